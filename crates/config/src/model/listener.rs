@@ -1,0 +1,227 @@
+//! What is listened on and how its bytes are understood.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{Name, Route, TlsServer};
+
+/// One listener: its sockets and what happens to connections on them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// The key in the file; the `listener` label.
+    pub name: Name,
+    /// One or more sockets.
+    pub bind: Vec<Bind>,
+    /// Which protocol is expected.
+    pub protocol: ListenProtocol,
+    /// With `protocol: auto` and transparent interception: original destination ports whose servers speak first, so
+    /// that no byte of the client is waited for. Default 25, 587 (SMTP), 3306 (MySQL), 4444 (Galera), 5432 is not
+    /// one, 6379 and 9300 are not.
+    pub server_first_ports: Vec<u16>,
+    /// With `protocol: auto`: how long the first bytes are waited for before the connection counts as
+    /// opaque TCP whose server speaks first. Default 1 s.
+    pub detect_timeout: Duration,
+    /// PROXY protocol on the way in.
+    pub proxy_protocol: ProxyProtocolIn,
+    /// Connections were redirected here by the kernel: the original destination is read from the socket.
+    pub transparent: bool,
+    /// TLS termination; `None` is plaintext.
+    pub tls: Option<TlsServer>,
+    /// HTTP behaviour.
+    pub http: HttpServer,
+    /// Routes in the order of the file; a listener's `to:` is the last, matching everything.
+    pub routes: Vec<Route>,
+    /// Connections open at once over all workers; more are closed at accept. Default 16384.
+    pub max_connections: usize,
+    /// An opaque connection without a byte either way for this long is closed. Default 1 h.
+    pub tcp_idle_timeout: Duration,
+    /// Line of the listener in the file, for `explain`; 0 when there is none.
+    pub line: u32,
+}
+
+/// One socket that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// `ADDRESS:PORT`, `[ADDRESS]:PORT`; a name `localhost` means both loopbacks.
+    Tcp(SocketAddr),
+    /// `unix:PATH`, with its mode (default 0o660).
+    Unix {
+        /// Path of the socket; a stale one is replaced.
+        path: PathBuf,
+        /// File mode.
+        mode: u32,
+    },
+}
+
+/// The protocol of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ListenProtocol {
+    /// Told apart by the first bytes: TLS is passed through by SNI (or terminated if `tls` is set), HTTP/1 and HTTP/2
+    /// are routed, everything else is opaque TCP.
+    #[default]
+    Auto,
+    /// HTTP/1 or HTTP/2 by the preface; anything else is refused with 400.
+    Http,
+    /// Only HTTP/1.
+    Http1,
+    /// Only HTTP/2 with prior knowledge (or by ALPN).
+    Http2,
+    /// Opaque bytes, nothing is waited for or looked at.
+    Tcp,
+    /// TLS that is passed through and routed by SNI; anything else is closed.
+    Tls,
+}
+
+/// PROXY protocol (haproxy.org, proxy-protocol.txt, versions 1 and 2) on accepted connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ProxyProtocolIn {
+    /// Never looked for; bytes that look like it are the application's.
+    #[default]
+    Off,
+    /// Every connection must begin with a header; one without is closed.
+    Require,
+    /// A header is used when there is one. Only for networks where every client is trusted: any client can claim any address.
+    Optional,
+}
+
+/// How a listener speaks HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpServer {
+    /// Bounds on what a client may send.
+    pub limits: HttpLimits,
+    /// Time for a request's head, from its first byte to its last; then 408. Default 10 s.
+    pub header_timeout: Duration,
+    /// A connection without a running request for this long is closed. Default 1 h.
+    pub idle_timeout: Duration,
+    /// Which headers about the client are added.
+    pub forwarded: Forwarded,
+    /// What is done to a path before it is matched.
+    pub path: PathPolicy,
+    /// `Via` on the way up and down: the pseudonym; `None` adds none. Default `attache`.
+    pub via: Option<Name>,
+    /// `X-Request-Id` is made where the client sent none. Default true.
+    pub request_id: bool,
+    /// `X-Request-Id` from the client is kept. Default true (the client is the own app).
+    pub trust_request_id: bool,
+    /// `x-attache-reason` on answers that attache makes. Default true.
+    pub reason_header: bool,
+}
+
+impl Default for HttpServer {
+    fn default() -> Self {
+        Self {
+            limits: HttpLimits::default(),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_hours(1),
+            forwarded: Forwarded::default(),
+            path: PathPolicy::default(),
+            via: Some("attache".into()),
+            request_id: true,
+            trust_request_id: true,
+            reason_header: true,
+        }
+    }
+}
+
+/// Bounds on what one client may make attache hold or do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Bytes of the request line; more is 414. Default 8 KiB.
+    pub request_line: usize,
+    /// Bytes of all header lines together; more is 431. Default 60 KiB (as Envoy).
+    pub headers_size: usize,
+    /// Number of header lines; more is 431. Default 100.
+    pub headers_count: usize,
+    /// HTTP/2 streams open at once on one connection. Default 100.
+    pub h2_streams: u32,
+    /// HTTP/2 streams that the client reset before they were accepted (rapid reset, CVE-2023-44487); more
+    /// ends the connection. Default 20.
+    pub h2_pending_resets: usize,
+    /// HTTP/2 streams reset because of the client's own protocol errors; more ends the connection. Default 1024.
+    pub h2_local_resets: usize,
+    /// HTTP/2 receive window of a stream, bytes. Default 256 KiB.
+    pub h2_stream_window: u32,
+    /// HTTP/2 receive window of a connection, bytes. Default 1 MiB.
+    pub h2_connection_window: u32,
+    /// Bytes buffered for writing to one HTTP/2 stream. Default 64 KiB.
+    pub h2_send_buffer: usize,
+    /// Requests on one connection before it is closed; 0 is no bound. Default 0.
+    pub requests_per_connection: u64,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            request_line: 8 << 10,
+            headers_size: 60 << 10,
+            headers_count: 100,
+            h2_streams: 100,
+            h2_pending_resets: 20,
+            h2_local_resets: 1024,
+            h2_stream_window: 256 << 10,
+            h2_connection_window: 1 << 20,
+            h2_send_buffer: 64 << 10,
+            requests_per_connection: 0,
+        }
+    }
+}
+
+/// Headers that tell the upstream about the client. Off by default on `outbound` listeners, where the client is the
+/// application itself; on by default where TLS is terminated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Forwarded {
+    /// `X-Forwarded-For`, `-Proto`, `-Host`.
+    pub x_forwarded: ForwardedMode,
+    /// `Forwarded` (RFC 7239).
+    pub rfc7239: ForwardedMode,
+}
+
+/// What happens to one family of forwarding headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ForwardedMode {
+    /// Passed on untouched.
+    #[default]
+    Pass,
+    /// This hop is appended to what the client sent.
+    Append,
+    /// What the client sent is dropped, this hop is the first.
+    Replace,
+    /// Removed.
+    Remove,
+}
+
+/// What is done to a request's path before it is matched and sent on. One policy, applied once, so that
+/// the route and the upstream read the same path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathPolicy {
+    /// `.` and `..` segments are resolved (RFC 3986 section 5.2.4); one that climbs above the root is 400. Default true.
+    pub dot_segments: bool,
+    /// `%41` becomes `A` where the byte is unreserved (RFC 3986 section 6.2.2.2). Default true.
+    pub decode_unreserved: bool,
+    /// `//` becomes `/`. Default false (object stores have keys with `//`).
+    pub merge_slashes: bool,
+    /// What an escaped `/` or `\` (`%2F`, `%5C`) means. Default keep.
+    pub escaped_slashes: EscapedSlashes,
+}
+
+impl Default for PathPolicy {
+    fn default() -> Self {
+        Self {
+            dot_segments: true,
+            decode_unreserved: true,
+            merge_slashes: false,
+            escaped_slashes: EscapedSlashes::Keep,
+        }
+    }
+}
+
+/// What `%2F` and `%5C` in a path mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum EscapedSlashes {
+    /// Kept, never a segment boundary.
+    #[default]
+    Keep,
+    /// Refused with 400.
+    Reject,
+    /// Decoded to `/` before matching.
+    Decode,
+}

@@ -1,0 +1,151 @@
+//! The checked configuration: what everything behind the parser works with.
+//!
+//! Rule: *parse, don't validate*. A value of these types is complete and consistent: every default is filled in,
+//! every reference is an index that exists, units are in the types. Nothing behind this module checks again
+//! or has a default of its own.
+
+mod listener;
+mod policy;
+mod route;
+mod tls;
+mod upstream;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+pub use listener::*;
+pub use policy::*;
+pub use route::*;
+pub use tls::*;
+pub use upstream::*;
+
+/// One whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where the text came from; `None` for the embedded default.
+    pub file: Option<PathBuf>,
+    /// What is listened on, in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// Where calls go; [`UpstreamId`] indexes this.
+    pub upstreams: Vec<Upstream>,
+    /// Worker threads; `None` follows the container's CPU quota, rounded up.
+    pub workers: Option<usize>,
+    /// How names are looked up.
+    pub dns: Dns,
+    /// Where `/metrics`, `/healthz` and `/readyz` answer; `None` switches them off. Default `0.0.0.0:15090`.
+    pub metrics: Option<SocketAddr>,
+    /// Access log.
+    pub access_log: AccessLog,
+    /// How the program ends.
+    pub shutdown: Shutdown,
+}
+
+/// An index into [`Config::upstreams`]; the parser makes only valid ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub usize);
+
+/// A name that is cheap to clone into labels and logs.
+pub type Name = Arc<str>;
+
+/// Name resolution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// Servers to ask; empty means those of `resolv_conf`.
+    pub servers: Vec<SocketAddr>,
+    /// Where `search`, `ndots`, `timeout` and servers are read from. Default `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// Search domains that replace those of `resolv_conf`.
+    pub search: Option<Vec<String>>,
+    /// `ndots` that replaces that of `resolv_conf`.
+    pub ndots: Option<u8>,
+    /// How long one query may take. Default 5 s.
+    pub timeout: Duration,
+    /// How often one server is asked before the next. Default 2.
+    pub attempts: usize,
+    /// A TTL below this counts as this. Default 1 s.
+    pub min_ttl: Duration,
+    /// A TTL above this counts as this. Default 5 min.
+    pub max_ttl: Duration,
+    /// How long a failed look-up waits before it is tried again, doubled up to `max_ttl`. Default 1 s.
+    pub retry_interval: Duration,
+    /// Which address families are used.
+    pub family: DnsFamily,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            search: None,
+            ndots: None,
+            timeout: Duration::from_secs(5),
+            attempts: 2,
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_mins(5),
+            retry_interval: Duration::from_secs(1),
+            family: DnsFamily::Auto,
+        }
+    }
+}
+
+/// Which address families a look-up asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DnsFamily {
+    /// A and AAAA; connections race the families (RFC 8305).
+    #[default]
+    Auto,
+    /// Only A.
+    V4Only,
+    /// Only AAAA.
+    V6Only,
+    /// AAAA, and A where there is none.
+    V6Preferred,
+    /// A, and AAAA where there is none.
+    V4Preferred,
+}
+
+/// Where finished requests and connections are written.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct AccessLog {
+    /// Destination; `Off` by default.
+    pub to: LogTarget,
+    /// Line format. Default text.
+    pub format: LogFormat,
+}
+
+/// Destination of the access log.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum LogTarget {
+    /// Nothing is written.
+    #[default]
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// Line format of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One readable line.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How the program ends on SIGTERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// New work is still accepted for this long after SIGTERM. Default 0 s.
+    pub delay: Duration,
+    /// Running work may take this long before it is cut. Default 25 s (below Kubernetes' 30 s).
+    pub drain_timeout: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { delay: Duration::ZERO, drain_timeout: Duration::from_secs(25) }
+    }
+}

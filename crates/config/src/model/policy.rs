@@ -1,0 +1,103 @@
+//! How long a request may take and what happens when it fails.
+
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+
+/// Deadlines and retries of one destination of one route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy {
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Retries.
+    pub retry: Retry,
+}
+
+/// Deadlines. Zero switches one off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the whole request head until the response head of the last try; gRPC's `grpc-timeout` shortens it.
+    /// Envoy counts until the response's end: so do we once the response isn't a stream
+    /// (`text/event-stream`, gRPC, an upgrade). Default 15 s.
+    pub request: Duration,
+    /// For each try. Default off.
+    pub per_try: Duration,
+    /// A stream without a byte either way is cut. Default 5 min.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { request: Duration::from_secs(15), per_try: Duration::ZERO, idle: Duration::from_mins(5) }
+    }
+}
+
+/// Retries: when, how often, how soon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Tries after the first; 0 is off. Default 2.
+    pub attempts: u32,
+    /// What is tried again. Default `connect-failure`, `refused-stream`, `reset-before-headers`.
+    pub on: Vec<RetryOn>,
+    /// Methods that may be sent twice though bytes of the request may have reached the application. Default those that are
+    /// idempotent (RFC 9110 section 9.2.2); the route may say all.
+    pub methods: RetryMethods,
+    /// Share of the active requests that may be retries, 0 to 1. Default 0.2.
+    pub budget: f64,
+    /// Retries a second that are allowed whatever the budget says. Default 3.
+    pub budget_floor: u32,
+    /// First wait, doubled with full jitter. Default 25 ms.
+    pub backoff_base: Duration,
+    /// Longest wait. Default 250 ms.
+    pub backoff_max: Duration,
+    /// A request body is kept for a retry up to this many bytes. Default 64 KiB.
+    pub buffer: usize,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            on: vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::ResetBeforeHeaders],
+            methods: RetryMethods::Idempotent,
+            budget: 0.2,
+            budget_floor: 3,
+            backoff_base: Duration::from_millis(25),
+            backoff_max: Duration::from_millis(250),
+            buffer: 64 << 10,
+        }
+    }
+}
+
+/// A condition for another try (Envoy's `x-envoy-retry-on`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RetryOn {
+    /// No connection: nothing was sent.
+    ConnectFailure,
+    /// HTTP/2 REFUSED_STREAM or a GOAWAY below the stream: the peer did nothing.
+    RefusedStream,
+    /// The connection ended before a byte of the response head.
+    ResetBeforeHeaders,
+    /// The connection ended, or the per-try deadline passed, before the response head was whole.
+    Reset,
+    /// Any 5xx.
+    ServerError,
+    /// 502, 503, 504.
+    GatewayError,
+    /// This status.
+    Status(StatusCode),
+    /// The response has this header.
+    Header(HeaderName),
+    /// This grpc-status in a response without a body.
+    GrpcStatus(u16),
+}
+
+/// Which methods may be sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RetryMethods {
+    /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE.
+    #[default]
+    Idempotent,
+    /// Every method: the user vouches for the application.
+    All,
+}

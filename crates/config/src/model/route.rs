@@ -1,0 +1,305 @@
+//! Which request or connection goes where.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use super::{Name, Policy, UpstreamId};
+
+/// A rule of one listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// The `name` key, or `LISTENER/INDEX`; the `route` label.
+    pub name: Name,
+    /// What it applies to.
+    pub matcher: Match,
+    /// What is done.
+    pub action: Action,
+    /// Changes to the request's headers.
+    pub request_headers: HeaderEdits,
+    /// Changes to the response's headers.
+    pub response_headers: HeaderEdits,
+    /// Line in the file, for `explain`.
+    pub line: u32,
+}
+
+/// What a route applies to: every part that is there must match; a part with alternatives matches if one does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Match {
+    /// Host header or `:authority`; empty matches every host.
+    pub hosts: Vec<HostPattern>,
+    /// Path without the query.
+    pub path: Option<PathPattern>,
+    /// Methods; empty matches every method.
+    pub methods: Vec<Method>,
+    /// Headers, all of which must match.
+    pub headers: Vec<ValueMatch>,
+    /// Query parameters, all of which must match.
+    pub query: Vec<ValueMatch>,
+    /// TLS server name, for TLS passed through and TLS terminated.
+    pub sni: Vec<HostPattern>,
+    /// Original destination of an intercepted connection.
+    pub destination: Vec<AddressMatch>,
+}
+
+/// A host name to match. Names are kept in lower case, without the final dot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPattern {
+    /// The name.
+    pub name: HostName,
+    /// `None` ignores the request's port, `Some` must equal it (the scheme's default where the request has none).
+    pub port: Option<u16>,
+}
+
+/// The name part of a [`HostPattern`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostName {
+    /// Every host.
+    Any,
+    /// Exactly this name.
+    Exact(Name),
+    /// `*.example.com`: one or more labels before this suffix, which is kept with its leading dot.
+    Suffix(Name),
+    /// `orders.*`: this prefix, kept with its final dot, and one or more labels.
+    Prefix(Name),
+}
+
+/// A path to match.
+#[derive(Clone, Debug)]
+pub enum PathPattern {
+    /// Exactly this path.
+    Exact(Name),
+    /// `/v1/*`: `/v1`, and everything below it on a segment boundary. Kept without the final `/*`.
+    Prefix(Name),
+    /// `/users/{id}/orders`, `/files/{rest...}`: segments with captures that rewrites can use.
+    Template(Vec<Segment>),
+    /// `~^/v[0-9]+/`: a regular expression over the whole path (anchored by the parser), linear in time.
+    Regex(Box<regex::Regex>),
+}
+
+impl PartialEq for PathPattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
+            (Self::Template(a), Self::Template(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
+/// One segment of a path template.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// These characters.
+    Literal(Name),
+    /// `{name}`: one segment that isn't empty.
+    Capture(Name),
+    /// `{name...}`: the rest of the path, only as the last segment.
+    Rest(Name),
+}
+
+/// A header or query parameter to match.
+#[derive(Clone, Debug)]
+pub struct ValueMatch {
+    /// Header name in lower case, or parameter name.
+    pub name: Name,
+    /// What its value must be.
+    pub value: ValuePattern,
+    /// The match is inverted.
+    pub not: bool,
+}
+
+impl PartialEq for ValueMatch {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.not == other.not && self.value == other.value
+    }
+}
+
+/// What a value must be.
+#[derive(Clone, Debug)]
+pub enum ValuePattern {
+    /// There is one.
+    Present,
+    /// Exactly this.
+    Exact(Name),
+    /// Begins with this.
+    Prefix(Name),
+    /// Ends with this.
+    Suffix(Name),
+    /// A regular expression over the whole value.
+    Regex(Box<regex::Regex>),
+}
+
+impl PartialEq for ValuePattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Present, Self::Present) => true,
+            (Self::Exact(a), Self::Exact(b))
+            | (Self::Prefix(a), Self::Prefix(b))
+            | (Self::Suffix(a), Self::Suffix(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
+/// An address range and port to match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressMatch {
+    /// Network address.
+    pub network: IpAddr,
+    /// Prefix length in bits.
+    pub prefix: u8,
+    /// `None` is every port.
+    pub port: Option<u16>,
+}
+
+/// What a route does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Sent to an upstream, chosen by weight.
+    Forward(Forward),
+    /// Answered with a redirect.
+    Redirect(Redirect),
+    /// Answered by attache itself.
+    Respond(Respond),
+}
+
+/// Sending on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// At least one; weights are relative.
+    pub to: Vec<Destination>,
+    /// Changes to the path.
+    pub path: PathRewrite,
+    /// Changes to the host.
+    pub host: HostRewrite,
+    /// Copies, whose answers are dropped.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// One target of a split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    /// The upstream.
+    pub upstream: UpstreamId,
+    /// Relative weight; all weights of a split sum to at least 1.
+    pub weight: u32,
+    /// Deadlines and retries: the route's, and where it has none the upstream's, and then the defaults.
+    pub policy: Arc<Policy>,
+}
+
+/// A shadow of a route's traffic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Where copies go.
+    pub upstream: UpstreamId,
+    /// Share of the requests that are copied, 0 to 1.
+    pub ratio: f64,
+}
+
+/// What becomes of the path on its way up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum PathRewrite {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// The matched prefix is replaced by this.
+    Prefix(Name),
+    /// The whole path becomes this; `{capture}` inserts what the template or regex captured.
+    Whole(Name),
+}
+
+/// What becomes of the Host header on its way up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HostRewrite {
+    /// Kept as the client sent it.
+    #[default]
+    Keep,
+    /// Becomes the upstream's own name (Envoy's `auto_host_rewrite`).
+    Upstream,
+    /// Becomes this.
+    To(Name),
+}
+
+/// A redirect. Parts that are `None` are those of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308. Default 302.
+    pub status: StatusCode,
+    /// `http` or `https`.
+    pub scheme: Option<Name>,
+    /// Host and, where given, port.
+    pub host: Option<Name>,
+    /// Path; `{capture}` as in rewrites.
+    pub path: Option<Name>,
+    /// The query is dropped. Default false.
+    pub strip_query: bool,
+}
+
+/// A direct answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Respond {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Arc<[u8]>,
+    /// Its content type. Default `text/plain; charset=utf-8`.
+    pub content_type: HeaderValue,
+}
+
+/// Header changes; removals first, then sets, then additions, each in the file's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Removed.
+    pub remove: Vec<HeaderName>,
+    /// Replaced or made.
+    pub set: Vec<(HeaderName, Template)>,
+    /// Added beside what is there.
+    pub add: Vec<(HeaderName, Template)>,
+}
+
+/// A text with `%{variable}` parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(pub Vec<Part>);
+
+/// One part of a [`Template`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text as it is.
+    Text(Name),
+    /// A value of the request.
+    Variable(Variable),
+}
+
+/// Values that a template can insert. A value that isn't there is the empty text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Variable {
+    /// `client.address`: IP of the client.
+    ClientAddress,
+    /// `client.port`.
+    ClientPort,
+    /// `client.identity`: the verified peer's first URI or DNS SAN.
+    ClientIdentity,
+    /// `request.host`.
+    Host,
+    /// `request.path`.
+    Path,
+    /// `request.method`.
+    Method,
+    /// `request.id`.
+    RequestId,
+    /// `request.scheme`.
+    Scheme,
+    /// `request.header.NAME`.
+    Header(HeaderName),
+    /// `capture.NAME` of the path pattern.
+    Capture(Name),
+    /// `route`.
+    Route,
+    /// `upstream`.
+    Upstream,
+    /// `listener`.
+    Listener,
+}

@@ -1,0 +1,106 @@
+//! TLS in both directions.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use super::Name;
+
+/// TLS to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsClient {
+    /// SNI and the name that the certificate must be for; `None` is the upstream's host (or, for an
+    /// `authority` upstream, the request's).
+    pub name: Option<Name>,
+    /// Who is believed.
+    pub trust: Trust,
+    /// Own certificate and key.
+    pub identity: Option<Identity>,
+    /// Lowest version. Default 1.2.
+    pub min_version: TlsVersion,
+    /// SHA-256 of the peer's SubjectPublicKeyInfo, one of which must be the leaf's; empty pins nothing.
+    pub pins: Vec<[u8; 32]>,
+    /// `insecure_skip_verify: true`: nothing is verified. Loud by name, by log and by metric.
+    pub insecure: bool,
+}
+
+/// TLS on a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsServer {
+    /// Certificates, picked by SNI; the first where none fits. At least one.
+    pub identities: Vec<Identity>,
+    /// Whether plaintext is accepted too.
+    pub mode: TlsMode,
+    /// Who signs the clients' certificates; `None` asks for none.
+    pub client_trust: Option<Trust>,
+    /// A client without a certificate is let in all the same. Default false.
+    pub client_optional: bool,
+    /// Subject alternative names of which one must be the client's; empty lets every verified client in.
+    pub allow: Vec<SanPattern>,
+    /// Subject alternative names that are refused, before `allow` is looked at.
+    pub deny: Vec<SanPattern>,
+    /// Lowest version. Default 1.2.
+    pub min_version: TlsVersion,
+    /// Revocation lists.
+    pub crls: Vec<PathBuf>,
+}
+
+/// Whether a TLS listener takes plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// Only TLS.
+    #[default]
+    Strict,
+    /// TLS, and plaintext told apart by the first byte.
+    Permissive,
+}
+
+/// A certificate chain and its key, followed when the files change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// PEM chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM key (PKCS#8, PKCS#1, SEC1).
+    pub key: PathBuf,
+    /// DER OCSP response to staple.
+    pub ocsp: Option<PathBuf>,
+}
+
+/// Who is believed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// The system's roots (or `SSL_CERT_FILE`, `SSL_CERT_DIR`).
+    #[default]
+    System,
+    /// PEM files, followed when they change.
+    Files(Vec<PathBuf>),
+    /// PEM in the config itself.
+    Inline(Arc<str>),
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System => f.write_str("System"),
+            Self::Files(files) => f.debug_tuple("Files").field(files).finish(),
+            Self::Inline(_) => f.write_str("Inline(..)"),
+        }
+    }
+}
+
+/// Lowest TLS version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    V12,
+    /// TLS 1.3 (RFC 8446).
+    V13,
+}
+
+/// A subject alternative name to match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SanPattern {
+    /// `dns:NAME`, or a name alone; `*.` matches one label.
+    Dns(Name),
+    /// `spiffe://DOMAIN/PATH` or another URI; `*` matches one path segment, a final `/**` the rest.
+    Uri(Name),
+}

@@ -1,0 +1,298 @@
+//! Where calls go.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use http::HeaderName;
+
+use super::{Name, TlsClient};
+
+/// One upstream: a named set of endpoints and how they are used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// The key in the file; the `upstream` label.
+    pub name: Name,
+    /// Where its endpoints come from.
+    pub address: Address,
+    /// What is spoken to it.
+    pub protocol: UpstreamProtocol,
+    /// TLS to it; `None` is plaintext.
+    pub tls: Option<TlsClient>,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// How long a TCP connection may take, over all addresses of one endpoint. Default 1 s.
+    pub connect_timeout: Duration,
+    /// How long the TLS handshake may take. Default 2 s.
+    pub handshake_timeout: Duration,
+    /// Connections kept for reuse.
+    pub pool: Pool,
+    /// Concurrency limits.
+    pub circuit_breaker: CircuitBreaker,
+    /// Passive health.
+    pub outlier_ejection: OutlierEjection,
+    /// Active health; `None` is off.
+    pub health_check: Option<HealthCheck>,
+    /// PROXY protocol sent at the start of every connection.
+    pub proxy_protocol: ProxyProtocolOut,
+    /// Local port and interface of outgoing connections.
+    pub source_address: Option<IpAddr>,
+    /// Line in the file, for `explain`.
+    pub line: u32,
+}
+
+/// Where an upstream's endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A list of sources, at least one.
+    Endpoints(Vec<EndpointSource>),
+    /// Whatever host the request names, looked up as it comes: a forward proxy.
+    /// The port is the authority's, or the scheme's default.
+    Authority {
+        /// Hosts looked up and kept at once; the least recently used goes first. Default 1024.
+        max_hosts: usize,
+        /// Destinations that are refused (link-local metadata services, for example).
+        deny: Vec<super::AddressMatch>,
+    },
+    /// The original destination of an intercepted connection (`SO_ORIGINAL_DST`).
+    OriginalDestination,
+}
+
+/// One source of endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSource {
+    /// Name, address or path.
+    pub target: Target,
+    /// Relative weight of each endpoint from here, at least 1. Default 1 (SRV weights multiply it).
+    pub weight: u32,
+    /// 0 is used first; others take over as it becomes unhealthy. SRV priorities follow within one source. Default 0.
+    pub priority: u8,
+    /// Zone of the endpoints; those of attache's own zone are preferred.
+    pub zone: Option<Name>,
+}
+
+/// What an endpoint source names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A DNS name: every A and AAAA answer is an endpoint.
+    Dns {
+        /// The name; a final dot makes it absolute.
+        host: Name,
+        /// Port of every endpoint.
+        port: u16,
+    },
+    /// An SRV name (RFC 2782): every target with its port, priority and weight.
+    Srv {
+        /// `_service._proto.name`
+        name: Name,
+    },
+    /// A fixed address.
+    Ip(std::net::SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    /// With TLS what ALPN gives (h2 preferred), without it HTTP/1.1. gRPC requests (`application/grpc`) need HTTP/2 and
+    /// use it with prior knowledge even without TLS.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2; with prior knowledge where there is no TLS.
+    Http2,
+    /// Opaque bytes; HTTP can't be routed here.
+    Tcp,
+}
+
+/// How an endpoint is chosen among the healthy ones of the chosen priority.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Balance {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// A new or recovered endpoint's weight rises to its full over this time; zero is off. Default 0 s.
+    pub slow_start: Duration,
+    /// Below this share of healthy endpoints all are used, healthy or not (Envoy's panic threshold). Default 0.5.
+    pub panic_threshold: f64,
+    /// attache's own zone; endpoints of it are preferred, overflow goes to the others in proportion. Default `None`.
+    pub zone: Option<Name>,
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Self { algorithm: Algorithm::LeastRequest, slow_start: Duration::ZERO, panic_threshold: 0.5, zone: None }
+    }
+}
+
+/// A balancing algorithm.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// The less loaded of two chosen at random (power of two choices, Mitzenmacher 2001).
+    #[default]
+    LeastRequest,
+    /// The lower of two chosen at random by an exponentially weighted latency with peak sensitivity times load (Finagle).
+    PeakEwma,
+    /// One after the other, by weight.
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+    /// Consistent hashing on a ring (Karger 1997).
+    RingHash(HashKey),
+    /// Consistent hashing by lookup table (Maglev, Eisenbud 2016).
+    Maglev(HashKey),
+}
+
+/// What a consistent hash is taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// A header's value.
+    Header(HeaderName),
+    /// A cookie's value.
+    Cookie(Name),
+    /// The client's address.
+    Source,
+    /// The path without the query.
+    Path,
+}
+
+/// Connections kept for reuse, in each worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// An unused connection is closed after this. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Unused connections kept for each endpoint in each worker, HTTP/1. Default 64.
+    pub max_idle: usize,
+    /// A connection takes no new request after this age; zero is no bound. Default 0 s.
+    pub max_age: Duration,
+    /// Requests on one connection before it is closed; 0 is no bound. Default 0.
+    pub max_requests: u64,
+    /// Connections opened ahead for each endpoint. Default 0.
+    pub preconnect: usize,
+    /// HTTP/2 streams on one connection at once (the peer's own limit counts too). Default 1024.
+    pub h2_streams: u32,
+    /// HTTP/2 receive window of a stream, bytes. Default 256 KiB.
+    pub h2_stream_window: u32,
+    /// HTTP/2 receive window of a connection, bytes. Default 1 MiB.
+    pub h2_connection_window: u32,
+    /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open;
+    /// zero is off. Default 30 s.
+    pub h2_keepalive: Duration,
+    /// TCP keepalive starts after this long; zero is off. Default 60 s.
+    pub tcp_keepalive: Duration,
+    /// Bytes of an HTTP/1 response head; more is `upstream-protocol-error`. Default 60 KiB.
+    pub headers_size: usize,
+    /// Header lines of a response. Default 100.
+    pub headers_count: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_mins(1),
+            max_idle: 64,
+            max_age: Duration::ZERO,
+            max_requests: 0,
+            preconnect: 0,
+            h2_streams: 1024,
+            h2_stream_window: 256 << 10,
+            h2_connection_window: 1 << 20,
+            h2_keepalive: Duration::from_secs(30),
+            tcp_keepalive: Duration::from_mins(1),
+            headers_size: 60 << 10,
+            headers_count: 100,
+        }
+    }
+}
+
+/// Concurrency limits over all workers (Envoy's circuit breakers, with its defaults).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CircuitBreaker {
+    /// Connections at once. Default 1024.
+    pub max_connections: u32,
+    /// Requests that wait for a connection. Default 1024.
+    pub max_pending: u32,
+    /// Requests at once. Default 1024.
+    pub max_requests: u32,
+    /// Retries at once, unless a budget is set. Default 3.
+    pub max_retries: u32,
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self { max_connections: 1024, max_pending: 1024, max_requests: 1024, max_retries: 3 }
+    }
+}
+
+/// Passive health (Envoy's outlier detection).
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierEjection {
+    /// 5xx answers, resets and failed connections in a row; 0 is off. Default 5.
+    pub consecutive_5xx: u32,
+    /// Failures of attache's own making (connect, reset, timeout) in a row; 0 is off. Default 5.
+    pub consecutive_local: u32,
+    /// First ejection time; the n-th lasts n times as long. Default 30 s.
+    pub base: Duration,
+    /// Longest ejection. Default 300 s.
+    pub max: Duration,
+    /// Share of the endpoints that may be ejected at once, 0 to 1; one is always left. Default 0.1, but at least one
+    /// endpoint where there are two or more.
+    pub max_percent: f64,
+}
+
+impl Default for OutlierEjection {
+    fn default() -> Self {
+        Self {
+            consecutive_5xx: 5,
+            consecutive_local: 5,
+            base: Duration::from_secs(30),
+            max: Duration::from_mins(5),
+            max_percent: 0.1,
+        }
+    }
+}
+
+/// Active health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// Time between two probes. Default 5 s, each with up to 10 % of jitter.
+    pub interval: Duration,
+    /// How long a probe may take. Default 1 s.
+    pub timeout: Duration,
+    /// Successes in a row that make an endpoint healthy. Default 1.
+    pub healthy: u32,
+    /// Failures in a row that make it unhealthy. Default 3.
+    pub unhealthy: u32,
+}
+
+/// What an active health check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// `GET path`; 200 to 299 is healthy.
+    Http {
+        /// The path.
+        path: Name,
+        /// The Host header; the upstream's name by default.
+        host: Option<Name>,
+    },
+    /// A TCP connection (and TLS handshake where there is TLS) is enough.
+    Tcp,
+    /// `grpc.health.v1.Health/Check` of this service; empty is the whole server.
+    Grpc {
+        /// Service name.
+        service: Name,
+    },
+}
+
+/// PROXY protocol on the way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ProxyProtocolOut {
+    /// None. Pools may mix clients.
+    #[default]
+    Off,
+    /// Version 1 (text). Every client connection gets a connection of its own.
+    V1,
+    /// Version 2 (binary).
+    V2,
+}

@@ -1,0 +1,140 @@
+//! One body type from the listener to the upstream and back: streamed, never gathered.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>;
+
+/// A message body. It stays on the worker that made it, so it needs no lock.
+#[derive(Default)]
+pub struct Body(Kind);
+
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Full(Bytes),
+    Incoming(hyper::body::Incoming),
+    Stream(Stream),
+}
+
+impl Body {
+    /// A body without a byte.
+    pub const fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// A body that is whole already.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
+    }
+
+    /// Any other body; costs one allocation.
+    pub fn stream(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self(Kind::Stream(Box::pin(body)))
+    }
+}
+
+impl From<hyper::body::Incoming> for Body {
+    fn from(body: hyper::body::Incoming) -> Self {
+        Self(Kind::Incoming(body))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().0 {
+            Kind::Empty => Poll::Ready(None),
+            kind @ Kind::Full(_) => match std::mem::take(kind) {
+                Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                _ => Poll::Ready(None),
+            },
+            Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            Kind::Stream(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Full(_) => false,
+            Kind::Incoming(body) => body.is_end_stream(),
+            Kind::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Incoming(body) => body.size_hint(),
+            Kind::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Empty => "Body(empty)",
+            Kind::Full(_) => "Body(full)",
+            Kind::Incoming(_) | Kind::Stream(_) => "Body(stream)",
+        })
+    }
+}
+
+/// A body that ended before its end. Whoever forwards it must cut the other side too, never end it cleanly.
+#[derive(Debug)]
+pub struct BodyError {
+    /// Why, where it is known; `None` from a peer's connection whose side the reader knows.
+    pub reason: Option<Reason>,
+    source: Option<Source>,
+}
+
+impl BodyError {
+    /// An error of attache's own making.
+    pub fn new(reason: Reason) -> Self {
+        Self { reason: Some(reason), source: None }
+    }
+
+    /// An error with its cause.
+    pub fn with_source(reason: Option<Reason>, source: impl Into<Source>) -> Self {
+        Self { reason, source: Some(source.into()) }
+    }
+}
+
+impl From<hyper::Error> for BodyError {
+    fn from(error: hyper::Error) -> Self {
+        Self { reason: None, source: Some(Box::new(error)) }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            Some(reason) => write!(f, "the body was cut: {reason}"),
+            None => f.write_str("the body was cut"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}

@@ -1,0 +1,20 @@
+//! Who is calling: what the accepted connection tells about the other side.
+
+use std::{net::SocketAddr, sync::Arc};
+
+/// The downstream side of one connection, made once at accept and shared by its requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Its address, that of the PROXY protocol header where one was read; `None` on Unix sockets.
+    pub address: Option<SocketAddr>,
+    /// The address it connected to (of the PROXY header, where one was read).
+    pub local: Option<SocketAddr>,
+    /// Where it wanted to go before the kernel redirected it (`SO_ORIGINAL_DST`).
+    pub original_destination: Option<SocketAddr>,
+    /// The TLS server name it asked for.
+    pub sni: Option<Arc<str>>,
+    /// Its connection to attache is encrypted.
+    pub tls: bool,
+    /// Verified subject alternative names of its certificate, URIs first; empty without one.
+    pub identities: Arc<[Arc<str>]>,
+}

@@ -1,0 +1,85 @@
+//! What is known of one request or connection: filled as it travels, read once at its end.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use attache_config::model::Name;
+
+use crate::Reason;
+
+/// The record of one HTTP request, or of one opaque connection. It stays on its worker; every layer
+/// that the exchange passes through writes what it alone knows.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The listener it came in by.
+    pub listener: Name,
+    /// When its first byte was read.
+    pub start: Instant,
+    /// Who called.
+    pub client: Option<SocketAddr>,
+    /// `http1`, `http2`, `tcp`, `tls`.
+    pub protocol: &'static str,
+    /// Request method; empty for opaque connections.
+    pub method: RefCell<String>,
+    /// Host or SNI.
+    pub host: RefCell<String>,
+    /// Path without the query (queries carry secrets).
+    pub path: RefCell<String>,
+    /// `X-Request-Id`.
+    pub request_id: RefCell<String>,
+    /// The route that matched.
+    pub route: RefCell<Option<Name>>,
+    /// The upstream that was chosen.
+    pub upstream: RefCell<Option<Name>>,
+    /// The endpoint of the last try, as text.
+    pub endpoint: RefCell<Option<Name>>,
+    /// Tries that were begun; 0 where attache answered by itself.
+    pub tries: Cell<u32>,
+    /// Status that the client was sent; 0 for opaque connections or where none was sent.
+    pub status: Cell<u16>,
+    /// Why it failed, if it did.
+    pub reason: Cell<Option<Reason>>,
+    /// The cause in the system's or peer's words, for the log.
+    pub detail: RefCell<Option<String>>,
+    /// Body bytes from the client.
+    pub received: Cell<u64>,
+    /// Body bytes to the client.
+    pub sent: Cell<u64>,
+    /// From `start` to the upstream's response head.
+    pub time_to_head: Cell<Option<Duration>>,
+}
+
+impl Exchange {
+    /// A record that begins now.
+    pub fn new(listener: Name, protocol: &'static str, client: Option<SocketAddr>) -> Self {
+        Self {
+            listener,
+            start: Instant::now(),
+            client,
+            protocol,
+            method: RefCell::default(),
+            host: RefCell::default(),
+            path: RefCell::default(),
+            request_id: RefCell::default(),
+            route: RefCell::default(),
+            upstream: RefCell::default(),
+            endpoint: RefCell::default(),
+            tries: Cell::new(0),
+            status: Cell::new(0),
+            reason: Cell::new(None),
+            detail: RefCell::default(),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            time_to_head: Cell::new(None),
+        }
+    }
+
+    /// Notes a failure with its cause; the last one stands.
+    pub fn fail(&self, reason: Reason, detail: impl Into<String>) {
+        self.reason.set(Some(reason));
+        *self.detail.borrow_mut() = Some(detail.into());
+    }
+}

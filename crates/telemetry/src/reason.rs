@@ -1,0 +1,181 @@
+//! Why something failed: one word from a closed list.
+//!
+//! The same word stands in the `x-attache-reason` header, the metrics' `reason` label, the access log and
+//! `docs/reasons.md`, which is generated from this table.
+
+use std::fmt;
+
+use http::StatusCode;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $word:literal, $status:literal, $flag:literal, $grpc:literal, $check:literal;)+) => {
+        /// Why attache answered by itself, tried again, ejected an endpoint or closed a connection.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &[Reason] = &[$(Reason::$name),+];
+
+            /// The word, kebab-case.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+
+            /// The status of an answer that attache makes for this reason.
+            pub fn status(self) -> StatusCode {
+                let code: u16 = match self { $(Self::$name => $status,)+ };
+                StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY)
+            }
+
+            /// Envoy's response flag for it, `-` where Envoy has none.
+            pub const fn envoy_flag(self) -> &'static str {
+                match self { $(Self::$name => $flag,)+ }
+            }
+
+            /// The grpc-status of an answer to a gRPC call (grpc/doc/statuscodes.md).
+            pub const fn grpc_status(self) -> u8 {
+                match self { $(Self::$name => $grpc,)+ }
+            }
+
+            /// What it means, in a sentence or two.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
+            /// How to confirm it and what to change.
+            pub const fn what_to_do(self) -> &'static str {
+                match self { $(Self::$name => $check,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No route of the listener matches the request or connection.
+    NoRoute = "no-route", 404, "NR", 12, "Run `attache explain` with the request's method and URL; add a route or a catch-all `to:`.";
+    /// The route names an upstream that has no endpoint at all.
+    NoEndpoint = "no-endpoint", 503, "UH", 14, "Look the name up with `dig`; check the upstream's address.";
+    /// Every endpoint of the upstream is ejected or fails its health check.
+    NoHealthyEndpoint = "no-healthy-endpoint", 503, "UH", 14, "Look at the endpoints' health; check the application behind them.";
+    /// An endpoint refused the connection.
+    ConnectRefused = "connect-refused", 503, "UF", 14, "Is the upstream listening on that port? Try `curl -v` to the endpoint from the same pod.";
+    /// A connection to an endpoint was not made in time.
+    ConnectTimeout = "connect-timeout", 503, "UF", 14, "A firewall or network policy often drops packets silently; raise `connect_timeout` if the path is slow.";
+    /// A connection to an endpoint failed for another reason (unreachable network or host, no free port, no such socket).
+    ConnectFailed = "connect-failed", 503, "UF", 14, "The access log has the system's error; check routes, address families and file descriptors.";
+    /// The upstream's certificate is not signed by anyone who is trusted.
+    TlsUntrusted = "tls-untrusted", 502, "UF", 14, "Compare the issuer (`openssl s_client -showcerts`) with the upstream's `tls.ca`.";
+    /// The upstream's certificate is for another name.
+    TlsNameMismatch = "tls-name-mismatch", 502, "UF", 14, "Set `tls.name` to a name in the certificate, or call the upstream by that name.";
+    /// The upstream's certificate has expired.
+    TlsExpired = "tls-expired", 502, "UF", 14, "Renew the upstream's certificate; check this machine's clock.";
+    /// The upstream's certificate is not valid yet.
+    TlsNotYetValid = "tls-not-yet-valid", 502, "UF", 14, "Check the clocks of both sides.";
+    /// The certificate was revoked by a list that attache was given.
+    TlsRevoked = "tls-revoked", 502, "UF", 14, "Issue a new certificate.";
+    /// The peer asked for a client certificate and did not accept ours, or got none.
+    TlsNoClientCertificate = "tls-no-client-certificate", 502, "UF", 14, "Set `tls.certificate` and `tls.key` of the upstream to what its CA signed.";
+    /// The two sides have no TLS version in common.
+    TlsVersion = "tls-version", 502, "UF", 14, "The peer speaks only versions below `tls.min_version`; TLS 1.1 and older are never spoken.";
+    /// The peer chose no protocol that attache offered by ALPN.
+    TlsAlpn = "tls-alpn", 502, "UF", 14, "The upstream doesn't speak the configured `protocol`; set it to `auto`.";
+    /// The peer's key is not one of the pinned ones.
+    TlsPinMismatch = "tls-pin-mismatch", 502, "UF", 14, "Add the new key's pin before the peer rotates.";
+    /// The TLS handshake failed for another reason.
+    TlsHandshakeFailed = "tls-handshake-failed", 502, "UF", 14, "The access log has the alert; is the port really TLS?";
+    /// The TLS handshake was not finished in time.
+    TlsTimeout = "tls-timeout", 503, "UF", 14, "Is the port really TLS? Raise `handshake_timeout` if the path is slow.";
+    /// attache has no valid certificate to show.
+    TlsNoIdentity = "tls-no-identity", 503, "UF", 14, "Check the certificate and key files; the log says why they were not loaded.";
+    /// The client's verified identity is not allowed here.
+    DeniedIdentity = "denied-identity", 403, "UAEX", 7, "Add the identity to `tls.allow`, or remove it from `tls.deny`.";
+    /// TLS was asked for and the client spoke plaintext.
+    PlaintextDenied = "plaintext-denied", 403, "UAEX", 7, "Connect with TLS, or set `tls.mode: permissive`.";
+    /// The upstream's concurrency limit for requests is reached.
+    OverflowRequests = "overflow-requests", 503, "UO", 14, "The upstream is slower than its load; raise `circuit_breaker.max_requests` only if it can take more.";
+    /// The upstream's queue for a connection is full.
+    OverflowPending = "overflow-pending", 503, "UO", 14, "Raise `circuit_breaker.max_connections` or `max_pending` only if the upstream can take more.";
+    /// The upstream's concurrency limit for connections is reached.
+    OverflowConnections = "overflow-connections", 503, "UO", 14, "Raise `circuit_breaker.max_connections` only if the upstream can take more.";
+    /// The circuit breaker is open: the upstream failed too often just now.
+    CircuitOpen = "circuit-open", 503, "UO", 14, "Look at the reasons just before it opened; it closes by itself.";
+    /// A retry was due and the budget had none left.
+    RetryBudgetExhausted = "retry-budget-exhausted", 503, "URX", 14, "The upstream fails broadly; retries would make it worse. Mend the upstream.";
+    /// The whole request took longer than its deadline.
+    RequestTimeout = "request-timeout", 504, "UT", 4, "The upstream is slow, or `timeout` is too short for this route.";
+    /// A try took longer than `per_try_timeout`.
+    PerTryTimeout = "per-try-timeout", 504, "UT", 4, "The endpoint is slow, or `per_try_timeout` is too short.";
+    /// A stream had no byte either way for too long.
+    IdleTimeout = "idle-timeout", 504, "SI", 4, "Raise `idle_timeout` of the route, or send keepalives in the application.";
+    /// The upstream closed or reset the connection before a response.
+    UpstreamReset = "upstream-reset", 502, "UC", 14, "The upstream's log says why: a crash, or a keep-alive shorter than attache's `pool.idle_timeout`.";
+    /// The upstream refused the stream (REFUSED_STREAM, GOAWAY) without working on it.
+    UpstreamRefusedStream = "upstream-refused-stream", 503, "UR", 14, "The upstream sheds load or restarts.";
+    /// The upstream ended the response's body before its end.
+    UpstreamClosedMidBody = "upstream-closed-mid-body", 502, "UC", 14, "The upstream crashed or was cut; the client's connection is cut too, so that it can't take the part for the whole.";
+    /// The upstream's answer is not valid HTTP, or larger than allowed.
+    UpstreamProtocolError = "upstream-protocol-error", 502, "UPE", 14, "Is it the right port and `protocol`? The access log has the parser's words.";
+    /// The client's request is not valid, or can be read in two ways (RFC 9112 section 6.3, 11.2).
+    BadRequest = "bad-request", 400, "DPE", 3, "The response's text says which rule; mend the client.";
+    /// The request line is longer than allowed.
+    UriTooLong = "uri-too-long", 414, "DPE", 3, "Raise `limits.request_line` if the client is right.";
+    /// The request's headers are larger or more than allowed.
+    HeadersTooLarge = "headers-too-large", 431, "DPE", 3, "Raise `limits.headers_size` or `limits.headers_count` if the client is right.";
+    /// The request's head took too long to arrive.
+    HeaderTimeout = "header-timeout", 408, "DT", 4, "A slow client or an attack; raise `header_timeout` if the client is right.";
+    /// The client ended the connection before the response's end.
+    ClientClosed = "client-closed", 499, "DC", 1, "The client gave up; compare its timeout with the route's.";
+    /// The request came over a protocol that the route's upstream can't carry.
+    ProtocolMismatch = "protocol-mismatch", 502, "UPE", 12, "For example HTTP to a `tcp` upstream, or an upgrade that the upstream's HTTP/2 does not support.";
+    /// Forwarding to this destination is not allowed.
+    DeniedDestination = "denied-destination", 403, "UAEX", 7, "Name the destination as an upstream, or change `deny`.";
+    /// The request would come back to attache itself.
+    Loop = "loop-detected", 508, "-", 9, "The upstream's address leads back to this listener.";
+    /// The name does not exist (NXDOMAIN).
+    DnsNxdomain = "dns-nxdomain", 503, "UH", 14, "Check the name, the search domains and `ndots`.";
+    /// No DNS server answered in time.
+    DnsTimeout = "dns-timeout", 503, "UH", 14, "Is the server of resolv.conf reachable from this pod? Check network policies for UDP and TCP 53.";
+    /// The DNS servers answered with an error or with nothing of use.
+    DnsFailed = "dns-failed", 503, "UH", 14, "Ask the same server with `dig`; the log has the answer's code.";
+    /// A rate limit is reached.
+    RateLimited = "rate-limited", 429, "RL", 8, "Slow down as `Retry-After` says, or raise the limit.";
+    /// attache has as many connections or as much memory in use as it may.
+    Overloaded = "overloaded", 503, "OM", 14, "Raise `max_connections` or the container's limits.";
+    /// A fault was injected on purpose.
+    FaultInjected = "fault-injected", 503, "FI", 14, "Remove the route's `fault`.";
+    /// attache is ending and takes no new work.
+    ShuttingDown = "shutting-down", 503, "-", 14, "The pod is ending; the caller should have been moved away by its load balancer.";
+    /// A defect in attache: the request was ended so that the rest goes on.
+    InternalError = "internal-error", 500, "-", 13, "Please report it with the log's lines.";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_unique_and_kebab_case() {
+        let mut words: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        assert!(words.iter().all(|w| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn every_reason_has_a_valid_status_and_a_way_out() {
+        for reason in Reason::ALL {
+            assert!(reason.status().as_u16() >= 400, "{reason}");
+            assert!(reason.meaning().ends_with('.'), "{reason}");
+            assert!(!reason.what_to_do().is_empty());
+        }
+    }
+}

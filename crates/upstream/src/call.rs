@@ -1,0 +1,35 @@
+//! One try of one request, as the layers from retry to connection see it.
+
+use std::{rc::Rc, sync::Arc};
+
+use attache_http::{Body, Client, OnInformational};
+use attache_telemetry::Exchange;
+use http::Request;
+use smallvec::SmallVec;
+
+use crate::Endpoint;
+
+/// A request on its way to an upstream: the `Request` type of every tower service behind routing.
+#[derive(Debug)]
+pub struct Call {
+    /// The request. Its URI is in origin-form with scheme and authority set (`http://host:port/path`); the
+    /// connection's protocol decides how that is written.
+    pub request: Request<Body>,
+    /// What the layers need to know beside it.
+    pub context: CallContext,
+}
+
+/// What the layers behind routing need to know of a call. Cheap to clone for another try.
+#[derive(Clone, Debug)]
+pub struct CallContext {
+    /// Who calls.
+    pub client: Rc<Client>,
+    /// The record that every layer writes to.
+    pub exchange: Rc<Exchange>,
+    /// Endpoints that were tried already and are avoided while there are others.
+    pub tried: SmallVec<[Arc<Endpoint>; 2]>,
+    /// Where the upstream's 1xx responses go; `None` drops them.
+    pub on_informational: Option<OnInformational>,
+    /// No try may begin or wait behind this instant.
+    pub deadline: Option<tokio::time::Instant>,
+}

@@ -1,0 +1,70 @@
+//! Why a call to an upstream failed, and how much of it the upstream may have seen.
+
+use std::fmt;
+
+use attache_telemetry::Reason;
+
+/// A call that brought no response.
+#[derive(Debug)]
+pub struct Error {
+    /// Why.
+    pub reason: Reason,
+    /// How much the upstream may have seen: what a retry must know.
+    pub sent: Sent,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// How much of a request an upstream may have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sent {
+    /// No byte reached a peer (no connection, or one that was dead before the first write).
+    Nothing,
+    /// The peer said that it did no work (REFUSED_STREAM, or a stream above GOAWAY's last).
+    Refused,
+    /// A whole or partial request went out and no byte of a response came back.
+    Request,
+    /// A part of the response came.
+    Response,
+}
+
+impl Error {
+    /// An error of attache's own making.
+    pub fn new(reason: Reason, sent: Sent) -> Self {
+        Self { reason, sent, source: None }
+    }
+
+    /// An error with its cause.
+    pub fn with_source(
+        reason: Reason,
+        sent: Sent,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { reason, sent, source: Some(source.into()) }
+    }
+
+    /// The chain of causes on one line, for the log.
+    pub fn detail(&self) -> String {
+        let mut text = String::new();
+        let mut next: Option<&(dyn std::error::Error + 'static)> = self.source.as_ref().map(|s| &**s as _);
+        while let Some(error) = next {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&error.to_string());
+            next = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.as_str())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
