@@ -4,8 +4,13 @@
 //! "the metrics of this thread" are the same thing. [`WorkerMetrics::install`] makes a worker's handle that of
 //! its thread, and [`metrics`] finds it from anywhere, so no layer has to pass it down.
 
+pub(crate) mod descriptors;
 mod histogram;
+mod process;
+mod render;
 mod series;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{
@@ -20,7 +25,9 @@ use std::{
 
 use attache_config::model::Name;
 
-pub use self::worker::WorkerMetrics;
+#[cfg(test)]
+pub(crate) use self::histogram::BOUNDS;
+pub use self::{render::METRICS_CONTENT_TYPE, worker::WorkerMetrics};
 use self::{series::Family, worker::cell};
 
 /// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
