@@ -50,8 +50,7 @@ impl Maglev {
                 }
                 entry.taken += 1.0;
                 // SLOTS is prime: every skip visits every slot, so a free one is found.
-                loop {
-                    let Some(slot) = slots.get_mut(entry.slot) else { break };
+                while let Some(slot) = slots.get_mut(entry.slot) {
                     entry.slot = (entry.slot + entry.skip) % SLOTS;
                     if *slot == u32::MAX {
                         *slot = entry.member;

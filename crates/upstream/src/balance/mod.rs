@@ -242,7 +242,7 @@ impl Balancer {
     fn anywhere(&mut self, pick: &Pick<'_>, tier: usize) -> Option<u32> {
         let index = self.index.clone();
         let tiers = || index.tiers.iter().skip(tier).chain(index.tiers.iter().take(tier));
-        let strict = |panic, tried| Pick { panic, tried, ..*pick };
+        let strict = |panic, tried| Pick { tried, panic, ..*pick };
         let panic = pick.panic || self.config.panic_threshold > 0.0;
         tiers()
             .find_map(|t| self.scan(&strict(false, pick.tried), &t.all))
