@@ -6,7 +6,9 @@
 mod call;
 mod endpoint;
 mod error;
+mod fresh;
 
 pub use call::{Call, CallContext};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSet, Shared};
 pub use error::{Error, Sent};
+pub use fresh::FreshConnection;
