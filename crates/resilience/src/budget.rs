@@ -125,18 +125,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_floor_is_three_at_once_and_then_one_every_third_of_a_second() {
+    async fn the_floor_is_four_at_once_and_then_one_every_quarter_of_a_second() {
         let state = testing::state();
-        let retry = retry(0.2, 3);
+        let retry = retry(0.2, 4);
         let start = Instant::now();
-        for _ in 0..3 {
+        for _ in 0..4 {
             assert!(state.admit_retry(&retry, start).is_some());
         }
         assert!(state.admit_retry(&retry, start).is_none());
-        let third = Duration::from_nanos(SECOND / 3);
-        assert!(state.admit_retry(&retry, start + third - Duration::from_nanos(1)).is_none());
-        assert!(state.admit_retry(&retry, start + third).is_some());
-        assert!(state.admit_retry(&retry, start + third).is_none());
+        let quarter = Duration::from_millis(250);
+        assert!(state.admit_retry(&retry, start + quarter - Duration::from_nanos(1)).is_none());
+        assert!(state.admit_retry(&retry, start + quarter).is_some());
+        assert!(state.admit_retry(&retry, start + quarter).is_none());
     }
 
     #[tokio::test(start_paused = true)]
