@@ -5,8 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use attache_telemetry::Exchange;
-use attache_upstream::{Endpoint, Shared};
+use attache_telemetry::{Exchange, Reason};
+use attache_upstream::{
+    Endpoint, Shared,
+    outlier::{self, Outcome},
+};
 use tokio::time::Instant;
 
 use crate::budget::Floor;
@@ -49,6 +52,13 @@ impl UpstreamState {
     /// The state of an upstream that nothing is known of yet.
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         Arc::new(Self { shared, counters: Counters::default(), floor: Floor::new(Instant::now()) })
+    }
+
+    /// Tells outlier ejection of a try that was cut: the layer below it was dropped and can't.
+    pub(crate) fn blame(&self, exchange: &Exchange, reason: Reason) {
+        if let Some(endpoint) = self.last_endpoint(exchange) {
+            outlier::report(&self.shared, &endpoint, Outcome::Local(reason), Instant::now());
+        }
     }
 
     /// The endpoint that the last try went to. Found by the label that the pool noted, so that a try which

@@ -2,11 +2,10 @@
 
 use std::{cell::RefCell, collections::VecDeque, future::Future, pin::Pin, rc::Rc, sync::Arc, task::Poll};
 
-use arc_swap::ArcSwap;
 use attache_config::model;
 use attache_http::{Body, BodyError, Client};
 use attache_telemetry::Exchange;
-use attache_upstream::{Call, CallContext, Endpoint, EndpointAddress, EndpointSet, Error, Shared};
+use attache_upstream::{Call, CallContext, EndpointAddress, EndpointSpec, Error, Shared};
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::time::Instant;
@@ -32,23 +31,8 @@ pub(crate) fn upstream() -> model::Upstream {
     }
 }
 
-pub(crate) fn endpoint(port: u16) -> Arc<Endpoint> {
-    let address = std::net::SocketAddr::from(([10, 0, 0, 1], port));
-    Arc::new(Endpoint {
-        address: EndpointAddress::Tcp(address),
-        label: address.to_string().into(),
-        host: None,
-        weight: 1,
-        priority: 0,
-        zone: None,
-        added: Instant::now(),
-        active: 0.into(),
-        healthy: true.into(),
-        ejected: false.into(),
-        removed: false.into(),
-        ewma: 0.into(),
-        ewma_at: 0.into(),
-    })
+pub(crate) fn address(port: u16) -> EndpointAddress {
+    EndpointAddress::Tcp(std::net::SocketAddr::from(([10, 0, 0, 1], port)))
 }
 
 pub(crate) fn state() -> Arc<UpstreamState> {
@@ -56,15 +40,9 @@ pub(crate) fn state() -> Arc<UpstreamState> {
 }
 
 pub(crate) fn state_of(config: model::Upstream) -> Arc<UpstreamState> {
-    let endpoints = (1..=3).map(endpoint).collect();
-    UpstreamState::new(Arc::new(Shared {
-        config: Arc::new(config),
-        endpoints: ArcSwap::from_pointee(EndpointSet { endpoints, generation: 1, failure: None }),
-        active_requests: 0.into(),
-        connections: 0.into(),
-        pending: 0.into(),
-        retries: 0.into(),
-    }))
+    let shared = Shared::new(Arc::new(config));
+    shared.replace_endpoints((1..=3).map(|port| EndpointSpec::new(address(port))).collect(), None);
+    UpstreamState::new(Arc::new(shared))
 }
 
 pub(crate) fn call(request: Request<Body>) -> Call {

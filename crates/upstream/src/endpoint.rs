@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -61,6 +61,67 @@ pub struct Endpoint {
     pub ewma: AtomicU64,
     /// When `ewma` was last moved: nanoseconds since `added`.
     pub ewma_at: AtomicU64,
+    /// What its requests said of it (owned by `outlier`).
+    pub passive: crate::outlier::Passive,
+}
+
+/// What discovery says of one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Where it is reached.
+    pub address: EndpointAddress,
+    /// The name it was found by, without the final dot; `None` for fixed addresses.
+    pub host: Option<Name>,
+    /// Relative weight; 0 counts as 1.
+    pub weight: u32,
+    /// 0 is used first.
+    pub priority: u8,
+    /// Its zone.
+    pub zone: Option<Name>,
+}
+
+impl EndpointSpec {
+    /// A fixed address of weight 1, priority 0, no zone.
+    pub fn new(address: EndpointAddress) -> Self {
+        Self { address, host: None, weight: 1, priority: 0, zone: None }
+    }
+}
+
+impl Endpoint {
+    /// A healthy endpoint without load, added now.
+    pub fn new(spec: EndpointSpec) -> Self {
+        Self {
+            label: spec.address.to_string().into(),
+            address: spec.address,
+            host: spec.host,
+            weight: spec.weight.max(1),
+            priority: spec.priority,
+            zone: spec.zone,
+            added: tokio::time::Instant::now(),
+            active: AtomicU32::new(0),
+            healthy: AtomicBool::new(true),
+            ejected: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            ewma: AtomicU64::new(0),
+            ewma_at: AtomicU64::new(0),
+            passive: crate::outlier::Passive::default(),
+        }
+    }
+
+    /// Healthy, not ejected and not removed: new requests may go there.
+    pub fn usable(&self) -> bool {
+        self.healthy.load(Relaxed) && !self.ejected.load(Relaxed) && !self.removed.load(Relaxed)
+    }
+
+    /// Sets what active health checks say. True if that was a change.
+    pub fn set_healthy(&self, healthy: bool) -> bool {
+        self.healthy.swap(healthy, Relaxed) != healthy
+    }
+
+    /// Sets what passive health says. True if that was a change.
+    pub fn set_ejected(&self, ejected: bool) -> bool {
+        self.ejected.swap(ejected, Relaxed) != ejected
+    }
 }
 
 /// The endpoints of one upstream at one moment.
@@ -89,4 +150,29 @@ pub struct Shared {
     pub pending: AtomicU32,
     /// Retries running, over all workers.
     pub retries: AtomicU32,
+    /// What the ejections of its endpoints need together (owned by `outlier`).
+    pub ejections: crate::outlier::Ejections,
+}
+
+impl Shared {
+    /// An upstream without endpoints.
+    pub fn new(config: Arc<model::Upstream>) -> Self {
+        Self {
+            config,
+            endpoints: ArcSwap::default(),
+            active_requests: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            retries: AtomicU32::new(0),
+            ejections: crate::outlier::Ejections::default(),
+        }
+    }
+
+    /// Makes `specs` the endpoints, `failure` the state of the last look-up. True if a generation began.
+    pub fn replace_endpoints(&self, specs: Vec<EndpointSpec>, failure: Option<Reason>) -> bool {
+        let generation = self.endpoints.load().generation + 1;
+        let endpoints = specs.into_iter().map(|spec| Arc::new(Endpoint::new(spec))).collect();
+        self.endpoints.store(Arc::new(EndpointSet { endpoints, generation, failure }));
+        true
+    }
 }

@@ -7,8 +7,9 @@ mod call;
 mod endpoint;
 mod error;
 mod fresh;
+pub mod outlier;
 
 pub use call::{Call, CallContext};
-pub use endpoint::{Endpoint, EndpointAddress, EndpointSet, Shared};
+pub use endpoint::{Endpoint, EndpointAddress, EndpointSet, EndpointSpec, Shared};
 pub use error::{Error, Sent};
 pub use fresh::FreshConnection;

@@ -26,13 +26,14 @@ mod timer;
 use std::{
     future::Future,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use attache_config::model::Timeouts;
 use attache_http::Body;
-use attache_telemetry::Reason;
+use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Call, Error, Sent};
 use body::{TimedBody, Upload};
 use http::{Response, StatusCode, header::CONTENT_TYPE};
@@ -115,12 +116,14 @@ where
             upload = Some(activity);
         }
         let expired = caller.is_some_and(|time| time.is_zero());
+        let exchange = call.context.exchange.clone();
         DeadlineFuture {
             // A caller that waits no longer is not worked for.
             inner: (!expired).then(|| self.inner.call(call)),
             timer: Timer::new(Limits { deadline: head, idle, upload }, Some(now)),
             request,
             caller: caller_deadline,
+            exchange,
             state: self.state.clone(),
         }
     }
@@ -135,6 +138,7 @@ pin_project! {
         timer: Timer,
         request: Option<Instant>,
         caller: Option<Instant>,
+        exchange: Rc<Exchange>,
         state: Arc<UpstreamState>,
     }
 }
@@ -154,8 +158,14 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
                 watch(response, this.timer.limits(deadline), this.state)
             }));
         }
+        let reason = ready!(this.timer.poll(cx, false));
+        // A caller may wait as short as it likes; only the route says what is slow.
+        let slow = this.caller.is_none_or(|caller| this.request.is_some_and(|request| request <= caller));
+        if slow && reason == Reason::RequestTimeout {
+            this.state.blame(this.exchange, reason);
+        }
         // The upstream may have been sent all of it: only the caller of the whole request could try again.
-        this.timer.poll(cx, false).map(|reason| Err(cut(this.state, reason, Sent::Request)))
+        Poll::Ready(Err(cut(this.state, reason, Sent::Request)))
     }
 }
 

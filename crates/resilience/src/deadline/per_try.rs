@@ -89,6 +89,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for PerTryFuture<
         };
         sleep.poll(cx).map(|()| {
             super::note(&limit.state, Reason::PerTryTimeout);
+            limit.state.blame(&limit.exchange, Reason::PerTryTimeout);
             // Nobody knows how far it got.
             Err(Error::new(Reason::PerTryTimeout, Sent::Request))
         })

@@ -213,6 +213,27 @@ fn content_types_are_compared_without_case() {
     assert!(streams(&response));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_is_blamed_for_the_routes_deadlines_but_not_for_the_callers() {
+    let second = Duration::from_secs(1);
+    for (policy, call, ejected) in [
+        (timeouts(second, Duration::ZERO, Duration::ZERO), get as fn() -> Call, true),
+        (timeouts(Duration::ZERO, second, Duration::ZERO), get, true),
+        (timeouts(second, Duration::ZERO, Duration::ZERO), || grpc("1m"), false),
+    ] {
+        let state = state();
+        for _ in 0..5 {
+            let script = Script::default().then(|call| {
+                *call.context.exchange.endpoint.borrow_mut() = Some("10.0.0.1:2".into());
+                std::future::pending()
+            });
+            assert!(stack(&policy, &state, script).call(call()).await.is_err());
+        }
+        let endpoints = state.shared.endpoints.load();
+        assert_eq!(endpoints.endpoints.iter().any(|e| !e.usable()), ejected, "{:?}", policy.timeouts);
+    }
+}
+
 /// A body beside which a future runs.
 struct Beside {
     future: Pin<Box<dyn Future<Output = ()>>>,
