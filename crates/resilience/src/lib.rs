@@ -2,6 +2,7 @@
 //!
 //! [`stack`] is their order; each layer says why it stands where it does.
 
+pub mod breaker;
 mod budget;
 pub mod deadline;
 pub mod retry;

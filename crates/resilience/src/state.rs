@@ -12,7 +12,7 @@ use attache_upstream::{
 };
 use tokio::time::Instant;
 
-use crate::budget::Floor;
+use crate::{breaker::Circuit, budget::Floor};
 
 /// The resilience state of one upstream. One for each upstream of a configuration, shared by every worker and every
 /// route that leads to it.
@@ -22,6 +22,8 @@ pub struct UpstreamState {
     pub shared: Arc<Shared>,
     /// What happened, for metrics and the admin API.
     pub counters: Counters,
+    /// The failure breaker; `None` where it is off.
+    pub breaker: Option<Circuit>,
     pub(crate) floor: Floor,
 }
 
@@ -34,6 +36,8 @@ pub struct Counters {
     pub retries_succeeded: AtomicU64,
     /// Retries that the budget refused (`retry-budget-exhausted`).
     pub budget_exhausted: AtomicU64,
+    /// Calls that the open breaker answered (`circuit-open`).
+    pub circuit_open: AtomicU64,
     /// Close races hidden by a try on a fresh connection.
     pub close_races: AtomicU64,
     /// Requests cut by their deadline (`request-timeout`).
@@ -51,7 +55,10 @@ pub(crate) fn count(counter: &AtomicU64) {
 impl UpstreamState {
     /// The state of an upstream that nothing is known of yet.
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared, counters: Counters::default(), floor: Floor::new(Instant::now()) })
+        let now = Instant::now();
+        let breaker = shared.config.circuit_breaker.failures.clone();
+        let breaker = breaker.map(|config| Circuit::new(config, shared.config.name.clone(), now));
+        Arc::new(Self { shared, counters: Counters::default(), breaker, floor: Floor::new(now) })
     }
 
     /// Tells outlier ejection of a try that was cut: the layer below it was dropped and can't.

@@ -87,7 +87,7 @@ mod tests {
             let remaining = Duration::from_nanos(nanos);
             let passed = parse(format(remaining).as_bytes()).unwrap();
             prop_assert!(passed <= remaining);
-            prop_assert!((remaining - passed).as_secs_f64() <= remaining.as_secs_f64() * 1e-5);
+            prop_assert!(remaining.as_secs_f64() - passed.as_secs_f64() <= remaining.as_secs_f64() * 1e-5);
         }
 
         #[test]
