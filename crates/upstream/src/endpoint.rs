@@ -83,6 +83,8 @@ pub struct Endpoint {
     pub ewma: AtomicU64,
     /// When `ewma` was last moved: nanoseconds since `added`.
     pub ewma_at: AtomicU64,
+    /// What its requests said of it (owned by `outlier`).
+    pub passive: crate::outlier::Passive,
     weight: AtomicU32,
     priority: AtomicU8,
     /// Where slow start begins: nanoseconds since `added`.
@@ -111,6 +113,7 @@ impl Endpoint {
             removed: AtomicBool::new(false),
             ewma: AtomicU64::new(0),
             ewma_at: AtomicU64::new(0),
+            passive: crate::outlier::Passive::default(),
             weight: AtomicU32::new(spec.weight.max(1)),
             priority: AtomicU8::new(spec.priority),
             ramp_from: AtomicU64::new(0),

@@ -11,9 +11,12 @@ mod error;
 mod shared;
 #[cfg(test)]
 mod test_support;
+mod fresh;
+pub mod outlier;
 
 pub use balance::{Balancer, InFlight};
 pub use call::{Call, CallContext};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
 pub use shared::{EndpointSet, Shared};
+pub use fresh::FreshConnection;

@@ -55,6 +55,8 @@ pub struct Shared {
     pub pending: AtomicU32,
     /// Retries running, over all workers.
     pub retries: AtomicU32,
+    /// What the ejections of its endpoints need together (owned by `outlier`).
+    pub ejections: crate::outlier::Ejections,
     health_epoch: Arc<AtomicU64>,
 }
 
@@ -68,6 +70,7 @@ impl Shared {
             connections: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),
+            ejections: crate::outlier::Ejections::default(),
             health_epoch: Arc::default(),
         }
     }
