@@ -11,6 +11,10 @@ pub struct Error {
     pub reason: Reason,
     /// How much the upstream may have seen: what a retry must know.
     pub sent: Sent,
+    /// The connection had carried an earlier request and ended before the first byte of this one's response: most
+    /// likely the peer closed it as idle at the same moment (RFC 9112 section 9.3.1). Where the method is idempotent or
+    /// there is no body, a new try on another connection is safe.
+    pub reused: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -30,7 +34,7 @@ pub enum Sent {
 impl Error {
     /// An error of attache's own making.
     pub fn new(reason: Reason, sent: Sent) -> Self {
-        Self { reason, sent, source: None }
+        Self { reason, sent, reused: false, source: None }
     }
 
     /// An error with its cause.
@@ -39,7 +43,13 @@ impl Error {
         sent: Sent,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { reason, sent, source: Some(source.into()) }
+        Self { reason, sent, reused: false, source: Some(source.into()) }
+    }
+
+    /// The same error, of a connection that had carried an earlier request.
+    pub fn on_reused_connection(mut self, reused: bool) -> Self {
+        self.reused = reused;
+        self
     }
 
     /// The chain of causes on one line, for the log.

@@ -4,9 +4,13 @@
 //! counters. The control thread writes it; the workers read it without a lock.
 
 mod call;
+pub mod connect;
 mod endpoint;
 mod error;
+mod limit;
+pub mod tunnel;
 
 pub use call::{Call, CallContext};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSet, Shared};
 pub use error::{Error, Sent};
+pub use limit::{ConnectionPermit, InFlight, PendingPermit};
