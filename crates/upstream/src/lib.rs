@@ -5,18 +5,22 @@
 
 pub mod balance;
 mod call;
+pub mod connect;
 pub mod discovery;
 mod endpoint;
 mod error;
+mod fresh;
+mod limit;
+pub mod outlier;
 mod shared;
 #[cfg(test)]
 mod test_support;
-mod fresh;
-pub mod outlier;
+pub mod tunnel;
 
-pub use balance::{Balancer, InFlight};
+pub use balance::Balancer;
 pub use call::{Call, CallContext};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
-pub use shared::{EndpointSet, Shared};
 pub use fresh::FreshConnection;
+pub use limit::{ConnectionPermit, InFlight, PendingPermit};
+pub use shared::{EndpointSet, Shared};
