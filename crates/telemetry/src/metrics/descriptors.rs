@@ -79,10 +79,14 @@ descriptors! {
         "1 if the file that was looked at last is the one that is served, 0 if it was refused.";
     CONFIG_LAST_LOADED = Gauge "attache_config_last_reload_success_timestamp_seconds" []
         "When the config that is served was loaded, in seconds since the Unix epoch.";
+    CERTIFICATE_EXPIRY = Gauge "attache_tls_certificate_expiry_timestamp_seconds" ["side", "name"]
+        "When the certificate that attache shows there expires, in seconds since the Unix epoch. Side is listener or upstream.";
     LOG_DROPPED = Counter "attache_access_log_dropped_total" ["cause"]
         "Access log lines that were lost: queue-full (the destination is too slow) or write-failed (the log has the error).";
     PANICS = Counter "attache_panics_total" []
         "Defects that ended one request and were caught. Please report them with the log's lines.";
+    THROTTLED = Counter "attache_cpu_throttled_seconds_total" []
+        "How long the container's CPU quota held threads back, all processes of the container together. If it rises, latencies do too.";
     BUILD_INFO = Gauge "attache_build_info" ["version"]
         "Always 1; the label is the version.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" []

@@ -56,11 +56,22 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Control {
     endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
+    /// By side and name; seconds since the Unix epoch.
+    expiries: Mutex<BTreeMap<[Name; 2], u64>>,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
     last_reload_failed: AtomicBool,
     /// Seconds since the Unix epoch; 0 before the first.
     last_loaded: AtomicU64,
+}
+
+/// Where attache shows a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// To clients of a listener.
+    Listener,
+    /// To the endpoints of an upstream.
+    Upstream,
 }
 
 /// How many endpoints an upstream has, by what may be done with them. Each endpoint counts once.
@@ -97,18 +108,39 @@ impl Metrics {
         endpoints.retain(|upstream, _| keep(upstream));
     }
 
+    /// The certificate that is shown by a listener, or to an upstream, expires then.
+    pub fn set_certificate_expiry(&self, side: Side, name: &Name, at: SystemTime) {
+        let side = match side {
+            Side::Listener => "listener",
+            Side::Upstream => "upstream",
+        };
+        let mut expiries = self.0.control.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        expiries.insert([side.into(), Name::clone(name)], unix_seconds(at));
+    }
+
+    /// After a reload: the certificates of listeners and upstreams that are gone are no longer reported.
+    pub fn retain_certificates(&self, keep: impl Fn(Side, &Name) -> bool) {
+        let mut expiries = self.0.control.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        expiries.retain(|[side, name], _| {
+            keep(if &**side == "listener" { Side::Listener } else { Side::Upstream }, name)
+        });
+    }
+
     /// A config was loaded (also the first one) or was refused.
     pub fn config_loaded(&self, ok: bool) {
         let control = &self.0.control;
         control.last_reload_failed.store(!ok, Relaxed);
         if ok {
             control.reloads_ok.fetch_add(1, Relaxed);
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            control.last_loaded.store(now.as_secs(), Relaxed);
+            control.last_loaded.store(unix_seconds(SystemTime::now()), Relaxed);
         } else {
             control.reloads_failed.fetch_add(1, Relaxed);
         }
     }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 thread_local! {

@@ -16,6 +16,8 @@ pub(crate) struct Process {
     pub(crate) max_fds: Option<f64>,
     pub(crate) threads: Option<f64>,
     pub(crate) start_seconds: Option<f64>,
+    /// Of the whole container.
+    pub(crate) throttled_seconds: Option<f64>,
 }
 
 impl Process {
@@ -31,9 +33,35 @@ impl Process {
             open_fds: fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count().saturating_sub(1) as f64), // less the listing's own
             max_fds: line(&text("/proc/self/limits"), "Max open files").and_then(number),
             threads: line(&status, "Threads:").and_then(number),
+            throttled_seconds: throttled(&text("/proc/self/cgroup"), text),
             start_seconds: start_ticks(&stat).and_then(|ticks| Some(boot()? + ticks / TICKS)),
         }
     }
+}
+
+/// How long the container's CPU quota held its threads back (cgroups(7)): `throttled_usec` of version 2, `throttled_time` in
+/// nanoseconds of version 1. A container often sees its own group as the root, so that is looked at too.
+fn throttled(groups: &str, read: impl Fn(&str) -> String) -> Option<f64> {
+    let groups = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        rest.split_once(':')
+    });
+    let mut files = Vec::new();
+    for (controllers, group) in groups {
+        if controllers.is_empty() {
+            files.extend([format!("/sys/fs/cgroup{group}/cpu.stat"), "/sys/fs/cgroup/cpu.stat".to_owned()]);
+        } else if controllers.split(',').any(|controller| controller == "cpu") {
+            files.extend([
+                format!("/sys/fs/cgroup/cpu{group}/cpu.stat"),
+                "/sys/fs/cgroup/cpu/cpu.stat".to_owned(),
+            ]);
+        }
+    }
+    files.iter().find_map(|file| {
+        let stat = read(file);
+        let micros = line(&stat, "throttled_usec ").and_then(number).map(|micros| micros / 1e6);
+        micros.or_else(|| Some(number(line(&stat, "throttled_time ")?)? / 1e9))
+    })
 }
 
 /// The rest of the line that starts so.
@@ -72,6 +100,22 @@ mod tests {
         assert_eq!(start_ticks(stat), Some(12345.0));
         assert_eq!(cpu_ticks("nonsense"), None);
         assert_eq!(start_ticks("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn throttling_is_read_from_both_versions_of_cgroups() {
+        let at = |path: &'static str, stat: &'static str| {
+            move |asked: &str| if asked == path { stat.to_owned() } else { String::new() }
+        };
+        let v2 = "usage_usec 5\nnr_throttled 3\nthrottled_usec 2500000\n";
+        let groups = "0::/kubepods/pod1\n";
+        assert_eq!(throttled(groups, at("/sys/fs/cgroup/kubepods/pod1/cpu.stat", v2)), Some(2.5));
+        assert_eq!(throttled(groups, at("/sys/fs/cgroup/cpu.stat", v2)), Some(2.5));
+        let v1 = "nr_periods 9\nnr_throttled 3\nthrottled_time 1500000000\n";
+        let groups = "4:memory:/a\n3:cpu,cpuacct:/docker/x\n0::/\n";
+        assert_eq!(throttled(groups, at("/sys/fs/cgroup/cpu/docker/x/cpu.stat", v1)), Some(1.5));
+        assert_eq!(throttled("nonsense\n", at("/sys/fs/cgroup/cpu.stat", v2)), None);
+        assert_eq!(throttled(groups, at("/sys/fs/cgroup/cpu.stat", "usage_usec 5\n")), None, "no quota");
     }
 
     #[test]

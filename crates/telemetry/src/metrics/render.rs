@@ -88,6 +88,8 @@ fn program(registry: &Registry, page: &mut Page) {
     let failed = control.last_reload_failed.load(Relaxed);
     page.number(&d::CONFIG_LAST_RELOAD_OK, Some(f64::from(u8::from(loaded != 0 && !failed))));
     page.number(&d::CONFIG_LAST_LOADED, (loaded != 0).then_some(loaded as f64));
+    let expiries = control.expiries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    page.numbers(&d::CERTIFICATE_EXPIRY, expiries.iter().map(|(labels, at)| (&labels[..], *at as f64)));
     // What should be zero is shown as zero: an alert on a series that isn't there never fires.
     let mut dropped = BTreeMap::from(["queue-full", "write-failed"].map(|cause| ([Name::from(cause)], [0])));
     dropped.extend(registry.log_dropped.sums());
@@ -98,6 +100,7 @@ fn program(registry: &Registry, page: &mut Page) {
 }
 
 fn process(process: &Process, page: &mut Page) {
+    page.number(&d::THROTTLED, process.throttled_seconds);
     page.number(&d::PROCESS_CPU, process.cpu_seconds);
     page.number(&d::PROCESS_RSS, process.resident_bytes);
     page.number(&d::PROCESS_FDS, process.open_fds);
