@@ -63,6 +63,8 @@ pub struct Endpoint {
     pub ewma_at: AtomicU64,
     /// What its requests said of it (owned by `outlier`).
     pub passive: crate::outlier::Passive,
+    /// What its health checks said (owned by `health`).
+    pub checks: crate::health::Checks,
 }
 
 /// What discovery says of one endpoint.
@@ -105,6 +107,7 @@ impl Endpoint {
             ewma: AtomicU64::new(0),
             ewma_at: AtomicU64::new(0),
             passive: crate::outlier::Passive::default(),
+            checks: crate::health::Checks::default(),
         }
     }
 

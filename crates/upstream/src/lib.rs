@@ -7,6 +7,7 @@ mod call;
 mod endpoint;
 mod error;
 mod fresh;
+pub mod health;
 pub mod outlier;
 
 pub use call::{Call, CallContext};
