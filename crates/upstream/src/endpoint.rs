@@ -85,6 +85,8 @@ pub struct Endpoint {
     pub ewma_at: AtomicU64,
     /// What its requests said of it (owned by `outlier`).
     pub passive: crate::outlier::Passive,
+    /// What its health checks said (owned by `health`).
+    pub checks: crate::health::Checks,
     weight: AtomicU32,
     priority: AtomicU8,
     /// Where slow start begins: nanoseconds since `added`.
@@ -118,6 +120,7 @@ impl Endpoint {
             priority: AtomicU8::new(spec.priority),
             ramp_from: AtomicU64::new(0),
             health_epoch,
+            checks: crate::health::Checks::default(),
         }
     }
 

@@ -11,6 +11,7 @@ mod endpoint;
 mod error;
 mod fresh;
 mod limit;
+pub mod health;
 pub mod outlier;
 mod shared;
 #[cfg(test)]

@@ -299,6 +299,8 @@ pub struct HealthCheck {
     pub probe: Probe,
     /// Time between two probes. Default 5 s, each with up to 10 % of jitter.
     pub interval: Duration,
+    /// Time between two probes of an endpoint that is unhealthy. Default `interval`.
+    pub unhealthy_interval: Duration,
     /// How long a probe may take. Default 1 s.
     pub timeout: Duration,
     /// Successes in a row that make an endpoint healthy. Default 1.

@@ -97,7 +97,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    (0..10_000u64).for_each(|n| window.add(Duration::from_millis(n / 10), n % 4 != 0))
+                    (0..10_000u64).for_each(|n| window.add(Duration::from_millis(n / 10), n % 4 != 0));
                 });
             }
         });

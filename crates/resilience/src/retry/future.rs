@@ -34,6 +34,8 @@ pub(super) struct Kept {
     context: CallContext,
     /// The caller's `grpc-timeout`, and when it began to run.
     grpc_timeout: Option<(Duration, Instant)>,
+    /// The number of the running try, from 1.
+    attempt: u32,
 }
 
 impl Kept {
@@ -48,16 +50,17 @@ impl Kept {
             let recording = Recording::new(body, rules.retry.buffer);
             (recording.body(), Some(recording))
         };
-        begin(&context);
         let first = Call { request: Request::from_parts(head.clone(), body), context: context.clone() };
-        (Self { head, body: recording, context, grpc_timeout }, first)
+        (Self { head, body: recording, context, grpc_timeout, attempt: 1 }, first)
     }
 
     /// The call for another try; the old one's endpoint is avoided.
-    fn again(&self, fresh: bool) -> Call {
-        begin(&self.context);
+    fn again(&mut self, fresh: bool) -> Call {
+        self.attempt = self.attempt.saturating_add(1);
+        // So that a try which finds no endpoint isn't held against the last one's.
+        self.context.exchange.endpoint.take();
         let mut head = self.head.clone();
-        head.headers.insert(ATTEMPT, HeaderValue::from(self.context.exchange.tries.get()));
+        head.headers.insert(ATTEMPT, HeaderValue::from(self.attempt));
         if let Some((timeout, since)) = self.grpc_timeout {
             grpc::set(&mut head.headers, timeout.saturating_sub(since.elapsed()));
         }
@@ -71,12 +74,6 @@ impl Kept {
     fn whole(&self) -> bool {
         self.body.as_ref().is_none_or(Recording::whole)
     }
-}
-
-fn begin(context: &CallContext) {
-    context.exchange.tries.set(context.exchange.tries.get().saturating_add(1));
-    // So that a try which finds no endpoint isn't held against the last one's.
-    context.exchange.endpoint.take();
 }
 
 pin_project! {

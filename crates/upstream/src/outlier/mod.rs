@@ -64,17 +64,37 @@ pub struct Ejections {
     changed: Notify,
 }
 
+/// Notes the end of a try, as the service that made it sees it. A success reads no clock.
+pub fn observe<B>(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    end: &Result<http::Response<B>, crate::Error>,
+) -> bool {
+    let outcome = match end {
+        Ok(response) => Some(Outcome::of_response(response.status(), response.headers())),
+        Err(error) => Outcome::of_error(error),
+    };
+    match outcome {
+        None => false,
+        Some(Outcome::Success) => succeeded(endpoint),
+        Some(failure) => report(shared, endpoint, failure, Instant::now()),
+    }
+}
+
+/// Ends the rows of failures; never ejects.
+fn succeeded(endpoint: &Endpoint) -> bool {
+    reset(&endpoint.passive.consecutive_5xx);
+    reset(&endpoint.passive.consecutive_local);
+    false
+}
+
 /// Notes how a request, or a connection, to an endpoint ended; ejects the endpoint where that was one too many.
 /// True if it was ejected by this.
 pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Instant) -> bool {
     let config = &shared.config.outlier_ejection;
     let passive = &endpoint.passive;
     let tripped = match outcome {
-        Outcome::Success => {
-            reset(&passive.consecutive_5xx);
-            reset(&passive.consecutive_local);
-            return false;
-        }
+        Outcome::Success => return succeeded(endpoint),
         Outcome::ServerError(_) => {
             reset(&passive.consecutive_local);
             add(&passive.consecutive_5xx, config.consecutive_5xx)

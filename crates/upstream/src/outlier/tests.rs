@@ -168,6 +168,19 @@ fn only_what_an_endpoint_is_to_blame_for_counts() {
     assert_eq!(Outcome::of_error(&race), None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn ends_of_tries_are_judged_by_their_outcome() {
+    let shared = shared(3, model::OutlierEjection::default());
+    let endpoint = endpoint(&shared, 0);
+    let answered = |status: u16| Ok(http::Response::builder().status(status).body(()).unwrap());
+    let end = |end| observe(&shared, &endpoint, &end);
+    assert!(!(0..4).any(|_| end(answered(503))));
+    assert!(!end(answered(404)), "a 404 ends the row");
+    assert!(!(0..4).any(|_| end(Err(Error::new(Reason::ConnectRefused, Sent::Nothing)))));
+    assert!(!(0..9).any(|_| end(Err(Error::new(Reason::OverflowPending, Sent::Nothing)))));
+    assert!(end(Err(Error::new(Reason::ConnectRefused, Sent::Nothing))));
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Report(usize, Outcome),
