@@ -7,10 +7,14 @@ mod call;
 pub mod connect;
 mod endpoint;
 mod error;
+mod hash;
 mod limit;
+pub mod pool;
+pub mod service;
 pub mod tunnel;
 
 pub use call::{Call, CallContext};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSet, Shared};
 pub use error::{Error, Sent};
 pub use limit::{ConnectionPermit, InFlight, PendingPermit};
+pub use service::{Guard, Picker, WorkerUpstream};
