@@ -46,6 +46,9 @@ impl Finish {
 impl Drop for Finish {
     fn drop(&mut self) {
         self.live.end();
+        if self.exchange.handed_over.get() {
+            return;
+        }
         if !self.complete && self.exchange.reason.get().is_none() {
             if self.live.order() == Order::Cut {
                 self.exchange.fail(Reason::ShuttingDown, "the drain's deadline came before the end");
