@@ -11,6 +11,6 @@ mod reason;
 
 pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
-pub use log::{LOG_DEFAULT, LOG_VARIABLE, LogControl, LoggingError, init_logging};
+pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{EndpointCounts, METRICS_CONTENT_TYPE, Metrics, Side, WorkerMetrics, metrics};
 pub use reason::Reason;

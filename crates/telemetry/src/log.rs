@@ -19,20 +19,13 @@ use tracing_subscriber::{
 
 use crate::{access_log::Timestamp, escape::escape};
 
-/// The environment variable that sets the level from outside, before any other.
-pub const LOG_VARIABLE: &str = "ATTACHE_LOG";
-
-/// Level where nobody says otherwise.
-pub const LOG_DEFAULT: &str = "info";
-
-/// Starts the log of the process, on standard error. `level` is a level (`error`, `warn`, `info`, `debug`, `trace`) or a filter like
-/// `info,attache_upstream=debug`; the environment's `ATTACHE_LOG` goes before it, and `info` is used without both.
+/// Starts the log of the process, on standard error. `level` is a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or a filter like
+/// `info,attache_upstream=debug`; empty means `info`. Where it comes from, flag or `ATTACHE_LOG`, is the command line's business.
 ///
 /// Fails if the filter can't be read, or if a log was started before.
-pub fn init_logging(level: Option<&str>) -> Result<LogControl, LoggingError> {
-    let from_environment = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.trim().is_empty());
-    let text = from_environment.as_deref().or(level).unwrap_or(LOG_DEFAULT);
-    let (subscriber, control) = subscriber(text, io::stderr, io::stderr().is_terminal())?;
+pub fn init_logging(level: &str) -> Result<LogControl, LoggingError> {
+    let level = if level.trim().is_empty() { "info" } else { level };
+    let (subscriber, control) = subscriber(level, io::stderr, io::stderr().is_terminal())?;
     subscriber.try_init().map_err(|_| LoggingError::AlreadyStarted)?;
     Ok(control)
 }

@@ -24,7 +24,7 @@ fn fixture() -> Fixture {
     };
     let api = Api {
         state: AdminState { metrics: Metrics::new(), readiness: Readiness::new() },
-        log: LOG.get_or_init(|| init_logging(Some("warn")).unwrap()).clone(),
+        log: LOG.get_or_init(|| init_logging("warn").unwrap()).clone(),
         config: Arc::new(|| json!({ "listeners": [] })),
         upstreams: Arc::new(|| json!([{ "name": "orders" }])),
         drain: count(&drained),

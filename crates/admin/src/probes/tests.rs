@@ -122,6 +122,26 @@ async fn silent_connections_can_not_keep_a_probe_out_for_longer_than_the_header_
     assert_eq!(begun.elapsed().as_secs(), 5, "the bound held it back, and no longer");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_its_answer_is_cut() {
+    let running = start().await;
+    let worker = running.state.metrics.worker();
+    for index in 0..8000 {
+        // More than the kernel's buffers of both sides hold.
+        worker.pool_reused(&format!("{index:04}{}", "x".repeat(4000)).into());
+    }
+    let begun = Instant::now();
+    let mut stream = running.connect().await;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: pod\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let mut read = Vec::new();
+    // Cut may mean a reset as well as an end.
+    let _ = stream.read_to_end(&mut read).await;
+    assert_eq!(begun.elapsed().as_secs(), 20);
+    assert!(read.starts_with(b"HTTP/1.1 200 "), "it was answered");
+    assert!(read.len() < 8000 * 4000, "only the part that the kernel held is left, not {}", read.len());
+}
+
 #[tokio::test]
 async fn a_head_above_the_bound_is_refused() {
     let running = start().await;

@@ -10,8 +10,6 @@
 
 mod line;
 mod time;
-
-pub(crate) use self::time::Timestamp;
 mod writer;
 
 use std::{
@@ -36,8 +34,11 @@ use std::{
 
 use attache_config::model::{self, LogFormat, LogTarget};
 
+#[cfg(test)]
+pub(crate) use self::line::write as write_line;
+pub(crate) use self::time::Timestamp;
 use self::writer::{Open, Writer};
-use crate::{Exchange, Metrics, WorkerMetrics, metrics};
+use crate::{Exchange, Metrics, WorkerMetrics};
 
 /// Lines that may wait for the writer.
 const QUEUE_LINES: usize = 8192;
@@ -105,13 +106,13 @@ impl AccessLog {
         Ok(Self(Some((shared, format))))
     }
 
-    /// What the calling worker writes its lines with.
-    pub fn logger(&self) -> AccessLogger {
+    /// What one worker writes its lines with; lines that are dropped are counted by its `metrics`.
+    pub fn logger(&self, metrics: &WorkerMetrics) -> AccessLogger {
         AccessLogger(self.0.as_ref().map(|(shared, format)| {
             Rc::new(Logger {
                 shared: Arc::clone(shared),
                 format: *format,
-                metrics: metrics(),
+                metrics: metrics.clone(),
                 buffer: RefCell::default(),
             })
         }))

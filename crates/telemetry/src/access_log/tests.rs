@@ -44,9 +44,9 @@ fn every_line_of_every_worker_is_in_the_file_after_the_end() {
     let log = AccessLog::start(&to_file(&path), &metrics).unwrap();
     let workers: Vec<_> = (0..3)
         .map(|worker| {
-            let log = log.clone();
+            let (log, metrics) = (log.clone(), metrics.clone());
             thread::spawn(move || {
-                let logger = log.logger();
+                let logger = log.logger(&metrics.worker());
                 for index in 0..500 {
                     logger.write(&exchange(&format!("/{worker}/{index}")), Duration::ZERO);
                 }
@@ -71,8 +71,9 @@ fn every_line_of_every_worker_is_in_the_file_after_the_end() {
 fn a_line_is_written_without_waiting_for_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let log = AccessLog::start(&to_file(&path), &Metrics::new()).unwrap();
-    log.logger().write(&exchange("/only"), Duration::ZERO);
+    let metrics = Metrics::new();
+    let log = AccessLog::start(&to_file(&path), &metrics).unwrap();
+    log.logger(&metrics.worker()).write(&exchange("/only"), Duration::ZERO);
     assert!(wait_for_lines(&path, 1)[0].contains(" /only "));
 }
 
@@ -80,8 +81,9 @@ fn a_line_is_written_without_waiting_for_the_next() {
 fn after_a_rotation_lines_go_to_the_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let (path, old) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
-    let log = AccessLog::start(&to_file(&path), &Metrics::new()).unwrap();
-    let logger = log.logger();
+    let metrics = Metrics::new();
+    let log = AccessLog::start(&to_file(&path), &metrics).unwrap();
+    let logger = log.logger(&metrics.worker());
     logger.write(&exchange("/before"), Duration::ZERO);
     wait_for_lines(&path, 1);
     fs::rename(&path, &old).unwrap();
@@ -104,8 +106,9 @@ fn a_file_that_can_not_be_opened_again_stays_the_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("logs/access.log");
     fs::create_dir(folder.path().join("logs")).unwrap();
-    let log = AccessLog::start(&to_file(&path), &Metrics::new()).unwrap();
-    let logger = log.logger();
+    let metrics = Metrics::new();
+    let log = AccessLog::start(&to_file(&path), &metrics).unwrap();
+    let logger = log.logger(&metrics.worker());
     logger.write(&exchange("/before"), Duration::ZERO);
     wait_for_lines(&path, 1);
     let moved = folder.path().join("moved");
@@ -161,9 +164,8 @@ fn start_at(gate: &Gate, metrics: &Metrics) -> AccessLog {
 #[test]
 fn a_destination_that_hangs_costs_lines_and_never_the_worker() {
     let (gate, metrics) = (Gate::default(), Metrics::new());
-    metrics.worker().install();
     let log = start_at(&gate, &metrics);
-    let logger = log.logger();
+    let logger = log.logger(&metrics.worker());
     let all = 3 * QUEUE_LINES as u64;
     // Would never return if a full queue were waited for.
     for _ in 0..all {
@@ -181,9 +183,8 @@ fn a_destination_that_hangs_costs_lines_and_never_the_worker() {
 #[test]
 fn long_lines_can_not_fill_the_memory() {
     let (gate, metrics) = (Gate::default(), Metrics::new());
-    metrics.worker().install();
     let log = start_at(&gate, &metrics);
-    let logger = log.logger();
+    let logger = log.logger(&metrics.worker());
     let exchange = exchange(&"x".repeat(60 << 10));
     for _ in 0..200 {
         logger.write(&exchange, Duration::ZERO);
@@ -201,7 +202,7 @@ fn a_failed_write_is_counted_and_the_next_line_starts_anew() {
     let (gate, metrics) = (Gate::default(), Metrics::new());
     gate.set(|state| (state.open, state.failures) = (true, 1));
     let log = start_at(&gate, &metrics);
-    let logger = log.logger();
+    let logger = log.logger(&metrics.worker());
     logger.write(&exchange("/lost"), Duration::ZERO);
     let begun = std::time::Instant::now();
     while dropped(&metrics, "write-failed") == 0 {
@@ -219,10 +220,9 @@ fn a_failed_write_is_counted_and_the_next_line_starts_anew() {
 #[test]
 fn without_a_destination_there_is_no_thread_and_no_line() {
     let metrics = Metrics::new();
-    metrics.worker().install();
     let log = AccessLog::start(&Config::default(), &metrics).unwrap();
     assert!(log.0.is_none());
-    log.logger().write(&exchange("/"), Duration::ZERO);
+    log.logger(&metrics.worker()).write(&exchange("/"), Duration::ZERO);
     log.reopen();
     assert!(log.close(Duration::ZERO));
     assert_eq!(dropped(&metrics, "queue-full"), 0);
@@ -237,10 +237,9 @@ fn a_path_that_can_not_be_opened_is_an_error_that_names_it() {
 #[test]
 fn lines_after_the_end_are_counted_as_lost() {
     let (gate, metrics) = (Gate::default(), Metrics::new());
-    metrics.worker().install();
     gate.set(|state| state.open = true);
     let log = start_at(&gate, &metrics);
     assert!(log.close(LONG));
-    log.logger().write(&exchange("/late"), Duration::ZERO);
+    log.logger(&metrics.worker()).write(&exchange("/late"), Duration::ZERO);
     assert_eq!(dropped(&metrics, "queue-full"), 1);
 }

@@ -1,9 +1,17 @@
 //! The pages of `docs/` that are made from the code. A stale page fails; `UPDATE_DOCS=1 cargo test -p attache-telemetry` rewrites it.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use attache_config::model::LogFormat;
 
 use crate::{
-    Reason,
+    Exchange, Reason,
+    access_log::write_line,
     metrics::{
         BOUNDS,
         descriptors::{self, Kind},
@@ -53,6 +61,34 @@ fn the_page_of_metrics_is_current() {
         bounds.join(", ")
     );
     check("metrics.md", &page);
+}
+
+#[test]
+fn the_page_of_the_access_log_is_current() {
+    let exchange = Exchange::new("outbound".into(), "http1", Some("127.0.0.1:40112".parse().unwrap()));
+    exchange.method.replace("GET".into());
+    exchange.host.replace("orders.internal".into());
+    exchange.path.replace("/v1/items".into());
+    exchange.request_id.replace("7f3a".into());
+    exchange.route.replace(Some("orders-v1".into()));
+    exchange.upstream.replace(Some("orders".into()));
+    exchange.endpoint.replace(Some("10.0.0.8:8443".into()));
+    exchange.tries.set(3);
+    exchange.status.set(503);
+    exchange.sent.set(120);
+    exchange.fail(Reason::ConnectRefused, "Connection refused (os error 111)");
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_248_000_123);
+    let line = |format| {
+        let mut line = Vec::new();
+        write_line(&mut line, format, &exchange, Duration::from_micros(1500), now).unwrap();
+        String::from_utf8(line).unwrap()
+    };
+    let (text, json) = (line(LogFormat::Text), line(LogFormat::Json));
+    let page = format!(
+        "{GENERATED}{}{text}```\n\n## JSON\n\nOne object a line. Every key is always there; `null` stands for what there is not.\n\n```json\n{json}```\n",
+        include_str!("access-log.md")
+    );
+    check("access-log.md", &page);
 }
 
 #[test]
