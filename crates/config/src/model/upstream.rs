@@ -120,7 +120,12 @@ pub struct Balance {
 
 impl Default for Balance {
     fn default() -> Self {
-        Self { algorithm: Algorithm::LeastRequest, slow_start: Duration::ZERO, panic_threshold: 0.5, zone: None }
+        Self {
+            algorithm: Algorithm::LeastRequest,
+            slow_start: Duration::ZERO,
+            panic_threshold: 0.5,
+            zone: None,
+        }
     }
 }
 
@@ -205,7 +210,7 @@ impl Default for Pool {
 }
 
 /// Concurrency limits over all workers (Envoy's circuit breakers, with its defaults).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CircuitBreaker {
     /// Connections at once. Default 1024.
     pub max_connections: u32,
@@ -215,11 +220,47 @@ pub struct CircuitBreaker {
     pub max_requests: u32,
     /// Retries at once, unless a budget is set. Default 3.
     pub max_retries: u32,
+    /// Opens when the whole upstream fails. Default `None`: ejection takes single endpoints out, and the
+    /// retry budget bounds the load; a breaker over all of them turns a partial outage into a whole one.
+    pub failures: Option<FailureBreaker>,
+}
+
+/// A breaker over a whole upstream: while it is open calls are answered at once with `circuit-open`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailureBreaker {
+    /// Failures in a row that open it; 0 is off. Default 20.
+    pub consecutive: u32,
+    /// It opens when fewer than this share of the window's calls succeed, 0 to 1; 0 is off. Default 0.5.
+    pub success_rate: f64,
+    /// The sliding window of `success_rate`, at least 10 ms. Default 10 s.
+    pub window: Duration,
+    /// Calls in the window before their rate counts. Default 50.
+    pub min_samples: u32,
+    /// First open time, doubled with each time its probes fail, and up to 20 % longer at random. Default 1 s.
+    pub open: Duration,
+    /// Longest open time before the random part. Default 60 s.
+    pub open_max: Duration,
+    /// Calls let through after the open time, all of which must succeed; 1 to 65535. Default 3.
+    pub probes: u16,
+}
+
+impl Default for FailureBreaker {
+    fn default() -> Self {
+        Self {
+            consecutive: 20,
+            success_rate: 0.5,
+            window: Duration::from_secs(10),
+            min_samples: 50,
+            open: Duration::from_secs(1),
+            open_max: Duration::from_mins(1),
+            probes: 3,
+        }
+    }
 }
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { max_connections: 1024, max_pending: 1024, max_requests: 1024, max_retries: 3 }
+        Self { max_connections: 1024, max_pending: 1024, max_requests: 1024, max_retries: 3, failures: None }
     }
 }
 
@@ -258,6 +299,8 @@ pub struct HealthCheck {
     pub probe: Probe,
     /// Time between two probes. Default 5 s, each with up to 10 % of jitter.
     pub interval: Duration,
+    /// Time between two probes of an endpoint that is unhealthy. Default `interval`.
+    pub unhealthy_interval: Duration,
     /// How long a probe may take. Default 1 s.
     pub timeout: Duration,
     /// Successes in a row that make an endpoint healthy. Default 1.
