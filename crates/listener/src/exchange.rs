@@ -8,7 +8,6 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
-    sync::OnceLock,
     task::{Context, Poll},
 };
 
@@ -46,6 +45,9 @@ impl Finish {
 impl Drop for Finish {
     fn drop(&mut self) {
         self.live.end();
+        if self.complete && self.exchange.reason.get().is_none() {
+            self.live.completed.set(self.live.completed.get() + 1);
+        }
         if self.exchange.handed_over.get() {
             return;
         }
@@ -67,7 +69,8 @@ impl Drop for Finish {
 /// The response's body on its way to the client: counts, and ends the exchange.
 pub(crate) struct Sent {
     body: Body,
-    finish: Finish,
+    /// `None` where the exchange goes on as a tunnel.
+    finish: Option<Finish>,
     /// Bytes that make the body whole, where that is known.
     expected: Option<u64>,
 }
@@ -78,14 +81,36 @@ impl Sent {
         let bodiless =
             method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let expected = if bodiless { Some(0) } else { http_body::Body::size_hint(&body).exact() };
-        let mut sent = Self { body, finish, expected };
-        sent.note_end();
+        let mut sent = Self { body, finish: Some(finish), expected };
+        sent.count(0);
         sent
     }
 
-    fn note_end(&mut self) {
-        if self.expected.is_some_and(|all| self.finish.exchange.sent.get() >= all) {
-            self.finish.complete();
+    /// A body whose exchange is held elsewhere.
+    pub(crate) fn detached(body: Body) -> Self {
+        Self { body, finish: None, expected: None }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        let Some(finish) = &mut self.finish else { return };
+        let sent = finish.exchange.sent.get() + bytes as u64;
+        finish.exchange.sent.set(sent);
+        if self.expected.is_some_and(|all| sent >= all) {
+            finish.complete();
+        }
+    }
+
+    fn complete(&mut self) {
+        if let Some(finish) = &mut self.finish {
+            finish.complete();
+        }
+    }
+
+    fn fail(&self, reason: Reason, detail: impl FnOnce() -> String) {
+        if let Some(finish) = &self.finish
+            && finish.exchange.reason.get().is_none()
+        {
+            finish.exchange.fail(reason, detail());
         }
     }
 }
@@ -100,30 +125,25 @@ impl http_body::Body for Sent {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx)));
-        let exchange = &this.finish.exchange;
         let polled = polled.unwrap_or_else(|_| {
-            exchange.fail(Reason::InternalError, "the response's body panicked");
+            this.fail(Reason::InternalError, || "the response's body panicked".to_owned());
             Poll::Ready(Some(Err(BodyError::new(Reason::InternalError))))
         });
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    exchange.sent.set(exchange.sent.get() + data.len() as u64);
-                    this.note_end();
+                    this.count(data.len());
                     if http_body::Body::is_end_stream(&this.body) {
-                        this.finish.complete();
+                        this.complete();
                     }
                 } else if frame.is_trailers() {
-                    this.finish.complete();
+                    this.complete();
                 }
             }
             Poll::Ready(Some(Err(error))) => {
-                if exchange.reason.get().is_none() {
-                    let reason = error.reason.unwrap_or(Reason::UpstreamClosedMidBody);
-                    exchange.fail(reason, cause(error));
-                }
+                this.fail(error.reason.unwrap_or(Reason::UpstreamClosedMidBody), || cause(error));
             }
-            Poll::Ready(None) => this.finish.complete(),
+            Poll::Ready(None) => this.complete(),
             Poll::Pending => {}
         }
         polled
@@ -163,12 +183,6 @@ pub(crate) trait WhyRefused: Unpin + 'static {
 impl WhyRefused for () {
     fn refusal(&self) -> Option<crate::Refusal> {
         None
-    }
-}
-
-impl WhyRefused for std::sync::Arc<OnceLock<crate::Refusal>> {
-    fn refusal(&self) -> Option<crate::Refusal> {
-        self.get().copied()
     }
 }
 

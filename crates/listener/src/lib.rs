@@ -20,6 +20,7 @@ mod http2;
 mod live;
 mod proxy_protocol;
 mod request;
+mod respond;
 mod socket;
 mod stream;
 mod transport;

@@ -18,9 +18,11 @@ pub(crate) enum Order {
     /// Go on.
     #[default]
     Serve,
-    /// Finish what runs, then close.
+    /// Tell the client with the next answer that the connection ends.
+    LastCall,
+    /// Finish what runs, then close; an idle connection closes at once.
     Finish,
-    /// It was idle for too long: as [`Order::Finish`], which closes an idle connection at once.
+    /// It was idle for too long: as [`Order::Finish`].
     Idle,
     /// Close now.
     Cut,
@@ -35,6 +37,8 @@ pub(crate) struct Live {
     running: Cell<u32>,
     /// Moves whenever an exchange begins or ends.
     activity: Cell<u64>,
+    /// Exchanges that came to a good end.
+    pub(crate) completed: Cell<u64>,
     /// HTTP: only these are swept when idle.
     pub(crate) sweepable: Cell<bool>,
     swept: Cell<(u64, u8)>,
@@ -47,6 +51,7 @@ impl Default for Live {
             waker: RefCell::default(),
             running: Cell::default(),
             activity: Cell::default(),
+            completed: Cell::default(),
             sweepable: Cell::default(),
             // Differs from any activity: the first sweep begins the count.
             swept: Cell::new((u64::MAX, 0)),
@@ -63,6 +68,11 @@ impl Live {
     pub(crate) fn end(&self) {
         self.running.set(self.running.get().saturating_sub(1));
         self.activity.set(self.activity.get() + 1);
+    }
+
+    /// No exchange runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.get() == 0
     }
 
     pub(crate) fn order(&self) -> Order {

@@ -26,6 +26,8 @@ enum Kind {
     Unix(UnixStream),
     // A TLS session is about 1 KiB: boxed, so that plaintext connections don't carry its size.
     Tls(Box<TlsStream<Stream>>),
+    /// Moved into a TLS session that was never finished.
+    Gone,
 }
 
 impl Stream {
@@ -34,7 +36,7 @@ impl Stream {
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match &self.kind {
             Kind::Tcp(tcp) => Some(tcp),
-            Kind::Unix(_) | Kind::Tls(_) => None,
+            Kind::Unix(_) | Kind::Tls(_) | Kind::Gone => None,
         }
     }
 
@@ -42,7 +44,7 @@ impl Stream {
     pub fn as_unix(&self) -> Option<&UnixStream> {
         match &self.kind {
             Kind::Unix(unix) => Some(unix),
-            Kind::Tcp(_) | Kind::Tls(_) => None,
+            Kind::Tcp(_) | Kind::Tls(_) | Kind::Gone => None,
         }
     }
 
@@ -57,6 +59,11 @@ impl Stream {
             Kind::Tcp(tcp) => Ok((tcp, self.prefix)),
             kind => Err(Self { prefix: self.prefix, kind }),
         }
+    }
+
+    /// Stands where a stream was moved away.
+    pub(crate) const fn gone() -> Self {
+        Self { prefix: Bytes::new(), kind: Kind::Gone }
     }
 
     /// Puts bytes back in front, before those that are there already.
@@ -77,7 +84,7 @@ impl Stream {
             Kind::Tcp(tcp) => tcp.readable().await,
             Kind::Unix(unix) => unix.readable().await,
             // Decrypted bytes may already be inside the session; the read itself waits.
-            Kind::Tls(_) => Ok(()),
+            Kind::Tls(_) | Kind::Gone => Ok(()),
         }
     }
 }
@@ -120,6 +127,7 @@ impl AsyncRead for Stream {
             Kind::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Kind::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Kind::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
@@ -130,6 +138,7 @@ impl AsyncWrite for Stream {
             Kind::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Kind::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
             Kind::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -142,6 +151,7 @@ impl AsyncWrite for Stream {
             Kind::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Kind::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
             Kind::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -149,6 +159,7 @@ impl AsyncWrite for Stream {
         match &self.kind {
             Kind::Tcp(_) | Kind::Unix(_) => true,
             Kind::Tls(tls) => tls.is_write_vectored(),
+            Kind::Gone => false,
         }
     }
 
@@ -157,6 +168,7 @@ impl AsyncWrite for Stream {
             Kind::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Kind::Unix(unix) => Pin::new(unix).poll_flush(cx),
             Kind::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -165,6 +177,7 @@ impl AsyncWrite for Stream {
             Kind::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Kind::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Kind::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
