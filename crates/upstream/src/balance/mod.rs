@@ -132,7 +132,7 @@ impl Balancer {
             self.robins.clear();
             self.countdown = 0;
         }
-        if self.countdown == 0 || self.epoch != epoch {
+        if self.countdown == 0 || self.epoch != epoch || self.plan.is_empty() {
             self.look_at_health(&set, epoch);
         }
         self.countdown -= 1;

@@ -153,20 +153,17 @@ impl Resolver {
             if known.contains_key(&srv.target) {
                 continue;
             }
-            match additional(more, &srv.target, self.inner.dns.family) {
-                Some(addresses) => {
-                    known.insert(srv.target.clone(), Ok(addresses));
-                }
-                None => {
-                    known.insert(srv.target.clone(), Err(Miss::NoData));
-                    let (resolver, target) = (self.clone(), srv.target.clone());
-                    asked.spawn(async move {
-                        let mut absolute = target.clone();
-                        absolute.set_fqdn(true);
-                        (target, resolver.addresses(&absolute.to_string()).await)
-                    });
-                }
+            if let Some(addresses) = additional(more, &srv.target, self.inner.dns.family) {
+                known.insert(srv.target.clone(), Ok(addresses));
+                continue;
             }
+            known.insert(srv.target.clone(), Err(Miss::NoData));
+            let (resolver, target) = (self.clone(), srv.target.clone());
+            asked.spawn(async move {
+                let mut absolute = target.clone();
+                absolute.set_fqdn(true);
+                (target, resolver.addresses(&absolute.to_string()).await)
+            });
         }
         while let Some(done) = asked.join_next().await {
             if let Ok((target, addresses)) = done {
