@@ -186,7 +186,10 @@ async fn when_an_endpoint_leaves_or_fails_a_consistent_hash_moves_hardly_more_th
         let unhealthy = homes(&shared);
         assert!(moved(&unhealthy) < f64::EPSILON, "{algorithm:?}: ill health moves its own keys only");
         assert!(!unhealthy.iter().any(|label| **label == *lost));
-        shared.replace_endpoints(specs(10).into_iter().filter(|s| s.address != spec(4).address).collect(), None);
+        shared.replace_endpoints(
+            specs(10).into_iter().filter(|s| s.address != spec(4).address).collect(),
+            None,
+        );
         assert!(moved(&homes(&shared)) <= disturbed, "{algorithm:?}: {}", moved(&homes(&shared)));
     }
 }
@@ -197,8 +200,8 @@ async fn a_tier_hands_over_what_its_health_does_not_carry() {
     for algorithm in all_algorithms() {
         let shared = shared(balance(algorithm.clone()), (1..=20).map(tiers).collect());
         let first_tier = |shared: &Shared| {
-            let shares = shares(shared, 10_000);
-            (1..=10).map(|n| share(&shares, n)).sum::<f64>()
+            let got = shares(shared, 10_000);
+            (1..=10).map(|n| share(&got, n)).sum::<f64>()
         };
         for at in 0..2 {
             endpoint(&shared, at).set_healthy(false);
@@ -266,12 +269,13 @@ async fn the_own_zone_gets_what_it_can_carry() {
         let zone = if n <= 4 { "a" } else { "b" };
         EndpointSpec { zone: Some(zone.into()), ..spec(n) }
     };
-    for algorithm in [Algorithm::LeastRequest, Algorithm::PeakEwma, Algorithm::RoundRobin, Algorithm::Random] {
+    for algorithm in [Algorithm::LeastRequest, Algorithm::PeakEwma, Algorithm::RoundRobin, Algorithm::Random]
+    {
         let balance = Balance { zone: Some("a".into()), ..balance(algorithm.clone()) };
         let shared = shared(balance, (1..=12).map(zoned).collect());
         let own = |shared: &Shared| {
-            let shares = shares(shared, 10_000);
-            (1..=4).map(|n| share(&shares, n)).sum::<f64>()
+            let got = shares(shared, 10_000);
+            (1..=4).map(|n| share(&got, n)).sum::<f64>()
         };
         assert!(own(&shared) > 0.9999, "{algorithm:?}");
         endpoint(&shared, 0).set_healthy(false);

@@ -16,6 +16,7 @@ mod refresh;
 mod resolv_conf;
 mod resolver;
 mod servers;
+mod service;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,10 @@ use std::{
 
 use hickory_resolver::proto::{
     op::{Message, ResponseCode},
-    rr::{Name, RData, Record, RecordType, rdata::{CNAME, SRV}},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{CNAME, SRV},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -85,12 +88,19 @@ impl DnsServer {
 
     /// A records with this TTL.
     pub(super) fn a(&self, name: &str, ttl: u32, addresses: &[&str]) {
-        self.set(name, RecordType::A, Reply::Records(addresses.iter().map(|ip| ip_record(name, ttl, ip)).collect()));
+        self.set(
+            name,
+            RecordType::A,
+            Reply::Records(addresses.iter().map(|ip| ip_record(name, ttl, ip)).collect()),
+        );
     }
 
-    /// The names asked for since the last call, with type and transport.
+    /// The names asked for since the last call, with type and transport. What a slow machine made the client ask
+    /// twice counts once.
     pub(super) fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut *self.zone.asked.lock().unwrap())
+        let mut asked = std::mem::take(&mut *self.zone.asked.lock().unwrap());
+        asked.dedup();
+        asked
     }
 }
 

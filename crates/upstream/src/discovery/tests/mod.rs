@@ -49,6 +49,7 @@ impl Lookup for Script {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands beside `bad` in lists of results")]
 fn good(ttl: u64, addresses: &[&str]) -> Result<Answer, Failure> {
     let found = |address: &&str| Found {
         address: format!("{address}:80").parse().unwrap(),

@@ -138,7 +138,8 @@ async fn an_unused_host_is_dropped_and_its_refresh_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn after_the_end_of_the_control_thread_new_hosts_are_refused() {
-    let on_demand = OnDemand::start(forward(10, vec![]), Script::new([good(60, &["10.0.0.1"])]), &Dns::default());
+    let on_demand =
+        OnDemand::start(forward(10, vec![]), Script::new([good(60, &["10.0.0.1"])]), &Dns::default());
     let hosts = on_demand.hosts();
     let known = hosts.get("a", 80, None).await.unwrap();
     drop(on_demand);

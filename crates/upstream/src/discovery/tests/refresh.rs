@@ -71,7 +71,8 @@ async fn ready_waits_for_the_first_try_of_every_source_whatever_comes_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn fixed_addresses_are_there_at_once_and_ready() {
-    let sources = vec![source(Target::Ip("10.0.0.9:1".parse().unwrap())), source(Target::Unix("/run/x".into()))];
+    let sources =
+        vec![source(Target::Ip("10.0.0.9:1".parse().unwrap())), source(Target::Unix("/run/x".into()))];
     let shared = shared_of(sources);
     let script = Script::new([bad(Reason::DnsTimeout)]);
     let discovery = start(shared.clone(), &script, &Dns::default());
@@ -131,17 +132,17 @@ async fn srv_priorities_rank_within_their_source_and_weights_multiply() {
     let srv = EndpointSource { weight: 2, ..source(Target::Srv { name: "_x._tcp.orders".into() }) };
     let backup = EndpointSource { priority: 3, ..source(Target::Ip("10.0.0.9:80".parse().unwrap())) };
     let shared = merge_of(vec![srv, backup], vec![Ok(answer)]);
-    assert_eq!(listed(&shared), ["10.0.0.1:80 2/1", "10.0.0.2:80 10/0", "10.0.0.3:80 2/0", "10.0.0.9:80 1/2"]);
+    assert_eq!(
+        listed(&shared),
+        ["10.0.0.1:80 2/1", "10.0.0.2:80 10/0", "10.0.0.3:80 2/0", "10.0.0.9:80 1/2"]
+    );
 }
 
 #[tokio::test]
 async fn endpoints_of_before_a_reload_stay_until_every_source_has_answered() {
     let sources = vec![source(dns_name("a")), source(dns_name("b"))];
     let old = shared_of(sources.clone());
-    old.replace_endpoints(
-        vec![crate::test_support::spec(1), crate::test_support::spec(2)],
-        None,
-    );
+    old.replace_endpoints(vec![crate::test_support::spec(1), crate::test_support::spec(2)], None);
     let new = Arc::new(Shared::succeed(old.config.clone(), &old));
     let mut merge = Merge::new(new.clone(), sources);
     merge.publish();
