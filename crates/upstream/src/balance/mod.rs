@@ -132,7 +132,7 @@ impl Balancer {
             self.robins.clear();
             self.countdown = 0;
         }
-        if self.countdown == 0 || self.epoch != epoch {
+        if self.countdown == 0 || self.epoch != epoch || self.plan.is_empty() {
             self.look_at_health(&set, epoch);
         }
         self.countdown -= 1;
@@ -160,8 +160,8 @@ impl Balancer {
 
     /// By the algorithm, within one tier.
     fn in_tier(&mut self, pick: &Pick<'_>, tier: usize, point: u64) -> Option<u32> {
-        let index = self.index.clone();
-        let groups = index.tiers.get(tier)?;
+        // Borrowed from the set: a clone of the shared `Arc` would bounce its count between the workers.
+        let groups = pick.set.index.tiers.get(tier)?;
         if let Some(table) = &groups.table {
             return table.find(point, |i| pick.acceptable(i));
         }
@@ -240,7 +240,7 @@ impl Balancer {
 
     /// The chosen tier has nothing acceptable: every usable endpoint was tried, or health changed just now.
     fn anywhere(&mut self, pick: &Pick<'_>, tier: usize) -> Option<u32> {
-        let index = self.index.clone();
+        let index = &pick.set.index;
         let tiers = || index.tiers.iter().skip(tier).chain(index.tiers.iter().take(tier));
         let strict = |panic, tried| Pick { tried, panic, ..*pick };
         let panic = pick.panic || self.config.panic_threshold > 0.0;

@@ -75,6 +75,11 @@ impl Plan {
         Self { tiers: tiers.collect() }
     }
 
+    /// Nothing was usable: worth another look.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.tiers.iter().any(|tier| tier.cumulative > 0.0)
+    }
+
     /// The tier of a point in 0..1. `None` where nothing may be used.
     pub(super) fn tier(&self, point: f64) -> Option<usize> {
         let last = self.tiers.iter().rposition(|tier| tier.cumulative > 0.0)?;

@@ -16,6 +16,7 @@ mod refresh;
 mod resolv_conf;
 mod resolver;
 mod servers;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -56,12 +57,12 @@ impl Discovery {
 ///
 /// Addresses and sockets that need no look-up are there when this returns. An upstream that takes its endpoints from the request
 /// ([`Address::Authority`], [`Address::OriginalDestination`]) has nothing to look up here: see [`OnDemand`].
-pub fn start(shared: Arc<Shared>, lookup: Arc<impl Lookup>, dns: &model::Dns) -> Discovery {
+pub fn start(shared: Arc<Shared>, lookup: &Arc<impl Lookup>, dns: &model::Dns) -> Discovery {
     let sources = match &shared.config.address {
         Address::Endpoints(sources) => sources.clone(),
         Address::Authority { .. } | Address::OriginalDestination => Vec::new(),
     };
-    start_sources(shared, sources, &lookup, &Schedule::new(dns))
+    start_sources(shared, sources, lookup, &Schedule::new(dns))
 }
 
 fn start_sources(

@@ -38,7 +38,7 @@ use super::{
 use crate::{EndpointAddress, EndpointSpec, Shared};
 
 const SWEEP: Duration = Duration::from_secs(30);
-const IDLE: Duration = Duration::from_mins(5);
+const IDLE: Duration = Duration::from_secs(300);
 /// Asks that may wait for the control thread.
 const ASKS: usize = 1024;
 /// `max_hosts` of an upstream that sets none.
@@ -351,6 +351,9 @@ impl<L: Lookup> Control<L> {
     fn evict(&mut self, key: &Key) {
         let Some(entry) = self.hosts.remove(key) else { return };
         entry.host.evicted.store(true, Relaxed);
+        if !matches!(entry.state, State::Ready) {
+            return;
+        }
         self.retired.push_back((Instant::now(), entry.host));
         if self.retired.len() > self.max_hosts {
             self.retire_one();

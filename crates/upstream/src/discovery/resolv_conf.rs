@@ -34,7 +34,7 @@ impl ResolvConf {
             match words.next() {
                 // An IPv6 address may carry its interface (`fe80::1%eth0`), which can't be kept here.
                 Some("nameserver") => {
-                    conf.servers.extend(words.next().and_then(|word| word.parse::<IpAddr>().ok()))
+                    conf.servers.extend(words.next().and_then(|word| word.parse::<IpAddr>().ok()));
                 }
                 Some("domain") => conf.search = words.next().map(domain).into_iter().collect(),
                 Some("search") => conf.search = words.map(domain).collect(),

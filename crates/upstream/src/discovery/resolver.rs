@@ -6,13 +6,11 @@
 //!    walk: A and AAAA are never taken from two different names.
 //! 3. NXDOMAIN, an empty answer and SERVFAIL or REFUSED go on to the next name, silence ends the walk (as glibc).
 //!    Without any address it is NXDOMAIN only if every name was NXDOMAIN.
-//! 4. SRV names go the same way; their targets are absolute names, taken from the answer's additional records
-//!    or looked up. Weight and priority: RFC 2782.
+//! 4. SRV names go the same way: see `service`.
 //!
 //! `resolv.conf` is read again when it has changed; one that can't be read leaves the last one in use.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -21,8 +19,7 @@ use std::{
 
 use attache_config::model::{self, Dns, DnsFamily, Target};
 use attache_telemetry::Reason;
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType, rdata::SRV};
-use tokio::task::JoinSet;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use super::{
     hosts::Hosts,
@@ -35,36 +32,34 @@ use super::{
 const OTHER_FAMILY: Duration = Duration::from_secs(1);
 /// How long an answer of the hosts file is good for.
 const HOSTS_TTL: u32 = 5;
-/// SRV targets that are used, and looked up at once.
-const MAX_TARGETS: usize = 256;
 
 /// The resolver of the control thread. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    dns: Dns,
+pub(super) struct Inner {
+    pub(super) dns: Dns,
     hosts: Hosts,
     setup: Mutex<(Option<SystemTime>, Arc<Setup>)>,
 }
 
 /// What resolv.conf and the config say together.
 #[derive(Debug)]
-struct Setup {
-    servers: Servers,
+pub(super) struct Setup {
+    pub(super) servers: Servers,
     search: Vec<String>,
     ndots: usize,
 }
 
 /// One name's addresses.
 #[derive(Clone, Debug)]
-struct Addresses {
-    ips: Vec<IpAddr>,
-    ttl: u32,
-    gaps: Vec<(Option<bool>, Failure)>,
+pub(super) struct Addresses {
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) ttl: u32,
+    pub(super) gaps: Vec<(Option<bool>, Failure)>,
 }
 
 type Family = Result<(Vec<IpAddr>, u32), Miss>;
@@ -99,7 +94,7 @@ impl Resolver {
         Ok(answer(addresses, &name, &name, port, 1, 0))
     }
 
-    async fn addresses(&self, host: &str) -> Result<Addresses, Miss> {
+    pub(super) async fn addresses(&self, host: &str) -> Result<Addresses, Miss> {
         if let Some(local) = self.inner.local(host) {
             return local;
         }
@@ -113,96 +108,6 @@ impl Resolver {
             }
         }
         Err(misses.worst())
-    }
-
-    async fn service(&self, service: &str) -> Result<Answer, Failure> {
-        let setup = self.inner.setup();
-        let mut misses = Misses::default();
-        let candidates = setup.candidates(service).map_err(|miss| failure(service, miss))?;
-        for name in candidates {
-            match setup.servers.ask(&name, RecordType::SRV).await {
-                Ok(records) => {
-                    let services: Vec<(u32, SRV)> = records.answers.iter().filter_map(srv).collect();
-                    if services.is_empty() {
-                        misses.add(Miss::NoData).map_err(|miss| failure(service, miss))?;
-                        continue;
-                    }
-                    return self.targets(service, services, &records.additionals).await;
-                }
-                Err(miss) => misses.add(miss).map_err(|miss| failure(service, miss))?,
-            }
-        }
-        Err(failure(service, misses.worst()))
-    }
-
-    /// The addresses of SRV targets: from the additional records if they have any, else by look-ups side by side.
-    async fn targets(
-        &self,
-        service: &str,
-        srvs: Vec<(u32, SRV)>,
-        more: &[Record],
-    ) -> Result<Answer, Failure> {
-        let host = source_domain(service);
-        let ttl = srvs.iter().map(|(ttl, _)| *ttl).min().unwrap_or(0);
-        // A target of "." says that there is no such service (RFC 2782).
-        let srvs: Vec<SRV> =
-            srvs.into_iter().map(|(_, srv)| srv).filter(|srv| !srv.target.is_root()).collect();
-        let mut known: BTreeMap<Name, Result<Addresses, Miss>> = BTreeMap::new();
-        let mut asked = JoinSet::new();
-        for srv in srvs.iter().take(MAX_TARGETS) {
-            if known.contains_key(&srv.target) {
-                continue;
-            }
-            match additional(more, &srv.target, self.inner.dns.family) {
-                Some(addresses) => {
-                    known.insert(srv.target.clone(), Ok(addresses));
-                }
-                None => {
-                    known.insert(srv.target.clone(), Err(Miss::NoData));
-                    let (resolver, target) = (self.clone(), srv.target.clone());
-                    asked.spawn(async move {
-                        let mut absolute = target.clone();
-                        absolute.set_fqdn(true);
-                        (target, resolver.addresses(&absolute.to_string()).await)
-                    });
-                }
-            }
-        }
-        while let Some(done) = asked.join_next().await {
-            if let Ok((target, addresses)) = done {
-                known.insert(target, addresses);
-            }
-        }
-
-        let mut whole = Answer { found: Vec::new(), ttl: Duration::from_secs(ttl.into()), gaps: Vec::new() };
-        let mut misses = Misses::default();
-        for srv in &srvs {
-            let text = srv.target.to_string();
-            let name: model::Name = text.strip_suffix('.').unwrap_or(&text).into();
-            match known.get(&srv.target) {
-                Some(Ok(addresses)) => {
-                    let part =
-                        answer(addresses.clone(), &name, &host, srv.port, srv.weight.into(), srv.priority);
-                    whole.ttl = whole.ttl.min(part.ttl);
-                    whole.found.extend(part.found);
-                    whole.gaps.extend(part.gaps);
-                }
-                Some(Err(miss)) => {
-                    if miss.is_error() {
-                        whole.gaps.push(Gap { name, v6: None, failure: failure(&text, miss.clone()) });
-                    }
-                    let _ = misses.add(miss.clone());
-                }
-                None => {}
-            }
-        }
-        if whole.found.is_empty() {
-            let mut failure = failure(service, misses.worst());
-            failure.detail =
-                format!("none of the {} SRV targets has an address: {}", srvs.len(), failure.detail);
-            return Err(failure);
-        }
-        Ok(whole)
     }
 }
 
@@ -236,7 +141,7 @@ impl Inner {
         Some(if none { Err(Miss::NoData) } else { Ok(Addresses { ips, ttl: HOSTS_TTL, gaps: Vec::new() }) })
     }
 
-    fn setup(&self) -> Arc<Setup> {
+    pub(super) fn setup(&self) -> Arc<Setup> {
         let stamp = modified(&self.dns.resolv_conf);
         let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
         if stamp.is_some() && setup.0 != stamp {
@@ -281,7 +186,7 @@ impl Setup {
     }
 
     /// The absolute names that `host` may mean, in order.
-    fn candidates(&self, host: &str) -> Result<Vec<Name>, Miss> {
+    pub(super) fn candidates(&self, host: &str) -> Result<Vec<Name>, Miss> {
         let absolute = |name: &str| {
             let mut name = Name::from_str_relaxed(name).ok()?;
             name.set_fqdn(true);
@@ -378,13 +283,13 @@ fn combine(v4: Option<Family>, v6: Option<Family>) -> Result<Addresses, Miss> {
 
 /// Misses on the way of one look-up.
 #[derive(Default)]
-struct Misses {
+pub(super) struct Misses {
     all: Vec<Miss>,
 }
 
 impl Misses {
     /// Errors where the walk ends.
-    fn add(&mut self, miss: Miss) -> Result<(), Miss> {
+    pub(super) fn add(&mut self, miss: Miss) -> Result<(), Miss> {
         match miss {
             Miss::Timeout(_) | Miss::Unreachable(_) => Err(miss),
             _ => {
@@ -394,19 +299,19 @@ impl Misses {
         }
     }
 
-    fn worst(self) -> Miss {
+    pub(super) fn worst(self) -> Miss {
         self.all.into_iter().max_by_key(Miss::rank).unwrap_or(Miss::NoData)
     }
 }
 
 impl Miss {
     /// Says nothing of whether there is such a record.
-    fn is_error(&self) -> bool {
+    pub(super) fn is_error(&self) -> bool {
         !matches!(self, Self::Nxdomain | Self::NoData)
     }
 }
 
-fn failure(name: &str, miss: Miss) -> Failure {
+pub(super) fn failure(name: &str, miss: Miss) -> Failure {
     match miss {
         Miss::Nxdomain => Failure::new(Reason::DnsNxdomain, format!("{name} does not exist (NXDOMAIN)")),
         Miss::NoData => Failure::new(Reason::DnsFailed, format!("{name} exists but has no such record")),
@@ -415,7 +320,7 @@ fn failure(name: &str, miss: Miss) -> Failure {
     }
 }
 
-fn answer(
+pub(super) fn answer(
     from: Addresses,
     name: &model::Name,
     host: &model::Name,
@@ -438,7 +343,7 @@ fn answer(
     }
 }
 
-fn ip(record: &Record) -> Option<IpAddr> {
+pub(super) fn ip(record: &Record) -> Option<IpAddr> {
     match &record.data {
         RData::A(a) => Some(a.0.into()),
         RData::AAAA(aaaa) => Some(aaaa.0.into()),
@@ -446,22 +351,7 @@ fn ip(record: &Record) -> Option<IpAddr> {
     }
 }
 
-fn srv(record: &Record) -> Option<(u32, SRV)> {
-    match &record.data {
-        RData::SRV(srv) => Some((record.ttl, srv.clone())),
-        _ => None,
-    }
-}
-
-/// A target's addresses in the additional records, if there are any of a wanted family.
-fn additional(records: &[Record], target: &Name, family: DnsFamily) -> Option<Addresses> {
-    let of_target = || records.iter().filter(|record| record.name == *target);
-    let ips = wanted(of_target().filter_map(ip).collect(), family);
-    let ttl = of_target().map(|record| record.ttl).min()?;
-    (!ips.is_empty()).then_some(Addresses { ips, ttl, gaps: Vec::new() })
-}
-
-fn wanted(mut ips: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
+pub(super) fn wanted(mut ips: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
     let any = |v6| ips.iter().any(|ip: &IpAddr| ip.is_ipv6() == v6);
     let only = match family {
         DnsFamily::Auto => None,
@@ -472,16 +362,4 @@ fn wanted(mut ips: Vec<IpAddr>, family: DnsFamily) -> Vec<IpAddr> {
     };
     ips.retain(|ip| only.is_none_or(|v6| v6 == ip.is_ipv6()));
     ips
-}
-
-/// `_postgres._tcp.db.internal` is a service of `db.internal` (RFC 6125 section 6.2.1).
-fn source_domain(service: &str) -> model::Name {
-    let bare = service.strip_suffix('.').unwrap_or(service);
-    let mut rest = bare;
-    while let Some((label, tail)) = rest.split_once('.')
-        && label.starts_with('_')
-    {
-        rest = tail;
-    }
-    rest.into()
 }

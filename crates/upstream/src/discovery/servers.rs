@@ -45,7 +45,7 @@ pub(super) struct Records {
 
 /// The servers of one configuration.
 pub(super) struct Servers {
-    servers: Vec<(SocketAddr, TokioResolver)>,
+    list: Vec<(SocketAddr, TokioResolver)>,
     /// Who answered last.
     current: AtomicUsize,
     attempts: usize,
@@ -53,7 +53,7 @@ pub(super) struct Servers {
 
 impl std::fmt::Debug for Servers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.servers.iter().map(|(address, _)| address)).finish()
+        f.debug_list().entries(self.list.iter().map(|(address, _)| address)).finish()
     }
 }
 
@@ -80,16 +80,16 @@ impl Servers {
             Ok((address, builder.build()?))
         };
         let servers = addresses.iter().map(server).collect::<Result<_, NetError>>()?;
-        Ok(Self { servers, current: AtomicUsize::new(0), attempts: attempts.max(1) })
+        Ok(Self { list: servers, current: AtomicUsize::new(0), attempts: attempts.max(1) })
     }
 
     /// Asks for `name`, which is absolute.
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Records, Miss> {
         let mut miss = Miss::Unreachable("no DNS server is configured".into());
         let first = self.current.load(Relaxed);
-        for turn in 0..self.attempts * self.servers.len() {
-            let at = (first + turn) % self.servers.len();
-            let Some((address, server)) = self.servers.get(at) else { break };
+        for turn in 0..self.attempts * self.list.len() {
+            let at = (first + turn) % self.list.len();
+            let Some((address, server)) = self.list.get(at) else { break };
             let next = match server.lookup(name.clone(), kind).await {
                 Ok(lookup) => {
                     self.current.store(at, Relaxed);
