@@ -93,7 +93,7 @@ impl Limiter {
         };
         bucket.take(self.rate.token, self.rate.full, now).map_err(|full_at| Limited {
             retry_after: Duration::from_nanos(
-                (full_at + self.rate.token).saturating_sub(now + self.rate.full),
+                full_at.saturating_add(self.rate.token).saturating_sub(now.saturating_add(self.rate.full)),
             ),
             limit: self.config.burst.max(1),
             reset: Duration::from_nanos(full_at.saturating_sub(now)),
