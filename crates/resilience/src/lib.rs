@@ -5,11 +5,13 @@
 pub mod breaker;
 mod budget;
 pub mod deadline;
+pub mod fault;
+pub mod rate_limit;
 pub mod retry;
 mod stack;
 mod state;
 #[cfg(test)]
 mod testing;
 
-pub use stack::{Stack, stack};
+pub use stack::{Front, RouteState, Stack, front, stack};
 pub use state::{Counters, UpstreamState};

@@ -1,5 +1,10 @@
 //! The order of the layers, from the route to the endpoint.
 //!
+//! [`front`] stands before a route chooses among its destinations, so that a limit is the route's, whatever the split:
+//! 1. [`RateLimit`] first: what is refused costs nothing behind it.
+//! 2. [`Faults`]: an injected delay is outside of every deadline of attache's, so the caller's own are what it tests.
+//!
+//! [`stack`] stands before one upstream:
 //! 1. [`Deadline`] first: everything behind it, waits between tries included, counts against the caller's patience.
 //! 2. [`Retry`]: each pass through what is below it is one try, on an endpoint of its own.
 //! 3. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
@@ -8,7 +13,7 @@
 
 use std::sync::Arc;
 
-use attache_config::model::Policy;
+use attache_config::model::{Fault, Forward, Policy};
 use attache_http::Body;
 use attache_upstream::{Call, Error};
 use http::Response;
@@ -18,6 +23,8 @@ use crate::{
     UpstreamState,
     breaker::Breaker,
     deadline::{Deadline, PerTry},
+    fault::Faults,
+    rate_limit::{Limiter, RateLimit},
     retry::Retry,
 };
 
@@ -32,4 +39,31 @@ where
     let tries = PerTry::new(inner, policy.timeouts.per_try, state.clone());
     let retry = Retry::new(Breaker::new(tries, state.clone()), policy.retry.clone(), state.clone());
     Deadline::new(retry, policy.timeouts, state.clone())
+}
+
+/// What the workers share of one route.
+#[derive(Debug, Default)]
+pub struct RouteState {
+    /// Its rate limit.
+    pub limiter: Option<Limiter>,
+    /// Its faults.
+    pub fault: Option<Fault>,
+}
+
+impl RouteState {
+    /// The state of one route, made once for all workers.
+    pub fn new(route: &Forward) -> Arc<Self> {
+        Arc::new(Self { limiter: route.rate_limit.clone().map(Limiter::new), fault: route.fault.clone() })
+    }
+}
+
+/// The layers of one route, before its destinations.
+pub type Front<S> = RateLimit<Faults<S>>;
+
+/// Puts a route's rate limit and faults before what chooses its destination.
+pub fn front<S>(route: &Arc<RouteState>, inner: S) -> Front<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
+{
+    RateLimit::new(Faults::new(inner, route.clone()), route.clone())
 }

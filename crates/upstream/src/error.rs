@@ -15,6 +15,8 @@ pub struct Error {
     pub reused: bool,
     /// When it is worth trying again, where attache knows: the answer's `Retry-After`.
     pub retry_after: Option<std::time::Duration>,
+    /// Other headers of the answer that attache makes of it.
+    pub headers: Option<Box<http::HeaderMap>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -34,7 +36,7 @@ pub enum Sent {
 impl Error {
     /// An error of attache's own making.
     pub fn new(reason: Reason, sent: Sent) -> Self {
-        Self { reason, sent, reused: false, retry_after: None, source: None }
+        Self { reason, sent, reused: false, retry_after: None, headers: None, source: None }
     }
 
     /// An error with its cause.
@@ -43,7 +45,7 @@ impl Error {
         sent: Sent,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { reason, sent, reused: false, retry_after: None, source: Some(source.into()) }
+        Self { reason, sent, reused: false, retry_after: None, headers: None, source: Some(source.into()) }
     }
 
     /// The same error, of a connection that had carried an earlier request.

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Name, Policy, UpstreamId};
+use super::{Fault, Name, Policy, RateLimit, UpstreamId};
 
 /// A rule of one listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,6 +177,10 @@ pub struct Forward {
     pub host: HostRewrite,
     /// Copies, whose answers are dropped.
     pub mirrors: Vec<Mirror>,
+    /// How much of it is let through; `None` is everything.
+    pub rate_limit: Option<RateLimit>,
+    /// Faults injected on purpose; `None` is none.
+    pub fault: Option<Fault>,
 }
 
 /// One target of a split.

@@ -8,7 +8,7 @@
 //! | `idle` | the last byte either way | | `idle-timeout` |
 //!
 //! **Rules.** Until the response's head the shorter of `request` and `grpc-timeout` wins. A response that streams
-//! (`text/event-stream`, `application/grpc*`, an upgrade) may go on behind `request`, not behind `grpc-timeout`:
+//! (`text/event-stream`, `application/grpc*`, an upgrade, a CONNECT) may go on behind `request`, not behind `grpc-timeout`:
 //! the gRPC deadline is that of the whole call. A response that is cut ends with an error, never as if it were whole.
 //!
 //! **Sources.** Envoy's route `timeout`, `per_try_timeout` and `stream_idle_timeout`; gRPC over HTTP/2
@@ -36,7 +36,7 @@ use attache_http::Body;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Call, Error, Sent};
 use body::{TimedBody, Upload};
-use http::{Response, StatusCode, header::CONTENT_TYPE};
+use http::{Method, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
 use timer::{Activity, Limits, Timer};
@@ -117,11 +117,13 @@ where
         }
         let expired = caller.is_some_and(|time| time.is_zero());
         let exchange = call.context.exchange.clone();
+        let tunnel = call.request.method() == Method::CONNECT;
         DeadlineFuture {
             // A caller that waits no longer is not worked for.
             inner: (!expired).then(|| self.inner.call(call)),
             timer: Timer::new(Limits { deadline: head, idle, upload }, Some(now)),
             request,
+            tunnel,
             caller: caller_deadline,
             exchange,
             state: self.state.clone(),
@@ -137,6 +139,7 @@ pin_project! {
         #[pin]
         timer: Timer,
         request: Option<Instant>,
+        tunnel: bool,
         caller: Option<Instant>,
         exchange: Rc<Exchange>,
         state: Arc<UpstreamState>,
@@ -153,7 +156,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
         };
         if let Poll::Ready(outcome) = inner.poll(cx) {
             return Poll::Ready(outcome.map(|response| {
-                let request = this.request.filter(|_| !streams(&response));
+                let request = this.request.filter(|_| !*this.tunnel && !streams(&response));
                 let deadline = [request, *this.caller].into_iter().flatten().min();
                 watch(response, this.timer.limits(deadline), this.state)
             }));

@@ -34,6 +34,10 @@ fn grpc(timeout: &'static str) -> Call {
     call(Request::post("http://orders/").header("grpc-timeout", timeout).body(Body::empty()).unwrap())
 }
 
+fn connect() -> Call {
+    call(Request::connect("http://orders/chat").body(Body::empty()).unwrap())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_upstream_is_cut_at_the_request_deadline() {
     let start = Instant::now();
@@ -113,6 +117,7 @@ async fn a_stream_may_outlast_the_request_deadline_but_not_the_callers() {
         ("text/event-stream", get(), false),
         ("application/grpc+proto", grpc("1H"), false),
         ("application/grpc", grpc("3S"), true),
+        ("text/html", connect(), false),
         ("text/html", get(), true),
     ] {
         let (frames, body) = channel();

@@ -220,7 +220,8 @@ impl<'a> Turn<'a> {
             .busy
             .compare_exchange(false, true, std::sync::atomic::Ordering::Acquire, Relaxed)
             .is_ok();
-        free.then_some(Self(&ejections.busy))
+        // Made only by who got it: dropping one gives the turn back.
+        free.then(|| Self(&ejections.busy))
     }
 }
 

@@ -237,7 +237,7 @@ proptest! {
 fn workers_that_eject_at_once_stay_within_the_share() {
     let shared = shared(10, model::OutlierEjection { max_percent: 0.3, ..model::OutlierEjection::default() });
     let set = shared.endpoints.load_full();
-    for _ in 0..200 {
+    for _ in 0..1000 {
         std::thread::scope(|scope| {
             for worker in 0..4usize {
                 let (shared, set) = (&shared, &set);
