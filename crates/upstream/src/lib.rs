@@ -11,6 +11,8 @@ mod hash;
 mod limit;
 pub mod pool;
 pub mod service;
+#[cfg(test)]
+mod testing;
 pub mod tunnel;
 
 pub use call::{Call, CallContext};
