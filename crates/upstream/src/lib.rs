@@ -19,6 +19,8 @@ pub mod service;
 mod shared;
 #[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod testing;
 pub mod tunnel;
 
 pub use balance::Balancer;

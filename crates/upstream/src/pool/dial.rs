@@ -9,12 +9,12 @@
 //!   when the first has not connected within 250 ms, or has failed. The first connection wins.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::poll_fn,
     pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -280,14 +280,7 @@ impl Pool {
         let wire = self.make(home, want, permit).await?;
         if let Kind::H1(mut connection) = wire.kind {
             // hyper says that it is ready once it has been polled.
-            let mut polled = Cell::new(Some(&mut connection));
-            poll_fn(|cx| {
-                if let Some(connection) = polled.get_mut().take() {
-                    let _ = connection.drive(cx);
-                }
-                Poll::Ready(())
-            })
-            .await;
+            let _ = connection.drive(&Context::from_waker(Waker::noop()));
             wire.home.park(connection);
         }
         Ok(())

@@ -22,6 +22,8 @@ mod h2_call;
 mod h2_io;
 mod meter;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 pub mod upgrade;
 mod upgraded;
 mod waker;
