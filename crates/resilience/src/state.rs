@@ -70,7 +70,7 @@ impl UpstreamState {
 
     /// The endpoint that the last try went to. Found by the label that the pool noted, so that a try which
     /// succeeds pays nothing for it; `None` where no endpoint was chosen, or discovery dropped it since.
-    pub(crate) fn last_endpoint(&self, exchange: &Exchange) -> Option<Arc<Endpoint>> {
+    pub fn last_endpoint(&self, exchange: &Exchange) -> Option<Arc<Endpoint>> {
         let label = exchange.endpoint.borrow();
         let label = label.as_ref()?;
         self.shared.endpoints.load().endpoints.iter().find(|e| e.label == *label).cloned()
