@@ -153,9 +153,9 @@ impl Balancer {
 
     fn look_at_health(&mut self, set: &EndpointSet, epoch: u64) {
         self.epoch = epoch;
-        // At most four looks per pick, spread out.
-        self.countdown = (set.endpoints.len() / 4).max(8);
-        self.plan = Plan::of(set, &self.index, self.config.panic_threshold);
+        // One look per pick, spread out: for health that was written without the epoch.
+        self.countdown = set.endpoints.len().max(64);
+        self.plan.update(set, self.config.panic_threshold);
     }
 
     /// By the algorithm, within one tier.
