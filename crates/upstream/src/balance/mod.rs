@@ -91,13 +91,9 @@ impl Pick<'_> {
 }
 
 impl Balancer {
-    /// A balancer with random seeds of its own, so that workers don't march in step.
-    pub fn new(config: &model::Balance) -> Self {
-        Self::with_seed(config, fastrand::u64(..))
-    }
-
-    /// A balancer whose choices follow from `seed`: for tests.
-    pub fn with_seed(config: &model::Balance, seed: u64) -> Self {
+    /// A balancer whose choices follow from `seed`. Every worker needs a seed of its own (`fastrand::u64(..)`), so that
+    /// workers don't march in step.
+    pub fn new(config: &model::Balance, seed: u64) -> Self {
         Self {
             config: config.clone(),
             rng: fastrand::Rng::with_seed(seed),
