@@ -50,6 +50,8 @@ pub struct Exchange {
     pub sent: Cell<u64>,
     /// From `start` to the upstream's response head.
     pub time_to_head: Cell<Option<Duration>>,
+    /// It outlives its response (a tunnel): whoever set this reports its end, the listener doesn't.
+    pub handed_over: Cell<bool>,
 }
 
 impl Exchange {
@@ -74,6 +76,7 @@ impl Exchange {
             received: Cell::new(0),
             sent: Cell::new(0),
             time_to_head: Cell::new(None),
+            handed_over: Cell::new(false),
         }
     }
 

@@ -1,18 +1,57 @@
 //! TLS on a listener.
 
-use std::sync::Arc;
+use std::{
+    future::poll_fn,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Weak},
+};
 
-use attache_config::model::TlsServer;
+use attache_config::model::{SanPattern, TlsServer};
 use attache_telemetry::Reason;
+use rustls::{
+    HandshakeKind, ServerConfig,
+    pki_types::UnixTime,
+    server::{
+        NoServerSessionStorage, ProducesTickets, ServerConnection, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::Error;
+use crate::{
+    Certificate, Error,
+    files::Snapshot,
+    identity,
+    live::{Built, Follow, Live},
+    provider::{provider, versions},
+    san,
+    sni::{ByName, SHOWN},
+    trust,
+};
+
+/// More root names than this are not listed to clients: the message would be larger than many expect.
+const MOST_HINTS: usize = 32;
 
 /// Terminates TLS by one listener's settings. Cheap to clone; connections made after a rotation see the new certificate.
+///
+/// Make one per listener and clone it into the workers: a client may come back to another worker with its ticket.
 #[derive(Clone)]
 pub struct Acceptor {
-    inner: TlsAcceptor,
+    live: Arc<Live<Server>>,
+    rules: Arc<Rules>,
+}
+
+struct Server {
+    config: Arc<ServerConfig>,
+    identities: Arc<ByName>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+struct Rules {
+    allow: Vec<SanPattern>,
+    deny: Vec<SanPattern>,
 }
 
 /// A connection whose handshake is done and whose client may talk.
@@ -26,23 +65,173 @@ pub struct Accepted<T> {
     pub alpn: Option<Vec<u8>>,
     /// The client's verified subject alternative names, URIs first.
     pub identities: Arc<[Arc<str>]>,
+    /// The client's verified certificate, for [`xfcc`](crate::xfcc).
+    pub client: Option<Arc<Certificate>>,
+    /// The URI in the certificate that the client was shown: `By` of [`xfcc`](crate::xfcc).
+    pub own_uri: Option<Arc<str>>,
+}
+
+/// What came of a handshake that succeeded.
+#[derive(Debug)]
+pub enum Admission<T> {
+    /// The client may talk.
+    Admitted(Accepted<T>),
+    /// The client may not talk. The connection is whole, so that an HTTP listener can say why with a 403 before it
+    /// closes; nothing that comes from it may go anywhere.
+    Denied {
+        /// The connection and who is at its other end.
+        connection: Accepted<T>,
+        /// [`Reason::DeniedIdentity`], with what to tell the client.
+        error: Error,
+    },
 }
 
 impl Acceptor {
     /// Reads what the settings name; `alpn` is preferred in this order.
-    pub fn new(_settings: &TlsServer, _alpn: &[&[u8]]) -> Result<Self, Error> {
-        Err(Error::new(Reason::TlsNoIdentity, "not read yet"))
+    ///
+    /// The error says which file is wrong and what to do. Every file must be there: a listener without an identity
+    /// is not started, since a proxy that only looks ready takes traffic away from those that are.
+    pub fn new(settings: &TlsServer, alpn: &[&[u8]]) -> Result<Self, Error> {
+        if settings.client_trust.is_none() && !(settings.allow.is_empty() && settings.deny.is_empty()) {
+            return Err(Error::trust(
+                "`allow` and `deny` need `client_ca`: without it no client has a verified name",
+            ));
+        }
+        let mut files: Vec<PathBuf> = settings.identities.iter().flat_map(identity::files).collect();
+        files.extend_from_slice(&settings.crls);
+        files.extend(settings.client_trust.iter().flat_map(trust::files).cloned());
+        let rules = Rules { allow: settings.allow.clone(), deny: settings.deny.clone() };
+        let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        // Outlives every reload, so that a renewed certificate does not cost each client a full handshake.
+        let tickets =
+            rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| Error::identity(error.to_string()))?;
+        let settings = settings.clone();
+        let live = Live::new(files, Box::new(move |files| build(&settings, &alpn, &tickets, files)))?;
+        Ok(Self { live, rules: Arc::new(rules) })
     }
 
-    /// Handshakes, and refuses clients that may not talk.
+    /// Handshakes, and closes on clients that may not talk ([`Reason::DeniedIdentity`]).
     pub async fn accept<T>(&self, io: T) -> Result<Accepted<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = self.inner.accept(io).await?;
-        let (_, session) = stream.get_ref();
-        let sni = session.server_name().map(Arc::from);
-        let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
-        Ok(Accepted { stream, sni, alpn, identities: Arc::from([]) })
+        match self.admit(io).await? {
+            Admission::Admitted(accepted) => Ok(accepted),
+            Admission::Denied { error, .. } => Err(error),
+        }
     }
+
+    /// Handshakes, and keeps the connection of clients that may not talk, for a protocol that can tell them so.
+    pub async fn admit<T>(&self, io: T) -> Result<Admission<T>, Error>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let server = &self.live.current().config;
+        let mut handshake = TlsAcceptor::from(server.config.clone()).accept(io);
+        let mut shown = None;
+        let result = poll_fn(|context| {
+            SHOWN.set(None);
+            let polled = Pin::new(&mut handshake).poll(context);
+            shown = SHOWN.get().or(shown);
+            polled
+        })
+        .await;
+        let stream = result.map_err(Error::accepting)?;
+        let (_, session) = stream.get_ref();
+        server.verify_resumed(session)?;
+        let client = match session.peer_certificates().and_then(|chain| chain.first()) {
+            Some(leaf) => {
+                let leaf =
+                    Certificate::parse(leaf).map_err(|error| Error::new(Reason::TlsUntrusted, error))?;
+                Some(Arc::new(leaf))
+            }
+            None => None,
+        };
+        let own = shown.and_then(|at| server.identities.get(at));
+        let accepted = Accepted {
+            sni: session.server_name().map(Arc::from),
+            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            identities: client.as_ref().map_or_else(|| Arc::from([]), |client| client.identities()),
+            own_uri: own.and_then(|own| own.leaf.uris.first().cloned()),
+            client,
+            stream,
+        };
+        Ok(match san::refusal(accepted.client.as_deref(), &self.rules.allow, &self.rules.deny) {
+            None => Admission::Admitted(accepted),
+            Some(why) => {
+                Admission::Denied { connection: accepted, error: Error::new(Reason::DeniedIdentity, why) }
+            }
+        })
+    }
+
+    pub(crate) fn follow(&self) -> Weak<dyn Follow> {
+        let live: Arc<dyn Follow> = self.live.clone();
+        Arc::downgrade(&live)
+    }
+}
+
+impl Server {
+    /// The library takes a resumed session's client certificate from the ticket, up to 12 hours old, as it was verified
+    /// then. Whom we believe may have changed since, and the certificate may have expired or been revoked.
+    fn verify_resumed(&self, session: &ServerConnection) -> Result<(), Error> {
+        let (Some(verifier), Some([leaf, rest @ ..]), Some(HandshakeKind::Resumed)) =
+            (&self.verifier, session.peer_certificates(), session.handshake_kind())
+        else {
+            return Ok(());
+        };
+        verifier
+            .verify_client_cert(leaf, rest, UnixTime::now())
+            .map_err(|error| Error::accepting(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
+        Ok(())
+    }
+}
+
+fn build(
+    settings: &TlsServer,
+    alpn: &[Vec<u8>],
+    tickets: &Arc<dyn ProducesTickets>,
+    files: &Snapshot,
+) -> Result<Built<Server>, Error> {
+    let loaded = settings
+        .identities
+        .iter()
+        .map(|identity| identity::load(identity, files))
+        .collect::<Result<Vec<_>, _>>()?;
+    if loaded.is_empty() {
+        return Err(Error::identity("no certificate is configured: set `tls.certificate` and `tls.key`"));
+    }
+    let certificates = loaded.iter().map(|own| own.leaf.clone()).collect();
+    let identities = Arc::new(ByName::new(loaded));
+    let verifier = client_verifier(settings, files)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(settings.min_version))
+        .map_err(|error| Error::new(Reason::TlsVersion, error))?
+        .with_client_cert_verifier(verifier.clone().unwrap_or_else(WebPkiClientVerifier::no_client_auth))
+        .with_cert_resolver(identities.clone());
+    config.alpn_protocols = alpn.to_vec();
+    // Sessions live in the clients' tickets alone: no memory here, and any worker can resume any client's.
+    config.ticketer = tickets.clone();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Built { config: Server { config: Arc::new(config), identities, verifier }, certificates })
+}
+
+fn client_verifier(
+    settings: &TlsServer,
+    files: &Snapshot,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, Error> {
+    let Some(client_trust) = &settings.client_trust else { return Ok(None) };
+    let roots = trust::roots(client_trust, files)?;
+    let many = roots.len() > MOST_HINTS;
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .with_crls(trust::crls(&settings.crls, files)?);
+    if many {
+        builder = builder.clear_root_hint_subjects();
+    }
+    if settings.client_optional {
+        builder = builder.allow_unauthenticated();
+    }
+    builder
+        .build()
+        .map(Some)
+        .map_err(|error| Error::trust(format!("client trust or revocation lists: {error}")))
 }

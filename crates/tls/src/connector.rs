@@ -1,39 +1,172 @@
 //! TLS to an upstream.
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    net::IpAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Weak},
+};
 
 use attache_config::model::TlsClient;
 use attache_telemetry::Reason;
-use rustls::pki_types::ServerName;
+use rustls::{
+    ClientConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    pki_types::{DnsName, ServerName},
+    sign::CertifiedKey,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::Error;
+use crate::{
+    Error,
+    files::Snapshot,
+    identity,
+    live::{Built, Follow, Live},
+    provider::{provider, versions},
+    trust,
+    verify::Verifier,
+};
+
+/// TLS 1.3 tickets kept, over all names; 8 per name.
+const TICKETS: usize = 2048;
 
 /// Originates TLS by one upstream's settings. Cheap to clone; connections made after a rotation use the new identity.
+///
+/// Make one per upstream and clone it into the workers: clones share the sessions that they resume. The lock around
+/// those is held for a map access, a few times per handshake of some 170 us.
 #[derive(Clone)]
 pub struct Connector {
-    inner: TlsConnector,
+    live: Arc<Live<Arc<ClientConfig>>>,
+    name: Option<Arc<str>>,
+    needs_alpn: bool,
 }
 
 impl Connector {
     /// Reads what the settings name; `alpn` is offered in this order.
-    pub fn new(_settings: &TlsClient, alpn: &[&[u8]]) -> Result<Self, Error> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let mut config =
-            rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-        Ok(Self { inner: TlsConnector::from(Arc::new(config)) })
+    ///
+    /// The error says which file is wrong and what to do.
+    pub fn new(settings: &TlsClient, alpn: &[&[u8]]) -> Result<Self, Error> {
+        let mut files: Vec<PathBuf> = settings.identity.iter().flat_map(identity::files).collect();
+        if settings.insecure {
+            tracing::warn!(
+                name = settings.name.as_deref().unwrap_or("the upstream's host"),
+                "insecure_skip_verify: the upstream's certificate is NOT verified, anyone can read and change the traffic"
+            );
+        } else {
+            files.extend_from_slice(trust::files(&settings.trust));
+        }
+        let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        // A peer that leaves ALPN out speaks HTTP/1.1 (RFC 9113 section 3.2 demands it for h2).
+        let needs_alpn = !alpn.is_empty() && !alpn.iter().any(|protocol| protocol == b"http/1.1");
+        let name = settings.name.clone();
+        let settings = settings.clone();
+        let live = Live::new(files, Box::new(move |files| build(&settings, &alpn, files)))?;
+        Ok(Self { live, name, needs_alpn })
     }
 
-    /// Handshakes over `io` with a peer whose certificate must be for `name` (unless the settings name another).
+    /// Handshakes over `io` with a peer whose certificate must be for `name` (unless the settings name another): a DNS
+    /// name, or an IP address, for which no server name is sent.
+    ///
+    /// With TLS 1.3 the peer looks at our client certificate only after this has returned: give errors of the first
+    /// reads to [`reason_of`](crate::reason_of).
     pub async fn connect<T>(&self, name: &str, io: T) -> Result<TlsStream<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let name =
-            ServerName::try_from(name.to_owned()).map_err(|e| Error::new(Reason::TlsNameMismatch, e))?;
-        Ok(self.inner.connect(name, io).await?)
+        let name = server_name(self.name.as_deref().unwrap_or(name))?;
+        let config = self.live.current().config.clone();
+        let mut handshake = TlsConnector::from(config).connect(name, io);
+        let mut asked = false;
+        let result = poll_fn(|context| {
+            ASKED.set(false);
+            let polled = Pin::new(&mut handshake).poll(context);
+            asked |= ASKED.get();
+            polled
+        })
+        .await;
+        let stream = result.map_err(|error| Error::connecting(error, asked))?;
+        if self.needs_alpn && stream.get_ref().1.alpn_protocol().is_none() {
+            return Err(Error::new(Reason::TlsAlpn, "the peer chose none of the offered protocols"));
+        }
+        Ok(stream)
+    }
+
+    pub(crate) fn follow(&self) -> Weak<dyn Follow> {
+        let live: Arc<dyn Follow> = self.live.clone();
+        Arc::downgrade(&live)
+    }
+}
+
+fn build(
+    settings: &TlsClient,
+    alpn: &[Vec<u8>],
+    files: &Snapshot,
+) -> Result<Built<Arc<ClientConfig>>, Error> {
+    let roots = if settings.insecure { None } else { Some(trust::roots(&settings.trust, files)?) };
+    let own = settings.identity.as_ref().map(|own| identity::load(own, files)).transpose()?;
+    let verifier = Verifier::new(roots, &settings.pins)?;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(settings.min_version))
+        .map_err(|error| Error::new(Reason::TlsVersion, error))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(OwnCertificate(own.as_ref().map(|own| own.key.clone()))));
+    config.alpn_protocols = alpn.to_vec();
+    // Sessions live and die with this config: one that was made with an old identity or old roots is never resumed.
+    config.resumption = Resumption::in_memory_sessions(TICKETS);
+    Ok(Built { config: Arc::new(config), certificates: own.into_iter().map(|own| own.leaf).collect() })
+}
+
+/// Accepts `[::1]` and a final dot, as they stand in URLs.
+fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(ServerName::from(address));
+    }
+    DnsName::try_from(bare.strip_suffix('.').unwrap_or(bare).to_owned()).map(ServerName::DnsName).map_err(
+        |_| {
+            Error::new(
+                Reason::TlsNameMismatch,
+                format!("{name:?} is neither a DNS name nor an IP address: set `tls.name` to a name in the certificate"),
+            )
+        },
+    )
+}
+
+thread_local! {
+    /// Set while a handshake is polled when its peer asks for our certificate. The library tells nobody else, and the
+    /// reason of a failure depends on it.
+    static ASKED: Cell<bool> = const { Cell::new(false) };
+}
+
+#[derive(Debug)]
+struct OwnCertificate(Option<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        ASKED.set(true);
+        self.0.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_as_they_stand_in_urls() {
+        let name = |text: &str| server_name(text).map(|name| name.to_str().into_owned()).ok();
+        assert_eq!(name("orders.internal.").as_deref(), Some("orders.internal"));
+        assert_eq!(name("[::1]").as_deref(), Some("::1"));
+        assert_eq!(name("10.0.0.1").as_deref(), Some("10.0.0.1"));
+        assert_eq!(name("no name"), None);
+        assert_eq!(name(""), None);
     }
 }

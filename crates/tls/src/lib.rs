@@ -1,12 +1,28 @@
 //! TLS in both directions: who we are, whom we trust, who may talk.
 //!
 //! [`Connector`] originates, [`Acceptor`] terminates. Both are made from the checked config, are shared by all workers, and
-//! give every failure its [`Error::reason`].
+//! give every failure its [`Error::reason`]. A [`Watcher`] follows their files: what a changed file leads to is built
+//! anew and swapped whole, and connections made afterwards use it.
 
 mod acceptor;
+mod certificate;
 mod connector;
 mod error;
+mod files;
+mod identity;
+mod live;
+mod provider;
+mod reason;
+mod san;
+mod sni;
+mod trust;
+mod verify;
+mod watch;
+pub mod xfcc;
 
-pub use acceptor::{Accepted, Acceptor};
+pub use acceptor::{Accepted, Acceptor, Admission};
+pub use certificate::Certificate;
 pub use connector::Connector;
 pub use error::Error;
+pub use reason::reason_of;
+pub use watch::{Source, WatchStatus, Watcher};

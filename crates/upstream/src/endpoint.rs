@@ -1,4 +1,8 @@
 //! Endpoints: one address each, with what all workers together know of it.
+//!
+//! Identity is the address together with the name it was found by: connections pooled for one TLS name are never
+//! handed to another. Everything else (weight, priority, health, load) is an atomic that changes in place, so a
+//! counter survives every refresh in between.
 
 use std::{
     fmt,
@@ -6,13 +10,13 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use arc_swap::ArcSwap;
-use attache_config::model::{self, Name};
-use attache_telemetry::Reason;
+use attache_config::model::Name;
+use tokio::time::Instant;
 
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,41 +34,6 @@ impl fmt::Display for EndpointAddress {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// One endpoint. It lives as long as discovery names its address; its counters survive every refresh in between.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// Where it is reached.
-    pub address: EndpointAddress,
-    /// The address as text, made once for labels and logs.
-    pub label: Name,
-    /// The DNS name it was found by: SNI and verified name where the config sets none.
-    pub host: Option<Name>,
-    /// Relative weight, at least 1.
-    pub weight: u32,
-    /// 0 is used first.
-    pub priority: u8,
-    /// Its zone.
-    pub zone: Option<Name>,
-    /// When it was added, for slow start.
-    pub added: tokio::time::Instant,
-    /// Requests running on it, over all workers.
-    pub active: AtomicU32,
-    /// Active health: false while its checks fail.
-    pub healthy: AtomicBool,
-    /// Passive health: true while it is ejected.
-    pub ejected: AtomicBool,
-    /// Discovery no longer names it: its idle connections close, its running requests finish.
-    pub removed: AtomicBool,
-    /// Latency as peak EWMA with decay, for `peak-ewma` (bits of an f64 of nanoseconds, and the instant; owned by `balance`).
-    pub ewma: AtomicU64,
-    /// When `ewma` was last moved: nanoseconds since `added`.
-    pub ewma_at: AtomicU64,
-    /// What its requests said of it (owned by `outlier`).
-    pub passive: crate::outlier::Passive,
-    /// What its health checks said (owned by `health`).
-    pub checks: crate::health::Checks,
 }
 
 /// What discovery says of one endpoint.
@@ -89,17 +58,57 @@ impl EndpointSpec {
     }
 }
 
+/// One endpoint. It lives as long as discovery names its address; its counters survive every refresh in between.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it is reached.
+    pub address: EndpointAddress,
+    /// The address as text, made once for labels and logs.
+    pub label: Name,
+    /// The DNS name it was found by: SNI and verified name where the config sets none.
+    pub host: Option<Name>,
+    /// Its zone.
+    pub zone: Option<Name>,
+    /// When it was added, for slow start.
+    pub added: Instant,
+    /// Requests running on it, over all workers.
+    pub active: AtomicU32,
+    /// Active health: false while its checks fail. Written by [`Endpoint::set_healthy`].
+    pub healthy: AtomicBool,
+    /// Passive health: true while it is ejected. Written by [`Endpoint::set_ejected`].
+    pub ejected: AtomicBool,
+    /// Discovery no longer names it: its idle connections close, its running requests finish.
+    pub removed: AtomicBool,
+    /// Latency as peak EWMA with decay, for `peak-ewma` (bits of an f64 of nanoseconds, and the instant; owned by `balance`).
+    pub ewma: AtomicU64,
+    /// When `ewma` was last moved: nanoseconds since `added`.
+    pub ewma_at: AtomicU64,
+    /// What its requests said of it (owned by `outlier`).
+    pub passive: crate::outlier::Passive,
+    /// What its health checks said (owned by `health`).
+    pub checks: crate::health::Checks,
+    weight: AtomicU32,
+    priority: AtomicU8,
+    /// Where slow start begins: nanoseconds since `added`.
+    ramp_from: AtomicU64,
+    /// Shared by the endpoints of one upstream; rises with every change of health.
+    health_epoch: Arc<AtomicU64>,
+}
+
 impl Endpoint {
-    /// A healthy endpoint without load, added now.
+    /// A healthy endpoint without load, added now. One that belongs to an upstream is made by
+    /// [`Shared::replace_endpoints`](crate::Shared::replace_endpoints).
     pub fn new(spec: EndpointSpec) -> Self {
+        Self::with_epoch(spec, Arc::default())
+    }
+
+    pub(crate) fn with_epoch(spec: EndpointSpec, health_epoch: Arc<AtomicU64>) -> Self {
         Self {
             label: spec.address.to_string().into(),
             address: spec.address,
             host: spec.host,
-            weight: spec.weight.max(1),
-            priority: spec.priority,
             zone: spec.zone,
-            added: tokio::time::Instant::now(),
+            added: Instant::now(),
             active: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
             ejected: AtomicBool::new(false),
@@ -107,8 +116,22 @@ impl Endpoint {
             ewma: AtomicU64::new(0),
             ewma_at: AtomicU64::new(0),
             passive: crate::outlier::Passive::default(),
+            weight: AtomicU32::new(spec.weight.max(1)),
+            priority: AtomicU8::new(spec.priority),
+            ramp_from: AtomicU64::new(0),
+            health_epoch,
             checks: crate::health::Checks::default(),
         }
+    }
+
+    /// Relative weight, at least 1.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// 0 is used first.
+    pub fn priority(&self) -> u8 {
+        self.priority.load(Relaxed)
     }
 
     /// Healthy, not ejected and not removed: new requests may go there.
@@ -116,66 +139,51 @@ impl Endpoint {
         self.healthy.load(Relaxed) && !self.ejected.load(Relaxed) && !self.removed.load(Relaxed)
     }
 
-    /// Sets what active health checks say. True if that was a change.
+    /// Sets what active health checks say. Recovery begins slow start anew. True if that was a change.
     pub fn set_healthy(&self, healthy: bool) -> bool {
-        self.healthy.swap(healthy, Relaxed) != healthy
-    }
-
-    /// Sets what passive health says. True if that was a change.
-    pub fn set_ejected(&self, ejected: bool) -> bool {
-        self.ejected.swap(ejected, Relaxed) != ejected
-    }
-}
-
-/// The endpoints of one upstream at one moment.
-#[derive(Debug, Default)]
-pub struct EndpointSet {
-    /// All of them, in a stable order.
-    pub endpoints: Vec<Arc<Endpoint>>,
-    /// Rises with every change, so that workers know when to rebuild tables and sweep pools.
-    pub generation: u64,
-    /// Why there is none, or why the last refresh failed while these still serve.
-    pub failure: Option<Reason>,
-}
-
-/// One upstream as all workers see it.
-#[derive(Debug)]
-pub struct Shared {
-    /// Its part of the config.
-    pub config: Arc<model::Upstream>,
-    /// Its endpoints.
-    pub endpoints: ArcSwap<EndpointSet>,
-    /// Requests running, over all workers (`circuit_breaker.max_requests`).
-    pub active_requests: AtomicU32,
-    /// Connections open, over all workers.
-    pub connections: AtomicU32,
-    /// Requests waiting for a connection, over all workers.
-    pub pending: AtomicU32,
-    /// Retries running, over all workers.
-    pub retries: AtomicU32,
-    /// What the ejections of its endpoints need together (owned by `outlier`).
-    pub ejections: crate::outlier::Ejections,
-}
-
-impl Shared {
-    /// An upstream without endpoints.
-    pub fn new(config: Arc<model::Upstream>) -> Self {
-        Self {
-            config,
-            endpoints: ArcSwap::default(),
-            active_requests: AtomicU32::new(0),
-            connections: AtomicU32::new(0),
-            pending: AtomicU32::new(0),
-            retries: AtomicU32::new(0),
-            ejections: crate::outlier::Ejections::default(),
+        let changed = self.healthy.swap(healthy, Relaxed) != healthy;
+        if changed {
+            self.health_changed(healthy);
         }
+        changed
     }
 
-    /// Makes `specs` the endpoints, `failure` the state of the last look-up. True if a generation began.
-    pub fn replace_endpoints(&self, specs: Vec<EndpointSpec>, failure: Option<Reason>) -> bool {
-        let generation = self.endpoints.load().generation + 1;
-        let endpoints = specs.into_iter().map(|spec| Arc::new(Endpoint::new(spec))).collect();
-        self.endpoints.store(Arc::new(EndpointSet { endpoints, generation, failure }));
-        true
+    /// Sets what passive health says. The end of an ejection begins slow start anew. True if that was a change.
+    pub fn set_ejected(&self, ejected: bool) -> bool {
+        let changed = self.ejected.swap(ejected, Relaxed) != ejected;
+        if changed {
+            self.health_changed(!ejected);
+        }
+        changed
+    }
+
+    fn health_changed(&self, recovered: bool) {
+        if recovered {
+            self.ramp_from.store(self.since_added(Instant::now()), Relaxed);
+        }
+        // Release: a worker that sees the new epoch also sees the health behind it.
+        self.health_epoch.fetch_add(1, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Nanoseconds since the endpoint was added; 0 before that.
+    pub(crate) fn since_added(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.added).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Time since it was added or last recovered.
+    pub(crate) fn ramp_age(&self, now: Instant) -> Duration {
+        Duration::from_nanos(self.since_added(now).saturating_sub(self.ramp_from.load(Relaxed)))
+    }
+
+    pub(crate) fn is(&self, spec: &EndpointSpec) -> bool {
+        self.address == spec.address && self.host == spec.host && self.zone == spec.zone
+    }
+
+    /// Takes weight and priority of `spec`. True if that was a change.
+    pub(crate) fn update(&self, spec: &EndpointSpec) -> bool {
+        let weight = spec.weight.max(1);
+        let weighed = self.weight.swap(weight, Relaxed) != weight;
+        let ranked = self.priority.swap(spec.priority, Relaxed) != spec.priority;
+        weighed || ranked
     }
 }

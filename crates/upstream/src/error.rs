@@ -48,6 +48,12 @@ impl Error {
         Self { reason, sent, reused: false, retry_after: None, headers: None, source: Some(source.into()) }
     }
 
+    /// The same error, of a connection that had carried an earlier request.
+    pub fn on_reused_connection(mut self, reused: bool) -> Self {
+        self.reused = reused;
+        self
+    }
+
     /// The chain of causes on one line, for the log.
     pub fn detail(&self) -> String {
         let mut text = String::new();

@@ -1,0 +1,115 @@
+//! The files of one connector or acceptor, read together.
+//!
+//! Everything that is made from files is made from one [`Snapshot`], so that what is compared for change is exactly
+//! what is loaded, and a certificate and its key come from the same reading.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::digest;
+
+/// The bytes of a set of files at one time, or why they could not be read.
+#[derive(Default)]
+pub(crate) struct Snapshot(BTreeMap<PathBuf, Result<Vec<u8>, io::Error>>);
+
+/// Larger than any certificate bundle in use; keeps a path like `/dev/zero` from filling the memory.
+const LARGEST: u64 = 16 << 20;
+
+impl Snapshot {
+    pub(crate) fn read(paths: &[PathBuf]) -> Self {
+        Self(paths.iter().map(|path| (path.clone(), read(path))).collect())
+    }
+
+    /// A file's bytes, or an error that names the file and what to do.
+    pub(crate) fn get(&self, path: &Path) -> Result<&[u8], String> {
+        match self.0.get(path) {
+            Some(Ok(bytes)) if bytes.is_empty() => {
+                Err(format!("{} is empty: was it written completely?", path.display()))
+            }
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(error)) => Err(format!("{}: {error}{}", path.display(), advice(error))),
+            None => Err(format!("{} was not read", path.display())),
+        }
+    }
+
+    /// Equal exactly when the contents (or the failures to read them) are.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for content in self.0.values() {
+            match content {
+                Ok(bytes) => {
+                    context.update(&[0]);
+                    context.update(&(bytes.len() as u64).to_be_bytes());
+                    context.update(bytes);
+                }
+                Err(error) => {
+                    context.update(&[1]);
+                    context.update(format!("{:?}", error.kind()).as_bytes());
+                }
+            }
+        }
+        let mut out = [0; 32];
+        out.copy_from_slice(context.finish().as_ref());
+        out
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut file = std::fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.by_ref().take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 16 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => ": check the path, and that the secret or volume is mounted",
+        io::ErrorKind::PermissionDenied => ": the user that attache runs as must be able to read it",
+        _ => "",
+    }
+}
+
+/// What a file looks like without being read; a change here means that it must be read again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stat {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Follows symbolic links; `None` where there is nothing to look at.
+pub(crate) fn stat(path: &Path) -> Option<Stat> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some(Stat {
+        device: meta.dev(),
+        inode: meta.ino(),
+        size: meta.size(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        changed: (meta.ctime(), meta.ctime_nsec()),
+    })
+}
+
+impl Stat {
+    /// The last change was so short ago that another one could carry the same time stamp.
+    pub(crate) fn is_fresh(&self, now_seconds: i64) -> bool {
+        now_seconds.saturating_sub(self.changed.0.max(self.modified.0)) <= 2
+    }
+}
+
+/// Adds the path to an error of a parser.
+pub(crate) fn at(path: &Path, text: impl std::fmt::Display) -> String {
+    format!("{}: {text}", path.display())
+}

@@ -1,0 +1,86 @@
+//! Our own certificate and key.
+//!
+//! A pair is loaded whole or not at all: the chain parses, the key parses, and the key is the certificate's.
+
+use std::{path::PathBuf, sync::Arc};
+
+use attache_config::model::Identity;
+use rustls::{
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    sign::CertifiedKey,
+};
+
+use crate::{
+    Certificate, Error,
+    files::{Snapshot, at},
+    provider::provider,
+};
+
+/// A loaded pair.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) key: Arc<CertifiedKey>,
+    /// The leaf in words.
+    pub(crate) leaf: Arc<Certificate>,
+}
+
+/// The files that an identity needs.
+pub(crate) fn files(identity: &Identity) -> impl Iterator<Item = PathBuf> {
+    [Some(&identity.certificate), Some(&identity.key), identity.ocsp.as_ref()].into_iter().flatten().cloned()
+}
+
+pub(crate) fn load(identity: &Identity, files: &Snapshot) -> Result<Loaded, Error> {
+    read(identity, files).map_err(Error::identity)
+}
+
+fn read(identity: &Identity, files: &Snapshot) -> Result<Loaded, String> {
+    let (cert_file, key_file) = (&identity.certificate, &identity.key);
+    let chain = chain(files.get(cert_file)?).map_err(|error| at(cert_file, error))?;
+    let Some(first) = chain.first() else {
+        return Err(at(cert_file, "no certificate in it: expected PEM with BEGIN CERTIFICATE, leaf first"));
+    };
+    let mut leaf = Certificate::parse(first).map_err(|error| at(cert_file, error))?;
+    leaf.file = Some(cert_file.clone());
+
+    let key = key(files.get(key_file)?).map_err(|error| at(key_file, error))?;
+    let mut pair = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => format!(
+            "{} is not the key of the first certificate in {}: replace both together, leaf first",
+            key_file.display(),
+            cert_file.display()
+        ),
+        error => format!("{} with {}: {error}", key_file.display(), cert_file.display()),
+    })?;
+    if let Some(ocsp_file) = &identity.ocsp {
+        let response = files.get(ocsp_file)?;
+        // OCSPResponse is a SEQUENCE (RFC 6960 section 4.2.1).
+        if response.first() != Some(&0x30) {
+            return Err(at(ocsp_file, "not a DER OCSP response"));
+        }
+        pair.ocsp = Some(response.to_vec());
+    }
+    Ok(Loaded { key: Arc::new(pair), leaf: Arc::new(leaf) })
+}
+
+fn chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_slice_iter(bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("broken PEM ({error}): was it written completely?"))
+}
+
+fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound if find(bytes, b"ENCRYPTED PRIVATE KEY") => {
+            "the key is encrypted: decrypt it with `openssl pkey`".into()
+        }
+        pem::Error::NoItemsFound => "no private key in it: expected PEM with PKCS#8, PKCS#1 or SEC1".into(),
+        error => format!("broken PEM ({error}): was it written completely?"),
+    })
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}

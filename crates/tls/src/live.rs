@@ -1,0 +1,171 @@
+//! A TLS configuration that follows its files.
+//!
+//! Everything of one connector or acceptor (own certificate, roots, revocation lists) is one value that is built from
+//! one reading of its files and swapped whole. Rule for a change:
+//!
+//! 1. *Noticed* by what `stat` says, so it makes no difference whether a symbolic link was swapped (Kubernetes), a file
+//!    renamed over another (cert-manager, Vault Agent) or written in place.
+//! 2. *Settled*: two readings in a row must be equal. In between, a link may be half swapped or a file half written.
+//! 3. *Built*, and swapped in if that succeeds and our certificate is valid now. If it does not, the last good value
+//!    stays, the failure is logged once for that content, counted, and tried again at every look.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    Certificate, Error,
+    files::{Snapshot, Stat, stat},
+};
+
+/// What was made from one reading.
+#[derive(Debug)]
+pub(crate) struct Built<C> {
+    pub(crate) config: C,
+    /// Our own leaf certificates.
+    pub(crate) certificates: Vec<Arc<Certificate>>,
+}
+
+type Build<C> = Box<dyn Fn(&Snapshot) -> Result<Built<C>, Error> + Send + Sync>;
+
+/// The value in use, and how it is made anew.
+pub(crate) struct Live<C> {
+    current: ArcSwap<Built<C>>,
+    paths: Vec<PathBuf>,
+    build: Build<C>,
+    /// Only the control thread takes this lock.
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    seen: Vec<Option<Stat>>,
+    /// A time stamp was so fresh when it was seen that a later change could hide behind it.
+    fresh: bool,
+    loaded: [u8; 32],
+    pending: Option<[u8; 32]>,
+    failed: Option<[u8; 32]>,
+}
+
+/// What one look at the files found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// As before.
+    Unchanged,
+    /// Changed; waits for the next look to be the same.
+    Settling,
+    /// Changed, and in use from now on.
+    Reloaded,
+    /// Changed, and not usable; reported just now.
+    Failed,
+    /// Still not usable, as reported before.
+    StillFailing,
+}
+
+/// What the watcher needs of a live value.
+pub(crate) trait Follow: Send + Sync {
+    fn look(&self, now: SystemTime) -> Look;
+    fn certificates(&self) -> Vec<Arc<Certificate>>;
+}
+
+impl<C: Send + Sync> Live<C> {
+    /// Reads and builds; fails with what is wrong with which file.
+    pub(crate) fn new(mut paths: Vec<PathBuf>, build: Build<C>) -> Result<Arc<Self>, Error> {
+        paths.sort_unstable();
+        paths.dedup();
+        let (seen, fresh) = stats(&paths, SystemTime::now());
+        let snapshot = Snapshot::read(&paths);
+        let first = build(&snapshot)?;
+        for certificate in &first.certificates {
+            if let Err(error) = valid(certificate, SystemTime::now()) {
+                // Starting all the same keeps everything else working; peers will refuse this certificate.
+                tracing::error!("{error}: peers will refuse it until it is replaced");
+            }
+        }
+        let progress = Progress { seen, fresh, loaded: snapshot.digest(), pending: None, failed: None };
+        Ok(Arc::new(Self {
+            current: ArcSwap::from_pointee(first),
+            paths,
+            build,
+            progress: Mutex::new(progress),
+        }))
+    }
+
+    pub(crate) fn current(&self) -> Arc<Built<C>> {
+        self.current.load_full()
+    }
+
+    fn rebuild(&self, snapshot: &Snapshot, now: SystemTime) -> Result<(), Error> {
+        let built = (self.build)(snapshot)?;
+        built.certificates.iter().try_for_each(|leaf| valid(leaf, now)).map_err(Error::identity)?;
+        for leaf in &built.certificates {
+            tracing::info!(certificate = leaf.name(), file = ?leaf.file, "certificate files changed: reloaded");
+        }
+        self.current.store(Arc::new(built));
+        Ok(())
+    }
+}
+
+impl<C: Send + Sync> Follow for Live<C> {
+    fn look(&self, now: SystemTime) -> Look {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seen, fresh) = stats(&self.paths, now);
+        let waiting = progress.fresh || progress.pending.is_some() || progress.failed.is_some();
+        if seen == progress.seen && !waiting {
+            return Look::Unchanged;
+        }
+        progress.seen = seen;
+        progress.fresh = fresh;
+        let snapshot = Snapshot::read(&self.paths);
+        let digest = snapshot.digest();
+        if digest == progress.loaded {
+            progress.pending = None;
+            progress.failed = None;
+            return Look::Unchanged;
+        }
+        if progress.failed != Some(digest) && progress.pending != Some(digest) {
+            progress.pending = Some(digest);
+            return Look::Settling;
+        }
+        progress.pending = None;
+        match self.rebuild(&snapshot, now) {
+            Ok(()) => {
+                progress.loaded = digest;
+                progress.failed = None;
+                Look::Reloaded
+            }
+            Err(_) if progress.failed == Some(digest) => Look::StillFailing,
+            Err(error) => {
+                progress.failed = Some(digest);
+                tracing::error!("changed TLS files can't be used, the last good ones stay in use: {error}");
+                Look::Failed
+            }
+        }
+    }
+
+    fn certificates(&self) -> Vec<Arc<Certificate>> {
+        self.current.load().certificates.clone()
+    }
+}
+
+fn stats(paths: &[PathBuf], now: SystemTime) -> (Vec<Option<Stat>>, bool) {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let seen: Vec<_> = paths.iter().map(|path| stat(path)).collect();
+    let fresh = seen.iter().flatten().any(|stat| stat.is_fresh(now));
+    (seen, fresh)
+}
+
+fn valid(certificate: &Certificate, now: SystemTime) -> Result<(), String> {
+    let file = certificate.file.as_deref().unwrap_or_else(|| std::path::Path::new("")).display();
+    if certificate.not_after < now {
+        return Err(format!("{file}: the certificate of {} has expired", certificate.name()));
+    }
+    if certificate.not_before > now {
+        return Err(format!("{file}: the certificate of {} is not valid yet", certificate.name()));
+    }
+    Ok(())
+}

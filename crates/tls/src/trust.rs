@@ -1,0 +1,112 @@
+//! Whom we believe: roots and revocation lists.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use attache_config::model::Trust;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject},
+};
+
+use crate::{
+    Error,
+    files::{Snapshot, at},
+};
+
+pub(crate) fn files(trust: &Trust) -> &[PathBuf] {
+    match trust {
+        Trust::Files(files) => files,
+        Trust::System | Trust::Inline(_) => &[],
+    }
+}
+
+/// The roots; never empty.
+pub(crate) fn roots(trust: &Trust, files: &Snapshot) -> Result<Arc<RootCertStore>, Error> {
+    match trust {
+        Trust::System => system(),
+        Trust::Files(paths) => {
+            let mut store = RootCertStore::empty();
+            for path in paths {
+                files
+                    .get(path)
+                    .and_then(|bytes| add(&mut store, bytes).map_err(|error| at(path, error)))
+                    .map_err(Error::trust)?;
+            }
+            if store.is_empty() {
+                return Err(Error::trust("`ca` names no file: nobody would be believed"));
+            }
+            Ok(Arc::new(store))
+        }
+        Trust::Inline(text) => {
+            let mut store = RootCertStore::empty();
+            add(&mut store, text.as_bytes())
+                .map_err(|error| Error::trust(format!("inline `ca`: {error}")))?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+fn add(store: &mut RootCertStore, bytes: &[u8]) -> Result<(), String> {
+    let mut count = 0;
+    for (at, certificate) in CertificateDer::pem_slice_iter(bytes).enumerate() {
+        let certificate =
+            certificate.map_err(|error| format!("broken PEM ({error}): was it written completely?"))?;
+        store.add(certificate).map_err(|error| format!("certificate {} is not usable: {error}", at + 1))?;
+        count += 1;
+    }
+    match count {
+        0 => Err("no certificate in it: expected PEM with BEGIN CERTIFICATE".into()),
+        _ => Ok(()),
+    }
+}
+
+/// The system's roots are some 150 certificates: read once, and shared by every upstream for as long as one uses them.
+fn system() -> Result<Arc<RootCertStore>, Error> {
+    static SHARED: Mutex<Weak<RootCertStore>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(roots) = shared.upgrade() {
+        return Ok(roots);
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Bundles carry old roots that no verifier takes any more: those are left out, as every client does.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(Error::trust(format!(
+            "the system has no trusted roots{why}: install `ca-certificates`, set SSL_CERT_FILE, or set `tls.ca`"
+        )));
+    }
+    let roots = Arc::new(roots);
+    *shared = Arc::downgrade(&roots);
+    Ok(roots)
+}
+
+/// Revocation lists, PEM or DER.
+pub(crate) fn crls(
+    paths: &[PathBuf],
+    files: &Snapshot,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
+    let mut lists = Vec::new();
+    for path in paths {
+        let bytes = files.get(path).map_err(Error::trust)?;
+        let before = lists.len();
+        for list in CertificateRevocationListDer::pem_slice_iter(bytes) {
+            lists.push(list.map_err(|error| Error::trust(at(path, format_args!("broken PEM ({error})"))))?);
+        }
+        if lists.len() == before {
+            // A DER CertificateList is a SEQUENCE (RFC 5280 section 5.1); the verifier reads the rest.
+            if bytes.first() != Some(&0x30) {
+                return Err(Error::trust(at(
+                    path,
+                    "no revocation list in it: expected PEM (BEGIN X509 CRL) or DER",
+                )));
+            }
+            lists.push(CertificateRevocationListDer::from(bytes.to_vec()));
+        }
+    }
+    Ok(lists)
+}
