@@ -147,6 +147,19 @@ async fn a_probe_whose_caller_went_away_leaves_its_place() {
     assert!(circuit.admit().is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_probe_of_an_earlier_half_open_leaves_no_place_in_a_later_one() {
+    let circuit = circuit(FailureBreaker { consecutive: 1, probes: 2, ..FailureBreaker::default() });
+    end(&circuit, false);
+    until_half_open(&circuit).await;
+    let old = circuit.admit().unwrap();
+    end(&circuit, false);
+    until_half_open(&circuit).await;
+    let _probes = (circuit.admit().unwrap(), circuit.admit().unwrap());
+    circuit.give_back(&old);
+    assert!(circuit.admit().is_err());
+}
+
 fn breaking(config: FailureBreaker) -> Arc<UpstreamState> {
     let circuit_breaker = CircuitBreaker { failures: Some(config), ..CircuitBreaker::default() };
     state_of(attache_config::model::Upstream { circuit_breaker, ..upstream() })
