@@ -15,6 +15,8 @@ mod provider;
 mod reason;
 mod san;
 mod sni;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod verify;
 mod watch;

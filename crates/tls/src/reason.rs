@@ -137,6 +137,10 @@ fn incompatible(why: &PeerIncompatible) -> (Reason, Option<&'static str>) {
         | P::SupportedVersionsExtensionRequired
         | P::Tls12NotOffered
         | P::Tls12NotOfferedOrEnabled => (Reason::TlsVersion, None),
+        // The library asks for this extension before it looks at the version; only TLS 1.2 has it (RFC 5246 section 7.4.1.4.1).
+        P::SignatureAlgorithmsExtensionRequired => {
+            (Reason::TlsVersion, Some("the client names no signature algorithms: TLS 1.1 or older"))
+        }
         _ => (Reason::TlsHandshakeFailed, None),
     }
 }

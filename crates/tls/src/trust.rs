@@ -13,7 +13,7 @@ use rustls::{
 
 use crate::{
     Error,
-    files::{Snapshot, at},
+    files::{Snapshot, at, broken},
 };
 
 pub(crate) fn files(trust: &Trust) -> &[PathBuf] {
@@ -52,8 +52,7 @@ pub(crate) fn roots(trust: &Trust, files: &Snapshot) -> Result<Arc<RootCertStore
 fn add(store: &mut RootCertStore, bytes: &[u8]) -> Result<(), String> {
     let mut count = 0;
     for (at, certificate) in CertificateDer::pem_slice_iter(bytes).enumerate() {
-        let certificate =
-            certificate.map_err(|error| format!("broken PEM ({error}): was it written completely?"))?;
+        let certificate = certificate.map_err(|error| broken(&error))?;
         store.add(certificate).map_err(|error| format!("certificate {} is not usable: {error}", at + 1))?;
         count += 1;
     }
@@ -95,7 +94,7 @@ pub(crate) fn crls(
         let bytes = files.get(path).map_err(Error::trust)?;
         let before = lists.len();
         for list in CertificateRevocationListDer::pem_slice_iter(bytes) {
-            lists.push(list.map_err(|error| Error::trust(at(path, format_args!("broken PEM ({error})"))))?);
+            lists.push(list.map_err(|error| Error::trust(at(path, broken(&error))))?);
         }
         if lists.len() == before {
             // A DER CertificateList is a SEQUENCE (RFC 5280 section 5.1); the verifier reads the rest.
