@@ -14,6 +14,7 @@ mod live;
 mod provider;
 mod reason;
 mod san;
+mod sessions;
 mod sni;
 #[cfg(test)]
 mod tests;

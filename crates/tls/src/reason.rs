@@ -25,7 +25,8 @@ pub fn reason_of(error: &(dyn StdError + 'static)) -> Option<Reason> {
             return Some(error.reason);
         }
         if let Some(tls) = error.downcast_ref::<Tls>() {
-            return Some(connecting_tls(tls, false).0);
+            // What is no handshake's matter any more (a broken record) is a connection cut short.
+            return Some(connecting_tls(tls, false).0).filter(|reason| *reason != Reason::TlsHandshakeFailed);
         }
         // An io::Error's source() is its payload's source: the payload itself must be asked for.
         if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -212,6 +213,11 @@ mod tests {
     fn a_connection_cut_short_is_not_a_tls_reason() {
         assert_eq!(reason_of(&io::Error::from(io::ErrorKind::UnexpectedEof)), None);
         assert_eq!(reason_of(&io::Error::from(io::ErrorKind::ConnectionReset)), None);
+    }
+
+    #[test]
+    fn a_broken_record_is_a_connection_cut_short() {
+        assert_eq!(reason_of(&io_error(Tls::DecryptError)), None);
     }
 
     #[test]

@@ -11,6 +11,11 @@ use rustls::{
     pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject},
 };
 
+use x509_parser::{
+    prelude::{CertificateRevocationList, FromDer},
+    time::ASN1Time,
+};
+
 use crate::{
     Error,
     files::{Snapshot, at, broken},
@@ -107,5 +112,19 @@ pub(crate) fn crls(
             lists.push(CertificateRevocationListDer::from(bytes.to_vec()));
         }
     }
+    for list in &lists {
+        warn_if_old(list);
+    }
     Ok(lists)
+}
+
+/// An old list is still obeyed, and still the best there is: to refuse everybody would be an outage by calendar.
+fn warn_if_old(list: &CertificateRevocationListDer<'_>) {
+    let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return };
+    if list.next_update().is_some_and(|time| time < ASN1Time::now()) {
+        tracing::warn!(
+            issuer = %list.issuer(),
+            "the revocation list is past its nextUpdate: newer revocations are not known, fetch a new one"
+        );
+    }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use attache_config::model::{TlsClient, TlsServer, TlsVersion, Trust};
 use attache_telemetry::Reason;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use super::{
     answer, ask, client, identity,
@@ -65,6 +68,24 @@ async fn openssl_serves_us() {
         let peer = Server::start(&files, "orders", versions);
         let page = peer.ask(&client(&files), H1).await.unwrap();
         assert!(page.starts_with(b"HTTP/1.0 200"), "{versions}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_an_openssl_server_are_resumed_in_both_versions() {
+    use rustls::HandshakeKind;
+
+    let files = files();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let peer = Server::start(&files, "orders", version);
+        let connector = Connector::new(&client(&files), H1).unwrap();
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut stream =
+                connector.connect(NAME, TcpStream::connect(peer.address).await.unwrap()).await.unwrap();
+            stream.write_all(super::REQUEST).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(expected), "{version}");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Certification authorities for one test.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
@@ -52,6 +52,8 @@ pub(super) enum When {
     Now,
     Past,
     Future,
+    /// For so long from now.
+    Seconds(u64),
 }
 
 impl Ca {
@@ -83,6 +85,11 @@ impl Ca {
             When::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(4000, 1, 1)),
             When::Past => (date_time_ymd(2020, 1, 1), date_time_ymd(2020, 2, 1)),
             When::Future => (date_time_ymd(3900, 1, 1), date_time_ymd(4000, 1, 1)),
+            When::Seconds(seconds) => {
+                let now = std::time::SystemTime::now();
+                let end = now + Duration::from_secs(seconds);
+                (date_time_ymd(2020, 1, 1), end.into())
+            }
         };
         let certificate = params.signed_by(key, &self.issuer).unwrap().pem();
         Pair { certificate, key: key.serialize_pem() }

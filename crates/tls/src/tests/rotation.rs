@@ -261,7 +261,7 @@ async fn fifty_rotations_under_handshakes_fail_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_watcher_looks_once_per_interval() {
+async fn the_watchers_task_finds_a_change_by_itself() {
     let (files, ca) = setup();
     let connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
@@ -281,7 +281,9 @@ fn certificates_in_use_are_listed_once_and_dropped_ones_are_not() {
     let (files, _) = setup();
     let watcher = Watcher::default();
     let acceptors: Vec<_> = (0..2).map(|_| Acceptor::new(&server(&files, "orders"), H1).unwrap()).collect();
-    acceptors.iter().for_each(|acceptor| watcher.follow(acceptor));
+    for acceptor in &acceptors {
+        watcher.follow(acceptor);
+    }
     let listed = watcher.certificates();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].file.as_deref(), Some(files.path("orders.pem").as_path()));

@@ -1,6 +1,6 @@
 //! Resumption, and what may not be resumed.
 
-use attache_config::model::{TlsClient, TlsServer, TlsVersion, Trust};
+use attache_config::model::{TlsClient, TlsServer, Trust};
 use attache_telemetry::Reason;
 use rustls::{HandshakeKind, NamedGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,7 +9,7 @@ use super::{
     REQUEST, answer, client, identity,
     matrix::{H1, NAME, files},
     meet,
-    pki::Ca,
+    pki::{Ca, When},
     server,
 };
 use crate::{Acceptor, Connector, Watcher};
@@ -37,17 +37,41 @@ fn mutual(files: &super::Files) -> (TlsClient, TlsServer) {
 }
 
 #[tokio::test]
-async fn a_second_connection_resumes_the_session_in_both_versions_and_on_another_clone() {
+async fn a_second_connection_resumes_the_session_on_any_clone_of_either_side() {
     let files = files();
-    let (client, mut server) = mutual(&files);
-    let tls13 = Acceptor::new(&server, H1).unwrap();
+    let (client, server) = mutual(&files);
+    let acceptor = Acceptor::new(&server, H1).unwrap();
     let connector = Connector::new(&client, H1).unwrap();
-    assert_eq!(kind(&connector, &tls13).await, HandshakeKind::Full);
-    assert_eq!(kind(&connector.clone(), &tls13.clone()).await, HandshakeKind::Resumed);
+    assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full);
+    assert_eq!(kind(&connector.clone(), &acceptor.clone()).await, HandshakeKind::Resumed);
+    let another = Connector::new(&client, H1).unwrap();
+    assert_eq!(
+        kind(&another, &acceptor).await,
+        HandshakeKind::Full,
+        "another connector has its own sessions"
+    );
+}
 
-    server.min_version = TlsVersion::V12;
-    let again = Connector::new(&client, H1).unwrap();
-    assert_eq!(kind(&again, &tls13).await, HandshakeKind::Full, "another connector has its own sessions");
+#[tokio::test]
+async fn a_session_outlives_its_servers_certificate_by_at_most_one_connection() {
+    let files = files();
+    let ca = Ca::new("the CA");
+    files.write("ca.pem", &ca.pem);
+    files.put("orders", &ca.issue_at(&[NAME], When::Seconds(2), 1));
+    let connector = Connector::new(&client(&files), H1).unwrap();
+    let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
+    let watcher = Watcher::default();
+    watcher.follow(&acceptor);
+    assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full);
+    assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Resumed);
+    files.put("orders", &ca.issue(&[NAME]));
+    watcher.look();
+    watcher.look();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let (answer, _) = meet(&connector, NAME, &acceptor).await;
+    assert_eq!(answer, Err(Some(Reason::TlsExpired)), "the session's certificate has expired");
+    assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full, "no other old session is tried");
+    assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Resumed);
 }
 
 #[tokio::test]
@@ -71,9 +95,7 @@ async fn a_session_is_not_resumed_under_a_new_identity_or_new_roots() {
 #[tokio::test]
 async fn a_resumed_client_is_judged_by_the_trust_of_now() {
     let files = files();
-    let (client, mut server) = mutual(&files);
-    files.write("now.crl", Ca::new("the CA").revoke(1));
-    server.crls = vec![files.path("crl.pem")];
+    let (client, server) = mutual(&files);
     let acceptor = Acceptor::new(&server, H1).unwrap();
     let connector = Connector::new(&client, H1).unwrap();
     let watcher = Watcher::default();
