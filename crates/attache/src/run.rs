@@ -90,7 +90,7 @@ pub(crate) fn check(options: &cli::Check) -> ExitCode {
     match result {
         Ok(config) => {
             let mut err = io::stderr();
-            for warning in &config.warnings {
+            for warning in &Vec::<String>::new() {
                 let _ = writeln!(err, "{warning}");
             }
             let mut out = io::stdout();
