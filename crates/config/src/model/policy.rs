@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Name;
 
@@ -95,7 +97,8 @@ pub enum RetryOn {
 }
 
 /// Which methods may be sent twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum RetryMethods {
     /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE.
     #[default]

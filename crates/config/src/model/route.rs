@@ -242,6 +242,11 @@ pub struct Redirect {
     pub strip_query: bool,
 }
 
+impl Redirect {
+    /// Default of [`Self::status`].
+    pub const STATUS: StatusCode = StatusCode::FOUND;
+}
+
 /// A direct answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Respond {
@@ -251,6 +256,11 @@ pub struct Respond {
     pub body: Arc<[u8]>,
     /// Its content type. Default `text/plain; charset=utf-8`.
     pub content_type: HeaderValue,
+}
+
+impl Respond {
+    /// Default of [`Self::content_type`].
+    pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 }
 
 /// Header changes; removals first, then sets, then additions, each in the file's order.

@@ -3,6 +3,8 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use http::HeaderName;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Name, TlsClient};
 
@@ -37,6 +39,15 @@ pub struct Upstream {
     pub source_address: Option<IpAddr>,
     /// Line in the file, for `explain`.
     pub line: u32,
+}
+
+impl Upstream {
+    /// Default of [`Self::connect_timeout`].
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Default of [`Self::handshake_timeout`].
+    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+    /// Default of [`Address::Authority`]'s `max_hosts`.
+    pub const MAX_HOSTS: usize = 1024;
 }
 
 /// Where an upstream's endpoints come from.
@@ -91,7 +102,8 @@ pub enum Target {
 }
 
 /// What is spoken to an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum UpstreamProtocol {
     /// With TLS what ALPN gives (h2 preferred), without it HTTP/1.1. gRPC requests (`application/grpc`) need HTTP/2 and
     /// use it with prior knowledge even without TLS.
@@ -309,6 +321,19 @@ pub struct HealthCheck {
     pub unhealthy: u32,
 }
 
+impl HealthCheck {
+    /// A check with this probe and the defaults.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            healthy: 1,
+            unhealthy: 3,
+        }
+    }
+}
+
 /// What an active health check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -329,7 +354,8 @@ pub enum Probe {
 }
 
 /// PROXY protocol on the way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProxyProtocolOut {
     /// None. Pools may mix clients.
     #[default]
