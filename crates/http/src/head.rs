@@ -130,7 +130,7 @@ impl HeadGuard {
         }
         match self.state {
             // Section 2.2: empty lines before a request line are ignored.
-            State::RequestLine if line.is_empty() => Ok(State::RequestLine),
+            State::RequestLine | State::Trailer if line.is_empty() => Ok(State::RequestLine),
             State::RequestLine => {
                 self.head = Head { tunnel: line.starts_with(b"CONNECT "), ..Head::default() };
                 // The preface of HTTP/2 is its own affair.
@@ -155,7 +155,6 @@ impl HeadGuard {
             }),
             State::ChunkEnd if line.is_empty() => Ok(State::ChunkSize),
             State::ChunkEnd => Err(Refusal::bad_request("A chunk is longer than its size.")),
-            State::Trailer if line.is_empty() => Ok(State::RequestLine),
             State::Trailer => {
                 name(line)?;
                 Ok(State::Trailer)
@@ -321,7 +320,9 @@ mod tests {
             mut cuts in proptest::collection::vec(0_usize..400, 0..8),
         ) {
             let all = requests.concat();
-            cuts.iter_mut().for_each(|cut| *cut = (*cut).min(all.len()));
+            for cut in &mut cuts {
+                *cut = (*cut).min(all.len());
+            }
             cuts.extend([0, all.len()]);
             cuts.sort_unstable();
             let parts: Vec<_> = cuts.windows(2).map(|pair| &all.as_bytes()[pair[0]..pair[1]]).collect();

@@ -25,6 +25,12 @@ fn get(table: &RouteTable, target: &str) -> String {
 }
 
 #[test]
+fn one_table_serves_all_workers() {
+    fn shared<T: Send + Sync>() {}
+    shared::<RouteTable>();
+}
+
+#[test]
 fn the_most_specific_host_wins() {
     let table = table(&[
         ("any", &[], "-"),
