@@ -25,6 +25,12 @@ fn get(table: &RouteTable, target: &str) -> String {
 }
 
 #[test]
+fn one_table_serves_all_workers() {
+    fn shared<T: Send + Sync>() {}
+    shared::<RouteTable>();
+}
+
+#[test]
 fn the_most_specific_host_wins() {
     let table = table(&[
         ("any", &[], "-"),
@@ -215,30 +221,38 @@ fn connections_are_routed_by_server_name_and_original_destination() {
 fn five_thousand_routes_cost_what_one_costs() {
     let routes = |count: usize| {
         (0..count)
-            .map(|i| route(&i.to_string(), matching(&[&format!("svc-{i}.shop.internal")], "/v1/*")))
+            .map(|i| route(&i.to_string(), matching(&[&format!("svc-{i:04}.shop.internal")], "/v1/*")))
             .collect()
     };
     let prefixes = |count: usize| {
         (0..count)
-            .map(|i| route(&i.to_string(), matching(&["svc-0.shop.internal"], &format!("/v{i}/*"))))
+            .map(|i| route(&i.to_string(), matching(&["svc-0000.shop.internal"], &format!("/v{i:04}/*"))))
             .collect()
     };
+    let client = Client::default();
     for (kind, make) in [("hosts", &routes as &dyn Fn(usize) -> Vec<Route>), ("paths", &prefixes)] {
-        for count in [1, 5000] {
-            let table = RouteTable::new(&listener(make(count)));
-            let target = if kind == "hosts" {
-                format!("svc-{}.shop.internal/v1/x", count / 2)
-            } else {
-                format!("svc-0.shop.internal/v{}/x", count / 2)
+        // Ten rounds in turn, the best of each: what else runs on the machine comes and goes.
+        let tables = [1, 5000].map(|count| {
+            let middle = count / 2;
+            let target = match kind {
+                "hosts" => format!("svc-{middle:04}.shop.internal/v1/x"),
+                _ => format!("svc-0000.shop.internal/v{middle:04}/x"),
             };
-            let parts = request("GET", &target, &[]);
-            let client = Client::default();
-            let start = std::time::Instant::now();
-            for _ in 0..1_000_000 {
-                let facts = RequestFacts::of(std::hint::black_box(&parts), &client);
-                assert!(std::hint::black_box(table.find_http(&facts)).is_some());
+            (count, RouteTable::new(&listener(make(count))), request("GET", &target, &[]))
+        });
+        let mut best = [u128::MAX; 2];
+        for _ in 0..10 {
+            for ((_, table, parts), best) in tables.iter().zip(&mut best) {
+                let start = std::time::Instant::now();
+                for _ in 0..100_000 {
+                    let facts = RequestFacts::of(std::hint::black_box(parts), &client);
+                    assert!(std::hint::black_box(table.find_http(&facts)).is_some());
+                }
+                *best = start.elapsed().as_nanos().min(*best);
             }
-            println!("{kind}, {count} routes: {} ns a look-up", start.elapsed().as_nanos() / 1_000_000);
+        }
+        for ((count, ..), best) in tables.iter().zip(best) {
+            println!("{kind}, {count} routes: {} ns a look-up", best / 100_000);
         }
     }
 }
