@@ -42,7 +42,11 @@ impl Hosts {
             match std::fs::read(&self.path) {
                 Ok(text) => *read = Read { stamp, names: parse(&String::from_utf8_lossy(&text)) },
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => *read = Read::default(),
-                Err(error) => tracing::warn!(path = %self.path.display(), %error, "hosts file not read"),
+                Err(error) => {
+                    tracing::warn!(path = %self.path.display(), %error, "hosts file not read");
+                    // Told once for each state of the file.
+                    read.stamp = stamp;
+                }
             }
         }
         read.names.get(&name).cloned()

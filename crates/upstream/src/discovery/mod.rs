@@ -15,6 +15,7 @@ mod on_demand;
 mod refresh;
 mod resolv_conf;
 mod resolver;
+mod routes;
 mod servers;
 mod service;
 #[cfg(test)]

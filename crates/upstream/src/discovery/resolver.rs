@@ -6,7 +6,8 @@
 //!    walk: A and AAAA are never taken from two different names.
 //! 3. NXDOMAIN, an empty answer and SERVFAIL or REFUSED go on to the next name, silence ends the walk (as glibc).
 //!    Without any address it is NXDOMAIN only if every name was NXDOMAIN.
-//! 4. SRV names go the same way: see `service`.
+//! 4. Where a name has both families, addresses without a route are dropped: see `routes`.
+//! 5. SRV names go the same way: see `service`.
 //!
 //! `resolv.conf` is read again when it has changed; one that can't be read leaves the last one in use.
 
@@ -25,6 +26,7 @@ use super::{
     hosts::Hosts,
     lookup::{Answer, Failure, Found, Gap, Lookup},
     resolv_conf::ResolvConf,
+    routes,
     servers::{Miss, Servers},
 };
 
@@ -43,6 +45,8 @@ pub struct Resolver {
 pub(super) struct Inner {
     pub(super) dns: Dns,
     hosts: Hosts,
+    /// Is there a route? Asked where a name has both families.
+    route: fn(IpAddr) -> bool,
     setup: Mutex<(Option<SystemTime>, Arc<Setup>)>,
 }
 
@@ -70,11 +74,11 @@ impl Resolver {
     ///
     /// Errors: hickory's, if it can't be set up.
     pub fn new(dns: &Dns) -> std::io::Result<Self> {
-        Self::with_hosts(dns, Path::new("/etc/hosts"))
+        Self::with(dns, Path::new("/etc/hosts"), routes::exists)
     }
 
-    /// The same with another hosts file.
-    pub fn with_hosts(dns: &Dns, hosts: &Path) -> std::io::Result<Self> {
+    /// The same with another hosts file and another view of the machine's routes.
+    pub(super) fn with(dns: &Dns, hosts: &Path, route: fn(IpAddr) -> bool) -> std::io::Result<Self> {
         let text = std::fs::read_to_string(&dns.resolv_conf).or_else(|error| {
             // With everything configured the file isn't missed.
             if dns.servers.is_empty() {
@@ -84,7 +88,7 @@ impl Resolver {
         })?;
         let setup = Setup::new(dns, &ResolvConf::parse(&text))?;
         let setup = Mutex::new((modified(&dns.resolv_conf), Arc::new(setup)));
-        Ok(Self { inner: Arc::new(Inner { dns: dns.clone(), hosts: Hosts::new(hosts), setup }) })
+        Ok(Self { inner: Arc::new(Inner { dns: dns.clone(), hosts: Hosts::new(hosts), route, setup }) })
     }
 
     /// The addresses of a host name, with the name that it must prove in TLS.
@@ -95,9 +99,23 @@ impl Resolver {
     }
 
     pub(super) async fn addresses(&self, host: &str) -> Result<Addresses, Miss> {
-        if let Some(local) = self.inner.local(host) {
-            return local;
+        let mut found = match self.inner.local(host) {
+            Some(local) => local,
+            None => self.by_dns(host).await,
+        };
+        if let Ok(addresses) = &mut found {
+            self.keep_reachable(addresses);
         }
+        found
+    }
+
+    pub(super) fn keep_reachable(&self, addresses: &mut Addresses) {
+        if self.inner.dns.family == DnsFamily::Auto {
+            routes::keep_reachable(&mut addresses.ips, self.inner.route);
+        }
+    }
+
+    async fn by_dns(&self, host: &str) -> Result<Addresses, Miss> {
         let setup = self.inner.setup();
         let family = self.inner.dns.family;
         let mut misses = Misses::default();

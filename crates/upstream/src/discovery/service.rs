@@ -57,7 +57,8 @@ impl Resolver {
             if known.contains_key(&srv.target) {
                 continue;
             }
-            if let Some(addresses) = additional(more, &srv.target, self.inner.dns.family) {
+            if let Some(mut addresses) = additional(more, &srv.target, self.inner.dns.family) {
+                self.keep_reachable(&mut addresses);
                 known.insert(srv.target.clone(), Ok(addresses));
                 continue;
             }

@@ -23,7 +23,7 @@ fn dns(servers: &[SocketAddr]) -> Dns {
 }
 
 fn resolver(dns: &Dns) -> Resolver {
-    Resolver::with_hosts(dns, "/nonexistent/hosts".as_ref()).unwrap()
+    Resolver::with(dns, "/nonexistent/hosts".as_ref(), |_| true).unwrap()
 }
 
 async fn look_up(dns: &Dns, host: &str) -> Result<Answer, Failure> {
@@ -191,6 +191,10 @@ async fn families_are_asked_for_as_configured() {
         assert_eq!((addresses(&answer), answer.gaps.len()), (want.iter().map(|a| (*a).into()).collect(), 0));
         assert_eq!(look_up(&dns, "four.test.").await.is_ok(), four, "{family:?}");
     }
+    let auto = Dns { family: DnsFamily::Auto, ..dns(&[server.address]) };
+    let without_v6 = Resolver::with(&auto, "/nonexistent/hosts".as_ref(), |ip| ip.is_ipv4()).unwrap();
+    assert_eq!(addresses(&without_v6.lookup(&dns_name("both.test.")).await.unwrap()), [v4]);
+    assert_eq!(addresses(&without_v6.lookup(&dns_name("localhost")).await.unwrap()), ["127.0.0.1:80"]);
 }
 
 #[tokio::test]
@@ -272,7 +276,7 @@ async fn the_hosts_file_and_localhost_come_before_dns() {
     let dir = tempfile::tempdir().unwrap();
     let hosts = dir.path().join("hosts");
     std::fs::write(&hosts, "10.9.9.9 orders.test\n").unwrap();
-    let resolver = Resolver::with_hosts(&dns(&[server.address]), &hosts).unwrap();
+    let resolver = Resolver::with(&dns(&[server.address]), &hosts, |_| true).unwrap();
     for (name, address) in
         [("orders.test", "10.9.9.9:80"), ("localhost", "127.0.0.1:80"), ("10.1.2.3", "10.1.2.3:80")]
     {
