@@ -83,7 +83,7 @@ async fn control(
             state.readiness.discovered(&name);
         } else {
             hosts.push(None);
-            let discovery = discovery::start(shared.clone(), resolver.clone(), &state.config.dns);
+            let discovery = discovery::start(shared.clone(), &resolver, &state.config.dns);
             discoveries.push((name, discovery));
             spawn_local(async move { outlier::run(&shared).await });
         }

@@ -4,6 +4,7 @@
 //! are put together, readable from top to bottom as a request travels.
 
 mod cli;
+mod control;
 mod cpus;
 mod demo;
 mod explain;

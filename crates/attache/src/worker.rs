@@ -29,11 +29,11 @@ pub(crate) fn run(state: &Arc<State>, sockets: Vec<Vec<Socket>>, hosts: Vec<Opti
 async fn serve(state: &Arc<State>, sockets: Vec<Vec<Socket>>, hosts: Vec<Option<OnDemandHosts>>) {
     let upstreams = Upstreams::new(state.clone(), hosts, own_addresses(state, &sockets));
     upstreams.preconnect();
-    let logger = state.access_log.logger();
     let counters = metrics();
+    let logger = state.access_log.logger(&counters);
     let on_finish: OnFinish = Rc::new(move |exchange: &Exchange| {
-        counters.request_finished(exchange);
-        logger.log(exchange);
+        let total = counters.request_finished(exchange);
+        logger.write(exchange, total);
     });
     let tunnels = Tunnels::new(state.drain.subscribe());
 

@@ -90,9 +90,9 @@ pub struct Share {
     pub line: u32,
     /// Its share of the requests, 0 to 1.
     pub ratio: f64,
-    /// Deadlines in force.
+    /// Deadlines in force; empty for connections.
     pub timeouts: String,
-    /// Retries in force.
+    /// Retries in force; empty for connections.
     pub retries: String,
 }
 
@@ -190,7 +190,14 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
         listener_line: table.listener_line,
         candidates,
         other_hosts,
-        outcome: table.find_tcp(client).map(|route| describe(route, upstreams)),
+        outcome: table.find_tcp(client).map(|route| {
+            let mut outcome = describe(route, upstreams);
+            for share in &mut outcome.destinations {
+                // Deadlines and retries of the policy are a request's.
+                (share.timeouts, share.retries) = (String::new(), String::new());
+            }
+            outcome
+        }),
     }
 }
 

@@ -16,6 +16,8 @@ mod respond;
 mod rewrite;
 mod route;
 mod table;
+#[cfg(test)]
+mod testing;
 mod words;
 
 pub use edits::{Ctx, ReadyEdits};

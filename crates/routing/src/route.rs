@@ -211,3 +211,7 @@ pub fn upstream_authority(upstream: &Upstream) -> Option<Name> {
         Target::Unix(_) => upstream.name.clone(),
     })
 }
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

@@ -166,3 +166,11 @@ impl Destinations {
         ranged.or(self.any)
     }
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "reference_tests.rs"]
+mod reference_tests;

@@ -1,6 +1,6 @@
 //! The words of `explain`.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use attache_config::model::{
     AddressMatch, HostName, HostPattern, PathPattern, Policy, Retry, RetryMethods, RetryOn, Segment,
@@ -16,12 +16,18 @@ pub(crate) fn percent(ratio: f64) -> String {
 pub(crate) fn show_timeouts(policy: &Policy) -> String {
     let timeouts = &policy.timeouts;
     let named = [("request", timeouts.request), ("each try", timeouts.per_try), ("idle", timeouts.idle)];
-    let parts: Vec<_> = named
-        .iter()
-        .filter(|(_, time)| !time.is_zero())
-        .map(|(name, time)| format!("{name} {time:?}"))
-        .collect();
+    let set = named.iter().filter(|(_, time)| !time.is_zero());
+    let parts: Vec<_> = set.map(|(name, time)| format!("{name} {}", show_duration(*time))).collect();
     if parts.is_empty() { "none".into() } else { parts.join(", ") }
+}
+
+/// As the config writes it: `5m`, `1h`, `250ms`.
+fn show_duration(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_nanos()) {
+        (seconds, 0) if seconds >= 3600 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        (seconds, 0) if seconds >= 60 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        _ => format!("{time:?}"),
+    }
 }
 
 pub(crate) fn show_retries(retry: &Retry) -> String {
@@ -123,8 +129,11 @@ impl fmt::Display for Explanation {
         writeln!(f, "\n{}", outcome.action)?;
         for share in &outcome.destinations {
             writeln!(f, "  {} to upstream {}", percent(share.ratio), At(&share.upstream, share.line))?;
-            writeln!(f, "    timeouts: {}", share.timeouts)?;
-            writeln!(f, "    retries: {}", share.retries)?;
+            for (what, value) in [("timeouts", &share.timeouts), ("retries", &share.retries)] {
+                if !value.is_empty() {
+                    writeln!(f, "    {what}: {value}")?;
+                }
+            }
         }
         for mirror in &outcome.mirrors {
             writeln!(f, "  a copy to upstream {mirror}")?;

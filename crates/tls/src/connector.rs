@@ -7,31 +7,30 @@ use std::{
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Weak},
+    time::SystemTime,
 };
 
 use attache_config::model::TlsClient;
 use attache_telemetry::Reason;
 use rustls::{
-    ClientConfig, SignatureScheme,
+    ClientConfig, HandshakeKind, SignatureScheme,
     client::{ResolvesClientCert, Resumption},
-    pki_types::{DnsName, ServerName},
+    pki_types::{CertificateDer, DnsName, ServerName},
     sign::CertifiedKey,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    Error,
+    Certificate, Error,
     files::Snapshot,
     identity,
     live::{Built, Follow, Live},
     provider::{provider, versions},
+    sessions::Sessions,
     trust,
     verify::Verifier,
 };
-
-/// TLS 1.3 tickets kept, over all names; 8 per name.
-const TICKETS: usize = 2048;
 
 /// Originates TLS by one upstream's settings. Cheap to clone; connections made after a rotation use the new identity.
 ///
@@ -39,9 +38,15 @@ const TICKETS: usize = 2048;
 /// those is held for a map access, a few times per handshake of some 170 us.
 #[derive(Clone)]
 pub struct Connector {
-    live: Arc<Live<Arc<ClientConfig>>>,
+    live: Arc<Live<Client>>,
     name: Option<Arc<str>>,
     needs_alpn: bool,
+    insecure: bool,
+}
+
+struct Client {
+    config: Arc<ClientConfig>,
+    sessions: Arc<Sessions>,
 }
 
 impl Connector {
@@ -62,9 +67,10 @@ impl Connector {
         // A peer that leaves ALPN out speaks HTTP/1.1 (RFC 9113 section 3.2 demands it for h2).
         let needs_alpn = !alpn.is_empty() && !alpn.iter().any(|protocol| protocol == b"http/1.1");
         let name = settings.name.clone();
+        let insecure = settings.insecure;
         let settings = settings.clone();
         let live = Live::new(files, Box::new(move |files| build(&settings, &alpn, files)))?;
-        Ok(Self { live, name, needs_alpn })
+        Ok(Self { live, name, needs_alpn, insecure })
     }
 
     /// Handshakes over `io` with a peer whose certificate must be for `name` (unless the settings name another): a DNS
@@ -77,8 +83,8 @@ impl Connector {
         T: AsyncRead + AsyncWrite + Unpin,
     {
         let name = server_name(self.name.as_deref().unwrap_or(name))?;
-        let config = self.live.current().config.clone();
-        let mut handshake = TlsConnector::from(config).connect(name, io);
+        let client = &self.live.current().config;
+        let mut handshake = TlsConnector::from(client.config.clone()).connect(name, io);
         let mut asked = false;
         let result = poll_fn(|context| {
             ASKED.set(false);
@@ -88,10 +94,27 @@ impl Connector {
         })
         .await;
         let stream = result.map_err(|error| Error::connecting(error, asked))?;
-        if self.needs_alpn && stream.get_ref().1.alpn_protocol().is_none() {
+        let (_, session) = stream.get_ref();
+        if session.handshake_kind() == Some(HandshakeKind::Resumed)
+            && !self.insecure
+            && session.peer_certificates().and_then(|chain| chain.first()).is_some_and(has_expired)
+        {
+            // It was valid when the session began. The other sessions of that time are no better.
+            client.sessions.forget();
+            return Err(Error::new(
+                Reason::TlsExpired,
+                "the resumed session's certificate has expired meanwhile",
+            ));
+        }
+        if self.needs_alpn && session.alpn_protocol().is_none() {
             return Err(Error::new(Reason::TlsAlpn, "the peer chose none of the offered protocols"));
         }
         Ok(stream)
+    }
+
+    /// Nothing is verified: for the warning metric.
+    pub fn is_insecure(&self) -> bool {
+        self.insecure
     }
 
     pub(crate) fn follow(&self) -> Weak<dyn Follow> {
@@ -100,11 +123,7 @@ impl Connector {
     }
 }
 
-fn build(
-    settings: &TlsClient,
-    alpn: &[Vec<u8>],
-    files: &Snapshot,
-) -> Result<Built<Arc<ClientConfig>>, Error> {
+fn build(settings: &TlsClient, alpn: &[Vec<u8>], files: &Snapshot) -> Result<Built<Client>, Error> {
     let roots = if settings.insecure { None } else { Some(trust::roots(&settings.trust, files)?) };
     let own = settings.identity.as_ref().map(|own| identity::load(own, files)).transpose()?;
     let verifier = Verifier::new(roots, &settings.pins)?;
@@ -116,8 +135,14 @@ fn build(
         .with_client_cert_resolver(Arc::new(OwnCertificate(own.as_ref().map(|own| own.key.clone()))));
     config.alpn_protocols = alpn.to_vec();
     // Sessions live and die with this config: one that was made with an old identity or old roots is never resumed.
-    config.resumption = Resumption::in_memory_sessions(TICKETS);
-    Ok(Built { config: Arc::new(config), certificates: own.into_iter().map(|own| own.leaf).collect() })
+    let sessions = Arc::new(Sessions::new());
+    config.resumption = Resumption::store(sessions.clone());
+    let config = Client { config: Arc::new(config), sessions };
+    Ok(Built { config, certificates: own.into_iter().map(|own| own.leaf).collect() })
+}
+
+fn has_expired(leaf: &CertificateDer<'_>) -> bool {
+    Certificate::parse(leaf).is_ok_and(|leaf| leaf.not_after < SystemTime::now())
 }
 
 /// Accepts `[::1]` and a final dot, as they stand in URLs.

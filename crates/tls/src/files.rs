@@ -113,3 +113,14 @@ impl Stat {
 pub(crate) fn at(path: &Path, text: impl std::fmt::Display) -> String {
     format!("{}: {text}", path.display())
 }
+
+/// What is wrong with PEM, for people.
+pub(crate) fn broken(error: &rustls::pki_types::pem::Error) -> String {
+    use rustls::pki_types::pem::Error as Pem;
+    match error {
+        Pem::MissingSectionEnd { .. } => {
+            "cut off, the END line is missing: was it written completely?".into()
+        }
+        error => format!("broken PEM ({error})"),
+    }
+}

@@ -15,7 +15,7 @@ use rustls::{
 
 use crate::{
     Certificate, Error,
-    files::{Snapshot, at},
+    files::{Snapshot, at, broken},
     provider::provider,
 };
 
@@ -66,9 +66,7 @@ fn read(identity: &Identity, files: &Snapshot) -> Result<Loaded, String> {
 }
 
 fn chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_slice_iter(bytes)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("broken PEM ({error}): was it written completely?"))
+    CertificateDer::pem_slice_iter(bytes).collect::<Result<_, _>>().map_err(|error| broken(&error))
 }
 
 fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
@@ -77,7 +75,7 @@ fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
             "the key is encrypted: decrypt it with `openssl pkey`".into()
         }
         pem::Error::NoItemsFound => "no private key in it: expected PEM with PKCS#8, PKCS#1 or SEC1".into(),
-        error => format!("broken PEM ({error}): was it written completely?"),
+        error => broken(&error),
     })
 }
 

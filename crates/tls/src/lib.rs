@@ -14,7 +14,10 @@ mod live;
 mod provider;
 mod reason;
 mod san;
+mod sessions;
 mod sni;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod verify;
 mod watch;

@@ -25,7 +25,8 @@ pub fn reason_of(error: &(dyn StdError + 'static)) -> Option<Reason> {
             return Some(error.reason);
         }
         if let Some(tls) = error.downcast_ref::<Tls>() {
-            return Some(connecting_tls(tls, false).0);
+            // What is no handshake's matter any more (a broken record) is a connection cut short.
+            return Some(connecting_tls(tls, false).0).filter(|reason| *reason != Reason::TlsHandshakeFailed);
         }
         // An io::Error's source() is its payload's source: the payload itself must be asked for.
         if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -137,6 +138,10 @@ fn incompatible(why: &PeerIncompatible) -> (Reason, Option<&'static str>) {
         | P::SupportedVersionsExtensionRequired
         | P::Tls12NotOffered
         | P::Tls12NotOfferedOrEnabled => (Reason::TlsVersion, None),
+        // The library asks for this extension before it looks at the version; only TLS 1.2 has it (RFC 5246 section 7.4.1.4.1).
+        P::SignatureAlgorithmsExtensionRequired => {
+            (Reason::TlsVersion, Some("the client names no signature algorithms: TLS 1.1 or older"))
+        }
         _ => (Reason::TlsHandshakeFailed, None),
     }
 }
@@ -208,6 +213,11 @@ mod tests {
     fn a_connection_cut_short_is_not_a_tls_reason() {
         assert_eq!(reason_of(&io::Error::from(io::ErrorKind::UnexpectedEof)), None);
         assert_eq!(reason_of(&io::Error::from(io::ErrorKind::ConnectionReset)), None);
+    }
+
+    #[test]
+    fn a_broken_record_is_a_connection_cut_short() {
+        assert_eq!(reason_of(&io_error(Tls::DecryptError)), None);
     }
 
     #[test]

@@ -11,9 +11,14 @@ use rustls::{
     pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject},
 };
 
+use x509_parser::{
+    prelude::{CertificateRevocationList, FromDer},
+    time::ASN1Time,
+};
+
 use crate::{
     Error,
-    files::{Snapshot, at},
+    files::{Snapshot, at, broken},
 };
 
 pub(crate) fn files(trust: &Trust) -> &[PathBuf] {
@@ -52,8 +57,7 @@ pub(crate) fn roots(trust: &Trust, files: &Snapshot) -> Result<Arc<RootCertStore
 fn add(store: &mut RootCertStore, bytes: &[u8]) -> Result<(), String> {
     let mut count = 0;
     for (at, certificate) in CertificateDer::pem_slice_iter(bytes).enumerate() {
-        let certificate =
-            certificate.map_err(|error| format!("broken PEM ({error}): was it written completely?"))?;
+        let certificate = certificate.map_err(|error| broken(&error))?;
         store.add(certificate).map_err(|error| format!("certificate {} is not usable: {error}", at + 1))?;
         count += 1;
     }
@@ -95,7 +99,7 @@ pub(crate) fn crls(
         let bytes = files.get(path).map_err(Error::trust)?;
         let before = lists.len();
         for list in CertificateRevocationListDer::pem_slice_iter(bytes) {
-            lists.push(list.map_err(|error| Error::trust(at(path, format_args!("broken PEM ({error})"))))?);
+            lists.push(list.map_err(|error| Error::trust(at(path, broken(&error))))?);
         }
         if lists.len() == before {
             // A DER CertificateList is a SEQUENCE (RFC 5280 section 5.1); the verifier reads the rest.
@@ -108,5 +112,19 @@ pub(crate) fn crls(
             lists.push(CertificateRevocationListDer::from(bytes.to_vec()));
         }
     }
+    for list in &lists {
+        warn_if_old(list);
+    }
     Ok(lists)
+}
+
+/// An old list is still obeyed, and still the best there is: to refuse everybody would be an outage by calendar.
+fn warn_if_old(list: &CertificateRevocationListDer<'_>) {
+    let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return };
+    if list.next_update().is_some_and(|time| time < ASN1Time::now()) {
+        tracing::warn!(
+            issuer = %list.issuer(),
+            "the revocation list is past its nextUpdate: newer revocations are not known, fetch a new one"
+        );
+    }
 }

@@ -6,15 +6,15 @@ mod view;
 
 use std::{
     io::{self, IsTerminal, Write},
-    sync::{Arc, Mutex, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use tokio::runtime::LocalRuntime;
 
-use self::{traffic::Seen, upstreams::{Behaviour, Server}, view::View};
-use crate::{cli, proxy::{self, Proxy}};
+use self::{upstreams::Behaviour, view::View};
+use crate::{cli, proxy::Proxy};
 
 /// What the demo's proxy runs with; nothing is hidden from the reader.
 const CONFIG: &str = "\
@@ -46,15 +46,16 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
     let text = CONFIG.replace("ADDRESSES", &addresses.join(", "));
     let config = attache_config::parse(&text, None, &|_| None).map_err(|e| e.to_string())?;
     let proxy = Proxy::start(config)?;
-    let address = proxy.address().ok_or(proxy::Error::NoListener)?;
-    let upstream = proxy.upstreams().first().cloned().ok_or(proxy::Error::NoListener)?;
+    let (Some(address), Some(upstream)) = (proxy.address(), proxy.state().upstreams.first()) else {
+        return Err("the demo's config has lost its listener".into());
+    };
     let rate = options.rate;
     let seen = on_a_thread("demo-app", move || async move { Ok(traffic::start(address, rate)) })?;
 
     let terminal = io::stdout().is_terminal();
     let view = View {
         proxy: address.to_string(),
-        upstream: &upstream,
+        upstream: upstream.shared(),
         servers: &servers,
         seen: &seen,
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),

@@ -203,7 +203,7 @@ fn named_host(request: Option<&Request<Body>>, context: &CallContext) -> Option<
 
 fn worker_upstream(state: &Arc<UpstreamState>, parts: &UpstreamParts) -> WorkerUpstream {
     let shared = state.shared.clone();
-    let mut balancer = Balancer::new(&shared.config.balance, fastrand::u64(..));
+    let mut balancer = Balancer::new(&shared.config.balance);
     let pick = move |shared: &Shared, hash, tried: &[_]| balancer.pick(shared, hash, tried);
     WorkerUpstream::new(shared, parts.tls.clone(), Box::new(pick))
 }

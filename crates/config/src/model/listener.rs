@@ -1,6 +1,6 @@
 //! What is listened on and how its bytes are understood.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{Name, Route, TlsServer};
 
@@ -50,6 +50,15 @@ pub enum Bind {
         /// File mode.
         mode: u32,
     },
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// The protocol of a listener.

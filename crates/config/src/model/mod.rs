@@ -57,9 +57,10 @@ pub struct Dns {
     pub search: Option<Vec<String>>,
     /// `ndots` that replaces that of `resolv_conf`.
     pub ndots: Option<u8>,
-    /// How long one query may take. Default 5 s.
+    /// How long one server is waited for. Default 5 s; while it has its default, `timeout` of `resolv_conf` counts.
     pub timeout: Duration,
-    /// How often one server is asked before the next. Default 2.
+    /// How often the list of servers is gone through. Default 2; while it has its default, `attempts` of `resolv_conf`
+    /// counts.
     pub attempts: usize,
     /// A TTL below this counts as this. Default 1 s.
     pub min_ttl: Duration,

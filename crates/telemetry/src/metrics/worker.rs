@@ -74,16 +74,19 @@ impl WorkerMetrics {
 
     /// A request, or an opaque connection, began.
     pub fn request_started(&self, exchange: &Exchange) {
+        exchange.in_flight.set(true);
         self.0.in_flight.add(in_flight(exchange), 0, 1);
     }
 
-    /// A request, or an opaque connection, ended: its record is counted as it stands. Exactly once for every
-    /// [`request_started`](Self::request_started). Returns how long it took, so that the access log reads no clock again.
+    /// A request, or an opaque connection, ended: its record is counted as it stands, also where it never began (a
+    /// handshake that failed). Once for each exchange. Returns how long it took, so that the access log reads no clock again.
     ///
     /// Allocates nothing and takes no lock once the series is known.
     pub fn request_finished(&self, exchange: &Exchange) -> Duration {
         let total = exchange.start.elapsed();
-        self.0.in_flight.add(in_flight(exchange), 0, MINUS_ONE);
+        if exchange.in_flight.take() {
+            self.0.in_flight.add(in_flight(exchange), 0, MINUS_ONE);
+        }
         let route = exchange.route.borrow();
         let upstream = exchange.upstream.borrow();
         let labels = [

@@ -91,13 +91,9 @@ impl Pick<'_> {
 }
 
 impl Balancer {
-    /// A balancer with random seeds of its own, so that workers don't march in step.
-    pub fn new(config: &model::Balance) -> Self {
-        Self::with_seed(config, fastrand::u64(..))
-    }
-
-    /// A balancer whose choices follow from `seed`: for tests.
-    pub fn with_seed(config: &model::Balance, seed: u64) -> Self {
+    /// A balancer whose choices follow from `seed`. Every worker needs a seed of its own (`fastrand::u64(..)`), so that
+    /// workers don't march in step.
+    pub fn new(config: &model::Balance, seed: u64) -> Self {
         Self {
             config: config.clone(),
             rng: fastrand::Rng::with_seed(seed),
@@ -153,9 +149,9 @@ impl Balancer {
 
     fn look_at_health(&mut self, set: &EndpointSet, epoch: u64) {
         self.epoch = epoch;
-        // At most four looks per pick, spread out.
-        self.countdown = (set.endpoints.len() / 4).max(8);
-        self.plan = Plan::of(set, &self.index, self.config.panic_threshold);
+        // One look per pick, spread out: for health that was written without the epoch.
+        self.countdown = set.endpoints.len().max(64);
+        self.plan.update(set, self.config.panic_threshold);
     }
 
     /// By the algorithm, within one tier.

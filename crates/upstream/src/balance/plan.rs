@@ -9,7 +9,7 @@
 //! Within a tier the own zone counts the same way: it gets everything while 71 % of it is usable, below that
 //! its health's share, and the rest goes to the other zones in proportion to their weights.
 
-use super::index::{Group, Index};
+use super::index::Group;
 use crate::EndpointSet;
 
 /// Envoy's overprovisioning factor.
@@ -21,8 +21,10 @@ pub(super) struct Plan {
     tiers: Vec<TierPlan>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct TierPlan {
+    /// Share of its endpoints that are usable.
+    health: f64,
     /// Sum of the shares up to and with this tier.
     cumulative: f64,
     panic: bool,
@@ -39,40 +41,41 @@ pub(super) enum Part {
 }
 
 impl Plan {
-    pub(super) fn of(set: &EndpointSet, index: &Index, panic_threshold: f64) -> Self {
+    /// Looks at the health of every endpoint anew. Allocates only when there are more tiers than ever before.
+    pub(super) fn update(&mut self, set: &EndpointSet, panic_threshold: f64) {
         let usable = |group: &Group| {
             let usable = |i: &&u32| set.endpoints.get(**i as usize).is_some_and(|e| e.usable());
             group.members.iter().filter(usable).count() as f64
         };
-        let share = |group: &Group| usable(group) / group.members.len().max(1) as f64;
-        let health: Vec<f64> = index.tiers.iter().map(|tier| share(&tier.all)).collect();
-        let available: f64 = health.iter().map(|h| (h * OVERPROVISIONING).min(1.0)).sum();
-        let short = available < 1.0;
+        let health = |group: &Group| usable(group) / group.members.len().max(1) as f64;
+        let carries = |health: f64| (health * OVERPROVISIONING).min(1.0);
+        let tiers = &set.index.tiers;
+        self.tiers.clear();
+        self.tiers
+            .extend(tiers.iter().map(|tier| TierPlan { health: health(&tier.all), ..TierPlan::default() }));
 
-        let mut left = 1.0_f64;
-        let mut cumulative = 0.0;
-        let everyone: usize = index.tiers.iter().map(|tier| tier.all.members.len()).sum();
-        let tiers = index.tiers.iter().zip(&health).map(|(tier, &health)| {
+        let available: f64 = self.tiers.iter().map(|plan| carries(plan.health)).sum();
+        let (mut left, mut cumulative) = (1.0_f64, 0.0);
+        for (tier, plan) in tiers.iter().zip(&mut self.tiers) {
             let part = if available > 0.0 {
-                ((health * OVERPROVISIONING).min(1.0) / available.min(1.0)).min(left)
+                (carries(plan.health) / available.min(1.0)).min(left)
             } else if panic_threshold > 0.0 {
-                tier.all.members.len() as f64 / everyone.max(1) as f64
+                tier.all.members.len() as f64 / set.endpoints.len().max(1) as f64
             } else {
                 0.0
             };
             left -= part;
             cumulative += part;
-            let panic = short && health < panic_threshold;
-            let local = match (&tier.local, &tier.remote) {
-                (Some(own), Some(others)) if !panic => {
-                    let own = (share(own) * OVERPROVISIONING).min(1.0);
+            plan.cumulative = cumulative;
+            plan.panic = available < 1.0 && plan.health < panic_threshold;
+            plan.local = match (&tier.local, &tier.remote) {
+                (Some(own), Some(others)) if !plan.panic => {
+                    let own = carries(health(own));
                     Some(if usable(others) > 0.0 || own == 0.0 { own } else { 1.0 })
                 }
                 _ => None,
             };
-            TierPlan { cumulative, panic, local }
-        });
-        Self { tiers: tiers.collect() }
+        }
     }
 
     /// Nothing was usable: worth another look.

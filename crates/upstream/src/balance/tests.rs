@@ -38,7 +38,7 @@ fn endpoint(shared: &Shared, at: usize) -> Arc<Endpoint> {
 
 /// Shares of picks by label, with a hash of its own for each pick.
 fn shares(shared: &Shared, picks: u32) -> HashMap<String, f64> {
-    let mut balancer = Balancer::with_seed(&shared.config.balance, 7);
+    let mut balancer = Balancer::new(&shared.config.balance, 7);
     let mut counts: HashMap<String, f64> = HashMap::new();
     for n in 0..picks {
         let chosen = balancer.pick(shared, Some(hash_bytes(&n.to_be_bytes())), &[]).unwrap();
@@ -70,7 +70,7 @@ async fn every_algorithm_shares_an_idle_upstream_by_weight() {
 #[tokio::test]
 async fn round_robin_gives_every_endpoint_its_turn_before_one_gets_a_second() {
     let shared = shared(balance(Algorithm::RoundRobin), specs(5));
-    let mut balancer = Balancer::with_seed(&shared.config.balance, 1);
+    let mut balancer = Balancer::new(&shared.config.balance, 1);
     for _ in 0..3 {
         let mut round: Vec<_> =
             (0..5).map(|_| balancer.pick(&shared, None, &[]).unwrap().label.clone()).collect();
@@ -83,7 +83,7 @@ async fn round_robin_gives_every_endpoint_its_turn_before_one_gets_a_second() {
 #[tokio::test]
 async fn workers_do_not_march_in_step() {
     let shared = shared(balance(Algorithm::RoundRobin), specs(50));
-    let first = |seed| Balancer::with_seed(&shared.config.balance, seed).pick(&shared, None, &[]).unwrap();
+    let first = |seed| Balancer::new(&shared.config.balance, seed).pick(&shared, None, &[]).unwrap();
     let firsts: std::collections::HashSet<_> = (0..20).map(|seed| first(seed).label.clone()).collect();
     assert!(firsts.len() > 10, "{} different beginnings of 20", firsts.len());
 }
@@ -166,7 +166,7 @@ async fn maglev_fills_every_slot_by_weight() {
 
 /// Where 20,000 keys go.
 fn homes(shared: &Shared) -> Vec<Arc<str>> {
-    let mut balancer = Balancer::with_seed(&shared.config.balance, 3);
+    let mut balancer = Balancer::new(&shared.config.balance, 3);
     let key = |n: u32| hash_bytes(&n.to_be_bytes());
     (0..20_000).map(|n| balancer.pick(shared, Some(key(n)), &[]).unwrap().label.clone()).collect()
 }
@@ -247,7 +247,7 @@ async fn without_a_panic_threshold_no_healthy_endpoint_is_an_error() {
         (0..3).for_each(|at| {
             endpoint(&shared, at).set_healthy(false);
         });
-        let mut balancer = Balancer::new(&shared.config.balance);
+        let mut balancer = Balancer::new(&shared.config.balance, 1);
         assert_eq!(balancer.pick(&shared, None, &[]).unwrap_err(), Reason::NoHealthyEndpoint);
         endpoint(&shared, 1).set_healthy(true);
         assert_eq!(balancer.pick(&shared, None, &[]).unwrap().address, spec(2).address);
@@ -257,7 +257,7 @@ async fn without_a_panic_threshold_no_healthy_endpoint_is_an_error() {
 #[tokio::test]
 async fn without_endpoints_the_reason_is_that_of_the_look_up() {
     let shared = shared(Balance::default(), Vec::new());
-    let mut balancer = Balancer::new(&shared.config.balance);
+    let mut balancer = Balancer::new(&shared.config.balance, 1);
     assert_eq!(balancer.pick(&shared, None, &[]).unwrap_err(), Reason::NoEndpoint);
     shared.replace_endpoints(Vec::new(), Some(Reason::DnsNxdomain));
     assert_eq!(balancer.pick(&shared, None, &[]).unwrap_err(), Reason::DnsNxdomain);
@@ -311,7 +311,7 @@ async fn a_retry_takes_another_endpoint_even_of_another_tier_and_the_same_if_the
     for algorithm in all_algorithms() {
         let specs = vec![spec(1), EndpointSpec { priority: 1, ..spec(2) }];
         let shared = shared(balance(algorithm.clone()), specs);
-        let mut balancer = Balancer::new(&shared.config.balance);
+        let mut balancer = Balancer::new(&shared.config.balance, 1);
         let (first, second) = (endpoint(&shared, 0), endpoint(&shared, 1));
         let picked = balancer.pick(&shared, Some(1), std::slice::from_ref(&first)).unwrap();
         assert!(Arc::ptr_eq(&picked, &second), "{algorithm:?}");
@@ -353,7 +353,7 @@ proptest! {
         });
         let balance = Balance { panic_threshold: 0.0, zone: zone.and_then(name), ..balance(algorithm) };
         let shared = shared(balance, specs.collect());
-        let mut balancer = Balancer::with_seed(&shared.config.balance, seed);
+        let mut balancer = Balancer::new(&shared.config.balance, seed);
         balancer.pick(&shared, None, &[]).unwrap();
         let set = shared.endpoints.load_full();
         for (endpoint, &(_, _, _, healthy, ejected)) in set.endpoints.iter().zip(&endpoints) {

@@ -57,12 +57,16 @@ impl Discovery {
 ///
 /// Addresses and sockets that need no look-up are there when this returns. An upstream that takes its endpoints from the request
 /// ([`Address::Authority`], [`Address::OriginalDestination`]) has nothing to look up here: see [`OnDemand`].
-pub fn start(shared: Arc<Shared>, lookup: &Arc<impl Lookup>, dns: &model::Dns) -> Discovery {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the tasks keep it: callers hand over a clone, as to OnDemand"
+)]
+pub fn start(shared: Arc<Shared>, lookup: Arc<impl Lookup>, dns: &model::Dns) -> Discovery {
     let sources = match &shared.config.address {
         Address::Endpoints(sources) => sources.clone(),
         Address::Authority { .. } | Address::OriginalDestination => Vec::new(),
     };
-    start_sources(shared, sources, lookup, &Schedule::new(dns))
+    start_sources(shared, sources, &lookup, &Schedule::new(dns))
 }
 
 fn start_sources(

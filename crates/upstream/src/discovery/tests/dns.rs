@@ -315,7 +315,7 @@ fn it_runs_on_a_local_runtime() {
         server.a("orders.test", 30, &["10.0.0.1"]);
         let config = dns(&[server.address]);
         let shared = shared_of(vec![source(dns_name("orders.test."))]);
-        start(shared.clone(), &Arc::new(resolver(&config)), &config).ready().await;
+        start(shared.clone(), Arc::new(resolver(&config)), &config).ready().await;
         assert_eq!(labels(&shared), ["10.0.0.1:80"]);
     });
 }
@@ -326,7 +326,7 @@ async fn endpoints_follow_the_answers_of_a_real_server() {
     server.a("orders.test", 0, &["10.0.0.1", "10.0.0.2"]);
     let config = Dns { min_ttl: Duration::from_millis(100), ..dns(&[server.address]) };
     let shared = shared_of(vec![source(dns_name("orders.test."))]);
-    let discovery = start(shared.clone(), &Arc::new(resolver(&config)), &config);
+    let discovery = start(shared.clone(), Arc::new(resolver(&config)), &config);
     discovery.ready().await;
     assert_eq!(labels(&shared), ["10.0.0.1:80", "10.0.0.2:80"]);
     let kept = shared.endpoints.load().endpoints[1].clone();

@@ -61,7 +61,7 @@ async fn ready_waits_for_the_first_try_of_every_source_whatever_comes_of_it() {
     let sources = vec![source(dns_name("a")), source(dns_name("b"))];
     let shared = shared_of(sources);
     let script = Script::slow(Duration::from_secs(3), [bad(Reason::DnsTimeout), good(60, &["10.0.0.1"])]);
-    let discovery = start(shared.clone(), &script, &Dns::default());
+    let discovery = start(shared.clone(), script.clone(), &Dns::default());
     let before = Instant::now();
     discovery.ready().await;
     assert_eq!(before.elapsed(), Duration::from_secs(3));
@@ -75,7 +75,7 @@ async fn fixed_addresses_are_there_at_once_and_ready() {
         vec![source(Target::Ip("10.0.0.9:1".parse().unwrap())), source(Target::Unix("/run/x".into()))];
     let shared = shared_of(sources);
     let script = Script::new([bad(Reason::DnsTimeout)]);
-    let discovery = start(shared.clone(), &script, &Dns::default());
+    let discovery = start(shared.clone(), script.clone(), &Dns::default());
     assert_eq!(labels(&shared), ["10.0.0.9:1", "unix:/run/x"]);
     discovery.ready().await;
     assert!(script.asked_at().is_empty());

@@ -1,0 +1,87 @@
+//! Handshakes between our two sides, and with OpenSSL.
+
+mod files;
+mod matrix;
+mod openssl;
+mod pki;
+mod rotation;
+mod sessions;
+
+use attache_config::model::{Identity, TlsClient, TlsMode, TlsServer, TlsVersion, Trust};
+use attache_telemetry::Reason;
+use pki::Files;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{Accepted, Acceptor, Connector, reason_of};
+
+/// Trusts the CA in `ca.pem` of the folder.
+fn client(files: &Files) -> TlsClient {
+    TlsClient {
+        name: None,
+        trust: Trust::Files(vec![files.path("ca.pem")]),
+        identity: None,
+        min_version: TlsVersion::V12,
+        pins: Vec::new(),
+        insecure: false,
+    }
+}
+
+/// Shows `NAME.pem` of the folder.
+fn server(files: &Files, name: &str) -> TlsServer {
+    TlsServer {
+        identities: vec![identity(files, name)],
+        mode: TlsMode::Strict,
+        client_trust: None,
+        client_optional: false,
+        allow: Vec::new(),
+        deny: Vec::new(),
+        min_version: TlsVersion::V12,
+        crls: Vec::new(),
+    }
+}
+
+fn identity(files: &Files, name: &str) -> Identity {
+    Identity {
+        certificate: files.path(&format!("{name}.pem")),
+        key: files.path(&format!("{name}.key")),
+        ocsp: None,
+    }
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+
+/// One request and the whole answer, as an upstream pool would: the reason of whatever fails, early or late.
+async fn ask<T>(connector: &Connector, name: &str, io: T) -> Result<Vec<u8>, Option<Reason>>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut stream = connector.connect(name, io).await.map_err(|error| Some(error.reason))?;
+    let late = |error: std::io::Error| reason_of(&error);
+    stream.write_all(REQUEST).await.map_err(late)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.map_err(late)?;
+    Ok(answer)
+}
+
+/// Answers one request, and closes in order.
+async fn answer<T>(acceptor: &Acceptor, io: T) -> Result<Accepted<T>, Reason>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut accepted = acceptor.accept(io).await.map_err(|error| error.reason)?;
+    let mut request = [0; REQUEST.len()];
+    accepted.stream.read_exact(&mut request).await.map_err(|_| Reason::ClientClosed)?;
+    accepted.stream.write_all(b"hello").await.map_err(|_| Reason::ClientClosed)?;
+    accepted.stream.shutdown().await.map_err(|_| Reason::ClientClosed)?;
+    Ok(accepted)
+}
+
+/// What each side makes of the other.
+async fn meet(
+    connector: &Connector,
+    name: &str,
+    acceptor: &Acceptor,
+) -> (Result<Vec<u8>, Option<Reason>>, Result<Accepted<tokio::io::DuplexStream>, Reason>) {
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    tokio::join!(ask(connector, name, ours), answer(acceptor, theirs))
+}
