@@ -6,6 +6,7 @@ pub mod breaker;
 mod budget;
 pub mod deadline;
 pub mod fault;
+pub mod judge;
 pub mod rate_limit;
 pub mod retry;
 mod stack;

@@ -9,7 +9,8 @@
 //! 2. [`Retry`]: each pass through what is below it is one try, on an endpoint of its own.
 //! 3. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
 //!    finds it open is not tried again.
-//! 4. [`PerTry`] last: it bounds one try, so the breaker counts it and the retry sees its error.
+//! 4. [`PerTry`]: it bounds one try, so the breaker counts it and the retry sees its error.
+//! 5. [`Judge`] last, next to the endpoint that it judges.
 
 use std::sync::Arc;
 
@@ -24,19 +25,20 @@ use crate::{
     breaker::Breaker,
     deadline::{Deadline, PerTry},
     fault::Faults,
+    judge::Judge,
     rate_limit::{Limiter, RateLimit},
     retry::Retry,
 };
 
 /// The layers of one destination of one route.
-pub type Stack<S> = Deadline<Retry<Breaker<PerTry<S>>>>;
+pub type Stack<S> = Deadline<Retry<Breaker<PerTry<Judge<S>>>>>;
 
 /// Puts a route's policy around an upstream's service. `state` is the upstream's one state, whatever the route.
 pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
 {
-    let tries = PerTry::new(inner, policy.timeouts.per_try, state.clone());
+    let tries = PerTry::new(Judge::new(inner, state.clone()), policy.timeouts.per_try, state.clone());
     let retry = Retry::new(Breaker::new(tries, state.clone()), policy.retry.clone(), state.clone());
     Deadline::new(retry, policy.timeouts, state.clone())
 }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::Exchange;
 use attache_upstream::{
     Endpoint, Shared,
     outlier::{self, Outcome},
@@ -61,10 +61,13 @@ impl UpstreamState {
         Arc::new(Self { shared, counters: Counters::default(), breaker, floor: Floor::new(now) })
     }
 
-    /// Tells outlier ejection of a try that was cut: the layer below it was dropped and can't.
-    pub(crate) fn blame(&self, exchange: &Exchange, reason: Reason) {
+    /// Tells ejection how a try ended. A success is only looked at while some endpoint has failures in a row.
+    pub(crate) fn judge(&self, exchange: &Exchange, outcome: Outcome) {
+        if outcome == Outcome::Success && !outlier::failing(&self.shared) {
+            return;
+        }
         if let Some(endpoint) = self.last_endpoint(exchange) {
-            outlier::report(&self.shared, &endpoint, Outcome::Local(reason), Instant::now());
+            outlier::report(&self.shared, &endpoint, outcome, Instant::now());
         }
     }
 

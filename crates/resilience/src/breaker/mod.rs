@@ -158,10 +158,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for BreakerFuture
             return Poll::Pending;
         };
         if let Some(pass) = this.pass {
-            pass.end(match &outcome {
-                Ok(response) => Some(Outcome::of_response(response.status(), response.headers())),
-                Err(error) => Outcome::of_error(error),
-            });
+            pass.end(Outcome::of(&outcome));
         }
         Poll::Ready(outcome)
     }

@@ -34,7 +34,7 @@ use std::{
 use attache_config::model::Timeouts;
 use attache_http::Body;
 use attache_telemetry::{Exchange, Reason};
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, Sent, outlier::Outcome};
 use body::{TimedBody, Upload};
 use http::{Method, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as _;
@@ -165,7 +165,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
         // A caller may wait as short as it likes; only the route says what is slow.
         let slow = this.caller.is_none_or(|caller| this.request.is_some_and(|request| request <= caller));
         if slow && reason == Reason::RequestTimeout {
-            this.state.blame(this.exchange, reason);
+            this.state.judge(this.exchange, Outcome::Local(reason));
         }
         // The upstream may have been sent all of it: only the caller of the whole request could try again.
         Poll::Ready(Err(cut(this.state, reason, Sent::Request)))

@@ -14,7 +14,7 @@ use std::{
 
 use attache_http::Body;
 use attache_telemetry::{Exchange, Reason};
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, Sent, outlier::Outcome};
 use http::Response;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
@@ -89,7 +89,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for PerTryFuture<
         };
         sleep.poll(cx).map(|()| {
             super::note(&limit.state, Reason::PerTryTimeout);
-            limit.state.blame(&limit.exchange, Reason::PerTryTimeout);
+            limit.state.judge(&limit.exchange, Outcome::Local(Reason::PerTryTimeout));
             // Nobody knows how far it got.
             Err(Error::new(Reason::PerTryTimeout, Sent::Request))
         })

@@ -19,7 +19,7 @@
 //! once, and ends too (Envoy: ends at the next `interval`); multipliers fall by served time; refused streams and lost
 //! close races are no failures.
 //!
-//! A success costs two loads of lines that nobody writes while all is well. Ejecting is rare and takes turns
+//! A success costs one load of a flag that nobody writes while all is well ([`failing`]). Ejecting is rare and takes turns
 //! without waiting: a worker that finds another at it leaves its own for the next failure.
 
 mod outcome;
@@ -27,7 +27,10 @@ mod outcome;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -61,31 +64,14 @@ impl Passive {
 pub struct Ejections {
     /// One worker at a time ejects, so that the count it acts on is true.
     busy: AtomicBool,
+    /// Some endpoint may have failures in a row.
+    failing: AtomicBool,
     changed: Notify,
 }
 
-/// Notes the end of a try, as the service that made it sees it. A success reads no clock.
-pub fn observe<B>(
-    shared: &Shared,
-    endpoint: &Endpoint,
-    end: &Result<http::Response<B>, crate::Error>,
-) -> bool {
-    let outcome = match end {
-        Ok(response) => Some(Outcome::of_response(response.status(), response.headers())),
-        Err(error) => Outcome::of_error(error),
-    };
-    match outcome {
-        None => false,
-        Some(Outcome::Success) => succeeded(endpoint),
-        Some(failure) => report(shared, endpoint, failure, Instant::now()),
-    }
-}
-
-/// Ends the rows of failures; never ejects.
-fn succeeded(endpoint: &Endpoint) -> bool {
-    reset(&endpoint.passive.consecutive_5xx);
-    reset(&endpoint.passive.consecutive_local);
-    false
+/// Whether some endpoint has failures in a row: only then does a success matter.
+pub fn failing(shared: &Shared) -> bool {
+    shared.ejections.failing.load(Relaxed)
 }
 
 /// Notes how a request, or a connection, to an endpoint ended; ejects the endpoint where that was one too many.
@@ -94,7 +80,12 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
     let config = &shared.config.outlier_ejection;
     let passive = &endpoint.passive;
     let tripped = match outcome {
-        Outcome::Success => return succeeded(endpoint),
+        Outcome::Success => {
+            reset(&passive.consecutive_5xx);
+            reset(&passive.consecutive_local);
+            settle(shared);
+            return false;
+        }
         Outcome::ServerError(_) => {
             reset(&passive.consecutive_local);
             add(&passive.consecutive_5xx, config.consecutive_5xx)
@@ -104,7 +95,26 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
             add(&passive.consecutive_5xx, config.consecutive_5xx) || local
         }
     };
+    // After the row: who settles looks at the rows first and at the flag last.
+    shared.ejections.failing.store(true, Relaxed);
     tripped && eject(shared, endpoint, outcome, now)
+}
+
+/// Lowers the flag once no endpoint has a row.
+fn settle(shared: &Shared) {
+    let in_a_row = || {
+        shared.endpoints.load().endpoints.iter().any(|endpoint| {
+            let passive = &endpoint.passive;
+            passive.consecutive_5xx.load(Relaxed) != 0 || passive.consecutive_local.load(Relaxed) != 0
+        })
+    };
+    if failing(shared) && !in_a_row() {
+        shared.ejections.failing.store(false, SeqCst);
+        // A failure that came in between raised it in vain.
+        if in_a_row() {
+            shared.ejections.failing.store(true, Relaxed);
+        }
+    }
 }
 
 /// A counter that is zero already isn't written: its cache line stays shared by all workers.

@@ -19,6 +19,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What the end of a try says; `None` where the endpoint isn't to blame or to praise.
+    pub fn of<B>(end: &Result<http::Response<B>, Error>) -> Option<Self> {
+        match end {
+            Ok(response) => Some(Self::of_response(response.status(), response.headers())),
+            Err(error) => Self::of_error(error),
+        }
+    }
+
     /// What a response's head says. A `grpc-status` in it (a response without a body) counts as the HTTP status it stands for
     /// (grpc/doc/http-grpc-status-mapping.md read backwards, as Envoy does).
     pub fn of_response(status: StatusCode, headers: &HeaderMap) -> Self {

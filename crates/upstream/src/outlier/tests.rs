@@ -173,12 +173,26 @@ async fn ends_of_tries_are_judged_by_their_outcome() {
     let shared = shared(3, model::OutlierEjection::default());
     let endpoint = endpoint(&shared, 0);
     let answered = |status: u16| Ok(http::Response::builder().status(status).body(()).unwrap());
-    let end = |end| observe(&shared, &endpoint, &end);
+    let end =
+        |end| Outcome::of(&end).is_some_and(|outcome| report(&shared, &endpoint, outcome, Instant::now()));
     assert!(!(0..4).any(|_| end(answered(503))));
     assert!(!end(answered(404)), "a 404 ends the row");
     assert!(!(0..4).any(|_| end(Err(Error::new(Reason::ConnectRefused, Sent::Nothing)))));
     assert!(!(0..9).any(|_| end(Err(Error::new(Reason::OverflowPending, Sent::Nothing)))));
     assert!(end(Err(Error::new(Reason::ConnectRefused, Sent::Nothing))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_matters_only_while_there_are_rows() {
+    let shared = shared(3, model::OutlierEjection::default());
+    assert!(!failing(&shared));
+    fail(&shared, 0, 1, FAILED);
+    fail(&shared, 1, 1, REFUSED);
+    assert!(failing(&shared));
+    fail(&shared, 0, 1, Outcome::Success);
+    assert!(failing(&shared), "the other one's row");
+    fail(&shared, 1, 1, Outcome::Success);
+    assert!(!failing(&shared));
 }
 
 #[derive(Clone, Debug)]
