@@ -38,7 +38,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{h1::Owner, h2_io::H2Io};
+use super::{
+    h1::Owner,
+    h2_io::{H2Io, Socket},
+};
 use crate::{Error, Sent, connect::Connection, limit::ConnectionPermit};
 
 /// Streams that may be opened before the peer has said its own limit. RFC 9113 section 6.5.2 recommends limits of at
@@ -102,8 +105,8 @@ impl H2 {
         freed: Arc<Notify>,
     ) -> Result<Rc<Self>, Error> {
         let tls = io.is_tls();
-        let heard = Rc::new(Cell::new(0));
-        let io = H2Io::new(io, permit, Rc::clone(&heard));
+        let socket = Socket::new(io, permit);
+        let io = H2Io::new(Rc::clone(&socket));
         let (sender, frames) = Builder::new()
             .enable_push(false)
             .initial_max_send_streams(BEFORE_SETTINGS)
@@ -119,7 +122,7 @@ impl H2 {
         let task = Task {
             line: Arc::clone(&line),
             waker: Rc::clone(&waker),
-            heard,
+            socket,
             keepalive: settings.h2_keepalive,
         };
         spawn_local(task.run(frames));
@@ -211,8 +214,7 @@ pub(super) fn explain(error: h2::Error, sent: Sent) -> Error {
 struct Task {
     line: Arc<Line>,
     waker: Rc<RefCell<Option<Waker>>>,
-    /// Reads that brought something.
-    heard: Rc<Cell<u64>>,
+    socket: Rc<Socket>,
     keepalive: Duration,
 }
 
@@ -227,13 +229,16 @@ impl Task {
             if Pin::new(&mut frames).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+            if let Poll::Ready(Err(_)) = self.socket.flush(cx) {
+                return Poll::Ready(());
+            }
             if let Some(pings) = &mut pings {
                 // The answer itself is seen as something heard; this takes it out of the way for the next question.
                 while matches!(pings.poll_pong(cx), Poll::Ready(Ok(_))) {}
             }
             while !self.keepalive.is_zero() && timer.as_mut().poll(cx).is_ready() {
-                let silent = self.heard.get() == heard && self.line.streams.load(Relaxed) > 0;
-                heard = self.heard.get();
+                let silent = self.socket.heard() == heard && self.line.streams.load(Relaxed) > 0;
+                heard = self.socket.heard();
                 if silent && asked {
                     return Poll::Ready(());
                 }
