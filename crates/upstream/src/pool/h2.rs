@@ -51,6 +51,9 @@ const BEFORE_SETTINGS: usize = 101;
 /// Bytes of one stream's request body that may wait in memory for the socket.
 const SEND_BUFFER: usize = 256 << 10;
 
+/// RFC 9113 section 6.9.1; h2 panics above it.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+
 /// What a stream keeps of its connection, wherever it goes.
 #[derive(Debug, Default)]
 pub(super) struct Line {
@@ -110,8 +113,8 @@ impl H2 {
         let (sender, frames) = Builder::new()
             .enable_push(false)
             .initial_max_send_streams(BEFORE_SETTINGS)
-            .initial_window_size(settings.h2_stream_window)
-            .initial_connection_window_size(settings.h2_connection_window)
+            .initial_window_size(settings.h2_stream_window.min(LARGEST_WINDOW))
+            .initial_connection_window_size(settings.h2_connection_window.min(LARGEST_WINDOW))
             .max_header_list_size(u32::try_from(settings.headers_size).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER)
             .handshake::<_, Bytes>(io)

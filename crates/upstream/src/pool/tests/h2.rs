@@ -12,7 +12,7 @@ use attache_http::{Body, BodyError, OnInformational};
 use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::server::Builder;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Response};
 use http_body::Frame;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use super::h2_server::{answer, body, connections, streams};
-use crate::{Sent, WorkerUpstream, pool::upgraded, testing::*};
+use crate::{Sent, WorkerUpstream, testing::*};
 
-fn h2(server: &Server, change: impl FnOnce(&mut model::Upstream)) -> WorkerUpstream {
+pub(super) fn h2(server: &Server, change: impl FnOnce(&mut model::Upstream)) -> WorkerUpstream {
     to(server, |config| {
         config.protocol = UpstreamProtocol::Http2;
         change(config);
@@ -457,64 +457,4 @@ async fn a_cancelled_attempt_is_taken_over_by_one_who_waited() {
     tokio::task::yield_now().await;
     drop(first);
     assert_eq!(timeout(Duration::from_secs(20), second).await.unwrap().unwrap(), "ok");
-}
-
-fn websocket() -> crate::Call {
-    let request = Request::get("http://a/chat")
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-        .header("sec-websocket-version", "13");
-    call(request.body(Body::empty()).unwrap())
-}
-
-#[tokio::test(flavor = "local")]
-async fn an_http1_client_s_websocket_reaches_an_http2_upstream() {
-    let mut settings = Builder::new();
-    settings.enable_connect_protocol();
-    let server = streams(settings, |request, mut respond, _| async move {
-        assert_eq!(request.method(), Method::CONNECT);
-        assert_eq!(request.extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
-        assert_eq!(request.uri().path(), "/chat");
-        assert!(request.headers().get("sec-websocket-key").is_none());
-        assert_eq!(request.headers()["sec-websocket-version"], "13");
-        let mut stream = respond.send_response(Response::new(()), false).unwrap();
-        let mut received = request.into_body();
-        while let Some(Ok(data)) = received.data().await {
-            received.flow_control().release_capacity(data.len()).unwrap();
-            stream.send_data(data, false).unwrap();
-        }
-        stream.send_data(Bytes::new(), true).unwrap();
-    })
-    .await;
-    let upstream = h2(&server, |_| {});
-    let mut response = upstream.send(websocket()).await.unwrap();
-    assert_eq!(response.status(), 101);
-    assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    let tunnel = upgraded(&mut response).await.unwrap().unwrap();
-    let (mut reader, mut writer) = tokio::io::split(tunnel);
-    let sent = vec![b'x'; 300_000];
-    let (echoed, ()) = tokio::join!(
-        async {
-            let mut echoed = Vec::new();
-            reader.read_to_end(&mut echoed).await.unwrap();
-            echoed
-        },
-        async {
-            writer.write_all(&sent).await.unwrap();
-            writer.shutdown().await.unwrap();
-        }
-    );
-    assert!(echoed == sent);
-    assert_eq!(counts(&upstream), (1, 1));
-    drop((reader, writer));
-    settle().await;
-    assert_eq!(counts(&upstream), (1, 0));
-}
-
-#[tokio::test(flavor = "local")]
-async fn a_websocket_to_an_http2_upstream_without_extended_connect_is_a_mismatch() {
-    let server = streams(Builder::new(), |_, mut respond, _| async move { answer(&mut respond, "ok") }).await;
-    let error = h2(&server, |_| {}).send(websocket()).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
 }
