@@ -128,7 +128,7 @@ pub(crate) fn post(body: Body) -> Call {
     call(Request::post("http://service.example/upload").body(body).unwrap())
 }
 
-/// A body of these frames; a string is data.
+/// A body of these frames.
 pub(crate) fn frames(frames: Vec<Result<Frame<Bytes>, BodyError>>) -> Body {
     struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BodyError>>);
     impl http_body::Body for Frames {
@@ -144,6 +144,7 @@ pub(crate) fn frames(frames: Vec<Result<Frame<Bytes>, BodyError>>) -> Body {
     Body::stream(Frames(frames.into_iter()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands beside frames that fail in one list")]
 pub(crate) fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }

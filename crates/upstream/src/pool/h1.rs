@@ -277,9 +277,10 @@ impl H1 {
     }
 
     fn make_upgradable(&mut self) {
-        if let Driver::Plain(driver) = std::mem::replace(&mut self.driver, Driver::Gone) {
-            self.driver = Driver::Upgradable(Box::pin(driver.with_upgrades()));
-        }
+        self.driver = match std::mem::replace(&mut self.driver, Driver::Gone) {
+            Driver::Plain(driver) => Driver::Upgradable(Box::pin(driver.with_upgrades())),
+            already => already,
+        };
     }
 }
 

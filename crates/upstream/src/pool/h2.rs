@@ -38,7 +38,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{h1::Owner, h2_io::H2Io};
+use super::{
+    h1::Owner,
+    h2_io::{H2Io, Socket},
+};
 use crate::{Error, Sent, connect::Connection, limit::ConnectionPermit};
 
 /// Streams that may be opened before the peer has said its own limit. RFC 9113 section 6.5.2 recommends limits of at
@@ -47,6 +50,9 @@ const BEFORE_SETTINGS: usize = 101;
 
 /// Bytes of one stream's request body that may wait in memory for the socket.
 const SEND_BUFFER: usize = 256 << 10;
+
+/// RFC 9113 section 6.9.1; h2 panics above it.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// What a stream keeps of its connection, wherever it goes.
 #[derive(Debug, Default)]
@@ -102,13 +108,13 @@ impl H2 {
         freed: Arc<Notify>,
     ) -> Result<Rc<Self>, Error> {
         let tls = io.is_tls();
-        let heard = Rc::new(Cell::new(0));
-        let io = H2Io::new(io, permit, Rc::clone(&heard));
+        let socket = Socket::new(io, permit);
+        let io = H2Io::new(Rc::clone(&socket));
         let (sender, frames) = Builder::new()
             .enable_push(false)
             .initial_max_send_streams(BEFORE_SETTINGS)
-            .initial_window_size(settings.h2_stream_window)
-            .initial_connection_window_size(settings.h2_connection_window)
+            .initial_window_size(settings.h2_stream_window.min(LARGEST_WINDOW))
+            .initial_connection_window_size(settings.h2_connection_window.min(LARGEST_WINDOW))
             .max_header_list_size(u32::try_from(settings.headers_size).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER)
             .handshake::<_, Bytes>(io)
@@ -119,7 +125,7 @@ impl H2 {
         let task = Task {
             line: Arc::clone(&line),
             waker: Rc::clone(&waker),
-            heard,
+            socket,
             keepalive: settings.h2_keepalive,
         };
         spawn_local(task.run(frames));
@@ -211,8 +217,7 @@ pub(super) fn explain(error: h2::Error, sent: Sent) -> Error {
 struct Task {
     line: Arc<Line>,
     waker: Rc<RefCell<Option<Waker>>>,
-    /// Reads that brought something.
-    heard: Rc<Cell<u64>>,
+    socket: Rc<Socket>,
     keepalive: Duration,
 }
 
@@ -227,13 +232,16 @@ impl Task {
             if Pin::new(&mut frames).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
+            if let Poll::Ready(Err(_)) = self.socket.flush(cx) {
+                return Poll::Ready(());
+            }
             if let Some(pings) = &mut pings {
                 // The answer itself is seen as something heard; this takes it out of the way for the next question.
                 while matches!(pings.poll_pong(cx), Poll::Ready(Ok(_))) {}
             }
             while !self.keepalive.is_zero() && timer.as_mut().poll(cx).is_ready() {
-                let silent = self.heard.get() == heard && self.line.streams.load(Relaxed) > 0;
-                heard = self.heard.get();
+                let silent = self.socket.heard() == heard && self.line.streams.load(Relaxed) > 0;
+                heard = self.socket.heard();
                 if silent && asked {
                     return Poll::Ready(());
                 }

@@ -116,7 +116,11 @@ impl AsyncWrite for Metered {
         if self.meter.write_error().is_some() {
             return Poll::Pending;
         }
-        let result = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs));
+        let result = match bufs {
+            // A request without a body: send(2) is cheaper than writev(2).
+            [one] => ready!(Pin::new(&mut self.io).poll_write(cx, one)),
+            _ => ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs)),
+        };
         self.wrote(result)
     }
 

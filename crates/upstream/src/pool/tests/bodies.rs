@@ -17,7 +17,6 @@ use tokio::{
 };
 
 use crate::{
-    Sent,
     connect::Connection,
     limit::ConnectionPermit,
     pool::{h1::H1, h1_body, outgoing::Outgoing},
@@ -162,7 +161,7 @@ async fn the_first_bytes_are_passed_on_before_the_rest_exists() {
         head(&mut stream).await;
         let first = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\ndata: \r\n";
         stream.write_all(first).await.unwrap();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let response = to(&server, |_| {}).send(get("/")).await.unwrap();
@@ -176,7 +175,7 @@ async fn a_body_that_is_dropped_closes_its_connection() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nab").await.unwrap();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let upstream = to(&server, |_| {});
@@ -201,7 +200,7 @@ async fn trailers_pass_both_ways() {
             *seen.borrow_mut() = until(&mut stream, "\r\n\r\n").await.unwrap();
             let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.unwrap();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     })
     .await;
@@ -223,7 +222,7 @@ async fn a_get_with_a_body_of_unknown_length_is_sent_chunked() {
         assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
         assert_eq!(until(&mut stream, "0\r\n\r\n").await.unwrap(), "5\r\nquery\r\n0\r\n\r\n");
         stream.write_all(OK.as_bytes()).await.unwrap();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let mut call = post(frames(vec![data("query")]));
@@ -258,7 +257,7 @@ async fn a_client_that_breaks_off_its_upload_is_to_blame_and_the_upstream_sees_n
 async fn an_upload_that_the_upstream_does_not_read_stops_with_little_in_memory() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let given = Rc::new(Cell::new(0));
@@ -334,7 +333,7 @@ async fn a_response_that_ends_before_the_upload_closes_the_connection() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig").await.unwrap();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let upstream = to(&server, |_| {});
@@ -355,12 +354,10 @@ async fn an_answer_from_a_peer_that_stopped_reading_is_still_delivered() {
     })
     .await;
     let upstream = to(&server, |_| {});
-    // The upload begins with a pause, so that the answer is in before a write can fail.
-    let response = upstream.send(post(endless(Rc::default()))).await;
-    match response {
-        Ok(response) => assert_eq!(response.status(), 413),
-        // The kernel may throw the answer away with the reset, which no proxy can mend.
-        Err(error) => assert_eq!(error.reason, Reason::UpstreamReset),
+    for _ in 0..20 {
+        let response = upstream.send(post(endless(Rc::default()))).await.unwrap();
+        assert_eq!(response.status(), 413);
+        assert_eq!(text(response).await, "big");
     }
 }
 
@@ -432,11 +429,11 @@ async fn an_expectant_body_is_sent_after_a_second_of_silence() {
 async fn a_body_that_ends_before_its_promised_length_is_the_client_s_fault() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let mut call = post(frames(vec![data("short")]));
     call.request.headers_mut().insert("content-length", "10".parse().unwrap());
     let error = to(&server, |_| {}).send(call).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::ClientClosed, Sent::Request));
+    assert_eq!(error.reason, Reason::ClientClosed);
 }

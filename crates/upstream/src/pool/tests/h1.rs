@@ -290,12 +290,12 @@ async fn a_removed_endpoint_loses_its_idle_connections_and_keeps_its_running_req
         head(&mut stream).await;
         if number == 1 {
             stream.write_all(OK.as_bytes()).await.unwrap();
-            return std::future::pending().await;
+            return std::future::pending::<()>().await;
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst").await.unwrap();
         tokio::time::sleep(Duration::from_secs(20)).await;
         stream.write_all(b"later").await.unwrap();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let upstream = to(&server, |_| {});
@@ -371,7 +371,8 @@ async fn a_client_s_proxy_header_is_told_once_and_its_connection_is_not_shared()
     let server = serve(move |mut stream, _| {
         let seen = Rc::clone(&seen);
         async move {
-            seen.borrow_mut().push(until(&mut stream, "\r\n").await.unwrap());
+            let first = until(&mut stream, "\r\n").await.unwrap();
+            seen.borrow_mut().push(first);
             while head(&mut stream).await.is_some() {
                 stream.write_all(OK.as_bytes()).await.unwrap();
             }

@@ -4,4 +4,6 @@
 mod bodies;
 mod breaker;
 mod h1;
+mod h2;
+mod h2_server;
 mod tunnels;

@@ -1,10 +1,17 @@
-//! Upgrades and CONNECT over HTTP/1.1.
+//! Upgrades, CONNECT, and WebSocket between the two protocols.
 
-use http::{Method, Request};
+use attache_http::Body;
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use h2::server::Builder;
+use http::{Method, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{pool::upgraded, testing::*};
-use attache_http::Body;
+use super::{
+    h2::h2,
+    h2_server::{answer, streams},
+};
+use crate::{Sent, pool::upgraded, testing::*};
 
 async fn echoing(answer: &'static str) -> Server {
     serve(move |mut stream, _| async move {
@@ -85,7 +92,7 @@ async fn an_http2_client_s_websocket_reaches_an_http1_upstream() {
             proof.to_str().unwrap()
         );
         stream.write_all(answer.as_bytes()).await.unwrap();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let request = Request::builder().method(Method::CONNECT).uri("http://a/chat");
@@ -95,4 +102,64 @@ async fn an_http2_client_s_websocket_reaches_an_http1_upstream() {
     assert_eq!(response.status(), 200);
     let mut tunnel = upgraded(&mut response).await.unwrap().unwrap();
     assert_eq!(tunnel.read_u8().await.unwrap(), b'h');
+}
+
+fn websocket() -> crate::Call {
+    let request = Request::get("http://a/chat")
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-version", "13");
+    call(request.body(Body::empty()).unwrap())
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_http1_client_s_websocket_reaches_an_http2_upstream() {
+    let mut settings = Builder::new();
+    settings.enable_connect_protocol();
+    let server = streams(settings, |request, mut respond, _| async move {
+        assert_eq!(request.method(), Method::CONNECT);
+        assert_eq!(request.extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
+        assert_eq!(request.uri().path(), "/chat");
+        assert!(request.headers().get("sec-websocket-key").is_none());
+        assert_eq!(request.headers()["sec-websocket-version"], "13");
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        let mut received = request.into_body();
+        while let Some(Ok(data)) = received.data().await {
+            received.flow_control().release_capacity(data.len()).unwrap();
+            stream.send_data(data, false).unwrap();
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+    })
+    .await;
+    let upstream = h2(&server, |_| {});
+    let mut response = upstream.send(websocket()).await.unwrap();
+    assert_eq!(response.status(), 101);
+    assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    let tunnel = upgraded(&mut response).await.unwrap().unwrap();
+    let (mut reader, mut writer) = tokio::io::split(tunnel);
+    let sent = vec![b'x'; 300_000];
+    let (echoed, ()) = tokio::join!(
+        async {
+            let mut echoed = Vec::new();
+            reader.read_to_end(&mut echoed).await.unwrap();
+            echoed
+        },
+        async {
+            writer.write_all(&sent).await.unwrap();
+            writer.shutdown().await.unwrap();
+        }
+    );
+    assert!(echoed == sent);
+    assert_eq!(counts(&upstream), (1, 1));
+    drop((reader, writer));
+    settle().await;
+    assert_eq!(counts(&upstream), (1, 0));
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_websocket_to_an_http2_upstream_without_extended_connect_is_a_mismatch() {
+    let server = streams(Builder::new(), |_, mut respond, _| async move { answer(&mut respond, "ok") }).await;
+    let error = h2(&server, |_| {}).send(websocket()).await.unwrap_err();
+    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
 }
