@@ -7,7 +7,7 @@ use std::{
     any::Any,
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     rc::Rc,
@@ -18,7 +18,7 @@ use std::{
 use attache_http::{Body, Client};
 use attache_telemetry::{Exchange, Reason};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -93,7 +93,8 @@ struct Worker<H, T> {
 
 enum Listening {
     Tcp(TcpListener, SocketAddr),
-    Unix(UnixListener, #[expect(dead_code, reason = "removes the path on drop")] std::sync::Arc<UnixPath>),
+    // The path is removed when the last worker drops it.
+    Unix(UnixListener, std::sync::Arc<UnixPath>),
 }
 
 impl Listening {
@@ -106,21 +107,45 @@ impl Listening {
 
     fn poll_accept(&self, cx: &mut Context<'_>, transparent: bool) -> Poll<io::Result<(Stream, Client)>> {
         match self {
-            Self::Tcp(socket, bound) => socket.poll_accept(cx).map_ok(|(tcp, address)| {
-                // A wildcard says nothing about the address that was really called.
-                let exact = !matches!(bound.ip(), IpAddr::V4(a) if a.is_unspecified())
-                    && !matches!(bound.ip(), IpAddr::V6(a) if a.is_unspecified());
-                let local = if exact { Some(*bound) } else { tcp.local_addr().ok() };
-                let original_destination = if transparent { original_destination(&tcp, local) } else { None };
-                let client =
-                    Client { address: Some(address), local, original_destination, ..Client::default() };
-                (tcp.into(), client)
-            }),
+            Self::Tcp(socket, bound) => {
+                socket.poll_accept(cx).map_ok(|(tcp, address)| tcp_client(tcp, address, *bound, transparent))
+            }
             Self::Unix(socket, _) => {
                 socket.poll_accept(cx).map_ok(|(unix, _)| (unix.into(), Client::default()))
             }
         }
     }
+
+    /// Takes what the kernel's queue still holds. tokio may not have heard of it yet.
+    fn rest(self, transparent: bool) -> io::Result<Vec<(Stream, Client)>> {
+        let mut all = Vec::new();
+        match self {
+            Self::Tcp(socket, bound) => {
+                let socket = socket.into_std()?;
+                while let Ok((tcp, address)) = socket.accept() {
+                    tcp.set_nonblocking(true)?;
+                    all.push(tcp_client(TcpStream::from_std(tcp)?, address, bound, transparent));
+                }
+            }
+            Self::Unix(socket, path) => {
+                let socket = socket.into_std()?;
+                while let Ok((unix, _)) = socket.accept() {
+                    unix.set_nonblocking(true)?;
+                    all.push((UnixStream::from_std(unix)?.into(), Client::default()));
+                }
+                drop(path);
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn tcp_client(tcp: TcpStream, address: SocketAddr, bound: SocketAddr, transparent: bool) -> (Stream, Client) {
+    // A wildcard says nothing about the address that was really called.
+    let local = if bound.ip().is_unspecified() { tcp.local_addr().ok() } else { Some(bound) };
+    let original_destination = if transparent { original_destination(&tcp, local) } else { None };
+    let client = Client { address: Some(address), local, original_destination, ..Client::default() };
+    (tcp.into(), client)
 }
 
 async fn accept_all<H, T>(worker: Rc<Worker<H, T>>, socket: Socket, mut drain: Drain)
@@ -148,7 +173,7 @@ where
             }
         });
         match next.await {
-            None => return,
+            None => break,
             Some(Ok((stream, client))) => {
                 failing = false;
                 worker.open(stream, client);
@@ -161,10 +186,14 @@ where
                 }
                 tokio::select! {
                     () = sleep(BACK_OFF) => {}
-                    _ = &mut draining => return,
+                    _ = &mut draining => break,
                 }
             }
         }
+    }
+    match listening.rest(transparent) {
+        Ok(rest) => rest.into_iter().for_each(|(stream, client)| worker.open(stream, client)),
+        Err(error) => tracing::warn!(listener = %name, %error, "connections that were still queued are lost"),
     }
 }
 

@@ -14,13 +14,13 @@ use tokio::{
 };
 
 use crate::{
-    Opaque, Refusal,
+    Opaque,
     detect::{self, Verdict},
     exchange::{Finish, cause},
     http1, http2,
     live::{Entry, Live, Order},
     proxy_protocol,
-    request::{Place, Settings},
+    request::{Place, Refusal, Settings},
     respond::HttpService,
     stream::Stream,
     transport::{ClientHello, Protocol},
@@ -35,6 +35,10 @@ const FIRST_READ: usize = 4096;
 const MAX_DETECT: usize = 32 << 10;
 const PLAINTEXT: Refusal =
     Refusal { reason: Reason::PlaintextDenied, rule: "This listener speaks only TLS; connect with https." };
+const IDENTITY: Refusal = Refusal {
+    reason: Reason::DeniedIdentity,
+    rule: "The identity in your certificate may not talk to this listener.",
+};
 
 /// What carries opaque connections.
 pub(crate) trait TcpService:
@@ -154,15 +158,20 @@ impl Fresh {
                 )),
             };
         }
-        let alpn = self.handshake(&tls).await?;
-        match alpn.as_deref() {
-            Some(b"h2") => Ok((Protocol::Http2, None, None)),
-            Some(b"http/1.1" | b"http/1.0") => Ok((Protocol::Http1, None, None)),
+        let (alpn, denied) = self.handshake(&tls).await?;
+        let protocol = match alpn.as_deref() {
+            Some(b"h2") => Protocol::Http2,
+            Some(b"http/1.1" | b"http/1.0") => Protocol::Http1,
             _ => {
                 let deadline = deadline.map(|_| Instant::now() + listener.detect_timeout);
-                let (protocol, hello) = self.detect(deadline).await?;
-                Ok((protocol, hello, None))
+                self.detect(deadline).await?.0
             }
+        };
+        match (denied, protocol) {
+            (None, _) => Ok((protocol, None, None)),
+            // Told why with a 403; nothing of what it sends is looked at.
+            (Some(_), Protocol::Http1 | Protocol::Http2) => Ok((protocol, None, Some(IDENTITY))),
+            (Some(error), _) => Err(End::Failed("tls", error.reason, cause(&error))),
         }
     }
 
@@ -314,12 +323,16 @@ impl Fresh {
         }
     }
 
-    async fn handshake(&mut self, tls: &attache_tls::Acceptor) -> Result<Option<Vec<u8>>, End> {
+    /// What ALPN gave, and why the client may not talk, if it may not.
+    async fn handshake(
+        &mut self,
+        tls: &attache_tls::Acceptor,
+    ) -> Result<(Option<Vec<u8>>, Option<attache_tls::Error>), End> {
         let mut stream = std::mem::replace(&mut self.stream, Stream::gone());
         stream.unread(std::mem::take(&mut self.bytes).into());
         let live = self.entry.live.clone();
         // Boxed: a handshake is large and short, the connection's task is small and long.
-        let mut accept = Box::pin(timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)));
+        let mut accept = Box::pin(timeout(HANDSHAKE_TIMEOUT, tls.admit(stream)));
         let accepted = std::future::poll_fn(|cx| {
             live.register(cx);
             if live.order() == Order::Cut {
@@ -332,13 +345,17 @@ impl Fresh {
             None => return Err(End::Gone),
             Some(Err(_)) => return failed(Reason::TlsTimeout, "the handshake took longer than 10 s".into()),
             Some(Ok(Err(error))) => return failed(error.reason, cause(&error)),
-            Some(Ok(Ok(accepted))) => accepted,
+            Some(Ok(Ok(admission))) => admission,
+        };
+        let (accepted, denied) = match accepted {
+            attache_tls::Admission::Admitted(accepted) => (accepted, None),
+            attache_tls::Admission::Denied { connection, error } => (connection, Some(error)),
         };
         self.client.tls = true;
         self.client.sni = accepted.sni;
         self.client.identities = accepted.identities;
         self.stream = accepted.stream.into();
-        Ok(accepted.alpn)
+        Ok((accepted.alpn, denied))
     }
 
     async fn serve<H, T>(
@@ -363,7 +380,7 @@ impl Fresh {
             Protocol::Http1 => http1::serve(stream, reader, http, deny, Some(place)).await,
             Protocol::Http2 => {
                 // Boxed: else HTTP/1's task would be as large as this.
-                Box::pin(http2::serve(stream, reader, http)).await;
+                Box::pin(http2::serve(stream, reader, http, deny)).await;
                 drop(place);
             }
             Protocol::Tcp | Protocol::Tls => {

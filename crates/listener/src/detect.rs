@@ -221,3 +221,123 @@ fn vector16(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_at_checked(2)?;
     rest.split_at_checked(usize::from(len[0]) << 8 | usize::from(len[1]))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    /// The bytes that rustls sends first, as one record.
+    fn rustls_hello(name: &str, alpn: &[&[u8]]) -> Vec<u8> {
+        let mut config =
+            ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        let name = name.to_owned().try_into().unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        connection.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// The same message in records of at most `size` bytes.
+    fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
+        let message = &hello[5..];
+        let record = |part: &[u8]| [&[0x16, 3, 1], &(part.len() as u16).to_be_bytes()[..], part].concat();
+        message.chunks(size).flat_map(record).collect()
+    }
+
+    fn is(protocol: Protocol) -> Verdict {
+        Verdict::Is(protocol, None)
+    }
+
+    #[test]
+    fn a_client_hello_is_read_whole_from_any_number_of_records() {
+        let hello = rustls_hello("Orders.Internal", &[b"h2", b"http/1.1"]);
+        let expected = ClientHello {
+            sni: Some("orders.internal".into()),
+            alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
+        for size in [1, 7, 100, 1000, 16384] {
+            let bytes = in_records(&hello, size);
+            for cut in 1..bytes.len() {
+                assert_eq!(auto(&bytes[..cut], 100), Verdict::More, "records of {size}, cut at {cut}");
+            }
+            assert_eq!(auto(&bytes, 100), Verdict::Is(Protocol::Tls, Some(expected.clone())));
+        }
+    }
+
+    #[test]
+    fn a_client_hello_without_a_name_is_still_tls() {
+        let bytes = rustls_hello("192.0.2.1", &[]);
+        assert_eq!(tls(&bytes), Verdict::Is(Protocol::Tls, Some(ClientHello::default())));
+    }
+
+    #[test]
+    fn http_is_known_by_what_only_http_says() {
+        for (bytes, verdict) in [
+            ("GET / HTTP/1.1\r\n", is(Protocol::Http1)),
+            ("GET / HTTP/1.1\n", is(Protocol::Http1)), // HTTP, and refused there
+            ("\r\nGET / HTTP/1.0\r\n", is(Protocol::Http1)),
+            ("GET / HTTP/9.9\r\n", is(Protocol::Http1)),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", is(Protocol::Http2)),
+            ("PRI * HTTP/2.0\r\n\r\nSM", Verdict::More),
+            ("P", Verdict::More),
+            ("POST /", Verdict::More),
+            ("GET / HTTP/1.1\r", Verdict::More),
+            ("", Verdict::More),
+        ] {
+            assert_eq!(auto(bytes.as_bytes(), 100), verdict, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_opaque_without_a_wait() {
+        for bytes in [
+            &b"*1\r\n$4\r\nPING\r\n"[..],      // redis
+            b"PING\r\n",                       // redis, nats
+            b"EHLO mail.example\r\n",          // smtp
+            b"SSH-2.0-OpenSSH_9.9\r\n",        // ssh
+            b"\0\0\0\x08\x04\xd2\x16\x2f",     // postgres SSLRequest
+            b"\x10\x0c\0\x04MQTT",             // mqtt
+            b"\x16\x03\x01\0\x05\x02\0\0\0\0", // a ServerHello
+            b"\x16\x16\x16\x16\x16\x16",
+            b"GET \x01",
+            b"\r\n\r\n",
+        ] {
+            assert_eq!(auto(bytes, 100), is(Protocol::Tcp), "{:?}", bytes.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_answered_if_it_asks_for_a_url() {
+        assert_eq!(auto(format!("GET /{}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Http1));
+        assert_eq!(auto(format!("SET {}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Tcp));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), start in 0_usize..4) {
+            let starts: [&[u8]; 4] = [b"", b"\x16\x03\x01\0\x40\x01\0\0\x3c", b"GET ", b"PRI"];
+            let all = [starts[start], &bytes].concat();
+            let (_, _, _) = (auto(&all, 50), http(&all), tls(&all));
+        }
+
+        #[test]
+        fn a_mutated_hello_never_panics(at in 0_usize..300, byte in any::<u8>()) {
+            let mut hello = rustls_hello("a.b", &[b"h2"]);
+            let at = at % hello.len();
+            hello[at] = byte;
+            tls(&hello);
+        }
+
+        #[test]
+        fn more_bytes_never_change_a_verdict(line in "[A-Z]{1,5} /[a-z ]{0,9} ?(HTTP/1.1)?\r?\n?", more in ".{0,20}") {
+            let verdict = auto(line.as_bytes(), 100);
+            if verdict != Verdict::More {
+                prop_assert_eq!(auto([line, more].concat().as_bytes(), 100), verdict);
+            }
+        }
+    }
+}

@@ -177,11 +177,11 @@ pub(crate) struct Received<G> {
 
 /// Tells why the connection's bytes were refused, if they were.
 pub(crate) trait WhyRefused: Unpin + 'static {
-    fn refusal(&self) -> Option<crate::Refusal>;
+    fn refusal(&self) -> Option<crate::request::Refusal>;
 }
 
 impl WhyRefused for () {
-    fn refusal(&self) -> Option<crate::Refusal> {
+    fn refusal(&self) -> Option<crate::request::Refusal> {
         None
     }
 }

@@ -75,18 +75,24 @@ pub struct HttpRequest {
     pub exchange: Rc<Exchange>,
     /// Passes 1xx responses on; `None` where the client can't take them (HTTP/1.0) or hyper can't send them (HTTP/2).
     pub on_informational: Option<OnInformational>,
-    /// The request was refused and must be answered with [`Refusal::reason`]: `request` is a stand-in, with nothing of what
+    /// The request was refused and must be answered with its `reason`: `request` is a stand-in, with nothing of what
     /// the client sent. Its connection is closed after the answer.
-    pub refused: Option<Refusal>,
+    pub refused: Option<attache_http::Refusal>,
 }
 
-/// Why a request was refused before anything was done for it.
+/// Why a request was refused before anything was done for it: [`attache_http::Refusal`] while it has to be `Copy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The word for it, which also gives the status.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// The rule that was broken, as a whole sentence for the answer's text.
-    pub rule: &'static str,
+    pub(crate) rule: &'static str,
+}
+
+impl From<Refusal> for attache_http::Refusal {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason, text: refusal.rule.into() }
+    }
 }
 
 impl fmt::Display for Refusal {

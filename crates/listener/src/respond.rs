@@ -24,11 +24,12 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
 use crate::{
-    HttpRequest, Refusal,
+    HttpRequest,
     connection::Reader,
     exchange::{Finish, Received, Sent},
     http1::{Shared, Switch},
     live::Order,
+    request::Refusal,
 };
 
 /// What the listener asks of the service that answers requests.
@@ -48,6 +49,8 @@ pub(crate) struct Context {
     protocol: &'static str,
     /// HTTP/1: what the guard knows.
     shared: Option<Arc<Shared>>,
+    /// HTTP/2: every request is refused for this.
+    deny: Option<Refusal>,
     requests: Cell<u64>,
     /// HTTP/1: the request whose answer has not begun; 1xx responses go to it alone.
     open: Cell<u64>,
@@ -55,8 +58,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(reader: Reader, protocol: &'static str, shared: Option<Arc<Shared>>) -> Self {
+    pub(crate) fn new(
+        reader: Reader,
+        protocol: &'static str,
+        shared: Option<Arc<Shared>>,
+        deny: Option<Refusal>,
+    ) -> Self {
         Self {
+            deny,
             reader,
             protocol,
             shared,
@@ -69,7 +78,7 @@ impl Context {
     /// The connection has had all the requests that it may have.
     pub(crate) fn is_used_up(&self) -> bool {
         let most = self.reader.settings.listener.http.limits.requests_per_connection;
-        most > 0 && self.requests.get() >= most
+        (most > 0 && self.requests.get() >= most) || (self.deny.is_some() && self.requests.get() > 0)
     }
 
     /// The tunnel that the connection became has ended.
@@ -167,7 +176,7 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
         context.requests.set(ordinal);
         let refused = match &context.shared {
             Some(shared) => shared.refused(ordinal),
-            None => two_hosts(&request),
+            None => context.deny.or_else(|| two_hosts(&request)),
         };
         let exchange = context.record(&request, refused.is_some());
         let finish =
@@ -180,12 +189,17 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
                 || (version == Version::HTTP_11 && request.headers().contains_key(UPGRADE)));
         let on_informational = context.on_informational(ordinal, version);
         context.open.set(ordinal);
-        let request = request.map(|body| match &context.shared {
-            Some(shared) => Received::body(body, &exchange, || shared.clone()),
-            None => Received::body(body, &exchange, || ()),
-        });
+        let request = if refused.is_some() {
+            Request::new(Body::empty())
+        } else {
+            request.map(|body| match &context.shared {
+                Some(shared) => Received::body(body, &exchange, || shared.clone()),
+                None => Received::body(body, &exchange, || ()),
+            })
+        };
         let client = context.reader.client.clone();
-        let request = HttpRequest { request, client, exchange, on_informational, refused };
+        let request =
+            HttpRequest { request, client, exchange, on_informational, refused: refused.map(Into::into) };
         let future = catch_unwind(AssertUnwindSafe(|| self.http.borrow_mut().call(request))).ok();
         Respond {
             future,
@@ -267,6 +281,8 @@ where
                 return Poll::Ready(Ok(answer.map(Sent::detached)));
             }
             shared.set_switch(Switch::Declined);
+            // The guard may hold the next request: nothing else would make hyper read again.
+            cx.waker().wake_by_ref();
         }
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked: hyper would take the connection for a tunnel.

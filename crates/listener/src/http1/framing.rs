@@ -5,7 +5,7 @@
 //! pass as they come. After a refusal nothing is interpreted any more.
 
 use super::head::{self, Framing, Limits, bad};
-use crate::Refusal;
+use crate::request::Refusal;
 
 /// Bytes of one chunk's extension; nobody is known to use them, but for smuggling and for exhausting (CVE-2023-39326).
 const MAX_EXTENSION: u32 = 256;

@@ -30,7 +30,10 @@ use super::{
     head::Limits,
     shared::{Shared, Switch},
 };
-use crate::{Refusal, request::Place, stream::Stream};
+use crate::{
+    request::{Place, Refusal},
+    stream::Stream,
+};
 
 /// Stands in for a refused head.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";

@@ -7,7 +7,7 @@
 use attache_telemetry::Reason;
 use memchr::memchr;
 
-use crate::Refusal;
+use crate::request::Refusal;
 
 /// Bounds on one head.
 #[derive(Clone, Copy, Debug)]

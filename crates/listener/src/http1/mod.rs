@@ -5,6 +5,8 @@ mod guard;
 mod head;
 mod serve;
 mod shared;
+#[cfg(test)]
+mod smuggling;
 
 pub(crate) use head::TOKEN;
 pub(crate) use serve::serve;

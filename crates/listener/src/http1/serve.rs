@@ -6,10 +6,9 @@ use hyper_util::rt::TokioIo;
 
 use super::{Shared, Switch, guard::Guard, head::Limits};
 use crate::{
-    Refusal,
     connection::Reader,
     live::Order,
-    request::Place,
+    request::{Place, Refusal},
     respond::{Context, HttpService, Service},
     stream::Stream,
 };
@@ -41,7 +40,7 @@ pub(crate) async fn serve<H>(
     }
     let live = reader.live.clone();
     live.sweepable.set(true);
-    let context = Rc::new(Context::new(reader, "http1", Some(shared.clone())));
+    let context = Rc::new(Context::new(reader, "http1", Some(shared.clone()), None));
     let service = Service::new(http, context.clone());
 
     let mut builder = hyper::server::conn::http1::Builder::new();

@@ -11,7 +11,7 @@ use std::task::Waker;
 
 use tokio::sync::Notify;
 
-use crate::{Refusal, exchange::WhyRefused};
+use crate::{exchange::WhyRefused, request::Refusal};
 
 #[derive(Debug, Default)]
 pub(crate) struct Shared {

@@ -4,7 +4,7 @@
 //! accepted (CVE-2023-44487), resets of its own, empty DATA. It answers every PING and SETTINGS (CVE-2019-9512, CVE-2019-9515) and starts a
 //! request for every HEADERS that is reset a moment later, however many come. So these are counted here.
 //!
-//! The rule: of a thousand such frames either as many exchanges have come to a good end, or ten seconds have passed; else the connection
+//! The rule: by a thousand such frames either half as many exchanges have come to a good end, or ten seconds have passed; else the connection
 //! is closed. A client's pings, cancelled calls and settings are far below. The clock is read once in a thousand.
 
 use std::{io, rc::Rc, time::Duration};
@@ -81,7 +81,7 @@ impl Flood {
             return Ok(());
         }
         let (now, completed) = (Instant::now(), self.live.completed.get());
-        if now - self.since < WITHIN && completed - self.completed < FRAMES {
+        if now - self.since < WITHIN && completed - self.completed < FRAMES / 2 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a flood of PING, SETTINGS, RST_STREAM, PRIORITY or empty DATA frames",

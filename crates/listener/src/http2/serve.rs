@@ -11,6 +11,7 @@ use crate::{
     connection::Reader,
     exchange::cause,
     live::Order,
+    request::Refusal,
     respond::{Context, HttpService, Service},
     stream::Stream,
 };
@@ -28,14 +29,14 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
     }
 }
 
-/// Serves the connection to its end.
-pub(crate) async fn serve<H: HttpService>(stream: Stream, reader: Reader, http: H) {
+/// Serves the connection to its end. With `deny`, every request is refused.
+pub(crate) async fn serve<H: HttpService>(stream: Stream, reader: Reader, http: H, deny: Option<Refusal>) {
     let settings = reader.settings.clone();
     let live = reader.live.clone();
     let address = reader.client.address;
     let limits = &settings.listener.http.limits;
     live.sweepable.set(true);
-    let context = Rc::new(Context::new(reader, "http2", None));
+    let context = Rc::new(Context::new(reader, "http2", None, deny));
     let io = TokioIo::new(Gather::new(stream, Flood::new(live.clone())));
     let mut connection = pin!(
         hyper::server::conn::http2::Builder::new(Local)
