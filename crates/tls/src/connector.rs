@@ -42,6 +42,8 @@ pub struct Connector {
     name: Option<Arc<str>>,
     needs_alpn: bool,
     insecure: bool,
+    /// The system's clock; tests have their own.
+    pub(crate) now: fn() -> SystemTime,
 }
 
 struct Client {
@@ -70,7 +72,7 @@ impl Connector {
         let insecure = settings.insecure;
         let settings = settings.clone();
         let live = Live::new(files, Box::new(move |files| build(&settings, &alpn, files)))?;
-        Ok(Self { live, name, needs_alpn, insecure })
+        Ok(Self { live, name, needs_alpn, insecure, now: SystemTime::now })
     }
 
     /// Handshakes over `io` with a peer whose certificate must be for `name` (unless the settings name another): a DNS
@@ -97,7 +99,10 @@ impl Connector {
         let (_, session) = stream.get_ref();
         if session.handshake_kind() == Some(HandshakeKind::Resumed)
             && !self.insecure
-            && session.peer_certificates().and_then(|chain| chain.first()).is_some_and(has_expired)
+            && session
+                .peer_certificates()
+                .and_then(|chain| chain.first())
+                .is_some_and(|leaf| has_expired(leaf, (self.now)()))
         {
             // It was valid when the session began. The other sessions of that time are no better.
             client.sessions.forget();
@@ -141,8 +146,8 @@ fn build(settings: &TlsClient, alpn: &[Vec<u8>], files: &Snapshot) -> Result<Bui
     Ok(Built { config, certificates: own.into_iter().map(|own| own.leaf).collect() })
 }
 
-fn has_expired(leaf: &CertificateDer<'_>) -> bool {
-    Certificate::parse(leaf).is_ok_and(|leaf| leaf.not_after < SystemTime::now())
+fn has_expired(leaf: &CertificateDer<'_>, now: SystemTime) -> bool {
+    Certificate::parse(leaf).is_ok_and(|leaf| leaf.not_after < now)
 }
 
 /// Accepts `[::1]` and a final dot, as they stand in URLs.
