@@ -40,7 +40,7 @@ use crate::{
 pub struct Connector {
     live: Arc<Live<Client>>,
     name: Option<Arc<str>>,
-    needs_alpn: bool,
+    alpn: Arc<[Vec<u8>]>,
     insecure: bool,
     /// The system's clock; tests have their own.
     pub(crate) now: fn() -> SystemTime,
@@ -65,14 +65,16 @@ impl Connector {
         } else {
             files.extend_from_slice(trust::files(&settings.trust));
         }
-        let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        // A peer that leaves ALPN out speaks HTTP/1.1 (RFC 9113 section 3.2 demands it for h2).
-        let needs_alpn = !alpn.is_empty() && !alpn.iter().any(|protocol| protocol == b"http/1.1");
         let name = settings.name.clone();
         let insecure = settings.insecure;
         let settings = settings.clone();
-        let live = Live::new(files, Box::new(move |files| build(&settings, &alpn, files)))?;
-        Ok(Self { live, name, needs_alpn, insecure, now: SystemTime::now })
+        let live = Live::new(files, Box::new(move |files| build(&settings, files)))?;
+        Ok(Self { live, name, alpn: protocols(alpn), insecure, now: SystemTime::now })
+    }
+
+    /// The same connector with other protocols: files, identity and sessions are shared.
+    pub fn offering(&self, alpn: &[&[u8]]) -> Self {
+        Self { alpn: protocols(alpn), ..self.clone() }
     }
 
     /// Handshakes over `io` with a peer whose certificate must be for `name` (unless the settings name another): a DNS
@@ -86,7 +88,8 @@ impl Connector {
     {
         let name = server_name(self.name.as_deref().unwrap_or(name))?;
         let client = &self.live.current().config;
-        let mut handshake = TlsConnector::from(client.config.clone()).connect(name, io);
+        let mut handshake =
+            TlsConnector::from(client.config.clone()).with_alpn(self.alpn.to_vec()).connect(name, io);
         let mut asked = false;
         let result = poll_fn(|context| {
             ASKED.set(false);
@@ -111,7 +114,9 @@ impl Connector {
                 "the resumed session's certificate has expired meanwhile",
             ));
         }
-        if self.needs_alpn && session.alpn_protocol().is_none() {
+        // A peer that leaves ALPN out speaks HTTP/1.1; anything else must be chosen (RFC 9113 section 3.2).
+        let may_be_silent = self.alpn.is_empty() || self.alpn.iter().any(|protocol| protocol == b"http/1.1");
+        if !may_be_silent && session.alpn_protocol().is_none() {
             return Err(Error::new(Reason::TlsAlpn, "the peer chose none of the offered protocols"));
         }
         Ok(stream)
@@ -128,7 +133,7 @@ impl Connector {
     }
 }
 
-fn build(settings: &TlsClient, alpn: &[Vec<u8>], files: &Snapshot) -> Result<Built<Client>, Error> {
+fn build(settings: &TlsClient, files: &Snapshot) -> Result<Built<Client>, Error> {
     let roots = if settings.insecure { None } else { Some(trust::roots(&settings.trust, files)?) };
     let own = settings.identity.as_ref().map(|own| identity::load(own, files)).transpose()?;
     let verifier = Verifier::new(roots, &settings.pins)?;
@@ -138,12 +143,15 @@ fn build(settings: &TlsClient, alpn: &[Vec<u8>], files: &Snapshot) -> Result<Bui
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(OwnCertificate(own.as_ref().map(|own| own.key.clone()))));
-    config.alpn_protocols = alpn.to_vec();
     // Sessions live and die with this config: one that was made with an old identity or old roots is never resumed.
     let sessions = Arc::new(Sessions::new());
     config.resumption = Resumption::store(sessions.clone());
     let config = Client { config: Arc::new(config), sessions };
     Ok(Built { config, certificates: own.into_iter().map(|own| own.leaf).collect() })
+}
+
+fn protocols(alpn: &[&[u8]]) -> Arc<[Vec<u8>]> {
+    alpn.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
 fn has_expired(leaf: &CertificateDer<'_>, now: SystemTime) -> bool {

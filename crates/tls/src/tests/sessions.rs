@@ -44,6 +44,7 @@ async fn a_second_connection_resumes_the_session_on_any_clone_of_either_side() {
     let connector = Connector::new(&client, H1).unwrap();
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full);
     assert_eq!(kind(&connector.clone(), &acceptor.clone()).await, HandshakeKind::Resumed);
+    assert_eq!(kind(&connector.offering(&[]), &acceptor).await, HandshakeKind::Resumed);
     let another = Connector::new(&client, H1).unwrap();
     assert_eq!(
         kind(&another, &acceptor).await,
