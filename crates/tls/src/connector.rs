@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use attache_config::model::TlsClient;
+use attache_config::model::{TlsClient, Trust};
 use attache_telemetry::Reason;
 use rustls::{
     ClientConfig, HandshakeKind, SignatureScheme,
@@ -23,13 +23,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     Certificate, Error,
-    files::Snapshot,
+    files::{Snapshot, Sources},
     identity,
     live::{Built, Follow, Live},
     provider::{provider, versions},
     sessions::Sessions,
+    spiffe::Workload,
     trust,
-    verify::Verifier,
+    verify::{Peers, Verifier},
 };
 
 /// Originates TLS by one upstream's settings. Cheap to clone; connections made after a rotation use the new identity.
@@ -56,6 +57,15 @@ impl Connector {
     ///
     /// The error says which file is wrong and what to do.
     pub fn new(settings: &TlsClient, alpn: &[&[u8]]) -> Result<Self, Error> {
+        Self::with_workload(settings, alpn, None)
+    }
+
+    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have come.
+    pub fn with_workload(
+        settings: &TlsClient,
+        alpn: &[&[u8]],
+        workload: Option<&Workload>,
+    ) -> Result<Self, Error> {
         let mut files: Vec<PathBuf> = settings.identity.iter().flat_map(identity::files).collect();
         if settings.insecure {
             tracing::warn!(
@@ -68,7 +78,9 @@ impl Connector {
         let name = settings.name.clone();
         let insecure = settings.insecure;
         let settings = settings.clone();
-        let live = Live::new(files, Box::new(move |files| build(&settings, files)))?;
+        let uses = settings.spiffe || settings.trust == Trust::Spiffe;
+        let sources = Sources { paths: files, workload: workload.filter(|_| uses).cloned() };
+        let live = Live::new(sources, Box::new(move |files| build(&settings, files)))?;
         Ok(Self { live, name, alpn: protocols(alpn), insecure, now: SystemTime::now })
     }
 
@@ -135,8 +147,13 @@ impl Connector {
 
 fn build(settings: &TlsClient, files: &Snapshot) -> Result<Built<Client>, Error> {
     let roots = if settings.insecure { None } else { Some(trust::roots(&settings.trust, files)?) };
-    let own = settings.identity.as_ref().map(|own| identity::load(own, files)).transpose()?;
-    let verifier = Verifier::new(roots, &settings.pins)?;
+    let own = match &settings.identity {
+        Some(own) => Some(identity::load(own, files)?),
+        None if settings.spiffe => Some(files.svid().map_err(Error::identity)?.identity.clone()),
+        None => None,
+    };
+    let peers = Peers { patterns: settings.peers.clone(), domain: trust::domain(&settings.trust, files) };
+    let verifier = Verifier::new(roots, peers, &settings.pins)?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(settings.min_version))
         .map_err(|error| Error::new(Reason::TlsVersion, error))?
