@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use attache_config::model::{SanPattern, TlsServer};
+use attache_config::model::{SanPattern, TlsServer, Trust};
 use attache_telemetry::Reason;
 use rustls::{
     HandshakeKind, ServerConfig,
@@ -22,12 +22,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     Certificate, Error,
-    files::Snapshot,
+    files::{Snapshot, Sources},
     identity,
     live::{Built, Follow, Live},
     provider::{provider, versions},
     san,
     sni::{ByName, SHOWN},
+    spiffe::{Workload, is_of},
     trust,
 };
 
@@ -47,6 +48,8 @@ struct Server {
     config: Arc<ServerConfig>,
     identities: Arc<ByName>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// The SPIFFE trust domain that clients must be of.
+    domain: Option<String>,
 }
 
 struct Rules {
@@ -92,6 +95,15 @@ impl Acceptor {
     /// The error says which file is wrong and what to do. Every file must be there: a listener without an identity
     /// is not started, since a proxy that only looks ready takes traffic away from those that are.
     pub fn new(settings: &TlsServer, alpn: &[&[u8]]) -> Result<Self, Error> {
+        Self::with_workload(settings, alpn, None)
+    }
+
+    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have come.
+    pub fn with_workload(
+        settings: &TlsServer,
+        alpn: &[&[u8]],
+        workload: Option<&Workload>,
+    ) -> Result<Self, Error> {
         if settings.client_trust.is_none() && !(settings.allow.is_empty() && settings.deny.is_empty()) {
             return Err(Error::trust(
                 "`allow` and `deny` need `client_ca`: without it no client has a verified name",
@@ -106,7 +118,9 @@ impl Acceptor {
         let tickets =
             rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| Error::identity(error.to_string()))?;
         let settings = settings.clone();
-        let live = Live::new(files, Box::new(move |files| build(&settings, &alpn, &tickets, files)))?;
+        let uses = settings.spiffe || settings.client_trust == Some(Trust::Spiffe);
+        let sources = Sources { paths: files, workload: workload.filter(|_| uses).cloned() };
+        let live = Live::new(sources, Box::new(move |files| build(&settings, &alpn, &tickets, files)))?;
         Ok(Self { live, rules: Arc::new(rules) })
     }
 
@@ -147,6 +161,12 @@ impl Acceptor {
             }
             None => None,
         };
+        if let (Some(client), Some(domain)) = (&client, &server.domain)
+            && !is_of(client, domain)
+        {
+            let why = format!("client {:?} has no SPIFFE ID of spiffe://{domain}", client.name());
+            return Err(Error::new(Reason::TlsUntrusted, why));
+        }
         let own = shown.and_then(|at| server.identities.get(at));
         let accepted = Accepted {
             sni: session.server_name().map(Arc::from),
@@ -192,17 +212,21 @@ fn build(
     tickets: &Arc<dyn ProducesTickets>,
     files: &Snapshot,
 ) -> Result<Built<Server>, Error> {
-    let loaded = settings
+    let mut loaded = settings
         .identities
         .iter()
         .map(|identity| identity::load(identity, files))
         .collect::<Result<Vec<_>, _>>()?;
+    if settings.spiffe {
+        loaded.push(files.svid().map_err(Error::identity)?.identity.clone());
+    }
     if loaded.is_empty() {
         return Err(Error::identity("no certificate is configured: set `tls.certificate` and `tls.key`"));
     }
     let certificates = loaded.iter().map(|own| own.leaf.clone()).collect();
     let identities = Arc::new(ByName::new(loaded));
     let verifier = client_verifier(settings, files)?;
+    let domain = settings.client_trust.as_ref().and_then(|trust| trust::domain(trust, files));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(settings.min_version))
         .map_err(|error| Error::new(Reason::TlsVersion, error))?
@@ -212,7 +236,7 @@ fn build(
     // Sessions live in the clients' tickets alone: no memory here, and any worker can resume any client's.
     config.ticketer = tickets.clone();
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Built { config: Server { config: Arc::new(config), identities, verifier }, certificates })
+    Ok(Built { config: Server { config: Arc::new(config), identities, verifier, domain }, certificates })
 }
 
 fn client_verifier(

@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use attache_config::model::TlsClient;
+use attache_config::model::{TlsClient, Trust};
 use attache_telemetry::Reason;
 use rustls::{
     ClientConfig, HandshakeKind, SignatureScheme,
@@ -23,13 +23,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     Certificate, Error,
-    files::Snapshot,
+    files::{Snapshot, Sources},
     identity,
     live::{Built, Follow, Live},
     provider::{provider, versions},
     sessions::Sessions,
+    spiffe::Workload,
     trust,
-    verify::Verifier,
+    verify::{Peers, Verifier},
 };
 
 /// Originates TLS by one upstream's settings. Cheap to clone; connections made after a rotation use the new identity.
@@ -40,8 +41,10 @@ use crate::{
 pub struct Connector {
     live: Arc<Live<Client>>,
     name: Option<Arc<str>>,
-    needs_alpn: bool,
+    alpn: Arc<[Vec<u8>]>,
     insecure: bool,
+    /// The system's clock; tests have their own.
+    pub(crate) now: fn() -> SystemTime,
 }
 
 struct Client {
@@ -54,6 +57,15 @@ impl Connector {
     ///
     /// The error says which file is wrong and what to do.
     pub fn new(settings: &TlsClient, alpn: &[&[u8]]) -> Result<Self, Error> {
+        Self::with_workload(settings, alpn, None)
+    }
+
+    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have come.
+    pub fn with_workload(
+        settings: &TlsClient,
+        alpn: &[&[u8]],
+        workload: Option<&Workload>,
+    ) -> Result<Self, Error> {
         let mut files: Vec<PathBuf> = settings.identity.iter().flat_map(identity::files).collect();
         if settings.insecure {
             tracing::warn!(
@@ -63,14 +75,18 @@ impl Connector {
         } else {
             files.extend_from_slice(trust::files(&settings.trust));
         }
-        let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        // A peer that leaves ALPN out speaks HTTP/1.1 (RFC 9113 section 3.2 demands it for h2).
-        let needs_alpn = !alpn.is_empty() && !alpn.iter().any(|protocol| protocol == b"http/1.1");
         let name = settings.name.clone();
         let insecure = settings.insecure;
         let settings = settings.clone();
-        let live = Live::new(files, Box::new(move |files| build(&settings, &alpn, files)))?;
-        Ok(Self { live, name, needs_alpn, insecure })
+        let uses = settings.spiffe || settings.trust == Trust::Spiffe;
+        let sources = Sources { paths: files, workload: workload.filter(|_| uses).cloned() };
+        let live = Live::new(sources, Box::new(move |files| build(&settings, files)))?;
+        Ok(Self { live, name, alpn: protocols(alpn), insecure, now: SystemTime::now })
+    }
+
+    /// The same connector with other protocols: files, identity and sessions are shared.
+    pub fn offering(&self, alpn: &[&[u8]]) -> Self {
+        Self { alpn: protocols(alpn), ..self.clone() }
     }
 
     /// Handshakes over `io` with a peer whose certificate must be for `name` (unless the settings name another): a DNS
@@ -84,7 +100,8 @@ impl Connector {
     {
         let name = server_name(self.name.as_deref().unwrap_or(name))?;
         let client = &self.live.current().config;
-        let mut handshake = TlsConnector::from(client.config.clone()).connect(name, io);
+        let mut handshake =
+            TlsConnector::from(client.config.clone()).with_alpn(self.alpn.to_vec()).connect(name, io);
         let mut asked = false;
         let result = poll_fn(|context| {
             ASKED.set(false);
@@ -97,7 +114,10 @@ impl Connector {
         let (_, session) = stream.get_ref();
         if session.handshake_kind() == Some(HandshakeKind::Resumed)
             && !self.insecure
-            && session.peer_certificates().and_then(|chain| chain.first()).is_some_and(has_expired)
+            && session
+                .peer_certificates()
+                .and_then(|chain| chain.first())
+                .is_some_and(|leaf| has_expired(leaf, (self.now)()))
         {
             // It was valid when the session began. The other sessions of that time are no better.
             client.sessions.forget();
@@ -106,7 +126,9 @@ impl Connector {
                 "the resumed session's certificate has expired meanwhile",
             ));
         }
-        if self.needs_alpn && session.alpn_protocol().is_none() {
+        // A peer that leaves ALPN out speaks HTTP/1.1; anything else must be chosen (RFC 9113 section 3.2).
+        let may_be_silent = self.alpn.is_empty() || self.alpn.iter().any(|protocol| protocol == b"http/1.1");
+        if !may_be_silent && session.alpn_protocol().is_none() {
             return Err(Error::new(Reason::TlsAlpn, "the peer chose none of the offered protocols"));
         }
         Ok(stream)
@@ -123,17 +145,21 @@ impl Connector {
     }
 }
 
-fn build(settings: &TlsClient, alpn: &[Vec<u8>], files: &Snapshot) -> Result<Built<Client>, Error> {
+fn build(settings: &TlsClient, files: &Snapshot) -> Result<Built<Client>, Error> {
     let roots = if settings.insecure { None } else { Some(trust::roots(&settings.trust, files)?) };
-    let own = settings.identity.as_ref().map(|own| identity::load(own, files)).transpose()?;
-    let verifier = Verifier::new(roots, &settings.pins)?;
+    let own = match &settings.identity {
+        Some(own) => Some(identity::load(own, files)?),
+        None if settings.spiffe => Some(files.svid().map_err(Error::identity)?.identity.clone()),
+        None => None,
+    };
+    let peers = Peers { patterns: settings.peers.clone(), domain: trust::domain(&settings.trust, files) };
+    let verifier = Verifier::new(roots, peers, &settings.pins)?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(settings.min_version))
         .map_err(|error| Error::new(Reason::TlsVersion, error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(OwnCertificate(own.as_ref().map(|own| own.key.clone()))));
-    config.alpn_protocols = alpn.to_vec();
     // Sessions live and die with this config: one that was made with an old identity or old roots is never resumed.
     let sessions = Arc::new(Sessions::new());
     config.resumption = Resumption::store(sessions.clone());
@@ -141,8 +167,12 @@ fn build(settings: &TlsClient, alpn: &[Vec<u8>], files: &Snapshot) -> Result<Bui
     Ok(Built { config, certificates: own.into_iter().map(|own| own.leaf).collect() })
 }
 
-fn has_expired(leaf: &CertificateDer<'_>) -> bool {
-    Certificate::parse(leaf).is_ok_and(|leaf| leaf.not_after < SystemTime::now())
+fn protocols(alpn: &[&[u8]]) -> Arc<[Vec<u8>]> {
+    alpn.iter().map(|protocol| protocol.to_vec()).collect()
+}
+
+fn has_expired(leaf: &CertificateDer<'_>, now: SystemTime) -> bool {
+    Certificate::parse(leaf).is_ok_and(|leaf| leaf.not_after < now)
 }
 
 /// Accepts `[::1]` and a final dot, as they stand in URLs.

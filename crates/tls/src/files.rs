@@ -7,25 +7,45 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use aws_lc_rs::digest;
 
-/// The bytes of a set of files at one time, or why they could not be read.
-#[derive(Default)]
-pub(crate) struct Snapshot(BTreeMap<PathBuf, Result<Vec<u8>, io::Error>>);
+use crate::spiffe::{Svid, Workload};
+
+/// Where a connector's or acceptor's material comes from.
+#[derive(Clone, Default)]
+pub(crate) struct Sources {
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) workload: Option<Workload>,
+}
+
+/// The bytes of a set of files at one time, or why they could not be read; and the SVID of that time.
+pub(crate) struct Snapshot {
+    files: BTreeMap<PathBuf, Result<Vec<u8>, io::Error>>,
+    svid: Option<Arc<Svid>>,
+}
 
 /// Larger than any certificate bundle in use; keeps a path like `/dev/zero` from filling the memory.
 const LARGEST: u64 = 16 << 20;
 
 impl Snapshot {
-    pub(crate) fn read(paths: &[PathBuf]) -> Self {
-        Self(paths.iter().map(|path| (path.clone(), read(path))).collect())
+    pub(crate) fn read(sources: &Sources) -> Self {
+        let files = sources.paths.iter().map(|path| (path.clone(), read(path))).collect();
+        Self { files, svid: sources.workload.as_ref().and_then(Workload::current) }
+    }
+
+    /// The SVID, or what to do about its absence.
+    pub(crate) fn svid(&self) -> Result<&Svid, &'static str> {
+        self.svid
+            .as_deref()
+            .ok_or("there is no SVID: set SPIFFE_ENDPOINT_SOCKET to the SPIFFE agent's socket")
     }
 
     /// A file's bytes, or an error that names the file and what to do.
     pub(crate) fn get(&self, path: &Path) -> Result<&[u8], String> {
-        match self.0.get(path) {
+        match self.files.get(path) {
             Some(Ok(bytes)) if bytes.is_empty() => {
                 Err(format!("{} is empty: was it written completely?", path.display()))
             }
@@ -38,7 +58,7 @@ impl Snapshot {
     /// Equal exactly when the contents (or the failures to read them) are.
     pub(crate) fn digest(&self) -> [u8; 32] {
         let mut context = digest::Context::new(&digest::SHA256);
-        for content in self.0.values() {
+        for content in self.files.values() {
             match content {
                 Ok(bytes) => {
                     context.update(&[0]);
@@ -50,6 +70,9 @@ impl Snapshot {
                     context.update(format!("{:?}", error.kind()).as_bytes());
                 }
             }
+        }
+        if let Some(svid) = &self.svid {
+            context.update(&svid.digest);
         }
         let mut out = [0; 32];
         out.copy_from_slice(context.finish().as_ref());

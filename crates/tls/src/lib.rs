@@ -16,6 +16,7 @@ mod reason;
 mod san;
 mod sessions;
 mod sni;
+mod spiffe;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -28,4 +29,5 @@ pub use certificate::Certificate;
 pub use connector::Connector;
 pub use error::Error;
 pub use reason::reason_of;
+pub use spiffe::{ENDPOINT as SPIFFE_ENDPOINT, Workload};
 pub use watch::{Source, WatchStatus, Watcher};

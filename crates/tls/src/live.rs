@@ -19,7 +19,8 @@ use arc_swap::ArcSwap;
 
 use crate::{
     Certificate, Error,
-    files::{Snapshot, Stat, stat},
+    files::{Snapshot, Sources, Stat, stat},
+    spiffe::Workload,
 };
 
 /// What was made from one reading.
@@ -35,7 +36,7 @@ type Build<C> = Box<dyn Fn(&Snapshot) -> Result<Built<C>, Error> + Send + Sync>;
 /// The value in use, and how it is made anew.
 pub(crate) struct Live<C> {
     current: ArcSwap<Built<C>>,
-    paths: Vec<PathBuf>,
+    sources: Sources,
     build: Build<C>,
     /// Only the control thread takes this lock.
     progress: Mutex<Progress>,
@@ -43,6 +44,7 @@ pub(crate) struct Live<C> {
 
 struct Progress {
     seen: Vec<Option<Stat>>,
+    svid: Option<[u8; 32]>,
     /// A time stamp was so fresh when it was seen that a later change could hide behind it.
     fresh: bool,
     loaded: [u8; 32],
@@ -73,11 +75,12 @@ pub(crate) trait Follow: Send + Sync {
 
 impl<C: Send + Sync> Live<C> {
     /// Reads and builds; fails with what is wrong with which file.
-    pub(crate) fn new(mut paths: Vec<PathBuf>, build: Build<C>) -> Result<Arc<Self>, Error> {
-        paths.sort_unstable();
-        paths.dedup();
-        let (seen, fresh) = stats(&paths, SystemTime::now());
-        let snapshot = Snapshot::read(&paths);
+    pub(crate) fn new(mut sources: Sources, build: Build<C>) -> Result<Arc<Self>, Error> {
+        sources.paths.sort_unstable();
+        sources.paths.dedup();
+        let (seen, fresh) = stats(&sources.paths, SystemTime::now());
+        let svid = sources.workload.as_ref().and_then(Workload::digest);
+        let snapshot = Snapshot::read(&sources);
         let first = build(&snapshot)?;
         for certificate in &first.certificates {
             if let Err(error) = valid(certificate, SystemTime::now()) {
@@ -85,10 +88,10 @@ impl<C: Send + Sync> Live<C> {
                 tracing::error!("{error}: peers will refuse it until it is replaced");
             }
         }
-        let progress = Progress { seen, fresh, loaded: snapshot.digest(), pending: None, failed: None };
+        let progress = Progress { seen, svid, fresh, loaded: snapshot.digest(), pending: None, failed: None };
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(first),
-            paths,
+            sources,
             build,
             progress: Mutex::new(progress),
         }))
@@ -112,14 +115,16 @@ impl<C: Send + Sync> Live<C> {
 impl<C: Send + Sync> Follow for Live<C> {
     fn look(&self, now: SystemTime) -> Look {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let (seen, fresh) = stats(&self.paths, now);
+        let (seen, fresh) = stats(&self.sources.paths, now);
         let waiting = progress.fresh || progress.pending.is_some() || progress.failed.is_some();
-        if seen == progress.seen && !waiting {
+        let svid = self.sources.workload.as_ref().and_then(Workload::digest);
+        if seen == progress.seen && svid == progress.svid && !waiting {
             return Look::Unchanged;
         }
         progress.seen = seen;
+        progress.svid = svid;
         progress.fresh = fresh;
-        let snapshot = Snapshot::read(&self.paths);
+        let snapshot = Snapshot::read(&self.sources);
         let digest = snapshot.digest();
         if digest == progress.loaded {
             progress.pending = None;

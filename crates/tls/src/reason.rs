@@ -13,7 +13,10 @@ use std::{error::Error as StdError, io};
 use attache_telemetry::Reason;
 use rustls::{AlertDescription as Alert, CertificateError, Error as Tls, PeerIncompatible};
 
-use crate::{Error, verify::PinMismatch};
+use crate::{
+    Error,
+    verify::{PeerMismatch, PinMismatch},
+};
 
 /// Digs the TLS failure out of an error of a connection that attache made: an `io::Error` of the stream itself, or
 /// anything that has one among its sources (`hyper::Error`, `h2::Error`). `None` means that TLS was not the cause;
@@ -158,6 +161,7 @@ fn certificate(error: &CertificateError) -> (Reason, Option<&'static str>) {
             Some("no revocation list covers the certificate's issuer: add its list to `crl`"),
         ),
         C::Other(other) if other.0.is::<PinMismatch>() => (Reason::TlsPinMismatch, None),
+        C::Other(other) if other.0.is::<PeerMismatch>() => (Reason::TlsNameMismatch, None),
         _ => (Reason::TlsUntrusted, None),
     }
 }

@@ -22,10 +22,15 @@ pub(crate) fn refusal(
     if let Some(pattern) = deny.iter().find(|pattern| matches(pattern, client)) {
         return Some(format!("client {:?} is refused by `tls.deny`: {}", client.name(), text(pattern)));
     }
-    if allow.is_empty() || allow.iter().any(|pattern| matches(pattern, client)) {
+    if allow.is_empty() || any(allow, client) {
         return None;
     }
     Some(format!("client {:?} is not in `tls.allow`", client.name()))
+}
+
+/// One of the patterns is a name of the certificate.
+pub(crate) fn any(patterns: &[SanPattern], certificate: &Certificate) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, certificate))
 }
 
 fn text(pattern: &SanPattern) -> &str {

@@ -24,7 +24,15 @@ use crate::{
 pub(crate) fn files(trust: &Trust) -> &[PathBuf] {
     match trust {
         Trust::Files(files) => files,
-        Trust::System | Trust::Inline(_) => &[],
+        Trust::System | Trust::Inline(_) | Trust::Spiffe => &[],
+    }
+}
+
+/// The trust domain that peers must be of, if there is one.
+pub(crate) fn domain(trust: &Trust, files: &Snapshot) -> Option<String> {
+    match trust {
+        Trust::Spiffe => files.svid().ok().map(|svid| svid.domain.clone()),
+        _ => None,
     }
 }
 
@@ -32,6 +40,7 @@ pub(crate) fn files(trust: &Trust) -> &[PathBuf] {
 pub(crate) fn roots(trust: &Trust, files: &Snapshot) -> Result<Arc<RootCertStore>, Error> {
     match trust {
         Trust::System => system(),
+        Trust::Spiffe => files.svid().map(|svid| svid.roots.clone()).map_err(Error::trust),
         Trust::Files(paths) => {
             let mut store = RootCertStore::empty();
             for path in paths {

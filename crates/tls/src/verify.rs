@@ -1,18 +1,21 @@
-//! How an upstream's certificate is judged: the chain and the name, then the pins.
+//! How an upstream's certificate is judged: the chain, the name (or the names demanded in its place), then the pins.
 
 use std::{fmt, sync::Arc};
 
+use attache_config::model::SanPattern;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
     },
     crypto::WebPkiSupportedAlgorithms,
     pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
 };
 
-use crate::{certificate::spki_sha256, provider::provider};
+use crate::{Certificate, certificate::spki_sha256, provider::provider, san, spiffe::is_of};
 
 /// The peer's key is not one of the pinned ones; carries the key's own pin.
 #[derive(Debug)]
@@ -27,24 +30,71 @@ impl fmt::Display for PinMismatch {
 
 impl std::error::Error for PinMismatch {}
 
+/// The peer's names are not those that were demanded in place of the upstream's name.
+#[derive(Debug)]
+pub(crate) struct PeerMismatch(String);
+
+impl fmt::Display for PeerMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PeerMismatch {}
+
+/// What stands in the place of the upstream's name.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    /// Names of which the peer must have one; empty demands the upstream's name.
+    pub(crate) patterns: Vec<SanPattern>,
+    /// The trust domain that the peer must be of.
+    pub(crate) domain: Option<String>,
+}
+
 /// Chain, name and pins; without a chain verifier only the pins (and the proof that the peer has the key).
 #[derive(Debug)]
 pub(crate) struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
+    roots: Arc<RootCertStore>,
+    peers: Peers,
     pins: Vec<[u8; 32]>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
     /// `None` believes every certificate.
-    pub(crate) fn new(roots: Option<Arc<RootCertStore>>, pins: &[[u8; 32]]) -> Result<Self, crate::Error> {
+    pub(crate) fn new(
+        roots: Option<Arc<RootCertStore>>,
+        peers: Peers,
+        pins: &[[u8; 32]],
+    ) -> Result<Self, crate::Error> {
         let provider = provider();
         let algorithms = provider.signature_verification_algorithms;
         let chain = roots
+            .clone()
             .map(|roots| WebPkiServerVerifier::builder_with_provider(roots, provider).build())
             .transpose()
             .map_err(|error| crate::Error::trust(error.to_string()))?;
-        Ok(Self { chain, pins: pins.to_vec(), algorithms })
+        let roots = roots.unwrap_or_else(|| Arc::new(RootCertStore::empty()));
+        Ok(Self { chain, roots, peers, pins: pins.to_vec(), algorithms })
+    }
+}
+
+impl Peers {
+    /// After the chain: what is read here is what an authority signed.
+    fn verify(&self, end_entity: &CertificateDer<'_>) -> Result<(), Error> {
+        if self.patterns.is_empty() && self.domain.is_none() {
+            return Ok(());
+        }
+        let leaf = Certificate::parse(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        let refused = |why| Err(CertificateError::Other(OtherError(Arc::new(PeerMismatch(why)))).into());
+        if let Some(domain) = self.domain.as_ref().filter(|domain| !is_of(&leaf, domain)) {
+            return refused(format!("the peer {:?} has no SPIFFE ID of spiffe://{domain}", leaf.name()));
+        }
+        if !self.patterns.is_empty() && !san::any(&self.patterns, &leaf) {
+            return refused(format!("the peer {:?} is not one of `tls.peers`", leaf.name()));
+        }
+        Ok(())
     }
 }
 
@@ -58,7 +108,20 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Some(chain) = &self.chain {
-            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+            if self.peers.patterns.is_empty() {
+                chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+            } else {
+                let leaf = ParsedCertificate::try_from(end_entity)?;
+                let algorithms = self.algorithms.all;
+                verify_server_cert_signed_by_trust_anchor(
+                    &leaf,
+                    &self.roots,
+                    intermediates,
+                    now,
+                    algorithms,
+                )?;
+            }
+            self.peers.verify(end_entity)?;
         }
         if !self.pins.is_empty() {
             let pin = spki_sha256(end_entity).ok_or(CertificateError::BadEncoding)?;

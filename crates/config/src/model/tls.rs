@@ -15,8 +15,13 @@ pub struct TlsClient {
     pub name: Option<Name>,
     /// Who is believed.
     pub trust: Trust,
+    /// Subject alternative names of which one must be the peer's, in place of `name` (which is then only SNI). For
+    /// peers that have a SPIFFE ID and no DNS name. Empty verifies `name`.
+    pub peers: Vec<SanPattern>,
     /// Own certificate and key.
     pub identity: Option<Identity>,
+    /// The own certificate is the X.509-SVID of the SPIFFE Workload API; `identity` is then `None`. Default false.
+    pub spiffe: bool,
     /// Lowest version. Default 1.2.
     pub min_version: TlsVersion,
     /// SHA-256 of the peer's SubjectPublicKeyInfo, one of which must be the leaf's; empty pins nothing.
@@ -28,8 +33,11 @@ pub struct TlsClient {
 /// TLS on a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsServer {
-    /// Certificates, picked by SNI; the first where none fits. At least one.
+    /// Certificates, picked by SNI; the first where none fits. At least one, unless `spiffe`.
     pub identities: Vec<Identity>,
+    /// The X.509-SVID of the SPIFFE Workload API is shown where no certificate of `identities` has the name asked
+    /// for. Default false.
+    pub spiffe: bool,
     /// Whether plaintext is accepted too.
     pub mode: TlsMode,
     /// Who signs the clients' certificates; `None` asks for none.
@@ -77,6 +85,8 @@ pub enum Trust {
     Files(Vec<PathBuf>),
     /// PEM in the config itself.
     Inline(Arc<str>),
+    /// The own trust domain's bundle from the SPIFFE Workload API. Peers need a SPIFFE ID of that trust domain.
+    Spiffe,
 }
 
 impl fmt::Debug for Trust {
@@ -85,6 +95,7 @@ impl fmt::Debug for Trust {
             Self::System => f.write_str("System"),
             Self::Files(files) => f.debug_tuple("Files").field(files).finish(),
             Self::Inline(_) => f.write_str("Inline(..)"),
+            Self::Spiffe => f.write_str("Spiffe"),
         }
     }
 }

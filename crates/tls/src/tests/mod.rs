@@ -6,6 +6,7 @@ mod openssl;
 mod pki;
 mod rotation;
 mod sessions;
+mod spiffe;
 
 use attache_config::model::{Identity, TlsClient, TlsMode, TlsServer, TlsVersion, Trust};
 use attache_telemetry::Reason;
@@ -19,7 +20,9 @@ fn client(files: &Files) -> TlsClient {
     TlsClient {
         name: None,
         trust: Trust::Files(vec![files.path("ca.pem")]),
+        peers: Vec::new(),
         identity: None,
+        spiffe: false,
         min_version: TlsVersion::V12,
         pins: Vec::new(),
         insecure: false,
@@ -30,6 +33,7 @@ fn client(files: &Files) -> TlsClient {
 fn server(files: &Files, name: &str) -> TlsServer {
     TlsServer {
         identities: vec![identity(files, name)],
+        spiffe: false,
         mode: TlsMode::Strict,
         client_trust: None,
         client_optional: false,

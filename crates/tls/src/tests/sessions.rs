@@ -44,6 +44,7 @@ async fn a_second_connection_resumes_the_session_on_any_clone_of_either_side() {
     let connector = Connector::new(&client, H1).unwrap();
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full);
     assert_eq!(kind(&connector.clone(), &acceptor.clone()).await, HandshakeKind::Resumed);
+    assert_eq!(kind(&connector.offering(&[]), &acceptor).await, HandshakeKind::Resumed);
     let another = Connector::new(&client, H1).unwrap();
     assert_eq!(
         kind(&another, &acceptor).await,
@@ -57,8 +58,8 @@ async fn a_session_outlives_its_servers_certificate_by_at_most_one_connection() 
     let files = files();
     let ca = Ca::new("the CA");
     files.write("ca.pem", &ca.pem);
-    files.put("orders", &ca.issue_at(&[NAME], When::Seconds(2), 1));
-    let connector = Connector::new(&client(&files), H1).unwrap();
+    files.put("orders", &ca.issue_at(&[NAME], When::Seconds(3600), 1));
+    let mut connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
     let watcher = Watcher::default();
     watcher.follow(&acceptor);
@@ -67,7 +68,7 @@ async fn a_session_outlives_its_servers_certificate_by_at_most_one_connection() 
     files.put("orders", &ca.issue(&[NAME]));
     watcher.look();
     watcher.look();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    connector.now = || std::time::SystemTime::now() + std::time::Duration::from_secs(7200);
     let (answer, _) = meet(&connector, NAME, &acceptor).await;
     assert_eq!(answer, Err(Some(Reason::TlsExpired)), "the session's certificate has expired");
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full, "no other old session is tried");
