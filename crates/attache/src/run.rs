@@ -26,7 +26,7 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Config, AnyError> {
 }
 
 fn rendered(found: &Diagnostics) -> String {
-    found.render(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+    found.display(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).to_string()
 }
 
 /// Runs the proxy until a signal ends it.
@@ -90,7 +90,7 @@ pub(crate) fn check(options: &cli::Check) -> ExitCode {
     match result {
         Ok(config) => {
             let mut err = io::stderr();
-            for warning in &Vec::<String>::new() {
+            for warning in &config.warnings {
                 let _ = writeln!(err, "{warning}");
             }
             let mut out = io::stdout();

@@ -114,8 +114,7 @@ impl Site {
     async fn serve(&self, incoming: HttpRequest) -> Response<Body> {
         let HttpRequest { request, client, exchange, on_informational, refused } = incoming;
         if let Some(refusal) = refused {
-            let failure = Failure { reason: refusal.reason, detail: refusal.rule.to_owned(), retry_after: None };
-            return self.answer(failure, Asker::unknown(), &exchange);
+            return self.answer(refusal.into(), Asker::unknown(), &exchange);
         }
         let (parts, body) = request.into_parts();
         let asker = Asker::of(&parts);

@@ -8,14 +8,10 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
 };
 
-use arc_swap::ArcSwap;
 use attache_config::model::{self, Address, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, BodyError, Client};
 use attache_telemetry::{Exchange, Reason};
@@ -26,10 +22,12 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::spawn_local,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::{Call, CallContext, Endpoint, EndpointAddress, EndpointSet, Shared, WorkerUpstream};
+use crate::{
+    Call, CallContext, Endpoint, EndpointAddress, EndpointSet, EndpointSpec, Shared, WorkerUpstream,
+};
 
 /// A checked config with every default.
 pub(crate) fn config() -> model::Upstream {
@@ -52,32 +50,14 @@ pub(crate) fn config() -> model::Upstream {
 }
 
 pub(crate) fn endpoint(address: SocketAddr, host: Option<&str>) -> Arc<Endpoint> {
-    Arc::new(Endpoint {
-        address: EndpointAddress::Tcp(address),
-        label: address.to_string().into(),
-        host: host.map(Into::into),
-        weight: 1,
-        priority: 0,
-        zone: None,
-        added: Instant::now(),
-        active: AtomicU32::new(0),
-        healthy: AtomicBool::new(true),
-        ejected: AtomicBool::new(false),
-        removed: AtomicBool::new(false),
-        ewma: AtomicU64::new(0),
-        ewma_at: AtomicU64::new(0),
-    })
+    let spec = EndpointSpec::new(EndpointAddress::Tcp(address));
+    Arc::new(Endpoint::new(EndpointSpec { host: host.map(Into::into), ..spec }))
 }
 
 pub(crate) fn shared(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> Arc<Shared> {
-    Arc::new(Shared {
-        config: Arc::new(config),
-        endpoints: ArcSwap::from_pointee(EndpointSet { endpoints, generation: 1, failure: None }),
-        active_requests: AtomicU32::new(0),
-        connections: AtomicU32::new(0),
-        pending: AtomicU32::new(0),
-        retries: AtomicU32::new(0),
-    })
+    let shared = Shared::new(Arc::new(config));
+    shared.endpoints.store(Arc::new(EndpointSet { endpoints, generation: 1, ..EndpointSet::default() }));
+    Arc::new(shared)
 }
 
 /// An upstream whose first endpoint that was not tried is picked.

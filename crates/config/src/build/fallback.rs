@@ -166,6 +166,8 @@ fn forward(listener: &str, index: usize, line: u32, matcher: Match, to: Destinat
             path: PathRewrite::Keep,
             host: HostRewrite::Keep,
             mirrors: Vec::new(),
+            rate_limit: None,
+            fault: None,
         }),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),

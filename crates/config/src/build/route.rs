@@ -100,7 +100,7 @@ pub(crate) fn routes(
     let action = if let Some(to) = raw.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;
-            Action::Forward(Forward { to, path, host, mirrors })
+            Action::Forward(Forward { to, path, host, mirrors, rate_limit: None, fault: None })
         })
     } else if let Some(raw) = raw.redirect {
         redirect(raw, &known, problems).map(Action::Redirect)

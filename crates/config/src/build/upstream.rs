@@ -91,6 +91,7 @@ pub(crate) fn upstream(
                 max_pending: most,
                 max_requests: most,
                 max_retries: most,
+                failures: None,
             };
         }
         Some(OrOff::On(breaker)) => {

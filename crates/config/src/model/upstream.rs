@@ -327,6 +327,7 @@ impl HealthCheck {
         Self {
             probe,
             interval: Duration::from_secs(5),
+            unhealthy_interval: Duration::from_secs(5),
             timeout: Duration::from_secs(1),
             healthy: 1,
             unhealthy: 3,
