@@ -20,13 +20,32 @@ pub(crate) struct Checker<'a> {
     /// The root schema, with its `$defs`.
     pub(crate) root: &'a Value,
     pub(crate) problems: &'a mut Problems,
+    /// The key whose value is checked.
+    pub(crate) key: Option<Place>,
+    /// Keys of the last mapping in which something was wrong.
+    pub(crate) wrong: Vec<String>,
 }
 
 impl Checker<'_> {
     /// The node as a value that fits the schema, without what is wrong; `None` if nothing is left.
     pub(crate) fn check(&mut self, node: &Node, schema: &Value) -> Option<Value> {
+        let before = self.problems.mark();
+        self.wrong.clear();
         let value = self.bare(node, resolve(self.root, schema))?;
-        if flag(schema, "x-at") { Some(json!({ "at": node.place, "value": value })) } else { Some(value) }
+        let mut wrong = std::mem::take(&mut self.wrong);
+        if wrong.is_empty() && (self.problems.mark() != before || node.has_broken()) {
+            wrong.push(String::new());
+        }
+        let wrapped = flag(schema, "x-at");
+        Some(if wrapped { json!({ "at": node.place, "wrong": wrong, "value": value }) } else { value })
+    }
+
+    /// The value of a key: what it misses is said at the key.
+    fn check_value(&mut self, key: Place, node: &Node, schema: &Value) -> Option<Value> {
+        let outer = self.key.replace(key);
+        let value = self.check(node, schema);
+        self.key = outer;
+        value
     }
 
     fn bare(&mut self, node: &Node, schema: &Value) -> Option<Value> {
@@ -38,7 +57,9 @@ impl Checker<'_> {
             Kind::Scalar(scalar) if accepts(schema, Shape::Scalar) => self.scalar(node.place, scalar, schema),
             Kind::Sequence(items) if accepts(schema, Shape::Sequence) => {
                 let of = schema.get("items").unwrap_or(&Value::Null);
+                let key = self.key.take();
                 let values: Vec<Value> = items.iter().filter_map(|item| self.check(item, of)).collect();
+                self.key = key;
                 if items.is_empty() && schema.get("minItems").is_some() {
                     self.problems.error(node.place, "the list is empty");
                     return None;
@@ -198,7 +219,7 @@ impl Checker<'_> {
         for Entry { key, place, value } in entries {
             if let Some(Err(wrong)) = parse_key.map(|parse| parse(key)) {
                 self.problems.wrong(*place, wrong.what.replace("{}", &format!("`{key}`")), wrong.help);
-            } else if let Some(value) = self.check(value, of) {
+            } else if let Some(value) = self.check_value(*place, value, of) {
                 values.push(json!({ "at": place, "key": key, "value": value }));
             }
         }
@@ -209,9 +230,12 @@ impl Checker<'_> {
         let empty = serde_json::Map::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         let mut values = serde_json::Map::new();
+        let mut wrong = Vec::new();
         for Entry { key, place, value } in entries {
+            let before = self.problems.mark();
+            let broken = value.has_broken();
             if let Some(of) = known.get(key) {
-                if let Some(value) = self.check(value, of) {
+                if let Some(value) = self.check_value(*place, value, of) {
                     values.insert(key.clone(), value);
                 }
             } else if !(std::ptr::eq(schema, self.root) && key.starts_with("x-")) {
@@ -219,13 +243,16 @@ impl Checker<'_> {
                 let help = self.where_else(key, known);
                 self.problems.wrong(*place, format!("unknown key `{key}` in {within}"), help);
             }
+            if broken || self.problems.mark() != before {
+                wrong.push(key.clone());
+            }
         }
         for key in list(schema, "required").unwrap_or_default().iter().filter_map(Value::as_str) {
             if !values.contains_key(key) {
                 if !entries.iter().any(|entry| entry.key == key) {
                     let of = known.get(key).map_or(&Value::Null, |of| resolve(self.root, of));
                     self.problems.wrong(
-                        at,
+                        self.key.unwrap_or(at),
                         format!("the key `{key}` is missing in {}", title(schema)),
                         format!("`{key}:` with {}", describe(self.root, of)),
                     );
@@ -233,14 +260,12 @@ impl Checker<'_> {
                 return None;
             }
         }
+        self.wrong = wrong;
         Some(Value::Object(values))
     }
 
     /// What to do about an unknown key: a key that is near, the place where it belongs, or what there is.
     fn where_else(&self, key: &str, known: &serde_json::Map<String, Value>) -> String {
-        if let Some(near) = suggest::nearest(key, known.keys().map(String::as_str)) {
-            return format!("did you mean `{near}`?");
-        }
         let homes: Vec<String> = self
             .root
             .get("$defs")
@@ -252,11 +277,13 @@ impl Checker<'_> {
             })
             .map(title)
             .collect();
-        if homes.is_empty() || homes.len() > 3 {
-            format!("known keys: {}", suggest::list(known.keys().map(String::as_str), "and"))
-        } else {
-            format!("`{key}` is a key of {}", homes.join(", and of "))
+        if !homes.is_empty() && homes.len() <= 3 {
+            return format!("`{key}` is a key of {}", homes.join(", and of "));
         }
+        if let Some(near) = suggest::nearest(key, known.keys().map(String::as_str)) {
+            return format!("did you mean `{near}`?");
+        }
+        format!("known keys: {}", suggest::list(known.keys().map(String::as_str), "and"))
     }
 
     fn unfit(&mut self, node: &Node, schemas: &[&Value]) {
@@ -352,7 +379,8 @@ pub(crate) fn describe(root: &Value, schema: &Value) -> String {
     if let Some(alternatives) = list(schema, "anyOf") {
         let mut all: Vec<String> = Vec::new();
         for alternative in alternatives {
-            let one = describe(root, alternative);
+            let list = type_of(resolve(root, alternative)) == "array" && !all.is_empty();
+            let one = if list { "a list of these".to_owned() } else { describe(root, alternative) };
             if !all.contains(&one) {
                 all.push(one);
             }
@@ -401,7 +429,7 @@ fn quoted(scalar: &Scalar) -> String {
     if scalar.secret {
         return "the file's content".to_owned();
     }
-    let mut short: String = scalar.text.chars().take(80).collect();
+    let mut short: String = scalar.text.lines().next().unwrap_or_default().chars().take(60).collect();
     if short.len() < scalar.text.len() {
         short.push('…');
     }

@@ -46,7 +46,7 @@ pub struct Diagnostic {
     pub source: String,
 }
 
-/// Everything that is wrong with one file: at least one error, and its warnings.
+/// Everything that is wrong with one file; at least one error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Diagnostics(Vec<Diagnostic>);
@@ -62,9 +62,9 @@ impl Diagnostics {
         Rendered { diagnostics: &self.0, coloured }
     }
 
-    /// Errors among them.
-    pub fn errors(&self) -> usize {
-        self.0.iter().filter(|item| item.severity == Severity::Error).count()
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -186,6 +186,15 @@ impl Palette {
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     found: Vec<Found>,
+    /// Reports, those among them that weren't kept.
+    reports: usize,
+}
+
+/// A point in time of [`Problems`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    found: usize,
+    reports: usize,
 }
 
 #[derive(Debug)]
@@ -214,6 +223,7 @@ impl Problems {
     }
 
     pub(crate) fn push(&mut self, severity: Severity, place: Place, message: String, help: Option<String>) {
+        self.reports += 1;
         if self.found.len() < Self::MOST
             && !self.found.iter().any(|item| item.place == place && item.message == message)
         {
@@ -226,13 +236,21 @@ impl Problems {
         self.found.iter().any(|item| item.severity == Severity::Error)
     }
 
-    /// Findings so far, for an attempt that may be taken back.
-    pub(crate) fn mark(&self) -> usize {
-        self.found.len()
+    /// Now; equal to an earlier one if nothing was reported since.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { found: self.found.len(), reports: self.reports }
     }
 
-    pub(crate) fn take_back(&mut self, mark: usize) {
-        self.found.truncate(mark);
+    /// Whatever was reported since then wasn't.
+    pub(crate) fn take_back(&mut self, mark: Mark) {
+        self.found.truncate(mark.found);
+        self.reports = mark.reports;
+    }
+
+    /// A warning about a file that isn't used helps nobody, and may be about what a mistake has hidden.
+    pub(crate) fn only_errors(mut self) -> Self {
+        self.found.retain(|item| item.severity == Severity::Error);
+        self
     }
 
     /// With names and source lines, in the order of the file.

@@ -91,7 +91,7 @@ pub fn parse(
                     "this can't be read, and attache can't say why: please report it",
                 );
             }
-            Err(problems.finish(text, file).into())
+            Err(problems.only_errors().finish(text, file).into())
         }
     }
 }
@@ -116,7 +116,8 @@ fn checked(
     }
     let mut tree = tree?;
     substitute::Substitution { env, folder: file.and_then(Path::parent), problems }.apply(&mut tree);
-    let value = check::Checker { root: schema::annotated(), problems }.check(&tree, schema::annotated())?;
+    let value = check::Checker { root: schema::annotated(), problems, key: None, wrong: Vec::new() }
+        .check(&tree, schema::annotated())?;
     match serde_json::from_value::<raw::Root>(value) {
         Ok(raw) => Some(build::build(raw, &tree, file, problems)),
         Err(error) => {

@@ -11,10 +11,20 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     let bound = (word.chars().count() / 3).max(1);
     known
         .into_iter()
-        .map(|candidate| (distance(&folded, &candidate.to_ascii_lowercase().replace('-', "_")), candidate))
-        .filter(|(distance, _)| *distance <= bound)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|candidate| {
+            let other = candidate.to_ascii_lowercase().replace('-', "_");
+            (distance(&folded, &other), same_stem(&folded, &other), candidate)
+        })
+        .filter(|(distance, stem, _)| *distance <= bound || *stem)
+        .min_by_key(|(distance, _, _)| *distance)
+        .map(|(_, _, candidate)| candidate)
+}
+
+/// `retries` and `retry`: most of the shorter word, and at least four characters, begin the longer one.
+fn same_stem(a: &str, b: &str) -> bool {
+    let common = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let (short, long) = (a.len().min(b.len()), a.len().max(b.len()));
+    common >= 4 && common + 1 >= short && long <= common + 3
 }
 
 /// Words as a list for people: "`a`, `b` or `c`".
@@ -67,6 +77,7 @@ mod tests {
     fn the_nearest_word_is_suggested_and_a_far_one_is_not() {
         assert_eq!(nearest("timout", ["idle_timeout", "timeout"]), Some("timeout"));
         assert_eq!(nearest("idle-timeout", ["idle_timeout", "timeout"]), Some("idle_timeout"));
+        assert_eq!(nearest("retries", ["to", "retry"]), Some("retry"));
         assert_eq!(nearest("cluster", ["upstream", "route"]), None);
     }
 

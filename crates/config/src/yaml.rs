@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, Tag, options};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag, options};
 
 use crate::diagnostic::{Place, Problems};
 
@@ -68,6 +68,16 @@ impl Node {
         matches!(&self.kind, Kind::Scalar(scalar) if scalar.plain && scalar.text.is_empty() && !scalar.file)
     }
 
+    /// Something in it was reported before it was checked.
+    pub(crate) fn has_broken(&self) -> bool {
+        match &self.kind {
+            Kind::Broken => true,
+            Kind::Scalar(_) => false,
+            Kind::Sequence(items) => items.iter().any(Self::has_broken),
+            Kind::Mapping(entries) => entries.iter().any(|entry| entry.value.has_broken()),
+        }
+    }
+
     /// The value of a key, where this is a mapping that has it.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {
@@ -122,21 +132,35 @@ pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
                 }
             }
             Err(error) => {
-                let marker = error.marker();
-                let place = Place { line: marker.line() as u32, column: marker.col() as u32 + 1, length: 1 };
-                let line = text.lines().nth(marker.line().saturating_sub(1)).unwrap_or_default();
-                let indented = line.len() - line.trim_start().len();
-                let help = if line.get(..indented).is_some_and(|indent| indent.contains('\t')) {
-                    "YAML is indented with spaces, never with tabs"
-                } else {
-                    "a value with `: `, ` #`, or a leading `*`, `&`, `!`, `%`, `@`, `{`, `[` needs quotes"
-                };
-                tree.problems.wrong(place, format!("not valid YAML: {}", error.info()), help);
+                not_yaml(text, &error, tree.problems);
                 return None;
             }
         }
     }
     tree.root
+}
+
+fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
+    let (line, column) = (error.marker().line(), error.marker().col());
+    // A tab in the indentation is noticed before or behind its line.
+    let near = text.lines().enumerate().skip(line.saturating_sub(1)).take(2);
+    let tab = near.filter_map(|(index, line)| {
+        let indent = line.len() - line.trim_start().len();
+        line.get(..indent).and_then(|indent| indent.find('\t')).map(|column| (index + 1, column))
+    });
+    let (line, column, help) = match tab.into_iter().next() {
+        Some((line, column)) => (line, column, "here is a tab: YAML is indented with spaces"),
+        None if error.info().contains("flow") => (
+            line,
+            column,
+            "within `{ … }` and `[ … ]` a value with `,`, `{`, `}`, `[` or `]` needs quotes: `path: \"/users/{id}\"`",
+        ),
+        None => {
+            (line, column, "a value with `: ` or ` #`, or that begins with one of `*&!%@{[|>`, needs quotes")
+        }
+    };
+    let place = Place { line: line as u32, column: column as u32 + 1, length: 1 };
+    problems.wrong(place, format!("not valid YAML: {}", error.info()), help);
 }
 
 struct Tree<'p> {

@@ -41,14 +41,13 @@ pub(crate) fn listener(
     let mut routes = Routes { listener: &listener, terminates, names: Vec::new(), built: Vec::new() };
     let given = raw.routes.unwrap_or_default();
     let nothing_given = given.is_empty() && raw.to.is_none();
-    let mut right = true;
     for (index, raw) in given.into_iter().enumerate() {
-        right &= routes.add(raw, index, targets, problems).is_some();
+        routes.add(raw, index, targets, problems);
     }
     if let Some(to) = raw.to {
         let at = to.at;
-        let raw = raw::Route::all(to);
-        right &= routes.add(At { at, value: raw }, usize::MAX, targets, problems).is_some();
+        let (wrong, raw) = (to.wrong.clone(), raw::Route::all(to));
+        routes.add(At { at, wrong, value: raw }, usize::MAX, targets, problems);
     }
     if nothing_given {
         // The file has routes, but all of them were wrong: then nothing is assumed.
@@ -59,8 +58,8 @@ pub(crate) fn listener(
     }
     let routes = routes.built.into_iter().map(|(route, _)| route).collect();
     listener.routes = routes;
-    listener.tls = tls?;
-    right.then_some(listener)
+    listener.tls = tls.flatten();
+    Some(listener)
 }
 
 fn binds(raw: raw::OneOrMany<At<raw::Txt<crate::text::Binds>>>, unix_mode: Option<u32>) -> Vec<Bind> {
@@ -129,7 +128,7 @@ impl Routes<'_> {
         targets: &mut Targets,
         problems: &mut Problems,
     ) -> Option<()> {
-        let at = raw.at;
+        let (at, whole) = (raw.at, !raw.wrong.iter().any(|key| key == "match"));
         let name_place = raw.value.name.as_ref().map(|name| name.at);
         let match_place = raw.value.r#match.as_ref().map_or(at, |matches| matches.at);
         let routes = route::routes(raw, &self.listener.name, index, targets, problems)?;
@@ -139,6 +138,10 @@ impl Routes<'_> {
             problems.wrong(name_place.unwrap_or(at), message, "give each route a name of its own");
         }
         self.names.push(first.name.clone());
+        // A route whose match isn't whole would seem to match more than it does.
+        if !whole {
+            return None;
+        }
         self.fits(first, match_place, targets, problems);
         for route in routes {
             if let Some((_, earlier)) = self.built.iter().find(|(other, _)| other.matcher == route.matcher) {

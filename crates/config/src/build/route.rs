@@ -41,7 +41,7 @@ pub(crate) fn routes(
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Vec<Route>> {
-    let At { at, value: raw } = raw;
+    let At { at, wrong, value: raw } = raw;
     let name: Name = match &raw.name {
         Some(name) => name.value.0.0.clone(),
         None if index == usize::MAX => format!("{listener}/to").into(),
@@ -52,7 +52,7 @@ pub(crate) fn routes(
         Some(matches) => matcher(matches.value, problems),
         None => (Match::default(), Vec::new()),
     };
-    let known = Captures::of(&paths);
+    let known = Captures::of(&paths, !wrong.iter().any(|key| key == "match"));
 
     let headers = raw.headers.map(|headers| headers.value);
     let (request, response) = headers.map_or((None, None), |headers| (headers.request, headers.response));
@@ -67,6 +67,7 @@ pub(crate) fn routes(
     let given: Vec<(&str, Place)> = actions.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
     match given.as_slice() {
         [_] => {}
+        [] if wrong.iter().any(|key| matches!(key.as_str(), "to" | "redirect" | "respond")) => right = false,
         [] => {
             problems.wrong(at, "this route does nothing", "give it one of `to`, `redirect` and `respond`");
             right = false;
@@ -159,25 +160,29 @@ fn values<K>(map: raw::Map<K, Txt<ValueText>>, name: fn(&str) -> String) -> Vec<
 }
 
 /// Names that every path of the route captures.
-struct Captures(Vec<String>);
+struct Captures {
+    names: Vec<String>,
+    /// The paths are known; otherwise nothing is missed.
+    sure: bool,
+}
 
 impl Captures {
-    fn of(paths: &[PathPattern]) -> Self {
+    fn of(paths: &[PathPattern], sure: bool) -> Self {
         let mut all = paths.iter().map(captures);
         let first = all.next().unwrap_or_default();
         let rest: Vec<Vec<&str>> = all.collect();
         let common = first.into_iter().filter(|name| rest.iter().all(|names| names.contains(name)));
-        Self(common.map(str::to_owned).collect())
+        Self { names: common.map(str::to_owned).collect(), sure }
     }
 
     fn check(&self, name: &str, at: Place, problems: &mut Problems) {
-        if self.0.iter().any(|known| known == name) {
+        if !self.sure || self.names.iter().any(|known| known == name) {
             return;
         }
-        let names = || self.0.iter().map(String::as_str);
+        let names = || self.names.iter().map(String::as_str);
         let help = match suggest::nearest(name, names()) {
             Some(near) => format!("did you mean `{near}`?"),
-            None if self.0.is_empty() => format!("capture it: `path: /…/{{{name}}}` in `match`"),
+            None if self.names.is_empty() => format!("capture it: `path: /…/{{{name}}}` in `match`"),
             None => format!("the path captures {}", suggest::list(names(), "and")),
         };
         problems.wrong(at, format!("the path of this route doesn't capture `{name}`"), help);
@@ -262,7 +267,7 @@ fn rewrite(
         (Some(path), None) => PathRewrite::Whole(captures.check_path(&path, problems)),
         (None, Some(prefix)) => {
             let all = !paths.is_empty() && paths.iter().all(|path| matches!(path, PathPattern::Prefix(_)));
-            if !all {
+            if !all && captures.sure {
                 problems.wrong(
                     prefix.at,
                     "`prefix` replaces a prefix, and this route matches none",
@@ -281,7 +286,7 @@ fn rewrite(
 }
 
 fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Problems) -> Vec<Mirror> {
-    let Some(At { at, value }) = raw else { return Vec::new() };
+    let Some(At { at, value, .. }) = raw else { return Vec::new() };
     let wanted: Vec<(String, Place, f64)> = match value {
         MirrorForm::One(name) => vec![(name.0.0.to_string(), at, WHOLE)],
         MirrorForm::Shares(map) => {
@@ -301,7 +306,8 @@ fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Pr
 }
 
 fn redirect(raw: At<raw::Redirect>, captures: &Captures, problems: &mut Problems) -> Option<Redirect> {
-    let At { at, value: raw } = raw;
+    let whole = raw.whole();
+    let At { at, value: raw, .. } = raw;
     let mut status = Redirect::STATUS;
     if let Some(given) = raw.status {
         match http::StatusCode::from_u16(given.value) {
@@ -314,6 +320,9 @@ fn redirect(raw: At<raw::Redirect>, captures: &Captures, problems: &mut Problems
         }
     }
     if raw.scheme.is_none() && raw.host.is_none() && raw.path.is_none() {
+        if !whole {
+            return None;
+        }
         problems.wrong(
             at,
             "this redirects to where the request already is",

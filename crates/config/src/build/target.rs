@@ -9,7 +9,7 @@ use crate::{
     raw::{At, To},
     suggest,
     text::Weight,
-    yaml::Node,
+    yaml::{Kind, Node},
 };
 
 /// What is known of the upstreams.
@@ -17,6 +17,8 @@ pub(crate) struct Targets {
     known: Vec<Target>,
     /// Names that stand in the file, with what is wrong with them already reported.
     written: Vec<(String, Place)>,
+    /// `upstreams` itself can't be read.
+    unreadable: bool,
 }
 
 struct Target {
@@ -28,8 +30,11 @@ struct Target {
 
 impl Targets {
     pub(crate) fn new(tree: &Node) -> Self {
-        let upstreams = tree.get("upstreams").into_iter().flat_map(Node::keys);
-        Self { known: Vec::new(), written: upstreams.map(|(name, at)| (name.to_owned(), at)).collect() }
+        let upstreams = tree.get("upstreams");
+        let unreadable = upstreams.is_some_and(|node| !matches!(node.kind, Kind::Mapping(_)));
+        let written = upstreams.into_iter().flat_map(Node::keys);
+        let written = written.map(|(name, at)| (name.to_owned(), at)).collect();
+        Self { known: Vec::new(), written, unreadable }
     }
 
     /// The next upstream; its index is its place in the order of calls.
@@ -46,7 +51,7 @@ impl Targets {
             target.used = true;
             return Some(UpstreamId(index));
         }
-        if self.written.iter().any(|(written, _)| written == name) {
+        if self.unreadable || self.written.iter().any(|(written, _)| written == name) {
             return None;
         }
         let names = || self.written.iter().map(|(name, _)| name.as_str());
@@ -75,7 +80,7 @@ impl Targets {
 
     /// Whether the file names upstreams that can't be used.
     pub(crate) fn some_are_wrong(&self) -> bool {
-        self.written.len() > self.known.len()
+        self.unreadable || self.written.len() > self.known.len()
     }
 
     /// Deadlines and retries of a route to an upstream.
@@ -119,7 +124,9 @@ impl Targets {
             }
         }
         if let Err((what, help)) = weights {
-            problems.wrong(to.at, what, help);
+            if to.whole() {
+                problems.wrong(to.at, what, help);
+            }
             return None;
         }
         complete.then_some(destinations)

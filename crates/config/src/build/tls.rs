@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -> Option<TlsClient> {
-    let Some(At { value: raw, .. }) = raw else {
+    let Some(At { value: raw, wrong, .. }) = raw else {
         return Some(TlsClient {
             name: None,
             trust: Trust::System,
@@ -22,10 +22,10 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
             spiffe: false,
         });
     };
-    let identity = identity(raw.certificate, raw.key, None, problems);
+    let identity = identity(raw.certificate, raw.key, None, &wrong, problems);
     let trust = trust(raw.ca, raw.ca_pem, "ca", problems);
     let insecure = raw.insecure_skip_verify.as_ref().is_some_and(|insecure| insecure.value);
-    if let Some(At { at, value: true }) = raw.insecure_skip_verify {
+    if let Some(At { at, value: true, .. }) = raw.insecure_skip_verify {
         problems.warn(
             at,
             "the peer's certificate isn't verified: whoever answers is believed",
@@ -46,13 +46,13 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
 
 /// `Some(None)` is `mode: off`.
 pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option<Option<TlsServer>> {
-    let At { at, value: raw } = raw;
+    let At { at, wrong, value: raw } = raw;
     let mode = match raw.mode {
         Some(raw::TlsMode::Off) => return Some(None),
         Some(raw::TlsMode::Permissive) => TlsMode::Permissive,
         Some(raw::TlsMode::Strict) | None => TlsMode::Strict,
     };
-    let first = identity(raw.certificate, raw.key, raw.ocsp, problems);
+    let first = identity(raw.certificate, raw.key, raw.ocsp, &wrong, problems);
     let more = raw.certificates.unwrap_or_default().into_iter().map(|identity| Identity {
         certificate: identity.certificate.0.0,
         key: identity.key.0.0,
@@ -60,7 +60,7 @@ pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option
     });
     let first_is_right = first.is_some();
     let identities: Vec<Identity> = first.flatten().into_iter().chain(more).collect();
-    if identities.is_empty() && first_is_right {
+    if identities.is_empty() && first_is_right && !wrong.iter().any(|key| key.starts_with("certificate")) {
         problems.wrong(
             at,
             "`tls` of a listener has no certificate",
@@ -76,7 +76,7 @@ pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option
         ("client_optional", raw.client_optional.as_ref().filter(|optional| optional.value).map(|o| o.at)),
     ];
     for (key, at) in needs_clients {
-        if let Some(at) = at.filter(|_| !verifies) {
+        if let Some(at) = at.filter(|_| !verifies && !wrong.iter().any(|key| key.starts_with("client_ca"))) {
             problems.wrong(
                 at,
                 format!("`{key}` without `client_ca`: no client is asked for a certificate"),
@@ -113,6 +113,7 @@ fn identity(
     certificate: Option<At<Txt<File>>>,
     key: Option<At<Txt<File>>>,
     ocsp: Option<At<Txt<File>>>,
+    wrong: &[String],
     problems: &mut Problems,
 ) -> Option<Option<Identity>> {
     match (certificate, key, ocsp) {
@@ -121,10 +122,11 @@ fn identity(
             key: key.value.0.0,
             ocsp: ocsp.map(|ocsp| ocsp.value.0.0),
         })),
+        (None, None, None) => Some(None),
+        _ if wrong.iter().any(|key| key == "certificate" || key == "key") => None,
         (Some(only), None, _) => one_of_two(only.at, "certificate", "key", problems),
         (None, Some(only), _) => one_of_two(only.at, "key", "certificate", problems),
         (None, None, Some(only)) => one_of_two(only.at, "ocsp", "certificate", problems),
-        (None, None, None) => Some(None),
     }
 }
 

@@ -215,19 +215,19 @@ fn spoken(
         (of_scheme, None) => of_scheme,
         (Http2, Some(At { value: Auto, .. })) => Http2,
         (Tcp, Some(At { value: Auto | Tcp, .. })) => Tcp,
-        (Tcp, Some(At { at, value: Http1 | Http2 })) => {
+        (Tcp, Some(At { at, value: Http1 | Http2, .. })) => {
             let better = if scheme == Scheme::Tls { "https" } else { "http" };
             let message = format!("`{}://` is opaque bytes, this asks for HTTP", scheme.word());
             problems.wrong(at, message, format!("write `{better}://` in the address"));
             return None;
         }
-        (_, Some(At { at, value: Tcp })) if scheme != Scheme::Open => {
+        (_, Some(At { at, value: Tcp, .. })) if scheme != Scheme::Open => {
             let better = if scheme == Scheme::Https { "tls" } else { "tcp" };
             let message = format!("`{}://` is HTTP, this asks for opaque bytes", scheme.word());
             problems.wrong(at, message, format!("write `{better}://` in the address"));
             return None;
         }
-        (Http2, Some(At { at, value: Http1 })) => {
+        (Http2, Some(At { at, value: Http1, .. })) => {
             problems.wrong(at, "`h2c://` is HTTP/2, this asks for HTTP/1", "write `http://` in the address");
             return None;
         }
@@ -261,6 +261,7 @@ fn spoken(
 }
 
 fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance> {
+    let whole = raw.whole();
     let mut balance = Balance::default();
     let (algorithm, hash) = match raw.value {
         raw::BalanceForm::Algorithm(algorithm) => (algorithm, None),
@@ -289,6 +290,7 @@ fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance
         (raw::Algorithm::Random, _) => Algorithm::Random,
         (raw::Algorithm::RingHash, Some(key)) => Algorithm::RingHash(key),
         (raw::Algorithm::Maglev, Some(key)) => Algorithm::Maglev(key),
+        (_, None) if !whole => return None,
         (_, None) => {
             problems.wrong(
                 raw.at,
@@ -306,10 +308,14 @@ fn health_check(
     protocol: UpstreamProtocol,
     problems: &mut Problems,
 ) -> Option<HealthCheck> {
-    let At { at, value: raw } = raw;
+    let whole = raw.whole();
+    let At { at, value: raw, .. } = raw;
     let tcp = raw.tcp.filter(|tcp| tcp.value);
     let kinds =
         usize::from(raw.path.is_some()) + usize::from(tcp.is_some()) + usize::from(raw.grpc.is_some());
+    if kinds == 0 && !whole {
+        return None;
+    }
     if kinds != 1 {
         let what = if kinds == 0 {
             "a health check asks for nothing"

@@ -41,7 +41,17 @@ impl<T: Text> JsonSchema for Txt<T> {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct At<T> {
     pub(crate) at: Place,
+    /// Keys with something wrong in them, which may be left out and are not to be missed; one empty key if this is no
+    /// mapping.
+    pub(crate) wrong: Vec<String>,
     pub(crate) value: T,
+}
+
+impl<T> At<T> {
+    /// Nothing in it is wrong.
+    pub(crate) fn whole(&self) -> bool {
+        self.wrong.is_empty()
+    }
 }
 
 impl<T: JsonSchema> JsonSchema for At<T> {

@@ -101,7 +101,7 @@ pub(crate) enum AddressForm {
 /// An address with its weight and place.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "an address")]
+#[schemars(title = "an address with its weight")]
 pub(crate) struct AddressFull {
     /// The address, with its scheme.
     pub(crate) address: At<Txt<Source>>,

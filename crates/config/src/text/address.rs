@@ -314,7 +314,7 @@ pub(crate) enum Source {
 
 impl Text for Source {
     const FORMAT: &'static str = "attache-upstream-address";
-    const WHAT: &'static str = "an address with its scheme";
+    const WHAT: &'static str = "an address";
     const EXAMPLES: &'static [&'static str] = &[
         "https://orders.internal:8443",
         "http://127.0.0.1:8080",
