@@ -54,7 +54,9 @@ where
     for socket in sockets {
         accepting.spawn_local(accept_all(worker.clone(), socket, drain.clone()));
     }
-    let mut sweep = interval((idle / u32::from(IDLE_SWEEPS)).max(Duration::from_millis(1)));
+    // Zero switches the timeout off.
+    let period = if idle.is_zero() { Duration::MAX } else { idle / u32::from(IDLE_SWEEPS) };
+    let mut sweep = interval(period.clamp(Duration::from_millis(1), Duration::from_secs(3600)));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -14,7 +14,7 @@ use std::{
     task::{Poll, ready},
 };
 
-use attache_http::{Body, OnInformational};
+use attache_http::{AnswerStyle, Asker, Body, OnInformational};
 use attache_telemetry::{Exchange, Reason};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -190,7 +190,9 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
         let on_informational = context.on_informational(ordinal, version);
         context.open.set(ordinal);
         let request = if refused.is_some() {
-            Request::new(Body::empty())
+            let mut stand_in = Request::new(Body::empty());
+            *stand_in.version_mut() = version;
+            stand_in
         } else {
             request.map(|body| match &context.shared {
                 Some(shared) => Received::body(body, &exchange, || shared.clone()),
@@ -249,7 +251,8 @@ where
                 answer
             } else {
                 *this.close = true;
-                panicked(this.finish.as_ref(), &this.context.reader)
+                let Some(finish) = this.finish.as_ref() else { return Poll::Pending };
+                panicked(&finish.exchange, &this.context.reader)
             }
         };
         if let Some(shared) = &this.context.shared {
@@ -300,16 +303,10 @@ where
 }
 
 /// The answer of last resort, made here because the service that makes answers is what failed.
-fn panicked(finish: Option<&Finish>, reader: &Reader) -> Response<Body> {
-    if let Some(finish) = finish {
-        finish.exchange.fail(Reason::InternalError, "the request's handling panicked");
-    }
-    tracing::error!(listener = %reader.settings.listener.name, "a request's handling panicked; it was answered with 500");
-    let mut answer = Response::new(Body::full("internal-error: a defect in attache ended this request\n"));
-    *answer.status_mut() = Reason::InternalError.status();
-    if reader.settings.listener.http.reason_header {
-        let reason = HeaderValue::from_static(Reason::InternalError.as_str());
-        answer.headers_mut().insert("x-attache-reason", reason);
-    }
-    answer
+fn panicked(exchange: &Exchange, reader: &Reader) -> Response<Body> {
+    exchange.fail(Reason::InternalError, "the request's handling panicked");
+    let listener = &reader.settings.listener;
+    tracing::error!(listener = %listener.name, "a request's handling panicked; it was answered with 500");
+    let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
+    attache_http::answer(Reason::InternalError, Asker::unknown(), style, exchange)
 }

@@ -86,6 +86,13 @@ fn a_client_that_keeps_sending_still_reads_its_refusal() {
         client.write_all(b"GET / HTTP/1.1\nHost: h\r\n\r\n").await.unwrap();
         client.write_all(&vec![b'x'; 100_000]).await.unwrap();
         assert_eq!(statuses(&read_to_end(&mut client).await), ["400"]);
+        // Its bytes are still taken: a reset could destroy the answer before it is read.
+        for _ in 0..3 {
+            client.write_all(b"more").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(client);
+        until(|| server.connections.open() == 0).await;
     });
 }
 
@@ -149,13 +156,9 @@ fn an_idle_connection_is_closed() {
 fn a_panic_ends_its_own_request_with_500_and_nothing_else() {
     run(async {
         let http = fun(|request: HttpRequest| {
-            if request.request.uri().path() == "/call" {
-                panic!("in call");
-            }
+            assert_ne!(request.request.uri().path(), "/call", "a panic in call");
             async move {
-                if request.request.uri().path() == "/poll" {
-                    panic!("in poll");
-                }
+                assert_ne!(request.request.uri().path(), "/poll", "a panic in poll");
                 answer(request).await
             }
         });
@@ -220,17 +223,18 @@ fn a_response_that_breaks_off_never_ends_cleanly() {
     });
 }
 
+struct OnDrop<F: Fn()>(Rc<F>);
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 #[test]
 fn a_client_that_leaves_cancels_its_request_and_is_reported() {
     run(async {
         let (dropped, drop_now) = counter();
         let drop_now = Rc::new(drop_now);
-        struct OnDrop<F: Fn()>(Rc<F>);
-        impl<F: Fn()> Drop for OnDrop<F> {
-            fn drop(&mut self) {
-                (self.0)();
-            }
-        }
         let http = fun(move |_: HttpRequest| {
             let guard = OnDrop(drop_now.clone());
             async move {

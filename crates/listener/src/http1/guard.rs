@@ -160,7 +160,9 @@ impl Guard {
     /// byte cost a look at all of them.
     fn look_again(&mut self, fresh: usize) {
         let line = memchr::memchr(b'\n', self.held.get(fresh..).unwrap_or_default()).is_some();
-        if !line && !self.framer.is_too_much(&self.held) {
+        // A method is short, and shows at once what is no HTTP.
+        let method = memchr::memchr(b' ', self.held.get(..fresh).unwrap_or_default()).is_none();
+        if !line && !method && !self.framer.is_too_much(&self.held) {
             return;
         }
         let mut held = std::mem::take(&mut self.held);

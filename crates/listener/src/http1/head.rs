@@ -52,21 +52,18 @@ const TOO_LARGE: Refusal =
     Refusal { reason: Reason::HeadersTooLarge, rule: "The headers are larger than allowed." };
 const TOO_MANY: Refusal =
     Refusal { reason: Reason::HeadersTooLarge, rule: "There are more headers than allowed." };
+/// The longest registered method has 17 bytes.
+const MAX_METHOD: usize = 64;
+const METHOD_TOO_LONG: Refusal = bad("The method is longer than 64 bytes.");
 const BARE_LF: Refusal = bad("A line ends in LF without CR.");
 const CONTROL: Refusal = bad("A header value has a control character (or a bare CR).");
 
 /// Reads the head that `bytes` begin with; `None` while its end is not there.
 pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Refusal> {
+    // A line of something else entirely need not be waited for.
+    check_method(bytes)?;
     let Some(end) = memchr(b'\n', bytes) else {
-        if bytes.len() > limits.request_line + 2 {
-            return Err(TOO_LONG);
-        }
-        // A line of something else entirely need not be waited for.
-        return match bytes.iter().position(|b| !TOKEN[usize::from(*b)]) {
-            Some(0) => Err(bad("The request does not begin with a method.")),
-            Some(n) if bytes.get(n) != Some(&b' ') => Err(bad("The method has a character it may not have.")),
-            _ => Ok(None),
-        };
+        return if bytes.len() > limits.request_line + 2 { Err(TOO_LONG) } else { Ok(None) };
     };
     let Some(line) = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")) else {
         return Err(BARE_LF);
@@ -154,15 +151,24 @@ struct Line {
     http11: bool,
 }
 
+/// Looks at the method, as far as it is there.
+fn check_method(bytes: &[u8]) -> Result<(), Refusal> {
+    let window = bytes.get(..bytes.len().min(MAX_METHOD + 1)).unwrap_or_default();
+    match window.iter().position(|b| !TOKEN[usize::from(*b)]) {
+        Some(0) => Err(bad("The request does not begin with a method.")),
+        Some(n) if window.get(n) != Some(&b' ') => Err(bad("The method has a character it may not have.")),
+        None if window.len() > MAX_METHOD => Err(METHOD_TOO_LONG),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a line whose method was looked at.
 fn request_line(line: &[u8]) -> Result<Line, Refusal> {
     let parts = memchr(b' ', line).zip(memchr::memrchr(b' ', line)).filter(|(a, b)| a < b);
     let parts = parts.and_then(|(a, b)| Some((line.get(..a)?, line.get(a + 1..b)?, line.get(b + 1..)?)));
     let Some((method, target, version)) = parts else {
         return Err(bad("The request line is not `METHOD TARGET VERSION` with single spaces."));
     };
-    if method.is_empty() || !method.iter().all(|b| TOKEN[usize::from(*b)]) {
-        return Err(bad("The method has a character it may not have."));
-    }
     let http11 = match version {
         b"HTTP/1.1" => true,
         b"HTTP/1.0" => false,

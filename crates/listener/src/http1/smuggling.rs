@@ -158,6 +158,7 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, Expect)> {
         ("a bracket in a name", one("X[0]: x\r\n"), Refused(0, BAD)),
         ("a non-ASCII name", one("X\u{e9}: x\r\n"), Refused(0, BAD)),
         // The request line.
+        ("a long method", format!("{} / HTTP/1.1\r\nHost: h\r\n\r\n", "A".repeat(65)), Refused(0, BAD)),
         ("no version", "GET /\r\n\r\n".into(), Refused(0, BAD)),
         ("HTTP/2.0", "GET / HTTP/2.0\r\nHost: h\r\n\r\n".into(), Refused(0, BAD)),
         ("http/1.1", "GET / http/1.1\r\nHost: h\r\n\r\n".into(), Refused(0, BAD)),
