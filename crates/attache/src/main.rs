@@ -1,1 +1,38 @@
-fn main() {}
+//! attache: an ambassador sidecar.
+//!
+//! This crate is the program: the command line, start, drain, and [`stack`], the one place where the parts
+//! are put together, readable from top to bottom as a request travels.
+
+mod cli;
+mod control;
+mod cpus;
+mod demo;
+mod explain;
+mod proxy;
+mod run;
+mod stack;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(options) => run::run(&options),
+        Command::Check(options) => return run::check(&options),
+        Command::Schema => run::schema(),
+        Command::Explain(options) => explain::run(&options),
+        Command::Demo(options) => demo::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            run::complain(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}

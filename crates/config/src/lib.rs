@@ -1,3 +1,140 @@
 //! attache's configuration: YAML text becomes a checked [`model`], every diagnostic carries its place.
+//!
+//! The way of a text: `yaml` (events to a tree with places), `substitute` (variables and files), `check` (the tree against the
+//! schema of the `raw` types, every problem at once), `raw` (serde), `build` (references and what one key says about
+//! another), [`model`]. Texts with a syntax of their own are in `text`.
 
+mod build;
+mod check;
+mod diagnostic;
 pub mod model;
+mod raw;
+mod schema;
+mod substitute;
+mod suggest;
+mod text;
+mod yaml;
+
+use std::path::Path;
+
+use diagnostic::Problems;
+pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+pub use schema::schema;
+
+use crate::model::Config;
+
+/// A file larger than this isn't a config.
+const LARGEST: u64 = 8 << 20;
+
+/// The embedded default: a forward proxy on `127.0.0.1:15001`.
+pub const FORWARD_PROXY: &str = include_str!("../../../config/forward-proxy.yaml");
+
+/// Reads and checks a file. `env` looks up environment variables.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Diagnostics> {
+    match read(path) {
+        Ok(text) => parse(&text, Some(path), env),
+        Err(problems) => Err(problems.finish("", Some(path)).into()),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Problems> {
+    let mut problems = Problems::default();
+    let whole = Place::default();
+    let large = std::fs::metadata(path).is_ok_and(|meta| meta.len() > LARGEST);
+    if large {
+        problems.error(whole, format!("the file is larger than {} MiB", LARGEST >> 20));
+        return Err(problems);
+    }
+    match std::fs::read(path).map(String::from_utf8) {
+        Ok(Ok(text)) => return Ok(text),
+        Ok(Err(error)) => {
+            let line = error
+                .as_bytes()
+                .iter()
+                .take(error.utf8_error().valid_up_to())
+                .filter(|b| **b == b'\n')
+                .count();
+            let message = format!("not UTF-8 text: line {} has a byte that is none", line + 1);
+            problems.wrong(whole, message, "a config is YAML in UTF-8");
+        }
+        Err(error) => {
+            problems.wrong(whole, format!("can't be read: {error}"), "give its path with `-c FILE`")
+        }
+    }
+    Err(problems)
+}
+
+/// Checks a text. `file` is named in the diagnostics, and relative `!file` paths begin at its folder.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn parse(
+    text: &str,
+    file: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Diagnostics> {
+    let mut problems = Problems::default();
+    let config = checked(text, file, env, &mut problems);
+    let failed = problems.any_error();
+    match config {
+        Some(mut config) if !failed => {
+            config.warnings = problems.finish(text, file);
+            Ok(config)
+        }
+        _ => {
+            if !failed {
+                problems.error(
+                    Place::default(),
+                    "this can't be read, and attache can't say why: please report it",
+                );
+            }
+            Err(problems.finish(text, file).into())
+        }
+    }
+}
+
+fn checked(
+    text: &str,
+    file: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let tree = yaml::parse(text, problems);
+    let empty = tree.as_ref().is_none_or(yaml::Node::is_nothing);
+    if empty {
+        if !problems.any_error() {
+            problems.wrong(
+                Place::default(),
+                "there is nothing in it",
+                "the smallest config is\n    upstreams:\n      orders: https://orders.internal:8443",
+            );
+        }
+        return None;
+    }
+    let mut tree = tree?;
+    substitute::Substitution { env, folder: file.and_then(Path::parent), problems }.apply(&mut tree);
+    let value = check::Checker { root: schema::annotated(), problems }.check(&tree, schema::annotated())?;
+    match serde_json::from_value::<raw::Root>(value) {
+        Ok(raw) => Some(build::build(raw, &tree, file, problems)),
+        Err(error) => {
+            if !problems.any_error() {
+                let message =
+                    format!("this passed every check and still can't be read ({error}): please report it");
+                problems.error(Place::default(), message);
+            }
+            None
+        }
+    }
+    .flatten()
+}
+
+impl Config {
+    /// The embedded default: a forward proxy on `127.0.0.1:15001` whose only upstream is whatever host a request names.
+    pub fn forward_proxy() -> Self {
+        // A test parses the embedded file; whatever a build could do wrong here ends in a config that listens nowhere.
+        parse(FORWARD_PROXY, None, &|_| None).unwrap_or_default()
+    }
+}

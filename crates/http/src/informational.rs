@@ -6,7 +6,9 @@ use http::{HeaderMap, StatusCode};
 
 /// Called for every 1xx response but 100 and 101 (RFC 9110 section 15.2), in the order they came.
 #[derive(Clone)]
-pub struct OnInformational(Rc<dyn Fn(StatusCode, &HeaderMap)>);
+pub struct OnInformational(Rc<PassOn>);
+
+type PassOn = dyn Fn(StatusCode, &HeaderMap);
 
 impl OnInformational {
     /// Wraps what passes a 1xx response on.

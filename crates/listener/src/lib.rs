@@ -1,1 +1,33 @@
-//! TODO
+//! From an accepted socket to a served request: accept, PROXY protocol, detect, terminate TLS, serve, drain.
+//!
+//! [`serve`] runs one listener on one worker. What it hands on is an [`HttpRequest`] for every request and an [`Opaque`]
+//! for every connection that is not HTTP; what it promises about both:
+//!
+//! * Every request that is handed on can be read in one way only (RFC 9112 sections 6.3 and 11.2). One that can't is handed
+//!   on as [`HttpRequest::refused`] with nothing of the client's in it, so that its answer is made where all answers are.
+//! * Every exchange, finished or not, is reported once to [`Settings::on_finish`].
+//! * No peer ends more than its own connection: panics are caught, memory is bounded by [`HttpLimits`].
+//!
+//! [`HttpLimits`]: attache_config::model::HttpLimits
+
+mod accept;
+mod connection;
+mod detect;
+mod drain;
+mod exchange;
+mod http1;
+mod http2;
+mod live;
+mod proxy_protocol;
+mod request;
+mod respond;
+mod socket;
+mod stream;
+mod transport;
+
+pub use accept::serve;
+pub use drain::{Drain, DrainTrigger, Phase};
+pub use request::{Connections, HttpRequest, Opaque, Settings};
+pub use socket::{BindError, Socket, bind};
+pub use stream::Stream;
+pub use transport::{ClientHello, Protocol};

@@ -1,1 +1,18 @@
-//! TODO
+//! What keeps one slow or failing upstream from taking its callers down: tower layers around an upstream.
+//!
+//! [`stack`] is their order; each layer says why it stands where it does.
+
+pub mod breaker;
+mod budget;
+pub mod deadline;
+pub mod fault;
+pub mod judge;
+pub mod rate_limit;
+pub mod retry;
+mod stack;
+mod state;
+#[cfg(test)]
+mod testing;
+
+pub use stack::{Front, RouteState, Stack, front, stack};
+pub use state::{Counters, UpstreamState};

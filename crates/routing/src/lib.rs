@@ -1,1 +1,28 @@
-//! TODO
+//! A request or connection to its route, and what the route does to it.
+//!
+//! [`RouteTable::new`] compiles the routes of a listener; [`RouteTable::find_http`] and [`RouteTable::find_tcp`] give the most
+//! specific that matches; [`CompiledRoute`] says where to ([`CompiledRoute::choose`]) and rewrites what is sent
+//! ([`CompiledRoute::prepare_request`]). [`explain`] tells how a request would be routed, and why. Which of two
+//! routes is the more specific is written in `docs/routing.md`.
+
+mod conditions;
+mod edits;
+mod explain;
+mod facts;
+mod host;
+mod path;
+mod precedence;
+mod respond;
+mod rewrite;
+mod route;
+mod table;
+#[cfg(test)]
+mod testing;
+mod words;
+
+pub use edits::{Ctx, ReadyEdits};
+pub use explain::{Candidate, Explanation, Outcome, Share, Verdict, explain, explain_tcp};
+pub use facts::RequestFacts;
+pub use rewrite::Captures;
+pub use route::{CompiledRoute, Step, upstream_authority};
+pub use table::{Matched, RouteTable};

@@ -50,6 +50,10 @@ pub struct Exchange {
     pub sent: Cell<u64>,
     /// From `start` to the upstream's response head.
     pub time_to_head: Cell<Option<Duration>>,
+    /// It is counted as in flight; its end takes it off again.
+    pub in_flight: Cell<bool>,
+    /// It outlives its response (a tunnel): whoever set this reports its end, the listener doesn't.
+    pub handed_over: Cell<bool>,
 }
 
 impl Exchange {
@@ -74,6 +78,8 @@ impl Exchange {
             received: Cell::new(0),
             sent: Cell::new(0),
             time_to_head: Cell::new(None),
+            in_flight: Cell::new(false),
+            handed_over: Cell::new(false),
         }
     }
 

@@ -1,4 +1,8 @@
 //! Endpoints: one address each, with what all workers together know of it.
+//!
+//! Identity is the address together with the name it was found by: connections pooled for one TLS name are never
+//! handed to another. Everything else (weight, priority, health, load) is an atomic that changes in place, so a
+//! counter survives every refresh in between.
 
 use std::{
     fmt,
@@ -6,13 +10,13 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use arc_swap::ArcSwap;
-use attache_config::model::{self, Name};
-use attache_telemetry::Reason;
+use attache_config::model::Name;
+use tokio::time::Instant;
 
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +36,28 @@ impl fmt::Display for EndpointAddress {
     }
 }
 
+/// What discovery says of one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Where it is reached.
+    pub address: EndpointAddress,
+    /// The name it was found by, without the final dot; `None` for fixed addresses.
+    pub host: Option<Name>,
+    /// Relative weight; 0 counts as 1.
+    pub weight: u32,
+    /// 0 is used first.
+    pub priority: u8,
+    /// Its zone.
+    pub zone: Option<Name>,
+}
+
+impl EndpointSpec {
+    /// A fixed address of weight 1, priority 0, no zone.
+    pub fn new(address: EndpointAddress) -> Self {
+        Self { address, host: None, weight: 1, priority: 0, zone: None }
+    }
+}
+
 /// One endpoint. It lives as long as discovery names its address; its counters survive every refresh in between.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -41,19 +67,15 @@ pub struct Endpoint {
     pub label: Name,
     /// The DNS name it was found by: SNI and verified name where the config sets none.
     pub host: Option<Name>,
-    /// Relative weight, at least 1.
-    pub weight: u32,
-    /// 0 is used first.
-    pub priority: u8,
     /// Its zone.
     pub zone: Option<Name>,
     /// When it was added, for slow start.
-    pub added: tokio::time::Instant,
+    pub added: Instant,
     /// Requests running on it, over all workers.
     pub active: AtomicU32,
-    /// Active health: false while its checks fail.
+    /// Active health: false while its checks fail. Written by [`Endpoint::set_healthy`].
     pub healthy: AtomicBool,
-    /// Passive health: true while it is ejected.
+    /// Passive health: true while it is ejected. Written by [`Endpoint::set_ejected`].
     pub ejected: AtomicBool,
     /// Discovery no longer names it: its idle connections close, its running requests finish.
     pub removed: AtomicBool,
@@ -61,32 +83,107 @@ pub struct Endpoint {
     pub ewma: AtomicU64,
     /// When `ewma` was last moved: nanoseconds since `added`.
     pub ewma_at: AtomicU64,
+    /// What its requests said of it (owned by `outlier`).
+    pub passive: crate::outlier::Passive,
+    /// What its health checks said (owned by `health`).
+    pub checks: crate::health::Checks,
+    weight: AtomicU32,
+    priority: AtomicU8,
+    /// Where slow start begins: nanoseconds since `added`.
+    ramp_from: AtomicU64,
+    /// Shared by the endpoints of one upstream; rises with every change of health.
+    health_epoch: Arc<AtomicU64>,
 }
 
-/// The endpoints of one upstream at one moment.
-#[derive(Debug, Default)]
-pub struct EndpointSet {
-    /// All of them, in a stable order.
-    pub endpoints: Vec<Arc<Endpoint>>,
-    /// Rises with every change, so that workers know when to rebuild tables and sweep pools.
-    pub generation: u64,
-    /// Why there is none, or why the last refresh failed while these still serve.
-    pub failure: Option<Reason>,
-}
+impl Endpoint {
+    /// A healthy endpoint without load, added now. One that belongs to an upstream is made by
+    /// [`Shared::replace_endpoints`](crate::Shared::replace_endpoints).
+    pub fn new(spec: EndpointSpec) -> Self {
+        Self::with_epoch(spec, Arc::default())
+    }
 
-/// One upstream as all workers see it.
-#[derive(Debug)]
-pub struct Shared {
-    /// Its part of the config.
-    pub config: Arc<model::Upstream>,
-    /// Its endpoints.
-    pub endpoints: ArcSwap<EndpointSet>,
-    /// Requests running, over all workers (`circuit_breaker.max_requests`).
-    pub active_requests: AtomicU32,
-    /// Connections open, over all workers.
-    pub connections: AtomicU32,
-    /// Requests waiting for a connection, over all workers.
-    pub pending: AtomicU32,
-    /// Retries running, over all workers.
-    pub retries: AtomicU32,
+    pub(crate) fn with_epoch(spec: EndpointSpec, health_epoch: Arc<AtomicU64>) -> Self {
+        Self {
+            label: spec.address.to_string().into(),
+            address: spec.address,
+            host: spec.host,
+            zone: spec.zone,
+            added: Instant::now(),
+            active: AtomicU32::new(0),
+            healthy: AtomicBool::new(true),
+            ejected: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            ewma: AtomicU64::new(0),
+            ewma_at: AtomicU64::new(0),
+            passive: crate::outlier::Passive::default(),
+            weight: AtomicU32::new(spec.weight.max(1)),
+            priority: AtomicU8::new(spec.priority),
+            ramp_from: AtomicU64::new(0),
+            health_epoch,
+            checks: crate::health::Checks::default(),
+        }
+    }
+
+    /// Relative weight, at least 1.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// 0 is used first.
+    pub fn priority(&self) -> u8 {
+        self.priority.load(Relaxed)
+    }
+
+    /// Healthy, not ejected and not removed: new requests may go there.
+    pub fn usable(&self) -> bool {
+        self.healthy.load(Relaxed) && !self.ejected.load(Relaxed) && !self.removed.load(Relaxed)
+    }
+
+    /// Sets what active health checks say. Recovery begins slow start anew. True if that was a change.
+    pub fn set_healthy(&self, healthy: bool) -> bool {
+        let changed = self.healthy.swap(healthy, Relaxed) != healthy;
+        if changed {
+            self.health_changed(healthy);
+        }
+        changed
+    }
+
+    /// Sets what passive health says. The end of an ejection begins slow start anew. True if that was a change.
+    pub fn set_ejected(&self, ejected: bool) -> bool {
+        let changed = self.ejected.swap(ejected, Relaxed) != ejected;
+        if changed {
+            self.health_changed(!ejected);
+        }
+        changed
+    }
+
+    fn health_changed(&self, recovered: bool) {
+        if recovered {
+            self.ramp_from.store(self.since_added(Instant::now()), Relaxed);
+        }
+        // Release: a worker that sees the new epoch also sees the health behind it.
+        self.health_epoch.fetch_add(1, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Nanoseconds since the endpoint was added; 0 before that.
+    pub(crate) fn since_added(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.added).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Time since it was added or last recovered.
+    pub(crate) fn ramp_age(&self, now: Instant) -> Duration {
+        Duration::from_nanos(self.since_added(now).saturating_sub(self.ramp_from.load(Relaxed)))
+    }
+
+    pub(crate) fn is(&self, spec: &EndpointSpec) -> bool {
+        self.address == spec.address && self.host == spec.host && self.zone == spec.zone
+    }
+
+    /// Takes weight and priority of `spec`. True if that was a change.
+    pub(crate) fn update(&self, spec: &EndpointSpec) -> bool {
+        let weight = spec.weight.max(1);
+        let weighed = self.weight.swap(weight, Relaxed) != weight;
+        let ranked = self.priority.swap(spec.priority, Relaxed) != spec.priority;
+        weighed || ranked
+    }
 }

@@ -11,6 +11,12 @@ pub struct Error {
     pub reason: Reason,
     /// How much the upstream may have seen: what a retry must know.
     pub sent: Sent,
+    /// The connection had carried a request before: its end may be the peer's idle timeout crossing our request.
+    pub reused: bool,
+    /// When it is worth trying again, where attache knows: the answer's `Retry-After`.
+    pub retry_after: Option<std::time::Duration>,
+    /// Other headers of the answer that attache makes of it.
+    pub headers: Option<Box<http::HeaderMap>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -30,7 +36,7 @@ pub enum Sent {
 impl Error {
     /// An error of attache's own making.
     pub fn new(reason: Reason, sent: Sent) -> Self {
-        Self { reason, sent, source: None }
+        Self { reason, sent, reused: false, retry_after: None, headers: None, source: None }
     }
 
     /// An error with its cause.
@@ -39,7 +45,13 @@ impl Error {
         sent: Sent,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { reason, sent, source: Some(source.into()) }
+        Self { reason, sent, reused: false, retry_after: None, headers: None, source: Some(source.into()) }
+    }
+
+    /// The same error, of a connection that had carried an earlier request.
+    pub fn on_reused_connection(mut self, reused: bool) -> Self {
+        self.reused = reused;
+        self
     }
 
     /// The chain of causes on one line, for the log.

@@ -3,10 +3,31 @@
 //! [`Shared`] is one upstream as all workers see it: its config, its endpoints (a snapshot swapped whole) and its
 //! counters. The control thread writes it; the workers read it without a lock.
 
+pub mod balance;
 mod call;
+pub mod connect;
+pub mod discovery;
 mod endpoint;
 mod error;
+mod fresh;
+mod hash;
+pub mod health;
+mod limit;
+pub mod outlier;
+pub mod pool;
+pub mod service;
+mod shared;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod testing;
+pub mod tunnel;
 
+pub use balance::Balancer;
 pub use call::{Call, CallContext};
-pub use endpoint::{Endpoint, EndpointAddress, EndpointSet, Shared};
+pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
+pub use fresh::FreshConnection;
+pub use limit::{ConnectionPermit, InFlight, PendingPermit};
+pub use service::{Guard, Picker, WorkerUpstream};
+pub use shared::{EndpointSet, Shared};

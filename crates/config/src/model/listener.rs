@@ -1,6 +1,9 @@
 //! What is listened on and how its bytes are understood.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Name, Route, TlsServer};
 
@@ -38,6 +41,19 @@ pub struct Listener {
     pub line: u32,
 }
 
+impl Listener {
+    /// The name of the listener of a file that has none.
+    pub const OUTBOUND: &'static str = "outbound";
+    /// Default of [`Self::server_first_ports`].
+    pub const SERVER_FIRST_PORTS: [u16; 4] = [25, 587, 3306, 4444];
+    /// Default of [`Self::detect_timeout`].
+    pub const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Default of [`Self::max_connections`].
+    pub const MAX_CONNECTIONS: usize = 16384;
+    /// Default of [`Self::tcp_idle_timeout`].
+    pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_hours(1);
+}
+
 /// One socket that is listened on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Bind {
@@ -52,8 +68,23 @@ pub enum Bind {
     },
 }
 
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Bind {
+    /// Default mode of a Unix socket.
+    pub const UNIX_MODE: u32 = 0o660;
+}
+
 /// The protocol of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ListenProtocol {
     /// Told apart by the first bytes: TLS is passed through by SNI (or terminated if `tls` is set), HTTP/1 and HTTP/2
     /// are routed, everything else is opaque TCP.
@@ -72,7 +103,8 @@ pub enum ListenProtocol {
 }
 
 /// PROXY protocol (haproxy.org, proxy-protocol.txt, versions 1 and 2) on accepted connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProxyProtocolIn {
     /// Never looked for; bytes that look like it are the application's.
     #[default]
@@ -176,7 +208,8 @@ pub struct Forwarded {
 }
 
 /// What happens to one family of forwarding headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ForwardedMode {
     /// Passed on untouched.
     #[default]
@@ -215,7 +248,8 @@ impl Default for PathPolicy {
 }
 
 /// What `%2F` and `%5C` in a path mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum EscapedSlashes {
     /// Kept, never a segment boundary.
     #[default]

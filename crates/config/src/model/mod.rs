@@ -10,7 +10,15 @@ mod route;
 mod tls;
 mod upstream;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 pub use listener::*;
 pub use policy::*;
@@ -37,6 +45,30 @@ pub struct Config {
     pub access_log: AccessLog,
     /// How the program ends.
     pub shutdown: Shutdown,
+    /// What is suspicious about the file though it can be used; to be logged.
+    pub warnings: Vec<crate::Diagnostic>,
+}
+
+impl Default for Config {
+    /// Nothing is listened on; the rest is as in a file that says nothing of it.
+    fn default() -> Self {
+        Self {
+            file: None,
+            listeners: Vec::new(),
+            upstreams: Vec::new(),
+            workers: None,
+            dns: Dns::default(),
+            metrics: Some(Self::METRICS),
+            access_log: AccessLog::default(),
+            shutdown: Shutdown::default(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Where the metrics answer unless the file says otherwise.
+    pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15090);
 }
 
 /// An index into [`Config::upstreams`]; the parser makes only valid ones.
@@ -57,9 +89,10 @@ pub struct Dns {
     pub search: Option<Vec<String>>,
     /// `ndots` that replaces that of `resolv_conf`.
     pub ndots: Option<u8>,
-    /// How long one query may take. Default 5 s.
+    /// How long one server is waited for. Default 5 s; while it has its default, `timeout` of `resolv_conf` counts.
     pub timeout: Duration,
-    /// How often one server is asked before the next. Default 2.
+    /// How often the list of servers is gone through. Default 2; while it has its default, `attempts` of `resolv_conf`
+    /// counts.
     pub attempts: usize,
     /// A TTL below this counts as this. Default 1 s.
     pub min_ttl: Duration,
@@ -89,7 +122,8 @@ impl Default for Dns {
 }
 
 /// Which address families a look-up asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum DnsFamily {
     /// A and AAAA; connections race the families (RFC 8305).
     #[default]
@@ -126,7 +160,8 @@ pub enum LogTarget {
 }
 
 /// Line format of the access log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// One readable line.
     #[default]

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Name;
 
 /// Deadlines and retries of one destination of one route.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,11 +97,70 @@ pub enum RetryOn {
 }
 
 /// Which methods may be sent twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum RetryMethods {
     /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE.
     #[default]
     Idempotent,
     /// Every method: the user vouches for the application.
     All,
+}
+
+/// A local rate limit: a token bucket over all workers. What it refuses is 429, `rate-limited`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests in each `per`; at least 1.
+    pub requests: u32,
+    /// The time that `requests` are for; not zero. Default 1 s.
+    pub per: Duration,
+    /// Requests at once after a pause; at least 1. Default `requests`.
+    pub burst: u32,
+    /// What has a bucket of its own. Default the route.
+    pub by: LimitKey,
+    /// Buckets kept at once; keys above share one. Default 10000 (16 bytes each).
+    pub max_keys: usize,
+}
+
+/// What a rate limit counts by.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum LimitKey {
+    /// All requests of the route together.
+    #[default]
+    Route,
+    /// Each value of this header; requests without it are one value more.
+    Header(HeaderName),
+    /// Each client address.
+    Client,
+    /// Each verified identity (the first name of the client's certificate); clients without one are one more.
+    Identity,
+}
+
+/// Faults for tests of what a caller does about them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fault {
+    /// Only requests with this header (and this value, where there is one). Default all.
+    pub header: Option<(HeaderName, Option<Name>)>,
+    /// Some requests wait before they are sent on.
+    pub delay: Option<FaultDelay>,
+    /// Some requests are answered by attache; a delay comes first.
+    pub abort: Option<FaultAbort>,
+}
+
+/// A delay before a request is sent on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FaultDelay {
+    /// Share of the requests, 0 to 1. Default 1.
+    pub share: f64,
+    /// How long.
+    pub time: Duration,
+}
+
+/// An answer instead of the upstream's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FaultAbort {
+    /// Share of the requests, 0 to 1. Default 1.
+    pub share: f64,
+    /// Its status; a gRPC call gets the grpc-status of `fault-injected`. Default 503.
+    pub status: StatusCode,
 }

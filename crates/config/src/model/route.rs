@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Name, Policy, UpstreamId};
+use super::{Fault, Name, Policy, RateLimit, UpstreamId};
 
 /// A rule of one listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,6 +177,10 @@ pub struct Forward {
     pub host: HostRewrite,
     /// Copies, whose answers are dropped.
     pub mirrors: Vec<Mirror>,
+    /// How much of it is let through; `None` is everything.
+    pub rate_limit: Option<RateLimit>,
+    /// Faults injected on purpose; `None` is none.
+    pub fault: Option<Fault>,
 }
 
 /// One target of a split.
@@ -238,6 +242,11 @@ pub struct Redirect {
     pub strip_query: bool,
 }
 
+impl Redirect {
+    /// Default of [`Self::status`].
+    pub const STATUS: StatusCode = StatusCode::FOUND;
+}
+
 /// A direct answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Respond {
@@ -247,6 +256,11 @@ pub struct Respond {
     pub body: Arc<[u8]>,
     /// Its content type. Default `text/plain; charset=utf-8`.
     pub content_type: HeaderValue,
+}
+
+impl Respond {
+    /// Default of [`Self::content_type`].
+    pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 }
 
 /// Header changes; removals first, then sets, then additions, each in the file's order.

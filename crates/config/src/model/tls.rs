@@ -2,6 +2,9 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::Name;
 
 /// TLS to an upstream.
@@ -98,12 +101,15 @@ impl fmt::Debug for Trust {
 }
 
 /// Lowest TLS version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
     #[default]
+    #[serde(rename = "1.2")]
     V12,
     /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
     V13,
 }
 

@@ -3,6 +3,8 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use http::HeaderName;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Name, TlsClient};
 
@@ -37,6 +39,15 @@ pub struct Upstream {
     pub source_address: Option<IpAddr>,
     /// Line in the file, for `explain`.
     pub line: u32,
+}
+
+impl Upstream {
+    /// Default of [`Self::connect_timeout`].
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Default of [`Self::handshake_timeout`].
+    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+    /// Default of [`Address::Authority`]'s `max_hosts`.
+    pub const MAX_HOSTS: usize = 1024;
 }
 
 /// Where an upstream's endpoints come from.
@@ -91,7 +102,8 @@ pub enum Target {
 }
 
 /// What is spoken to an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum UpstreamProtocol {
     /// With TLS what ALPN gives (h2 preferred), without it HTTP/1.1. gRPC requests (`application/grpc`) need HTTP/2 and
     /// use it with prior knowledge even without TLS.
@@ -120,7 +132,12 @@ pub struct Balance {
 
 impl Default for Balance {
     fn default() -> Self {
-        Self { algorithm: Algorithm::LeastRequest, slow_start: Duration::ZERO, panic_threshold: 0.5, zone: None }
+        Self {
+            algorithm: Algorithm::LeastRequest,
+            slow_start: Duration::ZERO,
+            panic_threshold: 0.5,
+            zone: None,
+        }
     }
 }
 
@@ -205,7 +222,7 @@ impl Default for Pool {
 }
 
 /// Concurrency limits over all workers (Envoy's circuit breakers, with its defaults).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CircuitBreaker {
     /// Connections at once. Default 1024.
     pub max_connections: u32,
@@ -215,11 +232,47 @@ pub struct CircuitBreaker {
     pub max_requests: u32,
     /// Retries at once, unless a budget is set. Default 3.
     pub max_retries: u32,
+    /// Opens when the whole upstream fails. Default `None`: ejection takes single endpoints out, and the
+    /// retry budget bounds the load; a breaker over all of them turns a partial outage into a whole one.
+    pub failures: Option<FailureBreaker>,
+}
+
+/// A breaker over a whole upstream: while it is open calls are answered at once with `circuit-open`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailureBreaker {
+    /// Failures in a row that open it; 0 is off. Default 20.
+    pub consecutive: u32,
+    /// It opens when fewer than this share of the window's calls succeed, 0 to 1; 0 is off. Default 0.5.
+    pub success_rate: f64,
+    /// The sliding window of `success_rate`, at least 10 ms. Default 10 s.
+    pub window: Duration,
+    /// Calls in the window before their rate counts. Default 50.
+    pub min_samples: u32,
+    /// First open time, doubled with each time its probes fail, and up to 20 % longer at random. Default 1 s.
+    pub open: Duration,
+    /// Longest open time before the random part. Default 60 s.
+    pub open_max: Duration,
+    /// Calls let through after the open time, all of which must succeed; 1 to 65535. Default 3.
+    pub probes: u16,
+}
+
+impl Default for FailureBreaker {
+    fn default() -> Self {
+        Self {
+            consecutive: 20,
+            success_rate: 0.5,
+            window: Duration::from_secs(10),
+            min_samples: 50,
+            open: Duration::from_secs(1),
+            open_max: Duration::from_mins(1),
+            probes: 3,
+        }
+    }
 }
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { max_connections: 1024, max_pending: 1024, max_requests: 1024, max_retries: 3 }
+        Self { max_connections: 1024, max_pending: 1024, max_requests: 1024, max_retries: 3, failures: None }
     }
 }
 
@@ -258,12 +311,27 @@ pub struct HealthCheck {
     pub probe: Probe,
     /// Time between two probes. Default 5 s, each with up to 10 % of jitter.
     pub interval: Duration,
+    /// Time between two probes of an endpoint that is unhealthy. Default `interval`.
+    pub unhealthy_interval: Duration,
     /// How long a probe may take. Default 1 s.
     pub timeout: Duration,
     /// Successes in a row that make an endpoint healthy. Default 1.
     pub healthy: u32,
     /// Failures in a row that make it unhealthy. Default 3.
     pub unhealthy: u32,
+}
+
+impl HealthCheck {
+    /// A check with this probe and the defaults.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            healthy: 1,
+            unhealthy: 3,
+        }
+    }
 }
 
 /// What an active health check asks.
@@ -286,7 +354,8 @@ pub enum Probe {
 }
 
 /// PROXY protocol on the way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProxyProtocolOut {
     /// None. Pools may mix clients.
     #[default]

@@ -1,0 +1,176 @@
+//! May this process be sent work?
+//!
+//! Rule: ready means that the config is loaded, the listeners are open and every upstream was looked up once, or the bounded wait for
+//! that has passed: an upstream whose name does not resolve must not keep the others' traffic away for ever. A
+//! later reload never takes readiness back, only draining does.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use attache_config::model::Name;
+use tokio::time::Instant;
+
+/// The one place that knows whether the process is ready. Cheap to clone; for the control thread, since it has a lock.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    config_loaded: bool,
+    listening: bool,
+    discovery: Discovery,
+    draining: bool,
+}
+
+#[derive(Debug, Default)]
+enum Discovery {
+    #[default]
+    NotBegun,
+    Waiting {
+        names: BTreeSet<Name>,
+        until: Instant,
+    },
+    Done,
+}
+
+impl Readiness {
+    /// Not ready, for every reason there is.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The first config is loaded.
+    pub fn config_loaded(&self) {
+        self.state().config_loaded = true;
+    }
+
+    /// All listeners are open on all workers.
+    pub fn listening(&self) {
+        self.state().listening = true;
+    }
+
+    /// The first look-ups began: readiness waits for these upstreams, but not longer than `wait`.
+    pub fn discovering(&self, upstreams: impl IntoIterator<Item = Name>, wait: Duration) {
+        let names: BTreeSet<_> = upstreams.into_iter().collect();
+        let mut state = self.state();
+        state.discovery = match Instant::now().checked_add(wait) {
+            Some(until) if !names.is_empty() => Discovery::Waiting { names, until },
+            _ => Discovery::Done,
+        };
+    }
+
+    /// An upstream has its first endpoints.
+    pub fn discovered(&self, upstream: &Name) {
+        let mut state = self.state();
+        if let Discovery::Waiting { names, .. } = &mut state.discovery {
+            names.remove(upstream);
+            if names.is_empty() {
+                state.discovery = Discovery::Done;
+            }
+        }
+    }
+
+    /// The process ends: not ready from now on.
+    pub fn draining(&self) {
+        self.state().draining = true;
+    }
+
+    /// True if work may come.
+    pub fn is_ready(&self) -> bool {
+        self.reasons().is_empty()
+    }
+
+    /// Why it is not ready, one line each; empty if it is.
+    pub fn reasons(&self) -> String {
+        let mut state = self.state();
+        let mut reasons = String::new();
+        let mut say = |reason: &str| {
+            let _ = writeln!(reasons, "{reason}");
+        };
+        if state.draining {
+            say("draining: the process is ending");
+        }
+        if !state.config_loaded {
+            say("no config is loaded yet");
+        }
+        if !state.listening {
+            say("the listeners are not open yet");
+        }
+        match &state.discovery {
+            Discovery::NotBegun => say("the first look-ups have not begun"),
+            Discovery::Waiting { until, .. } if Instant::now() >= *until => state.discovery = Discovery::Done,
+            Discovery::Waiting { names, .. } => {
+                let names: Vec<_> = names.iter().map(|name| &**name).collect();
+                say(&format!("no endpoints yet for: {}", names.join(", ")));
+            }
+            Discovery::Done => {}
+        }
+        reasons
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(10);
+
+    fn started(readiness: &Readiness, upstreams: &[&str]) {
+        readiness.config_loaded();
+        readiness.listening();
+        readiness.discovering(upstreams.iter().map(|name| Name::from(*name)), WAIT);
+    }
+
+    #[test]
+    fn every_missing_step_is_named() {
+        insta::assert_snapshot!(Readiness::new().reasons(), @r#"
+    no config is loaded yet
+    the listeners are not open yet
+    the first look-ups have not begun
+    "#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ready_once_every_upstream_was_looked_up() {
+        let readiness = Readiness::new();
+        started(&readiness, &["orders", "users"]);
+        readiness.discovered(&"users".into());
+        assert_eq!(readiness.reasons(), "no endpoints yet for: orders\n");
+        readiness.discovered(&"orders".into());
+        assert!(readiness.is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_does_not_resolve_holds_readiness_up_no_longer_than_the_wait() {
+        let readiness = Readiness::new();
+        started(&readiness, &["orders"]);
+        tokio::time::advance(Duration::from_millis(9_999)).await;
+        assert!(!readiness.is_ready());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn without_an_upstream_there_is_nothing_to_wait_for() {
+        let readiness = Readiness::new();
+        started(&readiness, &[]);
+        assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn draining_ends_readiness_for_good() {
+        let readiness = Readiness::new();
+        started(&readiness, &[]);
+        readiness.draining();
+        readiness.listening();
+        assert_eq!(readiness.reasons(), "draining: the process is ending\n");
+    }
+}

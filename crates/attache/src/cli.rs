@@ -1,0 +1,104 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, builder::styling};
+
+const STYLES: styling::Styles = styling::Styles::styled()
+    .header(styling::AnsiColor::Green.on_default().bold())
+    .usage(styling::AnsiColor::Green.on_default().bold())
+    .literal(styling::AnsiColor::Cyan.on_default().bold())
+    .placeholder(styling::AnsiColor::Cyan.on_default());
+
+/// An ambassador sidecar: your app talks plain HTTP or TCP to localhost:15001, attache makes the network calls for it.
+///
+/// With no arguments it is a forward proxy on 127.0.0.1:15001 with every safe default on:
+///
+///     attache &
+///     curl -x localhost:15001 http://example.com/
+#[derive(Debug, Parser)]
+#[command(name = "attache", version, styles = STYLES, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+const AFTER_HELP: &str = "\
+Start here:
+  attache demo                         see what it does, nothing to set up
+  attache run -c attache.yaml          run with a config
+  attache check attache.yaml           every mistake at once, each with its place
+  attache explain -c attache.yaml GET http://orders.internal/v1/x
+                                       what that request would meet, and why";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the proxy (the default).
+    Run(Run),
+    /// Check a config file and print every problem at once, each with line, column and a suggestion.
+    Check(Check),
+    /// Print the JSON schema of the config file, for editors.
+    Schema,
+    /// Say which listener, route, upstream and policies a request would meet, and why. Sends nothing.
+    Explain(Explain),
+    /// Start small upstreams (one healthy, one slow, one failing now and then), the proxy in front of them and some traffic,
+    /// and show live what the proxy does about it.
+    Demo(Demo),
+}
+
+/// `attache run`
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Config file. Without it: a forward proxy on 127.0.0.1:15001.
+    #[arg(short, long, value_name = "FILE", env = "ATTACHE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Log level: error, warn, info, debug, trace, or a filter such as `info,attache_upstream=debug`.
+    #[arg(long, value_name = "LEVEL", env = "ATTACHE_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
+
+/// `attache check`
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Config file; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// `attache explain`
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Config file. Without it: the forward proxy.
+    #[arg(short, long, value_name = "FILE", env = "ATTACHE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Listener that the request would come in by. Default: all of them.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
+    /// Request header, may be repeated.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Method.
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: http::Method,
+    /// URL; a path alone is a request without a known host.
+    #[arg(value_name = "URL")]
+    pub(crate) url: http::Uri,
+}
+
+/// `attache demo`
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Seconds of traffic.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) seconds: u64,
+    /// Requests a second.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) rate: u32,
+}

@@ -1,0 +1,120 @@
+//! `attache demo`: real servers, the real proxy, real traffic, and a table of what happened.
+
+mod traffic;
+mod upstreams;
+mod view;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::runtime::LocalRuntime;
+
+use self::{upstreams::Behaviour, view::View};
+use crate::{cli, proxy::Proxy};
+
+/// What the demo's proxy runs with; nothing is hidden from the reader.
+const CONFIG: &str = "\
+metrics: off
+listeners:
+  outbound:
+    bind: 127.0.0.1:0
+    routes:
+      - match: { host: shop.internal }
+        to: shop
+        timeout: 2s
+        retry: { attempts: 3, per_try_timeout: 250ms, on: [connect-failure, reset, 5xx] }
+upstreams:
+  shop:
+    address: [ADDRESSES]
+    outlier_ejection: { consecutive_5xx: 3, base: 1s, max_percent: 50% }
+";
+
+/// Runs it to its end.
+pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>> {
+    let servers = on_a_thread("demo-upstreams", || async {
+        Ok(vec![
+            upstreams::start("healthy", Behaviour::Healthy).await?,
+            upstreams::start("slow", Behaviour::Slow).await?,
+            upstreams::start("flaky", Behaviour::Flaky).await?,
+        ])
+    })?;
+    let addresses: Vec<String> = servers.iter().map(|s| format!("'http://{}'", s.address)).collect();
+    let text = CONFIG.replace("ADDRESSES", &addresses.join(", "));
+    let config = attache_config::parse(&text, None, &|_| None).map_err(|e| e.to_string())?;
+    let proxy = Proxy::start(config)?;
+    let (Some(address), Some(upstream)) = (proxy.address(), proxy.state().upstreams.first()) else {
+        return Err("the demo's config has lost its listener".into());
+    };
+    let rate = options.rate;
+    let seen = on_a_thread("demo-app", move || async move { Ok(traffic::start(address, rate)) })?;
+
+    let terminal = io::stdout().is_terminal();
+    let view = View {
+        proxy: address.to_string(),
+        upstream: upstream.shared(),
+        servers: &servers,
+        seen: &seen,
+        colour: terminal && std::env::var_os("NO_COLOR").is_none(),
+    };
+    show(&view, options.seconds, terminal)?;
+    proxy.stop();
+    Ok(())
+}
+
+fn show(view: &View<'_>, seconds: u64, terminal: bool) -> io::Result<()> {
+    let (began, total) = (Instant::now(), Duration::from_secs(seconds));
+    let mut out = io::stdout().lock();
+    let mut lines = 0;
+    loop {
+        let elapsed = began.elapsed();
+        let last = elapsed >= total;
+        // A terminal gets one table that changes in place; a pipe gets the final one.
+        if terminal || last {
+            let table = view.render(elapsed.as_secs().min(seconds), seconds);
+            if lines > 0 {
+                write!(out, "\x1b[{lines}A\x1b[J")?;
+            }
+            write!(out, "{table}")?;
+            out.flush()?;
+            lines = table.lines().count();
+        }
+        if last {
+            return writeln!(
+                out,
+                "\nNext: `attache --help`, or put it before your own app: `attache & curl -x localhost:15001 http://example.com/`"
+            );
+        }
+        thread::sleep(Duration::from_millis(250).min(total.saturating_sub(elapsed)));
+    }
+}
+
+/// Runs `start` on a new thread's runtime, which then lives as long as the program, and returns what it made.
+fn on_a_thread<T, F, Fut>(name: &str, start: F) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = io::Result<T>>,
+{
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let made = LocalRuntime::new().map(|runtime| {
+            let made = runtime.block_on(start());
+            (runtime, made)
+        });
+        match made {
+            Ok((runtime, made)) => {
+                let _ = sender.send(made);
+                runtime.block_on(std::future::pending::<()>());
+            }
+            Err(error) => {
+                let _ = sender.send(Err(error));
+            }
+        }
+    })?;
+    receiver.recv().map_err(io::Error::other)?
+}
+

@@ -1,0 +1,228 @@
+//! One running proxy: what its threads share, how it starts and how it ends.
+//!
+//! Order of the start: everything that can be wrong is found first (a port in use, a certificate that can't be read); then the control
+//! thread begins discovery and waits a bounded time for its first answers; only then do the workers accept. Connections that
+//! come meanwhile wait in the kernel's queue, so the first request finds endpoints.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use attache_admin::Readiness;
+use attache_config::model::{self, Address, Config, Name};
+use attache_listener::{BindError, Connections, DrainTrigger, Socket};
+use attache_resilience::UpstreamState;
+use attache_telemetry::{AccessLog, AccessLogError, Metrics};
+use attache_upstream::{Shared, connect::Tls};
+use tokio::sync::watch;
+
+use crate::{control, cpus};
+
+/// What all threads share.
+pub(crate) struct State {
+    pub(crate) config: Config,
+    /// One for each of `config.upstreams`, in its order.
+    pub(crate) upstreams: Vec<UpstreamParts>,
+    /// One for each of `config.listeners`, in its order.
+    pub(crate) listeners: Vec<ListenerParts>,
+    pub(crate) metrics: Metrics,
+    pub(crate) access_log: AccessLog,
+    pub(crate) readiness: Readiness,
+    pub(crate) drain: DrainTrigger,
+}
+
+/// What all threads share of one upstream.
+#[derive(Clone)]
+pub(crate) struct UpstreamParts {
+    pub(crate) resilience: Arc<UpstreamState>,
+    pub(crate) tls: Option<Tls>,
+}
+
+impl UpstreamParts {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.resilience.shared
+    }
+
+    /// Its endpoints are named by requests, not by the config.
+    pub(crate) fn on_demand(&self) -> bool {
+        matches!(self.shared().config.address, Address::Authority { .. } | Address::OriginalDestination)
+    }
+}
+
+/// What all threads share of one listener.
+pub(crate) struct ListenerParts {
+    pub(crate) config: Arc<model::Listener>,
+    pub(crate) tls: Option<attache_tls::Acceptor>,
+    pub(crate) connections: Arc<Connections>,
+}
+
+/// Sockets by worker, then by listener.
+pub(crate) type Sockets = Vec<Vec<Vec<Socket>>>;
+
+/// A proxy that runs. Dropping it leaves it running; [`Proxy::stop`] ends it.
+pub(crate) struct Proxy {
+    state: Arc<State>,
+    address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+    control: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Binds, starts every thread and returns when the workers accept.
+    pub(crate) fn start(config: Config) -> Result<Self, Error> {
+        let workers = config.workers.unwrap_or_else(cpus::workers).max(1);
+        let (sockets, address) = bind(&config, workers)?;
+        let probes = config.metrics.map(|at| bind_probes(at)).transpose()?;
+        let state = Arc::new(assemble(config)?);
+
+        let (stop, stopping) = watch::channel(false);
+        let (ending, ended) = watch::channel(false);
+        let (started, start) = std::sync::mpsc::channel();
+        let control = {
+            let state = state.clone();
+            let run = move || control::run(&state, sockets, probes, stopping, &started, ending);
+            thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Thread)?
+        };
+        // A control thread that died has dropped its end.
+        start.recv().unwrap_or_else(|_| Err(Error::Thread(io::Error::other("the control thread ended"))))?;
+        Ok(Self { state, address, stop, ended, control })
+    }
+
+    /// The first TCP address that is listened on.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// What all threads share.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Begins to drain; work that was accepted goes on.
+    pub(crate) fn drain(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Becomes true when the last request has ended, or the drain timeout has come.
+    pub(crate) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.clone()
+    }
+
+    /// Drains and waits for the end.
+    pub(crate) fn stop(self) {
+        self.drain();
+        if self.control.join().is_err() {
+            tracing::error!("the control thread panicked");
+        }
+    }
+}
+
+fn bind(config: &Config, workers: usize) -> Result<(Sockets, Option<SocketAddr>), Error> {
+    let mut by_worker: Sockets = (0..workers).map(|_| Vec::new()).collect();
+    let mut address = None;
+    for listener in &config.listeners {
+        for worker in &mut by_worker {
+            worker.push(Vec::new());
+        }
+        for bind in &listener.bind {
+            let fail = |source| Error::Bind { listener: listener.name.clone(), source };
+            let sockets = attache_listener::bind(bind, workers).map_err(fail)?;
+            for (worker, socket) in by_worker.iter_mut().zip(sockets) {
+                address = address.or_else(|| socket.local_addr());
+                if let Some(of_listener) = worker.last_mut() {
+                    of_listener.push(socket);
+                }
+            }
+        }
+    }
+    Ok((by_worker, address))
+}
+
+fn bind_probes(address: SocketAddr) -> Result<TcpListener, Error> {
+    let bind = || {
+        let socket = TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    bind().map_err(|source| Error::Probes { address, source })
+}
+
+fn assemble(config: Config) -> Result<State, Error> {
+    let upstreams = config.upstreams.iter().map(|upstream| {
+        let shared = Arc::new(Shared::new(Arc::new(upstream.clone())));
+        let tls = Tls::new(upstream)
+            .map_err(|source| Error::Tls { what: "upstream", name: upstream.name.clone(), source })?;
+        Ok(UpstreamParts { resilience: UpstreamState::new(shared), tls })
+    });
+    let upstreams = upstreams.collect::<Result<_, Error>>()?;
+    let listeners = config.listeners.iter().map(|listener| {
+        let acceptor = |tls| attache_tls::Acceptor::new(tls, &[b"h2", b"http/1.1"]);
+        let tls = listener
+            .tls
+            .as_ref()
+            .map(acceptor)
+            .transpose()
+            .map_err(|source| Error::Tls { what: "listener", name: listener.name.clone(), source })?;
+        Ok(ListenerParts { config: Arc::new(listener.clone()), tls, connections: Arc::default() })
+    });
+    let listeners = listeners.collect::<Result<_, Error>>()?;
+    let metrics = Metrics::new();
+    let access_log = AccessLog::start(&config.access_log, &metrics).map_err(Error::AccessLog)?;
+    Ok(State {
+        config,
+        upstreams,
+        listeners,
+        metrics,
+        access_log,
+        readiness: Readiness::new(),
+        drain: DrainTrigger::new(),
+    })
+}
+
+/// Why it did not start.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// A listener's address.
+    Bind { listener: Name, source: BindError },
+    /// The address of probes and metrics.
+    Probes { address: SocketAddr, source: io::Error },
+    /// Certificates, keys or trust.
+    Tls { what: &'static str, name: Name, source: attache_tls::Error },
+    /// The access log's file.
+    AccessLog(AccessLogError),
+    /// The resolver's settings.
+    Dns(io::Error),
+    /// No thread, or no runtime for it.
+    Thread(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { listener, source } => write!(f, "listener `{listener}`: {source}"),
+            Self::Probes { address, source } => write!(
+                f,
+                "probes and metrics can't listen on {address}: {source}; set `metrics:` to another address, or to `off`"
+            ),
+            Self::Tls { what, name, source } => write!(f, "{what} `{name}`: {source}"),
+            Self::AccessLog(source) => source.fmt(f),
+            Self::Dns(source) => write!(f, "DNS settings: {source}"),
+            Self::Thread(source) => write!(f, "a thread can't be started: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind { source, .. } => source.source(),
+            Self::Tls { source, .. } => std::error::Error::source(source),
+            Self::AccessLog(source) => source.source(),
+            Self::Probes { source, .. } | Self::Dns(source) | Self::Thread(source) => source.source(),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The whole chain, as a request travels. This is the one place where the parts are put together.
+//!
+//! 1. **listener** hands over a request that can be read in one way, or the verdict on one that can't.
+//! 2. **check**: one meaning for Host, target and headers; one form of the path. Before routing, so that
+//!    the route and the upstream read the same request.
+//! 3. **route**: the most specific one. It may answer by itself.
+//! 4. **prepare**: the route's rewrites, then what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in).
+//! 5. **mirror**: a copy, if the route wants one. After preparing, so that both upstreams see the same.
+//! 6. **resilience**: deadline, retries, breaker, per-try deadline ([`attache_resilience::stack`]).
+//! 7. **upstream**: an endpoint, a connection, the answer.
+//! 8. **finish**: the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if the protocol was switched.
+//!
+//! Whatever fails on the way is one [`Reason`], and [`Site::answer`] is where it becomes a response.
+
+mod hosts;
+mod mirror;
+mod tcp;
+mod tunnel;
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use attache_config::model::{self, Action, Destination, Name, Policy};
+use attache_http::{
+    AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
+    check_trace_context, normalize_uri, request_id, strip_request, strip_response,
+};
+use attache_listener::HttpRequest;
+use attache_resilience::Stack;
+use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, upstream_authority};
+use attache_telemetry::{Exchange, Reason};
+use attache_upstream::{Call, CallContext, Error, WorkerUpstream};
+use http::{Request, Response, StatusCode, request, response};
+use tower::Service;
+
+pub(crate) use self::{hosts::Upstreams, tcp::Tcp, tunnel::Tunnels};
+
+/// One listener on one worker, ready to serve.
+pub(crate) struct Site {
+    listener: Arc<model::Listener>,
+    table: RouteTable,
+    upstreams: Rc<Upstreams>,
+    /// The layers of every destination, by its policy: each destination of the config has a policy of its own.
+    stacks: HashMap<*const Policy, Stack<WorkerUpstream>>,
+    /// What each upstream is called where a request has no host.
+    authorities: Vec<Option<Name>>,
+    via: Option<Via>,
+    tunnels: Tunnels,
+    on_finish: OnFinish,
+}
+
+/// Told of every exchange that ended.
+pub(crate) type OnFinish = Rc<dyn Fn(&Exchange)>;
+
+/// Why there is no response from an upstream.
+struct Failure {
+    reason: Reason,
+    detail: String,
+    retry_after: Option<std::time::Duration>,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason, detail: refusal.text.into_owned(), retry_after: None }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { reason: error.reason, detail: error.detail(), retry_after: error.retry_after }
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: String::new(), retry_after: None }
+    }
+}
+
+impl Site {
+    pub(crate) fn new(
+        listener: Arc<model::Listener>,
+        upstreams: Rc<Upstreams>,
+        tunnels: Tunnels,
+        on_finish: OnFinish,
+    ) -> Self {
+        let mut stacks = HashMap::new();
+        for route in &listener.routes {
+            let Action::Forward(forward) = &route.action else { continue };
+            for destination in &forward.to {
+                if let Some(stack) = upstreams.stack(destination) {
+                    stacks.insert(Arc::as_ptr(&destination.policy), stack);
+                }
+            }
+        }
+        Self {
+            table: RouteTable::new(&listener),
+            stacks,
+            authorities: upstreams.configs().map(upstream_authority).collect(),
+            via: listener.http.via.as_deref().and_then(Via::new),
+            listener,
+            upstreams,
+            tunnels,
+            on_finish,
+        }
+    }
+
+    async fn serve(&self, incoming: HttpRequest) -> Response<Body> {
+        let HttpRequest { request, client, exchange, on_informational, refused } = incoming;
+        if let Some(refusal) = refused {
+            let failure = Failure { reason: refusal.reason, detail: refusal.rule.to_owned(), retry_after: None };
+            return self.answer(failure, Asker::unknown(), &exchange);
+        }
+        let (parts, body) = request.into_parts();
+        let asker = Asker::of(&parts);
+        let context = CallContext {
+            client,
+            exchange: exchange.clone(),
+            tried: smallvec::SmallVec::new(),
+            on_informational,
+            deadline: None,
+        };
+        match self.forward(parts, body, context).await {
+            Ok(response) => response,
+            Err(failure) => self.answer(failure, asker, &exchange),
+        }
+    }
+
+    fn answer(&self, failure: Failure, asker: Asker, exchange: &Exchange) -> Response<Body> {
+        exchange.fail(failure.reason, failure.detail);
+        let style = AnswerStyle { details: self.listener.http.reason_header, retry_after: failure.retry_after };
+        answer(failure.reason, asker, style, exchange)
+    }
+
+    async fn forward(
+        &self,
+        mut parts: request::Parts,
+        body: Body,
+        context: CallContext,
+    ) -> Result<Response<Body>, Failure> {
+        let client = context.client.clone();
+        let http = &self.listener.http;
+
+        // check
+        let ended = http_body::Body::is_end_stream(&body);
+        let form = check_request(&mut parts, client.tls, ended)?;
+        normalize_uri(&mut parts.uri, http.path)?;
+        request_id(&mut parts.headers, http.request_id, http.trust_request_id);
+        check_trace_context(&mut parts.headers);
+        note(&context.exchange, &parts);
+
+        // route
+        let facts = RequestFacts::of(&parts, &client);
+        let matched = self.table.find_http(&facts).ok_or(Reason::NoRoute)?;
+        let route = matched.route;
+        *context.exchange.route.borrow_mut() = Some(route.name.clone());
+        let mut ctx =
+            Ctx { client: &client, captures: &matched.captures, upstream: "", upstream_authority: None };
+        let Step::Forward(_) = route.step() else {
+            return route.respond(&parts, &ctx).ok_or_else(|| Reason::InternalError.into());
+        };
+        let destination = route.choose(fastrand::u32(..)).ok_or(Reason::NoRoute)?;
+        let upstream = self.upstreams.config(destination.upstream).ok_or(Reason::InternalError)?;
+        *context.exchange.upstream.borrow_mut() = Some(upstream.name.clone());
+
+        // prepare
+        ctx.upstream = &upstream.name;
+        ctx.upstream_authority = self.authorities.get(destination.upstream.0).and_then(Option::as_deref);
+        let came = Came { form, upgrade: Upgrade::of(&parts), version: parts.version };
+        let host = parts.uri.authority().cloned();
+        let edits = route.prepare_request(&mut parts, &ctx)?;
+        self.leave(&mut parts, &came, &client, host.as_ref().map_or("", |host| host.as_str()));
+        let mut request = Request::from_parts(parts, body);
+        let switched = came.upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+
+        // mirror
+        for mirror in route.mirrors(fastrand::f64) {
+            request = mirror::split(request, &self.upstreams, mirror, &context);
+        }
+
+        // resilience and upstream
+        let exchange = context.exchange.clone();
+        let response = match (&came.upgrade, switched) {
+            (Some(Upgrade::Connect), Some(switched)) => {
+                return Ok(self.connect(destination, &request, context, switched).await?);
+            }
+            (_, switched) => (self.call(destination, request, &context).await?, switched),
+        };
+        exchange.time_to_head.set(Some(exchange.start.elapsed()));
+        let (response, switched) = response;
+        Ok(self.finish(response, &came, switched, edits, destination, &exchange))
+    }
+
+    /// `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
+    async fn connect(
+        &self,
+        destination: &Destination,
+        request: &Request<Body>,
+        context: CallContext,
+        client: hyper::upgrade::OnUpgrade,
+    ) -> Result<Response<Body>, Error> {
+        let exchange = context.exchange.clone();
+        let (io, guard) = self.upstreams.connect(destination, Some(request), context).await?;
+        exchange.time_to_head.set(Some(exchange.start.elapsed()));
+        let idle = destination.policy.timeouts.idle;
+        self.tunnels.connected(client, io, guard, idle, exchange, self.on_finish.clone());
+        Ok(Response::new(Body::empty()))
+    }
+
+    /// What this hop takes off and puts on before a request leaves.
+    fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client, host: &str) {
+        strip_request(&mut parts.headers, came.upgrade.as_ref(), came.form.is_proxied());
+        let scheme = if client.tls { "https" } else { "http" };
+        add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
+        if let Some(via) = &self.via {
+            via.add(&mut parts.headers, came.version);
+        }
+    }
+
+    async fn call(
+        &self,
+        destination: &Destination,
+        request: Request<Body>,
+        context: &CallContext,
+    ) -> Result<Response<Body>, Error> {
+        if let Some(stack) = self.stacks.get(&Arc::as_ptr(&destination.policy)) {
+            // The layers are cheap handles; each call gets its own since tower's services are `&mut`.
+            return stack.clone().call(Call { request, context: context.clone() }).await;
+        }
+        let mut stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
+        stack.call(Call { request, context: context.clone() }).await
+    }
+
+    /// The way back of a response.
+    fn finish(
+        &self,
+        response: Response<Body>,
+        came: &Came,
+        switched: Option<hyper::upgrade::OnUpgrade>,
+        edits: ReadyEdits,
+        destination: &Destination,
+        exchange: &Rc<Exchange>,
+    ) -> Response<Body> {
+        let switching = match (&came.upgrade, response.status()) {
+            (Some(Upgrade::Http1(_)), status) => status == StatusCode::SWITCHING_PROTOCOLS,
+            (Some(Upgrade::Extended(_)), status) => status.is_success(),
+            _ => false,
+        };
+        let (mut parts, mut body) = response.into_parts();
+        if switching && let Some(client) = switched {
+            let mut carrier = Response::new(());
+            std::mem::swap(carrier.extensions_mut(), &mut parts.extensions);
+            let upstream = hyper::upgrade::on(carrier);
+            let idle = destination.policy.timeouts.idle;
+            self.tunnels.upgraded(client, upstream, idle, exchange.clone(), self.on_finish.clone());
+            body = Body::empty();
+        }
+        self.arrive(&mut parts, switching, came.form.is_proxied(), edits);
+        Response::from_parts(parts, body)
+    }
+
+    fn arrive(&self, parts: &mut response::Parts, switching: bool, proxied: bool, edits: ReadyEdits) {
+        let upstream_version = parts.version;
+        strip_response(&mut parts.headers, switching, proxied);
+        if let Some(via) = &self.via {
+            via.add(&mut parts.headers, upstream_version);
+        }
+        edits.apply(&mut parts.headers);
+        // What the upstream spoke is its own affair; the client is answered in its own version.
+        parts.version = http::Version::HTTP_11;
+    }
+}
+
+/// What must be remembered of a request for the way back.
+struct Came {
+    form: Form,
+    upgrade: Option<Upgrade>,
+    version: http::Version,
+}
+
+/// [`Site`] as the listener wants it.
+#[derive(Clone)]
+pub(crate) struct Http(pub(crate) Rc<Site>);
+
+impl Service<HttpRequest> for Http {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: HttpRequest) -> Self::Future {
+        let site = self.0.clone();
+        // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
+        Box::pin(async move { Ok(site.serve(request).await) })
+    }
+}
+
+/// What the request itself tells the record.
+fn note(exchange: &Exchange, parts: &request::Parts) {
+    if let Some(id) = parts.headers.get(attache_http::REQUEST_ID).and_then(|id| id.to_str().ok()) {
+        id.clone_into(&mut exchange.request_id.borrow_mut());
+    }
+    // The path that was matched, where it isn't the one that was sent.
+    let mut path = exchange.path.borrow_mut();
+    if *path != parts.uri.path() {
+        parts.uri.path().clone_into(&mut path);
+    }
+}

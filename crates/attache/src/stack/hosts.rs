@@ -1,0 +1,209 @@
+//! The upstreams of one worker: those that the config names, and those that requests name.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use attache_config::model::{self, Address, Destination, UpstreamId};
+use attache_http::{Body, default_port, parse_authority};
+use attache_resilience::{Stack, UpstreamState, stack};
+use attache_telemetry::Reason;
+use attache_upstream::{
+    Balancer, CallContext, EndpointAddress, Error, Guard, Sent, Shared, WorkerUpstream,
+    connect::Connection,
+    discovery::OnDemandHosts,
+    outlier::{self, Outcome},
+};
+use http::Request;
+use tokio::time::Instant;
+
+use crate::proxy::{State, UpstreamParts};
+
+/// Hosts of forward proxies and original destinations that a worker keeps ready; when there are more, those that the control
+/// thread has dropped go, and then all.
+const READY_HOSTS: usize = 4096;
+
+/// Every upstream as one worker uses it.
+pub(crate) struct Upstreams {
+    state: Arc<State>,
+    /// One for each of the config's, in its order.
+    named: Vec<WorkerUpstream>,
+    hosts: Vec<Option<OnDemandHosts>>,
+    /// Upstreams of hosts that requests named, by their shared part, which each entry keeps alive.
+    ready: RefCell<HashMap<*const Shared, (Arc<UpstreamState>, WorkerUpstream)>>,
+    /// Our own listening addresses: a call there would come back to us.
+    own: Vec<SocketAddr>,
+}
+
+impl Upstreams {
+    pub(crate) fn new(
+        state: Arc<State>,
+        hosts: Vec<Option<OnDemandHosts>>,
+        own: Vec<SocketAddr>,
+    ) -> Rc<Self> {
+        let named = state.upstreams.iter().map(|parts| worker_upstream(&parts.resilience, parts)).collect();
+        Rc::new(Self { state, named, hosts, ready: RefCell::default(), own })
+    }
+
+    pub(crate) fn configs(&self) -> impl Iterator<Item = &model::Upstream> {
+        self.state.upstreams.iter().map(|parts| &*parts.shared().config)
+    }
+
+    pub(crate) fn config(&self, id: UpstreamId) -> Option<&model::Upstream> {
+        self.state.upstreams.get(id.0).map(|parts| &*parts.shared().config)
+    }
+
+    /// An upstream of the config; `None` where requests name the host.
+    pub(crate) fn named(&self, id: UpstreamId) -> Option<(&Arc<UpstreamState>, &WorkerUpstream)> {
+        let parts = self.state.upstreams.get(id.0).filter(|parts| !parts.on_demand())?;
+        Some((&parts.resilience, self.named.get(id.0)?))
+    }
+
+    /// Opens the connections that the config wants ahead of traffic.
+    pub(crate) fn preconnect(&self) {
+        for upstream in &self.named {
+            upstream.preconnect();
+        }
+    }
+
+    /// The layers of a destination whose upstream the config names.
+    pub(crate) fn stack(&self, destination: &Destination) -> Option<Stack<WorkerUpstream>> {
+        let (state, upstream) = self.named(destination.upstream)?;
+        Some(stack(&destination.policy, state, upstream.clone()))
+    }
+
+    /// The layers of a destination whose host the request names. Put together for each request: the forward proxy pays a few
+    /// allocations for having no list of its hosts.
+    pub(crate) async fn on_demand_stack(
+        &self,
+        destination: &Destination,
+        request: &Request<Body>,
+        context: &CallContext,
+    ) -> Result<Stack<WorkerUpstream>, Error> {
+        let (state, upstream) = self.on_demand(destination, Some(request), context).await?;
+        Ok(stack(&destination.policy, &state, upstream))
+    }
+
+    async fn on_demand(
+        &self,
+        destination: &Destination,
+        request: Option<&Request<Body>>,
+        context: &CallContext,
+    ) -> Result<(Arc<UpstreamState>, WorkerUpstream), Error> {
+        let nothing = |reason| Error::new(reason, Sent::Nothing);
+        let id = destination.upstream.0;
+        let (Some(parts), Some(Some(hosts))) = (self.state.upstreams.get(id), self.hosts.get(id)) else {
+            return Err(nothing(Reason::InternalError));
+        };
+        let patience = destination.policy.timeouts.request;
+        let deadline = (!patience.is_zero()).then(|| Instant::now() + patience);
+        let shared = if parts.shared().config.address == Address::OriginalDestination {
+            let address = context.client.original_destination.ok_or_else(|| {
+                Error::with_source(
+                    Reason::NoEndpoint,
+                    Sent::Nothing,
+                    "the connection was not redirected here, so it has no original destination",
+                )
+            })?;
+            hosts.get_address(address, deadline).await
+        } else {
+            let (host, port) = named_host(request, context)
+                .ok_or_else(|| Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host"))?;
+            hosts.get(&host, port, deadline).await
+        };
+        let shared = shared.map_err(nothing)?;
+        self.refuse_loops(&shared)?;
+        Ok(self.ready(parts, shared))
+    }
+
+    fn ready(&self, parts: &UpstreamParts, shared: Arc<Shared>) -> (Arc<UpstreamState>, WorkerUpstream) {
+        let mut ready = self.ready.borrow_mut();
+        if let Some((state, upstream)) = ready.get(&Arc::as_ptr(&shared)) {
+            return (state.clone(), upstream.clone());
+        }
+        if ready.len() >= READY_HOSTS {
+            ready.clear();
+        }
+        let state = UpstreamState::new(shared.clone());
+        let upstream = worker_upstream(&state, parts);
+        ready.insert(Arc::as_ptr(&shared), (state.clone(), upstream.clone()));
+        (state, upstream)
+    }
+
+    fn refuse_loops(&self, shared: &Shared) -> Result<(), Error> {
+        let ours = |address: &SocketAddr| {
+            self.own.iter().any(|own| {
+                let ip = address.ip().to_canonical();
+                own.port() == address.port()
+                    && (own.ip() == ip || (own.ip().is_unspecified() && local(ip)) || (local(ip) && local(own.ip())))
+            })
+        };
+        let endpoints = shared.endpoints.load();
+        let back = endpoints.endpoints.iter().any(|endpoint| match &endpoint.address {
+            EndpointAddress::Tcp(address) => ours(address),
+            EndpointAddress::Unix(_) => false,
+        });
+        if back { Err(Error::new(Reason::Loop, Sent::Nothing)) } else { Ok(()) }
+    }
+
+    /// A connection of its own to a destination, for opaque bytes. A connection that isn't made is tried on another
+    /// endpoint as often as the policy says: nothing was sent.
+    pub(crate) async fn connect(
+        &self,
+        destination: &Destination,
+        request: Option<&Request<Body>>,
+        mut context: CallContext,
+    ) -> Result<(Connection, Guard), Error> {
+        let (state, upstream) = match self.named(destination.upstream) {
+            Some((state, upstream)) => (state.clone(), upstream.clone()),
+            None => self.on_demand(destination, request, &context).await?,
+        };
+        let mut left = destination.policy.retry.attempts;
+        loop {
+            let result = upstream.connect_tcp(&context).await;
+            let endpoint = state.last_endpoint(&context.exchange);
+            let outcome = match &result {
+                Ok(_) => Some(Outcome::Success),
+                Err(error) => Outcome::of_error(error),
+            };
+            if let (Some(endpoint), Some(outcome)) = (&endpoint, outcome) {
+                outlier::report(&state.shared, endpoint, outcome, Instant::now());
+            }
+            match (result, endpoint) {
+                (Err(error), Some(endpoint)) if left > 0 && error.sent == Sent::Nothing => {
+                    left -= 1;
+                    context.tried.push(endpoint);
+                }
+                (result, _) => return result,
+            }
+        }
+    }
+}
+
+const fn local(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified()
+}
+
+/// The host that a request names; for opaque TLS the server name, with the port that was dialled.
+fn named_host(request: Option<&Request<Body>>, context: &CallContext) -> Option<(String, u16)> {
+    let Some(request) = request else {
+        let sni = context.client.sni.as_deref()?;
+        let port = context.client.original_destination.map_or(443, |address| address.port());
+        return Some((sni.to_owned(), port));
+    };
+    let authority = parse_authority(request.uri().authority()?.as_str())?;
+    let scheme = request.uri().scheme_str().unwrap_or("http");
+    let host = authority.host.trim_start_matches('[').trim_end_matches(']');
+    Some((host.to_owned(), authority.port.unwrap_or_else(|| default_port(scheme))))
+}
+
+fn worker_upstream(state: &Arc<UpstreamState>, parts: &UpstreamParts) -> WorkerUpstream {
+    let shared = state.shared.clone();
+    let mut balancer = Balancer::new(&shared.config.balance, fastrand::u64(..));
+    let pick = move |shared: &Shared, hash, tried: &[_]| balancer.pick(shared, hash, tried);
+    WorkerUpstream::new(shared, parts.tls.clone(), Box::new(pick))
+}

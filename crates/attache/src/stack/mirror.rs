@@ -1,0 +1,225 @@
+//! Request mirroring: a copy goes to a second upstream, its answer is dropped.
+//!
+//! The rule: a mirror never costs the real request anything but the copy. The body's pieces are shared, not copied; a mirror that
+//! can't keep up is cut as soon as more than [`BEHIND`] bytes wait for it; nothing of it is retried or waited for. Upgrades
+//! and CONNECT are not mirrored: there is no request to repeat.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use attache_config::model::UpstreamId;
+use attache_http::{Body, BodyError};
+use attache_telemetry::{Exchange, Reason};
+use attache_upstream::{Call, CallContext};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, header::HOST};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::{task::spawn_local, time::timeout};
+
+use super::Upstreams;
+
+/// Bytes that may wait for a mirror before it is cut.
+const BEHIND: usize = 1 << 20;
+/// How long a mirrored request may take, its answer included.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sends a copy of `request` to `mirror`, and gives back the request to send on.
+pub(super) fn split(
+    request: Request<Body>,
+    upstreams: &Rc<Upstreams>,
+    mirror: UpstreamId,
+    context: &CallContext,
+) -> Request<Body> {
+    let Some((_, upstream)) = upstreams.named(mirror) else { return request };
+    if request.method() == Method::CONNECT || request.headers().contains_key(http::header::UPGRADE) {
+        return request;
+    }
+    let upstream = upstream.clone();
+    let (parts, body) = request.into_parts();
+    let mut copy = Request::new(Body::empty());
+    copy.method_mut().clone_from(&parts.method);
+    copy.uri_mut().clone_from(&parts.uri);
+    copy.headers_mut().clone_from(&parts.headers);
+    mark(&mut copy);
+    let body = if body.is_end_stream() {
+        body
+    } else {
+        let pipe = Rc::new(RefCell::new(Pipe { exact: body.size_hint().exact(), ..Pipe::default() }));
+        *copy.body_mut() = Body::stream(Copied(pipe.clone()));
+        Body::stream(Tee { body, pipe })
+    };
+    let exchange = Exchange::new(context.exchange.listener.clone(), "mirror", context.client.address);
+    let context = CallContext {
+        client: context.client.clone(),
+        exchange: Rc::new(exchange),
+        tried: smallvec::SmallVec::new(),
+        on_informational: None,
+        deadline: None,
+    };
+    spawn_local(async move {
+        let name = upstream.shared().config.name.clone();
+        let sent = timeout(PATIENCE, async {
+            let response = upstream.send(Call { request: copy, context }).await?;
+            let mut body = response.into_body();
+            // Read to its end, so that the connection can be used again.
+            while let Some(Ok(_)) =
+                std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+            {}
+            Ok::<_, attache_upstream::Error>(())
+        });
+        if let Ok(Err(error)) = sent.await {
+            tracing::debug!(upstream = %name, reason = %error.reason, detail = error.detail(), "mirror failed");
+        }
+    });
+    Request::from_parts(parts, body)
+}
+
+/// `-shadow` behind the host, as Envoy's mirrors have it, so that logs can tell the copies.
+fn mark(copy: &mut Request<Body>) {
+    let Some(host) = copy.headers().get(HOST).and_then(|host| host.to_str().ok()) else { return };
+    let marked = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => format!("{name}-shadow:{port}"),
+        _ => format!("{host}-shadow"),
+    };
+    if let Ok(host) = HeaderValue::from_str(&marked) {
+        copy.headers_mut().insert(HOST, host);
+    }
+}
+
+/// What waits for the mirror.
+#[derive(Default)]
+struct Pipe {
+    frames: VecDeque<Frame<Bytes>>,
+    waiting: usize,
+    /// The real body has ended cleanly.
+    ended: bool,
+    /// The real body was cut, or the mirror fell behind.
+    cut: bool,
+    /// The mirror no longer reads.
+    gone: bool,
+    exact: Option<u64>,
+    waker: Option<Waker>,
+}
+
+impl Pipe {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn push(&mut self, data: &Bytes) {
+        if self.gone || self.cut {
+            return;
+        }
+        self.waiting += data.len();
+        if self.waiting > BEHIND {
+            self.cut = true;
+            self.frames.clear();
+        } else {
+            self.frames.push_back(Frame::data(data.clone()));
+        }
+        self.wake();
+    }
+}
+
+/// The real body, which tells the pipe.
+struct Tee {
+    body: Body,
+    pipe: Rc<RefCell<Pipe>>,
+}
+
+impl http_body::Body for Tee {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let mut pipe = self.pipe.borrow_mut();
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    pipe.push(data);
+                }
+                if self.body.is_end_stream() {
+                    pipe.ended = true;
+                    pipe.wake();
+                }
+            }
+            Poll::Ready(None) => {
+                pipe.ended = true;
+                pipe.wake();
+            }
+            Poll::Ready(Some(Err(_))) => {
+                pipe.cut = true;
+                pipe.wake();
+            }
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Tee {
+    fn drop(&mut self) {
+        let mut pipe = self.pipe.borrow_mut();
+        pipe.cut |= !pipe.ended;
+        pipe.wake();
+    }
+}
+
+/// The mirror's body.
+struct Copied(Rc<RefCell<Pipe>>);
+
+impl http_body::Body for Copied {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut pipe = self.0.borrow_mut();
+        if pipe.cut {
+            return Poll::Ready(Some(Err(BodyError::new(Reason::ClientClosed))));
+        }
+        if let Some(frame) = pipe.frames.pop_front() {
+            pipe.waiting -= frame.data_ref().map_or(0, Bytes::len);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if pipe.ended {
+            return Poll::Ready(None);
+        }
+        pipe.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.borrow().exact.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let mut pipe = self.0.borrow_mut();
+        pipe.gone = true;
+        pipe.frames.clear();
+    }
+}

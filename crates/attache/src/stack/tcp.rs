@@ -1,0 +1,80 @@
+//! Opaque connections: TCP of any protocol, and TLS that is passed through.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use attache_listener::Opaque;
+use attache_telemetry::Reason;
+use attache_upstream::{CallContext, tunnel::copy_both};
+use tower::Service;
+
+use super::Site;
+
+impl Site {
+    async fn carry(&self, opaque: Opaque) {
+        let Opaque { io, client, exchange, .. } = opaque;
+        let Some(route) = self.table.find_tcp(&client) else {
+            exchange.fail(Reason::NoRoute, "");
+            return;
+        };
+        *exchange.route.borrow_mut() = Some(route.name.clone());
+        let Some(destination) = route.choose(fastrand::u32(..)) else {
+            exchange.fail(Reason::NoRoute, "the route answers HTTP only");
+            return;
+        };
+        *exchange.upstream.borrow_mut() =
+            self.upstreams.config(destination.upstream).map(|upstream| upstream.name.clone());
+        let context = CallContext {
+            client,
+            exchange: exchange.clone(),
+            tried: smallvec::SmallVec::new(),
+            on_informational: None,
+            deadline: None,
+        };
+        let (upstream, _charged) = match self.upstreams.connect(destination, None, context).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                exchange.fail(error.reason, error.detail());
+                return;
+            }
+        };
+        exchange.time_to_head.set(Some(exchange.start.elapsed()));
+        let (received, sent) = match copy_both(io, upstream, self.listener.tcp_idle_timeout).await {
+            Ok(copied) => copied,
+            Err(error) => {
+                let detail = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+                exchange.fail(error.reason, detail);
+                error.copied
+            }
+        };
+        exchange.received.set(received);
+        exchange.sent.set(sent);
+    }
+}
+
+/// [`Site`] as the listener wants it for opaque connections.
+#[derive(Clone)]
+pub(crate) struct Tcp(pub(crate) Rc<Site>);
+
+impl Service<Opaque> for Tcp {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<(), Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, opaque: Opaque) -> Self::Future {
+        let site = self.0.clone();
+        // One allocation per connection.
+        Box::pin(async move {
+            site.carry(opaque).await;
+            Ok(())
+        })
+    }
+}

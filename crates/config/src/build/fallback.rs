@@ -1,0 +1,174 @@
+//! What a file doesn't say: its listener, and where a listener without routes sends things.
+//!
+//! One upstream gets everything. With several, a request goes by its host: `Host: orders` and `Host: orders.internal` both
+//! reach `orders: https://orders.internal`; opaque upstreams (`tcp`, `tls`) are found by the server name of TLS in the same
+//! way. An `authority` or `original-destination` upstream gets what is left.
+
+use std::net::Ipv4Addr;
+
+use super::Targets;
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{
+        Action, Address, Bind, Destination, Forward, Forwarded, HeaderEdits, HostName, HostPattern,
+        HostRewrite, HttpServer, ListenProtocol, Listener, Match, Name, PathRewrite, ProxyProtocolIn, Route,
+        Target, Upstream, UpstreamId,
+    },
+};
+
+/// The listener of a file without any.
+pub(crate) fn listener(
+    upstreams: &[Upstream],
+    targets: &mut Targets,
+    problems: &mut Problems,
+) -> Option<Listener> {
+    let mut listener = base(Listener::OUTBOUND, 0);
+    listener.bind = vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 15001).into())];
+    listener.routes = routes(Listener::OUTBOUND, Place::default(), upstreams, targets, problems)?;
+    Some(listener)
+}
+
+/// A listener with every default.
+pub(crate) fn base(name: &str, line: u32) -> Listener {
+    Listener {
+        name: name.into(),
+        bind: Vec::new(),
+        protocol: ListenProtocol::default(),
+        server_first_ports: Listener::SERVER_FIRST_PORTS.to_vec(),
+        detect_timeout: Listener::DETECT_TIMEOUT,
+        proxy_protocol: ProxyProtocolIn::default(),
+        transparent: false,
+        tls: None,
+        http: HttpServer { forwarded: Forwarded::default(), ..HttpServer::default() },
+        routes: Vec::new(),
+        max_connections: Listener::MAX_CONNECTIONS,
+        tcp_idle_timeout: Listener::TCP_IDLE_TIMEOUT,
+        line,
+    }
+}
+
+/// Routes of a listener that has none.
+pub(crate) fn routes(
+    listener: &str,
+    at: Place,
+    upstreams: &[Upstream],
+    targets: &mut Targets,
+    problems: &mut Problems,
+) -> Option<Vec<Route>> {
+    match upstreams {
+        [] => {
+            if !targets.some_are_wrong() {
+                problems.wrong(
+                    at,
+                    "there is nowhere to go: no upstream",
+                    "add one: `upstreams: { orders: https://orders.internal:8443 }`",
+                );
+            }
+            None
+        }
+        [only] => {
+            let all = targets.all();
+            let id = *all.first()?;
+            let policy = targets.policy(id, None, problems);
+            Some(vec![forward(
+                listener,
+                0,
+                only.line,
+                Match::default(),
+                Destination { upstream: id, weight: 1, policy },
+            )])
+        }
+        several => by_host(listener, at, several, targets, problems),
+    }
+}
+
+fn by_host(
+    listener: &str,
+    at: Place,
+    upstreams: &[Upstream],
+    targets: &mut Targets,
+    problems: &mut Problems,
+) -> Option<Vec<Route>> {
+    let mut routes = Vec::new();
+    let mut rest: Option<(UpstreamId, &Upstream)> = None;
+    let ids = targets.all();
+    for (id, upstream) in ids.iter().copied().zip(upstreams) {
+        if !matches!(upstream.address, Address::Endpoints(_)) {
+            if let Some((_, first)) = rest {
+                problems.wrong(
+                    at,
+                    format!("both `{}` and `{}` take whatever is left", first.name, upstream.name),
+                    "say in `routes` which requests go where",
+                );
+                return None;
+            }
+            rest = Some((id, upstream));
+            continue;
+        }
+        let hosts = hosts(upstream, upstreams);
+        let matcher = if targets.is_opaque(id) {
+            Match { sni: hosts, ..Match::default() }
+        } else {
+            Match { hosts, ..Match::default() }
+        };
+        let policy = targets.policy(id, None, problems);
+        let to = Destination { upstream: id, weight: 1, policy };
+        routes.push(forward(listener, routes.len(), upstream.line, matcher, to));
+    }
+    if let Some((id, upstream)) = rest {
+        let policy = targets.policy(id, None, problems);
+        let to = Destination { upstream: id, weight: 1, policy };
+        routes.push(forward(listener, routes.len(), upstream.line, Match::default(), to));
+    }
+    Some(routes)
+}
+
+/// The upstream's name, and the hosts of its addresses; where another upstream has the same host, only with the port.
+fn hosts(upstream: &Upstream, all: &[Upstream]) -> Vec<HostPattern> {
+    let pattern =
+        |name: &str, port| HostPattern { name: HostName::Exact(name.to_ascii_lowercase().into()), port };
+    let mut hosts = vec![pattern(&upstream.name, None)];
+    for (host, port) in addresses(upstream) {
+        let others = || all.iter().filter(|other| other.name != upstream.name);
+        if others().any(|other| other.name.eq_ignore_ascii_case(&host)) {
+            continue;
+        }
+        let shared = others().flat_map(addresses).any(|(other, _)| other == host);
+        let found = pattern(&host, if shared { port } else { None });
+        if !hosts.contains(&found) {
+            hosts.push(found);
+        }
+    }
+    hosts
+}
+
+fn addresses(upstream: &Upstream) -> Vec<(Name, Option<u16>)> {
+    let Address::Endpoints(sources) = &upstream.address else { return Vec::new() };
+    sources
+        .iter()
+        .filter_map(|source| match &source.target {
+            Target::Dns { host, port } => Some((host.trim_end_matches('.').into(), Some(*port))),
+            Target::Ip(address) if address.is_ipv6() => {
+                Some((format!("[{}]", address.ip()).into(), Some(address.port())))
+            }
+            Target::Ip(address) => Some((address.ip().to_string().into(), Some(address.port()))),
+            Target::Srv { .. } | Target::Unix(_) => None,
+        })
+        .collect()
+}
+
+fn forward(listener: &str, index: usize, line: u32, matcher: Match, to: Destination) -> Route {
+    Route {
+        name: format!("{listener}/{index}").into(),
+        matcher,
+        action: Action::Forward(Forward {
+            to: vec![to],
+            path: PathRewrite::Keep,
+            host: HostRewrite::Keep,
+            mirrors: Vec::new(),
+        }),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        line,
+    }
+}

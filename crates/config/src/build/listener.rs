@@ -1,0 +1,225 @@
+//! One listener: its sockets, what it expects, and routes that fit to it.
+
+use super::{Targets, fallback, fill, route, tls};
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{
+        Bind, Forwarded, ForwardedMode, HttpServer, ListenProtocol, Listener, Match, Name, ProxyProtocolIn,
+        Route, Upstream,
+    },
+    raw::{self, At},
+};
+
+pub(crate) fn listener(
+    entry: raw::Entry<raw::Listener>,
+    upstreams: &[Upstream],
+    targets: &mut Targets,
+    problems: &mut Problems,
+) -> Option<Listener> {
+    let (at, raw) = (entry.at, entry.value);
+    let mut listener = fallback::base(&entry.key, at.line);
+    listener.bind = binds(raw.bind, raw.unix_mode.map(|mode| mode.0.0));
+    listener.protocol = raw.protocol.as_ref().map_or_else(ListenProtocol::default, |protocol| protocol.value);
+    listener.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
+    if let Some(ports) = raw.server_first_ports {
+        listener.server_first_ports = ports;
+    }
+    let tls_place = raw.tls.as_ref().map(|tls| tls.at);
+    let tls = raw.tls.map_or(Some(None), |tls| tls::server(tls, problems));
+    // What is only wrong in `tls` shall not make routes look wrong, too.
+    let terminates = !matches!(tls, Some(None));
+    if let (true, ListenProtocol::Tls, Some(at)) = (terminates, listener.protocol, tls_place) {
+        problems.wrong(
+            at,
+            "`protocol: tls` passes TLS through, `tls` terminates it",
+            "remove one of them; `protocol: auto` with `tls` terminates",
+        );
+    }
+    listener.http = http(raw.http, terminates);
+    fill!(listener, raw, detect_timeout, transparent, max_connections, tcp_idle_timeout);
+
+    let mut routes = Routes { listener: &listener, terminates, names: Vec::new(), built: Vec::new() };
+    let given = raw.routes.unwrap_or_default();
+    let nothing_given = given.is_empty() && raw.to.is_none();
+    let mut right = true;
+    for (index, raw) in given.into_iter().enumerate() {
+        right &= routes.add(raw, index, targets, problems).is_some();
+    }
+    if let Some(to) = raw.to {
+        let at = to.at;
+        let raw = raw::Route::all(to);
+        right &= routes.add(At { at, value: raw }, usize::MAX, targets, problems).is_some();
+    }
+    if nothing_given {
+        // The file has routes, but all of them were wrong: then nothing is assumed.
+        routes.built = fallback::routes(&listener.name, at, upstreams, targets, problems)?
+            .into_iter()
+            .map(|route| (route, at))
+            .collect();
+    }
+    let routes = routes.built.into_iter().map(|(route, _)| route).collect();
+    listener.routes = routes;
+    listener.tls = tls?;
+    right.then_some(listener)
+}
+
+fn binds(raw: raw::OneOrMany<At<raw::Txt<crate::text::Binds>>>, unix_mode: Option<u32>) -> Vec<Bind> {
+    let mut binds: Vec<Bind> = raw.into_vec().into_iter().flat_map(|bind| bind.value.0.0).collect();
+    for bind in &mut binds {
+        if let (Bind::Unix { mode, .. }, Some(given)) = (bind, unix_mode) {
+            *mode = given;
+        }
+    }
+    binds
+}
+
+fn http(raw: Option<raw::HttpServer>, terminates: bool) -> HttpServer {
+    let mut http = HttpServer::default();
+    // Behind terminated TLS the client is somebody else, whom the upstream can't see by itself.
+    if terminates {
+        http.forwarded = Forwarded { x_forwarded: ForwardedMode::Append, rfc7239: ForwardedMode::Append };
+    }
+    let Some(raw) = raw else { return http };
+    fill!(http, raw, header_timeout, idle_timeout, request_id, trust_request_id, reason_header);
+    if let Some(via) = raw.via {
+        http.via = Some(via.0.0).filter(|via| &**via != "off");
+    }
+    match raw.forwarded {
+        None => {}
+        Some(raw::ForwardedForm::All(mode)) => {
+            http.forwarded = Forwarded { x_forwarded: mode, rfc7239: mode }
+        }
+        Some(raw::ForwardedForm::Each(each)) => fill!(http.forwarded, each, x_forwarded, rfc7239),
+    }
+    if let Some(path) = raw.path {
+        fill!(http.path, path, dot_segments, decode_unreserved, merge_slashes, escaped_slashes);
+    }
+    if let Some(limits) = raw.limits {
+        fill!(
+            http.limits,
+            limits,
+            request_line,
+            headers_size,
+            headers_count,
+            h2_streams,
+            h2_pending_resets,
+            h2_local_resets,
+            h2_stream_window,
+            h2_connection_window,
+            h2_send_buffer,
+            requests_per_connection
+        );
+    }
+    http
+}
+
+/// The routes of one listener so far.
+struct Routes<'a> {
+    listener: &'a Listener,
+    terminates: bool,
+    names: Vec<Name>,
+    built: Vec<(Route, Place)>,
+}
+
+impl Routes<'_> {
+    fn add(
+        &mut self,
+        raw: At<raw::Route>,
+        index: usize,
+        targets: &mut Targets,
+        problems: &mut Problems,
+    ) -> Option<()> {
+        let at = raw.at;
+        let name_place = raw.value.name.as_ref().map(|name| name.at);
+        let match_place = raw.value.r#match.as_ref().map_or(at, |matches| matches.at);
+        let routes = route::routes(raw, &self.listener.name, index, targets, problems)?;
+        let first = routes.first()?;
+        if self.names.contains(&first.name) {
+            let message = format!("a second route is called `{}`", first.name);
+            problems.wrong(name_place.unwrap_or(at), message, "give each route a name of its own");
+        }
+        self.names.push(first.name.clone());
+        self.fits(first, match_place, targets, problems);
+        for route in routes {
+            if let Some((_, earlier)) = self.built.iter().find(|(other, _)| other.matcher == route.matcher) {
+                problems.warn(
+                    match_place,
+                    "this route is never reached",
+                    format!("the route in line {} matches the same", earlier.line),
+                );
+            }
+            self.built.push((route, at));
+        }
+        Some(())
+    }
+
+    /// Whether the listener can see what the route wants to match, and carry out what it says.
+    fn fits(&self, route: &Route, at: Place, targets: &Targets, problems: &mut Problems) {
+        let matcher = &route.matcher;
+        let wants_http = has_http(matcher);
+        let answers = !matches!(route.action, crate::model::Action::Forward(_));
+        let protocol = self.listener.protocol;
+        match protocol {
+            ListenProtocol::Tcp | ListenProtocol::Tls if wants_http || answers => problems.wrong(
+                at,
+                "this route is about HTTP requests, and its listener takes opaque bytes",
+                "`protocol: auto` or `protocol: http` on the listener",
+            ),
+            ListenProtocol::Tcp if !matcher.sni.is_empty() && !self.terminates => problems.wrong(
+                at,
+                "`sni` with `protocol: tcp`, which looks at no byte",
+                "`protocol: tls` on the listener",
+            ),
+            ListenProtocol::Http | ListenProtocol::Http1 | ListenProtocol::Http2
+                if !matcher.sni.is_empty() && !self.terminates =>
+            {
+                problems.warn(
+                    at,
+                    "`sni` never matches here: the listener takes plaintext HTTP",
+                    "`protocol: auto` passes TLS through, `tls` terminates it",
+                );
+            }
+            _ if !matcher.sni.is_empty() && wants_http && !self.terminates => problems.warn(
+                at,
+                "this never matches: TLS that is passed through shows its `sni`, but no request",
+                "terminate it with `tls` on the listener, or match `sni` alone",
+            ),
+            _ => {}
+        }
+        if !matcher.destination.is_empty()
+            && !self.listener.transparent
+            && self.listener.proxy_protocol == ProxyProtocolIn::Off
+        {
+            problems.warn(
+                at,
+                "`destination` never matches here: connections aren't intercepted",
+                "`transparent: true` on the listener",
+            );
+        }
+        let http_listener =
+            matches!(protocol, ListenProtocol::Http | ListenProtocol::Http1 | ListenProtocol::Http2);
+        let crate::model::Action::Forward(forward) = &route.action else { return };
+        let opaque = forward.to.iter().find(|to| targets.is_opaque(to.upstream));
+        if let Some(to) = opaque.filter(|_| wants_http || http_listener) {
+            problems.wrong(
+                at,
+                format!("HTTP can't be routed to `{}`, which takes opaque bytes", targets.name(to.upstream)),
+                "match `sni` or `destination`, or give the upstream an `http` or `https` address",
+            );
+        } else if opaque.is_some() && !forward.to.iter().all(|to| targets.is_opaque(to.upstream)) {
+            problems.wrong(
+                at,
+                "this split has upstreams for HTTP and for opaque bytes",
+                "every upstream of a split must speak the same",
+            );
+        }
+    }
+}
+
+fn has_http(matcher: &Match) -> bool {
+    !matcher.hosts.is_empty()
+        || matcher.path.is_some()
+        || !matcher.methods.is_empty()
+        || !matcher.headers.is_empty()
+        || !matcher.query.is_empty()
+}

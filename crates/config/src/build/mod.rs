@@ -1,0 +1,151 @@
+//! The raw file becomes the model: defaults are filled in, names become indices, and what one key says about another is
+//! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
+
+mod fallback;
+mod listener;
+mod plain;
+mod policy;
+mod route;
+mod target;
+mod tls;
+mod upstream;
+
+use std::{collections::HashSet, net::SocketAddr, path::Path};
+
+use plain::{Plain, fill};
+pub(crate) use target::Targets;
+
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{AccessLog, Bind, Config, Dns, Listener, Shutdown},
+    raw,
+    yaml::Node,
+};
+
+pub(crate) fn build(
+    root: raw::Root,
+    tree: &Node,
+    file: Option<&Path>,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let upstreams = root.upstreams.map(|map| map.entries).unwrap_or_default();
+    let mut targets = Targets::new(tree);
+    let mut built = Vec::new();
+    for entry in upstreams {
+        if let Some((upstream, layer)) = upstream::upstream(entry, problems) {
+            targets.add(&upstream, layer);
+            built.push(upstream);
+        }
+    }
+    let listeners = match root.listeners.map(|map| map.entries).filter(|entries| !entries.is_empty()) {
+        Some(entries) => entries
+            .into_iter()
+            .filter_map(|entry| listener::listener(entry, &built, &mut targets, problems))
+            .collect(),
+        None if tree.get("listeners").is_some_and(|node| node.keys().next().is_some()) => Vec::new(),
+        None => fallback::listener(&built, &mut targets, problems).into_iter().collect(),
+    };
+    let metrics_place = root.metrics.as_ref().map_or_else(Place::default, |metrics| metrics.at);
+    let metrics = root.metrics.map_or(Some(Config::METRICS), |metrics| metrics.value.0.0);
+    sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
+    targets.warn_unused(problems);
+
+    let mut shutdown = Shutdown::default();
+    if let Some(raw) = root.shutdown {
+        fill!(shutdown, raw, delay, drain_timeout);
+    }
+    Some(Config {
+        file: file.map(Path::to_path_buf),
+        listeners,
+        upstreams: built,
+        workers: root.workers,
+        dns: root.dns.map_or_else(Dns::default, |raw| dns(raw, problems)),
+        metrics,
+        access_log: match root.access_log {
+            None => AccessLog::default(),
+            Some(raw::AccessLogForm::To(to)) => AccessLog { to: to.0.0, ..AccessLog::default() },
+            Some(raw::AccessLogForm::Full(log)) => {
+                AccessLog { to: log.to.0.0, format: log.format.unwrap_or_default() }
+            }
+        },
+        shutdown,
+        warnings: Vec::new(),
+    })
+}
+
+fn dns(raw: raw::Dns, problems: &mut Problems) -> Dns {
+    let mut dns = Dns::default();
+    let place = raw.max_ttl.as_ref().map(|max| max.at);
+    fill!(dns, raw, timeout, attempts, min_ttl, max_ttl, retry_interval, family);
+    if let Some(servers) = raw.servers {
+        dns.servers = servers.into_vec().into_iter().map(|server| server.0.0).collect();
+    }
+    if let Some(path) = raw.resolv_conf {
+        dns.resolv_conf = path.0.0;
+    }
+    dns.search =
+        raw.search.map(|search| search.into_vec().into_iter().map(|domain| domain.0.0.to_string()).collect());
+    dns.ndots = raw.ndots;
+    if dns.min_ttl > dns.max_ttl {
+        problems.error(place.unwrap_or_default(), "`min_ttl` is longer than `max_ttl`");
+    }
+    dns
+}
+
+/// No two listeners on one socket. Port 0 is a free one, always another.
+fn sockets(
+    listeners: &[Listener],
+    tree: &Node,
+    metrics: Option<(SocketAddr, Place)>,
+    problems: &mut Problems,
+) {
+    let mut taken: Vec<(&Bind, &str)> = Vec::new();
+    for listener in listeners {
+        let place = tree
+            .get("listeners")
+            .and_then(|listeners| listeners.get(&listener.name))
+            .and_then(|listener| listener.get("bind"))
+            .map_or_else(Place::default, |bind| bind.place);
+        let mut own = HashSet::new();
+        for bind in &listener.bind {
+            let free = matches!(bind, Bind::Tcp(address) if address.port() == 0);
+            if free {
+                continue;
+            }
+            let same = |(other, _): &&(&Bind, &str)| match (*other, bind) {
+                (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
+                (a, b) => a == b,
+            };
+            if let Some((_, other)) = taken.iter().find(same) {
+                problems.wrong(
+                    place,
+                    format!("{} is already listened on by `{other}`", shown(bind)),
+                    "give each listener an address of its own",
+                );
+            } else if !own.insert(bind) {
+                problems.error(place, format!("{} stands twice", shown(bind)));
+            }
+            if let (Bind::Tcp(address), Some((metrics, metrics_place))) = (bind, metrics)
+                && metrics.port() == address.port()
+                && (metrics.ip() == address.ip()
+                    || metrics.ip().is_unspecified()
+                    || address.ip().is_unspecified())
+            {
+                let place = if metrics_place == Place::default() { place } else { metrics_place };
+                problems.wrong(
+                    place,
+                    format!("`{}` and the metrics both want port {}", listener.name, address.port()),
+                    "move one of them, or `metrics: off`",
+                );
+            }
+        }
+        taken.extend(listener.bind.iter().map(|bind| (bind, &*listener.name)));
+    }
+}
+
+fn shown(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => format!("`{address}`"),
+        Bind::Unix { path, .. } => format!("`unix:{}`", path.display()),
+    }
+}

@@ -1,0 +1,96 @@
+//! Deadlines and retries: the route's, and where it has none the upstream's, and then the defaults, key by key.
+
+use super::{fill, target::Deadline};
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{Policy, Retry},
+    raw::{At, RetryForm, Txt},
+    text::Timeout,
+};
+
+/// What one level of the file says about deadlines and retries.
+#[derive(Debug, Default)]
+pub(crate) struct Layer {
+    timeout: Deadline,
+    idle: Deadline,
+    retry: Option<RetryForm>,
+    at: Place,
+}
+
+impl Layer {
+    pub(crate) fn new(
+        timeout: Option<At<Txt<Timeout>>>,
+        idle: Option<At<Txt<Timeout>>>,
+        retry: Option<At<RetryForm>>,
+    ) -> Self {
+        let at = retry.as_ref().map(|retry| retry.at).or(timeout.as_ref().map(|timeout| timeout.at));
+        Self {
+            timeout: timeout.map(|timeout| timeout.value.0.0),
+            idle: idle.map(|idle| idle.value.0.0),
+            retry: retry.map(|retry| retry.value),
+            at: at.unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.timeout.is_none() && self.idle.is_none() && self.retry.is_none()
+    }
+
+    fn apply(&self, policy: &mut Policy) {
+        if let Some(timeout) = self.timeout {
+            policy.timeouts.request = timeout;
+        }
+        if let Some(idle) = self.idle {
+            policy.timeouts.idle = idle;
+        }
+        match self.retry.clone() {
+            None => {}
+            Some(RetryForm::Off(_)) => policy.retry.attempts = 0,
+            Some(RetryForm::Attempts(attempts)) => policy.retry.attempts = attempts,
+            Some(RetryForm::Full(raw)) => {
+                // What says how to retry switches on what a level before has switched off.
+                if policy.retry.attempts == 0 {
+                    policy.retry.attempts = Retry::default().attempts;
+                }
+                if let Some(per_try) = raw.per_try_timeout {
+                    policy.timeouts.per_try = per_try.value.0.0;
+                }
+                if let Some(on) = raw.on {
+                    policy.retry.on = on.into_vec().into_iter().map(|condition| condition.0.0).collect();
+                }
+                fill!(policy.retry, raw, attempts, methods, budget, budget_floor, buffer);
+                if let Some(backoff) = raw.backoff {
+                    if let Some(base) = backoff.base {
+                        policy.retry.backoff_base = base.0.0;
+                        // A longer first wait alone lengthens the longest one, too.
+                        policy.retry.backoff_max = policy.retry.backoff_max.max(base.0.0);
+                    }
+                    if let Some(max) = backoff.max {
+                        policy.retry.backoff_max = max.value.0.0;
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn resolve(upstream: Option<&Layer>, route: Option<&Layer>, problems: &mut Problems) -> Policy {
+    let mut policy = Policy::default();
+    for layer in [upstream, route].into_iter().flatten() {
+        layer.apply(&mut policy);
+    }
+    let at =
+        route.filter(|layer| !layer.is_empty()).or(upstream).map_or_else(Place::default, |layer| layer.at);
+    let (per_try, request) = (policy.timeouts.per_try, policy.timeouts.request);
+    if !per_try.is_zero() && !request.is_zero() && per_try > request {
+        problems.warn(
+            at,
+            "a single try may take longer than all tries together",
+            format!("`per_try_timeout` is {per_try:?}, `timeout` is {request:?}"),
+        );
+    }
+    if policy.retry.backoff_base > policy.retry.backoff_max {
+        problems.error(at, "the first wait of `backoff` is longer than the longest");
+    }
+    policy
+}

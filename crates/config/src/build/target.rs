@@ -1,0 +1,177 @@
+//! Names of upstreams become indices.
+
+use std::{sync::Arc, time::Duration};
+
+use super::policy::{self, Layer};
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{Destination, Name, Policy, Upstream, UpstreamId, UpstreamProtocol},
+    raw::{At, To},
+    suggest,
+    text::Weight,
+    yaml::Node,
+};
+
+/// What is known of the upstreams.
+pub(crate) struct Targets {
+    known: Vec<Target>,
+    /// Names that stand in the file, with what is wrong with them already reported.
+    written: Vec<(String, Place)>,
+}
+
+struct Target {
+    name: Name,
+    protocol: UpstreamProtocol,
+    layer: Layer,
+    used: bool,
+}
+
+impl Targets {
+    pub(crate) fn new(tree: &Node) -> Self {
+        let upstreams = tree.get("upstreams").into_iter().flat_map(Node::keys);
+        Self { known: Vec::new(), written: upstreams.map(|(name, at)| (name.to_owned(), at)).collect() }
+    }
+
+    /// The next upstream; its index is its place in the order of calls.
+    pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer) {
+        let (name, protocol) = (upstream.name.clone(), upstream.protocol);
+        self.known.push(Target { name, protocol, layer, used: false });
+    }
+
+    /// The index of a name; `None` is reported, here or where the upstream itself is wrong.
+    pub(crate) fn find(&mut self, name: &str, at: Place, problems: &mut Problems) -> Option<UpstreamId> {
+        if let Some((index, target)) =
+            self.known.iter_mut().enumerate().find(|(_, target)| &*target.name == name)
+        {
+            target.used = true;
+            return Some(UpstreamId(index));
+        }
+        if self.written.iter().any(|(written, _)| written == name) {
+            return None;
+        }
+        let names = || self.written.iter().map(|(name, _)| name.as_str());
+        let help = match suggest::nearest(name, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if self.written.is_empty() => format!("add it: `upstreams: {{ {name}: https://… }}`"),
+            None => format!("there are {}", suggest::list(names(), "and")),
+        };
+        problems.wrong(at, format!("there is no upstream `{name}`"), help);
+        None
+    }
+
+    pub(crate) fn is_opaque(&self, id: UpstreamId) -> bool {
+        self.known.get(id.0).is_some_and(|target| target.protocol == UpstreamProtocol::Tcp)
+    }
+
+    pub(crate) fn name(&self, id: UpstreamId) -> &str {
+        self.known.get(id.0).map_or("", |target| &target.name)
+    }
+
+    /// All of them, marked as used.
+    pub(crate) fn all(&mut self) -> Vec<UpstreamId> {
+        self.known.iter_mut().for_each(|target| target.used = true);
+        (0..self.known.len()).map(UpstreamId).collect()
+    }
+
+    /// Whether the file names upstreams that can't be used.
+    pub(crate) fn some_are_wrong(&self) -> bool {
+        self.written.len() > self.known.len()
+    }
+
+    /// Deadlines and retries of a route to an upstream.
+    pub(crate) fn policy(
+        &self,
+        id: UpstreamId,
+        route: Option<&Layer>,
+        problems: &mut Problems,
+    ) -> Arc<Policy> {
+        let upstream = self.known.get(id.0).map(|target| &target.layer);
+        Arc::new(policy::resolve(upstream, route, problems))
+    }
+
+    /// The destinations of a `to`.
+    pub(crate) fn split(
+        &mut self,
+        to: &At<To>,
+        route: Option<&Layer>,
+        problems: &mut Problems,
+    ) -> Option<Vec<Destination>> {
+        let entries = match &to.value {
+            To::One(name) => {
+                let upstream = self.find(&name.0.0, to.at, problems)?;
+                let policy = self.policy(upstream, route, problems);
+                return Some(vec![Destination { upstream, weight: 1, policy }]);
+            }
+            To::Split(map) => &map.entries,
+        };
+        let weights: Vec<Weight> = entries.iter().map(|entry| entry.value.value.0).collect();
+        let weights = relative(&weights);
+        let mut destinations = Vec::new();
+        let mut complete = true;
+        for (index, entry) in entries.iter().enumerate() {
+            match self.find(&entry.key, entry.at, problems) {
+                Some(upstream) => {
+                    let policy = self.policy(upstream, route, problems);
+                    let weight = weights.as_ref().ok().and_then(|all| all.get(index)).copied().unwrap_or(1);
+                    destinations.push(Destination { upstream, weight, policy });
+                }
+                None => complete = false,
+            }
+        }
+        if let Err((what, help)) = weights {
+            problems.wrong(to.at, what, help);
+            return None;
+        }
+        complete.then_some(destinations)
+    }
+
+    pub(crate) fn warn_unused(&self, problems: &mut Problems) {
+        for target in self.known.iter().filter(|target| !target.used) {
+            let place = self.written.iter().find(|(name, _)| **name == *target.name).map(|(_, at)| *at);
+            problems.warn(
+                place.unwrap_or_default(),
+                format!("nothing goes to the upstream `{}`", target.name),
+                "name it in a `to`, or remove it",
+            );
+        }
+    }
+}
+
+/// Percentages or plain weights as whole numbers.
+fn relative(weights: &[Weight]) -> Result<Vec<u32>, (String, String)> {
+    let help = "`{ orders: 95%, orders-next: 5% }` or `{ orders: 19, orders-next: 1 }`".to_owned();
+    if weights.is_empty() {
+        return Err(("this split has no upstream".into(), help));
+    }
+    let percents: Vec<f64> = weights
+        .iter()
+        .filter_map(|weight| if let Weight::Percent(p) = weight { Some(*p) } else { None })
+        .collect();
+    if percents.is_empty() {
+        let plain: Vec<u32> =
+            weights.iter().map(|weight| if let Weight::Plain(w) = weight { *w } else { 0 }).collect();
+        // Sums of weights are taken in 32 bits.
+        let sum: u64 = plain.iter().map(|weight| u64::from(*weight)).sum();
+        return match sum {
+            0 => Err(("all weights of this split are zero".into(), help)),
+            sum if sum > u64::from(u32::MAX) => Err(("the weights of this split are too large".into(), help)),
+            _ => Ok(plain),
+        };
+    }
+    if percents.len() < weights.len() {
+        return Err(("this split mixes percentages and plain weights".into(), help));
+    }
+    let sum: f64 = percents.iter().sum();
+    if (sum - 100.0).abs() > 0.001 {
+        let sum = (sum * 1000.0).round() / 1000.0;
+        return Err((format!("the percentages of this split sum to {sum}%, not to 100%"), help));
+    }
+    let scale = if percents.iter().all(|percent| percent.fract() == 0.0) { 1.0 } else { 1000.0 };
+    Ok(percents.iter().map(|percent| (percent * scale).round() as u32).collect())
+}
+
+/// Shares of mirrors.
+pub(crate) const WHOLE: f64 = 1.0;
+
+/// A deadline that the file gives.
+pub(crate) type Deadline = Option<Duration>;

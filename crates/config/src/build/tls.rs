@@ -1,0 +1,147 @@
+//! TLS in both directions: a certificate has its key, and who may come is only asked of those who show a certificate.
+
+use std::sync::Arc;
+
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{Identity, TlsClient, TlsMode, TlsServer, TlsVersion, Trust},
+    raw::{self, At, OneOrMany, Txt},
+    text::{File, Pem},
+};
+
+pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -> Option<TlsClient> {
+    let Some(At { value: raw, .. }) = raw else {
+        return Some(TlsClient {
+            name: None,
+            trust: Trust::System,
+            identity: None,
+            min_version: TlsVersion::default(),
+            pins: Vec::new(),
+            insecure: false,
+        });
+    };
+    let identity = identity(raw.certificate, raw.key, None, problems);
+    let trust = trust(raw.ca, raw.ca_pem, "ca", problems);
+    let insecure = raw.insecure_skip_verify.as_ref().is_some_and(|insecure| insecure.value);
+    if let Some(At { at, value: true }) = raw.insecure_skip_verify {
+        problems.warn(
+            at,
+            "the peer's certificate isn't verified: whoever answers is believed",
+            "name the authority with `ca` instead",
+        );
+    }
+    Some(TlsClient {
+        name: raw.name.map(|name| name.0.0),
+        trust: trust?.unwrap_or_default(),
+        identity: identity?,
+        min_version: raw.min_version.unwrap_or_default(),
+        pins: raw.pins.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|pin| pin.0.0).collect(),
+        insecure,
+    })
+}
+
+/// `Some(None)` is `mode: off`.
+pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option<Option<TlsServer>> {
+    let At { at, value: raw } = raw;
+    let mode = match raw.mode {
+        Some(raw::TlsMode::Off) => return Some(None),
+        Some(raw::TlsMode::Permissive) => TlsMode::Permissive,
+        Some(raw::TlsMode::Strict) | None => TlsMode::Strict,
+    };
+    let first = identity(raw.certificate, raw.key, raw.ocsp, problems);
+    let more = raw.certificates.unwrap_or_default().into_iter().map(|identity| Identity {
+        certificate: identity.certificate.0.0,
+        key: identity.key.0.0,
+        ocsp: identity.ocsp.map(|ocsp| ocsp.0.0),
+    });
+    let first_is_right = first.is_some();
+    let identities: Vec<Identity> = first.flatten().into_iter().chain(more).collect();
+    if identities.is_empty() && first_is_right {
+        problems.wrong(
+            at,
+            "`tls` of a listener has no certificate",
+            "`certificate: /certs/tls.crt` and `key: /certs/tls.key`",
+        );
+    }
+    let client_trust = trust(raw.client_ca, raw.client_ca_pem, "client_ca", problems);
+    let verifies = !matches!(client_trust, Some(None));
+    let needs_clients = [
+        ("allow", raw.allow.as_ref().map(|allow| allow.at)),
+        ("deny", raw.deny.as_ref().map(|deny| deny.at)),
+        ("crls", raw.crls.as_ref().map(|crls| crls.at)),
+        ("client_optional", raw.client_optional.as_ref().filter(|optional| optional.value).map(|o| o.at)),
+    ];
+    for (key, at) in needs_clients {
+        if let Some(at) = at.filter(|_| !verifies) {
+            problems.wrong(
+                at,
+                format!("`{key}` without `client_ca`: no client is asked for a certificate"),
+                "name who signs the clients' certificates: `client_ca: /certs/ca.crt`",
+            );
+        }
+    }
+    let sans = |list: Option<At<OneOrMany<Txt<crate::text::SanText>>>>| {
+        let list = list.map(|list| list.value.into_vec()).unwrap_or_default();
+        list.into_iter().map(|san| san.0.0).collect::<Vec<_>>()
+    };
+    if identities.is_empty() {
+        return None;
+    }
+    Some(Some(TlsServer {
+        identities,
+        mode,
+        client_trust: client_trust?,
+        client_optional: raw.client_optional.is_some_and(|optional| optional.value),
+        allow: sans(raw.allow),
+        deny: sans(raw.deny),
+        min_version: raw.min_version.unwrap_or_default(),
+        crls: files(raw.crls),
+    }))
+}
+
+fn files(list: Option<At<OneOrMany<Txt<File>>>>) -> Vec<std::path::PathBuf> {
+    list.map(|list| list.value.into_vec()).unwrap_or_default().into_iter().map(|file| file.0.0).collect()
+}
+
+/// `None` is wrong, `Some(None)` isn't given.
+fn identity(
+    certificate: Option<At<Txt<File>>>,
+    key: Option<At<Txt<File>>>,
+    ocsp: Option<At<Txt<File>>>,
+    problems: &mut Problems,
+) -> Option<Option<Identity>> {
+    match (certificate, key, ocsp) {
+        (Some(certificate), Some(key), ocsp) => Some(Some(Identity {
+            certificate: certificate.value.0.0,
+            key: key.value.0.0,
+            ocsp: ocsp.map(|ocsp| ocsp.value.0.0),
+        })),
+        (Some(only), None, _) => one_of_two(only.at, "certificate", "key", problems),
+        (None, Some(only), _) => one_of_two(only.at, "key", "certificate", problems),
+        (None, None, Some(only)) => one_of_two(only.at, "ocsp", "certificate", problems),
+        (None, None, None) => Some(None),
+    }
+}
+
+fn one_of_two<T>(at: Place, there: &str, missing: &str, problems: &mut Problems) -> Option<T> {
+    problems.wrong(at, format!("`{there}` without `{missing}`"), format!("add `{missing}:` beside it"));
+    None
+}
+
+/// `None` is wrong, `Some(None)` isn't given.
+fn trust(
+    files: Option<At<OneOrMany<Txt<File>>>>,
+    pem: Option<At<Txt<Pem>>>,
+    key: &str,
+    problems: &mut Problems,
+) -> Option<Option<Trust>> {
+    match (files, pem) {
+        (Some(_), Some(pem)) => {
+            problems.wrong(pem.at, format!("both `{key}` and `{key}_pem`"), "keep one of them");
+            None
+        }
+        (files @ Some(_), None) => Some(Some(Trust::Files(self::files(files)))),
+        (None, Some(pem)) => Some(Some(Trust::Inline(Arc::from(&*pem.value.0.0)))),
+        (None, None) => Some(None),
+    }
+}

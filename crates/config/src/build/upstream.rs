@@ -1,0 +1,348 @@
+//! One upstream: its addresses agree about what is spoken, and its options fit to that.
+
+use super::{fill, policy::Layer, tls};
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{
+        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, HashKey, HealthCheck, OutlierEjection,
+        Pool, Probe, ProxyProtocolOut, Target, TlsClient, Upstream, UpstreamProtocol,
+    },
+    raw::{self, At, OrOff, Txt},
+    text::{Scheme, Source},
+};
+
+pub(crate) fn upstream(
+    entry: raw::Entry<raw::Upstream>,
+    problems: &mut Problems,
+) -> Option<(Upstream, Layer)> {
+    let line = entry.at.line;
+    let mut upstream = Upstream {
+        name: entry.key.into(),
+        address: Address::OriginalDestination,
+        protocol: UpstreamProtocol::default(),
+        tls: None,
+        balance: Balance::default(),
+        connect_timeout: Upstream::CONNECT_TIMEOUT,
+        handshake_timeout: Upstream::HANDSHAKE_TIMEOUT,
+        pool: Pool::default(),
+        circuit_breaker: CircuitBreaker::default(),
+        outlier_ejection: OutlierEjection::default(),
+        health_check: None,
+        proxy_protocol: ProxyProtocolOut::default(),
+        source_address: None,
+        line,
+    };
+    let raw = match entry.value {
+        raw::Upstream::Address(address) => {
+            let at = address.at;
+            let (address, scheme) = addresses(vec![raw::AddressForm::Text(address)], None, problems)?;
+            upstream.address = address;
+            (upstream.protocol, upstream.tls) = spoken(scheme, None, None, &upstream.address, at, problems)?;
+            return Some((upstream, Layer::default()));
+        }
+        raw::Upstream::Full(raw) => raw.value,
+    };
+    let found = addresses(raw.address.into_vec(), Some((raw.max_hosts, raw.deny)), problems);
+    let balance = raw.balance.map_or(Some(Balance::default()), |raw| balance(raw, problems));
+    let tls_given = raw.tls.is_some();
+    let mut right = true;
+    if let Some((address, scheme)) = found {
+        upstream.address = address;
+        match spoken(scheme, raw.protocol, raw.tls, &upstream.address, entry.at, problems) {
+            Some((protocol, tls)) => (upstream.protocol, upstream.tls) = (protocol, tls),
+            None => right = false,
+        }
+    } else {
+        if tls_given {
+            tls::client(raw.tls, problems);
+        }
+        right = false;
+    }
+    if let Some(check) = raw.health_check {
+        upstream.health_check = health_check(check, upstream.protocol, problems);
+    }
+    fill!(upstream, raw, connect_timeout, handshake_timeout);
+    upstream.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
+    upstream.source_address = raw.source_address.map(|address| address.0.0);
+    if let Some(pool) = raw.pool {
+        fill!(
+            upstream.pool,
+            pool,
+            idle_timeout,
+            max_idle,
+            max_age,
+            max_requests,
+            preconnect,
+            h2_streams,
+            h2_stream_window,
+            h2_connection_window,
+            h2_keepalive,
+            tcp_keepalive,
+            headers_size,
+            headers_count
+        );
+    }
+    match raw.circuit_breaker {
+        None => {}
+        Some(OrOff::Off(_)) => {
+            let most = u32::MAX;
+            upstream.circuit_breaker = CircuitBreaker {
+                max_connections: most,
+                max_pending: most,
+                max_requests: most,
+                max_retries: most,
+            };
+        }
+        Some(OrOff::On(breaker)) => {
+            fill!(upstream.circuit_breaker, breaker, max_connections, max_pending, max_requests, max_retries);
+        }
+    }
+    match raw.outlier_ejection {
+        None => {}
+        Some(OrOff::Off(_)) => {
+            upstream.outlier_ejection.consecutive_5xx = 0;
+            upstream.outlier_ejection.consecutive_local = 0;
+        }
+        Some(OrOff::On(ejection)) => {
+            fill!(
+                upstream.outlier_ejection,
+                ejection,
+                consecutive_5xx,
+                consecutive_local,
+                base,
+                max,
+                max_percent
+            );
+            // A longer first ejection alone lengthens the longest one, too.
+            upstream.outlier_ejection.max = upstream.outlier_ejection.max.max(upstream.outlier_ejection.base);
+        }
+    }
+    upstream.balance = balance?;
+    let layer = Layer::new(raw.timeout, raw.idle_timeout, raw.retry);
+    right.then_some((upstream, layer))
+}
+
+type AuthorityKeys = (Option<At<u32>>, Option<At<raw::OneOrMany<Txt<crate::text::AddressRange>>>>);
+
+/// The addresses, and the one scheme of them all.
+fn addresses(
+    forms: Vec<raw::AddressForm>,
+    authority: Option<AuthorityKeys>,
+    problems: &mut Problems,
+) -> Option<(Address, Scheme)> {
+    let several = forms.len() > 1;
+    let (max_hosts, deny) = authority.unwrap_or_default();
+    let mut sources: Vec<EndpointSource> = Vec::new();
+    let mut first: Option<Scheme> = None;
+    let mut right = true;
+    for form in forms {
+        let (address, weight, priority, zone) = match form {
+            raw::AddressForm::Text(address) => (address, None, None, None),
+            raw::AddressForm::Full(full) => (full.address, full.weight, full.priority, full.zone),
+        };
+        let at = address.at;
+        let (scheme, target) = match address.value.0 {
+            Source::Authority | Source::OriginalDestination if several => {
+                problems.wrong(
+                    at,
+                    "this stands for any destination and can't be one of several addresses",
+                    "make it an upstream of its own",
+                );
+                right = false;
+                continue;
+            }
+            Source::Authority => {
+                let max_hosts = max_hosts.map_or(Upstream::MAX_HOSTS, |most| most.value as usize);
+                let deny = deny.map(|deny| deny.value.into_vec()).unwrap_or_default();
+                let deny = deny.into_iter().flat_map(|range| range.0.0).collect();
+                return Some((Address::Authority { max_hosts, deny }, Scheme::Open));
+            }
+            Source::OriginalDestination => {
+                only_for_authority(max_hosts.map(|x| x.at), deny.map(|x| x.at), problems);
+                return Some((Address::OriginalDestination, Scheme::Open));
+            }
+            Source::At(scheme, target) => (scheme, target),
+        };
+        match first {
+            Some(first) if first != scheme => {
+                problems.wrong(
+                    at,
+                    "the addresses of one upstream don't agree about what is spoken",
+                    format!("the first says `{}`, this one `{}`", first.word(), scheme.word()),
+                );
+                right = false;
+            }
+            _ => first = Some(scheme),
+        }
+        sources.push(EndpointSource {
+            target,
+            weight: weight.unwrap_or(1),
+            priority: priority.unwrap_or(0),
+            zone: zone.map(|zone| zone.0.0),
+        });
+    }
+    only_for_authority(max_hosts.map(|x| x.at), deny.map(|x| x.at), problems);
+    let scheme = first.filter(|_| right)?;
+    Some((Address::Endpoints(sources), scheme))
+}
+
+fn only_for_authority(max_hosts: Option<Place>, deny: Option<Place>, problems: &mut Problems) {
+    for (key, at) in [("max_hosts", max_hosts), ("deny", deny)] {
+        if let Some(at) = at {
+            problems.wrong(at, format!("`{key}` has no meaning here"), "it belongs to `address: authority`");
+        }
+    }
+}
+
+/// What is spoken, and whether within TLS.
+fn spoken(
+    scheme: Scheme,
+    protocol: Option<At<UpstreamProtocol>>,
+    tls: Option<At<raw::TlsClient>>,
+    address: &Address,
+    at: Place,
+    problems: &mut Problems,
+) -> Option<(UpstreamProtocol, Option<TlsClient>)> {
+    use UpstreamProtocol::{Auto, Http1, Http2, Tcp};
+    let mut right = true;
+    let of_scheme = match scheme {
+        Scheme::Open | Scheme::Http | Scheme::Https => Auto,
+        Scheme::H2c => Http2,
+        Scheme::Tcp | Scheme::Tls => Tcp,
+    };
+    let spoken = match (of_scheme, protocol) {
+        (of_scheme, None) => of_scheme,
+        (Http2, Some(At { value: Auto, .. })) => Http2,
+        (Tcp, Some(At { value: Auto | Tcp, .. })) => Tcp,
+        (Tcp, Some(At { at, value: Http1 | Http2 })) => {
+            let better = if scheme == Scheme::Tls { "https" } else { "http" };
+            let message = format!("`{}://` is opaque bytes, this asks for HTTP", scheme.word());
+            problems.wrong(at, message, format!("write `{better}://` in the address"));
+            return None;
+        }
+        (_, Some(At { at, value: Tcp })) if scheme != Scheme::Open => {
+            let better = if scheme == Scheme::Https { "tls" } else { "tcp" };
+            let message = format!("`{}://` is HTTP, this asks for opaque bytes", scheme.word());
+            problems.wrong(at, message, format!("write `{better}://` in the address"));
+            return None;
+        }
+        (Http2, Some(At { at, value: Http1 })) => {
+            problems.wrong(at, "`h2c://` is HTTP/2, this asks for HTTP/1", "write `http://` in the address");
+            return None;
+        }
+        (_, Some(At { value, .. })) => value,
+    };
+    if let Some(At { at, .. }) = &tls
+        && matches!(scheme, Scheme::Http | Scheme::H2c | Scheme::Tcp)
+    {
+        let better = if scheme == Scheme::Tcp { "tls" } else { "https" };
+        problems.wrong(
+            *at,
+            format!("`tls` for an address that says `{}://`, which is plaintext", scheme.word()),
+            format!("write `{better}://` in the address, or remove `tls`"),
+        );
+        right = false;
+    }
+    let encrypted = scheme.is_encrypted() || tls.is_some();
+    let place = tls.as_ref().map_or(at, |tls| tls.at);
+    let tls = if encrypted { Some(tls::client(tls, problems)?) } else { None };
+    let unnamed = matches!(address, Address::Endpoints(sources)
+        if sources.iter().any(|source| matches!(source.target, Target::Unix(_))));
+    if tls.as_ref().is_some_and(|tls| tls.name.is_none() && !tls.insecure) && unnamed {
+        problems.wrong(
+            place,
+            "TLS over a Unix socket has no name to verify",
+            "name the host of the certificate: `tls: { name: orders.internal }`",
+        );
+        right = false;
+    }
+    right.then_some((spoken, tls))
+}
+
+fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance> {
+    let mut balance = Balance::default();
+    let (algorithm, hash) = match raw.value {
+        raw::BalanceForm::Algorithm(algorithm) => (algorithm, None),
+        raw::BalanceForm::Full(full) => {
+            fill!(balance, full, slow_start, panic_threshold);
+            balance.zone = full.zone.filter(|zone| !zone.is_empty()).map(Into::into);
+            (full.algorithm.unwrap_or(raw::Algorithm::LeastRequest), full.hash)
+        }
+    };
+    let hashes = matches!(algorithm, raw::Algorithm::RingHash | raw::Algorithm::Maglev);
+    let key: Option<HashKey> = match hash {
+        Some(hash) if !hashes => {
+            problems.wrong(
+                hash.at,
+                "`hash` with an algorithm that hashes nothing",
+                "`algorithm: ring-hash` or `maglev`",
+            );
+            return None;
+        }
+        hash => hash.map(|hash| hash.value.0.0),
+    };
+    balance.algorithm = match (algorithm, key) {
+        (raw::Algorithm::LeastRequest, _) => Algorithm::LeastRequest,
+        (raw::Algorithm::PeakEwma, _) => Algorithm::PeakEwma,
+        (raw::Algorithm::RoundRobin, _) => Algorithm::RoundRobin,
+        (raw::Algorithm::Random, _) => Algorithm::Random,
+        (raw::Algorithm::RingHash, Some(key)) => Algorithm::RingHash(key),
+        (raw::Algorithm::Maglev, Some(key)) => Algorithm::Maglev(key),
+        (_, None) => {
+            problems.wrong(
+                raw.at,
+                "consistent hashing doesn't say what is hashed",
+                "`balance: { algorithm: maglev, hash: header:x-user }`, or `cookie:NAME`, `source`, `path`",
+            );
+            return None;
+        }
+    };
+    Some(balance)
+}
+
+fn health_check(
+    raw: At<raw::HealthCheck>,
+    protocol: UpstreamProtocol,
+    problems: &mut Problems,
+) -> Option<HealthCheck> {
+    let At { at, value: raw } = raw;
+    let tcp = raw.tcp.filter(|tcp| tcp.value);
+    let kinds =
+        usize::from(raw.path.is_some()) + usize::from(tcp.is_some()) + usize::from(raw.grpc.is_some());
+    if kinds != 1 {
+        let what = if kinds == 0 {
+            "a health check asks for nothing"
+        } else {
+            "a health check asks for several things"
+        };
+        problems.wrong(at, what, "exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`");
+        return None;
+    }
+    let http = raw.path.as_ref().map(|path| path.at).or(raw.grpc.as_ref().map(|grpc| grpc.at));
+    if let Some(at) = http.filter(|_| protocol == UpstreamProtocol::Tcp) {
+        problems.wrong(at, "the upstream takes opaque bytes, not HTTP", "`tcp: true`");
+    }
+    let host = raw.host;
+    let probe = if let Some(path) = raw.path {
+        Probe::Http { path: path.value.0.0, host: host.map(|host| host.value.0.0) }
+    } else {
+        if let Some(host) = host {
+            problems.wrong(host.at, "`host` has no meaning here", "it belongs to a health check by `path`");
+        }
+        match raw.grpc {
+            Some(service) => Probe::Grpc { service: service.value.into() },
+            None => Probe::Tcp,
+        }
+    };
+    let mut check = HealthCheck::new(probe);
+    let place = raw.timeout.as_ref().map_or(at, |timeout| timeout.at);
+    fill!(check, raw, interval, timeout, healthy, unhealthy);
+    if check.timeout > check.interval {
+        problems.warn(
+            place,
+            "a probe may still run when the next one is due",
+            format!("`timeout` is {:?}, `interval` is {:?}", check.timeout, check.interval),
+        );
+    }
+    Some(check)
+}

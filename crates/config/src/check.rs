@@ -1,0 +1,409 @@
+//! One checker for the whole file: the tree against the schema of the raw types.
+//!
+//! Rule: it never stops at a problem. What is wrong is reported and left out, so that everything else is still
+//! checked; what is left is a JSON value that fits the raw types exactly. Texts with a syntax of their own (durations,
+//! addresses, patterns) carry a `format` in the schema and are parsed here the first time, for their diagnostics.
+//!
+//! Two keywords of our own tell how the raw type is read: `x-at` wraps a value with its place, `x-map` makes a mapping
+//! with free keys a list of entries, each with the place of its key.
+
+use serde_json::{Value, json};
+
+use crate::{
+    diagnostic::{Place, Problems},
+    suggest,
+    text::parser_of,
+    yaml::{Entry, Kind, Node, Scalar},
+};
+
+pub(crate) struct Checker<'a> {
+    /// The root schema, with its `$defs`.
+    pub(crate) root: &'a Value,
+    pub(crate) problems: &'a mut Problems,
+}
+
+impl Checker<'_> {
+    /// The node as a value that fits the schema, without what is wrong; `None` if nothing is left.
+    pub(crate) fn check(&mut self, node: &Node, schema: &Value) -> Option<Value> {
+        let value = self.bare(node, resolve(self.root, schema))?;
+        if flag(schema, "x-at") { Some(json!({ "at": node.place, "value": value })) } else { Some(value) }
+    }
+
+    fn bare(&mut self, node: &Node, schema: &Value) -> Option<Value> {
+        if let Some(alternatives) = list(schema, "anyOf") {
+            return self.any_of(node, alternatives);
+        }
+        match &node.kind {
+            Kind::Broken => None,
+            Kind::Scalar(scalar) if accepts(schema, Shape::Scalar) => self.scalar(node.place, scalar, schema),
+            Kind::Sequence(items) if accepts(schema, Shape::Sequence) => {
+                let of = schema.get("items").unwrap_or(&Value::Null);
+                let values: Vec<Value> = items.iter().filter_map(|item| self.check(item, of)).collect();
+                if items.is_empty() && schema.get("minItems").is_some() {
+                    self.problems.error(node.place, "the list is empty");
+                    return None;
+                }
+                Some(Value::Array(values))
+            }
+            Kind::Mapping(entries) if flag(schema, "x-map") => Some(self.map(entries, schema)),
+            Kind::Mapping(entries) if accepts(schema, Shape::Mapping) => {
+                self.object(node.place, entries, schema)
+            }
+            _ => {
+                self.unfit(node, &[schema]);
+                None
+            }
+        }
+    }
+
+    /// The alternatives of one key differ in shape; where several are scalars, the first that takes the text has it.
+    fn any_of(&mut self, node: &Node, alternatives: &[Value]) -> Option<Value> {
+        let shape = Shape::of(node)?;
+        let root = self.root;
+        let of_shape: Vec<&Value> = alternatives
+            .iter()
+            .filter(|alternative| shapes(root, resolve(root, alternative)).contains(&shape))
+            .collect();
+        match of_shape.as_slice() {
+            [] => {
+                let all: Vec<&Value> =
+                    alternatives.iter().map(|alternative| resolve(root, alternative)).collect();
+                self.unfit(node, &all);
+                None
+            }
+            [only] => self.check(node, only),
+            several => {
+                let mark = self.problems.mark();
+                let mut most_telling = None;
+                for alternative in several {
+                    let value = self.check(node, alternative);
+                    if self.problems.mark() == mark {
+                        return value;
+                    }
+                    self.problems.take_back(mark);
+                    let telling = resolve(root, alternative).get("format").is_some_and(|format| {
+                        format.as_str().is_some_and(|format| parser_of(format).is_some())
+                    });
+                    if telling {
+                        most_telling = Some(*alternative);
+                    }
+                }
+                if let Some(alternative) = most_telling {
+                    return self.check(node, alternative);
+                }
+                let all: Vec<&Value> = several.iter().map(|alternative| resolve(root, alternative)).collect();
+                self.unfit(node, &all);
+                None
+            }
+        }
+    }
+
+    fn scalar(&mut self, place: Place, scalar: &Scalar, schema: &Value) -> Option<Value> {
+        let text = scalar.text.as_str();
+        if scalar.plain && matches!(text, "" | "~" | "null" | "Null" | "NULL") {
+            self.problems.wrong(
+                place,
+                "a value is missing here",
+                format!("expected {}", describe(self.root, schema)),
+            );
+            return None;
+        }
+        let words = words(schema);
+        if !words.is_empty() {
+            if words.contains(&text) {
+                return Some(Value::String(text.to_owned()));
+            }
+            let help = match suggest::nearest(text, words.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`? one of {}", suggest::list(words, "or")),
+                None => format!("one of {}", suggest::list(words, "or")),
+            };
+            self.problems.wrong(place, format!("{} isn't known here", quoted(scalar)), help);
+            return None;
+        }
+        match type_of(schema) {
+            "boolean" => match text {
+                "true" | "True" | "TRUE" if scalar.plain => Some(Value::Bool(true)),
+                "false" | "False" | "FALSE" if scalar.plain => Some(Value::Bool(false)),
+                _ => self.mistyped(place, scalar, schema),
+            },
+            "integer" => match text.replace('_', "").parse::<i128>() {
+                Ok(number) if scalar.plain => self.in_range(place, number, schema),
+                _ => self.mistyped(place, scalar, schema),
+            },
+            _ => {
+                if let Some(parse) = schema.get("format").and_then(Value::as_str).and_then(parser_of)
+                    && let Err(wrong) = parse(text)
+                {
+                    let what = wrong.what.replace("{}", &quoted(scalar));
+                    self.problems.wrong(place, what, wrong.help);
+                    return None;
+                }
+                Some(Value::String(text.to_owned()))
+            }
+        }
+    }
+
+    fn in_range(&mut self, place: Place, number: i128, schema: &Value) -> Option<Value> {
+        let bound = |key: &str| {
+            schema.get(key).and_then(|bound| {
+                bound
+                    .as_i64()
+                    .map(i128::from)
+                    .or_else(|| bound.as_u64().map(i128::from))
+                    .or_else(|| bound.as_f64().map(|bound| bound as i128))
+            })
+        };
+        let (low, high) = (bound("minimum").unwrap_or(0), bound("maximum").unwrap_or(i128::from(u32::MAX)));
+        if number < low {
+            self.problems.wrong(place, format!("{number} is too small"), format!("at least {low}"));
+            return None;
+        }
+        if number > high {
+            self.problems.wrong(place, format!("{number} is too large"), format!("at most {high}"));
+            return None;
+        }
+        u64::try_from(number).ok().map(Value::from)
+    }
+
+    fn mistyped(&mut self, place: Place, scalar: &Scalar, schema: &Value) -> Option<Value> {
+        let expected = describe(self.root, schema);
+        let unquoted = !scalar.plain
+            && match type_of(schema) {
+                "integer" => scalar.text.parse::<i128>().is_ok(),
+                _ => matches!(scalar.text.as_str(), "true" | "false"),
+            };
+        let help = match scalar.text.to_ascii_lowercase().as_str() {
+            _ if unquoted => "remove the quotes",
+            "yes" | "on" | "y" if type_of(schema) == "boolean" => "write `true`",
+            "no" | "off" | "n" if type_of(schema) == "boolean" => "write `false`",
+            _ => "",
+        };
+        let (message, help) = if help.is_empty() {
+            (format!("{} doesn't fit here", quoted(scalar)), format!("expected {expected}"))
+        } else {
+            (format!("expected {expected}, found {}", quoted(scalar)), help.to_owned())
+        };
+        self.problems.wrong(place, message, help);
+        None
+    }
+
+    fn map(&mut self, entries: &[Entry], schema: &Value) -> Value {
+        let of = schema.get("additionalProperties").unwrap_or(&Value::Null);
+        let parse_key = schema
+            .get("propertyNames")
+            .and_then(|names| names.get("format"))
+            .and_then(Value::as_str)
+            .and_then(parser_of);
+        let mut values = Vec::with_capacity(entries.len());
+        for Entry { key, place, value } in entries {
+            if let Some(Err(wrong)) = parse_key.map(|parse| parse(key)) {
+                self.problems.wrong(*place, wrong.what.replace("{}", &format!("`{key}`")), wrong.help);
+            } else if let Some(value) = self.check(value, of) {
+                values.push(json!({ "at": place, "key": key, "value": value }));
+            }
+        }
+        Value::Array(values)
+    }
+
+    fn object(&mut self, at: Place, entries: &[Entry], schema: &Value) -> Option<Value> {
+        let empty = serde_json::Map::new();
+        let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+        let mut values = serde_json::Map::new();
+        for Entry { key, place, value } in entries {
+            if let Some(of) = known.get(key) {
+                if let Some(value) = self.check(value, of) {
+                    values.insert(key.clone(), value);
+                }
+            } else if !(std::ptr::eq(schema, self.root) && key.starts_with("x-")) {
+                let within = title(schema);
+                let help = self.where_else(key, known);
+                self.problems.wrong(*place, format!("unknown key `{key}` in {within}"), help);
+            }
+        }
+        for key in list(schema, "required").unwrap_or_default().iter().filter_map(Value::as_str) {
+            if !values.contains_key(key) {
+                if !entries.iter().any(|entry| entry.key == key) {
+                    let of = known.get(key).map_or(&Value::Null, |of| resolve(self.root, of));
+                    self.problems.wrong(
+                        at,
+                        format!("the key `{key}` is missing in {}", title(schema)),
+                        format!("`{key}:` with {}", describe(self.root, of)),
+                    );
+                }
+                return None;
+            }
+        }
+        Some(Value::Object(values))
+    }
+
+    /// What to do about an unknown key: a key that is near, the place where it belongs, or what there is.
+    fn where_else(&self, key: &str, known: &serde_json::Map<String, Value>) -> String {
+        if let Some(near) = suggest::nearest(key, known.keys().map(String::as_str)) {
+            return format!("did you mean `{near}`?");
+        }
+        let homes: Vec<String> = self
+            .root
+            .get("$defs")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(|definitions| definitions.values())
+            .filter(|definition| {
+                definition.get("properties").is_some_and(|properties| properties.get(key).is_some())
+            })
+            .map(title)
+            .collect();
+        if homes.is_empty() || homes.len() > 3 {
+            format!("known keys: {}", suggest::list(known.keys().map(String::as_str), "and"))
+        } else {
+            format!("`{key}` is a key of {}", homes.join(", and of "))
+        }
+    }
+
+    fn unfit(&mut self, node: &Node, schemas: &[&Value]) {
+        let found = match &node.kind {
+            Kind::Scalar(scalar) if scalar.plain && scalar.text.is_empty() => "nothing".to_owned(),
+            Kind::Scalar(scalar) => quoted(scalar),
+            Kind::Sequence(_) => "a list".to_owned(),
+            Kind::Mapping(_) => "a mapping".to_owned(),
+            Kind::Broken => return,
+        };
+        let mut expected: Vec<String> = Vec::new();
+        for schema in schemas {
+            let one = describe(self.root, schema);
+            if !expected.contains(&one) {
+                expected.push(one);
+            }
+        }
+        let expected = expected.join(", or ");
+        self.problems.wrong(node.place, format!("{found} doesn't fit here"), format!("expected {expected}"));
+    }
+}
+
+/// The three shapes of YAML.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Scalar,
+    Sequence,
+    Mapping,
+}
+
+impl Shape {
+    fn of(node: &Node) -> Option<Self> {
+        match node.kind {
+            Kind::Scalar(_) => Some(Self::Scalar),
+            Kind::Sequence(_) => Some(Self::Sequence),
+            Kind::Mapping(_) => Some(Self::Mapping),
+            Kind::Broken => None,
+        }
+    }
+}
+
+/// Follows `$ref`.
+pub(crate) fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#')) {
+        Some(pointer) => root.pointer(pointer).unwrap_or(schema),
+        None => schema,
+    }
+}
+
+fn shapes(root: &Value, schema: &Value) -> Vec<Shape> {
+    match list(schema, "anyOf") {
+        Some(alternatives) => {
+            alternatives.iter().flat_map(|alternative| shapes(root, resolve(root, alternative))).collect()
+        }
+        None => [Shape::Scalar, Shape::Sequence, Shape::Mapping]
+            .into_iter()
+            .filter(|shape| accepts(schema, *shape))
+            .collect(),
+    }
+}
+
+fn accepts(schema: &Value, shape: Shape) -> bool {
+    match type_of(schema) {
+        "object" => shape == Shape::Mapping,
+        "array" => shape == Shape::Sequence,
+        _ => shape == Shape::Scalar,
+    }
+}
+
+/// The first type of a schema; words (`enum`, `const`, `oneOf`) are strings.
+fn type_of(schema: &Value) -> &str {
+    match schema.get("type") {
+        Some(Value::String(one)) => one,
+        Some(Value::Array(several)) => several.first().and_then(Value::as_str).unwrap_or("string"),
+        _ => "string",
+    }
+}
+
+/// The words of an enumeration.
+pub(crate) fn words(schema: &Value) -> Vec<&str> {
+    let mut words: Vec<&str> =
+        list(schema, "enum").unwrap_or_default().iter().filter_map(Value::as_str).collect();
+    words.extend(schema.get("const").and_then(Value::as_str));
+    for one in list(schema, "oneOf").unwrap_or_default() {
+        words.extend(self::words(one));
+    }
+    words
+}
+
+/// What a schema takes, in words.
+pub(crate) fn describe(root: &Value, schema: &Value) -> String {
+    let schema = resolve(root, schema);
+    if let Some(alternatives) = list(schema, "anyOf") {
+        let mut all: Vec<String> = Vec::new();
+        for alternative in alternatives {
+            let one = describe(root, alternative);
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
+        return all.join(", or ");
+    }
+    let words = words(schema);
+    if !words.is_empty() {
+        return suggest::list(words, "or");
+    }
+    if let Some(what) = schema.get("x-what").and_then(Value::as_str) {
+        let example =
+            list(schema, "examples").and_then(<[Value]>::first).and_then(Value::as_str).unwrap_or_default();
+        return if example.is_empty() { what.to_owned() } else { format!("{what} such as `{example}`") };
+    }
+    match type_of(schema) {
+        "boolean" => "`true` or `false`".to_owned(),
+        "integer" => "a whole number".to_owned(),
+        "array" => {
+            let of = schema.get("items").map_or_else(String::new, |of| describe(root, of));
+            format!("a list of {of}")
+        }
+        "object" if flag(schema, "x-map") => {
+            let of = schema.get("additionalProperties").map_or_else(String::new, |of| describe(root, of));
+            format!("a mapping with {of} for each key")
+        }
+        "object" => format!("a mapping ({})", title(schema)),
+        _ => "a text".to_owned(),
+    }
+}
+
+pub(crate) fn title(schema: &Value) -> String {
+    schema.get("title").and_then(Value::as_str).unwrap_or("this mapping").to_owned()
+}
+
+pub(crate) fn list<'a>(schema: &'a Value, key: &str) -> Option<&'a [Value]> {
+    schema.get(key).and_then(Value::as_array).map(Vec::as_slice)
+}
+
+pub(crate) fn flag(schema: &Value, key: &str) -> bool {
+    schema.get(key).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// A scalar for a message; what was read from a file is never shown.
+fn quoted(scalar: &Scalar) -> String {
+    if scalar.secret {
+        return "the file's content".to_owned();
+    }
+    let mut short: String = scalar.text.chars().take(80).collect();
+    if short.len() < scalar.text.len() {
+        short.push('…');
+    }
+    format!("`{short}`")
+}

@@ -1,0 +1,261 @@
+//! What is wrong with a file, where, and what would be right.
+//!
+//! Rule: every problem of a file is reported at once, in the order of the file; each with its line shown, so that nobody
+//! has to open the file to understand it.
+
+use std::{fmt, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Line, from 1; 0 is the file as a whole.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// Length in characters; 0 reaches to the end of the line.
+    pub length: u32,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file isn't used.
+    Error,
+    /// The file is used, but probably doesn't do what was meant.
+    Warning,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file's path as it was given, or a word for a text without a file.
+    pub file: String,
+    /// Where it is.
+    #[serde(flatten)]
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+    /// The line of the file; empty where there is none.
+    pub source: String,
+}
+
+/// Everything that is wrong with one file: at least one error, and its warnings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Diagnostics(Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// The findings in the order of the file, for machines.
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.0.iter()
+    }
+
+    /// For people; with ANSI colours if `coloured`.
+    pub fn display(&self, coloured: bool) -> impl fmt::Display + '_ {
+        Rendered { diagnostics: &self.0, coloured }
+    }
+
+    /// Errors among them.
+    pub fn errors(&self) -> usize {
+        self.0.iter().filter(|item| item.severity == Severity::Error).count()
+    }
+}
+
+impl<'a> IntoIterator for &'a Diagnostics {
+    type Item = &'a Diagnostic;
+    type IntoIter = std::slice::Iter<'a, Diagnostic>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.display(false).fmt(f)
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.render(f, &Palette::PLAIN)
+    }
+}
+
+impl Diagnostic {
+    /// For people; with ANSI colours if `coloured`.
+    pub fn display(&self, coloured: bool) -> impl fmt::Display + '_ {
+        Rendered { diagnostics: std::slice::from_ref(self), coloured }
+    }
+
+    fn render(&self, f: &mut fmt::Formatter<'_>, palette: &Palette) -> fmt::Result {
+        let Palette { bold, error, warning, place: dim, reset } = palette;
+        let (colour, word) = match self.severity {
+            Severity::Error => (error, "error"),
+            Severity::Warning => (warning, "warning"),
+        };
+        write!(f, "{bold}{}", self.file)?;
+        if self.place.line > 0 {
+            write!(f, ":{}:{}", self.place.line, self.place.column)?;
+        }
+        writeln!(f, ": {colour}{word}:{reset}{bold} {}{reset}", self.message)?;
+        let help = self.help.as_deref().unwrap_or_default();
+        if self.place.line == 0 {
+            return if help.is_empty() { Ok(()) } else { writeln!(f, "  {help}") };
+        }
+        let number = self.place.line.to_string();
+        let gutter = " ".repeat(number.len());
+        let (shown, indent, length) = window(&self.source, self.place);
+        writeln!(f, "  {dim}{number} |{reset} {shown}")?;
+        let carets = "^".repeat(length);
+        let mut lines = help.lines();
+        let first = lines.next().unwrap_or_default();
+        writeln!(
+            f,
+            "  {dim}{gutter} |{reset} {indent}{colour}{carets}{}{first}{reset}",
+            if first.is_empty() { "" } else { " " }
+        )?;
+        lines.try_for_each(|line| writeln!(f, "  {dim}{gutter} |{reset} {indent}{line}"))
+    }
+}
+
+/// The part of a line that is shown, what stands before the caret, and the number of carets. A control character could
+/// steer the reader's terminal, so each is shown as U+FFFD, a tab as one space.
+fn window(source: &str, place: Place) -> (String, String, usize) {
+    const WIDTH: usize = 140;
+    let column = (place.column as usize).saturating_sub(1);
+    let start = if column > WIDTH - 40 { column - 40 } else { 0 };
+    let mut shown: String = source.chars().skip(start).take(WIDTH).map(printable).collect();
+    if start > 0 {
+        shown = shown.chars().skip(1).collect();
+        shown.insert(0, '…');
+    }
+    let width = shown.trim_end().chars().count();
+    let before = column - start;
+    let rest = width.saturating_sub(before).max(1);
+    let length = if place.length == 0 { rest } else { (place.length as usize).clamp(1, rest) };
+    let shown = shown.trim_end().to_owned();
+    (shown, " ".repeat(before.min(WIDTH)), length)
+}
+
+fn printable(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        // Bidirectional overrides would show another line than the one that is parsed.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
+        c => c,
+    }
+}
+
+struct Rendered<'a> {
+    diagnostics: &'a [Diagnostic],
+    coloured: bool,
+}
+
+impl fmt::Display for Rendered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let palette = if self.coloured { &Palette::COLOURED } else { &Palette::PLAIN };
+        self.diagnostics.iter().try_for_each(|item| item.render(f, palette))
+    }
+}
+
+struct Palette {
+    bold: &'static str,
+    error: &'static str,
+    warning: &'static str,
+    place: &'static str,
+    reset: &'static str,
+}
+
+impl Palette {
+    const PLAIN: Self = Self { bold: "", error: "", warning: "", place: "", reset: "" };
+    const COLOURED: Self =
+        Self { bold: "\x1b[1m", error: "\x1b[31m", warning: "\x1b[33m", place: "\x1b[34m", reset: "\x1b[0m" };
+}
+
+/// Collects findings while a file is read.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    found: Vec<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    severity: Severity,
+    place: Place,
+    message: String,
+    help: Option<String>,
+}
+
+impl Problems {
+    /// More findings than this help nobody.
+    const MOST: usize = 200;
+
+    pub(crate) fn error(&mut self, place: Place, message: impl Into<String>) {
+        self.push(Severity::Error, place, message.into(), None);
+    }
+
+    /// An error with what would be right.
+    pub(crate) fn wrong(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(Severity::Error, place, message.into(), Some(help.into()));
+    }
+
+    pub(crate) fn warn(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(Severity::Warning, place, message.into(), Some(help.into()));
+    }
+
+    pub(crate) fn push(&mut self, severity: Severity, place: Place, message: String, help: Option<String>) {
+        if self.found.len() < Self::MOST
+            && !self.found.iter().any(|item| item.place == place && item.message == message)
+        {
+            let help = help.filter(|help| !help.is_empty());
+            self.found.push(Found { severity, place, message, help });
+        }
+    }
+
+    pub(crate) fn any_error(&self) -> bool {
+        self.found.iter().any(|item| item.severity == Severity::Error)
+    }
+
+    /// Findings so far, for an attempt that may be taken back.
+    pub(crate) fn mark(&self) -> usize {
+        self.found.len()
+    }
+
+    pub(crate) fn take_back(&mut self, mark: usize) {
+        self.found.truncate(mark);
+    }
+
+    /// With names and source lines, in the order of the file.
+    pub(crate) fn finish(mut self, text: &str, file: Option<&Path>) -> Vec<Diagnostic> {
+        let file = file.map_or_else(|| "config".to_owned(), |file| file.to_string_lossy().into_owned());
+        self.found.sort_by_key(|item| (item.place.line, item.place.column));
+        let lines: Vec<&str> = text.lines().collect();
+        let found = self.found.into_iter();
+        found
+            .map(|Found { severity, place, message, help }| Diagnostic {
+                severity,
+                file: file.clone(),
+                place,
+                message: message.chars().map(printable).collect(),
+                help,
+                source: lines.get((place.line as usize).wrapping_sub(1)).copied().unwrap_or("").to_owned(),
+            })
+            .collect()
+    }
+}
+
+impl From<Vec<Diagnostic>> for Diagnostics {
+    fn from(found: Vec<Diagnostic>) -> Self {
+        Self(found)
+    }
+}

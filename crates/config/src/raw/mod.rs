@@ -1,0 +1,117 @@
+//! The file as it is written: every key optional that has a default, shorthands as alternatives.
+//!
+//! These types are the only list of keys. The schema is generated from them (and from it the checker's rules and the
+//! reference in `docs/config.md`); defaults shown there are taken from the model, where they stand.
+
+mod listener;
+mod route;
+mod shapes;
+mod tls;
+mod upstream;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub(crate) use listener::*;
+pub(crate) use route::*;
+pub(crate) use shapes::*;
+pub(crate) use tls::*;
+pub(crate) use upstream::*;
+
+use crate::{
+    model,
+    text::{DnsServer, File, Label, Length, LogPath, MetricsAddress, Positive, Word, show_duration},
+};
+
+/// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "the config")]
+pub(crate) struct Root {
+    /// What is listened on, by name. Without any, one listener `outbound` on `127.0.0.1:15001`.
+    pub(crate) listeners: Option<Map<Label, Listener>>,
+    /// Where calls go, by name. An address alone is short for `{ address: … }`.
+    pub(crate) upstreams: Option<Map<Label, Upstream>>,
+    /// Worker threads. By default the container's CPU quota, rounded up.
+    #[schemars(range(min = 1, max = 1024), extend("examples" = [2]))]
+    pub(crate) workers: Option<usize>,
+    /// How names are looked up.
+    pub(crate) dns: Option<Dns>,
+    /// Where `/metrics`, `/healthz` and `/readyz` answer.
+    #[schemars(extend("default" = model::Config::METRICS.to_string()))]
+    pub(crate) metrics: Option<At<Txt<MetricsAddress>>>,
+    /// Where finished requests and connections are written.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) access_log: Option<AccessLogForm>,
+    /// How the program ends on SIGTERM.
+    pub(crate) shutdown: Option<Shutdown>,
+}
+
+/// Name resolution.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`dns`")]
+pub(crate) struct Dns {
+    /// Servers to ask instead of those of `resolv_conf`; the port is 53 unless given.
+    pub(crate) servers: Option<OneOrMany<Txt<DnsServer>>>,
+    /// Where search domains, `ndots` and servers are read from.
+    #[schemars(extend("default" = model::Dns::default().resolv_conf))]
+    pub(crate) resolv_conf: Option<Txt<File>>,
+    /// Search domains instead of those of `resolv_conf`.
+    #[schemars(extend("examples" = [["shop.svc.cluster.local", "svc.cluster.local"]]))]
+    pub(crate) search: Option<OneOrMany<Txt<Word>>>,
+    /// A name with fewer dots is tried with the search domains first; instead of that of `resolv_conf`.
+    #[schemars(range(max = 15), extend("examples" = [5]))]
+    pub(crate) ndots: Option<u8>,
+    /// How long one query may take.
+    #[schemars(extend("default" = show_duration(model::Dns::default().timeout)))]
+    pub(crate) timeout: Option<Txt<Positive>>,
+    /// How often one server is asked before the next.
+    #[schemars(range(min = 1, max = 10), extend("default" = model::Dns::default().attempts))]
+    pub(crate) attempts: Option<usize>,
+    /// A TTL below this counts as this.
+    #[schemars(extend("default" = show_duration(model::Dns::default().min_ttl)))]
+    pub(crate) min_ttl: Option<Txt<Positive>>,
+    /// A TTL above this counts as this.
+    #[schemars(extend("default" = show_duration(model::Dns::default().max_ttl)))]
+    pub(crate) max_ttl: Option<At<Txt<Positive>>>,
+    /// How long a failed look-up waits before it is tried again, doubled up to `max_ttl`.
+    #[schemars(extend("default" = show_duration(model::Dns::default().retry_interval)))]
+    pub(crate) retry_interval: Option<Txt<Positive>>,
+    /// Which address families are used.
+    #[schemars(extend("default" = model::DnsFamily::default()))]
+    pub(crate) family: Option<model::DnsFamily>,
+}
+
+/// The access log: its target alone, or with its format.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum AccessLogForm {
+    To(Txt<LogPath>),
+    Full(AccessLog),
+}
+
+/// The access log.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`access_log`")]
+pub(crate) struct AccessLog {
+    /// Where it goes: `stdout`, `off`, or the path of a file that is appended to.
+    pub(crate) to: Txt<LogPath>,
+    /// Format of a line.
+    #[schemars(extend("default" = model::LogFormat::default()))]
+    pub(crate) format: Option<model::LogFormat>,
+}
+
+/// How the program ends.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`shutdown`")]
+pub(crate) struct Shutdown {
+    /// New work is still accepted for this long after SIGTERM.
+    #[schemars(extend("default" = show_duration(model::Shutdown::default().delay)))]
+    pub(crate) delay: Option<Txt<Length>>,
+    /// Running work may take this long before it is cut. The default is below Kubernetes' 30 s.
+    #[schemars(extend("default" = show_duration(model::Shutdown::default().drain_timeout)))]
+    pub(crate) drain_timeout: Option<Txt<Length>>,
+}

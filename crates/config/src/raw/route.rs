@@ -1,0 +1,239 @@
+//! `routes:`
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{At, Map, Off, OneOrMany, Txt};
+use crate::{
+    model,
+    text::{
+        AddressRange, Condition, HeaderText, HostAndPort, HostText, Label, Length, MediaType, MethodText,
+        PathText, PathValue, Ratio, RedirectScheme, RewriteHost, Size, TemplateText, Timeout, ValueText,
+        Weight, Word, show_condition, show_duration, show_ratio, show_size, show_timeout,
+    },
+};
+
+fn retry() -> model::Retry {
+    model::Retry::default()
+}
+
+/// A route: what it applies to, and what is done. Exactly one of `to`, `redirect` and `respond`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "a route")]
+pub(crate) struct Route {
+    /// Its name in metrics and logs. By default `LISTENER/INDEX`.
+    pub(crate) name: Option<At<Txt<Label>>>,
+    /// What it applies to. Without it, everything.
+    pub(crate) r#match: Option<At<Match>>,
+    /// Where it is sent: an upstream, or a split by weight.
+    pub(crate) to: Option<At<To>>,
+    /// Answered with a redirect.
+    pub(crate) redirect: Option<At<Redirect>>,
+    /// Answered by attache itself: a status, or with a body.
+    #[schemars(extend("examples" = [404]))]
+    pub(crate) respond: Option<At<RespondForm>>,
+    /// From the whole request head until the response's end, of all tries together. Streams (`text/event-stream`, gRPC,
+    /// upgrades) are bounded until the response head. By default that of the upstream.
+    #[schemars(extend("default" = show_timeout(model::Timeouts::default().request)))]
+    pub(crate) timeout: Option<At<Txt<Timeout>>>,
+    /// A stream without a byte either way for this long is cut. By default that of the upstream.
+    #[schemars(extend("default" = show_timeout(model::Timeouts::default().idle)))]
+    pub(crate) idle_timeout: Option<At<Txt<Timeout>>>,
+    /// Retries: `off`, a number of tries after the first, or in full. Keys that aren't given are those of the upstream.
+    pub(crate) retry: Option<At<RetryForm>>,
+    /// Changes to the path and the host on the way up.
+    pub(crate) rewrite: Option<At<Rewrite>>,
+    /// Changes to headers.
+    pub(crate) headers: Option<At<Headers>>,
+    /// Copies of the requests, whose answers are dropped: an upstream, or a share for each.
+    pub(crate) mirror: Option<At<MirrorForm>>,
+}
+
+/// What a route applies to: every key that is given must match; of a list, one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`match`")]
+pub(crate) struct Match {
+    /// `Host` or `:authority`: `orders.internal`, `*.internal`, `orders.*`, `*`. The port is ignored unless it is given.
+    pub(crate) host: Option<At<OneOrMany<Txt<HostText>>>>,
+    /// Path without the query: `/v1/*` is a prefix on a segment boundary, `/users/{id}` and `/files/{rest...}` capture
+    /// segments, `~regex` matches the whole path, anything else is exact. A `{`, `}` or `*` itself is percent-encoded.
+    pub(crate) path: Option<At<OneOrMany<Txt<PathText>>>>,
+    /// Methods.
+    pub(crate) methods: Option<At<OneOrMany<Txt<MethodText>>>>,
+    /// The same as `methods`.
+    pub(crate) method: Option<At<OneOrMany<Txt<MethodText>>>>,
+    /// Headers, all of which must match: `v1` is exact, `*` is there at all, `v1*` a prefix, `*v1` a suffix, `~regex` the whole
+    /// value. A leading `!` inverts; then a leading `=` takes the rest as it is (`=*` is one asterisk).
+    #[schemars(extend("examples" = [{"x-version": "v2", "x-debug": "!*"}]))]
+    pub(crate) headers: Option<At<Map<HeaderText, Txt<ValueText>>>>,
+    /// Query parameters, all of which must match; the same patterns.
+    #[schemars(extend("examples" = [{"page": "~[0-9]+"}]))]
+    pub(crate) query: Option<At<Map<Word, Txt<ValueText>>>>,
+    /// TLS server name, of TLS that is passed through or terminated.
+    pub(crate) sni: Option<At<OneOrMany<Txt<HostText>>>>,
+    /// Original destination of an intercepted connection: networks, addresses, ports.
+    pub(crate) destination: Option<At<OneOrMany<Txt<AddressRange>>>>,
+}
+
+/// An upstream's name, or names with weights: percentages that sum to 100 %, or whole numbers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["orders", {"orders": "95%", "orders-next": "5%"}]))]
+pub(crate) enum To {
+    One(Txt<Label>),
+    Split(Map<Label, At<Txt<Weight>>>),
+}
+
+/// An upstream's name, or names with the share of the requests that is copied.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["shadow", {"shadow": "10%"}]))]
+pub(crate) enum MirrorForm {
+    One(Txt<Label>),
+    Shares(Map<Label, Txt<Ratio>>),
+}
+
+/// A redirect. Parts that aren't given are those of the request.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`redirect`")]
+pub(crate) struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    #[schemars(range(min = 301, max = 308), extend("default" = model::Redirect::STATUS.as_u16()))]
+    pub(crate) status: Option<At<u16>>,
+    /// `http` or `https`.
+    pub(crate) scheme: Option<Txt<RedirectScheme>>,
+    /// Host and, where given, port.
+    pub(crate) host: Option<Txt<HostAndPort>>,
+    /// Path; `{name}` inserts what the route's path captured.
+    pub(crate) path: Option<At<Txt<PathValue>>>,
+    /// The query is dropped.
+    #[schemars(extend("default" = false))]
+    pub(crate) strip_query: Option<bool>,
+}
+
+/// A direct answer: its status alone, or in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RespondForm {
+    Status(#[schemars(range(min = 200, max = 599))] u16),
+    Full(Respond),
+}
+
+/// A direct answer.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`respond`")]
+pub(crate) struct Respond {
+    /// Its status.
+    #[schemars(range(min = 200, max = 599), extend("examples" = [404]))]
+    pub(crate) status: u16,
+    /// Its body.
+    #[schemars(extend("examples" = ["not here"]))]
+    pub(crate) body: Option<At<String>>,
+    /// Its content type.
+    #[schemars(extend("default" = model::Respond::CONTENT_TYPE.to_str().unwrap_or_default()))]
+    pub(crate) content_type: Option<Txt<MediaType>>,
+}
+
+/// Retries: `off`, a number, or in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["off", 3]))]
+pub(crate) enum RetryForm {
+    Off(Off),
+    Attempts(#[schemars(range(max = 100))] u32),
+    Full(Box<Retry>),
+}
+
+/// Retries.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`retry`")]
+pub(crate) struct Retry {
+    /// Tries after the first; 0 is off.
+    #[schemars(range(max = 100), extend("default" = retry().attempts))]
+    pub(crate) attempts: Option<u32>,
+    /// Deadline of each try.
+    #[schemars(extend("default" = show_timeout(model::Timeouts::default().per_try)))]
+    pub(crate) per_try_timeout: Option<At<Txt<Timeout>>>,
+    /// What is tried again: `connect-failure` (nothing was sent), `refused-stream` (HTTP/2 peers that did nothing),
+    /// `reset-before-headers` (the connection ended before a byte of the response), `reset` (or the try's deadline passed, before
+    /// the whole response head), `5xx`, `gateway-error` (502, 503, 504), a status, `header:NAME` (the response has it),
+    /// `grpc:STATUS` (by name or number, in a response without a body).
+    #[schemars(extend("default" = retry().on.iter().map(show_condition).collect::<Vec<_>>()))]
+    pub(crate) on: Option<OneOrMany<Txt<Condition>>>,
+    /// Methods that may be sent twice though bytes of the request may have reached the application.
+    #[schemars(extend("default" = model::RetryMethods::default()))]
+    pub(crate) methods: Option<model::RetryMethods>,
+    /// Share of the active requests that may be retries.
+    #[schemars(extend("default" = show_ratio(retry().budget)))]
+    pub(crate) budget: Option<Txt<Ratio>>,
+    /// Retries a second that are allowed whatever the budget says.
+    #[schemars(extend("default" = retry().budget_floor))]
+    pub(crate) budget_floor: Option<u32>,
+    /// Waits between tries.
+    pub(crate) backoff: Option<Backoff>,
+    /// A request body is kept for a retry up to this size.
+    #[schemars(extend("default" = show_size(retry().buffer as u64)))]
+    pub(crate) buffer: Option<Txt<Size>>,
+}
+
+/// Waits between tries: doubled each time, with full jitter.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`backoff`")]
+pub(crate) struct Backoff {
+    /// The first.
+    #[schemars(extend("default" = show_duration(retry().backoff_base)))]
+    pub(crate) base: Option<Txt<Length>>,
+    /// The longest.
+    #[schemars(extend("default" = show_duration(retry().backoff_max)))]
+    pub(crate) max: Option<At<Txt<Length>>>,
+}
+
+/// Changes to the path and the host.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`rewrite`")]
+pub(crate) struct Rewrite {
+    /// The whole path becomes this; `{name}` inserts what the route's path captured.
+    pub(crate) path: Option<At<Txt<PathValue>>>,
+    /// The prefix that matched (`/v1/*`) becomes this.
+    pub(crate) prefix: Option<At<Txt<PathValue>>>,
+    /// The Host header becomes this: `upstream` is the host of the upstream's address.
+    #[schemars(extend("default" = "keep"))]
+    pub(crate) host: Option<Txt<RewriteHost>>,
+}
+
+/// Changes to headers in both directions.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`headers` of a route")]
+pub(crate) struct Headers {
+    /// On the way up.
+    pub(crate) request: Option<HeaderEdits>,
+    /// On the way down.
+    pub(crate) response: Option<HeaderEdits>,
+}
+
+/// Header changes: removals first, then `set`, then `add`. Values may have variables: `%{client.address}`,
+/// `%{client.port}`, `%{client.identity}`, `%{request.host}`, `%{request.path}`, `%{request.method}`, `%{request.id}`,
+/// `%{request.scheme}`, `%{request.header.NAME}`, `%{capture.NAME}`, `%{route}`, `%{upstream}`, `%{listener}`; `%%` is
+/// one `%`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "header changes")]
+pub(crate) struct HeaderEdits {
+    /// Replaced or made.
+    #[schemars(extend("examples" = [{"x-client": "%{client.address}"}]))]
+    pub(crate) set: Option<Map<HeaderText, At<Txt<TemplateText>>>>,
+    /// Added beside what is there.
+    #[schemars(extend("examples" = [{"x-seen-by": "%{listener}"}]))]
+    pub(crate) add: Option<Map<HeaderText, At<Txt<TemplateText>>>>,
+    /// Removed.
+    #[schemars(extend("examples" = [["x-internal"]]))]
+    pub(crate) remove: Option<OneOrMany<At<Txt<HeaderText>>>>,
+}

@@ -1,0 +1,149 @@
+//! The shapes that keys are made of: a text with its syntax, a value with its place, one or many, free keys, `off`.
+
+use std::{borrow::Cow, marker::PhantomData};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{diagnostic::Place, text::Text};
+
+/// A text, parsed.
+#[derive(Clone, Debug)]
+pub(crate) struct Txt<T>(pub(crate) T);
+
+impl<'de, T: Text> Deserialize<'de> for Txt<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        T::parse(&text).map(Self).map_err(|wrong| de::Error::custom(wrong.what))
+    }
+}
+
+impl<T: Text> JsonSchema for Txt<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::FORMAT.into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let types: &[&str] = if T::NUMBERS { &["string", "number"] } else { &["string"] };
+        let mut schema = json_schema!({ "type": types, "format": T::FORMAT, "x-what": T::WHAT });
+        if !T::EXAMPLES.is_empty() {
+            schema.insert("examples".into(), T::EXAMPLES.into());
+        }
+        schema
+    }
+}
+
+/// A value with its place.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct At<T> {
+    pub(crate) at: Place,
+    pub(crate) value: T,
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = generator.subschema_for::<T>();
+        schema.insert("x-at".into(), true.into());
+        schema
+    }
+}
+
+/// One, or a list.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    pub(crate) fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}_or_list", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        // Alternatives of alternatives would hide which of them is a scalar: one flat list.
+        let mut alternatives = match one.get("anyOf").and_then(serde_json::Value::as_array) {
+            Some(alternatives) if one.get("x-at").is_none() => alternatives.clone(),
+            _ => vec![one.clone().to_value()],
+        };
+        alternatives.push(serde_json::json!({ "type": "array", "items": one, "minItems": 1 }));
+        json_schema!({ "anyOf": alternatives })
+    }
+}
+
+/// A mapping with free keys, in the order of the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent, bound = "V: Deserialize<'de>")]
+pub(crate) struct Map<K, V> {
+    pub(crate) entries: Vec<Entry<V>>,
+    #[serde(skip)]
+    syntax: PhantomData<K>,
+}
+
+/// A free key, its place, its value.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Entry<V> {
+    pub(crate) at: Place,
+    pub(crate) key: String,
+    pub(crate) value: V,
+}
+
+impl<K: Text, V: JsonSchema> JsonSchema for Map<K, V> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Map_of_{}", V::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let of = generator.subschema_for::<V>();
+        let names = serde_json::json!({ "format": K::FORMAT });
+        json_schema!({ "type": "object", "x-map": true, "propertyNames": names, "additionalProperties": of })
+    }
+}
+
+/// The word `off`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum Off {
+    Off,
+}
+
+/// `off`, or something.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum OrOff<T> {
+    Off(Off),
+    On(T),
+}

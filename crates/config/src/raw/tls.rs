@@ -1,0 +1,104 @@
+//! `tls:` in both directions.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{At, OneOrMany, Txt};
+use crate::{
+    model,
+    text::{File, Host, Pem, Pin, SanText},
+};
+
+/// TLS to an upstream.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`tls` of an upstream")]
+pub(crate) struct TlsClient {
+    /// The name that is asked for (SNI) and that the certificate must be for. By default the host of the address; for an
+    /// `authority` upstream that of the request.
+    pub(crate) name: Option<Txt<Host>>,
+    /// PEM files of the authorities that are believed, followed when they change. By default those of the system.
+    #[schemars(extend("examples" = ["/certs/ca.crt"]))]
+    pub(crate) ca: Option<At<OneOrMany<Txt<File>>>>,
+    /// The same as PEM text.
+    pub(crate) ca_pem: Option<At<Txt<Pem>>>,
+    /// Own certificate chain, PEM, leaf first, for peers that ask for one.
+    #[schemars(extend("examples" = ["/certs/tls.crt"]))]
+    pub(crate) certificate: Option<At<Txt<File>>>,
+    /// Key of `certificate`, PEM.
+    #[schemars(extend("examples" = ["/certs/tls.key"]))]
+    pub(crate) key: Option<At<Txt<File>>>,
+    /// Lowest version.
+    #[schemars(extend("default" = model::TlsVersion::default()))]
+    pub(crate) min_version: Option<model::TlsVersion>,
+    /// SHA-256 of the public key (SubjectPublicKeyInfo) of the peer's certificate, of which one must fit.
+    pub(crate) pins: Option<OneOrMany<Txt<Pin>>>,
+    /// Nothing is verified: whoever answers is believed. Only for tests.
+    #[schemars(extend("default" = false))]
+    pub(crate) insecure_skip_verify: Option<At<bool>>,
+}
+
+/// TLS on a listener.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`tls` of a listener")]
+pub(crate) struct TlsServer {
+    /// Certificate chain, PEM, leaf first, followed when it changes.
+    #[schemars(extend("examples" = ["/certs/tls.crt"]))]
+    pub(crate) certificate: Option<At<Txt<File>>>,
+    /// Key of `certificate`, PEM (PKCS#8, PKCS#1 or SEC1).
+    #[schemars(extend("examples" = ["/certs/tls.key"]))]
+    pub(crate) key: Option<At<Txt<File>>>,
+    /// OCSP response to staple, DER.
+    #[schemars(extend("examples" = ["/certs/ocsp.der"]))]
+    pub(crate) ocsp: Option<At<Txt<File>>>,
+    /// More certificates, picked by server name; the first of all where none fits.
+    pub(crate) certificates: Option<Vec<Identity>>,
+    /// Whether plaintext is accepted too.
+    #[schemars(extend("default" = "strict"))]
+    pub(crate) mode: Option<TlsMode>,
+    /// PEM files of the authorities that sign clients' certificates; with it, clients must show one.
+    #[schemars(extend("examples" = ["/certs/ca.crt"]))]
+    pub(crate) client_ca: Option<At<OneOrMany<Txt<File>>>>,
+    /// The same as PEM text.
+    pub(crate) client_ca_pem: Option<At<Txt<Pem>>>,
+    /// A client without a certificate is let in all the same.
+    #[schemars(extend("default" = false))]
+    pub(crate) client_optional: Option<At<bool>>,
+    /// Identities of which a client must have one: `spiffe://DOMAIN/PATH` or another URI (`*` is one segment, a final `/**`
+    /// the rest), or a DNS name. Without it every verified client is let in.
+    pub(crate) allow: Option<At<OneOrMany<Txt<SanText>>>>,
+    /// Identities that are refused, before `allow` is looked at.
+    pub(crate) deny: Option<At<OneOrMany<Txt<SanText>>>>,
+    /// Lowest version.
+    #[schemars(extend("default" = model::TlsVersion::default()))]
+    pub(crate) min_version: Option<model::TlsVersion>,
+    /// Files of revocation lists.
+    #[schemars(extend("examples" = ["/certs/revoked.crl"]))]
+    pub(crate) crls: Option<At<OneOrMany<Txt<File>>>>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "a certificate")]
+pub(crate) struct Identity {
+    /// Certificate chain, PEM, leaf first.
+    pub(crate) certificate: Txt<File>,
+    /// Its key, PEM.
+    pub(crate) key: Txt<File>,
+    /// OCSP response to staple, DER.
+    pub(crate) ocsp: Option<Txt<File>>,
+}
+
+/// Whether a TLS listener takes plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TlsMode {
+    /// Only TLS.
+    Strict,
+    /// TLS, and plaintext told apart by the first byte.
+    Permissive,
+    /// Only plaintext, as if there were no `tls`.
+    Off,
+}

@@ -1,0 +1,79 @@
+//! "Did you mean": the nearest known word by optimal string alignment distance (Damerau 1964): insertions,
+//! deletions, substitutions and swaps of neighbours cost one each. A word further than a third of its length away is
+//! no typing error, and nothing is suggested.
+
+/// The known word nearest to `word`, if one is near enough.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > 64 {
+        return None;
+    }
+    let folded = word.to_ascii_lowercase().replace('-', "_");
+    let bound = (word.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|candidate| (distance(&folded, &candidate.to_ascii_lowercase().replace('-', "_")), candidate))
+        .filter(|(distance, _)| *distance <= bound)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Words as a list for people: "`a`, `b` or `c`".
+pub(crate) fn list<'a>(words: impl IntoIterator<Item = &'a str>, conjunction: &str) -> String {
+    let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        None => String::new(),
+        Some((only, [])) => only.clone(),
+        Some((last, rest)) => format!("{} {conjunction} {last}", rest.join(", ")),
+    }
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    let mut previous_a = None;
+    for (i, ca) in a.chars().enumerate() {
+        let mut row = Vec::with_capacity(b.len() + 1);
+        row.push(i + 1);
+        let mut previous_b = None;
+        for (j, &cb) in b.iter().enumerate() {
+            let at = |row: &[usize], k: usize| row.get(k).copied().unwrap_or(usize::MAX - 1);
+            let mut cost =
+                (at(&last, j) + usize::from(ca != cb)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            if previous_a == Some(cb) && previous_b == Some(ca) && j > 0 {
+                cost = cost.min(at(&before_last, j - 1) + 1);
+            }
+            row.push(cost);
+            previous_b = Some(cb);
+        }
+        before_last = std::mem::replace(&mut last, row);
+        previous_a = Some(ca);
+    }
+    last.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swap_of_neighbours_is_one_mistake() {
+        assert_eq!(distance("timeuot", "timeout"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn the_nearest_word_is_suggested_and_a_far_one_is_not() {
+        assert_eq!(nearest("timout", ["idle_timeout", "timeout"]), Some("timeout"));
+        assert_eq!(nearest("idle-timeout", ["idle_timeout", "timeout"]), Some("idle_timeout"));
+        assert_eq!(nearest("cluster", ["upstream", "route"]), None);
+    }
+
+    #[test]
+    fn a_list_reads_like_a_sentence() {
+        assert_eq!(list(["a", "b", "c"], "or"), "`a`, `b` or `c`");
+        assert_eq!(list(["a"], "or"), "`a`");
+        assert_eq!(list([], "or"), "");
+    }
+}

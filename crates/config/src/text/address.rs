@@ -1,0 +1,493 @@
+//! Where to listen, where to call, and which destinations are meant.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use super::{Text, Wrong, wrong};
+use crate::model::{AddressMatch, Bind, Name, Target};
+
+/// A host name in lower case, without its final dot, or an IP address (IPv6 without brackets).
+pub(crate) fn host_name(text: &str) -> Result<Name, Wrong> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(text.into());
+    }
+    if !text.is_ascii() {
+        return wrong(
+            "{} has characters beyond ASCII",
+            "write the name in its ASCII form (punycode, `xn--…`), so that nobody can mistake it",
+        );
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let right = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    if name.len() > 253 || !name.split('.').all(right) {
+        return wrong("{} isn't a host name", "letters, digits, `-` and `_`, in parts joined by dots");
+    }
+    if name.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return wrong("{} is neither an address nor a name", "an IPv4 address has four parts from 0 to 255");
+    }
+    Ok(name.into())
+}
+
+/// `HOST:PORT`, `[IPV6]:PORT`, or either without its port. The host keeps no brackets.
+pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), Wrong> {
+    let port = |digits: &str| -> Result<u16, Wrong> {
+        match digits.parse::<u16>() {
+            Ok(port) if digits.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
+            _ => wrong(format!("`{digits}` isn't a port"), "a port is a number from 0 to 65535"),
+        }
+    };
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((host, after)) = rest.split_once(']') else {
+            return wrong("{} has a `[` without a `]`", "such as `[::1]:8080`");
+        };
+        if host.parse::<Ipv6Addr>().is_err() {
+            return wrong(format!("`{host}` isn't an IPv6 address"), "such as `[::1]:8080`");
+        }
+        return match after.strip_prefix(':') {
+            Some(digits) => Ok((host, Some(port(digits)?))),
+            None if after.is_empty() => Ok((host, None)),
+            None => wrong("{} has something after the `]`", "such as `[::1]:8080`"),
+        };
+    }
+    match text.rsplit_once(':') {
+        Some((host, _)) if host.contains(':') => {
+            wrong("{} has too many colons", "an IPv6 address stands in brackets: `[::1]:8080`")
+        }
+        Some((host, digits)) => Ok((host, Some(port(digits)?))),
+        None => Ok((text, None)),
+    }
+}
+
+/// Sockets to listen on; `localhost` are two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Binds(pub(crate) Vec<Bind>);
+
+impl Text for Binds {
+    const FORMAT: &'static str = "attache-bind";
+    const WHAT: &'static str = "an address to listen on";
+    const EXAMPLES: &'static [&'static str] =
+        &["127.0.0.1:15001", "localhost:15001", "[::1]:15001", ":15006", "unix:/run/attache.sock"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self(vec![Bind::Unix { path: unix_path(path)?, mode: Bind::UNIX_MODE }]));
+        }
+        if text.contains("://") {
+            return wrong(
+                "{} has a scheme",
+                "only `ADDRESS:PORT`; what is expected there is said by `protocol`",
+            );
+        }
+        Ok(Self(socket_addresses(text, None)?.into_iter().map(Bind::Tcp).collect()))
+    }
+}
+
+fn socket_addresses(text: &str, default_port: Option<u16>) -> Result<Vec<SocketAddr>, Wrong> {
+    let (host, port) = split_port(text)?;
+    let Some(port) = port.or(default_port) else {
+        return wrong("{} has no port", format!("`{text}:15001`? A port alone is `:15001`"));
+    };
+    let addresses: Vec<IpAddr> = match host {
+        "" | "*" => vec![Ipv4Addr::UNSPECIFIED.into()],
+        "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        host => match host.parse() {
+            Ok(address) => vec![address],
+            Err(_) => {
+                return wrong(
+                    format!("`{host}` isn't an address of this machine"),
+                    "an IP address, `localhost`, or nothing before the colon for every IPv4 address",
+                );
+            }
+        },
+    };
+    Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+}
+
+fn unix_path(text: &str) -> Result<PathBuf, Wrong> {
+    let path = match text.strip_prefix("//") {
+        Some(path) if path.starts_with('/') => path,
+        Some(_) => return wrong("{} names a host", "such as `unix:/run/app.sock` or `unix:///run/app.sock`"),
+        None => text,
+    };
+    if path.is_empty() {
+        return wrong("{} has no path", "such as `unix:/run/app.sock`");
+    }
+    // sun_path of sockaddr_un: 108 bytes with the final NUL on Linux, 104 elsewhere.
+    if path.len() > 103 {
+        return wrong("{} is too long for a Unix socket", "at most 103 bytes");
+    }
+    if path.contains('\0') {
+        return wrong("{} has a NUL character", "");
+    }
+    Ok(path.into())
+}
+
+/// One address, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MetricsAddress(pub(crate) Option<SocketAddr>);
+
+impl Text for MetricsAddress {
+    const FORMAT: &'static str = "attache-address-or-off";
+    const WHAT: &'static str = "an address to listen on, or `off`";
+    const EXAMPLES: &'static [&'static str] = &["0.0.0.0:15090", "off"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        socket_addresses(text, None).map(|addresses| Self(addresses.into_iter().next()))
+    }
+}
+
+/// A DNS server; its port is 53 unless given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DnsServer(pub(crate) SocketAddr);
+
+impl Text for DnsServer {
+    const FORMAT: &'static str = "attache-dns-server";
+    const WHAT: &'static str = "the IP address of a DNS server";
+    const EXAMPLES: &'static [&'static str] = &["10.96.0.10", "127.0.0.1:5353"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self(SocketAddr::new(address, 53)));
+        }
+        let (host, port) = split_port(text)?;
+        match host.parse() {
+            Ok(address) => Ok(Self(SocketAddr::new(address, port.unwrap_or(53)))),
+            Err(_) => wrong("{} isn't an IP address", "a DNS server can't be named by a name"),
+        }
+    }
+}
+
+/// A local IP address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SourceAddress(pub(crate) IpAddr);
+
+impl Text for SourceAddress {
+    const FORMAT: &'static str = "attache-ip";
+    const WHAT: &'static str = "an IP address";
+    const EXAMPLES: &'static [&'static str] = &["10.0.0.7"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text.parse() {
+            Ok(address) => Ok(Self(address)),
+            Err(_) => wrong("{} isn't an IP address", "such as `10.0.0.7` or `fd00::7`"),
+        }
+    }
+}
+
+/// Ranges of destinations; a port alone is two ranges, one for each family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AddressRange(pub(crate) Vec<AddressMatch>);
+
+impl Text for AddressRange {
+    const FORMAT: &'static str = "attache-address-range";
+    const WHAT: &'static str = "an address, a network or a port";
+    const EXAMPLES: &'static [&'static str] = &["10.0.0.0/8", "10.1.2.3:5432", ":5432", "[fd00::/8]:443"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let (range, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((network, rest)) => match rest.split_once(':') {
+                Some((more, port)) => (format!("{network}{more}"), Some(port)),
+                None => (format!("{network}{rest}"), None),
+            },
+            None if text.matches(':').count() > 1 => (text.to_owned(), None),
+            None => match text.split_once(':') {
+                Some((network, port)) => (network.to_owned(), Some(port)),
+                None => (text.to_owned(), None),
+            },
+        };
+        let port = match port.map(str::parse::<u16>) {
+            None => None,
+            Some(Ok(port)) if port > 0 => Some(port),
+            Some(_) => return wrong("{} has no port after the colon", "such as `10.0.0.0/8:5432`"),
+        };
+        if matches!(range.as_str(), "" | "*") {
+            if port.is_none() {
+                return wrong("{} isn't an address", "such as `10.0.0.0/8`, `10.1.2.3:5432` or `:5432`");
+            }
+            let any = |network: IpAddr| AddressMatch { network, prefix: 0, port };
+            return Ok(Self(vec![any(Ipv4Addr::UNSPECIFIED.into()), any(Ipv6Addr::UNSPECIFIED.into())]));
+        }
+        let (address, prefix) = match range.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (range.as_str(), None),
+        };
+        let Ok(network) = address.parse::<IpAddr>() else {
+            return wrong(
+                format!("`{address}` isn't an IP address"),
+                "such as `10.0.0.0/8` or `10.1.2.3:5432`",
+            );
+        };
+        let bits = if network.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix.map(str::parse::<u8>) {
+            None => bits,
+            Some(Ok(prefix)) if prefix <= bits => prefix,
+            Some(_) => return wrong("{} has a wrong prefix length", format!("from 0 to {bits}")),
+        };
+        let masked = mask(network, prefix);
+        if masked != network {
+            return wrong(
+                "{} has bits beyond its prefix",
+                format!("`{masked}/{prefix}`, or `{network}` alone?"),
+            );
+        }
+        Ok(Self(vec![AddressMatch { network, prefix, port }]))
+    }
+}
+
+fn mask(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            Ipv4Addr::from_bits(v4.to_bits() & mask).into()
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            Ipv6Addr::from_bits(v6.to_bits() & mask).into()
+        }
+    }
+}
+
+/// What a scheme says about an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// None given: HTTP or opaque bytes, as they come.
+    Open,
+    Http,
+    H2c,
+    Https,
+    Tcp,
+    Tls,
+}
+
+impl Scheme {
+    fn of(word: &str) -> Option<Self> {
+        Some(match word {
+            "http" => Self::Http,
+            "h2c" => Self::H2c,
+            "https" => Self::Https,
+            "tcp" => Self::Tcp,
+            "tls" => Self::Tls,
+            _ => return None,
+        })
+    }
+
+    fn port(self) -> Option<u16> {
+        match self {
+            Self::Http | Self::H2c => Some(80),
+            Self::Https => Some(443),
+            Self::Open | Self::Tcp | Self::Tls => None,
+        }
+    }
+
+    pub(crate) fn is_encrypted(self) -> bool {
+        matches!(self, Self::Https | Self::Tls)
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Open => "none",
+            Self::Http => "http",
+            Self::H2c => "h2c",
+            Self::Https => "https",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// The address of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Authority,
+    OriginalDestination,
+    At(Scheme, Target),
+}
+
+impl Text for Source {
+    const FORMAT: &'static str = "attache-upstream-address";
+    const WHAT: &'static str = "an address with its scheme";
+    const EXAMPLES: &'static [&'static str] = &[
+        "https://orders.internal:8443",
+        "http://127.0.0.1:8080",
+        "h2c://grpc.internal:50051",
+        "tcp://db.internal:5432",
+        "tls://db.internal:5432",
+        "unix:/run/app.sock",
+        "srv://_postgres._tcp.db.internal",
+        "srv+https://_orders._tcp.internal",
+        "authority",
+        "original-destination",
+    ];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "authority" => return Ok(Self::Authority),
+            "original-destination" => return Ok(Self::OriginalDestination),
+            _ => {}
+        }
+        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, rest)| {
+            rest.starts_with("//")
+                || scheme.starts_with("unix")
+                || *scheme == "srv"
+                || scheme.starts_with("srv+")
+        }) else {
+            return wrong(
+                "{} doesn't say what is spoken there",
+                format!(
+                    "`http://{text}`, `https://{text}`, `h2c://{text}`, `tcp://{text}` or `tls://{text}`?"
+                ),
+            );
+        };
+        let (kind, spoken) =
+            scheme.split_once('+').map_or((scheme, None), |(kind, spoken)| (kind, Some(spoken)));
+        let unknown = || {
+            let known = ["http", "https", "h2c", "tcp", "tls", "unix", "srv"];
+            let near = crate::suggest::nearest(spoken.unwrap_or(kind), known);
+            Wrong {
+                what: format!("the scheme `{scheme}` isn't known"),
+                help: near.map_or_else(
+                    || "`http`, `https`, `h2c`, `tcp`, `tls`, `unix` or `srv`".into(),
+                    |near| format!("did you mean `{near}`?"),
+                ),
+            }
+        };
+        let spoken_scheme = match spoken {
+            Some(spoken) => Scheme::of(spoken).ok_or_else(unknown)?,
+            None => Scheme::Open,
+        };
+        match kind {
+            "unix" => Ok(Self::At(spoken_scheme, Target::Unix(unix_path(rest)?))),
+            "srv" => srv(rest).map(|target| Self::At(spoken_scheme, target)),
+            _ if spoken.is_some() => Err(unknown()),
+            kind => {
+                let scheme = Scheme::of(kind).ok_or_else(unknown)?;
+                host_target(scheme, rest.strip_prefix("//").unwrap_or(rest))
+            }
+        }
+    }
+}
+
+fn host_target(scheme: Scheme, rest: &str) -> Result<Source, Wrong> {
+    if rest.contains('@') {
+        return wrong("{} has a user or password", "set an `authorization` header on the route instead");
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if let Some((authority, path)) = rest.split_once(['/', '?', '#']) {
+        return wrong(
+            "{} has a path, an upstream has none",
+            format!("`{}://{authority}`, and `rewrite: {{ prefix: /{path} }}` on the route", scheme.word()),
+        );
+    }
+    let (host, port) = split_port(rest)?;
+    let Some(port) = port.or(scheme.port()).filter(|port| *port > 0) else {
+        return wrong("{} has no port", format!("`{}://{host}:PORT`", scheme.word()));
+    };
+    let target = match host.parse() {
+        Ok(address) => Target::Ip(SocketAddr::new(address, port)),
+        Err(_) => {
+            let name = host_name(host)?;
+            // The final dot says that no search domain is tried: it is kept for the look-up.
+            let host = if host.ends_with('.') { format!("{name}.").into() } else { name };
+            Target::Dns { host, port }
+        }
+    };
+    Ok(Source::At(scheme, target))
+}
+
+fn srv(rest: &str) -> Result<Target, Wrong> {
+    let name = rest.strip_prefix("//").unwrap_or(rest);
+    let labels: Vec<&str> = name.split('.').collect();
+    let [service, protocol, _, ..] = labels.as_slice() else {
+        return wrong("{} isn't an SRV name", "such as `srv://_postgres._tcp.db.internal`");
+    };
+    if !service.starts_with('_') || !protocol.starts_with('_') {
+        return wrong("{} isn't an SRV name", "`_SERVICE._PROTO.NAME`, both with an underscore (RFC 2782)");
+    }
+    if name.contains(':') {
+        return wrong("{} has a port", "the SRV record says the port");
+    }
+    let checked = host_name(name)?;
+    Ok(Target::Srv { name: if name.ends_with('.') { format!("{checked}.").into() } else { checked } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
+    }
+
+    #[test]
+    fn a_scheme_says_the_default_port() {
+        let dns = |host: &str, port| Target::Dns { host: host.into(), port };
+        assert_eq!(source("https://Orders.internal"), Source::At(Scheme::Https, dns("orders.internal", 443)));
+        assert_eq!(source("h2c://grpc:50051"), Source::At(Scheme::H2c, dns("grpc", 50051)));
+        assert_eq!(source("http://[::1]"), Source::At(Scheme::Http, Target::Ip("[::1]:80".parse().unwrap())));
+        assert_eq!(source("https://a.b.:1"), Source::At(Scheme::Https, dns("a.b.", 1)));
+        assert!(Source::parse("tcp://db").is_err());
+    }
+
+    #[test]
+    fn unix_and_srv_may_say_what_is_spoken() {
+        let unix = || Target::Unix("/run/app.sock".into());
+        assert_eq!(source("unix:/run/app.sock"), Source::At(Scheme::Open, unix()));
+        assert_eq!(source("unix:///run/app.sock"), Source::At(Scheme::Open, unix()));
+        assert_eq!(source("unix+h2c:/run/app.sock"), Source::At(Scheme::H2c, unix()));
+        let srv = Target::Srv { name: "_a._tcp.b".into() };
+        assert_eq!(source("srv+https://_a._tcp.b"), Source::At(Scheme::Https, srv));
+    }
+
+    #[test]
+    fn an_address_that_could_be_read_in_two_ways_is_refused_with_a_way_out() {
+        for (text, help) in [
+            ("orders.internal:8443", "`https://orders.internal:8443`"),
+            ("127.0.0.1:80", "`http://127.0.0.1:80`"),
+            ("https://a/v1", "rewrite"),
+            ("https://u:p@a", "authorization"),
+            ("htps://a", "`https`"),
+            ("http://münchen.de", "punycode"),
+            ("http://1.2.3", "four parts"),
+            ("http://::1", "brackets"),
+            ("srv://postgres.tcp.x", "underscore"),
+        ] {
+            let found = Source::parse(text).unwrap_err();
+            assert!(found.help.contains(help), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn localhost_is_both_loopbacks() {
+        let binds = Binds::parse("localhost:1").unwrap();
+        let tcp = |text: &str| Bind::Tcp(text.parse().unwrap());
+        assert_eq!(binds.0, [tcp("127.0.0.1:1"), tcp("[::1]:1")]);
+        assert_eq!(Binds::parse(":1").unwrap().0, [tcp("0.0.0.0:1")]);
+        assert!(Binds::parse("15001").is_err());
+        assert!(Binds::parse("example.com:1").is_err());
+    }
+
+    #[test]
+    fn a_range_is_a_network_an_address_or_a_port() {
+        let range = |text: &str| AddressRange::parse(text).unwrap().0;
+        let one =
+            |network: &str, prefix, port| AddressMatch { network: network.parse().unwrap(), prefix, port };
+        assert_eq!(range("10.0.0.0/8"), [one("10.0.0.0", 8, None)]);
+        assert_eq!(range("10.0.0.0/8:443"), [one("10.0.0.0", 8, Some(443))]);
+        assert_eq!(range("fd00::/8"), [one("fd00::", 8, None)]);
+        assert_eq!(range("[fd00::/8]:443"), [one("fd00::", 8, Some(443))]);
+        assert_eq!(range("[fd00::]/8:443"), [one("fd00::", 8, Some(443))]);
+        assert_eq!(range("::1"), [one("::1", 128, None)]);
+        assert_eq!(range(":5432"), [one("0.0.0.0", 0, Some(5432)), one("::", 0, Some(5432))]);
+        assert!(AddressRange::parse("10.0.0.1/8").unwrap_err().help.contains("10.0.0.0/8"));
+        assert_eq!(range("0.0.0.0/0"), [one("0.0.0.0", 0, None)]);
+    }
+}

@@ -1,0 +1,121 @@
+//! Texts with a syntax of their own: one parser each, used by the checker for its diagnostics, by the raw types for the
+//! value, and by the schema and the reference for their descriptions.
+
+mod address;
+mod header;
+mod pattern;
+mod units;
+mod words;
+
+pub(crate) use address::*;
+pub(crate) use header::*;
+pub(crate) use pattern::*;
+pub(crate) use units::*;
+pub(crate) use words::*;
+
+/// Why a text can't be read.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    /// What is wrong; `{}` stands for the text itself.
+    pub(crate) what: String,
+    /// What would be right.
+    pub(crate) help: String,
+}
+
+pub(crate) fn wrong<T>(what: impl Into<String>, help: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong { what: what.into(), help: help.into() })
+}
+
+/// A type that is read from one text.
+pub(crate) trait Text: Sized {
+    /// Name of the syntax in the schema.
+    const FORMAT: &'static str;
+    /// What it is, with its article.
+    const WHAT: &'static str;
+    /// Texts that are right.
+    const EXAMPLES: &'static [&'static str];
+    /// A number of YAML is one, too.
+    const NUMBERS: bool = false;
+
+    fn parse(text: &str) -> Result<Self, Wrong>;
+}
+
+macro_rules! parsers {
+    ($($text:ty),* $(,)?) => {
+        /// The parser of a format, without its value.
+        pub(crate) fn parser_of(format: &str) -> Option<fn(&str) -> Result<(), Wrong>> {
+            $(if format == <$text>::FORMAT {
+                return Some(|text| <$text>::parse(text).map(drop));
+            })*
+            None
+        }
+
+        #[cfg(test)]
+        pub(crate) fn all_texts() -> Vec<(&'static str, &'static [&'static str])> {
+            vec![$((<$text>::FORMAT, <$text>::EXAMPLES)),*]
+        }
+    };
+}
+
+parsers![
+    Length,
+    Positive,
+    Timeout,
+    Size,
+    HeadSize,
+    WindowSize,
+    Ratio,
+    Weight,
+    Binds,
+    SocketMode,
+    MetricsAddress,
+    DnsServer,
+    Source,
+    SourceAddress,
+    AddressRange,
+    HostText,
+    PathText,
+    ValueText,
+    SanText,
+    HeaderText,
+    TemplateText,
+    MediaType,
+    MethodText,
+    Condition,
+    Hash,
+    Pin,
+    Label,
+    LogPath,
+    Host,
+    HostAndPort,
+    RedirectScheme,
+    PathValue,
+    RewriteHost,
+    File,
+    Word,
+    Pem,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_right() {
+        for (format, examples) in all_texts() {
+            let parse = parser_of(format).unwrap();
+            for example in examples {
+                parse(example).unwrap_or_else(|wrong| panic!("{format}: {example}: {wrong:?}"));
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,40}", index in 0usize..64) {
+            let formats = all_texts();
+            let (format, _) = formats[index % formats.len()];
+            let _ = parser_of(format).unwrap()(&text);
+        }
+    }
+}

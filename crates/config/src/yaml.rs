@@ -1,0 +1,336 @@
+//! YAML text becomes a tree in which every node knows its place.
+//!
+//! The events are granit-parser's (YAML 1.2). Aliases are copied in place and merge keys (`<<`) are resolved here, both
+//! within [`MOST_NODES`] and [`DEEPEST`], so that a few lines can't expand without end ("billion laughs"). A key that
+//! stands twice in one mapping is an error: whichever of the two was meant, the other one would be ignored silently.
+
+use std::collections::HashMap;
+
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, Tag, options};
+
+use crate::diagnostic::{Place, Problems};
+
+/// Nodes of one file, aliases expanded.
+const MOST_NODES: usize = 100_000;
+/// Collections inside of each other.
+const DEEPEST: usize = 64;
+
+/// A node of the tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) kind: Kind,
+    size: usize,
+    depth: usize,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Scalar(Scalar),
+    Sequence(Vec<Node>),
+    Mapping(Vec<Entry>),
+    /// Already reported.
+    Broken,
+}
+
+/// A text, and whether it may be read as something else.
+#[derive(Clone, Debug)]
+pub(crate) struct Scalar {
+    pub(crate) text: String,
+    /// Plain (unquoted): `true`, `5` and an empty text are a boolean, a number and nothing.
+    pub(crate) plain: bool,
+    /// `!file`: the text is a path until it is read.
+    pub(crate) file: bool,
+    /// From a file: never shown.
+    pub(crate) secret: bool,
+}
+
+/// A key and its value.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) place: Place,
+    pub(crate) value: Node,
+}
+
+impl Node {
+    fn scalar(place: Place, scalar: Scalar) -> Self {
+        Self { place, kind: Kind::Scalar(scalar), size: 1, depth: 0 }
+    }
+
+    fn broken(place: Place) -> Self {
+        Self { place, kind: Kind::Broken, size: 1, depth: 0 }
+    }
+
+    /// An empty plain scalar: a file with nothing but comments.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(&self.kind, Kind::Scalar(scalar) if scalar.plain && scalar.text.is_empty() && !scalar.file)
+    }
+
+    /// The value of a key, where this is a mapping that has it.
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        match &self.kind {
+            Kind::Mapping(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            _ => None,
+        }
+    }
+
+    /// The keys of a mapping.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, Place)> {
+        let entries = if let Kind::Mapping(entries) = &self.kind { entries.as_slice() } else { &[] };
+        entries.iter().map(|entry| (entry.key.as_str(), entry.place))
+    }
+}
+
+/// A collection that isn't closed yet.
+struct Open {
+    place: Place,
+    anchor: usize,
+    broken: bool,
+    items: Items,
+}
+
+enum Items {
+    Sequence(Vec<Node>),
+    Mapping { entries: Vec<Entry>, key: Option<Key>, merges: Vec<Node> },
+}
+
+enum Key {
+    Name(String, Place),
+    Merge(Place),
+    Unusable,
+}
+
+/// The root of the text's only document; `None` where there is none or the text isn't YAML (then it is reported).
+pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
+    let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
+    let mut tree = Tree { open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, problems };
+    for event in Parser::new_from_str_with_options(text, limits) {
+        match event {
+            Ok((Event::DocumentStart(..), span)) if tree.root.is_some() => {
+                tree.problems.wrong(
+                    place_of(span),
+                    "a second document begins here",
+                    "a config is one document: remove the `---`",
+                );
+                return None;
+            }
+            Ok((event, span)) => {
+                if !tree.take(event, span) {
+                    return None;
+                }
+            }
+            Err(error) => {
+                let marker = error.marker();
+                let place = Place { line: marker.line() as u32, column: marker.col() as u32 + 1, length: 1 };
+                let line = text.lines().nth(marker.line().saturating_sub(1)).unwrap_or_default();
+                let indented = line.len() - line.trim_start().len();
+                let help = if line.get(..indented).is_some_and(|indent| indent.contains('\t')) {
+                    "YAML is indented with spaces, never with tabs"
+                } else {
+                    "a value with `: `, ` #`, or a leading `*`, `&`, `!`, `%`, `@`, `{`, `[` needs quotes"
+                };
+                tree.problems.wrong(place, format!("not valid YAML: {}", error.info()), help);
+                return None;
+            }
+        }
+    }
+    tree.root
+}
+
+struct Tree<'p> {
+    open: Vec<Open>,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    root: Option<Node>,
+    problems: &'p mut Problems,
+}
+
+impl Tree<'_> {
+    /// False ends the parse.
+    fn take(&mut self, event: Event<'_>, span: Span) -> bool {
+        let place = place_of(span);
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let node = self.scalar(place, &text, style, tag.as_deref());
+                self.close(node, anchor, 1)
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                let broken = !self.collection_tag(place, tag.as_deref(), "seq");
+                self.open.push(Open { place, anchor, broken, items: Items::Sequence(Vec::new()) });
+                true
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                let broken = !self.collection_tag(place, tag.as_deref(), "map");
+                let items = Items::Mapping { entries: Vec::new(), key: None, merges: Vec::new() };
+                self.open.push(Open { place, anchor, broken, items });
+                true
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(open) = self.open.pop() else { return true };
+                let anchor = open.anchor;
+                let node = self.collection(open);
+                self.close(node, anchor, 1)
+            }
+            Event::Alias(id) => {
+                let node = match self.anchors.get(&id) {
+                    Some(node) if self.open.len() + node.depth > DEEPEST => {
+                        self.problems.error(place, format!("nested more than {DEEPEST} levels deep"));
+                        return false;
+                    }
+                    Some(node) if self.nodes + node.size <= MOST_NODES => node.clone(),
+                    Some(_) => {
+                        self.nodes = MOST_NODES; // reported by `close`
+                        Node::broken(place)
+                    }
+                    None => {
+                        self.problems.error(place, "this alias stands inside of what it refers to");
+                        Node::broken(place)
+                    }
+                };
+                let size = node.size;
+                self.close(node, 0, size)
+            }
+            _ => true,
+        }
+    }
+
+    fn scalar(&mut self, place: Place, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Node {
+        let mut scalar =
+            Scalar { text: text.to_owned(), plain: style == ScalarStyle::Plain, file: false, secret: false };
+        match tag.map(|tag| (tag, tag.core_suffix())) {
+            None => {}
+            Some((_, Some("str"))) => scalar.plain = false,
+            Some((_, Some("int" | "float" | "bool" | "null"))) => scalar.plain = true,
+            Some((tag, _)) if tag.handle() == "!" && tag.suffix() == "file" => scalar.file = true,
+            Some((tag, _)) => {
+                self.unknown_tag(place, tag);
+                return Node::broken(place);
+            }
+        }
+        Node::scalar(place, scalar)
+    }
+
+    fn collection_tag(&mut self, place: Place, tag: Option<&Tag>, core: &str) -> bool {
+        match tag {
+            Some(tag) if tag.core_suffix() != Some(core) => {
+                self.unknown_tag(place, tag);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn unknown_tag(&mut self, place: Place, tag: &Tag) {
+        self.problems.wrong(
+            place,
+            format!("the tag `{}` isn't known here", tag.original()),
+            "`!file PATH` reads a file; a value that begins with `!` needs quotes",
+        );
+    }
+
+    /// A node is complete: it goes to whatever is open, or is the root.
+    /// `added` is what it adds to the count: all of an alias, but of a collection that was written out only itself. What
+    /// an anchor keeps is counted once more.
+    fn close(&mut self, mut node: Node, anchor: usize, added: usize) -> bool {
+        self.nodes += added + if anchor > 0 { node.size } else { 0 };
+        if self.nodes > MOST_NODES {
+            self.problems.error(node.place, format!("more than {MOST_NODES} nodes with aliases expanded"));
+            return false;
+        }
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        match self.open.last_mut().map(|open| &mut open.items) {
+            None => self.root = Some(node),
+            Some(Items::Sequence(items)) => items.push(node),
+            Some(Items::Mapping { entries, key, merges }) => match key.take() {
+                None => {
+                    *key = Some(match node.kind {
+                        Kind::Scalar(Scalar { text, plain: true, .. }) if text == "<<" => {
+                            Key::Merge(node.place)
+                        }
+                        Kind::Scalar(Scalar { text, .. }) => Key::Name(text, node.place),
+                        Kind::Broken => Key::Unusable,
+                        _ => {
+                            self.problems.error(node.place, "a key must be a plain word");
+                            Key::Unusable
+                        }
+                    });
+                }
+                Some(Key::Unusable) => {}
+                Some(Key::Merge(place)) => {
+                    node.place = place;
+                    merges.push(node);
+                }
+                Some(Key::Name(name, place)) => {
+                    if let Some(first) = entries.iter().find(|entry| entry.key == name) {
+                        self.problems.wrong(
+                            place,
+                            format!("the key `{name}` stands twice"),
+                            format!("it is first given in line {}: remove one", first.place.line),
+                        );
+                        return true;
+                    }
+                    if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text.is_empty() && scalar.plain) {
+                        node.place = place;
+                    }
+                    entries.push(Entry { key: name, place, value: node });
+                }
+            },
+        }
+        true
+    }
+
+    fn collection(&mut self, open: Open) -> Node {
+        let (kind, size, depth) = match open.items {
+            Items::Sequence(items) => {
+                let size = items.iter().map(|node| node.size).sum::<usize>();
+                let depth = items.iter().map(|node| node.depth).max();
+                (Kind::Sequence(items), size, depth)
+            }
+            Items::Mapping { mut entries, merges, .. } => {
+                for merge in merges {
+                    self.merge(&mut entries, merge);
+                }
+                let size = entries.iter().map(|entry| entry.value.size).sum::<usize>();
+                let depth = entries.iter().map(|entry| entry.value.depth).max();
+                (Kind::Mapping(entries), size, depth)
+            }
+        };
+        let kind = if open.broken { Kind::Broken } else { kind };
+        Node { place: open.place, kind, size: size + 1, depth: depth.map_or(1, |depth| depth + 1) }
+    }
+
+    /// `<<: *base` or `<<: [*a, *b]`: keys that the mapping doesn't have itself; earlier ones win.
+    fn merge(&mut self, entries: &mut Vec<Entry>, from: Node) {
+        let sources = match from.kind {
+            Kind::Sequence(items) => items,
+            _ => vec![from.clone()],
+        };
+        for source in sources {
+            match source.kind {
+                Kind::Mapping(merged) => {
+                    for entry in merged {
+                        if !entries.iter().any(|own| own.key == entry.key) {
+                            entries.push(entry);
+                        }
+                    }
+                }
+                Kind::Broken => {}
+                _ => self.problems.wrong(
+                    from.place,
+                    "`<<` merges mappings, this is none",
+                    "write `<<: *anchor` or `<<: [*one, *two]`",
+                ),
+            }
+        }
+    }
+}
+
+fn place_of(span: Span) -> Place {
+    let (start, end) = (span.start, span.end);
+    let length = if start.line() == end.line() { end.col().saturating_sub(start.col()) } else { 0 };
+    Place { line: start.line() as u32, column: start.col() as u32 + 1, length: length as u32 }
+}

@@ -1,0 +1,378 @@
+//! A response that attache makes itself, in the language of whoever asked.
+//!
+//! Rule: the answer says what happened, where, after how many tries, and what to look at. A browser or curl gets text, who
+//! accepts JSON gets a problem object (RFC 9457), a gRPC client gets a trailers-only response with HTTP 200 (gRPC over
+//! HTTP2, "Responses"), since it would turn any other status into a bare `UNKNOWN`.
+
+use std::{fmt::Write, time::Duration};
+
+use attache_telemetry::{Exchange, Reason};
+use http::{
+    HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+    request,
+};
+
+use crate::Body;
+
+const ATTACHE_REASON: HeaderName = HeaderName::from_static("x-attache-reason");
+
+/// What must be known of a request to answer it; taken before the request is sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    language: Language,
+    head: bool,
+    http1: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    Text,
+    Json,
+    /// With the content type of its responses.
+    Grpc(&'static str),
+}
+
+impl Asker {
+    /// Reads what the request tells about its sender.
+    pub fn of(request: &request::Parts) -> Self {
+        let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let accept = request.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        let language = if content_type.starts_with(b"application/grpc-web-text") {
+            Language::Grpc("application/grpc-web-text")
+        } else if content_type.starts_with(b"application/grpc-web") {
+            Language::Grpc("application/grpc-web")
+        } else if content_type.starts_with(b"application/grpc") {
+            Language::Grpc("application/grpc")
+        } else if prefers_json(accept) {
+            Language::Json
+        } else {
+            Language::Text
+        };
+        Self { language, head: request.method == Method::HEAD, http1: request.version < Version::HTTP_2 }
+    }
+
+    /// A client of whose request nothing could be read: text, and the connection is closed.
+    pub const fn unknown() -> Self {
+        Self { language: Language::Text, head: false, http1: true }
+    }
+
+    /// A gRPC call.
+    pub const fn is_grpc(self) -> bool {
+        matches!(self.language, Language::Grpc(_))
+    }
+}
+
+/// JSON is named before anything that people read. Weights are not looked at: nobody writes them for JSON.
+fn prefers_json(accept: &str) -> bool {
+    accept
+        .split(',')
+        .map(|range| range.split(';').next().unwrap_or_default().trim())
+        .find(|range| !range.is_empty() && *range != "*/*")
+        .is_some_and(|range| range == "application/json" || range.ends_with("+json"))
+}
+
+/// How a listener's own answers look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerStyle {
+    /// `x-attache-reason` and the details in the body (`HttpServer::reason_header`). Without it the client learns the
+    /// status and nothing else.
+    pub details: bool,
+    /// `Retry-After`, rounded up to seconds, where something knows it; some reasons have a default.
+    pub retry_after: Option<Duration>,
+}
+
+/// The response for a failure. Upstream, endpoint, tries and the cause are those of `exchange`, whose status it notes.
+pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Exchange) -> Response<Body> {
+    let status = if asker.is_grpc() { StatusCode::OK } else { reason.status() };
+    exchange.status.set(status.as_u16());
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if style.details {
+        headers.insert(ATTACHE_REASON, HeaderValue::from_static(reason.as_str()));
+    }
+    if let Some(seconds) = style.retry_after.map(seconds).or(default_retry_after(reason)) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if asker.http1 && ends_connection(reason) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let (content_type, body) = match asker.language {
+        Language::Grpc(content_type) => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            headers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc_status())));
+            let message = percent_encode(&grpc_message(reason, style, exchange));
+            if let Ok(message) = HeaderValue::from_str(&message) {
+                headers.insert("grpc-message", message);
+            }
+            return response;
+        }
+        Language::Text => ("text/plain; charset=utf-8", text(reason, style, exchange)),
+        Language::Json => ("application/problem+json", json(reason, style, exchange)),
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // 404, 414 and 501 may be cached without being asked (RFC 9110 section 15.1); these would outlive their cause.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if asker.head {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    } else {
+        *response.body_mut() = Body::full(body);
+    }
+    response
+}
+
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+/// Where waiting a moment is the cure.
+const fn default_retry_after(reason: Reason) -> Option<u64> {
+    match reason {
+        Reason::RateLimited
+        | Reason::ShuttingDown
+        | Reason::Overloaded
+        | Reason::CircuitOpen
+        | Reason::OverflowRequests
+        | Reason::OverflowPending
+        | Reason::OverflowConnections => Some(1),
+        _ => None,
+    }
+}
+
+/// After these, nobody can be sure where the next HTTP/1 request begins, or there shall be none.
+const fn ends_connection(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::BadRequest
+            | Reason::UriTooLong
+            | Reason::HeadersTooLarge
+            | Reason::HeaderTimeout
+            | Reason::ShuttingDown
+            | Reason::InternalError
+    )
+}
+
+/// Where it happened: `upstream orders, endpoint 10.0.0.7:80, after 3 tries: connection refused`.
+fn place(exchange: &Exchange) -> String {
+    let mut place = String::new();
+    let mut part = |text: std::fmt::Arguments<'_>| {
+        if !place.is_empty() {
+            place.push_str(", ");
+        }
+        // A String takes everything.
+        let _ = place.write_fmt(text);
+    };
+    if let Some(route) = &*exchange.route.borrow() {
+        part(format_args!("route {route}"));
+    }
+    if let Some(upstream) = &*exchange.upstream.borrow() {
+        part(format_args!("upstream {upstream}"));
+    }
+    if let Some(endpoint) = &*exchange.endpoint.borrow() {
+        part(format_args!("endpoint {endpoint}"));
+    }
+    match exchange.tries.get() {
+        0 => {}
+        1 => part(format_args!("after 1 try")),
+        tries => part(format_args!("after {tries} tries")),
+    }
+    place
+}
+
+fn text(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> String {
+    let status = reason.status();
+    if !style.details {
+        return format!("{status}\n");
+    }
+    let mut text = format!("{reason}: {}\n", reason.meaning());
+    let place = place(exchange);
+    for line in [Some(&place), exchange.detail.borrow().as_ref()].into_iter().flatten() {
+        if !line.is_empty() {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text.push_str(reason.what_to_do());
+    text.push('\n');
+    text
+}
+
+fn json(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> String {
+    let status = reason.status();
+    let mut problem = serde_json::json!({
+        "title": status.canonical_reason().unwrap_or(reason.as_str()),
+        "status": status.as_u16(),
+    });
+    if style.details {
+        problem["reason"] = reason.as_str().into();
+        problem["detail"] = reason.meaning().into();
+        let place = place(exchange);
+        if !place.is_empty() {
+            problem["place"] = place.into();
+        }
+        if let Some(cause) = &*exchange.detail.borrow() {
+            problem["cause"] = cause.as_str().into();
+        }
+        problem["what_to_do"] = reason.what_to_do().into();
+    }
+    format!("{problem}\n")
+}
+
+fn grpc_message(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> String {
+    if !style.details {
+        return reason.status().canonical_reason().unwrap_or(reason.as_str()).to_owned();
+    }
+    let mut message = format!("{reason}: {}", reason.meaning());
+    let place = place(exchange);
+    for part in [Some(&place), exchange.detail.borrow().as_ref()].into_iter().flatten() {
+        if !part.is_empty() {
+            message.push_str(" (");
+            message.push_str(part);
+            message.push(')');
+        }
+    }
+    message
+}
+
+/// The Percent-Encoded form of grpc-message: everything but printable ASCII, and `%` itself, as `%XX`.
+pub fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' => out.push_str("%25"),
+            b' '..=b'~' => out.push(char::from(byte)),
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http_body::Body as _;
+
+    use super::*;
+
+    const DETAILS: AnswerStyle = AnswerStyle { details: true, retry_after: None };
+
+    fn asker(method: &str, headers: &[(&'static str, &'static str)]) -> Asker {
+        let mut parts = Request::builder().method(method).body(()).unwrap().into_parts().0;
+        for (name, value) in headers {
+            parts.headers.append(*name, HeaderValue::from_static(value));
+        }
+        Asker::of(&parts)
+    }
+
+    fn failed() -> Exchange {
+        let exchange = Exchange::new("outbound".into(), "http1", None);
+        *exchange.upstream.borrow_mut() = Some("orders".into());
+        *exchange.endpoint.borrow_mut() = Some("10.0.0.7:80".into());
+        exchange.tries.set(3);
+        exchange.fail(Reason::ConnectRefused, "connection refused (os error 111)");
+        exchange
+    }
+
+    fn body(response: Response<Body>) -> String {
+        let mut body = std::pin::pin!(response.into_body());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut all = Vec::new();
+        while let std::task::Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) {
+            all.extend_from_slice(&frame.into_data().unwrap());
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    #[test]
+    fn a_person_reads_what_happened_where_and_what_to_do() {
+        let exchange = failed();
+        let response = answer(Reason::ConnectRefused, asker("GET", &[("accept", "*/*")]), DETAILS, &exchange);
+        assert_eq!(response.status(), 503);
+        assert_eq!(exchange.status.get(), 503);
+        assert_eq!(response.headers()["x-attache-reason"], "connect-refused");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        assert!(!response.headers().contains_key("connection"));
+        insta::assert_snapshot!(body(response), @r#"
+connect-refused: An endpoint refused the connection.
+upstream orders, endpoint 10.0.0.7:80, after 3 tries
+connection refused (os error 111)
+Is the upstream listening on that port? Try `curl -v` to the endpoint from the same pod.
+"#);
+    }
+
+    #[test]
+    fn a_program_that_accepts_json_gets_a_problem_object() {
+        let asker = asker("GET", &[("accept", "application/json;q=1, text/plain")]);
+        let response = answer(Reason::ConnectRefused, asker, DETAILS, &failed());
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        insta::assert_snapshot!(body(response), @r#"
+{"title":"Service Unavailable","status":503,"reason":"connect-refused","detail":"An endpoint refused the connection.","place":"upstream orders, endpoint 10.0.0.7:80, after 3 tries","cause":"connection refused (os error 111)","what_to_do":"Is the upstream listening on that port? Try `curl -v` to the endpoint from the same pod."}
+"#);
+    }
+
+    #[test]
+    fn a_browser_gets_text_though_it_accepts_json_too() {
+        let asker = asker("GET", &[("accept", "text/html, application/json")]);
+        let response = answer(Reason::NoRoute, asker, DETAILS, &failed());
+        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+    }
+
+    #[test]
+    fn a_grpc_client_gets_its_status_in_a_response_without_a_body() {
+        let exchange = failed();
+        exchange.fail(Reason::ConnectRefused, "50 % \u{fc}ber\n");
+        let asker = asker("POST", &[("content-type", "application/grpc+proto")]);
+        let response = answer(Reason::ConnectRefused, asker, DETAILS, &exchange);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert_eq!(response.headers()["grpc-status"], "14");
+        assert!(response.body().is_end_stream());
+        insta::assert_snapshot!(response.headers()["grpc-message"].to_str().unwrap(), @"connect-refused: An endpoint refused the connection. (upstream orders, endpoint 10.0.0.7:80, after 3 tries) (50 %25 %C3%BCber%0A)");
+    }
+
+    #[test]
+    fn head_gets_the_length_and_no_body() {
+        let get = body(answer(Reason::NoRoute, asker("GET", &[]), DETAILS, &failed()));
+        let head = answer(Reason::NoRoute, asker("HEAD", &[]), DETAILS, &failed());
+        assert_eq!(head.headers()["content-length"], get.len().to_string().as_str());
+        assert!(head.body().is_end_stream());
+    }
+
+    #[test]
+    fn without_details_nothing_of_the_inside_is_told() {
+        let style = AnswerStyle { details: false, retry_after: None };
+        let response = answer(Reason::ConnectRefused, asker("GET", &[]), style, &failed());
+        assert!(!response.headers().contains_key("x-attache-reason"));
+        assert_eq!(body(response), "503 Service Unavailable\n");
+        let grpc = asker("POST", &[("content-type", "application/grpc")]);
+        let response = answer(Reason::ConnectRefused, grpc, style, &failed());
+        assert_eq!(response.headers()["grpc-message"], "Service Unavailable");
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        let style = AnswerStyle { details: true, retry_after: Some(Duration::from_millis(1001)) };
+        let after = |reason, style| {
+            let response = answer(reason, asker("GET", &[]), style, &failed());
+            response.headers().get("retry-after").map(|v| v.to_str().unwrap().to_owned())
+        };
+        assert_eq!(after(Reason::RateLimited, style).as_deref(), Some("2"));
+        assert_eq!(after(Reason::RateLimited, DETAILS).as_deref(), Some("1"));
+        assert_eq!(after(Reason::NoRoute, DETAILS), None);
+    }
+
+    #[test]
+    fn an_http_1_connection_ends_after_a_request_that_can_be_read_in_two_ways() {
+        let closes = |asker| {
+            answer(Reason::BadRequest, asker, DETAILS, &failed()).headers().contains_key("connection")
+        };
+        assert!(closes(asker("GET", &[])));
+        assert!(closes(Asker::unknown()));
+        let mut h2 = Request::new(()).into_parts().0;
+        h2.version = Version::HTTP_2;
+        assert!(!closes(Asker::of(&h2)));
+    }
+}

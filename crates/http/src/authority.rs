@@ -1,0 +1,164 @@
+//! `host[:port]`, read strictly.
+//!
+//! Rule: what routing compares, TLS verifies and DNS looks up must be the same name for every parser on the way, so the
+//! grammar of RFC 3986 section 3.2.2 is cut down to what names a server: letters, digits, `-`, `.`, `_`, `~`, or an
+//! IPv6 literal in brackets. Userinfo, percent-escapes, sub-delims, zone identifiers and non-ASCII bytes are refused.
+
+use std::{
+    fmt::{self, Write},
+    net::Ipv6Addr,
+};
+
+/// The parts of a `Host` header, an `:authority` or a CONNECT target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort<'a> {
+    /// The host as it was written; an IPv6 literal without its brackets.
+    pub host: &'a str,
+    /// The port, where one was written.
+    pub port: Option<u16>,
+}
+
+/// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `None` if it is anything else. An empty port (`host:`) is none,
+/// as in RFC 3986 section 3.2.3; port 0 is refused.
+pub fn parse_authority(text: &str) -> Option<HostPort<'_>> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(literal) => {
+            let (host, rest) = literal.split_once(']')?;
+            host.parse::<Ipv6Addr>().ok()?;
+            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    if !text.starts_with('[') && !is_name(host) {
+        return None;
+    }
+    let port = match port {
+        None | Some("") => None,
+        Some(digits) if digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(digits.parse().ok().filter(|&port| port != 0)?)
+        }
+        Some(_) => return None,
+    };
+    Some(HostPort { host, port })
+}
+
+fn is_name(host: &str) -> bool {
+    // 253 is the longest name that DNS carries, and one more for the final dot.
+    !host.is_empty()
+        && host.len() <= 254
+        && host != "."
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
+}
+
+/// The port that a scheme means where none is written.
+pub fn default_port(scheme: &str) -> u16 {
+    if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") { 443 } else { 80 }
+}
+
+/// A host in the one form that hosts are compared in, without an allocation: lower case, no final dot, IPv6 in its
+/// shortest text (RFC 5952).
+#[derive(Clone, Copy)]
+pub struct CanonicalHost {
+    bytes: [u8; 256],
+    len: u8,
+    v6: bool,
+}
+
+impl CanonicalHost {
+    /// The canonical form of a host with or without brackets; `None` if it is longer than any name can be.
+    pub fn new(host: &str) -> Option<Self> {
+        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        let mut canonical = Self { bytes: [0; 256], len: 0, v6: false };
+        if host.contains(':')
+            && let Ok(address) = host.parse::<Ipv6Addr>()
+        {
+            canonical.v6 = true;
+            write!(canonical, "{address}").ok()?;
+            return Some(canonical);
+        }
+        canonical.write_str(host.strip_suffix('.').unwrap_or(host)).ok()?;
+        canonical.bytes.get_mut(..usize::from(canonical.len))?.make_ascii_lowercase();
+        Some(canonical)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        // Whole strings are written, and lower-casing ASCII keeps UTF-8 valid.
+        self.bytes.get(..usize::from(self.len)).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+    }
+
+    /// It is an IPv6 address, which no wildcard matches.
+    pub const fn is_v6(&self) -> bool {
+        self.v6
+    }
+}
+
+impl Write for CanonicalHost {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let start = usize::from(self.len);
+        let end = start + text.len();
+        self.len = u8::try_from(end).map_err(|_| fmt::Error)?;
+        self.bytes.get_mut(start..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl fmt::Debug for CanonicalHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_a_server_is_read_and_everything_else_is_refused() {
+        let read = |text| parse_authority(text).map(|a| (a.host, a.port));
+        assert_eq!(read("orders"), Some(("orders", None)));
+        assert_eq!(read("Orders.internal.:8443"), Some(("Orders.internal.", Some(8443))));
+        assert_eq!(read("my_service:"), Some(("my_service", None)));
+        assert_eq!(read("[2001:db8::1]:80"), Some(("2001:db8::1", Some(80))));
+        assert_eq!(read("[::1]"), Some(("::1", None)));
+        for bad in [
+            "",
+            ":80",
+            "a:b",
+            "a:0",
+            "a:65536",
+            "a:+80",
+            "a:080808",
+            "a:80:80",
+            "user@a",
+            "a/b",
+            "a b",
+            "a,b",
+            "a%41",
+            "[::1",
+            "[::1]x",
+            "[fe80::1%25eth0]",
+            "[1.2.3.4]",
+            "::1",
+            "a\u{e9}",
+            ".",
+            "a?b",
+            "a\\b",
+        ] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_compared_in_one_form() {
+        let form = |host: &str| CanonicalHost::new(host).map(|h| h.as_str().to_owned());
+        assert_eq!(form("Orders.Internal."), Some("orders.internal".into()));
+        assert_eq!(form("[2001:DB8:0:0::1]"), Some("2001:db8::1".into()));
+        assert_eq!(form("0:0:0:0:0:0:0:1"), Some("::1".into()));
+        assert_eq!(form(&"a".repeat(255)), Some("a".repeat(255)));
+        assert_eq!(form(&"a".repeat(256)), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! Who called, and through whom: `X-Forwarded-*`, `Forwarded` (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
+//!
+//! Rule: each family is passed on, extended, begun anew or removed as the listener says ([`ForwardedMode`]).
+//! `Append` adds this hop to the lists (`X-Forwarded-For`, `Forwarded`) and leaves `-Proto` and `-Host` as they are
+//! where the client sent them, since they tell of the first hop. `Replace` says only what attache saw itself.
+
+use std::fmt::Write;
+
+use attache_config::model::{Forwarded, ForwardedMode};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header::FORWARDED, header::VIA};
+
+use crate::Client;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Does to the forwarding headers of a request what the listener says. `scheme` and `host` are those that the client
+/// used (`host` with its port, if it had one), before any rewrite.
+pub fn add_forwarded(headers: &mut HeaderMap, modes: &Forwarded, client: &Client, scheme: &str, host: &str) {
+    x_forwarded(headers, modes.x_forwarded, client, scheme, host);
+    rfc7239(headers, modes.rfc7239, client, scheme, host);
+}
+
+fn x_forwarded(headers: &mut HeaderMap, mode: ForwardedMode, client: &Client, scheme: &str, host: &str) {
+    if mode == ForwardedMode::Pass {
+        return;
+    }
+    if mode != ForwardedMode::Append {
+        for name in [FOR, PROTO, HOST] {
+            headers.remove(name);
+        }
+        if mode == ForwardedMode::Remove {
+            return;
+        }
+    }
+    if let Some(address) = client.address {
+        // One line, since many applications read only one: the allocation is what the mode asks for.
+        let mut list = joined(headers, &FOR);
+        if !list.is_empty() {
+            list.extend_from_slice(b", ");
+        }
+        list.extend_from_slice(address.ip().to_canonical().to_string().as_bytes());
+        set(headers, FOR, list);
+    }
+    if !headers.contains_key(PROTO) {
+        set(headers, PROTO, scheme.as_bytes().to_vec());
+    }
+    if !host.is_empty() && !headers.contains_key(HOST) {
+        set(headers, HOST, host.as_bytes().to_vec());
+    }
+}
+
+fn rfc7239(headers: &mut HeaderMap, mode: ForwardedMode, client: &Client, scheme: &str, host: &str) {
+    match mode {
+        ForwardedMode::Pass => return,
+        ForwardedMode::Append => {}
+        ForwardedMode::Replace | ForwardedMode::Remove => {
+            headers.remove(FORWARDED);
+            if mode == ForwardedMode::Remove {
+                return;
+            }
+        }
+    }
+    let mut element = String::new();
+    // Section 6: an IPv6 address is bracketed and therefore quoted; who has no address is `unknown`.
+    let written = match client.address.map(|address| address.ip().to_canonical()) {
+        Some(std::net::IpAddr::V4(v4)) => write!(element, "for={v4}"),
+        Some(std::net::IpAddr::V6(v6)) => write!(element, "for=\"[{v6}]\""),
+        None => write!(element, "for=unknown"),
+    };
+    debug_assert!(written.is_ok(), "a String takes everything");
+    if !host.is_empty() {
+        element.push_str(";host=");
+        if host.bytes().all(is_token) {
+            element.push_str(host);
+        } else {
+            // A checked host has neither quotes nor backslashes.
+            element.push('"');
+            element.push_str(host);
+            element.push('"');
+        }
+    }
+    element.push_str(";proto=");
+    element.push_str(scheme);
+    let mut list = joined(headers, &FORWARDED);
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(element.as_bytes());
+    set(headers, FORWARDED, list);
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// All lines of a list header as one (RFC 9110 section 5.3).
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
+    let mut out = Vec::new();
+    for value in headers.get_all(name).iter().filter(|value| !value.is_empty()) {
+        if !out.is_empty() {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(value.as_bytes());
+    }
+    out
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Vec<u8>) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+        headers.insert(name, value);
+    }
+}
+
+/// The `Via` lines of one pseudonym. Made once for each worker: clones of a line share a counter.
+#[derive(Clone, Debug)]
+pub struct Via {
+    h10: HeaderValue,
+    h11: HeaderValue,
+    h2: HeaderValue,
+}
+
+impl Via {
+    /// The lines for a pseudonym; `None` if it isn't a token and so can't stand in `Via`.
+    pub fn new(pseudonym: &str) -> Option<Self> {
+        if pseudonym.is_empty() || !pseudonym.bytes().all(is_token) {
+            return None;
+        }
+        let line = |version| HeaderValue::from_str(&format!("{version} {pseudonym}")).ok();
+        Some(Self { h10: line("1.0")?, h11: line("1.1")?, h2: line("2")? })
+    }
+
+    /// Adds this hop to a message that was received in `version`, either way.
+    pub fn add(&self, headers: &mut HeaderMap, version: Version) {
+        let line = match version {
+            Version::HTTP_2 => &self.h2,
+            Version::HTTP_10 | Version::HTTP_09 => &self.h10,
+            _ => &self.h11,
+        };
+        headers.append(VIA, line.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(address: &str) -> Client {
+        Client { address: address.parse().ok(), ..Client::default() }
+    }
+
+    fn lines(mode: ForwardedMode, client: &Client, before: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in before {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let modes = Forwarded { x_forwarded: mode, rfc7239: mode };
+        add_forwarded(&mut headers, &modes, client, "https", "orders.internal:8443");
+        let mut lines: Vec<_> =
+            headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        lines.sort();
+        lines
+    }
+
+    const SENT: &[(&str, &str)] = &[
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-for", "2.2.2.2"),
+        ("x-forwarded-proto", "http"),
+        ("forwarded", "for=1.1.1.1"),
+    ];
+
+    #[test]
+    fn append_adds_this_hop_to_what_the_client_sent() {
+        assert_eq!(
+            lines(ForwardedMode::Append, &client("[2001:db8::7]:999"), SENT),
+            [
+                "forwarded: for=1.1.1.1, for=\"[2001:db8::7]\";host=\"orders.internal:8443\";proto=https",
+                "x-forwarded-for: 1.1.1.1, 2.2.2.2, 2001:db8::7",
+                "x-forwarded-host: orders.internal:8443",
+                "x-forwarded-proto: http",
+            ]
+        );
+    }
+
+    #[test]
+    fn replace_believes_nothing_that_the_client_sent() {
+        assert_eq!(
+            lines(ForwardedMode::Replace, &client("[::ffff:10.0.0.7]:999"), SENT),
+            [
+                "forwarded: for=10.0.0.7;host=\"orders.internal:8443\";proto=https",
+                "x-forwarded-for: 10.0.0.7",
+                "x-forwarded-host: orders.internal:8443",
+                "x-forwarded-proto: https",
+            ]
+        );
+    }
+
+    #[test]
+    fn pass_and_remove_do_what_they_say() {
+        assert_eq!(lines(ForwardedMode::Pass, &client("10.0.0.7:1"), SENT).len(), SENT.len());
+        assert!(lines(ForwardedMode::Remove, &client("10.0.0.7:1"), SENT).is_empty());
+    }
+
+    #[test]
+    fn a_client_on_a_unix_socket_is_unknown() {
+        let lines = lines(ForwardedMode::Replace, &Client::default(), SENT);
+        assert_eq!(lines[0], "forwarded: for=unknown;host=\"orders.internal:8443\";proto=https");
+        assert!(!lines.iter().any(|line| line.starts_with("x-forwarded-for")));
+    }
+
+    #[test]
+    fn via_tells_the_version_that_was_received() {
+        let via = Via::new("attache").unwrap();
+        let mut headers = HeaderMap::new();
+        via.add(&mut headers, Version::HTTP_10);
+        via.add(&mut headers, Version::HTTP_2);
+        assert_eq!(headers.get_all(VIA).iter().collect::<Vec<_>>(), ["1.0 attache", "2 attache"]);
+        assert!(Via::new("two words").is_none());
+    }
+}

@@ -1,0 +1,315 @@
+//! What belongs to one connection and stays there.
+//!
+//! Rule (RFC 9110 section 7.6.1): `Connection` and every field it names, and the fields that are known to be meant for one
+//! connection, end here in both directions. Two things differ from the letter:
+//! - `Connection` can't take away what the next hop relies on (`Connection: authorization` would strip credentials that
+//!   a check behind attache asks for). Envoy refuses some of these names, Go removes them all; here the named field
+//!   survives, since RFC 9110 forbids naming end-to-end fields in the first place.
+//! - `Proxy-Authorization` and `Proxy-Authenticate` are for the next proxy. They end here if attache was used as that proxy
+//!   (absolute-form, CONNECT), else they travel on to the one they are meant for.
+//!
+//! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`. `h2c` is never carried:
+//! RFC 9113 section 3.1 has withdrawn it, and a tunnelled second HTTP/2 would walk around routing.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    request,
+};
+use hyper::ext::Protocol;
+
+/// A request that asks for the connection (or the stream) to become something else than HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// HTTP/1.1 `Upgrade` with its protocols, for example `websocket`; accepted with 101.
+    Http1(HeaderValue),
+    /// `CONNECT host:port` in either version; accepted with a 2xx.
+    Connect,
+    /// HTTP/2 CONNECT with `:protocol` (RFC 8441), for example `websocket`; accepted with a 2xx.
+    Extended(Protocol),
+}
+
+impl Upgrade {
+    /// What the request asks for; `None` is plain HTTP. An `Upgrade` that is not named in `Connection`, comes with
+    /// HTTP/1.0 or offers `h2c` is no upgrade (RFC 9110 section 7.8).
+    pub fn of(request: &request::Parts) -> Option<Self> {
+        if request.method == Method::CONNECT {
+            return Some(match request.extensions.get::<Protocol>() {
+                Some(protocol) => Self::Extended(protocol.clone()),
+                None => Self::Connect,
+            });
+        }
+        if request.version != Version::HTTP_11 {
+            return None;
+        }
+        let mut protocols = request.headers.get_all(UPGRADE).iter();
+        let protocol = protocols.next()?;
+        let carried = protocols.next().is_none()
+            && lists(&request.headers, &CONNECTION, "upgrade")
+            && !tokens(protocol).any(|token| token.eq_ignore_ascii_case("h2c"));
+        carried.then(|| Self::Http1(protocol.clone()))
+    }
+
+    /// It becomes a WebSocket (RFC 6455, RFC 8441), whichever version asks.
+    pub fn is_websocket(&self) -> bool {
+        match self {
+            Self::Http1(protocols) => tokens(protocols).any(|token| token.eq_ignore_ascii_case("websocket")),
+            Self::Extended(protocol) => protocol.as_str().eq_ignore_ascii_case("websocket"),
+            Self::Connect => false,
+        }
+    }
+}
+
+/// Takes the hop-by-hop fields off a request. `upgrade` is what [`Upgrade::of`] said, if it is passed on; `proxied` says
+/// that the client used attache as its proxy ([`Form::is_proxied`](crate::Form::is_proxied)).
+pub fn strip_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, proxied: bool) {
+    let trailers = headers.contains_key(TE) && lists(headers, &TE, "trailers");
+    strip(headers);
+    // `TE: trailers` says that the trailers will be read: true of every hop that passes them on, and gRPC asks for it.
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if proxied {
+        headers.remove(PROXY_AUTHORIZATION);
+    }
+    if let Some(Upgrade::Http1(protocol)) = upgrade {
+        headers.insert(UPGRADE, protocol.clone());
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Takes the hop-by-hop fields off a response. With `upgrade` (a 101 that is passed on) `Upgrade` stays.
+pub fn strip_response(headers: &mut HeaderMap, upgrade: bool, proxied: bool) {
+    let protocol = if upgrade { headers.get(UPGRADE).cloned() } else { None };
+    strip(headers);
+    if proxied {
+        headers.remove(PROXY_AUTHENTICATE);
+    }
+    if let Some(protocol) = protocol {
+        headers.insert(UPGRADE, protocol);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        strip_named(headers);
+    }
+    for name in [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
+        headers.remove(name);
+    }
+}
+
+/// Removes `Connection` and the fields that it names.
+fn strip_named(headers: &mut HeaderMap) {
+    // Taken out with all its lines first, so that the names can be removed while they are read (golang/go#46313: an
+    // empty first line must not hide the second).
+    let http::header::Entry::Occupied(connection) = headers.entry(CONNECTION) else { return };
+    let (_, lines) = connection.remove_entry_mult();
+    // `keep-alive` and `close` name no field that is there: the usual list is cut here without an allocation.
+    let lines: Vec<HeaderValue> = lines.filter(|line| line != "keep-alive" && line != "close").collect();
+    for token in lines.iter().flat_map(tokens) {
+        if !survives(token) {
+            headers.remove(token);
+        }
+    }
+}
+
+/// Fields that no `Connection` header can take away.
+fn survives(name: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "authorization",
+        "baggage",
+        "cache-control",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "forwarded",
+        "host",
+        "location",
+        "origin",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "range",
+        "referer",
+        "set-cookie",
+        "strict-transport-security",
+        "trailer",
+        "traceparent",
+        "tracestate",
+        "vary",
+        "via",
+        "www-authenticate",
+    ];
+    let begins =
+        |prefix: &str| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
+    NAMES.iter().any(|kept| kept.eq_ignore_ascii_case(name))
+        // `X-Forwarded-*`, `X-Request-Id`, `X-Real-IP` and every authentication scheme of some house are `X-…`;
+        // `Sec-…` is the browser's word that no script forged a request; `grpc-…` and `:…` are protocol.
+        || ["x-", "sec-", "grpc-", ":"].into_iter().any(begins)
+}
+
+/// The elements of a comma-separated list; a value that isn't text has none.
+pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value
+        .to_str()
+        .unwrap_or_default()
+        .split(',')
+        .map(|token| token.trim_matches([' ', '\t']))
+        .filter(|token| !token.is_empty())
+}
+
+/// Whether one of a list header's lines has this element.
+pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, element: &str) -> bool {
+    headers.get_all(name).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case(element))
+}
+
+/// Brings a request into the shape that HTTP/1.1 wants: `Host` from the URI's authority (RFC 9113 section 8.3.1),
+/// first in the map where it was missing. Used by whoever writes the request.
+pub fn host_from_uri(request: &mut request::Parts) {
+    if let Some(authority) = request.uri.authority()
+        && !request.headers.contains_key(HOST)
+        // An authority has only bytes that a header may hold.
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers.insert(HOST, host);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(version: Version, method: Method, headers: &[(&'static str, &'static str)]) -> request::Parts {
+        let mut parts = Request::new(()).into_parts().0;
+        parts.version = version;
+        parts.method = method;
+        for (name, value) in headers {
+            parts.headers.append(*name, HeaderValue::from_static(value));
+        }
+        parts
+    }
+
+    fn left(headers: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut request = parts(Version::HTTP_11, Method::GET, headers);
+        strip_request(&mut request.headers, None, false);
+        let mut names: Vec<_> =
+            request.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_connection_header_takes_what_it_names_with_it() {
+        assert_eq!(
+            left(&[
+                ("connection", ""),
+                ("connection", "close, Foo ,bar"),
+                ("foo", "1"),
+                ("bar", "2"),
+                ("baz", "3")
+            ]),
+            ["baz: 3"]
+        );
+    }
+
+    #[test]
+    fn what_the_next_hop_relies_on_survives_being_named() {
+        assert_eq!(
+            left(&[
+                ("connection", "Host, content-length, AUTHORIZATION, X-Forwarded-For, cookie, :path, x"),
+                ("host", "a"),
+                ("content-length", "1"),
+                ("authorization", "b"),
+                ("x-forwarded-for", "c"),
+                ("cookie", "d"),
+                ("x", "gone"),
+            ]),
+            ["authorization: b", "content-length: 1", "cookie: d", "host: a", "x-forwarded-for: c"]
+        );
+    }
+
+    #[test]
+    fn the_known_hop_by_hop_fields_end_here_without_being_named() {
+        assert_eq!(
+            left(&[
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("te", "gzip"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "x"),
+                ("trailer", "x-sum"),
+                ("proxy-authorization", "for the next proxy"),
+            ]),
+            ["proxy-authorization: for the next proxy", "trailer: x-sum"]
+        );
+    }
+
+    #[test]
+    fn te_is_cut_down_to_trailers() {
+        assert_eq!(left(&[("te", "gzip;q=0.5, Trailers"), ("connection", "te")]), ["te: trailers"]);
+    }
+
+    #[test]
+    fn a_proxys_own_credentials_go_no_further() {
+        let mut request = parts(Version::HTTP_11, Method::GET, &[("proxy-authorization", "x")]);
+        strip_request(&mut request.headers, None, true);
+        assert!(request.headers.is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_that_is_passed_on_keeps_its_two_headers() {
+        let mut request = parts(
+            Version::HTTP_11,
+            Method::GET,
+            &[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")],
+        );
+        let upgrade = Upgrade::of(&request);
+        assert_eq!(upgrade, Some(Upgrade::Http1(HeaderValue::from_static("websocket"))));
+        assert!(upgrade.as_ref().is_some_and(Upgrade::is_websocket));
+        strip_request(&mut request.headers, upgrade.as_ref(), false);
+        assert_eq!(request.headers["upgrade"], "websocket");
+        assert_eq!(request.headers["connection"], "upgrade");
+
+        let mut response = request.headers.clone();
+        strip_response(&mut response, true, false);
+        assert_eq!(response["upgrade"], "websocket");
+        strip_response(&mut response, false, false);
+        assert!(response.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_upgrade_is_not_carried() {
+        let websocket = ("upgrade", "websocket");
+        let named = ("connection", "upgrade");
+        for request in [
+            parts(Version::HTTP_10, Method::GET, &[websocket, named]),
+            parts(Version::HTTP_2, Method::GET, &[websocket, named]),
+            parts(Version::HTTP_11, Method::GET, &[websocket]),
+            parts(Version::HTTP_11, Method::GET, &[websocket, websocket, named]),
+            parts(Version::HTTP_11, Method::GET, &[("upgrade", "h2c"), named]),
+            parts(Version::HTTP_11, Method::GET, &[("upgrade", "websocket, H2C"), named]),
+        ] {
+            assert_eq!(Upgrade::of(&request), None, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn extended_connect_is_told_from_connect() {
+        let mut request = parts(Version::HTTP_2, Method::CONNECT, &[]);
+        assert_eq!(Upgrade::of(&request), Some(Upgrade::Connect));
+        request.extensions.insert(Protocol::from_static("websocket"));
+        assert!(Upgrade::of(&request).is_some_and(|upgrade| upgrade.is_websocket()));
+    }
+}

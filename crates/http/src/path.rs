@@ -1,0 +1,337 @@
+//! One form of a path, made once, before it is matched.
+//!
+//! Rule: the route and the upstream must read the same path, or a route's protection can be walked around
+//! (`/public/..%2fadmin`). [`PathPolicy`] says what is made equal; here is how, in one pass over the bytes:
+//! 1. refused: raw control bytes, NUL in any form, a raw backslash (some servers take it for `/`), and a `%` without two
+//!    hex digits behind it. Other escaped control bytes (`%0A`) are data and stay; non-ASCII UTF-8 stays.
+//! 2. `%2F` and `%5C` as the policy says, then unreserved bytes are decoded (RFC 3986 section 6.2.2.2). Nothing is
+//!    decoded twice: `%2541` stays.
+//! 3. segment by segment: empty ones are dropped if slashes are merged, then dot segments are resolved (section 5.2.4).
+//!    `%2e` counts as a dot here even where unreserved bytes are not decoded, since the upstream would decode it.
+//!
+//! A path that is in its form already is borrowed: the usual request costs one scan and no allocation.
+
+use std::borrow::Cow;
+
+use attache_config::model::{EscapedSlashes, PathPolicy};
+use http::{Uri, uri::PathAndQuery};
+
+use crate::Refusal;
+
+/// The path's one form. `path` begins with `/` (or is `*` or empty: those are returned as they are).
+///
+/// # Errors
+/// [`Refusal`] with `bad-request` as the module says.
+pub fn normalize_path(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Refusal> {
+    if !path.starts_with('/') {
+        return Ok(Cow::Borrowed(path));
+    }
+    let decoded = decode(path, policy)?;
+    match resolve(&decoded, policy)? {
+        None => Ok(decoded),
+        Some(resolved) => Ok(Cow::Owned(resolved)),
+    }
+}
+
+/// Puts a URI's path into its one form; the query stays.
+///
+/// # Errors
+/// As [`normalize_path`].
+pub fn normalize_uri(uri: &mut Uri, policy: PathPolicy) -> Result<(), Refusal> {
+    let Cow::Owned(path) = normalize_path(uri.path(), policy)? else { return Ok(()) };
+    set_path(uri, path)
+}
+
+/// Replaces a URI's path and keeps its query.
+///
+/// # Errors
+/// `bad-request` if the path has bytes that no URI can hold.
+pub fn set_path(uri: &mut Uri, mut path: String) -> Result<(), Refusal> {
+    if let Some(query) = uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(path).map_err(|_| INVALID)?);
+    *uri = Uri::from_parts(parts).map_err(|_| INVALID)?;
+    Ok(())
+}
+
+const INVALID: Refusal = Refusal::bad_request("The path has a byte that no URI may hold.");
+const CLIMB: Refusal = Refusal::bad_request("The path climbs above the root with `..` segments.");
+const ESCAPE: Refusal = Refusal::bad_request("The path has a `%` without two hexadecimal digits behind it.");
+const NUL: Refusal = Refusal::bad_request("The path holds a NUL byte.");
+const BACKSLASH: Refusal = Refusal::bad_request("The path holds a backslash; write it as %5C.");
+const SLASH: Refusal = Refusal::bad_request("The path holds an escaped slash or backslash (%2F, %5C).");
+
+/// Steps 1 and 2.
+fn decode(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Refusal> {
+    let bytes = path.as_bytes();
+    // Allocated at the first byte that changes.
+    let mut out: Option<String> = None;
+    let mut kept = 0;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'%' => {
+                let (Some(high), Some(low)) = (hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) else {
+                    return Err(ESCAPE);
+                };
+                let value = high << 4 | low;
+                let replacement = match (value, policy.escaped_slashes) {
+                    (0, _) => return Err(NUL),
+                    (b'/' | b'\\', EscapedSlashes::Reject) => return Err(SLASH),
+                    (b'/' | b'\\', EscapedSlashes::Decode) => Some('/'),
+                    _ if policy.decode_unreserved && unreserved(value) => Some(char::from(value)),
+                    _ => None,
+                };
+                if let Some(replacement) = replacement {
+                    let out = out.get_or_insert_with(|| String::with_capacity(path.len()));
+                    out.push_str(path.get(kept..at).unwrap_or_default());
+                    out.push(replacement);
+                    kept = at + 3;
+                }
+                at += 3;
+            }
+            0 => return Err(NUL),
+            b'\\' => return Err(BACKSLASH),
+            _ if byte.is_ascii_control() => return Err(INVALID),
+            _ => at += 1,
+        }
+    }
+    Ok(match out {
+        None => Cow::Borrowed(path),
+        Some(mut out) => {
+            out.push_str(path.get(kept..).unwrap_or_default());
+            Cow::Owned(out)
+        }
+    })
+}
+
+/// Step 3; `None` if nothing changes.
+fn resolve(path: &str, policy: PathPolicy) -> Result<Option<String>, Refusal> {
+    let body = path.strip_prefix('/').unwrap_or(path);
+    let special = |segment: &str, last: bool| {
+        (policy.dot_segments && dots(segment).is_some())
+            || (policy.merge_slashes && segment.is_empty() && !last)
+    };
+    // The usual path has no such segment. The last segment of `/` or `/a/` is empty and stays.
+    let mut rest = body;
+    loop {
+        match rest.split_once('/') {
+            Some((segment, _)) if special(segment, false) => break,
+            Some((_, behind)) => rest = behind,
+            None if special(rest, true) => break,
+            None => return Ok(None),
+        }
+    }
+    let mut out = String::with_capacity(path.len());
+    let mut segments = body.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match if policy.dot_segments { dots(segment) } else { None } {
+            Some(Dots::Stay) => {}
+            Some(Dots::Up) => {
+                let parent = out.rfind('/').ok_or(CLIMB)?;
+                out.truncate(parent);
+            }
+            None if policy.merge_slashes && segment.is_empty() && !last => continue,
+            None => {
+                out.push('/');
+                out.push_str(segment);
+                continue;
+            }
+        }
+        // `/a/.` and `/a/b/..` are the directory `/a/`.
+        if last {
+            out.push('/');
+        }
+    }
+    if out.is_empty() {
+        out.push('/');
+    }
+    Ok(Some(out))
+}
+
+enum Dots {
+    Stay,
+    Up,
+}
+
+/// `.` or `..`, each dot plain or escaped.
+fn dots(segment: &str) -> Option<Dots> {
+    // The longest is `%2e%2e`.
+    if segment.is_empty() || segment.len() > 6 {
+        return None;
+    }
+    let mut rest = segment.as_bytes();
+    let mut count = 0;
+    loop {
+        rest = match rest {
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            [] => break,
+            _ => return None,
+        };
+        count += 1;
+    }
+    match count {
+        1 => Some(Dots::Stay),
+        2 => Some(Dots::Up),
+        _ => None,
+    }
+}
+
+fn hex(byte: Option<&u8>) -> Option<u8> {
+    char::from(*byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+const fn unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn normal(path: &str) -> Result<String, String> {
+        normalize_path(path, PathPolicy::default()).map(Cow::into_owned).map_err(|e| e.text.into_owned())
+    }
+
+    #[test]
+    fn the_examples_of_rfc_3986_hold() {
+        assert_eq!(normal("/a/b/c/./../../g").as_deref(), Ok("/a/g"));
+        assert_eq!(normal("/mid/content=5/../6").as_deref(), Ok("/mid/6"));
+        for (from, to) in [
+            ("/b/c/.", "/b/c/"),
+            ("/b/c/..", "/b/"),
+            ("/b/..", "/"),
+            ("/.", "/"),
+            ("/a/..;x", "/a/..;x"),
+            ("/...", "/..."),
+            ("/a//../b", "/a/b"),
+            ("/a%2e%2E/b", "/a../b"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/%7Euser/%41", "/~user/A"),
+            ("/a%2Fb%5cc", "/a%2Fb%5cc"),
+            ("/%2541", "/%2541"),
+            ("/caf%C3%A9/\u{e9}", "/caf%C3%A9/\u{e9}"),
+        ] {
+            assert_eq!(normal(from).as_deref(), Ok(to), "{from}");
+        }
+    }
+
+    #[test]
+    fn a_path_in_its_form_already_is_borrowed() {
+        for path in ["/", "/v1/orders/5", "/a//b/", "/a%2Fb", "/a.b/..c/d..", "*", ""] {
+            assert!(
+                matches!(normalize_path(path, PathPolicy::default()), Ok(Cow::Borrowed(same)) if same == path)
+            );
+        }
+    }
+
+    #[test]
+    fn what_upstreams_could_read_in_two_ways_is_refused() {
+        for path in [
+            "/..",
+            "/a/../..",
+            "/a/%2e%2e/%2e%2e/b",
+            "/%",
+            "/%4",
+            "/%g1",
+            "/%00",
+            "/a\\b",
+            "/\u{1}",
+            "/\u{7f}",
+        ] {
+            assert!(normal(path).is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn every_switch_of_the_policy_is_obeyed() {
+        let with = |path, change: fn(&mut PathPolicy)| {
+            let mut policy = PathPolicy::default();
+            change(&mut policy);
+            normalize_path(path, policy).map(Cow::into_owned).map_err(|e| e.text.into_owned())
+        };
+        assert_eq!(with("//a///b//", |p| p.merge_slashes = true).as_deref(), Ok("/a/b/"));
+        assert_eq!(with("/a//../b", |p| p.merge_slashes = true).as_deref(), Ok("/b"));
+        assert_eq!(with("/a/../b/.", |p| p.dot_segments = false).as_deref(), Ok("/a/../b/."));
+        assert_eq!(with("/%41/%2e%2E/b", |p| p.decode_unreserved = false).as_deref(), Ok("/b"));
+        assert_eq!(with("/%41", |p| p.decode_unreserved = false).as_deref(), Ok("/%41"));
+        assert_eq!(with("/a%2F..%5cb", |p| p.escaped_slashes = EscapedSlashes::Decode).as_deref(), Ok("/b"));
+        assert!(with("/a%2fb", |p| p.escaped_slashes = EscapedSlashes::Reject).is_err());
+        assert!(with("/a%5Cb", |p| p.escaped_slashes = EscapedSlashes::Reject).is_err());
+    }
+
+    #[test]
+    fn the_query_is_left_alone() {
+        let mut uri: Uri = "http://h:1/a/../b?x=%41/../y".parse().unwrap();
+        normalize_uri(&mut uri, PathPolicy::default()).unwrap();
+        assert_eq!(uri, "http://h:1/b?x=%41/../y");
+    }
+
+    fn policies() -> impl Strategy<Value = PathPolicy> {
+        let slashes = prop_oneof![
+            Just(EscapedSlashes::Keep),
+            Just(EscapedSlashes::Reject),
+            Just(EscapedSlashes::Decode)
+        ];
+        (any::<bool>(), any::<bool>(), any::<bool>(), slashes).prop_map(|(dot, decode, merge, escaped)| {
+            PathPolicy {
+                dot_segments: dot,
+                decode_unreserved: decode,
+                merge_slashes: merge,
+                escaped_slashes: escaped,
+            }
+        })
+    }
+
+    fn paths() -> impl Strategy<Value = String> {
+        proptest::collection::vec(
+            prop_oneof![
+                Just("/"),
+                Just("/"),
+                Just("."),
+                Just(".."),
+                Just("%2e"),
+                Just("%2F"),
+                Just("%5c"),
+                Just("a"),
+                Just("%41"),
+                Just("%25"),
+                Just("2e"),
+                Just("\u{e9}"),
+                Just("%"),
+            ],
+            0..12,
+        )
+        .prop_map(|parts| format!("/{}", parts.concat()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_second_time_changes_nothing(path in paths(), policy in policies()) {
+            if let Ok(once) = normalize_path(&path, policy) {
+                let twice = normalize_path(&once, policy);
+                prop_assert_eq!(twice.as_deref(), Ok(&*once));
+                prop_assert!(once.starts_with('/'));
+            }
+        }
+
+        #[test]
+        fn no_dot_segment_is_left(path in paths(), mut policy in policies()) {
+            policy.dot_segments = true;
+            if let Ok(path) = normalize_path(&path, policy) {
+                prop_assert!(path.split('/').all(|segment| dots(segment).is_none()), "{}", path);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(path in "/\\PC*", policy in policies()) {
+            let _ = normalize_path(&path, policy);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! A listener that answers every request with 1 KiB: what accept, detect, guard and hyper cost without an upstream.
+//!
+//! `strace -c -f target/debug/examples/answer 127.0.0.1:8080` counts its system calls.
+
+use std::{convert::Infallible, future::Ready, rc::Rc, sync::Arc};
+
+use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn};
+use attache_http::Body;
+use attache_listener::{Connections, DrainTrigger, HttpRequest, Opaque, Settings, bind, serve};
+use bytes::Bytes;
+use http::Response;
+
+#[derive(Clone)]
+struct Answer;
+
+impl tower::Service<HttpRequest> for Answer {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: HttpRequest) -> Self::Future {
+        static KIB: [u8; 1024] = [b'x'; 1024];
+        std::future::ready(Ok(Response::new(Body::full(Bytes::from_static(&KIB)))))
+    }
+}
+
+#[derive(Clone)]
+struct Close;
+
+impl tower::Service<Opaque> for Close {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Opaque) -> Self::Future {
+        std::future::ready(Ok(()))
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into()).parse()?;
+    let listener = Listener {
+        name: "answer".into(),
+        bind: vec![Bind::Tcp(address)],
+        protocol: ListenProtocol::Auto,
+        server_first_ports: vec![],
+        detect_timeout: std::time::Duration::from_secs(1),
+        proxy_protocol: ProxyProtocolIn::Off,
+        transparent: false,
+        tls: None,
+        http: HttpServer::default(),
+        routes: vec![],
+        max_connections: 16_384,
+        tcp_idle_timeout: std::time::Duration::from_secs(3600),
+        line: 0,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let sockets = bind(&listener.bind[0], 1)?;
+    let settings = Settings {
+        listener: Arc::new(listener),
+        tls: None,
+        connections: Arc::new(Connections::default()),
+        on_finish: Rc::new(|_| {}),
+    };
+    let trigger = DrainTrigger::new();
+    runtime.block_on(serve(Rc::new(settings), sockets, Answer, Close, trigger.subscribe()));
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! The accept loop of one listener on one worker, from its first connection to the end of its last.
+//!
+//! The rule: a new connection costs an accept and a task, and never more than the limit allows. When the process or the system is
+//! out of files or memory, accepting waits instead of spinning: the kernel keeps the queue.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use attache_http::{Body, Client};
+use attache_telemetry::{Exchange, Reason};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tower::Service;
+
+use crate::{
+    Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
+    connection::TcpService,
+    live::{IDLE_SWEEPS, Order, Registry},
+    respond::HttpService,
+    socket::{SocketKind, UnixPath, original_destination},
+    stream::Stream,
+};
+
+/// How long accepting waits after the system had no file or memory left.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// Between "tell clients with the next answer" and "close idle connections": requests that were on their way arrive.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
+/// Serves one listener on the calling worker until `drain` has ended all of its connections.
+///
+/// `http` answers requests and `tcp` carries opaque connections to their end; both must always be ready (`poll_ready` is not
+/// asked: back-pressure belongs into the future). Must run inside a `LocalRuntime` or `LocalSet`. Dropping the future stops
+/// the accepting; connections go on.
+pub async fn serve<H, T>(settings: Rc<Settings>, sockets: Vec<Socket>, http: H, tcp: T, mut drain: Drain)
+where
+    H: Service<HttpRequest, Response = http::Response<Body>, Error = Infallible> + Clone + 'static,
+    T: Service<Opaque, Response = (), Error = Infallible> + Clone + 'static,
+{
+    let idle = settings.listener.http.idle_timeout;
+    let worker = Rc::new(Worker { settings, http, tcp, registry: Rc::default() });
+    let mut accepting = JoinSet::new();
+    for socket in sockets {
+        accepting.spawn_local(accept_all(worker.clone(), socket, drain.clone()));
+    }
+    let mut sweep = interval((idle / u32::from(IDLE_SWEEPS)).max(Duration::from_millis(1)));
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = drain.reached(Phase::Drain) => break,
+            _ = sweep.tick() => if !idle.is_zero() { worker.registry.sweep() },
+        }
+    }
+    let registry = &worker.registry;
+    registry.give_all(Order::LastCall);
+    // The sockets close here, after what their queues still held.
+    while accepting.join_next().await.is_some() {}
+    registry.give_all(Order::LastCall);
+    let cut = async {
+        tokio::select! {
+            _ = drain.reached(Phase::Cut) => {}
+            () = sleep(LAST_CALL) => {
+                registry.give_all(Order::Finish);
+                drain.reached(Phase::Cut).await;
+            }
+        }
+        registry.give_all(Order::Cut);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = registry.emptied() => {}
+        () = cut => {}
+    }
+}
+
+struct Worker<H, T> {
+    settings: Rc<Settings>,
+    http: H,
+    tcp: T,
+    registry: Rc<Registry>,
+}
+
+enum Listening {
+    Tcp(TcpListener, SocketAddr),
+    // The path is removed when the last worker drops it.
+    Unix(UnixListener, std::sync::Arc<UnixPath>),
+}
+
+impl Listening {
+    fn new(socket: Socket) -> io::Result<Self> {
+        Ok(match socket.kind {
+            SocketKind::Tcp(socket, local) => Self::Tcp(TcpListener::from_std(socket)?, local),
+            SocketKind::Unix(socket, path) => Self::Unix(UnixListener::from_std(socket)?, path),
+        })
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>, transparent: bool) -> Poll<io::Result<(Stream, Client)>> {
+        match self {
+            Self::Tcp(socket, bound) => {
+                socket.poll_accept(cx).map_ok(|(tcp, address)| tcp_client(tcp, address, *bound, transparent))
+            }
+            Self::Unix(socket, _) => {
+                socket.poll_accept(cx).map_ok(|(unix, _)| (unix.into(), Client::default()))
+            }
+        }
+    }
+
+    /// Takes what the kernel's queue still holds. tokio may not have heard of it yet.
+    fn rest(self, transparent: bool) -> io::Result<Vec<(Stream, Client)>> {
+        let mut all = Vec::new();
+        match self {
+            Self::Tcp(socket, bound) => {
+                let socket = socket.into_std()?;
+                while let Ok((tcp, address)) = socket.accept() {
+                    tcp.set_nonblocking(true)?;
+                    all.push(tcp_client(TcpStream::from_std(tcp)?, address, bound, transparent));
+                }
+            }
+            Self::Unix(socket, path) => {
+                let socket = socket.into_std()?;
+                while let Ok((unix, _)) = socket.accept() {
+                    unix.set_nonblocking(true)?;
+                    all.push((UnixStream::from_std(unix)?.into(), Client::default()));
+                }
+                drop(path);
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn tcp_client(tcp: TcpStream, address: SocketAddr, bound: SocketAddr, transparent: bool) -> (Stream, Client) {
+    // A wildcard says nothing about the address that was really called.
+    let local = if bound.ip().is_unspecified() { tcp.local_addr().ok() } else { Some(bound) };
+    let original_destination = if transparent { original_destination(&tcp, local) } else { None };
+    let client = Client { address: Some(address), local, original_destination, ..Client::default() };
+    (tcp.into(), client)
+}
+
+async fn accept_all<H, T>(worker: Rc<Worker<H, T>>, socket: Socket, mut drain: Drain)
+where
+    H: HttpService,
+    T: TcpService,
+{
+    let name = worker.settings.listener.name.clone();
+    let listening = match Listening::new(socket) {
+        Ok(listening) => listening,
+        Err(error) => {
+            tracing::error!(listener = %name, %error, "a socket can't be listened on; this worker accepts nothing from it");
+            return;
+        }
+    };
+    let transparent = worker.settings.listener.transparent;
+    let mut draining = pin!(drain.reached(Phase::Drain));
+    let mut failing = false;
+    loop {
+        let next = std::future::poll_fn(|cx| {
+            // The queue first: what the kernel has accepted is served, also when the drain has begun.
+            match listening.poll_accept(cx, transparent) {
+                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                Poll::Pending => draining.as_mut().poll(cx).map(|_| None),
+            }
+        });
+        match next.await {
+            None => break,
+            Some(Ok((stream, client))) => {
+                failing = false;
+                worker.open(stream, client);
+            }
+            // The client left while it was in the queue.
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Some(Err(error)) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(listener = %name, %error, "accepting failed and is tried again; is the limit of open files (ulimit -n) too low?");
+                }
+                tokio::select! {
+                    () = sleep(BACK_OFF) => {}
+                    _ = &mut draining => break,
+                }
+            }
+        }
+    }
+    match listening.rest(transparent) {
+        Ok(rest) => rest.into_iter().for_each(|(stream, client)| worker.open(stream, client)),
+        Err(error) => tracing::warn!(listener = %name, %error, "connections that were still queued are lost"),
+    }
+}
+
+impl<H: HttpService, T: TcpService> Worker<H, T> {
+    fn open(&self, stream: Stream, client: Client) {
+        let settings = &self.settings;
+        let listener = &settings.listener;
+        let Some(place) = settings.connections.enter(listener.max_connections) else {
+            tracing::debug!(listener = %listener.name, max = listener.max_connections, "a connection over max_connections was closed");
+            self.report(client.address, Reason::Overloaded, "max_connections is reached");
+            return;
+        };
+        let entry = self.registry.enter();
+        entry.live.sweepable.set(true);
+        let address = client.address;
+        let connection = connection::run(
+            stream,
+            client,
+            settings.clone(),
+            entry,
+            place,
+            self.http.clone(),
+            self.tcp.clone(),
+        );
+        let settings = settings.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(panic) = caught(connection).await {
+                let what = panic_text(&*panic);
+                tracing::error!(listener = %settings.listener.name, what, "a connection's task panicked; the others go on");
+                let exchange = Exchange::new(settings.listener.name.clone(), "tcp", address);
+                exchange.fail(Reason::InternalError, format!("the connection's task panicked: {what}"));
+                (settings.on_finish)(&exchange);
+            }
+        });
+    }
+
+    fn report(&self, address: Option<SocketAddr>, reason: Reason, detail: &str) {
+        let exchange = Exchange::new(self.settings.listener.name.clone(), "tcp", address);
+        exchange.fail(reason, detail);
+        (self.settings.on_finish)(&exchange);
+    }
+}
+
+/// Runs a future; its panic is a value. The future is dropped before the value is given.
+async fn caught<F: Future<Output = ()>>(future: F) -> Result<(), Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "a value that is no text",
+    }
+}

@@ -1,0 +1,343 @@
+//! Which protocol the first bytes of a connection are.
+//!
+//! The rule: *decide by what only that protocol says, wait only while it could still be one of them.* TLS by its record and
+//! ClientHello (RFC 8446 sections 4.1.2 and 5.1), HTTP/2 by its preface (RFC 9113 section 3.4), HTTP/1 by a first line that ends in
+//! an HTTP version (RFC 9112 section 3): a method and a path alone are also valid in other protocols. Everything else is
+//! opaque. Nothing here consumes a byte.
+
+use std::sync::Arc;
+
+use memchr::memchr;
+
+use crate::{
+    http1::TOKEN,
+    transport::{ClientHello, Protocol},
+};
+
+/// RFC 9113 section 3.4.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes of a ClientHello; with post-quantum keys it is below 2 KiB, with session tickets below 8.
+const MAX_HELLO: usize = 16 << 10;
+
+/// What can be said so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// This, and for TLS what its client asked for.
+    Is(Protocol, Option<ClientHello>),
+    /// More bytes are needed.
+    More,
+}
+
+/// `protocol: auto`. A first line longer than `max_line` is HTTP/1 as soon as it can't be anything else.
+pub(crate) fn auto(bytes: &[u8], max_line: usize) -> Verdict {
+    match bytes.first() {
+        None => Verdict::More,
+        Some(0x16) => match client_hello(bytes) {
+            Hello::Is(hello) => Verdict::Is(Protocol::Tls, Some(hello)),
+            Hello::More => Verdict::More,
+            Hello::Not => Verdict::Is(Protocol::Tcp, None),
+        },
+        Some(_) => match preface(bytes) {
+            Some(verdict) => verdict,
+            None => http1(bytes, max_line),
+        },
+    }
+}
+
+/// `protocol: http`: HTTP/2 by its preface, anything else is HTTP/1's to judge.
+pub(crate) fn http(bytes: &[u8]) -> Verdict {
+    preface(bytes).unwrap_or(Verdict::Is(Protocol::Http1, None))
+}
+
+/// `protocol: tls`: a ClientHello, or nothing that is wanted.
+pub(crate) fn tls(bytes: &[u8]) -> Verdict {
+    match client_hello(bytes) {
+        Hello::Is(hello) => Verdict::Is(Protocol::Tls, Some(hello)),
+        Hello::More => Verdict::More,
+        Hello::Not => Verdict::Is(Protocol::Tcp, None),
+    }
+}
+
+fn preface(bytes: &[u8]) -> Option<Verdict> {
+    if bytes.starts_with(PREFACE) {
+        return Some(Verdict::Is(Protocol::Http2, None));
+    }
+    // `P` alone is POST or PUT as well.
+    PREFACE.starts_with(bytes).then_some(Verdict::More)
+}
+
+fn http1(bytes: &[u8], max_line: usize) -> Verdict {
+    const OPAQUE: Verdict = Verdict::Is(Protocol::Tcp, None);
+    const HTTP1: Verdict = Verdict::Is(Protocol::Http1, None);
+    // One empty line before a request is allowed (RFC 9112 section 2.2).
+    let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    if let Some(end) = memchr(b'\n', line) {
+        let line = line.get(..end).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // Also versions that don't exist: whoever writes `HTTP/` means it, and is owed an answer.
+        let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
+        let method = line.split(|b| *b == b' ').next().unwrap_or_default();
+        let token = !method.is_empty() && method.iter().all(|b| TOKEN[usize::from(*b)]);
+        return if token && version.starts_with(b"HTTP/") { HTTP1 } else { OPAQUE };
+    }
+    let method = line.iter().take_while(|b| TOKEN[usize::from(**b)]).count();
+    let rest = line.get(method..).unwrap_or_default();
+    match (method, rest) {
+        (_, []) if method <= 32 => Verdict::More,
+        (0, _) if b"\r\n".starts_with(line) => Verdict::More,
+        (1..=32, [b' ', target @ ..]) => {
+            // A target and a version are visible characters and one space.
+            let text = target.iter().all(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\r'));
+            let url = matches!(target.first(), Some(b'/' | b'h' | b'H'));
+            match (text, line.len() > max_line) {
+                (true, false) => Verdict::More,
+                // The longest line that is waited for; then whatever looks like a URL is answered with 414.
+                (true, true) if url => HTTP1,
+                _ => OPAQUE,
+            }
+        }
+        _ => OPAQUE,
+    }
+}
+
+enum Hello {
+    Is(ClientHello),
+    More,
+    Not,
+}
+
+/// Reads a ClientHello that may be spread over records, without a copy where it is whole in one.
+fn client_hello(bytes: &[u8]) -> Hello {
+    let mut rest = bytes;
+    let mut first: &[u8] = &[];
+    let mut joined = Vec::new();
+    loop {
+        let message = if joined.is_empty() { first } else { &joined };
+        match message {
+            // Type 1, and a length of 24 bits.
+            [1, a, b, c, body @ ..] => {
+                let len = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+                if len > MAX_HELLO {
+                    return Hello::Not;
+                }
+                if let Some(body) = body.get(..len) {
+                    return parse_hello(body).map_or(Hello::Not, Hello::Is);
+                }
+            }
+            [1, ..] | [] => {}
+            _ => return Hello::Not,
+        }
+        let (record, after) = match rest {
+            // A handshake record of TLS, of any version (RFC 8446 section 5.1 has it ignored).
+            [0x16, 3, _, a, b, body @ ..] => {
+                let len = usize::from(*a) << 8 | usize::from(*b);
+                if len == 0 || len > 1 << 14 {
+                    return Hello::Not;
+                }
+                match body.split_at_checked(len) {
+                    Some(record) => record,
+                    // What is there of it may already show that it is something else.
+                    None if message.is_empty() && body.first().is_some_and(|kind| *kind != 1) => {
+                        return Hello::Not;
+                    }
+                    None => return Hello::More,
+                }
+            }
+            [0x16, 3, ..] | [0x16] | [] => return Hello::More,
+            _ => return Hello::Not,
+        };
+        rest = after;
+        if first.is_empty() {
+            first = record;
+        } else {
+            // Split over records: rare, and bounded by `MAX_HELLO`.
+            if joined.is_empty() {
+                joined.extend_from_slice(first);
+            }
+            joined.extend_from_slice(record);
+        }
+    }
+}
+
+fn parse_hello(body: &[u8]) -> Option<ClientHello> {
+    let mut hello = ClientHello::default();
+    let rest = body.get(2 + 32..)?; // legacy_version, random
+    let (_, rest) = vector8(rest)?; // legacy_session_id
+    let (_, rest) = vector16(rest)?; // cipher_suites
+    let (_, rest) = vector8(rest)?; // legacy_compression_methods
+    if rest.is_empty() {
+        return Some(hello); // before TLS 1.2 extensions may be missing
+    }
+    let (mut extensions, rest) = vector16(rest)?;
+    if !rest.is_empty() {
+        return None;
+    }
+    let mut seen = [false; 2];
+    while let [a, b, rest @ ..] = extensions {
+        let (data, after) = vector16(rest)?;
+        extensions = after;
+        match u16::from_be_bytes([*a, *b]) {
+            0 => {
+                if std::mem::replace(&mut seen[0], true) {
+                    return None; // two names: which one a server takes is anybody's guess
+                }
+                hello.sni = Some(server_name(data)?);
+            }
+            16 => {
+                if std::mem::replace(&mut seen[1], true) {
+                    return None;
+                }
+                let (mut list, _) = vector16(data)?;
+                while !list.is_empty() {
+                    let (name, after) = vector8(list)?;
+                    hello.alpn.push(name.to_vec());
+                    list = after;
+                }
+            }
+            _ => {}
+        }
+    }
+    extensions.is_empty().then_some(hello)
+}
+
+/// RFC 6066 section 3: a list of exactly one host name.
+fn server_name(data: &[u8]) -> Option<Arc<str>> {
+    let (list, rest) = vector16(data)?;
+    let [0, list @ ..] = list else { return None };
+    let (name, more) = vector16(list)?;
+    let host = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    if !rest.is_empty() || !more.is_empty() || name.is_empty() || name.len() > 255 || !name.iter().all(host) {
+        return None;
+    }
+    Some(std::str::from_utf8(name).ok()?.to_ascii_lowercase().into())
+}
+
+fn vector8(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first()?;
+    rest.split_at_checked(usize::from(*len))
+}
+
+fn vector16(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_at_checked(2)?;
+    rest.split_at_checked(usize::from(len[0]) << 8 | usize::from(len[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    /// The bytes that rustls sends first, as one record.
+    fn rustls_hello(name: &str, alpn: &[&[u8]]) -> Vec<u8> {
+        let mut config =
+            ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        let name = name.to_owned().try_into().unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        connection.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// The same message in records of at most `size` bytes.
+    fn in_records(hello: &[u8], size: usize) -> Vec<u8> {
+        let message = &hello[5..];
+        let record = |part: &[u8]| [&[0x16, 3, 1], &(part.len() as u16).to_be_bytes()[..], part].concat();
+        message.chunks(size).flat_map(record).collect()
+    }
+
+    fn is(protocol: Protocol) -> Verdict {
+        Verdict::Is(protocol, None)
+    }
+
+    #[test]
+    fn a_client_hello_is_read_whole_from_any_number_of_records() {
+        let hello = rustls_hello("Orders.Internal", &[b"h2", b"http/1.1"]);
+        let expected = ClientHello {
+            sni: Some("orders.internal".into()),
+            alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
+        for size in [1, 7, 100, 1000, 16384] {
+            let bytes = in_records(&hello, size);
+            for cut in 1..bytes.len() {
+                assert_eq!(auto(&bytes[..cut], 100), Verdict::More, "records of {size}, cut at {cut}");
+            }
+            assert_eq!(auto(&bytes, 100), Verdict::Is(Protocol::Tls, Some(expected.clone())));
+        }
+    }
+
+    #[test]
+    fn a_client_hello_without_a_name_is_still_tls() {
+        let bytes = rustls_hello("192.0.2.1", &[]);
+        assert_eq!(tls(&bytes), Verdict::Is(Protocol::Tls, Some(ClientHello::default())));
+    }
+
+    #[test]
+    fn http_is_known_by_what_only_http_says() {
+        for (bytes, verdict) in [
+            ("GET / HTTP/1.1\r\n", is(Protocol::Http1)),
+            ("GET / HTTP/1.1\n", is(Protocol::Http1)), // HTTP, and refused there
+            ("\r\nGET / HTTP/1.0\r\n", is(Protocol::Http1)),
+            ("GET / HTTP/9.9\r\n", is(Protocol::Http1)),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", is(Protocol::Http2)),
+            ("PRI * HTTP/2.0\r\n\r\nSM", Verdict::More),
+            ("P", Verdict::More),
+            ("POST /", Verdict::More),
+            ("GET / HTTP/1.1\r", Verdict::More),
+            ("", Verdict::More),
+        ] {
+            assert_eq!(auto(bytes.as_bytes(), 100), verdict, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_opaque_without_a_wait() {
+        for bytes in [
+            &b"*1\r\n$4\r\nPING\r\n"[..],      // redis
+            b"PING\r\n",                       // redis, nats
+            b"EHLO mail.example\r\n",          // smtp
+            b"SSH-2.0-OpenSSH_9.9\r\n",        // ssh
+            b"\0\0\0\x08\x04\xd2\x16\x2f",     // postgres SSLRequest
+            b"\x10\x0c\0\x04MQTT",             // mqtt
+            b"\x16\x03\x01\0\x05\x02\0\0\0\0", // a ServerHello
+            b"\x16\x16\x16\x16\x16\x16",
+            b"GET \x01",
+            b"\r\n\r\n",
+        ] {
+            assert_eq!(auto(bytes, 100), is(Protocol::Tcp), "{:?}", bytes.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_answered_if_it_asks_for_a_url() {
+        assert_eq!(auto(format!("GET /{}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Http1));
+        assert_eq!(auto(format!("SET {}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Tcp));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), start in 0_usize..4) {
+            let starts: [&[u8]; 4] = [b"", b"\x16\x03\x01\0\x40\x01\0\0\x3c", b"GET ", b"PRI"];
+            let all = [starts[start], &bytes].concat();
+            let (_, _, _) = (auto(&all, 50), http(&all), tls(&all));
+        }
+
+        #[test]
+        fn a_mutated_hello_never_panics(at in 0_usize..300, byte in any::<u8>()) {
+            let mut hello = rustls_hello("a.b", &[b"h2"]);
+            let at = at % hello.len();
+            hello[at] = byte;
+            tls(&hello);
+        }
+
+        #[test]
+        fn more_bytes_never_change_a_verdict(line in "[A-Z]{1,5} /[a-z ]{0,9} ?(HTTP/1.1)?\r?\n?", more in ".{0,20}") {
+            let verdict = auto(line.as_bytes(), 100);
+            if verdict != Verdict::More {
+                prop_assert_eq!(auto([line, more].concat().as_bytes(), 100), verdict);
+            }
+        }
+    }
+}

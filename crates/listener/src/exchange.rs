@@ -1,0 +1,241 @@
+//! Every exchange is reported once: at its end, or when it is given up.
+//!
+//! The rule: whoever holds [`Finish`] holds the exchange. It travels from the running request into the response's body and
+//! reports when it is dropped, so that no path, a panic's included, can forget it. What was not marked as complete by then
+//! was left by the client, or cut by the drain's deadline.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use attache_http::{Body, BodyError};
+use attache_telemetry::{Exchange, Reason};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body::{Frame, SizeHint};
+
+use crate::{
+    live::{Live, Order},
+    request::Settings,
+};
+
+/// Reports an exchange when it is dropped.
+pub(crate) struct Finish {
+    pub(crate) exchange: Rc<Exchange>,
+    settings: Rc<Settings>,
+    live: Rc<Live>,
+    complete: bool,
+}
+
+impl Finish {
+    pub(crate) fn new(exchange: Rc<Exchange>, settings: Rc<Settings>, live: Rc<Live>) -> Self {
+        live.begin();
+        Self { exchange, settings, live, complete: false }
+    }
+
+    /// The exchange came to its end; how is in its reason.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.live.end();
+        if self.complete && self.exchange.reason.get().is_none() {
+            self.live.completed.set(self.live.completed.get() + 1);
+        }
+        if self.exchange.handed_over.get() {
+            return;
+        }
+        if !self.complete && self.exchange.reason.get().is_none() {
+            if self.live.order() == Order::Cut {
+                self.exchange.fail(Reason::ShuttingDown, "the drain's deadline came before the end");
+            } else {
+                self.exchange.fail(Reason::ClientClosed, "the client left before the end");
+            }
+        }
+        // A panic of the reporter must not become an abort while another one unwinds.
+        let report = AssertUnwindSafe(|| (self.settings.on_finish)(&self.exchange));
+        if catch_unwind(report).is_err() {
+            tracing::error!(listener = %self.exchange.listener, "reporting an exchange panicked; it is not counted");
+        }
+    }
+}
+
+/// The response's body on its way to the client: counts, and ends the exchange.
+pub(crate) struct Sent {
+    body: Body,
+    /// `None` where the exchange goes on as a tunnel.
+    finish: Option<Finish>,
+    /// Bytes that make the body whole, where that is known.
+    expected: Option<u64>,
+}
+
+impl Sent {
+    pub(crate) fn new(body: Body, finish: Finish, method: &Method, status: StatusCode) -> Self {
+        // RFC 9112 section 6.3 rule 1: these have no body, whatever the headers say, so it is never read.
+        let bodiless =
+            method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let expected = if bodiless { Some(0) } else { http_body::Body::size_hint(&body).exact() };
+        let mut sent = Self { body, finish: Some(finish), expected };
+        sent.count(0);
+        sent
+    }
+
+    /// A body whose exchange is held elsewhere.
+    pub(crate) fn detached(body: Body) -> Self {
+        Self { body, finish: None, expected: None }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        let Some(finish) = &mut self.finish else { return };
+        let sent = finish.exchange.sent.get() + bytes as u64;
+        finish.exchange.sent.set(sent);
+        if self.expected.is_some_and(|all| sent >= all) {
+            finish.complete();
+        }
+    }
+
+    fn complete(&mut self) {
+        if let Some(finish) = &mut self.finish {
+            finish.complete();
+        }
+    }
+
+    fn fail(&self, reason: Reason, detail: impl FnOnce() -> String) {
+        if let Some(finish) = &self.finish
+            && finish.exchange.reason.get().is_none()
+        {
+            finish.exchange.fail(reason, detail());
+        }
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx)));
+        let polled = polled.unwrap_or_else(|_| {
+            this.fail(Reason::InternalError, || "the response's body panicked".to_owned());
+            Poll::Ready(Some(Err(BodyError::new(Reason::InternalError))))
+        });
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.count(data.len());
+                    if http_body::Body::is_end_stream(&this.body) {
+                        this.complete();
+                    }
+                } else if frame.is_trailers() {
+                    this.complete();
+                }
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.fail(error.reason.unwrap_or(Reason::UpstreamClosedMidBody), || cause(error));
+            }
+            Poll::Ready(None) => this.complete(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.body)
+    }
+}
+
+/// The last cause of an error, which is the one in the system's or the peer's words.
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+/// The request's body on its way from the client: counts, and says why it broke.
+pub(crate) struct Received<G> {
+    body: hyper::body::Incoming,
+    exchange: Rc<Exchange>,
+    /// Knows why the client's bytes were refused.
+    guard: G,
+}
+
+/// Tells why the connection's bytes were refused, if they were.
+pub(crate) trait WhyRefused: Unpin + 'static {
+    fn refusal(&self) -> Option<crate::request::Refusal>;
+}
+
+impl WhyRefused for () {
+    fn refusal(&self) -> Option<crate::request::Refusal> {
+        None
+    }
+}
+
+impl<G: WhyRefused> Received<G> {
+    /// Wraps what hyper reads; a request without a body costs nothing.
+    pub(crate) fn body(
+        body: hyper::body::Incoming,
+        exchange: &Rc<Exchange>,
+        guard: impl FnOnce() -> G,
+    ) -> Body {
+        if http_body::Body::is_end_stream(&body) {
+            return Body::empty();
+        }
+        // One allocation per request with a body: counting must stay with whoever reads it, on whatever task.
+        Body::stream(Self { body, exchange: exchange.clone(), guard: guard() })
+    }
+}
+
+impl<G: WhyRefused> http_body::Body for Received<G> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.exchange.received.set(this.exchange.received.get() + data.len() as u64);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                // A client that left, or one whose framing broke: never the upstream's fault.
+                let reason = match this.guard.refusal() {
+                    Some(refusal) => refusal.reason,
+                    None => Reason::ClientClosed,
+                };
+                Poll::Ready(Some(Err(BodyError::with_source(Some(reason), error))))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.body)
+    }
+}

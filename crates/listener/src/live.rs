@@ -1,0 +1,206 @@
+//! The connections that are open on this worker, and the orders they are given.
+//!
+//! A connection never polls a timer or a shared signal of its own: whoever drains, or sweeps idle connections, sets the
+//! order here and wakes the connection's task. A running request pays one load of a cell for it.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    task::{Context, Waker},
+};
+
+use tokio::sync::Notify;
+
+/// What a connection was told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Order {
+    /// Go on.
+    #[default]
+    Serve,
+    /// Tell the client with the next answer that the connection ends.
+    LastCall,
+    /// Finish what runs, then close; an idle connection closes at once.
+    Finish,
+    /// It was idle for too long: as [`Order::Finish`].
+    Idle,
+    /// Close now.
+    Cut,
+}
+
+/// One connection as the rest of the worker sees it.
+#[derive(Debug)]
+pub(crate) struct Live {
+    order: Cell<Order>,
+    waker: RefCell<Option<Waker>>,
+    /// Exchanges that run now.
+    running: Cell<u32>,
+    /// Moves whenever an exchange begins or ends.
+    activity: Cell<u64>,
+    /// Exchanges that came to a good end.
+    pub(crate) completed: Cell<u64>,
+    /// HTTP: only these are swept when idle.
+    pub(crate) sweepable: Cell<bool>,
+    swept: Cell<(u64, u8)>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            order: Cell::default(),
+            waker: RefCell::default(),
+            running: Cell::default(),
+            activity: Cell::default(),
+            completed: Cell::default(),
+            sweepable: Cell::default(),
+            // Differs from any activity: the first sweep begins the count.
+            swept: Cell::new((u64::MAX, 0)),
+        }
+    }
+}
+
+impl Live {
+    pub(crate) fn begin(&self) {
+        self.running.set(self.running.get() + 1);
+        self.activity.set(self.activity.get() + 1);
+    }
+
+    pub(crate) fn end(&self) {
+        self.running.set(self.running.get().saturating_sub(1));
+        self.activity.set(self.activity.get() + 1);
+    }
+
+    /// No exchange runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.get() == 0
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        self.order.get()
+    }
+
+    /// Notes the task that orders wake. A task's waker doesn't change, so this is a comparison.
+    pub(crate) fn register(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &*waker {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            _ => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Gives an order; a weaker one than before is ignored.
+    pub(crate) fn give(&self, order: Order) {
+        if order > self.order.get() {
+            self.order.set(order);
+            self.wake();
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// How many sweeps without an exchange make a connection idle.
+pub(crate) const IDLE_SWEEPS: u8 = 4;
+
+/// All connections of one listener on one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    next: Cell<u64>,
+    all: RefCell<HashMap<u64, Rc<Live>>>,
+    empty: Notify,
+}
+
+impl Registry {
+    /// Enters a new connection; it leaves when the entry is dropped.
+    pub(crate) fn enter(self: &Rc<Self>) -> Entry {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        let live = Rc::new(Live::default());
+        self.all.borrow_mut().insert(id, live.clone());
+        Entry { id, live, registry: self.clone() }
+    }
+
+    /// Gives every connection an order.
+    pub(crate) fn give_all(&self, order: Order) {
+        for live in self.all.borrow().values() {
+            live.give(order);
+        }
+    }
+
+    /// Called four times in an idle timeout: a connection on which no exchange ran from one call to the fourth
+    /// after it is told to close, so between one and one and a quarter of the timeout, and no clock is read.
+    pub(crate) fn sweep(&self) {
+        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
+            let activity = live.activity.get();
+            let (before, times) = live.swept.get();
+            let times =
+                if live.running.get() > 0 || activity != before { 0 } else { times.saturating_add(1) };
+            live.swept.set((activity, times));
+            if times >= IDLE_SWEEPS {
+                live.give(Order::Idle);
+            }
+        }
+    }
+
+    /// Waits until no connection is left.
+    pub(crate) async fn emptied(&self) {
+        while !self.all.borrow().is_empty() {
+            self.empty.notified().await;
+        }
+    }
+}
+
+/// A connection's place in the [`Registry`].
+#[derive(Debug)]
+pub(crate) struct Entry {
+    id: u64,
+    pub(crate) live: Rc<Live>,
+    registry: Rc<Registry>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut all = self.registry.all.borrow_mut();
+        all.remove(&self.id);
+        if all.is_empty() {
+            self.registry.empty.notify_waiters();
+            self.registry.empty.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_idle_after_a_whole_timeout_without_an_exchange_and_not_before() {
+        let registry = Rc::new(Registry::default());
+        let (idle, busy) = (registry.enter(), registry.enter());
+        idle.live.sweepable.set(true);
+        busy.live.sweepable.set(true);
+        busy.live.begin();
+        registry.sweep();
+        // Just before the second sweep; a whole timeout after it is the sixth.
+        idle.live.begin();
+        idle.live.end();
+        for _ in 0..IDLE_SWEEPS {
+            registry.sweep();
+            assert_eq!(idle.live.order(), Order::Serve);
+        }
+        registry.sweep();
+        assert_eq!((idle.live.order(), busy.live.order()), (Order::Idle, Order::Serve));
+    }
+
+    #[test]
+    fn a_weaker_order_never_replaces_a_stronger() {
+        let live = Live::default();
+        live.give(Order::Cut);
+        live.give(Order::Finish);
+        assert_eq!(live.order(), Order::Cut);
+    }
+}

@@ -1,0 +1,246 @@
+//! The PROXY protocol header on accepted connections (haproxy.org, proxy-protocol.txt, versions 1 and 2).
+//!
+//! Own code rather than the `ppp` crate: the whole format is two screens, and here it has to be incremental, bounded, and strict about
+//! every byte that two parsers could see differently (`ppp` takes any line end, leading zeros and text after the ports).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use memchr::memchr;
+
+const V1: &[u8] = b"PROXY ";
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The longest line of version 1, with its CRLF (section 2.1).
+const V1_MAX: usize = 107;
+/// Addresses and TLVs of version 2 beyond this are refused; real ones are below 1 KiB.
+const V2_MAX: usize = 4096;
+
+/// Who and where, as the header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Source and destination; `None` where the proxy speaks for itself (`LOCAL`, `UNKNOWN`).
+    pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
+    /// Bytes of it.
+    pub(crate) len: usize,
+}
+
+/// What can be said so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    Header(Header),
+    /// It may become one.
+    More,
+    /// It does not begin like one.
+    None,
+    /// It begins like one and is none.
+    Bad(&'static str),
+}
+
+/// Reads the header that `bytes` begin with.
+pub(crate) fn read(bytes: &[u8]) -> Read {
+    if bytes.starts_with(V2) {
+        v2(bytes)
+    } else if bytes.starts_with(V1) {
+        v1(bytes)
+    } else if V1.starts_with(bytes) || V2.starts_with(bytes) {
+        Read::More
+    } else {
+        Read::None
+    }
+}
+
+fn v1(bytes: &[u8]) -> Read {
+    let window = bytes.get(..bytes.len().min(V1_MAX)).unwrap_or_default();
+    let Some(end) = memchr(b'\n', window) else {
+        return if bytes.len() >= V1_MAX {
+            Read::Bad("the line is longer than 107 bytes")
+        } else {
+            Read::More
+        };
+    };
+    let line = window.get(..end).and_then(|line| line.strip_suffix(b"\r"));
+    let Some(line) = line.and_then(|line| std::str::from_utf8(line).ok()) else {
+        return Read::Bad("the line does not end in CRLF or is not ASCII");
+    };
+    let header = |addresses| Read::Header(Header { addresses, len: end + 1 });
+    let mut words = line.split(' ').skip(1);
+    let addresses = match words.next() {
+        // "the receiver must ignore anything presented before the CRLF"
+        Some("UNKNOWN") => return header(None),
+        Some("TCP4") => v1_addresses(words, |ip| ip.parse::<Ipv4Addr>().ok().map(IpAddr::V4)),
+        Some("TCP6") => v1_addresses(words, |ip| ip.parse::<Ipv6Addr>().ok().map(IpAddr::V6)),
+        _ => return Read::Bad("the family is not TCP4, TCP6 or UNKNOWN"),
+    };
+    match addresses {
+        Some(addresses) => header(Some(addresses)),
+        None => Read::Bad("the addresses or ports are not what the family says"),
+    }
+}
+
+fn v1_addresses<'a>(
+    mut words: impl Iterator<Item = &'a str>,
+    ip: impl Fn(&str) -> Option<IpAddr>,
+) -> Option<(SocketAddr, SocketAddr)> {
+    let port = |word: &str| {
+        let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+        plain.then(|| word.parse::<u16>().ok()).flatten()
+    };
+    let (source, destination) = (ip(words.next()?)?, ip(words.next()?)?);
+    let (from, to) = (port(words.next()?)?, port(words.next()?)?);
+    words.next().is_none().then(|| (SocketAddr::new(source, from), SocketAddr::new(destination, to)))
+}
+
+fn v2(bytes: &[u8]) -> Read {
+    let Some([command, family, a, b]) = bytes.get(V2.len()..).and_then(|rest| rest.first_chunk()) else {
+        return Read::More;
+    };
+    let body_len = usize::from(u16::from_be_bytes([*a, *b]));
+    if body_len > V2_MAX {
+        return Read::Bad("the header is longer than 4 KiB");
+    }
+    let len = V2.len() + 4 + body_len;
+    let local = match command {
+        0x20 => true,
+        0x21 => false,
+        _ => return Read::Bad("the version or command is unknown"),
+    };
+    let needed = match family {
+        0x11 => 12,
+        0x21 => 36,
+        // UNSPEC, UDP and Unix sockets: nothing that a TCP client's address could be.
+        0x00 | 0x12 | 0x22 | 0x31 | 0x32 => 0,
+        _ => return Read::Bad("the address family is unknown"),
+    };
+    if body_len < needed && !local {
+        return Read::Bad("the header is too short for its addresses");
+    }
+    let Some(body) = bytes.get(V2.len() + 4..len) else { return Read::More };
+    let addresses = if local { None } else { v2_addresses(*family, body) };
+    Read::Header(Header { addresses, len })
+}
+
+fn v2_addresses(family: u8, body: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let port = |at: usize| Some(u16::from_be_bytes(*body.get(at..)?.first_chunk()?));
+    let v4 = |at: usize| Some(IpAddr::from(*body.get(at..)?.first_chunk::<4>()?));
+    let v6 = |at: usize| Some(IpAddr::from(*body.get(at..)?.first_chunk::<16>()?));
+    match family {
+        0x11 => Some((SocketAddr::new(v4(0)?, port(8)?), SocketAddr::new(v4(4)?, port(10)?))),
+        0x21 => Some((SocketAddr::new(v6(0)?, port(32)?), SocketAddr::new(v6(16)?, port(34)?))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn v1_text(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+        let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+        format!(
+            "PROXY {family} {} {} {} {}\r\n",
+            source.ip(),
+            destination.ip(),
+            source.port(),
+            destination.port()
+        )
+        .into_bytes()
+    }
+
+    fn v2_bytes(source: SocketAddr, destination: SocketAddr, tlvs: &[u8]) -> Vec<u8> {
+        let mut body = Vec::new();
+        let mut family = 0x21;
+        match (source.ip(), destination.ip()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                family = 0x11;
+                body.extend(a.octets());
+                body.extend(b.octets());
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                body.extend(a.octets());
+                body.extend(b.octets());
+            }
+            _ => unreachable!(),
+        }
+        body.extend(source.port().to_be_bytes());
+        body.extend(destination.port().to_be_bytes());
+        body.extend(tlvs);
+        let mut all = V2.to_vec();
+        all.extend([0x21, family]);
+        all.extend((body.len() as u16).to_be_bytes());
+        all.extend(body);
+        all
+    }
+
+    fn pair() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {
+        prop_oneof![
+            any::<([u8; 4], u16, [u8; 4], u16)>().prop_map(|(a, p, b, q)| ((a, p).into(), (b, q).into())),
+            any::<([u8; 16], u16, [u8; 16], u16)>().prop_map(|(a, p, b, q)| ((a, p).into(), (b, q).into())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_no_length_lies(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..3) {
+            let start: &[u8] = match kind { 0 => b"", 1 => V1, _ => V2 };
+            let all = [start, &bytes].concat();
+            if let Read::Header(header) = read(&all) {
+                prop_assert!(header.len <= all.len());
+            }
+        }
+
+        #[test]
+        fn what_was_written_is_read_back_and_a_part_of_it_never_is(
+            (source, destination) in pair(), tlvs in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            for mut bytes in [v1_text(source, destination), v2_bytes(source, destination, &tlvs)] {
+                let len = bytes.len();
+                for n in 0..len {
+                    prop_assert_eq!(read(&bytes[..n]), Read::More, "cut at {}", n);
+                }
+                bytes.extend(b"application");
+                prop_assert_eq!(
+                    read(&bytes),
+                    Read::Header(Header { addresses: Some((source, destination)), len })
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently_is_refused() {
+        for line in [
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 +1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 65536 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n",
+            "PROXY TCP4 1.2.3.4  5.6.7.8 1 2\r\n",
+            "PROXY TCP4 ::1 ::1 1 2\r\n",
+            "PROXY TCP6 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY \r\n",
+        ] {
+            assert!(matches!(read(line.as_bytes()), Read::Bad(_)), "{line:?}");
+        }
+        assert!(matches!(read(&[b"PROXY ".as_slice(), &[b'a'; 101]].concat()), Read::Bad(_)));
+    }
+
+    #[test]
+    fn a_proxy_that_speaks_for_itself_names_no_client() {
+        assert_eq!(
+            read(b"PROXY UNKNOWN what ever else\r\nGET"),
+            Read::Header(Header { addresses: None, len: 30 })
+        );
+        let mut local = V2.to_vec();
+        local.extend([0x20, 0x00, 0, 0]);
+        assert_eq!(read(&local), Read::Header(Header { addresses: None, len: 16 }));
+    }
+
+    #[test]
+    fn an_application_that_begins_otherwise_is_left_alone() {
+        assert_eq!(read(b"GET / HTTP/1.1\r\n"), Read::None);
+        assert_eq!(read(b"PROXX"), Read::None);
+        assert_eq!(read(b"PRO"), Read::More);
+    }
+}

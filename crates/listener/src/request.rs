@@ -1,0 +1,119 @@
+//! What the listener is given, and what it hands on.
+
+use std::{
+    fmt,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use attache_config::model::Listener;
+use attache_http::{Body, Client, OnInformational};
+use attache_telemetry::{Exchange, Reason};
+
+use crate::{ClientHello, Protocol, Stream};
+
+/// One listener on one worker.
+pub struct Settings {
+    /// The checked config of the listener.
+    pub listener: Arc<Listener>,
+    /// Terminates TLS; present exactly where the listener's config has `tls`.
+    pub tls: Option<attache_tls::Acceptor>,
+    /// The listener's open connections, shared by all workers.
+    pub connections: Arc<Connections>,
+    /// Called once for every finished exchange, also for connections that were closed before there was a request
+    /// (no PROXY header, failed handshake, over a limit).
+    pub on_finish: Rc<dyn Fn(&Exchange)>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("listener", &self.listener.name).finish_non_exhaustive()
+    }
+}
+
+/// How many connections one listener has open over all workers.
+#[derive(Debug, Default)]
+pub struct Connections(AtomicUsize);
+
+impl Connections {
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes one of `max` places; `None` when all are taken. The place is given back on drop.
+    pub(crate) fn enter(self: &Arc<Self>, max: usize) -> Option<Place> {
+        if self.0.fetch_add(1, Ordering::Relaxed) < max {
+            return Some(Place(self.clone()));
+        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+/// One connection's place under `max_connections`.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Connections>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One HTTP request as the listener read it.
+#[derive(Debug)]
+pub struct HttpRequest {
+    /// The request; its body is streamed. An upgrade's or CONNECT's stream is got by [`hyper::upgrade::on`].
+    pub request: http::Request<Body>,
+    /// The connection it came by.
+    pub client: Rc<Client>,
+    /// Its record. The listener writes method, host, path, received, sent and status, and reports it at its end.
+    pub exchange: Rc<Exchange>,
+    /// Passes 1xx responses on; `None` where the client can't take them (HTTP/1.0) or hyper can't send them (HTTP/2).
+    pub on_informational: Option<OnInformational>,
+    /// The request was refused and must be answered with its `reason`: `request` is a stand-in, with nothing of what
+    /// the client sent. Its connection is closed after the answer.
+    pub refused: Option<attache_http::Refusal>,
+}
+
+/// Why a request was refused before anything was done for it: [`attache_http::Refusal`] while it has to be `Copy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The word for it, which also gives the status.
+    pub(crate) reason: Reason,
+    /// The rule that was broken, as a whole sentence for the answer's text.
+    pub(crate) rule: &'static str,
+}
+
+impl From<Refusal> for attache_http::Refusal {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason, text: refusal.rule.into() }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.rule)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// One connection whose bytes are passed on as they are.
+#[derive(Debug)]
+pub struct Opaque {
+    /// Its bytes, those that detection already read first.
+    pub io: Stream,
+    /// The connection. `sni` is that of the ClientHello where TLS is passed through.
+    pub client: Rc<Client>,
+    /// Its record. The listener reports it when the service's future ends; the service counts `received` and `sent`.
+    pub exchange: Rc<Exchange>,
+    /// [`Protocol::Tcp`] or [`Protocol::Tls`].
+    pub protocol: Protocol,
+    /// What the client offered, where TLS is passed through.
+    pub hello: Option<ClientHello>,
+}

@@ -1,0 +1,262 @@
+//! Listening sockets: from a checked bind to something that accepts.
+//!
+//! The rule: every worker has its own TCP socket for the same address (`SO_REUSEPORT`), so that the kernel spreads
+//! connections and no worker wakes for another's. A Unix path can be bound only once: its one socket is duplicated.
+
+use std::{
+    fmt, fs, io,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use attache_config::model::Bind;
+use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
+
+/// Connections that the kernel holds for one socket until they are accepted; it clamps to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// One worker's listening socket. It may be made on one thread and served on another.
+#[derive(Debug)]
+pub struct Socket {
+    pub(crate) kind: SocketKind,
+}
+
+#[derive(Debug)]
+pub(crate) enum SocketKind {
+    Tcp(std::net::TcpListener, SocketAddr),
+    Unix(std::os::unix::net::UnixListener, Arc<UnixPath>),
+}
+
+impl Socket {
+    /// The address that is really listened on (of use where the port was 0); `None` on Unix sockets.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.kind {
+            SocketKind::Tcp(_, local) => Some(*local),
+            SocketKind::Unix(..) => None,
+        }
+    }
+}
+
+/// Removes the path when the last worker is done with it, if it is still the same socket.
+#[derive(Debug)]
+pub(crate) struct UnixPath {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        // A successor (a reload, another process) may have replaced it; then it is not ours to remove.
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Binds one address for `workers` workers: as many sockets, in order.
+pub fn bind(bind: &Bind, workers: usize) -> Result<Vec<Socket>, BindError> {
+    let fail = |step, source| BindError { bind: bind.clone(), step, source };
+    match bind {
+        Bind::Tcp(address) => {
+            let first = tcp(*address).map_err(|(step, e)| fail(step, e))?;
+            // Port 0 is chosen once; the others share the choice.
+            let local = first.local_addr().map_err(|e| fail("read its address", e))?;
+            let mut sockets = vec![Socket { kind: SocketKind::Tcp(first, local) }];
+            for _ in 1..workers {
+                let socket = tcp(local).map_err(|(step, e)| fail(step, e))?;
+                sockets.push(Socket { kind: SocketKind::Tcp(socket, local) });
+            }
+            Ok(sockets)
+        }
+        Bind::Unix { path, mode } => {
+            let first = unix(path, *mode).map_err(|(step, e)| fail(step, e))?;
+            let owner = Arc::new(UnixPath { path: path.clone(), inode: inode(path) });
+            let mut sockets = Vec::new();
+            for _ in 1..workers {
+                let copy = first.try_clone().map_err(|e| fail("duplicate the socket", e))?;
+                sockets.push(Socket { kind: SocketKind::Unix(copy, owner.clone()) });
+            }
+            sockets.push(Socket { kind: SocketKind::Unix(first, owner) });
+            Ok(sockets)
+        }
+    }
+}
+
+fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, (&'static str, io::Error)> {
+    let open = || -> io::Result<RawSocket> {
+        let socket =
+            RawSocket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        if address.is_ipv6() {
+            // `[::]` is IPv6 alone; `0.0.0.0` is its own bind. Otherwise the two would collide.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        // Accepted sockets inherit it on Linux: one system call here, none per connection.
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket)
+    };
+    let socket = open().map_err(|e| ("open a socket", e))?;
+    socket.bind(&address.into()).map_err(|e| ("bind", e))?;
+    socket.listen(BACKLOG).map_err(|e| ("listen", e))?;
+    Ok(socket.into())
+}
+
+fn unix(path: &Path, mode: u32) -> Result<std::os::unix::net::UnixListener, (&'static str, io::Error)> {
+    remove_stale(path)?;
+    let address = SockAddr::unix(path).map_err(|e| ("use the path", e))?;
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None).map_err(|e| ("open a socket", e))?;
+    socket.set_nonblocking(true).map_err(|e| ("open a socket", e))?;
+    socket.bind(&address).map_err(|e| ("bind", e))?;
+    // Before `listen`, so that nobody gets in by a wider default mode.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| ("set the mode", e))?;
+    socket.listen(BACKLOG).map_err(|e| ("listen", e))?;
+    Ok(socket.into())
+}
+
+/// Removes a socket that nobody listens on. Anything else that stands there is left alone.
+fn remove_stale(path: &Path) -> Result<(), (&'static str, io::Error)> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(("bind", io::Error::new(io::ErrorKind::AlreadyExists, "the path is not a socket")));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|e| ("remove the stale socket", e))
+        }
+        _ => Err(("bind", io::ErrorKind::AddrInUse.into())),
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|m| std::os::unix::fs::MetadataExt::ino(&m))
+}
+
+/// Where a redirected connection wanted to go; `None` where it was not redirected.
+pub(crate) fn original_destination(
+    stream: &tokio::net::TcpStream,
+    local: Option<SocketAddr>,
+) -> Option<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    let v6 = matches!(local.map(|l| l.ip()), Some(IpAddr::V6(_)));
+    let original = if v6 { socket.original_dst_v6() } else { socket.original_dst_v4() };
+    // ENOENT or ENOPROTOOPT: no translation for this connection, or none in this kernel.
+    let original = original.ok()?.as_socket()?;
+    (Some(original) != local).then_some(original)
+}
+
+/// A socket that could not be listened on.
+#[derive(Debug)]
+pub struct BindError {
+    /// Which bind of the config.
+    pub bind: Bind,
+    step: &'static str,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.bind {
+            Bind::Tcp(address) => write!(f, "cannot listen on {address}: ")?,
+            Bind::Unix { path, .. } => write!(f, "cannot listen on unix:{}: ", path.display())?,
+        }
+        write!(f, "could not {}: {}", self.step, self.source)?;
+        match (self.source.kind(), &self.bind) {
+            (io::ErrorKind::AddrInUse, Bind::Tcp(address)) => write!(
+                f,
+                "; another program has the port (`ss -ltnp sport = :{}` shows which): end it, or bind another port",
+                address.port()
+            ),
+            (io::ErrorKind::AddrInUse, Bind::Unix { .. }) => {
+                f.write_str("; another program listens on it: end it, or bind another path")
+            }
+            (io::ErrorKind::AddrNotAvailable, Bind::Tcp(address)) => {
+                write!(
+                    f,
+                    "; no interface has the address {}: bind one that `ip address` lists, or 0.0.0.0",
+                    address.ip()
+                )
+            }
+            (io::ErrorKind::PermissionDenied, Bind::Tcp(address)) if address.port() < 1024 => {
+                f.write_str("; a port below 1024 needs CAP_NET_BIND_SERVICE: grant it, or bind a higher port")
+            }
+            (io::ErrorKind::PermissionDenied, Bind::Unix { .. }) => {
+                f.write_str("; the directory must be writable for attache's user")
+            }
+            (io::ErrorKind::NotFound, Bind::Unix { .. }) => f.write_str("; make the directory first"),
+            (io::ErrorKind::AlreadyExists, _) => f.write_str("; remove it, or bind another path"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback() -> Bind {
+        Bind::Tcp("127.0.0.1:0".parse().unwrap())
+    }
+
+    #[test]
+    fn every_worker_gets_a_socket_for_the_same_port() {
+        let sockets = bind(&loopback(), 3).unwrap();
+        let addresses: Vec<_> = sockets.iter().map(Socket::local_addr).collect();
+        assert_eq!(addresses.len(), 3);
+        assert!(addresses.iter().all(|a| *a == addresses[0] && a.unwrap().port() != 0));
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_a_way_out() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = bind(&Bind::Tcp(taken.local_addr().unwrap()), 1).unwrap_err().to_string();
+        let port = taken.local_addr().unwrap().port();
+        assert!(
+            error.starts_with(&format!("cannot listen on 127.0.0.1:{port}: could not bind: ")),
+            "{error}"
+        );
+        assert!(error.contains(&format!("ss -ltnp sport = :{port}")), "{error}");
+    }
+
+    #[test]
+    fn ipv6_any_does_not_take_ipv4() {
+        let v6 = bind(&Bind::Tcp("[::]:0".parse().unwrap()), 1).unwrap();
+        let port = v6[0].local_addr().unwrap().port();
+        std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let bound = Bind::Unix { path: path.clone(), mode: 0o600 };
+        // A listener that went away without removing its path.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let live = bind(&bound, 2).unwrap();
+        assert_eq!(live.len(), 2);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let error = bind(&bound, 1).unwrap_err().to_string();
+        assert!(error.contains("another program listens on it"), "{error}");
+        drop(live);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        fs::write(&path, "kept").unwrap();
+        let error = bind(&Bind::Unix { path: path.clone(), mode: 0o600 }, 1).unwrap_err().to_string();
+        assert!(error.contains("not a socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+    }
+}

@@ -1,0 +1,183 @@
+//! The byte stream under everything: TCP, Unix or TLS, with what detection read put back in front.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::server::TlsStream;
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Stream {
+    prefix: Bytes,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    // A TLS session is about 1 KiB: boxed, so that plaintext connections don't carry its size.
+    Tls(Box<TlsStream<Stream>>),
+    /// Moved into a TLS session that was never finished.
+    Gone,
+}
+
+impl Stream {
+    /// The TCP socket, where the stream is plain TCP: what `splice(2)` and keepalives need. Take the
+    /// [`unread`](Self::take_unread) bytes first.
+    pub fn as_tcp(&self) -> Option<&TcpStream> {
+        match &self.kind {
+            Kind::Tcp(tcp) => Some(tcp),
+            Kind::Unix(_) | Kind::Tls(_) | Kind::Gone => None,
+        }
+    }
+
+    /// The Unix socket, where the stream is one.
+    pub fn as_unix(&self) -> Option<&UnixStream> {
+        match &self.kind {
+            Kind::Unix(unix) => Some(unix),
+            Kind::Tcp(_) | Kind::Tls(_) | Kind::Gone => None,
+        }
+    }
+
+    /// Takes the bytes that were read from the socket and not yet by the stream's reader.
+    pub fn take_unread(&mut self) -> Bytes {
+        std::mem::take(&mut self.prefix)
+    }
+
+    /// The plain TCP socket itself with the unread bytes; anything else is given back.
+    pub fn into_tcp(self) -> Result<(TcpStream, Bytes), Self> {
+        match self.kind {
+            Kind::Tcp(tcp) => Ok((tcp, self.prefix)),
+            kind => Err(Self { prefix: self.prefix, kind }),
+        }
+    }
+
+    /// Stands where a stream was moved away.
+    pub(crate) const fn gone() -> Self {
+        Self { prefix: Bytes::new(), kind: Kind::Gone }
+    }
+
+    /// Puts bytes back in front, before those that are there already.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        if self.prefix.is_empty() {
+            self.prefix = bytes;
+        } else if !bytes.is_empty() {
+            self.prefix = [bytes, self.take_unread()].concat().into();
+        }
+    }
+
+    /// Waits until there is something to read, without a buffer for it.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        if !self.prefix.is_empty() {
+            return Ok(());
+        }
+        match &self.kind {
+            Kind::Tcp(tcp) => tcp.readable().await,
+            Kind::Unix(unix) => unix.readable().await,
+            // Decrypted bytes may already be inside the session; the read itself waits.
+            Kind::Tls(_) | Kind::Gone => Ok(()),
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(tcp: TcpStream) -> Self {
+        Self { prefix: Bytes::new(), kind: Kind::Tcp(tcp) }
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(unix: UnixStream) -> Self {
+        Self { prefix: Bytes::new(), kind: Kind::Unix(unix) }
+    }
+}
+
+impl From<TlsStream<Stream>> for Stream {
+    fn from(tls: TlsStream<Stream>) -> Self {
+        Self { prefix: Bytes::new(), kind: Kind::Tls(Box::new(tls)) }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let n = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix[..n]);
+            self.prefix.advance(n);
+            if self.prefix.is_empty() {
+                // Gives the memory back, not only the length.
+                self.prefix = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.kind {
+            Kind::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Kind::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Kind::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.kind {
+            Kind::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Kind::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Kind::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.kind {
+            Kind::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Kind::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            Kind::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.kind {
+            Kind::Tcp(_) | Kind::Unix(_) => true,
+            Kind::Tls(tls) => tls.is_write_vectored(),
+            Kind::Gone => false,
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.kind {
+            Kind::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Kind::Unix(unix) => Pin::new(unix).poll_flush(cx),
+            Kind::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.kind {
+            Kind::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Kind::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Kind::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}

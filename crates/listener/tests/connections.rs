@@ -1,0 +1,398 @@
+//! What happens to a connection before and around its requests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests stand outside of them"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use attache_config::model::{
+    Bind, Identity, ListenProtocol, Listener, ProxyProtocolIn, TlsMode, TlsServer, TlsVersion, Trust,
+};
+use attache_listener::{HttpRequest, Opaque};
+use attache_telemetry::Reason;
+use support::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+    time::Instant,
+};
+
+const GET: &str = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+const LAST: &str = "GET /z HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+
+fn of(protocol: ListenProtocol) -> Listener {
+    Listener { protocol, ..listener() }
+}
+
+#[test]
+fn auto_tells_http_tls_and_opaque_apart_and_loses_no_byte() {
+    run(async {
+        let server = echo(listener());
+        assert!(server.ask(LAST).await.contains("GET /z []"));
+        let mut client = server.connect().await;
+        client.write_all(b"*1\r\n$4\r\nPING\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(read_to_end(&mut client).await, "*1\r\n$4\r\nPING\r\n");
+        let protocols: Vec<_> = server.finished(2).await.iter().map(|d| d.protocol).collect();
+        assert_eq!(protocols, ["http1", "tcp"]);
+    });
+}
+
+#[test]
+fn a_first_line_in_single_bytes_is_still_http() {
+    run(async {
+        let server = echo(listener());
+        let mut client = server.connect().await;
+        client.set_nodelay(true).unwrap();
+        for byte in LAST.bytes() {
+            client.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(read_to_end(&mut client).await.contains("GET /z []"));
+    });
+}
+
+#[test]
+fn a_server_that_speaks_first_gets_its_turn_after_the_timeout_or_at_once_if_told() {
+    run(async {
+        let greet = |mut opaque: Opaque| async move {
+            opaque.io.write_all(b"220 hello\r\n").await.unwrap();
+        };
+        let begin = Instant::now();
+        let server = start(listener(), None, fun(answer), fun(greet));
+        assert_eq!(read_to_end(&mut server.connect().await).await, "220 hello\r\n");
+        assert!(begin.elapsed() >= Duration::from_millis(200));
+        let server = start(of(ListenProtocol::Tcp), None, fun(answer), fun(greet));
+        assert_eq!(read_to_end(&mut server.connect().await).await, "220 hello\r\n");
+        // What came before the timeout is passed on, too.
+        let server = echo(listener());
+        let mut client = server.connect().await;
+        client.write_all(b"GET").await.unwrap();
+        assert_eq!(read_until(&mut client, "GET").await, "GET");
+    });
+}
+
+#[test]
+fn the_http_protocols_refuse_what_is_not_http() {
+    run(async {
+        for protocol in [ListenProtocol::Http, ListenProtocol::Http1] {
+            let server = echo(of(protocol));
+            assert!(server.ask("\x16\x03\x01").await.starts_with("HTTP/1.1 400"));
+            assert!(server.ask(LAST).await.contains("GET /z []"));
+        }
+        let server = echo(of(ListenProtocol::Tls));
+        assert_eq!(server.ask("GET / HTTP/1.1\r\n").await, "");
+        assert_eq!(server.finished(1).await[0].reason, Some(Reason::PlaintextDenied));
+    });
+}
+
+#[test]
+fn the_proxy_protocol_names_the_client_and_is_kept_to_its_rule() {
+    run(async {
+        let with = |proxy_protocol| Listener { proxy_protocol, ..listener() };
+        let header = "PROXY TCP4 192.0.2.7 192.0.2.8 1000 80\r\n";
+        for rule in [ProxyProtocolIn::Require, ProxyProtocolIn::Optional] {
+            let server = echo(with(rule));
+            assert!(server.ask(format!("{header}{LAST}")).await.contains("GET /z []"));
+            assert_eq!(server.finished(1).await[0].client, "192.0.2.7:1000".parse().ok());
+        }
+        let required = echo(with(ProxyProtocolIn::Require));
+        assert_eq!(required.ask(LAST).await, "");
+        assert_eq!(required.finished(1).await[0].reason, Some(Reason::BadRequest));
+        assert_eq!(required.ask("PROXY TCP9\r\n").await, "");
+        let optional = echo(with(ProxyProtocolIn::Optional));
+        assert!(optional.ask(LAST).await.contains("GET /z []"));
+        let off = echo(with(ProxyProtocolIn::Off));
+        let mut client = off.connect().await;
+        client.write_all(header.as_bytes()).await.unwrap();
+        assert_eq!(read_until(&mut client, "\r\n").await, header, "the application's own bytes");
+    });
+}
+
+#[test]
+fn more_connections_than_allowed_are_closed_at_once_and_counted() {
+    run(async {
+        let server = echo(Listener { max_connections: 2, ..listener() });
+        let mut kept = server.connect().await;
+        let second = server.connect().await;
+        until(|| server.connections.open() == 2).await;
+        let mut third = server.connect().await;
+        assert!(matches!(third.read(&mut [0]).await, Ok(0) | Err(_)));
+        assert_eq!(server.finished(1).await[0].reason, Some(Reason::Overloaded));
+        drop(second);
+        until(|| server.connections.open() == 1).await;
+        assert!(server.ask(LAST).await.contains("GET /z []"));
+        kept.write_all(GET.as_bytes()).await.unwrap();
+        read_until(&mut kept, "GET /a []").await;
+    });
+}
+
+#[test]
+fn a_unix_socket_serves_like_any_other() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let server =
+            echo(Listener { bind: vec![Bind::Unix { path: path.clone(), mode: 0o600 }], ..listener() });
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(LAST.as_bytes()).await.unwrap();
+        read_until(&mut client, "GET /z []").await;
+        assert_eq!(server.finished(1).await[0].client, None);
+        server.trigger.drain();
+        server.task.await.unwrap();
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn a_panic_of_what_carries_opaque_bytes_ends_one_connection() {
+    run(async {
+        let server = start(listener(), None, fun(answer), fun(|_: Opaque| async { panic!("opaque") }));
+        let mut client = server.connect().await;
+        client.write_all(b"*1\r\n").await.unwrap();
+        let _ = client.read(&mut [0]).await;
+        assert!(server.ask(LAST).await.contains("GET /z []"));
+        let done = server.finished(2).await;
+        assert!(done.iter().any(|d| d.reason == Some(Reason::InternalError)), "{done:?}");
+        until(|| server.connections.open() == 0).await;
+    });
+}
+
+#[test]
+fn a_drain_answers_what_runs_closes_what_is_idle_and_leaves_opaque_until_the_cut() {
+    run(async {
+        let slow = |request: HttpRequest| async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            answer(request).await
+        };
+        let server = start(listener(), None, fun(slow), fun(echo_bytes));
+        let mut running = server.connect().await;
+        running.write_all(GET.repeat(2).as_bytes()).await.unwrap();
+        let mut idle = server.connect().await;
+        idle.write_all(GET.as_bytes()).await.unwrap();
+        read_until(&mut idle, "GET /a []").await;
+        let mut opaque = server.connect().await;
+        opaque.write_all(b"*1\r\n").await.unwrap();
+        read_until(&mut opaque, "*1\r\n").await;
+        let mut fresh = server.connect().await;
+        until(|| server.connections.open() == 4).await;
+
+        server.trigger.drain();
+        assert_eq!(read_to_end(&mut idle).await, "");
+        assert_eq!(read_to_end(&mut fresh).await, "");
+        let answers = read_to_end(&mut running).await;
+        assert!(answers.ends_with("GET /a []") && answers.contains("connection: close"), "{answers}");
+        assert!(TcpStream::connect(server.address).await.is_err());
+        opaque.write_all(b"still").await.unwrap();
+        read_until(&mut opaque, "still").await;
+        assert!(!server.task.is_finished());
+
+        server.trigger.cut();
+        assert!(matches!(opaque.read(&mut [0; 9]).await, Ok(0) | Err(_)));
+        server.task.await.unwrap();
+        let last = server.done.borrow().last().cloned().unwrap();
+        assert_eq!((last.protocol, last.reason), ("tcp", Some(Reason::ShuttingDown)));
+    });
+}
+
+#[test]
+fn a_request_that_was_in_the_kernel_s_queue_when_the_drain_began_is_answered() {
+    run(async {
+        let server = echo(listener());
+        // The worker has not run since: both are only in the kernel.
+        let mut client = std::net::TcpStream::connect(server.address).unwrap();
+        std::io::Write::write_all(&mut client, GET.as_bytes()).unwrap();
+        server.trigger.drain();
+        client.set_nonblocking(true).unwrap();
+        let answer = read_to_end(&mut TcpStream::from_std(client).unwrap()).await;
+        assert!(answer.contains("connection: close") && answer.ends_with("GET /a []"), "{answer}");
+        server.task.await.unwrap();
+    });
+}
+
+#[test]
+fn a_tunnel_is_cut_at_the_deadline() {
+    run(async {
+        let http = fun(|mut request: HttpRequest| async move {
+            let upgrade = hyper::upgrade::on(&mut request.request);
+            tokio::task::spawn_local(async move {
+                let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+                let _ = io.write_all(b"open").await;
+                let _ = io.read(&mut [0; 9]).await;
+            });
+            text(200, "")
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let mut client = server.connect().await;
+        client.write_all(b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        read_until(&mut client, "open").await;
+        server.trigger.drain();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert!(!server.task.is_finished());
+        server.trigger.cut();
+        assert!(matches!(client.read(&mut [0; 9]).await, Ok(0) | Err(_)));
+        server.task.await.unwrap();
+        assert_eq!(server.done.borrow()[0].reason, Some(Reason::ShuttingDown));
+    });
+}
+
+mod tls {
+    use std::{path::PathBuf, sync::Arc};
+
+    use tokio_rustls::{
+        TlsConnector,
+        client::TlsStream,
+        rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer},
+    };
+
+    use super::*;
+
+    struct Files {
+        _dir: tempfile::TempDir,
+        certificate: PathBuf,
+        key: PathBuf,
+        der: CertificateDer<'static>,
+    }
+
+    fn files() -> Files {
+        let made = rcgen::generate_simple_self_signed(["orders.internal".to_owned()]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        Files { _dir: dir, certificate, key, der: made.cert.der().clone() }
+    }
+
+    fn settings(files: &Files, mode: TlsMode) -> TlsServer {
+        TlsServer {
+            identities: vec![Identity {
+                certificate: files.certificate.clone(),
+                key: files.key.clone(),
+                ocsp: None,
+            }],
+            mode,
+            client_trust: None::<Trust>,
+            client_optional: false,
+            allow: vec![],
+            deny: vec![],
+            min_version: TlsVersion::V12,
+            crls: vec![],
+        }
+    }
+
+    fn server(files: &Files, mode: TlsMode) -> Server {
+        let tls = settings(files, mode);
+        let acceptor = attache_tls::Acceptor::new(&tls, &[b"h2", b"http/1.1"]).unwrap();
+        let http = fun(|request: HttpRequest| async move {
+            let sni = request.client.sni.clone().unwrap_or_else(|| "-".into());
+            let said = format!("tls={} sni={sni} ", request.client.tls);
+            if request.refused.is_some() {
+                return answer(request).await;
+            }
+            text(200, format!("{said}{}", request.request.uri()))
+        });
+        start(Listener { tls: Some(tls), ..listener() }, Some(acceptor), http, fun(echo_bytes))
+    }
+
+    async fn connect(server: &Server, files: &Files, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(files.der.clone()).unwrap();
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        let name = "orders.internal".try_into().unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, server.connect().await).await.unwrap()
+    }
+
+    #[test]
+    fn tls_is_terminated_and_what_is_inside_is_detected() {
+        run(async {
+            let files = files();
+            let server = server(&files, TlsMode::Strict);
+            for alpn in [&[b"http/1.1".as_slice()][..], &[]] {
+                let mut client = connect(&server, &files, alpn).await;
+                client.write_all(GET.as_bytes()).await.unwrap();
+                read_until(&mut client, "tls=true sni=orders.internal /a").await;
+            }
+            let mut opaque = connect(&server, &files, &[]).await;
+            opaque.write_all(b"*1\r\n").await.unwrap();
+            read_until(&mut opaque, "*1\r\n").await;
+            let h2 = connect(&server, &files, &[b"h2"]).await;
+            let io = hyper_util::rt::TokioIo::new(h2);
+            let (mut send, connection) = hyper::client::conn::http2::handshake(Spawn, io).await.unwrap();
+            tokio::task::spawn_local(connection);
+            let request = http::Request::get("https://orders.internal/h2").body(String::new()).unwrap();
+            let answer = send.send_request(request).await.unwrap();
+            assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+        });
+    }
+
+    #[derive(Clone)]
+    struct Spawn;
+
+    impl<F: Future + 'static> hyper::rt::Executor<F> for Spawn {
+        fn execute(&self, future: F) {
+            tokio::task::spawn_local(async {
+                future.await;
+            });
+        }
+    }
+
+    #[test]
+    fn plaintext_on_a_strict_listener_is_told_so_and_on_a_permissive_one_served() {
+        run(async {
+            let files = files();
+            let strict = server(&files, TlsMode::Strict);
+            let answers = strict.ask(GET.repeat(2)).await;
+            assert!(answers.starts_with("HTTP/1.1 403"), "{answers}");
+            assert_eq!(answers.matches("HTTP/1.1").count(), 1);
+            assert_eq!(strict.ask("*1\r\n$4\r\nPING\r\n").await, "");
+            let done = strict.finished(2).await;
+            assert!(done.iter().all(|d| d.reason == Some(Reason::PlaintextDenied)), "{done:?}");
+            let permissive = server(&files, TlsMode::Permissive);
+            assert!(permissive.ask(LAST).await.contains("tls=false sni=- /z"));
+            let mut client = connect(&permissive, &files, &[]).await;
+            client.write_all(GET.as_bytes()).await.unwrap();
+            read_until(&mut client, "tls=true").await;
+        });
+    }
+
+    #[test]
+    fn a_failed_handshake_is_counted_with_its_reason() {
+        run(async {
+            let files = files();
+            let server = server(&files, TlsMode::Strict);
+            let mut client = server.connect().await;
+            client.write_all(b"\x16\x03\x01\0\x05\x01\0\0\x01\0").await.unwrap();
+            let _ = client.read_to_end(&mut Vec::new()).await;
+            let done = server.finished(1).await;
+            assert_eq!((done[0].protocol, done[0].reason), ("tls", Some(Reason::TlsHandshakeFailed)));
+        });
+    }
+
+    #[test]
+    fn tls_that_is_passed_through_is_known_by_its_name_and_untouched() {
+        run(async {
+            let files = files();
+            let behind = server(&files, TlsMode::Strict);
+            let to = behind.address;
+            let relay = fun(move |mut opaque: Opaque| async move {
+                assert_eq!(opaque.client.sni.as_deref(), Some("orders.internal"));
+                let mut upstream = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut opaque.io, &mut upstream).await;
+            });
+            let front = start(listener(), None, fun(answer), relay);
+            let mut client = connect(&front, &files, &[b"http/1.1"]).await;
+            client.write_all(LAST.as_bytes()).await.unwrap();
+            read_until(&mut client, "tls=true sni=orders.internal /z").await;
+            drop(client);
+            let done = front.finished(1).await;
+            assert_eq!((done[0].protocol, &*done[0].host), ("tls", "orders.internal"));
+        });
+    }
+}

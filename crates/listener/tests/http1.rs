@@ -1,0 +1,406 @@
+//! What an HTTP/1 client may rely on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests stand outside of them"
+)]
+
+mod support;
+
+use std::{rc::Rc, time::Duration};
+
+use attache_http::{Body, BodyError};
+use attache_listener::HttpRequest;
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const GET: &str = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+const LAST: &str = "GET /z HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+
+fn statuses(answers: &str) -> Vec<&str> {
+    answers.split("HTTP/1.").skip(1).map(|a| &a[2..5]).collect()
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_and_recorded() {
+    run(async {
+        let server = echo(listener());
+        let answers = server
+            .ask(format!("{GET}POST /b?q HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc{LAST}"))
+            .await;
+        let order: Vec<_> =
+            ["GET /a []", "POST /b?q [abc]", "GET /z []"].map(|a| answers.find(a).unwrap()).into();
+        assert!(order.is_sorted(), "{answers}");
+        let done = server.finished(3).await;
+        let second = &done[1];
+        assert_eq!((&*second.method, &*second.path, &*second.host), ("POST", "/b", "h"));
+        assert_eq!((second.status, second.received, second.sent, second.reason), (200, 3, 15, None));
+    });
+}
+
+#[test]
+fn a_refused_request_is_answered_after_those_before_it_and_nothing_after_it_is_served() {
+    run(async {
+        let server = echo(listener());
+        let bad =
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        let answers = server.ask(format!("{GET}{bad}{GET}{GET}")).await;
+        assert_eq!(statuses(&answers), ["200", "400"], "{answers}");
+        assert!(answers.contains("Content-Length beside a Transfer-Encoding"), "{answers}");
+        assert!(answers.contains("connection: close"), "{answers}");
+        let done = server.finished(2).await;
+        assert_eq!((done[1].status, done[1].reason), (400, Some(Reason::BadRequest)));
+        assert_eq!((&*done[1].method, &*done[1].path), ("", ""));
+    });
+}
+
+#[test]
+fn limits_have_their_own_answers() {
+    run(async {
+        let mut config = listener();
+        config.http.header_timeout = Duration::from_millis(50);
+        config.http.limits.request_line = 100;
+        config.http.limits.headers_size = 1000;
+        let server = echo(config);
+        let long = server.ask(format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(100))).await;
+        assert_eq!(statuses(&long), ["414"]);
+        let large = server.ask(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "a".repeat(1000))).await;
+        assert_eq!(statuses(&large), ["431"]);
+        let slow = server.ask("GET / HTTP/1.1\r\nHost: h\r\n").await;
+        assert_eq!(statuses(&slow), ["408"]);
+        let reasons: Vec<_> = server.finished(3).await.iter().map(|d| d.reason.unwrap()).collect();
+        assert_eq!(reasons, [Reason::UriTooLong, Reason::HeadersTooLarge, Reason::HeaderTimeout]);
+    });
+}
+
+#[test]
+fn a_client_that_keeps_sending_still_reads_its_refusal() {
+    run(async {
+        let server = echo(listener());
+        let mut client = server.connect().await;
+        client.write_all(b"GET / HTTP/1.1\nHost: h\r\n\r\n").await.unwrap();
+        client.write_all(&vec![b'x'; 100_000]).await.unwrap();
+        assert_eq!(statuses(&read_to_end(&mut client).await), ["400"]);
+    });
+}
+
+#[test]
+fn a_body_with_a_broken_chunk_is_an_error_of_the_client_and_never_a_clean_end() {
+    run(async {
+        let server = echo(listener());
+        let answers = server
+            .ask(format!(
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX\r\n0\r\n\r\n{GET}"
+            ))
+            .await;
+        assert_eq!(statuses(&answers), ["400"], "{answers}");
+        assert!(answers.ends_with("body: bad-request"), "{answers}");
+    });
+}
+
+#[test]
+fn keep_alive_of_http_1_0_is_asked_for() {
+    run(async {
+        let server = echo(listener());
+        let answers =
+            server.ask("GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /2 HTTP/1.0\r\n\r\n").await;
+        assert_eq!(statuses(&answers), ["200", "200"], "{answers}");
+        assert!(answers.starts_with("HTTP/1.0 200"), "{answers}");
+        assert!(answers.contains("connection: keep-alive"), "{answers}");
+    });
+}
+
+#[test]
+fn a_connection_closes_after_its_last_allowed_request() {
+    run(async {
+        let mut config = listener();
+        config.http.limits.requests_per_connection = 2;
+        let server = echo(config);
+        let answers = server.ask(GET.repeat(3)).await;
+        assert_eq!(statuses(&answers), ["200", "200"], "{answers}");
+        assert_eq!(answers.matches("connection: close").count(), 1);
+    });
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    run(async {
+        let mut config = listener();
+        config.http.idle_timeout = Duration::from_millis(40);
+        let server = echo(config);
+        let mut client = server.connect().await;
+        client.write_all(GET.as_bytes()).await.unwrap();
+        assert_eq!(statuses(&read_to_end(&mut client).await), ["200"]);
+        // And one that never said anything.
+        let mut config = listener();
+        config.protocol = attache_config::model::ListenProtocol::Http;
+        config.http.idle_timeout = Duration::from_millis(40);
+        let silent = echo(config);
+        assert_eq!(read_to_end(&mut silent.connect().await).await, "");
+    });
+}
+
+#[test]
+fn a_panic_ends_its_own_request_with_500_and_nothing_else() {
+    run(async {
+        let http = fun(|request: HttpRequest| {
+            if request.request.uri().path() == "/call" {
+                panic!("in call");
+            }
+            async move {
+                if request.request.uri().path() == "/poll" {
+                    panic!("in poll");
+                }
+                answer(request).await
+            }
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let mut other = server.connect().await;
+        other.write_all(GET.as_bytes()).await.unwrap();
+        read_until(&mut other, "GET /a []").await;
+        for path in ["/call", "/poll"] {
+            let answers = server.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n{GET}")).await;
+            assert_eq!(statuses(&answers), ["500"], "{answers}");
+            assert!(answers.contains("x-attache-reason: internal-error"), "{answers}");
+        }
+        other.write_all(LAST.as_bytes()).await.unwrap();
+        read_until(&mut other, "GET /z []").await;
+        let failed =
+            server.finished(4).await.iter().filter(|d| d.reason == Some(Reason::InternalError)).count();
+        assert_eq!(failed, 2);
+    });
+}
+
+struct Cut(u32);
+
+impl http_body::Body for Cut {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        self.0 += 1;
+        std::task::Poll::Ready(Some(match self.0 {
+            1 => Ok(http_body::Frame::data(Bytes::from_static(b"begin"))),
+            2 => Err(BodyError::new(Reason::UpstreamClosedMidBody)),
+            _ => panic!("a response body that panics"),
+        }))
+    }
+}
+
+#[test]
+fn a_response_that_breaks_off_never_ends_cleanly() {
+    run(async {
+        for (length, begin) in [(None, 0), (Some("100"), 0), (None, 2)] {
+            let http = fun(move |_: HttpRequest| async move {
+                let mut answer = Response::new(Body::stream(Cut(begin)));
+                if let Some(length) = length {
+                    answer.headers_mut().insert("content-length", HeaderValue::from_static(length));
+                }
+                answer
+            });
+            let server = start(listener(), None, http, fun(echo_bytes));
+            let mut client = server.connect().await;
+            client.write_all(GET.as_bytes()).await.unwrap();
+            let mut all = Vec::new();
+            let _ = client.read_to_end(&mut all).await;
+            let all = String::from_utf8_lossy(&all);
+            assert!(!all.ends_with("0\r\n\r\n"), "{all}");
+            let done = server.finished(1).await;
+            let expected = if begin == 0 { Reason::UpstreamClosedMidBody } else { Reason::InternalError };
+            assert_eq!(done[0].reason, Some(expected));
+        }
+    });
+}
+
+#[test]
+fn a_client_that_leaves_cancels_its_request_and_is_reported() {
+    run(async {
+        let (dropped, drop_now) = counter();
+        let drop_now = Rc::new(drop_now);
+        struct OnDrop<F: Fn()>(Rc<F>);
+        impl<F: Fn()> Drop for OnDrop<F> {
+            fn drop(&mut self) {
+                (self.0)();
+            }
+        }
+        let http = fun(move |_: HttpRequest| {
+            let guard = OnDrop(drop_now.clone());
+            async move {
+                std::future::pending::<()>().await;
+                drop(guard);
+                text(200, "")
+            }
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let mut client = server.connect().await;
+        client.write_all(GET.as_bytes()).await.unwrap();
+        until(|| server.connections.open() == 1).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(client);
+        let done = server.finished(1).await;
+        assert_eq!((done[0].reason, done[0].status, dropped.get()), (Some(Reason::ClientClosed), 0, 1));
+        until(|| server.connections.open() == 0).await;
+    });
+}
+
+/// Passes two early hints on, then answers; pipelined requests too.
+async fn hinting(request: HttpRequest) -> Response<Body> {
+    if let Some(informational) = &request.on_informational {
+        let mut headers = HeaderMap::new();
+        headers.insert("link", HeaderValue::from_static("</a.css>"));
+        headers.insert("connection", HeaderValue::from_static("x"));
+        informational.call(StatusCode::EARLY_HINTS, &headers);
+        if request.request.uri().path() != "/now" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        informational.call(StatusCode::from_u16(110).unwrap(), &HeaderMap::new());
+        // These are not passed on.
+        informational.call(StatusCode::CONTINUE, &HeaderMap::new());
+    }
+    answer(request).await
+}
+
+#[test]
+fn informational_responses_stand_before_their_own_answer_also_when_pipelined() {
+    run(async {
+        let server = start(listener(), None, fun(hinting), fun(echo_bytes));
+        let now = "GET /now HTTP/1.1\r\nHost: h\r\n\r\n";
+        let answers = server.ask(format!("{GET}{now}{LAST}")).await;
+        assert_eq!(
+            statuses(&answers),
+            ["103", "110", "200", "103", "110", "200", "103", "110", "200"],
+            "{answers}"
+        );
+        assert!(answers.contains("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n"), "{answers}");
+        let old = server.ask("GET / HTTP/1.0\r\n\r\n").await;
+        assert_eq!(statuses(&old), ["200"], "an HTTP/1.0 client can't take them: {old}");
+    });
+}
+
+#[test]
+fn a_late_hint_of_a_request_that_was_answered_reaches_nobody() {
+    run(async {
+        let http = fun(|request: HttpRequest| async move {
+            let informational = request.on_informational.clone().unwrap();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                informational.call(StatusCode::EARLY_HINTS, &HeaderMap::new());
+            });
+            if request.request.uri().path() == "/z" {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                let mine = request.on_informational.as_ref().unwrap();
+                mine.call(StatusCode::from_u16(110).unwrap(), &HeaderMap::new());
+            }
+            answer(request).await
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let answers = server.ask(format!("{GET}{LAST}")).await;
+        // The second's own late task speaks in time for it; the first's must not.
+        assert_eq!(statuses(&answers), ["200", "103", "110", "200"], "{answers}");
+    });
+}
+
+#[test]
+fn expect_100_is_answered_before_the_body_is_read() {
+    run(async {
+        let server = echo(listener());
+        let mut client = server.connect().await;
+        client
+            .write_all(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+            .await
+            .unwrap();
+        read_until(&mut client, "100 Continue\r\n\r\n").await;
+        client.write_all(b"ok").await.unwrap();
+        read_until(&mut client, "PUT / [ok]").await;
+    });
+}
+
+async fn upgrading(mut request: HttpRequest) -> Response<Body> {
+    let connect = request.request.method() == http::Method::CONNECT;
+    if request.request.uri().path() == "/no" {
+        return text(200, "no");
+    }
+    let upgrade = hyper::upgrade::on(&mut request.request);
+    tokio::task::spawn_local(async move {
+        let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+        let mut space = [0; 1000];
+        while let Ok(n @ 1..) = io.read(&mut space).await {
+            request.exchange.sent.set(request.exchange.sent.get() + n as u64);
+            io.write_all(&space[..n]).await.unwrap();
+        }
+    });
+    let status = if connect { 200 } else { 101 };
+    Response::builder().status(status).header("upgrade", "echo").body(Body::empty()).unwrap()
+}
+
+#[test]
+fn a_tunnel_gets_every_byte_that_came_early_and_is_one_exchange_to_its_end() {
+    run(async {
+        let server = start(listener(), None, fun(upgrading), fun(echo_bytes));
+        for head in [
+            "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n",
+            "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
+        ] {
+            let mut client = server.connect().await;
+            client.write_all(format!("{head}GET \n\0early").as_bytes()).await.unwrap();
+            read_until(&mut client, "GET \n\0early").await;
+            client.write_all(b"late").await.unwrap();
+            read_until(&mut client, "late").await;
+            assert_eq!(server.connections.open(), 1);
+            let before = server.done.borrow().len();
+            drop(client);
+            let done = server.finished(before + 1).await;
+            assert_eq!((done[before].reason, done[before].sent), (None, 15));
+            until(|| server.connections.open() == 0).await;
+        }
+    });
+}
+
+#[test]
+fn an_upgrade_that_was_declined_goes_on_as_http() {
+    run(async {
+        let server = start(listener(), None, fun(upgrading), fun(echo_bytes));
+        let no = "GET /no HTTP/1.1\r\nHost: h\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n";
+        let last = "GET /no HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let answers = server.ask(format!("{no}{no}{last}")).await;
+        assert_eq!(statuses(&answers), ["200", "200", "200"], "{answers}");
+    });
+}
+
+#[test]
+fn a_101_that_nobody_asked_for_is_not_passed_on() {
+    run(async {
+        let http = fun(|_: HttpRequest| async {
+            let mut answer = text(200, "");
+            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            answer
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let answers = server.ask(LAST).await;
+        assert_eq!(statuses(&answers), ["502"], "{answers}");
+    });
+}
+
+#[test]
+fn head_and_304_are_whole_without_their_body() {
+    run(async {
+        let http = fun(|request: HttpRequest| async move {
+            let status = if request.request.method() == http::Method::HEAD { 200 } else { 304 };
+            text(status, "never sent")
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let head = "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let answers = server.ask(format!("{head}{LAST}")).await;
+        assert!(!answers.contains("never sent"));
+        let reasons: Vec<_> = server.finished(2).await.iter().map(|d| d.reason).collect();
+        assert_eq!(reasons, [None, None]);
+    });
+}

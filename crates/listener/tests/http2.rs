@@ -1,0 +1,286 @@
+//! What an HTTP/2 client may rely on, and what a hostile one may not do.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests stand outside of them"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use attache_http::{Body, BodyError};
+use attache_listener::HttpRequest;
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioIo;
+use support::*;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[derive(Clone)]
+struct Spawn;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Spawn {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async {
+            future.await;
+        });
+    }
+}
+
+async fn connect(server: &Server) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let io = TokioIo::new(server.connect().await);
+    let (send, connection) = hyper::client::conn::http2::handshake(Spawn, io).await.unwrap();
+    (send, tokio::task::spawn_local(connection))
+}
+
+fn post(path: &str, body: &'static str) -> http::Request<Full<Bytes>> {
+    http::Request::post(format!("http://h{path}")).body(Full::from(body)).unwrap()
+}
+
+async fn body(answer: http::Response<hyper::body::Incoming>) -> String {
+    String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// `GET http://h/` in HPACK's static table, `:authority: h` as a literal.
+const HEADERS: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'h'];
+
+async fn raw(server: &Server) -> TcpStream {
+    let mut client = server.connect().await;
+    client.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
+    client
+}
+
+/// Writes the same frames until the server closes.
+async fn is_cut_by(server: &Server, frames: impl Fn(u32) -> Vec<u8>) -> Option<Reason> {
+    let (mut read, mut write) = raw(server).await.into_split();
+    let reader = tokio::task::spawn_local(async move {
+        let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
+    });
+    let before = server.done.borrow().len();
+    for n in 0..200_000 {
+        if write.write_all(&frames(n)).await.is_err() || reader.is_finished() {
+            break;
+        }
+    }
+    let _ = reader.await;
+    until(|| server.connections.open() == 0).await;
+    let done = server.done.borrow();
+    done[before..].iter().rev().find(|d| d.method.is_empty()).and_then(|d| d.reason)
+}
+
+#[test]
+fn requests_run_beside_each_other_and_are_recorded() {
+    run(async {
+        let server = echo(listener());
+        let (mut send, _connection) = connect(&server).await;
+        let (a, b) = (send.send_request(post("/a", "1")), send.clone().send_request(post("/b", "22")));
+        let (a, b) = tokio::join!(a, b);
+        assert_eq!(body(a.unwrap()).await, "POST http://h/a [1]");
+        assert_eq!(body(b.unwrap()).await, "POST http://h/b [22]");
+        let done = server.finished(2).await;
+        assert!(
+            done.iter().all(|d| d.protocol == "http2" && d.host == "h" && d.reason.is_none()),
+            "{done:?}"
+        );
+        assert_eq!(done.iter().map(|d| d.received).sum::<u64>(), 3);
+    });
+}
+
+#[test]
+fn a_body_that_breaks_off_resets_its_stream_alone() {
+    run(async {
+        struct Cut(bool);
+        impl http_body::Body for Cut {
+            type Data = Bytes;
+            type Error = BodyError;
+            fn poll_frame(
+                mut self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+                std::task::Poll::Ready(Some(if std::mem::replace(&mut self.0, true) {
+                    Err(BodyError::new(Reason::UpstreamClosedMidBody))
+                } else {
+                    Ok(http_body::Frame::data(Bytes::from_static(b"begin")))
+                }))
+            }
+        }
+        let http = fun(|request: HttpRequest| async move {
+            match request.request.uri().path() {
+                "/cut" => http::Response::new(Body::stream(Cut(false))),
+                "/panic" => panic!("a request that panics"),
+                _ => answer(request).await,
+            }
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let (mut send, _connection) = connect(&server).await;
+        // The reset may overtake the head that was sent before it.
+        if let Ok(cut) = send.send_request(post("/cut", "")).await {
+            assert!(cut.into_body().collect().await.is_err());
+        }
+        let failed = send.send_request(post("/panic", "")).await.unwrap();
+        assert_eq!(failed.status(), 500);
+        assert_eq!(body(send.send_request(post("/ok", "")).await.unwrap()).await, "POST http://h/ok []");
+        let reasons: Vec<_> = server.finished(3).await.iter().map(|d| d.reason).collect();
+        assert!(reasons.contains(&Some(Reason::UpstreamClosedMidBody)));
+        assert!(reasons.contains(&Some(Reason::InternalError)));
+    });
+}
+
+#[test]
+fn a_request_that_names_two_hosts_is_refused() {
+    run(async {
+        let server = echo(listener());
+        let (mut send, _connection) = connect(&server).await;
+        let mut request = post("/", "");
+        request.headers_mut().insert("host", "other".parse().unwrap());
+        assert_eq!(send.send_request(request).await.unwrap().status(), 400);
+        assert_eq!(server.finished(1).await[0].reason, Some(Reason::BadRequest));
+    });
+}
+
+#[test]
+fn a_drain_sends_goaway_and_finishes_what_runs() {
+    run(async {
+        let slow = |request: HttpRequest| async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            answer(request).await
+        };
+        let server = start(listener(), None, fun(slow), fun(echo_bytes));
+        let (mut send, connection) = connect(&server).await;
+        let running = tokio::task::spawn_local(send.send_request(post("/a", "1")));
+        until(|| server.connections.open() == 1).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        server.trigger.drain();
+        assert_eq!(body(running.await.unwrap().unwrap()).await, "POST http://h/a [1]");
+        assert!(connection.await.unwrap().is_ok());
+        server.task.await.unwrap();
+    });
+}
+
+#[test]
+fn an_idle_connection_is_told_to_go() {
+    run(async {
+        let mut config = listener();
+        config.http.idle_timeout = Duration::from_millis(40);
+        let server = echo(config);
+        let (_send, connection) = connect(&server).await;
+        assert!(connection.await.unwrap().is_ok());
+    });
+}
+
+#[test]
+fn floods_end_their_connection_and_no_other() {
+    run(async {
+        let server = echo(listener());
+        let ping = frame(6, 0, 0, b"12345678");
+        assert_eq!(is_cut_by(&server, |_| ping.clone()).await, Some(Reason::BadRequest), "PING");
+        let settings = frame(4, 0, 0, &[]);
+        assert_eq!(is_cut_by(&server, |_| settings.clone()).await, Some(Reason::BadRequest), "SETTINGS");
+        let priority = frame(2, 0, 1, &[0, 0, 0, 3, 1]);
+        assert_eq!(is_cut_by(&server, |_| priority.clone()).await, Some(Reason::BadRequest), "PRIORITY");
+        let unknown = frame(99, 0, 0, &[]);
+        assert_eq!(is_cut_by(&server, |_| unknown.clone()).await, Some(Reason::BadRequest), "unknown");
+        let continuation = |n| match n {
+            0 => frame(1, 0, 1, HEADERS),
+            _ => frame(9, 0, 1, &[]),
+        };
+        assert_eq!(is_cut_by(&server, continuation).await, Some(Reason::BadRequest), "CONTINUATION");
+        let empty = |n| match n {
+            0 => frame(1, 4, 1, HEADERS),
+            _ => frame(0, 0, 1, &[]),
+        };
+        assert_eq!(is_cut_by(&server, empty).await, Some(Reason::BadRequest), "empty DATA");
+        let rapid_reset = |n: u32| {
+            let stream = 2 * n + 1;
+            [frame(1, 5, stream, HEADERS), frame(3, 0, stream, &[0, 0, 0, 8])].concat()
+        };
+        assert_eq!(is_cut_by(&server, rapid_reset).await, Some(Reason::BadRequest), "RST_STREAM");
+        let (mut send, _connection) = connect(&server).await;
+        assert_eq!(body(send.send_request(post("/ok", "")).await.unwrap()).await, "POST http://h/ok []");
+    });
+}
+
+#[test]
+fn a_header_block_larger_than_allowed_is_answered_with_431() {
+    run(async {
+        let mut config = listener();
+        config.http.limits.headers_size = 1000;
+        let server = echo(config);
+        let (mut send, _connection) = connect(&server).await;
+        let mut request = post("/", "");
+        request.headers_mut().insert("x", "a".repeat(1200).parse().unwrap());
+        // The client may know the limit by SETTINGS and refuse to send.
+        if let Ok(answer) = send.send_request(request).await {
+            assert_eq!(answer.status(), 431);
+        }
+    });
+}
+
+#[test]
+fn many_streams_go_out_in_few_writes_and_none_is_stuck() {
+    run(async {
+        let server = echo(listener());
+        let (send, _connection) = connect(&server).await;
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..500 {
+            let mut send = send.clone();
+            all.spawn_local(async move { body(send.send_request(post("/x", "1")).await.unwrap()).await });
+        }
+        let answers = all.join_all().await;
+        assert!(answers.iter().all(|a| a == "POST http://h/x [1]"));
+    });
+}
+
+#[test]
+fn a_large_body_passes_both_ways_through_small_windows() {
+    run(async {
+        let mut config = listener();
+        config.http.limits.h2_stream_window = 65_535;
+        config.http.limits.h2_connection_window = 65_535;
+        let http =
+            fun(|request: HttpRequest| async move { http::Response::new(request.request.into_body()) });
+        let server = start(config, None, http, fun(echo_bytes));
+        let (mut send, _connection) = connect(&server).await;
+        let large = Bytes::from(vec![7; 5 << 20]);
+        let request = http::Request::post("http://h/").body(Full::from(large.clone())).unwrap();
+        let answer = send.send_request(request).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), large);
+        let done = server.finished(1).await;
+        assert_eq!((done[0].received, done[0].sent, done[0].reason), (5 << 20, 5 << 20, None));
+    });
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_nothing_behind() {
+    run(async {
+        let http = fun(|_: HttpRequest| std::future::pending::<http::Response<Body>>());
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let mut client = raw(&server).await;
+        client.write_all(&frame(1, 5, 1, HEADERS)).await.unwrap();
+        let mut space = [0; 100];
+        let _ = client.read(&mut space).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(client);
+        assert_eq!(server.finished(1).await[0].reason, Some(Reason::ClientClosed));
+        until(|| server.connections.open() == 0).await;
+    });
+}

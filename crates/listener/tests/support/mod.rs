@@ -1,0 +1,227 @@
+//! A listener on a worker of its own, and clients that send bytes as they are.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part, as a module of its own")]
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn};
+use attache_http::Body;
+use attache_listener::{Connections, Drain, DrainTrigger, HttpRequest, Opaque, Settings, bind, serve};
+use attache_telemetry::{Exchange, Reason};
+use http::Response;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
+
+/// Far above what anything here takes; reached only by a defect.
+pub const FOREVER: Duration = Duration::from_secs(20);
+
+pub fn run<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async { tokio::time::timeout(FOREVER, future).await.expect("the test hangs") })
+}
+
+pub fn listener() -> Listener {
+    Listener {
+        name: "test".into(),
+        bind: vec![Bind::Tcp("127.0.0.1:0".parse().unwrap())],
+        protocol: ListenProtocol::Auto,
+        server_first_ports: vec![],
+        detect_timeout: Duration::from_millis(200),
+        proxy_protocol: ProxyProtocolIn::Off,
+        transparent: false,
+        tls: None,
+        http: HttpServer::default(),
+        routes: vec![],
+        max_connections: 100,
+        tcp_idle_timeout: Duration::from_secs(60),
+        line: 0,
+    }
+}
+
+/// A service of a function.
+pub struct Fun<F>(pub Rc<F>);
+
+impl<F> Clone for Fun<F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+pub fn fun<F>(f: F) -> Fun<F> {
+    Fun(Rc::new(f))
+}
+
+impl<Q, A, F, Fut> tower::Service<Q> for Fun<F>
+where
+    F: Fn(Q) -> Fut,
+    Fut: Future<Output = A> + 'static,
+{
+    type Response = A;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<A, Infallible>>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Q) -> Self::Future {
+        let future = (self.0)(request);
+        Box::pin(async { Ok(future.await) })
+    }
+}
+
+/// What was reported of one exchange.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    pub protocol: &'static str,
+    pub method: String,
+    pub host: String,
+    pub path: String,
+    pub client: Option<SocketAddr>,
+    pub status: u16,
+    pub reason: Option<Reason>,
+    pub detail: Option<String>,
+    pub received: u64,
+    pub sent: u64,
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub trigger: DrainTrigger,
+    pub done: Rc<RefCell<Vec<Done>>>,
+    pub connections: Arc<Connections>,
+    pub task: JoinHandle<()>,
+}
+
+pub fn start<H, T>(listener: Listener, tls: Option<attache_tls::Acceptor>, http: H, tcp: T) -> Server
+where
+    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    T: tower::Service<Opaque, Response = (), Error = Infallible> + Clone + 'static,
+{
+    let sockets = bind(&listener.bind[0], 1).unwrap();
+    let address = sockets[0].local_addr().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
+    let done: Rc<RefCell<Vec<Done>>> = Rc::default();
+    let note = done.clone();
+    let on_finish = Rc::new(move |exchange: &Exchange| {
+        note.borrow_mut().push(Done {
+            protocol: exchange.protocol,
+            method: exchange.method.borrow().clone(),
+            host: exchange.host.borrow().clone(),
+            path: exchange.path.borrow().clone(),
+            client: exchange.client,
+            status: exchange.status.get(),
+            reason: exchange.reason.get(),
+            detail: exchange.detail.borrow().clone(),
+            received: exchange.received.get(),
+            sent: exchange.sent.get(),
+        });
+    });
+    let connections = Arc::new(Connections::default());
+    let settings =
+        Settings { listener: Arc::new(listener), tls, connections: connections.clone(), on_finish };
+    let trigger = DrainTrigger::new();
+    let drain: Drain = trigger.subscribe();
+    let task = tokio::task::spawn_local(serve(Rc::new(settings), sockets, http, tcp, drain));
+    Server { address, trigger, done, connections, task }
+}
+
+/// A server that answers what it was asked, and echoes opaque bytes.
+pub fn echo(listener: Listener) -> Server {
+    start(listener, None, fun(answer), fun(echo_bytes))
+}
+
+pub fn text(status: u16, text: impl Into<bytes::Bytes>) -> Response<Body> {
+    Response::builder().status(status).body(Body::full(text)).unwrap()
+}
+
+pub async fn answer(request: HttpRequest) -> Response<Body> {
+    use http_body_util::BodyExt;
+    if let Some(refusal) = request.refused {
+        request.exchange.fail(refusal.reason, refusal.text.to_string());
+        return text(refusal.reason.status().as_u16(), refusal.text.into_owned());
+    }
+    let (head, body) = request.request.into_parts();
+    match body.collect().await {
+        Ok(body) => {
+            let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            text(200, format!("{} {} [{body}]", head.method, head.uri))
+        }
+        Err(error) => {
+            let reason = error.reason.unwrap_or(Reason::InternalError);
+            request.exchange.fail(reason, "body");
+            text(reason.status().as_u16(), format!("body: {reason}"))
+        }
+    }
+}
+
+pub async fn echo_bytes(mut opaque: Opaque) {
+    let hello = opaque.hello.take().map(|hello| format!("{hello:?}\n")).unwrap_or_default();
+    let _ = opaque.io.write_all(hello.as_bytes()).await;
+    let mut space = [0; 4096];
+    while let Ok(n @ 1..) = opaque.io.read(&mut space).await {
+        let _ = opaque.io.write_all(&space[..n]).await;
+    }
+    let _ = opaque.io.shutdown().await;
+}
+
+impl Server {
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends bytes and reads until the server closes.
+    pub async fn ask(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut client = self.connect().await;
+        client.write_all(bytes.as_ref()).await.unwrap();
+        read_to_end(&mut client).await
+    }
+
+    /// Waits until so many exchanges were reported.
+    pub async fn finished(&self, count: usize) -> Vec<Done> {
+        until(|| self.done.borrow().len() >= count).await;
+        self.done.borrow().clone()
+    }
+}
+
+pub async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+pub async fn read_to_end(client: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).await.expect("the server must not reset");
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// Reads until the text has come.
+pub async fn read_until(client: &mut (impl AsyncReadExt + Unpin), wanted: &str) -> String {
+    let mut all = Vec::new();
+    while !String::from_utf8_lossy(&all).contains(wanted) {
+        let n = client.read_buf(&mut all).await.unwrap();
+        assert!(n > 0, "closed before {wanted:?}: {:?}", String::from_utf8_lossy(&all));
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// Counts what it was called for.
+pub fn counter() -> (Rc<Cell<u32>>, impl Fn()) {
+    let count = Rc::new(Cell::new(0));
+    let same = count.clone();
+    (count, move || same.set(same.get() + 1))
+}

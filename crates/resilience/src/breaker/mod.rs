@@ -1,0 +1,168 @@
+//! The failure breaker: an upstream that fails as a whole is left alone for a while.
+//!
+//! **Closed** lets everything through and counts. It opens by either of two criteria, since each is blind where the other
+//! sees: failures *in a row* tell a dead upstream within moments and at any rate of traffic, but never add up
+//! where one call in three still succeeds; the *success rate* over a sliding window tells that, but needs samples,
+//! and keeps a dead upstream's good past for a window's length.
+//!
+//! **Open** answers at once: 503, `circuit-open`, `Retry-After`. It lasts `open`, doubled each time it opens from
+//! half-open, at most `open_max`, and up to 20 % longer at random, so that many proxies don't come back together.
+//!
+//! **Half-open** lets exactly `probes` calls through. It closes when all of them have succeeded, and opens with the first
+//! that failed. A probe whose caller went away proves nothing: its place is given to the next call.
+//!
+//! What counts as a failure is [`Outcome`]'s: 5xx, no answer, and calls that ended by the route's deadline.
+//! A call counts in the state that it began in, so late answers of a closed past change nothing later.
+//!
+//! **Source.** Nygard, *Release It!* (2007), "Circuit Breaker"; both criteria beside one another as in Linkerd's failure accrual.
+//! Envoy's `circuit_breakers` are concurrency limits (the pool's), its counterpart of this is ejection per endpoint.
+
+mod circuit;
+mod window;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use attache_http::Body;
+use attache_telemetry::Reason;
+use attache_upstream::{Call, Error, Sent, outlier::Outcome};
+use http::Response;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use circuit::Ticket;
+pub use circuit::{Circuit, Phase};
+
+use crate::{UpstreamState, state::count};
+
+/// Makes [`Breaker`]s.
+#[derive(Clone, Debug)]
+pub struct BreakerLayer(Arc<UpstreamState>);
+
+impl BreakerLayer {
+    /// The breaker of this upstream.
+    pub fn new(state: Arc<UpstreamState>) -> Self {
+        Self(state)
+    }
+}
+
+impl<S> Layer<S> for BreakerLayer {
+    type Service = Breaker<S>;
+
+    fn layer(&self, inner: S) -> Breaker<S> {
+        Breaker::new(inner, self.0.clone())
+    }
+}
+
+/// Lets a call through where the upstream's circuit does.
+#[derive(Clone, Debug)]
+pub struct Breaker<S> {
+    inner: S,
+    state: Arc<UpstreamState>,
+}
+
+impl<S> Breaker<S> {
+    /// Puts the upstream's breaker before a service.
+    pub fn new(inner: S, state: Arc<UpstreamState>) -> Self {
+        Self { inner, state }
+    }
+}
+
+impl<S> Service<Call> for Breaker<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error>,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = BreakerFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let Some(circuit) = &self.state.breaker else {
+            return BreakerFuture { inner: Some(self.inner.call(call)), pass: None, refused: None };
+        };
+        match circuit.admit() {
+            Ok(ticket) => {
+                let pass =
+                    Pass { state: self.state.clone(), ticket: Some(ticket), deadline: call.context.deadline };
+                BreakerFuture { inner: Some(self.inner.call(call)), pass: Some(pass), refused: None }
+            }
+            Err(wait) => {
+                count(&self.state.counters.circuit_open);
+                let mut error = Error::new(Reason::CircuitOpen, Sent::Nothing);
+                error.retry_after = Some(wait);
+                BreakerFuture { inner: None, pass: None, refused: Some(error) }
+            }
+        }
+    }
+}
+
+/// A call that was let through; it is counted once.
+struct Pass {
+    state: Arc<UpstreamState>,
+    ticket: Option<Ticket>,
+    deadline: Option<Instant>,
+}
+
+impl Pass {
+    fn end(&mut self, outcome: Option<Outcome>) {
+        if let (Some(circuit), Some(ticket)) = (&self.state.breaker, self.ticket.take()) {
+            match outcome {
+                Some(outcome) => circuit.record(&ticket, outcome == Outcome::Success, Instant::now()),
+                None => circuit.give_back(&ticket),
+            }
+        }
+    }
+}
+
+impl Drop for Pass {
+    /// The call was dropped: by the deadline above, which is the upstream's failure, or by the caller, which isn't.
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            self.end(late.then_some(Outcome::Local(Reason::RequestTimeout)));
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Breaker`].
+    pub struct BreakerFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        pass: Option<Pass>,
+        refused: Option<Error>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, Error>>> Future for BreakerFuture<F> {
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else {
+            let refused = this.refused.take();
+            return Poll::Ready(Err(
+                refused.unwrap_or_else(|| Error::new(Reason::CircuitOpen, Sent::Nothing))
+            ));
+        };
+        let Poll::Ready(outcome) = inner.poll(cx) else {
+            return Poll::Pending;
+        };
+        if let Some(pass) = this.pass {
+            pass.end(Outcome::of(&outcome));
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! The retry budget: how much load retries may add to one upstream, all workers and routes together.
+//!
+//! **Rule.** A retry is admitted while the retries that run (from the decision, through the wait, to the end of the
+//! response) are fewer than `budget` × the upstream's active requests. Where that leaves none, `budget_floor` retries
+//! a second are admitted all the same, so that an upstream with little traffic can be retried at all.
+//! With `budget: 0` the share is off and Envoy's static `circuit_breaker.max_retries` bounds the retries at once.
+//!
+//! **Source.** Envoy's `circuit_breakers.thresholds.retry_budget` (share of active requests, `max_retries` ignored
+//! beside it) with the floor by rate as in Finagle's and tower's retry budgets. Envoy's floor is
+//! a concurrency (`min_retry_concurrency`, 3): with answers that fail in a millisecond that is thousands of retries a
+//! second on an upstream without other load, and a rate is not.
+//!
+//! The share is read from counters that the pool keeps anyway: a request that needs no retry pays nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use attache_config::model;
+use tokio::time::Instant;
+
+use crate::UpstreamState;
+
+/// A retry that was admitted; counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<UpstreamState>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.shared.retries.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl UpstreamState {
+    /// Admits one more retry, or none.
+    pub(crate) fn admit_retry(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
+        let shared = &self.shared;
+        let admitted = if retry.budget > 0.0 {
+            let active = shared.active_requests.load(Ordering::Relaxed);
+            below(&shared.retries, share(active, retry.budget)) || {
+                let floor = self.floor.admit(retry.budget_floor, now);
+                if floor {
+                    shared.retries.fetch_add(1, Ordering::Relaxed);
+                }
+                floor
+            }
+        } else {
+            below(&shared.retries, shared.config.circuit_breaker.max_retries)
+        };
+        admitted.then(|| Permit(self.clone()))
+    }
+}
+
+fn share(active: u32, budget: f64) -> u32 {
+    (f64::from(active) * budget) as u32
+}
+
+/// Adds one unless that would exceed `limit`.
+fn below(counter: &AtomicU32, limit: u32) -> bool {
+    counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n.saturating_add(1)))
+        .is_ok()
+}
+
+/// A token bucket that holds one second's worth, in one word: the instant at which it will be full again
+/// (GCRA, the generic cell rate algorithm of ITU-T I.371).
+#[derive(Debug)]
+pub(crate) struct Floor {
+    epoch: Instant,
+    full_at: AtomicU64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Floor {
+    pub(crate) fn new(epoch: Instant) -> Self {
+        Self { epoch, full_at: AtomicU64::new(0) }
+    }
+
+    /// Takes one of `rate` tokens a second.
+    pub(crate) fn admit(&self, rate: u32, now: Instant) -> bool {
+        let Some(token) = SECOND.checked_div(u64::from(rate)) else {
+            return false;
+        };
+        let now = nanos(now.saturating_duration_since(self.epoch));
+        self.full_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+                let full_at = full_at.max(now) + token;
+                (full_at <= now + SECOND).then_some(full_at)
+            })
+            .is_ok()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing;
+
+    fn retry(budget: f64, floor: u32) -> model::Retry {
+        model::Retry { budget, budget_floor: floor, ..model::Retry::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_share_follows_the_active_requests() {
+        let state = testing::state();
+        let retry = retry(0.2, 0);
+        assert!(state.admit_retry(&retry, Instant::now()).is_none());
+        state.shared.active_requests.store(14, Ordering::Relaxed);
+        let _first = state.admit_retry(&retry, Instant::now()).unwrap();
+        let second = state.admit_retry(&retry, Instant::now()).unwrap();
+        assert!(state.admit_retry(&retry, Instant::now()).is_none());
+        drop(second);
+        assert!(state.admit_retry(&retry, Instant::now()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_floor_is_four_at_once_and_then_one_every_quarter_of_a_second() {
+        let state = testing::state();
+        let retry = retry(0.2, 4);
+        let start = Instant::now();
+        for _ in 0..4 {
+            assert!(state.admit_retry(&retry, start).is_some());
+        }
+        assert!(state.admit_retry(&retry, start).is_none());
+        let quarter = Duration::from_millis(250);
+        assert!(state.admit_retry(&retry, start + quarter - Duration::from_nanos(1)).is_none());
+        assert!(state.admit_retry(&retry, start + quarter).is_some());
+        assert!(state.admit_retry(&retry, start + quarter).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_budget_max_retries_bounds_them() {
+        let state = testing::state();
+        let held: Vec<_> =
+            (0..10).filter_map(|_| state.admit_retry(&retry(0.0, 3), Instant::now())).collect();
+        assert_eq!(held.len(), 3);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Begin,
+        End,
+        Retry,
+        Release,
+        Wait(u16),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            Just(Op::Begin),
+            Just(Op::End),
+            Just(Op::Retry),
+            Just(Op::Retry),
+            Just(Op::Release),
+            (0..400u16).prop_map(Op::Wait),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn never_over_the_budget(ops in prop::collection::vec(op(), 1..300), budget in 0.01..1.0f64, floor in 0..5u32) {
+            let state = testing::state();
+            let retry = retry(budget, floor);
+            let start = Instant::now();
+            let mut now = start;
+            let (mut active, mut held, mut by_floor) = (0u32, Vec::new(), Vec::new());
+            for op in ops {
+                match op {
+                    Op::Begin => active += 1,
+                    Op::End => active = active.saturating_sub(1),
+                    Op::Wait(ms) => now += Duration::from_millis(ms.into()),
+                    Op::Release => drop(held.pop()),
+                    Op::Retry => {
+                        let room = (held.len() as u32) < share(active, budget);
+                        let permit = state.admit_retry(&retry, now);
+                        prop_assert!(!room || permit.is_some(), "refused below the share");
+                        if permit.is_some() && !room {
+                            by_floor.push(now);
+                        }
+                        held.extend(permit);
+                    }
+                }
+                state.shared.active_requests.store(active, Ordering::Relaxed);
+                prop_assert_eq!(state.shared.retries.load(Ordering::Relaxed) as usize, held.len());
+            }
+            // Those above the share are at most the floor's: a second's worth at once, and its rate after that.
+            for (i, from) in by_floor.iter().enumerate() {
+                for (j, to) in by_floor.iter().enumerate().skip(i) {
+                    let seconds = (*to - *from).as_secs_f64();
+                    prop_assert!((j - i + 1) as f64 <= f64::from(floor) * (1.0 + seconds) + 1e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_that_race_for_the_last_retry_never_exceed_the_share() {
+        let state = testing::state();
+        state.shared.active_requests.store(50, Ordering::Relaxed);
+        let highest = AtomicU32::new(0);
+        let running = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        if let Some(permit) = state.admit_retry(&retry(0.1, 0), Instant::now()) {
+                            let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                            highest.fetch_max(now, Ordering::SeqCst);
+                            running.fetch_sub(1, Ordering::SeqCst);
+                            drop(permit);
+                        }
+                    }
+                });
+            }
+        });
+        assert!((1..=5).contains(&highest.into_inner()));
+        assert_eq!(state.shared.retries.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,115 @@
+//! Bodies under a timer: the response's is cut by it, the request's only tells that bytes went by.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use attache_http::{Body, BodyError};
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::timer::{Activity, Timer};
+use crate::UpstreamState;
+
+pin_project! {
+    /// A response's body that ends with an error once its time is over.
+    pub(super) struct TimedBody {
+        inner: Body,
+        #[pin]
+        timer: Timer,
+        first: bool,
+        cut: Option<Reason>,
+        state: Arc<UpstreamState>,
+    }
+}
+
+impl TimedBody {
+    pub(super) fn new(inner: Body, timer: Timer, state: Arc<UpstreamState>) -> Self {
+        Self { inner, timer, first: true, cut: None, state }
+    }
+}
+
+impl HttpBody for TimedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.project();
+        if let Some(reason) = *this.cut {
+            // A reader that asks again must not take the end for a clean one.
+            return Poll::Ready(Some(Err(BodyError::new(reason))));
+        }
+        let frame = Pin::new(&mut *this.inner).poll_frame(cx);
+        let passes = match &frame {
+            Poll::Pending => false,
+            Poll::Ready(Some(Ok(_))) => true,
+            Poll::Ready(_) => return frame,
+        };
+        // The first frame needs no timer; from the second on a slow reader can't outlast the deadline either.
+        if passes && std::mem::take(this.first) {
+            return frame;
+        }
+        match this.timer.poll(cx, passes) {
+            Poll::Pending => frame,
+            Poll::Ready(reason) => {
+                *this.cut = Some(reason);
+                // The connection to the upstream ends with its body.
+                *this.inner = Body::empty();
+                super::note(this.state, reason);
+                Poll::Ready(Some(Err(BodyError::new(reason))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.cut.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A request's body that notes its frames.
+pub(super) struct Upload {
+    inner: Body,
+    activity: Activity,
+}
+
+impl Upload {
+    pub(super) fn new(inner: Body, activity: Activity) -> Self {
+        Self { inner, activity }
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.inner).poll_frame(cx);
+        if frame.is_ready() {
+            this.activity.set(true);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

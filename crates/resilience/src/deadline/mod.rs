@@ -1,0 +1,210 @@
+//! Deadlines: nothing behind attache works longer than its caller waits.
+//!
+//! | deadline | from | until | reason |
+//! | --- | --- | --- | --- |
+//! | `request` | the request's head | the response's end; its head if it streams | `request-timeout` |
+//! | `grpc-timeout` (the caller's) | the request's head | the response's end, always | `request-timeout` |
+//! | `per_try` | the try's begin | the response's head | `per-try-timeout` |
+//! | `idle` | the last byte either way | | `idle-timeout` |
+//!
+//! **Rules.** Until the response's head the shorter of `request` and `grpc-timeout` wins. A response that streams
+//! (`text/event-stream`, `application/grpc*`, an upgrade, a CONNECT) may go on behind `request`, not behind `grpc-timeout`:
+//! the gRPC deadline is that of the whole call. A response that is cut ends with an error, never as if it were whole.
+//!
+//! **Sources.** Envoy's route `timeout`, `per_try_timeout` and `stream_idle_timeout`; gRPC over HTTP/2
+//! (grpc/doc/PROTOCOL-HTTP2.md, "Timeout"). Envoy counts `timeout` from the request's end, attache from its head: a
+//! slow upload is bounded too.
+//!
+//! Timers are registered only by what has to wait: an answer that is there at the first poll, or a body of one frame,
+//! costs none. No frame reads the clock (see [`timer`]).
+
+mod body;
+pub(crate) mod grpc;
+mod per_try;
+mod timer;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use attache_config::model::Timeouts;
+use attache_http::Body;
+use attache_telemetry::{Exchange, Reason};
+use attache_upstream::{Call, Error, Sent, outlier::Outcome};
+use body::{TimedBody, Upload};
+use http::{Method, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::Body as _;
+use pin_project_lite::pin_project;
+use timer::{Activity, Limits, Timer};
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+pub use per_try::{PerTry, PerTryFuture};
+
+use crate::{UpstreamState, state::count};
+
+/// Makes [`Deadline`]s.
+#[derive(Clone, Debug)]
+pub struct DeadlineLayer {
+    timeouts: Timeouts,
+    state: Arc<UpstreamState>,
+}
+
+impl DeadlineLayer {
+    /// The deadlines of a route to this upstream.
+    pub fn new(timeouts: Timeouts, state: Arc<UpstreamState>) -> Self {
+        Self { timeouts, state }
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        Deadline::new(inner, self.timeouts, self.state.clone())
+    }
+}
+
+/// Cuts a request, its response and its silence at their deadlines.
+#[derive(Clone, Debug)]
+pub struct Deadline<S> {
+    inner: S,
+    timeouts: Timeouts,
+    state: Arc<UpstreamState>,
+}
+
+impl<S> Deadline<S> {
+    /// Puts these deadlines around a service.
+    pub fn new(inner: S, timeouts: Timeouts, state: Arc<UpstreamState>) -> Self {
+        Self { inner, timeouts, state }
+    }
+}
+
+impl<S> Service<Call> for Deadline<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error>,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = DeadlineFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        let caller = grpc::timeout(call.request.headers());
+        // The one clock read of a request.
+        let now = Instant::now();
+        let after = |time| now.checked_add(time);
+        let request = (!self.timeouts.request.is_zero()).then_some(self.timeouts.request).and_then(after);
+        let caller_deadline = caller.and_then(after);
+        let head = [request, caller_deadline, call.context.deadline].into_iter().flatten().min();
+        call.context.deadline = head;
+
+        let idle = self.timeouts.idle;
+        let mut upload = None;
+        if !idle.is_zero() && !call.request.body().is_end_stream() {
+            // Two allocations for a request with a body: the response's side must see that the upload lives.
+            let activity = Activity::default();
+            let body = std::mem::take(call.request.body_mut());
+            *call.request.body_mut() = Body::stream(Upload::new(body, activity.clone()));
+            upload = Some(activity);
+        }
+        let expired = caller.is_some_and(|time| time.is_zero());
+        let exchange = call.context.exchange.clone();
+        let tunnel = call.request.method() == Method::CONNECT;
+        DeadlineFuture {
+            // A caller that waits no longer is not worked for.
+            inner: (!expired).then(|| self.inner.call(call)),
+            timer: Timer::new(Limits { deadline: head, idle, upload }, Some(now)),
+            request,
+            tunnel,
+            caller: caller_deadline,
+            exchange,
+            state: self.state.clone(),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Deadline`].
+    pub struct DeadlineFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        #[pin]
+        timer: Timer,
+        request: Option<Instant>,
+        tunnel: bool,
+        caller: Option<Instant>,
+        exchange: Rc<Exchange>,
+        state: Arc<UpstreamState>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFuture<F> {
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(Err(cut(this.state, Reason::RequestTimeout, Sent::Nothing)));
+        };
+        if let Poll::Ready(outcome) = inner.poll(cx) {
+            return Poll::Ready(outcome.map(|response| {
+                let request = this.request.filter(|_| !*this.tunnel && !streams(&response));
+                let deadline = [request, *this.caller].into_iter().flatten().min();
+                watch(response, this.timer.limits(deadline), this.state)
+            }));
+        }
+        let reason = ready!(this.timer.poll(cx, false));
+        // A caller may wait as short as it likes; only the route says what is slow.
+        let slow = this.caller.is_none_or(|caller| this.request.is_some_and(|request| request <= caller));
+        if slow && reason == Reason::RequestTimeout {
+            this.state.judge(this.exchange, Outcome::Local(reason));
+        }
+        // The upstream may have been sent all of it: only the caller of the whole request could try again.
+        Poll::Ready(Err(cut(this.state, reason, Sent::Request)))
+    }
+}
+
+fn cut(state: &UpstreamState, reason: Reason, sent: Sent) -> Error {
+    note(state, reason);
+    Error::new(reason, sent)
+}
+
+fn note(state: &UpstreamState, reason: Reason) {
+    count(match reason {
+        Reason::IdleTimeout => &state.counters.idle_timeouts,
+        Reason::PerTryTimeout => &state.counters.per_try_timeouts,
+        _ => &state.counters.request_timeouts,
+    });
+    tracing::debug!(upstream = %state.shared.config.name, %reason, "cut");
+}
+
+/// Whether a response goes on for as long as the two sides like.
+fn streams(response: &Response<Body>) -> bool {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return true;
+    }
+    let content_type = response.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    ["text/event-stream", "application/grpc"].iter().any(|stream| {
+        content_type.get(..stream.len()).is_some_and(|start| start.eq_ignore_ascii_case(stream.as_bytes()))
+    })
+}
+
+/// Watches a response's body, if there is one to wait for.
+fn watch(response: Response<Body>, limits: Limits, state: &Arc<UpstreamState>) -> Response<Body> {
+    if response.body().is_end_stream() || limits.none() {
+        return response;
+    }
+    // One allocation for a response with a body: its deadline must be kept where its frames are waited for.
+    response.map(|body| Body::stream(TimedBody::new(body, Timer::new(limits, None), state.clone())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+use std::time::Duration;
+
+use attache_config::model::{Policy, Retry, Timeouts};
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use tokio::time::{advance, sleep};
+use tower::Service;
+
+use super::*;
+use crate::{
+    stack,
+    testing::{Script, call, channel, get, next, post, read, respond, state},
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn timeouts(request: Duration, per_try: Duration, idle: Duration) -> Policy {
+    Policy { timeouts: Timeouts { request, per_try, idle }, retry: Retry { attempts: 0, ..Retry::default() } }
+}
+
+fn never() -> Script {
+    Script::default().then(|_| std::future::pending())
+}
+
+async fn outcome(policy: &Policy, script: Script, call: Call) -> Result<Response<Body>, Error> {
+    stack(policy, &state(), script).call(call).await
+}
+
+fn with(content_type: &'static str, body: Body) -> Response<Body> {
+    Response::builder().header(CONTENT_TYPE, content_type).body(body).unwrap()
+}
+
+fn grpc(timeout: &'static str) -> Call {
+    call(Request::post("http://orders/").header("grpc-timeout", timeout).body(Body::empty()).unwrap())
+}
+
+fn connect() -> Call {
+    call(Request::connect("http://orders/chat").body(Body::empty()).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_upstream_is_cut_at_the_request_deadline() {
+    let start = Instant::now();
+    let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::from_mins(5));
+    let error = outcome(&policy, never(), get()).await.unwrap_err();
+    assert_eq!((error.reason, start.elapsed()), (Reason::RequestTimeout, Duration::from_secs(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_is_cut_at_its_own_deadline() {
+    let start = Instant::now();
+    let policy = timeouts(Duration::from_secs(2), 300 * MS, Duration::ZERO);
+    let error = outcome(&policy, never(), get()).await.unwrap_err();
+    assert_eq!((error.reason, error.sent), (Reason::PerTryTimeout, Sent::Request));
+    assert_eq!(start.elapsed(), 300 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shorter_of_the_callers_deadline_and_the_routes_wins() {
+    let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
+    for (caller, expected) in
+        [("150m", 150 * MS), ("10S", Duration::from_secs(2)), ("x", Duration::from_secs(2))]
+    {
+        let start = Instant::now();
+        let script = never();
+        let error = outcome(&policy, script.clone(), grpc(caller)).await.unwrap_err();
+        assert_eq!((error.reason, start.elapsed()), (Reason::RequestTimeout, expected), "{caller}");
+        assert_eq!(script.seen.borrow()[0].deadline, Some(start + expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_waits_no_longer_is_not_worked_for() {
+    let script = Script::default();
+    let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
+    let error = outcome(&policy, script.clone(), grpc("0n")).await.unwrap_err();
+    assert_eq!((error.reason, script.tries()), (Reason::RequestTimeout, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_ends_too_late_is_cut_and_never_ended_cleanly() {
+    let start = Instant::now();
+    let (frames, body) = channel();
+    let script = Script::default().then(|_| async { Ok(Response::new(body)) });
+    let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
+    let mut response = outcome(&policy, script, get()).await.unwrap();
+    frames.send(Ok(Bytes::from_static(b"part"))).unwrap();
+    assert!(next(response.body_mut()).await.unwrap().is_ok());
+    for _ in 0..2 {
+        let error = next(response.body_mut()).await.unwrap().unwrap_err();
+        assert_eq!((error.reason, start.elapsed()), (Some(Reason::RequestTimeout), Duration::from_secs(2)));
+        assert!(!response.body().is_end_stream());
+    }
+    assert!(frames.is_closed(), "the upstream's side ends too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_slower_than_the_deadline_is_cut_though_every_frame_is_there() {
+    let (frames, body) = channel();
+    for _ in 0..10 {
+        frames.send(Ok(Bytes::from_static(b"part"))).unwrap();
+    }
+    let script = Script::default().then(|_| async { Ok(Response::new(body)) });
+    let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
+    let mut response = outcome(&policy, script, get()).await.unwrap();
+    let mut read = 0;
+    while next(response.body_mut()).await.unwrap().is_ok() {
+        read += 1;
+        advance(700 * MS).await;
+    }
+    assert_eq!(read, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_may_outlast_the_request_deadline_but_not_the_callers() {
+    for (content_type, call, cut) in [
+        ("text/event-stream", get(), false),
+        ("application/grpc+proto", grpc("1H"), false),
+        ("application/grpc", grpc("3S"), true),
+        ("text/html", connect(), false),
+        ("text/html", get(), true),
+    ] {
+        let (frames, body) = channel();
+        let script = Script::default().then(move |_| async move { Ok(with(content_type, body)) });
+        let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
+        let mut response = outcome(&policy, script, call).await.unwrap();
+        tokio::join!(
+            async {
+                sleep(Duration::from_secs(10)).await;
+                drop(frames);
+            },
+            async { assert_eq!(read(response.body_mut()).await.is_err(), cut, "{content_type}") }
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_cut_after_exactly_the_idle_time() {
+    let (_frames, body) = channel();
+    let script = Script::default().then(|_| async { Ok(with("text/event-stream", body)) });
+    let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
+    let mut response = outcome(&policy, script, get()).await.unwrap();
+    let start = Instant::now();
+    let error = next(response.body_mut()).await.unwrap().unwrap_err();
+    assert_eq!((error.reason, start.elapsed()), (Some(Reason::IdleTimeout), Duration::from_secs(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_byte_is_followed_by_one_to_one_and_a_quarter_idle_times() {
+    for offset in [1, 1999, 2000, 2001, 3999, 5500] {
+        let (frames, body) = channel();
+        let script = Script::default().then(|_| async { Ok(with("text/event-stream", body)) });
+        let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
+        let mut response = outcome(&policy, script, get()).await.unwrap();
+        frames.send(Ok(Bytes::from_static(b"head"))).unwrap();
+        assert!(next(response.body_mut()).await.unwrap().is_ok());
+        let reader = tokio::time::timeout(offset * MS, next(response.body_mut())).await;
+        assert!(reader.is_err());
+        frames.send(Ok(Bytes::from_static(b"last"))).unwrap();
+        assert!(next(response.body_mut()).await.unwrap().is_ok());
+        let last = Instant::now();
+        assert!(next(response.body_mut()).await.unwrap().is_err());
+        let silence = last.elapsed();
+        assert!(
+            (Duration::from_secs(8)..=Duration::from_secs(10)).contains(&silence),
+            "{offset}: {silence:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_of_the_request_keep_the_stream_alive() {
+    let (upload, request) = channel();
+    let (_frames, response) = channel();
+    let script = Script::default().then(|mut call| async move {
+        // As a connection does: the request's body is read on while the response is written.
+        let reading = async move { read(call.request.body_mut()).await };
+        Ok(with("text/event-stream", Body::stream(Beside::new(reading, response))))
+    });
+    let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
+    let mut response = outcome(&policy, script, post(request)).await.unwrap();
+    let start = Instant::now();
+    tokio::join!(
+        async {
+            for _ in 0..10 {
+                sleep(Duration::from_secs(4)).await;
+                upload.send(Ok(Bytes::from_static(b"part"))).unwrap();
+            }
+            sleep(Duration::from_mins(1)).await;
+        },
+        async {
+            assert!(next(response.body_mut()).await.unwrap().is_err());
+            let silence = start.elapsed().saturating_sub(Duration::from_secs(40));
+            assert!((Duration::from_secs(8)..=Duration::from_secs(10)).contains(&silence), "{silence:?}");
+        }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_never_answers_is_silent_too() {
+    let start = Instant::now();
+    let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
+    let error = outcome(&policy, never(), get()).await.unwrap_err();
+    assert_eq!((error.reason, start.elapsed()), (Reason::IdleTimeout, Duration::from_secs(8)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_without_a_body_is_not_wrapped() {
+    let script = Script::default().answer(1, || Ok(respond(204)));
+    let response = outcome(&Policy::default(), script, get()).await.unwrap();
+    assert_eq!(format!("{:?}", response.body()), "Body(empty)");
+}
+
+#[test]
+fn content_types_are_compared_without_case() {
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("Text/Event-Stream; charset=utf-8"));
+    assert!(streams(&response));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_is_blamed_for_the_routes_deadlines_but_not_for_the_callers() {
+    let second = Duration::from_secs(1);
+    for (policy, call, ejected) in [
+        (timeouts(second, Duration::ZERO, Duration::ZERO), get as fn() -> Call, true),
+        (timeouts(Duration::ZERO, second, Duration::ZERO), get, true),
+        (timeouts(second, Duration::ZERO, Duration::ZERO), || grpc("1m"), false),
+    ] {
+        let state = state();
+        for _ in 0..5 {
+            let script = Script::default().then(|call| {
+                *call.context.exchange.endpoint.borrow_mut() = Some("10.0.0.1:2".into());
+                std::future::pending()
+            });
+            assert!(stack(&policy, &state, script).call(call()).await.is_err());
+        }
+        let endpoints = state.shared.endpoints.load();
+        assert_eq!(endpoints.endpoints.iter().any(|e| !e.usable()), ejected, "{:?}", policy.timeouts);
+    }
+}
+
+/// A body beside which a future runs.
+struct Beside {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    body: Body,
+}
+
+impl Beside {
+    fn new<T>(future: impl Future<Output = T> + 'static, body: Body) -> Self {
+        let future = Box::pin(async move {
+            future.await;
+            std::future::pending::<()>().await;
+        });
+        Self { future, body }
+    }
+}
+
+impl http_body::Body for Beside {
+    type Data = Bytes;
+    type Error = attache_http::BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let _ = self.future.as_mut().poll(cx);
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+}

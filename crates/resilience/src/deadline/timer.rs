@@ -1,0 +1,108 @@
+//! One timer for a deadline and for silence.
+//!
+//! **Rule.** A silence of `idle` is told by counting: the timer ticks four times in it, a byte only sets a flag,
+//! and the fourth tick in a row that finds no flag ends the stream. It is cut between 1 and 1.25 times `idle`
+//! after its last byte, and exactly after `idle` where none ever came. A frame costs no clock read, no timer reset and
+//! no allocation; Envoy re-arms its timer with every frame.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use attache_telemetry::Reason;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Ticks in one idle time.
+const TICKS: u8 = 4;
+
+/// Set by the side that only knows that bytes went by.
+pub(super) type Activity = Rc<Cell<bool>>;
+
+/// What ends a stream.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub(super) deadline: Option<Instant>,
+    /// Zero is off.
+    pub(super) idle: Duration,
+    pub(super) upload: Option<Activity>,
+}
+
+impl Limits {
+    pub(super) fn none(&self) -> bool {
+        self.deadline.is_none() && self.idle.is_zero()
+    }
+}
+
+pin_project! {
+    pub(super) struct Timer {
+        limits: Limits,
+        start: Option<Instant>,
+        active: bool,
+        quiet: u8,
+        next_tick: Option<Instant>,
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+impl Timer {
+    /// Begins at `start`, or when it is first waited for.
+    pub(super) fn new(limits: Limits, start: Option<Instant>) -> Self {
+        Self { limits, start, active: false, quiet: 0, next_tick: None, sleep: None }
+    }
+
+    /// The same limits with another deadline.
+    pub(super) fn limits(&self, deadline: Option<Instant>) -> Limits {
+        Limits { deadline, ..self.limits.clone() }
+    }
+
+    /// Ready with the reason once a limit is passed. `active`: bytes went by since the last call.
+    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, active: bool) -> Poll<Reason> {
+        let mut this = self.project();
+        if this.limits.none() {
+            return Poll::Pending;
+        }
+        *this.active |= active;
+        let tick = this.limits.idle / u32::from(TICKS);
+        if this.sleep.is_none() {
+            let start = this.start.unwrap_or_else(Instant::now);
+            *this.next_tick = (!this.limits.idle.is_zero()).then(|| start.checked_add(tick)).flatten();
+            this.sleep.set(earlier(this.limits.deadline, *this.next_tick).map(sleep_until));
+        }
+        loop {
+            let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else {
+                return Poll::Pending;
+            };
+            ready!(sleep.as_mut().poll(cx));
+            let now = sleep.deadline();
+            if this.limits.deadline.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(Reason::RequestTimeout);
+            }
+            let uploaded = this.limits.upload.as_ref().is_some_and(|upload| upload.replace(false));
+            if std::mem::take(this.active) || uploaded {
+                *this.quiet = 0;
+            } else {
+                *this.quiet += 1;
+                if *this.quiet >= TICKS {
+                    return Poll::Ready(Reason::IdleTimeout);
+                }
+            }
+            // From now, not from the missed tick: a body nobody polled for an hour must not count an hour of ticks at once.
+            *this.next_tick = now.max(Instant::now()).checked_add(tick);
+            match earlier(this.limits.deadline, *this.next_tick) {
+                Some(next) => sleep.reset(next),
+                None => return Poll::Pending,
+            }
+        }
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}

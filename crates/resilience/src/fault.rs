@@ -1,0 +1,234 @@
+//! Faults on purpose: what does a caller do when its upstream is slow or fails?
+//!
+//! **Rule.** Of the requests with the configured header (all, by default) a share waits, and a share is answered by attache with
+//! a status; the two are drawn apart, the wait comes first. A gRPC call that is aborted gets `fault-injected`'s grpc-status.
+//! Nothing of an aborted request reaches the upstream, and neither counts against its health, breaker or budget.
+//!
+//! **Source.** Envoy's fault filter. Differences: the share is configured only, never taken from a request's own headers
+//! (`x-envoy-fault-*`), so that no caller can turn it on; there is no limit of the response's rate.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use attache_config::model;
+use attache_http::Body;
+use attache_telemetry::Reason;
+use attache_upstream::{Call, Error, Sent};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower::Service;
+
+use crate::RouteState;
+
+/// Delays and aborts some of a route's requests.
+#[derive(Clone, Debug)]
+pub struct Faults<S> {
+    inner: S,
+    route: Arc<RouteState>,
+}
+
+impl<S> Faults<S> {
+    /// Puts the route's faults before a service.
+    pub fn new(inner: S, route: Arc<RouteState>) -> Self {
+        Self { inner, route }
+    }
+}
+
+impl<S> Service<Call> for Faults<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = FaultFuture<S>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let headers = call.request.headers();
+        let fault = self.route.fault.as_ref().filter(|fault| meant(fault, headers));
+        let delay = fault.and_then(|fault| fault.delay).filter(|delay| drawn(delay.share));
+        let abort = fault.and_then(|fault| fault.abort).filter(|abort| drawn(abort.share));
+        if delay.is_none() && abort.is_none() {
+            return FaultFuture { step: Step::Through { future: self.inner.call(call) } };
+        }
+        let abort = abort.map(|abort| answer(abort, &call));
+        let waiting = Waiting { call: Some(call), service: self.inner.clone(), abort };
+        FaultFuture { step: Step::Waiting { sleep: delay.map(|delay| sleep(delay.time)), waiting } }
+    }
+}
+
+fn meant(fault: &model::Fault, headers: &HeaderMap) -> bool {
+    let Some((name, value)) = &fault.header else { return true };
+    match value {
+        None => headers.contains_key(name),
+        Some(value) => headers.get_all(name).iter().any(|have| have.as_bytes() == value.as_bytes()),
+    }
+}
+
+fn drawn(share: f64) -> bool {
+    fastrand::f64() < share
+}
+
+fn answer(abort: model::FaultAbort, call: &Call) -> Result<StatusCode, Error> {
+    let grpc = call.request.headers().get(CONTENT_TYPE);
+    if grpc.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return Err(Error::new(Reason::FaultInjected, Sent::Nothing));
+    }
+    call.context.exchange.fail(Reason::FaultInjected, "aborted by the route's fault");
+    Ok(abort.status)
+}
+
+struct Waiting<S> {
+    call: Option<Call>,
+    service: S,
+    abort: Option<Result<StatusCode, Error>>,
+}
+
+pin_project! {
+    /// The future of [`Faults`].
+    pub struct FaultFuture<S: Service<Call>> {
+        #[pin]
+        step: Step<S, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StepProjection]
+    enum Step<S, F> {
+        Through { #[pin] future: F },
+        Waiting { #[pin] sleep: Option<Sleep>, waiting: Waiting<S> },
+    }
+}
+
+impl<S> Future for FaultFuture<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error>,
+{
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut step = self.project().step;
+        loop {
+            let future = match step.as_mut().project() {
+                StepProjection::Through { future } => return future.poll(cx),
+                StepProjection::Waiting { mut sleep, waiting } => {
+                    if let Some(sleep) = sleep.as_mut().as_pin_mut() {
+                        ready!(sleep.poll(cx));
+                    }
+                    // So that it isn't polled again while the service makes itself ready.
+                    sleep.set(None);
+                    if let Some(abort) = waiting.abort.take() {
+                        return Poll::Ready(abort.map(respond));
+                    }
+                    ready!(waiting.service.poll_ready(cx))?;
+                    let Some(call) = waiting.call.take() else {
+                        return Poll::Ready(Err(Error::new(Reason::InternalError, Sent::Nothing)));
+                    };
+                    waiting.service.call(call)
+                }
+            };
+            step.set(Step::Through { future });
+        }
+    }
+}
+
+fn respond(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let reason = HeaderValue::from_static(Reason::FaultInjected.as_str());
+    response.headers_mut().insert("x-attache-reason", reason);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use attache_config::model::{Fault, FaultAbort, FaultDelay};
+    use http::{HeaderName, Request};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        front,
+        testing::{Script, call, get},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const ABORT: FaultAbort = FaultAbort { share: 1.0, status: StatusCode::IM_A_TEAPOT };
+
+    fn route(fault: Fault) -> Arc<RouteState> {
+        Arc::new(RouteState { limiter: None, fault: Some(fault) })
+    }
+
+    fn script() -> Script {
+        Script::default().answer(1, || Ok(crate::testing::respond(200)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_is_exact_and_then_the_request_goes_on() {
+        let start = Instant::now();
+        let route = route(Fault { delay: Some(FaultDelay { share: 1.0, time: SECOND }), ..Fault::default() });
+        assert_eq!(front(&route, script()).call(get()).await.unwrap().status(), 200);
+        assert_eq!(start.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_abort_comes_after_the_delay_and_nothing_reaches_the_upstream() {
+        let start = Instant::now();
+        let delay = Some(FaultDelay { share: 1.0, time: SECOND });
+        let script = script();
+        let route = route(Fault { delay, abort: Some(ABORT), header: None });
+        let response = front(&route, script.clone()).call(get()).await.unwrap();
+        assert_eq!(
+            (response.status(), start.elapsed(), script.tries()),
+            (StatusCode::IM_A_TEAPOT, SECOND, 0)
+        );
+        assert_eq!(response.headers()["x-attache-reason"], "fault-injected");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_requests_with_the_header_are_meant() {
+        let name = HeaderName::from_static("x-chaos");
+        let header = Some((name, Some("yes".into())));
+        let route = route(Fault { header, abort: Some(ABORT), delay: None });
+        for (value, status) in [(None, 200), (Some("no"), 200), (Some("yes"), 418)] {
+            let mut request = Request::get("http://orders/");
+            if let Some(value) = value {
+                request = request.header("x-chaos", value);
+            }
+            let response = front(&route, script()).call(call(request.body(Body::empty()).unwrap())).await;
+            assert_eq!(response.unwrap().status(), status);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grpc_call_gets_the_reason_for_its_own_form_of_answer() {
+        let request = Request::post("http://orders/").header(CONTENT_TYPE, "application/grpc+proto");
+        let request = request.body(Body::empty()).unwrap();
+        let route = route(Fault { abort: Some(ABORT), ..Fault::default() });
+        let error = front(&route, script()).call(call(request)).await.unwrap_err();
+        assert_eq!(error.reason, Reason::FaultInjected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_is_a_share() {
+        fastrand::seed(1);
+        let abort = Some(FaultAbort { share: 0.3, ..ABORT });
+        let route = route(Fault { abort, ..Fault::default() });
+        let mut aborted = 0;
+        for _ in 0..1000 {
+            let response = front(&route, script()).call(get()).await.unwrap();
+            aborted += u32::from(response.status() == 418);
+        }
+        assert!((250..350).contains(&aborted), "{aborted}");
+    }
+}

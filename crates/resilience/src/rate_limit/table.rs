@@ -1,0 +1,77 @@
+//! A fixed number of buckets for any number of keys, without a lock.
+//!
+//! A key belongs to one set of eight places, by its hash. It is found by comparing, or takes a place that is empty or
+//! whose bucket is full again (nothing is forgotten with it). Two workers that take places for one key at the same
+//! moment meet in the same one, since both look in the same order; a worker that still holds a bucket
+//! while it changes hands takes at most one token from the wrong key.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+const PLACES: usize = 8;
+
+/// A token bucket: the instant at which it will be full, nanoseconds.
+#[derive(Debug, Default)]
+pub(super) struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// Takes a token, or says when the bucket will be full.
+    pub(super) fn take(&self, token: u64, full: u64, now: u64) -> Result<(), u64> {
+        self.0
+            .fetch_update(Relaxed, Relaxed, |full_at| {
+                let full_at = full_at.max(now).saturating_add(token);
+                (full_at <= now.saturating_add(full)).then_some(full_at)
+            })
+            .map(drop)
+    }
+
+    fn is_full(&self, now: u64) -> bool {
+        self.0.load(Relaxed) <= now
+    }
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// The key's hash, 0 where there is none.
+    key: AtomicU64,
+    bucket: Bucket,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Keyed at random, so that nobody outside can make two keys collide.
+    hasher: RandomState,
+    places: Box<[[Place; PLACES]]>,
+    /// For keys that found no place.
+    others: Bucket,
+}
+
+impl Table {
+    pub(super) fn new(keys: usize) -> Self {
+        let places = (0..keys.div_ceil(PLACES)).map(|_| Default::default()).collect();
+        Self { hasher: RandomState::new(), places, others: Bucket::default() }
+    }
+
+    /// The bucket of a key; `None` where the table has no place at all.
+    pub(super) fn bucket(&self, key: &[u8], now: u64) -> Option<&Bucket> {
+        let hash = self.hasher.hash_one(key).max(1);
+        let set = self.places.get((hash % self.places.len().max(1) as u64) as usize)?;
+        if let Some(place) = set.iter().find(|place| place.key.load(Relaxed) == hash) {
+            return Some(&place.bucket);
+        }
+        for place in set {
+            let old = place.key.load(Relaxed);
+            if old != 0 && !place.bucket.is_full(now) {
+                continue;
+            }
+            match place.key.compare_exchange(old, hash, Relaxed, Relaxed) {
+                Ok(_) => return Some(&place.bucket),
+                Err(other) if other == hash => return Some(&place.bucket),
+                Err(_) => {}
+            }
+        }
+        Some(&self.others)
+    }
+}

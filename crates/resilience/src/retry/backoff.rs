@@ -1,0 +1,78 @@
+//! How long to wait before another try.
+//!
+//! **Rule.** Full jitter: a uniform choice below `backoff_base` × 2^(n-1) for the n-th retry, at most `backoff_max`
+//! (Brooker, "Exponential Backoff And Jitter", 2015; Envoy's `retry_back_off`). Two exceptions:
+//! - the first retry of a try that nothing was sent of goes at once where there is an endpoint that was not tried:
+//!   the wait is there to spare the failing one, and that one isn't asked again. Envoy waits here too;
+//! - a `Retry-After` in seconds (RFC 9110 section 10.2.3) of a 429 or 503 is the least wait, whatever `backoff_max`
+//!   says. Where it doesn't fit before the deadline, or is longer than [`LONGEST_ASKED`], the response is the caller's.
+//!   Its other form, a date, isn't read: clocks differ, and the ordinary wait stands.
+
+use std::time::Duration;
+
+use attache_config::model;
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+
+/// A longer `Retry-After` than this is left to the caller.
+pub(super) const LONGEST_ASKED: Duration = Duration::from_secs(30);
+
+/// The wait before the n-th retry, n counted from 1.
+pub(super) fn wait(retry: &model::Retry, n: u32) -> Duration {
+    longest(retry, n).mul_f64(fastrand::f64())
+}
+
+/// What the wait before the n-th retry stays below.
+fn longest(retry: &model::Retry, n: u32) -> Duration {
+    let doubled = 1u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
+    retry.backoff_base.saturating_mul(doubled).min(retry.backoff_max)
+}
+
+/// What a 429 or 503 asks for.
+pub(super) fn asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_bound_doubles_from_25_to_250_milliseconds() {
+        let retry = model::Retry::default();
+        let bounds: Vec<_> = (1..=6).map(|n| longest(&retry, n).as_millis()).collect();
+        assert_eq!(bounds, [25, 50, 100, 200, 250, 250]);
+    }
+
+    #[test]
+    fn only_seconds_of_429_and_503_are_read() {
+        let with = |value: &'static str| HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+        let read = |status: u16, value| asked(StatusCode::from_u16(status).unwrap(), &with(value));
+        assert_eq!(read(503, "2"), Some(Duration::from_secs(2)));
+        assert_eq!(read(429, "0"), Some(Duration::ZERO));
+        assert_eq!(read(500, "2"), None);
+        assert_eq!(read(503, "-2"), None);
+        assert_eq!(read(503, "Fri, 31 Dec 1999 23:59:59 GMT"), None);
+        assert_eq!(read(503, "99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+    }
+
+    proptest! {
+        #[test]
+        fn never_longer_than_the_longest(base in 0..u64::MAX, max in 0..1_000_000u64, n: u32) {
+            let retry = model::Retry {
+                backoff_base: Duration::from_millis(base),
+                backoff_max: Duration::from_millis(max),
+                ..model::Retry::default()
+            };
+            prop_assert!(wait(&retry, n) <= retry.backoff_max);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The tries of one request, one after the other.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use attache_http::{Body, BodyError};
+use attache_telemetry::Reason;
+use attache_upstream::{Call, CallContext, Error, FreshConnection, Sent};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, request};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::Service;
+
+use super::{Rules, backoff, conditions::Met, replay::Recording};
+use crate::{UpstreamState, budget::Permit, deadline::grpc, state::count};
+
+const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
+
+/// Bytes of a discarded response that are read so that its connection can be used again.
+const DISCARDED: usize = 16 << 10;
+
+/// What another try is made of.
+#[derive(Debug)]
+pub(super) struct Kept {
+    head: request::Parts,
+    body: Option<Recording>,
+    context: CallContext,
+    /// The caller's `grpc-timeout`, and when it began to run.
+    grpc_timeout: Option<(Duration, Instant)>,
+    /// The number of the running try, from 1.
+    attempt: u32,
+}
+
+impl Kept {
+    /// Takes a call apart into what is kept and what is tried first.
+    pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
+        let Call { request, context } = call;
+        let (head, body) = request.into_parts();
+        let grpc_timeout = grpc::timeout(&head.headers).map(|timeout| (timeout, Instant::now()));
+        let (body, recording) = if body.is_end_stream() {
+            (body, None)
+        } else {
+            let recording = Recording::new(body, rules.retry.buffer);
+            (recording.body(), Some(recording))
+        };
+        let first = Call { request: Request::from_parts(head.clone(), body), context: context.clone() };
+        (Self { head, body: recording, context, grpc_timeout, attempt: 1 }, first)
+    }
+
+    /// The call for another try; the old one's endpoint is avoided.
+    fn again(&mut self, fresh: bool) -> Call {
+        self.attempt = self.attempt.saturating_add(1);
+        // So that a try which finds no endpoint isn't held against the last one's.
+        self.context.exchange.endpoint.take();
+        let mut head = self.head.clone();
+        head.headers.insert(ATTEMPT, HeaderValue::from(self.attempt));
+        if let Some((timeout, since)) = self.grpc_timeout {
+            grpc::set(&mut head.headers, timeout.saturating_sub(since.elapsed()));
+        }
+        if fresh {
+            head.extensions.insert(FreshConnection);
+        }
+        let body = self.body.as_ref().map_or_else(Body::empty, Recording::body);
+        Call { request: Request::from_parts(head, body), context: self.context.clone() }
+    }
+
+    fn whole(&self) -> bool {
+        self.body.as_ref().is_none_or(Recording::whole)
+    }
+}
+
+pin_project! {
+    /// The future of [`Retry`](super::Retry).
+    pub struct RetryFuture<S: Service<Call>> {
+        #[pin]
+        step: Step<S::Future>,
+        service: S,
+        kept: Kept,
+        rules: Arc<Rules>,
+        state: Arc<UpstreamState>,
+        retries: u32,
+        raced: bool,
+        permit: Option<Permit>,
+    }
+}
+
+pin_project! {
+    #[project = StepProjection]
+    enum Step<F> {
+        Trying { #[pin] future: F },
+        Waiting { #[pin] sleep: Sleep, discard: Option<Discard> },
+        Next { fresh: bool },
+    }
+}
+
+/// How a try ended that another follows.
+enum Again {
+    After(Instant),
+    Fresh,
+}
+
+impl<S: Service<Call>> RetryFuture<S> {
+    pub(super) fn new(
+        future: S::Future,
+        service: S,
+        kept: Kept,
+        rules: Arc<Rules>,
+        state: Arc<UpstreamState>,
+    ) -> Self {
+        let step = Step::Trying { future };
+        Self { step, service, kept, rules, state, retries: 0, raced: false, permit: None }
+    }
+}
+
+impl<S> Future for RetryFuture<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error>,
+{
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.step.as_mut().project() {
+                StepProjection::Trying { future } => {
+                    let outcome = ready!(future.poll(cx));
+                    let mut tries = Tries {
+                        kept: this.kept,
+                        rules: this.rules,
+                        state: this.state,
+                        retries: this.retries,
+                        raced: this.raced,
+                        permit: this.permit,
+                    };
+                    match tries.again(&outcome) {
+                        None => return Poll::Ready(tries.finish(outcome)),
+                        Some(Again::Fresh) => Step::Next { fresh: true },
+                        Some(Again::After(when)) => Step::Waiting {
+                            sleep: sleep_until(when),
+                            discard: outcome.ok().map(Discard::new),
+                        },
+                    }
+                }
+                StepProjection::Waiting { sleep, discard } => {
+                    if discard.as_mut().is_some_and(|discard| discard.poll(cx).is_ready()) {
+                        *discard = None;
+                    }
+                    ready!(sleep.poll(cx));
+                    Step::Next { fresh: false }
+                }
+                StepProjection::Next { fresh } => {
+                    ready!(this.service.poll_ready(cx))?;
+                    Step::Trying { future: this.service.call(this.kept.again(*fresh)) }
+                }
+            };
+            this.step.set(next);
+        }
+    }
+}
+
+/// The decision after a try.
+struct Tries<'a> {
+    kept: &'a mut Kept,
+    rules: &'a Rules,
+    state: &'a Arc<UpstreamState>,
+    retries: &'a mut u32,
+    raced: &'a mut bool,
+    permit: &'a mut Option<Permit>,
+}
+
+impl Tries<'_> {
+    /// Whether, and when, the request is tried again.
+    fn again(&mut self, outcome: &Result<Response<Body>, Error>) -> Option<Again> {
+        let method = &self.kept.head.method;
+        let (asked, sent) = match outcome {
+            Err(error) => {
+                let safe = self.rules.safe(method, error.sent);
+                if error.reused && !*self.raced && safe && self.kept.whole() {
+                    *self.raced = true;
+                    count(&self.state.counters.close_races);
+                    return Some(Again::Fresh);
+                }
+                if !safe || !self.rules.on.error(error) {
+                    return None;
+                }
+                (None, error.sent)
+            }
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers());
+                let met = self.rules.on.response(status, headers)?;
+                if met == Met::Http && !self.rules.may_repeat(method) {
+                    return None;
+                }
+                let asked = backoff::asked(status, headers);
+                if asked.is_some_and(|asked| asked > backoff::LONGEST_ASKED) {
+                    return None;
+                }
+                (asked, Sent::Response)
+            }
+        };
+        if *self.retries >= self.rules.retry.attempts || !self.kept.whole() {
+            return None;
+        }
+        let other = self.avoid_last();
+        let n = *self.retries + 1;
+        let at_once = n == 1 && other && matches!(sent, Sent::Nothing | Sent::Refused);
+        let wait = if at_once { Duration::ZERO } else { backoff::wait(&self.rules.retry, n) };
+        let now = Instant::now();
+        let when = now.checked_add(wait.max(asked.unwrap_or_default()))?;
+        let late = |deadline: Option<Instant>| deadline.is_some_and(|deadline| when >= deadline);
+        let caller = self.kept.grpc_timeout.and_then(|(timeout, since)| since.checked_add(timeout));
+        if late(self.kept.context.deadline) || late(caller) {
+            return None;
+        }
+        // The old permit goes first: a retry of a retry is still one retry at a time.
+        *self.permit = None;
+        *self.permit = self.state.admit_retry(&self.rules.retry, now);
+        if self.permit.is_none() {
+            count(&self.state.counters.budget_exhausted);
+            let name = &self.state.shared.config.name;
+            tracing::debug!(upstream = %name, reason = %Reason::RetryBudgetExhausted, "not tried again");
+            return None;
+        }
+        *self.retries = n;
+        count(&self.state.counters.retries);
+        Some(Again::After(when))
+    }
+
+    /// Puts the last try's endpoint on the list of those to avoid; whether there is one that isn't on it.
+    fn avoid_last(&mut self) -> bool {
+        let tried = &mut self.kept.context.tried;
+        if let Some(endpoint) = self.state.last_endpoint(&self.kept.context.exchange)
+            && !tried.iter().any(|other| Arc::ptr_eq(other, &endpoint))
+        {
+            tried.push(endpoint);
+        }
+        let set = self.state.shared.endpoints.load();
+        set.endpoints.iter().any(|endpoint| !tried.iter().any(|other| Arc::ptr_eq(other, endpoint)))
+    }
+
+    /// Hands the outcome to the caller.
+    fn finish(&mut self, outcome: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
+        if let Some(recording) = &self.kept.body {
+            recording.stop();
+        }
+        let response = outcome?;
+        let Some(permit) = self.permit.take() else {
+            return Ok(response);
+        };
+        if self.rules.on.response(response.status(), response.headers()).is_none() {
+            count(&self.state.counters.retries_succeeded);
+        }
+        // Only after a retry: one allocation, so that the budget counts it to its end.
+        Ok(response.map(|body| {
+            if body.is_end_stream() { body } else { Body::stream(Charged { body, _permit: permit }) }
+        }))
+    }
+}
+
+/// A response that nobody gets. A short one is read while the next try is waited for, so that its
+/// HTTP/1 connection can be used again; the rest of a long one is dropped, which closes the connection or resets the stream.
+struct Discard {
+    body: Body,
+    left: usize,
+}
+
+impl Discard {
+    fn new(response: Response<Body>) -> Self {
+        Self { body: response.into_body(), left: DISCARDED }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(Ok(frame)) = ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match self.left.checked_sub(bytes) {
+                Some(left) => self.left = left,
+                None => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The body of a retry's response.
+struct Charged {
+    body: Body,
+    _permit: Permit,
+}
+
+impl HttpBody for Charged {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,134 @@
+//! Retries: a failure that another try can mend is not the caller's.
+//!
+//! **When.** All of these hold, or the first outcome is the caller's:
+//! 1. the outcome meets a condition of `retry.on` (see [`conditions`], Envoy's words);
+//! 2. it is safe to send the request again: nothing of it reached an application ([`Sent::Nothing`], [`Sent::Refused`]),
+//!    or the method is idempotent, or the route vouches for it (`methods: all`). Never when a part of a response came
+//!    and was lost ([`Sent::Response`]);
+//! 3. what was read of the client's body is still kept (see [`replay`]);
+//! 4. fewer than `attempts` retries were made, and the wait ends before the deadline;
+//! 5. the upstream's budget has room (see `budget`).
+//!
+//! **How.** On an endpoint that was not tried before, after the wait of [`backoff`], with `x-attache-attempt: N`
+//! (2 for the first retry; a first try isn't marked) and a `grpc-timeout` cut to what remains.
+//!
+//! **The close race.** A pooled connection may be closed by the peer in the moment a request goes out on it
+//! (envoyproxy/envoy#14981). Where that is told by [`Error::reused`] and rule 2 and 3 hold, the request is sent
+//! once more at once, on a connection made for it ([`FreshConnection`]). It is not a failure of the upstream, so it counts
+//! neither as an attempt nor against the budget; once is enough, since a new connection can't lose the same race.
+//!
+//! **Cost.** A request that succeeds pays for a clone of its head (a header map's two allocations) and, with a
+//! body, for the recording's two. That is what a second try is made of; without it only what hyper hands
+//! back unsent could be tried again.
+
+mod backoff;
+mod conditions;
+mod future;
+mod replay;
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use attache_config::model;
+use attache_http::Body;
+#[cfg(doc)]
+use attache_upstream::FreshConnection;
+use attache_upstream::{Call, Error, Sent};
+use conditions::Conditions;
+use future::Kept;
+pub use future::RetryFuture;
+use http::{Method, Response};
+use tower::{Layer, Service};
+
+use crate::UpstreamState;
+
+/// Makes [`Retry`]s.
+#[derive(Clone, Debug)]
+pub struct RetryLayer {
+    rules: Arc<Rules>,
+    state: Arc<UpstreamState>,
+}
+
+impl RetryLayer {
+    /// The retries of a route to this upstream.
+    pub fn new(retry: model::Retry, state: Arc<UpstreamState>) -> Self {
+        Self { rules: Arc::new(Rules::new(retry)), state }
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry { inner, rules: self.rules.clone(), state: self.state.clone() }
+    }
+}
+
+/// Tries a call again where that is safe, useful and affordable.
+#[derive(Clone, Debug)]
+pub struct Retry<S> {
+    inner: S,
+    rules: Arc<Rules>,
+    state: Arc<UpstreamState>,
+}
+
+impl<S> Retry<S> {
+    /// Puts these retries around a service.
+    pub fn new(inner: S, retry: model::Retry, state: Arc<UpstreamState>) -> Self {
+        RetryLayer::new(retry, state).layer(inner)
+    }
+}
+
+impl<S> Service<Call> for Retry<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = RetryFuture<S>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let (kept, call) = Kept::new(call, &self.rules);
+        // The clone is taken before the call, so that the readiness that was polled for is the one that is used.
+        let next = self.inner.clone();
+        let future = self.inner.call(call);
+        RetryFuture::new(future, next, kept, self.rules.clone(), self.state.clone())
+    }
+}
+
+/// The policy with its conditions made ready.
+#[derive(Debug)]
+struct Rules {
+    retry: model::Retry,
+    on: Conditions,
+}
+
+impl Rules {
+    fn new(retry: model::Retry) -> Self {
+        let on = Conditions::new(&retry.on);
+        Self { retry, on }
+    }
+
+    /// Whether a request of this method may be sent again when the upstream may have worked on it.
+    fn may_repeat(&self, method: &Method) -> bool {
+        method.is_idempotent() || self.retry.methods == model::RetryMethods::All
+    }
+
+    /// Whether it is safe to send again after this error.
+    fn safe(&self, method: &Method, sent: Sent) -> bool {
+        match sent {
+            Sent::Nothing | Sent::Refused => true,
+            Sent::Request => self.may_repeat(method),
+            Sent::Response => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

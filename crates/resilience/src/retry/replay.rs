@@ -1,0 +1,200 @@
+//! A request body that can be sent again, while it is small.
+//!
+//! **Rule.** The body streams through as it comes; beside that its frames are kept until they are more than
+//! `retry.buffer` bytes together (counted as Envoy's `retry_shadow_buffer_limit`), then all are dropped and the request
+//! can't be tried again. Another try gets what was kept, then the rest of the stream. So a request is tried again only
+//! if no byte that was read from the client is missing, and never two tries read the client's stream at once.
+//! Once a response is the caller's the recording ends, so that a long upload beside an early answer keeps nothing.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use attache_http::{Body, BodyError};
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+/// The recording of one request's body.
+#[derive(Debug)]
+pub(super) struct Recording(Rc<RefCell<Tape>>);
+
+#[derive(Debug)]
+struct Tape {
+    source: Body,
+    frames: Vec<Kept>,
+    bytes: usize,
+    limit: usize,
+    recording: bool,
+    /// Something that was read is no longer kept.
+    lost: bool,
+    /// The source failed: no other try can get the rest.
+    failed: bool,
+    ended: bool,
+    /// Only the newest try reads; what an older one's connection still asks for is refused.
+    reader: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Kept {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl From<Kept> for Frame<Bytes> {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Data(bytes) => Frame::data(bytes),
+            Kept::Trailers(trailers) => Frame::trailers(trailers),
+        }
+    }
+}
+
+impl Recording {
+    pub(super) fn new(source: Body, limit: usize) -> Self {
+        // A body that says it is larger won't be kept to its end: not a byte of it is.
+        let recording = limit > 0 && source.size_hint().lower() <= limit as u64;
+        let tape = Tape {
+            source,
+            frames: Vec::new(),
+            bytes: 0,
+            limit,
+            recording,
+            lost: false,
+            failed: false,
+            ended: false,
+            reader: 0,
+        };
+        Self(Rc::new(RefCell::new(tape)))
+    }
+
+    /// The body for the next try; those of earlier tries get no more.
+    pub(super) fn body(&self) -> Body {
+        let mut tape = self.0.borrow_mut();
+        tape.reader += 1;
+        Body::stream(Reader { tape: self.0.clone(), id: tape.reader, next: 0 })
+    }
+
+    /// Whether the next try would get every byte that was read.
+    pub(super) fn whole(&self) -> bool {
+        let tape = self.0.borrow();
+        !tape.lost && !tape.failed
+    }
+
+    /// No other try will come: what was kept is let go once the running one has read it.
+    pub(super) fn stop(&self) {
+        self.0.borrow_mut().recording = false;
+    }
+}
+
+struct Reader {
+    tape: Rc<RefCell<Tape>>,
+    id: u32,
+    /// The frame of the recording that this try reads next.
+    next: usize,
+}
+
+impl HttpBody for Reader {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let tape = &mut *this.tape.borrow_mut();
+        if tape.reader != this.id {
+            return Poll::Ready(Some(Err(BodyError::new(Reason::UpstreamReset))));
+        }
+        if let Some(kept) = tape.frames.get(this.next) {
+            let kept = kept.clone();
+            this.next += 1;
+            tape.let_go(this.next);
+            return Poll::Ready(Some(Ok(kept.into())));
+        }
+        if tape.ended {
+            return Poll::Ready(None);
+        }
+        let frame = Pin::new(&mut tape.source).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                tape.record(frame);
+                this.next = tape.frames.len();
+            }
+            Poll::Ready(Some(Err(_))) => tape.failed = true,
+            Poll::Ready(None) => tape.ended = true,
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let tape = self.tape.borrow();
+        tape.reader == self.id
+            && self.next >= tape.frames.len()
+            && (tape.ended || (!tape.failed && tape.source.is_end_stream()))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let tape = self.tape.borrow();
+        let kept: usize = tape.frames.iter().skip(self.next).map(Kept::data).sum();
+        let rest = tape.source.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(kept as u64));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(kept as u64));
+        }
+        hint
+    }
+}
+
+impl Tape {
+    fn record(&mut self, frame: &Frame<Bytes>) {
+        let kept = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(bytes), _) => Kept::Data(bytes.clone()),
+            (_, Some(trailers)) => Kept::Trailers(trailers.clone()),
+            _ => return,
+        };
+        self.bytes = self.bytes.saturating_add(kept.len());
+        if self.recording && self.bytes <= self.limit {
+            self.frames.push(kept);
+        } else {
+            self.recording = false;
+            self.lost = true;
+            self.frames = Vec::new();
+        }
+    }
+
+    /// Lets the recording go once it is over and the reader is through with it.
+    fn let_go(&mut self, read: usize) {
+        if !self.recording && read >= self.frames.len() {
+            self.lost = true;
+            self.frames = Vec::new();
+        }
+    }
+}
+
+impl Kept {
+    /// Bytes of the body proper.
+    fn data(&self) -> usize {
+        match self {
+            Self::Data(bytes) => bytes.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+
+    /// Bytes that are held.
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(bytes) => bytes.len(),
+            Self::Trailers(trailers) => {
+                trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+            }
+        }
+    }
+}

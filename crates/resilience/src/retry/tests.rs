@@ -1,0 +1,428 @@
+use std::time::Duration;
+
+use attache_config::model::{Policy, RetryMethods, RetryOn, Timeouts};
+use attache_http::BodyError;
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body::Body as _;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::*;
+use crate::{
+    stack,
+    testing::{Outcome, Script, call, channel, get, post, read, respond, state, state_of, upstream},
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn policy(on: &[RetryOn]) -> Policy {
+    let retry = model::Retry { on: on.to_vec(), budget_floor: 100, ..model::Retry::default() };
+    Policy { timeouts: Timeouts::default(), retry }
+}
+
+fn fail(reason: Reason, sent: Sent) -> impl FnOnce() -> Outcome {
+    move || Err(Error::new(reason, sent))
+}
+
+fn refused() -> impl FnOnce() -> Outcome {
+    fail(Reason::ConnectRefused, Sent::Nothing)
+}
+
+fn status(status: u16) -> impl FnOnce() -> Outcome {
+    move || Ok(respond(status))
+}
+
+async fn send(policy: &Policy, script: &Script, call: Call) -> Outcome {
+    stack(policy, &state(), script.clone()).call(call).await
+}
+
+async fn status_of(policy: &Policy, script: &Script, call: Call) -> u16 {
+    send(policy, script, call).await.unwrap().status().as_u16()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_connection_is_tried_at_once_on_another_endpoint() {
+    let start = Instant::now();
+    let script = Script::default().answer(2, refused()).answer(1, status(200));
+    let call = post(Body::full("order"));
+    assert_eq!(status_of(&Policy::default(), &script, call).await, 200);
+    let seen = script.seen.borrow();
+    assert_eq!(seen[1].tried, ["10.0.0.1:2"]);
+    assert_eq!(seen[1].at, start);
+    assert!(!seen[0].headers.contains_key("x-attache-attempt"));
+    assert_eq!(seen[1].headers["x-attache-attempt"], "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_retry_waits_and_the_third_is_not_made() {
+    let start = Instant::now();
+    let script = Script::default().answer(1, refused()).answer(2, refused()).answer(3, refused());
+    fastrand::seed(7);
+    let error = send(&Policy::default(), &script, get()).await.unwrap_err();
+    fastrand::seed(7);
+    let wait = backoff::wait(&model::Retry::default(), 2);
+    assert_eq!((error.reason, script.tries()), (Reason::ConnectRefused, 3));
+    let waited = script.seen.borrow()[2].at - start;
+    assert!(waited >= wait && waited < wait + 2 * MS, "{waited:?} {wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_have_been_worked_on_is_sent_again_only_if_it_is_idempotent() {
+    let on = [RetryOn::ResetBeforeHeaders];
+    for (method, sent_again) in
+        [("GET", true), ("HEAD", true), ("PUT", true), ("DELETE", true), ("POST", false), ("PATCH", false)]
+    {
+        let request = Request::builder().method(method).uri("http://orders/").body(Body::empty()).unwrap();
+        let script =
+            Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
+        let outcome = send(&policy(&on), &script, call(request)).await;
+        assert_eq!(outcome.is_ok(), sent_again, "{method}");
+        assert_eq!(script.tries(), if sent_again { 2 } else { 1 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_may_vouch_for_every_method() {
+    let mut policy = policy(&[RetryOn::ResetBeforeHeaders]);
+    policy.retry.methods = RetryMethods::All;
+    let script =
+        Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
+    assert_eq!(status_of(&policy, &script, post(Body::full("order"))).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_was_lost_is_never_asked_for_again() {
+    let mut policy = policy(&[RetryOn::Reset, RetryOn::ServerError]);
+    policy.retry.methods = RetryMethods::All;
+    let script = Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Response));
+    assert!(send(&policy, &script, get()).await.is_err());
+    assert_eq!(script.tries(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_and_open_circuits_are_not_tried_again() {
+    for reason in [
+        Reason::OverflowPending,
+        Reason::OverflowRequests,
+        Reason::CircuitOpen,
+        Reason::NoHealthyEndpoint,
+        Reason::RateLimited,
+        Reason::RequestTimeout,
+        Reason::ShuttingDown,
+    ] {
+        let policy = policy(&[RetryOn::Reset, RetryOn::ServerError, RetryOn::ConnectFailure]);
+        let script = Script::default().answer(1, fail(reason, Sent::Nothing));
+        assert!(send(&policy, &script, get()).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_hops_overload_is_not_multiplied() {
+    let script = Script::default().answer(1, || {
+        Ok(Response::builder()
+            .status(503)
+            .header("x-attache-reason", "circuit-open")
+            .body(Body::empty())
+            .unwrap())
+    });
+    assert_eq!(status_of(&policy(&[RetryOn::ServerError]), &script, get()).await, 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn statuses_are_tried_again_as_configured() {
+    let status_503 = RetryOn::Status(StatusCode::SERVICE_UNAVAILABLE);
+    for (on, code, again) in [
+        (RetryOn::ServerError, 500, true),
+        (RetryOn::GatewayError, 500, false),
+        (RetryOn::GatewayError, 504, true),
+        (status_503.clone(), 503, true),
+        (status_503.clone(), 502, false),
+        (RetryOn::Reset, 503, false),
+    ] {
+        let script = Script::default().answer(1, status(code)).answer(2, status(200));
+        let expected = if again { 200 } else { code };
+        assert_eq!(status_of(&policy(&[on]), &script, get()).await, expected, "{code}");
+    }
+    let script = Script::default().answer(1, status(503));
+    assert_eq!(status_of(&policy(&[status_503]), &script, post(Body::full("order"))).await, 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_and_grpc_statuses_are_conditions() {
+    let with = |name: &'static str, value: &'static str| {
+        move || Ok(Response::builder().header(name, value).body(Body::empty()).unwrap())
+    };
+    let script = Script::default().answer(1, with("x-again", "1")).answer(2, status(200));
+    let header = RetryOn::Header(http::HeaderName::from_static("x-again"));
+    assert_eq!(status_of(&policy(&[header]), &script, get()).await, 200);
+    assert_eq!(script.tries(), 2);
+
+    let script = Script::default().answer(1, with("grpc-status", "14")).answer(2, with("grpc-status", "5"));
+    let response =
+        send(&policy(&[RetryOn::GrpcStatus(14)]), &script, post(Body::full("message"))).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_waited_for_within_the_deadline() {
+    let after = |seconds: &'static str| {
+        move || {
+            Ok(Response::builder().status(429).header("retry-after", seconds).body(Body::empty()).unwrap())
+        }
+    };
+    let policy = policy(&[RetryOn::Status(StatusCode::TOO_MANY_REQUESTS)]);
+    let start = Instant::now();
+    let script = Script::default().answer(1, after("2")).answer(1, status(200));
+    assert_eq!(status_of(&policy, &script, get()).await, 200);
+    assert_eq!(script.seen.borrow()[1].at, start + Duration::from_secs(2));
+
+    for late in ["15", "31", "4000000000"] {
+        let start = Instant::now();
+        let script = Script::default().answer(1, after(late));
+        assert_eq!(status_of(&policy, &script, get()).await, 429, "{late}");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_per_try_timeout_is_a_reset_and_the_grpc_deadline_is_cut() {
+    let mut policy = policy(&[RetryOn::Reset]);
+    policy.timeouts.per_try = 300 * MS;
+    policy.retry.backoff_base = Duration::ZERO;
+    let script = Script::default().then(|_| std::future::pending()).answer(2, status(200));
+    let request = Request::put("http://orders/").header("grpc-timeout", "1S").body(Body::empty()).unwrap();
+    assert_eq!(status_of(&policy, &script, call(request)).await, 200);
+    assert_eq!(script.seen.borrow()[0].headers["grpc-timeout"], "1S");
+    assert_eq!(script.seen.borrow()[1].headers["grpc-timeout"], "700000u");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_fits_is_sent_again_whole() {
+    let (upload, body) = channel();
+    upload.send(Ok(Bytes::from_static(b"one "))).unwrap();
+    let script = Script::default()
+        .then(|mut call| async move {
+            // The first try breaks in the middle of the upload.
+            let frame = crate::testing::next(call.request.body_mut()).await;
+            assert!(frame.unwrap().is_ok());
+            Err(Error::new(Reason::UpstreamReset, Sent::Request))
+        })
+        .then(move |mut call| async move {
+            upload.send(Ok(Bytes::from_static(b"two"))).unwrap();
+            drop(upload);
+            assert_eq!(read(call.request.body_mut()).await.unwrap(), b"one two");
+            assert!(call.request.body().is_end_stream());
+            Ok(respond(200))
+        });
+    let mut call = post(body);
+    *call.request.method_mut() = Method::PUT;
+    assert_eq!(status_of(&Policy::default(), &script, call).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
+    let mut policy = policy(&[RetryOn::Reset]);
+    policy.retry.methods = RetryMethods::All;
+    policy.retry.buffer = 7;
+    for (frames, tries) in [(vec!["1234567"], 2), (vec!["1234", "5678"], 1), (vec!["12345678"], 1)] {
+        let (upload, body) = channel();
+        for frame in &frames {
+            upload.send(Ok(Bytes::from_static(frame.as_bytes()))).unwrap();
+        }
+        drop(upload);
+        let script =
+            Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
+        let _ = send(&policy, &script, post(body)).await;
+        assert_eq!(script.tries(), tries, "{frames:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_larger_than_the_buffer_is_still_safe_while_none_of_it_was_read() {
+    let script = Script::default()
+        .then(|_| async { Err(Error::new(Reason::ConnectRefused, Sent::Nothing)) })
+        .answer(2, status(200));
+    let body = Body::full(vec![0; 1 << 20]);
+    assert_eq!(status_of(&Policy::default(), &script, post(body)).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_broke_off_is_not_sent_for_again() {
+    let (upload, body) = channel();
+    upload.send(Err(BodyError::new(Reason::ClientClosed))).unwrap();
+    let mut policy = policy(&[RetryOn::Reset]);
+    policy.retry.methods = RetryMethods::All;
+    let script = Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request));
+    assert!(send(&policy, &script, post(body)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_an_earlier_try_gets_no_more_bytes() {
+    let old = std::rc::Rc::new(std::cell::RefCell::new(Body::empty()));
+    let keep = old.clone();
+    let script = Script::default()
+        .then(move |call| async move {
+            *keep.borrow_mut() = call.request.into_body();
+            Err(Error::new(Reason::ConnectRefused, Sent::Nothing))
+        })
+        .answer(2, status(200));
+    assert_eq!(status_of(&Policy::default(), &script, post(Body::full("order"))).await, 200);
+    let mut old = old.take();
+    assert!(read(&mut old).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_close_race_is_hidden_once_on_a_fresh_connection() {
+    let race = || {
+        let mut error = Error::new(Reason::UpstreamReset, Sent::Request);
+        error.reused = true;
+        Err(error)
+    };
+    // Even with retries off, and without a budget.
+    let policy = Policy {
+        retry: model::Retry { attempts: 0, budget_floor: 0, ..model::Retry::default() },
+        ..Policy::default()
+    };
+    let start = Instant::now();
+    let script = Script::default().answer(1, race).answer(1, status(200));
+    assert_eq!(status_of(&policy, &script, get()).await, 200);
+    let again = script.seen.borrow()[1].clone();
+    assert!(again.fresh && again.tried.is_empty());
+    assert_eq!(again.at, start);
+
+    let script = Script::default().answer(1, race).answer(1, race);
+    assert!(send(&policy, &script, get()).await.is_err());
+    let script = Script::default().answer(1, race);
+    assert!(send(&policy, &script, post(Body::full("order"))).await.is_err(), "a POST may have arrived");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_budget_the_first_error_is_the_answer() {
+    let mut policy = policy(&[RetryOn::ServerError]);
+    policy.retry.budget_floor = 0;
+    let state = state();
+    let script = Script::default().answer(1, status(503));
+    let response = stack(&policy, &state, script).call(get()).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(state.counters.budget_exhausted.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_charged_until_its_response_ends() {
+    let retries = |state: &UpstreamState| state.shared.retries.load(std::sync::atomic::Ordering::Relaxed);
+    let state = state_of(upstream());
+    let (frames, body) = channel();
+    let script = Script::default().answer(1, refused()).then(|_| async { Ok(Response::new(body)) });
+    let response = stack(&Policy::default(), &state, script).call(get()).await.unwrap();
+    assert_eq!(retries(&state), 1);
+    drop((response, frames));
+    assert_eq!(retries(&state), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_failed_response_is_read_to_its_end_and_a_long_one_is_dropped() {
+    for (size, drained) in [(1000, true), (1 << 20, false)] {
+        let (frames, body) = channel();
+        let chunk = Bytes::from(vec![0; size / 10]);
+        for _ in 0..10 {
+            frames.send(Ok(chunk.clone())).unwrap();
+        }
+        drop(frames);
+        let read_to_end = std::rc::Rc::new(std::cell::Cell::new(false));
+        let body = Body::stream(Watched { body, ended: read_to_end.clone() });
+        let script = Script::default()
+            .then(|_| async { Ok(Response::builder().status(503).body(body).unwrap()) })
+            .answer(2, status(200));
+        assert_eq!(status_of(&policy(&[RetryOn::ServerError]), &script, get()).await, 200);
+        assert_eq!(read_to_end.get(), drained);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_always_fails_gets_little_more_than_its_share() {
+    // 100 requests at once, again and again, all of which fail at once: with two retries each it would be three times the load.
+    let state = state();
+    let mut policy = policy(&[RetryOn::ServerError]);
+    policy.retry.budget_floor = 0;
+    let tries = std::rc::Rc::new(std::cell::Cell::new(0u32));
+    let upstream = Function(std::rc::Rc::new({
+        let (tries, state) = (tries.clone(), state.clone());
+        move |_: Call| {
+            let (tries, state) = (tries.clone(), state.clone());
+            async move {
+                tries.set(tries.get() + 1);
+                state.shared.active_requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                tokio::time::sleep(50 * MS).await;
+                state.shared.active_requests.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                Ok(respond(503))
+            }
+        }
+    }));
+    let clients = async {
+        let local = tokio::task::LocalSet::new();
+        for client in 0..100u32 {
+            let mut service = stack(&policy, &state, upstream.clone());
+            local.spawn_local(async move {
+                tokio::time::sleep(client * MS / 2).await;
+                for _ in 0..100 {
+                    let _ = service.call(get()).await;
+                }
+            });
+        }
+        local.await;
+    };
+    clients.await;
+    let load = f64::from(tries.get()) / 10_000.0;
+    assert!((1.05..1.25).contains(&load), "{load}");
+}
+
+/// A service that is a function.
+struct Function<F>(std::rc::Rc<F>);
+
+impl<F> Clone for Function<F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<F, T> Service<Call> for Function<F>
+where
+    F: Fn(Call) -> T,
+    T: Future<Output = Outcome>,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = T;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> T {
+        (self.0)(call)
+    }
+}
+
+/// Notes that a body was read to its end.
+struct Watched {
+    body: Body,
+    ended: std::rc::Rc<std::cell::Cell<bool>>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let frame = std::pin::Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) {
+            self.ended.set(true);
+        }
+        frame
+    }
+}

@@ -1,0 +1,71 @@
+//! The order of the layers, from the route to the endpoint.
+//!
+//! [`front`] stands before a route chooses among its destinations, so that a limit is the route's, whatever the split:
+//! 1. [`RateLimit`] first: what is refused costs nothing behind it.
+//! 2. [`Faults`]: an injected delay is outside of every deadline of attache's, so the caller's own are what it tests.
+//!
+//! [`stack`] stands before one upstream:
+//! 1. [`Deadline`] first: everything behind it, waits between tries included, counts against the caller's patience.
+//! 2. [`Retry`]: each pass through what is below it is one try, on an endpoint of its own.
+//! 3. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
+//!    finds it open is not tried again.
+//! 4. [`PerTry`]: it bounds one try, so the breaker counts it and the retry sees its error.
+//! 5. [`Judge`] last, next to the endpoint that it judges.
+
+use std::sync::Arc;
+
+use attache_config::model::{Fault, Forward, Policy};
+use attache_http::Body;
+use attache_upstream::{Call, Error};
+use http::Response;
+use tower::Service;
+
+use crate::{
+    UpstreamState,
+    breaker::Breaker,
+    deadline::{Deadline, PerTry},
+    fault::Faults,
+    judge::Judge,
+    rate_limit::{Limiter, RateLimit},
+    retry::Retry,
+};
+
+/// The layers of one destination of one route.
+pub type Stack<S> = Deadline<Retry<Breaker<PerTry<Judge<S>>>>>;
+
+/// Puts a route's policy around an upstream's service. `state` is the upstream's one state, whatever the route.
+pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
+{
+    let tries = PerTry::new(Judge::new(inner, state.clone()), policy.timeouts.per_try, state.clone());
+    let retry = Retry::new(Breaker::new(tries, state.clone()), policy.retry.clone(), state.clone());
+    Deadline::new(retry, policy.timeouts, state.clone())
+}
+
+/// What the workers share of one route.
+#[derive(Debug, Default)]
+pub struct RouteState {
+    /// Its rate limit.
+    pub limiter: Option<Limiter>,
+    /// Its faults.
+    pub fault: Option<Fault>,
+}
+
+impl RouteState {
+    /// The state of one route, made once for all workers.
+    pub fn new(route: &Forward) -> Arc<Self> {
+        Arc::new(Self { limiter: route.rate_limit.clone().map(Limiter::new), fault: route.fault.clone() })
+    }
+}
+
+/// The layers of one route, before its destinations.
+pub type Front<S> = RateLimit<Faults<S>>;
+
+/// Puts a route's rate limit and faults before what chooses its destination.
+pub fn front<S>(route: &Arc<RouteState>, inner: S) -> Front<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
+{
+    RateLimit::new(Faults::new(inner, route.clone()), route.clone())
+}

@@ -1,0 +1,81 @@
+//! What all workers together know of one upstream: made once, shared through atomics.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use attache_telemetry::Exchange;
+use attache_upstream::{
+    Endpoint, Shared,
+    outlier::{self, Outcome},
+};
+use tokio::time::Instant;
+
+use crate::{breaker::Circuit, budget::Floor};
+
+/// The resilience state of one upstream. One for each upstream of a configuration, shared by every worker and every
+/// route that leads to it.
+#[derive(Debug)]
+pub struct UpstreamState {
+    /// Its endpoints and load counters.
+    pub shared: Arc<Shared>,
+    /// What happened, for metrics and the admin API.
+    pub counters: Counters,
+    /// The failure breaker; `None` where it is off.
+    pub breaker: Option<Circuit>,
+    pub(crate) floor: Floor,
+}
+
+/// Events since the start. They are counted only when something failed, so a healthy request never touches them.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Retries that were begun within `attempts`.
+    pub retries: AtomicU64,
+    /// Retries that ended with an answer which needed no other.
+    pub retries_succeeded: AtomicU64,
+    /// Retries that the budget refused (`retry-budget-exhausted`).
+    pub budget_exhausted: AtomicU64,
+    /// Calls that the open breaker answered (`circuit-open`).
+    pub circuit_open: AtomicU64,
+    /// Close races hidden by a try on a fresh connection.
+    pub close_races: AtomicU64,
+    /// Requests cut by their deadline (`request-timeout`).
+    pub request_timeouts: AtomicU64,
+    /// Tries cut by theirs (`per-try-timeout`).
+    pub per_try_timeouts: AtomicU64,
+    /// Streams cut for silence (`idle-timeout`).
+    pub idle_timeouts: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl UpstreamState {
+    /// The state of an upstream that nothing is known of yet.
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let now = Instant::now();
+        let breaker = shared.config.circuit_breaker.failures.clone();
+        let breaker = breaker.map(|config| Circuit::new(config, shared.config.name.clone(), now));
+        Arc::new(Self { shared, counters: Counters::default(), breaker, floor: Floor::new(now) })
+    }
+
+    /// Tells ejection how a try ended. A success is only looked at while some endpoint has failures in a row.
+    pub(crate) fn judge(&self, exchange: &Exchange, outcome: Outcome) {
+        if outcome == Outcome::Success && !outlier::failing(&self.shared) {
+            return;
+        }
+        if let Some(endpoint) = self.last_endpoint(exchange) {
+            outlier::report(&self.shared, &endpoint, outcome, Instant::now());
+        }
+    }
+
+    /// The endpoint that the last try went to. Found by the label that the pool noted, so that a try which
+    /// succeeds pays nothing for it; `None` where no endpoint was chosen, or discovery dropped it since.
+    pub fn last_endpoint(&self, exchange: &Exchange) -> Option<Arc<Endpoint>> {
+        let label = exchange.endpoint.borrow();
+        let label = label.as_ref()?;
+        self.shared.endpoints.load().endpoints.iter().find(|e| e.label == *label).cloned()
+    }
+}

@@ -1,0 +1,169 @@
+//! Upstreams, calls and services for tests.
+
+use std::{cell::RefCell, collections::VecDeque, future::Future, pin::Pin, rc::Rc, sync::Arc, task::Poll};
+
+use attache_config::model;
+use attache_http::{Body, BodyError, Client};
+use attache_telemetry::Exchange;
+use attache_upstream::{Call, CallContext, EndpointAddress, EndpointSpec, Error, Shared};
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::time::Instant;
+
+use crate::UpstreamState;
+
+pub(crate) fn upstream() -> model::Upstream {
+    model::Upstream {
+        name: "orders".into(),
+        address: model::Address::OriginalDestination,
+        protocol: model::UpstreamProtocol::Auto,
+        tls: None,
+        balance: model::Balance::default(),
+        connect_timeout: std::time::Duration::from_secs(1),
+        handshake_timeout: std::time::Duration::from_secs(2),
+        pool: model::Pool::default(),
+        circuit_breaker: model::CircuitBreaker::default(),
+        outlier_ejection: model::OutlierEjection::default(),
+        health_check: None,
+        proxy_protocol: model::ProxyProtocolOut::Off,
+        source_address: None,
+        line: 0,
+    }
+}
+
+pub(crate) fn address(port: u16) -> EndpointAddress {
+    EndpointAddress::Tcp(std::net::SocketAddr::from(([10, 0, 0, 1], port)))
+}
+
+pub(crate) fn state() -> Arc<UpstreamState> {
+    state_of(upstream())
+}
+
+pub(crate) fn state_of(config: model::Upstream) -> Arc<UpstreamState> {
+    let shared = Shared::new(Arc::new(config));
+    shared.replace_endpoints((1..=3).map(|port| EndpointSpec::new(address(port))).collect(), None);
+    UpstreamState::new(Arc::new(shared))
+}
+
+pub(crate) fn call(request: Request<Body>) -> Call {
+    Call {
+        request,
+        context: CallContext {
+            client: Rc::new(Client::default()),
+            exchange: Rc::new(Exchange::new("outbound".into(), "http1", None)),
+            tried: smallvec::SmallVec::new(),
+            on_informational: None,
+            deadline: None,
+        },
+    }
+}
+
+pub(crate) fn get() -> Call {
+    call(Request::get("http://orders/").body(Body::empty()).unwrap())
+}
+
+pub(crate) fn post(body: impl Into<Body>) -> Call {
+    call(Request::post("http://orders/").body(body.into()).unwrap())
+}
+
+pub(crate) fn respond(status: u16) -> Response<Body> {
+    Response::builder().status(status).body(Body::empty()).unwrap()
+}
+
+pub(crate) type Outcome = Result<Response<Body>, Error>;
+type Answer = Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = Outcome>>>>;
+
+/// An upstream that follows a script, one entry a try, and remembers when each try came and what it was.
+#[derive(Clone, Default)]
+pub(crate) struct Script {
+    answers: Rc<RefCell<VecDeque<Answer>>>,
+    pub(crate) seen: Rc<RefCell<Vec<Seen>>>,
+}
+
+/// One try as the script saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) at: Instant,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) tried: Vec<String>,
+    pub(crate) fresh: bool,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Script {
+    /// Answers the next try with what the future brings.
+    pub(crate) fn then<F>(self, answer: impl FnOnce(Call) -> F + 'static) -> Self
+    where
+        F: Future<Output = Outcome> + 'static,
+    {
+        self.answers.borrow_mut().push_back(Box::new(|call| Box::pin(answer(call))));
+        self
+    }
+
+    /// Reads the body to its end, then answers; the try goes to the endpoint of that port.
+    pub(crate) fn answer(self, port: u16, outcome: impl FnOnce() -> Outcome + 'static) -> Self {
+        self.then(move |mut call| async move {
+            *call.context.exchange.endpoint.borrow_mut() = Some(format!("10.0.0.1:{port}").into());
+            let _ = read(call.request.body_mut()).await;
+            outcome()
+        })
+    }
+
+    pub(crate) fn tries(&self) -> usize {
+        self.seen.borrow().len()
+    }
+}
+
+impl tower::Service<Call> for Script {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Outcome>>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        self.seen.borrow_mut().push(Seen {
+            at: Instant::now(),
+            headers: call.request.headers().clone(),
+            tried: call.context.tried.iter().map(|e| e.label.to_string()).collect(),
+            fresh: call.request.extensions().get::<attache_upstream::FreshConnection>().is_some(),
+            deadline: call.context.deadline,
+        });
+        let answer = self.answers.borrow_mut().pop_front().expect("a try that the script doesn't know");
+        answer(call)
+    }
+}
+
+/// Reads a body to its end.
+pub(crate) async fn read(body: &mut Body) -> Result<Vec<u8>, BodyError> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = next(body).await {
+        if let Ok(data) = frame?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
+}
+
+pub(crate) async fn next(body: &mut Body) -> Option<Result<http_body::Frame<Bytes>, BodyError>> {
+    std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(body), cx)).await
+}
+
+/// A body whose frames a test sends; it ends cleanly when the sender is dropped.
+pub(crate) fn channel() -> (tokio::sync::mpsc::UnboundedSender<Result<Bytes, BodyError>>, Body) {
+    struct Channel(tokio::sync::mpsc::UnboundedReceiver<Result<Bytes, BodyError>>);
+    impl http_body::Body for Channel {
+        type Data = Bytes;
+        type Error = BodyError;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+            self.0.poll_recv(cx).map(|item| item.map(|bytes| bytes.map(http_body::Frame::data)))
+        }
+    }
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    (sender, Body::stream(Channel(receiver)))
+}

@@ -1,0 +1,194 @@
+//! What a route asks of a request beside host and path.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use attache_config::model::{AddressMatch, HostPattern, Match, Name, ValueMatch, ValuePattern};
+use attache_http::{CanonicalHost, Client};
+use http::{HeaderName, Method};
+use regex::Regex;
+
+use crate::{RequestFacts, host};
+
+/// The conditions of one route, ready to be tested.
+#[derive(Debug)]
+pub(crate) struct Conditions {
+    methods: Vec<Method>,
+    headers: Vec<(HeaderName, Value)>,
+    query: Vec<(Name, Value)>,
+}
+
+#[derive(Debug)]
+struct Value {
+    pattern: Pattern,
+    not: bool,
+}
+
+#[derive(Debug)]
+enum Pattern {
+    Present,
+    Exact(Name),
+    Prefix(Name),
+    Suffix(Name),
+    Regex(Regex),
+}
+
+impl Conditions {
+    pub(crate) fn new(matcher: &Match) -> Self {
+        let named = |value: &ValueMatch| {
+            // The parser lets no other name in.
+            let name = HeaderName::try_from(&*value.name).ok()?;
+            Some((name, Value::new(value)))
+        };
+        Self {
+            methods: matcher.methods.clone(),
+            headers: matcher.headers.iter().filter_map(named).collect(),
+            query: matcher.query.iter().map(|value| (value.name.clone(), Value::new(value))).collect(),
+        }
+    }
+
+    /// Every condition holds.
+    pub(crate) fn hold(&self, request: &RequestFacts<'_>) -> bool {
+        self.method_holds(request)
+            && self.headers.iter().all(|(name, value)| header_holds(name, value, request))
+            && self.query.iter().all(|(name, value)| query_holds(name, value, request))
+    }
+
+    fn method_holds(&self, request: &RequestFacts<'_>) -> bool {
+        self.methods.is_empty() || self.methods.contains(request.method)
+    }
+
+    /// The first condition that doesn't hold, in words.
+    pub(crate) fn failure(&self, request: &RequestFacts<'_>) -> Option<String> {
+        if !self.method_holds(request) {
+            let methods: Vec<_> = self.methods.iter().map(Method::as_str).collect();
+            return Some(format!("the method is not {}", methods.join(" or ")));
+        }
+        for (name, value) in &self.headers {
+            if !header_holds(name, value, request) {
+                return Some(format!("the header {name} {}", value.unmet()));
+            }
+        }
+        for (name, value) in &self.query {
+            if !query_holds(name, value, request) {
+                return Some(format!("the query parameter {name} {}", value.unmet()));
+            }
+        }
+        None
+    }
+}
+
+impl Value {
+    fn new(value: &ValueMatch) -> Self {
+        let pattern = match &value.value {
+            ValuePattern::Present => Pattern::Present,
+            ValuePattern::Exact(text) => Pattern::Exact(text.clone()),
+            ValuePattern::Prefix(text) => Pattern::Prefix(text.clone()),
+            ValuePattern::Suffix(text) => Pattern::Suffix(text.clone()),
+            ValuePattern::Regex(regex) => Pattern::Regex((**regex).clone()),
+        };
+        Self { pattern, not: value.not }
+    }
+
+    fn is_met(&self, value: &[u8]) -> bool {
+        match &self.pattern {
+            Pattern::Present => true,
+            Pattern::Exact(text) => value == text.as_bytes(),
+            Pattern::Prefix(text) => value.starts_with(text.as_bytes()),
+            Pattern::Suffix(text) => value.ends_with(text.as_bytes()),
+            Pattern::Regex(regex) => std::str::from_utf8(value).is_ok_and(|text| regex.is_match(text)),
+        }
+    }
+
+    /// Why it failed.
+    fn unmet(&self) -> String {
+        let what = match &self.pattern {
+            Pattern::Present => return if self.not { "is there" } else { "is not there" }.into(),
+            Pattern::Exact(text) => format!("`{text}`"),
+            Pattern::Prefix(text) => format!("`{text}*`"),
+            Pattern::Suffix(text) => format!("`*{text}`"),
+            Pattern::Regex(regex) => format!("`~{regex}`"),
+        };
+        format!("{} {what}", if self.not { "is" } else { "is not" })
+    }
+}
+
+/// A header that is there several times matches if one of its lines does.
+fn header_holds(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) -> bool {
+    request.headers.get_all(name).iter().any(|line| value.is_met(line.as_bytes())) != value.not
+}
+
+/// A parameter that is there several times matches if one of its values does.
+fn query_holds(name: &Name, value: &Value, request: &RequestFacts<'_>) -> bool {
+    let met = request.query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).any(|pair| {
+        let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
+        *decode(key) == *name.as_bytes() && value.is_met(&decode(text))
+    });
+    met != value.not
+}
+
+/// `%XX` and `+` as HTML forms write them. Borrowed where there is nothing to decode; a query with escapes costs
+/// allocations, on listeners that match on queries.
+fn decode(text: &str) -> Cow<'_, [u8]> {
+    if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.as_bytes().iter();
+    while let Some(&byte) = bytes.next() {
+        let escaped =
+            |digits: &[u8]| std::str::from_utf8(digits).ok().and_then(|d| u8::from_str_radix(d, 16).ok());
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                // Only two hex digits are an escape; `from_str_radix` would take a sign for one.
+                let digits =
+                    bytes.as_slice().get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+                match digits.and_then(escaped) {
+                    Some(value) => {
+                        out.push(value);
+                        bytes.nth(1);
+                    }
+                    None => out.push(b'%'),
+                }
+            }
+            _ => out.push(byte),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The TLS server name is there and matches.
+pub(crate) fn sni_holds(pattern: &HostPattern, client: &Client) -> bool {
+    client
+        .sni
+        .as_deref()
+        .and_then(CanonicalHost::new)
+        .is_some_and(|sni| host::matches(pattern, Some(&sni), target_port(client)))
+}
+
+/// The port that the connection was for.
+pub(crate) fn target_port(client: &Client) -> u16 {
+    client.original_destination.or(client.local).map_or(0, |address| address.port())
+}
+
+/// The connection was intercepted on its way to this range and port.
+pub(crate) fn destination_holds(range: &AddressMatch, client: &Client) -> bool {
+    client.original_destination.is_some_and(|destination| {
+        range.port.is_none_or(|port| port == destination.port())
+            && network(destination.ip().to_canonical(), range.prefix) == network(range.network, range.prefix)
+    })
+}
+
+/// An address without its host bits.
+pub(crate) fn network(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let host_bits = 32 - u32::from(prefix.min(32));
+            IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(host_bits).unwrap_or(0)).into())
+        }
+        IpAddr::V6(v6) => {
+            let host_bits = 128 - u32::from(prefix.min(128));
+            IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(host_bits).unwrap_or(0)).into())
+        }
+    }
+}

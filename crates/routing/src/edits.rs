@@ -1,0 +1,191 @@
+//! Header changes with variables.
+//!
+//! Rule: removals, then sets, then additions. Values are made from the request as the route saw it, before any rewrite,
+//! for both directions, so that a response can carry what only the request knew. No value can begin a new line: control
+//! characters of what a peer sent are left out. A value that turns out empty is not written, and a `set` then
+//! removes the header: what a client claims never stands where attache had nothing to say.
+
+use std::fmt::Write;
+
+use attache_config::model::{self, Part, Variable};
+use attache_http::{Client, REQUEST_ID};
+use http::{HeaderMap, HeaderName, HeaderValue, request};
+use smallvec::SmallVec;
+
+use crate::{Captures, rewrite::CaptureNames};
+
+/// What the variables of a template can name, beside the request itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Ctx<'a> {
+    /// Who calls.
+    pub client: &'a Client,
+    /// What the route's pattern captured.
+    pub captures: &'a Captures,
+    /// Name of the chosen upstream; empty where attache answers itself.
+    pub upstream: &'a str,
+    /// The upstream's own authority (`host[:port]`), for `HostRewrite::Upstream` and for requests without a host; see
+    /// [`upstream_authority`](crate::upstream_authority).
+    pub upstream_authority: Option<&'a str>,
+}
+
+/// Header changes of a route, in one direction.
+#[derive(Debug)]
+pub(crate) struct Edits {
+    remove: Vec<HeaderName>,
+    set: Vec<(HeaderName, Vec<Piece>)>,
+    add: Vec<(HeaderName, Vec<Piece>)>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Text(Box<str>),
+    Capture(usize),
+    Variable(Variable),
+}
+
+/// Header changes with their values, ready to be made.
+#[derive(Debug, Default)]
+#[must_use = "the changes are made by `apply`"]
+pub struct ReadyEdits(SmallVec<[(HeaderName, Change); 2]>);
+
+#[derive(Debug)]
+enum Change {
+    Remove,
+    Set(HeaderValue),
+    Add(HeaderValue),
+}
+
+impl ReadyEdits {
+    /// Makes the changes.
+    pub fn apply(self, headers: &mut HeaderMap) {
+        for (name, change) in self.0 {
+            match change {
+                Change::Remove => drop(headers.remove(name)),
+                Change::Set(value) => drop(headers.insert(name, value)),
+                Change::Add(value) => drop(headers.append(name, value)),
+            }
+        }
+    }
+
+    /// The changes in words, for `explain`.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let line = |(name, change): &(HeaderName, Change)| match change {
+            Change::Remove => format!("remove {name}"),
+            Change::Set(value) => format!("set {name}: {}", value.as_bytes().escape_ascii()),
+            Change::Add(value) => format!("add {name}: {}", value.as_bytes().escape_ascii()),
+        };
+        self.0.iter().map(line).collect()
+    }
+
+    /// There is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Edits {
+    pub(crate) fn new(
+        edits: &model::HeaderEdits,
+        names: &CaptureNames<'_>,
+        route: &str,
+        listener: &str,
+    ) -> Self {
+        let compile = |list: &[(HeaderName, model::Template)]| {
+            list.iter()
+                .map(|(name, template)| (name.clone(), pieces(template, names, route, listener)))
+                .collect()
+        };
+        Self { remove: edits.remove.clone(), set: compile(&edits.set), add: compile(&edits.add) }
+    }
+
+    pub(crate) fn uses_captures(&self) -> bool {
+        let uses = |list: &[(HeaderName, Vec<Piece>)]| {
+            list.iter().any(|(_, pieces)| pieces.iter().any(|piece| matches!(piece, Piece::Capture(_))))
+        };
+        uses(&self.set) || uses(&self.add)
+    }
+
+    /// The changes with the values of this request. Costs nothing where there are none; each value is an allocation
+    /// that becomes the header's storage.
+    pub(crate) fn ready(&self, request: &request::Parts, ctx: &Ctx<'_>) -> ReadyEdits {
+        let mut ready = ReadyEdits::default();
+        ready.0.extend(self.remove.iter().map(|name| (name.clone(), Change::Remove)));
+        for (name, pieces) in &self.set {
+            let change = render(pieces, request, ctx).map_or(Change::Remove, Change::Set);
+            ready.0.push((name.clone(), change));
+        }
+        for (name, pieces) in &self.add {
+            if let Some(value) = render(pieces, request, ctx) {
+                ready.0.push((name.clone(), Change::Add(value)));
+            }
+        }
+        ready
+    }
+}
+
+/// What a route knows from the start becomes text now.
+fn pieces(template: &model::Template, names: &CaptureNames<'_>, route: &str, listener: &str) -> Vec<Piece> {
+    template
+        .0
+        .iter()
+        .filter_map(|part| match part {
+            Part::Text(text) => Some(Piece::Text((&**text).into())),
+            Part::Variable(Variable::Route) => Some(Piece::Text(route.into())),
+            Part::Variable(Variable::Listener) => Some(Piece::Text(listener.into())),
+            // A capture that the pattern doesn't have is the empty text.
+            Part::Variable(Variable::Capture(name)) => names.index(name).map(Piece::Capture),
+            Part::Variable(variable) => Some(Piece::Variable(variable.clone())),
+        })
+        .collect()
+}
+
+fn render(pieces: &[Piece], request: &request::Parts, ctx: &Ctx<'_>) -> Option<HeaderValue> {
+    let mut value = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => push_clean(&mut value, text.as_bytes()),
+            Piece::Capture(index) => push_clean(&mut value, ctx.captures.at(*index).as_bytes()),
+            Piece::Variable(variable) => push_variable(&mut value, variable, request, ctx),
+        }
+    }
+    let value = value.trim_ascii();
+    if value.is_empty() { None } else { HeaderValue::from_bytes(value).ok() }
+}
+
+fn push_variable(value: &mut Vec<u8>, variable: &Variable, request: &request::Parts, ctx: &Ctx<'_>) {
+    let header = |name| request.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let mut number = String::new();
+    let bytes = match variable {
+        Variable::ClientAddress => {
+            if let Some(address) = ctx.client.address {
+                // A String takes everything.
+                let _ = write!(number, "{}", address.ip().to_canonical());
+            }
+            number.as_bytes()
+        }
+        Variable::ClientPort => {
+            if let Some(address) = ctx.client.address {
+                let _ = write!(number, "{}", address.port());
+            }
+            number.as_bytes()
+        }
+        Variable::ClientIdentity => {
+            ctx.client.identities.first().map_or(&b""[..], |identity| identity.as_bytes())
+        }
+        Variable::Host => request.uri.authority().map_or(&b""[..], |authority| authority.as_str().as_bytes()),
+        Variable::Path => request.uri.path().as_bytes(),
+        Variable::Method => request.method.as_str().as_bytes(),
+        Variable::RequestId => header(&REQUEST_ID),
+        Variable::Scheme => request.uri.scheme_str().unwrap_or_default().as_bytes(),
+        Variable::Header(name) => header(name),
+        Variable::Upstream => ctx.upstream.as_bytes(),
+        // These were resolved when the route was compiled.
+        Variable::Capture(_) | Variable::Route | Variable::Listener => b"",
+    };
+    push_clean(value, bytes);
+}
+
+/// Adds bytes that a header value can hold.
+fn push_clean(value: &mut Vec<u8>, bytes: &[u8]) {
+    value.extend(bytes.iter().filter(|byte| !byte.is_ascii_control() || **byte == b'\t'));
+}

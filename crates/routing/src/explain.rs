@@ -1,0 +1,276 @@
+//! How a request would be routed, and why: `attache explain`.
+//!
+//! It goes through the routes one by one in the order of precedence, beside the compiled table that serves requests; that
+//! both agree is what the tests of the table prove.
+
+use attache_config::model::{Mirror, Upstream, UpstreamId};
+use attache_http::Client;
+use http::{header::LOCATION, request};
+use serde::Serialize;
+
+use crate::{
+    CompiledRoute, Ctx, RequestFacts, RouteTable, Step,
+    conditions::{destination_holds, sni_holds},
+    host, path,
+    precedence::{Alternative, alternatives},
+    table::serves_tcp,
+    upstream_authority,
+    words::{percent, show_host, show_path, show_range, show_retries, show_timeouts},
+};
+
+/// The way of one request or connection through a listener's routes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// What was asked, in a line.
+    pub request: String,
+    /// The listener.
+    pub listener: String,
+    /// Its line in the file; 0 where it has none.
+    pub listener_line: u32,
+    /// The routes for this host in the order they were considered, the most specific first.
+    pub candidates: Vec<Candidate>,
+    /// How many routes are only for other hosts.
+    pub other_hosts: usize,
+    /// What happens; `None` is an answer with `no-route`.
+    pub outcome: Option<Outcome>,
+}
+
+/// One route that was considered.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    /// Its name.
+    pub route: String,
+    /// Its line in the file.
+    pub line: u32,
+    /// How it fared.
+    pub verdict: Verdict,
+    /// Why.
+    pub why: String,
+}
+
+/// How a route fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It doesn't match.
+    NoMatch,
+    /// It is taken.
+    Wins,
+    /// It matches too, but another is more specific.
+    LessSpecific,
+}
+
+/// What the route does with the request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Its name.
+    pub route: String,
+    /// `forward to one of these`, `redirect …`, `answer …`.
+    pub action: String,
+    /// Where to, with the shares of a split.
+    pub destinations: Vec<Share>,
+    /// Upstreams that get a copy.
+    pub mirrors: Vec<String>,
+    /// The path and query that the upstream sees, if they are rewritten.
+    pub path: Option<String>,
+    /// The host that the upstream sees, if it is rewritten.
+    pub host: Option<String>,
+    /// Header changes on the way up.
+    pub request_headers: Vec<String>,
+    /// Header changes on the way down.
+    pub response_headers: Vec<String>,
+}
+
+/// One destination of a split.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Share {
+    /// The upstream.
+    pub upstream: String,
+    /// Its line in the file.
+    pub line: u32,
+    /// Its share of the requests, 0 to 1.
+    pub ratio: f64,
+    /// Deadlines in force; empty for connections.
+    pub timeouts: String,
+    /// Retries in force; empty for connections.
+    pub retries: String,
+}
+
+/// Explains a request that was checked and normalized. `upstreams` are those of the config.
+pub fn explain(
+    table: &RouteTable,
+    request: &request::Parts,
+    client: &Client,
+    upstreams: &[Upstream],
+) -> Explanation {
+    let facts = RequestFacts::of(request, client);
+    let (candidates, other_hosts) = consider(
+        table,
+        |alternative| {
+            alternative.host.is_none_or(|host| host::matches(host, facts.host.as_ref(), facts.port))
+        },
+        |alternative, route| {
+            let pattern = table.model.get(alternative.route)?.matcher.path.as_ref();
+            match pattern {
+                Some(pattern) if !path::matches(pattern, facts.path) => {
+                    Some(format!("the path is not {}", show_path(pattern)))
+                }
+                _ => route.conditions.failure(&facts),
+            }
+            .or_else(|| connection_failure(alternative, client))
+        },
+    );
+    let outcome = table.find_http(&facts).map(|matched| {
+        let mut outcome = describe(matched.route, upstreams);
+        let route = matched.route;
+        let first = match route.step() {
+            Step::Forward(forward) => forward.to.first().and_then(|to| upstreams.get(to.upstream.0)),
+            Step::Direct => None,
+        };
+        let authority = first.and_then(upstream_authority);
+        let ctx = Ctx {
+            client,
+            captures: &matched.captures,
+            upstream: first.map_or("", |upstream| &upstream.name),
+            upstream_authority: authority.as_deref(),
+        };
+        let (up, down) = route.edits(request, &ctx);
+        outcome.request_headers = up.describe();
+        outcome.response_headers = down.describe();
+        if let Some(response) = route.respond(request, &ctx) {
+            outcome.request_headers.clear();
+            let status = response.status();
+            outcome.action = match response.headers().get(LOCATION) {
+                Some(location) => format!("redirect with {status} to {}", location.as_bytes().escape_ascii()),
+                None => format!("answer with {status}"),
+            };
+            return outcome;
+        }
+        let mut sent = request.clone();
+        if let Err(refusal) = route.prepare_request(&mut sent, &ctx) {
+            outcome.action = format!("refuse ({refusal})");
+        } else {
+            if sent.uri.path_and_query() != request.uri.path_and_query() {
+                outcome.path = sent.uri.path_and_query().map(ToString::to_string);
+            }
+            if sent.uri.authority() != request.uri.authority() {
+                outcome.host = sent.uri.authority().map(ToString::to_string);
+            }
+        }
+        outcome
+    });
+    Explanation {
+        request: format!("{} {}", request.method, request.uri),
+        listener: table.listener.to_string(),
+        listener_line: table.listener_line,
+        candidates,
+        other_hosts,
+        outcome,
+    }
+}
+
+/// Explains an opaque connection, or one whose TLS is passed through.
+pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) -> Explanation {
+    let (candidates, other_hosts) = consider(
+        table,
+        |_| true,
+        |alternative, _| {
+            if table.model.get(alternative.route).is_some_and(serves_tcp) {
+                connection_failure(alternative, client)
+            } else {
+                Some("it is for HTTP requests".into())
+            }
+        },
+    );
+    let name = client.sni.as_deref().map_or_else(String::new, |sni| format!(" with server name {sni}"));
+    let to = client.original_destination.map_or_else(String::new, |to| format!(" to {to}"));
+    Explanation {
+        request: format!("connection{to}{name}"),
+        listener: table.listener.to_string(),
+        listener_line: table.listener_line,
+        candidates,
+        other_hosts,
+        outcome: table.find_tcp(client).map(|route| {
+            let mut outcome = describe(route, upstreams);
+            for share in &mut outcome.destinations {
+                // Deadlines and retries of the policy are a request's.
+                (share.timeouts, share.retries) = (String::new(), String::new());
+            }
+            outcome
+        }),
+    }
+}
+
+/// Every route whose host fits, in order, with the verdict on it.
+fn consider(
+    table: &RouteTable,
+    host_fits: impl Fn(&Alternative<'_>) -> bool,
+    failure: impl Fn(&Alternative<'_>, &CompiledRoute) -> Option<String>,
+) -> (Vec<Candidate>, usize) {
+    let all = alternatives(&table.model);
+    // Each route is told of once, by the first of its alternatives that matches, or else by its first.
+    let mut candidates: Vec<(usize, Candidate)> = Vec::new();
+    let mut told: Vec<Option<Verdict>> = vec![None; table.routes.len()];
+    let mut winner: Option<&Alternative<'_>> = None;
+    for alternative in all.iter().filter(|alternative| host_fits(alternative)) {
+        let index = alternative.route;
+        let (Some(route), Some(told)) = (table.routes.get(index), told.get_mut(index)) else { continue };
+        let (verdict, why) = match (failure(alternative, route), winner) {
+            (Some(why), _) => (Verdict::NoMatch, why),
+            (None, None) => {
+                winner = Some(alternative);
+                (Verdict::Wins, "the most specific that matches".to_owned())
+            }
+            (None, Some(winner)) => (Verdict::LessSpecific, winner.rank.beats(&alternative.rank)),
+        };
+        match *told {
+            None => {}
+            Some(Verdict::NoMatch) if verdict != Verdict::NoMatch => {
+                candidates.retain(|(known, _)| *known != index);
+            }
+            Some(_) => continue,
+        }
+        *told = Some(verdict);
+        candidates.push((index, Candidate { route: route.name.to_string(), line: route.line, verdict, why }));
+    }
+    let other_hosts = told.iter().filter(|told| told.is_none()).count();
+    (candidates.into_iter().map(|(_, candidate)| candidate).collect(), other_hosts)
+}
+
+fn connection_failure(alternative: &Alternative<'_>, client: &Client) -> Option<String> {
+    if let Some(sni) = alternative.sni
+        && !sni_holds(sni, client)
+    {
+        return Some(format!("the TLS server name is not {}", show_host(sni)));
+    }
+    if let Some(range) = alternative.destination
+        && !destination_holds(range, client)
+    {
+        return Some(format!("the original destination is not in {}", show_range(range)));
+    }
+    None
+}
+
+fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
+    let mut outcome = Outcome { route: route.name.to_string(), ..Outcome::default() };
+    let Step::Forward(forward) = route.step() else { return outcome };
+    outcome.action = "forward".into();
+    let upstream = |id: UpstreamId| upstreams.get(id.0);
+    let name =
+        |id| upstream(id).map_or_else(|| format!("upstream {}", id.0), |upstream| upstream.name.to_string());
+    let total: u64 = forward.to.iter().map(|to| u64::from(to.weight)).sum();
+    outcome.destinations = forward
+        .to
+        .iter()
+        .map(|to| Share {
+            upstream: name(to.upstream),
+            line: upstream(to.upstream).map_or(0, |upstream| upstream.line),
+            ratio: f64::from(to.weight) / (total.max(1) as f64),
+            timeouts: show_timeouts(&to.policy),
+            retries: show_retries(&to.policy.retry),
+        })
+        .collect();
+    let mirror = |mirror: &Mirror| format!("{} ({})", name(mirror.upstream), percent(mirror.ratio));
+    outcome.mirrors = forward.mirrors.iter().map(mirror).collect();
+    outcome
+}

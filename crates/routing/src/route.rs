@@ -1,0 +1,217 @@
+//! One route, ready to work: what it does to a request on its way up and to a response on its way down.
+
+use attache_config::model::{
+    Action, Address, Destination, Forward, HostRewrite, Listener, Name, PathPattern, PathPolicy, Route,
+    Target, Upstream, UpstreamId,
+};
+use attache_http::{Body, Refusal, default_port, set_path};
+use http::{
+    Method, Response, Uri,
+    header::{HOST, HeaderValue},
+    request,
+    uri::{Authority, Scheme},
+};
+use hyper::ext::Protocol;
+
+use crate::{
+    Captures, Ctx, ReadyEdits,
+    conditions::Conditions,
+    edits::Edits,
+    respond::Direct,
+    rewrite::{CaptureNames, Rewrite},
+};
+
+/// A route with everything prepared that can be.
+#[derive(Debug)]
+pub struct CompiledRoute {
+    /// The `route` label.
+    pub name: Name,
+    /// Line in the file.
+    pub line: u32,
+    pub(crate) conditions: Conditions,
+    /// The pattern, if something of the route asks for its captures.
+    capturing: Option<PathPattern>,
+    kind: Kind,
+    request_edits: Edits,
+    response_edits: Edits,
+    policy: PathPolicy,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Forward { forward: Forward, bounds: Vec<u64>, rewrite: Rewrite },
+    Direct(Direct),
+}
+
+/// What a route does, for whoever carries it out.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'r> {
+    /// Choose a destination ([`CompiledRoute::choose`]), prepare the request, send it.
+    Forward(&'r Forward),
+    /// Answer with [`CompiledRoute::respond`].
+    Direct,
+}
+
+impl CompiledRoute {
+    pub(crate) fn new(route: &Route, listener: &Listener) -> Self {
+        let pattern = route.matcher.path.as_ref();
+        let names = CaptureNames::of(pattern);
+        let edits = |edits| Edits::new(edits, &names, &route.name, &listener.name);
+        let (request_edits, response_edits) = (edits(&route.request_headers), edits(&route.response_headers));
+        let kind = match &route.action {
+            Action::Forward(forward) => Kind::Forward {
+                bounds: bounds(&forward.to),
+                rewrite: Rewrite::new(&forward.path, pattern),
+                forward: forward.clone(),
+            },
+            Action::Redirect(redirect) => Kind::Direct(Direct::redirect(redirect, &names)),
+            Action::Respond(respond) => Kind::Direct(Direct::respond_with(respond)),
+        };
+        let captures = request_edits.uses_captures()
+            || response_edits.uses_captures()
+            || match &kind {
+                Kind::Forward { rewrite, .. } => rewrite.uses_captures(),
+                Kind::Direct(direct) => direct.uses_captures(),
+            };
+        Self {
+            name: route.name.clone(),
+            line: route.line,
+            conditions: Conditions::new(&route.matcher),
+            capturing: pattern.filter(|_| captures).cloned(),
+            kind,
+            request_edits,
+            response_edits,
+            policy: listener.http.path,
+        }
+    }
+
+    /// Both directions' header changes for a request, for `explain`.
+    pub(crate) fn edits(&self, request: &request::Parts, ctx: &Ctx<'_>) -> (ReadyEdits, ReadyEdits) {
+        (self.request_edits.ready(request, ctx), self.response_edits.ready(request, ctx))
+    }
+
+    pub(crate) fn capture(&self, path: &str) -> Captures {
+        self.capturing.as_ref().map_or_else(Captures::default, |pattern| Captures::of(pattern, path))
+    }
+
+    /// What the route does.
+    pub fn step(&self) -> Step<'_> {
+        match &self.kind {
+            Kind::Forward { forward, .. } => Step::Forward(forward),
+            Kind::Direct(_) => Step::Direct,
+        }
+    }
+
+    /// The destination of a split for a roll of the dice over all of `u32`; `None` for a route that doesn't forward.
+    pub fn choose(&self, roll: u32) -> Option<&Destination> {
+        let Kind::Forward { forward, bounds, .. } = &self.kind else { return None };
+        if let [only] = forward.to.as_slice() {
+            return Some(only);
+        }
+        let total = u128::from(*bounds.last()?);
+        let point = ((u128::from(roll) * total) >> 32) as u64;
+        forward.to.get(bounds.partition_point(|&bound| bound <= point))
+    }
+
+    /// The upstreams that get a copy of this request. `roll` is asked once for each mirror, for a number in `0.0..1.0`.
+    pub fn mirrors(&self, mut roll: impl FnMut() -> f64) -> impl Iterator<Item = UpstreamId> {
+        let mirrors = match &self.kind {
+            Kind::Forward { forward, .. } => forward.mirrors.as_slice(),
+            Kind::Direct(_) => &[],
+        };
+        mirrors.iter().filter(move |mirror| roll() < mirror.ratio).map(|mirror| mirror.upstream)
+    }
+
+    /// Makes a request ready for the chosen upstream: path, host, headers. Gives back the changes to the response's
+    /// headers, whose values come from the request as it was before. Hop-by-hop and forwarding headers are the caller's.
+    ///
+    /// # Errors
+    /// `bad-request` if a rewritten path breaks the listener's path policy.
+    pub fn prepare_request(
+        &self,
+        request: &mut request::Parts,
+        ctx: &Ctx<'_>,
+    ) -> Result<ReadyEdits, Refusal> {
+        let request_edits = self.request_edits.ready(request, ctx);
+        let response_edits = self.response_edits.ready(request, ctx);
+        if let Kind::Forward { forward, rewrite, .. } = &self.kind {
+            // A CONNECT names a destination: there is no path, and another host would be another destination.
+            let tunnel = request.method == Method::CONNECT && request.extensions.get::<Protocol>().is_none();
+            if !tunnel {
+                if request.uri.path().starts_with('/')
+                    && let Some(path) = rewrite.apply(request.uri.path(), ctx.captures, self.policy)?
+                {
+                    set_path(&mut request.uri, path)?;
+                }
+                let host = match &forward.host {
+                    HostRewrite::To(host) => Some(&**host),
+                    HostRewrite::Upstream => ctx.upstream_authority,
+                    // HTTP/1.0 may name none; every hop behind needs one (RFC 9112 section 3.2).
+                    HostRewrite::Keep if request.uri.authority().is_none() => ctx.upstream_authority,
+                    HostRewrite::Keep => None,
+                };
+                if let Some(host) = host {
+                    set_host(request, host);
+                }
+            }
+        }
+        request_edits.apply(&mut request.headers);
+        Ok(response_edits)
+    }
+
+    /// The answer of a route that redirects or answers directly; `None` if it forwards.
+    pub fn respond(&self, request: &request::Parts, ctx: &Ctx<'_>) -> Option<Response<Body>> {
+        let Kind::Direct(direct) = &self.kind else { return None };
+        let mut response = direct.respond(request, ctx.captures);
+        self.response_edits.ready(request, ctx).apply(response.headers_mut());
+        Some(response)
+    }
+}
+
+/// Where each destination's share ends.
+fn bounds(to: &[Destination]) -> Vec<u64> {
+    to.iter()
+        .scan(0, |sum, destination| {
+            *sum += u64::from(destination.weight);
+            Some(*sum)
+        })
+        .collect()
+}
+
+/// Gives a request another host. One that is no authority (the parser lets none in) changes nothing.
+fn set_host(request: &mut request::Parts, host: &str) {
+    // Copies, since clones of what all workers share would share a counter.
+    let (Ok(authority), Ok(value)) = (Authority::try_from(host), HeaderValue::from_str(host)) else { return };
+    let mut parts = std::mem::take(&mut request.uri).into_parts();
+    parts.authority = Some(authority);
+    parts.scheme.get_or_insert(Scheme::HTTP);
+    if let Ok(uri) = Uri::from_parts(parts) {
+        request.uri = uri;
+        request.headers.insert(HOST, value);
+    }
+}
+
+/// The name that an upstream is called by where the request doesn't say one, without the port that its scheme means
+/// anyway. `None` where the request itself says where to.
+pub fn upstream_authority(upstream: &Upstream) -> Option<Name> {
+    let Address::Endpoints(sources) = &upstream.address else { return None };
+    let usual = default_port(if upstream.tls.is_some() { "https" } else { "http" });
+    Some(match &sources.first()?.target {
+        Target::Dns { host, port } => {
+            let host = host.strip_suffix('.').unwrap_or(host);
+            if *port == usual { host.into() } else { format!("{host}:{port}").into() }
+        }
+        Target::Srv { name } => name.strip_suffix('.').unwrap_or(name).into(),
+        Target::Ip(address) if address.port() == usual && address.is_ipv4() => {
+            address.ip().to_string().into()
+        }
+        Target::Ip(address) if address.port() == usual => format!("[{}]", address.ip()).into(),
+        Target::Ip(address) => address.to_string().into(),
+        // A socket has no name of its own.
+        Target::Unix(_) => upstream.name.clone(),
+    })
+}
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

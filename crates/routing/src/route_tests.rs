@@ -1,0 +1,413 @@
+use attache_config::model::{
+    Action, HeaderEdits, HostRewrite, Mirror, Name, Part, PathRewrite, Redirect, Respond, Route, Template,
+    UpstreamId, Variable,
+};
+use attache_http::Client;
+use http::{HeaderName, HeaderValue, StatusCode, request};
+
+use crate::{
+    Captures, Ctx, RequestFacts, RouteTable, explain,
+    testing::{client, forward, listener, matching, request, route, upstream},
+};
+
+const UPSTREAM: &str = "orders-next";
+
+/// Runs one route over one request; gives the request as it is sent and the response's headers.
+fn sent(
+    route: Route,
+    mut parts: request::Parts,
+    client: &Client,
+) -> Result<(request::Parts, Vec<String>), String> {
+    let table = RouteTable::new(&listener(vec![route]));
+    let matched = table.find_http(&RequestFacts::of(&parts, client)).expect("the route matches");
+    let ctx = Ctx {
+        client,
+        captures: &matched.captures,
+        upstream: UPSTREAM,
+        upstream_authority: Some("next.internal:8443"),
+    };
+    let edits =
+        matched.route.prepare_request(&mut parts, &ctx).map_err(|refusal| refusal.text.into_owned())?;
+    let mut down = http::HeaderMap::new();
+    down.insert("server", HeaderValue::from_static("nginx"));
+    edits.apply(&mut down);
+    let down = down.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    Ok((parts, down))
+}
+
+fn rewritten(pattern: &str, rewrite: PathRewrite, target: &str) -> Result<String, String> {
+    let mut route = route("r", matching(&[], pattern));
+    let mut to = forward(&[(0, 1)]);
+    to.path = rewrite;
+    route.action = Action::Forward(to);
+    sent(route, request("GET", target, &[]), &Client::default())
+        .map(|(parts, _)| parts.uri.path_and_query().unwrap().to_string())
+}
+
+#[test]
+fn a_prefix_is_replaced_on_its_segment_boundary() {
+    let prefix = |pattern: &str, with: &str, target: &str| {
+        rewritten(pattern, PathRewrite::Prefix(with.into()), target).unwrap()
+    };
+    assert_eq!(prefix("/v1/*", "/api", "a/v1/x?q=/v1"), "/api/x?q=/v1");
+    assert_eq!(prefix("/v1/*", "/api/", "a/v1/x"), "/api/x");
+    assert_eq!(prefix("/v1/*", "/api/", "a/v1"), "/api/");
+    assert_eq!(prefix("/v1/*", "/", "a/v1/x"), "/x");
+    assert_eq!(prefix("/v1/*", "/", "a/v1"), "/");
+    assert_eq!(prefix("/v1/*", "/", "a/v1/"), "/");
+    assert_eq!(prefix("/*", "/api", "a/x"), "/api/x");
+    assert_eq!(prefix("-", "/api", "a/x"), "/api/x");
+    assert_eq!(prefix("/v1", "/api", "a/v1"), "/api");
+}
+
+#[test]
+fn a_whole_path_takes_captures_by_name_and_by_number() {
+    let whole = |pattern: &str, with: &str, target: &str| {
+        rewritten(pattern, PathRewrite::Whole(with.into()), target).unwrap()
+    };
+    assert_eq!(whole("/users/{id}/{rest...}", "/{rest}/of/{id}", "a/users/7/x/y?q"), "/x/y/of/7?q");
+    assert_eq!(whole("~^/v(?<n>[0-9]+)/([a-z]+)$", "/{2}/{n}/{1}", "a/v12/abc"), "/abc/12/12");
+    assert_eq!(whole("/{id}", "no slash {id}?#{other}", "a/7"), "/no%20slash%207%3F%23%7Bother%7D");
+}
+
+#[test]
+fn a_rewritten_path_obeys_the_listeners_policy_too() {
+    let whole =
+        |pattern: &str, with: &str, target: &str| rewritten(pattern, PathRewrite::Whole(with.into()), target);
+    // Harmless apart, a climb together.
+    assert_eq!(whole("~^/a(.)x(.)$", "/a/{1}{2}/b", "a/a.x."), Ok("/b".into()));
+    assert!(whole("~^/a(.)x(.)$", "/{1}{2}/b", "a/a.x.").is_err());
+}
+
+#[test]
+fn the_host_is_kept_taken_from_the_upstream_or_set() {
+    let host = |rewrite: HostRewrite, target: &str| {
+        let mut route = route("r", matching(&[], "-"));
+        let mut to = forward(&[(0, 1)]);
+        to.host = rewrite;
+        route.action = Action::Forward(to);
+        let (parts, _) = sent(route, request("GET", target, &[]), &Client::default()).unwrap();
+        (parts.uri.to_string(), parts.headers["host"].to_str().unwrap().to_owned())
+    };
+    let same = |uri: &str, host: &str| (uri.to_owned(), host.to_owned());
+    assert_eq!(host(HostRewrite::Keep, "a:81/x"), same("http://a:81/x", "a:81"));
+    assert_eq!(host(HostRewrite::Upstream, "a/x"), same("http://next.internal:8443/x", "next.internal:8443"));
+    assert_eq!(host(HostRewrite::To("b:1".into()), "a/x"), same("http://b:1/x", "b:1"));
+    // HTTP/1.0 without a host: what stands behind needs one.
+    assert_eq!(host(HostRewrite::Keep, "/x"), same("http://next.internal:8443/x", "next.internal:8443"));
+}
+
+fn template(parts: &[Part]) -> Template {
+    Template(parts.to_vec())
+}
+
+fn variable(name: &'static str, variable: Variable) -> (HeaderName, Template) {
+    (HeaderName::from_static(name), template(&[Part::Variable(variable)]))
+}
+
+#[test]
+fn header_changes_know_the_request_as_it_came() {
+    let mut route = route("orders", matching(&[], "/v1/{id}"));
+    let mut to = forward(&[(0, 1)]);
+    to.path = PathRewrite::Whole("/new".into());
+    to.host = HostRewrite::Upstream;
+    route.action = Action::Forward(to);
+    route.request_headers = HeaderEdits {
+        remove: vec![HeaderName::from_static("x-gone")],
+        set: vec![
+            variable("x-address", Variable::ClientAddress),
+            variable("x-port", Variable::ClientPort),
+            variable("x-identity", Variable::ClientIdentity),
+            variable("x-host", Variable::Host),
+            variable("x-path", Variable::Path),
+            variable("x-method", Variable::Method),
+            variable("x-scheme", Variable::Scheme),
+            variable("x-id", Variable::RequestId),
+            variable("x-copy", Variable::Header(HeaderName::from_static("x-gone"))),
+            variable("x-capture", Variable::Capture("id".into())),
+            variable("x-route", Variable::Route),
+            variable("x-upstream", Variable::Upstream),
+            variable("x-listener", Variable::Listener),
+            variable("x-spoofed", Variable::Header(HeaderName::from_static("x-absent"))),
+        ],
+        add: vec![(
+            HeaderName::from_static("x-list"),
+            template(&[
+                Part::Text("<".into()),
+                Part::Variable(Variable::Capture("id".into())),
+                Part::Text(">".into()),
+            ]),
+        )],
+    };
+    route.response_headers = HeaderEdits {
+        remove: vec![HeaderName::from_static("server")],
+        set: vec![variable("x-asked", Variable::Path)],
+        add: Vec::new(),
+    };
+    let headers = [("x-gone", "old"), ("x-list", "first"), ("x-request-id", "id-1"), ("x-spoofed", "admin")];
+    let (parts, down) = sent(route, request("GET", "a:81/v1/7", &headers), &client("", "")).unwrap();
+    let mut lines: Vec<_> = parts
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != "x-request-id")
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "host: next.internal:8443",
+            "x-address: 10.1.2.3",
+            "x-capture: 7",
+            "x-copy: old",
+            "x-host: a:81",
+            "x-id: id-1",
+            "x-identity: spiffe://cluster.local/ns/shop/sa/web",
+            "x-list: <7>",
+            "x-list: first",
+            "x-listener: outbound",
+            "x-method: GET",
+            "x-path: /v1/7",
+            "x-port: 4567",
+            "x-route: orders",
+            "x-scheme: http",
+            "x-upstream: orders-next",
+        ]
+    );
+    assert_eq!(parts.uri, "http://next.internal:8443/new");
+    assert_eq!(down, ["x-asked: /v1/7"]);
+}
+
+#[test]
+fn no_value_begins_a_new_line() {
+    let mut route = route("r", matching(&[], "-"));
+    route.request_headers.set = vec![variable("x-identity", Variable::ClientIdentity)];
+    let evil = Client { identities: ["spiffe://a\r\nx-admin: 1\0".into()].into(), ..Client::default() };
+    let (parts, _) = sent(route, request("GET", "a/", &[]), &evil).unwrap();
+    assert_eq!(parts.headers["x-identity"], "spiffe://ax-admin: 1");
+    assert!(!parts.headers.contains_key("x-admin"));
+}
+
+fn answered(action: Action, pattern: &str, parts: &request::Parts) -> http::Response<attache_http::Body> {
+    let mut route = route("r", matching(&[], pattern));
+    route.action = action;
+    route.response_headers.set = vec![variable("x-route", Variable::Route)];
+    let client = Client::default();
+    let table = RouteTable::new(&listener(vec![route]));
+    let matched = table.find_http(&RequestFacts::of(parts, &client)).unwrap();
+    let ctx = Ctx { client: &client, captures: &matched.captures, upstream: "", upstream_authority: None };
+    let response = matched.route.respond(parts, &ctx).unwrap();
+    assert_eq!(response.headers()["x-route"], "r");
+    response
+}
+
+#[test]
+fn a_redirect_keeps_what_it_does_not_name() {
+    let to = |change: fn(&mut Redirect), pattern: &str, target: &str| {
+        let mut redirect =
+            Redirect { status: StatusCode::FOUND, scheme: None, host: None, path: None, strip_query: false };
+        change(&mut redirect);
+        let response = answered(Action::Redirect(redirect), pattern, &request("GET", target, &[]));
+        assert_eq!(response.status(), 302);
+        response.headers()["location"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(to(|r| r.scheme = Some("https".into()), "-", "a:8080/x?q"), "https://a/x?q");
+    assert_eq!(to(|r| r.host = Some("b:1".into()), "-", "a:8080/x?q"), "http://b:1/x?q");
+    assert_eq!(to(|r| r.path = Some("/n/{id}".into()), "/o/{id}", "a:8080/o/7?q"), "http://a:8080/n/7?q");
+    assert_eq!(to(|r| r.strip_query = true, "-", "[::1]:80/x?q"), "http://[::1]:80/x");
+    assert_eq!(to(|r| r.path = Some("/x y?\r\n".into()), "-", "a/"), "http://a/x%20y%3F%0D%0A");
+}
+
+#[test]
+fn a_redirect_without_a_host_never_leaves_for_another() {
+    let redirect = Redirect {
+        status: StatusCode::FOUND,
+        scheme: Some("https".into()),
+        host: None,
+        path: None,
+        strip_query: false,
+    };
+    let response = answered(Action::Redirect(redirect), "-", &request("GET", "//evil.example/x", &[]));
+    assert_eq!(response.headers()["location"], "/evil.example/x");
+}
+
+#[test]
+fn a_direct_answer_has_its_body_except_where_none_may_be() {
+    let respond = |status: u16| {
+        Action::Respond(Respond {
+            status: StatusCode::from_u16(status).unwrap(),
+            body: b"closed".to_vec().into(),
+            content_type: HeaderValue::from_static("text/plain"),
+        })
+    };
+    let length =
+        |response: &http::Response<attache_http::Body>| http_body::Body::size_hint(response.body()).exact();
+    let get = answered(respond(503), "-", &request("GET", "a/", &[]));
+    assert_eq!((get.status().as_u16(), length(&get)), (503, Some(6)));
+    let head = answered(respond(200), "-", &request("HEAD", "a/", &[]));
+    assert_eq!((head.headers()["content-length"].to_str().unwrap(), length(&head)), ("6", Some(0)));
+    assert_eq!(length(&answered(respond(204), "-", &request("GET", "a/", &[]))), Some(0));
+}
+
+#[test]
+fn a_split_follows_its_weights_exactly() {
+    let mut split = route("r", matching(&[], "-"));
+    split.action = Action::Forward(forward(&[(0, 95), (1, 0), (2, 5)]));
+    let table = RouteTable::new(&listener(vec![split]));
+    let route = &table.routes()[0];
+    let mut counts = [0_u32; 3];
+    for step in 0..10_000_u32 {
+        let roll = (u64::from(step) * (1 << 32) / 10_000) as u32;
+        counts[route.choose(roll).unwrap().upstream.0] += 1;
+    }
+    // A roll just below a bound may be rounded to either side.
+    assert!(counts[0].abs_diff(9500) <= 1 && counts[1] == 0 && counts[2].abs_diff(500) <= 1, "{counts:?}");
+    assert_eq!(route.choose(0).unwrap().upstream, UpstreamId(0));
+    assert_eq!(route.choose(u32::MAX).unwrap().upstream, UpstreamId(2));
+}
+
+#[test]
+fn mirrors_get_their_share() {
+    let mut mirrored = route("r", matching(&[], "-"));
+    let mut to = forward(&[(0, 1)]);
+    to.mirrors =
+        [(1, 1.0), (2, 0.5), (3, 0.0)].map(|(id, ratio)| Mirror { upstream: UpstreamId(id), ratio }).to_vec();
+    mirrored.action = Action::Forward(to);
+    let table = RouteTable::new(&listener(vec![mirrored]));
+    let at = |roll: f64| table.routes()[0].mirrors(|| roll).map(|id| id.0).collect::<Vec<_>>();
+    assert_eq!(at(0.0), [1, 2]);
+    assert_eq!(at(0.5), [1]);
+    assert_eq!(at(0.999), [1]);
+}
+
+#[test]
+fn captures_are_made_only_for_routes_that_use_them() {
+    let plain = route("plain", matching(&[], "/v1/{id}"));
+    let table = RouteTable::new(&listener(vec![plain]));
+    let parts = request("GET", "a/v1/7", &[]);
+    let matched = table.find_http(&RequestFacts::of(&parts, &Client::default())).unwrap().captures;
+    assert_eq!(matched, Captures::default());
+}
+
+#[test]
+fn explain_tells_the_whole_way() {
+    let named = |name: &str, line: u32, matcher| {
+        let mut named = route(name, matcher);
+        named.line = line;
+        named
+    };
+    let mut split = named("orders", 12, matching(&["orders.internal"], "/v1/*"));
+    let mut to = forward(&[(0, 95), (1, 5)]);
+    to.path = PathRewrite::Prefix("/api".into());
+    to.host = HostRewrite::To("api.internal".into());
+    to.mirrors = vec![Mirror { upstream: UpstreamId(1), ratio: 0.1 }];
+    split.action = Action::Forward(to);
+    split.request_headers.set = vec![variable("x-client", Variable::ClientAddress)];
+    split.response_headers.remove = vec![HeaderName::from_static("server")];
+    let mut writes = named("writes", 20, matching(&["orders.internal"], "/v1/orders/{id}"));
+    writes.matcher.methods = vec![http::Method::POST];
+    let mut outbound = listener(vec![
+        named("billing", 4, matching(&["billing.internal"], "-")),
+        split,
+        writes,
+        named("wild", 26, matching(&["*.internal"], "-")),
+        named("rest", 30, matching(&[], "-")),
+    ]);
+    outbound.line = 3;
+    let table = RouteTable::new(&outbound);
+    let mut upstreams = [upstream("orders", "orders.internal", 80), upstream(UPSTREAM, "next.internal", 80)];
+    upstreams[0].line = 40;
+    let explanation =
+        explain(&table, &request("GET", "orders.internal/v1/orders/7?x=1", &[]), &client("", ""), &upstreams);
+    insta::assert_snapshot!(explanation, @r"
+    GET http://orders.internal/v1/orders/7?x=1
+    listener outbound (line 3)
+
+    routes, the most specific first:
+      writes (line 20): no: the method is not POST
+    > orders (line 12): yes: the most specific that matches
+      wild (line 26): would match too, but: an exact host comes before a `*.suffix` host
+      rest (line 30): would match too, but: an exact host comes before any host
+      1 more route is for other hosts
+
+    forward
+      95 % to upstream orders (line 40)
+        timeouts: request 15s, idle 5m
+        retries: up to 2 times on connect-failure, refused-stream, reset-before-headers (idempotent methods, budget 20 %)
+      5 % to upstream orders-next
+        timeouts: request 15s, idle 5m
+        retries: up to 2 times on connect-failure, refused-stream, reset-before-headers (idempotent methods, budget 20 %)
+      a copy to upstream orders-next (10 %)
+      path becomes /api/orders/7?x=1
+      host becomes api.internal
+      request header: set x-client: 10.1.2.3
+      response header: remove server
+    ");
+}
+
+#[test]
+fn explain_tells_a_connections_way_and_a_redirect() {
+    let mut database = route("database", attache_config::model::Match::default());
+    database.matcher.sni = vec![crate::testing::host("*.db.internal")];
+    database.line = 7;
+    let mut moved = route("moved", matching(&["old"], "/o/{id}"));
+    let path = Some("/n/{id}".into());
+    moved.action = Action::Redirect(Redirect {
+        status: StatusCode::FOUND,
+        scheme: None,
+        host: None,
+        path,
+        strip_query: false,
+    });
+    let table = RouteTable::new(&listener(vec![moved, database]));
+    let upstreams = [upstream("postgres", "db.internal", 5432)];
+    let client = client("10.0.0.1:5432", "a.db.internal");
+    insta::assert_snapshot!(crate::explain_tcp(&table, &client, &upstreams), @r"
+    connection to 10.0.0.1:5432 with server name a.db.internal
+    listener outbound
+
+    routes, the most specific first:
+      moved: no: it is for HTTP requests
+    > database (line 7): yes: the most specific that matches
+
+    forward
+      100 % to upstream postgres
+    ");
+    insta::assert_snapshot!(explain(&table, &request("GET", "old/o/7?q", &[]), &client, &upstreams), @r"
+    GET http://old/o/7?q
+    listener outbound
+
+    routes, the most specific first:
+    > moved: yes: the most specific that matches
+      database (line 7): would match too, but: an exact host comes before any host
+
+    redirect with 302 Found to http://old/n/7?q
+    ");
+}
+
+#[test]
+fn explain_tells_why_nothing_matches() {
+    let mut picky = route("picky", matching(&["a"], "-"));
+    picky.matcher.headers = vec![crate::testing::value("x-tenant=blue")];
+    let table = RouteTable::new(&listener(vec![picky, route("path", matching(&[], "/v1/{id}"))]));
+    let explanation = explain(&table, &request("GET", "a/x", &[]), &Client::default(), &[]);
+    insta::assert_snapshot!(explanation, @r"
+    GET http://a/x
+    listener outbound
+
+    routes, the most specific first:
+      picky: no: the header x-tenant is not `blue`
+      path: no: the path is not `/v1/{id}`
+
+    no route matches: answered with no-route
+    ");
+}
+
+#[test]
+fn an_upstreams_own_name_leaves_out_the_usual_port() {
+    let name = |host: &str, port| {
+        crate::upstream_authority(&upstream("u", host, port)).map(|name: Name| name.to_string())
+    };
+    assert_eq!(name("orders.internal.", 80).as_deref(), Some("orders.internal"));
+    assert_eq!(name("orders.internal", 8080).as_deref(), Some("orders.internal:8080"));
+}

@@ -1,0 +1,176 @@
+//! All routes of one listener, compiled so that finding one costs the same with five as with five thousand.
+//!
+//! Host first, then path, then what is left: two hash look-ups and a walk along a trie for the usual request. Where the
+//! most specific host has no route that matches, the next one is asked: a route is a rule of its own, not a part of a
+//! virtual host (`docs/routing.md` says why). Looking up allocates nothing but the captures of a route that uses them.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use attache_config::model::{Action, AddressMatch, HostName, HostPattern, Listener, Name, Route};
+use attache_http::{CanonicalHost, Client};
+
+use crate::{
+    Captures, CompiledRoute, RequestFacts,
+    conditions::{destination_holds, network, sni_holds, target_port},
+    host::HostIndex,
+    path::PathIndex,
+    precedence::{Alternative, alternatives},
+};
+
+/// The routes of one listener.
+#[derive(Debug)]
+pub struct RouteTable {
+    pub(crate) listener: Name,
+    pub(crate) listener_line: u32,
+    pub(crate) model: Vec<Route>,
+    pub(crate) routes: Vec<CompiledRoute>,
+    http: HostIndex<PathIndex<Candidate>>,
+    tcp: HostIndex<Destinations>,
+    tcp_without_name: Destinations,
+}
+
+/// The route that was found for a request.
+#[derive(Debug)]
+pub struct Matched<'t> {
+    /// The route.
+    pub route: &'t CompiledRoute,
+    /// What its path pattern captured; empty if the route has no use for captures.
+    pub captures: Captures,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    route: usize,
+    sni: Option<HostPattern>,
+    destination: Option<AddressMatch>,
+}
+
+impl RouteTable {
+    /// Compiles the routes of a listener.
+    pub fn new(listener: &Listener) -> Self {
+        let mut table = Self {
+            listener: listener.name.clone(),
+            listener_line: listener.line,
+            model: listener.routes.clone(),
+            routes: listener.routes.iter().map(|route| CompiledRoute::new(route, listener)).collect(),
+            http: HostIndex::default(),
+            tcp: HostIndex::default(),
+            tcp_without_name: Destinations::default(),
+        };
+        let any = HostPattern { name: HostName::Any, port: None };
+        for alternative in alternatives(&listener.routes) {
+            let Alternative { route: index, host, sni, destination, .. } = alternative;
+            let Some(route) = listener.routes.get(index) else { continue };
+            let candidate = Candidate { route: index, sni: sni.cloned(), destination: destination.copied() };
+            table.http.entry(host.unwrap_or(&any)).insert(route.matcher.path.as_ref(), candidate);
+            if serves_tcp(route) {
+                let destinations = match sni {
+                    Some(sni) => table.tcp.entry(sni),
+                    None => &mut table.tcp_without_name,
+                };
+                destinations.insert(destination, index);
+            }
+        }
+        table
+    }
+
+    /// The most specific route that matches a request.
+    pub fn find_http(&self, request: &RequestFacts<'_>) -> Option<Matched<'_>> {
+        let route = self.http.find(request.host.as_ref(), request.port, |paths| {
+            paths.find(request.path, |candidate| {
+                let route = self.routes.get(candidate.route)?;
+                let client = request.client;
+                let holds = route.conditions.hold(request)
+                    && candidate.sni.as_ref().is_none_or(|sni| sni_holds(sni, client))
+                    && candidate.destination.as_ref().is_none_or(|range| destination_holds(range, client));
+                holds.then_some(route)
+            })
+        })?;
+        Some(Matched { route, captures: route.capture(request.path) })
+    }
+
+    /// The most specific route that matches an opaque connection, or one whose TLS is passed through: by server name and
+    /// original destination. Routes that ask anything of HTTP, and those that don't forward, are not for connections.
+    pub fn find_tcp(&self, client: &Client) -> Option<&CompiledRoute> {
+        let find = |destinations: &Destinations| destinations.find(client);
+        let name = client.sni.as_deref().and_then(CanonicalHost::new);
+        let index = name
+            .and_then(|name| self.tcp.find(Some(&name), target_port(client), find))
+            .or_else(|| self.tcp_without_name.find(client))?;
+        self.routes.get(index)
+    }
+
+    /// The listener's name.
+    pub fn listener(&self) -> &Name {
+        &self.listener
+    }
+
+    /// The routes in the order of the file.
+    pub fn routes(&self) -> &[CompiledRoute] {
+        &self.routes
+    }
+}
+
+/// A connection can take this route without a word of HTTP.
+pub(crate) fn serves_tcp(route: &Route) -> bool {
+    let matcher = &route.matcher;
+    matcher.hosts.is_empty()
+        && matcher.path.is_none()
+        && matcher.methods.is_empty()
+        && matcher.headers.is_empty()
+        && matcher.query.is_empty()
+        && matches!(route.action, Action::Forward(_))
+}
+
+/// Routes by original destination: the longest network first, within it one with a port first.
+#[derive(Debug, Default)]
+struct Destinations {
+    /// Which lengths there are, in order of precedence: few, and each costs one hash.
+    shapes: Vec<Shape>,
+    by_range: HashMap<(IpAddr, Shape), usize>,
+    any: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    prefix: u8,
+    v6: bool,
+    port: Option<u16>,
+}
+
+impl Destinations {
+    /// Routes come in order of precedence, so that the first of each range stays.
+    fn insert(&mut self, range: Option<&AddressMatch>, route: usize) {
+        let Some(range) = range else {
+            self.any.get_or_insert(route);
+            return;
+        };
+        // Only whether there is a port makes a shape; which one is a part of the key.
+        let shape = Shape { prefix: range.prefix, v6: range.network.is_ipv6(), port: range.port };
+        let known = Shape { port: shape.port.map(|_| 0), ..shape };
+        if !self.shapes.contains(&known) {
+            self.shapes.push(known);
+        }
+        self.by_range.entry((network(range.network, range.prefix), shape)).or_insert(route);
+    }
+
+    fn find(&self, client: &Client) -> Option<usize> {
+        let destination = client.original_destination;
+        let ranged = destination.and_then(|destination| {
+            let address = destination.ip().to_canonical();
+            self.shapes.iter().filter(|shape| shape.v6 == address.is_ipv6()).find_map(|shape| {
+                let key = Shape { port: shape.port.map(|_| destination.port()), ..*shape };
+                self.by_range.get(&(network(address, shape.prefix), key)).copied()
+            })
+        });
+        ranged.or(self.any)
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "reference_tests.rs"]
+mod reference_tests;

@@ -1,0 +1,258 @@
+use attache_config::model::{Match, Route};
+use attache_http::Client;
+use http::Method;
+
+use crate::{
+    RequestFacts, RouteTable, Verdict, explain_tcp,
+    testing::{client, listener, matching, range, request, route, value},
+};
+
+fn table(routes: &[(&str, &[&str], &str)]) -> RouteTable {
+    let routes = routes.iter().map(|(name, hosts, path)| route(name, matching(hosts, path))).collect();
+    RouteTable::new(&listener(routes))
+}
+
+fn found(table: &RouteTable, method: &str, target: &str, headers: &[(&str, &str)]) -> String {
+    let request = request(method, target, headers);
+    let client = Client::default();
+    table
+        .find_http(&RequestFacts::of(&request, &client))
+        .map_or("-".into(), |matched| matched.route.name.to_string())
+}
+
+fn get(table: &RouteTable, target: &str) -> String {
+    found(table, "GET", target, &[])
+}
+
+#[test]
+fn one_table_serves_all_workers() {
+    fn shared<T: Send + Sync>() {}
+    shared::<RouteTable>();
+}
+
+#[test]
+fn the_most_specific_host_wins() {
+    let table = table(&[
+        ("any", &[], "-"),
+        ("prefix", &["orders.*"], "-"),
+        ("longer-prefix", &["orders.shop.*"], "-"),
+        ("suffix", &["*.internal"], "-"),
+        ("longer-suffix", &["*.shop.internal"], "-"),
+        ("exact", &["orders.shop.internal"], "-"),
+        ("exact-port", &["orders.shop.internal:8443"], "-"),
+        ("any-port", &["*:9000"], "-"),
+        ("v6", &["2001:db8::1"], "-"),
+    ]);
+    for (host, expected) in [
+        ("orders.shop.internal", "exact"),
+        ("Orders.SHOP.internal.", "exact"),
+        ("orders.shop.internal:80", "exact"),
+        ("orders.shop.internal:8443", "exact-port"),
+        ("a.shop.internal", "longer-suffix"),
+        ("a.b.shop.internal", "longer-suffix"),
+        ("shop.internal", "suffix"),
+        ("internal", "any"),
+        ("orders.shop.example", "longer-prefix"),
+        ("orders.example", "prefix"),
+        ("orders", "any"),
+        ("orders:9000", "any-port"),
+        ("[2001:DB8:0::1]:80", "v6"),
+        ("", "any"),
+    ] {
+        assert_eq!(get(&table, &format!("{host}/")), expected, "{host}");
+    }
+}
+
+#[test]
+fn a_port_is_compared_with_the_schemes_default_where_the_request_has_none() {
+    let table = table(&[("http", &["a:80"], "-"), ("https", &["a:443"], "-")]);
+    assert_eq!(get(&table, "a/"), "http");
+    assert_eq!(get(&table, "a:443/"), "https");
+    assert_eq!(get(&table, "a:81/"), "-");
+}
+
+#[test]
+fn the_most_specific_path_wins() {
+    let table = table(&[
+        ("none", &[], "-"),
+        ("regex-1", &[], "~^/re.*$"),
+        ("regex-2", &[], "~^/reg.*$"),
+        ("prefix", &[], "/v1/*"),
+        ("longer-prefix", &[], "/v1/orders/*"),
+        ("everything", &[], "/*"),
+        ("late-literal", &[], "/v1/{a}/{b}/items"),
+        ("early-literal", &[], "/v1/orders/{b}/{c}"),
+        ("rest", &[], "/files/{rest...}"),
+        ("one-file", &[], "/files/{name}"),
+        ("exact", &[], "/v1/orders/7/items"),
+    ]);
+    for (path, expected) in [
+        ("/v1/orders/7/items", "exact"),
+        ("/v1/orders/8/items", "early-literal"),
+        ("/v1/users/8/items", "late-literal"),
+        ("/v1/orders/8", "longer-prefix"),
+        ("/v1/orders", "longer-prefix"),
+        ("/v1/orders/", "longer-prefix"),
+        ("/v1/ordersx", "prefix"),
+        ("/v1", "prefix"),
+        ("/v10", "everything"),
+        ("/files/a", "one-file"),
+        ("/files/a/b", "rest"),
+        ("/files/", "rest"),
+        ("/files", "everything"),
+        // A prefix comes before a regular expression, also the shortest.
+        ("/regex", "everything"),
+        ("/v1/../files/a", "one-file"),
+    ] {
+        assert_eq!(get(&table, &format!("a{path}")), expected, "{path}");
+    }
+}
+
+#[test]
+fn regular_expressions_are_tried_in_the_files_order() {
+    let table = table(&[("none", &[], "-"), ("first", &[], "~^/re.*$"), ("second", &[], "~^/reg.*$")]);
+    assert_eq!(get(&table, "a/regex"), "first");
+    assert_eq!(get(&table, "a/other"), "none");
+}
+
+#[test]
+fn a_host_without_a_route_for_the_path_falls_back_to_the_next() {
+    let table = table(&[
+        ("everything", &[], "-"),
+        ("suffix", &["*.internal"], "/b"),
+        ("exact", &["a.internal"], "/a"),
+    ]);
+    assert_eq!(get(&table, "a.internal/a"), "exact");
+    assert_eq!(get(&table, "a.internal/b"), "suffix");
+    assert_eq!(get(&table, "a.internal/c"), "everything");
+}
+
+#[test]
+fn method_then_headers_then_query_then_file_order() {
+    let with = |name: &str, methods: &[Method], headers: &[&str], query: &[&str]| {
+        route(
+            name,
+            Match {
+                methods: methods.to_vec(),
+                headers: headers.iter().copied().map(value).collect(),
+                query: query.iter().copied().map(value).collect(),
+                ..Match::default()
+            },
+        )
+    };
+    let table = RouteTable::new(&listener(vec![
+        with("plain", &[], &[], &[]),
+        with("never", &[], &[], &[]),
+        with("query", &[], &[], &["q=a b"]),
+        with("header", &[], &["x"], &[]),
+        with("headers", &[], &["x", "!y"], &[]),
+        with("method", &[Method::POST], &[], &[]),
+    ]));
+    assert_eq!(found(&table, "POST", "a/?q=a+b", &[("x", "1")]), "method");
+    assert_eq!(found(&table, "GET", "a/?q=a+b", &[("x", "1")]), "headers");
+    assert_eq!(found(&table, "GET", "a/?q=a+b", &[("x", "1"), ("y", "1")]), "header");
+    assert_eq!(found(&table, "GET", "a/?z&q=a%20b", &[]), "query");
+    assert_eq!(found(&table, "GET", "a/?q=a%2", &[]), "plain");
+}
+
+#[test]
+fn connect_and_asterisk_meet_only_routes_that_say_nothing_of_paths() {
+    let table = table(&[("paths", &[], "/*"), ("hosts", &["a"], "-"), ("star", &["a"], "*")]);
+    let client = Client::default();
+    let find = |method, target: &'static str| {
+        let mut parts = request("GET", "a/", &[]);
+        parts.method = method;
+        parts.uri = http::Uri::from_static(target);
+        attache_http::check_request(&mut parts, false, true).unwrap();
+        let matched = table.find_http(&RequestFacts::of(&parts, &client));
+        matched.map_or("-".into(), |matched| matched.route.name.to_string())
+    };
+    assert_eq!(find(Method::CONNECT, "a:443"), "hosts");
+    assert_eq!(find(Method::CONNECT, "b:443"), "-");
+    assert_eq!(find(Method::OPTIONS, "*"), "star");
+}
+
+#[test]
+fn connections_are_routed_by_server_name_and_original_destination() {
+    let with = |name: &str, sni: &[&str], destinations: &[&str]| {
+        route(
+            name,
+            Match {
+                sni: sni.iter().copied().map(crate::testing::host).collect(),
+                destination: destinations.iter().copied().map(range).collect(),
+                ..Match::default()
+            },
+        )
+    };
+    let table = RouteTable::new(&listener(vec![
+        route("http", matching(&["a"], "-")),
+        with("rest", &[], &[]),
+        with("net", &[], &["10.0.0.0/8"]),
+        with("subnet", &[], &["10.1.0.0/16"]),
+        with("port", &[], &["10.1.0.0/16:5432"]),
+        with("any-name", &["*"], &[]),
+        with("names", &["*.db.internal"], &[]),
+        with("name", &["a.db.internal"], &["10.0.0.0/8"]),
+    ]));
+    for (destination, sni, expected) in [
+        ("", "", "rest"),
+        ("10.2.0.1:1", "", "net"),
+        ("[::ffff:10.2.0.1]:1", "", "net"),
+        ("10.1.0.1:1", "", "subnet"),
+        ("10.1.0.1:5432", "", "port"),
+        ("10.1.0.1:5432", "x", "any-name"),
+        ("", "b.db.internal", "names"),
+        ("", "A.db.internal", "names"),
+        ("10.1.0.1:5432", "a.db.internal", "name"),
+        ("[2001:db8::1]:5432", "", "rest"),
+    ] {
+        let client = client(destination, sni);
+        let found = table.find_tcp(&client).map_or("-", |route| &route.name);
+        assert_eq!(found, expected, "{destination} {sni}");
+        let explained = explain_tcp(&table, &client, &[]);
+        let wins = explained.candidates.iter().find(|candidate| candidate.verdict == Verdict::Wins);
+        assert_eq!(wins.map(|winner| &*winner.route), Some(expected));
+    }
+}
+
+/// By hand: `cargo test -p attache-routing --release -- --ignored --nocapture five_thousand`.
+#[test]
+#[ignore = "prints times, which prove nothing on a busy machine"]
+fn five_thousand_routes_cost_what_one_costs() {
+    let routes = |count: usize| {
+        (0..count)
+            .map(|i| route(&i.to_string(), matching(&[&format!("svc-{i:04}.shop.internal")], "/v1/*")))
+            .collect()
+    };
+    let prefixes = |count: usize| {
+        (0..count)
+            .map(|i| route(&i.to_string(), matching(&["svc-0000.shop.internal"], &format!("/v{i:04}/*"))))
+            .collect()
+    };
+    let client = Client::default();
+    for (kind, make) in [("hosts", &routes as &dyn Fn(usize) -> Vec<Route>), ("paths", &prefixes)] {
+        // Ten rounds in turn, the best of each: what else runs on the machine comes and goes.
+        let tables = [1, 5000].map(|count| {
+            let middle = count / 2;
+            let target = match kind {
+                "hosts" => format!("svc-{middle:04}.shop.internal/v1/x"),
+                _ => format!("svc-0000.shop.internal/v{middle:04}/x"),
+            };
+            (count, RouteTable::new(&listener(make(count))), request("GET", &target, &[]))
+        });
+        let mut best = [u128::MAX; 2];
+        for _ in 0..10 {
+            for ((_, table, parts), best) in tables.iter().zip(&mut best) {
+                let start = std::time::Instant::now();
+                for _ in 0..100_000 {
+                    let facts = RequestFacts::of(std::hint::black_box(parts), &client);
+                    assert!(std::hint::black_box(table.find_http(&facts)).is_some());
+                }
+                *best = start.elapsed().as_nanos().min(*best);
+            }
+        }
+        for ((count, ..), best) in tables.iter().zip(best) {
+            println!("{kind}, {count} routes: {} ns a look-up", best / 100_000);
+        }
+    }
+}

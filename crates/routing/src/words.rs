@@ -1,0 +1,154 @@
+//! The words of `explain`.
+
+use std::{fmt, time::Duration};
+
+use attache_config::model::{
+    AddressMatch, HostName, HostPattern, PathPattern, Policy, Retry, RetryMethods, RetryOn, Segment,
+};
+
+use crate::explain::{Explanation, Verdict};
+
+pub(crate) fn percent(ratio: f64) -> String {
+    // 33.3 %, but 50 % without `.0`.
+    format!("{} %", (ratio * 1000.0).round() / 10.0)
+}
+
+pub(crate) fn show_timeouts(policy: &Policy) -> String {
+    let timeouts = &policy.timeouts;
+    let named = [("request", timeouts.request), ("each try", timeouts.per_try), ("idle", timeouts.idle)];
+    let set = named.iter().filter(|(_, time)| !time.is_zero());
+    let parts: Vec<_> = set.map(|(name, time)| format!("{name} {}", show_duration(*time))).collect();
+    if parts.is_empty() { "none".into() } else { parts.join(", ") }
+}
+
+/// As the config writes it: `5m`, `1h`, `250ms`.
+fn show_duration(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_nanos()) {
+        (seconds, 0) if seconds >= 3600 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        (seconds, 0) if seconds >= 60 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        _ => format!("{time:?}"),
+    }
+}
+
+pub(crate) fn show_retries(retry: &Retry) -> String {
+    if retry.attempts == 0 {
+        return "off".into();
+    }
+    let on: Vec<_> = retry.on.iter().map(show_retry_on).collect();
+    let methods = match retry.methods {
+        RetryMethods::Idempotent => "idempotent methods",
+        RetryMethods::All => "all methods",
+    };
+    let times = if retry.attempts == 1 { "once".into() } else { format!("up to {} times", retry.attempts) };
+    format!("{times} on {} ({methods}, budget {})", on.join(", "), percent(retry.budget))
+}
+
+pub(crate) fn show_retry_on(on: &RetryOn) -> String {
+    match on {
+        RetryOn::ConnectFailure => "connect-failure".into(),
+        RetryOn::RefusedStream => "refused-stream".into(),
+        RetryOn::ResetBeforeHeaders => "reset-before-headers".into(),
+        RetryOn::Reset => "reset".into(),
+        RetryOn::ServerError => "5xx".into(),
+        RetryOn::GatewayError => "gateway-error".into(),
+        RetryOn::Status(status) => status.as_str().into(),
+        RetryOn::Header(name) => format!("header {name}"),
+        RetryOn::GrpcStatus(status) => format!("grpc-status {status}"),
+    }
+}
+
+pub(crate) fn show_host(pattern: &HostPattern) -> String {
+    let name = match &pattern.name {
+        HostName::Any => "*".into(),
+        HostName::Exact(name) => name.to_string(),
+        HostName::Suffix(suffix) => format!("*{suffix}"),
+        HostName::Prefix(prefix) => format!("{prefix}*"),
+    };
+    match pattern.port {
+        Some(port) => format!("`{name}:{port}`"),
+        None => format!("`{name}`"),
+    }
+}
+
+pub(crate) fn show_range(range: &AddressMatch) -> String {
+    match range.port {
+        Some(port) => format!("{}/{} port {port}", range.network, range.prefix),
+        None => format!("{}/{}", range.network, range.prefix),
+    }
+}
+
+pub(crate) fn show_path(pattern: &PathPattern) -> String {
+    match pattern {
+        PathPattern::Exact(path) => format!("`{path}`"),
+        PathPattern::Prefix(prefix) => format!("`{}/*`", prefix.strip_suffix('/').unwrap_or(prefix)),
+        PathPattern::Regex(regex) => format!("`~{regex}`"),
+        PathPattern::Template(segments) => {
+            let segment = |segment: &Segment| match segment {
+                Segment::Literal(text) => format!("/{text}"),
+                Segment::Capture(name) => format!("/{{{name}}}"),
+                Segment::Rest(name) => format!("/{{{name}...}}"),
+            };
+            format!("`{}`", segments.iter().map(segment).collect::<String>())
+        }
+    }
+}
+
+/// `name (line 7)`, or the name alone.
+struct At<'a>(&'a str, u32);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            0 => f.write_str(self.0),
+            line => write!(f, "{} (line {line})", self.0),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.request)?;
+        writeln!(f, "listener {}", At(&self.listener, self.listener_line))?;
+        writeln!(f, "\nroutes, the most specific first:")?;
+        for candidate in &self.candidates {
+            let (mark, verdict) = match candidate.verdict {
+                Verdict::NoMatch => (' ', "no"),
+                Verdict::Wins => ('>', "yes"),
+                Verdict::LessSpecific => (' ', "would match too, but"),
+            };
+            writeln!(f, "{mark} {}: {verdict}: {}", At(&candidate.route, candidate.line), candidate.why)?;
+        }
+        match self.other_hosts {
+            0 => {}
+            1 => writeln!(f, "  1 more route is for other hosts")?,
+            more => writeln!(f, "  {more} more routes are for other hosts")?,
+        }
+        let Some(outcome) = &self.outcome else {
+            return writeln!(f, "\nno route matches: answered with no-route");
+        };
+        writeln!(f, "\n{}", outcome.action)?;
+        for share in &outcome.destinations {
+            writeln!(f, "  {} to upstream {}", percent(share.ratio), At(&share.upstream, share.line))?;
+            for (what, value) in [("timeouts", &share.timeouts), ("retries", &share.retries)] {
+                if !value.is_empty() {
+                    writeln!(f, "    {what}: {value}")?;
+                }
+            }
+        }
+        for mirror in &outcome.mirrors {
+            writeln!(f, "  a copy to upstream {mirror}")?;
+        }
+        for (what, value) in [("path", &outcome.path), ("host", &outcome.host)] {
+            if let Some(value) = value {
+                writeln!(f, "  {what} becomes {value}")?;
+            }
+        }
+        for (what, lines) in [("request", &outcome.request_headers), ("response", &outcome.response_headers)]
+        {
+            for line in lines {
+                writeln!(f, "  {what} header: {line}")?;
+            }
+        }
+        Ok(())
+    }
+}

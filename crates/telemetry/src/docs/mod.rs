@@ -1,0 +1,111 @@
+//! The pages of `docs/` that are made from the code. A stale page fails; `UPDATE_DOCS=1 cargo test -p attache-telemetry` rewrites it.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use attache_config::model::LogFormat;
+
+use crate::{
+    Exchange, Reason,
+    access_log::write_line,
+    metrics::{
+        BOUNDS,
+        descriptors::{self, Kind},
+    },
+};
+
+const GENERATED: &str =
+    "<!-- Made from the code by `UPDATE_DOCS=1 cargo test -p attache-telemetry`; change it there. -->\n";
+
+fn check(page: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+    let stands = fs::read_to_string(&path).unwrap_or_default();
+    assert!(stands == text, "docs/{page} is stale: run `UPDATE_DOCS=1 cargo test -p attache-telemetry`");
+}
+
+/// A table's cell: a pipe would end it.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+#[test]
+fn the_page_of_metrics_is_current() {
+    let mut page = format!("{GENERATED}{}", include_str!("metrics.md"));
+    for (title, start) in [("attache", "attache_"), ("The process", "process_")] {
+        let _ = write!(
+            page,
+            "\n## {title}\n\n| metric | type | labels | what it says |\n| --- | --- | --- | --- |\n"
+        );
+        for d in descriptors::ALL.iter().filter(|d| d.name.starts_with(start)) {
+            let kind = match d.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            let labels: Vec<_> = d.labels.iter().map(|label| format!("`{label}`")).collect();
+            let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", d.name, labels.join(", "), cell(d.help));
+        }
+    }
+    let bounds: Vec<_> = BOUNDS.iter().map(|micros| (*micros as f64 / 1e6).to_string()).collect();
+    let _ = write!(
+        page,
+        "\n## Buckets\n\nHistograms of durations have these upper bounds, in seconds: {}, +Inf.\n",
+        bounds.join(", ")
+    );
+    check("metrics.md", &page);
+}
+
+#[test]
+fn the_page_of_the_access_log_is_current() {
+    let exchange = Exchange::new("outbound".into(), "http1", Some("127.0.0.1:40112".parse().unwrap()));
+    exchange.method.replace("GET".into());
+    exchange.host.replace("orders.internal".into());
+    exchange.path.replace("/v1/items".into());
+    exchange.request_id.replace("7f3a".into());
+    exchange.route.replace(Some("orders-v1".into()));
+    exchange.upstream.replace(Some("orders".into()));
+    exchange.endpoint.replace(Some("10.0.0.8:8443".into()));
+    exchange.tries.set(3);
+    exchange.status.set(503);
+    exchange.sent.set(120);
+    exchange.fail(Reason::ConnectRefused, "Connection refused (os error 111)");
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_248_000_123);
+    let line = |format| {
+        let mut line = Vec::new();
+        write_line(&mut line, format, &exchange, Duration::from_micros(1500), now).unwrap();
+        String::from_utf8(line).unwrap()
+    };
+    let (text, json) = (line(LogFormat::Text), line(LogFormat::Json));
+    let page = format!(
+        "{GENERATED}{}{text}```\n\n## JSON\n\nOne object a line. Every key is always there; `null` stands for what there is not.\n\n```json\n{json}```\n",
+        include_str!("access-log.md")
+    );
+    check("access-log.md", &page);
+}
+
+#[test]
+fn the_page_of_reasons_is_current() {
+    let mut page = format!("{GENERATED}{}", include_str!("reasons.md"));
+    page.push_str("\n| reason | status | Envoy's flag | grpc-status |\n| --- | --- | --- | --- |\n");
+    for reason in Reason::ALL {
+        let (status, flag, grpc) = (reason.status().as_u16(), reason.envoy_flag(), reason.grpc_status());
+        let _ = writeln!(page, "| [{reason}](#{reason}) | {status} | {flag} | {grpc} |");
+    }
+    for reason in Reason::ALL {
+        let _ = write!(
+            page,
+            "\n## {reason}\n\n{}\n\n**What to do:** {}\n",
+            reason.meaning(),
+            reason.what_to_do()
+        );
+    }
+    check("reasons.md", &page);
+}

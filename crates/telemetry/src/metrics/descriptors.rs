@@ -1,0 +1,128 @@
+//! Every metric that attache has: its name, type, labels and meaning. The exposition and `docs/metrics.md` are made
+//! from this list, so neither can say what the other doesn't.
+//!
+//! Names follow <https://prometheus.io/docs/practices/naming/>: one prefix, base units (seconds, bytes), `_total`
+//! for what only rises. Metrics of the process have the names that every Prometheus client library gives them.
+
+/// How a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Only rises, until the process restarts.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Durations in buckets.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) help: &'static str,
+}
+
+macro_rules! descriptors {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(pub(crate) const $id: Descriptor =
+            Descriptor { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)+
+        /// All of them, in the order of the page.
+        #[cfg(test)]
+        pub(crate) const ALL: &[&Descriptor] = &[$(&$id),+];
+    };
+}
+
+descriptors! {
+    REQUESTS = Counter "attache_requests_total" ["listener", "route", "upstream", "protocol", "code", "reason"]
+        "Requests (and opaque connections) that ended.";
+    IN_FLIGHT = Gauge "attache_requests_in_flight" ["listener", "protocol"]
+        "Requests (and opaque connections) that run now.";
+    DURATION = Histogram "attache_request_duration_seconds" ["listener", "route", "upstream", "protocol", "code"]
+        "From the first byte of a request to the last of its response; for opaque connections their whole life.";
+    TIME_TO_HEAD = Histogram "attache_request_time_to_head_seconds" ["listener", "route", "upstream", "protocol", "code"]
+        "From the first byte of a request to the head of the upstream's response, all tries included. Only where there was one.";
+    RECEIVED = Counter "attache_received_bytes_total" ["listener", "route", "upstream", "protocol"]
+        "Body bytes from clients, counted when the request ends.";
+    SENT = Counter "attache_sent_bytes_total" ["listener", "route", "upstream", "protocol"]
+        "Body bytes to clients, counted when the request ends.";
+    CONNECTIONS_OPENED = Counter "attache_connections_opened_total" ["listener"]
+        "Connections accepted from clients.";
+    CONNECTIONS_ACTIVE = Gauge "attache_connections_active" ["listener"]
+        "Connections from clients that are open now.";
+    CONNECTIONS_CLOSED = Counter "attache_connections_closed_total" ["listener", "reason"]
+        "Connections from clients that ended; the reason is empty where the end was orderly.";
+    UPSTREAM_TRIES = Counter "attache_upstream_tries_total" ["upstream"]
+        "Tries that were begun, first ones included, counted when the request ends.";
+    UPSTREAM_RETRIES = Counter "attache_upstream_retries_total" ["upstream", "reason"]
+        "Tries after the first, by the reason why the try before failed.";
+    UPSTREAM_CONNECTIONS_OPENED = Counter "attache_upstream_connections_opened_total" ["upstream"]
+        "Connections made to endpoints, TLS handshake included.";
+    UPSTREAM_CONNECTIONS_ACTIVE = Gauge "attache_upstream_connections_active" ["upstream"]
+        "Connections to endpoints that are open now, idle ones included.";
+    UPSTREAM_CONNECTION_FAILURES = Counter "attache_upstream_connection_failures_total" ["upstream", "reason"]
+        "Connections to endpoints that could not be made.";
+    UPSTREAM_POOL_REUSED = Counter "attache_upstream_pool_reused_total" ["upstream"]
+        "Tries that went out on a connection that was open already.";
+    UPSTREAM_OVERFLOW = Counter "attache_upstream_overflow_total" ["upstream", "reason"]
+        "What a limit turned away: circuit breaker, retry budget, rate limit.";
+    UPSTREAM_EJECTIONS = Counter "attache_upstream_ejections_total" ["upstream", "reason"]
+        "Endpoints that were ejected as outliers, by the reason of the failure that did it.";
+    UPSTREAM_ENDPOINTS = Gauge "attache_upstream_endpoints" ["upstream", "state"]
+        "Endpoints now: healthy, unhealthy (fail their health check) or ejected. Each counts once.";
+    DNS_LOOKUPS = Counter "attache_dns_lookups_total" ["upstream", "outcome"]
+        "Look-ups of upstreams' names: ok, or the reason of the failure.";
+    CONFIG_RELOADS = Counter "attache_config_reloads_total" ["outcome"]
+        "Configs that were loaded, the first one included (ok), or refused while the last good one went on (failed).";
+    CONFIG_LAST_RELOAD_OK = Gauge "attache_config_last_reload_successful" []
+        "1 if the file that was looked at last is the one that is served, 0 if it was refused.";
+    CONFIG_LAST_LOADED = Gauge "attache_config_last_reload_success_timestamp_seconds" []
+        "When the config that is served was loaded, in seconds since the Unix epoch.";
+    CERTIFICATE_EXPIRY = Gauge "attache_tls_certificate_expiry_timestamp_seconds" ["side", "name"]
+        "When the certificate that attache shows there expires, in seconds since the Unix epoch. Side is listener or upstream.";
+    LOG_DROPPED = Counter "attache_access_log_dropped_total" ["cause"]
+        "Access log lines that were lost: queue-full (the destination is too slow) or write-failed (the log has the error).";
+    PANICS = Counter "attache_panics_total" []
+        "Defects that ended one request and were caught. Please report them with the log's lines.";
+    THROTTLED = Counter "attache_cpu_throttled_seconds_total" []
+        "How long the container's CPU quota held threads back, all processes of the container together. If it rises, latencies do too.";
+    BUILD_INFO = Gauge "attache_build_info" ["version"]
+        "Always 1; the label is the version.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" []
+        "User and system CPU time, in seconds.";
+    PROCESS_RSS = Gauge "process_resident_memory_bytes" []
+        "Resident memory, in bytes.";
+    PROCESS_FDS = Gauge "process_open_fds" []
+        "Open file descriptors.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "The soft limit of open file descriptors.";
+    PROCESS_THREADS = Gauge "process_threads" []
+        "Threads of the process.";
+    PROCESS_START = Gauge "process_start_time_seconds" []
+        "When the process started, in seconds since the Unix epoch.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for Descriptor { name, kind, help, .. } in ALL {
+            assert!(name.starts_with("attache_") || name.starts_with("process_"), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(
+                name.ends_with("_seconds"),
+                *kind == Kind::Histogram || name.ends_with("time_seconds") || name.contains("timestamp"),
+                "{name}"
+            );
+            assert!(help.ends_with('.'), "{name}");
+        }
+        let mut names: Vec<_> = ALL.iter().map(|d| d.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

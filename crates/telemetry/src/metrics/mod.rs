@@ -1,0 +1,162 @@
+//! Metrics: counted by each worker for itself, added up when they are scraped.
+//!
+//! Why there is a handle per thread and not per layer: one worker is one thread, so "the metrics of this worker" and
+//! "the metrics of this thread" are the same thing. [`WorkerMetrics::install`] makes a worker's handle that of
+//! its thread, and [`metrics`] finds it from anywhere, so no layer has to pass it down.
+
+pub(crate) mod descriptors;
+mod histogram;
+mod process;
+mod render;
+mod series;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use attache_config::model::Name;
+
+#[cfg(test)]
+pub(crate) use self::histogram::BOUNDS;
+pub use self::{render::METRICS_CONTENT_TYPE, worker::WorkerMetrics};
+use self::{series::Family, worker::cell};
+
+/// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Arc<Registry>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    exchanges: Arc<Family<6, { cell::ALL }>>,
+    in_flight: Arc<Family<2, 1>>,
+    connections: Arc<Family<1, 2>>,
+    connections_closed: Arc<Family<2, 1>>,
+    upstream_connections: Arc<Family<1, 2>>,
+    upstream_failures: Arc<Family<2, 1>>,
+    pool_reused: Arc<Family<1, 1>>,
+    retries: Arc<Family<2, 1>>,
+    overflow: Arc<Family<2, 1>>,
+    ejections: Arc<Family<2, 1>>,
+    dns: Arc<Family<2, 1>>,
+    log_dropped: Arc<Family<1, 1>>,
+    panics: Arc<Family<0, 1>>,
+    control: Control,
+}
+
+/// What only the control thread sets, so that locks and locked instructions are harmless.
+#[derive(Debug, Default)]
+struct Control {
+    endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
+    /// By side and name; seconds since the Unix epoch.
+    expiries: Mutex<BTreeMap<[Name; 2], u64>>,
+    reloads_ok: AtomicU64,
+    reloads_failed: AtomicU64,
+    last_reload_failed: AtomicBool,
+    /// Seconds since the Unix epoch; 0 before the first.
+    last_loaded: AtomicU64,
+}
+
+/// Where attache shows a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// To clients of a listener.
+    Listener,
+    /// To the endpoints of an upstream.
+    Upstream,
+}
+
+/// How many endpoints an upstream has, by what may be done with them. Each endpoint counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCounts {
+    /// Used for calls.
+    pub healthy: usize,
+    /// Fail their health check.
+    pub unhealthy: usize,
+    /// Ejected, and not already counted as unhealthy.
+    pub ejected: usize,
+}
+
+impl Metrics {
+    /// Metrics without a series yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counters for the calling thread. They are added to those of all other threads.
+    pub fn worker(&self) -> WorkerMetrics {
+        WorkerMetrics::new(&self.0)
+    }
+
+    /// The endpoints of an upstream changed.
+    pub fn set_endpoints(&self, upstream: &Name, counts: EndpointCounts) {
+        let mut endpoints = self.0.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints.insert(Name::clone(upstream), counts);
+    }
+
+    /// After a reload: the endpoints of upstreams that are gone are no longer reported.
+    pub fn retain_upstreams(&self, keep: impl Fn(&Name) -> bool) {
+        let mut endpoints = self.0.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints.retain(|upstream, _| keep(upstream));
+    }
+
+    /// The certificate that is shown by a listener, or to an upstream, expires then.
+    pub fn set_certificate_expiry(&self, side: Side, name: &Name, at: SystemTime) {
+        let side = match side {
+            Side::Listener => "listener",
+            Side::Upstream => "upstream",
+        };
+        let mut expiries = self.0.control.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        expiries.insert([side.into(), Name::clone(name)], unix_seconds(at));
+    }
+
+    /// After a reload: the certificates of listeners and upstreams that are gone are no longer reported.
+    pub fn retain_certificates(&self, keep: impl Fn(Side, &Name) -> bool) {
+        let mut expiries = self.0.control.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        expiries.retain(|[side, name], _| {
+            keep(if &**side == "listener" { Side::Listener } else { Side::Upstream }, name)
+        });
+    }
+
+    /// A config was loaded (also the first one) or was refused.
+    pub fn config_loaded(&self, ok: bool) {
+        let control = &self.0.control;
+        control.last_reload_failed.store(!ok, Relaxed);
+        if ok {
+            control.reloads_ok.fetch_add(1, Relaxed);
+            control.last_loaded.store(unix_seconds(SystemTime::now()), Relaxed);
+        } else {
+            control.reloads_failed.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+thread_local! {
+    /// Before `install`, what is counted goes where nobody scrapes it: the counters are safe to use in any test.
+    static CURRENT: RefCell<WorkerMetrics> = RefCell::new(Metrics::new().worker());
+}
+
+impl WorkerMetrics {
+    /// Makes these the counters of the calling thread: what [`metrics`] returns from now on.
+    pub fn install(&self) {
+        // A thread that is being torn down counts nothing any more.
+        let _ = CURRENT.try_with(|current| current.replace(self.clone()));
+    }
+}
+
+/// The counters of the calling thread. Always safe to use: before [`WorkerMetrics::install`] nobody scrapes what they count.
+pub fn metrics() -> WorkerMetrics {
+    CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_else(|_| Metrics::new().worker())
+}

@@ -1,0 +1,295 @@
+//! Counting without a lock: every worker has cells of its own for every series, a scrape adds them up.
+//!
+//! Rule: a cell is written by the one thread that owns its [`Table`] and read by any. So adding is a relaxed
+//! load and a relaxed store, without a locked instruction and on a cache line that no other worker writes.
+//! Nobody ever sees a torn value; a scrape may see one cell of a request before the other, and Prometheus
+//! allows for that.
+//!
+//! A series is found by the *addresses* of its label texts. Names are interned by the config and words are
+//! static, so hashing a few addresses is enough, nothing is compared letter by letter and no shared reference
+//! count is touched. An address alone would be wrong twice over: an empty static text may share its address
+//! with its neighbour, so the length is a part of the key; and a freed name's address may come back as another
+//! name, so a table holds on to every name whose address it keeps.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use attache_config::model::Name;
+
+/// Series that one worker keeps of one family; what comes above them is counted in one whose labels are all
+/// [`OTHER`]. Labels come from the config and from closed lists, so only endless reloads with ever new names get here.
+const MAX_SERIES: usize = 10_000;
+
+/// Every label of the series that takes what is above [`MAX_SERIES`].
+const OTHER: &str = "other";
+
+/// The value of one label.
+#[derive(Clone, Copy)]
+pub(crate) enum Label<'a> {
+    /// A name from the config.
+    Name(&'a Name),
+    /// A word from a closed list.
+    Word(&'static str),
+}
+
+impl<'a> Label<'a> {
+    /// A name that may be missing; then the label is empty.
+    pub(crate) fn optional(name: Option<&'a Name>) -> Self {
+        name.map_or(Self::Word(""), Self::Name)
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Word(word) => word,
+        }
+    }
+
+    fn address(&self) -> (usize, usize) {
+        let text = self.text();
+        (text.as_ptr().addr(), text.len())
+    }
+
+    /// What keeps the address from meaning another text.
+    fn hold(&self) -> Option<Name> {
+        match self {
+            Self::Name(name) => Some(Name::clone(name)),
+            Self::Word(_) => None,
+        }
+    }
+}
+
+/// One worker's cells of one series. Aligned to two cache lines, since the prefetcher of x86 pulls them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Series<const LABELS: usize, const CELLS: usize> {
+    cells: [AtomicU64; CELLS],
+    labels: [Name; LABELS],
+}
+
+impl<const LABELS: usize, const CELLS: usize> Series<LABELS, CELLS> {
+    /// Adds to a cell; only the owner of the table calls this. Wraps, so that adding `u64::MAX` takes one away.
+    pub(crate) fn add(&self, cell: usize, amount: u64) {
+        if let Some(cell) = self.cells.get(cell) {
+            cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+        }
+    }
+}
+
+/// All workers' series of one family: what a scrape reads.
+#[derive(Debug)]
+pub(crate) struct Family<const LABELS: usize, const CELLS: usize> {
+    /// Locked by a worker once for each new series, which is bounded by the config, and by a scrape for as long as it
+    /// takes to copy the pointers; never for a request whose series is known.
+    series: Mutex<Vec<Arc<Series<LABELS, CELLS>>>>,
+}
+
+impl<const LABELS: usize, const CELLS: usize> Default for Family<LABELS, CELLS> {
+    fn default() -> Self {
+        Self { series: Mutex::default() }
+    }
+}
+
+impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
+    fn register(&self, labels: [Name; LABELS]) -> Arc<Series<LABELS, CELLS>> {
+        let series = Arc::new(Series { cells: std::array::from_fn(|_| AtomicU64::new(0)), labels });
+        self.series.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&series));
+        series
+    }
+
+    /// The sums over all workers, sorted by label.
+    pub(crate) fn sums(&self) -> BTreeMap<[Name; LABELS], [u64; CELLS]> {
+        let all = self.series.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut sums = BTreeMap::<_, [u64; CELLS]>::new();
+        for series in all {
+            let sum = sums.entry(series.labels.clone()).or_insert([0; CELLS]);
+            for (sum, cell) in sum.iter_mut().zip(&series.cells) {
+                *sum = sum.wrapping_add(cell.load(Relaxed));
+            }
+        }
+        sums
+    }
+}
+
+/// One worker's way to its series of one family.
+#[derive(Debug)]
+pub(crate) struct Table<const LABELS: usize, const CELLS: usize> {
+    family: Arc<Family<LABELS, CELLS>>,
+    maps: RefCell<Maps<LABELS, CELLS>>,
+}
+
+type ByAddress<const LABELS: usize, const CELLS: usize> =
+    HashMap<[(usize, usize); LABELS], Known<LABELS, CELLS>, BuildHasherDefault<AddressHasher>>;
+
+#[derive(Debug)]
+struct Maps<const LABELS: usize, const CELLS: usize> {
+    by_address: ByAddress<LABELS, CELLS>,
+    by_text: HashMap<[Name; LABELS], Arc<Series<LABELS, CELLS>>>,
+}
+
+#[derive(Debug)]
+struct Known<const LABELS: usize, const CELLS: usize> {
+    series: Arc<Series<LABELS, CELLS>>,
+    _held: [Option<Name>; LABELS],
+}
+
+impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
+    pub(crate) fn new(family: &Arc<Family<LABELS, CELLS>>) -> Self {
+        let maps = Maps { by_address: HashMap::default(), by_text: HashMap::new() };
+        Self { family: Arc::clone(family), maps: RefCell::new(maps) }
+    }
+
+    /// Adds to one cell.
+    pub(crate) fn add(&self, labels: [Label<'_>; LABELS], cell: usize, amount: u64) {
+        self.with(labels, |series| series.add(cell, amount));
+    }
+
+    /// Runs `write` on the cells of a series. Allocates nothing and takes no lock once the series is known.
+    pub(crate) fn with(&self, labels: [Label<'_>; LABELS], write: impl FnOnce(&Series<LABELS, CELLS>)) {
+        let maps = &mut *self.maps.borrow_mut();
+        let key = labels.map(|label| label.address());
+        if let Some(known) = maps.by_address.get(&key) {
+            return write(&known.series);
+        }
+        // A reload brings the same names at new addresses: they lead to the same series, and those that
+        // were left behind are forgotten here before they pile up.
+        if maps.by_address.len() > 64 + 2 * maps.by_text.len() {
+            maps.by_address.clear();
+        }
+        let full = maps.by_text.len() >= MAX_SERIES;
+        let mut texts = labels.map(|label| label.hold().unwrap_or_else(|| label.text().into()));
+        if full && !maps.by_text.contains_key(&texts) {
+            texts = std::array::from_fn(|_| OTHER.into());
+        }
+        let family = &self.family;
+        let series = maps.by_text.entry(texts).or_insert_with_key(|texts| family.register(texts.clone()));
+        write(series);
+        let known = Known { series: Arc::clone(series), _held: labels.map(|label| label.hold()) };
+        maps.by_address.insert(key, known);
+    }
+}
+
+/// Mixes addresses, which no peer chooses, so speed is all that counts (the multiplier is that of Knuth, TAOCP 6.4:
+/// 2^64 over the golden ratio).
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.0 = (self.0.rotate_left(5) ^ word as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        // The high bits are mixed best and the map uses the low ones too.
+        self.0.rotate_left(26)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only<const L: usize, const C: usize>(family: &Family<L, C>) -> ([Name; L], [u64; C]) {
+        let sums = family.sums();
+        assert_eq!(sums.len(), 1, "{sums:?}");
+        sums.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn cells_of_all_workers_are_added_up() {
+        let family = Arc::new(Family::<1, 2>::default());
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let family = Arc::clone(&family);
+                std::thread::spawn(move || {
+                    let table = Table::new(&family);
+                    let name = Name::from("orders");
+                    for _ in 0..1000 {
+                        table.with([Label::Name(&name)], |series| {
+                            series.add(0, 1);
+                            series.add(1, 3);
+                        });
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(only(&family), (["orders".into()], [4000, 12000]));
+    }
+
+    #[test]
+    fn what_goes_up_on_one_worker_may_come_down_on_another() {
+        let family = Arc::new(Family::<1, 1>::default());
+        let (one, other) = (Table::new(&family), Table::new(&family));
+        one.add([Label::Word("x")], 0, 1);
+        one.add([Label::Word("x")], 0, 1);
+        other.add([Label::Word("x")], 0, u64::MAX);
+        assert_eq!(only(&family).1, [1]);
+    }
+
+    #[test]
+    fn a_reload_with_the_same_names_keeps_the_series_and_forgets_the_old_addresses() {
+        let family = Arc::new(Family::<1, 1>::default());
+        let table = Table::new(&family);
+        for _ in 0..10_000 {
+            table.add([Label::Name(&Name::from("orders"))], 0, 1);
+        }
+        assert_eq!(only(&family), (["orders".into()], [10_000]));
+        assert!(table.maps.borrow().by_address.len() < 100);
+    }
+
+    #[test]
+    fn a_name_at_a_freed_address_is_not_taken_for_the_one_before() {
+        let family = Arc::new(Family::<1, 1>::default());
+        let table = Table::new(&family);
+        table.add([Label::Name(&Name::from("upstream-same"))], 0, 1);
+        for index in 0..1000 {
+            // The series is known by then, so nothing but the table keeps this allocation from being freed, and an
+            // allocator likes to give the block that was just freed.
+            table.add([Label::Name(&Name::from("upstream-same"))], 0, 1);
+            table.add([Label::Name(&Name::from(format!("upstream-{index:04}")))], 0, 1);
+        }
+        let sums = family.sums();
+        assert_eq!(sums.len(), 1001);
+        assert_eq!(sums[&["upstream-same".into()]], [1001]);
+    }
+
+    #[test]
+    fn texts_that_share_an_address_are_told_apart_by_their_length() {
+        let family = Arc::new(Family::<1, 1>::default());
+        let table = Table::new(&family);
+        let word: &'static str = "reset";
+        table.add([Label::Word(word)], 0, 1);
+        table.add([Label::Word(&word[..0])], 0, 1);
+        assert_eq!(family.sums().len(), 2);
+    }
+
+    #[test]
+    fn series_are_bounded_even_if_every_reload_brings_new_names() {
+        let family = Arc::new(Family::<2, 1>::default());
+        let table = Table::new(&family);
+        for index in 0..MAX_SERIES + 500 {
+            table.add([Label::Name(&Name::from(index.to_string())), Label::Word("x")], 0, 1);
+        }
+        table.add([Label::Name(&Name::from("7")), Label::Word("x")], 0, 1);
+        let sums = family.sums();
+        assert_eq!(sums.len(), MAX_SERIES + 1);
+        assert_eq!(sums[&[OTHER.into(), OTHER.into()]], [500]);
+        assert_eq!(sums[&["7".into(), "x".into()]], [2]);
+    }
+}

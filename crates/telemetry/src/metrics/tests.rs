@@ -1,0 +1,245 @@
+#![expect(clippy::float_cmp, reason = "counts are whole numbers")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{descriptors, *};
+use crate::{Exchange, Reason};
+
+fn exchange(upstream: Option<&str>) -> Exchange {
+    let exchange = Exchange::new("outbound".into(), "http1", None);
+    *exchange.upstream.borrow_mut() = upstream.map(Into::into);
+    exchange
+}
+
+/// Samples of a page by their name with labels.
+fn samples(page: &str) -> BTreeMap<&str, f64> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(key, value)| (key, value.parse().unwrap()))
+        .collect()
+}
+
+fn exercise_all(metrics: &Metrics) {
+    let worker = metrics.worker();
+    let name = Name::from("orders");
+    let done = exchange(Some("orders"));
+    done.time_to_head.set(Some(Duration::from_millis(3)));
+    worker.request_started(&done);
+    worker.request_finished(&done);
+    worker.connection_opened(&name);
+    worker.connection_closed(&name, Some(Reason::IdleTimeout));
+    worker.upstream_connection(&name, Ok(()));
+    worker.upstream_connection(&name, Err(Reason::ConnectRefused));
+    worker.upstream_connection_closed(&name);
+    worker.pool_reused(&name);
+    worker.retry(&name, Reason::UpstreamReset);
+    worker.overflow(&name, Reason::CircuitOpen);
+    worker.ejected(&name, Reason::UpstreamReset);
+    worker.dns_lookup(&name, Ok(()));
+    worker.panic_caught();
+    worker.access_log_dropped("queue-full", 1);
+    metrics.set_endpoints(&name, EndpointCounts { healthy: 2, unhealthy: 1, ejected: 0 });
+    metrics.config_loaded(true);
+    metrics.set_certificate_expiry(Side::Listener, &name, SystemTime::UNIX_EPOCH + Duration::from_secs(7));
+}
+
+#[test]
+fn the_page_has_every_described_metric_and_no_other() {
+    let metrics = Metrics::new();
+    exercise_all(&metrics);
+    let page = metrics.render();
+    let shown: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP "))
+        .map(|line| line.split_once(' ').unwrap().0.to_owned())
+        .collect();
+    let mut described: BTreeSet<_> = descriptors::ALL.iter().map(|d| d.name.to_owned()).collect();
+    let families: BTreeSet<_> = shown.iter().cloned().collect();
+    assert_eq!(shown.len(), families.len(), "a family stands twice");
+    // Not every machine has a CPU quota to tell of.
+    if !families.contains(descriptors::THROTTLED.name) {
+        described.remove(descriptors::THROTTLED.name);
+    }
+    assert_eq!(families, described);
+}
+
+#[test]
+fn every_sample_has_exactly_the_described_labels() {
+    let metrics = Metrics::new();
+    exercise_all(&metrics);
+    let page = metrics.render();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let base =
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        let descriptor = descriptors::ALL.iter().find(|d| d.name == base).unwrap();
+        let labels: Vec<_> = line
+            .split_once('{')
+            .map(|(_, rest)| rest.rsplit_once('}').unwrap().0)
+            .unwrap_or_default()
+            .split(',')
+            .filter_map(|pair| Some(pair.split_once('=')?.0))
+            .filter(|label| *label != "le")
+            .collect();
+        assert_eq!(labels, descriptor.labels, "{line}");
+    }
+}
+
+#[test]
+fn a_request_counts_once_everywhere() {
+    let metrics = Metrics::new();
+    let worker = metrics.worker();
+    let one = exchange(Some("orders"));
+    one.status.set(503);
+    one.reason.set(Some(Reason::ConnectRefused));
+    one.tries.set(3);
+    one.received.set(10);
+    one.sent.set(20);
+    worker.request_started(&one);
+    let page = metrics.render();
+    assert_eq!(samples(&page)[r#"attache_requests_in_flight{listener="outbound",protocol="http1"}"#], 1.0);
+    let total = worker.request_finished(&one);
+
+    let page = metrics.render();
+    let samples = samples(&page);
+    let route = r#"listener="outbound",route="",upstream="orders",protocol="http1""#;
+    assert_eq!(samples[r#"attache_requests_in_flight{listener="outbound",protocol="http1"}"#], 0.0);
+    assert_eq!(
+        samples[&*format!(r#"attache_requests_total{{{route},code="5xx",reason="connect-refused"}}"#)],
+        1.0
+    );
+    assert_eq!(samples[&*format!("attache_received_bytes_total{{{route}}}")], 10.0);
+    assert_eq!(samples[&*format!("attache_sent_bytes_total{{{route}}}")], 20.0);
+    assert_eq!(samples[r#"attache_upstream_tries_total{upstream="orders"}"#], 3.0);
+    assert_eq!(samples[&*format!(r#"attache_request_duration_seconds_count{{{route},code="5xx"}}"#)], 1.0);
+    let sum = samples[&*format!(r#"attache_request_duration_seconds_sum{{{route},code="5xx"}}"#)];
+    assert!((sum - total.as_secs_f64()).abs() < 2e-6, "{sum} {total:?}");
+    assert!(!page.contains("time_to_head"), "there was no head");
+}
+
+#[test]
+fn buckets_are_cumulative_and_end_with_the_count() {
+    let metrics = Metrics::new();
+    let worker = metrics.worker();
+    for millis in [0, 1, 1, 40, 90_000] {
+        let one = exchange(Some("orders"));
+        one.status.set(200);
+        one.time_to_head.set(Some(Duration::from_millis(millis)));
+        worker.request_started(&one);
+        worker.request_finished(&one);
+    }
+    let page = metrics.render();
+    let buckets: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("attache_request_time_to_head_seconds"))
+        .map(|line| {
+            let (key, value) = line.rsplit_once(' ').unwrap();
+            let bound = key.split_once("le=\"").map_or("", |(_, rest)| rest.trim_end_matches("\"}"));
+            let name = key.split('{').next().unwrap().rsplit('_').next().unwrap();
+            format!("{name} {bound} {value}")
+        })
+        .collect();
+    insta::assert_snapshot!(buckets.join("\n"), @r"
+    bucket 0.0005 1
+    bucket 0.001 3
+    bucket 0.0025 3
+    bucket 0.005 3
+    bucket 0.01 3
+    bucket 0.025 3
+    bucket 0.05 4
+    bucket 0.1 4
+    bucket 0.25 4
+    bucket 0.5 4
+    bucket 1 4
+    bucket 2.5 4
+    bucket 5 4
+    bucket 10 4
+    bucket 30 4
+    bucket 60 4
+    bucket +Inf 5
+    sum  90.042
+    count  5
+    ");
+}
+
+#[test]
+fn connections_and_gauges_fall_again() {
+    let metrics = Metrics::new();
+    let (one, other) = (metrics.worker(), metrics.worker());
+    let (listener, upstream) = (Name::from("outbound"), Name::from("orders"));
+    one.connection_opened(&listener);
+    other.connection_opened(&listener);
+    one.connection_closed(&listener, None);
+    one.upstream_connection(&upstream, Ok(()));
+    one.upstream_connection_closed(&upstream);
+    let page = metrics.render();
+    let samples = samples(&page);
+    assert_eq!(samples[r#"attache_connections_opened_total{listener="outbound"}"#], 2.0);
+    assert_eq!(samples[r#"attache_connections_active{listener="outbound"}"#], 1.0);
+    assert_eq!(samples[r#"attache_connections_closed_total{listener="outbound",reason=""}"#], 1.0);
+    assert_eq!(samples[r#"attache_upstream_connections_active{upstream="orders"}"#], 0.0);
+}
+
+#[test]
+fn a_refused_config_shows_until_a_good_one_is_loaded() {
+    let metrics = Metrics::new();
+    let successful = |metrics: &Metrics| samples(&metrics.render())["attache_config_last_reload_successful"];
+    assert_eq!(successful(&metrics), 0.0);
+    metrics.config_loaded(true);
+    assert_eq!(successful(&metrics), 1.0);
+    metrics.config_loaded(false);
+    assert_eq!(successful(&metrics), 0.0);
+    assert_eq!(samples(&metrics.render())[r#"attache_config_reloads_total{outcome="failed"}"#], 1.0);
+    metrics.config_loaded(true);
+    assert_eq!(successful(&metrics), 1.0);
+}
+
+#[test]
+fn endpoints_of_a_removed_upstream_are_forgotten() {
+    let metrics = Metrics::new();
+    metrics.set_endpoints(&"old".into(), EndpointCounts { healthy: 1, ..Default::default() });
+    metrics.set_endpoints(&"new".into(), EndpointCounts { healthy: 1, ..Default::default() });
+    metrics.retain_upstreams(|upstream| &**upstream == "new");
+    let page = metrics.render();
+    assert!(!page.contains("old"));
+    assert_eq!(samples(&page)[r#"attache_upstream_endpoints{upstream="new",state="healthy"}"#], 1.0);
+}
+
+#[test]
+fn a_certificate_shows_its_expiry_until_it_is_gone() {
+    let metrics = Metrics::new();
+    let name = Name::from("inbound");
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    metrics.set_certificate_expiry(Side::Listener, &name, at(5));
+    metrics.set_certificate_expiry(Side::Upstream, &name, at(6));
+    metrics.set_certificate_expiry(Side::Listener, &name, at(7));
+    let page = metrics.render();
+    let expiry = "attache_tls_certificate_expiry_timestamp_seconds";
+    assert_eq!(samples(&page)[&*format!("{expiry}{{side=\"listener\",name=\"inbound\"}}")], 7.0);
+    metrics.retain_certificates(|side, _| side == Side::Listener);
+    assert!(!metrics.render().contains("side=\"upstream\""));
+    assert!(metrics.render().contains("side=\"listener\""));
+}
+
+#[test]
+fn a_name_with_quotes_can_not_forge_a_label() {
+    let metrics = Metrics::new();
+    metrics.worker().pool_reused(&"a\"} 1\nforged 2".into());
+    let page = metrics.render();
+    assert!(page.contains(r#"attache_upstream_pool_reused_total{upstream="a\"} 1\nforged 2"} 1"#), "{page}");
+}
+
+#[test]
+fn the_counters_of_a_thread_are_those_it_installed() {
+    super::metrics().panic_caught();
+    let metrics = Metrics::new();
+    metrics.worker().install();
+    super::metrics().panic_caught();
+    let other = std::thread::spawn(|| super::metrics().panic_caught());
+    other.join().unwrap();
+    assert_eq!(samples(&metrics.render())["attache_panics_total"], 1.0);
+}

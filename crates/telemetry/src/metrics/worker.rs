@@ -1,0 +1,205 @@
+//! What a worker counts.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use attache_config::model::Name;
+
+use super::{
+    Registry, histogram,
+    series::{Label, Table},
+};
+use crate::{Exchange, Reason};
+
+/// Where in an exchange's cells what stands.
+pub(crate) mod cell {
+    use super::histogram;
+
+    pub(crate) const COUNT: usize = 0;
+    pub(crate) const RECEIVED: usize = 1;
+    pub(crate) const SENT: usize = 2;
+    pub(crate) const TRIES: usize = 3;
+    pub(crate) const TOTAL: usize = 4;
+    pub(crate) const HEAD: usize = TOTAL + histogram::CELLS;
+    /// How many there are.
+    pub(crate) const ALL: usize = HEAD + histogram::CELLS;
+    /// The first of two cells of connections: opened ever, and open now.
+    pub(crate) const OPENED: usize = 0;
+    /// The second.
+    pub(crate) const ACTIVE: usize = 1;
+}
+
+/// Adding this takes one away: cells wrap.
+const MINUS_ONE: u64 = u64::MAX;
+
+/// The counters of one worker. Cheap to clone, and never shared between threads: that is what lets it count
+/// without a lock.
+#[derive(Clone, Debug)]
+pub struct WorkerMetrics(Rc<Tables>);
+
+#[derive(Debug)]
+struct Tables {
+    exchanges: Table<6, { cell::ALL }>,
+    in_flight: Table<2, 1>,
+    connections: Table<1, 2>,
+    connections_closed: Table<2, 1>,
+    upstream_connections: Table<1, 2>,
+    upstream_failures: Table<2, 1>,
+    pool_reused: Table<1, 1>,
+    retries: Table<2, 1>,
+    overflow: Table<2, 1>,
+    ejections: Table<2, 1>,
+    dns: Table<2, 1>,
+    log_dropped: Table<1, 1>,
+    panics: Table<0, 1>,
+}
+
+impl WorkerMetrics {
+    pub(super) fn new(registry: &Arc<Registry>) -> Self {
+        Self(Rc::new(Tables {
+            exchanges: Table::new(&registry.exchanges),
+            in_flight: Table::new(&registry.in_flight),
+            connections: Table::new(&registry.connections),
+            connections_closed: Table::new(&registry.connections_closed),
+            upstream_connections: Table::new(&registry.upstream_connections),
+            upstream_failures: Table::new(&registry.upstream_failures),
+            pool_reused: Table::new(&registry.pool_reused),
+            retries: Table::new(&registry.retries),
+            overflow: Table::new(&registry.overflow),
+            ejections: Table::new(&registry.ejections),
+            dns: Table::new(&registry.dns),
+            log_dropped: Table::new(&registry.log_dropped),
+            panics: Table::new(&registry.panics),
+        }))
+    }
+
+    /// A request, or an opaque connection, began.
+    pub fn request_started(&self, exchange: &Exchange) {
+        exchange.in_flight.set(true);
+        self.0.in_flight.add(in_flight(exchange), 0, 1);
+    }
+
+    /// A request, or an opaque connection, ended: its record is counted as it stands, also where it never began (a
+    /// handshake that failed). Once for each exchange. Returns how long it took, so that the access log reads no clock again.
+    ///
+    /// Allocates nothing and takes no lock once the series is known.
+    pub fn request_finished(&self, exchange: &Exchange) -> Duration {
+        let total = exchange.start.elapsed();
+        if exchange.in_flight.take() {
+            self.0.in_flight.add(in_flight(exchange), 0, MINUS_ONE);
+        }
+        let route = exchange.route.borrow();
+        let upstream = exchange.upstream.borrow();
+        let labels = [
+            Label::Name(&exchange.listener),
+            Label::optional(route.as_ref()),
+            Label::optional(upstream.as_ref()),
+            Label::Word(exchange.protocol),
+            Label::Word(code_class(exchange.status.get())),
+            reason_label(exchange.reason.get()),
+        ];
+        self.0.exchanges.with(labels, |series| {
+            series.add(cell::COUNT, 1);
+            series.add(cell::RECEIVED, exchange.received.get());
+            series.add(cell::SENT, exchange.sent.get());
+            series.add(cell::TRIES, u64::from(exchange.tries.get()));
+            let (bucket, micros) = histogram::observe(total);
+            series.add(cell::TOTAL + bucket, 1);
+            series.add(cell::TOTAL + histogram::SUM, micros);
+            if let Some(head) = exchange.time_to_head.get() {
+                let (bucket, micros) = histogram::observe(head);
+                series.add(cell::HEAD + bucket, 1);
+                series.add(cell::HEAD + histogram::SUM, micros);
+            }
+        });
+        total
+    }
+
+    /// A client's connection was accepted.
+    pub fn connection_opened(&self, listener: &Name) {
+        self.0.connections.with([Label::Name(listener)], |series| {
+            series.add(cell::OPENED, 1);
+            series.add(cell::ACTIVE, 1);
+        });
+    }
+
+    /// A client's connection ended, orderly or for a reason.
+    pub fn connection_closed(&self, listener: &Name, reason: Option<Reason>) {
+        self.0.connections.add([Label::Name(listener)], cell::ACTIVE, MINUS_ONE);
+        self.0.connections_closed.add([Label::Name(listener), reason_label(reason)], 0, 1);
+    }
+
+    /// A connection to an endpoint is open and usable (TLS included), or could not be made.
+    pub fn upstream_connection(&self, upstream: &Name, outcome: Result<(), Reason>) {
+        match outcome {
+            Ok(()) => self.0.upstream_connections.with([Label::Name(upstream)], |series| {
+                series.add(cell::OPENED, 1);
+                series.add(cell::ACTIVE, 1);
+            }),
+            Err(reason) => self.0.upstream_failures.add(upstream_reason(upstream, reason), 0, 1),
+        }
+    }
+
+    /// A connection to an endpoint that had been opened is gone.
+    pub fn upstream_connection_closed(&self, upstream: &Name) {
+        self.0.upstream_connections.add([Label::Name(upstream)], cell::ACTIVE, MINUS_ONE);
+    }
+
+    /// A call went out on a connection that was open already.
+    pub fn pool_reused(&self, upstream: &Name) {
+        self.0.pool_reused.add([Label::Name(upstream)], 0, 1);
+    }
+
+    /// A call is tried again, since the try before failed for this reason.
+    pub fn retry(&self, upstream: &Name, reason: Reason) {
+        self.0.retries.add(upstream_reason(upstream, reason), 0, 1);
+    }
+
+    /// A limit of the upstream turned something away: a breaker's bound, its open circuit, an empty retry budget, a rate limit.
+    pub fn overflow(&self, upstream: &Name, reason: Reason) {
+        self.0.overflow.add(upstream_reason(upstream, reason), 0, 1);
+    }
+
+    /// An endpoint was ejected.
+    pub fn ejected(&self, upstream: &Name, reason: Reason) {
+        self.0.ejections.add(upstream_reason(upstream, reason), 0, 1);
+    }
+
+    /// A name of the upstream was looked up.
+    pub fn dns_lookup(&self, upstream: &Name, outcome: Result<(), Reason>) {
+        let outcome = outcome.err().map_or("ok", Reason::as_str);
+        self.0.dns.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// A request's panic was caught and the worker goes on.
+    pub fn panic_caught(&self) {
+        self.0.panics.add([], 0, 1);
+    }
+
+    /// Lines of the access log were lost: `queue-full` or `write-failed`.
+    pub(crate) fn access_log_dropped(&self, cause: &'static str, lines: u64) {
+        self.0.log_dropped.add([Label::Word(cause)], 0, lines);
+    }
+}
+
+fn in_flight(exchange: &Exchange) -> [Label<'_>; 2] {
+    [Label::Name(&exchange.listener), Label::Word(exchange.protocol)]
+}
+
+fn upstream_reason(upstream: &Name, reason: Reason) -> [Label<'_>; 2] {
+    [Label::Name(upstream), Label::Word(reason.as_str())]
+}
+
+fn reason_label(reason: Option<Reason>) -> Label<'static> {
+    Label::Word(reason.map_or("", Reason::as_str))
+}
+
+fn code_class(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "",
+    }
+}

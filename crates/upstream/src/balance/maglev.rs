@@ -1,0 +1,83 @@
+//! Consistent hashing by lookup table (Eisenbud et al., "Maglev", NSDI 2016, section 3.4).
+//!
+//! Every endpoint prefers the slots of the table in an order of its own (offset and skip from its label); in turns each takes
+//! the first free one it prefers, until the table is full. An endpoint of weight w takes w turns where the heaviest takes its
+//! weight. A slot whose endpoint is not acceptable is left for the slot of the key hashed again, then for the next slots.
+
+use std::sync::Arc;
+
+use super::hash::{hash_bytes, mix};
+use crate::Endpoint;
+
+/// Slots: a prime, as the paper's. One size for every number of endpoints, since another size moves every key.
+pub(super) const SLOTS: usize = 65_537;
+/// Hashes tried before the table is walked.
+const REHASHES: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Maglev {
+    pub(super) slots: Vec<u32>,
+}
+
+impl Maglev {
+    pub(super) fn build(members: &[u32], endpoints: &[Arc<Endpoint>]) -> Self {
+        struct Entry {
+            member: u32,
+            weight: f64,
+            taken: f64,
+            slot: usize,
+            skip: usize,
+        }
+        let mut entries: Vec<Entry> = members
+            .iter()
+            .filter_map(|&member| {
+                let endpoint = endpoints.get(member as usize)?;
+                let hash = hash_bytes(endpoint.label.as_bytes());
+                let slot = (hash % SLOTS as u64) as usize;
+                let skip = (mix(hash) % (SLOTS as u64 - 1) + 1) as usize;
+                Some(Entry { member, weight: f64::from(endpoint.weight()), taken: 0.0, slot, skip })
+            })
+            .collect();
+        let heaviest = entries.iter().map(|e| e.weight).fold(1.0, f64::max);
+        let mut slots = vec![u32::MAX; SLOTS];
+        let mut free = if entries.is_empty() { 0 } else { SLOTS };
+        let mut round = 0.0;
+        while free > 0 {
+            round += 1.0;
+            for entry in &mut entries {
+                if free == 0 || entry.taken >= round * entry.weight / heaviest {
+                    continue;
+                }
+                entry.taken += 1.0;
+                // SLOTS is prime: every skip visits every slot, so a free one is found.
+                while let Some(slot) = slots.get_mut(entry.slot) {
+                    entry.slot = (entry.slot + entry.skip) % SLOTS;
+                    if *slot == u32::MAX {
+                        *slot = entry.member;
+                        free -= 1;
+                        break;
+                    }
+                }
+            }
+        }
+        Self { slots }
+    }
+
+    pub(super) fn find(&self, hash: u64, acceptable: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut hash = hash;
+        for _ in 0..REHASHES {
+            let member = *self.slots.get((hash % SLOTS as u64) as usize)?;
+            if acceptable(member) {
+                return Some(member);
+            }
+            hash = mix(hash);
+        }
+        let (before, behind) = self.slots.split_at_checked((hash % SLOTS as u64) as usize)?;
+        let mut last = u32::MAX;
+        behind.iter().chain(before).copied().find(|&member| {
+            let new = member != last;
+            last = member;
+            new && acceptable(member)
+        })
+    }
+}

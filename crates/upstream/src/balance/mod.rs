@@ -1,0 +1,249 @@
+//! Which endpoint gets a request.
+//!
+//! In this order: a priority tier (by health, with overflow), a part of it (own zone or others), an endpoint of that
+//! part by the algorithm. What depends only on the set of endpoints ([`Index`]) is built once by the control thread;
+//! what depends on health (`Plan`) once per change of health by each worker. A pick samples and checks what
+//! it drew, so it costs O(1), or O(log n) with weights, and scans only when samples keep hitting unusable endpoints.
+//!
+//! Endpoints already tried for the same request are avoided while any other usable one exists, in any tier.
+
+mod ewma;
+mod hash;
+mod in_flight;
+mod index;
+mod maglev;
+mod plan;
+mod ring;
+mod robin;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use attache_config::model::{self, Algorithm};
+use attache_telemetry::Reason;
+use tokio::time::Instant;
+
+pub use hash::{hash_bytes, request_hash};
+pub use in_flight::InFlight;
+pub use index::Index;
+
+use self::{
+    index::Group,
+    plan::{Part, Plan},
+    robin::Robins,
+};
+use crate::{Endpoint, EndpointSet, Shared};
+
+/// Draws before a scan.
+const DRAWS: usize = 8;
+
+/// A worker's balancer of one upstream.
+#[derive(Debug)]
+pub struct Balancer {
+    config: model::Balance,
+    rng: fastrand::Rng,
+    /// Whose plan and robins these are.
+    index: Arc<Index>,
+    epoch: u64,
+    /// Picks until health is looked at again, whatever the epoch says.
+    countdown: usize,
+    plan: Plan,
+    robins: Robins,
+}
+
+/// What a pick knows of its request and moment.
+struct Pick<'a> {
+    set: &'a EndpointSet,
+    tried: &'a [Arc<Endpoint>],
+    /// Unusable endpoints count too.
+    panic: bool,
+    /// `None` where no clock is needed.
+    now: Option<Instant>,
+    slow_start: std::time::Duration,
+}
+
+impl Pick<'_> {
+    fn endpoint(&self, index: u32) -> Option<&Arc<Endpoint>> {
+        self.set.endpoints.get(index as usize)
+    }
+
+    fn untried(&self, endpoint: &Arc<Endpoint>) -> bool {
+        !self.tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
+    }
+
+    fn acceptable(&self, index: u32) -> bool {
+        self.endpoint(index).is_some_and(|endpoint| {
+            let in_use = if self.panic { !endpoint.removed.load(Relaxed) } else { endpoint.usable() };
+            in_use && self.untried(endpoint)
+        })
+    }
+
+    /// The share of its weight that an endpoint has while it starts slowly: 0.1 to 1.
+    fn ramp(&self, endpoint: &Endpoint) -> f64 {
+        match self.now {
+            Some(now) if !self.slow_start.is_zero() => {
+                (endpoint.ramp_age(now).as_secs_f64() / self.slow_start.as_secs_f64()).clamp(0.1, 1.0)
+            }
+            _ => 1.0,
+        }
+    }
+}
+
+impl Balancer {
+    /// A balancer whose choices follow from `seed`. Every worker needs a seed of its own (`fastrand::u64(..)`), so that
+    /// workers don't march in step.
+    pub fn new(config: &model::Balance, seed: u64) -> Self {
+        Self {
+            config: config.clone(),
+            rng: fastrand::Rng::with_seed(seed),
+            index: Arc::default(),
+            epoch: 0,
+            countdown: 0,
+            plan: Plan::default(),
+            robins: Robins::default(),
+        }
+    }
+
+    /// Chooses an endpoint. `hash` is what [`request_hash`] said of the request; without one the hashing algorithms
+    /// choose at random. The caller counts the request in with [`InFlight::start`].
+    ///
+    /// Errors: the reason of the last look-up, or `no-endpoint`, where there is no endpoint at all;
+    /// `no-healthy-endpoint` where none is usable and the panic threshold is off.
+    pub fn pick(
+        &mut self,
+        shared: &Shared,
+        hash: Option<u64>,
+        tried: &[Arc<Endpoint>],
+    ) -> Result<Arc<Endpoint>, Reason> {
+        let set = shared.endpoints.load();
+        match set.endpoints.as_slice() {
+            [] => return Err(set.failure.unwrap_or(Reason::NoEndpoint)),
+            [only] if only.usable() => return Ok(only.clone()),
+            _ => {}
+        }
+        let epoch = shared.health_epoch();
+        if !Arc::ptr_eq(&self.index, &set.index) {
+            self.index = set.index.clone();
+            self.robins.clear();
+            self.countdown = 0;
+        }
+        if self.countdown == 0 || self.epoch != epoch || self.plan.is_empty() {
+            self.look_at_health(&set, epoch);
+        }
+        self.countdown -= 1;
+
+        // The clock is read only where something depends on it.
+        let timed = !self.config.slow_start.is_zero() || self.config.algorithm == Algorithm::PeakEwma;
+        let now = timed.then(Instant::now);
+        let point = hash.unwrap_or_else(|| self.rng.u64(..));
+        // The tier follows the hash too: a key stays where it is while health does.
+        let Some(tier) = self.plan.tier(hash::unit(hash::mix(point))) else {
+            return Err(Reason::NoHealthyEndpoint);
+        };
+        let panic = self.plan.panics(tier);
+        let pick = Pick { set: &set, tried, panic, now, slow_start: self.config.slow_start };
+        let chosen = self.in_tier(&pick, tier, point).or_else(|| self.anywhere(&pick, tier));
+        chosen.and_then(|index| pick.endpoint(index)).cloned().ok_or(Reason::NoHealthyEndpoint)
+    }
+
+    fn look_at_health(&mut self, set: &EndpointSet, epoch: u64) {
+        self.epoch = epoch;
+        // One look per pick, spread out: for health that was written without the epoch.
+        self.countdown = set.endpoints.len().max(64);
+        self.plan.update(set, self.config.panic_threshold);
+    }
+
+    /// By the algorithm, within one tier.
+    fn in_tier(&mut self, pick: &Pick<'_>, tier: usize, point: u64) -> Option<u32> {
+        // Borrowed from the set: a clone of the shared `Arc` would bounce its count between the workers.
+        let groups = pick.set.index.tiers.get(tier)?;
+        if let Some(table) = &groups.table {
+            return table.find(point, |i| pick.acceptable(i));
+        }
+        let part = self.plan.part(tier, &mut self.rng);
+        let group = match part {
+            Part::All => &groups.all,
+            Part::Local => groups.local.as_ref()?,
+            Part::Remote => groups.remote.as_ref()?,
+        };
+        let found = match self.config.algorithm {
+            Algorithm::RoundRobin => self.robins.next(tier, part, group, pick, &mut self.rng),
+            Algorithm::LeastRequest => self.less_of_two(pick, group, |pick, endpoint| {
+                f64::from(endpoint.active.load(Relaxed))
+                    / (f64::from(endpoint.weight()) * pick.ramp(endpoint))
+            }),
+            Algorithm::PeakEwma => self.less_of_two(pick, group, |pick, endpoint| {
+                let now = pick.now.unwrap_or_else(Instant::now);
+                ewma::cost(endpoint, now) / (f64::from(endpoint.weight()) * pick.ramp(endpoint))
+            }),
+            // One endpoint alone in its tier has no table.
+            Algorithm::Random | Algorithm::RingHash(_) | Algorithm::Maglev(_) => self.draw(pick, group),
+        };
+        // The other zone, before other tiers.
+        found.or_else(|| if part == Part::All { None } else { self.scan(pick, &groups.all) })
+    }
+
+    /// Power of two choices; the first drawn wins a tie, so an idle upstream is shared by weight.
+    fn less_of_two(
+        &mut self,
+        pick: &Pick<'_>,
+        group: &Group,
+        cost: impl Fn(&Pick<'_>, &Endpoint) -> f64,
+    ) -> Option<u32> {
+        let first = self.draw(pick, group)?;
+        let second = (0..3).find_map(|_| {
+            let drawn = group.draw(&mut self.rng)?;
+            (drawn != first && pick.acceptable(drawn)).then_some(drawn)
+        });
+        // Two endpoints: the other one, though it has a hundredth of the weight.
+        let second = second
+            .or_else(|| group.members.iter().copied().take(4).find(|&i| i != first && pick.acceptable(i)));
+        let Some(second) = second else { return Some(first) };
+        let (a, b) = (pick.endpoint(first)?, pick.endpoint(second)?);
+        Some(if cost(pick, b) < cost(pick, a) { second } else { first })
+    }
+
+    /// At random by weight among the acceptable ones of a group.
+    fn draw(&mut self, pick: &Pick<'_>, group: &Group) -> Option<u32> {
+        for _ in 0..DRAWS {
+            let drawn = group.draw(&mut self.rng)?;
+            if pick.acceptable(drawn) {
+                let ramp = pick.endpoint(drawn).map_or(1.0, |endpoint| pick.ramp(endpoint));
+                if ramp >= 1.0 || self.rng.f64() < ramp {
+                    return Some(drawn);
+                }
+            }
+        }
+        self.scan(pick, group)
+    }
+
+    /// As `draw`, by looking at every member: one pass, each taken over with the probability of its weight
+    /// (reservoir of one, Efraimidis and Spirakis 2006).
+    fn scan(&mut self, pick: &Pick<'_>, group: &Group) -> Option<u32> {
+        let mut total = 0.0;
+        let mut chosen = None;
+        for &member in &group.members {
+            let Some(endpoint) = pick.endpoint(member).filter(|_| pick.acceptable(member)) else { continue };
+            let weight = f64::from(endpoint.weight()) * pick.ramp(endpoint);
+            total += weight;
+            if self.rng.f64() * total < weight {
+                chosen = Some(member);
+            }
+        }
+        chosen
+    }
+
+    /// The chosen tier has nothing acceptable: every usable endpoint was tried, or health changed just now.
+    fn anywhere(&mut self, pick: &Pick<'_>, tier: usize) -> Option<u32> {
+        let index = &pick.set.index;
+        let tiers = || index.tiers.iter().skip(tier).chain(index.tiers.iter().take(tier));
+        let strict = |panic, tried| Pick { tried, panic, ..*pick };
+        let panic = pick.panic || self.config.panic_threshold > 0.0;
+        tiers()
+            .find_map(|t| self.scan(&strict(false, pick.tried), &t.all))
+            .or_else(|| tiers().find_map(|t| self.scan(&strict(false, &[]), &t.all)))
+            .or_else(|| tiers().filter(|_| panic).find_map(|t| self.scan(&strict(true, pick.tried), &t.all)))
+            .or_else(|| tiers().filter(|_| panic).find_map(|t| self.scan(&strict(true, &[]), &t.all)))
+    }
+}

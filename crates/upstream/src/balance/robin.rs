@@ -1,0 +1,71 @@
+//! Weighted round-robin: earliest deadline first.
+//!
+//! Every endpoint has a deadline; the earliest is used and its deadline moves on by 1/weight. That spreads an
+//! endpoint's turns evenly (smooth) at O(log n) a pick. Each worker begins at deadlines of its own, so that workers
+//! don't meet at the same endpoint.
+
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+use super::{Pick, index::Group, plan::Part};
+
+/// The rounds of one worker, made as they are needed.
+#[derive(Debug, Default)]
+pub(super) struct Robins {
+    rounds: Vec<(usize, Part, BinaryHeap<Turn>)>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Turn {
+    deadline: f64,
+    member: u32,
+}
+
+impl Eq for Turn {}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Turn {
+    /// The earliest is the greatest: `BinaryHeap` gives the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.deadline.total_cmp(&self.deadline).then(other.member.cmp(&self.member))
+    }
+}
+
+impl Robins {
+    pub(super) fn clear(&mut self) {
+        self.rounds.clear();
+    }
+
+    pub(super) fn next(
+        &mut self,
+        tier: usize,
+        part: Part,
+        group: &Group,
+        pick: &Pick<'_>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<u32> {
+        let step =
+            |member: u32| pick.endpoint(member).map_or(1.0, |e| 1.0 / (f64::from(e.weight()) * pick.ramp(e)));
+        let at = self.rounds.iter().position(|(t, p, _)| (*t, *p) == (tier, part)).unwrap_or_else(|| {
+            let first = |&member: &u32| Turn { deadline: rng.f64() * step(member), member };
+            self.rounds.push((tier, part, group.members.iter().map(first).collect()));
+            self.rounds.len() - 1
+        });
+        let (_, _, round) = self.rounds.get_mut(at)?;
+        for _ in 0..round.len() {
+            let mut turn = round.peek_mut()?;
+            let member = turn.member;
+            // Who is skipped loses its turn: it must not get a burst of them once it is back.
+            turn.deadline += step(member);
+            drop(turn);
+            if pick.acceptable(member) {
+                return Some(member);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,121 @@
+//! From an endpoint to a connection that can be spoken on.
+//!
+//! In this order: socket with its options, connect, PROXY protocol header, TLS handshake. One endpoint is one address;
+//! racing two of them (RFC 8305) is the business of [`crate::service`]. Each step has its own time limit and its own
+//! [`Reason`], and nothing of the request has been written when any of them fails.
+
+mod connection;
+mod proxy_protocol;
+mod tls;
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use attache_config::model;
+use attache_http::Client;
+use attache_telemetry::Reason;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    net::{TcpSocket, TcpStream, UnixStream},
+    time::timeout,
+};
+
+pub use connection::Connection;
+pub use tls::{Offer, Tls};
+
+use crate::{Endpoint, EndpointAddress, Error, Sent};
+
+/// Connects to an endpoint by its upstream's settings.
+///
+/// `tls` and `offer` say what TLS is spoken, if any, and `host` the name that the certificate must be for where the
+/// settings and the endpoint name none.
+///
+/// # Errors
+/// The reason says which step failed; `sent` is always [`Sent::Nothing`].
+pub async fn connect(
+    endpoint: &Endpoint,
+    config: &model::Upstream,
+    tls: Option<&Tls>,
+    offer: Offer,
+    host: Option<&str>,
+    client: &Client,
+) -> Result<Connection, Error> {
+    let header = proxy_protocol::encode(config.proxy_protocol, client);
+    let name = || match (&endpoint.host, host, &endpoint.address) {
+        (Some(name), _, _) => name.to_string(),
+        (None, Some(name), _) => name.to_owned(),
+        (None, None, EndpointAddress::Tcp(address)) => address.ip().to_string(),
+        (None, None, EndpointAddress::Unix(_)) => "localhost".to_owned(),
+    };
+    match &endpoint.address {
+        EndpointAddress::Tcp(address) => {
+            let mut io = within(config.connect_timeout, connect_tcp(*address, config)).await?;
+            greet(&mut io, &header).await?;
+            match tls {
+                None => Ok(Connection::Tcp(io)),
+                Some(tls) => {
+                    let io = tls.handshake(config, offer, &name(), io).await?;
+                    Ok(Connection::TlsTcp(Box::new(io)))
+                }
+            }
+        }
+        EndpointAddress::Unix(path) => {
+            let mut io = within(config.connect_timeout, UnixStream::connect(path)).await?;
+            greet(&mut io, &header).await?;
+            match tls {
+                None => Ok(Connection::Unix(io)),
+                Some(tls) => {
+                    let io = tls.handshake(config, offer, &name(), io).await?;
+                    Ok(Connection::TlsUnix(Box::new(io)))
+                }
+            }
+        }
+    }
+}
+
+async fn connect_tcp(address: SocketAddr, config: &model::Upstream) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Answers are written whole, so waiting to fill a segment (RFC 896) only delays them.
+    socket.set_nodelay(true)?;
+    let keepalive = config.pool.tcp_keepalive;
+    if !keepalive.is_zero() {
+        // A dead peer is given up after five more probes, a quarter of the first wait apart.
+        let interval = (keepalive / 4).max(Duration::from_secs(1));
+        let settings = TcpKeepalive::new().with_time(keepalive).with_interval(interval).with_retries(5);
+        SockRef::from(&socket).set_tcp_keepalive(&settings)?;
+    }
+    if let Some(source) = config.source_address.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    socket.connect(address).await
+}
+
+async fn within<T>(limit: Duration, connect: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
+    match timeout(limit, connect).await {
+        Ok(Ok(io)) => Ok(io),
+        Ok(Err(error)) => {
+            let reason = match error.kind() {
+                io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
+                // The kernel's own patience (tcp_syn_retries) ended first.
+                io::ErrorKind::TimedOut => Reason::ConnectTimeout,
+                _ => Reason::ConnectFailed,
+            };
+            Err(Error::with_source(reason, Sent::Nothing, error))
+        }
+        Err(_) => Err(Error::with_source(
+            Reason::ConnectTimeout,
+            Sent::Nothing,
+            format!("no connection within connect_timeout ({limit:?})"),
+        )),
+    }
+}
+
+/// Writes the PROXY header. A new socket's send buffer holds it many times over, so this does not wait for the peer.
+async fn greet(io: &mut (impl AsyncWrite + Unpin), header: &[u8]) -> Result<(), Error> {
+    if header.is_empty() {
+        return Ok(());
+    }
+    io.write_all(header)
+        .await
+        .map_err(|error| Error::with_source(Reason::ConnectFailed, Sent::Nothing, error))
+}

@@ -1,0 +1,94 @@
+//! TLS origination: which protocols are offered by ALPN, and how long the handshake may take.
+
+use std::{fmt, sync::Arc};
+
+use attache_config::model::{self, UpstreamProtocol};
+use attache_telemetry::Reason;
+use attache_tls::Connector;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_rustls::client::TlsStream;
+
+use crate::{Error, Sent};
+
+/// What is offered by ALPN (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// What the upstream's `protocol` says: both with `auto`, h2 first.
+    Http,
+    /// HTTP/1.1 alone: for upgrades, where HTTP/2 has no extended CONNECT.
+    Http1,
+    /// Nothing: opaque bytes.
+    Opaque,
+}
+
+/// One upstream's TLS settings, read once by the control thread and shared by all workers.
+#[derive(Clone)]
+pub struct Tls {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: Connector,
+    http1: Connector,
+    opaque: Connector,
+}
+
+impl Tls {
+    /// Reads what the upstream's settings name; `None` where it has no TLS.
+    pub fn new(config: &model::Upstream) -> Result<Option<Self>, attache_tls::Error> {
+        let Some(settings) = &config.tls else { return Ok(None) };
+        let http: &[&[u8]] = match config.protocol {
+            UpstreamProtocol::Auto => &[b"h2", b"http/1.1"],
+            UpstreamProtocol::Http1 => &[b"http/1.1"],
+            UpstreamProtocol::Http2 => &[b"h2"],
+            UpstreamProtocol::Tcp => &[],
+        };
+        let inner = Inner {
+            http: Connector::new(settings, http)?,
+            http1: Connector::new(settings, &[b"http/1.1"])?,
+            opaque: Connector::new(settings, &[])?,
+        };
+        Ok(Some(Self { inner: Arc::new(inner) }))
+    }
+
+    pub(super) async fn handshake<T>(
+        &self,
+        config: &model::Upstream,
+        offer: Offer,
+        name: &str,
+        io: T,
+    ) -> Result<TlsStream<T>, Error>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connector = match offer {
+            Offer::Http => &self.inner.http,
+            Offer::Http1 => &self.inner.http1,
+            Offer::Opaque => &self.inner.opaque,
+        };
+        let limit = config.handshake_timeout;
+        let io = match timeout(limit, connector.connect(name, io)).await {
+            Ok(Ok(io)) => io,
+            Ok(Err(error)) => return Err(Error::with_source(error.reason, Sent::Nothing, error)),
+            Err(_) => {
+                let why = format!("no TLS handshake within handshake_timeout ({limit:?})");
+                return Err(Error::with_source(Reason::TlsTimeout, Sent::Nothing, why));
+            }
+        };
+        let chosen = io.get_ref().1.alpn_protocol();
+        if offer == Offer::Http && config.protocol == UpstreamProtocol::Http2 && chosen != Some(b"h2") {
+            let why = "the peer did not choose h2, and `protocol: http2` allows nothing else";
+            return Err(Error::with_source(Reason::TlsAlpn, Sent::Nothing, why));
+        }
+        Ok(io)
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}

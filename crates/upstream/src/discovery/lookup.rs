@@ -1,0 +1,66 @@
+//! What a look-up says: the seam between DNS and what is done with its answers.
+
+use std::{net::SocketAddr, time::Duration};
+
+use attache_config::model::{Name, Target};
+use attache_telemetry::Reason;
+
+/// Looks names up. [`Resolver`](super::Resolver) does it by DNS; tests do it by script, under paused time.
+pub trait Lookup: Send + Sync + 'static {
+    /// Every address of `target`. An answer has at least one.
+    fn lookup(&self, target: &Target) -> impl Future<Output = Result<Answer, Failure>> + Send;
+}
+
+/// A good answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// At least one address.
+    pub found: Vec<Found>,
+    /// How long it is good for, as the servers said: the least of all records used.
+    pub ttl: Duration,
+    /// What could not be asked while the rest could.
+    pub gaps: Vec<Gap>,
+}
+
+/// One address that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Where.
+    pub address: SocketAddr,
+    /// The name whose A or AAAA record it is, as it was asked for: an SRV record's target, or the configured name.
+    pub name: Name,
+    /// The name that the endpoint must prove in TLS: always from the config, never from an answer (RFC 6125
+    /// section 6.2.1), else whoever forges DNS chooses the name.
+    pub host: Name,
+    /// SRV weight, 0 and all others as they are; 1 for other names.
+    pub weight: u32,
+    /// SRV priority; 0 for other names.
+    pub priority: u16,
+}
+
+/// A name's address family that could not be asked: its last good addresses stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The name, as in [`Found::name`].
+    pub name: Name,
+    /// IPv6, else IPv4; `None` is both.
+    pub v6: Option<bool>,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// `dns-nxdomain`, `dns-failed` or `dns-timeout`.
+    pub reason: Reason,
+    /// In words, for the log.
+    pub detail: String,
+}
+
+impl Failure {
+    /// A failure in words.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}

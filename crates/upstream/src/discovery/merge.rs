@@ -1,0 +1,186 @@
+//! One set of endpoints from several sources.
+//!
+//! - The same address from several sources is one endpoint. The lowest priority number wins; among sources of that priority
+//!   weights add up, and name and zone are those of the first source in the file.
+//! - Weight is the source's times the SRV record's (0 counts as 1, RFC 2782). Every address of an SRV target has the
+//!   target's weight.
+//! - SRV priorities rank within their source: with any of them in play, priorities are the ranks of the pairs
+//!   (source, SRV rank); otherwise those of the file.
+//! - A source that fails keeps its last good answer. While any source has never answered, endpoints that were there before
+//!   (from the config before a reload) stay.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use attache_config::model::{EndpointSource, Target};
+use attache_telemetry::Reason;
+
+use super::lookup::{Answer, Failure, Found};
+use crate::{Endpoint, EndpointAddress, EndpointSpec, Shared};
+
+/// The sources of one upstream and what they said last.
+#[derive(Debug)]
+pub(super) struct Merge {
+    shared: Arc<Shared>,
+    sources: Vec<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    source: EndpointSource,
+    /// The last good answer.
+    found: Vec<Found>,
+    answered: bool,
+    failure: Option<Failure>,
+}
+
+/// What a result meant, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// As before.
+    Same,
+    /// It failed and didn't before, or failed otherwise.
+    Failed(Reason),
+    /// It works again.
+    Recovered,
+}
+
+pub(super) fn is_looked_up(source: &EndpointSource) -> bool {
+    matches!(source.target, Target::Dns { .. } | Target::Srv { .. })
+}
+
+impl Merge {
+    pub(super) fn new(shared: Arc<Shared>, sources: Vec<EndpointSource>) -> Self {
+        let state = |source: EndpointSource| State {
+            answered: !is_looked_up(&source),
+            source,
+            found: Vec::new(),
+            failure: None,
+        };
+        Self { sources: sources.into_iter().map(state).collect(), shared }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn target(&self, source: usize) -> Option<Target> {
+        self.sources.get(source).map(|state| state.source.target.clone())
+    }
+
+    /// Takes the result of one look-up and publishes what follows from it.
+    pub(super) fn take(&mut self, source: usize, result: Result<Answer, Failure>) -> Turn {
+        let Some(state) = self.sources.get_mut(source) else { return Turn::Same };
+        let failure = match result {
+            Ok(mut answer) => {
+                let in_gap = |old: &&Found| {
+                    let covers = |v6: Option<bool>| v6.is_none_or(|v6| v6 == old.address.is_ipv6());
+                    answer.gaps.iter().any(|gap| gap.name == old.name && covers(gap.v6))
+                };
+                let kept: Vec<_> = state.found.iter().filter(in_gap).cloned().collect();
+                answer.found.extend(kept);
+                state.found = answer.found;
+                state.answered = true;
+                None
+            }
+            Err(failure) => Some(failure),
+        };
+        let turn = match (&state.failure, &failure) {
+            (None, None) => Turn::Same,
+            (Some(old), Some(new)) if old.reason == new.reason => Turn::Same,
+            (_, Some(new)) => Turn::Failed(new.reason),
+            (Some(_), None) => Turn::Recovered,
+        };
+        state.failure = failure;
+        self.publish();
+        turn
+    }
+
+    pub(super) fn publish(&self) {
+        let failure = self.sources.iter().find_map(|state| state.failure.as_ref()).map(|f| f.reason);
+        let mut specs = self.specs();
+        if self.sources.iter().any(|state| !state.answered) {
+            let named: BTreeSet<_> = specs.iter().map(|spec| spec.address.clone()).collect();
+            let before = self.shared.endpoints.load();
+            specs.extend(before.endpoints.iter().filter(|e| !named.contains(&e.address)).map(|e| spec_of(e)));
+        }
+        self.shared.replace_endpoints(specs, failure);
+    }
+
+    fn specs(&self) -> Vec<EndpointSpec> {
+        let mut merged: BTreeMap<EndpointAddress, Ranked> = BTreeMap::new();
+        for ranked in self.sources.iter().flat_map(State::ranked) {
+            match merged.get_mut(&ranked.spec.address) {
+                None => {
+                    merged.insert(ranked.spec.address.clone(), ranked);
+                }
+                Some(first) if ranked.rank < first.rank => {
+                    // Name and zone stay the first source's, so that the endpoint stays the same one.
+                    (first.rank, first.spec.weight) = (ranked.rank, ranked.spec.weight);
+                }
+                Some(first) if ranked.rank == first.rank => {
+                    first.spec.weight = first.spec.weight.saturating_add(ranked.spec.weight);
+                }
+                Some(_) => {}
+            }
+        }
+        let ranks: BTreeSet<(u8, usize)> = merged.values().map(|ranked| ranked.rank).collect();
+        let by_file = ranks.iter().all(|&(_, srv)| srv == 0);
+        let priority = |rank: (u8, usize)| {
+            if by_file {
+                return rank.0;
+            }
+            let position = ranks.iter().position(|&other| other == rank).unwrap_or(usize::MAX);
+            u8::try_from(position).unwrap_or(u8::MAX)
+        };
+        merged
+            .into_values()
+            .map(|ranked| EndpointSpec { priority: priority(ranked.rank), ..ranked.spec })
+            .collect()
+    }
+}
+
+/// A spec whose priority is not settled yet: (the source's, the SRV rank within it).
+#[derive(Debug)]
+struct Ranked {
+    spec: EndpointSpec,
+    rank: (u8, usize),
+}
+
+impl State {
+    fn ranked(&self) -> Vec<Ranked> {
+        let source = &self.source;
+        let ranked = |address, host, weight: u32, srv: usize| Ranked {
+            spec: EndpointSpec { address, host, weight, priority: 0, zone: source.zone.clone() },
+            rank: (source.priority, srv),
+        };
+        match &source.target {
+            Target::Ip(address) => vec![ranked(EndpointAddress::Tcp(*address), None, source.weight, 0)],
+            Target::Unix(path) => {
+                vec![ranked(EndpointAddress::Unix(path.as_path().into()), None, source.weight, 0)]
+            }
+            Target::Dns { .. } | Target::Srv { .. } => {
+                let priorities: BTreeSet<u16> = self.found.iter().map(|found| found.priority).collect();
+                let srv = |priority| priorities.iter().take_while(|&&p| p < priority).count();
+                let weight = |found: &Found| source.weight.max(1).saturating_mul(found.weight.max(1));
+                let of = |found: &Found| {
+                    let address = EndpointAddress::Tcp(found.address);
+                    ranked(address, Some(found.host.clone()), weight(found), srv(found.priority))
+                };
+                self.found.iter().map(of).collect()
+            }
+        }
+    }
+}
+
+fn spec_of(endpoint: &Endpoint) -> EndpointSpec {
+    EndpointSpec {
+        address: endpoint.address.clone(),
+        host: endpoint.host.clone(),
+        weight: endpoint.weight(),
+        priority: endpoint.priority(),
+        zone: endpoint.zone.clone(),
+    }
+}

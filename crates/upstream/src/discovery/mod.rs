@@ -1,0 +1,90 @@
+//! Where endpoints come from: static addresses, DNS names, SRV names, and hosts that requests name.
+//!
+//! Everything here runs on the control thread. [`start`] keeps one upstream's [`Shared`] fresh; [`OnDemand`] does it for
+//! hosts as they are asked for. A worker never looks a name up itself.
+//!
+//! - `resolver` turns a name into addresses as libc would: hosts file, search domains, families, SRV.
+//! - `refresh` decides when: TTL within bounds, backoff after failures. It knows [`Lookup`], not DNS.
+//! - `merge` makes one set of several sources.
+
+mod deny;
+mod hosts;
+mod lookup;
+mod merge;
+mod on_demand;
+mod refresh;
+mod resolv_conf;
+mod resolver;
+mod routes;
+mod servers;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex};
+
+use attache_config::model::{self, Address, EndpointSource};
+use tokio::{sync::watch, task::JoinSet};
+
+pub use deny::denied;
+pub use lookup::{Answer, Failure, Found, Gap, Lookup};
+
+pub use on_demand::{OnDemand, OnDemandHosts};
+pub use refresh::Schedule;
+pub use resolver::Resolver;
+
+use self::merge::Merge;
+use crate::Shared;
+
+/// Keeps one upstream's endpoints fresh while it lives; dropping it stops that and leaves the endpoints as they are.
+#[derive(Debug)]
+pub struct Discovery {
+    // Aborted on drop.
+    _tasks: JoinSet<()>,
+    /// Sources that were not tried yet.
+    untried: watch::Receiver<usize>,
+}
+
+impl Discovery {
+    /// Waits until every source was tried once, whatever came of it.
+    pub async fn ready(&self) {
+        // An error means that the tasks are gone: nothing more will come.
+        let _ = self.untried.clone().wait_for(|&untried| untried == 0).await;
+    }
+}
+
+/// Begins to keep `shared` fresh. Must be called within a tokio runtime (the control thread's), and only once for each
+/// `Shared`; before a `Shared` is succeeded by another, the old one's discovery must be dropped.
+///
+/// Addresses and sockets that need no look-up are there when this returns. An upstream that takes its endpoints from the request
+/// ([`Address::Authority`], [`Address::OriginalDestination`]) has nothing to look up here: see [`OnDemand`].
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the tasks keep it: callers hand over a clone, as to OnDemand"
+)]
+pub fn start(shared: Arc<Shared>, lookup: Arc<impl Lookup>, dns: &model::Dns) -> Discovery {
+    let sources = match &shared.config.address {
+        Address::Endpoints(sources) => sources.clone(),
+        Address::Authority { .. } | Address::OriginalDestination => Vec::new(),
+    };
+    start_sources(shared, sources, &lookup, &Schedule::new(dns))
+}
+
+fn start_sources(
+    shared: Arc<Shared>,
+    sources: Vec<EndpointSource>,
+    lookup: &Arc<impl Lookup>,
+    schedule: &Schedule,
+) -> Discovery {
+    let looked_up: Vec<usize> =
+        (0..).zip(&sources).filter(|(_, s)| merge::is_looked_up(s)).map(|(i, _)| i).collect();
+    let merge = Arc::new(Mutex::new(Merge::new(shared, sources)));
+    refresh::lock(&merge).publish();
+    let (sender, untried) = watch::channel(looked_up.len());
+    let mut tasks = JoinSet::new();
+    for source in looked_up {
+        let task = refresh::Task { merge: merge.clone(), source, untried: sender.clone() };
+        tasks.spawn(task.run(lookup.clone(), schedule.clone()));
+    }
+    Discovery { _tasks: tasks, untried }
+}

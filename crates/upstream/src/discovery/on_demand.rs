@@ -1,0 +1,391 @@
+//! Endpoints of hosts that requests name: forward proxy and original destination.
+//!
+//! The control thread ([`OnDemand`]) owns the hosts: one look-up for all who ask at the same time, one [`Shared`] (and so
+//! one circuit breaker) per host for all workers, refreshed by TTL as any upstream. Each worker has an [`OnDemandHosts`], a
+//! cache of its own that is asked without a lock; only a host new to the worker costs a message.
+//!
+//! - At most `max_hosts` at once: the least recently used goes first, failed ones before it. A host unused for
+//!   5 min goes too. Its endpoints count as removed half a minute later, when no request can still be choosing among them.
+//! - A failed look-up is answered from memory for `dns.retry_interval`.
+//! - Use is noted by a flag that the control thread collects every half minute: "recently" is that coarse.
+
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use attache_config::model::{Address, AddressMatch, Dns, EndpointSource, Name, Target, Upstream};
+use attache_telemetry::Reason;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+
+use super::{
+    Discovery,
+    deny::{Guarded, denied},
+    lookup::Lookup,
+    refresh::Schedule,
+};
+use crate::{EndpointAddress, EndpointSpec, Shared};
+
+const SWEEP: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(300);
+/// Asks that may wait for the control thread.
+const ASKS: usize = 1024;
+/// `max_hosts` of an upstream that sets none.
+const MAX_HOSTS: usize = 1024;
+
+/// A host as all workers see it.
+#[derive(Debug)]
+struct Host {
+    shared: Arc<Shared>,
+    used: AtomicBool,
+    /// No longer kept: ask again.
+    evicted: AtomicBool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Name(Name, u16),
+    Address(SocketAddr),
+}
+
+/// The ports of one name.
+type Ports = Vec<(u16, Arc<Host>)>;
+
+type Reply = oneshot::Sender<Result<Arc<Host>, Reason>>;
+
+/// The control thread's side. Dropping it ends all refreshes; workers then get `shutting-down` for new hosts.
+#[derive(Debug)]
+pub struct OnDemand {
+    asks: mpsc::Sender<(Key, Reply)>,
+    task: AbortHandle,
+}
+
+impl Drop for OnDemand {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl OnDemand {
+    /// Begins to answer for `config`, whose address is [`Address::Authority`] or [`Address::OriginalDestination`].
+    /// Must be called within the control thread's runtime.
+    pub fn start(config: Arc<Upstream>, lookup: Arc<impl Lookup>, dns: &Dns) -> Self {
+        let (max_hosts, deny) = match &config.address {
+            Address::Authority { max_hosts, deny } => ((*max_hosts).max(1), deny.clone()),
+            _ => (MAX_HOSTS, Vec::new()),
+        };
+        let (asks, receiver) = mpsc::channel(ASKS);
+        let control = Control {
+            config,
+            lookup: Arc::new(Guarded { lookup, deny: deny.clone() }),
+            schedule: Schedule::new(dns),
+            negative: dns.retry_interval,
+            max_hosts,
+            deny,
+            hosts: HashMap::new(),
+            retired: VecDeque::new(),
+            looking: JoinSet::new(),
+        };
+        Self { asks, task: tokio::spawn(control.run(receiver)).abort_handle() }
+    }
+
+    /// A cache for one worker.
+    pub fn hosts(&self) -> OnDemandHosts {
+        OnDemandHosts { asks: self.asks.clone(), names: RefCell::default(), addresses: RefCell::default() }
+    }
+}
+
+/// A worker's side.
+#[derive(Debug)]
+pub struct OnDemandHosts {
+    asks: mpsc::Sender<(Key, Reply)>,
+    /// By name, then port: found without an allocation.
+    names: RefCell<HashMap<Name, Ports>>,
+    addresses: RefCell<HashMap<SocketAddr, Arc<Host>>>,
+}
+
+impl OnDemandHosts {
+    /// The upstream of `host:port`, looked up if it isn't known. `host` is a name or an IP literal, without brackets.
+    /// Keep the result for one request only.
+    ///
+    /// Errors: the look-up's reason; `denied-destination`; `dns-timeout` at `deadline` (the look-up goes on);
+    /// `overloaded` if `max_hosts` are being looked up; `shutting-down`.
+    pub async fn get(&self, host: &str, port: u16, deadline: Option<Instant>) -> Result<Arc<Shared>, Reason> {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return self.get_address(SocketAddr::new(ip, port), deadline).await;
+        }
+        // Allocates only for a host in capitals.
+        let capitals = host.bytes().any(|byte| byte.is_ascii_uppercase());
+        let host = if capitals { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
+        let known = self.names.borrow().get(host.as_ref()).and_then(|ports| {
+            ports
+                .iter()
+                .find(|(known, host)| *known == port && host.fresh())
+                .map(|(_, host)| host.shared.clone())
+        });
+        if let Some(shared) = known {
+            return Ok(shared);
+        }
+        let name: Name = host.as_ref().into();
+        let host = self.ask(Key::Name(name.clone(), port), deadline).await?;
+        let mut names = self.names.borrow_mut();
+        // Evicted hosts leave when a new one comes.
+        names.retain(|_, ports| {
+            ports.retain(|(_, host)| !host.evicted.load(Relaxed));
+            !ports.is_empty()
+        });
+        let ports = names.entry(name).or_default();
+        // Another request of this worker may have asked too.
+        if !ports.iter().any(|(known, _)| *known == port) {
+            ports.push((port, host.clone()));
+        }
+        Ok(host.shared.clone())
+    }
+
+    /// The upstream of one address: no look-up, the same limits. For original destinations.
+    ///
+    /// Errors: as [`OnDemandHosts::get`].
+    pub async fn get_address(
+        &self,
+        address: SocketAddr,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Shared>, Reason> {
+        let known =
+            self.addresses.borrow().get(&address).filter(|host| host.fresh()).map(|host| host.shared.clone());
+        if let Some(shared) = known {
+            return Ok(shared);
+        }
+        let host = self.ask(Key::Address(address), deadline).await?;
+        let mut addresses = self.addresses.borrow_mut();
+        addresses.retain(|_, host| !host.evicted.load(Relaxed));
+        addresses.insert(address, host.clone());
+        Ok(host.shared.clone())
+    }
+
+    async fn ask(&self, key: Key, deadline: Option<Instant>) -> Result<Arc<Host>, Reason> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.try_send((key, reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Reason::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Reason::ShuttingDown,
+        })?;
+        let answer = match deadline {
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline, answer).await.map_err(|_| Reason::DnsTimeout)?
+            }
+            None => answer.await,
+        };
+        answer.unwrap_or(Err(Reason::ShuttingDown))
+    }
+}
+
+impl Host {
+    /// Still kept; if so, it is noted as used.
+    fn fresh(&self) -> bool {
+        let fresh = !self.evicted.load(Relaxed);
+        // Written once between two sweeps, so that workers don't fight for the cache line.
+        if fresh && !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+        fresh
+    }
+}
+
+struct Control<L> {
+    config: Arc<Upstream>,
+    lookup: Arc<Guarded<L>>,
+    schedule: Schedule,
+    negative: Duration,
+    max_hosts: usize,
+    deny: Vec<AddressMatch>,
+    hosts: HashMap<Key, Entry>,
+    /// Evicted, their endpoints not yet removed.
+    retired: VecDeque<(Instant, Arc<Host>)>,
+    looking: JoinSet<Key>,
+}
+
+struct Entry {
+    host: Arc<Host>,
+    state: State,
+    last_used: Instant,
+    /// Refreshes the host; `None` for addresses and failed names.
+    discovery: Option<Discovery>,
+}
+
+enum State {
+    Looking(Vec<Reply>),
+    Ready,
+    Failed(Reason, Instant),
+}
+
+impl<L: Lookup> Control<L> {
+    async fn run(mut self, mut asks: mpsc::Receiver<(Key, Reply)>) {
+        let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
+        loop {
+            tokio::select! {
+                ask = asks.recv() => match ask {
+                    Some((key, reply)) => self.answer(key, reply),
+                    None => return,
+                },
+                Some(done) = self.looking.join_next() => {
+                    if let Ok(key) = done {
+                        self.settle(&key);
+                    }
+                }
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn answer(&mut self, key: Key, reply: Reply) {
+        let now = Instant::now();
+        if let Some(entry) = self.hosts.get_mut(&key) {
+            entry.last_used = now;
+            match &mut entry.state {
+                State::Looking(waiting) => return waiting.push(reply),
+                State::Ready => return send(reply, Ok(entry.host.clone())),
+                State::Failed(reason, until) if now < *until => return send(reply, Err(*reason)),
+                State::Failed(..) => {
+                    self.hosts.remove(&key);
+                }
+            }
+        }
+        if matches!(key, Key::Address(address) if denied(&self.deny, address)) {
+            return send(reply, Err(Reason::DeniedDestination));
+        }
+        if self.hosts.len() >= self.max_hosts && !self.make_room() {
+            return send(reply, Err(Reason::Overloaded));
+        }
+        self.begin(key, reply, now);
+    }
+
+    fn begin(&mut self, key: Key, reply: Reply, now: Instant) {
+        let shared = Arc::new(Shared::new(self.config.clone()));
+        let host = Arc::new(Host {
+            shared: shared.clone(),
+            used: AtomicBool::new(true),
+            evicted: AtomicBool::new(false),
+        });
+        let (state, discovery) = match &key {
+            Key::Address(address) => {
+                shared.replace_endpoints(vec![EndpointSpec::new(EndpointAddress::Tcp(*address))], None);
+                send(reply, Ok(host.clone()));
+                (State::Ready, None)
+            }
+            Key::Name(name, port) => {
+                let target = Target::Dns { host: name.clone(), port: *port };
+                let source = EndpointSource { target, weight: 1, priority: 0, zone: None };
+                let discovery = super::start_sources(shared, vec![source], &self.lookup, &self.schedule);
+                let (mut untried, key): (watch::Receiver<usize>, Key) =
+                    (discovery.untried.clone(), key.clone());
+                self.looking.spawn(async move {
+                    let _ = untried.wait_for(|&untried| untried == 0).await;
+                    key
+                });
+                (State::Looking(vec![reply]), Some(discovery))
+            }
+        };
+        self.hosts.insert(key, Entry { host, state, last_used: now, discovery });
+    }
+
+    /// The first look-up of a host has ended.
+    fn settle(&mut self, key: &Key) {
+        let Some(entry) = self.hosts.get_mut(key) else { return };
+        let set = entry.host.shared.endpoints.load();
+        let result = if set.endpoints.is_empty() {
+            Err(set.failure.unwrap_or(Reason::DnsFailed))
+        } else {
+            Ok(entry.host.clone())
+        };
+        let state = match result {
+            Ok(_) => State::Ready,
+            Err(reason) => State::Failed(reason, Instant::now() + self.negative),
+        };
+        if result.is_err() {
+            entry.discovery = None;
+        }
+        if let State::Looking(waiting) = std::mem::replace(&mut entry.state, state) {
+            for reply in waiting {
+                send(reply, result.clone());
+            }
+        }
+    }
+
+    /// False if every host is being looked up.
+    fn make_room(&mut self) -> bool {
+        self.collect_use();
+        let rank = |entry: &Entry| match entry.state {
+            State::Looking(_) => None,
+            State::Failed(..) => Some((0, entry.last_used)),
+            State::Ready => Some((1, entry.last_used)),
+        };
+        let oldest = self
+            .hosts
+            .iter()
+            .filter_map(|(key, entry)| Some((rank(entry)?, key)))
+            .min_by_key(|(rank, _)| *rank);
+        let Some(key) = oldest.map(|(_, key)| key.clone()) else { return false };
+        self.evict(&key);
+        true
+    }
+
+    fn collect_use(&mut self) {
+        let now = Instant::now();
+        for entry in self.hosts.values_mut() {
+            if entry.host.used.swap(false, Relaxed) {
+                entry.last_used = now;
+            }
+        }
+    }
+
+    fn evict(&mut self, key: &Key) {
+        let Some(entry) = self.hosts.remove(key) else { return };
+        entry.host.evicted.store(true, Relaxed);
+        if !matches!(entry.state, State::Ready) {
+            return;
+        }
+        self.retired.push_back((Instant::now(), entry.host));
+        if self.retired.len() > self.max_hosts {
+            self.retire_one();
+        }
+    }
+
+    fn retire_one(&mut self) {
+        if let Some((_, host)) = self.retired.pop_front() {
+            host.shared.replace_endpoints(Vec::new(), None);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        while self.retired.front().is_some_and(|(since, _)| now.duration_since(*since) >= SWEEP) {
+            self.retire_one();
+        }
+        self.collect_use();
+        let over = |entry: &Entry| match entry.state {
+            State::Looking(_) => false,
+            State::Failed(_, until) => now >= until,
+            State::Ready => now.duration_since(entry.last_used) >= IDLE,
+        };
+        let over: Vec<Key> =
+            self.hosts.iter().filter(|(_, entry)| over(entry)).map(|(key, _)| key.clone()).collect();
+        for key in &over {
+            self.evict(key);
+        }
+    }
+}
+
+/// Whoever asked may have given up.
+fn send(reply: Reply, result: Result<Arc<Host>, Reason>) {
+    let _ = reply.send(result);
+}

@@ -1,0 +1,128 @@
+//! When a name is looked up again.
+//!
+//! After a good answer: at its TTL, but not before `min_ttl` and not after `max_ttl`, and up to a tenth of that earlier at
+//! random, so that many sidecars that began together don't ask together. After a failure: `retry_interval`, doubled with every
+//! further one, at most `max_ttl`. An answer with gaps is good, but is asked for again as soon as after a failure.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use attache_config::model;
+use tokio::sync::watch;
+
+use super::{
+    lookup::{Answer, Failure, Lookup},
+    merge::{Merge, Turn},
+};
+
+/// Greatest part of a wait that jitter takes away.
+const JITTER: f64 = 0.1;
+
+/// Turns the results of one name's look-ups into waits.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    min: Duration,
+    max: Duration,
+    retry: Duration,
+    failures: u32,
+    jitter: f64,
+}
+
+impl Schedule {
+    /// By the config's bounds.
+    pub fn new(dns: &model::Dns) -> Self {
+        // A floor of zero would ask without a pause.
+        let min = dns.min_ttl.max(Duration::from_millis(100));
+        let retry = dns.retry_interval.max(Duration::from_millis(100));
+        Self { min, max: dns.max_ttl.max(min), retry, failures: 0, jitter: JITTER }
+    }
+
+    /// The same without jitter: exact instants.
+    pub fn exact(self) -> Self {
+        Self { jitter: 0.0, ..self }
+    }
+
+    /// How long to wait after `result`.
+    pub fn next(&mut self, result: &Result<Answer, Failure>) -> Duration {
+        let ttl = |answer: &Answer| answer.ttl.clamp(self.min, self.max);
+        let wait = match result {
+            Ok(answer) if answer.gaps.is_empty() => {
+                self.failures = 0;
+                ttl(answer)
+            }
+            Ok(answer) => ttl(answer).min(self.back_off()),
+            Err(_) => self.back_off(),
+        };
+        let earlier = wait.mul_f64(self.jitter * fastrand::f64());
+        wait.saturating_sub(earlier).max(self.min.min(wait))
+    }
+
+    fn back_off(&mut self) -> Duration {
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        self.failures = (self.failures + 1).min(31);
+        self.retry.saturating_mul(factor).min(self.max)
+    }
+}
+
+/// The refresh of one source.
+pub(super) struct Task {
+    pub(super) merge: Arc<Mutex<Merge>>,
+    pub(super) source: usize,
+    pub(super) untried: watch::Sender<usize>,
+}
+
+impl Task {
+    pub(super) async fn run(self, lookup: Arc<impl Lookup>, mut schedule: Schedule) {
+        let Some(target) = lock(&self.merge).target(self.source) else { return };
+        let mut first = true;
+        loop {
+            let result = lookup.lookup(&target).await;
+            let wait = schedule.next(&result);
+            self.take(&target, result, wait);
+            if std::mem::take(&mut first) {
+                self.untried.send_modify(|untried| *untried = untried.saturating_sub(1));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn take(&self, target: &model::Target, result: Result<Answer, Failure>, wait: Duration) {
+        let detail = result.as_ref().err().map(|failure| failure.detail.clone());
+        let mut merge = lock(&self.merge);
+        let turn = merge.take(self.source, result);
+        let upstream = &merge.shared().config.name;
+        let serving = merge.shared().endpoints.load().endpoints.len();
+        let name = describe(target);
+        // What a forward proxy's clients ask for is not the operator's doing.
+        let on_demand = matches!(merge.shared().config.address, model::Address::Authority { .. });
+        match turn {
+            Turn::Same => {}
+            Turn::Failed(reason) if on_demand => {
+                tracing::debug!(%upstream, name, %reason, detail, "name look-up failed");
+            }
+            Turn::Failed(reason) => tracing::warn!(
+                %upstream, name, %reason, detail, endpoints = serving,
+                "name look-up failed; the endpoints of the last good answer keep serving; next try in {wait:?}"
+            ),
+            Turn::Recovered => {
+                tracing::info!(%upstream, name, endpoints = serving, "name look-up works again");
+            }
+        }
+    }
+}
+
+fn describe(target: &model::Target) -> String {
+    match target {
+        model::Target::Dns { host, port } => format!("{host}:{port}"),
+        model::Target::Srv { name } => format!("srv:{name}"),
+        model::Target::Ip(address) => address.to_string(),
+        model::Target::Unix(path) => path.display().to_string(),
+    }
+}
+
+/// The control thread alone takes this lock; a panic elsewhere leaves the state whole.
+pub(super) fn lock(merge: &Mutex<Merge>) -> MutexGuard<'_, Merge> {
+    merge.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,136 @@
+//! One question to the DNS servers, in libc's order.
+//!
+//! Servers are asked one after the other, beginning with the one that answered last, `attempts` rounds of them, each for at
+//! most `timeout`. An answer, NXDOMAIN or an empty answer ends it. SERVFAIL, REFUSED, silence and a closed port go on to
+//! the next server (hickory's own pool ends at the first SERVFAIL, hence one hickory resolver for each server). A truncated
+//! UDP answer is asked for again over TCP by hickory. Nothing is cached: a TTL ends when the server says so.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use hickory_resolver::{
+    Resolver, TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::ResponseCode,
+        rr::{Name, Record, RecordType},
+    },
+};
+
+/// What a question brought instead of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// No such name.
+    Nxdomain,
+    /// The name exists, records of this type don't.
+    NoData,
+    /// Servers answered with an error.
+    Error(String),
+    /// No server answered in time.
+    Timeout(String),
+    /// No server could be reached, or the name can't be asked for.
+    Unreachable(String),
+}
+
+/// An answer's records.
+#[derive(Debug)]
+pub(super) struct Records {
+    pub(super) answers: Vec<Record>,
+    pub(super) additionals: Vec<Record>,
+}
+
+/// The servers of one configuration.
+pub(super) struct Servers {
+    list: Vec<(SocketAddr, TokioResolver)>,
+    /// Who answered last.
+    current: AtomicUsize,
+    attempts: usize,
+}
+
+impl std::fmt::Debug for Servers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.list.iter().map(|(address, _)| address)).finish()
+    }
+}
+
+impl Servers {
+    pub(super) fn new(
+        addresses: &[SocketAddr],
+        timeout: Duration,
+        attempts: usize,
+    ) -> Result<Self, NetError> {
+        let server = |&address: &SocketAddr| {
+            let connection = |mut connection: ConnectionConfig| {
+                connection.port = address.port();
+                connection
+            };
+            let connections = vec![connection(ConnectionConfig::udp()), connection(ConnectionConfig::tcp())];
+            let server = NameServerConfig::new(address.ip(), true, connections);
+            let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+            let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+            let options = builder.options_mut();
+            options.timeout = timeout;
+            options.attempts = 0;
+            options.cache_size = 0;
+            options.use_hosts_file = ResolveHosts::Never;
+            Ok((address, builder.build()?))
+        };
+        let servers = addresses.iter().map(server).collect::<Result<_, NetError>>()?;
+        Ok(Self { list: servers, current: AtomicUsize::new(0), attempts: attempts.max(1) })
+    }
+
+    /// Asks for `name`, which is absolute.
+    pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Records, Miss> {
+        let mut miss = Miss::Unreachable("no DNS server is configured".into());
+        let first = self.current.load(Relaxed);
+        for turn in 0..self.attempts * self.list.len() {
+            let at = (first + turn) % self.list.len();
+            let Some((address, server)) = self.list.get(at) else { break };
+            let next = match server.lookup(name.clone(), kind).await {
+                Ok(lookup) => {
+                    self.current.store(at, Relaxed);
+                    let (answers, additionals) = (lookup.answers().to_vec(), lookup.additionals().to_vec());
+                    return Ok(Records { answers, additionals });
+                }
+                Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
+                    ResponseCode::NXDomain => {
+                        self.current.store(at, Relaxed);
+                        return Err(Miss::Nxdomain);
+                    }
+                    ResponseCode::NoError => {
+                        self.current.store(at, Relaxed);
+                        return Err(Miss::NoData);
+                    }
+                    code => Miss::Error(format!("{address} answered {code} to {name} {kind}")),
+                },
+                Err(NetError::Dns(DnsError::ResponseCode(code))) => {
+                    Miss::Error(format!("{address} answered {code} to {name} {kind}"))
+                }
+                Err(NetError::Timeout) => Miss::Timeout(format!("{address} did not answer to {name} {kind}")),
+                Err(error) => Miss::Unreachable(format!("{address}, asked for {name} {kind}: {error}")),
+            };
+            // The most telling one is reported: an error that was answered, then silence.
+            if next.rank() > miss.rank() || turn == 0 {
+                miss = next;
+            }
+        }
+        Err(miss)
+    }
+}
+
+impl Miss {
+    /// How telling it is where several were met.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Nxdomain => 0,
+            Self::NoData => 1,
+            Self::Unreachable(_) => 2,
+            Self::Timeout(_) => 3,
+            Self::Error(_) => 4,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+mod dns;
+mod dns_server;
+mod on_demand;
+mod refresh;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use attache_config::model::{Address, EndpointSource, Target, Upstream};
+use attache_telemetry::Reason;
+use tokio::time::Instant;
+
+use super::*;
+use crate::{Shared, test_support::upstream};
+
+/// A look-up by script: the answers in turn, the last one for ever. It notes when it was asked for what.
+struct Script {
+    answers: Mutex<VecDeque<Result<Answer, Failure>>>,
+    asked: Mutex<Vec<(Duration, Target)>>,
+    began: Instant,
+    takes: Duration,
+}
+
+impl Script {
+    fn new(answers: impl IntoIterator<Item = Result<Answer, Failure>>) -> Arc<Self> {
+        Self::slow(Duration::ZERO, answers)
+    }
+
+    fn slow(takes: Duration, answers: impl IntoIterator<Item = Result<Answer, Failure>>) -> Arc<Self> {
+        let answers = Mutex::new(answers.into_iter().collect());
+        Arc::new(Self { answers, asked: Mutex::default(), began: Instant::now(), takes })
+    }
+
+    /// Seconds since the beginning at which it was asked.
+    fn asked_at(&self) -> Vec<u64> {
+        self.asked.lock().unwrap().iter().map(|(at, _)| at.as_secs()).collect()
+    }
+}
+
+impl Lookup for Script {
+    async fn lookup(&self, target: &Target) -> Result<Answer, Failure> {
+        self.asked.lock().unwrap().push((self.began.elapsed(), target.clone()));
+        tokio::time::sleep(self.takes).await;
+        let mut answers = self.answers.lock().unwrap();
+        if answers.len() > 1 { answers.pop_front().unwrap() } else { answers.front().unwrap().clone() }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it stands beside `bad` in lists of results")]
+fn good(ttl: u64, addresses: &[&str]) -> Result<Answer, Failure> {
+    let found = |address: &&str| Found {
+        address: format!("{address}:80").parse().unwrap(),
+        name: "orders".into(),
+        host: "orders".into(),
+        weight: 1,
+        priority: 0,
+    };
+    let found = addresses.iter().map(found).collect();
+    Ok(Answer { found, ttl: Duration::from_secs(ttl), gaps: Vec::new() })
+}
+
+fn bad(reason: Reason) -> Result<Answer, Failure> {
+    Err(Failure::new(reason, "by script"))
+}
+
+fn source(target: Target) -> EndpointSource {
+    EndpointSource { target, weight: 1, priority: 0, zone: None }
+}
+
+fn dns_name(host: &str) -> Target {
+    Target::Dns { host: host.into(), port: 80 }
+}
+
+fn shared_of(sources: Vec<EndpointSource>) -> Arc<Shared> {
+    Arc::new(Shared::new(Arc::new(Upstream { address: Address::Endpoints(sources), ..upstream("orders") })))
+}
+
+/// `LABEL weight/priority` of every endpoint.
+fn listed(shared: &Shared) -> Vec<String> {
+    let set = shared.endpoints.load();
+    set.endpoints.iter().map(|e| format!("{} {}/{}", e.label, e.weight(), e.priority())).collect()
+}
+
+fn labels(shared: &Shared) -> Vec<String> {
+    shared.endpoints.load().endpoints.iter().map(|e| e.label.to_string()).collect()
+}

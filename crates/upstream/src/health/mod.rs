@@ -1,0 +1,178 @@
+//! Active health: endpoints are asked before a request finds out.
+//!
+//! **When.** Every `interval`, and up to 10 % later at random so that probes of many proxies don't fall together;
+//! `unhealthy_interval` while the endpoint is unhealthy. A probe that takes longer than `timeout` failed.
+//!
+//! **Thresholds.** `unhealthy` failures in a row make an endpoint unhealthy, `healthy` successes in a row healthy. The first
+//! probe of an endpoint decides alone. Until then a new endpoint is used: attache starts beside its application,
+//! and would otherwise refuse its first calls (Envoy waits for the first probe).
+//!
+//! **What is asked.** HTTP: `GET path`, 200 to 299 passes. TCP: a connection, and a TLS handshake where there is TLS.
+//! gRPC: `grpc.health.v1.Health/Check`, `SERVING` passes (grpc/doc/health-checking.md). Each probe makes its own
+//! connection, with the upstream's TLS, PROXY protocol and source address, so that it also shows that new connections
+//! work; Envoy reuses one.
+//!
+//! **Together with ejection**, one rule: an endpoint gets new requests while it is healthy *and* not ejected *and* still
+//! named by discovery ([`Endpoint::usable`]). Neither opinion overrides the other. Where so many are out that the
+//! usable share falls below `balance.panic_threshold`, the balancer uses all of them: then it is more likely the
+//! judges that are wrong. A change is logged with its cause, and [`Endpoint::checks`] has the counts.
+//!
+//! **Source.** Envoy's `health_checks`.
+
+mod grpc;
+mod probe;
+mod verdict;
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use attache_config::model::HealthCheck;
+use probe::{Failed, Prober};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use verdict::Verdict;
+
+use crate::{Endpoint, Shared};
+
+/// How often the members are compared with those that are checked.
+const MEMBERS: Duration = Duration::from_millis(500);
+
+/// What health checks found out about one endpoint.
+#[derive(Debug, Default)]
+pub struct Checks {
+    passed: AtomicU64,
+    failed: AtomicU64,
+    failure: ArcSwapOption<String>,
+}
+
+impl Checks {
+    /// Probes that passed.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Relaxed)
+    }
+
+    /// Probes that failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    /// Why the last probe failed; `None` where it passed.
+    pub fn failure(&self) -> Option<Arc<String>> {
+        self.failure.load_full()
+    }
+}
+
+/// Checks an upstream's endpoints for as long as it is polled. One for each upstream, on the control thread; also for
+/// upstreams without a check, so that one which lost its check by a reload keeps no endpoint unhealthy (it ends at once).
+///
+/// Fails only where the upstream's TLS settings can't be used.
+pub async fn run(shared: &Shared) -> Result<(), attache_tls::Error> {
+    let Some(config) = &shared.config.health_check else {
+        for endpoint in &shared.endpoints.load().endpoints {
+            endpoint.set_healthy(true);
+        }
+        return Ok(());
+    };
+    let prober = Arc::new(Prober::new(&shared.config, config)?);
+    let mut tasks = JoinSet::new();
+    let mut checked: Vec<(Arc<Endpoint>, AbortHandle)> = Vec::new();
+    loop {
+        let set = shared.endpoints.load_full();
+        checked.retain(|(endpoint, task)| {
+            let kept = set.endpoints.iter().any(|other| Arc::ptr_eq(other, endpoint));
+            if !kept {
+                task.abort();
+            }
+            kept
+        });
+        for endpoint in &set.endpoints {
+            if checked.iter().any(|(other, _)| Arc::ptr_eq(other, endpoint)) {
+                continue;
+            }
+            let (prober, asked) = (prober.clone(), endpoint.clone());
+            let check = Check {
+                endpoint: endpoint.clone(),
+                config: config.clone(),
+                upstream: shared.config.name.clone(),
+            };
+            let task = tasks.spawn(async move {
+                check
+                    .repeat(|| {
+                        let (prober, asked) = (prober.clone(), asked.clone());
+                        async move { prober.probe(&asked).await }
+                    })
+                    .await;
+            });
+            checked.push((endpoint.clone(), task));
+        }
+        // Finished ones are those that were aborted.
+        while tasks.try_join_next().is_some() {}
+        sleep(MEMBERS).await;
+    }
+}
+
+/// The checks of one endpoint.
+struct Check {
+    endpoint: Arc<Endpoint>,
+    config: HealthCheck,
+    upstream: attache_config::model::Name,
+}
+
+impl Check {
+    async fn repeat<F, T>(self, probe: F)
+    where
+        F: Fn() -> T,
+        T: Future<Output = Result<(), Failed>>,
+    {
+        let mut verdict =
+            Verdict::new(self.endpoint.healthy.load(Relaxed), self.config.healthy, self.config.unhealthy);
+        // A restart of many proxies doesn't ask all at once, and the first answer is soon there.
+        sleep(self.config.interval.mul_f64(0.1 * fastrand::f64())).await;
+        loop {
+            let limit = self.config.timeout;
+            let outcome = match timeout(limit, probe()).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Failed(format!("no answer within {limit:?}"))),
+            };
+            self.note(&mut verdict, outcome);
+            let healthy = self.endpoint.healthy.load(Relaxed);
+            let interval = if healthy { self.config.interval } else { self.config.unhealthy_interval };
+            sleep(interval.mul_f64(1.0 + 0.1 * fastrand::f64())).await;
+        }
+    }
+
+    fn note(&self, verdict: &mut Verdict, outcome: Result<(), Failed>) {
+        let checks = &self.endpoint.checks;
+        let changed = verdict.note(outcome.is_ok());
+        match outcome {
+            Ok(()) => {
+                checks.passed.fetch_add(1, Relaxed);
+                checks.failure.store(None);
+                if changed == Some(true) && self.endpoint.set_healthy(true) {
+                    tracing::info!(upstream = %self.upstream, endpoint = %self.endpoint.label, "endpoint healthy");
+                }
+            }
+            Err(Failed(why)) => {
+                checks.failed.fetch_add(1, Relaxed);
+                if changed == Some(false) && self.endpoint.set_healthy(false) {
+                    tracing::warn!(upstream = %self.upstream, endpoint = %self.endpoint.label, why, "endpoint unhealthy");
+                } else {
+                    tracing::debug!(upstream = %self.upstream, endpoint = %self.endpoint.label, why, "probe failed");
+                }
+                checks.failure.store(Some(Arc::new(why)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

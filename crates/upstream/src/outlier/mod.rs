@@ -1,0 +1,245 @@
+//! Outlier ejection: an endpoint that fails real requests gets none for a while.
+//!
+//! **Trip.** `consecutive_5xx` failures in a row (5xx answers, or no answer: connections refused, reset, timed out), or
+//! `consecutive_local` in a row of those that attache saw itself. A success ends both rows, a 5xx the second.
+//!
+//! **For how long.** `base` × n for the n-th ejection, at most `max`. n falls by one for every `base` that the
+//! endpoint then serves, so that an old incident is forgotten as slowly as it was long.
+//!
+//! **How many.** At most `max_percent` of the endpoints at once, but one where there are two or more; never the last
+//! that is usable. An endpoint that may not be ejected keeps its row, and goes as soon as there is room and it fails again.
+//!
+//! **Recovery.** By time alone ([`run`] on the control thread, [`recover`] for the instant itself). Ejection and active
+//! health are two opinions, and an endpoint is used only if neither objects
+//! ([`Endpoint::usable`]): a probe that passes doesn't end an ejection (Envoy's does, by default), since
+//! a health page that works says nothing of requests that fail.
+//!
+//! **Source.** Envoy's outlier detection. Differences: `consecutive_local` counts beside `consecutive_5xx`, as with
+//! `split_external_local_origin_errors` but without taking local failures out of the other; trips are acted on at
+//! once, and ends too (Envoy: ends at the next `interval`); multipliers fall by served time; refused streams and lost
+//! close races are no failures.
+//!
+//! A success costs one load of a flag that nobody writes while all is well ([`failing`]). Ejecting is rare and takes turns
+//! without waiting: a worker that finds another at it leaves its own for the next failure.
+
+mod outcome;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::Duration,
+};
+
+pub use outcome::Outcome;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{Endpoint, Shared};
+
+/// Passive health of one endpoint.
+#[derive(Debug, Default)]
+pub struct Passive {
+    consecutive_5xx: AtomicU32,
+    consecutive_local: AtomicU32,
+    /// n: ejections that aren't forgotten yet.
+    multiplier: AtomicU32,
+    /// End of the last ejection, nanoseconds since the endpoint was added.
+    until: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Passive {
+    /// Ejections since the endpoint was added.
+    pub fn ejections(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+}
+
+/// What the ejections of one upstream need together.
+#[derive(Debug, Default)]
+pub struct Ejections {
+    /// One worker at a time ejects, so that the count it acts on is true.
+    busy: AtomicBool,
+    /// Some endpoint may have failures in a row.
+    failing: AtomicBool,
+    changed: Notify,
+}
+
+/// Whether some endpoint has failures in a row: only then does a success matter.
+pub fn failing(shared: &Shared) -> bool {
+    shared.ejections.failing.load(Relaxed)
+}
+
+/// Notes how a request, or a connection, to an endpoint ended; ejects the endpoint where that was one too many.
+/// True if it was ejected by this.
+pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Instant) -> bool {
+    let config = &shared.config.outlier_ejection;
+    let passive = &endpoint.passive;
+    let tripped = match outcome {
+        Outcome::Success => {
+            reset(&passive.consecutive_5xx);
+            reset(&passive.consecutive_local);
+            settle(shared);
+            return false;
+        }
+        Outcome::ServerError(_) => {
+            reset(&passive.consecutive_local);
+            add(&passive.consecutive_5xx, config.consecutive_5xx)
+        }
+        Outcome::Local(_) => {
+            let local = add(&passive.consecutive_local, config.consecutive_local);
+            add(&passive.consecutive_5xx, config.consecutive_5xx) || local
+        }
+    };
+    // After the row: who settles looks at the rows first and at the flag last.
+    shared.ejections.failing.store(true, Relaxed);
+    tripped && eject(shared, endpoint, outcome, now)
+}
+
+/// Lowers the flag once no endpoint has a row.
+fn settle(shared: &Shared) {
+    let in_a_row = || {
+        shared.endpoints.load().endpoints.iter().any(|endpoint| {
+            let passive = &endpoint.passive;
+            passive.consecutive_5xx.load(Relaxed) != 0 || passive.consecutive_local.load(Relaxed) != 0
+        })
+    };
+    if failing(shared) && !in_a_row() {
+        shared.ejections.failing.store(false, SeqCst);
+        // A failure that came in between raised it in vain.
+        if in_a_row() {
+            shared.ejections.failing.store(true, Relaxed);
+        }
+    }
+}
+
+/// A counter that is zero already isn't written: its cache line stays shared by all workers.
+fn reset(counter: &AtomicU32) {
+    if counter.load(Relaxed) != 0 {
+        counter.store(0, Relaxed);
+    }
+}
+
+fn add(counter: &AtomicU32, threshold: u32) -> bool {
+    threshold > 0 && counter.fetch_add(1, Relaxed).saturating_add(1) >= threshold
+}
+
+fn eject(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Instant) -> bool {
+    let Some(_turn) = Turn::take(&shared.ejections) else {
+        return false;
+    };
+    let set = shared.endpoints.load();
+    let member = set.endpoints.iter().any(|other| std::ptr::eq(Arc::as_ptr(other), endpoint));
+    let ejected = set.endpoints.iter().filter(|other| other.ejected.load(Relaxed)).count();
+    let another =
+        set.endpoints.iter().any(|other| !std::ptr::eq(Arc::as_ptr(other), endpoint) && other.usable());
+    let config = &shared.config.outlier_ejection;
+    if !member
+        || endpoint.ejected.load(Relaxed)
+        || ejected >= allowed(set.endpoints.len(), config.max_percent)
+        || !another
+    {
+        return false;
+    }
+
+    let passive = &endpoint.passive;
+    let now = since(endpoint, now);
+    let served = Duration::from_nanos(now.saturating_sub(passive.until.load(Relaxed)));
+    let forgotten = served.as_nanos().checked_div(config.base.as_nanos()).unwrap_or(u128::MAX);
+    let multiplier = passive
+        .multiplier
+        .load(Relaxed)
+        .saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
+        .saturating_add(1);
+    let time = config.base.saturating_mul(multiplier).min(config.max);
+    passive.multiplier.store(multiplier, Relaxed);
+    passive.until.store(now.saturating_add(nanos(time)), Relaxed);
+    passive.total.fetch_add(1, Relaxed);
+    endpoint.set_ejected(true);
+    shared.ejections.changed.notify_one();
+    tracing::warn!(
+        upstream = %shared.config.name,
+        endpoint = %endpoint.label,
+        reason = %outcome,
+        seconds = time.as_secs_f64(),
+        "endpoint ejected"
+    );
+    true
+}
+
+/// How many of `endpoints` may be ejected at once.
+fn allowed(endpoints: usize, max_percent: f64) -> usize {
+    if endpoints < 2 {
+        return 0;
+    }
+    // 10 % of 30 is 3, whatever 0.1 × 30 is in binary.
+    ((endpoints as f64 * max_percent + 1e-9) as usize).max(1)
+}
+
+/// Ends the ejections whose time is over, and says when the next one ends.
+pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
+    let mut next: Option<Instant> = None;
+    for endpoint in &shared.endpoints.load().endpoints {
+        if !endpoint.ejected.load(Relaxed) {
+            continue;
+        }
+        let until = endpoint.added + Duration::from_nanos(endpoint.passive.until.load(Relaxed));
+        if until > now {
+            next = Some(next.map_or(until, |next| next.min(until)));
+            continue;
+        }
+        reset(&endpoint.passive.consecutive_5xx);
+        reset(&endpoint.passive.consecutive_local);
+        endpoint.set_ejected(false);
+        tracing::info!(upstream = %shared.config.name, endpoint = %endpoint.label, "endpoint back after ejection");
+    }
+    next
+}
+
+/// Ends ejections on time, for as long as it is polled. One for each upstream, on the control thread.
+pub async fn run(shared: &Shared) {
+    loop {
+        let changed = shared.ejections.changed.notified();
+        match recover(shared, Instant::now()) {
+            Some(next) => {
+                // Either is enough: an earlier end came up, or this one is here.
+                let _ = tokio::time::timeout_at(next, changed).await;
+            }
+            None => changed.await,
+        }
+    }
+}
+
+fn since(endpoint: &Endpoint, now: Instant) -> u64 {
+    nanos(now.saturating_duration_since(endpoint.added))
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2)
+}
+
+struct Turn<'a>(&'a AtomicBool);
+
+impl<'a> Turn<'a> {
+    fn take(ejections: &'a Ejections) -> Option<Self> {
+        let free = ejections
+            .busy
+            .compare_exchange(false, true, std::sync::atomic::Ordering::Acquire, Relaxed)
+            .is_ok();
+        // Made only by who got it: dropping one gives the turn back.
+        free.then(|| Self(&ejections.busy))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, std::sync::atomic::Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests;

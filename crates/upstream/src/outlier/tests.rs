@@ -1,0 +1,268 @@
+use std::sync::Arc;
+
+use attache_config::model;
+use attache_telemetry::Reason;
+use http::{HeaderMap, StatusCode};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{EndpointAddress, EndpointSpec, Error, Sent};
+
+const FAILED: Outcome = Outcome::ServerError(StatusCode::INTERNAL_SERVER_ERROR);
+const REFUSED: Outcome = Outcome::Local(Reason::ConnectRefused);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<Shared> {
+    let config = model::Upstream {
+        name: "orders".into(),
+        address: model::Address::OriginalDestination,
+        protocol: model::UpstreamProtocol::Auto,
+        tls: None,
+        balance: model::Balance::default(),
+        connect_timeout: SECOND,
+        handshake_timeout: SECOND,
+        pool: model::Pool::default(),
+        circuit_breaker: model::CircuitBreaker::default(),
+        outlier_ejection: ejection,
+        health_check: None,
+        proxy_protocol: model::ProxyProtocolOut::Off,
+        source_address: None,
+        line: 0,
+    };
+    let shared = Shared::new(Arc::new(config));
+    let spec = |port| EndpointSpec::new(EndpointAddress::Tcp(([10, 0, 0, 1], port).into()));
+    shared.replace_endpoints((1..=endpoints).map(spec).collect(), None);
+    Arc::new(shared)
+}
+
+fn endpoint(shared: &Shared, index: usize) -> Arc<Endpoint> {
+    shared.endpoints.load().endpoints[index].clone()
+}
+
+fn fail(shared: &Shared, index: usize, times: u32, outcome: Outcome) -> bool {
+    let endpoint = endpoint(shared, index);
+    (0..times).any(|_| report(shared, &endpoint, outcome, Instant::now()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fifth_failure_in_a_row_ejects() {
+    let shared = shared(3, model::OutlierEjection::default());
+    assert!(!fail(&shared, 0, 4, FAILED));
+    assert!(!fail(&shared, 0, 1, Outcome::Success));
+    assert!(!fail(&shared, 0, 4, FAILED));
+    assert!(endpoint(&shared, 0).usable());
+    assert!(fail(&shared, 0, 1, REFUSED));
+    assert!(!endpoint(&shared, 0).usable());
+}
+
+#[tokio::test(start_paused = true)]
+async fn local_failures_have_a_row_of_their_own_that_an_answer_ends() {
+    let only_local = model::OutlierEjection { consecutive_5xx: 0, ..model::OutlierEjection::default() };
+    let shared = shared(3, only_local);
+    assert!(!fail(&shared, 0, 50, FAILED));
+    assert!(!fail(&shared, 0, 4, REFUSED));
+    assert!(!fail(&shared, 0, 1, FAILED));
+    assert!(!fail(&shared, 0, 4, REFUSED));
+    assert!(fail(&shared, 0, 1, REFUSED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_nth_ejection_lasts_n_times_as_long_and_is_forgotten_by_serving() {
+    let shared = shared(3, model::OutlierEjection { max: 80 * SECOND, ..model::OutlierEjection::default() });
+    let start = Instant::now();
+    let mut now = start;
+    // Each time it fails again at once: 30, 60, then the longest, 80.
+    for seconds in [30, 60, 80, 80] {
+        let endpoint = endpoint(&shared, 0);
+        assert!((0..5).any(|_| report(&shared, &endpoint, FAILED, now)));
+        let end = now + seconds * SECOND;
+        assert_eq!(recover(&shared, end - Duration::from_nanos(1)), Some(end));
+        assert!(!endpoint.usable());
+        assert_eq!(recover(&shared, end), None);
+        assert!(endpoint.usable());
+        now = end;
+    }
+    // Three times `base` of service forget three of the four.
+    now += 90 * SECOND;
+    let endpoint = endpoint(&shared, 0);
+    assert!((0..5).any(|_| report(&shared, &endpoint, FAILED, now)));
+    assert_eq!(recover(&shared, now), Some(now + 60 * SECOND));
+    assert_eq!(endpoint.passive.ejections(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_ends_at_its_instant_by_itself() {
+    let shared = shared(20, model::OutlierEjection::default());
+    let start = Instant::now();
+    let watched = shared.clone();
+    let task = tokio::spawn(async move { run(&watched).await });
+    tokio::time::sleep(SECOND).await;
+    assert!(fail(&shared, 0, 5, FAILED));
+    tokio::time::sleep(SECOND).await;
+    assert!(fail(&shared, 1, 5, FAILED));
+    for (index, end) in [(0, 31), (1, 32)] {
+        tokio::time::sleep_until(start + end * SECOND - Duration::from_millis(1)).await;
+        assert!(!endpoint(&shared, index).usable());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(endpoint(&shared, index).usable());
+    }
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_usable_endpoint_is_never_ejected() {
+    let all = model::OutlierEjection { max_percent: 1.0, ..model::OutlierEjection::default() };
+    let one = shared(1, all.clone());
+    assert!(!fail(&one, 0, 100, REFUSED));
+    let three = shared(3, all);
+    endpoint(&three, 1).set_healthy(false);
+    assert!(fail(&three, 0, 5, REFUSED));
+    assert!(!fail(&three, 2, 100, REFUSED));
+    endpoint(&three, 1).set_healthy(true);
+    assert!(fail(&three, 2, 1, REFUSED), "as soon as there is room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_discovery_dropped_is_not_ejected() {
+    let shared = shared(3, model::OutlierEjection::default());
+    let gone = endpoint(&shared, 0);
+    let spec = |port| EndpointSpec::new(EndpointAddress::Tcp(([10, 0, 0, 1], port).into()));
+    shared.replace_endpoints(vec![spec(2), spec(3)], None);
+    assert!(!(0..10).any(|_| report(&shared, &gone, FAILED, Instant::now())));
+}
+
+#[test]
+fn percentages_are_those_of_people() {
+    let cases = [
+        (0, 0.5, 0),
+        (1, 1.0, 0),
+        (2, 0.1, 1),
+        (3, 0.0, 1),
+        (10, 0.1, 1),
+        (29, 0.1, 2),
+        (30, 0.1, 3),
+        (4, 1.0, 4),
+    ];
+    for (endpoints, percent, expected) in cases {
+        assert_eq!(allowed(endpoints, percent), expected, "{percent} of {endpoints}");
+    }
+}
+
+#[test]
+fn only_what_an_endpoint_is_to_blame_for_counts() {
+    let grpc = |status: &'static str| {
+        HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), status.parse().unwrap())])
+    };
+    assert_eq!(Outcome::of_response(StatusCode::NOT_FOUND, &HeaderMap::new()), Outcome::Success);
+    assert_eq!(Outcome::of_response(StatusCode::OK, &grpc("5")), Outcome::Success);
+    assert_eq!(
+        Outcome::of_response(StatusCode::OK, &grpc("14")),
+        Outcome::ServerError(StatusCode::SERVICE_UNAVAILABLE)
+    );
+    let error = |reason, sent| Outcome::of_error(&Error::new(reason, sent));
+    assert_eq!(error(Reason::OverflowPending, Sent::Nothing), None);
+    assert_eq!(error(Reason::UpstreamReset, Sent::Refused), None);
+    assert_eq!(error(Reason::UpstreamReset, Sent::Request), Some(Outcome::Local(Reason::UpstreamReset)));
+    let mut race = Error::new(Reason::UpstreamReset, Sent::Request);
+    race.reused = true;
+    assert_eq!(Outcome::of_error(&race), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_of_tries_are_judged_by_their_outcome() {
+    let shared = shared(3, model::OutlierEjection::default());
+    let endpoint = endpoint(&shared, 0);
+    let answered = |status: u16| Ok(http::Response::builder().status(status).body(()).unwrap());
+    let end =
+        |end| Outcome::of(&end).is_some_and(|outcome| report(&shared, &endpoint, outcome, Instant::now()));
+    assert!(!(0..4).any(|_| end(answered(503))));
+    assert!(!end(answered(404)), "a 404 ends the row");
+    assert!(!(0..4).any(|_| end(Err(Error::new(Reason::ConnectRefused, Sent::Nothing)))));
+    assert!(!(0..9).any(|_| end(Err(Error::new(Reason::OverflowPending, Sent::Nothing)))));
+    assert!(end(Err(Error::new(Reason::ConnectRefused, Sent::Nothing))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_matters_only_while_there_are_rows() {
+    let shared = shared(3, model::OutlierEjection::default());
+    assert!(!failing(&shared));
+    fail(&shared, 0, 1, FAILED);
+    fail(&shared, 1, 1, REFUSED);
+    assert!(failing(&shared));
+    fail(&shared, 0, 1, Outcome::Success);
+    assert!(failing(&shared), "the other one's row");
+    fail(&shared, 1, 1, Outcome::Success);
+    assert!(!failing(&shared));
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Report(usize, Outcome),
+    Health(usize, bool),
+    Wait(u16),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let outcome = prop_oneof![1 => Just(Outcome::Success), 8 => Just(FAILED), 8 => Just(REFUSED)];
+    prop_oneof![
+        40 => (0..12usize, outcome).prop_map(|(index, outcome)| Op::Report(index, outcome)),
+        1 => (0..12usize, any::<bool>()).prop_map(|(index, healthy)| Op::Health(index, healthy)),
+        4 => (0..60u16).prop_map(Op::Wait),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn never_more_than_the_share_and_never_the_last(
+        endpoints in 1..12u16,
+        percent in 0.0..=1.0f64,
+        ops in prop::collection::vec(op(), 1..400),
+    ) {
+        let ejection = model::OutlierEjection { max_percent: percent, consecutive_5xx: 2, ..model::OutlierEjection::default() };
+        let shared = shared(endpoints, ejection);
+        let set = shared.endpoints.load_full();
+        let mut now = Instant::now();
+        for op in ops {
+            match op {
+                Op::Report(index, outcome) => {
+                    let endpoint = &set.endpoints[index % set.endpoints.len()];
+                    if report(&shared, endpoint, outcome, now) {
+                        prop_assert!(set.endpoints.iter().any(|e| e.usable()), "the last one went");
+                    }
+                }
+                Op::Health(index, healthy) => {
+                    set.endpoints[index % set.endpoints.len()].set_healthy(healthy);
+                }
+                Op::Wait(seconds) => {
+                    now += u32::from(seconds) * SECOND;
+                    recover(&shared, now);
+                }
+            }
+            let ejected = set.endpoints.iter().filter(|e| e.ejected.load(Relaxed)).count();
+            prop_assert!(ejected <= allowed(set.endpoints.len(), percent));
+        }
+        now += 400 * SECOND;
+        recover(&shared, now);
+        prop_assert!(set.endpoints.iter().all(|e| !e.ejected.load(Relaxed)), "all come back");
+    }
+}
+
+#[test]
+fn workers_that_eject_at_once_stay_within_the_share() {
+    let shared = shared(10, model::OutlierEjection { max_percent: 0.3, ..model::OutlierEjection::default() });
+    let set = shared.endpoints.load_full();
+    for _ in 0..1000 {
+        std::thread::scope(|scope| {
+            for worker in 0..4usize {
+                let (shared, set) = (&shared, &set);
+                scope.spawn(move || {
+                    for i in 0..100 {
+                        report(shared, &set.endpoints[(i + worker * 3) % 10], FAILED, Instant::now());
+                    }
+                });
+            }
+        });
+        assert_eq!(set.endpoints.iter().filter(|e| e.ejected.load(Relaxed)).count(), 3);
+        recover(&shared, Instant::now() + Duration::from_hours(1));
+    }
+}

@@ -1,0 +1,90 @@
+//! One request on one connection, whatever it speaks.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use attache_http::{Body, OnInformational};
+use http::{Method, Request, Response, StatusCode};
+
+use super::{
+    Home, form,
+    h1::H1,
+    h1_body,
+    h2::{self, H2},
+    h2_call,
+    outgoing::Outgoing,
+    upgraded,
+};
+use crate::{Endpoint, Error, limit::InFlight};
+
+/// A connection that is ready for one request.
+pub(crate) struct Wire {
+    pub(super) home: Rc<Home>,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    H1(Box<H1>),
+    H2(Rc<H2>, h2::Lease),
+}
+
+/// A request that brought no response.
+pub(crate) struct Lost {
+    pub(crate) error: Error,
+    /// The request, where it is whole because the connection was dead before anything was written to it.
+    pub(crate) request: Option<Request<Body>>,
+}
+
+impl Wire {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.home.endpoint
+    }
+
+    /// It has served nobody yet, so that it can't have been closed as idle.
+    pub(crate) fn is_fresh(&self) -> bool {
+        match &self.kind {
+            Kind::H1(connection) => connection.is_fresh(),
+            Kind::H2(..) => true,
+        }
+    }
+
+    /// It carries extended CONNECT (RFC 8441).
+    pub(crate) async fn takes_extended_connect(&self, limit: Duration) -> bool {
+        match &self.kind {
+            Kind::H1(_) => false,
+            Kind::H2(connection, _) => connection.takes_extended_connect(limit).await,
+        }
+    }
+
+    /// Sends the request and waits for the response's head. The call's place in the counts goes with the response.
+    pub(crate) async fn call(
+        self,
+        mut request: Request<Body>,
+        in_flight: &mut Option<InFlight>,
+        on_informational: Option<&OnInformational>,
+    ) -> Result<Response<Body>, Lost> {
+        let mut connection = match self.kind {
+            Kind::H1(connection) => connection,
+            Kind::H2(connection, lease) => {
+                return h2_call::send(&connection, lease, request, in_flight, on_informational)
+                    .await
+                    .map_err(|error| Lost { error, request: None });
+            }
+        };
+        form::http1(&mut request);
+        let connect = request.method() == Method::CONNECT;
+        let request = Outgoing::new(request);
+        let done = request.body().done.clone();
+        let response = connection.send(request, on_informational).await.map_err(|failed| Lost {
+            error: failed.error,
+            request: failed.request.map(|request| request.map(Outgoing::into_body)),
+        })?;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success()) {
+            let mut response = response.map(|_| Body::empty());
+            upgraded::offer_h1(&mut response, in_flight.take());
+            return Ok(response);
+        }
+        let uploaded = done.is_none_or(|done| done.get());
+        Ok(h1_body::attach(response, connection, self.home, in_flight.take(), uploaded))
+    }
+}

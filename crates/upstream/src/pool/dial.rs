@@ -1,0 +1,293 @@
+//! How a call comes by a connection when none is free.
+//!
+//! Rules:
+//! - Where HTTP/2 may come of it, one connection is made at a time and everybody waits for it: a burst of calls must not
+//!   become a burst of connections. If it fails, it fails for all who waited; each has its own retry.
+//! - At `max_connections` the longest-idle connection of this worker is closed to make room; where there is none, the call
+//!   waits for one to come free, for at most `connect_timeout`.
+//! - Endpoints of one name in both address families race (RFC 8305, "happy eyeballs"): the other family is tried as well
+//!   when the first has not connected within 250 ms, or has failed. The first connection wins.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use attache_config::model::ProxyProtocolOut;
+use attache_http::Client;
+use attache_telemetry::Reason;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Home, Pool, Spoken,
+    call::{Kind, Wire},
+    h1::{H1, Owner},
+    h2::H2,
+};
+use crate::{
+    Endpoint, EndpointAddress, Error, Sent,
+    connect::{Connection, Offer, Tls, connect},
+    limit::{ConnectionPermit, PendingPermit},
+};
+
+/// RFC 8305 section 5: "Connection Attempt Delay", recommended 250 ms.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How often a call that waits at `max_connections` looks whether another worker has closed one; its own worker tells it.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What is to be spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+    /// What ALPN gives.
+    Alpn,
+}
+
+/// What a call needs of a connection.
+pub(crate) struct Want<'a> {
+    pub(crate) protocol: Protocol,
+    pub(crate) tls: Option<&'a Tls>,
+    /// The certificate's name where neither settings nor endpoint have one.
+    pub(crate) host: Option<&'a str>,
+    pub(crate) client: &'a Client,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// A connection that is being made for everybody.
+#[derive(Default)]
+pub(crate) struct Attempt {
+    failed: RefCell<Option<(Reason, String)>>,
+    over: Notify,
+}
+
+/// Ends the attempt, also where the call that made it was cancelled: one of those who wait begins anew.
+struct AttemptGuard<'a>(&'a Home, Rc<Attempt>);
+
+impl Drop for AttemptGuard<'_> {
+    fn drop(&mut self) {
+        *self.0.attempt.borrow_mut() = None;
+        self.1.over.notify_waiters();
+    }
+}
+
+impl Want<'_> {
+    fn owner(&self, pool: &Pool) -> Owner {
+        let told = pool.shared.config.proxy_protocol != ProxyProtocolOut::Off;
+        told.then_some((self.client.address, self.client.original_destination.or(self.client.local)))
+    }
+
+    fn offer(&self) -> Offer {
+        if self.protocol == Protocol::Http1 { Offer::Http1 } else { Offer::Http }
+    }
+
+    /// HTTP/2 may come of a new connection.
+    fn may_share(&self, home: &Home) -> bool {
+        match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Alpn => home.spoken.get() != Some(Spoken::Http1),
+        }
+    }
+}
+
+impl Pool {
+    /// A connection that is there already.
+    pub(crate) fn ready(&self, home: &Rc<Home>, want: &Want<'_>) -> Option<Wire> {
+        let owner = want.owner(self);
+        if want.protocol != Protocol::Http1
+            && let Some((connection, lease)) = home.lease_h2(owner)
+        {
+            return Some(Wire { home: Rc::clone(home), kind: Kind::H2(connection, lease) });
+        }
+        if want.protocol == Protocol::Http2 {
+            return None;
+        }
+        let connection = home.take_h1(owner)?;
+        Some(Wire { home: Rc::clone(home), kind: Kind::H1(connection) })
+    }
+
+    /// A connection, made or waited for.
+    pub(crate) async fn acquire(&self, home: &Rc<Home>, want: &Want<'_>) -> Result<Wire, Error> {
+        let nothing = |reason| Error::new(reason, Sent::Nothing);
+        let _pending = PendingPermit::take(&self.shared).map_err(nothing)?;
+        let begin = Instant::now();
+        loop {
+            if let Some(wire) = self.ready(home, want) {
+                return Ok(wire);
+            }
+            let running = home.attempt.borrow().clone();
+            if let Some(attempt) = running.filter(|_| want.may_share(home)) {
+                attempt.over.notified().await;
+                if let Some((reason, detail)) = &*attempt.failed.borrow() {
+                    return Err(Error::with_source(*reason, Sent::Nothing, detail.as_str()));
+                }
+                continue;
+            }
+            match ConnectionPermit::take(&self.shared) {
+                Ok(permit) => return self.make(home, want, permit).await,
+                Err(_) if self.close_one_idle() => {}
+                Err(reason) => {
+                    let limit = self.shared.config.connect_timeout;
+                    let now = Instant::now();
+                    if want.deadline.is_some_and(|deadline| now >= deadline) {
+                        return Err(nothing(Reason::RequestTimeout));
+                    }
+                    if now.duration_since(begin) >= limit {
+                        return Err(nothing(reason));
+                    }
+                    let _ = timeout(LOOK_AGAIN, self.tick.freed.notified()).await;
+                }
+            }
+        }
+    }
+
+    async fn make(&self, home: &Rc<Home>, want: &Want<'_>, permit: ConnectionPermit) -> Result<Wire, Error> {
+        let attempt = want.may_share(home).then(|| {
+            let attempt = Rc::new(Attempt::default());
+            *home.attempt.borrow_mut() = Some(Rc::clone(&attempt));
+            AttemptGuard(home, attempt)
+        });
+        let made = self.speak(home, want, permit).await;
+        if let (Some(attempt), Err(error)) = (&attempt, &made) {
+            *attempt.1.failed.borrow_mut() = Some((error.reason, error.detail()));
+        }
+        made
+    }
+
+    async fn speak(&self, home: &Rc<Home>, want: &Want<'_>, permit: ConnectionPermit) -> Result<Wire, Error> {
+        let settings = &self.shared.config.pool;
+        let (endpoint, io, permit) =
+            self.dial(&home.endpoint, permit, want.tls, want.offer(), want.host, want.client).await?;
+        let home = self.home(&endpoint);
+        let http2 = match want.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Alpn => {
+                let http2 = io.alpn() == Some(b"h2");
+                home.spoken.set(Some(if http2 { Spoken::Http2 } else { Spoken::Http1 }));
+                http2
+            }
+        };
+        let owner = want.owner(self);
+        let kind = if http2 {
+            let freed = Arc::clone(&self.tick.freed);
+            let connection = H2::new(io, permit, settings, owner, freed).await?;
+            let lease = connection.first_lease();
+            home.keep_h2(Rc::clone(&connection));
+            Kind::H2(connection, lease)
+        } else {
+            Kind::H1(H1::new(io, permit, settings, owner).await?)
+        };
+        Ok(Wire { home, kind })
+    }
+
+    /// Connects, to this endpoint or to the one of the other family; says to which.
+    pub(crate) async fn dial(
+        &self,
+        first: &Arc<Endpoint>,
+        permit: ConnectionPermit,
+        tls: Option<&Tls>,
+        offer: Offer,
+        host: Option<&str>,
+        client: &Client,
+    ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
+        let config = &*self.shared.config;
+        let mut one = pin!(connect(first, config, tls, offer, host, client));
+        let early = match timeout(ATTEMPT_DELAY, one.as_mut()).await {
+            Ok(Ok(io)) => return Ok((Arc::clone(first), io, permit)),
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
+        // What TLS or a protocol has refused will not be better over the other family.
+        let unreachable = |error: &Error| {
+            matches!(error.reason, Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConnectFailed)
+        };
+        let sibling = if early.as_ref().is_none_or(unreachable) { self.sibling(first) } else { None };
+        let second = sibling.and_then(|sibling| Some((sibling, ConnectionPermit::take(&self.shared).ok()?)));
+        let Some((second, second_permit)) = second else {
+            return match early {
+                Some(error) => Err(error),
+                None => Ok((Arc::clone(first), one.await?, permit)),
+            };
+        };
+        let mut two = pin!(connect(&second, config, tls, offer, host, client));
+        let mut failed = (early, None);
+        poll_fn(|cx| {
+            if failed.0.is_none()
+                && let Poll::Ready(made) = one.as_mut().poll(cx)
+            {
+                match made {
+                    Ok(io) => return Poll::Ready(Ok((true, io))),
+                    Err(error) => failed.0 = Some(error),
+                }
+            }
+            if failed.1.is_none()
+                && let Poll::Ready(made) = two.as_mut().poll(cx)
+            {
+                match made {
+                    Ok(io) => return Poll::Ready(Ok((false, io))),
+                    Err(error) => failed.1 = Some(error),
+                }
+            }
+            match (failed.0.take(), failed.1.take()) {
+                // The endpoint that was picked is the one that the error is about.
+                (Some(error), Some(_)) => Poll::Ready(Err(error)),
+                pending => {
+                    failed = pending;
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+        .map(|(first_won, io)| {
+            if first_won { (Arc::clone(first), io, permit) } else { (Arc::clone(&second), io, second_permit) }
+        })
+    }
+
+    /// A usable endpoint of the same name and the other address family.
+    fn sibling(&self, of: &Endpoint) -> Option<Arc<Endpoint>> {
+        let host = of.host.as_ref()?;
+        let is_v4 = |endpoint: &Endpoint| match &endpoint.address {
+            EndpointAddress::Tcp(address) => Some(address.is_ipv4()),
+            EndpointAddress::Unix(_) => None,
+        };
+        let family = is_v4(of)?;
+        let set = self.shared.endpoints.load();
+        let sibling = set.endpoints.iter().find(|other| {
+            other.host.as_ref() == Some(host)
+                && is_v4(other) == Some(!family)
+                && other.healthy.load(Relaxed)
+                && !other.ejected.load(Relaxed)
+                && !other.removed.load(Relaxed)
+        });
+        sibling.map(Arc::clone)
+    }
+
+    /// Makes a connection ahead of need and puts it into the pool.
+    pub(crate) async fn preconnect(&self, home: &Rc<Home>, want: &Want<'_>) -> Result<(), Error> {
+        let permit =
+            ConnectionPermit::take(&self.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
+        let wire = self.make(home, want, permit).await?;
+        if let Kind::H1(mut connection) = wire.kind {
+            // hyper says that it is ready once it has been polled.
+            let _ = connection.drive(&Context::from_waker(Waker::noop()));
+            wire.home.park(connection);
+        }
+        Ok(())
+    }
+
+    /// Whether preconnecting wants another connection to this endpoint.
+    pub(crate) fn wants_more(&self, home: &Home) -> bool {
+        home.h2.borrow().is_empty() && home.idle.borrow().len() < self.shared.config.pool.preconnect
+    }
+}

@@ -1,0 +1,129 @@
+//! The body of an HTTP/2 response.
+//!
+//! Rules:
+//! - The peer's window is opened by what was taken from here, frame by frame: a client that does not read stops the
+//!   upstream (RFC 9113 section 5.2).
+//! - A reset is an error and never an end, with one exception: RST_STREAM(NO_ERROR) while the request's body was not
+//!   through. RFC 9113 section 8.1 has a server send that only after a complete response; where the response announced a
+//!   length, that must have been reached.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use attache_http::{Body, BodyError};
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use h2::RecvStream;
+use http::{Response, header::CONTENT_LENGTH};
+use http_body::{Frame, SizeHint};
+use tokio::task::AbortHandle;
+
+use super::{h2::Lease, h2_call::Uploaded};
+use crate::limit::InFlight;
+
+/// Ends a task when nobody waits for its work any more.
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct H2Body {
+    received: RecvStream,
+    /// Bytes that the response still owes by its `content-length`.
+    owed: Option<u64>,
+    data_done: bool,
+    uploaded: Rc<Cell<Uploaded>>,
+    /// Given back at the end, before the body is dropped.
+    held: Option<(Lease, Option<InFlight>, Option<AbortOnDrop>)>,
+}
+
+/// Wraps a response.
+pub(super) fn attach(
+    response: Response<RecvStream>,
+    lease: Lease,
+    in_flight: Option<InFlight>,
+    uploaded: Rc<Cell<Uploaded>>,
+    upload: Option<AbortOnDrop>,
+) -> Response<Body> {
+    if response.body().is_end_stream() {
+        return response.map(|_| Body::empty());
+    }
+    let length = response.headers().get(CONTENT_LENGTH);
+    let owed = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    response.map(|received| {
+        // One allocation for each response with a body.
+        Body::stream(H2Body {
+            received,
+            owed,
+            data_done: false,
+            uploaded,
+            held: Some((lease, in_flight, upload)),
+        })
+    })
+}
+
+impl H2Body {
+    fn end(&mut self, error: h2::Error) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let stopped_our_upload = error.is_reset()
+            && error.reason() == Some(h2::Reason::NO_ERROR)
+            && self.uploaded.get() != Uploaded::Whole;
+        self.held = None;
+        if stopped_our_upload && self.owed.is_none_or(|owed| owed == 0) {
+            return None;
+        }
+        let reason =
+            if error.is_library() { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody };
+        Some(Err(BodyError::with_source(Some(reason), error)))
+    }
+}
+
+impl http_body::Body for H2Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if !this.data_done {
+            match ready!(this.received.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // An error here means that the stream has ended, which the next poll says.
+                    let _ = this.received.flow_control().release_capacity(data.len());
+                    if let Some(owed) = &mut this.owed {
+                        *owed = owed.saturating_sub(data.len() as u64);
+                    }
+                    if this.received.is_end_stream() {
+                        this.held = None;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(this.end(error)),
+                None => this.data_done = true,
+            }
+        }
+        match ready!(this.received.poll_trailers(cx)) {
+            Ok(trailers) => {
+                this.held = None;
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Err(error) => Poll::Ready(this.end(error)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.received.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.owed.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

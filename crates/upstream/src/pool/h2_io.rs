@@ -1,0 +1,157 @@
+//! The socket under HTTP/2: gathers small writes, and counts signs of life.
+//!
+//! The h2 crate flushes after every DATA frame of 256 bytes or more, so that ten streams that send in one turn of the
+//! runtime cost ten system calls. Here a flush only notes that there is something to write; the connection's task
+//! writes it once, when the frames of its turn are all there ([`Socket::flush`]). Large writes are not copied: they go out at
+//! once, behind what was gathered.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{connect::Connection, limit::ConnectionPermit};
+
+/// More than this is not gathered: copying it costs what a system call does.
+const LARGE: usize = 8 << 10;
+
+/// Most bytes that wait for the socket. Above it h2 is held up, and with it the streams.
+const FULL: usize = 64 << 10;
+
+/// The connection, shared between h2 and the task that flushes it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    inner: RefCell<Inner>,
+    heard: Cell<u64>,
+    _permit: ConnectionPermit,
+}
+
+#[derive(Debug)]
+struct Inner {
+    io: Connection,
+    gathered: BytesMut,
+    /// The socket's own buffers (TLS) may hold something.
+    unflushed: bool,
+}
+
+impl Socket {
+    pub(super) fn new(io: Connection, permit: ConnectionPermit) -> Rc<Self> {
+        let inner = Inner { io, gathered: BytesMut::new(), unflushed: false };
+        Rc::new(Self { inner: RefCell::new(inner), heard: Cell::new(0), _permit: permit })
+    }
+
+    /// Reads so far that brought something: a sign of life if it has changed.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.get()
+    }
+
+    /// Writes what was gathered.
+    pub(super) fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.borrow_mut().flush(cx)
+    }
+}
+
+impl Inner {
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
+            self.wrote(n)?;
+            self.gathered.advance(n);
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if total < LARGE {
+            if self.gathered.len() + total > FULL {
+                // A part may have gone, so there may be room even if it is not all gone.
+                let _ = self.flush(cx)?;
+                if self.gathered.len() + total > FULL {
+                    return Poll::Pending;
+                }
+            }
+            for buf in bufs {
+                self.gathered.extend_from_slice(buf);
+            }
+            return Poll::Ready(Ok(total));
+        }
+        // h2 gives at most a frame's head and its payload.
+        let mut all: SmallVec<[IoSlice<'_>; 4]> = SmallVec::new();
+        all.push(IoSlice::new(&self.gathered));
+        all.extend_from_slice(bufs);
+        let n = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &all))?;
+        drop(all);
+        self.wrote(n)?;
+        let ours = n.min(self.gathered.len());
+        self.gathered.advance(ours);
+        if n > ours {
+            return Poll::Ready(Ok(n - ours));
+        }
+        // Only of ours: once more, which ends with theirs or with waiting.
+        self.write(cx, bufs)
+    }
+
+    fn wrote(&mut self, n: usize) -> io::Result<()> {
+        self.unflushed = true;
+        if n == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
+    }
+}
+
+/// What h2 reads from and writes to.
+#[derive(Debug)]
+pub(super) struct H2Io(Rc<Socket>);
+
+impl H2Io {
+    pub(super) fn new(socket: Rc<Socket>) -> Self {
+        Self(socket)
+    }
+}
+
+impl AsyncRead for H2Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.0.inner.borrow_mut().io).poll_read(cx, buf))?;
+        self.0.heard.set(self.0.heard.get().wrapping_add(1));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for H2Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.inner.borrow_mut().write(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.inner.borrow_mut().write(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Says yes: the connection's task flushes at the end of its turn.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.inner.borrow_mut();
+        ready!(inner.flush(cx))?;
+        Pin::new(&mut inner.io).poll_shutdown(cx)
+    }
+}

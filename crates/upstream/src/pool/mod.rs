@@ -1,0 +1,279 @@
+//! Connections kept for reuse, one pool per worker and upstream.
+//!
+//! Rules:
+//! - HTTP/1.1 connections are reused last in, first out: the warmest one is used and the surplus ages out.
+//! - A connection whose peer has closed it, or sent what nobody asked for, is found before a request is written
+//!   ([`h1::H1::send`]), and closed by the sweep if it is not used.
+//! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times per
+//!   idle timeout (at most once a second), and is woken when a peer closes an idle connection. No clock is read when a
+//!   connection is taken or given back: its age in idleness is counted in ticks.
+//! - Endpoints that discovery no longer names lose their idle connections with the next tick; running requests finish.
+//!
+//! A pool lives on one worker and must be used inside of its runtime.
+
+pub(crate) mod call;
+mod dial;
+mod form;
+mod h1;
+mod h1_body;
+mod h2;
+mod h2_body;
+mod h2_call;
+mod h2_io;
+mod meter;
+mod outgoing;
+#[cfg(test)]
+mod tests;
+pub mod upgrade;
+mod upgraded;
+mod waker;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    pin::pin,
+    rc::{Rc, Weak},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    task::spawn_local,
+    time::{Instant, sleep_until},
+};
+
+pub use upgraded::{Upgraded, upgraded};
+
+pub(crate) use self::dial::{Protocol, Want};
+use self::{
+    h1::{H1, Owner},
+    h2::H2,
+};
+use crate::{Endpoint, Shared};
+
+/// Hashes an address in memory: it is unique already and no peer can choose it.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        // Fibonacci hashing: addresses differ in their middle bits, the table looks at the top and the bottom.
+        self.0 = (self.0 ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+}
+
+/// The endpoints' homes, by the address of their `Arc`, which the home keeps alive.
+type Homes = HashMap<usize, Rc<Home>, BuildHasherDefault<AddressHasher>>;
+
+/// One worker's connections to one upstream.
+pub(crate) struct Pool {
+    pub(crate) shared: Arc<Shared>,
+    homes: RefCell<Homes>,
+    pub(crate) tick: Rc<Tick>,
+    this: Weak<Pool>,
+}
+
+/// What homes need of their pool.
+pub(crate) struct Tick {
+    now: Cell<u64>,
+    sweeping: Cell<bool>,
+    /// Told when a connection, or a stream of one, becomes free.
+    pub(crate) freed: Arc<Notify>,
+}
+
+/// What was spoken by the last connection that ALPN decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// One endpoint's connections.
+pub(crate) struct Home {
+    pub(crate) endpoint: Arc<Endpoint>,
+    shared: Arc<Shared>,
+    idle: RefCell<VecDeque<Box<H1>>>,
+    h2: RefCell<Vec<Rc<H2>>>,
+    /// The connection that is being made for everybody, where HTTP/2 may come of it.
+    pub(crate) attempt: RefCell<Option<Rc<dial::Attempt>>>,
+    pub(crate) spoken: Cell<Option<Spoken>>,
+    pool: Weak<Pool>,
+    tick: Rc<Tick>,
+}
+
+impl Pool {
+    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
+            shared,
+            homes: RefCell::default(),
+            tick: Rc::new(Tick {
+                now: Cell::new(0),
+                sweeping: Cell::new(false),
+                freed: Arc::new(Notify::new()),
+            }),
+            this: this.clone(),
+        })
+    }
+
+    /// Where the endpoint's connections are.
+    pub(crate) fn home(&self, endpoint: &Arc<Endpoint>) -> Rc<Home> {
+        let key = Arc::as_ptr(endpoint).addr();
+        let mut homes = self.homes.borrow_mut();
+        let home = homes.entry(key).or_insert_with(|| {
+            Rc::new(Home {
+                endpoint: Arc::clone(endpoint),
+                shared: Arc::clone(&self.shared),
+                idle: RefCell::default(),
+                h2: RefCell::default(),
+                attempt: RefCell::default(),
+                spoken: Cell::new(None),
+                pool: self.this.clone(),
+                tick: Rc::clone(&self.tick),
+            })
+        });
+        Rc::clone(home)
+    }
+
+    /// Closes the longest-idle connection of this worker, to make room for one to another endpoint.
+    pub(crate) fn close_one_idle(&self) -> bool {
+        let homes = self.homes.borrow();
+        let oldest = homes.values().filter_map(|home| {
+            let since = home.idle.borrow().front()?.idle_since;
+            Some((since, home))
+        });
+        let Some((_, home)) = oldest.min_by_key(|(since, _)| *since) else { return false };
+        home.idle.borrow_mut().pop_front().is_some()
+    }
+
+    fn interval(&self) -> Duration {
+        let idle = self.shared.config.pool.idle_timeout;
+        (idle / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    fn begin_sweeping(&self) {
+        let Some(pool) = self.this.upgrade() else { return };
+        self.tick.sweeping.set(true);
+        let interval = self.interval();
+        let weak = Rc::downgrade(&pool);
+        spawn_local(async move {
+            let mut timer = pin!(sleep_until(Instant::now() + interval));
+            std::future::poll_fn(|cx| {
+                // The pool goes with its upstream; the task follows at its next tick.
+                let Some(pool) = weak.upgrade() else { return Poll::Ready(()) };
+                let ticked = timer.as_mut().poll(cx).is_ready();
+                if ticked {
+                    pool.tick.now.set(pool.tick.now.get() + 1);
+                    timer.as_mut().reset(Instant::now() + interval);
+                    let _ = timer.as_mut().poll(cx);
+                }
+                let anything = pool.sweep(cx);
+                if ticked && !anything {
+                    pool.tick.sweeping.set(false);
+                    return Poll::Ready(());
+                }
+                Poll::Pending
+            })
+            .await;
+        });
+    }
+
+    /// Closes what is dead, too old or to an endpoint that is gone; says whether anything is left.
+    fn sweep(&self, cx: &Context<'_>) -> bool {
+        let mut anything = false;
+        let ticks = self.shared.config.pool.idle_timeout.div_duration_f64(self.interval()).ceil() as u64;
+        self.homes.borrow_mut().retain(|_, home| {
+            home.sweep(cx, ticks);
+            let empty = home.idle.borrow().is_empty() && home.h2.borrow().is_empty();
+            anything |= !empty;
+            // Whoever is using one of its connections holds it by its own Rc.
+            !(empty && home.endpoint.removed.load(Relaxed))
+        });
+        anything
+    }
+}
+
+impl Home {
+    /// Takes a connection back after its exchange.
+    fn park(&self, mut connection: Box<H1>) {
+        let settings = &self.shared.config.pool;
+        if settings.max_idle > 0 && connection.may_be_kept(settings) && !self.endpoint.removed.load(Relaxed) {
+            connection.rest();
+            connection.idle_since = self.tick.now.get();
+            let mut idle = self.idle.borrow_mut();
+            if idle.len() >= settings.max_idle {
+                idle.pop_front();
+            }
+            idle.push_back(connection);
+            self.keep_swept();
+        }
+        self.tick.freed.notify_one();
+    }
+
+    fn keep_swept(&self) {
+        if !self.tick.sweeping.get()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.begin_sweeping();
+        }
+    }
+
+    /// The last idle connection that `owner` may use.
+    fn take_h1(&self, owner: Owner) -> Option<Box<H1>> {
+        let mut idle = self.idle.borrow_mut();
+        if owner.is_none() {
+            return idle.pop_back();
+        }
+        let at = idle.iter().rposition(|connection| connection.owner == owner)?;
+        idle.remove(at)
+    }
+
+    /// A place on an open HTTP/2 connection that `owner` may use.
+    fn lease_h2(&self, owner: Owner) -> Option<(Rc<H2>, h2::Lease)> {
+        let settings = &self.shared.config.pool;
+        let h2 = self.h2.borrow();
+        h2.iter().filter(|connection| connection.owner == owner).find_map(|connection| {
+            let lease = connection.lease(settings)?;
+            Some((Rc::clone(connection), lease))
+        })
+    }
+
+    fn keep_h2(&self, connection: Rc<H2>) {
+        connection.busy_at.set(self.tick.now.get());
+        self.h2.borrow_mut().push(connection);
+        self.keep_swept();
+    }
+
+    fn sweep(&self, cx: &Context<'_>, idle_ticks: u64) {
+        let now = self.tick.now.get();
+        let settings = &self.shared.config.pool;
+        if self.endpoint.removed.load(Relaxed) {
+            self.idle.borrow_mut().clear();
+            self.h2.borrow_mut().clear(); // running streams finish on their own
+            return;
+        }
+        self.idle.borrow_mut().retain_mut(|connection| {
+            now - connection.idle_since < idle_ticks
+                && connection.may_be_kept(settings)
+                && connection.drive(cx).is_pending()
+        });
+        self.h2.borrow_mut().retain(|connection| {
+            if !connection.is_idle() {
+                connection.busy_at.set(now);
+            }
+            now - connection.busy_at.get() < idle_ticks && connection.is_open(settings)
+        });
+    }
+}

@@ -1,0 +1,9 @@
+//! The pools' promises, each against a server on loopback that keeps or breaks its side.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end on what it did not expect")]
+
+mod bodies;
+mod breaker;
+mod h1;
+mod h2;
+mod h2_server;
+mod tunnels;

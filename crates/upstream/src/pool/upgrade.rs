@@ -1,0 +1,217 @@
+//! WebSocket between HTTP/1.1 and HTTP/2: one handshake in two forms.
+//!
+//! HTTP/1.1 (RFC 6455 section 4) asks with `GET`, `Upgrade: websocket` and a key, and the answer is 101 with the key's
+//! proof. HTTP/2 (RFC 8441 section 5) asks with `CONNECT` and `:protocol: websocket`, has no key, and the answer is 200. What
+//! is agreed on beside that (`Sec-WebSocket-Protocol`, `-Extensions`, `-Version`) is the same in both and passes through.
+//!
+//! The functions that turn a response back leave one that refuses (any other status) as it is.
+
+use attache_http::Body;
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+const WEBSOCKET: &str = "websocket";
+
+/// What must be remembered of a request to turn its response back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// The client asked in HTTP/1.1's form, with this key; the response is wanted in that form.
+    Http1(HeaderValue),
+    /// The client asked in HTTP/2's form; attache made up this key.
+    Http2(HeaderValue),
+}
+
+/// An HTTP/1.1 request for a WebSocket.
+pub fn is_http1(request: &Request<Body>) -> bool {
+    request.method() == Method::GET
+        && lists(request.headers(), &UPGRADE, WEBSOCKET)
+        && request.headers().contains_key(SEC_WEBSOCKET_KEY)
+}
+
+/// An HTTP/2 request for a WebSocket (extended CONNECT), from hyper's server or made here.
+pub fn is_http2(request: &Request<Body>) -> bool {
+    let extensions = request.extensions();
+    request.method() == Method::CONNECT
+        && (extensions.get::<hyper::ext::Protocol>().is_some_and(|p| p.as_str() == WEBSOCKET)
+            || extensions.get::<h2::ext::Protocol>().is_some_and(|p| p.as_str() == WEBSOCKET))
+}
+
+/// Takes over the `:protocol` of hyper's server, where the request goes on in HTTP/2's form.
+pub(crate) fn keep_protocol(request: &mut Request<Body>) {
+    if let Some(protocol) = request.extensions_mut().remove::<hyper::ext::Protocol>() {
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    }
+}
+
+/// Turns HTTP/1.1's form into HTTP/2's.
+pub fn to_http2(request: &mut Request<Body>) -> Handshake {
+    let key = request.headers_mut().remove(SEC_WEBSOCKET_KEY).unwrap_or_else(new_key);
+    for name in [CONNECTION, UPGRADE, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        request.headers_mut().remove(name);
+    }
+    *request.method_mut() = Method::CONNECT;
+    *request.version_mut() = Version::HTTP_2;
+    *request.body_mut() = Body::empty();
+    request.extensions_mut().insert(h2::ext::Protocol::from_static(WEBSOCKET));
+    Handshake::Http1(key)
+}
+
+/// Turns HTTP/2's form into HTTP/1.1's, with a new key.
+pub fn to_http1(request: &mut Request<Body>) -> Handshake {
+    let key = new_key();
+    let headers = request.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    headers.insert(SEC_WEBSOCKET_KEY, key.clone());
+    *request.method_mut() = Method::GET;
+    *request.version_mut() = Version::HTTP_11;
+    *request.body_mut() = Body::empty();
+    request.extensions_mut().remove::<h2::ext::Protocol>();
+    request.extensions_mut().remove::<hyper::ext::Protocol>();
+    Handshake::Http2(key)
+}
+
+/// Turns the response into the form of the client's request. An error says that an HTTP/1.1 upstream switched without
+/// the right proof, so that it may not have understood what it was asked (RFC 6455 section 4.1).
+pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<(), &'static str> {
+    match handshake {
+        Handshake::Http1(key) if response.status().is_success() => {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            *response.version_mut() = Version::HTTP_11;
+            let proof = accept(key);
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+            headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
+        }
+        Handshake::Http2(key) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let headers = response.headers_mut();
+            let proof = headers.remove(SEC_WEBSOCKET_ACCEPT);
+            if proof != Some(accept(key)) {
+                return Err("the upstream switched protocols without a valid Sec-WebSocket-Accept");
+            }
+            headers.remove(CONNECTION);
+            headers.remove(UPGRADE);
+            *response.status_mut() = StatusCode::OK;
+            *response.version_mut() = Version::HTTP_2;
+        }
+        Handshake::Http1(_) | Handshake::Http2(_) => {}
+    }
+    Ok(())
+}
+
+/// The proof for a key: base64 of SHA-1 of the key and a fixed text (RFC 6455 section 1.3). SHA-1 is no secret keeper here; it
+/// only shows that the peer speaks WebSocket.
+pub fn accept(key: &HeaderValue) -> HeaderValue {
+    let mut text = key.as_bytes().to_vec();
+    text.extend_from_slice(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    encoded(digest(&SHA1_FOR_LEGACY_USE_ONLY, &text).as_ref())
+}
+
+fn new_key() -> HeaderValue {
+    encoded(&fastrand::u128(..).to_be_bytes())
+}
+
+/// Whether a list header (RFC 9110 section 5.6.1) names a token.
+fn lists(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// Base64 with padding (RFC 4648 section 4).
+fn encoded(bytes: &[u8]) -> HeaderValue {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = Vec::with_capacity(28);
+    for group in bytes.chunks(3) {
+        let mut bits = 0_usize;
+        for i in 0..3 {
+            bits = bits << 8 | usize::from(group.get(i).copied().unwrap_or(0));
+        }
+        for i in 0..4 {
+            let digit = ALPHABET.get(bits >> (18 - 6 * i) & 63).copied().unwrap_or(b'=');
+            text.push(if i <= group.len() { digit } else { b'=' });
+        }
+    }
+    // The alphabet is ASCII, so this can't fail.
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may end on what it did not expect")]
+
+    use super::*;
+
+    fn http1_request() -> Request<Body> {
+        Request::get("http://a/chat")
+            .header("upgrade", "foo, WebSocket")
+            .header("connection", "Upgrade")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-protocol", "chat")
+            .body(Body::empty())
+            .unwrap()
+    }
+
+    #[test]
+    fn the_proof_is_that_of_the_rfc_s_example() {
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn base64_pads_as_the_rfc_s_examples() {
+        for (plain, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            assert_eq!(encoded(plain.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn an_http1_handshake_becomes_extended_connect_and_its_answer_a_101() {
+        let mut request = http1_request();
+        assert!(is_http1(&request));
+        let handshake = to_http2(&mut request);
+        assert!(is_http2(&request));
+        assert_eq!(request.headers().len(), 1, "only what was asked for stays: {:?}", request.headers());
+        let mut response = Response::builder().header("sec-websocket-protocol", "chat").body(()).unwrap();
+        answer(&mut response, &handshake).unwrap();
+        assert_eq!(response.status(), 101);
+        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(response.headers()["upgrade"], "websocket");
+        assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    }
+
+    #[test]
+    fn an_http2_handshake_becomes_an_upgrade_and_only_the_right_proof_a_200() {
+        let mut request = http1_request();
+        to_http2(&mut request);
+        let handshake = to_http1(&mut request);
+        assert!(is_http1(&request) && !is_http2(&request));
+        let right = accept(&request.headers()["sec-websocket-key"]);
+        let respond = |proof: HeaderValue| {
+            Response::builder().status(101).header("sec-websocket-accept", proof).body(()).unwrap()
+        };
+        let mut response = respond(right);
+        answer(&mut response, &handshake).unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(response.headers().is_empty());
+        assert!(answer(&mut respond(HeaderValue::from_static("wrong")), &handshake).is_err());
+    }
+
+    #[test]
+    fn a_refusal_stays_as_it_is() {
+        let mut response = Response::builder().status(403).body(()).unwrap();
+        answer(&mut response, &Handshake::Http1(HeaderValue::from_static("k"))).unwrap();
+        assert_eq!(response.status(), 403);
+        assert!(response.headers().is_empty());
+    }
+}

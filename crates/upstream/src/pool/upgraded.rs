@@ -1,0 +1,176 @@
+//! A connection, or a stream of one, that has become a tunnel.
+//!
+//! A response to an upgrade or CONNECT carries its tunnel; [`upgraded`] takes it out. The tunnel holds the call's place
+//! in the breaker's counts until it is dropped.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use attache_http::Body;
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::Response;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::h2::Lease;
+use crate::{Error, Sent, limit::InFlight};
+
+/// What waits in a response's extensions. They want `Clone + Send + Sync`; there is one tunnel all the same.
+#[derive(Clone)]
+struct Offer(Arc<Mutex<Option<Waiting>>>);
+
+enum Waiting {
+    H1(Option<InFlight>),
+    H2(H2Tunnel, Option<InFlight>),
+}
+
+pub(super) fn offer_h1(response: &mut Response<Body>, in_flight: Option<InFlight>) {
+    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H1(in_flight)))));
+    response.extensions_mut().insert(offer);
+}
+
+pub(super) fn offer_h2(response: &mut Response<Body>, tunnel: H2Tunnel, in_flight: Option<InFlight>) {
+    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H2(tunnel, in_flight)))));
+    response.extensions_mut().insert(offer);
+}
+
+/// The tunnel that a response (101, or 2xx to CONNECT) opened; `None` where it opened none.
+pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, Error>> {
+    let offer = response.extensions_mut().remove::<Offer>()?;
+    let waiting = offer.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    Some(match waiting {
+        Waiting::H2(tunnel, in_flight) => Ok(Upgraded { io: Io::H2(tunnel), _in_flight: in_flight }),
+        Waiting::H1(in_flight) => match hyper::upgrade::on(response).await {
+            Ok(io) => Ok(Upgraded { io: Io::H1(TokioIo::new(io)), _in_flight: in_flight }),
+            Err(error) => Err(Error::with_source(Reason::UpstreamReset, Sent::Response, error)),
+        },
+    })
+}
+
+/// The upstream's side of a tunnel.
+#[derive(Debug)]
+pub struct Upgraded {
+    io: Io,
+    _in_flight: Option<InFlight>,
+}
+
+#[derive(Debug)]
+enum Io {
+    H1(TokioIo<hyper::upgrade::Upgraded>),
+    H2(H2Tunnel),
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::H1(io) => Pin::new(io).poll_read(cx, buf),
+            Io::H2(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::H1(io) => Pin::new(io).poll_write(cx, buf),
+            Io::H2(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::H1(io) => Pin::new(io).poll_flush(cx),
+            Io::H2(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::H1(io) => Pin::new(io).poll_shutdown(cx),
+            Io::H2(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A stream of an HTTP/2 connection as a tunnel (RFC 9113 section 8.5, RFC 8441): bytes are DATA, the end is END_STREAM.
+#[derive(Debug)]
+pub(super) struct H2Tunnel {
+    out: SendStream<Bytes>,
+    received: RecvStream,
+    rest: Bytes,
+    _lease: Lease,
+}
+
+impl H2Tunnel {
+    pub(super) fn new(out: SendStream<Bytes>, received: RecvStream, lease: Lease) -> Self {
+        Self { out, received, rest: Bytes::new(), _lease: lease }
+    }
+}
+
+fn broken(error: h2::Error) -> io::Error {
+    if error.is_io() {
+        error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
+    } else {
+        io::Error::new(io::ErrorKind::ConnectionReset, error)
+    }
+}
+
+impl AsyncRead for H2Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.rest.is_empty() {
+            match ready!(self.received.poll_data(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Ok(data)) => self.rest = data,
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            }
+        }
+        let n = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest.split_to(n));
+        let _ = self.received.flow_control().release_capacity(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for H2Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        if self.out.capacity() == 0 {
+            self.out.reserve_capacity(buf.len());
+            while self.out.capacity() == 0 {
+                match ready!(self.out.poll_capacity(cx)) {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                }
+            }
+        }
+        let n = self.out.capacity().min(buf.len());
+        let part = buf.get(..n).unwrap_or_default();
+        self.out.send_data(Bytes::copy_from_slice(part), false).map_err(broken)?;
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(())) // the connection's task flushes
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.out.send_data(Bytes::new(), true).map_err(broken))
+    }
+}

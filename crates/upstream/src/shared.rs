@@ -1,0 +1,214 @@
+//! One upstream as all workers see it: a snapshot of its endpoints that is swapped whole, and counters.
+//!
+//! Only the control thread writes the snapshot; it also builds what balancing needs of it
+//! ([`Index`](crate::balance::Index)), once for all workers, so that a pick never builds anything of its size.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use attache_config::model;
+use attache_telemetry::Reason;
+
+use crate::{
+    balance::Index,
+    endpoint::{Endpoint, EndpointSpec},
+};
+
+/// The endpoints of one upstream at one moment.
+#[derive(Debug, Default)]
+pub struct EndpointSet {
+    /// All of them, sorted by address, so that hash tables move as few keys as they can.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Rises with every change of members, weights or priorities, so that workers know when to rebuild tables and
+    /// sweep pools. Not with health.
+    pub generation: u64,
+    /// Why there is none, or why the last refresh failed while these still serve.
+    pub failure: Option<Reason>,
+    pub(crate) index: Arc<Index>,
+}
+
+impl EndpointSet {
+    /// How many may get new requests.
+    pub fn usable(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.usable()).count()
+    }
+}
+
+/// One upstream as all workers see it.
+#[derive(Debug)]
+pub struct Shared {
+    /// Its part of the config.
+    pub config: Arc<model::Upstream>,
+    /// Its endpoints.
+    pub endpoints: ArcSwap<EndpointSet>,
+    /// Requests running, over all workers (`circuit_breaker.max_requests`).
+    pub active_requests: AtomicU32,
+    /// Connections open, over all workers.
+    pub connections: AtomicU32,
+    /// Requests waiting for a connection, over all workers.
+    pub pending: AtomicU32,
+    /// Retries running, over all workers.
+    pub retries: AtomicU32,
+    /// What the ejections of its endpoints need together (owned by `outlier`).
+    pub ejections: crate::outlier::Ejections,
+    health_epoch: Arc<AtomicU64>,
+}
+
+impl Shared {
+    /// An upstream without endpoints: [`discovery::start`](crate::discovery::start) fills it.
+    pub fn new(config: Arc<model::Upstream>) -> Self {
+        Self {
+            config,
+            endpoints: ArcSwap::default(),
+            active_requests: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            retries: AtomicU32::new(0),
+            ejections: crate::outlier::Ejections::default(),
+            health_epoch: Arc::default(),
+        }
+    }
+
+    /// The same upstream under a new config: it begins with the endpoints of `old`, their health and their load, if
+    /// both configs name the same addresses. A reload loses nothing that way.
+    pub fn succeed(config: Arc<model::Upstream>, old: &Self) -> Self {
+        let mut new = Self::new(config);
+        if new.config.address == old.config.address {
+            let set = old.endpoints.load();
+            new.health_epoch = old.health_epoch.clone();
+            new.endpoints.store(Arc::new(EndpointSet {
+                index: Arc::new(Index::build(&set.endpoints, &new.config.balance)),
+                endpoints: set.endpoints.clone(),
+                generation: set.generation,
+                failure: set.failure,
+            }));
+        }
+        new
+    }
+
+    /// Makes `specs` the endpoints, `failure` the state of the last look-up. An endpoint whose address, name and zone
+    /// are still named stays the same `Arc`; one that is not is marked `removed`. True if a generation began.
+    ///
+    /// Two specs of one address: the first wins. Called from one thread only (two callers at once could lose one's work).
+    pub fn replace_endpoints(&self, mut specs: Vec<EndpointSpec>, failure: Option<Reason>) -> bool {
+        specs.sort_by(|a, b| a.address.cmp(&b.address));
+        specs.dedup_by(|b, a| a.address == b.address);
+        let old = self.endpoints.load_full();
+        let known: HashMap<_, _> = old.endpoints.iter().map(|e| (&e.address, e)).collect();
+
+        let mut changed = specs.len() != old.endpoints.len();
+        let endpoints: Vec<_> = specs
+            .into_iter()
+            .map(|spec| match known.get(&spec.address) {
+                Some(endpoint) if endpoint.is(&spec) => {
+                    changed |= endpoint.update(&spec);
+                    Arc::clone(endpoint)
+                }
+                _ => {
+                    changed = true;
+                    Arc::new(Endpoint::with_epoch(spec, self.health_epoch.clone()))
+                }
+            })
+            .collect();
+
+        if !changed && old.failure == failure {
+            return false;
+        }
+        if changed {
+            let index = Arc::new(Index::build(&endpoints, &self.config.balance));
+            let set = EndpointSet { endpoints, generation: old.generation + 1, failure, index };
+            let kept: std::collections::HashSet<_> = set.endpoints.iter().map(Arc::as_ptr).collect();
+            let gone: Vec<_> = old.endpoints.iter().filter(|e| !kept.contains(&Arc::as_ptr(e))).collect();
+            self.endpoints.store(Arc::new(set));
+            // Only now: a worker that still holds the old set finds another endpoint in the next one.
+            for endpoint in gone {
+                endpoint.removed.store(true, Relaxed);
+            }
+        } else {
+            let (generation, index) = (old.generation, old.index.clone());
+            self.endpoints.store(Arc::new(EndpointSet { endpoints, generation, failure, index }));
+        }
+        changed
+    }
+
+    /// Rises with every change of an endpoint's health.
+    pub(crate) fn health_epoch(&self) -> u64 {
+        self.health_epoch.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        EndpointAddress,
+        test_support::{spec, upstream},
+    };
+
+    fn shared() -> Shared {
+        Shared::new(Arc::new(upstream("orders")))
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_keeps_its_counters_through_a_refresh_that_names_it_again() {
+        let shared = shared();
+        assert!(shared.replace_endpoints(vec![spec(2), spec(1)], None));
+        let before = shared.endpoints.load_full();
+        before.endpoints[0].active.store(7, Relaxed);
+        assert!(shared.replace_endpoints(vec![spec(1), spec(3)], None));
+        let after = shared.endpoints.load_full();
+        assert!(Arc::ptr_eq(&before.endpoints[0], &after.endpoints[0]));
+        assert_eq!(after.endpoints[0].active.load(Relaxed), 7);
+        assert!(before.endpoints[1].removed.load(Relaxed), "2 is gone");
+        assert!(!after.endpoints[0].removed.load(Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_weight_changes_in_place_and_begins_a_generation() {
+        let shared = shared();
+        shared.replace_endpoints(vec![spec(1)], None);
+        let before = shared.endpoints.load_full();
+        assert!(shared.replace_endpoints(vec![EndpointSpec { weight: 5, ..spec(1) }], None));
+        let after = shared.endpoints.load_full();
+        assert!(Arc::ptr_eq(&before.endpoints[0], &after.endpoints[0]));
+        assert_eq!((after.endpoints[0].weight(), after.generation), (5, before.generation + 1));
+    }
+
+    #[tokio::test]
+    async fn a_refresh_without_a_change_or_with_only_a_failure_begins_no_generation() {
+        let shared = shared();
+        shared.replace_endpoints(vec![spec(1), spec(2)], None);
+        let generation = shared.endpoints.load().generation;
+        assert!(!shared.replace_endpoints(vec![spec(2), spec(1), spec(1)], None));
+        assert!(!shared.replace_endpoints(vec![spec(2), spec(1)], Some(Reason::DnsTimeout)));
+        let set = shared.endpoints.load();
+        assert_eq!((set.generation, set.failure), (generation, Some(Reason::DnsTimeout)));
+        assert_eq!(set.usable(), 2);
+    }
+
+    #[tokio::test]
+    async fn another_name_for_the_same_address_is_another_endpoint() {
+        let shared = shared();
+        shared.replace_endpoints(vec![spec(1)], None);
+        let before = shared.endpoints.load_full();
+        shared.replace_endpoints(vec![EndpointSpec { host: Some("other".into()), ..spec(1) }], None);
+        assert!(before.endpoints[0].removed.load(Relaxed));
+        assert!(!shared.endpoints.load().endpoints[0].removed.load(Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_reload_keeps_endpoints_and_their_health() {
+        let old = shared();
+        old.replace_endpoints(vec![spec(1), spec(2)], None);
+        old.endpoints.load().endpoints[0].set_healthy(false);
+        let new = Shared::succeed(Arc::new(upstream("orders")), &old);
+        assert_eq!((new.endpoints.load().endpoints.len(), new.endpoints.load().usable()), (2, 1));
+        assert!(matches!(new.endpoints.load().endpoints[0].address, EndpointAddress::Tcp(_)));
+    }
+}

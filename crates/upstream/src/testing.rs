@@ -1,0 +1,264 @@
+//! What tests of calls need: an upstream of loopback endpoints, calls to it, and servers that say exactly what a test
+//! wants them to say.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end on what it did not expect")]
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+use arc_swap::ArcSwap;
+use attache_config::model::{self, Address, ProxyProtocolOut, UpstreamProtocol};
+use attache_http::{Body, BodyError, Client};
+use attache_telemetry::{Exchange, Reason};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as _, Frame};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::spawn_local,
+    time::{Duration, Instant},
+};
+
+use crate::{Call, CallContext, Endpoint, EndpointAddress, EndpointSet, Shared, WorkerUpstream};
+
+/// A checked config with every default.
+pub(crate) fn config() -> model::Upstream {
+    model::Upstream {
+        name: "test".into(),
+        address: Address::OriginalDestination,
+        protocol: UpstreamProtocol::Auto,
+        tls: None,
+        balance: model::Balance::default(),
+        connect_timeout: Duration::from_secs(1),
+        handshake_timeout: Duration::from_secs(2),
+        pool: model::Pool::default(),
+        circuit_breaker: model::CircuitBreaker::default(),
+        outlier_ejection: model::OutlierEjection::default(),
+        health_check: None,
+        proxy_protocol: ProxyProtocolOut::Off,
+        source_address: None,
+        line: 1,
+    }
+}
+
+pub(crate) fn endpoint(address: SocketAddr, host: Option<&str>) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
+        address: EndpointAddress::Tcp(address),
+        label: address.to_string().into(),
+        host: host.map(Into::into),
+        weight: 1,
+        priority: 0,
+        zone: None,
+        added: Instant::now(),
+        active: AtomicU32::new(0),
+        healthy: AtomicBool::new(true),
+        ejected: AtomicBool::new(false),
+        removed: AtomicBool::new(false),
+        ewma: AtomicU64::new(0),
+        ewma_at: AtomicU64::new(0),
+    })
+}
+
+pub(crate) fn shared(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> Arc<Shared> {
+    Arc::new(Shared {
+        config: Arc::new(config),
+        endpoints: ArcSwap::from_pointee(EndpointSet { endpoints, generation: 1, failure: None }),
+        active_requests: AtomicU32::new(0),
+        connections: AtomicU32::new(0),
+        pending: AtomicU32::new(0),
+        retries: AtomicU32::new(0),
+    })
+}
+
+/// An upstream whose first endpoint that was not tried is picked.
+pub(crate) fn upstream(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> WorkerUpstream {
+    WorkerUpstream::new(
+        shared(config, endpoints),
+        None,
+        Box::new(|shared, _, tried| {
+            let set = shared.endpoints.load();
+            let untried = |e: &&Arc<Endpoint>| !tried.iter().any(|t| Arc::ptr_eq(t, e));
+            set.endpoints.iter().find(untried).map(Arc::clone).ok_or(Reason::NoEndpoint)
+        }),
+    )
+}
+
+/// An upstream of one server.
+pub(crate) fn to(server: &Server, change: impl FnOnce(&mut model::Upstream)) -> WorkerUpstream {
+    let mut config = config();
+    change(&mut config);
+    upstream(config, vec![endpoint(server.address, None)])
+}
+
+/// The counts of connections and running requests.
+pub(crate) fn counts(upstream: &WorkerUpstream) -> (u32, u32) {
+    let shared = upstream.shared();
+    (shared.connections.load(Relaxed), shared.active_requests.load(Relaxed))
+}
+
+pub(crate) fn context() -> CallContext {
+    CallContext {
+        client: Rc::new(Client::default()),
+        exchange: Rc::new(Exchange::new("test".into(), "http1", None)),
+        tried: smallvec::SmallVec::new(),
+        on_informational: None,
+        deadline: None,
+    }
+}
+
+pub(crate) fn call(request: Request<Body>) -> Call {
+    Call { request, context: context() }
+}
+
+pub(crate) fn get(path: &str) -> Call {
+    call(Request::get(format!("http://service.example:80{path}")).body(Body::empty()).unwrap())
+}
+
+pub(crate) fn post(body: Body) -> Call {
+    call(Request::post("http://service.example/upload").body(body).unwrap())
+}
+
+/// A body of these frames.
+pub(crate) fn frames(frames: Vec<Result<Frame<Bytes>, BodyError>>) -> Body {
+    struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BodyError>>);
+    impl http_body::Body for Frames {
+        type Data = Bytes;
+        type Error = BodyError;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            Poll::Ready(self.0.next())
+        }
+    }
+    Body::stream(Frames(frames.into_iter()))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it stands beside frames that fail in one list")]
+pub(crate) fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
+    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+}
+
+/// A body without an end that counts the bytes it gave.
+pub(crate) fn endless(given: Rc<Cell<usize>>) -> Body {
+    struct Endless(Rc<Cell<usize>>);
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = BodyError;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            const CHUNK: &[u8] = &[b'x'; 16 << 10];
+            self.0.set(self.0.get() + CHUNK.len());
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(CHUNK)))))
+        }
+    }
+    Body::stream(Endless(given))
+}
+
+pub(crate) async fn frame(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> {
+    poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+}
+
+/// Reads a body to its end.
+pub(crate) async fn read(body: Body) -> Result<(String, Option<HeaderMap>), BodyError> {
+    let mut body = body;
+    let (mut text, mut trailers) = (String::new(), None);
+    while let Some(frame) = frame(&mut body).await {
+        match frame?.into_data() {
+            Ok(data) => text.push_str(&String::from_utf8_lossy(&data)),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    Ok((text, trailers))
+}
+
+/// The text of a response that must be whole.
+pub(crate) async fn text(response: Response<Body>) -> String {
+    read(response.into_body()).await.unwrap().0
+}
+
+/// A server on loopback that counts its connections.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) accepted: Rc<Cell<usize>>,
+}
+
+/// Runs `handle` for every connection, with its number from 1.
+pub(crate) async fn serve<F, Fut>(handle: F) -> Server
+where
+    F: Fn(TcpStream, usize) -> Fut + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_on(listener, handle)
+}
+
+pub(crate) fn serve_on<F, Fut>(listener: TcpListener, handle: F) -> Server
+where
+    F: Fn(TcpStream, usize) -> Fut + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let address = listener.local_addr().unwrap();
+    let accepted = Rc::new(Cell::new(0));
+    let count = Rc::clone(&accepted);
+    spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.set(count.get() + 1);
+            spawn_local(handle(stream, count.get()));
+        }
+    });
+    Server { address, accepted }
+}
+
+/// Reads one head, without a byte of what follows; `None` at the connection's end.
+pub(crate) async fn head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// Reads until this text has come.
+pub(crate) async fn until(stream: &mut TcpStream, end: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end.as_bytes()) {
+        bytes.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(bytes).unwrap())
+}
+
+/// A server that gives every request the same answer.
+pub(crate) async fn answering(answer: &'static str) -> Server {
+    serve(move |mut stream, _| async move {
+        while head(&mut stream).await.is_some() {
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    })
+    .await
+}
+
+/// A short answer that keeps the connection.
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Lets everything else run, the network included.
+pub(crate) async fn settle() {
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

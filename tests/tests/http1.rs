@@ -1,0 +1,199 @@
+//! HTTP/1.1 through the proxy, with curl and nginx at the ends.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+};
+
+use attache_tests::{Attache, curl, free_port, local, nginx, raw, text};
+
+fn hello() -> (attache_tests::Process, u16) {
+    let port = free_port();
+    let server = nginx(
+        &format!(
+            "server {{ listen 127.0.0.1:{port}; root $DIR;
+                location = /hello {{ return 200 \"hello $request_method $host $http_x_request_id\"; }}
+                location = /empty {{ return 204; }}
+                location = /moved {{ return 302 /hello; }}
+                location = /missing {{ return 404 \"nothing here\"; }}
+                location /dav {{ dav_methods PUT DELETE; }} }}"
+        ),
+        local(port),
+    );
+    (server, port)
+}
+
+#[test]
+fn one_upstream_and_no_routes_gets_everything() {
+    let (_server, port) = hello();
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
+    ));
+    let answer = text(&curl(["-H", "Host: orders.internal", &attache.url("/hello")]));
+    assert!(answer.starts_with("hello GET orders.internal "), "{answer}");
+    assert_eq!(text(&curl(["-o", "/dev/null", "-w", "%{http_code}", &attache.url("/empty")])), "204");
+    assert_eq!(text(&curl(["-w", " %{http_code}", &attache.url("/missing")])), "nothing here 404");
+    let head = text(&curl(["--head", &attache.url("/hello")]));
+    assert!(head.starts_with("HTTP/1.1 200") && head.to_lowercase().contains("content-length: "), "{head}");
+}
+
+#[test]
+fn a_connection_serves_pipelined_requests_in_order() {
+    let (_server, port) = hello();
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
+    ));
+    let answers = raw(
+        local(attache.port),
+        b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\nGET /missing HTTP/1.1\r\nhost: b\r\n\r\nGET /hello HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n",
+    );
+    let order: Vec<usize> = ["hello GET a", "nothing here", "hello GET c"]
+        .iter()
+        .map(|part| answers.find(part).unwrap_or_else(|| panic!("{part} in {answers}")))
+        .collect();
+    assert!(order.is_sorted(), "{answers}");
+}
+
+#[test]
+fn an_http_1_0_client_gets_an_answer_it_can_read() {
+    let (_server, port) = hello();
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
+    ));
+    let answer = raw(local(attache.port), b"GET /hello HTTP/1.0\r\nHost: old\r\n\r\n");
+    assert!(answer.contains("hello GET old"), "{answer}");
+    assert!(!answer.to_lowercase().contains("transfer-encoding"), "{answer}");
+}
+
+#[test]
+fn a_forward_proxy_takes_absolute_form_and_connect() {
+    let (_server, port) = hello();
+    // The embedded default, on another port.
+    let attache = Attache::start(
+        "listeners: { outbound: { bind: '127.0.0.1:$PORT', to: anywhere } }\nupstreams: { anywhere: { address: authority } }",
+    );
+    let proxy = attache.url("");
+    let url = format!("http://127.0.0.1:{port}/hello");
+    assert!(text(&curl(["--proxy", &proxy, &url])).starts_with("hello GET 127.0.0.1"));
+    assert!(text(&curl(["--proxy", &proxy, "--proxytunnel", &url])).starts_with("hello GET 127.0.0.1"));
+    // A tunnel to nowhere says why.
+    let nowhere = format!("http://127.0.0.1:{}/", free_port());
+    let failed = curl(["--proxy", &proxy, "-i", &nowhere]);
+    let answer = text(&failed).to_lowercase();
+    assert!(answer.starts_with("http/1.1 503") && answer.contains("x-attache-reason: connect-refused"), "{answer}");
+}
+
+#[test]
+fn early_hints_reach_the_client_before_the_answer() {
+    let (port, upstream) = serve_once(|stream| {
+        read_head(stream);
+        let hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
+        stream.write_all(hints).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+    });
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
+    ));
+    let answer = raw(local(attache.port), b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let (hints, rest) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(hints.starts_with("HTTP/1.1 103") && hints.contains("link: </a.css>"), "{answer}");
+    assert!(rest.starts_with("HTTP/1.1 200") && rest.ends_with("ok"), "{answer}");
+    upstream.join().unwrap();
+}
+
+#[test]
+fn a_body_waits_for_the_upstreams_go_ahead() {
+    // The upstream refuses by the head alone; the client must never be told to continue.
+    let (port, upstream) = serve_once(|stream| {
+        let head = read_head(stream).to_lowercase();
+        assert!(head.contains("expect: 100-continue"), "{head}");
+        stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+    });
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
+    ));
+    let mut client = TcpStream::connect(local(attache.port)).unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n")
+        .unwrap();
+    let answer = read_head(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    upstream.join().unwrap();
+}
+
+#[test]
+fn a_truncated_body_is_never_ended_cleanly() {
+    for (head, body) in [
+        ("content-length: 1000\r\n", "only a part"),
+        ("transfer-encoding: chunked\r\n", "5\r\nhello\r\n"),
+    ] {
+        let (port, upstream) = serve_once(move |stream| {
+            read_head(stream);
+            stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}").as_bytes()).unwrap();
+        });
+        let attache = Attache::start(&format!(
+            "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
+        ));
+        let output = curl([&attache.url("/")]);
+        assert!(!output.status.success(), "curl took a part for the whole: {head}");
+        upstream.join().unwrap();
+    }
+}
+
+#[test]
+fn server_sent_events_are_passed_on_one_by_one() {
+    let (port, upstream) = serve_once(|stream| {
+        read_head(stream);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n").unwrap();
+        // The second event is sent only after the client has confirmed the first: nothing may be held back.
+        let mut go = [0];
+        go_ahead(&mut go, stream);
+        stream.write_all(b"data: 2\n\n").unwrap();
+    });
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
+    ));
+    let mut client = TcpStream::connect(local(attache.port)).unwrap();
+    // A chunked request body that goes on carries the confirmation to the upstream.
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n").unwrap();
+    let mut seen = String::new();
+    let mut buffer = [0; 4096];
+    while !seen.contains("data: 1") {
+        let n = client.read(&mut buffer).unwrap();
+        assert!(n > 0, "{seen}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    client.write_all(b"1\r\n!\r\n0\r\n\r\n").unwrap();
+    client.read_to_string(&mut seen).unwrap();
+    assert!(seen.contains("data: 2"), "{seen}");
+    upstream.join().unwrap();
+}
+
+/// An upstream that serves one connection with `answer`.
+fn serve_once(answer: impl FnOnce(&mut TcpStream) + Send + 'static) -> (u16, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        answer(&mut stream);
+    });
+    (port, thread)
+}
+
+/// Reads up to the end of a message's head.
+fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&head));
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+fn go_ahead(byte: &mut [u8; 1], stream: &mut TcpStream) {
+    while byte[0] != b'!' {
+        assert_eq!(stream.read(byte).unwrap(), 1);
+    }
+}

@@ -1,0 +1,203 @@
+//! The program as a person or a supervisor meets it: its commands, its messages, its start and end.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use attache_tests::{Attache, binary, curl, eventually, free_port, local, nginx, script_server, text};
+
+fn run(arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new(binary()).args(arguments).env_remove("ATTACHE_CONFIG").output().unwrap();
+    (
+        output.status.success(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[test]
+fn help_and_version_say_what_it_is() {
+    let (ok, help, _) = run(&["--help"]);
+    assert!(ok && help.contains("localhost:15001") && help.contains("attache demo"), "{help}");
+    let (ok, version, _) = run(&["--version"]);
+    assert!(ok && version.starts_with("attache 0."), "{version}");
+}
+
+#[test]
+fn check_shows_every_mistake_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.yaml");
+    fs::write(
+        &file,
+        "listeners:\n  outbound:\n    bnid: 127.0.0.1:15001\n    routes:\n      - { to: ordes, timeout: fast }\nupstreams:\n  orders: https://orders.internal\n",
+    )
+    .unwrap();
+    let (ok, out, err) = run(&["check", &file.display().to_string()]);
+    let all = format!("{out}{err}");
+    assert!(!ok, "{all}");
+    for part in ["bad.yaml:3:5", "bnid", "bind", "bad.yaml:5:", "fast"] {
+        assert!(all.contains(part), "{part} in {all}");
+    }
+    let (ok, _, err) = run(&["run", "-c", &dir.path().join("none.yaml").display().to_string()]);
+    assert!(!ok && err.contains("none.yaml"), "{err}");
+}
+
+#[test]
+fn the_schema_is_json_and_describes_the_examples_keys() {
+    let (ok, schema, _) = run(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    assert!(ok && schema["properties"]["listeners"].is_object() && schema["properties"]["upstreams"].is_object());
+}
+
+#[test]
+fn explain_says_which_route_and_why() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/http-routing.yaml");
+    let (ok, out, err) =
+        run(&["explain", "-c", &example.display().to_string(), "GET", "http://orders.internal/v1/x"]);
+    assert!(ok && out.contains("orders"), "{out}{err}");
+}
+
+#[test]
+fn every_example_config_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "yaml") {
+            let (ok, out, err) = run(&["check", &path.display().to_string()]);
+            assert!(ok, "{}\n{out}{err}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 6, "{count} examples");
+}
+
+#[test]
+fn the_demo_ends_with_what_the_proxy_did() {
+    let (ok, out, err) = run(&["demo", "--seconds", "7"]);
+    assert!(ok && out.contains("the app saw") && out.contains("flaky"), "{out}{err}");
+}
+
+#[test]
+fn a_port_in_use_is_said_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.yaml");
+    let port = taken.local_addr().unwrap().port();
+    fs::write(&file, format!("metrics: off\nlisteners: {{ outbound: {{ bind: '127.0.0.1:{port}' }} }}\nupstreams: {{ a: 'http://127.0.0.1:1' }}\n")).unwrap();
+    let (ok, _, err) = run(&["run", "-c", &file.display().to_string()]);
+    assert!(!ok && err.contains(&port.to_string()) && err.contains("in use"), "{err}");
+}
+
+#[test]
+fn sigterm_loses_no_request_that_was_accepted() {
+    let port = free_port();
+    let _slow = script_server("slow_server.py", local(port), &["1.5"]);
+    let mut attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ slow: 'http://127.0.0.1:{port}' }}"
+    ));
+    let clients: Vec<_> = ["--http1.1", "--http2-prior-knowledge"]
+        .into_iter()
+        .map(|version| {
+            let url = attache.url("/");
+            thread::spawn(move || text(&curl([version, "--fail", &url])))
+        })
+        .collect();
+    eventually("both requests run", || attache.metric("attache_requests_in_flight", &[]) >= 2.0);
+    attache.process.signal("TERM");
+    for client in clients {
+        assert_eq!(client.join().unwrap(), "slow answer");
+    }
+    assert_eq!(attache.process.wait(), Some(0), "{}", attache.process.output());
+}
+
+#[test]
+fn opaque_connections_are_closed_half_by_half() {
+    let port = free_port();
+    let upstream = std::net::TcpListener::bind(local(port)).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = upstream.accept().unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).unwrap();
+        stream.write_all(format!("got {} bytes", all.len()).as_bytes()).unwrap();
+    });
+    let attache = Attache::start(&format!(
+        "listeners: {{ tcp: {{ bind: '127.0.0.1:$PORT', protocol: tcp }} }}\nupstreams: {{ a: 'tcp://127.0.0.1:{port}' }}"
+    ));
+    let mut client = TcpStream::connect(local(attache.port)).unwrap();
+    client.write_all(&[b'x'; 100_000]).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "got 100000 bytes");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = upstream.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in upstream.incoming() {
+            let mut stream = stream.unwrap();
+            stream.write_all(b"220 welcome\r\n").unwrap();
+            thread::sleep(Duration::from_secs(20));
+        }
+    });
+    let attache = Attache::start(&format!(
+        "listeners: {{ smtp: {{ bind: '127.0.0.1:$PORT', protocol: auto, detect_timeout: 200ms }} }}\nupstreams: {{ a: 'tcp://127.0.0.1:{port}' }}"
+    ));
+    let mut client = TcpStream::connect(local(attache.port)).unwrap();
+    let mut greeting = [0; 13];
+    client.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"220 welcome\r\n");
+}
+
+#[test]
+fn unix_sockets_work_at_both_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (near, far) = (dir.path().join("near.sock"), dir.path().join("far.sock"));
+    let port = free_port();
+    let _server = nginx(
+        &format!("server {{ listen unix:{}; listen 127.0.0.1:{port}; return 200 'over a socket'; }}", far.display()),
+        local(port),
+    );
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: ['127.0.0.1:$PORT', 'unix:{}'] }} }}\nupstreams: {{ a: 'unix:{}' }}",
+        near.display(),
+        far.display()
+    ));
+    assert_eq!(text(&curl([&attache.url("/")])), "over a socket");
+    assert_eq!(text(&curl(["--unix-socket", &near.display().to_string(), "http://anything/"])), "over a socket");
+}
+
+#[test]
+fn the_proxy_protocol_is_understood_and_spoken() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = upstream.local_addr().unwrap().port();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = upstream.accept().unwrap();
+        let mut buffer = [0; 1024];
+        let mut seen = String::new();
+        while !seen.contains("hello") {
+            let n = stream.read(&mut buffer).unwrap();
+            assert!(n > 0, "{seen}");
+            seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+        seen
+    });
+    let attache = Attache::start(&format!(
+        "listeners: {{ tcp: {{ bind: '127.0.0.1:$PORT', protocol: tcp, proxy_protocol: require }} }}
+upstreams: {{ a: {{ address: 'tcp://127.0.0.1:{port}', proxy_protocol: v1 }} }}"
+    ));
+    let mut client = TcpStream::connect(local(attache.port)).unwrap();
+    client.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 443\r\nhello").unwrap();
+    let seen = server.join().unwrap();
+    assert!(seen.starts_with("PROXY TCP4 192.0.2.7 ") && seen.ends_with("\r\nhello"), "{seen}");
+}

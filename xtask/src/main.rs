@@ -1,0 +1,138 @@
+//! The door to this repository: `cargo xtask test`, `lint`, `ci`, `setup`.
+//!
+//! It has no dependencies, so it is ready in a second on a machine that has nothing yet.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+/// Debian packages that the tests use, each with the file that shows it is there.
+const PACKAGES: &[(&str, &str)] = &[
+    ("curl", "/usr/bin/curl"),
+    ("nginx-light", "/usr/sbin/nginx"),
+    ("nghttp2-client", "/usr/bin/h2load"),
+    ("openssl", "/usr/bin/openssl"),
+    ("python3-grpcio", "/usr/lib/python3/dist-packages/grpc/__init__.py"),
+    ("python3-websockets", "/usr/lib/python3/dist-packages/websockets/__init__.py"),
+    ("redis-server", "/usr/bin/redis-server"),
+    ("unbound", "/usr/sbin/unbound"),
+];
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  setup   install what the tests use (Debian packages, through apt-get)
+  test    setup, then every test: unit, property, documentation, end to end
+  lint    rustfmt, clippy with warnings denied, cargo-deny
+  ci      lint, then test
+";
+
+fn main() -> ExitCode {
+    let command = env::args().nth(1).unwrap_or_default();
+    let result = match command.as_str() {
+        "setup" => setup(),
+        "test" => setup().and_then(|()| test()),
+        "lint" => lint(),
+        "ci" => lint().and_then(|()| setup()).and_then(|()| test()),
+        _ => {
+            print!("{HELP}");
+            return if command.is_empty() || command.contains("help") {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setup() -> Result<(), String> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", missing.join(" "));
+    let apt = |args: &[&str]| {
+        let mut command = if is_root() {
+            Command::new("apt-get")
+        } else {
+            let mut sudo = Command::new("sudo");
+            sudo.arg("apt-get");
+            sudo
+        };
+        // Packages of servers must not start them.
+        run(command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").args(args)).map_err(|e| {
+            format!("{e}\nthe end-to-end tests need these Debian packages: {}", missing.join(" "))
+        })
+    };
+    apt(&["update", "-qq"])?;
+    let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    install.extend(&missing);
+    apt(&install)
+}
+
+fn test() -> Result<(), String> {
+    // The end-to-end tests start the program itself.
+    run(cargo().args(["build", "--locked", "--package", "attache"]))?;
+    run(cargo().args(["test", "--locked", "--workspace"]))
+}
+
+fn lint() -> Result<(), String> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    deny()
+}
+
+/// Licences, duplicates and sources need no network. The advisory database does: where it can't be reached, that is said.
+fn deny() -> Result<(), String> {
+    if Command::new("cargo-deny").arg("--version").output().is_err() {
+        run(cargo().args(["install", "--locked", "--quiet", "cargo-deny"]))?;
+    }
+    run(cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+    if advisory_database().is_none() && !run_quiet(cargo().args(["deny", "fetch", "db"])) {
+        println!("xtask: NOT CHECKED: advisories, because their database can't be reached from this machine");
+        return Ok(());
+    }
+    run(cargo().args(["deny", "check", "advisories"]))
+}
+
+fn advisory_database() -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))?;
+    let path = home.join("advisory-dbs");
+    path.read_dir().ok()?.next().is_some().then_some(path)
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0")
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let shown = format!("{command:?}").replace('"', "");
+    println!("$ {shown}");
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{shown}: {status}")),
+        Err(error) => Err(format!("{shown}: {error}")),
+    }
+}
+
+fn run_quiet(command: &mut Command) -> bool {
+    command.output().is_ok_and(|out| out.status.success())
+}
