@@ -161,7 +161,7 @@ fn certificate(error: &CertificateError) -> (Reason, Option<&'static str>) {
         C::NotValidForName | C::NotValidForNameContext { .. } => (Reason::TlsNameMismatch, None),
         C::UnknownRevocationStatus => (
             Reason::TlsUntrusted,
-            Some("no revocation list covers the certificate's issuer: add its list to `crl`"),
+            Some("no revocation list covers the certificate's issuer: add its list to `crls`"),
         ),
         C::Other(other) if other.0.is::<PinMismatch>() => (Reason::TlsPinMismatch, None),
         C::Other(other) if other.0.is::<PeerMismatch>() => (Reason::TlsNameMismatch, None),
