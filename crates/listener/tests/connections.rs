@@ -276,6 +276,7 @@ mod tls {
                 key: files.key.clone(),
                 ocsp: None,
             }],
+            spiffe: false,
             mode,
             client_trust: None::<Trust>,
             client_optional: false,

@@ -21,6 +21,9 @@ use crate::{
 /// Digs the TLS failure out of an error of a connection that attache made: an `io::Error` of the stream itself, or
 /// anything that has one among its sources (`hyper::Error`, `h2::Error`). `None` means that TLS was not the cause;
 /// that includes an end without `close_notify`, which is a connection cut short.
+///
+/// A peer that refuses and closes may make a *write* fail first (`BrokenPipe`) while its alert still waits to be read: of
+/// a connection's errors, that of the reading side is the one to ask.
 pub fn reason_of(error: &(dyn StdError + 'static)) -> Option<Reason> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -158,7 +161,7 @@ fn certificate(error: &CertificateError) -> (Reason, Option<&'static str>) {
         C::NotValidForName | C::NotValidForNameContext { .. } => (Reason::TlsNameMismatch, None),
         C::UnknownRevocationStatus => (
             Reason::TlsUntrusted,
-            Some("no revocation list covers the certificate's issuer: add its list to `crl`"),
+            Some("no revocation list covers the certificate's issuer: add its list to `crls`"),
         ),
         C::Other(other) if other.0.is::<PinMismatch>() => (Reason::TlsPinMismatch, None),
         C::Other(other) if other.0.is::<PeerMismatch>() => (Reason::TlsNameMismatch, None),

@@ -14,7 +14,9 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
         return Some(TlsClient {
             name: None,
             trust: Trust::System,
+            peers: Vec::new(),
             identity: None,
+            spiffe: false,
             min_version: TlsVersion::default(),
             pins: Vec::new(),
             insecure: false,
@@ -35,7 +37,9 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
     Some(TlsClient {
         name: raw.name.map(|name| name.0.0),
         trust: trust?.unwrap_or_default(),
+        peers: Vec::new(),
         identity: identity?,
+        spiffe: false,
         min_version: raw.min_version.unwrap_or_default(),
         pins: raw.pins.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|pin| pin.0.0).collect(),
         insecure,
@@ -93,6 +97,7 @@ pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option
     }
     Some(Some(TlsServer {
         identities,
+        spiffe: false,
         mode,
         client_trust: client_trust?,
         client_optional: raw.client_optional.is_some_and(|optional| optional.value),

@@ -42,7 +42,7 @@ pub struct TlsServer {
     pub mode: TlsMode,
     /// Who signs the clients' certificates; `None` asks for none.
     pub client_trust: Option<Trust>,
-    /// A client without a certificate is let in all the same. Default false.
+    /// A client without a certificate is let in all the same, unless `allow` names anyone. Default false.
     pub client_optional: bool,
     /// Subject alternative names of which one must be the client's; empty lets every verified client in.
     pub allow: Vec<SanPattern>,

@@ -1,6 +1,7 @@
 //! Handshakes between our two sides, and with OpenSSL.
 
 mod files;
+mod late;
 mod matrix;
 mod openssl;
 mod pki;
