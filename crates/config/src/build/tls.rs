@@ -20,8 +20,6 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
             min_version: TlsVersion::default(),
             pins: Vec::new(),
             insecure: false,
-            peers: Vec::new(),
-            spiffe: false,
         });
     };
     let identity = identity(raw.certificate, raw.key, None, &wrong, problems);
@@ -43,8 +41,6 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
         min_version: raw.min_version.unwrap_or_default(),
         pins: raw.pins.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|pin| pin.0.0).collect(),
         insecure,
-        peers: Vec::new(),
-        spiffe: false,
     })
 }
 
@@ -105,7 +101,6 @@ pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option
         deny: sans(raw.deny),
         min_version: raw.min_version.unwrap_or_default(),
         crls: files(raw.crls),
-        spiffe: false,
     }))
 }
 
