@@ -3,7 +3,12 @@
 //! Every process that is started here is ended here, by its id. Servers get a free port on a loopback address of
 //! their own, so that tests can run side by side.
 
-#![expect(clippy::missing_panics_doc, clippy::expect_used, clippy::panic, reason = "a test's tools fail by panicking")]
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's tools fail by panicking"
+)]
 
 use std::{
     fs,

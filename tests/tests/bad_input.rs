@@ -44,13 +44,25 @@ fn ambiguous_framing_is_refused_and_never_sent_on() {
     let attache = proxy_to(port);
     let smuggled = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
     let cases = [
-        ("length beside chunked", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("chunked beside length", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n"),
-        ("differing lengths", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello"),
+        (
+            "length beside chunked",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "chunked beside length",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "differing lengths",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        ),
         ("a list of lengths", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5, 5\r\n\r\nhello"),
         ("a signed length", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\nhello"),
         ("obfuscated chunked", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n"),
-        ("chunked twice", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+        (
+            "chunked twice",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        ),
         ("space before the colon", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length : 5\r\n\r\nhello"),
         ("bare line feeds", "GET / HTTP/1.1\nhost: a\n\n"),
         ("one bare line feed", "GET / HTTP/1.1\r\nhost: a\r\nx: y\nz: q\r\n\r\n"),
@@ -60,7 +72,10 @@ fn ambiguous_framing_is_refused_and_never_sent_on() {
         ("no host", "GET / HTTP/1.1\r\nx: y\r\n\r\n"),
         ("two hosts", "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"),
         ("chunked in 1.0", "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("a junk chunk size", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n"),
+        (
+            "a junk chunk size",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+        ),
         ("a path above the root", "GET /../../etc/passwd HTTP/1.1\r\nhost: a\r\n\r\n"),
     ];
     for (what, bytes) in cases {
@@ -73,7 +88,11 @@ fn ambiguous_framing_is_refused_and_never_sent_on() {
     }
     let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
     assert!(!seen.contains("smuggled"), "{seen}");
-    assert!(attache.metric("attache_requests_total", &["reason=\"bad-request\""]) >= 15.0, "{}", attache.metrics());
+    assert!(
+        attache.metric("attache_requests_total", &["reason=\"bad-request\""]) >= 15.0,
+        "{}",
+        attache.metrics()
+    );
 }
 
 #[test]
@@ -94,7 +113,7 @@ fn limits_have_their_own_statuses() {
 fn a_slow_head_is_a_408() {
     let (port, _) = recorder();
     let attache = Attache::start(&format!(
-        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', header_timeout: 300ms }} }}\nupstreams: {{ a: 'http://127.0.0.1:{port}' }}"
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', http: {{ header_timeout: 300ms }} }} }}\nupstreams: {{ a: 'http://127.0.0.1:{port}' }}"
     ));
     let mut stream = TcpStream::connect(local(attache.port)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n").unwrap();
@@ -132,7 +151,12 @@ fn an_http2_client_cannot_smuggle_into_http1() {
         with(&[("Upper", "case")]),
         with(&[("host", "other")]),
         vec![(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/ok HTTP/1.1\r\nx: y")],
-        vec![(":method", "GET /smuggled HTTP/1.1\r\nx:"), (":scheme", "http"), (":authority", "a"), (":path", "/")],
+        vec![
+            (":method", "GET /smuggled HTTP/1.1\r\nx:"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/"),
+        ],
     ];
     for fields in cases {
         let mut stream = TcpStream::connect(local(attache.port)).unwrap();

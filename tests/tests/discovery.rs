@@ -83,7 +83,10 @@ fn a_name_that_never_was_says_so() {
     let dns = Dns::start();
     let attache = Attache::start(&config(&dns, "http://nobody.test:80"));
     let answer = text(&curl(["-i", &attache.url("/")])).to_lowercase();
-    assert!(answer.starts_with("http/1.1 503") && answer.contains("x-attache-reason: dns-nxdomain"), "{answer}");
+    assert!(
+        answer.starts_with("http/1.1 503") && answer.contains("x-attache-reason: dns-nxdomain"),
+        "{answer}"
+    );
     dns.set("nobody.test", &["1 IN A 127.0.0.1"]);
 }
 

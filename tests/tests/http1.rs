@@ -81,7 +81,10 @@ fn a_forward_proxy_takes_absolute_form_and_connect() {
     let nowhere = format!("http://127.0.0.1:{}/", free_port());
     let failed = curl(["--proxy", &proxy, "-i", &nowhere]);
     let answer = text(&failed).to_lowercase();
-    assert!(answer.starts_with("http/1.1 503") && answer.contains("x-attache-reason: connect-refused"), "{answer}");
+    assert!(
+        answer.starts_with("http/1.1 503") && answer.contains("x-attache-reason: connect-refused"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -108,7 +111,9 @@ fn a_body_waits_for_the_upstreams_go_ahead() {
     let (port, upstream) = serve_once(|stream| {
         let head = read_head(stream).to_lowercase();
         assert!(head.contains("expect: 100-continue"), "{head}");
-        stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .unwrap();
     });
     let attache = Attache::start(&format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
@@ -124,10 +129,9 @@ fn a_body_waits_for_the_upstreams_go_ahead() {
 
 #[test]
 fn a_truncated_body_is_never_ended_cleanly() {
-    for (head, body) in [
-        ("content-length: 1000\r\n", "only a part"),
-        ("transfer-encoding: chunked\r\n", "5\r\nhello\r\n"),
-    ] {
+    for (head, body) in
+        [("content-length: 1000\r\n", "only a part"), ("transfer-encoding: chunked\r\n", "5\r\nhello\r\n")]
+    {
         let (port, upstream) = serve_once(move |stream| {
             read_head(stream);
             stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}").as_bytes()).unwrap();
@@ -156,7 +160,9 @@ fn server_sent_events_are_passed_on_one_by_one() {
     ));
     let mut client = TcpStream::connect(local(attache.port)).unwrap();
     // A chunked request body that goes on carries the confirmation to the upstream.
-    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n").unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
+        .unwrap();
     let mut seen = String::new();
     let mut buffer = [0; 4096];
     while !seen.contains("data: 1") {

@@ -52,7 +52,9 @@ fn check_shows_every_mistake_with_its_place() {
 fn the_schema_is_json_and_describes_the_examples_keys() {
     let (ok, schema, _) = run(&["schema"]);
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
-    assert!(ok && schema["properties"]["listeners"].is_object() && schema["properties"]["upstreams"].is_object());
+    assert!(
+        ok && schema["properties"]["listeners"].is_object() && schema["properties"]["upstreams"].is_object()
+    );
 }
 
 #[test]
@@ -165,7 +167,10 @@ fn unix_sockets_work_at_both_ends() {
     let (near, far) = (dir.path().join("near.sock"), dir.path().join("far.sock"));
     let port = free_port();
     let _server = nginx(
-        &format!("server {{ listen unix:{}; listen 127.0.0.1:{port}; return 200 'over a socket'; }}", far.display()),
+        &format!(
+            "server {{ listen unix:{}; listen 127.0.0.1:{port}; return 200 'over a socket'; }}",
+            far.display()
+        ),
         local(port),
     );
     let attache = Attache::start(&format!(
@@ -174,7 +179,10 @@ fn unix_sockets_work_at_both_ends() {
         far.display()
     ));
     assert_eq!(text(&curl([&attache.url("/")])), "over a socket");
-    assert_eq!(text(&curl(["--unix-socket", &near.display().to_string(), "http://anything/"])), "over a socket");
+    assert_eq!(
+        text(&curl(["--unix-socket", &near.display().to_string(), "http://anything/"])),
+        "over a socket"
+    );
 }
 
 #[test]

@@ -7,7 +7,10 @@ use attache_tests::{Attache, curl, free_port, local, nginx, redis, script, scrip
 #[test]
 fn an_http2_client_reaches_an_http1_upstream_and_the_other_way_round() {
     let (one, two) = (free_port(), free_port());
-    let _one = nginx(&format!("server {{ listen 127.0.0.1:{one}; return 200 'one $server_protocol'; }}"), local(one));
+    let _one = nginx(
+        &format!("server {{ listen 127.0.0.1:{one}; return 200 'one $server_protocol'; }}"),
+        local(one),
+    );
     let _two = nginx(
         &format!("server {{ listen 127.0.0.1:{two} http2; return 200 'two $server_protocol'; }}"),
         local(two),
@@ -110,8 +113,11 @@ fn a_redis_client_works_over_tcp_with_and_without_detection() {
             "listeners: {{ cache: {{ bind: '127.0.0.1:$PORT', protocol: {protocol} }} }}\nupstreams: {{ cache: 'tcp://127.0.0.1:{port}' }}"
         ));
         let redis_cli = |arguments: &[&str]| {
-            let output =
-                Command::new("redis-cli").args(["-p", &attache.port.to_string()]).args(arguments).output().unwrap();
+            let output = Command::new("redis-cli")
+                .args(["-p", &attache.port.to_string()])
+                .args(arguments)
+                .output()
+                .unwrap();
             text(&output).trim().to_owned()
         };
         assert_eq!(redis_cli(&["set", "colour", "green"]), "OK");
@@ -162,6 +168,11 @@ upstreams:
         ]));
         assert_eq!(answer, format!("I am {name}"));
     }
-    let refused = curl(["-k", "--resolve", &format!("c.other:{0}:127.0.0.1", attache.port), &format!("https://c.other:{}/", attache.port)]);
+    let refused = curl([
+        "-k",
+        "--resolve",
+        &format!("c.other:{0}:127.0.0.1", attache.port),
+        &format!("https://c.other:{}/", attache.port),
+    ]);
     assert!(!refused.status.success(), "a name without a route must not be connected");
 }

@@ -13,7 +13,8 @@ fn a_gibibyte_down_and_up_with_flat_memory() {
     // A sparse file costs no disk.
     fs::File::create(dir.path().join("large")).unwrap().set_len(GIB).unwrap();
     let root = dir.path().display();
-    let _nginx = nginx(&format!("server {{ listen 127.0.0.1:{down}; root {root}; sendfile on; }}"), local(down));
+    let _nginx =
+        nginx(&format!("server {{ listen 127.0.0.1:{down}; root {root}; sendfile on; }}"), local(down));
     let _sink = script_server("sink_server.py", local(up), &[]);
     let attache = Attache::start(&format!(
         "listeners:
@@ -26,12 +27,15 @@ upstreams:
   down: http://127.0.0.1:{down}
   up: http://127.0.0.1:{up}"
     ));
-    let warm = || text(&curl(["-o", "/dev/null", "-r", "0-1048575", "-w", "%{size_download}", &attache.url("/large")]));
+    let warm = || {
+        text(&curl(["-o", "/dev/null", "-r", "0-1048575", "-w", "%{size_download}", &attache.url("/large")]))
+    };
     assert_eq!(warm(), "1048576");
     let before = attache.process.resident_kib();
 
     for version in ["--http1.1", "--http2-prior-knowledge"] {
-        let size = text(&curl([version, "-o", "/dev/null", "-w", "%{size_download}", &attache.url("/large")]));
+        let size =
+            text(&curl([version, "-o", "/dev/null", "-w", "%{size_download}", &attache.url("/large")]));
         assert_eq!(size, GIB.to_string(), "down {version}");
         let upload = Command::new("sh")
             .arg("-c")

@@ -6,7 +6,7 @@ use attache_admin::AdminState;
 use attache_telemetry::EndpointCounts;
 use attache_upstream::{
     discovery::{self, OnDemand, OnDemandHosts, Resolver},
-    outlier,
+    health, outlier,
 };
 use tokio::{
     runtime::LocalRuntime,
@@ -71,10 +71,9 @@ async fn control(
     let resolver = Arc::new(Resolver::new(&state.config.dns).map_err(Error::Dns)?);
     let mut hosts: Vec<Option<OnDemand>> = Vec::new();
     let mut discoveries = Vec::new();
-    state.readiness.discovering(
-        state.config.upstreams.iter().map(|upstream| upstream.name.clone()),
-        DISCOVERY_PATIENCE,
-    );
+    state
+        .readiness
+        .discovering(state.config.upstreams.iter().map(|upstream| upstream.name.clone()), DISCOVERY_PATIENCE);
     for upstream in &state.upstreams {
         let shared = upstream.shared().clone();
         let name = shared.config.name.clone();
@@ -83,6 +82,12 @@ async fn control(
             state.readiness.discovered(&name);
         } else {
             hosts.push(None);
+            let checked = shared.clone();
+            spawn_local(async move {
+                if let Err(error) = health::run(&checked).await {
+                    tracing::error!(upstream = %checked.config.name, %error, "health checks can't run");
+                }
+            });
             let discovery = discovery::start(shared.clone(), resolver.clone(), &state.config.dns);
             discoveries.push((name, discovery));
             spawn_local(async move { outlier::run(&shared).await });

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use attache_http::{Client, check_request, normalize_uri};
 use attache_routing::{RouteTable, explain};
-use http::Request;
+use http::{HeaderValue, Request, header::HOST};
 
 use crate::{cli, run::load};
 
@@ -17,7 +17,14 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
             header.split_once(':').ok_or_else(|| format!("`{header}` is no header; write `NAME: VALUE`"))?;
         request = request.header(name.trim(), value.trim());
     }
-    let (parts, ()) = request.body(())?.into_parts();
+    let (mut parts, ()) = request.body(())?.into_parts();
+    // As an app sends it that was pointed at localhost: the host in a header, the target in origin-form.
+    if let Some(authority) = parts.uri.authority().cloned()
+        && !parts.headers.contains_key(HOST)
+    {
+        parts.headers.insert(HOST, HeaderValue::from_str(authority.as_str())?);
+        parts.uri = parts.uri.path_and_query().map_or("/", |target| target.as_str()).parse()?;
+    }
     let mut listeners = config
         .listeners
         .iter()

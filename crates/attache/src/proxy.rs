@@ -5,16 +5,17 @@
 //! come meanwhile wait in the kernel's queue, so the first request finds endpoints.
 
 use std::{
+    collections::HashMap,
     fmt, io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread::{self, JoinHandle},
 };
 
 use attache_admin::Readiness;
-use attache_config::model::{self, Address, Config, Name};
+use attache_config::model::{self, Action, Address, Config, Name};
 use attache_listener::{BindError, Connections, DrainTrigger, Socket};
-use attache_resilience::UpstreamState;
+use attache_resilience::{RouteState, UpstreamState};
 use attache_telemetry::{AccessLog, AccessLogError, Metrics};
 use attache_upstream::{Shared, connect::Tls};
 use tokio::sync::watch;
@@ -39,9 +40,25 @@ pub(crate) struct State {
 pub(crate) struct UpstreamParts {
     pub(crate) resilience: Arc<UpstreamState>,
     pub(crate) tls: Option<Tls>,
+    /// Of hosts that requests name: made once for all workers, and kept as long as one of them uses it. The lock is taken when
+    /// a host is new to a worker.
+    hosts: Arc<Mutex<HashMap<usize, Weak<UpstreamState>>>>,
 }
 
 impl UpstreamParts {
+    /// The resilience state of a host that requests named; true if it was made just now.
+    pub(crate) fn host_state(&self, shared: &Arc<Shared>) -> (Arc<UpstreamState>, bool) {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = Arc::as_ptr(shared) as usize;
+        if let Some(state) = hosts.get(&key).and_then(Weak::upgrade) {
+            return (state, false);
+        }
+        hosts.retain(|_, state| state.strong_count() > 0);
+        let state = UpstreamState::new(shared.clone());
+        hosts.insert(key, Arc::downgrade(&state));
+        (state, true)
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.resilience.shared
     }
@@ -57,6 +74,8 @@ pub(crate) struct ListenerParts {
     pub(crate) config: Arc<model::Listener>,
     pub(crate) tls: Option<attache_tls::Acceptor>,
     pub(crate) connections: Arc<Connections>,
+    /// One for each of its routes, in the order of the file.
+    pub(crate) routes: Arc<[Arc<RouteState>]>,
 }
 
 /// Sockets by worker, then by listener.
@@ -154,20 +173,27 @@ fn bind_probes(address: SocketAddr) -> Result<TcpListener, Error> {
 fn assemble(config: Config) -> Result<State, Error> {
     let upstreams = config.upstreams.iter().map(|upstream| {
         let shared = Arc::new(Shared::new(Arc::new(upstream.clone())));
-        let tls = Tls::new(upstream)
-            .map_err(|source| Error::Tls { what: "upstream", name: upstream.name.clone(), source })?;
-        Ok(UpstreamParts { resilience: UpstreamState::new(shared), tls })
+        let tls = Tls::new(upstream).map_err(|source| Error::Tls {
+            what: "upstream",
+            name: upstream.name.clone(),
+            source,
+        })?;
+        Ok(UpstreamParts { resilience: UpstreamState::new(shared), tls, hosts: Arc::default() })
     });
     let upstreams = upstreams.collect::<Result<_, Error>>()?;
     let listeners = config.listeners.iter().map(|listener| {
         let acceptor = |tls| attache_tls::Acceptor::new(tls, &[b"h2", b"http/1.1"]);
-        let tls = listener
-            .tls
-            .as_ref()
-            .map(acceptor)
-            .transpose()
-            .map_err(|source| Error::Tls { what: "listener", name: listener.name.clone(), source })?;
-        Ok(ListenerParts { config: Arc::new(listener.clone()), tls, connections: Arc::default() })
+        let tls = listener.tls.as_ref().map(acceptor).transpose().map_err(|source| Error::Tls {
+            what: "listener",
+            name: listener.name.clone(),
+            source,
+        })?;
+        let routes = listener.routes.iter().map(|route| match &route.action {
+            Action::Forward(forward) => RouteState::new(forward),
+            Action::Redirect(_) | Action::Respond(_) => Arc::default(),
+        });
+        let routes = routes.collect();
+        Ok(ListenerParts { config: Arc::new(listener.clone()), tls, connections: Arc::default(), routes })
     });
     let listeners = listeners.collect::<Result<_, Error>>()?;
     let metrics = Metrics::new();

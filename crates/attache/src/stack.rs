@@ -31,14 +31,16 @@ use attache_http::{
     AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
     check_trace_context, normalize_uri, request_id, strip_request, strip_response,
 };
-use attache_listener::HttpRequest;
-use attache_resilience::Stack;
+use attache_listener::{Hold, HttpRequest};
+use attache_resilience::{Front, RouteState, Stack, front};
 use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, upstream_authority};
-use attache_telemetry::{Exchange, Reason};
-use attache_upstream::{Call, CallContext, Error, WorkerUpstream};
-use http::{Request, Response, StatusCode, request, response};
+use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
+use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream};
+use http::{HeaderMap, Request, Response, StatusCode, request, response};
+use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
+use self::tunnel::Tunnel;
 pub(crate) use self::{hosts::Upstreams, tcp::Tcp, tunnel::Tunnels};
 
 /// One listener on one worker, ready to serve.
@@ -47,11 +49,14 @@ pub(crate) struct Site {
     table: RouteTable,
     upstreams: Rc<Upstreams>,
     /// The layers of every destination, by its policy: each destination of the config has a policy of its own.
-    stacks: HashMap<*const Policy, Stack<WorkerUpstream>>,
+    stacks: HashMap<*const Policy, Front<Stack<WorkerUpstream>>>,
+    /// What the workers share of a route whose hosts requests name, by the destination's policy.
+    on_demand: HashMap<*const Policy, Arc<RouteState>>,
     /// What each upstream is called where a request has no host.
     authorities: Vec<Option<Name>>,
     via: Option<Via>,
     tunnels: Tunnels,
+    metrics: WorkerMetrics,
     on_finish: OnFinish,
 }
 
@@ -63,56 +68,64 @@ struct Failure {
     reason: Reason,
     detail: String,
     retry_after: Option<std::time::Duration>,
+    headers: Option<Box<HeaderMap>>,
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { reason: refusal.reason, detail: refusal.text.into_owned(), retry_after: None }
+        Self { reason: refusal.reason, detail: refusal.text.into_owned(), retry_after: None, headers: None }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { reason: error.reason, detail: error.detail(), retry_after: error.retry_after }
+        let detail = error.detail();
+        Self { reason: error.reason, detail, retry_after: error.retry_after, headers: error.headers }
     }
 }
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: String::new(), retry_after: None }
+        Self { reason, detail: String::new(), retry_after: None, headers: None }
     }
 }
 
 impl Site {
     pub(crate) fn new(
         listener: Arc<model::Listener>,
+        routes: Arc<[Arc<RouteState>]>,
         upstreams: Rc<Upstreams>,
         tunnels: Tunnels,
         on_finish: OnFinish,
     ) -> Self {
-        let mut stacks = HashMap::new();
-        for route in &listener.routes {
+        let (mut stacks, mut on_demand) = (HashMap::new(), HashMap::new());
+        for (route, state) in listener.routes.iter().zip(&*routes) {
             let Action::Forward(forward) = &route.action else { continue };
             for destination in &forward.to {
                 if let Some(stack) = upstreams.stack(destination) {
-                    stacks.insert(Arc::as_ptr(&destination.policy), stack);
+                    stacks.insert(Arc::as_ptr(&destination.policy), front(state, stack));
+                } else {
+                    on_demand.insert(Arc::as_ptr(&destination.policy), state.clone());
                 }
             }
         }
         Self {
             table: RouteTable::new(&listener),
             stacks,
+            on_demand,
             authorities: upstreams.configs().map(upstream_authority).collect(),
             via: listener.http.via.as_deref().and_then(Via::new),
             listener,
             upstreams,
             tunnels,
+            metrics: metrics(),
             on_finish,
         }
     }
 
     async fn serve(&self, incoming: HttpRequest) -> Response<Body> {
-        let HttpRequest { request, client, exchange, on_informational, refused } = incoming;
+        let HttpRequest { request, client, exchange, on_informational, refused, hold } = incoming;
+        self.metrics.request_started(&exchange);
         if let Some(refusal) = refused {
             return self.answer(refusal.into(), Asker::unknown(), &exchange);
         }
@@ -125,7 +138,7 @@ impl Site {
             on_informational,
             deadline: None,
         };
-        match self.forward(parts, body, context).await {
+        match self.forward(parts, body, context, hold).await {
             Ok(response) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
         }
@@ -133,8 +146,13 @@ impl Site {
 
     fn answer(&self, failure: Failure, asker: Asker, exchange: &Exchange) -> Response<Body> {
         exchange.fail(failure.reason, failure.detail);
-        let style = AnswerStyle { details: self.listener.http.reason_header, retry_after: failure.retry_after };
-        answer(failure.reason, asker, style, exchange)
+        let style =
+            AnswerStyle { details: self.listener.http.reason_header, retry_after: failure.retry_after };
+        let mut response = answer(failure.reason, asker, style, exchange);
+        if let Some(headers) = failure.headers {
+            response.headers_mut().extend(*headers);
+        }
+        response
     }
 
     async fn forward(
@@ -142,6 +160,7 @@ impl Site {
         mut parts: request::Parts,
         body: Body,
         context: CallContext,
+        hold: Option<Hold>,
     ) -> Result<Response<Body>, Failure> {
         let client = context.client.clone();
         let http = &self.listener.http;
@@ -187,13 +206,18 @@ impl Site {
         let exchange = context.exchange.clone();
         let response = match (&came.upgrade, switched) {
             (Some(Upgrade::Connect), Some(switched)) => {
-                return Ok(self.connect(destination, &request, context, switched).await?);
+                return Ok(self.connect(destination, &request, context, switched, hold).await?);
             }
             (_, switched) => (self.call(destination, request, &context).await?, switched),
         };
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
         let (response, switched) = response;
-        Ok(self.finish(response, &came, switched, edits, destination, &exchange))
+        Ok(self.finish(
+            response,
+            &came,
+            edits,
+            switched.map(|client| (client, self.tunnel(destination, exchange, hold))),
+        ))
     }
 
     /// `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
@@ -202,13 +226,14 @@ impl Site {
         destination: &Destination,
         request: &Request<Body>,
         context: CallContext,
-        client: hyper::upgrade::OnUpgrade,
+        client: OnUpgrade,
+        hold: Option<Hold>,
     ) -> Result<Response<Body>, Error> {
         let exchange = context.exchange.clone();
         let (io, guard) = self.upstreams.connect(destination, Some(request), context).await?;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
-        let idle = destination.policy.timeouts.idle;
-        self.tunnels.connected(client, io, guard, idle, exchange, self.on_finish.clone());
+        let tunnel = self.tunnel(destination, exchange, hold);
+        self.tunnels.connected(client, io, guard, tunnel);
         Ok(Response::new(Body::empty()))
     }
 
@@ -232,8 +257,12 @@ impl Site {
             // The layers are cheap handles; each call gets its own since tower's services are `&mut`.
             return stack.clone().call(Call { request, context: context.clone() }).await;
         }
-        let mut stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
-        stack.call(Call { request, context: context.clone() }).await
+        let stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
+        let call = Call { request, context: context.clone() };
+        match self.on_demand.get(&Arc::as_ptr(&destination.policy)) {
+            Some(state) => front(state, stack).call(call).await,
+            None => Err(Error::new(Reason::InternalError, Sent::Nothing)),
+        }
     }
 
     /// The way back of a response.
@@ -241,10 +270,8 @@ impl Site {
         &self,
         response: Response<Body>,
         came: &Came,
-        switched: Option<hyper::upgrade::OnUpgrade>,
         edits: ReadyEdits,
-        destination: &Destination,
-        exchange: &Rc<Exchange>,
+        switched: Option<(OnUpgrade, Tunnel)>,
     ) -> Response<Body> {
         let switching = match (&came.upgrade, response.status()) {
             (Some(Upgrade::Http1(_)), status) => status == StatusCode::SWITCHING_PROTOCOLS,
@@ -252,16 +279,19 @@ impl Site {
             _ => false,
         };
         let (mut parts, mut body) = response.into_parts();
-        if switching && let Some(client) = switched {
-            let mut carrier = Response::new(());
-            std::mem::swap(carrier.extensions_mut(), &mut parts.extensions);
-            let upstream = hyper::upgrade::on(carrier);
-            let idle = destination.policy.timeouts.idle;
-            self.tunnels.upgraded(client, upstream, idle, exchange.clone(), self.on_finish.clone());
-            body = Body::empty();
+        if switching && let Some((client, tunnel)) = switched {
+            // The upstream's side waits in the extensions; the head goes on to the client without them.
+            let mut upstream = Response::new(std::mem::take(&mut body));
+            std::mem::swap(upstream.extensions_mut(), &mut parts.extensions);
+            self.tunnels.upgraded(client, upstream, tunnel);
         }
         self.arrive(&mut parts, switching, came.form.is_proxied(), edits);
         Response::from_parts(parts, body)
+    }
+
+    fn tunnel(&self, destination: &Destination, exchange: Rc<Exchange>, hold: Option<Hold>) -> Tunnel {
+        let idle = destination.policy.timeouts.idle;
+        Tunnel { idle, exchange, hold, on_finish: self.on_finish.clone() }
     }
 
     fn arrive(&self, parts: &mut response::Parts, switching: bool, proxied: bool, edits: ReadyEdits) {

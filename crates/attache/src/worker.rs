@@ -39,8 +39,14 @@ async fn serve(state: &Arc<State>, sockets: Vec<Vec<Socket>>, hosts: Vec<Option<
 
     let mut listeners = JoinSet::new();
     for (parts, sockets) in state.listeners.iter().zip(sockets) {
-        let site =
-            Rc::new(Site::new(parts.config.clone(), upstreams.clone(), tunnels.clone(), on_finish.clone()));
+        let site = Site::new(
+            parts.config.clone(),
+            parts.routes.clone(),
+            upstreams.clone(),
+            tunnels.clone(),
+            on_finish.clone(),
+        );
+        let site = Rc::new(site);
         let settings = Rc::new(Settings {
             listener: parts.config.clone(),
             tls: parts.tls.clone(),
@@ -59,10 +65,11 @@ async fn serve(state: &Arc<State>, sockets: Vec<Vec<Socket>>, hosts: Vec<Option<
 }
 
 fn own_addresses(state: &State, sockets: &[Vec<Socket>]) -> Vec<SocketAddr> {
-    let configured = state.listeners.iter().flat_map(|parts| &parts.config.bind).filter_map(|bind| match bind {
-        Bind::Tcp(address) => Some(*address),
-        Bind::Unix { .. } => None,
-    });
+    let configured =
+        state.listeners.iter().flat_map(|parts| &parts.config.bind).filter_map(|bind| match bind {
+            Bind::Tcp(address) => Some(*address),
+            Bind::Unix { .. } => None,
+        });
     // A port that was 0 is known only now.
     configured.chain(sockets.iter().flatten().filter_map(Socket::local_addr)).collect()
 }

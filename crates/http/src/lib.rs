@@ -1,6 +1,6 @@
 //! What everything that speaks HTTP shares: one body type, and the rules for headers between two hops.
 //!
-//! The bytes of an HTTP/1 connection pass [`HeadGuard`]. A request passes these in order: [`check_request`] (one reading for every parser), [`normalize_uri`] (one form of the
+//! A request passes these in order: [`check_request`] (one reading for every parser), [`normalize_uri`] (one form of the
 //! path), routing, then [`strip_request`], [`add_forwarded`], [`Via`], [`request_id`] and [`check_trace_context`]. A response
 //! passes [`strip_response`] and [`Via`]; one that attache makes itself comes from [`answer`].
 
@@ -10,7 +10,6 @@ mod body;
 mod check;
 mod client;
 mod forwarded;
-mod head;
 mod hop;
 mod informational;
 mod path;
@@ -23,7 +22,6 @@ pub use body::{Body, BodyError};
 pub use check::{Form, check_request};
 pub use client::Client;
 pub use forwarded::{Via, add_forwarded};
-pub use head::HeadGuard;
 pub use hop::{Upgrade, host_from_uri, strip_request, strip_response};
 pub use informational::OnInformational;
 pub use path::{normalize_path, normalize_uri, set_path};

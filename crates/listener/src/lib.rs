@@ -27,7 +27,7 @@ mod transport;
 
 pub use accept::serve;
 pub use drain::{Drain, DrainTrigger, Phase};
-pub use request::{Connections, HttpRequest, Opaque, Settings};
+pub use request::{Connections, Hold, HttpRequest, Opaque, Settings};
 pub use socket::{BindError, Socket, bind};
 pub use stream::Stream;
 pub use transport::{ClientHello, Protocol};

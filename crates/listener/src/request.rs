@@ -13,7 +13,7 @@ use attache_config::model::Listener;
 use attache_http::{Body, Client, OnInformational};
 use attache_telemetry::{Exchange, Reason};
 
-use crate::{ClientHello, Protocol, Stream};
+use crate::{ClientHello, Protocol, Stream, live::Live};
 
 /// One listener on one worker.
 pub struct Settings {
@@ -78,6 +78,26 @@ pub struct HttpRequest {
     /// The request was refused and must be answered with its `reason`: `request` is a stand-in, with nothing of what
     /// the client sent. Its connection is closed after the answer.
     pub refused: Option<attache_http::Refusal>,
+    /// HTTP/2 CONNECT only: while it lives, the connection isn't idle though the stream's response has been sent.
+    pub hold: Option<Hold>,
+}
+
+/// Keeps a connection from counting as idle while a tunnel in it outlives its request.
+#[derive(Debug)]
+pub struct Hold(Rc<Live>);
+
+impl Hold {
+    pub(crate) fn new(live: Rc<Live>) -> Self {
+        live.begin();
+        Self(live)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.end();
+        self.0.wake();
+    }
 }
 
 /// Why a request was refused before anything was done for it: [`attache_http::Refusal`] while it has to be `Copy`.

@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
 use crate::{
-    HttpRequest,
+    Hold, HttpRequest,
     connection::Reader,
     exchange::{Finish, Received, Sent},
     http1::{Shared, Switch},
@@ -200,8 +200,11 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
             })
         };
         let client = context.reader.client.clone();
-        let request =
-            HttpRequest { request, client, exchange, on_informational, refused: refused.map(Into::into) };
+        // HTTP/1 connections that became a tunnel are followed by their guard.
+        let hold = (context.shared.is_none() && method == Method::CONNECT)
+            .then(|| Hold::new(context.reader.live.clone()));
+        let (close, refused) = (refused.is_some(), refused.map(Into::into));
+        let request = HttpRequest { request, client, exchange, on_informational, refused, hold };
         let future = catch_unwind(AssertUnwindSafe(|| self.http.borrow_mut().call(request))).ok();
         Respond {
             future,
@@ -210,7 +213,7 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
             context: context.clone(),
             method,
             may_switch,
-            close: refused.is_some(),
+            close,
         }
     }
 }

@@ -26,7 +26,7 @@ listeners:
       - match: { host: shop.internal }
         to: shop
         timeout: 2s
-        retry: { attempts: 3, per_try_timeout: 250ms, on: [connect-failure, reset, 5xx] }
+        retry: { attempts: 3, per_try_timeout: 250ms, on: [connect-failure, reset, 5xx], budget_floor: 20 }
 upstreams:
   shop:
     address: [ADDRESSES]
@@ -117,4 +117,3 @@ where
     })?;
     receiver.recv().map_err(io::Error::other)?
 }
-

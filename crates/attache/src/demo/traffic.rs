@@ -69,10 +69,8 @@ async fn call(proxy: SocketAddr, connection: &mut Option<SendRequest<Body>>) -> 
     let status = response.status();
     let reason = response.headers().get("x-attache-reason").and_then(|v| v.to_str().ok()).map(str::to_owned);
     let mut body = response.into_body();
-    while let Some(frame) = std::future::poll_fn(|cx| {
-        http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)
-    })
-    .await
+    while let Some(frame) =
+        std::future::poll_fn(|cx| http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)).await
     {
         frame.map_err(|error| error.to_string())?;
     }
@@ -82,8 +80,7 @@ async fn call(proxy: SocketAddr, connection: &mut Option<SendRequest<Body>>) -> 
 
 async fn connect(proxy: SocketAddr) -> Result<SendRequest<Body>, String> {
     let stream = TcpStream::connect(proxy).await.map_err(|error| error.to_string())?;
-    let (sender, driver) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     spawn_local(driver);
     Ok(sender)
 }

@@ -21,8 +21,11 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The table as text, `elapsed` and `total` in seconds.
     pub(super) fn render(&self, elapsed: u64, total: u64) -> String {
-        let (bold, dim, red, green, end) =
-            if self.colour { ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m") } else { ("", "", "", "", "") };
+        let (bold, dim, red, green, end) = if self.colour {
+            ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m")
+        } else {
+            ("", "", "", "", "")
+        };
         let mut out = String::new();
         let _ = writeln!(
             out,
@@ -31,7 +34,8 @@ impl View<'_> {
             self.upstream.config.name,
             self.servers.len(),
         );
-        let _ = writeln!(out, "{dim}  server    endpoint           answers   failures   mean time   now{end}");
+        let _ =
+            writeln!(out, "{dim}  server    endpoint           answers   failures   mean time   now{end}");
         let endpoints = self.upstream.endpoints.load();
         let (mut attempts, mut failures) = (0, 0);
         for server in self.servers {
@@ -40,8 +44,7 @@ impl View<'_> {
             failures += failed;
             let mean = server.busy.load(Relaxed) as f64 / 1000.0 / (answered + failed).max(1) as f64;
             let label = server.address.to_string();
-            let ejected =
-                endpoints.endpoints.iter().any(|e| *e.label == *label && e.ejected.load(Relaxed));
+            let ejected = endpoints.endpoints.iter().any(|e| *e.label == *label && e.ejected.load(Relaxed));
             let now = if ejected { format!("{red}ejected{end}") } else { format!("{green}in use{end}") };
             let _ = writeln!(
                 out,
@@ -54,7 +57,11 @@ impl View<'_> {
         let (p50, p99) = (percentile(&mut seen.latencies, 50), percentile(&mut seen.latencies, 99));
         let share = |part: u64, whole: u64| part as f64 * 100.0 / whole.max(1) as f64;
         let retries = attempts.saturating_sub(calls);
-        let _ = writeln!(out, "\n  the servers failed {bold}{failures}{end} of {attempts} tries ({:.1} %)", share(failures, attempts));
+        let _ = writeln!(
+            out,
+            "\n  the servers failed {bold}{failures}{end} of {attempts} tries ({:.1} %)",
+            share(failures, attempts)
+        );
         let verdict = if failed == 0 { green } else { red };
         let _ = writeln!(
             out,

@@ -5,7 +5,8 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
 use attache_config::model::{self, Address, Destination, UpstreamId};
@@ -19,7 +20,10 @@ use attache_upstream::{
     outlier::{self, Outcome},
 };
 use http::Request;
-use tokio::time::Instant;
+use tokio::{
+    task::spawn_local,
+    time::{Instant, sleep},
+};
 
 use crate::proxy::{State, UpstreamParts};
 
@@ -111,8 +115,9 @@ impl Upstreams {
             })?;
             hosts.get_address(address, deadline).await
         } else {
-            let (host, port) = named_host(request, context)
-                .ok_or_else(|| Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host"))?;
+            let (host, port) = named_host(request, context).ok_or_else(|| {
+                Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
+            })?;
             hosts.get(&host, port, deadline).await
         };
         let shared = shared.map_err(nothing)?;
@@ -126,9 +131,16 @@ impl Upstreams {
             return (state.clone(), upstream.clone());
         }
         if ready.len() >= READY_HOSTS {
+            // A host that the control thread dropped has lost its endpoints.
+            ready.retain(|_, (state, _)| !state.shared.endpoints.load().endpoints.is_empty());
+        }
+        if ready.len() >= READY_HOSTS {
             ready.clear();
         }
-        let state = UpstreamState::new(shared.clone());
+        let (state, new) = parts.host_state(&shared);
+        if new {
+            spawn_local(end_ejections(Arc::downgrade(&shared)));
+        }
         let upstream = worker_upstream(&state, parts);
         ready.insert(Arc::as_ptr(&shared), (state.clone(), upstream.clone()));
         (state, upstream)
@@ -139,7 +151,9 @@ impl Upstreams {
             self.own.iter().any(|own| {
                 let ip = address.ip().to_canonical();
                 own.port() == address.port()
-                    && (own.ip() == ip || (own.ip().is_unspecified() && local(ip)) || (local(ip) && local(own.ip())))
+                    && (own.ip() == ip
+                        || (own.ip().is_unspecified() && local(ip))
+                        || (local(ip) && local(own.ip())))
             })
         };
         let endpoints = shared.endpoints.load();
@@ -181,6 +195,15 @@ impl Upstreams {
                 (result, _) => return result,
             }
         }
+    }
+}
+
+/// Ends the ejections of a host's endpoints on time, as the control thread does for upstreams that the config names.
+async fn end_ejections(shared: Weak<Shared>) {
+    while let Some(shared) = shared.upgrade() {
+        outlier::recover(&shared, Instant::now());
+        drop(shared);
+        sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -68,9 +68,7 @@ pub(super) fn split(
             let response = upstream.send(Call { request: copy, context }).await?;
             let mut body = response.into_body();
             // Read to its end, so that the connection can be used again.
-            while let Some(Ok(_)) =
-                std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
-            {}
+            while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
             Ok::<_, attache_upstream::Error>(())
         });
         if let Ok(Err(error)) = sent.await {
@@ -84,7 +82,9 @@ pub(super) fn split(
 fn mark(copy: &mut Request<Body>) {
     let Some(host) = copy.headers().get(HOST).and_then(|host| host.to_str().ok()) else { return };
     let marked = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => format!("{name}-shadow:{port}"),
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{name}-shadow:{port}")
+        }
         _ => format!("{host}-shadow"),
     };
     if let Ok(host) = HeaderValue::from_str(&marked) {

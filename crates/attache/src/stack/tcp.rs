@@ -17,6 +17,7 @@ use super::Site;
 impl Site {
     async fn carry(&self, opaque: Opaque) {
         let Opaque { io, client, exchange, .. } = opaque;
+        self.metrics.request_started(&exchange);
         let Some(route) = self.table.find_tcp(&client) else {
             exchange.fail(Reason::NoRoute, "");
             return;

@@ -5,13 +5,16 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use attache_listener::{Drain, Phase};
+use attache_http::Body;
+use attache_listener::{Drain, Hold, Phase};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
     Guard,
     connect::Connection,
+    pool::upgraded,
     tunnel::{TunnelError, copy_both},
 };
+use http::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{sync::Notify, task::spawn_local};
@@ -38,68 +41,62 @@ impl Tunnels {
         }
     }
 
-    /// Both sides switched protocols.
-    pub(super) fn upgraded(
-        &self,
-        client: OnUpgrade,
-        upstream: OnUpgrade,
-        idle: Duration,
-        exchange: Rc<Exchange>,
-        on_finish: OnFinish,
-    ) {
-        self.run(exchange, on_finish, async move {
-            let (client, upstream) = tokio::join!(client, upstream);
+    /// Both sides switched protocols; `upstream` is the response that said so, without its head.
+    pub(super) fn upgraded(&self, client: OnUpgrade, mut upstream: Response<Body>, tunnel: Tunnel) {
+        let idle = tunnel.idle;
+        self.run(tunnel, async move {
+            let (client, upstream) = tokio::join!(client, upgraded(&mut upstream));
             match (client, upstream) {
-                (Ok(client), Ok(upstream)) => {
-                    copy_both(TokioIo::new(client), TokioIo::new(upstream), idle).await.map_err(Into::into)
+                (Ok(client), Some(Ok(upstream))) => {
+                    copy_both(TokioIo::new(client), upstream, idle).await.map_err(Into::into)
                 }
-                (Err(error), _) => Err(Lost::new(Reason::ClientClosed, &error)),
-                (_, Err(error)) => Err(Lost::new(Reason::UpstreamReset, &error)),
+                (Err(error), _) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
+                (_, Some(Err(error))) => Err(Lost::new(error.reason, error.detail())),
+                (_, None) => Err(Lost::new(
+                    Reason::UpstreamProtocolError,
+                    "the upstream switched to nothing".to_owned(),
+                )),
             }
         });
     }
 
     /// The client's side of a CONNECT, once it was answered, and a connection that is there already.
-    pub(super) fn connected(
-        &self,
-        client: OnUpgrade,
-        upstream: Connection,
-        guard: Guard,
-        idle: Duration,
-        exchange: Rc<Exchange>,
-        on_finish: OnFinish,
-    ) {
-        self.run(exchange, on_finish, async move {
+    pub(super) fn connected(&self, client: OnUpgrade, upstream: Connection, guard: Guard, tunnel: Tunnel) {
+        let idle = tunnel.idle;
+        self.run(tunnel, async move {
             let _charged = guard;
             match client.await {
                 Ok(client) => copy_both(TokioIo::new(client), upstream, idle).await.map_err(Into::into),
-                Err(error) => Err(Lost::new(Reason::ClientClosed, &error)),
+                Err(error) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
             }
         });
     }
 
-    fn run(
-        &self,
-        exchange: Rc<Exchange>,
-        on_finish: OnFinish,
-        tunnel: impl Future<Output = Result<(u64, u64), Lost>> + 'static,
-    ) {
-        exchange.handed_over.set(true);
-        let end = End { tunnels: self.clone(), exchange, on_finish };
+    fn run(&self, tunnel: Tunnel, copy: impl Future<Output = Result<(u64, u64), Lost>> + 'static) {
+        // An HTTP/1 connection is followed to its end by the listener; a stream of HTTP/2 ends for it with the response.
+        tunnel.exchange.handed_over.set(tunnel.hold.is_some());
         self.open.set(self.open.get() + 1);
+        let end = End { tunnels: self.clone(), tunnel };
         let mut drain = self.drain.clone();
         spawn_local(async move {
             let result = tokio::select! {
-                result = tunnel => result,
-                _ = drain.reached(Phase::Cut) => Err(Lost {
-                    reason: Reason::ShuttingDown,
-                    detail: "the drain's deadline came before the end".to_owned(),
-                    copied: (0, 0),
-                }),
+                result = copy => result,
+                _ = drain.reached(Phase::Cut) => {
+                    Err(Lost::new(Reason::ShuttingDown, "the drain's deadline came before the end".to_owned()))
+                }
             };
             end.record(&result);
         });
     }
+}
+
+/// What a tunnel takes with it of the request that made it.
+pub(super) struct Tunnel {
+    /// No byte either way for this long ends it.
+    pub(super) idle: Duration,
+    pub(super) exchange: Rc<Exchange>,
+    pub(super) hold: Option<Hold>,
+    pub(super) on_finish: OnFinish,
 }
 
 /// Why a tunnel ended early.
@@ -110,8 +107,8 @@ struct Lost {
 }
 
 impl Lost {
-    fn new(reason: Reason, error: &dyn std::error::Error) -> Self {
-        Self { reason, detail: error.to_string(), copied: (0, 0) }
+    fn new(reason: Reason, detail: String) -> Self {
+        Self { reason, detail, copied: (0, 0) }
     }
 }
 
@@ -122,31 +119,32 @@ impl From<TunnelError> for Lost {
     }
 }
 
-
-/// Reports the exchange when the tunnel's task ends, whatever way.
+/// Records the end of a tunnel's task, whatever way it comes.
 struct End {
     tunnels: Tunnels,
-    exchange: Rc<Exchange>,
-    on_finish: OnFinish,
+    tunnel: Tunnel,
 }
 
 impl End {
     fn record(&self, result: &Result<(u64, u64), Lost>) {
+        let exchange = &self.tunnel.exchange;
         let (received, sent) = match result {
             Ok(copied) => *copied,
             Err(lost) => {
-                self.exchange.fail(lost.reason, lost.detail.clone());
+                exchange.fail(lost.reason, lost.detail.clone());
                 lost.copied
             }
         };
-        self.exchange.received.set(self.exchange.received.get() + received);
-        self.exchange.sent.set(self.exchange.sent.get() + sent);
+        exchange.received.set(exchange.received.get() + received);
+        exchange.sent.set(exchange.sent.get() + sent);
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        (self.on_finish)(&self.exchange);
+        if self.tunnel.exchange.handed_over.get() {
+            (self.tunnel.on_finish)(&self.tunnel.exchange);
+        }
         self.tunnels.open.set(self.tunnels.open.get().saturating_sub(1));
         self.tunnels.closed.notify_one();
     }
