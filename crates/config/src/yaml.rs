@@ -155,6 +155,11 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
             column,
             "within `{ … }` and `[ … ]` a value with `,`, `{`, `}`, `[` or `]` needs quotes: `path: \"/users/{id}\"`",
         ),
+        None if error.info().contains("anchor") => (
+            line,
+            column,
+            "`*name` stands for what `&name` above it marks; a value that begins with `*` needs quotes",
+        ),
         None => {
             (line, column, "a value with `: ` or ` #`, or that begins with one of `*&!%@{[|>`, needs quotes")
         }

@@ -9,9 +9,12 @@ use crate::{
     text::{File, Pem},
 };
 
-pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -> Option<TlsClient> {
+pub(crate) fn client(
+    raw: Option<At<raw::TlsClient>>,
+    problems: &mut Problems,
+) -> Result<TlsClient, Reported> {
     let Some(At { value: raw, wrong, .. }) = raw else {
-        return Some(TlsClient {
+        return Ok(TlsClient {
             name: None,
             trust: Trust::System,
             peers: Vec::new(),
@@ -32,7 +35,7 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
             "name the authority with `ca` instead",
         );
     }
-    Some(TlsClient {
+    Ok(TlsClient {
         name: raw.name.map(|name| name.0.0),
         trust: trust?.unwrap_or_default(),
         peers: Vec::new(),
@@ -44,22 +47,29 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
     })
 }
 
-/// `Some(None)` is `mode: off`.
-pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option<Option<TlsServer>> {
+/// What is wrong has been said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reported;
+
+/// `None` is `mode: off`.
+pub(crate) fn server(
+    raw: At<raw::TlsServer>,
+    problems: &mut Problems,
+) -> Result<Option<TlsServer>, Reported> {
     let At { at, wrong, value: raw } = raw;
     let mode = match raw.mode {
-        Some(raw::TlsMode::Off) => return Some(None),
+        Some(raw::TlsMode::Off) => return Ok(None),
         Some(raw::TlsMode::Permissive) => TlsMode::Permissive,
         Some(raw::TlsMode::Strict) | None => TlsMode::Strict,
     };
     let first = identity(raw.certificate, raw.key, raw.ocsp, &wrong, problems);
-    let more = raw.certificates.unwrap_or_default().into_iter().map(|identity| Identity {
-        certificate: identity.certificate.0.0,
-        key: identity.key.0.0,
-        ocsp: identity.ocsp.map(|ocsp| ocsp.0.0),
+    let others = raw.certificates.unwrap_or_default().into_iter().map(|raw| Identity {
+        certificate: raw.certificate.0.0,
+        key: raw.key.0.0,
+        ocsp: raw.ocsp.map(|ocsp| ocsp.0.0),
     });
-    let first_is_right = first.is_some();
-    let identities: Vec<Identity> = first.flatten().into_iter().chain(more).collect();
+    let first_is_right = first.is_ok();
+    let identities: Vec<Identity> = first.ok().flatten().into_iter().chain(others).collect();
     if identities.is_empty() && first_is_right && !wrong.iter().any(|key| key.starts_with("certificate")) {
         problems.wrong(
             at,
@@ -68,7 +78,7 @@ pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option
         );
     }
     let client_trust = trust(raw.client_ca, raw.client_ca_pem, "client_ca", problems);
-    let verifies = !matches!(client_trust, Some(None));
+    let verifies = !matches!(client_trust, Ok(None));
     let needs_clients = [
         ("allow", raw.allow.as_ref().map(|allow| allow.at)),
         ("deny", raw.deny.as_ref().map(|deny| deny.at)),
@@ -89,9 +99,9 @@ pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option
         list.into_iter().map(|san| san.0.0).collect::<Vec<_>>()
     };
     if identities.is_empty() {
-        return None;
+        return Err(Reported);
     }
-    Some(Some(TlsServer {
+    Ok(Some(TlsServer {
         identities,
         spiffe: false,
         mode,
@@ -108,47 +118,47 @@ fn files(list: Option<At<OneOrMany<Txt<File>>>>) -> Vec<std::path::PathBuf> {
     list.map(|list| list.value.into_vec()).unwrap_or_default().into_iter().map(|file| file.0.0).collect()
 }
 
-/// `None` is wrong, `Some(None)` isn't given.
+/// `None` isn't given.
 fn identity(
     certificate: Option<At<Txt<File>>>,
     key: Option<At<Txt<File>>>,
     ocsp: Option<At<Txt<File>>>,
     wrong: &[String],
     problems: &mut Problems,
-) -> Option<Option<Identity>> {
+) -> Result<Option<Identity>, Reported> {
     match (certificate, key, ocsp) {
-        (Some(certificate), Some(key), ocsp) => Some(Some(Identity {
+        (Some(certificate), Some(key), ocsp) => Ok(Some(Identity {
             certificate: certificate.value.0.0,
             key: key.value.0.0,
             ocsp: ocsp.map(|ocsp| ocsp.value.0.0),
         })),
-        (None, None, None) => Some(None),
-        _ if wrong.iter().any(|key| key == "certificate" || key == "key") => None,
+        (None, None, None) => Ok(None),
+        _ if wrong.iter().any(|key| key == "certificate" || key == "key") => Err(Reported),
         (Some(only), None, _) => one_of_two(only.at, "certificate", "key", problems),
         (None, Some(only), _) => one_of_two(only.at, "key", "certificate", problems),
         (None, None, Some(only)) => one_of_two(only.at, "ocsp", "certificate", problems),
     }
 }
 
-fn one_of_two<T>(at: Place, there: &str, missing: &str, problems: &mut Problems) -> Option<T> {
+fn one_of_two<T>(at: Place, there: &str, missing: &str, problems: &mut Problems) -> Result<T, Reported> {
     problems.wrong(at, format!("`{there}` without `{missing}`"), format!("add `{missing}:` beside it"));
-    None
+    Err(Reported)
 }
 
-/// `None` is wrong, `Some(None)` isn't given.
+/// `None` isn't given.
 fn trust(
     files: Option<At<OneOrMany<Txt<File>>>>,
     pem: Option<At<Txt<Pem>>>,
     key: &str,
     problems: &mut Problems,
-) -> Option<Option<Trust>> {
+) -> Result<Option<Trust>, Reported> {
     match (files, pem) {
         (Some(_), Some(pem)) => {
             problems.wrong(pem.at, format!("both `{key}` and `{key}_pem`"), "keep one of them");
-            None
+            Err(Reported)
         }
-        (files @ Some(_), None) => Some(Some(Trust::Files(self::files(files)))),
-        (None, Some(pem)) => Some(Some(Trust::Inline(Arc::from(&*pem.value.0.0)))),
-        (None, None) => Some(None),
+        (files @ Some(_), None) => Ok(Some(Trust::Files(self::files(files)))),
+        (None, Some(pem)) => Ok(Some(Trust::Inline(Arc::from(&*pem.value.0.0)))),
+        (None, None) => Ok(None),
     }
 }

@@ -54,7 +54,8 @@ pub(crate) fn upstream(
         }
     } else {
         if tls_given {
-            tls::client(raw.tls, problems);
+            // Only for what is wrong in it.
+            let _ = tls::client(raw.tls, problems);
         }
         right = false;
     }
@@ -246,7 +247,7 @@ fn spoken(
     }
     let encrypted = scheme.is_encrypted() || tls.is_some();
     let place = tls.as_ref().map_or(at, |tls| tls.at);
-    let tls = if encrypted { Some(tls::client(tls, problems)?) } else { None };
+    let tls = if encrypted { Some(tls::client(tls, problems).ok()?) } else { None };
     let unnamed = matches!(address, Address::Endpoints(sources)
         if sources.iter().any(|source| matches!(source.target, Target::Unix(_))));
     if tls.as_ref().is_some_and(|tls| tls.name.is_none() && !tls.insecure) && unnamed {

@@ -32,7 +32,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { request: Duration::from_secs(15), per_try: Duration::ZERO, idle: Duration::from_mins(5) }
+        Self { request: Duration::from_secs(15), per_try: Duration::ZERO, idle: Duration::from_secs(300) }
     }
 }
 

@@ -210,6 +210,7 @@ pub(crate) struct Pool {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "`circuit_breaker`")]
+#[expect(clippy::struct_field_names, reason = "these are the keys")]
 pub(crate) struct CircuitBreaker {
     /// Connections at once.
     #[schemars(range(min = 1), extend("default" = breaker().max_connections))]
