@@ -252,3 +252,57 @@ fn aliases_do_not_expand_without_end() {
     }
     assert!(parse(&chain, None, &|_| None).unwrap_err().to_string().contains("levels deep"));
 }
+
+#[test]
+fn limits_and_faults_have_short_and_full_forms() {
+    let config = config(
+        r"
+listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - { match: { path: /a }, to: x, rate_limit: 6000/m, fault: { header: x-fault, delay: { time: 1s } } }
+      - match: { path: /b }
+        to: x
+        rate_limit: { requests: 5, burst: 9, by: identity }
+        fault: { header: { x-fault: please }, abort: { share: 10% } }
+upstreams:
+  x: { address: http://x, circuit_breaker: { failures: {} }, health_check: { tcp: true, interval: 9s } }
+",
+    );
+    let routes = &config.listeners[0].routes;
+    let limit = forward(&routes[0]).rate_limit.clone().unwrap();
+    assert_eq!(
+        (limit.requests, limit.per.as_secs(), limit.burst, limit.by),
+        (6000, 60, 6000, LimitKey::Route)
+    );
+    let limit = forward(&routes[1]).rate_limit.clone().unwrap();
+    assert_eq!((limit.requests, limit.per.as_secs(), limit.burst, limit.by), (5, 1, 9, LimitKey::Identity));
+    let fault = forward(&routes[0]).fault.clone().unwrap();
+    assert_eq!(fault.header, Some(("x-fault".parse().unwrap(), None)));
+    assert_eq!(fault.delay.map(|delay| (delay.time.as_secs(), delay.share)), Some((1, 1.0)));
+    let fault = forward(&routes[1]).fault.clone().unwrap();
+    assert_eq!(fault.header, Some(("x-fault".parse().unwrap(), Some("please".into()))));
+    assert_eq!(fault.abort.map(|abort| (abort.status.as_u16(), abort.share)), Some((503, 0.1)));
+    let upstream = &config.upstreams[0];
+    assert_eq!(upstream.circuit_breaker.failures, Some(FailureBreaker::default()));
+    assert_eq!(upstream.health_check.as_ref().unwrap().unhealthy_interval.as_secs(), 9);
+}
+
+#[test]
+fn an_svid_stands_in_for_files() {
+    let config = config(
+        r"
+listeners:
+  inbound: { bind: ':15006', tls: { spiffe: true, client_ca: spiffe, allow: 'spiffe://d/web' }, to: x }
+upstreams:
+  x: { address: https://x, tls: { spiffe: true, peers: ['spiffe://d/x'] } }
+",
+    );
+    let server = config.listeners[0].tls.as_ref().unwrap();
+    assert!(server.spiffe && server.identities.is_empty());
+    assert_eq!(server.client_trust, Some(Trust::Spiffe));
+    let client = config.upstreams[0].tls.as_ref().unwrap();
+    assert!(client.spiffe && client.trust == Trust::Spiffe && client.identity.is_none());
+    assert_eq!(client.peers, [SanPattern::Uri("spiffe://d/x".into())]);
+}

@@ -2,6 +2,7 @@
 //! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
 
 mod fallback;
+mod limits;
 mod listener;
 mod plain;
 mod policy;

@@ -6,7 +6,7 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{Identity, TlsClient, TlsMode, TlsServer, TlsVersion, Trust},
     raw::{self, At, OneOrMany, Txt},
-    text::{File, Pem},
+    text::{Authority, File, Pem},
 };
 
 pub(crate) fn client(
@@ -35,12 +35,28 @@ pub(crate) fn client(
             "name the authority with `ca` instead",
         );
     }
+    let spiffe = raw.spiffe.as_ref().is_some_and(|spiffe| spiffe.value);
+    if let (Some(At { at, value: true, .. }), Ok(Some(_))) = (raw.spiffe, &identity) {
+        problems.wrong(
+            at,
+            "both `spiffe` and a certificate from files",
+            "a client shows one certificate: keep one",
+        );
+    }
+    // Who shows an SVID talks to those who show one.
+    let trust = trust?.unwrap_or(if spiffe { Trust::Spiffe } else { Trust::System });
     Ok(TlsClient {
         name: raw.name.map(|name| name.0.0),
-        trust: trust?.unwrap_or_default(),
-        peers: Vec::new(),
+        trust,
+        peers: raw
+            .peers
+            .map(OneOrMany::into_vec)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|san| san.0.0)
+            .collect(),
         identity: identity?,
-        spiffe: false,
+        spiffe,
         min_version: raw.min_version.unwrap_or_default(),
         pins: raw.pins.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|pin| pin.0.0).collect(),
         insecure,
@@ -69,12 +85,17 @@ pub(crate) fn server(
         ocsp: raw.ocsp.map(|ocsp| ocsp.0.0),
     });
     let first_is_right = first.is_ok();
+    let spiffe = raw.spiffe.unwrap_or(false);
     let identities: Vec<Identity> = first.ok().flatten().into_iter().chain(others).collect();
-    if identities.is_empty() && first_is_right && !wrong.iter().any(|key| key.starts_with("certificate")) {
+    if identities.is_empty()
+        && !spiffe
+        && first_is_right
+        && !wrong.iter().any(|key| key.starts_with("certificate"))
+    {
         problems.wrong(
             at,
             "`tls` of a listener has no certificate",
-            "`certificate: /certs/tls.crt` and `key: /certs/tls.key`",
+            "`certificate: /certs/tls.crt` and `key: /certs/tls.key`, or `spiffe: true`",
         );
     }
     let client_trust = trust(raw.client_ca, raw.client_ca_pem, "client_ca", problems);
@@ -98,12 +119,12 @@ pub(crate) fn server(
         let list = list.map(|list| list.value.into_vec()).unwrap_or_default();
         list.into_iter().map(|san| san.0.0).collect::<Vec<_>>()
     };
-    if identities.is_empty() {
+    if identities.is_empty() && !spiffe {
         return Err(Reported);
     }
     Ok(Some(TlsServer {
         identities,
-        spiffe: false,
+        spiffe,
         mode,
         client_trust: client_trust?,
         client_optional: raw.client_optional.is_some_and(|optional| optional.value),
@@ -147,17 +168,38 @@ fn one_of_two<T>(at: Place, there: &str, missing: &str, problems: &mut Problems)
 
 /// `None` isn't given.
 fn trust(
-    files: Option<At<OneOrMany<Txt<File>>>>,
+    authorities: Option<At<OneOrMany<Txt<Authority>>>>,
     pem: Option<At<Txt<Pem>>>,
     key: &str,
     problems: &mut Problems,
 ) -> Result<Option<Trust>, Reported> {
-    match (files, pem) {
+    match (authorities, pem) {
         (Some(_), Some(pem)) => {
             problems.wrong(pem.at, format!("both `{key}` and `{key}_pem`"), "keep one of them");
             Err(Reported)
         }
-        (files @ Some(_), None) => Ok(Some(Trust::Files(self::files(files)))),
+        (Some(authorities), None) => {
+            let at = authorities.at;
+            let list: Vec<Authority> = authorities.value.into_vec().into_iter().map(|one| one.0).collect();
+            match list.as_slice() {
+                [Authority::System] => return Ok(Some(Trust::System)),
+                [Authority::Spiffe] => return Ok(Some(Trust::Spiffe)),
+                _ => {}
+            }
+            let mut files = Vec::new();
+            for authority in list {
+                let Authority::File(file) = authority else {
+                    problems.wrong(
+                        at,
+                        format!("`{key}` mixes files with `system` or `spiffe`"),
+                        "one word, or files; a file itself called so is `./system`",
+                    );
+                    return Err(Reported);
+                };
+                files.push(file);
+            }
+            Ok(Some(Trust::Files(files)))
+        }
         (None, Some(pem)) => Ok(Some(Trust::Inline(Arc::from(&*pem.value.0.0)))),
         (None, None) => Ok(None),
     }

@@ -51,7 +51,7 @@ impl Listener {
     /// Default of [`Self::max_connections`].
     pub const MAX_CONNECTIONS: usize = 16384;
     /// Default of [`Self::tcp_idle_timeout`].
-    pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+    pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 }
 
 /// One socket that is listened on.
@@ -143,7 +143,7 @@ impl Default for HttpServer {
         Self {
             limits: HttpLimits::default(),
             header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(3600),
+            idle_timeout: Duration::from_hours(1),
             forwarded: Forwarded::default(),
             path: PathPolicy::default(),
             via: Some("attache".into()),

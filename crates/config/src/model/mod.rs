@@ -114,7 +114,7 @@ impl Default for Dns {
             timeout: Duration::from_secs(5),
             attempts: 2,
             min_ttl: Duration::from_secs(1),
-            max_ttl: Duration::from_secs(300),
+            max_ttl: Duration::from_mins(5),
             retry_interval: Duration::from_secs(1),
             family: DnsFamily::Auto,
         }

@@ -205,7 +205,7 @@ pub struct Pool {
 impl Default for Pool {
     fn default() -> Self {
         Self {
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
             max_idle: 64,
             max_age: Duration::ZERO,
             max_requests: 0,
@@ -214,7 +214,7 @@ impl Default for Pool {
             h2_stream_window: 256 << 10,
             h2_connection_window: 1 << 20,
             h2_keepalive: Duration::from_secs(30),
-            tcp_keepalive: Duration::from_secs(60),
+            tcp_keepalive: Duration::from_mins(1),
             headers_size: 60 << 10,
             headers_count: 100,
         }
@@ -298,7 +298,7 @@ impl Default for OutlierEjection {
             consecutive_5xx: 5,
             consecutive_local: 5,
             base: Duration::from_secs(30),
-            max: Duration::from_secs(300),
+            max: Duration::from_mins(5),
             max_percent: 0.1,
         }
     }

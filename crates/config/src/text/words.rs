@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode};
 
 use super::{HeaderText, Text, Wrong, host_name, split_port, wrong};
 use crate::{
-    model::{HashKey, HostRewrite, LogTarget, Name, RetryOn},
+    model::{HashKey, HostRewrite, LimitKey, LogTarget, Name, RetryOn},
     suggest,
 };
 
@@ -376,6 +376,52 @@ impl Text for Hash {
                 _ => return wrong("{} can't be hashed", "`header:NAME`, `cookie:NAME`, `source` or `path`"),
             },
         }))
+    }
+}
+
+/// What a rate limit counts by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LimitBy(pub(crate) LimitKey);
+
+impl Text for LimitBy {
+    const FORMAT: &'static str = "attache-limit-key";
+    const WHAT: &'static str = "what is counted by";
+    const EXAMPLES: &'static [&'static str] = &["route", "client", "identity", "header:x-tenant"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        Ok(Self(match text {
+            "route" => LimitKey::Route,
+            "client" => LimitKey::Client,
+            "identity" => LimitKey::Identity,
+            _ => match text.strip_prefix("header:") {
+                Some(name) => LimitKey::Header(header(name)?),
+                None => {
+                    return wrong("{} can't be counted by", "`route`, `client`, `identity` or `header:NAME`");
+                }
+            },
+        }))
+    }
+}
+
+/// Who is believed: a file, or one of two words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Authority {
+    System,
+    Spiffe,
+    File(PathBuf),
+}
+
+impl Text for Authority {
+    const FORMAT: &'static str = "attache-ca";
+    const WHAT: &'static str = "a file, `system` or `spiffe`";
+    const EXAMPLES: &'static [&'static str] = &["/certs/ca.crt", "system", "spiffe"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "system" => Ok(Self::System),
+            "spiffe" => Ok(Self::Spiffe),
+            _ => File::parse(text).map(|file| Self::File(file.0)),
+        }
     }
 }
 
