@@ -146,6 +146,18 @@ fn window(source: &str, place: Place) -> (String, String, usize) {
     (shown, " ".repeat(before.min(WIDTH)), length)
 }
 
+/// Lines as YAML counts them (section 5.4): a carriage return alone ends one, too.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive(['\n', '\r'])
+        .scan(false, |after_return, line| {
+            // The line feed of a `\r\n` is no line of its own.
+            let feed = *after_return && line == "\n";
+            *after_return = line.ends_with('\r');
+            Some(if feed { None } else { Some(line.trim_end_matches(['\n', '\r'])) })
+        })
+        .flatten()
+}
+
 fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
@@ -257,7 +269,7 @@ impl Problems {
     pub(crate) fn finish(mut self, text: &str, file: Option<&Path>) -> Vec<Diagnostic> {
         let file = file.map_or_else(|| "config".to_owned(), |file| file.to_string_lossy().into_owned());
         self.found.sort_by_key(|item| (item.place.line, item.place.column));
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<&str> = lines(text).collect();
         let found = self.found.into_iter();
         found
             .map(|Found { severity, place, message, help }| Diagnostic {
@@ -275,5 +287,16 @@ impl Problems {
 impl From<Vec<Diagnostic>> for Diagnostics {
     fn from(found: Vec<Diagnostic>) -> Self {
         Self(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_as_yaml_counts_them() {
+        assert_eq!(lines("a\nb\r\nc\rd\n\ne").collect::<Vec<_>>(), ["a", "b", "c", "d", "", "e"]);
+        assert_eq!(lines("\r\n\r\n\rx").collect::<Vec<_>>(), ["", "", "", "x"]);
     }
 }

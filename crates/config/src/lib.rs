@@ -61,7 +61,7 @@ fn read(path: &Path) -> Result<String, Problems> {
             problems.wrong(whole, message, "a config is YAML in UTF-8");
         }
         Err(error) => {
-            problems.wrong(whole, format!("can't be read: {error}"), "give its path with `-c FILE`")
+            problems.wrong(whole, format!("can't be read: {error}"), "give its path with `-c FILE`");
         }
     }
     Err(problems)
@@ -129,7 +129,6 @@ fn checked(
             None
         }
     }
-    .flatten()
 }
 
 impl Config {

@@ -64,6 +64,9 @@ fn without_null(schema: &mut Value) {
 
 fn public(schema: &mut Value) {
     if let Value::Object(object) = schema {
+        if let Some(what) = object.get("x-what").filter(|what| what.is_string()).cloned() {
+            object.insert("$comment".into(), what);
+        }
         // A property may be called `x-…` only in `properties`, whose members are schemas, never flags.
         object.retain(|key, value| !matches!(key.as_str(), "x-at" | "x-map" | "x-what") || value.is_object());
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag, options};
 
-use crate::diagnostic::{Place, Problems};
+use crate::diagnostic::{Place, Problems, lines};
 
 /// Nodes of one file, aliases expanded.
 const MOST_NODES: usize = 100_000;
@@ -143,7 +143,7 @@ pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
 fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
     let (line, column) = (error.marker().line(), error.marker().col());
     // A tab in the indentation is noticed before or behind its line.
-    let near = text.lines().enumerate().skip(line.saturating_sub(1)).take(2);
+    let near = lines(text).enumerate().skip(line.saturating_sub(1)).take(2);
     let tab = near.filter_map(|(index, line)| {
         let indent = line.len() - line.trim_start().len();
         line.get(..indent).and_then(|indent| indent.find('\t')).map(|column| (index + 1, column))
@@ -154,6 +154,11 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
             line,
             column,
             "within `{ … }` and `[ … ]` a value with `,`, `{`, `}`, `[` or `]` needs quotes: `path: \"/users/{id}\"`",
+        ),
+        None if error.info().contains("anchor") => (
+            line,
+            column,
+            "`*name` stands for what `&name` above it marks; a value that begins with `*` needs quotes",
         ),
         None => {
             (line, column, "a value with `: ` or ` #`, or that begins with one of `*&!%@{[|>`, needs quotes")

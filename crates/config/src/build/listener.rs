@@ -25,9 +25,9 @@ pub(crate) fn listener(
         listener.server_first_ports = ports;
     }
     let tls_place = raw.tls.as_ref().map(|tls| tls.at);
-    let tls = raw.tls.map_or(Some(None), |tls| tls::server(tls, problems));
+    let tls = raw.tls.map_or(Ok(None), |tls| tls::server(tls, problems));
     // What is only wrong in `tls` shall not make routes look wrong, too.
-    let terminates = !matches!(tls, Some(None));
+    let terminates = !matches!(tls, Ok(None));
     if let (true, ListenProtocol::Tls, Some(at)) = (terminates, listener.protocol, tls_place) {
         problems.wrong(
             at,
@@ -58,7 +58,7 @@ pub(crate) fn listener(
     }
     let routes = routes.built.into_iter().map(|(route, _)| route).collect();
     listener.routes = routes;
-    listener.tls = tls.flatten();
+    listener.tls = tls.ok().flatten();
     Some(listener)
 }
 

@@ -2,6 +2,7 @@
 //! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
 
 mod fallback;
+mod limits;
 mod listener;
 mod plain;
 mod policy;
@@ -22,12 +23,7 @@ use crate::{
     yaml::Node,
 };
 
-pub(crate) fn build(
-    root: raw::Root,
-    tree: &Node,
-    file: Option<&Path>,
-    problems: &mut Problems,
-) -> Option<Config> {
+pub(crate) fn build(root: raw::Root, tree: &Node, file: Option<&Path>, problems: &mut Problems) -> Config {
     let upstreams = root.upstreams.map(|map| map.entries).unwrap_or_default();
     let mut targets = Targets::new(tree);
     let mut built = Vec::new();
@@ -54,7 +50,7 @@ pub(crate) fn build(
     if let Some(raw) = root.shutdown {
         fill!(shutdown, raw, delay, drain_timeout);
     }
-    Some(Config {
+    Config {
         file: file.map(Path::to_path_buf),
         listeners,
         upstreams: built,
@@ -70,7 +66,7 @@ pub(crate) fn build(
         },
         shutdown,
         warnings: Vec::new(),
-    })
+    }
 }
 
 fn dns(raw: raw::Dns, problems: &mut Problems) -> Dns {

@@ -53,6 +53,7 @@ plain! {
     u32 => u32: |value| value;
     u32 => u64: u64::from;
     u32 => usize: |value| value as usize;
+    u16 => u16: |value| value;
     usize => usize: |value| value;
     bool => bool: |value| value;
     DnsFamily => DnsFamily: |value| value;

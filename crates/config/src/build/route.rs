@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Targets, policy::Layer, target::WHOLE};
+use super::{Targets, limits, policy::Layer, target::WHOLE};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -29,6 +29,8 @@ impl raw::Route {
             rewrite: None,
             headers: None,
             mirror: None,
+            rate_limit: None,
+            fault: None,
         }
     }
 }
@@ -88,6 +90,8 @@ pub(crate) fn routes(
         ("timeout", raw.timeout.as_ref().map(|x| x.at)),
         ("idle_timeout", raw.idle_timeout.as_ref().map(|x| x.at)),
         ("retry", raw.retry.as_ref().map(|x| x.at)),
+        ("rate_limit", raw.rate_limit.as_ref().map(|x| x.at)),
+        ("fault", raw.fault.as_ref().map(|x| x.at)),
     ];
     for (key, at) in only_forwarded {
         if let Some(at) = at.filter(|_| !forwards && !given.is_empty()) {
@@ -97,11 +101,13 @@ pub(crate) fn routes(
 
     let rewrite = rewrite(raw.rewrite, &paths, &known, problems);
     let mirrors = mirrors(raw.mirror, targets, problems);
+    let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
+    let fault = raw.fault.and_then(|raw| limits::fault(raw, problems));
     let layer = Layer::new(raw.timeout, raw.idle_timeout, raw.retry);
     let action = if let Some(to) = raw.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;
-            Action::Forward(Forward { to, path, host, mirrors, rate_limit: None, fault: None })
+            Action::Forward(Forward { to, path, host, mirrors, rate_limit, fault })
         })
     } else if let Some(raw) = raw.redirect {
         redirect(raw, &known, problems).map(Action::Redirect)

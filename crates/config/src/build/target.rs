@@ -177,7 +177,7 @@ fn relative(weights: &[Weight]) -> Result<Vec<u32>, (String, String)> {
     Ok(percents.iter().map(|percent| (percent * scale).round() as u32).collect())
 }
 
-/// Shares of mirrors.
+/// Every request, as a share.
 pub(crate) const WHOLE: f64 = 1.0;
 
 /// A deadline that the file gives.

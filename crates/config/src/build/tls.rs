@@ -6,12 +6,15 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{Identity, TlsClient, TlsMode, TlsServer, TlsVersion, Trust},
     raw::{self, At, OneOrMany, Txt},
-    text::{File, Pem},
+    text::{Authority, File, Pem},
 };
 
-pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -> Option<TlsClient> {
+pub(crate) fn client(
+    raw: Option<At<raw::TlsClient>>,
+    problems: &mut Problems,
+) -> Result<TlsClient, Reported> {
     let Some(At { value: raw, wrong, .. }) = raw else {
-        return Some(TlsClient {
+        return Ok(TlsClient {
             name: None,
             trust: Trust::System,
             peers: Vec::new(),
@@ -32,43 +35,71 @@ pub(crate) fn client(raw: Option<At<raw::TlsClient>>, problems: &mut Problems) -
             "name the authority with `ca` instead",
         );
     }
-    Some(TlsClient {
+    let spiffe = raw.spiffe.as_ref().is_some_and(|spiffe| spiffe.value);
+    if let (Some(At { at, value: true, .. }), Ok(Some(_))) = (raw.spiffe, &identity) {
+        problems.wrong(
+            at,
+            "both `spiffe` and a certificate from files",
+            "a client shows one certificate: keep one",
+        );
+    }
+    // Who shows an SVID talks to those who show one.
+    let trust = trust?.unwrap_or(if spiffe { Trust::Spiffe } else { Trust::System });
+    Ok(TlsClient {
         name: raw.name.map(|name| name.0.0),
-        trust: trust?.unwrap_or_default(),
-        peers: Vec::new(),
+        trust,
+        peers: raw
+            .peers
+            .map(OneOrMany::into_vec)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|san| san.0.0)
+            .collect(),
         identity: identity?,
-        spiffe: false,
+        spiffe,
         min_version: raw.min_version.unwrap_or_default(),
         pins: raw.pins.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|pin| pin.0.0).collect(),
         insecure,
     })
 }
 
-/// `Some(None)` is `mode: off`.
-pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option<Option<TlsServer>> {
+/// What is wrong has been said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reported;
+
+/// `None` is `mode: off`.
+pub(crate) fn server(
+    raw: At<raw::TlsServer>,
+    problems: &mut Problems,
+) -> Result<Option<TlsServer>, Reported> {
     let At { at, wrong, value: raw } = raw;
     let mode = match raw.mode {
-        Some(raw::TlsMode::Off) => return Some(None),
+        Some(raw::TlsMode::Off) => return Ok(None),
         Some(raw::TlsMode::Permissive) => TlsMode::Permissive,
         Some(raw::TlsMode::Strict) | None => TlsMode::Strict,
     };
     let first = identity(raw.certificate, raw.key, raw.ocsp, &wrong, problems);
-    let more = raw.certificates.unwrap_or_default().into_iter().map(|identity| Identity {
-        certificate: identity.certificate.0.0,
-        key: identity.key.0.0,
-        ocsp: identity.ocsp.map(|ocsp| ocsp.0.0),
+    let others = raw.certificates.unwrap_or_default().into_iter().map(|raw| Identity {
+        certificate: raw.certificate.0.0,
+        key: raw.key.0.0,
+        ocsp: raw.ocsp.map(|ocsp| ocsp.0.0),
     });
-    let first_is_right = first.is_some();
-    let identities: Vec<Identity> = first.flatten().into_iter().chain(more).collect();
-    if identities.is_empty() && first_is_right && !wrong.iter().any(|key| key.starts_with("certificate")) {
+    let first_is_right = first.is_ok();
+    let spiffe = raw.spiffe.unwrap_or(false);
+    let identities: Vec<Identity> = first.ok().flatten().into_iter().chain(others).collect();
+    if identities.is_empty()
+        && !spiffe
+        && first_is_right
+        && !wrong.iter().any(|key| key.starts_with("certificate"))
+    {
         problems.wrong(
             at,
             "`tls` of a listener has no certificate",
-            "`certificate: /certs/tls.crt` and `key: /certs/tls.key`",
+            "`certificate: /certs/tls.crt` and `key: /certs/tls.key`, or `spiffe: true`",
         );
     }
     let client_trust = trust(raw.client_ca, raw.client_ca_pem, "client_ca", problems);
-    let verifies = !matches!(client_trust, Some(None));
+    let verifies = !matches!(client_trust, Ok(None));
     let needs_clients = [
         ("allow", raw.allow.as_ref().map(|allow| allow.at)),
         ("deny", raw.deny.as_ref().map(|deny| deny.at)),
@@ -88,12 +119,12 @@ pub(crate) fn server(raw: At<raw::TlsServer>, problems: &mut Problems) -> Option
         let list = list.map(|list| list.value.into_vec()).unwrap_or_default();
         list.into_iter().map(|san| san.0.0).collect::<Vec<_>>()
     };
-    if identities.is_empty() {
-        return None;
+    if identities.is_empty() && !spiffe {
+        return Err(Reported);
     }
-    Some(Some(TlsServer {
+    Ok(Some(TlsServer {
         identities,
-        spiffe: false,
+        spiffe,
         mode,
         client_trust: client_trust?,
         client_optional: raw.client_optional.is_some_and(|optional| optional.value),
@@ -108,47 +139,68 @@ fn files(list: Option<At<OneOrMany<Txt<File>>>>) -> Vec<std::path::PathBuf> {
     list.map(|list| list.value.into_vec()).unwrap_or_default().into_iter().map(|file| file.0.0).collect()
 }
 
-/// `None` is wrong, `Some(None)` isn't given.
+/// `None` isn't given.
 fn identity(
     certificate: Option<At<Txt<File>>>,
     key: Option<At<Txt<File>>>,
     ocsp: Option<At<Txt<File>>>,
     wrong: &[String],
     problems: &mut Problems,
-) -> Option<Option<Identity>> {
+) -> Result<Option<Identity>, Reported> {
     match (certificate, key, ocsp) {
-        (Some(certificate), Some(key), ocsp) => Some(Some(Identity {
+        (Some(certificate), Some(key), ocsp) => Ok(Some(Identity {
             certificate: certificate.value.0.0,
             key: key.value.0.0,
             ocsp: ocsp.map(|ocsp| ocsp.value.0.0),
         })),
-        (None, None, None) => Some(None),
-        _ if wrong.iter().any(|key| key == "certificate" || key == "key") => None,
+        (None, None, None) => Ok(None),
+        _ if wrong.iter().any(|key| key == "certificate" || key == "key") => Err(Reported),
         (Some(only), None, _) => one_of_two(only.at, "certificate", "key", problems),
         (None, Some(only), _) => one_of_two(only.at, "key", "certificate", problems),
         (None, None, Some(only)) => one_of_two(only.at, "ocsp", "certificate", problems),
     }
 }
 
-fn one_of_two<T>(at: Place, there: &str, missing: &str, problems: &mut Problems) -> Option<T> {
+fn one_of_two<T>(at: Place, there: &str, missing: &str, problems: &mut Problems) -> Result<T, Reported> {
     problems.wrong(at, format!("`{there}` without `{missing}`"), format!("add `{missing}:` beside it"));
-    None
+    Err(Reported)
 }
 
-/// `None` is wrong, `Some(None)` isn't given.
+/// `None` isn't given.
 fn trust(
-    files: Option<At<OneOrMany<Txt<File>>>>,
+    authorities: Option<At<OneOrMany<Txt<Authority>>>>,
     pem: Option<At<Txt<Pem>>>,
     key: &str,
     problems: &mut Problems,
-) -> Option<Option<Trust>> {
-    match (files, pem) {
+) -> Result<Option<Trust>, Reported> {
+    match (authorities, pem) {
         (Some(_), Some(pem)) => {
             problems.wrong(pem.at, format!("both `{key}` and `{key}_pem`"), "keep one of them");
-            None
+            Err(Reported)
         }
-        (files @ Some(_), None) => Some(Some(Trust::Files(self::files(files)))),
-        (None, Some(pem)) => Some(Some(Trust::Inline(Arc::from(&*pem.value.0.0)))),
-        (None, None) => Some(None),
+        (Some(authorities), None) => {
+            let at = authorities.at;
+            let list: Vec<Authority> = authorities.value.into_vec().into_iter().map(|one| one.0).collect();
+            match list.as_slice() {
+                [Authority::System] => return Ok(Some(Trust::System)),
+                [Authority::Spiffe] => return Ok(Some(Trust::Spiffe)),
+                _ => {}
+            }
+            let mut files = Vec::new();
+            for authority in list {
+                let Authority::File(file) = authority else {
+                    problems.wrong(
+                        at,
+                        format!("`{key}` mixes files with `system` or `spiffe`"),
+                        "one word, or files; a file itself called so is `./system`",
+                    );
+                    return Err(Reported);
+                };
+                files.push(file);
+            }
+            Ok(Some(Trust::Files(files)))
+        }
+        (None, Some(pem)) => Ok(Some(Trust::Inline(Arc::from(&*pem.value.0.0)))),
+        (None, None) => Ok(None),
     }
 }

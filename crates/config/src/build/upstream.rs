@@ -1,11 +1,13 @@
 //! One upstream: its addresses agree about what is spoken, and its options fit to that.
 
+use std::time::Duration;
+
 use super::{fill, policy::Layer, tls};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, HashKey, HealthCheck, OutlierEjection,
-        Pool, Probe, ProxyProtocolOut, Target, TlsClient, Upstream, UpstreamProtocol,
+        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, FailureBreaker, HashKey, HealthCheck,
+        OutlierEjection, Pool, Probe, ProxyProtocolOut, Target, TlsClient, Upstream, UpstreamProtocol,
     },
     raw::{self, At, OrOff, Txt},
     text::{Scheme, Source},
@@ -54,7 +56,8 @@ pub(crate) fn upstream(
         }
     } else {
         if tls_given {
-            tls::client(raw.tls, problems);
+            // Only for what is wrong in it.
+            let _ = tls::client(raw.tls, problems);
         }
         right = false;
     }
@@ -96,6 +99,7 @@ pub(crate) fn upstream(
         }
         Some(OrOff::On(breaker)) => {
             fill!(upstream.circuit_breaker, breaker, max_connections, max_pending, max_requests, max_retries);
+            upstream.circuit_breaker.failures = breaker.failures.map(|raw| failures(raw, problems));
         }
     }
     match raw.outlier_ejection {
@@ -246,7 +250,7 @@ fn spoken(
     }
     let encrypted = scheme.is_encrypted() || tls.is_some();
     let place = tls.as_ref().map_or(at, |tls| tls.at);
-    let tls = if encrypted { Some(tls::client(tls, problems)?) } else { None };
+    let tls = if encrypted { Some(tls::client(tls, problems).ok()?) } else { None };
     let unnamed = matches!(address, Address::Endpoints(sources)
         if sources.iter().any(|source| matches!(source.target, Target::Unix(_))));
     if tls.as_ref().is_some_and(|tls| tls.name.is_none() && !tls.insecure) && unnamed {
@@ -303,6 +307,19 @@ fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance
     Some(balance)
 }
 
+fn failures(raw: raw::FailureBreaker, problems: &mut Problems) -> FailureBreaker {
+    /// Shorter windows than this have no room for their steps.
+    const SHORTEST: Duration = Duration::from_millis(10);
+    let mut failures = FailureBreaker::default();
+    if let Some(window) = raw.window.as_ref().filter(|window| window.value.0.0 < SHORTEST) {
+        problems.wrong(window.at, "this window is too short", "at least `10ms`");
+    }
+    fill!(failures, raw, consecutive, success_rate, window, min_samples, open, open_max, probes);
+    // A longer first open time alone lengthens the longest one, too.
+    failures.open_max = failures.open_max.max(failures.open);
+    failures
+}
+
 fn health_check(
     raw: At<raw::HealthCheck>,
     protocol: UpstreamProtocol,
@@ -344,6 +361,7 @@ fn health_check(
     let mut check = HealthCheck::new(probe);
     let place = raw.timeout.as_ref().map_or(at, |timeout| timeout.at);
     fill!(check, raw, interval, timeout, healthy, unhealthy);
+    check.unhealthy_interval = raw.unhealthy_interval.map_or(check.interval, |interval| interval.0.0);
     if check.timeout > check.interval {
         problems.warn(
             place,

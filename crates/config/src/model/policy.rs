@@ -122,6 +122,13 @@ pub struct RateLimit {
     pub max_keys: usize,
 }
 
+impl RateLimit {
+    /// Default of [`Self::per`].
+    pub const PER: Duration = Duration::from_secs(1);
+    /// Default of [`Self::max_keys`].
+    pub const MAX_KEYS: usize = 10_000;
+}
+
 /// What a rate limit counts by.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum LimitKey {
@@ -163,4 +170,9 @@ pub struct FaultAbort {
     pub share: f64,
     /// Its status; a gRPC call gets the grpc-status of `fault-injected`. Default 503.
     pub status: StatusCode,
+}
+
+impl FaultAbort {
+    /// Default of [`Self::status`].
+    pub const STATUS: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 }

@@ -63,10 +63,10 @@ pub(crate) struct Dns {
     /// A name with fewer dots is tried with the search domains first; instead of that of `resolv_conf`.
     #[schemars(range(max = 15), extend("examples" = [5]))]
     pub(crate) ndots: Option<u8>,
-    /// How long one query may take.
+    /// How long one server is waited for. While it has its default, `timeout` of `resolv_conf` counts.
     #[schemars(extend("default" = show_duration(model::Dns::default().timeout)))]
     pub(crate) timeout: Option<Txt<Positive>>,
-    /// How often one server is asked before the next.
+    /// How often the list of servers is gone through. While it has its default, `attempts` of `resolv_conf` counts.
     #[schemars(range(min = 1, max = 10), extend("default" = model::Dns::default().attempts))]
     pub(crate) attempts: Option<usize>,
     /// A TTL below this counts as this.

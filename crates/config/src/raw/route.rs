@@ -7,9 +7,10 @@ use super::{At, Map, Off, OneOrMany, Txt};
 use crate::{
     model,
     text::{
-        AddressRange, Condition, HeaderText, HostAndPort, HostText, Label, Length, MediaType, MethodText,
-        PathText, PathValue, Ratio, RedirectScheme, RewriteHost, Size, TemplateText, Timeout, ValueText,
-        Weight, Word, show_condition, show_duration, show_ratio, show_size, show_timeout,
+        AddressRange, Condition, HeaderText, HostAndPort, HostText, Label, Length, LimitBy, MediaType,
+        MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, Size,
+        TemplateText, Timeout, ValueText, Weight, Word, show_condition, show_duration, show_ratio, show_size,
+        show_timeout,
     },
 };
 
@@ -48,6 +49,10 @@ pub(crate) struct Route {
     pub(crate) headers: Option<At<Headers>>,
     /// Copies of the requests, whose answers are dropped: an upstream, or a share for each.
     pub(crate) mirror: Option<At<MirrorForm>>,
+    /// How much is let through, over all workers; the rest is 429. A rate alone, or in full.
+    pub(crate) rate_limit: Option<At<RateLimitForm>>,
+    /// Faults injected on purpose, to see what callers do about them.
+    pub(crate) fault: Option<At<Fault>>,
 }
 
 /// What a route applies to: every key that is given must match; of a list, one.
@@ -236,4 +241,83 @@ pub(crate) struct HeaderEdits {
     /// Removed.
     #[schemars(extend("examples" = [["x-internal"]]))]
     pub(crate) remove: Option<OneOrMany<At<Txt<HeaderText>>>>,
+}
+
+/// A rate alone, or with its burst and key.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RateLimitForm {
+    Rate(Txt<Rate>),
+    Full(RateLimit),
+}
+
+/// A local rate limit: a token bucket over all workers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`rate_limit`")]
+pub(crate) struct RateLimit {
+    /// Requests in each `per`.
+    #[schemars(range(min = 1), extend("examples" = [100]))]
+    pub(crate) requests: u32,
+    /// The time that `requests` are for.
+    #[schemars(extend("default" = show_duration(model::RateLimit::PER)))]
+    pub(crate) per: Option<Txt<Positive>>,
+    /// Requests at once after a pause. By default as many as `requests`.
+    #[schemars(range(min = 1), extend("examples" = [200]))]
+    pub(crate) burst: Option<u32>,
+    /// What has a bucket of its own: the `route`, each `client` address, each verified `identity`, or each value of
+    /// `header:NAME`.
+    #[schemars(extend("default" = "route"))]
+    pub(crate) by: Option<Txt<LimitBy>>,
+    /// Buckets kept at once (16 bytes each); keys above share one.
+    #[schemars(range(min = 1, max = 10_000_000), extend("default" = model::RateLimit::MAX_KEYS))]
+    pub(crate) max_keys: Option<u32>,
+}
+
+/// Faults injected on purpose: a delay, then an answer in place of the upstream's.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`fault`")]
+pub(crate) struct Fault {
+    /// Only requests with this header, or with this header and value.
+    #[schemars(extend("examples" = ["x-fault", {"x-fault": "please"}]))]
+    pub(crate) header: Option<At<FaultHeader>>,
+    /// Some requests wait before they are sent on.
+    pub(crate) delay: Option<FaultDelay>,
+    /// Some requests are answered by attache.
+    pub(crate) abort: Option<FaultAbort>,
+}
+
+/// A header's name, or its name and value.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum FaultHeader {
+    Name(Txt<HeaderText>),
+    Value(Map<HeaderText, Txt<Word>>),
+}
+
+/// A delay.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`delay` of a fault")]
+pub(crate) struct FaultDelay {
+    /// How long.
+    pub(crate) time: Txt<Positive>,
+    /// Share of the requests.
+    #[schemars(extend("default" = show_ratio(1.0)))]
+    pub(crate) share: Option<Txt<Ratio>>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`abort` of a fault")]
+pub(crate) struct FaultAbort {
+    /// Its status.
+    #[schemars(range(min = 200, max = 599), extend("default" = model::FaultAbort::STATUS.as_u16()))]
+    pub(crate) status: Option<u16>,
+    /// Share of the requests.
+    #[schemars(extend("default" = show_ratio(1.0)))]
+    pub(crate) share: Option<Txt<Ratio>>,
 }

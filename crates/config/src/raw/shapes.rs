@@ -38,6 +38,7 @@ impl<T: Text> JsonSchema for Txt<T> {
 }
 
 /// A value with its place.
+#[expect(clippy::struct_field_names, reason = "`x.at.line` reads as it is meant")]
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct At<T> {
     pub(crate) at: Place,

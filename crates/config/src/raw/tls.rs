@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{At, OneOrMany, Txt};
 use crate::{
     model,
-    text::{File, Host, Pem, Pin, SanText},
+    text::{Authority, File, Host, Pem, Pin, SanText},
 };
 
 /// TLS to an upstream.
@@ -17,9 +17,12 @@ pub(crate) struct TlsClient {
     /// The name that is asked for (SNI) and that the certificate must be for. By default the host of the address; for an
     /// `authority` upstream that of the request.
     pub(crate) name: Option<Txt<Host>>,
-    /// PEM files of the authorities that are believed, followed when they change. By default those of the system.
-    #[schemars(extend("examples" = ["/certs/ca.crt"]))]
-    pub(crate) ca: Option<At<OneOrMany<Txt<File>>>>,
+    /// Identities of which the peer must have one, in place of `name`, which is then only asked for (SNI): for peers that have a
+    /// SPIFFE ID and no DNS name.
+    pub(crate) peers: Option<OneOrMany<Txt<SanText>>>,
+    /// Who is believed: PEM files, followed when they change; `system`; or `spiffe`, the own trust domain's bundle from the
+    /// SPIFFE Workload API. By default `system`, and `spiffe` with `spiffe: true`.
+    pub(crate) ca: Option<At<OneOrMany<Txt<Authority>>>>,
     /// The same as PEM text.
     pub(crate) ca_pem: Option<At<Txt<Pem>>>,
     /// Own certificate chain, PEM, leaf first, for peers that ask for one.
@@ -28,6 +31,9 @@ pub(crate) struct TlsClient {
     /// Key of `certificate`, PEM.
     #[schemars(extend("examples" = ["/certs/tls.key"]))]
     pub(crate) key: Option<At<Txt<File>>>,
+    /// The own certificate is the X.509-SVID of the SPIFFE Workload API, in place of `certificate` and `key`.
+    #[schemars(extend("default" = false))]
+    pub(crate) spiffe: Option<At<bool>>,
     /// Lowest version.
     #[schemars(extend("default" = model::TlsVersion::default()))]
     pub(crate) min_version: Option<model::TlsVersion>,
@@ -54,15 +60,18 @@ pub(crate) struct TlsServer {
     pub(crate) ocsp: Option<At<Txt<File>>>,
     /// More certificates, picked by server name; the first of all where none fits.
     pub(crate) certificates: Option<Vec<Identity>>,
+    /// The X.509-SVID of the SPIFFE Workload API is shown where no certificate has the name asked for; then none is needed.
+    #[schemars(extend("default" = false))]
+    pub(crate) spiffe: Option<bool>,
     /// Whether plaintext is accepted too.
     #[schemars(extend("default" = "strict"))]
     pub(crate) mode: Option<TlsMode>,
-    /// PEM files of the authorities that sign clients' certificates; with it, clients must show one.
-    #[schemars(extend("examples" = ["/certs/ca.crt"]))]
-    pub(crate) client_ca: Option<At<OneOrMany<Txt<File>>>>,
+    /// Who signs the clients' certificates: PEM files, `system`, or `spiffe` (the own trust domain's bundle from the SPIFFE
+    /// Workload API). With it, clients must show a certificate.
+    pub(crate) client_ca: Option<At<OneOrMany<Txt<Authority>>>>,
     /// The same as PEM text.
     pub(crate) client_ca_pem: Option<At<Txt<Pem>>>,
-    /// A client without a certificate is let in all the same.
+    /// A client without a certificate is let in all the same, unless `allow` names anyone.
     #[schemars(extend("default" = false))]
     pub(crate) client_optional: Option<At<bool>>,
     /// Identities of which a client must have one: `spiffe://DOMAIN/PATH` or another URI (`*` is one segment, a final `/**`

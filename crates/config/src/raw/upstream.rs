@@ -20,6 +20,10 @@ fn breaker() -> model::CircuitBreaker {
     model::CircuitBreaker::default()
 }
 
+fn failures() -> model::FailureBreaker {
+    model::FailureBreaker::default()
+}
+
 fn ejection() -> model::OutlierEjection {
     model::OutlierEjection::default()
 }
@@ -223,6 +227,38 @@ pub(crate) struct CircuitBreaker {
     /// Retries at once, unless a budget is set.
     #[schemars(extend("default" = breaker().max_retries))]
     pub(crate) max_retries: Option<u32>,
+    /// Opens when the whole upstream fails. Off without it: ejection takes single endpoints out, and a breaker over all of them
+    /// turns a partial outage into a whole one. `{}` has every default.
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) failures: Option<FailureBreaker>,
+}
+
+/// A breaker over a whole upstream: while it is open, calls are answered at once with `circuit-open`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`failures`")]
+pub(crate) struct FailureBreaker {
+    /// Failures in a row that open it; 0 is off.
+    #[schemars(extend("default" = failures().consecutive))]
+    pub(crate) consecutive: Option<u32>,
+    /// It opens when fewer than this share of the window's calls succeed; 0 is off.
+    #[schemars(extend("default" = show_ratio(failures().success_rate)))]
+    pub(crate) success_rate: Option<Txt<Ratio>>,
+    /// The sliding window of `success_rate`; at least 10 ms.
+    #[schemars(extend("default" = show_duration(failures().window)))]
+    pub(crate) window: Option<At<Txt<Positive>>>,
+    /// Calls in the window before their rate counts.
+    #[schemars(extend("default" = failures().min_samples))]
+    pub(crate) min_samples: Option<u32>,
+    /// First open time, doubled each time its probes fail, and up to 20 % longer at random.
+    #[schemars(extend("default" = show_duration(failures().open)))]
+    pub(crate) open: Option<Txt<Positive>>,
+    /// Longest open time, before the random part.
+    #[schemars(extend("default" = show_duration(failures().open_max)))]
+    pub(crate) open_max: Option<Txt<Positive>>,
+    /// Calls let through after the open time, all of which must succeed.
+    #[schemars(range(min = 1), extend("default" = failures().probes))]
+    pub(crate) probes: Option<u16>,
 }
 
 /// Passive health.
@@ -266,6 +302,8 @@ pub(crate) struct HealthCheck {
     /// Time between two probes, each with up to 10 % of jitter.
     #[schemars(extend("default" = show_duration(check().interval)))]
     pub(crate) interval: Option<At<Txt<Positive>>>,
+    /// Time between two probes of an endpoint that is unhealthy. By default `interval`.
+    pub(crate) unhealthy_interval: Option<Txt<Positive>>,
     /// How long a probe may take.
     #[schemars(extend("default" = show_duration(check().timeout)))]
     pub(crate) timeout: Option<At<Txt<Positive>>>,

@@ -391,14 +391,13 @@ fn host_target(scheme: Scheme, rest: &str) -> Result<Source, Wrong> {
     let Some(port) = port.or(scheme.port()).filter(|port| *port > 0) else {
         return wrong("{} has no port", format!("`{}://{host}:PORT`", scheme.word()));
     };
-    let target = match host.parse() {
-        Ok(address) => Target::Ip(SocketAddr::new(address, port)),
-        Err(_) => {
-            let name = host_name(host)?;
-            // The final dot says that no search domain is tried: it is kept for the look-up.
-            let host = if host.ends_with('.') { format!("{name}.").into() } else { name };
-            Target::Dns { host, port }
-        }
+    let target = if let Ok(address) = host.parse() {
+        Target::Ip(SocketAddr::new(address, port))
+    } else {
+        let name = host_name(host)?;
+        // The final dot says that no search domain is tried: it is kept for the look-up.
+        let host = if host.ends_with('.') { format!("{name}.").into() } else { name };
+        Target::Dns { host, port }
     };
     Ok(Source::At(scheme, target))
 }

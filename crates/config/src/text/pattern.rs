@@ -118,7 +118,8 @@ fn path_characters(text: &str) -> Result<(), Wrong> {
         .find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '|'))
     {
         let mut bytes = [0; 4];
-        let escaped: String = c.encode_utf8(&mut bytes).bytes().map(|b| format!("%{b:02X}")).collect();
+        let escaped: Vec<String> = c.encode_utf8(&mut bytes).bytes().map(|b| format!("%{b:02X}")).collect();
+        let escaped = escaped.concat();
         return wrong(
             format!("{{}} has a `{c}`, which never stands in a request's path"),
             format!("write `{escaped}`"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Text, Wrong, wrong};
 
 /// Longer ones are typing errors, and could overflow a clock.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 /// A duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,6 +270,36 @@ impl Text for Weight {
                 Ok(weight) if weight <= 1_000_000 => Ok(Self::Plain(weight)),
                 _ => wrong("{} isn't a weight", bad),
             },
+        }
+    }
+}
+
+/// Requests in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    pub(crate) requests: u32,
+    pub(crate) per: Duration,
+}
+
+impl Text for Rate {
+    const FORMAT: &'static str = "attache-rate";
+    const WHAT: &'static str = "a rate";
+    const EXAMPLES: &'static [&'static str] = &["100/s", "5000/m"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let help = "requests in a second, minute or hour: `100/s`, `5000/m` or `100000/h`";
+        let Some((requests, unit)) = text.split_once('/') else {
+            return wrong("{} isn't a rate", help);
+        };
+        let per = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            _ => return wrong("{} isn't a rate", help),
+        };
+        match requests.parse::<u32>() {
+            Ok(requests @ 1..) => Ok(Self { requests, per: Duration::from_secs(per) }),
+            _ => wrong("{} isn't a rate", help),
         }
     }
 }

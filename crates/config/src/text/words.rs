@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode};
 
 use super::{HeaderText, Text, Wrong, host_name, split_port, wrong};
 use crate::{
-    model::{HashKey, HostRewrite, LogTarget, Name, RetryOn},
+    model::{HashKey, HostRewrite, LimitKey, LogTarget, Name, RetryOn},
     suggest,
 };
 
@@ -312,23 +312,18 @@ impl Text for Condition {
                     };
                     return Ok(Self(RetryOn::GrpcStatus(number as u16)));
                 }
-                match text.parse::<u16>().ok().filter(|code| (400..600).contains(code)) {
-                    Some(code) => {
-                        let status = StatusCode::from_u16(code)
-                            .map_err(|_| Wrong { what: "{} isn't a status".into(), help: String::new() })?;
-                        RetryOn::Status(status)
-                    }
-                    None => {
-                        let help = match suggest::nearest(text, CONDITIONS) {
-                            Some(near) => format!("did you mean `{near}`?"),
-                            None => format!(
-                                "{}, a status from 400 to 599, `header:NAME` or `grpc:STATUS`",
-                                CONDITIONS.map(|word| format!("`{word}`")).join(", ")
-                            ),
-                        };
-                        return wrong("{} isn't a condition for a retry", help);
-                    }
-                }
+                let code = text.parse::<u16>().ok().filter(|code| (400..600).contains(code));
+                let Some(status) = code.and_then(|code| StatusCode::from_u16(code).ok()) else {
+                    let help = match suggest::nearest(text, CONDITIONS) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!(
+                            "{}, a status from 400 to 599, `header:NAME` or `grpc:STATUS`",
+                            CONDITIONS.map(|word| format!("`{word}`")).join(", ")
+                        ),
+                    };
+                    return wrong("{} isn't a condition for a retry", help);
+                };
+                RetryOn::Status(status)
             }
         }))
     }
@@ -381,6 +376,52 @@ impl Text for Hash {
                 _ => return wrong("{} can't be hashed", "`header:NAME`, `cookie:NAME`, `source` or `path`"),
             },
         }))
+    }
+}
+
+/// What a rate limit counts by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LimitBy(pub(crate) LimitKey);
+
+impl Text for LimitBy {
+    const FORMAT: &'static str = "attache-limit-key";
+    const WHAT: &'static str = "what is counted by";
+    const EXAMPLES: &'static [&'static str] = &["route", "client", "identity", "header:x-tenant"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        Ok(Self(match text {
+            "route" => LimitKey::Route,
+            "client" => LimitKey::Client,
+            "identity" => LimitKey::Identity,
+            _ => match text.strip_prefix("header:") {
+                Some(name) => LimitKey::Header(header(name)?),
+                None => {
+                    return wrong("{} can't be counted by", "`route`, `client`, `identity` or `header:NAME`");
+                }
+            },
+        }))
+    }
+}
+
+/// Who is believed: a file, or one of two words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Authority {
+    System,
+    Spiffe,
+    File(PathBuf),
+}
+
+impl Text for Authority {
+    const FORMAT: &'static str = "attache-ca";
+    const WHAT: &'static str = "a file, `system` or `spiffe`";
+    const EXAMPLES: &'static [&'static str] = &["/certs/ca.crt", "system", "spiffe"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "system" => Ok(Self::System),
+            "spiffe" => Ok(Self::Spiffe),
+            _ => File::parse(text).map(|file| Self::File(file.0)),
+        }
     }
 }
 
@@ -440,8 +481,8 @@ mod tests {
 
     #[test]
     fn a_pin_reads_the_same_in_hex_and_base64() {
-        let hex = "affcc8906dde12955d9bebbf928fdcc31ccce328d5b9384f21c8941ca6e20391".replace("d5b9", "d5b9");
-        let hex = Pin::parse(&hex).unwrap().0;
+        let hex = "affcc8906dde12955d9bebbf928fdcc31ccce328d5b9384f21c8941ca6e20391";
+        let hex = Pin::parse(hex).unwrap().0;
         let base64 = Pin::parse("sha256/r/zIkG3eEpVdm+u/ko/cwxzM4yjVuThPIciUHKbiA5E=").unwrap().0;
         assert_eq!(hex, base64);
         assert!(Pin::parse("abc").is_err());

@@ -1,0 +1,70 @@
+//! What of a route's requests is let through, and what is done to them on purpose.
+
+use super::{fill, target::WHOLE};
+use crate::{
+    diagnostic::Problems,
+    model::{Fault, FaultAbort, FaultDelay, LimitKey, RateLimit},
+    raw::{self, At, FaultHeader, RateLimitForm},
+};
+
+pub(crate) fn rate_limit(raw: RateLimitForm) -> RateLimit {
+    let mut limit = RateLimit {
+        requests: 1,
+        per: RateLimit::PER,
+        burst: 1,
+        by: LimitKey::Route,
+        max_keys: RateLimit::MAX_KEYS,
+    };
+    match raw {
+        RateLimitForm::Rate(rate) => {
+            (limit.requests, limit.per) = (rate.0.requests, rate.0.per);
+            limit.burst = limit.requests;
+        }
+        RateLimitForm::Full(full) => {
+            limit.requests = full.requests;
+            limit.burst = full.burst.unwrap_or(full.requests);
+            fill!(limit, full, per, max_keys);
+            limit.by = full.by.map(|by| by.0.0).unwrap_or_default();
+        }
+    }
+    limit
+}
+
+pub(crate) fn fault(raw: At<raw::Fault>, problems: &mut Problems) -> Option<Fault> {
+    let whole = raw.whole();
+    let At { at, value: raw, .. } = raw;
+    if raw.delay.is_none() && raw.abort.is_none() {
+        if whole {
+            problems.wrong(at, "this fault does nothing", "give it `delay: { time: 1s }` or `abort: {}`");
+        }
+        return None;
+    }
+    let header = match raw.header {
+        None => None,
+        Some(At { value: FaultHeader::Name(name), .. }) => Some((name.0.0, None)),
+        Some(At { at, value: FaultHeader::Value(map), wrong }) => {
+            let [entry] = map.entries.as_slice() else {
+                if wrong.is_empty() {
+                    problems.wrong(at, "a fault looks at one header", "`header: { x-fault: please }`");
+                }
+                return None;
+            };
+            let name = http::HeaderName::from_bytes(entry.key.as_bytes()).ok()?;
+            Some((name, Some(entry.value.0.0.clone())))
+        }
+    };
+    Some(Fault {
+        header,
+        delay: raw.delay.map(|delay| FaultDelay {
+            share: delay.share.map_or(WHOLE, |share| share.0.0),
+            time: delay.time.0.0,
+        }),
+        abort: raw.abort.map(|abort| FaultAbort {
+            share: abort.share.map_or(WHOLE, |share| share.0.0),
+            status: abort
+                .status
+                .and_then(|status| http::StatusCode::from_u16(status).ok())
+                .unwrap_or(FaultAbort::STATUS),
+        }),
+    })
+}

@@ -1,0 +1,266 @@
+//! `docs/config.md` is the schema, written for people. `UPDATE_DOCS=1 cargo test -p attache-config --test reference` rewrites it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::needless_raw_string_hashes,
+    clippy::format_push_string,
+    reason = "tests"
+)]
+
+use std::{collections::VecDeque, fmt::Write as _, path::Path};
+
+use serde_json::Value;
+
+const INTRODUCTION: &str = r#"# Config reference
+
+<!-- Generated from the schema by crates/config/tests/reference.rs: change the doc comments in crates/config/src/raw. -->
+
+A config is one YAML file. `attache check FILE` says everything that is wrong with it, `attache schema` prints its JSON
+schema for editors. The smallest one is
+
+```yaml
+upstreams:
+  orders: https://orders.internal:8443
+```
+
+**What isn't said.** Without `listeners` there is one, `outbound`, on `127.0.0.1:15001`. A listener with neither `routes` nor
+`to` sends everything to the only upstream. With several upstreams, a request goes by its `Host`: the upstream's name
+(`orders`) and the host of its address (`orders.internal`) both mean it; `tcp` and `tls` upstreams are found by the server name
+of TLS in the same way; an `authority` or `original-destination` upstream gets what is left. Two upstreams on one host are
+told apart by the port in `Host`.
+
+**Environment.** In every value, `${VAR}` is the environment variable (not being set is an error), `${VAR:-default}` has a
+default for one that isn't set or is empty, `$$` is one `$`. They are put in after the YAML is read, so a value can't bring structure
+with it; a value that is one variable and nothing else is typed by what it became (`workers: ${WORKERS}` is a number).
+
+**Files.** `!file PATH` is the content of a file, without white space around it. A relative path begins at the config's folder.
+
+**YAML.** Anchors, aliases and merge keys (`<<: *base`) work; keys that begin with `x-` at the top level are yours, to keep anchors
+in. A key that stands twice is an error, and so is one that isn't known. Within `{ … }` a value with braces needs quotes:
+`{ path: "/users/{id}" }`.
+"#;
+
+const TEXTS: &str = r"
+## Texts with a syntax of their own
+
+Durations are numbers with `us`, `ms`, `s`, `m`, `h` or `d`, also in a row. Sizes are numbers with `B`, `KiB`, `MiB`, `GiB` (powers
+of 1024) or `KB`, `MB`, `GB` (powers of 1000). Regular expressions are those of the Rust crate `regex`: linear in time, without
+look-around and back-references, and always over the whole text.
+
+| type | what | examples |
+| --- | --- | --- |
+";
+
+#[test]
+fn the_reference_is_what_the_schema_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md");
+    let wanted = reference(&attache_config::schema());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == wanted,
+        "docs/config.md is stale: UPDATE_DOCS=1 cargo test -p attache-config --test reference"
+    );
+}
+
+#[test]
+fn every_key_has_a_description() {
+    let schema = attache_config::schema();
+    let definitions = schema["$defs"].as_object().unwrap();
+    for (name, definition) in definitions.iter().chain([(&"the file".to_owned(), &schema)]) {
+        for (key, property) in definition["properties"].as_object().into_iter().flatten() {
+            assert!(property["description"].is_string(), "{name}.{key}");
+        }
+    }
+}
+
+#[test]
+fn the_schema_is_draft_2020_12_without_our_own_keywords() {
+    let schema = attache_config::schema();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let text = schema.to_string();
+    for keyword in ["\"x-at\"", "\"x-map\"", "\"x-what\"", "\"null\""] {
+        assert!(!text.contains(keyword), "{keyword}");
+    }
+}
+
+/// One section for each kind of mapping, each before its parts.
+fn reference(schema: &Value) -> String {
+    let mut out = INTRODUCTION.to_owned();
+    let mut writer = Writer { root: schema, met: Vec::new(), waiting: VecDeque::new(), formats: Vec::new() };
+    out.push_str("\n## The file\n");
+    writer.section(&mut out, schema, "");
+    while let Some((name, path)) = writer.waiting.pop_front() {
+        // What a section refers to follows it, before what its neighbours refer to.
+        let later = std::mem::take(&mut writer.waiting);
+        let definition = &schema["$defs"][&name];
+        write!(out, "\n## {}\n\n", heading(definition)).unwrap();
+        writeln!(out, "At `{path}`. {}", prose(&definition["description"])).unwrap();
+        writer.section(&mut out, definition, &path);
+        writer.waiting.extend(later);
+    }
+    out.push_str(TEXTS);
+    writer.formats.sort();
+    for (name, what, examples) in writer.formats {
+        writeln!(out, "| {name} | {what} | {examples} |").unwrap();
+    }
+    out
+}
+
+struct Writer<'a> {
+    root: &'a Value,
+    met: Vec<String>,
+    waiting: VecDeque<(String, String)>,
+    formats: Vec<(String, String, String)>,
+}
+
+impl Writer<'_> {
+    fn section(&mut self, out: &mut String, schema: &Value, path: &str) {
+        out.push_str("\n| key | type | default | what | example |\n| --- | --- | --- | --- | --- |\n");
+        let mut words = String::new();
+        for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let kind = self.kind(property, &inner);
+            let required =
+                schema["required"].as_array().is_some_and(|keys| keys.iter().any(|one| one == key));
+            let default = match &property["default"] {
+                _ if required => "**required**".to_owned(),
+                Value::Null => String::new(),
+                value => format!("`{}`", yaml(value)),
+            };
+            let example = property["examples"].as_array().and_then(|all| all.first());
+            let example = example.map(|example| format!("`{}`", yaml(example))).unwrap_or_default();
+            let what = prose(&property["description"]).replace('|', "\\|");
+            writeln!(out, "| `{key}` | {kind} | {default} | {what} | {example} |").unwrap();
+            self.words(&mut words, key, property);
+        }
+        out.push_str(&words);
+    }
+
+    /// What the words of an enumeration mean.
+    fn words(&self, out: &mut String, key: &str, property: &Value) {
+        let target = resolve(self.root, property);
+        let alternatives: Vec<&Value> = match target["anyOf"].as_array() {
+            Some(all) => all.iter().map(|one| resolve(self.root, one)).collect(),
+            None => vec![target],
+        };
+        for alternative in alternatives {
+            let Some(all) = alternative["oneOf"].as_array() else { continue };
+            write!(out, "\n`{key}` is one of\n\n").unwrap();
+            for word in all.iter().filter(|word| word["const"].is_string()) {
+                writeln!(out, "- `{}`: {}", word["const"].as_str().unwrap(), prose(&word["description"]))
+                    .unwrap();
+            }
+        }
+    }
+
+    fn kind(&mut self, schema: &Value, path: &str) -> String {
+        if let Some(name) = schema["$ref"].as_str().and_then(|target| target.rsplit('/').next()) {
+            let definition = &self.root["$defs"][name];
+            if definition["properties"].is_object() {
+                if !self.met.iter().any(|met| met == name) {
+                    self.met.push(name.to_owned());
+                    self.waiting.push_back((name.to_owned(), path.to_owned()));
+                }
+                return format!("[mapping](#{})", anchor(&heading(definition)));
+            }
+            return self.kind(&definition.clone(), path);
+        }
+        if let Some(all) = schema["anyOf"].as_array() {
+            let mut kinds: Vec<String> = Vec::new();
+            for one in all {
+                let inner = if one["type"] == "array" { format!("{path}[]") } else { path.to_owned() };
+                let kind = self.kind(one, &inner);
+                // "one, or a list of it" is shorter than both in full.
+                let kind =
+                    if one["type"] == "array" && !kinds.is_empty() { "list of these".into() } else { kind };
+                if !kinds.contains(&kind) {
+                    kinds.push(kind);
+                }
+            }
+            return kinds.join(" or ");
+        }
+        if let Some(format) = schema["format"].as_str().and_then(|format| format.strip_prefix("attache-")) {
+            let examples: Vec<String> = schema["examples"].as_array().map_or_else(Vec::new, |all| {
+                all.iter().map(|example| format!("`{}`", yaml(example).replace('|', "\\|"))).collect()
+            });
+            let what = schema["$comment"].as_str().unwrap_or_default().to_owned();
+            if let Some(known) = self.formats.iter_mut().find(|(name, _, _)| name == format) {
+                // A key may show examples of its own: the most are the type's.
+                if examples.join(", ").len() > known.2.len() {
+                    known.2 = examples.join(", ");
+                }
+            } else {
+                self.formats.push((format.to_owned(), what, examples.join(", ")));
+            }
+            return format!("[{format}](#texts-with-a-syntax-of-their-own)");
+        }
+        if schema["oneOf"].is_array() {
+            return "one of the words below".into();
+        }
+        if let Some(words) = schema["enum"].as_array() {
+            return words.iter().map(|word| format!("`{}`", yaml(word))).collect::<Vec<_>>().join(" or ");
+        }
+        if let Some(word) = schema["const"].as_str() {
+            return format!("`{word}`");
+        }
+        match schema["type"].as_str().unwrap_or_default() {
+            "array" => format!("list of {}", self.kind(&schema["items"].clone(), &format!("{path}[]"))),
+            "object" => {
+                let of = self.kind(&schema["additionalProperties"].clone(), &format!("{path}.NAME"));
+                format!("mapping of names to {of}")
+            }
+            "integer" => "number".into(),
+            "boolean" => "`true` or `false`".into(),
+            _ => "text".into(),
+        }
+    }
+}
+
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str().and_then(|target| target.strip_prefix('#')) {
+        Some(pointer) => root.pointer(pointer).unwrap(),
+        None => schema,
+    }
+}
+
+fn heading(definition: &Value) -> String {
+    let title = definition["title"].as_str().unwrap_or_default();
+    let title = title.trim_start_matches("an ").trim_start_matches("a ");
+    let mut letters = title.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn anchor(heading: &str) -> String {
+    heading.to_lowercase().replace('`', "").replace(' ', "-")
+}
+
+fn prose(text: &Value) -> String {
+    text.as_str().unwrap_or_default().replace('\n', " ")
+}
+
+/// A value as somebody would write it in YAML's flow style.
+fn yaml(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(yaml).collect::<Vec<_>>().join(", ")),
+        Value::Object(object) => {
+            let entries: Vec<String> = object
+                .iter()
+                .map(|(key, value)| match value {
+                    // What YAML would read as something else than a text.
+                    Value::String(text) if text.starts_with(['!', '*', '%', '~', '&', '@']) => {
+                        format!("{key}: \"{text}\"")
+                    }
+                    value => format!("{key}: {}", yaml(value)),
+                })
+                .collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
