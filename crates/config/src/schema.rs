@@ -67,6 +67,14 @@ fn public(schema: &mut Value) {
         if let Some(what) = object.get("x-what").filter(|what| what.is_string()).cloned() {
             object.insert("$comment".into(), what);
         }
+        // `1.3` without quotes is a number to an editor.
+        if let Some(number) =
+            object.get("const").and_then(Value::as_str).and_then(|word| word.parse::<f64>().ok())
+            && let Some(word) = object.remove("const")
+        {
+            object.remove("type");
+            object.insert("enum".into(), json!([word, number]));
+        }
         // A property may be called `x-…` only in `properties`, whose members are schemas, never flags.
         object.retain(|key, value| !matches!(key.as_str(), "x-at" | "x-map" | "x-what") || value.is_object());
     }

@@ -151,9 +151,9 @@ impl Writer<'_> {
         for alternative in alternatives {
             let Some(all) = alternative["oneOf"].as_array() else { continue };
             write!(out, "\n`{key}` is one of\n\n").unwrap();
-            for word in all.iter().filter(|word| word["const"].is_string()) {
-                writeln!(out, "- `{}`: {}", word["const"].as_str().unwrap(), prose(&word["description"]))
-                    .unwrap();
+            for meaning in all {
+                let word = meaning["const"].as_str().or(meaning["enum"][0].as_str());
+                writeln!(out, "- `{}`: {}", word.unwrap(), prose(&meaning["description"])).unwrap();
             }
         }
     }
@@ -263,4 +263,11 @@ fn yaml(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+#[test]
+fn an_editor_takes_a_version_without_quotes() {
+    let versions = &attache_config::schema()["$defs"]["TlsVersion"]["oneOf"];
+    assert_eq!(versions[1]["enum"], serde_json::json!(["1.3", 1.3]));
+    assert!(versions[1]["type"].is_null(), "{versions}");
 }
