@@ -377,14 +377,14 @@ impl Fresh {
         let Self { settings, client, entry, stream, .. } = self;
         let reader = Reader { settings, client: Rc::new(client), live: entry.live.clone() };
         match protocol {
-            Protocol::Http1 => http1::serve(stream, reader, http, deny, Some(place)).await,
+            // Boxed, once per connection: else one that has not spoken yet would be as large as the largest of these.
+            Protocol::Http1 => Box::pin(http1::serve(stream, reader, http, deny, Some(place))).await,
             Protocol::Http2 => {
-                // Boxed: else HTTP/1's task would be as large as this.
                 Box::pin(http2::serve(stream, reader, http, deny)).await;
                 drop(place);
             }
             Protocol::Tcp | Protocol::Tls => {
-                opaque(stream, reader, protocol, hello, tcp).await;
+                Box::pin(opaque(stream, reader, protocol, hello, tcp)).await;
                 drop(place);
             }
         }
