@@ -3,13 +3,6 @@
 //! Every process that is started here is ended here, by its id. Servers get a free port on a loopback address of
 //! their own, so that tests can run side by side.
 
-#![expect(
-    clippy::missing_panics_doc,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test's tools fail by panicking"
-)]
-
 use std::{
     fs,
     io::{Read, Write},

@@ -1,0 +1,144 @@
+//! Routes through the real program: what they match, change, answer, split, copy and bound.
+
+use attache_tests::{Attache, curl, eventually, free_port, local, nginx, text};
+
+/// An nginx that says its name and what it was asked, and counts in its log.
+fn named(name: &str, port: u16) -> attache_tests::Process {
+    nginx(
+        &format!(
+            "log_format brief '$request $http_host';
+             server {{ listen 127.0.0.1:{port}; access_log $DIR/access.log brief; location / {{ return 200 '{name} $request_uri $host [$http_x_client] [$http_x_secret] $http_via'; }} }}"
+        ),
+        local(port),
+    )
+}
+
+fn lines(server: &attache_tests::Process) -> Vec<String> {
+    let log = std::fs::read_to_string(server.dir().join("access.log")).unwrap_or_default();
+    log.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_most_specific_route_wins_and_rewrites() {
+    let (a, b) = (free_port(), free_port());
+    let (_a, _b) = (named("a", a), named("b", b));
+    let attache = Attache::start(&format!(
+        "listeners:
+  outbound:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - {{ match: {{ host: '*.shop.test' }}, to: b }}
+      - match: {{ host: orders.shop.test, path: '/users/{{id}}/{{rest...}}' }}
+        to: a
+        rewrite: {{ path: '/v2/{{id}}/{{rest}}', host: upstream }}
+        headers:
+          request: {{ set: {{ x-client: '%{{client.address}}' }}, remove: x-secret }}
+          response: {{ set: {{ x-route: '%{{route}}' }}, remove: server }}
+        name: users
+      - {{ match: {{ host: orders.shop.test, path: /old/* }}, redirect: {{ status: 308, path: /new }} }}
+      - {{ match: {{ host: orders.shop.test, path: /teapot }}, respond: {{ status: 418, body: short and stout }} }}
+      - {{ match: {{ host: orders.shop.test, methods: [DELETE] }}, respond: 405 }}
+      - {{ match: {{ host: orders.shop.test, headers: {{ x-beta: '1' }} }}, to: b }}
+      - {{ match: {{ host: orders.shop.test }}, to: a }}
+upstreams:
+  a: http://127.0.0.1:{a}
+  b: http://127.0.0.1:{b}"
+    ));
+    let ask = |arguments: &[&str], path: &str| {
+        let url = attache.url(path);
+        let all = ["-i", "-H", "Host: orders.shop.test"].iter().chain(arguments).copied().chain([url.as_str()]);
+        text(&curl(all.collect::<Vec<_>>()))
+    };
+    let rewritten = ask(&["-H", "x-secret: hush"], "/users/7/a/b?q=1");
+    assert!(rewritten.contains("a /v2/7/a/b?q=1 127.0.0.1 [127.0.0.1] [] 1.1 attache"), "{rewritten}");
+    assert!(rewritten.contains("x-route: users") && !rewritten.to_lowercase().contains("server: nginx"), "{rewritten}");
+    let redirect = ask(&[], "/old/x?q=1");
+    assert!(redirect.starts_with("HTTP/1.1 308") && redirect.contains("location: http://orders.shop.test/new?q=1"), "{redirect}");
+    let teapot = ask(&[], "/teapot");
+    assert!(teapot.starts_with("HTTP/1.1 418") && teapot.ends_with("short and stout"), "{teapot}");
+    assert!(ask(&["-X", "DELETE"], "/").starts_with("HTTP/1.1 405"));
+    assert!(ask(&["-H", "x-beta: 1"], "/x").contains("\r\n\r\nb /x"));
+    assert!(ask(&[], "/x").contains("\r\n\r\na /x"));
+    let other = text(&curl(["-H", "Host: any.shop.test", &attache.url("/x")]));
+    assert!(other.starts_with("b /x"), "{other}");
+    let none = text(&curl(["-i", "-H", "Host: nobody.test", &attache.url("/x")]));
+    assert!(none.starts_with("HTTP/1.1 404") && none.contains("x-attache-reason: no-route"), "{none}");
+}
+
+#[test]
+fn a_split_follows_its_weights() {
+    let (a, b) = (free_port(), free_port());
+    let (_a, _b) = (named("a", a), named("b", b));
+    let attache = Attache::start(&format!(
+        "listeners:
+  outbound: {{ bind: '127.0.0.1:$PORT', to: {{ a: 75%, b: 25% }} }}
+upstreams:
+  a: http://127.0.0.1:{a}
+  b: http://127.0.0.1:{b}"
+    ));
+    let answers = text(&curl(["--http1.1", &attache.url("/[1-1000]")]));
+    let of_b = answers.matches("b /").count();
+    // Eight standard deviations of a fair draw: it fails when the weights are wrong, not by bad luck.
+    assert!((140..=360).contains(&of_b), "{of_b} of 1000 went to b");
+}
+
+#[test]
+fn a_mirror_gets_a_copy_and_its_failures_cost_nothing() {
+    let (a, b) = (free_port(), free_port());
+    let (_a, mirror) = (named("a", a), named("mirror", b));
+    let attache = Attache::start(&format!(
+        "listeners:
+  outbound:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - {{ match: {{ path: /lost/* }}, to: a, mirror: {{ gone: 100% }} }}
+      - {{ match: {{ path: /* }}, to: a, mirror: {{ copy: 100% }} }}
+upstreams:
+  a: http://127.0.0.1:{a}
+  copy: http://127.0.0.1:{b}
+  gone: http://127.0.0.1:{}",
+        free_port()
+    ));
+    let body = "x".repeat(200_000);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &body).unwrap();
+    let upload = format!("@{}", file.path().display());
+    assert!(text(&curl(["-H", "Host: h", &attache.url("/get")])).starts_with("a /get"));
+    assert!(text(&curl(["-H", "Host: h", "--data-binary", &upload, &attache.url("/post")])).starts_with("a /post"));
+    assert!(text(&curl(["-H", "Host: h", "--data-binary", &upload, &attache.url("/lost/x")])).starts_with("a /lost/x"));
+    eventually("both copies arrive, marked", || {
+        let lines = lines(&mirror);
+        ["GET /get HTTP/1.1 h-shadow", "POST /post HTTP/1.1 h-shadow"].iter().all(|copy| lines.iter().any(|l| l == copy))
+    });
+    assert!(!lines(&mirror).iter().any(|line| line.contains("/lost")));
+}
+
+#[test]
+fn a_rate_limit_answers_429_and_a_fault_its_status() {
+    let a = free_port();
+    let _a = named("a", a);
+    let attache = Attache::start(&format!(
+        "listeners:
+  outbound:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - {{ match: {{ path: /limited }}, to: a, rate_limit: {{ requests: 2, per: 1h }} }}
+      - {{ match: {{ path: /broken }}, to: a, fault: {{ abort: {{ status: 503, share: 100% }} }} }}
+upstreams: {{ a: 'http://127.0.0.1:{a}' }}"
+    ));
+    let codes = text(&curl(["-o", "/dev/null", "-w", "%{http_code} ", &attache.url("/limited?[1-4]")]));
+    assert!(codes.contains("200") && codes.trim_end().ends_with("429"), "{codes}");
+    let limited = text(&curl(["-i", &attache.url("/limited")])).to_lowercase();
+    assert!(limited.contains("x-attache-reason: rate-limited") && limited.contains("retry-after:"), "{limited}");
+    let broken = text(&curl(["-i", &attache.url("/broken")]));
+    assert!(broken.starts_with("HTTP/1.1 503") && broken.contains("fault-injected"), "{broken}");
+}
+
+#[test]
+fn a_request_that_would_come_back_is_refused() {
+    let attache = Attache::start(
+        "listeners: { outbound: { bind: '127.0.0.1:$PORT', to: anywhere } }\nupstreams: { anywhere: authority }",
+    );
+    let answer = text(&curl(["-i", &attache.url("/")]));
+    assert!(answer.starts_with("HTTP/1.1 508") && answer.contains("loop-detected"), "{answer}");
+}
