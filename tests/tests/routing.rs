@@ -46,14 +46,22 @@ upstreams:
     ));
     let ask = |arguments: &[&str], path: &str| {
         let url = attache.url(path);
-        let all = ["-i", "-H", "Host: orders.shop.test"].iter().chain(arguments).copied().chain([url.as_str()]);
+        let all =
+            ["-i", "-H", "Host: orders.shop.test"].iter().chain(arguments).copied().chain([url.as_str()]);
         text(&curl(all.collect::<Vec<_>>()))
     };
     let rewritten = ask(&["-H", "x-secret: hush"], "/users/7/a/b?q=1");
     assert!(rewritten.contains("a /v2/7/a/b?q=1 127.0.0.1 [127.0.0.1] [] 1.1 attache"), "{rewritten}");
-    assert!(rewritten.contains("x-route: users") && !rewritten.to_lowercase().contains("server: nginx"), "{rewritten}");
+    assert!(
+        rewritten.contains("x-route: users") && !rewritten.to_lowercase().contains("server: nginx"),
+        "{rewritten}"
+    );
     let redirect = ask(&[], "/old/x?q=1");
-    assert!(redirect.starts_with("HTTP/1.1 308") && redirect.contains("location: http://orders.shop.test/new?q=1"), "{redirect}");
+    assert!(
+        redirect.starts_with("HTTP/1.1 308")
+            && redirect.contains("location: http://orders.shop.test/new?q=1"),
+        "{redirect}"
+    );
     let teapot = ask(&[], "/teapot");
     assert!(teapot.starts_with("HTTP/1.1 418") && teapot.ends_with("short and stout"), "{teapot}");
     assert!(ask(&["-X", "DELETE"], "/").starts_with("HTTP/1.1 405"));
@@ -104,11 +112,19 @@ upstreams:
     std::fs::write(file.path(), &body).unwrap();
     let upload = format!("@{}", file.path().display());
     assert!(text(&curl(["-H", "Host: h", &attache.url("/get")])).starts_with("a /get"));
-    assert!(text(&curl(["-H", "Host: h", "--data-binary", &upload, &attache.url("/post")])).starts_with("a /post"));
-    assert!(text(&curl(["-H", "Host: h", "--data-binary", &upload, &attache.url("/lost/x")])).starts_with("a /lost/x"));
+    assert!(
+        text(&curl(["-H", "Host: h", "--data-binary", &upload, &attache.url("/post")]))
+            .starts_with("a /post")
+    );
+    assert!(
+        text(&curl(["-H", "Host: h", "--data-binary", &upload, &attache.url("/lost/x")]))
+            .starts_with("a /lost/x")
+    );
     eventually("both copies arrive, marked", || {
         let lines = lines(&mirror);
-        ["GET /get HTTP/1.1 h-shadow", "POST /post HTTP/1.1 h-shadow"].iter().all(|copy| lines.iter().any(|l| l == copy))
+        ["GET /get HTTP/1.1 h-shadow", "POST /post HTTP/1.1 h-shadow"]
+            .iter()
+            .all(|copy| lines.iter().any(|l| l == copy))
     });
     assert!(!lines(&mirror).iter().any(|line| line.contains("/lost")));
 }
@@ -129,7 +145,10 @@ upstreams: {{ a: 'http://127.0.0.1:{a}' }}"
     let codes = text(&curl(["-o", "/dev/null", "-w", "%{http_code} ", &attache.url("/limited?[1-4]")]));
     assert!(codes.contains("200") && codes.trim_end().ends_with("429"), "{codes}");
     let limited = text(&curl(["-i", &attache.url("/limited")])).to_lowercase();
-    assert!(limited.contains("x-attache-reason: rate-limited") && limited.contains("retry-after:"), "{limited}");
+    assert!(
+        limited.contains("x-attache-reason: rate-limited") && limited.contains("retry-after:"),
+        "{limited}"
+    );
     let broken = text(&curl(["-i", &attache.url("/broken")]));
     assert!(broken.starts_with("HTTP/1.1 503") && broken.contains("fault-injected"), "{broken}");
 }

@@ -95,7 +95,7 @@ impl Proxy {
     pub(crate) fn start(config: Config) -> Result<Self, Error> {
         let workers = config.workers.unwrap_or_else(cpus::workers).max(1);
         let (sockets, address) = bind(&config, workers)?;
-        let probes = config.metrics.map(|at| bind_probes(at)).transpose()?;
+        let probes = config.metrics.map(bind_probes).transpose()?;
         let state = Arc::new(assemble(config)?);
 
         let (stop, stopping) = watch::channel(false);

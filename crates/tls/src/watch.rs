@@ -163,7 +163,7 @@ impl Watcher {
     }
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 /// The smallest threshold that has been crossed: 30, 7, 1 days, a tenth of the lifetime. A threshold above a third of
 /// the lifetime is left out: a certificate for a day is not late all day long.

@@ -38,7 +38,7 @@ use super::{
 use crate::{EndpointAddress, EndpointSpec, Shared};
 
 const SWEEP: Duration = Duration::from_secs(30);
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE: Duration = Duration::from_mins(5);
 /// Asks that may wait for the control thread.
 const ASKS: usize = 1024;
 /// `max_hosts` of an upstream that sets none.
