@@ -16,7 +16,7 @@ use std::{
 };
 
 use attache_http::{Body, Client};
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
 use pin_project_lite::pin_project;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -28,7 +28,7 @@ use tower::Service;
 use crate::{
     Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
     connection::TcpService,
-    live::{IDLE_SWEEPS, Order, Registry},
+    live::{IDLE_SWEEPS, Live, Order, Registry},
     respond::HttpService,
     socket::{SocketKind, UnixPath, original_destination},
     stream::Stream,
@@ -50,7 +50,7 @@ where
     T: Service<Opaque, Response = (), Error = Infallible> + Clone + 'static,
 {
     let idle = settings.listener.http.idle_timeout;
-    let worker = Rc::new(Worker { settings, http, tcp, registry: Rc::default() });
+    let worker = Rc::new(Worker { settings, http, tcp, registry: Rc::default(), metrics: metrics() });
     let mut accepting = JoinSet::new();
     for socket in sockets {
         accepting.spawn_local(accept_all(worker.clone(), socket, drain.clone()));
@@ -92,6 +92,30 @@ struct Worker<H, T> {
     http: H,
     tcp: T,
     registry: Rc<Registry>,
+    metrics: WorkerMetrics,
+}
+
+/// Counts one connection, whatever way it ends.
+struct Counted {
+    metrics: WorkerMetrics,
+    settings: Rc<Settings>,
+    live: Rc<Live>,
+}
+
+impl Counted {
+    fn new(metrics: &WorkerMetrics, settings: &Rc<Settings>, live: &Rc<Live>) -> Self {
+        metrics.connection_opened(&settings.listener.name);
+        Self { metrics: metrics.clone(), settings: settings.clone(), live: live.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.live.order() == Order::Cut {
+            self.live.ends_by(Reason::ShuttingDown);
+        }
+        self.metrics.connection_closed(&self.settings.listener.name, self.live.ended_by.get());
+    }
 }
 
 enum Listening {
@@ -206,11 +230,14 @@ impl<H: HttpService, T: TcpService> Worker<H, T> {
         let listener = &settings.listener;
         let Some(place) = settings.connections.enter(listener.max_connections) else {
             tracing::debug!(listener = %listener.name, max = listener.max_connections, "a connection over max_connections was closed");
+            self.metrics.connection_opened(&listener.name);
+            self.metrics.connection_closed(&listener.name, Some(Reason::Overloaded));
             self.report(client.address, Reason::Overloaded, "max_connections is reached");
             return;
         };
         let entry = self.registry.enter();
         entry.live.sweepable.set(true);
+        let counted = Counted::new(&self.metrics, settings, &entry.live);
         let address = client.address;
         let connection = connection::run(
             stream,
@@ -221,7 +248,7 @@ impl<H: HttpService, T: TcpService> Worker<H, T> {
             self.http.clone(),
             self.tcp.clone(),
         );
-        tokio::task::spawn_local(Caught { connection, settings: settings.clone(), address });
+        tokio::task::spawn_local(Caught { connection, counted, address });
     }
 
     fn report(&self, address: Option<SocketAddr>, reason: Reason, detail: &str) {
@@ -238,7 +265,7 @@ pin_project! {
     struct Caught<F> {
         #[pin]
         connection: F,
-        settings: Rc<Settings>,
+        counted: Counted,
         address: Option<SocketAddr>,
     }
 }
@@ -250,11 +277,14 @@ impl<F: Future<Output = ()>> Future for Caught<F> {
         let this = self.project();
         catch_unwind(AssertUnwindSafe(|| this.connection.poll(cx))).unwrap_or_else(|panic| {
             let what = panic_text(&*panic);
-            let listener = &this.settings.listener.name;
+            let Counted { metrics, settings, live } = this.counted;
+            metrics.panic_caught();
+            live.ends_by(Reason::InternalError);
+            let listener = &settings.listener.name;
             tracing::error!(%listener, what, "a connection's task panicked; the others go on");
             let exchange = Exchange::new(listener.clone(), "tcp", *this.address);
             exchange.fail(Reason::InternalError, format!("the connection's task panicked: {what}"));
-            (this.settings.on_finish)(&exchange);
+            (settings.on_finish)(&exchange);
             Poll::Ready(())
         })
     }

@@ -114,6 +114,7 @@ impl Fresh {
             sni.as_ref().clone_into(&mut exchange.host.borrow_mut());
         }
         exchange.fail(reason, detail);
+        self.entry.live.ends_by(reason);
         (self.settings.on_finish)(&exchange);
     }
 
@@ -408,7 +409,7 @@ async fn opaque<T: TcpService>(
     }
     let exchange = Rc::new(exchange);
     let mut finish = Finish::new(exchange.clone(), settings, live.clone());
-    let mut carried = pin!(tcp.call(Opaque { io, client, exchange, protocol, hello }));
+    let mut carried = pin!(tcp.call(Opaque { io, client, exchange: exchange.clone(), protocol, hello }));
     let ended = std::future::poll_fn(|cx| {
         live.register(cx);
         if live.order() == Order::Cut {
@@ -418,5 +419,8 @@ async fn opaque<T: TcpService>(
     });
     if ended.await {
         finish.complete();
+        if let Some(reason) = exchange.reason.get() {
+            live.ends_by(reason);
+        }
     }
 }

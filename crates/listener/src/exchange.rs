@@ -12,7 +12,7 @@ use std::{
 };
 
 use attache_http::{Body, BodyError};
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::{Exchange, Reason, metrics};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
@@ -61,6 +61,7 @@ impl Drop for Finish {
         // A panic of the reporter must not become an abort while another one unwinds.
         let report = AssertUnwindSafe(|| (self.settings.on_finish)(&self.exchange));
         if catch_unwind(report).is_err() {
+            metrics().panic_caught();
             tracing::error!(listener = %self.exchange.listener, "reporting an exchange panicked; it is not counted");
         }
     }
@@ -111,6 +112,10 @@ impl Sent {
             && finish.exchange.reason.get().is_none()
         {
             finish.exchange.fail(reason, detail());
+            if finish.exchange.protocol == "http1" {
+                // There only the connection's end says that the body isn't whole.
+                finish.live.ends_by(reason);
+            }
         }
     }
 }
@@ -126,6 +131,7 @@ impl http_body::Body for Sent {
         let this = self.get_mut();
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx)));
         let polled = polled.unwrap_or_else(|_| {
+            metrics().panic_caught();
             this.fail(Reason::InternalError, || "the response's body panicked".to_owned());
             Poll::Ready(Some(Err(BodyError::new(Reason::InternalError))))
         });

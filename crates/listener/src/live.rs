@@ -10,6 +10,7 @@ use std::{
     task::{Context, Waker},
 };
 
+use attache_telemetry::Reason;
 use tokio::sync::Notify;
 
 /// What a connection was told to do.
@@ -39,6 +40,8 @@ pub(crate) struct Live {
     activity: Cell<u64>,
     /// Exchanges that came to a good end.
     pub(crate) completed: Cell<u64>,
+    /// Why the connection ends; none where that is orderly.
+    pub(crate) ended_by: Cell<Option<Reason>>,
     /// HTTP: only these are swept when idle.
     pub(crate) sweepable: Cell<bool>,
     swept: Cell<(u64, u8)>,
@@ -52,6 +55,7 @@ impl Default for Live {
             running: Cell::default(),
             activity: Cell::default(),
             completed: Cell::default(),
+            ended_by: Cell::default(),
             sweepable: Cell::default(),
             // Differs from any activity: the first sweep begins the count.
             swept: Cell::new((u64::MAX, 0)),
@@ -73,6 +77,13 @@ impl Live {
     /// No exchange runs.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.get() == 0
+    }
+
+    /// Notes why the connection ends; the first reason is the one that counts.
+    pub(crate) fn ends_by(&self, reason: Reason) {
+        if self.ended_by.get().is_none() {
+            self.ended_by.set(Some(reason));
+        }
     }
 
     pub(crate) fn order(&self) -> Order {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use attache_http::{AnswerStyle, Asker, Body, OnInformational};
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::{Exchange, Reason, metrics};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
@@ -178,6 +178,10 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
             Some(shared) => shared.refused(ordinal),
             None => context.deny.or_else(|| two_hosts(&request)),
         };
+        if let Some(refusal) = refused.filter(|_| context.shared.is_some() || context.deny.is_some()) {
+            // The connection is closed after the answer.
+            context.reader.live.ends_by(refusal.reason);
+        }
         let exchange = context.record(&request, refused.is_some());
         let finish =
             Finish::new(exchange.clone(), context.reader.settings.clone(), context.reader.live.clone());
@@ -308,6 +312,11 @@ where
 /// The answer of last resort, made here because the service that makes answers is what failed.
 fn panicked(exchange: &Exchange, reader: &Reader) -> Response<Body> {
     exchange.fail(Reason::InternalError, "the request's handling panicked");
+    metrics().panic_caught();
+    if exchange.protocol == "http1" {
+        // HTTP/2 ends the stream alone.
+        reader.live.ends_by(Reason::InternalError);
+    }
     let listener = &reader.settings.listener;
     tracing::error!(listener = %listener.name, "a request's handling panicked; it was answered with 500");
     let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };

@@ -118,6 +118,7 @@ fn the_proxy_protocol_names_the_client_and_is_kept_to_its_rule() {
 #[test]
 fn more_connections_than_allowed_are_closed_at_once_and_counted() {
     run(async {
+        let metrics = installed();
         let server = echo(Listener { max_connections: 2, ..listener() });
         let mut kept = server.connect().await;
         let second = server.connect().await;
@@ -130,6 +131,10 @@ fn more_connections_than_allowed_are_closed_at_once_and_counted() {
         assert!(server.ask(LAST).await.contains("GET /z []"));
         kept.write_all(GET.as_bytes()).await.unwrap();
         read_until(&mut kept, "GET /a []").await;
+        counted(&metrics, r#"attache_connections_opened_total{listener="test"} 4"#).await;
+        counted(&metrics, r#"attache_connections_active{listener="test"} 1"#).await;
+        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason=""} 2"#).await;
+        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="overloaded"} 1"#).await;
     });
 }
 
@@ -153,6 +158,7 @@ fn a_unix_socket_serves_like_any_other() {
 #[test]
 fn a_panic_of_what_carries_opaque_bytes_ends_one_connection() {
     run(async {
+        let metrics = installed();
         let server = start(listener(), None, fun(answer), fun(|_: Opaque| async { panic!("opaque") }));
         let mut client = server.connect().await;
         client.write_all(b"*1\r\n").await.unwrap();
@@ -160,6 +166,8 @@ fn a_panic_of_what_carries_opaque_bytes_ends_one_connection() {
         assert!(server.ask(LAST).await.contains("GET /z []"));
         let done = server.finished(2).await;
         assert!(done.iter().any(|d| d.reason == Some(Reason::InternalError)), "{done:?}");
+        counted(&metrics, r"attache_panics_total 1").await;
+        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="internal-error"} 1"#).await;
         until(|| server.connections.open() == 0).await;
     });
 }
@@ -171,6 +179,7 @@ fn a_drain_answers_what_runs_closes_what_is_idle_and_leaves_opaque_until_the_cut
             tokio::time::sleep(Duration::from_millis(300)).await;
             answer(request).await
         };
+        let metrics = installed();
         let server = start(listener(), None, fun(slow), fun(echo_bytes));
         let mut running = server.connect().await;
         running.write_all(GET.repeat(2).as_bytes()).await.unwrap();
@@ -198,6 +207,8 @@ fn a_drain_answers_what_runs_closes_what_is_idle_and_leaves_opaque_until_the_cut
         server.task.await.unwrap();
         let last = server.done.borrow().last().cloned().unwrap();
         assert_eq!((last.protocol, last.reason), ("tcp", Some(Reason::ShuttingDown)));
+        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason=""} 3"#).await;
+        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="shutting-down"} 1"#).await;
     });
 }
 

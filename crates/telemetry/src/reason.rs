@@ -117,6 +117,9 @@ reasons! {
     UpstreamClosedMidBody = "upstream-closed-mid-body", 502, "UC", 14, "The upstream crashed or was cut; the client's connection is cut too, so that it can't take the part for the whole.";
     /// The upstream's answer is not valid HTTP, or larger than allowed.
     UpstreamProtocolError = "upstream-protocol-error", 502, "UPE", 14, "Is it the right port and `protocol`? The access log has the parser's words.";
+    /// The upstream answered that it failed: a 5xx, a grpc-status that stands for one, or another answer that the route's
+    /// `retry` names. It is why a try was followed by another, or an endpoint ejected; the answer itself is passed on as it is.
+    UpstreamError = "upstream-error", 502, "-", 14, "The upstream's log says why; the access log has the status that it answered with.";
     /// The client's request is not valid, or can be read in two ways (RFC 9112 section 6.3, 11.2).
     BadRequest = "bad-request", 400, "DPE", 3, "The response's text says which rule; mend the client.";
     /// The request line is longer than allowed.

@@ -10,7 +10,6 @@ pub mod discovery;
 mod endpoint;
 mod error;
 mod fresh;
-mod hash;
 pub mod health;
 mod limit;
 pub mod outlier;

@@ -9,9 +9,11 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use attache_telemetry::Reason;
+use attache_config::model::Algorithm;
+use attache_telemetry::{Reason, WorkerMetrics, metrics};
+use tokio::time::Instant;
 
-use crate::{Endpoint, Shared};
+use crate::{Endpoint, Shared, balance::ewma, outlier::Outcome};
 
 /// One unit of a counter, if the limit allows it.
 fn take(counter: &AtomicU32, limit: u32) -> bool {
@@ -24,22 +26,36 @@ fn take(counter: &AtomicU32, limit: u32) -> bool {
 
 /// One open connection (`circuit_breaker.max_connections`). It lives in the connection itself.
 #[derive(Debug)]
-pub struct ConnectionPermit(Arc<Shared>);
+pub struct ConnectionPermit {
+    shared: Arc<Shared>,
+    /// The connection was made, and is counted as open.
+    opened: bool,
+}
 
 impl ConnectionPermit {
     /// Takes one, or says that the limit is reached.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
         if take(&shared.connections, shared.config.circuit_breaker.max_connections) {
-            Ok(Self(Arc::clone(shared)))
+            Ok(Self { shared: Arc::clone(shared), opened: false })
         } else {
             Err(Reason::OverflowConnections)
         }
+    }
+
+    /// The connection is open and usable.
+    pub(crate) fn opened(&mut self, metrics: &WorkerMetrics) {
+        self.opened = true;
+        metrics.upstream_connection(&self.shared.config.name, Ok(()));
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.shared.connections.fetch_sub(1, Relaxed);
+        if self.opened {
+            // Looked up, not kept: hyper wants a connection that can be upgraded to be `Send`. Once a connection.
+            metrics().upstream_connection_closed(&self.shared.config.name);
+        }
     }
 }
 
@@ -65,24 +81,26 @@ impl Drop for PendingPermit {
 }
 
 /// One running call (`circuit_breaker.max_requests`), and its share of its endpoint's load. It lives until the
-/// response's body, or the tunnel, has ended.
+/// response's body, or the tunnel, has ended. For `peak-ewma` it also measures how long the endpoint takes.
 #[derive(Debug)]
 pub struct InFlight {
     shared: Arc<Shared>,
     endpoint: Option<Arc<Endpoint>>,
+    /// Only where latency is wanted, and not measured yet: reading the clock is not free.
+    started: Option<Instant>,
 }
 
 impl InFlight {
     /// Takes one, or says that the limit is reached.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
         if take(&shared.active_requests, shared.config.circuit_breaker.max_requests) {
-            Ok(Self { shared: Arc::clone(shared), endpoint: None })
+            Ok(Self { shared: Arc::clone(shared), endpoint: None, started: None })
         } else {
             Err(Reason::OverflowRequests)
         }
     }
 
-    /// Counts it on this endpoint, and no longer on the one before.
+    /// Counts it on this endpoint, and no longer on the one before. The endpoint's latency runs from here.
     pub fn moved_to(&mut self, endpoint: &Arc<Endpoint>) {
         if self.endpoint.as_ref().is_some_and(|old| Arc::ptr_eq(old, endpoint)) {
             return;
@@ -90,6 +108,25 @@ impl InFlight {
         endpoint.active.fetch_add(1, Relaxed);
         if let Some(old) = self.endpoint.replace(Arc::clone(endpoint)) {
             old.active.fetch_sub(1, Relaxed);
+        }
+        let measured = self.shared.config.balance.algorithm == Algorithm::PeakEwma;
+        self.started = measured.then(Instant::now);
+    }
+
+    /// Takes the latency until now into the endpoint's estimate: call it when the response's head is there, or the try
+    /// has failed by the endpoint's doing. A second call does nothing. A call that is dropped without it (the client
+    /// went away) says nothing of the endpoint.
+    pub fn responded(&mut self, success: bool) {
+        if let (Some(started), Some(endpoint)) = (self.started.take(), &self.endpoint) {
+            let now = Instant::now();
+            ewma::observe(endpoint, now.saturating_duration_since(started), success, now);
+        }
+    }
+
+    /// The same, by what the end of a try says of its endpoint; nothing where the endpoint isn't to blame or to praise.
+    pub(crate) fn ended(&mut self, outcome: Option<Outcome>) {
+        if let Some(outcome) = outcome {
+            self.responded(outcome == Outcome::Success);
         }
     }
 }

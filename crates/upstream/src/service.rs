@@ -20,20 +20,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, ProxyProtocolOut, UpstreamProtocol};
+use attache_config::model::{self, Algorithm, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
 use attache_telemetry::Reason;
 use http::{
     Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
 };
-use tokio::task::spawn_local;
+use tokio::{task::spawn_local, time::Instant};
 
 use crate::{
-    Call, CallContext, Endpoint, Error, Sent, Shared,
+    Call, CallContext, Endpoint, Error, FreshConnection, Sent, Shared,
+    balance::request_hash,
     connect::{Connection, Offer, Tls},
-    hash,
     limit::{ConnectionPermit, InFlight},
+    outlier::Outcome,
     pool::{Pool, Protocol, Want, upgrade},
 };
 
@@ -75,18 +76,21 @@ impl WorkerUpstream {
     /// A connection of its own, for opaque bytes. It is charged until the guard is dropped.
     pub async fn connect_tcp(&self, context: &CallContext) -> Result<(Connection, Guard), Error> {
         let Inner { pool, tls, .. } = &*self.inner;
-        let mut in_flight = InFlight::take(&pool.shared).map_err(nothing)?;
+        let refused = |reason| pool.refused(reason);
+        let mut in_flight = InFlight::take(&pool.shared).map_err(refused)?;
         let endpoint = self.inner.pick(context, None)?;
         in_flight.moved_to(&endpoint);
         let permit = match ConnectionPermit::take(&pool.shared) {
             Err(_) if pool.close_one_idle() => ConnectionPermit::take(&pool.shared),
             taken => taken,
         };
-        let permit = permit.map_err(nothing)?;
-        let (endpoint, io, permit) =
-            pool.dial(&endpoint, permit, tls.as_ref(), Offer::Opaque, None, &context.client).await?;
+        let permit = permit.map_err(refused)?;
+        let dialed = pool.dial(&endpoint, permit, tls.as_ref(), Offer::Opaque, None, &context.client).await;
+        let (endpoint, io, permit) = dialed.inspect_err(|error| in_flight.ended(Outcome::of_error(error)))?;
         went_to(context, &endpoint);
         in_flight.moved_to(&endpoint);
+        // Of opaque bytes nothing else tells how quick it is.
+        in_flight.responded(true);
         Ok((io, Guard { _in_flight: in_flight, _permit: permit }))
     }
 
@@ -102,8 +106,14 @@ impl WorkerUpstream {
             spawn_local(async move {
                 let client = Client::default();
                 let protocol = inner.protocol(None);
-                let want =
-                    Want { protocol, tls: inner.tls.as_ref(), host: None, client: &client, deadline: None };
+                let want = Want {
+                    protocol,
+                    tls: inner.tls.as_ref(),
+                    host: None,
+                    client: &client,
+                    deadline: None,
+                    fresh: None,
+                };
                 while inner.pool.wants_more(&home) {
                     if let Err(error) = inner.pool.preconnect(&home, &want).await {
                         let endpoint = &home.endpoint.label;
@@ -142,6 +152,20 @@ fn nothing(reason: Reason) -> Error {
     Error::new(reason, Sent::Nothing)
 }
 
+/// Counts a try that went out on a connection which was open already, also where the try is given up half-way.
+struct Reuse<'a> {
+    pool: &'a Pool,
+    counts: bool,
+}
+
+impl Drop for Reuse<'_> {
+    fn drop(&mut self) {
+        if self.counts {
+            self.pool.metrics.pool_reused(&self.pool.shared.config.name);
+        }
+    }
+}
+
 /// How a request goes out.
 struct Plan {
     protocol: Protocol,
@@ -162,10 +186,16 @@ impl Inner {
         let Call { mut request, context } = call;
         let Self { pool, tls, .. } = self;
         let config = &*pool.shared.config;
-        let mut in_flight = InFlight::take(&pool.shared).map_err(nothing)?;
-        let hash = hash::of(&config.balance.algorithm, &request, &context.client);
+        let in_flight = InFlight::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
+        let hash = match &config.balance.algorithm {
+            Algorithm::RingHash(key) | Algorithm::Maglev(key) => {
+                let client = context.client.address.map(|address| address.ip());
+                request_hash(key, request.headers(), request.uri().path(), client)
+            }
+            _ => None,
+        };
         let endpoint = self.pick(&context, hash)?;
-        in_flight.moved_to(&endpoint);
+        let fresh = request.extensions_mut().remove::<FreshConnection>().map(|_| Instant::now());
         let plan = self.plan(&mut request)?;
         // Only a forward proxy's certificate names come with the request.
         let host = matches!(config.address, model::Address::Authority { .. })
@@ -177,18 +207,41 @@ impl Inner {
             host: host.as_deref(),
             client: &context.client,
             deadline: context.deadline,
+            fresh,
         };
-        let home = pool.home(&endpoint);
         let mut in_flight = Some(in_flight);
+        if let Some(in_flight) = &mut in_flight {
+            in_flight.moved_to(&endpoint);
+        }
+        let sent = self.exchange(request, &context, &endpoint, &plan, &want, &mut in_flight).await;
+        if let (Err(error), Some(in_flight)) = (&sent, &mut in_flight) {
+            in_flight.ended(Outcome::of_error(error));
+        }
+        respond(sent?, plan.handshake.as_ref())
+    }
+
+    /// Sends the request on a connection to this endpoint, and on another one where a kept one turns out to be dead.
+    async fn exchange(
+        &self,
+        mut request: Request<Body>,
+        context: &CallContext,
+        endpoint: &Arc<Endpoint>,
+        plan: &Plan,
+        want: &Want<'_>,
+        in_flight: &mut Option<InFlight>,
+    ) -> Result<Response<Body>, Error> {
+        let pool = &self.pool;
+        let config = &*pool.shared.config;
+        let home = pool.home(endpoint);
         loop {
-            let wire = match pool.ready(&home, &want) {
+            let wire = match pool.ready(&home, want) {
                 Some(wire) => wire,
                 // Boxed, so that the future of a call that finds a connection stays small.
-                None => Box::pin(pool.acquire(&home, &want)).await?,
+                None => Box::pin(pool.acquire(&home, want)).await?,
             };
-            if !Arc::ptr_eq(wire.endpoint(), &endpoint) {
-                went_to(&context, wire.endpoint());
-                if let Some(in_flight) = &mut in_flight {
+            if !Arc::ptr_eq(wire.endpoint(), endpoint) {
+                went_to(context, wire.endpoint());
+                if let Some(in_flight) = in_flight.as_mut() {
                     in_flight.moved_to(wire.endpoint());
                 }
             }
@@ -200,11 +253,15 @@ impl Inner {
                 return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
             }
             let fresh = wire.is_fresh();
-            match wire.call(request, &mut in_flight, context.on_informational.as_ref()).await {
-                Ok(response) => return respond(response, plan.handshake.as_ref()),
+            let mut reuse = Reuse { pool, counts: wire.reused };
+            match wire.call(request, in_flight, context.on_informational.as_ref()).await {
+                Ok(response) => return Ok(response),
                 Err(lost) => match lost.request {
                     // The kept connection was dead and the request is untouched: this is not another try yet.
-                    Some(back) if !fresh => request = back,
+                    Some(back) if !fresh => {
+                        reuse.counts = false;
+                        request = back;
+                    }
                     _ => return Err(lost.error),
                 },
             }

@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use super::{Shared, Switch, guard::Guard, head::Limits};
 use crate::{
     connection::Reader,
+    exchange::WhyRefused as _,
     live::Order,
     request::{Place, Refusal},
     respond::{Context, HttpService, Service},
@@ -75,6 +76,9 @@ pub(crate) async fn serve<H>(
     .await;
     if let Err(error) = ended {
         tracing::debug!(listener = %config.name, error = %crate::exchange::cause(&error), "an HTTP/1 connection ended");
+    }
+    if let Some(refusal) = shared.refusal() {
+        live.ends_by(refusal.reason);
     }
     if shared.switch() == Switch::Switched {
         // The stream is the tunnel's now, driven by whoever took the upgrade; the exchange lasts as long.

@@ -85,6 +85,7 @@ pub(crate) async fn serve<H: HttpService>(stream: Stream, reader: Reader, http: 
         // A connection that broke the protocol, or flooded: counted, since its requests' records don't say so.
         let exchange = Exchange::new(settings.listener.name.clone(), "http2", address);
         exchange.fail(Reason::BadRequest, detail);
+        live.ends_by(Reason::BadRequest);
         (settings.on_finish)(&exchange);
     }
 }

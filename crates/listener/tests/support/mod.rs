@@ -15,7 +15,7 @@ use std::{
 use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn};
 use attache_http::Body;
 use attache_listener::{Connections, Drain, DrainTrigger, HttpRequest, Opaque, Settings, bind, serve};
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::{Exchange, Metrics, Reason};
 use http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -195,6 +195,18 @@ impl Server {
         until(|| self.done.borrow().len() >= count).await;
         self.done.borrow().clone()
     }
+}
+
+/// Metrics that this thread counts into.
+pub fn installed() -> Metrics {
+    let metrics = Metrics::new();
+    metrics.worker().install();
+    metrics
+}
+
+/// Waits until a sample has come to this value.
+pub async fn counted(metrics: &Metrics, sample: &str) {
+    until(|| metrics.render().lines().any(|line| line == sample)).await;
 }
 
 pub async fn until(condition: impl Fn() -> bool) {

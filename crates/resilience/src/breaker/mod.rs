@@ -28,7 +28,7 @@ use std::{
 };
 
 use attache_http::Body;
-use attache_telemetry::Reason;
+use attache_telemetry::{Reason, metrics};
 use attache_upstream::{Call, Error, Sent, outlier::Outcome};
 use http::Response;
 use pin_project_lite::pin_project;
@@ -97,6 +97,8 @@ where
             }
             Err(wait) => {
                 count(&self.state.counters.circuit_open);
+                // Looked up here, so that a call which passes carries nothing for it.
+                metrics().overflow(&self.state.shared.config.name, Reason::CircuitOpen);
                 let mut error = Error::new(Reason::CircuitOpen, Sent::Nothing);
                 error.retry_after = Some(wait);
                 BreakerFuture { inner: None, pass: None, refused: Some(error) }

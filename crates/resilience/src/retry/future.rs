@@ -9,7 +9,7 @@ use std::{
 };
 
 use attache_http::{Body, BodyError};
-use attache_telemetry::Reason;
+use attache_telemetry::{Reason, metrics};
 use attache_upstream::{Call, CallContext, Error, FreshConnection, Sent};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, request};
@@ -179,18 +179,19 @@ impl Tries<'_> {
     /// Whether, and when, the request is tried again.
     fn again(&mut self, outcome: &Result<Response<Body>, Error>) -> Option<Again> {
         let method = &self.kept.head.method;
-        let (asked, sent) = match outcome {
+        let (asked, sent, reason) = match outcome {
             Err(error) => {
                 let safe = self.rules.safe(method, error.sent);
                 if error.reused && !*self.raced && safe && self.kept.whole() {
                     *self.raced = true;
                     count(&self.state.counters.close_races);
+                    metrics().retry(&self.state.shared.config.name, error.reason);
                     return Some(Again::Fresh);
                 }
                 if !safe || !self.rules.on.error(error) {
                     return None;
                 }
-                (None, error.sent)
+                (None, error.sent, error.reason)
             }
             Ok(response) => {
                 let (status, headers) = (response.status(), response.headers());
@@ -202,7 +203,7 @@ impl Tries<'_> {
                 if asked.is_some_and(|asked| asked > backoff::LONGEST_ASKED) {
                     return None;
                 }
-                (asked, Sent::Response)
+                (asked, Sent::Response, Reason::UpstreamError)
             }
         };
         if *self.retries >= self.rules.retry.attempts || !self.kept.whole() {
@@ -219,17 +220,20 @@ impl Tries<'_> {
         if late(self.kept.context.deadline) || late(caller) {
             return None;
         }
+        let name = &self.state.shared.config.name;
         // The old permit goes first: a retry of a retry is still one retry at a time.
         *self.permit = None;
         *self.permit = self.state.admit_retry(&self.rules.retry, now);
         if self.permit.is_none() {
             count(&self.state.counters.budget_exhausted);
-            let name = &self.state.shared.config.name;
+            metrics().overflow(name, Reason::RetryBudgetExhausted);
             tracing::debug!(upstream = %name, reason = %Reason::RetryBudgetExhausted, "not tried again");
             return None;
         }
         *self.retries = n;
         count(&self.state.counters.retries);
+        // Looked up here, so that a call which needs no retry carries nothing for it.
+        metrics().retry(name, reason);
         Some(Again::After(when))
     }
 

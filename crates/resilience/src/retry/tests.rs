@@ -310,6 +310,25 @@ async fn without_budget_the_first_error_is_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn retries_and_what_the_budget_refuses_are_counted_by_reason() {
+    let metrics = attache_telemetry::Metrics::new();
+    metrics.worker().install();
+    let mut policy = policy(&[RetryOn::ServerError]);
+    let script = Script::default().answer(1, refused()).answer(2, status(503)).answer(3, status(200));
+    assert_eq!(status_of(&policy, &script, get()).await, 200);
+    policy.retry.budget_floor = 0;
+    assert_eq!(status_of(&policy, &Script::default().answer(1, status(503)), get()).await, 503);
+    let page = metrics.render();
+    for sample in [
+        "attache_upstream_retries_total{upstream=\"orders\",reason=\"connect-refused\"} 1",
+        "attache_upstream_retries_total{upstream=\"orders\",reason=\"upstream-error\"} 1",
+        "attache_upstream_overflow_total{upstream=\"orders\",reason=\"retry-budget-exhausted\"} 1",
+    ] {
+        assert!(page.contains(sample), "{sample} in {page}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_is_charged_until_its_response_ends() {
     let retries = |state: &UpstreamState| state.shared.retries.load(std::sync::atomic::Ordering::Relaxed);
     let state = state_of(upstream());

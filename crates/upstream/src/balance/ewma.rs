@@ -39,7 +39,7 @@ pub(super) fn cost(endpoint: &Endpoint, now: Instant) -> f64 {
 }
 
 /// Takes a finished request into the estimate.
-pub(super) fn observe(endpoint: &Endpoint, latency: Duration, success: bool, now: Instant) {
+pub(crate) fn observe(endpoint: &Endpoint, latency: Duration, success: bool, now: Instant) {
     let (estimate, keep) = faded(endpoint, now);
     let mut latency = latency.as_nanos() as f64;
     if !success {

@@ -7,9 +7,8 @@
 //!
 //! Endpoints already tried for the same request are avoided while any other usable one exists, in any tier.
 
-mod ewma;
+pub(crate) mod ewma;
 mod hash;
-mod in_flight;
 mod index;
 mod maglev;
 mod plan;
@@ -25,7 +24,6 @@ use attache_telemetry::Reason;
 use tokio::time::Instant;
 
 pub use hash::{hash_bytes, request_hash};
-pub use in_flight::InFlight;
 pub use index::Index;
 
 use self::{
@@ -106,7 +104,8 @@ impl Balancer {
     }
 
     /// Chooses an endpoint. `hash` is what [`request_hash`] said of the request; without one the hashing algorithms
-    /// choose at random. The caller counts the request in with [`InFlight::start`].
+    /// choose at random. The caller counts the request in with
+    /// [`InFlight::moved_to`](crate::InFlight::moved_to).
     ///
     /// Errors: the reason of the last look-up, or `no-endpoint`, where there is no endpoint at all;
     /// `no-healthy-endpoint` where none is usable and the panic threshold is off.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    EndpointSpec,
+    EndpointSpec, InFlight,
     test_support::{shared, spec},
 };
 
@@ -34,6 +34,13 @@ fn specs(count: u16) -> Vec<EndpointSpec> {
 
 fn endpoint(shared: &Shared, at: usize) -> Arc<Endpoint> {
     shared.endpoints.load().endpoints[at].clone()
+}
+
+/// A call that runs on this endpoint.
+fn in_flight(shared: &Arc<Shared>, endpoint: Arc<Endpoint>) -> InFlight {
+    let mut in_flight = InFlight::take(shared).unwrap();
+    in_flight.moved_to(&endpoint);
+    in_flight
 }
 
 /// Shares of picks by label, with a hash of its own for each pick.
@@ -104,14 +111,14 @@ async fn least_request_avoids_the_loaded_endpoint() {
 async fn peak_ewma_prefers_the_fast_endpoint_and_comes_back_to_the_slow_one_in_time() {
     let shared = shared(balance(Algorithm::PeakEwma), specs(2));
     for (at, latency) in [(0, 10), (1, 500)] {
-        let mut request = InFlight::start(&shared, endpoint(&shared, at));
+        let mut request = in_flight(&shared, endpoint(&shared, at));
         tokio::time::advance(Duration::from_millis(latency)).await;
         request.responded(true);
     }
     assert!(share(&shares(&shared, 1000), 1) > 0.999);
     // The fast one works all the time and the slow one's estimate fades with tau = 10 s.
     tokio::time::advance(Duration::from_secs(60)).await;
-    let mut request = InFlight::start(&shared, endpoint(&shared, 0));
+    let mut request = in_flight(&shared, endpoint(&shared, 0));
     tokio::time::advance(Duration::from_millis(10)).await;
     request.responded(true);
     drop(request);
@@ -122,7 +129,7 @@ async fn peak_ewma_prefers_the_fast_endpoint_and_comes_back_to_the_slow_one_in_t
 async fn a_fast_failure_does_not_attract_traffic() {
     let shared = shared(balance(Algorithm::PeakEwma), specs(2));
     for (at, latency, success) in [(0, 200, true), (1, 1, false)] {
-        let mut request = InFlight::start(&shared, endpoint(&shared, at));
+        let mut request = in_flight(&shared, endpoint(&shared, at));
         tokio::time::advance(Duration::from_millis(latency)).await;
         request.responded(success);
     }
@@ -132,19 +139,19 @@ async fn a_fast_failure_does_not_attract_traffic() {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_never_measured_gets_one_request_at_a_time() {
     let shared = shared(balance(Algorithm::PeakEwma), specs(2));
-    let mut known = InFlight::start(&shared, endpoint(&shared, 0));
+    let mut known = in_flight(&shared, endpoint(&shared, 0));
     tokio::time::advance(Duration::from_millis(10)).await;
     known.responded(true);
     assert!(share(&shares(&shared, 100), 2) > 0.999, "nothing runs there: it costs nothing");
-    let _running = InFlight::start(&shared, endpoint(&shared, 1));
+    let _running = in_flight(&shared, endpoint(&shared, 1));
     assert!(share(&shares(&shared, 100), 1) > 0.999, "one runs there and it is still unknown");
 }
 
 #[tokio::test]
 async fn a_request_counts_until_its_guard_is_dropped() {
     let shared = shared(balance(Algorithm::LeastRequest), specs(1));
-    let request = InFlight::start(&shared, endpoint(&shared, 0));
-    assert_eq!(request.endpoint().active.load(Relaxed), 1);
+    let request = in_flight(&shared, endpoint(&shared, 0));
+    assert_eq!(endpoint(&shared, 0).active.load(Relaxed), 1);
     drop(request);
     assert_eq!(endpoint(&shared, 0).active.load(Relaxed), 0);
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use attache_config::model;
+use attache_telemetry::metrics;
 use tokio::sync::watch;
 
 use super::{
@@ -91,6 +92,9 @@ impl Task {
     fn take(&self, target: &model::Target, result: Result<Answer, Failure>, wait: Duration) {
         let detail = result.as_ref().err().map(|failure| failure.detail.clone());
         let mut merge = lock(&self.merge);
+        // Looked up, not kept: the task must be `Send`, and look-ups are rare.
+        let outcome = result.as_ref().map(|_| ()).map_err(|failure| failure.reason);
+        metrics().dns_lookup(&merge.shared().config.name, outcome);
         let turn = merge.take(self.source, result);
         let upstream = &merge.shared().config.name;
         let serving = merge.shared().endpoints.load().endpoints.len();

@@ -35,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use attache_telemetry::metrics;
 pub use outcome::Outcome;
 use tokio::{sync::Notify, time::Instant};
 
@@ -161,6 +162,10 @@ fn eject(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Instant) -
     passive.total.fetch_add(1, Relaxed);
     endpoint.set_ejected(true);
     shared.ejections.changed.notify_one();
+    if let Some(reason) = outcome.reason() {
+        // Looked up, not kept: workers share what stands here, and ejecting is rare.
+        metrics().ejected(&shared.config.name, reason);
+    }
     tracing::warn!(
         upstream = %shared.config.name,
         endpoint = %endpoint.label,

@@ -27,6 +27,15 @@ impl Outcome {
         }
     }
 
+    /// The word for a failure; `None` for a success.
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Success => None,
+            Self::ServerError(_) => Some(Reason::UpstreamError),
+            Self::Local(reason) => Some(reason),
+        }
+    }
+
     /// What a response's head says. A `grpc-status` in it (a response without a body) counts as the HTTP status it stands for
     /// (grpc/doc/http-grpc-status-mapping.md read backwards, as Envoy does).
     pub fn of_response(status: StatusCode, headers: &HeaderMap) -> Self {

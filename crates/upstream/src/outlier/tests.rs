@@ -56,6 +56,20 @@ async fn the_fifth_failure_in_a_row_ejects() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ejection_is_counted_by_the_failure_that_did_it() {
+    let metrics = attache_telemetry::Metrics::new();
+    metrics.worker().install();
+    let shared = shared(30, model::OutlierEjection::default());
+    assert!(fail(&shared, 0, 5, FAILED));
+    assert!(fail(&shared, 1, 5, REFUSED));
+    let page = metrics.render();
+    for reason in ["upstream-error", "connect-refused"] {
+        let sample = format!("attache_upstream_ejections_total{{upstream=\"orders\",reason=\"{reason}\"}} 1");
+        assert!(page.contains(&sample), "{sample} in {page}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn local_failures_have_a_row_of_their_own_that_an_answer_ends() {
     let only_local = model::OutlierEjection { consecutive_5xx: 0, ..model::OutlierEjection::default() };
     let shared = shared(3, only_local);

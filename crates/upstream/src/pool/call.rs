@@ -14,12 +14,14 @@ use super::{
     outgoing::Outgoing,
     upgraded,
 };
-use crate::{Endpoint, Error, limit::InFlight};
+use crate::{Endpoint, Error, limit::InFlight, outlier::Outcome};
 
 /// A connection that is ready for one request.
 pub(crate) struct Wire {
     pub(super) home: Rc<Home>,
     pub(super) kind: Kind,
+    /// It was open before this call asked for it.
+    pub(crate) reused: bool,
 }
 
 pub(super) enum Kind {
@@ -78,6 +80,9 @@ impl Wire {
             error: failed.error,
             request: failed.request.map(|request| request.map(Outgoing::into_body)),
         })?;
+        if let Some(in_flight) = in_flight {
+            in_flight.ended(Some(Outcome::of_response(response.status(), response.headers())));
+        }
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success()) {
             let mut response = response.map(|_| Body::empty());

@@ -5,6 +5,8 @@
 //!   become a burst of connections. If it fails, it fails for all who waited; each has its own retry.
 //! - At `max_connections` the longest-idle connection of this worker is closed to make room; where there is none, the call
 //!   waits for one to come free, for at most `connect_timeout`.
+//! - A try that must not take what is pooled ([`crate::FreshConnection`]) gets a connection that was made since it began.
+//!   Those of HTTP/2 share that one as well: a lost connection's hundred streams must not become a hundred connections.
 //! - Endpoints of one name in both address families race (RFC 8305, "happy eyeballs"): the other family is tried as well
 //!   when the first has not connected within 250 ms, or has failed. The first connection wins.
 
@@ -61,6 +63,8 @@ pub(crate) struct Want<'a> {
     pub(crate) host: Option<&'a str>,
     pub(crate) client: &'a Client,
     pub(crate) deadline: Option<Instant>,
+    /// Only a connection that was made since then will do.
+    pub(crate) fresh: Option<Instant>,
 }
 
 /// A connection that is being made for everybody.
@@ -105,21 +109,21 @@ impl Pool {
     pub(crate) fn ready(&self, home: &Rc<Home>, want: &Want<'_>) -> Option<Wire> {
         let owner = want.owner(self);
         if want.protocol != Protocol::Http1
-            && let Some((connection, lease)) = home.lease_h2(owner)
+            && let Some((connection, lease)) = home.lease_h2(owner, want.fresh)
         {
-            return Some(Wire { home: Rc::clone(home), kind: Kind::H2(connection, lease) });
+            return Some(Wire { home: Rc::clone(home), kind: Kind::H2(connection, lease), reused: true });
         }
-        if want.protocol == Protocol::Http2 {
+        // What is idle under HTTP/1 has served others.
+        if want.protocol == Protocol::Http2 || want.fresh.is_some() {
             return None;
         }
         let connection = home.take_h1(owner)?;
-        Some(Wire { home: Rc::clone(home), kind: Kind::H1(connection) })
+        Some(Wire { home: Rc::clone(home), kind: Kind::H1(connection), reused: true })
     }
 
     /// A connection, made or waited for.
     pub(crate) async fn acquire(&self, home: &Rc<Home>, want: &Want<'_>) -> Result<Wire, Error> {
-        let nothing = |reason| Error::new(reason, Sent::Nothing);
-        let _pending = PendingPermit::take(&self.shared).map_err(nothing)?;
+        let _pending = PendingPermit::take(&self.shared).map_err(|reason| self.refused(reason))?;
         let begin = Instant::now();
         loop {
             if let Some(wire) = self.ready(home, want) {
@@ -140,10 +144,10 @@ impl Pool {
                     let limit = self.shared.config.connect_timeout;
                     let now = Instant::now();
                     if want.deadline.is_some_and(|deadline| now >= deadline) {
-                        return Err(nothing(Reason::RequestTimeout));
+                        return Err(Error::new(Reason::RequestTimeout, Sent::Nothing));
                     }
                     if now.duration_since(begin) >= limit {
-                        return Err(nothing(reason));
+                        return Err(self.refused(reason));
                     }
                     let _ = timeout(LOOK_AGAIN, self.tick.freed.notified()).await;
                 }
@@ -188,10 +192,11 @@ impl Pool {
         } else {
             Kind::H1(H1::new(io, permit, settings, owner).await?)
         };
-        Ok(Wire { home, kind })
+        Ok(Wire { home, kind, reused: false })
     }
 
-    /// Connects, to this endpoint or to the one of the other family; says to which.
+    /// Connects, to this endpoint or to the one of the other family; says to which. The connection counts as open until
+    /// its permit is dropped.
     pub(crate) async fn dial(
         &self,
         first: &Arc<Endpoint>,
@@ -201,8 +206,26 @@ impl Pool {
         host: Option<&str>,
         client: &Client,
     ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
+        let (endpoint, io, mut permit) = self.race(first, permit, tls, offer, host, client).await?;
+        permit.opened(&self.metrics);
+        Ok((endpoint, io, permit))
+    }
+
+    async fn race(
+        &self,
+        first: &Arc<Endpoint>,
+        permit: ConnectionPermit,
+        tls: Option<&Tls>,
+        offer: Offer,
+        host: Option<&str>,
+        client: &Client,
+    ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
         let config = &*self.shared.config;
-        let mut one = pin!(connect(first, config, tls, offer, host, client));
+        let connect = async |to: &Endpoint| {
+            let made = connect(to, config, tls, offer, host, client).await;
+            made.inspect_err(|error| self.metrics.upstream_connection(&config.name, Err(error.reason)))
+        };
+        let mut one = pin!(connect(first));
         let early = match timeout(ATTEMPT_DELAY, one.as_mut()).await {
             Ok(Ok(io)) => return Ok((Arc::clone(first), io, permit)),
             Ok(Err(error)) => Some(error),
@@ -220,7 +243,7 @@ impl Pool {
                 None => Ok((Arc::clone(first), one.await?, permit)),
             };
         };
-        let mut two = pin!(connect(&second, config, tls, offer, host, client));
+        let mut two = pin!(connect(&second));
         let mut failed = (early, None);
         poll_fn(|cx| {
             if failed.0.is_none()

@@ -90,7 +90,7 @@ pub(super) struct H2 {
     sender: RefCell<SendRequest<Bytes>>, // dropped before `farewell` tells the task
     _farewell: Farewell,
     line: Arc<Line>,
-    created: Instant,
+    pub(super) created: Instant,
     used: Cell<bool>,
     pub(super) tls: bool,
     pub(super) owner: Owner,

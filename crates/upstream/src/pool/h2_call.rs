@@ -26,7 +26,7 @@ use super::{
     h2_body::{self, AbortOnDrop},
     upgraded::{self, H2Tunnel},
 };
-use crate::{Error, Sent, limit::InFlight};
+use crate::{Error, Sent, limit::InFlight, outlier::Outcome};
 
 /// How a request's body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,9 @@ pub(super) async fn send(
             return Err(error.on_reused_connection(reused));
         }
     };
+    if let Some(in_flight) = in_flight {
+        in_flight.ended(Some(Outcome::of_response(response.status(), response.headers())));
+    }
     if tunnel && response.status().is_success() {
         let (head, received) = response.into_parts();
         let mut response = Response::from_parts(head, Body::empty());

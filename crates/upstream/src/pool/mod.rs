@@ -39,6 +39,7 @@ use std::{
     time::Duration,
 };
 
+use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use tokio::{
     sync::Notify,
     task::spawn_local,
@@ -52,7 +53,7 @@ use self::{
     h1::{H1, Owner},
     h2::H2,
 };
-use crate::{Endpoint, Shared};
+use crate::{Endpoint, Error, Sent, Shared};
 
 /// Hashes an address in memory: it is unique already and no peer can choose it.
 #[derive(Default)]
@@ -83,6 +84,7 @@ pub(crate) struct Pool {
     pub(crate) shared: Arc<Shared>,
     homes: RefCell<Homes>,
     pub(crate) tick: Rc<Tick>,
+    pub(crate) metrics: WorkerMetrics,
     this: Weak<Pool>,
 }
 
@@ -124,8 +126,15 @@ impl Pool {
                 sweeping: Cell::new(false),
                 freed: Arc::new(Notify::new()),
             }),
+            metrics: metrics(),
             this: this.clone(),
         })
+    }
+
+    /// A call that a limit turns away: counted, and the error for it.
+    pub(crate) fn refused(&self, reason: Reason) -> Error {
+        self.metrics.overflow(&self.shared.config.name, reason);
+        Error::new(reason, Sent::Nothing)
     }
 
     /// Where the endpoint's connections are.
@@ -240,11 +249,13 @@ impl Home {
         idle.remove(at)
     }
 
-    /// A place on an open HTTP/2 connection that `owner` may use.
-    fn lease_h2(&self, owner: Owner) -> Option<(Rc<H2>, h2::Lease)> {
+    /// A place on an open HTTP/2 connection that `owner` may use; with `since`, only on one made after that.
+    fn lease_h2(&self, owner: Owner, since: Option<Instant>) -> Option<(Rc<H2>, h2::Lease)> {
         let settings = &self.shared.config.pool;
         let h2 = self.h2.borrow();
-        h2.iter().filter(|connection| connection.owner == owner).find_map(|connection| {
+        let fresh = |connection: &H2| since.is_none_or(|since| connection.created >= since);
+        let suitable = |connection: &&Rc<H2>| connection.owner == owner && fresh(connection);
+        h2.iter().filter(suitable).find_map(|connection| {
             let lease = connection.lease(settings)?;
             Some((Rc::clone(connection), lease))
         })

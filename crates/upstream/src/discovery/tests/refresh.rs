@@ -48,6 +48,20 @@ async fn failures_keep_the_last_good_answer_and_back_off_until_it_works_again() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_look_up_is_counted_by_its_outcome() {
+    let metrics = attache_telemetry::Metrics::new();
+    metrics.worker().install();
+    let script = Script::new([good(1, &["10.0.0.1"]), bad(Reason::DnsTimeout), good(1000, &["10.0.0.1"])]);
+    let shared = run(&script, 10).await;
+    let page = metrics.render();
+    for (outcome, count) in [("ok", 2), ("dns-timeout", 1)] {
+        let name = &shared.config.name;
+        let sample = format!("attache_dns_lookups_total{{upstream=\"{name}\",outcome=\"{outcome}\"}} {count}");
+        assert!(page.contains(&sample), "{sample} in {page}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn back_off_ends_at_the_ceiling_and_starts_anew_after_a_good_answer() {
     let mut schedule = Schedule::new(&Dns::default()).exact();
     let waits: Vec<_> = (0..12).map(|_| schedule.next(&bad(Reason::DnsTimeout)).as_secs()).collect();

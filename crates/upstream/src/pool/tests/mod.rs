@@ -3,6 +3,8 @@
 
 mod bodies;
 mod breaker;
+mod counted;
+mod fresh;
 mod h1;
 mod h2;
 mod h2_server;
