@@ -15,6 +15,8 @@ use std::{
 
 use tempfile::TempDir;
 
+pub mod pki;
+
 /// No test depends on a time being short: this only bounds how long a broken one takes to fail.
 const PATIENCE: Duration = Duration::from_secs(30);
 

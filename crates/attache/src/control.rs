@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     proxy::{Error, Sockets, State},
-    worker,
+    tls, worker,
 };
 
 /// How long the first look-ups may delay the start; they go on behind it.
@@ -65,6 +65,7 @@ async fn control(
         let admin = AdminState { metrics: state.metrics.clone(), readiness: state.readiness.clone() };
         spawn_local(attache_admin::serve(socket, admin, std::future::pending()));
     }
+    tls::follow(state);
     state.metrics.config_loaded(true);
     state.readiness.config_loaded();
 

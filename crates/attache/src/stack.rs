@@ -29,7 +29,7 @@ use std::{
 use attache_config::model::{self, Action, Destination, Name, Policy};
 use attache_http::{
     AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
-    check_trace_context, normalize_uri, request_id, strip_request, strip_response,
+    check_trace_context, normalize_uri, request_id, set_client_certificate, strip_request, strip_response,
 };
 use attache_listener::{Hold, HttpRequest};
 use attache_resilience::{Front, RouteState, Stack, front};
@@ -242,6 +242,7 @@ impl Site {
         strip_request(&mut parts.headers, came.upgrade.as_ref(), came.form.is_proxied());
         let scheme = if client.tls { "https" } else { "http" };
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
+        set_client_certificate(&mut parts.headers, client);
         if let Some(via) = &self.via {
             via.add(&mut parts.headers, came.version);
         }

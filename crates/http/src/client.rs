@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use http::HeaderValue;
+
 /// The downstream side of one connection, made once at accept and shared by its requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
@@ -17,4 +19,7 @@ pub struct Client {
     pub tls: bool,
     /// Verified subject alternative names of its certificate, URIs first; empty without one.
     pub identities: Arc<[Arc<str>]>,
+    /// Its verified certificate as the application is told of it: the value of `X-Forwarded-Client-Cert`, made once for the
+    /// connection. `None` without a certificate.
+    pub certificate: Option<HeaderValue>,
 }

@@ -7,6 +7,7 @@
 mod answer;
 mod authority;
 mod body;
+mod certificate;
 mod check;
 mod client;
 mod forwarded;
@@ -19,6 +20,7 @@ mod trace;
 pub use answer::{AnswerStyle, Asker, answer, percent_encode};
 pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};
 pub use body::{Body, BodyError};
+pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
 pub use check::{Form, check_request};
 pub use client::Client;
 pub use forwarded::{Via, add_forwarded};

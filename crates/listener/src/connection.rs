@@ -8,6 +8,7 @@ use std::{io, pin::pin, rc::Rc, task::Poll, time::Duration};
 use attache_config::model::{ListenProtocol, ProxyProtocolIn, TlsMode};
 use attache_http::Client;
 use attache_telemetry::{Exchange, Reason};
+use http::HeaderValue;
 use tokio::{
     io::AsyncReadExt,
     time::{Instant, timeout, timeout_at},
@@ -16,7 +17,7 @@ use tokio::{
 use crate::{
     Opaque,
     detect::{self, Verdict},
-    exchange::{Finish, cause},
+    exchange::Finish,
     http1, http2,
     live::{Entry, Live, Order},
     proxy_protocol,
@@ -172,7 +173,7 @@ impl Fresh {
             (None, _) => Ok((protocol, None, None)),
             // Told why with a 403; nothing of what it sends is looked at.
             (Some(_), Protocol::Http1 | Protocol::Http2) => Ok((protocol, None, Some(IDENTITY))),
-            (Some(error), _) => Err(End::Failed("tls", error.reason, cause(&error))),
+            (Some(error), _) => Err(End::Failed("tls", error.reason, why(&error))),
         }
     }
 
@@ -345,7 +346,7 @@ impl Fresh {
         let accepted = match accepted.await {
             None => return Err(End::Gone),
             Some(Err(_)) => return failed(Reason::TlsTimeout, "the handshake took longer than 10 s".into()),
-            Some(Ok(Err(error))) => return failed(error.reason, cause(&error)),
+            Some(Ok(Err(error))) => return failed(error.reason, why(&error)),
             Some(Ok(Ok(admission))) => admission,
         };
         let (accepted, denied) = match accepted {
@@ -355,6 +356,9 @@ impl Fresh {
         self.client.tls = true;
         self.client.sni = accepted.sni;
         self.client.identities = accepted.identities;
+        let element =
+            accepted.client.map(|client| attache_tls::xfcc::element(&client, accepted.own_uri.as_deref()));
+        self.client.certificate = element.and_then(|element| HeaderValue::try_from(element).ok());
         self.stream = accepted.stream.into();
         Ok((accepted.alpn, denied))
     }
@@ -391,6 +395,11 @@ impl Fresh {
         }
         drop(entry);
     }
+}
+
+/// The failure without its reason, which stands beside it: the library's words, and ours behind them.
+fn why(error: &attache_tls::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 async fn opaque<T: TcpService>(

@@ -184,6 +184,11 @@ impl Acceptor {
         })
     }
 
+    /// Our own certificates in use, for their expiry.
+    pub fn certificates(&self) -> Vec<Arc<Certificate>> {
+        self.live.current().certificates.clone()
+    }
+
     pub(crate) fn follow(&self) -> Weak<dyn Follow> {
         let live: Arc<dyn Follow> = self.live.clone();
         Arc::downgrade(&live)

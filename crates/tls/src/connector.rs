@@ -139,6 +139,11 @@ impl Connector {
         self.insecure
     }
 
+    /// Our own certificate in use, for its expiry; none where no identity is configured.
+    pub fn certificates(&self) -> Vec<Arc<Certificate>> {
+        self.live.current().certificates.clone()
+    }
+
     pub(crate) fn follow(&self) -> Weak<dyn Follow> {
         let live: Arc<dyn Follow> = self.live.clone();
         Arc::downgrade(&live)

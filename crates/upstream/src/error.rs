@@ -69,6 +69,12 @@ impl Error {
     }
 }
 
+/// TLS's own reason where TLS was the cause of a connection's end, else `otherwise`: with TLS 1.3 a peer refuses our
+/// certificate only after our handshake is done, so its refusal looks like a failed read (RFC 8446 section 4.4.2.4).
+pub(crate) fn reason_or(error: &(dyn std::error::Error + 'static), otherwise: Reason) -> Reason {
+    attache_tls::reason_of(error).unwrap_or(otherwise)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason.as_str())

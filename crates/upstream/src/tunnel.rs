@@ -25,6 +25,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use crate::error::reason_or;
+
 /// Most bytes that one read takes, and that one direction holds.
 const CHUNK: usize = 64 << 10;
 
@@ -74,7 +76,11 @@ pub async fn copy_both(
         }
         let received = back.poll(cx, upstream.as_mut(), client.as_mut());
         if let Poll::Ready(Err(side)) = received {
-            return Poll::Ready(Err(side.map(Reason::UpstreamReset, Reason::ClientClosed)));
+            let upstream = match &side {
+                Side::Reader(error) => reason_or(error, Reason::UpstreamReset),
+                Side::Writer(_) => Reason::UpstreamReset,
+            };
+            return Poll::Ready(Err(side.map(upstream, Reason::ClientClosed)));
         }
         if sent.is_ready() && received.is_ready() {
             return Poll::Ready(Ok(()));

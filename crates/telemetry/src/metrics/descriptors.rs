@@ -81,6 +81,12 @@ descriptors! {
         "When the config that is served was loaded, in seconds since the Unix epoch.";
     CERTIFICATE_EXPIRY = Gauge "attache_tls_certificate_expiry_timestamp_seconds" ["side", "name"]
         "When the certificate that attache shows there expires, in seconds since the Unix epoch. Side is listener or upstream.";
+    CERTIFICATE_RELOADS = Counter "attache_certificate_reloads_total" ["outcome"]
+        "Changed certificates, keys, roots and revocation lists that were put into use (ok), or could not be used while the last good ones went on (failed).";
+    CERTIFICATES_FAILING = Gauge "attache_certificates_failing" []
+        "Listeners and upstreams whose TLS files can't be used as they are now, so that older ones serve. The log has the error.";
+    TLS_INSECURE = Gauge "attache_tls_insecure_upstreams" ["upstream"]
+        "1 for each upstream whose certificate is not verified (insecure_skip_verify): anyone can read and change its traffic.";
     LOG_DROPPED = Counter "attache_access_log_dropped_total" ["cause"]
         "Access log lines that were lost: queue-full (the destination is too slow) or write-failed (the log has the error).";
     PANICS = Counter "attache_panics_total" []

@@ -58,6 +58,10 @@ struct Control {
     endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
     /// By side and name; seconds since the Unix epoch.
     expiries: Mutex<BTreeMap<[Name; 2], u64>>,
+    certificate_reloads: AtomicU64,
+    certificate_failures: AtomicU64,
+    certificates_failing: AtomicU64,
+    insecure: Mutex<Vec<Name>>,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
     last_reload_failed: AtomicBool,
@@ -124,6 +128,19 @@ impl Metrics {
         expiries.retain(|[side, name], _| {
             keep(if &**side == "listener" { Side::Listener } else { Side::Upstream }, name)
         });
+    }
+
+    /// How following TLS files went since the start, and how many listeners and upstreams serve an older state now.
+    pub fn set_certificate_reloads(&self, reloads: u64, failures: u64, failing: u64) {
+        let control = &self.0.control;
+        control.certificate_reloads.store(reloads, Relaxed);
+        control.certificate_failures.store(failures, Relaxed);
+        control.certificates_failing.store(failing, Relaxed);
+    }
+
+    /// The upstreams whose certificates are not verified, in place of those that were named before.
+    pub fn set_insecure_upstreams(&self, upstreams: Vec<Name>) {
+        *self.0.control.insecure.lock().unwrap_or_else(PoisonError::into_inner) = upstreams;
     }
 
     /// A config was loaded (also the first one) or was refused.

@@ -90,6 +90,12 @@ fn program(registry: &Registry, page: &mut Page) {
     page.number(&d::CONFIG_LAST_LOADED, (loaded != 0).then_some(loaded as f64));
     let expiries = control.expiries.lock().unwrap_or_else(PoisonError::into_inner).clone();
     page.numbers(&d::CERTIFICATE_EXPIRY, expiries.iter().map(|(labels, at)| (&labels[..], *at as f64)));
+    let outcomes = [("failed", &control.certificate_failures), ("ok", &control.certificate_reloads)];
+    let outcomes = outcomes.map(|(word, count)| ([Name::from(word)], count.load(Relaxed) as f64));
+    page.numbers(&d::CERTIFICATE_RELOADS, outcomes);
+    page.number(&d::CERTIFICATES_FAILING, Some(control.certificates_failing.load(Relaxed) as f64));
+    let insecure = control.insecure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    page.numbers(&d::TLS_INSECURE, insecure.into_iter().map(|upstream| ([upstream], 1.0)));
     // What should be zero is shown as zero: an alert on a series that isn't there never fires.
     let mut dropped = BTreeMap::from(["queue-full", "write-failed"].map(|cause| ([Name::from(cause)], [0])));
     dropped.extend(registry.log_dropped.sums());

@@ -44,6 +44,8 @@ fn exercise_all(metrics: &Metrics) {
     worker.access_log_dropped("queue-full", 1);
     metrics.set_endpoints(&name, EndpointCounts { healthy: 2, unhealthy: 1, ejected: 0 });
     metrics.config_loaded(true);
+    metrics.set_certificate_reloads(2, 1, 1);
+    metrics.set_insecure_upstreams(vec![name.clone()]);
     metrics.set_certificate_expiry(Side::Listener, &name, SystemTime::UNIX_EPOCH + Duration::from_secs(7));
 }
 
@@ -205,7 +207,7 @@ fn endpoints_of_a_removed_upstream_are_forgotten() {
     metrics.set_endpoints(&"new".into(), EndpointCounts { healthy: 1, ..Default::default() });
     metrics.retain_upstreams(|upstream| &**upstream == "new");
     let page = metrics.render();
-    assert!(!page.contains("old"));
+    assert!(!page.contains("upstream=\"old\""));
     assert_eq!(samples(&page)[r#"attache_upstream_endpoints{upstream="new",state="healthy"}"#], 1.0);
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use attache_config::model::{self, UpstreamProtocol};
 use attache_telemetry::Reason;
-use attache_tls::Connector;
+use attache_tls::{Connector, Workload};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -39,6 +39,14 @@ struct Inner {
 impl Tls {
     /// Reads what the upstream's settings name; `None` where it has no TLS.
     pub fn new(config: &model::Upstream) -> Result<Option<Self>, attache_tls::Error> {
+        Self::with_workload(config, None)
+    }
+
+    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have come.
+    pub fn with_workload(
+        config: &model::Upstream,
+        workload: Option<&Workload>,
+    ) -> Result<Option<Self>, attache_tls::Error> {
         let Some(settings) = &config.tls else { return Ok(None) };
         let http: &[&[u8]] = match config.protocol {
             UpstreamProtocol::Auto => &[b"h2", b"http/1.1"],
@@ -46,12 +54,19 @@ impl Tls {
             UpstreamProtocol::Http2 => &[b"h2"],
             UpstreamProtocol::Tcp => &[],
         };
+        let connector = Connector::with_workload(settings, http, workload)?;
         let inner = Inner {
-            http: Connector::new(settings, http)?,
-            http1: Connector::new(settings, &[b"http/1.1"])?,
-            opaque: Connector::new(settings, &[])?,
+            http1: connector.offering(&[b"http/1.1"]),
+            opaque: connector.offering(&[]),
+            http: connector,
         };
         Ok(Some(Self { inner: Arc::new(inner) }))
+    }
+
+    /// The one connector behind every offer, for following its files; [`Connector::offering`] makes another of it that
+    /// shares files and sessions.
+    pub fn connector(&self) -> &Connector {
+        &self.inner.http
     }
 
     pub(super) async fn handshake<T>(

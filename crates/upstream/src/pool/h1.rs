@@ -31,7 +31,7 @@ use super::{
     outgoing::{Heard, Outgoing, PATIENCE},
     waker::OwnWaker,
 };
-use crate::{Error, Sent, connect::Connection, limit::ConnectionPermit};
+use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
 type Io = TokioIo<Metered>;
 
@@ -108,10 +108,9 @@ impl H1 {
             // hyper's own bound of 100 parses on the stack; any other one allocates for each response.
             builder.max_headers(settings.headers_count);
         }
-        let (sender, driver) = builder
-            .handshake(io)
-            .await
-            .map_err(|error| Error::with_source(Reason::ConnectFailed, Sent::Nothing, error))?;
+        let (sender, driver) = builder.handshake(io).await.map_err(|error| {
+            Error::with_source(reason_or(&error, Reason::ConnectFailed), Sent::Nothing, error)
+        })?;
         Ok(Box::new(Self {
             sender,
             driver: Driver::Plain(driver),
@@ -237,7 +236,11 @@ impl H1 {
             Err(mut error) => {
                 let request = error.take_message();
                 let error = if request.is_some() {
-                    Error::with_source(Reason::UpstreamReset, Sent::Nothing, error.into_error())
+                    // hyper says only that it was cancelled; the connection's own end knows why.
+                    let reason = ended
+                        .as_ref()
+                        .map_or(Reason::UpstreamReset, |end| reason_or(end, Reason::UpstreamReset));
+                    Error::with_source(reason, Sent::Nothing, error.into_error())
                 } else {
                     self.explain(error.into_error(), ended)
                 };
@@ -254,6 +257,8 @@ impl H1 {
             return Error::with_source(reason, sent, error);
         }
         let reason = if error.is_parse() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
+        let reason = ended.as_ref().map_or(reason, |end| reason_or(end, reason));
+        let reason = reason_or(&error, reason);
         match (self.meter.write_error(), ended) {
             (Some(write), _) if sent < Sent::Response => {
                 Error::with_source(reason, sent, format!("{error}; writing: {write}"))

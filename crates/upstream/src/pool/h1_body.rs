@@ -23,7 +23,7 @@ use super::{
     Home,
     h1::{Detached, H1, blame_request},
 };
-use crate::limit::InFlight;
+use crate::{error::reason_or, limit::InFlight};
 
 /// See the module's words.
 struct H1Body {
@@ -96,7 +96,10 @@ impl H1Body {
         self.connection = Source::Over(blame);
         self.in_flight = None;
         let reason = blame.unwrap_or_else(|| {
-            if is_malformed(&error) { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody }
+            let malformed = is_malformed(&error);
+            let reason =
+                if malformed { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody };
+            reason_or(&error, reason)
         });
         BodyError::with_source(Some(reason), error)
     }

@@ -42,7 +42,7 @@ use super::{
     h1::Owner,
     h2_io::{H2Io, Socket},
 };
-use crate::{Error, Sent, connect::Connection, limit::ConnectionPermit};
+use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
 /// Streams that may be opened before the peer has said its own limit. RFC 9113 section 6.5.2 recommends limits of at
 /// least 100; this value is one that nobody sets, so that it also tells whether the peer's SETTINGS have come.
@@ -119,7 +119,9 @@ impl H2 {
             .max_send_buffer_size(SEND_BUFFER)
             .handshake::<_, Bytes>(io)
             .await
-            .map_err(|error| Error::with_source(Reason::ConnectFailed, Sent::Nothing, error))?;
+            .map_err(|error| {
+                Error::with_source(reason_or(&error, Reason::ConnectFailed), Sent::Nothing, error)
+            })?;
         let line = Arc::new(Line { freed, ..Line::default() });
         let waker = Rc::new(RefCell::new(None));
         let task = Task {
@@ -210,6 +212,7 @@ pub(super) fn explain(error: h2::Error, sent: Sent) -> Error {
     }
     let ours = error.is_library() || (!error.is_remote() && !error.is_io());
     let reason = if ours { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
+    let reason = reason_or(&error, reason);
     Error::with_source(reason, sent, error)
 }
 

@@ -23,7 +23,7 @@ use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use super::{h2::Lease, h2_call::Uploaded};
-use crate::limit::InFlight;
+use crate::{error::reason_or, limit::InFlight};
 
 /// Ends a task when nobody waits for its work any more.
 pub(super) struct AbortOnDrop(pub(super) AbortHandle);
@@ -80,6 +80,7 @@ impl H2Body {
         }
         let reason =
             if error.is_library() { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody };
+        let reason = reason_or(&error, reason);
         Some(Err(BodyError::with_source(Some(reason), error)))
     }
 }

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::h2::Lease;
-use crate::{Error, Sent, limit::InFlight};
+use crate::{Error, Sent, error::reason_or, limit::InFlight};
 
 /// What waits in a response's extensions. They want `Clone + Send + Sync`; there is one tunnel all the same.
 #[derive(Clone)]
@@ -48,7 +48,10 @@ pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, 
         Waiting::H2(tunnel, in_flight) => Ok(Upgraded { io: Io::H2(tunnel), _in_flight: in_flight }),
         Waiting::H1(in_flight) => match hyper::upgrade::on(response).await {
             Ok(io) => Ok(Upgraded { io: Io::H1(TokioIo::new(io)), _in_flight: in_flight }),
-            Err(error) => Err(Error::with_source(Reason::UpstreamReset, Sent::Response, error)),
+            Err(error) => {
+                let reason = reason_or(&error, Reason::UpstreamReset);
+                Err(Error::with_source(reason, Sent::Response, error))
+            }
         },
     })
 }

@@ -1,0 +1,174 @@
+//! attache as the server.
+
+use std::fs;
+
+use attache_tests::{
+    Attache, Process, curl, eventually, free_port, local, nginx,
+    pki::{Ca, Pki, When, shown_serial},
+    text,
+};
+
+use crate::{ask, counted, refused};
+
+const API: &str = "api.test";
+const WEB: &str = "spiffe://shop/ns/shop/sa/web";
+
+/// A listener that terminates TLS for `api.test`, and an application that says what it was told of the client.
+struct Site {
+    pki: Pki,
+    ca: Ca,
+    attache: Attache,
+    _app: Process,
+}
+
+impl Site {
+    /// `tls` are more keys of the listener's `tls`; `PKI` in it is the folder.
+    fn new(tls: &str) -> Self {
+        let pki = Pki::new();
+        let ca = pki.ca("ca");
+        pki.issue_at(&ca, "api", &[API, "spiffe://shop/ns/shop/sa/api"], When::Now, 0xA1);
+        pki.issue_at(&ca, "other", &["other.test"], When::Now, 0xB2);
+        pki.issue(&ca, "web", &[WEB, "web.test"]);
+        pki.issue_at(&ca, "revoked", &["revoked.test"], When::Now, 66);
+        pki.issue(&pki.ca("stranger-ca"), "stranger", &[WEB]);
+        fs::write(pki.path("ca.crl"), ca.revoke(66)).unwrap();
+        let port = free_port();
+        let app = nginx(
+            &format!(
+                "server {{ listen 127.0.0.1:{port}; return 200 'client=$http_x_forwarded_client_cert proto=$http_x_forwarded_proto'; }}"
+            ),
+            local(port),
+        );
+        let attache = Attache::start(
+            &format!(
+                "listeners:
+  inbound:
+    bind: 127.0.0.1:$PORT
+    tls: {{ certificate: PKI/api.crt, key: PKI/api.key, {tls} }}
+upstreams: {{ app: 'http://127.0.0.1:{port}' }}",
+            )
+            .replace("PKI", &pki.dir().display().to_string()),
+        );
+        Self { pki, ca, attache, _app: app }
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("https://{name}:{}/", self.attache.port)
+    }
+
+    /// curl as this client, with more arguments.
+    fn ask(&self, client: Option<&str>, more: &[&str]) -> String {
+        let resolve = format!("{API}:{}:127.0.0.1", self.attache.port);
+        let (ca, url) = (self.pki.at("ca.crt"), self.url(API));
+        let mut arguments = vec!["--cacert", &ca, "--resolve", &resolve];
+        let files =
+            client.map(|name| (self.pki.at(&format!("{name}.crt")), self.pki.at(&format!("{name}.key"))));
+        if let Some((certificate, key)) = &files {
+            arguments.extend(["--cert", certificate, "--key", key]);
+        }
+        arguments.extend(more);
+        arguments.push(&url);
+        ask(&arguments)
+    }
+}
+
+#[test]
+fn the_application_is_told_the_verified_client_and_nothing_that_the_client_made_up() {
+    let site = Site::new("client_ca: PKI/ca.crt");
+    let forged = ["-H", "x-forwarded-client-cert: URI=spiffe://shop/admin"];
+    for version in ["--http1.1", "--http2"] {
+        let answer = site.ask(Some("web"), &[&[version][..], &forged].concat());
+        assert!(answer.starts_with("HTTP/") && answer.contains(" 200"), "{answer}");
+        assert!(answer.contains(&format!("URI={WEB};DNS=web.test proto=https")), "{answer}");
+        assert!(answer.contains("client=By=spiffe://shop/ns/shop/sa/api;Hash="), "{answer}");
+        assert!(!answer.contains("admin"), "{answer}");
+    }
+    let open = Site::new("client_ca: PKI/ca.crt, client_optional: true");
+    let answer = open.ask(None, &forged);
+    assert!(answer.ends_with("client= proto=https"), "{answer}");
+}
+
+#[test]
+fn clients_that_do_not_verify_are_closed_and_counted_with_their_reason() {
+    for version in ["--tls-max 1.2", "--tlsv1.3"] {
+        let version: Vec<_> = version.split(' ').collect();
+        let site = Site::new("client_ca: PKI/ca.crt, crls: PKI/ca.crl");
+        assert!(site.ask(None, &version).contains("curl: ("));
+        counted(&site.attache, "tls-no-client-certificate");
+        assert!(site.ask(Some("stranger"), &version).contains("curl: ("));
+        counted(&site.attache, "tls-untrusted");
+        assert!(site.ask(Some("revoked"), &version).contains("curl: ("));
+        counted(&site.attache, "tls-revoked");
+        assert!(site.ask(Some("web"), &version).contains(WEB), "still serves");
+    }
+}
+
+#[test]
+fn a_denied_identity_is_told_so_over_http() {
+    for tls in [
+        "client_ca: PKI/ca.crt, allow: 'spiffe://shop/ns/shop/sa/admin'",
+        "client_ca: PKI/ca.crt, deny: 'spiffe://shop/ns/*/sa/web'",
+    ] {
+        let site = Site::new(tls);
+        for version in ["--http1.1", "--http2"] {
+            refused(&site.ask(Some("web"), &[version]), 403, "denied-identity");
+        }
+        counted(&site.attache, "denied-identity");
+    }
+    let allowed = Site::new("client_ca: PKI/ca.crt, allow: 'spiffe://shop/**'");
+    assert!(allowed.ask(Some("web"), &[]).contains(WEB));
+    refused(&allowed.ask(Some("revoked"), &[]), 403, "denied-identity");
+}
+
+#[test]
+fn permissive_takes_both_and_strict_tells_plaintext_why_not() {
+    let permissive = Site::new("mode: permissive, client_ca: PKI/ca.crt");
+    let forged = ["-H", "x-forwarded-client-cert: URI=spiffe://shop/admin"];
+    let plain = ask(&[&forged[..], &[&permissive.attache.url("/")]].concat());
+    assert!(plain.ends_with("client= proto=http"), "{plain}");
+    assert!(permissive.ask(Some("web"), &[]).contains(WEB));
+    let strict = Site::new("");
+    refused(&ask(&[&strict.attache.url("/")]), 403, "plaintext-denied");
+    assert!(strict.ask(None, &[]).ends_with("client= proto=https"));
+}
+
+#[test]
+fn the_server_name_picks_the_certificate() {
+    let site = Site::new("certificates: [{ certificate: PKI/other.crt, key: PKI/other.key }]");
+    let port = site.attache.port;
+    assert_eq!(shown_serial(port, API), "A1");
+    assert_eq!(shown_serial(port, "other.test"), "B2");
+    assert_eq!(shown_serial(port, "unknown.test"), "A1", "the first where none fits");
+    let resolve = format!("other.test:{port}:127.0.0.1");
+    text(&curl([
+        "--fail",
+        "--cacert",
+        &site.pki.at("ca.crt"),
+        "--resolve",
+        &resolve,
+        &site.url("other.test"),
+    ]));
+}
+
+#[test]
+fn a_client_that_is_revoked_while_we_run_is_closed_from_then_on() {
+    let site = Site::new("client_ca: PKI/ca.crt, crls: PKI/ca.crl");
+    assert!(site.ask(Some("web"), &[]).contains(WEB));
+    // The whole list anew, by rename; `web` has the serial number 1.
+    fs::write(site.pki.path("new.crl"), site.ca.revoke(1)).unwrap();
+    fs::rename(site.pki.path("new.crl"), site.pki.path("ca.crl")).unwrap();
+    eventually("the list is in use", || {
+        site.attache.metric("attache_certificate_reloads_total", &["outcome=\"ok\""]) >= 1.0
+    });
+    assert!(site.ask(Some("web"), &[]).contains("curl: ("));
+    counted(&site.attache, "tls-revoked");
+    assert!(site.ask(Some("revoked"), &[]).contains("DNS=revoked.test"), "no longer on the list");
+}
+
+#[test]
+fn a_client_with_an_old_version_only_is_refused() {
+    let site = Site::new("");
+    let answer = site.ask(None, &["--tls-max", "1.1", "--ciphers", "ALL:@SECLEVEL=0"]);
+    assert!(answer.contains("curl: ("), "{answer}");
+    counted(&site.attache, "tls-version");
+}

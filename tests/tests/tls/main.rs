@@ -1,0 +1,29 @@
+//! TLS both ways with other people's peers: openssl, nginx, curl, h2load, gRPC.
+
+mod listener;
+mod mesh;
+mod rotation;
+mod upstream;
+
+use attache_tests::{Attache, curl, eventually};
+
+/// Waits until the reason was counted for an exchange.
+fn counted(attache: &Attache, reason: &str) {
+    let label = format!("reason=\"{reason}\"");
+    eventually(reason, || attache.metric("attache_requests_total", &[&label]) >= 1.0);
+}
+
+/// The whole answer, head included, whatever its status.
+fn ask(arguments: &[&str]) -> String {
+    let output = curl(["-i"].iter().chain(arguments));
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The answer is of this status and reason, and explains itself.
+fn refused(answer: &str, status: u16, reason: &str) {
+    let first = answer.lines().next().unwrap_or_default();
+    assert!(first.contains(&format!(" {status}")), "{reason}: {answer}");
+    assert!(answer.contains(&format!("x-attache-reason: {reason}\r\n")), "{reason}: {answer}");
+    let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+    assert!(body.len() > reason.len(), "no explanation: {answer}");
+}

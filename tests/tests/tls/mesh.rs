@@ -1,0 +1,69 @@
+//! Two proxies with mutual TLS between them.
+
+use attache_tests::{Attache, Process, curl, free_port, local, nginx, pki::Pki, script, script_server, text};
+
+const WEB: &str = "spiffe://shop/ns/shop/sa/web";
+
+struct Mesh {
+    _pki: Pki,
+    near: Attache,
+    far: Attache,
+}
+
+/// Plaintext to `near`, mutual TLS to `far`, plaintext to `app`.
+fn mesh(app: &str) -> Mesh {
+    let pki = Pki::new();
+    let ca = pki.ca("ca");
+    pki.issue(&ca, "web", &[WEB]);
+    pki.issue(&ca, "api", &["api.test"]);
+    let at = pki.dir().display();
+    let far = Attache::start(&format!(
+        "listeners:
+  inbound:
+    bind: 127.0.0.1:$PORT
+    tls: {{ certificate: {at}/api.crt, key: {at}/api.key, client_ca: {at}/ca.crt, allow: '{WEB}' }}
+upstreams: {{ app: '{app}' }}"
+    ));
+    let near = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+upstreams:
+  api:
+    address: https://127.0.0.1:{}
+    tls: {{ name: api.test, ca: {at}/ca.crt, certificate: {at}/web.crt, key: {at}/web.key }}",
+        far.port
+    ));
+    Mesh { _pki: pki, near, far }
+}
+
+fn app(port: u16) -> Process {
+    nginx(
+        &format!("server {{ listen 127.0.0.1:{port}; return 200 'client=$http_x_forwarded_client_cert'; }}"),
+        local(port),
+    )
+}
+
+#[test]
+fn both_versions_of_http_cross_with_the_callers_identity() {
+    let port = free_port();
+    let _app = app(port);
+    let mesh = mesh(&format!("http://127.0.0.1:{port}"));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let answer = text(&curl([version, "--fail", &mesh.near.url("/")]));
+        assert!(answer.ends_with(&format!("URI={WEB}")), "{answer}");
+    }
+    let expiry = "attache_tls_certificate_expiry_timestamp_seconds";
+    for (attache, side, name) in [(&mesh.near, "upstream", "api"), (&mesh.far, "listener", "inbound")] {
+        let labels = [format!("side=\"{side}\""), format!("name=\"{name}\"")];
+        let at = attache.metric(expiry, &[&labels[0], &labels[1]]);
+        assert!(at > 6e10, "the year 4000, not {at}");
+    }
+}
+
+#[test]
+fn grpc_crosses_with_every_kind_of_call() {
+    let port = free_port();
+    let _server = script_server("grpc_server.py", local(port), &[]);
+    let mesh = mesh(&format!("h2c://127.0.0.1:{port}"));
+    let report = text(&script("grpc_client.py", &[&format!("127.0.0.1:{}", mesh.near.port), "api.test"]));
+    assert!(report.contains("deadline, cancellation: ok"), "{report}");
+}
