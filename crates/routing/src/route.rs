@@ -38,6 +38,7 @@ pub struct CompiledRoute {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each route, made once; most of them forward")]
 enum Kind {
     Forward { forward: Forward, bounds: Vec<u64>, rewrite: Rewrite },
     Direct(Direct),
