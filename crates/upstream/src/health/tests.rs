@@ -241,7 +241,7 @@ async fn members_that_come_are_checked_and_a_lost_check_leaves_nobody_unhealthy(
         until(false).await;
     };
     tokio::select! {
-        _ = run(&shared, None) => panic!("it never ends"),
+        () = run(&shared, None) => panic!("it never ends"),
         () = failing => {}
     }
     assert!(endpoint.checks.failure().is_some_and(|why| why.contains("connect")));
