@@ -136,11 +136,19 @@ pub struct Attache {
 impl Attache {
     /// Writes `config` to a file, with `$PORT` replaced by a free port, starts the program and waits until it is ready.
     pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same with environment variables.
+    pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
         let (dir, port, metrics) = (tempfile::tempdir().expect("a folder"), free_port(), free_port());
         let file = dir.path().join("attache.yaml");
         let text = format!("metrics: 127.0.0.1:{metrics}\n{}", config.replace("$PORT", &port.to_string()));
         fs::write(&file, text).expect("a config file");
-        let mut process = Process::start(Command::new(binary()).arg("run").arg("-c").arg(&file), dir);
+        let mut process = Process::start(
+            Command::new(binary()).arg("run").arg("-c").arg(&file).envs(variables.iter().copied()),
+            dir,
+        );
         process.wait_for(local(metrics));
         let end = Instant::now() + PATIENCE;
         while !http_get(local(metrics), "/readyz").starts_with("HTTP/1.1 200") {
@@ -229,6 +237,11 @@ pub fn script_server(name: &str, address: SocketAddr, arguments: &[&str]) -> Pro
     let mut process = Process::start(&mut command, tempfile::tempdir().expect("a folder"));
     process.wait_for(address);
     process
+}
+
+/// Starts one of the scripts in `tests/scripts` that listens on no port.
+pub fn script_process(name: &str, arguments: &[&str]) -> Process {
+    Process::start(python(name).args(arguments), tempfile::tempdir().expect("a folder"))
 }
 
 fn python(name: &str) -> Command {

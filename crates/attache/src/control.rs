@@ -83,12 +83,8 @@ async fn control(
             state.readiness.discovered(&name);
         } else {
             hosts.push(None);
-            let checked = shared.clone();
-            spawn_local(async move {
-                if let Err(error) = health::run(&checked).await {
-                    tracing::error!(upstream = %checked.config.name, %error, "health checks can't run");
-                }
-            });
+            let (checked, tls) = (shared.clone(), upstream.tls.clone());
+            spawn_local(async move { health::run(&checked, tls.as_ref()).await });
             let discovery = discovery::start(shared.clone(), resolver.clone(), &state.config.dns);
             discoveries.push((name, discovery));
             spawn_local(async move { outlier::run(&shared).await });

@@ -20,7 +20,7 @@ use attache_telemetry::{AccessLog, AccessLogError, Metrics};
 use attache_upstream::{Shared, connect::Tls};
 use tokio::sync::watch;
 
-use crate::{control, cpus};
+use crate::{control, cpus, tls};
 
 /// What all threads share.
 pub(crate) struct State {
@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) metrics: Metrics,
     pub(crate) access_log: AccessLog,
+    /// The SPIFFE agent, where the config uses it.
+    pub(crate) workload: Option<attache_tls::Workload>,
     pub(crate) readiness: Readiness,
     pub(crate) drain: DrainTrigger,
 }
@@ -171,9 +173,10 @@ fn bind_probes(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 fn assemble(config: Config) -> Result<State, Error> {
+    let workload = tls::workload(&config)?;
     let upstreams = config.upstreams.iter().map(|upstream| {
         let shared = Arc::new(Shared::new(Arc::new(upstream.clone())));
-        let tls = Tls::new(upstream).map_err(|source| Error::Tls {
+        let tls = Tls::with_workload(upstream, workload.as_ref()).map_err(|source| Error::Tls {
             what: "upstream",
             name: upstream.name.clone(),
             source,
@@ -182,7 +185,9 @@ fn assemble(config: Config) -> Result<State, Error> {
     });
     let upstreams = upstreams.collect::<Result<_, Error>>()?;
     let listeners = config.listeners.iter().map(|listener| {
-        let acceptor = |tls| attache_tls::Acceptor::new(tls, &[b"h2", b"http/1.1"]);
+        let acceptor = |tls| {
+            attache_tls::Acceptor::with_workload(tls, &[b"h2", b"http/1.1"], workload.as_ref())
+        };
         let tls = listener.tls.as_ref().map(acceptor).transpose().map_err(|source| Error::Tls {
             what: "listener",
             name: listener.name.clone(),
@@ -204,6 +209,7 @@ fn assemble(config: Config) -> Result<State, Error> {
         listeners,
         metrics,
         access_log,
+        workload,
         readiness: Readiness::new(),
         drain: DrainTrigger::new(),
     })
@@ -218,6 +224,8 @@ pub(crate) enum Error {
     Probes { address: SocketAddr, source: io::Error },
     /// Certificates, keys or trust.
     Tls { what: &'static str, name: Name, source: attache_tls::Error },
+    /// The SPIFFE Workload API.
+    Spiffe(attache_tls::Error),
     /// The access log's file.
     AccessLog(AccessLogError),
     /// The resolver's settings.
@@ -234,6 +242,7 @@ impl fmt::Display for Error {
                 f,
                 "probes and metrics can't listen on {address}: {source}; set `metrics:` to another address, or to `off`"
             ),
+            Self::Spiffe(source) => source.fmt(f),
             Self::Tls { what, name, source } => write!(f, "{what} `{name}`: {source}"),
             Self::AccessLog(source) => source.fmt(f),
             Self::Dns(source) => write!(f, "DNS settings: {source}"),
@@ -246,6 +255,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Bind { source, .. } => source.source(),
+            Self::Spiffe(source) => std::error::Error::source(source),
             Self::Tls { source, .. } => std::error::Error::source(source),
             Self::AccessLog(source) => source.source(),
             Self::Probes { source, .. } | Self::Dns(source) | Self::Thread(source) => source.source(),

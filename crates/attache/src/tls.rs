@@ -5,14 +5,37 @@
 
 use std::{sync::Arc, time::Duration};
 
-use attache_telemetry::Side;
-use attache_tls::{Certificate, Watcher};
-use tokio::{task::spawn_local, time::interval};
+use attache_config::model::{Config, Trust};
+use attache_telemetry::{Reason, Side};
+use attache_tls::{Certificate, SPIFFE_ENDPOINT, Watcher, Workload};
+use tokio::{runtime::LocalRuntime, task::spawn_local, time::interval};
 
-use crate::proxy::State;
+use crate::proxy::{Error, State};
 
 /// How often the metrics are told; the watcher itself looks as often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the start waits for the SPIFFE agent's first answer.
+const SVID_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The SPIFFE agent with its first SVID, where the config uses it: nothing is served before there is an identity.
+pub(crate) fn workload(config: &Config) -> Result<Option<Workload>, Error> {
+    let clients = config.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
+    let servers = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let uses = clients.into_iter().any(|tls| tls.spiffe || tls.trust == Trust::Spiffe)
+        || servers.into_iter().any(|tls| tls.spiffe || tls.client_trust == Some(Trust::Spiffe));
+    if !uses {
+        return Ok(None);
+    }
+    let endpoint = std::env::var(SPIFFE_ENDPOINT).map_err(|_| {
+        let why = format!("`spiffe` needs {SPIFFE_ENDPOINT}: set it to the agent's socket, `unix:///run/spire/agent.sock`");
+        Error::Spiffe(attache_tls::Error::new(Reason::TlsNoIdentity, why))
+    })?;
+    let workload = Workload::new(&endpoint).map_err(Error::Spiffe)?;
+    let runtime = LocalRuntime::new().map_err(Error::Thread)?;
+    runtime.block_on(workload.first(SVID_PATIENCE)).map_err(Error::Spiffe)?;
+    Ok(Some(workload))
+}
 
 /// Begins to follow; ends with the thread. The first expiries are told before it returns.
 pub(crate) fn follow(state: &Arc<State>) {
@@ -31,6 +54,9 @@ pub(crate) fn follow(state: &Arc<State>) {
     state.metrics.set_insecure_upstreams(insecure);
     tell(state, &watcher);
     spawn_local(watcher.clone().run());
+    if let Some(workload) = &state.workload {
+        spawn_local(workload.clone().run());
+    }
     let state = state.clone();
     spawn_local(async move {
         let mut ticks = interval(TELL_EVERY);

@@ -1,6 +1,11 @@
 //! Two proxies with mutual TLS between them.
 
-use attache_tests::{Attache, Process, curl, free_port, local, nginx, pki::Pki, script, script_server, text};
+use attache_tests::{
+    Attache, Process, curl, eventually, free_port, local, nginx, pki::Pki, script, script_process,
+    script_server, text,
+};
+
+use crate::{ask, refused};
 
 const WEB: &str = "spiffe://shop/ns/shop/sa/web";
 
@@ -57,6 +62,52 @@ fn both_versions_of_http_cross_with_the_callers_identity() {
         let at = attache.metric(expiry, &[&labels[0], &labels[1]]);
         assert!(at > 6e10, "the year 4000, not {at}");
     }
+}
+
+#[test]
+fn two_workloads_know_each_other_by_spiffe_alone() {
+    let pki = Pki::new();
+    let (ca, port) = (pki.ca("ca"), free_port());
+    let _app = app(port);
+    let agent = |name: &str| {
+        let id = format!("spiffe://shop/{name}");
+        pki.issue(&ca, name, &[&id]);
+        let (socket, certificate) = (pki.at(&format!("{name}.sock")), pki.at(&format!("{name}.crt")));
+        let key = pki.at(&format!("{name}.key"));
+        let agent = script_process("spiffe_agent.py", &[&socket, &id, &certificate, &key, &pki.at("ca.crt")]);
+        eventually("the agent listens", || pki.path(&format!("{name}.sock")).exists());
+        (agent, format!("unix://{socket}"))
+    };
+    let ((_web, web), (_api, api)) = (agent("web"), agent("api"));
+    let far = Attache::start_with(
+        &format!(
+            "listeners:
+  inbound:
+    bind: 127.0.0.1:$PORT
+    tls: {{ spiffe: true, client_ca: spiffe, allow: 'spiffe://shop/web' }}
+upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
+        ),
+        &[("SPIFFE_ENDPOINT_SOCKET", &api)],
+    );
+    let near = |peer: &str| {
+        Attache::start_with(
+            &format!(
+                "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+upstreams:
+  api:
+    address: https://127.0.0.1:{}
+    tls: {{ spiffe: true, peers: 'spiffe://shop/{peer}' }}",
+                far.port
+            ),
+            &[("SPIFFE_ENDPOINT_SOCKET", &web)],
+        )
+    };
+    let answer = text(&curl(["--fail", &near("api").url("/")]));
+    assert!(
+        answer.contains("By=spiffe://shop/api;") && answer.ends_with("URI=spiffe://shop/web"),
+        "{answer}"
+    );
+    refused(&ask(&[&near("payments").url("/")]), 502, "tls-name-mismatch");
 }
 
 #[test]

@@ -41,7 +41,7 @@ use tokio::{
 };
 use verdict::Verdict;
 
-use crate::{Endpoint, Shared};
+use crate::{Endpoint, Shared, connect::Tls};
 
 /// How often the members are compared with those that are checked.
 const MEMBERS: Duration = Duration::from_millis(500);
@@ -74,15 +74,15 @@ impl Checks {
 /// Checks an upstream's endpoints for as long as it is polled. One for each upstream, on the control thread; also for
 /// upstreams without a check, so that one which lost its check by a reload keeps no endpoint unhealthy (it ends at once).
 ///
-/// Fails only where the upstream's TLS settings can't be used.
-pub async fn run(shared: &Shared) -> Result<(), attache_tls::Error> {
+/// `tls` is what [`Tls::new`] read for this upstream: probes show the same, followed identity as calls.
+pub async fn run(shared: &Shared, tls: Option<&Tls>) {
     let Some(config) = &shared.config.health_check else {
         for endpoint in &shared.endpoints.load().endpoints {
             endpoint.set_healthy(true);
         }
-        return Ok(());
+        return;
     };
-    let prober = Arc::new(Prober::new(&shared.config, config)?);
+    let prober = Arc::new(Prober::new(&shared.config, config, tls));
     let mut tasks = JoinSet::new();
     let mut checked: Vec<(Arc<Endpoint>, AbortHandle)> = Vec::new();
     loop {

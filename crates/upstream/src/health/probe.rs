@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::grpc;
-use crate::{Endpoint, EndpointAddress};
+use crate::{Endpoint, EndpointAddress, connect::Tls};
 
 /// An answer to a health check is this long at most, bytes.
 const LONGEST: usize = 16 << 10;
@@ -49,22 +49,21 @@ pub(super) struct Prober {
 }
 
 impl Prober {
-    pub(super) fn new(upstream: &model::Upstream, check: &HealthCheck) -> Result<Self, attache_tls::Error> {
+    pub(super) fn new(upstream: &model::Upstream, check: &HealthCheck, tls: Option<&Tls>) -> Self {
         let alpn: &[&[u8]] = match (&check.probe, upstream.protocol) {
             (Probe::Grpc { .. }, _) | (_, UpstreamProtocol::Http2) => &[b"h2"],
             (_, UpstreamProtocol::Auto) => &[b"h2", b"http/1.1"],
             (Probe::Http { .. }, _) | (_, UpstreamProtocol::Http1) => &[b"http/1.1"],
             (Probe::Tcp, UpstreamProtocol::Tcp) => &[],
         };
-        let tls = upstream.tls.as_ref().map(|settings| Connector::new(settings, alpn)).transpose()?;
-        Ok(Self {
+        Self {
             probe: check.probe.clone(),
             name: upstream.name.clone(),
             protocol: upstream.protocol,
-            tls,
+            tls: tls.map(|tls| tls.connector().offering(alpn)),
             proxy_protocol: upstream.proxy_protocol,
             source: upstream.source_address,
-        })
+        }
     }
 
     pub(super) async fn probe(&self, endpoint: &Endpoint) -> Result<(), Failed> {

@@ -52,7 +52,7 @@ fn http(path: &str) -> Probe {
 
 async fn ask(probe: Probe, protocol: UpstreamProtocol, address: std::net::SocketAddr) -> Result<(), Failed> {
     let check = config(probe);
-    Prober::new(&upstream(Some(check.clone()), protocol), &check).unwrap().probe(&endpoint(address)).await
+    Prober::new(&upstream(Some(check.clone()), protocol), &check, None).probe(&endpoint(address)).await
 }
 
 /// Answers each connection, whatever it asks, and gives back what was asked.
@@ -241,11 +241,11 @@ async fn members_that_come_are_checked_and_a_lost_check_leaves_nobody_unhealthy(
         until(false).await;
     };
     tokio::select! {
-        _ = run(&shared) => panic!("it never ends"),
+        () = run(&shared, None) => panic!("it never ends"),
         () = failing => {}
     }
     assert!(endpoint.checks.failure().is_some_and(|why| why.contains("connect")));
     shared.config = Arc::new(upstream(None, UpstreamProtocol::Tcp));
-    run(&shared).await.unwrap();
+    run(&shared, None).await;
     assert!(endpoint.usable());
 }
