@@ -28,7 +28,9 @@ pub(crate) fn workload(config: &Config) -> Result<Option<Workload>, Error> {
         return Ok(None);
     }
     let endpoint = std::env::var(SPIFFE_ENDPOINT).map_err(|_| {
-        let why = format!("`spiffe` needs {SPIFFE_ENDPOINT}: set it to the agent's socket, `unix:///run/spire/agent.sock`");
+        let why = format!(
+            "`spiffe` needs {SPIFFE_ENDPOINT}: set it to the agent's socket, `unix:///run/spire/agent.sock`"
+        );
         Error::Spiffe(attache_tls::Error::new(Reason::TlsNoIdentity, why))
     })?;
     let workload = Workload::new(&endpoint).map_err(Error::Spiffe)?;
