@@ -99,7 +99,7 @@ fn deny() -> Result<(), String> {
     if Command::new("cargo-deny").arg("--version").output().is_err() {
         run(cargo().args(["install", "--locked", "--quiet", "cargo-deny"]))?;
     }
-    run(cargo().args(["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+    run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
     if advisory_database().is_none() && !run_quiet(cargo().args(["deny", "fetch", "db"])) {
         println!("xtask: NOT CHECKED: advisories, because their database can't be reached from this machine");
         return Ok(());
@@ -112,7 +112,8 @@ fn advisory_database() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))?;
     let path = home.join("advisory-dbs");
-    path.read_dir().ok()?.next().is_some().then_some(path)
+    // A fetch that failed leaves a lock file there.
+    path.read_dir().ok()?.flatten().any(|entry| entry.path().is_dir()).then_some(path)
 }
 
 fn is_root() -> bool {

@@ -185,9 +185,8 @@ fn assemble(config: Config) -> Result<State, Error> {
     });
     let upstreams = upstreams.collect::<Result<_, Error>>()?;
     let listeners = config.listeners.iter().map(|listener| {
-        let acceptor = |tls| {
-            attache_tls::Acceptor::with_workload(tls, &[b"h2", b"http/1.1"], workload.as_ref())
-        };
+        let acceptor =
+            |tls| attache_tls::Acceptor::with_workload(tls, &[b"h2", b"http/1.1"], workload.as_ref());
         let tls = listener.tls.as_ref().map(acceptor).transpose().map_err(|source| Error::Tls {
             what: "listener",
             name: listener.name.clone(),

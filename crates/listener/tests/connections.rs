@@ -167,7 +167,8 @@ fn a_panic_of_what_carries_opaque_bytes_ends_one_connection() {
         let done = server.finished(2).await;
         assert!(done.iter().any(|d| d.reason == Some(Reason::InternalError)), "{done:?}");
         counted(&metrics, r"attache_panics_total 1").await;
-        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="internal-error"} 1"#).await;
+        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="internal-error"} 1"#)
+            .await;
         until(|| server.connections.open() == 0).await;
     });
 }
@@ -208,7 +209,8 @@ fn a_drain_answers_what_runs_closes_what_is_idle_and_leaves_opaque_until_the_cut
         let last = server.done.borrow().last().cloned().unwrap();
         assert_eq!((last.protocol, last.reason), ("tcp", Some(Reason::ShuttingDown)));
         counted(&metrics, r#"attache_connections_closed_total{listener="test",reason=""} 3"#).await;
-        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="shutting-down"} 1"#).await;
+        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="shutting-down"} 1"#)
+            .await;
     });
 }
 

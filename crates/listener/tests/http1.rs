@@ -178,7 +178,8 @@ fn a_panic_ends_its_own_request_with_500_and_nothing_else() {
             server.finished(4).await.iter().filter(|d| d.reason == Some(Reason::InternalError)).count();
         assert_eq!(failed, 2);
         counted(&metrics, "attache_panics_total 2").await;
-        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="internal-error"} 2"#).await;
+        counted(&metrics, r#"attache_connections_closed_total{listener="test",reason="internal-error"} 2"#)
+            .await;
         counted(&metrics, r#"attache_connections_closed_total{listener="test",reason=""} 1"#).await;
     });
 }

@@ -56,7 +56,8 @@ async fn every_look_up_is_counted_by_its_outcome() {
     let page = metrics.render();
     for (outcome, count) in [("ok", 2), ("dns-timeout", 1)] {
         let name = &shared.config.name;
-        let sample = format!("attache_dns_lookups_total{{upstream=\"{name}\",outcome=\"{outcome}\"}} {count}");
+        let sample =
+            format!("attache_dns_lookups_total{{upstream=\"{name}\",outcome=\"{outcome}\"}} {count}");
         assert!(page.contains(&sample), "{sample} in {page}");
     }
 }
