@@ -254,8 +254,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Bind { source, .. } => source.source(),
-            Self::Spiffe(source) => std::error::Error::source(source),
-            Self::Tls { source, .. } => std::error::Error::source(source),
+            Self::Spiffe(source) | Self::Tls { source, .. } => std::error::Error::source(source),
             Self::AccessLog(source) => source.source(),
             Self::Probes { source, .. } | Self::Dns(source) | Self::Thread(source) => source.source(),
         }

@@ -30,7 +30,14 @@ pub(crate) fn forward(to: &[(usize, u32)]) -> Forward {
         weight,
         policy: policy.clone(),
     });
-    Forward { to: to.collect(), path: PathRewrite::Keep, host: HostRewrite::Keep, mirrors: Vec::new() }
+    Forward {
+        to: to.collect(),
+        path: PathRewrite::Keep,
+        host: HostRewrite::Keep,
+        mirrors: Vec::new(),
+        rate_limit: None,
+        fault: None,
+    }
 }
 
 /// `*`, `name`, `*.suffix`, `prefix.*`, each with or without a port.
