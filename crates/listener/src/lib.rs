@@ -15,6 +15,7 @@ mod connection;
 mod detect;
 mod drain;
 mod exchange;
+mod handover;
 mod http1;
 mod http2;
 mod live;
@@ -27,6 +28,7 @@ mod transport;
 
 pub use accept::serve;
 pub use drain::{Drain, DrainTrigger, Phase};
+pub use handover::Workers;
 pub use request::{Connections, Hold, HttpRequest, Opaque, Settings};
 pub use socket::{BindError, Socket, bind};
 pub use stream::Stream;
