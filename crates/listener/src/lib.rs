@@ -23,6 +23,7 @@ mod proxy_protocol;
 mod request;
 mod respond;
 mod socket;
+mod stall;
 mod stream;
 mod transport;
 
