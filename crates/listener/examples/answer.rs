@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         http: HttpServer::default(),
         routes: vec![],
         max_connections: 16_384,
-        tcp_idle_timeout: std::time::Duration::from_secs(3600),
+        tcp_idle_timeout: std::time::Duration::from_hours(1),
         line: 0,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -58,7 +58,7 @@ where
     }
     // Zero switches the timeout off.
     let period = if idle.is_zero() { Duration::MAX } else { idle / u32::from(IDLE_SWEEPS) };
-    let mut sweep = interval(period.clamp(Duration::from_millis(1), Duration::from_secs(3600)));
+    let mut sweep = interval(period.clamp(Duration::from_millis(1), Duration::from_hours(1)));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -410,7 +410,7 @@ impl http_body::Body for Endless {
         self: std::pin::Pin<&mut Self>,
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
-        let chunk = bytes::Bytes::from_static(&[b'x'; 65_536]);
+        let chunk = bytes::Bytes::from_static(&[b'x'; 16_384]);
         std::task::Poll::Ready(Some(Ok(http_body::Frame::data(chunk))))
     }
 }

@@ -80,7 +80,9 @@ fn connections_end_up_even_whatever_socket_the_kernel_chose() {
     drop(clients);
     eventually("none is open", || workers.open(0) + workers.open(1) == 0);
     trigger.drain();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[test]

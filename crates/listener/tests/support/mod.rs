@@ -49,7 +49,7 @@ pub fn listener() -> Listener {
         http: HttpServer::default(),
         routes: vec![],
         max_connections: 100,
-        tcp_idle_timeout: Duration::from_secs(60),
+        tcp_idle_timeout: Duration::from_mins(1),
         line: 0,
     }
 }
