@@ -41,7 +41,7 @@ fn connections_beyond_the_limit_of_open_files_wait_without_a_spin_and_are_served
         &file,
         format!(
             "metrics: off
-workers: 1
+workers: 2
 listeners:
   outbound: {{ bind: '127.0.0.1:{port}', routes: [ {{ match: {{ path: /* }}, respond: {{ status: 200, body: fine }} }} ] }}
 "
