@@ -13,6 +13,8 @@ use std::{
 /// Debian packages that the tests use, each with the file that shows it is there.
 const PACKAGES: &[(&str, &str)] = &[
     ("curl", "/usr/bin/curl"),
+    ("iproute2", "/usr/sbin/ip"),
+    ("nftables", "/usr/sbin/nft"),
     ("nginx-light", "/usr/sbin/nginx"),
     ("nghttp2-client", "/usr/bin/h2load"),
     ("openssl", "/usr/bin/openssl"),
@@ -20,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3-websockets", "/usr/lib/python3/dist-packages/websockets/__init__.py"),
     ("redis-server", "/usr/bin/redis-server"),
     ("unbound", "/usr/sbin/unbound"),
+    ("util-linux", "/usr/bin/setpriv"),
 ];
 
 const HELP: &str = "\

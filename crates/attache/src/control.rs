@@ -1,6 +1,12 @@
 //! The control thread: everything that is not a request. Discovery, health, probes, and the order of the end.
 
-use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, Barrier},
+    thread,
+    time::Duration,
+};
 
 use attache_admin::AdminState;
 use attache_telemetry::EndpointCounts;
@@ -105,9 +111,11 @@ async fn control(
 
     let (done, mut workers) = mpsc::channel::<()>(1);
     let count = sockets.len();
+    let begin = Arc::new(Barrier::new(count));
     for (index, sockets) in sockets.into_iter().enumerate() {
         let hosts = hosts.iter().map(|host| host.as_ref().map(OnDemand::hosts)).collect();
-        start_worker(index, state.clone(), sockets, hosts, done.clone()).map_err(Error::Thread)?;
+        start_worker(index, state.clone(), sockets, hosts, begin.clone(), done.clone())
+            .map_err(Error::Thread)?;
     }
     drop(done);
     state.readiness.listening();
@@ -135,10 +143,11 @@ fn start_worker(
     state: Arc<State>,
     sockets: Vec<Vec<attache_listener::Socket>>,
     hosts: Vec<Option<OnDemandHosts>>,
+    begin: Arc<Barrier>,
     done: mpsc::Sender<()>,
 ) -> io::Result<()> {
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        worker::run(&state, sockets, hosts);
+        worker::run(&state, sockets, hosts, &begin);
         drop(done);
     })?;
     Ok(())

@@ -14,7 +14,7 @@ use std::{
 
 use attache_admin::Readiness;
 use attache_config::model::{self, Action, Address, Config, Name};
-use attache_listener::{BindError, Connections, DrainTrigger, Socket};
+use attache_listener::{BindError, Connections, DrainTrigger, Socket, Workers};
 use attache_resilience::{RouteState, UpstreamState};
 use attache_telemetry::{AccessLog, AccessLogError, Metrics};
 use attache_upstream::{Shared, connect::Tls};
@@ -96,7 +96,7 @@ impl Proxy {
     /// Binds, starts every thread and returns when the workers accept.
     pub(crate) fn start(config: Config) -> Result<Self, Error> {
         let workers = config.workers.unwrap_or_else(cpus::workers).max(1);
-        let (sockets, address) = bind(&config, workers)?;
+        let (sockets, address) = bind(&config, &Workers::new(workers))?;
         let probes = config.metrics.map(bind_probes).transpose()?;
         let state = Arc::new(assemble(config)?);
 
@@ -142,8 +142,8 @@ impl Proxy {
     }
 }
 
-fn bind(config: &Config, workers: usize) -> Result<(Sockets, Option<SocketAddr>), Error> {
-    let mut by_worker: Sockets = (0..workers).map(|_| Vec::new()).collect();
+fn bind(config: &Config, workers: &Workers) -> Result<(Sockets, Option<SocketAddr>), Error> {
+    let mut by_worker: Sockets = (0..workers.count()).map(|_| Vec::new()).collect();
     let mut address = None;
     for listener in &config.listeners {
         for worker in &mut by_worker {

@@ -33,9 +33,10 @@ fn rendered(found: &Diagnostics) -> String {
 pub(crate) fn run(options: &cli::Run) -> Result<(), AnyError> {
     let config = load(options.config.as_deref())?;
     attache_telemetry::init_logging(&options.log)?;
+    // Before the workers accept: connections that wait already may take every file descriptor that is left.
+    let runtime = LocalRuntime::new()?;
     let proxy = Proxy::start(config)?;
     announce(&proxy, options);
-    let runtime = LocalRuntime::new()?;
     let asked = runtime.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut ended = proxy.ended();

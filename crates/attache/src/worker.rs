@@ -1,6 +1,10 @@
 //! One worker: a thread, its runtime, and every listener on it.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Barrier},
+};
 
 use attache_config::model::Bind;
 use attache_listener::{Settings, Socket};
@@ -14,8 +18,18 @@ use crate::{
 };
 
 /// Serves until the drain has ended every connection. `sockets` are by listener.
-pub(crate) fn run(state: &Arc<State>, sockets: Vec<Vec<Socket>>, hosts: Vec<Option<OnDemandHosts>>) {
-    let runtime = match LocalRuntime::new() {
+///
+/// All workers pass `begin` together, when each has its runtime: connections that one accepts can't take the file descriptors
+/// that another needs to start.
+pub(crate) fn run(
+    state: &Arc<State>,
+    sockets: Vec<Vec<Socket>>,
+    hosts: Vec<Option<OnDemandHosts>>,
+    begin: &Barrier,
+) {
+    let runtime = LocalRuntime::new();
+    begin.wait();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "a worker has no runtime; its share of the connections is not served");

@@ -6,7 +6,7 @@ use std::{convert::Infallible, future::Ready, rc::Rc, sync::Arc};
 
 use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn};
 use attache_http::Body;
-use attache_listener::{Connections, DrainTrigger, HttpRequest, Opaque, Settings, bind, serve};
+use attache_listener::{Connections, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve};
 use bytes::Bytes;
 use http::Response;
 
@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let sockets = bind(&listener.bind[0], 1)?;
+    let sockets = bind(&listener.bind[0], &Workers::new(1))?;
     let settings = Settings {
         listener: Arc::new(listener),
         tls: None,

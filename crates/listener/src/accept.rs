@@ -28,6 +28,7 @@ use tower::Service;
 use crate::{
     Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
     connection::TcpService,
+    handover::{Accepted, Belongs, Load},
     live::{IDLE_SWEEPS, Live, Order, Registry},
     respond::HttpService,
     socket::{SocketKind, UnixPath, original_destination},
@@ -125,21 +126,28 @@ enum Listening {
 }
 
 impl Listening {
-    fn new(socket: Socket) -> io::Result<Self> {
-        Ok(match socket.kind {
+    fn new(socket: SocketKind) -> io::Result<Self> {
+        Ok(match socket {
             SocketKind::Tcp(socket, local) => Self::Tcp(TcpListener::from_std(socket)?, local),
             SocketKind::Unix(socket, path) => Self::Unix(UnixListener::from_std(socket)?, path),
         })
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>, transparent: bool) -> Poll<io::Result<(Stream, Client)>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Fresh>> {
         match self {
-            Self::Tcp(socket, bound) => {
-                socket.poll_accept(cx).map_ok(|(tcp, address)| tcp_client(tcp, address, *bound, transparent))
+            Self::Tcp(socket, _) => socket.poll_accept(cx).map_ok(|(tcp, address)| Fresh::Tcp(tcp, address)),
+            Self::Unix(socket, _) => socket.poll_accept(cx).map_ok(|(unix, _)| Fresh::Unix(unix)),
+        }
+    }
+
+    /// What is asked of the socket is asked by the worker that serves it.
+    fn client(&self, fresh: Fresh, transparent: bool) -> (Stream, Client) {
+        match (fresh, self) {
+            (Fresh::Tcp(tcp, address), Self::Tcp(_, bound)) => tcp_client(tcp, address, *bound, transparent),
+            (Fresh::Tcp(tcp, address), Self::Unix(..)) => {
+                (tcp.into(), Client { address: Some(address), ..Client::default() })
             }
-            Self::Unix(socket, _) => {
-                socket.poll_accept(cx).map_ok(|(unix, _)| (unix.into(), Client::default()))
-            }
+            (Fresh::Unix(unix), _) => (unix.into(), Client::default()),
         }
     }
 
@@ -167,6 +175,29 @@ impl Listening {
     }
 }
 
+/// An accepted socket in this worker's runtime.
+enum Fresh {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl Fresh {
+    /// Takes it out of the runtime.
+    fn release(self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(tcp, address) => Accepted::Tcp(tcp.into_std()?, address),
+            Self::Unix(unix) => Accepted::Unix(unix.into_std()?),
+        })
+    }
+
+    fn adopt(accepted: Accepted) -> io::Result<Self> {
+        Ok(match accepted {
+            Accepted::Tcp(tcp, address) => Self::Tcp(TcpStream::from_std(tcp)?, address),
+            Accepted::Unix(unix) => Self::Unix(UnixStream::from_std(unix)?),
+        })
+    }
+}
+
 fn tcp_client(tcp: TcpStream, address: SocketAddr, bound: SocketAddr, transparent: bool) -> (Stream, Client) {
     // A wildcard says nothing about the address that was really called.
     let local = if bound.ip().is_unspecified() { tcp.local_addr().ok() } else { Some(bound) };
@@ -181,7 +212,8 @@ where
     T: TcpService,
 {
     let name = worker.settings.listener.name.clone();
-    let listening = match Listening::new(socket) {
+    let Socket { kind, mut seat } = socket;
+    let listening = match Listening::new(kind) {
         Ok(listening) => listening,
         Err(error) => {
             tracing::error!(listener = %name, %error, "a socket can't be listened on; this worker accepts nothing from it");
@@ -193,21 +225,37 @@ where
     let mut failing = false;
     loop {
         let next = std::future::poll_fn(|cx| {
-            // The queue first: what the kernel has accepted is served, also when the drain has begun.
-            match listening.poll_accept(cx, transparent) {
-                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-                Poll::Pending => draining.as_mut().poll(cx).map(|_| None),
+            // First, since it is bounded: the kernel's queue can't keep it waiting.
+            if let Poll::Ready((accepted, load)) = seat.poll_handed(cx) {
+                return Poll::Ready(Next::Handed(accepted, load));
+            }
+            // The queue before the drain: what the kernel has accepted is served, also when the drain has begun.
+            match listening.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready(Next::Accepted(accepted)),
+                Poll::Pending => draining.as_mut().poll(cx).map(|_| Next::Drain),
             }
         });
         match next.await {
-            None => break,
-            Some(Ok((stream, client))) => {
+            Next::Drain => break,
+            Next::Handed(accepted, load) => worker.adopt(accepted, load, &listening),
+            Next::Accepted(Ok(fresh)) => {
                 failing = false;
-                worker.open(stream, client);
+                match seat.place() {
+                    Belongs::Here(load) => {
+                        let (stream, client) = listening.client(fresh, transparent);
+                        worker.open(stream, client, load);
+                    }
+                    Belongs::There(offer) => match fresh.release() {
+                        Ok(accepted) => offer.take(accepted),
+                        Err(error) => {
+                            tracing::warn!(listener = %name, %error, "a connection was lost on its way to another worker");
+                        }
+                    },
+                }
             }
             // The client left while it was in the queue.
-            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Some(Err(error)) => {
+            Next::Accepted(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Next::Accepted(Err(error)) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(listener = %name, %error, "accepting failed and is tried again; is the limit of open files (ulimit -n) too low?");
                 }
@@ -218,17 +266,42 @@ where
             }
         }
     }
+    // From here on the others keep theirs.
+    for (accepted, load) in seat.close().await {
+        worker.adopt(accepted, load, &listening);
+    }
     match listening.rest(transparent) {
-        Ok(rest) => rest.into_iter().for_each(|(stream, client)| worker.open(stream, client)),
+        Ok(rest) => rest.into_iter().for_each(|(stream, client)| worker.open(stream, client, seat.here())),
         Err(error) => tracing::warn!(listener = %name, %error, "connections that were still queued are lost"),
     }
 }
 
+/// What comes next at one socket.
+enum Next {
+    Handed(Accepted, Load),
+    Accepted(io::Result<Fresh>),
+    Drain,
+}
+
 impl<H: HttpService, T: TcpService> Worker<H, T> {
-    fn open(&self, stream: Stream, client: Client) {
+    /// Opens a connection that another worker accepted.
+    fn adopt(&self, accepted: Accepted, load: Load, listening: &Listening) {
+        let listener = &self.settings.listener;
+        match Fresh::adopt(accepted) {
+            Ok(fresh) => {
+                let (stream, client) = listening.client(fresh, listener.transparent);
+                self.open(stream, client, load);
+            }
+            Err(error) => {
+                tracing::warn!(listener = %listener.name, %error, "a connection that another worker accepted can't be served");
+            }
+        }
+    }
+
+    fn open(&self, stream: Stream, client: Client, load: Load) {
         let settings = &self.settings;
         let listener = &settings.listener;
-        let Some(place) = settings.connections.enter(listener.max_connections) else {
+        let Some(place) = settings.connections.enter(listener.max_connections, load) else {
             tracing::debug!(listener = %listener.name, max = listener.max_connections, "a connection over max_connections was closed");
             self.metrics.connection_opened(&listener.name);
             self.metrics.connection_closed(&listener.name, Some(Reason::Overloaded));

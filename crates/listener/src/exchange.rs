@@ -55,7 +55,9 @@ impl Drop for Finish {
             if self.live.order() == Order::Cut {
                 self.exchange.fail(Reason::ShuttingDown, "the drain's deadline came before the end");
             } else {
-                self.exchange.fail(Reason::ClientClosed, "the client left before the end");
+                let stalled = self.live.stalled();
+                let detail = stalled.unwrap_or_else(|| "the client left before the end".to_owned());
+                self.exchange.fail(Reason::ClientClosed, detail);
             }
         }
         // A panic of the reporter must not become an abort while another one unwinds.

@@ -13,6 +13,8 @@ use std::{
 use attache_telemetry::Reason;
 use tokio::sync::Notify;
 
+use crate::stall::stalled;
+
 /// What a connection was told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum Order {
@@ -44,6 +46,8 @@ pub(crate) struct Live {
     pub(crate) ended_by: Cell<Option<Reason>>,
     /// HTTP: only these are swept when idle.
     pub(crate) sweepable: Cell<bool>,
+    /// It ended because the client took nothing any more; how that is said.
+    stalled: RefCell<Option<Box<str>>>,
     swept: Cell<(u64, u8)>,
 }
 
@@ -57,6 +61,7 @@ impl Default for Live {
             completed: Cell::default(),
             ended_by: Cell::default(),
             sweepable: Cell::default(),
+            stalled: RefCell::default(),
             // Differs from any activity: the first sweep begins the count.
             swept: Cell::new((u64::MAX, 0)),
         }
@@ -72,6 +77,18 @@ impl Live {
     pub(crate) fn end(&self) {
         self.running.set(self.running.get().saturating_sub(1));
         self.activity.set(self.activity.get() + 1);
+    }
+
+    /// Notes why the connection's server ended, for the exchanges that end with it.
+    pub(crate) fn note_stalled(&self, error: &(dyn std::error::Error + 'static)) {
+        if let Some(stalled) = stalled(error) {
+            *self.stalled.borrow_mut() = Some(stalled.to_string().into());
+        }
+    }
+
+    /// How it is said that the client took nothing any more, if that was the end.
+    pub(crate) fn stalled(&self) -> Option<String> {
+        self.stalled.borrow().as_deref().map(str::to_owned)
     }
 
     /// No exchange runs.

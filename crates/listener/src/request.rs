@@ -13,7 +13,7 @@ use attache_config::model::Listener;
 use attache_http::{Body, Client, OnInformational};
 use attache_telemetry::{Exchange, Reason};
 
-use crate::{ClientHello, Protocol, Stream, live::Live};
+use crate::{ClientHello, Protocol, Stream, handover::Load, live::Live};
 
 /// One listener on one worker.
 pub struct Settings {
@@ -45,22 +45,25 @@ impl Connections {
     }
 
     /// Takes one of `max` places; `None` when all are taken. The place is given back on drop.
-    pub(crate) fn enter(self: &Arc<Self>, max: usize) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<Place> {
         if self.0.fetch_add(1, Ordering::Relaxed) < max {
-            return Some(Place(self.clone()));
+            return Some(Place { connections: self.clone(), _load: load });
         }
         self.0.fetch_sub(1, Ordering::Relaxed);
         None
     }
 }
 
-/// One connection's place under `max_connections`.
+/// One connection's place under `max_connections`, and in its worker's count.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<Connections>);
+pub(crate) struct Place {
+    connections: Arc<Connections>,
+    _load: Load,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.connections.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

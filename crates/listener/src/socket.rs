@@ -1,7 +1,7 @@
 //! Listening sockets: from a checked bind to something that accepts.
 //!
 //! The rule: every worker has its own TCP socket for the same address (`SO_REUSEPORT`), so that the kernel spreads
-//! connections and no worker wakes for another's. A Unix path can be bound only once: its one socket is duplicated.
+//! connections and no worker wakes for another's (what that leaves uneven, [`handover`](crate::handover) evens out). A Unix path can be bound only once: its one socket is duplicated.
 
 use std::{
     fmt, fs, io,
@@ -14,6 +14,8 @@ use std::{
 use attache_config::model::Bind;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
+use crate::handover::{Seat, Workers};
+
 /// Connections that the kernel holds for one socket until they are accepted; it clamps to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -21,6 +23,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Socket {
     pub(crate) kind: SocketKind,
+    pub(crate) seat: Seat,
 }
 
 #[derive(Debug)]
@@ -55,33 +58,32 @@ impl Drop for UnixPath {
     }
 }
 
-/// Binds one address for `workers` workers: as many sockets, in order.
-pub fn bind(bind: &Bind, workers: usize) -> Result<Vec<Socket>, BindError> {
+/// Binds one address for all workers: one socket each, in their order.
+pub fn bind(bind: &Bind, workers: &Workers) -> Result<Vec<Socket>, BindError> {
     let fail = |step, source| BindError { bind: bind.clone(), step, source };
+    let mut kinds = Vec::new();
     match bind {
         Bind::Tcp(address) => {
             let first = tcp(*address).map_err(|(step, e)| fail(step, e))?;
             // Port 0 is chosen once; the others share the choice.
             let local = first.local_addr().map_err(|e| fail("read its address", e))?;
-            let mut sockets = vec![Socket { kind: SocketKind::Tcp(first, local) }];
-            for _ in 1..workers {
+            kinds.push(SocketKind::Tcp(first, local));
+            for _ in 1..workers.count() {
                 let socket = tcp(local).map_err(|(step, e)| fail(step, e))?;
-                sockets.push(Socket { kind: SocketKind::Tcp(socket, local) });
+                kinds.push(SocketKind::Tcp(socket, local));
             }
-            Ok(sockets)
         }
         Bind::Unix { path, mode } => {
             let first = unix(path, *mode).map_err(|(step, e)| fail(step, e))?;
             let owner = Arc::new(UnixPath { path: path.clone(), inode: inode(path) });
-            let mut sockets = Vec::new();
-            for _ in 1..workers {
+            for _ in 1..workers.count() {
                 let copy = first.try_clone().map_err(|e| fail("duplicate the socket", e))?;
-                sockets.push(Socket { kind: SocketKind::Unix(copy, owner.clone()) });
+                kinds.push(SocketKind::Unix(copy, owner.clone()));
             }
-            sockets.push(Socket { kind: SocketKind::Unix(first, owner) });
-            Ok(sockets)
+            kinds.push(SocketKind::Unix(first, owner));
         }
     }
+    Ok(kinds.into_iter().zip(workers.seats()).map(|(kind, seat)| Socket { kind, seat }).collect())
 }
 
 fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, (&'static str, io::Error)> {
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_a_socket_for_the_same_port() {
-        let sockets = bind(&loopback(), 3).unwrap();
+        let sockets = bind(&loopback(), &Workers::new(3)).unwrap();
         let addresses: Vec<_> = sockets.iter().map(Socket::local_addr).collect();
         assert_eq!(addresses.len(), 3);
         assert!(addresses.iter().all(|a| *a == addresses[0] && a.unwrap().port() != 0));
@@ -218,7 +220,7 @@ mod tests {
     #[test]
     fn a_taken_port_is_named_with_a_way_out() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = bind(&Bind::Tcp(taken.local_addr().unwrap()), 1).unwrap_err().to_string();
+        let error = bind(&Bind::Tcp(taken.local_addr().unwrap()), &Workers::new(1)).unwrap_err().to_string();
         let port = taken.local_addr().unwrap().port();
         assert!(
             error.starts_with(&format!("cannot listen on 127.0.0.1:{port}: could not bind: ")),
@@ -229,7 +231,7 @@ mod tests {
 
     #[test]
     fn ipv6_any_does_not_take_ipv4() {
-        let v6 = bind(&Bind::Tcp("[::]:0".parse().unwrap()), 1).unwrap();
+        let v6 = bind(&Bind::Tcp("[::]:0".parse().unwrap()), &Workers::new(1)).unwrap();
         let port = v6[0].local_addr().unwrap().port();
         std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
     }
@@ -241,10 +243,10 @@ mod tests {
         let bound = Bind::Unix { path: path.clone(), mode: 0o600 };
         // A listener that went away without removing its path.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let live = bind(&bound, 2).unwrap();
+        let live = bind(&bound, &Workers::new(2)).unwrap();
         assert_eq!(live.len(), 2);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let error = bind(&bound, 1).unwrap_err().to_string();
+        let error = bind(&bound, &Workers::new(1)).unwrap_err().to_string();
         assert!(error.contains("another program listens on it"), "{error}");
         drop(live);
         assert!(!path.exists());
@@ -255,7 +257,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "kept").unwrap();
-        let error = bind(&Bind::Unix { path: path.clone(), mode: 0o600 }, 1).unwrap_err().to_string();
+        let error =
+            bind(&Bind::Unix { path: path.clone(), mode: 0o600 }, &Workers::new(1)).unwrap_err().to_string();
         assert!(error.contains("not a socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
     }

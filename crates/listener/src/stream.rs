@@ -4,6 +4,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -13,11 +14,15 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::stall::Stall;
+
 /// An accepted connection.
 #[derive(Debug)]
 pub struct Stream {
     prefix: Bytes,
     kind: Kind,
+    /// Boxed, since only answers in HTTP have a limit: connections that wait don't carry its size.
+    stall: Option<Box<Stall>>,
 }
 
 #[derive(Debug)]
@@ -57,13 +62,21 @@ impl Stream {
     pub fn into_tcp(self) -> Result<(TcpStream, Bytes), Self> {
         match self.kind {
             Kind::Tcp(tcp) => Ok((tcp, self.prefix)),
-            kind => Err(Self { prefix: self.prefix, kind }),
+            kind => Err(Self { prefix: self.prefix, kind, stall: self.stall }),
+        }
+    }
+
+    /// Bounds how long a write may wait for the client, down at the socket; zero is for as long as it likes.
+    pub(crate) fn limit_writes(&mut self, limit: Duration) {
+        match &mut self.kind {
+            Kind::Tls(tls) => tls.get_mut().0.limit_writes(limit),
+            Kind::Tcp(_) | Kind::Unix(_) | Kind::Gone => self.stall = Stall::new(limit).map(Box::new),
         }
     }
 
     /// Stands where a stream was moved away.
     pub(crate) const fn gone() -> Self {
-        Self { prefix: Bytes::new(), kind: Kind::Gone }
+        Self { prefix: Bytes::new(), kind: Kind::Gone, stall: None }
     }
 
     /// Puts bytes back in front, before those that are there already.
@@ -91,19 +104,19 @@ impl Stream {
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self { prefix: Bytes::new(), kind: Kind::Tcp(tcp) }
+        Self { prefix: Bytes::new(), kind: Kind::Tcp(tcp), stall: None }
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
-        Self { prefix: Bytes::new(), kind: Kind::Unix(unix) }
+        Self { prefix: Bytes::new(), kind: Kind::Unix(unix), stall: None }
     }
 }
 
 impl From<TlsStream<Stream>> for Stream {
     fn from(tls: TlsStream<Stream>) -> Self {
-        Self { prefix: Bytes::new(), kind: Kind::Tls(Box::new(tls)) }
+        Self { prefix: Bytes::new(), kind: Kind::Tls(Box::new(tls)), stall: None }
     }
 }
 
@@ -134,11 +147,15 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.kind {
+        let written = match &mut self.kind {
             Kind::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Kind::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
             Kind::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
             Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        };
+        match &mut self.stall {
+            Some(stall) => stall.watch(cx, written),
+            None => written,
         }
     }
 
@@ -147,11 +164,15 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.kind {
+        let written = match &mut self.kind {
             Kind::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Kind::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
             Kind::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
             Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        };
+        match &mut self.stall {
+            Some(stall) => stall.watch(cx, written),
+            None => written,
         }
     }
 

@@ -12,7 +12,8 @@ mod support;
 use std::time::Duration;
 
 use attache_config::model::{
-    Bind, Identity, ListenProtocol, Listener, ProxyProtocolIn, TlsMode, TlsServer, TlsVersion, Trust,
+    Bind, HttpServer, Identity, ListenProtocol, Listener, ProxyProtocolIn, TlsMode, TlsServer, TlsVersion,
+    Trust,
 };
 use attache_listener::{HttpRequest, Opaque};
 use attache_telemetry::Reason;
@@ -409,4 +410,55 @@ mod tls {
             assert_eq!((done[0].protocol, &*done[0].host), ("tls", "orders.internal"));
         });
     }
+}
+
+/// A body without an end, as fast as it is taken.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = bytes::Bytes;
+    type Error = attache_http::BodyError;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        let chunk = bytes::Bytes::from_static(&[b'x'; 16_384]);
+        std::task::Poll::Ready(Some(Ok(http_body::Frame::data(chunk))))
+    }
+}
+
+/// What is said of a client that asks for much and reads nothing.
+async fn stalled(request: &[u8]) -> Done {
+    let http = HttpServer { write_timeout: Duration::from_millis(300), ..HttpServer::default() };
+    let endless = |_: HttpRequest| async { http::Response::new(attache_http::Body::stream(Endless)) };
+    let server = start(Listener { http, ..listener() }, None, fun(endless), fun(echo_bytes));
+    let mut client = server.connect().await;
+    client.write_all(request).await.unwrap();
+    let done = server.finished(1).await;
+    until(|| server.connections.open() == 0).await;
+    done[0].clone()
+}
+
+#[test]
+fn a_client_that_stops_reading_is_cut() {
+    run(async {
+        let done = stalled(GET.as_bytes()).await;
+        assert_eq!((done.reason, done.protocol), (Some(Reason::ClientClosed), "http1"));
+        assert!(done.detail.as_ref().unwrap().contains("write_timeout"), "{done:?}");
+    });
+}
+
+#[test]
+fn a_client_that_stops_reading_http2_is_cut() {
+    run(async {
+        // Windows of 2 GiB, so that only the socket holds the answer back.
+        let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        request.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff");
+        request.extend(b"\0\0\x04\x08\0\0\0\0\0\x7f\xfe\0\0");
+        request.extend(b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01h");
+        let done = stalled(&request).await;
+        assert_eq!((done.reason, done.protocol), (Some(Reason::ClientClosed), "http2"));
+        assert!(done.detail.as_ref().unwrap().contains("write_timeout"), "{done:?}");
+    });
 }

@@ -79,7 +79,16 @@ fn http(raw: Option<raw::HttpServer>, terminates: bool) -> HttpServer {
         http.forwarded = Forwarded { x_forwarded: ForwardedMode::Append, rfc7239: ForwardedMode::Append };
     }
     let Some(raw) = raw else { return http };
-    fill!(http, raw, header_timeout, idle_timeout, request_id, trust_request_id, reason_header);
+    fill!(
+        http,
+        raw,
+        header_timeout,
+        idle_timeout,
+        write_timeout,
+        request_id,
+        trust_request_id,
+        reason_header
+    );
     if let Some(via) = raw.via {
         http.via = Some(via.0.0).filter(|via| &**via != "off");
     }

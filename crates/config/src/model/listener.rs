@@ -124,6 +124,9 @@ pub struct HttpServer {
     pub header_timeout: Duration,
     /// A connection without a running request for this long is closed. Default 1 h.
     pub idle_timeout: Duration,
+    /// A client that takes no byte of an answer for this long is cut, so that it doesn't hold the upstream's connection.
+    /// Zero is for ever. Default 60 s.
+    pub write_timeout: Duration,
     /// Which headers about the client are added.
     pub forwarded: Forwarded,
     /// What is done to a path before it is matched.
@@ -144,6 +147,7 @@ impl Default for HttpServer {
             limits: HttpLimits::default(),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_hours(1),
+            write_timeout: Duration::from_mins(1),
             forwarded: Forwarded::default(),
             path: PathPolicy::default(),
             via: Some("attache".into()),

@@ -74,6 +74,9 @@ pub(crate) struct HttpServer {
     /// A connection without a running request for this long is closed.
     #[schemars(extend("default" = show_duration(http().idle_timeout)))]
     pub(crate) idle_timeout: Option<Txt<Positive>>,
+    /// A client that takes no byte of an answer for this long is cut, so that it doesn't hold the upstream's connection.
+    #[schemars(extend("default" = show_duration(http().write_timeout)))]
+    pub(crate) write_timeout: Option<Txt<Positive>>,
     /// Headers that tell the upstream about the client: one word for all of them, or one for each family. By default
     /// `append` on a listener with `tls`, and `pass` on one without, whose client is the application itself.
     pub(crate) forwarded: Option<ForwardedForm>,

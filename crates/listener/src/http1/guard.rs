@@ -195,6 +195,8 @@ impl Guard {
                 match self.shared.switch() {
                     Switch::Switched => {
                         self.mode = Mode::Tunnel;
+                        // Its two ends have their own idea of idle.
+                        self.stream.limit_writes(Duration::ZERO);
                         continue;
                     }
                     Switch::Declined => {

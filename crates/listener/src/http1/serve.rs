@@ -19,7 +19,7 @@ const HYPER_BUFFER: usize = 8192 + 4096 * 100;
 
 /// Serves the connection to its end, that of the tunnel that it may become included. With `deny`, whatever comes first is refused.
 pub(crate) async fn serve<H>(
-    stream: Stream,
+    mut stream: Stream,
     reader: Reader,
     http: H,
     deny: Option<Refusal>,
@@ -34,6 +34,7 @@ pub(crate) async fn serve<H>(
         headers_size: limits.headers_size,
         headers_count: limits.headers_count,
     };
+    stream.limit_writes(config.http.write_timeout);
     let shared = Arc::new(Shared::default());
     let mut guard = Guard::new(stream, bounds, config.http.header_timeout, shared.clone(), place);
     if let Some(refusal) = deny {
@@ -75,6 +76,7 @@ pub(crate) async fn serve<H>(
     })
     .await;
     if let Err(error) = ended {
+        live.note_stalled(&error);
         tracing::debug!(listener = %config.name, error = %crate::exchange::cause(&error), "an HTTP/1 connection ended");
     }
     if let Some(refusal) = shared.refusal() {

@@ -41,6 +41,11 @@ impl Flood {
         }
     }
 
+    /// The connection.
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
+    }
+
     /// Looks at bytes that the client sent, in any pieces.
     pub(crate) fn look(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {

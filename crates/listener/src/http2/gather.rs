@@ -54,7 +54,9 @@ impl Gather {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.buffer.is_empty() {
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.buffer))?;
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.buffer));
+            // Here, since h2 keeps only an error's text.
+            let n = written.inspect_err(|error| self.flood.live().note_stalled(error))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

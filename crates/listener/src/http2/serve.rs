@@ -30,12 +30,18 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
 }
 
 /// Serves the connection to its end. With `deny`, every request is refused.
-pub(crate) async fn serve<H: HttpService>(stream: Stream, reader: Reader, http: H, deny: Option<Refusal>) {
+pub(crate) async fn serve<H: HttpService>(
+    mut stream: Stream,
+    reader: Reader,
+    http: H,
+    deny: Option<Refusal>,
+) {
     let settings = reader.settings.clone();
     let live = reader.live.clone();
     let address = reader.client.address;
     let limits = &settings.listener.http.limits;
     live.sweepable.set(true);
+    stream.limit_writes(settings.listener.http.write_timeout);
     let context = Rc::new(Context::new(reader, "http2", None, deny));
     let io = TokioIo::new(Gather::new(stream, Flood::new(live.clone())));
     let mut connection = pin!(

@@ -14,7 +14,9 @@ use std::{
 
 use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn};
 use attache_http::Body;
-use attache_listener::{Connections, Drain, DrainTrigger, HttpRequest, Opaque, Settings, bind, serve};
+use attache_listener::{
+    Connections, Drain, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve,
+};
 use attache_telemetry::{Exchange, Metrics, Reason};
 use http::Response;
 use tokio::{
@@ -112,7 +114,7 @@ where
     H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible> + Clone + 'static,
     T: tower::Service<Opaque, Response = (), Error = Infallible> + Clone + 'static,
 {
-    let sockets = bind(&listener.bind[0], 1).unwrap();
+    let sockets = bind(&listener.bind[0], &Workers::new(1)).unwrap();
     let address = sockets[0].local_addr().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
     let done: Rc<RefCell<Vec<Done>>> = Rc::default();
     let note = done.clone();

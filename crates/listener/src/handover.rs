@@ -1,0 +1,219 @@
+//! Which worker serves a connection: usually the one that accepted it, else the idlest.
+//!
+//! The kernel spreads connections over the workers' sockets by a hash of the addresses, which is fair for many and not for
+//! few: the four HTTP/2 connections of one application may all land on one worker and stay there for hours.
+//!
+//! The rule: a worker that would have at least 2 connections, and more than an eighth, above the idlest one hands the socket to
+//! that one. Where the counts are balanced this costs one load per worker and no system call; the eighth keeps many short
+//! connections, whose counts always differ by a few, where they are. A handed socket is never handed on, and counts for its new worker from
+//! the decision, not from its arrival, so that a burst is spread and nothing goes back and forth. A full queue means that the other
+//! worker is busy after all: the socket stays.
+//!
+//! Connections are counted over all listeners of the process, since a worker's time is shared by all of them.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use tokio::sync::mpsc;
+
+/// Sockets that may wait for one worker to take them over; more stay where they were accepted.
+const QUEUE: usize = 128;
+
+/// How many connections each worker of the process has.
+#[derive(Clone, Debug)]
+pub struct Workers(Arc<[Open]>);
+
+/// Two cache lines, since processors fetch them in pairs: no worker's counting slows another's.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Open(AtomicUsize);
+
+impl Workers {
+    /// So many workers without a connection; at least one.
+    pub fn new(count: usize) -> Self {
+        Self((0..count.max(1)).map(|_| Open::default()).collect())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The connections that a worker has open or was handed; 0 for one that doesn't exist.
+    pub fn open(&self, worker: usize) -> usize {
+        self.0.get(worker).map_or(0, |open| open.0.load(Ordering::Relaxed))
+    }
+
+    fn enter(&self, worker: usize) -> Load {
+        if let Some(open) = self.0.get(worker) {
+            open.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Load { workers: self.clone(), worker }
+    }
+
+    /// One seat for each worker, for the sockets of one bind.
+    pub(crate) fn seats(&self) -> impl Iterator<Item = Seat> {
+        let (to, queues): (Vec<_>, Vec<_>) = self.0.iter().map(|_| mpsc::channel(QUEUE)).unzip();
+        let (workers, to) = (self.clone(), Arc::<[_]>::from(to));
+        let seat = move |(worker, queue)| Seat { workers: workers.clone(), worker, to: to.clone(), queue };
+        queues.into_iter().enumerate().map(seat)
+    }
+}
+
+/// One connection in its worker's count, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Load {
+    workers: Workers,
+    worker: usize,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(open) = self.workers.0.get(self.worker) {
+            open.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An accepted socket that belongs to no runtime.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A worker's place among those that accept from one bind.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    workers: Workers,
+    worker: usize,
+    to: Arc<[mpsc::Sender<(Accepted, Load)>]>,
+    queue: mpsc::Receiver<(Accepted, Load)>,
+}
+
+/// Where a new connection belongs.
+#[derive(Debug)]
+pub(crate) enum Belongs<'a> {
+    Here(Load),
+    There(Offer<'a>),
+}
+
+/// A place in another worker's queue.
+#[derive(Debug)]
+pub(crate) struct Offer<'a> {
+    permit: mpsc::Permit<'a, (Accepted, Load)>,
+    load: Load,
+}
+
+impl Offer<'_> {
+    pub(crate) fn take(self, accepted: Accepted) {
+        self.permit.send((accepted, self.load));
+    }
+}
+
+impl Seat {
+    /// Decides on a connection that was just accepted, and counts it.
+    pub(crate) fn place(&self) -> Belongs<'_> {
+        let mine = self.workers.open(self.worker);
+        // Without this one: with it there are 2 more here than there.
+        let enough = mine - mine / 8;
+        let idlest = (0..self.workers.count())
+            .map(|worker| (self.workers.open(worker), worker))
+            .filter(|&(open, worker)| open < enough && self.to.get(worker).is_some_and(|to| !to.is_closed()))
+            .min();
+        let Some((_, worker)) = idlest else {
+            return Belongs::Here(self.here());
+        };
+        match self.to.get(worker).map(mpsc::Sender::try_reserve) {
+            Some(Ok(permit)) => Belongs::There(Offer { permit, load: self.workers.enter(worker) }),
+            _ => Belongs::Here(self.here()),
+        }
+    }
+
+    /// Counts a connection that stays, whatever the balance.
+    pub(crate) fn here(&self) -> Load {
+        self.workers.enter(self.worker)
+    }
+
+    /// The next socket that another worker handed over.
+    pub(crate) fn poll_handed(&mut self, cx: &mut Context<'_>) -> Poll<(Accepted, Load)> {
+        match self.queue.poll_recv(cx) {
+            Poll::Ready(Some(handed)) => Poll::Ready(handed),
+            // A seat holds a sender to itself: this is a queue that was closed.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Takes no more, and returns what was handed over before. A socket that is being handed over right now is waited for.
+    pub(crate) async fn close(&mut self) -> Vec<(Accepted, Load)> {
+        self.queue.close();
+        let mut rest = Vec::new();
+        while let Some(handed) = self.queue.recv().await {
+            rest.push(handed);
+        }
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unix() -> Accepted {
+        Accepted::Unix(std::os::unix::net::UnixStream::pair().unwrap().0)
+    }
+
+    /// Lets worker 0 accept so many; what stays is kept open.
+    fn accept(seat: &Seat, count: usize, kept: &mut Vec<Load>) {
+        for _ in 0..count {
+            match seat.place() {
+                Belongs::Here(load) => kept.push(load),
+                Belongs::There(offer) => offer.take(unix()),
+            }
+        }
+    }
+
+    #[test]
+    fn few_connections_are_spread_exactly_and_balanced_ones_stay() {
+        let workers = Workers::new(4);
+        let seats: Vec<_> = workers.seats().collect();
+        let mut kept = Vec::new();
+        accept(&seats[0], 8, &mut kept);
+        assert_eq!([0, 1, 2, 3].map(|w| workers.open(w)), [2; 4]);
+        // One more than the others is no reason to hand over.
+        accept(&seats[0], 1, &mut kept);
+        assert_eq!(workers.open(0), 3);
+        drop((kept, seats));
+        assert_eq!([0, 1, 2, 3].map(|w| workers.open(w)), [0; 4]);
+    }
+
+    #[test]
+    fn counts_of_many_may_differ_by_an_eighth() {
+        let workers = Workers::new(2);
+        let seats: Vec<_> = workers.seats().collect();
+        let mut kept: Vec<_> = (0..80).map(|_| seats[0].here()).collect();
+        kept.extend((0..70).map(|_| seats[1].here()));
+        assert!(matches!(seats[0].place(), Belongs::Here(_)));
+        kept.truncate(149);
+        assert!(matches!(seats[0].place(), Belongs::There(_)));
+    }
+
+    #[test]
+    fn a_full_or_closed_queue_takes_nothing() {
+        let workers = Workers::new(2);
+        let mut seats: Vec<_> = workers.seats().collect();
+        let mut kept: Vec<_> = (0..1000).map(|_| seats[0].here()).collect();
+        accept(&seats[0], QUEUE + 5, &mut kept);
+        assert_eq!((workers.open(0), workers.open(1)), (1005, QUEUE));
+        let other = seats.pop().unwrap();
+        drop(other);
+        accept(&seats[0], 1, &mut kept);
+        assert_eq!((workers.open(0), workers.open(1)), (1006, 0));
+    }
+}

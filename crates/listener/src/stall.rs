@@ -1,0 +1,73 @@
+//! A client that stops reading: its connection is cut when a write has made no progress for too long.
+//!
+//! hyper doesn't poll a response's body while the socket is full, so nothing above would notice, and the upstream's connection would be
+//! held for as long as the client likes. This stands at the socket itself, under TLS: every byte that the kernel takes is
+//! progress, also in the middle of a TLS record. A timer runs only after a write that had to wait; one that is taken at once reads no clock.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Watches the writes of one socket.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    limit: Duration,
+    /// Made once, with the first write that waits, and used again.
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Stall {
+    /// Zero is no limit.
+    pub(crate) fn new(limit: Duration) -> Option<Self> {
+        (!limit.is_zero()).then_some(Self { limit, timer: None, waiting: false })
+    }
+
+    /// Passes on what a write gave; one that waits for longer than the limit becomes [`Stalled`].
+    pub(crate) fn watch(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if write.is_ready() {
+            self.waiting = false;
+            return write;
+        }
+        let limit = self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+        if !std::mem::replace(&mut self.waiting, true) {
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        timer.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, Stalled(limit))))
+    }
+}
+
+/// The client took no byte for so long.
+#[derive(Debug)]
+pub(crate) struct Stalled(Duration);
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the client took no byte of the answer for {:?} (`http.write_timeout`)", self.0)
+    }
+}
+
+impl std::error::Error for Stalled {}
+
+/// Finds it among the causes of an error.
+pub(crate) fn stalled<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Stalled> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(stalled) = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref()) {
+            return Some(stalled);
+        }
+        next = error.source();
+    }
+    None
+}
