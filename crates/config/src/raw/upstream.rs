@@ -28,6 +28,14 @@ fn ejection() -> model::OutlierEjection {
     model::OutlierEjection::default()
 }
 
+fn success_rate() -> model::SuccessRate {
+    model::SuccessRate::default()
+}
+
+fn failure_percentage() -> model::FailurePercentage {
+    model::FailurePercentage::default()
+}
+
 fn check() -> model::HealthCheck {
     model::HealthCheck::new(model::Probe::Tcp)
 }
@@ -282,6 +290,46 @@ pub(crate) struct OutlierEjection {
     /// left.
     #[schemars(extend("default" = show_ratio(ejection().max_percent)))]
     pub(crate) max_percent: Option<Txt<Ratio>>,
+    /// How often `success_rate` and `failure_percentage` are judged.
+    #[schemars(extend("default" = show_duration(ejection().interval)))]
+    pub(crate) interval: Option<Txt<Positive>>,
+    /// Ejects what fails much more often than the others. On by default; or `off`.
+    pub(crate) success_rate: Option<OrOff<SuccessRate>>,
+    /// Ejects what fails too often, whatever the others do. Off without it; `{}` has every default.
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) failure_percentage: Option<OrOff<FailurePercentage>>,
+}
+
+/// Ejection of an endpoint whose success rate is far below the mean of all.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`success_rate`")]
+pub(crate) struct SuccessRate {
+    /// Endpoints with `request_volume` that a comparison needs.
+    #[schemars(extend("default" = success_rate().minimum_hosts))]
+    pub(crate) minimum_hosts: Option<u32>,
+    /// Requests in an interval before an endpoint is compared.
+    #[schemars(extend("default" = success_rate().request_volume))]
+    pub(crate) request_volume: Option<u32>,
+    /// Standard deviations below the mean, in thousandths.
+    #[schemars(extend("default" = success_rate().stdev_factor))]
+    pub(crate) stdev_factor: Option<u32>,
+}
+
+/// Ejection of an endpoint of whose requests too many failed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`failure_percentage`")]
+pub(crate) struct FailurePercentage {
+    /// The share of failures at which it goes.
+    #[schemars(extend("default" = show_ratio(failure_percentage().threshold)))]
+    pub(crate) threshold: Option<Txt<Ratio>>,
+    /// Endpoints with `request_volume` before any is judged.
+    #[schemars(extend("default" = failure_percentage().minimum_hosts))]
+    pub(crate) minimum_hosts: Option<u32>,
+    /// Requests in an interval before an endpoint is judged.
+    #[schemars(extend("default" = failure_percentage().request_volume))]
+    pub(crate) request_volume: Option<u32>,
 }
 
 /// Active health. Exactly one of `path`, `tcp` and `grpc`.
