@@ -313,6 +313,24 @@ fn ejection_by_rates_is_on_by_success_rate_and_off_by_percentage() {
 }
 
 #[test]
+fn a_deadline_header_is_the_routes_or_the_upstreams() {
+    let config = config(
+        r"
+listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - { match: { path: /a }, to: x, deadline_header: x-left }
+      - { to: x }
+upstreams: { x: { address: http://x, deadline_header: X-Request-Deadline } }
+",
+    );
+    let header = |n: usize| forward(&config.listeners[0].routes[n]).to[0].policy.deadline_header.clone();
+    assert_eq!(header(0), Some("x-left".parse().unwrap()));
+    assert_eq!(header(1), Some("x-request-deadline".parse().unwrap()));
+}
+
+#[test]
 fn an_svid_stands_in_for_files() {
     let config = config(
         r"

@@ -25,6 +25,7 @@ impl raw::Route {
             respond: None,
             timeout: None,
             idle_timeout: None,
+            deadline_header: None,
             retry: None,
             rewrite: None,
             headers: None,
@@ -103,7 +104,8 @@ pub(crate) fn routes(
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
     let fault = raw.fault.and_then(|raw| limits::fault(raw, problems));
-    let layer = Layer::new(raw.timeout, raw.idle_timeout, raw.retry);
+    let layer =
+        Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
     let action = if let Some(to) = raw.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;

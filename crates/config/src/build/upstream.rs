@@ -127,7 +127,8 @@ pub(crate) fn upstream(
         }
     }
     upstream.balance = balance?;
-    let layer = Layer::new(raw.timeout, raw.idle_timeout, raw.retry);
+    let layer =
+        Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
     right.then_some((upstream, layer))
 }
 

@@ -7,8 +7,8 @@ use super::{At, OneOrMany, OrOff, RetryForm, TlsClient, Txt};
 use crate::{
     model,
     text::{
-        AddressRange, Hash, HeadSize, HostAndPort, PathValue, Positive, Ratio, Source, SourceAddress,
-        Timeout, WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
+        AddressRange, Hash, HeadSize, HeaderText, HostAndPort, PathValue, Positive, Ratio, Source,
+        SourceAddress, Timeout, WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
     },
 };
 
@@ -78,6 +78,10 @@ pub(crate) struct UpstreamFull {
     /// A stream without a byte either way for this long is cut; for routes to here that have none of their own.
     #[schemars(extend("default" = show_timeout(model::Timeouts::default().idle)))]
     pub(crate) idle_timeout: Option<At<Txt<Timeout>>>,
+    /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
+    /// shortens the deadline, and every try passes on what remains of the shortest one. For routes to here that have none of their own.
+    #[schemars(extend("examples" = ["x-request-deadline"]))]
+    pub(crate) deadline_header: Option<Txt<HeaderText>>,
     /// Retries, for routes to here that have none of their own.
     pub(crate) retry: Option<At<RetryForm>>,
     /// Connections kept for reuse, in each worker.
