@@ -37,8 +37,8 @@ impl Layer {
     }
 
     /// The same with the header for deadlines that this level names.
-    pub(crate) fn with_deadline_header(mut self, header: Option<Txt<HeaderText>>) -> Self {
-        self.deadline_header = header.map(|header| header.0.0);
+    pub(crate) fn with_deadline_header(mut self, header: Option<At<Txt<HeaderText>>>) -> Self {
+        self.deadline_header = header.map(|header| header.value.0.0);
         self
     }
 

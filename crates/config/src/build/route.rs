@@ -90,6 +90,7 @@ pub(crate) fn routes(
         ("mirror", raw.mirror.as_ref().map(|x| x.at)),
         ("timeout", raw.timeout.as_ref().map(|x| x.at)),
         ("idle_timeout", raw.idle_timeout.as_ref().map(|x| x.at)),
+        ("deadline_header", raw.deadline_header.as_ref().map(|x| x.at)),
         ("retry", raw.retry.as_ref().map(|x| x.at)),
         ("rate_limit", raw.rate_limit.as_ref().map(|x| x.at)),
         ("fault", raw.fault.as_ref().map(|x| x.at)),

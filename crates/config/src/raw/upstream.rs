@@ -81,7 +81,7 @@ pub(crate) struct UpstreamFull {
     /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
     /// shortens the deadline, and every try passes on what remains of the shortest one. For routes to here that have none of their own.
     #[schemars(extend("examples" = ["x-request-deadline"]))]
-    pub(crate) deadline_header: Option<Txt<HeaderText>>,
+    pub(crate) deadline_header: Option<At<Txt<HeaderText>>>,
     /// Retries, for routes to here that have none of their own.
     pub(crate) retry: Option<At<RetryForm>>,
     /// Connections kept for reuse, in each worker.
