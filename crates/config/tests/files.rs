@@ -290,6 +290,47 @@ upstreams:
 }
 
 #[test]
+fn ejection_by_rates_is_on_by_success_rate_and_off_by_percentage() {
+    let ejection = |text: &str| {
+        let text = format!(
+            "listeners: {{ outbound: {{ bind: '127.0.0.1:15001' }} }}\nupstreams: {{ x: {{ address: http://x, outlier_ejection: {text} }} }}"
+        );
+        config(&text).upstreams[0].outlier_ejection.clone()
+    };
+    let default = ejection("{}");
+    assert_eq!((default.success_rate.is_some(), default.failure_percentage.is_some()), (true, false));
+    let set = ejection(
+        "{ interval: 1s, success_rate: { stdev_factor: 2500 }, failure_percentage: { threshold: 50%, minimum_hosts: 2 } }",
+    );
+    let rate = set.success_rate.unwrap();
+    assert_eq!((set.interval.as_secs(), rate.stdev_factor, rate.minimum_hosts), (1, 2500, 5));
+    let percentage = set.failure_percentage.unwrap();
+    assert_eq!((percentage.threshold, percentage.minimum_hosts, percentage.request_volume), (0.5, 2, 50));
+    for off in ["off", "{ success_rate: off, failure_percentage: off }"] {
+        let off = ejection(off);
+        assert_eq!((off.success_rate, off.failure_percentage), (None, None));
+    }
+}
+
+#[test]
+fn a_deadline_header_is_the_routes_or_the_upstreams() {
+    let config = config(
+        r"
+listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - { match: { path: /a }, to: x, deadline_header: x-left }
+      - { to: x }
+upstreams: { x: { address: http://x, deadline_header: X-Request-Deadline } }
+",
+    );
+    let header = |n: usize| forward(&config.listeners[0].routes[n]).to[0].policy.deadline_header.clone();
+    assert_eq!(header(0), Some("x-left".parse().unwrap()));
+    assert_eq!(header(1), Some("x-request-deadline".parse().unwrap()));
+}
+
+#[test]
 fn an_svid_stands_in_for_files() {
     let config = config(
         r"

@@ -7,10 +7,11 @@
 //! [`stack`] stands before one upstream:
 //! 1. [`Deadline`] first: everything behind it, waits between tries included, counts against the caller's patience.
 //! 2. [`Retry`]: each pass through what is below it is one try, on an endpoint of its own.
-//! 3. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
+//! 3. [`PassOn`]: below the retries, so that each try is told what then remains.
+//! 4. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
 //!    finds it open is not tried again.
-//! 4. [`PerTry`]: it bounds one try, so the breaker counts it and the retry sees its error.
-//! 5. [`Judge`] last, next to the endpoint that it judges.
+//! 5. [`PerTry`]: it bounds one try, so the breaker counts it and the retry sees its error.
+//! 6. [`Judge`] last, next to the endpoint that it judges.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use tower::Service;
 use crate::{
     UpstreamState,
     breaker::Breaker,
-    deadline::{Deadline, PerTry},
+    deadline::{Deadline, PassOn, PerTry},
     fault::Faults,
     judge::Judge,
     rate_limit::{Limiter, RateLimit},
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// The layers of one destination of one route.
-pub type Stack<S> = Deadline<Retry<Breaker<PerTry<Judge<S>>>>>;
+pub type Stack<S> = Deadline<Retry<PassOn<Breaker<PerTry<Judge<S>>>>>>;
 
 /// Puts a route's policy around an upstream's service. `state` is the upstream's one state, whatever the route.
 pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
@@ -39,8 +40,10 @@ where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
 {
     let tries = PerTry::new(Judge::new(inner, state.clone()), policy.timeouts.per_try, state.clone());
-    let retry = Retry::new(Breaker::new(tries, state.clone()), policy.retry.clone(), state.clone());
-    Deadline::new(retry, policy.timeouts, state.clone())
+    let header = policy.deadline_header.clone();
+    let told = PassOn::new(Breaker::new(tries, state.clone()), header.clone(), policy.timeouts.per_try);
+    let retry = Retry::new(told, policy.retry.clone(), state.clone());
+    Deadline::new(retry, policy.timeouts, state.clone()).with_header(header)
 }
 
 /// What the workers share of one route.

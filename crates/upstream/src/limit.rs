@@ -13,7 +13,7 @@ use attache_config::model::Algorithm;
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use tokio::time::Instant;
 
-use crate::{Endpoint, Shared, balance::ewma, outlier::Outcome};
+use crate::{Endpoint, Shared, balance::ewma, outlier::Outcome, outlier::rates};
 
 /// One unit of a counter, if the limit allows it.
 fn take(counter: &AtomicU32, limit: u32) -> bool {
@@ -106,6 +106,7 @@ impl InFlight {
             return;
         }
         endpoint.active.fetch_add(1, Relaxed);
+        rates::begun(&self.shared, endpoint);
         if let Some(old) = self.endpoint.replace(Arc::clone(endpoint)) {
             old.active.fetch_sub(1, Relaxed);
         }

@@ -1,11 +1,13 @@
 //! Deadlines and retries: the route's, and where it has none the upstream's, and then the defaults, key by key.
 
+use http::HeaderName;
+
 use super::{fill, target::Deadline};
 use crate::{
     diagnostic::{Place, Problems},
     model::{Policy, Retry},
     raw::{At, RetryForm, Txt},
-    text::Timeout,
+    text::{HeaderText, Timeout},
 };
 
 /// What one level of the file says about deadlines and retries.
@@ -14,6 +16,7 @@ pub(crate) struct Layer {
     timeout: Deadline,
     idle: Deadline,
     retry: Option<RetryForm>,
+    deadline_header: Option<HeaderName>,
     at: Place,
 }
 
@@ -28,8 +31,15 @@ impl Layer {
             timeout: timeout.map(|timeout| timeout.value.0.0),
             idle: idle.map(|idle| idle.value.0.0),
             retry: retry.map(|retry| retry.value),
+            deadline_header: None,
             at: at.unwrap_or_default(),
         }
+    }
+
+    /// The same with the header for deadlines that this level names.
+    pub(crate) fn with_deadline_header(mut self, header: Option<At<Txt<HeaderText>>>) -> Self {
+        self.deadline_header = header.map(|header| header.value.0.0);
+        self
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -42,6 +52,9 @@ impl Layer {
         }
         if let Some(idle) = self.idle {
             policy.timeouts.idle = idle;
+        }
+        if self.deadline_header.is_some() {
+            policy.deadline_header.clone_from(&self.deadline_header);
         }
         match self.retry.clone() {
             None => {}

@@ -25,6 +25,7 @@ impl raw::Route {
             respond: None,
             timeout: None,
             idle_timeout: None,
+            deadline_header: None,
             retry: None,
             rewrite: None,
             headers: None,
@@ -89,6 +90,7 @@ pub(crate) fn routes(
         ("mirror", raw.mirror.as_ref().map(|x| x.at)),
         ("timeout", raw.timeout.as_ref().map(|x| x.at)),
         ("idle_timeout", raw.idle_timeout.as_ref().map(|x| x.at)),
+        ("deadline_header", raw.deadline_header.as_ref().map(|x| x.at)),
         ("retry", raw.retry.as_ref().map(|x| x.at)),
         ("rate_limit", raw.rate_limit.as_ref().map(|x| x.at)),
         ("fault", raw.fault.as_ref().map(|x| x.at)),
@@ -103,7 +105,8 @@ pub(crate) fn routes(
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
     let fault = raw.fault.and_then(|raw| limits::fault(raw, problems));
-    let layer = Layer::new(raw.timeout, raw.idle_timeout, raw.retry);
+    let layer =
+        Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
     let action = if let Some(to) = raw.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;

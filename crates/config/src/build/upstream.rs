@@ -6,8 +6,9 @@ use super::{fill, policy::Layer, tls};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, FailureBreaker, HashKey, HealthCheck,
-        OutlierEjection, Pool, Probe, ProxyProtocolOut, Target, TlsClient, Upstream, UpstreamProtocol,
+        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, FailureBreaker, FailurePercentage,
+        HashKey, HealthCheck, OutlierEjection, Pool, Probe, ProxyProtocolOut, SuccessRate, Target, TlsClient,
+        Upstream, UpstreamProtocol,
     },
     raw::{self, At, OrOff, Txt},
     text::{Scheme, Source},
@@ -107,6 +108,7 @@ pub(crate) fn upstream(
         Some(OrOff::Off(_)) => {
             upstream.outlier_ejection.consecutive_5xx = 0;
             upstream.outlier_ejection.consecutive_local = 0;
+            upstream.outlier_ejection.success_rate = None;
         }
         Some(OrOff::On(ejection)) => {
             fill!(
@@ -116,14 +118,17 @@ pub(crate) fn upstream(
                 consecutive_local,
                 base,
                 max,
-                max_percent
+                max_percent,
+                interval
             );
+            rates(&mut upstream.outlier_ejection, ejection.success_rate, ejection.failure_percentage);
             // A longer first ejection alone lengthens the longest one, too.
             upstream.outlier_ejection.max = upstream.outlier_ejection.max.max(upstream.outlier_ejection.base);
         }
     }
     upstream.balance = balance?;
-    let layer = Layer::new(raw.timeout, raw.idle_timeout, raw.retry);
+    let layer =
+        Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
     right.then_some((upstream, layer))
 }
 
@@ -305,6 +310,27 @@ fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance
         }
     };
     Some(balance)
+}
+
+fn rates(
+    into: &mut OutlierEjection,
+    success_rate: Option<OrOff<raw::SuccessRate>>,
+    failure_percentage: Option<OrOff<raw::FailurePercentage>>,
+) {
+    match success_rate {
+        None => {}
+        Some(OrOff::Off(_)) => into.success_rate = None,
+        Some(OrOff::On(raw)) => {
+            let mut rate = SuccessRate::default();
+            fill!(rate, raw, minimum_hosts, request_volume, stdev_factor);
+            into.success_rate = Some(rate);
+        }
+    }
+    if let Some(OrOff::On(raw)) = failure_percentage {
+        let mut percentage = FailurePercentage::default();
+        fill!(percentage, raw, threshold, minimum_hosts, request_volume);
+        into.failure_percentage = Some(percentage);
+    }
 }
 
 fn failures(raw: raw::FailureBreaker, problems: &mut Problems) -> FailureBreaker {

@@ -15,6 +15,8 @@ pub struct Policy {
     pub timeouts: Timeouts,
     /// Retries.
     pub retry: Retry,
+    /// The header in which callers say how many milliseconds they still wait; it is read, cut and passed on. Default `None`.
+    pub deadline_header: Option<HeaderName>,
 }
 
 /// Deadlines. Zero switches one off.

@@ -290,6 +290,46 @@ pub struct OutlierEjection {
     /// Share of the endpoints that may be ejected at once, 0 to 1; one is always left. Default 0.1, but at least one
     /// endpoint where there are two or more.
     pub max_percent: f64,
+    /// How often rates are judged. Default 10 s.
+    pub interval: Duration,
+    /// Ejection of what fails much more than the others; `None` is off. Default on.
+    pub success_rate: Option<SuccessRate>,
+    /// Ejection of what fails by a fixed share; `None` is off. Default off.
+    pub failure_percentage: Option<FailurePercentage>,
+}
+
+/// An endpoint goes when its success rate is below the mean of all by more than so many standard deviations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// Endpoints with `request_volume` that a comparison needs. Default 5.
+    pub minimum_hosts: u32,
+    /// Requests in an interval before an endpoint is compared. Default 100.
+    pub request_volume: u32,
+    /// Standard deviations, in thousandths. Default 1900.
+    pub stdev_factor: u32,
+}
+
+impl Default for SuccessRate {
+    fn default() -> Self {
+        Self { minimum_hosts: 5, request_volume: 100, stdev_factor: 1900 }
+    }
+}
+
+/// An endpoint goes when so large a share of its requests failed in an interval.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailurePercentage {
+    /// The share, 0 to 1. Default 0.85.
+    pub threshold: f64,
+    /// Endpoints with `request_volume` before any is judged. Default 5.
+    pub minimum_hosts: u32,
+    /// Requests in an interval before an endpoint is judged. Default 50.
+    pub request_volume: u32,
+}
+
+impl Default for FailurePercentage {
+    fn default() -> Self {
+        Self { threshold: 0.85, minimum_hosts: 5, request_volume: 50 }
+    }
 }
 
 impl Default for OutlierEjection {
@@ -300,6 +340,9 @@ impl Default for OutlierEjection {
             base: Duration::from_secs(30),
             max: Duration::from_mins(5),
             max_percent: 0.1,
+            interval: Duration::from_secs(10),
+            success_rate: Some(SuccessRate::default()),
+            failure_percentage: None,
         }
     }
 }

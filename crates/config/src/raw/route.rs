@@ -41,6 +41,10 @@ pub(crate) struct Route {
     /// A stream without a byte either way for this long is cut. By default that of the upstream.
     #[schemars(extend("default" = show_timeout(model::Timeouts::default().idle)))]
     pub(crate) idle_timeout: Option<At<Txt<Timeout>>>,
+    /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
+    /// shortens the deadline, and every try passes on what remains of the shortest one. By default that of the upstream.
+    #[schemars(extend("examples" = ["x-request-deadline"]))]
+    pub(crate) deadline_header: Option<At<Txt<HeaderText>>>,
     /// Retries: `off`, a number of tries after the first, or in full. Keys that aren't given are those of the upstream.
     pub(crate) retry: Option<At<RetryForm>>,
     /// Changes to the path and the host on the way up.

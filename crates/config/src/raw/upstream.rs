@@ -7,8 +7,8 @@ use super::{At, OneOrMany, OrOff, RetryForm, TlsClient, Txt};
 use crate::{
     model,
     text::{
-        AddressRange, Hash, HeadSize, HostAndPort, PathValue, Positive, Ratio, Source, SourceAddress,
-        Timeout, WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
+        AddressRange, Hash, HeadSize, HeaderText, HostAndPort, PathValue, Positive, Ratio, Source,
+        SourceAddress, Timeout, WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
     },
 };
 
@@ -26,6 +26,14 @@ fn failures() -> model::FailureBreaker {
 
 fn ejection() -> model::OutlierEjection {
     model::OutlierEjection::default()
+}
+
+fn success_rate() -> model::SuccessRate {
+    model::SuccessRate::default()
+}
+
+fn failure_percentage() -> model::FailurePercentage {
+    model::FailurePercentage::default()
 }
 
 fn check() -> model::HealthCheck {
@@ -70,6 +78,10 @@ pub(crate) struct UpstreamFull {
     /// A stream without a byte either way for this long is cut; for routes to here that have none of their own.
     #[schemars(extend("default" = show_timeout(model::Timeouts::default().idle)))]
     pub(crate) idle_timeout: Option<At<Txt<Timeout>>>,
+    /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
+    /// shortens the deadline, and every try passes on what remains of the shortest one. For routes to here that have none of their own.
+    #[schemars(extend("examples" = ["x-request-deadline"]))]
+    pub(crate) deadline_header: Option<At<Txt<HeaderText>>>,
     /// Retries, for routes to here that have none of their own.
     pub(crate) retry: Option<At<RetryForm>>,
     /// Connections kept for reuse, in each worker.
@@ -282,6 +294,46 @@ pub(crate) struct OutlierEjection {
     /// left.
     #[schemars(extend("default" = show_ratio(ejection().max_percent)))]
     pub(crate) max_percent: Option<Txt<Ratio>>,
+    /// How often `success_rate` and `failure_percentage` are judged.
+    #[schemars(extend("default" = show_duration(ejection().interval)))]
+    pub(crate) interval: Option<Txt<Positive>>,
+    /// Ejects what fails much more often than the others. On by default; or `off`.
+    pub(crate) success_rate: Option<OrOff<SuccessRate>>,
+    /// Ejects what fails too often, whatever the others do. Off without it; `{}` has every default.
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) failure_percentage: Option<OrOff<FailurePercentage>>,
+}
+
+/// Ejection of an endpoint whose success rate is far below the mean of all.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`success_rate`")]
+pub(crate) struct SuccessRate {
+    /// Endpoints with `request_volume` that a comparison needs.
+    #[schemars(extend("default" = success_rate().minimum_hosts))]
+    pub(crate) minimum_hosts: Option<u32>,
+    /// Requests in an interval before an endpoint is compared.
+    #[schemars(extend("default" = success_rate().request_volume))]
+    pub(crate) request_volume: Option<u32>,
+    /// Standard deviations below the mean, in thousandths.
+    #[schemars(extend("default" = success_rate().stdev_factor))]
+    pub(crate) stdev_factor: Option<u32>,
+}
+
+/// Ejection of an endpoint of whose requests too many failed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`failure_percentage`")]
+pub(crate) struct FailurePercentage {
+    /// The share of failures at which it goes.
+    #[schemars(extend("default" = show_ratio(failure_percentage().threshold)))]
+    pub(crate) threshold: Option<Txt<Ratio>>,
+    /// Endpoints with `request_volume` before any is judged.
+    #[schemars(extend("default" = failure_percentage().minimum_hosts))]
+    pub(crate) minimum_hosts: Option<u32>,
+    /// Requests in an interval before an endpoint is judged.
+    #[schemars(extend("default" = failure_percentage().request_volume))]
+    pub(crate) request_volume: Option<u32>,
 }
 
 /// Active health. Exactly one of `path`, `tcp` and `grpc`.

@@ -4,6 +4,7 @@
 //! | --- | --- | --- | --- |
 //! | `request` | the request's head | the response's end; its head if it streams | `request-timeout` |
 //! | `grpc-timeout` (the caller's) | the request's head | the response's end, always | `request-timeout` |
+//! | `deadline_header` (the caller's) | the request's head | the response's end, always | `request-timeout` |
 //! | `per_try` | the try's begin | the response's head | `per-try-timeout` |
 //! | `idle` | the last byte either way | | `idle-timeout` |
 //!
@@ -20,6 +21,7 @@
 
 mod body;
 pub(crate) mod grpc;
+mod header;
 mod per_try;
 mod timer;
 
@@ -36,13 +38,14 @@ use attache_http::Body;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Call, Error, Sent, outlier::Outcome};
 use body::{TimedBody, Upload};
-use http::{Method, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderName, Method, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
 use timer::{Activity, Limits, Timer};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
+pub use header::PassOn;
 pub use per_try::{PerTry, PerTryFuture};
 
 use crate::{UpstreamState, state::count};
@@ -74,13 +77,21 @@ impl<S> Layer<S> for DeadlineLayer {
 pub struct Deadline<S> {
     inner: S,
     timeouts: Timeouts,
+    header: Option<HeaderName>,
     state: Arc<UpstreamState>,
 }
 
 impl<S> Deadline<S> {
     /// Puts these deadlines around a service.
     pub fn new(inner: S, timeouts: Timeouts, state: Arc<UpstreamState>) -> Self {
-        Self { inner, timeouts, state }
+        Self { inner, timeouts, header: None, state }
+    }
+
+    /// Takes the caller's deadline from this header, too.
+    #[must_use]
+    pub fn with_header(mut self, header: Option<HeaderName>) -> Self {
+        self.header = header;
+        self
     }
 }
 
@@ -97,7 +108,9 @@ where
     }
 
     fn call(&mut self, mut call: Call) -> Self::Future {
-        let caller = grpc::timeout(call.request.headers());
+        let headers = call.request.headers();
+        let named = self.header.as_ref().and_then(|name| header::timeout(headers, name));
+        let caller = [grpc::timeout(headers), named].into_iter().flatten().min();
         // The one clock read of a request.
         let now = Instant::now();
         let after = |time| now.checked_add(time);

@@ -15,7 +15,11 @@ use crate::{
 const MS: Duration = Duration::from_millis(1);
 
 fn timeouts(request: Duration, per_try: Duration, idle: Duration) -> Policy {
-    Policy { timeouts: Timeouts { request, per_try, idle }, retry: Retry { attempts: 0, ..Retry::default() } }
+    Policy {
+        timeouts: Timeouts { request, per_try, idle },
+        retry: Retry { attempts: 0, ..Retry::default() },
+        ..Policy::default()
+    }
 }
 
 fn never() -> Script {

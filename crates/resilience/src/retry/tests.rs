@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use attache_config::model::{Policy, RetryMethods, RetryOn, Timeouts};
+use attache_config::model::{Policy, RetryMethods, RetryOn};
 use attache_http::BodyError;
 use attache_telemetry::Reason;
 use bytes::Bytes;
@@ -19,7 +19,7 @@ const MS: Duration = Duration::from_millis(1);
 
 fn policy(on: &[RetryOn]) -> Policy {
     let retry = model::Retry { on: on.to_vec(), budget_floor: 100, ..model::Retry::default() };
-    Policy { timeouts: Timeouts::default(), retry }
+    Policy { retry, ..Policy::default() }
 }
 
 fn fail(reason: Reason, sent: Sent) -> impl FnOnce() -> Outcome {

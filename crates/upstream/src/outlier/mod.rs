@@ -3,6 +3,8 @@
 //! **Trip.** `consecutive_5xx` failures in a row (5xx answers, or no answer: connections refused, reset, timed out), or
 //! `consecutive_local` in a row of those that attache saw itself. A success ends both rows, a 5xx the second.
 //!
+//! Endpoints that fail now and then, never in a row, are judged by their rates: see [`rates`].
+//!
 //! **For how long.** `base` × n for the n-th ejection, at most `max`. n falls by one for every `base` that the
 //! endpoint then serves, so that an old incident is forgotten as slowly as it was long.
 //!
@@ -23,8 +25,10 @@
 //! without waiting: a worker that finds another at it leaves its own for the next failure.
 
 mod outcome;
+pub mod rates;
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{
@@ -35,7 +39,7 @@ use std::{
     time::Duration,
 };
 
-use attache_telemetry::metrics;
+use attache_telemetry::{Reason, metrics};
 pub use outcome::Outcome;
 use tokio::{sync::Notify, time::Instant};
 
@@ -46,6 +50,7 @@ use crate::{Endpoint, Shared};
 pub struct Passive {
     consecutive_5xx: AtomicU32,
     consecutive_local: AtomicU32,
+    rates: rates::Counts,
     /// n: ejections that aren't forgotten yet.
     multiplier: AtomicU32,
     /// End of the last ejection, nanoseconds since the endpoint was added.
@@ -67,6 +72,7 @@ pub struct Ejections {
     busy: AtomicBool,
     /// Some endpoint may have failures in a row.
     failing: AtomicBool,
+    rates: rates::Switch,
     changed: Notify,
 }
 
@@ -88,17 +94,19 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
             return false;
         }
         Outcome::ServerError(_) => {
+            rates::failed(shared, endpoint);
             reset(&passive.consecutive_local);
             add(&passive.consecutive_5xx, config.consecutive_5xx)
         }
         Outcome::Local(_) => {
+            rates::failed(shared, endpoint);
             let local = add(&passive.consecutive_local, config.consecutive_local);
             add(&passive.consecutive_5xx, config.consecutive_5xx) || local
         }
     };
     // After the row: who settles looks at the rows first and at the flag last.
     shared.ejections.failing.store(true, Relaxed);
-    tripped && eject(shared, endpoint, outcome, now)
+    tripped && eject(shared, endpoint, outcome.reason(), &outcome, now)
 }
 
 /// Lowers the flag once no endpoint has a row.
@@ -129,7 +137,13 @@ fn add(counter: &AtomicU32, threshold: u32) -> bool {
     threshold > 0 && counter.fetch_add(1, Relaxed).saturating_add(1) >= threshold
 }
 
-fn eject(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Instant) -> bool {
+fn eject(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    counted: Option<Reason>,
+    why: &dyn fmt::Display,
+    now: Instant,
+) -> bool {
     let Some(_turn) = Turn::take(&shared.ejections) else {
         return false;
     };
@@ -162,14 +176,14 @@ fn eject(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Instant) -
     passive.total.fetch_add(1, Relaxed);
     endpoint.set_ejected(true);
     shared.ejections.changed.notify_one();
-    if let Some(reason) = outcome.reason() {
+    if let Some(reason) = counted {
         // Looked up, not kept: workers share what stands here, and ejecting is rare.
         metrics().ejected(&shared.config.name, reason);
     }
     tracing::warn!(
         upstream = %shared.config.name,
         endpoint = %endpoint.label,
-        reason = %outcome,
+        reason = %why,
         seconds = time.as_secs_f64(),
         "endpoint ejected"
     );
@@ -205,8 +219,12 @@ pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
     next
 }
 
-/// Ends ejections on time, for as long as it is polled. One for each upstream, on the control thread.
+/// Ends ejections on time and judges rates, for as long as it is polled. One for each upstream, on the control thread.
 pub async fn run(shared: &Shared) {
+    tokio::join!(recoveries(shared), rates::run(shared));
+}
+
+async fn recoveries(shared: &Shared) {
     loop {
         let changed = shared.ejections.changed.notified();
         match recover(shared, Instant::now()) {

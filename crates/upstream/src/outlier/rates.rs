@@ -1,0 +1,156 @@
+//! Ejection by rates: endpoints that fail often without ever failing five times in a row.
+//!
+//! Every `interval` the endpoints in use are judged by what they did in it, then all counts begin anew:
+//! - **success rate**: of the endpoints with at least `request_volume` requests, if they are `minimum_hosts` or more, each
+//!   whose success rate is below mean − `stdev_factor` ÷ 1000 × standard deviation goes. On by default.
+//! - **failure percentage**: of those with its own `request_volume`, if they are `minimum_hosts` or more, each goes of whose
+//!   requests `threshold` or more failed. Off by default.
+//!
+//! The limits of [the parent](super) bound both: never more than the share, never the last, the same times.
+//!
+//! **Source.** Envoy's outlier detection, with its defaults. A difference: a request counts when it is begun, not when it
+//! ends, so that a success costs no look-up of its endpoint; what runs across the end of an interval is one of a
+//! hundred at least, and a request whose caller went away counts as a success.
+//!
+//! An upstream with fewer endpoints than `minimum_hosts` pays one load of a flag for each request.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+};
+
+use attache_config::model::{FailurePercentage, OutlierEjection, SuccessRate};
+use attache_telemetry::Reason;
+use tokio::time::Instant;
+
+use super::eject;
+use crate::{Endpoint, Shared};
+
+/// What one endpoint did in this interval.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    begun: AtomicU32,
+    failed: AtomicU32,
+}
+
+/// Whether requests of an upstream are counted at all.
+#[derive(Debug, Default)]
+pub(super) struct Switch(AtomicBool);
+
+/// A request was sent to the endpoint.
+pub(crate) fn begun(shared: &Shared, endpoint: &Endpoint) {
+    if shared.ejections.rates.0.load(Relaxed) {
+        endpoint.passive.rates.begun.fetch_add(1, Relaxed);
+    }
+}
+
+pub(super) fn failed(shared: &Shared, endpoint: &Endpoint) {
+    if shared.ejections.rates.0.load(Relaxed) {
+        endpoint.passive.rates.failed.fetch_add(1, Relaxed);
+    }
+}
+
+/// Judges every `interval`, for as long as it is polled. [`super::run`] does.
+pub(super) async fn run(shared: &Shared) {
+    let config = &shared.config.outlier_ejection;
+    if fewest(config).is_none() {
+        return;
+    }
+    loop {
+        judge(shared, Instant::now());
+        tokio::time::sleep(config.interval).await;
+    }
+}
+
+/// The fewest endpoints that one of the two rules needs.
+fn fewest(config: &OutlierEjection) -> Option<u32> {
+    let by_success = config.success_rate.as_ref().map(|rule| rule.minimum_hosts);
+    let by_failure = config.failure_percentage.as_ref().map(|rule| rule.minimum_hosts);
+    by_success.into_iter().chain(by_failure).min()
+}
+
+/// One endpoint's interval.
+struct Sample<'a> {
+    endpoint: &'a Endpoint,
+    begun: u32,
+    /// 0 to 1.
+    success: f64,
+}
+
+/// Judges the interval that ends now and begins the next.
+pub fn judge(shared: &Shared, now: Instant) {
+    let config = &shared.config.outlier_ejection;
+    let set = shared.endpoints.load();
+    let enough = fewest(config).is_some_and(|fewest| set.endpoints.len() >= fewest as usize);
+    let samples: Vec<_> = set
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| {
+            let counts = &endpoint.passive.rates;
+            let (begun, failed) = (counts.begun.swap(0, Relaxed), counts.failed.swap(0, Relaxed));
+            // One that came back in the middle is judged by what it did since.
+            let used = endpoint.usable() && begun > 0;
+            let success = 1.0 - (f64::from(failed) / f64::from(begun.max(1))).min(1.0);
+            used.then_some(Sample { endpoint, begun, success })
+        })
+        .collect();
+    // The first interval of counting is a whole one: nothing was counted before the flag.
+    shared.ejections.rates.0.store(enough, Relaxed);
+
+    if let Some(rule) = &config.success_rate {
+        by_success_rate(shared, rule, &samples, now);
+    }
+    if let Some(rule) = &config.failure_percentage {
+        by_failures(shared, rule, &samples, now);
+    }
+}
+
+fn by_success_rate(shared: &Shared, rule: &SuccessRate, samples: &[Sample<'_>], now: Instant) {
+    let compared = with_volume(samples, rule.request_volume);
+    if compared.is_empty() || compared.len() < rule.minimum_hosts as usize {
+        return;
+    }
+    let least = least(compared.iter().map(|sample| sample.success), f64::from(rule.stdev_factor) / 1000.0);
+    for sample in compared.iter().filter(|sample| sample.success < least) {
+        let why = Why { rate: sample.success, bound: least };
+        eject(shared, sample.endpoint, Some(Reason::UpstreamError), &why, now);
+    }
+}
+
+fn by_failures(shared: &Shared, rule: &FailurePercentage, samples: &[Sample<'_>], now: Instant) {
+    let judged = with_volume(samples, rule.request_volume);
+    if judged.len() < rule.minimum_hosts as usize {
+        return;
+    }
+    for sample in judged.iter().filter(|sample| 1.0 - sample.success >= rule.threshold) {
+        let why = Why { rate: sample.success, bound: 1.0 - rule.threshold };
+        eject(shared, sample.endpoint, Some(Reason::UpstreamError), &why, now);
+    }
+}
+
+fn with_volume<'a, 'b>(samples: &'a [Sample<'b>], volume: u32) -> Vec<&'a Sample<'b>> {
+    samples.iter().filter(|sample| sample.begun >= volume).collect()
+}
+
+/// Mean − `factor` × standard deviation (of the population, as Envoy's).
+fn least(rates: impl ExactSizeIterator<Item = f64> + Clone, factor: f64) -> f64 {
+    let n = rates.len() as f64;
+    let mean = rates.clone().sum::<f64>() / n;
+    let variance = rates.map(|rate| (rate - mean).powi(2)).sum::<f64>() / n;
+    mean - factor * variance.sqrt()
+}
+
+/// For the log.
+struct Why {
+    rate: f64,
+    bound: f64,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "success rate {:.1} %, below {:.1} %", self.rate * 100.0, self.bound * 100.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! What clients see, and what upstreams get, while upstreams fail under load.
+//!
+//! The load is plain threads with one kept connection each; every run is bounded by a count, or by a time after which
+//! it is shorter, never by a time that it must keep.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use attache_tests::{Attache, Process, eventually, free_port_on, local, nginx};
+
+/// How many answers of each status; 0 is an end without an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Answers(BTreeMap<u16, u64>);
+
+impl Answers {
+    fn all(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    fn failed(&self) -> u64 {
+        self.all() - self.0.get(&200).copied().unwrap_or_default()
+    }
+}
+
+/// `clients` connections at once with `each` requests one after the other, or fewer when `until` comes first.
+fn load(attache: &Attache, clients: u64, each: u64, until: Instant, request: &'static [u8]) -> Answers {
+    let address = local(attache.port);
+    let run = move || {
+        let mut answers = Answers::default();
+        let mut kept: Option<BufReader<TcpStream>> = None;
+        for _ in 0..each {
+            if Instant::now() >= until {
+                break;
+            }
+            let status = ask(&mut kept, address, request).unwrap_or_default();
+            *answers.0.entry(status).or_default() += 1;
+        }
+        answers
+    };
+    let running: Vec<_> = (0..clients).map(|_| thread::spawn(run)).collect();
+    let mut sum = Answers::default();
+    for client in running {
+        for (status, n) in client.join().unwrap().0 {
+            *sum.0.entry(status).or_default() += n;
+        }
+    }
+    sum
+}
+
+/// One request on the kept connection, or on a new one; the status of its answer, which was read to its end.
+fn ask(kept: &mut Option<BufReader<TcpStream>>, address: SocketAddr, request: &[u8]) -> Option<u16> {
+    let mut stream = match kept.take() {
+        Some(stream) => stream,
+        None => BufReader::new(TcpStream::connect(address).ok()?),
+    };
+    stream.get_mut().write_all(request).ok()?;
+    let head = head(&mut stream)?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let mut body = vec![0; length(&head)];
+    stream.read_exact(&mut body).ok()?;
+    if !head.contains("connection: close") {
+        *kept = Some(stream);
+    }
+    Some(status)
+}
+
+/// A head up to its empty line, in small letters; `None` where the other side closed instead.
+fn head(stream: &mut impl BufRead) -> Option<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    Some(head.to_lowercase())
+}
+
+fn length(head: &str) -> usize {
+    let value = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+/// An upstream that answers every request with what `answer` says of its number; `false` closes the connection
+/// right after the answer, without a word.
+struct Upstream {
+    port: u16,
+    requests: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Upstream {
+    fn start(answer: fn(u64) -> (u16, bool), takes: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let upstream = Self { port, requests: Arc::default(), stop: Arc::default() };
+        let (requests, stop) = (upstream.requests.clone(), upstream.stop.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stop.load(Relaxed) {
+                    break;
+                }
+                let requests = requests.clone();
+                thread::spawn(move || serve(stream.unwrap(), &requests, answer, takes));
+            }
+        });
+        upstream
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let _ = TcpStream::connect(local(self.port));
+    }
+}
+
+fn serve(stream: TcpStream, requests: &AtomicU64, answer: fn(u64) -> (u16, bool), takes: Duration) {
+    let mut stream = BufReader::new(stream);
+    while let Some(head) = head(&mut stream) {
+        let mut body = vec![0; length(&head)];
+        if stream.read_exact(&mut body).is_err() {
+            return;
+        }
+        let n = requests.fetch_add(1, Relaxed);
+        let (status, stays) = answer(n);
+        thread::sleep(takes);
+        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok");
+        if stream.get_mut().write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+        if !stays {
+            // Long enough for the next request to be on its way, or there and unread.
+            thread::sleep(Duration::from_micros(mix(n) % 200));
+            return;
+        }
+    }
+}
+
+/// Numbers without a pattern that a request's turn could follow (`SplitMix64`).
+fn mix(n: u64) -> u64 {
+    let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn after(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n";
+
+/// Requests that the upstream got for each that a client sent, while one answer in two is an error, and seconds taken.
+fn storm(budget: &str) -> (u64, u64, f64) {
+    let upstream = Upstream::start(
+        |n| (if mix(n).is_multiple_of(2) { 200 } else { 503 }, true),
+        Duration::from_millis(5),
+    );
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+upstreams:
+  orders:
+    address: 'http://127.0.0.1:{}'
+    retry: {{ attempts: 2, on: 5xx, budget: {budget} }}
+    circuit_breaker: {{ max_retries: 1000 }}",
+        upstream.port
+    ));
+    let start = Instant::now();
+    let answers = load(&attache, 20, 150, after(30), GET);
+    (answers.all(), upstream.requests(), start.elapsed().as_secs_f64())
+}
+
+#[test]
+fn a_retry_storm_adds_no_more_load_than_the_budget() {
+    let (sent, got, seconds) = storm("20%");
+    let floor = 3.0 * (seconds + 1.0);
+    let added = got - sent;
+    // A fifth of what runs may be retries: a quarter on top of the rest.
+    let most = sent as f64 * 0.25 + floor;
+    println!("budget 20 %: {sent} requests became {got} in {seconds:.1} s");
+    assert!(added > 0 && (added as f64) <= most, "{added} of {sent} in {seconds} s");
+
+    // The budget is what did it: without a bound the same failures add three tries to every four requests.
+    let (sent, got, _) = storm("0%");
+    println!("no budget: {sent} requests became {got}");
+    assert!((got - sent) as f64 > sent as f64 * 0.4, "{got} of {sent}: the storm is none");
+}
+
+const fn loopback(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, last)
+}
+
+fn endpoint(last: u8, port: u16) -> Process {
+    let ip = loopback(last);
+    let server =
+        format!("server {{ listen {ip}:{port}; keepalive_requests 1000000; return 200 'from {last}'; }}");
+    nginx(&server, SocketAddr::new(IpAddr::V4(ip), port))
+}
+
+#[test]
+fn an_outage_of_one_of_three_endpoints_is_seen_until_its_ejection_only() {
+    let port = free_port_on(loopback(31));
+    let (lost, _second, _third) = (endpoint(31, port), endpoint(32, port), endpoint(33, port));
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+upstreams:
+  orders:
+    address: ['http://127.0.0.31:{port}', 'http://127.0.0.32:{port}', 'http://127.0.0.33:{port}']
+    balance: round-robin
+    retry: off
+    outlier_ejection: {{ base: 2s, max: 2s }}"
+    ));
+    let clients = 8;
+    let run = |each| load(&attache, clients, each, after(60), GET);
+    let ejections = || attache.process.output().matches("endpoint ejected").count() as u64;
+    assert_eq!(run(100).failed(), 0);
+    assert_eq!(ejections(), 0);
+
+    // Before: the fifth failure in a row ejects, while those of the other clients may be on their way.
+    drop(lost);
+    let before = run(50);
+    assert!(ejections() >= 1 && before.failed() >= 5, "{before:?}");
+    // During: nothing but what each new look at the endpoint, every two seconds, costs.
+    let mut errors = before.failed();
+    eventually("a run in which nothing was ejected", || {
+        let (first, during) = (ejections(), run(50));
+        errors += during.failed();
+        let same = ejections() == first;
+        assert!(!same || during.failed() < 5, "{during:?}");
+        same && during.failed() == 0
+    });
+    println!(
+        "outage: {} errors of {} at once, {errors} in all, {} ejections",
+        before.failed(),
+        before.all(),
+        ejections()
+    );
+    assert!(errors <= ejections() * (5 + clients), "{errors} errors in {} ejections", ejections());
+
+    // Recovery: it comes back by time alone, and that costs nobody anything.
+    let _back = endpoint(31, port);
+    let mut failed = 0;
+    let mut kept = None;
+    eventually("the endpoint is used again", || {
+        failed += run(10).failed();
+        let mut body = String::new();
+        for _ in 0..6 {
+            body += &said(&mut kept, local(attache.port));
+        }
+        body.contains("from 31")
+    });
+    assert_eq!(failed, 0, "errors on recovery");
+    assert_eq!(run(100).failed(), 0);
+}
+
+fn said(kept: &mut Option<BufReader<TcpStream>>, address: SocketAddr) -> String {
+    let stream = kept.get_or_insert_with(|| BufReader::new(TcpStream::connect(address).unwrap()));
+    stream.get_mut().write_all(GET).unwrap();
+    let mut body = vec![0; length(&head(stream).unwrap())];
+    stream.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+#[test]
+fn a_connection_that_the_upstream_closes_as_it_is_used_is_never_the_clients_error() {
+    // One answer in four is the connection's last, and nothing says so: a POST, which may not be sent twice, fails here.
+    let upstream = Upstream::start(|n| (200, !mix(n).is_multiple_of(4)), Duration::ZERO);
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+upstreams: {{ orders: {{ address: 'http://127.0.0.1:{}', retry: off }} }}",
+        upstream.port
+    ));
+    let start = Instant::now();
+    let gets = load(&attache, 8, 6_250, after(15), GET);
+    // A body that was sent on the lost connection is sent again.
+    let puts = load(
+        &attache,
+        8,
+        6_250,
+        after(15),
+        b"PUT / HTTP/1.1\r\nhost: orders\r\ncontent-length: 4\r\n\r\nbody",
+    );
+    println!("close races: {} GET, {} PUT in {:.1} s", gets.all(), puts.all(), start.elapsed().as_secs_f64());
+    assert_eq!((gets.failed(), puts.failed()), (0, 0), "{gets:?} {puts:?}");
+}
