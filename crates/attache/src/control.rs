@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    proxy::{Error, Sockets, State},
+    state::{Error, Sockets, State},
     tls, worker,
 };
 

@@ -11,6 +11,7 @@ mod explain;
 mod proxy;
 mod run;
 mod stack;
+mod state;
 mod tls;
 mod worker;
 

@@ -10,7 +10,7 @@ use attache_telemetry::{Reason, Side};
 use attache_tls::{Certificate, SPIFFE_ENDPOINT, Watcher, Workload};
 use tokio::{runtime::LocalRuntime, task::spawn_local, time::interval};
 
-use crate::proxy::{Error, State};
+use crate::state::{Error, State};
 
 /// How often the metrics are told; the watcher itself looks as often.
 const TELL_EVERY: Duration = Duration::from_secs(1);

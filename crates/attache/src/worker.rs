@@ -13,8 +13,8 @@ use attache_upstream::discovery::OnDemandHosts;
 use tokio::{runtime::LocalRuntime, task::JoinSet};
 
 use crate::{
-    proxy::State,
     stack::{Http, OnFinish, Site, Tcp, Tunnels, Upstreams},
+    state::State,
 };
 
 /// Serves until the drain has ended every connection. `sockets` are by listener.

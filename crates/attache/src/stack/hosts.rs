@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::proxy::{State, UpstreamParts};
+use crate::state::{State, UpstreamParts};
 
 /// Hosts of forward proxies and original destinations that a worker keeps ready; when there are more, those that the control
 /// thread has dropped go, and then all.
