@@ -88,6 +88,22 @@ fn a_forward_proxy_takes_absolute_form_and_connect() {
 }
 
 #[test]
+fn an_https_url_is_never_sent_in_plaintext() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = upstream.local_addr().unwrap().port();
+    let attache = Attache::start(
+        "listeners: { outbound: { bind: '127.0.0.1:$PORT', to: anywhere } }\nupstreams: { anywhere: authority }",
+    );
+    let request = format!(
+        "GET https://127.0.0.1:{port}/ HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n"
+    );
+    let answer = raw(local(attache.port), request.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("protocol-mismatch"), "{answer}");
+    upstream.set_nonblocking(true).unwrap();
+    assert!(upstream.accept().is_err(), "nothing may be connected");
+}
+
+#[test]
 fn early_hints_reach_the_client_before_the_answer() {
     let (port, upstream) = serve_once(|stream| {
         read_head(stream);

@@ -10,13 +10,15 @@ const STYLES: styling::Styles = styling::Styles::styled()
     .literal(styling::AnsiColor::Cyan.on_default().bold())
     .placeholder(styling::AnsiColor::Cyan.on_default());
 
-/// An ambassador sidecar: your app talks plain HTTP or TCP to localhost:15001, attache makes the network calls for it.
+/// An ambassador sidecar: your app talks plain HTTP or TCP to localhost:15001,
+/// attache makes the network calls for it.
 ///
 /// With no arguments it is a forward proxy on 127.0.0.1:15001 with every safe default on:
 ///
 ///     attache &
 ///     curl -x localhost:15001 http://example.com/
 #[derive(Debug, Parser)]
+#[command(verbatim_doc_comment)]
 #[command(name = "attache", version, styles = STYLES, max_term_width = 100, after_help = AFTER_HELP)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {

@@ -19,7 +19,7 @@ use attache_upstream::{
     discovery::OnDemandHosts,
     outlier::{self, Outcome},
 };
-use http::Request;
+use http::{Method, Request, uri::Scheme};
 use tokio::{
     task::spawn_local,
     time::{Instant, sleep},
@@ -115,6 +115,13 @@ impl Upstreams {
             })?;
             hosts.get_address(address, deadline).await
         } else {
+            if parts.tls.is_none() && request.is_some_and(asks_for_tls) {
+                return Err(Error::with_source(
+                    Reason::ProtocolMismatch,
+                    Sent::Nothing,
+                    "the URL is https and the upstream has no `tls`: nothing is sent in plaintext; use CONNECT, or give the upstream `tls`",
+                ));
+            }
             let (host, port) = named_host(request, context).ok_or_else(|| {
                 Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
             })?;
@@ -209,6 +216,11 @@ async fn end_ejections(shared: Weak<Shared>) {
 
 const fn local(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
+}
+
+/// `GET https://…`: the client leaves encryption to its proxy. (A CONNECT's target has no scheme.)
+fn asks_for_tls(request: &Request<Body>) -> bool {
+    request.method() != Method::CONNECT && request.uri().scheme() == Some(&Scheme::HTTPS)
 }
 
 /// The host that a request names; for opaque TLS the server name, with the port that was dialled.
