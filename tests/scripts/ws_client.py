@@ -1,4 +1,4 @@
-"""Echoes texts, binaries and a large message over one WebSocket, then closes it properly: ws_client.py URL"""
+"""Echoes texts, binaries and a large message over one WebSocket, then closes it properly: ws_client.py URL [ADDRESS]"""
 import asyncio
 import sys
 
@@ -6,7 +6,8 @@ import websockets
 
 
 async def main():
-    async with websockets.connect(sys.argv[1], max_size=None) as socket:
+    where = {"host": sys.argv[2]} if len(sys.argv) > 2 else {}
+    async with websockets.connect(sys.argv[1], max_size=None, **where) as socket:
         for n in range(100):
             message = f"message {n}" if n % 2 else bytes([n]) * n
             await socket.send(message)

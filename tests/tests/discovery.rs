@@ -9,7 +9,9 @@ use std::{
     thread,
 };
 
-use attache_tests::{Attache, Dns, curl, eventually, free_port_on, nginx, text};
+use attache_tests::{
+    Attache, Dns, curl, eventually, free_port_on, nginx, redis, script, script_server, text,
+};
 
 const fn loopback(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, last)
@@ -61,6 +63,64 @@ fn traffic_follows_the_answers_and_no_request_is_lost() {
     stop.store(true, Ordering::Relaxed);
     load.join().unwrap();
     assert!(done.load(Ordering::Relaxed) > 0);
+}
+
+/// gRPC, WebSocket and Redis servers move to another address while their clients come and go; only DNS tells.
+#[test]
+fn every_protocol_follows_its_servers_to_another_address() {
+    let ports: Vec<u16> = (0..3).map(|_| free_port_on(loopback(31))).collect();
+    let servers = |last: u8| {
+        let at = |port| SocketAddr::new(IpAddr::V4(loopback(last)), port);
+        (
+            redis(at(ports[0])),
+            script_server("ws_server.py", at(ports[1]), &[]),
+            script_server("grpc_server.py", at(ports[2]), &[]),
+        )
+    };
+    let names = ["redis.test", "ws.test", "grpc.test"];
+    let dns = Dns::start();
+    let move_to =
+        |last: u8| names.iter().for_each(|name| dns.set(name, &[&format!("1 IN A 127.0.0.{last}")]));
+    move_to(31);
+    let first = servers(31);
+    let cache = free_port_on(loopback(1));
+    let attache = Attache::start(&format!(
+        "listeners:
+  outbound:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - {{ match: {{ host: ws.internal }}, to: ws }}
+    to: grpc
+  cache: {{ bind: '127.0.0.1:{cache}', protocol: tcp, to: cache }}
+dns: {{ servers: ['{}'] }}
+upstreams:
+  cache: tcp://redis.test:{}
+  ws: http://ws.test:{}
+  grpc: http://grpc.test:{}",
+        dns.address, ports[0], ports[1], ports[2]
+    ));
+    let redis_cli = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("redis-cli");
+        command.args(["-p", &cache.to_string()]).args(arguments);
+        String::from_utf8(command.output().unwrap().stdout).unwrap().trim().to_owned()
+    };
+    let all_work = || {
+        let ws = format!("ws://ws.internal:{}/", attache.port);
+        let ws = script("ws_client.py", &[&ws, "127.0.0.1"]);
+        assert!(text(&ws).contains("101 messages echoed"));
+        let grpc = script("grpc_client.py", &[&format!("127.0.0.1:{}", attache.port), "grpc.internal"]);
+        assert!(text(&grpc).contains("ok"));
+    };
+    assert_eq!(redis_cli(&["set", "where", "first"]), "OK");
+    all_work();
+
+    let _second = servers(32);
+    move_to(32);
+    eventually("redis is the second one", || redis_cli(&["get", "where"]).is_empty());
+    // Whatever still went to the first servers would now be seen as an error.
+    drop(first);
+    assert_eq!(redis_cli(&["set", "where", "second"]), "OK");
+    all_work();
 }
 
 #[test]

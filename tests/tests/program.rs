@@ -74,6 +74,10 @@ fn every_example_config_is_valid() {
         if path.extension().is_some_and(|e| e == "yaml") {
             let (ok, out, err) = run(&["check", &path.display().to_string()]);
             assert!(ok, "{}\n{out}{err}", path.display());
+            let request =
+                ["explain", "-c", &path.display().to_string(), "GET", "http://orders.internal/v1/x"];
+            let (ok, out, err) = run(&request);
+            assert!(ok && out.contains("listener"), "{}\n{out}{err}", path.display());
             count += 1;
         }
     }

@@ -4,18 +4,26 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, Barrier},
+    time::Duration,
 };
 
 use attache_config::model::Bind;
 use attache_listener::{Settings, Socket};
 use attache_telemetry::{Exchange, metrics};
 use attache_upstream::discovery::OnDemandHosts;
-use tokio::{runtime::LocalRuntime, task::JoinSet};
+use tokio::{
+    runtime::LocalRuntime,
+    task::{JoinSet, spawn_local},
+    time::interval,
+};
 
 use crate::{
     stack::{Http, OnFinish, Site, Tcp, Tunnels, Upstreams},
     state::State,
 };
+
+/// Longer than a connection may take to be made by default, so that one attempt has ended before the next begins.
+const PRECONNECT_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until the drain has ended every connection. `sockets` are by listener.
 ///
@@ -42,7 +50,9 @@ pub(crate) fn run(
 
 async fn serve(state: &Arc<State>, sockets: Vec<Vec<Socket>>, hosts: Vec<Option<OnDemandHosts>>) {
     let upstreams = Upstreams::new(state.clone(), hosts, own_addresses(state, &sockets));
-    upstreams.preconnect();
+    if upstreams.configs().any(|upstream| upstream.pool.preconnect > 0) {
+        spawn_local(keep_preconnected(upstreams.clone()));
+    }
     let counters = metrics();
     let logger = state.access_log.logger(&counters);
     let on_finish: OnFinish = Rc::new(move |exchange: &Exchange| {
@@ -76,6 +86,15 @@ async fn serve(state: &Arc<State>, sockets: Vec<Vec<Socket>>, hosts: Vec<Option<
         }
     }
     tunnels.ended().await;
+}
+
+/// Endpoints come and go, and connections made ahead are used up: what is missing is made again.
+async fn keep_preconnected(upstreams: Rc<Upstreams>) {
+    let mut ticks = interval(PRECONNECT_EVERY);
+    loop {
+        ticks.tick().await;
+        upstreams.preconnect();
+    }
 }
 
 fn own_addresses(state: &State, sockets: &[Vec<Socket>]) -> Vec<SocketAddr> {
