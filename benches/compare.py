@@ -103,7 +103,7 @@ def main():
             )),
             "HAProxy": (HAPROXY, start(
                 folder, "haproxy",
-                "global\n nbthread 1\n maxconn 20000\ndefaults\n mode http\n timeout connect 1s\n timeout client 1m\n"
+                "global\n nbthread 1\n maxconn 4000\ndefaults\n mode http\n timeout connect 1s\n timeout client 1m\n"
                 f" timeout server 1m\n http-reuse always\nlisten a\n bind 127.0.0.1:{HAPROXY}\n server a 127.0.0.1:{UPSTREAM}\n",
                 ["haproxy", "-db", "-f", "$CONFIG"],
             )),
