@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nginx-light", "/usr/sbin/nginx"),
     ("nghttp2-client", "/usr/bin/h2load"),
     ("openssl", "/usr/bin/openssl"),
+    ("procps", "/usr/bin/kill"),
     ("python3-grpcio", "/usr/lib/python3/dist-packages/grpc/__init__.py"),
     ("python3-websockets", "/usr/lib/python3/dist-packages/websockets/__init__.py"),
     ("redis-server", "/usr/bin/redis-server"),
