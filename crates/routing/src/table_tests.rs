@@ -1,4 +1,4 @@
-use attache_config::model::{Match, Route};
+use attache_config::model::Match;
 use attache_http::Client;
 use http::Method;
 
@@ -212,47 +212,5 @@ fn connections_are_routed_by_server_name_and_original_destination() {
         let explained = explain_tcp(&table, &client, &[]);
         let wins = explained.candidates.iter().find(|candidate| candidate.verdict == Verdict::Wins);
         assert_eq!(wins.map(|winner| &*winner.route), Some(expected));
-    }
-}
-
-/// By hand: `cargo test -p attache-routing --release -- --ignored --nocapture five_thousand`.
-#[test]
-#[ignore = "prints times, which prove nothing on a busy machine"]
-fn five_thousand_routes_cost_what_one_costs() {
-    let routes = |count: usize| {
-        (0..count)
-            .map(|i| route(&i.to_string(), matching(&[&format!("svc-{i:04}.shop.internal")], "/v1/*")))
-            .collect()
-    };
-    let prefixes = |count: usize| {
-        (0..count)
-            .map(|i| route(&i.to_string(), matching(&["svc-0000.shop.internal"], &format!("/v{i:04}/*"))))
-            .collect()
-    };
-    let client = Client::default();
-    for (kind, make) in [("hosts", &routes as &dyn Fn(usize) -> Vec<Route>), ("paths", &prefixes)] {
-        // Ten rounds in turn, the best of each: what else runs on the machine comes and goes.
-        let tables = [1, 5000].map(|count| {
-            let middle = count / 2;
-            let target = match kind {
-                "hosts" => format!("svc-{middle:04}.shop.internal/v1/x"),
-                _ => format!("svc-0000.shop.internal/v{middle:04}/x"),
-            };
-            (count, RouteTable::new(&listener(make(count))), request("GET", &target, &[]))
-        });
-        let mut best = [u128::MAX; 2];
-        for _ in 0..10 {
-            for ((_, table, parts), best) in tables.iter().zip(&mut best) {
-                let start = std::time::Instant::now();
-                for _ in 0..100_000 {
-                    let facts = RequestFacts::of(std::hint::black_box(parts), &client);
-                    assert!(std::hint::black_box(table.find_http(&facts)).is_some());
-                }
-                *best = start.elapsed().as_nanos().min(*best);
-            }
-        }
-        for ((count, ..), best) in tables.iter().zip(best) {
-            println!("{kind}, {count} routes: {} ns a look-up", best / 100_000);
-        }
     }
 }
