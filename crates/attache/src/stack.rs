@@ -18,6 +18,7 @@ mod tcp;
 mod tunnel;
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     convert::Infallible,
     pin::Pin,
@@ -26,7 +27,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Action, Destination, Name, Policy};
+use attache_config::model::{self, Action, Destination, Name, Policy, UpstreamId};
 use attache_http::{
     AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
     check_trace_context, normalize_uri, request_id, set_client_certificate, strip_request, strip_response,
@@ -49,15 +50,22 @@ pub(crate) struct Site {
     table: RouteTable,
     upstreams: Rc<Upstreams>,
     /// The layers of every destination, by its policy: each destination of the config has a policy of its own.
-    stacks: HashMap<*const Policy, Front<Stack<WorkerUpstream>>>,
+    stacks: HashMap<Key, RefCell<Front<Stack<WorkerUpstream>>>>,
     /// What the workers share of a route whose hosts requests name, by the destination's policy.
-    on_demand: HashMap<*const Policy, Arc<RouteState>>,
+    on_demand: HashMap<Key, Arc<RouteState>>,
     /// What each upstream is called where a request has no host.
     authorities: Vec<Option<Name>>,
     via: Option<Via>,
     tunnels: Tunnels,
     metrics: WorkerMetrics,
     on_finish: OnFinish,
+}
+
+/// One destination of one route: the parser gives each a policy of its own.
+type Key = (UpstreamId, *const Policy);
+
+fn key(destination: &Destination) -> Key {
+    (destination.upstream, Arc::as_ptr(&destination.policy))
 }
 
 /// Told of every exchange that ended.
@@ -103,9 +111,9 @@ impl Site {
             let Action::Forward(forward) = &route.action else { continue };
             for destination in &forward.to {
                 if let Some(stack) = upstreams.stack(destination) {
-                    stacks.insert(Arc::as_ptr(&destination.policy), front(state, stack));
+                    stacks.insert(key(destination), RefCell::new(front(state, stack)));
                 } else {
-                    on_demand.insert(Arc::as_ptr(&destination.policy), state.clone());
+                    on_demand.insert(key(destination), state.clone());
                 }
             }
         }
@@ -204,20 +212,15 @@ impl Site {
 
         // resilience and upstream
         let exchange = context.exchange.clone();
-        let response = match (&came.upgrade, switched) {
-            (Some(Upgrade::Connect), Some(switched)) => {
-                return Ok(self.connect(destination, &request, context, switched, hold).await?);
-            }
-            (_, switched) => (self.call(destination, request, &context).await?, switched),
-        };
+        if came.upgrade == Some(Upgrade::Connect)
+            && let Some(client) = switched
+        {
+            return Ok(self.connect(destination, &request, context, client, hold).await?);
+        }
+        let response = self.call(destination, request, &context).await?;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
-        let (response, switched) = response;
-        Ok(self.finish(
-            response,
-            &came,
-            edits,
-            switched.map(|client| (client, self.tunnel(destination, exchange, hold))),
-        ))
+        let switched = switched.map(|client| (client, self.tunnel(destination, exchange, hold)));
+        Ok(self.finish(response, &came, edits, switched))
     }
 
     /// `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
@@ -254,13 +257,14 @@ impl Site {
         request: Request<Body>,
         context: &CallContext,
     ) -> Result<Response<Body>, Error> {
-        if let Some(stack) = self.stacks.get(&Arc::as_ptr(&destination.policy)) {
-            // The layers are cheap handles; each call gets its own since tower's services are `&mut`.
-            return stack.clone().call(Call { request, context: context.clone() }).await;
+        if let Some(stack) = self.stacks.get(&key(destination)) {
+            // Borrowed, not cloned: every layer holds counters that all workers share. No call is made within a call.
+            let answer = stack.borrow_mut().call(Call { request, context: context.clone() });
+            return answer.await;
         }
         let stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
         let call = Call { request, context: context.clone() };
-        match self.on_demand.get(&Arc::as_ptr(&destination.policy)) {
+        match self.on_demand.get(&key(destination)) {
             Some(state) => front(state, stack).call(call).await,
             None => Err(Error::new(Reason::InternalError, Sent::Nothing)),
         }
