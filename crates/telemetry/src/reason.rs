@@ -154,6 +154,30 @@ reasons! {
     InternalError = "internal-error", 500, "-", 13, "Please report it with the log's lines.";
 }
 
+impl Reason {
+    /// The connection to an endpoint, its TLS included, did not come about. (A TLS 1.3 peer may refuse our certificate
+    /// only after it was sent a request, so this alone does not say that nothing was sent.)
+    pub const fn is_no_connection(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectRefused
+                | Self::ConnectTimeout
+                | Self::ConnectFailed
+                | Self::TlsUntrusted
+                | Self::TlsNameMismatch
+                | Self::TlsExpired
+                | Self::TlsNotYetValid
+                | Self::TlsRevoked
+                | Self::TlsNoClientCertificate
+                | Self::TlsVersion
+                | Self::TlsAlpn
+                | Self::TlsPinMismatch
+                | Self::TlsHandshakeFailed
+                | Self::TlsTimeout
+        )
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -75,7 +75,7 @@ impl Conditions {
             Reason::UpstreamReset => any || self.reset_before_headers,
             Reason::PerTryTimeout => any,
             reason => {
-                error.sent == Sent::Nothing && is_connect_failure(reason) && (any || self.connect_failure)
+                error.sent == Sent::Nothing && reason.is_no_connection() && (any || self.connect_failure)
             }
         }
     }
@@ -95,26 +95,6 @@ impl Conditions {
         let grpc = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
         (self.grpc.contains(&grpc) && !is_overload(headers)).then_some(Met::Grpc)
     }
-}
-
-fn is_connect_failure(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::ConnectRefused
-            | Reason::ConnectTimeout
-            | Reason::ConnectFailed
-            | Reason::TlsUntrusted
-            | Reason::TlsNameMismatch
-            | Reason::TlsExpired
-            | Reason::TlsNotYetValid
-            | Reason::TlsRevoked
-            | Reason::TlsNoClientCertificate
-            | Reason::TlsVersion
-            | Reason::TlsAlpn
-            | Reason::TlsPinMismatch
-            | Reason::TlsHandshakeFailed
-            | Reason::TlsTimeout
-    )
 }
 
 fn is_overload(headers: &HeaderMap) -> bool {

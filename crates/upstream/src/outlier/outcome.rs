@@ -57,25 +57,11 @@ impl Outcome {
     pub fn of_error(error: &Error) -> Option<Self> {
         let local = match error.reason {
             Reason::UpstreamReset => error.sent != Sent::Refused && !error.reused,
-            Reason::ConnectRefused
-            | Reason::ConnectTimeout
-            | Reason::ConnectFailed
-            | Reason::TlsUntrusted
-            | Reason::TlsNameMismatch
-            | Reason::TlsExpired
-            | Reason::TlsNotYetValid
-            | Reason::TlsRevoked
-            | Reason::TlsNoClientCertificate
-            | Reason::TlsVersion
-            | Reason::TlsAlpn
-            | Reason::TlsPinMismatch
-            | Reason::TlsHandshakeFailed
-            | Reason::TlsTimeout
-            | Reason::RequestTimeout
+            Reason::RequestTimeout
             | Reason::PerTryTimeout
             | Reason::UpstreamClosedMidBody
             | Reason::UpstreamProtocolError => true,
-            _ => false,
+            reason => reason.is_no_connection(),
         };
         local.then_some(Self::Local(error.reason))
     }
