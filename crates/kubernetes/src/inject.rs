@@ -1,0 +1,1 @@
+//! `attache inject`: puts attache into Kubernetes objects.
