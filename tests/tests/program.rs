@@ -213,3 +213,27 @@ upstreams: {{ a: {{ address: 'tcp://127.0.0.1:{port}', proxy_protocol: v1 }} }}"
     let seen = server.join().unwrap();
     assert!(seen.starts_with("PROXY TCP4 192.0.2.7 ") && seen.ends_with("\r\nhello"), "{seen}");
 }
+
+#[test]
+fn wait_ready_ends_when_the_proxy_is_ready_and_fails_when_it_never_is() {
+    let (ok, _, err) = run(&["wait-ready", "--timeout", "150ms", "--address", &free_port().to_string()]);
+    assert!(!ok && err.contains("not ready") && err.contains("150ms"), "{err}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (port, metrics, dns) = (free_port(), free_port(), free_port());
+    // Nobody answers on the DNS port, so the start waits for its first look-up as long as it may: the command is there first.
+    let config = format!(
+        "metrics: 127.0.0.1:{metrics}\ndns: {{ servers: 127.0.0.1:{dns}, timeout: 300ms, attempts: 1 }}\n\
+         listeners: {{ outbound: {{ bind: 127.0.0.1:{port}, to: slow }} }}\nupstreams: {{ slow: http://slow.test:80 }}\n"
+    );
+    let file = dir.path().join("attache.yaml");
+    fs::write(&file, config).unwrap();
+    let mut waiting =
+        Command::new(binary()).args(["wait-ready", "--address", &metrics.to_string()]).spawn().unwrap();
+    let mut proxy = Command::new(binary()).arg("run").arg("-c").arg(&file).spawn().unwrap();
+    let status = waiting.wait().unwrap();
+    let ready = attache_tests::http_get(local(metrics), "/readyz");
+    proxy.kill().unwrap();
+    proxy.wait().unwrap();
+    assert!(status.success() && ready.starts_with("HTTP/1.1 200"), "{status} {ready}");
+}

@@ -1,8 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, builder::styling};
+
+use crate::client::Target;
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     /// Start small upstreams (one healthy, one slow, one failing now and then), the proxy in front of them and some traffic,
     /// and show live what the proxy does about it.
     Demo(Demo),
+    /// Wait until the attache that runs here is ready (`/readyz` is 200), for at most `--timeout`. For hooks and scripts.
+    WaitReady(WaitReady),
 }
 
 /// `attache run`
@@ -103,4 +107,19 @@ pub(crate) struct Demo {
     /// Requests a second.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) rate: u32,
+}
+
+/// `attache wait-ready`
+#[derive(Debug, Args)]
+pub(crate) struct WaitReady {
+    /// How long to wait: `30s`, `500ms`, `2m`.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Where `/readyz` answers: the config's `metrics`, or its `admin`. HOST:PORT, a port, or unix:PATH.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15090")]
+    pub(crate) address: Target,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    attache_config::duration(text)
 }

@@ -4,6 +4,7 @@
 //! are put together, readable from top to bottom as a request travels.
 
 mod cli;
+mod client;
 mod control;
 mod cpus;
 mod demo;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Schema => run::schema(),
         Command::Explain(options) => explain::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::WaitReady(options) => client::wait_ready(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

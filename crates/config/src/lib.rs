@@ -29,6 +29,16 @@ const LARGEST: u64 = 8 << 20;
 /// The embedded default: a forward proxy on `127.0.0.1:15001`.
 pub const FORWARD_PROXY: &str = include_str!("../../../config/forward-proxy.yaml");
 
+/// A duration in the file's notation: `250ms`, `1m30s`.
+///
+/// # Errors
+/// What is wrong with it, in one sentence.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    <text::Length as text::Text>::parse(text)
+        .map(|length| length.0)
+        .map_err(|wrong| format!("{}; {}", wrong.what.replace("{}", &format!("`{text}`")), wrong.help))
+}
+
 /// Reads and checks a file. `env` looks up environment variables.
 ///
 /// # Errors

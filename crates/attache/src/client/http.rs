@@ -1,0 +1,151 @@
+//! The smallest HTTP client that the admin API needs: one request on a connection of its own, by HTTP/1.0, so that an answer
+//! of any length ends with its connection and needs no framing.
+
+use std::{
+    fmt,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+/// How long a connection, and each wait for bytes of an answer, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of one answer; more is not from attache.
+const MOST: u64 = 64 << 20;
+
+/// Where attache answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// `HOST:PORT`.
+    Tcp(String),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        match (port, text.parse::<u16>()) {
+            (_, Ok(port)) => Ok(Self::Tcp(format!("127.0.0.1:{port}"))),
+            (Some(_), _) => Ok(Self::Tcp(
+                text.strip_prefix(':').map_or(text.to_owned(), |port| format!("127.0.0.1:{port}")),
+            )),
+            (None, _) => Err("expected HOST:PORT, a port, or unix:PATH".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(at) => f.write_str(at),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An answer whose body is still to be read.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: BufReader<Box<dyn Read>>,
+}
+
+impl Answer {
+    /// The whole body.
+    pub(crate) fn text(self) -> io::Result<String> {
+        let mut text = String::new();
+        self.body.take(MOST).read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+/// Sends a request without a body. `patience` bounds each wait for bytes; `None` waits for ever (streams).
+pub(crate) fn send(
+    target: &Target,
+    method: &str,
+    path: &str,
+    patience: Option<Duration>,
+) -> io::Result<Answer> {
+    let request = format!("{method} {path} HTTP/1.0\r\nhost: {}\r\n\r\n", host(target));
+    let stream: Box<dyn Read> = match target {
+        Target::Tcp(at) => {
+            let mut stream = connect(at)?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(patience)?;
+            stream.write_all(request.as_bytes())?;
+            Box::new(stream)
+        }
+        Target::Unix(path) => {
+            let mut stream = UnixStream::connect(path)?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(patience)?;
+            stream.write_all(request.as_bytes())?;
+            Box::new(stream)
+        }
+    };
+    head(BufReader::new(stream))
+}
+
+fn host(target: &Target) -> &str {
+    match target {
+        Target::Tcp(at) => at,
+        Target::Unix(_) => "localhost",
+    }
+}
+
+fn connect(at: &str) -> io::Result<TcpStream> {
+    let mut last = None;
+    for address in at.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
+}
+
+fn head(mut body: BufReader<Box<dyn Read>>) -> io::Result<Answer> {
+    let mut line = String::new();
+    let mut status = None;
+    loop {
+        line.clear();
+        let read = (&mut body).take(64 << 10).read_line(&mut line)?;
+        let end = line.trim_end();
+        if status.is_none() {
+            let code = end.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
+            status = Some(code.ok_or_else(|| io::Error::other("what answers there isn't HTTP"))?);
+        } else if end.is_empty() || read == 0 {
+            return Ok(Answer { status: status.unwrap_or_default(), body });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_an_address_a_url_and_a_socket_say_where() {
+        for (text, at) in [
+            ("15000", "127.0.0.1:15000"),
+            (":15000", "127.0.0.1:15000"),
+            ("localhost:15000", "localhost:15000"),
+            ("[::1]:15000", "[::1]:15000"),
+            ("http://127.0.0.1:15000/", "127.0.0.1:15000"),
+            ("unix:/run/attache.sock", "unix:/run/attache.sock"),
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), at);
+        }
+        assert!("localhost".parse::<Target>().is_err());
+        assert!("localhost:http".parse::<Target>().is_err());
+    }
+}
