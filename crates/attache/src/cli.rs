@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, builder::styling};
 
+use crate::intercept::Intercept;
+
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
     .usage(styling::AnsiColor::Green.on_default().bold())
@@ -50,6 +52,9 @@ pub(crate) enum Command {
     /// Start small upstreams (one healthy, one slow, one failing now and then), the proxy in front of them and some traffic,
     /// and show live what the proxy does about it.
     Demo(Demo),
+    /// Redirect the TCP connections of this network namespace (a pod, a machine) to attache: the application's calls to 15001,
+    /// calls to it to 15006. Doing it twice changes nothing. Needs CAP_NET_ADMIN.
+    Intercept(Intercept),
 }
 
 /// `attache run`

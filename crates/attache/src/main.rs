@@ -8,6 +8,7 @@ mod control;
 mod cpus;
 mod demo;
 mod explain;
+mod intercept;
 mod proxy;
 mod run;
 mod stack;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Schema => run::schema(),
         Command::Explain(options) => explain::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Intercept(options) => intercept::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
