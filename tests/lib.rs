@@ -16,6 +16,7 @@ use std::{
 use tempfile::TempDir;
 
 pub mod pki;
+pub mod pods;
 
 /// No test depends on a time being short: this only bounds how long a broken one takes to fail.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ use std::{
 const PACKAGES: &[(&str, &str)] = &[
     ("curl", "/usr/bin/curl"),
     ("iproute2", "/usr/sbin/ip"),
+    ("iptables", "/usr/sbin/iptables-restore"),
     ("nftables", "/usr/sbin/nft"),
     ("nginx-light", "/usr/sbin/nginx"),
     ("nghttp2-client", "/usr/bin/h2load"),

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, builder::styling};
 
 use crate::client::Target;
+use crate::intercept::Intercept;
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Wait until the attache that runs here is ready (`/readyz` is 200), for at most `--timeout`. For hooks and scripts.
     WaitReady(WaitReady),
+    /// Redirect the TCP connections of this network namespace (a pod, a machine) to attache: the application's calls to 15001,
+    /// calls to it to 15006. Doing it twice changes nothing. Needs CAP_NET_ADMIN.
+    Intercept(Intercept),
 }
 
 /// `attache run`

@@ -9,6 +9,7 @@ mod control;
 mod cpus;
 mod demo;
 mod explain;
+mod intercept;
 mod proxy;
 mod run;
 mod stack;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::WaitReady(options) => client::wait_ready(&options),
+        Command::Intercept(options) => intercept::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

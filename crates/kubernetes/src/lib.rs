@@ -3,3 +3,4 @@
 //! Nothing here listens or runs for long; the program (`crates/attache`) does that with what this crate decides.
 
 pub mod inject;
+pub mod intercept;

@@ -128,7 +128,7 @@ impl Upstreams {
             hosts.get(&host, port, deadline).await
         };
         let shared = shared.map_err(nothing)?;
-        self.refuse_loops(&shared)?;
+        self.refuse_loops(&shared, context.client.local)?;
         Ok(self.ready(parts, shared))
     }
 
@@ -153,13 +153,16 @@ impl Upstreams {
         (state, upstream)
     }
 
-    fn refuse_loops(&self, shared: &Shared) -> Result<(), Error> {
+    /// `called` is where the client's connection came in. An address of this machine that we listen on by a wildcard can be told
+    /// from anybody else's only by that: an intercepted call from outside to our own port was called at its own address.
+    fn refuse_loops(&self, shared: &Shared, called: Option<SocketAddr>) -> Result<(), Error> {
+        let called = called.map(|called| called.ip().to_canonical());
         let ours = |address: &SocketAddr| {
             self.own.iter().any(|own| {
                 let ip = address.ip().to_canonical();
                 own.port() == address.port()
                     && (own.ip() == ip
-                        || (own.ip().is_unspecified() && local(ip))
+                        || (own.ip().is_unspecified() && (local(ip) || Some(ip) == called))
                         || (local(ip) && local(own.ip())))
             })
         };

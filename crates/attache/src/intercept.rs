@@ -1,0 +1,150 @@
+//! `attache intercept`: see [`attache_kubernetes::intercept`].
+
+use std::io::{self, Write};
+
+use attache_kubernetes::intercept::{self, Backend, Interface, Network, Options, PortRange, Way};
+use clap::{Args, ValueEnum};
+
+/// `attache intercept`
+#[derive(Debug, Args)]
+pub(crate) struct Intercept {
+    /// Print what would be done, do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Undo it: connections go straight again.
+    #[arg(long, conflicts_with_all = ["OfTheApp", "ToTheApp", "Both"])]
+    remove: bool,
+    /// How the rules get into the kernel. `auto`: netlink, or iptables where the kernel has no nf_tables.
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = BackendArg::Auto)]
+    backend: BackendArg,
+    #[command(flatten)]
+    both: Both,
+    #[command(flatten)]
+    outbound: OfTheApp,
+    #[command(flatten)]
+    inbound: ToTheApp,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BackendArg {
+    Auto,
+    /// nf_tables messages of our own; needs no program.
+    Netlink,
+    /// The program `nft`.
+    Nft,
+    /// `iptables-restore` and `ip6tables-restore`.
+    Iptables,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Both directions")]
+#[group(multiple = true)]
+struct Both {
+    /// attache's own users, whose connections go straight.
+    #[arg(long, value_name = "UID", value_delimiter = ',', default_value = "1337")]
+    proxy_uid: Vec<u32>,
+    /// attache's own groups, whose connections go straight.
+    #[arg(long, value_name = "GID", value_delimiter = ',', default_value = "1337")]
+    proxy_gid: Vec<u32>,
+    /// Network interfaces without interception; `cali*` is all that begin so.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    exclude_interfaces: Vec<Interface>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The application's calls")]
+#[group(multiple = true)]
+struct OfTheApp {
+    /// Where they are redirected to.
+    #[arg(long, value_name = "PORT", default_value_t = Options::OUTBOUND)]
+    outbound_port: u16,
+    /// Leave them alone.
+    #[arg(long)]
+    no_outbound: bool,
+    /// Destination ports that are called directly, such as `9000-9100,5432`.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    exclude_outbound_ports: Vec<PortRange>,
+    /// Destination networks that are called directly, such as `169.254.169.254,10.0.0.0/8`.
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
+    exclude_outbound_cidrs: Vec<Network>,
+    /// Redirect only these destination ports (and the networks of `--include-outbound-cidrs`).
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    include_outbound_ports: Vec<PortRange>,
+    /// Redirect only these destination networks (and the ports of `--include-outbound-ports`).
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
+    include_outbound_cidrs: Vec<Network>,
+    /// Other users whose calls go straight.
+    #[arg(long, value_name = "UIDS", value_delimiter = ',')]
+    exclude_uids: Vec<u32>,
+    /// Other groups whose calls go straight.
+    #[arg(long, value_name = "GIDS", value_delimiter = ',')]
+    exclude_gids: Vec<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Calls to the application")]
+#[group(multiple = true)]
+struct ToTheApp {
+    /// Where they are redirected to.
+    #[arg(long, value_name = "PORT", default_value_t = Options::INBOUND)]
+    inbound_port: u16,
+    /// Leave them alone.
+    #[arg(long)]
+    no_inbound: bool,
+    /// Ports that are reached without attache, besides its own 15000 and 15090: those of probes, for example.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    exclude_inbound_ports: Vec<PortRange>,
+    /// Redirect only calls to these ports.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    include_inbound_ports: Vec<PortRange>,
+}
+
+impl Intercept {
+    fn options(&self) -> Options {
+        Options {
+            outbound_to: (!self.outbound.no_outbound).then_some(self.outbound.outbound_port),
+            inbound_to: (!self.inbound.no_inbound).then_some(self.inbound.inbound_port),
+            proxy_uids: self.both.proxy_uid.clone(),
+            proxy_gids: self.both.proxy_gid.clone(),
+            exclude_uids: self.outbound.exclude_uids.clone(),
+            exclude_gids: self.outbound.exclude_gids.clone(),
+            exclude_outbound_ports: self.outbound.exclude_outbound_ports.clone(),
+            exclude_outbound_networks: self.outbound.exclude_outbound_cidrs.clone(),
+            include_outbound_ports: self.outbound.include_outbound_ports.clone(),
+            include_outbound_networks: self.outbound.include_outbound_cidrs.clone(),
+            exclude_inbound_ports: self.inbound.exclude_inbound_ports.clone(),
+            include_inbound_ports: self.inbound.include_inbound_ports.clone(),
+            exclude_interfaces: self.both.exclude_interfaces.clone(),
+        }
+    }
+
+    fn way(&self) -> Way {
+        match self.backend {
+            BackendArg::Auto => Way::Auto,
+            BackendArg::Netlink => Way::Only(Backend::Netlink),
+            BackendArg::Nft => Way::Only(Backend::Nft),
+            BackendArg::Iptables => Way::Only(Backend::Iptables),
+        }
+    }
+}
+
+/// Redirects, or takes it back, or says what would be done.
+pub(crate) fn run(arguments: &Intercept) -> Result<(), Box<dyn std::error::Error>> {
+    let (options, way) = (arguments.options(), arguments.way());
+    let text = match (arguments.remove, arguments.dry_run) {
+        (false, true) => intercept::dry_run(&options, way)?,
+        (true, true) => intercept::dry_run_remove(way)?,
+        (true, false) => {
+            intercept::remove(way)?;
+            "nothing is redirected to attache any more\n".to_owned()
+        }
+        (false, false) => {
+            let backend = intercept::apply(&options, way)?;
+            let port = |port: Option<u16>| port.map_or("left alone".to_owned(), |port| format!("to {port}"));
+            let (outbound, inbound) = (port(options.outbound_to), port(options.inbound_to));
+            format!("the application's calls: {outbound}; calls to it: {inbound} ({backend})\n")
+        }
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

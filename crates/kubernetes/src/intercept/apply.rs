@@ -1,0 +1,284 @@
+//! The rules on their way into the kernel, and out of it again.
+
+use std::{
+    fmt, fs, io,
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use super::{
+    Options,
+    iptables::{self, Family},
+    kernel::{self, Refused},
+    netlink, nft,
+    rules::rules,
+};
+
+/// How the rules get into the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// nf_tables messages of our own. Needs no program.
+    Netlink,
+    /// The program `nft`.
+    Nft,
+    /// The programs `iptables-restore` and `ip6tables-restore`.
+    Iptables,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Netlink => "nf_tables, by netlink",
+            Self::Nft => "nft",
+            Self::Iptables => "iptables",
+        })
+    }
+}
+
+/// A chosen backend, or whatever works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// [`Backend::Netlink`]; [`Backend::Iptables`] where the kernel has no nf_tables.
+    #[default]
+    Auto,
+    /// This one.
+    Only(Backend),
+}
+
+/// Why the rules are not as they should be. What was there before still is.
+#[derive(Debug)]
+pub enum Error {
+    /// Without CAP_NET_ADMIN in the network namespace.
+    NotPermitted(io::Error),
+    /// This kernel has no nf_tables (or none for NAT of both address families, which came with Linux 5.2).
+    NoNfTables(io::Error),
+    /// The kernel refused one message.
+    Refused {
+        /// What it asked for.
+        about: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A program isn't there.
+    Missing(&'static str),
+    /// A program could not be run or talked to.
+    Run(String, io::Error),
+    /// A program failed.
+    Failed {
+        /// Which.
+        program: String,
+        /// What it said.
+        output: String,
+    },
+    /// Neither nf_tables nor iptables.
+    Neither,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPermitted(_) => f.write_str(
+                "not allowed to change the network rules: CAP_NET_ADMIN is needed. In a pod: `securityContext: { runAsUser: 0, \
+                 runAsNonRoot: false, capabilities: { add: [NET_ADMIN], drop: [ALL] } }` for this init container alone; \
+                 on a machine: run it as root",
+            ),
+            Self::NoNfTables(_) => f.write_str(
+                "this kernel has no nf_tables for NAT (Linux 5.2 or later; modules nf_tables and nft_redir): use `--backend iptables` \
+                 in an image that has iptables, or explicit ports instead of interception",
+            ),
+            Self::Refused { about, .. } => write!(f, "the kernel refused to {about}; nothing was changed"),
+            Self::Missing(program) => write!(
+                f,
+                "`{program}` is not there: install it, or use `--backend netlink`, which needs no program"
+            ),
+            Self::Run(program, _) => write!(f, "`{program}` could not be run"),
+            Self::Failed { program, output } => {
+                write!(f, "`{program}` failed and changed nothing: {}", output.trim())
+            }
+            Self::Neither => f.write_str(
+                "this kernel has no nf_tables for NAT, and there is no `iptables-restore`: use an image that has iptables, or explicit \
+                 ports instead of interception",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotPermitted(source)
+            | Self::NoNfTables(source)
+            | Self::Refused { source, .. }
+            | Self::Run(_, source) => Some(source),
+            Self::Missing(_) | Self::Failed { .. } | Self::Neither => None,
+        }
+    }
+}
+
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const EINVAL: i32 = 22;
+const EPROTONOSUPPORT: i32 = 93;
+const EOPNOTSUPP: i32 = 95;
+const EAFNOSUPPORT: i32 = 97;
+
+impl From<Refused> for Error {
+    fn from(Refused { about, source }: Refused) -> Self {
+        let chain = about.starts_with("add chain");
+        match source.raw_os_error() {
+            Some(EPERM) => Self::NotPermitted(source),
+            // A batch for nobody is answered EOPNOTSUPP or EINVAL; a nat chain of both families is what old kernels don't know.
+            Some(EPROTONOSUPPORT | EOPNOTSUPP | EAFNOSUPPORT) => Self::NoNfTables(source),
+            Some(ENOENT | EINVAL) if chain || about.starts_with("begin") => Self::NoNfTables(source),
+            _ => Self::Refused { about, source },
+        }
+    }
+}
+
+/// Redirects; says how. What an earlier call made is replaced, if it went the same way.
+pub fn apply(options: &Options, way: Way) -> Result<Backend, Error> {
+    let rules = rules(options);
+    let done = |backend| move |()| backend;
+    match way {
+        Way::Only(Backend::Netlink) => Ok(kernel::send(&netlink::batch(&rules)).map(done(Backend::Netlink))?),
+        Way::Only(Backend::Nft) => run("nft", &["-f", "-"], &nft::script(&rules)).map(done(Backend::Nft)),
+        Way::Only(Backend::Iptables) => {
+            for (family, saved) in saved()? {
+                restore(family, &iptables::script(&rules, family, &saved))?;
+            }
+            Ok(Backend::Iptables)
+        }
+        Way::Auto => match apply(options, Way::Only(Backend::Netlink)) {
+            Err(Error::NoNfTables(_)) => match apply(options, Way::Only(Backend::Iptables)) {
+                Err(Error::Missing(_)) => Err(Error::Neither),
+                result => result,
+            },
+            result => result,
+        },
+    }
+}
+
+/// Takes back what [`apply`] did; where nothing was done, nothing happens. [`Way::Auto`] takes back what any backend did.
+pub fn remove(way: Way) -> Result<(), Error> {
+    match way {
+        Way::Only(Backend::Netlink) => Ok(kernel::send(&netlink::remove())?),
+        Way::Only(Backend::Nft) => run("nft", &["-f", "-"], &nft::remove()),
+        Way::Only(Backend::Iptables) => {
+            for (family, saved) in saved()? {
+                if let Some(script) = iptables::remove(&saved) {
+                    restore(family, &script)?;
+                }
+            }
+            Ok(())
+        }
+        Way::Auto => {
+            let nf_tables = remove(Way::Only(Backend::Netlink));
+            match (nf_tables, remove(Way::Only(Backend::Iptables))) {
+                // Without the program nobody can have used it here.
+                (nf_tables, Err(Error::Missing(_))) => nf_tables,
+                (Err(Error::NoNfTables(_)) | Ok(()), iptables) => iptables,
+                (nf_tables, _) => nf_tables,
+            }
+        }
+    }
+}
+
+/// What [`apply`] would do, as text; changes nothing.
+pub fn dry_run(options: &Options, way: Way) -> Result<String, Error> {
+    let rules = rules(options);
+    match way {
+        Way::Auto | Way::Only(Backend::Netlink) => {
+            Ok(format!("# sent to the kernel by netlink, in one transaction\n{}", nft::script(&rules)))
+        }
+        Way::Only(Backend::Nft) => Ok(format!("# nft -f -\n{}", nft::script(&rules))),
+        Way::Only(Backend::Iptables) => {
+            let script = |family, saved: &str| Some(iptables::script(&rules, family, saved));
+            Ok(saved()?
+                .into_iter()
+                .filter_map(|(family, saved)| shown(family, script(family, &saved)))
+                .collect())
+        }
+    }
+}
+
+/// What [`remove`] would do, as text; changes nothing.
+pub fn dry_run_remove(way: Way) -> Result<String, Error> {
+    let iptables = || -> Result<String, Error> {
+        Ok(saved()?
+            .into_iter()
+            .filter_map(|(family, saved)| shown(family, iptables::remove(&saved)))
+            .collect())
+    };
+    let netlink = || format!("# sent to the kernel by netlink, in one transaction\n{}", nft::remove());
+    match way {
+        Way::Only(Backend::Netlink) => Ok(netlink()),
+        Way::Only(Backend::Nft) => Ok(format!("# nft -f -\n{}", nft::remove())),
+        Way::Only(Backend::Iptables) => iptables(),
+        Way::Auto => match iptables() {
+            Ok(iptables) => Ok(netlink() + &iptables),
+            Err(Error::Missing(_)) => Ok(netlink()),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn shown(family: Family, script: Option<String>) -> Option<String> {
+    Some(format!("# {}-restore --noflush --wait\n{}", family.program(), script?))
+}
+
+fn restore(family: Family, script: &str) -> Result<(), Error> {
+    let program = match family {
+        Family::V4 => "iptables-restore",
+        Family::V6 => "ip6tables-restore",
+    };
+    run(program, &["--noflush", "--wait"], script)
+}
+
+/// What `iptables-save` says of each family that this namespace has.
+fn saved() -> Result<Vec<(Family, String)>, Error> {
+    let families = Family::ALL.into_iter().filter(|&family| family == Family::V4 || has_ipv6());
+    families
+        .map(|family| {
+            let program = match family {
+                Family::V4 => "iptables-save",
+                Family::V6 => "ip6tables-save",
+            };
+            Ok((family, output(program, &["-t", "nat"], "")?))
+        })
+        .collect()
+}
+
+fn has_ipv6() -> bool {
+    let off = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
+    off.is_ok_and(|off| off.trim() == "0")
+}
+
+fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(), Error> {
+    output(program, arguments, input).map(drop)
+}
+
+fn output(program: &'static str, arguments: &[&str], input: &str) -> Result<String, Error> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Error::Missing(program),
+        _ => Error::Run(program.to_owned(), error),
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    // A program that ends before it has read all says why on its standard error.
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        if text.contains("ermission denied") || text.contains("not permitted") {
+            return Err(Error::NotPermitted(io::Error::other(format!("{program}: {}", text.trim()))));
+        }
+        return Err(Error::Failed { program: program.to_owned(), output: text });
+    }
+    written.map_err(failed)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,121 @@
+//! The rules for `iptables-restore --noflush` and `ip6tables-restore --noflush`: one transaction for each family.
+//!
+//! They stand in two chains of our own, to which the chains of the kernel jump. Naming a chain empties it; a jump that is there
+//! already is deleted first, so that there is one of it in the end.
+
+use std::{fmt::Write, net::IpAddr};
+
+use super::{
+    options::PortRange,
+    rules::{Chain, Match, Rule, Verdict},
+};
+
+/// An address family, and with it a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// `iptables` or `ip6tables`.
+    pub(crate) const fn program(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
+    }
+}
+
+const CHAINS: [(Chain, &str, &str); 2] =
+    [(Chain::Output, "OUTPUT", "ATTACHE_OUTPUT"), (Chain::Prerouting, "PREROUTING", "ATTACHE_PREROUTING")];
+
+/// Replaces what is there; `saved` is what `iptables-save -t nat` says there is.
+pub(crate) fn script(rules: &[Rule], family: Family, saved: &str) -> String {
+    let mut text = String::from("*nat\n");
+    let wanted = |chain: Chain| rules.iter().any(|rule| rule.chain == chain);
+    for (chain, _, own) in CHAINS {
+        if wanted(chain) || exists(saved, own) {
+            let _ = writeln!(text, ":{own} - [0:0]");
+        }
+    }
+    delete_jumps(&mut text, saved);
+    for (chain, kernel, own) in CHAINS {
+        if !wanted(chain) {
+            if exists(saved, own) {
+                let _ = writeln!(text, "-X {own}");
+            }
+            continue;
+        }
+        for rule in rules.iter().filter(|rule| rule.chain == chain) {
+            if let Some(rule) = statement(rule, family) {
+                let _ = writeln!(text, "-A {own} {rule}");
+            }
+        }
+        let _ = writeln!(text, "-A {kernel} -p tcp -j {own}");
+    }
+    text.push_str("COMMIT\n");
+    text
+}
+
+/// Deletes what is there; `None` if nothing is.
+pub(crate) fn remove(saved: &str) -> Option<String> {
+    if !CHAINS.iter().any(|(_, _, own)| exists(saved, own)) {
+        return None;
+    }
+    Some(script(&[], Family::V4, saved))
+}
+
+fn exists(saved: &str, chain: &str) -> bool {
+    saved.lines().any(|line| line.strip_prefix(':').is_some_and(|rest| rest.split(' ').next() == Some(chain)))
+}
+
+fn delete_jumps(text: &mut String, saved: &str) {
+    for (_, kernel, own) in CHAINS {
+        let jumps = saved.lines().filter(|line| {
+            line.starts_with(&format!("-A {kernel} ")) && line.split(' ').next_back() == Some(own)
+        });
+        for jump in jumps {
+            let _ = writeln!(text, "{}", jump.replacen("-A", "-D", 1));
+        }
+    }
+}
+
+/// `None` where the rule is not about this family, or only TCP comes here anyway.
+fn statement(rule: &Rule, family: Family) -> Option<String> {
+    let mut text = match &rule.matches {
+        Some(Match::NotTcp) => return None,
+        None => String::new(),
+        Some(Match::User(uid)) => format!("-m owner --uid-owner {uid} "),
+        Some(Match::Group(gid)) => format!("-m owner --gid-owner {gid} "),
+        Some(Match::Interface(interface)) => {
+            let (name, any_rest) = interface.parts();
+            let flag = if rule.chain == Chain::Output { "-o" } else { "-i" };
+            format!("{flag} {name}{} ", if any_rest { "+" } else { "" })
+        }
+        Some(Match::Ports(PortRange(ports))) if ports.start() == ports.end() => {
+            format!("-p tcp -m tcp --dport {} ", ports.start())
+        }
+        Some(Match::Ports(PortRange(ports))) => {
+            format!("-p tcp -m tcp --dport {}:{} ", ports.start(), ports.end())
+        }
+        Some(Match::Network(network)) => match (family, network.address()) {
+            (Family::V4, IpAddr::V4(_)) | (Family::V6, IpAddr::V6(_)) => {
+                format!("-d {}/{} ", network.address(), network.prefix())
+            }
+            _ => return None,
+        },
+    };
+    match rule.verdict {
+        Verdict::Straight => text.push_str("-j RETURN"),
+        Verdict::Redirect(port) => {
+            if !text.contains("-p tcp") {
+                text.push_str("-p tcp ");
+            }
+            let _ = write!(text, "-j REDIRECT --to-ports {port}");
+        }
+    }
+    Some(text)
+}

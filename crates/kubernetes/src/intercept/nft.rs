@@ -1,0 +1,67 @@
+//! The rules as a script for `nft -f -`: one transaction, in a table of its own.
+
+use std::{fmt::Write, net::IpAddr};
+
+use super::{
+    TABLE,
+    rules::{Chain, Match, Rule, Verdict},
+};
+
+/// Replaces whatever the table had.
+pub(crate) fn script(rules: &[Rule]) -> String {
+    let mut text = remove();
+    let _ = writeln!(text, "table inet {TABLE} {{");
+    for (chain, name) in [(Chain::Output, "output"), (Chain::Prerouting, "prerouting")] {
+        let mut own = rules.iter().filter(|rule| rule.chain == chain).peekable();
+        if own.peek().is_none() {
+            continue;
+        }
+        let _ = writeln!(text, "  chain {name} {{");
+        let _ = writeln!(text, "    type nat hook {name} priority -100; policy accept;");
+        for rule in own {
+            let _ = writeln!(text, "    {}", statement(rule));
+        }
+        let _ = writeln!(text, "  }}");
+    }
+    let _ = writeln!(text, "}}");
+    text
+}
+
+/// Deletes the table, also where there is none: adding one that is there changes nothing.
+pub(crate) fn remove() -> String {
+    format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")
+}
+
+/// One rule, as `nft` writes it.
+pub(crate) fn statement(rule: &Rule) -> String {
+    let mut text = match &rule.matches {
+        None => String::new(),
+        Some(Match::NotTcp) => "meta l4proto != tcp ".to_owned(),
+        Some(Match::User(uid)) => format!("meta skuid {uid} "),
+        Some(Match::Group(gid)) => format!("meta skgid {gid} "),
+        Some(Match::Interface(interface)) => match rule.chain {
+            Chain::Output => format!("oifname \"{interface}\" "),
+            Chain::Prerouting => format!("iifname \"{interface}\" "),
+        },
+        Some(Match::Ports(ports)) => format!("tcp dport {ports} "),
+        Some(Match::Network(network)) => match (network.is_whole_family(), network.address()) {
+            (true, IpAddr::V4(_)) => "meta nfproto ipv4 ".to_owned(),
+            (true, IpAddr::V6(_)) => "meta nfproto ipv6 ".to_owned(),
+            (false, IpAddr::V4(_)) => format!("ip daddr {network} "),
+            (false, IpAddr::V6(_)) => format!("ip6 daddr {network} "),
+        },
+    };
+    match rule.verdict {
+        Verdict::Straight => text.push_str("accept"),
+        Verdict::Redirect(port) => {
+            // A redirection to a port needs to know that there are ports.
+            if !matches!(rule.matches, Some(Match::Ports(_))) {
+                text.push_str("meta l4proto tcp ");
+            }
+            // The counter says how many connections are intercepted.
+            let _ = write!(text, "counter redirect to :{port}");
+        }
+    }
+    let _ = write!(text, " comment \"{}\"", rule.why);
+    text
+}
