@@ -7,12 +7,16 @@ mod cli;
 mod control;
 mod cpus;
 mod demo;
+mod error;
 mod explain;
+mod generation;
+mod prepare;
+mod process;
 mod proxy;
 mod run;
 mod stack;
-mod state;
 mod tls;
+mod upkeep;
 mod worker;
 
 use std::process::ExitCode;
