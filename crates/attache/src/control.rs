@@ -132,9 +132,9 @@ impl Workers {
     fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
         let (taken, all_taken) = mpsc::channel(1);
         let mut by_worker: Vec<Vec<_>> = self.updates.iter().map(|_| Vec::new()).collect();
-        for (bind, sockets) in sockets {
+        for (place, sockets) in sockets {
             for (worker, socket) in by_worker.iter_mut().zip(sockets) {
-                worker.push((bind.clone(), socket));
+                worker.push((place.clone(), socket));
             }
         }
         for (updates, sockets) in self.updates.iter().zip(by_worker) {

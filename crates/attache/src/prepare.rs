@@ -4,9 +4,9 @@
 //! What the generation before has, and the new config leaves as it was, is taken over: a listener's sockets, its TLS with the
 //! sessions that clients may resume, a route's rate limit.
 
-use std::sync::Arc;
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use attache_config::model::{self, Action, Bind, Config};
+use attache_config::model::{self, Action, Bind, Config, Name};
 use attache_listener::Socket;
 use attache_resilience::RouteState;
 use attache_telemetry::AccessLog;
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The sockets of one bind, one for each worker.
-pub(crate) type Bound = (Bind, Vec<Socket>);
+pub(crate) type Bound = (Place, Vec<Socket>);
 
 /// All of a generation that can fail.
 pub(crate) struct Prepared {
@@ -111,22 +111,34 @@ fn route_state(route: &model::Route, old: Option<&ListenerParts>) -> Arc<RouteSt
 }
 
 fn bind(config: &Config, before: &Generation, process: &Process) -> Result<Vec<Bound>, Error> {
-    let known: Vec<_> = before.config.listeners.iter().flat_map(|listener| &listener.bind).collect();
+    let known: HashSet<_> = before.config.listeners.iter().flat_map(places).collect();
     let mut bound: Vec<Bound> = Vec::new();
     for listener in &config.listeners {
-        for bind in listener.bind.iter().filter(|bind| !known.iter().any(|known| same_socket(known, bind))) {
-            let fail = |source| Error::Bind { listener: listener.name.clone(), source };
-            bound.push((bind.clone(), attache_listener::bind(bind, &process.workers).map_err(fail)?));
+        let fail = |source| Error::Bind { listener: listener.name.clone(), source };
+        for (place, bind) in places(listener).zip(&listener.bind).filter(|(place, _)| !known.contains(place))
+        {
+            bound.push((place, attache_listener::bind(bind, &process.workers).map_err(fail)?));
         }
     }
     Ok(bound)
 }
 
-/// Whether two binds are one socket; the mode of a Unix socket's file may differ.
-pub(crate) fn same_socket(a: &Bind, b: &Bind) -> bool {
-    match (a, b) {
-        (Bind::Tcp(a), Bind::Tcp(b)) => a == b,
-        (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
-        _ => false,
-    }
+/// What makes a socket the same one in two generations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// Whichever listener has it.
+    Tcp(SocketAddr),
+    /// The mode of the file may change.
+    Unix(PathBuf),
+    /// Port 0 is another port for each: which one of which listener.
+    Any(Name, usize),
+}
+
+/// One for each bind of a listener, in its order.
+pub(crate) fn places(listener: &model::Listener) -> impl Iterator<Item = Place> {
+    listener.bind.iter().enumerate().map(|(at, bind)| match bind {
+        Bind::Tcp(address) if address.port() == 0 => Place::Any(listener.name.clone(), at),
+        Bind::Tcp(address) => Place::Tcp(*address),
+        Bind::Unix { path, .. } => Place::Unix(path.clone()),
+    })
 }

@@ -32,7 +32,8 @@ impl Proxy {
         let process = Process::new(config.workers.unwrap_or_else(cpus::workers), log);
         let probes = config.metrics;
         let prepared = prepare::prepare(config, &process.generation(), &process)?;
-        let address = prepared.sockets.iter().flat_map(|(_, sockets)| sockets).find_map(|s| s.local_addr());
+        let mut sockets = prepared.sockets.iter().flat_map(|(_, sockets)| sockets);
+        let address = sockets.find_map(attache_listener::Socket::local_addr);
         let probes = probes.map(bind_probes).transpose()?;
 
         let (stop, stopping) = watch::channel(false);

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     generation::{Generation, ListenerParts},
-    prepare::same_socket,
+    prepare::{Place, places},
     process::Process,
     stack::{Http, OnFinish, Site, Slot, Tcp, Tunnels, Upstreams},
 };
@@ -37,7 +37,7 @@ const PRECONNECT_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Update {
     pub(crate) generation: Arc<Generation>,
     /// This worker's sockets of the binds that are new with this generation.
-    pub(crate) sockets: Vec<(Bind, Socket)>,
+    pub(crate) sockets: Vec<(Place, Socket)>,
     /// Dropped once the generation serves.
     pub(crate) taken: mpsc::Sender<()>,
 }
@@ -68,11 +68,8 @@ async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Upda
         tokio::select! {
             biased;
             _ = drain.reached(Phase::Drain) => break,
-            update = updates.recv() => match update {
-                Some(update) => worker.take(update),
-                // Whoever hands out generations is gone: the last one serves on.
-                None => { drain.reached(Phase::Drain).await; break }
-            },
+            // Without one who hands out generations, the last one serves on.
+            Some(update) = updates.recv() => worker.take(update),
             Some(ended) = worker.running.join_next() => report(ended),
         }
     }
@@ -115,7 +112,7 @@ struct Worker {
 
 /// One socket that is listened on, and what serves it.
 struct Unit {
-    bind: Bind,
+    place: Place,
     /// Where it really listens; a port that was 0 is known only now.
     address: Option<SocketAddr>,
     settings: watch::Sender<Rc<Settings>>,
@@ -152,7 +149,7 @@ impl Worker {
         let own = self.own_addresses(&generation, &sockets);
         let upstreams = Upstreams::new(&generation, &self.upstreams.borrow(), own);
         *self.upstreams.borrow_mut() = upstreams.clone();
-        let mut sockets: HashMap<Bind, Socket> = sockets.into_iter().collect();
+        let mut sockets: HashMap<Place, Socket> = sockets.into_iter().collect();
         let mut before = std::mem::take(&mut self.units);
         for parts in &generation.listeners {
             let site = Site::new(
@@ -164,14 +161,14 @@ impl Worker {
             );
             let site = Rc::new(site);
             let settings = Rc::new(self.settings(parts, &generation));
-            for bind in &parts.config.bind {
-                if let Some(at) = before.iter().position(|unit| same_socket(&unit.bind, bind)) {
+            for place in places(&parts.config) {
+                if let Some(at) = before.iter().position(|unit| unit.place == place) {
                     let unit = before.swap_remove(at);
                     unit.slot.put(site.clone());
                     unit.settings.send_replace(settings.clone());
-                    self.units.push(Unit { bind: bind.clone(), ..unit });
-                } else if let Some(socket) = sockets.remove(bind) {
-                    self.open(bind.clone(), socket, settings.clone(), Slot::new(site.clone()));
+                    self.units.push(unit);
+                } else if let Some(socket) = sockets.remove(&place) {
+                    self.open(place, socket, settings.clone(), Slot::new(site.clone()));
                 }
             }
         }
@@ -201,7 +198,7 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, bind: Bind, socket: Socket, settings: Rc<Settings>, slot: Slot) {
+    fn open(&mut self, place: Place, socket: Socket, settings: Rc<Settings>, slot: Slot) {
         let address = socket.local_addr();
         let (settings, following) = watch::channel(settings);
         let drain = DrainTrigger::new();
@@ -212,10 +209,10 @@ impl Worker {
             Tcp(slot.clone()),
             drain.subscribe(),
         ));
-        self.units.push(Unit { bind, address, settings, slot, drain });
+        self.units.push(Unit { place, address, settings, slot, drain });
     }
 
-    fn own_addresses(&self, generation: &Generation, sockets: &[(Bind, Socket)]) -> Vec<SocketAddr> {
+    fn own_addresses(&self, generation: &Generation, sockets: &[(Place, Socket)]) -> Vec<SocketAddr> {
         let configured =
             generation.listeners.iter().flat_map(|parts| &parts.config.bind).filter_map(|bind| match bind {
                 Bind::Tcp(address) => Some(*address),
