@@ -1,19 +1,14 @@
 //! The control thread: everything that is not a request. Discovery, health, probes, and the order of the end.
 
 use std::{
-    io,
     net::TcpListener,
-    sync::{Arc, Barrier},
+    sync::{Arc, Barrier, atomic::Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
 use attache_admin::AdminState;
 use attache_telemetry::EndpointCounts;
-use attache_upstream::{
-    discovery::{self, OnDemand, OnDemandHosts, Resolver},
-    health, outlier,
-};
 use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, watch},
@@ -22,12 +17,15 @@ use tokio::{
 };
 
 use crate::{
-    state::{Error, Sockets, State},
-    tls, worker,
+    error::Error,
+    generation::Generation,
+    prepare::{Bound, Prepared},
+    process::Process,
+    tls,
+    upkeep::Upkeep,
+    worker::{self, Update},
 };
 
-/// How long the first look-ups may delay the start; they go on behind it.
-const DISCOVERY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long connections that were cut have to notice.
 const CUT_PATIENCE: Duration = Duration::from_millis(500);
 /// How often the endpoints' states are counted for the metrics.
@@ -37,8 +35,8 @@ type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 
 /// Runs the thread until the proxy has ended.
 pub(crate) fn run(
-    state: &Arc<State>,
-    sockets: Sockets,
+    process: &Arc<Process>,
+    prepared: Prepared,
     probes: Option<TcpListener>,
     stop: watch::Receiver<bool>,
     started: &Started,
@@ -51,118 +49,113 @@ pub(crate) fn run(
             return;
         }
     };
-    state.metrics.worker().install();
-    if let Err(error) = runtime.block_on(control(state, sockets, probes, stop, started)) {
+    process.metrics.worker().install();
+    if let Err(error) = runtime.block_on(control(process, prepared, probes, stop, started)) {
         let _ = started.send(Err(error));
     }
-    state.access_log.close(CUT_PATIENCE);
+    process.generation().access_log.close(CUT_PATIENCE);
     ended.send_replace(true);
 }
 
 async fn control(
-    state: &Arc<State>,
-    sockets: Sockets,
+    process: &Arc<Process>,
+    mut prepared: Prepared,
     probes: Option<TcpListener>,
     mut stop: watch::Receiver<bool>,
     started: &Started,
 ) -> Result<(), Error> {
     if let Some(socket) = probes {
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
-        let admin = AdminState { metrics: state.metrics.clone(), readiness: state.readiness.clone() };
+        let admin = AdminState { metrics: process.metrics.clone(), readiness: process.readiness.clone() };
         spawn_local(attache_admin::serve(socket, admin, std::future::pending()));
     }
-    tls::follow(state);
-    state.metrics.config_loaded(true);
-    state.readiness.config_loaded();
+    process.metrics.config_loaded(true);
+    process.readiness.config_loaded();
 
-    let resolver = Arc::new(Resolver::new(&state.config.dns).map_err(Error::Dns)?);
-    let mut hosts: Vec<Option<OnDemand>> = Vec::new();
-    let mut discoveries = Vec::new();
-    state
-        .readiness
-        .discovering(state.config.upstreams.iter().map(|upstream| upstream.name.clone()), DISCOVERY_PATIENCE);
-    for upstream in &state.upstreams {
-        let shared = upstream.shared().clone();
-        let name = shared.config.name.clone();
-        if upstream.on_demand() {
-            hosts.push(Some(OnDemand::start(shared.config.clone(), resolver.clone(), &state.config.dns)));
-            state.readiness.discovered(&name);
-        } else {
-            hosts.push(None);
-            let (checked, tls) = (shared.clone(), upstream.tls.clone());
-            spawn_local(async move { health::run(&checked, tls.as_ref()).await });
-            let discovery = discovery::start(shared.clone(), resolver.clone(), &state.config.dns);
-            discoveries.push((name, discovery));
-            spawn_local(async move { outlier::run(&shared).await });
-        }
-    }
-    spawn_local(count_endpoints(state.clone()));
-    let first_answers = async {
-        for (name, discovery) in &discoveries {
-            discovery.ready().await;
-            state.readiness.discovered(name);
-        }
-    };
-    if timeout(DISCOVERY_PATIENCE, first_answers).await.is_err() {
-        tracing::warn!(
-            "some names have no answer after {DISCOVERY_PATIENCE:?}; serving begins, look-ups go on"
-        );
-    }
+    let mut upkeep = Upkeep::default();
+    let sockets = std::mem::take(&mut prepared.sockets);
+    let generation = Arc::new(upkeep.succeed(prepared, &process.generation(), process).await?);
+    process.serves(generation.clone());
+    tls::follow(process);
+    spawn_local(count_endpoints(process.clone()));
 
-    let (done, mut workers) = mpsc::channel::<()>(1);
-    let count = sockets.len();
-    let begin = Arc::new(Barrier::new(count));
-    for (index, sockets) in sockets.into_iter().enumerate() {
-        let hosts = hosts.iter().map(|host| host.as_ref().map(OnDemand::hosts)).collect();
-        start_worker(index, state.clone(), sockets, hosts, begin.clone(), done.clone())
-            .map_err(Error::Thread)?;
-    }
-    drop(done);
-    state.readiness.listening();
+    let mut workers = Workers::start(process)?;
+    workers.switch(&generation, sockets).recv().await;
+    upkeep.retain(&generation);
+    process.readiness.listening();
     let _ = started.send(Ok(()));
-    tracing::info!(workers = count, "ready");
+    tracing::info!(workers = workers.updates.len(), "ready");
 
     // A sender that is gone is a program that ends.
     let _ = stop.wait_for(|&stop| stop).await;
-    state.readiness.draining();
-    let shutdown = state.config.shutdown;
+    process.readiness.draining();
+    let shutdown = process.generation().config.shutdown;
     sleep(shutdown.delay).await;
     tracing::info!("draining, for at most {:?}", shutdown.drain_timeout);
-    state.drain.drain();
+    process.drain.drain();
     // Each worker holds a sender until it has ended.
-    if timeout(shutdown.drain_timeout, workers.recv()).await.is_err() {
+    if timeout(shutdown.drain_timeout, workers.ended.recv()).await.is_err() {
         tracing::warn!("cutting what still runs after {:?}", shutdown.drain_timeout);
-        state.drain.cut();
-        let _ = timeout(CUT_PATIENCE, workers.recv()).await;
+        process.drain.cut();
+        let _ = timeout(CUT_PATIENCE, workers.ended.recv()).await;
     }
     Ok(())
 }
 
-fn start_worker(
-    index: usize,
-    state: Arc<State>,
-    sockets: Vec<Vec<attache_listener::Socket>>,
-    hosts: Vec<Option<OnDemandHosts>>,
-    begin: Arc<Barrier>,
-    done: mpsc::Sender<()>,
-) -> io::Result<()> {
-    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        worker::run(&state, sockets, hosts, &begin);
-        drop(done);
-    })?;
-    Ok(())
+/// The workers as the control thread knows them.
+struct Workers {
+    updates: Vec<mpsc::UnboundedSender<Update>>,
+    /// Closed when all of them have ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Workers {
+    fn start(process: &Arc<Process>) -> Result<Self, Error> {
+        let (done, ended) = mpsc::channel::<()>(1);
+        let count = process.workers.count();
+        let begin = Arc::new(Barrier::new(count));
+        let mut updates = Vec::new();
+        for index in 0..count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            updates.push(sender);
+            let (process, begin, done) = (process.clone(), begin.clone(), done.clone());
+            let run = move || {
+                worker::run(&process, receiver, &begin);
+                drop(done);
+            };
+            thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(Error::Thread)?;
+        }
+        Ok(Self { updates, ended })
+    }
+
+    /// Hands every worker the generation, and its socket of each bind. Ends of the returned channel close as they have taken it.
+    fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
+        let (taken, all_taken) = mpsc::channel(1);
+        let mut by_worker: Vec<Vec<_>> = self.updates.iter().map(|_| Vec::new()).collect();
+        for (place, sockets) in sockets {
+            for (worker, socket) in by_worker.iter_mut().zip(sockets) {
+                worker.push((place.clone(), socket));
+            }
+        }
+        for (updates, sockets) in self.updates.iter().zip(by_worker) {
+            let update = Update { generation: generation.clone(), sockets, taken: taken.clone() };
+            if updates.send(update).is_err() {
+                tracing::error!("a worker has ended early; its share of the connections is not served");
+            }
+        }
+        all_taken
+    }
 }
 
 /// Keeps the endpoint gauges true: discovery, health checks and ejections all change them.
-async fn count_endpoints(state: Arc<State>) {
+async fn count_endpoints(process: Arc<Process>) {
     let mut ticks = interval(COUNT_EVERY);
     loop {
         ticks.tick().await;
-        for upstream in &state.upstreams {
+        for upstream in &process.generation().upstreams {
             let mut counts = EndpointCounts::default();
             let shared = upstream.shared();
             for endpoint in &shared.endpoints.load().endpoints {
-                use std::sync::atomic::Ordering::Relaxed;
                 if !endpoint.healthy.load(Relaxed) {
                     counts.unhealthy += 1;
                 } else if endpoint.ejected.load(Relaxed) {
@@ -171,7 +164,7 @@ async fn count_endpoints(state: Arc<State>) {
                     counts.healthy += 1;
                 }
             }
-            state.metrics.set_endpoints(&shared.config.name, counts);
+            process.metrics.set_endpoints(&shared.config.name, counts);
         }
     }
 }

@@ -8,13 +8,17 @@ mod client;
 mod control;
 mod cpus;
 mod demo;
+mod error;
 mod explain;
+mod generation;
 mod intercept;
+mod prepare;
+mod process;
 mod proxy;
 mod run;
 mod stack;
-mod state;
 mod tls;
+mod upkeep;
 mod worker;
 
 use std::process::ExitCode;

@@ -32,10 +32,10 @@ fn rendered(found: &Diagnostics) -> String {
 /// Runs the proxy until a signal ends it.
 pub(crate) fn run(options: &cli::Run) -> Result<(), AnyError> {
     let config = load(options.config.as_deref())?;
-    attache_telemetry::init_logging(&options.log)?;
+    let log = attache_telemetry::init_logging(&options.log)?;
     // Before the workers accept: connections that wait already may take every file descriptor that is left.
     let runtime = LocalRuntime::new()?;
-    let proxy = Proxy::start(config)?;
+    let proxy = Proxy::start(config, Some(log))?;
     announce(&proxy, options);
     let asked = runtime.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<(), AnyError> {
 
 /// One line that tells a person what to do next; the log has the rest.
 fn announce(proxy: &Proxy, options: &cli::Run) {
-    for listener in &proxy.state().config.listeners {
+    for listener in &proxy.generation().config.listeners {
         let at: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();
         tracing::info!(listener = %listener.name, "listening on {}", at.join(", "));
     }

@@ -318,9 +318,28 @@ struct Came {
     version: http::Version,
 }
 
+/// Where a listener's requests find the site that serves them; a reload puts the next one there.
+#[derive(Clone)]
+pub(crate) struct Slot(Rc<RefCell<Rc<Site>>>);
+
+impl Slot {
+    pub(crate) fn new(site: Rc<Site>) -> Self {
+        Self(Rc::new(RefCell::new(site)))
+    }
+
+    /// From the next request on; those that run finish with the site that they began with.
+    pub(crate) fn put(&self, site: Rc<Site>) {
+        *self.0.borrow_mut() = site;
+    }
+
+    fn site(&self) -> Rc<Site> {
+        self.0.borrow().clone()
+    }
+}
+
 /// [`Site`] as the listener wants it.
 #[derive(Clone)]
-pub(crate) struct Http(pub(crate) Rc<Site>);
+pub(crate) struct Http(pub(crate) Slot);
 
 impl Service<HttpRequest> for Http {
     type Response = Response<Body>;
@@ -332,7 +351,7 @@ impl Service<HttpRequest> for Http {
     }
 
     fn call(&mut self, request: HttpRequest) -> Self::Future {
-        let site = self.0.clone();
+        let site = self.0.site();
         // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
         Box::pin(async move { Ok(site.serve(request).await) })
     }

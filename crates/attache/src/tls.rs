@@ -5,12 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use attache_config::model::{Config, Trust};
-use attache_telemetry::{Reason, Side};
-use attache_tls::{Certificate, SPIFFE_ENDPOINT, Watcher, Workload};
+use attache_config::model::{Config, Name, Trust};
+use attache_telemetry::{Metrics, Reason, Side};
+use attache_tls::{Certificate, SPIFFE_ENDPOINT, Workload};
 use tokio::{runtime::LocalRuntime, task::spawn_local, time::interval};
 
-use crate::state::{Error, State};
+use crate::{error::Error, process::Process};
 
 /// How often the metrics are told; the watcher itself looks as often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -18,14 +18,18 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How long the start waits for the SPIFFE agent's first answer.
 const SVID_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The SPIFFE agent with its first SVID, where the config uses it: nothing is served before there is an identity.
-pub(crate) fn workload(config: &Config) -> Result<Option<Workload>, Error> {
+/// The SPIFFE agent with its first SVID, where the config uses it: nothing is served before there is an identity. One that is
+/// there already is kept.
+pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Option<Workload>, Error> {
     let clients = config.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
     let servers = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     let uses = clients.into_iter().any(|tls| tls.spiffe || tls.trust == Trust::Spiffe)
         || servers.into_iter().any(|tls| tls.spiffe || tls.client_trust == Some(Trust::Spiffe));
     if !uses {
         return Ok(None);
+    }
+    if let Some(before) = before {
+        return Ok(Some(before.clone()));
     }
     let endpoint = std::env::var(SPIFFE_ENDPOINT).map_err(|_| {
         let why = format!(
@@ -39,52 +43,45 @@ pub(crate) fn workload(config: &Config) -> Result<Option<Workload>, Error> {
     Ok(Some(workload))
 }
 
-/// Begins to follow; ends with the thread. The first expiries are told before it returns.
-pub(crate) fn follow(state: &Arc<State>) {
-    let watcher = Watcher::default();
-    let mut insecure = Vec::new();
-    for upstream in &state.upstreams {
-        let Some(tls) = &upstream.tls else { continue };
-        watcher.follow(tls.connector());
-        if tls.connector().is_insecure() {
-            insecure.push(upstream.shared().config.name.clone());
-        }
-    }
-    for acceptor in state.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-        watcher.follow(acceptor);
-    }
-    state.metrics.set_insecure_upstreams(insecure);
-    tell(state, &watcher);
-    spawn_local(watcher.clone().run());
-    if let Some(workload) = &state.workload {
-        spawn_local(workload.clone().run());
-    }
-    let state = state.clone();
+/// Begins to follow what [`Process::certificates`] was told of, then and later; ends with the thread. The first expiries are told
+/// before it returns.
+pub(crate) fn follow(process: &Arc<Process>) {
+    tell(process);
+    spawn_local(process.certificates.clone().run());
+    let process = process.clone();
     spawn_local(async move {
         let mut ticks = interval(TELL_EVERY);
         loop {
             ticks.tick().await;
-            tell(&state, &watcher);
+            tell(&process);
         }
     });
 }
 
-fn tell(state: &State, watcher: &Watcher) {
-    let status = watcher.status();
-    state.metrics.set_certificate_reloads(status.reloads, status.reload_failures, status.failing);
-    for listener in &state.listeners {
+fn tell(process: &Process) {
+    let Process { metrics, certificates, .. } = process;
+    let status = certificates.status();
+    metrics.set_certificate_reloads(status.reloads, status.reload_failures, status.failing);
+    let generation = process.generation();
+    for listener in &generation.listeners {
         let own = listener.tls.as_ref().map(attache_tls::Acceptor::certificates).unwrap_or_default();
-        expiry(state, Side::Listener, &listener.config.name, &own);
+        expiry(metrics, Side::Listener, &listener.config.name, &own);
     }
-    for upstream in &state.upstreams {
-        let own = upstream.tls.as_ref().map(|tls| tls.connector().certificates()).unwrap_or_default();
-        expiry(state, Side::Upstream, &upstream.shared().config.name, &own);
+    let mut insecure = Vec::new();
+    for upstream in &generation.upstreams {
+        let Some(tls) = &upstream.tls else { continue };
+        let name = &upstream.shared().config.name;
+        expiry(metrics, Side::Upstream, name, &tls.connector().certificates());
+        if tls.connector().is_insecure() {
+            insecure.push(name.clone());
+        }
     }
+    metrics.set_insecure_upstreams(insecure);
 }
 
 /// Of several certificates the first to expire is the one to warn of.
-fn expiry(state: &State, side: Side, name: &attache_config::model::Name, own: &[Arc<Certificate>]) {
+fn expiry(metrics: &Metrics, side: Side, name: &Name, own: &[Arc<Certificate>]) {
     if let Some(first) = own.iter().map(|certificate| certificate.not_after).min() {
-        state.metrics.set_certificate_expiry(side, name, first);
+        metrics.set_certificate_expiry(side, name, first);
     }
 }

@@ -1,6 +1,12 @@
 //! One worker: a thread, its runtime, and every listener on it.
+//!
+//! It serves whatever [`Update`] it was handed last. Requests find their routes through a [`Slot`], so that the next request on any
+//! connection meets the new generation while those that run finish with the one they began with. A listener is known by
+//! what it binds: the socket, its queue and its connections outlive every reload that still names it.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, Barrier},
@@ -8,33 +14,39 @@ use std::{
 };
 
 use attache_config::model::Bind;
-use attache_listener::{Settings, Socket};
-use attache_telemetry::{Exchange, metrics};
-use attache_upstream::discovery::OnDemandHosts;
+use attache_listener::{DrainTrigger, Phase, Settings, Socket};
+use attache_telemetry::{AccessLogger, Exchange, WorkerMetrics, metrics};
 use tokio::{
     runtime::LocalRuntime,
+    sync::{mpsc, watch},
     task::{JoinSet, spawn_local},
-    time::interval,
+    time::{interval, sleep},
 };
 
 use crate::{
-    stack::{Http, OnFinish, Site, Tcp, Tunnels, Upstreams},
-    state::State,
+    generation::{Generation, ListenerParts},
+    prepare::{Place, places},
+    process::Process,
+    stack::{Http, OnFinish, Site, Slot, Tcp, Tunnels, Upstreams},
 };
 
 /// Longer than a connection may take to be made by default, so that one attempt has ended before the next begins.
 const PRECONNECT_EVERY: Duration = Duration::from_secs(5);
 
-/// Serves until the drain has ended every connection. `sockets` are by listener.
+/// A generation for one worker.
+pub(crate) struct Update {
+    pub(crate) generation: Arc<Generation>,
+    /// This worker's sockets of the binds that are new with this generation.
+    pub(crate) sockets: Vec<(Place, Socket)>,
+    /// Dropped once the generation serves.
+    pub(crate) taken: mpsc::Sender<()>,
+}
+
+/// Serves until the drain has ended every connection.
 ///
 /// All workers pass `begin` together, when each has its runtime: connections that one accepts can't take the file descriptors
 /// that another needs to start.
-pub(crate) fn run(
-    state: &Arc<State>,
-    sockets: Vec<Vec<Socket>>,
-    hosts: Vec<Option<OnDemandHosts>>,
-    begin: &Barrier,
-) {
+pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Update>, begin: &Barrier) {
     let runtime = LocalRuntime::new();
     begin.wait();
     let runtime = match runtime {
@@ -44,65 +56,179 @@ pub(crate) fn run(
             return;
         }
     };
-    state.metrics.worker().install();
-    runtime.block_on(serve(state, sockets, hosts));
+    process.metrics.worker().install();
+    runtime.block_on(serve(process, updates));
 }
 
-async fn serve(state: &Arc<State>, sockets: Vec<Vec<Socket>>, hosts: Vec<Option<OnDemandHosts>>) {
-    let upstreams = Upstreams::new(state.clone(), hosts, own_addresses(state, &sockets));
-    if upstreams.configs().any(|upstream| upstream.pool.preconnect > 0) {
-        spawn_local(keep_preconnected(upstreams.clone()));
+async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
+    let mut worker = Worker::new(process);
+    spawn_local(keep_preconnected(worker.upstreams.clone()));
+    let mut drain = process.drain.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            _ = drain.reached(Phase::Drain) => break,
+            // Without one who hands out generations, the last one serves on.
+            Some(update) = updates.recv() => worker.take(update),
+            Some(ended) = worker.running.join_next() => report(ended),
+        }
     }
-    let counters = metrics();
-    let logger = state.access_log.logger(&counters);
-    let on_finish: OnFinish = Rc::new(move |exchange: &Exchange| {
-        let total = counters.request_finished(exchange);
-        logger.write(exchange, total);
-    });
-    let tunnels = Tunnels::new(state.drain.subscribe());
+    worker.units.iter().for_each(|unit| unit.drain.drain());
+    let all_ended = async {
+        while let Some(ended) = worker.running.join_next().await {
+            report(ended);
+        }
+        worker.tunnels.ended().await;
+    };
+    let cut = async {
+        drain.reached(Phase::Cut).await;
+        worker.units.iter().for_each(|unit| unit.drain.cut());
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = all_ended => {}
+        () = cut => {}
+    }
+}
 
-    let mut listeners = JoinSet::new();
-    for (parts, sockets) in state.listeners.iter().zip(sockets) {
-        let site = Site::new(
-            parts.config.clone(),
-            parts.routes.clone(),
-            upstreams.clone(),
-            tunnels.clone(),
-            on_finish.clone(),
-        );
-        let site = Rc::new(site);
-        let settings = Rc::new(Settings {
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a listener of this worker ended early");
+    }
+}
+
+/// What one worker serves with.
+struct Worker {
+    process: Arc<Process>,
+    metrics: WorkerMetrics,
+    units: Vec<Unit>,
+    /// The listeners' tasks, those that drain included.
+    running: JoinSet<()>,
+    upstreams: Rc<RefCell<Rc<Upstreams>>>,
+    tunnels: Tunnels,
+    logger: Rc<RefCell<AccessLogger>>,
+    on_finish: OnFinish,
+}
+
+/// One socket that is listened on, and what serves it.
+struct Unit {
+    place: Place,
+    /// Where it really listens; a port that was 0 is known only now.
+    address: Option<SocketAddr>,
+    settings: watch::Sender<Rc<Settings>>,
+    slot: Slot,
+    drain: DrainTrigger,
+}
+
+impl Worker {
+    fn new(process: &Arc<Process>) -> Self {
+        let metrics = metrics();
+        let generation = process.generation();
+        let logger = Rc::new(RefCell::new(generation.access_log.logger(&metrics)));
+        let (counters, lines) = (metrics.clone(), logger.clone());
+        let on_finish: OnFinish = Rc::new(move |exchange: &Exchange| {
+            let total = counters.request_finished(exchange);
+            lines.borrow().write(exchange, total);
+        });
+        Self {
+            process: process.clone(),
+            metrics,
+            units: Vec::new(),
+            running: JoinSet::new(),
+            upstreams: Rc::new(RefCell::new(Upstreams::none())),
+            tunnels: Tunnels::new(process.drain.subscribe()),
+            logger,
+            on_finish,
+        }
+    }
+
+    /// Makes a generation the one that serves. In one turn of the runtime: no request meets half of it.
+    fn take(&mut self, update: Update) {
+        let Update { generation, sockets, taken } = update;
+        *self.logger.borrow_mut() = generation.access_log.logger(&self.metrics);
+        let own = self.own_addresses(&generation, &sockets);
+        let upstreams = Upstreams::new(&generation, &self.upstreams.borrow(), own);
+        *self.upstreams.borrow_mut() = upstreams.clone();
+        let mut sockets: HashMap<Place, Socket> = sockets.into_iter().collect();
+        let mut before = std::mem::take(&mut self.units);
+        for parts in &generation.listeners {
+            let site = Site::new(
+                parts.config.clone(),
+                parts.routes.clone(),
+                upstreams.clone(),
+                self.tunnels.clone(),
+                self.on_finish.clone(),
+            );
+            let site = Rc::new(site);
+            let settings = Rc::new(self.settings(parts, &generation));
+            for place in places(&parts.config) {
+                if let Some(at) = before.iter().position(|unit| unit.place == place) {
+                    let unit = before.swap_remove(at);
+                    unit.slot.put(site.clone());
+                    unit.settings.send_replace(settings.clone());
+                    self.units.push(unit);
+                } else if let Some(socket) = sockets.remove(&place) {
+                    self.open(place, socket, settings.clone(), Slot::new(site.clone()));
+                }
+            }
+        }
+        let patience = generation.config.shutdown.drain_timeout;
+        for unit in before {
+            unit.drain.drain();
+            let mut ending = self.process.drain.subscribe();
+            spawn_local(async move {
+                tokio::select! {
+                    () = sleep(patience) => {}
+                    _ = ending.reached(Phase::Cut) => {}
+                }
+                unit.drain.cut();
+            });
+        }
+        upstreams.preconnect();
+        drop(taken);
+    }
+
+    fn settings(&self, parts: &ListenerParts, generation: &Generation) -> Settings {
+        Settings {
             listener: parts.config.clone(),
             tls: parts.tls.clone(),
             connections: parts.connections.clone(),
-            on_finish: on_finish.clone(),
-        });
-        let (http, tcp) = (Http(site.clone()), Tcp(site));
-        listeners.spawn_local(attache_listener::serve(settings, sockets, http, tcp, state.drain.subscribe()));
-    }
-    while let Some(ended) = listeners.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a listener of this worker ended early");
+            on_finish: self.on_finish.clone(),
+            patience: generation.config.shutdown.drain_timeout,
         }
     }
-    tunnels.ended().await;
+
+    fn open(&mut self, place: Place, socket: Socket, settings: Rc<Settings>, slot: Slot) {
+        let address = socket.local_addr();
+        let (settings, following) = watch::channel(settings);
+        let drain = DrainTrigger::new();
+        self.running.spawn_local(attache_listener::serve(
+            following,
+            vec![socket],
+            Http(slot.clone()),
+            Tcp(slot.clone()),
+            drain.subscribe(),
+        ));
+        self.units.push(Unit { place, address, settings, slot, drain });
+    }
+
+    fn own_addresses(&self, generation: &Generation, sockets: &[(Place, Socket)]) -> Vec<SocketAddr> {
+        let configured =
+            generation.listeners.iter().flat_map(|parts| &parts.config.bind).filter_map(|bind| match bind {
+                Bind::Tcp(address) => Some(*address),
+                Bind::Unix { .. } => None,
+            });
+        let known = self.units.iter().filter_map(|unit| unit.address);
+        configured.chain(known).chain(sockets.iter().filter_map(|(_, socket)| socket.local_addr())).collect()
+    }
 }
 
 /// Endpoints come and go, and connections made ahead are used up: what is missing is made again.
-async fn keep_preconnected(upstreams: Rc<Upstreams>) {
+async fn keep_preconnected(upstreams: Rc<RefCell<Rc<Upstreams>>>) {
     let mut ticks = interval(PRECONNECT_EVERY);
     loop {
         ticks.tick().await;
+        let upstreams = upstreams.borrow().clone();
         upstreams.preconnect();
     }
-}
-
-fn own_addresses(state: &State, sockets: &[Vec<Socket>]) -> Vec<SocketAddr> {
-    let configured =
-        state.listeners.iter().flat_map(|parts| &parts.config.bind).filter_map(|bind| match bind {
-            Bind::Tcp(address) => Some(*address),
-            Bind::Unix { .. } => None,
-        });
-    // A port that was 0 is known only now.
-    configured.chain(sockets.iter().flatten().filter_map(Socket::local_addr)).collect()
 }

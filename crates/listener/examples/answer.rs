@@ -71,8 +71,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tls: None,
         connections: Arc::new(Connections::default()),
         on_finish: Rc::new(|_| {}),
+        patience: std::time::Duration::from_secs(30),
     };
+    let (_replace, settings) = tokio::sync::watch::channel(Rc::new(settings));
     let trigger = DrainTrigger::new();
-    runtime.block_on(serve(Rc::new(settings), sockets, Answer, Close, trigger.subscribe()));
+    runtime.block_on(serve(settings, sockets, Answer, Close, trigger.subscribe()));
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 use std::{
     any::Any,
+    cell::RefCell,
     convert::Infallible,
     io,
     net::SocketAddr,
@@ -20,8 +21,9 @@ use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
 use pin_project_lite::pin_project;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::watch,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tower::Service;
 
@@ -42,41 +44,88 @@ const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// Serves one listener on the calling worker until `drain` has ended all of its connections.
 ///
+/// `settings` may be replaced while it serves, as a reload does: connections that come from then on get the new ones. Those that
+/// are open stay if nothing changed that concerns an open connection; else they are told to go and finish what runs, for at
+/// most the new [`Settings::patience`].
+///
 /// `http` answers requests and `tcp` carries opaque connections to their end; both must always be ready (`poll_ready` is not
 /// asked: back-pressure belongs into the future). Must run inside a `LocalRuntime` or `LocalSet`. Dropping the future stops
 /// the accepting; connections go on.
-pub async fn serve<H, T>(settings: Rc<Settings>, sockets: Vec<Socket>, http: H, tcp: T, mut drain: Drain)
-where
+pub async fn serve<H, T>(
+    mut settings: watch::Receiver<Rc<Settings>>,
+    sockets: Vec<Socket>,
+    http: H,
+    tcp: T,
+    mut drain: Drain,
+) where
     H: Service<HttpRequest, Response = http::Response<Body>, Error = Infallible> + Clone + 'static,
     T: Service<Opaque, Response = (), Error = Infallible> + Clone + 'static,
 {
-    let idle = settings.listener.http.idle_timeout;
-    let worker = Rc::new(Worker { settings, http, tcp, registry: Rc::default(), metrics: metrics() });
+    let first = settings.borrow_and_update().clone();
+    let worker = Worker { settings: first, http, tcp, registry: Rc::default(), metrics: metrics() };
+    let current = Rc::new(RefCell::new(Rc::new(worker)));
     let mut accepting = JoinSet::new();
     for socket in sockets {
-        accepting.spawn_local(accept_all(worker.clone(), socket, drain.clone()));
+        accepting.spawn_local(accept_all(current.clone(), socket, drain.clone()));
     }
-    // Zero switches the timeout off.
-    let period = if idle.is_zero() { Duration::MAX } else { idle / u32::from(IDLE_SWEEPS) };
-    let mut sweep = interval(period.clamp(Duration::from_millis(1), Duration::from_hours(1)));
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut retiring = JoinSet::new();
+    let mut sweep = sweeps(&current.borrow().settings);
     loop {
         tokio::select! {
             _ = drain.reached(Phase::Drain) => break,
-            _ = sweep.tick() => if !idle.is_zero() { worker.registry.sweep() },
+            _ = sweep.tick() => {
+                let worker = current.borrow().clone();
+                if !worker.settings.listener.http.idle_timeout.is_zero() {
+                    worker.registry.sweep();
+                }
+            }
+            // Whoever is gone replaces nothing any more.
+            Ok(()) = settings.changed() => {
+                let new = settings.borrow_and_update().clone();
+                let old = current.borrow().clone();
+                let registry = if old.settings.holds_for_open(&new) {
+                    old.registry.clone()
+                } else {
+                    let (registry, drain, patience) = (old.registry.clone(), drain.clone(), new.patience);
+                    retiring.spawn_local(async move {
+                        end(&registry, drain, Some(patience)).await;
+                    });
+                    Rc::default()
+                };
+                sweep = sweeps(&new);
+                *current.borrow_mut() = Rc::new(old.with(new, registry));
+            }
+            Some(_) = retiring.join_next() => {}
         }
     }
-    let registry = &worker.registry;
+    let registry = current.borrow().registry.clone();
     registry.give_all(Order::LastCall);
     // The sockets close here, after what their queues still held.
     while accepting.join_next().await.is_some() {}
+    end(&registry, drain, None).await;
+    while retiring.join_next().await.is_some() {}
+}
+
+/// Ends the connections of a registry: tells them, lets them finish, and cuts what is left at `patience` or when the drain says so.
+async fn end(registry: &Registry, mut drain: Drain, patience: Option<Duration>) {
     registry.give_all(Order::LastCall);
     let cut = async {
+        let deadline = async {
+            match patience {
+                Some(patience) => sleep(patience).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut deadline = pin!(deadline);
         tokio::select! {
             _ = drain.reached(Phase::Cut) => {}
+            () = &mut deadline => {}
             () = sleep(LAST_CALL) => {
                 registry.give_all(Order::Finish);
-                drain.reached(Phase::Cut).await;
+                tokio::select! {
+                    _ = drain.reached(Phase::Cut) => {}
+                    () = &mut deadline => {}
+                }
             }
         }
         registry.give_all(Order::Cut);
@@ -88,12 +137,32 @@ where
     }
 }
 
+/// When idle connections are looked for.
+fn sweeps(settings: &Settings) -> Interval {
+    let idle = settings.listener.http.idle_timeout;
+    // Zero switches the timeout off.
+    let period = if idle.is_zero() { Duration::MAX } else { idle / u32::from(IDLE_SWEEPS) };
+    let mut sweep = interval(period.clamp(Duration::from_millis(1), Duration::from_hours(1)));
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    sweep
+}
+
 struct Worker<H, T> {
     settings: Rc<Settings>,
     http: H,
     tcp: T,
     registry: Rc<Registry>,
     metrics: WorkerMetrics,
+}
+
+/// What new connections are opened with.
+type Current<H, T> = Rc<RefCell<Rc<Worker<H, T>>>>;
+
+impl<H: Clone, T: Clone> Worker<H, T> {
+    fn with(&self, settings: Rc<Settings>, registry: Rc<Registry>) -> Self {
+        let (http, tcp, metrics) = (self.http.clone(), self.tcp.clone(), self.metrics.clone());
+        Self { settings, http, tcp, registry, metrics }
+    }
 }
 
 /// Counts one connection, whatever way it ends.
@@ -206,12 +275,12 @@ fn tcp_client(tcp: TcpStream, address: SocketAddr, bound: SocketAddr, transparen
     (tcp.into(), client)
 }
 
-async fn accept_all<H, T>(worker: Rc<Worker<H, T>>, socket: Socket, mut drain: Drain)
+async fn accept_all<H, T>(current: Current<H, T>, socket: Socket, mut drain: Drain)
 where
     H: HttpService,
     T: TcpService,
 {
-    let name = worker.settings.listener.name.clone();
+    let name = current.borrow().settings.listener.name.clone();
     let Socket { kind, mut seat } = socket;
     let listening = match Listening::new(kind) {
         Ok(listening) => listening,
@@ -220,7 +289,6 @@ where
             return;
         }
     };
-    let transparent = worker.settings.listener.transparent;
     let mut draining = pin!(drain.reached(Phase::Drain));
     let mut failing = false;
     loop {
@@ -235,13 +303,16 @@ where
                 Poll::Pending => draining.as_mut().poll(cx).map(|_| Next::Drain),
             }
         });
-        match next.await {
+        let next = next.await;
+        let worker = current.borrow().clone();
+        match next {
             Next::Drain => break,
             Next::Handed(accepted, load) => worker.adopt(accepted, load, &listening),
             Next::Accepted(Ok(fresh)) => {
                 failing = false;
                 match seat.place() {
                     Belongs::Here(load) => {
+                        let transparent = worker.settings.listener.transparent;
                         let (stream, client) = listening.client(fresh, transparent);
                         worker.open(stream, client, load);
                     }
@@ -266,11 +337,12 @@ where
             }
         }
     }
+    let worker = current.borrow().clone();
     // From here on the others keep theirs.
     for (accepted, load) in seat.close().await {
         worker.adopt(accepted, load, &listening);
     }
-    match listening.rest(transparent) {
+    match listening.rest(worker.settings.listener.transparent) {
         Ok(rest) => rest.into_iter().for_each(|(stream, client)| worker.open(stream, client, seat.here())),
         Err(error) => tracing::warn!(listener = %name, %error, "connections that were still queued are lost"),
     }

@@ -7,9 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use attache_config::model::Listener;
+use attache_config::model::{self, Listener};
 use attache_http::{Body, Client, OnInformational};
 use attache_telemetry::{Exchange, Reason};
 
@@ -26,6 +27,31 @@ pub struct Settings {
     /// Called once for every finished exchange, also for connections that were closed before there was a request
     /// (no PROXY header, failed handshake, over a limit).
     pub on_finish: Rc<dyn Fn(&Exchange)>,
+    /// How long connections may take to finish when settings that concern them are replaced by these.
+    pub patience: Duration,
+}
+
+impl Settings {
+    /// Whether connections that were opened under these settings may go on under `new` ones: nothing changed that is looked at
+    /// once for a connection. What is looked at for every request (routes, headers) and the bound on their number is no reason.
+    pub(crate) fn holds_for_open(&self, new: &Self) -> bool {
+        let part = |listener: &Listener| {
+            let mut listener = listener.clone();
+            listener.routes = Vec::new();
+            listener.bind = Vec::new();
+            listener.line = 0;
+            listener.max_connections = 0;
+            listener.http = model::HttpServer {
+                limits: listener.http.limits.clone(),
+                header_timeout: listener.http.header_timeout,
+                idle_timeout: listener.http.idle_timeout,
+                write_timeout: listener.http.write_timeout,
+                ..model::HttpServer::default()
+            };
+            listener
+        };
+        part(&self.listener) == part(&new.listener)
+    }
 }
 
 impl fmt::Debug for Settings {

@@ -35,8 +35,10 @@ fn worker(listener: Listener, sockets: Vec<Socket>, trigger: &DrainTrigger) -> J
                 tls: None,
                 connections: Arc::new(Connections::default()),
                 on_finish: Rc::new(|_| {}),
+                patience: FOREVER,
             };
-            serve(Rc::new(settings), sockets, fun(answer), fun(echo_bytes), drain).await;
+            let (_replace, settings) = tokio::sync::watch::channel(Rc::new(settings));
+            serve(settings, sockets, fun(answer), fun(echo_bytes), drain).await;
         });
     })
 }

@@ -21,9 +21,9 @@ pub struct UpstreamState {
     /// Its endpoints and load counters.
     pub shared: Arc<Shared>,
     /// What happened, for metrics and the admin API.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// The failure breaker; `None` where it is off.
-    pub breaker: Option<Circuit>,
+    pub breaker: Option<Arc<Circuit>>,
     pub(crate) floor: Floor,
 }
 
@@ -57,8 +57,22 @@ impl UpstreamState {
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let now = Instant::now();
         let breaker = shared.config.circuit_breaker.failures.clone();
-        let breaker = breaker.map(|config| Circuit::new(config, shared.config.name.clone(), now));
-        Arc::new(Self { shared, counters: Counters::default(), breaker, floor: Floor::new(now) })
+        let breaker = breaker.map(|config| Arc::new(Circuit::new(config, shared.config.name.clone(), now)));
+        Arc::new(Self { shared, counters: Arc::default(), breaker, floor: Floor::new(now) })
+    }
+
+    /// The state of the same upstream under a new config: its counters go on, and its breaker too if its settings are the same.
+    pub fn succeed(shared: Arc<Shared>, old: &Self) -> Arc<Self> {
+        let failures = |shared: &Shared| shared.config.circuit_breaker.failures.clone();
+        let same = failures(&shared) == failures(&old.shared);
+        let mut new = Self::new(shared);
+        if let Some(new) = Arc::get_mut(&mut new) {
+            new.counters = old.counters.clone();
+            if same {
+                new.breaker.clone_from(&old.breaker);
+            }
+        }
+        new
     }
 
     /// Tells ejection how a try ended. A success is only looked at while some endpoint has failures in a row.

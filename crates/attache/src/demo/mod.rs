@@ -45,8 +45,9 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
     let addresses: Vec<String> = servers.iter().map(|s| format!("'http://{}'", s.address)).collect();
     let text = CONFIG.replace("ADDRESSES", &addresses.join(", "));
     let config = attache_config::parse(&text, None, &|_| None).map_err(|e| e.to_string())?;
-    let proxy = Proxy::start(config)?;
-    let (Some(address), Some(upstream)) = (proxy.address(), proxy.state().upstreams.first()) else {
+    let proxy = Proxy::start(config, None)?;
+    let generation = proxy.generation();
+    let (Some(address), Some(upstream)) = (proxy.address(), generation.upstreams.first()) else {
         return Err("the demo's config has lost its listener".into());
     };
     let rate = options.rate;

@@ -25,52 +25,103 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::state::{State, UpstreamParts};
+use crate::generation::{Generation, UpstreamParts};
 
 /// Hosts of forward proxies and original destinations that a worker keeps ready; when there are more, those that the control
 /// thread has dropped go, and then all.
 const READY_HOSTS: usize = 4096;
 
-/// Every upstream as one worker uses it.
+/// Every upstream of one generation as one worker uses it.
 pub(crate) struct Upstreams {
-    state: Arc<State>,
     /// One for each of the config's, in its order.
-    named: Vec<WorkerUpstream>,
-    hosts: Vec<Option<OnDemandHosts>>,
-    /// Upstreams of hosts that requests named, by their shared part, which each entry keeps alive.
-    ready: RefCell<HashMap<*const Shared, (Arc<UpstreamState>, WorkerUpstream)>>,
+    all: Vec<One>,
     /// Our own listening addresses: a call there would come back to us.
     own: Vec<SocketAddr>,
 }
 
+/// One upstream. Cheap to clone; generations that have it in common share its connections.
+#[derive(Clone)]
+struct One {
+    parts: UpstreamParts,
+    named: WorkerUpstream,
+    /// Where requests name the host: this worker's cache of them.
+    hosts: Option<Rc<OnDemandHosts>>,
+    ready: Ready,
+}
+
+/// Upstreams of hosts that requests named, by their shared part, which each entry keeps alive.
+type Ready = Rc<RefCell<HashMap<*const Shared, (Arc<UpstreamState>, WorkerUpstream)>>>;
+
+impl One {
+    fn new(parts: &UpstreamParts) -> Self {
+        Self {
+            named: worker_upstream(&parts.resilience, parts),
+            hosts: parts.on_demand.as_ref().map(|hosts| Rc::new(hosts.hosts())),
+            ready: Ready::default(),
+            parts: parts.clone(),
+        }
+    }
+
+    /// It is the same one, not only called the same.
+    fn is(&self, parts: &UpstreamParts) -> bool {
+        let hosts = |parts: &UpstreamParts| parts.on_demand.as_ref().map(Arc::as_ptr);
+        Arc::ptr_eq(&self.parts.resilience, &parts.resilience) && hosts(&self.parts) == hosts(parts)
+    }
+
+    fn ready(&self, shared: Arc<Shared>) -> (Arc<UpstreamState>, WorkerUpstream) {
+        let mut ready = self.ready.borrow_mut();
+        if let Some((state, upstream)) = ready.get(&Arc::as_ptr(&shared)) {
+            return (state.clone(), upstream.clone());
+        }
+        if ready.len() >= READY_HOSTS {
+            // A host that the control thread dropped has lost its endpoints.
+            ready.retain(|_, (state, _)| !state.shared.endpoints.load().endpoints.is_empty());
+        }
+        if ready.len() >= READY_HOSTS {
+            ready.clear();
+        }
+        let (state, new) = self.parts.host_state(&shared);
+        if new {
+            spawn_local(end_ejections(Arc::downgrade(&shared)));
+        }
+        let upstream = worker_upstream(&state, &self.parts);
+        ready.insert(Arc::as_ptr(&shared), (state.clone(), upstream.clone()));
+        (state, upstream)
+    }
+}
+
 impl Upstreams {
-    pub(crate) fn new(
-        state: Arc<State>,
-        hosts: Vec<Option<OnDemandHosts>>,
-        own: Vec<SocketAddr>,
-    ) -> Rc<Self> {
-        let named = state.upstreams.iter().map(|parts| worker_upstream(&parts.resilience, parts)).collect();
-        Rc::new(Self { state, named, hosts, ready: RefCell::default(), own })
+    pub(crate) fn none() -> Rc<Self> {
+        Rc::new(Self { all: Vec::new(), own: Vec::new() })
+    }
+
+    /// Those of a generation. What it took over from the one before keeps its connections.
+    pub(crate) fn new(generation: &Generation, before: &Self, own: Vec<SocketAddr>) -> Rc<Self> {
+        let one =
+            |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
+        Rc::new(Self { all: generation.upstreams.iter().map(one).collect(), own })
     }
 
     pub(crate) fn configs(&self) -> impl Iterator<Item = &model::Upstream> {
-        self.state.upstreams.iter().map(|parts| &*parts.shared().config)
+        self.all.iter().map(|one| &*one.parts.shared().config)
     }
 
     pub(crate) fn config(&self, id: UpstreamId) -> Option<&model::Upstream> {
-        self.state.upstreams.get(id.0).map(|parts| &*parts.shared().config)
+        self.all.get(id.0).map(|one| &*one.parts.shared().config)
     }
 
     /// An upstream of the config; `None` where requests name the host.
     pub(crate) fn named(&self, id: UpstreamId) -> Option<(&Arc<UpstreamState>, &WorkerUpstream)> {
-        let parts = self.state.upstreams.get(id.0).filter(|parts| !parts.on_demand())?;
-        Some((&parts.resilience, self.named.get(id.0)?))
+        let one = self.all.get(id.0).filter(|one| !one.parts.is_on_demand())?;
+        Some((&one.parts.resilience, &one.named))
     }
 
     /// Opens the connections that the config wants ahead of traffic.
     pub(crate) fn preconnect(&self) {
-        for upstream in &self.named {
-            upstream.preconnect();
+        for one in &self.all {
+            if one.parts.shared().config.pool.preconnect > 0 {
+                one.named.preconnect();
+            }
         }
     }
 
@@ -99,10 +150,12 @@ impl Upstreams {
         context: &CallContext,
     ) -> Result<(Arc<UpstreamState>, WorkerUpstream), Error> {
         let nothing = |reason| Error::new(reason, Sent::Nothing);
-        let id = destination.upstream.0;
-        let (Some(parts), Some(Some(hosts))) = (self.state.upstreams.get(id), self.hosts.get(id)) else {
+        let Some((one, hosts)) =
+            self.all.get(destination.upstream.0).and_then(|one| Some((one, one.hosts.as_ref()?)))
+        else {
             return Err(nothing(Reason::InternalError));
         };
+        let parts = &one.parts;
         let patience = destination.policy.timeouts.request;
         let deadline = (!patience.is_zero()).then(|| Instant::now() + patience);
         let shared = if parts.shared().config.address == Address::OriginalDestination {
@@ -129,28 +182,7 @@ impl Upstreams {
         };
         let shared = shared.map_err(nothing)?;
         self.refuse_loops(&shared, context.client.local)?;
-        Ok(self.ready(parts, shared))
-    }
-
-    fn ready(&self, parts: &UpstreamParts, shared: Arc<Shared>) -> (Arc<UpstreamState>, WorkerUpstream) {
-        let mut ready = self.ready.borrow_mut();
-        if let Some((state, upstream)) = ready.get(&Arc::as_ptr(&shared)) {
-            return (state.clone(), upstream.clone());
-        }
-        if ready.len() >= READY_HOSTS {
-            // A host that the control thread dropped has lost its endpoints.
-            ready.retain(|_, (state, _)| !state.shared.endpoints.load().endpoints.is_empty());
-        }
-        if ready.len() >= READY_HOSTS {
-            ready.clear();
-        }
-        let (state, new) = parts.host_state(&shared);
-        if new {
-            spawn_local(end_ejections(Arc::downgrade(&shared)));
-        }
-        let upstream = worker_upstream(&state, parts);
-        ready.insert(Arc::as_ptr(&shared), (state.clone(), upstream.clone()));
-        (state, upstream)
+        Ok(one.ready(shared))
     }
 
     /// `called` is where the client's connection came in. An address of this machine that we listen on by a wildcard can be told

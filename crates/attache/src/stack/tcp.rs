@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -12,7 +11,7 @@ use attache_telemetry::Reason;
 use attache_upstream::{CallContext, tunnel::copy_both};
 use tower::Service;
 
-use super::Site;
+use super::{Site, Slot};
 
 impl Site {
     async fn carry(&self, opaque: Opaque) {
@@ -59,7 +58,7 @@ impl Site {
 
 /// [`Site`] as the listener wants it for opaque connections.
 #[derive(Clone)]
-pub(crate) struct Tcp(pub(crate) Rc<Site>);
+pub(crate) struct Tcp(pub(crate) Slot);
 
 impl Service<Opaque> for Tcp {
     type Response = ();
@@ -71,7 +70,7 @@ impl Service<Opaque> for Tcp {
     }
 
     fn call(&mut self, opaque: Opaque) -> Self::Future {
-        let site = self.0.clone();
+        let site = self.0.site();
         // One allocation per connection.
         Box::pin(async move {
             site.carry(opaque).await;

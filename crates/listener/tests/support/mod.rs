@@ -107,6 +107,8 @@ pub struct Server {
     pub done: Rc<RefCell<Vec<Done>>>,
     pub connections: Arc<Connections>,
     pub task: JoinHandle<()>,
+    /// Replaces the settings.
+    pub settings: tokio::sync::watch::Sender<Rc<Settings>>,
 }
 
 pub fn start<H, T>(listener: Listener, tls: Option<attache_tls::Acceptor>, http: H, tcp: T) -> Server
@@ -133,12 +135,18 @@ where
         });
     });
     let connections = Arc::new(Connections::default());
-    let settings =
-        Settings { listener: Arc::new(listener), tls, connections: connections.clone(), on_finish };
+    let settings = Settings {
+        listener: Arc::new(listener),
+        tls,
+        connections: connections.clone(),
+        on_finish,
+        patience: FOREVER,
+    };
+    let (settings, following) = tokio::sync::watch::channel(Rc::new(settings));
     let trigger = DrainTrigger::new();
     let drain: Drain = trigger.subscribe();
-    let task = tokio::task::spawn_local(serve(Rc::new(settings), sockets, http, tcp, drain));
-    Server { address, trigger, done, connections, task }
+    let task = tokio::task::spawn_local(serve(following, sockets, http, tcp, drain));
+    Server { address, trigger, done, connections, task, settings }
 }
 
 /// A server that answers what it was asked, and echoes opaque bytes.

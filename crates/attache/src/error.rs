@@ -1,0 +1,54 @@
+//! Why a proxy did not start, or did not take a new config.
+
+use std::{fmt, io, net::SocketAddr};
+
+use attache_config::model::Name;
+use attache_listener::BindError;
+use attache_telemetry::AccessLogError;
+
+/// Why it did not start.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// A listener's address.
+    Bind { listener: Name, source: BindError },
+    /// The address of probes and metrics.
+    Probes { address: SocketAddr, source: io::Error },
+    /// Certificates, keys or trust.
+    Tls { what: &'static str, name: Name, source: attache_tls::Error },
+    /// The SPIFFE Workload API.
+    Spiffe(attache_tls::Error),
+    /// The access log's file.
+    AccessLog(AccessLogError),
+    /// The resolver's settings.
+    Dns(io::Error),
+    /// No thread, or no runtime for it.
+    Thread(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { listener, source } => write!(f, "listener `{listener}`: {source}"),
+            Self::Probes { address, source } => write!(
+                f,
+                "probes and metrics can't listen on {address}: {source}; set `metrics:` to another address, or to `off`"
+            ),
+            Self::Spiffe(source) => source.fmt(f),
+            Self::Tls { what, name, source } => write!(f, "{what} `{name}`: {source}"),
+            Self::AccessLog(source) => source.fmt(f),
+            Self::Dns(source) => write!(f, "DNS settings: {source}"),
+            Self::Thread(source) => write!(f, "a thread can't be started: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind { source, .. } => source.source(),
+            Self::Spiffe(source) | Self::Tls { source, .. } => std::error::Error::source(source),
+            Self::AccessLog(source) => source.source(),
+            Self::Probes { source, .. } | Self::Dns(source) | Self::Thread(source) => source.source(),
+        }
+    }
+}

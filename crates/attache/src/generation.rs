@@ -1,0 +1,104 @@
+//! One generation: everything that one reading of the config made, shared by all threads.
+//!
+//! A generation is never changed: a reload makes the next one, which takes over what the new config left as it was (an upstream's
+//! endpoints, connections and breaker; a route's rate limit; a listener's sockets). The old one lives until its last request has ended.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use attache_config::model::{self, Address, Config};
+use attache_listener::Connections;
+use attache_resilience::{RouteState, UpstreamState};
+use attache_telemetry::AccessLog;
+use attache_tls::Workload;
+use attache_upstream::{Shared, connect::Tls, discovery::OnDemand};
+
+/// What one reading of the config made. The default serves nothing.
+pub(crate) struct Generation {
+    /// 1 for the config of the start, one more with every reload.
+    pub(crate) number: u64,
+    pub(crate) config: Config,
+    /// One for each of `config.upstreams`, in its order.
+    pub(crate) upstreams: Vec<UpstreamParts>,
+    /// One for each of `config.listeners`, in its order.
+    pub(crate) listeners: Vec<ListenerParts>,
+    pub(crate) access_log: AccessLog,
+    /// The SPIFFE agent, where the config uses it.
+    pub(crate) workload: Option<Workload>,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self {
+            number: 0,
+            config: Config::default(),
+            upstreams: Vec::new(),
+            listeners: Vec::new(),
+            access_log: AccessLog::off(),
+            workload: None,
+        }
+    }
+}
+
+impl Generation {
+    pub(crate) fn upstream(&self, name: &str) -> Option<&UpstreamParts> {
+        self.upstreams.iter().find(|parts| &*parts.shared().config.name == name)
+    }
+
+    pub(crate) fn listener(&self, name: &str) -> Option<&ListenerParts> {
+        self.listeners.iter().find(|parts| &*parts.config.name == name)
+    }
+}
+
+/// What all threads share of one upstream.
+#[derive(Clone)]
+pub(crate) struct UpstreamParts {
+    pub(crate) resilience: Arc<UpstreamState>,
+    pub(crate) tls: Option<Tls>,
+    /// Finds the hosts that requests name; `None` where the config names the endpoints.
+    pub(crate) on_demand: Option<Arc<OnDemand>>,
+    /// Of hosts that requests name: made once for all workers, and kept as long as one of them uses it. The lock is taken when
+    /// a host is new to a worker.
+    pub(crate) hosts: Arc<Mutex<HashMap<usize, Weak<UpstreamState>>>>,
+}
+
+impl UpstreamParts {
+    /// The resilience state of a host that requests named; true if it was made just now.
+    pub(crate) fn host_state(&self, shared: &Arc<Shared>) -> (Arc<UpstreamState>, bool) {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = Arc::as_ptr(shared) as usize;
+        if let Some(state) = hosts.get(&key).and_then(Weak::upgrade) {
+            return (state, false);
+        }
+        hosts.retain(|_, state| state.strong_count() > 0);
+        let state = UpstreamState::new(shared.clone());
+        hosts.insert(key, Arc::downgrade(&state));
+        (state, true)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.resilience.shared
+    }
+
+    /// Its endpoints are named by requests, not by the config.
+    pub(crate) fn is_on_demand(&self) -> bool {
+        is_on_demand(&self.shared().config)
+    }
+}
+
+/// Whether requests name the endpoints.
+pub(crate) fn is_on_demand(upstream: &model::Upstream) -> bool {
+    matches!(upstream.address, Address::Authority { .. } | Address::OriginalDestination)
+}
+
+/// What all threads share of one listener.
+#[derive(Clone)]
+pub(crate) struct ListenerParts {
+    pub(crate) config: Arc<model::Listener>,
+    pub(crate) tls: Option<attache_tls::Acceptor>,
+    pub(crate) connections: Arc<Connections>,
+    /// One for each of its routes, in the order of the file.
+    pub(crate) routes: Arc<[Arc<RouteState>]>,
+}

@@ -1,0 +1,144 @@
+//! From a checked config to everything that a generation needs and that can fail: certificates are read, sockets bound, the access
+//! log's file is opened. Nothing that serves is touched; a config that fails here leaves no trace.
+//!
+//! What the generation before has, and the new config leaves as it was, is taken over: a listener's sockets, its TLS with the
+//! sessions that clients may resume, a route's rate limit.
+
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use attache_config::model::{self, Action, Bind, Config, Name};
+use attache_listener::Socket;
+use attache_resilience::RouteState;
+use attache_telemetry::AccessLog;
+use attache_tls::{Acceptor, Workload};
+use attache_upstream::connect::Tls;
+
+use crate::{
+    error::Error,
+    generation::{Generation, ListenerParts, UpstreamParts},
+    process::Process,
+    tls,
+};
+
+/// The sockets of one bind, one for each worker.
+pub(crate) type Bound = (Place, Vec<Socket>);
+
+/// All of a generation that can fail.
+pub(crate) struct Prepared {
+    pub(crate) config: Config,
+    /// One for each of `config.upstreams`, in its order.
+    pub(crate) upstreams: Vec<UpstreamSource>,
+    /// One for each of `config.listeners`, in its order.
+    pub(crate) listeners: Vec<ListenerParts>,
+    pub(crate) access_log: AccessLog,
+    pub(crate) workload: Option<Workload>,
+    /// Of binds that nothing listens on yet.
+    pub(crate) sockets: Vec<Bound>,
+}
+
+/// Where an upstream comes from.
+pub(crate) enum UpstreamSource {
+    /// The config says the same of it as before.
+    Kept(UpstreamParts),
+    /// It is new, or changed.
+    New { config: Arc<model::Upstream>, tls: Option<Tls> },
+}
+
+/// Reads and binds what `config` names and `before` has not. Blocks on files, and on the SPIFFE agent's first answer.
+pub(crate) fn prepare(config: Config, before: &Generation, process: &Process) -> Result<Prepared, Error> {
+    let workload = tls::workload(&config, before.workload.as_ref())?;
+    let upstreams = config.upstreams.iter().map(|upstream| {
+        let old = before.upstream(&upstream.name).filter(|old| *old.shared().config == *upstream);
+        if let Some(old) = old {
+            return Ok(UpstreamSource::Kept(old.clone()));
+        }
+        let tls = Tls::with_workload(upstream, workload.as_ref()).map_err(|source| Error::Tls {
+            what: "upstream",
+            name: upstream.name.clone(),
+            source,
+        })?;
+        if let Some(tls) = &tls {
+            process.certificates.follow(tls.connector());
+        }
+        Ok(UpstreamSource::New { config: Arc::new(upstream.clone()), tls })
+    });
+    let upstreams = upstreams.collect::<Result<_, Error>>()?;
+    let listeners = config.listeners.iter().map(|listener| {
+        let old = before.listener(&listener.name);
+        Ok(ListenerParts {
+            config: Arc::new(listener.clone()),
+            tls: acceptor(listener, old, workload.as_ref(), process)?,
+            connections: old.map(|old| old.connections.clone()).unwrap_or_default(),
+            routes: listener.routes.iter().map(|route| route_state(route, old)).collect(),
+        })
+    });
+    let listeners = listeners.collect::<Result<_, Error>>()?;
+    let access_log = if before.number > 0 && config.access_log == before.config.access_log {
+        before.access_log.clone()
+    } else {
+        AccessLog::start(&config.access_log, &process.metrics).map_err(Error::AccessLog)?
+    };
+    let sockets = bind(&config, before, process)?;
+    Ok(Prepared { config, upstreams, listeners, access_log, workload, sockets })
+}
+
+fn acceptor(
+    listener: &model::Listener,
+    old: Option<&ListenerParts>,
+    workload: Option<&Workload>,
+    process: &Process,
+) -> Result<Option<Acceptor>, Error> {
+    let Some(tls) = &listener.tls else { return Ok(None) };
+    if let Some(old) = old.filter(|old| old.config.tls == listener.tls) {
+        return Ok(old.tls.clone());
+    }
+    let acceptor = Acceptor::with_workload(tls, &[b"h2", b"http/1.1"], workload)
+        .map_err(|source| Error::Tls { what: "listener", name: listener.name.clone(), source })?;
+    process.certificates.follow(&acceptor);
+    Ok(Some(acceptor))
+}
+
+/// A route that says the same of its limits and faults keeps what it has counted.
+fn route_state(route: &model::Route, old: Option<&ListenerParts>) -> Arc<RouteState> {
+    let Action::Forward(forward) = &route.action else { return Arc::default() };
+    let same = old.and_then(|old| {
+        let at = old.config.routes.iter().position(|known| known.name == route.name)?;
+        let Action::Forward(known) = &old.config.routes.get(at)?.action else { return None };
+        let same = known.rate_limit == forward.rate_limit && known.fault == forward.fault;
+        same.then(|| old.routes.get(at).cloned()).flatten()
+    });
+    same.unwrap_or_else(|| RouteState::new(forward))
+}
+
+fn bind(config: &Config, before: &Generation, process: &Process) -> Result<Vec<Bound>, Error> {
+    let known: HashSet<_> = before.config.listeners.iter().flat_map(places).collect();
+    let mut bound: Vec<Bound> = Vec::new();
+    for listener in &config.listeners {
+        let fail = |source| Error::Bind { listener: listener.name.clone(), source };
+        for (place, bind) in places(listener).zip(&listener.bind).filter(|(place, _)| !known.contains(place))
+        {
+            bound.push((place, attache_listener::bind(bind, &process.workers).map_err(fail)?));
+        }
+    }
+    Ok(bound)
+}
+
+/// What makes a socket the same one in two generations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// Whichever listener has it.
+    Tcp(SocketAddr),
+    /// The mode of the file may change.
+    Unix(PathBuf),
+    /// Port 0 is another port for each: which one of which listener.
+    Any(Name, usize),
+}
+
+/// One for each bind of a listener, in its order.
+pub(crate) fn places(listener: &model::Listener) -> impl Iterator<Item = Place> {
+    listener.bind.iter().enumerate().map(|(at, bind)| match bind {
+        Bind::Tcp(address) if address.port() == 0 => Place::Any(listener.name.clone(), at),
+        Bind::Tcp(address) => Place::Tcp(*address),
+        Bind::Unix { path, .. } => Place::Unix(path.clone()),
+    })
+}

@@ -1,0 +1,53 @@
+//! What lasts as long as the process: counters, readiness, the order of the end. Whatever comes from the config is a
+//! [`Generation`], and a reload replaces it whole.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use attache_admin::Readiness;
+use attache_listener::{DrainTrigger, Workers};
+use attache_telemetry::{LogControl, Metrics};
+use attache_tls::Watcher;
+
+use crate::generation::Generation;
+
+/// What all threads of a process share, whatever its config is.
+pub(crate) struct Process {
+    pub(crate) metrics: Metrics,
+    pub(crate) readiness: Readiness,
+    /// Ends all listeners, on all workers.
+    pub(crate) drain: DrainTrigger,
+    /// How many workers there are, and how many connections each has.
+    pub(crate) workers: Workers,
+    /// Follows the files of every certificate and trust store, of whatever generation.
+    pub(crate) certificates: Watcher,
+    /// Changes the log level; none where the program that this proxy is part of keeps its own log.
+    #[expect(dead_code, reason = "the admin API changes the level")]
+    pub(crate) log: Option<LogControl>,
+    current: ArcSwap<Generation>,
+}
+
+impl Process {
+    /// A process that serves nothing yet.
+    pub(crate) fn new(workers: usize, log: Option<LogControl>) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Metrics::new(),
+            readiness: Readiness::new(),
+            drain: DrainTrigger::new(),
+            workers: Workers::new(workers),
+            certificates: Watcher::default(),
+            log,
+            current: ArcSwap::default(),
+        })
+    }
+
+    /// The generation that serves now. Workers don't ask here: each was handed its own.
+    pub(crate) fn generation(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// Notes which generation serves from now on.
+    pub(crate) fn serves(&self, generation: Arc<Generation>) {
+        self.current.store(generation);
+    }
+}

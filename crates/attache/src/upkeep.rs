@@ -1,0 +1,178 @@
+//! What the control thread does for a generation while it serves: look-ups, health checks, ends of ejections.
+//!
+//! The rule of a succession: what the new config says the same of goes on untouched. An upstream that is new, or has other addresses,
+//! is looked up before anything is switched over, for a bounded time. One that changed otherwise begins with the endpoints of
+//! its predecessor, their health and ejections, at the moment of the switch; two look-ups of one upstream never run side by side.
+
+use std::{sync::Arc, time::Duration};
+
+use attache_config::model::{Dns, Name};
+use attache_resilience::UpstreamState;
+use attache_upstream::{
+    Shared,
+    connect::Tls,
+    discovery::{self, Discovery, OnDemand, Resolver},
+    health, outlier,
+};
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::{
+    error::Error,
+    generation::{Generation, UpstreamParts, is_on_demand},
+    prepare::{Prepared, UpstreamSource},
+    process::Process,
+};
+
+/// How long first look-ups may delay the start, or a switch; they go on behind it.
+pub(crate) const DISCOVERY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything that runs for the upstreams of the generation that serves.
+#[derive(Default)]
+pub(crate) struct Upkeep {
+    resolver: Option<(Dns, Arc<Resolver>)>,
+    running: Vec<Running>,
+    /// Keeps the SPIFFE agent's answers coming.
+    workload: JoinSet<()>,
+}
+
+/// What runs for one upstream. Ends when it is dropped.
+struct Running {
+    shared: Arc<Shared>,
+    discovery: Discovery,
+    _tasks: JoinSet<()>,
+}
+
+impl Running {
+    fn start(shared: &Arc<Shared>, tls: Option<Tls>, resolver: &Arc<Resolver>, dns: &Dns) -> Self {
+        let discovery = discovery::start(shared.clone(), resolver.clone(), dns);
+        let mut tasks = JoinSet::new();
+        let checked = shared.clone();
+        tasks.spawn_local(async move { health::run(&checked, tls.as_ref()).await });
+        let judged = shared.clone();
+        tasks.spawn_local(async move { outlier::run(&judged).await });
+        Self { shared: shared.clone(), discovery, _tasks: tasks }
+    }
+}
+
+impl Upkeep {
+    /// Makes the generation of what was prepared, ready to serve. Nothing that can fail comes after the first change.
+    pub(crate) async fn succeed(
+        &mut self,
+        prepared: Prepared,
+        before: &Generation,
+        process: &Process,
+    ) -> Result<Generation, Error> {
+        let Prepared { config, upstreams, listeners, access_log, workload, .. } = prepared;
+        let dns = &config.dns;
+        let same_dns = self.resolver.as_ref().is_some_and(|(known, _)| known == dns);
+        let resolver = match &self.resolver {
+            Some((_, resolver)) if same_dns => resolver.clone(),
+            _ => Arc::new(Resolver::new(dns).map_err(Error::Dns)?),
+        };
+
+        // What is there for the first time can be looked up while the old generation serves.
+        let first = before.number == 0;
+        let mut fresh = Vec::new();
+        let mut steps = Vec::new();
+        for source in upstreams {
+            steps.push(match source {
+                UpstreamSource::Kept(parts) => Step::Keep(parts),
+                UpstreamSource::New { config, tls } => {
+                    let old = before.upstream(&config.name);
+                    let old = old.filter(|old| old.shared().config.address == config.address);
+                    if let Some(old) = old {
+                        Step::Succeed(config, tls, old.clone())
+                    } else {
+                        let shared = Arc::new(Shared::new(config));
+                        if !is_on_demand(&shared.config) {
+                            fresh.push(Running::start(&shared, tls.clone(), &resolver, dns));
+                        }
+                        Step::Begin(shared, tls)
+                    }
+                }
+            });
+        }
+        if first {
+            let names = config.upstreams.iter().map(|upstream| upstream.name.clone());
+            process.readiness.discovering(names, DISCOVERY_PATIENCE);
+            let on_demand = config.upstreams.iter().filter(|upstream| is_on_demand(upstream));
+            on_demand.for_each(|upstream| process.readiness.discovered(&upstream.name));
+        }
+        first_answers(&fresh, |name| process.readiness.discovered(name)).await;
+
+        // From here on nothing waits and nothing fails.
+        self.running.append(&mut fresh);
+        let on_demand = |shared: &Arc<Shared>| {
+            let config = shared.config.clone();
+            is_on_demand(&config).then(|| Arc::new(OnDemand::start(config, resolver.clone(), dns)))
+        };
+        let parts = steps.into_iter().map(|step| match step {
+            Step::Keep(parts) if same_dns => parts,
+            Step::Keep(parts) => {
+                let on_demand = on_demand(parts.shared());
+                if on_demand.is_none() {
+                    self.end(parts.shared());
+                    self.running.push(Running::start(parts.shared(), parts.tls.clone(), &resolver, dns));
+                }
+                UpstreamParts { on_demand, hosts: Arc::default(), ..parts }
+            }
+            Step::Begin(shared, tls) => UpstreamParts {
+                on_demand: on_demand(&shared),
+                resilience: UpstreamState::new(shared),
+                tls,
+                hosts: Arc::default(),
+            },
+            Step::Succeed(config, tls, old) => {
+                self.end(old.shared());
+                let shared = Arc::new(Shared::succeed(config, old.shared()));
+                let on_demand = on_demand(&shared);
+                if on_demand.is_none() {
+                    self.running.push(Running::start(&shared, tls.clone(), &resolver, dns));
+                }
+                let resilience = UpstreamState::succeed(shared, &old.resilience);
+                UpstreamParts { resilience, tls, on_demand, hosts: Arc::default() }
+            }
+        });
+        let upstreams = parts.collect();
+        self.resolver = Some((dns.clone(), resolver));
+        if workload.is_none() || before.workload.is_none() {
+            self.workload = JoinSet::new();
+            if let Some(workload) = workload.clone() {
+                self.workload.spawn_local(workload.run());
+            }
+        }
+        Ok(Generation { number: before.number + 1, config, upstreams, listeners, access_log, workload })
+    }
+
+    /// Ends what runs for upstreams that `generation` no longer has.
+    pub(crate) fn retain(&mut self, generation: &Generation) {
+        self.running.retain(|running| {
+            generation.upstreams.iter().any(|parts| Arc::ptr_eq(parts.shared(), &running.shared))
+        });
+    }
+
+    fn end(&mut self, shared: &Arc<Shared>) {
+        self.running.retain(|running| !Arc::ptr_eq(&running.shared, shared));
+    }
+}
+
+/// What is done for one upstream at the switch.
+enum Step {
+    Keep(UpstreamParts),
+    Begin(Arc<Shared>, Option<Tls>),
+    Succeed(Arc<attache_config::model::Upstream>, Option<Tls>, UpstreamParts),
+}
+
+async fn first_answers(running: &[Running], answered: impl Fn(&Name)) {
+    let all = async {
+        for upstream in running {
+            upstream.discovery.ready().await;
+            answered(&upstream.shared.config.name);
+        }
+    };
+    if timeout(DISCOVERY_PATIENCE, all).await.is_err() {
+        tracing::warn!(
+            "some names have no answer after {DISCOVERY_PATIENCE:?}; serving begins, look-ups go on"
+        );
+    }
+}
