@@ -58,6 +58,12 @@ pub(crate) enum Command {
     /// Redirect the TCP connections of this network namespace (a pod, a machine) to attache: the application's calls to 15001,
     /// calls to it to 15006. Doing it twice changes nothing. Needs CAP_NET_ADMIN.
     Intercept(Intercept),
+    /// Put attache into Kubernetes manifests: every kind that has pods; comments, order and unknown fields stay as they are.
+    Inject(crate::inject::Inject),
+    /// Take attache out of manifests that it was put into.
+    Uninject(crate::inject::Uninject),
+    /// Do nothing for a while: the `preStop` hook of a container, in an image that has no shell.
+    Sleep(Sleep),
 }
 
 /// `attache run`
@@ -111,6 +117,14 @@ pub(crate) struct Demo {
     /// Requests a second.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) rate: u32,
+}
+
+/// `attache sleep`
+#[derive(Debug, Args)]
+pub(crate) struct Sleep {
+    /// How long: `5s`, `500ms`.
+    #[arg(value_name = "DURATION", value_parser = duration)]
+    pub(crate) duration: Duration,
 }
 
 /// `attache wait-ready`

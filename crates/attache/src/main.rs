@@ -3,6 +3,7 @@
 //! This crate is the program: the command line, start, drain, and [`stack`], the one place where the parts
 //! are put together, readable from top to bottom as a request travels.
 
+mod app_probes;
 mod cli;
 mod client;
 mod control;
@@ -11,6 +12,8 @@ mod demo;
 mod error;
 mod explain;
 mod generation;
+
+mod inject;
 mod intercept;
 mod prepare;
 mod process;
@@ -37,6 +40,12 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::WaitReady(options) => client::wait_ready(&options),
         Command::Intercept(options) => intercept::run(&options),
+        Command::Inject(options) => return inject::inject(&options),
+        Command::Uninject(options) => return inject::uninject(&options),
+        Command::Sleep(options) => {
+            std::thread::sleep(options.duration);
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

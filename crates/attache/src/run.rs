@@ -12,7 +12,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{cli, proxy::Proxy};
+use crate::{app_probes, cli, proxy::Proxy};
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -38,6 +38,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<(), AnyError> {
     let proxy = Proxy::start(config, Some(log))?;
     announce(&proxy, options);
     let asked = runtime.block_on(async {
+        app_probes::start().map_err(io::Error::other)?;
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut ended = proxy.ended();
         let mut asked = 0;

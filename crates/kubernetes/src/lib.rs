@@ -1,6 +1,16 @@
 //! attache in a pod: what is added to a manifest, what the admission webhook answers, which packets are redirected.
 //!
 //! Nothing here listens or runs for long; the program (`crates/attache`) does that with what this crate decides.
+//! [`inject`] decides what one object gets, as a list of edits. The webhook answers these as a JSON Patch; the command makes them in
+//! the text of the manifest, so that comments, order and everything else that nobody asked to change keep every byte.
 
+mod edit;
+mod emit;
 pub mod inject;
 pub mod intercept;
+pub mod manifest;
+mod object;
+pub mod review;
+mod scalar;
+mod text;
+mod yaml;

@@ -1,0 +1,320 @@
+//! `attache inject` and `attache uninject`: see [`attache_kubernetes::inject`].
+//!
+//! Manifests go to standard output (or, with `--write`, back to their files), what became of each object to standard error. The end is 0 if
+//! every object that should have attache has it, 3 if one can't have it, 1 if something can't be read.
+
+use std::{
+    fs, io,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use attache_kubernetes::inject::{self, Done, Format, Mode, Outcome, SETTINGS, Settings};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
+use similar::TextDiff;
+
+use crate::run;
+
+type AnyError = Box<dyn std::error::Error>;
+
+/// An object can't have attache.
+const REFUSED: u8 = 3;
+
+/// `attache inject`
+#[derive(Debug, Args)]
+pub(crate) struct Inject {
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+/// `attache uninject`
+#[derive(Debug, Args)]
+pub(crate) struct Uninject {
+    #[command(flatten)]
+    files: Files,
+}
+
+/// What is read, and what is done with the result.
+#[derive(Debug, Args)]
+struct Files {
+    /// Manifests: files, folders (their .yaml, .yml and .json, with all folders in them), `-` for standard input (the default).
+    #[arg(value_name = "FILE")]
+    paths: Vec<PathBuf>,
+    /// Format of what is printed; that of the input without it.
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<OutputFormat>,
+    /// Print what would change, as a unified diff.
+    #[arg(long, conflicts_with_all = ["output", "write"])]
+    diff: bool,
+    /// Change the files instead of printing.
+    #[arg(long, conflicts_with = "output")]
+    write: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OutputFormat {
+    Yaml,
+    Json,
+}
+
+/// One flag for each setting, with the setting's own description.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SettingFlags(Vec<(String, String)>);
+
+/// Chooses the mode that a cluster can run.
+const VERSION: &str = "kubernetes-version";
+
+impl Args for SettingFlags {
+    fn augment_args(mut command: clap::Command) -> clap::Command {
+        for (name, form, what) in SETTINGS {
+            let (form, what) = match *name {
+                "config" => ("FILE", "a config file; its text is put into the annotation attache.dev/config"),
+                _ => (*form, *what),
+            };
+            command = command.arg(
+                Arg::new(*name)
+                    .long(*name)
+                    .value_name(form)
+                    .help(what)
+                    .action(ArgAction::Set)
+                    .help_heading("Settings (annotations attache.dev/NAME of a pod say otherwise)"),
+            );
+        }
+        command.arg(
+            Arg::new(VERSION)
+                .long(VERSION)
+                .value_name("VERSION")
+                .help("version of the cluster: before 1.29, mode container")
+                .conflicts_with("mode")
+                .help_heading("Settings (annotations attache.dev/NAME of a pod say otherwise)"),
+        )
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        let names = SETTINGS.iter().map(|(name, ..)| *name).chain([VERSION]);
+        for name in names {
+            if let Some(value) = matches.get_one::<String>(name) {
+                self.0.push((name.to_owned(), value.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SettingFlags {
+    /// The settings.
+    pub(crate) fn settings(&self) -> Result<Settings, AnyError> {
+        let mut settings = Settings::default();
+        for (name, value) in &self.0 {
+            match name.as_str() {
+                VERSION => {
+                    if before_native(value)
+                        .ok_or(format!("--{VERSION}: `{value}` isn't a version such as 1.28"))?
+                    {
+                        settings.mode = Mode::Container;
+                    }
+                }
+                "config" => {
+                    let text =
+                        fs::read_to_string(value).map_err(|error| format!("--config {value}: {error}"))?;
+                    settings.set(name, &text).map_err(|wrong| format!("--config {value}: {wrong}"))?;
+                }
+                _ => settings.set(name, value).map_err(|wrong| format!("--{name}: {wrong}"))?,
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// Whether a version is older than that in which native sidecars are on by default.
+fn before_native(version: &str) -> Option<bool> {
+    let mut numbers = version.trim_start_matches('v').split(['.', '+', '-']).map(str::parse::<u32>);
+    let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some((major, minor) < (1, 29))
+}
+
+/// Runs `attache inject`.
+pub(crate) fn inject(options: &Inject) -> ExitCode {
+    ended(
+        options
+            .settings
+            .settings()
+            .and_then(|settings| all(&options.files, |text| inject::inject(text, &settings))),
+    )
+}
+
+/// Runs `attache uninject`.
+pub(crate) fn uninject(options: &Uninject) -> ExitCode {
+    ended(all(&options.files, inject::uninject))
+}
+
+fn ended(result: Result<bool, AnyError>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(REFUSED),
+        Err(error) => {
+            run::complain(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A text and where it is from.
+struct Input {
+    name: String,
+    file: Option<PathBuf>,
+    text: String,
+}
+
+/// Everything is read and worked on before anything is written. False if an object was refused.
+fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<bool, AnyError> {
+    let inputs = inputs(&files.paths)?;
+    if files.write && inputs.iter().any(|input| input.file.is_none()) {
+        return Err("--write changes files: standard input is none".into());
+    }
+    let mut done = Vec::new();
+    for input in inputs {
+        let result = work(&input.text).map_err(|wrong| format!("{}: {wrong}", input.name))?;
+        done.push((input, result));
+    }
+    let mut err = io::stderr().lock();
+    let mut refused = false;
+    for (input, done) in &done {
+        for report in &done.reports {
+            refused |= matches!(report.outcome, Outcome::Refused(_));
+            for line in report.to_string().lines() {
+                let _ = writeln!(err, "{}: {line}", input.name);
+            }
+        }
+    }
+    let mut out = io::stdout().lock();
+    let mut texts = Vec::new();
+    for (input, done) in done {
+        if let Some(file) = input.file.filter(|_| files.write) {
+            if done.text != input.text {
+                replace(&file, &done.text)?;
+            }
+        } else if files.diff {
+            write!(out, "{}", diff(&input.name, &input.text, &done.text))?;
+        } else {
+            texts.push(done.text);
+        }
+    }
+    let mut text = joined(texts);
+    if let Some(format) = files.output {
+        let format = match format {
+            OutputFormat::Yaml => Format::Yaml,
+            OutputFormat::Json => Format::Json,
+        };
+        text = inject::convert(&text, format)?;
+    }
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(!refused)
+}
+
+fn inputs(files: &[PathBuf]) -> Result<Vec<Input>, AnyError> {
+    let mut inputs = Vec::new();
+    let stdin = [PathBuf::from("-")];
+    for file in if files.is_empty() { &stdin } else { files } {
+        if file == Path::new("-") {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
+            inputs.push(Input { name: "-".to_owned(), file: None, text });
+            continue;
+        }
+        let mut found = Vec::new();
+        if file.is_dir() {
+            manifests(file, &mut found)?;
+            found.sort();
+            if found.is_empty() {
+                return Err(format!("{}: no .yaml, .yml or .json in it", file.display()).into());
+            }
+        } else {
+            found.push(file.clone());
+        }
+        for file in found {
+            let name = file.display().to_string();
+            let text = fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
+            inputs.push(Input { name, file: Some(file), text });
+        }
+    }
+    Ok(inputs)
+}
+
+fn manifests(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), AnyError> {
+    let wrong = |error: io::Error| format!("{}: {error}", folder.display());
+    for entry in fs::read_dir(folder).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        let path = entry.path();
+        // A link to a folder could lead back here.
+        if entry.file_type().map_err(wrong)?.is_dir() {
+            manifests(&path, found)?;
+        } else if path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json")
+            && path.is_file()
+        {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The whole new text, or the old one: never half of it.
+fn replace(file: &Path, text: &str) -> Result<(), AnyError> {
+    let wrong = |error: io::Error| format!("{}: {error}", file.display());
+    let file = fs::canonicalize(file).map_err(wrong)?;
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".attache-new");
+    let new = file.with_file_name(name);
+    let written = fs::write(&new, text)
+        .and_then(|()| fs::set_permissions(&new, fs::metadata(&file)?.permissions()))
+        .and_then(|()| fs::rename(&new, &file));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    Ok(written.map_err(wrong)?)
+}
+
+fn diff(name: &str, before: &str, after: &str) -> String {
+    if before == after {
+        return String::new();
+    }
+    let (before_name, after_name) = (format!("a/{name}"), format!("b/{name}"));
+    TextDiff::from_lines(before, after)
+        .unified_diff()
+        .context_radius(3)
+        .header(&before_name, &after_name)
+        .to_string()
+}
+
+/// Several files as one stream of documents.
+fn joined(texts: Vec<String>) -> String {
+    let mut whole = String::new();
+    for text in texts {
+        if !whole.is_empty() {
+            if !whole.ends_with('\n') {
+                whole.push('\n');
+            }
+            if !text.starts_with("---") {
+                whole.push_str("---\n");
+            }
+        }
+        whole.push_str(&text);
+    }
+    whole
+}

@@ -1,0 +1,142 @@
+//! Changes of an object, as data: one list becomes a JSON Patch (RFC 6902), a changed [`Value`], or edits of the text it was written in.
+//!
+//! All of a list's paths and indexes mean the object *before* any of them, so that the three agree whatever their order.
+
+use std::cmp::Reverse;
+
+use serde_json::{Map, Value, json};
+
+/// Keys and indexes from the object's root.
+pub(crate) type Path = Vec<String>;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Edit {
+    /// A key that the mapping doesn't have.
+    Set { object: Path, key: String, value: Value },
+    /// A key's place is taken by another key (or the same) with another value. `raw` is how the entry was written in
+    /// YAML, to be put back exactly.
+    Swap { object: Path, old: String, new: String, value: Value, raw: Option<String> },
+    /// A key goes.
+    Unset { object: Path, key: String },
+    /// Items come before the one with this index, or at the end.
+    Insert { list: Path, before: usize, items: Vec<Value> },
+    /// An item goes.
+    Delete { list: Path, index: usize },
+}
+
+impl Edit {
+    /// The collection that is changed.
+    fn place(&self) -> &Path {
+        match self {
+            Self::Set { object, .. } | Self::Swap { object, .. } | Self::Unset { object, .. } => object,
+            Self::Insert { list, .. } | Self::Delete { list, .. } => list,
+        }
+    }
+
+    fn index(&self) -> usize {
+        match self {
+            Self::Insert { before, .. } => *before,
+            Self::Delete { index, .. } => *index,
+            _ => usize::MAX,
+        }
+    }
+}
+
+/// What RFC 6902 calls them, in an order in which each finds what it means: the deepest first, and in one list from its end.
+pub(crate) fn json_patch(edits: &[Edit]) -> Vec<Value> {
+    let mut patch = Vec::new();
+    for edit in ordered(edits) {
+        match edit {
+            Edit::Set { object, key, value } => {
+                patch.push(json!({"op": "add", "path": pointer(object, key), "value": value}));
+            }
+            Edit::Swap { object, old, new, value, .. } if old == new => {
+                patch.push(json!({"op": "replace", "path": pointer(object, old), "value": value}));
+            }
+            Edit::Swap { object, old, new, value, .. } => {
+                patch.push(json!({"op": "remove", "path": pointer(object, old)}));
+                patch.push(json!({"op": "add", "path": pointer(object, new), "value": value}));
+            }
+            Edit::Unset { object, key } => patch.push(json!({"op": "remove", "path": pointer(object, key)})),
+            Edit::Insert { list, before, items } => {
+                for item in items.iter().rev() {
+                    patch.push(
+                        json!({"op": "add", "path": pointer(list, &before.to_string()), "value": item}),
+                    );
+                }
+            }
+            Edit::Delete { list, index } => {
+                patch.push(json!({"op": "remove", "path": pointer(list, &index.to_string())}));
+            }
+        }
+    }
+    patch
+}
+
+fn ordered(edits: &[Edit]) -> Vec<&Edit> {
+    let mut ordered: Vec<&Edit> = edits.iter().collect();
+    ordered.sort_by_key(|edit| Reverse((edit.place().len(), edit.index())));
+    ordered
+}
+
+/// A JSON Pointer (RFC 6901).
+pub(crate) fn pointer(path: &[String], last: &str) -> String {
+    let mut out = String::new();
+    for token in path.iter().map(String::as_str).chain([last]) {
+        out.push('/');
+        out.push_str(&token.replace('~', "~0").replace('/', "~1"));
+    }
+    out
+}
+
+/// The object with the changes made. What a path doesn't find stays.
+pub(crate) fn apply(object: &mut Value, edits: &[Edit]) {
+    for edit in ordered(edits) {
+        match (edit, find_mut(object, edit.place())) {
+            (Edit::Set { key, value, .. }, Some(Value::Object(entries))) => {
+                entries.insert(key.clone(), value.clone());
+            }
+            (Edit::Swap { old, new, value, .. }, Some(Value::Object(entries))) => {
+                *entries = std::mem::take(entries)
+                    .into_iter()
+                    .map(|(key, own)| if key == *old { (new.clone(), value.clone()) } else { (key, own) })
+                    .collect::<Map<_, _>>();
+            }
+            (Edit::Unset { key, .. }, Some(Value::Object(entries))) => {
+                entries.shift_remove(key);
+            }
+            (Edit::Insert { before, items: new, .. }, Some(Value::Array(items))) => {
+                let at = (*before).min(items.len());
+                items.splice(at..at, new.iter().cloned());
+            }
+            (Edit::Delete { index, .. }, Some(Value::Array(items))) if *index < items.len() => {
+                items.remove(*index);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The value at a path.
+pub(crate) fn find<'v>(mut value: &'v Value, path: &[String]) -> Option<&'v Value> {
+    for token in path {
+        value = match value {
+            Value::Object(entries) => entries.get(token)?,
+            Value::Array(items) => items.get(token.parse::<usize>().ok()?)?,
+            _ => return None,
+        };
+    }
+    Some(value)
+}
+
+fn find_mut<'v>(mut value: &'v mut Value, path: &[String]) -> Option<&'v mut Value> {
+    for token in path {
+        value = match value {
+            Value::Object(entries) => entries.get_mut(token)?,
+            Value::Array(items) => items.get_mut(token.parse::<usize>().ok()?)?,
+            _ => return None,
+        };
+    }
+    Some(value)
+}

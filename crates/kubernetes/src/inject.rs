@@ -1,1 +1,0 @@
-//! `attache inject`: puts attache into Kubernetes objects.

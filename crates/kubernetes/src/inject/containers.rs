@@ -1,0 +1,206 @@
+//! The containers and volumes that a pod gets.
+
+use serde_json::{Map, Value, json};
+
+use super::settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PROBES, Settings};
+
+/// attache's container.
+pub(crate) const NAME: &str = "attache";
+/// The init container that redirects connections.
+pub(crate) const INTERCEPT: &str = "attache-intercept";
+/// The volume of the config.
+pub(crate) const CONFIG_VOLUME: &str = "attache-config";
+/// The volume of certificates and keys.
+pub(crate) const TLS_VOLUME: &str = "attache-tls";
+/// The program in its image.
+const PROGRAM: &str = "/attache";
+/// Where the config is in the container.
+const CONFIG: &str = "/etc/attache";
+/// Where certificates and keys are in the container.
+const CERTS: &str = "/certs";
+/// Tells attache what the app's probes were.
+pub const PROBES_VARIABLE: &str = "ATTACHE_APP_PROBES";
+
+/// attache's container; `probes` are those of the app that it answers, as JSON.
+pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
+    let mut container = Map::new();
+    let mut set = |key: &str, value: Value| {
+        container.insert(key.to_owned(), value);
+    };
+    let configured = settings.config_map.is_some() || settings.config.is_some();
+    set("name", NAME.into());
+    set("image", settings.image.as_str().into());
+    if let Some(policy) = &settings.image_pull_policy {
+        set("imagePullPolicy", policy.as_str().into());
+    }
+    if settings.mode == Mode::Native {
+        set("restartPolicy", "Always".into());
+    }
+    let mut args = vec!["run".to_owned()];
+    if configured {
+        args.extend(["--config".to_owned(), format!("{CONFIG}/attache.yaml")]);
+    }
+    if settings.log != "info" {
+        args.extend(["--log".to_owned(), settings.log.clone()]);
+    }
+    set("args", args.into());
+
+    let field =
+        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let mut env = vec![
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("POD_IP", "status.podIP"),
+        field("POD_SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        field("NODE_NAME", "spec.nodeName"),
+        field("HOST_IP", "status.hostIP"),
+    ];
+    if let Some(probes) = probes {
+        env.push(json!({"name": PROBES_VARIABLE, "value": probes}));
+    }
+    set("env", env.into());
+
+    let port = |name: &str, port: u16| json!({"name": name, "containerPort": port});
+    let mut ports =
+        vec![port("attache-out", OUTBOUND), port("attache-in", INBOUND), port("attache-metrics", PROBES)];
+    if probes.is_some() {
+        ports.push(port("attache-probes", APP_PROBES));
+    }
+    set("ports", ports.into());
+
+    let get = |path: &str| json!({"path": path, "port": PROBES});
+    set("startupProbe", json!({"httpGet": get("/readyz"), "periodSeconds": 1, "failureThreshold": 60}));
+    set("livenessProbe", json!({"httpGet": get("/healthz"), "periodSeconds": 10}));
+    set("readinessProbe", json!({"httpGet": get("/readyz"), "periodSeconds": 5}));
+
+    if settings.mode == Mode::Container {
+        // The kubelet starts the next container when this hook has ended, and stops this one when that one has.
+        let hook = |args: Value| json!({"exec": {"command": args}});
+        let mut lifecycle = Map::new();
+        lifecycle.insert("postStart".to_owned(), hook(json!([PROGRAM, "wait-ready", "--timeout", "60s"])));
+        if settings.pre_stop > 0 {
+            let duration = format!("{}s", settings.pre_stop);
+            lifecycle.insert("preStop".to_owned(), hook(json!([PROGRAM, "sleep", duration])));
+        }
+        set("lifecycle", lifecycle.into());
+    }
+
+    if let Some(resources) = resources(settings) {
+        set("resources", resources);
+    }
+    set(
+        "securityContext",
+        json!({
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "runAsUser": settings.uid,
+            "runAsGroup": settings.uid,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }),
+    );
+
+    let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
+    let mut mounts = Vec::new();
+    if configured {
+        mounts.push(mount(CONFIG_VOLUME, CONFIG));
+    }
+    if settings.tls_secret.is_some() {
+        mounts.push(mount(TLS_VOLUME, CERTS));
+    }
+    if !mounts.is_empty() {
+        set("volumeMounts", mounts.into());
+    }
+    container.into()
+}
+
+/// The init container that redirects the pod's connections.
+pub(crate) fn intercept(settings: &Settings, probes: bool) -> Value {
+    let uid = settings.uid.to_string();
+    let mut args =
+        vec!["intercept".to_owned(), "--proxy-uid".to_owned(), uid.clone(), "--proxy-gid".to_owned(), uid];
+    args.extend(["--outbound-port".to_owned(), OUTBOUND.to_string()]);
+    let mut option = |name: &str, value: String| {
+        if !value.is_empty() {
+            args.extend([name.to_owned(), value]);
+        }
+    };
+    option("--exclude-outbound-ports", settings.exclude_outbound_ports.clone());
+    option("--exclude-outbound-cidrs", settings.exclude_outbound_cidrs.clone());
+    if settings.inbound {
+        option("--inbound-port", INBOUND.to_string());
+        let mut ports = vec![PROBES.to_string()];
+        if probes {
+            ports.push(APP_PROBES.to_string());
+        }
+        if !settings.exclude_inbound_ports.is_empty() {
+            ports.push(settings.exclude_inbound_ports.clone());
+        }
+        option("--exclude-inbound-ports", ports.join(","));
+    } else {
+        args.push("--no-inbound".to_owned());
+    }
+    let mut container = json!({"name": INTERCEPT, "image": settings.image});
+    if let (Some(policy), Some(entries)) = (&settings.image_pull_policy, container.as_object_mut()) {
+        entries.insert("imagePullPolicy".to_owned(), policy.as_str().into());
+    }
+    if let Some(entries) = container.as_object_mut() {
+        entries.insert("args".to_owned(), args.into());
+        if let Some(resources) = resources(settings) {
+            entries.insert("resources".to_owned(), resources);
+        }
+        entries.insert(
+            "securityContext".to_owned(),
+            json!({
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
+                "readOnlyRootFilesystem": true,
+                "runAsNonRoot": false,
+                "runAsUser": 0,
+                "runAsGroup": 0,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            }),
+        );
+    }
+    container
+}
+
+fn resources(settings: &Settings) -> Option<Value> {
+    let part = |cpu: &Option<String>, memory: &Option<String>| {
+        let mut part = Map::new();
+        for (name, quantity) in [("cpu", cpu), ("memory", memory)] {
+            if let Some(quantity) = quantity {
+                part.insert(name.to_owned(), quantity.as_str().into());
+            }
+        }
+        part
+    };
+    let mut resources = Map::new();
+    for (name, part) in [
+        ("requests", part(&settings.cpu_request, &settings.memory_request)),
+        ("limits", part(&settings.cpu_limit, &settings.memory_limit)),
+    ] {
+        if !part.is_empty() {
+            resources.insert(name.to_owned(), part.into());
+        }
+    }
+    (!resources.is_empty()).then(|| resources.into())
+}
+
+/// The volumes of the config and of the certificates.
+pub(crate) fn volumes(settings: &Settings) -> Vec<Value> {
+    let mut volumes = Vec::new();
+    if let Some((name, key)) = &settings.config_map {
+        let items = json!([{"key": key, "path": "attache.yaml"}]);
+        volumes.push(json!({"name": CONFIG_VOLUME, "configMap": {"name": name, "items": items}}));
+    } else if settings.config.is_some() {
+        let field = json!({"fieldPath": "metadata.annotations['attache.dev/config']"});
+        let items = json!([{"path": "attache.yaml", "fieldRef": field}]);
+        volumes.push(json!({"name": CONFIG_VOLUME, "downwardAPI": {"items": items}}));
+    }
+    if let Some(secret) = &settings.tls_secret {
+        volumes.push(json!({"name": TLS_VOLUME, "secret": {"secretName": secret}}));
+    }
+    volumes
+}

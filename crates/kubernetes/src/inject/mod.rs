@@ -1,0 +1,356 @@
+//! `attache inject`: puts attache into Kubernetes objects, and takes it out again.
+//!
+//! What an object gets is decided in `plan`, the same for manifests here and for pods in the webhook ([`crate::review`]). Here the
+//! edits are made in a text of YAML documents or JSON: every byte that isn't attache's stays. Each result is parsed again and compared with
+//! what the edits make of the object itself; an object whose text can't be edited truly (an anchor that is used
+//! elsewhere, say) is refused and stays as it was.
+
+pub(crate) mod containers;
+pub(crate) mod plan;
+mod probes;
+pub(crate) mod record;
+mod settings;
+
+use std::{collections::HashMap, fmt};
+
+use serde_json::{Value, json};
+
+pub use containers::PROBES_VARIABLE;
+pub use probes::LONGEST_SERVICE;
+pub use record::MARKER;
+pub use settings::{APP_PROBES, Mode, PREFIX, SETTINGS, Settings, Traffic};
+
+use crate::{
+    edit::{Edit, Path, apply, find},
+    emit::{Style, pretty},
+    object,
+    text::{Source, change},
+    yaml::{self, Document},
+};
+use plan::Decision;
+
+/// What became of a text.
+#[derive(Debug)]
+pub struct Done {
+    /// The text; the same where nothing was to do.
+    pub text: String,
+    /// What became of each object, in their order.
+    pub reports: Vec<Report>,
+}
+
+/// What became of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// `Deployment/web`
+    pub object: String,
+    /// What was done, or why nothing was.
+    pub outcome: Outcome,
+    /// What is worth knowing about it.
+    pub warnings: Vec<String>,
+}
+
+/// What was done to an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It got attache; in which way.
+    Injected(String),
+    /// It had attache, and got it as it would be put in now.
+    Updated(String),
+    /// It has attache as it would be put in now.
+    Unchanged,
+    /// attache was taken out.
+    Removed,
+    /// It isn't meant to have attache, or has none; why.
+    Skipped(String),
+    /// It can't have attache; why.
+    Refused(String),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let object = &self.object;
+        match &self.outcome {
+            Outcome::Injected(how) => write!(f, "{object}: injected: {how}")?,
+            Outcome::Updated(how) => write!(f, "{object}: injected again: {how}")?,
+            Outcome::Unchanged => write!(f, "{object}: unchanged: it is injected")?,
+            Outcome::Removed => write!(f, "{object}: attache is removed")?,
+            Outcome::Skipped(why) => write!(f, "{object}: skipped: {why}")?,
+            Outcome::Refused(why) => write!(f, "{object}: REFUSED: {why}")?,
+        }
+        self.warnings.iter().try_for_each(|warning| write!(f, "\n{object}: warning: {warning}"))
+    }
+}
+
+/// An object of a text: its document and its path there.
+type Place = (usize, Path);
+/// Edits of objects, and how each object is reported.
+type Work = Vec<(Place, Vec<Edit>)>;
+
+/// Puts attache into every object of a text that can have it.
+///
+/// # Errors
+/// The text is neither YAML nor JSON: where and why.
+pub fn inject(text: &str, settings: &Settings) -> Result<Done, String> {
+    let text = &*readable(text);
+    let before = yaml::parse(text)?;
+    // Objects that have attache already and keep it as it is.
+    let mut keep: HashMap<Place, Outcome> = HashMap::new();
+    loop {
+        let done = inject_but(text, settings, &keep)?;
+        let after = yaml::parse(&done.text)?;
+        let mut more = false;
+        for (place, report) in places(&before).zip(&done.reports) {
+            let had = at(&before, &place).is_some_and(|object| record::of(object).is_some());
+            if !had || keep.contains_key(&place) {
+                continue;
+            }
+            let same = at(&before, &place).map(normal) == at(&after, &place).map(normal);
+            let outcome = match &report.outcome {
+                Outcome::Refused(_) | Outcome::Skipped(_) => report.outcome.clone(),
+                _ if same => Outcome::Unchanged,
+                _ => continue,
+            };
+            keep.insert(place, outcome);
+            more = true;
+        }
+        if !more {
+            return Ok(done);
+        }
+    }
+}
+
+fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -> Result<Done, String> {
+    let before = yaml::parse(text)?;
+    let mut reports: HashMap<Place, Outcome> = keep.clone();
+    let mut removals = Work::new();
+    for place in places(&before).filter(|place| !keep.contains_key(place)) {
+        match at(&before, &place).map(record::removal) {
+            Some(Ok(Some(edits))) => removals.push((place, edits)),
+            Some(Err(wrong)) => drop(reports.insert(place, Outcome::Refused(wrong))),
+            _ => {}
+        }
+    }
+    let had: Vec<Place> = removals.iter().map(|(place, _)| place.clone()).collect();
+    let (bare, failed) = edited(text, &before, removals)?;
+    reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
+
+    let documents = yaml::parse(&bare)?;
+    let source = Source::new(&bare, &documents);
+    let mut work = Work::new();
+    let mut warned: HashMap<Place, Vec<String>> = HashMap::new();
+    for place in places(&documents).collect::<Vec<_>>() {
+        if reports.contains_key(&place) {
+            continue;
+        }
+        let (Some(object), Some(document)) = (at(&documents, &place), documents.get(place.0)) else {
+            continue;
+        };
+        let written = |path: &[String]| {
+            source.entry(&document.root, &[place.1.as_slice(), path].concat()).map(str::to_owned)
+        };
+        let outcome = match plan::decide(object, settings, &written) {
+            Decision::Inject { edits, warnings, settings } => {
+                work.push((place.clone(), edits));
+                warned.insert(place.clone(), warnings);
+                let how = how(&settings);
+                if had.contains(&place) { Outcome::Updated(how) } else { Outcome::Injected(how) }
+            }
+            Decision::Skip(why) => Outcome::Skipped(why),
+            Decision::Refuse(why) => Outcome::Refused(why),
+            Decision::Present => Outcome::Unchanged,
+        };
+        reports.insert(place, outcome);
+    }
+    let (text, failed) = edited(&bare, &documents, work)?;
+    reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
+    Ok(Done { text, reports: ordered(&before, reports, warned) })
+}
+
+/// Takes attache out of every object of a text that [`inject`] or the webhook put it into.
+///
+/// # Errors
+/// The text is neither YAML nor JSON: where and why.
+pub fn uninject(text: &str) -> Result<Done, String> {
+    let text = &*readable(text);
+    let documents = yaml::parse(text)?;
+    let mut reports = HashMap::new();
+    let mut work = Work::new();
+    for place in places(&documents) {
+        let Some(object) = at(&documents, &place) else { continue };
+        let outcome = match record::removal(object) {
+            Ok(Some(edits)) => {
+                work.push((place.clone(), edits));
+                Outcome::Removed
+            }
+            Ok(None) => Outcome::Skipped("it has no attache".to_owned()),
+            Err(wrong) => Outcome::Refused(wrong),
+        };
+        reports.insert(place, outcome);
+    }
+    let (text, failed) = edited(text, &documents, work)?;
+    reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
+    Ok(Done { text, reports: ordered(&documents, reports, HashMap::new()) })
+}
+
+fn ordered(
+    documents: &[Document],
+    mut reports: HashMap<Place, Outcome>,
+    mut warned: HashMap<Place, Vec<String>>,
+) -> Vec<Report> {
+    places(documents)
+        .filter_map(|place| {
+            let object = object::name(at(documents, &place)?);
+            let warnings = warned.remove(&place).unwrap_or_default();
+            Some(Report { object, outcome: reports.remove(&place)?, warnings })
+        })
+        .collect()
+}
+
+fn how(settings: &Settings) -> String {
+    let mode = match settings.mode {
+        Mode::Native => "native sidecar",
+        Mode::Container => "container",
+    };
+    let traffic = match settings.traffic {
+        Traffic::Explicit => "the app calls localhost:15001",
+        Traffic::HttpProxy => "HTTP_PROXY",
+        Traffic::Transparent => "connections are redirected",
+    };
+    let config = match (&settings.config_map, &settings.config) {
+        (Some((name, _)), _) => format!("config from ConfigMap {name}"),
+        (_, Some(_)) => "config from an annotation".to_owned(),
+        _ => "no config (a forward proxy)".to_owned(),
+    };
+    format!("{mode}, {traffic}, {config}")
+}
+
+/// JSON that isn't YAML (indented with tabs, mostly) is written anew.
+fn readable(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.trim_start().starts_with('{')
+        && yaml::parse(text).is_err()
+        && let Ok(value) = serde_json::from_str::<Value>(text)
+    {
+        return format!("{}\n", pretty(&value, 0, 2, "\n")).into();
+    }
+    text.into()
+}
+
+fn places(documents: &[Document]) -> impl Iterator<Item = Place> {
+    documents.iter().enumerate().flat_map(|(index, document)| {
+        object::objects(&document.value).into_iter().map(move |path| (index, path))
+    })
+}
+
+fn at<'d>(documents: &'d [Document], place: &Place) -> Option<&'d Value> {
+    find(&documents.get(place.0)?.value, &place.1)
+}
+
+/// An object without what only says how something was written.
+fn normal(object: &Value) -> Value {
+    let mut normal = object.clone();
+    let record = record::of(object).and_then(Result::ok).map(|record| record.without_raw().text());
+    if let (Some(mut path), Some(record)) = (object::template(object), record) {
+        path.extend(["metadata".to_owned(), "annotations".to_owned()]);
+        let (key, value) = (MARKER.to_owned(), record.into());
+        apply(&mut normal, &[Edit::Swap { object: path, old: key.clone(), new: key, value, raw: None }]);
+    }
+    normal
+}
+
+/// The text with the edits made, and the objects of which that isn't possible.
+fn edited(text: &str, documents: &[Document], work: Work) -> Result<(String, Vec<(Place, String)>), String> {
+    if let Ok(text) = attempt(text, documents, &work) {
+        return Ok((text, Vec::new()));
+    }
+    // One of them is the reason: each on its own, as it was written or else in a way of our own.
+    let mut possible = Work::new();
+    let mut failed = Vec::new();
+    for (place, edits) in work {
+        let plain: Vec<Edit> = edits.iter().cloned().map(without_raw).collect();
+        let one = |edits| vec![(place.clone(), edits)];
+        let (exact, plain) = (one(edits), one(plain));
+        match attempt(text, documents, &exact)
+            .map(|_| exact)
+            .or_else(|_| attempt(text, documents, &plain).map(|_| plain))
+        {
+            Ok(work) => possible.extend(work),
+            Err(why) => failed.push((place, why)),
+        }
+    }
+    Ok((attempt(text, documents, &possible)?, failed))
+}
+
+fn without_raw(edit: Edit) -> Edit {
+    match edit {
+        Edit::Swap { object, old, new, value, .. } => Edit::Swap { object, old, new, value, raw: None },
+        other => other,
+    }
+}
+
+/// Makes all edits, and reads the result again.
+fn attempt(text: &str, documents: &[Document], work: &Work) -> Result<String, String> {
+    if work.is_empty() {
+        return Ok(text.to_owned());
+    }
+    let source = Source::new(text, documents);
+    let mut changes = Vec::new();
+    let mut expected: Vec<Value> = documents.iter().map(|document| document.value.clone()).collect();
+    for ((index, path), edits) in work {
+        let (Some(document), Some(value)) = (documents.get(*index), expected.get_mut(*index)) else {
+            continue;
+        };
+        changes.extend(source.changes(&document.root, path, edits)?);
+        if let Some(object) = value.pointer_mut(&pointer(path)) {
+            apply(object, edits);
+        }
+    }
+    let elsewhere = || {
+        "its YAML can't be edited without changing something else (an anchor that is used again, for example): write it out, or use -o json"
+            .to_owned()
+    };
+    let text = change(text, changes).ok_or_else(elsewhere)?;
+    let read = yaml::parse(&text).map_err(|_| elsewhere())?;
+    let same = read.len() == expected.len()
+        && read.iter().zip(&expected).all(|(document, expected)| document.value == *expected);
+    if same { Ok(text) } else { Err(elsewhere()) }
+}
+
+fn pointer(path: &[String]) -> String {
+    path.split_last().map_or_else(String::new, |(last, path)| crate::edit::pointer(path, last))
+}
+
+/// How a text is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// YAML documents.
+    Yaml,
+    /// JSON; several objects become one `List`.
+    Json,
+}
+
+/// The text in a format; what is in that format already keeps every byte.
+///
+/// # Errors
+/// The text is neither YAML nor JSON.
+pub fn convert(text: &str, format: Format) -> Result<String, String> {
+    let is_json =
+        text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    match (format, is_json) {
+        (Format::Yaml, false) | (Format::Json, true) => Ok(text.to_owned()),
+        (Format::Yaml, true) => {
+            let documents = yaml::parse(&readable(text))?;
+            let texts: Vec<String> =
+                documents.iter().map(|document| Style::default().document(&document.value)).collect();
+            Ok(texts.join("---\n"))
+        }
+        (Format::Json, false) => {
+            let mut values: Vec<Value> =
+                yaml::parse(text)?.into_iter().map(|document| document.value).collect();
+            let value = match values.len() {
+                1 => values.pop().unwrap_or_default(),
+                _ => json!({"apiVersion": "v1", "kind": "List", "items": values}),
+            };
+            Ok(format!("{}\n", pretty(&value, 0, 2, "\n")))
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The objects that tell an API server of the webhook, with every choice in them explained.
+
+use serde_json::json;
+
+use crate::{emit::Style, review::base64};
+
+/// Where the webhook runs, and whose certificate it shows.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Its Service.
+    pub service: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Who vouches for its certificate.
+    pub trust: Trust,
+    /// Pods can't be created while the webhook can't be asked (`Fail`), or are created without attache (`Ignore`).
+    pub fail: bool,
+    /// Every namespace but those that opt out; otherwise only those that opt in.
+    pub every_namespace: bool,
+}
+
+/// Who vouches for the webhook's certificate.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// A certificate authority, PEM.
+    Bundle(String),
+    /// cert-manager puts the authority in: `NAMESPACE/NAME` of its Certificate.
+    CertManager(String),
+}
+
+impl Webhook {
+    /// The `MutatingWebhookConfiguration`, as YAML.
+    pub fn configuration(&self) -> String {
+        let mut metadata = json!({"name": "attache"});
+        let mut client = json!({
+            "service": {"name": self.service, "namespace": self.namespace, "path": "/mutate", "port": 443},
+        });
+        match &self.trust {
+            Trust::Bundle(pem) => client["caBundle"] = base64(pem.as_bytes()).into(),
+            Trust::CertManager(certificate) => {
+                metadata["annotations"] = json!({"cert-manager.io/inject-ca-from": certificate});
+            }
+        }
+        let system = ["kube-system", "kube-node-lease", self.namespace.as_str()];
+        let not_system = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": system});
+        let chosen = if self.every_namespace {
+            json!({"key": "attache.dev/inject", "operator": "NotIn", "values": ["false", "disabled"]})
+        } else {
+            json!({"key": "attache.dev/inject", "operator": "In", "values": ["true", "enabled"]})
+        };
+        let not_out =
+            json!({"key": "attache.dev/inject", "operator": "NotIn", "values": ["false", "disabled"]});
+        let configuration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": metadata,
+            "webhooks": [{
+                "name": "inject.attache.dev",
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "failurePolicy": if self.fail { "Fail" } else { "Ignore" },
+                "reinvocationPolicy": "IfNeeded",
+                "timeoutSeconds": 5,
+                "rules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"],
+                    "scope": "Namespaced",
+                }],
+                "namespaceSelector": {"matchExpressions": [not_system, chosen]},
+                "objectSelector": {"matchExpressions": [not_out]},
+                "clientConfig": client,
+            }],
+        });
+        let namespaces = if self.every_namespace {
+            "# Every namespace but those labelled attache.dev/inject=false, and never those of the cluster itself or of the webhook:\n# it must be able to start when it isn't there to be asked."
+        } else {
+            "# Only namespaces labelled attache.dev/inject=true, and never those of the cluster itself or of the webhook:\n# it must be able to start when it isn't there to be asked."
+        };
+        let failure = if self.fail {
+            "# failurePolicy Fail: while the webhook can't be asked, no pod is created in those namespaces. Ignore would create them\n# without attache, silently."
+        } else {
+            "# failurePolicy Ignore: while the webhook can't be asked, pods are created without attache, silently. Fail would create\n# none in those namespaces."
+        };
+        let style = Style::default();
+        format!(
+            "{namespaces}\n# A pod opts out with the label attache.dev/inject=false (then the webhook isn't even asked) or an annotation of that name.\n{failure}\n{}",
+            style.document(&configuration)
+        )
+    }
+}

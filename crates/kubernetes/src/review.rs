@@ -1,0 +1,245 @@
+//! What the mutating admission webhook answers: `AdmissionReview` in, `AdmissionReview` out.
+//!
+//! Source: the Kubernetes documentation's "Dynamic Admission Control" (`admission.k8s.io/v1`). A pure function: nothing is written
+//! anywhere, so a dry run (`dryRun: true`) is answered like every other (`sideEffects: None`). The same review always gets the
+//! same answer, and a pod that has attache already gets no patch, so that the API server may ask again (`reinvocationPolicy`).
+//!
+//! A pod that can't have attache is let in without it, with a warning that says why, unless it asks for attache itself
+//! (`attache.dev/inject: "true"`): then it is denied, since its owner counts on it.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    edit::json_patch,
+    inject::{
+        PREFIX, Settings,
+        plan::{Decision, decide},
+    },
+    object,
+};
+
+/// A review larger than this isn't read; the API server's own limit for an object is 3 MiB.
+pub const LARGEST: usize = 8 << 20;
+
+/// kubectl shows warnings up to this length whole.
+const WARNING: usize = 256;
+
+/// The answer, and one line about it for the log.
+#[derive(Debug)]
+pub struct Answer {
+    /// The `AdmissionReview` to send.
+    pub review: Value,
+    /// What was decided.
+    pub summary: String,
+    /// The pod gets attache.
+    pub injected: bool,
+}
+
+/// Answers a review.
+///
+/// # Errors
+/// The body isn't one: what is wrong, for a 400.
+pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
+    let review: Value =
+        serde_json::from_slice(body).map_err(|error| format!("the body isn't JSON: {error}"))?;
+    let version = review.get("apiVersion").and_then(Value::as_str);
+    if version != Some("admission.k8s.io/v1")
+        || review.get("kind").and_then(Value::as_str) != Some("AdmissionReview")
+    {
+        return Err("the body isn't an AdmissionReview of admission.k8s.io/v1".to_owned());
+    }
+    let request = review.get("request").ok_or("the review has no request")?;
+    let uid = request.get("uid").and_then(Value::as_str).filter(|uid| !uid.is_empty());
+    let uid = uid.ok_or("the review's request has no uid")?;
+
+    let mut response = Map::new();
+    response.insert("uid".to_owned(), uid.into());
+    response.insert("allowed".to_owned(), true.into());
+    let mut injected = false;
+    let summary = match looked_at(request) {
+        Err(why) => why,
+        Ok(object) => {
+            let name = name(&object, request);
+            let mut warnings = Vec::new();
+            let summary = match decide(&object, defaults, &|_| None) {
+                Decision::Inject { edits, warnings: more, .. } => {
+                    let patch = Value::from(json_patch(&edits)).to_string();
+                    response.insert("patchType".to_owned(), "JSONPatch".into());
+                    response.insert("patch".to_owned(), base64(patch.as_bytes()).into());
+                    warnings = more;
+                    injected = true;
+                    "injected".to_owned()
+                }
+                Decision::Present => "it has attache".to_owned(),
+                Decision::Skip(why) => {
+                    warnings.push(format!("not injected: {why}"));
+                    format!("skipped: {why}")
+                }
+                Decision::Refuse(why) if asks(&object) => {
+                    response.insert("allowed".to_owned(), false.into());
+                    let message = format!("attache can't be injected, and {PREFIX}inject asks for it: {why}");
+                    response.insert(
+                        "status".to_owned(),
+                        json!({"code": 422, "reason": "Invalid", "message": message}),
+                    );
+                    format!("denied: {why}")
+                }
+                Decision::Refuse(why) => {
+                    warnings.push(format!("NOT injected: {why}"));
+                    format!("refused: {why}")
+                }
+            };
+            if !warnings.is_empty() {
+                let warnings: Vec<Value> = warnings
+                    .iter()
+                    .map(|warning| shortened(&format!("attache: {name}: {warning}")).into())
+                    .collect();
+                response.insert("warnings".to_owned(), warnings.into());
+            }
+            format!("{name}: {summary}")
+        }
+    };
+    let review =
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+    Ok(Answer { review, summary, injected })
+}
+
+/// The object that is to be created, with its kind, which a request need not repeat in it.
+fn looked_at(request: &Value) -> Result<Value, String> {
+    let text = |path: &str| request.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    if text("/operation") != "CREATE" {
+        return Err(format!("nothing to do for {}: containers of a pod don't change", text("/operation")));
+    }
+    if !text("/subResource").is_empty() {
+        return Err(format!("nothing to do for the subresource {}", text("/subResource")));
+    }
+    let Some(Value::Object(object)) = request.get("object") else {
+        return Err("the request has no object".to_owned());
+    };
+    let mut object = object.clone();
+    let (group, version) = (text("/kind/group"), text("/kind/version"));
+    let api = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    object.entry("apiVersion").or_insert(api.into());
+    object.entry("kind").or_insert(text("/kind/kind").into());
+    Ok(Value::Object(object))
+}
+
+/// A pod of a controller has only a beginning of a name, and its namespace stands in the request.
+fn name(object: &Value, request: &Value) -> String {
+    let name = object::name(object);
+    match request.get("namespace").and_then(Value::as_str) {
+        Some(namespace) if object.pointer("/metadata/namespace").is_none() => {
+            format!("{name} in {namespace}")
+        }
+        _ => name,
+    }
+}
+
+fn asks(object: &Value) -> bool {
+    let key = format!("{PREFIX}inject");
+    let metadata =
+        object::template(object).and_then(|base| crate::edit::find(object, &base)?.get("metadata"));
+    ["annotations", "labels"].iter().any(|kind| {
+        let value = metadata.and_then(|metadata| metadata.get(kind)?.get(&key)?.as_str());
+        matches!(value, Some("true" | "yes" | "enabled"))
+    })
+}
+
+/// One line of bounded length: the API server drops warnings with line breaks.
+fn shortened(text: &str) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(WARNING) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+/// RFC 4648, section 4.
+pub fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group =
+            chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for index in 0..4 {
+            let six = (group >> (18 - 6 * index)) & 63;
+            match ALPHABET.get(six as usize) {
+                Some(letter) if index <= chunk.len() => out.push(char::from(*letter)),
+                _ => out.push('='),
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (text, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(text.as_bytes()), encoded);
+        }
+        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
+    }
+
+    #[test]
+    fn a_body_that_is_no_review_is_refused_with_what_is_wrong() {
+        for (body, wrong) in [
+            ("", "isn't JSON"),
+            ("[]", "isn't an AdmissionReview"),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview"}"#,
+                "isn't an AdmissionReview",
+            ),
+            (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, "no request"),
+            (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#, "no uid"),
+        ] {
+            let error = respond(body.as_bytes(), &Settings::default()).unwrap_err();
+            assert!(error.contains(wrong), "{body}: {error}");
+        }
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let key = "(metadata|spec|containers|name|annotations|attache.dev/inject|env|ports|containerPort|volumes|httpGet|port|livenessProbe|securityContext|runAsUser|x)";
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-z]{0,3}".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(6, 60, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec((key, inner), 0..5)
+                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(mut object in json(), transparent: bool) {
+            if let Some(object) = object.as_object_mut() {
+                object.insert("kind".to_owned(), "Pod".into());
+                object.insert("apiVersion".to_owned(), "v1".into());
+            }
+            let request = json!({"uid": "1", "operation": "CREATE", "object": object});
+            let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+            let mut settings = Settings::default();
+            settings.set("traffic", if transparent { "transparent" } else { "http-proxy" }).unwrap();
+            settings.set("config-map", "c").unwrap();
+            prop_assert!(respond(review.to_string().as_bytes(), &settings).is_ok());
+        }
+    }
+}

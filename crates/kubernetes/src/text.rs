@@ -1,0 +1,428 @@
+//! [`Edit`]s made in the text of a document: whatever they don't mean keeps every byte.
+//!
+//! In block style whole lines are put in or taken out, in flow style (JSON is flow style) what stands between two commas. Taking out
+//! is the exact inverse of putting in. An edit that has no place of its own, because an alias or a merge key stands there, is refused.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use crate::{
+    edit::{Edit, Path},
+    emit::{Style, flow, inline, pretty},
+    scalar::quoted,
+    yaml::{Document, Entry, Kind, Node},
+};
+
+/// A range of bytes and what takes its place.
+#[derive(Debug)]
+pub(crate) struct Change {
+    range: Range<usize>,
+    text: String,
+    /// Of what is put in at one place, the deepest comes first: it belongs to what stands above.
+    depth: usize,
+}
+
+/// A text, and the style it is written in.
+pub(crate) struct Source<'t> {
+    text: &'t str,
+    style: Style,
+}
+
+impl<'t> Source<'t> {
+    pub(crate) fn new(text: &'t str, documents: &[Document]) -> Self {
+        let mut style = Style { crlf: text.contains("\r\n"), ..Style::default() };
+        let mut seen = Seen::default();
+        for document in documents {
+            seen.look(&document.root);
+        }
+        if let Some(step @ 1..=8) = seen.step {
+            style.step = step;
+        }
+        if let Some((key, item)) = seen.list {
+            style.indented_lists = dash(text, item).is_none_or(|dash| column(text, dash) > key);
+        }
+        Self { text, style }
+    }
+
+    /// How an entry is written, if it is written out.
+    pub(crate) fn entry(&self, root: &Node, path: &[String]) -> Option<&'t str> {
+        let entry = root.entry(path)?;
+        self.text.get(entry.key.start..entry.value.end)
+    }
+
+    /// The changes of the text that make these edits of the object at `base`.
+    ///
+    /// # Errors
+    /// What can't be edited, and why.
+    pub(crate) fn changes(
+        &self,
+        root: &Node,
+        base: &[String],
+        edits: &[Edit],
+    ) -> Result<Vec<Change>, String> {
+        let mut changes = Vec::new();
+        for edit in edits {
+            match edit {
+                Edit::Set { object, key, value } => {
+                    changes.push(self.set(find(root, base, object)?, key, value)?);
+                }
+                Edit::Swap { object, old, new, value, raw } => {
+                    let mut path = [base, object].concat();
+                    path.push(old.clone());
+                    let parent = find(root, base, object)?;
+                    let entry = root.entry(&path).ok_or_else(|| shared(&path))?;
+                    changes.push(self.swap(parent, entry, new, value, raw.as_deref()));
+                }
+                Edit::Insert { list, before, items } => {
+                    let mut path = [base, list].concat();
+                    let node = find(root, base, list)?;
+                    let entry = root.entry(&path).ok_or_else(|| shared(&path))?;
+                    path.clear();
+                    changes.extend(self.insert(entry, node, *before, items)?);
+                }
+                Edit::Unset { object, .. } => {
+                    // All that goes from one mapping goes together, by its first edit.
+                    let mine = |e: &&Edit| matches!(e, Edit::Unset { object: other, .. } if other == object);
+                    if edits.iter().find(mine) == Some(edit) {
+                        let node = find(root, base, object)?;
+                        let keys: Vec<&str> = edits
+                            .iter()
+                            .filter(mine)
+                            .filter_map(|e| {
+                                if let Edit::Unset { key, .. } = e { Some(key.as_str()) } else { None }
+                            })
+                            .collect();
+                        changes.extend(self.unset(node, &keys).ok_or_else(|| shared(object))?);
+                    }
+                }
+                Edit::Delete { list, .. } => {
+                    let mine = |e: &&Edit| matches!(e, Edit::Delete { list: other, .. } if other == list);
+                    if edits.iter().find(mine) == Some(edit) {
+                        let node = find(root, base, list)?;
+                        let indexes: Vec<usize> = edits
+                            .iter()
+                            .filter(mine)
+                            .filter_map(
+                                |e| if let Edit::Delete { index, .. } = e { Some(*index) } else { None },
+                            )
+                            .collect();
+                        changes.extend(self.delete(node, &indexes).ok_or_else(|| shared(list))?);
+                    }
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Whole lines at a place where one begins, or at the end of a text without a last line break.
+    fn lines(&self, at: usize, lines: &str, depth: usize) -> Change {
+        let newline = self.style.newline();
+        let begun = self.text.get(..at).is_some_and(|before| before.is_empty() || before.ends_with('\n'));
+        let text = if begun {
+            lines.to_owned()
+        } else {
+            format!("{newline}{}", lines.strip_suffix(newline).unwrap_or(lines))
+        };
+        Change { range: at..at, text, depth }
+    }
+
+    fn set(&self, node: &Node, key: &str, value: &Value) -> Result<Change, String> {
+        match &node.kind {
+            Kind::Mapping { flow: false, entries } => {
+                let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+                    return Err("a mapping in block style is empty".to_owned());
+                };
+                let lines = self.style.entry(key, value, first.key.column);
+                Ok(self.lines(self.line_end(last.value.end), &lines, 2 * first.key.column))
+            }
+            Kind::Mapping { flow: true, entries } => {
+                let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+                    return Err("a mapping in flow style is empty".to_owned());
+                };
+                let key = flow(&Value::from(key));
+                let text = self.flow_text(node, &first.key, value);
+                Ok(Change {
+                    range: last.value.end..last.value.end,
+                    text: format!(",{}{key}: {text}", self.flow_gap(node, &first.key)),
+                    depth: 0,
+                })
+            }
+            _ => Err("a mapping is expected where something else stands".to_owned()),
+        }
+    }
+
+    fn swap(&self, parent: &Node, entry: &Entry, new: &str, value: &Value, raw: Option<&str>) -> Change {
+        let range = entry.key.start..entry.value.end;
+        if let Some(raw) = raw {
+            return Change { range, text: raw.to_owned(), depth: 0 };
+        }
+        let in_flow = matches!(parent.kind, Kind::Mapping { flow: true, .. });
+        // A comment behind it would become part of what is written there over several lines.
+        let alone = self.rest_of_line(range.end).trim().is_empty();
+        let text = if in_flow {
+            let text = match &parent.kind {
+                Kind::Mapping { entries, .. } => entries
+                    .first()
+                    .map_or_else(|| flow(value), |first| self.flow_text(parent, &first.key, value)),
+                _ => flow(value),
+            };
+            format!("{}: {text}", flow(&Value::from(new)))
+        } else if alone {
+            let lines = self.style.entry(new, value, entry.key.column);
+            lines.trim_start().trim_end_matches(['\r', '\n']).to_owned()
+        } else {
+            format!("{}: {}", quoted(new), inline(value))
+        };
+        Change { range, text, depth: 0 }
+    }
+
+    fn insert(
+        &self,
+        entry: &Entry,
+        node: &Node,
+        before: usize,
+        new: &[Value],
+    ) -> Result<Vec<Change>, String> {
+        let Kind::Sequence { flow: in_flow, items } = &node.kind else {
+            return Err("a list is expected where something else stands".to_owned());
+        };
+        let (Some(first), Some(last)) = (items.first(), items.last()) else {
+            return Err("a list is empty".to_owned());
+        };
+        if *in_flow {
+            let gap = self.flow_gap(node, first);
+            return Ok(new
+                .iter()
+                .map(|item| {
+                    let text = self.flow_text(node, first, item);
+                    let (at, text) = match items.get(before) {
+                        Some(next) => (next.start, format!("{text},{gap}")),
+                        None => (last.end, format!(",{gap}{text}")),
+                    };
+                    Change { range: at..at, text, depth: 0 }
+                })
+                .collect());
+        }
+        let dash = dash(self.text, first.start).ok_or("a list whose dashes can't be found")?;
+        let column = column(self.text, dash);
+        let lines: String = new.iter().map(|item| self.style.item(item, column)).collect();
+        let at = match before {
+            // Before the comments that belong to the first item.
+            0 => self.line_end(entry.key.end),
+            _ => self.line_end(items.get(before - 1).unwrap_or(last).end),
+        };
+        // An item's dash may stand where the keys around the list do.
+        Ok(vec![self.lines(at, &lines, 2 * column + 1)])
+    }
+
+    fn unset(&self, node: &Node, keys: &[&str]) -> Option<Vec<Change>> {
+        let Kind::Mapping { flow, entries } = &node.kind else { return None };
+        let gone = |entry: &Entry| keys.contains(&entry.name.as_str());
+        if keys.iter().any(|key| !entries.iter().any(|entry| entry.name == **key)) {
+            return None;
+        }
+        let spans: Vec<Taken> = entries
+            .iter()
+            .map(|entry| Taken { start: entry.key.start, end: entry.value.end, gone: gone(entry) })
+            .collect();
+        self.take(&spans, *flow)
+    }
+
+    fn delete(&self, node: &Node, indexes: &[usize]) -> Option<Vec<Change>> {
+        let Kind::Sequence { flow, items } = &node.kind else { return None };
+        let spans: Option<Vec<Taken>> = items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| {
+                let start = if *flow { item.start } else { dash(self.text, item.start)? };
+                Some(Taken { start, end: item.end, gone: indexes.contains(&index) })
+            })
+            .collect();
+        self.take(&spans?, *flow)
+    }
+
+    fn take(&self, spans: &[Taken], flow: bool) -> Option<Vec<Change>> {
+        if spans.iter().all(|span| span.gone) {
+            return None; // the collection itself would have to be written as empty
+        }
+        let mut changes = Vec::new();
+        let mut kept = None;
+        for (index, span) in spans.iter().enumerate() {
+            let previous = index.checked_sub(1).and_then(|index| spans.get(index));
+            if !span.gone {
+                kept = Some(index);
+                continue;
+            }
+            let range = if flow {
+                match (kept, previous, spans.get(index + 1)) {
+                    (Some(_), Some(previous), _) => previous.end..span.end,
+                    (_, _, Some(next)) => span.start..next.start,
+                    _ => return None,
+                }
+            } else {
+                self.block_range(span, spans.get(index + 1))?
+            };
+            changes.push(Change { range, text: String::new(), depth: 0 });
+        }
+        Some(changes)
+    }
+
+    /// The lines of an entry or item; what stands behind a dash ends where the next key begins.
+    fn block_range(&self, span: &Taken, next: Option<&Taken>) -> Option<Range<usize>> {
+        let start = line_start(self.text, span.start);
+        if self.text.get(start..span.start)?.trim().is_empty() {
+            return Some(start..self.line_end(span.end));
+        }
+        Some(span.start..next?.start)
+    }
+
+    /// Between two items in flow style.
+    fn flow_gap(&self, collection: &Node, first: &Node) -> String {
+        if self.is_spread(collection, first) {
+            format!("{}{}", self.style.newline(), " ".repeat(first.column))
+        } else {
+            " ".to_owned()
+        }
+    }
+
+    fn flow_text(&self, collection: &Node, first: &Node, value: &Value) -> String {
+        if self.is_spread(collection, first) {
+            let line = line_start(self.text, collection.start);
+            let outer =
+                self.text.get(line..).map_or(0, |text| text.len() - text.trim_start_matches(' ').len());
+            let step = first.column.saturating_sub(outer).clamp(1, 8);
+            pretty(value, first.column, step, self.style.newline())
+        } else {
+            flow(value)
+        }
+    }
+
+    /// Its items stand on lines of their own.
+    fn is_spread(&self, collection: &Node, first: &Node) -> bool {
+        self.text.get(collection.start..first.start).is_some_and(|between| between.contains('\n'))
+    }
+
+    /// Behind the line break that ends the line of a byte.
+    fn line_end(&self, at: usize) -> usize {
+        self.text.get(at..).and_then(|rest| rest.find('\n')).map_or(self.text.len(), |found| at + found + 1)
+    }
+
+    fn rest_of_line(&self, at: usize) -> &str {
+        self.text.get(at..self.line_end(at)).unwrap_or_default()
+    }
+}
+
+/// An entry or item, and whether it goes.
+struct Taken {
+    start: usize,
+    end: usize,
+    gone: bool,
+}
+
+fn find<'n>(root: &'n Node, base: &[String], path: &Path) -> Result<&'n Node, String> {
+    let whole = [base, path].concat();
+    match root.find(&whole) {
+        Some(Node { kind: Kind::Alias, .. }) | None => Err(shared(path)),
+        Some(node) => Ok(node),
+    }
+}
+
+fn shared(path: &[String]) -> String {
+    format!(
+        "`{}` is a YAML alias or comes from a merge key: what is added there would be added elsewhere, too; write it out",
+        path.join(".")
+    )
+}
+
+fn line_start(text: &str, at: usize) -> usize {
+    text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |found| found + 1)
+}
+
+fn column(text: &str, at: usize) -> usize {
+    text.get(line_start(text, at)..at).map_or(0, |before| before.chars().count())
+}
+
+/// The dash of the block list's item whose content begins at a byte.
+fn dash(text: &str, item: usize) -> Option<usize> {
+    let mut end = item;
+    loop {
+        let start = line_start(text, end);
+        let line = text.get(start..end)?;
+        let indent = line.len() - line.trim_start_matches([' ', '\u{feff}']).len();
+        // `- - x`: the last of the dashes that the line begins with.
+        let dashes = line.get(indent..)?;
+        let run = dashes.len() - dashes.trim_start_matches(['-', ' ']).len();
+        if let Some(last) = dashes.get(..run)?.rfind('-') {
+            return Some(start + indent + last);
+        }
+        end = start.checked_sub(1)?;
+    }
+}
+
+/// The text with the changes made; `None` if they overlap.
+pub(crate) fn change(text: &str, mut changes: Vec<Change>) -> Option<String> {
+    // Stable: what is equal keeps its order.
+    changes.sort_by_key(|change| (change.range.start, change.range.end, std::cmp::Reverse(change.depth)));
+    take_last_break(text, &mut changes);
+    let mut out = String::with_capacity(text.len() + 4096);
+    let mut at = 0;
+    for change in changes {
+        out.push_str(text.get(at..change.range.start)?);
+        out.push_str(&change.text);
+        at = change.range.end;
+    }
+    out.push_str(text.get(at..)?);
+    Some(out)
+}
+
+/// Lines that go at the end of a text without a last line break take the one before them along.
+fn take_last_break(text: &str, changes: &mut [Change]) {
+    if text.ends_with('\n') {
+        return;
+    }
+    let mut end = text.len();
+    let mut first = None;
+    for change in changes.iter_mut().rev() {
+        if change.range.end != end || change.range.is_empty() || !change.text.is_empty() {
+            break;
+        }
+        end = change.range.start;
+        first = Some(change);
+    }
+    if let Some(change) = first
+        && let Some(before) = text.get(..end).and_then(|before| before.strip_suffix('\n'))
+    {
+        change.range.start = before.strip_suffix('\r').unwrap_or(before).len();
+    }
+}
+
+/// The first mapping in a mapping, and the first list in one.
+#[derive(Default)]
+struct Seen {
+    step: Option<usize>,
+    list: Option<(usize, usize)>,
+}
+
+impl Seen {
+    fn look(&mut self, node: &Node) {
+        match &node.kind {
+            Kind::Mapping { flow: false, entries } => {
+                for entry in entries {
+                    match &entry.value.kind {
+                        Kind::Mapping { flow: false, .. } if self.step.is_none() => {
+                            self.step = entry.value.column.checked_sub(entry.key.column);
+                        }
+                        Kind::Sequence { flow: false, items } if self.list.is_none() => {
+                            self.list = items.first().map(|first| (entry.key.column, first.start));
+                        }
+                        _ => {}
+                    }
+                    self.look(&entry.value);
+                }
+            }
+            Kind::Sequence { items, .. } => items.iter().for_each(|item| self.look(item)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! YAML (and JSON, which is YAML) becomes trees in which every node knows the bytes it was written in.
+//!
+//! The events are granit-parser's. A node's `end` is where its *content* ends: without the comment and line break behind it, and for a
+//! block scalar without the blank lines that don't belong to its value. Values are typed as kubectl's parser does
+//! (YAML 1.1: `yes`, `on` and `0644` are no texts), see [`crate::scalar`].
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag, options};
+
+use crate::scalar;
+
+/// Values that aliases may expand to, of one file.
+const MOST_VALUES: usize = 2_000_000;
+/// Collections inside of each other.
+const DEEPEST: usize = 96;
+
+/// A document of a stream.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) root: Node,
+    pub(crate) value: Value,
+}
+
+/// A node: the bytes from `start` to `end`, and what is in them.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Column of `start`, from 0.
+    pub(crate) column: usize,
+    pub(crate) kind: Kind,
+}
+
+/// What a node is.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Scalar,
+    Alias,
+    Sequence { flow: bool, items: Vec<Node> },
+    Mapping { flow: bool, entries: Vec<Entry> },
+}
+
+/// A key and its value.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) key: Node,
+    pub(crate) value: Node,
+}
+
+/// A collection that isn't closed yet.
+struct Open {
+    node: Node,
+    anchor: usize,
+    key: Option<(Node, String)>,
+    value: Value,
+    merged: Vec<Value>,
+}
+
+/// The documents of a text; those without content are left out.
+///
+/// # Errors
+/// What is wrong, and in which line and column.
+pub(crate) fn parse(text: &str) -> Result<Vec<Document>, String> {
+    let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
+    let mut tree = Tree { text, open: Vec::new(), anchors: HashMap::new(), values: 0, documents: Vec::new() };
+    for event in Parser::new_from_str_with_options(text, limits) {
+        match event {
+            Ok((event, span)) => tree.take(event, span).map_err(|what| at(&span, &what))?,
+            Err(error) => {
+                let marker = error.marker();
+                return Err(format!(
+                    "line {}, column {}: not valid YAML: {}",
+                    marker.line(),
+                    marker.col() + 1,
+                    error.info()
+                ));
+            }
+        }
+    }
+    Ok(tree.documents)
+}
+
+fn at(span: &Span, what: &str) -> String {
+    format!("line {}, column {}: {what}", span.start.line(), span.start.col() + 1)
+}
+
+struct Tree<'t> {
+    text: &'t str,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Value>,
+    values: usize,
+    documents: Vec<Document>,
+}
+
+impl Tree<'_> {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), String> {
+        let bytes = span.byte_range().ok_or("a place without an offset")?;
+        let mut node =
+            Node { start: bytes.start, end: bytes.end, column: span.start.col(), kind: Kind::Scalar };
+        match event {
+            Event::DocumentStart(..) => self.anchors.clear(),
+            Event::Scalar(text, style, anchor, tag) => {
+                self.place_scalar(&mut node, &text, style);
+                let value = scalar_value(&text, style, tag.as_deref());
+                return self.close(node, value, anchor);
+            }
+            Event::Alias(id) => {
+                node.kind = Kind::Alias;
+                let value = self.anchors.get(&id).cloned().ok_or("an alias inside of what it refers to")?;
+                self.values += size(&value);
+                return self.close(node, value, 0);
+            }
+            Event::SequenceStart(style, anchor, _) => {
+                node.kind = Kind::Sequence { flow: style == StructureStyle::Flow, items: Vec::new() };
+                let value = Value::Array(Vec::new());
+                self.open.push(Open { node, anchor, key: None, value, merged: Vec::new() });
+            }
+            Event::MappingStart(style, anchor, _) => {
+                node.kind = Kind::Mapping { flow: style == StructureStyle::Flow, entries: Vec::new() };
+                let value = Value::Object(Map::new());
+                self.open.push(Open { node, anchor, key: None, value, merged: Vec::new() });
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(mut open) = self.open.pop() else { return Ok(()) };
+                open.node.end = match &open.node.kind {
+                    Kind::Sequence { flow: false, items } => items.last().map_or(bytes.end, |item| item.end),
+                    Kind::Mapping { flow: false, entries } => {
+                        entries.last().map_or(bytes.end, |entry| entry.value.end)
+                    }
+                    _ => bytes.end,
+                };
+                for merged in open.merged {
+                    merge(&mut open.value, merged)?;
+                }
+                return self.close(open.node, open.value, open.anchor);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The parser's span of a block scalar reaches to the next token, and that of nothing is where its key ends.
+    fn place_scalar(&self, node: &mut Node, text: &str, style: ScalarStyle) {
+        let written = self.text.get(node.start..node.end).unwrap_or_default();
+        match style {
+            ScalarStyle::Literal | ScalarStyle::Folded => {
+                let content = written.trim_end();
+                if content.is_empty() {
+                    // Nothing but the header, whose line the parser has passed.
+                    let before = self.text.get(..node.start).unwrap_or_default();
+                    node.end = before.trim_end().len();
+                } else if text.ends_with("\n\n") {
+                    // Kept (`+`): the blank lines are content.
+                    let lines = written.trim_end_matches([' ', '\t']);
+                    let last = lines.strip_suffix('\n').unwrap_or(lines);
+                    node.end = node.start + last.strip_suffix('\r').unwrap_or(last).len();
+                } else {
+                    node.end = node.start + content.len();
+                }
+            }
+            ScalarStyle::Plain if written.is_empty() => {
+                let rest = self.text.get(node.start..).unwrap_or_default();
+                let gap = rest.len() - rest.trim_start_matches([' ', '\t']).len();
+                if rest.get(gap..).is_some_and(|rest| rest.starts_with(':')) {
+                    node.start += gap + 1;
+                }
+                node.end = node.start;
+            }
+            _ => {}
+        }
+    }
+
+    /// A node is complete: it goes to whatever is open, or is a document.
+    fn close(&mut self, node: Node, value: Value, anchor: usize) -> Result<(), String> {
+        self.values += 1;
+        if anchor > 0 {
+            self.values += size(&value);
+            self.anchors.insert(anchor, value.clone());
+        }
+        if self.values > MOST_VALUES {
+            return Err(format!("more than {MOST_VALUES} values with aliases expanded"));
+        }
+        let Some(open) = self.open.last_mut() else {
+            if !value.is_null() {
+                self.documents.push(Document { root: node, value });
+            }
+            return Ok(());
+        };
+        match (&mut open.node.kind, &mut open.value) {
+            (Kind::Sequence { items, .. }, Value::Array(values)) => {
+                items.push(node);
+                values.push(value);
+            }
+            (Kind::Mapping { entries, .. }, Value::Object(values)) => match open.key.take() {
+                None => {
+                    // Kubernetes' keys are texts, whatever they look like.
+                    let written = self.text.get(node.start..node.end).unwrap_or_default();
+                    let name = match value {
+                        Value::String(text) => text,
+                        Value::Array(_) | Value::Object(_) => return Err("a key must be a word".to_owned()),
+                        _ => written.to_owned(),
+                    };
+                    open.key = Some((node, name));
+                }
+                Some((key, name)) if name == "<<" && self.text.get(key.start..key.end) == Some("<<") => {
+                    open.merged.push(value);
+                }
+                Some((key, name)) => {
+                    if values.insert(name.clone(), value).is_some() {
+                        return Err(format!("the key `{name}` stands twice in the mapping that ends here"));
+                    }
+                    entries.push(Entry { name, key, value: node });
+                }
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `<<`: keys that the mapping doesn't have itself.
+fn merge(own: &mut Value, merged: Value) -> Result<(), String> {
+    match (own, merged) {
+        (own, Value::Array(sources)) => sources.into_iter().try_for_each(|source| merge(own, source)),
+        (Value::Object(own), Value::Object(source)) => {
+            for (key, value) in source {
+                own.entry(key).or_insert(value);
+            }
+            Ok(())
+        }
+        _ => Err("`<<` merges mappings, this is none".to_owned()),
+    }
+}
+
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(size).sum::<usize>(),
+        Value::Object(entries) => 1 + entries.values().map(size).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
+    match tag.and_then(Tag::core_suffix) {
+        Some("str") => Value::String(text.to_owned()),
+        Some("int" | "float" | "bool" | "null") => scalar::resolve(text),
+        _ if style == ScalarStyle::Plain => scalar::resolve(text),
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+impl Node {
+    /// The node at a path of keys and indexes, where it was written out (through no alias and no merge).
+    pub(crate) fn find(&self, path: &[String]) -> Option<&Node> {
+        let Some((first, rest)) = path.split_first() else { return Some(self) };
+        match &self.kind {
+            Kind::Mapping { entries, .. } => {
+                entries.iter().find(|entry| entry.name == *first)?.value.find(rest)
+            }
+            Kind::Sequence { items, .. } => items.get(first.parse::<usize>().ok()?)?.find(rest),
+            _ => None,
+        }
+    }
+
+    /// The entry that a path ends at.
+    pub(crate) fn entry(&self, path: &[String]) -> Option<&Entry> {
+        let (name, object) = path.split_last()?;
+        match &self.find(object)?.kind {
+            Kind::Mapping { entries, .. } => entries.iter().find(|entry| entry.name == *name),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `inject` and `uninject` on manifests as people have them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests stand outside of them")]
+
+use std::{fs, path::Path};
+
+use attache_kubernetes::inject::{Format, Mode, Outcome, Settings, convert, inject, uninject};
+
+const CONFIG: &str = "\
+listeners:
+  outbound: { bind: :15001, transparent: true, to: anywhere }
+  inbound:
+    bind: :15006
+    to: app
+upstreams:
+  anywhere: original-destination
+  app: http://127.0.0.1:8080
+";
+
+fn settings(text: &[(&str, &str)]) -> Settings {
+    let mut settings = Settings::default();
+    for (name, value) in text {
+        settings.set(name, value).unwrap();
+    }
+    settings
+}
+
+/// Ways to inject that together use everything.
+fn ways() -> [(&'static str, Settings); 4] {
+    [
+        ("explicit", settings(&[("tls-secret", "web-tls"), ("config-map", "web-attache")])),
+        ("http-proxy", settings(&[("traffic", "http-proxy")])),
+        ("transparent", settings(&[("traffic", "transparent"), ("config", CONFIG)])),
+        ("container", settings(&[("mode", "container"), ("traffic", "http-proxy"), ("log", "debug")])),
+    ]
+}
+
+fn manifests() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/manifests");
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() > 9);
+    files
+        .iter()
+        .map(|file| (file.file_name().unwrap().display().to_string(), fs::read_to_string(file).unwrap()))
+        .collect()
+}
+
+fn snapshot(name: &str, file: &str, settings: &Settings) {
+    let (_, text) = manifests().into_iter().find(|(name, _)| name == file).unwrap();
+    let done = inject(&text, settings).unwrap();
+    let reports: Vec<String> = done.reports.iter().map(ToString::to_string).collect();
+    let shown = format!("{}\n=====\n{}", reports.join("\n"), done.text);
+    insta::assert_snapshot!(name, shown);
+}
+
+#[test]
+fn manifests_of_many_shapes_get_attache() {
+    let [explicit, proxy, transparent, container] = ways().map(|(_, settings)| settings);
+    snapshot("nginx-deployment-explicit", "nginx-deployment.yaml", &explicit);
+    snapshot("nginx-deployment-transparent", "nginx-deployment.yaml", &transparent);
+    snapshot("nginx-deployment-container", "nginx-deployment.yaml", &container);
+    snapshot("postgres-statefulset-explicit", "postgres-statefulset.yaml", &explicit);
+    snapshot("postgres-statefulset-http-proxy", "postgres-statefulset.yaml", &proxy);
+    snapshot("backup-cronjob-http-proxy", "backup-cronjob.yaml", &proxy);
+    snapshot("node-exporter-daemonset", "node-exporter-daemonset.yaml", &explicit);
+    snapshot("shop", "shop.yaml", &Settings::default());
+    snapshot("helm-rendered-transparent", "helm-rendered.yaml", &transparent);
+    snapshot("kubectl-list", "kubectl-list.yaml", &Settings::default());
+    snapshot("deployment-json-http-proxy", "deployment.json", &proxy);
+    snapshot("pod-json", "pod.json", &Settings::default());
+    snapshot("anchors", "anchors.yaml", &Settings::default());
+}
+
+#[test]
+fn what_cannot_be_injected_is_said_with_the_reason() {
+    let (_, text) = manifests().into_iter().find(|(name, _)| name == "clashes.yaml").unwrap();
+    let [_, _, transparent, container] = ways().map(|(_, settings)| settings);
+    let reports = |settings| {
+        let done = inject(&text, settings).unwrap();
+        done.reports.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!("refusals-transparent", reports(&transparent));
+    insta::assert_snapshot!("refusals-container", reports(&container));
+    let no_config = settings(&[("traffic", "transparent")]);
+    insta::assert_snapshot!("refusals-no-config", reports(&no_config));
+}
+
+#[test]
+fn uninject_gives_back_every_byte() {
+    for (file, text) in manifests() {
+        for (way, settings) in ways() {
+            let ends = text.trim_end().to_owned();
+            let crlf = text.replace('\n', "\r\n");
+            for (form, text) in [("as it is", &text), ("without a last line break", &ends), ("CRLF", &crlf)] {
+                let injected = inject(text, &settings).unwrap();
+                let back = uninject(&injected.text).unwrap();
+                assert_eq!(&back.text, text, "{file}, {way}, {form}");
+                if file != "clashes.yaml" && way == "explicit" {
+                    assert_ne!(&injected.text, text, "{file}, {way}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn injecting_twice_changes_nothing() {
+    for (file, text) in manifests() {
+        for (way, settings) in ways() {
+            let once = inject(&text, &settings).unwrap();
+            let twice = inject(&once.text, &settings).unwrap();
+            assert_eq!(twice.text, once.text, "{file}, {way}");
+            for (first, second) in once.reports.iter().zip(&twice.reports) {
+                if matches!(first.outcome, Outcome::Injected(_)) {
+                    assert_eq!(second.outcome, Outcome::Unchanged, "{file}, {way}, {}", first.object);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn injecting_in_another_way_is_as_if_it_were_the_first() {
+    for (file, text) in manifests().into_iter().filter(|(file, _)| file != "clashes.yaml") {
+        for (from, first) in ways() {
+            for (to, second) in ways() {
+                let direct = inject(&text, &second).unwrap();
+                if direct.reports.iter().any(|report| matches!(report.outcome, Outcome::Refused(_))) {
+                    continue; // what it was injected with before, it keeps
+                }
+                let twice = inject(&inject(&text, &first).unwrap().text, &second).unwrap();
+                assert_eq!(twice.text, direct.text, "{file}, {from} and then {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_another_tool_wrote_anew_is_uninjected_by_meaning() {
+    for (file, text) in manifests() {
+        let original = convert(&text, Format::Json).unwrap();
+        for (way, settings) in ways() {
+            let done = inject(&text, &settings).unwrap();
+            if done.reports.iter().any(|report| matches!(report.outcome, Outcome::Refused(_))) {
+                continue; // written anew, without anchors for example, it can be injected
+            }
+            let injected = done.text;
+            let json = convert(&injected, Format::Json).unwrap();
+            let yaml = convert(&json, Format::Yaml).unwrap();
+            for other in [&json, &yaml] {
+                let again = inject(other, &settings).unwrap();
+                assert_eq!(&again.text, other, "{file}, {way}: nothing is to do");
+                let back = convert(&uninject(other).unwrap().text, Format::Json).unwrap();
+                let (back, original): (serde_json::Value, serde_json::Value) =
+                    (serde_json::from_str(&back).unwrap(), serde_json::from_str(&original).unwrap());
+                assert_eq!(back, original, "{file}, {way}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_mode_is_known_by_its_restart_policy() {
+    let (_, text) = manifests().into_iter().find(|(name, _)| name == "pod.json").unwrap();
+    let native = inject(&text, &Settings { mode: Mode::Native, ..Settings::default() }).unwrap();
+    let pod: serde_json::Value = serde_json::from_str(&native.text).unwrap();
+    assert_eq!(pod.pointer("/spec/initContainers/0/restartPolicy").unwrap(), "Always");
+    assert_eq!(pod.pointer("/spec/restartPolicy").unwrap(), "Never");
+}
