@@ -116,7 +116,7 @@ fn no_request_of_a_load_fails_across_twenty_reloads() {
             "reload: {{ watch: false }}\nlisteners:\n  outbound:\n    bind: 127.0.0.1:$PORT\n    routes:\n\
              \x20     - {{ match: {{ path: /v{n}/* }}, to: b }}\n      - {{ to: {} }}\n{}\
              upstreams:\n  a: {{ address: 'http://127.0.0.1:{address}', pool: {{ max_idle: {} }} }}\n  b: 'http://127.0.0.1:{other}'\n",
-            if n % 3 == 0 { "a" } else { "b" },
+            if n.is_multiple_of(3) { "a" } else { "b" },
             if n % 2 == 1 { listener.as_str() } else { "" },
             100 + n / 4
         )
