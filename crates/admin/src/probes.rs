@@ -51,8 +51,10 @@ pub(crate) fn told(state: &AdminState, path: &str) -> Option<Answer> {
         "/metrics" => with_type(StatusCode::OK, METRICS_CONTENT_TYPE, state.metrics.render()),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match state.readiness.reasons() {
-            reasons if reasons.is_empty() => text(StatusCode::OK, "ready\n"),
-            reasons => text(StatusCode::SERVICE_UNAVAILABLE, reasons),
+            reasons if reasons.is_empty() => {
+                text(StatusCode::OK, format!("ready\n{}", state.readiness.notes()))
+            }
+            reasons => text(StatusCode::SERVICE_UNAVAILABLE, reasons + &state.readiness.notes()),
         },
         _ => return None,
     })

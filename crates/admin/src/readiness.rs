@@ -24,6 +24,7 @@ struct State {
     listening: bool,
     discovery: Discovery,
     draining: bool,
+    last_reload_failed: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +78,21 @@ impl Readiness {
     /// The process ends: not ready from now on.
     pub fn draining(&self) {
         self.state().draining = true;
+    }
+
+    /// Why the last reload was refused; `None` when it was not. The last good config serves, so this takes no readiness.
+    pub fn last_reload_failed(&self, why: Option<String>) {
+        self.state().last_reload_failed = why;
+    }
+
+    /// What an operator should know although work may come; empty if there is nothing.
+    pub fn notes(&self) -> String {
+        let state = self.state();
+        state
+            .last_reload_failed
+            .as_ref()
+            .map(|why| format!("last reload failed: {why}\n"))
+            .unwrap_or_default()
     }
 
     /// True if work may come.

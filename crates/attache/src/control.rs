@@ -1,4 +1,10 @@
-//! The control thread: everything that is not a request. Discovery, health, probes, and the order of the end.
+//! The control thread: everything that is not a request. Discovery, health, probes, reloads, and the order of the end.
+//!
+//! The order of the end, from SIGTERM on: not ready any more; [`shutdown.delay`] with everything served, while others stop sending;
+//! listeners that others reach drain; and only when what they accepted has ended do the listeners of the app itself, since a
+//! request that is being answered may need calls to be so. What still runs at the deadline is cut.
+//!
+//! [`shutdown.delay`]: attache_config::model::Shutdown
 
 use std::{
     net::TcpListener,
@@ -13,7 +19,7 @@ use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, watch},
     task::spawn_local,
-    time::{interval, sleep, timeout},
+    time::{Instant, interval, sleep, timeout_at},
 };
 
 use crate::{
@@ -21,8 +27,11 @@ use crate::{
     generation::Generation,
     prepare::{Bound, Prepared},
     process::Process,
+    proxy::Control,
+    reload::{Order, Reloader},
     tls,
     upkeep::Upkeep,
+    watch as files,
     worker::{self, Update},
 };
 
@@ -30,18 +39,27 @@ use crate::{
 const CUT_PATIENCE: Duration = Duration::from_millis(500);
 /// How often the endpoints' states are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the last inbound connection has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 
+/// What the thread is told.
+pub(crate) struct Orders {
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) reload: mpsc::UnboundedReceiver<Order>,
+}
+
 /// Runs the thread until the proxy has ended.
 pub(crate) fn run(
-    process: &Arc<Process>,
+    control: &Control,
     prepared: Prepared,
     probes: Option<TcpListener>,
-    stop: watch::Receiver<bool>,
+    orders: Orders,
     started: &Started,
     ended: watch::Sender<bool>,
 ) {
+    let process = control.process();
     let runtime = match LocalRuntime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,20 +68,21 @@ pub(crate) fn run(
         }
     };
     process.metrics.worker().install();
-    if let Err(error) = runtime.block_on(control(process, prepared, probes, stop, started)) {
+    if let Err(error) = runtime.block_on(serve(control, prepared, probes, orders, started)) {
         let _ = started.send(Err(error));
     }
     process.generation().access_log.close(CUT_PATIENCE);
     ended.send_replace(true);
 }
 
-async fn control(
-    process: &Arc<Process>,
+async fn serve(
+    control: &Control,
     mut prepared: Prepared,
     probes: Option<TcpListener>,
-    mut stop: watch::Receiver<bool>,
+    orders: Orders,
     started: &Started,
 ) -> Result<(), Error> {
+    let process = control.process();
     if let Some(socket) = probes {
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
         let admin = AdminState { metrics: process.metrics.clone(), readiness: process.readiness.clone() };
@@ -79,38 +98,58 @@ async fn control(
     tls::follow(process);
     spawn_local(count_endpoints(process.clone()));
 
-    let mut workers = Workers::start(process)?;
+    let (workers, mut ended) = Workers::start(process)?;
+    let count = workers.0.len();
     workers.switch(&generation, sockets).recv().await;
-    upkeep.retain(&generation);
     process.readiness.listening();
+    let reloader = Reloader { process: process.clone(), upkeep, workers };
+    spawn_local(reloader.run(orders.reload, process.drain.subscribe()));
+    spawn_local(files::follow(control.clone()));
     let _ = started.send(Ok(()));
-    tracing::info!(workers = workers.updates.len(), "ready");
+    tracing::info!(workers = count, "ready");
 
     // A sender that is gone is a program that ends.
+    let mut stop = orders.stop;
     let _ = stop.wait_for(|&stop| stop).await;
     process.readiness.draining();
     let shutdown = process.generation().config.shutdown;
     sleep(shutdown.delay).await;
     tracing::info!("draining, for at most {:?}", shutdown.drain_timeout);
+    let deadline = Instant::now().checked_add(shutdown.drain_timeout).unwrap_or_else(far);
+    process.drain_inbound.drain();
+    if timeout_at(deadline, inbound_ended(process)).await.is_err() {
+        tracing::warn!("calls to the app still run after {:?}", shutdown.drain_timeout);
+    }
     process.drain.drain();
     // Each worker holds a sender until it has ended.
-    if timeout(shutdown.drain_timeout, workers.ended.recv()).await.is_err() {
+    if timeout_at(deadline, ended.recv()).await.is_err() {
         tracing::warn!("cutting what still runs after {:?}", shutdown.drain_timeout);
         process.drain.cut();
-        let _ = timeout(CUT_PATIENCE, workers.ended.recv()).await;
+        let _ = timeout_at(Instant::now() + CUT_PATIENCE, ended.recv()).await;
     }
     Ok(())
 }
 
-/// The workers as the control thread knows them.
-struct Workers {
-    updates: Vec<mpsc::UnboundedSender<Update>>,
-    /// Closed when all of them have ended.
-    ended: mpsc::Receiver<()>,
+/// A time that doesn't come.
+fn far() -> Instant {
+    Instant::now() + Duration::from_hours(24 * 365)
 }
 
+/// Waits until no connection is open on any listener that others reach.
+async fn inbound_ended(process: &Process) {
+    let generation = process.generation();
+    let inbound = || generation.listeners.iter().filter(|listener| listener.is_inbound());
+    while inbound().any(|listener| listener.connections.open() > 0) {
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The workers as the control thread knows them.
+pub(crate) struct Workers(Vec<mpsc::UnboundedSender<Update>>);
+
 impl Workers {
-    fn start(process: &Arc<Process>) -> Result<Self, Error> {
+    /// Starts them. What is returned beside them closes when all of them have ended.
+    fn start(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
         let (done, ended) = mpsc::channel::<()>(1);
         let count = process.workers.count();
         let begin = Arc::new(Barrier::new(count));
@@ -125,19 +164,19 @@ impl Workers {
             };
             thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(Error::Thread)?;
         }
-        Ok(Self { updates, ended })
+        Ok((Self(updates), ended))
     }
 
-    /// Hands every worker the generation, and its socket of each bind. Ends of the returned channel close as they have taken it.
-    fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
+    /// Hands every worker the generation, and its socket of each bind. What is returned closes when all of them have taken it.
+    pub(crate) fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
         let (taken, all_taken) = mpsc::channel(1);
-        let mut by_worker: Vec<Vec<_>> = self.updates.iter().map(|_| Vec::new()).collect();
+        let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
         for (place, sockets) in sockets {
             for (worker, socket) in by_worker.iter_mut().zip(sockets) {
                 worker.push((place.clone(), socket));
             }
         }
-        for (updates, sockets) in self.updates.iter().zip(by_worker) {
+        for (updates, sockets) in self.0.iter().zip(by_worker) {
             let update = Update { generation: generation.clone(), sockets, taken: taken.clone() };
             if updates.send(update).is_err() {
                 tracing::error!("a worker has ended early; its share of the connections is not served");

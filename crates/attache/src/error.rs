@@ -52,3 +52,14 @@ impl std::error::Error for Error {
         }
     }
 }
+
+/// An error with everything that caused it, a line each.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}\n  because: {source}");
+        next = source.source();
+    }
+    text
+}

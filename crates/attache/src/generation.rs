@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use attache_config::model::{self, Address, Config};
+use attache_config::model::{self, Address, Bind, Config};
 use attache_listener::Connections;
 use attache_resilience::{RouteState, UpstreamState};
 use attache_telemetry::AccessLog;
@@ -101,4 +101,14 @@ pub(crate) struct ListenerParts {
     pub(crate) connections: Arc<Connections>,
     /// One for each of its routes, in the order of the file.
     pub(crate) routes: Arc<[Arc<RouteState>]>,
+}
+
+impl ListenerParts {
+    /// Others than the app itself reach it: it listens on more than loopback and Unix sockets.
+    pub(crate) fn is_inbound(&self) -> bool {
+        self.config.bind.iter().any(|bind| match bind {
+            Bind::Tcp(address) => !address.ip().is_loopback(),
+            Bind::Unix { .. } => false,
+        })
+    }
 }

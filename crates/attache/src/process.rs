@@ -9,14 +9,18 @@ use attache_listener::{DrainTrigger, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
 
-use crate::generation::Generation;
+use crate::{generation::Generation, reload::Reloads};
 
 /// What all threads of a process share, whatever its config is.
 pub(crate) struct Process {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
+    /// Ends the listeners that others reach, on all workers.
+    pub(crate) drain_inbound: DrainTrigger,
     /// Ends all listeners, on all workers.
     pub(crate) drain: DrainTrigger,
+    /// What was reloaded, and when.
+    pub(crate) reloads: Reloads,
     /// How many workers there are, and how many connections each has.
     pub(crate) workers: Workers,
     /// Follows the files of every certificate and trust store, of whatever generation.
@@ -33,7 +37,9 @@ impl Process {
         Arc::new(Self {
             metrics: Metrics::new(),
             readiness: Readiness::new(),
+            drain_inbound: DrainTrigger::new(),
             drain: DrainTrigger::new(),
+            reloads: Reloads::default(),
             workers: Workers::new(workers),
             certificates: Watcher::default(),
             log,

@@ -9,27 +9,67 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread::{self, JoinHandle},
+    time::{Instant, SystemTime},
 };
 
 use attache_config::model::Config;
 use attache_telemetry::LogControl;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{control, cpus, error::Error, generation::Generation, prepare, process::Process};
+use crate::{
+    control::{self, Orders},
+    cpus,
+    error::Error,
+    generation::Generation,
+    prepare,
+    process::Process,
+    reload::{Order, Reload, Report, Trigger},
+    watch as files,
+};
 
 /// A proxy that runs. Dropping it leaves it running; [`Proxy::stop`] ends it.
 pub(crate) struct Proxy {
-    process: Arc<Process>,
+    control: Control,
     address: Option<SocketAddr>,
-    stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
-    control: JoinHandle<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Tells a running proxy what to do. Works from any thread, cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Control {
+    process: Arc<Process>,
+    stop: watch::Sender<bool>,
+    reload: mpsc::UnboundedSender<Order>,
+}
+
+impl Control {
+    /// What the proxy's threads share.
+    pub(crate) fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// Begins to drain; work that was accepted goes on. What was begun already goes on as it is.
+    pub(crate) fn drain(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Reads the config's files again and switches over, or says why not; then nothing has changed. Waits for reloads that were
+    /// asked for before.
+    pub(crate) async fn reload(&self, trigger: Trigger) -> Result<Report, String> {
+        let (reply, answer) = oneshot::channel();
+        // A queue that is gone drops the order, and with it the reply.
+        let _ = self.reload.send(Order { trigger, reply });
+        answer.await.unwrap_or_else(|_| Err("the program is ending: nothing is reloaded any more".to_owned()))
+    }
 }
 
 impl Proxy {
     /// Binds, starts every thread and returns when the workers accept.
     pub(crate) fn start(config: Config, log: Option<LogControl>) -> Result<Self, Error> {
+        let (began, at) = (Instant::now(), SystemTime::now());
         let process = Process::new(config.workers.unwrap_or_else(cpus::workers), log);
+        process.reloads.tries(files::digest(&files::files(&config)));
         let probes = config.metrics;
         let prepared = prepare::prepare(config, &process.generation(), &process)?;
         let mut sockets = prepared.sockets.iter().flat_map(|(_, sockets)| sockets);
@@ -37,16 +77,21 @@ impl Proxy {
         let probes = probes.map(bind_probes).transpose()?;
 
         let (stop, stopping) = watch::channel(false);
+        let (reload, reloads) = mpsc::unbounded_channel();
         let (ending, ended) = watch::channel(false);
         let (started, start) = std::sync::mpsc::channel();
-        let control = {
-            let process = process.clone();
-            let run = move || control::run(&process, prepared, probes, stopping, &started, ending);
+        let control = Control { process, stop, reload };
+        let thread = {
+            let control = control.clone();
+            let orders = Orders { stop: stopping, reload: reloads };
+            let run = move || control::run(&control, prepared, probes, orders, &started, ending);
             thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Thread)?
         };
         // A control thread that died has dropped its end.
         start.recv().unwrap_or_else(|_| Err(Error::Thread(io::Error::other("the control thread ended"))))?;
-        Ok(Self { process, address, stop, ended, control })
+        let result = Ok(Report { generation: 1, changes: Vec::new(), needs_restart: Vec::new() });
+        control.process.reloads.note(Reload { at, took: began.elapsed(), trigger: Trigger::Start, result });
+        Ok(Self { control, address, ended, thread })
     }
 
     /// The first TCP address that is listened on.
@@ -56,12 +101,12 @@ impl Proxy {
 
     /// What serves now.
     pub(crate) fn generation(&self) -> Arc<Generation> {
-        self.process.generation()
+        self.control.process.generation()
     }
 
-    /// Begins to drain; work that was accepted goes on.
-    pub(crate) fn drain(&self) {
-        self.stop.send_replace(true);
+    /// What tells it what to do.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Becomes true when the last request has ended, or the drain timeout has come.
@@ -71,8 +116,8 @@ impl Proxy {
 
     /// Drains and waits for the end.
     pub(crate) fn stop(self) {
-        self.drain();
-        if self.control.join().is_err() {
+        self.control.drain();
+        if self.thread.join().is_err() {
             tracing::error!("the control thread panicked");
         }
     }

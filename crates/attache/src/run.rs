@@ -7,12 +7,14 @@ use std::{
 };
 
 use attache_config::{Diagnostics, model::Config};
-use tokio::{
-    runtime::LocalRuntime,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::{runtime::LocalRuntime, task::spawn_local};
 
-use crate::{app_probes, cli, proxy::Proxy};
+use crate::{
+    app_probes, cli,
+    proxy::Proxy,
+    reload::Trigger,
+    signals::{Signal, Signals},
+};
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -33,31 +35,48 @@ fn rendered(found: &Diagnostics) -> String {
 pub(crate) fn run(options: &cli::Run) -> Result<(), AnyError> {
     let config = load(options.config.as_deref())?;
     let log = attache_telemetry::init_logging(&options.log)?;
-    // Before the workers accept: connections that wait already may take every file descriptor that is left.
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Before the workers accept: connections that wait already may take every file descriptor that is left. And before anybody could
+    // signal that it runs: SIGHUP would end it.
     let runtime = LocalRuntime::new()?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
     let proxy = Proxy::start(config, Some(log))?;
     announce(&proxy, options);
-    let asked = runtime.block_on(async {
-        app_probes::start().map_err(io::Error::other)?;
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut ended = proxy.ended();
-        let mut asked = 0;
-        loop {
-            tokio::select! {
-                _ = ended.wait_for(|&ended| ended) => return io::Result::Ok(asked),
-                _ = term.recv() => asked += 1,
-                _ = int.recv() => asked += 1,
-            }
-            if asked > 1 {
-                return Ok(asked);
-            }
-            proxy.drain();
-        }
-    })?;
+    runtime.block_on(async { app_probes::start() }).map_err(io::Error::other)?;
+    let asked = runtime.block_on(serve(&proxy, &mut signals));
     match asked {
         0 => Err("the control thread ended without being asked to; see the log".into()),
         1 => Ok(()),
         _ => Err("ended at once by a second signal; running requests were cut".into()),
+    }
+}
+
+/// Does what signals say until the proxy has ended; how often it was asked to end.
+async fn serve(proxy: &Proxy, signals: &mut Signals) -> u32 {
+    let control = proxy.control();
+    let mut ended = proxy.ended();
+    let mut asked = 0;
+    loop {
+        tokio::select! {
+            _ = ended.wait_for(|&ended| ended) => return asked,
+            signal = signals.next() => match signal {
+                Signal::Stop => {
+                    asked += 1;
+                    if asked > 1 {
+                        return asked;
+                    }
+                    control.drain();
+                }
+                Signal::Reload => {
+                    let control = control.clone();
+                    // Logged by whoever reloads; further signals are heard meanwhile.
+                    spawn_local(async move { control.reload(Trigger::Signal).await });
+                }
+                Signal::Reopen => control.process().generation().access_log.reopen(),
+            },
+        }
     }
 }
 

@@ -64,12 +64,18 @@ async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Upda
     let mut worker = Worker::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
     let mut drain = process.drain.subscribe();
+    let mut drain_inbound = process.drain_inbound.subscribe();
+    let mut serving_all = true;
     loop {
         tokio::select! {
             biased;
             _ = drain.reached(Phase::Drain) => break,
+            _ = drain_inbound.reached(Phase::Drain), if serving_all => {
+                serving_all = false;
+                worker.units.iter().filter(|unit| unit.inbound).for_each(|unit| unit.drain.drain());
+            }
             // Without one who hands out generations, the last one serves on.
-            Some(update) = updates.recv() => worker.take(update),
+            Some(update) = updates.recv(), if serving_all => worker.take(update),
             Some(ended) = worker.running.join_next() => report(ended),
         }
     }
@@ -117,6 +123,8 @@ struct Unit {
     address: Option<SocketAddr>,
     settings: watch::Sender<Rc<Settings>>,
     slot: Slot,
+    /// Others than the app reach it.
+    inbound: bool,
     drain: DrainTrigger,
 }
 
@@ -163,16 +171,17 @@ impl Worker {
             let settings = Rc::new(self.settings(parts, &generation));
             for place in places(&parts.config) {
                 if let Some(at) = before.iter().position(|unit| unit.place == place) {
-                    let unit = before.swap_remove(at);
+                    let mut unit = before.swap_remove(at);
+                    unit.inbound = parts.is_inbound();
                     unit.slot.put(site.clone());
                     unit.settings.send_replace(settings.clone());
                     self.units.push(unit);
                 } else if let Some(socket) = sockets.remove(&place) {
-                    self.open(place, socket, settings.clone(), Slot::new(site.clone()));
+                    self.open(place, socket, settings.clone(), Slot::new(site.clone()), parts.is_inbound());
                 }
             }
         }
-        let patience = generation.config.shutdown.drain_timeout;
+        let patience = generation.config.reload.drain_timeout;
         for unit in before {
             unit.drain.drain();
             let mut ending = self.process.drain.subscribe();
@@ -194,11 +203,11 @@ impl Worker {
             tls: parts.tls.clone(),
             connections: parts.connections.clone(),
             on_finish: self.on_finish.clone(),
-            patience: generation.config.shutdown.drain_timeout,
+            patience: generation.config.reload.drain_timeout,
         }
     }
 
-    fn open(&mut self, place: Place, socket: Socket, settings: Rc<Settings>, slot: Slot) {
+    fn open(&mut self, place: Place, socket: Socket, settings: Rc<Settings>, slot: Slot, inbound: bool) {
         let address = socket.local_addr();
         let (settings, following) = watch::channel(settings);
         let drain = DrainTrigger::new();
@@ -209,7 +218,7 @@ impl Worker {
             Tcp(slot.clone()),
             drain.subscribe(),
         ));
-        self.units.push(Unit { place, address, settings, slot, drain });
+        self.units.push(Unit { place, address, settings, slot, inbound, drain });
     }
 
     fn own_addresses(&self, generation: &Generation, sockets: &[(Place, Socket)]) -> Vec<SocketAddr> {

@@ -125,11 +125,14 @@ fn checked(
         return None;
     }
     let mut tree = tree?;
-    substitute::Substitution { env, folder: file.and_then(Path::parent), problems }.apply(&mut tree);
+    let folder = file.and_then(Path::parent);
+    let mut substitution = substitute::Substitution { env, folder, problems, files: Vec::new() };
+    substitution.apply(&mut tree);
+    let files = substitution.files;
     let value = check::Checker { root: schema::annotated(), problems, key: None, wrong: Vec::new() }
         .check(&tree, schema::annotated())?;
     match serde_json::from_value::<raw::Root>(value) {
-        Ok(raw) => Some(build::build(raw, &tree, file, problems)),
+        Ok(raw) => Some(Config { files, ..build::build(raw, &tree, file, problems) }),
         Err(error) => {
             if !problems.any_error() {
                 let message =

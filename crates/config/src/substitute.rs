@@ -4,7 +4,7 @@
 //! a `: ` or a line break stays one text. A scalar that is one `${VAR}` and nothing else is typed by what it became:
 //! `workers: ${WORKERS}` is a number. `$$` is one `$`; a `$` before anything else is itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     diagnostic::{Place, Problems},
@@ -19,6 +19,8 @@ pub(crate) struct Substitution<'a> {
     /// Where relative paths of `!file` begin.
     pub(crate) folder: Option<&'a Path>,
     pub(crate) problems: &'a mut Problems,
+    /// Every `!file` that was asked for.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 impl Substitution<'_> {
@@ -105,6 +107,7 @@ impl Substitution<'_> {
             return Some(());
         }
         let path = self.folder.unwrap_or(Path::new("")).join(&scalar.text);
+        self.files.push(path.clone());
         match read(&path) {
             Ok(text) => {
                 text.trim().clone_into(&mut scalar.text);

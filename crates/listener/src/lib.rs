@@ -31,6 +31,6 @@ pub use accept::serve;
 pub use drain::{Drain, DrainTrigger, Phase};
 pub use handover::Workers;
 pub use request::{Connections, Hold, HttpRequest, Opaque, Settings};
-pub use socket::{BindError, Socket, bind};
+pub use socket::{BindError, Held, Socket, adopt, bind};
 pub use stream::Stream;
 pub use transport::{ClientHello, Protocol};

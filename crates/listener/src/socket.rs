@@ -6,9 +6,15 @@
 use std::{
     fmt, fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{FileTypeExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use attache_config::model::Bind;
@@ -42,17 +48,55 @@ impl Socket {
     }
 }
 
+/// A second handle of a listening socket: as long as it lives the socket stays open, and it can be given to another process.
+/// Connections that nobody accepts wait, so drop it when the socket shall close.
+#[derive(Debug)]
+pub struct Held {
+    socket: OwnedFd,
+    path: Option<Arc<UnixPath>>,
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Held {
+    /// Another process listens on it from now on: the path of a Unix socket is no longer removed at the end.
+    pub fn handed_on(&self) {
+        if let Some(path) = &self.path {
+            path.not_ours.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Socket {
+    /// A second handle of the same socket.
+    pub fn hold(&self) -> io::Result<Held> {
+        Ok(match &self.kind {
+            SocketKind::Tcp(socket, _) => Held { socket: socket.as_fd().try_clone_to_owned()?, path: None },
+            SocketKind::Unix(socket, path) => {
+                Held { socket: socket.as_fd().try_clone_to_owned()?, path: Some(path.clone()) }
+            }
+        })
+    }
+}
+
 /// Removes the path when the last worker is done with it, if it is still the same socket.
 #[derive(Debug)]
 pub(crate) struct UnixPath {
     path: PathBuf,
     inode: Option<u64>,
+    /// Another process made it, or has it now.
+    not_ours: AtomicBool,
 }
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
         // A successor (a reload, another process) may have replaced it; then it is not ours to remove.
-        if self.inode.is_some() && inode(&self.path) == self.inode {
+        let ours = !self.not_ours.load(Ordering::Relaxed);
+        if ours && self.inode.is_some() && inode(&self.path) == self.inode {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -75,7 +119,7 @@ pub fn bind(bind: &Bind, workers: &Workers) -> Result<Vec<Socket>, BindError> {
         }
         Bind::Unix { path, mode } => {
             let first = unix(path, *mode).map_err(|(step, e)| fail(step, e))?;
-            let owner = Arc::new(UnixPath { path: path.clone(), inode: inode(path) });
+            let owner = Arc::new(UnixPath::new(path, true));
             for _ in 1..workers.count() {
                 let copy = first.try_clone().map_err(|e| fail("duplicate the socket", e))?;
                 kinds.push(SocketKind::Unix(copy, owner.clone()));
@@ -83,7 +127,65 @@ pub fn bind(bind: &Bind, workers: &Workers) -> Result<Vec<Socket>, BindError> {
             kinds.push(SocketKind::Unix(first, owner));
         }
     }
-    Ok(kinds.into_iter().zip(workers.seats()).map(|(kind, seat)| Socket { kind, seat }).collect())
+    Ok(seated(kinds, workers))
+}
+
+/// Takes over listening sockets that another process made for one address: its predecessor, or a supervisor. The result is in the order
+/// of the workers, and goes round more than once where there are more sockets than workers; where there are fewer, workers share
+/// some. `ours`: the path of a Unix socket is to be removed at the end.
+pub fn adopt(
+    bind: &Bind,
+    sockets: Vec<OwnedFd>,
+    ours: bool,
+    workers: &Workers,
+) -> Result<Vec<Socket>, BindError> {
+    let fail = |step| move |source| BindError { bind: bind.clone(), step, source };
+    let mut all = sockets;
+    let missing = all.len().next_multiple_of(workers.count()) - all.len();
+    let shared: io::Result<Vec<_>> = all.iter().cycle().take(missing).map(OwnedFd::try_clone).collect();
+    all.extend(shared.map_err(fail("duplicate the socket"))?);
+    let owner = match bind {
+        Bind::Unix { path, .. } => Some(Arc::new(UnixPath::new(path, ours))),
+        Bind::Tcp(_) => None,
+    };
+    let mut kinds = Vec::new();
+    for socket in all {
+        let socket = RawSocket::from(socket);
+        let listens =
+            || -> io::Result<bool> { Ok(socket.r#type()? == Type::STREAM && socket.is_listener()?) };
+        if !listens().map_err(fail("use a socket that was handed over"))? {
+            let wrong = io::Error::new(io::ErrorKind::InvalidInput, "it does not listen for streams");
+            return Err(fail("use a socket that was handed over")(wrong));
+        }
+        socket.set_nonblocking(true).map_err(fail("use a socket that was handed over"))?;
+        kinds.push(if let Some(owner) = &owner {
+            SocketKind::Unix(socket.into(), owner.clone())
+        } else {
+            // As `tcp` does; a supervisor may not have.
+            socket.set_tcp_nodelay(true).map_err(fail("use a socket that was handed over"))?;
+            let socket = std::net::TcpListener::from(socket);
+            let local = socket.local_addr().map_err(fail("read its address"))?;
+            SocketKind::Tcp(socket, local)
+        });
+    }
+    Ok(seated(kinds, workers))
+}
+
+/// Each worker's seat for each of its sockets.
+fn seated(kinds: Vec<SocketKind>, workers: &Workers) -> Vec<Socket> {
+    let mut sockets = Vec::new();
+    let mut kinds = kinds.into_iter();
+    while kinds.len() > 0 {
+        let round = kinds.by_ref().take(workers.count());
+        sockets.extend(round.zip(workers.seats()).map(|(kind, seat)| Socket { kind, seat }));
+    }
+    sockets
+}
+
+impl UnixPath {
+    fn new(path: &Path, ours: bool) -> Self {
+        Self { path: path.to_owned(), inode: inode(path), not_ours: AtomicBool::new(!ours) }
+    }
 }
 
 fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, (&'static str, io::Error)> {
@@ -249,6 +351,45 @@ mod tests {
         let error = bind(&bound, &Workers::new(1)).unwrap_err().to_string();
         assert!(error.contains("another program listens on it"), "{error}");
         drop(live);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn sockets_that_are_handed_over_are_shared_out_among_more_or_fewer_workers() {
+        for (before, after, sockets) in [(2, 2, 2), (3, 2, 4), (1, 3, 3)] {
+            let old = bind(&loopback(), &Workers::new(before)).unwrap();
+            let address = old[0].local_addr().unwrap();
+            let held: Vec<_> = old.iter().map(|socket| socket.hold().unwrap()).collect();
+            // The old process is gone; what waits in the queue is not.
+            let waiting = std::net::TcpStream::connect(address).unwrap();
+            drop(old);
+            let handed = held.iter().map(|held| held.as_fd().try_clone_to_owned().unwrap()).collect();
+            drop(held);
+            let new = adopt(&Bind::Tcp(address), handed, true, &Workers::new(after)).unwrap();
+            assert_eq!(new.len(), sockets, "{before} to {after}");
+            assert!(new.iter().all(|socket| socket.local_addr() == Some(address)));
+            let accepted = new.iter().any(|socket| match &socket.kind {
+                SocketKind::Tcp(socket, _) => socket.accept().is_ok(),
+                SocketKind::Unix(..) => false,
+            });
+            assert!(accepted, "the connection that waited");
+            drop(waiting);
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_unix_socket_that_was_handed_on_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let bound = Bind::Unix { path: path.clone(), mode: 0o600 };
+        let old = bind(&bound, &Workers::new(1)).unwrap();
+        let held = old[0].hold().unwrap();
+        held.handed_on();
+        let handed = vec![held.as_fd().try_clone_to_owned().unwrap()];
+        drop((held, old));
+        let new = adopt(&bound, handed, true, &Workers::new(2)).unwrap();
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(new);
         assert!(!path.exists());
     }
 

@@ -18,7 +18,7 @@ pub(crate) use target::Targets;
 
 use crate::{
     diagnostic::{Place, Problems},
-    model::{AccessLog, Bind, Config, Dns, Listener, Shutdown},
+    model::{AccessLog, Bind, Config, Dns, Listener, Reload, Shutdown},
     raw,
     yaml::Node,
 };
@@ -50,6 +50,10 @@ pub(crate) fn build(root: raw::Root, tree: &Node, file: Option<&Path>, problems:
     if let Some(raw) = root.shutdown {
         fill!(shutdown, raw, delay, drain_timeout);
     }
+    let mut reload = Reload::default();
+    if let Some(raw) = root.reload {
+        fill!(reload, raw, watch, drain_timeout);
+    }
     Config {
         file: file.map(Path::to_path_buf),
         listeners,
@@ -65,6 +69,8 @@ pub(crate) fn build(root: raw::Root, tree: &Node, file: Option<&Path>, problems:
             }
         },
         shutdown,
+        reload,
+        files: Vec::new(),
         warnings: Vec::new(),
     }
 }

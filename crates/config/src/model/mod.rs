@@ -45,6 +45,10 @@ pub struct Config {
     pub access_log: AccessLog,
     /// How the program ends.
     pub shutdown: Shutdown,
+    /// When the file is read again, and what becomes of connections that it no longer holds for.
+    pub reload: Reload,
+    /// The other files that this was made from (`!file`); a change of one is a change of the config.
+    pub files: Vec<PathBuf>,
     /// What is suspicious about the file though it can be used; to be logged.
     pub warnings: Vec<crate::Diagnostic>,
 }
@@ -61,6 +65,8 @@ impl Default for Config {
             metrics: Some(Self::METRICS),
             access_log: AccessLog::default(),
             shutdown: Shutdown::default(),
+            reload: Reload::default(),
+            files: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -182,5 +188,21 @@ pub struct Shutdown {
 impl Default for Shutdown {
     fn default() -> Self {
         Self { delay: Duration::ZERO, drain_timeout: Duration::from_secs(25) }
+    }
+}
+
+/// How a new config is taken while the old one serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// The config's files are followed, and read again when they change. Default true.
+    pub watch: bool,
+    /// Connections of a listener that is gone, or changed in what concerns open connections, may finish for this long before they are
+    /// cut. Default 10 min (as Envoy's `--drain-time-s`).
+    pub drain_timeout: Duration,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { watch: true, drain_timeout: Duration::from_mins(10) }
     }
 }

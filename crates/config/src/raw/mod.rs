@@ -45,6 +45,8 @@ pub(crate) struct Root {
     pub(crate) access_log: Option<AccessLogForm>,
     /// How the program ends on SIGTERM.
     pub(crate) shutdown: Option<Shutdown>,
+    /// How a changed config is taken while the old one serves.
+    pub(crate) reload: Option<Reload>,
 }
 
 /// Name resolution.
@@ -113,5 +115,20 @@ pub(crate) struct Shutdown {
     pub(crate) delay: Option<Txt<Length>>,
     /// Running work may take this long before it is cut. The default is below Kubernetes' 30 s.
     #[schemars(extend("default" = show_duration(model::Shutdown::default().drain_timeout)))]
+    pub(crate) drain_timeout: Option<Txt<Length>>,
+}
+
+/// How a changed config is taken.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`reload`")]
+pub(crate) struct Reload {
+    /// The file, and those that it takes values from by `!file`, are followed and read again when they change. SIGHUP
+    /// and the admin API reload in any case.
+    #[schemars(extend("default" = model::Reload::default().watch))]
+    pub(crate) watch: Option<bool>,
+    /// Connections of a listener that is gone, or changed in what concerns open connections, may finish for this long before
+    /// they are cut.
+    #[schemars(extend("default" = show_duration(model::Reload::default().drain_timeout)))]
     pub(crate) drain_timeout: Option<Txt<Length>>,
 }

@@ -1,0 +1,135 @@
+//! What a reload changed, in words, for the log, the admin API and the dashboard.
+
+use attache_config::model::{Config, Listener, Upstream};
+
+/// One line for each listener, upstream and section that differs.
+pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (before, after) in pairs(&old.listeners, &new.listeners, |listener| &*listener.name) {
+        lines.extend(line("listener", before, after, |l| &*l.name, listener));
+    }
+    for (before, after) in pairs(&old.upstreams, &new.upstreams, |upstream| &*upstream.name) {
+        lines.extend(line("upstream", before, after, |u| &*u.name, upstream));
+    }
+    let sections = [
+        ("dns", old.dns != new.dns),
+        ("access_log", old.access_log != new.access_log),
+        ("shutdown", old.shutdown != new.shutdown),
+        ("reload", old.reload != new.reload),
+    ];
+    lines.extend(
+        sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}` changed")),
+    );
+    lines
+}
+
+/// What needs a restart: the new config is made to say what is the case, and the lines say what was asked.
+pub(crate) fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    if old.workers != new.workers {
+        lines.push("`workers` changed: that needs a restart".to_owned());
+        new.workers = old.workers;
+    }
+    if old.metrics != new.metrics {
+        lines.push("`metrics` changed: another address needs a restart".to_owned());
+        new.metrics = old.metrics;
+    }
+    lines
+}
+
+/// The old and the new of each name: those that were there in their order, then what is new.
+fn pairs<'a, T>(
+    old: &'a [T],
+    new: &'a [T],
+    name: impl Fn(&T) -> &str,
+) -> Vec<(Option<&'a T>, Option<&'a T>)> {
+    let find = |all: &'a [T], one: &T| all.iter().find(|other| name(other) == name(one));
+    let was = old.iter().map(|before| (Some(before), find(new, before)));
+    let added = new.iter().filter(|after| find(old, after).is_none()).map(|after| (None, Some(after)));
+    was.chain(added).collect()
+}
+
+fn line<T>(
+    what: &str,
+    before: Option<&T>,
+    after: Option<&T>,
+    name: impl Fn(&T) -> &str,
+    differ: impl Fn(&T, &T) -> Vec<&'static str>,
+) -> Option<String> {
+    match (before, after) {
+        (Some(before), Some(after)) => {
+            let differ = differ(before, after);
+            (!differ.is_empty()).then(|| format!("{what} `{}` changed: {}", name(after), differ.join(", ")))
+        }
+        (Some(before), None) => Some(format!("{what} `{}` removed", name(before))),
+        (None, Some(after)) => Some(format!("{what} `{}` added", name(after))),
+        (None, None) => None,
+    }
+}
+
+fn listener(old: &Listener, new: &Listener) -> Vec<&'static str> {
+    let rest = |listener: &Listener| Listener {
+        bind: Vec::new(),
+        routes: Vec::new(),
+        tls: None,
+        // Where it stands in the file changes nothing.
+        line: 0,
+        ..listener.clone()
+    };
+    named([
+        ("bind", old.bind != new.bind),
+        ("tls", old.tls != new.tls),
+        ("routes", old.routes != new.routes),
+        ("settings", rest(old) != rest(new)),
+    ])
+}
+
+fn upstream(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
+    let rest = |upstream: &Upstream| Upstream { address: new.address.clone(), tls: None, ..upstream.clone() };
+    named([
+        ("address", old.address != new.address),
+        ("tls", old.tls != new.tls),
+        ("settings", rest(old) != rest(new)),
+    ])
+}
+
+fn named<const N: usize>(parts: [(&'static str, bool); N]) -> Vec<&'static str> {
+    parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        attache_config::parse(text, None, &|_| None).unwrap()
+    }
+
+    #[test]
+    fn what_changed_is_said_by_name() {
+        let old = config(
+            "workers: 2\nlisteners: { out: { bind: '127.0.0.1:1', to: a }, gone: { bind: '127.0.0.1:2', to: a } }\n\
+             upstreams: { a: 'http://a.test', b: 'http://b.test', c: 'http://c.test' }",
+        );
+        let mut new = config(
+            "workers: 3\nmetrics: off\nshutdown: { delay: 1s }\n\
+             listeners: { out: { bind: ['127.0.0.1:1', '127.0.0.1:3'], to: b, max_connections: 5 } }\n\
+             upstreams: { a: 'https://a.test', b: { address: 'http://b.test', pool: { max_idle: 1 } }, d: 'http://d.test' }",
+        );
+        insta::assert_snapshot!(keep_fixed(&old, &mut new).join("\n"), @r"
+        `workers` changed: that needs a restart
+        `metrics` changed: another address needs a restart
+        ");
+        assert_eq!((new.workers, new.metrics), (old.workers, old.metrics));
+        insta::assert_snapshot!(changes(&old, &new).join("\n"), @r"
+        listener `out` changed: bind, routes, settings
+        listener `gone` removed
+        upstream `a` changed: address, tls, settings
+        upstream `b` changed: settings
+        upstream `c` removed
+        upstream `d` added
+        `shutdown` changed
+        ");
+        assert!(changes(&old, &old).is_empty());
+    }
+}

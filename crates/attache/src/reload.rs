@@ -1,0 +1,292 @@
+//! A new config while the old one serves: read, checked, prepared whole, then switched over at once.
+//!
+//! The rule: nothing changes before everything that can fail has succeeded. A config that can't be read, a certificate that is broken, a port
+//! that is taken leave the running generation as it is; that is logged with its place, counted, and told by the probes and the
+//! admin API until a reload succeeds. One reload runs at a time. Once the process drains there are none.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use attache_config::model::{Bind, Config};
+use attache_listener::{Drain, Phase};
+use attache_telemetry::Side;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
+
+use crate::{
+    control::Workers,
+    diff,
+    error::{Error, whole},
+    generation::Generation,
+    prepare::{Prepared, prepare},
+    process::Process,
+    upkeep::Upkeep,
+    watch,
+};
+
+/// How many reloads are remembered.
+const REMEMBERED: usize = 32;
+/// How long workers are waited for before it is said that one is stuck.
+const TAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long lines of an access log that is replaced have to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    /// The program's start; not a reload, but the first of the list.
+    Start,
+    /// SIGHUP.
+    Signal,
+    /// The files changed.
+    File,
+    /// The admin API.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the admin API"))]
+    Admin,
+}
+
+impl Trigger {
+    /// The word for it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Signal => "signal",
+            Self::File => "file",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// The generation that serves now.
+    pub(crate) generation: u64,
+    /// What changed, a line each; empty if nothing did.
+    pub(crate) changes: Vec<String>,
+    /// What the new config says and only a restart can do.
+    pub(crate) needs_restart: Vec<String>,
+}
+
+/// One reload that was tried.
+#[derive(Clone, Debug)]
+#[allow(dead_code, reason = "for the admin API's list of reloads")]
+pub(crate) struct Reload {
+    pub(crate) at: SystemTime,
+    pub(crate) took: Duration,
+    pub(crate) trigger: Trigger,
+    /// What it did, or the diagnostics that say why nothing was done.
+    pub(crate) result: Result<Report, String>,
+}
+
+/// The last reloads, the newest last. For the control thread: it has a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    list: Mutex<VecDeque<Reload>>,
+    tried: AtomicU64,
+}
+
+impl Reloads {
+    pub(crate) fn note(&self, reload: Reload) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() == REMEMBERED {
+            list.pop_front();
+        }
+        list.push_back(reload);
+    }
+
+    /// The newest last.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the admin API"))]
+    pub(crate) fn list(&self) -> Vec<Reload> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The digest of the files as they were read last.
+    pub(crate) fn tried(&self) -> u64 {
+        self.tried.load(Relaxed)
+    }
+
+    pub(crate) fn tries(&self, digest: u64) {
+        self.tried.store(digest, Relaxed);
+    }
+}
+
+/// A reload that was asked for.
+pub(crate) struct Order {
+    pub(crate) trigger: Trigger,
+    pub(crate) reply: oneshot::Sender<Result<Report, String>>,
+}
+
+/// Reads the config again, and switches over.
+pub(crate) struct Reloader {
+    pub(crate) process: Arc<Process>,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) workers: Workers,
+}
+
+impl Reloader {
+    /// Takes orders until the process drains; keeps up what the last generation needs for as long as it is polled.
+    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, mut drain: Drain) {
+        let drained = drain.reached(Phase::Drain);
+        tokio::pin!(drained);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut drained => break,
+                Some(order) = orders.recv() => tokio::select! {
+                    biased;
+                    _ = &mut drained => break,
+                    result = self.reload(order.trigger) => { let _ = order.reply.send(result); }
+                },
+                else => break,
+            }
+        }
+        // Whoever asks now is told so: the orders' other ends are dropped with the queue.
+        drop(orders);
+        std::future::pending::<()>().await;
+    }
+
+    async fn reload(&mut self, trigger: Trigger) -> Result<Report, String> {
+        let (began, at) = (Instant::now(), SystemTime::now());
+        let result = self.attempt().await;
+        let process = &self.process;
+        process.metrics.config_loaded(result.is_ok());
+        match &result {
+            Ok(report) if report.changes.is_empty() && report.needs_restart.is_empty() => {
+                tracing::info!(trigger = trigger.as_str(), "the config says what it said before");
+            }
+            Ok(report) => {
+                for line in &report.needs_restart {
+                    tracing::warn!("{line}");
+                }
+                let (generation, changes) = (report.generation, report.changes.join("; "));
+                tracing::info!(trigger = trigger.as_str(), generation, changes, "config reloaded");
+            }
+            Err(why) => {
+                tracing::error!(
+                    trigger = trigger.as_str(),
+                    "the new config was not taken, the one before serves on:\n{why}"
+                );
+            }
+        }
+        let failed = result.as_ref().err().map(|why| why.lines().next().unwrap_or_default().to_owned());
+        process.readiness.last_reload_failed(failed);
+        process.reloads.note(Reload { at, took: began.elapsed(), trigger, result: result.clone() });
+        result
+    }
+
+    async fn attempt(&mut self) -> Result<Report, String> {
+        let before = self.process.generation();
+        let Some(file) = before.config.file.clone() else {
+            return Err(
+                "there is no config file to read again: this is the built-in forward proxy".to_owned()
+            );
+        };
+        let (process, known) = (self.process.clone(), before.clone());
+        let read = spawn_blocking(move || read(&file, &known, &process)).await;
+        let (prepared, changes, needs_restart) = read.map_err(|error| error.to_string())??;
+        let generation = before.number;
+        let Some(prepared) = prepared else { return Ok(Report { generation, changes, needs_restart }) };
+        self.switch(*prepared, &before).await.map_err(|error| whole(&error))?;
+        Ok(Report { generation: generation + 1, changes, needs_restart })
+    }
+
+    /// Everything from here to the workers' answers happens, or nothing.
+    async fn switch(&mut self, mut prepared: Prepared, before: &Arc<Generation>) -> Result<(), Error> {
+        let sockets = std::mem::take(&mut prepared.sockets);
+        let process = &self.process;
+        let new = Arc::new(self.upkeep.succeed(prepared, before, process).await?);
+        set_modes(&before.config, &new.config);
+        process.serves(new.clone());
+        let mut taken = self.workers.switch(&new, sockets);
+        if timeout(TAKE_PATIENCE, taken.recv()).await.is_err() {
+            tracing::error!(
+                "a worker has not taken the new config after {TAKE_PATIENCE:?}; it still serves the old one"
+            );
+        }
+        self.upkeep.retain(&new);
+        process.metrics.retain_upstreams(|name| new.upstream(name).is_some());
+        process.metrics.retain_certificates(|side, name| match side {
+            Side::Listener => new.listener(name).is_some_and(|listener| listener.tls.is_some()),
+            Side::Upstream => new.upstream(name).is_some_and(|upstream| upstream.tls.is_some()),
+        });
+        if new.config.access_log != before.config.access_log {
+            let old = before.access_log.clone();
+            spawn_blocking(move || old.close(LOG_PATIENCE));
+        }
+        Ok(())
+    }
+}
+
+type Read = (Option<Box<Prepared>>, Vec<String>, Vec<String>);
+
+/// Reads, checks and prepares; nothing is prepared if nothing changed. Blocks.
+fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, String> {
+    process.reloads.tries(watch::digest(&watch::files(&before.config)));
+    let env = |name: &str| std::env::var(name).ok();
+    let mut config = attache_config::load(file, &env).map_err(|found| found.to_string())?;
+    if config.files != before.config.files {
+        process.reloads.tries(watch::digest(&watch::files(&config)));
+    }
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let needs_restart = diff::keep_fixed(&before.config, &mut config);
+    let changes = diff::changes(&before.config, &config);
+    if changes.is_empty() && config.files == before.config.files {
+        return Ok((None, changes, needs_restart));
+    }
+    let prepared = prepare(config, before, process).map_err(|error| whole(&error))?;
+    Ok((Some(Box::new(prepared)), changes, needs_restart))
+}
+
+/// A Unix socket that is kept gets its new mode.
+fn set_modes(old: &Config, new: &Config) {
+    let modes = |config: &Config| -> Vec<(PathBuf, u32)> {
+        let binds = config.listeners.iter().flat_map(|listener| &listener.bind);
+        binds
+            .filter_map(|bind| match bind {
+                Bind::Unix { path, mode } => Some((path.clone(), *mode)),
+                Bind::Tcp(_) => None,
+            })
+            .collect()
+    };
+    let old = modes(old);
+    for (path, mode) in modes(new) {
+        if old.iter().any(|(known, was)| *known == path && *was != mode)
+            && let Err(error) = fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+        {
+            tracing::error!(path = %path.display(), %error, "the mode of a Unix socket can't be changed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_reloads_is_bounded_and_the_newest_stays() {
+        let reloads = Reloads::default();
+        for generation in 0..40 {
+            let result = Ok(Report { generation, changes: Vec::new(), needs_restart: Vec::new() });
+            let (at, took) = (SystemTime::now(), Duration::ZERO);
+            reloads.note(Reload { at, took, trigger: Trigger::Admin, result });
+        }
+        let list = reloads.list();
+        assert_eq!(list.len(), REMEMBERED);
+        assert_eq!(list.last().and_then(|last| last.result.clone().ok()).map(|r| r.generation), Some(39));
+    }
+}

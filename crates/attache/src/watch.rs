@@ -1,0 +1,189 @@
+//! Notices that the config's files changed, and waits until they are written completely.
+//!
+//! Polled, as TLS files are (`docs/decisions/tls-files-are-polled.md`). Noticed by what `stat` says of what a path leads to, so that it
+//! makes no difference whether a symbolic link was swapped (a ConfigMap), a file renamed over another (editors, Ansible) or
+//! written in place. Settled: two readings in a row must be equal, since a file may be half written or a link half swapped. Tried
+//! once: what was loaded or refused already is not read again until it differs.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{proxy::Control, reload::Trigger};
+
+/// How often it looks. A change is noticed within two looks and in use after the next.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Time stamps younger than this may hide a second change.
+const FRESH: i64 = 2;
+/// Bytes of one file; more is no config.
+const LARGEST: u64 = 16 << 20;
+
+/// Follows the files of whatever config serves, and reloads when they change. Ends with the thread.
+pub(crate) async fn follow(control: Control) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watch = Watch::default();
+    loop {
+        ticks.tick().await;
+        let process = control.process();
+        let files = files(&process.generation().config);
+        if !process.generation().config.reload.watch || files.is_empty() {
+            continue;
+        }
+        let tried = process.reloads.tried();
+        // A hung network volume holds up a thread of its own.
+        let look = move || {
+            let found = watch.look(&files, tried);
+            (watch, found)
+        };
+        let Ok((back, found)) = tokio::task::spawn_blocking(look).await else { return };
+        watch = back;
+        if found == Look::Changed {
+            // Logged and counted by whoever reloads.
+            let _ = control.reload(Trigger::File).await;
+        }
+    }
+}
+
+/// The files that a config was made from.
+pub(crate) fn files(config: &attache_config::model::Config) -> Vec<PathBuf> {
+    config.file.iter().chain(&config.files).cloned().collect()
+}
+
+/// Equal exactly when the contents (or the failures to read them) are, but for an accident of one in 2^64.
+pub(crate) fn digest(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        match read(file) {
+            Ok(bytes) => (0, bytes).hash(&mut hasher),
+            Err(error) => (1, format!("{:?}", error.kind())).hash(&mut hasher),
+        }
+    }
+    hasher.finish()
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What one look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// As it was tried last.
+    Unchanged,
+    /// Changed; waits for the next look to find the same.
+    Settling,
+    /// Changed, and written completely.
+    Changed,
+}
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+struct Watch {
+    seen: Vec<Option<Stat>>,
+    pending: Option<u64>,
+}
+
+type Stat = (u64, u64, u64, i64, i64, i64, i64);
+
+impl Watch {
+    /// Looks once. `tried` is the digest of what was loaded or refused last.
+    fn look(&mut self, files: &[PathBuf], tried: u64) -> Look {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let stats: Vec<_> = files.iter().map(|file| stat(file)).collect();
+        let fresh = |stat: &Stat| now.cast_signed().saturating_sub(stat.3.max(stat.5)) <= FRESH;
+        if stats == self.seen && self.pending.is_none() && !stats.iter().flatten().any(fresh) {
+            return Look::Unchanged;
+        }
+        self.seen = stats;
+        let found = digest(files);
+        if found == tried {
+            self.pending = None;
+            return Look::Unchanged;
+        }
+        if self.pending == Some(found) {
+            self.pending = None;
+            return Look::Changed;
+        }
+        self.pending = Some(found);
+        Look::Settling
+    }
+}
+
+/// Follows symbolic links; `None` where there is nothing to look at.
+fn stat(path: &Path) -> Option<Stat> {
+    let m = fs::metadata(path).ok()?;
+    Some((m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_change_counts_once_it_was_found_twice_and_only_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = vec![dir.path().join("a.yaml"), dir.path().join("secret")];
+        fs::write(&files[0], "one").unwrap();
+        let (mut watch, tried) = (Watch::default(), digest(&files));
+        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+        fs::write(&files[0], "tw").unwrap();
+        assert_eq!(watch.look(&files, tried), Look::Settling);
+        // It was only half written.
+        fs::write(&files[0], "two").unwrap();
+        assert_eq!(watch.look(&files, tried), Look::Settling);
+        assert_eq!(watch.look(&files, tried), Look::Changed);
+        let tried = digest(&files);
+        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+        // The second file counts too, and so does that it is there at all.
+        fs::write(&files[1], "s").unwrap();
+        assert_eq!((watch.look(&files, tried), watch.look(&files, tried)), (Look::Settling, Look::Changed));
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = vec![dir.path().join("a.yaml")];
+        fs::write(&files[0], "one").unwrap();
+        let (mut watch, tried) = (Watch::default(), digest(&files));
+        fs::write(&files[0], "two").unwrap();
+        assert_eq!(watch.look(&files, tried), Look::Settling);
+        fs::write(&files[0], "one").unwrap();
+        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+    }
+
+    #[test]
+    fn a_swapped_symbolic_link_is_a_change() {
+        // As the kubelet does it: file -> ..data/file, ..data -> a folder of its time.
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (folder, text) in [("..1", "one"), ("..2", "two")] {
+            fs::create_dir(at(folder)).unwrap();
+            fs::write(at(folder).join("a.yaml"), text).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/a.yaml", at("a.yaml")).unwrap();
+        let files = vec![at("a.yaml")];
+        let (mut watch, tried) = (Watch::default(), digest(&files));
+        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+        symlink("..2", at("..tmp")).unwrap();
+        fs::rename(at("..tmp"), at("..data")).unwrap();
+        assert_eq!((watch.look(&files, tried), watch.look(&files, tried)), (Look::Settling, Look::Changed));
+    }
+}
