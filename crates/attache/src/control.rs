@@ -204,6 +204,8 @@ async fn count_endpoints(process: Arc<Process>) {
                 }
             }
             process.metrics.set_endpoints(&shared.config.name, counts);
+            let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
+            process.metrics.set_circuit(&shared.config.name, circuit);
         }
     }
 }

@@ -12,5 +12,5 @@ mod reason;
 pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
 pub use log::{LogControl, LoggingError, init_logging};
-pub use metrics::{EndpointCounts, METRICS_CONTENT_TYPE, Metrics, Side, WorkerMetrics, metrics};
+pub use metrics::{EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, Side, WorkerMetrics, metrics};
 pub use reason::Reason;

@@ -18,6 +18,8 @@ use std::{
 use attache_config::model::Name;
 use tokio::time::Instant;
 
+use crate::change::LastChange;
+
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EndpointAddress {
@@ -91,6 +93,8 @@ pub struct Endpoint {
     priority: AtomicU8,
     /// Where slow start begins: nanoseconds since `added`.
     ramp_from: AtomicU64,
+    pub(crate) health_change: LastChange,
+    pub(crate) ejection_change: LastChange,
     /// Shared by the endpoints of one upstream; rises with every change of health.
     health_epoch: Arc<AtomicU64>,
 }
@@ -119,6 +123,8 @@ impl Endpoint {
             weight: AtomicU32::new(spec.weight.max(1)),
             priority: AtomicU8::new(spec.priority),
             ramp_from: AtomicU64::new(0),
+            health_change: LastChange::default(),
+            ejection_change: LastChange::default(),
             health_epoch,
             checks: crate::health::Checks::default(),
         }
@@ -139,19 +145,31 @@ impl Endpoint {
         self.healthy.load(Relaxed) && !self.ejected.load(Relaxed) && !self.removed.load(Relaxed)
     }
 
-    /// Sets what active health checks say. Recovery begins slow start anew. True if that was a change.
+    /// Sets what active health checks say, without a cause. True if that was a change.
     pub fn set_healthy(&self, healthy: bool) -> bool {
+        self.set_healthy_because(healthy, "")
+    }
+
+    /// Sets what active health checks say, and why. Recovery begins slow start anew. True if that was a change.
+    pub fn set_healthy_because(&self, healthy: bool, why: &str) -> bool {
         let changed = self.healthy.swap(healthy, Relaxed) != healthy;
         if changed {
+            self.health_change.note(Instant::now(), why);
             self.health_changed(healthy);
         }
         changed
     }
 
-    /// Sets what passive health says. The end of an ejection begins slow start anew. True if that was a change.
+    /// Sets what passive health says, without a cause. True if that was a change.
     pub fn set_ejected(&self, ejected: bool) -> bool {
+        self.set_ejected_because(ejected, "")
+    }
+
+    /// Sets what passive health says, and why. The end of an ejection begins slow start anew. True if that was a change.
+    pub fn set_ejected_because(&self, ejected: bool, why: &str) -> bool {
         let changed = self.ejected.swap(ejected, Relaxed) != ejected;
         if changed {
+            self.ejection_change.note(Instant::now(), why);
             self.health_changed(!ejected);
         }
         changed

@@ -85,6 +85,8 @@ parsers![
     MediaType,
     MethodText,
     Condition,
+    HedgeWhen,
+    Octets,
     Hash,
     Pin,
     Label,
