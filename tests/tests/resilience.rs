@@ -229,7 +229,13 @@ fn hedging_takes_the_slow_tail_away() {
     assert_eq!(won, 0.0);
     assert!(slow(&alone) * 5 >= alone.all(), "{alone:?}: a quarter of the answers is slow");
     let (hedged, won) = tail("{ after: p70, min_samples: 40 }");
-    println!("slow answers: {} of {} alone, {} of {} hedged", slow(&alone), alone.all(), slow(&hedged), hedged.all());
+    println!(
+        "slow answers: {} of {} alone, {} of {} hedged",
+        slow(&alone),
+        alone.all(),
+        slow(&hedged),
+        hedged.all()
+    );
     assert_eq!(hedged.all(), 400);
     assert!(slow(&hedged) * 50 <= hedged.all(), "{hedged:?}: less than 2 % is slow");
     assert!(won >= 50.0, "{won}");

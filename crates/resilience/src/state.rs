@@ -64,7 +64,8 @@ impl UpstreamState {
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let now = Instant::now();
         let breaker = shared.config.circuit_breaker.failures.clone();
-        let breaker = breaker.map(|config| Arc::new(Circuit::new(config, shared.config.name.clone(), now)));
+        let breaker =
+            breaker.map(|config| Arc::new(Circuit::new(config, shared.config.name.clone(), None, now)));
         let latency = Arc::default();
         Arc::new(Self { shared, counters: Arc::default(), breaker, floor: Floor::new(now), latency })
     }

@@ -42,6 +42,8 @@ pub struct EndpointStatus {
     pub health: HealthStatus,
     /// What ejection says.
     pub ejection: EjectionStatus,
+    /// What its failure breaker says; `None` where it has none.
+    pub circuit: Option<CircuitStatus>,
 }
 
 /// What may be done with an endpoint. Where several objections hold, the first of this order is named.
@@ -51,6 +53,8 @@ pub enum EndpointState {
     Unhealthy,
     /// Ejected as an outlier.
     Ejected,
+    /// Left alone, or probed, by its failure breaker.
+    CircuitOpen,
     /// Gets requests.
     Healthy,
 }
@@ -61,6 +65,7 @@ impl EndpointState {
         match self {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected",
+            Self::CircuitOpen => "circuit-open",
             Self::Healthy => "healthy",
         }
     }
@@ -132,6 +137,8 @@ impl Endpoint {
             EndpointState::Unhealthy
         } else if self.ejected.load(Relaxed) {
             EndpointState::Ejected
+        } else if self.tripped.load(Relaxed) {
+            EndpointState::CircuitOpen
         } else {
             EndpointState::Healthy
         }
@@ -147,13 +154,16 @@ impl Endpoint {
             last_failure: self.checks.failure(),
         };
         let ejection = self.passive.status(self, now);
+        let circuit = self.circuit.load().as_ref().map(|circuit| circuit.status(now));
         let state = self.state();
+        let of_circuit = circuit.as_ref().map(|circuit| &circuit.standing);
         let standing = match state {
             EndpointState::Unhealthy => health.standing.clone(),
             EndpointState::Ejected => ejection.standing.clone(),
+            EndpointState::CircuitOpen => of_circuit.unwrap_or(&health.standing).clone(),
             // Whichever objection was dropped last.
             EndpointState::Healthy => {
-                let standings = [&health.standing, &ejection.standing].into_iter();
+                let standings = [&health.standing, &ejection.standing].into_iter().chain(of_circuit);
                 let last = standings.min_by_key(|standing| standing.age);
                 last.cloned().unwrap_or(Standing { age: Duration::ZERO, why: None })
             }
@@ -171,6 +181,7 @@ impl Endpoint {
             latency: ewma::estimate(self, now),
             health,
             ejection,
+            circuit,
         }
     }
 }

@@ -370,7 +370,8 @@ impl Text for HedgeWhen {
         let digits = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         match percent.parse::<f64>() {
             Ok(percent) if digits && (50.0..100.0).contains(&percent) => {
-                Ok(Self(Some(HedgeAfter::Percentile(percent / 100.0))))
+                // Thousandths of a percent, so that p99.9 is 0.999.
+                Ok(Self(Some(HedgeAfter::Percentile((percent * 1e3).round() / 1e5))))
             }
             _ => wrong("{} isn't a percentile to hedge after", "from `p50` to `p99.9`"),
         }

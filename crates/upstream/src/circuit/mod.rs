@@ -27,6 +27,8 @@ const PROBING: Duration = Duration::from_secs(1);
 pub struct Circuit {
     config: FailureBreaker,
     upstream: Name,
+    /// Whose it is; `None` where it is the whole upstream's.
+    endpoint: Option<Name>,
     epoch: Instant,
     state: AtomicU64,
     consecutive: AtomicU32,
@@ -135,11 +137,12 @@ impl Word {
 
 impl Circuit {
     /// A closed one.
-    pub fn new(config: FailureBreaker, upstream: Name, now: Instant) -> Self {
+    pub fn new(config: FailureBreaker, upstream: Name, endpoint: Option<Name>, now: Instant) -> Self {
         let window = Window::new(config.window);
         Self {
             config,
             upstream,
+            endpoint,
             epoch: now,
             state: AtomicU64::new(0),
             consecutive: AtomicU32::new(0),
@@ -208,7 +211,52 @@ impl Circuit {
 
     /// Counts how a call ended, in the state that it began in.
     pub fn record(&self, ticket: &Ticket, success: bool, now: Instant) {
-        if ticket.probe { self.probed(ticket, success, now) } else { self.counted(ticket, success, now) }
+        self.record_if(ticket, success, now, || true);
+    }
+
+    /// The same, but it leaves `closed` only where `may_open`; where it may not, the next failure asks again. What is
+    /// half-open, and so out of service already, opens in any case.
+    pub(crate) fn record_if(
+        &self,
+        ticket: &Ticket,
+        success: bool,
+        now: Instant,
+        may_open: impl FnOnce() -> bool,
+    ) {
+        if ticket.probe {
+            self.probed(ticket, success, now);
+        } else if let Some((word, why)) = self.counted(ticket, success, now)
+            && may_open()
+        {
+            self.open(word, &why, now);
+        }
+    }
+
+    /// No call would be let through, whatever the clock says.
+    pub(crate) fn blocks(&self) -> bool {
+        match Word::unpack(self.state.load(Relaxed)).phase {
+            Inner::Closed => false,
+            Inner::Open(_) => true,
+            Inner::HalfOpen { admitted, .. } => admitted >= u64::from(self.config.probes.max(1)),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.phase() == Phase::Closed
+    }
+
+    /// Half-opens it where its open time is over; where not, says when it will be.
+    pub(crate) fn half_open(&self, now: Instant) -> Option<Instant> {
+        let word = Word::unpack(self.state.load(Relaxed));
+        let Inner::Open(until) = word.phase else { return None };
+        let until = self.instant(until);
+        if now < until {
+            return Some(until);
+        }
+        if self.swap(word, word.next(Inner::HalfOpen { admitted: 0, succeeded: 0 })) {
+            self.changed("half-open", "its open time is over", now);
+        }
+        None
     }
 
     /// A probe that proved nothing leaves its place to another call.
@@ -232,10 +280,11 @@ impl Circuit {
         ticket.probe && ticket.generation == Word::unpack(self.state.load(Relaxed)).generation
     }
 
-    fn counted(&self, ticket: &Ticket, success: bool, now: Instant) {
+    /// Counts in the closed state; gives the state that should open, and why.
+    fn counted(&self, ticket: &Ticket, success: bool, now: Instant) -> Option<(Word, String)> {
         let word = Word::unpack(self.state.load(Relaxed));
         if word.generation != ticket.generation {
-            return;
+            return None;
         }
         let in_a_row = if success {
             if self.consecutive.load(Relaxed) != 0 {
@@ -258,10 +307,9 @@ impl Circuit {
             }
         }
         if self.config.consecutive > 0 && in_a_row >= self.config.consecutive {
-            self.open(word, format_args!("{in_a_row} failures in a row"), now);
-        } else if let Some((all, failed)) = low {
-            self.open(word, format_args!("{failed} of {all} calls failed"), now);
+            return Some((word, format!("{in_a_row} failures in a row")));
         }
+        low.map(|(all, failed)| (word, format!("{failed} of {all} calls failed")))
     }
 
     fn probed(&self, ticket: &Ticket, success: bool, now: Instant) {
@@ -272,7 +320,7 @@ impl Circuit {
                 return;
             }
             if !success {
-                if self.open(word, format_args!("a probe failed"), now) {
+                if self.open(word, "a probe failed", now) {
                     return;
                 }
                 continue;
@@ -297,7 +345,7 @@ impl Circuit {
         }
     }
 
-    fn open(&self, word: Word, why: fmt::Arguments<'_>, now: Instant) -> bool {
+    fn open(&self, word: Word, why: &str, now: Instant) -> bool {
         let opened = self.opened.load(Relaxed);
         let doubled = 1u32.checked_shl(opened).unwrap_or(u32::MAX);
         let time = self.config.open.saturating_mul(doubled).min(self.config.open_max);
@@ -318,8 +366,13 @@ impl Circuit {
 
     fn changed(&self, to: &'static str, why: impl fmt::Display, now: Instant) {
         let why = why.to_string();
-        metrics().transition(&self.upstream, "circuit", to);
-        tracing::warn!(upstream = %self.upstream, state = to, why, "circuit");
+        if let Some(endpoint) = &self.endpoint {
+            metrics().transition(&self.upstream, "endpoint-circuit", to);
+            tracing::warn!(upstream = %self.upstream, %endpoint, state = to, why, "endpoint circuit");
+        } else {
+            metrics().transition(&self.upstream, "circuit", to);
+            tracing::warn!(upstream = %self.upstream, state = to, why, "circuit");
+        }
         self.change.note(now, why);
     }
 

@@ -8,7 +8,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn circuit(config: FailureBreaker) -> Circuit {
-    Circuit::new(config, "orders".into(), Instant::now())
+    Circuit::new(config, "orders".into(), None, Instant::now())
 }
 
 fn end(circuit: &Circuit, success: bool) {

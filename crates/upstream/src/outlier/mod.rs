@@ -3,6 +3,8 @@
 //! **Trip.** `consecutive_5xx` failures in a row (5xx answers, or no answer: connections refused, reset, timed out), or
 //! `consecutive_local` in a row of those that attache saw itself. A success ends both rows, a 5xx the second.
 //!
+//! Beside it, off by default, an endpoint may have a failure breaker: see [`circuits`].
+//!
 //! Endpoints that fail now and then, never in a row, are judged by their rates: see [`rates`].
 //!
 //! **For how long.** `base` × n for the n-th ejection, at most `max`. n falls by one for every `base` that the
@@ -24,6 +26,7 @@
 //! A success costs one load of a flag that nobody writes while all is well ([`failing`]). Ejecting is rare and takes turns
 //! without waiting: a worker that finds another at it leaves its own for the next failure.
 
+pub(crate) mod circuits;
 mod outcome;
 pub mod rates;
 
@@ -230,7 +233,7 @@ fn allowed(endpoints: usize, max_percent: f64) -> usize {
     ((endpoints as f64 * max_percent + 1e-9) as usize).max(1)
 }
 
-/// Ends the ejections whose time is over, and says when the next one ends.
+/// Ends the ejections whose time is over, half-opens the breakers whose time is, and says when the next one is due.
 pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
     let mut next: Option<Instant> = None;
     for endpoint in &shared.endpoints.load().endpoints {
@@ -249,7 +252,7 @@ pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
         metrics().transition(&shared.config.name, "ejection", "back");
         tracing::info!(upstream = %shared.config.name, endpoint = %endpoint.label, "endpoint back after ejection");
     }
-    next
+    next.into_iter().chain(circuits::half_open(shared, now)).min()
 }
 
 /// Ends ejections on time and judges rates, for as long as it is polled. One for each upstream, on the control thread.

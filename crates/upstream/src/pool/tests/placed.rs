@@ -1,22 +1,12 @@
 //! Where a connection goes: by what its hash is taken over, and never past a breaker.
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use attache_config::model::{Algorithm, FailureBreaker, HashKey, OutlierEjection};
 use attache_http::{Body, Client};
 use http::{HeaderMap, HeaderName, Request};
 
-use crate::{
-    WorkerUpstream,
-    balance::request_hash,
-    status::EndpointState,
-    testing::*,
-};
+use crate::{WorkerUpstream, balance::request_hash, status::EndpointState, testing::*};
 
 /// What the picker was told to hash by, for a connection and for a CONNECT.
 async fn hashes(key: HashKey) -> [Option<u64>; 2] {
@@ -80,6 +70,4 @@ async fn calls_pass_by_an_endpoint_whose_breaker_is_open_and_probe_it_later() {
     assert_eq!(upstream.send(get("/")).await.unwrap().status(), 500, "the probe");
     assert_eq!(upstream.send(get("/")).await.unwrap().status(), 200, "it failed");
     assert_eq!(first.circuit.load_full().unwrap().status(tokio::time::Instant::now()).opened, 2);
-    assert!(first.tripped.load(Relaxed));
-    drop(Arc::clone(&first));
 }
