@@ -8,14 +8,13 @@
 
 use std::{
     net::TcpListener,
-    sync::{Arc, Barrier},
+    sync::{Arc, Barrier, atomic::Ordering::Relaxed},
     thread,
     time::Duration,
 };
 
 use attache_admin::AdminState;
 use attache_telemetry::EndpointCounts;
-use attache_upstream::status::EndpointState;
 use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, watch},
@@ -38,6 +37,8 @@ use crate::{
 
 /// How long connections that were cut have to notice.
 const CUT_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the last traces have to be exported.
+const TRACES_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the endpoints' states are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the last inbound connection has ended.
@@ -86,7 +87,11 @@ async fn serve(
     let process = control.process();
     if let Some(socket) = probes {
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
-        let admin = AdminState { metrics: process.metrics.clone(), readiness: process.readiness.clone() };
+        let admin = AdminState {
+            metrics: process.metrics.clone(),
+            readiness: process.readiness.clone(),
+            app: process.app.clone(),
+        };
         spawn_local(attache_admin::serve(socket, admin, std::future::pending()));
     }
     process.metrics.config_loaded(true);
@@ -128,6 +133,7 @@ async fn serve(
         process.drain.cut();
         let _ = timeout_at(Instant::now() + CUT_PATIENCE, ended.recv()).await;
     }
+    process.last_traces(TRACES_PATIENCE).await;
     Ok(())
 }
 
@@ -196,16 +202,15 @@ async fn count_endpoints(process: Arc<Process>) {
             let mut counts = EndpointCounts::default();
             let shared = upstream.shared();
             for endpoint in &shared.endpoints.load().endpoints {
-                *match endpoint.state() {
-                    EndpointState::Unhealthy => &mut counts.unhealthy,
-                    EndpointState::Ejected => &mut counts.ejected,
-                    EndpointState::CircuitOpen => &mut counts.circuit_open,
-                    EndpointState::Healthy => &mut counts.healthy,
-                } += 1;
+                if !endpoint.healthy.load(Relaxed) {
+                    counts.unhealthy += 1;
+                } else if endpoint.ejected.load(Relaxed) {
+                    counts.ejected += 1;
+                } else {
+                    counts.healthy += 1;
+                }
             }
             process.metrics.set_endpoints(&shared.config.name, counts);
-            let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
-            process.metrics.set_circuit(&shared.config.name, circuit);
         }
     }
 }

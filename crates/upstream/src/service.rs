@@ -20,11 +20,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, UpstreamProtocol};
+use attache_config::model::{self, Algorithm, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
-use attache_telemetry::Reason;
+use attache_telemetry::{Attempt, Reason};
 use http::{
-    HeaderMap, Request, Response,
+    Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
 };
 use tokio::{task::spawn_local, time::Instant};
@@ -34,11 +34,8 @@ use crate::{
     balance::request_hash,
     connect::{Connection, Offer, Tls},
     limit::{ConnectionPermit, InFlight},
-    outlier::{
-        Outcome,
-        circuits::{self, Admitted},
-    },
-    pool::{Pool, Protocol, Want, upgrade},
+    outlier::Outcome,
+    pool::{How, Pool, Protocol, Want, upgrade},
 };
 
 /// Chooses the endpoint of a call, from the shared state, the hash of what the config hashes over, and the endpoints
@@ -76,31 +73,37 @@ impl WorkerUpstream {
         &self.inner.pool.shared
     }
 
-    /// A connection of its own, for opaque bytes. It is charged until the guard is dropped. Of what a consistent hash may be
-    /// taken over, an opaque connection has its `source` alone.
+    /// A connection of its own, for opaque bytes. It is charged until the guard is dropped.
     pub async fn connect_tcp(&self, context: &CallContext) -> Result<(Connection, Guard), Error> {
-        self.connect_for(context, None).await
-    }
-
-    /// The same for a request (CONNECT), which has headers, too.
-    pub async fn connect_for(
-        &self,
-        context: &CallContext,
-        request: Option<&Request<Body>>,
-    ) -> Result<(Connection, Guard), Error> {
         let Inner { pool, tls, .. } = &*self.inner;
         let refused = |reason| pool.refused(reason);
         let mut in_flight = InFlight::take(&pool.shared).map_err(refused)?;
-        let (endpoint, admitted) = self.inner.pick(context, self.inner.hash(context, request))?;
-        in_flight.placed(&endpoint, admitted, None);
+        let endpoint = self.inner.pick(context, None)?;
+        in_flight.moved_to(&endpoint);
         let permit = match ConnectionPermit::take(&pool.shared) {
             Err(_) if pool.close_one_idle() => ConnectionPermit::take(&pool.shared),
             taken => taken,
         };
         let permit = permit.map_err(refused)?;
-        let dialed = pool.dial(&endpoint, permit, tls.as_ref(), Offer::Opaque, None, &context.client).await;
-        let (endpoint, io, permit) = dialed.inspect_err(|error| in_flight.ended(Outcome::of_error(error)))?;
+        let attempt = Attempt::begin(&context.exchange, &pool.shared.config.name, tls.is_some(), None);
+        let how = How {
+            tls: tls.as_ref(),
+            offer: Offer::Opaque,
+            host: None,
+            client: &context.client,
+            traced: attempt.as_ref(),
+        };
+        let dialed = pool.dial(&endpoint, permit, &how).await;
+        let (endpoint, io, permit) = dialed.inspect_err(|error| {
+            in_flight.ended(Outcome::of_error(error));
+            if let Some(attempt) = &attempt {
+                attempt.failed(&context.exchange, error.reason);
+            }
+        })?;
         went_to(context, &endpoint);
+        if let Some(attempt) = attempt {
+            attempt.responded(&context.exchange, 0);
+        }
         in_flight.moved_to(&endpoint);
         // Of opaque bytes nothing else tells how quick it is.
         in_flight.responded(true);
@@ -126,6 +129,7 @@ impl WorkerUpstream {
                     client: &client,
                     deadline: None,
                     fresh: None,
+                    traced: None,
                 };
                 while inner.pool.wants_more(&home) {
                     if let Err(error) = inner.pool.preconnect(&home, &want).await {
@@ -179,9 +183,6 @@ impl Drop for Reuse<'_> {
     }
 }
 
-/// Endpoints that are picked instead of those whose breaker holds the call back, before it goes to one all the same.
-const ASKED_AGAIN: usize = 4;
-
 /// How a request goes out.
 struct Plan {
     protocol: Protocol,
@@ -189,67 +190,36 @@ struct Plan {
 }
 
 impl Inner {
-    /// What the config's consistent hash is taken over, where it has one.
-    fn hash(&self, context: &CallContext, request: Option<&Request<Body>>) -> Option<u64> {
-        let (Algorithm::RingHash(key) | Algorithm::Maglev(key)) = &self.pool.shared.config.balance.algorithm
-        else {
-            return None;
-        };
-        let client = context.client.address.map(|address| address.ip());
-        match (request, key) {
-            (Some(request), _) => request_hash(key, request.headers(), request.uri().path(), client),
-            (None, HashKey::Source) => request_hash(key, &HeaderMap::new(), "", client),
-            (None, _) => None,
-        }
-    }
-
-    fn pick(
-        &self,
-        context: &CallContext,
-        hash: Option<u64>,
-    ) -> Result<(Arc<Endpoint>, Option<Admitted>), Error> {
-        let shared = &self.pool.shared;
-        let mut picker = self.picker.borrow_mut();
-        let mut endpoint = picker(shared, hash, &context.tried).map_err(nothing)?;
-        let mut admitted = circuits::admit(shared, &endpoint);
-        if admitted.is_err() {
-            // Rare: another worker took its last probe just now, or so many are out that all are used.
-            let mut tried = context.tried.clone();
-            for _ in 0..ASKED_AGAIN {
-                tried.push(endpoint);
-                endpoint = picker(shared, hash, &tried).map_err(nothing)?;
-                admitted = circuits::admit(shared, &endpoint);
-                if admitted.is_ok() {
-                    break;
-                }
-            }
-        }
-        drop(picker);
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(_) if shared.config.balance.panic_threshold > 0.0 => None,
-            Err(_) => return Err(nothing(Reason::NoHealthyEndpoint)),
-        };
+    fn pick(&self, context: &CallContext, hash: Option<u64>) -> Result<Arc<Endpoint>, Error> {
+        let picked = (self.picker.borrow_mut())(&self.pool.shared, hash, &context.tried);
+        let endpoint = picked.map_err(nothing)?;
         let exchange = &context.exchange;
         exchange.tries.set(exchange.tries.get() + 1);
         *exchange.endpoint.borrow_mut() = Some(Arc::clone(&endpoint.label));
-        Ok((endpoint, admitted))
+        Ok(endpoint)
     }
 
     async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
         let Call { mut request, context } = call;
         let Self { pool, tls, .. } = self;
         let config = &*pool.shared.config;
-        let mut in_flight = InFlight::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
-        let hash = self.hash(&context, Some(&request));
-        let (endpoint, admitted) = self.pick(&context, hash)?;
-        in_flight.placed(&endpoint, admitted, context.blame_after);
+        let in_flight = InFlight::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
+        let hash = match &config.balance.algorithm {
+            Algorithm::RingHash(key) | Algorithm::Maglev(key) => {
+                let client = context.client.address.map(|address| address.ip());
+                request_hash(key, request.headers(), request.uri().path(), client)
+            }
+            _ => None,
+        };
+        let endpoint = self.pick(&context, hash)?;
         let fresh = request.extensions_mut().remove::<FreshConnection>().map(|_| Instant::now());
         let plan = self.plan(&mut request)?;
         // Only a forward proxy's certificate names come with the request.
         let host = matches!(config.address, model::Address::Authority { .. })
             .then(|| request.uri().host().map(str::to_owned))
             .flatten();
+        let attempt =
+            Attempt::begin(&context.exchange, &config.name, tls.is_some(), Some(request.headers_mut()));
         let want = Want {
             protocol: plan.protocol,
             tls: tls.as_ref(),
@@ -257,11 +227,21 @@ impl Inner {
             client: &context.client,
             deadline: context.deadline,
             fresh,
+            traced: attempt.as_ref(),
         };
         let mut in_flight = Some(in_flight);
+        if let Some(in_flight) = &mut in_flight {
+            in_flight.moved_to(&endpoint);
+        }
         let sent = self.exchange(request, &context, &endpoint, &plan, &want, &mut in_flight).await;
         if let (Err(error), Some(in_flight)) = (&sent, &mut in_flight) {
             in_flight.ended(Outcome::of_error(error));
+        }
+        if let Some(attempt) = &attempt {
+            match &sent {
+                Ok(response) => attempt.responded(&context.exchange, response.status().as_u16()),
+                Err(error) => attempt.failed(&context.exchange, error.reason),
+            }
         }
         respond(sent?, plan.handshake.as_ref())
     }
@@ -299,6 +279,7 @@ impl Inner {
                 return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
             }
             let fresh = wire.is_fresh();
+            context.exchange.handed_to_upstream();
             let mut reuse = Reuse { pool, counts: wire.reused };
             match wire.call(request, in_flight, context.on_informational.as_ref()).await {
                 Ok(response) => return Ok(response),

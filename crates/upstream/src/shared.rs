@@ -14,11 +14,9 @@ use std::{
 use arc_swap::ArcSwap;
 use attache_config::model;
 use attache_telemetry::Reason;
-use tokio::time::Instant;
 
 use crate::{
     balance::Index,
-    circuit::Circuit,
     endpoint::{Endpoint, EndpointSpec},
 };
 
@@ -84,9 +82,6 @@ impl Shared {
         if new.config.address == old.config.address {
             let set = old.endpoints.load();
             new.health_epoch = old.health_epoch.clone();
-            if new.config.circuit_breaker.endpoint_failures != old.config.circuit_breaker.endpoint_failures {
-                set.endpoints.iter().for_each(|endpoint| new.give_circuit(endpoint));
-            }
             new.endpoints.store(Arc::new(EndpointSet {
                 index: Arc::new(Index::build(&set.endpoints, &new.config.balance)),
                 endpoints: set.endpoints.clone(),
@@ -117,9 +112,7 @@ impl Shared {
                 }
                 _ => {
                     changed = true;
-                    let endpoint = Endpoint::with_epoch(spec, self.health_epoch.clone());
-                    self.give_circuit(&endpoint);
-                    Arc::new(endpoint)
+                    Arc::new(Endpoint::with_epoch(spec, self.health_epoch.clone()))
                 }
             })
             .collect();
@@ -142,12 +135,6 @@ impl Shared {
             self.endpoints.store(Arc::new(EndpointSet { endpoints, generation, failure, index }));
         }
         changed
-    }
-
-    pub(crate) fn give_circuit(&self, endpoint: &Endpoint) {
-        let config = self.config.circuit_breaker.endpoint_failures.clone();
-        let (name, label) = (self.config.name.clone(), endpoint.label.clone());
-        endpoint.set_circuit(config.map(|config| Circuit::new(config, name, Some(label), Instant::now())));
     }
 
     /// Rises with every change of an endpoint's health.

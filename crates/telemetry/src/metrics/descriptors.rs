@@ -29,7 +29,6 @@ macro_rules! descriptors {
         $(pub(crate) const $id: Descriptor =
             Descriptor { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)+
         /// All of them, in the order of the page.
-        #[cfg(test)]
         pub(crate) const ALL: &[&Descriptor] = &[$(&$id),+];
     };
 }
@@ -43,6 +42,10 @@ descriptors! {
         "From the first byte of a request to the last of its response; for opaque connections their whole life.";
     TIME_TO_HEAD = Histogram "attache_request_time_to_head_seconds" ["listener", "route", "upstream", "protocol", "code"]
         "From the first byte of a request to the head of the upstream's response, all tries included. Only where there was one.";
+    UPSTREAM_DURATION = Histogram "attache_request_upstream_duration_seconds" ["listener", "upstream"]
+        "How long upstreams had a request before there was the head of a response: from a connection that is ready to the head, all tries together.";
+    ADDED_DURATION = Histogram "attache_request_added_duration_seconds" ["listener", "upstream"]
+        "What attache added before the head of a response: routing, waiting for a place, making a connection, the pauses between tries.";
     RECEIVED = Counter "attache_received_bytes_total" ["listener", "route", "upstream", "protocol"]
         "Body bytes from clients, counted when the request ends.";
     SENT = Counter "attache_sent_bytes_total" ["listener", "route", "upstream", "protocol"]
@@ -57,14 +60,14 @@ descriptors! {
         "Tries that were begun, first ones included, counted when the request ends.";
     UPSTREAM_RETRIES = Counter "attache_upstream_retries_total" ["upstream", "reason"]
         "Tries after the first, by the reason why the try before failed.";
-    UPSTREAM_HEDGES = Counter "attache_upstream_hedges_total" ["upstream", "outcome"]
-        "Hedges (second tries beside one that is slow): won, lost (the other try answered first, or all failed), or refused by the retry budget.";
     UPSTREAM_CONNECTIONS_OPENED = Counter "attache_upstream_connections_opened_total" ["upstream"]
         "Connections made to endpoints, TLS handshake included.";
     UPSTREAM_CONNECTIONS_ACTIVE = Gauge "attache_upstream_connections_active" ["upstream"]
         "Connections to endpoints that are open now, idle ones included.";
     UPSTREAM_CONNECTION_FAILURES = Counter "attache_upstream_connection_failures_total" ["upstream", "reason"]
         "Connections to endpoints that could not be made.";
+    UPSTREAM_CONNECT = Histogram "attache_upstream_connect_duration_seconds" ["upstream", "step"]
+        "How long connections to endpoints took to be made. Step is tcp (also for Unix sockets) or tls (the handshake).";
     UPSTREAM_POOL_REUSED = Counter "attache_upstream_pool_reused_total" ["upstream"]
         "Tries that went out on a connection that was open already.";
     UPSTREAM_OVERFLOW = Counter "attache_upstream_overflow_total" ["upstream", "reason"]
@@ -72,11 +75,7 @@ descriptors! {
     UPSTREAM_EJECTIONS = Counter "attache_upstream_ejections_total" ["upstream", "reason"]
         "Endpoints that were ejected as outliers, by the reason of the failure that did it.";
     UPSTREAM_ENDPOINTS = Gauge "attache_upstream_endpoints" ["upstream", "state"]
-        "Endpoints now: healthy, unhealthy (fail their health check), ejected or circuit-open (also while it is half-open). Each counts once.";
-    UPSTREAM_CIRCUIT = Gauge "attache_upstream_circuit_state" ["upstream", "state"]
-        "1 for the state that the failure breaker of the upstream is in (closed, open, half-open), 0 for the others. Only where it is on.";
-    UPSTREAM_TRANSITIONS = Counter "attache_upstream_transitions_total" ["upstream", "what", "to"]
-        "Changes of state: circuit (open, half-open, closed) of the upstream; endpoint-circuit (the same), ejection (ejected, back) and health (healthy, unhealthy) of its endpoints.";
+        "Endpoints now: healthy, unhealthy (fail their health check) or ejected. Each counts once.";
     DNS_LOOKUPS = Counter "attache_dns_lookups_total" ["upstream", "outcome"]
         "Look-ups of upstreams' names: ok, or the reason of the failure.";
     CONFIG_RELOADS = Counter "attache_config_reloads_total" ["outcome"]
@@ -95,6 +94,10 @@ descriptors! {
         "1 for each upstream whose certificate is not verified (insecure_skip_verify): anyone can read and change its traffic.";
     LOG_DROPPED = Counter "attache_access_log_dropped_total" ["cause"]
         "Access log lines that were lost: queue-full (the destination is too slow) or write-failed (the log has the error).";
+    SPANS_EXPORTED = Counter "attache_trace_spans_exported_total" []
+        "Spans that the collector took.";
+    SPANS_DROPPED = Counter "attache_trace_spans_dropped_total" ["cause"]
+        "Spans that were lost: queue-full (more than the export keeps up with), export-failed (the log has the error) or rejected by the collector.";
     PANICS = Counter "attache_panics_total" []
         "Defects that ended one request and were caught. Please report them with the log's lines.";
     THROTTLED = Counter "attache_cpu_throttled_seconds_total" []

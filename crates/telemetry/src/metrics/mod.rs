@@ -5,7 +5,10 @@
 //! its thread, and [`metrics`] finds it from anywhere, so no layer has to pass it down.
 
 pub(crate) mod descriptors;
+mod exemplars;
 mod histogram;
+mod openmetrics;
+mod page;
 mod process;
 mod render;
 mod series;
@@ -27,7 +30,10 @@ use attache_config::model::Name;
 
 #[cfg(test)]
 pub(crate) use self::histogram::BOUNDS;
-pub use self::{render::METRICS_CONTENT_TYPE, worker::WorkerMetrics};
+pub use self::{
+    render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
+    worker::WorkerMetrics,
+};
 use self::{series::Family, worker::cell};
 
 /// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
@@ -38,18 +44,20 @@ pub struct Metrics(Arc<Registry>);
 pub(crate) struct Registry {
     exchanges: Arc<Family<6, { cell::ALL }>>,
     in_flight: Arc<Family<2, 1>>,
+    exemplars: Arc<Family<5, { exemplars::CELLS }>>,
+    connects: Arc<Family<2, { histogram::CELLS }>>,
     connections: Arc<Family<1, 2>>,
     connections_closed: Arc<Family<2, 1>>,
     upstream_connections: Arc<Family<1, 2>>,
     upstream_failures: Arc<Family<2, 1>>,
     pool_reused: Arc<Family<1, 1>>,
     retries: Arc<Family<2, 1>>,
-    hedges: Arc<Family<2, 1>>,
     overflow: Arc<Family<2, 1>>,
     ejections: Arc<Family<2, 1>>,
-    transitions: Arc<Family<3, 1>>,
     dns: Arc<Family<2, 1>>,
     log_dropped: Arc<Family<1, 1>>,
+    spans_exported: Arc<Family<0, 1>>,
+    spans_dropped: Arc<Family<1, 1>>,
     panics: Arc<Family<0, 1>>,
     control: Control,
 }
@@ -58,8 +66,6 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Control {
     endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
-    /// The state of each upstream's failure breaker.
-    circuits: Mutex<BTreeMap<Name, &'static str>>,
     /// By side and name; seconds since the Unix epoch.
     expiries: Mutex<BTreeMap<[Name; 2], u64>>,
     certificate_reloads: AtomicU64,
@@ -91,19 +97,6 @@ pub struct EndpointCounts {
     pub unhealthy: usize,
     /// Ejected, and not already counted as unhealthy.
     pub ejected: usize,
-    /// Left alone or probed by their own failure breaker, and not already counted.
-    pub circuit_open: usize,
-}
-
-/// What became of a hedge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hedge {
-    /// Its answer was the first good one.
-    Won,
-    /// The other try's was, or all failed.
-    Lost,
-    /// The retry budget had none left for it.
-    Refused,
 }
 
 impl Metrics {
@@ -123,19 +116,8 @@ impl Metrics {
         endpoints.insert(Name::clone(upstream), counts);
     }
 
-    /// The failure breaker of an upstream is in this state: `closed`, `open` or `half-open`. `None` where it has none.
-    pub fn set_circuit(&self, upstream: &Name, state: Option<&'static str>) {
-        let mut circuits = self.0.control.circuits.lock().unwrap_or_else(PoisonError::into_inner);
-        match state {
-            Some(state) => circuits.insert(Name::clone(upstream), state),
-            None => circuits.remove(upstream),
-        };
-    }
-
-    /// After a reload: the endpoints and breakers of upstreams that are gone are no longer reported.
+    /// After a reload: the endpoints of upstreams that are gone are no longer reported.
     pub fn retain_upstreams(&self, keep: impl Fn(&Name) -> bool) {
-        let mut circuits = self.0.control.circuits.lock().unwrap_or_else(PoisonError::into_inner);
-        circuits.retain(|upstream, _| keep(upstream));
         let mut endpoints = self.0.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.retain(|upstream, _| keep(upstream));
     }

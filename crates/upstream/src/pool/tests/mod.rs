@@ -8,5 +8,4 @@ mod fresh;
 mod h1;
 mod h2;
 mod h2_server;
-mod placed;
 mod tunnels;
