@@ -96,12 +96,21 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 fn strip(headers: &mut HeaderMap) {
+    // One look at each name instead of a hash and a probe for each of ours: most messages have none of them.
+    if !headers.keys().any(ends_here) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         strip_named(headers);
     }
     for name in [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
         headers.remove(name);
     }
+}
+
+/// Whether [`strip`] has to look for this field.
+fn ends_here(name: &HeaderName) -> bool {
+    [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS].contains(name)
 }
 
 /// Removes `Connection` and the fields that it names.

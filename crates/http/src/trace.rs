@@ -19,7 +19,8 @@ pub fn request_id(headers: &mut HeaderMap, make: bool, trust: bool) {
         }
         headers.remove(REQUEST_ID);
     }
-    if make && let Ok(id) = HeaderValue::from_str(&new_request_id()) {
+    // The allocation is the value's storage.
+    if make && let Ok(id) = HeaderValue::from_bytes(&uuid(fastrand::u128(..))) {
         headers.insert(REQUEST_ID, id);
     }
 }
@@ -32,17 +33,21 @@ fn is_harmless(id: &HeaderValue) -> bool {
 
 /// A random UUID (RFC 9562 section 5.4) from the worker's fast generator: unique, not secret.
 pub fn new_request_id() -> String {
-    let bits = fastrand::u128(..);
+    String::from_utf8_lossy(&uuid(fastrand::u128(..))).into_owned()
+}
+
+/// The text of a version 4 UUID made of these bits. By hand: the formatter took a twentieth of a request's instructions.
+fn uuid(bits: u128) -> [u8; 36] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let bits = bits & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
-    // The id becomes a header value: the allocation is its storage.
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        bits >> 96,
-        bits >> 80 & 0xffff,
-        bits >> 64 & 0xffff,
-        bits >> 48 & 0xffff,
-        bits & 0xffff_ffff_ffff
-    )
+    let mut text = [b'-'; 36];
+    let places = (0..36).filter(|place| !matches!(place, 8 | 13 | 18 | 23));
+    let mut left = bits;
+    for place in places {
+        left = left.rotate_left(4);
+        text[place] = DIGITS[(left & 0xf) as usize];
+    }
+    text
 }
 
 #[cfg(test)]
@@ -86,5 +91,7 @@ mod tests {
             assert!(b"89ab".contains(&id.as_bytes()[19]), "{id}");
         }
         assert_ne!(new_request_id(), new_request_id());
+        let bits = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+        assert_eq!(uuid(bits), *b"01234567-89ab-4def-8123-456789abcdef");
     }
 }
