@@ -222,7 +222,8 @@ impl Site {
         if came.upgrade == Some(Upgrade::Connect)
             && let Some(client) = switched
         {
-            return Ok(self.connect(destination, &request, context, client, hold).await?);
+            // Rare and large: in a box of its own it does not make every other request's future larger.
+            return Ok(Box::pin(self.connect(destination, &request, context, client, hold)).await?);
         }
         let response = self.call(destination, request, &context).await?;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
@@ -269,6 +270,16 @@ impl Site {
             let answer = stack.borrow_mut().call(Call { request, context: context.clone() });
             return answer.await;
         }
+        Box::pin(self.call_on_demand(destination, request, context)).await
+    }
+
+    /// A call to a host that the request names.
+    async fn call_on_demand(
+        &self,
+        destination: &Destination,
+        request: Request<Body>,
+        context: &CallContext,
+    ) -> Result<Response<Body>, Error> {
         let stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
         let call = Call { request, context: context.clone() };
         match self.on_demand.get(&key(destination)) {
