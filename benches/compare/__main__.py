@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""attache, Envoy, HAProxy and nginx at the same jobs, side by side in one run.
+
+    cargo xtask compare [--quick] [--rows REGEX] [--rounds N] [--seconds S] [--out FOLDER]
+
+One worker each, one upstream, one load tool at a time; the proxies on one core, load and upstream on another; rounds
+interleaved. CPU time is the proxy's own, of all its threads, from /proc (schedstat): wall time lies on shared machines, the ratio of
+CPU times within one run does not.
+"""
+import argparse
+import os
+import pathlib
+import re
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+
+import report
+import rows
+import upstreams
+from processes import PROXY_CORE, Process
+from proxies import Attache, Envoy, HAProxy, Job, Nginx
+
+FIRST_PORT = 18300
+
+
+class Lane:
+    """One proxy at one row."""
+
+    def __init__(self, process, port):
+        self.process, self.port = process, port
+        self.cost, self.rate, self.results = [], [], []
+
+    def round(self, row, seconds, tools):
+        before, began = self.process.cpu_ns(), time.monotonic()
+        result = row.load(self.port, seconds, tools)
+        took, spent = time.monotonic() - began, self.process.cpu_ns() - before
+        self.cost.append(spent / result.done / 1000)
+        self.rate.append(result.done / took)
+        self.results.append(result)
+
+
+def start(folder, proxy, job, port, pki):
+    planned = proxy.command(job, port, pki)
+    if planned is None:
+        return None
+    command, files = planned
+    process = Process(folder, f"{proxy.name}-{port}", command, files, PROXY_CORE)
+    process.wait_for(port)
+    return process
+
+
+def measure(row, proxies, folder, pki, tools, options, port):
+    lanes = {}
+    try:
+        for offset, proxy in enumerate(proxies):
+            process = start(folder, proxy, row.job, port + offset, pki)
+            if process:
+                lanes[proxy.name] = Lane(process, port + offset)
+        for lane in lanes.values():
+            row.load(lane.port, 1, tools)
+        direct = rows.direct(row)
+        without = []
+        for _ in range(options.rounds):
+            for lane in lanes.values():
+                lane.round(row, options.seconds, tools)
+            if direct:
+                without.append(row.load(direct, options.seconds, tools))
+        return lanes, without
+    finally:
+        for lane in lanes.values():
+            lane.process.stop()
+
+
+def idle(proxies, folder, pki, tools, port, connections):
+    """Memory after the start, what each idle connection adds, and from start to the first answer, in ms."""
+    found = {}
+    for offset, proxy in enumerate(proxies):
+        began = time.monotonic()
+        process = start(folder, proxy, Job("http", "http"), port + offset, pki)
+        ready = (time.monotonic() - began) * 1000
+        time.sleep(1)
+        empty = process.rss_kib()
+        holder = subprocess.Popen([tools["load"], "idle", f"127.0.0.1:{port + offset}", "--connections", str(connections), "--request"],
+                                  stdout=subprocess.PIPE, text=True)
+        said = holder.stdout.readline().strip()
+        if said != "open":
+            raise SystemExit(f"{proxy.name} does not hold {connections} connections: {said}")
+        time.sleep(2)
+        full = process.rss_kib()
+        holder.kill()
+        holder.wait()
+        process.stop()
+        found[proxy.name] = (empty, (full - empty) / connections, ready)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the main rows, in about two minutes")
+    parser.add_argument("--rows", default="", help="only rows whose title matches")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--connections", type=int, default=10000, help="idle connections for the memory row")
+    parser.add_argument("--out", type=pathlib.Path, help="write results.md and results.svg there")
+    parser.add_argument("--attache", required=True, help="the program that is measured")
+    parser.add_argument("--load", required=True, help="the attache-load program")
+    parser.add_argument("--envoy", help="the envoy program; without it Envoy is left out")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    options.seconds = options.seconds or (1.5 if options.quick else 4)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 60000), hard))
+
+    proxies = [Attache(options.attache), HAProxy(), Nginx()] + ([Envoy(options.envoy)] if options.envoy else [])
+    missing = [program for program in ("wrk", "h2load", "haproxy", "nginx", "openssl") if not shutil.which(program)]
+    if missing:
+        raise SystemExit(f"not installed: {' '.join(missing)}")
+    chosen = [row for row in rows.ROWS if (row.quick or not options.quick) and re.search(options.rows, row.title)]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        (folder / "pki").mkdir()
+        pki = upstreams.make_pki(folder / "pki")
+        tools = {"load": options.load, "latency.lua": str(folder / "latency.lua")}
+        (folder / "latency.lua").write_text(rows.LATENCY_LUA)
+        servers = upstreams.start(folder, pki, options.load, any(row.job.endpoints > 1 for row in chosen))
+        try:
+            lines, port = [], FIRST_PORT
+            for row in chosen:
+                lanes, without = measure(row, proxies, folder, pki, tools, options, port)
+                port += len(proxies)
+                line = report.Line.of(row, lanes, without)
+                print(line.text(), flush=True)
+                lines.append(line)
+            held = min(options.connections, 1000) if options.quick else options.connections
+            memory = idle(proxies, folder, pki, tools, port, held) if re.search(options.rows, "memory idle") else {}
+        finally:
+            for server in servers:
+                server.stop()
+    page = report.page(lines, memory, held, options, [proxy.name for proxy in proxies])
+    print(page)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "results.md").write_text(page)
+        (options.out / "results.svg").write_text(report.plot(lines))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("LC_ALL", "C")
+    main()

@@ -1,0 +1,76 @@
+"""Processes that are measured: started on their core, asked for their CPU time and memory, ended by id."""
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import time
+
+PROXY_CORE, LOAD_CORE = 0, 1
+
+
+def on_core(core):
+    """For `preexec_fn`: the core where there is one, else wherever the kernel likes."""
+    def pin():
+        if core in os.sched_getaffinity(0):
+            os.sched_setaffinity(0, {core})
+    return pin
+
+
+class Process:
+    """A server in a folder of its own. `$HOME` in its files and command is that folder."""
+
+    def __init__(self, folder, name, command, files=None, core=LOAD_CORE):
+        self.name = name
+        self.home = pathlib.Path(folder) / name
+        self.home.mkdir()
+        for file, text in (files or {}).items():
+            (self.home / file).write_text(text.replace("$HOME", str(self.home)))
+        self.log = open(self.home / "log", "wb")
+        self.process = subprocess.Popen(
+            [part.replace("$HOME", str(self.home)) for part in command],
+            stdout=self.log, stderr=self.log, cwd=self.home, preexec_fn=on_core(core),
+        )
+
+    def pids(self):
+        """Its own id and those of its children: nginx works in one."""
+        pid = self.process.pid
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid] + [int(child) for child in children]
+
+    def cpu_ns(self):
+        """CPU time of all its threads, user and system, from the scheduler's own account."""
+        total = 0
+        for pid in self.pids():
+            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                total += int((task / "schedstat").read_text().split()[0])
+        return total
+
+    def rss_kib(self):
+        total = 0
+        for pid in self.pids():
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            found = re.search(r"VmRSS:\s+(\d+)", status)
+            total += int(found.group(1)) if found else 0
+        return total
+
+    def wait_for(self, port):
+        for _ in range(400):
+            if self.process.poll() is not None:
+                raise SystemExit(f"{self.name} ended:\n{(self.home / 'log').read_text()[-2000:]}")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.025)
+        raise SystemExit(f"{self.name} does not listen on {port}:\n{(self.home / 'log').read_text()[-2000:]}")
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.close()

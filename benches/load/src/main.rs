@@ -1,0 +1,116 @@
+//! Servers and clients for the comparison of proxies: what wrk and h2load can't do.
+//!
+//! Messages over plain TCP and over an upgraded connection (a WebSocket's bytes are opaque to a proxy), bulk, idle connections,
+//! and gRPC's shape of HTTP/2. One thread: the comparison pins it to a core of its own. Each client prints one number: what it did.
+
+#![expect(clippy::print_stdout, reason = "a command-line tool")]
+
+mod grpc;
+mod tcp;
+
+use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::runtime;
+
+#[derive(Debug, Parser)]
+#[command(about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sends back what it is sent; answers an HTTP upgrade first, if one comes.
+    Echo(Server),
+    /// Sends zeros for as long as they are taken.
+    Source(Server),
+    /// Sends back every message of every HTTP/2 stream, with gRPC's headers and trailers.
+    GrpcEcho(Server),
+    /// Messages there and back over each connection; prints how many.
+    Ping(Ping),
+    /// Reads as much as comes; prints the bytes.
+    Drain(Load),
+    /// gRPC calls of one message each; prints how many.
+    Unary(Load),
+    /// Messages there and back over one gRPC stream for each connection; prints how many.
+    Stream(Load),
+    /// Opens connections and holds them until it is ended; prints `open` when they are.
+    Idle(Idle),
+}
+
+#[derive(Args, Debug)]
+struct Server {
+    /// Port on 127.0.0.1.
+    port: u16,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Load {
+    /// Address of the proxy.
+    pub(crate) address: SocketAddr,
+    /// How many connections.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) connections: usize,
+    /// For how long, in seconds.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) size: usize,
+}
+
+impl Load {
+    pub(crate) fn time(&self) -> Duration {
+        Duration::try_from_secs_f64(self.seconds).unwrap_or(Duration::from_secs(3))
+    }
+}
+
+#[derive(Args, Debug)]
+struct Ping {
+    #[command(flatten)]
+    load: Load,
+    /// Ask for an upgrade to WebSocket first.
+    #[arg(long)]
+    upgrade: bool,
+}
+
+#[derive(Args, Debug)]
+struct Idle {
+    /// Address of the proxy.
+    address: SocketAddr,
+    /// How many connections.
+    #[arg(long, default_value_t = 1000)]
+    connections: usize,
+    /// Send one HTTP request over each before it idles.
+    #[arg(long)]
+    request: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(run(cli.command))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> io::Result<()> {
+    let done = match command {
+        Command::Echo(server) => return tcp::echo(server.port).await,
+        Command::Source(server) => return tcp::source(server.port).await,
+        Command::GrpcEcho(server) => return grpc::echo(server.port).await,
+        Command::Idle(idle) => return tcp::idle(idle.address, idle.connections, idle.request).await,
+        Command::Ping(ping) => tcp::ping(ping.load, ping.upgrade).await?,
+        Command::Drain(load) => tcp::drain(load).await?,
+        Command::Unary(load) => grpc::unary(load).await?,
+        Command::Stream(load) => grpc::stream(load).await?,
+    };
+    println!("{done}");
+    Ok(())
+}
