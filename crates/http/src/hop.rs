@@ -95,22 +95,25 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// What ends here whether `Connection` names it or not.
+const HOP_BY_HOP: [HeaderName; 6] =
+    [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
+
 fn strip(headers: &mut HeaderMap) {
-    // One look at each name instead of a hash and a probe for each of ours: most messages have none of them.
-    if !headers.keys().any(ends_here) {
-        return;
+    // One look at each name, instead of a hash and a probe for each of ours: most messages have none of them.
+    let (mut connection, mut found) = (false, [false; HOP_BY_HOP.len()]);
+    for name in headers.keys() {
+        connection |= *name == CONNECTION;
+        for (found, ours) in found.iter_mut().zip(&HOP_BY_HOP) {
+            *found |= name == ours;
+        }
     }
-    if headers.contains_key(CONNECTION) {
+    if connection {
         strip_named(headers);
     }
-    for name in [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
+    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
         headers.remove(name);
     }
-}
-
-/// Whether [`strip`] has to look for this field.
-fn ends_here(name: &HeaderName) -> bool {
-    [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS].contains(name)
 }
 
 /// Removes `Connection` and the fields that it names.

@@ -177,7 +177,8 @@ pub enum HashKey {
 pub struct Pool {
     /// An unused connection is closed after this. Default 60 s.
     pub idle_timeout: Duration,
-    /// Unused connections kept for each endpoint in each worker, HTTP/1. Default 64.
+    /// Unused connections kept for each endpoint in each worker, HTTP/1; as many as `max_connections` lets be open, since a
+    /// connection that is closed after a burst has to be made again in the next. Default 1024.
     pub max_idle: usize,
     /// A connection takes no new request after this age; zero is no bound. Default 0 s.
     pub max_age: Duration,

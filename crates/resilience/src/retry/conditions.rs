@@ -25,6 +25,8 @@ use attache_telemetry::Reason;
 use attache_upstream::{Error, Sent};
 use http::{HeaderMap, HeaderName, StatusCode};
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
     connect_failure: bool,
@@ -92,7 +94,7 @@ impl Conditions {
         if self.grpc.is_empty() {
             return None;
         }
-        let grpc = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+        let grpc = headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()?;
         (self.grpc.contains(&grpc) && !is_overload(headers)).then_some(Met::Grpc)
     }
 }

@@ -3,9 +3,12 @@
 use std::fmt;
 
 use attache_telemetry::Reason;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::{Error, Sent};
+
+/// As a constant: a name given as text is parsed at every look.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// How a request to an endpoint ended, as far as the endpoint is to blame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ impl Outcome {
         if status.is_server_error() {
             return Self::ServerError(status);
         }
-        let grpc = headers.get("grpc-status").map(http::HeaderValue::as_bytes);
+        let grpc = headers.get(GRPC_STATUS).map(http::HeaderValue::as_bytes);
         match grpc {
             Some(b"2" | b"13" | b"15") => Self::ServerError(StatusCode::INTERNAL_SERVER_ERROR),
             Some(b"12") => Self::ServerError(StatusCode::NOT_IMPLEMENTED),
