@@ -101,7 +101,7 @@ const HOP_BY_HOP: [HeaderName; 6] =
 
 fn strip(headers: &mut HeaderMap) {
     // One look at each name, instead of a hash and a probe for each of ours: most messages have none of them.
-    let (mut connection, mut found) = (false, [false; HOP_BY_HOP.len()]);
+    let (mut connection, mut found) = (false, [false; 6]);
     for name in headers.keys() {
         connection |= *name == CONNECTION;
         for (found, ours) in found.iter_mut().zip(&HOP_BY_HOP) {
