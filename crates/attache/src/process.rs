@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use attache_admin::Readiness;
+use attache_admin::{App, Readiness};
 use attache_listener::{DrainTrigger, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
@@ -17,6 +17,8 @@ pub(crate) struct Process {
     pub(crate) readiness: Readiness,
     /// Ends the listeners that others reach, on all workers.
     pub(crate) drain_inbound: DrainTrigger,
+    /// What the metrics' port tells of the application.
+    pub(crate) app: App,
     /// Ends all listeners, on all workers.
     pub(crate) drain: DrainTrigger,
     /// What was reloaded, and when.
@@ -38,6 +40,7 @@ impl Process {
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             drain_inbound: DrainTrigger::new(),
+            app: App::default(),
             drain: DrainTrigger::new(),
             reloads: Reloads::default(),
             workers: Workers::new(workers),
@@ -54,6 +57,7 @@ impl Process {
 
     /// Notes which generation serves from now on.
     pub(crate) fn serves(&self, generation: Arc<Generation>) {
+        self.app.set(generation.config.app.clone());
         self.current.store(generation);
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Upkeep {
     running: Vec<Running>,
     /// Keeps the SPIFFE agent's answers coming.
     workload: JoinSet<()>,
+    /// Exports of traces: one, and those of generations that end.
+    exports: JoinSet<()>,
 }
 
 /// What runs for one upstream. Ends when it is dropped.
@@ -62,7 +64,7 @@ impl Upkeep {
         before: &Generation,
         process: &Process,
     ) -> Result<Generation, Error> {
-        let Prepared { config, upstreams, listeners, access_log, workload, .. } = prepared;
+        let Prepared { config, upstreams, listeners, access_log, traces, collector, workload, .. } = prepared;
         let dns = &config.dns;
         let same_dns = self.resolver.as_ref().is_some_and(|(known, _)| known == dns);
         let resolver = match &self.resolver {
@@ -141,7 +143,11 @@ impl Upkeep {
                 self.workload.spawn_local(workload.run());
             }
         }
-        Ok(Generation { number: before.number + 1, config, upstreams, listeners, access_log, workload })
+        if let Some(collector) = collector {
+            self.exports.spawn_local(collector.run());
+        }
+        let number = before.number + 1;
+        Ok(Generation { number, config, upstreams, listeners, access_log, traces, workload })
     }
 
     /// Ends what runs for upstreams that `generation` no longer has.
@@ -149,6 +155,15 @@ impl Upkeep {
         self.running.retain(|running| {
             generation.upstreams.iter().any(|parts| Arc::ptr_eq(parts.shared(), &running.shared))
         });
+    }
+
+    /// Sends off the traces that wait, for at most `patience`.
+    pub(crate) async fn flush(&mut self, generation: &Generation, patience: Duration) {
+        generation.traces.end();
+        let sent = async { while self.exports.join_next().await.is_some() {} };
+        if timeout(patience, sent).await.is_err() {
+            tracing::warn!("the last traces could not be exported within {patience:?}");
+        }
     }
 
     fn end(&mut self, shared: &Arc<Shared>) {
