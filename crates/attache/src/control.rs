@@ -133,7 +133,7 @@ async fn serve(
         process.drain.cut();
         let _ = timeout_at(Instant::now() + CUT_PATIENCE, ended.recv()).await;
     }
-    upkeep.flush(&process.generation(), TRACES_PATIENCE).await;
+    process.last_traces(TRACES_PATIENCE).await;
     Ok(())
 }
 

@@ -1,13 +1,17 @@
 //! What lasts as long as the process: counters, readiness, the order of the end. Whatever comes from the config is a
 //! [`Generation`], and a reload replaces it whole.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use attache_admin::{App, Readiness};
 use attache_listener::{DrainTrigger, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
+use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{generation::Generation, reload::Reloads};
 
@@ -30,6 +34,8 @@ pub(crate) struct Process {
     /// Changes the log level; none where the program that this proxy is part of keeps its own log.
     #[expect(dead_code, reason = "the admin API changes the level")]
     pub(crate) log: Option<LogControl>,
+    /// Exports of traces: one, and those of generations that end.
+    exports: Mutex<Vec<JoinHandle<()>>>,
     current: ArcSwap<Generation>,
 }
 
@@ -46,6 +52,7 @@ impl Process {
             workers: Workers::new(workers),
             certificates: Watcher::default(),
             log,
+            exports: Mutex::default(),
             current: ArcSwap::default(),
         })
     }
@@ -53,6 +60,27 @@ impl Process {
     /// The generation that serves now. Workers don't ask here: each was handed its own.
     pub(crate) fn generation(&self) -> Arc<Generation> {
         self.current.load_full()
+    }
+
+    /// An export of traces runs; it ends by itself when its generation has.
+    pub(crate) fn exports(&self, export: JoinHandle<()>) {
+        let mut exports = self.exports.lock().unwrap_or_else(PoisonError::into_inner);
+        exports.retain(|export| !export.is_finished());
+        exports.push(export);
+    }
+
+    /// Sends off the traces that wait, for at most `patience`.
+    pub(crate) async fn last_traces(&self, patience: Duration) {
+        self.generation().traces.end();
+        let exports = std::mem::take(&mut *self.exports.lock().unwrap_or_else(PoisonError::into_inner));
+        let sent = async {
+            for export in exports {
+                let _ = export.await;
+            }
+        };
+        if timeout(patience, sent).await.is_err() {
+            tracing::warn!("the last traces could not be exported within {patience:?}");
+        }
     }
 
     /// Notes which generation serves from now on.

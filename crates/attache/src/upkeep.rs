@@ -14,7 +14,10 @@ use attache_upstream::{
     discovery::{self, Discovery, OnDemand, Resolver},
     health, outlier,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::{JoinSet, spawn_local},
+    time::timeout,
+};
 
 use crate::{
     error::Error,
@@ -33,8 +36,6 @@ pub(crate) struct Upkeep {
     running: Vec<Running>,
     /// Keeps the SPIFFE agent's answers coming.
     workload: JoinSet<()>,
-    /// Exports of traces: one, and those of generations that end.
-    exports: JoinSet<()>,
 }
 
 /// What runs for one upstream. Ends when it is dropped.
@@ -144,7 +145,7 @@ impl Upkeep {
             }
         }
         if let Some(collector) = collector {
-            self.exports.spawn_local(collector.run());
+            process.exports(spawn_local(collector.run()));
         }
         let number = before.number + 1;
         Ok(Generation { number, config, upstreams, listeners, access_log, traces, workload })
@@ -155,15 +156,6 @@ impl Upkeep {
         self.running.retain(|running| {
             generation.upstreams.iter().any(|parts| Arc::ptr_eq(parts.shared(), &running.shared))
         });
-    }
-
-    /// Sends off the traces that wait, for at most `patience`.
-    pub(crate) async fn flush(&mut self, generation: &Generation, patience: Duration) {
-        generation.traces.end();
-        let sent = async { while self.exports.join_next().await.is_some() {} };
-        if timeout(patience, sent).await.is_err() {
-            tracing::warn!("the last traces could not be exported within {patience:?}");
-        }
     }
 
     fn end(&mut self, shared: &Arc<Shared>) {
