@@ -87,7 +87,7 @@ fn retries_the_budget_and_an_open_circuit_are_counted_when_they_happen() {
     let server = local(free_port());
     let _upstream = nginx(&format!("server {{ listen {server}; location / {{ return 503 no; }} }}"), server);
     let attache = Attache::start(&format!(
-        "listeners:\n  outbound:\n    bind: 127.0.0.1:$PORT\n    routes:\n      - {{ match: {{ path: /retry }}, to: flaky, retry: {{ attempts: 2, on: [503], backoff: {{ base: 1ms }} }} }}\n      - {{ match: {{ path: /budget }}, to: broke, retry: {{ attempts: 2, on: [503], budget: 0%, budget_floor: 0 }} }}\n      - {{ to: broken }}\n\
+        "listeners:\n  outbound:\n    bind: 127.0.0.1:$PORT\n    routes:\n      - {{ match: {{ path: /retry }}, to: flaky, retry: {{ attempts: 2, on: [503], backoff: {{ base: 1ms }} }} }}\n      - {{ match: {{ path: /budget }}, to: broke, retry: {{ attempts: 2, on: [503], budget: 1%, budget_floor: 0 }} }}\n      - {{ to: broken }}\n\
          upstreams:\n  flaky: http://{server}\n  broke: http://{server}\n  broken: {{ address: 'http://{server}', circuit_breaker: {{ failures: {{ consecutive: 3, open: 1h }} }}, outlier_ejection: 'off' }}"
     ));
     assert!(attache.metric("attache_upstream_retries_total", &["upstream=\"flaky\""]) == 0.0);
