@@ -144,7 +144,11 @@ impl Attache {
     pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
         let (dir, port, metrics) = (tempfile::tempdir().expect("a folder"), free_port(), free_port());
         let file = dir.path().join("attache.yaml");
-        let text = format!("metrics: 127.0.0.1:{metrics}\n{}", config.replace("$PORT", &port.to_string()));
+        // A config that says more of its metrics says where they are.
+        let place = if config.contains("$METRICS") { "" } else { "metrics: 127.0.0.1:$METRICS\n" };
+        let text = format!("{place}{config}")
+            .replace("$PORT", &port.to_string())
+            .replace("$METRICS", &metrics.to_string());
         fs::write(&file, text).expect("a config file");
         let mut process = Process::start(
             Command::new(binary()).arg("run").arg("-c").arg(&file).envs(variables.iter().copied()),
@@ -247,22 +251,13 @@ pub fn script_process(name: &str, arguments: &[&str]) -> Process {
 
 fn python(name: &str) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
-    // Debian's own, which has Debian's modules, not another that comes first on the PATH.
+    // Debian's own, which has Debian's modules, not another that comes first on the PATH. What Debian hasn't is in `.python`.
     let mut command = Command::new("/usr/bin/python3");
+    command.env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join(".python"));
     command.arg(path).env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
     for proxy in ["http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
         command.env_remove(proxy);
     }
-    command
-}
-
-/// One of the scripts in `tests/scripts`, for a Python that has the packages of PyPI which `cargo xtask setup` installs.
-pub fn python_with_packages(name: &str) -> Command {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = here.join("../target/python/bin/python");
-    assert!(python.exists(), "{} is missing: run `cargo xtask setup`", python.display());
-    let mut command = Command::new(python);
-    command.arg(here.join("scripts").join(name)).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 

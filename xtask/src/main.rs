@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -13,32 +13,33 @@ use std::{
 /// Debian packages that the tests use, each with the file that shows it is there.
 const PACKAGES: &[(&str, &str)] = &[
     ("curl", "/usr/bin/curl"),
-    ("docker-compose", "/usr/bin/docker-compose"),
     ("iproute2", "/usr/sbin/ip"),
     ("iptables", "/usr/sbin/iptables-restore"),
     ("nftables", "/usr/sbin/nft"),
     ("nginx-light", "/usr/sbin/nginx"),
     ("nghttp2-client", "/usr/bin/h2load"),
-    ("nodejs", "/usr/bin/node"),
     ("openssl", "/usr/bin/openssl"),
     ("procps", "/usr/bin/kill"),
     ("prometheus", "/usr/bin/promtool"),
     ("python3-grpcio", "/usr/lib/python3/dist-packages/grpc/__init__.py"),
-    ("python3-venv", "/usr/share/doc/python3-venv"),
+    ("python3-pip", "/usr/lib/python3/dist-packages/pip/__init__.py"),
+    ("python3-prometheus-client", "/usr/lib/python3/dist-packages/prometheus_client/__init__.py"),
+    ("python3-protobuf", "/usr/lib/python3/dist-packages/google/protobuf/__init__.py"),
     ("python3-websockets", "/usr/lib/python3/dist-packages/websockets/__init__.py"),
     ("redis-server", "/usr/bin/redis-server"),
-    ("systemd", "/usr/bin/systemd-analyze"),
     ("unbound", "/usr/sbin/unbound"),
     ("util-linux", "/usr/bin/setpriv"),
 ];
 
-/// Packages of PyPI that Debian doesn't have, in an environment of their own under `target/`.
-const PYTHON_PACKAGES: &[&str] = &["kubernetes-validate==1.37.0"];
+/// Python packages that Debian has not, each with the file below `tests/.python` that shows it is there. Versions that fit Debian's
+/// protobuf.
+const PYTHON: &[(&str, &str)] =
+    &[("opentelemetry-proto==1.20.0", "opentelemetry/proto/collector/trace/v1/trace_service_pb2.py")];
 
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  setup   install what the tests use (Debian packages through apt-get, Python packages through pip)
+  setup   install what the tests use (Debian packages, through apt-get; a Python package, through pip)
   test    setup, then every test: unit, property, documentation, end to end
   lint    rustfmt, clippy with warnings denied, cargo-deny
   ci      lint, then test
@@ -70,22 +71,20 @@ fn main() -> ExitCode {
 }
 
 fn setup() -> Result<(), String> {
-    debian()?;
-    python()
+    debian().and_then(|()| python())
 }
 
 fn python() -> Result<(), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
-    // Written last: what a broken installation left behind is made anew.
-    let (stamp, wanted) = (folder.join("packages"), PYTHON_PACKAGES.join("\n"));
-    if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/.python");
+    let missing: Vec<&str> =
+        PYTHON.iter().filter(|(_, file)| !folder.join(file).exists()).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    run(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(folder.join("bin/pip"))
-        .args(["install", "--quiet", "--disable-pip-version-check"])
-        .args(PYTHON_PACKAGES))?;
-    fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))
+    println!("installing {}", missing.join(" "));
+    let mut pip = Command::new("/usr/bin/python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--root-user-action=ignore", "--target"]);
+    run(pip.arg(folder).args(&missing))
 }
 
 fn debian() -> Result<(), String> {

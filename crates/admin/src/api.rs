@@ -64,7 +64,7 @@ pub async fn serve_api(socket: TcpListener, api: Api, shutdown: impl Future<Outp
             format!("the admin API may change things, so it listens on loopback only, not on {address}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    server::run(socket, move |request| answer(&api, request), shutdown).await;
+    server::run(socket, move |request| std::future::ready(answer(&api, request)), shutdown).await;
     Ok(())
 }
 

@@ -5,11 +5,13 @@
 
 mod answer;
 mod api;
+mod app;
 mod guard;
 mod probes;
 mod readiness;
 mod server;
 
 pub use api::{Api, serve_api};
+pub use app::App;
 pub use probes::{AdminState, serve};
 pub use readiness::Readiness;

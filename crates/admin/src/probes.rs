@@ -1,15 +1,15 @@
 //! The port that others may reach (15090): metrics for Prometheus, probes for the kubelet. It only tells, and changes nothing.
 
-use std::future::Future;
+use std::{fmt::Write as _, future::Future};
 
 use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics};
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
 use tokio::net::TcpListener;
 
 use crate::{
-    Readiness,
+    App, Readiness,
     answer::{Answer, READ, method_not_allowed, reads, text, with_type},
-    server,
+    app, server,
 };
 
 /// What `/metrics`, `/healthz` and `/readyz` are answered from.
@@ -19,6 +19,8 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// Whether work may come.
     pub readiness: Readiness,
+    /// What is told of the application; only on the port that others may reach.
+    pub app: App,
 }
 
 const INDEX: &str = "\
@@ -32,17 +34,56 @@ GET /readyz    200 when it may be sent work, 503 with the reasons otherwise
 /// Answers `/metrics`, `/healthz` and `/readyz` on this socket until `shutdown` is done. Keep it running while the process
 /// drains: that is when `/readyz` matters most.
 pub async fn serve(socket: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
-    server::run(socket, move |request| answer(&state, request.method(), request.uri().path()), shutdown)
-        .await;
+    server::run(socket, move |request| answer(state.clone(), question(request)), shutdown).await;
 }
 
-fn answer(state: &AdminState, method: &Method, path: &str) -> Answer {
-    let answer = told(state, path).or_else(|| (path == "/").then(|| text(StatusCode::OK, INDEX)));
+/// What is looked at of a request.
+struct Question {
+    method: Method,
+    path: String,
+    openmetrics: bool,
+}
+
+fn question<B>(request: &Request<B>) -> Question {
+    Question {
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+        openmetrics: app::wants_openmetrics(request.headers()),
+    }
+}
+
+async fn answer(state: AdminState, asked: Question) -> Answer {
+    let read = reads(&asked.method);
+    let answer = match &*asked.path {
+        // Asking the application costs it something; a method that is refused anyway must not.
+        "/metrics" if read => Some(app::metrics(&state.metrics, &state.app, asked.openmetrics).await),
+        "/" => Some(text(StatusCode::OK, index(&state))),
+        path => match told(&state, path) {
+            None if read => state.app.adapted(path).await,
+            told => told,
+        },
+    };
     match answer {
-        None => text(StatusCode::NOT_FOUND, format!("nothing is here. What there is:\n\n{INDEX}")),
-        Some(_) if !reads(method) => method_not_allowed(method, READ),
+        None => {
+            let what_there_is = index(&state);
+            text(StatusCode::NOT_FOUND, format!("nothing is here. What there is:\n\n{what_there_is}"))
+        }
+        Some(_) if !read => method_not_allowed(&asked.method, READ),
         Some(answer) => answer,
     }
+}
+
+fn index(state: &AdminState) -> String {
+    let mut index = INDEX.to_owned();
+    for adapter in &state.app.told().adapt {
+        // A String takes everything.
+        let _ = writeln!(
+            index,
+            "GET {:<10} of the application: http://{}{}",
+            adapter.path, adapter.from.authority, adapter.from.path
+        );
+    }
+    index
 }
 
 /// What both ports tell.

@@ -25,9 +25,10 @@ const MAX_HEAD: usize = 16 << 10;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Answers until `shutdown` is done, then lets what was begun finish for a moment.
-pub(crate) async fn run<A>(socket: TcpListener, answer: A, shutdown: impl Future<Output = ()>)
+pub(crate) async fn run<A, F>(socket: TcpListener, answer: A, shutdown: impl Future<Output = ()>)
 where
-    A: Fn(&Request<Incoming>) -> Answer + Send + Sync + 'static,
+    A: Fn(&Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
 {
     let answer = Arc::new(answer);
     let mut connections = JoinSet::new();
@@ -50,13 +51,14 @@ where
     let _ = time::timeout(GRACE, finished).await;
 }
 
-async fn connection<A>(stream: tokio::net::TcpStream, answer: Arc<A>)
+async fn connection<A, F>(stream: tokio::net::TcpStream, answer: Arc<A>)
 where
-    A: Fn(&Request<Incoming>) -> Answer + Send + Sync + 'static,
+    A: Fn(&Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
 {
     let service = service_fn(|request| {
         let answer = answer(&request);
-        async move { Ok::<_, Infallible>(answer) }
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())

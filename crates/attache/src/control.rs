@@ -38,6 +38,8 @@ use crate::{
 
 /// How long connections that were cut have to notice.
 const CUT_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the last traces have to be exported.
+const TRACES_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the endpoints' states are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the last inbound connection has ended.
@@ -86,7 +88,11 @@ async fn serve(
     let process = control.process();
     if let Some(socket) = probes {
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
-        let admin = AdminState { metrics: process.metrics.clone(), readiness: process.readiness.clone() };
+        let admin = AdminState {
+            metrics: process.metrics.clone(),
+            readiness: process.readiness.clone(),
+            app: process.app.clone(),
+        };
         spawn_local(attache_admin::serve(socket, admin, std::future::pending()));
     }
     process.metrics.config_loaded(true);
@@ -128,6 +134,7 @@ async fn serve(
         process.drain.cut();
         let _ = timeout_at(Instant::now() + CUT_PATIENCE, ended.recv()).await;
     }
+    process.last_traces(TRACES_PATIENCE).await;
     Ok(())
 }
 

@@ -14,6 +14,9 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let sections = [
         ("dns", old.dns != new.dns),
         ("access_log", old.access_log != new.access_log),
+        ("tracing", old.tracing != new.tracing),
+        ("metrics.app", old.app.metrics != new.app.metrics),
+        ("metrics.adapt", old.app.adapt != new.app.adapt),
         ("shutdown", old.shutdown != new.shutdown),
         ("reload", old.reload != new.reload),
     ];

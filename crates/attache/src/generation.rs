@@ -11,7 +11,7 @@ use std::{
 use attache_config::model::{self, Address, Bind, Config};
 use attache_listener::Connections;
 use attache_resilience::{RouteState, UpstreamState};
-use attache_telemetry::AccessLog;
+use attache_telemetry::{AccessLog, Traces};
 use attache_tls::Workload;
 use attache_upstream::{Shared, connect::Tls, discovery::OnDemand};
 
@@ -25,6 +25,7 @@ pub(crate) struct Generation {
     /// One for each of `config.listeners`, in its order.
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
+    pub(crate) traces: Traces,
     /// The SPIFFE agent, where the config uses it.
     pub(crate) workload: Option<Workload>,
 }
@@ -37,6 +38,7 @@ impl Default for Generation {
             upstreams: Vec::new(),
             listeners: Vec::new(),
             access_log: AccessLog::off(),
+            traces: Traces::default(),
             workload: None,
         }
     }

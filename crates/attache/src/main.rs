@@ -16,6 +16,7 @@ mod generation;
 
 mod inject;
 mod intercept;
+mod observe;
 mod prepare;
 mod process;
 mod proxy;

@@ -9,13 +9,14 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
 use attache_config::model::{self, Action, Bind, Config, Name};
 use attache_listener::Socket;
 use attache_resilience::RouteState;
-use attache_telemetry::AccessLog;
+use attache_telemetry::{AccessLog, Traces};
 use attache_tls::{Acceptor, Workload};
 use attache_upstream::connect::Tls;
 
 use crate::{
     error::Error,
     generation::{Generation, ListenerParts, UpstreamParts},
+    observe::{self, Collector},
     process::Process,
     tls,
 };
@@ -31,6 +32,9 @@ pub(crate) struct Prepared {
     /// One for each of `config.listeners`, in its order.
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
+    pub(crate) traces: Traces,
+    /// Where the traces go, unless the generation before sends them there already.
+    pub(crate) collector: Option<Collector>,
     pub(crate) workload: Option<Workload>,
     /// Of binds that nothing listens on yet.
     pub(crate) sockets: Vec<Bound>,
@@ -78,8 +82,9 @@ pub(crate) fn prepare(config: Config, before: &Generation, process: &Process) ->
     } else {
         AccessLog::start(&config.access_log, &process.metrics).map_err(Error::AccessLog)?
     };
+    let (traces, collector) = observe::traces(&config, before, workload.as_ref(), process)?;
     let sockets = bind(&config, before, process)?;
-    Ok(Prepared { config, upstreams, listeners, access_log, workload, sockets })
+    Ok(Prepared { config, upstreams, listeners, access_log, traces, collector, workload, sockets })
 }
 
 fn acceptor(

@@ -1,13 +1,17 @@
 //! What lasts as long as the process: counters, readiness, the order of the end. Whatever comes from the config is a
 //! [`Generation`], and a reload replaces it whole.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use attache_admin::Readiness;
+use attache_admin::{App, Readiness};
 use attache_listener::{DrainTrigger, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
+use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{generation::Generation, reload::Reloads};
 
@@ -17,6 +21,8 @@ pub(crate) struct Process {
     pub(crate) readiness: Readiness,
     /// Ends the listeners that others reach, on all workers.
     pub(crate) drain_inbound: DrainTrigger,
+    /// What the metrics' port tells of the application.
+    pub(crate) app: App,
     /// Ends all listeners, on all workers.
     pub(crate) drain: DrainTrigger,
     /// What was reloaded, and when.
@@ -28,6 +34,8 @@ pub(crate) struct Process {
     /// Changes the log level; none where the program that this proxy is part of keeps its own log.
     #[expect(dead_code, reason = "the admin API changes the level")]
     pub(crate) log: Option<LogControl>,
+    /// Exports of traces: one, and those of generations that end.
+    exports: Mutex<Vec<JoinHandle<()>>>,
     current: ArcSwap<Generation>,
 }
 
@@ -38,11 +46,13 @@ impl Process {
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             drain_inbound: DrainTrigger::new(),
+            app: App::default(),
             drain: DrainTrigger::new(),
             reloads: Reloads::default(),
             workers: Workers::new(workers),
             certificates: Watcher::default(),
             log,
+            exports: Mutex::default(),
             current: ArcSwap::default(),
         })
     }
@@ -52,8 +62,30 @@ impl Process {
         self.current.load_full()
     }
 
+    /// An export of traces runs; it ends by itself when its generation has.
+    pub(crate) fn exports(&self, export: JoinHandle<()>) {
+        let mut exports = self.exports.lock().unwrap_or_else(PoisonError::into_inner);
+        exports.retain(|export| !export.is_finished());
+        exports.push(export);
+    }
+
+    /// Sends off the traces that wait, for at most `patience`.
+    pub(crate) async fn last_traces(&self, patience: Duration) {
+        self.generation().traces.end();
+        let exports = std::mem::take(&mut *self.exports.lock().unwrap_or_else(PoisonError::into_inner));
+        let sent = async {
+            for export in exports {
+                let _ = export.await;
+            }
+        };
+        if timeout(patience, sent).await.is_err() {
+            tracing::warn!("the last traces could not be exported within {patience:?}");
+        }
+    }
+
     /// Notes which generation serves from now on.
     pub(crate) fn serves(&self, generation: Arc<Generation>) {
+        self.app.set(generation.config.app.clone());
         self.current.store(generation);
     }
 }

@@ -30,7 +30,7 @@ use std::{
 use attache_config::model::{self, Action, Destination, Name, Policy, UpstreamId};
 use attache_http::{
     AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
-    check_trace_context, normalize_uri, request_id, set_client_certificate, strip_request, strip_response,
+    normalize_uri, request_id, set_client_certificate, strip_request, strip_response,
 };
 use attache_listener::{Hold, HttpRequest};
 use attache_resilience::{Front, RouteState, Stack, front};
@@ -43,6 +43,7 @@ use tower::Service;
 
 use self::tunnel::Tunnel;
 pub(crate) use self::{hosts::Upstreams, tcp::Tcp, tunnel::Tunnels};
+use crate::observe::Observer;
 
 /// One listener on one worker, ready to serve.
 pub(crate) struct Site {
@@ -58,6 +59,7 @@ pub(crate) struct Site {
     via: Option<Via>,
     tunnels: Tunnels,
     metrics: WorkerMetrics,
+    observer: Observer,
     on_finish: OnFinish,
 }
 
@@ -104,6 +106,7 @@ impl Site {
         routes: Arc<[Arc<RouteState>]>,
         upstreams: Rc<Upstreams>,
         tunnels: Tunnels,
+        observer: Observer,
         on_finish: OnFinish,
     ) -> Self {
         let (mut stacks, mut on_demand) = (HashMap::new(), HashMap::new());
@@ -127,6 +130,7 @@ impl Site {
             upstreams,
             tunnels,
             metrics: metrics(),
+            observer,
             on_finish,
         }
     }
@@ -139,11 +143,14 @@ impl Site {
         }
         let (parts, body) = request.into_parts();
         let asker = Asker::of(&parts);
+        self.observer.request(&exchange, &parts.headers);
         let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
-        match self.forward(parts, body, context, hold).await {
+        let response = match self.forward(parts, body, context, hold).await {
             Ok(response) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
-        }
+        };
+        self.observer.response(&exchange, response.headers());
+        response
     }
 
     fn answer(&self, failure: Failure, asker: Asker, exchange: &Exchange) -> Response<Body> {
@@ -172,7 +179,7 @@ impl Site {
         let form = check_request(&mut parts, client.tls, ended)?;
         normalize_uri(&mut parts.uri, http.path)?;
         request_id(&mut parts.headers, http.request_id, http.trust_request_id);
-        check_trace_context(&mut parts.headers);
+        self.observer.traced(&context.exchange, &mut parts.headers, client.tls);
         note(&context.exchange, &parts);
 
         // route

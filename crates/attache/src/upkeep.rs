@@ -14,7 +14,10 @@ use attache_upstream::{
     discovery::{self, Discovery, OnDemand, Resolver},
     health, outlier,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::{JoinSet, spawn_local},
+    time::timeout,
+};
 
 use crate::{
     error::Error,
@@ -62,7 +65,7 @@ impl Upkeep {
         before: &Generation,
         process: &Process,
     ) -> Result<Generation, Error> {
-        let Prepared { config, upstreams, listeners, access_log, workload, .. } = prepared;
+        let Prepared { config, upstreams, listeners, access_log, traces, collector, workload, .. } = prepared;
         let dns = &config.dns;
         let same_dns = self.resolver.as_ref().is_some_and(|(known, _)| known == dns);
         let resolver = match &self.resolver {
@@ -141,7 +144,11 @@ impl Upkeep {
                 self.workload.spawn_local(workload.run());
             }
         }
-        Ok(Generation { number: before.number + 1, config, upstreams, listeners, access_log, workload })
+        if let Some(collector) = collector {
+            process.exports(spawn_local(collector.run()));
+        }
+        let number = before.number + 1;
+        Ok(Generation { number, config, upstreams, listeners, access_log, traces, workload })
     }
 
     /// Ends what runs for upstreams that `generation` no longer has.

@@ -15,7 +15,7 @@ use std::{
 
 use attache_config::model::Bind;
 use attache_listener::{DrainTrigger, Phase, Settings, Socket};
-use attache_telemetry::{AccessLogger, Exchange, WorkerMetrics, metrics};
+use attache_telemetry::{WorkerMetrics, metrics};
 use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, watch},
@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     generation::{Generation, ListenerParts},
+    observe::{Observer, on_finish},
     prepare::{Place, places},
     process::Process,
     stack::{Http, OnFinish, Site, Slot, Tcp, Tunnels, Upstreams},
@@ -112,7 +113,7 @@ struct Worker {
     running: JoinSet<()>,
     upstreams: Rc<RefCell<Rc<Upstreams>>>,
     tunnels: Tunnels,
-    logger: Rc<RefCell<AccessLogger>>,
+    observer: Rc<RefCell<Observer>>,
     on_finish: OnFinish,
 }
 
@@ -132,12 +133,8 @@ impl Worker {
     fn new(process: &Arc<Process>) -> Self {
         let metrics = metrics();
         let generation = process.generation();
-        let logger = Rc::new(RefCell::new(generation.access_log.logger(&metrics)));
-        let (counters, lines) = (metrics.clone(), logger.clone());
-        let on_finish: OnFinish = Rc::new(move |exchange: &Exchange| {
-            let total = counters.request_finished(exchange);
-            lines.borrow().write(exchange, total);
-        });
+        let observer = Rc::new(RefCell::new(Observer::new(&generation, &metrics)));
+        let on_finish = on_finish(metrics.clone(), observer.clone());
         Self {
             process: process.clone(),
             metrics,
@@ -145,7 +142,7 @@ impl Worker {
             running: JoinSet::new(),
             upstreams: Rc::new(RefCell::new(Upstreams::none())),
             tunnels: Tunnels::new(process.drain.subscribe()),
-            logger,
+            observer,
             on_finish,
         }
     }
@@ -153,7 +150,8 @@ impl Worker {
     /// Makes a generation the one that serves. In one turn of the runtime: no request meets half of it.
     fn take(&mut self, update: Update) {
         let Update { generation, sockets, taken } = update;
-        *self.logger.borrow_mut() = generation.access_log.logger(&self.metrics);
+        let observer = Observer::new(&generation, &self.metrics);
+        *self.observer.borrow_mut() = observer.clone();
         let own = self.own_addresses(&generation, &sockets);
         let upstreams = Upstreams::new(&generation, &self.upstreams.borrow(), own);
         *self.upstreams.borrow_mut() = upstreams.clone();
@@ -165,6 +163,7 @@ impl Worker {
                 parts.routes.clone(),
                 upstreams.clone(),
                 self.tunnels.clone(),
+                observer.clone(),
                 self.on_finish.clone(),
             );
             let site = Rc::new(site);

@@ -132,7 +132,7 @@ fn checked(
     let value = check::Checker { root: schema::annotated(), problems, key: None, wrong: Vec::new() }
         .check(&tree, schema::annotated())?;
     match serde_json::from_value::<raw::Root>(value) {
-        Ok(raw) => Some(Config { files, ..build::build(raw, &tree, file, problems) }),
+        Ok(raw) => Some(Config { files, ..build::build(raw, &tree, file, env, problems) }),
         Err(error) => {
             if !problems.any_error() {
                 let message =

@@ -18,6 +18,7 @@ mod refusal;
 mod trace;
 
 pub use answer::{AnswerStyle, Asker, answer, percent_encode};
+pub use attache_telemetry::check_trace_context;
 pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};
 pub use body::{Body, BodyError};
 pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
@@ -28,4 +29,4 @@ pub use hop::{Upgrade, host_from_uri, strip_request, strip_response};
 pub use informational::OnInformational;
 pub use path::{normalize_path, normalize_uri, set_path};
 pub use refusal::Refusal;
-pub use trace::{REQUEST_ID, check_trace_context, new_request_id, request_id};
+pub use trace::{REQUEST_ID, new_request_id, request_id};

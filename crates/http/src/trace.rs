@@ -1,15 +1,12 @@
-//! What ties a request's traces together: `X-Request-Id` and the W3C trace context.
+//! `X-Request-Id`, which ties the logs of every hop together. (Traces are `attache-telemetry`'s.)
 //!
 //! Rule: a request id goes into logs and headers of every hop, so only harmless ones are kept: 1 to 128 of letters,
-//! digits and `-_.:/+=@~`. `traceparent` (Trace Context, W3C Recommendation, section 3.2) is passed on untouched if it is
-//! valid; if it is not, it is dropped together with `tracestate`, as section 3.3.1 asks.
+//! digits and `-_.:/+=@~`.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// `x-request-id`.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Keeps the client's `X-Request-Id` if it is trusted and harmless, drops it otherwise; then makes one where there is
 /// none, if `make` says so.
@@ -46,41 +43,6 @@ pub fn new_request_id() -> String {
         bits >> 48 & 0xffff,
         bits & 0xffff_ffff_ffff
     )
-}
-
-/// Drops a trace context that is not valid.
-pub fn check_trace_context(headers: &mut HeaderMap) {
-    if !headers.contains_key(TRACEPARENT) && !headers.contains_key(TRACESTATE) {
-        return;
-    }
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    let valid = lines.next().is_some_and(|line| is_traceparent(line.as_bytes())) && lines.next().is_none();
-    if !valid {
-        headers.remove(TRACEPARENT);
-        headers.remove(TRACESTATE);
-    }
-}
-
-/// `version "-" trace-id "-" parent-id "-" trace-flags`, and from version 01 on perhaps more behind another dash.
-fn is_traceparent(text: &[u8]) -> bool {
-    let lower_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let zero = |part: &[u8]| part.iter().all(|&b| b == b'0');
-    let Some((known, more)) = text.split_at_checked(55) else { return false };
-    let mut parts = known.split(|&b| b == b'-');
-    let (Some(version), Some(trace), Some(parent), Some(flags), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return false;
-    };
-    version.len() == 2
-        && trace.len() == 32
-        && parent.len() == 16
-        && flags.len() == 2
-        && [version, trace, parent, flags].into_iter().all(lower_hex)
-        && version != b"ff"
-        && !zero(trace)
-        && !zero(parent)
-        && (more.is_empty() || (version != b"00" && more.starts_with(b"-")))
 }
 
 #[cfg(test)]
@@ -124,39 +86,5 @@ mod tests {
             assert!(b"89ab".contains(&id.as_bytes()[19]), "{id}");
         }
         assert_ne!(new_request_id(), new_request_id());
-    }
-
-    #[test]
-    fn a_valid_trace_context_is_untouched_and_an_invalid_one_goes_whole() {
-        const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let survives = |parents: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for parent in parents {
-                headers.append(TRACEPARENT, HeaderValue::from_str(parent).unwrap());
-            }
-            headers.append(TRACESTATE, HeaderValue::from_static("a=b"));
-            let before = headers.clone();
-            check_trace_context(&mut headers);
-            assert!(headers.is_empty() || headers == before);
-            !headers.is_empty()
-        };
-        assert!(survives(&[GOOD]));
-        assert!(survives(&[&GOOD.replacen("00", "cc", 1)]));
-        assert!(survives(&[&format!("{}-what-the-future-brings", GOOD.replacen("00", "cc", 1))]));
-        for bad in [
-            &format!("{GOOD}-x"),
-            &format!("{GOOD}."),
-            &GOOD.replacen("00", "ff", 1),
-            &GOOD.to_uppercase(),
-            &GOOD[..54],
-            &GOOD.replace('-', "_"),
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-            "",
-        ] {
-            assert!(!survives(&[bad]), "{bad}");
-        }
-        assert!(!survives(&[GOOD, GOOD]));
-        assert!(!survives(&[]));
     }
 }

@@ -3,12 +3,17 @@
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use attache_config::model::Name;
 
-use crate::Reason;
+use crate::{
+    Reason,
+    access_log::Noted,
+    trace::{RequestTrace, TraceId},
+};
 
 /// The record of one HTTP request, or of one opaque connection. It stays on its worker; every layer
 /// that the exchange passes through writes what it alone knows.
@@ -54,6 +59,16 @@ pub struct Exchange {
     pub sent: Cell<u64>,
     /// From `start` to the upstream's response head.
     pub time_to_head: Cell<Option<Duration>>,
+    /// Headers that the access log names; empty where it names none.
+    pub(crate) noted: RefCell<Noted>,
+    /// The trace that it belongs to, sampled or not.
+    pub trace_id: Cell<Option<TraceId>>,
+    /// Its spans, where the trace is sampled.
+    pub trace: RefCell<Option<Rc<RequestTrace>>>,
+    /// When the upstream was last given the request, while it has it.
+    asked: Cell<Option<Instant>>,
+    /// How long upstreams had the request, in tries that are over.
+    waited: Cell<Duration>,
     /// It is counted as in flight; its end takes it off again.
     pub in_flight: Cell<bool>,
     /// It outlives its response (a tunnel): whoever set this reports its end, the listener doesn't.
@@ -84,6 +99,11 @@ impl Exchange {
             received: Cell::new(0),
             sent: Cell::new(0),
             time_to_head: Cell::new(None),
+            noted: RefCell::default(),
+            trace_id: Cell::new(None),
+            trace: RefCell::default(),
+            asked: Cell::new(None),
+            waited: Cell::new(Duration::ZERO),
             in_flight: Cell::new(false),
             handed_over: Cell::new(false),
         }
@@ -103,5 +123,27 @@ impl Exchange {
     pub fn fail(&self, reason: Reason, detail: impl Into<String>) {
         self.reason.set(Some(reason));
         *self.detail.borrow_mut() = Some(detail.into());
+    }
+
+    /// A connection is there and the request goes out on it: from now on it is the upstream that takes time.
+    pub fn handed_to_upstream(&self) {
+        self.asked.set(Some(Instant::now()));
+    }
+
+    /// The upstream is done with this try, and another follows for this reason: from now on it is we who take time.
+    pub fn tried_again(&self, reason: Reason) {
+        if let Some(asked) = self.asked.take() {
+            self.waited.set(self.waited.get() + asked.elapsed());
+        }
+        if let Some(trace) = &*self.trace.borrow() {
+            trace.tried_again(reason);
+        }
+    }
+
+    /// How long upstreams had the request before there was the head of a response, where there was one.
+    pub fn upstream_time(&self) -> Option<Duration> {
+        let head = self.time_to_head.get()?;
+        let asked = self.asked.get()?.duration_since(self.start);
+        Some(self.waited.get() + head.saturating_sub(asked))
     }
 }

@@ -1,4 +1,4 @@
-//! What attache says about itself: [`Reason`]s, metrics, the access log and the program's own log.
+//! What attache says about itself: [`Reason`]s, metrics, the access log, traces and the program's own log.
 
 mod access_log;
 #[cfg(test)]
@@ -8,9 +8,17 @@ mod exchange;
 mod log;
 mod metrics;
 mod reason;
+mod trace;
 
 pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
 pub use log::{LogControl, LoggingError, init_logging};
-pub use metrics::{EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, Side, WorkerMetrics, metrics};
+pub use metrics::{
+    EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, OPENMETRICS_CONTENT_TYPE, Side, WorkerMetrics,
+    metrics,
+};
 pub use reason::Reason;
+pub use trace::{
+    Attempt, Connecting, Dial, DialFuture, Exports, Io, RequestTrace, SpanId, TraceId, Tracer, Traces,
+    check_trace_context, finish_trace,
+};

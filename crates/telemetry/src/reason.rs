@@ -56,7 +56,7 @@ reasons! {
     /// No route of the listener matches the request or connection.
     NoRoute = "no-route", 404, "NR", 12, "Run `attache explain` with the request's method and URL; add a route or a catch-all `to:`.";
     /// The route names an upstream that has no endpoint at all.
-    NoEndpoint = "no-endpoint", 503, "UH", 14, "Look the name up with `dig`; check the upstream's address.";
+    NoEndpoint = "no-endpoint", 503, "UH", 14, "The cause says why, where there is one. An address that is a name can be looked up with `dig`; others stand in the config as they are.";
     /// Every endpoint of the upstream is ejected or fails its health check.
     NoHealthyEndpoint = "no-healthy-endpoint", 503, "UH", 14, "Look at the endpoints' health; check the application behind them.";
     /// An endpoint refused the connection.

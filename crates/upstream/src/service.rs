@@ -22,7 +22,7 @@ use std::{
 
 use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
-use attache_telemetry::Reason;
+use attache_telemetry::{Attempt, Reason};
 use http::{
     HeaderMap, Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
@@ -38,7 +38,7 @@ use crate::{
         Outcome,
         circuits::{self, Admitted},
     },
-    pool::{Pool, Protocol, Want, upgrade},
+    pool::{How, Pool, Protocol, Want, upgrade},
 };
 
 /// Chooses the endpoint of a call, from the shared state, the hash of what the config hashes over, and the endpoints
@@ -98,9 +98,25 @@ impl WorkerUpstream {
             taken => taken,
         };
         let permit = permit.map_err(refused)?;
-        let dialed = pool.dial(&endpoint, permit, tls.as_ref(), Offer::Opaque, None, &context.client).await;
-        let (endpoint, io, permit) = dialed.inspect_err(|error| in_flight.ended(Outcome::of_error(error)))?;
+        let attempt = Attempt::begin(&context.exchange, &pool.shared.config.name, tls.is_some(), None);
+        let how = How {
+            tls: tls.as_ref(),
+            offer: Offer::Opaque,
+            host: None,
+            client: &context.client,
+            traced: attempt.as_ref(),
+        };
+        let dialed = pool.dial(&endpoint, permit, &how).await;
+        let (endpoint, io, permit) = dialed.inspect_err(|error| {
+            in_flight.ended(Outcome::of_error(error));
+            if let Some(attempt) = &attempt {
+                attempt.failed(&context.exchange, error.reason);
+            }
+        })?;
         went_to(context, &endpoint);
+        if let Some(attempt) = attempt {
+            attempt.responded(&context.exchange, 0);
+        }
         in_flight.moved_to(&endpoint);
         // Of opaque bytes nothing else tells how quick it is.
         in_flight.responded(true);
@@ -126,6 +142,7 @@ impl WorkerUpstream {
                     client: &client,
                     deadline: None,
                     fresh: None,
+                    traced: None,
                 };
                 while inner.pool.wants_more(&home) {
                     if let Err(error) = inner.pool.preconnect(&home, &want).await {
@@ -250,6 +267,8 @@ impl Inner {
         let host = matches!(config.address, model::Address::Authority { .. })
             .then(|| request.uri().host().map(str::to_owned))
             .flatten();
+        let attempt =
+            Attempt::begin(&context.exchange, &config.name, tls.is_some(), Some(request.headers_mut()));
         let want = Want {
             protocol: plan.protocol,
             tls: tls.as_ref(),
@@ -257,11 +276,18 @@ impl Inner {
             client: &context.client,
             deadline: context.deadline,
             fresh,
+            traced: attempt.as_ref(),
         };
         let mut in_flight = Some(in_flight);
         let sent = self.exchange(request, &context, &endpoint, &plan, &want, &mut in_flight).await;
         if let (Err(error), Some(in_flight)) = (&sent, &mut in_flight) {
             in_flight.ended(Outcome::of_error(error));
+        }
+        if let Some(attempt) = &attempt {
+            match &sent {
+                Ok(response) => attempt.responded(&context.exchange, response.status().as_u16()),
+                Err(error) => attempt.failed(&context.exchange, error.reason),
+            }
         }
         respond(sent?, plan.handshake.as_ref())
     }
@@ -299,6 +325,7 @@ impl Inner {
                 return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
             }
             let fresh = wire.is_fresh();
+            context.exchange.handed_to_upstream();
             let mut reuse = Reuse { pool, counts: wire.reused };
             match wire.call(request, in_flight, context.on_informational.as_ref()).await {
                 Ok(response) => return Ok(response),

@@ -23,7 +23,11 @@ fn fixture() -> Fixture {
         })
     };
     let api = Api {
-        state: AdminState { metrics: Metrics::new(), readiness: Readiness::new() },
+        state: AdminState {
+            metrics: Metrics::new(),
+            readiness: Readiness::new(),
+            app: crate::App::default(),
+        },
         log: LOG.get_or_init(|| init_logging("warn").unwrap()).clone(),
         config: Arc::new(|| json!({ "listeners": [] })),
         upstreams: Arc::new(|| json!([{ "name": "orders" }])),

@@ -22,7 +22,8 @@ struct Running {
 async fn start() -> Running {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let state = AdminState { metrics: Metrics::new(), readiness: Readiness::new() };
+    let state =
+        AdminState { metrics: Metrics::new(), readiness: Readiness::new(), app: crate::App::default() };
     let (stop, stopped) = oneshot::channel::<()>();
     let served = state.clone();
     let ended = tokio::spawn(async move {

@@ -4,6 +4,7 @@
 mod fallback;
 mod limits;
 mod listener;
+mod observe;
 mod plain;
 mod policy;
 mod route;
@@ -13,17 +14,24 @@ mod upstream;
 
 use std::{collections::HashSet, net::SocketAddr, path::Path};
 
+pub(crate) use observe::Env;
 use plain::{Plain, fill};
 pub(crate) use target::Targets;
 
 use crate::{
     diagnostic::{Place, Problems},
-    model::{AccessLog, Bind, Config, Dns, Listener, Reload, Shutdown},
+    model::{Bind, Config, Dns, Listener, Reload, Shutdown},
     raw,
     yaml::Node,
 };
 
-pub(crate) fn build(root: raw::Root, tree: &Node, file: Option<&Path>, problems: &mut Problems) -> Config {
+pub(crate) fn build(
+    root: raw::Root,
+    tree: &Node,
+    file: Option<&Path>,
+    env: Env<'_>,
+    problems: &mut Problems,
+) -> Config {
     let upstreams = root.upstreams.map(|map| map.entries).unwrap_or_default();
     let mut targets = Targets::new(tree);
     let mut built = Vec::new();
@@ -42,7 +50,12 @@ pub(crate) fn build(root: raw::Root, tree: &Node, file: Option<&Path>, problems:
         None => fallback::listener(&built, &mut targets, problems).into_iter().collect(),
     };
     let metrics_place = root.metrics.as_ref().map_or_else(Place::default, |metrics| metrics.at);
-    let metrics = root.metrics.map_or(Some(Config::METRICS), |metrics| metrics.value.0.0);
+    let (bind, app_metrics, adapters) =
+        root.metrics.map_or((None, None, None), |metrics| metrics.value.parts());
+    let metrics = bind.map_or(Some(Config::METRICS), |bind| bind.0);
+    if metrics.is_none() && (app_metrics.is_some() || adapters.is_some()) {
+        problems.error(metrics_place, "`app` and `adapt` have no port: `bind` is `off`");
+    }
     sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
     targets.warn_unused(problems);
 
@@ -54,6 +67,7 @@ pub(crate) fn build(root: raw::Root, tree: &Node, file: Option<&Path>, problems:
     if let Some(raw) = root.reload {
         fill!(reload, raw, watch, drain_timeout);
     }
+    let access_log = observe::access_log(root.access_log, &listeners, problems);
     Config {
         file: file.map(Path::to_path_buf),
         listeners,
@@ -61,13 +75,9 @@ pub(crate) fn build(root: raw::Root, tree: &Node, file: Option<&Path>, problems:
         workers: root.workers,
         dns: root.dns.map_or_else(Dns::default, |raw| dns(raw, problems)),
         metrics,
-        access_log: match root.access_log {
-            None => AccessLog::default(),
-            Some(raw::AccessLogForm::To(to)) => AccessLog { to: to.0.0, ..AccessLog::default() },
-            Some(raw::AccessLogForm::Full(log)) => {
-                AccessLog { to: log.to.0.0, format: log.format.unwrap_or_default() }
-            }
-        },
+        app: observe::app(app_metrics, adapters),
+        access_log,
+        tracing: root.tracing.and_then(|raw| observe::tracing(raw, env, problems)),
         shutdown,
         reload,
         files: Vec::new(),

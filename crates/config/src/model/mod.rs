@@ -4,10 +4,13 @@
 //! every reference is an index that exists, units are in the types. Nothing behind this module checks again
 //! or has a default of its own.
 
+mod access_log;
+mod app;
 mod listener;
 mod policy;
 mod route;
 mod tls;
+mod tracing;
 mod upstream;
 
 use std::{
@@ -20,10 +23,13 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use access_log::*;
+pub use app::*;
 pub use listener::*;
 pub use policy::*;
 pub use route::*;
 pub use tls::*;
+pub use tracing::*;
 pub use upstream::*;
 
 /// One whole configuration.
@@ -41,8 +47,12 @@ pub struct Config {
     pub dns: Dns,
     /// Where `/metrics`, `/healthz` and `/readyz` answer; `None` switches them off. Default `0.0.0.0:15090`.
     pub metrics: Option<SocketAddr>,
+    /// What of the application is told on the port of the metrics.
+    pub app: AppTold,
     /// Access log.
     pub access_log: AccessLog,
+    /// Traces; `None` starts and exports none, and passes on what comes.
+    pub tracing: Option<Tracing>,
     /// How the program ends.
     pub shutdown: Shutdown,
     /// When the file is read again, and what becomes of connections that it no longer holds for.
@@ -63,7 +73,9 @@ impl Default for Config {
             workers: None,
             dns: Dns::default(),
             metrics: Some(Self::METRICS),
+            app: AppTold::default(),
             access_log: AccessLog::default(),
+            tracing: None,
             shutdown: Shutdown::default(),
             reload: Reload::default(),
             files: Vec::new(),
@@ -142,38 +154,6 @@ pub enum DnsFamily {
     V6Preferred,
     /// A, and AAAA where there is none.
     V4Preferred,
-}
-
-/// Where finished requests and connections are written.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct AccessLog {
-    /// Destination; `Off` by default.
-    pub to: LogTarget,
-    /// Line format. Default text.
-    pub format: LogFormat,
-}
-
-/// Destination of the access log.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum LogTarget {
-    /// Nothing is written.
-    #[default]
-    Off,
-    /// Standard output.
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
-}
-
-/// Line format of the access log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// One readable line.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// How the program ends on SIGTERM.

@@ -3,24 +3,30 @@
 //! These types are the only list of keys. The schema is generated from them (and from it the checker's rules and the
 //! reference in `docs/config.md`); defaults shown there are taken from the model, where they stand.
 
+mod access_log;
+mod app;
 mod listener;
 mod route;
 mod shapes;
 mod tls;
+mod tracing;
 mod upstream;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(crate) use access_log::*;
+pub(crate) use app::*;
 pub(crate) use listener::*;
 pub(crate) use route::*;
 pub(crate) use shapes::*;
 pub(crate) use tls::*;
+pub(crate) use tracing::*;
 pub(crate) use upstream::*;
 
 use crate::{
     model,
-    text::{DnsServer, File, Label, Length, LogPath, MetricsAddress, Positive, Word, show_duration},
+    text::{DnsServer, File, Label, Length, Positive, Word, show_duration},
 };
 
 /// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
@@ -37,12 +43,16 @@ pub(crate) struct Root {
     pub(crate) workers: Option<usize>,
     /// How names are looked up.
     pub(crate) dns: Option<Dns>,
-    /// Where `/metrics`, `/healthz` and `/readyz` answer.
+    /// Where `/metrics`, `/healthz` and `/readyz` answer, and what they tell of the application. An address alone is short for
+    /// `{ bind: … }`.
     #[schemars(extend("default" = model::Config::METRICS.to_string()))]
-    pub(crate) metrics: Option<At<Txt<MetricsAddress>>>,
+    pub(crate) metrics: Option<At<MetricsForm>>,
     /// Where finished requests and connections are written.
     #[schemars(extend("default" = "off"))]
     pub(crate) access_log: Option<AccessLogForm>,
+    /// Traces by OpenTelemetry. An endpoint alone is short for `{ otlp: … }`; without this key none are begun, and those that come
+    /// are passed on.
+    pub(crate) tracing: Option<TracingForm>,
     /// How the program ends on SIGTERM.
     pub(crate) shutdown: Option<Shutdown>,
     /// How a changed config is taken while the old one serves.
@@ -83,26 +93,6 @@ pub(crate) struct Dns {
     /// Which address families are used.
     #[schemars(extend("default" = model::DnsFamily::default()))]
     pub(crate) family: Option<model::DnsFamily>,
-}
-
-/// The access log: its target alone, or with its format.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum AccessLogForm {
-    To(Txt<LogPath>),
-    Full(AccessLog),
-}
-
-/// The access log.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`access_log`")]
-pub(crate) struct AccessLog {
-    /// Where it goes: `stdout`, `off`, or the path of a file that is appended to.
-    pub(crate) to: Txt<LogPath>,
-    /// Format of a line.
-    #[schemars(extend("default" = model::LogFormat::default()))]
-    pub(crate) format: Option<model::LogFormat>,
 }
 
 /// How the program ends.

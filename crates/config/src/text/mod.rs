@@ -3,12 +3,14 @@
 
 mod address;
 mod header;
+mod observe;
 mod pattern;
 mod units;
 mod words;
 
 pub(crate) use address::*;
 pub(crate) use header::*;
+pub(crate) use observe::*;
 pub(crate) use pattern::*;
 pub(crate) use units::*;
 pub(crate) use words::*;
@@ -91,6 +93,14 @@ parsers![
     Pin,
     Label,
     LogPath,
+    LogTemplateText,
+    SyslogAddress,
+    StatusRangeText,
+    Otlp,
+    AppUrlText,
+    AppPath,
+    JsonPointer,
+    MetricName,
     Host,
     HostAndPort,
     RedirectScheme,

@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode};
 
 use super::{HeaderText, Positive, Text, Wrong, host_name, show_duration, split_port, wrong};
 use crate::{
-    model::{HashKey, HedgeAfter, HostRewrite, LimitKey, LogTarget, Name, RetryOn},
+    model::{HashKey, HedgeAfter, HostRewrite, LimitKey, Name, RetryOn},
     suggest,
 };
 
@@ -107,30 +107,6 @@ impl Text for SocketMode {
             Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
             _ => wrong("{} isn't a file mode", "octal, such as `0660`"),
         }
-    }
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LogPath(pub(crate) LogTarget);
-
-impl Text for LogPath {
-    const FORMAT: &'static str = "attache-log-target";
-    const WHAT: &'static str = "`stdout`, `off`, or the path of a file";
-    const EXAMPLES: &'static [&'static str] = &["stdout", "off", "/var/log/attache/access.log"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        Ok(Self(match text {
-            "off" => LogTarget::Off,
-            "stdout" => LogTarget::Stdout,
-            path if path.contains('/') => LogTarget::File(path.into()),
-            _ => {
-                return wrong(
-                    "{} is neither a word known here nor a path",
-                    "`stdout`, `off`, or a path such as `./access.log`",
-                );
-            }
-        }))
     }
 }
 

@@ -255,6 +255,7 @@ impl Tries<'_> {
                 if error.reused && !*self.raced && safe && self.kept.whole() {
                     *self.raced = true;
                     count(&self.state.counters.close_races);
+                    self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
                     return Some(Again::Fresh);
                 }
@@ -302,6 +303,7 @@ impl Tries<'_> {
         }
         *self.retries = n;
         count(&self.state.counters.retries);
+        self.kept.context.exchange.tried_again(reason);
         // Looked up here, so that a call which needs no retry carries nothing for it.
         metrics().retry(name, reason);
         Some(Again::After(when))

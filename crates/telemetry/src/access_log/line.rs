@@ -21,13 +21,18 @@ use std::{
 use attache_config::model::LogFormat;
 use serde::{Serialize, Serializer};
 
-use super::time::Timestamp;
+use super::{
+    Names,
+    template::{self, Line},
+    time::Timestamp,
+};
 use crate::{Exchange, escape::escape};
 
 /// Appends the line, its end included.
 pub(crate) fn write(
     out: &mut Vec<u8>,
-    format: LogFormat,
+    format: &LogFormat,
+    names: &Names,
     exchange: &Exchange,
     total: Duration,
     now: SystemTime,
@@ -36,6 +41,10 @@ pub(crate) fn write(
     match format {
         LogFormat::Text => text(out, exchange, total, began)?,
         LogFormat::Json => json(out, exchange, total, began)?,
+        LogFormat::Template(template) => {
+            template::text(out, template, &Line { exchange, total, began, names })?;
+        }
+        LogFormat::Fields(fields) => template::json(out, fields, &Line { exchange, total, began, names })?,
     }
     out.push(b'\n');
     Ok(())
@@ -76,7 +85,7 @@ fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
 }
 
 /// Whole microseconds, as milliseconds.
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
@@ -92,7 +101,7 @@ impl<T: fmt::Display> fmt::Display for Optional<T> {
 }
 
 /// A field without quotes: no blank in it, and never empty.
-struct Word<'a>(&'a str);
+pub(super) struct Word<'a>(pub(super) &'a str);
 
 impl fmt::Display for Word<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,7 +110,7 @@ impl fmt::Display for Word<'_> {
 }
 
 /// A field within quotes.
-struct Quoted<'a>(&'a str);
+pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,7 +185,7 @@ struct Json<'a> {
 }
 
 /// Written as the text that it shows, without a string in between.
-struct Shown<T>(T);
+pub(super) struct Shown<T>(pub(super) T);
 
 impl<T: fmt::Display> Serialize for Shown<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -194,7 +203,7 @@ mod tests {
     fn show(format: LogFormat, exchange: &Exchange) -> String {
         let mut out = Vec::new();
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_248_001_123);
-        write(&mut out, format, exchange, Duration::from_micros(1_002_500), now).unwrap();
+        write(&mut out, &format, &Names::default(), exchange, Duration::from_micros(1_002_500), now).unwrap();
         String::from_utf8(out).unwrap()
     }
 

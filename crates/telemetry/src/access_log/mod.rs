@@ -8,16 +8,18 @@
 //! is touched only to wake a sleeping writer, and the writer sleeps at most once in 20 ms. One queue for all
 //! workers keeps the lines nearly in order, which is what people expect of a log; those who want no shared cache line leave the log off.
 
+mod file;
+mod filter;
 mod line;
+mod names;
+mod syslog;
+mod template;
 mod time;
 mod writer;
 
 use std::{
     cell::RefCell,
-    fmt,
-    fs::OpenOptions,
-    io,
-    os::unix::fs::OpenOptionsExt,
+    fmt, io,
     path::PathBuf,
     rc::Rc,
     sync::{
@@ -32,12 +34,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use attache_config::model::{self, LogFormat, LogTarget};
+use attache_config::model::{self, LogFilter, LogFormat, LogTarget};
+use http::HeaderMap;
 
 #[cfg(test)]
 pub(crate) use self::line::write as write_line;
-pub(crate) use self::time::Timestamp;
-use self::writer::{Open, Writer};
+use self::{
+    file::RotatingFile,
+    syslog::SyslogWriter,
+    writer::{Open, Writer},
+};
+pub(crate) use self::{
+    names::{Names, Noted},
+    time::Timestamp,
+};
 use crate::{Exchange, Metrics, WorkerMetrics};
 
 /// Lines that may wait for the writer.
@@ -65,7 +75,25 @@ struct Shared {
 
 /// The access log of the process, or none. Cheap to clone.
 #[derive(Clone)]
-pub struct AccessLog(Option<(Arc<Shared>, LogFormat)>);
+pub struct AccessLog(Option<(Arc<Shared>, Arc<Rules>)>);
+
+/// What is written, and how.
+#[derive(Default)]
+struct Rules {
+    format: LogFormat,
+    filter: Vec<LogFilter>,
+    names: Names,
+}
+
+impl Rules {
+    fn new(config: &model::AccessLog) -> Self {
+        Self {
+            format: config.format.clone(),
+            filter: config.filter.clone(),
+            names: Names::of(config.format.templates()),
+        }
+    }
+}
 
 impl AccessLog {
     /// Opens the destination and starts the writer; without a destination it does nothing at all.
@@ -75,9 +103,16 @@ impl AccessLog {
         let (open, path): (Open, _) = match &config.to {
             LogTarget::Off => return Ok(Self::off()),
             LogTarget::Stdout => (Box::new(|| Ok(Box::new(io::stdout()))), None),
-            LogTarget::File(path) => (append_to(path.clone()), Some(path)),
+            LogTarget::File(file) => {
+                let settings = file.clone();
+                (Box::new(move || Ok(Box::new(RotatingFile::open(&settings)?))), Some(&file.path))
+            }
+            LogTarget::Syslog(server) => {
+                let settings = server.clone();
+                (Box::new(move || Ok(Box::new(SyslogWriter::new(&settings)))), None)
+            }
         };
-        Self::start_with(open, config.format, metrics)
+        Self::start_with(open, Rules::new(config), metrics)
             .map_err(|source| AccessLogError { path: path.cloned(), source })
     }
 
@@ -86,7 +121,7 @@ impl AccessLog {
         Self(None)
     }
 
-    fn start_with(mut open: Open, format: LogFormat, metrics: &Metrics) -> io::Result<Self> {
+    fn start_with(mut open: Open, rules: Rules, metrics: &Metrics) -> io::Result<Self> {
         // Opened once here, so that a wrong path is an error at start and not a line lost later.
         drop(open()?);
         let (queue, lines) = sync_channel(QUEUE_LINES);
@@ -103,15 +138,15 @@ impl AccessLog {
             let _alive = alive;
             Writer::new(of_writer, lines, open, metrics.worker()).run();
         })?;
-        Ok(Self(Some((shared, format))))
+        Ok(Self(Some((shared, Arc::new(rules)))))
     }
 
     /// What one worker writes its lines with; lines that are dropped are counted by its `metrics`.
     pub fn logger(&self, metrics: &WorkerMetrics) -> AccessLogger {
-        AccessLogger(self.0.as_ref().map(|(shared, format)| {
+        AccessLogger(self.0.as_ref().map(|(shared, rules)| {
             Rc::new(Logger {
                 shared: Arc::clone(shared),
-                format: *format,
+                rules: Arc::clone(rules),
                 metrics: metrics.clone(),
                 buffer: RefCell::default(),
             })
@@ -143,29 +178,37 @@ impl Shared {
     }
 }
 
-fn append_to(path: PathBuf) -> Open {
-    Box::new(move || {
-        // Paths and client addresses are nobody else's business.
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
-        Ok(Box::new(file))
-    })
-}
-
 /// One worker's way to the access log. Cheap to clone, stays on its thread.
 #[derive(Clone)]
 pub struct AccessLogger(Option<Rc<Logger>>);
 
 struct Logger {
     shared: Arc<Shared>,
-    format: LogFormat,
+    rules: Arc<Rules>,
     metrics: WorkerMetrics,
     buffer: RefCell<Vec<u8>>,
 }
 
 impl AccessLogger {
+    /// Keeps the headers of a request that lines name; without any it does nothing.
+    pub fn note_request(&self, exchange: &Exchange, headers: &HeaderMap) {
+        if let Some(logger) = &self.0 {
+            logger.rules.names.note_request(exchange, headers);
+        }
+    }
+
+    /// Keeps the headers of a response that lines name; without any it does nothing.
+    pub fn note_response(&self, exchange: &Exchange, headers: &HeaderMap) {
+        if let Some(logger) = &self.0 {
+            logger.rules.names.note_response(exchange, headers);
+        }
+    }
+
     /// Writes the line of a finished exchange that took `total`. Never waits: a line that finds the queue full is dropped and counted.
     pub fn write(&self, exchange: &Exchange, total: Duration) {
-        if let Some(logger) = &self.0 {
+        if let Some(logger) = &self.0
+            && filter::passes(&logger.rules.filter, exchange, total)
+        {
             logger.write(exchange, total);
         }
     }
@@ -175,7 +218,8 @@ impl Logger {
     fn write(&self, exchange: &Exchange, total: Duration) {
         let buffer = &mut *self.buffer.borrow_mut();
         buffer.clear();
-        let written = line::write(buffer, self.format, exchange, total, SystemTime::now());
+        let written =
+            line::write(buffer, &self.rules.format, &self.rules.names, exchange, total, SystemTime::now());
         // One allocation of the exact size, since the line leaves this thread while the buffer stays.
         if written.is_err() || !self.send(buffer.as_slice().into()) {
             self.metrics.access_log_dropped("queue-full", 1);

@@ -1,13 +1,13 @@
 use std::{fs, io::Write, sync::Condvar};
 
-use attache_config::model::AccessLog as Config;
+use attache_config::model::{AccessLog as Config, LogFile};
 
 use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
 
 fn to_file(path: &std::path::Path) -> Config {
-    Config { to: LogTarget::File(path.into()), format: LogFormat::Text }
+    Config { to: LogTarget::File(LogFile::at(path.into())), ..Config::default() }
 }
 
 fn exchange(path: &str) -> Exchange {
@@ -158,7 +158,7 @@ impl Write for Gate {
 fn start_at(gate: &Gate, metrics: &Metrics) -> AccessLog {
     let gate = gate.clone();
     let open: Open = Box::new(move || Ok(Box::new(gate.clone())));
-    AccessLog::start_with(open, LogFormat::Text, metrics).unwrap()
+    AccessLog::start_with(open, Rules::default(), metrics).unwrap()
 }
 
 #[test]

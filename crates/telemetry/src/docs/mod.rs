@@ -7,11 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use attache_config::model::LogFormat;
+use attache_config::model::{LogField, LogFormat};
 
 use crate::{
     Exchange, Reason,
-    access_log::write_line,
+    access_log::{Names, write_line},
     metrics::{
         BOUNDS,
         descriptors::{self, Kind},
@@ -80,13 +80,25 @@ fn the_page_of_the_access_log_is_current() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_248_000_123);
     let line = |format| {
         let mut line = Vec::new();
-        write_line(&mut line, format, &exchange, Duration::from_micros(1500), now).unwrap();
+        write_line(&mut line, &format, &Names::default(), &exchange, Duration::from_micros(1500), now)
+            .unwrap();
         String::from_utf8(line).unwrap()
     };
     let (text, json) = (line(LogFormat::Text), line(LogFormat::Json));
+    let mut fields = String::from("\n## Fields\n\n| field | what it says |\n| --- | --- |\n");
+    for (word, says) in LogField::WORDS {
+        let _ = writeln!(fields, "| `%{{{word}}}` | {} |", cell(says.trim()));
+    }
+    fields.push_str(
+        "| `%{request.header.NAME}` | a header of the request as the client sent it, its first line |\n",
+    );
+    fields.push_str(
+        "| `%{response.header.NAME}` | a header of the response as the client gets it, its first line |\n",
+    );
     let page = format!(
-        "{GENERATED}{}{text}```\n\n## JSON\n\nOne object a line. Every key is always there; `null` stands for what there is not.\n\n```json\n{json}```\n",
-        include_str!("access-log.md")
+        "{GENERATED}{}{text}```\n\n## JSON\n\nOne object a line. Every key is always there; `null` stands for what there is not.\n\n```json\n{json}```\n{}{fields}",
+        include_str!("access-log.md"),
+        include_str!("access-log-own.md")
     );
     check("access-log.md", &page);
 }

@@ -29,7 +29,6 @@ macro_rules! descriptors {
         $(pub(crate) const $id: Descriptor =
             Descriptor { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)+
         /// All of them, in the order of the page.
-        #[cfg(test)]
         pub(crate) const ALL: &[&Descriptor] = &[$(&$id),+];
     };
 }
@@ -43,6 +42,10 @@ descriptors! {
         "From the first byte of a request to the last of its response; for opaque connections their whole life.";
     TIME_TO_HEAD = Histogram "attache_request_time_to_head_seconds" ["listener", "route", "upstream", "protocol", "code"]
         "From the first byte of a request to the head of the upstream's response, all tries included. Only where there was one.";
+    UPSTREAM_DURATION = Histogram "attache_request_upstream_duration_seconds" ["listener", "upstream"]
+        "How long upstreams had a request before there was the head of a response: from a connection that is ready to the head, all tries together.";
+    ADDED_DURATION = Histogram "attache_request_added_duration_seconds" ["listener", "upstream"]
+        "What attache added before the head of a response: routing, waiting for a place, making a connection, the pauses between tries.";
     RECEIVED = Counter "attache_received_bytes_total" ["listener", "route", "upstream", "protocol"]
         "Body bytes from clients, counted when the request ends.";
     SENT = Counter "attache_sent_bytes_total" ["listener", "route", "upstream", "protocol"]
@@ -65,6 +68,8 @@ descriptors! {
         "Connections to endpoints that are open now, idle ones included.";
     UPSTREAM_CONNECTION_FAILURES = Counter "attache_upstream_connection_failures_total" ["upstream", "reason"]
         "Connections to endpoints that could not be made.";
+    UPSTREAM_CONNECT = Histogram "attache_upstream_connect_duration_seconds" ["upstream", "step"]
+        "How long connections to endpoints took to be made. Step is tcp (also for Unix sockets) or tls (the handshake).";
     UPSTREAM_POOL_REUSED = Counter "attache_upstream_pool_reused_total" ["upstream"]
         "Tries that went out on a connection that was open already.";
     UPSTREAM_OVERFLOW = Counter "attache_upstream_overflow_total" ["upstream", "reason"]
@@ -95,6 +100,10 @@ descriptors! {
         "1 for each upstream whose certificate is not verified (insecure_skip_verify): anyone can read and change its traffic.";
     LOG_DROPPED = Counter "attache_access_log_dropped_total" ["cause"]
         "Access log lines that were lost: queue-full (the destination is too slow) or write-failed (the log has the error).";
+    SPANS_EXPORTED = Counter "attache_trace_spans_exported_total" []
+        "Spans that the collector took.";
+    SPANS_DROPPED = Counter "attache_trace_spans_dropped_total" ["cause"]
+        "Spans that were lost: queue-full (more than the export keeps up with), export-failed (the log has the error) or rejected by the collector.";
     PANICS = Counter "attache_panics_total" []
         "Defects that ended one request and were caught. Please report them with the log's lines.";
     THROTTLED = Counter "attache_cpu_throttled_seconds_total" []

@@ -5,7 +5,10 @@
 //! its thread, and [`metrics`] finds it from anywhere, so no layer has to pass it down.
 
 pub(crate) mod descriptors;
+mod exemplars;
 mod histogram;
+mod openmetrics;
+mod page;
 mod process;
 mod render;
 mod series;
@@ -27,7 +30,10 @@ use attache_config::model::Name;
 
 #[cfg(test)]
 pub(crate) use self::histogram::BOUNDS;
-pub use self::{render::METRICS_CONTENT_TYPE, worker::WorkerMetrics};
+pub use self::{
+    render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
+    worker::WorkerMetrics,
+};
 use self::{series::Family, worker::cell};
 
 /// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
@@ -38,6 +44,8 @@ pub struct Metrics(Arc<Registry>);
 pub(crate) struct Registry {
     exchanges: Arc<Family<6, { cell::ALL }>>,
     in_flight: Arc<Family<2, 1>>,
+    exemplars: Arc<Family<5, { exemplars::CELLS }>>,
+    connects: Arc<Family<2, { histogram::CELLS }>>,
     connections: Arc<Family<1, 2>>,
     connections_closed: Arc<Family<2, 1>>,
     upstream_connections: Arc<Family<1, 2>>,
@@ -50,6 +58,8 @@ pub(crate) struct Registry {
     transitions: Arc<Family<3, 1>>,
     dns: Arc<Family<2, 1>>,
     log_dropped: Arc<Family<1, 1>>,
+    spans_exported: Arc<Family<0, 1>>,
+    spans_dropped: Arc<Family<1, 1>>,
     panics: Arc<Family<0, 1>>,
     control: Control,
 }

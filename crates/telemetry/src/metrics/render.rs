@@ -1,4 +1,4 @@
-//! The page that Prometheus reads: text format 0.0.4.
+//! The page that Prometheus reads: text format 0.0.4, or OpenMetrics where that is asked for.
 //!
 //! All workers' cells are added up here, on the thread that asks. The order is that of the descriptors, then of the
 //! labels, so that two scrapes can be compared by eye.
@@ -6,33 +6,45 @@
 use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Relaxed};
 
 use attache_config::model::Name;
-use prometheus::{
-    TextEncoder,
-    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
-};
 
 use super::{
-    Metrics, Registry,
-    descriptors::{self as d, Descriptor, Kind},
-    histogram::{BOUNDS, SUM},
+    Metrics, Registry, descriptors as d, exemplars, openmetrics,
+    page::{Page, text},
     process::Process,
+    series::Sums,
     worker::cell,
 };
 
 /// The content type of [`Metrics::render`].
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The content type of [`Metrics::render_openmetrics`], once it has its end.
+pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 impl Metrics {
     /// All metrics now, in Prometheus' text format ([`METRICS_CONTENT_TYPE`]). Reads `/proc`; meant for the control thread.
     pub fn render(&self) -> String {
+        text(&self.page())
+    }
+
+    /// All metrics now, in OpenMetrics ([`OPENMETRICS_CONTENT_TYPE`]), without its end: `# EOF` comes after whatever else is told.
+    pub fn render_openmetrics(&self) -> String {
+        openmetrics::write(&self.page())
+    }
+
+    fn page(&self) -> Page {
         let mut page = Page::default();
         exchanges(&self.0, &mut page);
         connections(&self.0, &mut page);
         upstreams(&self.0, &mut page);
         program(&self.0, &mut page);
         process(&Process::read(), &mut page);
-        // The encoder only refuses families without a name or a sample, which `Page` never makes.
-        TextEncoder::new().encode_to_string(&page.0).unwrap_or_default()
+        page
+    }
+
+    /// The names of attache's own families, as OpenMetrics has them; what else is told must not have the same.
+    pub fn family_names() -> impl Iterator<Item = &'static str> {
+        d::ALL.iter().map(|what| openmetrics::family_name(what))
     }
 }
 
@@ -43,8 +55,12 @@ fn exchanges(registry: &Registry, page: &mut Page) {
     let by_code = group(&sums, |[listener, route, upstream, protocol, code, _]| {
         [listener, route, upstream, protocol, code]
     });
-    page.histograms(&d::DURATION, &by_code, cell::TOTAL);
-    page.histograms(&d::TIME_TO_HEAD, &by_code, cell::HEAD);
+    let exemplars = registry.exemplars.fold(exemplars::read);
+    page.histograms(&d::DURATION, &by_code, cell::TOTAL, &exemplars);
+    page.histograms(&d::TIME_TO_HEAD, &by_code, cell::HEAD, &BTreeMap::new());
+    let by_pair = group(&sums, |[listener, _, upstream, ..]| [listener, upstream]);
+    page.histograms(&d::UPSTREAM_DURATION, &by_pair, cell::UPSTREAM, &BTreeMap::new());
+    page.histograms(&d::ADDED_DURATION, &by_pair, cell::ADDED, &BTreeMap::new());
     let by_route =
         group(&sums, |[listener, route, upstream, protocol, ..]| [listener, route, upstream, protocol]);
     page.counter(&d::RECEIVED, &by_route, cell::RECEIVED);
@@ -68,6 +84,7 @@ fn upstreams(registry: &Registry, page: &mut Page) {
     page.counter(&d::UPSTREAM_CONNECTIONS_OPENED, &sums, cell::OPENED);
     page.gauge(&d::UPSTREAM_CONNECTIONS_ACTIVE, &only(&sums, cell::ACTIVE));
     page.counter(&d::UPSTREAM_CONNECTION_FAILURES, &registry.upstream_failures.sums(), 0);
+    page.histograms(&d::UPSTREAM_CONNECT, &registry.connects.sums(), 0, &BTreeMap::new());
     page.counter(&d::UPSTREAM_POOL_REUSED, &registry.pool_reused.sums(), 0);
     page.counter(&d::UPSTREAM_OVERFLOW, &registry.overflow.sums(), 0);
     page.counter(&d::UPSTREAM_EJECTIONS, &registry.ejections.sums(), 0);
@@ -113,6 +130,12 @@ fn program(registry: &Registry, page: &mut Page) {
     let mut dropped = BTreeMap::from(["queue-full", "write-failed"].map(|cause| ([Name::from(cause)], [0])));
     dropped.extend(registry.log_dropped.sums());
     page.counter(&d::LOG_DROPPED, &dropped, 0);
+    let exported = registry.spans_exported.sums().values().map(|cells| cells[0]).sum::<u64>();
+    page.number(&d::SPANS_EXPORTED, Some(exported as f64));
+    let causes = ["export-failed", "queue-full", "rejected"];
+    let mut dropped = BTreeMap::from(causes.map(|cause| ([Name::from(cause)], [0])));
+    dropped.extend(registry.spans_dropped.sums());
+    page.counter(&d::SPANS_DROPPED, &dropped, 0);
     let panics = registry.panics.sums().values().map(|cells| cells[0]).sum::<u64>();
     page.number(&d::PANICS, Some(panics as f64));
     page.numbers(&d::BUILD_INFO, [([Name::from(env!("CARGO_PKG_VERSION"))], 1.0)]);
@@ -127,8 +150,6 @@ fn process(process: &Process, page: &mut Page) {
     page.number(&d::PROCESS_THREADS, process.threads);
     page.number(&d::PROCESS_START, process.start_seconds);
 }
-
-type Sums<const LABELS: usize, const CELLS: usize> = BTreeMap<[Name; LABELS], [u64; CELLS]>;
 
 /// Adds up what differs only in labels that aren't kept.
 fn group<const FROM: usize, const TO: usize, const CELLS: usize>(
@@ -148,96 +169,4 @@ fn group<const FROM: usize, const TO: usize, const CELLS: usize>(
 /// One cell of several.
 fn only<const LABELS: usize, const CELLS: usize>(sums: &Sums<LABELS, CELLS>, cell: usize) -> Sums<LABELS, 1> {
     sums.iter().map(|(labels, cells)| (labels.clone(), [cells[cell]])).collect()
-}
-
-/// The families so far. A family without a sample is left out, as the format wants it.
-#[derive(Default)]
-struct Page(Vec<MetricFamily>);
-
-impl Page {
-    fn counter<const L: usize, const C: usize>(&mut self, what: &Descriptor, sums: &Sums<L, C>, cell: usize) {
-        self.numbers(what, sums.iter().map(|(labels, cells)| (&labels[..], cells[cell] as f64)));
-    }
-
-    /// Workers' cells wrap, their sum doesn't: what one counted up another may have counted down.
-    fn gauge<const L: usize>(&mut self, what: &Descriptor, sums: &Sums<L, 1>) {
-        self.numbers(what, sums.iter().map(|(labels, [cell])| (&labels[..], cell.cast_signed() as f64)));
-    }
-
-    fn number(&mut self, what: &Descriptor, value: Option<f64>) {
-        self.numbers(what, value.map(|value| ([], value)));
-    }
-
-    fn numbers<L: AsRef<[Name]>>(&mut self, what: &Descriptor, samples: impl IntoIterator<Item = (L, f64)>) {
-        let metrics = samples.into_iter().map(|(labels, value)| {
-            let mut metric = Metric::from_label(pairs(what, labels.as_ref()));
-            if what.kind == Kind::Counter {
-                let mut counter = Counter::default();
-                counter.set_value(value);
-                metric.set_counter(counter);
-            } else {
-                let mut gauge = Gauge::default();
-                gauge.set_value(value);
-                metric.set_gauge(gauge);
-            }
-            metric
-        });
-        self.family(what, metrics.collect());
-    }
-
-    /// Histograms whose cells start at `first`; those that never saw a value are left out.
-    fn histograms<const C: usize>(&mut self, what: &Descriptor, sums: &Sums<5, C>, first: usize) {
-        let metrics = sums.iter().filter_map(|(labels, cells)| {
-            let histogram = histogram(&cells[first..=first + SUM])?;
-            let mut metric = Metric::from_label(pairs(what, labels));
-            metric.set_histogram(histogram);
-            Some(metric)
-        });
-        self.family(what, metrics.collect());
-    }
-
-    fn family(&mut self, what: &Descriptor, metrics: Vec<Metric>) {
-        if metrics.is_empty() {
-            return;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(what.name.into());
-        family.set_help(what.help.into());
-        family.set_field_type(match what.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
-        });
-        family.set_metric(metrics);
-        self.0.push(family);
-    }
-}
-
-/// The count is made from the buckets, so that the two always agree, however the scrape met the worker.
-fn histogram(cells: &[u64]) -> Option<Histogram> {
-    let mut count = 0;
-    let mut buckets = Vec::with_capacity(BOUNDS.len());
-    for (bound, cell) in BOUNDS.iter().zip(cells) {
-        count += cell;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound as f64 / 1e6);
-        bucket.set_cumulative_count(count);
-        buckets.push(bucket);
-    }
-    count += cells[BOUNDS.len()];
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets);
-    histogram.set_sample_count(count);
-    histogram.set_sample_sum(cells[SUM] as f64 / 1e6);
-    (count > 0).then_some(histogram)
-}
-
-fn pairs(what: &Descriptor, values: &[Name]) -> Vec<LabelPair> {
-    let pair = |(name, value): (&&str, &Name)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).into());
-        pair.set_value(value.to_string());
-        pair
-    };
-    what.labels.iter().zip(values).map(pair).collect()
 }

@@ -81,6 +81,21 @@ impl<const LABELS: usize, const CELLS: usize> Series<LABELS, CELLS> {
             cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
         }
     }
+
+    /// A cell, for whoever has an order of its own to keep. One that isn't there is the last one.
+    pub(crate) fn cell(&self, cell: usize) -> &AtomicU64 {
+        &self.cells[cell.min(CELLS - 1)]
+    }
+
+    /// The value of a cell.
+    pub(crate) fn get(&self, cell: usize) -> u64 {
+        self.cell(cell).load(Relaxed)
+    }
+
+    /// Sets a cell; only the owner of the table calls this.
+    pub(crate) fn set(&self, cell: usize, value: u64) {
+        self.cell(cell).store(value, Relaxed);
+    }
 }
 
 /// All workers' series of one family: what a scrape reads.
@@ -117,6 +132,24 @@ impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
         sums
     }
 }
+
+impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
+    /// What `read` makes of all workers' cells of each series.
+    pub(crate) fn fold<T: Default>(
+        &self,
+        read: impl Fn(&Series<LABELS, CELLS>, &mut T),
+    ) -> BTreeMap<[Name; LABELS], T> {
+        let all = self.series.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut folded = BTreeMap::<_, T>::new();
+        for series in all {
+            read(&series, folded.entry(series.labels.clone()).or_default());
+        }
+        folded
+    }
+}
+
+/// The sums over all workers of one family's cells, by label.
+pub(crate) type Sums<const LABELS: usize, const CELLS: usize> = BTreeMap<[Name; LABELS], [u64; CELLS]>;
 
 /// One worker's way to its series of one family.
 #[derive(Debug)]

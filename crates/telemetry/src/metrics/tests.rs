@@ -27,12 +27,15 @@ fn exercise_all(metrics: &Metrics) {
     let worker = metrics.worker();
     let name = Name::from("orders");
     let done = exchange(Some("orders"));
+    done.handed_to_upstream();
     done.time_to_head.set(Some(Duration::from_millis(3)));
     worker.request_started(&done);
     worker.request_finished(&done);
     worker.connection_opened(&name);
     worker.connection_closed(&name, Some(Reason::IdleTimeout));
     worker.upstream_connection(&name, Ok(()));
+    worker.upstream_connect_times(&name, Some(Duration::from_millis(1)), None);
+    worker.spans_exported(1);
     worker.upstream_connection(&name, Err(Reason::ConnectRefused));
     worker.upstream_connection_closed(&name);
     worker.pool_reused(&name);
@@ -265,4 +268,96 @@ fn a_breaker_is_in_one_state_and_its_changes_are_counted() {
     assert!(page.contains(sample), "{page}");
     metrics.retain_upstreams(|_| false);
     assert!(!metrics.render().contains("circuit_state{"));
+}
+
+#[test]
+fn time_is_told_apart_into_the_upstreams_and_what_attache_added() {
+    let metrics = Metrics::new();
+    let worker = metrics.worker();
+    let done = exchange(Some("orders"));
+    done.handed_to_upstream();
+    done.tried_again(Reason::UpstreamReset);
+    done.handed_to_upstream();
+    done.time_to_head.set(Some(done.start.elapsed() + Duration::from_secs(3)));
+    worker.request_finished(&done);
+    let page = metrics.render();
+    let of = |name: &str| {
+        let name = format!("{name}_sum{{listener=\"outbound\",upstream=\"orders\"}}");
+        *samples(&page).get(name.as_str()).unwrap()
+    };
+    let (upstream, added) =
+        (of("attache_request_upstream_duration_seconds"), of("attache_request_added_duration_seconds"));
+    assert!(upstream >= 3.0 && added < 3.0, "{upstream} {added}");
+    let head = done.time_to_head.get().unwrap().as_secs_f64();
+    assert!((upstream + added - head).abs() < 1e-5, "{upstream} + {added} = {head}");
+}
+
+#[test]
+fn openmetrics_has_units_and_names_counters_by_its_own_rule() {
+    let metrics = Metrics::new();
+    exercise_all(&metrics);
+    let page = metrics.render_openmetrics();
+    for line in [
+        "# TYPE attache_requests counter",
+        "# TYPE attache_received_bytes counter\n# UNIT attache_received_bytes bytes",
+        "# UNIT attache_request_duration_seconds seconds",
+        "attache_upstream_connect_duration_seconds_bucket{upstream=\"orders\",step=\"tcp\",le=\"1.0\"} 1",
+        "attache_upstream_pool_reused_total{upstream=\"orders\"} 1",
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+    assert!(!page.contains(" # {"), "an exemplar of a request that was not sampled");
+}
+
+#[test]
+fn the_bucket_of_a_sampled_request_has_its_trace() {
+    let metrics = Metrics::new();
+    let config = crate::trace::sampled_config();
+    let (all, _exports) = crate::Traces::new(Some(&config), &metrics);
+    let worker = metrics.worker();
+    let tracer = all.tracer(&worker).unwrap();
+    let done = exchange(Some("orders"));
+    tracer.begin(&done, &mut http::HeaderMap::new(), false);
+    worker.request_finished(&done);
+    worker.request_finished(&exchange(Some("orders")));
+    let page = metrics.render_openmetrics();
+    let with_exemplar: Vec<_> = page.lines().filter(|line| line.contains(" # {")).collect();
+    let [line] = with_exemplar[..] else { panic!("{page}") };
+    let id = done.trace_id.get().unwrap();
+    assert!(line.starts_with("attache_request_duration_seconds_bucket{"), "{line}");
+    assert!(line.contains(&format!(" # {{trace_id=\"{id}\"}} 0.")), "{line}");
+}
+
+#[test]
+fn an_exemplar_is_never_a_mixture_of_two() {
+    use super::{
+        exemplars,
+        series::{Family, Label, Table},
+    };
+    let family = std::sync::Arc::new(Family::<1, { exemplars::CELLS }>::default());
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writer = {
+        let (family, done) = (family.clone(), done.clone());
+        std::thread::spawn(move || {
+            let table = Table::new(&family);
+            for n in 1..200_000 {
+                let id = crate::TraceId::of_halves([n, n]);
+                table.with([Label::Word("a")], |series| {
+                    exemplars::write(series, id, Duration::from_micros(n % 400));
+                });
+            }
+            done.store(true, Relaxed);
+        })
+    };
+    while !done.load(Relaxed) {
+        for exemplars in family.fold(exemplars::read).into_values() {
+            let exemplars: exemplars::Exemplars = exemplars;
+            if let Some(exemplar) = exemplars[0] {
+                let [high, low] = exemplar.trace.halves();
+                assert_eq!(high, low);
+                assert_eq!(high % 400, exemplar.micros);
+            }
+        }
+    }
+    writer.join().unwrap();
 }

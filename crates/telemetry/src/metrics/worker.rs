@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use attache_config::model::Name;
 
 use super::{
-    Hedge, Registry, histogram,
+    Hedge, Registry, exemplars, histogram,
     series::{Label, Table},
 };
 use crate::{Exchange, Reason};
@@ -20,8 +20,10 @@ pub(crate) mod cell {
     pub(crate) const TRIES: usize = 3;
     pub(crate) const TOTAL: usize = 4;
     pub(crate) const HEAD: usize = TOTAL + histogram::CELLS;
+    pub(crate) const UPSTREAM: usize = HEAD + histogram::CELLS;
+    pub(crate) const ADDED: usize = UPSTREAM + histogram::CELLS;
     /// How many there are.
-    pub(crate) const ALL: usize = HEAD + histogram::CELLS;
+    pub(crate) const ALL: usize = ADDED + histogram::CELLS;
     /// The first of two cells of connections: opened ever, and open now.
     pub(crate) const OPENED: usize = 0;
     /// The second.
@@ -40,6 +42,8 @@ pub struct WorkerMetrics(Rc<Tables>);
 struct Tables {
     exchanges: Table<6, { cell::ALL }>,
     in_flight: Table<2, 1>,
+    exemplars: Table<5, { exemplars::CELLS }>,
+    connects: Table<2, { histogram::CELLS }>,
     connections: Table<1, 2>,
     connections_closed: Table<2, 1>,
     upstream_connections: Table<1, 2>,
@@ -52,6 +56,8 @@ struct Tables {
     transitions: Table<3, 1>,
     dns: Table<2, 1>,
     log_dropped: Table<1, 1>,
+    spans_exported: Table<0, 1>,
+    spans_dropped: Table<1, 1>,
     panics: Table<0, 1>,
 }
 
@@ -60,6 +66,8 @@ impl WorkerMetrics {
         Self(Rc::new(Tables {
             exchanges: Table::new(&registry.exchanges),
             in_flight: Table::new(&registry.in_flight),
+            exemplars: Table::new(&registry.exemplars),
+            connects: Table::new(&registry.connects),
             connections: Table::new(&registry.connections),
             connections_closed: Table::new(&registry.connections_closed),
             upstream_connections: Table::new(&registry.upstream_connections),
@@ -72,6 +80,8 @@ impl WorkerMetrics {
             transitions: Table::new(&registry.transitions),
             dns: Table::new(&registry.dns),
             log_dropped: Table::new(&registry.log_dropped),
+            spans_exported: Table::new(&registry.spans_exported),
+            spans_dropped: Table::new(&registry.spans_dropped),
             panics: Table::new(&registry.panics),
         }))
     }
@@ -113,8 +123,23 @@ impl WorkerMetrics {
                 let (bucket, micros) = histogram::observe(head);
                 series.add(cell::HEAD + bucket, 1);
                 series.add(cell::HEAD + histogram::SUM, micros);
+                if let Some(upstream) = exchange.upstream_time() {
+                    let (bucket, micros) = histogram::observe(upstream);
+                    series.add(cell::UPSTREAM + bucket, 1);
+                    series.add(cell::UPSTREAM + histogram::SUM, micros);
+                    let (bucket, micros) = histogram::observe(head.saturating_sub(upstream));
+                    series.add(cell::ADDED + bucket, 1);
+                    series.add(cell::ADDED + histogram::SUM, micros);
+                }
             }
         });
+        if let Some(trace) = exchange.trace_id.get()
+            && exchange.trace.borrow().is_some()
+        {
+            let [listener, route, upstream, protocol, code, _] = labels;
+            let labels = [listener, route, upstream, protocol, code];
+            self.0.exemplars.with(labels, |series| exemplars::write(series, trace, total));
+        }
         total
     }
 
@@ -140,6 +165,19 @@ impl WorkerMetrics {
                 series.add(cell::ACTIVE, 1);
             }),
             Err(reason) => self.0.upstream_failures.add(upstream_reason(upstream, reason), 0, 1),
+        }
+    }
+
+    /// How long a connection to an endpoint took to be made, as far as it came: `tcp` (or the Unix socket), then `tls`.
+    pub fn upstream_connect_times(&self, upstream: &Name, tcp: Option<Duration>, tls: Option<Duration>) {
+        for (step, took) in [("tcp", tcp), ("tls", tls)] {
+            if let Some(took) = took {
+                self.0.connects.with([Label::Name(upstream), Label::Word(step)], |series| {
+                    let (bucket, micros) = histogram::observe(took);
+                    series.add(bucket, 1);
+                    series.add(histogram::SUM, micros);
+                });
+            }
         }
     }
 
@@ -192,6 +230,16 @@ impl WorkerMetrics {
     /// A request's panic was caught and the worker goes on.
     pub fn panic_caught(&self) {
         self.0.panics.add([], 0, 1);
+    }
+
+    /// The collector took spans.
+    pub(crate) fn spans_exported(&self, spans: u64) {
+        self.0.spans_exported.add([], 0, spans);
+    }
+
+    /// Spans were lost: `queue-full`, `export-failed` or `rejected`.
+    pub(crate) fn spans_dropped(&self, cause: &'static str, spans: u64) {
+        self.0.spans_dropped.add([Label::Word(cause)], 0, spans);
     }
 
     /// Lines of the access log were lost: `queue-full` or `write-failed`.

@@ -8,7 +8,7 @@ mod connection;
 mod proxy_protocol;
 mod tls;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, time::Duration};
 
 use attache_config::model;
 use attache_http::Client;
@@ -17,7 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream, UnixStream},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 pub use connection::Connection;
@@ -25,7 +25,29 @@ pub use tls::{Offer, Tls};
 
 use crate::{Endpoint, EndpointAddress, Error, Sent};
 
-/// Connects to an endpoint by its upstream's settings.
+/// How long the steps of a connection took; what was not reached has no time.
+#[derive(Debug)]
+pub struct Times {
+    since: Cell<Instant>,
+    /// Until TCP, or the Unix socket, was connected.
+    pub connected: Cell<Option<Duration>>,
+    /// From there until TLS was established.
+    pub secured: Cell<Option<Duration>>,
+}
+
+impl Times {
+    /// Begins now.
+    pub fn begin() -> Self {
+        Self { since: Cell::new(Instant::now()), connected: Cell::default(), secured: Cell::default() }
+    }
+
+    fn reached(&self, step: &Cell<Option<Duration>>) {
+        let now = Instant::now();
+        step.set(Some(now.duration_since(self.since.replace(now))));
+    }
+}
+
+/// Connects to an endpoint by its upstream's settings. `times` is told when each step is done.
 ///
 /// `tls` and `offer` say what TLS is spoken, if any, and `host` the name that the certificate must be for where the
 /// settings and the endpoint name none.
@@ -39,6 +61,7 @@ pub async fn connect(
     offer: Offer,
     host: Option<&str>,
     client: &Client,
+    times: &Times,
 ) -> Result<Connection, Error> {
     let header = proxy_protocol::encode(config.proxy_protocol, client);
     let name = || match (&endpoint.host, host, &endpoint.address) {
@@ -50,22 +73,26 @@ pub async fn connect(
     match &endpoint.address {
         EndpointAddress::Tcp(address) => {
             let mut io = within(config.connect_timeout, connect_tcp(*address, config)).await?;
+            times.reached(&times.connected);
             greet(&mut io, &header).await?;
             match tls {
                 None => Ok(Connection::Tcp(io)),
                 Some(tls) => {
                     let io = tls.handshake(config, offer, &name(), io).await?;
+                    times.reached(&times.secured);
                     Ok(Connection::TlsTcp(Box::new(io)))
                 }
             }
         }
         EndpointAddress::Unix(path) => {
             let mut io = within(config.connect_timeout, UnixStream::connect(path)).await?;
+            times.reached(&times.connected);
             greet(&mut io, &header).await?;
             match tls {
                 None => Ok(Connection::Unix(io)),
                 Some(tls) => {
                     let io = tls.handshake(config, offer, &name(), io).await?;
+                    times.reached(&times.secured);
                     Ok(Connection::TlsUnix(Box::new(io)))
                 }
             }

@@ -22,7 +22,7 @@ use std::{
 
 use attache_config::model::ProxyProtocolOut;
 use attache_http::Client;
-use attache_telemetry::Reason;
+use attache_telemetry::{Attempt as Try, Reason};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     Endpoint, EndpointAddress, Error, Sent,
-    connect::{Connection, Offer, Tls, connect},
+    connect::{Connection, Offer, Times, Tls, connect},
     limit::{ConnectionPermit, PendingPermit},
 };
 
@@ -65,6 +65,19 @@ pub(crate) struct Want<'a> {
     pub(crate) deadline: Option<Instant>,
     /// Only a connection that was made since then will do.
     pub(crate) fresh: Option<Instant>,
+    /// The span of the try, where it is traced.
+    pub(crate) traced: Option<&'a Try>,
+}
+
+/// How a new connection is made.
+pub(crate) struct How<'a> {
+    pub(crate) tls: Option<&'a Tls>,
+    pub(crate) offer: Offer,
+    /// The certificate's name where neither settings nor endpoint have one.
+    pub(crate) host: Option<&'a str>,
+    pub(crate) client: &'a Client,
+    /// The span of the try, where it is traced.
+    pub(crate) traced: Option<&'a Try>,
 }
 
 /// A connection that is being made for everybody.
@@ -170,8 +183,14 @@ impl Pool {
 
     async fn speak(&self, home: &Rc<Home>, want: &Want<'_>, permit: ConnectionPermit) -> Result<Wire, Error> {
         let settings = &self.shared.config.pool;
-        let (endpoint, io, permit) =
-            self.dial(&home.endpoint, permit, want.tls, want.offer(), want.host, want.client).await?;
+        let how = How {
+            tls: want.tls,
+            offer: want.offer(),
+            host: want.host,
+            client: want.client,
+            traced: want.traced,
+        };
+        let (endpoint, io, permit) = self.dial(&home.endpoint, permit, &how).await?;
         let home = self.home(&endpoint);
         let http2 = match want.protocol {
             Protocol::Http1 => false,
@@ -201,12 +220,9 @@ impl Pool {
         &self,
         first: &Arc<Endpoint>,
         permit: ConnectionPermit,
-        tls: Option<&Tls>,
-        offer: Offer,
-        host: Option<&str>,
-        client: &Client,
+        how: &How<'_>,
     ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
-        let (endpoint, io, mut permit) = self.race(first, permit, tls, offer, host, client).await?;
+        let (endpoint, io, mut permit) = self.race(first, permit, how).await?;
         permit.opened(&self.metrics);
         Ok((endpoint, io, permit))
     }
@@ -215,14 +231,17 @@ impl Pool {
         &self,
         first: &Arc<Endpoint>,
         permit: ConnectionPermit,
-        tls: Option<&Tls>,
-        offer: Offer,
-        host: Option<&str>,
-        client: &Client,
+        how: &How<'_>,
     ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
         let config = &*self.shared.config;
         let connect = async |to: &Endpoint| {
-            let made = connect(to, config, tls, offer, host, client).await;
+            let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
+            let made = connect(to, config, how.tls, how.offer, how.host, how.client, &times).await;
+            let (connected, secured) = (times.connected.get(), times.secured.get());
+            self.metrics.upstream_connect_times(&config.name, connected, secured);
+            if let Some(span) = span {
+                span.ended(connected, secured, made.as_ref().map(|_| ()).map_err(|error| error.reason));
+            }
             made.inspect_err(|error| self.metrics.upstream_connection(&config.name, Err(error.reason)))
         };
         let mut one = pin!(connect(first));

@@ -48,7 +48,7 @@ use tokio::{
 
 pub use upgraded::{Upgraded, upgraded};
 
-pub(crate) use self::dial::{Protocol, Want};
+pub(crate) use self::dial::{How, Protocol, Want};
 use self::{
     h1::{H1, Owner},
     h2::H2,

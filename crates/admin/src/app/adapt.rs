@@ -1,0 +1,66 @@
+//! One endpoint of the application with another path, status and meaning.
+
+use attache_config::model::{Adapt, Adapter, Expect};
+use http::{StatusCode, header::CONTENT_TYPE};
+use serde_json::Value;
+
+use super::{Told, ask::ask};
+use crate::answer::{Answer, text};
+
+pub(super) async fn answer(adapter: &Adapter) -> Answer {
+    let asked = ask(&adapter.from, "application/json, */*;q=0.5", adapter.timeout, Adapter::MAX_SIZE).await;
+    match (&adapter.answer, asked) {
+        (Adapt::Pass, Ok(told)) => {
+            let mut answer = text(told.status, told.body);
+            match told.content_type {
+                Some(content_type) => answer.headers_mut().insert(CONTENT_TYPE, content_type),
+                None => answer.headers_mut().remove(CONTENT_TYPE),
+            };
+            answer
+        }
+        (Adapt::Pass, Err(why)) => {
+            text(StatusCode::BAD_GATEWAY, format!("{}: {why}\n", adapter.from.authority))
+        }
+        (Adapt::Expect(expect), asked) => match asked.and_then(|told| check(expect, &told)) {
+            Ok(()) => text(expect.ok, "ok\n"),
+            Err(why) => {
+                let (authority, path) = (&adapter.from.authority, &adapter.from.path);
+                text(expect.failed, format!("http://{authority}{path}: {why}\n"))
+            }
+        },
+    }
+}
+
+/// What isn't as expected, in words.
+fn check(expect: &Expect, told: &Told) -> Result<(), String> {
+    let status = told.status.as_u16();
+    if !expect.status.iter().any(|range| range.contains(status)) {
+        return Err(format!("the status is {status}"));
+    }
+    if expect.json.is_empty() {
+        return Ok(());
+    }
+    let body: Value =
+        serde_json::from_str(&told.body).map_err(|error| format!("the body isn't JSON ({error})"))?;
+    for (pointer, wanted) in &expect.json {
+        let found = body.pointer(pointer).ok_or_else(|| format!("there is no `{pointer}`"))?;
+        let same = match found {
+            Value::String(text) => **text == **wanted,
+            // 3 and 3.0 are one number.
+            Value::Number(number) => {
+                number.to_string() == **wanted
+                    || number
+                        .as_f64()
+                        .zip(wanted.parse().ok())
+                        .is_some_and(|(a, b): (f64, f64)| (a - b).abs() == 0.0)
+            }
+            Value::Bool(truth) => **wanted == *if *truth { "true" } else { "false" },
+            Value::Null => **wanted == *"null",
+            Value::Array(_) | Value::Object(_) => false,
+        };
+        if !same {
+            return Err(format!("`{pointer}` is {found}, not `{wanted}`"));
+        }
+    }
+    Ok(())
+}

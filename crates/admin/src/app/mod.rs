@@ -1,0 +1,80 @@
+//! What is told of the application: its metrics behind attache's own, and its endpoints in the form that others expect.
+//!
+//! This is the adapter pattern (B. Burns, D. Oppenheimer, "Design patterns for container-based distributed systems", 2016): a
+//! monitor or prober has one idea of what an application looks like, and the adapter beside the application gives it that look, so that
+//! the application needs no change.
+//!
+//! Rule: the application may be slow, down or wrong, and costs nobody anything but itself: every question has a time and a size
+//! that it may take, and attache's own answers are always there.
+
+mod adapt;
+mod ask;
+mod merge;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use attache_config::model::AppTold;
+use http::{HeaderMap, StatusCode, header::ACCEPT};
+
+pub(crate) use self::merge::metrics;
+use crate::answer::Answer;
+
+/// What is told of the application now. Cheap to clone; a reload replaces what it tells.
+#[derive(Clone, Debug, Default)]
+pub struct App(Arc<Mutex<Arc<AppTold>>>);
+
+impl App {
+    /// From now on this is told.
+    pub fn set(&self, told: AppTold) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(told);
+    }
+
+    pub(crate) fn told(&self) -> Arc<AppTold> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The answer of an adapter, if the path is one's.
+    pub(crate) async fn adapted(&self, path: &str) -> Option<Answer> {
+        let told = self.told();
+        let adapter = told.adapt.iter().find(|adapter| *adapter.path == *path)?;
+        Some(adapt::answer(adapter).await)
+    }
+}
+
+/// Whether OpenMetrics is wanted more than Prometheus' own text (RFC 9110 section 12.5.1).
+pub(crate) fn wants_openmetrics(headers: &HeaderMap) -> bool {
+    let (mut open, mut text) = (0.0, 0.0);
+    for line in headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok()) {
+        for range in line.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let mut weight = 1.0;
+            let mut version = "";
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("q", value)) => weight = value.parse().unwrap_or(0.0),
+                    Some(("version", value)) => version = value,
+                    _ => {}
+                }
+            }
+            match kind {
+                "application/openmetrics-text" if matches!(version, "" | "0.0.1" | "1.0.0") => {
+                    open = f64::max(open, weight);
+                }
+                "text/plain" | "text/*" => text = f64::max(text, weight),
+                _ => {}
+            }
+        }
+    }
+    open > 0.0 && open >= text
+}
+
+/// What an application answered.
+struct Told {
+    status: StatusCode,
+    content_type: Option<http::HeaderValue>,
+    body: String,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! A file that lines are appended to, and that is put aside when it is too large or too old.
+//!
+//! Rule: `FILE` becomes `FILE.1`, that `FILE.2`, and so on; the oldest is overwritten. A batch of lines is never cut in two. Where a
+//! file can't be put aside, the old one grows on: a line in the wrong file is better than none.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use attache_config::model::LogFile;
+
+pub(super) struct RotatingFile {
+    settings: LogFile,
+    file: File,
+    size: u64,
+    since: SystemTime,
+    /// Putting it aside failed; said once.
+    stuck: bool,
+}
+
+impl RotatingFile {
+    pub(super) fn open(settings: &LogFile) -> io::Result<Self> {
+        let file = append_to(&settings.path)?;
+        let about = file.metadata()?;
+        let since = about.created().or_else(|_| about.modified()).unwrap_or_else(|_| SystemTime::now());
+        Ok(Self { settings: settings.clone(), file, size: about.len(), since, stuck: false })
+    }
+
+    fn is_due(&self, more: u64) -> bool {
+        let old = |age| self.since.elapsed().is_ok_and(|since| since >= age);
+        self.size > 0
+            && (self.settings.max_size.is_some_and(|most| self.size + more > most)
+                || self.settings.max_age.is_some_and(old))
+    }
+
+    fn put_aside(&mut self) -> io::Result<()> {
+        let path = &self.settings.path;
+        for number in (1..self.settings.keep).rev() {
+            match fs::rename(numbered(path, number), numbered(path, number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(path, numbered(path, 1))?;
+        self.file = append_to(path)?;
+        (self.size, self.since) = (0, SystemTime::now());
+        Ok(())
+    }
+}
+
+impl Write for RotatingFile {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        if self.is_due(lines.len() as u64) {
+            match self.put_aside() {
+                Ok(()) => self.stuck = false,
+                Err(error) if !self.stuck => {
+                    self.stuck = true;
+                    tracing::error!(%error, "the access log can't be put aside; it grows on");
+                }
+                Err(_) => {}
+            }
+        }
+        let written = self.file.write(lines)?;
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    // Paths and client addresses are nobody else's business.
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_full_file_is_put_aside_and_only_so_many_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let settings = LogFile { max_size: Some(10), keep: 2, ..LogFile::at(path.clone()) };
+        let mut file = RotatingFile::open(&settings).unwrap();
+        for line in ["11111\n", "22222\n", "33333\n", "44444\n"] {
+            file.write_all(line.as_bytes()).unwrap();
+        }
+        let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(read(&path), "44444\n");
+        assert_eq!(read(&numbered(&path, 1)), "33333\n");
+        assert_eq!(read(&numbered(&path, 2)), "22222\n");
+        assert!(!numbered(&path, 3).exists());
+        // A new process goes on where the old one ended.
+        let mut file = RotatingFile::open(&settings).unwrap();
+        file.write_all(b"55555\n").unwrap();
+        assert_eq!((read(&path), read(&numbered(&path, 1))), ("55555\n".into(), "44444\n".into()));
+    }
+
+    #[test]
+    fn an_old_file_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let settings = LogFile { max_age: Some(Duration::from_secs(60)), ..LogFile::at(path.clone()) };
+        let mut file = RotatingFile::open(&settings).unwrap();
+        file.write_all(b"old\n").unwrap();
+        file.write_all(b"old too\n").unwrap();
+        file.since -= Duration::from_secs(61);
+        file.write_all(b"new\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
+        assert_eq!(fs::read_to_string(numbered(&path, 1)).unwrap(), "old\nold too\n");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_put_aside_grows_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let settings = LogFile { max_size: Some(4), keep: 1, ..LogFile::at(path.clone()) };
+        let mut file = RotatingFile::open(&settings).unwrap();
+        fs::create_dir_all(numbered(&path, 1).join("in the way")).unwrap();
+        file.write_all(b"one\n").unwrap();
+        file.write_all(b"two\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    }
+}

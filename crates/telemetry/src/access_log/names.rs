@@ -1,0 +1,79 @@
+//! The headers that a log's templates name. Only these are ever kept.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use attache_config::model::{LogField, LogPart, LogTemplate};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::Exchange;
+
+/// Names of headers; what is noted of an exchange stands in this order, those of the request first.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// Tells the names of one config from those of another: a reload may come while a request runs.
+    id: usize,
+    request: Vec<HeaderName>,
+    response: Vec<HeaderName>,
+}
+
+impl Names {
+    pub(super) fn of<'a>(templates: impl Iterator<Item = &'a LogTemplate>) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let mut names = Self { id: NEXT.fetch_add(1, Relaxed), ..Self::default() };
+        for part in templates.flat_map(|template| &template.0) {
+            let (list, name) = match part {
+                LogPart::Field(LogField::RequestHeader(name)) => (&mut names.request, name),
+                LogPart::Field(LogField::ResponseHeader(name)) => (&mut names.response, name),
+                _ => continue,
+            };
+            if !list.contains(name) {
+                list.push(name.clone());
+            }
+        }
+        names
+    }
+
+    pub(super) fn request(&self, name: &HeaderName) -> Option<usize> {
+        self.request.iter().position(|known| known == name)
+    }
+
+    pub(super) fn response(&self, name: &HeaderName) -> Option<usize> {
+        self.response.iter().position(|known| known == name).map(|at| self.request.len() + at)
+    }
+
+    pub(super) fn note_request(&self, exchange: &Exchange, headers: &HeaderMap) {
+        if self.request.is_empty() {
+            return;
+        }
+        // One allocation, only where a log names headers; the values themselves are shared, not copied.
+        let mut noted = exchange.noted.borrow_mut();
+        noted.of = self.id;
+        noted.values.clear();
+        noted.values.extend(self.request.iter().map(|name| headers.get(name).cloned()));
+    }
+
+    pub(super) fn note_response(&self, exchange: &Exchange, headers: &HeaderMap) {
+        if self.response.is_empty() {
+            return;
+        }
+        let mut noted = exchange.noted.borrow_mut();
+        if noted.of != self.id {
+            noted.values.clear();
+        }
+        noted.of = self.id;
+        noted.values.resize(self.request.len(), None);
+        noted.values.extend(self.response.iter().map(|name| headers.get(name).cloned()));
+    }
+
+    /// What was noted of these names.
+    pub(super) fn noted<'a>(&self, noted: &'a Noted, at: usize) -> Option<&'a HeaderValue> {
+        if noted.of == self.id { noted.values.get(at)?.as_ref() } else { None }
+    }
+}
+
+/// Headers of an exchange that a log names.
+#[derive(Debug, Default)]
+pub(crate) struct Noted {
+    of: usize,
+    values: Vec<Option<HeaderValue>>,
+}

@@ -1,0 +1,261 @@
+//! Lines as a config wants them: templates of text, and JSON objects with keys of one's own.
+//!
+//! Rule: the same as for the lines that are there already (see `line`): no field can end a line or forge another one. In text a field
+//! that is one word has its blanks escaped; headers and `detail` keep theirs, and are meant to stand in quotes.
+
+use std::{
+    fmt::{self, Display, Write as _},
+    io::{self, Write},
+    time::Duration,
+};
+
+use attache_config::model::{LogField, LogPart, LogTemplate, Name};
+
+use super::{
+    Names,
+    line::{Quoted, Shown, Word, millis},
+    time::Timestamp,
+};
+use crate::Exchange;
+
+/// The exchange of one line.
+pub(super) struct Line<'a> {
+    pub(super) exchange: &'a Exchange,
+    pub(super) total: Duration,
+    pub(super) began: Timestamp,
+    pub(super) names: &'a Names,
+}
+
+/// What stands in a field.
+enum Value<'a> {
+    Nothing,
+    Count(u64),
+    Millis(f64),
+    /// One word.
+    Word(&'a str),
+    /// Text with blanks.
+    Text(&'a str),
+    /// Of our own making.
+    Made(&'a dyn Display),
+}
+
+pub(super) fn text(out: &mut Vec<u8>, template: &LogTemplate, line: &Line<'_>) -> io::Result<()> {
+    for part in &template.0 {
+        match part {
+            LogPart::Text(text) => out.extend_from_slice(text.as_bytes()),
+            LogPart::Field(field) => line.with(field, |value| match value {
+                Value::Nothing => write!(out, "-"),
+                Value::Count(count) => write!(out, "{count}"),
+                Value::Millis(millis) => write!(out, "{millis}"),
+                Value::Word(word) => write!(out, "{}", Word(word)),
+                Value::Text(text) => write!(out, "{}", Quoted(text)),
+                Value::Made(made) => write!(out, "{made}"),
+            })?,
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn json(out: &mut Vec<u8>, fields: &[(Name, LogTemplate)], line: &Line<'_>) -> io::Result<()> {
+    for (index, (key, template)) in fields.iter().enumerate() {
+        out.push(if index == 0 { b'{' } else { b',' });
+        serde_json::to_writer(&mut *out, &**key)?;
+        out.push(b':');
+        if let [LogPart::Field(field)] = template.0.as_slice() {
+            line.with(field, |value| match value {
+                Value::Nothing => write!(out, "null"),
+                Value::Count(count) => write!(out, "{count}"),
+                Value::Millis(millis) => Ok(serde_json::to_writer(&mut *out, &millis)?),
+                Value::Word(text) | Value::Text(text) => Ok(serde_json::to_writer(&mut *out, text)?),
+                Value::Made(made) => Ok(serde_json::to_writer(&mut *out, &Shown(made))?),
+            })?;
+        } else {
+            serde_json::to_writer(&mut *out, &Shown(Mixed(template, line)))?;
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Text and fields, before JSON's own escapes.
+struct Mixed<'a>(&'a LogTemplate, &'a Line<'a>);
+
+impl Display for Mixed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.0.0 {
+            match part {
+                LogPart::Text(text) => f.write_str(text)?,
+                LogPart::Field(field) => self.1.with(field, |value| match value {
+                    Value::Nothing => f.write_char('-'),
+                    Value::Count(count) => count.fmt(f),
+                    Value::Millis(millis) => millis.fmt(f),
+                    Value::Word(text) | Value::Text(text) => f.write_str(text),
+                    Value::Made(made) => made.fmt(f),
+                })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Line<'_> {
+    fn with<T>(&self, field: &LogField, show: impl FnOnce(Value<'_>) -> T) -> T {
+        let exchange = self.exchange;
+        let word = |text: &str| if text.is_empty() { None } else { Some(()) };
+        macro_rules! named {
+            ($text:expr) => {{
+                let text = $text;
+                match word(&text) {
+                    Some(()) => show(Value::Word(&text)),
+                    None => show(Value::Nothing),
+                }
+            }};
+        }
+        macro_rules! optional {
+            ($name:expr) => {
+                match $name.borrow().as_deref() {
+                    Some(name) => show(Value::Word(name)),
+                    None => show(Value::Nothing),
+                }
+            };
+        }
+        match field {
+            LogField::Time => show(Value::Made(&self.began)),
+            LogField::Status => match exchange.status.get() {
+                0 => show(Value::Nothing),
+                status => show(Value::Count(status.into())),
+            },
+            LogField::EnvoyFlag => match exchange.reason.get().map(crate::Reason::envoy_flag) {
+                Some(flag) if flag != "-" => show(Value::Word(flag)),
+                _ => show(Value::Nothing),
+            },
+            LogField::Reason => match exchange.reason.get() {
+                Some(reason) => show(Value::Word(reason.as_str())),
+                None => show(Value::Nothing),
+            },
+            LogField::Method => named!(exchange.method.borrow()),
+            LogField::Host => named!(exchange.host.borrow()),
+            LogField::Path => named!(exchange.path.borrow()),
+            LogField::Protocol => show(Value::Word(exchange.protocol)),
+            LogField::Listener => show(Value::Word(&exchange.listener)),
+            LogField::Route => optional!(exchange.route),
+            LogField::Upstream => optional!(exchange.upstream),
+            LogField::Endpoint => optional!(exchange.endpoint),
+            LogField::Tries => show(Value::Count(exchange.tries.get().into())),
+            LogField::TotalMs => show(Value::Millis(millis(self.total))),
+            LogField::HeadMs => match exchange.time_to_head.get() {
+                Some(head) => show(Value::Millis(millis(head))),
+                None => show(Value::Nothing),
+            },
+            LogField::Received => show(Value::Count(exchange.received.get())),
+            LogField::Sent => show(Value::Count(exchange.sent.get())),
+            LogField::Client => match exchange.client {
+                Some(client) => show(Value::Made(&client)),
+                None => show(Value::Nothing),
+            },
+            LogField::RequestId => named!(exchange.request_id.borrow()),
+            LogField::TraceId => match exchange.trace_id.get() {
+                Some(id) => show(Value::Made(&id)),
+                None => show(Value::Nothing),
+            },
+            LogField::SpanId => match exchange.trace.borrow().as_deref() {
+                Some(trace) => show(Value::Made(&trace.span_id())),
+                None => show(Value::Nothing),
+            },
+            LogField::Detail => match exchange.detail.borrow().as_deref() {
+                Some(detail) => show(Value::Text(detail)),
+                None => show(Value::Nothing),
+            },
+            LogField::RequestHeader(name) => self.header(self.names.request(name), show),
+            LogField::ResponseHeader(name) => self.header(self.names.response(name), show),
+        }
+    }
+
+    fn header<T>(&self, at: Option<usize>, show: impl FnOnce(Value<'_>) -> T) -> T {
+        let noted = self.exchange.noted.borrow();
+        match at.and_then(|at| self.names.noted(&noted, at)) {
+            Some(value) => show(Value::Text(&String::from_utf8_lossy(value.as_bytes()))),
+            None => show(Value::Nothing),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::Reason;
+
+    fn template(text: &str) -> LogTemplate {
+        // The syntax is the config's; here only its pieces are put together.
+        let mut parts = Vec::new();
+        for piece in text.split_inclusive(['{', '}']) {
+            match piece.strip_suffix('}') {
+                Some(field) => parts.push(LogPart::Field(match field.split_once(':') {
+                    Some(("request", name)) => LogField::RequestHeader(HeaderName::try_from(name).unwrap()),
+                    Some((_, name)) => LogField::ResponseHeader(HeaderName::try_from(name).unwrap()),
+                    None => LogField::of(field).unwrap(),
+                })),
+                None => parts.push(LogPart::Text(piece.trim_end_matches('{').into())),
+            }
+        }
+        parts.retain(|part| !matches!(part, LogPart::Text(text) if text.is_empty()));
+        LogTemplate(parts)
+    }
+
+    fn exchange() -> Exchange {
+        let exchange = Exchange::new("outbound".into(), "http1", None);
+        exchange.path.replace("/a b\n".into());
+        exchange.status.set(503);
+        exchange.tries.set(2);
+        exchange.fail(Reason::ConnectRefused, "Connection refused");
+        exchange
+    }
+
+    fn show(templates: &[&str], json_keys: bool) -> String {
+        let fields: Vec<_> = templates.iter().map(|text| (Name::from("k"), template(text))).collect();
+        let names = Names::of(fields.iter().map(|(_, template)| template));
+        let exchange = exchange();
+        let mut headers = HeaderMap::new();
+        headers.insert("user-agent", HeaderValue::from_static("a \"b\" c"));
+        names.note_request(&exchange, &headers);
+        headers.insert("x-version", HeaderValue::from_bytes(b"\xff7").unwrap());
+        names.note_response(&exchange, &headers);
+        let line = Line {
+            exchange: &exchange,
+            total: Duration::from_micros(1_500),
+            began: Timestamp(SystemTime::UNIX_EPOCH),
+            names: &names,
+        };
+        let mut out = Vec::new();
+        if json_keys {
+            json(&mut out, &fields, &line).unwrap();
+        } else {
+            text(&mut out, &fields[0].1, &line).unwrap();
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_template_is_filled_in_and_stays_one_line() {
+        let shown = show(
+            &[
+                "[{time}] {status} {reason} {path} {route} {total_ms} \"{request:user-agent}\" {response:x-version}",
+            ],
+            false,
+        );
+        insta::assert_snapshot!(shown, @r#"[1970-01-01T00:00:00.000Z] 503 connect-refused /a\u{20}b\u{a} - 1.5 "a \"b\" c" �7"#);
+    }
+
+    #[test]
+    fn one_field_alone_keeps_its_type_in_json() {
+        let shown = show(
+            &["{status}", "{head_ms}", "{total_ms}", "{path}", "{status} of {tries}", "{response:none}"],
+            true,
+        );
+        insta::assert_snapshot!(shown, @r#"{"k":503,"k":null,"k":1.5,"k":"/a b\n","k":"503 of 2","k":null}"#);
+    }
+}

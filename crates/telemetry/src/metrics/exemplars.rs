@@ -1,0 +1,68 @@
+//! Exemplars: for each bucket of a duration histogram the trace of a request that fell into it, so that a slow bar of a graph leads to a
+//! trace. Only of sampled requests, the last one of each bucket: bounded by the number of series, and free where nothing is traced.
+//!
+//! One worker writes its cells and a scrape reads them, as with every metric. An exemplar has four cells that belong together, so their
+//! writer counts up before and after (a sequence lock: H.-J. Boehm, "Can seqlocks get along with programming language memory
+//! models?", 2012), and a reader that meets it in between takes nothing.
+
+use std::{
+    sync::atomic::{
+        Ordering::{Acquire, Relaxed, Release},
+        fence,
+    },
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    histogram::{self, BOUNDS},
+    series::Series,
+};
+use crate::TraceId;
+
+/// Buckets, the last one without a bound included.
+pub(crate) const BUCKETS: usize = BOUNDS.len() + 1;
+/// Trace (two), duration in microseconds, milliseconds since the Unix epoch.
+const EACH: usize = 4;
+/// The count of changes, then the exemplars.
+pub(crate) const CELLS: usize = 1 + BUCKETS * EACH;
+
+/// One request that fell into a bucket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Exemplar {
+    pub(crate) trace: TraceId,
+    pub(crate) micros: u64,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) at: u64,
+}
+
+/// The newest exemplar of each bucket.
+pub(crate) type Exemplars = [Option<Exemplar>; BUCKETS];
+
+pub(crate) fn write<const L: usize>(series: &Series<L, CELLS>, trace: TraceId, total: Duration) {
+    let (bucket, micros) = histogram::observe(total);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let [high, low] = trace.halves();
+    let changes = series.get(0);
+    series.set(0, changes.wrapping_add(1));
+    fence(Release);
+    for (offset, value) in [high, low, micros, now.as_millis() as u64].into_iter().enumerate() {
+        series.set(1 + bucket * EACH + offset, value);
+    }
+    series.cell(0).store(changes.wrapping_add(2), Release);
+}
+
+/// Adds what is newer than what is known.
+pub(crate) fn read<const L: usize>(series: &Series<L, CELLS>, into: &mut Exemplars) {
+    let before = series.cell(0).load(Acquire);
+    let found: [[u64; EACH]; BUCKETS] =
+        std::array::from_fn(|bucket| std::array::from_fn(|offset| series.get(1 + bucket * EACH + offset)));
+    fence(Acquire);
+    if before % 2 == 1 || series.cell(0).load(Relaxed) != before {
+        return;
+    }
+    for (known, [high, low, micros, at]) in into.iter_mut().zip(found) {
+        if at > known.map_or(0, |known| known.at) {
+            *known = Some(Exemplar { trace: TraceId::of_halves([high, low]), micros, at });
+        }
+    }
+}

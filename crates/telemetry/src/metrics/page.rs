@@ -1,0 +1,172 @@
+//! A page of metrics before it is written in one of its formats.
+
+use std::collections::BTreeMap;
+
+use attache_config::model::Name;
+use prometheus::{
+    TextEncoder,
+    proto::{self, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use super::{
+    descriptors::{Descriptor, Kind},
+    exemplars::{BUCKETS, Exemplars},
+    histogram::{BOUNDS, SUM},
+    series::Sums,
+};
+
+/// The families so far. A family without a sample is left out, as the formats want it.
+#[derive(Default)]
+pub(super) struct Page(pub(super) Vec<Family>);
+
+/// One metric with all its series.
+pub(super) struct Family {
+    pub(super) what: &'static Descriptor,
+    pub(super) samples: Vec<(Vec<Name>, Value)>,
+}
+
+/// The value of one series.
+pub(super) enum Value {
+    Number(f64),
+    Histogram(Box<Histogram>),
+}
+
+/// Durations of one series.
+pub(super) struct Histogram {
+    /// Cumulative, by bound; the one without a bound is `count`.
+    pub(super) buckets: [u64; BOUNDS.len()],
+    pub(super) count: u64,
+    /// In seconds.
+    pub(super) sum: f64,
+    pub(super) exemplars: Exemplars,
+}
+
+impl Page {
+    pub(super) fn counter<const L: usize, const C: usize>(
+        &mut self,
+        what: &'static Descriptor,
+        sums: &Sums<L, C>,
+        cell: usize,
+    ) {
+        self.numbers(what, sums.iter().map(|(labels, cells)| (&labels[..], cells[cell] as f64)));
+    }
+
+    /// Workers' cells wrap, their sum doesn't: what one counted up another may have counted down.
+    pub(super) fn gauge<const L: usize>(&mut self, what: &'static Descriptor, sums: &Sums<L, 1>) {
+        self.numbers(what, sums.iter().map(|(labels, [cell])| (&labels[..], cell.cast_signed() as f64)));
+    }
+
+    pub(super) fn number(&mut self, what: &'static Descriptor, value: Option<f64>) {
+        self.numbers(what, value.map(|value| ([], value)));
+    }
+
+    pub(super) fn numbers<L: AsRef<[Name]>>(
+        &mut self,
+        what: &'static Descriptor,
+        samples: impl IntoIterator<Item = (L, f64)>,
+    ) {
+        let samples = samples.into_iter();
+        self.family(
+            what,
+            samples.map(|(labels, value)| (labels.as_ref().to_vec(), Value::Number(value))).collect(),
+        );
+    }
+
+    /// Histograms whose cells start at `first`; those that never saw a value are left out.
+    pub(super) fn histograms<const L: usize, const C: usize>(
+        &mut self,
+        what: &'static Descriptor,
+        sums: &Sums<L, C>,
+        first: usize,
+        exemplars: &BTreeMap<[Name; L], Exemplars>,
+    ) {
+        let samples = sums.iter().filter_map(|(labels, cells)| {
+            let mut histogram = histogram(&cells[first..=first + SUM])?;
+            if let Some(exemplars) = exemplars.get(labels) {
+                histogram.exemplars = *exemplars;
+            }
+            Some((labels.to_vec(), Value::Histogram(Box::new(histogram))))
+        });
+        self.family(what, samples.collect());
+    }
+
+    fn family(&mut self, what: &'static Descriptor, samples: Vec<(Vec<Name>, Value)>) {
+        if !samples.is_empty() {
+            self.0.push(Family { what, samples });
+        }
+    }
+}
+
+/// The count is made from the buckets, so that the two always agree, however the scrape met the worker.
+fn histogram(cells: &[u64]) -> Option<Histogram> {
+    let mut count = 0;
+    let mut buckets = [0; BOUNDS.len()];
+    for (bucket, cell) in buckets.iter_mut().zip(cells) {
+        count += cell;
+        *bucket = count;
+    }
+    count += cells[BOUNDS.len()];
+    let sum = cells[SUM] as f64 / 1e6;
+    (count > 0).then_some(Histogram { buckets, count, sum, exemplars: [None; BUCKETS] })
+}
+
+/// Prometheus' text format 0.0.4.
+pub(super) fn text(page: &Page) -> String {
+    let families: Vec<_> = page.0.iter().map(family).collect();
+    // The encoder only refuses families without a name or a sample, which `Page` never makes.
+    TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+}
+
+fn family(of: &Family) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(of.what.name.into());
+    family.set_help(of.what.help.into());
+    family.set_field_type(match of.what.kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    let metrics = of.samples.iter().map(|(labels, value)| {
+        let mut metric = Metric::from_label(pairs(of.what, labels));
+        match value {
+            Value::Number(value) if of.what.kind == Kind::Counter => {
+                let mut counter = proto::Counter::default();
+                counter.set_value(*value);
+                metric.set_counter(counter);
+            }
+            Value::Number(value) => {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(*value);
+                metric.set_gauge(gauge);
+            }
+            Value::Histogram(histogram) => metric.set_histogram(buckets(histogram)),
+        }
+        metric
+    });
+    family.set_metric(metrics.collect());
+    family
+}
+
+fn buckets(of: &Histogram) -> proto::Histogram {
+    let buckets = BOUNDS.iter().zip(of.buckets).map(|(bound, count)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / 1e6);
+        bucket.set_cumulative_count(count);
+        bucket
+    });
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(of.count);
+    histogram.set_sample_sum(of.sum);
+    histogram
+}
+
+fn pairs(what: &Descriptor, values: &[Name]) -> Vec<LabelPair> {
+    let pair = |(name, value): (&&str, &Name)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).into());
+        pair.set_value(value.to_string());
+        pair
+    };
+    what.labels.iter().zip(values).map(pair).collect()
+}

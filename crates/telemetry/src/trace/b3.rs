@@ -1,0 +1,165 @@
+//! B3, in one header or in several (<https://github.com/openzipkin/b3-propagation>).
+//!
+//! Rule: ids of traces have 16 or 32 hex digits, and a shorter one is the end of a longer one with zeros before it. Debug means sampled. What
+//! can't be read is no context.
+
+use http::{HeaderMap, HeaderName};
+
+use super::{Context, Found, SpanId, TraceId, header, only};
+
+const SINGLE: HeaderName = HeaderName::from_static("b3");
+const TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
+const SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
+const PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+/// `TRACE-SPAN[-SAMPLED[-PARENT]]`, or `SAMPLED` alone.
+pub(super) fn extract_single(headers: &HeaderMap) -> Found {
+    let Some(text) = only(headers, SINGLE.as_str()) else { return Found::Nothing };
+    let mut parts = text.split(|&b| b == b'-');
+    let (first, second, decision, parent) = (parts.next(), parts.next(), parts.next(), parts.next());
+    if parts.next().is_some() || parent.is_some_and(|parent| SpanId::parse(parent, true).is_none()) {
+        return Found::Nothing;
+    }
+    let (Some(trace), Some(span)) = (first, second) else {
+        return first.and_then(decided).map_or(Found::Nothing, Found::Decision);
+    };
+    let sampled = match decision {
+        // Left to whoever reads it: as with the ratio of one who begins, so here; the sender did not say no.
+        None => Some(false),
+        Some(decision) => decided(decision),
+    };
+    context(trace, span, sampled)
+}
+
+pub(super) fn extract_multi(headers: &HeaderMap) -> Found {
+    let debug = only(headers, FLAGS.as_str()) == Some(b"1");
+    let sampled = if debug { Some(true) } else { only(headers, SAMPLED.as_str()).and_then(decided) };
+    match (only(headers, TRACE.as_str()), only(headers, SPAN.as_str())) {
+        (Some(trace), Some(span)) => context(trace, span, sampled.or(Some(false))),
+        _ => sampled.map_or(Found::Nothing, Found::Decision),
+    }
+}
+
+fn context(trace: &[u8], span: &[u8], sampled: Option<bool>) -> Found {
+    match (TraceId::parse(trace, true), SpanId::parse(span, true), sampled) {
+        (Some(trace), Some(parent), Some(sampled)) => {
+            Found::Context(Context { trace, parent, sampled, random: false })
+        }
+        _ => Found::Nothing,
+    }
+}
+
+fn decided(text: &[u8]) -> Option<bool> {
+    match text {
+        b"1" | b"d" | b"true" => Some(true),
+        b"0" | b"false" => Some(false),
+        _ => None,
+    }
+}
+
+const fn digit(sampled: bool) -> u8 {
+    if sampled { 1 } else { 0 }
+}
+
+pub(super) fn inject_single(headers: &mut HeaderMap, context: Context) {
+    if let Some(value) = header(&format!("{}-{}-{}", context.trace, context.parent, digit(context.sampled))) {
+        headers.insert(SINGLE, value);
+    }
+}
+
+pub(super) fn inject_multi(headers: &mut HeaderMap, context: Context) {
+    // Whose child our span is stands in our span.
+    headers.remove(PARENT);
+    for (name, text) in [
+        (TRACE, context.trace.to_string()),
+        (SPAN, context.parent.to_string()),
+        (SAMPLED, digit(context.sampled).to_string()),
+    ] {
+        if let Some(value) = header(&text) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const TRACE_ID: &str = "80f198ee56343ba864fe8b2a57d3eff7";
+
+    fn headers(pairs: &[(&HeaderName, &str)]) -> HeaderMap {
+        let pair =
+            |(name, value): &(&HeaderName, &str)| ((*name).clone(), HeaderValue::from_str(value).unwrap());
+        pairs.iter().map(pair).collect()
+    }
+
+    fn sampled(found: Found) -> Option<bool> {
+        match found {
+            Found::Nothing => None,
+            Found::Decision(sampled) => Some(sampled),
+            Found::Context(context) => Some(context.sampled),
+        }
+    }
+
+    #[test]
+    fn one_header_has_ids_or_only_a_decision() {
+        let read = |text: &str| extract_single(&headers(&[(&SINGLE, text)]));
+        for (text, wanted) in [("1", true), ("0", false), ("d", true)] {
+            assert_eq!(read(text), Found::Decision(wanted));
+        }
+        let span = "e457b5a2e4d86bd1";
+        for (end, wanted) in
+            [("-1", true), ("-d", true), ("-0", false), ("", false), ("-1-05e3ac9a4f6e3b90", true)]
+        {
+            let found = read(&format!("{TRACE_ID}-{span}{end}"));
+            assert!(
+                matches!(found, Found::Context(context) if context.trace.to_string() == TRACE_ID && context.sampled == wanted),
+                "{end} {found:?}"
+            );
+        }
+        let Found::Context(short) = read(&format!("64fe8b2a57d3eff7-{span}-1")) else { panic!() };
+        assert_eq!(short.trace.to_string(), "000000000000000064fe8b2a57d3eff7");
+        for bad in [
+            "",
+            "2",
+            "-",
+            "x-y",
+            &format!("{TRACE_ID}-0000000000000000-1"),
+            &format!("{TRACE_ID}-{span}-1-x"),
+        ] {
+            assert_eq!(read(bad), Found::Nothing, "{bad}");
+        }
+    }
+
+    #[test]
+    fn several_headers_say_the_same() {
+        fn read(pairs: &[(&HeaderName, &str)]) -> Option<bool> {
+            sampled(extract_multi(&headers(pairs)))
+        }
+        let span = (&SPAN, "e457b5a2e4d86bd1");
+        assert_eq!(read(&[(&TRACE, TRACE_ID), span, (&SAMPLED, "1")]), Some(true));
+        assert_eq!(read(&[(&TRACE, TRACE_ID), span, (&SAMPLED, "false")]), Some(false));
+        assert_eq!(read(&[(&TRACE, TRACE_ID), span, (&FLAGS, "1")]), Some(true));
+        assert_eq!(read(&[(&SAMPLED, "0")]), Some(false));
+        assert_eq!(read(&[(&TRACE, TRACE_ID)]), None);
+        assert_eq!(read(&[(&TRACE, "xyz"), span, (&SAMPLED, "1")]), None);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for sampled in [true, false] {
+            let (trace, parent) = (TraceId::new(), SpanId::new());
+            let context = Context { trace, parent, sampled, random: false };
+            let mut written = headers(&[(&PARENT, "05e3ac9a4f6e3b90")]);
+            inject_single(&mut written, context);
+            inject_multi(&mut written, context);
+            assert_eq!(extract_single(&written), Found::Context(context));
+            assert_eq!(extract_multi(&written), Found::Context(context));
+            assert!(!written.contains_key(PARENT));
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Spans as OTLP has them, with the attributes of OpenTelemetry's semantic conventions for HTTP (stable since 1.23).
+//!
+//! What the conventions leave out here: queries, which carry secrets, so `url.full` ends before them. What they don't have begins with
+//! `attache.`.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use attache_config::model::Name;
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    resource::v1::Resource,
+    trace::v1::{
+        ResourceSpans, ScopeSpans, Span, Status,
+        span::{Event, SpanKind},
+        status::StatusCode,
+    },
+};
+
+use super::{
+    SpanId,
+    request::{AttemptSpan, ConnectSpan, Finished},
+};
+use crate::Reason;
+
+/// Methods of RFC 9110 and RFC 5789; others are `_OTHER`, since a span's name has to be one of few.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// The third flag of a span: whether its parent is in another process is known (OTLP, `SpanFlags`).
+const REMOTE_KNOWN: u32 = 0x100;
+const REMOTE: u32 = 0x200;
+
+pub(super) fn resource_spans(resource: &Resource, finished: &[Box<Finished>]) -> ResourceSpans {
+    let mut spans = Vec::with_capacity(finished.iter().map(|one| one.spans() as usize).sum());
+    for one in finished {
+        request(one, &mut spans);
+    }
+    let scope = InstrumentationScope {
+        name: "attache".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        ..InstrumentationScope::default()
+    };
+    ResourceSpans {
+        resource: Some(resource.clone()),
+        scope_spans: vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }],
+        ..ResourceSpans::default()
+    }
+}
+
+pub(super) fn resource(service: &str, more: &[(Name, Name)]) -> Resource {
+    let mut attributes = Attributes::default();
+    attributes.text("service.name", service);
+    for (key, value) in more {
+        attributes.0.push(pair(key.to_string(), Value::StringValue(value.to_string())));
+    }
+    Resource { attributes: attributes.0, ..Resource::default() }
+}
+
+#[derive(Default)]
+struct Attributes(Vec<KeyValue>);
+
+fn pair(key: String, value: Value) -> KeyValue {
+    KeyValue { key, value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+impl Attributes {
+    fn text(&mut self, key: &str, value: &str) {
+        if !value.is_empty() {
+            self.0.push(pair(key.into(), Value::StringValue(value.into())));
+        }
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.0.push(pair(key.into(), Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX))));
+    }
+
+    fn reason(&mut self, reason: Option<Reason>) {
+        if let Some(reason) = reason {
+            self.text("attache.reason", reason.as_str());
+        }
+    }
+
+    /// `http.request.method`, and the original where it is none of the known.
+    fn method(&mut self, method: &str) {
+        let known = METHODS.contains(&method);
+        self.text("http.request.method", if known { method } else { "_OTHER" });
+        if !known {
+            self.text("http.request.method_original", method);
+        }
+    }
+
+    fn server(&mut self, authority: &str) {
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && !port.contains(']') => (host, port.parse().ok()),
+            _ => (authority, None),
+        };
+        self.text("server.address", host.trim_start_matches('[').trim_end_matches(']'));
+        if let Some(port) = port {
+            self.number("server.port", port);
+        }
+    }
+
+    fn peer(&mut self, address: Option<SocketAddr>) {
+        if let Some(address) = address {
+            self.text("network.peer.address", &address.ip().to_string());
+            self.number("network.peer.port", address.port().into());
+        }
+    }
+
+    /// What went wrong, for those who group errors: our reason, or else the status.
+    fn error(&mut self, reason: Option<Reason>, status: u16) {
+        match reason {
+            Some(reason) => self.text("error.type", reason.as_str()),
+            None => self.text("error.type", &status.to_string()),
+        }
+    }
+}
+
+/// Names of spans: a method, which `HTTP` stands for where it isn't known.
+fn name_of(method: &str) -> &str {
+    if METHODS.contains(&method) { method } else { "HTTP" }
+}
+
+fn nanos(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn span(of: &Finished, id: SpanId, parent: Option<SpanId>, kind: SpanKind, name: &str) -> Span {
+    let sampled = 1 | if of.random { 2 } else { 0 };
+    Span {
+        trace_id: of.trace.0.to_be_bytes().to_vec(),
+        span_id: id.0.to_be_bytes().to_vec(),
+        parent_span_id: parent.map(|parent| parent.0.to_be_bytes().to_vec()).unwrap_or_default(),
+        trace_state: of.state.clone(),
+        flags: sampled | REMOTE_KNOWN | if parent.is_some() && parent == of.parent { REMOTE } else { 0 },
+        name: name.into(),
+        kind: kind.into(),
+        ..Span::default()
+    }
+}
+
+fn timed(span: &mut Span, of: &Finished, begin: Duration, end: Duration) {
+    span.start_time_unix_nano = nanos(of.started + begin);
+    span.end_time_unix_nano = nanos(of.started + end.max(begin));
+}
+
+fn failed(reason: Option<Reason>, detail: Option<&str>) -> Status {
+    let message = match (reason, detail) {
+        (Some(reason), Some(detail)) if !detail.is_empty() => format!("{reason}: {detail}"),
+        (Some(reason), _) => reason.to_string(),
+        (None, _) => String::new(),
+    };
+    Status { code: StatusCode::Error.into(), message }
+}
+
+fn request(of: &Finished, out: &mut Vec<Span>) {
+    let mut server = span(of, of.span, of.parent, SpanKind::Server, name_of(&of.method));
+    timed(&mut server, of, Duration::ZERO, of.total);
+    let mut about = Attributes::default();
+    about.method(&of.method);
+    about.text("url.scheme", if of.tls { "https" } else { "http" });
+    about.text("url.path", &of.path);
+    about.server(&of.host);
+    about.text("network.protocol.version", if of.protocol == "http2" { "2" } else { "1.1" });
+    if let Some(client) = of.client {
+        about.text("client.address", &client.ip().to_string());
+        about.number("client.port", client.port().into());
+    }
+    about.peer(of.client);
+    about.text("user_agent.original", of.user_agent.as_deref().unwrap_or_default());
+    about.number("http.request.body.size", of.received);
+    about.number("http.response.body.size", of.sent);
+    if of.status != 0 {
+        about.number("http.response.status_code", of.status.into());
+    }
+    about.text("attache.listener", &of.listener);
+    about.text("attache.route", of.route.as_deref().unwrap_or_default());
+    about.text("attache.upstream", of.upstream.as_deref().unwrap_or_default());
+    about.text("attache.request_id", &of.request_id);
+    about.number("attache.tries", of.tries.into());
+    about.reason(of.reason);
+    // A server's 4xx is the client's error; the span is fine (semantic conventions, "Status").
+    if of.status >= 500 || (of.reason.is_some() && !(400..500).contains(&of.status)) {
+        about.error(of.reason, of.status);
+        server.status = Some(failed(of.reason, of.detail.as_deref()));
+    }
+    server.attributes = about.0;
+    out.push(server);
+    for (index, one) in of.attempts.iter().enumerate() {
+        attempt(of, index, one, out);
+    }
+}
+
+fn attempt(of: &Finished, index: usize, one: &AttemptSpan, out: &mut Vec<Span>) {
+    let mut client = span(of, one.id, Some(of.span), SpanKind::Client, name_of(&of.method));
+    timed(&mut client, of, one.begin, one.end.unwrap_or(of.total));
+    let mut about = Attributes::default();
+    about.method(&of.method);
+    let scheme = if one.tls { "https" } else { "http" };
+    about.text("url.full", &format!("{scheme}://{}{}", of.host, of.path));
+    about.server(&of.host);
+    about.peer(one.endpoint.as_deref().and_then(|endpoint| endpoint.parse().ok()));
+    if index > 0 {
+        about.number("http.request.resend_count", index as u64);
+    }
+    if one.status != 0 {
+        about.number("http.response.status_code", one.status.into());
+    }
+    about.text("attache.upstream", &one.upstream);
+    about.text("attache.endpoint", one.endpoint.as_deref().unwrap_or_default());
+    about.reason(one.reason);
+    if one.reason.is_some() || one.status >= 400 {
+        about.error(one.reason, one.status);
+        let last = index + 1 == of.attempts.len();
+        client.status = Some(failed(one.reason, of.detail.as_deref().filter(|_| last)));
+    }
+    client.attributes = about.0;
+    out.push(client);
+    out.extend(one.connects.iter().map(|connect| connection(of, one.id, connect)));
+}
+
+fn connection(of: &Finished, parent: SpanId, one: &ConnectSpan) -> Span {
+    let mut connect = span(of, one.id, Some(parent), SpanKind::Internal, "connect");
+    timed(&mut connect, of, one.begin, one.end);
+    let mut about = Attributes::default();
+    about.text("attache.endpoint", &one.endpoint);
+    about.peer(one.endpoint.parse().ok());
+    about.reason(one.reason);
+    if one.reason.is_some() {
+        about.error(one.reason, 0);
+        connect.status = Some(failed(one.reason, None));
+    }
+    connect.attributes = about.0;
+    let event = |name: &str, at: Option<Duration>| {
+        at.map(|at| Event { name: name.into(), time_unix_nano: nanos(of.started + at), ..Event::default() })
+    };
+    connect.events = [event("connected", one.connected), event("tls established", one.secured)]
+        .into_iter()
+        .flatten()
+        .collect();
+    connect
+}

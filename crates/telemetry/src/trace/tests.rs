@@ -1,0 +1,256 @@
+use std::time::Duration;
+
+use attache_config::model::Name;
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+
+use super::*;
+use crate::Reason;
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+pub(super) fn config(sample: f64, propagation: &[Propagation]) -> model::Tracing {
+    model::Tracing {
+        host: "collector".into(),
+        port: 4318,
+        path: "/v1/traces".into(),
+        protocol: model::OtlpProtocol::HttpProtobuf,
+        tls: None,
+        headers: Vec::new(),
+        sample,
+        service: "shop".into(),
+        resource: vec![("team".into(), "a".into())],
+        propagation: propagation.to_vec(),
+        timeout: Duration::from_secs(1),
+        queue: 2,
+        interval: Duration::from_millis(1),
+    }
+}
+
+fn tracer(sample: f64, propagation: &[Propagation]) -> (Tracer, Exports, Metrics) {
+    let metrics = Metrics::new();
+    let (traces, exports) = Traces::new(Some(&config(sample, propagation)), &metrics);
+    (traces.tracer(&metrics.worker()).unwrap(), exports.unwrap(), metrics)
+}
+
+fn exchange() -> Exchange {
+    let exchange = Exchange::new("outbound".into(), "http1", Some("127.0.0.1:4000".parse().unwrap()));
+    exchange.method.replace("GET".into());
+    exchange.host.replace("orders.internal:8443".into());
+    exchange.path.replace("/v1/items".into());
+    exchange
+}
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    pairs
+        .iter()
+        .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+        .collect()
+}
+
+const W3C: &[Propagation] = &[Propagation::TraceContext];
+
+#[test]
+fn without_tracing_there_is_no_tracer() {
+    let metrics = Metrics::new();
+    let (traces, exports) = Traces::new(None, &metrics);
+    assert!(traces.tracer(&metrics.worker()).is_none() && exports.is_none());
+}
+
+#[test]
+fn a_trace_that_comes_is_sampled_as_it_was_whatever_the_ratio() {
+    for (sample, flag) in [(0.0, "01"), (1.0, "00")] {
+        let (tracer, _exports, _) = tracer(sample, W3C);
+        let sent = format!("{}{flag}", &PARENT[..53]);
+        let (exchange, mut headers) = (exchange(), headers(&[("traceparent", &sent), ("tracestate", "a=b")]));
+        tracer.begin(&exchange, &mut headers, false);
+        let passed = headers["traceparent"].to_str().unwrap().to_owned();
+        assert_eq!(exchange.trace_id.get().unwrap().to_string(), &PARENT[3..35]);
+        assert_eq!(exchange.trace.borrow().is_some(), flag == "01");
+        assert_eq!(headers["tracestate"], "a=b");
+        if flag == "00" {
+            assert_eq!(passed, sent, "nothing of ours stands between the two sides");
+        } else {
+            assert_eq!(passed[..36], sent[..36]);
+            assert_ne!(passed[36..52], sent[36..52], "our own span is the parent of what follows");
+        }
+    }
+}
+
+#[test]
+fn a_trace_that_is_begun_tells_everybody_whether_it_is_sampled() {
+    for (sample, flags) in [(0.0, "02"), (1.0, "03")] {
+        let (tracer, _exports, _) = tracer(sample, W3C);
+        // The context that came can't be read: it is replaced, and its state goes with it.
+        let (exchange, mut headers) =
+            (exchange(), headers(&[("traceparent", "00-00-00-00"), ("tracestate", "a=b")]));
+        tracer.begin(&exchange, &mut headers, false);
+        let written = headers["traceparent"].to_str().unwrap();
+        assert_eq!(&written[53..], flags);
+        assert_eq!(written[3..35], exchange.trace_id.get().unwrap().to_string());
+        assert!(!headers.contains_key("tracestate"));
+    }
+}
+
+#[test]
+fn the_ratio_is_a_share_of_the_ids() {
+    let (tracer, _exports, _) = tracer(0.25, W3C);
+    let sampled = (0..10_000).filter(|_| tracer.new_context(None).sampled).count();
+    // Ten standard deviations are 433.
+    assert!((2067..=2933).contains(&sampled), "{sampled}");
+}
+
+#[test]
+fn every_configured_header_is_written_and_the_first_that_is_there_is_believed() {
+    let (tracer, _exports, _) =
+        tracer(0.0, &[Propagation::B3, Propagation::B3Multi, Propagation::TraceContext]);
+    let (exchange, mut headers) = (exchange(), headers(&[("traceparent", PARENT), ("b3", "1")]));
+    tracer.begin(&exchange, &mut headers, false);
+    let id = exchange.trace_id.get().unwrap().to_string();
+    assert_ne!(id, PARENT[3..35], "b3 alone decided");
+    assert!(exchange.trace.borrow().is_some(), "as it said: sampled");
+    assert!(headers["b3"].to_str().unwrap().starts_with(&id));
+    assert_eq!(headers["x-b3-traceid"], id.as_str());
+    assert_eq!(headers["traceparent"].to_str().unwrap()[3..35], id);
+}
+
+/// The spans of a request with two tries, the first of which found nobody.
+fn spans_of_a_retry() -> (Vec<Span>, [String; 2]) {
+    let (tracer, mut exports, _) = tracer(1.0, W3C);
+    let (exchange, mut sent) = (exchange(), headers(&[("traceparent", PARENT), ("user-agent", "curl")]));
+    tracer.begin(&exchange, &mut sent, true);
+    let upstream = Name::from("orders");
+    let mut seen = Vec::new();
+    for (endpoint, fails) in [("10.0.0.7:80", true), ("10.0.0.8:80", false)] {
+        exchange.endpoint.replace(Some(endpoint.into()));
+        exchange.tries.set(exchange.tries.get() + 1);
+        let attempt = Attempt::begin(&exchange, &upstream, false, Some(&mut sent)).unwrap();
+        seen.push(sent["traceparent"].to_str().unwrap()[36..52].to_owned());
+        let connecting = attempt.connecting(&endpoint.into());
+        if fails {
+            connecting.ended(None, None, Err(Reason::ConnectRefused));
+            attempt.failed(&exchange, Reason::ConnectRefused);
+            exchange.trace.borrow().as_ref().unwrap().tried_again(Reason::ConnectRefused);
+        } else {
+            connecting.ended(Some(Duration::from_micros(1)), Some(Duration::from_micros(2)), Ok(()));
+            attempt.responded(&exchange, 200);
+        }
+    }
+    exchange.status.set(200);
+    finish_trace(&exchange, exchange.start.elapsed());
+    assert!(exchange.trace.borrow().is_none());
+    let finished = exports.waiting().try_recv().unwrap();
+    assert_eq!(finished.spans(), 5);
+    let resource = convert::resource("shop", &[]);
+    let spans = convert::resource_spans(&resource, &[finished]).scope_spans.remove(0).spans;
+    (spans, [seen.remove(0), seen.remove(0)])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+#[test]
+fn every_try_has_a_span_of_its_own_below_that_of_the_request() {
+    let (spans, seen) = spans_of_a_retry();
+    let [server, first, first_connect, second, second_connect] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!(hex(&server.trace_id), PARENT[3..35]);
+    assert_eq!(hex(&server.parent_span_id), PARENT[36..52]);
+    assert_eq!(server.kind, SpanKind::Server as i32);
+    for (span, seen) in [(first, &seen[0]), (second, &seen[1])] {
+        assert_eq!((span.kind, &span.parent_span_id), (SpanKind::Client as i32, &server.span_id));
+        assert_eq!(&hex(&span.span_id), seen, "what the upstream sees as its parent");
+    }
+    assert_eq!(first_connect.parent_span_id, first.span_id);
+    assert_eq!(second_connect.parent_span_id, second.span_id);
+    assert_eq!(second_connect.events.len(), 2);
+    let error = StatusCode::Error as i32;
+    let code = |span: &Span| span.status.as_ref().map(|status| status.code);
+    assert_eq!((code(server), code(first), code(first_connect)), (None, Some(error), Some(error)));
+    assert_eq!((code(second), code(second_connect)), (None, None));
+    assert!(first.end_time_unix_nano <= second.start_time_unix_nano);
+    assert_eq!(second.end_time_unix_nano, server.end_time_unix_nano);
+}
+
+#[test]
+fn attributes_follow_the_conventions() {
+    let (spans, _) = spans_of_a_retry();
+    let about = |span: &Span| {
+        let shown = span.attributes.iter().map(|pair| {
+            let value = pair.value.as_ref().unwrap().value.as_ref().unwrap();
+            format!("{}={value:?}", pair.key)
+        });
+        shown.collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(about(&spans[0]), @r#"
+    http.request.method=StringValue("GET")
+    url.scheme=StringValue("https")
+    url.path=StringValue("/v1/items")
+    server.address=StringValue("orders.internal")
+    server.port=IntValue(8443)
+    network.protocol.version=StringValue("1.1")
+    client.address=StringValue("127.0.0.1")
+    client.port=IntValue(4000)
+    network.peer.address=StringValue("127.0.0.1")
+    network.peer.port=IntValue(4000)
+    user_agent.original=StringValue("curl")
+    http.request.body.size=IntValue(0)
+    http.response.body.size=IntValue(0)
+    http.response.status_code=IntValue(200)
+    attache.listener=StringValue("outbound")
+    attache.tries=IntValue(2)
+    "#);
+    insta::assert_snapshot!(about(&spans[1]), @r#"
+    http.request.method=StringValue("GET")
+    url.full=StringValue("http://orders.internal:8443/v1/items")
+    server.address=StringValue("orders.internal")
+    server.port=IntValue(8443)
+    network.peer.address=StringValue("10.0.0.7")
+    network.peer.port=IntValue(80)
+    attache.upstream=StringValue("orders")
+    attache.endpoint=StringValue("10.0.0.7:80")
+    attache.reason=StringValue("connect-refused")
+    error.type=StringValue("connect-refused")
+    "#);
+    insta::assert_snapshot!(about(&spans[3]), @r#"
+    http.request.method=StringValue("GET")
+    url.full=StringValue("http://orders.internal:8443/v1/items")
+    server.address=StringValue("orders.internal")
+    server.port=IntValue(8443)
+    network.peer.address=StringValue("10.0.0.8")
+    network.peer.port=IntValue(80)
+    http.request.resend_count=IntValue(1)
+    http.response.status_code=IntValue(200)
+    attache.upstream=StringValue("orders")
+    attache.endpoint=StringValue("10.0.0.8:80")
+    "#);
+}
+
+#[test]
+fn a_full_queue_costs_spans_which_are_counted() {
+    let (tracer, _exports, metrics) = tracer(1.0, W3C);
+    for _ in 0..5 {
+        let exchange = exchange();
+        tracer.begin(&exchange, &mut HeaderMap::new(), false);
+        finish_trace(&exchange, Duration::ZERO);
+    }
+    let page = metrics.render();
+    let line = "attache_trace_spans_dropped_total{cause=\"queue-full\"} 3";
+    assert!(page.contains(line), "{page}");
+}
+
+#[test]
+fn a_try_that_is_given_up_ends_all_the_same() {
+    let (tracer, mut exports, _) = tracer(1.0, W3C);
+    let exchange = exchange();
+    let mut headers = HeaderMap::new();
+    tracer.begin(&exchange, &mut headers, false);
+    let attempt = Attempt::begin(&exchange, &"orders".into(), false, Some(&mut headers)).unwrap();
+    drop(attempt.connecting(&"10.0.0.7:80".into()));
+    drop(attempt);
+    exchange.fail(Reason::PerTryTimeout, "");
+    exchange.status.set(504);
+    finish_trace(&exchange, exchange.start.elapsed());
+    let finished = exports.waiting().try_recv().unwrap();
+    assert_eq!(finished.attempts[0].reason, Some(Reason::PerTryTimeout));
+    assert_eq!(finished.attempts[0].connects.len(), 1);
+}

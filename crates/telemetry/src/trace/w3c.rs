@@ -1,0 +1,196 @@
+//! `traceparent` and `tracestate` (W3C Trace Context, levels 1 and 2).
+//!
+//! Rule: strict. `traceparent` stands once, in lower case, with ids that aren't zero; a later version than 00 may have more behind another
+//! dash (section 3.2.4). What isn't so is no context, and goes together with its `tracestate`. A `tracestate` that isn't valid goes
+//! alone (section 3.3.1.3).
+
+use http::{HeaderMap, HeaderName};
+
+use super::{Context, SpanId, TraceId, header, ids::hex, only};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Section 3.2.2.5: the only flag of level 1.
+const SAMPLED: u8 = 1;
+/// Level 2: the trace's id is random.
+const RANDOM: u8 = 2;
+
+/// Drops a trace context that is not valid; gives the trace's id where there is one.
+pub fn check_trace_context(headers: &mut HeaderMap) -> Option<TraceId> {
+    if !headers.contains_key(TRACEPARENT) && !headers.contains_key(TRACESTATE) {
+        return None;
+    }
+    let context = extract(headers);
+    if context.is_none() {
+        remove(headers);
+    } else if !state_is_valid(headers) {
+        headers.remove(TRACESTATE);
+    }
+    context.map(|context| context.trace)
+}
+
+pub(super) fn remove(headers: &mut HeaderMap) {
+    headers.remove(TRACEPARENT);
+    headers.remove(TRACESTATE);
+}
+
+/// `version "-" trace-id "-" parent-id "-" trace-flags`, and from version 01 on perhaps more.
+pub(super) fn extract(headers: &HeaderMap) -> Option<Context> {
+    let text = only(headers, TRACEPARENT.as_str())?;
+    let (known, more) = text.split_at_checked(55)?;
+    let mut parts = known.split(|&b| b == b'-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || version.len() != 2 || trace.len() != 32 || flags.len() != 2 {
+        return None;
+    }
+    let version = hex(version, false)?;
+    let right = version != 0xff && (more.is_empty() || (version != 0 && more.starts_with(b"-")));
+    let flags = hex(flags, false)? as u8;
+    let (trace, parent) = (TraceId::parse(trace, false)?, SpanId::parse(parent, false)?);
+    right.then_some(Context { trace, parent, sampled: flags & SAMPLED != 0, random: flags & RANDOM != 0 })
+}
+
+/// Writes a `traceparent` of version 00. A `tracestate` that isn't valid goes.
+pub(super) fn inject(headers: &mut HeaderMap, context: Context) {
+    let flags = if context.sampled { SAMPLED } else { 0 } | if context.random { RANDOM } else { 0 };
+    // The text becomes the header's storage.
+    let text = format!("00-{}-{}-{flags:02x}", context.trace, context.parent);
+    if let Some(value) = header(&text) {
+        headers.insert(TRACEPARENT, value);
+    }
+    if !state_is_valid(headers) {
+        headers.remove(TRACESTATE);
+    }
+}
+
+pub(super) fn state(headers: &HeaderMap) -> String {
+    let lines = headers.get_all(TRACESTATE).iter().filter_map(|line| line.to_str().ok());
+    lines.collect::<Vec<_>>().join(",")
+}
+
+/// Section 3.3.1: at most 32 members, keys that stand once.
+fn state_is_valid(headers: &HeaderMap) -> bool {
+    let mut keys: [&[u8]; 32] = [&[]; 32];
+    let mut count = 0;
+    for line in headers.get_all(TRACESTATE) {
+        for member in line.as_bytes().split(|&b| b == b',') {
+            let member = member.trim_ascii();
+            if member.is_empty() {
+                continue;
+            }
+            let Some(at) = member.iter().position(|&b| b == b'=') else { return false };
+            let (key, value) = member.split_at(at);
+            let known = keys.get(..count).unwrap_or_default().contains(&key);
+            if known || !key_is_valid(key) || !value_is_valid(value.get(1..).unwrap_or_default()) {
+                return false;
+            }
+            let Some(place) = keys.get_mut(count) else { return false };
+            *place = key;
+            count += 1;
+        }
+    }
+    true
+}
+
+fn key_is_valid(key: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=256).contains(&key.len())
+        && key.first().is_some_and(plain)
+        && key.iter().all(|b| plain(b) || b"_-*/@".contains(b))
+}
+
+fn value_is_valid(value: &[u8]) -> bool {
+    (1..=256).contains(&value.len())
+        && value.last() != Some(&b' ')
+        && value.iter().all(|b| matches!(b, 0x20..=0x7e) && !matches!(b, b',' | b'='))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn headers(parents: &[&str], states: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for parent in parents {
+            headers.append(TRACEPARENT, HeaderValue::from_str(parent).unwrap());
+        }
+        for state in states {
+            headers.append(TRACESTATE, HeaderValue::from_str(state).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_valid_trace_context_is_untouched_and_an_invalid_one_goes_whole() {
+        let survives = |parents: &[&str]| {
+            let mut headers = headers(parents, &["a=b"]);
+            let before = headers.clone();
+            let id = check_trace_context(&mut headers);
+            assert!(headers.is_empty() || headers == before);
+            assert_eq!(id.is_some(), !headers.is_empty());
+            !headers.is_empty()
+        };
+        assert!(survives(&[GOOD]));
+        assert!(survives(&[&GOOD.replacen("00", "cc", 1)]));
+        assert!(survives(&[&format!("{}-what-the-future-brings", GOOD.replacen("00", "cc", 1))]));
+        for bad in [
+            &format!("{GOOD}-x"),
+            &format!("{GOOD}."),
+            &GOOD.replacen("00", "ff", 1),
+            &GOOD.to_uppercase(),
+            &GOOD[..54],
+            &GOOD.replace('-', "_"),
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "",
+        ] {
+            assert!(!survives(&[bad]), "{bad}");
+        }
+        assert!(!survives(&[GOOD, GOOD]));
+        assert!(!survives(&[]));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let context = extract(&headers(&[GOOD], &[])).unwrap();
+        assert!(context.sampled && !context.random);
+        assert_eq!(context.trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
+        for (sampled, random) in [(true, true), (false, true), (false, false)] {
+            let context = Context { sampled, random, ..context };
+            let mut written = HeaderMap::new();
+            inject(&mut written, context);
+            assert_eq!(extract(&written), Some(context));
+        }
+    }
+
+    #[test]
+    fn a_tracestate_that_is_not_valid_goes_alone() {
+        let survives = |states: &[&str]| {
+            let mut headers = headers(&[GOOD], states);
+            assert!(check_trace_context(&mut headers).is_some());
+            headers.contains_key(TRACESTATE)
+        };
+        let many = |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+        for good in [&["a=b, c@d/e=f g"][..], &["a=b", "c=d"], &["a=b,,c=d"], &[&many(32)], &["1a=b"]] {
+            assert!(survives(good), "{good:?}");
+        }
+        for bad in
+            [&["a"][..], &["A=b"], &["a=b", "a=c"], &["a=b=c"], &["=b"], &["a="], &[&many(33)], &["a b=c"]]
+        {
+            assert!(!survives(bad), "{bad:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_nothing_panics(parent in "[ -~]{0,80}", state in "[ -~]{0,80}") {
+            let mut headers = headers(&[&parent], &[&state]);
+            let _ = check_trace_context(&mut headers);
+        }
+    }
+}

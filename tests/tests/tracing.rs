@@ -1,0 +1,232 @@
+//! Traces, received by OpenTelemetry's own messages and service, and seen by the upstreams on the way.
+
+use std::{fs, net::SocketAddr};
+
+use attache_tests::{Attache, Process, curl, eventually, free_port, local, nginx, script_server, text};
+use serde_json::Value;
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+/// nginx that notes every `traceparent` and answers with `status`.
+fn upstream(address: SocketAddr, status: u16) -> Process {
+    nginx(
+        &format!(
+            "log_format seen '$http_traceparent $http_b3 $http_x_b3_spanid';\n\
+             server {{ listen {address}; access_log $DIR/seen seen; location / {{ return {status} \"$http_traceparent|$http_tracestate|$http_b3\"; }} }}"
+        ),
+        address,
+    )
+}
+
+fn seen(upstream: &Process) -> Vec<String> {
+    let lines = fs::read_to_string(upstream.dir().join("seen")).unwrap_or_default();
+    lines.lines().map(str::to_owned).collect()
+}
+
+fn spans(receiver: &Process) -> Vec<Value> {
+    receiver.output().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn of_kind<'a>(spans: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    spans.iter().filter(|span| span["kind"] == kind).collect()
+}
+
+fn config(upstream: SocketAddr, tracing: &str) -> String {
+    format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', routes: [{{ name: all, to: orders, retry: {{ attempts: 2, on: [503], backoff: {{ base: 1ms }} }} }}] }} }}\n\
+         upstreams: {{ orders: 'http://{upstream}' }}\n{tracing}\n"
+    )
+}
+
+#[test]
+fn a_retried_request_is_one_trace_with_a_span_for_each_try() {
+    for protocol in ["http", "grpc"] {
+        let (server, collector) = (local(free_port()), local(free_port()));
+        let upstream = upstream(server, 503);
+        let receiver = script_server("otlp_receiver.py", collector, &[protocol]);
+        let name = if protocol == "grpc" { "grpc" } else { "http/protobuf" };
+        let attache = Attache::start(&config(
+            server,
+            &format!(
+                "tracing: {{ otlp: 'http://{collector}', protocol: {name}, sample: 0%, service: shop, resource: {{ team: a }}, headers: {{ x-key: secret }}, interval: 10ms }}"
+            ),
+        ));
+        // The ratio is 0: it is sampled because its parent is.
+        let parent = format!("traceparent: 00-{TRACE}-{PARENT}-01");
+        let answer =
+            text(&curl(["-H", &parent, "-H", "tracestate: a=b", &attache.url("/v1/items?secret=1")]));
+        // The request, three tries, at least one connection; all come in one export.
+        eventually("all spans", || spans(&receiver).len() >= 5);
+        let spans = spans(&receiver);
+        assert!(spans.iter().all(|span| span["trace"] == TRACE && span["state"] == "a=b"), "{spans:#?}");
+        assert!(!receiver.output().contains("secret=1"), "queries carry secrets");
+        let [request] = of_kind(&spans, "SPAN_KIND_SERVER")[..] else { panic!("{spans:#?}") };
+        assert_eq!(request["parent"], PARENT);
+        assert_eq!(request["name"], "GET");
+        assert_eq!(request["error"], true);
+        assert_eq!(request["attributes"]["http.response.status_code"], 503);
+        assert_eq!(request["attributes"]["url.path"], "/v1/items");
+        assert_eq!(request["attributes"]["attache.route"], "all");
+        assert_eq!(request["attributes"]["attache.tries"], 3);
+        assert_eq!(request["resource"]["service.name"], "shop");
+        assert_eq!(request["resource"]["team"], "a");
+        assert_eq!(request["headers"]["x-key"], "secret");
+        let mut tries = of_kind(&spans, "SPAN_KIND_CLIENT");
+        tries.sort_by_key(|span| span["start"].as_u64());
+        assert_eq!(tries.len(), 3);
+        // Each try has a span of its own below the request's, and it is what the upstream saw as its parent.
+        let seen = seen(&upstream);
+        for (index, (span, seen)) in tries.iter().zip(&seen).enumerate() {
+            assert_eq!(span["parent"], request["id"]);
+            assert!(
+                seen.starts_with(&format!("00-{TRACE}-{}-01", span["id"].as_str().unwrap())),
+                "{seen} {span:#?}"
+            );
+            assert_eq!(
+                span["attributes"]["http.request.resend_count"].as_u64(),
+                (index > 0).then_some(index as u64)
+            );
+            assert_eq!(span["attributes"]["attache.endpoint"], server.to_string());
+            assert_eq!(span["error"], true);
+        }
+        assert!(
+            answer.starts_with(&format!("00-{TRACE}-{}-01|a=b|", tries[2]["id"].as_str().unwrap())),
+            "{answer}"
+        );
+        let connects = of_kind(&spans, "SPAN_KIND_INTERNAL");
+        assert!(!connects.is_empty());
+        for connect in connects {
+            assert_eq!(connect["name"], "connect");
+            assert!(tries.iter().any(|span| span["id"] == connect["parent"]), "{connect:#?}");
+            assert_eq!(connect["events"][0], "connected");
+        }
+        eventually("it is counted", || attache.metric("attache_trace_spans_exported_total", &[]) >= 5.0);
+        // The trace stands beside the bucket that the request fell into.
+        let page = text(&curl([
+            "-H",
+            "Accept: application/openmetrics-text;version=1.0.0",
+            &format!("http://{}/metrics", local(attache.metrics)),
+        ]));
+        assert!(page.contains(&format!("# {{trace_id=\"{TRACE}\"}}")), "{page}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_refused_is_an_error_with_its_reason() {
+    let (server, collector) = (local(free_port()), local(free_port()));
+    let receiver = script_server("otlp_receiver.py", collector, &["http"]);
+    let attache = Attache::start(&config(
+        server,
+        &format!("tracing: {{ otlp: 'http://{collector}', sample: 100%, interval: 10ms }}"),
+    ));
+    let _ = text(&curl([&attache.url("/")]));
+    eventually("the spans", || spans(&receiver).len() >= 3);
+    let spans = spans(&receiver);
+    for kind in ["SPAN_KIND_SERVER", "SPAN_KIND_CLIENT", "SPAN_KIND_INTERNAL"] {
+        for span in of_kind(&spans, kind) {
+            assert_eq!(span["attributes"]["attache.reason"], "connect-refused", "{span:#?}");
+            assert_eq!(span["attributes"]["error.type"], "connect-refused");
+            assert_eq!(span["error"], true);
+        }
+    }
+    let [request] = of_kind(&spans, "SPAN_KIND_SERVER")[..] else { panic!("{spans:#?}") };
+    assert_eq!(request["parent"], "", "it began here");
+    assert!(request["message"].as_str().unwrap().starts_with("connect-refused: "), "{request:#?}");
+}
+
+#[test]
+fn a_collector_that_is_away_costs_spans_and_never_a_request() {
+    let (server, collector) = (local(free_port()), local(free_port()));
+    let _upstream = upstream(server, 200);
+    let attache = Attache::start(&config(
+        server,
+        &format!(
+            "tracing: {{ otlp: 'http://{collector}', sample: 100%, interval: 1ms, timeout: 100ms, queue: 4 }}"
+        ),
+    ));
+    for _ in 0..50 {
+        let out = curl(["--fail", &attache.url("/")]);
+        assert!(out.status.success());
+    }
+    eventually("what does not fit is counted", || {
+        attache.metric("attache_trace_spans_dropped_total", &["queue-full"]) > 0.0
+    });
+    eventually("what can't be exported is counted", || {
+        attache.metric("attache_trace_spans_dropped_total", &["export-failed"]) > 0.0
+    });
+    // One that comes later gets what comes then; its first answer is to try again.
+    let receiver = script_server("otlp_receiver.py", collector, &["http", "503"]);
+    eventually("spans arrive", || {
+        let _ = curl([&attache.url("/")]);
+        !spans(&receiver).is_empty()
+    });
+}
+
+#[test]
+fn the_last_traces_are_sent_before_the_end() {
+    let (server, collector) = (local(free_port()), local(free_port()));
+    let _upstream = upstream(server, 200);
+    let receiver = script_server("otlp_receiver.py", collector, &["http"]);
+    let mut attache = Attache::start(&config(
+        server,
+        &format!("tracing: {{ otlp: 'http://{collector}', sample: 100%, interval: 1h }}"),
+    ));
+    let _ = text(&curl([&attache.url("/")]));
+    attache.process.signal("TERM");
+    assert_eq!(attache.process.wait(), Some(0));
+    assert_eq!(of_kind(&spans(&receiver), "SPAN_KIND_SERVER").len(), 1);
+}
+
+#[test]
+fn without_tracing_what_comes_is_passed_on_and_nothing_is_begun() {
+    let server = local(free_port());
+    let _upstream = upstream(server, 200);
+    let attache = Attache::start(&config(
+        server,
+        "access_log: { to: stdout, format: { template: 'id=%{trace_id} span=%{span_id}' } }",
+    ));
+    let sent = format!("00-{TRACE}-{PARENT}-01");
+    let pass = |parent: &str| {
+        text(&curl([
+            "-H",
+            &format!("traceparent: {parent}"),
+            "-H",
+            "tracestate: a=b",
+            "-H",
+            "b3: 1",
+            &attache.url("/"),
+        ]))
+    };
+    assert_eq!(pass(&sent), format!("{sent}|a=b|1"));
+    assert_eq!(pass(&sent.to_uppercase()), "||1", "what is malformed goes whole");
+    assert_eq!(text(&curl([&attache.url("/")])), "||");
+    eventually("the log has the trace's id", || {
+        let log = attache.process.output();
+        log.contains(&format!("id={TRACE} span=-\n")) && log.contains("id=- span=-\n")
+    });
+}
+
+#[test]
+fn b3_is_read_and_written_where_it_is_configured() {
+    let (server, collector) = (local(free_port()), local(free_port()));
+    let upstream = upstream(server, 200);
+    let receiver = script_server("otlp_receiver.py", collector, &["http"]);
+    let attache = Attache::start(&config(
+        server,
+        &format!(
+            "tracing: {{ otlp: 'http://{collector}', sample: 0%, interval: 10ms, propagation: [b3, b3multi] }}"
+        ),
+    ));
+    let _ = text(&curl(["-H", &format!("b3: {TRACE}-{PARENT}-1"), &attache.url("/")]));
+    eventually("the spans", || spans(&receiver).len() >= 2);
+    let spans = spans(&receiver);
+    let [request] = of_kind(&spans, "SPAN_KIND_SERVER")[..] else { panic!("{spans:#?}") };
+    assert_eq!((&request["trace"], &request["parent"]), (&TRACE.into(), &PARENT.into()));
+    let [try_] = of_kind(&spans, "SPAN_KIND_CLIENT")[..] else { panic!("{spans:#?}") };
+    let id = try_["id"].as_str().unwrap();
+    assert_eq!(seen(&upstream), [format!("- {TRACE}-{id}-1 {id}")]);
+    // Nobody asked for this one to be sampled, and everybody behind is told so.
+    let answer = text(&curl([&attache.url("/")]));
+    assert!(answer.ends_with("-0"), "{answer}");
+}
