@@ -249,6 +249,16 @@ pub fn script_process(name: &str, arguments: &[&str]) -> Process {
     Process::start(python(name).args(arguments), tempfile::tempdir().expect("a folder"))
 }
 
+/// Checks manifests against the schemas of a version of Kubernetes (`1.29`), without a cluster: PyPI's kubernetes-validate.
+pub fn kubernetes_validate(version: &str, files: &[PathBuf]) -> Output {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/kubernetes-validate");
+    Command::new(&program)
+        .args(["--strict", "--no-warn", "-k", version])
+        .args(files)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error} (run `cargo xtask setup`)", program.display()))
+}
+
 fn python(name: &str) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
     // Debian's own, which has Debian's modules, not another that comes first on the PATH. What Debian hasn't is in `.python`.

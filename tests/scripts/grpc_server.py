@@ -45,6 +45,14 @@ def seen(request, context):
     return repr(SEEN).encode()
 
 
+def health(request, context):
+    """grpc.health.v1: HealthCheckRequest { service = 1 } to HealthCheckResponse { status = 1 }."""
+    service = request[2:].decode()
+    if service == "unknown":
+        context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+    return bytes([8, 2 if service == "sick" else 1])
+
+
 def main():
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
@@ -56,6 +64,8 @@ def main():
     }
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+    check = {"Check": grpc.unary_unary_rpc_method_handler(health)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", check),))
     server.add_insecure_port(f"{sys.argv[1]}:{sys.argv[2]}")
     server.start()
     while True:

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use attache_kubernetes::inject::{APP_PROBES, LONGEST_SERVICE, PROBES_VARIABLE};
+use attache_kubernetes::inject::{LONGEST_SERVICE, PROBES_VARIABLE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body;
 use hyper::{body::Incoming, client, server::conn::http1, service::service_fn};
@@ -59,19 +59,19 @@ enum Question {
 pub(crate) fn start() -> Result<(), String> {
     let Ok(text) = std::env::var(PROBES_VARIABLE) else { return Ok(()) };
     let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
-    let probes = parse(&text, pod.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    let (port, probes) = parse(&text, pod.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
         .ok_or_else(|| format!("{PROBES_VARIABLE} isn't what `attache inject` writes"))?;
-    let socket = listen().map_err(|error| format!("port {APP_PROBES} for the app's probes: {error}"))?;
-    tracing::info!("the app's probes are answered on port {APP_PROBES}");
+    let socket = listen(port).map_err(|error| format!("port {port} for the app's probes: {error}"))?;
+    tracing::info!("the app's probes are answered on port {port}");
     spawn_local(serve(socket, Rc::new(probes)));
     Ok(())
 }
 
-fn listen() -> io::Result<TcpListener> {
+fn listen(port: u16) -> io::Result<TcpListener> {
     // Both families in one socket, or IPv4 alone where the pod has no IPv6.
     let bind = |socket: TcpSocket, ip: IpAddr| {
         socket.set_reuseaddr(true)?;
-        socket.bind(SocketAddr::new(ip, APP_PROBES))?;
+        socket.bind(SocketAddr::new(ip, port))?;
         socket.listen(128)
     };
     match TcpSocket::new_v6().and_then(|socket| bind(socket, Ipv6Addr::UNSPECIFIED.into())) {
@@ -80,9 +80,11 @@ fn listen() -> io::Result<TcpListener> {
     }
 }
 
-fn parse(text: &str, pod: IpAddr) -> Option<HashMap<String, Probe>> {
-    let all: HashMap<String, Value> = serde_json::from_str(text).ok()?;
-    all.into_iter().map(|(path, probe)| Some((path, one(&probe, pod)?))).collect()
+fn parse(text: &str, pod: IpAddr) -> Option<(u16, HashMap<String, Probe>)> {
+    let all: Value = serde_json::from_str(text).ok()?;
+    let port = all.get("port")?.as_u64()?.try_into().ok()?;
+    let probes = all.get("probes")?.as_object()?.iter();
+    Some((port, probes.map(|(path, probe)| Some((path.clone(), one(probe, pod)?))).collect::<Option<_>>()?))
 }
 
 fn one(probe: &Value, pod: IpAddr) -> Option<Probe> {
@@ -252,11 +254,12 @@ mod tests {
 
     #[test]
     fn the_probes_of_a_pod_are_read() {
-        let text = r#"{"/app-probe/web/liveness":{"httpGet":{"path":"live","port":8080,"httpHeaders":[{"name":"X-A","value":"b"}]},"timeoutSeconds":2},
+        let text = r#"{"port":15020,"probes":{"/app-probe/web/liveness":{"httpGet":{"path":"live","port":8080,"httpHeaders":[{"name":"X-A","value":"b"}]},"timeoutSeconds":2},
             "/app-probe/db/readiness":{"tcpSocket":{"port":5432},"timeoutSeconds":1},
-            "/app-probe/rpc/startup":{"grpc":{"port":9090,"service":"s"},"timeoutSeconds":1}}"#;
+            "/app-probe/rpc/startup":{"grpc":{"port":9090,"service":"s"},"timeoutSeconds":1}}}"#;
         let pod = IpAddr::from([10, 0, 0, 7]);
-        let probes = parse(text, pod).unwrap();
+        let (port, probes) = parse(text, pod).unwrap();
+        assert_eq!(port, 15020);
         let headers = vec![(HeaderName::from_static("x-a"), HeaderValue::from_static("b"))];
         let (address, path) = (SocketAddr::new(pod, 8080), Uri::from_static("/live"));
         let timeout = Duration::from_secs(2);
@@ -273,7 +276,7 @@ mod tests {
             probes["/app-probe/rpc/startup"].question,
             Question::Grpc { address: SocketAddr::new(pod, 9090), service }
         );
-        assert_eq!(parse("{\"/x\":{}}", pod), None);
+        assert_eq!(parse(r#"{"port":1,"probes":{"/x":{}}}"#, pod), None);
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Inject(crate::inject::Inject),
     /// Take attache out of manifests that it was put into.
     Uninject(crate::inject::Uninject),
+    /// Answer the API server's admission reviews: pods get attache as they are created. Also makes its certificates and registration.
+    Webhook(Box<crate::webhook::Webhook>),
     /// Do nothing for a while: the `preStop` hook of a container, in an image that has no shell.
     Sleep(Sleep),
 }

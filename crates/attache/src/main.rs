@@ -13,7 +13,6 @@ mod diff;
 mod error;
 mod explain;
 mod generation;
-
 mod inject;
 mod intercept;
 mod observe;
@@ -27,6 +26,7 @@ mod stack;
 mod tls;
 mod upkeep;
 mod watch;
+mod webhook;
 mod worker;
 
 use std::process::ExitCode;
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Intercept(options) => intercept::run(&options),
         Command::Inject(options) => return inject::inject(&options),
         Command::Uninject(options) => return inject::uninject(&options),
+        Command::Webhook(options) => webhook::run(&options),
         Command::Sleep(options) => {
             std::thread::sleep(options.duration);
             Ok(())

@@ -404,7 +404,7 @@ impl Plan<'_> {
                 }
             }
         }
-        Ok((!all.is_empty()).then(|| Value::Object(all).to_string()))
+        Ok((!all.is_empty()).then(|| json!({"port": APP_PROBES, "probes": all}).to_string()))
     }
 
     /// Named items at both ends of a list of the pod's spec.
