@@ -230,3 +230,29 @@ fn b3_is_read_and_written_where_it_is_configured() {
     let answer = text(&curl([&attache.url("/")]));
     assert!(answer.ends_with("-0"), "{answer}");
 }
+
+#[test]
+fn a_reload_begins_and_ends_tracing_and_changes_the_log() {
+    let (server, collector) = (local(free_port()), local(free_port()));
+    let _upstream = upstream(server, 200);
+    let receiver = script_server("otlp_receiver.py", collector, &["http"]);
+    let attache = Attache::start(&config(server, ""));
+    let file = attache.process.dir().join("attache.yaml");
+    let before = fs::read_to_string(&file).unwrap();
+    let with = format!(
+        "{before}tracing: {{ otlp: 'http://{collector}', sample: 100%, interval: 10ms }}\naccess_log: {{ to: stdout, format: {{ template: 'trace %{{trace_id}}' }} }}\n"
+    );
+    fs::write(&file, with).unwrap();
+    attache.process.signal("HUP");
+    eventually("the new config is served", || {
+        let _ = curl([&attache.url("/")]);
+        !spans(&receiver).is_empty()
+    });
+    let known = spans(&receiver)[0]["trace"].as_str().unwrap().to_owned();
+    eventually("and the log has the same trace", || {
+        attache.process.output().contains(&format!("trace {known}\n"))
+    });
+    fs::write(&file, before).unwrap();
+    attache.process.signal("HUP");
+    eventually("nothing is begun any more", || text(&curl([&attache.url("/")])) == "||");
+}
