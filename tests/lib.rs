@@ -271,6 +271,16 @@ fn python(name: &str) -> Command {
     command
 }
 
+/// One of the scripts in `tests/scripts`, for a Python that has the packages of PyPI which `cargo xtask setup` installs.
+pub fn python_with_packages(name: &str) -> Command {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = here.join("../target/python/bin/python");
+    assert!(python.exists(), "{} is missing: run `cargo xtask setup`", python.display());
+    let mut command = Command::new(python);
+    command.arg(here.join("scripts").join(name)).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
 /// nginx with this text inside `http { }`.
 pub fn nginx(http: &str, address: SocketAddr) -> Process {
     let dir = tempfile::tempdir().expect("a folder");

@@ -8,13 +8,14 @@
 
 use std::{
     net::TcpListener,
-    sync::{Arc, Barrier, atomic::Ordering::Relaxed},
+    sync::{Arc, Barrier},
     thread,
     time::Duration,
 };
 
 use attache_admin::AdminState;
 use attache_telemetry::EndpointCounts;
+use attache_upstream::status::EndpointState;
 use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, watch},
@@ -202,15 +203,16 @@ async fn count_endpoints(process: Arc<Process>) {
             let mut counts = EndpointCounts::default();
             let shared = upstream.shared();
             for endpoint in &shared.endpoints.load().endpoints {
-                if !endpoint.healthy.load(Relaxed) {
-                    counts.unhealthy += 1;
-                } else if endpoint.ejected.load(Relaxed) {
-                    counts.ejected += 1;
-                } else {
-                    counts.healthy += 1;
-                }
+                *match endpoint.state() {
+                    EndpointState::Unhealthy => &mut counts.unhealthy,
+                    EndpointState::Ejected => &mut counts.ejected,
+                    EndpointState::CircuitOpen => &mut counts.circuit_open,
+                    EndpointState::Healthy => &mut counts.healthy,
+                } += 1;
             }
             process.metrics.set_endpoints(&shared.config.name, counts);
+            let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
+            process.metrics.set_circuit(&shared.config.name, circuit);
         }
     }
 }

@@ -144,13 +144,7 @@ impl Site {
         let (parts, body) = request.into_parts();
         let asker = Asker::of(&parts);
         self.observer.request(&exchange, &parts.headers);
-        let context = CallContext {
-            client,
-            exchange: exchange.clone(),
-            tried: smallvec::SmallVec::new(),
-            on_informational,
-            deadline: None,
-        };
+        let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
         let response = match self.forward(parts, body, context, hold).await {
             Ok(response) => response,
             Err(failure) => self.answer(failure, asker, &exchange),

@@ -290,6 +290,45 @@ upstreams:
 }
 
 #[test]
+fn hedges_breakers_and_bytes_have_short_and_full_forms() {
+    let config = config(
+        r#"
+listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - { match: { path: /a }, to: x }
+      - { match: { path: /b }, to: x, retry: { hedge: off } }
+      - { match: { path: /c }, to: x, retry: { hedge: { after: 20ms, max: 2, floor: 1ms, min_samples: 7 } } }
+      - { to: x, fault: { response_rate: { limit: 10KiB, share: 5% } } }
+upstreams:
+  x:
+    address: tcp://x:6379
+    health_check: { tcp: { send: "PING\r\n", expect: ["+PONG", "hex:0d0a"] } }
+  y:
+    address: http://x
+    retry: { hedge: p99.9 }
+    circuit_breaker: { endpoint_failures: { consecutive: 4 } }
+"#
+        .replace("to: x", "to: y")
+        .as_str(),
+    );
+    let hedge = |n: usize| forward(&config.listeners[0].routes[n]).to[0].policy.retry.hedge.clone();
+    assert_eq!(hedge(0), Some(Hedge::new(HedgeAfter::Percentile(0.999))));
+    assert_eq!(hedge(1), None);
+    let full = hedge(2).unwrap();
+    assert_eq!(full.after, HedgeAfter::Time(std::time::Duration::from_millis(20)));
+    assert_eq!((full.max, full.floor.as_millis(), full.min_samples), (2, 1, 7));
+    let rate = forward(&config.listeners[0].routes[3]).fault.as_ref().unwrap().response_rate.unwrap();
+    assert_eq!((rate.limit, rate.share), (10 << 10, 0.05));
+    let probe = &config.upstreams[0].health_check.as_ref().unwrap().probe;
+    let expect = vec![(*b"+PONG").into(), (*b"\r\n").into()];
+    assert_eq!(*probe, Probe::Tcp { send: (*b"PING\r\n").into(), expect });
+    let breaker = config.upstreams[1].circuit_breaker.endpoint_failures.clone().unwrap();
+    assert_eq!(breaker, FailureBreaker { consecutive: 4, ..FailureBreaker::default() });
+}
+
+#[test]
 fn ejection_by_rates_is_on_by_success_rate_and_off_by_percentage() {
     let ejection = |text: &str| {
         let text = format!(

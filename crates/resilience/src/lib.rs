@@ -7,6 +7,7 @@ mod budget;
 pub mod deadline;
 pub mod fault;
 pub mod judge;
+mod latency;
 pub mod rate_limit;
 pub mod retry;
 mod stack;

@@ -48,13 +48,10 @@ pub(crate) fn state_of(config: model::Upstream) -> Arc<UpstreamState> {
 pub(crate) fn call(request: Request<Body>) -> Call {
     Call {
         request,
-        context: CallContext {
-            client: Rc::new(Client::default()),
-            exchange: Rc::new(Exchange::new("outbound".into(), "http1", None)),
-            tried: smallvec::SmallVec::new(),
-            on_informational: None,
-            deadline: None,
-        },
+        context: CallContext::new(
+            Rc::new(Client::default()),
+            Rc::new(Exchange::new("outbound".into(), "http1", None)),
+        ),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     precedence::{Alternative, alternatives},
     table::serves_tcp,
     upstream_authority,
-    words::{percent, show_host, show_path, show_range, show_retries, show_timeouts},
+    words::{percent, show_fault, show_host, show_path, show_range, show_retries, show_timeouts},
 };
 
 /// The way of one request or connection through a listener's routes.
@@ -69,6 +69,8 @@ pub struct Outcome {
     pub action: String,
     /// Where to, with the shares of a split.
     pub destinations: Vec<Share>,
+    /// What the route does to requests on purpose.
+    pub fault: Option<String>,
     /// Upstreams that get a copy.
     pub mirrors: Vec<String>,
     /// The path and query that the upstream sees, if they are rewritten.
@@ -270,6 +272,7 @@ fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
             retries: show_retries(&to.policy.retry),
         })
         .collect();
+    outcome.fault = forward.fault.as_ref().map(show_fault);
     let mirror = |mirror: &Mirror| format!("{} ({})", name(mirror.upstream), percent(mirror.ratio));
     outcome.mirrors = forward.mirrors.iter().map(mirror).collect();
     outcome

@@ -43,6 +43,10 @@ pub struct Exchange {
     pub endpoint: RefCell<Option<Name>>,
     /// Tries that were begun; 0 where attache answered by itself.
     pub tries: Cell<u32>,
+    /// Hedges among them: tries that were begun beside a slow one.
+    pub hedges: Cell<u32>,
+    /// The answer came from a hedge.
+    pub hedge_won: Cell<bool>,
     /// Status that the client was sent; 0 for opaque connections or where none was sent.
     pub status: Cell<u16>,
     /// Why it failed, if it did.
@@ -87,6 +91,8 @@ impl Exchange {
             upstream: RefCell::default(),
             endpoint: RefCell::default(),
             tries: Cell::new(0),
+            hedges: Cell::new(0),
+            hedge_won: Cell::new(false),
             status: Cell::new(0),
             reason: Cell::new(None),
             detail: RefCell::default(),
@@ -101,6 +107,16 @@ impl Exchange {
             in_flight: Cell::new(false),
             handed_over: Cell::new(false),
         }
+    }
+
+    /// The record of a try that runs beside another one: what it writes is its own until [`Self::take_over`].
+    pub fn beside(&self) -> Self {
+        Self::new(self.listener.clone(), self.protocol, self.client)
+    }
+
+    /// The try that wrote to `other` is the one that counts.
+    pub fn take_over(&self, other: &Self) {
+        self.endpoint.swap(&other.endpoint);
     }
 
     /// Notes a failure with its cause; the last one stands.

@@ -14,7 +14,8 @@ pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
-    EndpointCounts, METRICS_CONTENT_TYPE, Metrics, OPENMETRICS_CONTENT_TYPE, Side, WorkerMetrics, metrics,
+    EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, OPENMETRICS_CONTENT_TYPE, Side, WorkerMetrics,
+    metrics,
 };
 pub use reason::Reason;
 pub use trace::{

@@ -220,7 +220,7 @@ impl Upstreams {
         };
         let mut left = destination.policy.retry.attempts;
         loop {
-            let result = upstream.connect_tcp(&context).await;
+            let result = upstream.connect_for(&context, request).await;
             let endpoint = state.last_endpoint(&context.exchange);
             let outcome = match &result {
                 Ok(_) => Some(Outcome::Success),

@@ -55,13 +55,7 @@ pub(super) fn split(
         Body::stream(Tee { body, pipe })
     };
     let exchange = Exchange::new(context.exchange.listener.clone(), "mirror", context.client.address);
-    let context = CallContext {
-        client: context.client.clone(),
-        exchange: Rc::new(exchange),
-        tried: smallvec::SmallVec::new(),
-        on_informational: None,
-        deadline: None,
-    };
+    let context = CallContext::new(context.client.clone(), Rc::new(exchange));
     spawn_local(async move {
         let name = upstream.shared().config.name.clone();
         let sent = timeout(PATIENCE, async {

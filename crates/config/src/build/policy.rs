@@ -5,8 +5,8 @@ use http::HeaderName;
 use super::{fill, target::Deadline};
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Policy, Retry},
-    raw::{At, RetryForm, Txt},
+    model::{Hedge, Policy, Retry},
+    raw::{At, HedgeForm, RetryForm, Txt},
     text::{HeaderText, Timeout},
 };
 
@@ -72,6 +72,9 @@ impl Layer {
                     policy.retry.on = on.into_vec().into_iter().map(|condition| condition.0.0).collect();
                 }
                 fill!(policy.retry, raw, attempts, methods, budget, budget_floor, buffer);
+                if let Some(hedge) = raw.hedge {
+                    policy.retry.hedge = hedging(hedge);
+                }
                 if let Some(backoff) = raw.backoff {
                     if let Some(base) = backoff.base {
                         policy.retry.backoff_base = base.0.0;
@@ -83,6 +86,17 @@ impl Layer {
                     }
                 }
             }
+        }
+    }
+}
+
+fn hedging(form: HedgeForm) -> Option<Hedge> {
+    match form {
+        HedgeForm::When(when) => when.0.0.map(Hedge::new),
+        HedgeForm::Full(raw) => {
+            let mut hedge = Hedge::new(raw.after.0.0?);
+            fill!(hedge, raw, max, floor, min_samples);
+            Some(hedge)
         }
     }
 }

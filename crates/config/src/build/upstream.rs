@@ -96,11 +96,14 @@ pub(crate) fn upstream(
                 max_requests: most,
                 max_retries: most,
                 failures: None,
+                endpoint_failures: None,
             };
         }
         Some(OrOff::On(breaker)) => {
             fill!(upstream.circuit_breaker, breaker, max_connections, max_pending, max_requests, max_retries);
             upstream.circuit_breaker.failures = breaker.failures.map(|raw| failures(raw, problems));
+            upstream.circuit_breaker.endpoint_failures =
+                breaker.endpoint_failures.map(|raw| failures(raw, problems));
         }
     }
     match raw.outlier_ejection {
@@ -346,6 +349,15 @@ fn failures(raw: raw::FailureBreaker, problems: &mut Problems) -> FailureBreaker
     failures
 }
 
+fn opaque(form: raw::TcpForm) -> Probe {
+    let raw::TcpForm::Bytes(bytes) = form else { return Probe::connection() };
+    let expect = bytes.expect.map(raw::OneOrMany::into_vec).unwrap_or_default();
+    Probe::Tcp {
+        send: bytes.send.map(|send| send.0.0).unwrap_or_default(),
+        expect: expect.into_iter().map(|part| part.0.0).collect(),
+    }
+}
+
 fn health_check(
     raw: At<raw::HealthCheck>,
     protocol: UpstreamProtocol,
@@ -353,7 +365,7 @@ fn health_check(
 ) -> Option<HealthCheck> {
     let whole = raw.whole();
     let At { at, value: raw, .. } = raw;
-    let tcp = raw.tcp.filter(|tcp| tcp.value);
+    let tcp = raw.tcp.filter(|tcp| !matches!(tcp.value, raw::TcpForm::Connection(false)));
     let kinds =
         usize::from(raw.path.is_some()) + usize::from(tcp.is_some()) + usize::from(raw.grpc.is_some());
     if kinds == 0 && !whole {
@@ -381,7 +393,7 @@ fn health_check(
         }
         match raw.grpc {
             Some(service) => Probe::Grpc { service: service.value.into() },
-            None => Probe::Tcp,
+            None => tcp.map_or_else(Probe::connection, |tcp| opaque(tcp.value)),
         }
     };
     let mut check = HealthCheck::new(probe);

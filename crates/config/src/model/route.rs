@@ -157,6 +157,7 @@ pub struct AddressMatch {
 
 /// What a route does.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one for each route of a config, and most forward")]
 pub enum Action {
     /// Sent to an upstream, chosen by weight.
     Forward(Forward),

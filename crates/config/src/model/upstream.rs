@@ -1,6 +1,6 @@
 //! Where calls go.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use schemars::JsonSchema;
@@ -235,9 +235,12 @@ pub struct CircuitBreaker {
     /// Opens when the whole upstream fails. Default `None`: ejection takes single endpoints out, and the
     /// retry budget bounds the load; a breaker over all of them turns a partial outage into a whole one.
     pub failures: Option<FailureBreaker>,
+    /// Leaves single endpoints alone, and takes them back by the evidence of probes. Default `None`.
+    pub endpoint_failures: Option<FailureBreaker>,
 }
 
-/// A breaker over a whole upstream: while it is open calls are answered at once with `circuit-open`.
+/// A breaker. Of a whole upstream: while it is open, calls are answered at once with `circuit-open`. Of an endpoint: while it is
+/// open, the endpoint is left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailureBreaker {
     /// Failures in a row that open it; 0 is off. Default 20.
@@ -272,7 +275,14 @@ impl Default for FailureBreaker {
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { max_connections: 1024, max_pending: 1024, max_requests: 1024, max_retries: 3, failures: None }
+        Self {
+            max_connections: 1024,
+            max_pending: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            failures: None,
+            endpoint_failures: None,
+        }
     }
 }
 
@@ -378,6 +388,13 @@ impl HealthCheck {
     }
 }
 
+impl Probe {
+    /// A connection alone is enough.
+    pub fn connection() -> Self {
+        Self::Tcp { send: Arc::default(), expect: Vec::new() }
+    }
+}
+
 /// What an active health check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -388,8 +405,14 @@ pub enum Probe {
         /// The Host header; the upstream's name by default.
         host: Option<Name>,
     },
-    /// A TCP connection (and TLS handshake where there is TLS) is enough.
-    Tcp,
+    /// A TCP connection, and a TLS handshake where there is TLS; then, where there are any, bytes that are sent and bytes that must
+    /// come back.
+    Tcp {
+        /// Sent at once.
+        send: Arc<[u8]>,
+        /// Each must be found in what comes back, behind the one before; none is enough.
+        expect: Vec<Arc<[u8]>>,
+    },
     /// `grpc.health.v1.Health/Check` of this service; empty is the whole server.
     Grpc {
         /// Service name.

@@ -7,15 +7,18 @@ use super::{At, Map, Off, OneOrMany, Txt};
 use crate::{
     model,
     text::{
-        AddressRange, Condition, HeaderText, HostAndPort, HostText, Label, Length, LimitBy, MediaType,
-        MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, Size,
-        TemplateText, Timeout, ValueText, Weight, Word, show_condition, show_duration, show_ratio, show_size,
-        show_timeout,
+        AddressRange, Condition, HeaderText, HedgeWhen, HostAndPort, HostText, Label, Length, LimitBy,
+        MediaType, MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, Size,
+        TemplateText, Timeout, ValueText, Weight, Word, show_duration, show_ratio, show_size, show_timeout,
     },
 };
 
 fn retry() -> model::Retry {
     model::Retry::default()
+}
+
+fn hedge() -> model::Hedge {
+    model::Hedge::new(model::HedgeAfter::Percentile(0.95))
 }
 
 /// A route: what it applies to, and what is done. Exactly one of `to`, `redirect` and `respond`.
@@ -172,7 +175,7 @@ pub(crate) struct Retry {
     /// `reset-before-headers` (the connection ended before a byte of the response), `reset` (or the try's deadline passed, before
     /// the whole response head), `5xx`, `gateway-error` (502, 503, 504), a status, `header:NAME` (the response has it),
     /// `grpc:STATUS` (by name or number, in a response without a body).
-    #[schemars(extend("default" = retry().on.iter().map(show_condition).collect::<Vec<_>>()))]
+    #[schemars(extend("default" = retry().on.iter().map(ToString::to_string).collect::<Vec<_>>()))]
     pub(crate) on: Option<OneOrMany<Txt<Condition>>>,
     /// Methods that may be sent twice though bytes of the request may have reached the application.
     #[schemars(extend("default" = model::RetryMethods::default()))]
@@ -188,6 +191,37 @@ pub(crate) struct Retry {
     /// A request body is kept for a retry up to this size.
     #[schemars(extend("default" = show_size(retry().buffer as u64)))]
     pub(crate) buffer: Option<Txt<Size>>,
+    /// A second try, sent to another endpoint while the first goes on, where no response head came for long: a percentile of the
+    /// upstream's answers (`p95`), a duration, or in full. Only for what may be sent twice; one of `attempts`, charged to the budget.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) hedge: Option<HedgeForm>,
+}
+
+/// When another try is sent beside a slow one, alone or in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["p95"]))]
+pub(crate) enum HedgeForm {
+    When(Txt<HedgeWhen>),
+    Full(Hedge),
+}
+
+/// A second try beside one that is slow.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`hedge`")]
+pub(crate) struct Hedge {
+    /// How long the first may take: a percentile of the upstream's answers, from `p50` to `p99.9`, or a duration.
+    pub(crate) after: Txt<HedgeWhen>,
+    /// Hedges of one request; each waits as long again.
+    #[schemars(range(min = 1, max = 10), extend("default" = hedge().max))]
+    pub(crate) max: Option<u32>,
+    /// A percentile is never taken to be shorter than this.
+    #[schemars(extend("default" = show_duration(hedge().floor)))]
+    pub(crate) floor: Option<Txt<Length>>,
+    /// Answers in the last half to whole minute before their percentile counts; until then nothing is hedged.
+    #[schemars(extend("default" = hedge().min_samples))]
+    pub(crate) min_samples: Option<u32>,
 }
 
 /// Waits between tries: doubled each time, with full jitter.
@@ -278,7 +312,7 @@ pub(crate) struct RateLimit {
     pub(crate) max_keys: Option<u32>,
 }
 
-/// Faults injected on purpose: a delay, then an answer in place of the upstream's.
+/// Faults injected on purpose: a delay, an answer in place of the upstream's, a slow response.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "`fault`")]
@@ -290,6 +324,8 @@ pub(crate) struct Fault {
     pub(crate) delay: Option<FaultDelay>,
     /// Some requests are answered by attache.
     pub(crate) abort: Option<FaultAbort>,
+    /// The bodies of some responses come slowly.
+    pub(crate) response_rate: Option<FaultRate>,
 }
 
 /// A header's name, or its name and value.
@@ -308,6 +344,19 @@ pub(crate) enum FaultHeader {
 pub(crate) struct FaultDelay {
     /// How long.
     pub(crate) time: Txt<Positive>,
+    /// Share of the requests.
+    #[schemars(extend("default" = show_ratio(1.0)))]
+    pub(crate) share: Option<Txt<Ratio>>,
+}
+
+/// A slow response.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`response_rate` of a fault")]
+pub(crate) struct FaultRate {
+    /// Bytes of the body in each second.
+    #[schemars(extend("examples" = ["10KiB"]))]
+    pub(crate) limit: At<Txt<Size>>,
     /// Share of the requests.
     #[schemars(extend("default" = show_ratio(1.0)))]
     pub(crate) share: Option<Txt<Ratio>>,

@@ -87,6 +87,8 @@ parsers![
     MediaType,
     MethodText,
     Condition,
+    HedgeWhen,
+    Octets,
     Hash,
     Pin,
     Label,

@@ -60,6 +60,8 @@ descriptors! {
         "Tries that were begun, first ones included, counted when the request ends.";
     UPSTREAM_RETRIES = Counter "attache_upstream_retries_total" ["upstream", "reason"]
         "Tries after the first, by the reason why the try before failed.";
+    UPSTREAM_HEDGES = Counter "attache_upstream_hedges_total" ["upstream", "outcome"]
+        "Hedges (second tries beside one that is slow): won, lost (the other try answered first, or all failed), or refused by the retry budget.";
     UPSTREAM_CONNECTIONS_OPENED = Counter "attache_upstream_connections_opened_total" ["upstream"]
         "Connections made to endpoints, TLS handshake included.";
     UPSTREAM_CONNECTIONS_ACTIVE = Gauge "attache_upstream_connections_active" ["upstream"]
@@ -75,7 +77,11 @@ descriptors! {
     UPSTREAM_EJECTIONS = Counter "attache_upstream_ejections_total" ["upstream", "reason"]
         "Endpoints that were ejected as outliers, by the reason of the failure that did it.";
     UPSTREAM_ENDPOINTS = Gauge "attache_upstream_endpoints" ["upstream", "state"]
-        "Endpoints now: healthy, unhealthy (fail their health check) or ejected. Each counts once.";
+        "Endpoints now: healthy, unhealthy (fail their health check), ejected or circuit-open (also while it is half-open). Each counts once.";
+    UPSTREAM_CIRCUIT = Gauge "attache_upstream_circuit_state" ["upstream", "state"]
+        "1 for the state that the failure breaker of the upstream is in (closed, open, half-open), 0 for the others. Only where it is on.";
+    UPSTREAM_TRANSITIONS = Counter "attache_upstream_transitions_total" ["upstream", "what", "to"]
+        "Changes of state: circuit (open, half-open, closed) of the upstream; endpoint-circuit (the same), ejection (ejected, back) and health (healthy, unhealthy) of its endpoints.";
     DNS_LOOKUPS = Counter "attache_dns_lookups_total" ["upstream", "outcome"]
         "Look-ups of upstreams' names: ok, or the reason of the failure.";
     CONFIG_RELOADS = Counter "attache_config_reloads_total" ["outcome"]

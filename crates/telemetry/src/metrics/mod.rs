@@ -52,8 +52,10 @@ pub(crate) struct Registry {
     upstream_failures: Arc<Family<2, 1>>,
     pool_reused: Arc<Family<1, 1>>,
     retries: Arc<Family<2, 1>>,
+    hedges: Arc<Family<2, 1>>,
     overflow: Arc<Family<2, 1>>,
     ejections: Arc<Family<2, 1>>,
+    transitions: Arc<Family<3, 1>>,
     dns: Arc<Family<2, 1>>,
     log_dropped: Arc<Family<1, 1>>,
     spans_exported: Arc<Family<0, 1>>,
@@ -66,6 +68,8 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Control {
     endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
+    /// The state of each upstream's failure breaker.
+    circuits: Mutex<BTreeMap<Name, &'static str>>,
     /// By side and name; seconds since the Unix epoch.
     expiries: Mutex<BTreeMap<[Name; 2], u64>>,
     certificate_reloads: AtomicU64,
@@ -97,6 +101,19 @@ pub struct EndpointCounts {
     pub unhealthy: usize,
     /// Ejected, and not already counted as unhealthy.
     pub ejected: usize,
+    /// Left alone or probed by their own failure breaker, and not already counted.
+    pub circuit_open: usize,
+}
+
+/// What became of a hedge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// Its answer was the first good one.
+    Won,
+    /// The other try's was, or all failed.
+    Lost,
+    /// The retry budget had none left for it.
+    Refused,
 }
 
 impl Metrics {
@@ -116,8 +133,19 @@ impl Metrics {
         endpoints.insert(Name::clone(upstream), counts);
     }
 
-    /// After a reload: the endpoints of upstreams that are gone are no longer reported.
+    /// The failure breaker of an upstream is in this state: `closed`, `open` or `half-open`. `None` where it has none.
+    pub fn set_circuit(&self, upstream: &Name, state: Option<&'static str>) {
+        let mut circuits = self.0.control.circuits.lock().unwrap_or_else(PoisonError::into_inner);
+        match state {
+            Some(state) => circuits.insert(Name::clone(upstream), state),
+            None => circuits.remove(upstream),
+        };
+    }
+
+    /// After a reload: the endpoints and breakers of upstreams that are gone are no longer reported.
     pub fn retain_upstreams(&self, keep: impl Fn(&Name) -> bool) {
+        let mut circuits = self.0.control.circuits.lock().unwrap_or_else(PoisonError::into_inner);
+        circuits.retain(|upstream, _| keep(upstream));
         let mut endpoints = self.0.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.retain(|upstream, _| keep(upstream));
     }

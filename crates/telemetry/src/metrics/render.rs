@@ -79,6 +79,7 @@ fn connections(registry: &Registry, page: &mut Page) {
 
 fn upstreams(registry: &Registry, page: &mut Page) {
     page.counter(&d::UPSTREAM_RETRIES, &registry.retries.sums(), 0);
+    page.counter(&d::UPSTREAM_HEDGES, &registry.hedges.sums(), 0);
     let sums = registry.upstream_connections.sums();
     page.counter(&d::UPSTREAM_CONNECTIONS_OPENED, &sums, cell::OPENED);
     page.gauge(&d::UPSTREAM_CONNECTIONS_ACTIVE, &only(&sums, cell::ACTIVE));
@@ -89,10 +90,22 @@ fn upstreams(registry: &Registry, page: &mut Page) {
     page.counter(&d::UPSTREAM_EJECTIONS, &registry.ejections.sums(), 0);
     let endpoints = registry.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let states = endpoints.iter().flat_map(|(upstream, counts)| {
-        [("ejected", counts.ejected), ("healthy", counts.healthy), ("unhealthy", counts.unhealthy)]
-            .map(|(state, count)| ([Name::clone(upstream), state.into()], count as f64))
+        [
+            ("circuit-open", counts.circuit_open),
+            ("ejected", counts.ejected),
+            ("healthy", counts.healthy),
+            ("unhealthy", counts.unhealthy),
+        ]
+        .map(|(state, count)| ([Name::clone(upstream), state.into()], count as f64))
     });
     page.numbers(&d::UPSTREAM_ENDPOINTS, states);
+    let circuits = registry.control.circuits.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let states = circuits.iter().flat_map(|(upstream, now)| {
+        ["closed", "half-open", "open"]
+            .map(|state| ([Name::clone(upstream), state.into()], f64::from(u8::from(*now == state))))
+    });
+    page.numbers(&d::UPSTREAM_CIRCUIT, states);
+    page.counter(&d::UPSTREAM_TRANSITIONS, &registry.transitions.sums(), 0);
     page.counter(&d::DNS_LOOKUPS, &registry.dns.sums(), 0);
 }
 

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use attache_config::model::Name;
 
 use super::{
-    Registry, exemplars, histogram,
+    Hedge, Registry, exemplars, histogram,
     series::{Label, Table},
 };
 use crate::{Exchange, Reason};
@@ -50,8 +50,10 @@ struct Tables {
     upstream_failures: Table<2, 1>,
     pool_reused: Table<1, 1>,
     retries: Table<2, 1>,
+    hedges: Table<2, 1>,
     overflow: Table<2, 1>,
     ejections: Table<2, 1>,
+    transitions: Table<3, 1>,
     dns: Table<2, 1>,
     log_dropped: Table<1, 1>,
     spans_exported: Table<0, 1>,
@@ -72,8 +74,10 @@ impl WorkerMetrics {
             upstream_failures: Table::new(&registry.upstream_failures),
             pool_reused: Table::new(&registry.pool_reused),
             retries: Table::new(&registry.retries),
+            hedges: Table::new(&registry.hedges),
             overflow: Table::new(&registry.overflow),
             ejections: Table::new(&registry.ejections),
+            transitions: Table::new(&registry.transitions),
             dns: Table::new(&registry.dns),
             log_dropped: Table::new(&registry.log_dropped),
             spans_exported: Table::new(&registry.spans_exported),
@@ -192,6 +196,16 @@ impl WorkerMetrics {
         self.0.retries.add(upstream_reason(upstream, reason), 0, 1);
     }
 
+    /// A second try beside a slow one was sent and ended, or was refused.
+    pub fn hedge(&self, upstream: &Name, outcome: Hedge) {
+        let word = match outcome {
+            Hedge::Won => "won",
+            Hedge::Lost => "lost",
+            Hedge::Refused => "refused",
+        };
+        self.0.hedges.add([Label::Name(upstream), Label::Word(word)], 0, 1);
+    }
+
     /// A limit of the upstream turned something away: a breaker's bound, its open circuit, an empty retry budget, a rate limit.
     pub fn overflow(&self, upstream: &Name, reason: Reason) {
         self.0.overflow.add(upstream_reason(upstream, reason), 0, 1);
@@ -200,6 +214,11 @@ impl WorkerMetrics {
     /// An endpoint was ejected.
     pub fn ejected(&self, upstream: &Name, reason: Reason) {
         self.0.ejections.add(upstream_reason(upstream, reason), 0, 1);
+    }
+
+    /// A state of the upstream, or of one of its endpoints, changed: `what` (`circuit`, `endpoint-circuit`, `ejection`, `health`) is `to` now.
+    pub fn transition(&self, upstream: &Name, what: &'static str, to: &'static str) {
+        self.0.transitions.add([Label::Name(upstream), Label::Word(what), Label::Word(to)], 0, 1);
     }
 
     /// A name of the upstream was looked up.

@@ -34,6 +34,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use attache_config::model::HealthCheck;
+use attache_telemetry::metrics;
 use probe::{Failed, Prober};
 use tokio::{
     task::{AbortHandle, JoinSet},
@@ -78,7 +79,7 @@ impl Checks {
 pub async fn run(shared: &Shared, tls: Option<&Tls>) {
     let Some(config) = &shared.config.health_check else {
         for endpoint in &shared.endpoints.load().endpoints {
-            endpoint.set_healthy(true);
+            endpoint.set_healthy_because(true, "it is no longer checked");
         }
         return;
     };
@@ -157,13 +158,15 @@ impl Check {
             Ok(()) => {
                 checks.passed.fetch_add(1, Relaxed);
                 checks.failure.store(None);
-                if changed == Some(true) && self.endpoint.set_healthy(true) {
+                if changed == Some(true) && self.endpoint.set_healthy_because(true, "its probes pass") {
+                    metrics().transition(&self.upstream, "health", "healthy");
                     tracing::info!(upstream = %self.upstream, endpoint = %self.endpoint.label, "endpoint healthy");
                 }
             }
             Err(Failed(why)) => {
                 checks.failed.fetch_add(1, Relaxed);
-                if changed == Some(false) && self.endpoint.set_healthy(false) {
+                if changed == Some(false) && self.endpoint.set_healthy_because(false, &why) {
+                    metrics().transition(&self.upstream, "health", "unhealthy");
                     tracing::warn!(upstream = %self.upstream, endpoint = %self.endpoint.label, why, "endpoint unhealthy");
                 } else {
                     tracing::debug!(upstream = %self.upstream, endpoint = %self.endpoint.label, why, "probe failed");

@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -19,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream, UnixStream},
     task::JoinSet,
 };
@@ -54,7 +55,7 @@ impl Prober {
             (Probe::Grpc { .. }, _) | (_, UpstreamProtocol::Http2) => &[b"h2"],
             (_, UpstreamProtocol::Auto) => &[b"h2", b"http/1.1"],
             (Probe::Http { .. }, _) | (_, UpstreamProtocol::Http1) => &[b"http/1.1"],
-            (Probe::Tcp, UpstreamProtocol::Tcp) => &[],
+            (Probe::Tcp { .. }, UpstreamProtocol::Tcp) => &[],
         };
         Self {
             probe: check.probe.clone(),
@@ -112,7 +113,7 @@ impl Prober {
 
     async fn ask<T: Io>(&self, io: T, http2: bool) -> Result<(), Failed> {
         match &self.probe {
-            Probe::Tcp => Ok(()),
+            Probe::Tcp { send, expect } => talk(io, send, expect).await,
             Probe::Http { path, host } => {
                 let host = host.as_ref().unwrap_or(&self.name);
                 let request = self.request(Method::GET, host, path, Bytes::new(), http2)?;
@@ -173,6 +174,44 @@ async fn send<T: Io>(
         sender.send_request(request).await
     };
     Ok((response.map_err(|e| failed("no answer")(&e))?, tasks))
+}
+
+/// Sends and reads until every expected part was found, each behind the one before (Envoy's matching of `receive`).
+async fn talk<T: Io>(mut io: T, send: &[u8], expect: &[Arc<[u8]>]) -> Result<(), Failed> {
+    if !send.is_empty() {
+        io.write_all(send).await.map_err(|e| failed("write")(&e))?;
+        io.flush().await.map_err(|e| failed("write")(&e))?;
+    }
+    let mut answer = BytesMut::new();
+    let mut from = 0;
+    for part in expect {
+        from = loop {
+            match found(&answer, from, part) {
+                Ok(end) => break end,
+                Err(next) => from = next,
+            }
+            if answer.len() > LONGEST {
+                return Err(Failed(format!(
+                    "the first {LONGEST} bytes don't have `{}`",
+                    part.escape_ascii()
+                )));
+            }
+            if io.read_buf(&mut answer).await.map_err(|e| failed("read")(&e))? == 0 {
+                let got = answer.get(..answer.len().min(64)).unwrap_or_default().escape_ascii();
+                return Err(Failed(format!("closed without `{}`; it said `{got}`", part.escape_ascii())));
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Where `part` ends in what lies behind `from`; or else from where it is worth looking again.
+fn found(answer: &[u8], from: usize, part: &[u8]) -> Result<usize, usize> {
+    let rest = answer.get(from..).unwrap_or_default();
+    match rest.windows(part.len().max(1)).position(|window| window == part) {
+        Some(at) => Ok(from + at + part.len()),
+        None => Err(from + rest.len().saturating_sub(part.len().saturating_sub(1))),
+    }
 }
 
 async fn serving(response: Response<Incoming>) -> Result<(), Failed> {
