@@ -255,12 +255,6 @@ impl Finished {
                 attempt.reason = exchange.reason.get();
             }
         }
-        for index in 1..count {
-            let next = attempts.get(index).map(|next| next.begin);
-            if let Some(before) = attempts.get_mut(index - 1) {
-                before.end = before.end.min(next);
-            }
-        }
         Self {
             trace: trace.context.trace,
             random: trace.context.random,
