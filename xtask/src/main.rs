@@ -12,8 +12,10 @@ use std::{
 
 /// Debian packages that the tests use, each with the file that shows it is there.
 const PACKAGES: &[(&str, &str)] = &[
+    ("chromium", "/usr/bin/chromium"),
     ("curl", "/usr/bin/curl"),
     ("docker-compose", "/usr/bin/docker-compose"),
+    ("fonts-dejavu-core", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),
     ("iproute2", "/usr/sbin/ip"),
     ("iptables", "/usr/sbin/iptables-restore"),
     ("nftables", "/usr/sbin/nft"),

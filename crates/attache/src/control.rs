@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    admin,
     error::Error,
     generation::Generation,
     prepare::{Bound, Prepared},
@@ -53,11 +54,17 @@ pub(crate) struct Orders {
     pub(crate) reload: mpsc::UnboundedReceiver<Order>,
 }
 
+/// Where operators ask.
+pub(crate) struct Operators {
+    pub(crate) probes: Option<TcpListener>,
+    pub(crate) admin: Option<admin::Bound>,
+}
+
 /// Runs the thread until the proxy has ended.
 pub(crate) fn run(
     control: &Control,
     prepared: Prepared,
-    probes: Option<TcpListener>,
+    operators: Operators,
     orders: Orders,
     started: &Started,
     ended: watch::Sender<bool>,
@@ -71,7 +78,7 @@ pub(crate) fn run(
         }
     };
     process.metrics.worker().install();
-    if let Err(error) = runtime.block_on(serve(control, prepared, probes, orders, started)) {
+    if let Err(error) = runtime.block_on(serve(control, prepared, operators, orders, started)) {
         let _ = started.send(Err(error));
     }
     process.generation().access_log.close(CUT_PATIENCE);
@@ -81,12 +88,12 @@ pub(crate) fn run(
 async fn serve(
     control: &Control,
     mut prepared: Prepared,
-    probes: Option<TcpListener>,
+    operators: Operators,
     orders: Orders,
     started: &Started,
 ) -> Result<(), Error> {
     let process = control.process();
-    if let Some(socket) = probes {
+    if let Some(socket) = operators.probes {
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
         let admin = AdminState {
             metrics: process.metrics.clone(),
@@ -94,6 +101,9 @@ async fn serve(
             app: process.app.clone(),
         };
         spawn_local(attache_admin::serve(socket, admin, std::future::pending()));
+    }
+    if let Some(bound) = operators.admin {
+        admin::serve(control, bound)?;
     }
     process.metrics.config_loaded(true);
     process.readiness.config_loaded();

@@ -3,6 +3,7 @@
 //! This crate is the program: the command line, start, drain, and [`stack`], the one place where the parts
 //! are put together, readable from top to bottom as a request travels.
 
+mod admin;
 mod app_probes;
 mod cli;
 mod client;
@@ -52,6 +53,15 @@ fn main() -> ExitCode {
             std::thread::sleep(options.duration);
             Ok(())
         }
+        Command::Status(options) => match client::status(&options) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Top(options) => client::top(&options),
+        Command::Tap(options) => client::tap(&options),
+        Command::Reload(options) => client::order(&options, "/reload"),
+        Command::Drain(options) => client::order(&options, "/drain"),
+        Command::Quit(options) => client::order(&options, "/quitquitquit"),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

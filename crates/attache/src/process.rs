@@ -2,7 +2,7 @@
 //! [`Generation`], and a reload replaces it whole.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -32,10 +32,11 @@ pub(crate) struct Process {
     /// Follows the files of every certificate and trust store, of whatever generation.
     pub(crate) certificates: Watcher,
     /// Changes the log level; none where the program that this proxy is part of keeps its own log.
-    #[expect(dead_code, reason = "the admin API changes the level")]
     pub(crate) log: Option<LogControl>,
     /// Exports of traces: one, and those of generations that end.
     exports: Mutex<Vec<JoinHandle<()>>>,
+    /// An operator had it take no new work, though the process stays.
+    pub(crate) draining: AtomicBool,
     current: ArcSwap<Generation>,
 }
 
@@ -53,6 +54,7 @@ impl Process {
             certificates: Watcher::default(),
             log,
             exports: Mutex::default(),
+            draining: AtomicBool::new(false),
             current: ArcSwap::default(),
         })
     }

@@ -17,7 +17,8 @@ use attache_telemetry::LogControl;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    control::{self, Orders},
+    admin,
+    control::{self, Operators, Orders},
     cpus,
     error::Error,
     generation::Generation,
@@ -54,6 +55,11 @@ impl Control {
         self.stop.send_replace(true);
     }
 
+    /// Somebody asked for the end, in an orderly way.
+    pub(crate) fn was_asked_to_end(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     /// Reads the config's files again and switches over, or says why not; then nothing has changed. Waits for reloads that were
     /// asked for before.
     pub(crate) async fn reload(&self, trigger: Trigger) -> Result<Report, String> {
@@ -70,11 +76,12 @@ impl Proxy {
         let (began, at) = (Instant::now(), SystemTime::now());
         let process = Process::new(config.workers.unwrap_or_else(cpus::workers), log);
         process.reloads.tries(files::digest(&files::files(&config)));
-        let probes = config.metrics;
+        let (probes, admin) = (config.metrics, config.admin.clone());
         let prepared = prepare::prepare(config, &process.generation(), &process)?;
         let mut sockets = prepared.sockets.iter().flat_map(|(_, sockets)| sockets);
         let address = sockets.find_map(attache_listener::Socket::local_addr);
-        let probes = probes.map(bind_probes).transpose()?;
+        let operators =
+            Operators { probes: probes.map(bind_probes).transpose()?, admin: admin::bind(&admin)? };
 
         let (stop, stopping) = watch::channel(false);
         let (reload, reloads) = mpsc::unbounded_channel();
@@ -84,7 +91,7 @@ impl Proxy {
         let thread = {
             let control = control.clone();
             let orders = Orders { stop: stopping, reload: reloads };
-            let run = move || control::run(&control, prepared, probes, orders, &started, ending);
+            let run = move || control::run(&control, prepared, operators, orders, &started, ending);
             thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Thread)?
         };
         // A control thread that died has dropped its end.

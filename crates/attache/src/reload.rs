@@ -53,7 +53,6 @@ pub(crate) enum Trigger {
     /// The files changed.
     File,
     /// The admin API.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the admin API"))]
     Admin,
 }
 
@@ -82,7 +81,6 @@ pub(crate) struct Report {
 
 /// One reload that was tried.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for the admin API's list of reloads")]
 pub(crate) struct Reload {
     pub(crate) at: SystemTime,
     pub(crate) took: Duration,
@@ -108,7 +106,6 @@ impl Reloads {
     }
 
     /// The newest last.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the admin API"))]
     pub(crate) fn list(&self) -> Vec<Reload> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }

@@ -47,6 +47,8 @@ pub(crate) fn run(options: &cli::Run) -> Result<(), AnyError> {
     runtime.block_on(async { app_probes::start() }).map_err(io::Error::other)?;
     let asked = runtime.block_on(serve(&proxy, &mut signals));
     match asked {
+        // By the admin API.
+        0 if proxy.control().was_asked_to_end() => Ok(()),
         0 => Err("the control thread ended without being asked to; see the log".into()),
         1 => Ok(()),
         _ => Err("ended at once by a second signal; running requests were cut".into()),

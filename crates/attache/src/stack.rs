@@ -181,6 +181,9 @@ impl Site {
         request_id(&mut parts.headers, http.request_id, http.trust_request_id);
         self.observer.traced(&context.exchange, &mut parts.headers, client.tls);
         note(&context.exchange, &parts);
+        if self.metrics.tapped() {
+            context.exchange.see_request(&parts.headers);
+        }
 
         // route
         let facts = RequestFacts::of(&parts, &client);
@@ -220,6 +223,9 @@ impl Site {
         }
         let response = self.call(destination, request, &context).await?;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
+        if self.metrics.tapped() {
+            exchange.see_response(response.headers());
+        }
         let switched = switched.map(|client| (client, self.tunnel(destination, exchange, hold)));
         Ok(self.finish(response, &came, edits, switched))
     }

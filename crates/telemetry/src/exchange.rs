@@ -10,7 +10,7 @@ use std::{
 use attache_config::model::Name;
 
 use crate::{
-    Reason,
+    Reason, SeenHeaders,
     access_log::Noted,
     trace::{RequestTrace, TraceId},
 };
@@ -73,6 +73,8 @@ pub struct Exchange {
     pub in_flight: Cell<bool>,
     /// It outlives its response (a tunnel): whoever set this reports its end, the listener doesn't.
     pub handed_over: Cell<bool>,
+    /// Its headers, redacted; only while somebody follows exchanges.
+    pub seen: RefCell<Option<Box<SeenHeaders>>>,
 }
 
 impl Exchange {
@@ -106,6 +108,20 @@ impl Exchange {
             waited: Cell::new(Duration::ZERO),
             in_flight: Cell::new(false),
             handed_over: Cell::new(false),
+            seen: RefCell::default(),
+        }
+    }
+
+    /// Notes the request's headers for those who follow exchanges.
+    pub fn see_request(&self, headers: &http::HeaderMap) {
+        let request = SeenHeaders::redact(headers);
+        *self.seen.borrow_mut() = Some(Box::new(SeenHeaders { request, ..SeenHeaders::default() }));
+    }
+
+    /// Notes the response's headers, if the request's were noted.
+    pub fn see_response(&self, headers: &http::HeaderMap) {
+        if let Some(seen) = &mut *self.seen.borrow_mut() {
+            seen.response = SeenHeaders::redact(headers);
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Shared {
     pub retries: AtomicU32,
     /// What the ejections of its endpoints need together (owned by `outlier`).
     pub ejections: crate::outlier::Ejections,
+    /// What the look-ups of its names said last.
+    pub lookups: crate::discovery::Lookups,
     health_epoch: Arc<AtomicU64>,
 }
 
@@ -73,6 +75,7 @@ impl Shared {
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),
             ejections: crate::outlier::Ejections::default(),
+            lookups: crate::discovery::Lookups::default(),
             health_epoch: Arc::default(),
         }
     }

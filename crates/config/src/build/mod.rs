@@ -20,9 +20,9 @@ pub(crate) use target::Targets;
 
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Bind, Config, Dns, Listener, Reload, Shutdown},
+    model::{Admin, Bind, Config, Dns, Listener, Reload, Shutdown},
     raw,
-    yaml::Node,
+    yaml::{Kind, Node},
 };
 
 pub(crate) fn build(
@@ -56,6 +56,10 @@ pub(crate) fn build(
     if metrics.is_none() && (app_metrics.is_some() || adapters.is_some()) {
         problems.error(metrics_place, "`app` and `adapt` have no port: `bind` is `off`");
     }
+    let admin = root.admin.map_or_else(Admin::default, |admin| {
+        check_admin(&admin, &listeners, metrics, problems);
+        Admin { bind: admin.value.0.0, required: true }
+    });
     sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
     targets.warn_unused(problems);
 
@@ -78,10 +82,57 @@ pub(crate) fn build(
         app: observe::app(app_metrics, adapters),
         access_log,
         tracing: root.tracing.and_then(|raw| observe::tracing(raw, env, problems)),
+        admin,
         shutdown,
         reload,
         files: Vec::new(),
         warnings: Vec::new(),
+        secrets: crate::model::Secrets(secrets(tree)),
+    }
+}
+
+/// The admin API has a socket of its own. (At its default it gives way instead.)
+fn check_admin(
+    admin: &raw::At<raw::Txt<crate::text::AdminAddress>>,
+    listeners: &[Listener],
+    metrics: Option<SocketAddr>,
+    problems: &mut Problems,
+) {
+    let Some(bind) = &admin.value.0.0 else { return };
+    let clash = |other: &SocketAddr| match bind {
+        Bind::Tcp(at) => {
+            at.port() != 0
+                && other.port() == at.port()
+                && (other.ip() == at.ip() || other.ip().is_unspecified())
+        }
+        Bind::Unix { .. } => false,
+    };
+    let other = listeners.iter().find(|listener| {
+        listener.bind.iter().any(|other| match (other, bind) {
+            (Bind::Tcp(other), _) => clash(other),
+            (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
+            (Bind::Unix { .. }, Bind::Tcp(_)) => false,
+        })
+    });
+    let other = match other {
+        Some(listener) => format!("`{}`", listener.name),
+        None if metrics.as_ref().is_some_and(clash) => "the metrics".to_owned(),
+        None => return,
+    };
+    problems.wrong(
+        admin.at,
+        format!("{} is already listened on by {other}", shown(bind)),
+        "move one of them, or `admin: off`",
+    );
+}
+
+/// What `!file` brought in.
+fn secrets(node: &Node) -> Vec<std::sync::Arc<str>> {
+    match &node.kind {
+        Kind::Scalar(scalar) if scalar.secret && !scalar.text.is_empty() => vec![scalar.text.as_str().into()],
+        Kind::Scalar(_) | Kind::Broken => Vec::new(),
+        Kind::Sequence(items) => items.iter().flat_map(secrets).collect(),
+        Kind::Mapping(entries) => entries.iter().flat_map(|entry| secrets(&entry.value)).collect(),
     }
 }
 

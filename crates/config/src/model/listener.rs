@@ -80,6 +80,8 @@ impl fmt::Display for Bind {
 impl Bind {
     /// Default mode of a Unix socket.
     pub const UNIX_MODE: u32 = 0o660;
+    /// Mode of the admin API's Unix socket: only the own user.
+    pub const ADMIN_MODE: u32 = 0o600;
 }
 
 /// The protocol of a listener.

@@ -26,7 +26,7 @@ pub(crate) use upstream::*;
 
 use crate::{
     model,
-    text::{DnsServer, File, Label, Length, Positive, Word, show_duration},
+    text::{AdminAddress, DnsServer, File, Label, Length, Positive, Word, show_duration},
 };
 
 /// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
@@ -47,6 +47,10 @@ pub(crate) struct Root {
     /// `{ bind: … }`.
     #[schemars(extend("default" = model::Config::METRICS.to_string()))]
     pub(crate) metrics: Option<At<MetricsForm>>,
+    /// Where the admin API and the dashboard answer. At the default a port that is taken only switches it off, with a warning; an
+    /// address that stands here must be free.
+    #[schemars(extend("default" = model::Admin::ADDRESS.to_string()))]
+    pub(crate) admin: Option<At<Txt<AdminAddress>>>,
     /// Where finished requests and connections are written.
     #[schemars(extend("default" = "off"))]
     pub(crate) access_log: Option<AccessLogForm>,

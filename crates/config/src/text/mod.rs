@@ -74,6 +74,7 @@ parsers![
     Binds,
     SocketMode,
     MetricsAddress,
+    AdminAddress,
     DnsServer,
     Source,
     SourceAddress,

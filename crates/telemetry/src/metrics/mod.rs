@@ -12,6 +12,7 @@ mod page;
 mod process;
 mod render;
 mod series;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -32,9 +33,11 @@ use attache_config::model::Name;
 pub(crate) use self::histogram::BOUNDS;
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
+    stats::Stats,
     worker::WorkerMetrics,
 };
 use self::{series::Family, worker::cell};
+use crate::Watch;
 
 /// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,9 @@ pub(crate) struct Registry {
     spans_exported: Arc<Family<0, 1>>,
     spans_dropped: Arc<Family<1, 1>>,
     panics: Arc<Family<0, 1>>,
+    /// By upstream and endpoint, while somebody looks; never on the page of metrics, since endpoints are not bounded.
+    endpoints: Arc<Family<2, { cell::ENDPOINT }>>,
+    watch: Watch,
     control: Control,
 }
 
@@ -125,6 +131,11 @@ impl Metrics {
     /// Counters for the calling thread. They are added to those of all other threads.
     pub fn worker(&self) -> WorkerMetrics {
         WorkerMetrics::new(&self.0)
+    }
+
+    /// What is seen live of the same exchanges.
+    pub fn watch(&self) -> &Watch {
+        &self.0.watch
     }
 
     /// The endpoints of an upstream changed.

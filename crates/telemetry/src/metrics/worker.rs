@@ -8,7 +8,7 @@ use super::{
     Hedge, Registry, exemplars, histogram,
     series::{Label, Table},
 };
-use crate::{Exchange, Reason};
+use crate::{Exchange, Reason, watch::Watcher};
 
 /// Where in an exchange's cells what stands.
 pub(crate) mod cell {
@@ -24,6 +24,12 @@ pub(crate) mod cell {
     pub(crate) const ADDED: usize = UPSTREAM + histogram::CELLS;
     /// How many there are.
     pub(crate) const ALL: usize = ADDED + histogram::CELLS;
+    /// An endpoint's cells: answers by class (1xx to 5xx, and none), failures, durations.
+    pub(crate) const CLASSES: usize = 6;
+    pub(crate) const FAILED: usize = CLASSES;
+    pub(crate) const ENDPOINT_TOTAL: usize = FAILED + 1;
+    /// How many an endpoint has.
+    pub(crate) const ENDPOINT: usize = ENDPOINT_TOTAL + histogram::CELLS;
     /// The first of two cells of connections: opened ever, and open now.
     pub(crate) const OPENED: usize = 0;
     /// The second.
@@ -59,6 +65,8 @@ struct Tables {
     spans_exported: Table<0, 1>,
     spans_dropped: Table<1, 1>,
     panics: Table<0, 1>,
+    endpoints: Table<2, { cell::ENDPOINT }>,
+    watcher: Watcher,
 }
 
 impl WorkerMetrics {
@@ -83,6 +91,8 @@ impl WorkerMetrics {
             spans_exported: Table::new(&registry.spans_exported),
             spans_dropped: Table::new(&registry.spans_dropped),
             panics: Table::new(&registry.panics),
+            endpoints: Table::new(&registry.endpoints),
+            watcher: Watcher::new(&registry.watch),
         }))
     }
 
@@ -140,7 +150,32 @@ impl WorkerMetrics {
             let labels = [listener, route, upstream, protocol, code];
             self.0.exemplars.with(labels, |series| exemplars::write(series, trace, total));
         }
+        if self.0.watcher.ended(exchange, total) {
+            self.endpoint(exchange, total);
+        }
         total
+    }
+
+    /// Somebody follows exchanges: their headers are wanted, see [`Exchange::see_request`]. One relaxed load.
+    pub fn tapped(&self) -> bool {
+        self.0.watcher.tapped()
+    }
+
+    #[cold]
+    fn endpoint(&self, exchange: &Exchange, total: Duration) {
+        let (upstream, endpoint) = (exchange.upstream.borrow(), exchange.endpoint.borrow());
+        let (Some(upstream), Some(endpoint)) = (&*upstream, &*endpoint) else { return };
+        self.0.endpoints.with([Label::Name(upstream), Label::Name(endpoint)], |series| {
+            let class = usize::from(exchange.status.get() / 100);
+            series.add(if (1..=5).contains(&class) { class - 1 } else { 5 }, 1);
+            series.add(
+                cell::FAILED,
+                u64::from(super::stats::failed(class == 5, class == 0, exchange.reason.get())),
+            );
+            let (bucket, micros) = histogram::observe(total);
+            series.add(cell::ENDPOINT_TOTAL + bucket, 1);
+            series.add(cell::ENDPOINT_TOTAL + histogram::SUM, micros);
+        });
     }
 
     /// A client's connection was accepted.

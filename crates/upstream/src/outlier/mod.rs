@@ -61,6 +61,10 @@ pub struct Passive {
     /// How long the last ejection is, nanoseconds.
     time: AtomicU64,
     total: AtomicU64,
+    /// The last failure: its reason's place in `Reason::ALL`, plus one, above 48 bits of seconds since the endpoint was added.
+    last: AtomicU64,
+    /// Failures since the endpoint was added.
+    failures: AtomicU64,
 }
 
 impl Passive {
@@ -80,6 +84,30 @@ impl Passive {
             consecutive_5xx: self.consecutive_5xx.load(Relaxed),
             consecutive_local: self.consecutive_local.load(Relaxed),
         }
+    }
+
+    /// Failures since the endpoint was added, those that led to no ejection too.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Why the last failure was one, and how long after the endpoint was added.
+    pub fn last_failure(&self) -> Option<(Reason, Duration)> {
+        let word = self.last.load(Relaxed);
+        let index = usize::try_from(word >> 48).ok()?.checked_sub(1)?;
+        let reason = Reason::ALL.get(index)?;
+        Some((*reason, Duration::from_secs(word & ((1 << 48) - 1))))
+    }
+
+    /// A failure is rare enough for two stores to a shared line.
+    fn note(&self, endpoint: &Endpoint, reason: Option<Reason>, now: Instant) {
+        let Some(index) = reason.and_then(|reason| Reason::ALL.iter().position(|other| *other == reason))
+        else {
+            return;
+        };
+        let seconds = now.saturating_duration_since(endpoint.added).as_secs().min((1 << 48) - 1);
+        self.last.store((index as u64 + 1) << 48 | seconds, Relaxed);
+        self.failures.fetch_add(1, Relaxed);
     }
 }
 
@@ -122,6 +150,7 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
             add(&passive.consecutive_5xx, config.consecutive_5xx) || local
         }
     };
+    passive.note(endpoint, outcome.reason(), now);
     // After the row: who settles looks at the rows first and at the flag last.
     shared.ejections.failing.store(true, Relaxed);
     tripped && eject(shared, endpoint, outcome.reason(), &Row { passive, outcome }, now)
