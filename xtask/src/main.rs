@@ -14,6 +14,9 @@ use std::{
 const PACKAGES: &[(&str, &str)] = &[
     ("curl", "/usr/bin/curl"),
     ("docker-compose", "/usr/bin/docker-compose"),
+    ("golang-github-masterminds-sprig-dev", "/usr/share/gocode/src/github.com/Masterminds/sprig"),
+    ("golang-go", "/usr/bin/go"),
+    ("golang-gopkg-yaml.v3-dev", "/usr/share/gocode/src/gopkg.in/yaml.v3"),
     ("iproute2", "/usr/sbin/ip"),
     ("iptables", "/usr/sbin/iptables-restore"),
     ("nftables", "/usr/sbin/nft"),
