@@ -15,6 +15,7 @@ use std::{
 
 use tempfile::TempDir;
 
+pub mod manifests;
 pub mod pki;
 pub mod pods;
 

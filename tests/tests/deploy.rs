@@ -15,20 +15,10 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Process, binary, curl, free_port, local, python_with_packages, script_server, text,
+    Attache, Process, binary, curl, free_port, local,
+    manifests::{deploy, read, repository, validate},
+    python_with_packages, script_server, text,
 };
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-fn deploy(file: &str) -> PathBuf {
-    repository().join("deploy").join(file)
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    fs::read_to_string(path.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
-}
 
 /// Every file in `deploy/` whose name ends so, the chart's templates left out.
 fn files(ending: &str) -> Vec<PathBuf> {
@@ -53,22 +43,6 @@ fn manifests() -> Vec<PathBuf> {
     let all: Vec<PathBuf> = all.collect();
     assert!(all.len() >= 6, "{all:?}");
     all
-}
-
-/// Validates manifests, and has attache check the configs in them; says how many configs.
-fn validate(manifests: &[PathBuf]) -> usize {
-    let configs = tempfile::tempdir().unwrap();
-    let mut python = python_with_packages("manifests.py");
-    let report = text(&python.arg(configs.path()).args(manifests).output().unwrap());
-    assert!(report.contains("are valid for 1.29"), "{report}");
-    let configs: Vec<PathBuf> =
-        fs::read_dir(configs.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    for config in &configs {
-        let checked = Command::new(binary()).arg("check").arg(config).output().unwrap();
-        assert!(text(&checked).contains(": ok, "), "{}", config.display());
-        assert_eq!(String::from_utf8_lossy(&checked.stderr), "", "no warnings: {}", config.display());
-    }
-    configs.len()
 }
 
 #[test]
