@@ -3,6 +3,7 @@
 //! This crate is the program: the command line, start, drain, and [`stack`], the one place where the parts
 //! are put together, readable from top to bottom as a request travels.
 
+mod app;
 mod app_probes;
 mod cli;
 mod client;
@@ -13,8 +14,10 @@ mod diff;
 mod error;
 mod explain;
 mod generation;
+mod handed;
 mod inject;
 mod intercept;
+mod notify;
 mod observe;
 mod prepare;
 mod process;
@@ -24,6 +27,7 @@ mod run;
 mod signals;
 mod stack;
 mod tls;
+mod upgrade;
 mod upkeep;
 mod watch;
 mod webhook;
@@ -38,7 +42,10 @@ use crate::cli::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(options) => run::run(&options),
+        Command::Run(options) => match run::run(&options) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Check(options) => return run::check(&options),
         Command::Schema => run::schema(),
         Command::Explain(options) => explain::run(&options),
