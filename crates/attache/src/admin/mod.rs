@@ -3,8 +3,9 @@
 mod views;
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     net::TcpListener,
+    os::fd::OwnedFd,
     os::unix::{
         fs::{FileTypeExt, PermissionsExt},
         net::{UnixListener, UnixStream},
@@ -20,7 +21,13 @@ use attache_telemetry::Stats;
 use serde_json::Value;
 use tokio::task::spawn_local;
 
-use crate::{error::Error, process::Process, proxy::Control, reload::Trigger};
+use crate::{
+    error::Error,
+    handed::{Handed, duplicate},
+    process::Process,
+    proxy::Control,
+    reload::Trigger,
+};
 
 /// The socket, bound before anything runs.
 pub(crate) enum Bound {
@@ -28,11 +35,34 @@ pub(crate) enum Bound {
     Unix(UnixListener),
 }
 
+impl Bound {
+    /// For a process that takes over.
+    pub(crate) fn handle(&self) -> Option<(String, OwnedFd)> {
+        Some(match self {
+            Self::Tcp(socket) => (key(socket.local_addr().ok()?), duplicate(socket)?),
+            Self::Unix(socket) => {
+                (key(socket.local_addr().ok()?.as_pathname()?.display()), duplicate(socket)?)
+            }
+        })
+    }
+}
+
+/// What the socket is called between processes.
+fn key(at: impl fmt::Display) -> String {
+    format!("admin {at}")
+}
+
 /// Binds where the config says. A port that is taken is an error only where the file names it: whoever tries out a second attache on
 /// one machine gets a proxy without an admin API, and a warning.
-pub(crate) fn bind(admin: &model::Admin) -> Result<Option<Bound>, Error> {
+pub(crate) fn bind(admin: &model::Admin, handed: &mut Handed) -> Result<Option<Bound>, Error> {
     let Some(at) = &admin.bind else { return Ok(None) };
-    match try_bind(at) {
+    let bound = match at {
+        Bind::Tcp(address) => handed.take_one(&key(address)).map(|socket| Bound::Tcp(socket.into())),
+        Bind::Unix { path, .. } => {
+            handed.take_one(&key(path.display())).map(|socket| Bound::Unix(socket.into()))
+        }
+    };
+    match bound.map_or_else(|| try_bind(at), Ok) {
         Ok(bound) => Ok(Some(bound)),
         Err(source) if admin.required => Err(Error::Admin { at: at.clone(), source }),
         Err(source) => {
@@ -68,8 +98,12 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if meta.file_type().is_socket() && dead() { fs::remove_file(path) } else { Ok(()) }
 }
 
-/// Serves the admin API for as long as the thread runs. Within the control thread's runtime.
-pub(crate) fn serve(control: &Control, bound: Bound) -> Result<(), Error> {
+/// Serves the admin API until another process has taken over, or as long as the thread runs. Within the control thread's runtime.
+pub(crate) fn serve(
+    control: &Control,
+    bound: Bound,
+    succeeded: impl Future<Output = ()> + 'static,
+) -> Result<(), Error> {
     let process = control.process();
     let socket = match bound {
         Bound::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Socket::Tcp),
@@ -91,7 +125,7 @@ pub(crate) fn serve(control: &Control, bound: Bound) -> Result<(), Error> {
         started: SystemTime::now(),
     };
     spawn_local(async move {
-        if let Err(error) = attache_admin::serve_api(socket, api, std::future::pending()).await {
+        if let Err(error) = attache_admin::serve_api(socket, api, succeeded).await {
             tracing::error!(%error, "the admin API has ended");
         }
     });
@@ -165,9 +199,9 @@ mod tests {
     fn a_taken_port_is_an_error_only_where_the_file_names_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut admin = model::Admin { bind: Some(Bind::Tcp(taken.local_addr().unwrap())), required: false };
-        assert!(bind(&admin).unwrap().is_none());
+        assert!(bind(&admin, &mut Handed::default()).unwrap().is_none());
         admin.required = true;
-        let error = bind(&admin).err().unwrap().to_string();
+        let error = bind(&admin, &mut Handed::default()).err().unwrap().to_string();
         assert!(error.contains("admin") && error.contains("`off`"), "{error}");
     }
 
