@@ -131,7 +131,7 @@ mod tests {
             ("colour=red", "listener, route"),
             ("status=bad", "5xx"),
             ("reason=bad", "/reasons"),
-            ("slower=bad", "250ms"),
+            ("slower=bad", "`ms`"),
             ("sample=bad", "one in ten"),
             ("path=%zz", "escape"),
         ] {
