@@ -90,6 +90,9 @@ pub(crate) struct Run {
     /// Log level: error, warn, info, debug, trace, or a filter such as `info,attache_upstream=debug`.
     #[arg(long, value_name = "LEVEL", env = "ATTACHE_LOG", default_value = "info")]
     pub(crate) log: String,
+    /// An app to run beside, behind `--`: started when attache is ready, ended with it, its exit code passed on.
+    #[arg(last = true, value_name = "APP")]
+    pub(crate) app: Vec<std::ffi::OsString>,
 }
 
 /// `attache check`

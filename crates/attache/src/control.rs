@@ -14,6 +14,7 @@ use std::{
 };
 
 use attache_admin::AdminState;
+use attache_listener::Socket;
 use attache_telemetry::EndpointCounts;
 use attache_upstream::status::EndpointState;
 use tokio::{
@@ -27,9 +28,10 @@ use crate::{
     admin,
     error::Error,
     generation::Generation,
+    handed::duplicate,
     prepare::{Bound, Prepared},
-    process::Process,
-    proxy::Control,
+    process::{Process, Wrapped},
+    proxy::{Control, probes_key},
     reload::{Order, Reloader},
     tls,
     upkeep::Upkeep,
@@ -51,7 +53,7 @@ type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 /// What the thread is told.
 pub(crate) struct Orders {
     pub(crate) stop: watch::Receiver<bool>,
-    pub(crate) reload: mpsc::UnboundedReceiver<Order>,
+    pub(crate) others: mpsc::UnboundedReceiver<Order>,
 }
 
 /// Where operators ask.
@@ -93,17 +95,20 @@ async fn serve(
     started: &Started,
 ) -> Result<(), Error> {
     let process = control.process();
+    let mut held = Vec::new();
     if let Some(socket) = operators.probes {
+        held.extend(socket.local_addr().ok().map(probes_key).zip(duplicate(&socket)));
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
         let admin = AdminState {
             metrics: process.metrics.clone(),
             readiness: process.readiness.clone(),
             app: process.app.clone(),
         };
-        spawn_local(attache_admin::serve(socket, admin, std::future::pending()));
+        spawn_local(attache_admin::serve(socket, admin, succeeded(process)));
     }
     if let Some(bound) = operators.admin {
-        admin::serve(control, bound)?;
+        held.extend(bound.hold());
+        admin::serve(control, bound, succeeded(process))?;
     }
     process.metrics.config_loaded(true);
     process.readiness.config_loaded();
@@ -117,10 +122,13 @@ async fn serve(
 
     let (workers, mut ended) = Workers::start(process)?;
     let count = workers.0.len();
+    hold(process, &sockets);
     workers.switch(&generation, sockets).recv().await;
     process.readiness.listening();
-    let reloader = Reloader { process: process.clone(), upkeep, workers };
-    spawn_local(reloader.run(orders.reload, process.drain.subscribe()));
+    let reloader = Reloader { process: process.clone(), upkeep, workers, operators: held };
+    spawn_local(reloader.run(orders.others, process.drain_inbound.subscribe()));
+    let alive = process.clone();
+    spawn_local(async move { alive.supervisor.keep_alive().await });
     spawn_local(files::follow(control.clone()));
     let _ = started.send(Ok(()));
     tracing::info!(workers = count, "ready");
@@ -130,14 +138,30 @@ async fn serve(
     let _ = stop.wait_for(|&stop| stop).await;
     process.readiness.draining();
     let shutdown = process.generation().config.shutdown;
-    sleep(shutdown.delay).await;
+    let mut app = process.wrapped.subscribe();
+    if *process.succeeded.borrow() {
+        // Its successor accepts at the same sockets: nobody has to take notice of anything.
+    } else {
+        process.supervisor.stopping();
+        tokio::select! {
+            () = sleep(shutdown.delay) => {}
+            // Nobody is left who could be called.
+            _ = app.wait_for(|app| *app == Wrapped::Gone) => {}
+        }
+    }
     tracing::info!("draining, for at most {:?}", shutdown.drain_timeout);
     let deadline = Instant::now().checked_add(shutdown.drain_timeout).unwrap_or_else(far);
+    // Else the sockets would stay open, and connections wait in them.
+    process.held().clear();
     process.drain_inbound.drain();
     if timeout_at(deadline, inbound_ended(process)).await.is_err() {
         tracing::warn!("calls to the app still run after {:?}", shutdown.drain_timeout);
     }
+    process.wrapped.send_if_modified(|app| std::mem::replace(app, next(*app)) == Wrapped::Runs);
+    let _ = app.wait_for(|app| matches!(app, Wrapped::None | Wrapped::Gone)).await;
     process.drain.drain();
+    // An app may take longer for its end than the deadline; what it left behind ends then.
+    let deadline = deadline.max(Instant::now() + CUT_PATIENCE);
     // Each worker holds a sender until it has ended.
     if timeout_at(deadline, ended.recv()).await.is_err() {
         tracing::warn!("cutting what still runs after {:?}", shutdown.drain_timeout);
@@ -146,6 +170,34 @@ async fn serve(
     }
     process.last_traces(TRACES_PATIENCE).await;
     Ok(())
+}
+
+/// An app that runs may end now.
+fn next(app: Wrapped) -> Wrapped {
+    if app == Wrapped::Runs { Wrapped::MayEnd } else { app }
+}
+
+/// Waits until another process has taken over.
+fn succeeded(process: &Process) -> impl Future<Output = ()> + 'static {
+    let mut succeeded = process.succeeded.subscribe();
+    async move {
+        if succeeded.wait_for(|&succeeded| succeeded).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Keeps second handles of new listening sockets, for a process that takes over.
+pub(crate) fn hold(process: &Process, sockets: &[Bound]) {
+    let mut held = process.held();
+    for (place, sockets) in sockets {
+        match sockets.iter().map(Socket::hold).collect::<Result<Vec<_>, _>>() {
+            Ok(all) => held.push((place.clone(), all)),
+            Err(error) => {
+                tracing::warn!(socket = place.key(), %error, "this socket can't be handed to a new process");
+            }
+        }
+    }
 }
 
 /// A time that doesn't come.
@@ -190,8 +242,11 @@ impl Workers {
         let (taken, all_taken) = mpsc::channel(1);
         let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
         for (place, sockets) in sockets {
-            for (worker, socket) in by_worker.iter_mut().zip(sockets) {
-                worker.push((place.clone(), socket));
+            for (at, socket) in sockets.into_iter().enumerate() {
+                let worker = at % self.0.len().max(1);
+                if let Some(worker) = by_worker.get_mut(worker) {
+                    worker.push((place.clone(), socket));
+                }
             }
         }
         for (updates, sockets) in self.0.iter().zip(by_worker) {

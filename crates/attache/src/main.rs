@@ -4,6 +4,7 @@
 //! are put together, readable from top to bottom as a request travels.
 
 mod admin;
+mod app;
 mod app_probes;
 mod cli;
 mod client;
@@ -14,8 +15,10 @@ mod diff;
 mod error;
 mod explain;
 mod generation;
+mod handed;
 mod inject;
 mod intercept;
+mod notify;
 mod observe;
 mod prepare;
 mod process;
@@ -25,6 +28,7 @@ mod run;
 mod signals;
 mod stack;
 mod tls;
+mod upgrade;
 mod upkeep;
 mod watch;
 mod webhook;
@@ -39,7 +43,10 @@ use crate::cli::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(options) => run::run(&options),
+        Command::Run(options) => match run::run(&options) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Check(options) => return run::check(&options),
         Command::Schema => run::schema(),
         Command::Explain(options) => explain::run(&options),

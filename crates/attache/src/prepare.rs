@@ -16,12 +16,13 @@ use attache_upstream::connect::Tls;
 use crate::{
     error::Error,
     generation::{Generation, ListenerParts, UpstreamParts},
+    handed::Handed,
     observe::{self, Collector},
     process::Process,
     tls,
 };
 
-/// The sockets of one bind, one for each worker.
+/// The sockets of one bind, in the order of the workers; more than once round where more were handed over.
 pub(crate) type Bound = (Place, Vec<Socket>);
 
 /// All of a generation that can fail.
@@ -48,8 +49,13 @@ pub(crate) enum UpstreamSource {
     New { config: Arc<model::Upstream>, tls: Option<Tls> },
 }
 
-/// Reads and binds what `config` names and `before` has not. Blocks on files, and on the SPIFFE agent's first answer.
-pub(crate) fn prepare(config: Config, before: &Generation, process: &Process) -> Result<Prepared, Error> {
+/// Reads and binds what `config` names and `before` has not; sockets that were handed over are used first. Blocks on files, and on the SPIFFE agent's first answer.
+pub(crate) fn prepare(
+    config: Config,
+    before: &Generation,
+    process: &Process,
+    handed: &mut Handed,
+) -> Result<Prepared, Error> {
     let workload = tls::workload(&config, before.workload.as_ref())?;
     let upstreams = config.upstreams.iter().map(|upstream| {
         let old = before.upstream(&upstream.name).filter(|old| *old.shared().config == *upstream);
@@ -83,7 +89,7 @@ pub(crate) fn prepare(config: Config, before: &Generation, process: &Process) ->
         AccessLog::start(&config.access_log, &process.metrics).map_err(Error::AccessLog)?
     };
     let (traces, collector) = observe::traces(&config, before, workload.as_ref(), process)?;
-    let sockets = bind(&config, before, process)?;
+    let sockets = bind(&config, before, process, handed)?;
     Ok(Prepared { config, upstreams, listeners, access_log, traces, collector, workload, sockets })
 }
 
@@ -115,14 +121,25 @@ fn route_state(route: &model::Route, old: Option<&ListenerParts>) -> Arc<RouteSt
     same.unwrap_or_else(|| RouteState::new(forward))
 }
 
-fn bind(config: &Config, before: &Generation, process: &Process) -> Result<Vec<Bound>, Error> {
+fn bind(
+    config: &Config,
+    before: &Generation,
+    process: &Process,
+    handed: &mut Handed,
+) -> Result<Vec<Bound>, Error> {
     let known: HashSet<_> = before.config.listeners.iter().flat_map(places).collect();
     let mut bound: Vec<Bound> = Vec::new();
     for listener in &config.listeners {
         let fail = |source| Error::Bind { listener: listener.name.clone(), source };
         for (place, bind) in places(listener).zip(&listener.bind).filter(|(place, _)| !known.contains(place))
         {
-            bound.push((place, attache_listener::bind(bind, &process.workers).map_err(fail)?));
+            let given = handed.take_for(&place, &listener.name);
+            let sockets = if given.is_empty() {
+                attache_listener::bind(bind, &process.workers)
+            } else {
+                attache_listener::adopt(bind, given, handed.is_ours(), &process.workers)
+            };
+            bound.push((place, sockets.map_err(fail)?));
         }
     }
     Ok(bound)
@@ -137,6 +154,17 @@ pub(crate) enum Place {
     Unix(PathBuf),
     /// Port 0 is another port for each: which one of which listener.
     Any(Name, usize),
+}
+
+impl Place {
+    /// The word for it between processes.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("tcp {address}"),
+            Self::Unix(path) => format!("unix {}", path.display()),
+            Self::Any(listener, at) => format!("any {listener} {at}"),
+        }
+    }
 }
 
 /// One for each bind of a listener, in its order.

@@ -155,7 +155,10 @@ impl Worker {
         let own = self.own_addresses(&generation, &sockets);
         let upstreams = Upstreams::new(&generation, &self.upstreams.borrow(), own);
         *self.upstreams.borrow_mut() = upstreams.clone();
-        let mut sockets: HashMap<Place, Socket> = sockets.into_iter().collect();
+        let mut new: HashMap<Place, Vec<Socket>> = HashMap::new();
+        for (place, socket) in sockets {
+            new.entry(place).or_default().push(socket);
+        }
         let mut before = std::mem::take(&mut self.units);
         for parts in &generation.listeners {
             let site = Site::new(
@@ -175,8 +178,8 @@ impl Worker {
                     unit.slot.put(site.clone());
                     unit.settings.send_replace(settings.clone());
                     self.units.push(unit);
-                } else if let Some(socket) = sockets.remove(&place) {
-                    self.open(place, socket, settings.clone(), Slot::new(site.clone()), parts.is_inbound());
+                } else if let Some(sockets) = new.remove(&place) {
+                    self.open(place, sockets, settings.clone(), Slot::new(site.clone()), parts.is_inbound());
                 }
             }
         }
@@ -206,13 +209,20 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, place: Place, socket: Socket, settings: Rc<Settings>, slot: Slot, inbound: bool) {
-        let address = socket.local_addr();
+    fn open(
+        &mut self,
+        place: Place,
+        sockets: Vec<Socket>,
+        settings: Rc<Settings>,
+        slot: Slot,
+        inbound: bool,
+    ) {
+        let address = sockets.iter().find_map(Socket::local_addr);
         let (settings, following) = watch::channel(settings);
         let drain = DrainTrigger::new();
         self.running.spawn_local(attache_listener::serve(
             following,
-            vec![socket],
+            sockets,
             Http(slot.clone()),
             Tcp(slot.clone()),
             drain.subscribe(),

@@ -5,9 +5,12 @@ mod views;
 use std::{
     fs, io,
     net::TcpListener,
-    os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
     },
     path::Path,
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -20,7 +23,16 @@ use attache_telemetry::Stats;
 use serde_json::Value;
 use tokio::task::spawn_local;
 
-use crate::{error::Error, process::Process, proxy::Control, reload::Trigger};
+use crate::{
+    error::Error,
+    handed::{Handed, duplicate},
+    process::Process,
+    proxy::Control,
+    reload::Trigger,
+};
+
+/// What the socket is called between processes.
+const KEY: &str = "admin";
 
 /// The socket, bound before anything runs.
 pub(crate) enum Bound {
@@ -30,9 +42,13 @@ pub(crate) enum Bound {
 
 /// Binds where the config says. A port that is taken is an error only where the file names it: whoever tries out a second attache on
 /// one machine gets a proxy without an admin API, and a warning.
-pub(crate) fn bind(admin: &model::Admin) -> Result<Option<Bound>, Error> {
+pub(crate) fn bind(admin: &model::Admin, handed: &mut Handed) -> Result<Option<Bound>, Error> {
     let Some(at) = &admin.bind else { return Ok(None) };
-    match try_bind(at) {
+    let bound = match handed.take_one(KEY) {
+        Some(given) => adopt(at, given),
+        None => try_bind(at),
+    };
+    match bound {
         Ok(bound) => Ok(Some(bound)),
         Err(source) if admin.required => Err(Error::Admin { at: at.clone(), source }),
         Err(source) => {
@@ -41,6 +57,30 @@ pub(crate) fn bind(admin: &model::Admin) -> Result<Option<Bound>, Error> {
             );
             Ok(None)
         }
+    }
+}
+
+/// The socket of the process before this one.
+fn adopt(at: &Bind, given: OwnedFd) -> io::Result<Bound> {
+    let bound = match at {
+        Bind::Tcp(_) => Bound::Tcp(given.into()),
+        Bind::Unix { .. } => Bound::Unix(given.into()),
+    };
+    match &bound {
+        Bound::Tcp(socket) => socket.set_nonblocking(true)?,
+        Bound::Unix(socket) => socket.set_nonblocking(true)?,
+    }
+    Ok(bound)
+}
+
+impl Bound {
+    /// A second handle with its key, for a process that takes over.
+    pub(crate) fn hold(&self) -> Option<(String, OwnedFd)> {
+        let socket = match self {
+            Self::Tcp(socket) => duplicate(socket),
+            Self::Unix(socket) => duplicate(socket),
+        };
+        Some((KEY.to_owned(), socket?))
     }
 }
 
@@ -68,8 +108,12 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if meta.file_type().is_socket() && dead() { fs::remove_file(path) } else { Ok(()) }
 }
 
-/// Serves the admin API for as long as the thread runs. Within the control thread's runtime.
-pub(crate) fn serve(control: &Control, bound: Bound) -> Result<(), Error> {
+/// Serves the admin API until `end`, or for as long as the thread runs. Within the control thread's runtime.
+pub(crate) fn serve(
+    control: &Control,
+    bound: Bound,
+    end: impl Future<Output = ()> + 'static,
+) -> Result<(), Error> {
     let process = control.process();
     let socket = match bound {
         Bound::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Socket::Tcp),
@@ -91,7 +135,7 @@ pub(crate) fn serve(control: &Control, bound: Bound) -> Result<(), Error> {
         started: SystemTime::now(),
     };
     spawn_local(async move {
-        if let Err(error) = attache_admin::serve_api(socket, api, std::future::pending()).await {
+        if let Err(error) = attache_admin::serve_api(socket, api, end).await {
             tracing::error!(%error, "the admin API has ended");
         }
     });
