@@ -358,7 +358,7 @@ fn a_new_program_takes_over_under_load_without_a_failure() {
         clients.into_iter().for_each(|client| client.join().unwrap());
         for other in &mut others {
             // Still asking: `--fail` would have ended it.
-            other.signal("INT");
+            other.signal("TERM");
             assert_ne!(other.wait(), Some(22), "{}", other.output());
         }
         assert!(load.told.load(Relaxed) >= 4, "the old process told its clients");
