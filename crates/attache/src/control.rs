@@ -95,9 +95,9 @@ async fn serve(
     started: &Started,
 ) -> Result<(), Error> {
     let process = control.process();
-    let mut handles = Vec::new();
+    let mut held = Vec::new();
     if let Some(socket) = operators.probes {
-        handles.extend(socket.local_addr().ok().map(probes_key).zip(duplicate(&socket)));
+        held.extend(socket.local_addr().ok().map(probes_key).zip(duplicate(&socket)));
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
         let admin = AdminState {
             metrics: process.metrics.clone(),
@@ -107,7 +107,7 @@ async fn serve(
         spawn_local(attache_admin::serve(socket, admin, succeeded(process)));
     }
     if let Some(bound) = operators.admin {
-        handles.extend(bound.handle());
+        held.extend(bound.hold());
         admin::serve(control, bound, succeeded(process))?;
     }
     process.metrics.config_loaded(true);
@@ -125,7 +125,7 @@ async fn serve(
     hold(process, &sockets);
     workers.switch(&generation, sockets).recv().await;
     process.readiness.listening();
-    let reloader = Reloader { process: process.clone(), upkeep, workers, operators: handles };
+    let reloader = Reloader { process: process.clone(), upkeep, workers, operators: held };
     spawn_local(reloader.run(orders.others, process.drain_inbound.subscribe()));
     let alive = process.clone();
     spawn_local(async move { alive.supervisor.keep_alive().await });

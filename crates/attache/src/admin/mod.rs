@@ -3,12 +3,14 @@
 mod views;
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     net::TcpListener,
-    os::fd::OwnedFd,
-    os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
     },
     path::Path,
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -29,40 +31,24 @@ use crate::{
     reload::Trigger,
 };
 
+/// What the socket is called between processes.
+const KEY: &str = "admin";
+
 /// The socket, bound before anything runs.
 pub(crate) enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Bound {
-    /// For a process that takes over.
-    pub(crate) fn handle(&self) -> Option<(String, OwnedFd)> {
-        Some(match self {
-            Self::Tcp(socket) => (key(socket.local_addr().ok()?), duplicate(socket)?),
-            Self::Unix(socket) => {
-                (key(socket.local_addr().ok()?.as_pathname()?.display()), duplicate(socket)?)
-            }
-        })
-    }
-}
-
-/// What the socket is called between processes.
-fn key(at: impl fmt::Display) -> String {
-    format!("admin {at}")
-}
-
 /// Binds where the config says. A port that is taken is an error only where the file names it: whoever tries out a second attache on
 /// one machine gets a proxy without an admin API, and a warning.
 pub(crate) fn bind(admin: &model::Admin, handed: &mut Handed) -> Result<Option<Bound>, Error> {
     let Some(at) = &admin.bind else { return Ok(None) };
-    let bound = match at {
-        Bind::Tcp(address) => handed.take_one(&key(address)).map(|socket| Bound::Tcp(socket.into())),
-        Bind::Unix { path, .. } => {
-            handed.take_one(&key(path.display())).map(|socket| Bound::Unix(socket.into()))
-        }
+    let bound = match handed.take_one(KEY) {
+        Some(given) => adopt(at, given),
+        None => try_bind(at),
     };
-    match bound.map_or_else(|| try_bind(at), Ok) {
+    match bound {
         Ok(bound) => Ok(Some(bound)),
         Err(source) if admin.required => Err(Error::Admin { at: at.clone(), source }),
         Err(source) => {
@@ -71,6 +57,30 @@ pub(crate) fn bind(admin: &model::Admin, handed: &mut Handed) -> Result<Option<B
             );
             Ok(None)
         }
+    }
+}
+
+/// The socket of the process before this one.
+fn adopt(at: &Bind, given: OwnedFd) -> io::Result<Bound> {
+    let bound = match at {
+        Bind::Tcp(_) => Bound::Tcp(given.into()),
+        Bind::Unix { .. } => Bound::Unix(given.into()),
+    };
+    match &bound {
+        Bound::Tcp(socket) => socket.set_nonblocking(true)?,
+        Bound::Unix(socket) => socket.set_nonblocking(true)?,
+    }
+    Ok(bound)
+}
+
+impl Bound {
+    /// A second handle with its key, for a process that takes over.
+    pub(crate) fn hold(&self) -> Option<(String, OwnedFd)> {
+        let socket = match self {
+            Self::Tcp(socket) => duplicate(socket),
+            Self::Unix(socket) => duplicate(socket),
+        };
+        Some((KEY.to_owned(), socket?))
     }
 }
 
@@ -98,11 +108,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if meta.file_type().is_socket() && dead() { fs::remove_file(path) } else { Ok(()) }
 }
 
-/// Serves the admin API until another process has taken over, or as long as the thread runs. Within the control thread's runtime.
+/// Serves the admin API until `end`, or for as long as the thread runs. Within the control thread's runtime.
 pub(crate) fn serve(
     control: &Control,
     bound: Bound,
-    succeeded: impl Future<Output = ()> + 'static,
+    end: impl Future<Output = ()> + 'static,
 ) -> Result<(), Error> {
     let process = control.process();
     let socket = match bound {
@@ -125,7 +135,7 @@ pub(crate) fn serve(
         started: SystemTime::now(),
     };
     spawn_local(async move {
-        if let Err(error) = attache_admin::serve_api(socket, api, succeeded).await {
+        if let Err(error) = attache_admin::serve_api(socket, api, end).await {
             tracing::error!(%error, "the admin API has ended");
         }
     });
@@ -199,9 +209,9 @@ mod tests {
     fn a_taken_port_is_an_error_only_where_the_file_names_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut admin = model::Admin { bind: Some(Bind::Tcp(taken.local_addr().unwrap())), required: false };
-        assert!(bind(&admin, &mut Handed::default()).unwrap().is_none());
+        assert!(bind(&admin).unwrap().is_none());
         admin.required = true;
-        let error = bind(&admin, &mut Handed::default()).err().unwrap().to_string();
+        let error = bind(&admin).err().unwrap().to_string();
         assert!(error.contains("admin") && error.contains("`off`"), "{error}");
     }
 
