@@ -148,6 +148,8 @@ mod tests {
     async fn a_pause_of_the_upstream_saves_up_no_more_than_a_slice() {
         let (sender, body) = channel();
         let mut body = Body::stream(Paced::new(body, 1000));
+        sender.send(Ok(vec![0; 1].into())).unwrap();
+        next(&mut body).await.unwrap().unwrap();
         tokio::time::sleep(10_000 * MS).await;
         sender.send(Ok(vec![0; 100].into())).unwrap();
         drop(sender);
