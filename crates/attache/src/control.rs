@@ -14,7 +14,7 @@ use std::{
 };
 
 use attache_admin::AdminState;
-use attache_telemetry::EndpointCounts;
+use attache_telemetry::{AdmissionCounts, EndpointCounts};
 use attache_upstream::status::EndpointState;
 use tokio::{
     runtime::LocalRuntime,
@@ -27,6 +27,7 @@ use crate::{
     admin,
     error::Error,
     generation::Generation,
+    overload,
     prepare::{Bound, Prepared},
     process::Process,
     proxy::Control,
@@ -114,6 +115,7 @@ async fn serve(
     process.serves(generation.clone());
     tls::follow(process);
     spawn_local(count_endpoints(process.clone()));
+    spawn_local(overload::watch(process.clone()));
 
     let (workers, mut ended) = Workers::start(process)?;
     let count = workers.0.len();
@@ -223,6 +225,16 @@ async fn count_endpoints(process: Arc<Process>) {
             process.metrics.set_endpoints(&shared.config.name, counts);
             let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
             process.metrics.set_circuit(&shared.config.name, circuit);
+            if let Some(gate) = &upstream.resilience.gate {
+                let reading = gate.reading();
+                let counts = AdmissionCounts {
+                    limit: reading.limit,
+                    running: reading.running,
+                    waiting: reading.waiting,
+                    min_rtt: reading.adaptive.and_then(|adaptive| adaptive.min_rtt),
+                };
+                process.metrics.set_admission(&shared.config.name, counts);
+            }
         }
     }
 }

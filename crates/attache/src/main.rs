@@ -17,6 +17,7 @@ mod generation;
 mod inject;
 mod intercept;
 mod observe;
+mod overload;
 mod prepare;
 mod process;
 mod proxy;
