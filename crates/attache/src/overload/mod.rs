@@ -1,7 +1,7 @@
 //! Overload protection: before memory or file descriptors run out, attache does less, and more again when there is room.
 //!
 //! **What is looked at**, each as a share of its limit; the highest counts:
-//! - `memory`: of the control group and those above it, without the page cache that the kernel can take back (as Kubernetes' working set);
+//! - `memory`: of the innermost control group with a limit, without the page cache that the kernel can take back (as Kubernetes' working set);
 //! - `memory-stall`: the share of the last 10 s in which every task of the group waited for memory (PSI, "full");
 //! - `file-descriptors`: of `ulimit -n`.
 //!

@@ -38,14 +38,14 @@ impl Resources {
 
     /// By resource, the share that is in use.
     pub(super) fn shares(&self) -> Vec<(&'static str, f64)> {
-        let memory = self.groups.iter().enumerate().filter_map(|(at, group)| {
+        // The innermost group with a limit: those above it are shared with others.
+        let memory = self.groups.iter().enumerate().find_map(|(at, group)| {
             // A limit of the config's is one for the group itself.
             share(group, self.limit.filter(|_| at == 0))
         });
         let stalled = self.groups.first().and_then(|group| stalled(&read(group.join("memory.pressure"))?));
         let used = self.descriptors.map(|limit| open() as f64 / limit.max(1) as f64);
-        let all =
-            [("memory", memory.reduce(f64::max)), ("memory-stall", stalled), ("file-descriptors", used)];
+        let all = [("memory", memory), ("memory-stall", stalled), ("file-descriptors", used)];
         all.into_iter().filter_map(|(name, share)| Some((name, share?))).collect()
     }
 

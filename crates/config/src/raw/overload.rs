@@ -22,7 +22,7 @@ pub(crate) struct Overload {
     /// Memory that may be used. By default the container's own limit (cgroup v2 or v1); without one, memory is not looked at.
     #[schemars(extend("examples" = ["256MiB"]))]
     pub(crate) memory_limit: Option<Txt<Size>>,
-    /// The folder of the control group whose memory counts. By default that of the process, and those above it.
+    /// The folder of the control group whose memory counts. By default that of the process, or the next above it that has a limit.
     #[schemars(extend("examples" = ["/sys/fs/cgroup"]))]
     pub(crate) cgroup: Option<Txt<File>>,
     /// Connections are closed after their answer, and idle ones at once, those to upstreams as well.
