@@ -15,7 +15,7 @@ use std::{
 
 use attache_admin::AdminState;
 use attache_listener::Socket;
-use attache_telemetry::EndpointCounts;
+use attache_telemetry::{AdmissionCounts, EndpointCounts};
 use attache_upstream::status::EndpointState;
 use tokio::{
     runtime::LocalRuntime,
@@ -29,6 +29,7 @@ use crate::{
     error::Error,
     generation::Generation,
     handed::duplicate,
+    overload,
     prepare::{Bound, Prepared},
     process::{Process, Wrapped},
     proxy::{Control, probes_key},
@@ -119,6 +120,7 @@ async fn serve(
     process.serves(generation.clone());
     tls::follow(process);
     spawn_local(count_endpoints(process.clone()));
+    spawn_local(overload::watch(process.clone()));
 
     let (workers, mut ended) = Workers::start(process)?;
     let count = workers.0.len();
@@ -278,6 +280,16 @@ async fn count_endpoints(process: Arc<Process>) {
             process.metrics.set_endpoints(&shared.config.name, counts);
             let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
             process.metrics.set_circuit(&shared.config.name, circuit);
+            if let Some(gate) = &upstream.resilience.gate {
+                let reading = gate.reading();
+                let counts = AdmissionCounts {
+                    limit: reading.limit,
+                    running: reading.running,
+                    waiting: reading.waiting,
+                    min_rtt: reading.adaptive.and_then(|adaptive| adaptive.min_rtt),
+                };
+                process.metrics.set_admission(&shared.config.name, counts);
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ mod inject;
 mod intercept;
 mod notify;
 mod observe;
+mod overload;
 mod prepare;
 mod process;
 mod proxy;

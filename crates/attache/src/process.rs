@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use attache_admin::{App, Readiness};
-use attache_listener::{DrainTrigger, Held, Workers};
+use attache_listener::{DrainTrigger, Held, Overload, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -27,6 +27,8 @@ pub(crate) struct Process {
     pub(crate) drain: DrainTrigger,
     /// What was reloaded, and when.
     pub(crate) reloads: Reloads,
+    /// What all threads do less of while memory or file descriptors run out.
+    pub(crate) overload: Arc<Overload>,
     /// How many workers there are, and how many connections each has.
     pub(crate) workers: Workers,
     /// Follows the files of every certificate and trust store, of whatever generation.
@@ -71,6 +73,7 @@ impl Process {
             app: App::default(),
             drain: DrainTrigger::new(),
             reloads: Reloads::default(),
+            overload: Arc::default(),
             workers: Workers::new(workers),
             certificates: Watcher::default(),
             log,

@@ -1,6 +1,7 @@
 //! The whole chain, as a request travels. This is the one place where the parts are put together.
 //!
 //! 1. **listener** hands over a request that can be read in one way, or the verdict on one that can't.
+//!    Under overload the least urgent end here: nothing was done for them yet.
 //! 2. **check**: one meaning for Host, target and headers; one form of the path. Before routing, so that
 //!    the route and the upstream read the same request.
 //! 3. **route**: the most specific one. It may answer by itself.
@@ -32,12 +33,12 @@ use attache_http::{
     AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
     normalize_uri, request_id, set_client_certificate, strip_request, strip_response,
 };
-use attache_listener::{Hold, HttpRequest};
-use attache_resilience::{Front, RouteState, Stack, front};
+use attache_listener::{Hold, HttpRequest, Overload};
+use attache_resilience::{Front, RouteState, Stack, front_with, global_limit::GlobalLimiter, queue::urgency};
 use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, upstream_authority};
 use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
 use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream};
-use http::{HeaderMap, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, request, response};
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
@@ -53,7 +54,7 @@ pub(crate) struct Site {
     /// The layers of every destination, by its policy: each destination of the config has a policy of its own.
     stacks: HashMap<Key, RefCell<Front<Stack<WorkerUpstream>>>>,
     /// What the workers share of a route whose hosts requests name, by the destination's policy.
-    on_demand: HashMap<Key, Arc<RouteState>>,
+    on_demand: HashMap<Key, (Arc<RouteState>, Option<Rc<GlobalLimiter>>)>,
     /// What each upstream is called where a request has no host.
     authorities: Vec<Option<Name>>,
     via: Option<Via>,
@@ -61,6 +62,9 @@ pub(crate) struct Site {
     metrics: WorkerMetrics,
     observer: Observer,
     on_finish: OnFinish,
+    overload: Arc<Overload>,
+    /// Where a request says how urgent it is.
+    priority_header: Option<HeaderName>,
 }
 
 /// One destination of one route: the parser gives each a policy of its own.
@@ -110,13 +114,18 @@ impl Site {
         on_finish: OnFinish,
     ) -> Self {
         let (mut stacks, mut on_demand) = (HashMap::new(), HashMap::new());
+        let global = |route: &model::Route, forward: &model::Forward| {
+            forward.global_rate_limit.clone().and_then(|limit| upstreams.limiter(*limit, route.name.clone()))
+        };
         for (route, state) in listener.routes.iter().zip(&*routes) {
             let Action::Forward(forward) = &route.action else { continue };
+            let global = global(route, forward);
             for destination in &forward.to {
                 if let Some(stack) = upstreams.stack(destination) {
-                    stacks.insert(key(destination), RefCell::new(front(state, stack)));
+                    let front = front_with(state, global.clone(), stack);
+                    stacks.insert(key(destination), RefCell::new(front));
                 } else {
-                    on_demand.insert(key(destination), state.clone());
+                    on_demand.insert(key(destination), (state.clone(), global.clone()));
                 }
             }
         }
@@ -132,7 +141,16 @@ impl Site {
             metrics: metrics(),
             observer,
             on_finish,
+            overload: Arc::default(),
+            priority_header: None,
         }
+    }
+
+    /// Requests are shed as overload protection says.
+    pub(crate) fn under(mut self, overload: Arc<Overload>, config: Option<&model::Overload>) -> Self {
+        self.overload = overload;
+        self.priority_header = config.map(|config| config.priority_header.clone());
+        self
     }
 
     async fn serve(&self, incoming: HttpRequest) -> Response<Body> {
@@ -144,6 +162,12 @@ impl Site {
         let (parts, body) = request.into_parts();
         let asker = Asker::of(&parts);
         self.observer.request(&exchange, &parts.headers);
+        let urgency = || self.priority_header.as_ref().map_or(0, |name| urgency(&parts.headers, name));
+        if self.overload.refuses(urgency) {
+            let response = self.answer(Reason::Overloaded.into(), asker, &exchange);
+            self.observer.response(&exchange, response.headers());
+            return response;
+        }
         let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
         let response = match self.forward(parts, body, context, hold).await {
             Ok(response) => response,
@@ -272,7 +296,7 @@ impl Site {
         let stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
         let call = Call { request, context: context.clone() };
         match self.on_demand.get(&key(destination)) {
-            Some(state) => front(state, stack).call(call).await,
+            Some((state, global)) => front_with(state, global.clone(), stack).call(call).await,
             None => Err(Error::new(Reason::InternalError, Sent::Nothing)),
         }
     }

@@ -64,6 +64,7 @@ pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Updat
 async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
     let mut worker = Worker::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
+    spawn_local(give_back(worker.upstreams.clone(), process.overload.pressed()));
     let mut drain = process.drain.subscribe();
     let mut drain_inbound = process.drain_inbound.subscribe();
     let mut serving_all = true;
@@ -168,7 +169,8 @@ impl Worker {
                 self.tunnels.clone(),
                 observer.clone(),
                 self.on_finish.clone(),
-            );
+            )
+            .under(self.process.overload.clone(), generation.config.overload.as_ref());
             let site = Rc::new(site);
             let settings = Rc::new(self.settings(parts, &generation));
             for place in places(&parts.config) {
@@ -204,6 +206,7 @@ impl Worker {
             listener: parts.config.clone(),
             tls: parts.tls.clone(),
             connections: parts.connections.clone(),
+            overload: self.process.overload.clone(),
             on_finish: self.on_finish.clone(),
             patience: generation.config.reload.drain_timeout,
         }
@@ -248,5 +251,13 @@ async fn keep_preconnected(upstreams: Rc<RefCell<Rc<Upstreams>>>) {
         ticks.tick().await;
         let upstreams = upstreams.borrow().clone();
         upstreams.preconnect();
+    }
+}
+
+/// While the process is short of something, what is kept for reuse is what can be spared.
+async fn give_back(upstreams: Rc<RefCell<Rc<Upstreams>>>, mut pressed: watch::Receiver<()>) {
+    while pressed.changed().await.is_ok() {
+        let upstreams = upstreams.borrow().clone();
+        upstreams.close_idle();
     }
 }

@@ -544,3 +544,41 @@ fn a_file_that_is_not_there_or_not_text_is_said_so() {
     let Err(found) = attache_config::load(&path, &|_| None) else { panic!("this is no text") };
     assert!(found.to_string().contains("not UTF-8 text: line 2"), "{found}");
 }
+
+#[test]
+fn limits_that_contradict_themselves_are_said() {
+    let text = r#"overload: { shed_requests: 96% }
+listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - to: orders
+        global_rate_limit:
+          service: limit
+          domain: shop
+          descriptors: [ { actions: [ { path: true, method: true } ] } ]
+upstreams:
+  orders:
+    address: http://orders
+    adaptive_concurrency: { max_concurrency_limit: 2 }
+    queue: { interval: 1ms }
+  limits: h2c://limits
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:1:28: error: `shed_requests` comes after `stop_accepting`
+  1 | overload: { shed_requests: 96% }
+    |                            ^^^ requests are shed first: set it lower
+attache.yaml:8:20: error: there is no upstream `limit`
+  8 |           service: limit
+    |                    ^^^^^ did you mean `limits`?
+attache.yaml:10:39: error: an action is exactly one thing
+  10 |           descriptors: [ { actions: [ { path: true, method: true } ] } ]
+     |                                       ^ `remote_address: true`, `request_headers: { header_name: x-user }`, `generic_key: { descriptor_value: checkout }`, …
+attache.yaml:14:52: error: `max_concurrency_limit` is lower than `min_rtt.min_concurrency`
+  14 |     adaptive_concurrency: { max_concurrency_limit: 2 }
+     |                                                    ^ at least 3
+attache.yaml:15:24: error: `interval` is shorter than `target`
+  15 |     queue: { interval: 1ms }
+     |                        ^^^ at least 5ms
+"#);
+}

@@ -386,3 +386,67 @@ upstreams:
     assert!(client.spiffe && client.trust == Trust::Spiffe && client.identity.is_none());
     assert_eq!(client.peers, [SanPattern::Uri("spiffe://d/x".into())]);
 }
+
+#[test]
+fn what_protects_from_load_has_its_defaults_and_each_key_its_effect() {
+    let config = config(
+        r"
+overload: { memory_limit: 256MiB, stop_accepting: 97%, priority_header: x-urgency }
+listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - to: x
+        global_rate_limit:
+          service: limits
+          domain: shop
+          failure_mode: deny
+          descriptors:
+            - actions: [ { request_headers: { header_name: X-User } }, { generic_key: { descriptor_value: slow } } ]
+            - actions: { remote_address: true }
+upstreams:
+  x:
+    address: http://x
+    adaptive_concurrency: { max_concurrency_limit: 50, min_rtt: { buffer: 50%, fixed_value: 4ms } }
+    queue: { target: 20ms, interval: 300ms }
+  plain: { address: http://y, adaptive_concurrency: off, queue: {} }
+  limits: h2c://limits:8081
+",
+    );
+    let overload = config.overload.as_ref().unwrap();
+    let expected = Overload {
+        memory_limit: Some(256 << 20),
+        stop_accepting: 0.97,
+        priority_header: "x-urgency".parse().unwrap(),
+        ..Overload::default()
+    };
+    assert_eq!(*overload, expected);
+    let x = &config.upstreams[0];
+    let adaptive = x.adaptive_concurrency.as_ref().unwrap();
+    let min_rtt =
+        MinRtt { buffer: 0.5, fixed_value: Some(std::time::Duration::from_millis(4)), ..MinRtt::default() };
+    assert_eq!((adaptive.max_concurrency_limit, &adaptive.min_rtt), (50, &min_rtt));
+    let queue = x.queue.as_ref().unwrap();
+    assert_eq!(
+        (queue.target, queue.interval),
+        (std::time::Duration::from_millis(20), std::time::Duration::from_millis(300))
+    );
+    let plain = &config.upstreams[1];
+    assert_eq!((&plain.adaptive_concurrency, &plain.queue), (&None, &Some(Queue::default())));
+    let limit = forward(&config.listeners[0].routes[0]).global_rate_limit.as_deref().unwrap();
+    assert_eq!(
+        (limit.service.0, &*limit.domain, limit.timeout),
+        (2, "shop", std::time::Duration::from_millis(20))
+    );
+    assert_eq!((limit.failure_mode, limit.hits_addend), (FailureMode::Deny, 1));
+    let header = DescriptorAction::RequestHeader {
+        header: "x-user".parse().unwrap(),
+        key: "x-user".into(),
+        skip_if_absent: false,
+    };
+    let generic = DescriptorAction::GenericKey { key: "generic_key".into(), value: "slow".into() };
+    let expected = [vec![header, generic], vec![DescriptorAction::RemoteAddress]];
+    assert_eq!(limit.descriptors, expected);
+    let off = attache_config::parse("overload: off\nupstreams: { x: 'http://x' }", None, &|_| None).unwrap();
+    assert_eq!(off.overload, None);
+}

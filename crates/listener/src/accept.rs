@@ -70,9 +70,11 @@ pub async fn serve<H, T>(
     }
     let mut retiring = JoinSet::new();
     let mut sweep = sweeps(&current.borrow().settings);
+    let mut pressed = current.borrow().settings.overload.pressed();
     loop {
         tokio::select! {
             _ = drain.reached(Phase::Drain) => break,
+            Ok(()) = pressed.changed() => current.borrow().registry.relieve(),
             _ = sweep.tick() => {
                 let worker = current.borrow().clone();
                 if !worker.settings.listener.http.idle_timeout.is_zero() {
@@ -292,6 +294,17 @@ where
     let mut draining = pin!(drain.reached(Phase::Drain));
     let mut failing = false;
     loop {
+        // A listener without a connection has nothing to give back, so it takes one whatever the state: what can't end can't be waited for.
+        let worker = current.borrow().clone();
+        if worker.settings.overload.stops_accepting() && !worker.registry.is_empty() {
+            tokio::select! {
+                (accepted, load) = std::future::poll_fn(|cx| seat.poll_handed(cx)) => worker.adopt(accepted, load, &listening),
+                () = sleep(BACK_OFF) => {}
+                _ = &mut draining => break,
+            }
+            continue;
+        }
+        drop(worker);
         let next = std::future::poll_fn(|cx| {
             // First, since it is bounded: the kernel's queue can't keep it waiting.
             if let Poll::Ready((accepted, load)) = seat.poll_handed(cx) {
@@ -310,6 +323,7 @@ where
             Next::Handed(accepted, load) => worker.adopt(accepted, load, &listening),
             Next::Accepted(Ok(fresh)) => {
                 failing = false;
+                worker.settings.overload.accepted();
                 match seat.place() {
                     Belongs::Here(load) => {
                         let transparent = worker.settings.listener.transparent;

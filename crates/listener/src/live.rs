@@ -49,6 +49,8 @@ pub(crate) struct Live {
     /// It ended because the client took nothing any more; how that is said.
     stalled: RefCell<Option<Box<str>>>,
     swept: Cell<(u64, u8)>,
+    /// Its activity when the process was last short of something.
+    relieved: Cell<u64>,
 }
 
 impl Default for Live {
@@ -64,6 +66,7 @@ impl Default for Live {
             stalled: RefCell::default(),
             // Differs from any activity: the first sweep begins the count.
             swept: Cell::new((u64::MAX, 0)),
+            relieved: Cell::new(u64::MAX),
         }
     }
 }
@@ -174,6 +177,20 @@ impl Registry {
         }
     }
 
+    /// The process is short of something: clients are told with the next answer that the connection ends, and what was idle
+    /// since the last call is closed.
+    pub(crate) fn relieve(&self) {
+        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
+            let activity = live.activity.get();
+            let idle = live.is_idle() && live.relieved.replace(activity) == activity;
+            live.give(if idle { Order::Idle } else { Order::LastCall });
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.borrow().is_empty()
+    }
+
     /// Waits until no connection is left.
     pub(crate) async fn emptied(&self) {
         while !self.all.borrow().is_empty() {
@@ -222,6 +239,20 @@ mod tests {
         }
         registry.sweep();
         assert_eq!((idle.live.order(), busy.live.order()), (Order::Idle, Order::Serve));
+    }
+
+    #[test]
+    fn relief_closes_what_is_idle_from_one_call_to_the_next_and_ends_the_others_with_their_answer() {
+        let registry = Rc::new(Registry::default());
+        let (idle, busy, tcp) = (registry.enter(), registry.enter(), registry.enter());
+        idle.live.sweepable.set(true);
+        busy.live.sweepable.set(true);
+        busy.live.begin();
+        let orders = || [&idle, &busy, &tcp].map(|entry| entry.live.order());
+        registry.relieve();
+        assert_eq!(orders(), [Order::LastCall, Order::LastCall, Order::Serve]);
+        registry.relieve();
+        assert_eq!(orders(), [Order::Idle, Order::LastCall, Order::Serve]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use attache_upstream::{
 };
 use tokio::time::Instant;
 
-use crate::{breaker::Circuit, budget::Floor, latency::Latency};
+use crate::{breaker::Circuit, budget::Floor, latency::Latency, queue::Gate};
 
 /// The resilience state of one upstream. One for each upstream of a configuration, shared by every worker and every
 /// route that leads to it.
@@ -25,6 +25,8 @@ pub struct UpstreamState {
     pub counters: Arc<Counters>,
     /// The failure breaker; `None` where it is off.
     pub breaker: Option<Arc<Circuit>>,
+    /// Its places; `None` where neither an adaptive limit nor a queue is on.
+    pub gate: Option<Arc<Gate>>,
     pub(crate) floor: Floor,
     /// Made where a route hedges by a percentile; nothing is measured where none does.
     latency: Arc<OnceLock<Latency>>,
@@ -67,20 +69,26 @@ impl UpstreamState {
         let breaker =
             breaker.map(|config| Arc::new(Circuit::new(config, shared.config.name.clone(), None, now)));
         let latency = Arc::default();
-        Arc::new(Self { shared, counters: Arc::default(), breaker, floor: Floor::new(now), latency })
+        let gate = Gate::new(&shared.config, now).map(Arc::new);
+        Arc::new(Self { shared, counters: Arc::default(), breaker, gate, floor: Floor::new(now), latency })
     }
 
-    /// The state of the same upstream under a new config: its counters and latencies go on, and its breaker too if its settings
-    /// are the same.
+    /// The state of the same upstream under a new config: its counters and latencies go on, and so do its breaker and its
+    /// places if their settings are the same.
     pub fn succeed(shared: Arc<Shared>, old: &Self) -> Arc<Self> {
         let failures = |shared: &Shared| shared.config.circuit_breaker.failures.clone();
         let same = failures(&shared) == failures(&old.shared);
+        let same_gate = Gate::is_same(&shared.config, &old.shared.config);
         let mut new = Self::new(shared);
         if let Some(new) = Arc::get_mut(&mut new) {
             new.counters = old.counters.clone();
             new.latency = old.latency.clone();
             if same {
                 new.breaker.clone_from(&old.breaker);
+            }
+            // What was learned of the upstream holds as long as the limits are the same.
+            if same_gate {
+                new.gate.clone_from(&old.gate);
             }
         }
         new

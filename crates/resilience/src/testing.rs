@@ -27,6 +27,8 @@ pub(crate) fn upstream() -> model::Upstream {
         health_check: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     }
 }

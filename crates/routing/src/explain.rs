@@ -15,7 +15,9 @@ use crate::{
     precedence::{Alternative, alternatives},
     table::serves_tcp,
     upstream_authority,
-    words::{percent, show_fault, show_host, show_path, show_range, show_retries, show_timeouts},
+    words::{
+        percent, show_admission, show_fault, show_host, show_path, show_range, show_retries, show_timeouts,
+    },
 };
 
 /// The way of one request or connection through a listener's routes.
@@ -73,6 +75,8 @@ pub struct Outcome {
     pub fault: Option<String>,
     /// Upstreams that get a copy.
     pub mirrors: Vec<String>,
+    /// Limits that are kept before it is sent on.
+    pub limits: Vec<String>,
     /// The path and query that the upstream sees, if they are rewritten.
     pub path: Option<String>,
     /// The host that the upstream sees, if it is rewritten.
@@ -96,6 +100,8 @@ pub struct Share {
     pub timeouts: String,
     /// Retries in force; empty for connections.
     pub retries: String,
+    /// Adaptive concurrency and the queue, where they are on; empty for connections.
+    pub admission: String,
 }
 
 /// Explains a request that was checked and normalized. `upstreams` are those of the config.
@@ -197,6 +203,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
             for share in &mut outcome.destinations {
                 // Deadlines and retries of the policy are a request's.
                 (share.timeouts, share.retries) = (String::new(), String::new());
+                share.admission = String::new();
             }
             outcome
         }),
@@ -270,10 +277,19 @@ fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
             ratio: f64::from(to.weight) / (total.max(1) as f64),
             timeouts: show_timeouts(&to.policy),
             retries: show_retries(&to.policy.retry),
+            admission: upstream(to.upstream).map(show_admission).unwrap_or_default(),
         })
         .collect();
     outcome.fault = forward.fault.as_ref().map(show_fault);
     let mirror = |mirror: &Mirror| format!("{} ({})", name(mirror.upstream), percent(mirror.ratio));
+    let local = forward
+        .rate_limit
+        .iter()
+        .map(|limit| format!("{} in {:?}, at most {} at once", limit.requests, limit.per, limit.burst));
+    let global = forward.global_rate_limit.iter().map(|limit| {
+        format!("as {} says for `{}` within {:?}", name(limit.service), limit.domain, limit.timeout)
+    });
+    outcome.limits = local.chain(global).collect();
     outcome.mirrors = forward.mirrors.iter().map(mirror).collect();
     outcome
 }

@@ -36,6 +36,7 @@ pub(crate) fn forward(to: &[(usize, u32)]) -> Forward {
         host: HostRewrite::Keep,
         mirrors: Vec::new(),
         rate_limit: None,
+        global_rate_limit: None,
         fault: None,
     }
 }
@@ -146,6 +147,8 @@ pub(crate) fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         health_check: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use attache_config::model::{
-    AddressMatch, Fault, HostName, HostPattern, PathPattern, Policy, Retry, RetryMethods, Segment,
+    AddressMatch, Fault, HostName, HostPattern, PathPattern, Policy, Retry, RetryMethods, Segment, Upstream,
 };
 
 use crate::explain::{Explanation, Verdict};
@@ -43,6 +43,23 @@ pub(crate) fn show_retries(retry: &Retry) -> String {
     let hedge =
         retry.hedge.as_ref().map(|hedge| format!(", hedged after {}", hedge.after)).unwrap_or_default();
     format!("{times} on {} ({methods}, budget {}){hedge}", on.join(", "), percent(retry.budget))
+}
+
+/// Empty where neither is on.
+pub(crate) fn show_admission(upstream: &Upstream) -> String {
+    let adaptive = upstream.adaptive_concurrency.as_ref().map(|adaptive| {
+        let lowest = adaptive.min_rtt.min_concurrency;
+        format!("{lowest} to {} at once, by latency", adaptive.max_concurrency_limit)
+    });
+    let queue = upstream.queue.as_ref().map(|queue| {
+        let (interval, target) = (show_duration(queue.interval), show_duration(queue.target));
+        format!(
+            "up to {} wait for {interval}, or {target} in a standing queue, by `{}`",
+            queue.max, queue.priority_header
+        )
+    });
+    let parts: Vec<_> = adaptive.into_iter().chain(queue).collect();
+    parts.join("; ")
 }
 
 pub(crate) fn show_fault(fault: &Fault) -> String {
@@ -137,7 +154,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "\n{}", outcome.action)?;
         for share in &outcome.destinations {
             writeln!(f, "  {} to upstream {}", percent(share.ratio), At(&share.upstream, share.line))?;
-            for (what, value) in [("timeouts", &share.timeouts), ("retries", &share.retries)] {
+            for (what, value) in
+                [("timeouts", &share.timeouts), ("retries", &share.retries), ("admission", &share.admission)]
+            {
                 if !value.is_empty() {
                     writeln!(f, "    {what}: {value}")?;
                 }
@@ -145,6 +164,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(fault) = &outcome.fault {
             writeln!(f, "  {fault}")?;
+        }
+        for limit in &outcome.limits {
+            writeln!(f, "  limited to {limit}")?;
         }
         for mirror in &outcome.mirrors {
             writeln!(f, "  a copy to upstream {mirror}")?;

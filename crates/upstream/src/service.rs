@@ -155,6 +155,11 @@ impl WorkerUpstream {
         }
     }
 
+    /// Closes the connections that this worker keeps for reuse.
+    pub fn close_idle(&self) {
+        self.inner.pool.close_idle();
+    }
+
     /// Sends a call.
     pub async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
         self.inner.send(call).await

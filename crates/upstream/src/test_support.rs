@@ -24,6 +24,8 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         health_check: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     }
 }

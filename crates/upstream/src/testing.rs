@@ -45,6 +45,8 @@ pub(crate) fn config() -> model::Upstream {
         health_check: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 1,
     }
 }

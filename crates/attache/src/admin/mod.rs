@@ -209,9 +209,9 @@ mod tests {
     fn a_taken_port_is_an_error_only_where_the_file_names_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut admin = model::Admin { bind: Some(Bind::Tcp(taken.local_addr().unwrap())), required: false };
-        assert!(bind(&admin).unwrap().is_none());
+        assert!(bind(&admin, &mut Handed::default()).unwrap().is_none());
         admin.required = true;
-        let error = bind(&admin).err().unwrap().to_string();
+        let error = bind(&admin, &mut Handed::default()).err().unwrap().to_string();
         assert!(error.contains("admin") && error.contains("`off`"), "{error}");
     }
 

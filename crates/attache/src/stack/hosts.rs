@@ -9,9 +9,12 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{self, Address, Destination, UpstreamId};
+use attache_config::model::{
+    self, Address, Destination, GlobalRateLimit, Name, Policy, Retry, Timeouts, UpstreamId,
+};
 use attache_http::{Body, default_port, parse_authority};
-use attache_resilience::{Stack, UpstreamState, stack};
+use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stack};
+use attache_routing::upstream_authority;
 use attache_telemetry::Reason;
 use attache_upstream::{
     Balancer, CallContext, EndpointAddress, Error, Guard, Sent, Shared, WorkerUpstream,
@@ -116,6 +119,14 @@ impl Upstreams {
         Some((&one.parts.resilience, &one.named))
     }
 
+    /// Closes what is kept for reuse.
+    pub(crate) fn close_idle(&self) {
+        for one in &self.all {
+            one.named.close_idle();
+            one.ready.borrow().values().for_each(|(_, upstream)| upstream.close_idle());
+        }
+    }
+
     /// Opens the connections that the config wants ahead of traffic.
     pub(crate) fn preconnect(&self) {
         for one in &self.all {
@@ -129,6 +140,19 @@ impl Upstreams {
     pub(crate) fn stack(&self, destination: &Destination) -> Option<Stack<WorkerUpstream>> {
         let (state, upstream) = self.named(destination.upstream)?;
         Some(stack(&destination.policy, state, upstream.clone()))
+    }
+
+    /// Asks the service of a global rate limit; `None` where requests name the host, which the service's never do.
+    pub(crate) fn limiter(&self, limit: GlobalRateLimit, route: Name) -> Option<Rc<GlobalLimiter>> {
+        let (state, upstream) = self.named(limit.service)?;
+        let config = &state.shared.config;
+        let timeouts = Timeouts { request: limit.timeout, per_try: Duration::ZERO, idle: Duration::ZERO };
+        // An answer that comes too late is worth nothing, and so is a second try.
+        let retry = Retry { attempts: 0, ..Retry::default() };
+        let policy = Policy { timeouts, retry, deadline_header: None };
+        let service = stack(&policy, state, upstream.clone());
+        let authority = upstream_authority(config).unwrap_or_else(|| config.name.clone());
+        Some(GlobalLimiter::new(limit, route, config.name.clone(), &authority, service))
     }
 
     /// The layers of a destination whose host the request names. Put together for each request: the forward proxy pays a few

@@ -2,9 +2,12 @@
 //! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
 
 mod fallback;
+mod global_limit;
 mod limits;
 mod listener;
+mod load;
 mod observe;
+mod overload;
 mod plain;
 mod policy;
 mod route;
@@ -86,6 +89,7 @@ pub(crate) fn build(
         shutdown,
         reload,
         files: Vec::new(),
+        overload: overload::overload(root.overload, problems),
         warnings: Vec::new(),
         secrets: crate::model::Secrets(secrets(tree)),
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Targets, limits, policy::Layer, target::WHOLE};
+use super::{Targets, global_limit, limits, policy::Layer, target::WHOLE};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -31,6 +31,7 @@ impl raw::Route {
             headers: None,
             mirror: None,
             rate_limit: None,
+            global_rate_limit: None,
             fault: None,
         }
     }
@@ -93,6 +94,7 @@ pub(crate) fn routes(
         ("deadline_header", raw.deadline_header.as_ref().map(|x| x.at)),
         ("retry", raw.retry.as_ref().map(|x| x.at)),
         ("rate_limit", raw.rate_limit.as_ref().map(|x| x.at)),
+        ("global_rate_limit", raw.global_rate_limit.as_ref().map(|x| x.at)),
         ("fault", raw.fault.as_ref().map(|x| x.at)),
     ];
     for (key, at) in only_forwarded {
@@ -104,13 +106,15 @@ pub(crate) fn routes(
     let rewrite = rewrite(raw.rewrite, &paths, &known, problems);
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
+    let global_rate_limit =
+        raw.global_rate_limit.and_then(|raw| global_limit::global_limit(*raw.value, targets, problems));
     let fault = raw.fault.and_then(|raw| limits::fault(raw, problems));
     let layer =
         Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
     let action = if let Some(to) = raw.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;
-            Action::Forward(Forward { to, path, host, mirrors, rate_limit, fault })
+            Action::Forward(Forward { to, path, host, mirrors, rate_limit, global_rate_limit, fault })
         })
     } else if let Some(raw) = raw.redirect {
         redirect(raw, &known, problems).map(Action::Redirect)

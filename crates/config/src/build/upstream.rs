@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{fill, policy::Layer, tls};
+use super::{fill, load, policy::Layer, tls};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -33,6 +33,8 @@ pub(crate) fn upstream(
         health_check: None,
         proxy_protocol: ProxyProtocolOut::default(),
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line,
     };
     let raw = match entry.value {
@@ -105,6 +107,12 @@ pub(crate) fn upstream(
             upstream.circuit_breaker.endpoint_failures =
                 breaker.endpoint_failures.map(|raw| failures(raw, problems));
         }
+    }
+    if let Some(OrOff::On(raw)) = raw.adaptive_concurrency {
+        upstream.adaptive_concurrency = Some(load::adaptive(raw, problems));
+    }
+    if let Some(OrOff::On(raw)) = raw.queue {
+        upstream.queue = Some(load::queue(raw, problems));
     }
     match raw.outlier_ejection {
         None => {}

@@ -6,7 +6,10 @@
 
 mod access_log;
 mod app;
+mod global_limit;
 mod listener;
+mod load;
+mod overload;
 mod policy;
 mod route;
 mod tls;
@@ -25,7 +28,10 @@ use serde::{Deserialize, Serialize};
 
 pub use access_log::*;
 pub use app::*;
+pub use global_limit::*;
 pub use listener::*;
+pub use load::*;
+pub use overload::*;
 pub use policy::*;
 pub use route::*;
 pub use tls::*;
@@ -61,6 +67,8 @@ pub struct Config {
     pub reload: Reload,
     /// The other files that this was made from (`!file`); a change of one is a change of the config.
     pub files: Vec<PathBuf>,
+    /// What is done when memory or file descriptors run out; `None` is nothing. Default on.
+    pub overload: Option<Overload>,
     /// What is suspicious about the file though it can be used; to be logged.
     pub warnings: Vec<crate::Diagnostic>,
     /// What was read by `!file`, so that nothing shows it.
@@ -84,6 +92,7 @@ impl Default for Config {
             shutdown: Shutdown::default(),
             reload: Reload::default(),
             files: Vec::new(),
+            overload: Some(Overload::default()),
             warnings: Vec::new(),
             secrets: Secrets::default(),
         }

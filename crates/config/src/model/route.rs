@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Fault, Name, Policy, RateLimit, UpstreamId};
+use super::{Fault, GlobalRateLimit, Name, Policy, RateLimit, UpstreamId};
 
 /// A rule of one listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,6 +180,8 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
     /// How much of it is let through; `None` is everything.
     pub rate_limit: Option<RateLimit>,
+    /// The same, counted by a service for all proxies; `None` asks none.
+    pub global_rate_limit: Option<Box<GlobalRateLimit>>,
     /// Faults injected on purpose; `None` is none.
     pub fault: Option<Fault>,
 }

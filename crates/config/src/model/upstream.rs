@@ -6,7 +6,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Name, TlsClient};
+use super::{AdaptiveConcurrency, Name, Queue, TlsClient};
 
 /// One upstream: a named set of endpoints and how they are used.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,10 @@ pub struct Upstream {
     pub pool: Pool,
     /// Concurrency limits.
     pub circuit_breaker: CircuitBreaker,
+    /// A concurrency limit that follows the latency; `None` is off.
+    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
+    /// Calls beyond a limit wait here; `None` refuses them at once.
+    pub queue: Option<Queue>,
     /// Passive health.
     pub outlier_ejection: OutlierEjection,
     /// Active health; `None` is off.

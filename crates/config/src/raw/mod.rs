@@ -5,7 +5,10 @@
 
 mod access_log;
 mod app;
+mod global_limit;
 mod listener;
+mod load;
+mod overload;
 mod route;
 mod shapes;
 mod tls;
@@ -17,7 +20,10 @@ use serde::Deserialize;
 
 pub(crate) use access_log::*;
 pub(crate) use app::*;
+pub(crate) use global_limit::*;
 pub(crate) use listener::*;
+pub(crate) use load::*;
+pub(crate) use overload::*;
 pub(crate) use route::*;
 pub(crate) use shapes::*;
 pub(crate) use tls::*;
@@ -61,6 +67,8 @@ pub(crate) struct Root {
     pub(crate) shutdown: Option<Shutdown>,
     /// How a changed config is taken while the old one serves.
     pub(crate) reload: Option<Reload>,
+    /// What is done when the container's memory or the file descriptors run out. On by default; or `off`.
+    pub(crate) overload: Option<OrOff<Overload>>,
 }
 
 /// Name resolution.

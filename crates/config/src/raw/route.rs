@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, Map, Off, OneOrMany, Txt};
+use super::{At, GlobalRateLimit, Map, Off, OneOrMany, Txt};
 use crate::{
     model,
     text::{
@@ -58,6 +58,8 @@ pub(crate) struct Route {
     pub(crate) mirror: Option<At<MirrorForm>>,
     /// How much is let through, over all workers; the rest is 429. A rate alone, or in full.
     pub(crate) rate_limit: Option<At<RateLimitForm>>,
+    /// A limit over all proxies: a service that counts is asked before a request goes on.
+    pub(crate) global_rate_limit: Option<At<Box<GlobalRateLimit>>>,
     /// Faults injected on purpose, to see what callers do about them.
     pub(crate) fault: Option<At<Fault>>,
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, OneOrMany, OrOff, RetryForm, TlsClient, Txt};
+use super::{AdaptiveConcurrency, At, OneOrMany, OrOff, Queue, RetryForm, TlsClient, Txt};
 use crate::{
     model,
     text::{
@@ -88,6 +88,12 @@ pub(crate) struct UpstreamFull {
     pub(crate) pool: Option<Pool>,
     /// Concurrency limits over all workers, or `off`.
     pub(crate) circuit_breaker: Option<OrOff<CircuitBreaker>>,
+    /// A concurrency limit that follows the upstream's latency. Off without it; `{}` has every default.
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) adaptive_concurrency: Option<OrOff<AdaptiveConcurrency>>,
+    /// A short queue by priority for what a concurrency limit would refuse. Off without it; `{}` has every default.
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) queue: Option<OrOff<Queue>>,
     /// Passive health: endpoints that fail are left out for a while. Or `off`.
     pub(crate) outlier_ejection: Option<OrOff<OutlierEjection>>,
     /// Active health. Off without it.

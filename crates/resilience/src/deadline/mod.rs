@@ -203,7 +203,7 @@ fn note(state: &UpstreamState, reason: Reason) {
 }
 
 /// Whether a response goes on for as long as the two sides like.
-fn streams(response: &Response<Body>) -> bool {
+pub(crate) fn streams(response: &Response<Body>) -> bool {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return true;
     }

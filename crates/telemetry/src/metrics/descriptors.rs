@@ -82,6 +82,16 @@ descriptors! {
         "1 for the state that the failure breaker of the upstream is in (closed, open, half-open), 0 for the others. Only where it is on.";
     UPSTREAM_TRANSITIONS = Counter "attache_upstream_transitions_total" ["upstream", "what", "to"]
         "Changes of state: circuit (open, half-open, closed) of the upstream; endpoint-circuit (the same), ejection (ejected, back) and health (healthy, unhealthy) of its endpoints.";
+    UPSTREAM_CONCURRENCY_LIMIT = Gauge "attache_upstream_concurrency_limit" ["upstream"]
+        "Calls that may run at once, where adaptive concurrency or a queue is on; as of the last second.";
+    UPSTREAM_CONCURRENCY = Gauge "attache_upstream_concurrency" ["upstream"]
+        "Calls that run under that limit.";
+    UPSTREAM_QUEUE = Gauge "attache_upstream_queue_waiting" ["upstream"]
+        "Calls that wait in the upstream's queue.";
+    UPSTREAM_MIN_RTT = Gauge "attache_upstream_min_round_trip_time_seconds" ["upstream"]
+        "Latency without load as adaptive concurrency measured it last.";
+    RATE_LIMIT_SERVICE = Counter "attache_rate_limit_service_total" ["upstream", "outcome"]
+        "Answers of rate limit services: ok, over-limit, or error (no answer in time, or none that can be read). The upstream is the service.";
     DNS_LOOKUPS = Counter "attache_dns_lookups_total" ["upstream", "outcome"]
         "Look-ups of upstreams' names: ok, or the reason of the failure.";
     CONFIG_RELOADS = Counter "attache_config_reloads_total" ["outcome"]
@@ -106,6 +116,10 @@ descriptors! {
         "Spans that were lost: queue-full (more than the export keeps up with), export-failed (the log has the error) or rejected by the collector.";
     PANICS = Counter "attache_panics_total" []
         "Defects that ended one request and were caught. Please report them with the log's lines.";
+    OVERLOAD_PRESSURE = Gauge "attache_overload_pressure" ["resource"]
+        "Share in use of what the process may use: memory (of the container's limit), memory-stall (time that all of it waited for memory), file-descriptors (of ulimit -n).";
+    OVERLOAD_ACTIVE = Gauge "attache_overload_action_active" ["action"]
+        "1 while overload protection does this: disable-keepalive, shed-requests, stop-accepting.";
     THROTTLED = Counter "attache_cpu_throttled_seconds_total" []
         "How long the container's CPU quota held threads back, all processes of the container together. If it rises, latencies do too.";
     BUILD_INFO = Gauge "attache_build_info" ["version"]

@@ -24,7 +24,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use attache_config::model::Name;
@@ -67,6 +67,7 @@ pub(crate) struct Registry {
     /// By upstream and endpoint, while somebody looks; never on the page of metrics, since endpoints are not bounded.
     endpoints: Arc<Family<2, { cell::ENDPOINT }>>,
     watch: Watch,
+    limit_service: Arc<Family<2, 1>>,
     control: Control,
 }
 
@@ -76,6 +77,8 @@ struct Control {
     endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
     /// The state of each upstream's failure breaker.
     circuits: Mutex<BTreeMap<Name, &'static str>>,
+    admissions: Mutex<BTreeMap<Name, AdmissionCounts>>,
+    overload: Mutex<OverloadGauges>,
     /// By side and name; seconds since the Unix epoch.
     expiries: Mutex<BTreeMap<[Name; 2], u64>>,
     certificate_reloads: AtomicU64,
@@ -122,6 +125,28 @@ pub enum Hedge {
     Refused,
 }
 
+/// Who may call an upstream, where an adaptive limit or a queue decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdmissionCounts {
+    /// Calls at once.
+    pub limit: u32,
+    /// Calls that run.
+    pub running: u32,
+    /// Calls that wait.
+    pub waiting: u32,
+    /// Latency without load, where it is measured.
+    pub min_rtt: Option<Duration>,
+}
+
+/// How much of what the process may use is used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OverloadGauges {
+    /// By resource, 0 to 1.
+    pub pressure: Vec<(&'static str, f64)>,
+    /// By action, whether it is taken now.
+    pub actions: Vec<(&'static str, bool)>,
+}
+
 impl Metrics {
     /// Metrics without a series yet.
     pub fn new() -> Self {
@@ -153,12 +178,25 @@ impl Metrics {
         };
     }
 
+    /// The limit of an upstream, and who runs and waits under it.
+    pub fn set_admission(&self, upstream: &Name, counts: AdmissionCounts) {
+        let mut admissions = self.0.control.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+        admissions.insert(Name::clone(upstream), counts);
+    }
+
+    /// What of the process's limits is used, and what is done about it.
+    pub fn set_overload(&self, gauges: OverloadGauges) {
+        *self.0.control.overload.lock().unwrap_or_else(PoisonError::into_inner) = gauges;
+    }
+
     /// After a reload: the endpoints and breakers of upstreams that are gone are no longer reported.
     pub fn retain_upstreams(&self, keep: impl Fn(&Name) -> bool) {
         let mut circuits = self.0.control.circuits.lock().unwrap_or_else(PoisonError::into_inner);
         circuits.retain(|upstream, _| keep(upstream));
         let mut endpoints = self.0.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.retain(|upstream, _| keep(upstream));
+        let mut admissions = self.0.control.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+        admissions.retain(|upstream, _| keep(upstream));
     }
 
     /// The certificate that is shown by a listener, or to an upstream, expires then.

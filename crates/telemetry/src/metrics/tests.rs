@@ -49,6 +49,13 @@ fn exercise_all(metrics: &Metrics) {
     worker.access_log_dropped("queue-full", 1);
     metrics.set_endpoints(&name, EndpointCounts { healthy: 2, unhealthy: 1, ejected: 0, circuit_open: 0 });
     metrics.set_circuit(&name, Some("closed"));
+    let min_rtt = Some(Duration::from_millis(5));
+    metrics.set_admission(&name, AdmissionCounts { limit: 9, running: 2, waiting: 1, min_rtt });
+    metrics.set_overload(OverloadGauges {
+        pressure: vec![("memory", 0.5)],
+        actions: vec![("disable-keepalive", false)],
+    });
+    worker.rate_limit_service(&name, "ok");
     metrics.config_loaded(true);
     metrics.set_certificate_reloads(2, 1, 1);
     metrics.set_insecure_upstreams(vec![name.clone()]);

@@ -67,6 +67,7 @@ struct Tables {
     panics: Table<0, 1>,
     endpoints: Table<2, { cell::ENDPOINT }>,
     watcher: Watcher,
+    limit_service: Table<2, 1>,
 }
 
 impl WorkerMetrics {
@@ -93,6 +94,7 @@ impl WorkerMetrics {
             panics: Table::new(&registry.panics),
             endpoints: Table::new(&registry.endpoints),
             watcher: Watcher::new(&registry.watch),
+            limit_service: Table::new(&registry.limit_service),
         }))
     }
 
@@ -260,6 +262,11 @@ impl WorkerMetrics {
     pub fn dns_lookup(&self, upstream: &Name, outcome: Result<(), Reason>) {
         let outcome = outcome.err().map_or("ok", Reason::as_str);
         self.0.dns.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// The rate limit service was asked: `ok`, `over-limit`, or `error`.
+    pub fn rate_limit_service(&self, upstream: &Name, outcome: &'static str) {
+        self.0.limit_service.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
     }
 
     /// A request's panic was caught and the worker goes on.

@@ -38,6 +38,8 @@ fn upstream(check: Option<HealthCheck>, protocol: UpstreamProtocol) -> model::Up
         health_check: check,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     }
 }

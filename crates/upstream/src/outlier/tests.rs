@@ -27,6 +27,8 @@ fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<Shared> {
         health_check: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     };
     let shared = Shared::new(Arc::new(config));
