@@ -126,19 +126,31 @@ impl Exchange {
     }
 
     /// The record of a try that runs beside another one: what it writes is its own until [`Self::take_over`].
+    /// Its span belongs to the same trace.
     pub fn beside(&self) -> Self {
-        Self::new(self.listener.clone(), self.protocol, self.client)
+        let beside = Self::new(self.listener.clone(), self.protocol, self.client);
+        beside.trace_id.set(self.trace_id.get());
+        beside.trace.replace(self.trace.borrow().clone());
+        beside
     }
 
     /// The try that wrote to `other` is the one that counts.
     pub fn take_over(&self, other: &Self) {
         self.endpoint.swap(&other.endpoint);
+        self.asked.set(other.asked.get());
     }
 
     /// Notes a failure with its cause; the last one stands.
     pub fn fail(&self, reason: Reason, detail: impl Into<String>) {
         self.reason.set(Some(reason));
         *self.detail.borrow_mut() = Some(detail.into());
+    }
+
+    /// A name that the request brought with it was looked up; it took since `begun`.
+    pub fn looked_up(&self, name: &str, begun: Instant, outcome: Result<(), Reason>) {
+        if let Some(trace) = &*self.trace.borrow() {
+            trace.looked_up(name, begun, outcome);
+        }
     }
 
     /// A connection is there and the request goes out on it: from now on it is the upstream that takes time.

@@ -202,7 +202,10 @@ impl Upstreams {
             let (host, port) = named_host(request, context).ok_or_else(|| {
                 Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
             })?;
-            hosts.get(&host, port, deadline).await
+            let begun = std::time::Instant::now();
+            let found = hosts.get(&host, port, deadline).await;
+            context.exchange.looked_up(&host, begun, found.as_ref().map(|_| ()).map_err(|reason| *reason));
+            found
         };
         let shared = shared.map_err(nothing)?;
         self.refuse_loops(&shared, context.client.local)?;
