@@ -144,6 +144,7 @@ pub(crate) fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         circuit_breaker: CircuitBreaker::default(),
         outlier_ejection: OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
         line: 0,

@@ -75,20 +75,33 @@ pub(crate) trait Follow: Send + Sync {
 
 impl<C: Send + Sync> Live<C> {
     /// Reads and builds; fails with what is wrong with which file.
-    pub(crate) fn new(mut sources: Sources, build: Build<C>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn new(sources: Sources, build: Build<C>) -> Result<Arc<Self>, Error> {
+        Self::new_or(sources, build, Err)
+    }
+
+    /// The same, with what stands in until the files can be used.
+    pub(crate) fn new_or(
+        mut sources: Sources,
+        build: Build<C>,
+        otherwise: impl FnOnce(Error) -> Result<Built<C>, Error>,
+    ) -> Result<Arc<Self>, Error> {
         sources.paths.sort_unstable();
         sources.paths.dedup();
         let (seen, fresh) = stats(&sources.paths, SystemTime::now());
         let svid = sources.workload.as_ref().and_then(Workload::digest);
         let snapshot = Snapshot::read(&sources);
-        let first = build(&snapshot)?;
+        let first = build(&snapshot);
+        let failed = first.is_err().then(|| snapshot.digest());
+        let first = first.or_else(otherwise)?;
         for certificate in &first.certificates {
             if let Err(error) = valid(certificate, SystemTime::now()) {
                 // Starting all the same keeps everything else working; peers will refuse this certificate.
                 tracing::error!("{error}: peers will refuse it until it is replaced");
             }
         }
-        let progress = Progress { seen, svid, fresh, loaded: snapshot.digest(), pending: None, failed: None };
+        // What failed is not loaded: the next looks go on trying.
+        let loaded = if failed.is_some() { [0; 32] } else { snapshot.digest() };
+        let progress = Progress { seen, svid, fresh, loaded, pending: None, failed };
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(first),
             sources,
@@ -101,11 +114,19 @@ impl<C: Send + Sync> Live<C> {
         self.current.load_full()
     }
 
+    /// Shows the value in use. No counter is shared with other threads for it.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&C) -> T) -> T {
+        read(&self.current.load().config)
+    }
+
     fn rebuild(&self, snapshot: &Snapshot, now: SystemTime) -> Result<(), Error> {
         let built = (self.build)(snapshot)?;
         built.certificates.iter().try_for_each(|leaf| valid(leaf, now)).map_err(Error::identity)?;
         for leaf in &built.certificates {
             tracing::info!(certificate = leaf.name(), file = ?leaf.file, "certificate files changed: reloaded");
+        }
+        if built.certificates.is_empty() {
+            tracing::info!(files = ?self.sources.paths, "files changed: reloaded");
         }
         self.current.store(Arc::new(built));
         Ok(())
@@ -145,7 +166,7 @@ impl<C: Send + Sync> Follow for Live<C> {
             Err(_) if progress.failed == Some(digest) => Look::StillFailing,
             Err(error) => {
                 progress.failed = Some(digest);
-                tracing::error!("changed TLS files can't be used, the last good ones stay in use: {error}");
+                tracing::error!("changed files can't be used, the last good ones stay in use: {error}");
                 Look::Failed
             }
         }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Targets, limits, policy::Layer, target::WHOLE};
+use super::{Targets, credential::credential, limits, policy::Layer, target::WHOLE};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
         Action, Forward, HeaderEdits, HostRewrite, Match, Mirror, Name, Part, PathPattern, PathRewrite,
         Redirect, Respond, Route, Template, ValueMatch, Variable,
     },
-    raw::{self, At, MirrorForm, OneOrMany, RespondForm, Txt},
+    raw::{self, At, MirrorForm, OneOrMany, OrOff, RespondForm, Txt},
     suggest,
     text::{HeaderText, TemplateText, ValueText, captures, named_captures},
 };
@@ -27,6 +27,7 @@ impl raw::Route {
             idle_timeout: None,
             deadline_header: None,
             retry: None,
+            credential: None,
             rewrite: None,
             headers: None,
             mirror: None,
@@ -92,6 +93,7 @@ pub(crate) fn routes(
         ("idle_timeout", raw.idle_timeout.as_ref().map(|x| x.at)),
         ("deadline_header", raw.deadline_header.as_ref().map(|x| x.at)),
         ("retry", raw.retry.as_ref().map(|x| x.at)),
+        ("credential", raw.credential.as_ref().map(|x| x.at)),
         ("rate_limit", raw.rate_limit.as_ref().map(|x| x.at)),
         ("fault", raw.fault.as_ref().map(|x| x.at)),
     ];
@@ -105,8 +107,15 @@ pub(crate) fn routes(
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
     let fault = raw.fault.and_then(|raw| limits::fault(raw, problems));
-    let layer =
+    let mut layer =
         Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
+    if let Some(At { at, wrong, value }) = raw.credential {
+        let credential = match value {
+            OrOff::Off(_) => None,
+            OrOff::On(value) => credential(At { at, wrong, value }, problems),
+        };
+        layer = layer.with_credential(credential, at);
+    }
     let action = if let Some(to) = raw.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;
@@ -242,7 +251,7 @@ fn edits(
 
 /// Headers that say where a message ends or belongs: a change would make two parsers read two messages
 /// (RFC 9112 section 11.2).
-fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
+pub(super) fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
     const FRAMING: [&str; 8] = [
         "connection",
         "content-length",

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::{fill, policy::Layer, tls};
+use super::{
+    credential::{Keeping, credential},
+    fill,
+    policy::Layer,
+    tls,
+};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -31,6 +36,7 @@ pub(crate) fn upstream(
         circuit_breaker: CircuitBreaker::default(),
         outlier_ejection: OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: ProxyProtocolOut::default(),
         source_address: None,
         line,
@@ -130,8 +136,16 @@ pub(crate) fn upstream(
         }
     }
     upstream.balance = balance?;
-    let layer =
+    let mut layer =
         Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
+    if let Some(raw) = raw.credential {
+        let at = raw.at;
+        upstream.credential = credential(raw, problems);
+        if let (Some(credential), true) = (&upstream.credential, right) {
+            Keeping::of(&upstream).check(credential, &upstream.name, at, problems);
+        }
+        layer = layer.with_credential(upstream.credential.clone(), at);
+    }
     right.then_some((upstream, layer))
 }
 

@@ -6,6 +6,7 @@
 
 mod access_log;
 mod app;
+mod credential;
 mod listener;
 mod policy;
 mod route;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access_log::*;
 pub use app::*;
+pub use credential::*;
 pub use listener::*;
 pub use policy::*;
 pub use route::*;
@@ -61,6 +63,9 @@ pub struct Config {
     pub reload: Reload,
     /// The other files that this was made from (`!file`); a change of one is a change of the config.
     pub files: Vec<PathBuf>,
+    /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are looked at; a change is
+    /// in use when two looks in a row found the same. Default 1 s.
+    pub watch_interval: Duration,
     /// What is suspicious about the file though it can be used; to be logged.
     pub warnings: Vec<crate::Diagnostic>,
     /// What was read by `!file`, so that nothing shows it.
@@ -84,6 +89,7 @@ impl Default for Config {
             shutdown: Shutdown::default(),
             reload: Reload::default(),
             files: Vec::new(),
+            watch_interval: Self::WATCH_INTERVAL,
             warnings: Vec::new(),
             secrets: Secrets::default(),
         }
@@ -93,6 +99,8 @@ impl Default for Config {
 impl Config {
     /// Where the metrics answer unless the file says otherwise.
     pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15090);
+    /// Default of [`Self::watch_interval`].
+    pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 }
 
 /// Where the admin API and the dashboard answer.

@@ -6,7 +6,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Name, TlsClient};
+use super::{Credential, Name, TlsClient};
 
 /// One upstream: a named set of endpoints and how they are used.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Upstream {
     pub outlier_ejection: OutlierEjection,
     /// Active health; `None` is off.
     pub health_check: Option<HealthCheck>,
+    /// A secret that requests are given; what a route says of its own stands in its [`Policy`](super::Policy).
+    pub credential: Option<Arc<Credential>>,
     /// PROXY protocol sent at the start of every connection.
     pub proxy_protocol: ProxyProtocolOut,
     /// Local port and interface of outgoing connections.

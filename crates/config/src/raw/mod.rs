@@ -5,6 +5,7 @@
 
 mod access_log;
 mod app;
+mod credential;
 mod listener;
 mod route;
 mod shapes;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 pub(crate) use access_log::*;
 pub(crate) use app::*;
+pub(crate) use credential::*;
 pub(crate) use listener::*;
 pub(crate) use route::*;
 pub(crate) use shapes::*;
@@ -61,6 +63,10 @@ pub(crate) struct Root {
     pub(crate) shutdown: Option<Shutdown>,
     /// How a changed config is taken while the old one serves.
     pub(crate) reload: Option<Reload>,
+    /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are looked at; a change is
+    /// in use when two looks in a row found the same. At least 10 ms.
+    #[schemars(extend("default" = show_duration(model::Config::WATCH_INTERVAL)))]
+    pub(crate) watch_interval: Option<At<Txt<Positive>>>,
 }
 
 /// Name resolution.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, Map, Off, OneOrMany, Txt};
+use super::{At, Credential, Map, Off, OneOrMany, OrOff, Txt};
 use crate::{
     model,
     text::{
@@ -50,6 +50,8 @@ pub(crate) struct Route {
     pub(crate) deadline_header: Option<At<Txt<HeaderText>>>,
     /// Retries: `off`, a number of tries after the first, or in full. Keys that aren't given are those of the upstream.
     pub(crate) retry: Option<At<RetryForm>>,
+    /// A secret that requests are given, or `off`. By default that of the upstream.
+    pub(crate) credential: Option<At<OrOff<Credential>>>,
     /// Changes to the path and the host on the way up.
     pub(crate) rewrite: Option<At<Rewrite>>,
     /// Changes to headers.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, OneOrMany, OrOff, RetryForm, TlsClient, Txt};
+use super::{At, Credential, OneOrMany, OrOff, RetryForm, TlsClient, Txt};
 use crate::{
     model,
     text::{
@@ -92,6 +92,8 @@ pub(crate) struct UpstreamFull {
     pub(crate) outlier_ejection: Option<OrOff<OutlierEjection>>,
     /// Active health. Off without it.
     pub(crate) health_check: Option<At<HealthCheck>>,
+    /// A secret that requests are given, for routes to here that have none of their own.
+    pub(crate) credential: Option<At<Credential>>,
     /// PROXY protocol sent at the start of every connection.
     #[schemars(extend("default" = model::ProxyProtocolOut::default()))]
     pub(crate) proxy_protocol: Option<model::ProxyProtocolOut>,

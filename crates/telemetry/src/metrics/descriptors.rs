@@ -96,6 +96,10 @@ descriptors! {
         "Changed certificates, keys, roots and revocation lists that were put into use (ok), or could not be used while the last good ones went on (failed).";
     CERTIFICATES_FAILING = Gauge "attache_certificates_failing" []
         "Listeners and upstreams whose TLS files can't be used as they are now, so that older ones serve. The log has the error.";
+    CREDENTIAL_RELOADS = Counter "attache_credential_reloads_total" ["outcome"]
+        "Changed files of secrets (`credential`) that were put into use (ok), or could not be used while the last good secret went on (failed).";
+    CREDENTIALS_FAILING = Gauge "attache_credentials_failing" []
+        "Secrets whose files can't be used as they are now, so that an older one is sent, or none has come yet. The log has the error.";
     TLS_INSECURE = Gauge "attache_tls_insecure_upstreams" ["upstream"]
         "1 for each upstream whose certificate is not verified (insecure_skip_verify): anyone can read and change its traffic.";
     LOG_DROPPED = Counter "attache_access_log_dropped_total" ["cause"]

@@ -81,6 +81,9 @@ struct Control {
     certificate_reloads: AtomicU64,
     certificate_failures: AtomicU64,
     certificates_failing: AtomicU64,
+    credential_reloads: AtomicU64,
+    credential_failures: AtomicU64,
+    credentials_failing: AtomicU64,
     insecure: Mutex<Vec<Name>>,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
@@ -185,6 +188,14 @@ impl Metrics {
         control.certificate_reloads.store(reloads, Relaxed);
         control.certificate_failures.store(failures, Relaxed);
         control.certificates_failing.store(failing, Relaxed);
+    }
+
+    /// How following secrets went since the start, and how many can't be used as they are now.
+    pub fn set_credential_reloads(&self, reloads: u64, failures: u64, failing: u64) {
+        let control = &self.0.control;
+        control.credential_reloads.store(reloads, Relaxed);
+        control.credential_failures.store(failures, Relaxed);
+        control.credentials_failing.store(failing, Relaxed);
     }
 
     /// The upstreams whose certificates are not verified, in place of those that were named before.

@@ -1,5 +1,6 @@
 //! Handshakes between our two sides, and with OpenSSL.
 
+mod credential;
 mod files;
 mod late;
 mod matrix;
