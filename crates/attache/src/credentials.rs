@@ -49,8 +49,7 @@ fn read(
     wanted: &model::Credential,
     watcher: &Watcher,
 ) -> Result<Credential, Error> {
-    let secret =
-        Credential::new(wanted).map_err(|source| Error::Tls { what, name: name.clone(), source })?;
+    let secret = Credential::new(wanted).map_err(|source| Error::Tls { what, name: name.clone(), source })?;
     watcher.follow(&secret);
     Ok(secret)
 }

@@ -87,7 +87,17 @@ pub(crate) fn prepare(config: Config, before: &Generation, process: &Process) ->
     };
     let (traces, collector) = observe::traces(&config, before, workload.as_ref(), process)?;
     let sockets = bind(&config, before, process)?;
-    Ok(Prepared { config, upstreams, listeners, access_log, traces, collector, credentials, workload, sockets })
+    Ok(Prepared {
+        config,
+        upstreams,
+        listeners,
+        access_log,
+        traces,
+        collector,
+        credentials,
+        workload,
+        sockets,
+    })
 }
 
 fn acceptor(

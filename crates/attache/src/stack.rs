@@ -274,7 +274,7 @@ impl Site {
         strip_request(&mut parts.headers, came.upgrade.as_ref(), came.form.is_proxied());
         let scheme = if client.tls { "https" } else { "http" };
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
-        set_client_certificate(&mut parts.headers, client);
+        set_client_certificate(&mut parts.headers, client, self.listener.http.client_cert);
         if let Some(via) = &self.via {
             via.add(&mut parts.headers, came.version);
         }

@@ -74,8 +74,17 @@ impl Upkeep {
         before: &Generation,
         process: &Process,
     ) -> Result<Generation, Error> {
-        let Prepared { config, upstreams, listeners, access_log, traces, collector, credentials, workload, .. } =
-            prepared;
+        let Prepared {
+            config,
+            upstreams,
+            listeners,
+            access_log,
+            traces,
+            collector,
+            credentials,
+            workload,
+            ..
+        } = prepared;
         let dns = &config.dns;
         let same_dns = self.resolver.as_ref().is_some_and(|(known, _)| known == dns);
         let resolver = match &self.resolver {
@@ -125,7 +134,13 @@ impl Upkeep {
                 let on_demand = on_demand(parts.shared());
                 if on_demand.is_none() {
                     self.end(parts.shared());
-                    self.running.push(Running::start(parts.shared(), parts.tls.clone(), &credentials, &resolver, dns));
+                    self.running.push(Running::start(
+                        parts.shared(),
+                        parts.tls.clone(),
+                        &credentials,
+                        &resolver,
+                        dns,
+                    ));
                 }
                 UpstreamParts { on_demand, hosts: Arc::default(), ..parts }
             }

@@ -176,6 +176,7 @@ pub(crate) fn client(destination: &str, sni: &str) -> Client {
         original_destination: destination.parse().ok(),
         sni: (!sni.is_empty()).then(|| sni.into()),
         identities: ["spiffe://cluster.local/ns/shop/sa/web".into()].into(),
+        uris: 1,
         ..Client::default()
     }
 }

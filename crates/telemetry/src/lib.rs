@@ -20,7 +20,7 @@ pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
-    EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, OPENMETRICS_CONTENT_TYPE, Side, Stats,
+    Admitted, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, OPENMETRICS_CONTENT_TYPE, Side, Stats,
     WorkerMetrics, metrics,
 };
 pub use reason::Reason;

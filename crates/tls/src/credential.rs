@@ -13,7 +13,7 @@ use std::{
 
 use attache_config::model::{self, Existing};
 use attache_telemetry::Reason;
-use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     Error,
@@ -60,11 +60,7 @@ impl Credential {
             tracing::warn!("{error}: requests that need it are refused until it comes");
             Ok(Built { config: None, certificates: Vec::new() })
         })?;
-        let name = match &config.secret {
-            model::Secret::Bearer(_) | model::Secret::Basic { .. } => AUTHORIZATION,
-            model::Secret::Header { name, .. } => name.clone(),
-        };
-        Ok(Self { live, name, existing: config.existing, file: Arc::new(file) })
+        Ok(Self { live, name: config.secret.header(), existing: config.existing, file: Arc::new(file) })
     }
 
     /// Puts the secret in place of what the headers have of its name; or leaves that alone, by the config.

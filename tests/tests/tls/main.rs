@@ -7,9 +7,11 @@
 )]
 
 mod credential;
+mod identity;
 mod listener;
 mod mesh;
 mod rotation;
+mod trust;
 mod upstream;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

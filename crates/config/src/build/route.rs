@@ -162,6 +162,7 @@ fn matcher(raw: raw::Match, problems: &mut Problems) -> (Match, Vec<PathPattern>
             .unwrap_or_default(),
         query: raw.query.map(|query| values(query.value, str::to_owned)).unwrap_or_default(),
         sni: list(raw.sni).into_iter().map(|host| host.0).collect(),
+        identities: list(raw.identity).into_iter().map(|san| san.0).collect(),
         destination: list(raw.destination).into_iter().flat_map(|range| range.0).collect(),
     };
     (matcher, list(raw.path).into_iter().map(|path| path.0).collect())

@@ -74,6 +74,9 @@ pub(crate) fn upstream(
     fill!(upstream, raw, connect_timeout, handshake_timeout);
     upstream.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
     upstream.source_address = raw.source_address.map(|address| address.0.0);
+    if upstream.tls.as_ref().is_some_and(|tls| tls.identity.is_some() || tls.spiffe) {
+        upstream.pool.max_age = Pool::MAX_IDENTITY_AGE;
+    }
     if let Some(pool) = raw.pool {
         fill!(
             upstream.pool,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use http::HeaderName;
+use http::{HeaderName, header::AUTHORIZATION};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,14 @@ pub enum Secret {
 }
 
 impl Secret {
+    /// The header that is set.
+    pub fn header(&self) -> HeaderName {
+        match self {
+            Self::Bearer(_) | Self::Basic { .. } => AUTHORIZATION,
+            Self::Header { name, .. } => name.clone(),
+        }
+    }
+
     /// The file of the secret.
     pub fn file(&self) -> &Path {
         match self {

@@ -7,6 +7,7 @@
 mod access_log;
 mod app;
 mod credential;
+mod identity;
 mod listener;
 mod policy;
 mod route;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use access_log::*;
 pub use app::*;
 pub use credential::*;
+pub use identity::*;
 pub use listener::*;
 pub use policy::*;
 pub use route::*;

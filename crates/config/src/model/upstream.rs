@@ -181,7 +181,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// Unused connections kept for each endpoint in each worker, HTTP/1. Default 64.
     pub max_idle: usize,
-    /// A connection takes no new request after this age; zero is no bound. Default 0 s.
+    /// A connection takes no new request after this age; running ones finish. Zero is no bound. Default 1 h where an own certificate is
+    /// shown, so that no connection outlives its identity for long, else 0 s.
     pub max_age: Duration,
     /// Requests on one connection before it is closed; 0 is no bound. Default 0.
     pub max_requests: u64,
@@ -202,6 +203,11 @@ pub struct Pool {
     pub headers_size: usize,
     /// Header lines of a response. Default 100.
     pub headers_count: usize,
+}
+
+impl Pool {
+    /// Default of [`Self::max_age`] where an own certificate is shown.
+    pub const MAX_IDENTITY_AGE: Duration = Duration::from_hours(1);
 }
 
 impl Default for Pool {

@@ -8,8 +8,9 @@ use crate::{
     model,
     text::{
         AddressRange, Condition, HeaderText, HedgeWhen, HostAndPort, HostText, Label, Length, LimitBy,
-        MediaType, MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, Size,
-        TemplateText, Timeout, ValueText, Weight, Word, show_duration, show_ratio, show_size, show_timeout,
+        MediaType, MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost,
+        SanText, Size, TemplateText, Timeout, ValueText, Weight, Word, show_duration, show_ratio, show_size,
+        show_timeout,
     },
 };
 
@@ -87,6 +88,8 @@ pub(crate) struct Match {
     pub(crate) query: Option<At<Map<Word, Txt<ValueText>>>>,
     /// TLS server name, of TLS that is passed through or terminated.
     pub(crate) sni: Option<At<OneOrMany<Txt<HostText>>>>,
+    /// Identities of which the client must have proven one, on a listener whose `tls` has a `client_ca`; as in its `allow`.
+    pub(crate) identity: Option<At<OneOrMany<Txt<SanText>>>>,
     /// Original destination of an intercepted connection: networks, addresses, ports.
     pub(crate) destination: Option<At<OneOrMany<Txt<AddressRange>>>>,
 }

@@ -192,8 +192,9 @@ pub(crate) struct Pool {
     /// Unused HTTP/1 connections kept for each endpoint in each worker.
     #[schemars(extend("default" = pool().max_idle))]
     pub(crate) max_idle: Option<u32>,
-    /// A connection takes no new request after this age.
-    #[schemars(extend("default" = show_timeout(pool().max_age)))]
+    /// A connection takes no new request after this age; running ones finish. `0s` is no bound. By default `1h` where `tls` shows an
+    /// own certificate, so that peers see a renewed one, and no bound elsewhere.
+    #[schemars(extend("examples" = ["30m"]))]
     pub(crate) max_age: Option<Txt<Timeout>>,
     /// Requests on one connection before it is closed; 0 is no bound.
     #[schemars(extend("default" = pool().max_requests))]

@@ -34,7 +34,7 @@ pub(crate) use self::histogram::BOUNDS;
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
     stats::Stats,
-    worker::WorkerMetrics,
+    worker::{Admitted, WorkerMetrics},
 };
 use self::{series::Family, worker::cell};
 use crate::Watch;
@@ -60,6 +60,8 @@ pub(crate) struct Registry {
     ejections: Arc<Family<2, 1>>,
     transitions: Arc<Family<3, 1>>,
     dns: Arc<Family<2, 1>>,
+    tls_handshakes: Arc<Family<5, 1>>,
+    tls_clients: Arc<Family<2, 1>>,
     log_dropped: Arc<Family<1, 1>>,
     spans_exported: Arc<Family<0, 1>>,
     spans_dropped: Arc<Family<1, 1>>,
@@ -125,6 +127,15 @@ pub enum Hedge {
     Refused,
 }
 
+impl Side {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 impl Metrics {
     /// Metrics without a series yet.
     pub fn new() -> Self {
@@ -166,12 +177,8 @@ impl Metrics {
 
     /// The certificate that is shown by a listener, or to an upstream, expires then.
     pub fn set_certificate_expiry(&self, side: Side, name: &Name, at: SystemTime) {
-        let side = match side {
-            Side::Listener => "listener",
-            Side::Upstream => "upstream",
-        };
         let mut expiries = self.0.control.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        expiries.insert([side.into(), Name::clone(name)], unix_seconds(at));
+        expiries.insert([side.as_str().into(), Name::clone(name)], unix_seconds(at));
     }
 
     /// After a reload: the certificates of listeners and upstreams that are gone are no longer reported.

@@ -124,6 +124,8 @@ fn program(registry: &Registry, page: &mut Page) {
     let outcomes = outcomes.map(|(word, count)| ([Name::from(word)], count.load(Relaxed) as f64));
     page.numbers(&d::CERTIFICATE_RELOADS, outcomes);
     page.number(&d::CERTIFICATES_FAILING, Some(control.certificates_failing.load(Relaxed) as f64));
+    page.counter(&d::TLS_HANDSHAKES, &registry.tls_handshakes.sums(), 0);
+    page.counter(&d::TLS_CLIENTS, &registry.tls_clients.sums(), 0);
     let outcomes = [("failed", &control.credential_failures), ("ok", &control.credential_reloads)];
     let outcomes = outcomes.map(|(word, count)| ([Name::from(word)], count.load(Relaxed) as f64));
     page.numbers(&d::CREDENTIAL_RELOADS, outcomes);

@@ -27,6 +27,7 @@ fn client(files: &Files) -> TlsClient {
         spiffe: false,
         min_version: TlsVersion::V12,
         pins: Vec::new(),
+        crls: Vec::new(),
         insecure: false,
     }
 }
