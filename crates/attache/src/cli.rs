@@ -115,6 +115,9 @@ pub(crate) struct Explain {
     /// Request header, may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub(crate) headers: Vec<String>,
+    /// Identity that the client has proven by its certificate (`spiffe://…`, or a DNS name).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) identity: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -15,7 +15,7 @@ pub(crate) enum Error {
     Probes { address: SocketAddr, source: io::Error },
     /// The address of the admin API, where the file names it.
     Admin { at: Bind, source: io::Error },
-    /// Certificates, keys or trust.
+    /// Certificates, keys, trust or secrets.
     Tls { what: &'static str, name: Name, source: attache_tls::Error },
     /// The SPIFFE Workload API.
     Spiffe(attache_tls::Error),

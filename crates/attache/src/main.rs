@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod control;
 mod cpus;
+mod credentials;
 mod demo;
 mod diff;
 mod error;

@@ -14,6 +14,7 @@ use attache_tls::{Acceptor, Workload};
 use attache_upstream::connect::Tls;
 
 use crate::{
+    credentials::Credentials,
     error::Error,
     generation::{Generation, ListenerParts, UpstreamParts},
     handed::Handed,
@@ -36,6 +37,7 @@ pub(crate) struct Prepared {
     pub(crate) traces: Traces,
     /// Where the traces go, unless the generation before sends them there already.
     pub(crate) collector: Option<Collector>,
+    pub(crate) credentials: Credentials,
     pub(crate) workload: Option<Workload>,
     /// Of binds that nothing listens on yet.
     pub(crate) sockets: Vec<Bound>,
@@ -57,6 +59,7 @@ pub(crate) fn prepare(
     handed: &mut Handed,
 ) -> Result<Prepared, Error> {
     let workload = tls::workload(&config, before.workload.as_ref())?;
+    let credentials = Credentials::read(&config, &before.credentials, &process.secrets)?;
     let upstreams = config.upstreams.iter().map(|upstream| {
         let old = before.upstream(&upstream.name).filter(|old| *old.shared().config == *upstream);
         if let Some(old) = old {
@@ -90,7 +93,17 @@ pub(crate) fn prepare(
     };
     let (traces, collector) = observe::traces(&config, before, workload.as_ref(), process)?;
     let sockets = bind(&config, before, process, handed)?;
-    Ok(Prepared { config, upstreams, listeners, access_log, traces, collector, workload, sockets })
+    Ok(Prepared {
+        config,
+        upstreams,
+        listeners,
+        access_log,
+        traces,
+        collector,
+        credentials,
+        workload,
+        sockets,
+    })
 }
 
 fn acceptor(

@@ -33,6 +33,8 @@ pub(crate) struct Process {
     pub(crate) workers: Workers,
     /// Follows the files of every certificate and trust store, of whatever generation.
     pub(crate) certificates: Watcher,
+    /// Follows the files of every secret, of whatever generation.
+    pub(crate) secrets: Watcher,
     /// Changes the log level; none where the program that this proxy is part of keeps its own log.
     pub(crate) log: Option<LogControl>,
     /// Exports of traces: one, and those of generations that end.
@@ -76,6 +78,7 @@ impl Process {
             overload: Arc::default(),
             workers: Workers::new(workers),
             certificates: Watcher::default(),
+            secrets: Watcher::default(),
             log,
             exports: Mutex::default(),
             draining: AtomicBool::new(false),

@@ -7,9 +7,10 @@
 //! 3. **route**: the most specific one. It may answer by itself.
 //! 4. **prepare**: the route's rewrites, then what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in).
 //! 5. **mirror**: a copy, if the route wants one. After preparing, so that both upstreams see the same.
-//! 6. **resilience**: deadline, retries, breaker, per-try deadline ([`attache_resilience::stack`]).
-//! 7. **upstream**: an endpoint, a connection, the answer.
-//! 8. **finish**: the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if the protocol was switched.
+//! 6. **credential**: a secret that the application doesn't have. After the mirror, which shall not have it.
+//! 7. **resilience**: deadline, retries, breaker, per-try deadline ([`attache_resilience::stack`]).
+//! 8. **upstream**: an endpoint, a connection, the answer.
+//! 9. **finish**: the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if the protocol was switched.
 //!
 //! Whatever fails on the way is one [`Reason`], and [`Site::answer`] is where it becomes a response.
 
@@ -37,6 +38,7 @@ use attache_listener::{Hold, HttpRequest, Overload};
 use attache_resilience::{Front, RouteState, Stack, front_with, global_limit::GlobalLimiter, queue::urgency};
 use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, upstream_authority};
 use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
+use attache_tls::Credential;
 use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, request, response};
 use hyper::upgrade::OnUpgrade;
@@ -55,6 +57,8 @@ pub(crate) struct Site {
     stacks: HashMap<Key, RefCell<Front<Stack<WorkerUpstream>>>>,
     /// What the workers share of a route whose hosts requests name, by the destination's policy.
     on_demand: HashMap<Key, (Arc<RouteState>, Option<Rc<GlobalLimiter>>)>,
+    /// The secrets of destinations that have one, by the destination's policy.
+    credentials: HashMap<Key, Credential>,
     /// What each upstream is called where a request has no host.
     authorities: Vec<Option<Name>>,
     via: Option<Via>,
@@ -113,7 +117,7 @@ impl Site {
         observer: Observer,
         on_finish: OnFinish,
     ) -> Self {
-        let (mut stacks, mut on_demand) = (HashMap::new(), HashMap::new());
+        let (mut stacks, mut on_demand, mut credentials) = (HashMap::new(), HashMap::new(), HashMap::new());
         let global = |route: &model::Route, forward: &model::Forward| {
             forward.global_rate_limit.clone().and_then(|limit| upstreams.limiter(*limit, route.name.clone()))
         };
@@ -121,6 +125,9 @@ impl Site {
             let Action::Forward(forward) = &route.action else { continue };
             let global = global(route, forward);
             for destination in &forward.to {
+                if let Some(credential) = upstreams.credential(destination.policy.credential.as_deref()) {
+                    credentials.insert(key(destination), credential.clone());
+                }
                 if let Some(stack) = upstreams.stack(destination) {
                     let front = front_with(state, global.clone(), stack);
                     stacks.insert(key(destination), RefCell::new(front));
@@ -133,6 +140,7 @@ impl Site {
             table: RouteTable::new(&listener),
             stacks,
             on_demand,
+            credentials,
             authorities: upstreams.configs().map(upstream_authority).collect(),
             via: listener.http.via.as_deref().and_then(Via::new),
             listener,
@@ -238,6 +246,11 @@ impl Site {
             request = mirror::split(request, &self.upstreams, mirror, &context);
         }
 
+        // credential
+        if destination.policy.credential.is_some() {
+            self.credential(destination, request.headers_mut())?;
+        }
+
         // resilience and upstream
         let exchange = context.exchange.clone();
         if came.upgrade == Some(Upgrade::Connect)
@@ -271,12 +284,21 @@ impl Site {
         Ok(Response::new(Body::empty()))
     }
 
+    /// Gives a request its secret, or refuses to send it without.
+    fn credential(&self, destination: &Destination, headers: &mut HeaderMap) -> Result<(), Failure> {
+        let missing = |detail| Failure { detail, ..Failure::from(Reason::NoCredential) };
+        match self.credentials.get(&key(destination)) {
+            Some(credential) => credential.apply(headers).map_err(|error| missing(error.to_string())),
+            None => Err(missing(String::new())),
+        }
+    }
+
     /// What this hop takes off and puts on before a request leaves.
     fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client, host: &str) {
         strip_request(&mut parts.headers, came.upgrade.as_ref(), came.form.is_proxied());
         let scheme = if client.tls { "https" } else { "http" };
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
-        set_client_certificate(&mut parts.headers, client);
+        set_client_certificate(&mut parts.headers, client, self.listener.http.client_cert);
         if let Some(via) = &self.via {
             via.add(&mut parts.headers, came.version);
         }

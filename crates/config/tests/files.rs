@@ -450,3 +450,55 @@ upstreams:
     let off = attache_config::parse("overload: off\nupstreams: { x: 'http://x' }", None, &|_| None).unwrap();
     assert_eq!(off.overload, None);
 }
+
+#[test]
+fn where_identities_are_proven_connections_have_a_maximum_age() {
+    let config = config(
+        r"
+listeners:
+  plain: { bind: ':1', to: x }
+  tls: { bind: ':2', tls: { certificate: /c, key: /k }, to: x }
+  short: { bind: ':3', tls: { certificate: /c, key: /k }, http: { max_connection_age: 5m }, to: x }
+  never: { bind: ':4', tls: { certificate: /c, key: /k }, http: { max_connection_age: 0s }, to: x }
+upstreams:
+  x: https://x
+  own: { address: https://x, tls: { certificate: /c, key: /k } }
+  svid: { address: https://x, tls: { spiffe: true }, pool: { max_age: 10m } }
+",
+    );
+    let ages = config.listeners.iter().map(|listener| listener.http.max_connection_age.as_secs());
+    assert_eq!(ages.collect::<Vec<_>>(), [0, 3600, 300, 0]);
+    let ages = config.upstreams.iter().map(|upstream| upstream.pool.max_age.as_secs());
+    assert_eq!(ages.collect::<Vec<_>>(), [0, 3600, 600]);
+}
+
+#[test]
+fn a_credential_is_the_routes_or_the_upstreams() {
+    let config = config(
+        r"
+listeners:
+  a:
+    bind: ':1'
+    routes:
+      - { match: { path: /upstreams }, to: x }
+      - { match: { path: /own }, to: x, credential: { basic: { user: u, password_file: /p }, existing: keep } }
+      - { match: { path: /none, identity: ['spiffe://d/*', 'subject:CN=a'] }, to: x, credential: off }
+    tls: { certificate: /c, key: /k, client_ca: /ca }
+upstreams:
+  x: { address: https://x, credential: { bearer: { file: /t }, may_come_late: true } }
+",
+    );
+    let policies: Vec<_> = config.listeners[0]
+        .routes
+        .iter()
+        .map(|route| forward(route).to[0].policy.credential.clone())
+        .collect();
+    assert_eq!(policies[0], config.upstreams[0].credential);
+    assert!(policies[0].as_ref().unwrap().may_come_late);
+    let own = policies[1].as_ref().unwrap();
+    assert_eq!(own.secret, Secret::Basic { user: "u".into(), password: "/p".into() });
+    assert_eq!(own.existing, Existing::Keep);
+    assert_eq!(policies[2], None);
+    let identities = &config.listeners[0].routes[2].matcher.identities;
+    assert_eq!(identities, &[SanPattern::Uri("spiffe://d/*".into()), SanPattern::Subject("CN=a".into())]);
+}

@@ -23,7 +23,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::watch,
     task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval, sleep},
+    time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep},
 };
 use tower::Service;
 
@@ -31,7 +31,7 @@ use crate::{
     Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
     connection::TcpService,
     handover::{Accepted, Belongs, Load},
-    live::{IDLE_SWEEPS, Live, Order, Registry},
+    live::{AGE_LOOKS, IDLE_SWEEPS, Live, Order, Registry},
     respond::HttpService,
     socket::{SocketKind, UnixPath, original_destination},
     stream::Stream,
@@ -71,6 +71,7 @@ pub async fn serve<H, T>(
     let mut retiring = JoinSet::new();
     let mut sweep = sweeps(&current.borrow().settings);
     let mut pressed = current.borrow().settings.overload.pressed();
+    let mut aging = ages(&current.borrow().settings);
     loop {
         tokio::select! {
             _ = drain.reached(Phase::Drain) => break,
@@ -79,6 +80,12 @@ pub async fn serve<H, T>(
                 let worker = current.borrow().clone();
                 if !worker.settings.listener.http.idle_timeout.is_zero() {
                     worker.registry.sweep();
+                }
+            }
+            _ = aging.tick() => {
+                let worker = current.borrow().clone();
+                if !worker.settings.listener.http.max_connection_age.is_zero() {
+                    worker.registry.age();
                 }
             }
             // Whoever is gone replaces nothing any more.
@@ -95,6 +102,9 @@ pub async fn serve<H, T>(
                     Rc::default()
                 };
                 sweep = sweeps(&new);
+                if old.settings.listener.http.max_connection_age != new.listener.http.max_connection_age {
+                    aging = ages(&new);
+                }
                 *current.borrow_mut() = Rc::new(old.with(new, registry));
             }
             Some(_) = retiring.join_next() => {}
@@ -147,6 +157,17 @@ fn sweeps(settings: &Settings) -> Interval {
     let mut sweep = interval(period.clamp(Duration::from_millis(1), Duration::from_hours(1)));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     sweep
+}
+
+/// When old connections are looked for.
+fn ages(settings: &Settings) -> Interval {
+    let oldest = settings.listener.http.max_connection_age;
+    let period = if oldest.is_zero() { Duration::MAX } else { oldest / u32::from(AGE_LOOKS) };
+    // Longer than a year is never.
+    let period = period.clamp(Duration::from_millis(1), Duration::from_hours(24 * 365));
+    let mut aging = interval_at(Instant::now() + period, period);
+    aging.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    aging
 }
 
 struct Worker<H, T> {

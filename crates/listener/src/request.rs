@@ -48,6 +48,7 @@ impl Settings {
                 header_timeout: listener.http.header_timeout,
                 idle_timeout: listener.http.idle_timeout,
                 write_timeout: listener.http.write_timeout,
+                client_cert_details: std::mem::take(&mut listener.http.client_cert_details),
                 ..model::HttpServer::default()
             };
             listener

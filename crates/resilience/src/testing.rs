@@ -25,6 +25,7 @@ pub(crate) fn upstream() -> model::Upstream {
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
         adaptive_concurrency: None,

@@ -3,7 +3,7 @@
 //! It goes through the routes one by one in the order of precedence, beside the compiled table that serves requests; that
 //! both agree is what the tests of the table prove.
 
-use attache_config::model::{Mirror, Upstream, UpstreamId};
+use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId};
 use attache_http::Client;
 use http::{header::LOCATION, request};
 use serde::Serialize;
@@ -145,6 +145,10 @@ pub fn explain(
         let (up, down) = route.edits(request, &ctx);
         outcome.request_headers = up.describe();
         outcome.response_headers = down.describe();
+        if let Step::Forward(forward) = route.step() {
+            let given = forward.to.first().and_then(|to| to.policy.credential.as_deref());
+            outcome.request_headers.extend(given.map(secret));
+        }
         if let Some(response) = route.respond(request, &ctx) {
             outcome.request_headers.clear();
             let status = response.status();
@@ -177,6 +181,12 @@ pub fn explain(
     }
 }
 
+/// The file of a secret, and never the secret.
+fn secret(credential: &Credential) -> String {
+    let how = if credential.existing == Existing::Keep { "set where there is none" } else { "set" };
+    format!("{how} {}: the secret in {}", credential.secret.header(), credential.secret.file().display())
+}
+
 /// Explains an opaque connection, or one whose TLS is passed through.
 pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) -> Explanation {
     let (candidates, other_hosts) = consider(
@@ -185,6 +195,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
         |alternative, _| {
             if table.model.get(alternative.route).is_some_and(serves_tcp) {
                 connection_failure(alternative, client)
+                    .or_else(|| table.routes.get(alternative.route)?.conditions.identity_failure(client))
             } else {
                 Some("it is for HTTP requests".into())
             }

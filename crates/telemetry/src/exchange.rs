@@ -37,6 +37,10 @@ pub struct Exchange {
     pub request_id: RefCell<String>,
     /// The route that matched.
     pub route: RefCell<Option<Name>>,
+    /// Who the client has proven to be (TLS).
+    pub identity: RefCell<Option<Name>>,
+    /// Who the upstream of the last try has proven to be (TLS).
+    pub peer: RefCell<Option<Name>>,
     /// The upstream that was chosen.
     pub upstream: RefCell<Option<Name>>,
     /// The endpoint of the last try, as text.
@@ -90,6 +94,8 @@ impl Exchange {
             path: RefCell::default(),
             request_id: RefCell::default(),
             route: RefCell::default(),
+            identity: RefCell::default(),
+            peer: RefCell::default(),
             upstream: RefCell::default(),
             endpoint: RefCell::default(),
             tries: Cell::new(0),

@@ -20,8 +20,8 @@ pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
-    AdmissionCounts, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, OPENMETRICS_CONTENT_TYPE,
-    OverloadGauges, Side, Stats, WorkerMetrics, metrics,
+    AdmissionCounts, Admitted, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics,
+    OPENMETRICS_CONTENT_TYPE, OverloadGauges, Side, Stats, WorkerMetrics, metrics,
 };
 pub use reason::Reason;
 pub use trace::{

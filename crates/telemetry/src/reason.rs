@@ -89,6 +89,8 @@ reasons! {
     TlsTimeout = "tls-timeout", 503, "UF", 14, "Is the port really TLS? Raise `handshake_timeout` if the path is slow.";
     /// attache has no valid certificate to show.
     TlsNoIdentity = "tls-no-identity", 503, "UF", 14, "Check the certificate and key files; the log says why they were not loaded.";
+    /// The request needs a secret from a file (`credential`), and there is none yet: it was not sent without.
+    NoCredential = "no-credential", 503, "-", 16, "The log names the file and says why it can't be used; is the agent that writes it running?";
     /// The client's verified identity is not allowed here.
     DeniedIdentity = "denied-identity", 403, "UAEX", 7, "Add the identity to `tls.allow`, or remove it from `tls.deny`.";
     /// TLS was asked for and the client spoke plaintext.

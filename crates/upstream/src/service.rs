@@ -117,6 +117,7 @@ impl WorkerUpstream {
         if let Some(attempt) = attempt {
             attempt.responded(&context.exchange, 0);
         }
+        *context.exchange.peer.borrow_mut() = tls.as_ref().and_then(|tls| tls.peer(&io));
         in_flight.moved_to(&endpoint);
         // Of opaque bytes nothing else tells how quick it is.
         in_flight.responded(true);
@@ -316,6 +317,8 @@ impl Inner {
                 // Boxed, so that the future of a call that finds a connection stays small.
                 None => Box::pin(pool.acquire(&home, want)).await?,
             };
+            // A counter that stays on this worker.
+            *context.exchange.peer.borrow_mut() = wire.peer().cloned();
             if !Arc::ptr_eq(wire.endpoint(), endpoint) {
                 went_to(context, wire.endpoint());
                 if let Some(in_flight) = in_flight.as_mut() {

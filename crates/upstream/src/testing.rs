@@ -43,6 +43,7 @@ pub(crate) fn config() -> model::Upstream {
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
         adaptive_concurrency: None,

@@ -16,6 +16,7 @@ use attache_http::{Body, default_port, parse_authority};
 use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stack};
 use attache_routing::upstream_authority;
 use attache_telemetry::Reason;
+use attache_tls::Credential;
 use attache_upstream::{
     Balancer, CallContext, EndpointAddress, Error, Guard, Sent, Shared, WorkerUpstream,
     connect::Connection,
@@ -28,7 +29,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::generation::{Generation, UpstreamParts};
+use crate::{
+    credentials::Credentials,
+    generation::{Generation, UpstreamParts},
+};
 
 /// Hosts of forward proxies and original destinations that a worker keeps ready; when there are more, those that the control
 /// thread has dropped go, and then all.
@@ -38,6 +42,8 @@ const READY_HOSTS: usize = 4096;
 pub(crate) struct Upstreams {
     /// One for each of the config's, in its order.
     all: Vec<One>,
+    /// The secrets that requests are given.
+    credentials: Credentials,
     /// Our own listening addresses: a call there would come back to us.
     own: Vec<SocketAddr>,
 }
@@ -95,14 +101,15 @@ impl One {
 
 impl Upstreams {
     pub(crate) fn none() -> Rc<Self> {
-        Rc::new(Self { all: Vec::new(), own: Vec::new() })
+        Rc::new(Self { all: Vec::new(), credentials: Credentials::default(), own: Vec::new() })
     }
 
     /// Those of a generation. What it took over from the one before keeps its connections.
     pub(crate) fn new(generation: &Generation, before: &Self, own: Vec<SocketAddr>) -> Rc<Self> {
         let one =
             |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
-        Rc::new(Self { all: generation.upstreams.iter().map(one).collect(), own })
+        let all = generation.upstreams.iter().map(one).collect();
+        Rc::new(Self { all, credentials: generation.credentials.clone(), own })
     }
 
     pub(crate) fn configs(&self) -> impl Iterator<Item = &model::Upstream> {
@@ -127,6 +134,11 @@ impl Upstreams {
         }
     }
 
+    /// A secret that requests are given.
+    pub(crate) fn credential(&self, wanted: Option<&model::Credential>) -> Option<&Credential> {
+        self.credentials.get(wanted?)
+    }
+
     /// Opens the connections that the config wants ahead of traffic.
     pub(crate) fn preconnect(&self) {
         for one in &self.all {
@@ -149,7 +161,7 @@ impl Upstreams {
         let timeouts = Timeouts { request: limit.timeout, per_try: Duration::ZERO, idle: Duration::ZERO };
         // An answer that comes too late is worth nothing, and so is a second try.
         let retry = Retry { attempts: 0, ..Retry::default() };
-        let policy = Policy { timeouts, retry, deadline_header: None };
+        let policy = Policy { timeouts, retry, deadline_header: None, credential: None };
         let service = stack(&policy, state, upstream.clone());
         let authority = upstream_authority(config).unwrap_or_else(|| config.name.clone());
         Some(GlobalLimiter::new(limit, route, config.name.clone(), &authority, service))

@@ -1,6 +1,7 @@
 //! The raw file becomes the model: defaults are filled in, names become indices, and what one key says about another is
 //! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
 
+mod credential;
 mod fallback;
 mod global_limit;
 mod limits;
@@ -15,7 +16,7 @@ mod target;
 mod tls;
 mod upstream;
 
-use std::{collections::HashSet, net::SocketAddr, path::Path};
+use std::{collections::HashSet, net::SocketAddr, path::Path, time::Duration};
 
 pub(crate) use observe::Env;
 use plain::{Plain, fill};
@@ -27,6 +28,9 @@ use crate::{
     raw,
     yaml::{Kind, Node},
 };
+
+/// Shortest time between two looks at the files that the config names.
+const SHORTEST_WATCH: Duration = Duration::from_millis(10);
 
 pub(crate) fn build(
     root: raw::Root,
@@ -75,6 +79,13 @@ pub(crate) fn build(
         fill!(reload, raw, watch, drain_timeout);
     }
     let access_log = observe::access_log(root.access_log, &listeners, problems);
+    let mut watch_interval = Config::WATCH_INTERVAL;
+    if let Some(given) = root.watch_interval {
+        watch_interval = given.value.0.0;
+        if watch_interval < SHORTEST_WATCH {
+            problems.wrong(given.at, "looking so often costs more than it brings", "at least `10ms`");
+        }
+    }
     Config {
         file: file.map(Path::to_path_buf),
         listeners,
@@ -90,6 +101,7 @@ pub(crate) fn build(
         reload,
         files: Vec::new(),
         overload: overload::overload(root.overload, problems),
+        watch_interval,
         warnings: Vec::new(),
         secrets: crate::model::Secrets(secrets(tree)),
     }

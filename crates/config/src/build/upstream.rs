@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::{fill, load, policy::Layer, tls};
+use super::{
+    credential::{Keeping, credential},
+    fill, load,
+    policy::Layer,
+    tls,
+};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -31,6 +36,7 @@ pub(crate) fn upstream(
         circuit_breaker: CircuitBreaker::default(),
         outlier_ejection: OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: ProxyProtocolOut::default(),
         source_address: None,
         adaptive_concurrency: None,
@@ -70,6 +76,9 @@ pub(crate) fn upstream(
     fill!(upstream, raw, connect_timeout, handshake_timeout);
     upstream.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
     upstream.source_address = raw.source_address.map(|address| address.0.0);
+    if upstream.tls.as_ref().is_some_and(|tls| tls.identity.is_some() || tls.spiffe) {
+        upstream.pool.max_age = Pool::MAX_IDENTITY_AGE;
+    }
     if let Some(pool) = raw.pool {
         fill!(
             upstream.pool,
@@ -138,8 +147,16 @@ pub(crate) fn upstream(
         }
     }
     upstream.balance = balance?;
-    let layer =
+    let mut layer =
         Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
+    if let Some(raw) = raw.credential {
+        let at = raw.at;
+        upstream.credential = credential(raw, problems);
+        if let (Some(credential), true) = (&upstream.credential, right) {
+            Keeping::of(&upstream).check(credential, &upstream.name, at, problems);
+        }
+        layer = layer.with_credential(upstream.credential.clone(), at);
+    }
     right.then_some((upstream, layer))
 }
 

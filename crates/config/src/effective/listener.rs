@@ -56,6 +56,9 @@ fn http(http: &HttpServer) -> Value {
         "request_id": http.request_id,
         "trust_request_id": http.trust_request_id,
         "reason_header": http.reason_header,
+        "max_connection_age": show_timeout(http.max_connection_age),
+        "forward_client_cert_details": http.client_cert,
+        "set_current_client_cert_details": http.client_cert_details,
     })
 }
 
@@ -98,5 +101,6 @@ pub(super) fn san(pattern: &SanPattern) -> String {
     match pattern {
         SanPattern::Dns(name) => format!("dns:{name}"),
         SanPattern::Uri(uri) => uri.to_string(),
+        SanPattern::Subject(_) => pattern.to_string(),
     }
 }

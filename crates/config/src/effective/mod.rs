@@ -41,6 +41,7 @@ impl Config {
                 "watch": self.reload.watch,
                 "drain_timeout": show_duration(self.reload.drain_timeout),
             },
+            "watch_interval": show_duration(self.watch_interval),
             "dns": dns(&self.dns),
         });
         if let Some(object) = value.as_object_mut() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HIDDEN, names_a_credential, strings};
+use super::{HIDDEN, listener, names_a_credential, strings, upstream};
 use crate::{
     model::{
         Action, AddressMatch, Config, Destination, Fault, Forward, HeaderEdits, HedgeAfter, HostName,
@@ -93,6 +93,7 @@ fn policy(policy: &Policy) -> Value {
     json!({
         "timeout": show_timeout(timeouts.request),
         "idle_timeout": show_timeout(timeouts.idle),
+        "credential": policy.credential.as_deref().map(upstream::credential),
         "deadline_header": policy.deadline_header.as_ref().map(http::HeaderName::as_str),
         "retry": {
             "attempts": retry.attempts,
@@ -164,6 +165,7 @@ fn matcher(matcher: &Match) -> Value {
     put("path", matcher.path.iter().map(path).collect());
     put("methods", strings(&matcher.methods));
     put("sni", matcher.sni.iter().map(host).collect());
+    put("identity", matcher.identities.iter().map(listener::san).collect());
     put("destination", matcher.destination.iter().map(range).collect());
     for (key, matches) in [("headers", &matcher.headers), ("query", &matcher.query)] {
         if !matches.is_empty() {

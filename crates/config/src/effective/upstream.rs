@@ -8,11 +8,12 @@ use super::{
     HIDDEN,
     listener::{identity, san, trust},
     route::range,
+    strings,
 };
 use crate::{
     model::{
-        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, FailureBreaker, HashKey, HealthCheck,
-        OutlierEjection, Pool, Probe, Target, TlsClient, Upstream,
+        Address, Algorithm, Balance, CircuitBreaker, Credential, EndpointSource, FailureBreaker, HashKey,
+        HealthCheck, OutlierEjection, Pool, Probe, Secret, Target, TlsClient, Upstream,
     },
     text::{show_duration, show_ratio, show_size, show_timeout},
 };
@@ -34,6 +35,7 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
         "circuit_breaker": breaker(&upstream.circuit_breaker),
         "outlier_ejection": ejection(&upstream.outlier_ejection),
         "health_check": upstream.health_check.as_ref().map(health_check),
+        "credential": upstream.credential.as_deref().map(credential),
         "proxy_protocol": upstream.proxy_protocol,
         "source_address": upstream.source_address.map(|address| address.to_string()),
     });
@@ -41,6 +43,26 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
     {
         value.insert("max_hosts".into(), (*max_hosts).into());
         value.insert("deny".into(), deny.iter().map(range).collect::<Vec<_>>().into());
+    }
+    value
+}
+
+/// Where the secret is, never what is in it.
+pub(super) fn credential(credential: &Credential) -> Value {
+    let mut value = json!({
+        "existing": credential.existing,
+        "may_come_late": credential.may_come_late,
+        "health_checks": credential.health_checks,
+        "insecure_send_in_clear": credential.in_clear,
+    });
+    let file = credential.secret.file().display().to_string();
+    let (kind, secret) = match &credential.secret {
+        Secret::Bearer(_) => ("bearer", json!({ "file": file })),
+        Secret::Basic { user, .. } => ("basic", json!({ "user": **user, "password_file": file })),
+        Secret::Header { name, .. } => ("header", json!({ "name": name.as_str(), "file": file })),
+    };
+    if let Some(value) = value.as_object_mut() {
+        value.insert(kind.into(), secret);
     }
     value
 }
@@ -71,6 +93,7 @@ fn tls(tls: &TlsClient) -> Value {
         "identity": tls.identity.as_ref().map(identity),
         "spiffe": tls.spiffe,
         "min_version": tls.min_version,
+        "crls": strings(tls.crls.iter().map(|path| path.display())),
         "pins": tls.pins.iter().map(hex).collect::<Vec<_>>(),
         "insecure_skip_verify": tls.insecure,
     })

@@ -6,7 +6,9 @@
 
 mod access_log;
 mod app;
+mod credential;
 mod global_limit;
+mod identity;
 mod listener;
 mod load;
 mod overload;
@@ -28,7 +30,9 @@ use serde::{Deserialize, Serialize};
 
 pub use access_log::*;
 pub use app::*;
+pub use credential::*;
 pub use global_limit::*;
+pub use identity::*;
 pub use listener::*;
 pub use load::*;
 pub use overload::*;
@@ -69,6 +73,9 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     /// What is done when memory or file descriptors run out; `None` is nothing. Default on.
     pub overload: Option<Overload>,
+    /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are looked at; a change is
+    /// in use when two looks in a row found the same. Default 1 s.
+    pub watch_interval: Duration,
     /// What is suspicious about the file though it can be used; to be logged.
     pub warnings: Vec<crate::Diagnostic>,
     /// What was read by `!file`, so that nothing shows it.
@@ -93,6 +100,7 @@ impl Default for Config {
             reload: Reload::default(),
             files: Vec::new(),
             overload: Some(Overload::default()),
+            watch_interval: Self::WATCH_INTERVAL,
             warnings: Vec::new(),
             secrets: Secrets::default(),
         }
@@ -102,6 +110,8 @@ impl Default for Config {
 impl Config {
     /// Where the metrics answer unless the file says otherwise.
     pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15090);
+    /// Default of [`Self::watch_interval`].
+    pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 }
 
 /// Where the admin API and the dashboard answer.

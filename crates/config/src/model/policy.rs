@@ -1,14 +1,14 @@
 //! How long a request may take and what happens when it fails.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::{Credential, Name};
 
-/// Deadlines and retries of one destination of one route.
+/// Deadlines, retries and credential of one destination of one route.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     /// Deadlines.
@@ -17,6 +17,8 @@ pub struct Policy {
     pub retry: Retry,
     /// The header in which callers say how many milliseconds they still wait; it is read, cut and passed on. Default `None`.
     pub deadline_header: Option<HeaderName>,
+    /// A secret that requests are given. Default `None`.
+    pub credential: Option<Arc<Credential>>,
 }
 
 /// Deadlines. Zero switches one off.

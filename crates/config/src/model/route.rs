@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Fault, GlobalRateLimit, Name, Policy, RateLimit, UpstreamId};
+use super::{Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, UpstreamId};
 
 /// A rule of one listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Match {
     pub sni: Vec<HostPattern>,
     /// Original destination of an intercepted connection.
     pub destination: Vec<AddressMatch>,
+    /// Names of the client's verified certificate, of which one must be there; empty matches every client.
+    pub identities: Vec<SanPattern>,
 }
 
 /// A host name to match. Names are kept in lower case, without the final dot.

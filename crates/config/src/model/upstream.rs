@@ -6,7 +6,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AdaptiveConcurrency, Name, Queue, TlsClient};
+use super::{AdaptiveConcurrency, Credential, Name, Queue, TlsClient};
 
 /// One upstream: a named set of endpoints and how they are used.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,8 @@ pub struct Upstream {
     pub outlier_ejection: OutlierEjection,
     /// Active health; `None` is off.
     pub health_check: Option<HealthCheck>,
+    /// A secret that requests are given; what a route says of its own stands in its [`Policy`](super::Policy).
+    pub credential: Option<Arc<Credential>>,
     /// PROXY protocol sent at the start of every connection.
     pub proxy_protocol: ProxyProtocolOut,
     /// Local port and interface of outgoing connections.
@@ -183,7 +185,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// Unused connections kept for each endpoint in each worker, HTTP/1. Default 64.
     pub max_idle: usize,
-    /// A connection takes no new request after this age; zero is no bound. Default 0 s.
+    /// A connection takes no new request after this age; running ones finish. Zero is no bound. Default 1 h where an own certificate is
+    /// shown, so that no connection outlives its identity for long, else 0 s.
     pub max_age: Duration,
     /// Requests on one connection before it is closed; 0 is no bound. Default 0.
     pub max_requests: u64,
@@ -204,6 +207,11 @@ pub struct Pool {
     pub headers_size: usize,
     /// Header lines of a response. Default 100.
     pub headers_count: usize,
+}
+
+impl Pool {
+    /// Default of [`Self::max_age`] where an own certificate is shown.
+    pub const MAX_IDENTITY_AGE: Duration = Duration::from_hours(1);
 }
 
 impl Default for Pool {

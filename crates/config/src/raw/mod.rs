@@ -5,6 +5,7 @@
 
 mod access_log;
 mod app;
+mod credential;
 mod global_limit;
 mod listener;
 mod load;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 pub(crate) use access_log::*;
 pub(crate) use app::*;
+pub(crate) use credential::*;
 pub(crate) use global_limit::*;
 pub(crate) use listener::*;
 pub(crate) use load::*;
@@ -69,6 +71,10 @@ pub(crate) struct Root {
     pub(crate) reload: Option<Reload>,
     /// What is done when the container's memory or the file descriptors run out. On by default; or `off`.
     pub(crate) overload: Option<OrOff<Overload>>,
+    /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are looked at; a change is
+    /// in use when two looks in a row found the same. At least 10 ms.
+    #[schemars(extend("default" = show_duration(model::Config::WATCH_INTERVAL)))]
+    pub(crate) watch_interval: Option<At<Txt<Positive>>>,
 }
 
 /// Name resolution.

@@ -3,13 +3,14 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, GlobalRateLimit, Map, Off, OneOrMany, Txt};
+use super::{At, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt};
 use crate::{
     model,
     text::{
         AddressRange, Condition, HeaderText, HedgeWhen, HostAndPort, HostText, Label, Length, LimitBy,
-        MediaType, MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, Size,
-        TemplateText, Timeout, ValueText, Weight, Word, show_duration, show_ratio, show_size, show_timeout,
+        MediaType, MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost,
+        SanText, Size, TemplateText, Timeout, ValueText, Weight, Word, show_duration, show_ratio, show_size,
+        show_timeout,
     },
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct Route {
     pub(crate) deadline_header: Option<At<Txt<HeaderText>>>,
     /// Retries: `off`, a number of tries after the first, or in full. Keys that aren't given are those of the upstream.
     pub(crate) retry: Option<At<RetryForm>>,
+    /// A secret that requests are given, or `off`. By default that of the upstream.
+    pub(crate) credential: Option<At<OrOff<Credential>>>,
     /// Changes to the path and the host on the way up.
     pub(crate) rewrite: Option<At<Rewrite>>,
     /// Changes to headers.
@@ -87,6 +90,8 @@ pub(crate) struct Match {
     pub(crate) query: Option<At<Map<Word, Txt<ValueText>>>>,
     /// TLS server name, of TLS that is passed through or terminated.
     pub(crate) sni: Option<At<OneOrMany<Txt<HostText>>>>,
+    /// Identities of which the client must have proven one, on a listener whose `tls` has a `client_ca`; as in its `allow`.
+    pub(crate) identity: Option<At<OneOrMany<Txt<SanText>>>>,
     /// Original destination of an intercepted connection: networks, addresses, ports.
     pub(crate) destination: Option<At<OneOrMany<Txt<AddressRange>>>>,
 }

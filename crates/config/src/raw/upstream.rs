@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AdaptiveConcurrency, At, OneOrMany, OrOff, Queue, RetryForm, TlsClient, Txt};
+use super::{AdaptiveConcurrency, At, Credential, OneOrMany, OrOff, Queue, RetryForm, TlsClient, Txt};
 use crate::{
     model,
     text::{
@@ -98,6 +98,8 @@ pub(crate) struct UpstreamFull {
     pub(crate) outlier_ejection: Option<OrOff<OutlierEjection>>,
     /// Active health. Off without it.
     pub(crate) health_check: Option<At<HealthCheck>>,
+    /// A secret that requests are given, for routes to here that have none of their own.
+    pub(crate) credential: Option<At<Credential>>,
     /// PROXY protocol sent at the start of every connection.
     #[schemars(extend("default" = model::ProxyProtocolOut::default()))]
     pub(crate) proxy_protocol: Option<model::ProxyProtocolOut>,
@@ -196,8 +198,9 @@ pub(crate) struct Pool {
     /// Unused HTTP/1 connections kept for each endpoint in each worker.
     #[schemars(extend("default" = pool().max_idle))]
     pub(crate) max_idle: Option<u32>,
-    /// A connection takes no new request after this age.
-    #[schemars(extend("default" = show_timeout(pool().max_age)))]
+    /// A connection takes no new request after this age; running ones finish. `0s` is no bound. By default `1h` where `tls` shows an
+    /// own certificate, so that peers see a renewed one, and no bound elsewhere.
+    #[schemars(extend("examples" = ["30m"]))]
     pub(crate) max_age: Option<Txt<Timeout>>,
     /// Requests on one connection before it is closed; 0 is no bound.
     #[schemars(extend("default" = pool().max_requests))]

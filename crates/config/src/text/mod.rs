@@ -109,6 +109,7 @@ parsers![
     RewriteHost,
     File,
     Word,
+    UserName,
     Pem,
 ];
 

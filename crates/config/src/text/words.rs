@@ -51,6 +51,25 @@ impl Text for Word {
     }
 }
 
+/// A user of HTTP's Basic scheme.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UserName(pub(crate) Name);
+
+impl Text for UserName {
+    const FORMAT: &'static str = "attache-user";
+    const WHAT: &'static str = "a user";
+    const EXAMPLES: &'static [&'static str] = &["shop"];
+    const NUMBERS: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        // RFC 7617 section 2.
+        if text.is_empty() || text.contains(|c: char| c == ':' || c.is_control()) {
+            return wrong("{} isn't a user", "a name without a colon");
+        }
+        Ok(Self(text.into()))
+    }
+}
+
 /// A path of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct File(pub(crate) PathBuf);

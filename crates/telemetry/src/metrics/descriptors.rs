@@ -106,6 +106,14 @@ descriptors! {
         "Changed certificates, keys, roots and revocation lists that were put into use (ok), or could not be used while the last good ones went on (failed).";
     CERTIFICATES_FAILING = Gauge "attache_certificates_failing" []
         "Listeners and upstreams whose TLS files can't be used as they are now, so that older ones serve. The log has the error.";
+    TLS_HANDSHAKES = Counter "attache_tls_handshakes_total" ["side", "name", "version", "kind", "key_exchange"]
+        "TLS handshakes that succeeded, with clients of a listener or endpoints of an upstream (side). Kind is full or resumed; the key exchange is empty where TLS 1.2 resumed. Those that failed are counted by reason in attache_connections_closed_total and attache_upstream_connection_failures_total.";
+    TLS_CLIENTS = Counter "attache_tls_clients_total" ["listener", "outcome"]
+        "Clients whose TLS handshake was done: allowed or denied by the identity that they proved, or anonymous (let in without one).";
+    CREDENTIAL_RELOADS = Counter "attache_credential_reloads_total" ["outcome"]
+        "Changed files of secrets (`credential`) that were put into use (ok), or could not be used while the last good secret went on (failed).";
+    CREDENTIALS_FAILING = Gauge "attache_credentials_failing" []
+        "Secrets whose files can't be used as they are now, so that an older one is sent, or none has come yet. The log has the error.";
     TLS_INSECURE = Gauge "attache_tls_insecure_upstreams" ["upstream"]
         "1 for each upstream whose certificate is not verified (insecure_skip_verify): anyone can read and change its traffic.";
     LOG_DROPPED = Counter "attache_access_log_dropped_total" ["cause"]

@@ -34,7 +34,7 @@ pub(crate) use self::histogram::BOUNDS;
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
     stats::Stats,
-    worker::WorkerMetrics,
+    worker::{Admitted, WorkerMetrics},
 };
 use self::{series::Family, worker::cell};
 use crate::Watch;
@@ -60,6 +60,8 @@ pub(crate) struct Registry {
     ejections: Arc<Family<2, 1>>,
     transitions: Arc<Family<3, 1>>,
     dns: Arc<Family<2, 1>>,
+    tls_handshakes: Arc<Family<5, 1>>,
+    tls_clients: Arc<Family<2, 1>>,
     log_dropped: Arc<Family<1, 1>>,
     spans_exported: Arc<Family<0, 1>>,
     spans_dropped: Arc<Family<1, 1>>,
@@ -84,6 +86,9 @@ struct Control {
     certificate_reloads: AtomicU64,
     certificate_failures: AtomicU64,
     certificates_failing: AtomicU64,
+    credential_reloads: AtomicU64,
+    credential_failures: AtomicU64,
+    credentials_failing: AtomicU64,
     insecure: Mutex<Vec<Name>>,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
@@ -147,6 +152,15 @@ pub struct OverloadGauges {
     pub actions: Vec<(&'static str, bool)>,
 }
 
+impl Side {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 impl Metrics {
     /// Metrics without a series yet.
     pub fn new() -> Self {
@@ -201,12 +215,8 @@ impl Metrics {
 
     /// The certificate that is shown by a listener, or to an upstream, expires then.
     pub fn set_certificate_expiry(&self, side: Side, name: &Name, at: SystemTime) {
-        let side = match side {
-            Side::Listener => "listener",
-            Side::Upstream => "upstream",
-        };
         let mut expiries = self.0.control.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        expiries.insert([side.into(), Name::clone(name)], unix_seconds(at));
+        expiries.insert([side.as_str().into(), Name::clone(name)], unix_seconds(at));
     }
 
     /// After a reload: the certificates of listeners and upstreams that are gone are no longer reported.
@@ -223,6 +233,14 @@ impl Metrics {
         control.certificate_reloads.store(reloads, Relaxed);
         control.certificate_failures.store(failures, Relaxed);
         control.certificates_failing.store(failing, Relaxed);
+    }
+
+    /// How following secrets went since the start, and how many can't be used as they are now.
+    pub fn set_credential_reloads(&self, reloads: u64, failures: u64, failing: u64) {
+        let control = &self.0.control;
+        control.credential_reloads.store(reloads, Relaxed);
+        control.credential_failures.store(failures, Relaxed);
+        control.credentials_failing.store(failing, Relaxed);
     }
 
     /// The upstreams whose certificates are not verified, in place of those that were named before.

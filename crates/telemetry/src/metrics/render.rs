@@ -137,6 +137,12 @@ fn program(registry: &Registry, page: &mut Page) {
     let outcomes = outcomes.map(|(word, count)| ([Name::from(word)], count.load(Relaxed) as f64));
     page.numbers(&d::CERTIFICATE_RELOADS, outcomes);
     page.number(&d::CERTIFICATES_FAILING, Some(control.certificates_failing.load(Relaxed) as f64));
+    page.counter(&d::TLS_HANDSHAKES, &registry.tls_handshakes.sums(), 0);
+    page.counter(&d::TLS_CLIENTS, &registry.tls_clients.sums(), 0);
+    let outcomes = [("failed", &control.credential_failures), ("ok", &control.credential_reloads)];
+    let outcomes = outcomes.map(|(word, count)| ([Name::from(word)], count.load(Relaxed) as f64));
+    page.numbers(&d::CREDENTIAL_RELOADS, outcomes);
+    page.number(&d::CREDENTIALS_FAILING, Some(control.credentials_failing.load(Relaxed) as f64));
     let insecure = control.insecure.lock().unwrap_or_else(PoisonError::into_inner).clone();
     page.numbers(&d::TLS_INSECURE, insecure.into_iter().map(|upstream| ([upstream], 1.0)));
     // What should be zero is shown as zero: an alert on a series that isn't there never fires.

@@ -45,6 +45,8 @@ fn exercise_all(metrics: &Metrics) {
     worker.transition(&name, "circuit", "open");
     worker.hedge(&name, Hedge::Won);
     worker.dns_lookup(&name, Ok(()));
+    worker.tls_handshake(Side::Listener, &name, "1.3", true, "X25519");
+    worker.tls_client(&name, Admitted::Denied);
     worker.panic_caught();
     worker.access_log_dropped("queue-full", 1);
     metrics.set_endpoints(&name, EndpointCounts { healthy: 2, unhealthy: 1, ejected: 0, circuit_open: 0 });

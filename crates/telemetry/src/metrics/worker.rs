@@ -8,7 +8,7 @@ use super::{
     Hedge, Registry, exemplars, histogram,
     series::{Label, Table},
 };
-use crate::{Exchange, Reason, watch::Watcher};
+use crate::{Exchange, Reason, Side, watch::Watcher};
 
 /// Where in an exchange's cells what stands.
 pub(crate) mod cell {
@@ -36,6 +36,17 @@ pub(crate) mod cell {
     pub(crate) const ACTIVE: usize = 1;
 }
 
+/// What came of a TLS client's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It proved one, and may talk.
+    Allowed,
+    /// What it proved, or that it proved nothing, is not allowed.
+    Denied,
+    /// It proved none, and may talk.
+    Anonymous,
+}
+
 /// Adding this takes one away: cells wrap.
 const MINUS_ONE: u64 = u64::MAX;
 
@@ -61,6 +72,8 @@ struct Tables {
     ejections: Table<2, 1>,
     transitions: Table<3, 1>,
     dns: Table<2, 1>,
+    tls_handshakes: Table<5, 1>,
+    tls_clients: Table<2, 1>,
     log_dropped: Table<1, 1>,
     spans_exported: Table<0, 1>,
     spans_dropped: Table<1, 1>,
@@ -88,6 +101,8 @@ impl WorkerMetrics {
             ejections: Table::new(&registry.ejections),
             transitions: Table::new(&registry.transitions),
             dns: Table::new(&registry.dns),
+            tls_handshakes: Table::new(&registry.tls_handshakes),
+            tls_clients: Table::new(&registry.tls_clients),
             log_dropped: Table::new(&registry.log_dropped),
             spans_exported: Table::new(&registry.spans_exported),
             spans_dropped: Table::new(&registry.spans_dropped),
@@ -267,6 +282,31 @@ impl WorkerMetrics {
     /// The rate limit service was asked: `ok`, `over-limit`, or `error`.
     pub fn rate_limit_service(&self, upstream: &Name, outcome: &'static str) {
         self.0.limit_service.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// A TLS handshake succeeded. `version` and `key_exchange` are words of closed lists.
+    pub fn tls_handshake(
+        &self,
+        side: Side,
+        name: &Name,
+        version: &'static str,
+        resumed: bool,
+        key_exchange: &'static str,
+    ) {
+        let kind = if resumed { "resumed" } else { "full" };
+        let words = [side.as_str(), version, kind, key_exchange].map(Label::Word);
+        let [side, version, kind, key_exchange] = words;
+        self.0.tls_handshakes.add([side, Label::Name(name), version, kind, key_exchange], 0, 1);
+    }
+
+    /// What came of a TLS client's identity.
+    pub fn tls_client(&self, listener: &Name, outcome: Admitted) {
+        let outcome = match outcome {
+            Admitted::Allowed => "allowed",
+            Admitted::Denied => "denied",
+            Admitted::Anonymous => "anonymous",
+        };
+        self.0.tls_clients.add([Label::Name(listener), Label::Word(outcome)], 0, 1);
     }
 
     /// A request's panic was caught and the worker goes on.

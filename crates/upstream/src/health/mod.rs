@@ -35,6 +35,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use attache_config::model::HealthCheck;
 use attache_telemetry::metrics;
+use attache_tls::Credential;
 use probe::{Failed, Prober};
 use tokio::{
     task::{AbortHandle, JoinSet},
@@ -75,15 +76,16 @@ impl Checks {
 /// Checks an upstream's endpoints for as long as it is polled. One for each upstream, on the control thread; also for
 /// upstreams without a check, so that one which lost its check by a reload keeps no endpoint unhealthy (it ends at once).
 ///
-/// `tls` is what [`Tls::new`] read for this upstream: probes show the same, followed identity as calls.
-pub async fn run(shared: &Shared, tls: Option<&Tls>) {
+/// `tls` is what [`Tls::new`] read for this upstream: probes show the same, followed identity as calls. `credential` is what
+/// probes by HTTP and gRPC are given.
+pub async fn run(shared: &Shared, tls: Option<&Tls>, credential: Option<&Credential>) {
     let Some(config) = &shared.config.health_check else {
         for endpoint in &shared.endpoints.load().endpoints {
             endpoint.set_healthy_because(true, "it is no longer checked");
         }
         return;
     };
-    let prober = Arc::new(Prober::new(&shared.config, config, tls));
+    let prober = Arc::new(Prober::new(&shared.config, config, tls, credential));
     let mut tasks = JoinSet::new();
     let mut checked: Vec<(Arc<Endpoint>, AbortHandle)> = Vec::new();
     loop {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use attache_config::model::{self, HealthCheck, Name, Probe, ProxyProtocolOut, UpstreamProtocol};
-use attache_tls::Connector;
+use attache_tls::{Connector, Credential};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::{Body, Frame};
@@ -45,12 +45,18 @@ pub(super) struct Prober {
     name: Name,
     protocol: UpstreamProtocol,
     tls: Option<Connector>,
+    credential: Option<Credential>,
     proxy_protocol: ProxyProtocolOut,
     source: Option<std::net::IpAddr>,
 }
 
 impl Prober {
-    pub(super) fn new(upstream: &model::Upstream, check: &HealthCheck, tls: Option<&Tls>) -> Self {
+    pub(super) fn new(
+        upstream: &model::Upstream,
+        check: &HealthCheck,
+        tls: Option<&Tls>,
+        credential: Option<&Credential>,
+    ) -> Self {
         let alpn: &[&[u8]] = match (&check.probe, upstream.protocol) {
             (Probe::Grpc { .. }, _) | (_, UpstreamProtocol::Http2) => &[b"h2"],
             (_, UpstreamProtocol::Auto) => &[b"h2", b"http/1.1"],
@@ -62,6 +68,7 @@ impl Prober {
             name: upstream.name.clone(),
             protocol: upstream.protocol,
             tls: tls.map(|tls| tls.connector().offering(alpn)),
+            credential: credential.cloned(),
             proxy_protocol: upstream.proxy_protocol,
             source: upstream.source_address,
         }
@@ -150,7 +157,11 @@ impl Prober {
         } else {
             request.header(header::HOST, host).uri(path)
         };
-        request.body(Payload(Some(body))).map_err(|e| failed("health_check")(&e))
+        let mut request = request.body(Payload(Some(body))).map_err(|e| failed("health_check")(&e))?;
+        if let Some(credential) = &self.credential {
+            credential.apply(request.headers_mut()).map_err(|e| failed("no-credential")(&e))?;
+        }
+        Ok(request)
     }
 }
 

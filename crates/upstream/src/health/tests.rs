@@ -36,6 +36,7 @@ fn upstream(check: Option<HealthCheck>, protocol: UpstreamProtocol) -> model::Up
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: check,
+        credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
         adaptive_concurrency: None,
@@ -54,7 +55,7 @@ fn http(path: &str) -> Probe {
 
 async fn ask(probe: Probe, protocol: UpstreamProtocol, address: std::net::SocketAddr) -> Result<(), Failed> {
     let check = config(probe);
-    Prober::new(&upstream(Some(check.clone()), protocol), &check, None).probe(&endpoint(address)).await
+    Prober::new(&upstream(Some(check.clone()), protocol), &check, None, None).probe(&endpoint(address)).await
 }
 
 /// Answers each connection, whatever it asks, and gives back what was asked.
@@ -274,11 +275,11 @@ async fn members_that_come_are_checked_and_a_lost_check_leaves_nobody_unhealthy(
         until(false).await;
     };
     tokio::select! {
-        () = run(&shared, None) => panic!("it never ends"),
+        () = run(&shared, None, None) => panic!("it never ends"),
         () = failing => {}
     }
     assert!(endpoint.checks.failure().is_some_and(|why| why.contains("connect")));
     shared.config = Arc::new(upstream(None, UpstreamProtocol::Tcp));
-    run(&shared, None).await;
+    run(&shared, None, None).await;
     assert!(endpoint.usable());
 }

@@ -25,6 +25,7 @@ fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<Shared> {
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: ejection,
         health_check: None,
+        credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
         adaptive_concurrency: None,
