@@ -15,6 +15,7 @@ use std::{
 
 use tempfile::TempDir;
 
+pub mod manifests;
 pub mod pki;
 pub mod pods;
 
@@ -132,6 +133,8 @@ pub struct Attache {
     pub port: u16,
     /// The port of `/metrics` and the probes.
     pub metrics: u16,
+    /// The port that stands for `$ADMIN` in its config; without it there, the admin API is off, so that tests can run side by side.
+    pub admin: u16,
 }
 
 impl Attache {
@@ -144,10 +147,13 @@ impl Attache {
     pub fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
         let (dir, port, metrics) = (tempfile::tempdir().expect("a folder"), free_port(), free_port());
         let file = dir.path().join("attache.yaml");
+        let admin = free_port();
         // A config that says more of its metrics says where they are.
         let place = if config.contains("$METRICS") { "" } else { "metrics: 127.0.0.1:$METRICS\n" };
-        let text = format!("{place}{config}")
+        let off = if config.contains("$ADMIN") { "" } else { "admin: off\n" };
+        let text = format!("{place}{off}{config}")
             .replace("$PORT", &port.to_string())
+            .replace("$ADMIN", &admin.to_string())
             .replace("$METRICS", &metrics.to_string());
         fs::write(&file, text).expect("a config file");
         let mut process = Process::start(
@@ -160,7 +166,7 @@ impl Attache {
             assert!(Instant::now() < end, "not ready:\n{}", process.output());
             thread::sleep(Duration::from_millis(10));
         }
-        Self { process, port, metrics }
+        Self { process, port, metrics, admin }
     }
 
     /// `http://127.0.0.1:PORT` and `path`.
@@ -268,6 +274,16 @@ fn python(name: &str) -> Command {
     for proxy in ["http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
         command.env_remove(proxy);
     }
+    command
+}
+
+/// One of the scripts in `tests/scripts`, for a Python that has the packages of PyPI which `cargo xtask setup` installs.
+pub fn python_with_packages(name: &str) -> Command {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = here.join("../target/python/bin/python");
+    assert!(python.exists(), "{} is missing: run `cargo xtask setup`", python.display());
+    let mut command = Command::new(python);
+    command.arg(here.join("scripts").join(name)).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 

@@ -12,7 +12,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use crate::{Process, local, text};
+use crate::{Process, local};
 
 /// When a certificate is valid.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Pki {
         self.path(file).display().to_string()
     }
 
-    /// Writes `NAME.crt` of a new authority.
+    /// Writes `NAME.crt` and `NAME.key` of a new authority.
     pub fn ca(&self, name: &str) -> Ca {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -66,6 +66,7 @@ impl Pki {
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
         fs::write(self.path(&format!("{name}.crt")), pem).expect("a file");
+        fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("a file");
         Ca { issuer: Issuer::new(params, key) }
     }
 
@@ -142,13 +143,20 @@ pub fn openssl_server(pki: &Pki, name: &str, port: u16, more: &str) -> Process {
 
 /// The serial number of the certificate that is shown on `port` for `name`, in hexadecimal.
 pub fn shown_serial(port: u16, name: &str) -> String {
+    shown_serial_as(port, name, &[])
+}
+
+/// The same, with more arguments of `openssl s_client`; empty where there was no handshake.
+pub fn shown_serial_as(port: u16, name: &str, more: &[String]) -> String {
     let connect = Command::new("openssl")
         .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", name])
+        .args(more)
         .stdin(std::process::Stdio::null())
         .output()
         .expect("openssl");
     let shown = tempfile::NamedTempFile::new().expect("a file");
     fs::write(shown.path(), connect.stdout).expect("a file");
     let read = Command::new("openssl").args(["x509", "-noout", "-serial", "-in"]).arg(shown.path()).output();
-    text(&read.expect("openssl")).trim().trim_start_matches("serial=").to_owned()
+    let read = read.expect("openssl");
+    String::from_utf8_lossy(&read.stdout).trim().trim_start_matches("serial=").to_owned()
 }

@@ -97,6 +97,18 @@ def idle(proxies, folder, pki, tools, port, connections):
     return found
 
 
+def raise_descriptors():
+    """As many file descriptors as 10,000 connections need on both sides, or as many as may be had."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (60000, hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, max(limit, hard)))
+            return limit
+        except (ValueError, OSError):
+            continue
+    return hard
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the main rows, in about two minutes")
@@ -109,18 +121,22 @@ def main():
     parser.add_argument("--load", required=True, help="the attache-load program")
     parser.add_argument("--envoy", help="the envoy program; without it Envoy is left out")
     options = parser.parse_args()
+    for program in ("attache", "load", "envoy"):
+        if getattr(options, program):
+            setattr(options, program, os.path.abspath(getattr(options, program)))
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.seconds = options.seconds or (1.5 if options.quick else 4)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 60000), hard))
+    descriptors = raise_descriptors()
 
-    proxies = [Attache(options.attache), HAProxy(), Nginx()] + ([Envoy(options.envoy)] if options.envoy else [])
+    proxies = [Attache(options.attache), HAProxy(descriptors // 2 - 500), Nginx()] + ([Envoy(options.envoy)] if options.envoy else [])
     missing = [program for program in ("wrk", "h2load", "haproxy", "nginx", "openssl") if not shutil.which(program)]
     if missing:
         raise SystemExit(f"not installed: {' '.join(missing)}")
     chosen = [row for row in rows.ROWS if (row.quick or not options.quick) and re.search(options.rows, row.title)]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
+        # nginx reads files as another user.
+        folder.chmod(0o755)
         (folder / "pki").mkdir()
         pki = upstreams.make_pki(folder / "pki")
         tools = {"load": options.load, "latency.lua": str(folder / "latency.lua")}

@@ -69,7 +69,7 @@ class Attache:
             upstream["tls"] = {"ca": pki["ca.crt"], "name": "localhost"}
             if job.back == "mtls":
                 upstream["tls"] |= {"certificate": pki["client.crt"], "key": pki["client.key"]}
-        config = {"workers": 1, "metrics": f"127.0.0.1:{port + 1000}",
+        config = {"workers": 1, "metrics": f"127.0.0.1:{port + 2000}",
                   "listeners": {"front": listener}, "upstreams": {"up": upstream}}
         if job.access_log:
             config["access_log"] = {"to": "$HOME/access.log"}
@@ -79,6 +79,9 @@ class Attache:
 
 class HAProxy:
     name = "HAProxy"
+
+    def __init__(self, connections):
+        self.connections = connections
 
     def command(self, job, port, pki):
         tcp = job.front == "tcp"
@@ -96,7 +99,7 @@ class HAProxy:
                 server += f" crt {pki['client.pem']}"
         elif job.back == "h2c":
             server += " proto h2"
-        lines = ["global", " nbthread 1", " maxconn 40000", "defaults", f" mode {'tcp' if tcp else 'http'}",
+        lines = ["global", " nbthread 1", f" maxconn {self.connections}", "defaults", f" mode {'tcp' if tcp else 'http'}",
                  " timeout connect 5s", " timeout client 1m", " timeout server 1m", " timeout tunnel 1m"]
         lines += [] if tcp else [" http-reuse always"]
         lines += ["frontend f", bind]

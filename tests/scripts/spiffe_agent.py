@@ -1,5 +1,9 @@
-"""A SPIFFE Workload API that gives everybody the same SVID: spiffe_agent.py SOCKET SPIFFE_ID CERTIFICATE KEY BUNDLE (PEM files)"""
+"""A SPIFFE Workload API that gives everybody the same SVID: spiffe_agent.py SOCKET SPIFFE_ID CERTIFICATE KEY BUNDLE (PEM files)
+
+When CERTIFICATE is replaced (write KEY and BUNDLE first), the new SVID is streamed to all who listen.
+"""
 import base64
+import os
 import sys
 import threading
 from concurrent import futures
@@ -25,11 +29,17 @@ def field(number, value):
 def fetch(request, context):
     if ("workload.spiffe.io", "true") not in tuple(context.invocation_metadata()):
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "security header missing")
-    svid = field(1, spiffe_id.encode()) + field(2, der(certificate)) + field(3, der(key)) + field(4, der(bundle))
-    yield field(1, svid)
     gone = threading.Event()
     context.add_callback(gone.set)
-    gone.wait()
+    seen = None
+    while not gone.is_set():
+        now = os.stat(certificate)
+        if (now.st_ino, now.st_mtime_ns) != seen:
+            seen = now.st_ino, now.st_mtime_ns
+            bundles = b"".join(der(file) for file in bundle.split(","))
+            svid = field(1, spiffe_id.encode()) + field(2, der(certificate)) + field(3, der(key)) + field(4, bundles)
+            yield field(1, svid)
+        gone.wait(0.05)
 
 
 handler = grpc.method_handlers_generic_handler(

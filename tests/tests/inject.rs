@@ -110,6 +110,13 @@ fn what_cannot_be_injected_ends_with_a_code_of_its_own() {
     assert!(out(&output).starts_with(&clash), "it is passed on as it was");
     assert!(out(&output).contains("restartPolicy: Always"), "the other is injected");
 
+    // Written out, an alias is in nobody's way.
+    let alias =
+        POD.replace("  name: web   # the one\n", "  name: web\n  labels: &l {a: b}\n  annotations: *l\n");
+    assert_eq!(run(&["inject"], &alias).status.code(), Some(3));
+    let written = run(&["inject", "-o", "json"], &alias);
+    assert!(written.status.success() && out(&written).contains("attache.dev/injected"), "{}", err(&written));
+
     let broken = run(&["inject"], "a: [\n");
     assert_eq!((broken.status.code(), out(&broken)), (Some(1), String::new()));
     assert!(err(&broken).contains("-: line 1, column 4: not valid YAML"), "{}", err(&broken));
@@ -159,6 +166,39 @@ fn the_result_is_valid_for_kubernetes() {
     let wrong = dir.path().join("wrong.yaml");
     fs::write(&wrong, out(&run(&["inject"], POD)).replace("containerPort", "containersPort")).unwrap();
     assert!(!kubernetes_validate("1.29", &[wrong]).status.success());
+}
+
+#[test]
+fn the_program_takes_what_its_containers_are_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let transparent: &[&str] =
+        &["--traffic", "transparent", "--config-map", "c", "--exclude-outbound-ports", "5432,9000-9100"];
+    for more in [
+        &["--exclude-outbound-cidrs", "10.0.0.0/8,fd00::/8", "--exclude-inbound-ports", "22"][..],
+        &["--inbound", "false"],
+    ] {
+        let json = out(&run(&[&["inject", "-o", "json"], transparent, more].concat(), POD));
+        let pod: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let args: Vec<&str> = pod["spec"]["initContainers"][1]["args"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|argument| argument.as_str().unwrap())
+            .collect();
+        let dry = run(&[&args[..], &["--dry-run"]].concat(), "");
+        assert!(dry.status.success(), "{args:?}: {}", err(&dry));
+    }
+    let json = out(&run(&["inject", "-o", "json", "--mode", "container"], POD));
+    let pod: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let lifecycle = &pod["spec"]["containers"][0]["lifecycle"];
+    assert_eq!(
+        lifecycle["postStart"]["exec"]["command"],
+        serde_json::json!(["/attache", "wait-ready", "--timeout", "60s"])
+    );
+    assert_eq!(lifecycle["preStop"]["exec"]["command"], serde_json::json!(["/attache", "sleep", "5s"]));
+    assert_eq!(run(&["sleep", "1ms"], "").status.code(), Some(0));
+    let address = format!("unix:{}", dir.path().join("nobody").display());
+    assert_eq!(run(&["wait-ready", "--timeout", "1ms", "--address", &address], "").status.code(), Some(1));
 }
 
 #[test]

@@ -207,6 +207,43 @@ fn twice_is_as_once_and_remove_restores_what_was_before() {
 }
 
 #[test]
+fn iptables_of_either_kind_is_told_once_whatever_it_was_told_before() {
+    let (pod, _) = pods();
+    let program = binary().display().to_string();
+    for kind in ["nft", "legacy"] {
+        let folder = tempfile::tempdir().unwrap();
+        for family in ["iptables", "ip6tables"] {
+            for tool in ["save", "restore"] {
+                let original = format!("/usr/sbin/{family}-{kind}-{tool}");
+                std::os::unix::fs::symlink(original, folder.path().join(format!("{family}-{tool}"))).unwrap();
+            }
+        }
+        let intercept = |arguments: &[&str]| {
+            let mut command = pod.run(0, "env");
+            command.arg(format!("PATH={}", folder.path().display())).arg(&program).arg("intercept");
+            text(&command.args(arguments).output().unwrap())
+        };
+        let saved = |family: &str| {
+            let save = format!("/usr/sbin/{family}-{kind}-save");
+            let all = text(&pod.run(0, &save).args(["-t", "nat"]).output().unwrap());
+            all.lines().filter(|line| line.contains("ATTACHE")).collect::<Vec<_>>().join("\n")
+        };
+        intercept(&["--backend=iptables", "--exclude-outbound-ports=5432"]);
+        intercept(&["--backend=iptables"]);
+        for family in ["iptables", "ip6tables"] {
+            let rules = saved(family);
+            assert!(!rules.contains("5432"), "{kind} {family}: {rules}");
+            assert_eq!(rules.matches("-A OUTPUT").count(), 1, "{kind} {family}: {rules}");
+            assert_eq!(rules.matches("-A PREROUTING").count(), 1, "{kind} {family}: {rules}");
+        }
+        intercept(&["--remove"]);
+        for family in ["iptables", "ip6tables"] {
+            assert_eq!(saved(family), "", "{kind} {family}");
+        }
+    }
+}
+
+#[test]
 fn the_kernel_is_told_the_same_by_netlink_as_by_nft_and_dry_run_shows_it() {
     let (pod, _) = pods();
     let every: &[&str] = &[

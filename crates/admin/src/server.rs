@@ -1,17 +1,40 @@
 //! A small HTTP/1.1 server for operators' questions.
 //!
 //! Everything about a connection is bounded: how many there are, how long a request's head may take, and how long the connection
-//! may live at all. Each carries one request, so an idle scraper holds no place that a probe needs. A connection
-//! above the bound waits in the kernel's queue for one of those to end.
+//! may live at all (a stream that somebody follows lives as long as it is followed, and of those there are few). Each
+//! carries one request, so an idle scraper holds no place that a probe needs. A connection above the bound waits in the
+//! kernel's queue for one of those to end.
 
-use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use http::Request;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Frame;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, task::JoinSet, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+    time,
+};
 
-use crate::answer::Answer;
+use crate::{
+    answer::{self, Answer},
+    tap::{self, Lines},
+};
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -24,20 +47,103 @@ const MAX_HEAD: usize = 16 << 10;
 /// How long answers that were begun may take once the server ends.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Where operators ask.
+#[derive(Debug)]
+pub enum Socket {
+    /// An address.
+    Tcp(TcpListener),
+    /// A file of this machine, whose permissions say who may ask.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Socket {
+    fn from(socket: TcpListener) -> Self {
+        Self::Tcp(socket)
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Socket {
+    pub(crate) fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().map(Some),
+            Self::Unix(_) => Ok(None),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(socket) => Box::new(socket.accept().await?.0),
+            Self::Unix(socket) => Box::new(socket.accept().await?.0),
+        })
+    }
+}
+
+/// What is answered.
+pub(crate) enum Reply {
+    /// This.
+    Whole(Answer),
+    /// What comes of this.
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    /// Lines, for as long as somebody reads them.
+    Stream(Lines),
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
+}
+
+/// The body of an answer.
+enum Outgoing {
+    Whole(Bytes),
+    Stream(Lines),
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Stream(lines) => lines.poll(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            Self::Whole(bytes) => http_body::SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(_) => http_body::SizeHint::default(),
+        }
+    }
+}
+
 /// Answers until `shutdown` is done, then lets what was begun finish for a moment.
-pub(crate) async fn run<A, F>(socket: TcpListener, answer: A, shutdown: impl Future<Output = ()>)
+pub(crate) async fn run<A>(socket: impl Into<Socket>, answer: A, shutdown: impl Future<Output = ()>)
 where
-    A: Fn(&Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    A: Fn(&Request<Incoming>) -> Reply + Send + Sync + 'static,
 {
+    let socket = socket.into();
     let answer = Arc::new(answer);
     let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     connections.spawn(connection(stream, Arc::clone(&answer)));
                 }
                 Err(error) => accept_failed(&error).await,
@@ -51,14 +157,18 @@ where
     let _ = time::timeout(GRACE, finished).await;
 }
 
-async fn connection<A, F>(stream: tokio::net::TcpStream, answer: Arc<A>)
+async fn connection<A>(stream: Box<dyn Stream>, answer: Arc<A>)
 where
-    A: Fn(&Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    A: Fn(&Request<Incoming>) -> Reply + Send + Sync + 'static,
 {
-    let service = service_fn(|request| {
-        let answer = answer(&request);
-        async move { Ok::<_, Infallible>(answer.await) }
+    let followed = Arc::new(AtomicBool::new(false));
+    let follow = followed.clone();
+    let service = service_fn(move |request| {
+        let reply = answer(&request);
+        if matches!(reply, Reply::Stream(_)) {
+            follow.store(true, Relaxed);
+        }
+        async move { Ok::<_, Infallible>(outgoing(reply).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -66,10 +176,30 @@ where
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match time::timeout(CONNECTION_TIMEOUT, serving).await {
+    let mut serving = pin!(serving);
+    let result = match time::timeout(CONNECTION_TIMEOUT, serving.as_mut()).await {
+        Err(_) if followed.load(Relaxed) => Ok(serving.await),
+        result => result,
+    };
+    match result {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "an admin connection failed"),
         Err(_) => tracing::debug!("an admin connection took too long and was cut"),
+    }
+}
+
+async fn outgoing(reply: Reply) -> Response<Outgoing> {
+    match reply {
+        Reply::Whole(answer) => answer.map(|text| Outgoing::Whole(text.into())),
+        Reply::Later(answer) => answer.await.map(|text| Outgoing::Whole(text.into())),
+        Reply::Stream(lines) => {
+            let head = answer::with_type(StatusCode::OK, tap::CONTENT_TYPE, String::new());
+            let mut response = head.map(|_| Outgoing::Stream(lines));
+            // For proxies that would gather it.
+            response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, builder::styling};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::styling};
 
 use crate::client::Target;
 use crate::intercept::Intercept;
@@ -37,7 +37,8 @@ Start here:
   attache run -c attache.yaml          run with a config
   attache check attache.yaml           every mistake at once, each with its place
   attache explain -c attache.yaml GET http://orders.internal/v1/x
-                                       what that request would meet, and why";
+                                       what that request would meet, and why
+  attache status | top | tap           how the one that runs here is, and what passes through it";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -66,6 +67,18 @@ pub(crate) enum Command {
     Webhook(Box<crate::webhook::Webhook>),
     /// Do nothing for a while: the `preStop` hook of a container, in an image that has no shell.
     Sleep(Sleep),
+    /// Say how the attache that runs here is, on one screen. Exit code 0: all is well; 1: no answer; 2: something is wrong.
+    Status(Status),
+    /// Show live what it does: rates, success, latencies, by upstream, endpoint, route or listener.
+    Top(Top),
+    /// Follow requests as they end, with reasons, tries and timing; credentials are hidden.
+    Tap(Tap),
+    /// Make it read its config again. A bad config changes nothing, and is said.
+    Reload(Admin),
+    /// Make it unready and take no new work; what runs goes on, and the process stays.
+    Drain(Admin),
+    /// End it in an orderly way, as SIGTERM does.
+    Quit(Admin),
 }
 
 /// `attache run`
@@ -77,6 +90,9 @@ pub(crate) struct Run {
     /// Log level: error, warn, info, debug, trace, or a filter such as `info,attache_upstream=debug`.
     #[arg(long, value_name = "LEVEL", env = "ATTACHE_LOG", default_value = "info")]
     pub(crate) log: String,
+    /// An app to run beside, behind `--`: started when attache is ready, ended with it, its exit code passed on.
+    #[arg(last = true, value_name = "APP")]
+    pub(crate) app: Vec<std::ffi::OsString>,
 }
 
 /// `attache check`
@@ -99,6 +115,9 @@ pub(crate) struct Explain {
     /// Request header, may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub(crate) headers: Vec<String>,
+    /// Identity that the client has proven by its certificate (`spiffe://…`, or a DNS name).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) identity: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -142,4 +161,115 @@ pub(crate) struct WaitReady {
 
 fn duration(text: &str) -> Result<Duration, String> {
     attache_config::duration(text)
+}
+
+/// Where the admin API is.
+#[derive(Debug, Args)]
+pub(crate) struct Admin {
+    /// Where the admin API answers: HOST:PORT, a port, or unix:PATH.
+    #[arg(long, value_name = "ADDRESS", env = "ATTACHE_ADMIN", default_value = "127.0.0.1:15000")]
+    pub(crate) admin: Target,
+}
+
+/// `attache status`
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `attache top`
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+    /// Print once and end, as without a terminal.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Time between two looks.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// What stands in the table.
+    #[arg(long, value_enum, default_value_t = View::Upstreams)]
+    pub(crate) view: View,
+    /// What it is sorted by.
+    #[arg(long, value_enum, default_value_t = Sort::Rate)]
+    pub(crate) sort: Sort,
+}
+
+/// What stands in `attache top`'s table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum View {
+    Upstreams,
+    Endpoints,
+    Routes,
+    Listeners,
+}
+
+/// What `attache top`'s table is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sort {
+    Name,
+    Rate,
+    Failures,
+    P99,
+}
+
+/// `attache tap`
+#[derive(Debug, Args)]
+pub(crate) struct Tap {
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+    /// Only of this listener.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
+    /// Only of this route.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) route: Option<String>,
+    /// Only to this upstream.
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) upstream: Option<String>,
+    /// Only to this endpoint (of the last try).
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) endpoint: Option<String>,
+    /// Only for this host.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Only with this method.
+    #[arg(short, long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// Only paths that begin so.
+    #[arg(short, long, value_name = "PREFIX")]
+    pub(crate) path: Option<String>,
+    /// Only answers with this status: 503, or a class: 5xx.
+    #[arg(short, long, value_name = "STATUS")]
+    pub(crate) status: Option<String>,
+    /// Only what failed for this reason; `any` is every reason.
+    #[arg(short, long, value_name = "REASON")]
+    pub(crate) reason: Option<String>,
+    /// Only what took at least this long.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) slower: Option<Duration>,
+    /// Only one in so many.
+    #[arg(long, value_name = "N")]
+    pub(crate) sample: Option<u64>,
+    /// Show headers too; credentials are hidden.
+    #[arg(short = 'H', long)]
+    pub(crate) headers: bool,
+    /// End after so many.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// How each is shown.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// How a record is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
 }

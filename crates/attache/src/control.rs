@@ -8,13 +8,15 @@
 
 use std::{
     net::TcpListener,
-    sync::{Arc, Barrier, atomic::Ordering::Relaxed},
+    sync::{Arc, Barrier},
     thread,
     time::Duration,
 };
 
 use attache_admin::AdminState;
-use attache_telemetry::EndpointCounts;
+use attache_listener::Socket;
+use attache_telemetry::{AdmissionCounts, EndpointCounts};
+use attache_upstream::status::EndpointState;
 use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, watch},
@@ -23,11 +25,14 @@ use tokio::{
 };
 
 use crate::{
+    admin,
     error::Error,
     generation::Generation,
+    handed::duplicate,
+    overload,
     prepare::{Bound, Prepared},
-    process::Process,
-    proxy::Control,
+    process::{Process, Wrapped},
+    proxy::{Control, probes_key},
     reload::{Order, Reloader},
     tls,
     upkeep::Upkeep,
@@ -49,14 +54,20 @@ type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 /// What the thread is told.
 pub(crate) struct Orders {
     pub(crate) stop: watch::Receiver<bool>,
-    pub(crate) reload: mpsc::UnboundedReceiver<Order>,
+    pub(crate) others: mpsc::UnboundedReceiver<Order>,
+}
+
+/// Where operators ask.
+pub(crate) struct Operators {
+    pub(crate) probes: Option<TcpListener>,
+    pub(crate) admin: Option<admin::Bound>,
 }
 
 /// Runs the thread until the proxy has ended.
 pub(crate) fn run(
     control: &Control,
     prepared: Prepared,
-    probes: Option<TcpListener>,
+    operators: Operators,
     orders: Orders,
     started: &Started,
     ended: watch::Sender<bool>,
@@ -70,7 +81,7 @@ pub(crate) fn run(
         }
     };
     process.metrics.worker().install();
-    if let Err(error) = runtime.block_on(serve(control, prepared, probes, orders, started)) {
+    if let Err(error) = runtime.block_on(serve(control, prepared, operators, orders, started)) {
         let _ = started.send(Err(error));
     }
     process.generation().access_log.close(CUT_PATIENCE);
@@ -80,19 +91,25 @@ pub(crate) fn run(
 async fn serve(
     control: &Control,
     mut prepared: Prepared,
-    probes: Option<TcpListener>,
+    operators: Operators,
     orders: Orders,
     started: &Started,
 ) -> Result<(), Error> {
     let process = control.process();
-    if let Some(socket) = probes {
+    let mut held = Vec::new();
+    if let Some(socket) = operators.probes {
+        held.extend(socket.local_addr().ok().map(probes_key).zip(duplicate(&socket)));
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
         let admin = AdminState {
             metrics: process.metrics.clone(),
             readiness: process.readiness.clone(),
             app: process.app.clone(),
         };
-        spawn_local(attache_admin::serve(socket, admin, std::future::pending()));
+        spawn_local(attache_admin::serve(socket, admin, succeeded(process)));
+    }
+    if let Some(bound) = operators.admin {
+        held.extend(bound.hold());
+        admin::serve(control, bound, succeeded(process))?;
     }
     process.metrics.config_loaded(true);
     process.readiness.config_loaded();
@@ -103,13 +120,17 @@ async fn serve(
     process.serves(generation.clone());
     tls::follow(process);
     spawn_local(count_endpoints(process.clone()));
+    spawn_local(overload::watch(process.clone()));
 
     let (workers, mut ended) = Workers::start(process)?;
     let count = workers.0.len();
+    hold(process, &sockets);
     workers.switch(&generation, sockets).recv().await;
     process.readiness.listening();
-    let reloader = Reloader { process: process.clone(), upkeep, workers };
-    spawn_local(reloader.run(orders.reload, process.drain.subscribe()));
+    let reloader = Reloader { process: process.clone(), upkeep, workers, operators: held };
+    spawn_local(reloader.run(orders.others, process.drain_inbound.subscribe()));
+    let alive = process.clone();
+    spawn_local(async move { alive.supervisor.keep_alive().await });
     spawn_local(files::follow(control.clone()));
     let _ = started.send(Ok(()));
     tracing::info!(workers = count, "ready");
@@ -119,14 +140,30 @@ async fn serve(
     let _ = stop.wait_for(|&stop| stop).await;
     process.readiness.draining();
     let shutdown = process.generation().config.shutdown;
-    sleep(shutdown.delay).await;
+    let mut app = process.wrapped.subscribe();
+    if *process.succeeded.borrow() {
+        // Its successor accepts at the same sockets: nobody has to take notice of anything.
+    } else {
+        process.supervisor.stopping();
+        tokio::select! {
+            () = sleep(shutdown.delay) => {}
+            // Nobody is left who could be called.
+            _ = app.wait_for(|app| *app == Wrapped::Gone) => {}
+        }
+    }
     tracing::info!("draining, for at most {:?}", shutdown.drain_timeout);
     let deadline = Instant::now().checked_add(shutdown.drain_timeout).unwrap_or_else(far);
+    // Else the sockets would stay open, and connections wait in them.
+    process.held().clear();
     process.drain_inbound.drain();
     if timeout_at(deadline, inbound_ended(process)).await.is_err() {
         tracing::warn!("calls to the app still run after {:?}", shutdown.drain_timeout);
     }
+    process.wrapped.send_if_modified(|app| std::mem::replace(app, next(*app)) == Wrapped::Runs);
+    let _ = app.wait_for(|app| matches!(app, Wrapped::None | Wrapped::Gone)).await;
     process.drain.drain();
+    // An app may take longer for its end than the deadline; what it left behind ends then.
+    let deadline = deadline.max(Instant::now() + CUT_PATIENCE);
     // Each worker holds a sender until it has ended.
     if timeout_at(deadline, ended.recv()).await.is_err() {
         tracing::warn!("cutting what still runs after {:?}", shutdown.drain_timeout);
@@ -135,6 +172,34 @@ async fn serve(
     }
     process.last_traces(TRACES_PATIENCE).await;
     Ok(())
+}
+
+/// An app that runs may end now.
+fn next(app: Wrapped) -> Wrapped {
+    if app == Wrapped::Runs { Wrapped::MayEnd } else { app }
+}
+
+/// Waits until another process has taken over.
+fn succeeded(process: &Process) -> impl Future<Output = ()> + 'static {
+    let mut succeeded = process.succeeded.subscribe();
+    async move {
+        if succeeded.wait_for(|&succeeded| succeeded).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Keeps second handles of new listening sockets, for a process that takes over.
+pub(crate) fn hold(process: &Process, sockets: &[Bound]) {
+    let mut held = process.held();
+    for (place, sockets) in sockets {
+        match sockets.iter().map(Socket::hold).collect::<Result<Vec<_>, _>>() {
+            Ok(all) => held.push((place.clone(), all)),
+            Err(error) => {
+                tracing::warn!(socket = place.key(), %error, "this socket can't be handed to a new process");
+            }
+        }
+    }
 }
 
 /// A time that doesn't come.
@@ -179,8 +244,11 @@ impl Workers {
         let (taken, all_taken) = mpsc::channel(1);
         let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
         for (place, sockets) in sockets {
-            for (worker, socket) in by_worker.iter_mut().zip(sockets) {
-                worker.push((place.clone(), socket));
+            for (at, socket) in sockets.into_iter().enumerate() {
+                let worker = at % self.0.len().max(1);
+                if let Some(worker) = by_worker.get_mut(worker) {
+                    worker.push((place.clone(), socket));
+                }
             }
         }
         for (updates, sockets) in self.0.iter().zip(by_worker) {
@@ -202,15 +270,26 @@ async fn count_endpoints(process: Arc<Process>) {
             let mut counts = EndpointCounts::default();
             let shared = upstream.shared();
             for endpoint in &shared.endpoints.load().endpoints {
-                if !endpoint.healthy.load(Relaxed) {
-                    counts.unhealthy += 1;
-                } else if endpoint.ejected.load(Relaxed) {
-                    counts.ejected += 1;
-                } else {
-                    counts.healthy += 1;
-                }
+                *match endpoint.state() {
+                    EndpointState::Unhealthy => &mut counts.unhealthy,
+                    EndpointState::Ejected => &mut counts.ejected,
+                    EndpointState::CircuitOpen => &mut counts.circuit_open,
+                    EndpointState::Healthy => &mut counts.healthy,
+                } += 1;
             }
             process.metrics.set_endpoints(&shared.config.name, counts);
+            let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
+            process.metrics.set_circuit(&shared.config.name, circuit);
+            if let Some(gate) = &upstream.resilience.gate {
+                let reading = gate.reading();
+                let counts = AdmissionCounts {
+                    limit: reading.limit,
+                    running: reading.running,
+                    waiting: reading.waiting,
+                    min_rtt: reading.adaptive.and_then(|adaptive| adaptive.min_rtt),
+                };
+                process.metrics.set_admission(&shared.config.name, counts);
+            }
         }
     }
 }

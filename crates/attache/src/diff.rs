@@ -37,6 +37,10 @@ pub(crate) fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
         lines.push("`metrics` changed: another address needs a restart".to_owned());
         new.metrics = old.metrics;
     }
+    if old.admin != new.admin {
+        lines.push("`admin` changed: another address needs a restart".to_owned());
+        new.admin = old.admin.clone();
+    }
     lines
 }
 

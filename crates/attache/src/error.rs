@@ -2,7 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr};
 
-use attache_config::model::Name;
+use attache_config::model::{Bind, Name};
 use attache_listener::BindError;
 use attache_telemetry::AccessLogError;
 
@@ -13,7 +13,9 @@ pub(crate) enum Error {
     Bind { listener: Name, source: BindError },
     /// The address of probes and metrics.
     Probes { address: SocketAddr, source: io::Error },
-    /// Certificates, keys or trust.
+    /// The address of the admin API, where the file names it.
+    Admin { at: Bind, source: io::Error },
+    /// Certificates, keys, trust or secrets.
     Tls { what: &'static str, name: Name, source: attache_tls::Error },
     /// The SPIFFE Workload API.
     Spiffe(attache_tls::Error),
@@ -33,6 +35,10 @@ impl fmt::Display for Error {
                 f,
                 "probes and metrics can't listen on {address}: {source}; set `metrics:` to another address, or to `off`"
             ),
+            Self::Admin { at, source } => write!(
+                f,
+                "the admin API can't listen on {at}: {source}; set `admin:` to another address, or to `off`"
+            ),
             Self::Spiffe(source) => source.fmt(f),
             Self::Tls { what, name, source } => write!(f, "{what} `{name}`: {source}"),
             Self::AccessLog(source) => source.fmt(f),
@@ -48,7 +54,10 @@ impl std::error::Error for Error {
             Self::Bind { source, .. } => source.source(),
             Self::Spiffe(source) | Self::Tls { source, .. } => std::error::Error::source(source),
             Self::AccessLog(source) => source.source(),
-            Self::Probes { source, .. } | Self::Dns(source) | Self::Thread(source) => source.source(),
+            Self::Probes { source, .. }
+            | Self::Admin { source, .. }
+            | Self::Dns(source)
+            | Self::Thread(source) => source.source(),
         }
     }
 }

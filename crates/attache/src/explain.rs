@@ -38,7 +38,13 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
     let mut out = io::stdout().lock();
     for listener in listeners {
         let mut parts = parts.clone();
-        let client = Client { tls: listener.tls.is_some(), ..Client::default() };
+        let identity = options.identity.as_deref();
+        let client = Client {
+            tls: listener.tls.is_some(),
+            identities: identity.into_iter().map(Into::into).collect(),
+            uris: usize::from(identity.is_some_and(|name| name.contains("://"))),
+            ..Client::default()
+        };
         let checked = check_request(&mut parts, client.tls, true)
             .and_then(|_| normalize_uri(&mut parts.uri, listener.http.path));
         if let Err(refusal) = checked {

@@ -15,6 +15,8 @@ use attache_telemetry::{AccessLog, Traces};
 use attache_tls::Workload;
 use attache_upstream::{Shared, connect::Tls, discovery::OnDemand};
 
+use crate::credentials::Credentials;
+
 /// What one reading of the config made. The default serves nothing.
 pub(crate) struct Generation {
     /// 1 for the config of the start, one more with every reload.
@@ -26,6 +28,8 @@ pub(crate) struct Generation {
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
     pub(crate) traces: Traces,
+    /// The secrets that requests are given.
+    pub(crate) credentials: Credentials,
     /// The SPIFFE agent, where the config uses it.
     pub(crate) workload: Option<Workload>,
 }
@@ -39,6 +43,7 @@ impl Default for Generation {
             listeners: Vec::new(),
             access_log: AccessLog::off(),
             traces: Traces::default(),
+            credentials: Credentials::default(),
             workload: None,
         }
     }

@@ -187,8 +187,17 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
     if files.write && inputs.iter().any(|input| input.file.is_none()) {
         return Err("--write changes files: standard input is none".into());
     }
+    let format = files.output.map(|format| match format {
+        OutputFormat::Yaml => Format::Yaml,
+        OutputFormat::Json => Format::Json,
+    });
     let mut done = Vec::new();
-    for input in inputs {
+    for mut input in inputs {
+        // Before, not after: what is written anew has no aliases and no anchors that could be in the way.
+        if let Some(format) = format {
+            input.text =
+                inject::convert(&input.text, format).map_err(|wrong| format!("{}: {wrong}", input.name))?;
+        }
         let result = work(&input.text).map_err(|wrong| format!("{}: {wrong}", input.name))?;
         done.push((input, result));
     }
@@ -216,12 +225,8 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
         }
     }
     let mut text = joined(texts);
-    if let Some(format) = files.output {
-        let format = match format {
-            OutputFormat::Yaml => Format::Yaml,
-            OutputFormat::Json => Format::Json,
-        };
-        text = inject::convert(&text, format)?;
+    if let Some(format) = format {
+        text = inject::convert(&text, format)?; // several files become one List
     }
     out.write_all(text.as_bytes())?;
     out.flush()?;

@@ -3,19 +3,25 @@
 //! This crate is the program: the command line, start, drain, and [`stack`], the one place where the parts
 //! are put together, readable from top to bottom as a request travels.
 
+mod admin;
+mod app;
 mod app_probes;
 mod cli;
 mod client;
 mod control;
 mod cpus;
+mod credentials;
 mod demo;
 mod diff;
 mod error;
 mod explain;
 mod generation;
+mod handed;
 mod inject;
 mod intercept;
+mod notify;
 mod observe;
+mod overload;
 mod prepare;
 mod process;
 mod proxy;
@@ -24,6 +30,7 @@ mod run;
 mod signals;
 mod stack;
 mod tls;
+mod upgrade;
 mod upkeep;
 mod watch;
 mod webhook;
@@ -42,7 +49,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(options) => run::run(&options),
+        Command::Run(options) => match run::run(&options) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Check(options) => return run::check(&options),
         Command::Schema => run::schema(),
         Command::Explain(options) => explain::run(&options),
@@ -56,6 +66,15 @@ fn main() -> ExitCode {
             std::thread::sleep(options.duration);
             Ok(())
         }
+        Command::Status(options) => match client::status(&options) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Top(options) => client::top(&options),
+        Command::Tap(options) => client::tap(&options),
+        Command::Reload(options) => client::order(&options, "/reload"),
+        Command::Drain(options) => client::order(&options, "/drain"),
+        Command::Quit(options) => client::order(&options, "/quitquitquit"),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,14 +14,16 @@ use attache_tls::{Acceptor, Workload};
 use attache_upstream::connect::Tls;
 
 use crate::{
+    credentials::Credentials,
     error::Error,
     generation::{Generation, ListenerParts, UpstreamParts},
+    handed::Handed,
     observe::{self, Collector},
     process::Process,
     tls,
 };
 
-/// The sockets of one bind, one for each worker.
+/// The sockets of one bind, in the order of the workers; more than once round where more were handed over.
 pub(crate) type Bound = (Place, Vec<Socket>);
 
 /// All of a generation that can fail.
@@ -35,6 +37,7 @@ pub(crate) struct Prepared {
     pub(crate) traces: Traces,
     /// Where the traces go, unless the generation before sends them there already.
     pub(crate) collector: Option<Collector>,
+    pub(crate) credentials: Credentials,
     pub(crate) workload: Option<Workload>,
     /// Of binds that nothing listens on yet.
     pub(crate) sockets: Vec<Bound>,
@@ -48,9 +51,15 @@ pub(crate) enum UpstreamSource {
     New { config: Arc<model::Upstream>, tls: Option<Tls> },
 }
 
-/// Reads and binds what `config` names and `before` has not. Blocks on files, and on the SPIFFE agent's first answer.
-pub(crate) fn prepare(config: Config, before: &Generation, process: &Process) -> Result<Prepared, Error> {
+/// Reads and binds what `config` names and `before` has not; sockets that were handed over are used first. Blocks on files, and on the SPIFFE agent's first answer.
+pub(crate) fn prepare(
+    config: Config,
+    before: &Generation,
+    process: &Process,
+    handed: &mut Handed,
+) -> Result<Prepared, Error> {
     let workload = tls::workload(&config, before.workload.as_ref())?;
+    let credentials = Credentials::read(&config, &before.credentials, &process.secrets)?;
     let upstreams = config.upstreams.iter().map(|upstream| {
         let old = before.upstream(&upstream.name).filter(|old| *old.shared().config == *upstream);
         if let Some(old) = old {
@@ -83,8 +92,18 @@ pub(crate) fn prepare(config: Config, before: &Generation, process: &Process) ->
         AccessLog::start(&config.access_log, &process.metrics).map_err(Error::AccessLog)?
     };
     let (traces, collector) = observe::traces(&config, before, workload.as_ref(), process)?;
-    let sockets = bind(&config, before, process)?;
-    Ok(Prepared { config, upstreams, listeners, access_log, traces, collector, workload, sockets })
+    let sockets = bind(&config, before, process, handed)?;
+    Ok(Prepared {
+        config,
+        upstreams,
+        listeners,
+        access_log,
+        traces,
+        collector,
+        credentials,
+        workload,
+        sockets,
+    })
 }
 
 fn acceptor(
@@ -115,14 +134,25 @@ fn route_state(route: &model::Route, old: Option<&ListenerParts>) -> Arc<RouteSt
     same.unwrap_or_else(|| RouteState::new(forward))
 }
 
-fn bind(config: &Config, before: &Generation, process: &Process) -> Result<Vec<Bound>, Error> {
+fn bind(
+    config: &Config,
+    before: &Generation,
+    process: &Process,
+    handed: &mut Handed,
+) -> Result<Vec<Bound>, Error> {
     let known: HashSet<_> = before.config.listeners.iter().flat_map(places).collect();
     let mut bound: Vec<Bound> = Vec::new();
     for listener in &config.listeners {
         let fail = |source| Error::Bind { listener: listener.name.clone(), source };
         for (place, bind) in places(listener).zip(&listener.bind).filter(|(place, _)| !known.contains(place))
         {
-            bound.push((place, attache_listener::bind(bind, &process.workers).map_err(fail)?));
+            let given = handed.take_for(&place, &listener.name);
+            let sockets = if given.is_empty() {
+                attache_listener::bind(bind, &process.workers)
+            } else {
+                attache_listener::adopt(bind, given, handed.is_ours(), &process.workers)
+            };
+            bound.push((place, sockets.map_err(fail)?));
         }
     }
     Ok(bound)
@@ -137,6 +167,17 @@ pub(crate) enum Place {
     Unix(PathBuf),
     /// Port 0 is another port for each: which one of which listener.
     Any(Name, usize),
+}
+
+impl Place {
+    /// The word for it between processes.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("tcp {address}"),
+            Self::Unix(path) => format!("unix {}", path.display()),
+            Self::Any(listener, at) => format!("any {listener} {at}"),
+        }
+    }
 }
 
 /// One for each bind of a listener, in its order.

@@ -2,18 +2,18 @@
 //! [`Generation`], and a reload replaces it whole.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use attache_admin::{App, Readiness};
-use attache_listener::{DrainTrigger, Workers};
+use attache_listener::{DrainTrigger, Held, Overload, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use crate::{generation::Generation, reload::Reloads};
+use crate::{generation::Generation, notify::Supervisor, prepare::Place, reload::Reloads};
 
 /// What all threads of a process share, whatever its config is.
 pub(crate) struct Process {
@@ -27,21 +27,47 @@ pub(crate) struct Process {
     pub(crate) drain: DrainTrigger,
     /// What was reloaded, and when.
     pub(crate) reloads: Reloads,
+    /// What all threads do less of while memory or file descriptors run out.
+    pub(crate) overload: Arc<Overload>,
     /// How many workers there are, and how many connections each has.
     pub(crate) workers: Workers,
     /// Follows the files of every certificate and trust store, of whatever generation.
     pub(crate) certificates: Watcher,
+    /// Follows the files of every secret, of whatever generation.
+    pub(crate) secrets: Watcher,
     /// Changes the log level; none where the program that this proxy is part of keeps its own log.
-    #[expect(dead_code, reason = "the admin API changes the level")]
     pub(crate) log: Option<LogControl>,
     /// Exports of traces: one, and those of generations that end.
     exports: Mutex<Vec<JoinHandle<()>>>,
+    /// An operator had it take no new work, though the process stays.
+    pub(crate) draining: AtomicBool,
+    /// Told what goes on.
+    pub(crate) supervisor: Supervisor,
+    /// Where the app is, if attache runs one.
+    pub(crate) wrapped: watch::Sender<Wrapped>,
+    /// Whether another process has taken over.
+    pub(crate) succeeded: watch::Sender<bool>,
+    /// Second handles of every listening socket, for a process that takes over. Only the control thread takes this lock.
+    held: Mutex<Vec<(Place, Vec<Held>)>>,
     current: ArcSwap<Generation>,
+}
+
+/// Where the app is that attache was told to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrapped {
+    /// There is none: attache runs beside the app.
+    None,
+    /// It runs.
+    Runs,
+    /// It is to end: the calls to it have ended.
+    MayEnd,
+    /// It has ended.
+    Gone,
 }
 
 impl Process {
     /// A process that serves nothing yet.
-    pub(crate) fn new(workers: usize, log: Option<LogControl>) -> Arc<Self> {
+    pub(crate) fn new(workers: usize, log: Option<LogControl>, supervisor: Supervisor) -> Arc<Self> {
         Arc::new(Self {
             metrics: Metrics::new(),
             readiness: Readiness::new(),
@@ -49,12 +75,24 @@ impl Process {
             app: App::default(),
             drain: DrainTrigger::new(),
             reloads: Reloads::default(),
+            overload: Arc::default(),
             workers: Workers::new(workers),
             certificates: Watcher::default(),
+            secrets: Watcher::default(),
             log,
             exports: Mutex::default(),
+            draining: AtomicBool::new(false),
+            supervisor,
+            wrapped: watch::Sender::new(Wrapped::None),
+            succeeded: watch::Sender::new(false),
+            held: Mutex::default(),
             current: ArcSwap::default(),
         })
+    }
+
+    /// The second handles of the listening sockets.
+    pub(crate) fn held(&self) -> MutexGuard<'_, Vec<(Place, Vec<Held>)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The generation that serves now. Workers don't ask here: each was handed its own.

@@ -17,15 +17,30 @@ use attache_telemetry::LogControl;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    control::{self, Orders},
+    admin,
+    control::{self, Operators, Orders},
     cpus,
     error::Error,
     generation::Generation,
+    handed::Handed,
+    notify::Supervisor,
     prepare,
     process::Process,
     reload::{Order, Reload, Report, Trigger},
+    upgrade::Myself,
     watch as files,
 };
+
+/// What a proxy gets from the program around it; the default is nothing.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// Changes the level of the program's log.
+    pub(crate) log: Option<LogControl>,
+    /// Told what goes on.
+    pub(crate) supervisor: Supervisor,
+    /// Sockets to be used instead of new ones.
+    pub(crate) handed: Handed,
+}
 
 /// A proxy that runs. Dropping it leaves it running; [`Proxy::stop`] ends it.
 pub(crate) struct Proxy {
@@ -40,7 +55,7 @@ pub(crate) struct Proxy {
 pub(crate) struct Control {
     process: Arc<Process>,
     stop: watch::Sender<bool>,
-    reload: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<Order>,
 }
 
 impl Control {
@@ -49,9 +64,23 @@ impl Control {
         &self.process
     }
 
+    /// Hands the listening sockets to a new process and ends when that serves, or says why it doesn't.
+    pub(crate) async fn upgrade(&self, myself: Myself) -> Result<u32, String> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.orders.send(Order::Upgrade { myself, reply });
+        answer
+            .await
+            .unwrap_or_else(|_| Err("the program is ending: nothing is handed over any more".to_owned()))
+    }
+
     /// Begins to drain; work that was accepted goes on. What was begun already goes on as it is.
     pub(crate) fn drain(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Somebody asked for the end, in an orderly way.
+    pub(crate) fn was_asked_to_end(&self) -> bool {
+        *self.stop.borrow()
     }
 
     /// Reads the config's files again and switches over, or says why not; then nothing has changed. Waits for reloads that were
@@ -59,37 +88,43 @@ impl Control {
     pub(crate) async fn reload(&self, trigger: Trigger) -> Result<Report, String> {
         let (reply, answer) = oneshot::channel();
         // A queue that is gone drops the order, and with it the reply.
-        let _ = self.reload.send(Order { trigger, reply });
+        let _ = self.orders.send(Order::Reload { trigger, reply });
         answer.await.unwrap_or_else(|_| Err("the program is ending: nothing is reloaded any more".to_owned()))
     }
 }
 
 impl Proxy {
     /// Binds, starts every thread and returns when the workers accept.
-    pub(crate) fn start(config: Config, log: Option<LogControl>) -> Result<Self, Error> {
+    pub(crate) fn start(config: Config, setup: Setup) -> Result<Self, Error> {
         let (began, at) = (Instant::now(), SystemTime::now());
-        let process = Process::new(config.workers.unwrap_or_else(cpus::workers), log);
+        let Setup { log, supervisor, mut handed } = setup;
+        let process = Process::new(config.workers.unwrap_or_else(cpus::workers), log, supervisor);
         process.reloads.tries(files::digest(&files::files(&config)));
-        let probes = config.metrics;
-        let prepared = prepare::prepare(config, &process.generation(), &process)?;
+        let (probes, admin) = (config.metrics, config.admin.clone());
+        let prepared = prepare::prepare(config, &process.generation(), &process, &mut handed)?;
         let mut sockets = prepared.sockets.iter().flat_map(|(_, sockets)| sockets);
         let address = sockets.find_map(attache_listener::Socket::local_addr);
-        let probes = probes.map(bind_probes).transpose()?;
+        let probes = probes.map(|address| bind_probes(address, &mut handed)).transpose()?;
+        let operators = Operators { probes, admin: admin::bind(&admin, &mut handed)? };
+        let predecessor = handed.settle();
 
         let (stop, stopping) = watch::channel(false);
-        let (reload, reloads) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
         let (ending, ended) = watch::channel(false);
         let (started, start) = std::sync::mpsc::channel();
-        let control = Control { process, stop, reload };
+        let control = Control { process, stop, orders };
         let thread = {
             let control = control.clone();
-            let orders = Orders { stop: stopping, reload: reloads };
-            let run = move || control::run(&control, prepared, probes, orders, &started, ending);
+            let orders = Orders { stop: stopping, others: ordered };
+            let run = move || control::run(&control, prepared, operators, orders, &started, ending);
             thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Thread)?
         };
         // A control thread that died has dropped its end.
         start.recv().unwrap_or_else(|_| Err(Error::Thread(io::Error::other("the control thread ended"))))?;
         let result = Ok(Report { generation: 1, changes: Vec::new(), needs_restart: Vec::new() });
+        if let Some(predecessor) = predecessor {
+            predecessor.ready();
+        }
         control.process.reloads.note(Reload { at, took: began.elapsed(), trigger: Trigger::Start, result });
         Ok(Self { control, address, ended, thread })
     }
@@ -123,11 +158,17 @@ impl Proxy {
     }
 }
 
-fn bind_probes(address: SocketAddr) -> Result<TcpListener, Error> {
+fn bind_probes(address: SocketAddr, handed: &mut Handed) -> Result<TcpListener, Error> {
+    let given = handed.take_one(&probes_key(address));
     let bind = || {
-        let socket = TcpListener::bind(address)?;
+        let socket = given.map_or_else(|| TcpListener::bind(address), |given| Ok(given.into()))?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     };
     bind().map_err(|source| Error::Probes { address, source })
+}
+
+/// What the socket of the probes is called between processes.
+pub(crate) fn probes_key(address: SocketAddr) -> String {
+    format!("probes {address}")
 }

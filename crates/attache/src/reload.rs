@@ -5,9 +5,12 @@
 //! admin API until a reload succeeds. One reload runs at a time. Once the process drains there are none.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fs,
-    os::unix::fs::PermissionsExt,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,7 +20,7 @@ use std::{
 };
 
 use attache_config::model::{Bind, Config};
-use attache_listener::{Drain, Phase};
+use attache_listener::{Drain, Held, Phase};
 use attache_telemetry::Side;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -26,12 +29,14 @@ use tokio::{
 };
 
 use crate::{
-    control::Workers,
+    control::{Workers, hold},
     diff,
     error::{Error, whole},
     generation::Generation,
-    prepare::{Prepared, prepare},
+    handed::{Handed, duplicate},
+    prepare::{Prepared, places, prepare},
     process::Process,
+    upgrade::{self, Myself},
     upkeep::Upkeep,
     watch,
 };
@@ -53,7 +58,6 @@ pub(crate) enum Trigger {
     /// The files changed.
     File,
     /// The admin API.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the admin API"))]
     Admin,
 }
 
@@ -82,7 +86,6 @@ pub(crate) struct Report {
 
 /// One reload that was tried.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for the admin API's list of reloads")]
 pub(crate) struct Reload {
     pub(crate) at: SystemTime,
     pub(crate) took: Duration,
@@ -108,7 +111,6 @@ impl Reloads {
     }
 
     /// The newest last.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the admin API"))]
     pub(crate) fn list(&self) -> Vec<Reload> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
@@ -123,10 +125,12 @@ impl Reloads {
     }
 }
 
-/// A reload that was asked for.
-pub(crate) struct Order {
-    pub(crate) trigger: Trigger,
-    pub(crate) reply: oneshot::Sender<Result<Report, String>>,
+/// What is asked of the [`Reloader`].
+pub(crate) enum Order {
+    /// Read the config again.
+    Reload { trigger: Trigger, reply: oneshot::Sender<Result<Report, String>> },
+    /// Hand over to a new process; its id.
+    Upgrade { myself: Myself, reply: oneshot::Sender<Result<u32, String>> },
 }
 
 /// Reads the config again, and switches over.
@@ -134,6 +138,8 @@ pub(crate) struct Reloader {
     pub(crate) process: Arc<Process>,
     pub(crate) upkeep: Upkeep,
     pub(crate) workers: Workers,
+    /// Sockets of operators' ports with their keys, to be handed over.
+    pub(crate) operators: Vec<(String, OwnedFd)>,
 }
 
 impl Reloader {
@@ -148,20 +154,63 @@ impl Reloader {
                 Some(order) = orders.recv() => tokio::select! {
                     biased;
                     _ = &mut drained => break,
-                    result = self.reload(order.trigger) => { let _ = order.reply.send(result); }
+                    () = self.follow(order) => {}
                 },
                 else => break,
             }
         }
+        // Else the sockets would stay open, and connections wait in them.
+        self.process.held().clear();
         // Whoever asks now is told so: the orders' other ends are dropped with the queue.
         drop(orders);
         std::future::pending::<()>().await;
     }
 
+    /// Does one thing at a time.
+    async fn follow(&mut self, order: Order) {
+        match order {
+            Order::Reload { trigger, reply } => {
+                let _ = reply.send(self.reload(trigger).await);
+            }
+            Order::Upgrade { myself, reply } => {
+                let _ = reply.send(self.upgrade(myself).await);
+            }
+        }
+    }
+
+    async fn upgrade(&mut self, myself: Myself) -> Result<u32, String> {
+        let mut sockets: Vec<(String, Vec<OwnedFd>)> = Vec::new();
+        for (place, held) in &*self.process.held() {
+            sockets.push((place.key(), held.iter().filter_map(duplicate).collect()));
+        }
+        for (key, socket) in &self.operators {
+            sockets.push((key.clone(), duplicate(socket).into_iter().collect()));
+        }
+        // A thread of its own: it waits until the new process serves.
+        let handed = spawn_blocking(move || {
+            let sockets: Vec<_> = sockets
+                .iter()
+                .map(|(key, sockets)| (key.clone(), sockets.iter().map(AsFd::as_fd).collect()))
+                .collect();
+            upgrade::hand_over(&myself, &sockets)
+        });
+        let pid = handed.await.map_err(|error| error.to_string())??;
+        self.process.held().iter().flat_map(|(_, held)| held).for_each(Held::handed_on);
+        self.operators.clear();
+        self.process.supervisor.succeeded_by(pid);
+        self.process.succeeded.send_replace(true);
+        Ok(pid)
+    }
+
     async fn reload(&mut self, trigger: Trigger) -> Result<Report, String> {
         let (began, at) = (Instant::now(), SystemTime::now());
+        self.process.supervisor.reloading();
         let result = self.attempt().await;
         let process = &self.process;
+        process.supervisor.ready(match &result {
+            Ok(_) => "serving",
+            Err(_) => "serving the config before; the last one was refused, see the log",
+        });
         process.metrics.config_loaded(result.is_ok());
         match &result {
             Ok(report) if report.changes.is_empty() && report.needs_restart.is_empty() => {
@@ -210,6 +259,9 @@ impl Reloader {
         let new = Arc::new(self.upkeep.succeed(prepared, before, process).await?);
         set_modes(&before.config, &new.config);
         process.serves(new.clone());
+        let places: HashSet<_> = new.config.listeners.iter().flat_map(places).collect();
+        process.held().retain(|(place, _)| places.contains(place));
+        hold(process, &sockets);
         let mut taken = self.workers.switch(&new, sockets);
         if timeout(TAKE_PATIENCE, taken.recv()).await.is_err() {
             tracing::error!(
@@ -248,7 +300,7 @@ fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, Str
     if changes.is_empty() && config.files == before.config.files {
         return Ok((None, changes, needs_restart));
     }
-    let prepared = prepare(config, before, process).map_err(|error| whole(&error))?;
+    let prepared = prepare(config, before, process, &mut Handed::default()).map_err(|error| whole(&error))?;
     Ok((Some(Box::new(prepared)), changes, needs_restart))
 }
 

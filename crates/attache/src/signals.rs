@@ -1,46 +1,35 @@
-//! What the signals that a supervisor, a log rotator or a person sends mean. The table of them is in `docs/running.md`.
+//! The signals that a supervisor, a log rotator or a person sends. What each means is in `docs/running.md`, and decided in [`run`](crate::run).
 
-use std::io;
+use std::{future::poll_fn, io, task::Poll};
 
+use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind, signal};
 
-/// What a signal asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
-    /// SIGTERM, SIGINT: drain and end; the second time at once.
-    Stop,
-    /// SIGHUP: read the config again.
-    Reload,
-    /// SIGUSR1: open the access log's file again.
-    Reopen,
-}
-
-/// The signals of the process, from the moment this is made.
-pub(crate) struct Signals {
-    term: unix::Signal,
-    int: unix::Signal,
-    hup: unix::Signal,
-    usr1: unix::Signal,
-}
+/// Some signals of the process, from the moment this is made.
+pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
+    /// What attache itself acts on.
+    pub(crate) const OWN: &[Signal] = &[Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2];
+    /// What matters beside that where it runs an app.
+    pub(crate) const OF_AN_APP: &[Signal] = &[Signal::QUIT, Signal::WINCH];
+
     /// Must be called within the runtime that will wait for them.
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            usr1: signal(SignalKind::user_defined1())?,
-        })
+    pub(crate) fn new(wanted: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
+        let heard = |one: Signal| Ok((one, signal(SignalKind::from_raw(one.as_raw()))?));
+        wanted.into_iter().map(heard).collect::<io::Result<_>>().map(Self)
     }
 
     /// The next one. Safe to give up.
     pub(crate) async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.term.recv() => Signal::Stop,
-            _ = self.int.recv() => Signal::Stop,
-            _ = self.hup.recv() => Signal::Reload,
-            _ = self.usr1.recv() => Signal::Reopen,
-        }
+        poll_fn(|cx| {
+            for (signal, heard) in &mut self.0 {
+                if heard.poll_recv(cx).is_ready() {
+                    return Poll::Ready(*signal);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }

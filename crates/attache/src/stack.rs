@@ -1,14 +1,16 @@
 //! The whole chain, as a request travels. This is the one place where the parts are put together.
 //!
 //! 1. **listener** hands over a request that can be read in one way, or the verdict on one that can't.
+//!    Under overload the least urgent end here: nothing was done for them yet.
 //! 2. **check**: one meaning for Host, target and headers; one form of the path. Before routing, so that
 //!    the route and the upstream read the same request.
 //! 3. **route**: the most specific one. It may answer by itself.
 //! 4. **prepare**: the route's rewrites, then what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in).
 //! 5. **mirror**: a copy, if the route wants one. After preparing, so that both upstreams see the same.
-//! 6. **resilience**: deadline, retries, breaker, per-try deadline ([`attache_resilience::stack`]).
-//! 7. **upstream**: an endpoint, a connection, the answer.
-//! 8. **finish**: the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if the protocol was switched.
+//! 6. **credential**: a secret that the application doesn't have. After the mirror, which shall not have it.
+//! 7. **resilience**: deadline, retries, breaker, per-try deadline ([`attache_resilience::stack`]).
+//! 8. **upstream**: an endpoint, a connection, the answer.
+//! 9. **finish**: the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if the protocol was switched.
 //!
 //! Whatever fails on the way is one [`Reason`], and [`Site::answer`] is where it becomes a response.
 
@@ -32,12 +34,13 @@ use attache_http::{
     AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
     normalize_uri, request_id, set_client_certificate, strip_request, strip_response,
 };
-use attache_listener::{Hold, HttpRequest};
-use attache_resilience::{Front, RouteState, Stack, front};
+use attache_listener::{Hold, HttpRequest, Overload};
+use attache_resilience::{Front, RouteState, Stack, front_with, global_limit::GlobalLimiter, queue::urgency};
 use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, upstream_authority};
 use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
+use attache_tls::Credential;
 use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream};
-use http::{HeaderMap, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, request, response};
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
@@ -53,7 +56,9 @@ pub(crate) struct Site {
     /// The layers of every destination, by its policy: each destination of the config has a policy of its own.
     stacks: HashMap<Key, RefCell<Front<Stack<WorkerUpstream>>>>,
     /// What the workers share of a route whose hosts requests name, by the destination's policy.
-    on_demand: HashMap<Key, Arc<RouteState>>,
+    on_demand: HashMap<Key, (Arc<RouteState>, Option<Rc<GlobalLimiter>>)>,
+    /// The secrets of destinations that have one, by the destination's policy.
+    credentials: HashMap<Key, Credential>,
     /// What each upstream is called where a request has no host.
     authorities: Vec<Option<Name>>,
     via: Option<Via>,
@@ -61,6 +66,9 @@ pub(crate) struct Site {
     metrics: WorkerMetrics,
     observer: Observer,
     on_finish: OnFinish,
+    overload: Arc<Overload>,
+    /// Where a request says how urgent it is.
+    priority_header: Option<HeaderName>,
 }
 
 /// One destination of one route: the parser gives each a policy of its own.
@@ -109,14 +117,22 @@ impl Site {
         observer: Observer,
         on_finish: OnFinish,
     ) -> Self {
-        let (mut stacks, mut on_demand) = (HashMap::new(), HashMap::new());
+        let (mut stacks, mut on_demand, mut credentials) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let global = |route: &model::Route, forward: &model::Forward| {
+            forward.global_rate_limit.clone().and_then(|limit| upstreams.limiter(*limit, route.name.clone()))
+        };
         for (route, state) in listener.routes.iter().zip(&*routes) {
             let Action::Forward(forward) = &route.action else { continue };
+            let global = global(route, forward);
             for destination in &forward.to {
+                if let Some(credential) = upstreams.credential(destination.policy.credential.as_deref()) {
+                    credentials.insert(key(destination), credential.clone());
+                }
                 if let Some(stack) = upstreams.stack(destination) {
-                    stacks.insert(key(destination), RefCell::new(front(state, stack)));
+                    let front = front_with(state, global.clone(), stack);
+                    stacks.insert(key(destination), RefCell::new(front));
                 } else {
-                    on_demand.insert(key(destination), state.clone());
+                    on_demand.insert(key(destination), (state.clone(), global.clone()));
                 }
             }
         }
@@ -124,6 +140,7 @@ impl Site {
             table: RouteTable::new(&listener),
             stacks,
             on_demand,
+            credentials,
             authorities: upstreams.configs().map(upstream_authority).collect(),
             via: listener.http.via.as_deref().and_then(Via::new),
             listener,
@@ -132,7 +149,16 @@ impl Site {
             metrics: metrics(),
             observer,
             on_finish,
+            overload: Arc::default(),
+            priority_header: None,
         }
+    }
+
+    /// Requests are shed as overload protection says.
+    pub(crate) fn under(mut self, overload: Arc<Overload>, config: Option<&model::Overload>) -> Self {
+        self.overload = overload;
+        self.priority_header = config.map(|config| config.priority_header.clone());
+        self
     }
 
     async fn serve(&self, incoming: HttpRequest) -> Response<Body> {
@@ -144,13 +170,13 @@ impl Site {
         let (parts, body) = request.into_parts();
         let asker = Asker::of(&parts);
         self.observer.request(&exchange, &parts.headers);
-        let context = CallContext {
-            client,
-            exchange: exchange.clone(),
-            tried: smallvec::SmallVec::new(),
-            on_informational,
-            deadline: None,
-        };
+        let urgency = || self.priority_header.as_ref().map_or(0, |name| urgency(&parts.headers, name));
+        if self.overload.refuses(urgency) {
+            let response = self.answer(Reason::Overloaded.into(), asker, &exchange);
+            self.observer.response(&exchange, response.headers());
+            return response;
+        }
+        let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
         let response = match self.forward(parts, body, context, hold).await {
             Ok(response) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
@@ -187,6 +213,9 @@ impl Site {
         request_id(&mut parts.headers, http.request_id, http.trust_request_id);
         self.observer.traced(&context.exchange, &mut parts.headers, client.tls);
         note(&context.exchange, &parts);
+        if self.metrics.tapped() {
+            context.exchange.see_request(&parts.headers);
+        }
 
         // route
         let facts = RequestFacts::of(&parts, &client);
@@ -217,6 +246,11 @@ impl Site {
             request = mirror::split(request, &self.upstreams, mirror, &context);
         }
 
+        // credential
+        if destination.policy.credential.is_some() {
+            self.credential(destination, request.headers_mut())?;
+        }
+
         // resilience and upstream
         let exchange = context.exchange.clone();
         if came.upgrade == Some(Upgrade::Connect)
@@ -227,6 +261,9 @@ impl Site {
         }
         let response = self.call(destination, request, &context).await?;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
+        if self.metrics.tapped() {
+            exchange.see_response(response.headers());
+        }
         let switched = switched.map(|client| (client, self.tunnel(destination, exchange, hold)));
         Ok(self.finish(response, &came, edits, switched))
     }
@@ -248,12 +285,21 @@ impl Site {
         Ok(Response::new(Body::empty()))
     }
 
+    /// Gives a request its secret, or refuses to send it without.
+    fn credential(&self, destination: &Destination, headers: &mut HeaderMap) -> Result<(), Failure> {
+        let missing = |detail| Failure { detail, ..Failure::from(Reason::NoCredential) };
+        match self.credentials.get(&key(destination)) {
+            Some(credential) => credential.apply(headers).map_err(|error| missing(error.to_string())),
+            None => Err(missing(String::new())),
+        }
+    }
+
     /// What this hop takes off and puts on before a request leaves.
     fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client, host: &str) {
         strip_request(&mut parts.headers, came.upgrade.as_ref(), came.form.is_proxied());
         let scheme = if client.tls { "https" } else { "http" };
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
-        set_client_certificate(&mut parts.headers, client);
+        set_client_certificate(&mut parts.headers, client, self.listener.http.client_cert);
         if let Some(via) = &self.via {
             via.add(&mut parts.headers, came.version);
         }
@@ -283,7 +329,7 @@ impl Site {
         let stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
         let call = Call { request, context: context.clone() };
         match self.on_demand.get(&key(destination)) {
-            Some(state) => front(state, stack).call(call).await,
+            Some((state, global)) => front_with(state, global.clone(), stack).call(call).await,
             None => Err(Error::new(Reason::InternalError, Sent::Nothing)),
         }
     }

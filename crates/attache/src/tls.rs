@@ -8,11 +8,11 @@ use std::{sync::Arc, time::Duration};
 use attache_config::model::{Config, Name, Trust};
 use attache_telemetry::{Metrics, Reason, Side};
 use attache_tls::{Certificate, SPIFFE_ENDPOINT, Workload};
-use tokio::{runtime::LocalRuntime, task::spawn_local, time::interval};
+use tokio::{runtime::LocalRuntime, task::spawn_local, time::sleep};
 
 use crate::{error::Error, process::Process};
 
-/// How often the metrics are told; the watcher itself looks as often.
+/// How often the metrics are told, at least; as often as the watchers look, where that is more often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the start waits for the SPIFFE agent's first answer.
@@ -43,16 +43,16 @@ pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Opt
     Ok(Some(workload))
 }
 
-/// Begins to follow what [`Process::certificates`] was told of, then and later; ends with the thread. The first expiries are told
+/// Begins to follow what [`Process::certificates`] and [`Process::secrets`] were told of, then and later; ends with the thread. The first expiries are told
 /// before it returns.
 pub(crate) fn follow(process: &Arc<Process>) {
     tell(process);
     spawn_local(process.certificates.clone().run());
+    spawn_local(process.secrets.clone().run());
     let process = process.clone();
     spawn_local(async move {
-        let mut ticks = interval(TELL_EVERY);
         loop {
-            ticks.tick().await;
+            sleep(TELL_EVERY.min(process.generation().config.watch_interval)).await;
             tell(&process);
         }
     });
@@ -62,7 +62,12 @@ fn tell(process: &Process) {
     let Process { metrics, certificates, .. } = process;
     let status = certificates.status();
     metrics.set_certificate_reloads(status.reloads, status.reload_failures, status.failing);
+    let status = process.secrets.status();
+    metrics.set_credential_reloads(status.reloads, status.reload_failures, status.failing);
     let generation = process.generation();
+    for watcher in [certificates, &process.secrets] {
+        watcher.look_every(generation.config.watch_interval);
+    }
     for listener in &generation.listeners {
         let own = listener.tls.as_ref().map(attache_tls::Acceptor::certificates).unwrap_or_default();
         expiry(metrics, Side::Listener, &listener.config.name, &own);

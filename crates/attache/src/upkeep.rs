@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    credentials::Credentials,
     error::Error,
     generation::{Generation, UpstreamParts, is_on_demand},
     prepare::{Prepared, UpstreamSource},
@@ -46,11 +47,19 @@ struct Running {
 }
 
 impl Running {
-    fn start(shared: &Arc<Shared>, tls: Option<Tls>, resolver: &Arc<Resolver>, dns: &Dns) -> Self {
+    fn start(
+        shared: &Arc<Shared>,
+        tls: Option<Tls>,
+        credentials: &Credentials,
+        resolver: &Arc<Resolver>,
+        dns: &Dns,
+    ) -> Self {
         let discovery = discovery::start(shared.clone(), resolver.clone(), dns);
         let mut tasks = JoinSet::new();
         let checked = shared.clone();
-        tasks.spawn_local(async move { health::run(&checked, tls.as_ref()).await });
+        let wanted = shared.config.credential.as_deref().filter(|wanted| wanted.health_checks);
+        let credential = wanted.and_then(|wanted| credentials.get(wanted)).cloned();
+        tasks.spawn_local(async move { health::run(&checked, tls.as_ref(), credential.as_ref()).await });
         let judged = shared.clone();
         tasks.spawn_local(async move { outlier::run(&judged).await });
         Self { shared: shared.clone(), discovery, _tasks: tasks }
@@ -65,7 +74,17 @@ impl Upkeep {
         before: &Generation,
         process: &Process,
     ) -> Result<Generation, Error> {
-        let Prepared { config, upstreams, listeners, access_log, traces, collector, workload, .. } = prepared;
+        let Prepared {
+            config,
+            upstreams,
+            listeners,
+            access_log,
+            traces,
+            collector,
+            credentials,
+            workload,
+            ..
+        } = prepared;
         let dns = &config.dns;
         let same_dns = self.resolver.as_ref().is_some_and(|(known, _)| known == dns);
         let resolver = match &self.resolver {
@@ -88,7 +107,7 @@ impl Upkeep {
                     } else {
                         let shared = Arc::new(Shared::new(config));
                         if !is_on_demand(&shared.config) {
-                            fresh.push(Running::start(&shared, tls.clone(), &resolver, dns));
+                            fresh.push(Running::start(&shared, tls.clone(), &credentials, &resolver, dns));
                         }
                         Step::Begin(shared, tls)
                     }
@@ -115,7 +134,13 @@ impl Upkeep {
                 let on_demand = on_demand(parts.shared());
                 if on_demand.is_none() {
                     self.end(parts.shared());
-                    self.running.push(Running::start(parts.shared(), parts.tls.clone(), &resolver, dns));
+                    self.running.push(Running::start(
+                        parts.shared(),
+                        parts.tls.clone(),
+                        &credentials,
+                        &resolver,
+                        dns,
+                    ));
                 }
                 UpstreamParts { on_demand, hosts: Arc::default(), ..parts }
             }
@@ -130,7 +155,7 @@ impl Upkeep {
                 let shared = Arc::new(Shared::succeed(config, old.shared()));
                 let on_demand = on_demand(&shared);
                 if on_demand.is_none() {
-                    self.running.push(Running::start(&shared, tls.clone(), &resolver, dns));
+                    self.running.push(Running::start(&shared, tls.clone(), &credentials, &resolver, dns));
                 }
                 let resilience = UpstreamState::succeed(shared, &old.resilience);
                 UpstreamParts { resilience, tls, on_demand, hosts: Arc::default() }
@@ -148,7 +173,7 @@ impl Upkeep {
             process.exports(spawn_local(collector.run()));
         }
         let number = before.number + 1;
-        Ok(Generation { number, config, upstreams, listeners, access_log, traces, workload })
+        Ok(Generation { number, config, upstreams, listeners, access_log, traces, credentials, workload })
     }
 
     /// Ends what runs for upstreams that `generation` no longer has.

@@ -64,6 +64,7 @@ pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Updat
 async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
     let mut worker = Worker::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
+    spawn_local(give_back(worker.upstreams.clone(), process.overload.pressed()));
     let mut drain = process.drain.subscribe();
     let mut drain_inbound = process.drain_inbound.subscribe();
     let mut serving_all = true;
@@ -155,7 +156,10 @@ impl Worker {
         let own = self.own_addresses(&generation, &sockets);
         let upstreams = Upstreams::new(&generation, &self.upstreams.borrow(), own);
         *self.upstreams.borrow_mut() = upstreams.clone();
-        let mut sockets: HashMap<Place, Socket> = sockets.into_iter().collect();
+        let mut new: HashMap<Place, Vec<Socket>> = HashMap::new();
+        for (place, socket) in sockets {
+            new.entry(place).or_default().push(socket);
+        }
         let mut before = std::mem::take(&mut self.units);
         for parts in &generation.listeners {
             let site = Site::new(
@@ -165,7 +169,8 @@ impl Worker {
                 self.tunnels.clone(),
                 observer.clone(),
                 self.on_finish.clone(),
-            );
+            )
+            .under(self.process.overload.clone(), generation.config.overload.as_ref());
             let site = Rc::new(site);
             let settings = Rc::new(self.settings(parts, &generation));
             for place in places(&parts.config) {
@@ -175,8 +180,8 @@ impl Worker {
                     unit.slot.put(site.clone());
                     unit.settings.send_replace(settings.clone());
                     self.units.push(unit);
-                } else if let Some(socket) = sockets.remove(&place) {
-                    self.open(place, socket, settings.clone(), Slot::new(site.clone()), parts.is_inbound());
+                } else if let Some(sockets) = new.remove(&place) {
+                    self.open(place, sockets, settings.clone(), Slot::new(site.clone()), parts.is_inbound());
                 }
             }
         }
@@ -201,18 +206,26 @@ impl Worker {
             listener: parts.config.clone(),
             tls: parts.tls.clone(),
             connections: parts.connections.clone(),
+            overload: self.process.overload.clone(),
             on_finish: self.on_finish.clone(),
             patience: generation.config.reload.drain_timeout,
         }
     }
 
-    fn open(&mut self, place: Place, socket: Socket, settings: Rc<Settings>, slot: Slot, inbound: bool) {
-        let address = socket.local_addr();
+    fn open(
+        &mut self,
+        place: Place,
+        sockets: Vec<Socket>,
+        settings: Rc<Settings>,
+        slot: Slot,
+        inbound: bool,
+    ) {
+        let address = sockets.iter().find_map(Socket::local_addr);
         let (settings, following) = watch::channel(settings);
         let drain = DrainTrigger::new();
         self.running.spawn_local(attache_listener::serve(
             following,
-            vec![socket],
+            sockets,
             Http(slot.clone()),
             Tcp(slot.clone()),
             drain.subscribe(),
@@ -238,5 +251,13 @@ async fn keep_preconnected(upstreams: Rc<RefCell<Rc<Upstreams>>>) {
         ticks.tick().await;
         let upstreams = upstreams.borrow().clone();
         upstreams.preconnect();
+    }
+}
+
+/// While the process is short of something, what is kept for reuse is what can be spared.
+async fn give_back(upstreams: Rc<RefCell<Rc<Upstreams>>>, mut pressed: watch::Receiver<()>) {
+    while pressed.changed().await.is_ok() {
+        let upstreams = upstreams.borrow().clone();
+        upstreams.close_idle();
     }
 }

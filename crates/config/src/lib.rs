@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod diagnostic;
+mod effective;
 pub mod model;
 mod raw;
 mod schema;
@@ -19,6 +20,7 @@ use std::path::Path;
 
 use diagnostic::Problems;
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+pub use effective::names_a_credential;
 pub use schema::schema;
 
 use crate::model::Config;

@@ -544,3 +544,100 @@ fn a_file_that_is_not_there_or_not_text_is_said_so() {
     let Err(found) = attache_config::load(&path, &|_| None) else { panic!("this is no text") };
     assert!(found.to_string().contains("not UTF-8 text: line 2"), "{found}");
 }
+
+#[test]
+fn limits_that_contradict_themselves_are_said() {
+    let text = r#"overload: { shed_requests: 96% }
+listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - to: orders
+        global_rate_limit:
+          service: limit
+          domain: shop
+          descriptors: [ { actions: [ { path: true, method: true } ] } ]
+upstreams:
+  orders:
+    address: http://orders
+    adaptive_concurrency: { max_concurrency_limit: 2 }
+    queue: { interval: 1ms }
+  limits: h2c://limits
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:1:28: error: `shed_requests` comes after `stop_accepting`
+  1 | overload: { shed_requests: 96% }
+    |                            ^^^ requests are shed first: set it lower
+attache.yaml:8:20: error: there is no upstream `limit`
+  8 |           service: limit
+    |                    ^^^^^ did you mean `limits`?
+attache.yaml:10:39: error: an action is exactly one thing
+  10 |           descriptors: [ { actions: [ { path: true, method: true } ] } ]
+     |                                       ^ `remote_address: true`, `request_headers: { header_name: x-user }`, `generic_key: { descriptor_value: checkout }`, …
+attache.yaml:14:52: error: `max_concurrency_limit` is lower than `min_rtt.min_concurrency`
+  14 |     adaptive_concurrency: { max_concurrency_limit: 2 }
+     |                                                    ^ at least 3
+attache.yaml:15:24: error: `interval` is shorter than `target`
+  15 |     queue: { interval: 1ms }
+     |                        ^^^ at least 5ms
+"#);
+}
+
+#[test]
+fn a_secret_goes_where_it_is_safe_or_not_at_all() {
+    let text = r#"listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - { match: { path: /a }, to: anywhere, credential: { bearer: { file: /t } } }
+      - { match: { path: /b }, to: safe, credential: {} }
+      - { match: { path: /c }, to: safe, credential: { bearer: { file: /t }, header: { name: x-key, file: /t } } }
+      - { match: { path: /d }, to: safe, credential: { header: { name: host, file: /t } } }
+      - { match: { path: /e }, to: safe, credential: { basic: { user: "a:b", password_file: /t } } }
+      - { match: { path: /f }, respond: 204, credential: off }
+      - { match: { path: /g }, to: plain, credential: { bearer: { file: /t }, insecure_send_in_clear: true } }
+    to: anywhere
+upstreams:
+  safe: https://safe.internal
+  anywhere: { address: authority, tls: {} }
+  plain:
+    address: http://plain.internal
+    credential: { bearer: { file: /t } }
+  unverified:
+    address: https://unverified.internal
+    tls: { insecure_skip_verify: true }
+    credential: { bearer: { file: /t } }
+  opaque:
+    address: tls://opaque.internal:5432
+    credential: { bearer: { file: /t } }
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:5:58: error: requests themselves say where `anywhere` is: any host could be given the secret
+  5 |       - { match: { path: /a }, to: anywhere, credential: { bearer: { file: /t } } }
+    |                                                          ^ make the host that the secret is for an upstream of its own
+attache.yaml:6:54: error: this credential has no secret
+  6 |       - { match: { path: /b }, to: safe, credential: {} }
+    |                                                      ^ exactly one of `bearer: { file: … }`, `basic: { user: …, password_file: … }` and `header: { name: …, file: … }`
+attache.yaml:7:54: error: a credential is one header
+  7 |       - { match: { path: /c }, to: safe, credential: { bearer: { file: /t }, header: { name: x-key, file: /t } } }
+    |                                                      ^ exactly one of `bearer: { file: … }`, `basic: { user: …, password_file: … }` and `header: { name: …, file: … }`
+attache.yaml:8:72: error: the Host header isn't changed here
+  8 |       - { match: { path: /d }, to: safe, credential: { header: { name: host, file: /t } } }
+    |                                                                        ^^^^ `rewrite: { host: … }` on the route
+attache.yaml:9:71: error: `a:b` isn't a user
+  9 |       - { match: { path: /e }, to: safe, credential: { basic: { user: "a:b", password_file: /t } } }
+    |                                                                       ^^^^^ a name without a colon
+attache.yaml:10:58: error: `credential` has no meaning here
+  10 |       - { match: { path: /f }, respond: 204, credential: off }
+     |                                                          ^^^ it belongs to a route with `to`
+attache.yaml:18:17: error: the secret would go to `plain` in plaintext, or to a peer that isn't verified
+  18 |     credential: { bearer: { file: /t } }
+     |                 ^ an `https://` address whose certificate is verified; `insecure_send_in_clear: true` sends it all the same
+attache.yaml:22:17: error: the secret would go to `unverified` in plaintext, or to a peer that isn't verified
+  22 |     credential: { bearer: { file: /t } }
+     |                 ^ an `https://` address whose certificate is verified; `insecure_send_in_clear: true` sends it all the same
+attache.yaml:25:17: error: `opaque` takes opaque bytes, which have no headers
+  25 |     credential: { bearer: { file: /t } }
+     |                 ^ give it an `https://` address
+"#);
+}

@@ -135,7 +135,9 @@ const fn default_retry_after(reason: Reason) -> Option<u64> {
         | Reason::CircuitOpen
         | Reason::OverflowRequests
         | Reason::OverflowPending
-        | Reason::OverflowConnections => Some(1),
+        | Reason::OverflowConnections
+        | Reason::OverflowAdaptive
+        | Reason::OverflowQueue => Some(1),
         _ => None,
     }
 }

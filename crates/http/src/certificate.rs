@@ -1,56 +1,74 @@
 //! `X-Forwarded-Client-Cert`: who the client proved to be, for the application.
 //!
 //! Rule: whatever a request brings in this header is removed, since anyone can write it; the client whose certificate
-//! attache itself verified is written in its place. Source: Envoy's HTTP header manipulation (`SANITIZE_SET`).
+//! attache itself verified is written in its place. The config may believe what a client in front sends, then that client must
+//! have proven who it is. Source: Envoy's HTTP header manipulation (`forward_client_cert_details`).
 
-use http::{HeaderMap, HeaderName};
+use attache_config::model::ForwardClientCert;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::Client;
 
 /// The header's name.
 pub const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
-/// Removes what the request brought and writes what attache knows of its client. Allocates nothing where the client
-/// showed no certificate.
-pub fn set_client_certificate(headers: &mut HeaderMap, client: &Client) {
-    match &client.certificate {
+/// Removes what the request brought, or keeps it, and writes what attache knows of its client. Allocates nothing where the
+/// client showed no certificate.
+pub fn set_client_certificate(headers: &mut HeaderMap, client: &Client, mode: ForwardClientCert) {
+    use ForwardClientCert as F;
+    match (mode, &client.certificate) {
         // A clone of the connection's value: a counter, no copy.
-        Some(certificate) => {
-            headers.insert(CLIENT_CERTIFICATE, certificate.clone());
-        }
-        None => {
-            headers.remove(CLIENT_CERTIFICATE);
-        }
+        (F::SanitizeSet, Some(own)) => drop(headers.insert(CLIENT_CERTIFICATE, own.clone())),
+        (F::AppendForward, Some(own)) => append(headers, own),
+        (F::ForwardOnly, Some(_)) | (F::AlwaysForwardOnly, _) => {}
+        _ => drop(headers.remove(CLIENT_CERTIFICATE)),
     }
+}
+
+/// One line, as Envoy writes it: there are applications that read only the first. One allocation, where proxies are chained.
+fn append(headers: &mut HeaderMap, own: &HeaderValue) {
+    let mut line = Vec::new();
+    for kept in headers.get_all(CLIENT_CERTIFICATE).iter().filter(|kept| !kept.is_empty()) {
+        line.extend_from_slice(kept.as_bytes());
+        line.push(b',');
+    }
+    line.extend_from_slice(own.as_bytes());
+    // Parts that were values make one.
+    let line = HeaderValue::from_bytes(&line).unwrap_or_else(|_| own.clone());
+    headers.insert(CLIENT_CERTIFICATE, line);
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use ForwardClientCert as F;
 
     use super::*;
 
-    fn forged() -> HeaderMap {
+    const SENT: &str = "URI=spiffe://d/admin";
+    const OWN: &str = "URI=spiffe://d/web";
+
+    fn left(mode: F, proven: bool) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        for value in ["URI=spiffe://d/admin", "URI=spiffe://d/root"] {
-            headers.append(CLIENT_CERTIFICATE, HeaderValue::from_static(value));
+        headers.append(CLIENT_CERTIFICATE, HeaderValue::from_static(SENT));
+        let certificate = proven.then(|| HeaderValue::from_static(OWN));
+        set_client_certificate(&mut headers, &Client { certificate, ..Client::default() }, mode);
+        headers.get_all(CLIENT_CERTIFICATE).iter().map(|value| value.to_str().unwrap().into()).collect()
+    }
+
+    #[test]
+    fn what_a_client_sends_never_passes_by_default() {
+        assert!(left(F::default(), false).is_empty());
+        assert_eq!(left(F::default(), true), [OWN]);
+    }
+
+    #[test]
+    fn only_a_client_that_has_proven_who_it_is_is_believed() {
+        for mode in [F::SanitizeSet, F::AppendForward, F::ForwardOnly, F::Sanitize] {
+            assert!(left(mode, false).is_empty(), "{mode:?}");
         }
-        headers
-    }
-
-    #[test]
-    fn what_a_client_sends_never_passes() {
-        let mut headers = forged();
-        set_client_certificate(&mut headers, &Client::default());
-        assert!(headers.is_empty(), "{headers:?}");
-    }
-
-    #[test]
-    fn only_the_verified_client_is_named() {
-        let mut headers = forged();
-        let own = HeaderValue::from_static("URI=spiffe://d/web");
-        let client = Client { certificate: Some(own.clone()), ..Client::default() };
-        set_client_certificate(&mut headers, &client);
-        assert_eq!(headers.get_all(CLIENT_CERTIFICATE).iter().collect::<Vec<_>>(), [&own]);
+        assert_eq!(left(F::AppendForward, true), [format!("{SENT},{OWN}")]);
+        assert_eq!(left(F::ForwardOnly, true), [SENT]);
+        assert!(left(F::Sanitize, true).is_empty());
+        assert_eq!(left(F::AlwaysForwardOnly, false), [SENT]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use attache_config::model::CertificateNames;
 use http::HeaderValue;
 
 /// The downstream side of one connection, made once at accept and shared by its requests.
@@ -19,7 +20,25 @@ pub struct Client {
     pub tls: bool,
     /// Verified subject alternative names of its certificate, URIs first; empty without one.
     pub identities: Arc<[Arc<str>]>,
+    /// How many of `identities` are URIs; the others are DNS names.
+    pub uris: usize,
+    /// The subject of its verified certificate (RFC 4514); empty without one.
+    pub subject: Arc<str>,
     /// Its verified certificate as the application is told of it: the value of `X-Forwarded-Client-Cert`, made once for the
     /// connection. `None` without a certificate.
     pub certificate: Option<HeaderValue>,
+}
+
+impl Client {
+    /// What patterns of identities are matched against.
+    pub fn names(&self) -> CertificateNames<'_> {
+        let (uris, dns) = self.identities.split_at_checked(self.uris).unwrap_or_default();
+        CertificateNames { uris, dns, subject: &self.subject }
+    }
+
+    /// The name that it is known by: its first, or its subject; `None` where it has proven nothing.
+    pub fn identity(&self) -> Option<Arc<str>> {
+        let subject = || Some(&self.subject).filter(|subject| !subject.is_empty());
+        self.identities.first().or_else(subject).cloned()
+    }
 }

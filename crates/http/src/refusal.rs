@@ -9,7 +9,7 @@ use attache_telemetry::Reason;
 pub struct Refusal {
     /// The word for metrics, logs and the answer's header.
     pub reason: Reason,
-    /// Which rule was broken, as a whole sentence. It repeats nothing that the client sent.
+    /// Which rule was broken, as a whole sentence. It repeats nothing that the client sent, but for the identity that it proved.
     pub text: Cow<'static, str>,
 }
 

@@ -330,7 +330,7 @@ fn find<'n>(root: &'n Node, base: &[String], path: &Path) -> Result<&'n Node, St
 
 fn shared(path: &[String]) -> String {
     format!(
-        "`{}` is a YAML alias or comes from a merge key: what is added there would be added elsewhere, too; write it out",
+        "`{}` is a YAML alias or comes from a merge key: what is added there would be added elsewhere, too; write it out, or use -o json",
         path.join(".")
     )
 }

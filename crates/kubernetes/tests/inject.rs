@@ -168,3 +168,43 @@ fn the_mode_is_known_by_its_restart_policy() {
     assert_eq!(pod.pointer("/spec/initContainers/0/restartPolicy").unwrap(), "Always");
     assert_eq!(pod.pointer("/spec/restartPolicy").unwrap(), "Never");
 }
+
+mod hostile {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_text_and_no_record_makes_it_panic(
+            remove in prop::collection::vec("(/(spec|metadata|annotations|containers|app|env|labels|attache.dev~1injected|0)){0,5}", 0..5),
+            at in "(/(spec|metadata|annotations|containers|app|env|labels)){0,4}",
+            key in "(containers|env|metadata|name|x)",
+            raw in proptest::option::of("[a-z:{\\[\n -]{0,12}"),
+            flow: bool,
+        ) {
+            let mut empty = serde_json::json!({"at": at, "empty": null});
+            let mut swap = serde_json::json!({"at": at, "now": key, "was": "y", "value": 1});
+            if let Some(raw) = raw {
+                empty["raw"] = raw.as_str().into();
+                swap["raw"] = raw.into();
+            }
+            let record = serde_json::json!({"version": "1", "remove": remove, "restore": [empty, swap]}).to_string();
+            let pod = serde_json::json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "p", "annotations": {"attache.dev/injected": record}},
+                "spec": {"containers": [{"name": "app", "env": [{"name": "env", "value": "v"}]}]},
+            })
+            .to_string();
+            let text = if flow { pod } else { convert(&pod, Format::Yaml).unwrap() };
+            let _ = uninject(&text);
+            let _ = inject(&text, &Settings::default());
+        }
+
+        #[test]
+        fn no_yaml_makes_it_panic(text in "(apiVersion: v1\n|kind: Pod\n|spec:|metadata: |  containers:\n|  - name: a\n|\\{|\\}|\\[|\\]|&a |\\*a|<<: |: |\n|---\n|  |\\|\n|é|\t|#|\"|'){0,24}") {
+            let _ = inject(&text, &Settings::default());
+            let _ = uninject(&text);
+        }
+    }
+}

@@ -70,6 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         listener: Arc::new(listener),
         tls: None,
         connections: Arc::new(Connections::default()),
+        overload: Arc::default(),
         on_finish: Rc::new(|_| {}),
         patience: std::time::Duration::from_secs(30),
     };

@@ -23,7 +23,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::watch,
     task::JoinSet,
-    time::{Interval, MissedTickBehavior, interval, sleep},
+    time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep},
 };
 use tower::Service;
 
@@ -31,7 +31,7 @@ use crate::{
     Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
     connection::TcpService,
     handover::{Accepted, Belongs, Load},
-    live::{IDLE_SWEEPS, Live, Order, Registry},
+    live::{AGE_LOOKS, IDLE_SWEEPS, Live, Order, Registry},
     respond::HttpService,
     socket::{SocketKind, UnixPath, original_destination},
     stream::Stream,
@@ -70,13 +70,22 @@ pub async fn serve<H, T>(
     }
     let mut retiring = JoinSet::new();
     let mut sweep = sweeps(&current.borrow().settings);
+    let mut pressed = current.borrow().settings.overload.pressed();
+    let mut aging = ages(&current.borrow().settings);
     loop {
         tokio::select! {
             _ = drain.reached(Phase::Drain) => break,
+            Ok(()) = pressed.changed() => current.borrow().registry.relieve(),
             _ = sweep.tick() => {
                 let worker = current.borrow().clone();
                 if !worker.settings.listener.http.idle_timeout.is_zero() {
                     worker.registry.sweep();
+                }
+            }
+            _ = aging.tick() => {
+                let worker = current.borrow().clone();
+                if !worker.settings.listener.http.max_connection_age.is_zero() {
+                    worker.registry.age();
                 }
             }
             // Whoever is gone replaces nothing any more.
@@ -93,6 +102,9 @@ pub async fn serve<H, T>(
                     Rc::default()
                 };
                 sweep = sweeps(&new);
+                if old.settings.listener.http.max_connection_age != new.listener.http.max_connection_age {
+                    aging = ages(&new);
+                }
                 *current.borrow_mut() = Rc::new(old.with(new, registry));
             }
             Some(_) = retiring.join_next() => {}
@@ -145,6 +157,17 @@ fn sweeps(settings: &Settings) -> Interval {
     let mut sweep = interval(period.clamp(Duration::from_millis(1), Duration::from_hours(1)));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     sweep
+}
+
+/// When old connections are looked for.
+fn ages(settings: &Settings) -> Interval {
+    let oldest = settings.listener.http.max_connection_age;
+    let period = if oldest.is_zero() { Duration::MAX } else { oldest / u32::from(AGE_LOOKS) };
+    // Longer than a year is never.
+    let period = period.clamp(Duration::from_millis(1), Duration::from_hours(24 * 365));
+    let mut aging = interval_at(Instant::now() + period, period);
+    aging.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    aging
 }
 
 struct Worker<H, T> {
@@ -292,6 +315,17 @@ where
     let mut draining = pin!(drain.reached(Phase::Drain));
     let mut failing = false;
     loop {
+        // A listener without a connection has nothing to give back, so it takes one whatever the state: what can't end can't be waited for.
+        let worker = current.borrow().clone();
+        if worker.settings.overload.stops_accepting() && !worker.registry.is_empty() {
+            tokio::select! {
+                (accepted, load) = std::future::poll_fn(|cx| seat.poll_handed(cx)) => worker.adopt(accepted, load, &listening),
+                () = sleep(BACK_OFF) => {}
+                _ = &mut draining => break,
+            }
+            continue;
+        }
+        drop(worker);
         let next = std::future::poll_fn(|cx| {
             // First, since it is bounded: the kernel's queue can't keep it waiting.
             if let Poll::Ready((accepted, load)) = seat.poll_handed(cx) {
@@ -310,6 +344,7 @@ where
             Next::Handed(accepted, load) => worker.adopt(accepted, load, &listening),
             Next::Accepted(Ok(fresh)) => {
                 failing = false;
+                worker.settings.overload.accepted();
                 match seat.place() {
                     Belongs::Here(load) => {
                         let transparent = worker.settings.listener.transparent;

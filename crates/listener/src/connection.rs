@@ -7,7 +7,7 @@ use std::{io, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use attache_config::model::{ListenProtocol, ProxyProtocolIn, TlsMode};
 use attache_http::Client;
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::{Admitted, Exchange, Reason, Side, metrics};
 use http::HeaderValue;
 use tokio::{
     io::AsyncReadExt,
@@ -57,6 +57,18 @@ pub(crate) struct Reader {
     pub(crate) settings: Rc<Settings>,
     pub(crate) client: Rc<Client>,
     pub(crate) live: Rc<Live>,
+    /// Why the client may not talk, in words that name it.
+    pub(crate) denied: Option<Box<str>>,
+}
+
+impl Reader {
+    /// A record of this connection, or of a request on it.
+    pub(crate) fn exchange(&self, protocol: &'static str) -> Exchange {
+        let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
+        // A counter that stays on this worker.
+        *exchange.identity.borrow_mut() = self.client.identity();
+        exchange
+    }
 }
 
 /// Why a connection ended before it had a protocol.
@@ -79,6 +91,8 @@ struct Fresh {
     client: Client,
     entry: Entry,
     stream: Stream,
+    /// Why the client may not talk.
+    denied: Option<Box<str>>,
     /// Read from the stream, and not put back yet.
     bytes: Vec<u8>,
 }
@@ -96,7 +110,7 @@ pub(crate) async fn run<H, T>(
     H: HttpService,
     T: TcpService,
 {
-    let mut fresh = Fresh { settings, client, entry, stream, bytes: Vec::new() };
+    let mut fresh = Fresh { settings, client, entry, stream, denied: None, bytes: Vec::new() };
     let listener = fresh.settings.listener.clone();
     match fresh.protocol().await {
         Ok((protocol, hello, deny)) => fresh.serve(protocol, hello, deny, place, http, tcp).await,
@@ -114,6 +128,7 @@ impl Fresh {
         if let Some(sni) = &self.client.sni {
             sni.as_ref().clone_into(&mut exchange.host.borrow_mut());
         }
+        *exchange.identity.borrow_mut() = self.client.identity();
         exchange.fail(reason, detail);
         self.entry.live.ends_by(reason);
         (self.settings.on_finish)(&exchange);
@@ -172,7 +187,10 @@ impl Fresh {
         match (denied, protocol) {
             (None, _) => Ok((protocol, None, None)),
             // Told why with a 403; nothing of what it sends is looked at.
-            (Some(_), Protocol::Http1 | Protocol::Http2) => Ok((protocol, None, Some(IDENTITY))),
+            (Some(error), Protocol::Http1 | Protocol::Http2) => {
+                self.denied = Some(format!("{} ({})", IDENTITY.rule, why(&error)).into());
+                Ok((protocol, None, Some(IDENTITY)))
+            }
             (Some(error), _) => Err(End::Failed("tls", error.reason, why(&error))),
         }
     }
@@ -353,11 +371,26 @@ impl Fresh {
             attache_tls::Admission::Admitted(accepted) => (accepted, None),
             attache_tls::Admission::Denied { connection, error } => (connection, Some(error)),
         };
+        let listener = self.settings.listener.clone();
+        let attache_tls::Handshake { version, resumed, key_exchange } = accepted.handshake;
+        metrics().tls_handshake(Side::Listener, &listener.name, version, resumed, key_exchange);
+        let outcome = match (&denied, &accepted.client) {
+            (Some(_), _) => Admitted::Denied,
+            (None, Some(_)) => Admitted::Allowed,
+            (None, None) => Admitted::Anonymous,
+        };
+        metrics().tls_client(&listener.name, outcome);
         self.client.tls = true;
         self.client.sni = accepted.sni;
         self.client.identities = accepted.identities;
-        let element =
-            accepted.client.map(|client| attache_tls::xfcc::element(&client, accepted.own_uri.as_deref()));
+        if let Some(client) = &accepted.client {
+            self.client.uris = client.uris.len();
+            self.client.subject = client.subject.as_str().into();
+        }
+        let details = &listener.http.client_cert_details;
+        let element = accepted
+            .client
+            .map(|client| attache_tls::xfcc::element(&client, accepted.own_uri.as_deref(), details));
         self.client.certificate = element.and_then(|element| HeaderValue::try_from(element).ok());
         self.stream = accepted.stream.into();
         Ok((accepted.alpn, denied))
@@ -379,8 +412,8 @@ impl Fresh {
         if let Some(hello) = &hello {
             self.client.sni.clone_from(&hello.sni);
         }
-        let Self { settings, client, entry, stream, .. } = self;
-        let reader = Reader { settings, client: Rc::new(client), live: entry.live.clone() };
+        let Self { settings, client, entry, stream, denied, .. } = self;
+        let reader = Reader { settings, client: Rc::new(client), live: entry.live.clone(), denied };
         match protocol {
             // Boxed, once per connection: else one that has not spoken yet would be as large as the largest of these.
             Protocol::Http1 => Box::pin(http1::serve(stream, reader, http, deny, Some(place))).await,
@@ -409,10 +442,10 @@ async fn opaque<T: TcpService>(
     hello: Option<ClientHello>,
     mut tcp: T,
 ) {
-    let Reader { settings, client, live } = reader;
+    let exchange = reader.exchange(protocol.as_str());
+    let Reader { settings, client, live, .. } = reader;
     // Its own timeout ends it, whoever carries it.
     live.sweepable.set(false);
-    let exchange = Exchange::new(settings.listener.name.clone(), protocol.as_str(), client.address);
     if let Some(sni) = &client.sni {
         sni.as_ref().clone_into(&mut exchange.host.borrow_mut());
     }

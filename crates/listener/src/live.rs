@@ -49,6 +49,10 @@ pub(crate) struct Live {
     /// It ended because the client took nothing any more; how that is said.
     stalled: RefCell<Option<Box<str>>>,
     swept: Cell<(u64, u8)>,
+    /// Its activity when the process was last short of something.
+    relieved: Cell<u64>,
+    /// Looks of [`Registry::age`] until it is told to end.
+    left: Cell<u8>,
 }
 
 impl Default for Live {
@@ -64,6 +68,8 @@ impl Default for Live {
             stalled: RefCell::default(),
             // Differs from any activity: the first sweep begins the count.
             swept: Cell::new((u64::MAX, 0)),
+            relieved: Cell::new(u64::MAX),
+            left: Cell::new(AGE_LOOKS - 1 - fastrand::u8(..3)),
         }
     }
 }
@@ -134,6 +140,9 @@ impl Live {
 /// How many sweeps without an exchange make a connection idle.
 pub(crate) const IDLE_SWEEPS: u8 = 4;
 
+/// How often in a maximum age connections are looked at.
+pub(crate) const AGE_LOOKS: u8 = 20;
+
 /// All connections of one listener on one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
@@ -170,6 +179,37 @@ impl Registry {
             live.swept.set((activity, times));
             if times >= IDLE_SWEEPS {
                 live.give(Order::Idle);
+            }
+        }
+    }
+
+    /// The process is short of something: clients are told with the next answer that the connection ends, and what was idle
+    /// since the last call is closed.
+    pub(crate) fn relieve(&self) {
+        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
+            let activity = live.activity.get();
+            let idle = live.is_idle() && live.relieved.replace(activity) == activity;
+            live.give(if idle { Order::Idle } else { Order::LastCall });
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.borrow().is_empty()
+    }
+
+    /// Called twenty times in a maximum age: a connection is told to end at 80 to 100 % of it, at random, so that clients that
+    /// came together do not go together. First with its next answer, so that no request crosses the end; one look later also
+    /// while it is idle.
+    pub(crate) fn age(&self) {
+        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
+            match live.left.get() {
+                0 => live.give(Order::Finish),
+                left => {
+                    live.left.set(left - 1);
+                    if left == 1 {
+                        live.give(Order::LastCall);
+                    }
+                }
             }
         }
     }
@@ -222,6 +262,40 @@ mod tests {
         }
         registry.sweep();
         assert_eq!((idle.live.order(), busy.live.order()), (Order::Idle, Order::Serve));
+    }
+
+    #[test]
+    fn relief_closes_what_is_idle_from_one_call_to_the_next_and_ends_the_others_with_their_answer() {
+        let registry = Rc::new(Registry::default());
+        let (idle, busy, tcp) = (registry.enter(), registry.enter(), registry.enter());
+        idle.live.sweepable.set(true);
+        busy.live.sweepable.set(true);
+        busy.live.begin();
+        let orders = || [&idle, &busy, &tcp].map(|entry| entry.live.order());
+        registry.relieve();
+        assert_eq!(orders(), [Order::LastCall, Order::LastCall, Order::Serve]);
+        registry.relieve();
+        assert_eq!(orders(), [Order::Idle, Order::LastCall, Order::Serve]);
+    }
+
+    #[test]
+    fn an_old_connection_is_told_with_its_next_answer_and_then_ended_within_its_age() {
+        for _ in 0..50 {
+            let registry = Rc::new(Registry::default());
+            let (old, tunnel) = (registry.enter(), registry.enter());
+            old.live.sweepable.set(true);
+            let mut orders = Vec::new();
+            for _ in 0..AGE_LOOKS {
+                registry.age();
+                orders.push(old.live.order());
+            }
+            let at = |order| orders.iter().position(|given| *given == order).unwrap();
+            let (told, ended) = (at(Order::LastCall), at(Order::Finish));
+            assert_eq!(ended, told + 1);
+            // A look comes up to one twentieth after the connection, and the first look is number 0.
+            assert!((16..=18).contains(&told), "{told}");
+            assert_eq!(tunnel.live.order(), Order::Serve, "what has its own timeouts is left alone");
+        }
     }
 
     #[test]

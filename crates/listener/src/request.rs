@@ -14,7 +14,7 @@ use attache_config::model::{self, Listener};
 use attache_http::{Body, Client, OnInformational};
 use attache_telemetry::{Exchange, Reason};
 
-use crate::{ClientHello, Protocol, Stream, handover::Load, live::Live};
+use crate::{ClientHello, Overload, Protocol, Stream, handover::Load, live::Live};
 
 /// One listener on one worker.
 pub struct Settings {
@@ -24,6 +24,8 @@ pub struct Settings {
     pub tls: Option<attache_tls::Acceptor>,
     /// The listener's open connections, shared by all workers.
     pub connections: Arc<Connections>,
+    /// The process's state of overload.
+    pub overload: Arc<Overload>,
     /// Called once for every finished exchange, also for connections that were closed before there was a request
     /// (no PROXY header, failed handshake, over a limit).
     pub on_finish: Rc<dyn Fn(&Exchange)>,
@@ -46,6 +48,7 @@ impl Settings {
                 header_timeout: listener.http.header_timeout,
                 idle_timeout: listener.http.idle_timeout,
                 write_timeout: listener.http.write_timeout,
+                client_cert_details: std::mem::take(&mut listener.http.client_cert_details),
                 ..model::HttpServer::default()
             };
             listener

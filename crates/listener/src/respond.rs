@@ -81,6 +81,15 @@ impl Context {
         (most > 0 && self.requests.get() >= most) || (self.deny.is_some() && self.requests.get() > 0)
     }
 
+    /// A refusal for the answer: who is denied is told by name.
+    fn explained(&self, refusal: Refusal) -> attache_http::Refusal {
+        let mut told = attache_http::Refusal::from(refusal);
+        if let (Reason::DeniedIdentity, Some(why)) = (refusal.reason, &self.reader.denied) {
+            told.text = why.to_string().into();
+        }
+        told
+    }
+
     /// The tunnel that the connection became has ended.
     pub(crate) fn end_tunnel(&self) {
         if let Some(mut finish) = self.tunnel.take() {
@@ -92,9 +101,7 @@ impl Context {
     }
 
     fn record(&self, request: &Request<Incoming>, refused: bool) -> Rc<Exchange> {
-        let settings = &self.reader.settings;
-        let exchange =
-            Exchange::new(settings.listener.name.clone(), self.protocol, self.reader.client.address);
+        let exchange = self.reader.exchange(self.protocol);
         if !refused {
             // Three small allocations, kept until the exchange is reported: the access log and the tap show what the client sent,
             // and by then routing has rewritten the request.
@@ -207,7 +214,7 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
         // HTTP/1 connections that became a tunnel are followed by their guard.
         let hold = (context.shared.is_none() && method == Method::CONNECT)
             .then(|| Hold::new(context.reader.live.clone()));
-        let (close, refused) = (refused.is_some(), refused.map(Into::into));
+        let (close, refused) = (refused.is_some(), refused.map(|refusal| context.explained(refusal)));
         let request = HttpRequest { request, client, exchange, on_informational, refused, hold };
         let future = catch_unwind(AssertUnwindSafe(|| self.http.borrow_mut().call(request))).ok();
         Respond {

@@ -34,6 +34,7 @@ fn worker(listener: Listener, sockets: Vec<Socket>, trigger: &DrainTrigger) -> J
                 listener: Arc::new(listener),
                 tls: None,
                 connections: Arc::new(Connections::default()),
+                overload: Arc::default(),
                 on_finish: Rc::new(|_| {}),
                 patience: FOREVER,
             };

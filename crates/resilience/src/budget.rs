@@ -29,6 +29,12 @@ use crate::UpstreamState;
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<UpstreamState>);
 
+impl Permit {
+    pub(crate) fn upstream(&self) -> &model::Name {
+        &self.0.shared.config.name
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.shared.retries.fetch_sub(1, Ordering::Relaxed);

@@ -1,11 +1,14 @@
 //! Faults on purpose: what does a caller do when its upstream is slow or fails?
 //!
-//! **Rule.** Of the requests with the configured header (all, by default) a share waits, and a share is answered by attache with
-//! a status; the two are drawn apart, the wait comes first. A gRPC call that is aborted gets `fault-injected`'s grpc-status.
-//! Nothing of an aborted request reaches the upstream, and neither counts against its health, breaker or budget.
+//! **Rule.** Of the requests with the configured header (all, by default) a share waits, a share is answered by attache with
+//! a status, and the responses of a share come at a bounded rate ([`pace`]); the three are drawn apart, the wait comes first. A
+//! gRPC call that is aborted gets `fault-injected`'s grpc-status. Nothing of an aborted request reaches the upstream, and none of
+//! it counts against its health, breaker or budget. A slow response is still bound by the route's `timeout`.
 //!
-//! **Source.** Envoy's fault filter. Differences: the share is configured only, never taken from a request's own headers
-//! (`x-envoy-fault-*`), so that no caller can turn it on; there is no limit of the response's rate.
+//! **Source.** Envoy's fault filter (`delay`, `abort`, `response_rate_limit`, each with its percentage; `headers`). Differences: the
+//! share is configured only, never taken from a request's own headers (`x-envoy-fault-*`), so that no caller can turn it on.
+
+mod pace;
 
 use std::{
     future::Future,
@@ -19,6 +22,8 @@ use attache_http::Body;
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Sent};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::Body as _;
+use pace::Paced;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower::Service;
@@ -56,12 +61,14 @@ where
         let fault = self.route.fault.as_ref().filter(|fault| meant(fault, headers));
         let delay = fault.and_then(|fault| fault.delay).filter(|delay| drawn(delay.share));
         let abort = fault.and_then(|fault| fault.abort).filter(|abort| drawn(abort.share));
+        let rate = fault.and_then(|fault| fault.response_rate).filter(|rate| drawn(rate.share));
+        let rate = rate.map(|rate| rate.limit);
         if delay.is_none() && abort.is_none() {
-            return FaultFuture { step: Step::Through { future: self.inner.call(call) } };
+            return FaultFuture { step: Step::Through { future: self.inner.call(call) }, rate };
         }
         let abort = abort.map(|abort| answer(abort, &call));
         let waiting = Waiting { call: Some(call), service: self.inner.clone(), abort };
-        FaultFuture { step: Step::Waiting { sleep: delay.map(|delay| sleep(delay.time)), waiting } }
+        FaultFuture { step: Step::Waiting { sleep: delay.map(|delay| sleep(delay.time)), waiting }, rate }
     }
 }
 
@@ -97,6 +104,7 @@ pin_project! {
     pub struct FaultFuture<S: Service<Call>> {
         #[pin]
         step: Step<S, S::Future>,
+        rate: Option<usize>,
     }
 }
 
@@ -115,10 +123,13 @@ where
     type Output = Result<Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut step = self.project().step;
+        let this = self.project();
+        let (mut step, rate) = (this.step, *this.rate);
         loop {
             let future = match step.as_mut().project() {
-                StepProjection::Through { future } => return future.poll(cx),
+                StepProjection::Through { future } => {
+                    return future.poll(cx).map_ok(|response| slowed(response, rate));
+                }
                 StepProjection::Waiting { mut sleep, waiting } => {
                     if let Some(sleep) = sleep.as_mut().as_pin_mut() {
                         ready!(sleep.poll(cx));
@@ -140,6 +151,15 @@ where
     }
 }
 
+fn slowed(response: Response<Body>, rate: Option<usize>) -> Response<Body> {
+    match rate {
+        Some(limit) if !response.body().is_end_stream() => {
+            response.map(|body| Body::stream(Paced::new(body, limit)))
+        }
+        _ => response,
+    }
+}
+
 fn respond(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
@@ -152,7 +172,7 @@ fn respond(status: StatusCode) -> Response<Body> {
 mod tests {
     use std::time::Duration;
 
-    use attache_config::model::{Fault, FaultAbort, FaultDelay};
+    use attache_config::model::{Fault, FaultAbort, FaultDelay, FaultRate};
     use http::{HeaderName, Request};
     use tokio::time::Instant;
 
@@ -186,7 +206,7 @@ mod tests {
         let start = Instant::now();
         let delay = Some(FaultDelay { share: 1.0, time: SECOND });
         let script = script();
-        let route = route(Fault { delay, abort: Some(ABORT), header: None });
+        let route = route(Fault { delay, abort: Some(ABORT), ..Fault::default() });
         let response = front(&route, script.clone()).call(get()).await.unwrap();
         assert_eq!(
             (response.status(), start.elapsed(), script.tries()),
@@ -196,10 +216,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_share_of_the_responses_comes_at_the_rate() {
+        fastrand::seed(1);
+        let response_rate = Some(FaultRate { share: 0.3, limit: 1000 });
+        let route = route(Fault { response_rate, ..Fault::default() });
+        let mut slow = 0;
+        for _ in 0..1000 {
+            let script = Script::default()
+                .answer(1, || Ok(crate::testing::respond(200).map(|_| Body::full(vec![0; 1000]))));
+            let start = Instant::now();
+            let mut response = front(&route, script).call(get()).await.unwrap();
+            assert_eq!(crate::testing::read(response.body_mut()).await.unwrap().len(), 1000);
+            match start.elapsed().as_millis() {
+                0 => {}
+                950..=990 => slow += 1,
+                other => panic!("{other} ms"),
+            }
+        }
+        assert!((250..350).contains(&slow), "{slow}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_requests_with_the_header_are_meant() {
         let name = HeaderName::from_static("x-chaos");
         let header = Some((name, Some("yes".into())));
-        let route = route(Fault { header, abort: Some(ABORT), delay: None });
+        let route = route(Fault { header, abort: Some(ABORT), ..Fault::default() });
         for (value, status) in [(None, 200), (Some("no"), 200), (Some("yes"), 418)] {
             let mut request = Request::get("http://orders/");
             if let Some(value) = value {

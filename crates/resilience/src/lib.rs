@@ -2,11 +2,15 @@
 //!
 //! [`stack`] is their order; each layer says why it stands where it does.
 
+pub mod adaptive;
 pub mod breaker;
 mod budget;
 pub mod deadline;
 pub mod fault;
+pub mod global_limit;
 pub mod judge;
+mod latency;
+pub mod queue;
 pub mod rate_limit;
 pub mod retry;
 mod stack;
@@ -14,5 +18,5 @@ mod state;
 #[cfg(test)]
 mod testing;
 
-pub use stack::{Front, RouteState, Stack, front, stack};
+pub use stack::{Front, RouteState, Stack, front, front_with, stack};
 pub use state::{Counters, UpstreamState};

@@ -2,18 +2,21 @@
 //!
 //! [`front`] stands before a route chooses among its destinations, so that a limit is the route's, whatever the split:
 //! 1. [`RateLimit`] first: what is refused costs nothing behind it.
-//! 2. [`Faults`]: an injected delay is outside of every deadline of attache's, so the caller's own are what it tests.
+//! 2. [`GlobalLimit`]: only what the local limit lets through is asked for, and what is refused isn't delayed.
+//! 3. [`Faults`]: an injected delay is outside of every deadline of attache's, so the caller's own are what it tests.
 //!
 //! [`stack`] stands before one upstream:
 //! 1. [`Deadline`] first: everything behind it, waits between tries included, counts against the caller's patience.
 //! 2. [`Retry`]: each pass through what is below it is one try, on an endpoint of its own.
-//! 3. [`PassOn`]: below the retries, so that each try is told what then remains.
-//! 4. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
+//! 3. [`Admission`]: below the retries, so that each try takes a place of its own and none is held while a retry waits; above the
+//!    breaker, so that a call which waits is no probe yet.
+//! 4. [`PassOn`]: below the retries and the queue, so that each try is told what then remains.
+//! 5. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
 //!    finds it open is not tried again.
-//! 5. [`PerTry`]: it bounds one try, so the breaker counts it and the retry sees its error.
-//! 6. [`Judge`] last, next to the endpoint that it judges.
+//! 6. [`PerTry`]: it bounds one try, so the breaker counts it and the retry sees its error.
+//! 7. [`Judge`] last, next to the endpoint that it judges.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use attache_config::model::{Fault, Forward, Policy};
 use attache_http::Body;
@@ -26,13 +29,15 @@ use crate::{
     breaker::Breaker,
     deadline::{Deadline, PassOn, PerTry},
     fault::Faults,
+    global_limit::{GlobalLimit, GlobalLimiter},
     judge::Judge,
+    queue::Admission,
     rate_limit::{Limiter, RateLimit},
     retry::Retry,
 };
 
 /// The layers of one destination of one route.
-pub type Stack<S> = Deadline<Retry<PassOn<Breaker<PerTry<Judge<S>>>>>>;
+pub type Stack<S> = Deadline<Retry<Admission<PassOn<Breaker<PerTry<Judge<S>>>>>>>;
 
 /// Puts a route's policy around an upstream's service. `state` is the upstream's one state, whatever the route.
 pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
@@ -42,7 +47,8 @@ where
     let tries = PerTry::new(Judge::new(inner, state.clone()), policy.timeouts.per_try, state.clone());
     let header = policy.deadline_header.clone();
     let told = PassOn::new(Breaker::new(tries, state.clone()), header.clone(), policy.timeouts.per_try);
-    let retry = Retry::new(told, policy.retry.clone(), state.clone());
+    let admitted = Admission::new(told, state);
+    let retry = Retry::new(admitted, policy.retry.clone(), state.clone());
     Deadline::new(retry, policy.timeouts, state.clone()).with_header(header)
 }
 
@@ -63,12 +69,21 @@ impl RouteState {
 }
 
 /// The layers of one route, before its destinations.
-pub type Front<S> = RateLimit<Faults<S>>;
+pub type Front<S> = RateLimit<GlobalLimit<Faults<S>>>;
 
 /// Puts a route's rate limit and faults before what chooses its destination.
 pub fn front<S>(route: &Arc<RouteState>, inner: S) -> Front<S>
 where
-    S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
 {
-    RateLimit::new(Faults::new(inner, route.clone()), route.clone())
+    front_with(route, None, inner)
+}
+
+/// The same with a service that is asked first, made for this worker.
+pub fn front_with<S>(route: &Arc<RouteState>, global: Option<Rc<GlobalLimiter>>, inner: S) -> Front<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
+{
+    let asked = GlobalLimit::new(Faults::new(inner, route.clone()), global);
+    RateLimit::new(asked, route.clone())
 }

@@ -1,7 +1,7 @@
 //! What all workers together know of one upstream: made once, shared through atomics.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -9,10 +9,11 @@ use attache_telemetry::Exchange;
 use attache_upstream::{
     Endpoint, Shared,
     outlier::{self, Outcome},
+    status::UpstreamStatus,
 };
 use tokio::time::Instant;
 
-use crate::{breaker::Circuit, budget::Floor};
+use crate::{breaker::Circuit, budget::Floor, latency::Latency, queue::Gate};
 
 /// The resilience state of one upstream. One for each upstream of a configuration, shared by every worker and every
 /// route that leads to it.
@@ -24,7 +25,11 @@ pub struct UpstreamState {
     pub counters: Arc<Counters>,
     /// The failure breaker; `None` where it is off.
     pub breaker: Option<Arc<Circuit>>,
+    /// Its places; `None` where neither an adaptive limit nor a queue is on.
+    pub gate: Option<Arc<Gate>>,
     pub(crate) floor: Floor,
+    /// Made where a route hedges by a percentile; nothing is measured where none does.
+    latency: Arc<OnceLock<Latency>>,
 }
 
 /// Events since the start. They are counted only when something failed, so a healthy request never touches them.
@@ -34,6 +39,10 @@ pub struct Counters {
     pub retries: AtomicU64,
     /// Retries that ended with an answer which needed no other.
     pub retries_succeeded: AtomicU64,
+    /// Hedges that were sent.
+    pub hedges: AtomicU64,
+    /// Hedges whose answer was the caller's.
+    pub hedges_won: AtomicU64,
     /// Retries that the budget refused (`retry-budget-exhausted`).
     pub budget_exhausted: AtomicU64,
     /// Calls that the open breaker answered (`circuit-open`).
@@ -57,22 +66,43 @@ impl UpstreamState {
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let now = Instant::now();
         let breaker = shared.config.circuit_breaker.failures.clone();
-        let breaker = breaker.map(|config| Arc::new(Circuit::new(config, shared.config.name.clone(), now)));
-        Arc::new(Self { shared, counters: Arc::default(), breaker, floor: Floor::new(now) })
+        let breaker =
+            breaker.map(|config| Arc::new(Circuit::new(config, shared.config.name.clone(), None, now)));
+        let latency = Arc::default();
+        let gate = Gate::new(&shared.config, now).map(Arc::new);
+        Arc::new(Self { shared, counters: Arc::default(), breaker, gate, floor: Floor::new(now), latency })
     }
 
-    /// The state of the same upstream under a new config: its counters go on, and its breaker too if its settings are the same.
+    /// The state of the same upstream under a new config: its counters and latencies go on, and so do its breaker and its
+    /// places if their settings are the same.
     pub fn succeed(shared: Arc<Shared>, old: &Self) -> Arc<Self> {
         let failures = |shared: &Shared| shared.config.circuit_breaker.failures.clone();
         let same = failures(&shared) == failures(&old.shared);
+        let same_gate = Gate::is_same(&shared.config, &old.shared.config);
         let mut new = Self::new(shared);
         if let Some(new) = Arc::get_mut(&mut new) {
             new.counters = old.counters.clone();
+            new.latency = old.latency.clone();
             if same {
                 new.breaker.clone_from(&old.breaker);
             }
+            // What was learned of the upstream holds as long as the limits are the same.
+            if same_gate {
+                new.gate.clone_from(&old.gate);
+            }
         }
         new
+    }
+
+    pub(crate) fn latency(&self) -> &Latency {
+        self.latency.get_or_init(|| Latency::new(Instant::now()))
+    }
+
+    /// Everything that is known of the upstream at this moment.
+    pub fn snapshot(&self) -> UpstreamStatus {
+        let now = Instant::now();
+        let circuit = self.breaker.as_ref().map(|circuit| circuit.status(now));
+        UpstreamStatus { circuit, ..self.shared.status(now) }
     }
 
     /// Tells ejection how a try ended. A success is only looked at while some endpoint has failures in a row.

@@ -25,8 +25,11 @@ pub(crate) fn upstream() -> model::Upstream {
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     }
 }
@@ -48,13 +51,10 @@ pub(crate) fn state_of(config: model::Upstream) -> Arc<UpstreamState> {
 pub(crate) fn call(request: Request<Body>) -> Call {
     Call {
         request,
-        context: CallContext {
-            client: Rc::new(Client::default()),
-            exchange: Rc::new(Exchange::new("outbound".into(), "http1", None)),
-            tried: smallvec::SmallVec::new(),
-            on_informational: None,
-            deadline: None,
-        },
+        context: CallContext::new(
+            Rc::new(Client::default()),
+            Rc::new(Exchange::new("outbound".into(), "http1", None)),
+        ),
     }
 }
 

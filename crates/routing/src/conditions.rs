@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use attache_config::model::{AddressMatch, HostPattern, Match, Name, ValueMatch, ValuePattern};
+use attache_config::model::{AddressMatch, HostPattern, Match, Name, SanPattern, ValueMatch, ValuePattern};
 use attache_http::{CanonicalHost, Client};
 use http::{HeaderName, Method};
 use regex::Regex;
@@ -15,6 +15,7 @@ pub(crate) struct Conditions {
     methods: Vec<Method>,
     headers: Vec<(HeaderName, Value)>,
     query: Vec<(Name, Value)>,
+    identities: Vec<SanPattern>,
 }
 
 #[derive(Debug)]
@@ -43,6 +44,7 @@ impl Conditions {
             methods: matcher.methods.clone(),
             headers: matcher.headers.iter().filter_map(named).collect(),
             query: matcher.query.iter().map(|value| (value.name.clone(), Value::new(value))).collect(),
+            identities: matcher.identities.clone(),
         }
     }
 
@@ -51,6 +53,21 @@ impl Conditions {
         self.method_holds(request)
             && self.headers.iter().all(|(name, value)| header_holds(name, value, request))
             && self.query.iter().all(|(name, value)| query_holds(name, value, request))
+            && self.identity_holds(request.client)
+    }
+
+    /// The client has proven to be one of those who are asked for.
+    pub(crate) fn identity_holds(&self, client: &Client) -> bool {
+        self.identities.is_empty() || self.identities.iter().any(|pattern| pattern.matches(client.names()))
+    }
+
+    /// Why a client is not asked for.
+    pub(crate) fn identity_failure(&self, client: &Client) -> Option<String> {
+        if self.identity_holds(client) {
+            return None;
+        }
+        let wanted: Vec<_> = self.identities.iter().map(|pattern| format!("`{pattern}`")).collect();
+        Some(format!("the client's identity is not {}", wanted.join(" or ")))
     }
 
     fn method_holds(&self, request: &RequestFacts<'_>) -> bool {
@@ -73,7 +90,7 @@ impl Conditions {
                 return Some(format!("the query parameter {name} {}", value.unmet()));
             }
         }
-        None
+        self.identity_failure(request.client)
     }
 }
 

@@ -3,7 +3,7 @@
 //! It goes through the routes one by one in the order of precedence, beside the compiled table that serves requests; that
 //! both agree is what the tests of the table prove.
 
-use attache_config::model::{Mirror, Upstream, UpstreamId};
+use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId};
 use attache_http::Client;
 use http::{header::LOCATION, request};
 use serde::Serialize;
@@ -15,7 +15,9 @@ use crate::{
     precedence::{Alternative, alternatives},
     table::serves_tcp,
     upstream_authority,
-    words::{percent, show_host, show_path, show_range, show_retries, show_timeouts},
+    words::{
+        percent, show_admission, show_fault, show_host, show_path, show_range, show_retries, show_timeouts,
+    },
 };
 
 /// The way of one request or connection through a listener's routes.
@@ -69,8 +71,12 @@ pub struct Outcome {
     pub action: String,
     /// Where to, with the shares of a split.
     pub destinations: Vec<Share>,
+    /// What the route does to requests on purpose.
+    pub fault: Option<String>,
     /// Upstreams that get a copy.
     pub mirrors: Vec<String>,
+    /// Limits that are kept before it is sent on.
+    pub limits: Vec<String>,
     /// The path and query that the upstream sees, if they are rewritten.
     pub path: Option<String>,
     /// The host that the upstream sees, if it is rewritten.
@@ -94,6 +100,8 @@ pub struct Share {
     pub timeouts: String,
     /// Retries in force; empty for connections.
     pub retries: String,
+    /// Adaptive concurrency and the queue, where they are on; empty for connections.
+    pub admission: String,
 }
 
 /// Explains a request that was checked and normalized. `upstreams` are those of the config.
@@ -137,6 +145,10 @@ pub fn explain(
         let (up, down) = route.edits(request, &ctx);
         outcome.request_headers = up.describe();
         outcome.response_headers = down.describe();
+        if let Step::Forward(forward) = route.step() {
+            let given = forward.to.first().and_then(|to| to.policy.credential.as_deref());
+            outcome.request_headers.extend(given.map(secret));
+        }
         if let Some(response) = route.respond(request, &ctx) {
             outcome.request_headers.clear();
             let status = response.status();
@@ -169,6 +181,12 @@ pub fn explain(
     }
 }
 
+/// The file of a secret, and never the secret.
+fn secret(credential: &Credential) -> String {
+    let how = if credential.existing == Existing::Keep { "set where there is none" } else { "set" };
+    format!("{how} {}: the secret in {}", credential.secret.header(), credential.secret.file().display())
+}
+
 /// Explains an opaque connection, or one whose TLS is passed through.
 pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) -> Explanation {
     let (candidates, other_hosts) = consider(
@@ -177,6 +195,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
         |alternative, _| {
             if table.model.get(alternative.route).is_some_and(serves_tcp) {
                 connection_failure(alternative, client)
+                    .or_else(|| table.routes.get(alternative.route)?.conditions.identity_failure(client))
             } else {
                 Some("it is for HTTP requests".into())
             }
@@ -195,6 +214,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
             for share in &mut outcome.destinations {
                 // Deadlines and retries of the policy are a request's.
                 (share.timeouts, share.retries) = (String::new(), String::new());
+                share.admission = String::new();
             }
             outcome
         }),
@@ -268,9 +288,19 @@ fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
             ratio: f64::from(to.weight) / (total.max(1) as f64),
             timeouts: show_timeouts(&to.policy),
             retries: show_retries(&to.policy.retry),
+            admission: upstream(to.upstream).map(show_admission).unwrap_or_default(),
         })
         .collect();
+    outcome.fault = forward.fault.as_ref().map(show_fault);
     let mirror = |mirror: &Mirror| format!("{} ({})", name(mirror.upstream), percent(mirror.ratio));
+    let local = forward
+        .rate_limit
+        .iter()
+        .map(|limit| format!("{} in {:?}, at most {} at once", limit.requests, limit.per, limit.burst));
+    let global = forward.global_rate_limit.iter().map(|limit| {
+        format!("as {} says for `{}` within {:?}", name(limit.service), limit.domain, limit.timeout)
+    });
+    outcome.limits = local.chain(global).collect();
     outcome.mirrors = forward.mirrors.iter().map(mirror).collect();
     outcome
 }

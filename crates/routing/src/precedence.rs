@@ -1,7 +1,7 @@
 //! Which of two routes is the more specific.
 //!
 //! The one total order of routes; `docs/routing.md` tells it with examples. Compared from left to right, the smaller wins:
-//! host, path, method, number of headers, number of query parameters, TLS server name, original destination, place in the
+//! host, path, method, number of headers, number of query parameters, client's identity, TLS server name, original destination, place in the
 //! file. A route with alternatives (several hosts, names or destinations) is ranked once for each of them.
 
 use std::cmp::Reverse;
@@ -30,6 +30,7 @@ pub(crate) struct Rank {
     pub(crate) any_method: bool,
     pub(crate) headers: Reverse<usize>,
     pub(crate) query: Reverse<usize>,
+    pub(crate) any_identity: bool,
     pub(crate) sni: HostRank,
     pub(crate) destination: DestinationRank,
     pub(crate) file: usize,
@@ -169,6 +170,8 @@ impl Rank {
             "it asks for more headers"
         } else if self.query != other.query {
             "it asks for more query parameters"
+        } else if self.any_identity != other.any_identity {
+            "it names the client's identity"
         } else if self.sni != other.sni {
             "its TLS server name is more specific"
         } else if self.destination != other.destination {
@@ -197,6 +200,7 @@ pub(crate) fn alternatives(routes: &[Route]) -> Vec<Alternative<'_>> {
                         any_method: matcher.methods.is_empty(),
                         headers: Reverse(matcher.headers.len()),
                         query: Reverse(matcher.query.len()),
+                        any_identity: matcher.identities.is_empty(),
                         sni: HostRank::of(sni),
                         destination: DestinationRank::of(destination),
                         file: index,

@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use attache_config::model::{
-    Action, HeaderEdits, HostRewrite, Mirror, Name, Part, PathRewrite, Redirect, Respond, Route, Template,
-    UpstreamId, Variable,
+    Action, Fault, FaultDelay, FaultRate, HeaderEdits, Hedge, HedgeAfter, HostRewrite, Mirror, Name, Part,
+    PathRewrite, Policy, Redirect, Respond, Retry, RetryOn, Route, Template, UpstreamId, Variable,
 };
 use attache_http::Client;
 use http::{HeaderName, HeaderValue, StatusCode, request};
@@ -301,6 +303,16 @@ fn explain_tells_the_whole_way() {
     to.path = PathRewrite::Prefix("/api".into());
     to.host = HostRewrite::To("api.internal".into());
     to.mirrors = vec![Mirror { upstream: UpstreamId(1), ratio: 0.1 }];
+    let on = vec![RetryOn::GrpcStatus(14), RetryOn::Header(HeaderName::from_static("x-retry"))];
+    let hedge = Some(Hedge::new(HedgeAfter::Percentile(0.95)));
+    let retry = Retry { on, hedge, attempts: 1, ..Retry::default() };
+    to.to[1].policy = Policy { retry, ..Policy::default() }.into();
+    to.fault = Some(Fault {
+        header: Some((HeaderName::from_static("x-chaos"), None)),
+        delay: Some(FaultDelay { share: 0.5, time: Duration::from_millis(300) }),
+        abort: None,
+        response_rate: Some(FaultRate { share: 1.0, limit: 1000 }),
+    });
     split.action = Action::Forward(to);
     split.request_headers.set = vec![variable("x-client", Variable::ClientAddress)];
     split.response_headers.remove = vec![HeaderName::from_static("server")];
@@ -336,7 +348,8 @@ fn explain_tells_the_whole_way() {
         retries: up to 2 times on connect-failure, refused-stream, reset-before-headers (idempotent methods, budget 20 %)
       5 % to upstream orders-next
         timeouts: request 15s, idle 5m
-        retries: up to 2 times on connect-failure, refused-stream, reset-before-headers (idempotent methods, budget 20 %)
+        retries: once on grpc:unavailable, header:x-retry (idempotent methods, budget 20 %), hedged after p95
+      a fault, of requests with x-chaos, delays 50 % of them by 300ms, slows their responses to 1000 bytes a second
       a copy to upstream orders-next (10 %)
       path becomes /api/orders/7?x=1
       host becomes api.internal

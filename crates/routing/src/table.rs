@@ -90,13 +90,16 @@ impl RouteTable {
     }
 
     /// The most specific route that matches an opaque connection, or one whose TLS is passed through: by server name and
-    /// original destination. Routes that ask anything of HTTP, and those that don't forward, are not for connections.
+    /// original destination, and where TLS was terminated by the client's identity. Routes that ask anything of HTTP, and those that don't forward, are not for connections.
     pub fn find_tcp(&self, client: &Client) -> Option<&CompiledRoute> {
-        let find = |destinations: &Destinations| destinations.find(client);
+        let holds = |index: usize| {
+            self.routes.get(index).is_some_and(|route| route.conditions.identity_holds(client))
+        };
+        let find = |destinations: &Destinations| destinations.find(client, holds);
         let name = client.sni.as_deref().and_then(CanonicalHost::new);
         let index = name
             .and_then(|name| self.tcp.find(Some(&name), target_port(client), find))
-            .or_else(|| self.tcp_without_name.find(client))?;
+            .or_else(|| find(&self.tcp_without_name))?;
         self.routes.get(index)
     }
 
@@ -122,13 +125,14 @@ pub(crate) fn serves_tcp(route: &Route) -> bool {
         && matches!(route.action, Action::Forward(_))
 }
 
-/// Routes by original destination: the longest network first, within it one with a port first.
+/// Routes by original destination: the longest network first, within it one with a port first; of one destination in the order
+/// of precedence, since they may ask for different identities.
 #[derive(Debug, Default)]
 struct Destinations {
     /// Which lengths there are, in order of precedence: few, and each costs one hash.
     shapes: Vec<Shape>,
-    by_range: HashMap<(IpAddr, Shape), usize>,
-    any: Option<usize>,
+    by_range: HashMap<(IpAddr, Shape), Vec<usize>>,
+    any: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,10 +143,10 @@ struct Shape {
 }
 
 impl Destinations {
-    /// Routes come in order of precedence, so that the first of each range stays.
+    /// Routes come in order of precedence.
     fn insert(&mut self, range: Option<&AddressMatch>, route: usize) {
         let Some(range) = range else {
-            self.any.get_or_insert(route);
+            self.any.push(route);
             return;
         };
         // Only whether there is a port makes a shape; which one is a part of the key.
@@ -151,19 +155,20 @@ impl Destinations {
         if !self.shapes.contains(&known) {
             self.shapes.push(known);
         }
-        self.by_range.entry((network(range.network, range.prefix), shape)).or_insert(route);
+        self.by_range.entry((network(range.network, range.prefix), shape)).or_default().push(route);
     }
 
-    fn find(&self, client: &Client) -> Option<usize> {
+    fn find(&self, client: &Client, holds: impl Fn(usize) -> bool) -> Option<usize> {
+        let first = |routes: &[usize]| routes.iter().copied().find(|route| holds(*route));
         let destination = client.original_destination;
         let ranged = destination.and_then(|destination| {
             let address = destination.ip().to_canonical();
             self.shapes.iter().filter(|shape| shape.v6 == address.is_ipv6()).find_map(|shape| {
                 let key = Shape { port: shape.port.map(|_| destination.port()), ..*shape };
-                self.by_range.get(&(network(address, shape.prefix), key)).copied()
+                self.by_range.get(&(network(address, shape.prefix), key)).and_then(|routes| first(routes))
             })
         });
-        ranged.or(self.any)
+        ranged.or_else(|| first(&self.any))
     }
 }
 

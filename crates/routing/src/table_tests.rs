@@ -1,4 +1,4 @@
-use attache_config::model::Match;
+use attache_config::model::{Match, SanPattern};
 use attache_http::Client;
 use http::Method;
 
@@ -213,4 +213,42 @@ fn connections_are_routed_by_server_name_and_original_destination() {
         let wins = explained.candidates.iter().find(|candidate| candidate.verdict == Verdict::Wins);
         assert_eq!(wins.map(|winner| &*winner.route), Some(expected));
     }
+}
+
+#[test]
+fn a_route_for_an_identity_comes_before_one_for_anybody_and_only_its_own_take_it() {
+    let of = |identity: &str| {
+        let identities = match identity.strip_prefix("subject:") {
+            Some(subject) => vec![SanPattern::Subject(subject.into())],
+            None => vec![SanPattern::Uri(identity.into())],
+        };
+        Match { identities, ..matching(&[], "-") }
+    };
+    let table = RouteTable::new(&listener(vec![
+        route("anybody", matching(&[], "-")),
+        route("web", of("spiffe://cluster.local/ns/*/sa/web")),
+        route("subject", of("subject:CN=cron")),
+        route("path", matching(&[], "/v1/*")),
+    ]));
+    let nobody = Client::default();
+    let web = client("", "");
+    let cron = Client { subject: "CN=cron,O=Shop".into(), ..Client::default() };
+    // A DNS name that reads like a URI is none.
+    let forged = Client { uris: 0, ..client("", "") };
+    for (client, http, tcp) in [
+        (&nobody, "anybody", "anybody"),
+        (&web, "web", "web"),
+        (&cron, "subject", "subject"),
+        (&forged, "anybody", "anybody"),
+    ] {
+        let request = request("GET", "http://a.internal/x", &[]);
+        let found = table.find_http(&RequestFacts::of(&request, client)).unwrap();
+        assert_eq!(&*found.route.name, http);
+        assert_eq!(&*table.find_tcp(client).unwrap().name, tcp);
+        let explained = explain_tcp(&table, client, &[]);
+        assert_eq!(explained.outcome.unwrap().route, tcp);
+    }
+    let request = request("GET", "http://a.internal/v1/x", &[]);
+    let found = table.find_http(&RequestFacts::of(&request, &web)).unwrap();
+    assert_eq!(&*found.route.name, "path", "path before identity");
 }

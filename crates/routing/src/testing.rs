@@ -36,6 +36,7 @@ pub(crate) fn forward(to: &[(usize, u32)]) -> Forward {
         host: HostRewrite::Keep,
         mirrors: Vec::new(),
         rate_limit: None,
+        global_rate_limit: None,
         fault: None,
     }
 }
@@ -144,8 +145,11 @@ pub(crate) fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         circuit_breaker: CircuitBreaker::default(),
         outlier_ejection: OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     }
 }
@@ -175,6 +179,7 @@ pub(crate) fn client(destination: &str, sni: &str) -> Client {
         original_destination: destination.parse().ok(),
         sni: (!sni.is_empty()).then(|| sni.into()),
         identities: ["spiffe://cluster.local/ns/shop/sa/web".into()].into(),
+        uris: 1,
         ..Client::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use attache_config::model::{
-    AddressMatch, HostName, HostPattern, PathPattern, Policy, Retry, RetryMethods, RetryOn, Segment,
+    AddressMatch, Fault, HostName, HostPattern, PathPattern, Policy, Retry, RetryMethods, Segment, Upstream,
 };
 
 use crate::explain::{Explanation, Verdict};
@@ -34,27 +34,52 @@ pub(crate) fn show_retries(retry: &Retry) -> String {
     if retry.attempts == 0 {
         return "off".into();
     }
-    let on: Vec<_> = retry.on.iter().map(show_retry_on).collect();
+    let on: Vec<_> = retry.on.iter().map(ToString::to_string).collect();
     let methods = match retry.methods {
         RetryMethods::Idempotent => "idempotent methods",
         RetryMethods::All => "all methods",
     };
     let times = if retry.attempts == 1 { "once".into() } else { format!("up to {} times", retry.attempts) };
-    format!("{times} on {} ({methods}, budget {})", on.join(", "), percent(retry.budget))
+    let hedge =
+        retry.hedge.as_ref().map(|hedge| format!(", hedged after {}", hedge.after)).unwrap_or_default();
+    format!("{times} on {} ({methods}, budget {}){hedge}", on.join(", "), percent(retry.budget))
 }
 
-pub(crate) fn show_retry_on(on: &RetryOn) -> String {
-    match on {
-        RetryOn::ConnectFailure => "connect-failure".into(),
-        RetryOn::RefusedStream => "refused-stream".into(),
-        RetryOn::ResetBeforeHeaders => "reset-before-headers".into(),
-        RetryOn::Reset => "reset".into(),
-        RetryOn::ServerError => "5xx".into(),
-        RetryOn::GatewayError => "gateway-error".into(),
-        RetryOn::Status(status) => status.as_str().into(),
-        RetryOn::Header(name) => format!("header {name}"),
-        RetryOn::GrpcStatus(status) => format!("grpc-status {status}"),
+/// Empty where neither is on.
+pub(crate) fn show_admission(upstream: &Upstream) -> String {
+    let adaptive = upstream.adaptive_concurrency.as_ref().map(|adaptive| {
+        let lowest = adaptive.min_rtt.min_concurrency;
+        format!("{lowest} to {} at once, by latency", adaptive.max_concurrency_limit)
+    });
+    let queue = upstream.queue.as_ref().map(|queue| {
+        let (interval, target) = (show_duration(queue.interval), show_duration(queue.target));
+        format!(
+            "up to {} wait for {interval}, or {target} in a standing queue, by `{}`",
+            queue.max, queue.priority_header
+        )
+    });
+    let parts: Vec<_> = adaptive.into_iter().chain(queue).collect();
+    parts.join("; ")
+}
+
+pub(crate) fn show_fault(fault: &Fault) -> String {
+    let share = |share: f64| if share < 1.0 { format!(" {} of", percent(share)) } else { String::new() };
+    let mut parts = Vec::new();
+    if let Some(delay) = &fault.delay {
+        parts.push(format!("delays{} them by {}", share(delay.share), show_duration(delay.time)));
     }
+    if let Some(abort) = &fault.abort {
+        parts.push(format!("answers{} them with {}", share(abort.share), abort.status.as_u16()));
+    }
+    if let Some(rate) = &fault.response_rate {
+        parts.push(format!("slows{} their responses to {} bytes a second", share(rate.share), rate.limit));
+    }
+    let which = match &fault.header {
+        None => String::new(),
+        Some((name, None)) => format!(", of requests with {name},"),
+        Some((name, Some(value))) => format!(", of requests with {name}: {value},"),
+    };
+    format!("a fault{which} {}", parts.join(", "))
 }
 
 pub(crate) fn show_host(pattern: &HostPattern) -> String {
@@ -129,11 +154,19 @@ impl fmt::Display for Explanation {
         writeln!(f, "\n{}", outcome.action)?;
         for share in &outcome.destinations {
             writeln!(f, "  {} to upstream {}", percent(share.ratio), At(&share.upstream, share.line))?;
-            for (what, value) in [("timeouts", &share.timeouts), ("retries", &share.retries)] {
+            for (what, value) in
+                [("timeouts", &share.timeouts), ("retries", &share.retries), ("admission", &share.admission)]
+            {
                 if !value.is_empty() {
                     writeln!(f, "    {what}: {value}")?;
                 }
             }
+        }
+        if let Some(fault) = &outcome.fault {
+            writeln!(f, "  {fault}")?;
+        }
+        for limit in &outcome.limits {
+            writeln!(f, "  limited to {limit}")?;
         }
         for mirror in &outcome.mirrors {
             writeln!(f, "  a copy to upstream {mirror}")?;

@@ -10,7 +10,7 @@ use std::{
 use attache_config::model::Name;
 
 use crate::{
-    Reason,
+    Reason, SeenHeaders,
     access_log::Noted,
     trace::{RequestTrace, TraceId},
 };
@@ -37,12 +37,20 @@ pub struct Exchange {
     pub request_id: RefCell<String>,
     /// The route that matched.
     pub route: RefCell<Option<Name>>,
+    /// Who the client has proven to be (TLS).
+    pub identity: RefCell<Option<Name>>,
+    /// Who the upstream of the last try has proven to be (TLS).
+    pub peer: RefCell<Option<Name>>,
     /// The upstream that was chosen.
     pub upstream: RefCell<Option<Name>>,
     /// The endpoint of the last try, as text.
     pub endpoint: RefCell<Option<Name>>,
     /// Tries that were begun; 0 where attache answered by itself.
     pub tries: Cell<u32>,
+    /// Hedges among them: tries that were begun beside a slow one.
+    pub hedges: Cell<u32>,
+    /// The answer came from a hedge.
+    pub hedge_won: Cell<bool>,
     /// Status that the client was sent; 0 for opaque connections or where none was sent.
     pub status: Cell<u16>,
     /// Why it failed, if it did.
@@ -69,6 +77,8 @@ pub struct Exchange {
     pub in_flight: Cell<bool>,
     /// It outlives its response (a tunnel): whoever set this reports its end, the listener doesn't.
     pub handed_over: Cell<bool>,
+    /// Its headers, redacted; only while somebody follows exchanges.
+    pub seen: RefCell<Option<Box<SeenHeaders>>>,
 }
 
 impl Exchange {
@@ -84,9 +94,13 @@ impl Exchange {
             path: RefCell::default(),
             request_id: RefCell::default(),
             route: RefCell::default(),
+            identity: RefCell::default(),
+            peer: RefCell::default(),
             upstream: RefCell::default(),
             endpoint: RefCell::default(),
             tries: Cell::new(0),
+            hedges: Cell::new(0),
+            hedge_won: Cell::new(false),
             status: Cell::new(0),
             reason: Cell::new(None),
             detail: RefCell::default(),
@@ -100,13 +114,49 @@ impl Exchange {
             waited: Cell::new(Duration::ZERO),
             in_flight: Cell::new(false),
             handed_over: Cell::new(false),
+            seen: RefCell::default(),
         }
+    }
+
+    /// Notes the request's headers for those who follow exchanges.
+    pub fn see_request(&self, headers: &http::HeaderMap) {
+        let request = SeenHeaders::redact(headers);
+        *self.seen.borrow_mut() = Some(Box::new(SeenHeaders { request, ..SeenHeaders::default() }));
+    }
+
+    /// Notes the response's headers, if the request's were noted.
+    pub fn see_response(&self, headers: &http::HeaderMap) {
+        if let Some(seen) = &mut *self.seen.borrow_mut() {
+            seen.response = SeenHeaders::redact(headers);
+        }
+    }
+
+    /// The record of a try that runs beside another one: what it writes is its own until [`Self::take_over`].
+    /// Its span belongs to the same trace.
+    pub fn beside(&self) -> Self {
+        let beside = Self::new(self.listener.clone(), self.protocol, self.client);
+        beside.trace_id.set(self.trace_id.get());
+        beside.trace.replace(self.trace.borrow().clone());
+        beside
+    }
+
+    /// The try that wrote to `other` is the one that counts.
+    pub fn take_over(&self, other: &Self) {
+        self.endpoint.swap(&other.endpoint);
+        self.asked.set(other.asked.get());
     }
 
     /// Notes a failure with its cause; the last one stands.
     pub fn fail(&self, reason: Reason, detail: impl Into<String>) {
         self.reason.set(Some(reason));
         *self.detail.borrow_mut() = Some(detail.into());
+    }
+
+    /// A name that the request brought with it was looked up; it took since `begun`.
+    pub fn looked_up(&self, name: &str, begun: Instant, outcome: Result<(), Reason>) {
+        if let Some(trace) = &*self.trace.borrow() {
+            trace.looked_up(name, begun, outcome);
+        }
     }
 
     /// A connection is there and the request goes out on it: from now on it is the upstream that takes time.

@@ -9,15 +9,23 @@ mod log;
 mod metrics;
 mod reason;
 mod trace;
+mod watch;
+
+/// A moment as RFC 3339 text in UTC, with milliseconds: `2026-11-21T08:00:00.123Z`.
+pub fn rfc3339(at: std::time::SystemTime) -> String {
+    access_log::Timestamp(at).to_string()
+}
 
 pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
-    EndpointCounts, METRICS_CONTENT_TYPE, Metrics, OPENMETRICS_CONTENT_TYPE, Side, WorkerMetrics, metrics,
+    AdmissionCounts, Admitted, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics,
+    OPENMETRICS_CONTENT_TYPE, OverloadGauges, Side, Stats, WorkerMetrics, metrics,
 };
 pub use reason::Reason;
 pub use trace::{
     Attempt, Connecting, Dial, DialFuture, Exports, Io, RequestTrace, SpanId, TraceId, Tracer, Traces,
     check_trace_context, finish_trace,
 };
+pub use watch::{Record, SeenHeaders, TapFilter, Tapped, Tapping, Watch};

@@ -89,6 +89,8 @@ reasons! {
     TlsTimeout = "tls-timeout", 503, "UF", 14, "Is the port really TLS? Raise `handshake_timeout` if the path is slow.";
     /// attache has no valid certificate to show.
     TlsNoIdentity = "tls-no-identity", 503, "UF", 14, "Check the certificate and key files; the log says why they were not loaded.";
+    /// The request needs a secret from a file (`credential`), and there is none yet: it was not sent without.
+    NoCredential = "no-credential", 503, "-", 16, "The log names the file and says why it can't be used; is the agent that writes it running?";
     /// The client's verified identity is not allowed here.
     DeniedIdentity = "denied-identity", 403, "UAEX", 7, "Add the identity to `tls.allow`, or remove it from `tls.deny`.";
     /// TLS was asked for and the client spoke plaintext.
@@ -99,6 +101,10 @@ reasons! {
     OverflowPending = "overflow-pending", 503, "UO", 14, "Raise `circuit_breaker.max_connections` or `max_pending` only if the upstream can take more.";
     /// The upstream's concurrency limit for connections is reached.
     OverflowConnections = "overflow-connections", 503, "UO", 14, "Raise `circuit_breaker.max_connections` only if the upstream can take more.";
+    /// The upstream's adaptive concurrency limit is reached: it has become slow under its load.
+    OverflowAdaptive = "overflow-adaptive", 503, "UO", 14, "The upstream is slower than without load. Compare `attache_upstream_concurrency_limit` with what runs, and the latency with `attache_upstream_min_round_trip_time_seconds`; give it more capacity, or a `queue` for bursts.";
+    /// The call waited too long in the upstream's queue, the queue was full, or it made room for a more urgent call.
+    OverflowQueue = "overflow-queue", 503, "UO", 14, "The upstream gets more than it can take. Give it more capacity; mark what is urgent with `priority: u=0`.";
     /// The circuit breaker is open: the upstream failed too often just now.
     CircuitOpen = "circuit-open", 503, "UO", 14, "Look at the reasons just before it opened; it closes by itself.";
     /// A retry was due and the budget had none left.
@@ -144,8 +150,10 @@ reasons! {
     DnsFailed = "dns-failed", 503, "UH", 14, "Ask the same server with `dig`; the log has the answer's code.";
     /// A rate limit is reached.
     RateLimited = "rate-limited", 429, "RL", 8, "Slow down as `Retry-After` says, or raise the limit.";
-    /// attache has as many connections or as much memory in use as it may.
-    Overloaded = "overloaded", 503, "OM", 14, "Raise `max_connections` or the container's limits.";
+    /// The rate limit service gave no answer in time, and the route's `failure_mode` is `deny`.
+    RateLimitServiceError = "rate-limit-service-error", 500, "RLSE", 14, "Look at the service that `global_rate_limit` names; `failure_mode: allow` lets requests through without it.";
+    /// attache has as many connections, file descriptors or as much memory in use as it may.
+    Overloaded = "overloaded", 503, "OM", 14, "Compare `attache_overload_pressure` with the thresholds of `overload`; raise `max_connections`, `ulimit -n` or the container's limits.";
     /// A fault was injected on purpose.
     FaultInjected = "fault-injected", 503, "FI", 14, "Remove the route's `fault`.";
     /// attache is ending and takes no new work.

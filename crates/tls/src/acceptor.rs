@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    Certificate, Error,
+    Certificate, Error, Handshake,
     files::{Snapshot, Sources},
     identity,
     live::{Built, Follow, Live},
@@ -66,6 +66,8 @@ pub struct Accepted<T> {
     pub sni: Option<Arc<str>>,
     /// What ALPN gave: `h2`, `http/1.1` or nothing.
     pub alpn: Option<Vec<u8>>,
+    /// How the two came together.
+    pub handshake: Handshake,
     /// The client's verified subject alternative names, URIs first.
     pub identities: Arc<[Arc<str>]>,
     /// The client's verified certificate, for [`xfcc`](crate::xfcc).
@@ -169,6 +171,7 @@ impl Acceptor {
         }
         let own = shown.and_then(|at| server.identities.get(at));
         let accepted = Accepted {
+            handshake: Handshake::of(session),
             sni: session.server_name().map(Arc::from),
             alpn: session.alpn_protocol().map(<[u8]>::to_vec),
             identities: client.as_ref().map_or_else(|| Arc::from([]), |client| client.identities()),

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use attache_config::model::CertificateNames;
 use rustls::pki_types::CertificateDer;
 use x509_parser::{
     extensions::GeneralName,
@@ -79,6 +80,11 @@ impl Certificate {
     /// How long it is valid in all.
     pub(crate) fn lifetime(&self) -> Duration {
         self.not_after.duration_since(self.not_before).unwrap_or_default()
+    }
+
+    /// What patterns are matched against.
+    pub fn names(&self) -> CertificateNames<'_> {
+        CertificateNames { uris: &self.uris, dns: &self.dns, subject: &self.subject }
     }
 
     /// The subject alternative names, URIs first.

@@ -74,6 +74,7 @@ impl Connector {
             );
         } else {
             files.extend_from_slice(trust::files(&settings.trust));
+            files.extend_from_slice(&settings.crls);
         }
         let name = settings.name.clone();
         let insecure = settings.insecure;
@@ -158,7 +159,8 @@ fn build(settings: &TlsClient, files: &Snapshot) -> Result<Built<Client>, Error>
         None => None,
     };
     let peers = Peers { patterns: settings.peers.clone(), domain: trust::domain(&settings.trust, files) };
-    let verifier = Verifier::new(roots, peers, &settings.pins)?;
+    let crls = if settings.insecure { Vec::new() } else { trust::crls(&settings.crls, files)? };
+    let verifier = Verifier::new(roots, crls, peers, &settings.pins)?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(settings.min_version))
         .map_err(|error| Error::new(Reason::TlsVersion, error))?

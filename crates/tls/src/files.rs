@@ -126,6 +126,12 @@ pub(crate) fn stat(path: &Path) -> Option<Stat> {
 }
 
 impl Stat {
+    /// A file that was last changed at this second.
+    #[cfg(test)]
+    pub(crate) fn at(second: i64) -> Self {
+        Self { device: 0, inode: 0, size: 0, modified: (second, 0), changed: (second, 0) }
+    }
+
     /// The last change was so short ago that another one could carry the same time stamp.
     pub(crate) fn is_fresh(&self, now_seconds: i64) -> bool {
         now_seconds.saturating_sub(self.changed.0.max(self.modified.0)) <= 2

@@ -1,14 +1,16 @@
 //! TLS in both directions: who we are, whom we trust, who may talk.
 //!
 //! [`Connector`] originates, [`Acceptor`] terminates. Both are made from the checked config, are shared by all workers, and
-//! give every failure its [`Error::reason`]. A [`Watcher`] follows their files: what a changed file leads to is built
+//! give every failure its [`Error::reason`]. A [`Credential`] is a secret for the application's requests. A [`Watcher`] follows their files: what a changed file leads to is built
 //! anew and swapped whole, and connections made afterwards use it.
 
 mod acceptor;
 mod certificate;
 mod connector;
+mod credential;
 mod error;
 mod files;
+mod handshake;
 mod identity;
 mod live;
 mod provider;
@@ -27,7 +29,9 @@ pub mod xfcc;
 pub use acceptor::{Accepted, Acceptor, Admission};
 pub use certificate::Certificate;
 pub use connector::Connector;
+pub use credential::{Credential, NoCredential};
 pub use error::Error;
+pub use handshake::{Handshake, peer_name};
 pub use reason::reason_of;
 pub use spiffe::{ENDPOINT as SPIFFE_ENDPOINT, Workload};
 pub use watch::{Source, WatchStatus, Watcher};

@@ -10,7 +10,7 @@
 //!    stays, the failure is logged once for that content, counted, and tried again at every look.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Live<C> {
     current: ArcSwap<Built<C>>,
     sources: Sources,
     build: Build<C>,
+    /// The file system's; a test has its own.
+    stat: fn(&Path) -> Option<Stat>,
     /// Only the control thread takes this lock.
     progress: Mutex<Progress>,
 }
@@ -75,24 +77,38 @@ pub(crate) trait Follow: Send + Sync {
 
 impl<C: Send + Sync> Live<C> {
     /// Reads and builds; fails with what is wrong with which file.
-    pub(crate) fn new(mut sources: Sources, build: Build<C>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn new(sources: Sources, build: Build<C>) -> Result<Arc<Self>, Error> {
+        Self::new_or(sources, build, Err)
+    }
+
+    /// The same, with what stands in until the files can be used.
+    pub(crate) fn new_or(
+        mut sources: Sources,
+        build: Build<C>,
+        otherwise: impl FnOnce(Error) -> Result<Built<C>, Error>,
+    ) -> Result<Arc<Self>, Error> {
         sources.paths.sort_unstable();
         sources.paths.dedup();
-        let (seen, fresh) = stats(&sources.paths, SystemTime::now());
+        let (seen, fresh) = stats(&sources.paths, stat, SystemTime::now());
         let svid = sources.workload.as_ref().and_then(Workload::digest);
         let snapshot = Snapshot::read(&sources);
-        let first = build(&snapshot)?;
+        let first = build(&snapshot);
+        let failed = first.is_err().then(|| snapshot.digest());
+        let first = first.or_else(otherwise)?;
         for certificate in &first.certificates {
             if let Err(error) = valid(certificate, SystemTime::now()) {
                 // Starting all the same keeps everything else working; peers will refuse this certificate.
                 tracing::error!("{error}: peers will refuse it until it is replaced");
             }
         }
-        let progress = Progress { seen, svid, fresh, loaded: snapshot.digest(), pending: None, failed: None };
+        // What failed is not loaded: the next looks go on trying.
+        let loaded = if failed.is_some() { [0; 32] } else { snapshot.digest() };
+        let progress = Progress { seen, svid, fresh, loaded, pending: None, failed };
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(first),
             sources,
             build,
+            stat,
             progress: Mutex::new(progress),
         }))
     }
@@ -101,11 +117,19 @@ impl<C: Send + Sync> Live<C> {
         self.current.load_full()
     }
 
+    /// Shows the value in use. No counter is shared with other threads for it.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&C) -> T) -> T {
+        read(&self.current.load().config)
+    }
+
     fn rebuild(&self, snapshot: &Snapshot, now: SystemTime) -> Result<(), Error> {
         let built = (self.build)(snapshot)?;
         built.certificates.iter().try_for_each(|leaf| valid(leaf, now)).map_err(Error::identity)?;
         for leaf in &built.certificates {
             tracing::info!(certificate = leaf.name(), file = ?leaf.file, "certificate files changed: reloaded");
+        }
+        if built.certificates.is_empty() {
+            tracing::info!(files = ?self.sources.paths, "files changed: reloaded");
         }
         self.current.store(Arc::new(built));
         Ok(())
@@ -115,7 +139,7 @@ impl<C: Send + Sync> Live<C> {
 impl<C: Send + Sync> Follow for Live<C> {
     fn look(&self, now: SystemTime) -> Look {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let (seen, fresh) = stats(&self.sources.paths, now);
+        let (seen, fresh) = stats(&self.sources.paths, self.stat, now);
         let waiting = progress.fresh || progress.pending.is_some() || progress.failed.is_some();
         let svid = self.sources.workload.as_ref().and_then(Workload::digest);
         if seen == progress.seen && svid == progress.svid && !waiting {
@@ -145,7 +169,7 @@ impl<C: Send + Sync> Follow for Live<C> {
             Err(_) if progress.failed == Some(digest) => Look::StillFailing,
             Err(error) => {
                 progress.failed = Some(digest);
-                tracing::error!("changed TLS files can't be used, the last good ones stay in use: {error}");
+                tracing::error!("changed files can't be used, the last good ones stay in use: {error}");
                 Look::Failed
             }
         }
@@ -156,7 +180,7 @@ impl<C: Send + Sync> Follow for Live<C> {
     }
 }
 
-fn stats(paths: &[PathBuf], now: SystemTime) -> (Vec<Option<Stat>>, bool) {
+fn stats(paths: &[PathBuf], stat: fn(&Path) -> Option<Stat>, now: SystemTime) -> (Vec<Option<Stat>>, bool) {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let seen: Vec<_> = paths.iter().map(|path| stat(path)).collect();
@@ -173,4 +197,49 @@ fn valid(certificate: &Certificate, now: SystemTime) -> Result<(), String> {
         return Err(format!("{file}: the certificate of {} is not valid yet", certificate.name()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file system that says the same of every file, whatever is in it: one whose time stamps are coarse.
+    #[expect(clippy::unnecessary_wraps, reason = "it stands in for `stat`")]
+    fn coarse(_: &Path) -> Option<Stat> {
+        Some(Stat::at(1_000))
+    }
+
+    fn read(files: &Snapshot, path: &Path) -> Result<Built<Vec<u8>>, Error> {
+        let config = files.get(path).map_err(Error::identity)?.to_vec();
+        Ok(Built { config, certificates: Vec::new() })
+    }
+
+    #[test]
+    fn a_second_change_within_one_time_stamp_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "first").unwrap();
+        let sources = Sources { paths: vec![path.clone()], workload: None };
+        let build: Build<Vec<u8>> = Box::new({
+            let path = path.clone();
+            move |files| read(files, &path)
+        });
+        let mut live = Live::new(sources, build).unwrap();
+        Arc::get_mut(&mut live).unwrap().stat = coarse;
+        let second = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        live.look(second(1_000));
+        // It hides behind the time stamp that was seen just now.
+        std::fs::write(&path, "other").unwrap();
+        assert_eq!(live.look(second(1_001)), Look::Settling);
+        assert_eq!(live.look(second(1_002)), Look::Reloaded);
+        assert_eq!(live.with(Clone::clone), b"other");
+        // A look after the stamp has become old is the last that reads an unchanged file.
+        live.look(second(1_003));
+        std::fs::write(&path, "third").unwrap();
+        assert_eq!(
+            live.look(second(1_004)),
+            Look::Unchanged,
+            "a stamp that old can't hide a change; nothing was read"
+        );
+    }
 }

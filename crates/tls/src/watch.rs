@@ -1,4 +1,4 @@
-//! Follows the files of every connector and acceptor, and warns before a certificate expires.
+//! Follows the files of every connector, acceptor and credential, and warns before a certificate expires.
 //!
 //! Polled, not notified: see `docs/decisions/tls-files-are-polled.md`. One `stat` per file and second; files are read
 //! only when that changes.
@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    Acceptor, Certificate, Connector,
+    Acceptor, Certificate, Connector, Credential,
     live::{Follow, Look},
 };
 
@@ -24,7 +24,8 @@ pub struct Watcher {
 }
 
 struct Inner {
-    interval: Duration,
+    /// Nanoseconds.
+    interval: AtomicU64,
     followed: Mutex<Vec<Weak<dyn Follow>>>,
     reloads: AtomicU64,
     failures: AtomicU64,
@@ -58,6 +59,12 @@ impl From<&Acceptor> for Source {
     }
 }
 
+impl From<&Credential> for Source {
+    fn from(credential: &Credential) -> Self {
+        Self(credential.follow())
+    }
+}
+
 impl Default for Watcher {
     /// Looks once a second.
     fn default() -> Self {
@@ -70,7 +77,7 @@ impl Watcher {
     pub fn new(interval: Duration) -> Self {
         Self {
             inner: Arc::new(Inner {
-                interval,
+                interval: AtomicU64::new(nanos(interval)),
                 followed: Mutex::default(),
                 reloads: AtomicU64::new(0),
                 failures: AtomicU64::new(0),
@@ -88,14 +95,17 @@ impl Watcher {
 
     /// Looks for ever. Files are read on the runtime's blocking threads: a hung network volume holds up nothing else.
     pub async fn run(self) {
-        let mut interval = tokio::time::interval(self.inner.interval);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            interval.tick().await;
+            tokio::time::sleep(Duration::from_nanos(self.inner.interval.load(Ordering::Relaxed))).await;
             let this = self.clone();
             // A panic inside is reported by the runtime's hook; the next look goes on.
             let _ = tokio::task::spawn_blocking(move || this.look()).await;
         }
+    }
+
+    /// Looks so often from now on.
+    pub fn look_every(&self, interval: Duration) {
+        self.inner.interval.store(nanos(interval), Ordering::Relaxed);
     }
 
     /// Looks once, now.
@@ -161,6 +171,10 @@ impl Watcher {
             );
         }
     }
+}
+
+fn nanos(interval: Duration) -> u64 {
+    u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX)
 }
 
 const DAY: Duration = Duration::from_hours(24);

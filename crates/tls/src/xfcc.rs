@@ -4,44 +4,16 @@
 //! `URI`, `DNS`. A value with a character that has a meaning stands in double quotes. Source: Envoy's documentation of
 //! HTTP header manipulation, `x-forwarded-client-cert`.
 //!
-//! Rule on the way in: whatever a client sends in this header is dropped, since anyone can write it. Only where the
-//! config says that the client in front is itself a proxy to be believed *and* that client's certificate was verified
-//! is it kept, unread, before our own element.
+//! What becomes of the header that a request brings is decided in `attache-http`.
 
 use std::fmt::Write;
 
+use attache_config::model::ClientCertDetail;
+
 use crate::Certificate;
 
-/// The header's name.
-pub const NAME: &str = "x-forwarded-client-cert";
-
-/// The header that the application gets, or none; whatever the request carried must be removed first.
-///
-/// `incoming` are the request's own values, used only if `trust_incoming`. `client` is the verified certificate and
-/// `by` the URI in the certificate that the client was shown. What comes back is visible ASCII.
-pub fn forward<'a>(
-    client: Option<&Certificate>,
-    by: Option<&str>,
-    trust_incoming: bool,
-    incoming: impl Iterator<Item = &'a [u8]>,
-) -> Option<String> {
-    let own = element(client?, by);
-    let mut value = String::new();
-    if trust_incoming {
-        for kept in incoming {
-            let text = std::str::from_utf8(kept).ok().filter(|text| text.bytes().all(is_visible));
-            if let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) {
-                value.push_str(text);
-                value.push(',');
-            }
-        }
-    }
-    value.push_str(&own);
-    Some(value)
-}
-
-/// One element: this client, on this hop.
-pub fn element(client: &Certificate, by: Option<&str>) -> String {
+/// One element: this client, on this hop, with these details beside `By` and `Hash`. What comes back is visible ASCII.
+pub fn element(client: &Certificate, by: Option<&str>, details: &[ClientCertDetail]) -> String {
     let mut out = String::new();
     if let Some(by) = by {
         pair(&mut out, "By", by, false);
@@ -51,13 +23,13 @@ pub fn element(client: &Certificate, by: Option<&str>) -> String {
         hash
     });
     pair(&mut out, "Hash", &hash, false);
-    // Envoy quotes this one always, and people's patterns expect it.
-    pair(&mut out, "Subject", &client.subject, true);
-    for uri in &client.uris {
-        pair(&mut out, "URI", uri, false);
-    }
-    for dns in &client.dns {
-        pair(&mut out, "DNS", dns, false);
+    for detail in ClientCertDetail::ALL.iter().filter(|detail| details.contains(detail)) {
+        match detail {
+            // Envoy quotes this one always, and people's patterns expect it.
+            ClientCertDetail::Subject => pair(&mut out, "Subject", &client.subject, true),
+            ClientCertDetail::Uri => client.uris.iter().for_each(|uri| pair(&mut out, "URI", uri, false)),
+            ClientCertDetail::Dns => client.dns.iter().for_each(|dns| pair(&mut out, "DNS", dns, false)),
+        }
     }
     out
 }
@@ -118,7 +90,7 @@ mod tests {
         let client =
             client("CN=web,O=Shop", &["spiffe://cluster.local/ns/shop/sa/web"], &["web.shop", "www.shop"]);
         insta::assert_snapshot!(
-            element(&client, Some("spiffe://cluster.local/ns/shop/sa/api")),
+            element(&client, Some("spiffe://cluster.local/ns/shop/sa/api"), &ClientCertDetail::ALL),
             @r#"By=spiffe://cluster.local/ns/shop/sa/api;Hash=abababababababababababababababababababababababababababababababab;Subject="CN=web,O=Shop";URI=spiffe://cluster.local/ns/shop/sa/web;DNS=web.shop;DNS=www.shop"#
         );
     }
@@ -126,28 +98,26 @@ mod tests {
     #[test]
     fn a_name_can_not_end_its_own_value() {
         let client = client("CN=a\"b", &["x:a;By=spiffe://admin", "x:b,Hash=0"], &[]);
-        let text = element(&client, None);
+        let text = element(&client, None, &ClientCertDetail::ALL);
         assert!(text.contains(r#"Subject="CN=a\"b""#), "{text}");
         assert!(text.contains(r#"URI="x:a;By=spiffe://admin";URI="x:b,Hash=0""#), "{text}");
     }
 
     #[test]
-    fn what_a_client_sends_is_dropped_unless_it_is_a_trusted_proxy() {
-        let verified = client("", &["spiffe://d/proxy"], &[]);
-        let sent = || [b"URI=spiffe://d/admin".as_slice()].into_iter();
-        let forged = forward(Some(&verified), None, false, sent());
-        assert!(!forged.is_some_and(|value| value.contains("admin")));
-        assert_eq!(forward(None, None, true, sent()), None, "no verified client, no header");
-        let kept = forward(Some(&verified), None, true, sent()).unwrap_or_default();
-        assert!(kept.starts_with("URI=spiffe://d/admin,Hash="), "{kept}");
+    fn details_that_are_not_wanted_are_left_out() {
+        let client = client("CN=web", &["spiffe://d/web"], &["web.shop"]);
+        let hash = "ab".repeat(32);
+        assert_eq!(element(&client, None, &[]), format!("Hash={hash}"));
+        let dns = element(&client, None, &[ClientCertDetail::Dns]);
+        assert_eq!(dns, format!("Hash={hash};DNS=web.shop"));
     }
 
     proptest! {
         #[test]
-        fn a_value_is_always_visible_ascii(subject in ".{0,30}", uri in ".{0,30}", kept in proptest::collection::vec(any::<u8>(), 0..30)) {
+        fn a_value_is_always_visible_ascii(subject in ".{0,30}", uri in ".{0,30}") {
             let client = client(&subject, &[&uri], &[]);
-            let value = forward(Some(&client), Some(&uri), true, [kept.as_slice()].into_iter());
-            prop_assert!(value.is_some_and(|value| value.bytes().all(is_visible)));
+            let value = element(&client, Some(&uri), &ClientCertDetail::ALL);
+            prop_assert!(value.bytes().all(is_visible));
         }
     }
 }

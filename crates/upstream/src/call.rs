@@ -32,4 +32,21 @@ pub struct CallContext {
     pub on_informational: Option<OnInformational>,
     /// No try may begin or wait behind this instant.
     pub deadline: Option<tokio::time::Instant>,
+    /// From this instant on it is the endpoint's failure that a try brought no answer: the route's deadline, or the try's own. A
+    /// caller that gives up sooner says nothing of the endpoint.
+    pub blame_after: Option<tokio::time::Instant>,
+}
+
+impl CallContext {
+    /// A call that was not tried yet and has no deadline.
+    pub fn new(client: Rc<Client>, exchange: Rc<Exchange>) -> Self {
+        Self {
+            client,
+            exchange,
+            tried: SmallVec::new(),
+            on_informational: None,
+            deadline: None,
+            blame_after: None,
+        }
+    }
 }

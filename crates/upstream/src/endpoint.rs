@@ -15,8 +15,11 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use attache_config::model::Name;
 use tokio::time::Instant;
+
+use crate::{change::LastChange, circuit::Circuit};
 
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,6 +86,9 @@ pub struct Endpoint {
     pub ewma: AtomicU64,
     /// When `ewma` was last moved: nanoseconds since `added`.
     pub ewma_at: AtomicU64,
+    /// Failures as load, for `least-request` (bits of an f64, and nanoseconds since `added`; owned by `balance`).
+    pub(crate) bias: AtomicU64,
+    pub(crate) bias_at: AtomicU64,
     /// What its requests said of it (owned by `outlier`).
     pub passive: crate::outlier::Passive,
     /// What its health checks said (owned by `health`).
@@ -91,6 +97,12 @@ pub struct Endpoint {
     priority: AtomicU8,
     /// Where slow start begins: nanoseconds since `added`.
     ramp_from: AtomicU64,
+    /// Its failure breaker, where the config has one.
+    pub(crate) circuit: ArcSwapOption<Circuit>,
+    /// Its breaker isn't closed: only then is it asked. Where that lags behind the breaker, admission sets it right.
+    pub(crate) tripped: AtomicBool,
+    pub(crate) health_change: LastChange,
+    pub(crate) ejection_change: LastChange,
     /// Shared by the endpoints of one upstream; rises with every change of health.
     health_epoch: Arc<AtomicU64>,
 }
@@ -115,10 +127,16 @@ impl Endpoint {
             removed: AtomicBool::new(false),
             ewma: AtomicU64::new(0),
             ewma_at: AtomicU64::new(0),
+            bias: AtomicU64::new(0),
+            bias_at: AtomicU64::new(0),
             passive: crate::outlier::Passive::default(),
             weight: AtomicU32::new(spec.weight.max(1)),
             priority: AtomicU8::new(spec.priority),
             ramp_from: AtomicU64::new(0),
+            circuit: ArcSwapOption::empty(),
+            tripped: AtomicBool::new(false),
+            health_change: LastChange::default(),
+            ejection_change: LastChange::default(),
             health_epoch,
             checks: crate::health::Checks::default(),
         }
@@ -134,24 +152,63 @@ impl Endpoint {
         self.priority.load(Relaxed)
     }
 
-    /// Healthy, not ejected and not removed: new requests may go there.
+    /// Healthy, not ejected, not held back by its breaker and not removed: new requests may go there.
     pub fn usable(&self) -> bool {
-        self.healthy.load(Relaxed) && !self.ejected.load(Relaxed) && !self.removed.load(Relaxed)
+        self.healthy.load(Relaxed)
+            && !self.ejected.load(Relaxed)
+            && !self.removed.load(Relaxed)
+            && (!self.tripped.load(Relaxed) || !self.is_blocked())
     }
 
-    /// Sets what active health checks say. Recovery begins slow start anew. True if that was a change.
+    fn is_blocked(&self) -> bool {
+        self.circuit.load().as_ref().is_some_and(|circuit| circuit.blocks())
+    }
+
+    /// Usable, and not under probation: what the last endpoints are counted by.
+    pub(crate) fn in_service(&self) -> bool {
+        self.usable() && !self.tripped.load(Relaxed)
+    }
+
+    /// Gives it a failure breaker, closed, or takes it away.
+    pub(crate) fn set_circuit(&self, circuit: Option<Circuit>) {
+        self.circuit.store(circuit.map(Arc::new));
+        self.circuit_changed();
+    }
+
+    /// Its breaker is in another state, perhaps.
+    pub(crate) fn circuit_changed(&self) {
+        let tripped = self.circuit.load().as_ref().is_some_and(|circuit| !circuit.is_closed());
+        let was = self.tripped.swap(tripped, Relaxed);
+        if tripped || was {
+            self.health_changed(was && !tripped);
+        }
+    }
+
+    /// Sets what active health checks say, without a cause. True if that was a change.
     pub fn set_healthy(&self, healthy: bool) -> bool {
+        self.set_healthy_because(healthy, "")
+    }
+
+    /// Sets what active health checks say, and why. Recovery begins slow start anew. True if that was a change.
+    pub fn set_healthy_because(&self, healthy: bool, why: &str) -> bool {
         let changed = self.healthy.swap(healthy, Relaxed) != healthy;
         if changed {
+            self.health_change.note(Instant::now(), why);
             self.health_changed(healthy);
         }
         changed
     }
 
-    /// Sets what passive health says. The end of an ejection begins slow start anew. True if that was a change.
+    /// Sets what passive health says, without a cause. True if that was a change.
     pub fn set_ejected(&self, ejected: bool) -> bool {
+        self.set_ejected_because(ejected, "")
+    }
+
+    /// Sets what passive health says, and why. The end of an ejection begins slow start anew. True if that was a change.
+    pub fn set_ejected_because(&self, ejected: bool, why: &str) -> bool {
         let changed = self.ejected.swap(ejected, Relaxed) != ejected;
         if changed {
+            self.ejection_change.note(Instant::now(), why);
             self.health_changed(!ejected);
         }
         changed

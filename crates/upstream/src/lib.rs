@@ -5,6 +5,8 @@
 
 pub mod balance;
 mod call;
+mod change;
+pub mod circuit;
 pub mod connect;
 pub mod discovery;
 mod endpoint;
@@ -16,6 +18,7 @@ pub mod outlier;
 pub mod pool;
 pub mod service;
 mod shared;
+pub mod status;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]

@@ -13,7 +13,15 @@ use attache_config::model::Algorithm;
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use tokio::time::Instant;
 
-use crate::{Endpoint, Shared, balance::ewma, outlier::Outcome, outlier::rates};
+use crate::{
+    Endpoint, Shared,
+    balance::{bias, ewma},
+    outlier::{
+        Outcome,
+        circuits::{self, Admitted},
+        rates,
+    },
+};
 
 /// One unit of a counter, if the limit allows it.
 fn take(counter: &AtomicU32, limit: u32) -> bool {
@@ -86,15 +94,22 @@ impl Drop for PendingPermit {
 pub struct InFlight {
     shared: Arc<Shared>,
     endpoint: Option<Arc<Endpoint>>,
-    /// Only where latency is wanted, and not measured yet: reading the clock is not free.
+    /// Only where latency is wanted: reading the clock is not free.
     started: Option<Instant>,
+    /// What the endpoint's breaker waits for.
+    admitted: Option<Admitted>,
+    /// How the try ended was told.
+    told: bool,
+    /// From here on a try that is dropped was too slow.
+    blame_after: Option<Instant>,
 }
 
 impl InFlight {
     /// Takes one, or says that the limit is reached.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
         if take(&shared.active_requests, shared.config.circuit_breaker.max_requests) {
-            Ok(Self { shared: Arc::clone(shared), endpoint: None, started: None })
+            let shared = Arc::clone(shared);
+            Ok(Self { shared, endpoint: None, started: None, admitted: None, told: false, blame_after: None })
         } else {
             Err(Reason::OverflowRequests)
         }
@@ -105,6 +120,25 @@ impl InFlight {
         if self.endpoint.as_ref().is_some_and(|old| Arc::ptr_eq(old, endpoint)) {
             return;
         }
+        self.give_up();
+        self.told = false;
+        self.admitted = circuits::admit(&self.shared, endpoint).ok().flatten();
+        self.begin(endpoint);
+    }
+
+    /// The same for an endpoint whose breaker was asked already.
+    pub(crate) fn placed(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        admitted: Option<Admitted>,
+        blame_after: Option<Instant>,
+    ) {
+        self.admitted = admitted;
+        self.blame_after = blame_after;
+        self.begin(endpoint);
+    }
+
+    fn begin(&mut self, endpoint: &Arc<Endpoint>) {
         endpoint.active.fetch_add(1, Relaxed);
         rates::begun(&self.shared, endpoint);
         if let Some(old) = self.endpoint.replace(Arc::clone(endpoint)) {
@@ -114,13 +148,27 @@ impl InFlight {
         self.started = measured.then(Instant::now);
     }
 
-    /// Takes the latency until now into the endpoint's estimate: call it when the response's head is there, or the try
+    /// Tells the balancer and the endpoint's breaker how the try ended: call it when the response's head is there, or the try
     /// has failed by the endpoint's doing. A second call does nothing. A call that is dropped without it (the client
-    /// went away) says nothing of the endpoint.
+    /// went away) says nothing of the endpoint, unless the time for it was over.
     pub fn responded(&mut self, success: bool) {
-        if let (Some(started), Some(endpoint)) = (self.started.take(), &self.endpoint) {
+        let Some(endpoint) = self.endpoint.as_ref().filter(|_| !self.told) else { return };
+        self.told = true;
+        if let Some(started) = self.started.take() {
             let now = Instant::now();
             ewma::observe(endpoint, now.saturating_duration_since(started), success, now);
+        }
+        if self.shared.config.balance.algorithm == Algorithm::LeastRequest {
+            bias::ended(endpoint, success);
+        }
+        if let Some(admitted) = self.admitted.take() {
+            circuits::ended(&self.shared, endpoint, &admitted, success, Instant::now());
+        }
+    }
+
+    fn give_up(&mut self) {
+        if let Some(admitted) = self.admitted.take() {
+            circuits::given_up(&admitted);
         }
     }
 
@@ -134,6 +182,10 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if !self.told && self.blame_after.is_some_and(|end| end <= Instant::now()) {
+            self.responded(false);
+        }
+        self.give_up();
         self.shared.active_requests.fetch_sub(1, Relaxed);
         if let Some(endpoint) = &self.endpoint {
             endpoint.active.fetch_sub(1, Relaxed);

@@ -20,11 +20,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Algorithm, ProxyProtocolOut, UpstreamProtocol};
+use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
 use attache_telemetry::{Attempt, Reason};
 use http::{
-    Request, Response,
+    HeaderMap, Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
 };
 use tokio::{task::spawn_local, time::Instant};
@@ -34,7 +34,10 @@ use crate::{
     balance::request_hash,
     connect::{Connection, Offer, Tls},
     limit::{ConnectionPermit, InFlight},
-    outlier::Outcome,
+    outlier::{
+        Outcome,
+        circuits::{self, Admitted},
+    },
     pool::{How, Pool, Protocol, Want, upgrade},
 };
 
@@ -73,13 +76,23 @@ impl WorkerUpstream {
         &self.inner.pool.shared
     }
 
-    /// A connection of its own, for opaque bytes. It is charged until the guard is dropped.
+    /// A connection of its own, for opaque bytes. It is charged until the guard is dropped. Of what a consistent hash may be
+    /// taken over, an opaque connection has its `source` alone.
     pub async fn connect_tcp(&self, context: &CallContext) -> Result<(Connection, Guard), Error> {
+        self.connect_for(context, None).await
+    }
+
+    /// The same for a request (CONNECT), which has headers, too.
+    pub async fn connect_for(
+        &self,
+        context: &CallContext,
+        request: Option<&Request<Body>>,
+    ) -> Result<(Connection, Guard), Error> {
         let Inner { pool, tls, .. } = &*self.inner;
         let refused = |reason| pool.refused(reason);
         let mut in_flight = InFlight::take(&pool.shared).map_err(refused)?;
-        let endpoint = self.inner.pick(context, None)?;
-        in_flight.moved_to(&endpoint);
+        let (endpoint, admitted) = self.inner.pick(context, self.inner.hash(context, request))?;
+        in_flight.placed(&endpoint, admitted, None);
         let permit = match ConnectionPermit::take(&pool.shared) {
             Err(_) if pool.close_one_idle() => ConnectionPermit::take(&pool.shared),
             taken => taken,
@@ -104,6 +117,7 @@ impl WorkerUpstream {
         if let Some(attempt) = attempt {
             attempt.responded(&context.exchange, 0);
         }
+        *context.exchange.peer.borrow_mut() = tls.as_ref().and_then(|tls| tls.peer(&io));
         in_flight.moved_to(&endpoint);
         // Of opaque bytes nothing else tells how quick it is.
         in_flight.responded(true);
@@ -140,6 +154,11 @@ impl WorkerUpstream {
                 }
             });
         }
+    }
+
+    /// Closes the connections that this worker keeps for reuse.
+    pub fn close_idle(&self) {
+        self.inner.pool.close_idle();
     }
 
     /// Sends a call.
@@ -183,6 +202,9 @@ impl Drop for Reuse<'_> {
     }
 }
 
+/// Endpoints that are picked instead of those whose breaker holds the call back, before it goes to one all the same.
+const ASKED_AGAIN: usize = 4;
+
 /// How a request goes out.
 struct Plan {
     protocol: Protocol,
@@ -190,28 +212,61 @@ struct Plan {
 }
 
 impl Inner {
-    fn pick(&self, context: &CallContext, hash: Option<u64>) -> Result<Arc<Endpoint>, Error> {
-        let picked = (self.picker.borrow_mut())(&self.pool.shared, hash, &context.tried);
-        let endpoint = picked.map_err(nothing)?;
+    /// What the config's consistent hash is taken over, where it has one.
+    fn hash(&self, context: &CallContext, request: Option<&Request<Body>>) -> Option<u64> {
+        let (Algorithm::RingHash(key) | Algorithm::Maglev(key)) = &self.pool.shared.config.balance.algorithm
+        else {
+            return None;
+        };
+        let client = context.client.address.map(|address| address.ip());
+        match (request, key) {
+            (Some(request), _) => request_hash(key, request.headers(), request.uri().path(), client),
+            (None, HashKey::Source) => request_hash(key, &HeaderMap::new(), "", client),
+            (None, _) => None,
+        }
+    }
+
+    fn pick(
+        &self,
+        context: &CallContext,
+        hash: Option<u64>,
+    ) -> Result<(Arc<Endpoint>, Option<Admitted>), Error> {
+        let shared = &self.pool.shared;
+        let mut picker = self.picker.borrow_mut();
+        let mut endpoint = picker(shared, hash, &context.tried).map_err(nothing)?;
+        let mut admitted = circuits::admit(shared, &endpoint);
+        if admitted.is_err() {
+            // Rare: another worker took its last probe just now, or so many are out that all are used.
+            let mut tried = context.tried.clone();
+            for _ in 0..ASKED_AGAIN {
+                tried.push(endpoint);
+                endpoint = picker(shared, hash, &tried).map_err(nothing)?;
+                admitted = circuits::admit(shared, &endpoint);
+                if admitted.is_ok() {
+                    break;
+                }
+            }
+        }
+        drop(picker);
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(_) if shared.config.balance.panic_threshold > 0.0 => None,
+            Err(_) => return Err(nothing(Reason::NoHealthyEndpoint)),
+        };
         let exchange = &context.exchange;
         exchange.tries.set(exchange.tries.get() + 1);
         *exchange.endpoint.borrow_mut() = Some(Arc::clone(&endpoint.label));
-        Ok(endpoint)
+        Ok((endpoint, admitted))
     }
 
     async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
         let Call { mut request, context } = call;
         let Self { pool, tls, .. } = self;
         let config = &*pool.shared.config;
-        let in_flight = InFlight::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
-        let hash = match &config.balance.algorithm {
-            Algorithm::RingHash(key) | Algorithm::Maglev(key) => {
-                let client = context.client.address.map(|address| address.ip());
-                request_hash(key, request.headers(), request.uri().path(), client)
-            }
-            _ => None,
-        };
-        let endpoint = self.pick(&context, hash)?;
+        let mut in_flight = InFlight::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
+        let hash = self.hash(&context, Some(&request));
+        let (endpoint, admitted) = self.pick(&context, hash)?;
+        in_flight.placed(&endpoint, admitted, context.blame_after);
         let fresh = request.extensions_mut().remove::<FreshConnection>().map(|_| Instant::now());
         let plan = self.plan(&mut request)?;
         // Only a forward proxy's certificate names come with the request.
@@ -230,9 +285,6 @@ impl Inner {
             traced: attempt.as_ref(),
         };
         let mut in_flight = Some(in_flight);
-        if let Some(in_flight) = &mut in_flight {
-            in_flight.moved_to(&endpoint);
-        }
         let sent = self.exchange(request, &context, &endpoint, &plan, &want, &mut in_flight).await;
         if let (Err(error), Some(in_flight)) = (&sent, &mut in_flight) {
             in_flight.ended(Outcome::of_error(error));
@@ -265,6 +317,8 @@ impl Inner {
                 // Boxed, so that the future of a call that finds a connection stays small.
                 None => Box::pin(pool.acquire(&home, want)).await?,
             };
+            // A counter that stays on this worker.
+            *context.exchange.peer.borrow_mut() = wire.peer().cloned();
             if !Arc::ptr_eq(wire.endpoint(), endpoint) {
                 went_to(context, wire.endpoint());
                 if let Some(in_flight) = in_flight.as_mut() {

@@ -14,9 +14,11 @@ use std::{
 use arc_swap::ArcSwap;
 use attache_config::model;
 use attache_telemetry::Reason;
+use tokio::time::Instant;
 
 use crate::{
     balance::Index,
+    circuit::Circuit,
     endpoint::{Endpoint, EndpointSpec},
 };
 
@@ -57,6 +59,8 @@ pub struct Shared {
     pub retries: AtomicU32,
     /// What the ejections of its endpoints need together (owned by `outlier`).
     pub ejections: crate::outlier::Ejections,
+    /// What the look-ups of its names said last.
+    pub lookups: crate::discovery::Lookups,
     health_epoch: Arc<AtomicU64>,
 }
 
@@ -71,6 +75,7 @@ impl Shared {
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),
             ejections: crate::outlier::Ejections::default(),
+            lookups: crate::discovery::Lookups::default(),
             health_epoch: Arc::default(),
         }
     }
@@ -82,6 +87,9 @@ impl Shared {
         if new.config.address == old.config.address {
             let set = old.endpoints.load();
             new.health_epoch = old.health_epoch.clone();
+            if new.config.circuit_breaker.endpoint_failures != old.config.circuit_breaker.endpoint_failures {
+                set.endpoints.iter().for_each(|endpoint| new.give_circuit(endpoint));
+            }
             new.endpoints.store(Arc::new(EndpointSet {
                 index: Arc::new(Index::build(&set.endpoints, &new.config.balance)),
                 endpoints: set.endpoints.clone(),
@@ -112,7 +120,9 @@ impl Shared {
                 }
                 _ => {
                     changed = true;
-                    Arc::new(Endpoint::with_epoch(spec, self.health_epoch.clone()))
+                    let endpoint = Endpoint::with_epoch(spec, self.health_epoch.clone());
+                    self.give_circuit(&endpoint);
+                    Arc::new(endpoint)
                 }
             })
             .collect();
@@ -135,6 +145,12 @@ impl Shared {
             self.endpoints.store(Arc::new(EndpointSet { endpoints, generation, failure, index }));
         }
         changed
+    }
+
+    pub(crate) fn give_circuit(&self, endpoint: &Endpoint) {
+        let config = self.config.circuit_breaker.endpoint_failures.clone();
+        let (name, label) = (self.config.name.clone(), endpoint.label.clone());
+        endpoint.set_circuit(config.map(|config| Circuit::new(config, name, Some(label), Instant::now())));
     }
 
     /// Rises with every change of an endpoint's health.

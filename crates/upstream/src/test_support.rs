@@ -22,8 +22,11 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         circuit_breaker: CircuitBreaker::default(),
         outlier_ejection: OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     }
 }

@@ -43,8 +43,11 @@ pub(crate) fn config() -> model::Upstream {
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 1,
     }
 }
@@ -56,6 +59,9 @@ pub(crate) fn endpoint(address: SocketAddr, host: Option<&str>) -> Arc<Endpoint>
 
 pub(crate) fn shared(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> Arc<Shared> {
     let shared = Shared::new(Arc::new(config));
+    for endpoint in &endpoints {
+        shared.give_circuit(endpoint);
+    }
     shared.endpoints.store(Arc::new(EndpointSet { endpoints, generation: 1, ..EndpointSet::default() }));
     Arc::new(shared)
 }
@@ -87,13 +93,7 @@ pub(crate) fn counts(upstream: &WorkerUpstream) -> (u32, u32) {
 }
 
 pub(crate) fn context() -> CallContext {
-    CallContext {
-        client: Rc::new(Client::default()),
-        exchange: Rc::new(Exchange::new("test".into(), "http1", None)),
-        tried: smallvec::SmallVec::new(),
-        on_informational: None,
-        deadline: None,
-    }
+    CallContext::new(Rc::new(Client::default()), Rc::new(Exchange::new("test".into(), "http1", None)))
 }
 
 pub(crate) fn call(request: Request<Body>) -> Call {

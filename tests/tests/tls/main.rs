@@ -6,10 +6,15 @@
     reason = "a test may end on what it did not expect, and counters are whole"
 )]
 
+mod credential;
+mod identity;
 mod listener;
 mod mesh;
 mod rotation;
+mod trust;
 mod upstream;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use attache_tests::{Attache, curl, eventually};
 
@@ -32,4 +37,13 @@ fn refused(answer: &str, status: u16, reason: &str) {
     assert!(answer.contains(&format!("x-attache-reason: {reason}\r\n")), "{reason}: {answer}");
     let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
     assert!(body.len() > reason.len(), "no explanation: {answer}");
+}
+
+/// Ends the load, also where the rotation failed.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }

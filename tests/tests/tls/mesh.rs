@@ -1,11 +1,20 @@
 //! Two proxies with mutual TLS between them.
 
-use attache_tests::{
-    Attache, Process, curl, eventually, free_port, local, nginx, pki::Pki, script, script_process,
-    script_server, text,
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
 };
 
-use crate::{ask, refused};
+use attache_tests::{
+    Attache, Process, curl, eventually, free_port, local, nginx,
+    pki::{Pki, When, shown_serial_as},
+    script, script_process, script_server, text,
+};
+
+use crate::{End, ask, refused};
 
 const WEB: &str = "spiffe://shop/ns/shop/sa/web";
 
@@ -108,6 +117,91 @@ upstreams:
         "{answer}"
     );
     refused(&ask(&[&near("payments").url("/")]), 502, "tls-name-mismatch");
+}
+
+#[test]
+fn an_svid_is_rotated_under_load_and_outlives_its_agent() {
+    let pki = Pki::new();
+    let (ca, port) = (pki.ca("ca"), free_port());
+    let _app = app(port);
+    let id = "spiffe://shop/api";
+    let issue = |serial: u64| {
+        // The agent looks at the certificate's file: it is the last to be replaced.
+        let (certificate, key) = ca.pair(&[id, "api.test"], When::Now, serial);
+        fs::write(pki.path("api.key"), key).unwrap();
+        fs::write(pki.path("new"), certificate).unwrap();
+        fs::rename(pki.path("new"), pki.path("api.crt")).unwrap();
+    };
+    issue(1);
+    let agent = || {
+        let files = ["api.sock", "api.crt", "api.key", "ca.crt"].map(|file| pki.at(file));
+        let agent = script_process("spiffe_agent.py", &[&files[0], id, &files[1], &files[2], &files[3]]);
+        eventually("the agent listens", || UnixStream::connect(pki.path("api.sock")).is_ok());
+        agent
+    };
+    let first = agent();
+    let socket = format!("unix://{}", pki.at("api.sock"));
+    let far = Attache::start_with(
+        &format!(
+            "watch_interval: 20ms
+listeners:
+  inbound:
+    bind: 127.0.0.1:$PORT
+    tls: {{ spiffe: true, client_ca: spiffe }}
+upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
+        ),
+        &[("SPIFFE_ENDPOINT_SOCKET", &socket)],
+    );
+    let near = Attache::start_with(
+        &format!(
+            "watch_interval: 20ms
+listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+upstreams:
+  api:
+    address: https://127.0.0.1:{}
+    protocol: http1
+    pool: {{ max_requests: 5 }}
+    retry: off
+    tls: {{ spiffe: true, peers: 'spiffe://shop/api' }}",
+            far.port
+        ),
+        &[("SPIFFE_ENDPOINT_SOCKET", &socket)],
+    );
+    let over = AtomicBool::new(false);
+    let shown = |serial: &str| {
+        let own = ["-cert", &pki.at("api.crt"), "-key", &pki.at("api.key")].map(ToOwned::to_owned);
+        eventually(serial, || shown_serial_as(far.port, "api.test", &own) == serial);
+    };
+    thread::scope(|scope| {
+        let _end = End(&over);
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                let report =
+                    Command::new("h2load").args(["--h1", "-n", "100", "-c", "2", &near.url("/")]).output();
+                let report = text(&report.unwrap());
+                assert!(report.contains("100 succeeded, 0 failed, 0 errored, 0 timeout"), "{report}");
+            }
+        });
+        for serial in 2..=10 {
+            issue(serial);
+            shown(&format!("{serial:02X}"));
+        }
+        // The agent dies; what it said last serves.
+        drop(first);
+        let _ = fs::remove_file(pki.path("api.sock"));
+        issue(11);
+        for _ in 0..20 {
+            assert!(text(&curl(["--fail", &near.url("/")])).contains("URI=spiffe://shop/api"));
+        }
+        shown("0A");
+        // It comes back, with a new SVID.
+        let _second = agent();
+        shown("0B");
+    });
+    for attache in [&near, &far] {
+        assert_eq!(attache.metric("attache_certificate_reloads_total", &["\"failed\""]), 0.0);
+        assert_eq!(attache.metric("attache_requests_total", &["code=\"5xx\""]), 0.0);
+    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ use attache_tests::{
     text,
 };
 
+use crate::End;
+
 const ROTATIONS: u64 = 50;
 
 /// `DIR/tls.crt` and `tls.key` lead through `..data` to the newest folder.
@@ -46,7 +48,8 @@ fn fifty_rotations_of_both_sides_under_load_fail_no_request() {
     rotate(&client, &ca, &["web.test"], 1);
     let at = pki.dir().display();
     let far = Attache::start(&format!(
-        "listeners:
+        "watch_interval: 20ms
+listeners:
   inbound:
     bind: 127.0.0.1:$PORT
     tls: {{ certificate: {at}/server/tls.crt, key: {at}/server/tls.key, client_ca: {at}/ca.crt }}
@@ -54,7 +57,8 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
     ));
     // New connections, so handshakes, all the time.
     let near = Attache::start(&format!(
-        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
+        "watch_interval: 20ms
+listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
 upstreams:
   api:
     address: https://127.0.0.1:{}
@@ -102,15 +106,6 @@ upstreams:
     for attache in [&near, &far] {
         assert_eq!(attache.metric("attache_certificate_reloads_total", &["\"failed\""]), 0.0);
         assert_eq!(attache.metric("attache_requests_total", &["code=\"5xx\""]), 0.0);
-    }
-}
-
-/// Ends the load, also where the rotation failed.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
     }
 }
 

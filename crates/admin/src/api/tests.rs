@@ -1,46 +1,92 @@
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use attache_telemetry::{Metrics, init_logging};
+use attache_telemetry::{Exchange, Metrics, init_logging};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::Readiness;
 
+#[derive(Default)]
+struct Fake {
+    drained: AtomicU32,
+    quit: AtomicU32,
+    reloaded: AtomicU32,
+}
+
+impl Operated for Fake {
+    fn config(&self) -> Value {
+        json!({ "listeners": {} })
+    }
+
+    fn upstreams(&self) -> Value {
+        json!([{ "name": "orders" }])
+    }
+
+    fn routes(&self) -> Value {
+        json!([])
+    }
+
+    fn listeners(&self) -> Value {
+        json!([])
+    }
+
+    fn certificates(&self) -> Value {
+        json!([])
+    }
+
+    fn reloads(&self) -> Value {
+        json!([])
+    }
+
+    fn drain(&self) {
+        self.drained.fetch_add(1, SeqCst);
+    }
+
+    fn quit(&self) {
+        self.quit.fetch_add(1, SeqCst);
+    }
+
+    fn reload(&self) -> Reloading {
+        let good = self.reloaded.fetch_add(1, SeqCst) == 0;
+        Box::pin(async move { if good { Ok("reloaded\n".into()) } else { Err("line 3: wrong\n".into()) } })
+    }
+}
+
 struct Fixture {
     api: Api,
-    drained: Arc<AtomicU32>,
-    quit: Arc<AtomicU32>,
+    fake: Arc<Fake>,
 }
 
 fn fixture() -> Fixture {
     // One log a process: the tests share it, and only one of them changes it.
     static LOG: std::sync::OnceLock<LogControl> = std::sync::OnceLock::new();
-    let (drained, quit) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let count = |counter: &Arc<AtomicU32>| -> Arc<dyn Fn() + Send + Sync> {
-        let counter = Arc::clone(counter);
-        Arc::new(move || {
-            counter.fetch_add(1, SeqCst);
-        })
-    };
+    let (metrics, fake) = (Metrics::new(), Arc::<Fake>::default());
     let api = Api {
-        state: AdminState {
-            metrics: Metrics::new(),
-            readiness: Readiness::new(),
-            app: crate::App::default(),
-        },
-        log: LOG.get_or_init(|| init_logging("warn").unwrap()).clone(),
-        config: Arc::new(|| json!({ "listeners": [] })),
-        upstreams: Arc::new(|| json!([{ "name": "orders" }])),
-        drain: count(&drained),
-        quit: count(&quit),
+        stats: Arc::new(Stats::new(&metrics)),
+        state: AdminState { metrics, readiness: Readiness::new(), app: crate::App::default() },
+        log: Some(LOG.get_or_init(|| init_logging("warn").unwrap()).clone()),
+        proxy: fake.clone(),
+        started: SystemTime::now(),
     };
-    Fixture { api, drained, quit }
+    Fixture { api, fake }
+}
+
+fn ask_as(api: &Api, method: &str, target: &str, header: (&str, &str)) -> Answer {
+    let request = Request::builder().method(method).uri(target).header("host", "localhost:15000");
+    let request = request.header(header.0, header.1).body(()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        match reply(api, &request) {
+            Reply::Whole(answer) => answer,
+            Reply::Later(answer) => answer.await,
+            Reply::Stream(_) => text(StatusCode::OK, "a stream"),
+        }
+    })
 }
 
 fn ask(api: &Api, method: &str, target: &str) -> (u16, String) {
-    let request =
-        Request::builder().method(method).uri(target).header("host", "localhost:15000").body(()).unwrap();
-    let answer = answer(api, &request);
+    let answer = ask_as(api, method, target, ("accept", "*/*"));
     (answer.status().as_u16(), answer.into_body())
 }
 
@@ -53,51 +99,52 @@ fn every_line_of_the_index_is_answered() {
     for line in index.lines().filter(|line| line.starts_with("GET") || line.starts_with("POST")) {
         let mut words = line.split_ascii_whitespace();
         let (method, target) = (words.next().unwrap(), words.next().unwrap().replace("=L", "=warn"));
+        let target = target.replace("=U", "=orders");
         let (status, _) = ask(&api, method, &target);
         assert!(matches!(status, 200 | 202) || target == "/readyz" && status == 503, "{line}: {status}");
         count += 1;
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 19);
 }
 
 #[test]
 fn a_get_changes_nothing() {
-    let Fixture { api, drained, quit } = fixture();
-    for target in ["/drain", "/quitquitquit"] {
+    let Fixture { api, fake } = fixture();
+    for target in ["/drain", "/quitquitquit", "/reload"] {
         for method in ["GET", "HEAD", "DELETE"] {
             assert_eq!(ask(&api, method, target).0, 405, "{method} {target}");
         }
     }
     assert_eq!(ask(&api, "GET", "/log?level=trace"), (200, "warn\n".into()));
-    assert_eq!((drained.load(SeqCst), quit.load(SeqCst)), (0, 0));
+    assert_eq!((fake.drained.load(SeqCst), fake.quit.load(SeqCst)), (0, 0));
 }
 
 #[test]
 fn draining_and_quitting_are_posted() {
-    let Fixture { api, drained, quit } = fixture();
+    let Fixture { api, fake } = fixture();
     assert_eq!(ask(&api, "POST", "/drain").0, 202);
-    assert_eq!((drained.load(SeqCst), quit.load(SeqCst)), (1, 0));
+    assert_eq!((fake.drained.load(SeqCst), fake.quit.load(SeqCst)), (1, 0));
     assert_eq!(ask(&api, "POST", "/quitquitquit").0, 202);
-    assert_eq!((drained.load(SeqCst), quit.load(SeqCst)), (1, 1));
+    assert_eq!((fake.drained.load(SeqCst), fake.quit.load(SeqCst)), (1, 1));
 }
 
 #[test]
 fn a_page_of_another_site_changes_nothing() {
-    let Fixture { api, quit, .. } = fixture();
+    let Fixture { api, fake } = fixture();
     let request = Request::post("/quitquitquit")
         .header("host", "localhost:15000")
         .header("origin", "http://evil.example")
         .body(())
         .unwrap();
-    assert_eq!(answer(&api, &request).status(), 403);
-    assert_eq!(quit.load(SeqCst), 0);
+    let Reply::Whole(answer) = reply(&api, &request) else { panic!("not refused") };
+    assert_eq!(answer.status(), 403);
+    assert_eq!(fake.quit.load(SeqCst), 0);
 }
 
 #[test]
 fn config_and_upstreams_are_json() {
     let Fixture { api, .. } = fixture();
-    let request = Request::get("/upstreams").header("host", "localhost").body(()).unwrap();
-    let answer = answer(&api, &request);
+    let answer = ask_as(&api, "GET", "/upstreams", ("accept", "*/*"));
     assert_eq!(answer.headers()["content-type"], "application/json");
     assert_eq!(serde_json::from_str::<Value>(answer.body()).unwrap(), json!([{ "name": "orders" }]));
     assert_eq!(ask(&api, "POST", "/config").0, 405);
@@ -113,12 +160,51 @@ fn a_level_that_can_not_be_read_is_refused_with_what_can() {
 }
 
 #[test]
-fn escapes_in_a_level_are_read() {
-    assert_eq!(percent_decoded("info%2Ca%3ddebug").as_deref(), Some("info,a=debug"));
-    assert_eq!(percent_decoded("info,a=debug").as_deref(), Some("info,a=debug"));
-    for broken in ["%", "%2", "%zz", "%ff", "%+1"] {
-        assert_eq!(percent_decoded(broken), None, "{broken}");
+fn a_reload_says_what_came_of_it() {
+    let Fixture { api, .. } = fixture();
+    assert_eq!(ask(&api, "POST", "/reload"), (200, "reloaded\n".into()));
+    assert_eq!(ask(&api, "POST", "/reload"), (422, "line 3: wrong\n".into()));
+}
+
+#[test]
+fn a_browser_gets_the_dashboard_which_may_load_nothing_from_elsewhere() {
+    let Fixture { api, .. } = fixture();
+    let answer = ask_as(&api, "GET", "/", ("accept", "text/html,application/xhtml+xml,*/*;q=0.8"));
+    assert_eq!(answer.headers()["content-type"], "text/html; charset=utf-8");
+    let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let page = answer.into_body();
+    assert!(!page.contains("http://") && !page.contains("https://"), "something from elsewhere");
+    assert!(!page.contains("style=") && !page.contains("onclick"), "inline parts are refused by the policy");
+    for file in page.split('"').filter(|part| part.starts_with('/') && part.contains('.')) {
+        assert_eq!(ask(&api, "GET", file).0, 200, "{file}");
     }
+    assert!(ask(&api, "GET", "/").1.starts_with("attache\n"), "curl gets text");
+}
+
+#[test]
+fn failures_are_shown_with_all_that_is_known() {
+    let Fixture { api, .. } = fixture();
+    let exchange = Exchange::new("outbound".into(), "http1", None);
+    exchange.path.replace("/v1/items".into());
+    exchange.status.set(503);
+    exchange.tries.set(3);
+    exchange.fail(Reason::ConnectRefused, "Connection refused (os error 111)");
+    api.state.metrics.worker().request_finished(&exchange);
+    let page: Value = serde_json::from_str(&ask(&api, "GET", "/failures").1).unwrap();
+    let failure = &page["failures"][0];
+    assert_eq!((&failure["reason"], &failure["tries"]), (&json!("connect-refused"), &json!(3)));
+    assert_eq!(failure["detail"], "Connection refused (os error 111)");
+    let stats: Value = serde_json::from_str(&ask(&api, "GET", "/stats.json").1).unwrap();
+    assert_eq!((&stats["total"]["failed"], &stats["total"]["requests"]), (&json!(1), &json!(1)));
+}
+
+#[test]
+fn a_tap_with_a_filter_that_can_not_be_read_is_refused() {
+    let Fixture { api, .. } = fixture();
+    assert_eq!(ask(&api, "GET", "/tap?colour=red").0, 400);
+    assert_eq!(ask(&api, "POST", "/tap").0, 405);
+    assert_eq!(ask(&api, "GET", "/tap"), (200, "a stream".into()));
 }
 
 #[tokio::test]

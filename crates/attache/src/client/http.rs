@@ -95,6 +95,19 @@ pub(crate) fn send(
     head(BufReader::new(stream))
 }
 
+/// A whole answer, where it was a good one; otherwise what it says.
+pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String, String> {
+    let unreachable = |error: io::Error| {
+        format!(
+            "no answer at {target}: {error}. Does attache run here, and is its `admin` there? (`--admin ADDRESS` says where)"
+        )
+    };
+    let answer = send(target, method, path, Some(PATIENCE)).map_err(unreachable)?;
+    let status = answer.status;
+    let text = answer.text().map_err(unreachable)?;
+    if (200..300).contains(&status) { Ok(text) } else { Err(format!("{status}: {}", text.trim())) }
+}
+
 fn host(target: &Target) -> &str {
     match target {
         Target::Tcp(at) => at,

@@ -1,7 +1,16 @@
 //! Commands that ask a running attache: thin clients of its probes and its admin API.
 
 mod http;
+mod orders;
 mod ready;
+mod status;
+mod tap;
+mod text;
+mod top;
 
 pub(crate) use http::Target;
+pub(crate) use orders::order;
 pub(crate) use ready::wait as wait_ready;
+pub(crate) use status::status;
+pub(crate) use tap::tap;
+pub(crate) use top::top;

@@ -14,7 +14,10 @@ use std::{
 use tokio::runtime::LocalRuntime;
 
 use self::{upstreams::Behaviour, view::View};
-use crate::{cli, proxy::Proxy};
+use crate::{
+    cli,
+    proxy::{Proxy, Setup},
+};
 
 /// What the demo's proxy runs with; nothing is hidden from the reader.
 const CONFIG: &str = "\
@@ -45,7 +48,7 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
     let addresses: Vec<String> = servers.iter().map(|s| format!("'http://{}'", s.address)).collect();
     let text = CONFIG.replace("ADDRESSES", &addresses.join(", "));
     let config = attache_config::parse(&text, None, &|_| None).map_err(|e| e.to_string())?;
-    let proxy = Proxy::start(config, None)?;
+    let proxy = Proxy::start(config, Setup::default())?;
     let generation = proxy.generation();
     let (Some(address), Some(upstream)) = (proxy.address(), generation.upstreams.first()) else {
         return Err("the demo's config has lost its listener".into());

@@ -9,10 +9,14 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{self, Address, Destination, UpstreamId};
+use attache_config::model::{
+    self, Address, Destination, GlobalRateLimit, Name, Policy, Retry, Timeouts, UpstreamId,
+};
 use attache_http::{Body, default_port, parse_authority};
-use attache_resilience::{Stack, UpstreamState, stack};
+use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stack};
+use attache_routing::upstream_authority;
 use attache_telemetry::Reason;
+use attache_tls::Credential;
 use attache_upstream::{
     Balancer, CallContext, EndpointAddress, Error, Guard, Sent, Shared, WorkerUpstream,
     connect::Connection,
@@ -25,7 +29,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::generation::{Generation, UpstreamParts};
+use crate::{
+    credentials::Credentials,
+    generation::{Generation, UpstreamParts},
+};
 
 /// Hosts of forward proxies and original destinations that a worker keeps ready; when there are more, those that the control
 /// thread has dropped go, and then all.
@@ -35,6 +42,8 @@ const READY_HOSTS: usize = 4096;
 pub(crate) struct Upstreams {
     /// One for each of the config's, in its order.
     all: Vec<One>,
+    /// The secrets that requests are given.
+    credentials: Credentials,
     /// Our own listening addresses: a call there would come back to us.
     own: Vec<SocketAddr>,
 }
@@ -92,14 +101,15 @@ impl One {
 
 impl Upstreams {
     pub(crate) fn none() -> Rc<Self> {
-        Rc::new(Self { all: Vec::new(), own: Vec::new() })
+        Rc::new(Self { all: Vec::new(), credentials: Credentials::default(), own: Vec::new() })
     }
 
     /// Those of a generation. What it took over from the one before keeps its connections.
     pub(crate) fn new(generation: &Generation, before: &Self, own: Vec<SocketAddr>) -> Rc<Self> {
         let one =
             |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
-        Rc::new(Self { all: generation.upstreams.iter().map(one).collect(), own })
+        let all = generation.upstreams.iter().map(one).collect();
+        Rc::new(Self { all, credentials: generation.credentials.clone(), own })
     }
 
     pub(crate) fn configs(&self) -> impl Iterator<Item = &model::Upstream> {
@@ -116,6 +126,19 @@ impl Upstreams {
         Some((&one.parts.resilience, &one.named))
     }
 
+    /// Closes what is kept for reuse.
+    pub(crate) fn close_idle(&self) {
+        for one in &self.all {
+            one.named.close_idle();
+            one.ready.borrow().values().for_each(|(_, upstream)| upstream.close_idle());
+        }
+    }
+
+    /// A secret that requests are given.
+    pub(crate) fn credential(&self, wanted: Option<&model::Credential>) -> Option<&Credential> {
+        self.credentials.get(wanted?)
+    }
+
     /// Opens the connections that the config wants ahead of traffic.
     pub(crate) fn preconnect(&self) {
         for one in &self.all {
@@ -129,6 +152,19 @@ impl Upstreams {
     pub(crate) fn stack(&self, destination: &Destination) -> Option<Stack<WorkerUpstream>> {
         let (state, upstream) = self.named(destination.upstream)?;
         Some(stack(&destination.policy, state, upstream.clone()))
+    }
+
+    /// Asks the service of a global rate limit; `None` where requests name the host, which the service's never do.
+    pub(crate) fn limiter(&self, limit: GlobalRateLimit, route: Name) -> Option<Rc<GlobalLimiter>> {
+        let (state, upstream) = self.named(limit.service)?;
+        let config = &state.shared.config;
+        let timeouts = Timeouts { request: limit.timeout, per_try: Duration::ZERO, idle: Duration::ZERO };
+        // An answer that comes too late is worth nothing, and so is a second try.
+        let retry = Retry { attempts: 0, ..Retry::default() };
+        let policy = Policy { timeouts, retry, deadline_header: None, credential: None };
+        let service = stack(&policy, state, upstream.clone());
+        let authority = upstream_authority(config).unwrap_or_else(|| config.name.clone());
+        Some(GlobalLimiter::new(limit, route, config.name.clone(), &authority, service))
     }
 
     /// The layers of a destination whose host the request names. Put together for each request: the forward proxy pays a few
@@ -178,7 +214,10 @@ impl Upstreams {
             let (host, port) = named_host(request, context).ok_or_else(|| {
                 Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
             })?;
-            hosts.get(&host, port, deadline).await
+            let begun = std::time::Instant::now();
+            let found = hosts.get(&host, port, deadline).await;
+            context.exchange.looked_up(&host, begun, found.as_ref().map(|_| ()).map_err(|reason| *reason));
+            found
         };
         let shared = shared.map_err(nothing)?;
         self.refuse_loops(&shared, context.client.local)?;
@@ -220,7 +259,7 @@ impl Upstreams {
         };
         let mut left = destination.policy.retry.attempts;
         loop {
-            let result = upstream.connect_tcp(&context).await;
+            let result = upstream.connect_for(&context, request).await;
             let endpoint = state.last_endpoint(&context.exchange);
             let outcome = match &result {
                 Ok(_) => Some(Outcome::Success),

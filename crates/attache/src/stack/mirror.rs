@@ -47,6 +47,15 @@ pub(super) fn split(
     copy.uri_mut().clone_from(&parts.uri);
     copy.headers_mut().clone_from(&parts.headers);
     mark(&mut copy);
+    let config = &upstream.shared().config;
+    if let Some(wanted) = config.credential.as_deref() {
+        // Its own alone; without it the copy isn't made.
+        let given = upstreams.credential(Some(wanted)).map(|own| own.apply(copy.headers_mut()));
+        if !matches!(given, Some(Ok(()))) {
+            tracing::debug!(upstream = %config.name, reason = %Reason::NoCredential, "mirror failed");
+            return Request::from_parts(parts, body);
+        }
+    }
     let body = if body.is_end_stream() {
         body
     } else {
@@ -55,13 +64,7 @@ pub(super) fn split(
         Body::stream(Tee { body, pipe })
     };
     let exchange = Exchange::new(context.exchange.listener.clone(), "mirror", context.client.address);
-    let context = CallContext {
-        client: context.client.clone(),
-        exchange: Rc::new(exchange),
-        tried: smallvec::SmallVec::new(),
-        on_informational: None,
-        deadline: None,
-    };
+    let context = CallContext::new(context.client.clone(), Rc::new(exchange));
     spawn_local(async move {
         let name = upstream.shared().config.name.clone();
         let sent = timeout(PATIENCE, async {

@@ -28,13 +28,7 @@ impl Site {
         };
         *exchange.upstream.borrow_mut() =
             self.upstreams.config(destination.upstream).map(|upstream| upstream.name.clone());
-        let context = CallContext {
-            client,
-            exchange: exchange.clone(),
-            tried: smallvec::SmallVec::new(),
-            on_informational: None,
-            deadline: None,
-        };
+        let context = CallContext::new(client, exchange.clone());
         let (upstream, _charged) = match self.upstreams.connect(destination, None, context).await {
             Ok(connected) => connected,
             Err(error) => {

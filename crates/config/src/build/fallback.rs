@@ -167,6 +167,7 @@ fn forward(listener: &str, index: usize, line: u32, matcher: Match, to: Destinat
             host: HostRewrite::Keep,
             mirrors: Vec::new(),
             rate_limit: None,
+            global_rate_limit: None,
             fault: None,
         }),
         request_headers: HeaderEdits::default(),

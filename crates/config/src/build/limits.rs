@@ -3,7 +3,7 @@
 use super::{fill, target::WHOLE};
 use crate::{
     diagnostic::Problems,
-    model::{Fault, FaultAbort, FaultDelay, LimitKey, RateLimit},
+    model::{Fault, FaultAbort, FaultDelay, FaultRate, LimitKey, RateLimit},
     raw::{self, At, FaultHeader, RateLimitForm},
 };
 
@@ -33,10 +33,20 @@ pub(crate) fn rate_limit(raw: RateLimitForm) -> RateLimit {
 pub(crate) fn fault(raw: At<raw::Fault>, problems: &mut Problems) -> Option<Fault> {
     let whole = raw.whole();
     let At { at, value: raw, .. } = raw;
-    if raw.delay.is_none() && raw.abort.is_none() {
+    if raw.delay.is_none() && raw.abort.is_none() && raw.response_rate.is_none() {
         if whole {
-            problems.wrong(at, "this fault does nothing", "give it `delay: { time: 1s }` or `abort: {}`");
+            problems.wrong(
+                at,
+                "this fault does nothing",
+                "give it `delay: { time: 1s }`, `abort: {}` or `response_rate: { limit: 10KiB }`",
+            );
         }
+        return None;
+    }
+    if let Some(limit) = raw.response_rate.as_ref().map(|rate| &rate.limit)
+        && limit.value.0.0 == 0
+    {
+        problems.wrong(limit.at, "at this rate no response ever ends", "at least `1B`");
         return None;
     }
     let header = match raw.header {
@@ -65,6 +75,10 @@ pub(crate) fn fault(raw: At<raw::Fault>, problems: &mut Problems) -> Option<Faul
                 .status
                 .and_then(|status| http::StatusCode::from_u16(status).ok())
                 .unwrap_or(FaultAbort::STATUS),
+        }),
+        response_rate: raw.response_rate.map(|rate| FaultRate {
+            share: rate.share.map_or(WHOLE, |share| share.0.0),
+            limit: rate.limit.value.0.0,
         }),
     })
 }

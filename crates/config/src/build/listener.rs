@@ -4,8 +4,8 @@ use super::{Targets, fallback, fill, route, tls};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Bind, Forwarded, ForwardedMode, HttpServer, ListenProtocol, Listener, Match, Name, ProxyProtocolIn,
-        Route, Upstream,
+        Bind, ForwardClientCert, Forwarded, ForwardedMode, HttpServer, ListenProtocol, Listener, Match, Name,
+        ProxyProtocolIn, Route, Upstream,
     },
     raw::{self, At},
 };
@@ -35,10 +35,12 @@ pub(crate) fn listener(
             "remove one of them; `protocol: auto` with `tls` terminates",
         );
     }
-    listener.http = http(raw.http, terminates);
+    listener.http = http(raw.http, terminates, problems);
     fill!(listener, raw, detect_timeout, transparent, max_connections, tcp_idle_timeout);
 
-    let mut routes = Routes { listener: &listener, terminates, names: Vec::new(), built: Vec::new() };
+    let knows_clients = !matches!(&tls, Ok(tls) if tls.as_ref().is_none_or(|tls| tls.client_trust.is_none()));
+    let mut routes =
+        Routes { listener: &listener, terminates, knows_clients, names: Vec::new(), built: Vec::new() };
     let given = raw.routes.unwrap_or_default();
     let nothing_given = given.is_empty() && raw.to.is_none();
     for (index, raw) in given.into_iter().enumerate() {
@@ -72,11 +74,12 @@ fn binds(raw: raw::OneOrMany<At<raw::Txt<crate::text::Binds>>>, unix_mode: Optio
     binds
 }
 
-fn http(raw: Option<raw::HttpServer>, terminates: bool) -> HttpServer {
+fn http(raw: Option<raw::HttpServer>, terminates: bool, problems: &mut Problems) -> HttpServer {
     let mut http = HttpServer::default();
     // Behind terminated TLS the client is somebody else, whom the upstream can't see by itself.
     if terminates {
         http.forwarded = Forwarded { x_forwarded: ForwardedMode::Append, rfc7239: ForwardedMode::Append };
+        http.max_connection_age = HttpServer::MAX_TLS_AGE;
     }
     let Some(raw) = raw else { return http };
     fill!(
@@ -87,8 +90,22 @@ fn http(raw: Option<raw::HttpServer>, terminates: bool) -> HttpServer {
         write_timeout,
         request_id,
         trust_request_id,
-        reason_header
+        reason_header,
+        max_connection_age
     );
+    if let Some(At { at, value, .. }) = raw.forward_client_cert_details {
+        http.client_cert = value;
+        if value == ForwardClientCert::AlwaysForwardOnly {
+            problems.warn(
+                at,
+                "whoever reaches this listener can claim to be anyone in `X-Forwarded-Client-Cert`",
+                "`append-forward` believes only clients that have proven who they are",
+            );
+        }
+    }
+    if let Some(details) = raw.set_current_client_cert_details {
+        http.client_cert_details = details;
+    }
     if let Some(via) = raw.via {
         http.via = Some(via.0.0).filter(|via| &**via != "off");
     }
@@ -125,6 +142,8 @@ fn http(raw: Option<raw::HttpServer>, terminates: bool) -> HttpServer {
 struct Routes<'a> {
     listener: &'a Listener,
     terminates: bool,
+    /// Clients are asked for a certificate, or what is said of that is wrong.
+    knows_clients: bool,
     names: Vec<Name>,
     built: Vec<(Route, Place)>,
 }
@@ -197,6 +216,13 @@ impl Routes<'_> {
                 "terminate it with `tls` on the listener, or match `sni` alone",
             ),
             _ => {}
+        }
+        if !matcher.identities.is_empty() && !self.knows_clients {
+            problems.warn(
+                at,
+                "`identity` never matches here: no client is asked for a certificate",
+                "`tls` with `client_ca` on the listener",
+            );
         }
         if !matcher.destination.is_empty()
             && !self.listener.transparent

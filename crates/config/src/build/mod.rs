@@ -1,10 +1,14 @@
 //! The raw file becomes the model: defaults are filled in, names become indices, and what one key says about another is
 //! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
 
+mod credential;
 mod fallback;
+mod global_limit;
 mod limits;
 mod listener;
+mod load;
 mod observe;
+mod overload;
 mod plain;
 mod policy;
 mod route;
@@ -12,7 +16,7 @@ mod target;
 mod tls;
 mod upstream;
 
-use std::{collections::HashSet, net::SocketAddr, path::Path};
+use std::{collections::HashSet, net::SocketAddr, path::Path, time::Duration};
 
 pub(crate) use observe::Env;
 use plain::{Plain, fill};
@@ -20,10 +24,13 @@ pub(crate) use target::Targets;
 
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Bind, Config, Dns, Listener, Reload, Shutdown},
+    model::{Admin, Bind, Config, Dns, Listener, Reload, Shutdown},
     raw,
-    yaml::Node,
+    yaml::{Kind, Node},
 };
+
+/// Shortest time between two looks at the files that the config names.
+const SHORTEST_WATCH: Duration = Duration::from_millis(10);
 
 pub(crate) fn build(
     root: raw::Root,
@@ -56,6 +63,10 @@ pub(crate) fn build(
     if metrics.is_none() && (app_metrics.is_some() || adapters.is_some()) {
         problems.error(metrics_place, "`app` and `adapt` have no port: `bind` is `off`");
     }
+    let admin = root.admin.map_or_else(Admin::default, |admin| {
+        check_admin(&admin, &listeners, metrics, problems);
+        Admin { bind: admin.value.0.0, required: true }
+    });
     sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
     targets.warn_unused(problems);
 
@@ -68,6 +79,13 @@ pub(crate) fn build(
         fill!(reload, raw, watch, drain_timeout);
     }
     let access_log = observe::access_log(root.access_log, &listeners, problems);
+    let mut watch_interval = Config::WATCH_INTERVAL;
+    if let Some(given) = root.watch_interval {
+        watch_interval = given.value.0.0;
+        if watch_interval < SHORTEST_WATCH {
+            problems.wrong(given.at, "looking so often costs more than it brings", "at least `10ms`");
+        }
+    }
     Config {
         file: file.map(Path::to_path_buf),
         listeners,
@@ -78,10 +96,59 @@ pub(crate) fn build(
         app: observe::app(app_metrics, adapters),
         access_log,
         tracing: root.tracing.and_then(|raw| observe::tracing(raw, env, problems)),
+        admin,
         shutdown,
         reload,
         files: Vec::new(),
+        overload: overload::overload(root.overload, problems),
+        watch_interval,
         warnings: Vec::new(),
+        secrets: crate::model::Secrets(secrets(tree)),
+    }
+}
+
+/// The admin API has a socket of its own. (At its default it gives way instead.)
+fn check_admin(
+    admin: &raw::At<raw::Txt<crate::text::AdminAddress>>,
+    listeners: &[Listener],
+    metrics: Option<SocketAddr>,
+    problems: &mut Problems,
+) {
+    let Some(bind) = &admin.value.0.0 else { return };
+    let clash = |other: &SocketAddr| match bind {
+        Bind::Tcp(at) => {
+            at.port() != 0
+                && other.port() == at.port()
+                && (other.ip() == at.ip() || other.ip().is_unspecified())
+        }
+        Bind::Unix { .. } => false,
+    };
+    let other = listeners.iter().find(|listener| {
+        listener.bind.iter().any(|other| match (other, bind) {
+            (Bind::Tcp(other), _) => clash(other),
+            (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
+            (Bind::Unix { .. }, Bind::Tcp(_)) => false,
+        })
+    });
+    let other = match other {
+        Some(listener) => format!("`{}`", listener.name),
+        None if metrics.as_ref().is_some_and(clash) => "the metrics".to_owned(),
+        None => return,
+    };
+    problems.wrong(
+        admin.at,
+        format!("{} is already listened on by {other}", shown(bind)),
+        "move one of them, or `admin: off`",
+    );
+}
+
+/// What `!file` brought in.
+fn secrets(node: &Node) -> Vec<std::sync::Arc<str>> {
+    match &node.kind {
+        Kind::Scalar(scalar) if scalar.secret && !scalar.text.is_empty() => vec![scalar.text.as_str().into()],
+        Kind::Scalar(_) | Kind::Broken => Vec::new(),
+        Kind::Sequence(items) => items.iter().flat_map(secrets).collect(),
+        Kind::Mapping(entries) => entries.iter().flat_map(|entry| secrets(&entry.value)).collect(),
     }
 }
 

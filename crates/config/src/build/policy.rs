@@ -1,12 +1,14 @@
 //! Deadlines and retries: the route's, and where it has none the upstream's, and then the defaults, key by key.
 
+use std::sync::Arc;
+
 use http::HeaderName;
 
 use super::{fill, target::Deadline};
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Policy, Retry},
-    raw::{At, RetryForm, Txt},
+    model::{Credential, Hedge, Policy, Retry},
+    raw::{At, HedgeForm, RetryForm, Txt},
     text::{HeaderText, Timeout},
 };
 
@@ -17,6 +19,8 @@ pub(crate) struct Layer {
     idle: Deadline,
     retry: Option<RetryForm>,
     deadline_header: Option<HeaderName>,
+    /// And where it stands; without one it is `off`.
+    credential: Option<(Option<Arc<Credential>>, Place)>,
     at: Place,
 }
 
@@ -32,6 +36,7 @@ impl Layer {
             idle: idle.map(|idle| idle.value.0.0),
             retry: retry.map(|retry| retry.value),
             deadline_header: None,
+            credential: None,
             at: at.unwrap_or_default(),
         }
     }
@@ -40,6 +45,18 @@ impl Layer {
     pub(crate) fn with_deadline_header(mut self, header: Option<At<Txt<HeaderText>>>) -> Self {
         self.deadline_header = header.map(|header| header.value.0.0);
         self
+    }
+
+    /// The same with the secret that this level names, `None` for `off`.
+    pub(crate) fn with_credential(mut self, credential: Option<Arc<Credential>>, at: Place) -> Self {
+        self.credential = Some((credential, at));
+        self
+    }
+
+    /// The secret that this level names, and where.
+    pub(crate) fn credential(&self) -> Option<(&Credential, Place)> {
+        let (credential, at) = self.credential.as_ref()?;
+        Some((credential.as_deref()?, *at))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -55,6 +72,9 @@ impl Layer {
         }
         if self.deadline_header.is_some() {
             policy.deadline_header.clone_from(&self.deadline_header);
+        }
+        if let Some((credential, _)) = &self.credential {
+            policy.credential.clone_from(credential);
         }
         match self.retry.clone() {
             None => {}
@@ -72,6 +92,9 @@ impl Layer {
                     policy.retry.on = on.into_vec().into_iter().map(|condition| condition.0.0).collect();
                 }
                 fill!(policy.retry, raw, attempts, methods, budget, budget_floor, buffer);
+                if let Some(hedge) = raw.hedge {
+                    policy.retry.hedge = hedging(hedge);
+                }
                 if let Some(backoff) = raw.backoff {
                     if let Some(base) = backoff.base {
                         policy.retry.backoff_base = base.0.0;
@@ -83,6 +106,17 @@ impl Layer {
                     }
                 }
             }
+        }
+    }
+}
+
+fn hedging(form: HedgeForm) -> Option<Hedge> {
+    match form {
+        HedgeForm::When(when) => when.0.0.map(Hedge::new),
+        HedgeForm::Full(raw) => {
+            let mut hedge = Hedge::new(raw.after.0.0?);
+            fill!(hedge, raw, max, floor, min_samples);
+            Some(hedge)
         }
     }
 }

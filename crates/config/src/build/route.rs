@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Targets, limits, policy::Layer, target::WHOLE};
+use super::{Targets, credential::credential, global_limit, limits, policy::Layer, target::WHOLE};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
         Action, Forward, HeaderEdits, HostRewrite, Match, Mirror, Name, Part, PathPattern, PathRewrite,
         Redirect, Respond, Route, Template, ValueMatch, Variable,
     },
-    raw::{self, At, MirrorForm, OneOrMany, RespondForm, Txt},
+    raw::{self, At, MirrorForm, OneOrMany, OrOff, RespondForm, Txt},
     suggest,
     text::{HeaderText, TemplateText, ValueText, captures, named_captures},
 };
@@ -27,10 +27,12 @@ impl raw::Route {
             idle_timeout: None,
             deadline_header: None,
             retry: None,
+            credential: None,
             rewrite: None,
             headers: None,
             mirror: None,
             rate_limit: None,
+            global_rate_limit: None,
             fault: None,
         }
     }
@@ -92,7 +94,9 @@ pub(crate) fn routes(
         ("idle_timeout", raw.idle_timeout.as_ref().map(|x| x.at)),
         ("deadline_header", raw.deadline_header.as_ref().map(|x| x.at)),
         ("retry", raw.retry.as_ref().map(|x| x.at)),
+        ("credential", raw.credential.as_ref().map(|x| x.at)),
         ("rate_limit", raw.rate_limit.as_ref().map(|x| x.at)),
+        ("global_rate_limit", raw.global_rate_limit.as_ref().map(|x| x.at)),
         ("fault", raw.fault.as_ref().map(|x| x.at)),
     ];
     for (key, at) in only_forwarded {
@@ -104,13 +108,22 @@ pub(crate) fn routes(
     let rewrite = rewrite(raw.rewrite, &paths, &known, problems);
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
+    let global_rate_limit =
+        raw.global_rate_limit.and_then(|raw| global_limit::global_limit(*raw.value, targets, problems));
     let fault = raw.fault.and_then(|raw| limits::fault(raw, problems));
-    let layer =
+    let mut layer =
         Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
+    if let Some(At { at, wrong, value }) = raw.credential {
+        let credential = match value {
+            OrOff::Off(_) => None,
+            OrOff::On(value) => credential(At { at, wrong, value }, problems),
+        };
+        layer = layer.with_credential(credential, at);
+    }
     let action = if let Some(to) = raw.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;
-            Action::Forward(Forward { to, path, host, mirrors, rate_limit, fault })
+            Action::Forward(Forward { to, path, host, mirrors, rate_limit, global_rate_limit, fault })
         })
     } else if let Some(raw) = raw.redirect {
         redirect(raw, &known, problems).map(Action::Redirect)
@@ -153,6 +166,7 @@ fn matcher(raw: raw::Match, problems: &mut Problems) -> (Match, Vec<PathPattern>
             .unwrap_or_default(),
         query: raw.query.map(|query| values(query.value, str::to_owned)).unwrap_or_default(),
         sni: list(raw.sni).into_iter().map(|host| host.0).collect(),
+        identities: list(raw.identity).into_iter().map(|san| san.0).collect(),
         destination: list(raw.destination).into_iter().flat_map(|range| range.0).collect(),
     };
     (matcher, list(raw.path).into_iter().map(|path| path.0).collect())
@@ -242,7 +256,7 @@ fn edits(
 
 /// Headers that say where a message ends or belongs: a change would make two parsers read two messages
 /// (RFC 9112 section 11.2).
-fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
+pub(super) fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
     const FRAMING: [&str; 8] = [
         "connection",
         "content-length",

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::policy::{self, Layer};
+use super::{
+    credential::Keeping,
+    policy::{self, Layer},
+};
 use crate::{
     diagnostic::{Place, Problems},
     model::{Destination, Name, Policy, Upstream, UpstreamId, UpstreamProtocol},
@@ -24,6 +27,7 @@ pub(crate) struct Targets {
 struct Target {
     name: Name,
     protocol: UpstreamProtocol,
+    keeping: Keeping,
     layer: Layer,
     used: bool,
 }
@@ -40,7 +44,7 @@ impl Targets {
     /// The next upstream; its index is its place in the order of calls.
     pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer) {
         let (name, protocol) = (upstream.name.clone(), upstream.protocol);
-        self.known.push(Target { name, protocol, layer, used: false });
+        self.known.push(Target { name, protocol, keeping: Keeping::of(upstream), layer, used: false });
     }
 
     /// The index of a name; `None` is reported, here or where the upstream itself is wrong.
@@ -90,8 +94,12 @@ impl Targets {
         route: Option<&Layer>,
         problems: &mut Problems,
     ) -> Arc<Policy> {
-        let upstream = self.known.get(id.0).map(|target| &target.layer);
-        Arc::new(policy::resolve(upstream, route, problems))
+        let target = self.known.get(id.0);
+        // That of the upstream was checked where it stands.
+        if let (Some(target), Some((credential, at))) = (target, route.and_then(Layer::credential)) {
+            target.keeping.check(credential, &target.name, at, problems);
+        }
+        Arc::new(policy::resolve(target.map(|target| &target.layer), route, problems))
     }
 
     /// The destinations of a `to`.

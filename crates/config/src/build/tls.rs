@@ -22,6 +22,7 @@ pub(crate) fn client(
             spiffe: false,
             min_version: TlsVersion::default(),
             pins: Vec::new(),
+            crls: Vec::new(),
             insecure: false,
         });
     };
@@ -59,6 +60,7 @@ pub(crate) fn client(
         spiffe,
         min_version: raw.min_version.unwrap_or_default(),
         pins: raw.pins.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|pin| pin.0.0).collect(),
+        crls: files(raw.crls),
         insecure,
     })
 }
@@ -131,12 +133,12 @@ pub(crate) fn server(
         allow: sans(raw.allow),
         deny: sans(raw.deny),
         min_version: raw.min_version.unwrap_or_default(),
-        crls: files(raw.crls),
+        crls: files(raw.crls.map(|crls| crls.value)),
     }))
 }
 
-fn files(list: Option<At<OneOrMany<Txt<File>>>>) -> Vec<std::path::PathBuf> {
-    list.map(|list| list.value.into_vec()).unwrap_or_default().into_iter().map(|file| file.0.0).collect()
+fn files(list: Option<OneOrMany<Txt<File>>>) -> Vec<std::path::PathBuf> {
+    list.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|file| file.0.0).collect()
 }
 
 /// `None` isn't given.

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::{fill, policy::Layer, tls};
+use super::{
+    credential::{Keeping, credential},
+    fill, load,
+    policy::Layer,
+    tls,
+};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -31,8 +36,11 @@ pub(crate) fn upstream(
         circuit_breaker: CircuitBreaker::default(),
         outlier_ejection: OutlierEjection::default(),
         health_check: None,
+        credential: None,
         proxy_protocol: ProxyProtocolOut::default(),
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line,
     };
     let raw = match entry.value {
@@ -68,6 +76,9 @@ pub(crate) fn upstream(
     fill!(upstream, raw, connect_timeout, handshake_timeout);
     upstream.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
     upstream.source_address = raw.source_address.map(|address| address.0.0);
+    if upstream.tls.as_ref().is_some_and(|tls| tls.identity.is_some() || tls.spiffe) {
+        upstream.pool.max_age = Pool::MAX_IDENTITY_AGE;
+    }
     if let Some(pool) = raw.pool {
         fill!(
             upstream.pool,
@@ -96,12 +107,21 @@ pub(crate) fn upstream(
                 max_requests: most,
                 max_retries: most,
                 failures: None,
+                endpoint_failures: None,
             };
         }
         Some(OrOff::On(breaker)) => {
             fill!(upstream.circuit_breaker, breaker, max_connections, max_pending, max_requests, max_retries);
             upstream.circuit_breaker.failures = breaker.failures.map(|raw| failures(raw, problems));
+            upstream.circuit_breaker.endpoint_failures =
+                breaker.endpoint_failures.map(|raw| failures(raw, problems));
         }
+    }
+    if let Some(OrOff::On(raw)) = raw.adaptive_concurrency {
+        upstream.adaptive_concurrency = Some(load::adaptive(raw, problems));
+    }
+    if let Some(OrOff::On(raw)) = raw.queue {
+        upstream.queue = Some(load::queue(raw, problems));
     }
     match raw.outlier_ejection {
         None => {}
@@ -127,8 +147,16 @@ pub(crate) fn upstream(
         }
     }
     upstream.balance = balance?;
-    let layer =
+    let mut layer =
         Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
+    if let Some(raw) = raw.credential {
+        let at = raw.at;
+        upstream.credential = credential(raw, problems);
+        if let (Some(credential), true) = (&upstream.credential, right) {
+            Keeping::of(&upstream).check(credential, &upstream.name, at, problems);
+        }
+        layer = layer.with_credential(upstream.credential.clone(), at);
+    }
     right.then_some((upstream, layer))
 }
 
@@ -346,6 +374,15 @@ fn failures(raw: raw::FailureBreaker, problems: &mut Problems) -> FailureBreaker
     failures
 }
 
+fn opaque(form: raw::TcpForm) -> Probe {
+    let raw::TcpForm::Bytes(bytes) = form else { return Probe::connection() };
+    let expect = bytes.expect.map(raw::OneOrMany::into_vec).unwrap_or_default();
+    Probe::Tcp {
+        send: bytes.send.map(|send| send.0.0).unwrap_or_default(),
+        expect: expect.into_iter().map(|part| part.0.0).collect(),
+    }
+}
+
 fn health_check(
     raw: At<raw::HealthCheck>,
     protocol: UpstreamProtocol,
@@ -353,7 +390,7 @@ fn health_check(
 ) -> Option<HealthCheck> {
     let whole = raw.whole();
     let At { at, value: raw, .. } = raw;
-    let tcp = raw.tcp.filter(|tcp| tcp.value);
+    let tcp = raw.tcp.filter(|tcp| !matches!(tcp.value, raw::TcpForm::Connection(false)));
     let kinds =
         usize::from(raw.path.is_some()) + usize::from(tcp.is_some()) + usize::from(raw.grpc.is_some());
     if kinds == 0 && !whole {
@@ -381,7 +418,7 @@ fn health_check(
         }
         match raw.grpc {
             Some(service) => Probe::Grpc { service: service.value.into() },
-            None => Probe::Tcp,
+            None => tcp.map_or_else(Probe::connection, |tcp| opaque(tcp.value)),
         }
     };
     let mut check = HealthCheck::new(probe);

@@ -195,6 +195,8 @@ fields! {
     Endpoint = "endpoint";
     /// Tries that were begun; 0 where attache answered by itself.
     Tries = "tries";
+    /// Hedges among them: tries that were begun beside a slow one.
+    Hedges = "hedges";
     /// From the first byte to the last, milliseconds.
     TotalMs = "total_ms";
     /// To the head of the upstream's response, all tries included, milliseconds.

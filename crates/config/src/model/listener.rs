@@ -80,6 +80,8 @@ impl fmt::Display for Bind {
 impl Bind {
     /// Default mode of a Unix socket.
     pub const UNIX_MODE: u32 = 0o660;
+    /// Mode of the admin API's Unix socket: only the own user.
+    pub const ADMIN_MODE: u32 = 0o600;
 }
 
 /// The protocol of a listener.
@@ -139,6 +141,52 @@ pub struct HttpServer {
     pub trust_request_id: bool,
     /// `x-attache-reason` on answers that attache makes. Default true.
     pub reason_header: bool,
+    /// A connection is ended gracefully (`Connection: close`, GOAWAY) at this age, up to 20 % earlier at random; zero is
+    /// no bound. Running requests finish. Default 1 h where TLS is terminated, so that no identity outlives its end by more, else 0 s.
+    pub max_connection_age: Duration,
+    /// What becomes of `X-Forwarded-Client-Cert`. Default `sanitize-set`.
+    pub client_cert: ForwardClientCert,
+    /// What attache itself writes there of its client, beside `By` and `Hash`. Default all.
+    pub client_cert_details: Vec<ClientCertDetail>,
+}
+
+/// What becomes of `X-Forwarded-Client-Cert` (Envoy's `forward_client_cert_details`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardClientCert {
+    /// What the client sent is removed; the client itself is written, if it has proven who it is.
+    #[default]
+    SanitizeSet,
+    /// From a client that has proven who it is: what it sent is kept, and the client itself is appended. Else as `sanitize`.
+    AppendForward,
+    /// From a client that has proven who it is: what it sent is kept. Else as `sanitize`.
+    ForwardOnly,
+    /// Removed, nothing is written.
+    Sanitize,
+    /// What any client sent is kept: whoever reaches the listener can claim to be anyone.
+    AlwaysForwardOnly,
+}
+
+/// A part of `X-Forwarded-Client-Cert` (Envoy's `set_current_client_cert_details`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertDetail {
+    /// The subject's distinguished name.
+    Subject,
+    /// The `URI` subject alternative names.
+    Uri,
+    /// The `DNS` subject alternative names.
+    Dns,
+}
+
+impl ClientCertDetail {
+    /// All of them, in their order in the header.
+    pub const ALL: [Self; 3] = [Self::Subject, Self::Uri, Self::Dns];
+}
+
+impl HttpServer {
+    /// Default of [`Self::max_connection_age`] where TLS is terminated.
+    pub const MAX_TLS_AGE: Duration = Duration::from_hours(1);
 }
 
 impl Default for HttpServer {
@@ -154,6 +202,9 @@ impl Default for HttpServer {
             request_id: true,
             trust_request_id: true,
             reason_header: true,
+            max_connection_age: Duration::ZERO,
+            client_cert: ForwardClientCert::default(),
+            client_cert_details: ClientCertDetail::ALL.to_vec(),
         }
     }
 }

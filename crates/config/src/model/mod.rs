@@ -6,7 +6,12 @@
 
 mod access_log;
 mod app;
+mod credential;
+mod global_limit;
+mod identity;
 mod listener;
+mod load;
+mod overload;
 mod policy;
 mod route;
 mod tls;
@@ -25,7 +30,12 @@ use serde::{Deserialize, Serialize};
 
 pub use access_log::*;
 pub use app::*;
+pub use credential::*;
+pub use global_limit::*;
+pub use identity::*;
 pub use listener::*;
+pub use load::*;
+pub use overload::*;
 pub use policy::*;
 pub use route::*;
 pub use tls::*;
@@ -49,6 +59,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// What of the application is told on the port of the metrics.
     pub app: AppTold,
+    /// Where the admin API and the dashboard answer.
+    pub admin: Admin,
     /// Access log.
     pub access_log: AccessLog,
     /// Traces; `None` starts and exports none, and passes on what comes.
@@ -59,8 +71,15 @@ pub struct Config {
     pub reload: Reload,
     /// The other files that this was made from (`!file`); a change of one is a change of the config.
     pub files: Vec<PathBuf>,
+    /// What is done when memory or file descriptors run out; `None` is nothing. Default on.
+    pub overload: Option<Overload>,
+    /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are looked at; a change is
+    /// in use when two looks in a row found the same. Default 1 s.
+    pub watch_interval: Duration,
     /// What is suspicious about the file though it can be used; to be logged.
     pub warnings: Vec<crate::Diagnostic>,
+    /// What was read by `!file`, so that nothing shows it.
+    pub secrets: Secrets,
 }
 
 impl Default for Config {
@@ -74,12 +93,16 @@ impl Default for Config {
             dns: Dns::default(),
             metrics: Some(Self::METRICS),
             app: AppTold::default(),
+            admin: Admin::default(),
             access_log: AccessLog::default(),
             tracing: None,
             shutdown: Shutdown::default(),
             reload: Reload::default(),
             files: Vec::new(),
+            overload: Some(Overload::default()),
+            watch_interval: Self::WATCH_INTERVAL,
             warnings: Vec::new(),
+            secrets: Secrets::default(),
         }
     }
 }
@@ -87,6 +110,39 @@ impl Default for Config {
 impl Config {
     /// Where the metrics answer unless the file says otherwise.
     pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15090);
+    /// Default of [`Self::watch_interval`].
+    pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+}
+
+/// Where the admin API and the dashboard answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// A loopback address or a Unix socket; `None` is off. Default `127.0.0.1:15000`.
+    pub bind: Option<Bind>,
+    /// The file names it, so that a port which is taken is an error. At the default it is only a warning: whoever runs a second
+    /// attache on one machine to try it out should not have to learn of the admin API first. Default false.
+    pub required: bool,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { bind: Some(Bind::Tcp(Self::ADDRESS)), required: false }
+    }
+}
+
+impl Admin {
+    /// Where it answers unless the file says otherwise.
+    pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
+}
+
+/// Texts that must never be shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub Vec<Arc<str>>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
 }
 
 /// An index into [`Config::upstreams`]; the parser makes only valid ones.

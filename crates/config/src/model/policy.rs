@@ -1,14 +1,14 @@
 //! How long a request may take and what happens when it fails.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::{Credential, Name};
 
-/// Deadlines and retries of one destination of one route.
+/// Deadlines, retries and credential of one destination of one route.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     /// Deadlines.
@@ -17,6 +17,8 @@ pub struct Policy {
     pub retry: Retry,
     /// The header in which callers say how many milliseconds they still wait; it is read, cut and passed on. Default `None`.
     pub deadline_header: Option<HeaderName>,
+    /// A secret that requests are given. Default `None`.
+    pub credential: Option<Arc<Credential>>,
 }
 
 /// Deadlines. Zero switches one off.
@@ -58,6 +60,38 @@ pub struct Retry {
     pub backoff_max: Duration,
     /// A request body is kept for a retry up to this many bytes. Default 64 KiB.
     pub buffer: usize,
+    /// A second try beside one that is slow. Default `None`.
+    pub hedge: Option<Hedge>,
+}
+
+/// A second try is sent to another endpoint while the first goes on, where no response head came for long. Only what may
+/// be sent twice (`methods`) with a body that is kept whole. A hedge is one of `attempts` and charged to the budget.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hedge {
+    /// When.
+    pub after: HedgeAfter,
+    /// Hedges of one request, at least 1; each waits as long again. Default 1.
+    pub max: u32,
+    /// A percentile is never taken to be shorter than this. Default 5 ms.
+    pub floor: Duration,
+    /// Answers in the last half to whole minute before their percentile counts; until then nothing is hedged. Default 100.
+    pub min_samples: u32,
+}
+
+/// How long a try may take before another is sent beside it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HedgeAfter {
+    /// Longer than this share of the upstream's answers took to their head, above 0 and below 1.
+    Percentile(f64),
+    /// This long.
+    Time(Duration),
+}
+
+impl Hedge {
+    /// The defaults.
+    pub fn new(after: HedgeAfter) -> Self {
+        Self { after, max: 1, floor: Duration::from_millis(5), min_samples: 100 }
+    }
 }
 
 impl Default for Retry {
@@ -71,6 +105,7 @@ impl Default for Retry {
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_millis(250),
             buffer: 64 << 10,
+            hedge: None,
         }
     }
 }
@@ -154,6 +189,17 @@ pub struct Fault {
     pub delay: Option<FaultDelay>,
     /// Some requests are answered by attache; a delay comes first.
     pub abort: Option<FaultAbort>,
+    /// Some responses come slowly.
+    pub response_rate: Option<FaultRate>,
+}
+
+/// A bound of the rate of a response's body.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FaultRate {
+    /// Share of the requests, 0 to 1. Default 1.
+    pub share: f64,
+    /// Bytes a second, at least 1.
+    pub limit: usize,
 }
 
 /// A delay before a request is sent on.

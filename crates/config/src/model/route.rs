@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Fault, Name, Policy, RateLimit, UpstreamId};
+use super::{Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, UpstreamId};
 
 /// A rule of one listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Match {
     pub sni: Vec<HostPattern>,
     /// Original destination of an intercepted connection.
     pub destination: Vec<AddressMatch>,
+    /// Names of the client's verified certificate, of which one must be there; empty matches every client.
+    pub identities: Vec<SanPattern>,
 }
 
 /// A host name to match. Names are kept in lower case, without the final dot.
@@ -157,6 +159,7 @@ pub struct AddressMatch {
 
 /// What a route does.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one for each route of a config, and most forward")]
 pub enum Action {
     /// Sent to an upstream, chosen by weight.
     Forward(Forward),
@@ -179,6 +182,8 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
     /// How much of it is let through; `None` is everything.
     pub rate_limit: Option<RateLimit>,
+    /// The same, counted by a service for all proxies; `None` asks none.
+    pub global_rate_limit: Option<Box<GlobalRateLimit>>,
     /// Faults injected on purpose; `None` is none.
     pub fault: Option<Fault>,
 }

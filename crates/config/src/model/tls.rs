@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::{Name, SanPattern};
 
 /// TLS to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct TlsClient {
     pub name: Option<Name>,
     /// Who is believed.
     pub trust: Trust,
-    /// Subject alternative names of which one must be the peer's, in place of `name` (which is then only SNI). For
+    /// Names of which one must be the peer's, in place of `name` (which is then only SNI). For
     /// peers that have a SPIFFE ID and no DNS name. Empty verifies `name`.
     pub peers: Vec<SanPattern>,
     /// Own certificate and key.
@@ -26,6 +26,8 @@ pub struct TlsClient {
     pub min_version: TlsVersion,
     /// SHA-256 of the peer's SubjectPublicKeyInfo, one of which must be the leaf's; empty pins nothing.
     pub pins: Vec<[u8; 32]>,
+    /// Revocation lists for the peers' certificates.
+    pub crls: Vec<PathBuf>,
     /// `insecure_skip_verify: true`: nothing is verified. Loud by name, by log and by metric.
     pub insecure: bool,
 }
@@ -44,9 +46,9 @@ pub struct TlsServer {
     pub client_trust: Option<Trust>,
     /// A client without a certificate is let in all the same, unless `allow` names anyone. Default false.
     pub client_optional: bool,
-    /// Subject alternative names of which one must be the client's; empty lets every verified client in.
+    /// Names of which one must be the client's; empty lets every verified client in.
     pub allow: Vec<SanPattern>,
-    /// Subject alternative names that are refused, before `allow` is looked at.
+    /// Names that are refused, before `allow` is looked at.
     pub deny: Vec<SanPattern>,
     /// Lowest version. Default 1.2.
     pub min_version: TlsVersion,
@@ -111,13 +113,4 @@ pub enum TlsVersion {
     /// TLS 1.3 (RFC 8446).
     #[serde(rename = "1.3")]
     V13,
-}
-
-/// A subject alternative name to match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SanPattern {
-    /// `dns:NAME`, or a name alone; `*.` matches one label.
-    Dns(Name),
-    /// `spiffe://DOMAIN/PATH` or another URI; `*` matches one path segment, a final `/**` the rest.
-    Uri(Name),
 }

@@ -1,12 +1,12 @@
 //! Where calls go.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Name, TlsClient};
+use super::{AdaptiveConcurrency, Credential, Name, Queue, TlsClient};
 
 /// One upstream: a named set of endpoints and how they are used.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +29,16 @@ pub struct Upstream {
     pub pool: Pool,
     /// Concurrency limits.
     pub circuit_breaker: CircuitBreaker,
+    /// A concurrency limit that follows the latency; `None` is off.
+    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
+    /// Calls beyond a limit wait here; `None` refuses them at once.
+    pub queue: Option<Queue>,
     /// Passive health.
     pub outlier_ejection: OutlierEjection,
     /// Active health; `None` is off.
     pub health_check: Option<HealthCheck>,
+    /// A secret that requests are given; what a route says of its own stands in its [`Policy`](super::Policy).
+    pub credential: Option<Arc<Credential>>,
     /// PROXY protocol sent at the start of every connection.
     pub proxy_protocol: ProxyProtocolOut,
     /// Local port and interface of outgoing connections.
@@ -180,7 +186,8 @@ pub struct Pool {
     /// Unused connections kept for each endpoint in each worker, HTTP/1; as many as `max_connections` lets be open, since a
     /// connection that is closed after a burst has to be made again in the next. Default 1024.
     pub max_idle: usize,
-    /// A connection takes no new request after this age; zero is no bound. Default 0 s.
+    /// A connection takes no new request after this age; running ones finish. Zero is no bound. Default 1 h where an own certificate is
+    /// shown, so that no connection outlives its identity for long, else 0 s.
     pub max_age: Duration,
     /// Requests on one connection before it is closed; 0 is no bound. Default 0.
     pub max_requests: u64,
@@ -201,6 +208,11 @@ pub struct Pool {
     pub headers_size: usize,
     /// Header lines of a response. Default 100.
     pub headers_count: usize,
+}
+
+impl Pool {
+    /// Default of [`Self::max_age`] where an own certificate is shown.
+    pub const MAX_IDENTITY_AGE: Duration = Duration::from_hours(1);
 }
 
 impl Default for Pool {
@@ -236,9 +248,12 @@ pub struct CircuitBreaker {
     /// Opens when the whole upstream fails. Default `None`: ejection takes single endpoints out, and the
     /// retry budget bounds the load; a breaker over all of them turns a partial outage into a whole one.
     pub failures: Option<FailureBreaker>,
+    /// Leaves single endpoints alone, and takes them back by the evidence of probes. Default `None`.
+    pub endpoint_failures: Option<FailureBreaker>,
 }
 
-/// A breaker over a whole upstream: while it is open calls are answered at once with `circuit-open`.
+/// A breaker. Of a whole upstream: while it is open, calls are answered at once with `circuit-open`. Of an endpoint: while it is
+/// open, the endpoint is left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailureBreaker {
     /// Failures in a row that open it; 0 is off. Default 20.
@@ -273,7 +288,14 @@ impl Default for FailureBreaker {
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { max_connections: 1024, max_pending: 1024, max_requests: 1024, max_retries: 3, failures: None }
+        Self {
+            max_connections: 1024,
+            max_pending: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            failures: None,
+            endpoint_failures: None,
+        }
     }
 }
 
@@ -379,6 +401,13 @@ impl HealthCheck {
     }
 }
 
+impl Probe {
+    /// A connection alone is enough.
+    pub fn connection() -> Self {
+        Self::Tcp { send: Arc::default(), expect: Vec::new() }
+    }
+}
+
 /// What an active health check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -389,8 +418,14 @@ pub enum Probe {
         /// The Host header; the upstream's name by default.
         host: Option<Name>,
     },
-    /// A TCP connection (and TLS handshake where there is TLS) is enough.
-    Tcp,
+    /// A TCP connection, and a TLS handshake where there is TLS; then, where there are any, bytes that are sent and bytes that must
+    /// come back.
+    Tcp {
+        /// Sent at once.
+        send: Arc<[u8]>,
+        /// Each must be found in what comes back, behind the one before; none is enough.
+        expect: Vec<Arc<[u8]>>,
+    },
     /// `grpc.health.v1.Health/Check` of this service; empty is the whole server.
     Grpc {
         /// Service name.

@@ -6,7 +6,9 @@ use serde::Deserialize;
 use super::{At, OneOrMany, Route, TlsServer, To, Txt};
 use crate::{
     model,
-    text::{Binds, HeadSize, Positive, Size, SocketMode, WindowSize, Word, show_duration, show_size},
+    text::{
+        Binds, HeadSize, Positive, Size, SocketMode, Timeout, WindowSize, Word, show_duration, show_size,
+    },
 };
 
 fn limits() -> model::HttpLimits {
@@ -94,6 +96,17 @@ pub(crate) struct HttpServer {
     /// `x-attache-reason` on answers that attache makes itself.
     #[schemars(extend("default" = http().reason_header))]
     pub(crate) reason_header: Option<bool>,
+    /// A connection is ended gracefully (`Connection: close`, GOAWAY) at this age, up to 20 % earlier at random; `0s` is no
+    /// bound. Requests that run finish. By default `1h` where TLS is terminated, so that clients prove who they are again, and
+    /// no bound elsewhere. Opaque connections and tunnels are not ended by it.
+    #[schemars(extend("examples" = ["30m"]))]
+    pub(crate) max_connection_age: Option<Txt<Timeout>>,
+    /// What becomes of `X-Forwarded-Client-Cert`.
+    #[schemars(extend("default" = model::ForwardClientCert::default()))]
+    pub(crate) forward_client_cert_details: Option<At<model::ForwardClientCert>>,
+    /// What attache itself writes there of its client, beside `By` and `Hash`.
+    #[schemars(extend("default" = model::ClientCertDetail::ALL))]
+    pub(crate) set_current_client_cert_details: Option<Vec<model::ClientCertDetail>>,
 }
 
 /// Bounds on what one client may make attache hold or do.

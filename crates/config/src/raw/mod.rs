@@ -5,7 +5,11 @@
 
 mod access_log;
 mod app;
+mod credential;
+mod global_limit;
 mod listener;
+mod load;
+mod overload;
 mod route;
 mod shapes;
 mod tls;
@@ -17,7 +21,11 @@ use serde::Deserialize;
 
 pub(crate) use access_log::*;
 pub(crate) use app::*;
+pub(crate) use credential::*;
+pub(crate) use global_limit::*;
 pub(crate) use listener::*;
+pub(crate) use load::*;
+pub(crate) use overload::*;
 pub(crate) use route::*;
 pub(crate) use shapes::*;
 pub(crate) use tls::*;
@@ -26,7 +34,7 @@ pub(crate) use upstream::*;
 
 use crate::{
     model,
-    text::{DnsServer, File, Label, Length, Positive, Word, show_duration},
+    text::{AdminAddress, DnsServer, File, Label, Length, Positive, Word, show_duration},
 };
 
 /// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
@@ -47,6 +55,10 @@ pub(crate) struct Root {
     /// `{ bind: … }`.
     #[schemars(extend("default" = model::Config::METRICS.to_string()))]
     pub(crate) metrics: Option<At<MetricsForm>>,
+    /// Where the admin API and the dashboard answer. At the default a port that is taken only switches it off, with a warning; an
+    /// address that stands here must be free.
+    #[schemars(extend("default" = model::Admin::ADDRESS.to_string()))]
+    pub(crate) admin: Option<At<Txt<AdminAddress>>>,
     /// Where finished requests and connections are written.
     #[schemars(extend("default" = "off"))]
     pub(crate) access_log: Option<AccessLogForm>,
@@ -57,6 +69,12 @@ pub(crate) struct Root {
     pub(crate) shutdown: Option<Shutdown>,
     /// How a changed config is taken while the old one serves.
     pub(crate) reload: Option<Reload>,
+    /// What is done when the container's memory or the file descriptors run out. On by default; or `off`.
+    pub(crate) overload: Option<OrOff<Overload>>,
+    /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are looked at; a change is
+    /// in use when two looks in a row found the same. At least 10 ms.
+    #[schemars(extend("default" = show_duration(model::Config::WATCH_INTERVAL)))]
+    pub(crate) watch_interval: Option<At<Txt<Positive>>>,
 }
 
 /// Name resolution.

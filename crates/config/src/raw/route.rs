@@ -3,19 +3,23 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, Map, Off, OneOrMany, Txt};
+use super::{At, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt};
 use crate::{
     model,
     text::{
-        AddressRange, Condition, HeaderText, HostAndPort, HostText, Label, Length, LimitBy, MediaType,
-        MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, Size,
-        TemplateText, Timeout, ValueText, Weight, Word, show_condition, show_duration, show_ratio, show_size,
+        AddressRange, Condition, HeaderText, HedgeWhen, HostAndPort, HostText, Label, Length, LimitBy,
+        MediaType, MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost,
+        SanText, Size, TemplateText, Timeout, ValueText, Weight, Word, show_duration, show_ratio, show_size,
         show_timeout,
     },
 };
 
 fn retry() -> model::Retry {
     model::Retry::default()
+}
+
+fn hedge() -> model::Hedge {
+    model::Hedge::new(model::HedgeAfter::Percentile(0.95))
 }
 
 /// A route: what it applies to, and what is done. Exactly one of `to`, `redirect` and `respond`.
@@ -47,6 +51,8 @@ pub(crate) struct Route {
     pub(crate) deadline_header: Option<At<Txt<HeaderText>>>,
     /// Retries: `off`, a number of tries after the first, or in full. Keys that aren't given are those of the upstream.
     pub(crate) retry: Option<At<RetryForm>>,
+    /// A secret that requests are given, or `off`. By default that of the upstream.
+    pub(crate) credential: Option<At<OrOff<Credential>>>,
     /// Changes to the path and the host on the way up.
     pub(crate) rewrite: Option<At<Rewrite>>,
     /// Changes to headers.
@@ -55,6 +61,8 @@ pub(crate) struct Route {
     pub(crate) mirror: Option<At<MirrorForm>>,
     /// How much is let through, over all workers; the rest is 429. A rate alone, or in full.
     pub(crate) rate_limit: Option<At<RateLimitForm>>,
+    /// A limit over all proxies: a service that counts is asked before a request goes on.
+    pub(crate) global_rate_limit: Option<At<Box<GlobalRateLimit>>>,
     /// Faults injected on purpose, to see what callers do about them.
     pub(crate) fault: Option<At<Fault>>,
 }
@@ -82,6 +90,8 @@ pub(crate) struct Match {
     pub(crate) query: Option<At<Map<Word, Txt<ValueText>>>>,
     /// TLS server name, of TLS that is passed through or terminated.
     pub(crate) sni: Option<At<OneOrMany<Txt<HostText>>>>,
+    /// Identities of which the client must have proven one, on a listener whose `tls` has a `client_ca`; as in its `allow`.
+    pub(crate) identity: Option<At<OneOrMany<Txt<SanText>>>>,
     /// Original destination of an intercepted connection: networks, addresses, ports.
     pub(crate) destination: Option<At<OneOrMany<Txt<AddressRange>>>>,
 }
@@ -172,7 +182,7 @@ pub(crate) struct Retry {
     /// `reset-before-headers` (the connection ended before a byte of the response), `reset` (or the try's deadline passed, before
     /// the whole response head), `5xx`, `gateway-error` (502, 503, 504), a status, `header:NAME` (the response has it),
     /// `grpc:STATUS` (by name or number, in a response without a body).
-    #[schemars(extend("default" = retry().on.iter().map(show_condition).collect::<Vec<_>>()))]
+    #[schemars(extend("default" = retry().on.iter().map(ToString::to_string).collect::<Vec<_>>()))]
     pub(crate) on: Option<OneOrMany<Txt<Condition>>>,
     /// Methods that may be sent twice though bytes of the request may have reached the application.
     #[schemars(extend("default" = model::RetryMethods::default()))]
@@ -188,6 +198,37 @@ pub(crate) struct Retry {
     /// A request body is kept for a retry up to this size.
     #[schemars(extend("default" = show_size(retry().buffer as u64)))]
     pub(crate) buffer: Option<Txt<Size>>,
+    /// A second try, sent to another endpoint while the first goes on, where no response head came for long: a percentile of the
+    /// upstream's answers (`p95`), a duration, or in full. Only for what may be sent twice; one of `attempts`, charged to the budget.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) hedge: Option<HedgeForm>,
+}
+
+/// When another try is sent beside a slow one, alone or in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["p95"]))]
+pub(crate) enum HedgeForm {
+    When(Txt<HedgeWhen>),
+    Full(Hedge),
+}
+
+/// A second try beside one that is slow.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`hedge`")]
+pub(crate) struct Hedge {
+    /// How long the first may take: a percentile of the upstream's answers, from `p50` to `p99.9`, or a duration.
+    pub(crate) after: Txt<HedgeWhen>,
+    /// Hedges of one request; each waits as long again.
+    #[schemars(range(min = 1, max = 10), extend("default" = hedge().max))]
+    pub(crate) max: Option<u32>,
+    /// A percentile is never taken to be shorter than this.
+    #[schemars(extend("default" = show_duration(hedge().floor)))]
+    pub(crate) floor: Option<Txt<Length>>,
+    /// Answers in the last half to whole minute before their percentile counts; until then nothing is hedged.
+    #[schemars(extend("default" = hedge().min_samples))]
+    pub(crate) min_samples: Option<u32>,
 }
 
 /// Waits between tries: doubled each time, with full jitter.
@@ -278,7 +319,7 @@ pub(crate) struct RateLimit {
     pub(crate) max_keys: Option<u32>,
 }
 
-/// Faults injected on purpose: a delay, then an answer in place of the upstream's.
+/// Faults injected on purpose: a delay, an answer in place of the upstream's, a slow response.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "`fault`")]
@@ -290,6 +331,8 @@ pub(crate) struct Fault {
     pub(crate) delay: Option<FaultDelay>,
     /// Some requests are answered by attache.
     pub(crate) abort: Option<FaultAbort>,
+    /// The bodies of some responses come slowly.
+    pub(crate) response_rate: Option<FaultRate>,
 }
 
 /// A header's name, or its name and value.
@@ -308,6 +351,19 @@ pub(crate) enum FaultHeader {
 pub(crate) struct FaultDelay {
     /// How long.
     pub(crate) time: Txt<Positive>,
+    /// Share of the requests.
+    #[schemars(extend("default" = show_ratio(1.0)))]
+    pub(crate) share: Option<Txt<Ratio>>,
+}
+
+/// A slow response.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`response_rate` of a fault")]
+pub(crate) struct FaultRate {
+    /// Bytes of the body in each second.
+    #[schemars(extend("examples" = ["10KiB"]))]
+    pub(crate) limit: At<Txt<Size>>,
     /// Share of the requests.
     #[schemars(extend("default" = show_ratio(1.0)))]
     pub(crate) share: Option<Txt<Ratio>>,

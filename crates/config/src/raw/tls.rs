@@ -39,6 +39,9 @@ pub(crate) struct TlsClient {
     pub(crate) min_version: Option<model::TlsVersion>,
     /// SHA-256 of the public key (SubjectPublicKeyInfo) of the peer's certificate, of which one must fit.
     pub(crate) pins: Option<OneOrMany<Txt<Pin>>>,
+    /// Files of revocation lists for the peer's certificate, which then must cover every certificate of its chain but the root.
+    #[schemars(extend("examples" = ["/certs/revoked.crl"]))]
+    pub(crate) crls: Option<OneOrMany<Txt<File>>>,
     /// Nothing is verified: whoever answers is believed. Only for tests.
     #[schemars(extend("default" = false))]
     pub(crate) insecure_skip_verify: Option<At<bool>>,
@@ -75,7 +78,7 @@ pub(crate) struct TlsServer {
     #[schemars(extend("default" = false))]
     pub(crate) client_optional: Option<At<bool>>,
     /// Identities of which a client must have one: `spiffe://DOMAIN/PATH` or another URI (`*` is one segment, a final `/**`
-    /// the rest), or a DNS name. Without it every verified client is let in.
+    /// the rest), a DNS name, or `subject:CN=web,O=Shop` (attributes of the subject). Without it every verified client is let in.
     pub(crate) allow: Option<At<OneOrMany<Txt<SanText>>>>,
     /// Identities that are refused, before `allow` is looked at.
     pub(crate) deny: Option<At<OneOrMany<Txt<SanText>>>>,

@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, OneOrMany, OrOff, RetryForm, TlsClient, Txt};
+use super::{AdaptiveConcurrency, At, Credential, OneOrMany, OrOff, Queue, RetryForm, TlsClient, Txt};
 use crate::{
     model,
     text::{
-        AddressRange, Hash, HeadSize, HeaderText, HostAndPort, PathValue, Positive, Ratio, Source,
+        AddressRange, Hash, HeadSize, HeaderText, HostAndPort, Octets, PathValue, Positive, Ratio, Source,
         SourceAddress, Timeout, WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
     },
 };
@@ -37,7 +37,7 @@ fn failure_percentage() -> model::FailurePercentage {
 }
 
 fn check() -> model::HealthCheck {
-    model::HealthCheck::new(model::Probe::Tcp)
+    model::HealthCheck::new(model::Probe::connection())
 }
 
 /// An upstream: its address alone, or in full.
@@ -88,10 +88,18 @@ pub(crate) struct UpstreamFull {
     pub(crate) pool: Option<Pool>,
     /// Concurrency limits over all workers, or `off`.
     pub(crate) circuit_breaker: Option<OrOff<CircuitBreaker>>,
+    /// A concurrency limit that follows the upstream's latency. Off without it; `{}` has every default.
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) adaptive_concurrency: Option<OrOff<AdaptiveConcurrency>>,
+    /// A short queue by priority for what a concurrency limit would refuse. Off without it; `{}` has every default.
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) queue: Option<OrOff<Queue>>,
     /// Passive health: endpoints that fail are left out for a while. Or `off`.
     pub(crate) outlier_ejection: Option<OrOff<OutlierEjection>>,
     /// Active health. Off without it.
     pub(crate) health_check: Option<At<HealthCheck>>,
+    /// A secret that requests are given, for routes to here that have none of their own.
+    pub(crate) credential: Option<At<Credential>>,
     /// PROXY protocol sent at the start of every connection.
     #[schemars(extend("default" = model::ProxyProtocolOut::default()))]
     pub(crate) proxy_protocol: Option<model::ProxyProtocolOut>,
@@ -190,8 +198,9 @@ pub(crate) struct Pool {
     /// Unused HTTP/1 connections kept for each endpoint in each worker.
     #[schemars(extend("default" = pool().max_idle))]
     pub(crate) max_idle: Option<u32>,
-    /// A connection takes no new request after this age.
-    #[schemars(extend("default" = show_timeout(pool().max_age)))]
+    /// A connection takes no new request after this age; running ones finish. `0s` is no bound. By default `1h` where `tls` shows an
+    /// own certificate, so that peers see a renewed one, and no bound elsewhere.
+    #[schemars(extend("examples" = ["30m"]))]
     pub(crate) max_age: Option<Txt<Timeout>>,
     /// Requests on one connection before it is closed; 0 is no bound.
     #[schemars(extend("default" = pool().max_requests))]
@@ -243,9 +252,13 @@ pub(crate) struct CircuitBreaker {
     /// turns a partial outage into a whole one. `{}` has every default.
     #[schemars(extend("examples" = [{}]))]
     pub(crate) failures: Option<FailureBreaker>,
+    /// Leaves a failing endpoint alone, then lets probes through to it and takes it back when all of them succeed. Beside
+    /// ejection, which takes it back by time. Off without it; `{}` has every default.
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) endpoint_failures: Option<FailureBreaker>,
 }
 
-/// A breaker over a whole upstream: while it is open, calls are answered at once with `circuit-open`.
+/// A failure breaker, of a whole upstream (`failures`) or of each endpoint (`endpoint_failures`).
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "`failures`")]
@@ -336,6 +349,28 @@ pub(crate) struct FailurePercentage {
     pub(crate) request_volume: Option<u32>,
 }
 
+/// A connection alone, or bytes each way.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = [true]))]
+pub(crate) enum TcpForm {
+    Connection(bool),
+    Bytes(TcpBytes),
+}
+
+/// A TCP health check with bytes: `hex:` and digits, or text as it is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`tcp` of a health check")]
+pub(crate) struct TcpBytes {
+    /// Sent at once.
+    #[schemars(extend("examples" = ["PING\r\n"]))]
+    pub(crate) send: Option<Txt<Octets>>,
+    /// Must come back within 16 KiB; of a list each behind the one before. Other bytes may stand between.
+    #[schemars(extend("examples" = ["+PONG"]))]
+    pub(crate) expect: Option<OneOrMany<Txt<Octets>>>,
+}
+
 /// Active health. Exactly one of `path`, `tcp` and `grpc`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -345,9 +380,8 @@ pub(crate) struct HealthCheck {
     pub(crate) path: Option<At<Txt<PathValue>>>,
     /// The Host header of that `GET`. By default the upstream's host.
     pub(crate) host: Option<At<Txt<HostAndPort>>>,
-    /// A TCP connection (and TLS handshake where there is TLS) is enough.
-    #[schemars(extend("examples" = [true]))]
-    pub(crate) tcp: Option<At<bool>>,
+    /// `true`: a TCP connection (and TLS handshake where there is TLS) is enough. Or what is sent, and what must come back.
+    pub(crate) tcp: Option<At<TcpForm>>,
     /// The service that `grpc.health.v1.Health/Check` is asked for; `""` is the whole server.
     #[schemars(extend("examples" = ["shop.Orders"]))]
     pub(crate) grpc: Option<At<String>>,

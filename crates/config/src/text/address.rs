@@ -145,6 +145,34 @@ impl Text for MetricsAddress {
     }
 }
 
+/// One loopback address, a Unix socket, or `off`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AdminAddress(pub(crate) Option<Bind>);
+
+impl Text for AdminAddress {
+    const FORMAT: &'static str = "attache-loopback-address-or-off";
+    const WHAT: &'static str = "a loopback address to listen on, a Unix socket, or `off`";
+    const EXAMPLES: &'static [&'static str] = &["127.0.0.1:15000", "unix:/run/attache-admin.sock", "off"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self(Some(Bind::Unix { path: unix_path(path)?, mode: Bind::ADMIN_MODE })));
+        }
+        let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+        let address = socket_addresses(&text, None)?.into_iter().next();
+        match address.filter(|address| address.ip().is_loopback()) {
+            Some(address) => Ok(Self(Some(Bind::Tcp(address)))),
+            None => wrong(
+                "{} can be reached from other machines",
+                "the admin API changes things, so it listens on a loopback address (`127.0.0.1:15000`) or a Unix socket (`unix:PATH`)",
+            ),
+        }
+    }
+}
+
 /// A DNS server; its port is 53 unless given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DnsServer(pub(crate) SocketAddr);

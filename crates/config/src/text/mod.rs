@@ -74,6 +74,7 @@ parsers![
     Binds,
     SocketMode,
     MetricsAddress,
+    AdminAddress,
     DnsServer,
     Source,
     SourceAddress,
@@ -87,6 +88,8 @@ parsers![
     MediaType,
     MethodText,
     Condition,
+    HedgeWhen,
+    Octets,
     Hash,
     Pin,
     Label,
@@ -106,6 +109,7 @@ parsers![
     RewriteHost,
     File,
     Word,
+    UserName,
     Pem,
 ];
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use regex::{Regex, RegexBuilder};
 
 use super::{Text, Wrong, host_name, split_port, wrong};
-use crate::model::{HostName, HostPattern, PathPattern, SanPattern, Segment, ValuePattern};
+use crate::model::{HostName, HostPattern, PathPattern, SanPattern, Segment, ValuePattern, attributes};
 
 /// A host to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,9 +244,13 @@ impl Text for SanText {
         "spiffe://cluster.local/ns/*/sa/web",
         "dns:web.shop.svc",
         "*.shop.svc",
+        "subject:CN=web,O=Shop",
     ];
 
     fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Some(subject) = text.strip_prefix("subject:") {
+            return subject_pattern(subject);
+        }
         if let Some((scheme, rest)) = text.split_once("://") {
             let word = !scheme.is_empty()
                 && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b));
@@ -277,6 +281,25 @@ impl Text for SanText {
         };
         Ok(Self(SanPattern::Dns(dns)))
     }
+}
+
+/// `CN=web,O=Shop`, as a distinguished name is written.
+fn subject_pattern(subject: &str) -> Result<SanText, Wrong> {
+    let whole = |(kind, value): (&str, &str)| {
+        let inner = value.strip_prefix('*').unwrap_or(value);
+        let inner = inner.strip_suffix('*').unwrap_or(inner);
+        !kind.is_empty()
+            && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
+            && !value.is_empty()
+            && !inner.contains('*')
+    };
+    if subject.is_empty() || !attributes(subject).all(whole) {
+        return wrong(
+            "{} isn't a subject",
+            "attributes such as `subject:CN=web,O=Shop`, with `*` only at the begin or end of a value",
+        );
+    }
+    Ok(SanText(SanPattern::Subject(subject.into())))
 }
 
 #[cfg(test)]
@@ -363,6 +386,13 @@ mod tests {
         for text in ["spiffe://*/a", "spiffe://d/a*", "spiffe://d/**/a", "://", "a b"] {
             assert!(SanText::parse(text).is_err(), "{text}");
         }
+        for text in ["subject:", "subject:CN", "subject:=x", "subject:CN=a*b", "subject:CN=,O=x"] {
+            assert!(SanText::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            SanText::parse("subject:CN=web-*,O=Shop").unwrap().0,
+            SanPattern::Subject("CN=web-*,O=Shop".into())
+        );
         assert_eq!(SanText::parse("dns:A.b").unwrap().0, SanPattern::Dns("a.b".into()));
     }
 }

@@ -1,12 +1,12 @@
 //! Names, conditions, fingerprints, and other small texts.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use http::{HeaderName, StatusCode};
 
-use super::{HeaderText, Text, Wrong, host_name, split_port, wrong};
+use super::{HeaderText, Positive, Text, Wrong, host_name, show_duration, split_port, wrong};
 use crate::{
-    model::{HashKey, HostRewrite, LimitKey, Name, RetryOn},
+    model::{HashKey, HedgeAfter, HostRewrite, LimitKey, Name, RetryOn},
     suggest,
 };
 
@@ -48,6 +48,25 @@ impl Text for Word {
         } else {
             Ok(Self(text.into()))
         }
+    }
+}
+
+/// A user of HTTP's Basic scheme.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UserName(pub(crate) Name);
+
+impl Text for UserName {
+    const FORMAT: &'static str = "attache-user";
+    const WHAT: &'static str = "a user";
+    const EXAMPLES: &'static [&'static str] = &["shop"];
+    const NUMBERS: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        // RFC 7617 section 2.
+        if text.is_empty() || text.contains(|c: char| c == ':' || c.is_control()) {
+            return wrong("{} isn't a user", "a name without a colon");
+        }
+        Ok(Self(text.into()))
     }
 }
 
@@ -306,18 +325,93 @@ impl Text for Condition {
 }
 
 /// A condition as it is written.
-pub(crate) fn show_condition(condition: &RetryOn) -> String {
-    match condition {
-        RetryOn::ConnectFailure => "connect-failure".into(),
-        RetryOn::RefusedStream => "refused-stream".into(),
-        RetryOn::ResetBeforeHeaders => "reset-before-headers".into(),
-        RetryOn::Reset => "reset".into(),
-        RetryOn::ServerError => "5xx".into(),
-        RetryOn::GatewayError => "gateway-error".into(),
-        RetryOn::Status(status) => status.as_str().into(),
-        RetryOn::Header(name) => format!("header:{name}"),
-        RetryOn::GrpcStatus(code) => {
-            GRPC.get(usize::from(*code)).map_or_else(|| format!("grpc:{code}"), |name| format!("grpc:{name}"))
+impl fmt::Display for RetryOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectFailure => f.write_str("connect-failure"),
+            Self::RefusedStream => f.write_str("refused-stream"),
+            Self::ResetBeforeHeaders => f.write_str("reset-before-headers"),
+            Self::Reset => f.write_str("reset"),
+            Self::ServerError => f.write_str("5xx"),
+            Self::GatewayError => f.write_str("gateway-error"),
+            Self::Status(status) => f.write_str(status.as_str()),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::GrpcStatus(code) => match GRPC.get(usize::from(*code)) {
+                Some(name) => write!(f, "grpc:{name}"),
+                None => write!(f, "grpc:{code}"),
+            },
+        }
+    }
+}
+
+/// When another try is sent beside a slow one; `None` is never.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct HedgeWhen(pub(crate) Option<HedgeAfter>);
+
+impl Text for HedgeWhen {
+    const FORMAT: &'static str = "attache-hedge";
+    const WHAT: &'static str = "a percentile, a duration, or `off`";
+    const EXAMPLES: &'static [&'static str] = &["p95", "50ms", "off"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let Some(percent) = text.strip_prefix('p') else {
+            return Positive::parse(text).map(|time| Self(Some(HedgeAfter::Time(time.0)))).map_err(|wrong| {
+                Wrong { help: "a percentile such as `p95`, or a duration such as `50ms`".into(), ..wrong }
+            });
+        };
+        let digits = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        match percent.parse::<f64>() {
+            Ok(percent) if digits && (50.0..100.0).contains(&percent) => {
+                // Thousandths of a percent, so that p99.9 is 0.999.
+                Ok(Self(Some(HedgeAfter::Percentile((percent * 1e3).round() / 1e5))))
+            }
+            _ => wrong("{} isn't a percentile to hedge after", "from `p50` to `p99.9`"),
+        }
+    }
+}
+
+impl fmt::Display for HedgeAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Thousandths of a percent are what can be told of a share in binary.
+            Self::Percentile(share) => write!(f, "p{}", (share * 1e5).round() / 1e3),
+            Self::Time(time) => f.write_str(&show_duration(*time)),
+        }
+    }
+}
+
+/// Bytes that are sent, or looked for: text as it is, or `hex:` and digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Octets(pub(crate) Arc<[u8]>);
+
+impl Octets {
+    /// Bytes of one; a health check is no transfer.
+    const MOST: usize = 4096;
+}
+
+impl Text for Octets {
+    const FORMAT: &'static str = "attache-bytes";
+    const WHAT: &'static str = "text, or bytes as `hex:` and hexadecimal digits";
+    const EXAMPLES: &'static [&'static str] = &["\"PING\\r\\n\"", "hex:50494e470d0a"];
+    const NUMBERS: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let bytes = match text.strip_prefix("hex:") {
+            None => text.as_bytes().to_vec(),
+            Some(digits) => match decode_hex(digits) {
+                Some(bytes) => bytes,
+                None => {
+                    return wrong("{} isn't hexadecimal", "two digits for each byte, such as `hex:0d0a`");
+                }
+            },
+        };
+        match bytes.len() {
+            0 => wrong("these are no bytes", "text, or `hex:` and hexadecimal digits"),
+            Self::MOST.. => wrong("these are too many bytes", "fewer than 4096"),
+            _ => Ok(Self(bytes.into())),
         }
     }
 }
@@ -479,7 +573,28 @@ mod tests {
     #[test]
     fn every_condition_reads_back_as_it_is_shown() {
         for text in CONDITIONS.into_iter().chain(["503", "header:x-a", "grpc:internal"]) {
-            assert_eq!(show_condition(&Condition::parse(text).unwrap().0), text);
+            assert_eq!(Condition::parse(text).unwrap().0.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_hedge_comes_after_a_percentile_or_a_time() {
+        let after = |text: &str| HedgeWhen::parse(text).unwrap().0;
+        assert_eq!(after("p99.9").unwrap().to_string(), "p99.9");
+        assert_eq!(after("p95"), Some(HedgeAfter::Percentile(0.95)));
+        assert_eq!(after("50ms").unwrap().to_string(), "50ms");
+        assert_eq!(after("off"), None);
+        for text in ["p100", "p49", "p", "p-95", "p1e1", "95", "0s", ""] {
+            assert!(HedgeWhen::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_text_or_hex() {
+        assert_eq!(&*Octets::parse("PING\r\n").unwrap().0, b"PING\r\n");
+        assert_eq!(&*Octets::parse("hex:00ff").unwrap().0, [0, 255]);
+        for text in ["", "hex:", "hex:0", "hex:xx", &"x".repeat(4096)] {
+            assert!(Octets::parse(text).is_err(), "{text}");
         }
     }
 

@@ -262,22 +262,32 @@ fn edited(text: &str, documents: &[Document], work: Work) -> Result<(String, Vec
     if let Ok(text) = attempt(text, documents, &work) {
         return Ok((text, Vec::new()));
     }
-    // One of them is the reason: each on its own, as it was written or else in a way of our own.
-    let mut possible = Work::new();
-    let mut failed = Vec::new();
+    let (mut possible, mut failed) = (Work::new(), Vec::new());
+    sift(text, documents, work, &mut possible, &mut failed);
+    Ok((attempt(text, documents, &possible)?, failed))
+}
+
+/// Finds the few of many that aren't possible, by halves; each on its own is tried as it was written, then in a way of our own.
+fn sift(
+    text: &str,
+    documents: &[Document],
+    mut work: Work,
+    possible: &mut Work,
+    failed: &mut Vec<(Place, String)>,
+) {
+    let Err(why) = attempt(text, documents, &work) else { return possible.append(&mut work) };
+    if work.len() > 1 {
+        let rest = work.split_off(work.len() / 2);
+        sift(text, documents, work, possible, failed);
+        return sift(text, documents, rest, possible, failed);
+    }
     for (place, edits) in work {
-        let plain: Vec<Edit> = edits.iter().cloned().map(without_raw).collect();
-        let one = |edits| vec![(place.clone(), edits)];
-        let (exact, plain) = (one(edits), one(plain));
-        match attempt(text, documents, &exact)
-            .map(|_| exact)
-            .or_else(|_| attempt(text, documents, &plain).map(|_| plain))
-        {
-            Ok(work) => possible.extend(work),
-            Err(why) => failed.push((place, why)),
+        let plain = vec![(place.clone(), edits.into_iter().map(without_raw).collect())];
+        match attempt(text, documents, &plain) {
+            Ok(_) => possible.extend(plain),
+            Err(_) => failed.push((place, why.clone())),
         }
     }
-    Ok((attempt(text, documents, &possible)?, failed))
 }
 
 fn without_raw(edit: Edit) -> Edit {

@@ -150,6 +150,8 @@ pub(crate) fn removal(object: &Value) -> Result<Option<Vec<Edit>>, String> {
             _ => None,
         })
         .collect();
+    gone.sort();
+    gone.dedup();
     let empties: Vec<(Path, &Value, &Option<String>)> = undo
         .iter()
         .filter_map(|undo| match undo {

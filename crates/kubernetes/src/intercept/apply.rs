@@ -86,7 +86,7 @@ impl fmt::Display for Error {
                 "this kernel has no nf_tables for NAT (Linux 5.2 or later; modules nf_tables and nft_redir): use `--backend iptables` \
                  in an image that has iptables, or explicit ports instead of interception",
             ),
-            Self::Refused { about, .. } => write!(f, "the kernel refused to {about}; nothing was changed"),
+            Self::Refused { about, .. } => write!(f, "the kernel refused this, so nothing was changed: {about}"),
             Self::Missing(program) => write!(
                 f,
                 "`{program}` is not there: install it, or use `--backend netlink`, which needs no program"
@@ -281,4 +281,33 @@ fn output(program: &'static str, arguments: &[&str], input: &str) -> Result<Stri
     }
     written.map_err(failed)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_is_told_as_what_is_missing() {
+        let error = |about: &str, number| {
+            Error::from(Refused { about: about.to_owned(), source: io::Error::from_raw_os_error(number) })
+        };
+        assert!(matches!(error("begin a change", EPERM), Error::NotPermitted(_)));
+        for (about, number) in [
+            // gVisor; a kernel without the module; Linux before 5.2.
+            ("open a netlink socket", EPROTONOSUPPORT),
+            ("begin a change", EOPNOTSUPP),
+            ("begin a change", EINVAL),
+            ("add chain inet attache output (nat)", ENOENT),
+        ] {
+            assert!(matches!(error(about, number), Error::NoNfTables(_)), "{about}");
+        }
+        let refused = error("tcp dport 80 accept comment \"excluded port\"", ENOENT);
+        assert!(
+            refused
+                .to_string()
+                .ends_with("nothing was changed: tcp dport 80 accept comment \"excluded port\""),
+            "{refused}"
+        );
+    }
 }

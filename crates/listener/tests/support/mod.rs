@@ -139,6 +139,7 @@ where
         listener: Arc::new(listener),
         tls,
         connections: connections.clone(),
+        overload: Arc::default(),
         on_finish,
         patience: FOREVER,
     };

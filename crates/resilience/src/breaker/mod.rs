@@ -17,9 +17,6 @@
 //! **Source.** Nygard, *Release It!* (2007), "Circuit Breaker"; both criteria beside one another as in Linkerd's failure accrual.
 //! Envoy's `circuit_breakers` are concurrency limits (the pool's), its counterpart of this is ejection per endpoint.
 
-mod circuit;
-mod window;
-
 use std::{
     future::Future,
     pin::Pin,
@@ -29,14 +26,12 @@ use std::{
 
 use attache_http::Body;
 use attache_telemetry::{Reason, metrics};
-use attache_upstream::{Call, Error, Sent, outlier::Outcome};
+pub use attache_upstream::circuit::{Circuit, CircuitStatus, Phase};
+use attache_upstream::{Call, Error, Sent, circuit::Ticket, outlier::Outcome};
 use http::Response;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
-
-use circuit::Ticket;
-pub use circuit::{Circuit, Phase};
 
 use crate::{UpstreamState, state::count};
 

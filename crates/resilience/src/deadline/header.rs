@@ -101,6 +101,7 @@ mod tests {
             },
             retry: Retry { on: vec![RetryOn::ServerError], ..Retry::default() },
             deadline_header: Some(NAME),
+            ..Policy::default()
         }
     }
 

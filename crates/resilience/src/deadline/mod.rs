@@ -118,6 +118,9 @@ where
         let caller_deadline = caller.and_then(after);
         let head = [request, caller_deadline, call.context.deadline].into_iter().flatten().min();
         call.context.deadline = head;
+        // A caller may wait as short as it likes; only the route says what is slow.
+        let slow = |request: &Instant| caller_deadline.is_none_or(|caller| *request <= caller);
+        call.context.blame_after = request.filter(slow);
 
         let idle = self.timeouts.idle;
         let mut upload = None;
@@ -200,7 +203,7 @@ fn note(state: &UpstreamState, reason: Reason) {
 }
 
 /// Whether a response goes on for as long as the two sides like.
-fn streams(response: &Response<Body>) -> bool {
+pub(crate) fn streams(response: &Response<Body>) -> bool {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return true;
     }

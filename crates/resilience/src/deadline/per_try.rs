@@ -17,7 +17,7 @@ use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Call, Error, Sent, outlier::Outcome};
 use http::Response;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
 use crate::UpstreamState;
@@ -49,14 +49,11 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
-        let limit = (!self.timeout.is_zero())
-            .then(|| Limit { state: self.state.clone(), exchange: call.context.exchange.clone() });
-        PerTryFuture {
-            sleep: limit.is_some().then(|| sleep(self.timeout)),
-            inner: self.inner.call(call),
-            limit,
-        }
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        let end = (!self.timeout.is_zero()).then(|| Instant::now().checked_add(self.timeout)).flatten();
+        let limit = end.map(|_| Limit { state: self.state.clone(), exchange: call.context.exchange.clone() });
+        call.context.blame_after = [end, call.context.blame_after].into_iter().flatten().min();
+        PerTryFuture { sleep: end.map(sleep_until), inner: self.inner.call(call), limit }
     }
 }
 

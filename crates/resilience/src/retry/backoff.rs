@@ -4,14 +4,20 @@
 //! (Brooker, "Exponential Backoff And Jitter", 2015; Envoy's `retry_back_off`). Two exceptions:
 //! - the first retry of a try that nothing was sent of goes at once where there is an endpoint that was not tried:
 //!   the wait is there to spare the failing one, and that one isn't asked again. Envoy waits here too;
-//! - a `Retry-After` in seconds (RFC 9110 section 10.2.3) of a 429 or 503 is the least wait, whatever `backoff_max`
+//! - the `Retry-After` (RFC 9110 section 10.2.3) of a 429 or 503 is the least wait, whatever `backoff_max`
 //!   says. Where it doesn't fit before the deadline, or is longer than [`LONGEST_ASKED`], the response is the caller's.
-//!   Its other form, a date, isn't read: clocks differ, and the ordinary wait stands.
+//!   It is a number of seconds or a date; a date counts from the response's own `Date` where it has one, since clocks
+//!   differ, and is no wait if it is past. What is neither counts as absent, and of several the first counts.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use attache_config::model;
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderMap, StatusCode,
+    header::{DATE, RETRY_AFTER},
+};
+
+use super::http_date;
 
 /// A longer `Retry-After` than this is left to the caller.
 pub(super) const LONGEST_ASKED: Duration = Duration::from_secs(30);
@@ -33,10 +39,15 @@ pub(super) fn asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration>
         return None;
     }
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
-    Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)))
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let date = |text| http_date::parse(text, now);
+    let from = headers.get(DATE).and_then(|value| date(value.to_str().ok()?)).unwrap_or(now);
+    let wait = date(text)?.saturating_sub(from);
+    Some(Duration::from_secs(u64::try_from(wait).unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -53,15 +64,29 @@ mod tests {
     }
 
     #[test]
-    fn only_seconds_of_429_and_503_are_read() {
+    fn only_429_and_503_are_read() {
         let with = |value: &'static str| HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
         let read = |status: u16, value| asked(StatusCode::from_u16(status).unwrap(), &with(value));
         assert_eq!(read(503, "2"), Some(Duration::from_secs(2)));
         assert_eq!(read(429, "0"), Some(Duration::ZERO));
         assert_eq!(read(500, "2"), None);
         assert_eq!(read(503, "-2"), None);
-        assert_eq!(read(503, "Fri, 31 Dec 1999 23:59:59 GMT"), None);
+        assert_eq!(read(503, "Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO), "past");
+        assert_eq!(read(503, "in a minute"), None);
+        assert!(read(503, "Fri, 31 Dec 2999 23:59:59 GMT") > Some(LONGEST_ASKED));
         assert_eq!(read(503, "99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
+    }
+
+    #[test]
+    fn a_date_counts_from_the_responses_own_clock() {
+        let mut headers = HeaderMap::new();
+        headers.insert(DATE, "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+        for text in
+            ["Sun, 06 Nov 1994 08:49:39 GMT", "Sunday, 06-Nov-94 08:49:39 GMT", "Sun Nov  6 08:49:39 1994"]
+        {
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            assert_eq!(asked(StatusCode::SERVICE_UNAVAILABLE, &headers), Some(Duration::from_secs(2)));
+        }
     }
 
     proptest! {

@@ -100,10 +100,12 @@ impl Conditions {
 }
 
 fn is_overload(headers: &HeaderMap) -> bool {
-    const OVERLOAD: [Reason; 7] = [
+    const OVERLOAD: [Reason; 9] = [
         Reason::OverflowRequests,
         Reason::OverflowPending,
         Reason::OverflowConnections,
+        Reason::OverflowAdaptive,
+        Reason::OverflowQueue,
         Reason::CircuitOpen,
         Reason::RetryBudgetExhausted,
         Reason::RateLimited,

@@ -3,14 +3,15 @@
 use std::{
     future::Future,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use attache_http::{Body, BodyError};
-use attache_telemetry::{Reason, metrics};
-use attache_upstream::{Call, CallContext, Error, FreshConnection, Sent};
+use attache_telemetry::{Exchange, Reason, metrics};
+use attache_upstream::{Call, CallContext, Endpoint, Error, FreshConnection, Sent};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -18,7 +19,12 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
-use super::{Rules, backoff, conditions::Met, replay::Recording};
+use super::{
+    Rules, backoff,
+    conditions::Met,
+    hedge::{Around, Hedging},
+    replay::Recording,
+};
 use crate::{UpstreamState, budget::Permit, deadline::grpc, state::count};
 
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
@@ -29,9 +35,9 @@ const DISCARDED: usize = 16 << 10;
 /// What another try is made of.
 #[derive(Debug)]
 pub(super) struct Kept {
-    head: request::Parts,
+    pub(super) head: request::Parts,
     body: Option<Recording>,
-    context: CallContext,
+    pub(super) context: CallContext,
     /// The caller's `grpc-timeout`, and when it began to run.
     grpc_timeout: Option<(Duration, Instant)>,
     /// The number of the running try, from 1.
@@ -56,19 +62,56 @@ impl Kept {
 
     /// The call for another try; the old one's endpoint is avoided.
     fn again(&mut self, fresh: bool) -> Call {
-        self.attempt = self.attempt.saturating_add(1);
         // So that a try which finds no endpoint isn't held against the last one's.
         self.context.exchange.endpoint.take();
+        let mut call = self.next(self.context.clone());
+        if fresh {
+            call.request.extensions_mut().insert(FreshConnection);
+        }
+        call
+    }
+
+    /// The call for a try beside the running one, with a record of its own.
+    pub(super) fn beside(&mut self) -> Call {
+        let exchange = Rc::new(self.context.exchange.beside());
+        // What comes ahead of the answer is told by the first try alone.
+        self.next(CallContext { exchange, on_informational: None, ..self.context.clone() })
+    }
+
+    fn next(&mut self, context: CallContext) -> Call {
+        self.attempt = self.attempt.saturating_add(1);
         let mut head = self.head.clone();
         head.headers.insert(ATTEMPT, HeaderValue::from(self.attempt));
         if let Some((timeout, since)) = self.grpc_timeout {
             grpc::set(&mut head.headers, timeout.saturating_sub(since.elapsed()));
         }
-        if fresh {
-            head.extensions.insert(FreshConnection);
-        }
         let body = self.body.as_ref().map_or_else(Body::empty, Recording::body);
-        Call { request: Request::from_parts(head, body), context: self.context.clone() }
+        Call { request: Request::from_parts(head, body), context }
+    }
+
+    pub(super) fn body_is_complete(&self) -> bool {
+        self.body.as_ref().is_none_or(Recording::complete)
+    }
+
+    /// Puts the endpoint that a try went to on the list of those to avoid.
+    pub(super) fn avoid(&mut self, state: &UpstreamState, exchange: &Exchange) {
+        if let Some(endpoint) = state.last_endpoint(exchange)
+            && !self.was_tried(&endpoint)
+        {
+            self.context.tried.push(endpoint);
+        }
+    }
+
+    /// Whether there is a usable endpoint that wasn't tried; the running try's is put on the list.
+    pub(super) fn has_other(&mut self, state: &UpstreamState) -> bool {
+        let exchange = self.context.exchange.clone();
+        self.avoid(state, &exchange);
+        let set = state.shared.endpoints.load();
+        set.endpoints.iter().any(|endpoint| endpoint.usable() && !self.was_tried(endpoint))
+    }
+
+    fn was_tried(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.context.tried.iter().any(|other| Arc::ptr_eq(other, endpoint))
     }
 
     fn whole(&self) -> bool {
@@ -88,6 +131,8 @@ pin_project! {
         retries: u32,
         raced: bool,
         permit: Option<Permit>,
+        // Only where the route hedges: one allocation for each of its requests.
+        hedging: Option<Box<Hedging<S::Future>>>,
     }
 }
 
@@ -115,7 +160,8 @@ impl<S: Service<Call>> RetryFuture<S> {
         state: Arc<UpstreamState>,
     ) -> Self {
         let step = Step::Trying { future };
-        Self { step, service, kept, rules, state, retries: 0, raced: false, permit: None }
+        let hedging = rules.hedge.as_ref().map(|policy| Box::new(Hedging::new(policy, &state, 0)));
+        Self { step, service, kept, rules, state, retries: 0, raced: false, permit: None, hedging }
     }
 }
 
@@ -130,7 +176,22 @@ where
         loop {
             let next = match this.step.as_mut().project() {
                 StepProjection::Trying { future } => {
-                    let outcome = ready!(future.poll(cx));
+                    let outcome = match (this.hedging.as_deref_mut(), &this.rules.hedge) {
+                        (Some(hedging), Some(policy)) => {
+                            let first = if hedging.is_first_over() { Poll::Pending } else { future.poll(cx) };
+                            let mut around = Around {
+                                policy,
+                                kept: this.kept,
+                                rules: this.rules,
+                                state: this.state,
+                                service: this.service,
+                                retries: this.retries,
+                                permit: this.permit,
+                            };
+                            ready!(hedging.poll(cx, first, &mut around))
+                        }
+                        _ => ready!(future.poll(cx)),
+                    };
                     let mut tries = Tries {
                         kept: this.kept,
                         rules: this.rules,
@@ -140,7 +201,12 @@ where
                         permit: this.permit,
                     };
                     match tries.again(&outcome) {
-                        None => return Poll::Ready(tries.finish(outcome)),
+                        None => {
+                            let outcome = tries.finish(outcome);
+                            // A try that lost to its hedge ends here, not when somebody drops all of this.
+                            this.step.set(Step::Next { fresh: false });
+                            return Poll::Ready(outcome);
+                        }
                         Some(Again::Fresh) => Step::Next { fresh: true },
                         Some(Again::After(when)) => Step::Waiting {
                             sleep: sleep_until(when),
@@ -157,7 +223,11 @@ where
                 }
                 StepProjection::Next { fresh } => {
                     ready!(this.service.poll_ready(cx))?;
-                    Step::Trying { future: this.service.call(this.kept.again(*fresh)) }
+                    let future = this.service.call(this.kept.again(*fresh));
+                    if let (Some(hedging), Some(policy)) = (this.hedging.as_deref_mut(), &this.rules.hedge) {
+                        hedging.again(policy, this.state);
+                    }
+                    Step::Trying { future }
                 }
             };
             this.step.set(next);
@@ -241,14 +311,10 @@ impl Tries<'_> {
 
     /// Puts the last try's endpoint on the list of those to avoid; whether there is one that isn't on it.
     fn avoid_last(&mut self) -> bool {
-        let tried = &mut self.kept.context.tried;
-        if let Some(endpoint) = self.state.last_endpoint(&self.kept.context.exchange)
-            && !tried.iter().any(|other| Arc::ptr_eq(other, &endpoint))
-        {
-            tried.push(endpoint);
-        }
+        let exchange = self.kept.context.exchange.clone();
+        self.kept.avoid(self.state, &exchange);
         let set = self.state.shared.endpoints.load();
-        set.endpoints.iter().any(|endpoint| !tried.iter().any(|other| Arc::ptr_eq(other, endpoint)))
+        set.endpoints.iter().any(|endpoint| !self.kept.was_tried(endpoint))
     }
 
     /// Hands the outcome to the caller.
@@ -260,7 +326,8 @@ impl Tries<'_> {
         let Some(permit) = self.permit.take() else {
             return Ok(response);
         };
-        if self.rules.on.response(response.status(), response.headers()).is_none() {
+        let hedged = self.kept.context.exchange.hedge_won.get();
+        if !hedged && self.rules.on.response(response.status(), response.headers()).is_none() {
             count(&self.state.counters.retries_succeeded);
         }
         // Only after a retry: one allocation, so that the budget counts it to its end.

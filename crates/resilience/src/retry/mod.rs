@@ -17,6 +17,8 @@
 //! once more at once, on a connection made for it ([`FreshConnection`]). It is not a failure of the upstream, so it counts
 //! neither as an attempt nor against the budget; once is enough, since a new connection can't lose the same race.
 //!
+//! **Hedging**, where the route asks for it, is in [`hedge`]: another try beside one that is slow.
+//!
 //! **Cost.** A request that succeeds pays for a clone of its head (a header map's two allocations) and, with a
 //! body, for the recording's two. That is what a second try is made of; without it only what hyper hands
 //! back unsent could be tried again.
@@ -24,6 +26,8 @@
 mod backoff;
 mod conditions;
 mod future;
+mod hedge;
+mod http_date;
 mod replay;
 
 use std::{
@@ -107,12 +111,14 @@ where
 struct Rules {
     retry: model::Retry,
     on: Conditions,
+    hedge: Option<hedge::Policy>,
 }
 
 impl Rules {
     fn new(retry: model::Retry) -> Self {
         let on = Conditions::new(&retry.on);
-        Self { retry, on }
+        let hedge = retry.hedge.as_ref().map(hedge::Policy::new);
+        Self { retry, on, hedge }
     }
 
     /// Whether a request of this method may be sent again when the upstream may have worked on it.

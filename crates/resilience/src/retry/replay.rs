@@ -3,7 +3,8 @@
 //! **Rule.** The body streams through as it comes; beside that its frames are kept until they are more than
 //! `retry.buffer` bytes together (counted as Envoy's `retry_shadow_buffer_limit`), then all are dropped and the request
 //! can't be tried again. Another try gets what was kept, then the rest of the stream. So a request is tried again only
-//! if no byte that was read from the client is missing, and never two tries read the client's stream at once.
+//! if no byte that was read from the client is missing, and never two tries read the client's stream at once. Once its end was
+//! read and all of it is kept, any number of tries may read what was kept (hedges).
 //! Once a response is the caller's the recording ends, so that a long upload beside an early answer keeps nothing.
 
 use std::{
@@ -85,6 +86,11 @@ impl Recording {
         !tape.lost && !tape.failed
     }
 
+    /// Its end was read and all of it is kept: tries may read it side by side.
+    pub(super) fn complete(&self) -> bool {
+        self.0.borrow().complete()
+    }
+
     /// No other try will come: what was kept is let go once the running one has read it.
     pub(super) fn stop(&self) {
         self.0.borrow_mut().recording = false;
@@ -108,7 +114,7 @@ impl HttpBody for Reader {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let tape = &mut *this.tape.borrow_mut();
-        if tape.reader != this.id {
+        if tape.reader != this.id && !tape.complete() {
             return Poll::Ready(Some(Err(BodyError::new(Reason::UpstreamReset))));
         }
         if let Some(kept) = tape.frames.get(this.next) {
@@ -135,7 +141,7 @@ impl HttpBody for Reader {
 
     fn is_end_stream(&self) -> bool {
         let tape = self.tape.borrow();
-        tape.reader == self.id
+        (tape.reader == self.id || tape.complete())
             && self.next >= tape.frames.len()
             && (tape.ended || (!tape.failed && tape.source.is_end_stream()))
     }
@@ -154,6 +160,10 @@ impl HttpBody for Reader {
 }
 
 impl Tape {
+    fn complete(&self) -> bool {
+        !self.lost && !self.failed && (self.ended || self.source.is_end_stream())
+    }
+
     fn record(&mut self, frame: &Frame<Bytes>) {
         let kept = match (frame.data_ref(), frame.trailers_ref()) {
             (Some(bytes), _) => Kept::Data(bytes.clone()),

@@ -7,7 +7,7 @@
 //! Text, in this order (`-` stands for what there is not):
 //!
 //! ```text
-//! TIME STATUS FLAG REASON METHOD HOST PATH PROTOCOL listener= route= upstream= endpoint= tries= total_ms= head_ms= received= sent= client= id= detail="…"
+//! TIME STATUS FLAG REASON METHOD HOST PATH PROTOCOL listener= route= upstream= endpoint= tries= total_ms= head_ms= received= sent= client= identity= peer= id= detail="…"
 //! ```
 //!
 //! TIME is when the exchange began; FLAG is Envoy's response flag for REASON.
@@ -56,7 +56,7 @@ fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
     let reason = exchange.reason.get();
     write!(
         out,
-        "{began} {} {} {} {} {} {} {} listener={} route={} upstream={} endpoint={} tries={} total_ms={} head_ms={} received={} sent={} client={} id={}",
+        "{began} {} {} {} {} {} {} {} listener={} route={} upstream={} endpoint={} tries={} total_ms={} head_ms={} received={} sent={} client={} identity={} peer={} id={}",
         Optional(Some(exchange.status.get()).filter(|status| *status != 0)),
         reason.map_or("-", crate::Reason::envoy_flag),
         Optional(reason),
@@ -74,6 +74,8 @@ fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
         exchange.received.get(),
         exchange.sent.get(),
         Optional(exchange.client),
+        Word(exchange.identity.borrow().as_deref().unwrap_or_default()),
+        Word(exchange.peer.borrow().as_deref().unwrap_or_default()),
         Word(&exchange.request_id.borrow()),
     )?;
     if let Some(detail) = exchange.detail.borrow().as_deref() {
@@ -132,6 +134,7 @@ fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
         exchange.request_id.borrow(),
         exchange.detail.borrow(),
     );
+    let (identity, peer) = (exchange.identity.borrow(), exchange.peer.borrow());
     let some = |text| Some(text).filter(|text: &&str| !text.is_empty());
     let reason = exchange.reason.get();
     let line = Json {
@@ -153,6 +156,8 @@ fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
         received_bytes: exchange.received.get(),
         sent_bytes: exchange.sent.get(),
         client: exchange.client.map(Shown),
+        identity: identity.as_deref(),
+        peer: peer.as_deref(),
         request_id: some(&id),
         detail: detail.as_deref(),
     };
@@ -180,6 +185,8 @@ struct Json<'a> {
     received_bytes: u64,
     sent_bytes: u64,
     client: Option<Shown<std::net::SocketAddr>>,
+    identity: Option<&'a str>,
+    peer: Option<&'a str>,
     request_id: Option<&'a str>,
     detail: Option<&'a str>,
 }
@@ -216,6 +223,8 @@ mod tests {
         exchange.route.replace(Some("orders-v1".into()));
         exchange.upstream.replace(Some("orders".into()));
         exchange.endpoint.replace(Some("10.0.0.8:8443".into()));
+        exchange.identity.replace(Some("spiffe://shop/web".into()));
+        exchange.peer.replace(Some("orders.internal".into()));
         exchange.tries.set(3);
         exchange.status.set(503);
         exchange.received.set(5);
@@ -227,16 +236,16 @@ mod tests {
 
     #[test]
     fn text_is_one_readable_line() {
-        insta::assert_snapshot!(show(LogFormat::Text, &full()).trim_end(), @r#"2026-11-21T08:00:00.120Z 503 UF connect-refused GET orders.internal /v1/items http1 listener=outbound route=orders-v1 upstream=orders endpoint=10.0.0.8:8443 tries=3 total_ms=1002.5 head_ms=12.34 received=5 sent=120 client=127.0.0.1:40112 id=7f3a detail="Connection refused (os error 111)""#);
+        insta::assert_snapshot!(show(LogFormat::Text, &full()).trim_end(), @r#"2026-11-21T08:00:00.120Z 503 UF connect-refused GET orders.internal /v1/items http1 listener=outbound route=orders-v1 upstream=orders endpoint=10.0.0.8:8443 tries=3 total_ms=1002.5 head_ms=12.34 received=5 sent=120 client=127.0.0.1:40112 identity=spiffe://shop/web peer=orders.internal id=7f3a detail="Connection refused (os error 111)""#);
         let opaque = Exchange::new("outbound".into(), "tcp", None);
-        insta::assert_snapshot!(show(LogFormat::Text, &opaque).trim_end(), @r#"2026-11-21T08:00:00.120Z - - - - - - tcp listener=outbound route=- upstream=- endpoint=- tries=0 total_ms=1002.5 head_ms=- received=0 sent=0 client=- id=- detail=-"#);
+        insta::assert_snapshot!(show(LogFormat::Text, &opaque).trim_end(), @r#"2026-11-21T08:00:00.120Z - - - - - - tcp listener=outbound route=- upstream=- endpoint=- tries=0 total_ms=1002.5 head_ms=- received=0 sent=0 client=- identity=- peer=- id=- detail=-"#);
     }
 
     #[test]
     fn json_has_every_field() {
-        insta::assert_snapshot!(show(LogFormat::Json, &full()).trim_end(), @r#"{"time":"2026-11-21T08:00:00.120Z","status":503,"envoy_flag":"UF","reason":"connect-refused","method":"GET","host":"orders.internal","path":"/v1/items","protocol":"http1","listener":"outbound","route":"orders-v1","upstream":"orders","endpoint":"10.0.0.8:8443","tries":3,"total_ms":1002.5,"head_ms":12.34,"received_bytes":5,"sent_bytes":120,"client":"127.0.0.1:40112","request_id":"7f3a","detail":"Connection refused (os error 111)"}"#);
+        insta::assert_snapshot!(show(LogFormat::Json, &full()).trim_end(), @r#"{"time":"2026-11-21T08:00:00.120Z","status":503,"envoy_flag":"UF","reason":"connect-refused","method":"GET","host":"orders.internal","path":"/v1/items","protocol":"http1","listener":"outbound","route":"orders-v1","upstream":"orders","endpoint":"10.0.0.8:8443","tries":3,"total_ms":1002.5,"head_ms":12.34,"received_bytes":5,"sent_bytes":120,"client":"127.0.0.1:40112","identity":"spiffe://shop/web","peer":"orders.internal","request_id":"7f3a","detail":"Connection refused (os error 111)"}"#);
         let opaque = Exchange::new("outbound".into(), "tcp", None);
-        insta::assert_snapshot!(show(LogFormat::Json, &opaque).trim_end(), @r#"{"time":"2026-11-21T08:00:00.120Z","status":null,"envoy_flag":null,"reason":null,"method":null,"host":null,"path":null,"protocol":"tcp","listener":"outbound","route":null,"upstream":null,"endpoint":null,"tries":0,"total_ms":1002.5,"head_ms":null,"received_bytes":0,"sent_bytes":0,"client":null,"request_id":null,"detail":null}"#);
+        insta::assert_snapshot!(show(LogFormat::Json, &opaque).trim_end(), @r#"{"time":"2026-11-21T08:00:00.120Z","status":null,"envoy_flag":null,"reason":null,"method":null,"host":null,"path":null,"protocol":"tcp","listener":"outbound","route":null,"upstream":null,"endpoint":null,"tries":0,"total_ms":1002.5,"head_ms":null,"received_bytes":0,"sent_bytes":0,"client":null,"identity":null,"peer":null,"request_id":null,"detail":null}"#);
     }
 
     #[test]
@@ -246,7 +255,7 @@ mod tests {
             .path
             .replace("/a\r\n2026-01-01T00:00:00.000Z 200 - - tries=1 \u{1b}[2J\u{202e}\u{85}\"é".into());
         exchange.detail.replace(Some("said \"no\"\n\\ \u{7}".into()));
-        insta::assert_snapshot!(show(LogFormat::Text, &exchange).trim_end(), @r#"2026-11-21T08:00:00.120Z 503 UF connect-refused GET orders.internal /a\u{d}\u{a}2026-01-01T00:00:00.000Z\u{20}200\u{20}-\u{20}-\u{20}tries=1\u{20}\u{1b}[2J\u{202e}\u{85}\"é http1 listener=outbound route=orders-v1 upstream=orders endpoint=10.0.0.8:8443 tries=3 total_ms=1002.5 head_ms=12.34 received=5 sent=120 client=127.0.0.1:40112 id=7f3a detail="said \"no\"\u{a}\\ \u{7}""#);
+        insta::assert_snapshot!(show(LogFormat::Text, &exchange).trim_end(), @r#"2026-11-21T08:00:00.120Z 503 UF connect-refused GET orders.internal /a\u{d}\u{a}2026-01-01T00:00:00.000Z\u{20}200\u{20}-\u{20}-\u{20}tries=1\u{20}\u{1b}[2J\u{202e}\u{85}\"é http1 listener=outbound route=orders-v1 upstream=orders endpoint=10.0.0.8:8443 tries=3 total_ms=1002.5 head_ms=12.34 received=5 sent=120 client=127.0.0.1:40112 identity=spiffe://shop/web peer=orders.internal id=7f3a detail="said \"no\"\u{a}\\ \u{7}""#);
     }
 
     proptest! {
@@ -264,7 +273,7 @@ mod tests {
             let line = line.strip_suffix('\n').unwrap();
             prop_assert!(!line.chars().any(|c| c.is_control() || c.is_whitespace() && c != ' '), "{line:?}");
             let (fields, detail) = line.split_once(" detail=\"").unwrap();
-            prop_assert_eq!(fields.split(' ').count(), 19);
+            prop_assert_eq!(fields.split(' ').count(), 21);
             prop_assert!(fields.split(' ').all(|field| !field.is_empty()));
             let detail = detail.strip_suffix('"').unwrap().replace("\\\\", "").replace("\\\"", "");
             prop_assert!(!detail.contains('"'));

@@ -142,6 +142,7 @@ impl Line<'_> {
             LogField::Upstream => optional!(exchange.upstream),
             LogField::Endpoint => optional!(exchange.endpoint),
             LogField::Tries => show(Value::Count(exchange.tries.get().into())),
+            LogField::Hedges => show(Value::Count(exchange.hedges.get().into())),
             LogField::TotalMs => show(Value::Millis(millis(self.total))),
             LogField::HeadMs => match exchange.time_to_head.get() {
                 Some(head) => show(Value::Millis(millis(head))),
@@ -211,6 +212,7 @@ mod tests {
         exchange.path.replace("/a b\n".into());
         exchange.status.set(503);
         exchange.tries.set(2);
+        exchange.hedges.set(1);
         exchange.fail(Reason::ConnectRefused, "Connection refused");
         exchange
     }
@@ -253,9 +255,17 @@ mod tests {
     #[test]
     fn one_field_alone_keeps_its_type_in_json() {
         let shown = show(
-            &["{status}", "{head_ms}", "{total_ms}", "{path}", "{status} of {tries}", "{response:none}"],
+            &[
+                "{status}",
+                "{head_ms}",
+                "{total_ms}",
+                "{path}",
+                "{status} of {tries}",
+                "{hedges}",
+                "{response:none}",
+            ],
             true,
         );
-        insta::assert_snapshot!(shown, @r#"{"k":503,"k":null,"k":1.5,"k":"/a b\n","k":"503 of 2","k":null}"#);
+        insta::assert_snapshot!(shown, @r#"{"k":503,"k":null,"k":1.5,"k":"/a b\n","k":"503 of 2","k":1,"k":null}"#);
     }
 }

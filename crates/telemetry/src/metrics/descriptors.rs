@@ -60,6 +60,8 @@ descriptors! {
         "Tries that were begun, first ones included, counted when the request ends.";
     UPSTREAM_RETRIES = Counter "attache_upstream_retries_total" ["upstream", "reason"]
         "Tries after the first, by the reason why the try before failed.";
+    UPSTREAM_HEDGES = Counter "attache_upstream_hedges_total" ["upstream", "outcome"]
+        "Hedges (second tries beside one that is slow): won, lost (the other try answered first, or all failed), or refused by the retry budget.";
     UPSTREAM_CONNECTIONS_OPENED = Counter "attache_upstream_connections_opened_total" ["upstream"]
         "Connections made to endpoints, TLS handshake included.";
     UPSTREAM_CONNECTIONS_ACTIVE = Gauge "attache_upstream_connections_active" ["upstream"]
@@ -75,7 +77,21 @@ descriptors! {
     UPSTREAM_EJECTIONS = Counter "attache_upstream_ejections_total" ["upstream", "reason"]
         "Endpoints that were ejected as outliers, by the reason of the failure that did it.";
     UPSTREAM_ENDPOINTS = Gauge "attache_upstream_endpoints" ["upstream", "state"]
-        "Endpoints now: healthy, unhealthy (fail their health check) or ejected. Each counts once.";
+        "Endpoints now: healthy, unhealthy (fail their health check), ejected or circuit-open (also while it is half-open). Each counts once.";
+    UPSTREAM_CIRCUIT = Gauge "attache_upstream_circuit_state" ["upstream", "state"]
+        "1 for the state that the failure breaker of the upstream is in (closed, open, half-open), 0 for the others. Only where it is on.";
+    UPSTREAM_TRANSITIONS = Counter "attache_upstream_transitions_total" ["upstream", "what", "to"]
+        "Changes of state: circuit (open, half-open, closed) of the upstream; endpoint-circuit (the same), ejection (ejected, back) and health (healthy, unhealthy) of its endpoints.";
+    UPSTREAM_CONCURRENCY_LIMIT = Gauge "attache_upstream_concurrency_limit" ["upstream"]
+        "Calls that may run at once, where adaptive concurrency or a queue is on; as of the last second.";
+    UPSTREAM_CONCURRENCY = Gauge "attache_upstream_concurrency" ["upstream"]
+        "Calls that run under that limit.";
+    UPSTREAM_QUEUE = Gauge "attache_upstream_queue_waiting" ["upstream"]
+        "Calls that wait in the upstream's queue.";
+    UPSTREAM_MIN_RTT = Gauge "attache_upstream_min_round_trip_time_seconds" ["upstream"]
+        "Latency without load as adaptive concurrency measured it last.";
+    RATE_LIMIT_SERVICE = Counter "attache_rate_limit_service_total" ["upstream", "outcome"]
+        "Answers of rate limit services: ok, over-limit, or error (no answer in time, or none that can be read). The upstream is the service.";
     DNS_LOOKUPS = Counter "attache_dns_lookups_total" ["upstream", "outcome"]
         "Look-ups of upstreams' names: ok, or the reason of the failure.";
     CONFIG_RELOADS = Counter "attache_config_reloads_total" ["outcome"]
@@ -90,6 +106,14 @@ descriptors! {
         "Changed certificates, keys, roots and revocation lists that were put into use (ok), or could not be used while the last good ones went on (failed).";
     CERTIFICATES_FAILING = Gauge "attache_certificates_failing" []
         "Listeners and upstreams whose TLS files can't be used as they are now, so that older ones serve. The log has the error.";
+    TLS_HANDSHAKES = Counter "attache_tls_handshakes_total" ["side", "name", "version", "kind", "key_exchange"]
+        "TLS handshakes that succeeded, with clients of a listener or endpoints of an upstream (side). Kind is full or resumed; the key exchange is empty where TLS 1.2 resumed. Those that failed are counted by reason in attache_connections_closed_total and attache_upstream_connection_failures_total.";
+    TLS_CLIENTS = Counter "attache_tls_clients_total" ["listener", "outcome"]
+        "Clients whose TLS handshake was done: allowed or denied by the identity that they proved, or anonymous (let in without one).";
+    CREDENTIAL_RELOADS = Counter "attache_credential_reloads_total" ["outcome"]
+        "Changed files of secrets (`credential`) that were put into use (ok), or could not be used while the last good secret went on (failed).";
+    CREDENTIALS_FAILING = Gauge "attache_credentials_failing" []
+        "Secrets whose files can't be used as they are now, so that an older one is sent, or none has come yet. The log has the error.";
     TLS_INSECURE = Gauge "attache_tls_insecure_upstreams" ["upstream"]
         "1 for each upstream whose certificate is not verified (insecure_skip_verify): anyone can read and change its traffic.";
     LOG_DROPPED = Counter "attache_access_log_dropped_total" ["cause"]
@@ -100,6 +124,10 @@ descriptors! {
         "Spans that were lost: queue-full (more than the export keeps up with), export-failed (the log has the error) or rejected by the collector.";
     PANICS = Counter "attache_panics_total" []
         "Defects that ended one request and were caught. Please report them with the log's lines.";
+    OVERLOAD_PRESSURE = Gauge "attache_overload_pressure" ["resource"]
+        "Share in use of what the process may use: memory (of the container's limit), memory-stall (time that all of it waited for memory), file-descriptors (of ulimit -n).";
+    OVERLOAD_ACTIVE = Gauge "attache_overload_action_active" ["action"]
+        "1 while overload protection does this: disable-keepalive, shed-requests, stop-accepting.";
     THROTTLED = Counter "attache_cpu_throttled_seconds_total" []
         "How long the container's CPU quota held threads back, all processes of the container together. If it rises, latencies do too.";
     BUILD_INFO = Gauge "attache_build_info" ["version"]

@@ -12,6 +12,7 @@ mod page;
 mod process;
 mod render;
 mod series;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -23,7 +24,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use attache_config::model::Name;
@@ -32,9 +33,11 @@ use attache_config::model::Name;
 pub(crate) use self::histogram::BOUNDS;
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
-    worker::WorkerMetrics,
+    stats::Stats,
+    worker::{Admitted, WorkerMetrics},
 };
 use self::{series::Family, worker::cell};
+use crate::Watch;
 
 /// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
 #[derive(Clone, Debug, Default)]
@@ -52,13 +55,21 @@ pub(crate) struct Registry {
     upstream_failures: Arc<Family<2, 1>>,
     pool_reused: Arc<Family<1, 1>>,
     retries: Arc<Family<2, 1>>,
+    hedges: Arc<Family<2, 1>>,
     overflow: Arc<Family<2, 1>>,
     ejections: Arc<Family<2, 1>>,
+    transitions: Arc<Family<3, 1>>,
     dns: Arc<Family<2, 1>>,
+    tls_handshakes: Arc<Family<5, 1>>,
+    tls_clients: Arc<Family<2, 1>>,
     log_dropped: Arc<Family<1, 1>>,
     spans_exported: Arc<Family<0, 1>>,
     spans_dropped: Arc<Family<1, 1>>,
     panics: Arc<Family<0, 1>>,
+    /// By upstream and endpoint, while somebody looks; never on the page of metrics, since endpoints are not bounded.
+    endpoints: Arc<Family<2, { cell::ENDPOINT }>>,
+    watch: Watch,
+    limit_service: Arc<Family<2, 1>>,
     control: Control,
 }
 
@@ -66,11 +77,18 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Control {
     endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
+    /// The state of each upstream's failure breaker.
+    circuits: Mutex<BTreeMap<Name, &'static str>>,
+    admissions: Mutex<BTreeMap<Name, AdmissionCounts>>,
+    overload: Mutex<OverloadGauges>,
     /// By side and name; seconds since the Unix epoch.
     expiries: Mutex<BTreeMap<[Name; 2], u64>>,
     certificate_reloads: AtomicU64,
     certificate_failures: AtomicU64,
     certificates_failing: AtomicU64,
+    credential_reloads: AtomicU64,
+    credential_failures: AtomicU64,
+    credentials_failing: AtomicU64,
     insecure: Mutex<Vec<Name>>,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
@@ -97,6 +115,50 @@ pub struct EndpointCounts {
     pub unhealthy: usize,
     /// Ejected, and not already counted as unhealthy.
     pub ejected: usize,
+    /// Left alone or probed by their own failure breaker, and not already counted.
+    pub circuit_open: usize,
+}
+
+/// What became of a hedge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// Its answer was the first good one.
+    Won,
+    /// The other try's was, or all failed.
+    Lost,
+    /// The retry budget had none left for it.
+    Refused,
+}
+
+/// Who may call an upstream, where an adaptive limit or a queue decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdmissionCounts {
+    /// Calls at once.
+    pub limit: u32,
+    /// Calls that run.
+    pub running: u32,
+    /// Calls that wait.
+    pub waiting: u32,
+    /// Latency without load, where it is measured.
+    pub min_rtt: Option<Duration>,
+}
+
+/// How much of what the process may use is used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OverloadGauges {
+    /// By resource, 0 to 1.
+    pub pressure: Vec<(&'static str, f64)>,
+    /// By action, whether it is taken now.
+    pub actions: Vec<(&'static str, bool)>,
+}
+
+impl Side {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Upstream => "upstream",
+        }
+    }
 }
 
 impl Metrics {
@@ -110,26 +172,51 @@ impl Metrics {
         WorkerMetrics::new(&self.0)
     }
 
+    /// What is seen live of the same exchanges.
+    pub fn watch(&self) -> &Watch {
+        &self.0.watch
+    }
+
     /// The endpoints of an upstream changed.
     pub fn set_endpoints(&self, upstream: &Name, counts: EndpointCounts) {
         let mut endpoints = self.0.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.insert(Name::clone(upstream), counts);
     }
 
-    /// After a reload: the endpoints of upstreams that are gone are no longer reported.
+    /// The failure breaker of an upstream is in this state: `closed`, `open` or `half-open`. `None` where it has none.
+    pub fn set_circuit(&self, upstream: &Name, state: Option<&'static str>) {
+        let mut circuits = self.0.control.circuits.lock().unwrap_or_else(PoisonError::into_inner);
+        match state {
+            Some(state) => circuits.insert(Name::clone(upstream), state),
+            None => circuits.remove(upstream),
+        };
+    }
+
+    /// The limit of an upstream, and who runs and waits under it.
+    pub fn set_admission(&self, upstream: &Name, counts: AdmissionCounts) {
+        let mut admissions = self.0.control.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+        admissions.insert(Name::clone(upstream), counts);
+    }
+
+    /// What of the process's limits is used, and what is done about it.
+    pub fn set_overload(&self, gauges: OverloadGauges) {
+        *self.0.control.overload.lock().unwrap_or_else(PoisonError::into_inner) = gauges;
+    }
+
+    /// After a reload: the endpoints and breakers of upstreams that are gone are no longer reported.
     pub fn retain_upstreams(&self, keep: impl Fn(&Name) -> bool) {
+        let mut circuits = self.0.control.circuits.lock().unwrap_or_else(PoisonError::into_inner);
+        circuits.retain(|upstream, _| keep(upstream));
         let mut endpoints = self.0.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints.retain(|upstream, _| keep(upstream));
+        let mut admissions = self.0.control.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+        admissions.retain(|upstream, _| keep(upstream));
     }
 
     /// The certificate that is shown by a listener, or to an upstream, expires then.
     pub fn set_certificate_expiry(&self, side: Side, name: &Name, at: SystemTime) {
-        let side = match side {
-            Side::Listener => "listener",
-            Side::Upstream => "upstream",
-        };
         let mut expiries = self.0.control.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-        expiries.insert([side.into(), Name::clone(name)], unix_seconds(at));
+        expiries.insert([side.as_str().into(), Name::clone(name)], unix_seconds(at));
     }
 
     /// After a reload: the certificates of listeners and upstreams that are gone are no longer reported.
@@ -146,6 +233,14 @@ impl Metrics {
         control.certificate_reloads.store(reloads, Relaxed);
         control.certificate_failures.store(failures, Relaxed);
         control.certificates_failing.store(failing, Relaxed);
+    }
+
+    /// How following secrets went since the start, and how many can't be used as they are now.
+    pub fn set_credential_reloads(&self, reloads: u64, failures: u64, failing: u64) {
+        let control = &self.0.control;
+        control.credential_reloads.store(reloads, Relaxed);
+        control.credential_failures.store(failures, Relaxed);
+        control.credentials_failing.store(failing, Relaxed);
     }
 
     /// The upstreams whose certificates are not verified, in place of those that were named before.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Rela
 use attache_config::model::Name;
 
 use super::{
-    Metrics, Registry, descriptors as d, exemplars, openmetrics,
+    AdmissionCounts, Metrics, Registry, descriptors as d, exemplars, openmetrics,
     page::{Page, text},
     process::Process,
     series::Sums,
@@ -38,6 +38,7 @@ impl Metrics {
         connections(&self.0, &mut page);
         upstreams(&self.0, &mut page);
         program(&self.0, &mut page);
+        overload(&self.0, &mut page);
         process(&Process::read(), &mut page);
         page
     }
@@ -79,6 +80,7 @@ fn connections(registry: &Registry, page: &mut Page) {
 
 fn upstreams(registry: &Registry, page: &mut Page) {
     page.counter(&d::UPSTREAM_RETRIES, &registry.retries.sums(), 0);
+    page.counter(&d::UPSTREAM_HEDGES, &registry.hedges.sums(), 0);
     let sums = registry.upstream_connections.sums();
     page.counter(&d::UPSTREAM_CONNECTIONS_OPENED, &sums, cell::OPENED);
     page.gauge(&d::UPSTREAM_CONNECTIONS_ACTIVE, &only(&sums, cell::ACTIVE));
@@ -89,10 +91,34 @@ fn upstreams(registry: &Registry, page: &mut Page) {
     page.counter(&d::UPSTREAM_EJECTIONS, &registry.ejections.sums(), 0);
     let endpoints = registry.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let states = endpoints.iter().flat_map(|(upstream, counts)| {
-        [("ejected", counts.ejected), ("healthy", counts.healthy), ("unhealthy", counts.unhealthy)]
-            .map(|(state, count)| ([Name::clone(upstream), state.into()], count as f64))
+        [
+            ("circuit-open", counts.circuit_open),
+            ("ejected", counts.ejected),
+            ("healthy", counts.healthy),
+            ("unhealthy", counts.unhealthy),
+        ]
+        .map(|(state, count)| ([Name::clone(upstream), state.into()], count as f64))
     });
     page.numbers(&d::UPSTREAM_ENDPOINTS, states);
+    let circuits = registry.control.circuits.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let states = circuits.iter().flat_map(|(upstream, now)| {
+        ["closed", "half-open", "open"]
+            .map(|state| ([Name::clone(upstream), state.into()], f64::from(u8::from(*now == state))))
+    });
+    page.numbers(&d::UPSTREAM_CIRCUIT, states);
+    page.counter(&d::UPSTREAM_TRANSITIONS, &registry.transitions.sums(), 0);
+    let admissions = registry.control.admissions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let of = |value: fn(&AdmissionCounts) -> f64| {
+        admissions.iter().map(move |(upstream, counts)| ([Name::clone(upstream)], value(counts)))
+    };
+    page.numbers(&d::UPSTREAM_CONCURRENCY_LIMIT, of(|counts| f64::from(counts.limit)));
+    page.numbers(&d::UPSTREAM_CONCURRENCY, of(|counts| f64::from(counts.running)));
+    page.numbers(&d::UPSTREAM_QUEUE, of(|counts| f64::from(counts.waiting)));
+    let measured = admissions
+        .iter()
+        .filter_map(|(upstream, counts)| Some(([Name::clone(upstream)], counts.min_rtt?.as_secs_f64())));
+    page.numbers(&d::UPSTREAM_MIN_RTT, measured);
+    page.counter(&d::RATE_LIMIT_SERVICE, &registry.limit_service.sums(), 0);
     page.counter(&d::DNS_LOOKUPS, &registry.dns.sums(), 0);
 }
 
@@ -111,6 +137,12 @@ fn program(registry: &Registry, page: &mut Page) {
     let outcomes = outcomes.map(|(word, count)| ([Name::from(word)], count.load(Relaxed) as f64));
     page.numbers(&d::CERTIFICATE_RELOADS, outcomes);
     page.number(&d::CERTIFICATES_FAILING, Some(control.certificates_failing.load(Relaxed) as f64));
+    page.counter(&d::TLS_HANDSHAKES, &registry.tls_handshakes.sums(), 0);
+    page.counter(&d::TLS_CLIENTS, &registry.tls_clients.sums(), 0);
+    let outcomes = [("failed", &control.credential_failures), ("ok", &control.credential_reloads)];
+    let outcomes = outcomes.map(|(word, count)| ([Name::from(word)], count.load(Relaxed) as f64));
+    page.numbers(&d::CREDENTIAL_RELOADS, outcomes);
+    page.number(&d::CREDENTIALS_FAILING, Some(control.credentials_failing.load(Relaxed) as f64));
     let insecure = control.insecure.lock().unwrap_or_else(PoisonError::into_inner).clone();
     page.numbers(&d::TLS_INSECURE, insecure.into_iter().map(|upstream| ([upstream], 1.0)));
     // What should be zero is shown as zero: an alert on a series that isn't there never fires.
@@ -126,6 +158,14 @@ fn program(registry: &Registry, page: &mut Page) {
     let panics = registry.panics.sums().values().map(|cells| cells[0]).sum::<u64>();
     page.number(&d::PANICS, Some(panics as f64));
     page.numbers(&d::BUILD_INFO, [([Name::from(env!("CARGO_PKG_VERSION"))], 1.0)]);
+}
+
+fn overload(registry: &Registry, page: &mut Page) {
+    let gauges = registry.control.overload.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let pressure = gauges.pressure.iter().map(|(resource, share)| ([Name::from(*resource)], *share));
+    page.numbers(&d::OVERLOAD_PRESSURE, pressure);
+    let actions = gauges.actions.iter().map(|(action, on)| ([Name::from(*action)], f64::from(u8::from(*on))));
+    page.numbers(&d::OVERLOAD_ACTIVE, actions);
 }
 
 fn process(process: &Process, page: &mut Page) {

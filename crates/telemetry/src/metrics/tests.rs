@@ -42,10 +42,22 @@ fn exercise_all(metrics: &Metrics) {
     worker.retry(&name, Reason::UpstreamReset);
     worker.overflow(&name, Reason::CircuitOpen);
     worker.ejected(&name, Reason::UpstreamReset);
+    worker.transition(&name, "circuit", "open");
+    worker.hedge(&name, Hedge::Won);
     worker.dns_lookup(&name, Ok(()));
+    worker.tls_handshake(Side::Listener, &name, "1.3", true, "X25519");
+    worker.tls_client(&name, Admitted::Denied);
     worker.panic_caught();
     worker.access_log_dropped("queue-full", 1);
-    metrics.set_endpoints(&name, EndpointCounts { healthy: 2, unhealthy: 1, ejected: 0 });
+    metrics.set_endpoints(&name, EndpointCounts { healthy: 2, unhealthy: 1, ejected: 0, circuit_open: 0 });
+    metrics.set_circuit(&name, Some("closed"));
+    let min_rtt = Some(Duration::from_millis(5));
+    metrics.set_admission(&name, AdmissionCounts { limit: 9, running: 2, waiting: 1, min_rtt });
+    metrics.set_overload(OverloadGauges {
+        pressure: vec![("memory", 0.5)],
+        actions: vec![("disable-keepalive", false)],
+    });
+    worker.rate_limit_service(&name, "ok");
     metrics.config_loaded(true);
     metrics.set_certificate_reloads(2, 1, 1);
     metrics.set_insecure_upstreams(vec![name.clone()]);
@@ -247,6 +259,24 @@ fn the_counters_of_a_thread_are_those_it_installed() {
     let other = std::thread::spawn(|| super::metrics().panic_caught());
     other.join().unwrap();
     assert_eq!(samples(&metrics.render())["attache_panics_total"], 1.0);
+}
+
+#[test]
+fn a_breaker_is_in_one_state_and_its_changes_are_counted() {
+    let (metrics, name) = (Metrics::new(), Name::from("orders"));
+    metrics.set_circuit(&name, Some("half-open"));
+    metrics.worker().transition(&name, "circuit", "half-open");
+    let page = metrics.render();
+    for (state, value) in [("closed", 0), ("half-open", 1), ("open", 0)] {
+        let sample =
+            format!("attache_upstream_circuit_state{{upstream=\"orders\",state=\"{state}\"}} {value}\n");
+        assert!(page.contains(&sample), "{sample} in {page}");
+    }
+    let sample =
+        "attache_upstream_transitions_total{upstream=\"orders\",what=\"circuit\",to=\"half-open\"} 1\n";
+    assert!(page.contains(sample), "{page}");
+    metrics.retain_upstreams(|_| false);
+    assert!(!metrics.render().contains("circuit_state{"));
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use attache_config::model::Name;
 
 use super::{
-    Registry, exemplars, histogram,
+    Hedge, Registry, exemplars, histogram,
     series::{Label, Table},
 };
-use crate::{Exchange, Reason};
+use crate::{Exchange, Reason, Side, watch::Watcher};
 
 /// Where in an exchange's cells what stands.
 pub(crate) mod cell {
@@ -24,10 +24,27 @@ pub(crate) mod cell {
     pub(crate) const ADDED: usize = UPSTREAM + histogram::CELLS;
     /// How many there are.
     pub(crate) const ALL: usize = ADDED + histogram::CELLS;
+    /// An endpoint's cells: answers by class (1xx to 5xx, and none), failures, durations.
+    pub(crate) const CLASSES: usize = 6;
+    pub(crate) const FAILED: usize = CLASSES;
+    pub(crate) const ENDPOINT_TOTAL: usize = FAILED + 1;
+    /// How many an endpoint has.
+    pub(crate) const ENDPOINT: usize = ENDPOINT_TOTAL + histogram::CELLS;
     /// The first of two cells of connections: opened ever, and open now.
     pub(crate) const OPENED: usize = 0;
     /// The second.
     pub(crate) const ACTIVE: usize = 1;
+}
+
+/// What came of a TLS client's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It proved one, and may talk.
+    Allowed,
+    /// What it proved, or that it proved nothing, is not allowed.
+    Denied,
+    /// It proved none, and may talk.
+    Anonymous,
 }
 
 /// Adding this takes one away: cells wrap.
@@ -50,13 +67,20 @@ struct Tables {
     upstream_failures: Table<2, 1>,
     pool_reused: Table<1, 1>,
     retries: Table<2, 1>,
+    hedges: Table<2, 1>,
     overflow: Table<2, 1>,
     ejections: Table<2, 1>,
+    transitions: Table<3, 1>,
     dns: Table<2, 1>,
+    tls_handshakes: Table<5, 1>,
+    tls_clients: Table<2, 1>,
     log_dropped: Table<1, 1>,
     spans_exported: Table<0, 1>,
     spans_dropped: Table<1, 1>,
     panics: Table<0, 1>,
+    endpoints: Table<2, { cell::ENDPOINT }>,
+    watcher: Watcher,
+    limit_service: Table<2, 1>,
 }
 
 impl WorkerMetrics {
@@ -72,13 +96,20 @@ impl WorkerMetrics {
             upstream_failures: Table::new(&registry.upstream_failures),
             pool_reused: Table::new(&registry.pool_reused),
             retries: Table::new(&registry.retries),
+            hedges: Table::new(&registry.hedges),
             overflow: Table::new(&registry.overflow),
             ejections: Table::new(&registry.ejections),
+            transitions: Table::new(&registry.transitions),
             dns: Table::new(&registry.dns),
+            tls_handshakes: Table::new(&registry.tls_handshakes),
+            tls_clients: Table::new(&registry.tls_clients),
             log_dropped: Table::new(&registry.log_dropped),
             spans_exported: Table::new(&registry.spans_exported),
             spans_dropped: Table::new(&registry.spans_dropped),
             panics: Table::new(&registry.panics),
+            endpoints: Table::new(&registry.endpoints),
+            watcher: Watcher::new(&registry.watch),
+            limit_service: Table::new(&registry.limit_service),
         }))
     }
 
@@ -136,7 +167,32 @@ impl WorkerMetrics {
             let labels = [listener, route, upstream, protocol, code];
             self.0.exemplars.with(labels, |series| exemplars::write(series, trace, total));
         }
+        if self.0.watcher.ended(exchange, total) {
+            self.endpoint(exchange, total);
+        }
         total
+    }
+
+    /// Somebody follows exchanges: their headers are wanted, see [`Exchange::see_request`]. One relaxed load.
+    pub fn tapped(&self) -> bool {
+        self.0.watcher.tapped()
+    }
+
+    #[cold]
+    fn endpoint(&self, exchange: &Exchange, total: Duration) {
+        let (upstream, endpoint) = (exchange.upstream.borrow(), exchange.endpoint.borrow());
+        let (Some(upstream), Some(endpoint)) = (&*upstream, &*endpoint) else { return };
+        self.0.endpoints.with([Label::Name(upstream), Label::Name(endpoint)], |series| {
+            let class = usize::from(exchange.status.get() / 100);
+            series.add(if (1..=5).contains(&class) { class - 1 } else { 5 }, 1);
+            series.add(
+                cell::FAILED,
+                u64::from(super::stats::failed(class == 5, class == 0, exchange.reason.get())),
+            );
+            let (bucket, micros) = histogram::observe(total);
+            series.add(cell::ENDPOINT_TOTAL + bucket, 1);
+            series.add(cell::ENDPOINT_TOTAL + histogram::SUM, micros);
+        });
     }
 
     /// A client's connection was accepted.
@@ -192,6 +248,16 @@ impl WorkerMetrics {
         self.0.retries.add(upstream_reason(upstream, reason), 0, 1);
     }
 
+    /// A second try beside a slow one was sent and ended, or was refused.
+    pub fn hedge(&self, upstream: &Name, outcome: Hedge) {
+        let word = match outcome {
+            Hedge::Won => "won",
+            Hedge::Lost => "lost",
+            Hedge::Refused => "refused",
+        };
+        self.0.hedges.add([Label::Name(upstream), Label::Word(word)], 0, 1);
+    }
+
     /// A limit of the upstream turned something away: a breaker's bound, its open circuit, an empty retry budget, a rate limit.
     pub fn overflow(&self, upstream: &Name, reason: Reason) {
         self.0.overflow.add(upstream_reason(upstream, reason), 0, 1);
@@ -202,10 +268,45 @@ impl WorkerMetrics {
         self.0.ejections.add(upstream_reason(upstream, reason), 0, 1);
     }
 
+    /// A state of the upstream, or of one of its endpoints, changed: `what` (`circuit`, `endpoint-circuit`, `ejection`, `health`) is `to` now.
+    pub fn transition(&self, upstream: &Name, what: &'static str, to: &'static str) {
+        self.0.transitions.add([Label::Name(upstream), Label::Word(what), Label::Word(to)], 0, 1);
+    }
+
     /// A name of the upstream was looked up.
     pub fn dns_lookup(&self, upstream: &Name, outcome: Result<(), Reason>) {
         let outcome = outcome.err().map_or("ok", Reason::as_str);
         self.0.dns.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// The rate limit service was asked: `ok`, `over-limit`, or `error`.
+    pub fn rate_limit_service(&self, upstream: &Name, outcome: &'static str) {
+        self.0.limit_service.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// A TLS handshake succeeded. `version` and `key_exchange` are words of closed lists.
+    pub fn tls_handshake(
+        &self,
+        side: Side,
+        name: &Name,
+        version: &'static str,
+        resumed: bool,
+        key_exchange: &'static str,
+    ) {
+        let kind = if resumed { "resumed" } else { "full" };
+        let words = [side.as_str(), version, kind, key_exchange].map(Label::Word);
+        let [side, version, kind, key_exchange] = words;
+        self.0.tls_handshakes.add([side, Label::Name(name), version, kind, key_exchange], 0, 1);
+    }
+
+    /// What came of a TLS client's identity.
+    pub fn tls_client(&self, listener: &Name, outcome: Admitted) {
+        let outcome = match outcome {
+            Admitted::Allowed => "allowed",
+            Admitted::Denied => "denied",
+            Admitted::Anonymous => "anonymous",
+        };
+        self.0.tls_clients.add([Label::Name(listener), Label::Word(outcome)], 0, 1);
     }
 
     /// A request's panic was caught and the worker goes on.

@@ -189,6 +189,19 @@ fn request(of: &Finished, out: &mut Vec<Span>) {
     }
     server.attributes = about.0;
     out.push(server);
+    for one in &of.lookups {
+        let mut lookup = span(of, one.id, Some(of.span), SpanKind::Internal, "look-up");
+        timed(&mut lookup, of, one.begin, one.end);
+        let mut about = Attributes::default();
+        about.text("dns.question.name", &one.name);
+        about.reason(one.reason);
+        if one.reason.is_some() {
+            about.error(one.reason, 0);
+            lookup.status = Some(failed(one.reason, None));
+        }
+        lookup.attributes = about.0;
+        out.push(lookup);
+    }
     for (index, one) in of.attempts.iter().enumerate() {
         attempt(of, index, one, out);
     }

@@ -26,6 +26,7 @@ pub struct RequestTrace {
     tls: bool,
     user_agent: Option<String>,
     attempts: RefCell<Vec<AttemptSpan>>,
+    lookups: RefCell<Vec<LookupSpan>>,
 }
 
 /// One try, as times since the request's start.
@@ -42,6 +43,19 @@ pub(super) struct AttemptSpan {
     pub(super) reason: Option<Reason>,
     pub(super) connects: Vec<ConnectSpan>,
 }
+
+/// A look-up of a name that the request brought with it.
+#[derive(Debug)]
+pub(super) struct LookupSpan {
+    pub(super) id: SpanId,
+    pub(super) name: String,
+    pub(super) begin: Duration,
+    pub(super) end: Duration,
+    pub(super) reason: Option<Reason>,
+}
+
+/// An answer that is at hand takes less, and is no span.
+const AT_HAND: Duration = Duration::from_micros(100);
 
 /// One connection that was made, or was not.
 #[derive(Debug)]
@@ -78,6 +92,7 @@ impl RequestTrace {
                 .get(USER_AGENT)
                 .map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned()),
             attempts: RefCell::default(),
+            lookups: RefCell::default(),
         }
     }
 
@@ -88,6 +103,15 @@ impl RequestTrace {
     /// The id of the request's own span.
     pub const fn span_id(&self) -> SpanId {
         self.context.parent
+    }
+
+    pub(crate) fn looked_up(&self, name: &str, begun: Instant, outcome: Result<(), Reason>) {
+        let (from, end) = (begun.saturating_duration_since(self.start), self.start.elapsed());
+        if end.saturating_sub(from) < AT_HAND {
+            return;
+        }
+        let (id, reason) = (SpanId::new(), outcome.err());
+        self.lookups.borrow_mut().push(LookupSpan { id, name: name.to_owned(), begin: from, end, reason });
     }
 
     /// The last try failed for this reason and is followed by another.
@@ -241,6 +265,7 @@ pub(super) struct Finished {
     pub(super) received: u64,
     pub(super) sent: u64,
     pub(super) attempts: Vec<AttemptSpan>,
+    pub(super) lookups: Vec<LookupSpan>,
 }
 
 impl Finished {
@@ -253,12 +278,6 @@ impl Finished {
             attempt.end.get_or_insert(total);
             if last && attempt.reason.is_none() {
                 attempt.reason = exchange.reason.get();
-            }
-        }
-        for index in 1..count {
-            let next = attempts.get(index).map(|next| next.begin);
-            if let Some(before) = attempts.get_mut(index - 1) {
-                before.end = before.end.min(next);
             }
         }
         Self {
@@ -287,12 +306,13 @@ impl Finished {
             received: exchange.received.get(),
             sent: exchange.sent.get(),
             attempts,
+            lookups: trace.lookups.take(),
         }
     }
 
     /// How many spans it is.
     pub(super) fn spans(&self) -> u64 {
         let connects: usize = self.attempts.iter().map(|attempt| attempt.connects.len()).sum();
-        (1 + self.attempts.len() + connects) as u64
+        (1 + self.lookups.len() + self.attempts.len() + connects) as u64
     }
 }

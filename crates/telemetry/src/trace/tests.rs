@@ -254,3 +254,47 @@ fn a_try_that_is_given_up_ends_all_the_same() {
     assert_eq!(finished.attempts[0].reason, Some(Reason::PerTryTimeout));
     assert_eq!(finished.attempts[0].connects.len(), 1);
 }
+
+#[test]
+fn a_hedged_try_has_a_span_beside_the_one_that_is_slow() {
+    let (tracer, mut exports, _) = tracer(1.0, W3C);
+    let exchange = exchange();
+    let mut headers = HeaderMap::new();
+    tracer.begin(&exchange, &mut headers, false);
+    let (upstream, request) = (Name::from("orders"), exchange.trace.borrow().as_ref().unwrap().span_id());
+    exchange.endpoint.replace(Some("10.0.0.7:80".into()));
+    let slow = Attempt::begin(&exchange, &upstream, false, Some(&mut headers)).unwrap();
+    let beside = exchange.beside();
+    beside.endpoint.replace(Some("10.0.0.8:80".into()));
+    let quick = Attempt::begin(&beside, &upstream, false, Some(&mut headers)).unwrap();
+    quick.responded(&beside, 200);
+    exchange.take_over(&beside);
+    drop(slow);
+    drop(quick);
+    exchange.status.set(200);
+    finish_trace(&exchange, exchange.start.elapsed());
+    let finished = exports.waiting().try_recv().unwrap();
+    assert_eq!(finished.span, request);
+    let endpoints: Vec<_> = finished.attempts.iter().map(|span| span.endpoint.as_deref().unwrap()).collect();
+    assert_eq!(endpoints, ["10.0.0.7:80", "10.0.0.8:80"]);
+    assert!(finished.attempts[0].end > Some(finished.attempts[1].begin), "they ran side by side");
+    assert!(finished.attempts.iter().all(|span| span.reason.is_none()));
+}
+
+#[test]
+fn a_look_up_that_was_waited_for_is_a_span() {
+    let (tracer, mut exports, _) = tracer(1.0, W3C);
+    let exchange = exchange();
+    tracer.begin(&exchange, &mut HeaderMap::new(), false);
+    exchange.looked_up("at.hand", exchange.start + exchange.start.elapsed(), Ok(()));
+    std::thread::sleep(Duration::from_millis(1));
+    exchange.looked_up("far.away", exchange.start, Err(Reason::DnsTimeout));
+    finish_trace(&exchange, exchange.start.elapsed());
+    let finished = exports.waiting().try_recv().unwrap();
+    let spans =
+        convert::resource_spans(&convert::resource("shop", &[]), &[finished]).scope_spans.remove(0).spans;
+    assert_eq!(spans.last().unwrap().name, "look-up");
+    let far = spans.iter().find(|span| format!("{span:?}").contains("far.away")).unwrap();
+    assert_eq!(far.parent_span_id, spans[0].span_id);
+    assert_eq!(far.status.as_ref().unwrap().message, "dns-timeout");
+}

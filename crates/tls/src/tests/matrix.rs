@@ -293,3 +293,21 @@ async fn certificates_are_picked_by_server_name() {
         assert_eq!(answer.err().flatten(), reason, "{name}");
     }
 }
+
+#[tokio::test]
+async fn peers_do_not_excuse_a_bad_chain() {
+    let files = files();
+    let mut client = client(&files);
+    // The name that is called is none of the certificates': only `peers` could let them in.
+    client.name = Some("called.internal".into());
+    client.peers = vec![SanPattern::Dns(NAME.into())];
+    for (certificate, reason) in [
+        ("orders", None),
+        ("expired", Some(Reason::TlsExpired)),
+        ("stranger", Some(Reason::TlsUntrusted)),
+        ("elsewhere", Some(Reason::TlsNameMismatch)),
+    ] {
+        let found = reasons(&client, &server(&files, certificate), [H1, H1]).await;
+        assert_eq!(found.0, reason, "{certificate}");
+    }
+}

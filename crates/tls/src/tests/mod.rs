@@ -1,5 +1,6 @@
 //! Handshakes between our two sides, and with OpenSSL.
 
+mod credential;
 mod files;
 mod late;
 mod matrix;
@@ -26,6 +27,7 @@ fn client(files: &Files) -> TlsClient {
         spiffe: false,
         min_version: TlsVersion::V12,
         pins: Vec::new(),
+        crls: Vec::new(),
         insecure: false,
     }
 }

@@ -31,6 +31,12 @@ fn faded(endpoint: &Endpoint, now: Instant) -> (f64, f64) {
     (f64::from_bits(endpoint.ewma.load(Relaxed)), keep)
 }
 
+/// The estimate faded to `now`, for people; `None` where nothing was measured yet.
+pub(crate) fn estimate(endpoint: &Endpoint, now: Instant) -> Option<Duration> {
+    let (estimate, keep) = faded(endpoint, now);
+    (estimate > 0.0).then(|| Duration::from_nanos((estimate * keep) as u64))
+}
+
 /// What one more request would cost, in nanoseconds times requests.
 pub(super) fn cost(endpoint: &Endpoint, now: Instant) -> f64 {
     let (estimate, keep) = faded(endpoint, now);

@@ -7,6 +7,7 @@
 //!
 //! Endpoints already tried for the same request are avoided while any other usable one exists, in any tier.
 
+pub(crate) mod bias;
 pub(crate) mod ewma;
 mod hash;
 mod index;
@@ -169,7 +170,7 @@ impl Balancer {
         let found = match self.config.algorithm {
             Algorithm::RoundRobin => self.robins.next(tier, part, group, pick, &mut self.rng),
             Algorithm::LeastRequest => self.less_of_two(pick, group, |pick, endpoint| {
-                f64::from(endpoint.active.load(Relaxed))
+                (f64::from(endpoint.active.load(Relaxed)) + bias::load(endpoint))
                     / (f64::from(endpoint.weight()) * pick.ramp(endpoint))
             }),
             Algorithm::PeakEwma => self.less_of_two(pick, group, |pick, endpoint| {

@@ -6,6 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use attache_config::model::Name;
+use attache_tls::peer_name;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -33,6 +35,15 @@ impl Connection {
             Self::Tcp(_) | Self::Unix(_) => None,
             Self::TlsTcp(tls) => tls.get_ref().1.alpn_protocol(),
             Self::TlsUnix(tls) => tls.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// Who is at the other end, by its certificate; `None` without TLS. Parses the certificate: once for a connection.
+    pub fn peer(&self) -> Option<Name> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::TlsTcp(tls) => peer_name(tls.get_ref().1),
+            Self::TlsUnix(tls) => peer_name(tls.get_ref().1),
         }
     }
 

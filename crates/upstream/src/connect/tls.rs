@@ -3,15 +3,15 @@
 use std::{fmt, sync::Arc};
 
 use attache_config::model::{self, UpstreamProtocol};
-use attache_telemetry::Reason;
-use attache_tls::{Connector, Workload};
+use attache_telemetry::{Reason, Side, metrics};
+use attache_tls::{Connector, Handshake, Workload};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::{Error, Sent};
+use crate::{Error, Sent, connect::Connection};
 
 /// What is offered by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,11 @@ impl Tls {
         &self.inner.http
     }
 
+    /// Who is at the other end of a connection that this made; `None` where nobody looked.
+    pub(crate) fn peer(&self, io: &Connection) -> Option<model::Name> {
+        if self.inner.http.is_insecure() { None } else { io.peer() }
+    }
+
     pub(super) async fn handshake<T>(
         &self,
         config: &model::Upstream,
@@ -93,6 +98,8 @@ impl Tls {
                 return Err(Error::with_source(Reason::TlsTimeout, Sent::Nothing, why));
             }
         };
+        let Handshake { version, resumed, key_exchange } = Handshake::of(io.get_ref().1);
+        metrics().tls_handshake(Side::Upstream, &config.name, version, resumed, key_exchange);
         let chosen = io.get_ref().1.alpn_protocol();
         if offer == Offer::Http && config.protocol == UpstreamProtocol::Http2 && chosen != Some(b"h2") {
             let why = "the peer did not choose h2, and `protocol: http2` allows nothing else";

@@ -18,6 +18,7 @@ mod resolver;
 mod routes;
 mod servers;
 mod service;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use lookup::{Answer, Failure, Found, Gap, Lookup};
 pub use on_demand::{OnDemand, OnDemandHosts};
 pub use refresh::Schedule;
 pub use resolver::Resolver;
+pub use status::{LookupStatus, Lookups};
 
 use self::merge::Merge;
 use crate::Shared;

@@ -95,6 +95,9 @@ impl Task {
         // Looked up, not kept: the task must be `Send`, and look-ups are rare.
         let outcome = result.as_ref().map(|_| ()).map_err(|failure| failure.reason);
         metrics().dns_lookup(&merge.shared().config.name, outcome);
+        let noted = result.as_ref().map(|answer| answer.found.len());
+        let noted = noted.map_err(|failure| (failure.reason, detail.clone().unwrap_or_default()));
+        merge.shared().lookups.note(describe(target), tokio::time::Instant::now() + wait, noted);
         let turn = merge.take(self.source, result);
         let upstream = &merge.shared().config.name;
         let serving = merge.shared().endpoints.load().endpoints.len();

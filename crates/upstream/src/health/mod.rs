@@ -34,6 +34,8 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use attache_config::model::HealthCheck;
+use attache_telemetry::metrics;
+use attache_tls::Credential;
 use probe::{Failed, Prober};
 use tokio::{
     task::{AbortHandle, JoinSet},
@@ -74,15 +76,16 @@ impl Checks {
 /// Checks an upstream's endpoints for as long as it is polled. One for each upstream, on the control thread; also for
 /// upstreams without a check, so that one which lost its check by a reload keeps no endpoint unhealthy (it ends at once).
 ///
-/// `tls` is what [`Tls::new`] read for this upstream: probes show the same, followed identity as calls.
-pub async fn run(shared: &Shared, tls: Option<&Tls>) {
+/// `tls` is what [`Tls::new`] read for this upstream: probes show the same, followed identity as calls. `credential` is what
+/// probes by HTTP and gRPC are given.
+pub async fn run(shared: &Shared, tls: Option<&Tls>, credential: Option<&Credential>) {
     let Some(config) = &shared.config.health_check else {
         for endpoint in &shared.endpoints.load().endpoints {
-            endpoint.set_healthy(true);
+            endpoint.set_healthy_because(true, "it is no longer checked");
         }
         return;
     };
-    let prober = Arc::new(Prober::new(&shared.config, config, tls));
+    let prober = Arc::new(Prober::new(&shared.config, config, tls, credential));
     let mut tasks = JoinSet::new();
     let mut checked: Vec<(Arc<Endpoint>, AbortHandle)> = Vec::new();
     loop {
@@ -157,13 +160,15 @@ impl Check {
             Ok(()) => {
                 checks.passed.fetch_add(1, Relaxed);
                 checks.failure.store(None);
-                if changed == Some(true) && self.endpoint.set_healthy(true) {
+                if changed == Some(true) && self.endpoint.set_healthy_because(true, "its probes pass") {
+                    metrics().transition(&self.upstream, "health", "healthy");
                     tracing::info!(upstream = %self.upstream, endpoint = %self.endpoint.label, "endpoint healthy");
                 }
             }
             Err(Failed(why)) => {
                 checks.failed.fetch_add(1, Relaxed);
-                if changed == Some(false) && self.endpoint.set_healthy(false) {
+                if changed == Some(false) && self.endpoint.set_healthy_because(false, &why) {
+                    metrics().transition(&self.upstream, "health", "unhealthy");
                     tracing::warn!(upstream = %self.upstream, endpoint = %self.endpoint.label, why, "endpoint unhealthy");
                 } else {
                     tracing::debug!(upstream = %self.upstream, endpoint = %self.endpoint.label, why, "probe failed");

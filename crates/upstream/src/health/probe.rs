@@ -5,11 +5,12 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use attache_config::model::{self, HealthCheck, Name, Probe, ProxyProtocolOut, UpstreamProtocol};
-use attache_tls::Connector;
+use attache_tls::{Connector, Credential};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::{Body, Frame};
@@ -19,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream, UnixStream},
     task::JoinSet,
 };
@@ -44,23 +45,30 @@ pub(super) struct Prober {
     name: Name,
     protocol: UpstreamProtocol,
     tls: Option<Connector>,
+    credential: Option<Credential>,
     proxy_protocol: ProxyProtocolOut,
     source: Option<std::net::IpAddr>,
 }
 
 impl Prober {
-    pub(super) fn new(upstream: &model::Upstream, check: &HealthCheck, tls: Option<&Tls>) -> Self {
+    pub(super) fn new(
+        upstream: &model::Upstream,
+        check: &HealthCheck,
+        tls: Option<&Tls>,
+        credential: Option<&Credential>,
+    ) -> Self {
         let alpn: &[&[u8]] = match (&check.probe, upstream.protocol) {
             (Probe::Grpc { .. }, _) | (_, UpstreamProtocol::Http2) => &[b"h2"],
             (_, UpstreamProtocol::Auto) => &[b"h2", b"http/1.1"],
             (Probe::Http { .. }, _) | (_, UpstreamProtocol::Http1) => &[b"http/1.1"],
-            (Probe::Tcp, UpstreamProtocol::Tcp) => &[],
+            (Probe::Tcp { .. }, UpstreamProtocol::Tcp) => &[],
         };
         Self {
             probe: check.probe.clone(),
             name: upstream.name.clone(),
             protocol: upstream.protocol,
             tls: tls.map(|tls| tls.connector().offering(alpn)),
+            credential: credential.cloned(),
             proxy_protocol: upstream.proxy_protocol,
             source: upstream.source_address,
         }
@@ -112,7 +120,7 @@ impl Prober {
 
     async fn ask<T: Io>(&self, io: T, http2: bool) -> Result<(), Failed> {
         match &self.probe {
-            Probe::Tcp => Ok(()),
+            Probe::Tcp { send, expect } => talk(io, send, expect).await,
             Probe::Http { path, host } => {
                 let host = host.as_ref().unwrap_or(&self.name);
                 let request = self.request(Method::GET, host, path, Bytes::new(), http2)?;
@@ -149,7 +157,11 @@ impl Prober {
         } else {
             request.header(header::HOST, host).uri(path)
         };
-        request.body(Payload(Some(body))).map_err(|e| failed("health_check")(&e))
+        let mut request = request.body(Payload(Some(body))).map_err(|e| failed("health_check")(&e))?;
+        if let Some(credential) = &self.credential {
+            credential.apply(request.headers_mut()).map_err(|e| failed("no-credential")(&e))?;
+        }
+        Ok(request)
     }
 }
 
@@ -173,6 +185,44 @@ async fn send<T: Io>(
         sender.send_request(request).await
     };
     Ok((response.map_err(|e| failed("no answer")(&e))?, tasks))
+}
+
+/// Sends and reads until every expected part was found, each behind the one before (Envoy's matching of `receive`).
+async fn talk<T: Io>(mut io: T, send: &[u8], expect: &[Arc<[u8]>]) -> Result<(), Failed> {
+    if !send.is_empty() {
+        io.write_all(send).await.map_err(|e| failed("write")(&e))?;
+        io.flush().await.map_err(|e| failed("write")(&e))?;
+    }
+    let mut answer = BytesMut::new();
+    let mut from = 0;
+    for part in expect {
+        from = loop {
+            match found(&answer, from, part) {
+                Ok(end) => break end,
+                Err(next) => from = next,
+            }
+            if answer.len() > LONGEST {
+                return Err(Failed(format!(
+                    "the first {LONGEST} bytes don't have `{}`",
+                    part.escape_ascii()
+                )));
+            }
+            if io.read_buf(&mut answer).await.map_err(|e| failed("read")(&e))? == 0 {
+                let got = answer.get(..answer.len().min(64)).unwrap_or_default().escape_ascii();
+                return Err(Failed(format!("closed without `{}`; it said `{got}`", part.escape_ascii())));
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Where `part` ends in what lies behind `from`; or else from where it is worth looking again.
+fn found(answer: &[u8], from: usize, part: &[u8]) -> Result<usize, usize> {
+    let rest = answer.get(from..).unwrap_or_default();
+    match rest.windows(part.len().max(1)).position(|window| window == part) {
+        Some(at) => Ok(from + at + part.len()),
+        None => Err(from + rest.len().saturating_sub(part.len().saturating_sub(1))),
+    }
 }
 
 async fn serving(response: Response<Incoming>) -> Result<(), Failed> {

@@ -36,8 +36,11 @@ fn upstream(check: Option<HealthCheck>, protocol: UpstreamProtocol) -> model::Up
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: check,
+        credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
+        adaptive_concurrency: None,
+        queue: None,
         line: 0,
     }
 }
@@ -52,7 +55,7 @@ fn http(path: &str) -> Probe {
 
 async fn ask(probe: Probe, protocol: UpstreamProtocol, address: std::net::SocketAddr) -> Result<(), Failed> {
     let check = config(probe);
-    Prober::new(&upstream(Some(check.clone()), protocol), &check, None).probe(&endpoint(address)).await
+    Prober::new(&upstream(Some(check.clone()), protocol), &check, None, None).probe(&endpoint(address)).await
 }
 
 /// Answers each connection, whatever it asks, and gives back what was asked.
@@ -91,10 +94,40 @@ async fn http_passes_on_200_to_299_only() {
 async fn tcp_passes_on_a_connection_and_fails_without() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    assert_eq!(ask(Probe::Tcp, UpstreamProtocol::Tcp, address).await, Ok(()));
+    assert_eq!(ask(Probe::connection(), UpstreamProtocol::Tcp, address).await, Ok(()));
     drop(listener);
-    let why = ask(Probe::Tcp, UpstreamProtocol::Tcp, address).await.unwrap_err().0;
+    let why = ask(Probe::connection(), UpstreamProtocol::Tcp, address).await.unwrap_err().0;
     assert!(why.starts_with("connect: "), "{why}");
+}
+
+#[tokio::test]
+async fn tcp_passes_on_the_bytes_that_are_expected_in_their_order() {
+    let probe = |expect: &[&str]| Probe::Tcp {
+        send: (*b"PING\r\n").into(),
+        expect: expect.iter().map(|part| part.as_bytes().into()).collect(),
+    };
+    for (answer, expect, outcome) in [
+        ("hello +PONG\r\n", &["+PONG"][..], Ok(())),
+        ("a redis, ready", &["redis", "ready"], Ok(())),
+        ("ready, a redis", &["redis", "ready"], Err("closed without `ready`; it said `ready, a redis`")),
+        ("-LOADING\r\n", &["+PONG"], Err("closed without `+PONG`; it said `-LOADING\\r\\n`")),
+        // Two parts don't share a byte.
+        ("aba", &["ab", "ba"], Err("closed without `ba`; it said `aba`")),
+    ] {
+        let (address, server) = server(answer.as_bytes()).await;
+        let got = ask(probe(expect), UpstreamProtocol::Tcp, address).await;
+        assert_eq!(got, outcome.map_err(|why| Failed(why.into())));
+        assert_eq!(server.await.unwrap(), b"PING\r\n");
+    }
+}
+
+#[tokio::test]
+async fn an_endless_answer_fails_a_tcp_check_by_its_length() {
+    static ENDLESS: [u8; 40_000] = [b'x'; 40_000];
+    let (address, _server) = server(&ENDLESS).await;
+    let probe = Probe::Tcp { send: (*b"?").into(), expect: vec![(*b"y").into()] };
+    let why = ask(probe, UpstreamProtocol::Tcp, address).await.unwrap_err().0;
+    assert_eq!(why, "the first 16384 bytes don't have `y`");
 }
 
 #[tokio::test]
@@ -180,7 +213,8 @@ impl http_body::Body for Frames {
 #[tokio::test(start_paused = true)]
 async fn thresholds_intervals_and_timeouts_keep_their_times() {
     let endpoint = endpoint(([10, 0, 0, 1], 80).into());
-    let check = Check { endpoint: endpoint.clone(), config: config(Probe::Tcp), upstream: "orders".into() };
+    let check =
+        Check { endpoint: endpoint.clone(), config: config(Probe::connection()), upstream: "orders".into() };
     // Passes, fails three times (once by the timeout), passes from then on.
     let seen = Rc::new(RefCell::new(Vec::new()));
     let start = Instant::now();
@@ -220,7 +254,7 @@ async fn thresholds_intervals_and_timeouts_keep_their_times() {
 async fn members_that_come_are_checked_and_a_lost_check_leaves_nobody_unhealthy() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut check = config(Probe::Tcp);
+    let mut check = config(Probe::connection());
     check.interval = Duration::from_millis(20);
     check.unhealthy_interval = check.interval;
     let mut shared = Shared::new(Arc::new(upstream(Some(check), UpstreamProtocol::Tcp)));
@@ -241,11 +275,11 @@ async fn members_that_come_are_checked_and_a_lost_check_leaves_nobody_unhealthy(
         until(false).await;
     };
     tokio::select! {
-        () = run(&shared, None) => panic!("it never ends"),
+        () = run(&shared, None, None) => panic!("it never ends"),
         () = failing => {}
     }
     assert!(endpoint.checks.failure().is_some_and(|why| why.contains("connect")));
     shared.config = Arc::new(upstream(None, UpstreamProtocol::Tcp));
-    run(&shared, None).await;
+    run(&shared, None, None).await;
     assert!(endpoint.usable());
 }

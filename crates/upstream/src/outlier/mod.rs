@@ -3,6 +3,8 @@
 //! **Trip.** `consecutive_5xx` failures in a row (5xx answers, or no answer: connections refused, reset, timed out), or
 //! `consecutive_local` in a row of those that attache saw itself. A success ends both rows, a 5xx the second.
 //!
+//! Beside it, off by default, an endpoint may have a failure breaker: see [`circuits`].
+//!
 //! Endpoints that fail now and then, never in a row, are judged by their rates: see [`rates`].
 //!
 //! **For how long.** `base` × n for the n-th ejection, at most `max`. n falls by one for every `base` that the
@@ -24,6 +26,7 @@
 //! A success costs one load of a flag that nobody writes while all is well ([`failing`]). Ejecting is rare and takes turns
 //! without waiting: a worker that finds another at it leaves its own for the next failure.
 
+pub(crate) mod circuits;
 mod outcome;
 pub mod rates;
 
@@ -43,7 +46,7 @@ use attache_telemetry::{Reason, metrics};
 pub use outcome::Outcome;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Endpoint, Shared};
+use crate::{Endpoint, Shared, status::EjectionStatus};
 
 /// Passive health of one endpoint.
 #[derive(Debug, Default)]
@@ -55,13 +58,56 @@ pub struct Passive {
     multiplier: AtomicU32,
     /// End of the last ejection, nanoseconds since the endpoint was added.
     until: AtomicU64,
+    /// How long the last ejection is, nanoseconds.
+    time: AtomicU64,
     total: AtomicU64,
+    /// The last failure: its reason's place in `Reason::ALL`, plus one, above 48 bits of seconds since the endpoint was added.
+    last: AtomicU64,
+    /// Failures since the endpoint was added.
+    failures: AtomicU64,
 }
 
 impl Passive {
     /// Ejections since the endpoint was added.
     pub fn ejections(&self) -> u64 {
         self.total.load(Relaxed)
+    }
+
+    pub(crate) fn status(&self, endpoint: &Endpoint, now: Instant) -> EjectionStatus {
+        let ejected = endpoint.ejected.load(Relaxed);
+        let until = endpoint.added + Duration::from_nanos(self.until.load(Relaxed));
+        EjectionStatus {
+            ejected,
+            standing: endpoint.ejection_change.standing(endpoint.added, now),
+            remaining: ejected.then(|| until.saturating_duration_since(now)),
+            ejections: self.ejections(),
+            consecutive_5xx: self.consecutive_5xx.load(Relaxed),
+            consecutive_local: self.consecutive_local.load(Relaxed),
+        }
+    }
+
+    /// Failures since the endpoint was added, those that led to no ejection too.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Why the last failure was one, and how long after the endpoint was added.
+    pub fn last_failure(&self) -> Option<(Reason, Duration)> {
+        let word = self.last.load(Relaxed);
+        let index = usize::try_from(word >> 48).ok()?.checked_sub(1)?;
+        let reason = Reason::ALL.get(index)?;
+        Some((*reason, Duration::from_secs(word & ((1 << 48) - 1))))
+    }
+
+    /// A failure is rare enough for two stores to a shared line.
+    fn note(&self, endpoint: &Endpoint, reason: Option<Reason>, now: Instant) {
+        let Some(index) = reason.and_then(|reason| Reason::ALL.iter().position(|other| *other == reason))
+        else {
+            return;
+        };
+        let seconds = now.saturating_duration_since(endpoint.added).as_secs().min((1 << 48) - 1);
+        self.last.store((index as u64 + 1) << 48 | seconds, Relaxed);
+        self.failures.fetch_add(1, Relaxed);
     }
 }
 
@@ -104,9 +150,24 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
             add(&passive.consecutive_5xx, config.consecutive_5xx) || local
         }
     };
+    passive.note(endpoint, outcome.reason(), now);
     // After the row: who settles looks at the rows first and at the flag last.
     shared.ejections.failing.store(true, Relaxed);
-    tripped && eject(shared, endpoint, outcome.reason(), &outcome, now)
+    tripped && eject(shared, endpoint, outcome.reason(), &Row { passive, outcome }, now)
+}
+
+/// For the log.
+struct Row<'a> {
+    passive: &'a Passive,
+    outcome: Outcome,
+}
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row =
+            self.passive.consecutive_5xx.load(Relaxed).max(self.passive.consecutive_local.load(Relaxed));
+        write!(f, "{row} failures in a row, the last: {}", self.outcome)
+    }
 }
 
 /// Lowers the flag once no endpoint has a row.
@@ -173,13 +234,15 @@ fn eject(
     let time = config.base.saturating_mul(multiplier).min(config.max);
     passive.multiplier.store(multiplier, Relaxed);
     passive.until.store(now.saturating_add(nanos(time)), Relaxed);
+    passive.time.store(nanos(time), Relaxed);
     passive.total.fetch_add(1, Relaxed);
-    endpoint.set_ejected(true);
+    endpoint.set_ejected_because(true, &why.to_string());
     shared.ejections.changed.notify_one();
     if let Some(reason) = counted {
         // Looked up, not kept: workers share what stands here, and ejecting is rare.
         metrics().ejected(&shared.config.name, reason);
     }
+    metrics().transition(&shared.config.name, "ejection", "ejected");
     tracing::warn!(
         upstream = %shared.config.name,
         endpoint = %endpoint.label,
@@ -199,7 +262,7 @@ fn allowed(endpoints: usize, max_percent: f64) -> usize {
     ((endpoints as f64 * max_percent + 1e-9) as usize).max(1)
 }
 
-/// Ends the ejections whose time is over, and says when the next one ends.
+/// Ends the ejections whose time is over, half-opens the breakers whose time is, and says when the next one is due.
 pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
     let mut next: Option<Instant> = None;
     for endpoint in &shared.endpoints.load().endpoints {
@@ -213,10 +276,12 @@ pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
         }
         reset(&endpoint.passive.consecutive_5xx);
         reset(&endpoint.passive.consecutive_local);
-        endpoint.set_ejected(false);
+        let served = Duration::from_nanos(endpoint.passive.time.load(Relaxed));
+        endpoint.set_ejected_because(false, &format!("its ejection of {served:?} is over"));
+        metrics().transition(&shared.config.name, "ejection", "back");
         tracing::info!(upstream = %shared.config.name, endpoint = %endpoint.label, "endpoint back after ejection");
     }
-    next
+    next.into_iter().chain(circuits::half_open(shared, now)).min()
 }
 
 /// Ends ejections on time and judges rates, for as long as it is polled. One for each upstream, on the control thread.

@@ -2,6 +2,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
+use attache_config::model::Name;
 use attache_http::{Body, OnInformational};
 use http::{Method, Request, Response, StatusCode};
 
@@ -39,6 +40,14 @@ pub(crate) struct Lost {
 impl Wire {
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.home.endpoint
+    }
+
+    /// Who is at the other end, by its certificate.
+    pub(crate) fn peer(&self) -> Option<&Name> {
+        match &self.kind {
+            Kind::H1(connection) => connection.peer.as_ref(),
+            Kind::H2(connection, _) => connection.peer.as_ref(),
+        }
     }
 
     /// It has served nobody yet, so that it can't have been closed as idle.

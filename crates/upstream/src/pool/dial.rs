@@ -202,14 +202,15 @@ impl Pool {
             }
         };
         let owner = want.owner(self);
+        let peer = want.tls.and_then(|tls| tls.peer(&io));
         let kind = if http2 {
             let freed = Arc::clone(&self.tick.freed);
-            let connection = H2::new(io, permit, settings, owner, freed).await?;
+            let connection = H2::new(io, permit, settings, owner, peer, freed).await?;
             let lease = connection.first_lease();
             home.keep_h2(Rc::clone(&connection));
             Kind::H2(connection, lease)
         } else {
-            Kind::H1(H1::new(io, permit, settings, owner).await?)
+            Kind::H1(H1::new(io, permit, settings, owner, peer).await?)
         };
         Ok(Wire { home, kind, reused: false })
     }

@@ -80,6 +80,8 @@ pub(super) struct H1 {
     requests: u64,
     keep: bool,
     pub(super) owner: Owner,
+    /// Who is at the other end, by its certificate.
+    pub(super) peer: Option<model::Name>,
     /// The sweep at which it became idle.
     pub(super) idle_since: u64,
 }
@@ -98,6 +100,7 @@ impl H1 {
         permit: ConnectionPermit,
         settings: &model::Pool,
         owner: Owner,
+        peer: Option<model::Name>,
     ) -> Result<Box<Self>, Error> {
         let meter = Arc::new(Meter::default());
         let io = TokioIo::new(Metered::new(io, Arc::clone(&meter), permit));
@@ -121,6 +124,7 @@ impl H1 {
             requests: 0,
             keep: true,
             owner,
+            peer,
             idle_since: 0,
         }))
     }

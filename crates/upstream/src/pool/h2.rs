@@ -94,6 +94,8 @@ pub(super) struct H2 {
     used: Cell<bool>,
     pub(super) tls: bool,
     pub(super) owner: Owner,
+    /// Who is at the other end, by its certificate.
+    pub(super) peer: Option<model::Name>,
     /// The sweep at which it was last seen with a stream.
     pub(super) busy_at: Cell<u64>,
 }
@@ -105,6 +107,7 @@ impl H2 {
         permit: ConnectionPermit,
         settings: &model::Pool,
         owner: Owner,
+        peer: Option<model::Name>,
         freed: Arc<Notify>,
     ) -> Result<Rc<Self>, Error> {
         let tls = io.is_tls();
@@ -139,6 +142,7 @@ impl H2 {
             used: Cell::new(false),
             tls,
             owner,
+            peer,
             busy_at: Cell::new(0),
         }))
     }

@@ -167,6 +167,14 @@ impl Pool {
         home.idle.borrow_mut().pop_front().is_some()
     }
 
+    /// Closes whatever is idle: the process is short of something.
+    pub(crate) fn close_idle(&self) {
+        for home in self.homes.borrow().values() {
+            home.idle.borrow_mut().clear();
+            home.h2.borrow_mut().retain(|connection| !connection.is_idle());
+        }
+    }
+
     fn interval(&self) -> Duration {
         let idle = self.shared.config.pool.idle_timeout;
         (idle / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))

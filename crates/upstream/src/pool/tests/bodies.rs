@@ -117,7 +117,8 @@ async fn over_tls(close_notify: bool) -> Result<String, BodyError> {
     let shared = upstream.shared();
     let permit = ConnectionPermit::take(shared).unwrap();
     let io = Connection::TlsTcp(Box::new(tls));
-    let mut connection = H1::new(io, permit, &shared.config.pool, None).await.unwrap_or_else(|_| panic!());
+    let mut connection =
+        H1::new(io, permit, &shared.config.pool, None, None).await.unwrap_or_else(|_| panic!());
     let request = Request::get("/").header("host", "localhost").body(Body::empty()).unwrap();
     let response = connection.send(Outgoing::new(request), None).await;
     let response = response.unwrap_or_else(|failed| panic!("{:?}", failed.error));

@@ -8,4 +8,5 @@ mod fresh;
 mod h1;
 mod h2;
 mod h2_server;
+mod placed;
 mod tunnels;

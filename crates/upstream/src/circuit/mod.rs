@@ -1,33 +1,43 @@
-//! The breaker's state machine, in one word.
+//! A failure breaker's state machine: closed, open, half-open.
 //!
-//! Phase, generation and what belongs to the phase change together by one compare-and-swap, so there is no
+//! Phase, generation and what belongs to the phase change together by one compare-and-swap on one word, so there is no
 //! moment in which two workers see half of a transition: who wins the swap has made the transition, who loses looks again.
+//! What trips it and why is the rule of `attache_resilience::breaker`.
+
+mod window;
 
 use std::{
+    fmt,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use attache_config::model::{FailureBreaker, Name};
+use attache_telemetry::metrics;
 use tokio::time::Instant;
 
-use super::window::Window;
+use self::window::Window;
+use crate::{change::LastChange, status::Standing};
 
 /// What a caller is told to wait while the probes are out.
 const PROBING: Duration = Duration::from_secs(1);
 
-/// One upstream's breaker.
+/// A breaker.
 #[derive(Debug)]
 pub struct Circuit {
     config: FailureBreaker,
-    name: Name,
+    upstream: Name,
+    /// Whose it is; `None` where it is the whole upstream's.
+    endpoint: Option<Name>,
     epoch: Instant,
     state: AtomicU64,
     consecutive: AtomicU32,
     window: Window,
     /// Open times in a row, which double the next.
     opened: AtomicU32,
-    since: AtomicU64,
+    /// All times that it opened.
+    total: AtomicU64,
+    change: LastChange,
 }
 
 /// What the breaker does with calls.
@@ -41,9 +51,39 @@ pub enum Phase {
     HalfOpen,
 }
 
+impl Phase {
+    /// `closed`, `open`, `half-open`: the label of metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open(_) => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
+/// A breaker at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CircuitStatus {
+    /// `closed`, `open` or `half-open`.
+    pub state: &'static str,
+    /// Since when, and why.
+    pub standing: Standing,
+    /// Until it half-opens, where it is open.
+    pub remaining: Option<Duration>,
+    /// How often it opened since the start.
+    pub opened: u64,
+    /// Failures in a row.
+    pub consecutive: u32,
+    /// Calls in the window, and how many of them failed.
+    pub window: (u64, u64),
+    /// Of the probes of a half-open breaker: let through, and succeeded.
+    pub probes: (u64, u64),
+}
+
 /// Proof of having been let through.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub struct Ticket {
     generation: u64,
     probe: bool,
 }
@@ -96,32 +136,53 @@ impl Word {
 }
 
 impl Circuit {
-    pub(crate) fn new(config: FailureBreaker, name: Name, now: Instant) -> Self {
+    /// A closed one.
+    pub fn new(config: FailureBreaker, upstream: Name, endpoint: Option<Name>, now: Instant) -> Self {
         let window = Window::new(config.window);
         Self {
             config,
-            name,
+            upstream,
+            endpoint,
             epoch: now,
             state: AtomicU64::new(0),
             consecutive: AtomicU32::new(0),
             window,
             opened: AtomicU32::new(0),
-            since: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            change: LastChange::default(),
         }
     }
 
-    /// What it does now, and since when.
-    pub fn phase(&self) -> (Phase, Instant) {
-        let phase = match Word::unpack(self.state.load(Relaxed)).phase {
+    /// What it does now.
+    pub fn phase(&self) -> Phase {
+        match Word::unpack(self.state.load(Relaxed)).phase {
             Inner::Closed => Phase::Closed,
             Inner::Open(until) => Phase::Open(self.instant(until)),
             Inner::HalfOpen { .. } => Phase::HalfOpen,
+        }
+    }
+
+    /// Everything that is known of it.
+    pub fn status(&self, now: Instant) -> CircuitStatus {
+        let word = Word::unpack(self.state.load(Relaxed));
+        let (remaining, probes) = match word.phase {
+            Inner::Closed => (None, (0, 0)),
+            Inner::Open(until) => (Some(self.instant(until).saturating_duration_since(now)), (0, 0)),
+            Inner::HalfOpen { admitted, succeeded } => (None, (admitted, succeeded)),
         };
-        (phase, self.instant(self.since.load(Relaxed)))
+        CircuitStatus {
+            state: self.phase().as_str(),
+            standing: self.change.standing(self.epoch, now),
+            remaining,
+            opened: self.total.load(Relaxed),
+            consecutive: self.consecutive.load(Relaxed),
+            window: self.window.sum(now.saturating_duration_since(self.epoch)),
+            probes,
+        }
     }
 
     /// Lets a call through, or says when it is worth asking again. A closed breaker reads no clock.
-    pub(super) fn admit(&self) -> Result<Ticket, Duration> {
+    pub fn admit(&self) -> Result<Ticket, Duration> {
         let probes = u64::from(self.config.probes.max(1));
         loop {
             let word = Word::unpack(self.state.load(Relaxed));
@@ -141,7 +202,7 @@ impl Circuit {
             };
             if self.swap(word, next) {
                 if word.generation != next.generation {
-                    self.changed("half-open", Instant::now());
+                    self.changed("half-open", "its open time is over", Instant::now());
                 }
                 return Ok(Ticket { generation: next.generation, probe: true });
             }
@@ -149,12 +210,57 @@ impl Circuit {
     }
 
     /// Counts how a call ended, in the state that it began in.
-    pub(super) fn record(&self, ticket: &Ticket, success: bool, now: Instant) {
-        if ticket.probe { self.probed(ticket, success, now) } else { self.counted(ticket, success, now) }
+    pub fn record(&self, ticket: &Ticket, success: bool, now: Instant) {
+        self.record_if(ticket, success, now, || true);
+    }
+
+    /// The same, but it leaves `closed` only where `may_open`; where it may not, the next failure asks again. What is
+    /// half-open, and so out of service already, opens in any case.
+    pub(crate) fn record_if(
+        &self,
+        ticket: &Ticket,
+        success: bool,
+        now: Instant,
+        may_open: impl FnOnce() -> bool,
+    ) {
+        if ticket.probe {
+            self.probed(ticket, success, now);
+        } else if let Some((word, why)) = self.counted(ticket, success, now)
+            && may_open()
+        {
+            self.open(word, &why, now);
+        }
+    }
+
+    /// No call would be let through, whatever the clock says.
+    pub(crate) fn blocks(&self) -> bool {
+        match Word::unpack(self.state.load(Relaxed)).phase {
+            Inner::Closed => false,
+            Inner::Open(_) => true,
+            Inner::HalfOpen { admitted, .. } => admitted >= u64::from(self.config.probes.max(1)),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.phase() == Phase::Closed
+    }
+
+    /// Half-opens it where its open time is over; where not, says when it will be.
+    pub(crate) fn half_open(&self, now: Instant) -> Option<Instant> {
+        let word = Word::unpack(self.state.load(Relaxed));
+        let Inner::Open(until) = word.phase else { return None };
+        let until = self.instant(until);
+        if now < until {
+            return Some(until);
+        }
+        if self.swap(word, word.next(Inner::HalfOpen { admitted: 0, succeeded: 0 })) {
+            self.changed("half-open", "its open time is over", now);
+        }
+        None
     }
 
     /// A probe that proved nothing leaves its place to another call.
-    pub(super) fn give_back(&self, ticket: &Ticket) {
+    pub fn give_back(&self, ticket: &Ticket) {
         if !ticket.probe {
             return;
         }
@@ -170,14 +276,15 @@ impl Circuit {
 
     /// Whether this is a probe of the present half-open state.
     #[cfg(test)]
-    pub(super) fn probes_in(&self, ticket: &Ticket) -> bool {
+    fn probes_in(&self, ticket: &Ticket) -> bool {
         ticket.probe && ticket.generation == Word::unpack(self.state.load(Relaxed)).generation
     }
 
-    fn counted(&self, ticket: &Ticket, success: bool, now: Instant) {
+    /// Counts in the closed state; gives the state that should open, and why.
+    fn counted(&self, ticket: &Ticket, success: bool, now: Instant) -> Option<(Word, String)> {
         let word = Word::unpack(self.state.load(Relaxed));
         if word.generation != ticket.generation {
-            return;
+            return None;
         }
         let in_a_row = if success {
             if self.consecutive.load(Relaxed) != 0 {
@@ -188,19 +295,21 @@ impl Circuit {
             self.consecutive.fetch_add(1, Relaxed).saturating_add(1)
         };
         let rate = self.config.success_rate;
-        let mut low = false;
+        let mut low = None;
         if rate > 0.0 {
             let since = now.saturating_duration_since(self.epoch);
             self.window.add(since, success);
             if !success {
                 let (all, failed) = self.window.sum(since);
-                low = all >= u64::from(self.config.min_samples.max(1))
+                let is_low = all >= u64::from(self.config.min_samples.max(1))
                     && ((all - failed) as f64) < rate * all as f64;
+                low = is_low.then_some((all, failed));
             }
         }
-        if low || (self.config.consecutive > 0 && in_a_row >= self.config.consecutive) {
-            self.open(word, now);
+        if self.config.consecutive > 0 && in_a_row >= self.config.consecutive {
+            return Some((word, format!("{in_a_row} failures in a row")));
         }
+        low.map(|(all, failed)| (word, format!("{failed} of {all} calls failed")))
     }
 
     fn probed(&self, ticket: &Ticket, success: bool, now: Instant) {
@@ -211,7 +320,7 @@ impl Circuit {
                 return;
             }
             if !success {
-                if self.open(word, now) {
+                if self.open(word, "a probe failed", now) {
                     return;
                 }
                 continue;
@@ -229,14 +338,14 @@ impl Circuit {
             if self.swap(word, next) {
                 if closes {
                     self.opened.store(0, Relaxed);
-                    self.changed("closed", now);
+                    self.changed("closed", format_args!("{succeeded} of {succeeded} probes succeeded"), now);
                 }
                 return;
             }
         }
     }
 
-    fn open(&self, word: Word, now: Instant) -> bool {
+    fn open(&self, word: Word, why: &str, now: Instant) -> bool {
         let opened = self.opened.load(Relaxed);
         let doubled = 1u32.checked_shl(opened).unwrap_or(u32::MAX);
         let time = self.config.open.saturating_mul(doubled).min(self.config.open_max);
@@ -246,7 +355,8 @@ impl Circuit {
             return false;
         }
         self.opened.store(opened.saturating_add(1), Relaxed);
-        self.changed("open", now);
+        self.total.fetch_add(1, Relaxed);
+        self.changed("open", why, now);
         true
     }
 
@@ -254,9 +364,16 @@ impl Circuit {
         self.state.compare_exchange(from.pack(), to.pack(), Relaxed, Relaxed).is_ok()
     }
 
-    fn changed(&self, state: &str, now: Instant) {
-        self.since.store(millis(now.saturating_duration_since(self.epoch)), Relaxed);
-        tracing::warn!(upstream = %self.name, state, "circuit");
+    fn changed(&self, to: &'static str, why: impl fmt::Display, now: Instant) {
+        let why = why.to_string();
+        if let Some(endpoint) = &self.endpoint {
+            metrics().transition(&self.upstream, "endpoint-circuit", to);
+            tracing::warn!(upstream = %self.upstream, %endpoint, state = to, why, "endpoint circuit");
+        } else {
+            metrics().transition(&self.upstream, "circuit", to);
+            tracing::warn!(upstream = %self.upstream, state = to, why, "circuit");
+        }
+        self.change.note(now, why);
     }
 
     fn instant(&self, millis: u64) -> Instant {
@@ -268,3 +385,6 @@ impl Circuit {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(PAYLOAD).min(PAYLOAD)
 }
+
+#[cfg(test)]
+mod tests;

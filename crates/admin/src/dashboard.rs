@@ -1,0 +1,37 @@
+//! The dashboard: one page with its style and script, all of it in the program. It needs no network but this port.
+//!
+//! It may load and ask nothing but its own origin, and nothing in it runs that isn't in its own file: whatever a stranger wrote
+//! into a path or a host is text here, and would stay text if a mistake put it into the page as markup.
+
+use http::{HeaderValue, StatusCode, header};
+
+use crate::answer::{Answer, with_type};
+
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+);
+
+pub(crate) fn page() -> Answer {
+    guarded("text/html; charset=utf-8", include_str!("dashboard/index.html"))
+}
+
+/// The files of the page.
+pub(crate) fn file(path: &str) -> Option<Answer> {
+    Some(match path {
+        "/dashboard.css" => guarded("text/css; charset=utf-8", include_str!("dashboard/dashboard.css")),
+        "/dashboard.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js")),
+        "/charts.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/charts.js")),
+        "/favicon.svg" => guarded("image/svg+xml", include_str!("dashboard/favicon.svg")),
+        _ => return None,
+    })
+}
+
+fn guarded(content_type: &'static str, body: &str) -> Answer {
+    let mut answer = with_type(StatusCode::OK, content_type, body.to_owned());
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    answer
+}

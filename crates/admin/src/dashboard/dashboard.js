@@ -1,0 +1,462 @@
+// The dashboard's life: ask, show, repeat. Whatever comes from a request (paths, hosts, details) reaches the page as text only.
+
+import { Chart, spark } from '/charts.js';
+
+const $ = (id) => document.getElementById(id);
+const SLOW = 5; // every so many steps the things that change rarely
+const STEP = 2000;
+
+// ---- words ----
+
+const millis = (value) => value === null || value === undefined ? '–'
+  : value < 10 ? `${value.toFixed(1)} ms` : value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+const rate = (value) => value === undefined ? '–' : value >= 100 ? Math.round(value).toLocaleString('en') : value.toFixed(1);
+const percent = (share) => share === null || share === undefined ? '–'
+  : share >= 1 ? '100 %' : `${(Math.floor(share * 10000) / 100).toFixed(2)} %`;
+const count = (value) => (value ?? 0).toLocaleString('en');
+const span = (seconds) => {
+  let left = Math.max(0, Math.round(seconds));
+  const parts = [];
+  for (const [size, unit] of [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']]) {
+    if (left >= size || (unit === 's' && !parts.length)) { parts.push(`${Math.floor(left / size)} ${unit}`); left %= size; }
+    if (parts.length === 2) break;
+  }
+  return parts.join(' ');
+};
+const clock = (time) => new Date(time).toLocaleTimeString([], { hour12: false });
+
+// ---- the page's parts ----
+
+const make = (name, className, text) => {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+};
+const set = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+
+// Children by key: what stays keeps its focus, its selection and whether it is open.
+const keyed = (parent, items, key, create, update) => {
+  const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  let last = null;
+  for (const item of items) {
+    const name = String(key(item));
+    let node = known.get(name);
+    if (!node) { node = create(item); node.dataset.key = name; }
+    known.delete(name);
+    const next = last ? last.nextSibling : parent.firstChild;
+    if (node !== next) parent.insertBefore(node, next);
+    update?.(node, item);
+    last = node;
+  }
+  for (const gone of known.values()) gone.remove();
+};
+
+const row = (labels) => () => {
+  const node = make('tr');
+  node.setAttribute('role', 'row');
+  for (const label of labels) {
+    const cell = make('td', label.startsWith('#') ? 'n' : '');
+    cell.setAttribute('role', 'cell');
+    cell.dataset.label = label.replace('#', '');
+    node.append(cell);
+  }
+  return node;
+};
+const cells = (node, texts) => texts.forEach((text, index) => {
+  const cell = node.children[index];
+  if (text instanceof Node) { if (!cell.firstChild?.isEqualNode?.(text) || cell.childNodes.length !== 1) cell.replaceChildren(text); } else set(cell, text);
+});
+const tag = (kind, text) => make('span', `tag ${kind}`, text);
+const stacked = (text, under) => {
+  const node = make('span', 'wrap', text);
+  if (under) node.append(make('span', 'under', under));
+  return node;
+};
+
+// ---- reasons ----
+
+let reasons = new Map();
+const openReason = (word) => {
+  const reason = reasons.get(word);
+  set($('reason-title'), word);
+  set($('reason-meaning'), reason?.meaning ?? 'This reason is not known here.');
+  set($('reason-todo'), reason?.what_to_do ?? '');
+  set($('reason-facts'), reason ? `Answered with ${reason.status}. Envoy's flag: ${reason.envoy_flag}.` : '');
+  $('reason-dialog').showModal();
+};
+const reasonButton = (word, more) => {
+  const button = make('button', more === undefined ? 'reason' : '', word);
+  button.type = 'button';
+  button.title = 'What does this mean?';
+  if (more !== undefined) button.append(make('b', '', more));
+  button.addEventListener('click', () => openReason(word));
+  return button;
+};
+
+// ---- charts ----
+
+const whole = (value) => value >= 1000 ? `${+(value / 1000).toFixed(1)}k` : `${+value.toFixed(1)}`;
+const charts = {
+  traffic: new Chart($('chart-traffic'), {
+    label: 'Requests per second over the last five minutes', area: true, format: whole,
+    lines: [{ at: (p) => p[1] }, { at: (p) => p[2] > 0 ? p[2] : null, className: 'bad' }],
+    say: (p) => `${rate(p[1])} requests/s, ${rate(p[2])} failed/s`,
+  }),
+  success: new Chart($('chart-success'), {
+    label: 'Success rate over the last five minutes',
+    format: (v) => `${+(v * 100).toFixed(1)}%`,
+    // From just below the worst: 99.9 % and 100 % are worlds apart.
+    top: (values) => ({ low: Math.min(0.99, Math.max(0, Math.floor(Math.min(1, ...values) * 20 - 0.2) / 20)), high: 1 }),
+    lines: [{ at: (p) => p[1] > 0 ? 1 - p[2] / p[1] : null }],
+    say: (p) => p[1] > 0 ? `${percent(1 - p[2] / p[1])} succeeded` : 'no requests',
+  }),
+  latency: new Chart($('chart-latency'), {
+    label: 'Latency percentiles over the last five minutes',
+    format: (v) => v >= 1000 ? `${+(v / 1000).toFixed(1)} s` : `${+v.toFixed(1)} ms`,
+    lines: [
+      { at: (p) => p[3], name: 'p50' }, { at: (p) => p[4], name: 'p90', className: 'second' }, { at: (p) => p[5], name: 'p99', className: 'third' },
+    ],
+    say: (p) => p[3] === null ? 'no requests' : `p50 ${millis(p[3])}, p90 ${millis(p[4])}, p99 ${millis(p[5])}`,
+  }),
+};
+
+// ---- sections ----
+
+const showNow = (stats, listeners) => {
+  const lately = stats.total.last_10s;
+  set($('version'), stats.version);
+  const tile = (id, value, unit) => {
+    const node = $(id);
+    const text = unit ? `${value} ${unit}` : value;
+    if (node.textContent !== text) node.replaceChildren(`${value}${unit ? ' ' : ''}`, ...(unit ? [make('small', '', unit)] : []));
+  };
+  tile('t-rate', rate(lately.per_second), '/s');
+  set($('t-success'), percent(lately.success_rate));
+  for (const share of ['p50', 'p90', 'p99']) set($(`t-${share}`), millis(lately[`${share}_ms`]));
+  set($('t-tries'), lately.requests ? (lately.tries / lately.requests).toFixed(2) : '–');
+  set($('t-connections'), count(listeners.reduce((sum, listener) => sum + listener.connections.open, 0)));
+  for (const chart of Object.values(charts)) chart.update(stats.series);
+  const ready = !stats.not_ready.length;
+  const state = $('state');
+  const text = ready ? `ready, up ${span(stats.uptime_seconds)}` : 'not ready';
+  if (state.dataset.text !== text) { state.dataset.text = text; const [word, up] = text.split(/(?=, up)/); const node = tag(ready ? 'good' : 'bad', word); if (up) node.append(make('span', 'up', up)); state.replaceChildren(node); }
+  document.title = ready ? 'attache' : 'not ready – attache';
+  trouble(ready ? '' : `Not ready: ${stats.not_ready.join('; ')}`);
+};
+
+const trouble = (text) => { set($('trouble'), text); $('trouble').hidden = !text; };
+
+const healthOf = (upstream) => {
+  if (upstream.kind === 'on-demand') return ['quiet', `${upstream.hosts.length} hosts`];
+  const [all, usable] = [upstream.endpoints.length, upstream.usable];
+  if (upstream.breaker.state === 'open') return ['bad', 'breaker open'];
+  if (!usable) return ['bad', all ? `0 of ${all} usable` : upstream.no_endpoint_because ?? 'no endpoint'];
+  return usable < all ? ['warn', `${usable} of ${all} usable`] : ['good', `${usable} of ${all} usable`];
+};
+
+const makeUpstream = () => {
+  const node = make('details', 'upstream panel');
+  const summary = make('summary');
+  const title = make('h3');
+  const health = make('span', 'health');
+  summary.append(title, health);
+  for (const label of ['requests', 'success', 'p50', 'p99']) {
+    const figure = make('span', 'figure');
+    figure.append(make('b', '', label), make('span'));
+    summary.append(figure);
+  }
+  const line = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  line.setAttribute('class', 'spark');
+  line.setAttribute('viewBox', '0 0 120 28');
+  line.setAttribute('aria-hidden', 'true');
+  summary.append(line);
+  const table = make('table');
+  table.setAttribute('role', 'table');
+  const head = make('thead'), headRow = make('tr'), body = make('tbody');
+  head.setAttribute('role', 'rowgroup');
+  headRow.setAttribute('role', 'row');
+  for (const label of ENDPOINT) {
+    const cell = make('th', label.startsWith('#') ? 'n' : '', label.replace('#', ''));
+    cell.scope = 'col';
+    cell.setAttribute('role', 'columnheader');
+    headRow.append(cell);
+  }
+  body.setAttribute('role', 'rowgroup');
+  head.append(headRow);
+  table.append(head, body);
+  const scroll = make('div', 'scroll');
+  scroll.append(table);
+  node.append(summary, make('dl', 'facts'), scroll);
+  return node;
+};
+const ENDPOINT = ['Endpoint', 'State', '#Running', '#Requests', '#Success', '#p99', 'Last failure'];
+
+const facts = (upstream) => {
+  const used = ({ used, limit }) => `${count(used)} of ${count(limit)}`;
+  const list = [];
+  if (upstream.breaker) {
+    const { state, for_seconds: since, because: why, half_opens_in_seconds: until } = upstream.breaker;
+    const more = state === 'off' ? '' : `, for ${span(since)}${why && state !== 'closed' ? ` (${why})` : ''}${until ? `, tried again in ${span(until)}` : ''}`;
+    list.push(['Breaker', `${state}${more}`]);
+    list.push(['Requests running', used(upstream.limits.requests)]);
+    list.push(['Connections', used(upstream.limits.connections)]);
+    list.push(['Waiting for one', used(upstream.limits.pending)]);
+    const { retries } = upstream;
+    const budget = retries.budget === null ? '' : `, budget ${Math.round(retries.budget * 100)} % or ${retries.floor_per_second}/s`;
+    list.push(['Retries', `${count(retries.begun)} begun, ${count(retries.succeeded)} saved it${budget}`]);
+    if (retries.refused_by_budget) list.push(['Refused by the budget', count(retries.refused_by_budget)]);
+    for (const dns of upstream.dns) {
+      const outcome = dns.failure ? `${dns.failure.reason}: ${dns.failure.detail}` : `${dns.addresses} addresses`;
+      list.push([`DNS ${dns.name}`, `${outcome}, asked ${span(dns.asked_ago_seconds)} ago, again in ${span(dns.next_in_seconds)}`]);
+    }
+  }
+  list.push(['Protocol', `${upstream.protocol}${upstream.tls ? upstream.insecure ? ' over TLS that is NOT verified' : ' over TLS' : ''}`]);
+  return list;
+};
+
+const showUpstreams = (upstreams, stats) => {
+  $('upstreams-empty').hidden = upstreams.length > 0;
+  keyed($('upstream-list'), upstreams, (upstream) => upstream.name, makeUpstream, (node, upstream) => {
+    const counted = stats.upstreams.find((row) => row.upstream === upstream.name);
+    const [title, health, requests, success, p50, p99, line] = node.firstChild.children;
+    set(title, upstream.name);
+    const [kind, text] = healthOf(upstream);
+    if (health.dataset.text !== kind + text) { health.dataset.text = kind + text; health.replaceChildren(tag(kind, text)); }
+    const lately = counted?.last_10s;
+    set(requests.lastChild, `${rate(lately?.per_second ?? 0)}/s`);
+    set(success.lastChild, percent(lately?.success_rate));
+    set(p50.lastChild, millis(lately?.p50_ms));
+    set(p99.lastChild, millis(lately?.p99_ms));
+    if (counted) spark(line, counted.series, (point) => point[1]);
+    if (!node.open) return;
+    keyed(node.children[1], facts(upstream), ([name]) => name, ([name]) => {
+      const fact = make('div');
+      fact.append(make('dt', '', name), make('dd'));
+      return fact;
+    }, (fact, [, value]) => set(fact.lastChild, value));
+    const endpoints = upstream.endpoints ?? upstream.hosts.flatMap((host) => host.endpoints);
+    const body = node.lastChild.firstChild.lastChild;
+    keyed(body, endpoints, (endpoint) => endpoint.address, row(ENDPOINT), (tr, endpoint) => {
+      const seen = stats.endpoints.find((row) => row.upstream === upstream.name && row.endpoint === endpoint.address)?.last_10s;
+      cells(tr, [
+        stacked(endpoint.address, [endpoint.host, endpoint.zone, endpoint.weight > 1 ? `weight ${endpoint.weight}` : '', endpoint.priority ? `priority ${endpoint.priority}` : ''].filter(Boolean).join(', ')),
+        endpointState(endpoint), count(endpoint.active_requests), `${rate(seen?.per_second ?? 0)}/s`, percent(seen?.success_rate), millis(seen?.p99_ms),
+        lastFailure(endpoint),
+      ]);
+    });
+  });
+  const select = $('tap-upstream');
+  keyed(select, ['', ...upstreams.map((upstream) => upstream.name)], (name) => name, (name) => {
+    const option = make('option', '', name || 'all');
+    option.value = name;
+    return option;
+  });
+};
+
+const endpointState = (endpoint) => {
+  const node = tag({ healthy: 'good', ejected: 'warn', 'circuit-open': 'warn', unhealthy: 'bad' }[endpoint.state] ?? 'bad', endpoint.state);
+  const back = endpoint.ejection.back_in_seconds ?? endpoint.breaker.half_opens_in_seconds;
+  if (back !== null && back !== undefined) node.append(make('span', 'muted', `back in ${span(back)}`));
+  if (endpoint.state === 'healthy' || !endpoint.state_because) return node;
+  const whole = make('span', 'wrap');
+  whole.append(node, make('span', 'under', endpoint.state_because));
+  return whole;
+};
+const lastFailure = (endpoint) => {
+  const check = endpoint.health_check.last_error;
+  if (!endpoint.last_failure) return check ? stacked('health check', check) : '–';
+  const { reason, ago_seconds: ago } = endpoint.last_failure;
+  return stacked(reason, [`${span(ago)} ago, ${count(endpoint.failures)} in all`, check].filter(Boolean).join('; '));
+};
+
+const FAILURE = ['When', 'Status', 'Reason', 'Request', 'Upstream', '#Tries', '#Took'];
+const showFailures = ({ failures }, stats) => {
+  $('failures-empty').hidden = failures.length > 0;
+  // A second exchange of the same moment and path is one row more.
+  const seen = new Map();
+  const key = (failure) => {
+    const text = `${failure.time} ${failure.request_id} ${failure.path}`;
+    const nth = seen.get(text) ?? 0;
+    seen.set(text, nth + 1);
+    return `${text} ${nth}`;
+  };
+  keyed($('failure-rows'), failures.map((failure) => ({ failure, key: key(failure) })), (item) => item.key, ({ failure }) => {
+    const node = row(FAILURE)();
+    cells(node, [
+      clock(failure.time), failure.status === null ? '–' : String(failure.status), '',
+      stacked(`${failure.method ?? failure.protocol} ${failure.host ?? ''}${failure.path ?? ''}`, failure.detail ?? ''),
+      stacked(failure.upstream ?? '–', failure.endpoint ?? ''), String(failure.tries), millis(failure.total_ms),
+    ]);
+    node.children[2].append(failure.reason ? reasonButton(failure.reason) : 'the upstream’s own answer');
+    return node;
+  });
+  const lately = new Map();
+  for (const { reason, last_5m: n } of stats.reasons) if (n) lately.set(reason, (lately.get(reason) ?? 0) + n);
+  const sorted = [...lately].sort((a, b) => b[1] - a[1]);
+  keyed($('reasons'), sorted, ([word]) => word, ([word]) => {
+    const item = make('li');
+    item.append(reasonButton(word, ''));
+    return item;
+  }, (item, [, n]) => set(item.querySelector('b'), count(n)));
+};
+
+const showTraffic = (listeners, stats) => {
+  const labels = ['Listener', 'At', '#Connections', '#Requests', '#Success', '#p99'];
+  keyed($('listener-rows'), listeners, (listener) => listener.name, row(labels), (node, listener) => {
+    const lately = stats.listeners.find((row) => row.listener === listener.name)?.last_10s;
+    const name = listener.draining ? `${listener.name} (draining)` : listener.name;
+    cells(node, [name, `${listener.bind.join(', ')}${listener.tls ? ', TLS' : ''}`, `${count(listener.connections.open)} of ${count(listener.connections.limit)}`,
+      `${rate(lately?.per_second ?? 0)}/s`, percent(lately?.success_rate), millis(lately?.p99_ms)]);
+  });
+  $('routes-empty').hidden = stats.routes.length > 0;
+  const routes = ['Route', '#Requests', '#Success', '#p50', '#p99', '#In all'];
+  keyed($('route-rows'), stats.routes, (route) => `${route.listener} ${route.route}`, row(routes), (node, route) => {
+    const lately = route.last_10s;
+    cells(node, [route.route, `${rate(lately.per_second)}/s`, percent(lately.success_rate), millis(lately.p50_ms), millis(lately.p99_ms), count(route.requests)]);
+  });
+};
+
+const showCertificates = ({ certificates }) => {
+  $('certificates-empty').hidden = certificates.length > 0;
+  const labels = ['Shown by', 'Names', 'Issuer', 'File', '#Expires in'];
+  keyed($('certificate-rows'), certificates, (c) => `${c.side} ${c.name} ${c.sha256}`, row(labels), (node, c) => {
+    const left = c.expires_in_seconds;
+    const kind = left <= 86400 ? 'bad' : left <= 7 * 86400 ? 'warn' : 'good';
+    cells(node, [`${c.side} ${c.name}`, stacked(c.names.join(', ') || c.subject), stacked(c.issuer), stacked(c.file ?? 'SPIFFE agent'), tag(kind, left ? span(left) : 'expired')]);
+  });
+};
+
+const showReloads = (reloads) => {
+  $('reloads-empty').hidden = reloads.length > 0;
+  const labels = ['When', 'Outcome', 'By', 'What'];
+  keyed($('reload-rows'), reloads, (reload) => `${reload.time} ${reload.generation ?? ''}`, row(labels), (node, reload) => {
+    cells(node, [clock(reload.time), tag(reload.ok ? 'good' : 'bad', reload.ok ? 'served' : 'refused'), reload.trigger ?? '', stacked(reload.ok ? [...reload.changes, ...reload.needs_restart].join('; ') || (reload.trigger === 'start' ? 'the start' : 'nothing changed') : reload.error)]);
+  });
+};
+
+// ---- asking ----
+
+const get = async (path) => {
+  const answer = await fetch(path, { cache: 'no-store' });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+};
+const post = async (path) => {
+  const answer = await fetch(path, { method: 'POST' });
+  const said = $('said');
+  set(said, (await answer.text()).trim());
+  said.hidden = false;
+  return answer.ok;
+};
+
+let paused = false;
+let steps = 0;
+const step = async () => {
+  if (paused || document.hidden) return;
+  try {
+    const [stats, upstreams, failures, listeners] = await Promise.all(['/stats.json', '/upstreams', '/failures', '/listeners'].map(get));
+    showNow(stats, listeners);
+    showUpstreams(upstreams, stats);
+    showFailures(failures, stats);
+    showTraffic(listeners, stats);
+    if (steps++ % SLOW === 0) {
+      const [certificates, reloads] = await Promise.all(['/certificates', '/reloads'].map(get));
+      showCertificates(certificates);
+      showReloads(reloads);
+    }
+    document.body.dataset.live = 'yes';
+  } catch (error) {
+    trouble(`No answer from attache (${error.message}). What stands here is from before.`);
+    $('state').dataset.text = '';
+    $('state').replaceChildren(tag('bad', 'no answer'));
+  }
+};
+const again = async () => { await step(); setTimeout(again, STEP); };
+
+$('pause').addEventListener('click', () => {
+  paused = !paused;
+  $('pause').setAttribute('aria-pressed', String(paused));
+  set($('pause'), paused ? 'Go on' : 'Pause');
+  if (!paused) step();
+});
+document.addEventListener('toggle', () => step(), true);
+document.addEventListener('visibilitychange', () => step());
+
+// ---- following ----
+
+let tap = null;
+const LINES = 200;
+const note = (text) => set($('tap-note'), text);
+const showExchange = (exchange) => {
+  const item = make('li');
+  if (exchange.dropped) {
+    item.className = 'note';
+    set(item, `${exchange.dropped} more came faster than they could be shown`);
+    return item;
+  }
+  const bad = exchange.reason || exchange.status >= 500;
+  const request = `${exchange.method ?? exchange.protocol} ${exchange.host ?? ''}${exchange.path ?? ''}`;
+  const what = make('span', 'wrap', request);
+  if (bad) what.append(make('span', 'under', [exchange.reason, exchange.detail].filter(Boolean).join(': ')));
+  item.append(make('span', 'muted', clock(exchange.time)), make('span', `tag ${bad ? 'bad' : 'good'}`, String(exchange.status ?? '–')), what,
+    make('span', 'n', millis(exchange.total_ms)),
+    make('span', 'muted wrap', `${exchange.upstream ?? ''} ${exchange.endpoint ?? ''}${exchange.tries > 1 ? ` ${exchange.tries} tries` : ''}`));
+  return item;
+};
+const stopTap = () => { tap?.abort(); tap = null; set($('tap-go'), 'Start'); };
+$('tap-form').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  if (tap) { stopTap(); note('Stopped.'); return; }
+  const filter = new URLSearchParams();
+  for (const key of ['upstream', 'status', 'path', 'slower', 'sample']) {
+    const { value } = $(`tap-${key}`);
+    if (value) filter.set(key, value);
+  }
+  if ($('tap-failed').checked) filter.set('reason', 'any');
+  tap = new AbortController();
+  const mine = tap;
+  set($('tap-go'), 'Stop');
+  try {
+    const answer = await fetch(`/tap?${filter.toString().replaceAll('+', '%20')}`, { signal: mine.signal });
+    if (!answer.ok) throw new Error((await answer.text()).trim());
+    note('Following. Credentials are hidden; nothing is kept.');
+    const list = $('tap-lines');
+    $('tap-panel').hidden = false;
+    list.replaceChildren();
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = ''; ;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      const lines = (rest + value).split('\n');
+      rest = lines.pop();
+      const news = lines.filter(Boolean).slice(-LINES).map((line) => showExchange(JSON.parse(line))).reverse();
+      list.prepend(...news);
+      while (list.children.length > LINES) list.lastChild.remove();
+    }
+    note('The stream has ended.');
+  } catch (error) {
+    if (error.name !== 'AbortError') note(error.message);
+  }
+  if (tap === mine) stopTap();
+});
+
+// ---- actions ----
+
+$('reload').addEventListener('click', async () => { await post('/reload'); steps = 0; step(); });
+$('drain').addEventListener('click', () => $('drain-dialog').showModal());
+$('drain-dialog').addEventListener('close', () => {
+  const dialog = $('drain-dialog');
+  if (dialog.returnValue === 'drain') post('/drain').then(step);
+  dialog.returnValue = '';
+});
+const levels = $('log-level');
+fetch('/log').then((answer) => answer.ok ? answer.text() : '').then((level) => {
+  const text = level.trim();
+  if (text && ![...levels.options].some((option) => option.value === text)) levels.append(make('option', '', text));
+  levels.value = text;
+});
+levels.addEventListener('change', () => post(`/log?level=${encodeURIComponent(levels.value)}`));
+
+get('/reasons').then((all) => { reasons = new Map(all.map((reason) => [reason.reason, reason])); });
+again();

@@ -1,0 +1,53 @@
+//! Query strings.
+
+/// `a=1&b=2` as pairs, decoded; the error names what can't be read.
+pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, String> {
+    let parts = query.unwrap_or_default().split('&').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            match (percent_decoded(key), percent_decoded(value)) {
+                (Some(key), Some(value)) => Ok((key, value)),
+                _ => Err(format!("`{part}` has a broken %-escape")),
+            }
+        })
+        .collect()
+}
+
+/// `%2C` becomes `,` (RFC 3986 section 2.1); none if an escape is broken or the result isn't UTF-8.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' {
+            u8::try_from(digit(bytes.next())? * 16 + digit(bytes.next())?).ok()?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_read_and_broken_ones_refused() {
+        assert_eq!(percent_decoded("info%2Ca%3ddebug").as_deref(), Some("info,a=debug"));
+        assert_eq!(percent_decoded("info,a=debug").as_deref(), Some("info,a=debug"));
+        for broken in ["%", "%2", "%zz", "%ff", "%+1"] {
+            assert_eq!(percent_decoded(broken), None, "{broken}");
+            assert!(pairs(Some(&format!("a={broken}"))).is_err());
+        }
+    }
+
+    #[test]
+    fn pairs_are_taken_apart() {
+        let read = pairs(Some("path=%2Fa%3Fb&&x&slower=1s")).unwrap();
+        let read: Vec<_> = read.iter().map(|(key, value)| (&**key, &**value)).collect();
+        assert_eq!(read, [("path", "/a?b"), ("x", ""), ("slower", "1s")]);
+        assert!(pairs(None).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,142 @@
+//! `/tap`: exchanges as they end, one JSON object a line, for as long as somebody reads.
+//!
+//! Lines are gathered while they are there and sent together. An empty line every few seconds finds readers that are gone. A reader
+//! that is too slow is told with `{"dropped": N}` how many it missed.
+
+use std::{
+    fmt::Write as _,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use attache_telemetry::{TapFilter, Tapped, Tapping};
+use bytes::Bytes;
+use tokio::time::{Interval, interval};
+
+use crate::query;
+
+/// The content type of the stream (<https://github.com/ndjson/ndjson-spec>).
+pub(crate) const CONTENT_TYPE: &str = "application/x-ndjson";
+
+/// Time between two signs of life.
+const ALIVE: Duration = Duration::from_secs(5);
+/// Bytes that are sent at once.
+const BATCH: usize = 16 << 10;
+
+/// The keys of a filter.
+const KEYS: &str = "listener, route, upstream, endpoint, host, method, path (what it begins with), status (503 or 5xx), reason (a word, or any), \
+slower (a duration such as 250ms), sample (one in N)";
+
+/// A filter out of a query string; the error says what can be written.
+pub(crate) fn filter(query: Option<&str>) -> Result<TapFilter, String> {
+    let mut filter = TapFilter::default();
+    for (key, value) in query::pairs(query)? {
+        let text = Some(value.clone()).filter(|value| !value.is_empty());
+        match key.as_str() {
+            "listener" => filter.listener = text,
+            "route" => filter.route = text,
+            "upstream" => filter.upstream = text,
+            "endpoint" => filter.endpoint = text,
+            "host" => filter.host = text,
+            "method" => filter.method = text.map(|method| method.to_ascii_uppercase()),
+            "path" => filter.path = text,
+            "status" => {
+                let class = value.strip_suffix("xx").unwrap_or(&value);
+                if text.is_some() && class.parse::<u16>().is_err() {
+                    return Err(format!(
+                        "status `{value}` is neither a status like 503 nor a class like 5xx"
+                    ));
+                }
+                filter.status = text;
+            }
+            "reason" => {
+                let known = |word: &str| {
+                    word == "any" || attache_telemetry::Reason::ALL.iter().any(|r| r.as_str() == word)
+                };
+                if text.as_deref().is_some_and(|word| !known(word)) {
+                    return Err(format!(
+                        "there is no reason `{value}`: GET /reasons lists them; `any` is every one"
+                    ));
+                }
+                filter.reason = text;
+            }
+            "slower" => filter.slower = text.map(|text| attache_config::duration(&text)).transpose()?,
+            "sample" => {
+                filter.sample = value
+                    .parse()
+                    .map_err(|_| format!("sample `{value}` is no number: 10 is one in ten exchanges"))?;
+            }
+            _ => return Err(format!("`{key}` is no key of a filter. What there is: {KEYS}")),
+        }
+    }
+    Ok(filter)
+}
+
+/// The stream's body.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    tapping: Tapping,
+    alive: Interval,
+}
+
+impl Lines {
+    pub(crate) fn new(tapping: Tapping) -> Self {
+        Self { tapping, alive: interval(ALIVE) }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut text = String::new();
+        let mut ended = false;
+        while text.len() < BATCH {
+            match self.tapping.poll_next(cx) {
+                Poll::Ready(Some(Tapped::Record(record))) => {
+                    let _ = writeln!(text, "{}", record.json());
+                }
+                Poll::Ready(Some(Tapped::Dropped(dropped))) => {
+                    let _ = writeln!(text, "{{\"dropped\":{dropped}}}");
+                }
+                Poll::Ready(None) => {
+                    ended = true;
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        // The first tick is at once: it tells the reader that it is heard.
+        if self.alive.poll_tick(cx).is_ready() {
+            text.push('\n');
+            // Registers for the next one.
+            let _ = self.alive.poll_tick(cx);
+        }
+        match (text.is_empty(), ended) {
+            (false, _) => Poll::Ready(Some(text.into())),
+            (true, true) => Poll::Ready(None),
+            (true, false) => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_read_or_refused_with_what_can_be_written() {
+        let read =
+            filter(Some("upstream=orders&path=%2Fv1&status=5xx&slower=250ms&method=get&sample=10")).unwrap();
+        assert_eq!(read.slower, Some(Duration::from_millis(250)));
+        assert_eq!((read.method.as_deref(), read.sample), (Some("GET"), 10));
+        assert_eq!(filter(Some("upstream=&status=&reason=")).unwrap(), TapFilter::default());
+        for (query, part) in [
+            ("colour=red", "listener, route"),
+            ("status=bad", "5xx"),
+            ("reason=bad", "/reasons"),
+            ("slower=bad", "`ms`"),
+            ("sample=bad", "one in ten"),
+            ("path=%zz", "escape"),
+        ] {
+            let error = filter(Some(query)).unwrap_err();
+            assert!(error.contains(part), "{query}: {error}");
+        }
+    }
+}

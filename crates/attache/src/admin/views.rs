@@ -1,0 +1,282 @@
+//! The pages of the admin API about a generation: what its config says beside what is true of it now.
+//!
+//! Everything is read from atomics and snapshots. Times are seconds before or after now.
+
+use std::{
+    fmt::Write as _,
+    sync::{PoisonError, Weak, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use attache_config::model::{Action, Retry};
+use attache_resilience::UpstreamState;
+use attache_telemetry::Reason;
+use attache_tls::Certificate;
+use attache_upstream::{Endpoint, Shared, circuit::CircuitStatus, discovery::LookupStatus};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    generation::{Generation, UpstreamParts},
+    reload::{Reloads, Report},
+};
+
+pub(super) fn upstreams(generation: &Generation) -> Value {
+    generation.upstreams.iter().map(|parts| upstream(parts, generation)).collect()
+}
+
+fn upstream(parts: &UpstreamParts, generation: &Generation) -> Value {
+    let shared = parts.shared();
+    let mut value = json!({
+        "name": &*shared.config.name,
+        "kind": if parts.is_on_demand() { "on-demand" } else { "configured" },
+        "protocol": shared.config.protocol,
+        "tls": parts.tls.is_some(),
+        "insecure": parts.tls.as_ref().is_some_and(|tls| tls.connector().is_insecure()),
+    });
+    let now = Instant::now();
+    let Some(object) = value.as_object_mut() else { return value };
+    if parts.is_on_demand() {
+        let hosts = parts.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = hosts.values().filter_map(Weak::upgrade);
+        let hosts: Vec<_> = hosts.map(|state| of_state(&state, None, now)).collect();
+        object.insert("hosts".into(), hosts.into());
+    } else if let Value::Object(state) =
+        of_state(&parts.resilience, retry_of(generation, &shared.config.name), now)
+    {
+        object.extend(state);
+    }
+    value
+}
+
+/// The retry policy that routes bring to this upstream; the most generous where they differ.
+fn retry_of<'a>(generation: &'a Generation, name: &str) -> Option<&'a Retry> {
+    let config = &generation.config;
+    let forwards = config.listeners.iter().flat_map(|listener| &listener.routes).filter_map(|route| {
+        match &route.action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        }
+    });
+    let retries = forwards
+        .flat_map(|forward| &forward.to)
+        .filter(|to| config.upstreams.get(to.upstream.0).is_some_and(|upstream| &*upstream.name == name))
+        .map(|to| &to.policy.retry);
+    retries.max_by(|a, b| a.budget.total_cmp(&b.budget))
+}
+
+fn of_state(state: &UpstreamState, retry: Option<&Retry>, now: Instant) -> Value {
+    let shared: &Shared = &state.shared;
+    let set = shared.endpoints.load();
+    let limits = &shared.config.circuit_breaker;
+    let used = |used: u32, limit: u32| json!({ "used": used, "limit": limit });
+    let (connections, active) = (shared.connections.load(Relaxed), shared.active_requests.load(Relaxed));
+    let counters = &state.counters;
+    json!({
+        "usable": set.usable(),
+        "no_endpoint_because": set.failure.map(Reason::as_str),
+        "endpoints": set.endpoints.iter().map(|endpoint| of_endpoint(endpoint, now)).collect::<Vec<_>>(),
+        "limits": {
+            "requests": used(active, limits.max_requests),
+            "connections": used(connections, limits.max_connections),
+            "pending": used(shared.pending.load(Relaxed), limits.max_pending),
+        },
+        "pool": {
+            "connections": connections,
+            // Without HTTP/2, where one connection carries many requests, this is what waits to be used again.
+            "idle_at_least": connections.saturating_sub(active),
+        },
+        "retries": {
+            "running": shared.retries.load(Relaxed),
+            "budget": retry.map(|retry| retry.budget),
+            "allowed_now": retry.map(|retry| (f64::from(active) * retry.budget) as u32),
+            "floor_per_second": retry.map(|retry| retry.budget_floor),
+            "begun": counters.retries.load(Relaxed),
+            "succeeded": counters.retries_succeeded.load(Relaxed),
+            "refused_by_budget": counters.budget_exhausted.load(Relaxed),
+        },
+        "breaker": breaker(state.breaker.as_ref().map(|circuit| circuit.status(now)).as_ref(), counters.circuit_open.load(Relaxed)),
+        "timeouts": {
+            "request": counters.request_timeouts.load(Relaxed),
+            "per_try": counters.per_try_timeouts.load(Relaxed),
+            "idle": counters.idle_timeouts.load(Relaxed),
+        },
+        "dns": shared.lookups.all().iter().map(|status| lookup(status, now)).collect::<Vec<_>>(),
+    })
+}
+
+fn breaker(circuit: Option<&CircuitStatus>, refused: u64) -> Value {
+    let Some(circuit) = circuit else { return json!({ "state": "off" }) };
+    json!({
+        "state": circuit.state,
+        "for_seconds": seconds(circuit.standing.age),
+        "because": circuit.standing.why.as_deref(),
+        "half_opens_in_seconds": circuit.remaining.map(seconds),
+        "opened": circuit.opened,
+        "failures_in_a_row": circuit.consecutive,
+        "window": { "calls": circuit.window.0, "failed": circuit.window.1 },
+        "refused": refused,
+    })
+}
+
+fn of_endpoint(endpoint: &Endpoint, now: Instant) -> Value {
+    let status = endpoint.status(now);
+    let passive = &endpoint.passive;
+    json!({
+        "address": &*status.address,
+        "host": status.host.as_deref(),
+        "zone": status.zone.as_deref(),
+        "weight": status.weight,
+        "priority": status.priority,
+        "state": status.state.as_str(),
+        "state_for_seconds": seconds(status.standing.age),
+        "state_because": status.standing.why.as_deref(),
+        "active_requests": status.active_requests,
+        "latency_ms": status.latency.map(|latency| latency.as_micros() as f64 / 1000.0),
+        "age_seconds": status.age.as_secs(),
+        "ejection": {
+            "ejected": status.ejection.ejected,
+            "back_in_seconds": status.ejection.remaining.map(seconds),
+            "ejections": status.ejection.ejections,
+            "failures_in_a_row": status.ejection.consecutive_5xx,
+            "local_failures_in_a_row": status.ejection.consecutive_local,
+        },
+        "breaker": breaker(status.circuit.as_ref(), 0),
+        "failures": passive.failures(),
+        "last_failure": passive.last_failure().map(|(reason, at)| json!({
+            "reason": reason.as_str(),
+            "ago_seconds": status.age.saturating_sub(at).as_secs(),
+        })),
+        "health_check": {
+            "healthy": status.health.healthy,
+            "passed": status.health.passed,
+            "failed": status.health.failed,
+            "last_error": status.health.last_failure.as_deref(),
+        },
+    })
+}
+
+fn lookup(status: &LookupStatus, now: Instant) -> Value {
+    json!({
+        "name": status.name,
+        "addresses": status.answers,
+        "asked_ago_seconds": seconds(now.saturating_duration_since(status.at)),
+        "answered_ago_seconds": status.answered.map(|at| seconds(now.saturating_duration_since(at))),
+        "next_in_seconds": seconds(status.next.saturating_duration_since(now)),
+        "failure": status.failure.as_ref().map(|(reason, detail)| json!({
+            "reason": reason.as_str(),
+            "detail": detail,
+        })),
+    })
+}
+
+/// Tenths are as fine as a person reads.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10.0).round() / 10.0
+}
+
+pub(super) fn listeners(generation: &Generation, draining: bool) -> Value {
+    let listener = |parts: &crate::generation::ListenerParts| {
+        let config = &parts.config;
+        json!({
+            "name": &*config.name,
+            "bind": config.bind.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "protocol": config.protocol,
+            "tls": parts.tls.is_some(),
+            "transparent": config.transparent,
+            "routes": config.routes.len(),
+            "connections": { "open": parts.connections.open(), "limit": config.max_connections },
+            "draining": draining,
+        })
+    };
+    generation.listeners.iter().map(listener).collect()
+}
+
+/// The routes of the effective config, by listener.
+pub(super) fn routes(generation: &Generation) -> Value {
+    let mut config = generation.config.effective();
+    let listeners = generation.config.listeners.iter().map(|listener| {
+        json!({
+            "listener": &*listener.name,
+            "routes": config["listeners"][&*listener.name]["routes"].take(),
+        })
+    });
+    listeners.collect()
+}
+
+pub(super) fn certificates(generation: &Generation, watch: attache_tls::WatchStatus) -> Value {
+    let now = SystemTime::now();
+    let mut all = Vec::new();
+    for listener in &generation.listeners {
+        let own = listener.tls.as_ref().map(attache_tls::Acceptor::certificates).unwrap_or_default();
+        all.extend(own.iter().map(|own| certificate("listener", &listener.config.name, own, now)));
+    }
+    for upstream in &generation.upstreams {
+        let own = upstream.tls.as_ref().map(|tls| tls.connector().certificates()).unwrap_or_default();
+        let name = &upstream.shared().config.name;
+        all.extend(own.iter().map(|own| certificate("upstream", name, own, now)));
+    }
+    json!({
+        "certificates": all,
+        "reloads": watch.reloads,
+        "failed_reloads": watch.reload_failures,
+        "serving_an_older_state": watch.failing,
+    })
+}
+
+fn certificate(side: &str, name: &str, certificate: &Certificate, now: SystemTime) -> Value {
+    let unix = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let names = certificate.uris.iter().chain(&certificate.dns).map(ToString::to_string);
+    let names: Vec<_> = names.chain(certificate.ips.iter().map(ToString::to_string)).collect();
+    let hash = certificate.sha256.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    });
+    json!({
+        "side": side,
+        "name": name,
+        "subject": certificate.subject,
+        "names": names,
+        "spiffe_id": certificate.uris.iter().find(|uri| uri.starts_with("spiffe://")).map(ToString::to_string),
+        "issuer": certificate.issuer,
+        "file": certificate.file.as_ref().map(|file| file.display().to_string()),
+        "not_before_unix": unix(certificate.not_before),
+        "not_after_unix": unix(certificate.not_after),
+        "expires_in_seconds": certificate.remaining(now).as_secs(),
+        "sha256": hash,
+    })
+}
+
+/// The newest first.
+pub(super) fn reloads(reloads: &Reloads) -> Value {
+    let one = |reload: &crate::reload::Reload| {
+        let (report, error) = match &reload.result {
+            Ok(report) => (Some(report), None),
+            Err(why) => (None, Some(why.as_str())),
+        };
+        json!({
+            "time": attache_telemetry::rfc3339(reload.at),
+            "took_ms": reload.took.as_micros() as f64 / 1000.0,
+            "trigger": reload.trigger.as_str(),
+            "ok": reload.result.is_ok(),
+            "generation": report.map(|report| report.generation),
+            "changes": report.map(|report| &report.changes),
+            "needs_restart": report.map(|report| &report.needs_restart),
+            "error": error,
+        })
+    };
+    reloads.list().iter().rev().map(one).collect()
+}
+
+/// What a reload did, a line each.
+pub(super) fn report(report: &Report) -> String {
+    let mut out = if report.changes.is_empty() {
+        "the config says what it said before\n".to_owned()
+    } else {
+        format!("generation {} serves\n", report.generation)
+    };
+    for line in report.changes.iter().chain(&report.needs_restart) {
+        let _ = writeln!(out, "- {line}");
+    }
+    out
+}

@@ -1,0 +1,231 @@
+//! `attache status`: how it is, on one screen. Its exit code is for scripts: 0 all is well, 1 no answer, 2 something is wrong.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    http,
+    text::{Ink, Paint, clean, field, list, millis, percent, rate, span, table},
+};
+use crate::cli;
+
+/// Something is wrong with what runs.
+const TROUBLE: u8 = 2;
+/// A certificate that expires sooner is trouble.
+const SOON: u64 = 24 * 3600;
+
+pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let get = |path: &str| -> Result<Value, Box<dyn std::error::Error>> {
+        Ok(serde_json::from_str(&http::fetch(&options.admin.admin, "GET", path)?)?)
+    };
+    let seen = json!({
+        "stats": get("/stats.json")?,
+        "upstreams": get("/upstreams")?,
+        "listeners": get("/listeners")?,
+        "certificates": get("/certificates")?,
+        "reloads": get("/reloads")?,
+    });
+    let troubles = troubles(&seen);
+    let mut out = io::stdout();
+    if options.json {
+        let mut seen = seen;
+        if let Some(seen) = seen.as_object_mut() {
+            seen.insert("troubles".into(), troubles.clone().into());
+        }
+        writeln!(out, "{seen:#}")?;
+    } else {
+        out.write_all(page(&seen, &troubles, Paint::stdout()).as_bytes())?;
+    }
+    Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(TROUBLE) })
+}
+
+/// What somebody should look at, a line each.
+fn troubles(seen: &Value) -> Vec<String> {
+    let mut troubles = Vec::new();
+    for why in list(&seen["stats"], "not_ready") {
+        troubles.push(format!("not ready: {}", why.as_str().unwrap_or_default()));
+    }
+    for upstream in seen["upstreams"].as_array().into_iter().flatten() {
+        let name = field(upstream, "name");
+        if field(&upstream["breaker"], "state") == "open" {
+            let why = field(&upstream["breaker"], "because");
+            troubles.push(format!("upstream {name}: its breaker is open ({why})"));
+        }
+        if upstream["usable"] == 0 && field(upstream, "kind") != "on-demand" {
+            let why = field(upstream, "no_endpoint_because");
+            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            troubles.push(format!("upstream {name}: no endpoint can be used{why}"));
+        }
+        for endpoint in list(upstream, "endpoints") {
+            let (address, state) = (field(endpoint, "address"), field(endpoint, "state"));
+            if state == "healthy" {
+                continue;
+            }
+            let why = field(endpoint, "state_because");
+            let why = if why.is_empty() { String::new() } else { format!(": {}", clean(why, 80)) };
+            troubles.push(format!("upstream {name}: endpoint {address} is {state}{why}"));
+        }
+        for lookup in list(upstream, "dns") {
+            let reason = field(&lookup["failure"], "reason");
+            if !reason.is_empty() {
+                troubles
+                    .push(format!("upstream {name}: looking up {} fails: {reason}", field(lookup, "name")));
+            }
+        }
+    }
+    for certificate in list(&seen["certificates"], "certificates") {
+        let left = certificate["expires_in_seconds"].as_u64().unwrap_or(0);
+        if left < SOON {
+            let (side, name) = (field(certificate, "side"), field(certificate, "name"));
+            let when =
+                if left == 0 { "has expired".to_owned() } else { format!("expires in {}", span(left)) };
+            troubles.push(format!("{side} {name}: its certificate {when}"));
+        }
+    }
+    if seen["certificates"]["serving_an_older_state"].as_u64().is_some_and(|failing| failing > 0) {
+        troubles.push(
+            "changed certificate files can't be used; the log says why, the older ones serve".to_owned(),
+        );
+    }
+    if seen["reloads"].as_array().and_then(|all| all.first()).is_some_and(|last| last["ok"] == false) {
+        troubles.push(
+            "the config file was refused; the last good one serves (`attache reload` says why)".to_owned(),
+        );
+    }
+    troubles
+}
+
+fn page(seen: &Value, troubles: &[String], paint: Paint) -> String {
+    let stats = &seen["stats"];
+    let lately = &stats["total"]["last_10s"];
+    let ready = list(stats, "not_ready").is_empty();
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "{} {}, up {}, {}",
+        paint.ink(Ink::Bold, "attache"),
+        field(stats, "version"),
+        span(stats["uptime_seconds"].as_u64().unwrap_or(0)),
+        if ready { paint.ink(Ink::Good, "ready") } else { paint.ink(Ink::Bad, "not ready") },
+    );
+    let _ = writeln!(
+        out,
+        "{}, success {}, p50 {}, p90 {}, p99 {} (last 10 s)\n",
+        rate(&lately["per_second"]),
+        percent(&lately["success_rate"]),
+        millis(&lately["p50_ms"]),
+        millis(&lately["p90_ms"]),
+        millis(&lately["p99_ms"]),
+    );
+    let listeners = seen["listeners"].as_array().map_or(&[][..], Vec::as_slice);
+    let rows: Vec<_> = listeners
+        .iter()
+        .map(|listener| {
+            let at: Vec<_> = list(listener, "bind").iter().filter_map(Value::as_str).collect();
+            vec![
+                (Ink::Plain, field(listener, "name").to_owned()),
+                (Ink::Plain, at.join(", ")),
+                (Ink::Plain, listener["connections"]["open"].to_string()),
+            ]
+        })
+        .collect();
+    out.push_str(&table(&["listener", "at", "connections"], &rows, paint));
+    out.push('\n');
+    let upstreams = seen["upstreams"].as_array().map_or(&[][..], Vec::as_slice);
+    let rows: Vec<_> = upstreams
+        .iter()
+        .map(|upstream| {
+            let name = field(upstream, "name");
+            let counted = list(stats, "upstreams").iter().find(|row| field(row, "upstream") == name);
+            let lately = counted.map_or(&Value::Null, |row| &row["last_10s"]);
+            let (usable, all) = (upstream["usable"].as_u64().unwrap_or(0), list(upstream, "endpoints").len());
+            let breaker = field(&upstream["breaker"], "state");
+            let endpoints = match field(upstream, "kind") {
+                "on-demand" => (Ink::Plain, format!("{} hosts", list(upstream, "hosts").len())),
+                _ if usable as usize == all && all > 0 => (Ink::Good, format!("{usable}/{all}")),
+                _ if usable > 0 => (Ink::Warn, format!("{usable}/{all}")),
+                _ => (Ink::Bad, format!("{usable}/{all}")),
+            };
+            vec![
+                (Ink::Plain, name.to_owned()),
+                endpoints,
+                (Ink::Plain, rate(&lately["per_second"])),
+                (Ink::Plain, percent(&lately["success_rate"])),
+                (Ink::Plain, millis(&lately["p99_ms"])),
+                (if breaker == "open" { Ink::Bad } else { Ink::Plain }, breaker.to_owned()),
+            ]
+        })
+        .collect();
+    out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
+    if !troubles.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bad, "to look at"));
+        for trouble in troubles {
+            let _ = writeln!(out, "  {trouble}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen() -> Value {
+        json!({
+            "stats": {
+                "version": "0.1.0", "uptime_seconds": 90_000, "not_ready": [],
+                "total": { "last_10s": { "per_second": 812.4, "success_rate": 0.998, "p50_ms": 1.24, "p90_ms": 3.6, "p99_ms": 18.2 } },
+                "upstreams": [{ "upstream": "orders", "last_10s": { "per_second": 812.4, "success_rate": 0.998, "p99_ms": 18.2 } }],
+            },
+            "listeners": [{ "name": "outbound", "bind": ["127.0.0.1:15001"], "connections": { "open": 12 } }],
+            "upstreams": [{
+                "name": "orders", "kind": "configured", "usable": 1, "breaker": { "state": "closed" },
+                "endpoints": [
+                    { "address": "10.0.0.8:80", "state": "healthy" },
+                    { "address": "10.0.0.9:80", "state": "ejected", "state_because": "5 failures in a row, the last: 502" },
+                ],
+            }],
+            "certificates": { "certificates": [
+                { "side": "listener", "name": "inbound", "expires_in_seconds": 3600 },
+            ] },
+            "reloads": [],
+        })
+    }
+
+    #[test]
+    fn one_screen_says_how_it_is() {
+        let seen = seen();
+        insta::assert_snapshot!(page(&seen, &troubles(&seen), Paint::plain()), @r"
+        attache 0.1.0, up 1d 1h, ready
+        812/s, success 99.80 %, p50 1.2 ms, p90 3.6 ms, p99 18 ms (last 10 s)
+
+        listener               at  connections
+        outbound  127.0.0.1:15001           12
+
+        upstream  endpoints  requests  success    p99  breaker
+        orders          1/2     812/s  99.80 %  18 ms   closed
+
+        to look at
+          upstream orders: endpoint 10.0.0.9:80 is ejected: 5 failures in a row, the last: 502
+          listener inbound: its certificate expires in 1h
+        ");
+    }
+
+    #[test]
+    fn an_upstream_that_can_not_be_used_and_an_open_breaker_are_trouble() {
+        let mut seen = seen();
+        seen["certificates"] = json!({});
+        seen["upstreams"] = json!([{
+            "name": "orders", "usable": 0, "no_endpoint_because": "dns-nxdomain", "endpoints": [],
+            "breaker": { "state": "open", "because": "20 failures in a row" },
+            "dns": [{ "name": "orders.test:80", "failure": { "reason": "dns-nxdomain" } }],
+        }]);
+        seen["reloads"] = json!([{ "ok": false }]);
+        assert_eq!(troubles(&seen).len(), 4, "{:?}", troubles(&seen));
+    }
+}

@@ -1,0 +1,177 @@
+//! `attache tap`: follows exchanges as they end.
+
+use std::{
+    fmt::Write as _,
+    io::{self, BufRead as _, Read as _, Write as _},
+};
+
+use serde_json::Value;
+
+use super::{
+    http,
+    text::{Ink, Paint, clean, duration, field, list, millis},
+};
+use crate::cli::{self, Output};
+
+/// Bytes of one line; a longer one is not from attache.
+const LINE: u64 = 1 << 20;
+
+pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
+    let target = &options.admin.admin;
+    let answer = http::send(target, "GET", &path(options), None)
+        .map_err(|error| format!("no answer at {target}: {error}. Does attache run here?"))?;
+    if answer.status != 200 {
+        let status = answer.status;
+        return Err(format!("{status}: {}", answer.text()?.trim()).into());
+    }
+    let (mut out, paint) = (io::stdout().lock(), Paint::stdout());
+    let mut body = answer.body;
+    let mut seen = 0;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if (&mut body).take(LINE).read_line(&mut line)? == 0 {
+            return Err("the stream has ended: attache has ended, or its admin API".into());
+        }
+        let text = line.trim_end();
+        if text.is_empty() {
+            continue;
+        }
+        let shown = match options.output {
+            Output::Json => text.to_owned(),
+            Output::Text => show(&serde_json::from_str(text)?, options.headers, paint),
+        };
+        // A reader that is gone (`| head`) is no error.
+        if writeln!(out, "{shown}").and_then(|()| out.flush()).is_err() {
+            return Ok(());
+        }
+        seen += 1;
+        if options.count.is_some_and(|count| seen >= count) {
+            return Ok(());
+        }
+    }
+}
+
+fn path(options: &cli::Tap) -> String {
+    let slower = options.slower.map(duration);
+    let sample = options.sample.map(|sample| sample.to_string());
+    let keys = [
+        ("listener", &options.listener),
+        ("route", &options.route),
+        ("upstream", &options.upstream),
+        ("endpoint", &options.endpoint),
+        ("host", &options.host),
+        ("method", &options.method),
+        ("path", &options.path),
+        ("status", &options.status),
+        ("reason", &options.reason),
+        ("slower", &slower),
+        ("sample", &sample),
+    ];
+    let mut path = "/tap?".to_owned();
+    for (key, value) in keys {
+        if let Some(value) = value {
+            let _ = write!(path, "{key}={}&", escaped(value));
+        }
+    }
+    path.pop();
+    path
+}
+
+/// RFC 3986 section 2.1.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+fn show(record: &Value, headers: bool, paint: Paint) -> String {
+    if let Some(dropped) = record.get("dropped") {
+        let text = format!(
+            "({dropped} more were dropped: they came faster than they could be shown; filter, or --sample)"
+        );
+        return paint.ink(Ink::Warn, &text);
+    }
+    let status = record["status"].as_u64();
+    let ink = match (status, field(record, "reason")) {
+        (Some(500..), _) => Ink::Bad,
+        (Some(400..), _) => Ink::Warn,
+        (None, reason) if !reason.is_empty() => Ink::Bad,
+        (Some(_), _) => Ink::Good,
+        (None, _) => Ink::Plain,
+    };
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { clean(text, 200) };
+    // The clock alone: the day is today's.
+    let clock = field(record, "time").get(11..23).unwrap_or_default();
+    let mut line = format!(
+        "{} {} {:>4} {}{} {} {} {}",
+        paint.ink(Ink::Dim, clock),
+        paint.ink(ink, &status.map_or("---".to_owned(), |status| status.to_string())),
+        or_dash(field(record, "method")),
+        or_dash(field(record, "host")),
+        clean(field(record, "path"), 200),
+        paint.ink(Ink::Bold, &millis(&record["total_ms"])),
+        paint.ink(Ink::Dim, "→"),
+        or_dash(field(record, "upstream")),
+    );
+    if let Some(endpoint) = record["endpoint"].as_str() {
+        let _ = write!(line, " {}", paint.ink(Ink::Dim, &clean(endpoint, 80)));
+    }
+    if let Some(tries) = record["tries"].as_u64().filter(|tries| *tries > 1) {
+        let _ = write!(line, " {}", paint.ink(Ink::Warn, &format!("{tries} tries")));
+    }
+    let reason = field(record, "reason");
+    if !reason.is_empty() {
+        let _ = write!(line, " {}", paint.ink(ink, reason));
+    }
+    let detail = field(record, "detail");
+    if !detail.is_empty() {
+        let _ = write!(line, " {}", paint.ink(Ink::Dim, &format!("({})", clean(detail, 200))));
+    }
+    if headers {
+        for (key, mark) in [("request_headers", '>'), ("response_headers", '<')] {
+            for pair in list(record, key) {
+                let part = |at: usize| clean(pair[at].as_str().unwrap_or_default(), 300);
+                let _ = write!(
+                    line,
+                    "\n    {}",
+                    paint.ink(Ink::Dim, &format!("{mark} {}: {}", part(0), part(1)))
+                );
+            }
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_readable_line() {
+        let record = json!({
+            "time": "2026-11-21T08:00:00.123Z", "status": 503, "reason": "connect-refused", "detail": "Connection refused (os error 111)",
+            "method": "GET", "host": "orders.internal", "path": "/v1/\u{1b}items", "upstream": "orders", "endpoint": "10.0.0.8:80",
+            "tries": 3, "total_ms": 1002.5, "request_headers": [["accept", "*/*"], ["authorization", "(hidden)"]],
+        });
+        insta::assert_snapshot!(show(&record, true, Paint::plain()), @r"
+        08:00:00.123 503  GET orders.internal/v1/\u{1b}items 1.0 s → orders 10.0.0.8:80 3 tries connect-refused (Connection refused (os error 111))
+            > accept: */*
+            > authorization: (hidden)
+        ");
+        assert!(show(&json!({ "dropped": 7 }), false, Paint::plain()).starts_with("(7 more"));
+    }
+
+    #[test]
+    fn a_filter_keeps_its_meaning_on_the_way() {
+        assert_eq!(escaped("/a b&c=%"), "%2Fa%20b%26c%3D%25");
+    }
+}

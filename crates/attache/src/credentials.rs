@@ -1,0 +1,55 @@
+//! The secrets that requests are given: each is read once, whoever uses it, and all workers share it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use attache_config::model::{self, Action, Config, Name};
+use attache_tls::{Credential, Watcher};
+
+use crate::error::Error;
+
+/// Every secret of a config, by what the config says of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials(Arc<HashMap<Arc<model::Credential>, Credential>>);
+
+impl Credentials {
+    /// Reads the files that `before` has not, and has `watcher` follow them. Fails where one can't be used that must be there.
+    pub(crate) fn read(config: &Config, before: &Self, watcher: &Watcher) -> Result<Self, Error> {
+        let mut all = HashMap::new();
+        let upstreams = config
+            .upstreams
+            .iter()
+            .filter_map(|upstream| Some(("upstream", &upstream.name, upstream.credential.as_ref()?)));
+        let routes = config.listeners.iter().flat_map(|listener| &listener.routes).flat_map(|route| {
+            let to: &[_] = match &route.action {
+                Action::Forward(forward) => &forward.to,
+                Action::Redirect(_) | Action::Respond(_) => &[],
+            };
+            to.iter().filter_map(|to| Some(("route", &route.name, to.policy.credential.as_ref()?)))
+        });
+        for (what, name, wanted) in upstreams.chain(routes) {
+            if !all.contains_key(wanted) {
+                let secret = match before.get(wanted) {
+                    Some(known) => known.clone(),
+                    None => read(what, name, wanted, watcher)?,
+                };
+                all.insert(wanted.clone(), secret);
+            }
+        }
+        Ok(Self(Arc::new(all)))
+    }
+
+    pub(crate) fn get(&self, wanted: &model::Credential) -> Option<&Credential> {
+        self.0.get(wanted)
+    }
+}
+
+fn read(
+    what: &'static str,
+    name: &Name,
+    wanted: &model::Credential,
+    watcher: &Watcher,
+) -> Result<Credential, Error> {
+    let secret = Credential::new(wanted).map_err(|source| Error::Tls { what, name: name.clone(), source })?;
+    watcher.follow(&secret);
+    Ok(secret)
+}

@@ -1,0 +1,131 @@
+//! Listening sockets that this process did not make: its predecessor's ([`upgrade`](crate::upgrade)), or those of a supervisor (systemd's
+//! socket activation, `sd_listen_fds(3)`).
+//!
+//! A socket is used for the bind that has its address; one that has another is used for the listener that its name (`LISTEN_FDNAMES`,
+//! `FileDescriptorName=`) says. What nothing in the config listens on is closed, and that is said.
+
+use std::{
+    env,
+    os::fd::{AsFd, OwnedFd},
+    os::unix::net::UnixListener,
+    path::Path,
+};
+
+use attache_config::model::Name;
+
+use crate::{
+    prepare::Place,
+    upgrade::{self, Predecessor},
+};
+
+/// Sockets to be used instead of new ones. Those that are left are closed when this is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    sockets: Vec<Given>,
+    predecessor: Option<Predecessor>,
+}
+
+#[derive(Debug)]
+struct Given {
+    /// As [`Place::key`] has it.
+    key: String,
+    /// What the supervisor calls it; empty where it comes from a predecessor.
+    name: String,
+    socket: OwnedFd,
+}
+
+impl Handed {
+    /// What the environment says was handed over. Call it once, before there are threads: it changes the environment.
+    pub(crate) fn take() -> Result<Self, String> {
+        if let Some((predecessor, sockets)) = upgrade::receive()? {
+            let socket = |(key, socket)| Given { key, name: String::new(), socket };
+            let sockets = sockets.into_iter().map(socket).collect();
+            return Ok(Self { sockets, predecessor: Some(predecessor) });
+        }
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        let mut given = listenfd::ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for at in 0..given.len() {
+            let name = names.get(at).copied().unwrap_or_default().to_owned();
+            let fail = |error| format!("the supervisor's socket {at} ({name}) can't be used: {error}");
+            if let Ok(Some(socket)) = given.take_tcp_listener(at) {
+                let key = Place::Tcp(socket.local_addr().map_err(fail)?).key();
+                sockets.push(Given { key, name, socket: socket.into() });
+            } else if let Some(socket) = given.take_unix_listener(at).map_err(fail)? {
+                sockets.push(Given { key: unix_key(&socket), name, socket: socket.into() });
+            }
+        }
+        Ok(Self { sockets, predecessor: None })
+    }
+
+    /// The sockets for one bind of a listener; none where it must be bound.
+    pub(crate) fn take_for(&mut self, place: &Place, listener: &Name) -> Vec<OwnedFd> {
+        let key = place.key();
+        let by_address = self.remove(|socket| socket.key == key);
+        if by_address.is_empty() { self.remove(|socket| socket.name == **listener) } else { by_address }
+    }
+
+    /// The socket of something that is no listener.
+    pub(crate) fn take_one(&mut self, key: &str) -> Option<OwnedFd> {
+        self.remove(|socket| socket.key == key).into_iter().next()
+    }
+
+    /// Whether Unix sockets are this process' to remove at its end: a supervisor keeps its own.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
+    /// Everything that is wanted has been taken.
+    pub(crate) fn settle(&mut self) -> Option<Predecessor> {
+        for socket in self.sockets.drain(..) {
+            let Given { key, name, .. } = socket;
+            tracing::warn!(
+                name,
+                "nothing in the config listens on {key}: a socket that was handed over is closed"
+            );
+        }
+        self.predecessor.take()
+    }
+
+    fn remove(&mut self, wanted: impl Fn(&Given) -> bool) -> Vec<OwnedFd> {
+        self.sockets.extract_if(.., |socket| wanted(socket)).map(|socket| socket.socket).collect()
+    }
+}
+
+fn unix_key(socket: &UnixListener) -> String {
+    let address = socket.local_addr().ok();
+    let path = address.as_ref().and_then(|address| address.as_pathname()).unwrap_or(Path::new(""));
+    Place::Unix(path.to_owned()).key()
+}
+
+/// A handle for [`Handed::take_one`] of a later process.
+pub(crate) fn duplicate(socket: &impl AsFd) -> Option<OwnedFd> {
+    socket.as_fd().try_clone_to_owned().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_found_by_its_address_and_else_by_its_listeners_name() {
+        let [one, two] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = one.local_addr().unwrap();
+        let socket = |socket: TcpListener, name: &str| Given {
+            key: Place::Tcp(socket.local_addr().unwrap()).key(),
+            name: name.to_owned(),
+            socket: socket.into(),
+        };
+        let mut handed =
+            Handed { sockets: vec![socket(two, "outbound"), socket(one, "")], predecessor: None };
+        let other = Place::Tcp("127.0.0.1:1".parse().unwrap());
+        assert!(handed.take_for(&other, &"inbound".into()).is_empty());
+        assert_eq!(handed.take_for(&Place::Tcp(address), &"inbound".into()).len(), 1);
+        assert_eq!(handed.take_for(&other, &"outbound".into()).len(), 1);
+        assert!(handed.take_for(&other, &"outbound".into()).is_empty());
+        assert!(handed.settle().is_none());
+    }
+}

@@ -1,0 +1,165 @@
+//! Overload protection: before memory or file descriptors run out, attache does less, and more again when there is room.
+//!
+//! **What is looked at**, each as a share of its limit; the highest counts:
+//! - `memory`: of the innermost control group with a limit, without the page cache that the kernel can take back (as Kubernetes' working set);
+//! - `memory-stall`: the share of the last 10 s in which every task of the group waited for memory (PSI, "full");
+//! - `file-descriptors`: of `ulimit -n`.
+//!
+//! **What is done**, with Envoy's names for it, each until 5 points less are in use:
+//! 1. `disable-keepalive` (85 %): connections end with their next answer, idle ones at once, those to upstreams as well;
+//! 2. `shed-requests` (90 %): new requests are refused, 503 `overloaded`; first `u=7`, then, evenly up to the next step, the more urgent;
+//! 3. `stop-accepting` (95 %): connections wait in the kernel's queue, and whatever request still comes is refused.
+//!
+//! The look is four times a second on the control thread, so it costs requests nothing. Readiness doesn't change: an orchestrator that
+//! moves the load away from one overloaded pod overloads the next.
+//!
+//! **Source.** Envoy's overload manager (`envoy.resource_monitors.cgroup_memory`, `.downstream_connections`; actions
+//! `disable_http_keepalive`, `stop_accepting_requests`, `stop_accepting_connections`, with scaled triggers).
+
+mod resources;
+
+use std::{sync::Arc, time::Duration};
+
+use attache_config::model;
+use attache_telemetry::OverloadGauges;
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::resources::Resources;
+use crate::process::Process;
+
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(250);
+/// The least urgent request (RFC 9218).
+const LEAST_URGENT: i8 = 7;
+
+/// Watches until the program ends, as the config says that serves at that moment.
+pub(crate) async fn watch(process: Arc<Process>) {
+    let mut watched: Option<(model::Overload, Resources)> = None;
+    let mut steps = Steps::default();
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let wanted = process.generation().config.overload.clone();
+        if watched.as_ref().map(|(config, _)| config) != wanted.as_ref() {
+            watched = wanted.map(|config| (config.clone(), Resources::new(&config)));
+        }
+        match &watched {
+            Some((config, resources)) => look(&process, config, resources, &mut steps),
+            None if steps == Steps::default() => {}
+            None => {
+                steps = Steps::default();
+                process.overload.set(steps.keeps, false, i64::MAX);
+                process.metrics.set_overload(OverloadGauges::default());
+            }
+        }
+    }
+}
+
+fn look(process: &Process, config: &model::Overload, resources: &Resources, steps: &mut Steps) {
+    let shares = resources.shares();
+    let highest = shares.iter().copied().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    let (resource, share) = highest.unwrap_or(("memory", 0.0));
+    let before = steps.clone();
+    steps.step(config, share);
+    if *steps != before {
+        steps.say(resource, share);
+    }
+    process.overload.set(steps.keeps, steps.stop, resources.descriptors_below(config.stop_accepting));
+    if steps.close {
+        process.overload.press();
+    }
+    process.metrics.set_overload(OverloadGauges {
+        pressure: shares,
+        actions: vec![
+            ("disable-keepalive", steps.close),
+            ("shed-requests", steps.keeps < LEAST_URGENT),
+            ("stop-accepting", steps.stop),
+        ],
+    });
+}
+
+/// What is done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Steps {
+    close: bool,
+    shed: bool,
+    stop: bool,
+    /// Requests up to this urgency are served.
+    keeps: i8,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self { close: false, shed: false, stop: false, keeps: LEAST_URGENT }
+    }
+}
+
+impl Steps {
+    fn step(&mut self, config: &model::Overload, share: f64) {
+        let on = |was: bool, from: f64| share >= from || (was && share > from - model::Overload::HYSTERESIS);
+        self.close = on(self.close, config.disable_keepalive);
+        self.shed = on(self.shed, config.shed_requests);
+        self.stop = on(self.stop, config.stop_accepting);
+        self.keeps = match (self.shed || self.stop, share >= config.stop_accepting) {
+            (false, _) => LEAST_URGENT,
+            (true, true) => -1,
+            (true, false) => {
+                let room = (config.stop_accepting - config.shed_requests).max(f64::EPSILON);
+                let into = ((share - config.shed_requests) / room).clamp(0.0, 1.0);
+                LEAST_URGENT - 1 - (into * f64::from(LEAST_URGENT - 1)) as i8
+            }
+        };
+    }
+
+    fn say(&self, resource: &str, share: f64) {
+        let percent = (share * 100.0).round();
+        let hint = if resource == "file-descriptors" {
+            "is the limit of open files (ulimit -n) too low?"
+        } else {
+            "is the container's memory limit too low?"
+        };
+        let done = match (self.stop, self.shed, self.close) {
+            (true, ..) => "no connection is accepted and requests are refused",
+            (_, true, _) => "the least urgent requests are refused",
+            (.., true) => "connections are closed after their answer",
+            _ => {
+                tracing::info!(resource, percent, "overload is over");
+                return;
+            }
+        };
+        tracing::warn!(resource, percent, "overload: {done}; {hint}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(steps: &mut Steps, share: f64) -> (bool, i8, bool) {
+        steps.step(&model::Overload::default(), share);
+        (steps.close, steps.keeps, steps.stop)
+    }
+
+    #[test]
+    fn each_step_begins_at_its_share_and_ends_five_points_below() {
+        let mut steps = Steps::default();
+        assert_eq!(at(&mut steps, 0.849), (false, 7, false));
+        assert_eq!(at(&mut steps, 0.85), (true, 7, false));
+        assert_eq!(at(&mut steps, 0.81), (true, 7, false));
+        assert_eq!(at(&mut steps, 0.80), (false, 7, false));
+        assert_eq!(at(&mut steps, 0.96), (true, -1, true));
+        assert_eq!(at(&mut steps, 0.91), (true, 5, true), "what runs may end before more comes");
+        assert_eq!(at(&mut steps, 0.89), (true, 6, false));
+        assert_eq!(at(&mut steps, 0.85), (true, 7, false));
+        assert_eq!(at(&mut steps, 0.5), (false, 7, false));
+    }
+
+    #[test]
+    fn the_nearer_the_end_the_more_urgent_must_a_request_be() {
+        let mut steps = Steps::default();
+        let keeps: Vec<i8> = (0..=10).map(|n| at(&mut steps, 0.9 + 0.005 * f64::from(n)).1).collect();
+        assert!(keeps.is_sorted_by(|a, b| a >= b), "{keeps:?}");
+        assert_eq!((keeps[0], keeps[5], keeps[10]), (6, 3, -1));
+    }
+}

@@ -1,0 +1,196 @@
+//! A new program takes over from the one that runs, without a connection being lost: SIGUSR2.
+//!
+//! The rule: the old process starts its own program file again with its own arguments, and hands the listening sockets themselves over
+//! (SCM_RIGHTS, `unix(7)`). They stay the same sockets, so what waits in their queues is accepted by one or the other. Only when the new
+//! process says that it serves does the old one drain. If it never says so, it is ended and the old one serves on.
+//! Why so: `docs/decisions/0011-sockets-are-handed-to-a-new-process.md`.
+//!
+//! The two talk over a socket pair that is the new process' standard input, so nobody else can ask for the sockets: messages of a key
+//! and descriptors from the old, [`END`] when that was all, [`READY`] from the new.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    sockopt::{Timeout, set_socket_timeout},
+};
+
+/// Set for a process that is to take over.
+const MARK: &str = "ATTACHE_TAKES_OVER";
+const END: &[u8] = b"end";
+const READY: &[u8] = b"ready";
+/// Descriptors of one message; the kernel takes 253.
+const MOST: usize = 64;
+/// Bytes of one message.
+const LONGEST: usize = 4096;
+/// How long a new process may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A socket with its key.
+pub(crate) type Keyed = (String, OwnedFd);
+
+/// How this program was started, to start it again. Made before its file is replaced.
+#[derive(Clone, Debug)]
+pub(crate) struct Myself {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Myself {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { program: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
+    }
+}
+
+/// The process that handed its sockets over and waits.
+#[derive(Debug)]
+pub(crate) struct Predecessor(OwnedFd);
+
+impl Predecessor {
+    /// Tells it that we serve.
+    pub(crate) fn ready(self) {
+        if let Err(error) = send(self.0.as_fd(), READY, &[]) {
+            tracing::warn!(%error, "the process before this one could not be told to end");
+        }
+    }
+}
+
+/// What a predecessor hands over, if this process has one.
+pub(crate) fn receive() -> Result<Option<(Predecessor, Vec<Keyed>)>, String> {
+    if env::var_os(MARK).is_none() {
+        return Ok(None);
+    }
+    let fail = |error: io::Error| {
+        format!("{MARK} is set, but no process hands its sockets over on standard input: {error}")
+    };
+    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(fail)?;
+    let mut all = Vec::new();
+    loop {
+        let (text, sockets) = receive_one(socket.as_fd()).map_err(fail)?;
+        match text.as_slice() {
+            END => return Ok(Some((Predecessor(socket), all))),
+            [] => return Err(fail(io::ErrorKind::UnexpectedEof.into())),
+            key => {
+                let key = String::from_utf8_lossy(key).into_owned();
+                all.extend(sockets.into_iter().map(|socket| (key.clone(), socket)));
+            }
+        }
+    }
+}
+
+/// Starts the new process, hands the sockets over and waits until it serves: its id, or why it doesn't. Blocks.
+pub(crate) fn hand_over(myself: &Myself, sockets: &[(String, Vec<BorrowedFd<'_>>)]) -> Result<u32, String> {
+    let fail = |error: rustix::io::Errno| format!("no socket pair: {error}");
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(fail)?;
+    for timeout in [Timeout::Recv, Timeout::Send] {
+        set_socket_timeout(&ours, timeout, Some(PATIENCE)).map_err(fail)?;
+    }
+    let mut command = Command::new(&myself.program);
+    command.args(&myself.arguments).stdin(Stdio::from(theirs)).env(MARK, "stdin");
+    // Those are for the process that a supervisor started.
+    for variable in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
+        command.env_remove(variable);
+    }
+    let mut child =
+        command.spawn().map_err(|error| format!("{} can't be started: {error}", myself.program.display()))?;
+    // It holds their end, which must close when the new process does.
+    drop(command);
+    match hand(ours.as_fd(), sockets) {
+        Ok(()) => Ok(child.id()),
+        Err(error) => Err(give_up(&mut child, &error)),
+    }
+}
+
+fn hand(to: BorrowedFd<'_>, sockets: &[(String, Vec<BorrowedFd<'_>>)]) -> io::Result<()> {
+    for (key, sockets) in sockets {
+        for some in sockets.chunks(MOST) {
+            send(to, key.as_bytes(), some)?;
+        }
+    }
+    send(to, END, &[])?;
+    match receive_one(to)?.0.as_slice() {
+        READY => Ok(()),
+        [] => Err(io::Error::other("it ended before it served; its log says why")),
+        other => Err(io::Error::other(format!("it said {:?}", String::from_utf8_lossy(other)))),
+    }
+}
+
+fn give_up(child: &mut Child, error: &io::Error) -> String {
+    let _ = child.kill();
+    let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+    let why = match error.kind() {
+        io::ErrorKind::WouldBlock => format!("it does not serve after {PATIENCE:?}"),
+        _ => error.to_string(),
+    };
+    format!("the new process did not take over: {why} ({status})")
+}
+
+fn send(to: BorrowedFd<'_>, text: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(sockets)) {
+        return Err(io::Error::other("too many sockets in one message"));
+    }
+    sendmsg(to, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// One message; empty at the end.
+fn receive_one(from: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut text = vec![0; LONGEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let slices = &mut [IoSliceMut::new(&mut text)];
+    let received = recvmsg(from, slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut sockets = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            sockets.extend(some);
+        }
+    }
+    text.truncate(received.bytes);
+    Ok((text, sockets))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn sockets_arrive_with_their_key_and_are_the_same_sockets() {
+        let (one, other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        send(one.as_fd(), b"tcp 1", &[listener.as_fd(), listener.as_fd()]).unwrap();
+        send(one.as_fd(), END, &[]).unwrap();
+        let (key, mut sockets) = receive_one(other.as_fd()).unwrap();
+        assert_eq!((key.as_slice(), sockets.len()), (&b"tcp 1"[..], 2));
+        let copy = TcpListener::from(sockets.pop().unwrap());
+        assert_eq!(copy.local_addr().unwrap(), listener.local_addr().unwrap());
+        assert_eq!(receive_one(other.as_fd()).unwrap().0, END);
+        drop(one);
+        assert!(receive_one(other.as_fd()).unwrap().0.is_empty(), "the end");
+    }
+
+    #[test]
+    fn a_new_process_that_ends_at_once_is_an_error_and_not_a_wait() {
+        let myself = Myself { program: "/bin/false".into(), arguments: Vec::new() };
+        let said = hand_over(&myself, &[]).unwrap_err();
+        assert!(said.contains("did not take over"), "{said}");
+        let nothing = Myself { program: "/no/such/program".into(), arguments: Vec::new() };
+        assert!(hand_over(&nothing, &[]).unwrap_err().contains("/no/such/program"));
+    }
+}

@@ -1,0 +1,134 @@
+//! The config as it is served: every default filled in, in the file's own keys and units, and no secret in it.
+//!
+//! Rule: what is shown is listed here key by key, so that a new field of the model shows nothing before somebody has decided
+//! how. Values that are secret by their place (inline PEM, headers that carry credentials) are replaced here; whatever
+//! else came by `!file` is looked for in the finished text and replaced at the end.
+
+mod listener;
+mod observe;
+mod route;
+mod upstream;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    model::{Admin, Config, Dns},
+    text::show_duration,
+};
+
+/// What stands in place of a secret.
+pub(crate) const HIDDEN: &str = "(hidden)";
+
+/// A secret shorter than this is replaced only where it is the whole value: as a part it would be found everywhere.
+const SHORTEST_PART: usize = 4;
+
+impl Config {
+    /// The config as it is served, with every default, for people. No secret is in it.
+    pub fn effective(&self) -> Value {
+        let mut value = json!({
+            "file": self.file.as_ref().map(|file| file.display().to_string()),
+            "workers": self.workers,
+            "metrics": self.metrics.map_or("off".to_owned(), |at| at.to_string()),
+            "admin": admin(&self.admin),
+            "access_log": observe::access_log(&self.access_log),
+            "tracing": self.tracing.as_ref().map(observe::tracing),
+            "app": observe::app(&self.app),
+            "shutdown": {
+                "delay": show_duration(self.shutdown.delay),
+                "drain_timeout": show_duration(self.shutdown.drain_timeout),
+            },
+            "reload": {
+                "watch": self.reload.watch,
+                "drain_timeout": show_duration(self.reload.drain_timeout),
+            },
+            "watch_interval": show_duration(self.watch_interval),
+            "dns": dns(&self.dns),
+        });
+        if let Some(object) = value.as_object_mut() {
+            let listeners = self.listeners.iter().map(|l| (l.name.to_string(), listener::listener(l, self)));
+            object.insert("listeners".into(), Value::Object(listeners.collect::<Map<_, _>>()));
+            let upstreams = self.upstreams.iter().map(|u| (u.name.to_string(), upstream::upstream(u)));
+            object.insert("upstreams".into(), Value::Object(upstreams.collect::<Map<_, _>>()));
+        }
+        self.hide(&mut value);
+        value
+    }
+
+    /// Replaces whatever came by `!file`.
+    fn hide(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                for secret in &self.secrets.0 {
+                    if **secret == **text {
+                        HIDDEN.clone_into(text);
+                    } else if secret.len() >= SHORTEST_PART && text.contains(&**secret) {
+                        *text = text.replace(&**secret, HIDDEN);
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.hide(item)),
+            Value::Object(entries) => entries.values_mut().for_each(|entry| self.hide(entry)),
+            // A number or a bool that came by `!file` says nothing by itself.
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+fn admin(admin: &Admin) -> String {
+    admin.bind.as_ref().map_or("off".to_owned(), ToString::to_string)
+}
+
+fn dns(dns: &Dns) -> Value {
+    json!({
+        "servers": strings(&dns.servers),
+        "resolv_conf": dns.resolv_conf.display().to_string(),
+        "search": dns.search,
+        "ndots": dns.ndots,
+        "timeout": show_duration(dns.timeout),
+        "attempts": dns.attempts,
+        "min_ttl": show_duration(dns.min_ttl),
+        "max_ttl": show_duration(dns.max_ttl),
+        "retry_interval": show_duration(dns.retry_interval),
+        "family": dns.family,
+    })
+}
+
+pub(super) fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
+    items.into_iter().map(|item| item.to_string()).collect()
+}
+
+/// A query may carry a key.
+pub(super) fn without_query(path: &str) -> String {
+    path.split_once('?').map_or_else(|| path.to_owned(), |(path, _)| format!("{path}?{HIDDEN}"))
+}
+
+/// Words of which one in a header's name makes its value a credential.
+const CREDENTIALS: &[&str] = &[
+    "auth",
+    "cookie",
+    "token",
+    "secret",
+    "passw",
+    "credential",
+    "api-key",
+    "apikey",
+    "access-key",
+    "session",
+    "signature",
+    "jwt",
+    "csrf",
+    "xsrf",
+    "private",
+    "otp",
+    "assertion",
+    "x-amz-security",
+];
+
+/// True if what stands under this header name is a credential by custom: nothing may show it.
+pub fn names_a_credential(name: &str) -> bool {
+    // `:authority` is where a request goes, not what it may.
+    !name.contains("authority") && CREDENTIALS.iter().any(|word| name.contains(word))
+}
+
+#[cfg(test)]
+mod tests;

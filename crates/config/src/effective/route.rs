@@ -1,0 +1,280 @@
+//! Routes, as the file would write them.
+
+use serde_json::{Map, Value, json};
+
+use super::{HIDDEN, listener, names_a_credential, strings, upstream};
+use crate::{
+    model::{
+        Action, AddressMatch, Config, Destination, Fault, Forward, HeaderEdits, HedgeAfter, HostName,
+        HostPattern, HostRewrite, LimitKey, Match, Part, PathPattern, PathRewrite, Policy, RateLimit, Route,
+        Segment, Template, UpstreamId, ValueMatch, ValuePattern, Variable,
+    },
+    text::{show_duration, show_ratio, show_size, show_timeout},
+};
+
+pub(super) fn route(route: &Route, config: &Config) -> Value {
+    let mut value = json!({
+        "name": &*route.name,
+        "line": route.line,
+        "match": matcher(&route.matcher),
+        "headers": {
+            "request": edits(&route.request_headers, config),
+            "response": edits(&route.response_headers, config),
+        },
+    });
+    let (key, action) = match &route.action {
+        Action::Forward(to) => ("forward", forward(to, config)),
+        Action::Redirect(to) => (
+            "redirect",
+            json!({
+                "status": to.status.as_u16(),
+                "scheme": to.scheme.as_deref(),
+                "host": to.host.as_deref(),
+                "path": to.path.as_deref(),
+                "strip_query": to.strip_query,
+            }),
+        ),
+        Action::Respond(with) => (
+            "respond",
+            json!({
+                "status": with.status.as_u16(),
+                "content_type": with.content_type.to_str().unwrap_or_default(),
+                "body": String::from_utf8_lossy(&with.body),
+            }),
+        ),
+    };
+    if let Some(value) = value.as_object_mut() {
+        value.insert(key.into(), action);
+    }
+    value
+}
+
+fn forward(to: &Forward, config: &Config) -> Value {
+    json!({
+        "to": to.to.iter().map(|to| destination(to, config)).collect::<Vec<_>>(),
+        "rewrite": {
+            "path": match &to.path {
+                PathRewrite::Whole(path) => Some(&**path),
+                _ => None,
+            },
+            "prefix": match &to.path {
+                PathRewrite::Prefix(prefix) => Some(&**prefix),
+                _ => None,
+            },
+            "host": match &to.host {
+                HostRewrite::Keep => None,
+                HostRewrite::Upstream => Some("upstream"),
+                HostRewrite::To(host) => Some(&**host),
+            },
+        },
+        "mirror": to.mirrors.iter().map(|mirror| json!({
+            "upstream": name(mirror.upstream, config),
+            "ratio": show_ratio(mirror.ratio),
+        })).collect::<Vec<_>>(),
+        "rate_limit": to.rate_limit.as_ref().map(rate_limit),
+        "fault": to.fault.as_ref().map(fault),
+    })
+}
+
+fn name(upstream: UpstreamId, config: &Config) -> Option<&str> {
+    config.upstreams.get(upstream.0).map(|upstream| &*upstream.name)
+}
+
+fn destination(to: &Destination, config: &Config) -> Value {
+    let mut value = json!({ "upstream": name(to.upstream, config), "weight": to.weight });
+    if let (Some(value), Value::Object(policy)) = (value.as_object_mut(), policy(&to.policy)) {
+        value.extend(policy);
+    }
+    value
+}
+
+fn policy(policy: &Policy) -> Value {
+    let (timeouts, retry) = (&policy.timeouts, &policy.retry);
+    json!({
+        "timeout": show_timeout(timeouts.request),
+        "idle_timeout": show_timeout(timeouts.idle),
+        "credential": policy.credential.as_deref().map(upstream::credential),
+        "deadline_header": policy.deadline_header.as_ref().map(http::HeaderName::as_str),
+        "retry": {
+            "attempts": retry.attempts,
+            "per_try_timeout": show_timeout(timeouts.per_try),
+            "on": strings(&retry.on),
+            "methods": retry.methods,
+            "budget": show_ratio(retry.budget),
+            "budget_floor": retry.budget_floor,
+            "backoff": {
+                "base": show_duration(retry.backoff_base),
+                "max": show_duration(retry.backoff_max),
+            },
+            "buffer": show_size(retry.buffer as u64),
+            "hedge": retry.hedge.as_ref().map(|hedge| json!({
+                "after": match hedge.after {
+                    HedgeAfter::Percentile(share) => format!("p{}", share * 100.0),
+                    HedgeAfter::Time(time) => show_duration(time),
+                },
+                "max": hedge.max,
+                "floor": show_duration(hedge.floor),
+                "min_samples": hedge.min_samples,
+            })),
+        },
+    })
+}
+
+fn rate_limit(limit: &RateLimit) -> Value {
+    json!({
+        "requests": limit.requests,
+        "per": show_duration(limit.per),
+        "burst": limit.burst,
+        "by": match &limit.by {
+            LimitKey::Route => "route".to_owned(),
+            LimitKey::Client => "client".to_owned(),
+            LimitKey::Identity => "identity".to_owned(),
+            LimitKey::Header(name) => format!("header:{name}"),
+        },
+        "max_keys": limit.max_keys,
+    })
+}
+
+fn fault(fault: &Fault) -> Value {
+    json!({
+        "header": fault.header.as_ref().map(|(name, value)| json!({ name.as_str(): value.as_deref() })),
+        "delay": fault.delay.map(|delay| json!({
+            "time": show_duration(delay.time),
+            "share": show_ratio(delay.share),
+        })),
+        "response_rate": fault.response_rate.map(|rate| json!({
+            "limit": show_size(rate.limit as u64),
+            "share": show_ratio(rate.share),
+        })),
+        "abort": fault.abort.map(|abort| json!({
+            "status": abort.status.as_u16(),
+            "share": show_ratio(abort.share),
+        })),
+    })
+}
+
+/// Only the parts that are there.
+fn matcher(matcher: &Match) -> Value {
+    let mut out = Map::new();
+    let mut put = |key: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            out.insert(key.to_owned(), values.into());
+        }
+    };
+    put("host", matcher.hosts.iter().map(host).collect());
+    put("path", matcher.path.iter().map(path).collect());
+    put("methods", strings(&matcher.methods));
+    put("sni", matcher.sni.iter().map(host).collect());
+    put("identity", matcher.identities.iter().map(listener::san).collect());
+    put("destination", matcher.destination.iter().map(range).collect());
+    for (key, matches) in [("headers", &matcher.headers), ("query", &matcher.query)] {
+        if !matches.is_empty() {
+            out.insert(key.to_owned(), Value::Object(matches.iter().map(value).collect()));
+        }
+    }
+    Value::Object(out)
+}
+
+fn host(pattern: &HostPattern) -> String {
+    let name = match &pattern.name {
+        HostName::Any => "*".to_owned(),
+        HostName::Exact(name) => name.to_string(),
+        HostName::Suffix(suffix) => format!("*{suffix}"),
+        HostName::Prefix(prefix) => format!("{prefix}*"),
+    };
+    match pattern.port {
+        Some(port) => format!("{name}:{port}"),
+        None => name,
+    }
+}
+
+fn path(pattern: &PathPattern) -> String {
+    match pattern {
+        PathPattern::Exact(path) => path.to_string(),
+        PathPattern::Prefix(prefix) => format!("{}/*", prefix.trim_end_matches('/')),
+        PathPattern::Regex(regex) => format!("~{regex}"),
+        PathPattern::Template(segments) => {
+            let segment = |segment: &Segment| match segment {
+                Segment::Literal(text) => format!("/{text}"),
+                Segment::Capture(name) => format!("/{{{name}}}"),
+                Segment::Rest(name) => format!("/{{{name}...}}"),
+            };
+            segments.iter().map(segment).collect()
+        }
+    }
+}
+
+fn value(wanted: &ValueMatch) -> (String, Value) {
+    let pattern = match &wanted.value {
+        _ if names_a_credential(&wanted.name) => HIDDEN.to_owned(),
+        ValuePattern::Present => "*".to_owned(),
+        ValuePattern::Exact(text) => text.to_string(),
+        ValuePattern::Prefix(text) => format!("{text}*"),
+        ValuePattern::Suffix(text) => format!("*{text}"),
+        ValuePattern::Regex(regex) => format!("~{regex}"),
+    };
+    (wanted.name.to_string(), if wanted.not { format!("!{pattern}") } else { pattern }.into())
+}
+
+pub(super) fn range(range: &AddressMatch) -> String {
+    match range.port {
+        Some(port) => format!("{}/{} port {port}", range.network, range.prefix),
+        None => format!("{}/{}", range.network, range.prefix),
+    }
+}
+
+fn edits(edits: &HeaderEdits, config: &Config) -> Value {
+    let pairs = |pairs: &[(http::HeaderName, Template)]| {
+        let pair =
+            |(name, to): &(http::HeaderName, Template)| json!({ name.as_str(): template(name, to, config) });
+        pairs.iter().map(pair).collect::<Vec<_>>()
+    };
+    json!({ "remove": strings(&edits.remove), "set": pairs(&edits.set), "add": pairs(&edits.add) })
+}
+
+/// A header's value, unless it is a credential by its name or came by `!file`.
+fn template(name: &http::HeaderName, template: &Template, config: &Config) -> String {
+    // A template writes `%%` for one percent sign, so the two are compared without any.
+    let plain = |text: &str| text.replace('%', "");
+    let from_file = |part: &Part| match part {
+        Part::Text(text) if !text.trim().is_empty() => {
+            let text = plain(text);
+            config
+                .secrets
+                .0
+                .iter()
+                .map(|secret| plain(secret))
+                .any(|s| s.contains(&text) || text.contains(&s))
+        }
+        _ => false,
+    };
+    if names_a_credential(name.as_str()) || template.0.iter().any(from_file) {
+        return HIDDEN.to_owned();
+    }
+    template
+        .0
+        .iter()
+        .map(|part| match part {
+            Part::Text(text) => text.to_string(),
+            Part::Variable(variable) => format!("%{{{}}}", variable_name(variable)),
+        })
+        .collect()
+}
+
+fn variable_name(variable: &Variable) -> String {
+    match variable {
+        Variable::ClientAddress => "client.address".into(),
+        Variable::ClientPort => "client.port".into(),
+        Variable::ClientIdentity => "client.identity".into(),
+        Variable::Host => "request.host".into(),
+        Variable::Path => "request.path".into(),
+        Variable::Method => "request.method".into(),
+        Variable::RequestId => "request.id".into(),
+        Variable::Scheme => "request.scheme".into(),
+        Variable::Header(name) => format!("request.header.{name}"),
+        Variable::Capture(name) => format!("capture.{name}"),
+        Variable::Route => "route".into(),
+        Variable::Upstream => "upstream".into(),
+        Variable::Listener => "listener".into(),
+    }
+}

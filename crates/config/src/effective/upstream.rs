@@ -1,0 +1,215 @@
+//! Upstreams, as the file would write them.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{
+    HIDDEN,
+    listener::{identity, san, trust},
+    route::range,
+    strings,
+};
+use crate::{
+    model::{
+        Address, Algorithm, Balance, CircuitBreaker, Credential, EndpointSource, FailureBreaker, HashKey,
+        HealthCheck, OutlierEjection, Pool, Probe, Secret, Target, TlsClient, Upstream,
+    },
+    text::{show_duration, show_ratio, show_size, show_timeout},
+};
+
+pub(super) fn upstream(upstream: &Upstream) -> Value {
+    let mut value = json!({
+        "line": upstream.line,
+        "address": match &upstream.address {
+            Address::Endpoints(sources) => sources.iter().map(source).collect::<Vec<_>>().into(),
+            Address::Authority { .. } => Value::from("authority"),
+            Address::OriginalDestination => "original-destination".into(),
+        },
+        "protocol": upstream.protocol,
+        "tls": upstream.tls.as_ref().map(tls),
+        "balance": balance(&upstream.balance),
+        "connect_timeout": show_duration(upstream.connect_timeout),
+        "handshake_timeout": show_duration(upstream.handshake_timeout),
+        "pool": pool(&upstream.pool),
+        "circuit_breaker": breaker(&upstream.circuit_breaker),
+        "outlier_ejection": ejection(&upstream.outlier_ejection),
+        "health_check": upstream.health_check.as_ref().map(health_check),
+        "credential": upstream.credential.as_deref().map(credential),
+        "proxy_protocol": upstream.proxy_protocol,
+        "source_address": upstream.source_address.map(|address| address.to_string()),
+    });
+    if let (Address::Authority { max_hosts, deny }, Some(value)) = (&upstream.address, value.as_object_mut())
+    {
+        value.insert("max_hosts".into(), (*max_hosts).into());
+        value.insert("deny".into(), deny.iter().map(range).collect::<Vec<_>>().into());
+    }
+    value
+}
+
+/// Where the secret is, never what is in it.
+pub(super) fn credential(credential: &Credential) -> Value {
+    let mut value = json!({
+        "existing": credential.existing,
+        "may_come_late": credential.may_come_late,
+        "health_checks": credential.health_checks,
+        "insecure_send_in_clear": credential.in_clear,
+    });
+    let file = credential.secret.file().display().to_string();
+    let (kind, secret) = match &credential.secret {
+        Secret::Bearer(_) => ("bearer", json!({ "file": file })),
+        Secret::Basic { user, .. } => ("basic", json!({ "user": **user, "password_file": file })),
+        Secret::Header { name, .. } => ("header", json!({ "name": name.as_str(), "file": file })),
+    };
+    if let Some(value) = value.as_object_mut() {
+        value.insert(kind.into(), secret);
+    }
+    value
+}
+
+fn source(source: &EndpointSource) -> Value {
+    json!({
+        "address": target(&source.target),
+        "weight": source.weight,
+        "priority": source.priority,
+        "zone": source.zone.as_deref(),
+    })
+}
+
+fn target(target: &Target) -> String {
+    match target {
+        Target::Dns { host, port } => format!("{host}:{port}"),
+        Target::Srv { name } => format!("srv://{name}"),
+        Target::Ip(address) => address.to_string(),
+        Target::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn tls(tls: &TlsClient) -> Value {
+    json!({
+        "name": tls.name.as_deref(),
+        "ca": trust(&tls.trust),
+        "peers": tls.peers.iter().map(san).collect::<Vec<_>>(),
+        "identity": tls.identity.as_ref().map(identity),
+        "spiffe": tls.spiffe,
+        "min_version": tls.min_version,
+        "crls": strings(tls.crls.iter().map(|path| path.display())),
+        "pins": tls.pins.iter().map(hex).collect::<Vec<_>>(),
+        "insecure_skip_verify": tls.insecure,
+    })
+}
+
+/// A pin is the hash of a public key: nothing to hide.
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+fn balance(balance: &Balance) -> Value {
+    let (algorithm, hash) = match &balance.algorithm {
+        Algorithm::LeastRequest => ("least-request", None),
+        Algorithm::PeakEwma => ("peak-ewma", None),
+        Algorithm::RoundRobin => ("round-robin", None),
+        Algorithm::Random => ("random", None),
+        Algorithm::RingHash(key) => ("ring-hash", Some(key)),
+        Algorithm::Maglev(key) => ("maglev", Some(key)),
+    };
+    json!({
+        "algorithm": algorithm,
+        "hash": hash.map(|key| match key {
+            HashKey::Header(name) => format!("header:{name}"),
+            HashKey::Cookie(name) => format!("cookie:{name}"),
+            HashKey::Source => "source".to_owned(),
+            HashKey::Path => "path".to_owned(),
+        }),
+        "slow_start": show_timeout(balance.slow_start),
+        "panic_threshold": show_ratio(balance.panic_threshold),
+        "zone": balance.zone.as_deref(),
+    })
+}
+
+fn pool(pool: &Pool) -> Value {
+    json!({
+        "idle_timeout": show_duration(pool.idle_timeout),
+        "max_idle": pool.max_idle,
+        "max_age": show_timeout(pool.max_age),
+        "max_requests": pool.max_requests,
+        "preconnect": pool.preconnect,
+        "h2_streams": pool.h2_streams,
+        "h2_stream_window": show_size(pool.h2_stream_window.into()),
+        "h2_connection_window": show_size(pool.h2_connection_window.into()),
+        "h2_keepalive": show_timeout(pool.h2_keepalive),
+        "tcp_keepalive": show_timeout(pool.tcp_keepalive),
+        "headers_size": show_size(pool.headers_size as u64),
+        "headers_count": pool.headers_count,
+    })
+}
+
+fn breaker(breaker: &CircuitBreaker) -> Value {
+    json!({
+        "max_connections": breaker.max_connections,
+        "max_pending": breaker.max_pending,
+        "max_requests": breaker.max_requests,
+        "max_retries": breaker.max_retries,
+        "failures": breaker.failures.as_ref().map(failures),
+        "endpoint_failures": breaker.endpoint_failures.as_ref().map(failures),
+    })
+}
+
+fn failures(failures: &FailureBreaker) -> Value {
+    json!({
+        "consecutive": failures.consecutive,
+        "success_rate": show_ratio(failures.success_rate),
+        "window": show_duration(failures.window),
+        "min_samples": failures.min_samples,
+        "open": show_duration(failures.open),
+        "open_max": show_duration(failures.open_max),
+        "probes": failures.probes,
+    })
+}
+
+fn ejection(ejection: &OutlierEjection) -> Value {
+    json!({
+        "consecutive_5xx": ejection.consecutive_5xx,
+        "consecutive_local": ejection.consecutive_local,
+        "base": show_duration(ejection.base),
+        "max": show_duration(ejection.max),
+        "max_percent": show_ratio(ejection.max_percent),
+        "interval": show_duration(ejection.interval),
+        "success_rate": ejection.success_rate.as_ref().map_or(Value::from("off"), |rule| json!({
+            "minimum_hosts": rule.minimum_hosts,
+            "request_volume": rule.request_volume,
+            "stdev_factor": rule.stdev_factor,
+        })),
+        "failure_percentage": ejection.failure_percentage.as_ref().map_or(Value::from("off"), |rule| json!({
+            "threshold": show_ratio(rule.threshold),
+            "minimum_hosts": rule.minimum_hosts,
+            "request_volume": rule.request_volume,
+        })),
+    })
+}
+
+fn health_check(check: &HealthCheck) -> Value {
+    let (path, host, tcp, grpc) = match &check.probe {
+        Probe::Http { path, host } => (Some(&**path), host.as_deref(), Value::from(false), None),
+        // What is sent may be a password (Redis' AUTH), and is not shown.
+        Probe::Tcp { send, expect } => {
+            let sent = (!send.is_empty()).then(|| format!("{HIDDEN} {} bytes", send.len()));
+            (None, None, json!({ "send": sent, "expect": expect.len() }), None)
+        }
+        Probe::Grpc { service } => (None, None, Value::from(false), Some(&**service)),
+    };
+    json!({
+        "path": path,
+        "host": host,
+        "tcp": tcp,
+        "grpc": grpc,
+        "interval": show_duration(check.interval),
+        "unhealthy_interval": show_duration(check.unhealthy_interval),
+        "timeout": show_duration(check.timeout),
+        "healthy": check.healthy,
+        "unhealthy": check.unhealthy,
+    })
+}

@@ -1,0 +1,99 @@
+//! What overload protection asks of the workers.
+//!
+//! One thread watches the process's memory and file descriptors and writes here; workers only read: one load for each connection, and one for
+//! each request. While there is pressure it also calls all workers now and then ([`Overload::pressed`]), so that what is idle is given back.
+//!
+//! **File descriptors.** A burst may come between two looks, so every accepted connection is taken off what was free at the last look,
+//! with one more for the connection to its upstream. So accepting stops before it fails, and the reserve stays for what runs.
+
+use std::sync::atomic::{AtomicBool, AtomicI8, AtomicI64, Ordering::Relaxed};
+
+use tokio::sync::watch;
+
+/// The least urgent (RFC 9218).
+const LEAST_URGENT: i8 = 7;
+/// Descriptors that a client's connection may need: its own, and that of its call.
+const PER_CONNECTION: i64 = 2;
+
+/// The process's state of overload, shared by all threads.
+#[derive(Debug)]
+pub struct Overload {
+    stop: AtomicBool,
+    /// Requests less urgent than this are refused; -1 refuses all.
+    keeps: AtomicI8,
+    descriptors: AtomicI64,
+    pressed: watch::Sender<()>,
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            keeps: AtomicI8::new(LEAST_URGENT),
+            descriptors: AtomicI64::new(i64::MAX),
+            pressed: watch::Sender::new(()),
+        }
+    }
+}
+
+impl Overload {
+    /// What is to be done until the next look: the urgency up to which requests are served (7 all, -1 none), whether accepting
+    /// stops, and how many file descriptors may be taken.
+    pub fn set(&self, keeps: i8, stop: bool, descriptors: i64) {
+        self.keeps.store(keeps, Relaxed);
+        self.stop.store(stop, Relaxed);
+        self.descriptors.store(descriptors, Relaxed);
+    }
+
+    /// Asks all workers to give back what is idle.
+    pub fn press(&self) {
+        self.pressed.send_replace(());
+    }
+
+    /// Changes whenever workers are asked to give back what is idle.
+    pub fn pressed(&self) -> watch::Receiver<()> {
+        self.pressed.subscribe()
+    }
+
+    /// Whether a new request is refused; its urgency is asked for only when that matters.
+    pub fn refuses(&self, urgency: impl FnOnce() -> u8) -> bool {
+        let keeps = self.keeps.load(Relaxed);
+        keeps < LEAST_URGENT && i16::from(keeps) < i16::from(urgency())
+    }
+
+    /// Whether connections stay in the kernel's queue.
+    pub fn stops_accepting(&self) -> bool {
+        self.stop.load(Relaxed) || self.descriptors.load(Relaxed) <= 0
+    }
+
+    /// A connection was accepted.
+    pub(crate) fn accepted(&self) {
+        self.descriptors.fetch_sub(PER_CONNECTION, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_refused_from_the_least_urgent_on() {
+        let overload = Overload::default();
+        assert!(!overload.refuses(|| panic!("not asked while all is well")));
+        overload.set(3, false, i64::MAX);
+        assert!(!overload.refuses(|| 3) && overload.refuses(|| 4));
+        overload.set(-1, false, i64::MAX);
+        assert!(overload.refuses(|| 0));
+    }
+
+    #[test]
+    fn a_burst_between_two_looks_takes_no_more_than_what_was_free() {
+        let overload = Overload::default();
+        overload.set(7, false, 5);
+        let taken =
+            std::iter::repeat_with(|| overload.accepted()).take_while(|()| !overload.stops_accepting());
+        assert_eq!(taken.count() + 1, 3);
+        overload.set(7, false, 5);
+        assert!(!overload.stops_accepting(), "the next look begins anew");
+    }
+}

@@ -1,0 +1,223 @@
+//! Adaptive concurrency: how many calls an upstream can work on at once, found out from how long it takes.
+//!
+//! **Rule.** Every `concurrency_update_interval` that had samples:
+//!
+//! ```text
+//! gradient = (minRTT × (1 + buffer)) / sampleRTT, at least 0.5 and at most 2
+//! limit    = limit × gradient + √(limit × gradient), from min_concurrency to max_concurrency_limit
+//! ```
+//!
+//! `sampleRTT` is the `sample_aggregate_percentile` of the window. While the upstream is as fast as without load the limit rises by the
+//! square root (headroom for bursts); once calls queue up inside of it, latency rises, and the limit falls until they don't.
+//!
+//! **minRTT** is measured at the start, and then every `interval` plus jitter: the limit falls to `min_concurrency` until
+//! `request_count` calls that began since have been answered, then goes back to what it was. So it is also after five windows in a row at
+//! the lowest limit, since then the upstream has probably become slower for good.
+//!
+//! **Sources.** Envoy's `adaptive_concurrency` filter with its gradient controller, names and defaults; the ideas of Netflix's
+//! concurrency-limits (gradient; "TCP Vegas" before it: Brakmo, Peterson 1995; Little's law).
+//!
+//! **Differences from Envoy**, each for a reason:
+//! - a window in which less than half of the limit was used changes nothing (Netflix): an unused limit would rise
+//!   to its maximum, and then be no limit when it is needed;
+//! - a sample ends with the response's head, so a client that reads slowly doesn't look like a slow upstream;
+//! - failures are no samples: an upstream that fails at once must not look quick. A call that ended by a deadline is
+//!   one, with the time until then;
+//! - one controller counts for one upstream, not for one filter chain.
+//!
+//! All of it is atomics: a sample is one addition to a bucket, and whoever finds that a window is over sets the limit.
+
+mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
+    time::Duration,
+};
+
+use attache_config::model::AdaptiveConcurrency;
+use samples::Samples;
+use tokio::time::Instant;
+
+/// Windows in a row at the lowest limit after which minRTT is measured again.
+const AT_LOWEST: u32 = 5;
+
+/// The gradient controller of one upstream, shared by all workers.
+#[derive(Debug)]
+pub struct Gradient {
+    config: AdaptiveConcurrency,
+    epoch: Instant,
+    limit: AtomicU32,
+    /// What the limit goes back to after a measurement.
+    kept: AtomicU32,
+    /// Odd while minRTT is measured; a call remembers in which phase it began.
+    phase: AtomicU32,
+    /// Samples of the running measurement.
+    measured: AtomicU32,
+    /// Microseconds; 0 is unknown.
+    min_rtt: AtomicU64,
+    sample_rtt: AtomicU64,
+    /// Nanoseconds since `epoch`.
+    update_at: AtomicU64,
+    measure_at: AtomicU64,
+    /// The most calls at once in this window.
+    peak: AtomicU32,
+    at_lowest: AtomicU32,
+    samples: Samples,
+}
+
+/// A controller as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Calls at once.
+    pub limit: u32,
+    /// Latency without load; `None` before the first measurement.
+    pub min_rtt: Option<Duration>,
+    /// Latency of the last window; `None` before the first.
+    pub sample_rtt: Option<Duration>,
+    /// minRTT is being measured, so the limit is the lowest.
+    pub measuring: bool,
+}
+
+impl Gradient {
+    /// A controller that begins with a measurement, unless minRTT is known.
+    pub fn new(config: AdaptiveConcurrency, now: Instant) -> Self {
+        let lowest = config.min_rtt.min_concurrency.max(1);
+        let fixed = config.min_rtt.fixed_value;
+        Self {
+            epoch: now,
+            limit: AtomicU32::new(lowest),
+            kept: AtomicU32::new(lowest),
+            phase: AtomicU32::new(u32::from(fixed.is_none())),
+            measured: AtomicU32::new(0),
+            min_rtt: AtomicU64::new(fixed.map_or(0, micros)),
+            sample_rtt: AtomicU64::new(0),
+            update_at: AtomicU64::new(nanos(config.concurrency_update_interval)),
+            measure_at: AtomicU64::new(u64::MAX),
+            peak: AtomicU32::new(0),
+            at_lowest: AtomicU32::new(0),
+            samples: Samples::default(),
+            config,
+        }
+    }
+
+    /// The limit now.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Relaxed)
+    }
+
+    /// As it stands.
+    pub fn reading(&self) -> Reading {
+        let time = |cell: &AtomicU64| Some(cell.load(Relaxed)).filter(|t| *t > 0).map(Duration::from_micros);
+        Reading {
+            limit: self.limit(),
+            min_rtt: time(&self.min_rtt),
+            sample_rtt: time(&self.sample_rtt),
+            measuring: measuring(self.phase.load(Relaxed)),
+        }
+    }
+
+    /// A call begins, the `running`-th at once; the phase that [`Self::sample`] wants to know.
+    pub(crate) fn begun(&self, running: u32, now: Instant) -> u32 {
+        self.peak.fetch_max(running, Relaxed);
+        let phase = self.phase.load(Acquire);
+        if !measuring(phase) && self.since(now) >= self.measure_at.load(Relaxed) {
+            self.measure(phase);
+            return self.phase.load(Acquire);
+        }
+        phase
+    }
+
+    /// A call that began in `phase` took so long; `running` run now.
+    pub(crate) fn sample(&self, phase: u32, rtt: Duration, running: u32, now: Instant) {
+        let current = self.phase.load(Acquire);
+        if measuring(current) {
+            // What began before ran beside too many others.
+            if phase == current {
+                self.samples.record(micros(rtt));
+                if self.measured.fetch_add(1, AcqRel) + 1 == self.config.min_rtt.request_count.max(1) {
+                    self.measurement_ends(now);
+                }
+            }
+            return;
+        }
+        self.samples.record(micros(rtt));
+        let (due, since) = (self.update_at.load(Relaxed), self.since(now));
+        let next = since.saturating_add(nanos(self.config.concurrency_update_interval));
+        if since >= due && self.update_at.compare_exchange(due, next, AcqRel, Relaxed).is_ok() {
+            self.update(current, running);
+        }
+    }
+
+    fn update(&self, phase: u32, running: u32) {
+        let Some(sample) = self.samples.take(self.config.sample_aggregate_percentile) else { return };
+        self.sample_rtt.store(sample, Relaxed);
+        let peak = self.peak.swap(running, Relaxed).max(running);
+        let old = self.limit();
+        let lowest = self.config.min_rtt.min_concurrency.max(1);
+        if peak.saturating_mul(2) < old {
+            return;
+        }
+        let ideal = self.min_rtt.load(Relaxed) as f64 * (1.0 + self.config.min_rtt.buffer);
+        let gradient = (ideal / sample.max(1) as f64).clamp(0.5, 2.0);
+        let scaled = f64::from(old) * gradient;
+        let new = (scaled + scaled.sqrt()) as u32;
+        let new = new.clamp(lowest, self.config.max_concurrency_limit.max(lowest));
+        // Another worker may have begun to measure meanwhile: then its limit counts.
+        if self.limit.compare_exchange(old, new, AcqRel, Relaxed).is_err() {
+            return;
+        }
+        if new > lowest {
+            self.at_lowest.store(0, Relaxed);
+        } else if self.at_lowest.fetch_add(1, Relaxed) + 1 >= AT_LOWEST {
+            self.measure(phase);
+        }
+    }
+
+    /// Begins a measurement.
+    fn measure(&self, phase: u32) {
+        if self.config.min_rtt.fixed_value.is_some() || measuring(phase) {
+            return;
+        }
+        if self.phase.compare_exchange(phase, phase.wrapping_add(1), AcqRel, Relaxed).is_ok() {
+            self.samples.clear();
+            self.measured.store(0, Release);
+            self.at_lowest.store(0, Relaxed);
+            let lowest = self.config.min_rtt.min_concurrency.max(1);
+            self.kept.store(self.limit.swap(lowest, AcqRel), Relaxed);
+        }
+    }
+
+    fn measurement_ends(&self, now: Instant) {
+        if let Some(rtt) = self.samples.take(self.config.sample_aggregate_percentile) {
+            self.min_rtt.store(rtt.max(1), Relaxed);
+        }
+        let min = &self.config.min_rtt;
+        let now = self.since(now);
+        let interval = nanos(min.interval) as f64 * (1.0 + min.jitter * fastrand::f64());
+        self.measure_at.store(now.saturating_add(interval as u64), Relaxed);
+        self.update_at.store(now.saturating_add(nanos(self.config.concurrency_update_interval)), Relaxed);
+        self.limit.store(self.kept.load(Relaxed), Relaxed);
+        self.phase.fetch_add(1, AcqRel);
+    }
+
+    fn since(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.epoch))
+    }
+}
+
+const fn measuring(phase: u32) -> bool {
+    phase & 1 == 1
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
+}

@@ -1,0 +1,145 @@
+use attache_config::model::MinRtt;
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn config() -> AdaptiveConcurrency {
+    let min_rtt = MinRtt { request_count: 5, jitter: 0.0, interval: 1000 * MS, ..MinRtt::default() };
+    AdaptiveConcurrency { min_rtt, ..AdaptiveConcurrency::default() }
+}
+
+fn fixed(value: Duration) -> AdaptiveConcurrency {
+    let mut config = config();
+    config.min_rtt.fixed_value = Some(value);
+    config
+}
+
+/// One window of samples of `rtt`, while `running` run; the limit behind it.
+fn window(gradient: &Gradient, rtt: Duration, running: u32, now: &mut Instant) -> u32 {
+    *now += 100 * MS;
+    let phase = gradient.begun(running, *now);
+    gradient.sample(phase, rtt, running, *now);
+    gradient.limit()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_what_the_formula_says() {
+    let mut now = Instant::now();
+    let gradient = Gradient::new(fixed(Duration::from_micros(10_240)), now);
+    assert_eq!(gradient.limit(), 3);
+    // 10,240 µs is a bucket's lower bound; its middle is 10,496.
+    let mut expected = 3.0_f64;
+    for _ in 0..10 {
+        let scaled = expected * (12_800.0 / 10_496.0_f64).clamp(0.5, 2.0);
+        expected = (scaled + scaled.sqrt()).floor().clamp(3.0, 1000.0);
+        assert_eq!(window(&gradient, Duration::from_micros(10_240), 1000, &mut now), expected as u32);
+    }
+    assert!(expected > 100.0);
+    // Ten times as slow: the gradient is at its lowest.
+    let scaled = expected * 0.5;
+    let halved = (scaled + scaled.sqrt()).floor();
+    assert_eq!(window(&gradient, 100 * MS, 1000, &mut now), halved as u32);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_lasts_for_its_interval_and_one_without_samples_changes_nothing() {
+    let start = Instant::now();
+    let gradient = Gradient::new(fixed(10 * MS), start);
+    gradient.sample(0, 10 * MS, 9, start + 99 * MS);
+    assert_eq!(gradient.limit(), 3);
+    gradient.sample(0, 10 * MS, 9, start + 100 * MS);
+    let second = gradient.limit();
+    assert!(second > 3);
+    gradient.sample(0, 10 * MS, 99, start + 900 * MS);
+    assert!(gradient.limit() > second, "one step for one window, however long");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_which_less_than_half_is_used_stays_as_it_is() {
+    let mut now = Instant::now();
+    let gradient = Gradient::new(fixed(10 * MS), now);
+    let limit = window(&gradient, 10 * MS, 3, &mut now);
+    assert!(limit > 4);
+    // The three that ran when the window began count in it.
+    let limit = window(&gradient, 10 * MS, 1, &mut now).max(limit);
+    assert_eq!(window(&gradient, 10 * MS, 1, &mut now), limit);
+    assert_eq!(window(&gradient, 999 * MS, 1, &mut now), limit, "nor does it fall by a single slow call");
+    assert!(window(&gradient, 10 * MS, limit, &mut now) > limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_measurement_takes_its_calls_at_the_lowest_limit_and_then_the_limit_is_as_before() {
+    let mut now = Instant::now();
+    let gradient = Gradient::new(config(), now);
+    assert!(gradient.reading().measuring);
+    assert_eq!(gradient.reading().min_rtt, None);
+    for rtt in [9, 10, 10, 10, 80] {
+        assert!(gradient.reading().measuring);
+        let phase = gradient.begun(1, now);
+        gradient.sample(phase, rtt * MS, 1, now);
+    }
+    assert!(!gradient.reading().measuring);
+    let min = gradient.reading().min_rtt.unwrap();
+    assert!(min >= 9 * MS && min <= 11 * MS, "the median: {min:?}");
+
+    let began = gradient.begun(3, now);
+    for _ in 0..4 {
+        window(&gradient, 10 * MS, 100, &mut now);
+    }
+    let limit = gradient.limit();
+    assert!(limit > 10, "{limit}");
+    now += 600 * MS;
+    gradient.begun(3, now);
+    assert_eq!((gradient.reading().measuring, gradient.limit()), (true, 3), "after the interval");
+    for _ in 0..10 {
+        gradient.sample(began, MS, 3, now);
+    }
+    assert!(gradient.reading().measuring, "calls from before the measurement are none of it");
+    for _ in 0..5 {
+        let phase = gradient.begun(3, now);
+        gradient.sample(phase, 20 * MS, 3, now);
+    }
+    assert_eq!((gradient.reading().measuring, gradient.limit()), (false, limit));
+    assert!(gradient.reading().min_rtt.unwrap() > 18 * MS, "the new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_windows_at_the_lowest_limit_begin_a_measurement() {
+    let mut now = Instant::now();
+    let mut config = config();
+    config.min_rtt.interval = Duration::from_hours(1);
+    let gradient = Gradient::new(config, now);
+    for _ in 0..5 {
+        let phase = gradient.begun(1, now);
+        gradient.sample(phase, MS, 1, now);
+    }
+    for windows in 1..=AT_LOWEST {
+        assert!(!gradient.reading().measuring, "{windows}");
+        assert_eq!(window(&gradient, 100 * MS, 3, &mut now), 3);
+    }
+    assert!(gradient.reading().measuring);
+}
+
+proptest! {
+    #[test]
+    fn the_limit_is_always_between_its_bounds(
+        steps in prop::collection::vec((1_u64..5_000, 0_u32..300, 0_u64..400), 1..200),
+        lowest in 1_u32..5,
+        most in 5_u32..100,
+    ) {
+        let mut config = config();
+        config.max_concurrency_limit = most;
+        config.min_rtt.min_concurrency = lowest;
+        let mut now = Instant::now();
+        let gradient = Gradient::new(config, now);
+        for (rtt, running, wait) in steps {
+            now += Duration::from_millis(wait);
+            let phase = gradient.begun(running, now);
+            prop_assert!((lowest..=most).contains(&gradient.limit()));
+            gradient.sample(phase, Duration::from_millis(rtt), running, now);
+            prop_assert!((lowest..=most).contains(&gradient.limit()));
+        }
+    }
+}

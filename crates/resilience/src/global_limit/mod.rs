@@ -1,0 +1,321 @@
+//! Global rate limits: before a request goes on, a service that counts for all proxies is asked.
+//!
+//! **Rule.** The route's descriptors, filled with the request's values, go to `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit` of an upstream of
+//! the config. `OVER_LIMIT` is 429, `rate-limited`, with `x-envoy-ratelimited`, `RateLimit-*` (as local limits) and `Retry-After` from the
+//! fullest bucket's status. Headers that the service wants added are added: to the answer, or to the request and its response.
+//! When the service doesn't answer within `timeout`, `failure_mode` decides.
+//!
+//! A descriptor of which a value is missing is left out; a request of which none is left isn't asked for.
+//!
+//! **Source.** Envoy's `ratelimit` filter and its rate limit actions, with their names. Differences: one `timeout`, no retries, as there; the
+//! service's headers replace those of the same name, so a client can't send them ahead; `failure_mode` is a word instead of `failure_mode_deny`.
+//!
+//! The service is called like any other upstream: its pool, TLS, limits, breaker and ejection are those of its config.
+
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use attache_config::model::{DescriptorAction, FailureMode, GlobalRateLimit, Name};
+use attache_http::{Body, Client};
+use attache_telemetry::{Exchange, Reason, metrics};
+use attache_upstream::{Call, CallContext, Error, Sent};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
+    header::{CONTENT_TYPE, TE},
+};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tokio::time::timeout;
+use tower::Service;
+
+use crate::deadline::grpc;
+
+/// An answer may be no longer than this: a few statuses and headers.
+const LONGEST: usize = 64 << 10;
+
+type BoxFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>;
+
+/// What asks for one route on one worker.
+pub struct GlobalLimiter {
+    config: GlobalRateLimit,
+    route: Name,
+    service: Name,
+    uri: Uri,
+    send: RefCell<Box<dyn FnMut(Call) -> BoxFuture>>,
+}
+
+impl std::fmt::Debug for GlobalLimiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GlobalLimiter").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+impl GlobalLimiter {
+    /// `service` is the upstream `name` with its layers; `authority` is what it is called.
+    pub fn new<S>(
+        config: GlobalRateLimit,
+        route: Name,
+        name: Name,
+        authority: &str,
+        mut service: S,
+    ) -> Rc<Self>
+    where
+        S: Service<Call, Response = Response<Body>, Error = Error> + 'static,
+        S::Future: 'static,
+    {
+        const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+        let uri = format!("http://{authority}{METHOD}").parse().unwrap_or_else(|_| Uri::from_static(METHOD));
+        Rc::new(Self {
+            config,
+            route,
+            service: name,
+            uri,
+            send: RefCell::new(Box::new(move |call| Box::pin(service.call(call)))),
+        })
+    }
+
+    /// The question for a request; `None` where there is nothing to count.
+    fn question(&self, call: &Call) -> Option<Vec<u8>> {
+        let filled = self.config.descriptors.iter().filter_map(|actions| self.descriptor(actions, call));
+        let descriptors: Vec<_> = filled.collect();
+        (!descriptors.is_empty())
+            .then(|| wire::request(&self.config.domain, &descriptors, self.config.hits_addend))
+    }
+
+    fn descriptor(&self, actions: &[DescriptorAction], call: &Call) -> Option<Vec<wire::Entry>> {
+        let mut entries = Vec::with_capacity(actions.len());
+        let Call { request, context } = call;
+        for action in actions {
+            let (key, value): (&str, String) = match action {
+                DescriptorAction::RemoteAddress => {
+                    ("remote_address", context.client.address?.ip().to_canonical().to_string())
+                }
+                DescriptorAction::DestinationCluster => {
+                    ("destination_cluster", context.exchange.upstream.borrow().as_deref()?.to_owned())
+                }
+                DescriptorAction::ClientIdentity => {
+                    ("client_identity", context.client.identities.first()?.as_ref().to_owned())
+                }
+                DescriptorAction::Route => ("route", self.route.as_ref().to_owned()),
+                DescriptorAction::Path => ("path", context.exchange.path.borrow().clone()),
+                DescriptorAction::Method => ("method", request.method().to_string()),
+                DescriptorAction::GenericKey { key, value } => (key, value.as_ref().to_owned()),
+                DescriptorAction::RequestHeader { header, key, skip_if_absent } => {
+                    match request.headers().get(header) {
+                        Some(value) => (key, String::from_utf8_lossy(value.as_bytes()).into_owned()),
+                        None if *skip_if_absent => continue,
+                        None => return None,
+                    }
+                }
+            };
+            // The service takes no empty values.
+            if value.is_empty() {
+                return None;
+            }
+            entries.push((key.to_owned(), value));
+        }
+        (!entries.is_empty()).then_some(entries)
+    }
+
+    /// Asks; an error says why there is no answer.
+    async fn ask(&self, question: Vec<u8>, listener: Name) -> Result<wire::Answer, String> {
+        let patience = self.config.timeout;
+        let answered = timeout(patience, self.exchange(question, listener)).await;
+        let answer = answered.unwrap_or_else(|_| Err(format!("no answer within {patience:?}")));
+        let outcome = match &answer {
+            Ok(answer) if answer.over_limit => "over-limit",
+            Ok(_) => "ok",
+            Err(_) => "error",
+        };
+        metrics().rate_limit_service(&self.service, outcome);
+        answer
+    }
+
+    async fn exchange(&self, question: Vec<u8>, listener: Name) -> Result<wire::Answer, String> {
+        let mut request = Request::new(Body::full(question));
+        *request.method_mut() = Method::POST;
+        request.uri_mut().clone_from(&self.uri);
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        grpc::set(headers, self.config.timeout);
+        let exchange = Exchange::new(listener, "http2", None);
+        let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
+        let sent = (self.send.borrow_mut())(Call { request, context });
+        let response = sent.await.map_err(|error| format!("{}: {}", error.reason, error.detail()))?;
+        let (parts, mut body) = response.into_parts();
+        if parts.status != http::StatusCode::OK {
+            return Err(format!("status {}", parts.status));
+        }
+        let (mut message, mut status) = (Vec::new(), parts.headers.get("grpc-status").cloned());
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| error.to_string())?;
+            match frame.into_data() {
+                Ok(data) if message.len() + data.len() > LONGEST => {
+                    return Err("the answer is too long".into());
+                }
+                Ok(data) => message.extend_from_slice(&data),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    status = trailers.get("grpc-status").cloned().or(status);
+                }
+            }
+        }
+        match status.as_ref().map(HeaderValue::as_bytes) {
+            Some(b"0") => wire::answer(&message).ok_or_else(|| "the answer is no RateLimitResponse".into()),
+            Some(status) => Err(format!("grpc-status {}", status.escape_ascii())),
+            None => Err("no grpc-status".into()),
+        }
+    }
+}
+
+/// Asks before a request goes on.
+#[derive(Clone, Debug)]
+pub struct GlobalLimit<S> {
+    inner: S,
+    limiter: Option<Rc<GlobalLimiter>>,
+}
+
+impl<S> GlobalLimit<S> {
+    /// Puts the question before a service; `None` asks nobody.
+    pub fn new(inner: S, limiter: Option<Rc<GlobalLimiter>>) -> Self {
+        Self { inner, limiter }
+    }
+}
+
+impl<S> Service<Call> for GlobalLimit<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = GlobalLimitFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let asked = self.limiter.as_ref().and_then(|limiter| Some((limiter, limiter.question(&call)?)));
+        match asked {
+            None => GlobalLimitFuture { step: Step::Through { future: self.inner.call(call) } },
+            Some((limiter, question)) => {
+                // One allocation for a request that another machine is asked about.
+                let future = Box::pin(limited(limiter.clone(), question, self.inner.clone(), call));
+                GlobalLimitFuture { step: Step::Asked { future } }
+            }
+        }
+    }
+}
+
+async fn limited<S>(
+    limiter: Rc<GlobalLimiter>,
+    question: Vec<u8>,
+    mut service: S,
+    mut call: Call,
+) -> Result<Response<Body>, Error>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error>,
+{
+    let answer = match limiter.ask(question, call.context.exchange.listener.clone()).await {
+        Ok(answer) => answer,
+        Err(why) => {
+            tracing::debug!(service = %limiter.service, why, "the rate limit service gave no answer");
+            if limiter.config.failure_mode == FailureMode::Deny {
+                let why = format!("rate limit service {}: {why}", limiter.service);
+                return Err(Error::with_source(Reason::RateLimitServiceError, Sent::Nothing, why));
+            }
+            wire::Answer::default()
+        }
+    };
+    if answer.over_limit {
+        return Err(over_limit(&answer));
+    }
+    add(call.request.headers_mut(), &answer.request_headers);
+    poll_fn(|cx| service.poll_ready(cx)).await?;
+    let mut response = service.call(call).await?;
+    add(response.headers_mut(), &answer.response_headers);
+    Ok(response)
+}
+
+fn over_limit(answer: &wire::Answer) -> Error {
+    let mut error = Error::new(Reason::RateLimited, Sent::Nothing);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));
+    // The one that is longest over its limit: only then is there room in all.
+    let over = answer.statuses.iter().filter(|status| status.over_limit);
+    if let Some(status) = over.max_by_key(|status| status.reset) {
+        if let Some(limit) = status.limit {
+            headers.insert("ratelimit-limit", HeaderValue::from(limit));
+        }
+        headers.insert("ratelimit-remaining", HeaderValue::from(status.remaining));
+        if let Some(reset) = status.reset {
+            headers.insert("ratelimit-reset", HeaderValue::from(reset.as_secs()));
+            error.retry_after = Some(reset.max(Duration::from_secs(1)));
+        }
+    }
+    add(&mut headers, &answer.response_headers);
+    error.headers = Some(Box::new(headers));
+    error
+}
+
+/// Adds what the service wants added, but nothing that says where a message ends (RFC 9112 section 11.2).
+fn add(headers: &mut HeaderMap, added: &[(Vec<u8>, Vec<u8>)]) {
+    const FRAMING: [&str; 9] = [
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    for (name, value) in added {
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
+            continue;
+        };
+        if !FRAMING.contains(&name.as_str()) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`GlobalLimit`].
+    pub struct GlobalLimitFuture<F> {
+        #[pin]
+        step: Step<F>,
+    }
+}
+
+pin_project! {
+    #[project = StepProjection]
+    enum Step<F> {
+        Through { #[pin] future: F },
+        // The question, and what then goes on.
+        Asked { future: BoxFuture },
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, Error>>> Future for GlobalLimitFuture<F> {
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().step.project() {
+            StepProjection::Through { future } => future.poll(cx),
+            StepProjection::Asked { future } => future.as_mut().poll(cx),
+        }
+    }
+}

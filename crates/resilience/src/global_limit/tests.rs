@@ -1,0 +1,171 @@
+use std::sync::Arc;
+
+use http::StatusCode;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::{
+    RouteState, front_with,
+    testing::{Outcome, Script, get, respond},
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// `RateLimitResponse { overall_code: OVER_LIMIT, statuses: [ { code, current_limit: 5 / s, duration_until_reset: 3 s } ] }`.
+const OVER: [u8; 21] = [0, 0, 0, 0, 16, 8, 2, 18, 12, 8, 2, 18, 4, 8, 5, 16, 1, 34, 2, 8, 3];
+/// `{ overall_code: OK, response_headers_to_add: [ x: y ], request_headers_to_add: [ a: b ] }`
+const FINE: [u8; 23] =
+    [0, 0, 0, 0, 18, 8, 1, 26, 6, 10, 1, b'x', 18, 1, b'y', 34, 6, 10, 1, b'a', 18, 1, b'b'];
+
+fn config(failure_mode: FailureMode) -> GlobalRateLimit {
+    GlobalRateLimit {
+        service: attache_config::model::UpstreamId(0),
+        domain: "shop".into(),
+        timeout: 20 * MS,
+        failure_mode,
+        hits_addend: 1,
+        descriptors: vec![vec![
+            DescriptorAction::Route,
+            DescriptorAction::RequestHeader {
+                header: HeaderName::from_static("x-user"),
+                key: "user".into(),
+                skip_if_absent: false,
+            },
+        ]],
+    }
+}
+
+fn limiter(failure_mode: FailureMode, service: &Script) -> Rc<GlobalLimiter> {
+    let config = config(failure_mode);
+    GlobalLimiter::new(config, "r".into(), "limits".into(), "limits:8081", service.clone())
+}
+
+fn answers(bytes: &'static [u8], grpc: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::full(bytes));
+    response.headers_mut().insert("grpc-status", HeaderValue::from_static(grpc));
+    response
+}
+
+fn request(user: &str) -> Call {
+    let mut call = get();
+    call.request.headers_mut().insert("x-user", user.parse().unwrap());
+    call
+}
+
+async fn send(limiter: Rc<GlobalLimiter>, upstream: &Script, call: Call) -> Result<Response<Body>, Error> {
+    front_with(&Arc::new(RouteState::default()), Some(limiter), upstream.clone()).call(call).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_the_limit_is_not_sent_and_told_when_to_come_back() {
+    let service = Script::default().answer(1, || Ok(answers(&OVER, "0")));
+    let upstream = Script::default();
+    let error = send(limiter(FailureMode::Allow, &service), &upstream, request("ann")).await.unwrap_err();
+    assert_eq!((error.reason, error.retry_after), (Reason::RateLimited, Some(3000 * MS)));
+    let headers = error.headers.unwrap();
+    assert_eq!(headers["x-envoy-ratelimited"], "true");
+    let numbers = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"].map(|name| &headers[name]);
+    assert_eq!(numbers, ["5", "0", "3"]);
+    assert_eq!(upstream.tries(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_within_it_goes_on_with_the_services_headers() {
+    let service = Script::default().answer(1, || Ok(answers(&FINE, "0")));
+    let upstream = Script::default().answer(2, || Ok(respond(200)));
+    let response = send(limiter(FailureMode::Deny, &service), &upstream, request("ann")).await.unwrap();
+    assert_eq!(response.headers()["x"], "y");
+    assert_eq!(upstream.seen.borrow()[0].headers["a"], "b");
+    let asked = &service.seen.borrow()[0].headers;
+    assert_eq!(
+        (&asked["content-type"], &asked["te"]),
+        (&"application/grpc".parse().unwrap(), &"trailers".parse().unwrap())
+    );
+    assert_eq!(asked["grpc-timeout"], "20000000n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_value_to_count_is_not_asked_for() {
+    let service = Script::default();
+    let upstream = Script::default().answer(2, || Ok(respond(200)));
+    assert!(send(limiter(FailureMode::Deny, &service), &upstream, get()).await.is_ok());
+    assert_eq!((service.tries(), upstream.tries()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_does_not_answer_is_waited_for_exactly_so_long_and_then_the_mode_decides() {
+    for (mode, expected) in
+        [(FailureMode::Allow, Ok(StatusCode::OK)), (FailureMode::Deny, Err(Reason::RateLimitServiceError))]
+    {
+        let start = Instant::now();
+        let service = Script::default().then(|_| async {
+            sleep(1000 * MS).await;
+            Ok(answers(&FINE, "0"))
+        });
+        let upstream = Script::default().answer(2, || Ok(respond(200)));
+        let end = send(limiter(mode, &service), &upstream, request("ann")).await;
+        assert_eq!(end.map(|r| r.status()).map_err(|e| e.reason), expected);
+        assert_eq!(start.elapsed(), 20 * MS);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_none_are_failures() {
+    let bad: [fn() -> Outcome; 5] = [
+        || Ok(answers(&FINE, "14")),
+        || Ok(answers(&FINE[..9], "0")),
+        || Ok(Response::new(Body::full(&FINE[..]))),
+        || Ok(respond(503)),
+        || Err(Error::new(Reason::ConnectRefused, Sent::Nothing)),
+    ];
+    for answer in bad {
+        let service = Script::default().answer(1, answer);
+        let error = send(limiter(FailureMode::Deny, &service), &Script::default(), request("ann")).await;
+        assert_eq!(error.unwrap_err().reason, Reason::RateLimitServiceError);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn descriptors_are_filled_with_what_is_known_of_the_request() {
+    let mut config = config(FailureMode::Allow);
+    let generic = DescriptorAction::GenericKey { key: "generic_key".into(), value: "slow".into() };
+    config.descriptors = vec![
+        vec![DescriptorAction::RemoteAddress, DescriptorAction::ClientIdentity],
+        vec![generic, DescriptorAction::DestinationCluster, DescriptorAction::Path, DescriptorAction::Method],
+        vec![DescriptorAction::RequestHeader {
+            header: HeaderName::from_static("x-absent"),
+            key: "absent".into(),
+            skip_if_absent: true,
+        }],
+    ];
+    let limiter = GlobalLimiter::new(config, "r".into(), "limits".into(), "limits", Script::default());
+    let mut call = request("ann");
+    call.context.client = Rc::new(Client {
+        address: Some("[::ffff:10.0.0.7]:9".parse().unwrap()),
+        identities: [Arc::from("spiffe://x/web")].into(),
+        ..Client::default()
+    });
+    *call.context.exchange.upstream.borrow_mut() = Some("orders".into());
+    *call.context.exchange.path.borrow_mut() = "/v1".into();
+    let text = String::from_utf8_lossy(&limiter.question(&call).unwrap()).into_owned();
+    let parts = [
+        "shop",
+        "remote_address",
+        "10.0.0.7",
+        "client_identity",
+        "spiffe://x/web",
+        "generic_key",
+        "slow",
+        "destination_cluster",
+        "orders",
+        "path",
+        "/v1",
+        "method",
+        "GET",
+    ];
+    let mut from = 0;
+    for part in parts {
+        from += text[from..].find(part).unwrap_or_else(|| panic!("{part} in {text:?}")) + part.len();
+    }
+    assert!(!text.contains("absent"));
+}

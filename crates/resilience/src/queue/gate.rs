@@ -1,0 +1,141 @@
+//! What all workers share of an upstream's places: how many there are, how many are taken, and how many wait.
+
+use std::{
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed},
+    },
+    time::Duration,
+};
+
+use attache_config::model;
+use attache_telemetry::Reason;
+use tokio::time::Instant;
+
+use crate::{
+    adaptive::{Gradient, Reading},
+    state::count,
+};
+
+/// The places of one upstream.
+#[derive(Debug)]
+pub struct Gate {
+    /// The upstream, for metrics.
+    pub(super) name: model::Name,
+    /// `circuit_breaker.max_requests`, where calls wait for it instead of being refused.
+    most: u32,
+    pub(super) adaptive: Option<Gradient>,
+    pub(super) queue: Option<model::Queue>,
+    running: AtomicU32,
+    pub(super) waiting: AtomicU32,
+    /// Workers with calls that wait.
+    pub(super) hungry: AtomicU32,
+    refused: AtomicU64,
+    shed: AtomicU64,
+}
+
+/// A [`Gate`] as it stands, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateReading {
+    /// Calls at once, whichever limit is the lowest.
+    pub limit: u32,
+    /// Calls that run.
+    pub running: u32,
+    /// Calls that wait, over all workers.
+    pub waiting: u32,
+    /// Calls refused at once since the start.
+    pub refused: u64,
+    /// Calls that waited and then were refused, since the start.
+    pub shed: u64,
+    /// The adaptive limit, where there is one.
+    pub adaptive: Option<Reading>,
+}
+
+impl Gate {
+    /// The gate of an upstream; `None` where neither a queue nor an adaptive limit is configured.
+    pub fn new(config: &model::Upstream, now: Instant) -> Option<Self> {
+        if config.adaptive_concurrency.is_none() && config.queue.is_none() {
+            return None;
+        }
+        let breaker = &config.circuit_breaker;
+        let most = match (&config.queue, config.protocol) {
+            // Without a queue the pool refuses them, with a reason of its own.
+            (None, _) => u32::MAX,
+            // One call a connection: those beyond would wait in the pool, where nobody asks who is urgent.
+            (Some(_), model::UpstreamProtocol::Http1) => breaker.max_requests.min(breaker.max_connections),
+            (Some(_), _) => breaker.max_requests,
+        };
+        Some(Self {
+            name: config.name.clone(),
+            most: most.max(1),
+            adaptive: config.adaptive_concurrency.clone().map(|config| Gradient::new(config, now)),
+            queue: config.queue.clone(),
+            running: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            hungry: AtomicU32::new(0),
+            refused: AtomicU64::new(0),
+            shed: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether both configs make the same gate.
+    pub(crate) fn is_same(one: &model::Upstream, other: &model::Upstream) -> bool {
+        let limits = |config: &model::Upstream| {
+            let breaker = &config.circuit_breaker;
+            (breaker.max_requests, breaker.max_connections, config.protocol)
+        };
+        one.adaptive_concurrency == other.adaptive_concurrency
+            && one.queue == other.queue
+            && limits(one) == limits(other)
+    }
+
+    /// Calls at once.
+    pub fn limit(&self) -> u32 {
+        self.adaptive.as_ref().map_or(self.most, |adaptive| adaptive.limit().min(self.most))
+    }
+
+    /// As it stands.
+    pub fn reading(&self) -> GateReading {
+        GateReading {
+            limit: self.limit(),
+            running: self.running.load(Relaxed),
+            waiting: self.waiting.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            shed: self.shed.load(Relaxed),
+            adaptive: self.adaptive.as_ref().map(Gradient::reading),
+        }
+    }
+
+    pub(super) fn running(&self) -> u32 {
+        self.running.load(Relaxed)
+    }
+
+    /// Takes a place, if there is one; how many run then. Never one too many, however many workers ask at once.
+    pub(super) fn enter(&self) -> Option<u32> {
+        let limit = self.limit();
+        let one_more = |n: u32| (n < limit).then(|| n + 1);
+        self.running.fetch_update(AcqRel, Acquire, one_more).ok().map(|n| n + 1)
+    }
+
+    pub(super) fn leave(&self) {
+        self.running.fetch_sub(1, AcqRel);
+    }
+
+    pub(super) fn begun(&self, running: u32, now: Instant) -> u32 {
+        self.adaptive.as_ref().map_or(0, |adaptive| adaptive.begun(running, now))
+    }
+
+    pub(super) fn sample(&self, phase: u32, rtt: Duration, now: Instant) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.sample(phase, rtt, self.running.load(Relaxed), now);
+        }
+    }
+
+    /// Counts a call that is refused, and says why.
+    pub(super) fn refuse(&self, waited: bool) -> Reason {
+        count(if waited { &self.shed } else { &self.refused });
+        let reason = if self.queue.is_some() { Reason::OverflowQueue } else { Reason::OverflowAdaptive };
+        attache_telemetry::metrics().overflow(&self.name, reason);
+        reason
+    }
+}

@@ -1,0 +1,354 @@
+//! The calls of one worker that wait for a place at one upstream.
+//!
+//! Nobody but this worker touches them; what is shared is in the [`Gate`]. A place that comes free on this worker goes to
+//! its own line at once. One that comes free on another is found by a look once a millisecond, and left to us by
+//! that worker while it holds more than its share: the limit divided by the workers that have a line.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::{Rc, Weak},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::{
+    task::spawn_local,
+    time::{Instant, sleep},
+};
+
+use super::{gate::Gate, urgency::CLASSES};
+
+/// How often a line looks for places that came free elsewhere. tokio's timers know nothing shorter.
+const LOOK: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// Lines of this worker that are in use: all routes to an upstream wait in the same one.
+    static LINES: RefCell<Vec<Weak<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One worker's part of an upstream's queue.
+pub(super) struct Line {
+    pub(super) gate: Arc<Gate>,
+    /// Places that calls of this worker hold.
+    held: Cell<u32>,
+    waiting: RefCell<Waiting>,
+    looking: Cell<bool>,
+    this: Weak<Line>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    classes: [VecDeque<Rc<Waiter>>; CLASSES],
+    count: usize,
+    /// Since when it has not been empty.
+    busy_since: Option<Instant>,
+}
+
+/// One call that waits.
+pub(super) struct Waiter {
+    class: usize,
+    state: Cell<State>,
+    waker: RefCell<Option<Waker>>,
+    /// `None` where its caller's deadline comes first, which is kept above.
+    pub(super) expires: Option<Instant>,
+    deadline: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    /// A place was taken for it.
+    Called,
+    Shed,
+}
+
+/// What becomes of a call that comes.
+pub(super) enum Arrival {
+    Enters(Place),
+    Waits(Wait),
+    Refused,
+}
+
+impl Line {
+    /// This worker's line at the gate.
+    pub(super) fn of(gate: &Arc<Gate>) -> Rc<Self> {
+        LINES.with_borrow_mut(|lines| {
+            lines.retain(|line| line.strong_count() > 0);
+            let known = lines.iter().filter_map(Weak::upgrade).find(|line| Arc::ptr_eq(&line.gate, gate));
+            known.unwrap_or_else(|| {
+                let line = Rc::new_cyclic(|this| Self {
+                    gate: gate.clone(),
+                    held: Cell::new(0),
+                    waiting: RefCell::default(),
+                    looking: Cell::new(false),
+                    this: this.clone(),
+                });
+                lines.push(Rc::downgrade(&line));
+                line
+            })
+        })
+    }
+
+    /// A call comes.
+    pub(super) fn arrive(self: &Rc<Self>, class: u8, deadline: Option<Instant>, now: Instant) -> Arrival {
+        if self.waiting.borrow().count == 0
+            && let Some(place) = self.enter(deadline, now)
+        {
+            return Arrival::Enters(place);
+        }
+        let Some(queue) = &self.gate.queue else { return Arrival::Refused };
+        let class = usize::from(class).min(CLASSES - 1);
+        if self.gate.waiting.fetch_add(1, Relaxed) >= queue.max {
+            // Somebody less urgent makes room, or there is none.
+            let less_urgent = self.waiting.borrow_mut().least_urgent_below(class, now, queue.interval);
+            let Some(waiter) = less_urgent else {
+                self.gate.waiting.fetch_sub(1, Relaxed);
+                return Arrival::Refused;
+            };
+            self.end(&waiter, State::Shed);
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.busy_since.is_none() {
+            waiting.busy_since = Some(now);
+            self.gate.hungry.fetch_add(1, Relaxed);
+        }
+        let patience = if waiting.overloaded(now, queue.interval) { queue.target } else { queue.interval };
+        let waiter = Rc::new(Waiter {
+            class,
+            state: Cell::new(State::Waiting),
+            waker: RefCell::default(),
+            expires: now
+                .checked_add(patience)
+                .filter(|expires| deadline.is_none_or(|deadline| *expires < deadline)),
+            deadline,
+        });
+        waiting.count += 1;
+        if let Some(queue) = waiting.classes.get_mut(class) {
+            queue.push_back(waiter.clone());
+        }
+        drop(waiting);
+        self.keep_looking();
+        // It may be the most urgent one, and a place free that this worker may take by now.
+        self.serve(now);
+        Arrival::Waits(Wait { line: self.clone(), waiter })
+    }
+
+    fn enter(self: &Rc<Self>, deadline: Option<Instant>, now: Instant) -> Option<Place> {
+        if !self.may_take() {
+            return None;
+        }
+        let running = self.gate.enter()?;
+        Some(self.place(running, deadline, now))
+    }
+
+    fn place(self: &Rc<Self>, running: u32, deadline: Option<Instant>, now: Instant) -> Place {
+        self.held.set(self.held.get() + 1);
+        let phase = self.gate.begun(running, now);
+        Place { line: self.clone(), since: now, phase, deadline, sampled: false }
+    }
+
+    /// Other workers' lines get their share.
+    fn may_take(&self) -> bool {
+        let own = u32::from(self.waiting.borrow().busy_since.is_some());
+        let others = self.gate.hungry.load(Relaxed).saturating_sub(own);
+        others == 0 || self.held.get() < self.gate.limit().div_ceil(others + 1)
+    }
+
+    /// Calls in those who wait, as far as there are places.
+    fn serve(&self, now: Instant) {
+        let Some(queue) = &self.gate.queue else { return };
+        while self.waiting.borrow().count > 0 && self.may_take() {
+            if self.gate.enter().is_none() {
+                return;
+            }
+            let next = self.waiting.borrow_mut().next(now, queue.interval);
+            match next {
+                // Its caller no longer waits: it is not sent, and the place goes to the next.
+                Some(waiter) if waiter.deadline.is_some_and(|deadline| deadline <= now) => {
+                    self.gate.leave();
+                    self.end(&waiter, State::Shed);
+                }
+                Some(waiter) => {
+                    self.held.set(self.held.get() + 1);
+                    self.end(&waiter, State::Called);
+                }
+                None => {
+                    self.gate.leave();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A call that is out of the line learns what became of it.
+    fn end(&self, waiter: &Waiter, state: State) {
+        waiter.state.set(state);
+        self.left(1);
+        if let Some(waker) = waiter.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// So many are no longer in line.
+    fn left(&self, count: u32) {
+        self.gate.waiting.fetch_sub(count, Relaxed);
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.count = waiting.count.saturating_sub(count as usize);
+        if waiting.count == 0 && waiting.busy_since.take().is_some() {
+            self.gate.hungry.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// A call has waited too long. Those behind it have less of a chance, so they go first.
+    fn expire(&self, waiter: &Rc<Waiter>) {
+        self.remove(waiter);
+        waiter.state.set(State::Shed);
+        let behind = self.waiting.borrow_mut().take_below(waiter.class);
+        for waiter in behind {
+            self.end(&waiter, State::Shed);
+        }
+    }
+
+    fn remove(&self, waiter: &Rc<Waiter>) {
+        let removed = self.waiting.borrow_mut().remove(waiter);
+        if removed {
+            self.left(1);
+        }
+    }
+
+    fn leave(&self) {
+        self.held.set(self.held.get().saturating_sub(1));
+        self.gate.leave();
+        if self.waiting.borrow().count > 0 {
+            self.serve(Instant::now());
+        }
+    }
+
+    fn keep_looking(&self) {
+        if self.looking.replace(true) {
+            return;
+        }
+        let line = self.this.clone();
+        spawn_local(async move {
+            loop {
+                sleep(LOOK).await;
+                let Some(line) = line.upgrade() else { return };
+                line.serve(Instant::now());
+                if line.waiting.borrow().count == 0 {
+                    line.looking.set(false);
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl Waiting {
+    fn overloaded(&self, now: Instant, interval: Duration) -> bool {
+        self.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= interval)
+    }
+
+    /// The most urgent one; of equals the first, or, where the queue doesn't drain, the last: it has the most of its time left.
+    fn next(&mut self, now: Instant, interval: Duration) -> Option<Rc<Waiter>> {
+        let newest = self.overloaded(now, interval);
+        let class = self.classes.iter_mut().find(|class| !class.is_empty())?;
+        if newest { class.pop_back() } else { class.pop_front() }
+    }
+
+    /// The one with the least chance among those that are less urgent than `class`.
+    fn least_urgent_below(&mut self, class: usize, now: Instant, interval: Duration) -> Option<Rc<Waiter>> {
+        let newest_first = self.overloaded(now, interval);
+        let below = self.classes.get_mut(class + 1..)?;
+        let last = below.iter_mut().rev().find(|class| !class.is_empty())?;
+        if newest_first { last.pop_front() } else { last.pop_back() }
+    }
+
+    fn take_below(&mut self, class: usize) -> Vec<Rc<Waiter>> {
+        let below = self.classes.get_mut(class + 1..).unwrap_or_default();
+        below.iter_mut().flat_map(std::mem::take).collect()
+    }
+
+    fn remove(&mut self, waiter: &Rc<Waiter>) -> bool {
+        let Some(class) = self.classes.get_mut(waiter.class) else { return false };
+        let at = class.iter().position(|other| Rc::ptr_eq(other, waiter));
+        at.and_then(|at| class.remove(at)).is_some()
+    }
+}
+
+/// A call's wait; dropping it leaves the line.
+pub(super) struct Wait {
+    line: Rc<Line>,
+    pub(super) waiter: Rc<Waiter>,
+}
+
+impl Wait {
+    /// A place, or `None` for a call that is not sent. `expired` says that its time in line is over.
+    pub(super) fn poll(&self, cx: &Context<'_>, expired: bool) -> Poll<Option<Place>> {
+        if expired && self.waiter.state.get() == State::Waiting {
+            self.line.expire(&self.waiter);
+        }
+        match self.waiter.state.get() {
+            State::Waiting => {
+                *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            State::Called => {
+                // What it held is the place's from here.
+                self.waiter.state.set(State::Shed);
+                self.line.held.set(self.line.held.get().saturating_sub(1));
+                let running = self.line.gate.running();
+                Poll::Ready(Some(self.line.place(running, self.waiter.deadline, Instant::now())))
+            }
+            State::Shed => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        match self.waiter.state.get() {
+            State::Waiting => self.line.remove(&self.waiter),
+            State::Called => self.line.leave(),
+            State::Shed => {}
+        }
+    }
+}
+
+/// A call's place at the upstream, given back when it is dropped.
+pub(super) struct Place {
+    line: Rc<Line>,
+    since: Instant,
+    phase: u32,
+    deadline: Option<Instant>,
+    sampled: bool,
+}
+
+impl Place {
+    /// How long the call took is a sample.
+    pub(super) fn sample(&mut self) {
+        let now = Instant::now();
+        self.sampled = true;
+        self.line.gate.sample(self.phase, now.saturating_duration_since(self.since), now);
+    }
+
+    /// It is none.
+    pub(super) fn no_sample(&mut self) {
+        self.sampled = true;
+    }
+
+    pub(super) fn adaptive(&self) -> bool {
+        self.line.gate.adaptive.is_some()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Cut by its deadline: it would have taken longer still. A caller that went away says nothing.
+        if !self.sampled && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.sample();
+        }
+        self.line.leave();
+    }
+}

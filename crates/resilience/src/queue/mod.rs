@@ -1,0 +1,243 @@
+//! Who may call an upstream now, who waits for a moment, and who is told at once to come again later.
+//!
+//! **Limit.** The adaptive one ([`crate::adaptive`]), where it is on; with a queue also `circuit_breaker.max_requests` (and
+//! `max_connections`, where a connection carries one call). A call counts from here to its response's end; under an adaptive limit a
+//! response that streams counts to its head, since an open stream is no work.
+//!
+//! **Without a queue** a call beyond the limit is refused at once: 503, `overflow-adaptive`.
+//!
+//! **With one** it waits, at most `interval`; but once the queue has not been empty for `interval`, at most `target`, and the
+//! newest goes first. So a burst is absorbed whole, while a standing queue, which only adds latency, is kept near `target`,
+//! and what is served is fresh: the caller of an old call has probably gone. What waited too long, or finds the queue full: 503, `overflow-queue`.
+//!
+//! **Urgency** (`priority_header`): a place goes to the most urgent call that waits. When one is refused after its wait, those
+//! that are less urgent are refused with it, and a full queue makes room by its least urgent call: within one worker nobody is shed while
+//! somebody less urgent waits.
+//!
+//! **Deadlines.** A call whose deadline passed is not sent; one that waited tells a gRPC callee what remains.
+//!
+//! **Sources.** Controlled delay and adaptive LIFO: Maurer, *Fail at Scale* (ACM Queue 13.8, 2015), after Nichols and Jacobson, *Controlling
+//! Queue Delay* (2012), whose 5 ms and 100 ms are the defaults. Urgencies: RFC 9218.
+//!
+//! Each worker has a line of its own ([`line`]), without a lock; the places are counted by all of them together ([`gate`]).
+
+mod gate;
+mod line;
+#[cfg(test)]
+mod tests;
+mod urgency;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use attache_http::{Body, BodyError};
+use attache_telemetry::Reason;
+use attache_upstream::{Call, Error, Sent, outlier::Outcome};
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::Service;
+
+pub use gate::{Gate, GateReading};
+use line::{Arrival, Line, Place, Wait};
+pub use urgency::urgency;
+
+use crate::{UpstreamState, deadline};
+
+/// Lets calls to an upstream in as it has places.
+#[derive(Clone)]
+pub struct Admission<S> {
+    inner: S,
+    line: Option<Rc<Line>>,
+}
+
+impl<S> Admission<S> {
+    /// Puts the upstream's gate before a service. Made on the worker that uses it.
+    pub fn new(inner: S, state: &Arc<UpstreamState>) -> Self {
+        Self { inner, line: state.gate.as_ref().map(Line::of) }
+    }
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for Admission<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admission").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S> Service<Call> for Admission<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = AdmissionFuture<S>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        let Some(line) = &self.line else {
+            return AdmissionFuture { step: Step::Running { future: self.inner.call(call), place: None } };
+        };
+        let deadline = call.context.deadline;
+        let class = line
+            .gate
+            .queue
+            .as_ref()
+            .map_or(0, |queue| urgency(call.request.headers(), &queue.priority_header));
+        let now = Instant::now();
+        let step = match line.arrive(class, deadline, now) {
+            Arrival::Enters(place) => Step::Running { future: self.inner.call(call), place: Some(place) },
+            Arrival::Refused => Step::Refused { error: Some(refusal(line.gate.refuse(false))) },
+            Arrival::Waits(wait) => {
+                // Two allocations for a call that has to wait.
+                let waiting = Waiting {
+                    timer: wait.waiter.expires.map(|expires| Box::pin(sleep_until(expires))),
+                    service: self.inner.clone(),
+                    call: Some(call),
+                    since: now,
+                    gate: line.gate.clone(),
+                    wait,
+                };
+                Step::Waiting { waiting: Box::new(waiting) }
+            }
+        };
+        AdmissionFuture { step }
+    }
+}
+
+fn refusal(reason: Reason) -> Error {
+    Error::new(reason, Sent::Nothing)
+}
+
+struct Waiting<S> {
+    wait: Wait,
+    timer: Option<Pin<Box<Sleep>>>,
+    service: S,
+    call: Option<Call>,
+    since: Instant,
+    gate: Arc<Gate>,
+}
+
+impl<S: Service<Call>> Waiting<S> {
+    /// The call's turn, or that it has none.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, Place), Error>> {
+        let expired = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+        let place = ready!(self.wait.poll(cx, expired));
+        let (Some(mut call), Some(mut place)) = (self.call.take(), place) else {
+            return Poll::Ready(Err(refusal(self.gate.refuse(true))));
+        };
+        let now = Instant::now();
+        if call.context.deadline.is_some_and(|deadline| deadline <= now) {
+            place.no_sample();
+            return Poll::Ready(Err(refusal(Reason::RequestTimeout)));
+        }
+        let headers = call.request.headers_mut();
+        if let Some(timeout) = deadline::grpc::timeout(headers) {
+            deadline::grpc::set(headers, timeout.saturating_sub(now.saturating_duration_since(self.since)));
+        }
+        Poll::Ready(Ok((self.service.call(call), place)))
+    }
+}
+
+pin_project! {
+    /// The future of [`Admission`].
+    pub struct AdmissionFuture<S: Service<Call>> {
+        #[pin]
+        step: Step<S, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StepProjection]
+    enum Step<S, F> {
+        Waiting { waiting: Box<Waiting<S>> },
+        Running { #[pin] future: F, place: Option<Place> },
+        Refused { error: Option<Error> },
+    }
+}
+
+impl<S> Future for AdmissionFuture<S>
+where
+    S: Service<Call, Response = Response<Body>, Error = Error>,
+{
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut step = self.project().step;
+        loop {
+            let next = match step.as_mut().project() {
+                StepProjection::Waiting { waiting } => match ready!(waiting.poll(cx)) {
+                    Ok((future, place)) => Step::Running { future, place: Some(place) },
+                    Err(error) => Step::Refused { error: Some(error) },
+                },
+                StepProjection::Running { future, place } => {
+                    let outcome = ready!(future.poll(cx));
+                    return Poll::Ready(match place.take() {
+                        None => outcome,
+                        Some(place) => answered(outcome, place),
+                    });
+                }
+                StepProjection::Refused { error } => {
+                    let error = error.take().unwrap_or_else(|| refusal(Reason::OverflowQueue));
+                    return Poll::Ready(Err(error));
+                }
+            };
+            step.set(next);
+        }
+    }
+}
+
+/// The head is there, or there will be none: a sample, and the place goes on with the body.
+fn answered(outcome: Result<Response<Body>, Error>, mut place: Place) -> Result<Response<Body>, Error> {
+    match Outcome::of(&outcome) {
+        Some(Outcome::Success | Outcome::Local(Reason::PerTryTimeout | Reason::RequestTimeout)) => {
+            place.sample();
+        }
+        _ => place.no_sample(),
+    }
+    let response = outcome?;
+    if response.body().is_end_stream() || (place.adaptive() && deadline::streams(&response)) {
+        return Ok(response);
+    }
+    // One allocation for a response with a body, only where a gate is configured.
+    Ok(response.map(|body| Body::stream(Held { body, place: Some(place) })))
+}
+
+/// A response's body, with its call's place.
+struct Held {
+    body: Body,
+    place: Option<Place>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
+            self.place = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,61 @@
+//! How urgent a call is: RFC 9218 section 4.1, `u=0` (most) to `u=7` (least), 3 without a word.
+//!
+//! The value may also be the number alone, for headers of the user's own. Anything else counts as absent.
+
+use http::{HeaderMap, HeaderName};
+
+/// Urgencies.
+pub(crate) const CLASSES: usize = 8;
+const DEFAULT: u8 = 3;
+
+/// The urgency that a request names.
+pub fn urgency(headers: &HeaderMap, name: &HeaderName) -> u8 {
+    headers.get(name).and_then(|value| value.to_str().ok()).and_then(parse).unwrap_or(DEFAULT)
+}
+
+fn parse(value: &str) -> Option<u8> {
+    let digit = |text: &str| match text.as_bytes() {
+        [digit @ b'0'..=b'7'] => Some(digit - b'0'),
+        _ => None,
+    };
+    if let Some(alone) = digit(value.trim()) {
+        return Some(alone);
+    }
+    // A dictionary of structured fields (RFC 8941 section 3.2): the last of two equal keys counts, parameters of a member don't.
+    let mut members = value.split(',').filter_map(|member| {
+        let (key, value) = member.split(';').next()?.split_once('=')?;
+        (key.trim() == "u").then(|| digit(value.trim()))
+    });
+    members.next_back()?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_rfc_9218_are_understood_and_others_are_the_default() {
+        let cases = [
+            ("u=0", 0),
+            ("u=5, i", 5),
+            ("i, u=7", 7),
+            ("u=1, u=2", 2),
+            ("u=4;x=1", 4),
+            (" 6 ", 6),
+            ("0", 0),
+            ("u=8", 3),
+            ("u=-1", 3),
+            ("i", 3),
+            ("high", 3),
+            ("", 3),
+            ("u=", 3),
+            ("10", 3),
+        ];
+        let name = HeaderName::from_static("priority");
+        for (text, expected) in cases {
+            let headers = HeaderMap::from_iter([(name.clone(), text.parse().unwrap())]);
+            assert_eq!(urgency(&headers, &name), expected, "{text}");
+        }
+        assert_eq!(urgency(&HeaderMap::new(), &name), 3);
+    }
+}

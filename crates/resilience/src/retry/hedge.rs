@@ -1,0 +1,262 @@
+//! Hedging: a second try beside one that is slow, and the first good answer is the caller's.
+//!
+//! **When.** No response head came within `hedge.after` of the try's begin: a time, or a percentile of this upstream's
+//! answers to routes that hedge ([`Latency`]; never below `floor`, and not before `min_samples` answers). And all of this holds:
+//! the method may be sent twice ([`Rules::may_repeat`]), the request asks for no upgrade, its body was read to its end and
+//! is kept whole, another usable endpoint was not tried yet, `attempts` and the budget have room. Where one of them fails
+//! the request isn't hedged any more. `max` hedges each wait as long again, from the one before.
+//!
+//! **Who wins.** The first *good* answer: one that is neither a failure of the upstream nor met by a condition of `retry.on`.
+//! A bad one waits while another try runs; if all are bad, the first try's end is judged as if it had been alone.
+//!
+//! **The losers** are dropped: their HTTP/2 stream is reset, their HTTP/1 connection closed. That is nobody's failure, so neither
+//! ejection nor breaker counts it. What was slow and lost is counted by the histogram as if it had ended when it was
+//! given up: without that, hedging would hide the slow answers from the percentile, and hedge ever sooner.
+//!
+//! **Source.** Dean and Barroso, "The Tail at Scale" (2013); tower's `hedge` (percentile, two halves of a histogram). Envoy's
+//! `hedge_policy` hedges on the per-try deadline only.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use attache_config::model::{self, HedgeAfter};
+use attache_http::Body;
+use attache_telemetry::{Exchange, Hedge, metrics};
+use attache_upstream::{Call, Error, outlier};
+use http::{Response, header::UPGRADE};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower::Service;
+
+use super::{Rules, future::Kept};
+use crate::{UpstreamState, budget::Permit, latency::Quantile, state::count};
+
+type Outcome = Result<Response<Body>, Error>;
+
+/// A route's hedging, made ready.
+#[derive(Debug)]
+pub(super) struct Policy {
+    config: model::Hedge,
+    quantile: Option<Quantile>,
+}
+
+impl Policy {
+    pub(super) fn new(config: &model::Hedge) -> Self {
+        let quantile = match config.after {
+            HedgeAfter::Percentile(share) => Some(Quantile::new(share, config.min_samples)),
+            HedgeAfter::Time(_) => None,
+        };
+        Self { config: config.clone(), quantile }
+    }
+
+    fn after(&self, state: &UpstreamState, now: Instant) -> Option<Duration> {
+        match (self.config.after, &self.quantile) {
+            (HedgeAfter::Time(time), _) => Some(time),
+            (_, Some(quantile)) => Some(quantile.get(state.latency(), now)?.max(self.config.floor)),
+            (_, None) => None,
+        }
+    }
+}
+
+/// The tries of one request that run at once.
+pub(super) struct Hedging<F> {
+    /// When the first of them began.
+    start: Instant,
+    /// How long the next hedge waits; `None` where there will be none.
+    after: Option<Duration>,
+    /// Boxed, and only made by a try that has to be waited for.
+    sleep: Option<Pin<Box<Sleep>>>,
+    running: Vec<Running<F>>,
+    /// How the first one ended while others run.
+    first: Option<Outcome>,
+    /// All that were sent for the request.
+    sent: u32,
+}
+
+/// One hedge on its way.
+struct Running<F> {
+    future: Pin<Box<F>>,
+    /// Its own, so that the two tries don't write into one another's.
+    exchange: Rc<Exchange>,
+    start: Instant,
+    /// Taken by the winner, whose response it is charged for.
+    permit: Option<Permit>,
+}
+
+impl<F> Drop for Running<F> {
+    fn drop(&mut self) {
+        if let Some(permit) = &self.permit {
+            metrics().hedge(permit.upstream(), Hedge::Lost);
+        }
+    }
+}
+
+/// What hedging needs of the retries around it.
+pub(super) struct Around<'a, S> {
+    pub(super) policy: &'a Policy,
+    pub(super) kept: &'a mut Kept,
+    pub(super) rules: &'a Rules,
+    pub(super) state: &'a Arc<UpstreamState>,
+    pub(super) service: &'a mut S,
+    pub(super) retries: &'a mut u32,
+    pub(super) permit: &'a mut Option<Permit>,
+}
+
+impl<F> Hedging<F> {
+    /// A try begins.
+    pub(super) fn new(policy: &Policy, state: &UpstreamState, sent: u32) -> Self {
+        let start = Instant::now();
+        let after = policy.after(state, start).filter(|_| sent < policy.config.max);
+        Self { start, after, sleep: None, running: Vec::new(), first: None, sent }
+    }
+
+    /// Another try begins, after those before have ended.
+    pub(super) fn again(&mut self, policy: &Policy, state: &UpstreamState) {
+        *self = Self::new(policy, state, self.sent);
+    }
+
+    /// The first try has ended and must not be polled again.
+    pub(super) fn is_first_over(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// Waits for the outcome that counts. `first` is what polling the first try brought.
+    pub(super) fn poll<S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: Poll<Outcome>,
+        around: &mut Around<'_, S>,
+    ) -> Poll<Outcome>
+    where
+        S: Service<Call, Response = Response<Body>, Error = Error, Future = F>,
+        F: Future<Output = Outcome>,
+    {
+        if let Poll::Ready(outcome) = first {
+            let good = around.is_good(&outcome);
+            if good {
+                around.measure(self.start);
+            }
+            if good || self.running.is_empty() {
+                self.running.clear();
+                return Poll::Ready(outcome);
+            }
+            self.first = Some(outcome);
+        }
+        loop {
+            if let Some(outcome) = self.poll_running(cx, around) {
+                return Poll::Ready(outcome);
+            }
+            if self.running.is_empty()
+                && let Some(first) = self.first.take()
+            {
+                return Poll::Ready(first);
+            }
+            let Some(after) = self.after.filter(|_| self.first.is_none()) else {
+                return Poll::Pending;
+            };
+            let since = self.running.last().map_or(self.start, |last| last.start);
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(since + after)));
+            ready!(sleep.as_mut().poll(cx));
+            self.sleep = None;
+            let ready = matches!(around.service.poll_ready(cx), Poll::Ready(Ok(())));
+            match if ready { around.hedge() } else { None } {
+                Some(hedge) => {
+                    self.running.push(hedge);
+                    self.sent += 1;
+                    self.after = self.after.filter(|_| self.sent < around.policy.config.max);
+                }
+                None => self.after = None,
+            }
+        }
+    }
+
+    fn poll_running<S>(&mut self, cx: &mut Context<'_>, around: &mut Around<'_, S>) -> Option<Outcome>
+    where
+        F: Future<Output = Outcome>,
+    {
+        let mut at = 0;
+        while let Some(hedge) = self.running.get_mut(at) {
+            let Poll::Ready(outcome) = hedge.future.as_mut().poll(cx) else {
+                at += 1;
+                continue;
+            };
+            let mut ended = self.running.remove(at);
+            if !around.is_good(&outcome) {
+                around.kept.avoid(around.state, &ended.exchange);
+                continue;
+            }
+            around.measure(ended.start);
+            if self.first.is_none() {
+                around.measure(self.start);
+            }
+            around.won(&mut ended);
+            self.running.clear();
+            return Some(outcome);
+        }
+        None
+    }
+}
+
+impl<S> Around<'_, S> {
+    fn is_good(&self, outcome: &Outcome) -> bool {
+        let Ok(response) = outcome else { return false };
+        let (status, headers) = (response.status(), response.headers());
+        outlier::Outcome::of_response(status, headers) == outlier::Outcome::Success
+            && self.rules.on.response(status, headers).is_none()
+    }
+
+    fn measure(&self, start: Instant) {
+        if self.policy.quantile.is_some() {
+            let now = Instant::now();
+            self.state.latency().add(now.saturating_duration_since(start), now);
+        }
+    }
+
+    fn won<F>(&mut self, hedge: &mut Running<F>) {
+        let exchange = &self.kept.context.exchange;
+        exchange.take_over(&hedge.exchange);
+        exchange.hedge_won.set(true);
+        *self.permit = hedge.permit.take();
+        count(&self.state.counters.hedges_won);
+        metrics().hedge(&self.state.shared.config.name, Hedge::Won);
+    }
+
+    /// Sends another try beside those that run, if all conditions hold.
+    fn hedge<F>(&mut self) -> Option<Running<F>>
+    where
+        S: Service<Call, Response = Response<Body>, Error = Error, Future = F>,
+    {
+        let head = &self.kept.head;
+        let may = *self.retries < self.rules.retry.attempts
+            && self.rules.may_repeat(&head.method)
+            && !head.headers.contains_key(UPGRADE)
+            && self.kept.body_is_complete();
+        if !may || !self.kept.has_other(self.state) {
+            return None;
+        }
+        let now = Instant::now();
+        let name = &self.state.shared.config.name;
+        let Some(permit) = self.state.admit_retry(&self.rules.retry, now) else {
+            metrics().hedge(name, Hedge::Refused);
+            return None;
+        };
+        *self.retries += 1;
+        count(&self.state.counters.hedges);
+        let exchange = &self.kept.context.exchange;
+        exchange.hedges.set(exchange.hedges.get() + 1);
+        exchange.tries.set(exchange.tries.get() + 1);
+        let call = self.kept.beside();
+        let exchange = call.context.exchange.clone();
+        // One allocation for a hedge, which is rare by its own rule.
+        let future = Box::pin(self.service.call(call));
+        Some(Running { future, exchange, start: now, permit: Some(permit) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+use std::{cell::Cell, sync::atomic::Ordering::Relaxed};
+
+use attache_config::model::{Hedge, Policy, Retry, RetryMethods, RetryOn, Timeouts};
+use attache_telemetry::Reason;
+use attache_upstream::{EndpointSpec, Sent};
+use http::Request;
+use tokio::time::sleep;
+
+use super::*;
+use crate::{
+    stack,
+    testing::{Script, address, call, channel, get, post, read, respond, state},
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn hedging(after: HedgeAfter) -> attache_config::model::Policy {
+    let hedge = Some(Hedge { min_samples: 10, ..Hedge::new(after) });
+    let retry = Retry { hedge, on: vec![RetryOn::ServerError], budget_floor: 100, ..Retry::default() };
+    Policy { retry, ..Policy::default() }
+}
+
+fn after(ms: u32) -> attache_config::model::Policy {
+    hedging(HedgeAfter::Time(ms * MS))
+}
+
+/// A try at the endpoint of that port that answers after so long with its own number in a header.
+fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
+    script.then(move |mut call| async move {
+        *call.context.exchange.endpoint.borrow_mut() = Some(format!("10.0.0.1:{port}").into());
+        let body = read(call.request.body_mut()).await.unwrap();
+        sleep(ms * MS).await;
+        let mut response = respond(status);
+        response.headers_mut().insert("port", port.into());
+        response.headers_mut().insert("body", body.len().into());
+        Ok(response)
+    })
+}
+
+/// A try that goes on for ever, and tells when it is given up.
+fn stuck(script: Script, port: u16) -> (Script, Rc<Cell<bool>>) {
+    struct Told(Rc<Cell<bool>>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+    let dropped = Rc::new(Cell::new(false));
+    let told = Told(dropped.clone());
+    let script = script.then(move |mut call| async move {
+        *call.context.exchange.endpoint.borrow_mut() = Some(format!("10.0.0.1:{port}").into());
+        let _told = told;
+        let _ = read(call.request.body_mut()).await;
+        std::future::pending().await
+    });
+    (script, dropped)
+}
+
+async fn winner(
+    policy: &Policy,
+    state: &Arc<UpstreamState>,
+    script: &Script,
+    call: Call,
+) -> (String, Duration) {
+    let start = Instant::now();
+    let response = stack(policy, state, script.clone()).call(call).await.unwrap();
+    let port = response.headers()["port"].to_str().unwrap().to_owned();
+    (format!("{} {port}", response.status().as_u16()), start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_try_is_overtaken_by_one_at_another_endpoint_and_given_up_without_blame() {
+    let state = state();
+    let (script, given_up) = stuck(Script::default(), 2);
+    let script = slow(script, 3, 5, 200);
+    let call = get();
+    let exchange = call.context.exchange.clone();
+    let (port, time) = winner(&after(20), &state, &script, call).await;
+    assert_eq!((port.as_str(), time), ("200 3", 25 * MS));
+    assert!(given_up.get(), "at once, not when the response is over");
+    let seen = script.seen.borrow();
+    assert_eq!(seen[1].tried, ["10.0.0.1:2"]);
+    assert_eq!(seen[1].headers["x-attache-attempt"], "2");
+    assert_eq!((exchange.hedges.get(), exchange.hedge_won.get()), (1, true));
+    assert_eq!(exchange.endpoint.borrow().as_deref(), Some("10.0.0.1:3"));
+    assert_eq!((state.counters.hedges.load(Relaxed), state.counters.hedges_won.load(Relaxed)), (1, 1));
+    assert_eq!(state.counters.retries.load(Relaxed), 0, "a hedge is no retry");
+    for endpoint in state.snapshot().endpoints {
+        assert_eq!((endpoint.ejection.consecutive_5xx, endpoint.ejection.consecutive_local), (0, 0));
+    }
+    assert_eq!(state.shared.retries.load(Relaxed), 0, "its place in the budget is given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_try_wins_where_it_is_sooner_and_its_hedge_is_given_up() {
+    let script = slow(Script::default(), 1, 30, 200);
+    let (script, given_up) = stuck(script, 2);
+    let (port, time) = winner(&after(20), &state(), &script, get()).await;
+    assert_eq!((port.as_str(), time), ("200 1", 30 * MS));
+    assert!(given_up.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_try_is_not_hedged() {
+    let script = slow(Script::default(), 1, 19, 200);
+    winner(&after(20), &state(), &script, get()).await;
+    assert_eq!(script.tries(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_may_be_sent_twice_is_hedged() {
+    let script = slow(Script::default(), 1, 100, 200);
+    winner(&after(20), &state(), &script, post(Body::full("order"))).await;
+    assert_eq!(script.tries(), 1, "a POST");
+
+    let upgrade = Request::get("http://orders/").header(UPGRADE, "websocket").body(Body::empty()).unwrap();
+    let script = slow(Script::default(), 1, 100, 200);
+    winner(&after(20), &state(), &script, call(upgrade)).await;
+    assert_eq!(script.tries(), 1, "an upgrade");
+
+    let mut all = after(20);
+    all.retry.methods = RetryMethods::All;
+    let (script, _given_up) = stuck(Script::default(), 1);
+    let script = slow(script, 2, 5, 200);
+    winner(&all, &state(), &script, post(Body::full("order"))).await;
+    assert_eq!(script.tries(), 2, "the route vouches");
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_tries_get_the_whole_body_and_one_that_is_still_coming_is_not_hedged() {
+    let put = |body: Body| call(Request::put("http://orders/").body(body).unwrap());
+    let script = slow(slow(Script::default(), 1, 100, 200), 2, 5, 200);
+    let response = stack(&after(20), &state(), script.clone()).call(put(Body::full("order"))).await.unwrap();
+    assert_eq!((&response.headers()["port"], &response.headers()["body"]), (&2.into(), &5.into()));
+
+    // Its end comes 30 ms after its beginning.
+    let (sender, body) = channel();
+    let script = slow(Script::default(), 1, 0, 200);
+    let upload = async {
+        sender.send(Ok("or".into())).unwrap();
+        sleep(30 * MS).await;
+        sender.send(Ok("der".into())).unwrap();
+        drop(sender);
+    };
+    let (policy, state) = (after(20), state());
+    let (answer, ()) = tokio::join!(winner(&policy, &state, &script, put(body)), upload);
+    assert_eq!(answer, ("200 1".into(), 30 * MS));
+    assert_eq!(script.tries(), 1);
+
+    // More than is kept.
+    let mut small = after(20);
+    small.retry.buffer = 4;
+    let script = slow(Script::default(), 1, 100, 200);
+    winner(&small, &state, &script, put(Body::full("order"))).await;
+    assert_eq!(script.tries(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_and_the_attempts_bound_hedges() {
+    let broke = |policy: &mut Policy| (policy.retry.budget, policy.retry.budget_floor) = (0.2, 0);
+    let tired = |policy: &mut Policy| policy.retry.attempts = 0;
+    for bound in [&broke as &dyn Fn(&mut Policy), &tired] {
+        let mut policy = after(20);
+        bound(&mut policy);
+        let state = state();
+        let script = slow(Script::default(), 1, 100, 200);
+        winner(&policy, &state, &script, get()).await;
+        assert_eq!((script.tries(), state.counters.hedges.load(Relaxed)), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_another_endpoint_there_is_no_hedge() {
+    let state = state();
+    state.shared.replace_endpoints(vec![EndpointSpec::new(address(1))], None);
+    let script = slow(Script::default(), 1, 100, 200);
+    winner(&after(20), &state, &script, get()).await;
+    assert_eq!(script.tries(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_answer_waits_for_the_other_try() {
+    // The hedge fails first.
+    let script = slow(slow(Script::default(), 1, 60, 200), 2, 5, 503);
+    assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 1".into(), 60 * MS));
+    // The first one fails while the hedge runs.
+    let script = slow(slow(Script::default(), 1, 30, 503), 2, 40, 200);
+    assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 2".into(), 60 * MS));
+    // An error is a bad answer, too.
+    let script = slow(Script::default(), 1, 60, 200)
+        .answer(2, || Err(Error::new(Reason::ConnectRefused, Sent::Nothing)));
+    assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 1".into(), 60 * MS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_fail_the_request_is_retried_at_a_third_endpoint() {
+    let script = slow(slow(Script::default(), 1, 30, 503), 2, 40, 503);
+    let script = slow(script, 3, 0, 200);
+    let (port, _) = winner(&after(20), &state(), &script, get()).await;
+    assert_eq!(port, "200 3");
+    let mut tried = script.seen.borrow()[2].tried.clone();
+    tried.sort();
+    assert_eq!(tried, ["10.0.0.1:1", "10.0.0.1:2"]);
+    // Two attempts are a hedge and a retry: the third failure is the caller's.
+    let script = slow(slow(slow(Script::default(), 1, 30, 503), 2, 40, 503), 3, 0, 503);
+    let (port, _) = winner(&after(20), &state(), &script, get()).await;
+    assert_eq!((port.as_str(), script.tries()), ("503 3", 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn further_hedges_each_wait_as_long_again() {
+    let mut policy = after(20);
+    policy.retry.hedge.as_mut().unwrap().max = 2;
+    let start = Instant::now();
+    let (script, _a) = stuck(Script::default(), 1);
+    let (script, _b) = stuck(script, 2);
+    let script = slow(script, 3, 5, 200);
+    assert_eq!(winner(&policy, &state(), &script, get()).await, ("200 3".into(), 45 * MS));
+    let begun: Vec<_> = script.seen.borrow().iter().map(|seen| seen.at - start).collect();
+    assert_eq!(begun, [Duration::ZERO, 20 * MS, 40 * MS]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_percentile_is_measured_before_it_counts_and_has_a_floor() {
+    let state = state();
+    let policy = hedging(HedgeAfter::Percentile(0.9));
+    let mut script = Script::default();
+    for _ in 0..10 {
+        script = slow(script, 1, 40, 200);
+    }
+    for _ in 0..10 {
+        winner(&policy, &state, &script, get()).await;
+    }
+    assert_eq!(script.tries(), 10, "too few answers to tell");
+    sleep(100 * MS).await;
+    let (script, _given_up) = stuck(Script::default(), 1);
+    let script = slow(script, 2, 5, 200);
+    let (port, time) = winner(&policy, &state, &script, get()).await;
+    assert_eq!(port, "200 2");
+    // The percentile is 40 ms and up to a sixteenth; the clock of timers counts in milliseconds.
+    assert!((45 * MS..=49 * MS).contains(&time), "{time:?}");
+
+    let mut floored = hedging(HedgeAfter::Percentile(0.9));
+    floored.retry.hedge.as_mut().unwrap().floor = 500 * MS;
+    let script = slow(Script::default(), 1, 400, 200);
+    winner(&floored, &state, &script, get()).await;
+    assert_eq!(script.tries(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lost_is_measured_for_as_long_as_it_was_waited_for() {
+    let state = state();
+    let policy = hedging(HedgeAfter::Percentile(0.5));
+    let latency = state.latency();
+    (0..10).for_each(|_| latency.add(10 * MS, Instant::now()));
+    for _ in 0..20 {
+        sleep(100 * MS).await;
+        let (script, _given_up) = stuck(Script::default(), 1);
+        winner(&policy, &state, &slow(script, 2, 1, 200), get()).await;
+    }
+    // 20 hedges of a millisecond, 20 losers: without those the median would fall, and the next hedges come ever sooner.
+    assert!(latency.quantile(0.99, 50, Instant::now()) >= Some(11 * MS));
+    assert!(latency.quantile(0.5, 50, Instant::now()) >= Some(10 * MS));
+    assert!(latency.quantile(0.35, 50, Instant::now()) < Some(5 * MS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_all_tries() {
+    let mut policy = after(20);
+    policy.timeouts = Timeouts { request: 50 * MS, ..Timeouts::default() };
+    let (script, first) = stuck(Script::default(), 1);
+    let (script, second) = stuck(script, 2);
+    let start = Instant::now();
+    let error = stack(&policy, &state(), script.clone()).call(get()).await.unwrap_err();
+    assert_eq!((error.reason, start.elapsed(), script.tries()), (Reason::RequestTimeout, 50 * MS, 2));
+    assert!(first.get() && second.get());
+}

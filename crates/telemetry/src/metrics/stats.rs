@@ -1,0 +1,507 @@
+//! What happened lately: the same counters as on the page of metrics, as rates and percentiles over the last seconds and minutes.
+//!
+//! Rule: the control thread looks at all workers' cells every five seconds and keeps the differences of five minutes, of those
+//! rows only on which something happened. Workers know nothing of it. A window is the sum of its steps and of what came
+//! since the last one.
+//!
+//! Percentiles are read out of the metrics' buckets, linear within a bucket (as Prometheus' `histogram_quantile`): right
+//! to the bucket, an estimate within it. Opaque connections live as long as they live and count in no percentile.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use attache_config::model::Name;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::{Metrics, histogram::BOUNDS, worker::cell};
+use crate::Reason;
+
+/// Time between two looks.
+const STEP: Duration = Duration::from_secs(5);
+/// Steps that are kept: five minutes.
+const STEPS: usize = 60;
+/// Steps of the short window: ten seconds, and what came since.
+const SHORT: usize = 2;
+/// Rows with a history of their own; what comes above them has only its sums.
+const ROWS: usize = 4096;
+/// Endpoints are counted for this long after somebody asked last.
+const WATCHED: Duration = Duration::from_secs(60);
+const BUCKETS: usize = BOUNDS.len() + 1;
+
+/// Whether an exchange that ended so is a failure: a 5xx, or no answer at all though the client was there. What was refused for the
+/// client's own doing (a 4xx) is not.
+pub(super) fn failed(server_error: bool, no_status: bool, reason: Option<Reason>) -> bool {
+    let ours = |reason| !matches!(reason, Reason::ClientClosed | Reason::ShuttingDown);
+    server_error || no_status && reason.is_some_and(ours)
+}
+
+/// What a row counts; the sum over all workers since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counts {
+    /// 1xx to 5xx, and those without a status.
+    classes: [u64; cell::CLASSES],
+    failed: u64,
+    tries: u64,
+    received: u64,
+    sent: u64,
+    durations: [u64; BUCKETS],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            classes: [0; cell::CLASSES],
+            failed: 0,
+            tries: 0,
+            received: 0,
+            sent: 0,
+            durations: [0; BUCKETS],
+        }
+    }
+}
+
+impl Counts {
+    fn each(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
+        let ours = self.classes.iter_mut().chain(&mut self.durations);
+        let ours = ours.chain([&mut self.failed, &mut self.tries, &mut self.received, &mut self.sent]);
+        let theirs = other.classes.iter().chain(&other.durations);
+        let theirs = theirs.chain([&other.failed, &other.tries, &other.received, &other.sent]);
+        for (a, b) in ours.zip(theirs) {
+            *a = with(*a, *b);
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.each(other, u64::wrapping_add);
+    }
+
+    /// What came since `before`.
+    fn since(&self, before: &Self) -> Self {
+        let mut since = *self;
+        since.each(before, u64::saturating_sub);
+        since
+    }
+
+    fn requests(&self) -> u64 {
+        self.classes.iter().sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The value below which a share of the durations lies, in milliseconds.
+    fn percentile(&self, share: f64) -> Option<f64> {
+        let all: u64 = self.durations.iter().sum();
+        if all == 0 {
+            return None;
+        }
+        let rank = share * all as f64;
+        let mut below = 0;
+        for (bucket, count) in self.durations.iter().enumerate() {
+            let until = below + count;
+            if until as f64 >= rank && *count > 0 {
+                let from = bucket.checked_sub(1).and_then(|before| BOUNDS.get(before)).copied().unwrap_or(0);
+                // Above the last bound nothing more is known.
+                let to = BOUNDS.get(bucket).copied().unwrap_or(from);
+                let within = (rank - below as f64) / *count as f64;
+                return Some((from as f64 + (to - from) as f64 * within) / 1000.0);
+            }
+            below = until;
+        }
+        None
+    }
+
+    fn window(&self, over: Duration) -> Value {
+        let (requests, seconds) = (self.requests(), over.as_secs_f64().max(0.001));
+        let millis = |share| self.percentile(share).map(|millis| (millis * 100.0).round() / 100.0);
+        json!({
+            "seconds": (seconds * 10.0).round() / 10.0,
+            "requests": requests,
+            "per_second": (requests as f64 / seconds * 10.0).round() / 10.0,
+            "failed": self.failed,
+            "tries": self.tries,
+            "success_rate": (requests > 0).then(|| 1.0 - self.failed as f64 / requests as f64),
+            "p50_ms": millis(0.5),
+            "p90_ms": millis(0.9),
+            "p99_ms": millis(0.99),
+        })
+    }
+}
+
+/// What a row is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Row {
+    Total,
+    Listener(Name),
+    /// Listener and route.
+    Route(Name, Name),
+    Upstream(Name),
+    /// Upstream and address.
+    Endpoint(Name, Name),
+}
+
+type Rows = BTreeMap<Row, Counts>;
+/// By upstream and reason.
+type Reasons = BTreeMap<[Name; 2], u64>;
+
+#[derive(Debug)]
+struct Step {
+    /// When it ended.
+    at: Instant,
+    took: Duration,
+    rows: HashMap<usize, Counts>,
+    reasons: Reasons,
+}
+
+#[derive(Debug)]
+struct History {
+    ids: HashMap<Row, usize>,
+    last: Rows,
+    last_reasons: Reasons,
+    last_at: Instant,
+    steps: VecDeque<Step>,
+    watched: Option<Instant>,
+}
+
+/// Rates and percentiles of the last minutes. For the control thread: it has a lock.
+#[derive(Debug)]
+pub struct Stats {
+    metrics: Metrics,
+    history: Mutex<History>,
+}
+
+impl Stats {
+    /// Begins with what was counted until now. Must be called within a runtime.
+    pub fn new(metrics: &Metrics) -> Self {
+        let (last, last_reasons) = (rows(metrics), reasons(metrics));
+        let history = History {
+            ids: HashMap::new(),
+            last,
+            last_reasons,
+            last_at: Instant::now(),
+            steps: VecDeque::new(),
+            watched: None,
+        };
+        Self { metrics: metrics.clone(), history: Mutex::new(history) }
+    }
+
+    /// Keeps looking, for as long as it is polled.
+    pub async fn run(&self) {
+        let mut ticks = tokio::time::interval_at(Instant::now() + STEP, STEP);
+        loop {
+            ticks.tick().await;
+            self.step();
+        }
+    }
+
+    fn step(&self) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.step(rows(&self.metrics), reasons(&self.metrics), Instant::now());
+        if history.watched.is_some_and(|at| at.elapsed() > WATCHED) {
+            history.watched = None;
+            self.metrics.watch().count_endpoints(false);
+        }
+    }
+
+    /// Everything as JSON. From the first call on endpoints are counted too, until a minute after the last.
+    pub fn json(&self) -> Value {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.watched = Some(Instant::now());
+        self.metrics.watch().count_endpoints(true);
+        history.json(&rows(&self.metrics), &reasons(&self.metrics), Instant::now())
+    }
+}
+
+impl History {
+    fn step(&mut self, now: Rows, reasons: Reasons, at: Instant) {
+        let mut rows = HashMap::new();
+        for (row, counts) in &now {
+            let since = counts.since(self.last.get(row).unwrap_or(&Counts::default()));
+            if since.is_empty() {
+                continue;
+            }
+            let next = self.ids.len();
+            match self.ids.get(row) {
+                Some(id) => {
+                    rows.insert(*id, since);
+                }
+                None if next < ROWS => {
+                    self.ids.insert(row.clone(), next);
+                    rows.insert(next, since);
+                }
+                None => {}
+            }
+        }
+        let news = news(&reasons, &self.last_reasons);
+        if self.steps.len() >= STEPS {
+            self.steps.pop_front();
+        }
+        let took = at.saturating_duration_since(self.last_at);
+        self.steps.push_back(Step { at, took, rows, reasons: news });
+        (self.last, self.last_reasons, self.last_at) = (now, reasons, at);
+    }
+
+    /// The last `steps` steps of a row with what came since, and how long that is.
+    fn window(&self, row: &Row, now: &Counts, at: Instant, steps: usize) -> (Counts, Duration) {
+        let mut sum = now.since(self.last.get(row).unwrap_or(&Counts::default()));
+        let mut over = at.saturating_duration_since(self.last_at);
+        let id = self.ids.get(row);
+        for step in self.steps.iter().rev().take(steps) {
+            over += step.took;
+            if let Some(counts) = id.and_then(|id| step.rows.get(id)) {
+                sum.add(counts);
+            }
+        }
+        (sum, over)
+    }
+
+    fn row(&self, row: &Row, now: &Counts, at: Instant) -> Map<String, Value> {
+        let (short, short_over) = self.window(row, now, at, SHORT);
+        let (long, long_over) = self.window(row, now, at, STEPS);
+        let [c1, c2, c3, c4, c5, none] = now.classes;
+        let mut out = Map::new();
+        out.insert("requests".into(), now.requests().into());
+        out.insert(
+            "classes".into(),
+            json!({ "1xx": c1, "2xx": c2, "3xx": c3, "4xx": c4, "5xx": c5, "none": none }),
+        );
+        out.insert("failed".into(), now.failed.into());
+        out.insert("tries".into(), now.tries.into());
+        out.insert("received_bytes".into(), now.received.into());
+        out.insert("sent_bytes".into(), now.sent.into());
+        out.insert("last_10s".into(), short.window(short_over));
+        out.insert("last_5m".into(), long.window(long_over));
+        out
+    }
+
+    /// One point for each step, oldest first: seconds before now, requests and failures a second, and the percentiles.
+    fn series(&self, row: &Row, at: Instant) -> Vec<Value> {
+        let id = self.ids.get(row);
+        let none = Counts::default();
+        let points = self.steps.iter().map(|step| {
+            let counts = id.and_then(|id| step.rows.get(id)).unwrap_or(&none);
+            let seconds = step.took.as_secs_f64().max(0.001);
+            let rate = |count: u64| (count as f64 / seconds * 100.0).round() / 100.0;
+            let millis = |share| counts.percentile(share).map(|millis| (millis * 100.0).round() / 100.0);
+            json!([
+                at.saturating_duration_since(step.at).as_secs(),
+                rate(counts.requests()),
+                rate(counts.failed),
+                millis(0.5),
+                millis(0.9),
+                millis(0.99),
+            ])
+        });
+        points.collect()
+    }
+
+    fn json(&self, now: &Rows, reasons: &Reasons, at: Instant) -> Value {
+        let (mut listeners, mut routes, mut upstreams, mut endpoints) = (vec![], vec![], vec![], vec![]);
+        let mut total = Map::new();
+        for (row, counts) in now {
+            let mut out = self.row(row, counts, at);
+            let mut named = |names: &[(&str, &Name)]| {
+                for (key, name) in names {
+                    out.insert((*key).to_owned(), Value::from(&***name));
+                }
+                Value::Object(std::mem::take(&mut out))
+            };
+            match row {
+                Row::Total => total = out,
+                Row::Listener(name) => listeners.push(named(&[("listener", name)])),
+                Row::Route(listener, route) => {
+                    routes.push(named(&[("listener", listener), ("route", route)]));
+                }
+                Row::Upstream(name) => {
+                    let mut value = named(&[("upstream", name)]);
+                    if let Some(value) = value.as_object_mut() {
+                        value.insert("series".into(), self.series(row, at).into());
+                    }
+                    upstreams.push(value);
+                }
+                Row::Endpoint(upstream, endpoint) => {
+                    endpoints.push(named(&[("upstream", upstream), ("endpoint", endpoint)]));
+                }
+            }
+        }
+        let mut lately = news(reasons, &self.last_reasons);
+        for step in &self.steps {
+            for (key, count) in &step.reasons {
+                *lately.entry(key.clone()).or_default() += count;
+            }
+        }
+        let reasons: Vec<_> = reasons
+            .iter()
+            .map(|(key @ [upstream, reason], count)| {
+                json!({
+                    "upstream": Some(&**upstream).filter(|name| !name.is_empty()),
+                    "reason": &**reason,
+                    "count": count,
+                    "last_5m": lately.get(key).copied().unwrap_or(0),
+                })
+            })
+            .collect();
+        json!({
+            "step_seconds": STEP.as_secs(),
+            "total": total,
+            "series": self.series(&Row::Total, at),
+            "listeners": listeners,
+            "routes": routes,
+            "upstreams": upstreams,
+            "endpoints": endpoints,
+            "reasons": reasons,
+        })
+    }
+}
+
+fn news(now: &Reasons, before: &Reasons) -> Reasons {
+    let since = |(key, count): (&[Name; 2], &u64)| {
+        let news = count.saturating_sub(before.get(key).copied().unwrap_or(0));
+        (news > 0).then(|| (key.clone(), news))
+    };
+    now.iter().filter_map(since).collect()
+}
+
+fn rows(metrics: &Metrics) -> Rows {
+    let mut rows = Rows::new();
+    rows.insert(Row::Total, Counts::default());
+    for ([listener, route, upstream, protocol, code, reason], cells) in metrics.0.exchanges.sums() {
+        let mut counts = Counts::default();
+        let class = code.bytes().next().map_or(0, |digit| usize::from(digit.wrapping_sub(b'0')));
+        let count = cells[cell::COUNT];
+        let column = if (1..=5).contains(&class) { class - 1 } else { cell::CLASSES - 1 };
+        if let Some(column) = counts.classes.get_mut(column) {
+            *column = count;
+        }
+        let reason = Reason::ALL.iter().copied().find(|known| known.as_str() == &*reason);
+        if failed(class == 5, class == 0, reason) {
+            counts.failed = count;
+        }
+        (counts.tries, counts.received, counts.sent) =
+            (cells[cell::TRIES], cells[cell::RECEIVED], cells[cell::SENT]);
+        if protocol.starts_with("http") {
+            counts.durations.copy_from_slice(&cells[cell::TOTAL..cell::TOTAL + BUCKETS]);
+        }
+        let mut of = |row| rows.entry(row).or_default().add(&counts);
+        of(Row::Total);
+        of(Row::Listener(listener.clone()));
+        if !route.is_empty() {
+            of(Row::Route(listener, route));
+        }
+        if !upstream.is_empty() {
+            of(Row::Upstream(upstream));
+        }
+    }
+    for ([upstream, endpoint], cells) in metrics.0.endpoints.sums() {
+        let mut counts = Counts { failed: cells[cell::FAILED], ..Counts::default() };
+        counts.classes.copy_from_slice(&cells[..cell::CLASSES]);
+        counts.durations.copy_from_slice(&cells[cell::ENDPOINT_TOTAL..cell::ENDPOINT_TOTAL + BUCKETS]);
+        counts.tries = counts.requests();
+        rows.insert(Row::Endpoint(upstream, endpoint), counts);
+    }
+    rows
+}
+
+fn reasons(metrics: &Metrics) -> Reasons {
+    let mut reasons = Reasons::new();
+    for ([_, _, upstream, _, _, reason], cells) in metrics.0.exchanges.sums() {
+        if !reason.is_empty() {
+            *reasons.entry([upstream, reason]).or_default() += cells[cell::COUNT];
+        }
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Exchange;
+
+    fn finish(metrics: &Metrics, status: u16, reason: Option<Reason>) {
+        let exchange = Exchange::new("outbound".into(), "http1", None);
+        exchange.route.replace(Some("outbound/0".into()));
+        exchange.upstream.replace(Some("orders".into()));
+        exchange.endpoint.replace(Some("10.0.0.8:80".into()));
+        exchange.tries.set(1);
+        exchange.status.set(status);
+        exchange.reason.set(reason);
+        metrics.worker().request_finished(&exchange);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn windows_slide_and_sums_stay() {
+        let metrics = Metrics::new();
+        let stats = Stats::new(&metrics);
+        for _ in 0..10 {
+            finish(&metrics, 200, None);
+        }
+        finish(&metrics, 503, Some(Reason::ConnectRefused));
+        let now = stats.json();
+        assert_eq!(now["total"]["last_10s"]["requests"], 11);
+        assert_eq!(now["total"]["last_10s"]["failed"], 1);
+        tokio::time::advance(STEP).await;
+        stats.step();
+        let now = stats.json();
+        assert_eq!(now["total"]["last_10s"]["per_second"], 2.2);
+        assert_eq!(now["reasons"][0]["reason"], "connect-refused");
+        assert_eq!(now["reasons"][0]["last_5m"], 1);
+        assert_eq!(now["upstreams"][0]["upstream"], "orders");
+        assert_eq!(now["upstreams"][0]["series"][0][1], 2.2);
+        for _ in 0..2 {
+            tokio::time::advance(STEP).await;
+            stats.step();
+        }
+        let now = stats.json();
+        assert_eq!(now["total"]["last_10s"]["requests"], 0);
+        assert_eq!(now["total"]["last_5m"]["requests"], 11);
+        for _ in 0..STEPS {
+            tokio::time::advance(STEP).await;
+            stats.step();
+        }
+        let now = stats.json();
+        assert_eq!(
+            (&now["total"]["last_5m"]["requests"], &now["total"]["requests"]),
+            (&json!(0), &json!(11))
+        );
+        assert_eq!(now["series"].as_array().unwrap().len(), STEPS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_are_counted_from_the_first_look_until_a_minute_after_the_last() {
+        let metrics = Metrics::new();
+        let stats = Stats::new(&metrics);
+        finish(&metrics, 200, None);
+        assert_eq!(stats.json()["endpoints"], json!([]));
+        finish(&metrics, 200, None);
+        assert_eq!(stats.json()["endpoints"][0]["requests"], 1);
+        tokio::time::advance(WATCHED + STEP).await;
+        stats.step();
+        finish(&metrics, 200, None);
+        assert_eq!(stats.json()["endpoints"][0]["requests"], 1);
+    }
+
+    #[test]
+    fn a_percentile_lies_within_its_bucket() {
+        let mut counts = Counts::default();
+        assert_eq!(counts.percentile(0.5), None);
+        counts.durations[3] = 100; // 2.5 ms to 5 ms
+        assert_eq!(counts.percentile(0.5), Some(3.75));
+        assert_eq!(counts.percentile(1.0), Some(5.0));
+        counts.durations[16] = 100; // above a minute
+        assert_eq!(counts.percentile(0.99), Some(60_000.0));
+    }
+
+    #[test]
+    fn what_the_client_did_is_no_failure() {
+        assert!(failed(true, false, None));
+        assert!(failed(false, true, Some(Reason::TlsUntrusted)));
+        assert!(!failed(false, true, Some(Reason::ClientClosed)));
+        assert!(!failed(false, false, Some(Reason::NoRoute)));
+        assert!(!failed(false, true, None));
+    }
+}

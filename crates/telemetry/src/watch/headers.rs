@@ -1,0 +1,120 @@
+//! Headers as a person who follows exchanges may see them: without whatever lets its reader act as somebody else.
+//!
+//! Rule: a value is hidden by its header's name or by its own looks, and rather one too many than one too few. Query strings are
+//! hidden wherever a URL stands, as the access log leaves them out.
+
+use attache_config::names_a_credential;
+use http::{HeaderMap, HeaderName};
+use serde_json::Value;
+
+/// Headers that are kept of one message.
+const MOST: usize = 64;
+/// Bytes that are kept of one value.
+const LONGEST: usize = 256;
+/// What stands in place of a value.
+const HIDDEN: &str = "(hidden)";
+
+/// The headers of one exchange, redacted.
+#[derive(Clone, Debug, Default)]
+pub struct SeenHeaders {
+    /// Of the request, as the client sent them.
+    pub request: Vec<(HeaderName, String)>,
+    /// Of the response, as the upstream sent them.
+    pub response: Vec<(HeaderName, String)>,
+}
+
+impl SeenHeaders {
+    /// What may be shown of these headers.
+    pub fn redact(headers: &HeaderMap) -> Vec<(HeaderName, String)> {
+        headers.iter().take(MOST).map(|(name, value)| (name.clone(), shown(name, value.as_bytes()))).collect()
+    }
+
+    /// A list of pairs, since a header may stand twice.
+    pub(super) fn json(headers: &[(HeaderName, String)]) -> Value {
+        headers.iter().map(|(name, value)| Value::from(vec![name.as_str(), value.as_str()])).collect()
+    }
+}
+
+fn shown(name: &HeaderName, value: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(value) else { return "(not text)".to_owned() };
+    if names_a_credential(name.as_str()) || looks_like_a_credential(text) {
+        return HIDDEN.to_owned();
+    }
+    let text = match text.split_once('?') {
+        Some((before, _)) if before.contains('/') => format!("{before}?{HIDDEN}"),
+        _ => text.to_owned(),
+    };
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+fn looks_like_a_credential(value: &str) -> bool {
+    let value = value.trim_start();
+    let scheme = value.split(' ').next().unwrap_or_default();
+    // RFC 7235: a scheme and what proves it. `eyJ` is how the base64 of a JSON object (a JWT) begins.
+    ["bearer", "basic", "digest", "negotiate", "aws4-hmac-sha256"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
+        || value.contains("eyJ")
+        || value.contains("-----BEGIN")
+        || value.split_once("://").is_some_and(|(_, rest)| {
+            rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn see(name: &str, value: &str) -> String {
+        shown(&name.parse().unwrap(), value.as_bytes())
+    }
+
+    #[test]
+    fn what_lets_its_reader_act_as_somebody_is_hidden() {
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "set-cookie",
+            "x-api-key",
+            "x-auth-token",
+            "x-amz-security-token",
+            "x-csrf-token",
+            "x-vault-token",
+            "api-key",
+            "x-goog-iap-jwt-assertion",
+            "x-session-id",
+            "x-hub-signature-256",
+        ] {
+            assert_eq!(see(name, "s3cr3t"), HIDDEN, "{name}");
+        }
+        for value in [
+            "Bearer s3cr3t",
+            "basic dTpw",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln",
+            "https://user:pass@example.com/",
+            "-----BEGIN PRIVATE KEY-----",
+        ] {
+            assert_eq!(see("x-custom", value), HIDDEN, "{value}");
+        }
+        assert_eq!(see("referer", "http://a.example/b?token=s3cr3t"), "http://a.example/b?(hidden)");
+        assert_eq!(see("location", "/login?code=s3cr3t#x"), "/login?(hidden)");
+    }
+
+    #[test]
+    fn what_helps_is_shown() {
+        for (name, value) in [
+            ("accept", "*/*"),
+            ("user-agent", "curl/8.14"),
+            ("content-type", "application/json"),
+            ("x-request-id", "7f3a"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ] {
+            assert_eq!(see(name, value), value);
+        }
+        assert_eq!(see("x-long", &"é".repeat(300)).chars().count(), LONGEST + 1);
+    }
+}

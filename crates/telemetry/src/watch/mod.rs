@@ -1,0 +1,143 @@
+//! What an operator sees live: the last failures with their whole story, exchanges as they end, each endpoint's share.
+//!
+//! Rule: a request that succeeds pays one relaxed load for all of it while nobody watches. Only failures are always kept:
+//! each worker writes them into a ring of its own, whose lock nobody else wants but a reader, and never waits for it. A
+//! tap is a bounded queue; what doesn't fit is dropped, counted, and said.
+//!
+//! A reader runs on the control thread and never makes a worker wait.
+
+mod failures;
+mod headers;
+mod record;
+mod tap;
+
+use std::{
+    cell::OnceCell,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+
+use self::{failures::Ring, tap::Tap};
+pub use self::{
+    headers::SeenHeaders,
+    record::Record,
+    tap::{TapFilter, Tapped, Tapping},
+};
+use crate::{Exchange, Reason};
+
+/// Bit of [`Shared::flags`]: somebody follows exchanges.
+const TAPPED: u32 = 1;
+/// Bit of [`Shared::flags`]: somebody looks at endpoints.
+const ENDPOINTS: u32 = 2;
+
+/// What workers write for whoever watches. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// What is wanted; written by readers only, so its cache line stays shared by all workers.
+    flags: AtomicU32,
+    taps: ArcSwap<Vec<Arc<Tap>>>,
+    /// Taken by readers when a tap begins or ends.
+    changing: Mutex<()>,
+    /// One for each worker that ever saw a failure.
+    rings: Mutex<Vec<Arc<Mutex<Ring>>>>,
+    /// Failures that found their ring being read.
+    missed: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watch {
+    /// The last failures of all workers, newest first.
+    pub fn failures(&self, most: usize) -> Vec<Record> {
+        let rings = lock(&self.0.rings).clone();
+        let mut all: Vec<Record> = rings.iter().flat_map(|ring| lock(ring).all()).collect();
+        all.sort_by_key(|record| std::cmp::Reverse(record.at));
+        all.truncate(most);
+        all
+    }
+
+    /// Failures that are not among those, since they ended while they were being read.
+    pub fn missed(&self) -> u64 {
+        self.0.missed.load(Relaxed)
+    }
+
+    /// Whether each endpoint's requests are counted from now on.
+    pub fn count_endpoints(&self, on: bool) {
+        if on {
+            self.0.flags.fetch_or(ENDPOINTS, Relaxed);
+        } else {
+            self.0.flags.fetch_and(!ENDPOINTS, Relaxed);
+        }
+    }
+
+    /// Follows exchanges as they end, until the [`Tapping`] is dropped. `None` if as many do already as may.
+    pub fn tap(&self, filter: TapFilter) -> Option<Tapping> {
+        tap::begin(self, filter)
+    }
+}
+
+/// One worker's side of a [`Watch`].
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    watch: Watch,
+    ring: OnceCell<Arc<Mutex<Ring>>>,
+}
+
+impl Watcher {
+    pub(crate) fn new(watch: &Watch) -> Self {
+        Self { watch: watch.clone(), ring: OnceCell::new() }
+    }
+
+    /// Somebody follows exchanges, so headers are wanted.
+    pub(crate) fn tapped(&self) -> bool {
+        self.watch.0.flags.load(Relaxed) & TAPPED != 0
+    }
+
+    /// An exchange ended. True if its endpoint's share is wanted.
+    pub(crate) fn ended(&self, exchange: &Exchange, total: Duration) -> bool {
+        let flags = self.watch.0.flags.load(Relaxed);
+        if failed(exchange) {
+            self.keep(exchange, total);
+        }
+        if flags & TAPPED != 0 {
+            tap::offer(&self.watch.0.taps.load(), exchange, total);
+        }
+        flags & ENDPOINTS != 0
+    }
+
+    #[cold]
+    fn keep(&self, exchange: &Exchange, total: Duration) {
+        let ring = self.ring.get_or_init(|| {
+            let ring = Arc::<Mutex<Ring>>::default();
+            failures::register(&mut lock(&self.watch.0.rings), &ring);
+            ring
+        });
+        // Never waits: a reader holds it for as long as it takes to copy a hundred records.
+        if let Ok(mut ring) = ring.try_lock() {
+            ring.push(exchange, total);
+        } else {
+            self.watch.0.missed.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// What is worth remembering: whatever has a reason or a 5xx; not clients that went away, which are too many and no failure of ours.
+fn failed(exchange: &Exchange) -> bool {
+    match exchange.reason.get() {
+        Some(reason) => reason != Reason::ClientClosed,
+        None => exchange.status.get() >= 500,
+    }
+}
+
+#[cfg(test)]
+mod tests;

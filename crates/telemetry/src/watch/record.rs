@@ -1,0 +1,157 @@
+//! One exchange that ended, in words.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use attache_config::model::Name;
+use serde_json::{Value, json};
+
+use super::SeenHeaders;
+use crate::{Exchange, Reason, access_log::Timestamp};
+
+/// Bytes that are kept of one text, since clients decide how long they are.
+const LONGEST: usize = 512;
+
+/// One exchange that ended: what the access log would say, and the headers where they were seen.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// When it ended.
+    pub at: SystemTime,
+    /// The listener it came in by.
+    pub listener: Name,
+    /// `http1`, `http2`, `tcp`, `tls`.
+    pub protocol: &'static str,
+    /// Who called.
+    pub client: Option<SocketAddr>,
+    /// Method; empty for opaque connections.
+    pub method: String,
+    /// Host or SNI.
+    pub host: String,
+    /// Path without the query.
+    pub path: String,
+    /// `X-Request-Id`.
+    pub request_id: String,
+    /// The route that matched.
+    pub route: Option<Name>,
+    /// The upstream that was chosen.
+    pub upstream: Option<Name>,
+    /// The endpoint of the last try.
+    pub endpoint: Option<Name>,
+    /// Tries that were begun.
+    pub tries: u32,
+    /// Status that the client was sent; 0 where none was.
+    pub status: u16,
+    /// Why it failed, if it did.
+    pub reason: Option<Reason>,
+    /// The cause in the system's or peer's words.
+    pub detail: String,
+    /// How long it took.
+    pub total: Duration,
+    /// Until the upstream's response head.
+    pub head: Option<Duration>,
+    /// Body bytes from the client.
+    pub received: u64,
+    /// Body bytes to the client.
+    pub sent: u64,
+    /// Headers, redacted; only where somebody follows exchanges.
+    pub headers: Option<Box<SeenHeaders>>,
+}
+
+impl Record {
+    /// Of an exchange that ended now.
+    pub(super) fn of(exchange: &Exchange, total: Duration) -> Self {
+        let mut record = Self {
+            at: SystemTime::UNIX_EPOCH,
+            listener: exchange.listener.clone(),
+            protocol: "",
+            client: None,
+            method: String::new(),
+            host: String::new(),
+            path: String::new(),
+            request_id: String::new(),
+            route: None,
+            upstream: None,
+            endpoint: None,
+            tries: 0,
+            status: 0,
+            reason: None,
+            detail: String::new(),
+            total,
+            head: None,
+            received: 0,
+            sent: 0,
+            headers: None,
+        };
+        record.fill(exchange, total);
+        record
+    }
+
+    /// Becomes the record of another exchange; its texts keep their memory.
+    pub(super) fn fill(&mut self, exchange: &Exchange, total: Duration) {
+        self.at = SystemTime::now();
+        self.listener = exchange.listener.clone();
+        self.protocol = exchange.protocol;
+        self.client = exchange.client;
+        put(&mut self.method, &exchange.method.borrow());
+        put(&mut self.host, &exchange.host.borrow());
+        put(&mut self.path, &exchange.path.borrow());
+        put(&mut self.request_id, &exchange.request_id.borrow());
+        self.route.clone_from(&exchange.route.borrow());
+        self.upstream.clone_from(&exchange.upstream.borrow());
+        self.endpoint.clone_from(&exchange.endpoint.borrow());
+        self.tries = exchange.tries.get();
+        self.status = exchange.status.get();
+        self.reason = exchange.reason.get();
+        put(&mut self.detail, exchange.detail.borrow().as_deref().unwrap_or_default());
+        self.total = total;
+        self.head = exchange.time_to_head.get();
+        self.received = exchange.received.get();
+        self.sent = exchange.sent.get();
+        self.headers.clone_from(&exchange.seen.borrow());
+    }
+
+    /// As JSON, with the access log's keys; what there is not is `null`.
+    pub fn json(&self) -> Value {
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let millis = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+        let mut value = json!({
+            "time": Timestamp(self.at).to_string(),
+            "status": Some(self.status).filter(|status| *status != 0),
+            "reason": self.reason.map(Reason::as_str),
+            "envoy_flag": self.reason.map(Reason::envoy_flag).filter(|flag| *flag != "-"),
+            "detail": some(&self.detail),
+            "method": some(&self.method),
+            "host": some(&self.host),
+            "path": some(&self.path),
+            "protocol": self.protocol,
+            "listener": &*self.listener,
+            "route": self.route.as_deref(),
+            "upstream": self.upstream.as_deref(),
+            "endpoint": self.endpoint.as_deref(),
+            "tries": self.tries,
+            "total_ms": millis(self.total),
+            "head_ms": self.head.map(millis),
+            "received_bytes": self.received,
+            "sent_bytes": self.sent,
+            "client": self.client.map(|client| client.to_string()),
+            "request_id": some(&self.request_id),
+        });
+        if let (Some(headers), Some(object)) = (&self.headers, value.as_object_mut()) {
+            object.insert("request_headers".to_owned(), SeenHeaders::json(&headers.request));
+            object.insert("response_headers".to_owned(), SeenHeaders::json(&headers.response));
+        }
+        value
+    }
+}
+
+/// Replaces a text, cut to a bounded length.
+fn put(into: &mut String, text: &str) {
+    into.clear();
+    let end = (0..=text.len().min(LONGEST)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    into.push_str(text.get(..end).unwrap_or_default());
+    if end < text.len() {
+        into.push('…');
+    }
+}

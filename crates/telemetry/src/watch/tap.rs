@@ -1,0 +1,168 @@
+//! Following exchanges as they end.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use super::{Record, TAPPED, Watch, lock};
+use crate::Exchange;
+
+/// Taps at once.
+const MOST: usize = 8;
+/// Records that may wait for a reader.
+const QUEUE: usize = 256;
+
+/// Which exchanges are followed: those that meet every part that is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TapFilter {
+    /// The listener's name.
+    pub listener: Option<String>,
+    /// The route's name.
+    pub route: Option<String>,
+    /// The upstream's name.
+    pub upstream: Option<String>,
+    /// The last try's endpoint, as text.
+    pub endpoint: Option<String>,
+    /// Host or SNI.
+    pub host: Option<String>,
+    /// The method, in capitals.
+    pub method: Option<String>,
+    /// What the path begins with.
+    pub path: Option<String>,
+    /// `503`, or a class: `5xx`.
+    pub status: Option<String>,
+    /// A reason's word; `any` is every reason.
+    pub reason: Option<String>,
+    /// Took at least this long.
+    pub slower: Option<Duration>,
+    /// One of so many; 0 and 1 are all.
+    pub sample: u64,
+}
+
+impl TapFilter {
+    pub(super) fn meets(&self, exchange: &Exchange, total: Duration) -> bool {
+        let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+        let named = |wanted: &Option<String>, found: Option<&str>| {
+            wanted.as_ref().is_none_or(|wanted| Some(wanted.as_str()) == found)
+        };
+        is(&self.listener, &exchange.listener)
+            && named(&self.route, exchange.route.borrow().as_deref())
+            && named(&self.upstream, exchange.upstream.borrow().as_deref())
+            && named(&self.endpoint, exchange.endpoint.borrow().as_deref())
+            && is(&self.host, &exchange.host.borrow())
+            && is(&self.method, &exchange.method.borrow())
+            && self.path.as_ref().is_none_or(|prefix| exchange.path.borrow().starts_with(prefix.as_str()))
+            && self.status.as_ref().is_none_or(|status| status_is(status, exchange.status.get()))
+            && self.reason.as_ref().is_none_or(|wanted| {
+                exchange.reason.get().is_some_and(|reason| wanted == "any" || reason.as_str() == wanted)
+            })
+            && self.slower.is_none_or(|slower| total >= slower)
+    }
+}
+
+/// `503` or `5xx`.
+fn status_is(wanted: &str, status: u16) -> bool {
+    match wanted.strip_suffix("xx") {
+        Some(class) => class.parse() == Ok(status / 100),
+        None => wanted.parse() == Ok(status),
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Tap {
+    filter: TapFilter,
+    queue: mpsc::Sender<Box<Record>>,
+    met: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// A tap that is open; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Tapping {
+    watch: Watch,
+    tap: Arc<Tap>,
+    queue: mpsc::Receiver<Box<Record>>,
+    said: u64,
+}
+
+/// What a tap brings.
+#[derive(Debug)]
+pub enum Tapped {
+    /// An exchange that ended.
+    Record(Box<Record>),
+    /// So many were dropped since this was said last: more came than were read.
+    Dropped(u64),
+}
+
+pub(super) fn begin(watch: &Watch, filter: TapFilter) -> Option<Tapping> {
+    let _turn = lock(&watch.0.changing);
+    let mut taps = Vec::clone(&watch.0.taps.load());
+    if taps.len() >= MOST {
+        return None;
+    }
+    let (sender, queue) = mpsc::channel(QUEUE);
+    let tap = Arc::new(Tap { filter, queue: sender, met: AtomicU64::new(0), dropped: AtomicU64::new(0) });
+    taps.push(tap.clone());
+    watch.0.taps.store(Arc::new(taps));
+    watch.0.flags.fetch_or(TAPPED, Relaxed);
+    Some(Tapping { watch: watch.clone(), tap, queue, said: 0 })
+}
+
+impl Tapping {
+    /// Waits for the next. (Safe to be dropped while it waits.)
+    pub async fn next(&mut self) -> Option<Tapped> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next, or a wake-up when there is one.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Tapped>> {
+        let dropped = self.tap.dropped.load(Relaxed);
+        if dropped > self.said {
+            let news = dropped - self.said;
+            self.said = dropped;
+            return Poll::Ready(Some(Tapped::Dropped(news)));
+        }
+        self.queue.poll_recv(cx).map(|record| record.map(Tapped::Record))
+    }
+}
+
+impl Drop for Tapping {
+    fn drop(&mut self) {
+        let shared = &self.watch.0;
+        let _turn = lock(&shared.changing);
+        let mut taps = Vec::clone(&shared.taps.load());
+        taps.retain(|tap| !Arc::ptr_eq(tap, &self.tap));
+        if taps.is_empty() {
+            shared.flags.fetch_and(!TAPPED, Relaxed);
+        }
+        shared.taps.store(Arc::new(taps));
+    }
+}
+
+/// Gives an exchange that ended to the taps that want it.
+#[cold]
+pub(super) fn offer(taps: &[Arc<Tap>], exchange: &Exchange, total: Duration) {
+    for tap in taps {
+        if !tap.filter.meets(exchange, total) {
+            continue;
+        }
+        let met = tap.met.fetch_add(1, Relaxed);
+        if tap.filter.sample > 1 && met % tap.filter.sample != 0 {
+            continue;
+        }
+        // Only now something is allocated: there is a reader, and room.
+        match tap.queue.try_reserve() {
+            Ok(room) => room.send(Box::new(Record::of(exchange, total))),
+            Err(_) => {
+                tap.dropped.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A secret of the application's requests: read from a file, followed when it changes, put into one header.
+//!
+//! Rule: the last good secret stays when the file becomes unusable (gone, empty, no header value), as with certificates. White
+//! space at the file's end is not a part of it: editors and `echo` put a line's end there. The value is marked sensitive, so
+//! that `Debug` doesn't show it and HPACK keeps it out of its tables (RFC 7541 section 7.1.3); no error and no log line
+//! says a byte of it.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
+
+use attache_config::model::{self, Existing};
+use attache_telemetry::Reason;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{
+    Error,
+    files::{Snapshot, Sources, at},
+    live::{Built, Follow, Live},
+};
+
+/// A header with a secret that follows its file. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Credential {
+    live: Arc<Live<Option<HeaderValue>>>,
+    name: HeaderName,
+    existing: Existing,
+    file: Arc<PathBuf>,
+}
+
+/// There is no secret yet.
+#[derive(Clone, Debug)]
+pub struct NoCredential(Arc<PathBuf>);
+
+impl fmt::Display for NoCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no secret has come in {} yet", self.0.display())
+    }
+}
+
+impl std::error::Error for NoCredential {}
+
+impl Credential {
+    /// Reads the file. The error says which, and what is wrong with it; a file that may come late need not be there.
+    pub fn new(config: &model::Credential) -> Result<Self, Error> {
+        let file = config.secret.file().to_path_buf();
+        let sources = Sources { paths: vec![file.clone()], workload: None };
+        let secret = config.secret.clone();
+        let build = Box::new(move |files: &Snapshot| {
+            let value = value(&secret, files).map_err(|why| Error::new(Reason::NoCredential, why))?;
+            Ok(Built { config: Some(value), certificates: Vec::new() })
+        });
+        let may_come_late = config.may_come_late;
+        let live = Live::new_or(sources, build, |error| {
+            if !may_come_late {
+                return Err(error);
+            }
+            tracing::warn!("{error}: requests that need it are refused until it comes");
+            Ok(Built { config: None, certificates: Vec::new() })
+        })?;
+        Ok(Self { live, name: config.secret.header(), existing: config.existing, file: Arc::new(file) })
+    }
+
+    /// Puts the secret in place of what the headers have of its name; or leaves that alone, by the config.
+    ///
+    /// # Errors
+    /// There is no secret yet: the request must not be sent.
+    pub fn apply(&self, headers: &mut HeaderMap) -> Result<(), NoCredential> {
+        if self.existing == Existing::Keep && headers.contains_key(&self.name) {
+            return Ok(());
+        }
+        // A copy, since clones of what all workers share would share a counter.
+        let value = self.live.with(|value| {
+            let mut copy = HeaderValue::from_bytes(value.as_ref()?.as_bytes()).ok()?;
+            copy.set_sensitive(true);
+            Some(copy)
+        });
+        let value = value.ok_or_else(|| NoCredential(self.file.clone()))?;
+        headers.insert(self.name.clone(), value);
+        Ok(())
+    }
+
+    pub(crate) fn follow(&self) -> Weak<dyn Follow> {
+        let live: Arc<dyn Follow> = self.live.clone();
+        Arc::downgrade(&live)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("name", &self.name)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+fn value(secret: &model::Secret, files: &Snapshot) -> Result<HeaderValue, String> {
+    let file = secret.file();
+    let wrong = |what: &str| at(file, what);
+    let bytes = files.get(file)?.trim_ascii_end();
+    if bytes.is_empty() {
+        return Err(wrong("there is only white space in it: was it written completely?"));
+    }
+    let text = match secret {
+        model::Secret::Bearer(_) => {
+            if bytes.get(..7).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer ")) {
+                return Err(wrong("expected the token alone, without `Bearer`"));
+            }
+            if !bytes.iter().all(u8::is_ascii_graphic) {
+                return Err(wrong(
+                    "a bearer token has visible ASCII characters only, and no blank (RFC 6750 section 2.1)",
+                ));
+            }
+            [b"Bearer ", bytes].concat()
+        }
+        model::Secret::Basic { user, .. } => {
+            if bytes.iter().any(u8::is_ascii_control) {
+                return Err(wrong(
+                    "a password has no control characters and no line's end within (RFC 7617 section 2)",
+                ));
+            }
+            let pair = [user.as_bytes(), b":", bytes].concat();
+            [b"Basic ".as_slice(), base64(&pair).as_bytes()].concat()
+        }
+        model::Secret::Header { .. } => bytes.to_vec(),
+    };
+    let mut value = HeaderValue::from_bytes(&text)
+        .map_err(|_| wrong("this can't be a header's value: one line without control characters"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Base64 with padding (RFC 4648 section 4).
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().chain(&[0; 2]).take(3).fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+        for at in 0..4 {
+            let letter = ALPHABET.get((bits >> (18 - 6 * at) & 63) as usize).filter(|_| at <= chunk.len());
+            out.push(letter.map_or('=', |letter| char::from(*letter)));
+        }
+    }
+    out
+}

@@ -1,0 +1,131 @@
+//! Secrets for the application's requests.
+
+use attache_config::model::{Credential as Config, Existing, Secret};
+use attache_telemetry::Reason;
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+
+use super::pki::Files;
+use crate::{Credential, Watcher};
+
+fn bearer(files: &Files) -> Config {
+    Config {
+        secret: Secret::Bearer(files.path("token")),
+        existing: Existing::Replace,
+        may_come_late: false,
+        health_checks: false,
+        in_clear: false,
+    }
+}
+
+fn sent(credential: &Credential, before: &[(&'static str, &'static str)]) -> Vec<String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in before {
+        headers.append(*name, HeaderValue::from_static(value));
+    }
+    credential.apply(&mut headers).unwrap();
+    headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+}
+
+#[test]
+fn each_kind_is_written_as_its_rfc_has_it() {
+    let files = Files::new();
+    files.write("token", "mF_9.B5f-4.1JqM\n");
+    assert_eq!(
+        sent(&Credential::new(&bearer(&files)).unwrap(), &[]),
+        ["authorization: Bearer mF_9.B5f-4.1JqM"]
+    );
+    // RFC 7617 section 2.
+    files.write("token", "open sesame\r\n");
+    let basic = Secret::Basic { user: "Aladdin".into(), password: files.path("token") };
+    let basic = Credential::new(&Config { secret: basic, ..bearer(&files) }).unwrap();
+    assert_eq!(sent(&basic, &[]), ["authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="]);
+    let name = "x-api-key".parse().unwrap();
+    let header = Secret::Header { name, value: files.path("token") };
+    let header = Credential::new(&Config { secret: header, ..bearer(&files) }).unwrap();
+    assert_eq!(sent(&header, &[("x-api-key", "forged"), ("x-api-key", "twice")]), ["x-api-key: open sesame"]);
+}
+
+#[test]
+fn what_the_application_sent_is_replaced_unless_it_shall_be_kept() {
+    let files = Files::new();
+    files.write("token", "ours");
+    let own = [("authorization", "Bearer its-own")];
+    let replace = Credential::new(&bearer(&files)).unwrap();
+    assert_eq!(sent(&replace, &own), ["authorization: Bearer ours"]);
+    let keep = Credential::new(&Config { existing: Existing::Keep, ..bearer(&files) }).unwrap();
+    assert_eq!(sent(&keep, &own), ["authorization: Bearer its-own"]);
+    assert_eq!(sent(&keep, &[]), ["authorization: Bearer ours"]);
+}
+
+#[test]
+fn no_dump_shows_a_secret() {
+    let files = Files::new();
+    files.write("token", "hunter2");
+    let config = bearer(&files);
+    let credential = Credential::new(&config).unwrap();
+    let mut headers = HeaderMap::new();
+    credential.apply(&mut headers).unwrap();
+    assert!(headers[AUTHORIZATION].is_sensitive(), "HPACK must never index it");
+    let dump = format!("{config:?} {credential:?} {headers:?}");
+    assert!(dump.contains("token") && !dump.contains("hunter2"), "{dump}");
+}
+
+#[test]
+fn a_changed_file_is_followed_and_a_bad_one_keeps_the_last_good_secret() {
+    let files = Files::new();
+    files.write("token", "first");
+    let credential = Credential::new(&bearer(&files)).unwrap();
+    let watcher = Watcher::default();
+    watcher.follow(&credential);
+    let look = || {
+        watcher.look();
+        watcher.look();
+    };
+    files.write("token", "second\n");
+    look();
+    assert_eq!(sent(&credential, &[]), ["authorization: Bearer second"]);
+    for bad in ["", "\n", "two\nlines", "Bearer third", "with blank", "\u{7}"] {
+        files.write("token", bad);
+        look();
+        assert_eq!(sent(&credential, &[]), ["authorization: Bearer second"], "{bad:?}");
+        assert_eq!(watcher.status().failing, 1, "{bad:?}");
+    }
+    std::fs::remove_file(files.path("token")).unwrap();
+    look();
+    assert_eq!(sent(&credential, &[]), ["authorization: Bearer second"]);
+    files.write("token", "third");
+    look();
+    assert_eq!(sent(&credential, &[]), ["authorization: Bearer third"]);
+    assert_eq!((watcher.status().reloads, watcher.status().failing), (2, 0));
+}
+
+#[test]
+fn a_missing_file_is_an_error_at_the_start_unless_it_may_come_late() {
+    let files = Files::new();
+    let error = Credential::new(&bearer(&files)).unwrap_err();
+    assert_eq!(error.reason, Reason::NoCredential);
+    assert!(error.to_string().contains(&files.arg("token")), "{error}");
+    let late = Credential::new(&Config { may_come_late: true, ..bearer(&files) }).unwrap();
+    let watcher = Watcher::default();
+    watcher.follow(&late);
+    watcher.look();
+    assert_eq!(watcher.status().failing, 1, "it is missed");
+    let mut headers = HeaderMap::new();
+    let error = late.apply(&mut headers).unwrap_err().to_string();
+    assert!(headers.is_empty() && error.contains(&files.arg("token")), "{error}");
+    files.write("token", "now");
+    watcher.look();
+    watcher.look();
+    assert_eq!(sent(&late, &[]), ["authorization: Bearer now"]);
+    assert_eq!(watcher.status().failing, 0);
+}
+
+#[test]
+fn no_error_quotes_the_file() {
+    let files = Files::new();
+    for bad in ["hunter2 hunter2", "Bearer hunter2", "hunter2\nhunter2"] {
+        files.write("token", bad);
+        let error = format!("{0} {0:?}", Credential::new(&bearer(&files)).unwrap_err());
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

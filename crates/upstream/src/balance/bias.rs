@@ -1,0 +1,49 @@
+//! Failures as load, for `least-request`: an endpoint that fails fast has little running, which must not attract traffic.
+//!
+//! **Rule.** A failure counts as one more running request. It fades with `tau` = 10 s, and by a sixteenth with every success: an
+//! endpoint that fails always looks as busy as one that takes ten seconds for each request, and one in a hundred failures hardly
+//! shows. At most 100; below a tenth it is nothing. `peak-ewma` has the same in its own currency ([`super::ewma`]).
+//!
+//! **Source.** The idea is that of linkerd2-proxy's load biaser.
+//!
+//! An endpoint without failures costs a load of a zero: no clock is read. Workers race on the two atomics; a lost update
+//! costs one failure.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::time::Instant;
+
+use crate::Endpoint;
+
+const TAU: f64 = 10e9;
+const SUCCESS: f64 = 15.0 / 16.0;
+const MOST: f64 = 100.0;
+const LEAST: f64 = 0.1;
+
+/// Requests that its failures count as.
+pub(super) fn load(endpoint: &Endpoint) -> f64 {
+    let bits = endpoint.bias.load(Relaxed);
+    if bits == 0 {
+        return 0.0;
+    }
+    let since = endpoint.since_added(Instant::now()).saturating_sub(endpoint.bias_at.load(Relaxed));
+    let left = f64::from_bits(bits) * (-(since as f64) / TAU).exp();
+    if left < LEAST {
+        // Forgotten, so that no later pick reads the clock; unless it failed just now.
+        let _ = endpoint.bias.compare_exchange(bits, 0, Relaxed, Relaxed);
+        return 0.0;
+    }
+    left
+}
+
+/// A request to the endpoint ended.
+pub(crate) fn ended(endpoint: &Endpoint, success: bool) {
+    let before = load(endpoint);
+    let after = match (success, before > 0.0) {
+        (true, false) => return,
+        (true, true) => before * SUCCESS,
+        (false, _) => (before + 1.0).min(MOST),
+    };
+    endpoint.bias_at.store(endpoint.since_added(Instant::now()), Relaxed);
+    endpoint.bias.store(after.to_bits(), Relaxed);
+}

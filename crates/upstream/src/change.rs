@@ -1,0 +1,35 @@
+//! When a state changed last, and why: for whoever looks at it later.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
+
+/// The last change of one state. Written where it changes, which is rare; read by the admin API.
+#[derive(Debug, Default)]
+pub(crate) struct LastChange(ArcSwapOption<(Instant, Arc<str>)>);
+
+/// For how long a state has stood, and what brought it about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Since it changed last, or since its owner began.
+    pub age: Duration,
+    /// In words for people; `None` where it never changed.
+    pub why: Option<Arc<str>>,
+}
+
+impl LastChange {
+    pub(crate) fn note(&self, now: Instant, why: impl Into<Arc<str>>) {
+        self.0.store(Some(Arc::new((now, why.into()))));
+    }
+
+    /// `began`: when the owner of the state did.
+    pub(crate) fn standing(&self, began: Instant, now: Instant) -> Standing {
+        let last = self.0.load();
+        let since = last.as_ref().map_or(began, |last| last.0);
+        Standing {
+            age: now.saturating_duration_since(since),
+            why: last.as_ref().map(|last| Arc::clone(&last.1)),
+        }
+    }
+}

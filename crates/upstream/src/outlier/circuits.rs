@@ -1,0 +1,100 @@
+//! A failure breaker for each endpoint (`circuit_breaker.endpoint_failures`).
+//!
+//! Ejection takes an endpoint out for a time and back by time alone. A breaker takes it back by evidence: behind its open time
+//! exactly `probes` requests go there, and it is in service again once all of them succeeded; one that fails opens it for
+//! twice as long. The state machine is [`Circuit`].
+//!
+//! **Together**, one rule: an endpoint gets requests while it is healthy *and* not ejected *and* its breaker lets it, and each
+//! judge counts for itself. Both may hold an endpoint out; it comes back when neither does, so one whose ejection is over
+//! still has to pass its breaker's probes.
+//!
+//! **How many.** A breaker leaves `closed` only while at least `balance.panic_threshold` of all endpoints, and at least one,
+//! stay in service without it. Otherwise it stays closed and keeps its count: it opens with the next failure that finds room. So
+//! breakers never bring about the panic in which all endpoints are used; where health checks do, the balancer uses all,
+//! whatever their breakers say.
+//!
+//! A call counts in the state that it began in. One that nobody waits for any more proves nothing: a probe leaves its place to
+//! the next. Where breakers are off, a call pays a look at the config.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use tokio::time::Instant;
+
+use super::Turn;
+use crate::{
+    Endpoint, Shared,
+    circuit::{Circuit, Ticket},
+};
+
+/// A call that an endpoint's breaker let through.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    circuit: Arc<Circuit>,
+    ticket: Ticket,
+}
+
+/// The endpoint's breaker holds the call back.
+#[derive(Debug)]
+pub(crate) struct Held;
+
+/// Asks the endpoint's breaker; `None` where it has none.
+pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admitted>, Held> {
+    if shared.config.circuit_breaker.endpoint_failures.is_none() {
+        return Ok(None);
+    }
+    let Some(circuit) = endpoint.circuit.load_full() else { return Ok(None) };
+    let Ok(ticket) = circuit.admit() else {
+        // The balancer didn't know.
+        endpoint.tripped.store(true, Relaxed);
+        return Err(Held);
+    };
+    Ok(Some(Admitted { circuit, ticket }))
+}
+
+/// Counts how an admitted call ended.
+pub(crate) fn ended(shared: &Shared, endpoint: &Endpoint, admitted: &Admitted, success: bool, now: Instant) {
+    let Admitted { circuit, ticket } = admitted;
+    let before = circuit.phase();
+    // Whoever takes endpoints out takes turns, so that two don't both take the last but one.
+    let turn = if success { None } else { Turn::take(&shared.ejections) };
+    circuit.record_if(ticket, success, now, || turn.is_some() && spare(shared, endpoint));
+    if circuit.phase() != before {
+        endpoint.circuit_changed();
+        shared.ejections.changed.notify_one();
+    }
+}
+
+/// A call that says nothing of the endpoint.
+pub(crate) fn given_up(admitted: &Admitted) {
+    admitted.circuit.give_back(&admitted.ticket);
+}
+
+/// Whether the others are enough without this one.
+fn spare(shared: &Shared, endpoint: &Endpoint) -> bool {
+    let set = shared.endpoints.load();
+    let others = set.endpoints.iter().filter(|other| !std::ptr::eq(Arc::as_ptr(other), endpoint));
+    let serving = others.filter(|other| other.in_service()).count() as f64;
+    let enough = shared.config.balance.panic_threshold * set.endpoints.len() as f64;
+    // Half of 10 is 5, whatever 0.5 x 10 is in binary.
+    serving >= 1.0 && serving + 1e-9 >= enough
+}
+
+/// Half-opens the breakers whose open time is over; when the next one's is.
+pub(super) fn half_open(shared: &Shared, now: Instant) -> Option<Instant> {
+    shared.config.circuit_breaker.endpoint_failures.as_ref()?;
+    let set = shared.endpoints.load();
+    let tripped = set.endpoints.iter().filter(|endpoint| endpoint.tripped.load(Relaxed));
+    let next = tripped.filter_map(|endpoint| {
+        let circuit = endpoint.circuit.load_full()?;
+        let before = circuit.phase();
+        let next = circuit.half_open(now);
+        if circuit.phase() != before {
+            endpoint.circuit_changed();
+        }
+        next
+    });
+    next.min()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! What is known of an upstream and its endpoints at one moment, as plain values: for the admin API and for people.
+//!
+//! Nothing here is on a request's way. Times are ages, so that they mean the same on any clock.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use attache_config::model::Name;
+use attache_telemetry::Reason;
+use tokio::time::Instant;
+
+pub use crate::change::Standing;
+use crate::{Endpoint, Shared, balance::ewma, circuit::CircuitStatus};
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointStatus {
+    /// Its address as text: the label of logs.
+    pub address: Name,
+    /// The DNS name it was found by.
+    pub host: Option<Name>,
+    /// Its zone.
+    pub zone: Option<Name>,
+    /// Relative weight, at least 1.
+    pub weight: u32,
+    /// 0 is used first.
+    pub priority: u8,
+    /// What may be done with it, in one word.
+    pub state: EndpointState,
+    /// Since when, and why it is in that state.
+    pub standing: Standing,
+    /// Since discovery named it.
+    pub age: Duration,
+    /// Requests running on it, over all workers.
+    pub active_requests: u32,
+    /// Its latency as `peak-ewma` sees it; `None` where that isn't measured, or not yet.
+    pub latency: Option<Duration>,
+    /// What active health checks say.
+    pub health: HealthStatus,
+    /// What ejection says.
+    pub ejection: EjectionStatus,
+    /// What its failure breaker says; `None` where it has none.
+    pub circuit: Option<CircuitStatus>,
+}
+
+/// What may be done with an endpoint. Where several objections hold, the first of this order is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// Fails its health checks.
+    Unhealthy,
+    /// Ejected as an outlier.
+    Ejected,
+    /// Left alone, or probed, by its failure breaker.
+    CircuitOpen,
+    /// Gets requests.
+    Healthy,
+}
+
+impl EndpointState {
+    /// The word, as the label `state` of `attache_upstream_endpoints` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::CircuitOpen => "circuit-open",
+            Self::Healthy => "healthy",
+        }
+    }
+}
+
+impl fmt::Display for EndpointState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What active health checks say of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthStatus {
+    /// True also where nothing is checked.
+    pub healthy: bool,
+    /// Since when, and why.
+    pub standing: Standing,
+    /// Probes that passed.
+    pub passed: u64,
+    /// Probes that failed.
+    pub failed: u64,
+    /// Why the last probe failed; `None` where it passed.
+    pub last_failure: Option<Arc<String>>,
+}
+
+/// What ejection says of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EjectionStatus {
+    /// It is ejected.
+    pub ejected: bool,
+    /// Since when, and why.
+    pub standing: Standing,
+    /// Until it comes back, where it is ejected.
+    pub remaining: Option<Duration>,
+    /// Ejections since discovery named it.
+    pub ejections: u64,
+    /// Failures in a row.
+    pub consecutive_5xx: u32,
+    /// Failures in a row without an answer.
+    pub consecutive_local: u32,
+}
+
+/// One upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamStatus {
+    /// Its name in the config.
+    pub name: Name,
+    /// Its endpoints, sorted by address.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Why there is none, or why the last look-up failed while these still serve.
+    pub discovery_failure: Option<Reason>,
+    /// Requests running, over all workers.
+    pub active_requests: u32,
+    /// Connections open.
+    pub connections: u32,
+    /// Requests waiting for a connection.
+    pub pending: u32,
+    /// Retries and hedges running.
+    pub retries: u32,
+    /// Its failure breaker; `None` where it is off. `attache_resilience::UpstreamState::snapshot` fills it in.
+    pub circuit: Option<CircuitStatus>,
+}
+
+impl Endpoint {
+    /// What may be done with it.
+    pub fn state(&self) -> EndpointState {
+        if !self.healthy.load(Relaxed) {
+            EndpointState::Unhealthy
+        } else if self.ejected.load(Relaxed) {
+            EndpointState::Ejected
+        } else if self.tripped.load(Relaxed) {
+            EndpointState::CircuitOpen
+        } else {
+            EndpointState::Healthy
+        }
+    }
+
+    /// Everything that is known of it.
+    pub fn status(&self, now: Instant) -> EndpointStatus {
+        let health = HealthStatus {
+            healthy: self.healthy.load(Relaxed),
+            standing: self.health_change.standing(self.added, now),
+            passed: self.checks.passed(),
+            failed: self.checks.failed(),
+            last_failure: self.checks.failure(),
+        };
+        let ejection = self.passive.status(self, now);
+        let circuit = self.circuit.load().as_ref().map(|circuit| circuit.status(now));
+        let state = self.state();
+        let of_circuit = circuit.as_ref().map(|circuit| &circuit.standing);
+        let standing = match state {
+            EndpointState::Unhealthy => health.standing.clone(),
+            EndpointState::Ejected => ejection.standing.clone(),
+            EndpointState::CircuitOpen => of_circuit.unwrap_or(&health.standing).clone(),
+            // Whichever objection was dropped last.
+            EndpointState::Healthy => {
+                let standings = [&health.standing, &ejection.standing].into_iter().chain(of_circuit);
+                let last = standings.min_by_key(|standing| standing.age);
+                last.cloned().unwrap_or(Standing { age: Duration::ZERO, why: None })
+            }
+        };
+        EndpointStatus {
+            address: self.label.clone(),
+            host: self.host.clone(),
+            zone: self.zone.clone(),
+            weight: self.weight(),
+            priority: self.priority(),
+            state,
+            standing,
+            age: now.saturating_duration_since(self.added),
+            active_requests: self.active.load(Relaxed),
+            latency: ewma::estimate(self, now),
+            health,
+            ejection,
+            circuit,
+        }
+    }
+}
+
+impl Shared {
+    /// Everything that is known of the upstream, but for its breaker.
+    pub fn status(&self, now: Instant) -> UpstreamStatus {
+        let set = self.endpoints.load();
+        UpstreamStatus {
+            name: self.config.name.clone(),
+            endpoints: set.endpoints.iter().map(|endpoint| endpoint.status(now)).collect(),
+            discovery_failure: set.failure,
+            active_requests: self.active_requests.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+            pending: self.pending.load(Relaxed),
+            retries: self.retries.load(Relaxed),
+            circuit: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use attache_config::model::Balance;
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{
+        outlier::{self, Outcome},
+        test_support::{shared, spec},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_says_since_when_it_is_out_and_why() {
+        let shared = shared(Balance::default(), (1..=3).map(spec).collect());
+        let endpoint = shared.endpoints.load().endpoints[0].clone();
+        tokio::time::advance(10 * SECOND).await;
+        let fresh = endpoint.status(Instant::now());
+        assert_eq!(fresh.state, EndpointState::Healthy);
+        assert_eq!(fresh.standing, Standing { age: 10 * SECOND, why: None });
+
+        let failed = Outcome::ServerError(StatusCode::BAD_GATEWAY);
+        for _ in 0..5 {
+            outlier::report(&shared, &endpoint, failed, Instant::now());
+        }
+        tokio::time::advance(4 * SECOND).await;
+        let status = endpoint.status(Instant::now());
+        assert_eq!((status.state, status.standing.age), (EndpointState::Ejected, 4 * SECOND));
+        assert_eq!(status.standing.why.as_deref(), Some("5 failures in a row, the last: 502"));
+        assert_eq!(status.ejection.remaining, Some(26 * SECOND));
+        assert_eq!((status.ejection.ejections, status.ejection.consecutive_5xx), (1, 5));
+
+        tokio::time::advance(26 * SECOND).await;
+        outlier::recover(&shared, Instant::now());
+        tokio::time::advance(SECOND).await;
+        let status = endpoint.status(Instant::now());
+        assert_eq!((status.state, status.standing.age), (EndpointState::Healthy, SECOND));
+        assert_eq!(status.standing.why.as_deref(), Some("its ejection of 30s is over"));
+        assert_eq!(status.ejection.remaining, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ill_health_is_named_before_an_ejection() {
+        let shared = shared(Balance::default(), (1..=3).map(spec).collect());
+        let endpoint = shared.endpoints.load().endpoints[0].clone();
+        endpoint.set_ejected_because(true, "test");
+        endpoint.set_healthy_because(false, "3 probes in a row failed: status 500");
+        let status = endpoint.status(Instant::now());
+        assert_eq!(status.state, EndpointState::Unhealthy);
+        assert_eq!(status.standing.why.as_deref(), Some("3 probes in a row failed: status 500"));
+        assert!(status.ejection.ejected);
+        let upstream = shared.status(Instant::now());
+        assert_eq!((upstream.endpoints.len(), upstream.circuit), (3, None));
+    }
+}

@@ -1,0 +1,127 @@
+//! The dashboard in a real browser, with traffic running: it works, it asks nobody else, it can be used by keyboard, and a stranger's text
+//! stays text. `UPDATE_DOCS=1` puts the screenshots into `docs/images/`.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use attache_tests::{Attache, free_port_on, local, nginx, raw, script, text};
+use serde_json::Value;
+
+const UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 0, 16, 1);
+/// What would be noticed if it ran.
+const MARKUP: &str = "<img%20src=x%20onerror=console.error(1)>";
+
+fn start() -> (Attache, Vec<attache_tests::Process>) {
+    let server = |location: &str| {
+        let at = SocketAddr::from((UPSTREAM, free_port_on(UPSTREAM)));
+        (at, nginx(&format!("server {{ listen {at}; {location} }}"), at))
+    };
+    let answer = "location / { return 200 hello; }";
+    let servers = [
+        server(answer),
+        server(answer),
+        server("location / { return 503; } location /v1/items { return 200 hello; }"),
+        server(answer),
+    ];
+    let at: Vec<_> = servers.iter().map(|(at, _)| at.to_string()).collect();
+    let config = format!(
+        "admin: 127.0.0.1:$ADMIN
+listeners:
+  outbound:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - {{ name: users, match: {{ path: /users/* }}, to: users }}
+      - {{ name: reports, match: {{ path: /reports/* }}, to: reports, retry: {{ attempts: 1 }} }}
+      - {{ name: orders, match: {{ path: /v1/* }}, to: orders, retry: {{ attempts: 2, on: [5xx, connect-failure] }} }}
+upstreams:
+  orders: {{ address: ['http://{}', 'http://{}', 'http://{}'] }}
+  users: {{ address: 'http://{}' }}
+  reports: {{ address: 'http://{UPSTREAM}:9' }}
+",
+        at[0], at[1], at[2], at[3]
+    );
+    (Attache::start(&config), servers.into_iter().map(|(_, server)| server).collect())
+}
+
+/// A small application: mostly good calls, some that fail.
+fn call(attache: &Attache, turn: usize) {
+    let path = match turn % 20 {
+        0 => format!("/nowhere/{MARKUP}"), // refused
+        10 => "/nowhere/%3Cimg%20src=x%20onerror=console.error(1)%3E".to_owned(),
+        1 => "/reports/today".to_owned(),
+        2 | 3 => "/v1/export".to_owned(),
+        4..8 => format!("/users/{turn}"),
+        _ => format!("/v1/items/{turn}"),
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nhost: orders.internal\r\nconnection: close\r\n\r\n");
+    raw(local(attache.port), request.as_bytes());
+}
+
+#[test]
+fn the_dashboard_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
+    let (attache, _servers) = start();
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let said = thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0.. {
+                if stop.load(Relaxed) {
+                    break;
+                }
+                call(&attache, turn);
+                thread::sleep(Duration::from_millis(3));
+            }
+        });
+        // Some steps of history, which the charts want.
+        thread::sleep(Duration::from_secs(if std::env::var_os("UPDATE_DOCS").is_some() { 90 } else { 6 }));
+        let url = format!("http://localhost:{}/", attache.admin);
+        let output = script("browser.py", &["/usr/bin/chromium", &url, &folder.path().display().to_string()]);
+        stop.store(true, Relaxed);
+        let said: Value = serde_json::from_str(&text(&output)).unwrap();
+        said
+    });
+
+    assert_eq!(said["errors"], Value::Array(Vec::new()), "the console");
+    let own = format!("http://localhost:{}/", attache.admin);
+    let asked: Vec<_> = said["requests"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(asked.len() > 8 && asked.iter().all(|url| url.starts_with(&own)), "{asked:?}");
+
+    let order = said["tab_order"].as_array().unwrap();
+    assert_eq!(order[0]["text"], "Skip to content");
+    assert_eq!(order[1]["id"], "pause");
+    let at = |tag: &str| order.iter().position(|focus| focus["tag"] == tag);
+    assert!(at("a") < at("svg") && at("svg") < at("summary"), "{order:?}");
+    assert!(
+        order.iter().filter(|focus| focus["tag"] != "body").all(|focus| focus["ring"] == true),
+        "{order:?}"
+    );
+
+    let reason = said["reason"].as_str().unwrap();
+    assert!(reason.contains("What to do.") && !reason.contains("not known"), "{reason}");
+    assert!(said["tapped"].as_str().unwrap().contains("orders.internal"), "{}", said["tapped"]);
+    let page = said["page"].as_str().unwrap();
+    for part in ["ready", "orders", "reports", "connect-refused", "no-route", "bad-request", "127.0.16.1"] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    assert_eq!(said["marked_up"], 0, "a stranger's text became markup");
+    assert!(said["phone_overflow"].as_i64().unwrap() <= 0, "the page is wider than a phone");
+
+    for name in
+        ["dashboard", "dashboard-dark", "dashboard-phone", "dashboard-phone-dark", "dashboard-failures"]
+    {
+        let from = folder.path().join(format!("{name}.png"));
+        let size = fs::metadata(&from).unwrap().len();
+        assert!(size > 5_000, "{name} is empty: {size} bytes");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images");
+            fs::create_dir_all(&images).unwrap();
+            fs::copy(&from, images.join(format!("{name}.png"))).unwrap();
+        }
+    }
+}

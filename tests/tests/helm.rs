@@ -1,0 +1,150 @@
+//! The Helm chart, rendered by Helm's own parts (Go's templates and sprig), since Helm itself is in no package here.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests stand outside of them"
+)]
+
+use std::{fs, path::Path, process::Command};
+
+use attache_tests::{
+    binary,
+    manifests::{deploy, repository, validate},
+    python_with_packages, text,
+};
+
+/// What `helm template` makes of the chart with these values; and what it says in the end.
+fn rendered(values: &str) -> (String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, program) = (folder.path().join("values.yaml"), folder.path().join("render"));
+    fs::write(&file, values).unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/helm/render.go");
+    let mut build = Command::new("/usr/bin/go");
+    build.args(["build", "-o"]).arg(&program).arg(source);
+    // Debian's packages, and nothing from the network.
+    build.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode").env("GOFLAGS", "");
+    text(&build.output().expect("go (run `cargo xtask setup`)"));
+    // From the repository, so that no path of this machine stands in the comments.
+    let mut render = Command::new(&program);
+    render.args(["deploy/helm/attache"]).arg(&file).args(["attache", "attache-system"]);
+    let output = render.current_dir(repository()).output().unwrap();
+    (text(&output), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Validates text as manifests.
+fn valid(manifests: &str) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), manifests).unwrap();
+    validate(&[file.path().to_owned()]);
+}
+
+#[test]
+fn the_chart_renders_to_valid_manifests_whatever_is_chosen() {
+    for values in [
+        "{}",
+        "certificate: { from: cert-manager }",
+        "certificate: { from: cert-manager, issuer: { kind: ClusterIssuer, name: company } }",
+        "certificate: { from: secret, secretName: mine, caBundle: '-----BEGIN CERTIFICATE-----' }",
+        "replicas: 1\nwebhook: { everyNamespace: true, failurePolicy: Ignore, exceptNamespaces: [monitoring] }",
+        "inject: { traffic: transparent, config-map: attache, rewrite-probes: false }
+networkPolicy: { enabled: true }
+imagePullSecrets: [{ name: registry }]
+priorityClassName: system-cluster-critical
+podAnnotations: { a.example/b: c }
+podLabels: { team: platform }
+nodeSelector: { kubernetes.io/os: linux }
+tolerations: [{ key: dedicated, operator: Exists }]
+affinity: { nodeAffinity: {} }
+serviceAccount: { name: mine, annotations: { a: b } }",
+    ] {
+        let (manifests, notes) = rendered(values);
+        valid(&manifests);
+        assert!(manifests.contains("runAsUser: 1337") && notes.contains("helm test attache"), "{values}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), values).unwrap();
+        let mut schema = python_with_packages("values.py");
+        schema.arg(deploy("helm/attache/values.schema.json")).arg(deploy("helm/attache/values.yaml"));
+        assert_eq!(text(&schema.arg(file.path()).output().unwrap()), "ok\n");
+    }
+}
+
+#[test]
+fn the_chart_refuses_values_that_mean_nothing() {
+    for (values, what) in [
+        ("replica: 3", "replica"),
+        ("replicas: 0", "minimum"),
+        ("webhook: { failurePolicy: Maybe }", "Maybe"),
+        ("certificate: { from: secret }", "secretName"),
+        ("certificate: { from: vault }", "vault"),
+        ("inject: { Traffic: transparent }", "Traffic"),
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), values).unwrap();
+        let mut schema = python_with_packages("values.py");
+        let refused =
+            schema.arg(deploy("helm/attache/values.schema.json")).arg(file.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+        assert!(!refused.status.success() && said.contains(what), "{values}: {said}");
+    }
+}
+
+#[test]
+fn the_charts_certificate_is_for_the_service_and_signed_by_whom_the_api_server_is_told_to_believe() {
+    let (manifests, _) = rendered("{}");
+    let value = |key: &str| {
+        let line = manifests.lines().find_map(|line| line.trim().strip_prefix(&format!("{key}: ")));
+        line.unwrap_or_else(|| panic!("{key}")).to_owned()
+    };
+    assert_eq!(value("caBundle"), value("ca.crt"));
+    let folder = tempfile::tempdir().unwrap();
+    for key in ["ca.crt", "tls.crt"] {
+        let file = folder.path().join(key);
+        fs::write(&file, value(key)).unwrap();
+        let pem = text(&Command::new("base64").arg("-d").arg(&file).output().unwrap());
+        fs::write(&file, pem).unwrap();
+    }
+    let mut verify = Command::new("openssl");
+    verify.args(["verify", "-verify_hostname", "attache.attache-system.svc", "-CAfile"]);
+    text(&verify.arg(folder.path().join("ca.crt")).arg(folder.path().join("tls.crt")).output().unwrap());
+}
+
+#[test]
+fn the_chart_registers_the_webhook_as_the_program_itself_would() {
+    for (values, flags) in [
+        ("certificate: { from: cert-manager }", &["--fail"][..]),
+        (
+            "certificate: { from: cert-manager }\nwebhook: { everyNamespace: true, failurePolicy: Ignore }",
+            &["--every-namespace"],
+        ),
+    ] {
+        let (manifests, _) = rendered(values);
+        let mut program = Command::new(binary());
+        program.args(["webhook", "manifest", "--service=attache", "--namespace=attache-system"]);
+        program.arg("--cert-manager=attache-system/attache").args(flags);
+        let own = text(&program.output().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        for (name, manifests) in [("chart", &manifests), ("program", &own)] {
+            fs::write(folder.path().join(name), manifests).unwrap();
+        }
+        let mut same = python_with_packages("same_webhook.py");
+        text(&same.arg(folder.path().join("chart")).arg(folder.path().join("program")).output().unwrap());
+    }
+}
+
+#[test]
+fn the_chart_starts_the_webhook_with_arguments_that_it_takes() {
+    let (manifests, _) =
+        rendered("inject: { traffic: transparent, config-map: attache, rewrite-probes: false, uid: 1338 }");
+    let block = manifests.split("args:\n").nth(1).unwrap().split("ports:").next().unwrap();
+    let arguments: Vec<&str> =
+        block.lines().filter_map(|line| Some(line.trim().strip_prefix("- ")?.trim_matches('"'))).collect();
+    assert_eq!(arguments[0], "webhook");
+    assert!(arguments.contains(&"--rewrite-probes=false"), "{arguments:?}");
+    // It takes them all, and only misses its certificate, which stands in the pod.
+    let mut webhook = Command::new(binary());
+    let output = webhook.args(&arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("/certs/tls.crt"), "{said}");
+}
