@@ -240,6 +240,14 @@ fn the_units_are_what_systemd_takes_and_leave_little_open() {
         let said = String::from_utf8_lossy(&verified.stderr).into_owned();
         text(&verified);
         assert!(!said.contains(unit), "{said}");
+        if unit == "attache.service" {
+            // The socket unit is looked at together with the service that it starts.
+            let socket = folder.path().join("attache.socket");
+            fs::copy(deploy("systemd/attache.socket"), &socket).unwrap();
+            let verified = analyze(&["verify", &socket.display().to_string()]);
+            let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+            assert!(verified.status.success() && !said.contains("attache."), "{said}");
+        }
         let score = text(&analyze(&["security", "--offline=true"]));
         let line = score.lines().find(|line| line.contains("Overall exposure level")).unwrap().to_owned();
         let level = line.split(": ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();

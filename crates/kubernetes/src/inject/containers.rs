@@ -154,7 +154,7 @@ pub(crate) fn intercept(settings: &Settings, probes: bool) -> Value {
             "securityContext".to_owned(),
             json!({
                 "allowPrivilegeEscalation": false,
-                "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
+                "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
                 "readOnlyRootFilesystem": true,
                 "runAsNonRoot": false,
                 "runAsUser": 0,
