@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{Text, Wrong, wrong};
 use crate::{
-    model::{Part, Template, Variable},
+    model::{Name, Part, Template, Variable},
     suggest,
 };
 
@@ -31,6 +31,41 @@ impl Text for HeaderText {
     }
 }
 
+/// The parts of a text with `%{name}` in it; `%%` is one `%`.
+pub(super) fn template_parts<P>(
+    text: &str,
+    literal: impl Fn(Name) -> P,
+    named: impl Fn(&str) -> Result<P, Wrong>,
+) -> Result<Vec<P>, Wrong> {
+    let mut parts = Vec::new();
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        plain.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            plain.push('%');
+            rest = after;
+        } else if let Some(after) = after.strip_prefix('{') {
+            let Some((name, after)) = after.split_once('}') else {
+                return wrong("{} has a `%{` without a `}`", "write `%%{` for the characters themselves");
+            };
+            if !plain.is_empty() {
+                parts.push(literal(std::mem::take(&mut plain).into()));
+            }
+            parts.push(named(name)?);
+            rest = after;
+        } else {
+            plain.push('%');
+            rest = after;
+        }
+    }
+    plain.push_str(rest);
+    if !plain.is_empty() {
+        parts.push(literal(plain.into()));
+    }
+    Ok(parts)
+}
+
 /// A header's value with `%{variable}` parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TemplateText(pub(crate) Template);
@@ -42,32 +77,7 @@ impl Text for TemplateText {
     const NUMBERS: bool = true;
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('%') {
-            literal.push_str(before);
-            if let Some(after) = after.strip_prefix('%') {
-                literal.push('%');
-                rest = after;
-            } else if let Some(after) = after.strip_prefix('{') {
-                let Some((name, after)) = after.split_once('}') else {
-                    return wrong("{} has a `%{` without a `}`", "write `%%{` for the characters themselves");
-                };
-                if !literal.is_empty() {
-                    parts.push(Part::Text(std::mem::take(&mut literal).into()));
-                }
-                parts.push(Part::Variable(variable(name)?));
-                rest = after;
-            } else {
-                literal.push('%');
-                rest = after;
-            }
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            parts.push(Part::Text(literal.into()));
-        }
+        let parts = template_parts(text, Part::Text, |name| variable(name).map(Part::Variable))?;
         for part in &parts {
             if let Part::Text(text) = part
                 && HeaderValue::from_str(text).is_err()

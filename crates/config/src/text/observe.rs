@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{HeaderText, Text, Wrong, host_name, split_port, wrong};
+use super::{HeaderText, Text, Wrong, header::template_parts, host_name, split_port, wrong};
 use crate::{
     model::{AppUrl, LogField, LogFile, LogPart, LogTarget, LogTemplate, Name, StatusRange, SyslogTo},
     suggest,
@@ -126,32 +126,7 @@ impl Text for LogTemplateText {
         if text.contains(['\n', '\r']) {
             return wrong("{} has more than one line", "one exchange is one line");
         }
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('%') {
-            literal.push_str(before);
-            if let Some(after) = after.strip_prefix('%') {
-                literal.push('%');
-                rest = after;
-            } else if let Some(after) = after.strip_prefix('{') {
-                let Some((name, after)) = after.split_once('}') else {
-                    return wrong("{} has a `%{` without a `}`", "write `%%{` for the characters themselves");
-                };
-                if !literal.is_empty() {
-                    parts.push(LogPart::Text(std::mem::take(&mut literal).into()));
-                }
-                parts.push(LogPart::Field(field(name)?));
-                rest = after;
-            } else {
-                literal.push('%');
-                rest = after;
-            }
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            parts.push(LogPart::Text(literal.into()));
-        }
+        let parts = template_parts(text, LogPart::Text, |name| field(name).map(LogPart::Field))?;
         Ok(Self(LogTemplate(parts)))
     }
 }
