@@ -5,6 +5,7 @@
 //! else came by `!file` is looked for in the finished text and replaced at the end.
 
 mod listener;
+mod load;
 mod observe;
 mod route;
 mod upstream;
@@ -42,6 +43,7 @@ impl Config {
                 "drain_timeout": show_duration(self.reload.drain_timeout),
             },
             "watch_interval": show_duration(self.watch_interval),
+            "overload": self.overload.as_ref().map_or("off".into(), load::overload),
             "dns": dns(&self.dns),
         });
         if let Some(object) = value.as_object_mut() {

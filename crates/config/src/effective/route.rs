@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HIDDEN, listener, names_a_credential, strings, upstream};
+use super::{HIDDEN, listener, load, names_a_credential, strings, upstream};
 use crate::{
     model::{
         Action, AddressMatch, Config, Destination, Fault, Forward, HeaderEdits, HedgeAfter, HostName,
@@ -72,11 +72,12 @@ fn forward(to: &Forward, config: &Config) -> Value {
             "ratio": show_ratio(mirror.ratio),
         })).collect::<Vec<_>>(),
         "rate_limit": to.rate_limit.as_ref().map(rate_limit),
+        "global_rate_limit": to.global_rate_limit.as_deref().map(|limit| load::global_rate_limit(limit, config)),
         "fault": to.fault.as_ref().map(fault),
     })
 }
 
-fn name(upstream: UpstreamId, config: &Config) -> Option<&str> {
+pub(super) fn name(upstream: UpstreamId, config: &Config) -> Option<&str> {
     config.upstreams.get(upstream.0).map(|upstream| &*upstream.name)
 }
 

@@ -79,7 +79,9 @@ upstreams:
 /// Every key of the reference is in the effective config: a new key is not forgotten here.
 #[test]
 fn every_key_of_an_upstream_is_shown() {
-    let config = effective("upstreams: { a: { address: authority, tls: {}, health_check: { tcp: true } } }");
+    let config = effective(
+        "upstreams: { a: { address: authority, tls: {}, health_check: { tcp: true }, adaptive_concurrency: {}, queue: {} } }",
+    );
     let schema = crate::schema();
     for (definition, shown) in [
         ("UpstreamFull", &config["upstreams"]["a"]),
@@ -92,6 +94,10 @@ fn every_key_of_an_upstream_is_shown() {
         ("HttpServer", &config["listeners"]["outbound"]["http"]),
         ("HttpLimits", &config["listeners"]["outbound"]["http"]["limits"]),
         ("Dns", &config["dns"]),
+        ("Overload", &config["overload"]),
+        ("AdaptiveConcurrency", &config["upstreams"]["a"]["adaptive_concurrency"]),
+        ("MinRtt", &config["upstreams"]["a"]["adaptive_concurrency"]["min_rtt"]),
+        ("Queue", &config["upstreams"]["a"]["queue"]),
     ] {
         let keys = schema["$defs"][definition]["properties"].as_object();
         let keys = keys.unwrap_or_else(|| panic!("no {definition} in the schema"));

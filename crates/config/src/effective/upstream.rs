@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     HIDDEN,
     listener::{identity, san, trust},
+    load,
     route::range,
     strings,
 };
@@ -36,6 +37,8 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
         "outlier_ejection": ejection(&upstream.outlier_ejection),
         "health_check": upstream.health_check.as_ref().map(health_check),
         "credential": upstream.credential.as_deref().map(credential),
+        "adaptive_concurrency": upstream.adaptive_concurrency.as_ref().map(load::adaptive_concurrency),
+        "queue": upstream.queue.as_ref().map(load::queue),
         "proxy_protocol": upstream.proxy_protocol,
         "source_address": upstream.source_address.map(|address| address.to_string()),
     });
