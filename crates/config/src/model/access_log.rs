@@ -207,6 +207,10 @@ fields! {
     Sent = "sent_bytes";
     /// Address and port of the client.
     Client = "client";
+    /// Who the client proved to be by its certificate.
+    Identity = "identity";
+    /// Who the upstream's endpoint proved to be by its certificate.
+    Peer = "peer";
     /// `X-Request-Id`.
     RequestId = "request_id";
     /// The trace's id (W3C, 32 hex digits), also where the trace isn't sampled.

@@ -154,6 +154,8 @@ impl Line<'_> {
                 Some(client) => show(Value::Made(&client)),
                 None => show(Value::Nothing),
             },
+            LogField::Identity => optional!(exchange.identity),
+            LogField::Peer => optional!(exchange.peer),
             LogField::RequestId => named!(exchange.request_id.borrow()),
             LogField::TraceId => match exchange.trace_id.get() {
                 Some(id) => show(Value::Made(&id)),
