@@ -3,7 +3,7 @@
 //! The rule: the old process starts its own program file again with its own arguments, and hands the listening sockets themselves over
 //! (SCM_RIGHTS, `unix(7)`). They stay the same sockets, so what waits in their queues is accepted by one or the other. Only when the new
 //! process says that it serves does the old one drain. If it never says so, it is ended and the old one serves on.
-//! Why so: `docs/decisions/0011-sockets-are-handed-to-a-new-process.md`.
+//! Why so: `docs/decisions/0012-sockets-are-handed-to-a-new-process.md`.
 //!
 //! The two talk over a socket pair that is the new process' standard input, so nobody else can ask for the sockets: messages of a key
 //! and descriptors from the old, [`END`] when that was all, [`READY`] from the new.
