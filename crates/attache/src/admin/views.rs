@@ -9,7 +9,7 @@ use std::{
 };
 
 use attache_config::model::{Action, Retry};
-use attache_resilience::UpstreamState;
+use attache_resilience::{UpstreamState, queue::Gate};
 use attache_telemetry::Reason;
 use attache_tls::Certificate;
 use attache_upstream::{Endpoint, Shared, circuit::CircuitStatus, discovery::LookupStatus};
@@ -96,12 +96,32 @@ fn of_state(state: &UpstreamState, retry: Option<&Retry>, now: Instant) -> Value
             "refused_by_budget": counters.budget_exhausted.load(Relaxed),
         },
         "breaker": breaker(state.breaker.as_ref().map(|circuit| circuit.status(now)).as_ref(), counters.circuit_open.load(Relaxed)),
+        "admission": state.gate.as_deref().map(admission),
         "timeouts": {
             "request": counters.request_timeouts.load(Relaxed),
             "per_try": counters.per_try_timeouts.load(Relaxed),
             "idle": counters.idle_timeouts.load(Relaxed),
         },
         "dns": shared.lookups.all().iter().map(|status| lookup(status, now)).collect::<Vec<_>>(),
+    })
+}
+
+/// An adaptive limit and a queue.
+fn admission(gate: &Gate) -> Value {
+    let now = gate.reading();
+    let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
+    json!({
+        "limit": now.limit,
+        "running": now.running,
+        "waiting": now.waiting,
+        "refused": now.refused,
+        "shed": now.shed,
+        "adaptive": now.adaptive.map(|adaptive| json!({
+            "limit": adaptive.limit,
+            "measuring": adaptive.measuring,
+            "min_rtt_ms": adaptive.min_rtt.map(ms),
+            "sample_rtt_ms": adaptive.sample_rtt.map(ms),
+        })),
     })
 }
 
