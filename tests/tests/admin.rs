@@ -34,7 +34,7 @@ listeners:
         headers: {{ request: {{ set: {{ authorization: Bearer config-secret }} }} }}
 upstreams:
   good: http://{at}
-  dead: http://{UPSTREAM}:{dead}
+  dead: {{ address: 'http://{UPSTREAM}:{dead}', adaptive_concurrency: {{}}, queue: {{}} }}
 "
     );
     (Attache::start(&config), server)
@@ -71,6 +71,9 @@ fn the_admin_api_tells_what_was_asked_and_what_came_of_it() {
     let endpoint = &upstreams[0]["endpoints"][0];
     assert_eq!((&endpoint["state"], &endpoint["active_requests"]), (&"healthy".into(), &0.into()));
     assert_eq!(upstreams[0]["breaker"]["state"], "off");
+    let admission = &upstreams[1]["admission"];
+    assert_eq!((&admission["limit"], &admission["adaptive"]["measuring"]), (&3.into(), &true.into()));
+    assert!(upstreams[0]["admission"].is_null(), "{upstreams}");
     let dead = &upstreams[1]["endpoints"][0];
     assert_eq!(dead["last_failure"]["reason"], "connect-refused", "{upstreams}");
     assert_eq!(json(&attache, "/routes")[0]["routes"][0]["name"], "dead");

@@ -182,7 +182,8 @@ fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
 fn test() -> Result<(), String> {
     // The end-to-end tests start the program itself.
     run(cargo().args(["build", "--locked", "--package", "attache"]))?;
-    run(cargo().args(["test", "--locked", "--workspace"]))
+    // One failure does not hide the next.
+    run(cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]))
 }
 
 fn lint() -> Result<(), String> {

@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(at(&mut steps, 0.849), (false, 7, false));
         assert_eq!(at(&mut steps, 0.85), (true, 7, false));
         assert_eq!(at(&mut steps, 0.81), (true, 7, false));
-        assert_eq!(at(&mut steps, 0.80), (false, 7, false));
+        assert_eq!(at(&mut steps, 0.799), (false, 7, false));
         assert_eq!(at(&mut steps, 0.96), (true, -1, true));
         assert_eq!(at(&mut steps, 0.91), (true, 5, true), "what runs may end before more comes");
         assert_eq!(at(&mut steps, 0.89), (true, 6, false));
