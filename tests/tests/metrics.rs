@@ -45,7 +45,8 @@ fn prometheus_and_openmetrics_read_the_page() {
     let server = local(free_port());
     let _upstream = nginx(&format!("server {{ listen {server}; location / {{ return 200 ok; }} }}"), server);
     let attache = Attache::start(&format!(
-        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', routes: [{{ match: {{ path: /none }}, to: nobody }}, {{ to: orders }}] }} }}\n\
+        "workers: 1 # so that the second call finds the first one's connection\n\
+         listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', routes: [{{ match: {{ path: /none }}, to: nobody }}, {{ to: orders }}] }} }}\n\
          upstreams: {{ orders: 'http://{server}', nobody: 'http://{}' }}",
         local(free_port())
     ));

@@ -241,14 +241,14 @@ fn a_route_for_an_identity_comes_before_one_for_anybody_and_only_its_own_take_it
         (&cron, "subject", "subject"),
         (&forged, "anybody", "anybody"),
     ] {
-        let request = request("GET", "http://a.internal/x", &[]);
+        let request = request("GET", "a.internal/x", &[]);
         let found = table.find_http(&RequestFacts::of(&request, client)).unwrap();
         assert_eq!(&*found.route.name, http);
         assert_eq!(&*table.find_tcp(client).unwrap().name, tcp);
         let explained = explain_tcp(&table, client, &[]);
         assert_eq!(explained.outcome.unwrap().route, tcp);
     }
-    let request = request("GET", "http://a.internal/v1/x", &[]);
+    let request = request("GET", "a.internal/v1/x", &[]);
     let found = table.find_http(&RequestFacts::of(&request, &web)).unwrap();
     assert_eq!(&*found.route.name, "path", "path before identity");
 }
