@@ -5,6 +5,7 @@ mod address;
 mod header;
 mod observe;
 mod pattern;
+mod retry;
 mod units;
 mod words;
 
@@ -12,6 +13,7 @@ pub(crate) use address::*;
 pub(crate) use header::*;
 pub(crate) use observe::*;
 pub(crate) use pattern::*;
+pub(crate) use retry::*;
 pub(crate) use units::*;
 pub(crate) use words::*;
 

@@ -1,0 +1,185 @@
+//! When another try is made: the conditions of a retry, and what a hedge waits for.
+
+use std::fmt;
+
+use http::StatusCode;
+
+use super::{Positive, Text, Wrong, show_duration, words::header, wrong};
+use crate::{
+    model::{HedgeAfter, RetryOn},
+    suggest,
+};
+
+/// A condition for another try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition(pub(crate) RetryOn);
+
+/// Codes of gRPC by their number (grpc/doc/statuscodes.md).
+const GRPC: [&str; 17] = [
+    "ok",
+    "cancelled",
+    "unknown",
+    "invalid-argument",
+    "deadline-exceeded",
+    "not-found",
+    "already-exists",
+    "permission-denied",
+    "resource-exhausted",
+    "failed-precondition",
+    "aborted",
+    "out-of-range",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data-loss",
+    "unauthenticated",
+];
+
+const CONDITIONS: [&str; 6] =
+    ["connect-failure", "refused-stream", "reset-before-headers", "reset", "5xx", "gateway-error"];
+
+impl Text for Condition {
+    const FORMAT: &'static str = "attache-retry-on";
+    const WHAT: &'static str = "a condition";
+    const EXAMPLES: &'static [&'static str] =
+        &["connect-failure", "503", "header:x-retry", "grpc:unavailable"];
+    const NUMBERS: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        Ok(Self(match text {
+            "connect-failure" => RetryOn::ConnectFailure,
+            "refused-stream" => RetryOn::RefusedStream,
+            "reset-before-headers" => RetryOn::ResetBeforeHeaders,
+            "reset" => RetryOn::Reset,
+            "5xx" => RetryOn::ServerError,
+            "gateway-error" => RetryOn::GatewayError,
+            _ => {
+                if let Some(name) = text.strip_prefix("header:") {
+                    return header(name).map(|name| Self(RetryOn::Header(name)));
+                }
+                if let Some(code) = text.strip_prefix("grpc:") {
+                    let number = GRPC
+                        .iter()
+                        .position(|name| *name == code)
+                        .or_else(|| code.parse::<usize>().ok())
+                        .filter(|number| (1..GRPC.len()).contains(number));
+                    let Some(number) = number else {
+                        let help = match suggest::nearest(code, GRPC) {
+                            Some(near) => format!("did you mean `grpc:{near}`?"),
+                            None => "a number from 1 to 16, or a name such as `grpc:unavailable`".into(),
+                        };
+                        return wrong(format!("`{code}` isn't a gRPC status that can be retried"), help);
+                    };
+                    return Ok(Self(RetryOn::GrpcStatus(number as u16)));
+                }
+                let code = text.parse::<u16>().ok().filter(|code| (400..600).contains(code));
+                let Some(status) = code.and_then(|code| StatusCode::from_u16(code).ok()) else {
+                    let help = match suggest::nearest(text, CONDITIONS) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!(
+                            "{}, a status from 400 to 599, `header:NAME` or `grpc:STATUS`",
+                            CONDITIONS.map(|word| format!("`{word}`")).join(", ")
+                        ),
+                    };
+                    return wrong("{} isn't a condition for a retry", help);
+                };
+                RetryOn::Status(status)
+            }
+        }))
+    }
+}
+
+/// A condition as it is written.
+impl fmt::Display for RetryOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectFailure => f.write_str("connect-failure"),
+            Self::RefusedStream => f.write_str("refused-stream"),
+            Self::ResetBeforeHeaders => f.write_str("reset-before-headers"),
+            Self::Reset => f.write_str("reset"),
+            Self::ServerError => f.write_str("5xx"),
+            Self::GatewayError => f.write_str("gateway-error"),
+            Self::Status(status) => f.write_str(status.as_str()),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::GrpcStatus(code) => match GRPC.get(usize::from(*code)) {
+                Some(name) => write!(f, "grpc:{name}"),
+                None => write!(f, "grpc:{code}"),
+            },
+        }
+    }
+}
+
+/// When another try is sent beside a slow one; `None` is never.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct HedgeWhen(pub(crate) Option<HedgeAfter>);
+
+impl Text for HedgeWhen {
+    const FORMAT: &'static str = "attache-hedge";
+    const WHAT: &'static str = "a percentile, a duration, or `off`";
+    const EXAMPLES: &'static [&'static str] = &["p95", "50ms", "off"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let Some(percent) = text.strip_prefix('p') else {
+            return Positive::parse(text).map(|time| Self(Some(HedgeAfter::Time(time.0)))).map_err(|wrong| {
+                Wrong { help: "a percentile such as `p95`, or a duration such as `50ms`".into(), ..wrong }
+            });
+        };
+        let digits = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        match percent.parse::<f64>() {
+            Ok(percent) if digits && (50.0..100.0).contains(&percent) => {
+                // Thousandths of a percent, so that p99.9 is 0.999.
+                Ok(Self(Some(HedgeAfter::Percentile((percent * 1e3).round() / 1e5))))
+            }
+            _ => wrong("{} isn't a percentile to hedge after", "from `p50` to `p99.9`"),
+        }
+    }
+}
+
+impl fmt::Display for HedgeAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Thousandths of a percent are what can be told of a share in binary.
+            Self::Percentile(share) => write!(f, "p{}", (share * 1e5).round() / 1e3),
+            Self::Time(time) => f.write_str(&show_duration(*time)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_words_statuses_headers_and_grpc_codes() {
+        let condition = |text: &str| Condition::parse(text).unwrap().0;
+        assert_eq!(condition("503"), RetryOn::Status(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(condition("grpc:unavailable"), RetryOn::GrpcStatus(14));
+        assert_eq!(condition("grpc:14"), RetryOn::GrpcStatus(14));
+        assert!(Condition::parse("conect-failure").unwrap_err().help.contains("connect-failure"));
+        for text in ["200", "grpc:0", "grpc:99", "header:", "", "5x"] {
+            assert!(Condition::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_condition_reads_back_as_it_is_shown() {
+        for text in CONDITIONS.into_iter().chain(["503", "header:x-a", "grpc:internal"]) {
+            assert_eq!(Condition::parse(text).unwrap().0.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_hedge_comes_after_a_percentile_or_a_time() {
+        let after = |text: &str| HedgeWhen::parse(text).unwrap().0;
+        assert_eq!(after("p99.9").unwrap().to_string(), "p99.9");
+        assert_eq!(after("p95"), Some(HedgeAfter::Percentile(0.95)));
+        assert_eq!(after("50ms").unwrap().to_string(), "50ms");
+        assert_eq!(after("off"), None);
+        for text in ["p100", "p49", "p", "p-95", "p1e1", "95", "0s", ""] {
+            assert!(HedgeWhen::parse(text).is_err(), "{text}");
+        }
+    }
+}
