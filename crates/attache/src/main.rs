@@ -42,7 +42,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 
-/// glibc's `malloc` took a fifth of a request's instructions, see docs/performance.md.
+/// glibc's `malloc` took a sixth of a request's instructions, see docs/performance.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
