@@ -39,7 +39,7 @@ use attache_resilience::{Front, RouteState, Stack, front_with, global_limit::Glo
 use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, upstream_authority};
 use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
 use attache_tls::Credential;
-use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream};
+use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream, boxed};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, request, response};
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
@@ -259,7 +259,7 @@ impl Site {
             // Rare and large: in a box of its own it does not make every other request's future larger.
             return Ok(Box::pin(self.connect(destination, &request, context, client, hold)).await?);
         }
-        let response = self.call(destination, request, &context).await?;
+        let response = self.call(destination, Box::new(request), &context).await?;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
         if self.metrics.tapped() {
             exchange.see_response(response.headers());
@@ -308,7 +308,7 @@ impl Site {
     async fn call(
         &self,
         destination: &Destination,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         context: &CallContext,
     ) -> Result<Response<Body>, Error> {
         if let Some(stack) = self.stacks.get(&key(destination)) {
@@ -323,7 +323,7 @@ impl Site {
     async fn call_on_demand(
         &self,
         destination: &Destination,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         context: &CallContext,
     ) -> Result<Response<Body>, Error> {
         let stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
@@ -417,7 +417,7 @@ impl Service<HttpRequest> for Http {
     fn call(&mut self, request: HttpRequest) -> Self::Future {
         let site = self.0.site();
         // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
-        Box::pin(async move { Ok(site.serve(request).await) })
+        boxed(move || async move { Ok(site.serve(request).await) })
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn state_of(config: model::Upstream) -> Arc<UpstreamState> {
 
 pub(crate) fn call(request: Request<Body>) -> Call {
     Call {
-        request,
+        request: Box::new(request),
         context: CallContext::new(
             Rc::new(Client::default()),
             Rc::new(Exchange::new("outbound".into(), "http1", None)),

@@ -1,6 +1,6 @@
 //! One try of one request, as the layers from retry to connection see it.
 
-use std::{rc::Rc, sync::Arc};
+use std::{pin::Pin, rc::Rc, sync::Arc};
 
 use attache_http::{Body, Client, OnInformational};
 use attache_telemetry::Exchange;
@@ -13,8 +13,8 @@ use crate::Endpoint;
 #[derive(Debug)]
 pub struct Call {
     /// The request. Its URI is in origin-form with scheme and authority set (`http://host:port/path`); the
-    /// connection's protocol decides how that is written.
-    pub request: Request<Body>,
+    /// connection's protocol decides how that is written. In a box, since every layer passes it on.
+    pub request: Box<Request<Body>>,
     /// What the layers need to know beside it.
     pub context: CallContext,
 }
@@ -49,4 +49,13 @@ impl CallContext {
             blame_after: None,
         }
     }
+}
+
+/// A future in a box, made where it then stands. `Box::pin(async { … })` makes it elsewhere and copies all of its room, kilobytes that
+/// nothing was written to yet: the allocation comes last there, and what the future holds must be dropped should it fail.
+#[expect(clippy::inline_always, reason = "in a function of its own it would be copied after all")]
+#[inline(always)]
+pub fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    let room = Box::new_uninit();
+    Box::into_pin(Box::write(room, make()))
 }

@@ -26,7 +26,7 @@ mod testing;
 pub mod tunnel;
 
 pub use balance::Balancer;
-pub use call::{Call, CallContext};
+pub use call::{Call, CallContext, boxed};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
 pub use fresh::FreshConnection;

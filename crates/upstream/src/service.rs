@@ -32,6 +32,7 @@ use tokio::{task::spawn_local, time::Instant};
 use crate::{
     Call, CallContext, Endpoint, Error, FreshConnection, Sent, Shared,
     balance::request_hash,
+    boxed,
     connect::{Connection, Offer, Tls},
     limit::{ConnectionPermit, InFlight},
     outlier::{
@@ -180,7 +181,7 @@ impl tower::Service<Call> for WorkerUpstream {
     fn call(&mut self, call: Call) -> Self::Future {
         let inner = Rc::clone(&self.inner);
         // One allocation per try: `Service` wants a future with a name.
-        Box::pin(async move { inner.send(call).await })
+        boxed(move || async move { inner.send(call).await })
     }
 }
 
@@ -301,7 +302,7 @@ impl Inner {
     /// Sends the request on a connection to this endpoint, and on another one where a kept one turns out to be dead.
     async fn exchange(
         &self,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         context: &CallContext,
         endpoint: &Arc<Endpoint>,
         plan: &Plan,

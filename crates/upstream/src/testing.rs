@@ -97,7 +97,7 @@ pub(crate) fn context() -> CallContext {
 }
 
 pub(crate) fn call(request: Request<Body>) -> Call {
-    Call { request, context: context() }
+    Call { request: Box::new(request), context: context() }
 }
 
 pub(crate) fn get(path: &str) -> Call {

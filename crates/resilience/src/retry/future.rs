@@ -13,14 +13,14 @@ use attache_http::{Body, BodyError};
 use attache_telemetry::{Exchange, Reason, metrics};
 use attache_upstream::{Call, CallContext, Endpoint, Error, FreshConnection, Sent};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, request};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
 use super::{
-    Rules, backoff,
+    Again, Rules, backoff,
     conditions::Met,
     hedge::{Around, Hedging},
     replay::Recording,
@@ -35,7 +35,7 @@ const DISCARDED: usize = 16 << 10;
 /// What another try is made of.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) head: request::Parts,
+    pub(super) head: Box<Request<()>>,
     body: Option<Recording>,
     pub(super) context: CallContext,
     /// The caller's `grpc-timeout`, and when it began to run.
@@ -47,17 +47,16 @@ pub(super) struct Kept {
 impl Kept {
     /// Takes a call apart into what is kept and what is tried first.
     pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
-        let Call { request, context } = call;
-        let (head, body) = request.into_parts();
-        let grpc_timeout = grpc::timeout(&head.headers).map(|timeout| (timeout, Instant::now()));
-        let (body, recording) = if body.is_end_stream() {
-            (body, None)
-        } else {
-            let recording = Recording::new(body, rules.retry.buffer);
-            (recording.body(), Some(recording))
-        };
-        let first = Call { request: Request::from_parts(head.clone(), body), context: context.clone() };
-        (Self { head, body: recording, context, grpc_timeout, attempt: 1 }, first)
+        let Call { mut request, context } = call;
+        let grpc_timeout = grpc::timeout(request.headers()).map(|timeout| (timeout, Instant::now()));
+        let head = with_body(&request, ());
+        let body = (!request.body().is_end_stream()).then(|| {
+            let recording = Recording::new(std::mem::take(request.body_mut()), rules.retry.buffer);
+            *request.body_mut() = recording.body();
+            recording
+        });
+        let first = Call { request, context: context.clone() };
+        (Self { head, body, context, grpc_timeout, attempt: 1 }, first)
     }
 
     /// The call for another try; the old one's endpoint is avoided.
@@ -80,13 +79,13 @@ impl Kept {
 
     fn next(&mut self, context: CallContext) -> Call {
         self.attempt = self.attempt.saturating_add(1);
-        let mut head = self.head.clone();
-        head.headers.insert(ATTEMPT, HeaderValue::from(self.attempt));
-        if let Some((timeout, since)) = self.grpc_timeout {
-            grpc::set(&mut head.headers, timeout.saturating_sub(since.elapsed()));
-        }
         let body = self.body.as_ref().map_or_else(Body::empty, Recording::body);
-        Call { request: Request::from_parts(head, body), context }
+        let mut request = with_body(&self.head, body);
+        request.headers_mut().insert(ATTEMPT, HeaderValue::from(self.attempt));
+        if let Some((timeout, since)) = self.grpc_timeout {
+            grpc::set(request.headers_mut(), timeout.saturating_sub(since.elapsed()));
+        }
+        Call { request, context }
     }
 
     pub(super) fn body_is_complete(&self) -> bool {
@@ -119,15 +118,24 @@ impl Kept {
     }
 }
 
+/// The same head before another body.
+fn with_body<A, B>(request: &Request<A>, body: B) -> Box<Request<B>> {
+    let mut copy = Box::new(Request::new(body));
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    copy.extensions_mut().clone_from(request.extensions());
+    copy
+}
+
 pin_project! {
     /// The future of [`Retry`](super::Retry).
     pub struct RetryFuture<S: Service<Call>> {
         #[pin]
-        step: Step<S::Future>,
-        service: S,
+        step: Step<S, S::Future>,
         kept: Kept,
-        rules: Arc<Rules>,
-        state: Arc<UpstreamState>,
+        again: Rc<Again<S>>,
         retries: u32,
         raced: bool,
         permit: Option<Permit>,
@@ -138,53 +146,50 @@ pin_project! {
 
 pin_project! {
     #[project = StepProjection]
-    enum Step<F> {
+    enum Step<S, F> {
         Trying { #[pin] future: F },
         Waiting { #[pin] sleep: Sleep, discard: Option<Discard> },
-        Next { fresh: bool },
+        Next { fresh: bool, service: S },
+        Over,
     }
 }
 
 /// How a try ended that another follows.
-enum Again {
+enum When {
     After(Instant),
-    Fresh,
+    AtOnce,
 }
 
 impl<S: Service<Call>> RetryFuture<S> {
-    pub(super) fn new(
-        future: S::Future,
-        service: S,
-        kept: Kept,
-        rules: Arc<Rules>,
-        state: Arc<UpstreamState>,
-    ) -> Self {
+    pub(super) fn new(future: S::Future, kept: Kept, again: Rc<Again<S>>) -> Self {
         let step = Step::Trying { future };
-        let hedging = rules.hedge.as_ref().map(|policy| Box::new(Hedging::new(policy, &state, 0)));
-        Self { step, service, kept, rules, state, retries: 0, raced: false, permit: None, hedging }
+        let policy = again.rules.hedge.as_ref();
+        let hedging = policy.map(|policy| Box::new(Hedging::new(policy, &again.state, 0)));
+        Self { step, kept, again, retries: 0, raced: false, permit: None, hedging }
     }
 }
 
 impl<S> Future for RetryFuture<S>
 where
-    S: Service<Call, Response = Response<Body>, Error = Error>,
+    S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
 {
     type Output = Result<Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let Again { service, rules, state } = &**this.again;
         loop {
             let next = match this.step.as_mut().project() {
                 StepProjection::Trying { future } => {
-                    let outcome = match (this.hedging.as_deref_mut(), &this.rules.hedge) {
+                    let outcome = match (this.hedging.as_deref_mut(), &rules.hedge) {
                         (Some(hedging), Some(policy)) => {
                             let first = if hedging.is_first_over() { Poll::Pending } else { future.poll(cx) };
                             let mut around = Around {
                                 policy,
                                 kept: this.kept,
-                                rules: this.rules,
-                                state: this.state,
-                                service: this.service,
+                                rules,
+                                state,
+                                service,
                                 retries: this.retries,
                                 permit: this.permit,
                             };
@@ -194,8 +199,8 @@ where
                     };
                     let mut tries = Tries {
                         kept: this.kept,
-                        rules: this.rules,
-                        state: this.state,
+                        rules,
+                        state,
                         retries: this.retries,
                         raced: this.raced,
                         permit: this.permit,
@@ -204,11 +209,11 @@ where
                         None => {
                             let outcome = tries.finish(outcome);
                             // A try that lost to its hedge ends here, not when somebody drops all of this.
-                            this.step.set(Step::Next { fresh: false });
+                            this.step.set(Step::Over);
                             return Poll::Ready(outcome);
                         }
-                        Some(Again::Fresh) => Step::Next { fresh: true },
-                        Some(Again::After(when)) => Step::Waiting {
+                        Some(When::AtOnce) => Step::Next { fresh: true, service: service.clone() },
+                        Some(When::After(when)) => Step::Waiting {
                             sleep: sleep_until(when),
                             discard: outcome.ok().map(Discard::new),
                         },
@@ -219,16 +224,17 @@ where
                         *discard = None;
                     }
                     ready!(sleep.poll(cx));
-                    Step::Next { fresh: false }
+                    Step::Next { fresh: false, service: service.clone() }
                 }
-                StepProjection::Next { fresh } => {
-                    ready!(this.service.poll_ready(cx))?;
-                    let future = this.service.call(this.kept.again(*fresh));
-                    if let (Some(hedging), Some(policy)) = (this.hedging.as_deref_mut(), &this.rules.hedge) {
-                        hedging.again(policy, this.state);
+                StepProjection::Next { fresh, service } => {
+                    ready!(service.poll_ready(cx))?;
+                    let future = service.call(this.kept.again(*fresh));
+                    if let (Some(hedging), Some(policy)) = (this.hedging.as_deref_mut(), &rules.hedge) {
+                        hedging.again(policy, state);
                     }
                     Step::Trying { future }
                 }
+                StepProjection::Over => return Poll::Pending,
             };
             this.step.set(next);
         }
@@ -247,8 +253,8 @@ struct Tries<'a> {
 
 impl Tries<'_> {
     /// Whether, and when, the request is tried again.
-    fn again(&mut self, outcome: &Result<Response<Body>, Error>) -> Option<Again> {
-        let method = &self.kept.head.method;
+    fn again(&mut self, outcome: &Result<Response<Body>, Error>) -> Option<When> {
+        let method = self.kept.head.method();
         let (asked, sent, reason) = match outcome {
             Err(error) => {
                 let safe = self.rules.safe(method, error.sent);
@@ -257,7 +263,7 @@ impl Tries<'_> {
                     count(&self.state.counters.close_races);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
-                    return Some(Again::Fresh);
+                    return Some(When::AtOnce);
                 }
                 if !safe || !self.rules.on.error(error) {
                     return None;
@@ -306,7 +312,7 @@ impl Tries<'_> {
         self.kept.context.exchange.tried_again(reason);
         // Looked up here, so that a call which needs no retry carries nothing for it.
         metrics().retry(name, reason);
-        Some(Again::After(when))
+        Some(When::After(when))
     }
 
     /// Puts the last try's endpoint on the list of those to avoid; whether there is one that isn't on it.

@@ -102,7 +102,7 @@ pub(super) struct Around<'a, S> {
     pub(super) kept: &'a mut Kept,
     pub(super) rules: &'a Rules,
     pub(super) state: &'a Arc<UpstreamState>,
-    pub(super) service: &'a mut S,
+    pub(super) service: &'a S,
     pub(super) retries: &'a mut u32,
     pub(super) permit: &'a mut Option<Permit>,
 }
@@ -133,7 +133,7 @@ impl<F> Hedging<F> {
         around: &mut Around<'_, S>,
     ) -> Poll<Outcome>
     where
-        S: Service<Call, Response = Response<Body>, Error = Error, Future = F>,
+        S: Service<Call, Response = Response<Body>, Error = Error, Future = F> + Clone,
         F: Future<Output = Outcome>,
     {
         if let Poll::Ready(outcome) = first {
@@ -163,8 +163,9 @@ impl<F> Hedging<F> {
             let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(since + after)));
             ready!(sleep.as_mut().poll(cx));
             self.sleep = None;
-            let ready = matches!(around.service.poll_ready(cx), Poll::Ready(Ok(())));
-            match if ready { around.hedge() } else { None } {
+            let mut service = around.service.clone();
+            let ready = matches!(service.poll_ready(cx), Poll::Ready(Ok(())));
+            match if ready { around.hedge(&mut service) } else { None } {
                 Some(hedge) => {
                     self.running.push(hedge);
                     self.sent += 1;
@@ -227,14 +228,14 @@ impl<S> Around<'_, S> {
     }
 
     /// Sends another try beside those that run, if all conditions hold.
-    fn hedge<F>(&mut self) -> Option<Running<F>>
+    fn hedge<F>(&mut self, service: &mut S) -> Option<Running<F>>
     where
         S: Service<Call, Response = Response<Body>, Error = Error, Future = F>,
     {
         let head = &self.kept.head;
         let may = *self.retries < self.rules.retry.attempts
-            && self.rules.may_repeat(&head.method)
-            && !head.headers.contains_key(UPGRADE)
+            && self.rules.may_repeat(head.method())
+            && !head.headers().contains_key(UPGRADE)
             && self.kept.body_is_complete();
         if !may || !self.kept.has_other(self.state) {
             return None;
@@ -253,7 +254,7 @@ impl<S> Around<'_, S> {
         let call = self.kept.beside();
         let exchange = call.context.exchange.clone();
         // One allocation for a hedge, which is rare by its own rule.
-        let future = Box::pin(self.service.call(call));
+        let future = Box::pin(service.call(call));
         Some(Running { future, exchange, start: now, permit: Some(permit) })
     }
 }

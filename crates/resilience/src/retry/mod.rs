@@ -31,6 +31,7 @@ mod http_date;
 mod replay;
 
 use std::{
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -62,11 +63,12 @@ impl RetryLayer {
     }
 }
 
-impl<S> Layer<S> for RetryLayer {
+impl<S: Clone> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Retry<S> {
-        Retry { inner, rules: self.rules.clone(), state: self.state.clone() }
+        let again = Again { service: inner.clone(), rules: self.rules.clone(), state: self.state.clone() };
+        Retry { inner, again: Rc::new(again) }
     }
 }
 
@@ -74,11 +76,19 @@ impl<S> Layer<S> for RetryLayer {
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
+    again: Rc<Again<S>>,
+}
+
+/// What a call needs for its further tries: one counter to raise for each call, which needs it seldom.
+#[derive(Debug)]
+struct Again<S> {
+    /// Cloned for a further try, so that readiness that was polled for is the one that is used.
+    service: S,
     rules: Arc<Rules>,
     state: Arc<UpstreamState>,
 }
 
-impl<S> Retry<S> {
+impl<S: Clone> Retry<S> {
     /// Puts these retries around a service.
     pub fn new(inner: S, retry: model::Retry, state: Arc<UpstreamState>) -> Self {
         RetryLayer::new(retry, state).layer(inner)
@@ -98,11 +108,8 @@ where
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        let (kept, call) = Kept::new(call, &self.rules);
-        // The clone is taken before the call, so that the readiness that was polled for is the one that is used.
-        let next = self.inner.clone();
-        let future = self.inner.call(call);
-        RetryFuture::new(future, next, kept, self.rules.clone(), self.state.clone())
+        let (kept, call) = Kept::new(call, &self.again.rules);
+        RetryFuture::new(self.inner.call(call), kept, self.again.clone())
     }
 }
 

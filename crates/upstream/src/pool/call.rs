@@ -34,7 +34,7 @@ pub(super) enum Kind {
 pub(crate) struct Lost {
     pub(crate) error: Error,
     /// The request, where it is whole because the connection was dead before anything was written to it.
-    pub(crate) request: Option<Request<Body>>,
+    pub(crate) request: Option<Box<Request<Body>>>,
 }
 
 impl Wire {
@@ -69,25 +69,25 @@ impl Wire {
     /// Sends the request and waits for the response's head. The call's place in the counts goes with the response.
     pub(crate) async fn call(
         self,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         in_flight: &mut Option<InFlight>,
         on_informational: Option<&OnInformational>,
     ) -> Result<Response<Body>, Lost> {
         let mut connection = match self.kind {
             Kind::H1(connection) => connection,
             Kind::H2(connection, lease) => {
-                return h2_call::send(&connection, lease, request, in_flight, on_informational)
+                return h2_call::send(&connection, lease, *request, in_flight, on_informational)
                     .await
                     .map_err(|error| Lost { error, request: None });
             }
         };
         form::http1(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let request = Outgoing::new(request);
+        let request = Outgoing::new(*request);
         let done = request.body().done.clone();
         let response = connection.send(request, on_informational).await.map_err(|failed| Lost {
             error: failed.error,
-            request: failed.request.map(|request| request.map(Outgoing::into_body)),
+            request: failed.request.map(|request| Box::new(request.map(Outgoing::into_body))),
         })?;
         if let Some(in_flight) = in_flight {
             in_flight.ended(Some(Outcome::of_response(response.status(), response.headers())));
