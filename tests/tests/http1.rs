@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use attache_tests::{Attache, curl, free_port, local, nginx, raw, text};
+use attache_tests::{Attache, curl, eventually, free_port, local, nginx, raw, text};
 
 fn hello() -> (attache_tests::Process, u16) {
     let port = free_port();
@@ -217,5 +217,53 @@ fn read_head(stream: &mut TcpStream) -> String {
 fn go_ahead(byte: &mut [u8; 1], stream: &mut TcpStream) {
     while byte[0] != b'!' {
         assert_eq!(stream.read(byte).unwrap(), 1);
+    }
+}
+
+#[test]
+fn idle_connections_give_their_memory_back_and_serve_on() {
+    const CLIENTS: u64 = 1000;
+    let attache = Attache::start(
+        "workers: 1\nlisteners: { outbound: { bind: '127.0.0.1:$PORT', routes: [ { match: { path: /* }, respond: { status: 200, body: fine } } ] } }",
+    );
+    let ask = |client: &mut TcpStream, request: &[u8]| {
+        let mut answer = [0; 1024];
+        client.write_all(request).unwrap();
+        let read = client.read(&mut answer).unwrap();
+        assert!(answer[..read].ends_with(b"fine"), "{}", String::from_utf8_lossy(&answer[..read]));
+    };
+    const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    let connect = || {
+        let mut client = TcpStream::connect(local(attache.port)).unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+        ask(&mut client, GET);
+        client
+    };
+    // What the first ones cost once is not theirs.
+    drop((0..50).map(|_| connect()).collect::<Vec<_>>());
+    let empty = attache.process.resident_kib();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect()).collect();
+    let each = || attache.process.resident_kib().saturating_sub(empty) as f64 / CLIENTS as f64;
+    let full = each();
+    eventually("idle connections are small", || each() < 6.0);
+    println!("an idle connection: {full:.1} KiB at first, {:.1} KiB later", each());
+
+    for client in &mut clients {
+        ask(client, GET);
+    }
+    // They rest again; one whose request then comes in pieces, and two in one piece, are answered too.
+    eventually("and again", || each() < 6.0);
+    let (begin, end) = GET.split_at(9);
+    clients[0].write_all(begin).unwrap();
+    thread::sleep(std::time::Duration::from_millis(50));
+    ask(&mut clients[0], end);
+    clients[1].write_all(GET).unwrap();
+    ask(&mut clients[1], b"GET /b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    // Those that rest are ended by the drain like any others.
+    attache.process.signal("TERM");
+    for client in &mut clients[2..] {
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty());
     }
 }

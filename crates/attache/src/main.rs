@@ -4,6 +4,7 @@
 //! are put together, readable from top to bottom as a request travels.
 
 mod admin;
+mod allocator;
 mod app;
 mod app_probes;
 mod cli;
@@ -41,10 +42,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-
-/// glibc's `malloc` took a sixth of a request's instructions, see docs/performance.md.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -208,6 +208,7 @@ impl Worker {
             connections: parts.connections.clone(),
             overload: self.process.overload.clone(),
             on_finish: self.on_finish.clone(),
+            give_back: crate::allocator::give_back,
             patience: generation.config.reload.drain_timeout,
         }
     }

@@ -72,6 +72,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         connections: Arc::new(Connections::default()),
         overload: Arc::default(),
         on_finish: Rc::new(|_| {}),
+        give_back: || {},
         patience: std::time::Duration::from_secs(30),
     };
     let (_replace, settings) = tokio::sync::watch::channel(Rc::new(settings));

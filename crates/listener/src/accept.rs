@@ -41,6 +41,8 @@ use crate::{
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Between "tell clients with the next answer" and "close idle connections": requests that were on their way arrive.
 const LAST_CALL: Duration = Duration::from_millis(100);
+/// An HTTP/1 connection without a request for one to two of these gives its buffers back.
+const REST: Duration = Duration::from_secs(1);
 
 /// Serves one listener on the calling worker until `drain` has ended all of its connections.
 ///
@@ -72,7 +74,10 @@ pub async fn serve<H, T>(
     let mut sweep = sweeps(&current.borrow().settings);
     let mut pressed = current.borrow().settings.overload.pressed();
     let mut aging = ages(&current.borrow().settings);
+    let mut rest = interval(REST);
+    rest.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let registry = current.borrow().registry.clone();
         tokio::select! {
             _ = drain.reached(Phase::Drain) => break,
             Ok(()) = pressed.changed() => current.borrow().registry.relieve(),
@@ -80,6 +85,12 @@ pub async fn serve<H, T>(
                 let worker = current.borrow().clone();
                 if !worker.settings.listener.http.idle_timeout.is_zero() {
                     worker.registry.sweep();
+                }
+            }
+            () = registry.look(&mut rest) => {
+                registry.rest();
+                if registry.gave_back() {
+                    (current.borrow().settings.give_back)();
                 }
             }
             _ = aging.tick() => {

@@ -112,7 +112,9 @@ pub(crate) async fn run<H, T>(
 {
     let mut fresh = Fresh { settings, client, entry, stream, denied: None, bytes: Vec::new() };
     let listener = fresh.settings.listener.clone();
-    match fresh.protocol().await {
+    // Boxed: it is large and short, the connection's task is small and long.
+    let found = Box::pin(fresh.protocol()).await;
+    match found {
         Ok((protocol, hello, deny)) => fresh.serve(protocol, hello, deny, place, http, tcp).await,
         Err(End::Gone) => {}
         Err(End::Failed(protocol, reason, detail)) => {

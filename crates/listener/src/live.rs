@@ -11,7 +11,7 @@ use std::{
 };
 
 use attache_telemetry::Reason;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Interval};
 
 use crate::stall::stalled;
 
@@ -29,6 +29,20 @@ pub(crate) enum Order {
     Idle,
     /// Close now.
     Cut,
+}
+
+/// Whether a connection holds what it needs for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Rest {
+    /// Always, or never.
+    #[default]
+    Never,
+    /// It does.
+    Awake,
+    /// It was asked to give it back.
+    Tired,
+    /// It has only its socket.
+    Resting,
 }
 
 /// One connection as the rest of the worker sees it.
@@ -51,6 +65,9 @@ pub(crate) struct Live {
     swept: Cell<(u64, u8)>,
     /// Its activity when the process was last short of something.
     relieved: Cell<u64>,
+    pub(crate) rest: Cell<Rest>,
+    /// Its activity at the last [`Registry::rest`].
+    rested: Cell<u64>,
     /// Looks of [`Registry::age`] until it is told to end.
     left: Cell<u8>,
 }
@@ -69,6 +86,8 @@ impl Default for Live {
             // Differs from any activity: the first sweep begins the count.
             swept: Cell::new((u64::MAX, 0)),
             relieved: Cell::new(u64::MAX),
+            rest: Cell::default(),
+            rested: Cell::new(u64::MAX),
             left: Cell::new(AGE_LOOKS - 1 - fastrand::u8(..3)),
         }
     }
@@ -143,12 +162,19 @@ pub(crate) const IDLE_SWEEPS: u8 = 4;
 /// How often in a maximum age connections are looked at.
 pub(crate) const AGE_LOOKS: u8 = 20;
 
+/// Looks of [`Registry::rest`] after which memory that connections gave back has left the allocator's own caches, too.
+const GIVES: u8 = 3;
+
 /// All connections of one listener on one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     next: Cell<u64>,
     all: RefCell<HashMap<u64, Rc<Live>>>,
     empty: Notify,
+    /// The first connection has come.
+    entered: Notify,
+    /// Looks until what connections gave back is surely free.
+    gave: Cell<u8>,
 }
 
 impl Registry {
@@ -157,7 +183,12 @@ impl Registry {
         let id = self.next.get();
         self.next.set(id + 1);
         let live = Rc::new(Live::default());
-        self.all.borrow_mut().insert(id, live.clone());
+        let mut all = self.all.borrow_mut();
+        if all.is_empty() {
+            self.entered.notify_one();
+        }
+        all.insert(id, live.clone());
+        drop(all);
         Entry { id, live, registry: self.clone() }
     }
 
@@ -191,6 +222,33 @@ impl Registry {
             let idle = live.is_idle() && live.relieved.replace(activity) == activity;
             live.give(if idle { Order::Idle } else { Order::LastCall });
         }
+    }
+
+    /// Waits for the next time to call [`Self::rest`]. Without a connection nobody's sleep is disturbed.
+    pub(crate) async fn look(&self, every: &mut Interval) {
+        while self.is_empty() && self.gave.get() == 0 {
+            self.entered.notified().await;
+        }
+        every.tick().await;
+    }
+
+    /// Asks connections on which nothing happened since the last call to give back what only a request needs.
+    pub(crate) fn rest(&self) {
+        for live in self.all.borrow().values().filter(|live| live.rest.get() == Rest::Awake) {
+            let activity = live.activity.get();
+            if live.is_idle() && live.rested.replace(activity) == activity {
+                live.rest.set(Rest::Tired);
+                live.wake();
+                self.gave.set(GIVES);
+            }
+        }
+    }
+
+    /// Whether connections gave memory back lately, which the allocator still holds.
+    pub(crate) fn gave_back(&self) -> bool {
+        let left = self.gave.get();
+        self.gave.set(left.saturating_sub(1));
+        left > 0
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -234,6 +292,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut all = self.registry.all.borrow_mut();
         all.remove(&self.id);
+        self.registry.gave.set(GIVES);
         if all.is_empty() {
             self.registry.empty.notify_waiters();
             self.registry.empty.notify_one();
@@ -262,6 +321,24 @@ mod tests {
         }
         registry.sweep();
         assert_eq!((idle.live.order(), busy.live.order()), (Order::Idle, Order::Serve));
+    }
+
+    #[test]
+    fn a_connection_is_asked_to_rest_when_nothing_happened_from_one_look_to_the_next() {
+        let registry = Rc::new(Registry::default());
+        let (idle, busy, other) = (registry.enter(), registry.enter(), registry.enter());
+        idle.live.rest.set(Rest::Awake);
+        busy.live.rest.set(Rest::Awake);
+        busy.live.begin();
+        let rests = || [&idle, &busy, &other].map(|entry| entry.live.rest.get());
+        registry.rest();
+        assert_eq!(rests(), [Rest::Awake, Rest::Awake, Rest::Never]);
+        idle.live.begin();
+        idle.live.end();
+        registry.rest();
+        assert_eq!(rests(), [Rest::Awake, Rest::Awake, Rest::Never], "a request came between the looks");
+        registry.rest();
+        assert_eq!(rests(), [Rest::Tired, Rest::Awake, Rest::Never]);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Settings {
     /// Called once for every finished exchange, also for connections that were closed before there was a request
     /// (no PROXY header, failed handshake, over a limit).
     pub on_finish: Rc<dyn Fn(&Exchange)>,
+    /// Called on the worker about once a second while connections give memory back: the allocator may pass it on.
+    pub give_back: fn(),
     /// How long connections may take to finish when settings that concern them are replaced by these.
     pub patience: Duration,
 }

@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -85,6 +85,27 @@ impl Stream {
             self.prefix = bytes;
         } else if !bytes.is_empty() {
             self.prefix = [bytes, self.take_unread()].concat().into();
+        }
+    }
+
+    /// The same from a poll, also for TLS, where a short read is put back in front. An error or the end is left to the next read.
+    pub(crate) fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.prefix.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut self.kind {
+            Kind::Tcp(tcp) => tcp.poll_read_ready(cx).map(|_| ()),
+            Kind::Unix(unix) => unix.poll_read_ready(cx).map(|_| ()),
+            Kind::Tls(tls) => {
+                let mut space = [0; 1024];
+                let mut buf = ReadBuf::new(&mut space);
+                let read = ready!(Pin::new(tls).poll_read(cx, &mut buf));
+                if read.is_ok() {
+                    self.prefix = Bytes::copy_from_slice(buf.filled());
+                }
+                Poll::Ready(())
+            }
+            Kind::Gone => Poll::Ready(()),
         }
     }
 

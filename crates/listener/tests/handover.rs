@@ -36,6 +36,7 @@ fn worker(listener: Listener, sockets: Vec<Socket>, trigger: &DrainTrigger) -> J
                 connections: Arc::new(Connections::default()),
                 overload: Arc::default(),
                 on_finish: Rc::new(|_| {}),
+                give_back: || {},
                 patience: FOREVER,
             };
             let (_replace, settings) = tokio::sync::watch::channel(Rc::new(settings));

@@ -63,6 +63,10 @@ pub(crate) struct Guard {
     linger: Option<(Pin<Box<Sleep>>, usize)>,
     /// The write side is shut down.
     shut: bool,
+    /// The last read found nothing.
+    waiting: bool,
+    /// Nothing was written since the last flush.
+    flushed: bool,
     /// The connection's place under the limit, for as long as the stream lives, upgraded or not.
     _place: Option<Place>,
 }
@@ -99,8 +103,28 @@ impl Guard {
             out: Bytes::new(),
             linger: None,
             shut: false,
+            waiting: false,
+            flushed: true,
             _place: place,
         }
+    }
+
+    /// Whether hyper, which reads all that is there and flushes whenever it has nothing left to write, holds a byte of this
+    /// connection now.
+    fn note_rest(&self) {
+        let read = self.waiting && self.framer.at_start() && self.held.is_empty() && self.ready.is_empty();
+        self.shared.set_at_rest(read && self.flushed && self.mode == Mode::Http && self.out.is_empty());
+    }
+
+    /// Takes back what hyper read and did not use. At rest that is nothing.
+    pub(super) fn take_back(&mut self, bytes: &[u8]) {
+        let rest = std::mem::replace(&mut self.ready, BytesMut::from(bytes));
+        self.ready.unsplit(rest);
+    }
+
+    /// Waits for the client without a buffer, while nobody reads.
+    pub(super) fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ready.is_empty() { self.stream.poll_client(cx) } else { Poll::Ready(()) }
     }
 
     /// Refuses whatever comes first.
@@ -133,7 +157,10 @@ impl Guard {
     /// Reads in place: straight into hyper's buffer, then looks.
     fn read_through(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.waiting = read.is_pending();
+        self.note_rest();
+        ready!(read)?;
         let fresh = buf.filled().get(before..).unwrap_or_default();
         if fresh.is_empty() {
             return Poll::Ready(Ok(true));
@@ -254,6 +281,11 @@ impl Guard {
         read
     }
 
+    fn writes(&mut self) {
+        self.flushed = false;
+        self.shared.set_at_rest(false);
+    }
+
     /// Writes out queued 1xx responses.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
@@ -297,6 +329,7 @@ impl AsyncRead for Guard {
 
 impl AsyncWrite for Guard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes();
         ready!(self.poll_out(cx))?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -306,6 +339,7 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.writes();
         ready!(self.poll_out(cx))?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
@@ -327,7 +361,10 @@ impl AsyncWrite for Guard {
             cx.waker().wake_by_ref();
         }
         ready!(self.poll_out(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.flushed = true;
+        self.note_rest();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -23,6 +23,7 @@ pub(crate) struct Shared {
     has_informational: AtomicBool,
     informational: Mutex<Vec<u8>>,
     cut: AtomicBool,
+    at_rest: AtomicBool,
     tunnel: OnceLock<Waker>,
     /// The stream was dropped.
     pub(crate) gone: Notify,
@@ -90,6 +91,16 @@ impl Shared {
 
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Nothing is held between the stream and the service: every byte that came was a whole request's, every byte of the
+    /// answers is with the socket.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.at_rest.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_at_rest(&self, at_rest: bool) {
+        self.at_rest.store(at_rest, Ordering::Relaxed);
     }
 
     /// Notes the task that reads the tunnel; one task reads it from begin to end.

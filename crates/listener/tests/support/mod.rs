@@ -141,6 +141,7 @@ where
         connections: connections.clone(),
         overload: Arc::default(),
         on_finish,
+        give_back: || {},
         patience: FOREVER,
     };
     let (settings, following) = tokio::sync::watch::channel(Rc::new(settings));
