@@ -219,7 +219,7 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             idle_timeout: Duration::from_mins(1),
-            max_idle: 64,
+            max_idle: 1024,
             max_age: Duration::ZERO,
             max_requests: 0,
             preconnect: 0,
