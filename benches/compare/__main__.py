@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 
+import namespaces
 import report
 import rows
 import upstreams
@@ -42,13 +43,20 @@ class Lane:
         self.results.append(result)
 
 
-def start(folder, proxy, job, port, pki):
+def start(folder, proxy, job, port, pki, inside=None):
     planned = proxy.command(job, port, pki)
     if planned is None:
         return None
     command, files = planned
-    process = Process(folder, f"{proxy.name}-{port}", command, files, PROXY_CORE)
-    process.wait_for(port)
+    # More workers than one go where the kernel likes, next to the load.
+    core = PROXY_CORE if job.workers == 1 else None
+    if inside:
+        process = Process(folder, f"{proxy.name}-{port}", inside.run(command), files, core, namespaces.PROXY_GROUP)
+        time.sleep(2)
+        process.check()
+    else:
+        process = Process(folder, f"{proxy.name}-{port}", command, files, core)
+        process.wait_for(port)
     return process
 
 
@@ -56,7 +64,11 @@ def measure(row, proxies, folder, pki, tools, options, port):
     lanes = {}
     try:
         for offset, proxy in enumerate(proxies):
-            process = start(folder, proxy, row.job, port + offset, pki)
+            inside = None
+            if row.job.transparent and proxy.command(row.job, port, pki):
+                inside = tools["namespaces"][port + offset] = namespaces.Namespace(offset)
+                inside.redirect(options.attache)
+            process = start(folder, proxy, row.job, port + offset, pki, inside)
             if process:
                 lanes[proxy.name] = Lane(process, port + offset)
         for lane in lanes.values():
@@ -72,6 +84,8 @@ def measure(row, proxies, folder, pki, tools, options, port):
     finally:
         for lane in lanes.values():
             lane.process.stop()
+        while tools["namespaces"]:
+            tools["namespaces"].popitem()[1].close()
 
 
 def idle(proxies, folder, pki, tools, port, connections):
@@ -88,7 +102,8 @@ def idle(proxies, folder, pki, tools, port, connections):
         said = holder.stdout.readline().strip()
         if said != "open":
             raise SystemExit(f"{proxy.name} does not hold {connections} connections: {said}")
-        time.sleep(2)
+        # Those that give memory back do so after a while.
+        time.sleep(5)
         full = process.rss_kib()
         holder.kill()
         holder.wait()
@@ -133,13 +148,16 @@ def main():
     if missing:
         raise SystemExit(f"not installed: {' '.join(missing)}")
     chosen = [row for row in rows.ROWS if (row.quick or not options.quick) and re.search(options.rows, row.title)]
+    if not namespaces.possible():
+        print("left out, as they need root: " + ", ".join(row.title for row in chosen if row.job.transparent))
+        chosen = [row for row in chosen if not row.job.transparent]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         # nginx reads files as another user.
         folder.chmod(0o755)
         (folder / "pki").mkdir()
         pki = upstreams.make_pki(folder / "pki")
-        tools = {"load": options.load, "latency.lua": str(folder / "latency.lua")}
+        tools = {"load": options.load, "latency.lua": str(folder / "latency.lua"), "namespaces": {}}
         (folder / "latency.lua").write_text(rows.LATENCY_LUA)
         servers = upstreams.start(folder, pki, options.load, any(row.job.endpoints > 1 for row in chosen))
         try:

@@ -10,18 +10,20 @@ import time
 PROXY_CORE, LOAD_CORE = 0, 1
 
 
-def on_core(core):
-    """For `preexec_fn`: the core where there is one, else wherever the kernel likes."""
+def on_core(core, group=None):
+    """For `preexec_fn`: the core, where it is named and there, else wherever the kernel likes; and as this group."""
     def pin():
-        if core in os.sched_getaffinity(0):
+        if core is not None and core in os.sched_getaffinity(0):
             os.sched_setaffinity(0, {core})
+        if group is not None:
+            os.setgid(group)
     return pin
 
 
 class Process:
     """A server in a folder of its own. `$HOME` in its files and command is that folder."""
 
-    def __init__(self, folder, name, command, files=None, core=LOAD_CORE):
+    def __init__(self, folder, name, command, files=None, core=LOAD_CORE, group=None):
         self.name = name
         self.home = pathlib.Path(folder) / name
         self.home.mkdir()
@@ -30,7 +32,7 @@ class Process:
         self.log = open(self.home / "log", "wb")
         self.process = subprocess.Popen(
             [part.replace("$HOME", str(self.home)) for part in command],
-            stdout=self.log, stderr=self.log, cwd=self.home, preexec_fn=on_core(core),
+            stdout=self.log, stderr=self.log, cwd=self.home, preexec_fn=on_core(core, group),
         )
 
     def pids(self):
@@ -55,10 +57,13 @@ class Process:
             total += int(found.group(1)) if found else 0
         return total
 
+    def check(self):
+        if self.process.poll() is not None:
+            raise SystemExit(f"{self.name} ended:\n{(self.home / 'log').read_text()[-2000:]}")
+
     def wait_for(self, port):
         for _ in range(400):
-            if self.process.poll() is not None:
-                raise SystemExit(f"{self.name} ended:\n{(self.home / 'log').read_text()[-2000:]}")
+            self.check()
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return

@@ -7,6 +7,8 @@ both sides, certificates verified; everything else is its default, so attache ru
 import dataclasses
 import json
 
+from namespaces import REDIRECTED
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -16,6 +18,9 @@ class Job:
     routes: int = 1
     access_log: bool = False
     client_certificate: bool = False
+    workers: int = 1
+    #: What is called is redirected to the proxy, which goes on to where it was meant.
+    transparent: bool = False
 
 
 class Ports:
@@ -48,7 +53,9 @@ class Attache:
         self.binary = binary
 
     def command(self, job, port, pki):
-        listener = {"bind": f"127.0.0.1:{port}"}
+        listener = {"bind": f"127.0.0.1:{REDIRECTED if job.transparent else port}"}
+        if job.transparent:
+            listener["transparent"] = True
         if job.front in ("https", "h2"):
             listener["tls"] = {"certificate": pki["server.crt"], "key": pki["server.key"]}
             if job.client_certificate:
@@ -63,13 +70,15 @@ class Attache:
         upstream = {"address": [f"{scheme}://127.0.0.1:{port}" for port in endpoints(job)]}
         if len(upstream["address"]) == 1:
             upstream["address"] = upstream["address"][0]
+        if job.transparent:
+            upstream["address"] = "original-destination"
         if job.back == "h2c":
             upstream["protocol"] = "http2"
         if job.back in ("https", "mtls"):
             upstream["tls"] = {"ca": pki["ca.crt"], "name": "localhost"}
             if job.back == "mtls":
                 upstream["tls"] |= {"certificate": pki["client.crt"], "key": pki["client.key"]}
-        config = {"workers": 1, "metrics": f"127.0.0.1:{port + 2000}",
+        config = {"workers": job.workers, "metrics": f"127.0.0.1:{port + 2000}",
                   "listeners": {"front": listener}, "upstreams": {"up": upstream}}
         if job.access_log:
             config["access_log"] = {"to": "$HOME/access.log"}
@@ -85,7 +94,7 @@ class HAProxy:
 
     def command(self, job, port, pki):
         tcp = job.front == "tcp"
-        bind = f" bind 127.0.0.1:{port}"
+        bind = f" bind 127.0.0.1:{REDIRECTED if job.transparent else port}"
         if job.front in ("https", "h2"):
             bind += f" ssl crt {pki['server.pem']} alpn {'h2,' if job.front == 'h2' else ''}http/1.1"
             if job.client_certificate:
@@ -99,7 +108,7 @@ class HAProxy:
                 server += f" crt {pki['client.pem']}"
         elif job.back == "h2c":
             server += " proto h2"
-        lines = ["global", " nbthread 1", f" maxconn {self.connections}", "defaults", f" mode {'tcp' if tcp else 'http'}",
+        lines = ["global", f" nbthread {job.workers}", f" maxconn {self.connections}", "defaults", f" mode {'tcp' if tcp else 'http'}",
                  " timeout connect 5s", " timeout client 1m", " timeout server 1m", " timeout tunnel 1m"]
         lines += [] if tcp else [" http-reuse always"]
         lines += ["frontend f", bind]
@@ -108,7 +117,8 @@ class HAProxy:
         else:
             lines.append(" default_backend b")
         lines += ["backend b", " balance leastconn"]
-        lines += [f" server s{n} 127.0.0.1:{end}{server}" for n, end in enumerate(endpoints(job))]
+        to = ["*"] if job.transparent else [f"127.0.0.1:{end}" for end in endpoints(job)]
+        lines += [f" server s{n} {end}{server}" for n, end in enumerate(to)]
         files = {"config": "\n".join(lines) + "\n", "hosts": "".join(f"{host} b\n" for host in hosts(job))}
         return ["haproxy", "-db", "-f", "$HOME/config"], files
 
@@ -117,7 +127,7 @@ class Nginx:
     name = "nginx"
 
     def command(self, job, port, pki):
-        if job.back == "h2c" or job.access_log:
+        if job.back == "h2c" or job.access_log or job.transparent:
             return None
         servers = "".join(f"server 127.0.0.1:{end};" for end in endpoints(job))
         if job.front == "tcp":
@@ -148,11 +158,11 @@ class Nginx:
                 f"upstream u {{ least_conn; {servers} keepalive 256; keepalive_requests 1000000000; }}"
                 f"server {{ {listen}; server_name {names}; {tls} location / {{ proxy_pass {scheme}://u; proxy_http_version 1.1;"
                 f"proxy_set_header Connection {upgrade}; {more} }} }} }}")
-        return self.with_body(body)
+        return self.with_body(body, workers=job.workers)
 
     @staticmethod
-    def with_body(body, modules=""):
-        text = (f"{modules} daemon off; worker_processes 1; pid $HOME/pid; error_log stderr error;"
+    def with_body(body, modules="", workers=1):
+        text = (f"{modules} daemon off; worker_processes {workers}; pid $HOME/pid; error_log stderr error;"
                 f"worker_rlimit_nofile 60000; events {{ worker_connections 30000; }} {body}\n")
         return ["nginx", "-c", "$HOME/config", "-p", "$HOME"], {"config": text}
 
@@ -207,7 +217,12 @@ class Envoy:
                 common["tls_certificates"] = tls_files("client")
             cluster["transport_socket"] = {"name": "tls", "typed_config": {
                 "@type": f"{extension}.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "localhost", "common_tls_context": common}}
-        config = {"static_resources": {
-            "listeners": [{"name": "f", "address": address(port), "filter_chains": [chain]}], "clusters": [cluster]}}
-        command = [self.binary, "-c", "$HOME/config.json", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+        listener = {"name": "f", "address": address(REDIRECTED if job.transparent else port), "filter_chains": [chain]}
+        if job.transparent:
+            listener["listener_filters"] = [{"name": "original_dst", "typed_config": {
+                "@type": f"{extension}.filters.listener.original_dst.v3.OriginalDst"}}]
+            del cluster["load_assignment"]
+            cluster |= {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+        config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+        command = [self.binary, "-c", "$HOME/config.json", "--concurrency", str(job.workers), "--disable-hot-restart", "--log-level", "error"]
         return command, {"config.json": json.dumps(config)}

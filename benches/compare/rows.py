@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import typing
 
+from namespaces import UPSTREAM
 from processes import LOAD_CORE, on_core
 from proxies import Job, Ports, hosts
 
@@ -47,7 +48,11 @@ def wrk(connections, scheme="http", path="/", host=None):
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", tools["latency.lua"]]
         if host:
             command += ["-H", f"Host: {host}"]
-        out = run(command + [f"{scheme}://127.0.0.1:{port}{path}"], seconds)
+        url = f"{scheme}://127.0.0.1:{port}{path}"
+        inside = tools["namespaces"].get(port)
+        if inside:
+            command, url = inside.run(command), f"http://{inside.upstream}:{UPSTREAM}{path}"
+        out = run(command + [url], seconds)
         if "Non-2xx" in out or "Socket errors" in out:
             raise SystemExit(f"errors under load on {port}:\n{out}")
         p50, p99, p999 = (float(n) / 1000 for n in re.search(r"latency (\S+) (\S+) (\S+)", out).groups())
@@ -129,6 +134,8 @@ ROWS = [
     Row("TLS handshakes", Job("https", "http"), handshakes, "handshake"),
     Row("1,000 endpoints", Job("http", "http", endpoints=1000), wrk(64)),
     Row("5,000 routes", MANY, wrk(64, host=hosts(MANY)[-1])),
+    Row("HTTP/1.1, redirected to the proxy (transparent)", Job("http", "http", transparent=True), wrk(64)),
+    Row("HTTP/1.1, two workers on both cores", Job("http", "http", workers=2), wrk(64)),
     Row("1,000 requests a second, 16 connections", Job("http", "http"), fixed_rate(1000, 16), quick=True),
 ]
 

@@ -2,6 +2,7 @@
 import subprocess
 
 from processes import Process
+from namespaces import UPSTREAM
 from proxies import Ports
 
 
@@ -33,7 +34,7 @@ def start(folder, pki, load, many):
         "daemon off; worker_processes 1; pid $HOME/pid; error_log stderr error; worker_rlimit_nofile 60000;"
         "events { worker_connections 30000; } http { access_log off; keepalive_requests 1000000000;"
         "client_body_temp_path $HOME/b; proxy_temp_path $HOME/p; fastcgi_temp_path $HOME/f; uwsgi_temp_path $HOME/u; scgi_temp_path $HOME/s;"
-        f"server {{ listen 127.0.0.1:{Ports.HTTP}; {also} {locations} }}"
+        f"server {{ listen 127.0.0.1:{Ports.HTTP}; listen 0.0.0.0:{UPSTREAM}; {also} {locations} }}"
         f"server {{ listen 127.0.0.1:{Ports.HTTPS} ssl; {tls} {locations} }}"
         f"server {{ listen 127.0.0.1:{Ports.MTLS} ssl; {tls} ssl_client_certificate {pki['ca.crt']}; ssl_verify_client on; {locations} }} }}\n")
     servers = [Process(folder, "upstream", ["nginx", "-c", "$HOME/config", "-p", "$HOME"], {"config": config})]

@@ -1,0 +1,39 @@
+"""A network namespace for each proxy of the transparent row: what is called from inside of it is redirected to the proxy there."""
+import os
+import subprocess
+
+#: The group whose own connections are not redirected.
+PROXY_GROUP = 1337
+#: Where proxies take redirected connections, and the upstream's port.
+REDIRECTED, UPSTREAM = 15001, 18187
+
+
+class Namespace:
+    """Joined with the namespace of the upstream by a pair of virtual interfaces; gone with `close`."""
+
+    def __init__(self, lane):
+        self.name, self.link = f"attache-bench-{lane}", f"attache-b{lane}"
+        self.upstream, self.inside = f"10.77.{lane}.1", f"10.77.{lane}.2"
+        self.close()
+        ip = lambda *words: subprocess.run(["ip", *words], check=True)
+        ip("netns", "add", self.name)
+        ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        ip("address", "add", f"{self.upstream}/24", "dev", self.link)
+        ip("link", "set", self.link, "up")
+        ip("-n", self.name, "address", "add", f"{self.inside}/24", "dev", "eth0")
+        ip("-n", self.name, "link", "set", "eth0", "up")
+        ip("-n", self.name, "link", "set", "lo", "up")
+
+    def redirect(self, attache):
+        subprocess.run(self.run([attache, "intercept", "--proxy-gid", str(PROXY_GROUP)]), check=True, capture_output=True)
+
+    def run(self, command):
+        return ["ip", "netns", "exec", self.name, *command]
+
+    def close(self):
+        subprocess.run(["ip", "netns", "delete", self.name], capture_output=True)
+        subprocess.run(["ip", "link", "delete", self.link], capture_output=True)
+
+
+def possible():
+    return os.geteuid() == 0
