@@ -8,6 +8,7 @@ interleaved. CPU time is the proxy's own, of all its threads, from /proc (scheds
 CPU times within one run does not.
 """
 import argparse
+import dataclasses
 import os
 import pathlib
 import re
@@ -25,29 +26,31 @@ from processes import PROXY_CORE, Process
 from proxies import Attache, Envoy, HAProxy, Job, Nginx
 
 FIRST_PORT = 18300
+#: From a proxy's port to that of the other one of a pair.
+FAR = 300
 
 
 class Lane:
     """One proxy at one row."""
 
-    def __init__(self, process, port):
-        self.process, self.port = process, port
+    def __init__(self, processes, port):
+        self.processes, self.port = processes, port
         self.cost, self.rate, self.results = [], [], []
 
+    def cpu_ns(self):
+        return sum(process.cpu_ns() for process in self.processes)
+
     def round(self, row, seconds, tools):
-        before, began = self.process.cpu_ns(), time.monotonic()
+        before, began = self.cpu_ns(), time.monotonic()
         result = row.load(self.port, seconds, tools)
-        took, spent = time.monotonic() - began, self.process.cpu_ns() - before
+        took, spent = time.monotonic() - began, self.cpu_ns() - before
         self.cost.append(spent / result.done / 1000)
         self.rate.append(result.done / took)
         self.results.append(result)
 
 
 def start(folder, proxy, job, port, pki, inside=None):
-    planned = proxy.command(job, port, pki)
-    if planned is None:
-        return None
-    command, files = planned
+    command, files = proxy.command(job, port, pki)
     # More workers than one go where the kernel likes, next to the load.
     core = PROXY_CORE if job.workers == 1 else None
     if inside:
@@ -64,13 +67,19 @@ def measure(row, proxies, folder, pki, tools, options, port):
     lanes = {}
     try:
         for offset, proxy in enumerate(proxies):
-            inside = None
-            if row.job.transparent and proxy.command(row.job, port, pki):
-                inside = tools["namespaces"][port + offset] = namespaces.Namespace(offset)
+            here, job, inside = port + offset, row.job, None
+            if proxy.command(job, here, pki) is None:
+                continue
+            lane = lanes[proxy.name] = Lane([], here)
+            if job.transparent:
+                inside = tools["namespaces"][here] = namespaces.Namespace(offset)
                 inside.redirect(options.attache)
-            process = start(folder, proxy, row.job, port + offset, pki, inside)
-            if process:
-                lanes[proxy.name] = Lane(process, port + offset)
+            if job.pair:
+                # The other one's side: it takes the call and goes on to the server.
+                far = here + FAR
+                lane.processes.append(start(folder, proxy, Job("https", "http", client_certificate=True), far, pki))
+                job = dataclasses.replace(job, to=far)
+            lane.processes.append(start(folder, proxy, job, here, pki, inside))
         for lane in lanes.values():
             row.load(lane.port, 1, tools)
         direct = rows.direct(row)
@@ -83,7 +92,8 @@ def measure(row, proxies, folder, pki, tools, options, port):
         return lanes, without
     finally:
         for lane in lanes.values():
-            lane.process.stop()
+            for process in lane.processes:
+                process.stop()
         while tools["namespaces"]:
             tools["namespaces"].popitem()[1].close()
 

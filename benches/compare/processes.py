@@ -62,12 +62,12 @@ class Process:
             raise SystemExit(f"{self.name} ended:\n{(self.home / 'log').read_text()[-2000:]}")
 
     def wait_for(self, port):
-        for _ in range(400):
+        for _ in range(5000):
             self.check()
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
-            time.sleep(0.025)
+            time.sleep(0.002)
         raise SystemExit(f"{self.name} does not listen on {port}:\n{(self.home / 'log').read_text()[-2000:]}")
 
     def stop(self):

@@ -19,6 +19,10 @@ class Job:
     access_log: bool = False
     client_certificate: bool = False
     workers: int = 1
+    #: The upstream's port, where it is not that of `back`.
+    to: int = 0
+    #: Two of a kind, mutual TLS between them: what a call costs from pod to pod.
+    pair: bool = False
     #: What is called is redirected to the proxy, which goes on to where it was meant.
     transparent: bool = False
 
@@ -42,7 +46,7 @@ def hosts(job):
 
 def endpoints(job):
     if job.endpoints == 1:
-        return [Ports.back(job.back)]
+        return [job.to or Ports.back(job.back)]
     return [Ports.MANY + n for n in range(job.endpoints)]
 
 

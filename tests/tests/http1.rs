@@ -222,7 +222,7 @@ fn go_ahead(byte: &mut [u8; 1], stream: &mut TcpStream) {
 
 #[test]
 fn idle_connections_give_their_memory_back_and_serve_on() {
-    const CLIENTS: u64 = 1000;
+    const CLIENTS: u64 = 600;
     let attache = Attache::start(
         "workers: 1\nlisteners: { outbound: { bind: '127.0.0.1:$PORT', routes: [ { match: { path: /* }, respond: { status: 200, body: fine } } ] } }",
     );
