@@ -27,10 +27,26 @@ fn cpu(process: &Process) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
+const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// Whether there is an answer in the end. One that is refused for the load, in the moment that the limit is near, asks again.
 fn is_answered(client: &mut TcpStream, patience: Duration) -> bool {
-    client.set_read_timeout(Some(patience)).unwrap();
-    let mut space = [0; 1024];
-    client.read(&mut space).is_ok_and(|n| space[..n].ends_with(b"fine"))
+    let (end, server) = (Instant::now() + patience, client.peer_addr().unwrap());
+    while Instant::now() < end {
+        client.set_read_timeout(Some(patience)).unwrap();
+        let mut space = [0; 2048];
+        let Ok(n) = client.read(&mut space) else { return false };
+        if space[..n].ends_with(b"fine") {
+            return true;
+        }
+        if !String::from_utf8_lossy(&space[..n]).contains("overloaded") {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(100));
+        *client = TcpStream::connect(server).unwrap();
+        client.write_all(GET).unwrap();
+    }
+    false
 }
 
 #[test]
@@ -56,7 +72,7 @@ listeners:
     let clients: Vec<TcpStream> = (0..100)
         .map(|_| {
             let mut client = TcpStream::connect(local(port)).unwrap();
-            client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            client.write_all(GET).unwrap();
             client
         })
         .collect();
@@ -82,6 +98,6 @@ listeners:
     assert_eq!(answered, 100, "{}", attache.output());
     drop(ends);
     let mut client = TcpStream::connect(local(port)).unwrap();
-    client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    client.write_all(GET).unwrap();
     assert!(is_answered(&mut client, Duration::from_secs(30)), "it goes on");
 }

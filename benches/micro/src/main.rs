@@ -39,7 +39,7 @@ type Part = fn(u64);
 const PARTS: &[(&str, Part)] = &[
     ("route: one host", |times| route(1, times)),
     ("route: the middle one of 5,000 hosts", |times| route(5000, times)),
-    ("headers: a copy of nine, which the next includes", copy),
+    ("headers: a copy of nine, which the parts below include", copy),
     ("headers: check, path, id, hop-by-hop, forwarding, Via", request_headers),
     ("headers: hop-by-hop and Via of a response", response_headers),
     ("balance: least request of 3 endpoints", |times| balance(3, times)),
@@ -209,8 +209,9 @@ fn layers(times: u64) {
     let (client, exchange) = (Rc::new(client()), Rc::new(Exchange::new("l".into(), "http1", None)));
     let context = CallContext::new(client, exchange);
     let mut cx = Context::from_waker(Waker::noop());
+    let original = parts("orders.internal");
     for _ in 0..times {
-        let request = Request::from_parts(parts("orders.internal"), Body::empty());
+        let request = Request::from_parts(original.clone(), Body::empty());
         let call = Call { request: Box::new(request), context: context.clone() };
         let mut answer = std::pin::pin!(stack.call(call));
         assert!(answer.as_mut().poll(&mut cx).is_ready());

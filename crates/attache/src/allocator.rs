@@ -2,7 +2,7 @@
 //!
 //! glibc's `malloc` took a sixth of a request's instructions (docs/performance.md).
 //!
-//! mimalloc passes free memory on to the system when it is used next, so that of an idle process which was busy keeps what it had.
+//! mimalloc passes free memory on to the system when it is next asked for some, so an idle process that was busy keeps what it had.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
