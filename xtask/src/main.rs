@@ -1,4 +1,4 @@
-//! The door to this repository: `cargo xtask test`, `lint`, `ci`, `setup`.
+//! The door to this repository: `cargo xtask test`, `lint`, `ci`, `setup`, `compare`, `instructions`.
 //!
 //! It has no dependencies, so it is ready in a second on a machine that has nothing yet.
 
