@@ -32,23 +32,42 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The least urgent request (RFC 9218).
 const LEAST_URGENT: i8 = 7;
 
-/// Watches until the program ends, as the config says that serves at that moment.
-pub(crate) async fn watch(process: Arc<Process>) {
-    let mut watched: Option<(model::Overload, Resources)> = None;
-    let mut steps = Steps::default();
-    let mut ticks = interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
+/// Looks as the config says that serves at that moment.
+pub(crate) struct Watch {
+    process: Arc<Process>,
+    watched: Option<(model::Overload, Resources)>,
+    steps: Steps,
+}
+
+impl Watch {
+    /// Looks for the first time. Before connections are accepted: whoever has no descriptor left can't read its limit either.
+    pub(crate) fn begin(process: Arc<Process>) -> Self {
+        let mut watch = Self { process, watched: None, steps: Steps::default() };
+        watch.look();
+        watch
+    }
+
+    /// Looks until the program ends.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let Self { process, watched, steps } = self;
         let wanted = process.generation().config.overload.clone();
         if watched.as_ref().map(|(config, _)| config) != wanted.as_ref() {
-            watched = wanted.map(|config| (config.clone(), Resources::new(&config)));
+            *watched = wanted.map(|config| (config.clone(), Resources::new(&config)));
         }
-        match &watched {
-            Some((config, resources)) => look(&process, config, resources, &mut steps),
-            None if steps == Steps::default() => {}
+        match watched {
+            Some((config, resources)) => look(process, config, resources, steps),
+            None if *steps == Steps::default() => {}
             None => {
-                steps = Steps::default();
+                *steps = Steps::default();
                 process.overload.set(steps.keeps, false, i64::MAX);
                 process.metrics.set_overload(OverloadGauges::default());
             }

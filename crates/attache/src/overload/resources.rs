@@ -28,11 +28,10 @@ impl Resources {
             Some(folder) => vec![folder.clone()],
             None => folders(&read("/proc/self/cgroup").unwrap_or_default()),
         };
-        let limits = read("/proc/self/limits").unwrap_or_default();
         Self {
             groups: groups.into_iter().filter(|folder| folder.is_dir()).collect(),
             limit: config.memory_limit.map(|limit| limit as u64),
-            descriptors: limit_of_files(&limits),
+            descriptors: limit(),
         }
     }
 
@@ -44,14 +43,19 @@ impl Resources {
             share(group, self.limit.filter(|_| at == 0))
         });
         let stalled = self.groups.first().and_then(|group| stalled(&read(group.join("memory.pressure"))?));
-        let used = self.descriptors.map(|limit| open() as f64 / limit.max(1) as f64);
+        let used = self.descriptors().map(|limit| open() as f64 / limit.max(1) as f64);
         let all = [("memory", memory), ("memory-stall", stalled), ("file-descriptors", used)];
         all.into_iter().filter_map(|(name, share)| Some((name, share?))).collect()
     }
 
+    /// Their limit; asked for again where it could not be read when none was left.
+    fn descriptors(&self) -> Option<u64> {
+        self.descriptors.or_else(limit)
+    }
+
     /// How many file descriptors are free until this share of them is used.
     pub(super) fn descriptors_below(&self, share: f64) -> i64 {
-        let free = self.descriptors.map(|limit| (limit as f64 * share) as i64 - open().cast_signed());
+        let free = self.descriptors().map(|limit| (limit as f64 * share) as i64 - open().cast_signed());
         free.unwrap_or(i64::MAX)
     }
 }
@@ -71,6 +75,10 @@ fn open() -> u64 {
         Ok(folder) if folder.len() > 0 => folder.len(),
         _ => fs::read_dir(folder).map_or(0, |entries| entries.count().saturating_sub(1) as u64),
     }
+}
+
+fn limit() -> Option<u64> {
+    limit_of_files(&read("/proc/self/limits")?)
 }
 
 /// The soft limit, of `/proc/self/limits`.
