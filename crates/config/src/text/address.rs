@@ -1,4 +1,4 @@
-//! Where to listen, where to call, and which destinations are meant.
+//! Names, ports and networks: where to listen, and which destinations are meant.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Text, Wrong, wrong};
-use crate::model::{AddressMatch, Bind, Name, Target};
+use crate::model::{AddressMatch, Bind, Name};
 
 /// A host name in lower case, without its final dot, or an IP address (IPv6 without brackets).
 pub(crate) fn host_name(text: &str) -> Result<Name, Wrong> {
@@ -109,7 +109,7 @@ fn socket_addresses(text: &str, default_port: Option<u16>) -> Result<Vec<SocketA
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-fn unix_path(text: &str) -> Result<PathBuf, Wrong> {
+pub(super) fn unix_path(text: &str) -> Result<PathBuf, Wrong> {
     let path = match text.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
         Some(_) => return wrong("{} names a host", "such as `unix:/run/app.sock` or `unix:///run/app.sock`"),
@@ -284,213 +284,9 @@ fn mask(address: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
-/// What a scheme says about an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    /// None given: HTTP or opaque bytes, as they come.
-    Open,
-    Http,
-    H2c,
-    Https,
-    Tcp,
-    Tls,
-}
-
-impl Scheme {
-    fn of(word: &str) -> Option<Self> {
-        Some(match word {
-            "http" => Self::Http,
-            "h2c" => Self::H2c,
-            "https" => Self::Https,
-            "tcp" => Self::Tcp,
-            "tls" => Self::Tls,
-            _ => return None,
-        })
-    }
-
-    fn port(self) -> Option<u16> {
-        match self {
-            Self::Http | Self::H2c => Some(80),
-            Self::Https => Some(443),
-            Self::Open | Self::Tcp | Self::Tls => None,
-        }
-    }
-
-    pub(crate) fn is_encrypted(self) -> bool {
-        matches!(self, Self::Https | Self::Tls)
-    }
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Open => "none",
-            Self::Http => "http",
-            Self::H2c => "h2c",
-            Self::Https => "https",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-        }
-    }
-}
-
-/// The address of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    Authority,
-    OriginalDestination,
-    At(Scheme, Target),
-}
-
-impl Text for Source {
-    const FORMAT: &'static str = "attache-upstream-address";
-    const WHAT: &'static str = "an address";
-    const EXAMPLES: &'static [&'static str] = &[
-        "https://orders.internal:8443",
-        "http://127.0.0.1:8080",
-        "h2c://grpc.internal:50051",
-        "tcp://db.internal:5432",
-        "tls://db.internal:5432",
-        "unix:/run/app.sock",
-        "srv://_postgres._tcp.db.internal",
-        "srv+https://_orders._tcp.internal",
-        "authority",
-        "original-destination",
-    ];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        match text {
-            "authority" => return Ok(Self::Authority),
-            "original-destination" => return Ok(Self::OriginalDestination),
-            _ => {}
-        }
-        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, rest)| {
-            rest.starts_with("//")
-                || scheme.starts_with("unix")
-                || *scheme == "srv"
-                || scheme.starts_with("srv+")
-        }) else {
-            return wrong(
-                "{} doesn't say what is spoken there",
-                format!(
-                    "`http://{text}`, `https://{text}`, `h2c://{text}`, `tcp://{text}` or `tls://{text}`?"
-                ),
-            );
-        };
-        let (kind, spoken) =
-            scheme.split_once('+').map_or((scheme, None), |(kind, spoken)| (kind, Some(spoken)));
-        let unknown = || {
-            let known = ["http", "https", "h2c", "tcp", "tls", "unix", "srv"];
-            let near = crate::suggest::nearest(spoken.unwrap_or(kind), known);
-            Wrong {
-                what: format!("the scheme `{scheme}` isn't known"),
-                help: near.map_or_else(
-                    || "`http`, `https`, `h2c`, `tcp`, `tls`, `unix` or `srv`".into(),
-                    |near| format!("did you mean `{near}`?"),
-                ),
-            }
-        };
-        let spoken_scheme = match spoken {
-            Some(spoken) => Scheme::of(spoken).ok_or_else(unknown)?,
-            None => Scheme::Open,
-        };
-        match kind {
-            "unix" => Ok(Self::At(spoken_scheme, Target::Unix(unix_path(rest)?))),
-            "srv" => srv(rest).map(|target| Self::At(spoken_scheme, target)),
-            _ if spoken.is_some() => Err(unknown()),
-            kind => {
-                let scheme = Scheme::of(kind).ok_or_else(unknown)?;
-                host_target(scheme, rest.strip_prefix("//").unwrap_or(rest))
-            }
-        }
-    }
-}
-
-fn host_target(scheme: Scheme, rest: &str) -> Result<Source, Wrong> {
-    if rest.contains('@') {
-        return wrong("{} has a user or password", "set an `authorization` header on the route instead");
-    }
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if let Some((authority, path)) = rest.split_once(['/', '?', '#']) {
-        return wrong(
-            "{} has a path, an upstream has none",
-            format!("`{}://{authority}`, and `rewrite: {{ prefix: /{path} }}` on the route", scheme.word()),
-        );
-    }
-    let (host, port) = split_port(rest)?;
-    let Some(port) = port.or(scheme.port()).filter(|port| *port > 0) else {
-        return wrong("{} has no port", format!("`{}://{host}:PORT`", scheme.word()));
-    };
-    let target = if let Ok(address) = host.parse() {
-        Target::Ip(SocketAddr::new(address, port))
-    } else {
-        let name = host_name(host)?;
-        // The final dot says that no search domain is tried: it is kept for the look-up.
-        let host = if host.ends_with('.') { format!("{name}.").into() } else { name };
-        Target::Dns { host, port }
-    };
-    Ok(Source::At(scheme, target))
-}
-
-fn srv(rest: &str) -> Result<Target, Wrong> {
-    let name = rest.strip_prefix("//").unwrap_or(rest);
-    let labels: Vec<&str> = name.split('.').collect();
-    let [service, protocol, _, ..] = labels.as_slice() else {
-        return wrong("{} isn't an SRV name", "such as `srv://_postgres._tcp.db.internal`");
-    };
-    if !service.starts_with('_') || !protocol.starts_with('_') {
-        return wrong("{} isn't an SRV name", "`_SERVICE._PROTO.NAME`, both with an underscore (RFC 2782)");
-    }
-    if name.contains(':') {
-        return wrong("{} has a port", "the SRV record says the port");
-    }
-    let checked = host_name(name)?;
-    Ok(Target::Srv { name: if name.ends_with('.') { format!("{checked}.").into() } else { checked } })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn source(text: &str) -> Source {
-        Source::parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
-    }
-
-    #[test]
-    fn a_scheme_says_the_default_port() {
-        let dns = |host: &str, port| Target::Dns { host: host.into(), port };
-        assert_eq!(source("https://Orders.internal"), Source::At(Scheme::Https, dns("orders.internal", 443)));
-        assert_eq!(source("h2c://grpc:50051"), Source::At(Scheme::H2c, dns("grpc", 50051)));
-        assert_eq!(source("http://[::1]"), Source::At(Scheme::Http, Target::Ip("[::1]:80".parse().unwrap())));
-        assert_eq!(source("https://a.b.:1"), Source::At(Scheme::Https, dns("a.b.", 1)));
-        assert!(Source::parse("tcp://db").is_err());
-    }
-
-    #[test]
-    fn unix_and_srv_may_say_what_is_spoken() {
-        let unix = || Target::Unix("/run/app.sock".into());
-        assert_eq!(source("unix:/run/app.sock"), Source::At(Scheme::Open, unix()));
-        assert_eq!(source("unix:///run/app.sock"), Source::At(Scheme::Open, unix()));
-        assert_eq!(source("unix+h2c:/run/app.sock"), Source::At(Scheme::H2c, unix()));
-        let srv = Target::Srv { name: "_a._tcp.b".into() };
-        assert_eq!(source("srv+https://_a._tcp.b"), Source::At(Scheme::Https, srv));
-    }
-
-    #[test]
-    fn an_address_that_could_be_read_in_two_ways_is_refused_with_a_way_out() {
-        for (text, help) in [
-            ("orders.internal:8443", "`https://orders.internal:8443`"),
-            ("127.0.0.1:80", "`http://127.0.0.1:80`"),
-            ("https://a/v1", "rewrite"),
-            ("https://u:p@a", "authorization"),
-            ("htps://a", "`https`"),
-            ("http://münchen.de", "punycode"),
-            ("http://1.2.3", "four parts"),
-            ("http://::1", "brackets"),
-            ("srv://postgres.tcp.x", "underscore"),
-        ] {
-            let found = Source::parse(text).unwrap_err();
-            assert!(found.help.contains(help), "{text}: {found:?}");
-        }
-    }
 
     #[test]
     fn localhost_is_both_loopbacks() {

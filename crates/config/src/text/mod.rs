@@ -6,6 +6,7 @@ mod header;
 mod observe;
 mod pattern;
 mod retry;
+mod source;
 mod units;
 mod words;
 
@@ -14,6 +15,7 @@ pub(crate) use header::*;
 pub(crate) use observe::*;
 pub(crate) use pattern::*;
 pub(crate) use retry::*;
+pub(crate) use source::*;
 pub(crate) use units::*;
 pub(crate) use words::*;
 
