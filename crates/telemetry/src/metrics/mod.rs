@@ -4,6 +4,7 @@
 //! "the metrics of this thread" are the same thing. [`WorkerMetrics::install`] makes a worker's handle that of
 //! its thread, and [`metrics`] finds it from anywhere, so no layer has to pass it down.
 
+mod counts;
 pub(crate) mod descriptors;
 mod exemplars;
 mod histogram;

@@ -3,9 +3,6 @@
 //! Rule: the control thread looks at all workers' cells every five seconds and keeps the differences of five minutes, of those
 //! rows only on which something happened. Workers know nothing of it. A window is the sum of its steps and of what came
 //! since the last one.
-//!
-//! Percentiles are read out of the metrics' buckets, linear within a bucket (as Prometheus' `histogram_quantile`): right
-//! to the bucket, an estimate within it. Opaque connections live as long as they live and count in no percentile.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,7 +14,11 @@ use attache_config::model::Name;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Metrics, histogram::BOUNDS, worker::cell};
+use super::{
+    Metrics,
+    counts::{BUCKETS, Counts, failed},
+    worker::cell,
+};
 use crate::Reason;
 
 /// Time between two looks.
@@ -30,108 +31,6 @@ const SHORT: usize = 2;
 const ROWS: usize = 4096;
 /// Endpoints are counted for this long after somebody asked last.
 const WATCHED: Duration = Duration::from_secs(60);
-const BUCKETS: usize = BOUNDS.len() + 1;
-
-/// Whether an exchange that ended so is a failure: a 5xx, or no answer at all though the client was there. What was refused for the
-/// client's own doing (a 4xx) is not.
-pub(super) fn failed(server_error: bool, no_status: bool, reason: Option<Reason>) -> bool {
-    let ours = |reason| !matches!(reason, Reason::ClientClosed | Reason::ShuttingDown);
-    server_error || no_status && reason.is_some_and(ours)
-}
-
-/// What a row counts; the sum over all workers since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counts {
-    /// 1xx to 5xx, and those without a status.
-    classes: [u64; cell::CLASSES],
-    failed: u64,
-    tries: u64,
-    received: u64,
-    sent: u64,
-    durations: [u64; BUCKETS],
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        Self {
-            classes: [0; cell::CLASSES],
-            failed: 0,
-            tries: 0,
-            received: 0,
-            sent: 0,
-            durations: [0; BUCKETS],
-        }
-    }
-}
-
-impl Counts {
-    fn each(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
-        let ours = self.classes.iter_mut().chain(&mut self.durations);
-        let ours = ours.chain([&mut self.failed, &mut self.tries, &mut self.received, &mut self.sent]);
-        let theirs = other.classes.iter().chain(&other.durations);
-        let theirs = theirs.chain([&other.failed, &other.tries, &other.received, &other.sent]);
-        for (a, b) in ours.zip(theirs) {
-            *a = with(*a, *b);
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.each(other, u64::wrapping_add);
-    }
-
-    /// What came since `before`.
-    fn since(&self, before: &Self) -> Self {
-        let mut since = *self;
-        since.each(before, u64::saturating_sub);
-        since
-    }
-
-    fn requests(&self) -> u64 {
-        self.classes.iter().sum()
-    }
-
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// The value below which a share of the durations lies, in milliseconds.
-    fn percentile(&self, share: f64) -> Option<f64> {
-        let all: u64 = self.durations.iter().sum();
-        if all == 0 {
-            return None;
-        }
-        let rank = share * all as f64;
-        let mut below = 0;
-        for (bucket, count) in self.durations.iter().enumerate() {
-            let until = below + count;
-            if until as f64 >= rank && *count > 0 {
-                let from = bucket.checked_sub(1).and_then(|before| BOUNDS.get(before)).copied().unwrap_or(0);
-                // Above the last bound nothing more is known.
-                let to = BOUNDS.get(bucket).copied().unwrap_or(from);
-                let within = (rank - below as f64) / *count as f64;
-                return Some((from as f64 + (to - from) as f64 * within) / 1000.0);
-            }
-            below = until;
-        }
-        None
-    }
-
-    fn window(&self, over: Duration) -> Value {
-        let (requests, seconds) = (self.requests(), over.as_secs_f64().max(0.001));
-        let millis = |share| self.percentile(share).map(|millis| (millis * 100.0).round() / 100.0);
-        json!({
-            "seconds": (seconds * 10.0).round() / 10.0,
-            "requests": requests,
-            "per_second": (requests as f64 / seconds * 10.0).round() / 10.0,
-            "failed": self.failed,
-            "tries": self.tries,
-            "success_rate": (requests > 0).then(|| 1.0 - self.failed as f64 / requests as f64),
-            "p50_ms": millis(0.5),
-            "p90_ms": millis(0.9),
-            "p99_ms": millis(0.99),
-        })
-    }
-}
 
 /// What a row is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -287,14 +186,13 @@ impl History {
             let counts = id.and_then(|id| step.rows.get(id)).unwrap_or(&none);
             let seconds = step.took.as_secs_f64().max(0.001);
             let rate = |count: u64| (count as f64 / seconds * 100.0).round() / 100.0;
-            let millis = |share| counts.percentile(share).map(|millis| (millis * 100.0).round() / 100.0);
             json!([
                 at.saturating_duration_since(step.at).as_secs(),
                 rate(counts.requests()),
                 rate(counts.failed),
-                millis(0.5),
-                millis(0.9),
-                millis(0.99),
+                counts.millis(0.5),
+                counts.millis(0.9),
+                counts.millis(0.99),
             ])
         });
         points.collect()
@@ -483,25 +381,5 @@ mod tests {
         stats.step();
         finish(&metrics, 200, None);
         assert_eq!(stats.json()["endpoints"][0]["requests"], 1);
-    }
-
-    #[test]
-    fn a_percentile_lies_within_its_bucket() {
-        let mut counts = Counts::default();
-        assert_eq!(counts.percentile(0.5), None);
-        counts.durations[3] = 100; // 2.5 ms to 5 ms
-        assert_eq!(counts.percentile(0.5), Some(3.75));
-        assert_eq!(counts.percentile(1.0), Some(5.0));
-        counts.durations[16] = 100; // above a minute
-        assert_eq!(counts.percentile(0.99), Some(60_000.0));
-    }
-
-    #[test]
-    fn what_the_client_did_is_no_failure() {
-        assert!(failed(true, false, None));
-        assert!(failed(false, true, Some(Reason::TlsUntrusted)));
-        assert!(!failed(false, true, Some(Reason::ClientClosed)));
-        assert!(!failed(false, false, Some(Reason::NoRoute)));
-        assert!(!failed(false, true, None));
     }
 }

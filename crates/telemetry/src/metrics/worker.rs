@@ -187,7 +187,7 @@ impl WorkerMetrics {
             series.add(if (1..=5).contains(&class) { class - 1 } else { 5 }, 1);
             series.add(
                 cell::FAILED,
-                u64::from(super::stats::failed(class == 5, class == 0, exchange.reason.get())),
+                u64::from(super::counts::failed(class == 5, class == 0, exchange.reason.get())),
             );
             let (bucket, micros) = histogram::observe(total);
             series.add(cell::ENDPOINT_TOTAL + bucket, 1);

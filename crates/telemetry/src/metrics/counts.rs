@@ -1,0 +1,143 @@
+//! What is counted of many exchanges together, and what can be read out of it.
+//!
+//! Percentiles are read out of the metrics' buckets, linear within a bucket (as Prometheus' `histogram_quantile`): right
+//! to the bucket, an estimate within it. Opaque connections live as long as they live and count in no percentile.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{histogram::BOUNDS, worker::cell};
+use crate::Reason;
+
+pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
+
+/// Whether an exchange that ended so is a failure: a 5xx, or no answer at all though the client was there. What was refused for the
+/// client's own doing (a 4xx) is not.
+pub(super) fn failed(server_error: bool, no_status: bool, reason: Option<Reason>) -> bool {
+    let ours = |reason| !matches!(reason, Reason::ClientClosed | Reason::ShuttingDown);
+    server_error || no_status && reason.is_some_and(ours)
+}
+
+/// What a row counts; the sum over all workers since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// 1xx to 5xx, and those without a status.
+    pub(super) classes: [u64; cell::CLASSES],
+    pub(super) failed: u64,
+    pub(super) tries: u64,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) durations: [u64; BUCKETS],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            classes: [0; cell::CLASSES],
+            failed: 0,
+            tries: 0,
+            received: 0,
+            sent: 0,
+            durations: [0; BUCKETS],
+        }
+    }
+}
+
+impl Counts {
+    fn each(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
+        let ours = self.classes.iter_mut().chain(&mut self.durations);
+        let ours = ours.chain([&mut self.failed, &mut self.tries, &mut self.received, &mut self.sent]);
+        let theirs = other.classes.iter().chain(&other.durations);
+        let theirs = theirs.chain([&other.failed, &other.tries, &other.received, &other.sent]);
+        for (a, b) in ours.zip(theirs) {
+            *a = with(*a, *b);
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.each(other, u64::wrapping_add);
+    }
+
+    /// What came since `before`.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let mut since = *self;
+        since.each(before, u64::saturating_sub);
+        since
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.classes.iter().sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The value below which a share of the durations lies, in milliseconds.
+    fn percentile(&self, share: f64) -> Option<f64> {
+        let all: u64 = self.durations.iter().sum();
+        if all == 0 {
+            return None;
+        }
+        let rank = share * all as f64;
+        let mut below = 0;
+        for (bucket, count) in self.durations.iter().enumerate() {
+            let until = below + count;
+            if until as f64 >= rank && *count > 0 {
+                let from = bucket.checked_sub(1).and_then(|before| BOUNDS.get(before)).copied().unwrap_or(0);
+                // Above the last bound nothing more is known.
+                let to = BOUNDS.get(bucket).copied().unwrap_or(from);
+                let within = (rank - below as f64) / *count as f64;
+                return Some((from as f64 + (to - from) as f64 * within) / 1000.0);
+            }
+            below = until;
+        }
+        None
+    }
+
+    /// The same as it is shown, to the hundredth.
+    pub(super) fn millis(&self, share: f64) -> Option<f64> {
+        self.percentile(share).map(|millis| (millis * 100.0).round() / 100.0)
+    }
+
+    pub(super) fn window(&self, over: Duration) -> Value {
+        let (requests, seconds) = (self.requests(), over.as_secs_f64().max(0.001));
+        json!({
+            "seconds": (seconds * 10.0).round() / 10.0,
+            "requests": requests,
+            "per_second": (requests as f64 / seconds * 10.0).round() / 10.0,
+            "failed": self.failed,
+            "tries": self.tries,
+            "success_rate": (requests > 0).then(|| 1.0 - self.failed as f64 / requests as f64),
+            "p50_ms": self.millis(0.5),
+            "p90_ms": self.millis(0.9),
+            "p99_ms": self.millis(0.99),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_lies_within_its_bucket() {
+        let mut counts = Counts::default();
+        assert_eq!(counts.percentile(0.5), None);
+        counts.durations[3] = 100; // 2.5 ms to 5 ms
+        assert_eq!(counts.percentile(0.5), Some(3.75));
+        assert_eq!(counts.percentile(1.0), Some(5.0));
+        counts.durations[16] = 100; // above a minute
+        assert_eq!(counts.percentile(0.99), Some(60_000.0));
+    }
+
+    #[test]
+    fn what_the_client_did_is_no_failure() {
+        assert!(failed(true, false, None));
+        assert!(failed(false, true, Some(Reason::TlsUntrusted)));
+        assert!(!failed(false, true, Some(Reason::ClientClosed)));
+        assert!(!failed(false, false, Some(Reason::NoRoute)));
+        assert!(!failed(false, true, None));
+    }
+}
