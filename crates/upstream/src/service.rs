@@ -162,6 +162,12 @@ impl WorkerUpstream {
         self.inner.pool.close_idle();
     }
 
+    /// How often the pool has looked at its idle connections.
+    #[cfg(test)]
+    pub(crate) fn sweeps(&self) -> u64 {
+        self.inner.pool.tick.sweeps()
+    }
+
     /// Sends a call.
     pub async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
         self.inner.send(call).await

@@ -84,6 +84,8 @@ pub(super) struct H1 {
     pub(super) peer: Option<model::Name>,
     /// The sweep at which it became idle.
     pub(super) idle_since: u64,
+    /// It is idle, and wakes the sweep when its peer closes it.
+    watched: bool,
 }
 
 /// A request that brought no response.
@@ -126,6 +128,7 @@ impl H1 {
             owner,
             peer,
             idle_since: 0,
+            watched: false,
         }))
     }
 
@@ -152,8 +155,20 @@ impl H1 {
     }
 
     /// Becomes idle: wakes nobody until it is driven again.
-    pub(super) fn rest(&self) {
+    pub(super) fn rest(&mut self) {
+        self.watched = false;
         self.waker.point_nowhere();
+    }
+
+    /// An idle connection's peer has closed it. Found once it was idle for a whole tick, from where on it wakes the sweep. Not
+    /// sooner: a response of one piece may still be read, each read wakes, and busy connections would keep the sweep running.
+    pub(super) fn has_ended(&mut self, cx: &Context<'_>, tick: u64) -> bool {
+        if self.idle_since == tick || (self.watched && !self.waker.was_woken()) {
+            return false;
+        }
+        self.waker.was_woken();
+        self.watched = true;
+        self.drive(cx).is_ready()
     }
 
     /// Touches the response's channel without waking the task that does so.

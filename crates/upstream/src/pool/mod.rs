@@ -5,8 +5,8 @@
 //! - A connection whose peer has closed it, or sent what nobody asked for, is found before a request is written
 //!   ([`h1::H1::send`]), and closed by the sweep if it is not used.
 //! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times per
-//!   idle timeout (at most once a second), and is woken when a peer closes an idle connection. No clock is read when a
-//!   connection is taken or given back: its age in idleness is counted in ticks.
+//!   idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole tick. No
+//!   clock is read when a connection is taken or given back: its age in idleness is counted in ticks.
 //! - Endpoints that discovery no longer names lose their idle connections with the next tick; running requests finish.
 //!
 //! A pool lives on one worker and must be used inside of its runtime.
@@ -91,9 +91,18 @@ pub(crate) struct Pool {
 /// What homes need of their pool.
 pub(crate) struct Tick {
     now: Cell<u64>,
+    #[cfg(test)]
+    sweeps: Cell<u64>,
     sweeping: Cell<bool>,
     /// Told when a connection, or a stream of one, becomes free.
     pub(crate) freed: Arc<Notify>,
+}
+
+#[cfg(test)]
+impl Tick {
+    pub(crate) fn sweeps(&self) -> u64 {
+        self.sweeps.get()
+    }
 }
 
 /// What was spoken by the last connection that ALPN decided on.
@@ -123,6 +132,8 @@ impl Pool {
             homes: RefCell::default(),
             tick: Rc::new(Tick {
                 now: Cell::new(0),
+                #[cfg(test)]
+                sweeps: Cell::new(0),
                 sweeping: Cell::new(false),
                 freed: Arc::new(Notify::new()),
             }),
@@ -209,6 +220,8 @@ impl Pool {
 
     /// Closes what is dead, too old or to an endpoint that is gone; says whether anything is left.
     fn sweep(&self, cx: &Context<'_>) -> bool {
+        #[cfg(test)]
+        self.tick.sweeps.set(self.tick.sweeps.get() + 1);
         let mut anything = false;
         let ticks = self.shared.config.pool.idle_timeout.div_duration_f64(self.interval()).ceil() as u64;
         self.homes.borrow_mut().retain(|_, home| {
@@ -286,7 +299,7 @@ impl Home {
         self.idle.borrow_mut().retain_mut(|connection| {
             now - connection.idle_since < idle_ticks
                 && connection.may_be_kept(settings)
-                && connection.drive(cx).is_pending()
+                && !connection.has_ended(cx, now)
         });
         self.h2.borrow_mut().retain(|connection| {
             if !connection.is_idle() {

@@ -17,6 +17,8 @@ use std::{
 #[derive(Debug, Default)]
 struct Forward {
     muted: AtomicBool,
+    /// It was woken since it was last asked.
+    woken: AtomicBool,
     /// `Waker` asks for `Sync`, hence the mutex. It is only ever taken on the worker's own thread, never contended, and
     /// held for one clone or compare.
     target: Mutex<Option<Waker>>,
@@ -31,6 +33,7 @@ impl Wake for Forward {
         if self.muted.load(Relaxed) {
             return;
         }
+        self.woken.store(true, Relaxed);
         if let Some(waker) = &*self.target.lock().unwrap_or_else(PoisonError::into_inner) {
             waker.wake_by_ref();
         }
@@ -68,6 +71,11 @@ impl OwnWaker {
     pub(super) fn point_nowhere(&self) {
         let old = self.forward.target.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(old);
+    }
+
+    /// Whether there was a wake since the last time this was asked.
+    pub(super) fn was_woken(&self) -> bool {
+        self.forward.woken.swap(false, Relaxed)
     }
 
     /// Does something to the connection's other end without waking its holder.

@@ -285,6 +285,31 @@ async fn an_idle_connection_that_the_peer_closes_is_closed_here_too() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn busy_connections_do_not_keep_the_sweep_running() {
+    let (one, other) = (answering(OK).await, answering(OK).await);
+    let endpoints = vec![endpoint(one.address, None), endpoint(other.address, None)];
+    let upstream = upstream(config(), endpoints.clone());
+    // To one and the other by turns.
+    let send = async |n: usize| {
+        let mut call = get("/");
+        call.context.tried.extend((n % 2 == 1).then(|| endpoints[0].clone()));
+        upstream.send(call).await.unwrap()
+    };
+    let mut response = send(0).await;
+    pause();
+    advance(Duration::from_secs(1)).await;
+    settle().await;
+    let before = upstream.sweeps();
+    for n in 1..20 {
+        // Its connection is idle before its answer is read, and reading wakes whoever drove the connection last.
+        let next = send(n).await;
+        text(std::mem::replace(&mut response, next)).await;
+        settle().await;
+    }
+    assert!(upstream.sweeps() <= before + 2, "{} sweeps", upstream.sweeps() - before);
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_removed_endpoint_loses_its_idle_connections_and_keeps_its_running_requests() {
     let server = serve(|mut stream, number| async move {
         head(&mut stream).await;
