@@ -1,6 +1,6 @@
 //! HTTP/2, gRPC, WebSocket and opaque TCP through the proxy, each with somebody else's client and server.
 
-use std::process::Command;
+use std::{os::unix::fs::PermissionsExt, process::Command};
 
 use attache_tests::{Attache, curl, free_port, local, nginx, redis, script, script_server, text};
 
@@ -125,6 +125,33 @@ fn a_redis_client_works_over_tcp_with_and_without_detection() {
         let large = "x".repeat(100_000);
         assert_eq!(redis_cli(&["set", "large", &large]), "OK");
         assert_eq!(redis_cli(&["get", "large"]), large);
+    }
+}
+
+#[test]
+fn bulk_over_tcp_comes_whole_by_way_of_the_kernel_or_copied() {
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let bytes: Vec<u8> = (0..48_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 21) as u8).collect();
+    std::fs::write(dir.path().join("bulk"), &bytes).unwrap();
+    // nginx's workers are another user.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let root = dir.path().display();
+    let _server =
+        nginx(&format!("server {{ listen 127.0.0.1:{port}; location / {{ root {root}; }} }}"), local(port));
+    for splice in [true, false] {
+        let attache = Attache::start(&format!(
+            "listeners: {{ out: {{ bind: '127.0.0.1:$PORT', protocol: tcp, tcp_splice: {splice} }} }}\nupstreams: {{ web: 'tcp://127.0.0.1:{port}' }}"
+        ));
+        // A pipe or two are kept for the next bulk, and show that it was moved by them.
+        let pipes = || {
+            let all = std::fs::read_dir(format!("/proc/{}/fd", attache.process.id())).unwrap();
+            let links = all.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+            links.filter(|link| link.to_string_lossy().starts_with("pipe:")).count()
+        };
+        let before = pipes();
+        let answer = curl([format!("http://127.0.0.1:{}/bulk", attache.port)]);
+        assert!(answer.stdout == bytes, "splice {splice}: {} bytes came", answer.stdout.len());
+        assert_eq!(pipes() > before, splice, "splice {splice}");
     }
 }
 

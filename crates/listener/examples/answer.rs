@@ -60,6 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         routes: vec![],
         max_connections: 16_384,
         tcp_idle_timeout: std::time::Duration::from_hours(1),
+        tcp_splice: true,
         line: 0,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

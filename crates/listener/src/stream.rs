@@ -53,6 +53,11 @@ impl Stream {
         }
     }
 
+    /// There are bytes that were read from the socket and not yet by the stream's reader.
+    pub const fn has_unread(&self) -> bool {
+        !self.prefix.is_empty()
+    }
+
     /// Takes the bytes that were read from the socket and not yet by the stream's reader.
     pub fn take_unread(&mut self) -> Bytes {
         std::mem::take(&mut self.prefix)

@@ -123,6 +123,7 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
         routes,
         max_connections: 1,
         tcp_idle_timeout: Duration::from_secs(1),
+        tcp_splice: true,
         line: 0,
     }
 }

@@ -7,9 +7,11 @@
 //!   worker, and only what the other side would not take at once is copied to the direction's own.
 //! - After a read that did not fill the buffer the runtime waits for readiness before it reads again (epoll is
 //!   edge-triggered there), so a message costs one read and one write.
+//! - A read that fills the buffer tells bulk. Between two plain sockets bulk moves inside the kernel from then on
+//!   ([`splice`]), until it comes in small pieces again.
 //! - The clock is read once per idle interval, not per message.
-//!
-//! Moving bytes between two plain sockets inside the kernel (`splice(2)`) would replace [`Direction::poll`] and nothing else.
+
+mod splice;
 
 use std::{
     cell::RefCell,
@@ -25,7 +27,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::error::reason_or;
+pub use self::splice::Socket;
+use self::splice::{Lease, Moved};
+use crate::{connect::Connection, error::reason_or};
 
 /// Most bytes that one read takes, and that one direction holds.
 const CHUNK: usize = 64 << 10;
@@ -65,16 +69,38 @@ pub async fn copy_both(
     upstream: impl AsyncRead + AsyncWrite,
     idle: Duration,
 ) -> Result<(u64, u64), TunnelError> {
+    relay(client, |_| None, upstream, |_| None, idle).await
+}
+
+/// The same where the client's bytes may come from a socket as they are: `socket` says from which one, and `None` as long as
+/// bytes are kept outside of it.
+pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite>(
+    client: C,
+    socket: impl Fn(&C) -> Option<Socket<'_>>,
+    upstream: Connection,
+    idle: Duration,
+) -> Result<(u64, u64), TunnelError> {
+    relay(client, socket, upstream, Connection::socket, idle).await
+}
+
+async fn relay<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite>(
+    client: C,
+    client_socket: impl Fn(&C) -> Option<Socket<'_>>,
+    upstream: U,
+    upstream_socket: impl Fn(&U) -> Option<Socket<'_>>,
+    idle: Duration,
+) -> Result<(u64, u64), TunnelError> {
     let (mut client, mut upstream) = (pin!(client), pin!(upstream));
     let (mut out, mut back) = (Direction::default(), Direction::default());
     let mut timer = pin!(sleep_until(Instant::now() + idle));
     let mut seen = 0;
     let result = std::future::poll_fn(|cx| {
-        let sent = out.poll(cx, client.as_mut(), upstream.as_mut());
+        let sent = out.poll(cx, (client.as_mut(), &client_socket), (upstream.as_mut(), &upstream_socket));
         if let Poll::Ready(Err(side)) = sent {
             return Poll::Ready(Err(side.map(Reason::ClientClosed, Reason::UpstreamReset)));
         }
-        let received = back.poll(cx, upstream.as_mut(), client.as_mut());
+        let received =
+            back.poll(cx, (upstream.as_mut(), &upstream_socket), (client.as_mut(), &client_socket));
         if let Poll::Ready(Err(side)) = received {
             let upstream = match &side {
                 Side::Reader(error) => reason_or(error, Reason::UpstreamReset),
@@ -128,14 +154,23 @@ struct Direction {
     ended: bool,
     done: bool,
     copied: u64,
+    /// The last read filled its buffer, so the next bytes are moved and not copied where that can be.
+    bulk: bool,
+    /// The kernel would not move bytes between these two.
+    copies_only: bool,
+    /// Where moved bytes stand; given back whenever nothing is there.
+    pipe: Option<Lease>,
 }
 
+/// One end of a tunnel, and the socket under it where there is one to move bytes from and to.
+type End<'a, S, F> = (Pin<&'a mut S>, &'a F);
+
 impl Direction {
-    fn poll(
+    fn poll<R: AsyncRead, W: AsyncWrite>(
         &mut self,
         cx: &mut Context<'_>,
-        reader: Pin<&mut impl AsyncRead>,
-        writer: Pin<&mut impl AsyncWrite>,
+        reader: End<'_, R, impl Fn(&R) -> Option<Socket<'_>>>,
+        writer: End<'_, W, impl Fn(&W) -> Option<Socket<'_>>>,
     ) -> Poll<Result<(), Side>> {
         if self.done {
             return Poll::Ready(Ok(()));
@@ -149,11 +184,11 @@ impl Direction {
         result
     }
 
-    fn relay(
+    fn relay<R: AsyncRead, W: AsyncWrite>(
         &mut self,
         cx: &mut Context<'_>,
-        mut reader: Pin<&mut impl AsyncRead>,
-        mut writer: Pin<&mut impl AsyncWrite>,
+        (mut reader, from): End<'_, R, impl Fn(&R) -> Option<Socket<'_>>>,
+        (mut writer, to): End<'_, W, impl Fn(&W) -> Option<Socket<'_>>>,
         scratch: &mut [u8],
     ) -> Poll<Result<(), Side>> {
         loop {
@@ -166,6 +201,13 @@ impl Direction {
             if !self.held.is_empty() {
                 self.held = Vec::new();
                 self.written = 0;
+            }
+            if self.bulk
+                && let Some(from) = from(&reader)
+                && let Some(to) = to(&writer)
+            {
+                ready!(self.splice(cx, &from, &to))?;
+                continue;
             }
             if self.ended {
                 match ready!(writer.as_mut().poll_shutdown(cx)) {
@@ -190,6 +232,7 @@ impl Direction {
             let mut bytes = buf.filled();
             self.copied += bytes.len() as u64;
             self.ended = bytes.is_empty();
+            self.bulk = bytes.len() == CHUNK && !self.copies_only;
             while !bytes.is_empty() {
                 match write(cx, writer.as_mut(), bytes) {
                     Poll::Ready(n) => {
@@ -201,6 +244,54 @@ impl Direction {
                         return Poll::Pending;
                     }
                 }
+            }
+        }
+    }
+
+    /// Moves bytes inside the kernel until there are none, and ends the bulk where they come in small pieces.
+    fn splice(&mut self, cx: &mut Context<'_>, from: &Socket<'_>, to: &Socket<'_>) -> Poll<Result<(), Side>> {
+        let mut turn = 0;
+        let Some(pipe) = self.pipe.take().or_else(Lease::take) else {
+            // Too many are in use: this piece is copied.
+            self.bulk = false;
+            return Poll::Ready(Ok(()));
+        };
+        // Held here, so that every return but the one for a slow writer gives it back.
+        let mut pipe = pipe;
+        loop {
+            while !pipe.is_empty() {
+                match pipe.drain(cx, to) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) if splice::is_refused(&error) => {
+                        self.held = pipe.take_back().map_err(Side::Writer)?;
+                        (self.bulk, self.copies_only) = (false, true);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Side::Writer(error))),
+                    Poll::Pending => {
+                        self.pipe = Some(pipe);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if !self.bulk {
+                return Poll::Ready(Ok(()));
+            }
+            if turn >= splice::TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match ready!(pipe.fill(cx, from)) {
+                Ok(Moved::Some(n)) => {
+                    self.copied += n as u64;
+                    self.bulk = turn > 0 || n >= splice::SMALL;
+                    turn += n;
+                }
+                Ok(Moved::End) => (self.ended, self.bulk) = (true, false),
+                Err(error) if splice::is_refused(&error) => {
+                    (self.bulk, self.copies_only) = (false, true);
+                }
+                Err(error) => return Poll::Ready(Err(Side::Reader(error))),
             }
         }
     }
@@ -218,7 +309,10 @@ fn write(cx: &mut Context<'_>, writer: Pin<&mut impl AsyncWrite>, bytes: &[u8]) 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may end on what it did not expect")]
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 
@@ -275,5 +369,107 @@ mod tests {
             accepted += n.unwrap();
         }
         assert!(accepted <= 2 * CHUNK, "{accepted}");
+    }
+
+    /// Two connected sockets.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (one, other) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (one.unwrap(), other.unwrap().0)
+    }
+
+    /// Bytes that tell where they belong.
+    fn numbered(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    }
+
+    /// What one side gets when the other sends `bytes` in pieces of these sizes, through a tunnel between sockets.
+    async fn through_sockets(bytes: &[u8], pieces: &[usize], slow_reader: bool) -> (Vec<u8>, (u64, u64)) {
+        let ((mut client, client_side), (mut server, server_side)) = (pair().await, pair().await);
+        let tunnel = async {
+            let upstream = Connection::Tcp(server_side);
+            copy_both_sockets(client_side, |tcp| Some(Socket::Tcp(tcp)), upstream, Duration::ZERO).await
+        };
+        let send = async {
+            let mut rest = bytes;
+            for piece in pieces.iter().cycle() {
+                let (now, later) = rest.split_at((*piece).min(rest.len()));
+                client.write_all(now).await.unwrap();
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            client.shutdown().await.unwrap();
+        };
+        let receive = async {
+            let mut read = Vec::new();
+            if slow_reader {
+                // Longer than all windows hold, so that the pipe fills, too.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            server.read_to_end(&mut read).await.unwrap();
+            server.write_all(b"thanks").await.unwrap();
+            server.shutdown().await.unwrap();
+            read
+        };
+        let (copied, (), read) = tokio::join!(tunnel, send, receive);
+        let mut thanks = Vec::new();
+        client.read_to_end(&mut thanks).await.unwrap();
+        assert_eq!(thanks, b"thanks");
+        (read, copied.unwrap())
+    }
+
+    #[tokio::test]
+    async fn bulk_between_sockets_goes_through_the_kernel_and_comes_whole() {
+        let bytes = numbered(64 << 20);
+        for slow_reader in [false, true] {
+            splice::tests::forget();
+            let (read, copied) = through_sockets(&bytes, &[1 << 20], slow_reader).await;
+            assert!(read == bytes, "{} of {}", read.len(), bytes.len());
+            assert_eq!(copied, (64 << 20, 6));
+            // Nothing is held after the end, and most went the short way.
+            assert!(splice::tests::moved() > 32 << 20, "{}", splice::tests::moved());
+            assert!(splice::tests::open() <= splice::KEPT, "{}", splice::tests::open());
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_are_not_moved_but_copied() {
+        splice::tests::forget();
+        let bytes = numbered(1 << 20);
+        let (read, _) = through_sockets(&bytes, &[700, 1, 4096], false).await;
+        assert!(read == bytes);
+        assert_eq!(splice::tests::moved(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_will_not_move_is_copied() {
+        let bytes = numbered(8 << 20);
+        for step in [splice::tests::Step::Fill, splice::tests::Step::Drain] {
+            splice::tests::forget();
+            splice::tests::refuse(step);
+            let (read, _) = through_sockets(&bytes, &[1 << 20], false).await;
+            assert!(read == bytes, "{step:?}: {} of {}", read.len(), bytes.len());
+            assert_eq!(splice::tests::moved(), 0, "{step:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+        #[test]
+        fn pieces_of_any_size_come_whole(
+            pieces in proptest::collection::vec(1_usize..300_000, 1..8),
+            len in 0_usize..3_000_000,
+            slow_reader in proptest::bool::weighted(0.1),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let bytes = numbered(len);
+            let (read, copied) = runtime.block_on(through_sockets(&bytes, &pieces, slow_reader));
+            assert!(read == bytes);
+            assert_eq!(copied, (len as u64, 6));
+        }
     }
 }

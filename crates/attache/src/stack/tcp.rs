@@ -6,9 +6,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_listener::Opaque;
+use attache_listener::{Opaque, Stream};
 use attache_telemetry::Reason;
-use attache_upstream::{CallContext, tunnel::copy_both};
+use attache_upstream::{
+    CallContext,
+    tunnel::{Socket, copy_both_sockets},
+};
 use tower::Service;
 
 use super::{Site, Slot};
@@ -37,7 +40,10 @@ impl Site {
             }
         };
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
-        let (received, sent) = match copy_both(io, upstream, self.listener.tcp_idle_timeout).await {
+        let idle = self.listener.tcp_idle_timeout;
+        let socket: fn(&Stream) -> Option<Socket<'_>> =
+            if self.listener.tcp_splice { socket } else { |_| None };
+        let (received, sent) = match copy_both_sockets(io, socket, upstream, idle).await {
             Ok(copied) => copied,
             Err(error) => {
                 let detail = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
@@ -48,6 +54,12 @@ impl Site {
         exchange.received.set(received);
         exchange.sent.set(sent);
     }
+}
+
+/// The client's socket, once nothing that was read of it is left in front.
+fn socket(io: &Stream) -> Option<Socket<'_>> {
+    let tcp = io.as_tcp().map(Socket::Tcp);
+    tcp.or_else(|| io.as_unix().map(Socket::Unix)).filter(|_| !io.has_unread())
 }
 
 /// [`Site`] as the listener wants it for opaque connections.

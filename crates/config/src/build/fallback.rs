@@ -43,6 +43,7 @@ pub(crate) fn base(name: &str, line: u32) -> Listener {
         routes: Vec::new(),
         max_connections: Listener::MAX_CONNECTIONS,
         tcp_idle_timeout: Listener::TCP_IDLE_TIMEOUT,
+        tcp_splice: true,
         line,
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn listener(
         );
     }
     listener.http = http(raw.http, terminates, problems);
-    fill!(listener, raw, detect_timeout, transparent, max_connections, tcp_idle_timeout);
+    fill!(listener, raw, detect_timeout, transparent, max_connections, tcp_idle_timeout, tcp_splice);
 
     let knows_clients = !matches!(&tls, Ok(tls) if tls.as_ref().is_none_or(|tls| tls.client_trust.is_none()));
     let mut routes =

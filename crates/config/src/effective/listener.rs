@@ -20,6 +20,7 @@ pub(super) fn listener(listener: &Listener, config: &Config) -> Value {
         "http": http(&listener.http),
         "max_connections": listener.max_connections,
         "tcp_idle_timeout": show_duration(listener.tcp_idle_timeout),
+        "tcp_splice": listener.tcp_splice,
         "routes": listener.routes.iter().map(|route| route::route(route, config)).collect::<Vec<_>>(),
     })
 }

@@ -37,6 +37,8 @@ pub struct Listener {
     pub max_connections: usize,
     /// An opaque connection without a byte either way for this long is closed. Default 1 h.
     pub tcp_idle_timeout: Duration,
+    /// Bulk between two plain sockets moves inside the kernel (`splice(2)`). Default true.
+    pub tcp_splice: bool,
     /// Line of the listener in the file, for `explain`; 0 when there is none.
     pub line: u32,
 }

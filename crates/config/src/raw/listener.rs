@@ -61,6 +61,10 @@ pub(crate) struct Listener {
     /// An opaque connection without a byte either way for this long is closed.
     #[schemars(extend("default" = show_duration(model::Listener::TCP_IDLE_TIMEOUT)))]
     pub(crate) tcp_idle_timeout: Option<Txt<Positive>>,
+    /// Bulk of opaque connections moves from socket to socket inside the kernel (`splice(2)`) where neither side has TLS. `false`
+    /// copies all bytes: for a kernel that does it badly.
+    #[schemars(extend("default" = true))]
+    pub(crate) tcp_splice: Option<bool>,
 }
 
 /// How a listener speaks HTTP.

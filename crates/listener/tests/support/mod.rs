@@ -50,6 +50,7 @@ pub fn listener() -> Listener {
         routes: vec![],
         max_connections: 100,
         tcp_idle_timeout: Duration::from_mins(1),
+        tcp_splice: true,
         line: 0,
     }
 }

@@ -14,6 +14,8 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use crate::tunnel::Socket;
+
 /// A connection to an endpoint. An enum, so that the hot path has no virtual call per read; the TLS kinds are boxed
 /// because a session is about 1 KiB that the plain kinds should not carry.
 #[derive(Debug)]
@@ -44,6 +46,15 @@ impl Connection {
             Self::Tcp(_) | Self::Unix(_) => None,
             Self::TlsTcp(tls) => peer_name(tls.get_ref().1),
             Self::TlsUnix(tls) => peer_name(tls.get_ref().1),
+        }
+    }
+
+    /// The socket, where its bytes are the connection's own.
+    pub fn socket(&self) -> Option<Socket<'_>> {
+        match self {
+            Self::Tcp(tcp) => Some(Socket::Tcp(tcp)),
+            Self::Unix(unix) => Some(Socket::Unix(unix)),
+            Self::TlsTcp(_) | Self::TlsUnix(_) => None,
         }
     }
 

@@ -1,0 +1,242 @@
+//! Bytes from one socket to another inside the kernel, by way of a pipe (`splice(2)`): no copy to the program and back.
+//!
+//! A pipe is taken for a piece and given back as soon as it is empty, so only a direction whose reader is slow keeps one. A
+//! worker keeps few for the next piece and has at most [`MOST`]; bulk beyond that is copied.
+
+use std::{
+    cell::RefCell,
+    io::{self, Read},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    task::{Context, Poll, ready},
+};
+
+use rustix::{
+    io::Errno,
+    pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
+};
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UnixStream},
+};
+
+/// Most bytes of one direction that stand in the kernel between two sockets. Larger pieces bring nothing more.
+const CAPACITY: usize = 256 << 10;
+/// What the kernel gives where it does not give [`CAPACITY`] (pipe(7), `/proc/sys/fs/pipe-user-pages-soft`).
+const LEAST: usize = 64 << 10;
+/// Most bytes of one direction that move before other tasks have their turn.
+pub(super) const TURN: usize = 1 << 20;
+/// A first piece below this is not bulk: to copy it costs less than a pipe.
+pub(super) const SMALL: usize = 16 << 10;
+/// Most pipes of one worker, each two descriptors.
+const MOST: usize = 128;
+/// Most pipes that wait for the next piece.
+pub(super) const KEPT: usize = 4;
+
+/// A plain socket, whose bytes are the connection's.
+#[derive(Clone, Copy, Debug)]
+pub enum Socket<'a> {
+    /// TCP.
+    Tcp(&'a TcpStream),
+    /// A Unix socket.
+    Unix(&'a UnixStream),
+}
+
+macro_rules! each {
+    ($self:expr, $io:ident => $body:expr) => {
+        match $self {
+            Socket::Tcp($io) => $body,
+            Socket::Unix($io) => $body,
+        }
+    };
+}
+
+impl Socket<'_> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        each!(self, io => io.as_fd())
+    }
+}
+
+/// What a read brought.
+pub(super) enum Moved {
+    Some(usize),
+    End,
+}
+
+struct Pipe {
+    out: OwnedFd,
+    into: OwnedFd,
+    capacity: usize,
+}
+
+impl Pipe {
+    fn open() -> io::Result<Self> {
+        let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let capacity = fcntl_setpipe_size(&into, CAPACITY).unwrap_or(LEAST);
+        Ok(Self { out, into, capacity })
+    }
+}
+
+/// A worker's pipes.
+struct Pipes {
+    idle: Vec<Pipe>,
+    open: usize,
+}
+
+thread_local! {
+    static PIPES: RefCell<Pipes> = const { RefCell::new(Pipes { idle: Vec::new(), open: 0 }) };
+}
+
+/// A pipe in use.
+pub(super) struct Lease {
+    /// Taken by the end alone.
+    pipe: Option<Pipe>,
+    held: usize,
+}
+
+impl Lease {
+    /// One of the worker's pipes, or a new one; `None` where that is one too many, for the worker or the system.
+    pub(super) fn take() -> Option<Self> {
+        PIPES.with_borrow_mut(|pipes| {
+            let pipe = match pipes.idle.pop() {
+                Some(pipe) => pipe,
+                None if pipes.open < MOST => {
+                    let pipe = Pipe::open().ok()?;
+                    pipes.open += 1;
+                    pipe
+                }
+                None => return None,
+            };
+            Some(Self { pipe: Some(pipe), held: 0 })
+        })
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Takes from the socket what it has. Only for an empty pipe: else "no room" and "no bytes" would look alike.
+    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &Socket<'_>) -> Poll<io::Result<Moved>> {
+        let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(Moved::End)) };
+        loop {
+            ready!(each!(from, io => io.poll_read_ready(cx)))?;
+            let moved = each!(from, io => io.try_io(Interest::READABLE, || go(Step::Fill, from.fd(), pipe.into.as_fd(), pipe.capacity)));
+            match moved {
+                Ok(0) => return Poll::Ready(Ok(Moved::End)),
+                Ok(n) => {
+                    self.held = n;
+                    return Poll::Ready(Ok(Moved::Some(n)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Gives the socket as much as it takes at once.
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>, to: &Socket<'_>) -> Poll<io::Result<()>> {
+        let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(())) };
+        loop {
+            ready!(each!(to, io => io.poll_write_ready(cx)))?;
+            let moved = each!(to, io => io.try_io(Interest::WRITABLE, || go(Step::Drain, pipe.out.as_fd(), to.fd(), self.held)));
+            match moved {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => {
+                    self.held = self.held.saturating_sub(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// What stands in the pipe, for a socket that takes nothing from one.
+    pub(super) fn take_back(&mut self) -> io::Result<Vec<u8>> {
+        let Some(pipe) = self.pipe.take() else { return Ok(Vec::new()) };
+        PIPES.with_borrow_mut(|pipes| pipes.open -= 1);
+        drop(pipe.into);
+        let mut bytes = Vec::with_capacity(std::mem::take(&mut self.held));
+        std::fs::File::from(pipe.out).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(pipe) = self.pipe.take() else { return };
+        // At the worker's end the list may be gone before the tunnel.
+        let _ = PIPES.try_with(|pipes| {
+            let mut pipes = pipes.borrow_mut();
+            if self.held == 0 && pipes.idle.len() < KEPT {
+                pipes.idle.push(pipe);
+            } else {
+                pipes.open -= 1;
+            }
+        });
+    }
+}
+
+/// The two halves of a piece's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Fill,
+    Drain,
+}
+
+#[cfg_attr(not(test), expect(unused_variables, reason = "tests refuse one of them"))]
+fn go(step: Step, from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    #[cfg(test)]
+    tests::may(step)?;
+    let n = splice(from, None, to, None, most, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?;
+    #[cfg(test)]
+    tests::count(step, n);
+    Ok(n)
+}
+
+/// The kernel, or what stands in for one, does not splice here: filters of system calls, gVisor, sockets of other kinds.
+pub(super) fn is_refused(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP))
+}
+
+/// What tests ask of a worker's pipes, and make the kernel say.
+#[cfg(test)]
+pub(super) mod tests {
+    use std::cell::Cell;
+
+    pub(in super::super) use super::Step;
+    use super::*;
+
+    thread_local! {
+        static MOVED: Cell<usize> = const { Cell::new(0) };
+        static REFUSED: Cell<Option<Step>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn may(step: Step) -> io::Result<()> {
+        if REFUSED.get() == Some(step) { Err(Errno::INVAL.into()) } else { Ok(()) }
+    }
+
+    pub(super) fn count(step: Step, n: usize) {
+        if step == Step::Drain {
+            MOVED.set(MOVED.get() + n);
+        }
+    }
+
+    pub(in super::super) fn refuse(step: Step) {
+        REFUSED.set(Some(step));
+    }
+
+    pub(in super::super) fn forget() {
+        MOVED.set(0);
+        REFUSED.set(None);
+    }
+
+    /// Bytes that went from a pipe to a socket.
+    pub(in super::super) fn moved() -> usize {
+        MOVED.get()
+    }
+
+    /// Pipes there are.
+    pub(in super::super) fn open() -> usize {
+        PIPES.with_borrow(|pipes| pipes.open)
+    }
+}
