@@ -95,6 +95,10 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// What HTTP/2 does not have: the fields of one connection (RFC 9113 section 8.2.2), `TE` aside.
+pub const CONNECTION_SPECIFIC: [HeaderName; 5] =
+    [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
+
 /// What ends here whether `Connection` names it or not.
 const HOP_BY_HOP: [HeaderName; 6] =
     [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];

@@ -25,7 +25,7 @@ pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
 pub use check::{Form, check_request};
 pub use client::Client;
 pub use forwarded::{Via, add_forwarded};
-pub use hop::{Upgrade, host_from_uri, strip_request, strip_response};
+pub use hop::{CONNECTION_SPECIFIC, Upgrade, host_from_uri, strip_request, strip_response};
 pub use informational::OnInformational;
 pub use path::{normalize_path, normalize_uri, set_path};
 pub use refusal::Refusal;

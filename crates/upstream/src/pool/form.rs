@@ -4,19 +4,13 @@
 //! HTTP/2 (RFC 9113 section 8.3.1): `:scheme` and `:authority`, no `Host`, nothing of the connection's own.
 //! A `Host` header is what routing decided on, so it goes before the URI's authority.
 
-use attache_http::Body;
+use attache_http::{Body, CONNECTION_SPECIFIC};
 use http::{
     HeaderValue, Method, Request, Uri, Version,
-    header::{
-        CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, HeaderName, TE, TRANSFER_ENCODING,
-        UPGRADE,
-    },
+    header::{CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, TE, TRANSFER_ENCODING},
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// The form for HTTP/1.1.
 pub(super) fn http1(request: &mut Request<Body>) {
@@ -72,8 +66,11 @@ pub(super) fn http2(request: &mut Request<Body>, tls: bool) -> Result<(), http::
     *request.version_mut() = Version::HTTP_2;
     let headers = request.headers_mut();
     let host = headers.remove(HOST);
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION] {
-        headers.remove(name);
+    // Seldom there: one look at the names costs less than a hash for each.
+    if headers.keys().any(|name| CONNECTION_SPECIFIC.contains(name)) {
+        for name in CONNECTION_SPECIFIC {
+            headers.remove(name);
+        }
     }
     if headers.get(TE).is_some_and(|te| te != "trailers") {
         headers.remove(TE);
