@@ -16,6 +16,7 @@
 
 mod hosts;
 mod mirror;
+mod serving;
 mod tcp;
 mod tunnel;
 
@@ -23,7 +24,6 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     convert::Infallible,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -44,8 +44,11 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode, request, respon
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
-use self::tunnel::Tunnel;
 pub(crate) use self::{hosts::Upstreams, tcp::Tcp, tunnel::Tunnels};
+use self::{
+    serving::{Back, Sending, Served, Serving, Waiting, served},
+    tunnel::Tunnel,
+};
 use crate::observe::Observer;
 
 /// One listener on one worker, ready to serve.
@@ -161,25 +164,65 @@ impl Site {
         self
     }
 
-    async fn serve(&self, incoming: HttpRequest) -> Response<Body> {
+    /// Sends a request on at once, as far as that goes without waiting; what is left is its answer's way back.
+    fn serve(self: Rc<Self>, incoming: HttpRequest) -> Served {
         let HttpRequest { request, client, exchange, on_informational, refused, hold } = incoming;
         self.metrics.request_started(&exchange);
         if let Some(refusal) = refused {
-            return self.answer(refusal.into(), Asker::unknown(), &exchange);
+            return served(self.answer(refusal.into(), Asker::unknown(), &exchange));
         }
         let (parts, body) = request.into_parts();
         let asker = Asker::of(&parts);
         self.observer.request(&exchange, &parts.headers);
         let urgency = || self.priority_header.as_ref().map_or(0, |name| urgency(&parts.headers, name));
-        if self.overload.refuses(urgency) {
-            let response = self.answer(Reason::Overloaded.into(), asker, &exchange);
-            self.observer.response(&exchange, response.headers());
-            return response;
-        }
         let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
-        let response = match self.forward(parts, body, context, hold).await {
-            Ok(response) => response,
+        let begun = if self.overload.refuses(urgency) {
+            Err(Reason::Overloaded.into())
+        } else {
+            self.begin(parts, body, &context, hold)
+        };
+        let response = match begun {
+            Ok(Begun::Call { destination, request, back }) => {
+                let sending = Sending { asker, exchange, back: Some(back) };
+                if let Some(stack) = self.stacks.get(&key(destination)) {
+                    // Borrowed, not cloned: every layer holds counters that all workers share. No call is made within a call.
+                    let sent = stack.borrow_mut().call(Call { request, context });
+                    // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
+                    return boxed(|| Serving::new(sent, self, sending));
+                }
+                let (site, destination) = (self.clone(), destination.clone());
+                let sent: Waiting =
+                    Box::pin(async move { site.call_on_demand(&destination, request, &context).await });
+                return boxed(|| Serving::new(sent, self, sending));
+            }
+            Ok(Begun::Connect { destination, request, client, hold }) => {
+                let (site, destination) = (self.clone(), destination.clone());
+                let sent: Waiting =
+                    Box::pin(
+                        async move { site.connect(&destination, &request, context, client, hold).await },
+                    );
+                return boxed(|| Serving::new(sent, self, Sending { asker, exchange, back: None }));
+            }
+            Ok(Begun::Answer(response)) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
+        };
+        self.observer.response(&exchange, response.headers());
+        served(response)
+    }
+
+    /// What an upstream answered, or why it did not, on its way to the client.
+    fn answered(&self, sent: Result<Response<Body>, Error>, sending: Sending) -> Response<Body> {
+        let Sending { asker, exchange, back } = sending;
+        let response = match (sent, back) {
+            (Ok(response), Some(back)) => {
+                exchange.time_to_head.set(Some(exchange.start.elapsed()));
+                if self.metrics.tapped() {
+                    exchange.see_response(response.headers());
+                }
+                self.finish(response, back)
+            }
+            (Ok(response), None) => response,
+            (Err(error), _) => self.answer(error.into(), asker, &exchange),
         };
         self.observer.response(&exchange, response.headers());
         response
@@ -196,14 +239,15 @@ impl Site {
         response
     }
 
-    async fn forward(
+    /// Everything before the request leaves: check, route, prepare, mirror, credential.
+    fn begin(
         &self,
         mut parts: request::Parts,
         body: Body,
-        context: CallContext,
+        context: &CallContext,
         hold: Option<Hold>,
-    ) -> Result<Response<Body>, Failure> {
-        let client = context.client.clone();
+    ) -> Result<Begun<'_>, Failure> {
+        let client = &*context.client;
         let http = &self.listener.http;
 
         // check
@@ -218,14 +262,14 @@ impl Site {
         }
 
         // route
-        let facts = RequestFacts::of(&parts, &client);
+        let facts = RequestFacts::of(&parts, client);
         let matched = self.table.find_http(&facts).ok_or(Reason::NoRoute)?;
         let route = matched.route;
         *context.exchange.route.borrow_mut() = Some(route.name.clone());
-        let mut ctx =
-            Ctx { client: &client, captures: &matched.captures, upstream: "", upstream_authority: None };
+        let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", upstream_authority: None };
         let Step::Forward(_) = route.step() else {
-            return route.respond(&parts, &ctx).ok_or_else(|| Reason::InternalError.into());
+            let response = route.respond(&parts, &ctx).ok_or(Reason::InternalError)?;
+            return Ok(Begun::Answer(response));
         };
         let destination = route.choose(fastrand::u32(..)).ok_or(Reason::NoRoute)?;
         let upstream = self.upstreams.config(destination.upstream).ok_or(Reason::InternalError)?;
@@ -237,13 +281,13 @@ impl Site {
         let came = Came { form, upgrade: Upgrade::of(&parts), version: parts.version };
         let host = parts.uri.authority().cloned();
         let edits = route.prepare_request(&mut parts, &ctx)?;
-        self.leave(&mut parts, &came, &client, host.as_ref().map_or("", |host| host.as_str()));
-        let mut request = Request::from_parts(parts, body);
-        let switched = came.upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        self.leave(&mut parts, &came, client, host.as_ref().map_or("", |host| host.as_str()));
+        let mut request = Box::new(Request::from_parts(parts, body));
+        let switched = came.upgrade.is_some().then(|| hyper::upgrade::on(&mut *request));
 
         // mirror
         for mirror in route.mirrors(fastrand::f64) {
-            request = mirror::split(request, &self.upstreams, mirror, &context);
+            request = Box::new(mirror::split(*request, &self.upstreams, mirror, context));
         }
 
         // credential
@@ -252,20 +296,14 @@ impl Site {
         }
 
         // resilience and upstream
-        let exchange = context.exchange.clone();
         if came.upgrade == Some(Upgrade::Connect)
             && let Some(client) = switched
         {
-            // Rare and large: in a box of its own it does not make every other request's future larger.
-            return Ok(Box::pin(self.connect(destination, &request, context, client, hold)).await?);
+            return Ok(Begun::Connect { destination, request, client, hold });
         }
-        let response = self.call(destination, Box::new(request), &context).await?;
-        exchange.time_to_head.set(Some(exchange.start.elapsed()));
-        if self.metrics.tapped() {
-            exchange.see_response(response.headers());
-        }
-        let switched = switched.map(|client| (client, self.tunnel(destination, exchange, hold)));
-        Ok(self.finish(response, &came, edits, switched))
+        let tunnel = || self.tunnel(destination, context.exchange.clone(), hold);
+        let switched = switched.map(|client| Box::new((client, tunnel())));
+        Ok(Begun::Call { destination, request, back: Back { came, edits, switched } })
     }
 
     /// `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
@@ -305,20 +343,6 @@ impl Site {
         }
     }
 
-    async fn call(
-        &self,
-        destination: &Destination,
-        request: Box<Request<Body>>,
-        context: &CallContext,
-    ) -> Result<Response<Body>, Error> {
-        if let Some(stack) = self.stacks.get(&key(destination)) {
-            // Borrowed, not cloned: every layer holds counters that all workers share. No call is made within a call.
-            let answer = stack.borrow_mut().call(Call { request, context: context.clone() });
-            return answer.await;
-        }
-        Box::pin(self.call_on_demand(destination, request, context)).await
-    }
-
     /// A call to a host that the request names.
     async fn call_on_demand(
         &self,
@@ -335,20 +359,15 @@ impl Site {
     }
 
     /// The way back of a response.
-    fn finish(
-        &self,
-        response: Response<Body>,
-        came: &Came,
-        edits: ReadyEdits,
-        switched: Option<(OnUpgrade, Tunnel)>,
-    ) -> Response<Body> {
+    fn finish(&self, response: Response<Body>, back: Back) -> Response<Body> {
+        let Back { came, edits, switched } = back;
         let switching = match (&came.upgrade, response.status()) {
             (Some(Upgrade::Http1(_)), status) => status == StatusCode::SWITCHING_PROTOCOLS,
             (Some(Upgrade::Extended(_)), status) => status.is_success(),
             _ => false,
         };
         let (mut parts, mut body) = response.into_parts();
-        if switching && let Some((client, tunnel)) = switched {
+        if switching && let Some((client, tunnel)) = switched.map(|switched| *switched) {
             // The upstream's side waits in the extensions; the head goes on to the client without them.
             let mut upstream = Response::new(std::mem::take(&mut body));
             std::mem::swap(upstream.extensions_mut(), &mut parts.extensions);
@@ -373,6 +392,21 @@ impl Site {
         // What the upstream spoke is its own affair; the client is answered in its own version.
         parts.version = http::Version::HTTP_11;
     }
+}
+
+/// How far a request came without waiting.
+enum Begun<'a> {
+    /// Its route answers by itself.
+    Answer(Response<Body>),
+    /// It goes to an upstream.
+    Call { destination: &'a Destination, request: Box<Request<Body>>, back: Back },
+    /// It is a CONNECT, and becomes a connection to one.
+    Connect {
+        destination: &'a Destination,
+        request: Box<Request<Body>>,
+        client: OnUpgrade,
+        hold: Option<Hold>,
+    },
 }
 
 /// What must be remembered of a request for the way back.
@@ -408,16 +442,14 @@ pub(crate) struct Http(pub(crate) Slot);
 impl Service<HttpRequest> for Http {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+    type Future = Served;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: HttpRequest) -> Self::Future {
-        let site = self.0.site();
-        // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
-        boxed(move || async move { Ok(site.serve(request).await) })
+        self.0.site().serve(request)
     }
 }
 

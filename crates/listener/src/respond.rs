@@ -109,7 +109,7 @@ impl Context {
     }
 
     fn record(&self, request: &Request<Incoming>, refused: bool) -> Rc<Exchange> {
-        let exchange = self.reader.exchange(self.protocol);
+        let exchange = Rc::new(self.reader.exchange(self.protocol));
         if !refused {
             // Three small allocations, kept until the exchange is reported: the access log and the tap show what the client sent,
             // and by then routing has rewritten the request.
@@ -121,7 +121,7 @@ impl Context {
             };
             host.unwrap_or_default().clone_into(&mut exchange.host.borrow_mut());
         }
-        Rc::new(exchange)
+        exchange
     }
 
     /// Where this request's 1xx responses go.
@@ -270,6 +270,8 @@ where
             };
             if let Some(polled) = polled {
                 let Ok(answer) = ready!(polled);
+                // What it was made of has no use any more, and keeps the request's memory.
+                this.future.set(None);
                 if this.context.shared.is_some() {
                     // Its turn comes after the requests that are there already: answers of one turn of the runtime go out together, and
                     // clients are woken less often. Where nothing else is ready, that is now.

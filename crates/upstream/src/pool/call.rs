@@ -1,6 +1,6 @@
 //! One request on one connection, whatever it speaks.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use attache_config::model::Name;
 use attache_http::{Body, OnInformational};
@@ -76,16 +76,22 @@ impl Wire {
         let mut connection = match self.kind {
             Kind::H1(connection) => connection,
             Kind::H2(connection, lease) => {
-                return h2_call::send(&connection, lease, *request, in_flight, on_informational)
+                return h2_call::send(&connection, lease, request, in_flight, on_informational)
                     .await
                     .map_err(|error| Lost { error, request: None });
             }
         };
-        form::http1(&mut request);
-        let connect = request.method() == Method::CONNECT;
-        let request = Outgoing::new(*request);
-        let done = request.body().done.clone();
-        let response = connection.send(request, on_informational).await.map_err(|failed| Lost {
+        let (connect, gate, done, answer);
+        {
+            // Gone before anything is waited for.
+            form::http1(&mut request);
+            connect = request.method() == Method::CONNECT;
+            let request = Outgoing::new(*request);
+            (gate, done) = (request.body().gate.clone(), request.body().done.clone());
+            answer = connection.begin(request, on_informational.is_some());
+        }
+        let answer = pin!(answer);
+        let response = connection.answer(answer, gate, on_informational).await.map_err(|failed| Lost {
             error: failed.error,
             request: failed.request.map(|request| Box::new(request.map(Outgoing::into_body))),
         })?;

@@ -8,7 +8,7 @@
 use std::{
     cell::Cell,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -18,7 +18,10 @@ use attache_config::model;
 use attache_http::{BodyError, OnInformational};
 use attache_telemetry::Reason;
 use http::{Method, Request, Response, StatusCode, Version, header::UPGRADE};
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     task::spawn_local,
@@ -28,7 +31,7 @@ use tokio::{
 use super::{
     h2_body::AbortOnDrop,
     meter::{Meter, Metered},
-    outgoing::{Heard, Outgoing, PATIENCE},
+    outgoing::{Gate, Heard, Outgoing, PATIENCE},
     waker::OwnWaker,
 };
 use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
@@ -87,6 +90,9 @@ pub(super) struct H1 {
     /// It is idle, and wakes the sweep when its peer closes it.
     watched: bool,
 }
+
+/// hyper's answer to a request.
+type Answered = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>;
 
 /// A request that brought no response.
 pub(super) struct Failed {
@@ -176,31 +182,41 @@ impl H1 {
         self.waker.muted(touch)
     }
 
-    /// Sends a request and waits for the response's head.
+    /// Begins a request: what comes back is to be waited for with [`Self::answer`]. Two steps, so that the request itself does not stay
+    /// in the future of whoever waits.
     ///
     /// hyper reads before it writes: where the peer has closed an idle connection, or sent something nobody asked for,
     /// it finds that first, writes nothing, and the request comes back untouched in [`Failed::request`].
-    pub(super) async fn send(
+    pub(super) fn begin(
         &mut self,
         mut request: Request<Outgoing>,
-        on_informational: Option<&OnInformational>,
-    ) -> Result<Response<Incoming>, Failed> {
+        listens: bool,
+    ) -> impl Future<Output = Answered> + use<> {
         self.meter.restart();
-        let reused = self.requests > 0;
         self.requests += 1;
-        let gate = request.body().gate.clone();
         // Of what came with the request nothing concerns the next hop, and some of it (the client's own upgrade) would
         // be kept alive by it.
         request.extensions_mut().clear();
-        if on_informational.is_some() || gate.is_some() {
+        if listens || request.body().gate.is_some() {
             self.heard.listen(&mut request); // one small allocation: 1xx can come with any response
         }
         if request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE) {
             self.make_upgradable();
         }
         let sender = &mut self.sender;
-        let mut answer = pin!(self.waker.muted(|| sender.try_send_request(request)));
-        let mut patience = pin!(gate.as_ref().map(|_| sleep(PATIENCE)));
+        self.waker.muted(|| sender.try_send_request(request))
+    }
+
+    /// Waits for the response's head. `gate` is that of the request's body.
+    pub(super) async fn answer(
+        &mut self,
+        mut answer: Pin<&mut impl Future<Output = Answered>>,
+        gate: Option<Gate>,
+        on_informational: Option<&OnInformational>,
+    ) -> Result<Response<Incoming>, Failed> {
+        let reused = self.requests > 1;
+        // Boxed, since it is seldom there and large.
+        let mut patience = gate.as_ref().map(|_| Box::pin(sleep(PATIENCE)));
         let listens = on_informational.is_some() || gate.is_some();
         // Split borrows: `answer` holds nothing of the sender.
         let (driver, waker, heard) = (&mut self.driver, &self.waker, &self.heard);
@@ -229,8 +245,8 @@ impl H1 {
                     return Poll::Ready(answer);
                 }
                 if let Some(gate) = gate.as_ref().filter(|gate| !gate.is_open())
-                    && let Some(patience) = patience.as_mut().as_pin_mut()
-                    && patience.poll(cx).is_ready()
+                    && let Some(patience) = &mut patience
+                    && patience.as_mut().poll(cx).is_ready()
                 {
                     gate.open();
                     go_on = true;

@@ -43,7 +43,7 @@ pub(super) enum Uploaded {
 pub(super) async fn send(
     connection: &H2,
     lease: Lease,
-    mut request: Request<Body>,
+    mut request: Box<Request<Body>>,
     in_flight: &mut Option<InFlight>,
     on_informational: Option<&OnInformational>,
 ) -> Result<Response<Body>, Error> {
@@ -57,10 +57,15 @@ pub(super) async fn send(
         request.extensions_mut().insert(protocol);
     }
     let tunnel = request.method() == Method::CONNECT;
-    let (head, body) = request.into_parts();
-    let ends = body.is_end_stream() && !tunnel;
-    let (mut answer, stream, reused) = connection.open(Request::from_parts(head, ()), ends)?;
-    let mut upload = Upload { stream, body, rest: Bytes::new(), ends: false };
+    let ends = request.body().is_end_stream() && !tunnel;
+    let (mut answer, reused, mut upload);
+    {
+        // Gone before anything is waited for.
+        let (head, body) = request.into_parts();
+        let stream;
+        (answer, stream, reused) = connection.open(Request::from_parts(head, ()), ends)?;
+        upload = Upload { stream, body, rest: Bytes::new(), ends: false };
+    }
     let mut uploaded = if ends || tunnel { Uploaded::Whole } else { Uploaded::Running };
     let answer = poll_fn(|cx| {
         if uploaded == Uploaded::Running

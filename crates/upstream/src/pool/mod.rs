@@ -3,7 +3,7 @@
 //! Rules:
 //! - HTTP/1.1 connections are reused last in, first out: the warmest one is used and the surplus ages out.
 //! - A connection whose peer has closed it, or sent what nobody asked for, is found before a request is written
-//!   ([`h1::H1::send`]), and closed by the sweep if it is not used.
+//!   ([`h1::H1::begin`]), and closed by the sweep if it is not used.
 //! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times per
 //!   idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole tick. No
 //!   clock is read when a connection is taken or given back: its age in idleness is counted in ticks.

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -120,7 +121,8 @@ async fn over_tls(close_notify: bool) -> Result<String, BodyError> {
     let mut connection =
         H1::new(io, permit, &shared.config.pool, None, None).await.unwrap_or_else(|_| panic!());
     let request = Request::get("/").header("host", "localhost").body(Body::empty()).unwrap();
-    let response = connection.send(Outgoing::new(request), None).await;
+    let answer = pin!(connection.begin(Outgoing::new(request), false));
+    let response = connection.answer(answer, None, None).await;
     let response = response.unwrap_or_else(|failed| panic!("{:?}", failed.error));
     let pool = crate::pool::Pool::new(Arc::clone(shared));
     let home = pool.home(&shared.endpoints.load().endpoints[0]);

@@ -479,3 +479,12 @@ async fn a_connection_that_hangs_times_out() {
     let error = upstream(config(), vec![endpoint(address, None)]).send(get("/")).await.unwrap_err();
     assert_eq!((error.reason, error.sent), (Reason::ConnectTimeout, Sent::Nothing));
 }
+
+#[tokio::test(flavor = "local")]
+async fn what_a_call_keeps_while_it_waits_is_bounded() {
+    let server = answering(OK).await;
+    let upstream = to(&server, |_| {});
+    // Every running request has one of these: what is not needed after its head was sent must not stay.
+    let size = size_of_val(&upstream.send(get("/")));
+    assert!(size <= 1600, "{size} bytes");
+}
