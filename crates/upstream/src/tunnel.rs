@@ -202,7 +202,8 @@ impl Direction {
                 self.held = Vec::new();
                 self.written = 0;
             }
-            if self.bulk
+            // What stands in a pipe goes before anything that is read now.
+            if (self.bulk || self.pipe.is_some())
                 && let Some(from) = from(&reader)
                 && let Some(to) = to(&writer)
             {
@@ -251,13 +252,12 @@ impl Direction {
     /// Moves bytes inside the kernel until there are none, and ends the bulk where they come in small pieces.
     fn splice(&mut self, cx: &mut Context<'_>, from: &Socket<'_>, to: &Socket<'_>) -> Poll<Result<(), Side>> {
         let mut turn = 0;
-        let Some(pipe) = self.pipe.take().or_else(Lease::take) else {
+        // Held here, so that every return but the one for a slow writer gives it back.
+        let Some(mut pipe) = self.pipe.take().or_else(Lease::take) else {
             // Too many are in use: this piece is copied.
             self.bulk = false;
             return Poll::Ready(Ok(()));
         };
-        // Held here, so that every return but the one for a slow writer gives it back.
-        let mut pipe = pipe;
         loop {
             while !pipe.is_empty() {
                 match pipe.drain(cx, to) {
@@ -309,9 +309,10 @@ fn write(cx: &mut Context<'_>, writer: Pin<&mut impl AsyncWrite>, bytes: &[u8]) 
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may end on what it did not expect")]
 
+    use proptest::prelude::Just;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, duplex},
-        net::{TcpListener, TcpStream},
+        net::{TcpSocket, TcpStream},
     };
 
     use super::*;
@@ -371,11 +372,16 @@ mod tests {
         assert!(accepted <= 2 * CHUNK, "{accepted}");
     }
 
-    /// Two connected sockets.
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (one, other) =
-            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    /// Two connected sockets, with room for `buffers` bytes; zero leaves that to the kernel.
+    async fn pair(buffers: u32) -> (TcpStream, TcpStream) {
+        let (server, client) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
+        for socket in [&server, &client].into_iter().filter(|_| buffers > 0) {
+            socket.set_send_buffer_size(buffers).unwrap();
+            socket.set_recv_buffer_size(buffers).unwrap();
+        }
+        server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = server.listen(1).unwrap();
+        let (one, other) = tokio::join!(client.connect(listener.local_addr().unwrap()), listener.accept());
         (one.unwrap(), other.unwrap().0)
     }
 
@@ -385,8 +391,14 @@ mod tests {
     }
 
     /// What one side gets when the other sends `bytes` in pieces of these sizes, through a tunnel between sockets.
-    async fn through_sockets(bytes: &[u8], pieces: &[usize], slow_reader: bool) -> (Vec<u8>, (u64, u64)) {
-        let ((mut client, client_side), (mut server, server_side)) = (pair().await, pair().await);
+    async fn through_sockets(
+        bytes: &[u8],
+        pieces: &[usize],
+        buffers: u32,
+        slow_reader: bool,
+    ) -> (Vec<u8>, (u64, u64)) {
+        let (mut client, client_side) = pair(0).await;
+        let (mut server, server_side) = pair(buffers).await;
         let tunnel = async {
             let upstream = Connection::Tcp(server_side);
             copy_both_sockets(client_side, |tcp| Some(Socket::Tcp(tcp)), upstream, Duration::ZERO).await
@@ -407,8 +419,8 @@ mod tests {
         let receive = async {
             let mut read = Vec::new();
             if slow_reader {
-                // Longer than all windows hold, so that the pipe fills, too.
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                // All windows fill, and what stands between them waits.
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             server.read_to_end(&mut read).await.unwrap();
             server.write_all(b"thanks").await.unwrap();
@@ -427,7 +439,7 @@ mod tests {
         let bytes = numbered(64 << 20);
         for slow_reader in [false, true] {
             splice::tests::forget();
-            let (read, copied) = through_sockets(&bytes, &[1 << 20], slow_reader).await;
+            let (read, copied) = through_sockets(&bytes, &[1 << 20], 0, slow_reader).await;
             assert!(read == bytes, "{} of {}", read.len(), bytes.len());
             assert_eq!(copied, (64 << 20, 6));
             // Nothing is held after the end, and most went the short way.
@@ -440,7 +452,7 @@ mod tests {
     async fn messages_are_not_moved_but_copied() {
         splice::tests::forget();
         let bytes = numbered(1 << 20);
-        let (read, _) = through_sockets(&bytes, &[700, 1, 4096], false).await;
+        let (read, _) = through_sockets(&bytes, &[700, 1, 4096], 0, false).await;
         assert!(read == bytes);
         assert_eq!(splice::tests::moved(), 0);
     }
@@ -451,10 +463,42 @@ mod tests {
         for step in [splice::tests::Step::Fill, splice::tests::Step::Drain] {
             splice::tests::forget();
             splice::tests::refuse(step);
-            let (read, _) = through_sockets(&bytes, &[1 << 20], false).await;
+            let (read, _) = through_sockets(&bytes, &[1 << 20], 0, false).await;
             assert!(read == bytes, "{step:?}: {} of {}", read.len(), bytes.len());
             assert_eq!(splice::tests::moved(), 0, "{step:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_a_pipe_goes_before_what_is_read_later() {
+        #[expect(clippy::unnecessary_wraps, reason = "what a tunnel asks for")]
+        fn plain(tcp: &TcpStream) -> Option<Socket<'_>> {
+            Some(Socket::Tcp(tcp))
+        }
+        let ((mut client, mut from), (mut server, mut to)) = (pair(0).await, pair(8_000).await);
+        let mut direction = Direction { bulk: true, ..Direction::default() };
+        // The writer's windows are full.
+        let mut first = 0;
+        while let Ok(n) = to.try_write(&[1; 1000]) {
+            first += n;
+        }
+        // A small piece ends the bulk and stays in the pipe; another one comes behind it.
+        for piece in [2_u8, 3] {
+            client.write_all(&[piece; 5000]).await.unwrap();
+            from.readable().await.unwrap();
+            let polled = std::future::poll_fn(|cx| {
+                Poll::Ready(direction.poll(cx, (Pin::new(&mut from), &plain), (Pin::new(&mut to), &plain)))
+            });
+            assert!(polled.await.is_pending());
+        }
+        drop(client);
+        let mut all = Vec::new();
+        let rest = std::future::poll_fn(|cx| {
+            direction.poll(cx, (Pin::new(&mut from), &plain), (Pin::new(&mut to), &plain))
+        });
+        let (ended, read) = tokio::join!(rest, server.read_to_end(&mut all));
+        assert!(ended.is_ok() && read.is_ok());
+        assert!(all.is_sorted() && all.len() == first + 10_000, "{} {}", all.len(), all.is_sorted());
     }
 
     proptest::proptest! {
@@ -463,11 +507,12 @@ mod tests {
         fn pieces_of_any_size_come_whole(
             pieces in proptest::collection::vec(1_usize..300_000, 1..8),
             len in 0_usize..3_000_000,
-            slow_reader in proptest::bool::weighted(0.1),
+            buffers in proptest::prop_oneof![Just(0), 4_000_u32..100_000],
+            slow_reader in proptest::bool::weighted(0.2),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let bytes = numbered(len);
-            let (read, copied) = runtime.block_on(through_sockets(&bytes, &pieces, slow_reader));
+            let (read, copied) = runtime.block_on(through_sockets(&bytes, &pieces, buffers, slow_reader));
             assert!(read == bytes);
             assert_eq!(copied, (len as u64, 6));
         }
