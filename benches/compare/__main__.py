@@ -22,7 +22,7 @@ import namespaces
 import report
 import rows
 import upstreams
-from processes import PROXY_CORE, Process
+from processes import PROXY_CORE, Process, require_free
 from proxies import Attache, Envoy, HAProxy, Job, Nginx
 
 FIRST_PORT = 18300
@@ -58,6 +58,7 @@ def start(folder, proxy, job, port, pki, inside=None):
         time.sleep(2)
         process.check()
     else:
+        require_free(port)
         process = Process(folder, f"{proxy.name}-{port}", command, files, core)
         process.wait_for(port)
     return process

@@ -20,6 +20,14 @@ def on_core(core, group=None):
     return pin
 
 
+def require_free(*ports):
+    """Nothing listens there yet: a server that a cut run left over would be measured in place of ours."""
+    for port in ports:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                raise SystemExit(f"something listens on 127.0.0.1:{port} already; `ss -ltnp 'sport = :{port}'` says what: end it first")
+
+
 class Process:
     """A server in a folder of its own. `$HOME` in its files and command is that folder."""
 

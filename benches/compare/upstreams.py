@@ -1,7 +1,7 @@
 """The servers behind the proxies: nginx for HTTP, `attache-load` for the rest; and the certificates of both."""
 import subprocess
 
-from processes import Process
+from processes import Process, require_free
 from namespaces import UPSTREAM
 from proxies import Ports
 
@@ -24,6 +24,7 @@ def make_pki(folder):
 
 
 def start(folder, pki, load, many):
+    require_free(Ports.HTTP, Ports.HTTPS, Ports.MTLS, Ports.ECHO, Ports.SOURCE, Ports.GRPC)
     body = "x" * 1024
     (folder / "www").mkdir()
     (folder / "www" / "mib").write_bytes(b"x" * (1 << 20))
@@ -38,9 +39,13 @@ def start(folder, pki, load, many):
         f"server {{ listen 127.0.0.1:{Ports.HTTPS} ssl; {tls} {locations} }}"
         f"server {{ listen 127.0.0.1:{Ports.MTLS} ssl; {tls} ssl_client_certificate {pki['ca.crt']}; ssl_verify_client on; {locations} }} }}\n")
     servers = [Process(folder, "upstream", ["nginx", "-c", "$HOME/config", "-p", "$HOME"], {"config": config})]
-    servers[0].wait_for(Ports.MTLS)
-    for command, port in (("echo", Ports.ECHO), ("source", Ports.SOURCE), ("grpc-echo", Ports.GRPC)):
-        server = Process(folder, command, [load, command, str(port)])
-        server.wait_for(port)
-        servers.append(server)
+    try:
+        servers[0].wait_for(Ports.MTLS)
+        for command, port in (("echo", Ports.ECHO), ("source", Ports.SOURCE), ("grpc-echo", Ports.GRPC)):
+            servers.append(Process(folder, command, [load, command, str(port)]))
+            servers[-1].wait_for(port)
+    except BaseException:
+        for server in servers:
+            server.stop()
+        raise
     return servers
