@@ -9,6 +9,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -108,15 +109,23 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listened on a moment ago.
+/// A port that nobody listened on a moment ago, and that this process gives nobody else.
 pub fn free_port() -> u16 {
     free_port_on(Ipv4Addr::LOCALHOST)
 }
 
-/// The same, on another loopback address.
+/// The same, on another loopback address. Not left to the kernel: it would give a port twice, and to clients of other tests.
 pub fn free_port_on(ip: Ipv4Addr) -> u16 {
-    let socket = TcpListener::bind((ip, 0)).expect("a free port");
-    socket.local_addr().expect("its address").port()
+    /// Below those that clients get (`net.ipv4.ip_local_port_range`).
+    const PORTS: std::ops::Range<u32> = 20_000..32_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Processes that run side by side begin at different places.
+    let first = std::process::id().wrapping_mul(97);
+    PORTS
+        .map(|_| first.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % PORTS.len() as u32 + PORTS.start)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind((ip, *port)).is_ok())
+        .expect("a free port")
 }
 
 /// An IPv4 loopback address with a port.
