@@ -169,10 +169,10 @@ impl H1 {
     /// An idle connection's peer has closed it. Found once it was idle for a whole tick, from where on it wakes the sweep. Not
     /// sooner: a response of one piece may still be read, each read wakes, and busy connections would keep the sweep running.
     pub(super) fn has_ended(&mut self, cx: &Context<'_>, tick: u64) -> bool {
-        if self.idle_since == tick || (self.watched && !self.waker.was_woken()) {
+        let woken = self.waker.was_woken();
+        if self.idle_since == tick || (self.watched && !woken) {
             return false;
         }
-        self.waker.was_woken();
         self.watched = true;
         self.drive(cx).is_ready()
     }

@@ -1,0 +1,213 @@
+//! One way through a tunnel.
+//!
+//! Rules:
+//! - A direction that waits for its reader holds at most [`CHUNK`] bytes and reads no more: back-pressure is the
+//!   kernel's windows. A direction that waits for its writer holds nothing: reads land in one scratch buffer of the
+//!   worker, and only what the other side would not take at once is copied to the direction's own.
+//! - After a read that did not fill the buffer the runtime waits for readiness before it reads again (epoll is
+//!   edge-triggered there), so a message costs one read and one write.
+//! - A read that fills the buffer tells bulk. Between two plain sockets bulk moves inside the kernel from then on
+//!   ([`splice`]), until it comes in small pieces again.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use attache_telemetry::Reason;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::splice::{self, Lease, Moved, Socket};
+
+/// Most bytes that one read takes, and that one direction holds.
+pub(super) const CHUNK: usize = 64 << 10;
+
+thread_local! {
+    /// Where reads land. Taken for the time of one poll.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whose fault it was.
+pub(super) enum Side {
+    Reader(io::Error),
+    Writer(io::Error),
+}
+
+impl Side {
+    pub(super) fn map(self, reader: Reason, writer: Reason) -> (Reason, Option<io::Error>) {
+        match self {
+            Self::Reader(error) => (reader, Some(error)),
+            Self::Writer(error) => (writer, Some(error)),
+        }
+    }
+}
+
+/// One way through the tunnel.
+#[derive(Default)]
+pub(super) struct Direction {
+    /// Read and not yet written; its memory is given back as soon as it is empty.
+    held: Vec<u8>,
+    /// How much of `held` is written.
+    written: usize,
+    unflushed: bool,
+    ended: bool,
+    done: bool,
+    pub(super) copied: u64,
+    /// The last read filled its buffer, so the next bytes are moved and not copied where that can be.
+    bulk: bool,
+    /// The kernel would not move bytes between these two.
+    copies_only: bool,
+    /// Where moved bytes stand; given back whenever nothing is there.
+    pipe: Option<Lease>,
+}
+
+/// One end of a tunnel, and the socket under it where there is one to move bytes from and to.
+type End<'a, S, F> = (Pin<&'a mut S>, &'a F);
+
+impl Direction {
+    /// One whose last read filled its buffer.
+    #[cfg(test)]
+    pub(super) fn in_bulk() -> Self {
+        Self { bulk: true, ..Self::default() }
+    }
+
+    pub(super) fn poll<R: AsyncRead, W: AsyncWrite>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: End<'_, R, impl Fn(&R) -> Option<Socket<'_>>>,
+        writer: End<'_, W, impl Fn(&W) -> Option<Socket<'_>>>,
+    ) -> Poll<Result<(), Side>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        let mut scratch = SCRATCH.take();
+        if scratch.is_empty() {
+            scratch.resize(CHUNK, 0);
+        }
+        let result = self.relay(cx, reader, writer, &mut scratch);
+        SCRATCH.replace(scratch);
+        result
+    }
+
+    fn relay<R: AsyncRead, W: AsyncWrite>(
+        &mut self,
+        cx: &mut Context<'_>,
+        (mut reader, from): End<'_, R, impl Fn(&R) -> Option<Socket<'_>>>,
+        (mut writer, to): End<'_, W, impl Fn(&W) -> Option<Socket<'_>>>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<(), Side>> {
+        loop {
+            while self.written < self.held.len() {
+                let rest = self.held.get(self.written..).unwrap_or_default();
+                let n = ready!(write(cx, writer.as_mut(), rest))?;
+                self.written += n;
+                self.unflushed = true;
+            }
+            if !self.held.is_empty() {
+                self.held = Vec::new();
+                self.written = 0;
+            }
+            // What stands in a pipe goes before anything that is read now.
+            if (self.bulk || self.pipe.is_some())
+                && let Some(from) = from(&reader)
+                && let Some(to) = to(&writer)
+            {
+                ready!(self.splice(cx, &from, &to))?;
+                continue;
+            }
+            if self.ended {
+                match ready!(writer.as_mut().poll_shutdown(cx)) {
+                    // It has closed both ways already, which its own direction tells.
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                    ended => ended.map_err(Side::Writer)?,
+                }
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(scratch);
+            match reader.as_mut().poll_read(cx, &mut buf) {
+                Poll::Ready(read) => read.map_err(Side::Reader)?,
+                Poll::Pending => {
+                    // TLS gathers records; what it has must go before we wait.
+                    if self.unflushed && writer.as_mut().poll_flush(cx).map_err(Side::Writer)?.is_ready() {
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+            let mut bytes = buf.filled();
+            self.copied += bytes.len() as u64;
+            self.ended = bytes.is_empty();
+            self.bulk = bytes.len() == CHUNK && !self.copies_only;
+            while !bytes.is_empty() {
+                match write(cx, writer.as_mut(), bytes) {
+                    Poll::Ready(n) => {
+                        bytes = bytes.get(n?..).unwrap_or_default();
+                        self.unflushed = true;
+                    }
+                    Poll::Pending => {
+                        self.held = bytes.to_vec();
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves bytes inside the kernel until there are none, and ends the bulk where they come in small pieces.
+    fn splice(&mut self, cx: &mut Context<'_>, from: &Socket<'_>, to: &Socket<'_>) -> Poll<Result<(), Side>> {
+        let mut turn = 0;
+        // Held here, so that every return but the one for a slow writer gives it back.
+        let Some(mut pipe) = self.pipe.take().or_else(Lease::take) else {
+            // Too many are in use: this piece is copied.
+            self.bulk = false;
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            while !pipe.is_empty() {
+                match pipe.drain(cx, to) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) if splice::is_refused(&error) => {
+                        self.held = pipe.take_back().map_err(Side::Writer)?;
+                        (self.bulk, self.copies_only) = (false, true);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Side::Writer(error))),
+                    Poll::Pending => {
+                        self.pipe = Some(pipe);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if !self.bulk {
+                return Poll::Ready(Ok(()));
+            }
+            if turn >= splice::TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match ready!(pipe.fill(cx, from)) {
+                Ok(Moved::Some(n)) => {
+                    self.copied += n as u64;
+                    self.bulk = turn > 0 || n >= splice::SMALL;
+                    turn += n;
+                }
+                Ok(Moved::End) => (self.ended, self.bulk) = (true, false),
+                Err(error) if splice::is_refused(&error) => {
+                    (self.bulk, self.copies_only) = (false, true);
+                }
+                Err(error) => return Poll::Ready(Err(Side::Reader(error))),
+            }
+        }
+    }
+}
+
+fn write(cx: &mut Context<'_>, writer: Pin<&mut impl AsyncWrite>, bytes: &[u8]) -> Poll<Result<usize, Side>> {
+    match ready!(writer.poll_write(cx, bytes)) {
+        Ok(0) => Poll::Ready(Err(Side::Writer(io::ErrorKind::WriteZero.into()))),
+        Ok(n) => Poll::Ready(Ok(n)),
+        Err(error) => Poll::Ready(Err(Side::Writer(error))),
+    }
+}
