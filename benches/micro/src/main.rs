@@ -212,7 +212,7 @@ fn layers(times: u64) {
     let original = parts("orders.internal");
     for _ in 0..times {
         let request = Request::from_parts(original.clone(), Body::empty());
-        let call = Call { request: Box::new(request), context: context.clone() };
+        let call = Call::new(Box::new(request), context.clone());
         let mut answer = std::pin::pin!(stack.call(call));
         assert!(answer.as_mut().poll(&mut cx).is_ready());
     }

@@ -186,7 +186,7 @@ impl Site {
                 let sending = Sending { asker, exchange, back: Some(back) };
                 if let Some(stack) = self.stacks.get(&key(destination)) {
                     // Borrowed, not cloned: every layer holds counters that all workers share. No call is made within a call.
-                    let sent = stack.borrow_mut().call(Call { request, context });
+                    let sent = stack.borrow_mut().call(Call::new(request, context));
                     // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
                     return boxed(|| Serving::new(sent, self, sending));
                 }
@@ -198,9 +198,7 @@ impl Site {
             Ok(Begun::Connect { destination, request, client, hold }) => {
                 let (site, destination) = (self.clone(), destination.clone());
                 let sent: Waiting =
-                    Box::pin(
-                        async move { site.connect(&destination, &request, context, client, hold).await },
-                    );
+                    Box::pin(async move { site.connect(&destination, request, context, client, hold).await });
                 return boxed(|| Serving::new(sent, self, Sending { asker, exchange, back: None }));
             }
             Ok(Begun::Answer(response)) => response,
@@ -310,16 +308,16 @@ impl Site {
     async fn connect(
         &self,
         destination: &Destination,
-        request: &Request<Body>,
+        request: Box<Request<Body>>,
         context: CallContext,
         client: OnUpgrade,
         hold: Option<Hold>,
     ) -> Result<Response<Body>, Error> {
         let exchange = context.exchange.clone();
-        let (io, guard) = self.upstreams.connect(destination, Some(request), context).await?;
+        let upstream = self.upstreams.connect(destination, Some(request), context).await?;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
         let tunnel = self.tunnel(destination, exchange, hold);
-        self.tunnels.connected(client, io, guard, tunnel);
+        self.tunnels.connected(client, upstream, tunnel);
         Ok(Response::new(Body::empty()))
     }
 
@@ -351,7 +349,7 @@ impl Site {
         context: &CallContext,
     ) -> Result<Response<Body>, Error> {
         let stack = self.upstreams.on_demand_stack(destination, &request, context).await?;
-        let call = Call { request, context: context.clone() };
+        let call = Call::new(request, context.clone());
         match self.on_demand.get(&key(destination)) {
             Some((state, global)) => front_with(state, global.clone(), stack).call(call).await,
             None => Err(Error::new(Reason::InternalError, Sent::Nothing)),

@@ -8,7 +8,6 @@ mod budget;
 pub mod deadline;
 pub mod fault;
 pub mod global_limit;
-pub mod judge;
 mod latency;
 pub mod queue;
 pub mod rate_limit;
@@ -17,6 +16,8 @@ mod stack;
 mod state;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use stack::{Front, RouteState, Stack, front, front_with, stack};
 pub use state::{Counters, UpstreamState};

@@ -13,8 +13,11 @@
 //! 4. [`PassOn`]: below the retries and the queue, so that each try is told what then remains.
 //! 5. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
 //!    finds it open is not tried again.
-//! 6. [`PerTry`]: it bounds one try, so the breaker counts it and the retry sees its error.
-//! 7. [`Judge`] last, next to the endpoint that it judges.
+//! 6. [`PerTry`] last: it bounds one attempt, so the breaker counts it and the retry sees its error.
+//!
+//! None of them judges an endpoint: the [`Attempt`](attache_upstream::Attempt) below them tells all judges how it ended.
+//!
+//! A call for a bare connection ([`Wants::Connection`](attache_upstream::Wants)) meets the same layers in the same order.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -30,21 +33,20 @@ use crate::{
     deadline::{Deadline, PassOn, PerTry},
     fault::Faults,
     global_limit::{GlobalLimit, GlobalLimiter},
-    judge::Judge,
     queue::Admission,
     rate_limit::{Limiter, RateLimit},
     retry::Retry,
 };
 
 /// The layers of one destination of one route.
-pub type Stack<S> = Deadline<Retry<Admission<PassOn<Breaker<PerTry<Judge<S>>>>>>>;
+pub type Stack<S> = Deadline<Retry<Admission<PassOn<Breaker<PerTry<S>>>>>>;
 
 /// Puts a route's policy around an upstream's service. `state` is the upstream's one state, whatever the route.
 pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
 {
-    let tries = PerTry::new(Judge::new(inner, state.clone()), policy.timeouts.per_try, state.clone());
+    let tries = PerTry::new(inner, policy.timeouts.per_try, state.clone());
     let header = policy.deadline_header.clone();
     let told = PassOn::new(Breaker::new(tries, state.clone()), header.clone(), policy.timeouts.per_try);
     let admitted = Admission::new(told, state);

@@ -5,12 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use attache_telemetry::Exchange;
-use attache_upstream::{
-    Endpoint, Shared,
-    outlier::{self, Outcome},
-    status::UpstreamStatus,
-};
+use attache_upstream::{Shared, status::UpstreamStatus};
 use tokio::time::Instant;
 
 use crate::{breaker::Circuit, budget::Floor, latency::Latency, queue::Gate};
@@ -103,23 +98,5 @@ impl UpstreamState {
         let now = Instant::now();
         let circuit = self.breaker.as_ref().map(|circuit| circuit.status(now));
         UpstreamStatus { circuit, ..self.shared.status(now) }
-    }
-
-    /// Tells ejection how a try ended. A success is only looked at while some endpoint has failures in a row.
-    pub(crate) fn judge(&self, exchange: &Exchange, outcome: Outcome) {
-        if outcome == Outcome::Success && !outlier::failing(&self.shared) {
-            return;
-        }
-        if let Some(endpoint) = self.last_endpoint(exchange) {
-            outlier::report(&self.shared, &endpoint, outcome, Instant::now());
-        }
-    }
-
-    /// The endpoint that the last try went to. Found by the label that the pool noted, so that a try which
-    /// succeeds pays nothing for it; `None` where no endpoint was chosen, or discovery dropped it since.
-    pub fn last_endpoint(&self, exchange: &Exchange) -> Option<Arc<Endpoint>> {
-        let label = exchange.endpoint.borrow();
-        let label = label.as_ref()?;
-        self.shared.endpoints.load().endpoints.iter().find(|e| e.label == *label).cloned()
     }
 }

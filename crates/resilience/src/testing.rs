@@ -5,7 +5,9 @@ use std::{cell::RefCell, collections::VecDeque, future::Future, pin::Pin, rc::Rc
 use attache_config::model;
 use attache_http::{Body, BodyError, Client};
 use attache_telemetry::Exchange;
-use attache_upstream::{Call, CallContext, EndpointAddress, EndpointSpec, Error, Shared};
+use attache_upstream::{
+    Attempt, Call, CallContext, EndpointAddress, EndpointSpec, Error, RequestPermit, Shared,
+};
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::time::Instant;
@@ -42,20 +44,22 @@ pub(crate) fn state() -> Arc<UpstreamState> {
     state_of(upstream())
 }
 
+thread_local! {
+    /// The upstream that scripts of this thread stand for: the last one that was made.
+    static SCRIPTED: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
+}
+
 pub(crate) fn state_of(config: model::Upstream) -> Arc<UpstreamState> {
     let shared = Shared::new(Arc::new(config));
     shared.replace_endpoints((1..=3).map(|port| EndpointSpec::new(address(port))).collect(), None);
-    UpstreamState::new(Arc::new(shared))
+    let shared = Arc::new(shared);
+    SCRIPTED.set(Some(shared.clone()));
+    UpstreamState::new(shared)
 }
 
 pub(crate) fn call(request: Request<Body>) -> Call {
-    Call {
-        request: Box::new(request),
-        context: CallContext::new(
-            Rc::new(Client::default()),
-            Rc::new(Exchange::new("outbound".into(), "http1", None)),
-        ),
-    }
+    let exchange = Rc::new(Exchange::new("outbound".into(), "http1", None));
+    Call::new(Box::new(request), CallContext::new(Rc::new(Client::default()), exchange))
 }
 
 pub(crate) fn get() -> Call {
@@ -71,7 +75,7 @@ pub(crate) fn respond(status: u16) -> Response<Body> {
 }
 
 pub(crate) type Outcome = Result<Response<Body>, Error>;
-type Answer = Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = Outcome>>>>;
+type Answer = (u16, Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = Outcome>>>>);
 
 /// An upstream that follows a script, one entry a try, and remembers when each try came and what it was.
 #[derive(Clone, Default)]
@@ -91,19 +95,26 @@ pub(crate) struct Seen {
 }
 
 impl Script {
-    /// Answers the next try with what the future brings.
+    /// Answers the next try, at the endpoint of port 1, with what the future brings.
     pub(crate) fn then<F>(self, answer: impl FnOnce(Call) -> F + 'static) -> Self
     where
         F: Future<Output = Outcome> + 'static,
     {
-        self.answers.borrow_mut().push_back(Box::new(|call| Box::pin(answer(call))));
+        self.at(1, answer)
+    }
+
+    /// The same at the endpoint of that port.
+    pub(crate) fn at<F>(self, port: u16, answer: impl FnOnce(Call) -> F + 'static) -> Self
+    where
+        F: Future<Output = Outcome> + 'static,
+    {
+        self.answers.borrow_mut().push_back((port, Box::new(|call| Box::pin(answer(call)))));
         self
     }
 
     /// Reads the body to its end, then answers; the try goes to the endpoint of that port.
     pub(crate) fn answer(self, port: u16, outcome: impl FnOnce() -> Outcome + 'static) -> Self {
-        self.then(move |mut call| async move {
-            *call.context.exchange.endpoint.borrow_mut() = Some(format!("10.0.0.1:{port}").into());
+        self.at(port, |mut call| async move {
             let _ = read(call.request.body_mut()).await;
             outcome()
         })
@@ -123,17 +134,38 @@ impl tower::Service<Call> for Script {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
+    fn call(&mut self, mut call: Call) -> Self::Future {
         self.seen.borrow_mut().push(Seen {
             at: Instant::now(),
             headers: call.request.headers().clone(),
-            tried: call.context.tried.iter().map(|e| e.label.to_string()).collect(),
+            tried: call.context.tried.to_vec().iter().map(|e| e.label.to_string()).collect(),
             fresh: call.request.extensions().get::<attache_upstream::FreshConnection>().is_some(),
             deadline: call.context.deadline,
         });
-        let answer = self.answers.borrow_mut().pop_front().expect("a try that the script doesn't know");
-        answer(call)
+        let (port, answer) =
+            self.answers.borrow_mut().pop_front().expect("a try that the script doesn't know");
+        let mut attempt = attempt(port, &mut call);
+        let answer = answer(call);
+        Box::pin(async move {
+            let outcome = answer.await;
+            if let Some(attempt) = &mut attempt {
+                match &outcome {
+                    Ok(response) => attempt.answered(response.status(), response.headers()),
+                    Err(error) => attempt.failed(error),
+                }
+            }
+            outcome
+        })
     }
+}
+
+/// The attempt that an upstream would begin for the call.
+pub(crate) fn attempt(port: u16, call: &mut Call) -> Option<Attempt> {
+    let shared = SCRIPTED.with_borrow(Clone::clone)?;
+    let set = shared.endpoints.load_full();
+    let endpoint = set.endpoints.iter().find(|endpoint| endpoint.address == address(port))?;
+    let permit = RequestPermit::take(&shared).ok()?;
+    Some(Attempt::begin(permit, endpoint.clone(), &call.context, std::mem::take(&mut call.judges)))
 }
 
 /// Reads a body to its end.

@@ -25,7 +25,7 @@ pub use metrics::{
 };
 pub use reason::Reason;
 pub use trace::{
-    Attempt, Connecting, Dial, DialFuture, Exports, Io, RequestTrace, SpanId, TraceId, Tracer, Traces,
+    AttemptTrace, Connecting, Dial, DialFuture, Exports, Io, RequestTrace, SpanId, TraceId, Tracer, Traces,
     check_trace_context, finish_trace,
 };
 pub use watch::{Record, SeenHeaders, TapFilter, Tapped, Tapping, Watch};

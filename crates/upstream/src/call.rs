@@ -1,13 +1,14 @@
-//! One try of one request, as the layers from retry to connection see it.
+//! One attempt of one request, as the layers from retry to connection see it.
 
-use std::{pin::Pin, rc::Rc, sync::Arc};
+use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
 
 use attache_http::{Body, Client, OnInformational};
-use attache_telemetry::Exchange;
-use http::Request;
+use attache_telemetry::{Exchange, Reason};
+use http::{Method, Request};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
-use crate::Endpoint;
+use crate::{Endpoint, attempt::Judges};
 
 /// A request on its way to an upstream: the `Request` type of every tower service behind routing.
 #[derive(Debug)]
@@ -15,39 +16,121 @@ pub struct Call {
     /// The request. Its URI is in origin-form with scheme and authority set (`http://host:port/path`); the
     /// connection's protocol decides how that is written. In a box, since every layer passes it on.
     pub request: Box<Request<Body>>,
+    /// What it asks of the upstream.
+    pub wants: Wants,
     /// What the layers need to know beside it.
     pub context: CallContext,
+    /// Who is told of the attempt's end beside its endpoint. Layers below the retries add themselves.
+    pub judges: Judges,
 }
 
-/// What the layers behind routing need to know of a call. Cheap to clone for another try.
+/// What a call asks of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// The answer to its request.
+    Answer,
+    /// A bare connection, for opaque bytes. Nothing of the request is sent. The answer is a 200 without a body that carries the
+    /// connection: [`connected`](crate::connected) takes it out.
+    Connection,
+}
+
+impl Call {
+    /// A call for an answer.
+    pub fn new(request: Box<Request<Body>>, context: CallContext) -> Self {
+        Self { request, wants: Wants::Answer, context, judges: Judges::default() }
+    }
+
+    /// A call for a bare connection. `request` is a CONNECT's: balancing by a hash, limits and hosts read its head, and its body is
+    /// never touched.
+    pub fn connection(request: Box<Request<Body>>, context: CallContext) -> Self {
+        Self { wants: Wants::Connection, ..Self::new(request, context) }
+    }
+
+    /// The same for a client that sent no request, but opaque bytes. In its place stands a CONNECT without headers.
+    pub fn opaque(context: CallContext) -> Self {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::CONNECT;
+        Self::connection(Box::new(request), context)
+    }
+}
+
+/// What the layers behind routing need to know of a call. Cheap to clone for another attempt.
 #[derive(Clone, Debug)]
 pub struct CallContext {
     /// Who calls.
     pub client: Rc<Client>,
     /// The record that every layer writes to.
     pub exchange: Rc<Exchange>,
-    /// Endpoints that were tried already and are avoided while there are others.
-    pub tried: SmallVec<[Arc<Endpoint>; 2]>,
+    /// Endpoints that attempts went to already; they are avoided while there are others.
+    pub tried: Tried,
     /// Where the upstream's 1xx responses go; `None` drops them.
     pub on_informational: Option<OnInformational>,
-    /// No try may begin or wait behind this instant.
-    pub deadline: Option<tokio::time::Instant>,
-    /// From this instant on it is the endpoint's failure that a try brought no answer: the route's deadline, or the try's own. A
-    /// caller that gives up sooner says nothing of the endpoint.
-    pub blame_after: Option<tokio::time::Instant>,
+    /// No attempt may begin or wait behind this instant.
+    pub deadline: Option<Instant>,
+    /// From when on it is the endpoint's failure that an attempt brought no answer: the route's deadline, or the attempt's own.
+    pub overdue: Option<Overdue>,
+}
+
+/// An instant from which on an attempt without an answer was too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// The instant.
+    pub at: Instant,
+    /// Whose patience ended: `request-timeout` or `per-try-timeout`.
+    pub reason: Reason,
 }
 
 impl CallContext {
-    /// A call that was not tried yet and has no deadline.
+    /// A call without attempts and without a deadline.
     pub fn new(client: Rc<Client>, exchange: Rc<Exchange>) -> Self {
         Self {
             client,
             exchange,
-            tried: SmallVec::new(),
+            tried: Tried::default(),
             on_informational: None,
             deadline: None,
-            blame_after: None,
+            overdue: None,
         }
+    }
+
+    /// Where nobody waits longer than `at`, from there on an attempt without an answer is overdue.
+    pub fn overdue_at(&mut self, at: Instant, reason: Reason) {
+        if self.overdue.is_none_or(|overdue| at < overdue.at) {
+            self.overdue = Some(Overdue { at, reason });
+        }
+    }
+}
+
+/// The endpoints that the attempts of one request went to. Each attempt adds its own as it begins.
+#[derive(Clone, Debug, Default)]
+pub struct Tried(Rc<RefCell<SmallVec<[Arc<Endpoint>; 2]>>>);
+
+impl Tried {
+    /// Adds an endpoint that isn't there yet.
+    pub fn push(&self, endpoint: &Arc<Endpoint>) {
+        if !self.contains(endpoint) {
+            self.0.borrow_mut().push(Arc::clone(endpoint));
+        }
+    }
+
+    /// The last attempt's endpoint may be used again: the attempt failed by no doing of its own.
+    pub fn forget_last(&self) {
+        self.0.borrow_mut().pop();
+    }
+
+    /// Whether an attempt went there.
+    pub fn contains(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.0.borrow().iter().any(|tried| Arc::ptr_eq(tried, endpoint))
+    }
+
+    /// All of them, in the order of the attempts.
+    pub fn to_vec(&self) -> Vec<Arc<Endpoint>> {
+        self.0.borrow().to_vec()
+    }
+
+    /// Looks at all of them.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&[Arc<Endpoint>]) -> T) -> T {
+        look(&self.0.borrow())
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Shared`] is one upstream as all workers see it: its config, its endpoints (a snapshot swapped whole) and its
 //! counters. The control thread writes it; the workers read it without a lock.
 
+pub mod attempt;
 pub mod balance;
 mod call;
 mod change;
@@ -25,11 +26,12 @@ mod test_support;
 mod testing;
 pub mod tunnel;
 
+pub use attempt::{Attempt, Failure, Judges, Load, Outcome};
 pub use balance::Balancer;
-pub use call::{Call, CallContext, boxed};
+pub use call::{Call, CallContext, Overdue, Tried, Wants, boxed};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
 pub use fresh::FreshConnection;
-pub use limit::{ConnectionPermit, InFlight, PendingPermit};
-pub use service::{Guard, Picker, WorkerUpstream};
+pub use limit::{Charge, ConnectionPermit, PendingPermit, RequestPermit};
+pub use service::{Bare, WorkerUpstream, connected};
 pub use shared::{EndpointSet, Shared};

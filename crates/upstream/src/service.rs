@@ -1,7 +1,8 @@
 //! One upstream as one worker uses it: from a call to a response, or to a bare connection.
 //!
-//! A call goes through these steps, and each names its [`Reason`] when it fails: the breaker's counts, an endpoint, a
-//! connection to it (kept, shared or new), the request in the connection's protocol, the response in the request's.
+//! A call goes through these steps, and each names its [`Reason`] when it fails: the breaker's counts, an endpoint (from here on
+//! it is an [`Attempt`]), a connection to it (kept, shared or new), the request in the connection's protocol, the response in
+//! the request's. A call that [wants a connection](Wants::Connection) ends with the third step.
 //!
 //! What is spoken (`protocol`):
 //! - `http1`, `http2`: that. `tcp`: no HTTP.
@@ -16,35 +17,30 @@ use std::{
     fmt,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
-use attache_telemetry::{Attempt, Reason};
+use attache_telemetry::Reason;
 use http::{
-    HeaderMap, Request, Response,
+    Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
 };
 use tokio::{task::spawn_local, time::Instant};
 
 use crate::{
-    Call, CallContext, Endpoint, Error, FreshConnection, Sent, Shared,
+    Balancer, Call, CallContext, Endpoint, Error, FreshConnection, Sent, Shared, Wants,
+    attempt::{Attempt, Judges},
     balance::request_hash,
     boxed,
-    connect::{Connection, Offer, Tls},
-    limit::{ConnectionPermit, InFlight},
-    outlier::{
-        Outcome,
-        circuits::{self, Admitted},
-    },
+    circuit::Admitted,
+    connect::{Connection, Offer as Offered, Tls},
+    limit::{Charge, ConnectionPermit, RequestPermit},
+    outlier::circuits,
     pool::{How, Pool, Protocol, Want, upgrade},
 };
-
-/// Chooses the endpoint of a call, from the shared state, the hash of what the config hashes over, and the endpoints
-/// that were tried already.
-pub type Picker = Box<dyn FnMut(&Shared, Option<u64>, &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Reason>>;
 
 /// One upstream on one worker. Cheap to clone; must be used inside of the worker's runtime.
 #[derive(Clone)]
@@ -55,74 +51,46 @@ pub struct WorkerUpstream {
 struct Inner {
     pool: Rc<Pool>,
     tls: Option<Tls>,
-    picker: RefCell<Picker>,
+    balancer: RefCell<Balancer>,
+}
+
+/// A bare connection, with what it holds of the breaker's counts until it is dropped.
+#[derive(Debug)]
+pub struct Bare {
+    /// The connection.
+    pub io: Connection,
+    /// Dropped with it.
+    pub guard: Guard,
 }
 
 /// What a bare connection holds of the breaker's counts until it is dropped.
 #[derive(Debug)]
 pub struct Guard {
-    _in_flight: InFlight,
+    _charge: Option<Charge>,
     _permit: ConnectionPermit,
+}
+
+/// What waits in a response's extensions, which want `Clone + Send + Sync`; there is one connection all the same.
+#[derive(Clone)]
+struct Offer(Arc<Mutex<Option<Bare>>>);
+
+/// The connection that the answer to [`Wants::Connection`] carries; `None` where it carries none, or it was taken before.
+pub fn connected(response: &mut Response<Body>) -> Option<Bare> {
+    let offer = response.extensions_mut().remove::<Offer>()?;
+    offer.0.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl WorkerUpstream {
     /// `tls` is what [`Tls::new`] read for this upstream.
-    pub fn new(shared: Arc<Shared>, tls: Option<Tls>, picker: Picker) -> Self {
-        let inner = Inner { pool: Pool::new(shared), tls, picker: RefCell::new(picker) };
+    pub fn new(shared: Arc<Shared>, tls: Option<Tls>) -> Self {
+        let balancer = RefCell::new(Balancer::new(&shared.config.balance, fastrand::u64(..)));
+        let inner = Inner { pool: Pool::new(shared), tls, balancer };
         Self { inner: Rc::new(inner) }
     }
 
     /// The upstream as all workers see it.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.inner.pool.shared
-    }
-
-    /// A connection of its own, for opaque bytes. It is charged until the guard is dropped. Of what a consistent hash may be
-    /// taken over, an opaque connection has its `source` alone.
-    pub async fn connect_tcp(&self, context: &CallContext) -> Result<(Connection, Guard), Error> {
-        self.connect_for(context, None).await
-    }
-
-    /// The same for a request (CONNECT), which has headers, too.
-    pub async fn connect_for(
-        &self,
-        context: &CallContext,
-        request: Option<&Request<Body>>,
-    ) -> Result<(Connection, Guard), Error> {
-        let Inner { pool, tls, .. } = &*self.inner;
-        let refused = |reason| pool.refused(reason);
-        let mut in_flight = InFlight::take(&pool.shared).map_err(refused)?;
-        let (endpoint, admitted) = self.inner.pick(context, self.inner.hash(context, request))?;
-        in_flight.placed(&endpoint, admitted, None);
-        let permit = match ConnectionPermit::take(&pool.shared) {
-            Err(_) if pool.close_one_idle() => ConnectionPermit::take(&pool.shared),
-            taken => taken,
-        };
-        let permit = permit.map_err(refused)?;
-        let attempt = Attempt::begin(&context.exchange, &pool.shared.config.name, tls.is_some(), None);
-        let how = How {
-            tls: tls.as_ref(),
-            offer: Offer::Opaque,
-            host: None,
-            client: &context.client,
-            traced: attempt.as_ref(),
-        };
-        let dialed = pool.dial(&endpoint, permit, &how).await;
-        let (endpoint, io, permit) = dialed.inspect_err(|error| {
-            in_flight.ended(Outcome::of_error(error));
-            if let Some(attempt) = &attempt {
-                attempt.failed(&context.exchange, error.reason);
-            }
-        })?;
-        went_to(context, &endpoint);
-        if let Some(attempt) = attempt {
-            attempt.responded(&context.exchange, 0);
-        }
-        *context.exchange.peer.borrow_mut() = tls.as_ref().and_then(|tls| tls.peer(&io));
-        in_flight.moved_to(&endpoint);
-        // Of opaque bytes nothing else tells how quick it is.
-        in_flight.responded(true);
-        Ok((io, Guard { _in_flight: in_flight, _permit: permit }))
     }
 
     /// Opens the connections that `pool.preconnect` asks for. Failures are left to the calls that meet them.
@@ -168,7 +136,7 @@ impl WorkerUpstream {
         self.inner.pool.tick.sweeps()
     }
 
-    /// Sends a call.
+    /// Makes one attempt at a call.
     pub async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
         self.inner.send(call).await
     }
@@ -220,17 +188,17 @@ struct Plan {
 
 impl Inner {
     /// What the config's consistent hash is taken over, where it has one.
-    fn hash(&self, context: &CallContext, request: Option<&Request<Body>>) -> Option<u64> {
+    fn hash(&self, context: &CallContext, request: &Request<Body>, wants: Wants) -> Option<u64> {
         let (Algorithm::RingHash(key) | Algorithm::Maglev(key)) = &self.pool.shared.config.balance.algorithm
         else {
             return None;
         };
-        let client = context.client.address.map(|address| address.ip());
-        match (request, key) {
-            (Some(request), _) => request_hash(key, request.headers(), request.uri().path(), client),
-            (None, HashKey::Source) => request_hash(key, &HeaderMap::new(), "", client),
-            (None, _) => None,
+        // A connection is for no path.
+        if wants == Wants::Connection && *key == HashKey::Path {
+            return None;
         }
+        let client = context.client.address.map(|address| address.ip());
+        request_hash(key, request.headers(), request.uri().path(), client)
     }
 
     fn pick(
@@ -239,70 +207,89 @@ impl Inner {
         hash: Option<u64>,
     ) -> Result<(Arc<Endpoint>, Option<Admitted>), Error> {
         let shared = &self.pool.shared;
-        let mut picker = self.picker.borrow_mut();
-        let mut endpoint = picker(shared, hash, &context.tried).map_err(nothing)?;
+        let mut balancer = self.balancer.borrow_mut();
+        let mut endpoint = context.tried.with(|tried| balancer.pick(shared, hash, tried)).map_err(nothing)?;
         let mut admitted = circuits::admit(shared, &endpoint);
         if admitted.is_err() {
             // Rare: another worker took its last probe just now, or so many are out that all are used.
-            let mut tried = context.tried.clone();
+            let mut tried = context.tried.to_vec();
             for _ in 0..ASKED_AGAIN {
                 tried.push(endpoint);
-                endpoint = picker(shared, hash, &tried).map_err(nothing)?;
+                endpoint = balancer.pick(shared, hash, &tried).map_err(nothing)?;
                 admitted = circuits::admit(shared, &endpoint);
                 if admitted.is_ok() {
                     break;
                 }
             }
         }
-        drop(picker);
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(_) if shared.config.balance.panic_threshold > 0.0 => None,
-            Err(_) => return Err(nothing(Reason::NoHealthyEndpoint)),
-        };
-        let exchange = &context.exchange;
-        exchange.tries.set(exchange.tries.get() + 1);
-        *exchange.endpoint.borrow_mut() = Some(Arc::clone(&endpoint.label));
-        Ok((endpoint, admitted))
+        match admitted {
+            Ok(admitted) => Ok((endpoint, admitted)),
+            Err(_) if shared.config.balance.panic_threshold > 0.0 => Ok((endpoint, None)),
+            Err(_) => Err(nothing(Reason::NoHealthyEndpoint)),
+        }
     }
 
+    /// Makes one attempt: an endpoint, a connection, the answer.
     async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
-        let Call { mut request, context } = call;
-        let Self { pool, tls, .. } = self;
-        let config = &*pool.shared.config;
-        let mut in_flight = InFlight::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
-        let hash = self.hash(&context, Some(&request));
-        let (endpoint, admitted) = self.pick(&context, hash)?;
-        in_flight.placed(&endpoint, admitted, context.blame_after);
-        let fresh = request.extensions_mut().remove::<FreshConnection>().map(|_| Instant::now());
-        let plan = self.plan(&mut request)?;
-        // Only a forward proxy's certificate names come with the request.
-        let host = matches!(config.address, model::Address::Authority { .. })
-            .then(|| request.uri().host().map(str::to_owned))
-            .flatten();
-        let attempt =
-            Attempt::begin(&context.exchange, &config.name, tls.is_some(), Some(request.headers_mut()));
-        let want = Want {
-            protocol: plan.protocol,
-            tls: tls.as_ref(),
-            host: host.as_deref(),
-            client: &context.client,
-            deadline: context.deadline,
-            fresh,
-            traced: attempt.as_ref(),
+        let Call { mut request, wants, context, judges } = call;
+        let (endpoint, mut attempt) = self.begin(&mut request, wants, &context, judges)?;
+        let sent = match wants {
+            Wants::Answer => self.exchange(request, &context, &endpoint, &mut attempt).await,
+            // Boxed, so that the future of a request stays small.
+            Wants::Connection => Box::pin(self.connect(&context, &endpoint, &mut attempt)).await,
         };
-        let mut in_flight = Some(in_flight);
-        let sent = self.exchange(request, &context, &endpoint, &plan, &want, &mut in_flight).await;
-        if let (Err(error), Some(in_flight)) = (&sent, &mut in_flight) {
-            in_flight.ended(Outcome::of_error(error));
+        if let (Err(error), Some(attempt)) = (&sent, &mut attempt) {
+            attempt.failed(error);
         }
-        if let Some(attempt) = &attempt {
-            match &sent {
-                Ok(response) => attempt.responded(&context.exchange, response.status().as_u16()),
-                Err(error) => attempt.failed(&context.exchange, error.reason),
-            }
+        sent
+    }
+
+    /// Begins an attempt: a place in the counts, an endpoint.
+    fn begin(
+        &self,
+        request: &mut Request<Body>,
+        wants: Wants,
+        context: &CallContext,
+        judges: Judges,
+    ) -> Result<(Arc<Endpoint>, Option<Attempt>), Error> {
+        let pool = &self.pool;
+        let permit = RequestPermit::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
+        let (endpoint, admitted) = self.pick(context, self.hash(context, request, wants))?;
+        let mut attempt = Attempt::admitted(permit, Arc::clone(&endpoint), admitted, context, judges);
+        let headers = (wants == Wants::Answer).then(|| request.headers_mut());
+        attempt.trace(self.tls.is_some(), headers);
+        Ok((endpoint, Some(attempt)))
+    }
+
+    /// A bare connection to this endpoint.
+    async fn connect(
+        &self,
+        context: &CallContext,
+        endpoint: &Arc<Endpoint>,
+        attempt: &mut Option<Attempt>,
+    ) -> Result<Response<Body>, Error> {
+        let Self { pool, tls, .. } = self;
+        let permit = match ConnectionPermit::take(&pool.shared) {
+            Err(_) if pool.close_one_idle() => ConnectionPermit::take(&pool.shared),
+            taken => taken,
+        };
+        let permit = permit.map_err(|reason| pool.refused(reason))?;
+        let how = How {
+            tls: tls.as_ref(),
+            offer: Offered::Opaque,
+            host: None,
+            client: &context.client,
+            traced: attempt.as_ref().and_then(Attempt::span),
+        };
+        let (endpoint, io, permit) = pool.dial(endpoint, permit, &how).await?;
+        if let Some(attempt) = attempt {
+            attempt.moved_to(&endpoint, None);
         }
-        respond(sent?, plan.handshake.as_ref())
+        *context.exchange.peer.borrow_mut() = tls.as_ref().and_then(|tls| tls.peer(&io));
+        let guard = Guard { _charge: attempt.take().and_then(Attempt::opened), _permit: permit };
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(Offer(Arc::new(Mutex::new(Some(Bare { io, guard })))));
+        Ok(response)
     }
 
     /// Sends the request on a connection to this endpoint, and on another one where a kept one turns out to be dead.
@@ -311,26 +298,36 @@ impl Inner {
         mut request: Box<Request<Body>>,
         context: &CallContext,
         endpoint: &Arc<Endpoint>,
-        plan: &Plan,
-        want: &Want<'_>,
-        in_flight: &mut Option<InFlight>,
+        attempt: &mut Option<Attempt>,
     ) -> Result<Response<Body>, Error> {
-        let pool = &self.pool;
+        let Self { pool, tls, .. } = self;
         let config = &*pool.shared.config;
+        let fresh = request.extensions_mut().remove::<FreshConnection>().map(|_| Instant::now());
+        let plan = self.plan(&mut request)?;
+        // Only a forward proxy's certificate names come with the request.
+        let host = matches!(config.address, model::Address::Authority { .. })
+            .then(|| request.uri().host().map(str::to_owned))
+            .flatten();
         let home = pool.home(endpoint);
         loop {
-            let wire = match pool.ready(&home, want) {
+            let want = Want {
+                protocol: plan.protocol,
+                tls: tls.as_ref(),
+                host: host.as_deref(),
+                client: &context.client,
+                deadline: context.deadline,
+                fresh,
+                traced: attempt.as_ref().and_then(Attempt::span),
+            };
+            let wire = match pool.ready(&home, &want) {
                 Some(wire) => wire,
                 // Boxed, so that the future of a call that finds a connection stays small.
-                None => Box::pin(pool.acquire(&home, want)).await?,
+                None => Box::pin(pool.acquire(&home, &want)).await?,
             };
             // A counter that stays on this worker.
             *context.exchange.peer.borrow_mut() = wire.peer().cloned();
-            if !Arc::ptr_eq(wire.endpoint(), endpoint) {
-                went_to(context, wire.endpoint());
-                if let Some(in_flight) = in_flight.as_mut() {
-                    in_flight.moved_to(wire.endpoint());
-                }
+            if let Some(attempt) = attempt.as_mut() {
+                attempt.moved_to(wire.endpoint(), None);
             }
             if plan.protocol == Protocol::Http2
                 && (plan.handshake.is_some() || upgrade::is_http2(&request))
@@ -339,14 +336,14 @@ impl Inner {
                 let why = "the upstream's HTTP/2 does not take extended CONNECT (RFC 8441)";
                 return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
             }
-            let fresh = wire.is_fresh();
+            let is_fresh = wire.is_fresh();
             context.exchange.handed_to_upstream();
             let mut reuse = Reuse { pool, counts: wire.reused };
-            match wire.call(request, in_flight, context.on_informational.as_ref()).await {
-                Ok(response) => return Ok(response),
+            match wire.call(request, attempt, context.on_informational.as_ref()).await {
+                Ok(response) => return respond(response, plan.handshake.as_ref()),
                 Err(lost) => match lost.request {
                     // The kept connection was dead and the request is untouched: this is not another try yet.
-                    Some(back) if !fresh => {
+                    Some(back) if !is_fresh => {
                         reuse.counts = false;
                         request = back;
                     }
@@ -393,14 +390,6 @@ impl Inner {
             (UpstreamProtocol::Auto, None) if request.is_some_and(is_grpc) => Protocol::Http2,
             _ => Protocol::Http1,
         }
-    }
-}
-
-/// A race may have ended at another endpoint than the picked one.
-fn went_to(context: &CallContext, endpoint: &Endpoint) {
-    let mut label = context.exchange.endpoint.borrow_mut();
-    if label.as_ref().is_none_or(|label| !Arc::ptr_eq(label, &endpoint.label)) {
-        *label = Some(Arc::clone(&endpoint.label));
     }
 }
 

@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        outlier::{self, Outcome},
+        Failure, Outcome, outlier,
         test_support::{shared, spec},
     };
 
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(fresh.state, EndpointState::Healthy);
         assert_eq!(fresh.standing, Standing { age: 10 * SECOND, why: None });
 
-        let failed = Outcome::ServerError(StatusCode::BAD_GATEWAY);
+        let failed = Outcome::Failed(Failure::Answer(StatusCode::BAD_GATEWAY));
         for _ in 0..5 {
             outlier::report(&shared, &endpoint, failed, Instant::now());
         }

@@ -1,12 +1,15 @@
 //! Small values that this crate's tests share.
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use attache_config::model::{
     Address, Balance, CircuitBreaker, OutlierEjection, Pool, ProxyProtocolOut, Upstream, UpstreamProtocol,
 };
 
-use crate::{EndpointAddress, EndpointSpec, Shared};
+use attache_http::Client;
+use attache_telemetry::Exchange;
+
+use crate::{Attempt, CallContext, Endpoint, EndpointAddress, EndpointSpec, Judges, RequestPermit, Shared};
 
 /// A plaintext upstream with defaults everywhere and no endpoint source.
 pub(crate) fn upstream(name: &str) -> Upstream {
@@ -42,4 +45,14 @@ pub(crate) fn shared(balance: Balance, specs: Vec<EndpointSpec>) -> Arc<Shared> 
     let shared = Shared::new(Arc::new(Upstream { balance, ..upstream("test") }));
     shared.replace_endpoints(specs, None);
     Arc::new(shared)
+}
+
+/// What an attempt is begun with.
+pub(crate) fn context() -> CallContext {
+    CallContext::new(Rc::new(Client::default()), Rc::new(Exchange::new("test".into(), "http1", None)))
+}
+
+/// An attempt at this endpoint.
+pub(crate) fn attempt(shared: &Arc<Shared>, endpoint: &Arc<Endpoint>, context: &CallContext) -> Attempt {
+    Attempt::begin(RequestPermit::take(shared).unwrap(), endpoint.clone(), context, Judges::default())
 }

@@ -14,7 +14,7 @@ use std::{
 
 use attache_config::model::{self, Address, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, BodyError, Client};
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::Exchange;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
@@ -26,7 +26,8 @@ use tokio::{
 };
 
 use crate::{
-    Call, CallContext, Endpoint, EndpointAddress, EndpointSet, EndpointSpec, Shared, WorkerUpstream,
+    Bare, Call, CallContext, Endpoint, EndpointAddress, EndpointSet, EndpointSpec, Error, Shared,
+    WorkerUpstream, connected,
 };
 
 /// A checked config with every default.
@@ -62,21 +63,18 @@ pub(crate) fn shared(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> 
     for endpoint in &endpoints {
         shared.give_circuit(endpoint);
     }
-    shared.endpoints.store(Arc::new(EndpointSet { endpoints, generation: 1, ..EndpointSet::default() }));
+    let index = Arc::new(crate::balance::Index::build(&endpoints, &shared.config.balance));
+    let set = EndpointSet { endpoints, generation: 1, index, ..EndpointSet::default() };
+    shared.endpoints.store(Arc::new(set));
     Arc::new(shared)
 }
 
-/// An upstream whose first endpoint that was not tried is picked.
+/// An upstream whose first endpoint that was not tried is picked: each is the reserve of the one before.
 pub(crate) fn upstream(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> WorkerUpstream {
-    WorkerUpstream::new(
-        shared(config, endpoints),
-        None,
-        Box::new(|shared, _, tried| {
-            let set = shared.endpoints.load();
-            let untried = |e: &&Arc<Endpoint>| !tried.iter().any(|t| Arc::ptr_eq(t, e));
-            set.endpoints.iter().find(untried).map(Arc::clone).ok_or(Reason::NoEndpoint)
-        }),
-    )
+    for (priority, endpoint) in (0..).zip(&endpoints) {
+        endpoint.update(&EndpointSpec { priority, ..EndpointSpec::new(endpoint.address.clone()) });
+    }
+    WorkerUpstream::new(shared(config, endpoints), None)
 }
 
 /// An upstream of one server.
@@ -97,7 +95,18 @@ pub(crate) fn context() -> CallContext {
 }
 
 pub(crate) fn call(request: Request<Body>) -> Call {
-    Call { request: Box::new(request), context: context() }
+    Call::new(Box::new(request), context())
+}
+
+/// A bare connection for this call.
+pub(crate) async fn bare(upstream: &WorkerUpstream, call: Call) -> Result<Bare, Error> {
+    let mut response = upstream.send(call).await?;
+    Ok(connected(&mut response).unwrap())
+}
+
+/// One for opaque bytes.
+pub(crate) async fn opaque(upstream: &WorkerUpstream) -> Result<Bare, Error> {
+    bare(upstream, Call::opaque(context())).await
 }
 
 pub(crate) fn get(path: &str) -> Call {

@@ -18,16 +18,15 @@ use attache_routing::upstream_authority;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
-    Balancer, CallContext, EndpointAddress, Error, Guard, Sent, Shared, WorkerUpstream,
-    connect::Connection,
-    discovery::OnDemandHosts,
-    outlier::{self, Outcome},
+    Bare, Call, CallContext, EndpointAddress, Error, Sent, Shared, WorkerUpstream, connected,
+    discovery::OnDemandHosts, outlier,
 };
 use http::{Method, Request, uri::Scheme};
 use tokio::{
     task::spawn_local,
     time::{Instant, sleep},
 };
+use tower::Service;
 
 use crate::{
     credentials::Credentials,
@@ -245,37 +244,23 @@ impl Upstreams {
         if back { Err(Error::new(Reason::Loop, Sent::Nothing)) } else { Ok(()) }
     }
 
-    /// A connection of its own to a destination, for opaque bytes. A connection that isn't made is tried on another
-    /// endpoint as often as the policy says: nothing was sent.
+    /// A connection of its own to a destination, for opaque bytes: through the layers that every other call meets.
     pub(crate) async fn connect(
         &self,
         destination: &Destination,
-        request: Option<&Request<Body>>,
-        mut context: CallContext,
-    ) -> Result<(Connection, Guard), Error> {
+        request: Option<Box<Request<Body>>>,
+        context: CallContext,
+    ) -> Result<Bare, Error> {
         let (state, upstream) = match self.named(destination.upstream) {
             Some((state, upstream)) => (state.clone(), upstream.clone()),
-            None => self.on_demand(destination, request, &context).await?,
+            None => self.on_demand(destination, request.as_deref(), &context).await?,
         };
-        let mut left = destination.policy.retry.attempts;
-        loop {
-            let result = upstream.connect_for(&context, request).await;
-            let endpoint = state.last_endpoint(&context.exchange);
-            let outcome = match &result {
-                Ok(_) => Some(Outcome::Success),
-                Err(error) => Outcome::of_error(error),
-            };
-            if let (Some(endpoint), Some(outcome)) = (&endpoint, outcome) {
-                outlier::report(&state.shared, endpoint, outcome, Instant::now());
-            }
-            match (result, endpoint) {
-                (Err(error), Some(endpoint)) if left > 0 && error.sent == Sent::Nothing => {
-                    left -= 1;
-                    context.tried.push(endpoint);
-                }
-                (result, _) => return result,
-            }
-        }
+        let call = match request {
+            Some(request) => Call::connection(request, context),
+            None => Call::opaque(context),
+        };
+        let mut response = stack(&destination.policy, &state, upstream).call(call).await?;
+        connected(&mut response).ok_or_else(|| Error::new(Reason::InternalError, Sent::Nothing))
     }
 }
 
@@ -311,8 +296,5 @@ fn named_host(request: Option<&Request<Body>>, context: &CallContext) -> Option<
 }
 
 fn worker_upstream(state: &Arc<UpstreamState>, parts: &UpstreamParts) -> WorkerUpstream {
-    let shared = state.shared.clone();
-    let mut balancer = Balancer::new(&shared.config.balance, fastrand::u64(..));
-    let pick = move |shared: &Shared, hash, tried: &[_]| balancer.pick(shared, hash, tried);
-    WorkerUpstream::new(shared, parts.tls.clone(), Box::new(pick))
+    WorkerUpstream::new(state.shared.clone(), parts.tls.clone())
 }

@@ -68,7 +68,7 @@ pub(super) fn split(
     spawn_local(async move {
         let name = upstream.shared().config.name.clone();
         let sent = timeout(PATIENCE, async {
-            let response = upstream.send(Call { request: Box::new(copy), context }).await?;
+            let response = upstream.send(Call::new(Box::new(copy), context)).await?;
             let mut body = response.into_body();
             // Read to its end, so that the connection can be used again.
             while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}

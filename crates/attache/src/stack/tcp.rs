@@ -9,7 +9,7 @@ use std::{
 use attache_listener::{Opaque, Stream};
 use attache_telemetry::Reason;
 use attache_upstream::{
-    CallContext,
+    Bare, CallContext,
     tunnel::{Socket, copy_both_sockets},
 };
 use tower::Service;
@@ -32,13 +32,14 @@ impl Site {
         *exchange.upstream.borrow_mut() =
             self.upstreams.config(destination.upstream).map(|upstream| upstream.name.clone());
         let context = CallContext::new(client, exchange.clone());
-        let (upstream, _charged) = match self.upstreams.connect(destination, None, context).await {
-            Ok(connected) => connected,
-            Err(error) => {
-                exchange.fail(error.reason, error.detail());
-                return;
-            }
-        };
+        let Bare { io: upstream, guard: _charged } =
+            match self.upstreams.connect(destination, None, context).await {
+                Ok(connected) => connected,
+                Err(error) => {
+                    exchange.fail(error.reason, error.detail());
+                    return;
+                }
+            };
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
         let idle = self.listener.tcp_idle_timeout;
         let socket: fn(&Stream) -> Option<Socket<'_>> =

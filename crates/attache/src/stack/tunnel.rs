@@ -9,8 +9,7 @@ use attache_http::Body;
 use attache_listener::{Drain, Hold, Phase};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
-    Guard,
-    connect::Connection,
+    Bare,
     pool::upgraded,
     tunnel::{TunnelError, copy_both},
 };
@@ -61,10 +60,10 @@ impl Tunnels {
     }
 
     /// The client's side of a CONNECT, once it was answered, and a connection that is there already.
-    pub(super) fn connected(&self, client: OnUpgrade, upstream: Connection, guard: Guard, tunnel: Tunnel) {
+    pub(super) fn connected(&self, client: OnUpgrade, upstream: Bare, tunnel: Tunnel) {
         let idle = tunnel.idle;
         self.run(tunnel, async move {
-            let _charged = guard;
+            let Bare { io: upstream, guard: _charged } = upstream;
             match client.await {
                 Ok(client) => copy_both(TokioIo::new(client), upstream, idle).await.map_err(Into::into),
                 Err(error) => Err(Lost::new(Reason::ClientClosed, error.to_string())),

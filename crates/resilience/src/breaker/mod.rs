@@ -11,7 +11,8 @@
 //! **Half-open** lets exactly `probes` calls through. It closes when all of them have succeeded, and opens with the first
 //! that failed. A probe whose caller went away proves nothing: its place is given to the next call.
 //!
-//! What counts as a failure is [`Outcome`]'s: 5xx, no answer, and calls that ended by the route's deadline.
+//! What counts as a failure is [`Outcome`](attache_upstream::Outcome)'s: 5xx, no answer, an answer that is cut, and attempts that ended
+//! by the route's deadline or their own. This layer only asks for consent: the attempt takes it along, and tells the breaker its end.
 //! A call counts in the state that it began in, so late answers of a closed past change nothing later.
 //!
 //! **Source.** Nygard, *Release It!* (2007), "Circuit Breaker"; both criteria beside one another as in Linkerd's failure accrual.
@@ -27,10 +28,9 @@ use std::{
 use attache_http::Body;
 use attache_telemetry::{Reason, metrics};
 pub use attache_upstream::circuit::{Circuit, CircuitStatus, Phase};
-use attache_upstream::{Call, Error, Sent, circuit::Ticket, outlier::Outcome};
+use attache_upstream::{Call, Error, Sent, circuit::Admitted};
 use http::Response;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::{UpstreamState, state::count};
@@ -80,53 +80,21 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
-        let Some(circuit) = &self.state.breaker else {
-            return BreakerFuture { inner: Some(self.inner.call(call)), pass: None, refused: None };
-        };
-        match circuit.admit() {
-            Ok(ticket) => {
-                let pass =
-                    Pass { state: self.state.clone(), ticket: Some(ticket), deadline: call.context.deadline };
-                BreakerFuture { inner: Some(self.inner.call(call)), pass: Some(pass), refused: None }
-            }
-            Err(wait) => {
-                count(&self.state.counters.circuit_open);
-                // Looked up here, so that a call which passes carries nothing for it.
-                metrics().overflow(&self.state.shared.config.name, Reason::CircuitOpen);
-                let mut error = Error::new(Reason::CircuitOpen, Sent::Nothing);
-                error.retry_after = Some(wait);
-                BreakerFuture { inner: None, pass: None, refused: Some(error) }
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        if let Some(circuit) = &self.state.breaker {
+            match Admitted::by(circuit) {
+                Ok(admitted) => call.judges.circuit = Some(admitted),
+                Err(wait) => {
+                    count(&self.state.counters.circuit_open);
+                    // Looked up here, so that a call which passes carries nothing for it.
+                    metrics().overflow(&self.state.shared.config.name, Reason::CircuitOpen);
+                    let mut error = Error::new(Reason::CircuitOpen, Sent::Nothing);
+                    error.retry_after = Some(wait);
+                    return BreakerFuture { inner: None, refused: Some(error) };
+                }
             }
         }
-    }
-}
-
-/// A call that was let through; it is counted once.
-struct Pass {
-    state: Arc<UpstreamState>,
-    ticket: Option<Ticket>,
-    deadline: Option<Instant>,
-}
-
-impl Pass {
-    fn end(&mut self, outcome: Option<Outcome>) {
-        if let (Some(circuit), Some(ticket)) = (&self.state.breaker, self.ticket.take()) {
-            match outcome {
-                Some(outcome) => circuit.record(&ticket, outcome == Outcome::Success, Instant::now()),
-                None => circuit.give_back(&ticket),
-            }
-        }
-    }
-}
-
-impl Drop for Pass {
-    /// The call was dropped: by the deadline above, which is the upstream's failure, or by the caller, which isn't.
-    fn drop(&mut self) {
-        if self.ticket.is_some() {
-            let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-            self.end(late.then_some(Outcome::Local(Reason::RequestTimeout)));
-        }
+        BreakerFuture { inner: Some(self.inner.call(call)), refused: None }
     }
 }
 
@@ -135,7 +103,6 @@ pin_project! {
     pub struct BreakerFuture<F> {
         #[pin]
         inner: Option<F>,
-        pass: Option<Pass>,
         refused: Option<Error>,
     }
 }
@@ -145,19 +112,11 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for BreakerFuture
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(inner) = this.inner.as_pin_mut() else {
-            let refused = this.refused.take();
-            return Poll::Ready(Err(
-                refused.unwrap_or_else(|| Error::new(Reason::CircuitOpen, Sent::Nothing))
-            ));
-        };
-        let Poll::Ready(outcome) = inner.poll(cx) else {
-            return Poll::Pending;
-        };
-        if let Some(pass) = this.pass {
-            pass.end(Outcome::of(&outcome));
+        if let Some(inner) = this.inner.as_pin_mut() {
+            return inner.poll(cx);
         }
-        Poll::Ready(outcome)
+        let refused = this.refused.take();
+        Poll::Ready(Err(refused.unwrap_or_else(|| Error::new(Reason::CircuitOpen, Sent::Nothing))))
     }
 }
 

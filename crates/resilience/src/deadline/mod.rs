@@ -28,15 +28,14 @@ mod timer;
 use std::{
     future::Future,
     pin::Pin,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use attache_config::model::Timeouts;
 use attache_http::Body;
-use attache_telemetry::{Exchange, Reason};
-use attache_upstream::{Call, Error, Sent, outlier::Outcome};
+use attache_telemetry::Reason;
+use attache_upstream::{Call, Error, Sent};
 use body::{TimedBody, Upload};
 use http::{HeaderName, Method, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as _;
@@ -119,8 +118,9 @@ where
         let head = [request, caller_deadline, call.context.deadline].into_iter().flatten().min();
         call.context.deadline = head;
         // A caller may wait as short as it likes; only the route says what is slow.
-        let slow = |request: &Instant| caller_deadline.is_none_or(|caller| *request <= caller);
-        call.context.blame_after = request.filter(slow);
+        if let Some(request) = request {
+            call.context.overdue_at(request, Reason::RequestTimeout);
+        }
 
         let idle = self.timeouts.idle;
         let mut upload = None;
@@ -132,7 +132,6 @@ where
             upload = Some(activity);
         }
         let expired = caller.is_some_and(|time| time.is_zero());
-        let exchange = call.context.exchange.clone();
         let tunnel = call.request.method() == Method::CONNECT;
         DeadlineFuture {
             // A caller that waits no longer is not worked for.
@@ -141,7 +140,6 @@ where
             request,
             tunnel,
             caller: caller_deadline,
-            exchange,
             state: self.state.clone(),
         }
     }
@@ -157,7 +155,6 @@ pin_project! {
         request: Option<Instant>,
         tunnel: bool,
         caller: Option<Instant>,
-        exchange: Rc<Exchange>,
         state: Arc<UpstreamState>,
     }
 }
@@ -166,8 +163,8 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
     type Output = Result<Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Some(inner) = this.inner.as_pin_mut() else {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(Err(cut(this.state, Reason::RequestTimeout, Sent::Nothing)));
         };
         if let Poll::Ready(outcome) = inner.poll(cx) {
@@ -178,11 +175,8 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
             }));
         }
         let reason = ready!(this.timer.poll(cx, false));
-        // A caller may wait as short as it likes; only the route says what is slow.
-        let slow = this.caller.is_none_or(|caller| this.request.is_some_and(|request| request <= caller));
-        if slow && reason == Reason::RequestTimeout {
-            this.state.judge(this.exchange, Outcome::Local(reason));
-        }
+        // The attempt ends here, and knows whose time is over.
+        this.inner.set(None);
         // The upstream may have been sent all of it: only the caller of the whole request could try again.
         Poll::Ready(Err(cut(this.state, reason, Sent::Request)))
     }

@@ -6,15 +6,14 @@
 use std::{
     future::Future,
     pin::Pin,
-    rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use attache_http::Body;
-use attache_telemetry::{Exchange, Reason};
-use attache_upstream::{Call, Error, Sent, outlier::Outcome};
+use attache_telemetry::Reason;
+use attache_upstream::{Call, Error, Sent};
 use http::Response;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -51,25 +50,22 @@ where
 
     fn call(&mut self, mut call: Call) -> Self::Future {
         let end = (!self.timeout.is_zero()).then(|| Instant::now().checked_add(self.timeout)).flatten();
-        let limit = end.map(|_| Limit { state: self.state.clone(), exchange: call.context.exchange.clone() });
-        call.context.blame_after = [end, call.context.blame_after].into_iter().flatten().min();
-        PerTryFuture { sleep: end.map(sleep_until), inner: self.inner.call(call), limit }
+        if let Some(end) = end {
+            call.context.overdue_at(end, Reason::PerTryTimeout);
+        }
+        let state = end.map(|_| self.state.clone());
+        PerTryFuture { inner: Some(self.inner.call(call)), sleep: end.map(sleep_until), state }
     }
-}
-
-struct Limit {
-    state: Arc<UpstreamState>,
-    exchange: Rc<Exchange>,
 }
 
 pin_project! {
     /// The future of [`PerTry`].
     pub struct PerTryFuture<F> {
         #[pin]
-        inner: F,
+        inner: Option<F>,
         #[pin]
         sleep: Option<Sleep>,
-        limit: Option<Limit>,
+        state: Option<Arc<UpstreamState>>,
     }
 }
 
@@ -77,18 +73,20 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for PerTryFuture<
     type Output = Result<Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Poll::Ready(outcome) = this.inner.poll(cx) {
+        let mut this = self.project();
+        if let Some(inner) = this.inner.as_mut().as_pin_mut()
+            && let Poll::Ready(outcome) = inner.poll(cx)
+        {
             return Poll::Ready(outcome);
         }
-        let (Some(sleep), Some(limit)) = (this.sleep.as_pin_mut(), this.limit) else {
+        let (Some(sleep), Some(state)) = (this.sleep.as_pin_mut(), this.state) else {
             return Poll::Pending;
         };
-        sleep.poll(cx).map(|()| {
-            super::note(&limit.state, Reason::PerTryTimeout);
-            limit.state.judge(&limit.exchange, Outcome::Local(Reason::PerTryTimeout));
-            // Nobody knows how far it got.
-            Err(Error::new(Reason::PerTryTimeout, Sent::Request))
-        })
+        ready!(sleep.poll(cx));
+        // The attempt ends here, and tells everybody that it was overdue.
+        this.inner.set(None);
+        super::note(state, Reason::PerTryTimeout);
+        // Nobody knows how far it got.
+        Poll::Ready(Err(Error::new(Reason::PerTryTimeout, Sent::Request)))
     }
 }

@@ -232,10 +232,7 @@ async fn an_endpoint_is_blamed_for_the_routes_deadlines_but_not_for_the_callers(
     ] {
         let state = state();
         for _ in 0..5 {
-            let script = Script::default().then(|call| {
-                *call.context.exchange.endpoint.borrow_mut() = Some("10.0.0.1:2".into());
-                std::future::pending()
-            });
+            let script = Script::default().at(2, |_| std::future::pending());
             assert!(stack(&policy, &state, script).call(call()).await.is_err());
         }
         let endpoints = state.shared.endpoints.load();

@@ -94,7 +94,7 @@ impl GlobalLimiter {
 
     fn descriptor(&self, actions: &[DescriptorAction], call: &Call) -> Option<Vec<wire::Entry>> {
         let mut entries = Vec::with_capacity(actions.len());
-        let Call { request, context } = call;
+        let Call { request, context, .. } = call;
         for action in actions {
             let (key, value): (&str, String) = match action {
                 DescriptorAction::RemoteAddress => {
@@ -151,7 +151,7 @@ impl GlobalLimiter {
         grpc::set(headers, self.config.timeout);
         let exchange = Exchange::new(listener, "http2", None);
         let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
-        let sent = (self.send.borrow_mut())(Call { request: Box::new(request), context });
+        let sent = (self.send.borrow_mut())(Call::new(Box::new(request), context));
         let response = sent.await.map_err(|error| format!("{}: {}", error.reason, error.detail()))?;
         let (parts, mut body) = response.into_parts();
         if parts.status != http::StatusCode::OK {

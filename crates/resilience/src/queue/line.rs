@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    fmt,
     rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, Waker},
@@ -94,7 +95,7 @@ impl Line {
     /// A call comes.
     pub(super) fn arrive(self: &Rc<Self>, class: u8, deadline: Option<Instant>, now: Instant) -> Arrival {
         if self.waiting.borrow().count == 0
-            && let Some(place) = self.enter(deadline, now)
+            && let Some(place) = self.enter(now)
         {
             return Arrival::Enters(place);
         }
@@ -135,18 +136,18 @@ impl Line {
         Arrival::Waits(Wait { line: self.clone(), waiter })
     }
 
-    fn enter(self: &Rc<Self>, deadline: Option<Instant>, now: Instant) -> Option<Place> {
+    fn enter(self: &Rc<Self>, now: Instant) -> Option<Place> {
         if !self.may_take() {
             return None;
         }
         let running = self.gate.enter()?;
-        Some(self.place(running, deadline, now))
+        Some(self.place(running, now))
     }
 
-    fn place(self: &Rc<Self>, running: u32, deadline: Option<Instant>, now: Instant) -> Place {
+    fn place(self: &Rc<Self>, running: u32, now: Instant) -> Place {
         self.held.set(self.held.get() + 1);
         let phase = self.gate.begun(running, now);
-        Place { line: self.clone(), since: now, phase, deadline, sampled: false }
+        Place { line: self.clone(), since: now, phase }
     }
 
     /// Other workers' lines get their share.
@@ -299,7 +300,7 @@ impl Wait {
                 self.waiter.state.set(State::Shed);
                 self.line.held.set(self.line.held.get().saturating_sub(1));
                 let running = self.line.gate.running();
-                Poll::Ready(Some(self.line.place(running, self.waiter.deadline, Instant::now())))
+                Poll::Ready(Some(self.line.place(running, Instant::now())))
             }
             State::Shed => Poll::Ready(None),
         }
@@ -321,21 +322,13 @@ pub(super) struct Place {
     line: Rc<Line>,
     since: Instant,
     phase: u32,
-    deadline: Option<Instant>,
-    sampled: bool,
 }
 
 impl Place {
     /// How long the call took is a sample.
-    pub(super) fn sample(&mut self) {
+    pub(super) fn sample(&self) {
         let now = Instant::now();
-        self.sampled = true;
         self.line.gate.sample(self.phase, now.saturating_duration_since(self.since), now);
-    }
-
-    /// It is none.
-    pub(super) fn no_sample(&mut self) {
-        self.sampled = true;
     }
 
     pub(super) fn adaptive(&self) -> bool {
@@ -343,12 +336,14 @@ impl Place {
     }
 }
 
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        // Cut by its deadline: it would have taken longer still. A caller that went away says nothing.
-        if !self.sampled && self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            self.sample();
-        }
         self.line.leave();
     }
 }

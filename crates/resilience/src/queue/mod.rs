@@ -37,7 +37,7 @@ use std::{
 
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Sent, outlier::Outcome};
+use attache_upstream::{Call, Error, Load, Outcome, Sent};
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -83,7 +83,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
+    fn call(&mut self, mut call: Call) -> Self::Future {
         let Some(line) = &self.line else {
             return AdmissionFuture { step: Step::Running { future: self.inner.call(call), place: None } };
         };
@@ -95,7 +95,11 @@ where
             .map_or(0, |queue| urgency(call.request.headers(), &queue.priority_header));
         let now = Instant::now();
         let step = match line.arrive(class, deadline, now) {
-            Arrival::Enters(place) => Step::Running { future: self.inner.call(call), place: Some(place) },
+            Arrival::Enters(place) => {
+                let place = Held::new(place);
+                place.judges(&mut call);
+                Step::Running { future: self.inner.call(call), place: Some(place) }
+            }
             Arrival::Refused => Step::Refused { error: Some(refusal(line.gate.refuse(false))) },
             Arrival::Waits(wait) => {
                 // Two allocations for a call that has to wait.
@@ -129,21 +133,22 @@ struct Waiting<S> {
 
 impl<S: Service<Call>> Waiting<S> {
     /// The call's turn, or that it has none.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, Place), Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, Held), Error>> {
         let expired = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
         let place = ready!(self.wait.poll(cx, expired));
-        let (Some(mut call), Some(mut place)) = (self.call.take(), place) else {
+        let (Some(mut call), Some(place)) = (self.call.take(), place) else {
             return Poll::Ready(Err(refusal(self.gate.refuse(true))));
         };
         let now = Instant::now();
         if call.context.deadline.is_some_and(|deadline| deadline <= now) {
-            place.no_sample();
             return Poll::Ready(Err(refusal(Reason::RequestTimeout)));
         }
         let headers = call.request.headers_mut();
         if let Some(timeout) = deadline::grpc::timeout(headers) {
             deadline::grpc::set(headers, timeout.saturating_sub(now.saturating_duration_since(self.since)));
         }
+        let place = Held::new(place);
+        place.judges(&mut call);
         Poll::Ready(Ok((self.service.call(call), place)))
     }
 }
@@ -160,7 +165,7 @@ pin_project! {
     #[project = StepProjection]
     enum Step<S, F> {
         Waiting { waiting: Box<Waiting<S>> },
-        Running { #[pin] future: F, place: Option<Place> },
+        Running { #[pin] future: F, place: Option<Held> },
         Refused { error: Option<Error> },
     }
 }
@@ -196,29 +201,49 @@ where
     }
 }
 
-/// The head is there, or there will be none: a sample, and the place goes on with the body.
-fn answered(outcome: Result<Response<Body>, Error>, mut place: Place) -> Result<Response<Body>, Error> {
-    match Outcome::of(&outcome) {
-        Some(Outcome::Success | Outcome::Local(Reason::PerTryTimeout | Reason::RequestTimeout)) => {
-            place.sample();
-        }
-        _ => place.no_sample(),
+/// A call's place, from its entry to the end of its answer. One allocation for each call, only where a gate is configured.
+#[derive(Clone)]
+struct Held(Rc<Place>);
+
+impl Held {
+    fn new(place: Place) -> Self {
+        Self(Rc::new(place))
     }
+
+    /// The attempt tells when its answer's head came: that is what is measured.
+    fn judges(&self, call: &mut Call) {
+        if self.0.adaptive() {
+            call.judges.load = Some(self.0.clone());
+        }
+    }
+}
+
+impl Load for Place {
+    fn answered(&self, outcome: Outcome) {
+        // An upstream that fails at once must not look quick. What was overdue would have taken longer still.
+        if matches!(outcome, Outcome::Success | Outcome::Overdue(_)) {
+            self.sample();
+        }
+    }
+}
+
+/// The answer came, or there will be none: the place goes on with the body.
+fn answered(outcome: Result<Response<Body>, Error>, place: Held) -> Result<Response<Body>, Error> {
     let response = outcome?;
-    if response.body().is_end_stream() || (place.adaptive() && deadline::streams(&response)) {
+    if response.body().is_end_stream() || (place.0.adaptive() && deadline::streams(&response)) {
         return Ok(response);
     }
     // One allocation for a response with a body, only where a gate is configured.
-    Ok(response.map(|body| Body::stream(Held { body, place: Some(place) })))
+    Ok(response.map(|body| Body::stream(Occupied { body, place: Some(place) })))
 }
 
 /// A response's body, with its call's place.
-struct Held {
+struct Occupied {
     body: Body,
-    place: Option<Place>,
+    place: Option<Held>,
 }
 
-impl HttpBody for Held {
+impl HttpBody for Occupied {
     type Data = Bytes;
     type Error = BodyError;
 

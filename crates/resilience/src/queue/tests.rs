@@ -10,7 +10,7 @@ use tokio::{
 use super::*;
 use crate::{
     stack,
-    testing::{Outcome as Answer, get, respond, state_of, upstream},
+    testing::{Outcome as Answer, attempt, get, respond, state_of, upstream},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -31,7 +31,8 @@ impl Service<Call> for Slow {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        let attempt = attempt(1, &mut call);
         let header = |name: &str| call.request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
         self.seen.borrow_mut().push((header("x-name").unwrap_or_default(), Instant::now()));
         let takes = header("x-takes").map_or(10, |text| text.parse().unwrap());
@@ -46,7 +47,11 @@ impl Service<Call> for Slow {
         Box::pin(async move {
             let _guard = guard;
             sleep(takes * MS).await;
-            Ok(respond(200))
+            let response = respond(200);
+            if let Some(mut attempt) = attempt {
+                attempt.answered(response.status(), response.headers());
+            }
+            Ok(response)
         })
     }
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use attache_http::{Body, BodyError};
-use attache_telemetry::{Exchange, Reason, metrics};
-use attache_upstream::{Call, CallContext, Endpoint, Error, FreshConnection, Sent};
+use attache_telemetry::{Reason, metrics};
+use attache_upstream::{Call, CallContext, Error, FreshConnection, Sent, Wants};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -37,6 +37,7 @@ const DISCARDED: usize = 16 << 10;
 pub(super) struct Kept {
     pub(super) head: Box<Request<()>>,
     body: Option<Recording>,
+    wants: Wants,
     pub(super) context: CallContext,
     /// The caller's `grpc-timeout`, and when it began to run.
     grpc_timeout: Option<(Duration, Instant)>,
@@ -47,7 +48,7 @@ pub(super) struct Kept {
 impl Kept {
     /// Takes a call apart into what is kept and what is tried first.
     pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
-        let Call { mut request, context } = call;
+        let Call { mut request, wants, context, judges } = call;
         let grpc_timeout = grpc::timeout(request.headers()).map(|timeout| (timeout, Instant::now()));
         let head = with_body(&request, ());
         let body = (!request.body().is_end_stream()).then(|| {
@@ -55,14 +56,12 @@ impl Kept {
             *request.body_mut() = recording.body();
             recording
         });
-        let first = Call { request, context: context.clone() };
-        (Self { head, body, context, grpc_timeout, attempt: 1 }, first)
+        let first = Call { request, wants, context: context.clone(), judges };
+        (Self { head, body, wants, context, grpc_timeout, attempt: 1 }, first)
     }
 
     /// The call for another try; the old one's endpoint is avoided.
     fn again(&mut self, fresh: bool) -> Call {
-        // So that a try which finds no endpoint isn't held against the last one's.
-        self.context.exchange.endpoint.take();
         let mut call = self.next(self.context.clone());
         if fresh {
             call.request.extensions_mut().insert(FreshConnection);
@@ -85,32 +84,17 @@ impl Kept {
         if let Some((timeout, since)) = self.grpc_timeout {
             grpc::set(request.headers_mut(), timeout.saturating_sub(since.elapsed()));
         }
-        Call { request, context }
+        Call { wants: self.wants, ..Call::new(request, context) }
     }
 
     pub(super) fn body_is_complete(&self) -> bool {
         self.body.as_ref().is_none_or(Recording::complete)
     }
 
-    /// Puts the endpoint that a try went to on the list of those to avoid.
-    pub(super) fn avoid(&mut self, state: &UpstreamState, exchange: &Exchange) {
-        if let Some(endpoint) = state.last_endpoint(exchange)
-            && !self.was_tried(&endpoint)
-        {
-            self.context.tried.push(endpoint);
-        }
-    }
-
-    /// Whether there is a usable endpoint that wasn't tried; the running try's is put on the list.
-    pub(super) fn has_other(&mut self, state: &UpstreamState) -> bool {
-        let exchange = self.context.exchange.clone();
-        self.avoid(state, &exchange);
+    /// Whether there is a usable endpoint that no attempt went to.
+    pub(super) fn has_other(&self, state: &UpstreamState) -> bool {
         let set = state.shared.endpoints.load();
-        set.endpoints.iter().any(|endpoint| endpoint.usable() && !self.was_tried(endpoint))
-    }
-
-    fn was_tried(&self, endpoint: &Arc<Endpoint>) -> bool {
-        self.context.tried.iter().any(|other| Arc::ptr_eq(other, endpoint))
+        set.endpoints.iter().any(|endpoint| endpoint.usable() && !self.context.tried.contains(endpoint))
     }
 
     fn whole(&self) -> bool {
@@ -260,6 +244,8 @@ impl Tries<'_> {
                 let safe = self.rules.safe(method, error.sent);
                 if error.reused && !*self.raced && safe && self.kept.whole() {
                     *self.raced = true;
+                    // Its endpoint did nothing wrong, and a hash may want it.
+                    self.kept.context.tried.forget_last();
                     count(&self.state.counters.close_races);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
@@ -286,7 +272,7 @@ impl Tries<'_> {
         if *self.retries >= self.rules.retry.attempts || !self.kept.whole() {
             return None;
         }
-        let other = self.avoid_last();
+        let other = self.has_untried();
         let n = *self.retries + 1;
         let at_once = n == 1 && other && matches!(sent, Sent::Nothing | Sent::Refused);
         let wait = if at_once { Duration::ZERO } else { backoff::wait(&self.rules.retry, n) };
@@ -315,12 +301,10 @@ impl Tries<'_> {
         Some(When::After(when))
     }
 
-    /// Puts the last try's endpoint on the list of those to avoid; whether there is one that isn't on it.
-    fn avoid_last(&mut self) -> bool {
-        let exchange = self.kept.context.exchange.clone();
-        self.kept.avoid(self.state, &exchange);
+    /// Whether there is an endpoint that no attempt went to.
+    fn has_untried(&self) -> bool {
         let set = self.state.shared.endpoints.load();
-        set.endpoints.iter().any(|endpoint| !self.kept.was_tried(endpoint))
+        set.endpoints.iter().any(|endpoint| !self.kept.context.tried.contains(endpoint))
     }
 
     /// Hands the outcome to the caller.

@@ -28,7 +28,7 @@ use std::{
 use attache_config::model::{self, HedgeAfter};
 use attache_http::Body;
 use attache_telemetry::{Exchange, Hedge, metrics};
-use attache_upstream::{Call, Error, outlier};
+use attache_upstream::{Call, Error};
 use http::{Response, header::UPGRADE};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
@@ -188,7 +188,6 @@ impl<F> Hedging<F> {
             };
             let mut ended = self.running.remove(at);
             if !around.is_good(&outcome) {
-                around.kept.avoid(around.state, &ended.exchange);
                 continue;
             }
             around.measure(ended.start);
@@ -207,7 +206,7 @@ impl<S> Around<'_, S> {
     fn is_good(&self, outcome: &Outcome) -> bool {
         let Ok(response) = outcome else { return false };
         let (status, headers) = (response.status(), response.headers());
-        outlier::Outcome::of_response(status, headers) == outlier::Outcome::Success
+        attache_upstream::Outcome::of_response(status, headers) == attache_upstream::Outcome::Success
             && self.rules.on.response(status, headers).is_none()
     }
 

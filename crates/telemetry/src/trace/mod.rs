@@ -31,7 +31,7 @@ use self::request::Finished;
 pub use self::{
     export::{Dial, DialFuture, Exports, Io},
     ids::{SpanId, TraceId},
-    request::{Attempt, Connecting, RequestTrace},
+    request::{AttemptTrace, Connecting, RequestTrace},
     w3c::check_trace_context,
 };
 use crate::{Exchange, Metrics, WorkerMetrics};

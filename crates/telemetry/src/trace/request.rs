@@ -125,13 +125,13 @@ impl RequestTrace {
 
 /// One try that runs. Dropped before it was told its end, it was given up.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct AttemptTrace {
     trace: Rc<RequestTrace>,
     index: usize,
     ended: Cell<bool>,
 }
 
-impl Attempt {
+impl AttemptTrace {
     /// Begins the span of a try and writes its id into the request, where the exchange is sampled.
     pub fn begin(
         exchange: &Exchange,
@@ -198,7 +198,7 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for AttemptTrace {
     fn drop(&mut self) {
         if !self.ended.get()
             && let Some(span) = self.trace.attempts.borrow_mut().get_mut(self.index)

@@ -123,7 +123,7 @@ fn spans_of_a_retry() -> (Vec<Span>, [String; 2]) {
     for (endpoint, fails) in [("10.0.0.7:80", true), ("10.0.0.8:80", false)] {
         exchange.endpoint.replace(Some(endpoint.into()));
         exchange.tries.set(exchange.tries.get() + 1);
-        let attempt = Attempt::begin(&exchange, &upstream, false, Some(&mut sent)).unwrap();
+        let attempt = AttemptTrace::begin(&exchange, &upstream, false, Some(&mut sent)).unwrap();
         seen.push(sent["traceparent"].to_str().unwrap()[36..52].to_owned());
         let connecting = attempt.connecting(&endpoint.into());
         if fails {
@@ -244,7 +244,7 @@ fn a_try_that_is_given_up_ends_all_the_same() {
     let exchange = exchange();
     let mut headers = HeaderMap::new();
     tracer.begin(&exchange, &mut headers, false);
-    let attempt = Attempt::begin(&exchange, &"orders".into(), false, Some(&mut headers)).unwrap();
+    let attempt = AttemptTrace::begin(&exchange, &"orders".into(), false, Some(&mut headers)).unwrap();
     drop(attempt.connecting(&"10.0.0.7:80".into()));
     drop(attempt);
     exchange.fail(Reason::PerTryTimeout, "");
@@ -263,10 +263,10 @@ fn a_hedged_try_has_a_span_beside_the_one_that_is_slow() {
     tracer.begin(&exchange, &mut headers, false);
     let (upstream, request) = (Name::from("orders"), exchange.trace.borrow().as_ref().unwrap().span_id());
     exchange.endpoint.replace(Some("10.0.0.7:80".into()));
-    let slow = Attempt::begin(&exchange, &upstream, false, Some(&mut headers)).unwrap();
+    let slow = AttemptTrace::begin(&exchange, &upstream, false, Some(&mut headers)).unwrap();
     let beside = exchange.beside();
     beside.endpoint.replace(Some("10.0.0.8:80".into()));
-    let quick = Attempt::begin(&beside, &upstream, false, Some(&mut headers)).unwrap();
+    let quick = AttemptTrace::begin(&beside, &upstream, false, Some(&mut headers)).unwrap();
     quick.responded(&beside, 200);
     exchange.take_over(&beside);
     drop(slow);

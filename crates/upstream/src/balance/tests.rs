@@ -1,13 +1,14 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use attache_config::model::{Algorithm, Balance, HashKey};
+use attache_config::model::{Algorithm, Balance, HashKey, OutlierEjection, Upstream};
 use attache_telemetry::Reason;
+use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    EndpointSpec, InFlight,
-    test_support::{shared, spec},
+    Attempt, EndpointSpec,
+    test_support::{attempt, context, spec, upstream},
 };
 
 fn balance(algorithm: Algorithm) -> Balance {
@@ -36,11 +37,22 @@ fn endpoint(shared: &Shared, at: usize) -> Arc<Endpoint> {
     shared.endpoints.load().endpoints[at].clone()
 }
 
-/// A call that runs on this endpoint.
-fn in_flight(shared: &Arc<Shared>, endpoint: Arc<Endpoint>) -> InFlight {
-    let mut in_flight = InFlight::take(shared).unwrap();
-    in_flight.moved_to(&endpoint);
-    in_flight
+/// An upstream that ejects nobody.
+fn shared(balance: Balance, specs: Vec<EndpointSpec>) -> Arc<Shared> {
+    let never = OutlierEjection { consecutive_5xx: 0, consecutive_local: 0, ..OutlierEjection::default() };
+    let shared = Shared::new(Arc::new(Upstream { balance, outlier_ejection: never, ..upstream("test") }));
+    shared.replace_endpoints(specs, None);
+    Arc::new(shared)
+}
+
+/// An attempt that runs on this endpoint.
+fn in_flight(shared: &Arc<Shared>, endpoint: Arc<Endpoint>) -> Attempt {
+    attempt(shared, &endpoint, &context())
+}
+
+fn answer(request: &mut Attempt, success: bool) {
+    let status = if success { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
+    request.answered(status, &HeaderMap::new());
 }
 
 /// Shares of picks by label, with a hash of its own for each pick.
@@ -113,14 +125,14 @@ async fn peak_ewma_prefers_the_fast_endpoint_and_comes_back_to_the_slow_one_in_t
     for (at, latency) in [(0, 10), (1, 500)] {
         let mut request = in_flight(&shared, endpoint(&shared, at));
         tokio::time::advance(Duration::from_millis(latency)).await;
-        request.responded(true);
+        answer(&mut request, true);
     }
     assert!(share(&shares(&shared, 1000), 1) > 0.999);
     // The fast one works all the time and the slow one's estimate fades with tau = 10 s.
     tokio::time::advance(Duration::from_secs(60)).await;
     let mut request = in_flight(&shared, endpoint(&shared, 0));
     tokio::time::advance(Duration::from_millis(10)).await;
-    request.responded(true);
+    answer(&mut request, true);
     drop(request);
     assert!(share(&shares(&shared, 1000), 2) > 0.999);
 }
@@ -131,7 +143,7 @@ async fn a_fast_failure_does_not_attract_traffic() {
     for (at, latency, success) in [(0, 200, true), (1, 1, false)] {
         let mut request = in_flight(&shared, endpoint(&shared, at));
         tokio::time::advance(Duration::from_millis(latency)).await;
-        request.responded(success);
+        answer(&mut request, success);
     }
     assert!(share(&shares(&shared, 1000), 1) > 0.999);
 }
@@ -142,13 +154,13 @@ async fn share_of_a_fast_failure(algorithm: Algorithm, honest: bool) -> f64 {
     let shared = shared(balance(algorithm), specs(3));
     let failing = endpoint(&shared, 2);
     let mut balancer = Balancer::new(&shared.config.balance, 11);
-    let mut running: std::collections::VecDeque<(u32, bool, InFlight)> = std::collections::VecDeque::new();
+    let mut running: std::collections::VecDeque<(u32, bool, Attempt)> = std::collections::VecDeque::new();
     let (mut sent, mut failed) = (0, 0);
     for ms in 0..70_000_u32 {
         tokio::time::advance(Duration::from_millis(1)).await;
         running.retain_mut(|(until, success, request)| {
             if *until <= ms {
-                request.responded(*success || !honest);
+                answer(request, *success || !honest);
             }
             *until > ms
         });
@@ -185,7 +197,7 @@ async fn what_fails_fast_attracts_traffic_only_where_failures_do_not_count_as_lo
 async fn a_failure_counts_as_a_running_request_that_fades_with_time_and_success() {
     let shared = shared(balance(Algorithm::LeastRequest), specs(2));
     let [bad, good] = [0, 1].map(|at| endpoint(&shared, at));
-    let end = |success: bool| in_flight(&shared, bad.clone()).responded(success);
+    let end = |success: bool| answer(&mut in_flight(&shared, bad.clone()), success);
     end(true);
     assert!(bias::load(&bad) == 0.0);
     (0..3).for_each(|_| end(false));
@@ -207,7 +219,7 @@ async fn an_endpoint_never_measured_gets_one_request_at_a_time() {
     let shared = shared(balance(Algorithm::PeakEwma), specs(2));
     let mut known = in_flight(&shared, endpoint(&shared, 0));
     tokio::time::advance(Duration::from_millis(10)).await;
-    known.responded(true);
+    answer(&mut known, true);
     assert!(share(&shares(&shared, 100), 2) > 0.999, "nothing runs there: it costs nothing");
     let _running = in_flight(&shared, endpoint(&shared, 1));
     assert!(share(&shares(&shared, 100), 1) > 0.999, "one runs there and it is still unknown");

@@ -8,7 +8,10 @@ mod window;
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -86,6 +89,53 @@ pub struct CircuitStatus {
 pub struct Ticket {
     generation: u64,
     probe: bool,
+}
+
+/// A call that a breaker let through. Dropped before its end was told, it leaves its place to another.
+#[derive(Debug)]
+pub struct Admitted {
+    circuit: Arc<Circuit>,
+    ticket: Option<Ticket>,
+}
+
+impl Admitted {
+    /// Asks a breaker; where it lets nothing through, it says when it is worth asking again.
+    pub fn by(circuit: &Arc<Circuit>) -> Result<Self, Duration> {
+        let ticket = circuit.admit()?;
+        Ok(Self { circuit: Arc::clone(circuit), ticket: Some(ticket) })
+    }
+
+    /// Counts how the call ended.
+    pub(crate) fn record(self, success: bool, now: Instant) {
+        self.end(|circuit, ticket| circuit.record(ticket, success, now));
+    }
+
+    /// The same in the teller's own way.
+    pub(crate) fn end(mut self, tell: impl FnOnce(&Circuit, &Ticket)) {
+        if let Some(ticket) = self.ticket.take() {
+            tell(&self.circuit, &ticket);
+        }
+    }
+
+    /// A probe has succeeded; should it fail after all, that counts in the state that it brought about. Does nothing for a call
+    /// that is no probe.
+    pub(crate) fn proved(&mut self, tell: impl FnOnce(&Circuit, &Ticket)) {
+        if let Some(ticket) = self.ticket.take_if(|ticket| ticket.probe) {
+            tell(&self.circuit, &ticket);
+            let word = Word::unpack(self.circuit.state.load(Relaxed));
+            if matches!(word.phase, Inner::Closed) {
+                self.ticket = Some(Ticket { generation: word.generation, probe: false });
+            }
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.circuit.give_back(&ticket);
+        }
+    }
 }
 
 /// 2 bits of phase, 14 of generation, 48 of what the phase needs.

@@ -23,15 +23,8 @@ use tokio::time::Instant;
 use super::Turn;
 use crate::{
     Endpoint, Shared,
-    circuit::{Circuit, Ticket},
+    circuit::{Admitted, Circuit, Ticket},
 };
-
-/// A call that an endpoint's breaker let through.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    circuit: Arc<Circuit>,
-    ticket: Ticket,
-}
 
 /// The endpoint's breaker holds the call back.
 #[derive(Debug)]
@@ -43,17 +36,23 @@ pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admit
         return Ok(None);
     }
     let Some(circuit) = endpoint.circuit.load_full() else { return Ok(None) };
-    let Ok(ticket) = circuit.admit() else {
+    let Ok(admitted) = Admitted::by(&circuit) else {
         // The balancer didn't know.
         endpoint.tripped.store(true, Relaxed);
         return Err(Held);
     };
-    Ok(Some(Admitted { circuit, ticket }))
+    Ok(Some(admitted))
 }
 
 /// Counts how an admitted call ended.
-pub(crate) fn ended(shared: &Shared, endpoint: &Endpoint, admitted: &Admitted, success: bool, now: Instant) {
-    let Admitted { circuit, ticket } = admitted;
+pub(crate) fn ended(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    circuit: &Circuit,
+    ticket: &Ticket,
+    success: bool,
+    now: Instant,
+) {
     let before = circuit.phase();
     // Whoever takes endpoints out takes turns, so that two don't both take the last but one.
     let turn = if success { None } else { Turn::take(&shared.ejections) };
@@ -62,11 +61,6 @@ pub(crate) fn ended(shared: &Shared, endpoint: &Endpoint, admitted: &Admitted, s
         endpoint.circuit_changed();
         shared.ejections.changed.notify_one();
     }
-}
-
-/// A call that says nothing of the endpoint.
-pub(crate) fn given_up(admitted: &Admitted) {
-    admitted.circuit.give_back(&admitted.ticket);
 }
 
 /// Whether the others are enough without this one.

@@ -21,13 +21,12 @@
 //! **Source.** Envoy's outlier detection. Differences: `consecutive_local` counts beside `consecutive_5xx`, as with
 //! `split_external_local_origin_errors` but without taking local failures out of the other; trips are acted on at
 //! once, and ends too (Envoy: ends at the next `interval`); multipliers fall by served time; refused streams and lost
-//! close races are no failures.
+//! close races are no failures, and a caller's own short deadline isn't one either.
 //!
 //! A success costs one load of a flag that nobody writes while all is well ([`failing`]). Ejecting is rare and takes turns
 //! without waiting: a worker that finds another at it leaves its own for the next failure.
 
 pub(crate) mod circuits;
-mod outcome;
 pub mod rates;
 
 use std::{
@@ -43,10 +42,13 @@ use std::{
 };
 
 use attache_telemetry::{Reason, metrics};
-pub use outcome::Outcome;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Endpoint, Shared, status::EjectionStatus};
+use crate::{
+    Endpoint, Shared,
+    attempt::{Failure, Outcome},
+    status::EjectionStatus,
+};
 
 /// Passive health of one endpoint.
 #[derive(Debug, Default)]
@@ -139,12 +141,13 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
             settle(shared);
             return false;
         }
-        Outcome::ServerError(_) => {
+        Outcome::CallerGaveUp | Outcome::Inconclusive => return false,
+        Outcome::Failed(Failure::Answer(_)) => {
             rates::failed(shared, endpoint);
             reset(&passive.consecutive_local);
             add(&passive.consecutive_5xx, config.consecutive_5xx)
         }
-        Outcome::Local(_) => {
+        Outcome::Failed(Failure::NoAnswer(_)) | Outcome::Overdue(_) => {
             rates::failed(shared, endpoint);
             let local = add(&passive.consecutive_local, config.consecutive_local);
             add(&passive.consecutive_5xx, config.consecutive_5xx) || local

@@ -6,10 +6,13 @@ use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{EndpointAddress, EndpointSpec, Error, Sent};
+use crate::{
+    EndpointAddress, EndpointSpec, Error, Sent,
+    test_support::{attempt, context},
+};
 
-const FAILED: Outcome = Outcome::ServerError(StatusCode::INTERNAL_SERVER_ERROR);
-const REFUSED: Outcome = Outcome::Local(Reason::ConnectRefused);
+const FAILED: Outcome = Outcome::Failed(Failure::Answer(StatusCode::INTERNAL_SERVER_ERROR));
+const REFUSED: Outcome = Outcome::Failed(Failure::NoAnswer(Reason::ConnectRefused));
 const SECOND: Duration = Duration::from_secs(1);
 
 fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<Shared> {
@@ -174,29 +177,36 @@ fn only_what_an_endpoint_is_to_blame_for_counts() {
     assert_eq!(Outcome::of_response(StatusCode::OK, &grpc("5")), Outcome::Success);
     assert_eq!(
         Outcome::of_response(StatusCode::OK, &grpc("14")),
-        Outcome::ServerError(StatusCode::SERVICE_UNAVAILABLE)
+        Outcome::Failed(Failure::Answer(StatusCode::SERVICE_UNAVAILABLE))
     );
     let error = |reason, sent| Outcome::of_error(&Error::new(reason, sent));
-    assert_eq!(error(Reason::OverflowPending, Sent::Nothing), None);
-    assert_eq!(error(Reason::UpstreamReset, Sent::Refused), None);
-    assert_eq!(error(Reason::UpstreamReset, Sent::Request), Some(Outcome::Local(Reason::UpstreamReset)));
+    assert_eq!(error(Reason::OverflowPending, Sent::Nothing), Outcome::Inconclusive);
+    assert_eq!(error(Reason::UpstreamReset, Sent::Refused), Outcome::Inconclusive);
+    let reset = Outcome::Failed(Failure::NoAnswer(Reason::UpstreamReset));
+    assert_eq!(error(Reason::UpstreamReset, Sent::Request), reset);
     let mut race = Error::new(Reason::UpstreamReset, Sent::Request);
     race.reused = true;
-    assert_eq!(Outcome::of_error(&race), None);
+    assert_eq!(Outcome::of_error(&race), Outcome::Inconclusive);
 }
 
 #[tokio::test(start_paused = true)]
 async fn ends_of_tries_are_judged_by_their_outcome() {
     let shared = shared(3, model::OutlierEjection::default());
     let endpoint = endpoint(&shared, 0);
-    let answered = |status: u16| Ok(http::Response::builder().status(status).body(()).unwrap());
-    let end =
-        |end| Outcome::of(&end).is_some_and(|outcome| report(&shared, &endpoint, outcome, Instant::now()));
-    assert!(!(0..4).any(|_| end(answered(503))));
-    assert!(!end(answered(404)), "a 404 ends the row");
-    assert!(!(0..4).any(|_| end(Err(Error::new(Reason::ConnectRefused, Sent::Nothing)))));
-    assert!(!(0..9).any(|_| end(Err(Error::new(Reason::OverflowPending, Sent::Nothing)))));
-    assert!(end(Err(Error::new(Reason::ConnectRefused, Sent::Nothing))));
+    let answered = |status: u16| {
+        let status = StatusCode::from_u16(status).unwrap();
+        attempt(&shared, &endpoint, &context()).answered(status, &HeaderMap::new());
+        !endpoint.usable()
+    };
+    let failed = |reason| {
+        attempt(&shared, &endpoint, &context()).failed(&Error::new(reason, Sent::Nothing));
+        !endpoint.usable()
+    };
+    assert!(!(0..4).any(|_| answered(503)));
+    assert!(!answered(404), "a 404 ends the row");
+    assert!(!(0..4).any(|_| failed(Reason::ConnectRefused)));
+    assert!(!(0..9).any(|_| failed(Reason::OverflowPending)));
+    assert!(failed(Reason::ConnectRefused));
 }
 
 #[tokio::test(start_paused = true)]

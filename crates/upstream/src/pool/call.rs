@@ -15,7 +15,7 @@ use super::{
     outgoing::Outgoing,
     upgraded,
 };
-use crate::{Endpoint, Error, limit::InFlight, outlier::Outcome};
+use crate::{Endpoint, Error, attempt::Attempt};
 
 /// A connection that is ready for one request.
 pub(crate) struct Wire {
@@ -70,7 +70,7 @@ impl Wire {
     pub(crate) async fn call(
         self,
         mut request: Box<Request<Body>>,
-        in_flight: &mut Option<InFlight>,
+        in_flight: &mut Option<Attempt>,
         on_informational: Option<&OnInformational>,
     ) -> Result<Response<Body>, Lost> {
         let mut connection = match self.kind {
@@ -96,7 +96,7 @@ impl Wire {
             request: failed.request.map(|request| Box::new(request.map(Outgoing::into_body))),
         })?;
         if let Some(in_flight) = in_flight {
-            in_flight.ended(Some(Outcome::of_response(response.status(), response.headers())));
+            in_flight.answered(response.status(), response.headers());
         }
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success()) {

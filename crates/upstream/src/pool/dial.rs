@@ -22,7 +22,7 @@ use std::{
 
 use attache_config::model::ProxyProtocolOut;
 use attache_http::Client;
-use attache_telemetry::{Attempt as Try, Reason};
+use attache_telemetry::{AttemptTrace, Reason};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
@@ -66,7 +66,7 @@ pub(crate) struct Want<'a> {
     /// Only a connection that was made since then will do.
     pub(crate) fresh: Option<Instant>,
     /// The span of the try, where it is traced.
-    pub(crate) traced: Option<&'a Try>,
+    pub(crate) traced: Option<&'a AttemptTrace>,
 }
 
 /// How a new connection is made.
@@ -77,22 +77,22 @@ pub(crate) struct How<'a> {
     pub(crate) host: Option<&'a str>,
     pub(crate) client: &'a Client,
     /// The span of the try, where it is traced.
-    pub(crate) traced: Option<&'a Try>,
+    pub(crate) traced: Option<&'a AttemptTrace>,
 }
 
 /// A connection that is being made for everybody.
 #[derive(Default)]
-pub(crate) struct Attempt {
+pub(crate) struct Dialing {
     failed: RefCell<Option<(Reason, String)>>,
     over: Notify,
 }
 
-/// Ends the attempt, also where the call that made it was cancelled: one of those who wait begins anew.
-struct AttemptGuard<'a>(&'a Home, Rc<Attempt>);
+/// Ends the dialing, also where the call that made it was cancelled: one of those who wait begins anew.
+struct DialingGuard<'a>(&'a Home, Rc<Dialing>);
 
-impl Drop for AttemptGuard<'_> {
+impl Drop for DialingGuard<'_> {
     fn drop(&mut self) {
-        *self.0.attempt.borrow_mut() = None;
+        *self.0.dialing.borrow_mut() = None;
         self.1.over.notify_waiters();
     }
 }
@@ -142,10 +142,10 @@ impl Pool {
             if let Some(wire) = self.ready(home, want) {
                 return Ok(wire);
             }
-            let running = home.attempt.borrow().clone();
-            if let Some(attempt) = running.filter(|_| want.may_share(home)) {
-                attempt.over.notified().await;
-                if let Some((reason, detail)) = &*attempt.failed.borrow() {
+            let running = home.dialing.borrow().clone();
+            if let Some(dialing) = running.filter(|_| want.may_share(home)) {
+                dialing.over.notified().await;
+                if let Some((reason, detail)) = &*dialing.failed.borrow() {
                     return Err(Error::with_source(*reason, Sent::Nothing, detail.as_str()));
                 }
                 continue;
@@ -169,14 +169,14 @@ impl Pool {
     }
 
     async fn make(&self, home: &Rc<Home>, want: &Want<'_>, permit: ConnectionPermit) -> Result<Wire, Error> {
-        let attempt = want.may_share(home).then(|| {
-            let attempt = Rc::new(Attempt::default());
-            *home.attempt.borrow_mut() = Some(Rc::clone(&attempt));
-            AttemptGuard(home, attempt)
+        let dialing = want.may_share(home).then(|| {
+            let dialing = Rc::new(Dialing::default());
+            *home.dialing.borrow_mut() = Some(Rc::clone(&dialing));
+            DialingGuard(home, dialing)
         });
         let made = self.speak(home, want, permit).await;
-        if let (Some(attempt), Err(error)) = (&attempt, &made) {
-            *attempt.1.failed.borrow_mut() = Some((error.reason, error.detail()));
+        if let (Some(dialing), Err(error)) = (&dialing, &made) {
+            *dialing.1.failed.borrow_mut() = Some((error.reason, error.detail()));
         }
         made
     }

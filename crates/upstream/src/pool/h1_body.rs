@@ -23,14 +23,14 @@ use super::{
     Home,
     h1::{Detached, H1, blame_request},
 };
-use crate::{error::reason_or, limit::InFlight};
+use crate::{attempt::Attempt, error::reason_or};
 
 /// See the module's words.
 struct H1Body {
     incoming: Incoming,
     connection: Source,
     home: Rc<Home>,
-    in_flight: Option<InFlight>,
+    in_flight: Option<Attempt>,
 }
 
 /// Who drives the connection.
@@ -49,7 +49,7 @@ pub(super) fn attach(
     response: Response<Incoming>,
     connection: Box<H1>,
     home: Rc<Home>,
-    in_flight: Option<InFlight>,
+    in_flight: Option<Attempt>,
     uploaded: bool,
 ) -> Response<Body> {
     if connection.is_ready() {
@@ -94,13 +94,15 @@ impl H1Body {
             Source::Over(blame) => *blame,
         };
         self.connection = Source::Over(blame);
-        self.in_flight = None;
         let reason = blame.unwrap_or_else(|| {
             let malformed = is_malformed(&error);
             let reason =
                 if malformed { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody };
             reason_or(&error, reason)
         });
+        if let Some(mut attempt) = self.in_flight.take() {
+            attempt.cut(reason);
+        }
         BodyError::with_source(Some(reason), error)
     }
 }

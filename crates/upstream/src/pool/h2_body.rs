@@ -23,7 +23,7 @@ use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use super::{h2::Lease, h2_call::Uploaded};
-use crate::{error::reason_or, limit::InFlight};
+use crate::{attempt::Attempt, error::reason_or};
 
 /// Ends a task when nobody waits for its work any more.
 pub(super) struct AbortOnDrop(pub(super) AbortHandle);
@@ -41,14 +41,14 @@ struct H2Body {
     data_done: bool,
     uploaded: Rc<Cell<Uploaded>>,
     /// Given back at the end, before the body is dropped.
-    held: Option<(Lease, Option<InFlight>, Option<AbortOnDrop>)>,
+    held: Option<(Lease, Option<Attempt>, Option<AbortOnDrop>)>,
 }
 
 /// Wraps a response.
 pub(super) fn attach(
     response: Response<RecvStream>,
     lease: Lease,
-    in_flight: Option<InFlight>,
+    in_flight: Option<Attempt>,
     uploaded: Rc<Cell<Uploaded>>,
     upload: Option<AbortOnDrop>,
 ) -> Response<Body> {
@@ -74,13 +74,16 @@ impl H2Body {
         let stopped_our_upload = error.is_reset()
             && error.reason() == Some(h2::Reason::NO_ERROR)
             && self.uploaded.get() != Uploaded::Whole;
-        self.held = None;
+        let attempt = self.held.take().and_then(|(_, attempt, _)| attempt);
         if stopped_our_upload && self.owed.is_none_or(|owed| owed == 0) {
             return None;
         }
         let reason =
             if error.is_library() { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody };
         let reason = reason_or(&error, reason);
+        if let Some(mut attempt) = attempt {
+            attempt.cut(reason);
+        }
         Some(Err(BodyError::with_source(Some(reason), error)))
     }
 }
@@ -113,7 +116,10 @@ impl http_body::Body for H2Body {
         }
         match ready!(this.received.poll_trailers(cx)) {
             Ok(trailers) => {
-                this.held = None;
+                let attempt = this.held.take().and_then(|(_, attempt, _)| attempt);
+                if let (Some(mut attempt), Some(trailers)) = (attempt, &trailers) {
+                    attempt.trailers(trailers);
+                }
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
             }
             Err(error) => Poll::Ready(this.end(error)),

@@ -26,7 +26,7 @@ use super::{
     h2_body::{self, AbortOnDrop},
     upgraded::{self, H2Tunnel},
 };
-use crate::{Error, Sent, limit::InFlight, outlier::Outcome};
+use crate::{Error, Sent, attempt::Attempt};
 
 /// How a request's body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) async fn send(
     connection: &H2,
     lease: Lease,
     mut request: Box<Request<Body>>,
-    in_flight: &mut Option<InFlight>,
+    in_flight: &mut Option<Attempt>,
     on_informational: Option<&OnInformational>,
 ) -> Result<Response<Body>, Error> {
     if let Err(error) = form::http2(&mut request, connection.tls) {
@@ -92,7 +92,7 @@ pub(super) async fn send(
         }
     };
     if let Some(in_flight) = in_flight {
-        in_flight.ended(Some(Outcome::of_response(response.status(), response.headers())));
+        in_flight.answered(response.status(), response.headers());
     }
     if tunnel && response.status().is_success() {
         let (head, received) = response.into_parts();

@@ -119,7 +119,7 @@ pub(crate) struct Home {
     idle: RefCell<VecDeque<Box<H1>>>,
     h2: RefCell<Vec<Rc<H2>>>,
     /// The connection that is being made for everybody, where HTTP/2 may come of it.
-    pub(crate) attempt: RefCell<Option<Rc<dial::Attempt>>>,
+    pub(crate) dialing: RefCell<Option<Rc<dial::Dialing>>>,
     pub(crate) spoken: Cell<Option<Spoken>>,
     pool: Weak<Pool>,
     tick: Rc<Tick>,
@@ -158,7 +158,7 @@ impl Pool {
                 shared: Arc::clone(&self.shared),
                 idle: RefCell::default(),
                 h2: RefCell::default(),
-                attempt: RefCell::default(),
+                dialing: RefCell::default(),
                 spoken: Cell::new(None),
                 pool: self.this.clone(),
                 tick: Rc::clone(&self.tick),

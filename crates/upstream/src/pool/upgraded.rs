@@ -19,24 +19,24 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::h2::Lease;
-use crate::{Error, Sent, error::reason_or, limit::InFlight};
+use crate::{Error, Sent, attempt::Attempt, error::reason_or, limit::Charge};
 
 /// What waits in a response's extensions. They want `Clone + Send + Sync`; there is one tunnel all the same.
 #[derive(Clone)]
 struct Offer(Arc<Mutex<Option<Waiting>>>);
 
 enum Waiting {
-    H1(Option<InFlight>),
-    H2(H2Tunnel, Option<InFlight>),
+    H1(Option<Charge>),
+    H2(H2Tunnel, Option<Charge>),
 }
 
-pub(super) fn offer_h1(response: &mut Response<Body>, in_flight: Option<InFlight>) {
-    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H1(in_flight)))));
+pub(super) fn offer_h1(response: &mut Response<Body>, in_flight: Option<Attempt>) {
+    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H1(in_flight.and_then(Attempt::opened))))));
     response.extensions_mut().insert(offer);
 }
 
-pub(super) fn offer_h2(response: &mut Response<Body>, tunnel: H2Tunnel, in_flight: Option<InFlight>) {
-    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H2(tunnel, in_flight)))));
+pub(super) fn offer_h2(response: &mut Response<Body>, tunnel: H2Tunnel, in_flight: Option<Attempt>) {
+    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H2(tunnel, in_flight.and_then(Attempt::opened))))));
     response.extensions_mut().insert(offer);
 }
 
@@ -45,9 +45,9 @@ pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, 
     let offer = response.extensions_mut().remove::<Offer>()?;
     let waiting = offer.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     Some(match waiting {
-        Waiting::H2(tunnel, in_flight) => Ok(Upgraded { io: Io::H2(tunnel), _in_flight: in_flight }),
-        Waiting::H1(in_flight) => match hyper::upgrade::on(response).await {
-            Ok(io) => Ok(Upgraded { io: Io::H1(TokioIo::new(io)), _in_flight: in_flight }),
+        Waiting::H2(tunnel, charge) => Ok(Upgraded { io: Io::H2(tunnel), _charge: charge }),
+        Waiting::H1(charge) => match hyper::upgrade::on(response).await {
+            Ok(io) => Ok(Upgraded { io: Io::H1(TokioIo::new(io)), _charge: charge }),
             Err(error) => {
                 let reason = reason_or(&error, Reason::UpstreamReset);
                 Err(Error::with_source(reason, Sent::Response, error))
@@ -60,7 +60,7 @@ pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, 
 #[derive(Debug)]
 pub struct Upgraded {
     io: Io,
-    _in_flight: Option<InFlight>,
+    _charge: Option<Charge>,
 }
 
 #[derive(Debug)]

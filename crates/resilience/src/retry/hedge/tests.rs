@@ -26,8 +26,7 @@ fn after(ms: u32) -> attache_config::model::Policy {
 
 /// A try at the endpoint of that port that answers after so long with its own number in a header.
 fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
-    script.then(move |mut call| async move {
-        *call.context.exchange.endpoint.borrow_mut() = Some(format!("10.0.0.1:{port}").into());
+    script.at(port, move |mut call| async move {
         let body = read(call.request.body_mut()).await.unwrap();
         sleep(ms * MS).await;
         let mut response = respond(status);
@@ -47,8 +46,7 @@ fn stuck(script: Script, port: u16) -> (Script, Rc<Cell<bool>>) {
     }
     let dropped = Rc::new(Cell::new(false));
     let told = Told(dropped.clone());
-    let script = script.then(move |mut call| async move {
-        *call.context.exchange.endpoint.borrow_mut() = Some(format!("10.0.0.1:{port}").into());
+    let script = script.at(port, move |mut call| async move {
         let _told = told;
         let _ = read(call.request.body_mut()).await;
         std::future::pending().await

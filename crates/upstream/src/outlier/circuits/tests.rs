@@ -6,11 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Balancer, InFlight,
+    Balancer, Failure, Outcome,
     circuit::Phase,
-    outlier::{self, Outcome},
+    outlier,
     status::EndpointState::{self, CircuitOpen, Healthy},
-    test_support::{spec, upstream},
+    test_support::{attempt, context, spec, upstream},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,7 +41,9 @@ fn endpoint(shared: &Shared, at: usize) -> Arc<Endpoint> {
 fn call(shared: &Shared, at: usize, success: bool) -> bool {
     let endpoint = endpoint(shared, at);
     let Ok(admitted) = admit(shared, &endpoint) else { return false };
-    ended(shared, &endpoint, &admitted.unwrap(), success, Instant::now());
+    admitted
+        .unwrap()
+        .end(|circuit, ticket| ended(shared, &endpoint, circuit, ticket, success, Instant::now()));
     true
 }
 
@@ -87,7 +89,8 @@ async fn a_failing_endpoint_gets_nothing_then_exactly_its_probes_then_its_share(
     assert_eq!(picks(&shared, &mut balancer)[0], 0, "its probes are out");
     for probe in probes {
         assert_eq!(state(&shared, 0), EndpointState::CircuitOpen);
-        ended(&shared, &first, &probe.unwrap(), true, Instant::now());
+        let end = |circuit: &_, ticket: &_| ended(&shared, &first, circuit, ticket, true, Instant::now());
+        probe.unwrap().end(end);
     }
     assert_eq!(state(&shared, 0), EndpointState::Healthy);
     assert_eq!(picks(&shared, &mut balancer)[0], 25);
@@ -149,10 +152,9 @@ async fn a_dropped_call_is_a_failure_only_where_its_time_was_over() {
     let shared = shared(4);
     let first = endpoint(&shared, 0);
     let place = |after: Duration| {
-        let mut call = InFlight::take(&shared).unwrap();
-        let admitted = admit(&shared, &first).unwrap();
-        call.placed(&first, admitted, Some(Instant::now() + after));
-        call
+        let mut context = context();
+        context.overdue_at(Instant::now() + after, attache_telemetry::Reason::RequestTimeout);
+        attempt(&shared, &first, &context)
     };
     for _ in 0..3 {
         let call = place(2 * SECOND);
@@ -236,14 +238,16 @@ proptest! {
                     }
                     Op::End(index, success) if !running.is_empty() => {
                         let (at, admitted) = running.swap_remove(index % running.len());
-                        ended(&shared, &set.endpoints[at], &admitted, success, Instant::now());
+                        admitted.end(|circuit, ticket| {
+                            ended(&shared, &set.endpoints[at], circuit, ticket, success, Instant::now());
+                        });
                     }
                     Op::GiveUp(index) if !running.is_empty() => {
-                        given_up(&running.swap_remove(index % running.len()).1);
+                        drop(running.swap_remove(index % running.len()));
                     }
                     Op::Health(at, healthy) => drop(set.endpoints[at % n].set_healthy(healthy)),
                     Op::Eject(at) => {
-                        let failed = Outcome::ServerError(StatusCode::BAD_GATEWAY);
+                        let failed = Outcome::Failed(Failure::Answer(StatusCode::BAD_GATEWAY));
                         outlier::report(&shared, &set.endpoints[at % n], failed, Instant::now());
                     }
                     Op::Wait(millis) => {

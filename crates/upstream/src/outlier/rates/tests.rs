@@ -6,12 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    InFlight,
-    outlier::{self, Outcome},
-    test_support::{spec, upstream},
+    Failure, Outcome, outlier,
+    test_support::{attempt, context, spec, upstream},
 };
 
-const FAILED: Outcome = Outcome::ServerError(StatusCode::INTERNAL_SERVER_ERROR);
+const FAILED: Outcome = Outcome::Failed(Failure::Answer(StatusCode::INTERNAL_SERVER_ERROR));
 
 fn shared(endpoints: u16, ejection: OutlierEjection) -> Arc<Shared> {
     // Rows are another rule's.
@@ -27,11 +26,7 @@ fn interval(shared: &Arc<Shared>, requests: &[(u32, u32)]) -> Vec<usize> {
     let now = Instant::now();
     for (endpoint, (begun, failed)) in set.endpoints.iter().zip(requests) {
         for n in 0..*begun {
-            let mut request = InFlight::take(shared).unwrap();
-            request.moved_to(endpoint);
-            if n < *failed {
-                outlier::report(shared, endpoint, FAILED, now);
-            }
+            attempt(shared, endpoint, &context()).end(if n < *failed { FAILED } else { Outcome::Success });
         }
     }
     judge(shared, now);
@@ -87,7 +82,7 @@ async fn nothing_is_counted_where_no_rule_could_apply() {
     let few = shared(4, OutlierEjection::default());
     judge(&few, Instant::now());
     let set = few.endpoints.load_full();
-    InFlight::take(&few).unwrap().moved_to(&set.endpoints[0]);
+    drop(attempt(&few, &set.endpoints[0], &context()));
     assert_eq!(set.endpoints[0].passive.rates.begun.load(Relaxed), 0);
 }
 
@@ -100,7 +95,7 @@ async fn rates_are_judged_at_each_interval_by_the_task_that_ends_ejections() {
     let set = shared.endpoints.load_full();
     for endpoint in &set.endpoints {
         for _ in 0..100 {
-            InFlight::take(&shared).unwrap().moved_to(endpoint);
+            drop(attempt(&shared, endpoint, &context()));
         }
     }
     for _ in 0..50 {

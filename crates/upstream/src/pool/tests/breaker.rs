@@ -108,8 +108,8 @@ async fn an_idle_connection_to_another_endpoint_makes_room() {
     let endpoints = vec![endpoint(one.address, None), endpoint(two.address, None)];
     let upstream = upstream(config, endpoints.clone());
     upstream.send(get("/")).await.unwrap();
-    let mut call = get("/");
-    call.context.tried.push(endpoints[0].clone());
+    let call = get("/");
+    call.context.tried.push(&endpoints[0]);
     upstream.send(call).await.unwrap();
     assert_eq!((one.accepted.get(), two.accepted.get(), counts(&upstream).0), (1, 1, 1));
 }
@@ -147,8 +147,8 @@ async fn http_can_not_be_routed_to_a_tcp_upstream() {
     let upstream = to(&server, |c| c.protocol = attache_config::model::UpstreamProtocol::Tcp);
     let error = upstream.send(get("/")).await.unwrap_err();
     assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
-    let (connection, guard) = upstream.connect_tcp(&context()).await.unwrap();
+    let bare = opaque(&upstream).await.unwrap();
     assert_eq!(counts(&upstream), (1, 1));
-    drop((connection, guard));
+    drop(bare);
     assert_eq!(counts(&upstream), (0, 0));
 }

@@ -71,7 +71,7 @@ async fn a_connection_that_can_not_be_made_is_counted_with_its_reason_and_agains
     assert_eq!(upstream.send(get("/")).await.unwrap_err().reason, Reason::ConnectRefused);
     assert_eq!(samples(&metrics), ["connection_failures_total{reason=\"connect-refused\"} 1"]);
     assert!(f64::from_bits(endpoint.ewma.load(Relaxed)) >= 1e9, "a fast failure must not attract traffic");
-    let bare = upstream.connect_tcp(&context()).await;
+    let bare = opaque(&upstream).await;
     assert_eq!(bare.unwrap_err().reason, Reason::ConnectRefused);
     assert_eq!(samples(&metrics), ["connection_failures_total{reason=\"connect-refused\"} 2"]);
 }
@@ -80,7 +80,7 @@ async fn a_connection_that_can_not_be_made_is_counted_with_its_reason_and_agains
 async fn a_bare_connection_is_open_until_its_guard_is_dropped() {
     let metrics = installed();
     let server = answering(OK).await;
-    let bare = to(&server, |_| {}).connect_tcp(&context()).await.unwrap();
+    let bare = opaque(&to(&server, |_| {})).await.unwrap();
     assert_eq!(samples(&metrics), ["connections_opened_total 1", "connections_active 1"]);
     drop(bare);
     assert_eq!(samples(&metrics), ["connections_opened_total 1", "connections_active 0"]);
@@ -92,7 +92,7 @@ async fn what_a_limit_refuses_is_counted() {
     let server = answering(OK).await;
     let upstream = to(&server, |c| c.circuit_breaker.max_requests = 0);
     upstream.send(get("/")).await.unwrap_err();
-    upstream.connect_tcp(&context()).await.unwrap_err();
+    opaque(&upstream).await.unwrap_err();
     assert_eq!(samples(&metrics), ["overflow_total{reason=\"overflow-requests\"} 2"]);
     let metrics = installed();
     let upstream = to(&server, |c| c.circuit_breaker.max_pending = 0);
@@ -119,9 +119,7 @@ async fn peak_ewma_prefers_the_endpoint_that_answers_sooner() {
     }
     let balance = Balance { algorithm: Algorithm::PeakEwma, ..Balance::default() };
     let shared = test_support::shared(balance.clone(), specs);
-    let mut balancer = Balancer::new(&balance, 7);
-    let picker = Box::new(move |shared: &_, hash, tried: &[_]| balancer.pick(shared, hash, tried));
-    let upstream = WorkerUpstream::new(Arc::clone(&shared), None, picker);
+    let upstream = WorkerUpstream::new(Arc::clone(&shared), None);
 
     let send = |call: crate::Call| {
         let upstream = upstream.clone();

@@ -291,8 +291,10 @@ async fn busy_connections_do_not_keep_the_sweep_running() {
     let upstream = upstream(config(), endpoints.clone());
     // To one and the other by turns.
     let send = async |n: usize| {
-        let mut call = get("/");
-        call.context.tried.extend((n % 2 == 1).then(|| endpoints[0].clone()));
+        let call = get("/");
+        if n % 2 == 1 {
+            call.context.tried.push(&endpoints[0]);
+        }
         upstream.send(call).await.unwrap()
     };
     let mut response = send(0).await;

@@ -1,0 +1,280 @@
+//! One attempt: a call at one endpoint, from the choice of the endpoint to the end of its answer.
+//!
+//! An [`Attempt`] is the only thing that knows to which endpoint a try of a request went. It ends exactly once, with an
+//! [`Outcome`], and this is the one place that then tells all who want to know:
+//!
+//! | who is told | what | when |
+//! | --- | --- | --- |
+//! | ejection ([`outlier`](crate::outlier)) | success or failure | the end |
+//! | the endpoint's breaker, the upstream's breaker | success or failure | the end; a probe's success at the answer's head |
+//! | the balancer (EWMA, failures as load) | latency; success or failure | the answer's head; the end |
+//! | adaptive concurrency ([`Load`]) | whether its latency is a sample | the answer's head, or the end where none came |
+//! | the span, the exchange's record | endpoint, status, reason | as it happens |
+//! | the counts of running requests | one less | when the attempt, or the tunnel that came of it, is dropped |
+//!
+//! **Ends.** An answer that is a failure (5xx, a failing grpc-status) ends the attempt at once; a good one ends it with
+//! its body: a body that is cut is a failure of the endpoint, although its head said 200. An attempt that is dropped
+//! before its answer's head ended by somebody's impatience, and [`CallContext::overdue`] says by whose: behind that
+//! instant (the route's deadline, or the attempt's own) it is the endpoint that was too slow. Before it, it is the
+//! caller who went away or set itself a shorter deadline, and that is nobody's failure, for every judge alike. An
+//! attempt that is dropped behind a good head was a success: nobody was there to see its end.
+//!
+//! A probe of a half-open breaker has succeeded with its head: an answer that streams for an hour must not keep the
+//! breaker half-open for as long.
+
+mod outcome;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, rc::Rc, sync::Arc};
+
+use attache_config::model::Algorithm;
+use attache_telemetry::{AttemptTrace, Exchange, Reason};
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+pub use self::outcome::{Failure, Outcome};
+use crate::{
+    CallContext, Endpoint, Error, Shared,
+    balance::{bias, ewma},
+    call::Overdue,
+    circuit::Admitted,
+    limit::{Charge, RequestPermit},
+    outlier::{self, circuits, rates},
+};
+
+/// Who is told of the end of an attempt beside its endpoint: what the layers above the endpoint's choice keep of it.
+#[derive(Debug, Default)]
+pub struct Judges {
+    /// The upstream's breaker let it through.
+    pub circuit: Option<Admitted>,
+    /// Who measures how long the upstream takes.
+    pub load: Option<Rc<dyn Load>>,
+}
+
+/// Measures how long an upstream takes.
+pub trait Load: fmt::Debug {
+    /// The head of the answer came, or there will be none.
+    fn answered(&self, outcome: Outcome);
+}
+
+/// One attempt of a call at one endpoint. See the module.
+#[derive(Debug)]
+pub struct Attempt {
+    /// `None` once a tunnel has taken it.
+    charge: Option<Charge>,
+    exchange: Rc<Exchange>,
+    span: Option<AttemptTrace>,
+    judges: Judges,
+    /// The endpoint's breaker let it through.
+    admitted: Option<Admitted>,
+    /// When it began. Only where latency is wanted: reading the clock is not free.
+    started: Option<Instant>,
+    /// From when on a missing answer is the endpoint's failure.
+    deadline: Option<Overdue>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No answer yet.
+    Asked,
+    /// The head of a good answer came.
+    Answered,
+    /// Everybody was told.
+    Ended,
+}
+
+impl Attempt {
+    /// Begins an attempt at `endpoint`, which is asked for its breaker's consent; without it the call goes there all the
+    /// same, uncounted.
+    pub fn begin(
+        permit: RequestPermit,
+        endpoint: Arc<Endpoint>,
+        context: &CallContext,
+        judges: Judges,
+    ) -> Self {
+        let admitted = circuits::admit(permit.shared(), &endpoint).ok().flatten();
+        Self::admitted(permit, endpoint, admitted, context, judges)
+    }
+
+    /// The same at an endpoint whose breaker was asked already.
+    pub(crate) fn admitted(
+        permit: RequestPermit,
+        endpoint: Arc<Endpoint>,
+        admitted: Option<Admitted>,
+        context: &CallContext,
+        judges: Judges,
+    ) -> Self {
+        let exchange = context.exchange.clone();
+        exchange.tries.set(exchange.tries.get() + 1);
+        *exchange.endpoint.borrow_mut() = Some(Arc::clone(&endpoint.label));
+        context.tried.push(&endpoint);
+        let started = began(permit.shared(), &endpoint);
+        Self {
+            charge: Some(Charge::new(permit, endpoint)),
+            exchange,
+            span: None,
+            judges,
+            admitted,
+            started,
+            deadline: context.overdue,
+            stage: Stage::Asked,
+        }
+    }
+
+    /// Where it goes; `None` once a tunnel has taken over.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.charge.as_ref().map(Charge::endpoint)
+    }
+
+    /// Begins its span, where the exchange is traced, and writes the span's id into the request.
+    pub(crate) fn trace(&mut self, tls: bool, headers: Option<&mut HeaderMap>) {
+        let Some(charge) = &self.charge else { return };
+        let upstream = &charge.shared().config.name;
+        self.span = AttemptTrace::begin(&self.exchange, upstream, tls, headers);
+    }
+
+    pub(crate) const fn span(&self) -> Option<&AttemptTrace> {
+        self.span.as_ref()
+    }
+
+    /// Its connection goes to another endpoint than the chosen one. `why` is what the chosen one failed with; `None` says
+    /// nothing of it.
+    pub(crate) fn moved_to(&mut self, endpoint: &Arc<Endpoint>, why: Option<Reason>) {
+        if self.charge.as_ref().is_none_or(|charge| Arc::ptr_eq(charge.endpoint(), endpoint)) {
+            return;
+        }
+        let outcome = why.map_or(Outcome::Inconclusive, |reason| Outcome::Failed(Failure::NoAnswer(reason)));
+        self.tell_endpoint(outcome);
+        let Some(charge) = &mut self.charge else { return };
+        charge.moved_to(endpoint);
+        self.admitted = circuits::admit(charge.shared(), endpoint).ok().flatten();
+        self.started = began(charge.shared(), endpoint);
+        *self.exchange.endpoint.borrow_mut() = Some(Arc::clone(&endpoint.label));
+    }
+
+    /// The head of the answer came.
+    pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        if let Some(span) = &self.span {
+            span.responded(&self.exchange, status.as_u16());
+        }
+        match Outcome::of_response(status, headers) {
+            Outcome::Success => self.good(),
+            failure => self.conclude(failure),
+        }
+    }
+
+    /// The trailers of the answer came.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        self.conclude(Outcome::of_trailers(trailers));
+    }
+
+    /// There is no answer, or no more of it.
+    pub fn failed(&mut self, error: &Error) {
+        if let Some(span) = &self.span {
+            span.failed(&self.exchange, error.reason);
+        }
+        self.conclude(Outcome::of_error(error));
+    }
+
+    /// The answer's body broke off.
+    pub(crate) fn cut(&mut self, reason: Reason) {
+        self.conclude(Outcome::of_cut(reason));
+    }
+
+    /// It has become a tunnel, which holds its place in the counts from now on.
+    pub(crate) fn opened(mut self) -> Option<Charge> {
+        if self.stage == Stage::Asked {
+            if let Some(span) = &self.span {
+                span.responded(&self.exchange, 0);
+            }
+            self.good();
+        }
+        self.conclude(Outcome::Success);
+        self.charge.take()
+    }
+
+    /// Ends it.
+    pub fn end(mut self, outcome: Outcome) {
+        self.conclude(outcome);
+    }
+
+    /// A good answer has begun.
+    fn good(&mut self) {
+        if self.stage != Stage::Asked {
+            return;
+        }
+        self.stage = Stage::Answered;
+        if let Some(load) = self.judges.load.take() {
+            load.answered(Outcome::Success);
+        }
+        if let (Some(started), Some(charge)) = (self.started, &self.charge) {
+            let now = Instant::now();
+            ewma::observe(charge.endpoint(), now.saturating_duration_since(started), true, now);
+        }
+        if let Some(circuit) = &mut self.judges.circuit {
+            circuit.proved(|circuit, ticket| circuit.record(ticket, true, Instant::now()));
+        }
+        if let (Some(admitted), Some(charge)) = (&mut self.admitted, &self.charge) {
+            admitted.proved(|circuit, ticket| {
+                circuits::ended(charge.shared(), charge.endpoint(), circuit, ticket, true, Instant::now());
+            });
+        }
+    }
+
+    /// Tells everybody, once.
+    fn conclude(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.stage, Stage::Ended) == Stage::Ended {
+            return;
+        }
+        if let Some(load) = self.judges.load.take() {
+            load.answered(outcome);
+        }
+        if let (Some(circuit), Some(success)) = (self.judges.circuit.take(), outcome.is_success()) {
+            circuit.record(success, Instant::now());
+        }
+        self.tell_endpoint(outcome);
+    }
+
+    /// Tells those who know the endpoint.
+    fn tell_endpoint(&mut self, outcome: Outcome) {
+        let admitted = self.admitted.take();
+        let (Some(charge), Some(success)) = (&self.charge, outcome.is_success()) else { return };
+        let (shared, endpoint) = (charge.shared(), charge.endpoint());
+        if let (Some(started), false) = (self.started, success) {
+            let now = Instant::now();
+            ewma::observe(endpoint, now.saturating_duration_since(started), false, now);
+        }
+        if shared.config.balance.algorithm == Algorithm::LeastRequest {
+            bias::ended(endpoint, success);
+        }
+        if let Some(admitted) = admitted {
+            admitted.end(|circuit, ticket| {
+                circuits::ended(shared, endpoint, circuit, ticket, success, Instant::now());
+            });
+        }
+        // A success matters only where some endpoint has failures in a row.
+        if !success || outlier::failing(shared) {
+            outlier::report(shared, endpoint, outcome, Instant::now());
+        }
+    }
+}
+
+/// Counts an attempt as begun at this endpoint; the instant, where it is wanted.
+fn began(shared: &Shared, endpoint: &Endpoint) -> Option<Instant> {
+    rates::begun(shared, endpoint);
+    (shared.config.balance.algorithm == Algorithm::PeakEwma).then(Instant::now)
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let outcome = match (self.stage, self.deadline) {
+            (Stage::Ended, _) => return,
+            (Stage::Answered, _) => Outcome::Success,
+            (Stage::Asked, Some(late)) if late.at <= Instant::now() => Outcome::Overdue(late.reason),
+            (Stage::Asked, _) => Outcome::CallerGaveUp,
+        };
+        self.conclude(outcome);
+    }
+}

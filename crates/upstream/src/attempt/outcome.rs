@@ -1,0 +1,110 @@
+//! How an attempt ended, and whose doing that was.
+
+use std::fmt;
+
+use attache_telemetry::Reason;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::{Error, Sent};
+
+/// As a constant: a name given as text is parsed at every look.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// How an attempt at an endpoint ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answered, and nothing says that it failed.
+    Success,
+    /// The endpoint failed.
+    Failed(Failure),
+    /// No answer came in the time that the config gives to the route (`request-timeout`) or to one attempt
+    /// (`per-try-timeout`).
+    Overdue(Reason),
+    /// The caller went away, or its own deadline was shorter than the route's: nobody's failure.
+    CallerGaveUp,
+    /// It says nothing of the endpoint: a limit of attache's own, a refused stream, a lost close race.
+    Inconclusive,
+}
+
+/// How an endpoint failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It answered that it failed: this status, or the status that a grpc-status stands for.
+    Answer(StatusCode),
+    /// attache got no answer from it, or not all of it: no connection, reset, cut, not HTTP.
+    NoAnswer(Reason),
+}
+
+impl Outcome {
+    /// Whether the endpoint did well; `None` where this says nothing of it.
+    pub const fn is_success(self) -> Option<bool> {
+        match self {
+            Self::Success => Some(true),
+            Self::Failed(_) | Self::Overdue(_) => Some(false),
+            Self::CallerGaveUp | Self::Inconclusive => None,
+        }
+    }
+
+    /// The word for a failure; `None` for everything else.
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Failed(Failure::Answer(_)) => Some(Reason::UpstreamError),
+            Self::Failed(Failure::NoAnswer(reason)) | Self::Overdue(reason) => Some(reason),
+            Self::Success | Self::CallerGaveUp | Self::Inconclusive => None,
+        }
+    }
+
+    /// What a response's head says. A `grpc-status` in it (a response without a body) counts as the HTTP status it stands for.
+    pub fn of_response(status: StatusCode, headers: &HeaderMap) -> Self {
+        if status.is_server_error() {
+            return Self::Failed(Failure::Answer(status));
+        }
+        Self::of_trailers(headers)
+    }
+
+    /// What a response's trailers say: a failing `grpc-status` counts as the HTTP status it stands for
+    /// (grpc/doc/http-grpc-status-mapping.md read backwards, as Envoy does).
+    pub fn of_trailers(trailers: &HeaderMap) -> Self {
+        let status = match trailers.get(GRPC_STATUS).map(HeaderValue::as_bytes) {
+            Some(b"2" | b"13" | b"15") => StatusCode::INTERNAL_SERVER_ERROR,
+            Some(b"12") => StatusCode::NOT_IMPLEMENTED,
+            Some(b"14") => StatusCode::SERVICE_UNAVAILABLE,
+            Some(b"4") => StatusCode::GATEWAY_TIMEOUT,
+            _ => return Self::Success,
+        };
+        Self::Failed(Failure::Answer(status))
+    }
+
+    /// What an error says. Not the endpoint's: attache's own limits and deadlines, a refused stream (the peer restarts or
+    /// sheds load in an orderly way), a lost close race.
+    pub fn of_error(error: &Error) -> Self {
+        let failed = match error.reason {
+            Reason::UpstreamReset => error.sent != Sent::Refused && !error.reused,
+            Reason::UpstreamClosedMidBody | Reason::UpstreamProtocolError => true,
+            reason => reason.is_no_connection(),
+        };
+        if failed { Self::Failed(Failure::NoAnswer(error.reason)) } else { Self::Inconclusive }
+    }
+
+    /// What the end of a body before its time says. What the client's own body or attache did to it isn't the endpoint's.
+    pub(crate) fn of_cut(reason: Reason) -> Self {
+        match reason {
+            Reason::UpstreamReset | Reason::UpstreamClosedMidBody | Reason::UpstreamProtocolError => {
+                Self::Failed(Failure::NoAnswer(reason))
+            }
+            _ => Self::Inconclusive,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Success => f.write_str("success"),
+            Self::Failed(Failure::Answer(status)) => write!(f, "{}", status.as_u16()),
+            Self::Failed(Failure::NoAnswer(reason)) | Self::Overdue(reason) => reason.fmt(f),
+            Self::CallerGaveUp => f.write_str("the caller gave up"),
+            Self::Inconclusive => f.write_str("inconclusive"),
+        }
+    }
+}
