@@ -121,7 +121,12 @@ impl Proxy {
         };
         // A control thread that died has dropped its end.
         start.recv().unwrap_or_else(|_| Err(Error::Thread(io::Error::other("the control thread ended"))))?;
-        let result = Ok(Report { generation: 1, changes: Vec::new(), needs_restart: Vec::new() });
+        let result = Ok(Report {
+            generation: 1,
+            changes: Vec::new(),
+            needs_restart: Vec::new(),
+            orphaned: Vec::new(),
+        });
         if let Some(predecessor) = predecessor {
             predecessor.ready();
         }

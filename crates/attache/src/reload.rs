@@ -82,6 +82,8 @@ pub(crate) struct Report {
     pub(crate) changes: Vec<String>,
     /// What the new config says and only a restart can do.
     pub(crate) needs_restart: Vec<String>,
+    /// Requests that found a route before, and none now.
+    pub(crate) orphaned: Vec<String>,
 }
 
 /// One reload that was tried.
@@ -217,7 +219,7 @@ impl Reloader {
                 tracing::info!(trigger = trigger.as_str(), "the config says what it said before");
             }
             Ok(report) => {
-                for line in &report.needs_restart {
+                for line in report.needs_restart.iter().chain(&report.orphaned) {
                     tracing::warn!("{line}");
                 }
                 let (generation, changes) = (report.generation, report.changes.join("; "));
@@ -247,9 +249,12 @@ impl Reloader {
         let read = spawn_blocking(move || read(&file, &known, &process)).await;
         let (prepared, changes, needs_restart) = read.map_err(|error| error.to_string())??;
         let generation = before.number;
-        let Some(prepared) = prepared else { return Ok(Report { generation, changes, needs_restart }) };
+        let Some(prepared) = prepared else {
+            return Ok(Report { generation, changes, needs_restart, orphaned: Vec::new() });
+        };
+        let orphaned = orphaned(&before.config, &prepared.config);
         self.switch(*prepared, &before).await.map_err(|error| whole(&error))?;
-        Ok(Report { generation: generation + 1, changes, needs_restart })
+        Ok(Report { generation: generation + 1, changes, needs_restart, orphaned })
     }
 
     /// Everything from here to the workers' answers happens, or nothing.
@@ -304,6 +309,15 @@ fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, Str
     Ok((Some(Box::new(prepared)), changes, needs_restart))
 }
 
+/// Requests that found a route before, and none now; of listeners that both have.
+fn orphaned(before: &Config, now: &Config) -> Vec<String> {
+    let pairs = now.listeners.iter().filter_map(|listener| {
+        let old = before.listeners.iter().find(|old| old.name == listener.name)?;
+        Some(attache_routing::orphaned(old, listener))
+    });
+    pairs.flatten().collect()
+}
+
 /// A Unix socket that is kept gets its new mode.
 fn set_modes(old: &Config, new: &Config) {
     let modes = |config: &Config| -> Vec<(PathBuf, u32)> {
@@ -333,7 +347,12 @@ mod tests {
     fn the_list_of_reloads_is_bounded_and_the_newest_stays() {
         let reloads = Reloads::default();
         for generation in 0..40 {
-            let result = Ok(Report { generation, changes: Vec::new(), needs_restart: Vec::new() });
+            let result = Ok(Report {
+                generation,
+                changes: Vec::new(),
+                needs_restart: Vec::new(),
+                orphaned: Vec::new(),
+            });
             let (at, took) = (SystemTime::now(), Duration::ZERO);
             reloads.note(Reload { at, took, trigger: Trigger::Admin, result });
         }

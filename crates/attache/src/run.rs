@@ -237,6 +237,9 @@ pub(crate) fn check(options: &cli::Check) -> ExitCode {
                 count(config.listeners.len(), "listener"),
                 count(config.upstreams.len(), "upstream")
             );
+            for line in attache_routing::hosts(&config) {
+                let _ = writeln!(out, "  {line}");
+            }
             ExitCode::SUCCESS
         }
         Err(found) => {

@@ -29,14 +29,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Action, Destination, Name, Policy, UpstreamId};
+use attache_config::model::{self, Action, Destination, Policy, UpstreamId};
 use attache_http::{
     AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
     normalize_uri, request_id, set_client_certificate, strip_request, strip_response,
 };
 use attache_listener::{Hold, HttpRequest, Overload};
 use attache_resilience::{Front, RouteState, Stack, front_with, global_limit::GlobalLimiter, queue::urgency};
-use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, upstream_authority};
+use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, UpstreamHost};
 use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
 use attache_tls::Credential;
 use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream, boxed};
@@ -62,8 +62,8 @@ pub(crate) struct Site {
     on_demand: HashMap<Key, (Arc<RouteState>, Option<Rc<GlobalLimiter>>)>,
     /// The secrets of destinations that have one, by the destination's policy.
     credentials: HashMap<Key, Credential>,
-    /// What each upstream is called where a request has no host.
-    authorities: Vec<Option<Name>>,
+    /// The Host that each upstream is sent.
+    upstream_hosts: Vec<UpstreamHost>,
     via: Option<Via>,
     tunnels: Tunnels,
     metrics: WorkerMetrics,
@@ -144,7 +144,7 @@ impl Site {
             stacks,
             on_demand,
             credentials,
-            authorities: upstreams.configs().map(upstream_authority).collect(),
+            upstream_hosts: upstreams.configs().map(UpstreamHost::of).collect(),
             via: listener.http.via.as_deref().and_then(Via::new),
             listener,
             upstreams,
@@ -261,10 +261,10 @@ impl Site {
 
         // route
         let facts = RequestFacts::of(&parts, client);
-        let matched = self.table.find_http(&facts).ok_or(Reason::NoRoute)?;
+        let matched = self.table.find_http(&facts).ok_or_else(|| self.no_route(&parts))?;
         let route = matched.route;
         *context.exchange.route.borrow_mut() = Some(route.name.clone());
-        let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", upstream_authority: None };
+        let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
         let Step::Forward(_) = route.step() else {
             let response = route.respond(&parts, &ctx).ok_or(Reason::InternalError)?;
             return Ok(Begun::Answer(response));
@@ -275,7 +275,7 @@ impl Site {
 
         // prepare
         ctx.upstream = &upstream.name;
-        ctx.upstream_authority = self.authorities.get(destination.upstream.0).and_then(Option::as_deref);
+        ctx.host = self.upstream_hosts.get(destination.upstream.0).and_then(|to| route.host(&facts, to));
         let came = Came { form, upgrade: Upgrade::of(&parts), version: parts.version };
         let host = parts.uri.authority().cloned();
         let edits = route.prepare_request(&mut parts, &ctx)?;
@@ -302,6 +302,12 @@ impl Site {
         let tunnel = || self.tunnel(destination, context.exchange.clone(), hold);
         let switched = switched.map(|client| Box::new((client, tunnel())));
         Ok(Begun::Call { destination, request, back: Back { came, edits, switched } })
+    }
+
+    /// Names the Host that no route is for, and those that there are.
+    #[cold]
+    fn no_route(&self, parts: &request::Parts) -> Failure {
+        Failure { detail: self.table.no_route(parts), ..Failure::from(Reason::NoRoute) }
     }
 
     /// `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).

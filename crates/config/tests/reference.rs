@@ -28,7 +28,7 @@ upstreams:
 `to` sends everything to the only upstream. With several upstreams, a request goes by its `Host`: the upstream's name
 (`orders`) and the host of its address (`orders.internal`) both mean it; `tcp` and `tls` upstreams are found by the server name
 of TLS in the same way; an `authority` or `original-destination` upstream gets what is left. Two upstreams on one host are
-told apart by the port in `Host`.
+told apart by the port in `Host`. Any other Host, `localhost:15001` too, then gets `no-route`, whose answer names the hosts that there are.
 
 **Environment.** In every value, `${VAR}` is the environment variable (not being set is an error), `${VAR:-default}` has a
 default for one that isn't set or is empty, `$$` is one `$`. They are put in after the YAML is read, so a value can't bring structure

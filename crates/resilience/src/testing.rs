@@ -30,6 +30,7 @@ pub(crate) fn upstream() -> model::Upstream {
         credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
+        host: attache_config::model::HostRewrite::Auto,
         adaptive_concurrency: None,
         queue: None,
         line: 0,

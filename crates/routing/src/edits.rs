@@ -23,9 +23,8 @@ pub struct Ctx<'a> {
     pub captures: &'a Captures,
     /// Name of the chosen upstream; empty where attache answers itself.
     pub upstream: &'a str,
-    /// The upstream's own authority (`host[:port]`), for `HostRewrite::Upstream` and for requests without a host; see
-    /// [`upstream_authority`](crate::upstream_authority).
-    pub upstream_authority: Option<&'a str>,
+    /// The Host (`host[:port]`) that the request is given ([`CompiledRoute::host`](crate::CompiledRoute::host)); `None` keeps its own.
+    pub host: Option<&'a str>,
 }
 
 /// Header changes of a route, in one direction.

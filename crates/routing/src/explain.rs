@@ -5,16 +5,15 @@
 
 use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId};
 use attache_http::Client;
-use http::{header::LOCATION, request};
+use http::{Method, header::LOCATION, request};
 use serde::Serialize;
 
 use crate::{
-    CompiledRoute, Ctx, RequestFacts, RouteTable, Step,
+    CompiledRoute, Ctx, RequestFacts, RouteTable, Step, UpstreamHost,
     conditions::{destination_holds, sni_holds},
     host, path,
     precedence::{Alternative, alternatives},
     table::serves_tcp,
-    upstream_authority,
     words::{
         percent, show_admission, show_fault, show_host, show_path, show_range, show_retries, show_timeouts,
     },
@@ -35,6 +34,8 @@ pub struct Explanation {
     pub other_hosts: usize,
     /// What happens; `None` is an answer with `no-route`.
     pub outcome: Option<Outcome>,
+    /// Why no route takes it.
+    pub no_route: Option<String>,
 }
 
 /// One route that was considered.
@@ -79,8 +80,6 @@ pub struct Outcome {
     pub limits: Vec<String>,
     /// The path and query that the upstream sees, if they are rewritten.
     pub path: Option<String>,
-    /// The host that the upstream sees, if it is rewritten.
-    pub host: Option<String>,
     /// Header changes on the way up.
     pub request_headers: Vec<String>,
     /// Header changes on the way down.
@@ -96,6 +95,10 @@ pub struct Share {
     pub line: u32,
     /// Its share of the requests, 0 to 1.
     pub ratio: f64,
+    /// The Host header (HTTP/2: `:authority`) that it is sent; empty for connections.
+    pub host: String,
+    /// Where that comes from, in words; empty for connections.
+    pub host_is: &'static str,
     /// Deadlines in force; empty for connections.
     pub timeouts: String,
     /// Retries in force; empty for connections.
@@ -135,12 +138,30 @@ pub fn explain(
             Step::Forward(forward) => forward.to.first().and_then(|to| upstreams.get(to.upstream.0)),
             Step::Direct => None,
         };
-        let authority = first.and_then(upstream_authority);
+        let hosts: Vec<UpstreamHost> = match route.step() {
+            Step::Forward(forward) => forward
+                .to
+                .iter()
+                .filter_map(|to| upstreams.get(to.upstream.0))
+                .map(UpstreamHost::of)
+                .collect(),
+            Step::Direct => Vec::new(),
+        };
+        let own = request.uri.authority().map_or("", |authority| authority.as_str());
+        for (share, upstream) in outcome.destinations.iter_mut().zip(&hosts) {
+            let tunnel = request.method == Method::CONNECT;
+            let host = route.host(&facts, upstream).filter(|_| !tunnel);
+            share.host = host.unwrap_or(own).to_owned();
+            share.host_is = match host {
+                Some(host) if host != own => "in place of the request's",
+                _ => "as the request says it",
+            };
+        }
         let ctx = Ctx {
             client,
             captures: &matched.captures,
             upstream: first.map_or("", |upstream| &upstream.name),
-            upstream_authority: authority.as_deref(),
+            host: hosts.first().and_then(|upstream| route.host(&facts, upstream)),
         };
         let (up, down) = route.edits(request, &ctx);
         outcome.request_headers = up.describe();
@@ -165,13 +186,11 @@ pub fn explain(
             if sent.uri.path_and_query() != request.uri.path_and_query() {
                 outcome.path = sent.uri.path_and_query().map(ToString::to_string);
             }
-            if sent.uri.authority() != request.uri.authority() {
-                outcome.host = sent.uri.authority().map(ToString::to_string);
-            }
         }
         outcome
     });
     Explanation {
+        no_route: outcome.is_none().then(|| table.no_route(request)),
         request: format!("{} {}", request.method, request.uri),
         listener: table.listener.to_string(),
         listener_line: table.listener_line,
@@ -204,6 +223,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
     let name = client.sni.as_deref().map_or_else(String::new, |sni| format!(" with server name {sni}"));
     let to = client.original_destination.map_or_else(String::new, |to| format!(" to {to}"));
     Explanation {
+        no_route: None,
         request: format!("connection{to}{name}"),
         listener: table.listener.to_string(),
         listener_line: table.listener_line,
@@ -285,6 +305,8 @@ fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
         .map(|to| Share {
             upstream: name(to.upstream),
             line: upstream(to.upstream).map_or(0, |upstream| upstream.line),
+            host: String::new(),
+            host_is: "",
             ratio: f64::from(to.weight) / (total.max(1) as f64),
             timeouts: show_timeouts(&to.policy),
             retries: show_retries(&to.policy.retry),

@@ -10,19 +10,25 @@ mod edits;
 mod explain;
 mod facts;
 mod host;
+mod orphans;
 mod path;
 mod precedence;
 mod respond;
 mod rewrite;
 mod route;
+mod summary;
 mod table;
 #[cfg(test)]
 mod testing;
+mod upstream_host;
 mod words;
 
 pub use edits::{Ctx, ReadyEdits};
 pub use explain::{Candidate, Explanation, Outcome, Share, Verdict, explain, explain_tcp};
 pub use facts::RequestFacts;
+pub use orphans::orphaned;
 pub use rewrite::Captures;
-pub use route::{CompiledRoute, Step, upstream_authority};
+pub use route::{CompiledRoute, Step};
+pub use summary::hosts;
 pub use table::{Matched, RouteTable};
+pub use upstream_host::UpstreamHost;

@@ -1,10 +1,10 @@
 //! One route, ready to work: what it does to a request on its way up and to a response on its way down.
 
 use attache_config::model::{
-    Action, Address, Destination, Forward, HostRewrite, Listener, Name, PathPattern, PathPolicy, Route,
-    Target, Upstream, UpstreamId,
+    Action, Destination, Forward, HostName, HostPattern, Listener, Name, PathPattern, PathPolicy, Route,
+    UpstreamId,
 };
-use attache_http::{Body, Refusal, default_port, set_path};
+use attache_http::{Body, Refusal, set_path};
 use http::{
     Method, Response, Uri,
     header::{HOST, HeaderValue},
@@ -14,9 +14,10 @@ use http::{
 use hyper::ext::Protocol;
 
 use crate::{
-    Captures, Ctx, ReadyEdits,
+    Captures, Ctx, ReadyEdits, RequestFacts, UpstreamHost,
     conditions::Conditions,
     edits::Edits,
+    host,
     respond::Direct,
     rewrite::{CaptureNames, Rewrite},
 };
@@ -35,6 +36,28 @@ pub struct CompiledRoute {
     request_edits: Edits,
     response_edits: Edits,
     policy: PathPolicy,
+    /// Its host patterns, where some say nothing of who was named.
+    hosts: Vec<HostPattern>,
+    by_host: ByHost,
+}
+
+/// Whether a request that matched named the route's upstream by its Host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ByHost {
+    Always,
+    Never,
+    /// Some of the patterns are `*`.
+    Sometimes,
+}
+
+impl ByHost {
+    fn of(hosts: &[HostPattern]) -> Self {
+        match hosts.iter().filter(|pattern| pattern.name != HostName::Any).count() {
+            0 => Self::Never,
+            named if named == hosts.len() => Self::Always,
+            _ => Self::Sometimes,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +97,7 @@ impl CompiledRoute {
                 Kind::Forward { rewrite, .. } => rewrite.uses_captures(),
                 Kind::Direct(direct) => direct.uses_captures(),
             };
+        let by_host = ByHost::of(&route.matcher.hosts);
         Self {
             name: route.name.clone(),
             line: route.line,
@@ -83,6 +107,8 @@ impl CompiledRoute {
             request_edits,
             response_edits,
             policy: listener.http.path,
+            by_host,
+            hosts: if by_host == ByHost::Sometimes { route.matcher.hosts.clone() } else { Vec::new() },
         }
     }
 
@@ -123,6 +149,19 @@ impl CompiledRoute {
         mirrors.iter().filter(move |mirror| roll() < mirror.ratio).map(|mirror| mirror.upstream)
     }
 
+    /// The Host that a request to `upstream` is given; `None` keeps the request's own.
+    pub fn host<'a>(&'a self, request: &RequestFacts<'_>, upstream: &'a UpstreamHost) -> Option<&'a str> {
+        let Kind::Forward { forward, .. } = &self.kind else { return None };
+        let matched = match self.by_host {
+            ByHost::Always => true,
+            ByHost::Never => false,
+            ByHost::Sometimes => self.hosts.iter().any(|pattern| {
+                pattern.name != HostName::Any && host::matches(pattern, request.host.as_ref(), request.port)
+            }),
+        };
+        upstream.sent(&forward.host, request, matched)
+    }
+
     /// Makes a request ready for the chosen upstream: path, host, headers. Gives back the changes to the response's
     /// headers, whose values come from the request as it was before. Hop-by-hop and forwarding headers are the caller's.
     ///
@@ -135,7 +174,7 @@ impl CompiledRoute {
     ) -> Result<ReadyEdits, Refusal> {
         let request_edits = self.request_edits.ready(request, ctx);
         let response_edits = self.response_edits.ready(request, ctx);
-        if let Kind::Forward { forward, rewrite, .. } = &self.kind {
+        if let Kind::Forward { rewrite, .. } = &self.kind {
             // A CONNECT names a destination: there is no path, and another host would be another destination.
             let tunnel = request.method == Method::CONNECT && request.extensions.get::<Protocol>().is_none();
             if !tunnel {
@@ -144,14 +183,7 @@ impl CompiledRoute {
                 {
                     set_path(&mut request.uri, path)?;
                 }
-                let host = match &forward.host {
-                    HostRewrite::To(host) => Some(&**host),
-                    HostRewrite::Upstream => ctx.upstream_authority,
-                    // HTTP/1.0 may name none; every hop behind needs one (RFC 9112 section 3.2).
-                    HostRewrite::Keep if request.uri.authority().is_none() => ctx.upstream_authority,
-                    HostRewrite::Keep => None,
-                };
-                if let Some(host) = host {
+                if let Some(host) = ctx.host {
                     set_host(request, host);
                 }
             }
@@ -190,27 +222,6 @@ fn set_host(request: &mut request::Parts, host: &str) {
         request.uri = uri;
         request.headers.insert(HOST, value);
     }
-}
-
-/// The name that an upstream is called by where the request doesn't say one, without the port that its scheme means
-/// anyway. `None` where the request itself says where to.
-pub fn upstream_authority(upstream: &Upstream) -> Option<Name> {
-    let Address::Endpoints(sources) = &upstream.address else { return None };
-    let usual = default_port(if upstream.tls.is_some() { "https" } else { "http" });
-    Some(match &sources.first()?.target {
-        Target::Dns { host, port } => {
-            let host = host.strip_suffix('.').unwrap_or(host);
-            if *port == usual { host.into() } else { format!("{host}:{port}").into() }
-        }
-        Target::Srv { name } => name.strip_suffix('.').unwrap_or(name).into(),
-        Target::Ip(address) if address.port() == usual && address.is_ipv4() => {
-            address.ip().to_string().into()
-        }
-        Target::Ip(address) if address.port() == usual => format!("[{}]", address.ip()).into(),
-        Target::Ip(address) => address.to_string().into(),
-        // A socket has no name of its own.
-        Target::Unix(_) => upstream.name.clone(),
-    })
 }
 
 #[cfg(test)]

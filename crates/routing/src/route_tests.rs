@@ -8,7 +8,7 @@ use attache_http::Client;
 use http::{HeaderName, HeaderValue, StatusCode, request};
 
 use crate::{
-    Captures, Ctx, RequestFacts, RouteTable, explain,
+    Captures, Ctx, RequestFacts, RouteTable, UpstreamHost, explain,
     testing::{client, forward, listener, matching, request, route, upstream},
 };
 
@@ -21,13 +21,11 @@ fn sent(
     client: &Client,
 ) -> Result<(request::Parts, Vec<String>), String> {
     let table = RouteTable::new(&listener(vec![route]));
-    let matched = table.find_http(&RequestFacts::of(&parts, client)).expect("the route matches");
-    let ctx = Ctx {
-        client,
-        captures: &matched.captures,
-        upstream: UPSTREAM,
-        upstream_authority: Some("next.internal:8443"),
-    };
+    let facts = RequestFacts::of(&parts, client);
+    let matched = table.find_http(&facts).expect("the route matches");
+    let next = UpstreamHost::of(&upstream("next", "next.internal", 8443));
+    let host = matched.route.host(&facts, &next);
+    let ctx = Ctx { client, captures: &matched.captures, upstream: UPSTREAM, host };
     let edits =
         matched.route.prepare_request(&mut parts, &ctx).map_err(|refusal| refusal.text.into_owned())?;
     let mut down = http::HeaderMap::new();
@@ -92,11 +90,11 @@ fn the_host_is_kept_taken_from_the_upstream_or_set() {
         (parts.uri.to_string(), parts.headers["host"].to_str().unwrap().to_owned())
     };
     let same = |uri: &str, host: &str| (uri.to_owned(), host.to_owned());
-    assert_eq!(host(HostRewrite::Keep, "a:81/x"), same("http://a:81/x", "a:81"));
+    assert_eq!(host(HostRewrite::Preserve, "a:81/x"), same("http://a:81/x", "a:81"));
     assert_eq!(host(HostRewrite::Upstream, "a/x"), same("http://next.internal:8443/x", "next.internal:8443"));
     assert_eq!(host(HostRewrite::To("b:1".into()), "a/x"), same("http://b:1/x", "b:1"));
     // HTTP/1.0 without a host: what stands behind needs one.
-    assert_eq!(host(HostRewrite::Keep, "/x"), same("http://next.internal:8443/x", "next.internal:8443"));
+    assert_eq!(host(HostRewrite::Preserve, "/x"), same("http://next.internal:8443/x", "next.internal:8443"));
 }
 
 fn template(parts: &[Part]) -> Template {
@@ -197,7 +195,7 @@ fn answered(action: Action, pattern: &str, parts: &request::Parts) -> http::Resp
     let client = Client::default();
     let table = RouteTable::new(&listener(vec![route]));
     let matched = table.find_http(&RequestFacts::of(parts, &client)).unwrap();
-    let ctx = Ctx { client: &client, captures: &matched.captures, upstream: "", upstream_authority: None };
+    let ctx = Ctx { client: &client, captures: &matched.captures, upstream: "", host: None };
     let response = matched.route.respond(parts, &ctx).unwrap();
     assert_eq!(response.headers()["x-route"], "r");
     response
@@ -344,15 +342,16 @@ fn explain_tells_the_whole_way() {
 
     forward
       95 % to upstream orders (line 40)
+        host: api.internal (in place of the request's)
         timeouts: request 15s, idle 5m
         retries: up to 2 times on connect-failure, refused-stream, reset-before-headers (idempotent methods, budget 20 %)
       5 % to upstream orders-next
+        host: api.internal (in place of the request's)
         timeouts: request 15s, idle 5m
         retries: once on grpc:unavailable, header:x-retry (idempotent methods, budget 20 %), hedged after p95
       a fault, of requests with x-chaos, delays 50 % of them by 300ms, slows their responses to 1000 bytes a second
       a copy to upstream orders-next (10 %)
       path becomes /api/orders/7?x=1
-      host becomes api.internal
       request header: set x-client: 10.1.2.3
       response header: remove server
     ");
@@ -413,14 +412,13 @@ fn explain_tells_why_nothing_matches() {
       path: no: the path is not `/v1/{id}`
 
     no route matches: answered with no-route
+      GET /x with the Host `a`: no route of listener `outbound` matches
     ");
 }
 
 #[test]
 fn an_upstreams_own_name_leaves_out_the_usual_port() {
-    let name = |host: &str, port| {
-        crate::upstream_authority(&upstream("u", host, port)).map(|name: Name| name.to_string())
-    };
+    let name = |host: &str, port| upstream("u", host, port).authority().map(|name: Name| name.to_string());
     assert_eq!(name("orders.internal.", 80).as_deref(), Some("orders.internal"));
     assert_eq!(name("orders.internal", 8080).as_deref(), Some("orders.internal:8080"));
 }

@@ -8,6 +8,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use attache_config::model::{Action, AddressMatch, HostName, HostPattern, Listener, Name, Route};
 use attache_http::{CanonicalHost, Client};
+use http::request;
 
 use crate::{
     Captures, CompiledRoute, RequestFacts,
@@ -15,6 +16,7 @@ use crate::{
     host::HostIndex,
     path::PathIndex,
     precedence::{Alternative, alternatives},
+    words::show_host,
 };
 
 /// The routes of one listener.
@@ -101,6 +103,40 @@ impl RouteTable {
             .and_then(|name| self.tcp.find(Some(&name), target_port(client), find))
             .or_else(|| find(&self.tcp_without_name))?;
         self.routes.get(index)
+    }
+
+    /// Why no route took a request, in a line: the Host that it named, and those that there are.
+    pub fn no_route(&self, request: &request::Parts) -> String {
+        /// More than these help nobody.
+        const MOST: usize = 20;
+        let mut hosts: Vec<String> = Vec::new();
+        let mut any = false;
+        for route in &self.model {
+            any |= route.matcher.hosts.is_empty();
+            for host in &route.matcher.hosts {
+                any |= host.name == HostName::Any;
+                let host = show_host(host);
+                if !hosts.contains(&host) {
+                    hosts.push(host);
+                }
+            }
+        }
+        let (method, target) = (&request.method, request.uri.path());
+        let named = request.uri.authority().map_or("none", |authority| authority.as_str());
+        if any || hosts.is_empty() {
+            return format!(
+                "{method} {target} with the Host `{named}`: no route of listener `{}` matches",
+                self.listener
+            );
+        }
+        let more = hosts.len().saturating_sub(MOST);
+        hosts.truncate(MOST);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!(
+            "the request's Host is `{named}`; listener `{}` has routes for {}{more}",
+            self.listener,
+            hosts.join(", ")
+        )
     }
 
     /// The listener's name.

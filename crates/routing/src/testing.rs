@@ -33,7 +33,7 @@ pub(crate) fn forward(to: &[(usize, u32)]) -> Forward {
     Forward {
         to: to.collect(),
         path: PathRewrite::Keep,
-        host: HostRewrite::Keep,
+        host: HostRewrite::Auto,
         mirrors: Vec::new(),
         rate_limit: None,
         global_rate_limit: None,
@@ -149,6 +149,7 @@ pub(crate) fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        host: attache_config::model::HostRewrite::Auto,
         adaptive_concurrency: None,
         queue: None,
         line: 0,

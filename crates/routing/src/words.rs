@@ -149,11 +149,15 @@ impl fmt::Display for Explanation {
             more => writeln!(f, "  {more} more routes are for other hosts")?,
         }
         let Some(outcome) = &self.outcome else {
-            return writeln!(f, "\nno route matches: answered with no-route");
+            writeln!(f, "\nno route matches: answered with no-route")?;
+            return self.no_route.iter().try_for_each(|why| writeln!(f, "  {why}"));
         };
         writeln!(f, "\n{}", outcome.action)?;
         for share in &outcome.destinations {
             writeln!(f, "  {} to upstream {}", percent(share.ratio), At(&share.upstream, share.line))?;
+            if !share.host.is_empty() {
+                writeln!(f, "    host: {} ({})", share.host, share.host_is)?;
+            }
             for (what, value) in
                 [("timeouts", &share.timeouts), ("retries", &share.retries), ("admission", &share.admission)]
             {
@@ -171,10 +175,8 @@ impl fmt::Display for Explanation {
         for mirror in &outcome.mirrors {
             writeln!(f, "  a copy to upstream {mirror}")?;
         }
-        for (what, value) in [("path", &outcome.path), ("host", &outcome.host)] {
-            if let Some(value) = value {
-                writeln!(f, "  {what} becomes {value}")?;
-            }
+        if let Some(path) = &outcome.path {
+            writeln!(f, "  path becomes {path}")?;
         }
         for (what, lines) in [("request", &outcome.request_headers), ("response", &outcome.response_headers)]
         {

@@ -28,6 +28,7 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        host: attache_config::model::HostRewrite::Auto,
         adaptive_concurrency: None,
         queue: None,
         line: 0,

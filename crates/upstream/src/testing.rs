@@ -47,6 +47,7 @@ pub(crate) fn config() -> model::Upstream {
         credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,
+        host: attache_config::model::HostRewrite::Auto,
         adaptive_concurrency: None,
         queue: None,
         line: 1,

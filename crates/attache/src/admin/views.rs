@@ -282,6 +282,7 @@ pub(super) fn reloads(reloads: &Reloads) -> Value {
             "generation": report.map(|report| report.generation),
             "changes": report.map(|report| &report.changes),
             "needs_restart": report.map(|report| &report.needs_restart),
+            "orphaned": report.map(|report| &report.orphaned),
             "error": error,
         })
     };
@@ -297,6 +298,9 @@ pub(super) fn report(report: &Report) -> String {
     };
     for line in report.changes.iter().chain(&report.needs_restart) {
         let _ = writeln!(out, "- {line}");
+    }
+    for line in &report.orphaned {
+        let _ = writeln!(out, "- warning: {line}");
     }
     out
 }

@@ -14,7 +14,6 @@ use attache_config::model::{
 };
 use attache_http::{Body, default_port, parse_authority};
 use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stack};
-use attache_routing::upstream_authority;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
@@ -162,7 +161,7 @@ impl Upstreams {
         let retry = Retry { attempts: 0, ..Retry::default() };
         let policy = Policy { timeouts, retry, deadline_header: None, credential: None };
         let service = stack(&policy, state, upstream.clone());
-        let authority = upstream_authority(config).unwrap_or_else(|| config.name.clone());
+        let authority = config.own_host();
         Some(GlobalLimiter::new(limit, route, config.name.clone(), &authority, service))
     }
 

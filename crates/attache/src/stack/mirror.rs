@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::UpstreamId;
+use attache_config::model::{HostRewrite, UpstreamId};
 use attache_http::{Body, BodyError};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Call, CallContext};
@@ -46,8 +46,11 @@ pub(super) fn split(
     copy.method_mut().clone_from(&parts.method);
     copy.uri_mut().clone_from(&parts.uri);
     copy.headers_mut().clone_from(&parts.headers);
-    mark(&mut copy);
     let config = &upstream.shared().config;
+    match config.host {
+        HostRewrite::Auto | HostRewrite::Preserve => mark(&mut copy),
+        HostRewrite::Upstream | HostRewrite::To(_) => rename(&mut copy, &config.own_host()),
+    }
     if let Some(wanted) = config.credential.as_deref() {
         // Its own alone; without it the copy isn't made.
         let given = upstreams.credential(Some(wanted)).map(|own| own.apply(copy.headers_mut()));
@@ -93,6 +96,16 @@ fn mark(copy: &mut Request<Body>) {
     if let Ok(host) = HeaderValue::from_str(&marked) {
         copy.headers_mut().insert(HOST, host);
     }
+}
+
+/// The Host that the mirror's upstream is to be sent, where the config says one.
+fn rename(copy: &mut Request<Body>, host: &str) {
+    let Ok(value) = HeaderValue::from_str(host) else { return };
+    let mut parts = std::mem::take(copy.uri_mut()).into_parts();
+    parts.authority = host.parse().ok();
+    parts.scheme.get_or_insert(http::uri::Scheme::HTTP);
+    *copy.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
+    copy.headers_mut().insert(HOST, value);
 }
 
 /// What waits for the mirror.

@@ -165,7 +165,7 @@ fn forward(listener: &str, index: usize, line: u32, matcher: Match, to: Destinat
         action: Action::Forward(Forward {
             to: vec![to],
             path: PathRewrite::Keep,
-            host: HostRewrite::Keep,
+            host: HostRewrite::Auto,
             mirrors: Vec::new(),
             rate_limit: None,
             global_rate_limit: None,

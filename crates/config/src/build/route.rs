@@ -281,7 +281,7 @@ fn rewrite(
     captures: &Captures,
     problems: &mut Problems,
 ) -> (PathRewrite, HostRewrite) {
-    let Some(At { value: raw, .. }) = raw else { return (PathRewrite::Keep, HostRewrite::Keep) };
+    let Some(At { value: raw, .. }) = raw else { return (PathRewrite::Keep, HostRewrite::Auto) };
     let path = match (raw.path, raw.prefix) {
         (Some(_), Some(prefix)) => {
             problems.wrong(prefix.at, "both `path` and `prefix`", "keep one of them");
@@ -305,7 +305,7 @@ fn rewrite(
         }
         (None, None) => PathRewrite::Keep,
     };
-    (path, raw.host.map_or(HostRewrite::Keep, |host| host.0.0))
+    (path, raw.host.map_or(HostRewrite::Auto, |host| host.0.0))
 }
 
 fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Problems) -> Vec<Mirror> {

@@ -12,8 +12,8 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{
         Address, Algorithm, Balance, CircuitBreaker, EndpointSource, FailureBreaker, FailurePercentage,
-        HashKey, HealthCheck, OutlierEjection, Pool, Probe, ProxyProtocolOut, SuccessRate, Target, TlsClient,
-        Upstream, UpstreamProtocol,
+        HashKey, HealthCheck, HostRewrite, OutlierEjection, Pool, Probe, ProxyProtocolOut, SuccessRate,
+        Target, TlsClient, Upstream, UpstreamProtocol,
     },
     raw::{self, At, OrOff, Txt},
     text::{Scheme, Source},
@@ -39,6 +39,7 @@ pub(crate) fn upstream(
         credential: None,
         proxy_protocol: ProxyProtocolOut::default(),
         source_address: None,
+        host: HostRewrite::Auto,
         adaptive_concurrency: None,
         queue: None,
         line,
@@ -74,6 +75,23 @@ pub(crate) fn upstream(
         upstream.health_check = health_check(check, upstream.protocol, problems);
     }
     fill!(upstream, raw, connect_timeout, handshake_timeout);
+    if let Some(host) = raw.host {
+        upstream.host = host.value.0.0;
+        let named = matches!(upstream.address, Address::Endpoints(_));
+        if right && upstream.protocol == UpstreamProtocol::Tcp {
+            problems.wrong(
+                host.at,
+                "opaque bytes have no Host header",
+                "remove `host`, or use an HTTP scheme",
+            );
+        } else if right && !named && upstream.host == HostRewrite::Upstream {
+            problems.wrong(
+                host.at,
+                "this upstream has no host of its own: it is whatever the request names",
+                "remove `host`, or write the host itself",
+            );
+        }
+    }
     upstream.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
     upstream.source_address = raw.source_address.map(|address| address.0.0);
     if upstream.tls.as_ref().is_some_and(|tls| tls.identity.is_some() || tls.spiffe) {

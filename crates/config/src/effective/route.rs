@@ -61,11 +61,7 @@ fn forward(to: &Forward, config: &Config) -> Value {
                 PathRewrite::Prefix(prefix) => Some(&**prefix),
                 _ => None,
             },
-            "host": match &to.host {
-                HostRewrite::Keep => None,
-                HostRewrite::Upstream => Some("upstream"),
-                HostRewrite::To(host) => Some(&**host),
-            },
+            "host": host_rewrite(&to.host),
         },
         "mirror": to.mirrors.iter().map(|mirror| json!({
             "upstream": name(mirror.upstream, config),
@@ -75,6 +71,16 @@ fn forward(to: &Forward, config: &Config) -> Value {
         "global_rate_limit": to.global_rate_limit.as_deref().map(|limit| load::global_rate_limit(limit, config)),
         "fault": to.fault.as_ref().map(fault),
     })
+}
+
+/// `None` where nothing was said.
+pub(super) fn host_rewrite(host: &HostRewrite) -> Option<&str> {
+    match host {
+        HostRewrite::Auto => None,
+        HostRewrite::Preserve => Some("preserve"),
+        HostRewrite::Upstream => Some("upstream"),
+        HostRewrite::To(host) => Some(host),
+    }
 }
 
 pub(super) fn name(upstream: UpstreamId, config: &Config) -> Option<&str> {

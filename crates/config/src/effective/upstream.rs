@@ -8,7 +8,7 @@ use super::{
     HIDDEN,
     listener::{identity, san, trust},
     load,
-    route::range,
+    route::{host_rewrite, range},
     strings,
 };
 use crate::{
@@ -28,6 +28,7 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
             Address::OriginalDestination => "original-destination".into(),
         },
         "protocol": upstream.protocol,
+        "host": host_rewrite(&upstream.host),
         "tls": upstream.tls.as_ref().map(tls),
         "balance": balance(&upstream.balance),
         "connect_timeout": show_duration(upstream.connect_timeout),

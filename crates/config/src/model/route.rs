@@ -220,13 +220,15 @@ pub enum PathRewrite {
     Whole(Name),
 }
 
-/// What becomes of the Host header on its way up.
+/// What becomes of the Host header (HTTP/2's `:authority`) on its way up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HostRewrite {
-    /// Kept as the client sent it.
+    /// A route leaves it to its upstream; an upstream decides by who was named: `docs/routing.md` has the rule.
     #[default]
-    Keep,
-    /// Becomes the upstream's own name (Envoy's `auto_host_rewrite`).
+    Auto,
+    /// Kept as the client sent it.
+    Preserve,
+    /// Becomes the upstream's own authority (nginx's `$proxy_host`, Envoy's `auto_host_rewrite`).
     Upstream,
     /// Becomes this.
     To(Name),

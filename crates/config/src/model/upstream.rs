@@ -6,7 +6,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AdaptiveConcurrency, Credential, Name, Queue, TlsClient};
+use super::{AdaptiveConcurrency, Credential, HostRewrite, Name, Queue, TlsClient};
 
 /// One upstream: a named set of endpoints and how they are used.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Upstream {
     pub address: Address,
     /// What is spoken to it.
     pub protocol: UpstreamProtocol,
+    /// The Host header that it is sent, for routes that say nothing of it.
+    pub host: HostRewrite,
     /// TLS to it; `None` is plaintext.
     pub tls: Option<TlsClient>,
     /// How an endpoint is chosen.
@@ -54,6 +56,33 @@ impl Upstream {
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
     /// Default of [`Address::Authority`]'s `max_hosts`.
     pub const MAX_HOSTS: usize = 1024;
+
+    /// Its own authority: the host of its first address, without the port that its scheme means anyway. `None` where the request
+    /// itself says where to.
+    pub fn authority(&self) -> Option<Name> {
+        let Address::Endpoints(sources) = &self.address else { return None };
+        let usual = if self.tls.is_some() { 443 } else { 80 };
+        Some(match &sources.first()?.target {
+            Target::Dns { host, port } => {
+                let host = host.strip_suffix('.').unwrap_or(host);
+                if *port == usual { host.into() } else { format!("{host}:{port}").into() }
+            }
+            Target::Srv { name } => name.strip_suffix('.').unwrap_or(name).into(),
+            Target::Ip(address) if address.port() != usual => address.to_string().into(),
+            Target::Ip(address) if address.is_ipv4() => address.ip().to_string().into(),
+            Target::Ip(address) => format!("[{}]", address.ip()).into(),
+            // A socket has no name of its own.
+            Target::Unix(_) => self.name.clone(),
+        })
+    }
+
+    /// The Host of attache's own requests to it, such as health checks.
+    pub fn own_host(&self) -> Name {
+        match &self.host {
+            HostRewrite::To(host) => host.clone(),
+            _ => self.authority().unwrap_or_else(|| self.name.clone()),
+        }
+    }
 }
 
 /// Where an upstream's endpoints come from.

@@ -253,8 +253,8 @@ pub(crate) struct Rewrite {
     pub(crate) path: Option<At<Txt<PathValue>>>,
     /// The prefix that matched (`/v1/*`) becomes this.
     pub(crate) prefix: Option<At<Txt<PathValue>>>,
-    /// The Host header becomes this: `upstream` is the host of the upstream's address.
-    #[schemars(extend("default" = "keep"))]
+    /// The Host header (HTTP/2: `:authority`) becomes this: `preserve` (or `keep`) is as the client sent it, `upstream` is the
+    /// upstream's own, anything else is a host. Without it the upstream's `host` decides.
     pub(crate) host: Option<Txt<RewriteHost>>,
 }
 

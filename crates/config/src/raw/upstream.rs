@@ -7,8 +7,9 @@ use super::{AdaptiveConcurrency, At, Credential, OneOrMany, OrOff, Queue, RetryF
 use crate::{
     model,
     text::{
-        AddressRange, Hash, HeadSize, HeaderText, HostAndPort, Octets, PathValue, Positive, Ratio, Source,
-        SourceAddress, Timeout, WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
+        AddressRange, Hash, HeadSize, HeaderText, HostAndPort, Octets, PathValue, Positive, Ratio,
+        RewriteHost, Source, SourceAddress, Timeout, WindowSize, Word, show_duration, show_ratio, show_size,
+        show_timeout,
     },
 };
 
@@ -61,6 +62,10 @@ pub(crate) struct UpstreamFull {
     /// What is spoken, where the scheme leaves it open or is to be overruled.
     #[schemars(extend("default" = model::UpstreamProtocol::default()))]
     pub(crate) protocol: Option<At<model::UpstreamProtocol>>,
+    /// The Host header (HTTP/2: `:authority`) that it is sent, for routes without a `rewrite.host`: `preserve` is as the client sent
+    /// it, `upstream` is the upstream's own (host and port of its first address), anything else is a host. Without it, a request
+    /// that named this upstream by its Host keeps that, and any other gets the upstream's own; docs/routing.md has the whole rule.
+    pub(crate) host: Option<At<Txt<RewriteHost>>>,
     /// TLS to it; needs a scheme with TLS, or one that leaves it open.
     pub(crate) tls: Option<At<TlsClient>>,
     /// How an endpoint is chosen: the algorithm alone, or in full.

@@ -166,13 +166,13 @@ pub(crate) struct RewriteHost(pub(crate) HostRewrite);
 
 impl Text for RewriteHost {
     const FORMAT: &'static str = "attache-host-rewrite";
-    const WHAT: &'static str = "`upstream`, `keep` or a host";
-    const EXAMPLES: &'static [&'static str] = &["upstream", "orders.internal"];
+    const WHAT: &'static str = "`preserve`, `upstream` or a host";
+    const EXAMPLES: &'static [&'static str] = &["preserve", "upstream", "orders.internal"];
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         Ok(Self(match text {
             "upstream" => HostRewrite::Upstream,
-            "keep" => HostRewrite::Keep,
+            "preserve" | "keep" => HostRewrite::Preserve,
             host => HostRewrite::To(HostAndPort::parse(host)?.0),
         }))
     }

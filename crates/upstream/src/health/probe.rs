@@ -43,6 +43,7 @@ fn failed(what: &str) -> impl Fn(&dyn Display) -> Failed + '_ {
 pub(super) struct Prober {
     probe: Probe,
     name: Name,
+    host: Name,
     protocol: UpstreamProtocol,
     tls: Option<Connector>,
     credential: Option<Credential>,
@@ -66,6 +67,7 @@ impl Prober {
         Self {
             probe: check.probe.clone(),
             name: upstream.name.clone(),
+            host: upstream.own_host(),
             protocol: upstream.protocol,
             tls: tls.map(|tls| tls.connector().offering(alpn)),
             credential: credential.cloned(),
@@ -122,7 +124,7 @@ impl Prober {
         match &self.probe {
             Probe::Tcp { send, expect } => talk(io, send, expect).await,
             Probe::Http { path, host } => {
-                let host = host.as_ref().unwrap_or(&self.name);
+                let host = host.as_ref().unwrap_or(&self.host);
                 let request = self.request(Method::GET, host, path, Bytes::new(), http2)?;
                 let response = send(io, http2, request).await?.0;
                 let status = response.status();
@@ -131,7 +133,7 @@ impl Prober {
             Probe::Grpc { service } => {
                 let path = "/grpc.health.v1.Health/Check";
                 let mut request =
-                    self.request(Method::POST, &self.name, path, grpc::request(service), true)?;
+                    self.request(Method::POST, &self.host, path, grpc::request(service), true)?;
                 let headers = request.headers_mut();
                 headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
                 headers.insert(header::TE, http::HeaderValue::from_static("trailers"));

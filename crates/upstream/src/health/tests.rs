@@ -39,6 +39,7 @@ fn upstream(check: Option<HealthCheck>, protocol: UpstreamProtocol) -> model::Up
         credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
+        host: attache_config::model::HostRewrite::Auto,
         adaptive_concurrency: None,
         queue: None,
         line: 0,

@@ -31,6 +31,7 @@ fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<Shared> {
         credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,
+        host: attache_config::model::HostRewrite::Auto,
         adaptive_concurrency: None,
         queue: None,
         line: 0,

@@ -1,0 +1,82 @@
+//! What a listener does with the Hosts that it is asked for, and which Host its upstreams are sent: `attache check`'s last lines.
+
+use attache_config::model::{Action, Bind, Config, HostName, HostRewrite, Listener, UpstreamProtocol};
+
+use crate::{UpstreamHost, words::show_host};
+
+/// A line for each listener whose routes are only for some hosts, and one for each upstream that is spoken HTTP to.
+pub fn hosts(config: &Config) -> Vec<String> {
+    let listeners = config.listeners.iter().filter_map(only_some_hosts);
+    let upstreams = config
+        .upstreams
+        .iter()
+        .filter(|upstream| upstream.protocol != UpstreamProtocol::Tcp)
+        .map(|upstream| format!("upstream {}: {}", upstream.name, UpstreamHost::of(upstream).describe()));
+    listeners.chain(upstreams).collect()
+}
+
+fn only_some_hosts(listener: &Listener) -> Option<String> {
+    const MOST: usize = 12;
+    let forwards = listener.routes.iter().filter(|route| matches!(route.action, Action::Forward(_)));
+    let mut hosts: Vec<String> = Vec::new();
+    for route in forwards.filter(|route| route.matcher.sni.is_empty()) {
+        if route.matcher.hosts.is_empty() || route.matcher.hosts.iter().any(|host| host.name == HostName::Any)
+        {
+            return None;
+        }
+        hosts.extend(route.matcher.hosts.iter().map(show_host));
+    }
+    if hosts.is_empty() {
+        return None;
+    }
+    let own = listener.bind.iter().find_map(|bind| match bind {
+        Bind::Tcp(address) => Some(format!(", such as `localhost:{}`,", address.port())),
+        Bind::Unix { .. } => None,
+    });
+    let more = hosts.len().saturating_sub(MOST);
+    hosts.truncate(MOST);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!(
+        "listener {}: goes by Host: {}{more}; any other Host{} gets `no-route`",
+        listener.name,
+        hosts.join(", "),
+        own.unwrap_or_default()
+    ))
+}
+
+impl UpstreamHost {
+    /// Which Host the upstream is sent, in words.
+    pub fn describe(&self) -> String {
+        match (&self.rule, &self.authority) {
+            (HostRewrite::To(host), _) => format!("is sent the Host `{host}`"),
+            (HostRewrite::Upstream, Some(own)) => format!("is sent its own Host, `{own}`"),
+            (HostRewrite::Auto, Some(own)) if self.has_name => {
+                format!("is sent its own Host, `{own}`; a request that names it keeps its own")
+            }
+            (HostRewrite::Auto, Some(own)) => {
+                format!("is sent the request's Host; `{own}` in place of `localhost` and loopback addresses")
+            }
+            (HostRewrite::Preserve, _) | (_, None) => "is sent the request's Host".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn who_is_reached_by_which_host_and_what_host_is_sent() {
+        let config = attache_config::parse(
+            "upstreams: { orders: 'https://orders.test', users: { address: 'http://users.test', host: api.test },\n\
+             app: 'http://127.0.0.1:8080', kept: { address: 'http://k.test', host: preserve }, db: 'tcp://db:5432' }",
+            None,
+            &|_| None,
+        );
+        insta::assert_snapshot!(super::hosts(&config.unwrap()).join("\n"), @r"
+        listener outbound: goes by Host: `orders`, `orders.test`, `users`, `users.test`, `app`, `127.0.0.1`, `kept`, `k.test`; any other Host, such as `localhost:15001`, gets `no-route`
+        upstream orders: is sent its own Host, `orders.test`; a request that names it keeps its own
+        upstream users: is sent the Host `api.test`
+        upstream app: is sent the request's Host; `127.0.0.1:8080` in place of `localhost` and loopback addresses
+        upstream kept: is sent the request's Host
+        ");
+    }
+}
