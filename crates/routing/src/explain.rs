@@ -151,7 +151,7 @@ pub fn explain(
         for (share, upstream) in outcome.destinations.iter_mut().zip(&hosts) {
             let tunnel = request.method == Method::CONNECT;
             let host = route.host(&facts, upstream).filter(|_| !tunnel);
-            share.host = host.unwrap_or(own).to_owned();
+            host.unwrap_or(own).clone_into(&mut share.host);
             share.host_is = match host {
                 Some(host) if host != own => "in place of the request's",
                 _ => "as the request says it",
@@ -182,10 +182,8 @@ pub fn explain(
         let mut sent = request.clone();
         if let Err(refusal) = route.prepare_request(&mut sent, &ctx) {
             outcome.action = format!("refuse ({refusal})");
-        } else {
-            if sent.uri.path_and_query() != request.uri.path_and_query() {
-                outcome.path = sent.uri.path_and_query().map(ToString::to_string);
-            }
+        } else if sent.uri.path_and_query() != request.uri.path_and_query() {
+            outcome.path = sent.uri.path_and_query().map(ToString::to_string);
         }
         outcome
     });

@@ -24,7 +24,11 @@ fn only_some_hosts(listener: &Listener) -> Option<String> {
         {
             return None;
         }
-        hosts.extend(route.matcher.hosts.iter().map(show_host));
+        for host in route.matcher.hosts.iter().map(show_host) {
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
     }
     if hosts.is_empty() {
         return None;
