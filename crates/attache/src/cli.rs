@@ -118,15 +118,21 @@ pub(crate) struct Explain {
     /// Identity that the client has proven by its certificate (`spiffe://…`, or a DNS name).
     #[arg(long, value_name = "NAME")]
     pub(crate) identity: Option<String>,
+    /// TLS server name that the client asks for. Without METHOD and URL: a connection whose TLS is passed through.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sni: Option<String>,
+    /// Original destination of an intercepted connection. Without METHOD and URL: a connection of opaque bytes.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) destination: Option<std::net::SocketAddr>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Method.
-    #[arg(value_name = "METHOD")]
-    pub(crate) method: http::Method,
-    /// URL; a path alone is a request without a known host.
+    /// Method, `CONNECT` included. Without it: a connection whose bytes are not HTTP.
+    #[arg(value_name = "METHOD", requires = "url")]
+    pub(crate) method: Option<http::Method>,
+    /// URL; a path alone is a request without a known host, and of CONNECT it is `HOST:PORT`.
     #[arg(value_name = "URL")]
-    pub(crate) url: http::Uri,
+    pub(crate) url: Option<http::Uri>,
 }
 
 /// `attache demo`

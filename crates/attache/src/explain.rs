@@ -1,30 +1,20 @@
-//! `attache explain`: what a request would meet, without sending anything.
+//! `attache explain`: what a request or a connection would meet, without sending anything.
 
 use std::io::{self, Write};
 
 use attache_http::{Client, check_request, normalize_uri};
-use attache_routing::{RouteTable, explain};
-use http::{HeaderValue, Request, header::HOST};
+use attache_routing::{RouteTable, explain, explain_tcp};
+use http::{HeaderValue, Method, Request, Uri, header::HOST, request};
 
 use crate::{cli, run::load};
 
-/// Prints the explanation of each listener that HTTP could come in by.
+/// Prints the explanation for each listener that it could come in by.
 pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Error>> {
     let config = load(options.config.as_deref())?;
-    let mut request = Request::builder().method(options.method.clone()).uri(options.url.clone());
-    for header in &options.headers {
-        let (name, value) =
-            header.split_once(':').ok_or_else(|| format!("`{header}` is no header; write `NAME: VALUE`"))?;
-        request = request.header(name.trim(), value.trim());
-    }
-    let (mut parts, ()) = request.body(())?.into_parts();
-    // As an app sends it that was pointed at localhost: the host in a header, the target in origin-form.
-    if let Some(authority) = parts.uri.authority().cloned()
-        && !parts.headers.contains_key(HOST)
-    {
-        parts.headers.insert(HOST, HeaderValue::from_str(authority.as_str())?);
-        parts.uri = parts.uri.path_and_query().map_or("/", |target| target.as_str()).parse()?;
-    }
+    let request = match (&options.method, &options.url) {
+        (Some(method), Some(url)) => Some(request(method, url, &options.headers)?),
+        _ => None,
+    };
     let mut listeners = config
         .listeners
         .iter()
@@ -37,21 +27,27 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
     }
     let mut out = io::stdout().lock();
     for listener in listeners {
-        let mut parts = parts.clone();
-        let identity = options.identity.as_deref();
-        let client = Client {
-            tls: listener.tls.is_some(),
-            identities: identity.into_iter().map(Into::into).collect(),
-            uris: usize::from(identity.is_some_and(|name| name.contains("://"))),
-            ..Client::default()
+        let table = RouteTable::new(listener);
+        let explanation = if let Some(parts) = &request {
+            let client = client(options, listener.tls.is_some());
+            let mut parts = parts.clone();
+            let checked = check_request(&mut parts, client.tls, true)
+                .and_then(|_| normalize_uri(&mut parts.uri, listener.http.path));
+            if let Err(refusal) = checked {
+                writeln!(
+                    out,
+                    "listener {}: refused with {}: {}",
+                    listener.name, refusal.reason, refusal.text
+                )?;
+                continue;
+            }
+            explain(&table, &parts, &client, &config.upstreams)
+        } else {
+            // With a server name its TLS is passed through, unless the listener terminates it.
+            let passed = client(options, false);
+            let decrypted = listener.tls.is_some() && !table.takes(&passed).opaque;
+            explain_tcp(&table, &client(options, decrypted), &config.upstreams)
         };
-        let checked = check_request(&mut parts, client.tls, true)
-            .and_then(|_| normalize_uri(&mut parts.uri, listener.http.path));
-        if let Err(refusal) = checked {
-            writeln!(out, "listener {}: refused with {}: {}", listener.name, refusal.reason, refusal.text)?;
-            continue;
-        }
-        let explanation = explain(&RouteTable::new(listener), &parts, &client, &config.upstreams);
         if options.json {
             serde_json::to_writer_pretty(&mut out, &explanation)?;
             writeln!(out)?;
@@ -60,4 +56,39 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
         }
     }
     Ok(())
+}
+
+/// As an app sends it that was pointed at localhost: the host in a header, the target in origin-form.
+fn request(
+    method: &Method,
+    url: &Uri,
+    headers: &[String],
+) -> Result<request::Parts, Box<dyn std::error::Error>> {
+    let mut request = Request::builder().method(method.clone()).uri(url.clone());
+    for header in headers {
+        let (name, value) =
+            header.split_once(':').ok_or_else(|| format!("`{header}` is no header; write `NAME: VALUE`"))?;
+        request = request.header(name.trim(), value.trim());
+    }
+    let (mut parts, ()) = request.body(())?.into_parts();
+    if *method != Method::CONNECT
+        && let Some(authority) = parts.uri.authority().cloned()
+        && !parts.headers.contains_key(HOST)
+    {
+        parts.headers.insert(HOST, HeaderValue::from_str(authority.as_str())?);
+        parts.uri = parts.uri.path_and_query().map_or("/", |target| target.as_str()).parse()?;
+    }
+    Ok(parts)
+}
+
+fn client(options: &cli::Explain, tls: bool) -> Client {
+    let identity = options.identity.as_deref();
+    Client {
+        tls,
+        sni: options.sni.as_deref().map(|name| name.to_ascii_lowercase().into()),
+        original_destination: options.destination,
+        identities: identity.into_iter().map(Into::into).collect(),
+        uris: usize::from(identity.is_some_and(|name| name.contains("://"))),
+        ..Client::default()
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use attache_config::model::{self, Action, Bind, Config, Name};
+use attache_config::model::{self, Action, Bind, Config, ListenProtocol, Name};
 use attache_listener::Socket;
 use attache_resilience::RouteState;
 use attache_telemetry::{AccessLog, Traces};
@@ -113,13 +113,25 @@ fn acceptor(
     process: &Process,
 ) -> Result<Option<Acceptor>, Error> {
     let Some(tls) = &listener.tls else { return Ok(None) };
-    if let Some(old) = old.filter(|old| old.config.tls == listener.tls) {
+    let same =
+        |old: &&ListenerParts| old.config.tls == listener.tls && old.config.protocol == listener.protocol;
+    if let Some(old) = old.filter(same) {
         return Ok(old.tls.clone());
     }
-    let acceptor = Acceptor::with_workload(tls, &[b"h2", b"http/1.1"], workload)
+    let acceptor = Acceptor::with_workload(tls, alpn(listener.protocol), workload)
         .map_err(|source| Error::Tls { what: "listener", name: listener.name.clone(), source })?;
     process.certificates.follow(&acceptor);
     Ok(Some(acceptor))
+}
+
+/// What TLS clients are offered to speak. Of opaque bytes that is their own affair.
+const fn alpn(protocol: ListenProtocol) -> &'static [&'static [u8]] {
+    match protocol {
+        ListenProtocol::Auto | ListenProtocol::Http => &[b"h2", b"http/1.1"],
+        ListenProtocol::Http1 => &[b"http/1.1"],
+        ListenProtocol::Http2 => &[b"h2"],
+        ListenProtocol::Tcp | ListenProtocol::Tls => &[],
+    }
 }
 
 /// A route that says the same of its limits and faults keeps what it has counted.

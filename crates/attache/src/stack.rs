@@ -5,7 +5,8 @@
 //! 2. **check**: one meaning for Host, target and headers; one form of the path. Before routing, so that
 //!    the route and the upstream read the same request.
 //! 3. **route**: the most specific one. It may answer by itself.
-//! 4. **prepare**: the route's rewrites, then what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in).
+//! 4. **prepare**: what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's rewrites, so that
+//!    no client can take away what a route adds.
 //! 5. **mirror**: a copy, if the route wants one. After preparing, so that both upstreams see the same.
 //! 6. **credential**: a secret that the application doesn't have. After the mirror, which shall not have it.
 //! 7. **resilience**: deadline, retries, breaker, per-try deadline ([`attache_resilience::stack`]).
@@ -16,6 +17,7 @@
 
 mod hosts;
 mod mirror;
+mod own;
 mod serving;
 mod tcp;
 mod tunnel;
@@ -31,8 +33,9 @@ use std::{
 
 use attache_config::model::{self, Action, Destination, Policy, UpstreamId};
 use attache_http::{
-    AnswerStyle, Asker, Body, Client, Form, Refusal, Upgrade, Via, add_forwarded, answer, check_request,
-    normalize_uri, request_id, set_client_certificate, strip_request, strip_response,
+    AnswerStyle, Asker, Body, Client, Form, Refusal, Takes, Upgrade, Via, add_forwarded, answer,
+    check_request, normalize_uri, remove_underscored, request_id, set_client_certificate, strip_request,
+    strip_response,
 };
 use attache_listener::{Hold, HttpRequest, Overload};
 use attache_resilience::{Front, RouteState, Stack, front_with, global_limit::GlobalLimiter, queue::urgency};
@@ -40,11 +43,11 @@ use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, UpstreamH
 use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
 use attache_tls::Credential;
 use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream, boxed};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, request, response};
 use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
-pub(crate) use self::{hosts::Upstreams, tcp::Tcp, tunnel::Tunnels};
+pub(crate) use self::{hosts::Upstreams, own::Own, tcp::Tcp, tunnel::Tunnels};
 use self::{
     serving::{Back, Sending, Served, Serving, Waiting, served},
     tunnel::Tunnel,
@@ -155,6 +158,16 @@ impl Site {
             overload: Arc::default(),
             priority_header: None,
         }
+    }
+
+    /// What a connection may carry.
+    pub(crate) fn takes(&self, client: &Client) -> Takes {
+        self.table.takes(client)
+    }
+
+    /// Some routes pass TLS through that the listener terminates elsewhere.
+    pub(crate) fn passes_tls(&self) -> bool {
+        self.table.passes_tls()
     }
 
     /// Requests are shed as overload protection says.
@@ -273,13 +286,17 @@ impl Site {
         let upstream = self.upstreams.config(destination.upstream).ok_or(Reason::InternalError)?;
         *context.exchange.upstream.borrow_mut() = Some(upstream.name.clone());
 
+        // A tunnel shows nothing that a rule could judge: there is one only where the config asks for it.
+        if parts.method == Method::CONNECT && form.is_proxied() && !route.takes_connect() {
+            return Err(no_tunnel(&upstream.name));
+        }
+
         // prepare
         ctx.upstream = &upstream.name;
         ctx.host = self.upstream_hosts.get(destination.upstream.0).and_then(|to| route.host(&facts, to));
         let came = Came { form, upgrade: Upgrade::of(&parts), version: parts.version };
-        let host = parts.uri.authority().cloned();
+        self.leave(&mut parts, &came, client);
         let edits = route.prepare_request(&mut parts, &ctx)?;
-        self.leave(&mut parts, &came, client, host.as_ref().map_or("", |host| host.as_str()));
         let mut request = Box::new(Request::from_parts(parts, body));
         let switched = came.upgrade.is_some().then(|| hyper::upgrade::on(&mut *request));
 
@@ -331,15 +348,24 @@ impl Site {
     fn credential(&self, destination: &Destination, headers: &mut HeaderMap) -> Result<(), Failure> {
         let missing = |detail| Failure { detail, ..Failure::from(Reason::NoCredential) };
         match self.credentials.get(&key(destination)) {
-            Some(credential) => credential.apply(headers).map_err(|error| missing(error.to_string())),
+            Some(credential) => {
+                let given = destination.policy.credential.as_deref().map(|given| given.secret.header());
+                remove_underscored(headers, |name| {
+                    given.as_ref().is_some_and(|given| given.as_str() == name)
+                });
+                credential.apply(headers).map_err(|error| missing(error.to_string()))
+            }
             None => Err(missing(String::new())),
         }
     }
 
-    /// What this hop takes off and puts on before a request leaves.
-    fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client, host: &str) {
+    /// What this hop takes off and puts on before a request leaves. Before the route's own changes: what a client nominates or spells
+    /// in another way is taken off, and never what the route or attache adds.
+    fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client) {
         strip_request(&mut parts.headers, came.upgrade.as_ref(), came.form.is_proxied());
+        remove_underscored(&mut parts.headers, |_| false);
         let scheme = if client.tls { "https" } else { "http" };
+        let host = parts.uri.authority().map_or("", |host| host.as_str());
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
         set_client_certificate(&mut parts.headers, client, self.listener.http.client_cert);
         if let Some(via) = &self.via {
@@ -396,6 +422,13 @@ impl Site {
         // What the upstream spoke is its own affair; the client is answered in its own version.
         parts.version = http::Version::HTTP_11;
     }
+}
+
+fn no_tunnel(upstream: &str) -> Failure {
+    let detail = format!(
+        "no tunnel to `{upstream}` was asked for: its rules are about HTTP, which a tunnel hides; a route with `methods: CONNECT` asks for one"
+    );
+    Failure { detail, ..Failure::from(Reason::ConnectDenied) }
 }
 
 /// How far a request came without waiting.

@@ -28,7 +28,7 @@ use crate::{
     observe::{Observer, on_finish},
     prepare::{Place, places},
     process::Process,
-    stack::{Http, OnFinish, Site, Slot, Tcp, Tunnels, Upstreams},
+    stack::{Http, OnFinish, Own, Site, Slot, Tcp, Tunnels, Upstreams},
 };
 
 /// Longer than a connection may take to be made by default, so that one attempt has ended before the next begins.
@@ -172,7 +172,7 @@ impl Worker {
             )
             .under(self.process.overload.clone(), generation.config.overload.as_ref());
             let site = Rc::new(site);
-            let settings = Rc::new(self.settings(parts, &generation));
+            let settings = Rc::new(self.settings(parts, &site, &generation));
             for place in places(&parts.config) {
                 if let Some(at) = before.iter().position(|unit| unit.place == place) {
                     let mut unit = before.swap_remove(at);
@@ -201,11 +201,14 @@ impl Worker {
         drop(taken);
     }
 
-    fn settings(&self, parts: &ListenerParts, generation: &Generation) -> Settings {
+    fn settings(&self, parts: &ListenerParts, site: &Rc<Site>, generation: &Generation) -> Settings {
+        let routes = site.clone();
         Settings {
             listener: parts.config.clone(),
             tls: parts.tls.clone(),
             connections: parts.connections.clone(),
+            takes: Rc::new(move |client| routes.takes(client)),
+            passes_tls: site.passes_tls(),
             overload: self.process.overload.clone(),
             on_finish: self.on_finish.clone(),
             give_back: crate::allocator::give_back,
@@ -234,14 +237,17 @@ impl Worker {
         self.units.push(Unit { place, address, settings, slot, inbound, drain });
     }
 
-    fn own_addresses(&self, generation: &Generation, sockets: &[(Place, Socket)]) -> Vec<SocketAddr> {
-        let configured =
-            generation.listeners.iter().flat_map(|parts| &parts.config.bind).filter_map(|bind| match bind {
-                Bind::Tcp(address) => Some(*address),
-                Bind::Unix { .. } => None,
-            });
+    fn own_addresses(&self, generation: &Generation, sockets: &[(Place, Socket)]) -> Own {
+        let tcp = |bind: &Bind| match bind {
+            Bind::Tcp(address) => Some(*address),
+            Bind::Unix { .. } => None,
+        };
+        let configured = generation.listeners.iter().flat_map(|parts| &parts.config.bind).filter_map(tcp);
         let known = self.units.iter().filter_map(|unit| unit.address);
-        configured.chain(known).chain(sockets.iter().filter_map(|(_, socket)| socket.local_addr())).collect()
+        let open = sockets.iter().filter_map(|(_, socket)| socket.local_addr());
+        let config = &generation.config;
+        let control = config.admin.bind.as_ref().and_then(tcp).into_iter().chain(config.metrics);
+        Own { listeners: configured.chain(known).chain(open).collect(), control: control.collect() }
     }
 }
 

@@ -255,7 +255,7 @@ upstreams:
     insta::assert_snapshot!(found(text), @r#"
 attache.yaml:5:16: error: HTTP can't be routed to `database`, which takes opaque bytes
   5 |       - match: { host: db, path: "/users/{id}" }
-    |                ^ match `sni` or `destination`, or give the upstream an `http` or `https` address
+    |                ^ match `sni`, `destination` or `methods: CONNECT`, or give the upstream an `http` or `https` address
 attache.yaml:7:26: error: the path of this route doesn't capture `ide`
   7 |         rewrite: { path: "/customers/{ide}" }
     |                          ^^^^^^^^^^^^^^^^^^ did you mean `id`?

@@ -7,7 +7,7 @@
 use attache_config::model::ForwardClientCert;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::Client;
+use crate::{Client, forwarded::split_quoted};
 
 /// The header's name.
 pub const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -28,7 +28,9 @@ pub fn set_client_certificate(headers: &mut HeaderMap, client: &Client, mode: Fo
 /// One line, as Envoy writes it: there are applications that read only the first. One allocation, where proxies are chained.
 fn append(headers: &mut HeaderMap, own: &HeaderValue) {
     let mut line = Vec::new();
-    for kept in headers.get_all(CLIENT_CERTIFICATE).iter().filter(|kept| !kept.is_empty()) {
+    // An open quote would take our element into the one before it.
+    let whole = |kept: &&HeaderValue| !kept.is_empty() && split_quoted(kept.as_bytes(), b',').is_some();
+    for kept in headers.get_all(CLIENT_CERTIFICATE).iter().filter(whole) {
         line.extend_from_slice(kept.as_bytes());
         line.push(b',');
     }
@@ -59,6 +61,16 @@ mod tests {
     fn what_a_client_sends_never_passes_by_default() {
         assert!(left(F::default(), false).is_empty());
         assert_eq!(left(F::default(), true), [OWN]);
+    }
+
+    #[test]
+    fn an_open_quote_does_not_swallow_the_client_itself() {
+        let mut headers = HeaderMap::new();
+        headers.append(CLIENT_CERTIFICATE, HeaderValue::from_static("URI=spiffe://d/admin;Subject=\"x"));
+        let certificate = Some(HeaderValue::from_static(OWN));
+        let client = Client { certificate, ..Client::default() };
+        set_client_certificate(&mut headers, &client, F::AppendForward);
+        assert_eq!(headers[CLIENT_CERTIFICATE], OWN);
     }
 
     #[test]

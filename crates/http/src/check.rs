@@ -17,11 +17,13 @@
 //! | `Transfer-Encoding` with `Content-Length` | 400 (RFC 9112 section 6.1) where it can still be seen |
 //! | several `Content-Length`, or one that isn't digits | 400; HTTP/2 `END_STREAM` with a length above 0 is 400 too |
 //! | HTTP/2 connection-specific fields; `TE` but `trailers` | 400 (RFC 9113 section 8.2.2) |
+//! | an extended CONNECT (RFC 8441) for another `:protocol` than `websocket` | 501 (RFC 9220 section 3) |
 //! | HTTP/2 values that begin or end with whitespace | 400 (section 8.2.1) |
 //! | HTTP/2 cookie crumbs | joined with `; ` (section 8.2.3) |
 //!
 //! A fragment (`GET /#x`) never gets here: the `http` crate cuts it off, so route and upstream both see the rest.
 
+use attache_telemetry::Reason;
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version,
     header::{CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING},
@@ -145,6 +147,11 @@ const BAD_AUTHORITY: Refusal =
 const BAD_FORM: Refusal =
     Refusal::bad_request("The request's target has not the form that its method needs.");
 
+const UNKNOWN_PROTOCOL: Refusal = Refusal {
+    reason: Reason::UpgradeUnsupported,
+    text: std::borrow::Cow::Borrowed("An extended CONNECT can only ask for `websocket`."),
+};
+
 fn check_target(request: &mut request::Parts, h2: bool, tls: bool) -> Result<Form, Refusal> {
     let form = form(request)?;
     check_host_lines(request, h2, form)?;
@@ -186,7 +193,11 @@ fn check_target(request: &mut request::Parts, h2: bool, tls: bool) -> Result<For
 fn form(request: &request::Parts) -> Result<Form, Refusal> {
     let uri = &request.uri;
     if request.method == Method::CONNECT {
-        return if request.extensions.get::<Protocol>().is_some() {
+        return if let Some(protocol) = request.extensions.get::<Protocol>() {
+            // What another protocol means is known to nobody on the way, so nobody could hold it to a rule (RFC 9220 section 3).
+            if !protocol.as_str().eq_ignore_ascii_case("websocket") {
+                return Err(UNKNOWN_PROTOCOL);
+            }
             // RFC 8441 section 4: scheme, path and authority are all there.
             if uri.path().starts_with('/') && uri.authority().is_some() {
                 Ok(Form::Origin)
@@ -373,6 +384,13 @@ mod tests {
         good.0.method = Method::CONNECT;
         good.0.extensions.insert(Protocol::from_static("websocket"));
         assert_eq!(good.go(), ok(Form::Origin, "https://a/chat", None));
+        for protocol in ["foo", "h2c", "connect-udp", "websocket, h2c", "http"] {
+            let mut other = h2(Some("a"), "/chat", &[]).0;
+            other.method = Method::CONNECT;
+            other.extensions.insert(Protocol::from_static(protocol));
+            let refusal = check_request(&mut other, false, false).unwrap_err();
+            assert_eq!(refusal.reason, Reason::UpgradeUnsupported, "{protocol}");
+        }
         let mut plain = h2(Some("a"), "/chat", &[]);
         plain.0.method = Method::CONNECT;
         assert!(plain.refused());

@@ -42,3 +42,12 @@ impl Client {
         self.identities.first().or_else(subject).cloned()
     }
 }
+
+/// What connections of one client may carry, by the routes that they could take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takes {
+    /// A route for HTTP could match.
+    pub http: bool,
+    /// A route takes opaque bytes of it.
+    pub opaque: bool,
+}

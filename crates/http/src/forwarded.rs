@@ -84,11 +84,57 @@ fn rfc7239(headers: &mut HeaderMap, mode: ForwardedMode, client: &Client, scheme
     element.push_str(";proto=");
     element.push_str(scheme);
     let mut list = joined(headers, &FORWARDED);
+    // An open quote would take our element into the client's: what nobody can read is not passed on.
+    if !is_forwarded(&list) {
+        list.clear();
+    }
     if !list.is_empty() {
         list.extend_from_slice(b", ");
     }
     list.extend_from_slice(element.as_bytes());
     set(headers, FORWARDED, list);
+}
+
+/// RFC 7239 section 4: elements of `token=value` pairs; blanks are forgiven where lists have them (RFC 9110 section 5.6.1).
+fn is_forwarded(list: &[u8]) -> bool {
+    split_quoted(list, b',').is_some_and(|elements| {
+        elements.into_iter().all(|element| {
+            split_quoted(element, b';').is_some_and(|pairs| {
+                pairs.into_iter().map(<[u8]>::trim_ascii).all(|pair| pair.is_empty() || is_pair(pair))
+            })
+        })
+    })
+}
+
+fn is_pair(pair: &[u8]) -> bool {
+    let Some(at) = pair.iter().position(|byte| *byte == b'=') else { return false };
+    let (name, value) = (pair.get(..at).unwrap_or_default(), pair.get(at + 1..).unwrap_or_default());
+    let token = |text: &[u8]| !text.is_empty() && text.iter().all(|byte| is_token(*byte));
+    // Many write addresses without the quotes that their colons ask for.
+    let bare = |text: &[u8]| {
+        !text.is_empty() && text.iter().all(|byte| is_token(*byte) || matches!(byte, b':' | b'[' | b']'))
+    };
+    token(name)
+        && (bare(value) || (value.len() >= 2 && value.first() == Some(&b'"') && value.last() == Some(&b'"')))
+}
+
+/// The parts of a list between separators that don't stand in quotes; `None` where a quote is not closed.
+pub(crate) fn split_quoted(list: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
+    let (mut parts, mut begin, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
+    for (at, byte) in list.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            byte if *byte == separator && !quoted => {
+                parts.push(list.get(begin..at).unwrap_or_default());
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(list.get(begin..).unwrap_or_default());
+    (!quoted).then_some(parts)
 }
 
 /// RFC 9110 section 5.6.2.
@@ -182,6 +228,32 @@ mod tests {
                 "x-forwarded-proto: http",
             ]
         );
+    }
+
+    #[test]
+    fn what_nobody_can_read_does_not_swallow_this_hop() {
+        for open in [
+            "for=1.1.1.1;by=\"",
+            "for=\"1.1.1.1",
+            "for=\"a\\\"",
+            "for=\"1.1.1.1, for=2.2.2.2",
+            "for",
+            "for=a b",
+            "=x",
+            "for=\"a\"b",
+        ] {
+            let lines = lines(ForwardedMode::Append, &client("10.0.0.7:1"), &[("forwarded", open)]);
+            assert_eq!(
+                lines[0], "forwarded: for=10.0.0.7;host=\"orders.internal:8443\";proto=https",
+                "{open}"
+            );
+        }
+        for good in
+            ["for=1.1.1.1; proto=http", "for=\"[2001:db8::7]:80\";by=_x,for=unknown", "For=\"a\\\"b,c\""]
+        {
+            let lines = lines(ForwardedMode::Append, &client("10.0.0.7:1"), &[("forwarded", good)]);
+            assert!(lines[0].starts_with(&format!("forwarded: {good}, for=10.0.0.7;")), "{lines:?}");
+        }
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! Rule (RFC 9110 section 7.6.1): `Connection` and every field it names, and the fields that are known to be meant for one
 //! connection, end here in both directions. Two things differ from the letter:
 //! - `Connection` can't take away what the next hop relies on (`Connection: authorization` would strip credentials that
-//!   a check behind attache asks for). Envoy refuses some of these names, Go removes them all; here the named field
-//!   survives, since RFC 9110 forbids naming end-to-end fields in the first place.
+//!   a check behind attache asks for, `Connection: x-forwarded-for` the addresses of those before: CVE-2022-31813, CVE-2024-45410). Envoy
+//!   refuses some of these names, Go removes them all; here the named field survives, since RFC 9110 forbids naming end-to-end fields in
+//!   the first place. What a route or attache itself adds is added behind this, so that no client can name it away.
 //! - `Proxy-Authorization` and `Proxy-Authenticate` are for the next proxy. They end here if attache was used as that proxy
 //!   (absolute-form, CONNECT), else they travel on to the one they are meant for.
 //!
@@ -139,6 +140,7 @@ fn strip_named(headers: &mut HeaderMap) {
 fn survives(name: &str) -> bool {
     const NAMES: &[&str] = &[
         "authorization",
+        "b3",
         "baggage",
         "cache-control",
         "content-encoding",
@@ -164,13 +166,14 @@ fn survives(name: &str) -> bool {
         "vary",
         "via",
         "www-authenticate",
+        "x-real-ip",
+        "x-request-id",
     ];
     let begins =
         |prefix: &str| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
     NAMES.iter().any(|kept| kept.eq_ignore_ascii_case(name))
-        // `X-Forwarded-*`, `X-Request-Id`, `X-Real-IP` and every authentication scheme of some house are `X-…`;
-        // `Sec-…` is the browser's word that no script forged a request; `grpc-…` and `:…` are protocol.
-        || ["x-", "sec-", "grpc-", ":"].into_iter().any(begins)
+        // The way so far and its trace; `Sec-…` is the browser's word that no script forged a request; `grpc-…` and `:…` are protocol.
+        || ["x-forwarded-", "x-envoy-", "x-b3-", "sec-", "grpc-", ":"].into_iter().any(begins)
 }
 
 /// The elements of a comma-separated list; a value that isn't text has none.
@@ -243,7 +246,11 @@ mod tests {
     fn what_the_next_hop_relies_on_survives_being_named() {
         assert_eq!(
             left(&[
-                ("connection", "Host, content-length, AUTHORIZATION, X-Forwarded-For, cookie, :path, x"),
+                (
+                    "connection",
+                    "Host, content-length, AUTHORIZATION, X-Forwarded-For, cookie, :path, x, x-tenant"
+                ),
+                ("x-tenant", "gone, too"),
                 ("host", "a"),
                 ("content-length", "1"),
                 ("authorization", "b"),

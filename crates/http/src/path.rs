@@ -9,11 +9,15 @@
 //! 3. segment by segment: empty ones are dropped if slashes are merged, then dot segments are resolved (section 5.2.4).
 //!    `%2e` counts as a dot here even where unreserved bytes are not decoded, since the upstream would decode it.
 //!
+//! 4. path parameters (`;name=value` behind a segment, RFC 3986 section 3.3): servers that know them take them away before they resolve
+//!    dot segments and choose a handler, others don't know them. Unless the policy keeps them as they are, a dot segment or an empty
+//!    one with parameters is refused, and routes are matched without any ([`without_parameters`]).
+//!
 //! A path that is in its form already is borrowed: the usual request costs one scan and no allocation.
 
 use std::borrow::Cow;
 
-use attache_config::model::{EscapedSlashes, PathPolicy};
+use attache_config::model::{EscapedSlashes, PathParameters, PathPolicy};
 use http::{Uri, uri::PathAndQuery};
 
 use crate::Refusal;
@@ -27,10 +31,36 @@ pub fn normalize_path(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Re
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode(path, policy)?;
+    if policy.parameters != PathParameters::Keep && memchr::memchr(b';', decoded.as_bytes()).is_some() {
+        if policy.parameters == PathParameters::Reject {
+            return Err(PARAMETERS);
+        }
+        let hidden = |segment: &str| {
+            segment.split_once(';').is_some_and(|(name, _)| name.is_empty() || dots(name).is_some())
+        };
+        if decoded.split('/').any(hidden) {
+            return Err(HIDDEN);
+        }
+    }
     match resolve(&decoded, policy)? {
         None => Ok(decoded),
         Some(resolved) => Ok(Cow::Owned(resolved)),
     }
+}
+
+/// The path that routes are matched against: without the parameters of its segments, unless the policy keeps them.
+pub fn without_parameters(path: &str, policy: PathPolicy) -> Cow<'_, str> {
+    if policy.parameters == PathParameters::Keep || memchr::memchr(b';', path.as_bytes()).is_none() {
+        return Cow::Borrowed(path);
+    }
+    let mut bare = String::with_capacity(path.len());
+    for (index, segment) in path.split('/').enumerate() {
+        if index > 0 {
+            bare.push('/');
+        }
+        bare.push_str(segment.split_once(';').map_or(segment, |(name, _)| name));
+    }
+    Cow::Owned(bare)
 }
 
 /// Puts a URI's path into its one form; the query stays.
@@ -60,6 +90,9 @@ pub fn set_path(uri: &mut Uri, mut path: String) -> Result<(), Refusal> {
 const INVALID: Refusal = Refusal::bad_request("The path has a byte that no URI may hold.");
 const CLIMB: Refusal = Refusal::bad_request("The path climbs above the root with `..` segments.");
 const ESCAPE: Refusal = Refusal::bad_request("The path has a `%` without two hexadecimal digits behind it.");
+const PARAMETERS: Refusal = Refusal::bad_request("The path has parameters (`;`); write them as %3B.");
+const HIDDEN: Refusal =
+    Refusal::bad_request("The path hides a dot segment or an empty segment behind parameters (`..;`).");
 const NUL: Refusal = Refusal::bad_request("The path holds a NUL byte.");
 const BACKSLASH: Refusal = Refusal::bad_request("The path holds a backslash; write it as %5C.");
 const SLASH: Refusal = Refusal::bad_request("The path holds an escaped slash or backslash (%2F, %5C).");
@@ -208,7 +241,8 @@ mod tests {
             ("/b/c/..", "/b/"),
             ("/b/..", "/"),
             ("/.", "/"),
-            ("/a/..;x", "/a/..;x"),
+            ("/a..;x", "/a..;x"),
+            ("/a;x=1/b;y", "/a;x=1/b;y"),
             ("/...", "/..."),
             ("/a//../b", "/a/b"),
             ("/a%2e%2E/b", "/a../b"),
@@ -242,6 +276,11 @@ mod tests {
             "/%g1",
             "/%00",
             "/a\\b",
+            "/a/..;/admin",
+            "/a/%2e.;x/admin",
+            "/.;x/admin",
+            "/;x/admin",
+            "/a/..;",
             "/\u{1}",
             "/\u{7f}",
         ] {
@@ -267,6 +306,17 @@ mod tests {
     }
 
     #[test]
+    fn parameters_are_ignored_kept_or_refused() {
+        let with = |parameters| PathPolicy { parameters, ..PathPolicy::default() };
+        let matched = |path, parameters| without_parameters(path, with(parameters)).into_owned();
+        assert_eq!(matched("/admin;x=1/b;y;z/c", PathParameters::Ignore), "/admin/b/c");
+        assert_eq!(matched("/admin;x", PathParameters::Keep), "/admin;x");
+        assert!(normalize_path("/a;x", with(PathParameters::Reject)).is_err());
+        assert!(normalize_path("/a%3Bx", with(PathParameters::Reject)).is_ok());
+        assert_eq!(normalize_path("/a/..;x", with(PathParameters::Keep)).as_deref(), Ok("/a/..;x"));
+    }
+
+    #[test]
     fn the_query_is_left_alone() {
         let mut uri: Uri = "http://h:1/a/../b?x=%41/../y".parse().unwrap();
         normalize_uri(&mut uri, PathPolicy::default()).unwrap();
@@ -285,6 +335,7 @@ mod tests {
                 decode_unreserved: decode,
                 merge_slashes: merge,
                 escaped_slashes: escaped,
+                parameters: PathParameters::Ignore,
             }
         })
     }

@@ -28,7 +28,7 @@ use tokio::{
 use tower::Service;
 
 use crate::{
-    Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
+    Carried, Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
     connection::TcpService,
     handover::{Accepted, Belongs, Load},
     live::{AGE_LOOKS, IDLE_SWEEPS, Live, Order, Registry},
@@ -61,7 +61,7 @@ pub async fn serve<H, T>(
     mut drain: Drain,
 ) where
     H: Service<HttpRequest, Response = http::Response<Body>, Error = Infallible> + Clone + 'static,
-    T: Service<Opaque, Response = (), Error = Infallible> + Clone + 'static,
+    T: Service<Opaque, Response: Into<Carried>, Error = Infallible> + Clone + 'static,
 {
     let first = settings.borrow_and_update().clone();
     let worker = Worker { settings: first, http, tcp, registry: Rc::default(), metrics: metrics() };

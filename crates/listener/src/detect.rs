@@ -49,6 +49,47 @@ pub(crate) fn http(bytes: &[u8]) -> Verdict {
     preface(bytes).unwrap_or(Verdict::Is(Protocol::Http1, None))
 }
 
+/// `protocol: auto` where nothing is opaque: as [`http`], and TLS that may be passed through.
+pub(crate) fn http_or_tls(bytes: &[u8]) -> Verdict {
+    match bytes.first() {
+        None => Verdict::More,
+        Some(0x16) => tls(bytes),
+        Some(_) => http(bytes),
+    }
+}
+
+/// `protocol: auto` where opaque bytes and HTTP reach the same connection's routes: as [`auto`], but what some server would take for
+/// HTTP is HTTP. Servers skip empty lines and blanks before a request, take tabs for spaces, and know HTTP/0.9, which has no version
+/// (RFC 9112 sections 2.2 and 3): bytes that reach such a server as opaque would be a request that no rule has seen.
+pub(crate) fn auto_or_http(bytes: &[u8], max_line: usize) -> Verdict {
+    let verdict = auto(bytes, max_line);
+    if !matches!(verdict, Verdict::Is(Protocol::Tcp, _)) || bytes.first() == Some(&0x16) {
+        return verdict;
+    }
+    let blank = |byte: &u8| matches!(byte, b'\r' | b'\n' | b' ' | b'\t' | 0x0b | 0x0c);
+    let begin = bytes.iter().position(|byte| !blank(byte)).unwrap_or(bytes.len());
+    let rest = bytes.get(begin..).unwrap_or_default();
+    let verdict = http1(rest, max_line);
+    if !matches!(verdict, Verdict::Is(Protocol::Tcp, _)) {
+        return verdict;
+    }
+    let method = rest.iter().take_while(|byte| TOKEN[usize::from(**byte)]).count();
+    let behind = rest.get(method..).unwrap_or_default();
+    let spaces = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let target = behind.get(spaces..).unwrap_or_default();
+    match target {
+        _ if method == 0 || method > 32 => verdict,
+        [] => Verdict::More,
+        _ if spaces == 0 => verdict,
+        [b'/' | b'*', ..] => Verdict::Is(Protocol::Http1, None),
+        _ => match target.iter().zip(b"http").all(|(a, b)| a.eq_ignore_ascii_case(b)) {
+            true if target.len() < 4 => Verdict::More,
+            true => Verdict::Is(Protocol::Http1, None),
+            false => verdict,
+        },
+    }
+}
+
 /// `protocol: tls`: a ClientHello, or nothing that is wanted.
 pub(crate) fn tls(bytes: &[u8]) -> Verdict {
     match client_hello(bytes) {
@@ -311,6 +352,41 @@ mod tests {
     }
 
     #[test]
+    fn where_both_are_taken_what_a_lenient_server_reads_as_http_is_http() {
+        for bytes in [
+            "\r\n\r\nGET / HTTP/1.1\r\n",
+            "\nGET / HTTP/1.1\r\n",
+            " GET / HTTP/1.1\r\n",
+            "\t\x0b\x0cGET / HTTP/1.1\r\n",
+            "GET\t/ HTTP/1.1\r\n",
+            "GET  / HTTP/1.1\r\n",
+            "GET /x\r\n",
+            "GET /\x01 HTTP/1.1\r\n",
+            "GET http://a/\n",
+            "\n\nCONNECT a:80 HTTP/1.1\r\n",
+            "OPTIONS *\r\n",
+        ] {
+            for cut in 0..bytes.len() {
+                let verdict = auto_or_http(&bytes.as_bytes()[..cut], 100);
+                assert_ne!(verdict, is(Protocol::Tcp), "{:?}", &bytes[..cut]);
+            }
+            assert_eq!(auto_or_http(bytes.as_bytes(), 100), is(Protocol::Http1), "{bytes:?}");
+        }
+        for bytes in [
+            &b"*1\r\n$4\r\nPING\r\n"[..],
+            b"PING\r\n",
+            b"SET key value\r\n",
+            b"CONNECT {\"verbose\":false}\r\n", // nats
+            b"EHLO mail.example\r\n",
+            b"SSH-2.0-OpenSSH_9.9\r\n",
+            b"\0\0\0\x08\x04\xd2\x16\x2f",
+            b"\x16\x03\x01\0\x05\x02\0\0\0\0",
+        ] {
+            assert_eq!(auto_or_http(bytes, 100), is(Protocol::Tcp), "{:?}", bytes.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
     fn a_line_that_never_ends_is_answered_if_it_asks_for_a_url() {
         assert_eq!(auto(format!("GET /{}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Http1));
         assert_eq!(auto(format!("SET {}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Tcp));
@@ -321,7 +397,7 @@ mod tests {
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), start in 0_usize..4) {
             let starts: [&[u8]; 4] = [b"", b"\x16\x03\x01\0\x40\x01\0\0\x3c", b"GET ", b"PRI"];
             let all = [starts[start], &bytes].concat();
-            let (_, _, _) = (auto(&all, 50), http(&all), tls(&all));
+            let (_, _, _) = (auto(&all, 50), http_or_tls(&all), auto_or_http(&all, 50));
         }
 
         #[test]

@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_http::{Body, BodyError};
+use attache_http::{Body, BodyError, strip_trailers};
 use attache_telemetry::{Exchange, Reason, metrics};
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -132,11 +132,16 @@ impl http_body::Body for Sent {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx)));
-        let polled = polled.unwrap_or_else(|_| {
+        let mut polled = polled.unwrap_or_else(|_| {
             metrics().panic_caught();
             this.fail(Reason::InternalError, || "the response's body panicked".to_owned());
             Poll::Ready(Some(Err(BodyError::new(Reason::InternalError))))
         });
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            strip_trailers(trailers);
+        }
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
@@ -220,7 +225,10 @@ impl<G: WhyRefused> http_body::Body for Received<G> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         match polled {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     this.exchange.received.set(this.exchange.received.get() + data.len() as u64);
                 }

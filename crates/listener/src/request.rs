@@ -11,7 +11,7 @@ use std::{
 };
 
 use attache_config::model::{self, Listener};
-use attache_http::{Body, Client, OnInformational};
+use attache_http::{Body, Client, OnInformational, Takes};
 use attache_telemetry::{Exchange, Reason};
 
 use crate::{ClientHello, Overload, Protocol, Stream, handover::Load, live::Live};
@@ -24,6 +24,10 @@ pub struct Settings {
     pub tls: Option<attache_tls::Acceptor>,
     /// The listener's open connections, shared by all workers.
     pub connections: Arc<Connections>,
+    /// What a connection may carry by the routes that it could take, as far as its client is known.
+    pub takes: Rc<dyn Fn(&Client) -> Takes>,
+    /// Some routes pass TLS through that is terminated elsewhere: the ClientHello is read before it is answered.
+    pub passes_tls: bool,
     /// The process's state of overload.
     pub overload: Arc<Overload>,
     /// Called once for every finished exchange, also for connections that were closed before there was a request
@@ -170,4 +174,21 @@ pub struct Opaque {
     pub protocol: Protocol,
     /// What the client offered, where TLS is passed through.
     pub hello: Option<ClientHello>,
+    /// The client has said nothing, and could still speak HTTP: only a server that speaks first makes these bytes opaque.
+    pub silent: bool,
+}
+
+/// What became of an opaque connection.
+#[derive(Debug)]
+pub enum Carried {
+    /// It ended.
+    Ended,
+    /// Of [`Opaque::silent`]: no server spoke before the client did, and nothing was carried. The stream goes back to detection.
+    Silent(Box<Stream>),
+}
+
+impl From<()> for Carried {
+    fn from((): ()) -> Self {
+        Self::Ended
+    }
 }

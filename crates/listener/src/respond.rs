@@ -14,6 +14,7 @@ use std::{
     task::{Poll, ready},
 };
 
+use attache_config::model::HttpLimits;
 use attache_http::{AnswerStyle, Asker, Body, OnInformational};
 use attache_telemetry::{Exchange, Reason, metrics};
 use http::{
@@ -168,6 +169,27 @@ impl<H> Service<H> {
     }
 }
 
+/// An HTTP/2 request beyond the limits that the guard keeps for HTTP/1: of the request line, as HTTP/1 would write it, and of the
+/// number of fields. (`headers_size` is kept by the h2 crate.)
+fn too_large(request: &Request<Incoming>, limits: &HttpLimits) -> Option<Refusal> {
+    const AROUND: usize = "  HTTP/1.1".len();
+    let target = match request.uri().path_and_query() {
+        Some(target) => target.as_str().len(),
+        // CONNECT.
+        None => request.uri().authority().map_or(0, |authority| authority.as_str().len()),
+    };
+    if request.method().as_str().len() + target + AROUND > limits.request_line {
+        return Some(Refusal {
+            reason: Reason::UriTooLong,
+            rule: "The request line is longer than allowed.",
+        });
+    }
+    (request.headers().len() > limits.headers_count).then_some(Refusal {
+        reason: Reason::HeadersTooLarge,
+        rule: "There are more header fields than allowed.",
+    })
+}
+
 /// An HTTP/2 request that names two hosts; HTTP/1's are the guard's to refuse.
 fn two_hosts(request: &Request<Incoming>) -> Option<Refusal> {
     let authority = request.uri().authority()?;
@@ -189,9 +211,11 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
         let context = &self.context;
         let ordinal = context.requests.get() + 1;
         context.requests.set(ordinal);
-        let refused = match &context.shared {
-            Some(shared) => shared.refused(ordinal),
-            None => context.deny.or_else(|| two_hosts(&request)),
+        let refused = if let Some(shared) = &context.shared {
+            shared.refused(ordinal)
+        } else {
+            let limits = &context.settings().listener.http.limits;
+            context.deny.or_else(|| two_hosts(&request)).or_else(|| too_large(&request, limits))
         };
         if let Some(refusal) = refused.filter(|_| context.shared.is_some() || context.deny.is_some()) {
             // The connection is closed after the answer.

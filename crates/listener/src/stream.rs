@@ -114,6 +114,11 @@ impl Stream {
         }
     }
 
+    /// Waits until the client has said something, or has left.
+    pub async fn client_speaks(&mut self) {
+        std::future::poll_fn(|cx| self.poll_client(cx)).await;
+    }
+
     /// Waits until there is something to read, without a buffer for it.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         if !self.prefix.is_empty() {

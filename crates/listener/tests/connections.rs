@@ -15,7 +15,7 @@ use attache_config::model::{
     Bind, HttpServer, Identity, ListenProtocol, Listener, ProxyProtocolIn, TlsMode, TlsServer, TlsVersion,
     Trust,
 };
-use attache_listener::{HttpRequest, Opaque};
+use attache_listener::{Carried, HttpRequest, Opaque};
 use attache_telemetry::Reason;
 use support::*;
 use tokio::{
@@ -71,11 +71,21 @@ fn a_server_that_speaks_first_gets_its_turn_after_the_timeout_or_at_once_if_told
         assert!(begin.elapsed() >= Duration::from_millis(200));
         let server = start(of(ListenProtocol::Tcp), None, fun(answer), fun(greet));
         assert_eq!(read_to_end(&mut server.connect().await).await, "220 hello\r\n");
-        // What came before the timeout is passed on, too.
-        let server = echo(listener());
-        let mut client = server.connect().await;
-        client.write_all(b"GET").await.unwrap();
-        assert_eq!(read_until(&mut client, "GET").await, "GET");
+        // A request that pauses stays a request, and so does one that comes late.
+        for pieces in [["GET", &LAST[3..]], ["", LAST]] {
+            let wait = |mut opaque: Opaque| async move {
+                opaque.io.client_speaks().await;
+                Carried::Silent(Box::new(opaque.io))
+            };
+            let server = start(listener(), None, fun(answer), fun(wait));
+            let mut client = server.connect().await;
+            for piece in pieces {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                client.write_all(piece.as_bytes()).await.unwrap();
+            }
+            assert!(read_to_end(&mut client).await.contains("GET /z []"), "{pieces:?}");
+            assert_eq!(server.finished(1).await.len(), 1, "the wait is no exchange");
+        }
     });
 }
 
@@ -160,7 +170,12 @@ fn a_unix_socket_serves_like_any_other() {
 fn a_panic_of_what_carries_opaque_bytes_ends_one_connection() {
     run(async {
         let metrics = installed();
-        let server = start(listener(), None, fun(answer), fun(|_: Opaque| async { panic!("opaque") }));
+        let server = start(
+            listener(),
+            None,
+            fun(answer),
+            fun(|opaque: Opaque| async move { assert!(opaque.silent, "opaque") }),
+        );
         let mut client = server.connect().await;
         client.write_all(b"*1\r\n").await.unwrap();
         let _ = client.read(&mut [0]).await;

@@ -8,7 +8,7 @@
 use std::fmt::Write;
 
 use attache_config::model::{self, Part, Variable};
-use attache_http::{Client, REQUEST_ID};
+use attache_http::{Client, REQUEST_ID, remove_underscored};
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 use smallvec::SmallVec;
 
@@ -55,6 +55,15 @@ enum Change {
 }
 
 impl ReadyEdits {
+    /// Makes the changes to a request. What they remove or set is also removed where an underscore stands for a hyphen, which many
+    /// applications can't tell apart.
+    pub fn apply_to_request(self, headers: &mut HeaderMap) {
+        if !self.0.is_empty() {
+            remove_underscored(headers, |name| self.0.iter().any(|(changed, _)| changed.as_str() == name));
+        }
+        self.apply(headers);
+    }
+
     /// Makes the changes.
     pub fn apply(self, headers: &mut HeaderMap) {
         for (name, change) in self.0 {

@@ -4,8 +4,9 @@
 //! both agree is what the tests of the table prove.
 
 use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId};
-use attache_http::Client;
+use attache_http::{Client, without_parameters};
 use http::{Method, header::LOCATION, request};
+use hyper::ext::Protocol;
 use serde::Serialize;
 
 use crate::{
@@ -115,6 +116,7 @@ pub fn explain(
     upstreams: &[Upstream],
 ) -> Explanation {
     let facts = RequestFacts::of(request, client);
+    let path = without_parameters(facts.path, table.policy);
     let (candidates, other_hosts) = consider(
         table,
         |alternative| {
@@ -123,7 +125,7 @@ pub fn explain(
         |alternative, route| {
             let pattern = table.model.get(alternative.route)?.matcher.path.as_ref();
             match pattern {
-                Some(pattern) if !path::matches(pattern, facts.path) => {
+                Some(pattern) if !path::matches(pattern, &path) => {
                     Some(format!("the path is not {}", show_path(pattern)))
                 }
                 _ => route.conditions.failure(&facts),
@@ -179,6 +181,17 @@ pub fn explain(
             };
             return outcome;
         }
+        if request.method == Method::CONNECT && request.extensions.get::<Protocol>().is_none() {
+            if route.takes_connect() {
+                outcome.action = "open a tunnel".into();
+                outcome.request_headers.clear();
+                outcome.response_headers.clear();
+            } else {
+                let action = "refuse with connect-denied: nothing asks for a tunnel here; `methods: CONNECT` on a route does";
+                outcome = Outcome { route: outcome.route, action: action.into(), ..Outcome::default() };
+            }
+            return outcome;
+        }
         let mut sent = request.clone();
         if let Err(refusal) = route.prepare_request(&mut sent, &ctx) {
             outcome.action = format!("refuse ({refusal})");
@@ -218,6 +231,25 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
             }
         },
     );
+    let outcome = match table.find_tcp(client) {
+        Ok(route) => {
+            let mut outcome = describe(route, upstreams);
+            for share in &mut outcome.destinations {
+                // Deadlines and retries of the policy are a request's.
+                (share.timeouts, share.retries) = (String::new(), String::new());
+                share.admission = String::new();
+            }
+            Some(outcome)
+        }
+        Err(why) => {
+            let taken = candidates.iter().find(|candidate| candidate.verdict == Verdict::Wins);
+            taken.map(|taken| Outcome {
+                route: taken.route.clone(),
+                action: format!("refuse with no-route: {why}"),
+                ..Outcome::default()
+            })
+        }
+    };
     let name = client.sni.as_deref().map_or_else(String::new, |sni| format!(" with server name {sni}"));
     let to = client.original_destination.map_or_else(String::new, |to| format!(" to {to}"));
     Explanation {
@@ -227,15 +259,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
         listener_line: table.listener_line,
         candidates,
         other_hosts,
-        outcome: table.find_tcp(client).map(|route| {
-            let mut outcome = describe(route, upstreams);
-            for share in &mut outcome.destinations {
-                // Deadlines and retries of the policy are a request's.
-                (share.timeouts, share.retries) = (String::new(), String::new());
-                share.admission = String::new();
-            }
-            outcome
-        }),
+        outcome,
     }
 }
 

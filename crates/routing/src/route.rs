@@ -2,9 +2,9 @@
 
 use attache_config::model::{
     Action, Destination, Forward, HostName, HostPattern, Listener, Name, PathPattern, PathPolicy, Route,
-    UpstreamId,
+    Traffic, UpstreamId,
 };
-use attache_http::{Body, Refusal, set_path};
+use attache_http::{Body, Refusal, set_path, without_parameters};
 use http::{
     Method, Response, Uri,
     header::{HOST, HeaderValue},
@@ -39,6 +39,7 @@ pub struct CompiledRoute {
     /// Its host patterns, where some say nothing of who was named.
     hosts: Vec<HostPattern>,
     by_host: ByHost,
+    names_connect: bool,
 }
 
 /// Whether a request that matched named the route's upstream by its Host.
@@ -109,12 +110,31 @@ impl CompiledRoute {
             policy: listener.http.path,
             by_host,
             hosts: if by_host == ByHost::Sometimes { route.matcher.hosts.clone() } else { Vec::new() },
+            names_connect: route.matcher.names_connect(),
         }
     }
 
     /// Both directions' header changes for a request, for `explain`.
     pub(crate) fn edits(&self, request: &request::Parts, ctx: &Ctx<'_>) -> (ReadyEdits, ReadyEdits) {
         (self.request_edits.ready(request, ctx), self.response_edits.ready(request, ctx))
+    }
+
+    /// What the route's upstreams are meant for; a route that answers by itself is for HTTP.
+    pub const fn traffic(&self) -> Traffic {
+        match &self.kind {
+            Kind::Forward { forward, .. } => forward.traffic,
+            Kind::Direct(_) => Traffic::Http,
+        }
+    }
+
+    /// The route's TLS isn't terminated where the listener's is.
+    pub const fn passes_through(&self) -> bool {
+        matches!(&self.kind, Kind::Forward { forward, .. } if forward.passthrough)
+    }
+
+    /// A CONNECT becomes a tunnel here: the config asks for tunnels by the route's method or by its upstreams.
+    pub const fn takes_connect(&self) -> bool {
+        self.names_connect || matches!(self.traffic(), Traffic::Named | Traffic::Opaque)
     }
 
     pub(crate) fn capture(&self, path: &str) -> Captures {
@@ -179,7 +199,11 @@ impl CompiledRoute {
             let tunnel = request.method == Method::CONNECT && request.extensions.get::<Protocol>().is_none();
             if !tunnel {
                 if request.uri.path().starts_with('/')
-                    && let Some(path) = rewrite.apply(request.uri.path(), ctx.captures, self.policy)?
+                    && let Some(path) = rewrite.apply(
+                        &without_parameters(request.uri.path(), self.policy),
+                        ctx.captures,
+                        self.policy,
+                    )?
                 {
                     set_path(&mut request.uri, path)?;
                 }
@@ -188,7 +212,7 @@ impl CompiledRoute {
                 }
             }
         }
-        request_edits.apply(&mut request.headers);
+        request_edits.apply_to_request(&mut request.headers);
         Ok(response_edits)
     }
 

@@ -6,8 +6,10 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use attache_config::model::{Action, AddressMatch, HostName, HostPattern, Listener, Name, Route};
-use attache_http::{CanonicalHost, Client};
+use attache_config::model::{
+    Action, AddressMatch, HostName, HostPattern, Listener, Name, PathPolicy, Route, Traffic,
+};
+use attache_http::{CanonicalHost, Client, Takes, without_parameters};
 use http::request;
 
 use crate::{
@@ -29,6 +31,11 @@ pub struct RouteTable {
     http: HostIndex<PathIndex<Candidate>>,
     tcp: HostIndex<Destinations>,
     tcp_without_name: Destinations,
+    pub(crate) policy: PathPolicy,
+    /// The listener terminates TLS: what is passed through takes only routes that say so.
+    terminates: bool,
+    /// Of each route to `original-destination`, the routes that opaque bytes on it could go round.
+    guards: Vec<Vec<usize>>,
 }
 
 /// The route that was found for a request.
@@ -58,13 +65,18 @@ impl RouteTable {
             http: HostIndex::default(),
             tcp: HostIndex::default(),
             tcp_without_name: Destinations::default(),
+            policy: listener.http.path,
+            terminates: listener.tls.is_some(),
+            guards: listener.routes.iter().map(|route| guards(route, listener)).collect(),
         };
         let any = HostPattern { name: HostName::Any, port: None };
         for alternative in alternatives(&listener.routes) {
             let Alternative { route: index, host, sni, destination, .. } = alternative;
             let Some(route) = listener.routes.get(index) else { continue };
             let candidate = Candidate { route: index, sni: sni.cloned(), destination: destination.copied() };
-            table.http.entry(host.unwrap_or(&any)).insert(route.matcher.path.as_ref(), candidate);
+            if !passes_through(route) {
+                table.http.entry(host.unwrap_or(&any)).insert(route.matcher.path.as_ref(), candidate);
+            }
             if serves_tcp(route) {
                 let destinations = match sni {
                     Some(sni) => table.tcp.entry(sni),
@@ -78,8 +90,9 @@ impl RouteTable {
 
     /// The most specific route that matches a request.
     pub fn find_http(&self, request: &RequestFacts<'_>) -> Option<Matched<'_>> {
+        let path = without_parameters(request.path, self.policy);
         let route = self.http.find(request.host.as_ref(), request.port, |paths| {
-            paths.find(request.path, |candidate| {
+            paths.find(&path, |candidate| {
                 let route = self.routes.get(candidate.route)?;
                 let client = request.client;
                 let holds = route.conditions.hold(request)
@@ -88,21 +101,75 @@ impl RouteTable {
                 holds.then_some(route)
             })
         })?;
-        Some(Matched { route, captures: route.capture(request.path) })
+        Some(Matched { route, captures: route.capture(&path) })
     }
 
     /// The most specific route that matches an opaque connection, or one whose TLS is passed through: by server name and
-    /// original destination, and where TLS was terminated by the client's identity. Routes that ask anything of HTTP, and those that don't forward, are not for connections.
-    pub fn find_tcp(&self, client: &Client) -> Option<&CompiledRoute> {
+    /// original destination, and where TLS was terminated by the client's identity. Routes that ask anything of HTTP, and those that
+    /// don't forward, are not for connections.
+    ///
+    /// # Errors
+    /// Why these bytes can't go anywhere, as a sentence. The most specific route decides: where its upstreams aren't meant for opaque
+    /// bytes ([`Traffic`]), no other is asked.
+    pub fn find_tcp(&self, client: &Client) -> Result<&CompiledRoute, &'static str> {
         let holds = |index: usize| {
             self.routes.get(index).is_some_and(|route| route.conditions.identity_holds(client))
+                && self.fits_tls(index, client)
         };
         let find = |destinations: &Destinations| destinations.find(client, holds);
         let name = client.sni.as_deref().and_then(CanonicalHost::new);
         let index = name
             .and_then(|name| self.tcp.find(Some(&name), target_port(client), find))
-            .or_else(|| find(&self.tcp_without_name))?;
-        self.routes.get(index)
+            .or_else(|| find(&self.tcp_without_name))
+            .ok_or("no route takes opaque bytes of this server name and destination")?;
+        let route = self.routes.get(index).ok_or("the route is gone")?;
+        match route.traffic() {
+            Traffic::Opaque => Ok(route),
+            Traffic::Named if passed_through(client) => Ok(route),
+            Traffic::Named => {
+                Err("opaque bytes name no host, and the upstream's is the one that is asked for")
+            }
+            Traffic::Original if !self.is_guarded(index, client) => Ok(route),
+            Traffic::Original => {
+                Err("the bytes aren't HTTP, and would go round a rule about HTTP of the same upstream")
+            }
+            Traffic::Http => Err("the bytes aren't HTTP, and the route's upstream is for HTTP alone"),
+        }
+    }
+
+    /// What a connection may carry. For TLS that is passed through, `client` has its server name.
+    pub fn takes(&self, client: &Client) -> Takes {
+        let http = |(index, route): (usize, &CompiledRoute)| {
+            !route.passes_through() && route.traffic() != Traffic::Opaque && self.applies(index, client)
+        };
+        Takes { http: self.routes.iter().enumerate().any(http), opaque: self.find_tcp(client).is_ok() }
+    }
+
+    /// Some route passes TLS through that the listener would terminate.
+    pub fn passes_tls(&self) -> bool {
+        self.terminates && self.routes.iter().any(CompiledRoute::passes_through)
+    }
+
+    /// Opaque bytes on this route would go round another route, or round what this one says of HTTP.
+    fn is_guarded(&self, index: usize, client: &Client) -> bool {
+        self.guards.get(index).is_none_or(|guards| guards.iter().any(|guard| self.applies(*guard, client)))
+    }
+
+    /// The connection is one that the route could match, whatever is asked on it.
+    fn applies(&self, index: usize, client: &Client) -> bool {
+        let (Some(route), Some(model)) = (self.routes.get(index), self.model.get(index)) else { return true };
+        let matcher = &model.matcher;
+        self.fits_tls(index, client)
+            && (matcher.sni.is_empty() || matcher.sni.iter().any(|sni| sni_holds(sni, client)))
+            && (matcher.destination.is_empty()
+                || matcher.destination.iter().any(|range| destination_holds(range, client)))
+            && route.conditions.identity_holds(client)
+    }
+
+    /// Where the listener terminates TLS, what isn't decrypted takes only routes that pass it through, and nothing else takes these.
+    fn fits_tls(&self, index: usize, client: &Client) -> bool {
+        !self.terminates
+            || self.routes.get(index).is_some_and(|route| route.passes_through() == passed_through(client))
     }
 
     /// Why no route took a request, in a line: the Host that it named, and those that there are.
@@ -150,15 +217,23 @@ impl RouteTable {
     }
 }
 
+/// Its TLS was not terminated, and what it asks for is known from its first message.
+const fn passed_through(client: &Client) -> bool {
+    !client.tls && client.sni.is_some()
+}
+
+fn passes_through(route: &Route) -> bool {
+    matches!(&route.action, Action::Forward(forward) if forward.passthrough)
+}
+
+fn guards(route: &Route, listener: &Listener) -> Vec<usize> {
+    let all = listener.routes.iter().enumerate();
+    all.filter(|(_, other)| other.guards(route)).map(|(index, _)| index).collect()
+}
+
 /// A connection can take this route without a word of HTTP.
 pub(crate) fn serves_tcp(route: &Route) -> bool {
-    let matcher = &route.matcher;
-    matcher.hosts.is_empty()
-        && matcher.path.is_none()
-        && matcher.methods.is_empty()
-        && matcher.headers.is_empty()
-        && matcher.query.is_empty()
-        && matches!(route.action, Action::Forward(_))
+    !route.matcher.asks_http() && matches!(route.action, Action::Forward(_))
 }
 
 /// Routes by original destination: the longest network first, within it one with a port first; of one destination in the order

@@ -1,5 +1,5 @@
-use attache_config::model::{Match, SanPattern};
-use attache_http::Client;
+use attache_config::model::{Action, Match, Route, SanPattern, Traffic};
+use attache_http::{Client, Takes};
 use http::Method;
 
 use crate::{
@@ -251,4 +251,93 @@ fn a_route_for_an_identity_comes_before_one_for_anybody_and_only_its_own_take_it
     let request = request("GET", "a.internal/v1/x", &[]);
     let found = table.find_http(&RequestFacts::of(&request, &web)).unwrap();
     assert_eq!(&*found.route.name, "path", "path before identity");
+}
+
+/// Routes to original destinations and the like, with what else stands beside them.
+fn meant_for(traffic: Traffic, routes: Vec<Route>) -> RouteTable {
+    let mut all = listener(routes);
+    for route in &mut all.routes {
+        if let Action::Forward(forward) = &mut route.action {
+            forward.traffic = traffic;
+        }
+    }
+    RouteTable::new(&all)
+}
+
+#[test]
+fn opaque_bytes_take_no_route_that_is_for_http() {
+    let opaque = |traffic| {
+        let table = meant_for(traffic, vec![route("app", Match::default())]);
+        let passed = client("", "a.b");
+        (table.takes(&Client::default()), table.takes(&passed).opaque)
+    };
+    assert_eq!(opaque(Traffic::Http), (Takes { http: true, opaque: false }, false));
+    assert_eq!(opaque(Traffic::Opaque), (Takes { http: false, opaque: true }, true));
+    assert_eq!(opaque(Traffic::Original), (Takes { http: true, opaque: true }, true));
+    // Nothing but TLS names a host.
+    assert_eq!(opaque(Traffic::Named), (Takes { http: true, opaque: false }, true));
+}
+
+#[test]
+fn opaque_bytes_go_round_no_rule_of_the_same_upstream() {
+    let at = |destination: &str, path: &str| Match {
+        destination: vec![range(destination)],
+        ..matching(&[], path)
+    };
+    let mut closed = route("closed", at("10.1.0.0/16", "/admin/*"));
+    closed.action = Action::Respond(attache_config::model::Respond {
+        status: http::StatusCode::FORBIDDEN,
+        body: [].into(),
+        content_type: attache_config::model::Respond::CONTENT_TYPE,
+    });
+    let mut edited = route("edited", at("10.2.0.0/16", "-"));
+    edited.request_headers.remove.push(http::header::COOKIE);
+    let elsewhere = {
+        let mut elsewhere = route("elsewhere", at("10.3.0.0/16", "/v1/*"));
+        elsewhere.action = Action::Forward(crate::testing::forward(&[(7, 1)]));
+        elsewhere
+    };
+    let table = meant_for(Traffic::Original, vec![closed, edited, elsewhere, route("any", Match::default())]);
+    let taken = |destination: &str| table.find_tcp(&client(destination, "")).map_or("-", |route| &route.name);
+    assert_eq!(taken("10.0.0.1:1"), "any");
+    assert_eq!(taken("10.1.0.1:1"), "-", "past a path that is closed");
+    assert_eq!(taken("10.2.0.1:1"), "-", "past what the route removes");
+    assert_eq!(taken("10.3.0.1:1"), "any", "another upstream's rules are its own");
+    let told = explain_tcp(&table, &client("10.1.0.1:1", ""), &[]).outcome.unwrap();
+    assert!(told.action.starts_with("refuse with no-route: "), "{}", told.action);
+}
+
+#[test]
+fn tls_is_passed_through_by_routes_that_say_so_and_nothing_else_takes_them() {
+    let sni = |name: &str| Match { sni: vec![crate::testing::host(name)], ..Match::default() };
+    let mut through = route("through", sni("db.internal"));
+    if let Action::Forward(forward) = &mut through.action {
+        forward.passthrough = true;
+    }
+    let mut listener = listener(vec![through, route("inside", sni("*")), route("rest", Match::default())]);
+    listener.tls = Some(attache_config::model::TlsServer {
+        identities: Vec::new(),
+        spiffe: false,
+        mode: attache_config::model::TlsMode::Strict,
+        client_trust: None,
+        client_optional: false,
+        allow: Vec::new(),
+        deny: Vec::new(),
+        min_version: attache_config::model::TlsVersion::V12,
+        crls: Vec::new(),
+    });
+    let table = RouteTable::new(&listener);
+    assert!(table.passes_tls());
+    let taken = |sni: &str, tls: bool| {
+        let client = Client { tls, ..client("", sni) };
+        table.find_tcp(&client).map_or("-".to_owned(), |route| route.name.to_string())
+    };
+    assert_eq!(taken("db.internal", false), "through");
+    assert_eq!(taken("db.internal", true), "inside");
+    assert_eq!(taken("other.internal", false), "-");
+    assert_eq!(taken("other.internal", true), "inside");
+    let decrypted = Client { tls: true, ..client("", "db.internal") };
+    let request = request("GET", "db.internal/", &[]);
+    let matched = table.find_http(&RequestFacts::of(&request, &decrypted)).unwrap();
+    assert_eq!(&*matched.route.name, "inside");
 }

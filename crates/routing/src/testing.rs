@@ -6,7 +6,7 @@ use attache_config::model::{
     Action, Address, AddressMatch, Balance, CircuitBreaker, Destination, EndpointSource, Forward,
     HeaderEdits, HostName, HostPattern, HostRewrite, HttpServer, ListenProtocol, Listener, Match,
     OutlierEjection, PathPattern, PathRewrite, Policy, Pool, ProxyProtocolIn, ProxyProtocolOut, Route,
-    Segment, Target, Upstream, UpstreamId, UpstreamProtocol, ValueMatch, ValuePattern,
+    Segment, Target, Traffic, Upstream, UpstreamId, UpstreamProtocol, ValueMatch, ValuePattern,
 };
 use attache_http::{Client, check_request, normalize_uri};
 use http::{HeaderName, HeaderValue, Request, request};
@@ -38,6 +38,8 @@ pub(crate) fn forward(to: &[(usize, u32)]) -> Forward {
         rate_limit: None,
         global_rate_limit: None,
         fault: None,
+        traffic: Traffic::Opaque,
+        passthrough: false,
     }
 }
 

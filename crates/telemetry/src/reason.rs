@@ -138,6 +138,10 @@ reasons! {
     ClientClosed = "client-closed", 499, "DC", 1, "The client gave up; compare its timeout with the route's.";
     /// The request came over a protocol that the route's upstream can't carry.
     ProtocolMismatch = "protocol-mismatch", 502, "UPE", 12, "For example HTTP to a `tcp` upstream, or an upgrade that the upstream's HTTP/2 does not support.";
+    /// The client asked for a tunnel (CONNECT), and nothing in the config asks for one there: what it carries would be seen by no rule.
+    ConnectDenied = "connect-denied", 403, "NR", 7, "Send the request itself. A tunnel is made to `authority` and `tcp` upstreams, and by routes with `match: { methods: CONNECT }`.";
+    /// The request asks for a protocol inside of an HTTP/2 stream (`:protocol`, RFC 8441) that attache does not carry.
+    UpgradeUnsupported = "upgrade-unsupported", 501, "DPE", 12, "Only `websocket` is carried; mend the client.";
     /// Forwarding to this destination is not allowed.
     DeniedDestination = "denied-destination", 403, "UAEX", 7, "Name the destination as an upstream, or change `deny`.";
     /// The request would come back to attache itself.

@@ -76,6 +76,18 @@ pub struct Accepted<T> {
     pub own_uri: Option<Arc<str>>,
 }
 
+/// What is answered to a client's ALPN (RFC 7301).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Alpn {
+    /// The first of the acceptor's own protocols that the client offers; a client that offers none of them is refused.
+    #[default]
+    Listed,
+    /// This protocol.
+    Only(Vec<u8>),
+    /// Nothing, as if it were not known.
+    Ignored,
+}
+
 /// What came of a handshake that succeeded.
 #[derive(Debug)]
 pub enum Admission<T> {
@@ -142,8 +154,23 @@ impl Acceptor {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
+        self.admit_with(io, Alpn::Listed).await
+    }
+
+    /// As [`admit`](Self::admit), where the answer to the client's ALPN depends on what it offers.
+    pub async fn admit_with<T>(&self, io: T, alpn: Alpn) -> Result<Admission<T>, Error>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let server = &self.live.current().config;
-        let mut handshake = TlsAcceptor::from(server.config.clone()).accept(io);
+        let mut config = server.config.clone();
+        match alpn {
+            Alpn::Listed => {}
+            // A copy of pointers, for one connection of opaque bytes.
+            Alpn::Only(protocol) => Arc::make_mut(&mut config).alpn_protocols = vec![protocol],
+            Alpn::Ignored => Arc::make_mut(&mut config).alpn_protocols = Vec::new(),
+        }
+        let mut handshake = TlsAcceptor::from(config).accept(io);
         let mut shown = None;
         let result = poll_fn(|context| {
             SHOWN.set(None);

@@ -26,7 +26,7 @@ mod verify;
 mod watch;
 pub mod xfcc;
 
-pub use acceptor::{Accepted, Acceptor, Admission};
+pub use acceptor::{Accepted, Acceptor, Admission, Alpn};
 pub use certificate::Certificate;
 pub use connector::Connector;
 pub use credential::{Credential, NoCredential};

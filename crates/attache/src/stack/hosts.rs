@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{Arc, Weak},
     time::Duration,
@@ -17,8 +16,8 @@ use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stac
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
-    Bare, Call, CallContext, EndpointAddress, Error, Sent, Shared, WorkerUpstream, connected,
-    discovery::OnDemandHosts, outlier,
+    Bare, Call, CallContext, Error, Sent, Shared, WorkerUpstream, connected, discovery::OnDemandHosts,
+    outlier,
 };
 use http::{Method, Request, uri::Scheme};
 use tokio::{
@@ -27,6 +26,7 @@ use tokio::{
 };
 use tower::Service;
 
+use super::Own;
 use crate::{
     credentials::Credentials,
     generation::{Generation, UpstreamParts},
@@ -42,8 +42,8 @@ pub(crate) struct Upstreams {
     all: Vec<One>,
     /// The secrets that requests are given.
     credentials: Credentials,
-    /// Our own listening addresses: a call there would come back to us.
-    own: Vec<SocketAddr>,
+    /// Where this process listens itself.
+    own: Own,
 }
 
 /// One upstream. Cheap to clone; generations that have it in common share its connections.
@@ -99,11 +99,11 @@ impl One {
 
 impl Upstreams {
     pub(crate) fn none() -> Rc<Self> {
-        Rc::new(Self { all: Vec::new(), credentials: Credentials::default(), own: Vec::new() })
+        Rc::new(Self { all: Vec::new(), credentials: Credentials::default(), own: Own::default() })
     }
 
     /// Those of a generation. What it took over from the one before keeps its connections.
-    pub(crate) fn new(generation: &Generation, before: &Self, own: Vec<SocketAddr>) -> Rc<Self> {
+    pub(crate) fn new(generation: &Generation, before: &Self, own: Own) -> Rc<Self> {
         let one =
             |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
         let all = generation.upstreams.iter().map(one).collect();
@@ -218,29 +218,8 @@ impl Upstreams {
             found
         };
         let shared = shared.map_err(nothing)?;
-        self.refuse_loops(&shared, context.client.local)?;
+        self.own.refuse(&shared, context.client.local)?;
         Ok(one.ready(shared))
-    }
-
-    /// `called` is where the client's connection came in. An address of this machine that we listen on by a wildcard can be told
-    /// from anybody else's only by that: an intercepted call from outside to our own port was called at its own address.
-    fn refuse_loops(&self, shared: &Shared, called: Option<SocketAddr>) -> Result<(), Error> {
-        let called = called.map(|called| called.ip().to_canonical());
-        let ours = |address: &SocketAddr| {
-            self.own.iter().any(|own| {
-                let ip = address.ip().to_canonical();
-                own.port() == address.port()
-                    && (own.ip() == ip
-                        || (own.ip().is_unspecified() && (local(ip) || Some(ip) == called))
-                        || (local(ip) && local(own.ip())))
-            })
-        };
-        let endpoints = shared.endpoints.load();
-        let back = endpoints.endpoints.iter().any(|endpoint| match &endpoint.address {
-            EndpointAddress::Tcp(address) => ours(address),
-            EndpointAddress::Unix(_) => false,
-        });
-        if back { Err(Error::new(Reason::Loop, Sent::Nothing)) } else { Ok(()) }
     }
 
     /// A connection of its own to a destination, for opaque bytes: through the layers that every other call meets.
@@ -270,10 +249,6 @@ async fn end_ejections(shared: Weak<Shared>) {
         drop(shared);
         sleep(Duration::from_secs(1)).await;
     }
-}
-
-const fn local(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified()
 }
 
 /// `GET https://…`: the client leaves encryption to its proxy. (A CONNECT's target has no scheme.)

@@ -3,44 +3,64 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use attache_listener::{Opaque, Stream};
-use attache_telemetry::Reason;
+use attache_http::Client;
+use attache_listener::{Carried, Opaque, Stream};
+use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
     Bare, CallContext,
     tunnel::{Socket, copy_both_sockets},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::sleep,
+};
 use tower::Service;
 
-use super::{Site, Slot};
+use super::{Failure, Site, Slot};
+
+/// How long a client that says nothing is kept with a server that says nothing either. A server that speaks first has begun by then;
+/// a client that connected ahead of use would hold a connection for nothing.
+const SILENCE: Duration = Duration::from_secs(10);
 
 impl Site {
-    async fn carry(&self, opaque: Opaque) {
-        let Opaque { io, client, exchange, .. } = opaque;
-        self.metrics.request_started(&exchange);
-        let Some(route) = self.table.find_tcp(&client) else {
-            exchange.fail(Reason::NoRoute, "");
-            return;
-        };
-        *exchange.route.borrow_mut() = Some(route.name.clone());
-        let Some(destination) = route.choose(fastrand::u32(..)) else {
-            exchange.fail(Reason::NoRoute, "the route answers HTTP only");
-            return;
-        };
-        *exchange.upstream.borrow_mut() =
-            self.upstreams.config(destination.upstream).map(|upstream| upstream.name.clone());
-        let context = CallContext::new(client, exchange.clone());
-        let Bare { io: upstream, guard: _charged } =
-            match self.upstreams.connect(destination, None, context).await {
-                Ok(connected) => connected,
-                Err(error) => {
-                    exchange.fail(error.reason, error.detail());
-                    return;
+    async fn carry(&self, opaque: Opaque) -> Carried {
+        let Opaque { mut io, client, exchange, silent, .. } = opaque;
+        let connecting = self.connect_opaque(&client, &exchange);
+        let mut greeting = Vec::new();
+        let bare = if silent {
+            // Without a connection the client may still speak HTTP.
+            let Ok(mut bare) = connecting.await else { return Carried::Silent(Box::new(io)) };
+            tokio::select! {
+                biased;
+                () = io.client_speaks() => return Carried::Silent(Box::new(io)),
+                read = bare.io.read_buf(&mut greeting) => if read.is_err() {
+                    return Carried::Silent(Box::new(io));
+                },
+                () = sleep(SILENCE) => return Carried::Silent(Box::new(io)),
+            }
+            self.metrics.request_started(&exchange);
+            bare
+        } else {
+            self.metrics.request_started(&exchange);
+            match connecting.await {
+                Ok(bare) => bare,
+                Err(failure) => {
+                    exchange.fail(failure.reason, failure.detail);
+                    return Carried::Ended;
                 }
-            };
+            }
+        };
+        let Bare { io: upstream, guard: _charged } = bare;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
+        if io.write_all(&greeting).await.is_err() {
+            exchange.fail(Reason::ClientClosed, "the client left before the server's first bytes");
+            return Carried::Ended;
+        }
         let idle = self.listener.tcp_idle_timeout;
         let socket: fn(&Stream) -> Option<Socket<'_>> =
             if self.listener.tcp_splice { socket } else { |_| None };
@@ -53,8 +73,24 @@ impl Site {
             }
         };
         exchange.received.set(received);
-        exchange.sent.set(sent);
+        exchange.sent.set(sent + greeting.len() as u64);
+        Carried::Ended
     }
+
+    /// The route of an opaque connection, and a connection to its upstream.
+    async fn connect_opaque(&self, client: &Rc<Client>, exchange: &Rc<Exchange>) -> Result<Bare, Failure> {
+        let route = self.table.find_tcp(client).map_err(no_route)?;
+        *exchange.route.borrow_mut() = Some(route.name.clone());
+        let destination = route.choose(fastrand::u32(..)).ok_or(Reason::NoRoute)?;
+        *exchange.upstream.borrow_mut() =
+            self.upstreams.config(destination.upstream).map(|upstream| upstream.name.clone());
+        let context = CallContext::new(client.clone(), exchange.clone());
+        Ok(self.upstreams.connect(destination, None, context).await?)
+    }
+}
+
+fn no_route(why: &'static str) -> Failure {
+    Failure { detail: why.to_owned(), ..Failure::from(Reason::NoRoute) }
 }
 
 /// The client's socket, once nothing that was read of it is left in front.
@@ -68,9 +104,9 @@ fn socket(io: &Stream) -> Option<Socket<'_>> {
 pub(crate) struct Tcp(pub(crate) Slot);
 
 impl Service<Opaque> for Tcp {
-    type Response = ();
+    type Response = Carried;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<(), Infallible>>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Carried, Infallible>>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -79,9 +115,6 @@ impl Service<Opaque> for Tcp {
     fn call(&mut self, opaque: Opaque) -> Self::Future {
         let site = self.0.site();
         // One allocation per connection.
-        Box::pin(async move {
-            site.carry(opaque).await;
-            Ok(())
-        })
+        Box::pin(async move { Ok(site.carry(opaque).await) })
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     model::{
         Action, Address, Bind, Destination, Forward, Forwarded, HeaderEdits, HostName, HostPattern,
         HostRewrite, HttpServer, ListenProtocol, Listener, Match, Name, PathRewrite, ProxyProtocolIn, Route,
-        Target, Upstream, UpstreamId,
+        Target, Traffic, Upstream, UpstreamId,
     },
 };
 
@@ -25,6 +25,7 @@ pub(crate) fn listener(
     let mut listener = base(Listener::OUTBOUND, 0);
     listener.bind = vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 15001).into())];
     listener.routes = routes(Listener::OUTBOUND, Place::default(), upstreams, targets, problems)?;
+    targets.settle(&mut listener);
     Some(listener)
 }
 
@@ -170,6 +171,8 @@ fn forward(listener: &str, index: usize, line: u32, matcher: Match, to: Destinat
             rate_limit: None,
             global_rate_limit: None,
             fault: None,
+            traffic: Traffic::default(),
+            passthrough: false,
         }),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),

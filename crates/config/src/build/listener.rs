@@ -4,7 +4,7 @@ use super::{Targets, fallback, fill, route, tls};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Bind, ForwardClientCert, Forwarded, ForwardedMode, HttpServer, ListenProtocol, Listener, Match, Name,
+        Bind, ForwardClientCert, Forwarded, ForwardedMode, HttpServer, ListenProtocol, Listener, Name,
         ProxyProtocolIn, Route, Upstream,
     },
     raw::{self, At},
@@ -58,9 +58,11 @@ pub(crate) fn listener(
             .map(|route| (route, at))
             .collect();
     }
-    let routes = routes.built.into_iter().map(|(route, _)| route).collect();
-    listener.routes = routes;
+    let (built, places): (Vec<Route>, Vec<Place>) = routes.built.into_iter().unzip();
+    listener.routes = built;
     listener.tls = tls.ok().flatten();
+    targets.settle(&mut listener);
+    super::reach::unenforced(&listener, &places, tls_place, targets, problems);
     Some(listener)
 }
 
@@ -117,7 +119,7 @@ fn http(raw: Option<raw::HttpServer>, terminates: bool, problems: &mut Problems)
         Some(raw::ForwardedForm::Each(each)) => fill!(http.forwarded, each, x_forwarded, rfc7239),
     }
     if let Some(path) = raw.path {
-        fill!(http.path, path, dot_segments, decode_unreserved, merge_slashes, escaped_slashes);
+        fill!(http.path, path, dot_segments, decode_unreserved, merge_slashes, escaped_slashes, parameters);
     }
     if let Some(limits) = raw.limits {
         fill!(
@@ -187,7 +189,7 @@ impl Routes<'_> {
     /// Whether the listener can see what the route wants to match, and carry out what it says.
     fn fits(&self, route: &Route, at: Place, targets: &Targets, problems: &mut Problems) {
         let matcher = &route.matcher;
-        let wants_http = has_http(matcher);
+        let wants_http = matcher.asks_http();
         let answers = !matches!(route.action, crate::model::Action::Forward(_));
         let protocol = self.listener.protocol;
         match protocol {
@@ -234,30 +236,8 @@ impl Routes<'_> {
                 "`transparent: true` on the listener",
             );
         }
-        let http_listener =
-            matches!(protocol, ListenProtocol::Http | ListenProtocol::Http1 | ListenProtocol::Http2);
-        let crate::model::Action::Forward(forward) = &route.action else { return };
-        let opaque = forward.to.iter().find(|to| targets.is_opaque(to.upstream));
-        if let Some(to) = opaque.filter(|_| wants_http || http_listener) {
-            problems.wrong(
-                at,
-                format!("HTTP can't be routed to `{}`, which takes opaque bytes", targets.name(to.upstream)),
-                "match `sni` or `destination`, or give the upstream an `http` or `https` address",
-            );
-        } else if opaque.is_some() && !forward.to.iter().all(|to| targets.is_opaque(to.upstream)) {
-            problems.wrong(
-                at,
-                "this split has upstreams for HTTP and for opaque bytes",
-                "every upstream of a split must speak the same",
-            );
+        if let crate::model::Action::Forward(forward) = &route.action {
+            super::reach::fits(self.listener, self.terminates, route, forward, at, targets, problems);
         }
     }
-}
-
-fn has_http(matcher: &Match) -> bool {
-    !matcher.hosts.is_empty()
-        || matcher.path.is_some()
-        || !matcher.methods.is_empty()
-        || !matcher.headers.is_empty()
-        || !matcher.query.is_empty()
 }

@@ -11,6 +11,7 @@ mod observe;
 mod overload;
 mod plain;
 mod policy;
+mod reach;
 mod route;
 mod target;
 mod tls;
@@ -43,8 +44,8 @@ pub(crate) fn build(
     let mut targets = Targets::new(tree);
     let mut built = Vec::new();
     for entry in upstreams {
-        if let Some((upstream, layer)) = upstream::upstream(entry, problems) {
-            targets.add(&upstream, layer);
+        if let Some((upstream, layer, speaks)) = upstream::upstream(entry, problems) {
+            targets.add(&upstream, layer, speaks);
             built.push(upstream);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    model::{DnsFamily, EscapedSlashes, ForwardedMode, RetryMethods},
+    model::{DnsFamily, EscapedSlashes, ForwardedMode, PathParameters, RetryMethods},
     raw::{At, Txt},
     text::{HeadSize, Length, Positive, Ratio, Size, Timeout, WindowSize},
 };
@@ -59,5 +59,6 @@ plain! {
     DnsFamily => DnsFamily: |value| value;
     EscapedSlashes => EscapedSlashes: |value| value;
     ForwardedMode => ForwardedMode: |value| value;
+    PathParameters => PathParameters: |value| value;
     RetryMethods => RetryMethods: |value| value;
 }

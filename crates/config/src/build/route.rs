@@ -7,7 +7,7 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{
         Action, Forward, HeaderEdits, HostRewrite, Match, Mirror, Name, Part, PathPattern, PathRewrite,
-        Redirect, Respond, Route, Template, ValueMatch, Variable,
+        Redirect, Respond, Route, Template, Traffic, ValueMatch, Variable,
     },
     raw::{self, At, MirrorForm, OneOrMany, OrOff, RespondForm, Txt},
     suggest,
@@ -21,6 +21,7 @@ impl raw::Route {
             name: None,
             r#match: None,
             to: Some(to),
+            tls: None,
             redirect: None,
             respond: None,
             timeout: None,
@@ -88,6 +89,7 @@ pub(crate) fn routes(
     }
     let forwards = raw.to.is_some();
     let only_forwarded = [
+        ("tls", raw.tls.as_ref().map(|x| x.at)),
         ("rewrite", raw.rewrite.as_ref().map(|x| x.at)),
         ("mirror", raw.mirror.as_ref().map(|x| x.at)),
         ("timeout", raw.timeout.as_ref().map(|x| x.at)),
@@ -105,6 +107,7 @@ pub(crate) fn routes(
         }
     }
 
+    let passthrough = raw.tls.as_ref().is_some_and(|tls| tls.value == raw::RouteTls::Passthrough);
     let rewrite = rewrite(raw.rewrite, &paths, &known, problems);
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
@@ -123,7 +126,17 @@ pub(crate) fn routes(
     let action = if let Some(to) = raw.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;
-            Action::Forward(Forward { to, path, host, mirrors, rate_limit, global_rate_limit, fault })
+            Action::Forward(Forward {
+                to,
+                path,
+                host,
+                mirrors,
+                rate_limit,
+                global_rate_limit,
+                fault,
+                traffic: Traffic::default(),
+                passthrough,
+            })
         })
     } else if let Some(raw) = raw.redirect {
         redirect(raw, &known, problems).map(Action::Redirect)

@@ -8,10 +8,13 @@ use super::{
 };
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Destination, Name, Policy, Upstream, UpstreamId, UpstreamProtocol},
+    model::{
+        Action, Address, Destination, ListenProtocol, Listener, Name, Policy, Traffic, Upstream, UpstreamId,
+        UpstreamProtocol,
+    },
     raw::{At, To},
     suggest,
-    text::Weight,
+    text::{Scheme, Weight},
     yaml::{Kind, Node},
 };
 
@@ -26,10 +29,47 @@ pub(crate) struct Targets {
 
 struct Target {
     name: Name,
-    protocol: UpstreamProtocol,
+    speaks: Speaks,
     keeping: Keeping,
     layer: Layer,
     used: bool,
+}
+
+/// What an upstream's address and protocol say is spoken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Http,
+    Opaque,
+    /// `unix:` or `srv:` without more: what the listener takes.
+    Either,
+    Named,
+    Original,
+}
+
+impl Speaks {
+    pub(crate) fn of(upstream: &Upstream, scheme: Scheme) -> Self {
+        match (upstream.protocol, scheme, &upstream.address) {
+            (UpstreamProtocol::Tcp, ..) => Self::Opaque,
+            (.., Address::Authority { .. }) => Self::Named,
+            (UpstreamProtocol::Http1 | UpstreamProtocol::Http2, ..) => Self::Http,
+            (.., Address::OriginalDestination) => Self::Original,
+            (_, Scheme::Open, _) => Self::Either,
+            _ => Self::Http,
+        }
+    }
+
+    /// On a listener of this protocol. `passthrough`: TLS is passed through to it.
+    const fn on(self, protocol: ListenProtocol, passthrough: bool) -> Traffic {
+        let opaque = passthrough || matches!(protocol, ListenProtocol::Tcp | ListenProtocol::Tls);
+        match self {
+            Self::Opaque => Traffic::Opaque,
+            // Nothing on such a listener is about HTTP.
+            Self::Either | Self::Original if opaque => Traffic::Opaque,
+            Self::Http | Self::Either => Traffic::Http,
+            Self::Named => Traffic::Named,
+            Self::Original => Traffic::Original,
+        }
+    }
 }
 
 impl Targets {
@@ -42,9 +82,9 @@ impl Targets {
     }
 
     /// The next upstream; its index is its place in the order of calls.
-    pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer) {
-        let (name, protocol) = (upstream.name.clone(), upstream.protocol);
-        self.known.push(Target { name, protocol, keeping: Keeping::of(upstream), layer, used: false });
+    pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer, speaks: Speaks) {
+        let name = upstream.name.clone();
+        self.known.push(Target { name, speaks, keeping: Keeping::of(upstream), layer, used: false });
     }
 
     /// The index of a name; `None` is reported, here or where the upstream itself is wrong.
@@ -69,7 +109,22 @@ impl Targets {
     }
 
     pub(crate) fn is_opaque(&self, id: UpstreamId) -> bool {
-        self.known.get(id.0).is_some_and(|target| target.protocol == UpstreamProtocol::Tcp)
+        self.known.get(id.0).is_some_and(|target| target.speaks == Speaks::Opaque)
+    }
+
+    pub(crate) fn is_http(&self, id: UpstreamId) -> bool {
+        self.known.get(id.0).is_some_and(|target| target.speaks == Speaks::Http)
+    }
+
+    /// Says of each route what its upstreams are meant for; where they differ, HTTP alone.
+    pub(crate) fn settle(&self, listener: &mut Listener) {
+        for route in &mut listener.routes {
+            let Action::Forward(forward) = &mut route.action else { continue };
+            let targets = forward.to.iter().filter_map(|to| self.known.get(to.upstream.0));
+            let mut all = targets.map(|target| target.speaks.on(listener.protocol, forward.passthrough));
+            let first = all.next().unwrap_or_default();
+            forward.traffic = if all.all(|other| other == first) { first } else { Traffic::Http };
+        }
     }
 
     pub(crate) fn name(&self, id: UpstreamId) -> &str {

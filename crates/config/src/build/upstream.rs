@@ -6,6 +6,7 @@ use super::{
     credential::{Keeping, credential},
     fill, load,
     policy::Layer,
+    target::Speaks,
     tls,
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 pub(crate) fn upstream(
     entry: raw::Entry<raw::Upstream>,
     problems: &mut Problems,
-) -> Option<(Upstream, Layer)> {
+) -> Option<(Upstream, Layer, Speaks)> {
     let line = entry.at.line;
     let mut upstream = Upstream {
         name: entry.key.into(),
@@ -50,7 +51,8 @@ pub(crate) fn upstream(
             let (address, scheme) = addresses(vec![raw::AddressForm::Text(address)], None, problems)?;
             upstream.address = address;
             (upstream.protocol, upstream.tls) = spoken(scheme, None, None, &upstream.address, at, problems)?;
-            return Some((upstream, Layer::default()));
+            let speaks = Speaks::of(&upstream, scheme);
+            return Some((upstream, Layer::default(), speaks));
         }
         raw::Upstream::Full(raw) => raw.value,
     };
@@ -58,8 +60,9 @@ pub(crate) fn upstream(
     let balance = raw.balance.map_or(Some(Balance::default()), |raw| balance(raw, problems));
     let tls_given = raw.tls.is_some();
     let mut right = true;
+    let mut said = Scheme::Open;
     if let Some((address, scheme)) = found {
-        upstream.address = address;
+        (upstream.address, said) = (address, scheme);
         match spoken(scheme, raw.protocol, raw.tls, &upstream.address, entry.at, problems) {
             Some((protocol, tls)) => (upstream.protocol, upstream.tls) = (protocol, tls),
             None => right = false,
@@ -175,7 +178,8 @@ pub(crate) fn upstream(
         }
         layer = layer.with_credential(upstream.credential.clone(), at);
     }
-    right.then_some((upstream, layer))
+    let speaks = Speaks::of(&upstream, said);
+    right.then_some((upstream, layer, speaks))
 }
 
 type AuthorityKeys = (Option<At<u32>>, Option<At<raw::OneOrMany<Txt<crate::text::AddressRange>>>>);

@@ -52,6 +52,7 @@ fn http(http: &HttpServer) -> Value {
             "decode_unreserved": path.decode_unreserved,
             "merge_slashes": path.merge_slashes,
             "escaped_slashes": path.escaped_slashes,
+            "parameters": path.parameters,
         },
         "via": http.via.as_deref().unwrap_or("off"),
         "request_id": http.request_id,

@@ -70,6 +70,7 @@ fn forward(to: &Forward, config: &Config) -> Value {
         "rate_limit": to.rate_limit.as_ref().map(rate_limit),
         "global_rate_limit": to.global_rate_limit.as_deref().map(|limit| load::global_rate_limit(limit, config)),
         "fault": to.fault.as_ref().map(fault),
+        "tls": if to.passthrough { "passthrough" } else { "terminate" },
     })
 }
 

@@ -20,8 +20,8 @@ pub struct Listener {
     /// that no byte of the client is waited for. Default 25, 587 (SMTP), 3306 (MySQL), 4444 (Galera), 5432 is not
     /// one, 6379 and 9300 are not.
     pub server_first_ports: Vec<u16>,
-    /// With `protocol: auto`: how long the first bytes are waited for before the connection counts as
-    /// opaque TCP whose server speaks first. Default 1 s.
+    /// With `protocol: auto`, where routes take opaque bytes: how long the first bytes are waited for before a server is connected that
+    /// may speak first. Default 1 s.
     pub detect_timeout: Duration,
     /// PROXY protocol on the way in.
     pub proxy_protocol: ProxyProtocolIn,
@@ -91,7 +91,8 @@ impl Bind {
 #[serde(rename_all = "kebab-case")]
 pub enum ListenProtocol {
     /// Told apart by the first bytes: TLS is passed through by SNI (or terminated if `tls` is set), HTTP/1 and HTTP/2
-    /// are routed, everything else is opaque TCP.
+    /// are routed, everything else is opaque TCP where a route takes that (`tcp://`, `tls://`, `original-destination`) and an HTTP error
+    /// elsewhere.
     #[default]
     Auto,
     /// HTTP/1 or HTTP/2 by the preface; anything else is refused with 400.
@@ -100,7 +101,7 @@ pub enum ListenProtocol {
     Http1,
     /// Only HTTP/2 with prior knowledge (or by ALPN).
     Http2,
-    /// Opaque bytes, nothing is waited for or looked at.
+    /// Opaque bytes, nothing is waited for or looked at, also inside of `tls` whatever ALPN says.
     Tcp,
     /// TLS that is passed through and routed by SNI; anything else is closed.
     Tls,
@@ -291,6 +292,8 @@ pub struct PathPolicy {
     pub merge_slashes: bool,
     /// What an escaped `/` or `\` (`%2F`, `%5C`) means. Default keep.
     pub escaped_slashes: EscapedSlashes,
+    /// What `;name=value` behind a segment means. Default ignore.
+    pub parameters: PathParameters,
 }
 
 impl Default for PathPolicy {
@@ -300,8 +303,23 @@ impl Default for PathPolicy {
             decode_unreserved: true,
             merge_slashes: false,
             escaped_slashes: EscapedSlashes::Keep,
+            parameters: PathParameters::Ignore,
         }
     }
+}
+
+/// What path parameters (`;name=value` behind a segment, RFC 3986 section 3.3) mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathParameters {
+    /// Routes are matched without them, the upstream gets them as they came. A rewritten path has none. A dot segment or an empty one
+    /// with parameters (`/..;/`) is refused with 400: some servers resolve it, others don't.
+    #[default]
+    Ignore,
+    /// Ordinary characters of the segment: `/admin;x` isn't below `/admin`. Only where no upstream knows parameters.
+    Keep,
+    /// Refused with 400.
+    Reject,
 }
 
 /// What `%2F` and `%5C` in a path mean.

@@ -44,6 +44,48 @@ pub struct Match {
     pub identities: Vec<SanPattern>,
 }
 
+impl Match {
+    /// It asks something of HTTP: a host, path, method, header or query.
+    pub fn asks_http(&self) -> bool {
+        !self.hosts.is_empty()
+            || self.path.is_some()
+            || !self.methods.is_empty()
+            || !self.headers.is_empty()
+            || !self.query.is_empty()
+    }
+
+    /// It names the method CONNECT: the route asks for tunnels.
+    pub fn names_connect(&self) -> bool {
+        self.methods.contains(&Method::CONNECT)
+    }
+
+    /// It names no method but CONNECT.
+    pub fn only_connects(&self) -> bool {
+        self.names_connect() && self.methods.len() == 1
+    }
+}
+
+impl Route {
+    /// Opaque bytes that took `other` could go round what this route says: it is about HTTP, and it answers or leads to one of the
+    /// same upstreams.
+    pub fn guards(&self, other: &Self) -> bool {
+        let Action::Forward(there) = &other.action else { return false };
+        match &self.action {
+            Action::Redirect(_) | Action::Respond(_) => true,
+            Action::Forward(here) => {
+                let same = |to: &Destination| there.to.iter().any(|other| other.upstream == to.upstream);
+                here.to.iter().any(same)
+                    && (self.matcher.asks_http()
+                        || here.path != PathRewrite::Keep
+                        || here.host.changes()
+                        || !here.mirrors.is_empty()
+                        || !self.request_headers.is_empty()
+                        || here.to.iter().any(|to| to.policy.credential.is_some()))
+            }
+        }
+    }
+}
+
 /// A host name to match. Names are kept in lower case, without the final dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPattern {
@@ -186,6 +228,25 @@ pub struct Forward {
     pub global_rate_limit: Option<Box<GlobalRateLimit>>,
     /// Faults injected on purpose; `None` is none.
     pub fault: Option<Fault>,
+    /// What may be sent to these upstreams.
+    pub traffic: Traffic,
+    /// TLS whose server name matches is passed through undecrypted, on a listener that terminates TLS elsewhere. Default false.
+    pub passthrough: bool,
+}
+
+/// What the upstreams of a route are meant for. Opaque bytes can't be held to a rule about HTTP, so they only go where the config
+/// asks for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Traffic {
+    /// HTTP alone: the address has an HTTP scheme, or the listener speaks HTTP.
+    #[default]
+    Http,
+    /// Opaque bytes alone: `tcp://`, `tls://`, `protocol: tcp`, or an address without a scheme on a listener for opaque bytes.
+    Opaque,
+    /// `authority`: HTTP, CONNECT, and TLS that is passed through to the server name that it asks for.
+    Named,
+    /// `original-destination`: HTTP, and opaque bytes where no rule about HTTP guards the same upstream.
+    Original,
 }
 
 /// One target of a split.
@@ -234,6 +295,13 @@ pub enum HostRewrite {
     To(Name),
 }
 
+impl HostRewrite {
+    /// The route itself asks for another host than the client's.
+    pub const fn changes(&self) -> bool {
+        matches!(self, Self::Upstream | Self::To(_))
+    }
+}
+
 /// A redirect. Parts that are `None` are those of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
@@ -279,6 +347,13 @@ pub struct HeaderEdits {
     pub set: Vec<(HeaderName, Template)>,
     /// Added beside what is there.
     pub add: Vec<(HeaderName, Template)>,
+}
+
+impl HeaderEdits {
+    /// Nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
 }
 
 /// A text with `%{variable}` parts.

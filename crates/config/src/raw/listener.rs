@@ -37,8 +37,8 @@ pub(crate) struct Listener {
     /// client is waited for.
     #[schemars(extend("default" = model::Listener::SERVER_FIRST_PORTS))]
     pub(crate) server_first_ports: Option<Vec<u16>>,
-    /// With `protocol: auto`: how long the first bytes are waited for before the connection counts as opaque TCP whose
-    /// server speaks first.
+    /// With `protocol: auto`, where routes take opaque bytes: how long the first bytes are waited for before a server is connected that
+    /// may speak first.
     #[schemars(extend("default" = show_duration(model::Listener::DETECT_TIMEOUT)))]
     pub(crate) detect_timeout: Option<Txt<Positive>>,
     /// PROXY protocol (versions 1 and 2) at the start of accepted connections.
@@ -187,4 +187,7 @@ pub(crate) struct PathPolicy {
     /// What an escaped `/` or `\` (`%2F`, `%5C`) means.
     #[schemars(extend("default" = model::EscapedSlashes::default()))]
     pub(crate) escaped_slashes: Option<model::EscapedSlashes>,
+    /// What path parameters (`;name=value` behind a segment) mean.
+    #[schemars(extend("default" = model::PathParameters::default()))]
+    pub(crate) parameters: Option<model::PathParameters>,
 }

@@ -1,7 +1,7 @@
 //! `routes:`
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{At, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt};
 use crate::{
@@ -33,6 +33,9 @@ pub(crate) struct Route {
     pub(crate) r#match: Option<At<Match>>,
     /// Where it is sent: an upstream, or a split by weight.
     pub(crate) to: Option<At<To>>,
+    /// What becomes of TLS whose server name is one of `match.sni`, on a listener that terminates TLS.
+    #[schemars(extend("default" = RouteTls::default()))]
+    pub(crate) tls: Option<At<RouteTls>>,
     /// Answered with a redirect.
     pub(crate) redirect: Option<At<Redirect>>,
     /// Answered by attache itself: a status, or with a body.
@@ -65,6 +68,18 @@ pub(crate) struct Route {
     pub(crate) global_rate_limit: Option<At<Box<GlobalRateLimit>>>,
     /// Faults injected on purpose, to see what callers do about them.
     pub(crate) fault: Option<At<Fault>>,
+}
+
+/// TLS of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RouteTls {
+    /// The listener terminates it.
+    #[default]
+    Terminate,
+    /// It goes to the upstream undecrypted: the upstream shows its own certificate, and nothing of the listener's `tls` (`client_ca`,
+    /// `allow`) is asked of the client.
+    Passthrough,
 }
 
 /// What a route applies to: every key that is given must match; of a list, one.

@@ -109,7 +109,7 @@ pub(crate) struct Identity {
 pub(crate) enum TlsMode {
     /// Only TLS.
     Strict,
-    /// TLS, and plaintext told apart by the first byte.
+    /// TLS, and plaintext told apart by the first byte. Where `allow` names anyone, plaintext is refused: it proves no identity.
     Permissive,
     /// Only plaintext, as if there were no `tls`.
     Off,

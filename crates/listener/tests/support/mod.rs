@@ -115,7 +115,9 @@ pub struct Server {
 pub fn start<H, T>(listener: Listener, tls: Option<attache_tls::Acceptor>, http: H, tcp: T) -> Server
 where
     H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible> + Clone + 'static,
-    T: tower::Service<Opaque, Response = (), Error = Infallible> + Clone + 'static,
+    T: tower::Service<Opaque, Response: Into<attache_listener::Carried>, Error = Infallible>
+        + Clone
+        + 'static,
 {
     let sockets = bind(&listener.bind[0], &Workers::new(1)).unwrap();
     let address = sockets[0].local_addr().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
@@ -140,6 +142,8 @@ where
         listener: Arc::new(listener),
         tls,
         connections: connections.clone(),
+        takes: Rc::new(|_| attache_http::Takes { http: true, opaque: true }),
+        passes_tls: false,
         overload: Arc::default(),
         on_finish,
         give_back: || {},

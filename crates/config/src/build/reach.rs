@@ -1,0 +1,162 @@
+//! Whether what a route asks can be held for everything that may take it: HTTP, tunnels, opaque bytes.
+//!
+//! A rule about HTTP says nothing of bytes that aren't HTTP. Opaque bytes therefore go only where the config asks for them
+//! ([`Traffic`]), and a config whose rules could never be kept is refused or warned of here, before anybody relies on it.
+
+use super::Targets;
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{Action, Forward, ListenProtocol, Listener, PathRewrite, Route, TlsMode, Traffic},
+};
+
+/// What one forwarding route asks, against what its listener and its upstreams speak.
+pub(super) fn fits(
+    listener: &Listener,
+    terminates: bool,
+    route: &Route,
+    forward: &Forward,
+    at: Place,
+    targets: &Targets,
+    problems: &mut Problems,
+) {
+    let matcher = &route.matcher;
+    let wants_http = matcher.asks_http();
+    let protocol = listener.protocol;
+    let opaque_listener = matches!(protocol, ListenProtocol::Tcp | ListenProtocol::Tls);
+    let http_listener =
+        matches!(protocol, ListenProtocol::Http | ListenProtocol::Http1 | ListenProtocol::Http2);
+    if forward.passthrough {
+        passthrough(route, terminates, at, problems);
+    }
+    let opaque = forward.to.iter().find(|to| targets.is_opaque(to.upstream));
+    let http = forward.to.iter().find(|to| targets.is_http(to.upstream));
+    if let Some(to) = http.filter(|_| opaque_listener || forward.passthrough) {
+        problems.wrong(
+            at,
+            format!("`{}` speaks HTTP, and this route takes opaque bytes", targets.name(to.upstream)),
+            "write `tcp://` or `tls://` in the upstream's address, or `protocol: auto` or `http` on the listener",
+        );
+    } else if let Some(to) = opaque
+        .filter(|_| !forward.passthrough && !route.matcher.only_connects() && (wants_http || http_listener))
+    {
+        problems.wrong(
+            at,
+            format!("HTTP can't be routed to `{}`, which takes opaque bytes", targets.name(to.upstream)),
+            "match `sni`, `destination` or `methods: CONNECT`, or give the upstream an `http` or `https` address",
+        );
+    } else if opaque.is_some() && !forward.to.iter().all(|to| targets.is_opaque(to.upstream)) {
+        problems.wrong(
+            at,
+            "this split has upstreams for HTTP and for opaque bytes",
+            "every upstream of a split must speak the same",
+        );
+    }
+    if opaque.is_some() || opaque_listener || forward.passthrough {
+        for (key, given) in http_keys(route, forward) {
+            if given {
+                problems.warn(
+                    at,
+                    format!(
+                        "`{key}` is never carried out here: these are opaque bytes, and it is about HTTP"
+                    ),
+                    format!("remove `{key}`, or give the upstream an `http` or `https` address"),
+                );
+            }
+        }
+    }
+}
+
+fn passthrough(route: &Route, terminates: bool, at: Place, problems: &mut Problems) {
+    let (message, help) = if !terminates {
+        (
+            "`tls: passthrough` on a listener without `tls`, which passes all TLS through",
+            "remove it: `protocol: auto` or `tls` and `sni` are enough",
+        )
+    } else if route.matcher.sni.is_empty() {
+        (
+            "`tls: passthrough` without `sni`: nothing else is known of TLS that isn't decrypted",
+            "match the names: `match: { sni: db.internal }`",
+        )
+    } else if route.matcher.asks_http() || !route.matcher.identities.is_empty() {
+        (
+            "`tls: passthrough` beside a match of what stands inside of the TLS",
+            "match `sni` and `destination` alone",
+        )
+    } else {
+        return;
+    };
+    problems.wrong(at, message, help);
+}
+
+/// Keys of a route that change or copy HTTP, and whether they are given.
+fn http_keys(route: &Route, forward: &Forward) -> [(&'static str, bool); 4] {
+    [
+        ("headers", !(route.request_headers.is_empty() && route.response_headers.is_empty())),
+        ("rewrite", forward.path != PathRewrite::Keep || forward.host.changes()),
+        ("mirror", !forward.mirrors.is_empty()),
+        ("credential", forward.to.iter().any(|to| to.policy.credential.is_some())),
+    ]
+}
+
+/// What the listener as a whole can't keep.
+pub(super) fn unenforced(
+    listener: &Listener,
+    places: &[Place],
+    tls_place: Option<Place>,
+    targets: &Targets,
+    problems: &mut Problems,
+) {
+    if let (Some(tls), Some(at)) = (&listener.tls, tls_place)
+        && tls.mode == TlsMode::Permissive
+        && !tls.allow.is_empty()
+    {
+        problems.warn(
+            at,
+            "`allow` with `mode: permissive`: plaintext proves no identity, so all of it is refused with `plaintext-denied`",
+            "`mode: strict` says the same; without `allow`, routes with `identity` let only some clients further",
+        );
+    }
+    let protocol = listener.protocol;
+    let each = || listener.routes.iter().zip(places);
+    for (route, at) in each() {
+        let Action::Forward(forward) = &route.action else { continue };
+        let name = || forward.to.first().map_or("", |to| targets.name(to.upstream));
+        match forward.traffic {
+            Traffic::Named if protocol == ListenProtocol::Tcp => problems.warn(
+                *at,
+                format!("`{}` goes to the host that is asked for, and opaque bytes name none", name()),
+                "`protocol: tls` passes TLS through by its server name; or name the upstream's address",
+            ),
+            Traffic::Original if protocol == ListenProtocol::Auto && listener.transparent => {
+                let guard = each().find(|(other, _)| other.guards(route));
+                if let Some((guard, _)) = guard {
+                    problems.warn(
+                        *at,
+                        format!(
+                            "opaque bytes to `{}` are refused: they would go round the rule about HTTP in line {}",
+                            name(),
+                            guard.line
+                        ),
+                        "where they are wanted, match their `destination` and send them to an `original-destination` upstream with `protocol: tcp`",
+                    );
+                }
+            }
+            Traffic::Named => {
+                let guard = each().find(|(other, _)| {
+                    other.guards(route) && (other.matcher.path.is_some() || !other.matcher.headers.is_empty())
+                });
+                if let Some((_, at)) = guard {
+                    problems.warn(
+                        *at,
+                        format!(
+                            "this rule holds for no CONNECT: a tunnel to `{}` shows neither path nor headers",
+                            name()
+                        ),
+                        "add a route that answers tunnels: `match: { methods: CONNECT }`, `respond: 403`",
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a message may not bring along: fields that only this hop may write, however they are spelled, and trailers that would be taken
+//! for header fields.
+//!
+//! Applications behind CGI, WSGI and their kind see `X-Name` and `X_Name` as one variable, so a field that is removed or set here is also
+//! removed where an underscore stands for a hyphen. Trailers reach applications that merge them into the headers (RFC 9110 section 6.5.1),
+//! so a trailer never carries framing, routing, credentials or who the client is.
+
+use http::{HeaderMap, HeaderName};
+
+/// Begins of names that tell the upstream about the client or the way; nobody but a proxy writes them.
+const FORWARDING: [&str; 3] = ["x-forwarded-", "x-envoy-", "x-attache-"];
+
+/// Names that end at this hop or are its to write: forwarding, identity, framing.
+const OURS: [&str; 15] = [
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-real-ip",
+];
+
+/// Names beside [`OURS`] that no trailer may have: they would be read as if they had stood in the head.
+const NEVER_TRAILERS: [&str; 12] = [
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "cookie",
+    "max-forwards",
+    "proxy-authenticate",
+    "range",
+    "set-cookie",
+    "www-authenticate",
+    "x-request-id",
+];
+
+/// A field that this hop removes or writes.
+pub(crate) fn is_ours(name: &str) -> bool {
+    OURS.contains(&name) || FORWARDING.iter().any(|begin| name.starts_with(begin))
+}
+
+/// Removes every field with an underscore in its name that spells another name: one of this hop's, or one that `also` has.
+/// One look at each name; nothing is allocated where no name has an underscore.
+pub fn remove_underscored(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) {
+    if !headers.keys().any(|name| name.as_str().contains('_')) {
+        return;
+    }
+    let spelled: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .filter(|name| {
+            let hyphened = name.as_str().replace('_', "-");
+            is_ours(&hyphened) || also(&hyphened)
+        })
+        .cloned()
+        .collect();
+    for name in spelled {
+        headers.remove(name);
+    }
+}
+
+/// Takes out of trailers what may not stand there, in requests and responses alike.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let refused = |name: &HeaderName| {
+        let name = name.as_str();
+        let refused = |name: &str| is_ours(name) || NEVER_TRAILERS.contains(&name);
+        refused(name) || (name.contains('_') && refused(&name.replace('_', "-")))
+    };
+    if !trailers.keys().any(&refused) {
+        return;
+    }
+    let found: Vec<HeaderName> = trailers.keys().filter(|name| refused(name)).cloned().collect();
+    for name in found {
+        trailers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn map(names: &[&'static str]) -> HeaderMap {
+        names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x"))).collect()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn an_underscore_for_a_hyphen_hides_no_field_of_this_hop() {
+        let mut headers = map(&[
+            "x_forwarded_client_cert",
+            "x-forwarded_for",
+            "x_real_ip",
+            "transfer_encoding",
+            "content_length",
+            "x_tenant",
+            "x_own",
+            "x-forwarded-for",
+        ]);
+        remove_underscored(&mut headers, |name| name == "x-tenant");
+        assert_eq!(names(&headers), ["x-forwarded-for", "x_own"]);
+    }
+
+    #[test]
+    fn a_trailer_says_nothing_that_only_the_head_may_say() {
+        let mut trailers = map(&[
+            "x-forwarded-client-cert",
+            "x_forwarded_client_cert",
+            "forwarded",
+            "connection",
+            "transfer-encoding",
+            "content-length",
+            "host",
+            "authorization",
+            "set-cookie",
+            "grpc-status",
+            "x-checksum",
+            "server-timing",
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "server-timing", "x-checksum"]);
+    }
+}

@@ -1,0 +1,457 @@
+//! A connection that has no protocol yet: the PROXY protocol's header, TLS, and the first bytes of what is inside.
+//!
+//! A connection that waits for its first byte holds no buffer; what is read here is put back in front, so that a first request that came
+//! whole costs one read.
+
+use std::{io, pin::pin, rc::Rc, task::Poll, time::Duration};
+
+use attache_config::model::{ListenProtocol, ProxyProtocolIn, TlsMode};
+use attache_http::{Client, Takes};
+use attache_telemetry::{Admitted, Exchange, Reason, Side, metrics};
+use attache_tls::Alpn;
+use http::HeaderValue;
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    detect::{self, Verdict},
+    live::{Entry, Order},
+    proxy_protocol,
+    request::{Refusal, Settings},
+    stream::Stream,
+    transport::{ClientHello, Protocol},
+};
+
+/// The PROXY protocol asks for at least 3 s (section 2.2).
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Room for a first request or a ClientHello in one read.
+const FIRST_READ: usize = 4096;
+/// Bytes that detection looks at; what is still undecided then is the HTTP parser's to refuse, or opaque where nothing is HTTP.
+const MAX_DETECT: usize = 32 << 10;
+const PLAINTEXT: Refusal =
+    Refusal { reason: Reason::PlaintextDenied, rule: "This listener speaks only TLS; connect with https." };
+const IDENTITY: Refusal = Refusal {
+    reason: Reason::DeniedIdentity,
+    rule: "The identity in your certificate may not talk to this listener.",
+};
+
+/// Why a connection ended before it had a protocol.
+pub(crate) enum End {
+    /// The client left, or was told to.
+    Gone,
+    /// For this reason.
+    Failed(&'static str, Reason, String),
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// What a connection turned out to be.
+pub(crate) struct Found {
+    pub(crate) protocol: Protocol,
+    /// What the client of TLS that is passed through asked for.
+    pub(crate) hello: Option<ClientHello>,
+    /// Every request is refused with this.
+    pub(crate) deny: Option<Refusal>,
+    /// Neither side has spoken: it may be opaque with a server that speaks first, or HTTP on a connection made ahead of use.
+    pub(crate) silent: bool,
+}
+
+impl From<Protocol> for Found {
+    fn from(protocol: Protocol) -> Self {
+        Self { protocol, hello: None, deny: None, silent: false }
+    }
+}
+
+impl From<(Protocol, Option<ClientHello>)> for Found {
+    fn from((protocol, hello): (Protocol, Option<ClientHello>)) -> Self {
+        Self { hello, ..protocol.into() }
+    }
+}
+
+/// A connection that is still being looked at.
+pub(crate) struct Fresh {
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) client: Client,
+    pub(crate) entry: Entry,
+    pub(crate) stream: Stream,
+    /// Why the client may not talk.
+    pub(crate) denied: Option<Box<str>>,
+    /// Read from the stream, and not put back yet.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Fresh {
+    /// Reports a connection that ended before it had a protocol.
+    pub(crate) fn report(&self, protocol: &'static str, reason: Reason, detail: String) {
+        let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
+        if let Some(sni) = &self.client.sni {
+            sni.as_ref().clone_into(&mut exchange.host.borrow_mut());
+        }
+        *exchange.identity.borrow_mut() = self.client.identity();
+        exchange.fail(reason, detail);
+        self.entry.live.ends_by(reason);
+        (self.settings.on_finish)(&exchange);
+    }
+
+    /// Looks at the first bytes, and terminates TLS.
+    pub(crate) async fn protocol(&mut self) -> Result<Found, End> {
+        let listener = self.settings.listener.clone();
+        if listener.proxy_protocol != ProxyProtocolIn::Off {
+            self.proxy_header(listener.proxy_protocol == ProxyProtocolIn::Require).await?;
+        }
+        let Some(tls) = self.settings.tls.clone() else {
+            if self.is_server_first() {
+                return Ok(Protocol::Tcp.into());
+            }
+            return self.detect().await;
+        };
+        // Plaintext proves no identity, so where `allow` asks for one it is refused like on a strict listener.
+        let plaintext =
+            listener.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Permissive && tls.allow.is_empty());
+        if plaintext && self.is_server_first() {
+            return Ok(Protocol::Tcp.into());
+        }
+        let waits = plaintext && listener.protocol == ListenProtocol::Auto && self.takes().opaque;
+        let deadline = waits.then(|| Instant::now() + listener.detect_timeout);
+        match self.first(deadline).await? {
+            Some(0x16) => {}
+            _ if plaintext => return self.detect().await,
+            _ => return self.refuse_plaintext().await,
+        }
+        let hello = self.hello().await?;
+        if let Some(sni) = hello.as_ref().and_then(|hello| hello.sni.clone())
+            && self.settings.passes_tls
+        {
+            let client = Client { sni: Some(sni), ..self.client.clone() };
+            if (self.settings.takes)(&client).opaque {
+                return Ok((Protocol::Tls, hello).into());
+            }
+        }
+        let chosen = self.alpn(hello);
+        let (alpn, denied) = self.handshake(&tls, chosen).await?;
+        let found = match (listener.protocol, alpn.as_deref()) {
+            (ListenProtocol::Tcp, _) => Protocol::Tcp.into(),
+            (_, Some(b"h2")) => Protocol::Http2.into(),
+            (_, Some(b"http/1.1" | b"http/1.0")) => Protocol::Http1.into(),
+            _ => self.detect().await?,
+        };
+        match (denied, found.protocol) {
+            (None, _) => Ok(found),
+            // Told why with a 403; nothing of what it sends is looked at.
+            (Some(error), Protocol::Http1 | Protocol::Http2) => {
+                self.denied = Some(format!("{} ({})", IDENTITY.rule, why(&error)).into());
+                Ok(Found { deny: Some(IDENTITY), ..found })
+            }
+            (Some(error), _) => Err(End::Failed("tls", error.reason, why(&error))),
+        }
+    }
+
+    async fn refuse_plaintext(&mut self) -> Result<Found, End> {
+        let deadline = Instant::now() + self.settings.listener.detect_timeout;
+        match self.verdict(Some(deadline), |b| detect::auto(b, usize::MAX)).await? {
+            Some((Protocol::Http1, _)) => Ok(Found { deny: Some(PLAINTEXT), ..Protocol::Http1.into() }),
+            found => Err(End::Failed(
+                found.map_or(Protocol::Tcp, |(protocol, _)| protocol).as_str(),
+                Reason::PlaintextDenied,
+                "the first byte is not that of TLS".into(),
+            )),
+        }
+    }
+
+    fn takes(&self) -> Takes {
+        (self.settings.takes)(&self.client)
+    }
+
+    /// Nothing of the client is waited for.
+    fn is_server_first(&self) -> bool {
+        let listener = &self.settings.listener;
+        let port = self.client.original_destination.map(|original| original.port());
+        listener.protocol == ListenProtocol::Tcp
+            || (listener.protocol == ListenProtocol::Auto
+                && port.is_some_and(|port| listener.server_first_ports.contains(&port))
+                && self.takes().opaque)
+    }
+
+    async fn detect(&mut self) -> Result<Found, End> {
+        let listener = self.settings.listener.clone();
+        match listener.protocol {
+            ListenProtocol::Tcp => Ok(Protocol::Tcp.into()),
+            // Their servers refuse whatever else comes.
+            ListenProtocol::Http1 => self.first(None).await.map(|_| Protocol::Http1.into()),
+            ListenProtocol::Http2 => self.first(None).await.map(|_| Protocol::Http2.into()),
+            ListenProtocol::Http => self.detect_http(detect::http).await,
+            ListenProtocol::Tls => {
+                let deadline = self.first(None).await?.map(|_| Instant::now() + HANDSHAKE_TIMEOUT);
+                match self.verdict(deadline, detect::tls).await? {
+                    Some((Protocol::Tls, hello)) => Ok((Protocol::Tls, hello).into()),
+                    found => Err(End::Failed(
+                        found.map_or(Protocol::Tcp, |(protocol, _)| protocol).as_str(),
+                        Reason::PlaintextDenied,
+                        "the connection does not begin with a TLS ClientHello".into(),
+                    )),
+                }
+            }
+            ListenProtocol::Auto => self.detect_auto().await,
+        }
+    }
+
+    /// `protocol: auto` decides by what the routes of this connection are meant for.
+    async fn detect_auto(&mut self) -> Result<Found, End> {
+        let takes = self.takes();
+        if !takes.opaque {
+            // Whatever comes and whenever it comes is HTTP's to judge, or TLS that may be passed through.
+            return self.detect_http(detect::http_or_tls).await;
+        }
+        let deadline = Instant::now() + self.settings.listener.detect_timeout;
+        let max_line = self.settings.listener.http.limits.request_line;
+        if !takes.http {
+            let found = self.verdict(Some(deadline), |bytes| detect::auto(bytes, max_line)).await?;
+            return Ok(self.within(found.unwrap_or((Protocol::Tcp, None))));
+        }
+        match self.first(Some(deadline)).await? {
+            None => Ok(Found { silent: true, ..Protocol::Tcp.into() }),
+            Some(_) => self.spoken(deadline).await,
+        }
+    }
+
+    /// `protocol: auto` where routes take HTTP and opaque bytes, once the client has begun. What could still be HTTP at the deadline is:
+    /// a pause must not turn a request into bytes that no rule sees.
+    pub(crate) async fn spoken(&mut self, deadline: Instant) -> Result<Found, End> {
+        let max_line = self.settings.listener.http.limits.request_line;
+        let found = self.verdict(Some(deadline), |bytes| detect::auto_or_http(bytes, max_line)).await?;
+        Ok(self.within(found.unwrap_or((Protocol::Http1, None))))
+    }
+
+    /// Waits for the client's first byte for as long as it likes, as for a request on a connection that is idle.
+    pub(crate) async fn wait(&mut self) -> Result<Instant, End> {
+        self.entry.live.sweepable.set(true);
+        self.first(None).await?;
+        self.entry.live.sweepable.set(false);
+        Ok(Instant::now() + self.settings.listener.detect_timeout)
+    }
+
+    /// HTTP, or what its server refuses: nothing is opaque here. The head has its time from the first byte on.
+    async fn detect_http(&mut self, look: impl Fn(&[u8]) -> Verdict) -> Result<Found, End> {
+        self.wait().await?;
+        let deadline = Instant::now() + self.settings.listener.http.header_timeout;
+        let found = match self.verdict(Some(deadline), look).await? {
+            Some((Protocol::Tls, _)) if self.client.tls => None,
+            Some((Protocol::Tcp, _)) | None => None,
+            found => found,
+        };
+        // A preface or a ClientHello that does not go on: HTTP/1 has the answer for it.
+        Ok(found.unwrap_or((Protocol::Http1, None)).into())
+    }
+
+    /// TLS inside of the TLS that was terminated here is the application's.
+    fn within(&self, (protocol, hello): (Protocol, Option<ClientHello>)) -> Found {
+        if protocol == Protocol::Tls && self.client.tls {
+            Protocol::Tcp.into()
+        } else {
+            (protocol, hello).into()
+        }
+    }
+
+    /// The ClientHello before it is answered, where something depends on it: whether it is passed through, and what ALPN confirms.
+    async fn hello(&mut self) -> Result<Option<ClientHello>, End> {
+        let protocol = self.settings.listener.protocol;
+        if !self.settings.passes_tls && !matches!(protocol, ListenProtocol::Tcp | ListenProtocol::Auto) {
+            return Ok(None);
+        }
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        match self.verdict(Some(deadline), detect::tls).await? {
+            Some((_, hello)) => Ok(hello),
+            None => {
+                Err(End::Failed("tls", Reason::TlsTimeout, "no whole ClientHello came within 10 s".into()))
+            }
+        }
+    }
+
+    /// What is answered to the client's ALPN. The listener's own list, but for opaque bytes: what is inside is the client's and the
+    /// upstream's affair, so the only protocol that is offered is confirmed, and of several none is chosen (RFC 7301 section 3.2).
+    fn alpn(&self, hello: Option<ClientHello>) -> Alpn {
+        let Some(mut hello) = hello else { return Alpn::Listed };
+        let listener = &self.settings.listener;
+        let is_http = |name: &Vec<u8>| matches!(name.as_slice(), b"h2" | b"http/1.1" | b"http/1.0");
+        let opaque = match listener.protocol {
+            ListenProtocol::Tcp => true,
+            ListenProtocol::Auto if !hello.alpn.iter().any(is_http) => {
+                let client = Client { tls: true, sni: hello.sni.clone(), ..self.client.clone() };
+                (self.settings.takes)(&client).opaque
+            }
+            _ => false,
+        };
+        match (opaque, hello.alpn.as_mut_slice()) {
+            (true, [only]) => Alpn::Only(std::mem::take(only)),
+            (true, _) => Alpn::Ignored,
+            (false, _) => Alpn::Listed,
+        }
+    }
+
+    /// Reads until `look` knows; `None` where it still didn't at the deadline, at the client's end or after [`MAX_DETECT`] bytes.
+    async fn verdict(
+        &mut self,
+        deadline: Option<Instant>,
+        look: impl Fn(&[u8]) -> Verdict,
+    ) -> Result<Option<(Protocol, Option<ClientHello>)>, End> {
+        loop {
+            match look(&self.bytes) {
+                Verdict::Is(protocol, hello) => return Ok(Some((protocol, hello))),
+                Verdict::More if self.bytes.len() >= MAX_DETECT => return Ok(None),
+                Verdict::More => {}
+            }
+            let more = self.more();
+            let read = match deadline {
+                Some(deadline) => match timeout_at(deadline, more).await {
+                    Ok(read) => read?,
+                    Err(_) => 0,
+                },
+                None => more.await?,
+            };
+            if read == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The first byte; `None` when the deadline came before it.
+    async fn first(&mut self, deadline: Option<Instant>) -> Result<Option<u8>, End> {
+        if self.bytes.is_empty() {
+            let read = match deadline {
+                Some(deadline) => match timeout_at(deadline, self.more()).await {
+                    Ok(read) => read?,
+                    Err(_) => return Ok(None),
+                },
+                None => self.more().await?,
+            };
+            if read == 0 {
+                return Err(End::Gone);
+            }
+        }
+        Ok(self.bytes.first().copied())
+    }
+
+    /// Reads once; 0 at the client's end. Nothing is lost when it is given up half-way.
+    async fn more(&mut self) -> Result<usize, End> {
+        let live = self.entry.live.clone();
+        let Self { stream, bytes, .. } = self;
+        // While nothing has come, a drain or the idle sweep ends the wait; after that only the cut.
+        let ends_at = if bytes.is_empty() { Order::Finish } else { Order::Cut };
+        let read = async {
+            stream.readable().await?;
+            bytes.reserve(FIRST_READ);
+            stream.read_buf(bytes).await
+        };
+        let mut read = pin!(read);
+        let read = std::future::poll_fn(|cx| {
+            live.register(cx);
+            match read.as_mut().poll(cx) {
+                Poll::Pending if live.order() >= ends_at => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+            }
+        });
+        match read.await {
+            Some(Ok(0)) if ends_at == Order::Finish => Err(End::Gone),
+            Some(read) => Ok(read?),
+            None => Err(End::Gone),
+        }
+    }
+
+    async fn proxy_header(&mut self, required: bool) -> Result<(), End> {
+        let failed =
+            |detail: &str| Err(End::Failed("tcp", Reason::BadRequest, format!("PROXY protocol: {detail}")));
+        let deadline = Instant::now() + PROXY_TIMEOUT;
+        loop {
+            match proxy_protocol::read(&self.bytes) {
+                proxy_protocol::Read::Header(header) => {
+                    self.bytes.drain(..header.len);
+                    if let Some((source, destination)) = header.addresses {
+                        self.client.address = Some(source);
+                        self.client.local = Some(destination);
+                    }
+                    return Ok(());
+                }
+                proxy_protocol::Read::None if required => {
+                    return failed("the connection does not begin with a header");
+                }
+                proxy_protocol::Read::None => return Ok(()),
+                proxy_protocol::Read::Bad(what) => return failed(what),
+                proxy_protocol::Read::More => {}
+            }
+            match timeout_at(deadline, self.more()).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0)) | Err(_) if !required => return Ok(()),
+                Ok(Ok(0)) => return failed("the client left before the header's end"),
+                Ok(Err(end)) => return Err(end),
+                Err(_) => return failed("no header came within 5 s"),
+            }
+        }
+    }
+
+    /// What ALPN gave, and why the client may not talk, if it may not.
+    async fn handshake(
+        &mut self,
+        tls: &attache_tls::Acceptor,
+        alpn: Alpn,
+    ) -> Result<(Option<Vec<u8>>, Option<attache_tls::Error>), End> {
+        let mut stream = std::mem::replace(&mut self.stream, Stream::gone());
+        stream.unread(std::mem::take(&mut self.bytes).into());
+        let live = self.entry.live.clone();
+        // Boxed: a handshake is large and short, the connection's task is small and long.
+        let mut accept = Box::pin(timeout(HANDSHAKE_TIMEOUT, tls.admit_with(stream, alpn)));
+        let accepted = std::future::poll_fn(|cx| {
+            live.register(cx);
+            if live.order() == Order::Cut {
+                return Poll::Ready(None);
+            }
+            accept.as_mut().poll(cx).map(Some)
+        });
+        let failed = |reason, detail| Err(End::Failed("tls", reason, detail));
+        let accepted = match accepted.await {
+            None => return Err(End::Gone),
+            Some(Err(_)) => return failed(Reason::TlsTimeout, "the handshake took longer than 10 s".into()),
+            Some(Ok(Err(error))) => return failed(error.reason, why(&error)),
+            Some(Ok(Ok(admission))) => admission,
+        };
+        let (accepted, denied) = match accepted {
+            attache_tls::Admission::Admitted(accepted) => (accepted, None),
+            attache_tls::Admission::Denied { connection, error } => (connection, Some(error)),
+        };
+        let listener = self.settings.listener.clone();
+        let attache_tls::Handshake { version, resumed, key_exchange } = accepted.handshake;
+        metrics().tls_handshake(Side::Listener, &listener.name, version, resumed, key_exchange);
+        let outcome = match (&denied, &accepted.client) {
+            (Some(_), _) => Admitted::Denied,
+            (None, Some(_)) => Admitted::Allowed,
+            (None, None) => Admitted::Anonymous,
+        };
+        metrics().tls_client(&listener.name, outcome);
+        self.client.tls = true;
+        self.client.sni = accepted.sni;
+        self.client.identities = accepted.identities;
+        if let Some(client) = &accepted.client {
+            self.client.uris = client.uris.len();
+            self.client.subject = client.subject.as_str().into();
+        }
+        let details = &listener.http.client_cert_details;
+        let element = accepted
+            .client
+            .map(|client| attache_tls::xfcc::element(&client, accepted.own_uri.as_deref(), details));
+        self.client.certificate = element.and_then(|element| HeaderValue::try_from(element).ok());
+        self.stream = accepted.stream.into();
+        Ok((accepted.alpn, denied))
+    }
+}
+
+/// The failure without its reason, which stands beside it: the library's words, and ours behind them.
+fn why(error: &attache_tls::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}

@@ -1,0 +1,179 @@
+//! Every way into an upstream with rules about HTTP leads past the rules: opaque bytes, pauses, CONNECT, extended CONNECT.
+
+use std::{io::Write, net::TcpStream, thread, time::Duration};
+
+use attache_tests::{Attache, eventually, local, raw};
+
+use super::{Upstream, frame, h2, say};
+
+const REQUEST: &[u8] =
+    b"GET /internal/x HTTP/1.1\r\nHost: app\r\nX-Forwarded-Client-Cert: URI=spiffe://root\r\nConnection: close\r\n\r\n";
+
+fn guarded(port: u16) -> Attache {
+    Attache::start(&format!(
+        "listeners:
+  in:
+    bind: 127.0.0.1:$PORT
+    detect_timeout: 200ms
+    http: {{ header_timeout: 1s }}
+    routes: [{{ match: {{ path: /internal/* }}, respond: 403 }}]
+    to: app
+upstreams: {{ app: {{ address: 'http://127.0.0.1:{port}', circuit_breaker: {{ max_requests: 2 }} }} }}"
+    ))
+}
+
+#[test]
+fn bytes_that_are_not_http_never_reach_an_upstream_for_http() {
+    let app = Upstream::start();
+    let attache = guarded(app.port);
+    let address = local(attache.port);
+    let prefixes: [&[u8]; 10] = [
+        b"\r\n\r\n",
+        b"\n",
+        b"\r",
+        b" ",
+        b"\t",
+        b"\0",
+        b"\x16\x03\x01",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1\r\n",
+        b"GET \x01",
+    ];
+    for prefix in prefixes {
+        let answer = say(address, &[(0, &[prefix, REQUEST].concat())]);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{prefix:?}: {answer}");
+    }
+    // A pause before, and within the request.
+    let answer = say(address, &[(400, REQUEST)]);
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let answer = say(address, &[(0, b"GET"), (400, &REQUEST[3..])]);
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let answer = say(address, &[(0, b"GET /internal/x HT"), (1500, b"TP/1.1\r\nHost: a\r\n\r\n")]);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(app.seen(), "");
+}
+
+#[test]
+fn a_client_that_connects_ahead_of_use_is_served_and_holds_no_place() {
+    let app = Upstream::start();
+    let attache = guarded(app.port);
+    let address = local(attache.port);
+    let ahead: Vec<_> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    thread::sleep(Duration::from_millis(500));
+    let answer = raw(address, b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for mut stream in ahead {
+        stream.write_all(b"GET /b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(app.seen().matches("GET /b").count(), 8);
+}
+
+#[test]
+fn where_routes_take_both_a_request_is_still_a_request_whatever_stands_before_it() {
+    let (app, cache) = (Upstream::start(), Upstream::start());
+    let attache = Attache::start(&format!(
+        "listeners:
+  in:
+    bind: 127.0.0.1:$PORT
+    detect_timeout: 200ms
+    routes: [{{ match: {{ host: app }}, to: app }}]
+    to: cache
+upstreams: {{ app: 'http://127.0.0.1:{}', cache: 'tcp://127.0.0.1:{}' }}",
+        app.port, cache.port
+    ));
+    let address = local(attache.port);
+    for pieces in [
+        &[(0, &b"\r\n\r\n"[..]), (0, REQUEST)][..],
+        &[(0, b" "), (0, REQUEST)],
+        &[(0, b"GET\t/internal/x HTTP/1.1\r\n\r\n")],
+        &[(0, b"GET /internal/x\r\n")],
+        &[(0, b"GE"), (500, b"T /internal/x HTTP/1.1\r\n\r\n")],
+    ] {
+        let answer = say(address, pieces);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 "), "{pieces:?}: {answer}");
+        assert!(!cache.seen().contains("internal"), "{pieces:?}: {}", cache.seen());
+        app.forget();
+    }
+    // One that connected ahead of use.
+    let answer = say(address, &[(500, b"GET /x HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // And what is opaque goes where it is wanted.
+    say(address, &[(0, b"*1\r\n$4\r\nPING\r\n")]);
+    say(address, &[(500, b"*1\r\n$4\r\nLATE\r\n")]);
+    assert!(cache.seen().contains("PING") && cache.seen().contains("LATE"), "{}", cache.seen());
+}
+
+#[test]
+fn a_connect_becomes_a_tunnel_only_where_the_config_asks_for_one() {
+    let app = Upstream::start();
+    let attache = Attache::start(&format!(
+        "access_log: {{ to: stdout }}
+listeners:
+  in:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - match: {{ path: /internal/* }}
+        respond: 403
+      - match: {{ host: asked.test, methods: [CONNECT] }}
+        to: app
+      - match: {{ host: named.test }}
+        to: any
+      - match: {{ host: raw.test, methods: CONNECT }}
+        to: raw
+    to: app
+upstreams: {{ app: 'http://127.0.0.1:{0}', raw: 'tcp://127.0.0.1:{0}', any: authority }}",
+        app.port
+    ));
+    let address = local(attache.port);
+    let connect = |host: &str| {
+        let head = format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        say(address, &[(0, head.as_bytes()), (100, REQUEST)])
+    };
+    let refused = connect("a:80");
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("connect-denied"), "{refused}");
+    assert_eq!(app.seen(), "");
+    eventually("the refusal is told", || attache.process.output().contains("methods: CONNECT"));
+    for host in ["asked.test:80", "raw.test:80"] {
+        assert!(connect(host).starts_with("HTTP/1.1 200"), "{host}");
+        assert!(app.seen().contains("/internal/x"), "{host}");
+        app.forget();
+    }
+    // HTTP/2's has no other rule.
+    let fields = [(":method", "CONNECT"), (":authority", "a:80")];
+    let mut bytes = h2(&fields, false);
+    frame(&mut bytes, 0, 0, REQUEST);
+    say(address, &[(0, &bytes)]);
+    eventually("the refusal is counted", || {
+        attache.metric("attache_requests_total", &["reason=\"connect-denied\"", "http2"]) > 0.0
+    });
+    assert_eq!(app.seen(), "");
+}
+
+#[test]
+fn an_extended_connect_asks_for_a_websocket_or_is_501() {
+    let app = Upstream::start();
+    let attache = Attache::start(&format!(
+        "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', protocol: http }} }}\nupstreams: {{ app: 'http://127.0.0.1:{}' }}",
+        app.port
+    ));
+    for (count, protocol) in ["foo", "h2c", "connect-udp", "websocket, h2c", "http"].into_iter().enumerate() {
+        let fields = [
+            (":method", "CONNECT"),
+            (":protocol", protocol),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/chat"),
+        ];
+        let mut bytes = h2(&fields, false);
+        frame(&mut bytes, 0, 0, REQUEST);
+        say(local(attache.port), &[(0, &bytes)]);
+        eventually(protocol, || {
+            attache.metric("attache_requests_total", &["reason=\"upgrade-unsupported\"", "5xx"])
+                > count as f64
+        });
+        assert_eq!(app.seen(), "", "{protocol}");
+    }
+}
