@@ -149,7 +149,8 @@ fn compare() -> Result<(), String> {
     run(compare.args(env::args().skip(2)))
 }
 
-/// Counts the instructions of each part of `benches/micro`: the difference between two runs, so that the start drops out.
+/// Counts the instructions of each part of `benches/micro`, and of a call through attache, HAProxy and nginx (`benches/instructions`):
+/// the difference between two runs, so that the start drops out.
 fn instructions() -> Result<(), String> {
     const TIMES: [u64; 2] = [1000, 5000];
     debian(COUNTED)?;
@@ -168,7 +169,12 @@ fn instructions() -> Result<(), String> {
         });
         println!("| {part} | {} |", many?.saturating_sub(few?) / (TIMES[1] - TIMES[0]));
     }
-    Ok(())
+    println!();
+    debian(PACKAGES)?;
+    debian(COMPARED)?;
+    let mut proxies = Command::new("/usr/bin/python3");
+    proxies.args(["benches/instructions", "--attache"]).arg(build_release(&["attache"])?.join("attache"));
+    run(proxies.args(env::args().skip(2)))
 }
 
 /// Builds what is measured; returns the folder where it is.

@@ -35,16 +35,15 @@ use attache_config::model::{self, Action, Destination, Policy, UpstreamId};
 use attache_http::{
     AnswerStyle, Asker, Body, Client, Form, Refusal, Takes, Upgrade, Via, add_forwarded, answer,
     check_request, normalize_uri, remove_underscored, request_id, set_client_certificate, strip_request,
-    strip_response,
+    strip_response, take_hop,
 };
-use attache_listener::{Hold, HttpRequest, Overload};
+use attache_listener::{Hold, HttpRequest, OnUpgrade, Overload};
 use attache_resilience::{Front, RouteState, Stack, front_with, global_limit::GlobalLimiter, queue::urgency};
 use attache_routing::{Ctx, ReadyEdits, RequestFacts, RouteTable, Step, UpstreamHost};
 use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
 use attache_tls::Credential;
 use attache_upstream::{Call, CallContext, Error, Sent, WorkerUpstream, boxed};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, request, response};
-use hyper::upgrade::OnUpgrade;
 use tower::Service;
 
 pub(crate) use self::{hosts::Upstreams, own::Own, tcp::Tcp, tunnel::Tunnels};
@@ -272,6 +271,10 @@ impl Site {
             context.exchange.see_request(&parts.headers);
         }
 
+        if let Some(response) = take_hop(&mut parts) {
+            return Ok(Begun::Answer(response));
+        }
+
         // route
         let facts = RequestFacts::of(&parts, client);
         let matched = self.table.find_http(&facts).ok_or_else(|| self.no_route(&parts))?;
@@ -298,7 +301,7 @@ impl Site {
         self.leave(&mut parts, &came, client);
         let edits = route.prepare_request(&mut parts, &ctx)?;
         let mut request = Box::new(Request::from_parts(parts, body));
-        let switched = came.upgrade.is_some().then(|| hyper::upgrade::on(&mut *request));
+        let switched = came.upgrade.is_some().then(|| attache_listener::upgrade(&mut *request));
 
         // mirror
         for mirror in route.mirrors(fastrand::f64) {
@@ -414,7 +417,9 @@ impl Site {
 
     fn arrive(&self, parts: &mut response::Parts, switching: bool, proxied: bool, edits: ReadyEdits) {
         let upstream_version = parts.version;
-        strip_response(&mut parts.headers, switching, proxied);
+        // RFC 9110 section 15.5.22: a 426 says to what.
+        let upgrade = switching || parts.status == StatusCode::UPGRADE_REQUIRED;
+        strip_response(&mut parts.headers, upgrade, proxied);
         if let Some(via) = &self.via {
             via.add(&mut parts.headers, upstream_version);
         }

@@ -149,6 +149,7 @@ const fn ends_connection(reason: Reason) -> bool {
         Reason::BadRequest
             | Reason::UriTooLong
             | Reason::HeadersTooLarge
+            | Reason::UnknownCoding
             | Reason::HeaderTimeout
             | Reason::ShuttingDown
             | Reason::InternalError

@@ -192,6 +192,7 @@ fn check_target(request: &mut request::Parts, h2: bool, tls: bool) -> Result<For
 
 fn form(request: &request::Parts) -> Result<Form, Refusal> {
     let uri = &request.uri;
+    let h2 = request.version >= Version::HTTP_2;
     if request.method == Method::CONNECT {
         return if let Some(protocol) = request.extensions.get::<Protocol>() {
             // What another protocol means is known to nobody on the way, so nobody could hold it to a rule (RFC 9220 section 3).
@@ -211,9 +212,11 @@ fn form(request: &request::Parts) -> Result<Form, Refusal> {
         };
     }
     match uri.path_and_query().map(PathAndQuery::as_str) {
+        // What came as `OPTIONS http://host` (RFC 9112 section 3.2.4).
+        Some("*") if request.method == Method::OPTIONS && uri.scheme().is_some() && !h2 => Ok(Form::Absolute),
         Some("*") if request.method == Method::OPTIONS => Ok(Form::Asterisk),
         Some(_) if !uri.path().starts_with('/') => Err(BAD_FORM),
-        Some(_) if uri.scheme().is_some() && request.version < Version::HTTP_2 => Ok(Form::Absolute),
+        Some(_) if uri.scheme().is_some() && !h2 => Ok(Form::Absolute),
         Some(_) => Ok(Form::Origin),
         None => Err(BAD_FORM),
     }
@@ -359,6 +362,10 @@ mod tests {
         assert_eq!(
             h1("GET", "http://real:81/x", &[("host", "claimed")]).go(),
             ok(Form::Absolute, "http://real:81/x", Some("real:81"))
+        );
+        assert_eq!(
+            h1("OPTIONS", "http://real:81/", &[("host", "real:81")]).go(),
+            ok(Form::Absolute, "http://real:81/", Some("real:81"))
         );
         assert!(h1("GET", "http://user:pw@real/x", &[("host", "real")]).refused());
         assert!(h1("GET", "ftp://real/x", &[("host", "real")]).refused());

@@ -14,7 +14,11 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
-    header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+        CONTENT_TYPE, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
     request,
 };
 use hyper::ext::Protocol;
@@ -79,16 +83,50 @@ pub fn strip_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, proxied
     }
 }
 
-/// Takes the hop-by-hop fields off a response. With `upgrade` (a 101 that is passed on) `Upgrade` stays.
+const REASON: HeaderName = HeaderName::from_static("x-attache-reason");
+const UPSTREAM_REASON: HeaderName = HeaderName::from_static("x-attache-upstream-reason");
+
+/// Takes the hop-by-hop fields off an upstream's response. With `upgrade` (a 101 that is passed on, or a 426, which must say to what)
+/// `Upgrade` stays. The reason of another attache is passed on as that of the upstream, so that nobody takes it for ours.
 pub fn strip_response(headers: &mut HeaderMap, upgrade: bool, proxied: bool) {
     let protocol = if upgrade { headers.get(UPGRADE).cloned() } else { None };
     strip(headers);
+    if let Some(reason) = headers.remove(REASON) {
+        headers.insert(UPSTREAM_REASON, reason);
+    }
     if proxied {
         headers.remove(PROXY_AUTHENTICATE);
     }
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Leaves of trailers what may be sent in HTTP/1: what the head's `Trailer` announces (RFC 9110 section 6.6.2), without fields that
+/// speak of framing, routing, content or the cache, which nobody may find behind a message (section 6.5.1).
+pub fn announced_trailers(trailers: &mut HeaderMap, head: &HeaderMap) {
+    const FORBIDDEN: [HeaderName; 12] = [
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        HOST,
+        MAX_FORWARDS,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+    ];
+    let others: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| FORBIDDEN.contains(name) || !lists(head, &TRAILER, name.as_str()))
+        .cloned()
+        .collect();
+    for name in others {
+        trailers.remove(name);
     }
 }
 

@@ -13,6 +13,7 @@ mod client;
 mod forwarded;
 mod hop;
 mod informational;
+mod max_forwards;
 mod path;
 mod refusal;
 mod sanitize;
@@ -26,8 +27,11 @@ pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
 pub use check::{Form, check_request};
 pub use client::{Client, Takes};
 pub use forwarded::{Via, add_forwarded};
-pub use hop::{CONNECTION_SPECIFIC, Upgrade, host_from_uri, strip_request, strip_response};
+pub use hop::{
+    CONNECTION_SPECIFIC, Upgrade, announced_trailers, host_from_uri, strip_request, strip_response,
+};
 pub use informational::OnInformational;
+pub use max_forwards::take_hop;
 pub use path::{normalize_path, normalize_uri, set_path, without_parameters};
 pub use refusal::Refusal;
 pub use sanitize::{remove_underscored, strip_trailers};

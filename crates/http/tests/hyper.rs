@@ -60,8 +60,8 @@ async fn whatever_could_be_read_in_two_ways_is_a_400() {
         "GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
         "CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n",
-        // Sections 6.1 to 6.3: the length. (hyper hides a length beside `chunked`, and bare LF; the listener's guard stands
-        // before it, with a corpus of its own.)
+        // Sections 6.1 to 6.3: the length. (hyper hides a length beside `chunked`, and bare LF; `crates/wire` refuses
+        // them, with a corpus of its own.)
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",

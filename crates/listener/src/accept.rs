@@ -60,7 +60,9 @@ pub async fn serve<H, T>(
     tcp: T,
     mut drain: Drain,
 ) where
-    H: Service<HttpRequest, Response = http::Response<Body>, Error = Infallible> + Clone + 'static,
+    H: Service<HttpRequest, Response = http::Response<Body>, Error = Infallible, Future: Unpin>
+        + Clone
+        + 'static,
     T: Service<Opaque, Response: Into<Carried>, Error = Infallible> + Clone + 'static,
 {
     let first = settings.borrow_and_update().clone();
@@ -90,6 +92,7 @@ pub async fn serve<H, T>(
             () = registry.look(&mut rest) => {
                 registry.rest();
                 if registry.gave_back() {
+                    attache_wire::buffers::give_back();
                     (current.borrow().settings.give_back)();
                 }
             }

@@ -89,9 +89,12 @@ impl Sent {
         sent
     }
 
-    /// A body whose exchange is held elsewhere.
-    pub(crate) fn detached(body: Body) -> Self {
-        Self { body, finish: None, expected: None }
+    /// The body has another length than its head said.
+    #[cold]
+    pub(crate) fn has_wrong_length(&self) {
+        self.fail(Reason::UpstreamProtocolError, || {
+            "the body has another length than its head said".to_owned()
+        });
     }
 
     fn count(&mut self, bytes: usize) {
@@ -180,41 +183,24 @@ pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     last.to_string()
 }
 
-/// The request's body on its way from the client: counts, and says why it broke.
-pub(crate) struct Received<G> {
+/// An HTTP/2 request's body on its way from the client: counts, and says who broke it.
+pub(crate) struct Received {
     body: hyper::body::Incoming,
     exchange: Rc<Exchange>,
-    /// Knows why the client's bytes were refused.
-    guard: G,
 }
 
-/// Tells why the connection's bytes were refused, if they were.
-pub(crate) trait WhyRefused: Unpin + 'static {
-    fn refusal(&self) -> Option<crate::request::Refusal>;
-}
-
-impl WhyRefused for () {
-    fn refusal(&self) -> Option<crate::request::Refusal> {
-        None
-    }
-}
-
-impl<G: WhyRefused> Received<G> {
+impl Received {
     /// Wraps what hyper reads; a request without a body costs nothing.
-    pub(crate) fn body(
-        body: hyper::body::Incoming,
-        exchange: &Rc<Exchange>,
-        guard: impl FnOnce() -> G,
-    ) -> Body {
+    pub(crate) fn body(body: hyper::body::Incoming, exchange: &Rc<Exchange>) -> Body {
         if http_body::Body::is_end_stream(&body) {
             return Body::empty();
         }
         // One allocation per request with a body: counting must stay with whoever reads it, on whatever task.
-        Body::stream(Self { body, exchange: exchange.clone(), guard: guard() })
+        Body::stream(Self { body, exchange: exchange.clone() })
     }
 }
 
-impl<G: WhyRefused> http_body::Body for Received<G> {
+impl http_body::Body for Received {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -234,13 +220,9 @@ impl<G: WhyRefused> http_body::Body for Received<G> {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
+            // A client that left: never the upstream's fault.
             Poll::Ready(Some(Err(error))) => {
-                // A client that left, or one whose framing broke: never the upstream's fault.
-                let reason = match this.guard.refusal() {
-                    Some(refusal) => refusal.reason,
-                    None => Reason::ClientClosed,
-                };
-                Poll::Ready(Some(Err(BodyError::with_source(Some(reason), error))))
+                Poll::Ready(Some(Err(BodyError::with_source(Some(Reason::ClientClosed), error))))
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,

@@ -32,11 +32,9 @@ const FIRST_READ: usize = 4096;
 /// Bytes that detection looks at; what is still undecided then is the HTTP parser's to refuse, or opaque where nothing is HTTP.
 const MAX_DETECT: usize = 32 << 10;
 const PLAINTEXT: Refusal =
-    Refusal { reason: Reason::PlaintextDenied, rule: "This listener speaks only TLS; connect with https." };
-const IDENTITY: Refusal = Refusal {
-    reason: Reason::DeniedIdentity,
-    rule: "The identity in your certificate may not talk to this listener.",
-};
+    Refusal::new(Reason::PlaintextDenied, "This listener speaks only TLS; connect with https.");
+const IDENTITY: Refusal =
+    Refusal::new(Reason::DeniedIdentity, "The identity in your certificate may not talk to this listener.");
 
 /// Why a connection ended before it had a protocol.
 pub(crate) enum End {

@@ -28,6 +28,7 @@ mod socket;
 mod stall;
 mod stream;
 mod transport;
+mod upgrade;
 
 pub use accept::serve;
 pub use drain::{Drain, DrainTrigger, Phase};
@@ -37,3 +38,4 @@ pub use request::{Carried, Connections, Hold, HttpRequest, Opaque, Settings};
 pub use socket::{BindError, Held, Socket, adopt, bind};
 pub use stream::Stream;
 pub use transport::{ClientHello, Protocol};
+pub use upgrade::{NotUpgraded, OnUpgrade, Upgraded, upgrade};

@@ -31,20 +31,6 @@ pub(crate) enum Order {
     Cut,
 }
 
-/// Whether a connection holds what it needs for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) enum Rest {
-    /// Always, or never.
-    #[default]
-    Never,
-    /// It does.
-    Awake,
-    /// It was asked to give it back.
-    Tired,
-    /// It has only its socket.
-    Resting,
-}
-
 /// One connection as the rest of the worker sees it.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -65,7 +51,6 @@ pub(crate) struct Live {
     swept: Cell<(u64, u8)>,
     /// Its activity when the process was last short of something.
     relieved: Cell<u64>,
-    pub(crate) rest: Cell<Rest>,
     /// Its activity at the last [`Registry::rest`].
     rested: Cell<u64>,
     /// Looks of [`Registry::age`] until it is told to end.
@@ -86,7 +71,6 @@ impl Default for Live {
             // Differs from any activity: the first sweep begins the count.
             swept: Cell::new((u64::MAX, 0)),
             relieved: Cell::new(u64::MAX),
-            rest: Cell::default(),
             rested: Cell::new(u64::MAX),
             left: Cell::new(AGE_LOOKS - 1 - fastrand::u8(..3)),
         }
@@ -232,13 +216,11 @@ impl Registry {
         every.tick().await;
     }
 
-    /// Asks connections on which nothing happened since the last call to give back what only a request needs.
+    /// Notes connections that have become idle since the last call: what their requests needed is free.
     pub(crate) fn rest(&self) {
-        for live in self.all.borrow().values().filter(|live| live.rest.get() == Rest::Awake) {
+        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
-            if live.is_idle() && live.rested.replace(activity) == activity {
-                live.rest.set(Rest::Tired);
-                live.wake();
+            if live.is_idle() && activity > 0 && live.rested.replace(activity) != activity {
                 self.gave.set(GIVES);
             }
         }
@@ -324,21 +306,20 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_asked_to_rest_when_nothing_happened_from_one_look_to_the_next() {
+    fn memory_is_given_back_for_some_looks_after_the_last_activity_and_not_for_ever() {
         let registry = Rc::new(Registry::default());
-        let (idle, busy, other) = (registry.enter(), registry.enter(), registry.enter());
-        idle.live.rest.set(Rest::Awake);
-        busy.live.rest.set(Rest::Awake);
-        busy.live.begin();
-        let rests = || [&idle, &busy, &other].map(|entry| entry.live.rest.get());
+        let (idle, silent) = (registry.enter(), registry.enter());
+        idle.live.sweepable.set(true);
+        silent.live.sweepable.set(true);
         registry.rest();
-        assert_eq!(rests(), [Rest::Awake, Rest::Awake, Rest::Never]);
+        assert!(!registry.gave_back(), "nobody had a request");
         idle.live.begin();
         idle.live.end();
-        registry.rest();
-        assert_eq!(rests(), [Rest::Awake, Rest::Awake, Rest::Never], "a request came between the looks");
-        registry.rest();
-        assert_eq!(rests(), [Rest::Tired, Rest::Awake, Rest::Never]);
+        let looks = (0..10).map(|_| {
+            registry.rest();
+            registry.gave_back()
+        });
+        assert_eq!(looks.filter(|gave| *gave).count(), usize::from(GIVES));
     }
 
     #[test]

@@ -54,6 +54,8 @@ impl Settings {
                 header_timeout: listener.http.header_timeout,
                 idle_timeout: listener.http.idle_timeout,
                 write_timeout: listener.http.write_timeout,
+                half_close: listener.http.half_close,
+                target: listener.http.target,
                 client_cert_details: std::mem::take(&mut listener.http.client_cert_details),
                 ..model::HttpServer::default()
             };
@@ -105,13 +107,13 @@ impl Drop for Place {
 /// One HTTP request as the listener read it.
 #[derive(Debug)]
 pub struct HttpRequest {
-    /// The request; its body is streamed. An upgrade's or CONNECT's stream is got by [`hyper::upgrade::on`].
+    /// The request; its body is streamed. An upgrade's or CONNECT's stream is got by [`upgrade`](crate::upgrade()).
     pub request: http::Request<Body>,
     /// The connection it came by.
     pub client: Rc<Client>,
     /// Its record. The listener writes method, host, path, received, sent and status, and reports it at its end.
     pub exchange: Rc<Exchange>,
-    /// Passes 1xx responses on; `None` where the client can't take them (HTTP/1.0) or hyper can't send them (HTTP/2).
+    /// Passes 1xx responses on; `None` where the client can't take them (HTTP/1.0), or they can't be sent (HTTP/2).
     pub on_informational: Option<OnInformational>,
     /// The request was refused and must be answered with its `reason`: `request` is a stand-in, with nothing of what
     /// the client sent. Its connection is closed after the answer.
@@ -145,11 +147,23 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// The rule that was broken, as a whole sentence for the answer's text.
     pub(crate) rule: &'static str,
+    /// The byte that broke it, where one did.
+    pub(crate) at: Option<attache_wire::At>,
+}
+
+impl Refusal {
+    pub(crate) const fn new(reason: Reason, rule: &'static str) -> Self {
+        Self { reason, rule, at: None }
+    }
 }
 
 impl From<Refusal> for attache_http::Refusal {
     fn from(refusal: Refusal) -> Self {
-        Self { reason: refusal.reason, text: refusal.rule.into() }
+        let text = match refusal.at {
+            None => refusal.rule.into(),
+            Some(at) => format!("{} It is {at}.", refusal.rule).into(),
+        };
+        Self { reason: refusal.reason, text }
     }
 }
 

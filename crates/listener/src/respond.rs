@@ -1,4 +1,5 @@
-//! Between hyper and the service: a request becomes an [`HttpRequest`], its answer gets its record.
+//! Between a protocol's server and the service: what the requests of one connection have in common, and HTTP/2's requests as
+//! [`HttpRequest`]s whose answers get their record.
 //!
 //! The rule: the service may fail in any way without more than its own request being lost. A panic is an answer of 500 with the
 //! reason `internal-error`, and the connection closes after it.
@@ -6,21 +7,16 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
-    io::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Poll, ready},
 };
 
 use attache_config::model::HttpLimits;
-use attache_http::{AnswerStyle, Asker, Body, OnInformational};
+use attache_http::{AnswerStyle, Asker, Body};
 use attache_telemetry::{Exchange, Reason, metrics};
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
-};
+use http::{Method, Request, Response, StatusCode, header::HOST};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
@@ -28,19 +24,20 @@ use crate::{
     Hold, HttpRequest,
     connection::Reader,
     exchange::{Finish, Received, Sent},
-    http1::{Shared, Switch},
-    live::{Live, Order},
+    live::Live,
     request::{Refusal, Settings},
 };
 
 /// What the listener asks of the service that answers requests.
 pub(crate) trait HttpService:
-    tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible> + Clone + 'static
+    tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin> + Clone + 'static
 {
 }
 
 impl<S> HttpService for S where
-    S: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible> + Clone + 'static
+    S: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin>
+        + Clone
+        + 'static
 {
 }
 
@@ -48,36 +45,29 @@ impl<S> HttpService for S where
 pub(crate) struct Context {
     reader: Reader,
     protocol: &'static str,
-    /// HTTP/1: what the guard knows.
-    shared: Option<Arc<Shared>>,
     /// HTTP/2: every request is refused for this.
     deny: Option<Refusal>,
     requests: Cell<u64>,
-    /// HTTP/1: the request whose answer has not begun; 1xx responses go to it alone.
-    open: Cell<u64>,
-    tunnel: RefCell<Option<Finish>>,
 }
 
 impl Context {
-    pub(crate) fn new(
-        reader: Reader,
-        protocol: &'static str,
-        shared: Option<Arc<Shared>>,
-        deny: Option<Refusal>,
-    ) -> Self {
-        Self {
-            deny,
-            reader,
-            protocol,
-            shared,
-            requests: Cell::new(0),
-            open: Cell::new(0),
-            tunnel: RefCell::new(None),
-        }
+    pub(crate) const fn new(reader: Reader, protocol: &'static str, deny: Option<Refusal>) -> Self {
+        Self { deny, reader, protocol, requests: Cell::new(0) }
     }
 
-    pub(crate) fn live(&self) -> &Live {
+    pub(crate) const fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    pub(crate) const fn live(&self) -> &Rc<Live> {
         &self.reader.live
+    }
+
+    /// Another request; its number, counted from 1.
+    pub(crate) fn begin(&self) -> u64 {
+        let number = self.requests.get() + 1;
+        self.requests.set(number);
+        number
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -91,7 +81,7 @@ impl Context {
     }
 
     /// A refusal for the answer: who is denied is told by name.
-    fn explained(&self, refusal: Refusal) -> attache_http::Refusal {
+    pub(crate) fn explained(&self, refusal: Refusal) -> attache_http::Refusal {
         let mut told = attache_http::Refusal::from(refusal);
         if let (Reason::DeniedIdentity, Some(why)) = (refusal.reason, &self.reader.denied) {
             told.text = why.to_string().into();
@@ -99,17 +89,8 @@ impl Context {
         told
     }
 
-    /// The tunnel that the connection became has ended.
-    pub(crate) fn end_tunnel(&self) {
-        if let Some(mut finish) = self.tunnel.take() {
-            if self.reader.live.order() != Order::Cut {
-                finish.complete();
-            }
-            drop(finish);
-        }
-    }
-
-    fn record(&self, request: &Request<Incoming>, refused: bool) -> Rc<Exchange> {
+    /// The record of a request.
+    pub(crate) fn record<B>(&self, request: &Request<B>, refused: bool) -> Rc<Exchange> {
         let exchange = Rc::new(self.reader.exchange(self.protocol));
         if !refused {
             // Three small allocations, kept until the exchange is reported: the access log and the tap show what the client sent,
@@ -125,36 +106,14 @@ impl Context {
         exchange
     }
 
-    /// Where this request's 1xx responses go.
-    fn on_informational(self: &Rc<Self>, ordinal: u64, version: Version) -> Option<OnInformational> {
-        let shared = self.shared.clone()?;
-        // RFC 9110 section 15.2: never to an HTTP/1.0 client.
-        if version < Version::HTTP_11 {
-            return None;
-        }
-        let context = self.clone();
-        // One allocation per request: it knows its request, so that a late 1xx of an abandoned try can't reach the next.
-        Some(OnInformational::new(move |status, headers| {
-            if context.open.get() == ordinal && status.is_informational() && status.as_u16() > 101 {
-                shared.inform(|out| write_informational(out, status, headers));
-                context.reader.live.wake();
-            }
-        }))
+    /// The answer in place of a 1xx that the service gave as its last word, though nobody asked for that.
+    #[cold]
+    pub(crate) fn nobody_asked(&self, exchange: &Exchange) -> Response<Body> {
+        exchange.fail(Reason::UpstreamProtocolError, "a 1xx answer without an Upgrade in the request");
+        let listener = &self.reader.settings.listener;
+        let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
+        attache_http::answer(Reason::UpstreamProtocolError, Asker::unknown(), style, exchange)
     }
-}
-
-fn write_informational(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
-    let reason = status.canonical_reason().unwrap_or("Informational");
-    let _ = write!(out, "HTTP/1.1 {} {reason}\r\n", status.as_str());
-    for (name, value) in headers {
-        if ![CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(name) {
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// The service as hyper wants it.
@@ -169,8 +128,8 @@ impl<H> Service<H> {
     }
 }
 
-/// An HTTP/2 request beyond the limits that the guard keeps for HTTP/1: of the request line, as HTTP/1 would write it, and of the
-/// number of fields. (`headers_size` is kept by the h2 crate.)
+/// An HTTP/2 request beyond the limits that are kept for HTTP/1: of the request line, as HTTP/1 would write it, and of the number of
+/// fields. (`headers_size` is kept by the h2 crate.)
 fn too_large(request: &Request<Incoming>, limits: &HttpLimits) -> Option<Refusal> {
     const AROUND: usize = "  HTTP/1.1".len();
     let target = match request.uri().path_and_query() {
@@ -179,27 +138,19 @@ fn too_large(request: &Request<Incoming>, limits: &HttpLimits) -> Option<Refusal
         None => request.uri().authority().map_or(0, |authority| authority.as_str().len()),
     };
     if request.method().as_str().len() + target + AROUND > limits.request_line {
-        return Some(Refusal {
-            reason: Reason::UriTooLong,
-            rule: "The request line is longer than allowed.",
-        });
+        return Some(Refusal::new(Reason::UriTooLong, "The request line is longer than allowed."));
     }
-    (request.headers().len() > limits.headers_count).then_some(Refusal {
-        reason: Reason::HeadersTooLarge,
-        rule: "There are more header fields than allowed.",
-    })
+    (request.headers().len() > limits.headers_count)
+        .then(|| Refusal::new(Reason::HeadersTooLarge, "There are more header fields than allowed."))
 }
 
-/// An HTTP/2 request that names two hosts; HTTP/1's are the guard's to refuse.
+/// An HTTP/2 request that names two hosts.
 fn two_hosts(request: &Request<Incoming>) -> Option<Refusal> {
     let authority = request.uri().authority()?;
     let mut hosts = request.headers().get_all(HOST).iter();
     // RFC 9113 section 8.3.1.
     let differs = hosts.any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
-    differs.then_some(Refusal {
-        reason: Reason::BadRequest,
-        rule: "The Host header and :authority name different hosts.",
-    })
+    differs.then(|| Refusal::new(Reason::BadRequest, "The Host header and :authority name different hosts."))
 }
 
 impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
@@ -209,15 +160,10 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let context = &self.context;
-        let ordinal = context.requests.get() + 1;
-        context.requests.set(ordinal);
-        let refused = if let Some(shared) = &context.shared {
-            shared.refused(ordinal)
-        } else {
-            let limits = &context.settings().listener.http.limits;
-            context.deny.or_else(|| two_hosts(&request)).or_else(|| too_large(&request, limits))
-        };
-        if let Some(refusal) = refused.filter(|_| context.shared.is_some() || context.deny.is_some()) {
+        context.begin();
+        let limits = &context.settings().listener.http.limits;
+        let refused = context.deny.or_else(|| two_hosts(&request)).or_else(|| too_large(&request, limits));
+        if let Some(refusal) = context.deny {
             // The connection is closed after the answer.
             context.reader.live.ends_by(refusal.reason);
         }
@@ -226,38 +172,19 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
             Finish::new(exchange.clone(), context.reader.settings.clone(), context.reader.live.clone());
         let method = request.method().clone();
         let version = request.version();
-        // As the guard's `may_switch`: only an answer to such a request decides about the bytes after it.
-        let may_switch = context.shared.is_some()
-            && (method == Method::CONNECT
-                || (version == Version::HTTP_11 && request.headers().contains_key(UPGRADE)));
-        let on_informational = context.on_informational(ordinal, version);
-        context.open.set(ordinal);
         let request = if refused.is_some() {
             let mut stand_in = Request::new(Body::empty());
             *stand_in.version_mut() = version;
             stand_in
         } else {
-            request.map(|body| match &context.shared {
-                Some(shared) => Received::body(body, &exchange, || shared.clone()),
-                None => Received::body(body, &exchange, || ()),
-            })
+            request.map(|body| Received::body(body, &exchange))
         };
         let client = context.reader.client.clone();
-        // HTTP/1 connections that became a tunnel are followed by their guard.
-        let hold = (context.shared.is_none() && method == Method::CONNECT)
-            .then(|| Hold::new(context.reader.live.clone()));
-        let (close, refused) = (refused.is_some(), refused.map(|refusal| context.explained(refusal)));
-        let request = HttpRequest { request, client, exchange, on_informational, refused, hold };
+        let hold = (method == Method::CONNECT).then(|| Hold::new(context.reader.live.clone()));
+        let refused = refused.map(|refusal| context.explained(refusal));
+        let request = HttpRequest { request, client, exchange, on_informational: None, refused, hold };
         let future = catch_unwind(AssertUnwindSafe(|| self.http.borrow_mut().call(request))).ok();
-        Respond {
-            future,
-            answer: None,
-            finish: Some(finish),
-            context: context.clone(),
-            method,
-            may_switch,
-            close,
-        }
+        Respond { future, finish: Some(finish), context: context.clone(), method }
     }
 }
 
@@ -267,13 +194,9 @@ pin_project! {
         // `None` once it has answered, or panicked.
         #[pin]
         future: Option<F>,
-        // An answer that waits for 1xx responses to be written before it.
-        answer: Option<Response<Body>>,
         finish: Option<Finish>,
         context: Rc<Context>,
         method: Method,
-        may_switch: bool,
-        close: bool,
     }
 }
 
@@ -285,80 +208,34 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let mut answer = if let Some(answer) = this.answer.take() {
+        let polled = match this.future.as_mut().as_pin_mut() {
+            Some(future) => catch_unwind(AssertUnwindSafe(|| future.poll(cx))).ok(),
+            None => None,
+        };
+        let mut answer = if let Some(polled) = polled {
+            let Ok(answer) = ready!(polled);
+            // What it was made of has no use any more, and keeps the request's memory.
+            this.future.set(None);
             answer
         } else {
-            let polled = match this.future.as_mut().as_pin_mut() {
-                Some(future) => catch_unwind(AssertUnwindSafe(|| future.poll(cx))).ok(),
-                None => None,
-            };
-            if let Some(polled) = polled {
-                let Ok(answer) = ready!(polled);
-                // What it was made of has no use any more, and keeps the request's memory.
-                this.future.set(None);
-                if this.context.shared.is_some() {
-                    // Its turn comes after the requests that are there already: answers of one turn of the runtime go out together, and
-                    // clients are woken less often. Where nothing else is ready, that is now.
-                    *this.answer = Some(answer);
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                answer
-            } else {
-                *this.close = true;
-                let Some(finish) = this.finish.as_ref() else { return Poll::Pending };
-                panicked(&finish.exchange, &this.context.reader)
-            }
+            let Some(finish) = this.finish.as_ref() else { return Poll::Pending };
+            panicked(&finish.exchange, &this.context.reader)
         };
-        if let Some(shared) = &this.context.shared {
-            if shared.has_informational() {
-                // The guard writes them at its next flush, and wakes.
-                *this.answer = Some(answer);
-                return Poll::Pending;
-            }
-            this.context.open.set(0);
-            // hyper would pass an upstream's HTTP/1.0 on.
-            *answer.version_mut() = Version::HTTP_11;
-            let ends = this.context.is_used_up() || this.context.reader.live.order() >= Order::LastCall;
-            if *this.close || ends {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
+        let Some(finish) = this.finish.take() else { return Poll::Pending };
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // HTTP/2 has no such status (RFC 9113 section 8.6).
+            answer = this.context.nobody_asked(&finish.exchange);
         }
         let status = answer.status();
-        let Some(mut finish) = this.finish.take() else { return Poll::Pending };
         if finish.exchange.status.get() == 0 {
             finish.exchange.status.set(status.as_u16());
-        }
-        if *this.may_switch
-            && let Some(shared) = &this.context.shared
-        {
-            let connected = *this.method == Method::CONNECT && status.is_success();
-            if connected || status == StatusCode::SWITCHING_PROTOCOLS {
-                shared.set_switch(Switch::Switched);
-                *this.context.tunnel.borrow_mut() = Some(finish);
-                return Poll::Ready(Ok(answer.map(Sent::detached)));
-            }
-            shared.set_switch(Switch::Declined);
-            // The guard may hold the next request: nothing else would make hyper read again.
-            cx.waker().wake_by_ref();
-        }
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked: hyper would take the connection for a tunnel.
-            finish.exchange.fail(Reason::UpstreamProtocolError, "101 without an Upgrade in the request");
-            finish.exchange.status.set(502);
-            finish.complete();
-            let (mut parts, _) = answer.into_parts();
-            parts.status = StatusCode::BAD_GATEWAY;
-            parts.headers.clear();
-            let answer = Response::from_parts(parts, Body::empty());
-            return Poll::Ready(Ok(answer.map(|body| Sent::new(body, finish, this.method, status))));
         }
         Poll::Ready(Ok(answer.map(|body| Sent::new(body, finish, this.method, status))))
     }
 }
 
 /// The answer of last resort, made here because the service that makes answers is what failed.
-fn panicked(exchange: &Exchange, reader: &Reader) -> Response<Body> {
+pub(crate) fn panicked(exchange: &Exchange, reader: &Reader) -> Response<Body> {
     exchange.fail(Reason::InternalError, "the request's handling panicked");
     metrics().panic_caught();
     if exchange.protocol == "http1" {

@@ -79,6 +79,17 @@ impl Stream {
         }
     }
 
+    /// Makes the close a reset: the client can't take what came for the whole, where only the end says that it is whole.
+    pub(crate) fn reset(&self) {
+        match &self.kind {
+            Kind::Tcp(tcp) => {
+                let _ = tcp.set_zero_linger();
+            }
+            Kind::Tls(tls) => tls.get_ref().0.reset(),
+            Kind::Unix(_) | Kind::Gone => {}
+        }
+    }
+
     /// Stands where a stream was moved away.
     pub(crate) const fn gone() -> Self {
         Self { prefix: Bytes::new(), kind: Kind::Gone, stall: None }

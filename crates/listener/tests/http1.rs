@@ -11,6 +11,7 @@ mod support;
 
 use std::{rc::Rc, time::Duration};
 
+use attache_config::model::{HalfClose, TargetPolicy};
 use attache_http::{Body, BodyError};
 use attache_listener::HttpRequest;
 use attache_telemetry::Reason;
@@ -248,15 +249,146 @@ fn a_client_that_leaves_cancels_its_request_and_is_reported() {
                 text(200, "")
             }
         });
-        let server = start(listener(), None, http, fun(echo_bytes));
-        let mut client = server.connect().await;
-        client.write_all(GET.as_bytes()).await.unwrap();
-        until(|| server.connections.open() == 1).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        drop(client);
-        let done = server.finished(1).await;
-        assert_eq!((done[0].reason, done[0].status, dropped.get()), (Some(Reason::ClientClosed), 0, 1));
+        // A reset always says that it has left; an end of its sending may also mean that no request follows.
+        for (half_close, reset) in
+            [(HalfClose::Cut, false), (HalfClose::Cut, true), (HalfClose::Answer, true)]
+        {
+            let mut config = listener();
+            config.http.half_close = half_close;
+            let server = start(config, None, http.clone(), fun(echo_bytes));
+            let before = dropped.get();
+            let mut client = server.connect().await;
+            client.write_all(GET.as_bytes()).await.unwrap();
+            until(|| server.connections.open() == 1).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if reset {
+                client.set_zero_linger().unwrap();
+            }
+            drop(client);
+            let done = server.finished(1).await;
+            let seen = (done[0].reason, done[0].status, dropped.get() - before);
+            assert_eq!(seen, (Some(Reason::ClientClosed), 0, 1));
+            until(|| server.connections.open() == 0).await;
+        }
+    });
+}
+
+#[test]
+fn a_client_that_closes_its_side_after_its_request_gets_its_answer_and_no_more() {
+    run(async {
+        let slow = |request: HttpRequest| async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            answer(request).await
+        };
+        let server = start(listener(), None, fun(slow), fun(echo_bytes));
+        for wait in [0, 20] {
+            let mut client = server.connect().await;
+            client.write_all(format!("{GET}{GET}").as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            client.shutdown().await.unwrap();
+            assert_eq!(statuses(&read_to_end(&mut client).await), ["200", "200"]);
+        }
+        let reasons: Vec<_> = server.finished(4).await.iter().map(|d| d.reason).collect();
+        assert_eq!(reasons, [None; 4]);
         until(|| server.connections.open() == 0).await;
+    });
+}
+
+#[test]
+fn hints_to_a_client_that_does_not_read_are_bounded() {
+    run(async {
+        let http = fun(|request: HttpRequest| async move {
+            let informational = request.on_informational.clone().unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert("link", HeaderValue::try_from("x".repeat(8000)).unwrap());
+            for _ in 0..10_000 {
+                informational.call(StatusCode::EARLY_HINTS, &headers);
+            }
+            answer(request).await
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let answers = server.ask(LAST).await;
+        assert!(answers.len() < 200_000, "{} bytes", answers.len());
+        assert_eq!(statuses(&answers).last(), Some(&"200"));
+    });
+}
+
+#[test]
+fn what_a_target_may_not_hold_is_named_with_its_place() {
+    run(async {
+        let server = echo(listener());
+        let ask = async |target: &str| {
+            server.ask(format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")).await
+        };
+        let query = r#"/api?q=up{job="x"}<>\^|`[]"#;
+        assert_eq!(statuses(&ask(query).await), ["200"], "every visible byte passes in a query");
+        for (target, at) in [
+            ("/a`b", "byte 0x60 (`` ` ``) at position 3"),
+            ("/a\\b", "byte 0x5C (`\\`) at position 3"),
+            ("/a?b#c", "byte 0x23 (`#`) at position 5"),
+            ("/caf\u{e9}", "byte 0xC3 at position 5"),
+        ] {
+            let answer = ask(target).await;
+            assert_eq!(statuses(&answer), ["400"], "{target}");
+            assert!(answer.contains(&at.replace("`` ` ``", "```")), "{answer}");
+        }
+        let mut config = listener();
+        config.http.target = TargetPolicy::Lenient;
+        let lenient = echo(config);
+        let get = "GET /caf\u{e9}?\u{fc} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        assert_eq!(statuses(&lenient.ask(get).await), ["200"]);
+        let broken = b"GET /caf\xe9 HTTP/1.1\r\nHost: h\r\n\r\n";
+        assert_eq!(statuses(&lenient.ask(broken).await), ["400"], "it must be UTF-8");
+    });
+}
+
+#[test]
+fn a_coding_beside_chunked_is_not_implemented_and_a_later_http_1_is_1_1() {
+    run(async {
+        let server = echo(listener());
+        let answer = server
+            .ask("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: foo, chunked\r\n\r\n0\r\n\r\n")
+            .await;
+        assert_eq!(statuses(&answer), ["501"], "{answer}");
+        assert_eq!(server.finished(1).await[0].reason, Some(Reason::UnknownCoding));
+        let later = server.ask("GET / HTTP/1.2\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+        assert!(later.starts_with("HTTP/1.1 200"), "{later}");
+    });
+}
+
+#[test]
+fn what_came_of_a_body_is_written_before_its_cut() {
+    run(async {
+        let http = fun(|_: HttpRequest| async { Response::new(Body::stream(Cut(0))) });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let all = server.ask(GET).await;
+        assert!(all.starts_with("HTTP/1.1 200") && all.ends_with("5\r\nbegin\r\n"), "{all}");
+        // Where only the end says that a body is whole, it is a reset.
+        let mut old = server.connect().await;
+        old.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut all = Vec::new();
+        assert!(old.read_to_end(&mut all).await.is_err(), "{all:?}");
+    });
+}
+
+#[test]
+fn the_rest_of_a_small_body_that_nobody_read_does_not_end_the_connection() {
+    run(async {
+        let http = fun(|request: HttpRequest| async move {
+            let path = request.request.uri().path().to_owned();
+            text(200, path)
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let post = |length: usize, sent: usize| {
+            format!("POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{}", "x".repeat(sent))
+        };
+        let answers = server.ask(format!("{}{LAST}", post(3000, 3000))).await;
+        assert_eq!(statuses(&answers), ["200", "200"], "{answers}");
+        // One that was not promised to come is not waited for.
+        let expects = "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+        let answers = server.ask(expects).await;
+        assert_eq!(statuses(&answers), ["200"], "{answers}");
+        assert!(answers.contains("connection: close"), "{answers}");
     });
 }
 
@@ -337,9 +469,9 @@ async fn upgrading(mut request: HttpRequest) -> Response<Body> {
     if request.request.uri().path() == "/no" {
         return text(200, "no");
     }
-    let upgrade = hyper::upgrade::on(&mut request.request);
+    let upgrade = attache_listener::upgrade(&mut request.request);
     tokio::task::spawn_local(async move {
-        let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+        let mut io = upgrade.await.unwrap();
         let mut space = [0; 1000];
         while let Ok(n @ 1..) = io.read(&mut space).await {
             request.exchange.sent.set(request.exchange.sent.get() + n as u64);

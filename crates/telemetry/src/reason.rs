@@ -132,6 +132,8 @@ reasons! {
     UriTooLong = "uri-too-long", 414, "DPE", 3, "Raise `limits.request_line` if the client is right.";
     /// The request's headers are larger or more than allowed.
     HeadersTooLarge = "headers-too-large", 431, "DPE", 3, "Raise `limits.headers_size` or `limits.headers_count` if the client is right.";
+    /// The request's body has a transfer coding beside `chunked`, and attache knows no other (RFC 9112 section 6.1).
+    UnknownCoding = "unknown-transfer-coding", 501, "DPE", 12, "Send the body with `Transfer-Encoding: chunked` alone; a compressed one says so in `Content-Encoding`.";
     /// The request's head took too long to arrive.
     HeaderTimeout = "header-timeout", 408, "DT", 4, "A slow client or an attack; raise `header_timeout` if the client is right.";
     /// The client ended the connection before the response's end.

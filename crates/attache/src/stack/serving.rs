@@ -11,11 +11,11 @@ use std::{
 };
 
 use attache_http::{Asker, Body};
+use attache_listener::OnUpgrade;
 use attache_routing::ReadyEdits;
 use attache_telemetry::Exchange;
 use attache_upstream::Error;
 use http::Response;
-use hyper::upgrade::OnUpgrade;
 use pin_project_lite::pin_project;
 
 use super::{Came, Site, Tunnel};

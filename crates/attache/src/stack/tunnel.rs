@@ -6,7 +6,7 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use attache_http::Body;
-use attache_listener::{Drain, Hold, Phase};
+use attache_listener::{Drain, Hold, OnUpgrade, Phase};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
     Bare,
@@ -14,8 +14,6 @@ use attache_upstream::{
     tunnel::{TunnelError, copy_both},
 };
 use http::Response;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::{sync::Notify, task::spawn_local};
 
 use super::OnFinish;
@@ -47,7 +45,7 @@ impl Tunnels {
             let (client, upstream) = tokio::join!(client, upgraded(&mut upstream));
             match (client, upstream) {
                 (Ok(client), Some(Ok(upstream))) => {
-                    copy_both(TokioIo::new(client), upstream, idle).await.map_err(Into::into)
+                    copy_both(client, upstream, idle).await.map_err(Into::into)
                 }
                 (Err(error), _) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
                 (_, Some(Err(error))) => Err(Lost::new(error.reason, error.detail())),
@@ -65,7 +63,7 @@ impl Tunnels {
         self.run(tunnel, async move {
             let Bare { io: upstream, guard: _charged } = upstream;
             match client.await {
-                Ok(client) => copy_both(TokioIo::new(client), upstream, idle).await.map_err(Into::into),
+                Ok(client) => copy_both(client, upstream, idle).await.map_err(Into::into),
                 Err(error) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
             }
         });

@@ -90,6 +90,8 @@ fn http(raw: Option<raw::HttpServer>, terminates: bool, problems: &mut Problems)
         header_timeout,
         idle_timeout,
         write_timeout,
+        half_close,
+        target,
         request_id,
         trust_request_id,
         reason_header,

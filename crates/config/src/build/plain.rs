@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    model::{DnsFamily, EscapedSlashes, ForwardedMode, PathParameters, RetryMethods},
+    model::{
+        DnsFamily, EscapedSlashes, ForwardedMode, HalfClose, PathParameters, RetryMethods, TargetPolicy,
+    },
     raw::{At, Txt},
     text::{HeadSize, Length, Positive, Ratio, Size, Timeout, WindowSize},
 };
@@ -59,6 +61,8 @@ plain! {
     DnsFamily => DnsFamily: |value| value;
     EscapedSlashes => EscapedSlashes: |value| value;
     ForwardedMode => ForwardedMode: |value| value;
+    HalfClose => HalfClose: |value| value;
     PathParameters => PathParameters: |value| value;
     RetryMethods => RetryMethods: |value| value;
+    TargetPolicy => TargetPolicy: |value| value;
 }

@@ -43,6 +43,8 @@ fn http(http: &HttpServer) -> Value {
         "header_timeout": show_duration(http.header_timeout),
         "idle_timeout": show_duration(http.idle_timeout),
         "write_timeout": show_timeout(http.write_timeout),
+        "half_close": http.half_close,
+        "target": http.target,
         "forwarded": {
             "x_forwarded": http.forwarded.x_forwarded,
             "rfc7239": http.forwarded.rfc7239,

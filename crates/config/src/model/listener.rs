@@ -132,6 +132,10 @@ pub struct HttpServer {
     /// A client that takes no byte of an answer for this long is cut, so that it doesn't hold the upstream's connection.
     /// Zero is for ever. Default 60 s.
     pub write_timeout: Duration,
+    /// What becomes of a request whose client has closed its side. Default `answer`.
+    pub half_close: HalfClose,
+    /// What is done about raw UTF-8 in an HTTP/1 target. Default `strict`.
+    pub target: TargetPolicy,
     /// Which headers about the client are added.
     pub forwarded: Forwarded,
     /// What is done to a path before it is matched.
@@ -151,6 +155,28 @@ pub struct HttpServer {
     pub client_cert: ForwardClientCert,
     /// What attache itself writes there of its client, beside `By` and `Hash`. Default all.
     pub client_cert_details: Vec<ClientCertDetail>,
+}
+
+/// What becomes of a running HTTP/1 request whose client has closed its side of the connection (RFC 9112 section 9.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HalfClose {
+    /// It is answered: the client may only have said that no request follows. One that has left is noticed by the first write.
+    #[default]
+    Answer,
+    /// It is given up with the reason `client-closed`: saves work for clients that leave, and breaks those that half-close.
+    Cut,
+}
+
+/// What is done about raw UTF-8 in an HTTP/1 request's target, which no RFC allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetPolicy {
+    /// The request is refused with 400.
+    #[default]
+    Strict,
+    /// Valid UTF-8 passes as it is, in path and query.
+    Lenient,
 }
 
 /// What becomes of `X-Forwarded-Client-Cert` (Envoy's `forward_client_cert_details`).
@@ -199,6 +225,8 @@ impl Default for HttpServer {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_hours(1),
             write_timeout: Duration::from_mins(1),
+            half_close: HalfClose::default(),
+            target: TargetPolicy::default(),
             forwarded: Forwarded::default(),
             path: PathPolicy::default(),
             via: Some("attache".into()),

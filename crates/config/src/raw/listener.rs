@@ -83,6 +83,12 @@ pub(crate) struct HttpServer {
     /// A client that takes no byte of an answer for this long is cut, so that it doesn't hold the upstream's connection.
     #[schemars(extend("default" = show_duration(http().write_timeout)))]
     pub(crate) write_timeout: Option<Txt<Positive>>,
+    /// What becomes of a running HTTP/1 request whose client has closed its side of the connection.
+    #[schemars(extend("default" = model::HalfClose::default()))]
+    pub(crate) half_close: Option<model::HalfClose>,
+    /// What is done about raw UTF-8 in an HTTP/1 request's target.
+    #[schemars(extend("default" = model::TargetPolicy::default()))]
+    pub(crate) target: Option<model::TargetPolicy>,
     /// Headers that tell the upstream about the client: one word for all of them, or one for each family. By default
     /// `append` on a listener with `tls`, and `pass` on one without, whose client is the application itself.
     pub(crate) forwarded: Option<ForwardedForm>,

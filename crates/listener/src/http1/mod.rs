@@ -1,13 +1,12 @@
-//! HTTP/1.0 and HTTP/1.1 (RFC 9112).
+//! HTTP/1.0 and HTTP/1.1 (RFC 9112): what a socket adds to the state machines of `attache-wire`.
 
-mod framing;
-mod guard;
-mod head;
+mod body;
+mod client;
+mod context;
+mod encode;
 mod serve;
-mod shared;
-#[cfg(test)]
-mod smuggling;
+mod tunnel;
 
-pub(crate) use head::TOKEN;
+pub(crate) use attache_wire::chars::TOKEN;
 pub(crate) use serve::serve;
-pub(crate) use shared::{Shared, Switch};
+pub(crate) use tunnel::{Tunnel, offered};

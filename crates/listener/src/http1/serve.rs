@@ -1,183 +1,613 @@
-//! One HTTP/1 connection: hyper's server over the [guard](super::guard).
+//! One HTTP/1 connection: its requests one after the other, each read, called, and answered.
 //!
-//! hyper's state and its two buffers are most of what a connection takes. One that was idle for a while gives them back and keeps
-//! its socket ([`Registry::rest`](crate::live::Registry::rest)); with the next request's first byte they are made again.
+//! A future by hand, which moves when the socket, the service or an answer's body can. While it waits for a request it holds the socket and
+//! what belongs to the connection, and no buffer.
+//!
+//! - A refused head is answered in its order, after the requests before it, and nothing after it is ever read but thrown away for a
+//!   moment at the end: closing a socket with unread bytes resets it and can destroy the answer on its way.
+//! - A client that closes its side after its request gets its answer (RFC 9112 section 9.6), unless `http.half_close` says otherwise.
+//! - A body that breaks off is never ended cleanly: what came of it is written, and then the connection is cut.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
-    pin::{Pin, pin},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{self, Poll},
+    task::{self, Poll, ready},
+    time::Duration,
 };
 
-use hyper::server::conn::http1::UpgradeableConnection;
-use hyper_util::rt::TokioIo;
+use attache_config::model::{HalfClose, TargetPolicy};
+use attache_http::Body;
+use attache_telemetry::Reason;
+use attache_wire::{Limits, buffers, message, outbox::Encoder, request::Target, server::Reader as Requests};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::TRAILER};
+use http_body::Body as _;
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    sync::oneshot,
+    time::{Sleep, sleep},
+};
 
-use super::{Shared, Switch, guard::Guard, head::Limits};
+use super::{
+    body::Incoming,
+    client::{Client, refusal},
+    context::Hints,
+    encode::{self, Asked},
+    tunnel::{self, Signals, Tunnel},
+};
 use crate::{
+    HttpRequest,
     connection::Reader,
-    exchange::WhyRefused as _,
-    live::{Live, Order, Rest},
+    exchange::{Finish, Sent},
+    live::{Live, Order},
     request::{Place, Refusal},
-    respond::{Context, HttpService, Service},
+    respond::{Context, HttpService, panicked},
     stream::Stream,
 };
 
-/// hyper's own bound on its buffers; only limits above it raise it.
-const HYPER_BUFFER: usize = 8192 + 4096 * 100;
+/// How long, and how much, is read and thrown away after the last answer of a connection that still sends.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+/// Bytes of a body that nobody wanted which are read so that the connection can be used again.
+const DRAIN_BYTES: usize = 64 << 10;
+const HEADER_TIMEOUT: Refusal =
+    Refusal::new(Reason::HeaderTimeout, "The request's head did not arrive in time.");
 
 /// Serves the connection to its end, that of the tunnel that it may become included. With `deny`, whatever comes first is refused.
-///
-/// Its future holds what a connection needs while it rests; all else is made before, or stands in a box.
-pub(crate) fn serve<H: HttpService>(
+pub(crate) async fn serve<H: HttpService>(
     mut stream: Stream,
     reader: Reader,
     http: H,
     deny: Option<Refusal>,
     place: Option<Place>,
-) -> impl Future<Output = ()> {
-    let config = &reader.settings.listener;
-    let limits = &config.http.limits;
-    let bounds = Limits {
-        request_line: limits.request_line,
-        headers_size: limits.headers_size,
-        headers_count: limits.headers_count,
+) {
+    let listener = reader.settings.listener.clone();
+    let limits = &listener.http.limits;
+    let bounds = Limits { line: limits.request_line, size: limits.headers_size, count: limits.headers_count };
+    let target = match listener.http.target {
+        TargetPolicy::Strict => Target::Strict,
+        TargetPolicy::Lenient => Target::Lenient,
     };
-    stream.limit_writes(config.http.write_timeout);
-    let shared = Arc::new(Shared::default());
-    let mut guard = Guard::new(stream, bounds, config.http.header_timeout, shared.clone(), place);
-    if let Some(refusal) = deny {
-        guard.refuse(refusal);
-    }
+    stream.limit_writes(listener.http.write_timeout);
     let live = reader.live.clone();
     live.sweepable.set(true);
-    let context = Rc::new(Context::new(reader, "http1", Some(shared.clone()), None));
-    let state = awake(guard, Service::new(http, context.clone()), &context);
-    run(state, live, shared, context)
-}
-
-type Connection<H> = UpgradeableConnection<TokioIo<Guard>, Service<H>>;
-
-enum State<H: HttpService> {
-    Awake(Box<Connection<H>>),
-    Resting(Box<(Guard, Service<H>)>),
-    /// Between the two, and after the end.
-    Gone,
-}
-
-async fn run<H: HttpService>(mut state: State<H>, live: Rc<Live>, shared: Arc<Shared>, context: Rc<Context>) {
-    let mut told = false;
-    poll_fn(|cx| {
+    let client = Client::new(stream, Requests::new(bounds, target));
+    let mut connection = Connection {
+        client: Rc::new(RefCell::new(client)),
+        http,
+        hints: Hints::new(live.clone()),
+        context: Rc::new(Context::new(reader, "http1", None)),
+        state: State::Between,
+        timer: None,
+        deny,
+        closing: false,
+        lingering: false,
+        place,
+    };
+    let signals = poll_fn(|cx| {
         live.register(cx);
-        loop {
-            state = match std::mem::replace(&mut state, State::Gone) {
-                State::Awake(mut connection) => match poll(&mut connection, &mut told, &live, &shared, cx) {
-                    Some(Poll::Ready(ended)) => {
-                        note(ended, &live, &context);
-                        return Poll::Ready(());
-                    }
-                    Some(Poll::Pending) => {
-                        state = State::Awake(connection);
-                        return Poll::Pending;
-                    }
-                    None => rest(*connection, &live),
-                },
-                State::Resting(mut resting) => {
-                    // What ends a connection is followed by hyper, as if it had never rested.
-                    if live.order() < Order::Finish && resting.0.poll_client(cx).is_pending() {
-                        state = State::Resting(resting);
-                        return Poll::Pending;
-                    }
-                    let (guard, service) = *resting;
-                    awake(guard, service, &context)
-                }
-                State::Gone => return Poll::Ready(()),
-            };
-        }
+        connection.poll(cx)
     })
     .await;
-    if let Some(refusal) = shared.refusal() {
-        live.ends_by(refusal.reason);
-    }
-    if shared.switch() == Switch::Switched {
-        // The stream is the tunnel's now, driven by whoever took the upgrade; the exchange lasts as long.
-        let mut gone = pin!(shared.gone.notified());
-        poll_fn(|cx| {
-            live.register(cx);
-            if live.order() == Order::Cut {
-                shared.cut();
-                return Poll::Ready(());
-            }
-            gone.as_mut().poll(cx)
-        })
-        .await;
-        context.end_tunnel();
-    }
-}
-
-/// hyper's server over the guard.
-fn awake<H: HttpService>(guard: Guard, service: Service<H>, context: &Context) -> State<H> {
-    context.live().rest.set(Rest::Awake);
-    let limits = &context.settings().listener.http.limits;
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    // The guard bounds the head and its time; hyper's own would read the clock for every request.
-    builder.header_read_timeout(None);
-    if limits.headers_count > 100 {
-        // hyper's default of 100 lies on the stack, any other is allocated for every request.
-        builder.max_headers(limits.headers_count);
-    }
-    let head = limits.request_line.saturating_add(limits.headers_size).saturating_add(8192);
-    if head > HYPER_BUFFER {
-        builder.max_buf_size(head);
-    }
-    State::Awake(Box::new(builder.serve_connection(TokioIo::new(guard), service).with_upgrades()))
-}
-
-/// Serves; `None` where the connection rests from now on.
-fn poll<H: HttpService>(
-    connection: &mut Connection<H>,
-    told: &mut bool,
-    live: &Live,
-    shared: &Shared,
-    cx: &mut task::Context<'_>,
-) -> Option<Poll<hyper::Result<()>>> {
-    if live.order() == Order::Cut {
-        return Some(Poll::Ready(Ok(())));
-    }
-    // Before the order to finish is followed, so that a request that has just come is still answered.
-    let ended = Pin::new(&mut *connection).poll(cx);
-    if ended.is_ready() {
-        return Some(ended);
-    }
-    if live.order() >= Order::Finish && !*told {
-        *told = true;
-        Pin::new(&mut *connection).graceful_shutdown();
-        return Some(Pin::new(connection).poll(cx));
-    }
-    if live.rest.get() == Rest::Tired {
-        if live.is_idle() && !*told && shared.is_at_rest() {
-            return None;
+    let Some((signals, mut finish)) = signals else { return };
+    // The stream is the tunnel's now, driven by whoever took the upgrade; the exchange lasts as long.
+    drop(connection);
+    let mut gone = std::pin::pin!(signals.gone.notified());
+    poll_fn(|cx| {
+        live.register(cx);
+        if live.order() == Order::Cut {
+            signals.cut();
+            return Poll::Ready(());
         }
-        live.rest.set(Rest::Awake);
+        gone.as_mut().poll(cx)
+    })
+    .await;
+    if live.order() != Order::Cut {
+        finish.complete();
     }
-    Some(Poll::Pending)
 }
 
-/// Keeps what outlives a rest, and drops the other.
-fn rest<H: HttpService>(connection: Connection<H>, live: &Live) -> State<H> {
-    let Some(parts) = connection.into_parts() else { return State::Gone };
-    let mut guard = parts.io.into_inner();
-    guard.take_back(&parts.read_buf);
-    live.rest.set(Rest::Resting);
-    State::Resting(Box::new((guard, parts.service)))
+struct Connection<H: HttpService> {
+    client: Rc<RefCell<Client>>,
+    http: H,
+    hints: Rc<Hints>,
+    context: Rc<Context>,
+    state: State<H::Future>,
+    /// Runs while a head is gathered; a head that comes whole costs no clock.
+    timer: Option<Pin<Box<Sleep>>>,
+    deny: Option<Refusal>,
+    /// No request follows.
+    closing: bool,
+    /// What the client still sends is thrown away at the end.
+    lingering: bool,
+    place: Option<Place>,
 }
 
-/// Notes why a connection ended, before it is dropped and its exchanges with it.
-fn note(ended: hyper::Result<()>, live: &Live, context: &Context) {
-    if let Err(error) = ended {
-        live.note_stalled(&error);
-        let listener = &context.settings().listener.name;
-        tracing::debug!(%listener, error = %crate::exchange::cause(&error), "an HTTP/1 connection ended");
+enum State<F> {
+    /// Before a request.
+    Between,
+    /// The service has a request.
+    Called(Call<F>),
+    /// An answer's body is written.
+    Answering(Answer),
+    /// The answer to an upgrade is written.
+    Switching(Option<(oneshot::Sender<Tunnel>, Finish)>),
+    /// Everything is written, and the client is told so.
+    Shutdown,
+    /// What the client still sends is thrown away.
+    Lingering(Pin<Box<Sleep>>, usize),
+}
+
+/// A request that runs.
+struct Call<F> {
+    /// `None` once it has panicked.
+    future: Option<F>,
+    finish: Finish,
+    asked: Asked,
+    tunnel: Option<oneshot::Sender<Tunnel>>,
+    refused: bool,
+}
+
+/// An answer's body on its way.
+struct Answer {
+    body: Sent,
+    encoder: Encoder,
+    /// The trailers that were announced, where the client takes any.
+    announced: Option<Box<HeaderMap>>,
+}
+
+/// What ends a connection's own part: nothing more to do, or a tunnel.
+type Ended = Option<(Arc<Signals>, Finish)>;
+
+impl<H: HttpService> Drop for Connection<H> {
+    fn drop(&mut self) {
+        // What runs goes first, since it may hold the client's body.
+        self.state = State::Between;
+        self.client.borrow_mut().close();
+    }
+}
+
+impl<H: HttpService> Connection<H> {
+    fn live(&self) -> &Rc<Live> {
+        self.context.live()
+    }
+
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended> {
+        if self.live().order() == Order::Cut {
+            return Poll::Ready(None);
+        }
+        loop {
+            let next = match &mut self.state {
+                State::Between => ready!(self.poll_between(cx)),
+                State::Called(_) => ready!(self.poll_called(cx)),
+                State::Answering(_) => ready!(self.poll_answering(cx)),
+                State::Switching(_) => return self.poll_switching(cx),
+                State::Shutdown => ready!(self.poll_shutdown(cx)),
+                State::Lingering(timer, left) => {
+                    ready!(poll_linger(&mut self.client.borrow_mut().stream, timer, left, cx));
+                    return Poll::Ready(None);
+                }
+            };
+            match next {
+                Some(state) => self.state = state,
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// Writes what is left of the last answer, then waits for a request. `None` at the connection's end.
+    fn poll_between(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+        if let Err(error) = ready!(self.client.borrow_mut().poll_write(cx)) {
+            self.note(&error);
+            return Poll::Ready(None);
+        }
+        if self.closing {
+            return Poll::Ready(Some(State::Shutdown));
+        }
+        if let Some(refusal) = self.deny.take() {
+            return Poll::Ready(Some(self.refuse(refusal)));
+        }
+        if !self.client.borrow().reader.at_start() && !ready!(self.poll_rest(cx)) {
+            self.lingering = true;
+            return Poll::Ready(Some(State::Shutdown));
+        }
+        let mut client = self.client.borrow_mut();
+        let mut look = true;
+        loop {
+            if look && !client.buf.is_empty() {
+                let state = &mut *client;
+                let read = buffers::index(|index| {
+                    let read = state.reader.head(&mut state.buf, index);
+                    read.and_then(|read| {
+                        read.map(|(head, lines)| Ok((message::request(&head, &lines)?, head))).transpose()
+                    })
+                });
+                match read {
+                    Ok(Some((parts, head))) => {
+                        self.timer = None;
+                        drop(client);
+                        return Poll::Ready(Some(self.call(parts, &head)));
+                    }
+                    Ok(None) => {}
+                    Err(fault) => {
+                        drop(client);
+                        return Poll::Ready(Some(self.refuse(refusal(fault))));
+                    }
+                }
+            }
+            let seen = client.buf.len();
+            match client.poll_fill(cx) {
+                Poll::Ready(Ok(0)) if client.buf.is_empty() => return Poll::Ready(Some(State::Shutdown)),
+                // The client left in the middle of a head.
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(_)) => {
+                    look = seen == 0 || client.reader.is_worth_a_look(&client.buf, seen);
+                }
+                Poll::Pending if client.buf.is_empty() => {
+                    // Before the order to finish is followed, so that a request that has just come is still answered.
+                    if self.context.live().order() >= Order::Finish {
+                        return Poll::Ready(Some(State::Shutdown));
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Pending => {
+                    let timeout = self.context.settings().listener.http.header_timeout;
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+                    ready!(timer.as_mut().poll(cx));
+                    drop(client);
+                    return Poll::Ready(Some(self.refuse(HEADER_TIMEOUT)));
+                }
+            }
+        }
+    }
+
+    /// The last request's body isn't through: waits for whoever reads it, or throws away the rest if that is little. Whether another
+    /// request can follow.
+    fn poll_rest(&mut self, cx: &mut task::Context<'_>) -> Poll<bool> {
+        let mut client = self.client.borrow_mut();
+        let client = &mut *client;
+        if client.reader.is_switching() {
+            client.reader.resume();
+            return Poll::Ready(true);
+        }
+        if client.body_held {
+            return Poll::Pending;
+        }
+        if client.expects {
+            // It was never asked for, and whether it comes is not known.
+            return Poll::Ready(false);
+        }
+        let mut thrown = 0;
+        while !client.reader.at_start() {
+            match client.reader.piece(&mut client.buf) {
+                Ok(attache_wire::body::Piece::More) => match client.poll_fill(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    _ => return Poll::Ready(false),
+                },
+                Ok(attache_wire::body::Piece::Data(data)) => thrown += data.len(),
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(false),
+            }
+            if thrown > DRAIN_BYTES {
+                return Poll::Ready(false);
+            }
+            if client.reader.is_switching() {
+                client.reader.resume();
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    /// Answers what came with a refusal.
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal) -> State<H::Future> {
+        self.timer = None;
+        self.lingering = true;
+        self.live().ends_by(refusal.reason);
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.version = http::Version::HTTP_11;
+        let asked = Asked {
+            method: Method::GET,
+            http11: true,
+            takes_trailers: false,
+            persists: false,
+            may_switch: false,
+        };
+        self.run(Request::from_parts(parts, Body::empty()), asked, Some(refusal))
+    }
+
+    fn call(&mut self, parts: http::request::Parts, head: &attache_wire::request::Head) -> State<H::Future> {
+        {
+            let mut client = self.client.borrow_mut();
+            client.expects = head.expects;
+            client.wanted = false;
+            client.broken = None;
+        }
+        let asked = Asked {
+            method: parts.method.clone(),
+            http11: head.http11,
+            takes_trailers: head.takes_trailers,
+            persists: head.persists,
+            may_switch: head.may_switch,
+        };
+        self.run(Request::from_parts(parts, Body::empty()), asked, None)
+    }
+
+    /// Gives a request to the service.
+    fn run(
+        &mut self,
+        mut request: Request<Body>,
+        asked: Asked,
+        refused: Option<Refusal>,
+    ) -> State<H::Future> {
+        let context = &self.context;
+        let ordinal = context.begin();
+        {
+            let mut client = self.client.borrow_mut();
+            client.request = ordinal;
+            client.body_held = false;
+        }
+        let exchange = context.record(&request, refused.is_some());
+        let finish = Finish::new(exchange.clone(), context.reader().settings.clone(), context.live().clone());
+        // RFC 9110 section 15.2: never to an HTTP/1.0 client.
+        let on_informational = asked.http11.then(|| self.hints.of_request(ordinal));
+        let mut tunnel = None;
+        if refused.is_none() {
+            *request.body_mut() = Incoming::body(&self.client, &exchange);
+            if asked.may_switch {
+                tunnel = Some(tunnel::offer(request.extensions_mut()));
+            }
+        }
+        let (closes, refused) = (refused.is_some(), refused.map(|refusal| context.explained(refusal)));
+        let client = context.reader().client.clone();
+        let request = HttpRequest { request, client, exchange, on_informational, refused, hold: None };
+        let future = catch_unwind(AssertUnwindSafe(|| self.http.call(request))).ok();
+        State::Called(Call { future, finish, asked, tunnel, refused: closes })
+    }
+
+    /// Waits for the service's answer.
+    fn poll_called(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+        let State::Called(call) = &mut self.state else { return Poll::Ready(None) };
+        let polled = match &mut call.future {
+            Some(future) => catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(cx))).ok(),
+            None => None,
+        };
+        let answer = match polled {
+            Some(Poll::Ready(Ok(answer))) => {
+                // What it was made of has no use any more, and keeps the request's memory.
+                call.future = None;
+                answer
+            }
+            Some(Poll::Pending) => return self.poll_meanwhile(cx),
+            None => {
+                call.future = None;
+                call.refused = true;
+                panicked(&call.finish.exchange, self.context.reader())
+            }
+        };
+        self.hints.close();
+        Poll::Ready(self.answer(answer))
+    }
+
+    /// While the service works: 1xx answers go out, and the client may leave.
+    fn poll_meanwhile(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+        let mut client = self.client.borrow_mut();
+        let client = &mut *client;
+        if !client.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            client.task = Some(cx.waker().clone());
+        }
+        if client.wanted {
+            client.wanted = false;
+            client.head().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        loop {
+            match client.poll_write(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.context.live().note_stalled(&error);
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => break,
+            }
+            if !self.hints.waits() {
+                break;
+            }
+            let hints = self.hints.take();
+            client.head().extend_from_slice(&hints);
+        }
+        let body_is_through = client.reader.at_start() || client.reader.is_switching();
+        if body_is_through && client.poll_left(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        let cut = self.context.settings().listener.http.half_close == HalfClose::Cut;
+        if cut && client.ended { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    /// Writes the head of an answer.
+    fn answer(&mut self, mut answer: Response<Body>) -> Option<State<H::Future>> {
+        let State::Called(call) = std::mem::replace(&mut self.state, State::Between) else { return None };
+        let Call { mut finish, asked, tunnel, refused, future } = call;
+        drop(future);
+        let mut status = answer.status();
+        let switched = asked.may_switch
+            && (status == StatusCode::SWITCHING_PROTOCOLS
+                || (asked.method == Method::CONNECT && status.is_success()));
+        if status.is_informational() && !switched {
+            answer = self.context.nobody_asked(&finish.exchange);
+            status = answer.status();
+        }
+        if finish.exchange.status.get() == 0 {
+            finish.exchange.status.set(status.as_u16());
+        }
+        let mut client = self.client.borrow_mut();
+        // 1xx answers that came with the answer itself.
+        if self.hints.waits() {
+            let hints = self.hints.take();
+            client.head().extend_from_slice(&hints);
+        }
+        let client = &mut *client;
+        let unread = client.expects && !client.reader.at_start() && !client.reader.is_switching();
+        let ends = self.context.is_used_up() || self.context.live().order() >= Order::LastCall;
+        let broken = client.broken.is_some();
+        let persists = asked.persists && !refused && !ends && !unread && !broken;
+        // What it sent before it closed its side is still answered.
+        let persists = persists && (!client.ended || !client.buf.is_empty());
+        let plan = encode::head(client.head(), &mut answer, &asked, switched, persists);
+        self.closing |= plan.closes;
+        if switched && let Some(tunnel) = tunnel {
+            return Some(State::Switching(Some((tunnel, finish))));
+        }
+        let (parts, body) = answer.into_parts();
+        let announced =
+            (plan.encoder == Encoder::Chunked && asked.takes_trailers && parts.headers.contains_key(TRAILER))
+                .then(|| Box::new(parts.headers));
+        if plan.encoder == Encoder::None {
+            // RFC 9112 section 6.3 rule 1: whatever the headers say, it has none.
+            finish.complete();
+            return Some(State::Between);
+        }
+        let body = Sent::new(body, finish, &asked.method, status);
+        Some(State::Answering(Answer { body, encoder: plan.encoder, announced }))
+    }
+
+    /// Writes an answer's body as it comes.
+    fn poll_answering(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+        let State::Answering(answer) = &mut self.state else { return Poll::Ready(None) };
+        loop {
+            let mut pending = false;
+            while self.client.borrow().out.has_room() {
+                // Not while the client is borrowed: an answer may read the request's body.
+                let frame = match Pin::new(&mut answer.body).poll_frame(cx) {
+                    Poll::Pending => {
+                        pending = true;
+                        break;
+                    }
+                    Poll::Ready(frame) => frame,
+                };
+                let mut client = self.client.borrow_mut();
+                let ended = match frame {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => {
+                            let added = client.out.body(&mut answer.encoder, data).map(|()| false);
+                            // The last piece's end goes out with it.
+                            if added.is_ok() && answer.body.is_end_stream() {
+                                client.out.end(answer.encoder, None).map(|()| true)
+                            } else {
+                                added
+                            }
+                        }
+                        Err(frame) => {
+                            let trailers = frame.into_trailers().ok().zip(answer.announced.as_deref());
+                            let trailers = trailers.and_then(|(new, all)| encode::trailers(new, all));
+                            client.out.end(answer.encoder, trailers.as_ref()).map(|()| true)
+                        }
+                    },
+                    None => client.out.end(answer.encoder, None).map(|()| true),
+                    Some(Err(_)) => Err(attache_wire::outbox::WrongLength),
+                };
+                match ended {
+                    Ok(false) => {}
+                    Ok(true) => return Poll::Ready(Some(State::Between)),
+                    Err(_) => {
+                        // What came of it is written; its missing end is told by the connection's.
+                        answer.body.has_wrong_length();
+                        if answer.encoder == Encoder::UntilEnd {
+                            // Only a reset differs from the end of a whole body.
+                            let _ = client.poll_write(cx);
+                            client.stream.reset();
+                            return Poll::Ready(None);
+                        }
+                        self.closing = true;
+                        drop(client);
+                        return Poll::Ready(Some(State::Between));
+                    }
+                }
+            }
+            let mut client = self.client.borrow_mut();
+            if let Err(error) = ready!(client.poll_write(cx)) {
+                self.context.live().note_stalled(&error);
+                return Poll::Ready(None);
+            }
+            if pending {
+                let client = &mut *client;
+                if !client.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                    client.task = Some(cx.waker().clone());
+                }
+                let through = client.reader.at_start() || client.reader.is_switching();
+                if through && client.poll_left(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                let cut = self.context.settings().listener.http.half_close == HalfClose::Cut;
+                return if cut && client.ended { Poll::Ready(None) } else { Poll::Pending };
+            }
+        }
+    }
+
+    /// Writes the answer that opens a tunnel, and hands the stream over.
+    fn poll_switching(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended> {
+        let State::Switching(switching) = &mut self.state else { return Poll::Ready(None) };
+        let mut client = self.client.borrow_mut();
+        if let Err(error) = ready!(client.poll_write(cx)) {
+            drop(client);
+            self.note(&error);
+            return Poll::Ready(None);
+        }
+        let Some((offer, finish)) = switching.take() else { return Poll::Ready(None) };
+        let mut stream = std::mem::replace(&mut client.stream, Stream::gone());
+        let early = std::mem::take(&mut client.buf).freeze();
+        if !early.is_empty() {
+            stream.unread(bytes::Bytes::copy_from_slice(&early));
+        }
+        // Its two ends have their own idea of idle.
+        stream.limit_writes(Duration::ZERO);
+        let signals = Arc::new(Signals::default());
+        // Where nobody waits for it, the tunnel ends here.
+        let _ = offer.send(Tunnel::new(stream, signals.clone(), self.place.take()));
+        Poll::Ready(Some((signals, finish)))
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+        let mut client = self.client.borrow_mut();
+        let client = &mut *client;
+        if ready!(client.poll_write(cx)).is_err()
+            || ready!(Pin::new(&mut client.stream).poll_shutdown(cx)).is_err()
+        {
+            return Poll::Ready(None);
+        }
+        let unread = self.lingering || !client.reader.at_start() || !client.buf.is_empty();
+        if !unread || client.ended {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(State::Lingering(Box::pin(sleep(LINGER)), LINGER_BYTES)))
+    }
+
+    #[cold]
+    fn note(&self, error: &std::io::Error) {
+        self.live().note_stalled(error);
+        let listener = &self.context.settings().listener.name;
+        tracing::debug!(%listener, %error, "an HTTP/1 connection ended");
+    }
+}
+
+/// Reads and throws away what a client still sends, so that the close doesn't reset.
+fn poll_linger(
+    stream: &mut Stream,
+    timer: &mut Pin<Box<Sleep>>,
+    left: &mut usize,
+    cx: &mut task::Context<'_>,
+) -> Poll<()> {
+    let mut space = [0; 4096];
+    loop {
+        let mut buf = ReadBuf::new(&mut space);
+        match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() && *left > buf.filled().len() => {
+                *left -= buf.filled().len();
+            }
+            Poll::Ready(_) => return Poll::Ready(()),
+            Poll::Pending => return timer.as_mut().poll(cx),
+        }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) async fn serve<H: HttpService>(
     let limits = &settings.listener.http.limits;
     live.sweepable.set(true);
     stream.limit_writes(settings.listener.http.write_timeout);
-    let context = Rc::new(Context::new(reader, "http2", None, deny));
+    let context = Rc::new(Context::new(reader, "http2", deny));
     let io = TokioIo::new(Gather::new(stream, Flood::new(live.clone())));
     let mut connection = pin!(
         hyper::server::conn::http2::Builder::new(Local)

@@ -114,7 +114,9 @@ pub struct Server {
 
 pub fn start<H, T>(listener: Listener, tls: Option<attache_tls::Acceptor>, http: H, tcp: T) -> Server
 where
-    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible> + Clone + 'static,
+    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin>
+        + Clone
+        + 'static,
     T: tower::Service<Opaque, Response: Into<attache_listener::Carried>, Error = Infallible>
         + Clone
         + 'static,

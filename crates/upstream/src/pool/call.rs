@@ -1,6 +1,6 @@
 //! One request on one connection, whatever it speaks.
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use attache_config::model::Name;
 use attache_http::{Body, OnInformational};
@@ -11,9 +11,7 @@ use super::{
     h1::H1,
     h1_body,
     h2::{self, H2},
-    h2_call,
-    outgoing::Outgoing,
-    upgraded,
+    h2_call, upgraded,
 };
 use crate::{Endpoint, Error, attempt::Attempt};
 
@@ -81,30 +79,22 @@ impl Wire {
                     .map_err(|error| Lost { error, request: None });
             }
         };
-        let (connect, gate, done, answer);
-        {
-            // Gone before anything is waited for.
-            form::http1(&mut request);
-            connect = request.method() == Method::CONNECT;
-            let request = Outgoing::new(*request);
-            (gate, done) = (request.body().gate.clone(), request.body().done.clone());
-            answer = connection.begin(request, on_informational.is_some());
-        }
-        let answer = pin!(answer);
-        let response = connection.answer(answer, gate, on_informational).await.map_err(|failed| Lost {
-            error: failed.error,
-            request: failed.request.map(|request| Box::new(request.map(Outgoing::into_body))),
-        })?;
+        let connect = request.method() == Method::CONNECT;
+        form::http1(&mut request);
+        connection.begin(request);
+        let parts = connection
+            .answer(on_informational)
+            .await
+            .map_err(|failed| Lost { error: failed.error, request: failed.request })?;
         if let Some(in_flight) = in_flight {
-            in_flight.answered(response.status(), response.headers());
+            in_flight.answered(parts.status, &parts.headers);
         }
-        let status = response.status();
+        let status = parts.status;
         if status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success()) {
-            let mut response = response.map(|_| Body::empty());
-            upgraded::offer_h1(&mut response, in_flight.take());
+            let mut response = Response::from_parts(parts, Body::empty());
+            upgraded::offer_h1(&mut response, connection.into_tunnel(), in_flight.take());
             return Ok(response);
         }
-        let uploaded = done.is_none_or(|done| done.get());
-        Ok(h1_body::attach(response, connection, self.home, in_flight.take(), uploaded))
+        Ok(h1_body::attach(parts, connection, self.home, in_flight.take()))
     }
 }

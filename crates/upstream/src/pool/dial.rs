@@ -16,7 +16,7 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
@@ -210,7 +210,7 @@ impl Pool {
             home.keep_h2(Rc::clone(&connection));
             Kind::H2(connection, lease)
         } else {
-            Kind::H1(H1::new(io, permit, settings, owner, peer).await?)
+            Kind::H1(H1::new(io, permit, settings, owner, peer))
         };
         Ok(Wire { home, kind, reused: false })
     }
@@ -321,9 +321,7 @@ impl Pool {
         let permit =
             ConnectionPermit::take(&self.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
         let wire = self.make(home, want, permit).await?;
-        if let Kind::H1(mut connection) = wire.kind {
-            // hyper says that it is ready once it has been polled.
-            let _ = connection.drive(&Context::from_waker(Waker::noop()));
+        if let Kind::H1(connection) = wire.kind {
             wire.home.park(connection);
         }
         Ok(())

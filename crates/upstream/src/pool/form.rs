@@ -7,7 +7,7 @@
 use attache_http::{Body, CONNECTION_SPECIFIC};
 use http::{
     HeaderValue, Method, Request, Uri, Version,
-    header::{CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, TE, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, TE},
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
@@ -29,7 +29,6 @@ pub(super) fn http1(request: &mut Request<Body>) {
         (_, _, None) => Uri::from(PathAndQuery::from_static("/")),
     };
     join_cookies(request.headers_mut());
-    frame_body(request);
 }
 
 /// HTTP/2 clients may split `Cookie` for better compression; before HTTP/1.1 it is one line again (RFC 9113 section 8.2.3).
@@ -45,19 +44,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
     if let Ok(value) = HeaderValue::from_bytes(&joined) {
         headers.insert(COOKIE, value);
-    }
-}
-
-/// hyper assumes that a GET, HEAD or CONNECT of unknown length has no body and would drop it; here a body that is there
-/// is sent, chunked.
-fn frame_body(request: &mut Request<Body>) {
-    let assumed_empty = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !assumed_empty || request.body().is_end_stream() || request.body().size_hint().exact().is_some() {
-        return;
-    }
-    let headers = request.headers_mut();
-    if !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

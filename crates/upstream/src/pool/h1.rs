@@ -1,84 +1,74 @@
 //! One HTTP/1.1 connection, without a task of its own.
 //!
-//! hyper gives a connection as two ends: a sender of requests, and a future that moves bytes. Here one struct owns both,
-//! and whoever holds it drives it: the call while it waits for the response's head, then the response's body while it
-//! is read ([`super::h1_body`]), then nobody while it is idle in the pool. So a request costs no hop between tasks.
+//! Whoever holds it drives it: the call while it waits for the response's head, then the response's body while it is read
+//! ([`super::h1_body`]), then nobody while it is idle in the pool. So a request costs no hop between tasks.
 //! Dropping it, in any state, closes the socket.
+//!
+//! Before a request is written, what the peer has sent is looked at: where it has closed the connection, or sent what nobody asked for,
+//! nothing is written and the request comes back untouched ([`Failed::request`]).
 
 use std::{
-    cell::Cell,
+    io,
     net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
 };
 
 use attache_config::model;
-use attache_http::{BodyError, OnInformational};
+use attache_http::{Body, OnInformational};
 use attache_telemetry::Reason;
-use http::{Method, Request, Response, StatusCode, Version, header::UPGRADE};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1},
+use attache_wire::{
+    Fault, Limits,
+    body::Decoder,
+    buffers::{self, SIZE},
+    message,
+    outbox::Outbox,
+    response::{self, Asked, Head},
 };
-use hyper_util::rt::TokioIo;
+use bytes::BytesMut;
+use http::{HeaderMap, Method, Request, StatusCode, header::UPGRADE, response::Parts};
 use tokio::{
-    task::spawn_local,
-    time::{Instant, sleep},
+    io::{AsyncReadExt as _, AsyncWrite as _},
+    time::{Instant, Sleep, sleep},
 };
 
 use super::{
-    h2_body::AbortOnDrop,
-    meter::{Meter, Metered},
-    outgoing::{Gate, Heard, Outgoing, PATIENCE},
-    waker::OwnWaker,
+    outgoing::{PATIENCE, Upload, Uploaded},
+    upgraded::H1Tunnel,
 };
 use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
-type Io = TokioIo<Metered>;
-
-/// What moves the bytes. The usual variant is the large one, and lives in the connection's box.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "boxing the usual variant would cost a second indirection per poll"
-)]
-enum Driver {
-    /// The usual.
-    Plain(http1::Connection<Io, Outgoing>),
-    /// The same, ready to hand its socket over after 101 or CONNECT (hyper's type has no name, hence the box).
-    Upgradable(Pin<Box<dyn Future<Output = hyper::Result<()>>>>),
-    /// Ended.
-    Gone,
-}
-
-impl Driver {
-    /// Moves bytes. At its end it lets go of the socket, and with it of the other ends of hyper's channels, which learn
-    /// that nothing more comes.
-    fn poll(&mut self, waker: &Waker) -> Poll<hyper::Result<()>> {
-        let mut cx = Context::from_waker(waker);
-        let result = match self {
-            Self::Plain(connection) => Pin::new(connection).poll(&mut cx),
-            Self::Upgradable(connection) => connection.as_mut().poll(&mut cx),
-            Self::Gone => return Poll::Ready(Ok(())),
-        };
-        if result.is_ready() {
-            *self = Self::Gone;
-        }
-        result
-    }
-}
+/// Bytes of an answer's first line.
+const STATUS_LINE: usize = 8 << 10;
 
 /// Whose connection it is where a PROXY header has told the upstream: the client's address and its destination.
 pub(super) type Owner = Option<(Option<SocketAddr>, Option<SocketAddr>)>;
 
 /// A connection and everything that is known of it.
 pub(super) struct H1 {
-    sender: http1::SendRequest<Outgoing>,
-    driver: Driver,
-    waker: OwnWaker,
-    meter: Arc<Meter>,
-    heard: Heard,
+    io: Connection,
+    /// It is charged as long as it is open, upgraded or not.
+    permit: ConnectionPermit,
+    buf: BytesMut,
+    out: Outbox,
+    /// The request that waits to be written.
+    waiting: Option<Box<Request<Body>>>,
+    asked: Asked,
+    /// The request asks for another protocol.
+    upgrades: bool,
+    pub(super) upload: Option<Upload>,
+    pub(super) decoder: Decoder,
+    limits: Limits,
+    /// Bytes of the buffer that were looked at and are no whole head.
+    seen: usize,
+    /// Seen since the request began.
+    read: bool,
+    wrote: bool,
+    /// The peer reads no more; why. It may have answered before it closed (RFC 9112 section 9.5), so reading goes on.
+    write_error: Option<io::Error>,
+    unflushed: bool,
+    /// A read filled the buffer: the next one may be larger.
+    bulk: bool,
     created: Instant,
     requests: u64,
     keep: bool,
@@ -87,65 +77,75 @@ pub(super) struct H1 {
     pub(super) peer: Option<model::Name>,
     /// The sweep at which it became idle.
     pub(super) idle_since: u64,
-    /// It is idle, and wakes the sweep when its peer closes it.
-    watched: bool,
 }
-
-/// hyper's answer to a request.
-type Answered = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>;
 
 /// A request that brought no response.
 pub(super) struct Failed {
     pub(super) error: Error,
     /// The request as it was, where not a byte of it had been written and its body had not been touched.
-    pub(super) request: Option<Request<Outgoing>>,
+    pub(super) request: Option<Box<Request<Body>>>,
+}
+
+/// What stops a connection while it is driven.
+enum Stop {
+    /// The request's own body failed, or had another length than it promised.
+    Upload(Reason),
+    /// The peer has closed the connection.
+    Ended,
+    Io(io::Error),
+    Fault(Fault),
+    /// Switched to another protocol, though nobody asked.
+    Switched,
 }
 
 impl H1 {
     /// Speaks HTTP/1.1 on a new connection. Nothing is written yet.
-    pub(super) async fn new(
+    pub(super) fn new(
         io: Connection,
         permit: ConnectionPermit,
         settings: &model::Pool,
         owner: Owner,
         peer: Option<model::Name>,
-    ) -> Result<Box<Self>, Error> {
-        let meter = Arc::new(Meter::default());
-        let io = TokioIo::new(Metered::new(io, Arc::clone(&meter), permit));
-        let mut builder = http1::Builder::new();
-        // hyper's own bound is 400 KiB for each connection; a head must fit, and bulk gains nothing above 128 KiB.
-        builder.max_buf_size(settings.headers_size.max(128 << 10)).max_header_size(settings.headers_size);
-        if settings.headers_count != model::Pool::default().headers_count {
-            // hyper's own bound of 100 parses on the stack; any other one allocates for each response.
-            builder.max_headers(settings.headers_count);
-        }
-        let (sender, driver) = builder.handshake(io).await.map_err(|error| {
-            Error::with_source(reason_or(&error, Reason::ConnectFailed), Sent::Nothing, error)
-        })?;
-        Ok(Box::new(Self {
-            sender,
-            driver: Driver::Plain(driver),
-            waker: OwnWaker::new(),
-            meter,
-            heard: Heard::default(),
+    ) -> Box<Self> {
+        Box::new(Self {
+            io,
+            permit,
+            buf: BytesMut::new(),
+            out: Outbox::default(),
+            waiting: None,
+            asked: Asked::Other,
+            upgrades: false,
+            upload: None,
+            decoder: Decoder::none(),
+            limits: Limits { line: STATUS_LINE, size: settings.headers_size, count: settings.headers_count },
+            seen: 0,
+            read: false,
+            wrote: false,
+            write_error: None,
+            unflushed: false,
+            bulk: false,
             created: Instant::now(),
             requests: 0,
             keep: true,
             owner,
             peer,
             idle_since: 0,
-            watched: false,
-        }))
-    }
-
-    /// Moves bytes. Ready means that the connection has ended.
-    pub(super) fn drive(&mut self, cx: &Context<'_>) -> Poll<hyper::Result<()>> {
-        self.driver.poll(self.waker.point_at(cx))
+        })
     }
 
     /// The response has been read, the request has been written, and another one may follow.
     pub(super) fn is_ready(&self) -> bool {
-        self.keep && self.sender.is_ready() && !matches!(self.driver, Driver::Gone)
+        self.keep
+            && self.decoder.is_done()
+            && self.waiting.is_none()
+            && self.is_uploaded()
+            && self.buf.is_empty()
+            && self.write_error.is_none()
+    }
+
+    /// The request has been written.
+    pub(super) fn is_uploaded(&self) -> bool {
+        self.upload.is_none() && self.out.is_empty()
     }
 
     /// Another request may go this way by the pool's bounds.
@@ -156,186 +156,289 @@ impl H1 {
     }
 
     /// It has carried no request yet.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(super) const fn is_fresh(&self) -> bool {
         self.requests == 0
     }
 
-    /// Becomes idle: wakes nobody until it is driven again.
+    /// Becomes idle: holds no buffer.
     pub(super) fn rest(&mut self) {
-        self.watched = false;
-        self.waker.point_nowhere();
+        buffers::put(&mut self.buf);
+        buffers::put(self.out.buffer());
     }
 
-    /// An idle connection's peer has closed it. Found once it was idle for a whole tick, from where on it wakes the sweep. Not
-    /// sooner: a response of one piece may still be read, each read wakes, and busy connections would keep the sweep running.
-    pub(super) fn has_ended(&mut self, cx: &Context<'_>, tick: u64) -> bool {
-        let woken = self.waker.was_woken();
-        if self.idle_since == tick || (self.watched && !woken) {
-            return false;
+    /// An idle connection's peer has closed it, or sent what nobody asked for. Looked at once it was idle for a whole tick; from then on
+    /// its end wakes the sweep. Not sooner, since busy connections would keep the sweep running.
+    pub(super) fn has_ended(&mut self, cx: &mut Context<'_>, tick: u64) -> bool {
+        self.idle_since != tick && self.poll_fill(cx).is_ready()
+    }
+
+    /// How much of the request the upstream may have seen.
+    const fn sent(&self) -> Sent {
+        if self.read {
+            Sent::Response
+        } else if self.wrote {
+            Sent::Request
+        } else {
+            Sent::Nothing
         }
-        self.watched = true;
-        self.drive(cx).is_ready()
     }
 
-    /// Touches the response's channel without waking the task that does so.
-    pub(super) fn muted<T>(&self, touch: impl FnOnce() -> T) -> T {
-        self.waker.muted(touch)
+    /// Reads once; 0 at the peer's end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buf.capacity() == 0 {
+            self.buf = buffers::take();
+        } else if self.buf.capacity() - self.buf.len() < SIZE / 8 {
+            self.buf.reserve(if self.bulk { 4 * SIZE } else { SIZE });
+        }
+        let room = self.buf.capacity() - self.buf.len();
+        let read = pin!(self.io.read_buf(&mut self.buf)).poll(cx);
+        match read {
+            Poll::Pending if self.buf.is_empty() => buffers::put(&mut self.buf),
+            Poll::Ready(Ok(n)) => {
+                self.read |= n > 0;
+                self.bulk = n == room;
+            }
+            Poll::Pending | Poll::Ready(Err(_)) => {}
+        }
+        read
+    }
+
+    /// The buffer and the machine that takes the body's pieces off it.
+    pub(super) fn body(&mut self) -> (&mut Decoder, &mut BytesMut) {
+        (&mut self.decoder, &mut self.buf)
     }
 
     /// Begins a request: what comes back is to be waited for with [`Self::answer`]. Two steps, so that the request itself does not stay
     /// in the future of whoever waits.
-    ///
-    /// hyper reads before it writes: where the peer has closed an idle connection, or sent something nobody asked for,
-    /// it finds that first, writes nothing, and the request comes back untouched in [`Failed::request`].
-    pub(super) fn begin(
-        &mut self,
-        mut request: Request<Outgoing>,
-        listens: bool,
-    ) -> impl Future<Output = Answered> + use<> {
-        self.meter.restart();
+    pub(super) fn begin(&mut self, request: Box<Request<Body>>) {
+        self.read = false;
+        self.wrote = false;
         self.requests += 1;
-        // Of what came with the request nothing concerns the next hop, and some of it (the client's own upgrade) would
-        // be kept alive by it.
-        request.extensions_mut().clear();
-        if listens || request.body().gate.is_some() {
-            self.heard.listen(&mut request); // one small allocation: 1xx can come with any response
-        }
-        if request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE) {
-            self.make_upgradable();
-        }
-        let sender = &mut self.sender;
-        self.waker.muted(|| sender.try_send_request(request))
+        self.asked = match *request.method() {
+            Method::HEAD => Asked::Head,
+            Method::CONNECT => Asked::Connect,
+            _ => Asked::Other,
+        };
+        self.upgrades = request.headers().contains_key(UPGRADE);
+        self.waiting = Some(request);
     }
 
-    /// Waits for the response's head. `gate` is that of the request's body.
+    /// Waits for the response's head.
     pub(super) async fn answer(
         &mut self,
-        mut answer: Pin<&mut impl Future<Output = Answered>>,
-        gate: Option<Gate>,
         on_informational: Option<&OnInformational>,
-    ) -> Result<Response<Incoming>, Failed> {
-        let reused = self.requests > 1;
+    ) -> Result<Parts, Failed> {
         // Boxed, since it is seldom there and large.
-        let mut patience = gate.as_ref().map(|_| Box::pin(sleep(PATIENCE)));
-        let listens = on_informational.is_some() || gate.is_some();
-        // Split borrows: `answer` holds nothing of the sender.
-        let (driver, waker, heard) = (&mut self.driver, &self.waker, &self.heard);
-        let mut ended = None;
-        let answer = std::future::poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(end) = driver.poll(waker.point_at(cx)) {
-                    ended = ended.take().or(end.err());
-                }
-                let mut go_on = false;
-                if listens {
-                    for (status, headers) in heard.collect() {
-                        if status == StatusCode::CONTINUE {
-                            if let Some(gate) = gate.as_ref().filter(|gate| !gate.is_open()) {
-                                gate.open();
-                                go_on = true;
-                            }
-                        } else if let Some(pass_on) = on_informational {
+        let mut patience = None;
+        std::future::poll_fn(|cx| self.poll_answer(cx, on_informational, &mut patience)).await
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_informational: Option<&OnInformational>,
+        patience: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Poll<Result<Parts, Failed>> {
+        if let Some(request) = self.waiting.take() {
+            let stop = match self.poll_fill(cx) {
+                Poll::Pending => None,
+                // Its end, or what nobody has asked for.
+                Poll::Ready(Ok(_)) => Some(Stop::Ended),
+                Poll::Ready(Err(error)) => Some(Stop::Io(error)),
+            };
+            if let Some(stop) = stop {
+                // Whatever it was, it came before the request: a dead connection.
+                self.read = false;
+                return Poll::Ready(Err(Failed { request: Some(request), ..self.failed(stop) }));
+            }
+            self.upload = Upload::begin(*request, &mut self.out);
+        }
+        match ready!(self.poll_head(cx, on_informational, patience)) {
+            Ok(parts) => Poll::Ready(Ok(parts)),
+            Err(stop) => Poll::Ready(Err(self.failed(stop))),
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_informational: Option<&OnInformational>,
+        patience: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Poll<Result<Parts, Stop>> {
+        loop {
+            if let Poll::Ready(Err(reason)) = self.poll_upload(cx) {
+                return Poll::Ready(Err(Stop::Upload(reason)));
+            }
+            let stopped_reading = |error: &mut io::Error| {
+                matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            };
+            if let Some(error) = self.write_error.take_if(|error| !stopped_reading(error)) {
+                return Poll::Ready(Err(Stop::Io(error)));
+            }
+            let mut opened = false;
+            while !self.buf.is_empty() {
+                let (head, parts) = match self.take_head() {
+                    Ok(Some(taken)) => taken,
+                    Ok(None) => break,
+                    Err(fault) => return Poll::Ready(Err(Stop::Fault(fault))),
+                };
+                match parts.status {
+                    StatusCode::CONTINUE => opened |= self.open_gate(),
+                    StatusCode::SWITCHING_PROTOCOLS if !self.upgrades => {
+                        return Poll::Ready(Err(Stop::Switched));
+                    }
+                    status if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {
+                        if let Some(pass_on) = on_informational {
+                            let mut headers: HeaderMap = parts.headers;
+                            attache_http::strip_response(&mut headers, false, false);
                             pass_on.call(status, &headers);
                         }
                     }
+                    _ => {
+                        self.decoder = head.framing.into();
+                        // After HTTP/1.0 there is no telling what the peer understands of a second request.
+                        self.keep &= head.persists && head.http11;
+                        if parts.status.is_success() {
+                            self.open_gate();
+                        }
+                        return Poll::Ready(Ok(parts));
+                    }
                 }
-                // The connection was just polled, so its other end needs no waker of its own.
-                let mut quiet = Context::from_waker(Waker::noop());
-                if let Poll::Ready(answer) = answer.as_mut().poll(&mut quiet) {
-                    return Poll::Ready(answer);
+            }
+            if opened {
+                continue;
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Ended)),
+                Poll::Ready(Ok(_)) => continue,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Stop::Io(error))),
+                Poll::Pending => {}
+            }
+            if !self.upload.as_ref().is_some_and(Upload::is_gated) {
+                return Poll::Pending;
+            }
+            ready!(patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(cx));
+            self.open_gate();
+        }
+    }
+
+    fn take_head(&mut self) -> Result<Option<(Head, Parts)>, Fault> {
+        // A peer that sends byte by byte must not make every byte cost a look at all of them.
+        let fresh = self.buf.get(self.seen..).unwrap_or_default();
+        if self.seen > 0 && !fresh.contains(&b'\n') && self.buf.len() <= self.limits.line {
+            return Ok(None);
+        }
+        self.seen = 0;
+        buffers::index(|index| {
+            let Some((head, lines)) = response::read(&mut self.buf, &self.limits, self.asked, index)? else {
+                self.seen = self.buf.len();
+                return Ok(None);
+            };
+            let parts = message::response(&head, &lines)?;
+            Ok(Some((head, parts)))
+        })
+    }
+
+    /// The upstream wants the body; whether it had to wait for that.
+    fn open_gate(&mut self) -> bool {
+        self.upload.as_mut().is_some_and(Upload::open)
+    }
+
+    /// Writes the request, as far as the peer takes it. An error is the reason why the request's own body failed.
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        loop {
+            let mut more = false;
+            while self.out.has_room()
+                && let Some(upload) = &mut self.upload
+            {
+                match upload.poll(cx, &mut self.out)? {
+                    Poll::Pending => break,
+                    Poll::Ready(Uploaded::Piece) => {}
+                    Poll::Ready(Uploaded::Whole) => self.upload = None,
                 }
-                if let Some(gate) = gate.as_ref().filter(|gate| !gate.is_open())
-                    && let Some(patience) = &mut patience
-                    && patience.as_mut().poll(cx).is_ready()
-                {
-                    gate.open();
-                    go_on = true;
-                }
-                if !go_on {
+            }
+            while !self.out.is_empty() {
+                if self.write_error.is_some() {
                     return Poll::Pending;
                 }
-            }
-        })
-        .await;
-        match answer {
-            Ok(response) => {
-                if let Some(gate) = &gate
-                    && response.status().is_success()
-                {
-                    gate.open();
-                }
-                // After an HTTP/1.0 response hyper would speak 1.0 itself, where a body of unknown length can't be sent.
-                self.keep &= response.version() != Version::HTTP_10;
-                Ok(response)
-            }
-            Err(mut error) => {
-                let request = error.take_message();
-                let error = if request.is_some() {
-                    // hyper says only that it was cancelled; the connection's own end knows why.
-                    let reason = ended
-                        .as_ref()
-                        .map_or(Reason::UpstreamReset, |end| reason_or(end, Reason::UpstreamReset));
-                    Error::with_source(reason, Sent::Nothing, error.into_error())
-                } else {
-                    self.explain(error.into_error(), ended)
+                let io = Pin::new(&mut self.io);
+                let written = match self.out.single() {
+                    // send(2) is cheaper than writev(2).
+                    Some(bytes) => io.poll_write(cx, bytes),
+                    None => io.poll_write_vectored(cx, &self.out.slices()),
                 };
-                let reused = reused && error.sent < Sent::Response;
-                Err(Failed { error: error.on_reused_connection(reused), request })
+                match ready!(written) {
+                    Ok(n) => {
+                        self.wrote = true;
+                        self.unflushed = true;
+                        self.out.advance(n);
+                        more = true;
+                    }
+                    // Nobody needs to be woken for writing again: the socket's end wakes the reader.
+                    Err(error) => self.write_error = Some(error),
+                }
+            }
+            if self.unflushed {
+                match ready!(Pin::new(&mut self.io).poll_flush(cx)) {
+                    Ok(()) => self.unflushed = false,
+                    // TLS gathers records, so there the socket's error comes with the flush.
+                    Err(error) => {
+                        self.unflushed = false;
+                        self.write_error = Some(error);
+                    }
+                }
+            }
+            if self.upload.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            if !more {
+                return Poll::Pending;
             }
         }
     }
 
     /// What went wrong, in the terms of the proxy.
-    fn explain(&self, error: hyper::Error, ended: Option<hyper::Error>) -> Error {
-        let sent = self.meter.sent();
-        if let Some(reason) = blame_request(&error) {
-            return Error::with_source(reason, sent, error);
-        }
-        let reason = if error.is_parse() { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
-        let reason = ended.as_ref().map_or(reason, |end| reason_or(end, reason));
-        let reason = reason_or(&error, reason);
-        match (self.meter.write_error(), ended) {
-            (Some(write), _) if sent < Sent::Response => {
-                Error::with_source(reason, sent, format!("{error}; writing: {write}"))
+    #[cold]
+    fn failed(&mut self, stop: Stop) -> Failed {
+        self.keep = false;
+        let sent = self.sent();
+        let error = match stop {
+            Stop::Upload(reason) => {
+                Error::with_source(reason, sent, "the request's body ended before its end")
             }
-            (_, Some(end)) if error.is_user() => Error::with_source(reason, sent, end),
-            _ => Error::with_source(reason, sent, error),
-        }
-    }
-
-    /// Leaves the driving to a task, for a response that has come before the request's body was through: whoever reads
-    /// the response must not be able to stop the upload by not reading. The connection is not used again.
-    pub(super) fn detach(mut self: Box<Self>) -> Detached {
-        let blame = Rc::new(Cell::new(None));
-        let told = Rc::clone(&blame);
-        let task = spawn_local(async move {
-            if let Err(error) = std::future::poll_fn(|cx| self.drive(cx)).await {
-                told.set(blame_request(&error));
+            Stop::Ended => match self.write_error.take() {
+                Some(write) => {
+                    let reason = reason_or(&write, Reason::UpstreamReset);
+                    Error::with_source(reason, sent, format!("the connection ended; writing: {write}"))
+                }
+                None => Error::with_source(
+                    Reason::UpstreamReset,
+                    sent,
+                    "the upstream closed the connection before its answer was whole",
+                ),
+            },
+            Stop::Io(error) => {
+                let reason = reason_or(&error, Reason::UpstreamReset);
+                match self.write_error.take() {
+                    Some(write) if sent < Sent::Response => {
+                        Error::with_source(reason, sent, format!("{error}; writing: {write}"))
+                    }
+                    _ => Error::with_source(reason, sent, error),
+                }
             }
-        });
-        Detached { blame, _task: AbortOnDrop(task.abort_handle()) }
-    }
-
-    fn make_upgradable(&mut self) {
-        self.driver = match std::mem::replace(&mut self.driver, Driver::Gone) {
-            Driver::Plain(driver) => Driver::Upgradable(Box::pin(driver.with_upgrades())),
-            already => already,
+            Stop::Fault(fault) => Error::with_source(Reason::UpstreamProtocolError, sent, fault),
+            Stop::Switched => Error::with_source(
+                Reason::UpstreamProtocolError,
+                sent,
+                "101 without an Upgrade in the request",
+            ),
         };
+        let reused = self.requests > 1 && sent < Sent::Response;
+        Failed { error: error.on_reused_connection(reused), request: None }
     }
-}
 
-/// A connection that a task drives; dropping this closes it.
-pub(super) struct Detached {
-    /// Why it ended, where it was not the upstream's doing.
-    pub(super) blame: Rc<Cell<Option<Reason>>>,
-    _task: AbortOnDrop,
-}
-
-/// The reason, where it was the request's own body that failed or ended before its promised length.
-pub(super) fn blame_request(error: &hyper::Error) -> Option<Reason> {
-    if error.is_body_write_aborted() {
-        return Some(Reason::ClientClosed);
+    /// The socket, once the protocol was switched, with what came right behind the answer.
+    pub(super) fn into_tunnel(self) -> H1Tunnel {
+        H1Tunnel::new(self.io, self.buf.freeze(), self.permit)
     }
-    let cause = std::error::Error::source(error)?.downcast_ref::<BodyError>()?;
-    Some(cause.reason.unwrap_or(Reason::ClientClosed))
 }

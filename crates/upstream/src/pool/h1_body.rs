@@ -7,6 +7,7 @@
 //!   9.3: the rest of the upload could not be told from the next request), as does a body that is dropped before its end.
 
 use std::{
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -14,20 +15,17 @@ use std::{
 
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
+use attache_wire::body::Piece;
 use bytes::Bytes;
-use http::Response;
+use http::{Response, response::Parts};
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
+use tokio::task::spawn_local;
 
-use super::{
-    Home,
-    h1::{Detached, H1, blame_request},
-};
+use super::{Home, h1::H1, h2_body::AbortOnDrop};
 use crate::{attempt::Attempt, error::reason_or};
 
 /// See the module's words.
 struct H1Body {
-    incoming: Incoming,
     connection: Source,
     home: Rc<Home>,
     in_flight: Option<Attempt>,
@@ -37,37 +35,77 @@ struct H1Body {
 enum Source {
     /// This body.
     Held(Box<H1>),
-    /// A task.
-    Detached(Detached),
-    /// Nobody: it has ended, and why, where it was not the upstream's doing.
-    Over(Option<Reason>),
+    /// This body reads, and a task writes.
+    Shared(Rc<Shared>, #[expect(dead_code, reason = "ends the task with the body")] AbortOnDrop),
+    /// Nobody: it has ended.
+    Over,
+}
+
+/// A connection whose request is still written: whoever reads the response must not be able to stop the upload by not reading.
+struct Shared {
+    connection: RefCell<Box<H1>>,
+    /// Why the upload failed.
+    failed: Cell<Option<Reason>>,
+    reader: RefCell<Option<Waker>>,
 }
 
 /// Wraps a response that has just been read from `connection`. Where it is complete already, as small ones are, the
 /// connection goes home at once and the body needs no wrapping.
 pub(super) fn attach(
-    response: Response<Incoming>,
-    connection: Box<H1>,
+    parts: Parts,
+    mut connection: Box<H1>,
     home: Rc<Home>,
     in_flight: Option<Attempt>,
-    uploaded: bool,
 ) -> Response<Body> {
-    if connection.is_ready() {
-        home.park(connection);
-        return response.map(Body::from);
+    let uploaded = connection.is_uploaded();
+    if uploaded {
+        let (decoder, buf) = connection.body();
+        let whole = match decoder.remaining() {
+            Some(0) => Some(Body::empty()),
+            Some(n) if n <= buf.len() as u64 => match decoder.decode(buf) {
+                Ok(Piece::Data(data)) => Some(Body::full(data)),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(body) = whole {
+            if connection.is_ready() {
+                home.park(connection);
+            }
+            return Response::from_parts(parts, body);
+        }
+    } else if connection.decoder.is_done() {
+        return Response::from_parts(parts, Body::empty());
     }
-    if http_body::Body::is_end_stream(response.body()) {
-        return response.map(|_| Body::empty());
-    }
-    let connection = if uploaded { Source::Held(connection) } else { Source::Detached(connection.detach()) };
+    let connection = if uploaded { Source::Held(connection) } else { share(connection) };
     // One allocation for each response that did not come in one piece.
-    response.map(|incoming| Body::stream(H1Body { incoming, connection, home, in_flight }))
+    Response::from_parts(parts, Body::stream(H1Body { connection, home, in_flight }))
+}
+
+/// Leaves the writing to a task. The connection is not used again.
+fn share(connection: Box<H1>) -> Source {
+    let shared = Rc::new(Shared {
+        connection: RefCell::new(connection),
+        failed: Cell::new(None),
+        reader: RefCell::default(),
+    });
+    let writer = Rc::clone(&shared);
+    let task = spawn_local(async move {
+        let uploaded = std::future::poll_fn(|cx| writer.connection.borrow_mut().poll_upload(cx)).await;
+        if let Err(reason) = uploaded {
+            writer.failed.set(Some(reason));
+            if let Some(reader) = writer.reader.take() {
+                reader.wake();
+            }
+        }
+    });
+    Source::Shared(shared, AbortOnDrop(task.abort_handle()))
 }
 
 impl H1Body {
     /// The body is over: the connection goes home if it can be used again, and closes if it can't.
     fn finish(&mut self) {
-        if let Source::Held(connection) = std::mem::replace(&mut self.connection, Source::Over(None))
+        if let Source::Held(connection) = std::mem::replace(&mut self.connection, Source::Over)
             && connection.is_ready()
         {
             self.home.park(connection);
@@ -75,43 +113,51 @@ impl H1Body {
         self.in_flight = None;
     }
 
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let incoming = Pin::new(&mut self.incoming);
-        match &self.connection {
-            // It is driven right after, or when the next frame is asked for, so neither end need wake this task.
-            Source::Held(connection) => connection.muted(|| {
-                let mut quiet = Context::from_waker(Waker::noop());
-                http_body::Body::poll_frame(incoming, &mut quiet)
-            }),
-            Source::Detached(_) | Source::Over(_) => http_body::Body::poll_frame(incoming, cx),
-        }
-    }
-
-    fn cut(&mut self, error: hyper::Error) -> BodyError {
-        let blame = match &self.connection {
-            Source::Held(_) => None,
-            Source::Detached(task) => task.blame.get(),
-            Source::Over(blame) => *blame,
-        };
-        self.connection = Source::Over(blame);
-        let reason = blame.unwrap_or_else(|| {
-            let malformed = is_malformed(&error);
-            let reason =
-                if malformed { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody };
-            reason_or(&error, reason)
-        });
+    fn cut(&mut self, error: BodyError) -> BodyError {
+        self.connection = Source::Over;
         if let Some(mut attempt) = self.in_flight.take() {
-            attempt.cut(reason);
+            attempt.cut(error.reason.unwrap_or(Reason::UpstreamClosedMidBody));
         }
-        BodyError::with_source(Some(reason), error)
+        error
     }
 }
 
-/// The framing was broken, not cut.
-fn is_malformed(error: &hyper::Error) -> bool {
-    std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>()).is_some_and(
-        |io| matches!(io.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput),
-    )
+/// The next frame of a connection's body.
+fn poll_connection(
+    connection: &mut H1,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    loop {
+        let (decoder, buf) = connection.body();
+        match decoder.decode(buf) {
+            Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Ok(Piece::End) => return Poll::Ready(None),
+            Ok(Piece::More) => {}
+            Err(fault) => {
+                let error = BodyError::with_source(Some(Reason::UpstreamProtocolError), fault);
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        match connection.poll_fill(cx) {
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(0)) => {
+                return Poll::Ready(if connection.decoder.end() {
+                    None
+                } else {
+                    Some(Err(BodyError::with_source(
+                        Some(Reason::UpstreamClosedMidBody),
+                        "the upstream closed the connection before its answer was whole",
+                    )))
+                });
+            }
+            Poll::Ready(Err(error)) => {
+                let reason = reason_or(&error, Reason::UpstreamClosedMidBody);
+                return Poll::Ready(Some(Err(BodyError::with_source(Some(reason), error))));
+            }
+            Poll::Pending => return Poll::Pending,
+        }
+    }
 }
 
 impl http_body::Body for H1Body {
@@ -123,42 +169,55 @@ impl http_body::Body for H1Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let mut driven = false;
-        loop {
-            match this.poll_incoming(cx) {
-                Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(this.cut(error)))),
-                Poll::Ready(None) => {
-                    this.finish();
-                    return Poll::Ready(None);
+        let frame = match &mut this.connection {
+            Source::Held(connection) => poll_connection(connection, cx),
+            Source::Shared(shared, _) => {
+                let frame = poll_connection(&mut shared.connection.borrow_mut(), cx);
+                match (frame, shared.failed.get()) {
+                    (Poll::Pending, None) => {
+                        *shared.reader.borrow_mut() = Some(cx.waker().clone());
+                        Poll::Pending
+                    }
+                    (Poll::Pending | Poll::Ready(Some(Err(_))), Some(reason)) => Poll::Ready(Some(Err(
+                        BodyError::with_source(Some(reason), "the request's body ended before its end"),
+                    ))),
+                    (frame, _) => frame,
                 }
-                Poll::Pending => {}
             }
-            let Source::Held(connection) = &mut this.connection else { return Poll::Pending };
-            if driven {
-                return Poll::Pending;
+            Source::Over => return Poll::Ready(None),
+        };
+        match frame {
+            Poll::Ready(None) => {
+                this.finish();
+                Poll::Ready(None)
             }
-            // Asking has told hyper that the next piece is wanted; now it may read it.
-            if let Poll::Ready(end) = connection.drive(cx) {
-                this.connection = Source::Over(end.err().as_ref().and_then(blame_request));
-            }
-            driven = true;
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(this.cut(error)))),
+            frame => frame,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        http_body::Body::is_end_stream(&self.incoming)
+        match &self.connection {
+            Source::Held(connection) => connection.decoder.is_done(),
+            Source::Shared(shared, _) => shared.connection.borrow().decoder.is_done(),
+            Source::Over => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.incoming)
+        let remaining = match &self.connection {
+            Source::Held(connection) => connection.decoder.remaining(),
+            Source::Shared(shared, _) => shared.connection.borrow().decoder.remaining(),
+            Source::Over => Some(0),
+        };
+        remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
 impl Drop for H1Body {
     fn drop(&mut self) {
         // A reader that knows the length does not ask for the end after the last byte.
-        if http_body::Body::is_end_stream(&self.incoming) {
+        if http_body::Body::is_end_stream(self) {
             self.finish();
         }
     }

@@ -3,7 +3,7 @@
 //! Rules:
 //! - HTTP/1.1 connections are reused last in, first out: the warmest one is used and the surplus ages out.
 //! - A connection whose peer has closed it, or sent what nobody asked for, is found before a request is written
-//!   ([`h1::H1::begin`]), and closed by the sweep if it is not used.
+//!   ([`h1::H1::answer`]), and closed by the sweep if it is not used.
 //! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times per
 //!   idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole tick. No
 //!   clock is read when a connection is taken or given back: its age in idleness is counted in ticks.
@@ -20,13 +20,11 @@ mod h2;
 mod h2_body;
 mod h2_call;
 mod h2_io;
-mod meter;
 mod outgoing;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
 mod upgraded;
-mod waker;
 
 use std::{
     cell::{Cell, RefCell},
@@ -296,10 +294,11 @@ impl Home {
             self.h2.borrow_mut().clear(); // running streams finish on their own
             return;
         }
+        let mut cx = Context::from_waker(cx.waker());
         self.idle.borrow_mut().retain_mut(|connection| {
             now - connection.idle_since < idle_ticks
                 && connection.may_be_kept(settings)
-                && !connection.has_ended(cx, now)
+                && !connection.has_ended(&mut cx, now)
         });
         self.h2.borrow_mut().retain(|connection| {
             if !connection.is_idle() {

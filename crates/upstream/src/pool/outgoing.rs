@@ -1,120 +1,128 @@
-//! The request's body on its way to an HTTP/1 upstream, held back while `Expect: 100-continue` waits for its answer.
+//! A request on its way to an HTTP/1 upstream: its head, and its body as the peer takes it.
 //!
-//! Rule (RFC 9110 section 10.1.1): the body is not read before the upstream says 100, or a final success, or nothing
-//! for one second (what curl waits). Not reading it is also what keeps the client from being told to send it. 1xx
-//! responses are told to whoever drives the connection.
+//! Rule (RFC 9110 section 10.1.1): with `Expect: 100-continue` the body is not read before the upstream says 100, or a final success, or
+//! nothing for one second (what curl waits). Not reading it is also what keeps the client from being told to send it.
 
 use std::{
-    cell::Cell,
-    mem,
     pin::Pin,
-    rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use attache_http::{Body, BodyError};
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, header::EXPECT};
-use http_body::{Frame, SizeHint};
+use attache_http::Body;
+use attache_telemetry::Reason;
+use attache_wire::{
+    buffers,
+    message::{RawQuery, Spelling},
+    outbox::{Encoder, Outbox},
+    write,
+};
+use http::{
+    HeaderMap, Method, Request,
+    header::{CONTENT_LENGTH, EXPECT, TRAILER},
+};
+use http_body::Body as _;
 
 /// How long the body waits for a word from the upstream.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Shut until the upstream wants the body. Whoever opens it polls the connection again, so no waker is kept.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Gate(Rc<Cell<bool>>);
-
-impl Gate {
-    pub(super) fn open(&self) {
-        self.0.set(true);
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.0.get()
-    }
-
-    /// A gate, if this request asks for one.
-    fn of(request: &Request<Body>) -> Option<Self> {
-        let expect = request.headers().get(EXPECT)?;
-        let asks = expect.as_bytes().eq_ignore_ascii_case(b"100-continue");
-        (asks && !http_body::Body::is_end_stream(request.body())).then(Self::default)
-    }
-}
-
-/// A request's body behind its gate, if it has one.
-#[derive(Debug)]
-pub(super) struct Outgoing {
+/// A request's body that is being written.
+pub(super) struct Upload {
     body: Body,
-    pub(super) gate: Option<Gate>,
-    /// Set when hyper lets go of the body: all of it has been taken over, or nobody wants it. Allocated only for
-    /// requests with a body.
-    pub(super) done: Option<Rc<Cell<bool>>>,
+    encoder: Encoder,
+    /// The head, where it announces trailers.
+    announced: Option<Box<HeaderMap>>,
+    /// The upstream has not asked for the body yet.
+    gated: bool,
 }
 
-impl Outgoing {
-    pub(super) fn new(request: Request<Body>) -> Request<Self> {
-        let gate = Gate::of(&request);
-        request.map(|body| {
-            let done = (!http_body::Body::is_end_stream(&body)).then(Rc::default);
-            Self { body, gate, done }
-        })
-    }
-
-    pub(super) fn into_body(mut self) -> Body {
-        mem::take(&mut self.body)
-    }
+/// What a poll has added to what is to be written.
+pub(super) enum Uploaded {
+    /// A piece.
+    Piece,
+    /// The end.
+    Whole,
 }
 
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        if let Some(done) = &self.done {
-            done.set(true);
+impl Upload {
+    /// Writes the head; what is left to do is the body, if there is one.
+    pub(super) fn begin(request: Request<Body>, out: &mut Outbox) -> Option<Self> {
+        let (parts, body) = request.into_parts();
+        let ended = body.is_end_stream();
+        let encoder = encoder(&parts.headers, &body, ended);
+        let buffer = out.head();
+        if buffer.capacity() == 0 {
+            *buffer = buffers::take();
         }
+        let spelling = parts.extensions.get::<Spelling>();
+        let raw = parts.extensions.get::<RawQuery>();
+        let target = match (&parts.method, parts.uri.authority(), parts.uri.path_and_query()) {
+            (&Method::CONNECT, Some(authority), _) => authority.as_str(),
+            (_, _, Some(path)) => path.as_str(),
+            (_, _, None) => "/",
+        };
+        let raw = raw.and_then(|raw| raw.target(parts.uri.path_and_query()?));
+        let target = raw.as_deref().unwrap_or(target.as_bytes());
+        write::request(buffer, &parts.method, target, &parts.headers, spelling, encoder);
+        if ended && matches!(encoder, Encoder::None | Encoder::Length(0)) {
+            return None;
+        }
+        let asks =
+            parts.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let announced = parts.headers.contains_key(TRAILER).then(|| Box::new(parts.headers));
+        Some(Self { body, encoder, announced, gated: asks && !ended })
     }
-}
 
-impl http_body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
+    /// The upstream has not asked for the body yet.
+    pub(super) const fn is_gated(&self) -> bool {
+        self.gated
+    }
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
+    /// Lets the body go; whether it had to wait for that.
+    pub(super) fn open(&mut self) -> bool {
+        std::mem::replace(&mut self.gated, false)
+    }
+
+    /// Adds what there is of the body. The error is the reason why it failed.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Result<Uploaded, Reason>> {
+        if self.gated {
             return Poll::Pending;
         }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // A body of another length than it promised is its sender's fault.
+        let wrong = |_| Reason::ClientClosed;
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Err(error.reason.unwrap_or(Reason::ClientClosed))),
+            None => {
+                out.end(self.encoder, None).map_err(wrong)?;
+                return Poll::Ready(Ok(Uploaded::Whole));
+            }
+        };
+        let trailers = match frame.into_data() {
+            Ok(data) => {
+                out.body(&mut self.encoder, data).map_err(wrong)?;
+                if !self.body.is_end_stream() {
+                    return Poll::Ready(Ok(Uploaded::Piece));
+                }
+                None
+            }
+            Err(frame) => frame.into_trailers().ok().zip(self.announced.as_deref()),
+        };
+        let trailers = trailers.and_then(|(mut trailers, head)| {
+            attache_http::announced_trailers(&mut trailers, head);
+            (!trailers.is_empty()).then_some(trailers)
+        });
+        out.end(self.encoder, trailers.as_ref()).map_err(wrong)?;
+        Poll::Ready(Ok(Uploaded::Whole))
     }
 }
 
-/// 1xx responses that hyper has parsed and nobody has seen yet. hyper's callback must be `Send + Sync` although it runs
-/// inside of the connection's poll on this very thread, so what it hears is laid down here and collected after the poll.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<Mutex<Vec<(StatusCode, HeaderMap)>>>);
-
-impl Heard {
-    /// Makes hyper lay the 1xx responses to this request down here.
-    pub(super) fn listen(&self, request: &mut Request<Outgoing>) {
-        let heard = self.clone();
-        hyper::ext::on_informational(request, move |response| {
-            let mut heard = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.push((response.status(), response.headers().clone()));
-        });
+/// The length that the head promises is kept to, and a body that differs from it is never ended cleanly. A body of unknown length is
+/// sent in chunks, whatever the method.
+fn encoder(headers: &HeaderMap, body: &Body, ended: bool) -> Encoder {
+    let promised = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if promised.is_none() && ended {
+        return Encoder::None;
     }
-
-    /// What came since the last time, in order.
-    pub(super) fn collect(&self) -> Vec<(StatusCode, HeaderMap)> {
-        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+    promised.or(body.size_hint().exact()).map_or(Encoder::Chunked, Encoder::Length)
 }

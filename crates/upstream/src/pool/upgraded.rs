@@ -11,27 +11,30 @@ use std::{
 };
 
 use attache_http::Body;
-use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::Response;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::h2::Lease;
-use crate::{Error, Sent, attempt::Attempt, error::reason_or, limit::Charge};
+use crate::{
+    Error,
+    attempt::Attempt,
+    connect::Connection,
+    limit::{Charge, ConnectionPermit},
+};
 
 /// What waits in a response's extensions. They want `Clone + Send + Sync`; there is one tunnel all the same.
 #[derive(Clone)]
 struct Offer(Arc<Mutex<Option<Waiting>>>);
 
 enum Waiting {
-    H1(Option<Charge>),
+    H1(H1Tunnel, Option<Charge>),
     H2(H2Tunnel, Option<Charge>),
 }
 
-pub(super) fn offer_h1(response: &mut Response<Body>, in_flight: Option<Attempt>) {
-    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H1(in_flight.and_then(Attempt::opened))))));
+pub(super) fn offer_h1(response: &mut Response<Body>, tunnel: H1Tunnel, in_flight: Option<Attempt>) {
+    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H1(tunnel, in_flight.and_then(Attempt::opened))))));
     response.extensions_mut().insert(offer);
 }
 
@@ -44,16 +47,11 @@ pub(super) fn offer_h2(response: &mut Response<Body>, tunnel: H2Tunnel, in_fligh
 pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, Error>> {
     let offer = response.extensions_mut().remove::<Offer>()?;
     let waiting = offer.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-    Some(match waiting {
-        Waiting::H2(tunnel, charge) => Ok(Upgraded { io: Io::H2(tunnel), _charge: charge }),
-        Waiting::H1(charge) => match hyper::upgrade::on(response).await {
-            Ok(io) => Ok(Upgraded { io: Io::H1(TokioIo::new(io)), _charge: charge }),
-            Err(error) => {
-                let reason = reason_or(&error, Reason::UpstreamReset);
-                Err(Error::with_source(reason, Sent::Response, error))
-            }
-        },
-    })
+    let (io, charge) = match waiting {
+        Waiting::H1(tunnel, charge) => (Io::H1(tunnel), charge),
+        Waiting::H2(tunnel, charge) => (Io::H2(tunnel), charge),
+    };
+    Some(Ok(Upgraded { io, _charge: charge }))
 }
 
 /// The upstream's side of a tunnel.
@@ -65,7 +63,7 @@ pub struct Upgraded {
 
 #[derive(Debug)]
 enum Io {
-    H1(TokioIo<hyper::upgrade::Upgraded>),
+    H1(H1Tunnel),
     H2(H2Tunnel),
 }
 
@@ -102,6 +100,50 @@ impl AsyncWrite for Upgraded {
             Io::H1(io) => Pin::new(io).poll_shutdown(cx),
             Io::H2(io) => Pin::new(io).poll_shutdown(cx),
         }
+    }
+}
+
+/// An HTTP/1 connection as a tunnel. It is charged until it is dropped.
+#[derive(Debug)]
+pub(super) struct H1Tunnel {
+    io: Connection,
+    /// What came right behind the answer.
+    rest: Bytes,
+    _permit: ConnectionPermit,
+}
+
+impl H1Tunnel {
+    pub(super) const fn new(io: Connection, rest: Bytes, permit: ConnectionPermit) -> Self {
+        Self { io, rest, _permit: permit }
+    }
+}
+
+impl AsyncRead for H1Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.rest.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let n = self.rest.len().min(buf.remaining());
+        buf.put_slice(&self.rest.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for H1Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

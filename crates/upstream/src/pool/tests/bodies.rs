@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -20,7 +19,7 @@ use tokio::{
 use crate::{
     connect::Connection,
     limit::ConnectionPermit,
-    pool::{h1::H1, h1_body, outgoing::Outgoing},
+    pool::{h1::H1, h1_body},
     testing::*,
 };
 
@@ -118,15 +117,14 @@ async fn over_tls(close_notify: bool) -> Result<String, BodyError> {
     let shared = upstream.shared();
     let permit = ConnectionPermit::take(shared).unwrap();
     let io = Connection::TlsTcp(Box::new(tls));
-    let mut connection =
-        H1::new(io, permit, &shared.config.pool, None, None).await.unwrap_or_else(|_| panic!());
+    let mut connection = H1::new(io, permit, &shared.config.pool, None, None);
     let request = Request::get("/").header("host", "localhost").body(Body::empty()).unwrap();
-    let answer = pin!(connection.begin(Outgoing::new(request), false));
-    let response = connection.answer(answer, None, None).await;
+    connection.begin(Box::new(request));
+    let response = connection.answer(None).await;
     let response = response.unwrap_or_else(|failed| panic!("{:?}", failed.error));
     let pool = crate::pool::Pool::new(Arc::clone(shared));
     let home = pool.home(&shared.endpoints.load().endpoints[0]);
-    let response = h1_body::attach(response, connection, home, None, true);
+    let response = h1_body::attach(response, connection, home, None);
     read(response.into_body()).await.map(|(text, _)| text)
 }
 

@@ -43,17 +43,6 @@ async fn a_101_becomes_a_tunnel_with_what_came_right_behind_it() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn hyper_s_own_upgrade_works_too() {
-    let server = echoing("HTTP/1.1 101 Switching Protocols\r\n\r\nx").await;
-    let request = Request::get("http://a/").header("connection", "upgrade").header("upgrade", "echo");
-    let call = call(request.body(Body::empty()).unwrap());
-    let mut response = to(&server, |_| {}).send(call).await.unwrap();
-    let io = hyper::upgrade::on(&mut response).await.unwrap();
-    let mut io = hyper_util::rt::TokioIo::new(io);
-    assert_eq!(io.read_u8().await.unwrap(), b'x');
-}
-
-#[tokio::test(flavor = "local")]
 async fn a_refused_upgrade_is_an_ordinary_response_and_keeps_the_connection() {
     let server = answering(OK).await;
     let upstream = to(&server, |_| {});

@@ -1,0 +1,142 @@
+"""User-space instructions of one call through attache, HAProxy and nginx, counted by callgrind: the same on a busy machine.
+
+    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in]
+
+Each peer runs alone under valgrind, with one worker and every default on. Eight kept connections send a GET with nine usual
+fields in lockstep and read an answer of 1 KiB. The difference between a run of `calls` and one of three times as many is what the calls cost;
+the start and the end of the process drop out.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+
+import peers
+
+REQUEST = (
+    b"GET /1k HTTP/1.1\r\nHost: service.test\r\nUser-Agent: python-requests/2.32\r\n"
+    b"Accept-Encoding: gzip, deflate\r\nAccept: application/json\r\nConnection: keep-alive\r\n"
+    b"X-Request-Id: 6d0b0f5e-8ac7-4c35-9ac5-1f5be2fbdc2b\r\n"
+    b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+    b"Authorization: Bearer abcdefghijklmnopqrstuvwxyz0123456789\r\n\r\n"
+)
+BODY = 1024
+ROWS = {
+    "plain": "HTTP/1.1 both sides",
+    "tls-up": "TLS to the upstream",
+    "tls-in": "TLS from the client",
+}
+
+
+def wait_for(port, process, log):
+    """Waits until somebody listens; a process that ended before says why."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.5).close()
+            return
+        except OSError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+    raise SystemExit(f"{process.args[-1]} does not listen:\n{log.read_text()[-800:]}")
+
+
+def read_answer(connection):
+    """Reads one answer, and insists that it is the right one."""
+    answer = b""
+    while True:
+        head, end, body = answer.partition(b"\r\n\r\n")
+        if end and len(body) >= BODY:
+            break
+        piece = connection.recv(65536)
+        if not piece:
+            raise SystemExit(f"closed early: {answer[:200]!r}")
+        answer += piece
+    if not head.startswith(b"HTTP/1.1 200") or len(body) != BODY:
+        raise SystemExit(f"a wrong answer: {head!r}")
+
+
+def talk(port, calls, connections, encrypted):
+    """Makes the calls, all connections in step."""
+    context = ssl._create_unverified_context()
+    opened = []
+    for _ in range(connections):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.settimeout(60)
+        opened.append(context.wrap_socket(connection) if encrypted else connection)
+    for _ in range(calls // connections):
+        for connection in opened:
+            connection.sendall(REQUEST)
+        for connection in opened:
+            read_answer(connection)
+    for connection in opened:
+        connection.close()
+
+
+def count(peer, row, calls, options, folder, ports):
+    """The instructions of one run, from start to end."""
+    out, log = folder / "callgrind", folder / f"{peer}.log"
+    command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}.%p"]
+    command += peers.command(peer, options.attache, folder, ports)
+    with log.open("w") as text:
+        process = subprocess.Popen(command, stdout=text, stderr=subprocess.STDOUT)
+    try:
+        wait_for(ports[row], process, log)
+        time.sleep(1)
+        talk(ports[row], calls, options.connections, row == "tls-in")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    total = 0
+    for file in folder.glob("callgrind.*"):
+        found = re.search(r"^(?:summary|totals): (\d+)", file.read_text(), re.M)
+        total += int(found[1]) if found else 0
+        file.unlink()
+    return total
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--attache", required=True, type=os.path.abspath)
+    parser.add_argument("--peers", default="attache,haproxy,nginx")
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--calls", type=int, default=800)
+    options = parser.parse_args()
+    names = options.peers.split(",")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="instructions-"))
+    ports = peers.ports()
+    peers.certificates(folder)
+    log = folder / "upstream.log"
+    with log.open("w") as text:
+        upstream = subprocess.Popen(peers.upstream(folder, ports), stdout=text, stderr=subprocess.STDOUT)
+    try:
+        wait_for(ports["upstream"], upstream, log)
+        print(f"| user instructions of a call | {' | '.join(names)} |")
+        print(f"| --- |{' ---: |' * len(names)}")
+        for row in options.rows.split(","):
+            cells = []
+            for peer in names:
+                few, many = (count(peer, row, n * options.calls, options, folder, ports) for n in (1, 3))
+                cells.append(f"{(many - few) / (2 * options.calls):,.0f}")
+            print(f"| {ROWS[row]} | {' | '.join(cells)} |", flush=True)
+    finally:
+        upstream.terminate()
+        upstream.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+main()

@@ -1,0 +1,128 @@
+"""The proxies that are counted and their upstream: one worker each, with what each has by default for keeping connections."""
+
+import socket
+import subprocess
+
+
+def ports():
+    """A free port for every listener."""
+    names = ["plain", "tls-up", "tls-in", "upstream", "upstream-tls", "metrics"]
+    held = [socket.socket() for _ in names]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    found = {name: one.getsockname()[1] for name, one in zip(names, held)}
+    for one in held:
+        one.close()
+    return found
+
+
+def certificates(folder):
+    """A throw-away authority, and a certificate for the upstream and for the proxies."""
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *curve, "-days", "30", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA")
+    openssl("req", *curve, "-keyout", "leaf.key", "-out", "leaf.csr", "-subj", "/CN=upstream.test")
+    (folder / "names").write_text("subjectAltName=DNS:upstream.test,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    issue = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", "names"]
+    openssl("x509", "-req", "-in", "leaf.csr", *issue, "-out", "leaf.pem")
+    (folder / "both.pem").write_text((folder / "leaf.pem").read_text() + (folder / "leaf.key").read_text())
+
+
+def upstream(folder, ports):
+    """nginx with an answer of 1 KiB, over plaintext and TLS."""
+    config = folder / "upstream.conf"
+    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ["proxy", "fastcgi", "uwsgi", "scgi"])
+    config.write_text(f"""
+daemon off; master_process off; pid {folder}/upstream.pid; error_log {folder}/upstream.err crit;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/body; {temporary}
+  types {{ }} default_type text/plain;
+  ssl_certificate {folder}/leaf.pem; ssl_certificate_key {folder}/leaf.key;
+  server {{ listen 127.0.0.1:{ports["upstream"]}; listen 127.0.0.1:{ports["upstream-tls"]} ssl;
+    location = /1k {{ return 200 "{"x" * 1024}"; }} }}
+}}
+""")
+    return ["/usr/sbin/nginx", "-c", str(config)]
+
+
+def command(peer, attache, folder, ports):
+    """Writes the proxy's config; the command that runs it."""
+    return {"attache": _attache, "haproxy": _haproxy, "nginx": _nginx}[peer](attache, folder, ports)
+
+
+def _attache(attache, folder, ports):
+    config = folder / "attache.yaml"
+    config.write_text(f"""
+workers: 1
+metrics: 127.0.0.1:{ports["metrics"]}
+admin: off
+listeners:
+  plain: {{ bind: "127.0.0.1:{ports["plain"]}", to: plain }}
+  tls-up: {{ bind: "127.0.0.1:{ports["tls-up"]}", to: tls }}
+  tls-in: {{ bind: "127.0.0.1:{ports["tls-in"]}", to: plain, tls: {{ certificate: {folder}/leaf.pem, key: {folder}/leaf.key }} }}
+upstreams:
+  plain: http://127.0.0.1:{ports["upstream"]}
+  tls: {{ address: "https://127.0.0.1:{ports["upstream-tls"]}", tls: {{ ca: {folder}/ca.pem, name: upstream.test }} }}
+""")
+    return [attache, "run", "-c", str(config)]
+
+
+def _haproxy(_, folder, ports):
+    config = folder / "haproxy.cfg"
+    verified = f"ssl ca-file {folder}/ca.pem verify required sni str(upstream.test)"
+    config.write_text(f"""
+global
+  nbthread 1
+  maxconn 2000
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 60s
+  timeout server 60s
+  option http-keep-alive
+  http-reuse always
+  retries 2
+  option redispatch
+frontend plain
+  bind 127.0.0.1:{ports["plain"]}
+  default_backend plain
+frontend tls-up
+  bind 127.0.0.1:{ports["tls-up"]}
+  default_backend tls
+frontend tls-in
+  bind 127.0.0.1:{ports["tls-in"]} ssl crt {folder}/both.pem alpn h2,http/1.1
+  default_backend plain
+backend plain
+  balance leastconn
+  server u 127.0.0.1:{ports["upstream"]} pool-max-conn -1 observe layer7 error-limit 5 on-error mark-down check inter 10s
+backend tls
+  balance leastconn
+  server u 127.0.0.1:{ports["upstream-tls"]} {verified} pool-max-conn -1 observe layer7 error-limit 5 on-error mark-down check inter 10s
+""")
+    return ["/usr/sbin/haproxy", "-db", "-f", str(config)]
+
+
+def _nginx(_, folder, ports):
+    config = folder / "nginx.conf"
+    temporary = " ".join(f"{kind}_temp_path {folder}/n-{kind};" for kind in ["proxy", "fastcgi", "uwsgi", "scgi"])
+    config.write_text(f"""
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.err crit;
+events {{ worker_connections 4096; multi_accept on; }}
+http {{
+  access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/n-body; {temporary}
+  upstream plain {{ server 127.0.0.1:{ports["upstream"]} max_fails=5; keepalive 512; keepalive_requests 100000000; }}
+  upstream tls {{ server 127.0.0.1:{ports["upstream-tls"]} max_fails=5; keepalive 512; keepalive_requests 100000000; }}
+  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
+  proxy_next_upstream error timeout; proxy_request_buffering off;
+  server {{ listen 127.0.0.1:{ports["plain"]}; location / {{ proxy_pass http://plain; }} }}
+  server {{ listen 127.0.0.1:{ports["tls-up"]}; location / {{ proxy_pass https://tls;
+    proxy_ssl_verify on; proxy_ssl_trusted_certificate {folder}/ca.pem; proxy_ssl_name upstream.test; proxy_ssl_server_name on; }} }}
+  server {{ listen 127.0.0.1:{ports["tls-in"]} ssl; location / {{ proxy_pass http://plain; }}
+    ssl_certificate {folder}/leaf.pem; ssl_certificate_key {folder}/leaf.key; }}
+}}
+""")
+    return ["/usr/sbin/nginx", "-c", str(config)]

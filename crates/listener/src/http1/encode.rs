@@ -1,0 +1,112 @@
+//! How an answer is written: where its body ends for this client, and what becomes of the connection.
+
+use std::{cell::RefCell, time::SystemTime};
+
+use attache_http::Body;
+use attache_wire::{
+    message::Spelling,
+    outbox::Encoder,
+    write::{self, Connection},
+};
+use bytes::BytesMut;
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, DATE},
+};
+
+/// What the request said that its answer depends on.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) http11: bool,
+    pub(super) takes_trailers: bool,
+    /// Another request may follow, as far as the client is concerned.
+    pub(super) persists: bool,
+    /// What follows may not be HTTP.
+    pub(super) may_switch: bool,
+}
+
+/// How an answer is written.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) encoder: Encoder,
+    /// The connection ends with it.
+    pub(super) closes: bool,
+}
+
+/// Writes the head of an answer.
+pub(super) fn head(
+    out: &mut BytesMut,
+    answer: &mut Response<Body>,
+    asked: &Asked,
+    tunnel: bool,
+    may_persist: bool,
+) -> Plan {
+    let encoder = if tunnel { Encoder::None } else { encoder(answer, asked) };
+    let closes = encoder == Encoder::UntilEnd || !may_persist || says_close(answer.headers());
+    let connection = match (tunnel, closes) {
+        (true, _) => Connection::AsItIs,
+        (false, true) => Connection::Closes,
+        (false, false) if asked.http11 => Connection::Persists,
+        (false, false) => Connection::KeepAlive,
+    };
+    let status = answer.status();
+    if status == StatusCode::NO_CONTENT || status.is_informational() {
+        // RFC 9110 section 8.6.
+        answer.headers_mut().remove(CONTENT_LENGTH);
+    }
+    if !status.is_informational() && !answer.headers().contains_key(DATE) {
+        answer.headers_mut().insert(DATE, date());
+    }
+    let spelling = answer.extensions().get::<Spelling>();
+    write::response(out, asked.http11, status, answer.headers(), spelling, encoder, connection);
+    Plan { encoder, closes }
+}
+
+fn encoder(answer: &mut Response<Body>, asked: &Asked) -> Encoder {
+    let exact = http_body::Body::size_hint(answer.body()).exact();
+    let promised = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if asked.method == Method::HEAD
+        || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    {
+        if let (None, Some(length @ 1..)) = (promised, exact) {
+            answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        return Encoder::None;
+    }
+    match promised.or(exact) {
+        Some(length) => Encoder::Length(length),
+        None if asked.http11 => Encoder::Chunked,
+        None => Encoder::UntilEnd,
+    }
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+/// The trailers that may be sent: those that the answer has announced, to a client that takes them (RFC 9110 section 6.5.1), and of
+/// them no field that speaks of the message's framing, routing or content.
+pub(super) fn trailers(mut trailers: HeaderMap, announced: &HeaderMap) -> Option<HeaderMap> {
+    attache_http::announced_trailers(&mut trailers, announced);
+    (!trailers.is_empty()).then_some(trailers)
+}
+
+thread_local! {
+    static NOW: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+}
+
+/// The time of an answer that has none (RFC 9110 section 6.6.1), made once a second.
+fn date() -> HeaderValue {
+    let now = SystemTime::now();
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    NOW.with_borrow_mut(|(at, value)| {
+        if *at != seconds {
+            *at = seconds;
+            if let Ok(fresh) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+                *value = fresh;
+            }
+        }
+        value.clone()
+    })
+}

@@ -1,0 +1,121 @@
+//! A connection that becomes something else than HTTP: its stream goes to whoever the service gave the request's [`OnUpgrade`].
+//!
+//! The request carries an offer in its extensions, which want `Clone + Send + Sync`; only requests that ask for an upgrade pay for it.
+//!
+//! [`OnUpgrade`]: crate::OnUpgrade
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use http::Extensions;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Notify, oneshot},
+};
+
+use crate::{request::Place, stream::Stream};
+
+#[derive(Clone)]
+struct Offer(Arc<Mutex<Option<oneshot::Receiver<Tunnel>>>>);
+
+/// Makes the offer; what is sent there is the tunnel.
+pub(super) fn offer(extensions: &mut Extensions) -> oneshot::Sender<Tunnel> {
+    let (give, take) = oneshot::channel();
+    extensions.insert(Offer(Arc::new(Mutex::new(Some(take)))));
+    give
+}
+
+/// Takes the offer, if there is one.
+pub(crate) fn offered(extensions: &mut Extensions) -> Option<oneshot::Receiver<Tunnel>> {
+    extensions.remove::<Offer>()?.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// What the connection's task and its tunnel tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    cut: AtomicBool,
+    reader: OnceLock<Waker>,
+    /// The tunnel was dropped.
+    pub(super) gone: Notify,
+}
+
+impl Signals {
+    /// Ends the tunnel.
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+        if let Some(reader) = self.reader.get() {
+            reader.wake_by_ref();
+        }
+    }
+}
+
+/// The client's side of a tunnel. It holds the connection's place under the limit.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    stream: Stream,
+    signals: Arc<Signals>,
+    _place: Option<Place>,
+}
+
+impl Tunnel {
+    pub(super) const fn new(stream: Stream, signals: Arc<Signals>, place: Option<Place>) -> Self {
+        Self { stream, signals, _place: place }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.signals.gone.notify_one();
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.signals.cut.load(Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            // One task reads it from begin to end.
+            let _ = self.signals.reader.get_or_init(|| cx.waker().clone());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

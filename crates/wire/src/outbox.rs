@@ -1,0 +1,163 @@
+//! Bytes on their way out: heads, and bodies with their framing.
+//!
+//! Small pieces are gathered in one buffer, so that an answer with a small body is one write. A large piece of a body is not copied: it
+//! stands behind the buffer, and nothing is added before it has gone, which is also what holds its source back.
+
+use std::io::{IoSlice, Write as _};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+
+/// A piece of a body up to this size is copied behind the head.
+const SMALL: usize = 4096;
+/// Gathered bytes above which nothing more is taken.
+const FULL: usize = 16 << 10;
+
+/// How a body is framed on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoder {
+    /// There is none, whatever the head says.
+    None,
+    /// So many bytes are to come.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+    /// By the connection's end.
+    UntilEnd,
+}
+
+/// A body that is longer or shorter than its head said. The connection must be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongLength;
+
+/// What is to be written, in its order.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    flat: BytesMut,
+    large: Bytes,
+    /// What ends the large piece's chunk.
+    tail: &'static [u8],
+}
+
+impl Outbox {
+    /// Everything has been written.
+    pub fn is_empty(&self) -> bool {
+        self.flat.is_empty() && self.large.is_empty() && self.tail.is_empty()
+    }
+
+    /// Another piece of a body may be given.
+    pub fn has_room(&self) -> bool {
+        self.flat.len() < FULL && self.large.is_empty() && self.tail.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.flat.len() + self.large.len() + self.tail.len()
+    }
+
+    /// Where heads are written. Only while [`has_room`](Self::has_room).
+    pub fn head(&mut self) -> &mut BytesMut {
+        debug_assert!(self.large.is_empty() && self.tail.is_empty());
+        &mut self.flat
+    }
+
+    /// The buffer itself, to be taken away or put back while nothing waits.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.flat
+    }
+
+    /// Adds a piece of a body.
+    ///
+    /// # Errors
+    /// It is more than the head promised; nothing of it is added.
+    pub fn body(&mut self, encoder: &mut Encoder, data: Bytes) -> Result<(), WrongLength> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match encoder {
+            Encoder::None => return Err(WrongLength),
+            Encoder::UntilEnd => {}
+            Encoder::Length(left) => {
+                let Some(rest) = left.checked_sub(data.len() as u64) else { return Err(WrongLength) };
+                *left = rest;
+            }
+            Encoder::Chunked => {
+                let mut line = [0; 18];
+                let mut rest = &mut line[..];
+                let _ = write!(rest, "{:x}\r\n", data.len());
+                let used = 18 - rest.len();
+                self.flat.extend_from_slice(&line[..used]);
+            }
+        }
+        let tail: &'static [u8] = if *encoder == Encoder::Chunked { b"\r\n" } else { b"" };
+        if data.len() <= SMALL {
+            self.flat.extend_from_slice(&data);
+            self.flat.extend_from_slice(tail);
+        } else {
+            self.large = data;
+            self.tail = tail;
+        }
+        Ok(())
+    }
+
+    /// Ends a body.
+    ///
+    /// # Errors
+    /// It is less than the head promised.
+    pub fn end(&mut self, encoder: Encoder, trailers: Option<&HeaderMap>) -> Result<(), WrongLength> {
+        match encoder {
+            Encoder::None | Encoder::UntilEnd | Encoder::Length(0) => Ok(()),
+            Encoder::Length(_) => Err(WrongLength),
+            Encoder::Chunked => {
+                if let Some(trailers) = trailers {
+                    let out = self.settled();
+                    out.extend_from_slice(b"0\r\n");
+                    crate::write::fields(out, trailers.iter(), None);
+                    out.extend_from_slice(b"\r\n");
+                } else if self.large.is_empty() && self.tail.is_empty() {
+                    self.flat.extend_from_slice(b"0\r\n\r\n");
+                } else {
+                    self.tail = b"\r\n0\r\n\r\n";
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The buffer with everything that waits in it.
+    fn settled(&mut self) -> &mut BytesMut {
+        self.flat.extend_from_slice(&self.large);
+        self.flat.extend_from_slice(self.tail);
+        self.large = Bytes::new();
+        self.tail = b"";
+        &mut self.flat
+    }
+
+    /// What is to be written next, where it is one piece.
+    pub fn single(&self) -> Option<&[u8]> {
+        if self.large.is_empty() && self.tail.is_empty() { Some(&self.flat) } else { None }
+    }
+
+    /// What is to be written next.
+    pub fn slices(&self) -> [IoSlice<'_>; 3] {
+        [IoSlice::new(&self.flat), IoSlice::new(&self.large), IoSlice::new(self.tail)]
+    }
+
+    /// So many bytes were written.
+    pub fn advance(&mut self, n: usize) {
+        if n == self.flat.len() {
+            // The usual case: the buffer begins anew.
+            self.flat.clear();
+            return;
+        }
+        let part = n.min(self.flat.len());
+        self.flat.advance(part);
+        let rest = n - part;
+        let part = rest.min(self.large.len());
+        self.large.advance(part);
+        if self.large.is_empty() {
+            self.large = Bytes::new();
+        }
+        self.tail = self.tail.get(rest - part..).unwrap_or_default();
+    }
+}

@@ -1,0 +1,299 @@
+//! One request head, read strictly.
+//!
+//! Decides whether a head can be read in one way only, and how its body is framed. The rules are RFC 9112 sections 2.2, 3, 5 and 6.3
+//! and RFC 9110 section 5.6.2, each without the leniency that they allow a recipient: what another parser may read differently is
+//! refused.
+
+use std::ops::Range;
+
+use bytes::BytesMut;
+use memchr::{memchr, memrchr};
+
+use crate::{
+    At, Fault, Kind, Limits, Lines,
+    chars::{HOST, PATH, QUERY, TOKEN},
+    field::{self, BARE_LF, Field},
+    message,
+    value::{self, Connection},
+};
+
+/// How a body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    /// By its chunks.
+    Chunked,
+}
+
+/// What is done about raw UTF-8 in a target, which no RFC allows and some clients send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// It is refused.
+    #[default]
+    Strict,
+    /// It passes as it is.
+    Lenient,
+}
+
+/// What is known of a good head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes up to its last.
+    pub len: usize,
+    /// Where the method stands.
+    pub method: Range<usize>,
+    /// Where the target stands.
+    pub target: Range<usize>,
+    /// HTTP/1.1 or a later HTTP/1, which is to be taken for 1.1 (RFC 9110 section 2.5); else HTTP/1.0.
+    pub http11: bool,
+    /// Its body.
+    pub framing: Framing,
+    /// What follows may not be HTTP: CONNECT, or an `Upgrade` was asked for.
+    pub may_switch: bool,
+    /// Another request may follow.
+    pub persists: bool,
+    /// The client waits for 100 before it sends the body (RFC 9110 section 10.1.1).
+    pub expects: bool,
+    /// The client takes trailers (`TE: trailers`).
+    pub takes_trailers: bool,
+}
+
+const TOO_LONG: Fault = Fault::of(Kind::LineTooLong, "The request line is longer than allowed.");
+/// The longest registered method has 17 bytes.
+const MAX_METHOD: usize = 64;
+const FORM: Fault = Fault::invalid("The request's target is not one that its method may have.");
+const BYTE: &str = "The request's target has a byte that it may not have; write it percent-encoded.";
+
+/// Takes the head that the buffer begins with off it; `None` while its end is not there. `index` is filled.
+///
+/// # Errors
+/// The rule that was broken. Nothing after the head can be trusted.
+pub fn read<'a>(
+    buf: &mut BytesMut,
+    limits: &Limits,
+    target: Target,
+    index: &'a mut Vec<Field>,
+) -> Result<Option<(Head, Lines<'a>)>, Fault> {
+    let Some(head) = parse(buf, limits, target, index)? else { return Ok(None) };
+    let lines = Lines::take(buf, head.len, index);
+    Ok(Some((head, lines)))
+}
+
+fn parse(
+    bytes: &[u8],
+    limits: &Limits,
+    target: Target,
+    index: &mut Vec<Field>,
+) -> Result<Option<Head>, Fault> {
+    // A line of something else entirely need not be waited for.
+    let method = check_method(bytes)?;
+    let Some(end) = memchr(b'\n', bytes) else {
+        return if bytes.len() > limits.line + 2 { Err(TOO_LONG) } else { Ok(None) };
+    };
+    let Some(line) = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")) else {
+        return Err(BARE_LF);
+    };
+    if line.len() > limits.line {
+        return Err(TOO_LONG);
+    }
+    let Line { connect, http11, target } = request_line(line, method, target)?;
+
+    let mut seen = Seen::default();
+    let field = |name: &[u8], value: &[u8]| seen.field(name, value);
+    let Some(len) = field::fields(bytes, end + 1, limits.size, limits.count, index, field)? else {
+        return Ok(None);
+    };
+    let framing = seen.framing(connect, http11)?;
+    Ok(Some(Head {
+        len,
+        method: 0..method,
+        target,
+        http11,
+        framing,
+        may_switch: connect || (seen.upgrade && http11),
+        persists: seen.connection.persists(http11),
+        expects: seen.expects && http11,
+        takes_trailers: seen.takes_trailers,
+    }))
+}
+
+/// What the fields that matter here said.
+#[derive(Default)]
+struct Seen {
+    hosts: u32,
+    length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+    expects: bool,
+    takes_trailers: bool,
+    connection: Connection,
+}
+
+impl Seen {
+    #[inline]
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
+        // The lengths tell the names that matter from almost all others.
+        match name.len() {
+            2 if name.eq_ignore_ascii_case(b"te") => {
+                self.takes_trailers |= value::elements(value).any(|te| te.eq_ignore_ascii_case(b"trailers"));
+            }
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                self.hosts += 1;
+                if !value.iter().all(|b| HOST[usize::from(*b)]) {
+                    return Err(Fault::invalid("The Host header has a character that no host has."));
+                }
+            }
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                self.expects = value.eq_ignore_ascii_case(b"100-continue");
+            }
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            10 if name.eq_ignore_ascii_case(b"connection") => self.connection.add(value),
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = value::number(value)
+                    .ok_or(Fault::invalid("The Content-Length is not one decimal number."))?;
+                if self.length.replace(length).is_some() {
+                    return Err(Fault::invalid("There is more than one Content-Length."));
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked {
+                    return Err(Fault::invalid("There is more than one Transfer-Encoding."));
+                }
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(bad_coding(value));
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn framing(&self, connect: bool, http11: bool) -> Result<Framing, Fault> {
+        if self.chunked && !http11 {
+            return Err(Fault::invalid("HTTP/1.0 has no Transfer-Encoding."));
+        }
+        if self.chunked && self.length.is_some() {
+            return Err(Fault::invalid("There is a Content-Length beside a Transfer-Encoding."));
+        }
+        if self.hosts > 1 {
+            return Err(Fault::invalid("There is more than one Host header."));
+        }
+        if self.hosts == 0 && http11 {
+            return Err(Fault::invalid("There is no Host header."));
+        }
+        let framing = match self.length {
+            _ if self.chunked => Framing::Chunked,
+            Some(0) | None => Framing::None,
+            Some(n) => Framing::Length(n),
+        };
+        if connect && framing != Framing::None {
+            // RFC 9110 section 9.3.6: it has no meaning, and the bytes could be taken for the tunnel's.
+            return Err(Fault::invalid("A CONNECT has a body."));
+        }
+        Ok(framing)
+    }
+}
+
+/// A list of codings that ends in `chunked` has a known end, so it can be said that the others are not implemented (RFC 9112
+/// section 6.1); where `chunked` is not the last, the body's end is not known (section 6.3).
+#[cold]
+fn bad_coding(value: &[u8]) -> Fault {
+    let mut codings: Vec<&[u8]> = value.split(|b| *b == b',').map(value::trim).collect();
+    let token = |coding: &&[u8]| !coding.is_empty() && coding.iter().all(|b| TOKEN[usize::from(*b)]);
+    let chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    if codings.pop().is_some_and(|last| chunked(&last)) && codings.iter().all(|c| token(c) && !chunked(c)) {
+        return Fault::of(
+            Kind::UnknownCoding,
+            "The Transfer-Encoding names a coding beside `chunked`, which is not implemented.",
+        );
+    }
+    Fault::invalid("The Transfer-Encoding is not exactly `chunked`.")
+}
+
+/// Looks at the method, as far as it is there; its length.
+fn check_method(bytes: &[u8]) -> Result<usize, Fault> {
+    let window = bytes.get(..bytes.len().min(MAX_METHOD + 1)).unwrap_or_default();
+    match window.iter().position(|b| !TOKEN[usize::from(*b)]) {
+        Some(0) => Err(Fault::invalid("The request does not begin with a method.")),
+        Some(n) if window.get(n) != Some(&b' ') => {
+            Err(Fault::invalid("The method has a character it may not have."))
+        }
+        None if window.len() > MAX_METHOD => Err(Fault::invalid("The method is longer than 64 bytes.")),
+        Some(n) => Ok(n),
+        None => Ok(window.len()),
+    }
+}
+
+struct Line {
+    connect: bool,
+    http11: bool,
+    target: Range<usize>,
+}
+
+/// Reads a line whose method was looked at.
+fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Fault> {
+    const SHAPE: Fault =
+        Fault::invalid("The request line is not `METHOD TARGET VERSION` with single spaces.");
+    let last = memrchr(b' ', line).filter(|last| *last > method).ok_or(SHAPE)?;
+    let version = line.get(last + 1..).unwrap_or_default();
+    let http11 = match version {
+        b"HTTP/1.0" => false,
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => true,
+        _ => return Err(Fault::invalid("The version is not HTTP/1.1 or HTTP/1.0.")),
+    };
+    let range = method + 1..last;
+    let target = line.get(range.clone()).unwrap_or_default();
+    let method = line.get(..method).unwrap_or_default();
+    let connect = method == b"CONNECT";
+    check_target(target, policy)?;
+    let good = match target.first() {
+        Some(b'/') => !connect,
+        Some(b'*') => target.len() == 1 && method == b"OPTIONS",
+        // The forms of a forward proxy, rarer and with more grammar.
+        Some(_) => message::uri_of(target).is_some_and(|uri| {
+            let authority =
+                uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'));
+            authority && connect != uri.scheme().is_some()
+        }),
+        None => false,
+    };
+    if good { Ok(Line { connect, http11, target: range }) } else { Err(FORM) }
+}
+
+fn check_target(target: &[u8], policy: Target) -> Result<(), Fault> {
+    let question = memchr(b'?', target).unwrap_or(target.len());
+    let (path, query) = target.split_at_checked(question).unwrap_or_default();
+    let first = |part: &[u8], table: &[bool; 256]| part.iter().position(|b| !table[usize::from(*b)]);
+    let at = first(path, &PATH).or_else(|| first(query, &QUERY).map(|at| question + at));
+    match at {
+        None => Ok(()),
+        Some(at) => unusual_target(target, at, question, policy),
+    }
+}
+
+/// The first byte that stands in no table is at `at`.
+#[cold]
+fn unusual_target(target: &[u8], at: usize, question: usize, policy: Target) -> Result<(), Fault> {
+    let refused = |at: usize| {
+        let byte = target.get(at).copied().unwrap_or_default();
+        Err(Fault { kind: Kind::Invalid, rule: BYTE, at: Some(At { byte, position: at as u32 + 1 }) })
+    };
+    if policy == Target::Strict {
+        return refused(at);
+    }
+    let allowed = |(at, byte): (usize, &u8)| {
+        let table = if at < question { &PATH } else { &QUERY };
+        *byte >= 0x80 || table[usize::from(*byte)]
+    };
+    if let Some(at) = target.iter().enumerate().position(|byte| !allowed(byte)) {
+        return refused(at);
+    }
+    match std::str::from_utf8(target) {
+        Ok(_) => Ok(()),
+        Err(error) => refused(error.valid_up_to()),
+    }
+}

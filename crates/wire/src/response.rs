@@ -1,0 +1,192 @@
+//! One head of an answer, read strictly.
+//!
+//! Answers have the same care as requests, since what an upstream and a client read in two ways is an answer that one of them takes for
+//! two (RFC 9112 sections 6.3 and 11.1). Two things are rewritten into one form, as section 6.3 asks for: a `Content-Length` beside
+//! `Transfer-Encoding` is dropped and the connection ends with the answer, and equal lengths become one.
+
+use std::ops::Range;
+
+use bytes::BytesMut;
+use memchr::memchr;
+
+use crate::{
+    Fault, Limits, Lines,
+    field::{self, BARE_LF, Field},
+    value::{self, Connection},
+};
+
+/// How an answer's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    /// By its chunks.
+    Chunked,
+    /// With the connection.
+    UntilEnd,
+}
+
+/// What was asked, as far as the answer's body depends on it (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// HEAD: whatever the head says, there is no body.
+    Head,
+    /// CONNECT: a success has no body, and is a tunnel.
+    Connect,
+    /// Anything else.
+    Other,
+}
+
+/// What is known of a good head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes up to its last.
+    pub len: usize,
+    /// The status.
+    pub status: u16,
+    /// Where the reason phrase stands.
+    pub reason: Range<usize>,
+    /// HTTP/1.1 or a later HTTP/1; else HTTP/1.0.
+    pub http11: bool,
+    /// Its body.
+    pub framing: Framing,
+    /// The one length that all `Content-Length` lines stand for.
+    pub length: Option<u64>,
+    /// The `Content-Length` lines are not to be passed on as they are: [`length`](Self::length) stands for them, or nothing does
+    /// where the body is chunked.
+    pub rewrite_length: bool,
+    /// Another answer may follow.
+    pub persists: bool,
+}
+
+const LINE: Fault = Fault::invalid("The answer does not begin with `HTTP/1.x STATUS REASON`.");
+const TOO_LONG: Fault = Fault::invalid("The answer's status line is longer than allowed.");
+const LENGTH: Fault = Fault::invalid("The answer's Content-Length is not one decimal number.");
+const LENGTHS: Fault = Fault::invalid("The answer has Content-Length headers that differ.");
+const CODING: Fault = Fault::invalid("The answer's Transfer-Encoding is something else than one `chunked`.");
+
+/// Takes the head that the buffer begins with off it; `None` while its end is not there. `index` is filled.
+///
+/// # Errors
+/// The rule that was broken. Nothing of the connection can be trusted any more.
+pub fn read<'a>(
+    buf: &mut BytesMut,
+    limits: &Limits,
+    asked: Asked,
+    index: &'a mut Vec<Field>,
+) -> Result<Option<(Head, Lines<'a>)>, Fault> {
+    let Some(head) = parse(buf, limits, asked, index)? else { return Ok(None) };
+    let lines = Lines::take(buf, head.len, index);
+    Ok(Some((head, lines)))
+}
+
+fn parse(bytes: &[u8], limits: &Limits, asked: Asked, index: &mut Vec<Field>) -> Result<Option<Head>, Fault> {
+    const BEGIN: &[u8] = b"HTTP/1.";
+    let there = bytes.len().min(BEGIN.len());
+    if bytes.get(..there) != BEGIN.get(..there) {
+        return Err(LINE);
+    }
+    let Some(end) = memchr(b'\n', bytes) else {
+        return if bytes.len() > limits.line + 2 { Err(TOO_LONG) } else { Ok(None) };
+    };
+    let Some(line) = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")) else {
+        return Err(BARE_LF);
+    };
+    if line.len() > limits.line {
+        return Err(TOO_LONG);
+    }
+    let (status, http11, reason) = status_line(line)?;
+    let mut seen = Seen::default();
+    let field = |name: &[u8], value: &[u8]| seen.field(name, value);
+    let Some(len) = field::fields(bytes, end + 1, limits.size, limits.count, index, field)? else {
+        return Ok(None);
+    };
+    if seen.chunked && !http11 {
+        return Err(Fault::invalid("The answer is HTTP/1.0 and has a Transfer-Encoding."));
+    }
+    let bodiless = matches!(status, 100..=199 | 204 | 304)
+        || asked == Asked::Head
+        || (asked == Asked::Connect && (200..300).contains(&status));
+    let framing = match seen.length {
+        _ if bodiless => Framing::None,
+        _ if seen.chunked => Framing::Chunked,
+        Some(0) => Framing::None,
+        Some(n) => Framing::Length(n),
+        None => Framing::UntilEnd,
+    };
+    let persists = seen.connection.persists(http11) && framing != Framing::UntilEnd;
+    Ok(Some(Head {
+        len,
+        status,
+        reason,
+        http11,
+        framing,
+        length: seen.length.filter(|_| !seen.chunked),
+        rewrite_length: seen.folded || (seen.chunked && seen.length.is_some()),
+        persists: persists && !(seen.chunked && seen.length.is_some()),
+    }))
+}
+
+#[derive(Default)]
+struct Seen {
+    length: Option<u64>,
+    folded: bool,
+    chunked: bool,
+    connection: Connection,
+}
+
+impl Seen {
+    #[inline]
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
+        match name.len() {
+            10 if name.eq_ignore_ascii_case(b"connection") => self.connection.add(value),
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if self.length.is_none()
+                    && let Some(length) = value::number(value)
+                {
+                    self.length = Some(length);
+                } else {
+                    self.fold(value)?;
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(CODING);
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Equal lengths, in one line or several, are one (RFC 9110 section 8.6).
+    #[cold]
+    fn fold(&mut self, value: &[u8]) -> Result<(), Fault> {
+        self.folded = true;
+        for element in value.split(|b| *b == b',') {
+            let length = value::number(value::trim(element)).ok_or(LENGTH)?;
+            if *self.length.get_or_insert(length) != length {
+                return Err(LENGTHS);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn status_line(line: &[u8]) -> Result<(u16, bool, Range<usize>), Fault> {
+    // `HTTP/1.x ` and three digits, and a reason that may be missing with its space (clients have always taken that).
+    let [_, _, _, _, _, _, _, minor, b' ', a, b, c, rest @ ..] = line else { return Err(LINE) };
+    if !minor.is_ascii_digit() || !matches!(a, b'1'..=b'9') || !b.is_ascii_digit() || !c.is_ascii_digit() {
+        return Err(LINE);
+    }
+    let control = |b: &u8| (*b < 0x20 && *b != b'\t') || *b == 0x7f;
+    if !matches!(rest.first(), None | Some(b' ')) || rest.iter().any(control) {
+        return Err(LINE);
+    }
+    let digit = |b: &u8| u16::from(b - b'0');
+    let status = digit(a) * 100 + digit(b) * 10 + digit(c);
+    Ok((status, *minor != b'0', line.len().min(13)..line.len()))
+}

@@ -1,0 +1,164 @@
+//! The requests of one connection, one after the other.
+//!
+//! The rule: after a refusal nothing is interpreted any more, and after a request that may switch protocols nothing is before it is
+//! known whether it did.
+
+use bytes::{Buf as _, BytesMut};
+
+use crate::{
+    Fault, Field, Limits, Lines,
+    body::{Decoder, Piece},
+    request::{self, Head, Target},
+};
+
+/// Where one connection's requests are.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    limits: Limits,
+    target: Target,
+    state: State,
+    body: Decoder,
+    may_switch: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Before a head; one empty line may stand there (RFC 9112 section 2.2).
+    Start { line_skipped: bool },
+    /// A body is read.
+    Body,
+    /// The bytes are held until it is known whether the protocol changes.
+    Switching,
+    /// A head was refused.
+    Refused(Fault),
+}
+
+impl Reader {
+    /// A connection without a byte.
+    pub const fn new(limits: Limits, target: Target) -> Self {
+        Self {
+            limits,
+            target,
+            state: State::Start { line_skipped: false },
+            body: Decoder::none(),
+            may_switch: false,
+        }
+    }
+
+    /// Between two messages.
+    pub const fn at_start(&self) -> bool {
+        matches!(self.state, State::Start { .. })
+    }
+
+    /// What follows may not be HTTP.
+    pub fn is_switching(&self) -> bool {
+        self.state == State::Switching
+    }
+
+    /// The body that is read.
+    pub const fn body(&self) -> &Decoder {
+        &self.body
+    }
+
+    /// The protocol did not change: what was held is HTTP.
+    pub fn resume(&mut self) {
+        if self.state == State::Switching {
+            self.state = State::Start { line_skipped: false };
+        }
+    }
+
+    /// Whether a look at `buf` can say more than the last one, when it had `seen` bytes: a client that sends byte by byte must not make
+    /// every byte cost a look at all of them.
+    pub fn is_worth_a_look(&self, buf: &[u8], seen: usize) -> bool {
+        let line = memchr::memchr(b'\n', buf.get(seen..).unwrap_or_default()).is_some();
+        // A method is short, and shows at once what is no HTTP.
+        line || memchr::memchr(b' ', buf.get(..seen).unwrap_or_default()).is_none() || self.is_too_much(buf)
+    }
+
+    fn is_too_much(&self, buf: &[u8]) -> bool {
+        let most = match memchr::memchr(b'\n', buf) {
+            None => self.limits.line + 2,
+            Some(_) => self.limits.line + self.limits.size + 4,
+        };
+        buf.len() > most
+    }
+
+    /// Takes the next head off the buffer; `None` while its end is not there, or no head may stand here.
+    ///
+    /// # Errors
+    /// The head is refused, and with it whatever follows.
+    pub fn head<'a>(
+        &mut self,
+        buf: &mut BytesMut,
+        index: &'a mut Vec<Field>,
+    ) -> Result<Option<(Head, Lines<'a>)>, Fault> {
+        if let State::Refused(fault) = self.state {
+            return Err(fault);
+        }
+        let State::Start { line_skipped } = self.state else { return Ok(None) };
+        if matches!(buf.first(), Some(b'\r' | b'\n')) && self.skip(buf, line_skipped)? {
+            return Ok(None);
+        }
+        if buf.is_empty() {
+            return Ok(None);
+        }
+        let read = request::read(buf, &self.limits, self.target, index);
+        match &read {
+            Ok(Some((head, _))) => {
+                self.may_switch = head.may_switch;
+                self.body = head.framing.into();
+                self.state = State::Body;
+                self.ended();
+            }
+            Ok(None) => {}
+            Err(fault) => self.state = State::Refused(*fault),
+        }
+        read
+    }
+
+    /// Skips the one empty line that may stand before a head; whether that needs more bytes.
+    #[cold]
+    fn skip(&mut self, buf: &mut BytesMut, line_skipped: bool) -> Result<bool, Fault> {
+        match &**buf {
+            [b'\r'] => return Ok(true),
+            [b'\r', b'\n', ..] if !line_skipped => {
+                self.state = State::Start { line_skipped: true };
+                buf.advance(2);
+                if !matches!(buf.first(), Some(b'\r' | b'\n')) {
+                    return Ok(false);
+                }
+                if **buf == *b"\r" {
+                    return Ok(true);
+                }
+            }
+            _ => {}
+        }
+        let fault = Fault::invalid("There are empty lines before the request.");
+        self.state = State::Refused(fault);
+        Err(fault)
+    }
+
+    /// Takes the next piece of the body off the buffer.
+    ///
+    /// # Errors
+    /// The body's framing is broken; nothing behind it can be read.
+    pub fn piece(&mut self, buf: &mut BytesMut) -> Result<Piece, Fault> {
+        let piece = self.body.decode(buf);
+        self.ended();
+        piece
+    }
+
+    /// Nobody reads the rest of the body: nothing can follow.
+    pub fn abandon(&mut self) {
+        if self.state == State::Body {
+            self.state = State::Refused(Fault::invalid("The request before was not read to its end."));
+        }
+    }
+
+    fn ended(&mut self) {
+        if self.state == State::Body && self.body.is_done() {
+            self.state =
+                if self.may_switch { State::Switching } else { State::Start { line_skipped: false } };
+        }
+    }
+}

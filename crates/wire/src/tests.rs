@@ -1,0 +1,300 @@
+//! Heads of answers, and messages that go in and come out again.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Version};
+use proptest::prelude::*;
+
+use crate::{
+    Fault, Limits,
+    body::{Decoder, Piece},
+    message::{self, RawQuery, Spelling},
+    outbox::{Encoder, Outbox},
+    request::{self, Target},
+    response::{self, Asked, Framing},
+    write,
+};
+
+const LIMITS: Limits = Limits { line: 200, size: 4000, count: 30 };
+
+fn answer(bytes: &str, asked: Asked) -> Result<Option<(response::Head, http::response::Parts)>, Fault> {
+    let mut index = Vec::new();
+    let read = response::read(&mut BytesMut::from(bytes), &LIMITS, asked, &mut index)?;
+    Ok(read.map(|(head, lines)| (head.clone(), message::response(&head, &lines).unwrap())))
+}
+
+fn framing(fields: &str) -> Result<Framing, Fault> {
+    answer(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), Asked::Other).map(|head| head.unwrap().0.framing)
+}
+
+#[test]
+fn an_answer_s_body_ends_in_one_way_only() {
+    assert_eq!(framing("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
+    assert_eq!(framing("Content-Length: 5, 5\r\n"), Ok(Framing::Length(5)));
+    assert_eq!(framing("Content-Length: 5\r\nContent-Length: 5\r\n"), Ok(Framing::Length(5)));
+    assert_eq!(framing("Content-Length: 0\r\n"), Ok(Framing::None));
+    assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
+    assert_eq!(framing("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"), Ok(Framing::Chunked));
+    assert_eq!(framing(""), Ok(Framing::UntilEnd));
+    for fields in [
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5, 6\r\n",
+        "Content-Length: 5,\r\n",
+        "Content-Length: +5\r\n",
+        "Content-Length: -1\r\n",
+        "Content-Length: 5 5\r\n",
+        "Content-Length:\r\n",
+        "Content-Length: 99999999999999999999\r\n",
+        "Transfer-Encoding: gzip\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked, gzip\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: identity\r\n",
+        "X: a\rb\r\n",
+        "X: a\n",
+        "X : a\r\n",
+        " X: a\r\n",
+        "X: \0\r\n",
+        "X\r\n",
+    ] {
+        assert!(framing(fields).is_err(), "{fields:?}");
+    }
+    assert!(answer("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Asked::Other).is_err());
+}
+
+#[test]
+fn a_length_that_is_passed_on_is_one_number_or_none() {
+    let lengths = |fields: &str| {
+        let (head, parts) =
+            answer(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), Asked::Other).unwrap().unwrap();
+        let all: Vec<_> =
+            parts.headers.get_all("content-length").iter().map(|v| v.to_str().unwrap().to_owned()).collect();
+        (all.join("|"), head.persists)
+    };
+    assert_eq!(lengths("Content-Length: 5, 5\r\n"), ("5".into(), true));
+    assert_eq!(lengths("Content-Length: 5\r\nContent-Length: 5\r\n"), ("5".into(), true));
+    let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+    assert_eq!(lengths(both), (String::new(), false), "and nothing is read behind it");
+}
+
+#[test]
+fn some_answers_have_no_body_whatever_they_say() {
+    let none = |line: &str, asked| {
+        let bytes = format!("{line}\r\nContent-Length: 5\r\n\r\n");
+        answer(&bytes, asked).unwrap().unwrap().0.framing == Framing::None
+    };
+    assert!(none("HTTP/1.1 200 OK", Asked::Head));
+    assert!(none("HTTP/1.1 200 OK", Asked::Connect));
+    assert!(!none("HTTP/1.1 407 No", Asked::Connect));
+    for status in [100, 103, 204, 304] {
+        assert!(none(&format!("HTTP/1.1 {status} X"), Asked::Other));
+    }
+}
+
+#[test]
+fn a_status_line_is_read_strictly_and_its_phrase_is_kept() {
+    for (line, version) in [
+        ("HTTP/1.1 200 OK", Version::HTTP_11),
+        ("HTTP/1.0 200 OK", Version::HTTP_10),
+        ("HTTP/1.2 200 OK", Version::HTTP_11),
+        ("HTTP/1.1 200", Version::HTTP_11),
+        ("HTTP/1.1 200 ", Version::HTTP_11),
+        ("HTTP/1.1 200 Very well", Version::HTTP_11),
+    ] {
+        let (_, parts) = answer(&format!("{line}\r\n\r\n"), Asked::Other).unwrap().unwrap();
+        assert_eq!((parts.status.as_u16(), parts.version), (200, version), "{line}");
+        let mut out = BytesMut::new();
+        let spelling = parts.extensions.get::<Spelling>();
+        let none = Encoder::None;
+        let persists = write::Connection::Persists;
+        write::response(&mut out, true, parts.status, &parts.headers, spelling, none, persists);
+        let phrase = line.get(13..).unwrap_or_default();
+        assert_eq!(out, format!("HTTP/1.1 200 {phrase}\r\n\r\n"));
+    }
+    for line in [
+        "HTTP/2.0 200 OK",
+        "HTTP/1.1 20 OK",
+        "HTTP/1.1  200 OK",
+        "HTTP/1.1 2000 OK",
+        "SSH-2.0-x",
+        "HTTP/1.1 099 X",
+    ] {
+        assert!(answer(&format!("{line}\r\n\r\n"), Asked::Other).is_err(), "{line}");
+    }
+    assert!(answer("SSH", Asked::Other).is_err(), "it need not be waited for");
+    assert!(answer("HTT", Asked::Other).unwrap().is_none());
+}
+
+fn asked(bytes: &str) -> http::request::Parts {
+    let mut index = Vec::new();
+    let mut buf = BytesMut::from(bytes);
+    let (head, lines) = request::read(&mut buf, &LIMITS, Target::Strict, &mut index).unwrap().unwrap();
+    message::request(&head, &lines).unwrap()
+}
+
+fn written(parts: &http::request::Parts, encoder: Encoder) -> String {
+    let mut out = BytesMut::new();
+    let path = parts.uri.path_and_query().unwrap();
+    let raw = parts.extensions.get::<RawQuery>().and_then(|raw| raw.target(path));
+    let target = raw.as_deref().unwrap_or(path.as_str().as_bytes());
+    let spelling = parts.extensions.get::<Spelling>();
+    write::request(&mut out, &parts.method, target, &parts.headers, spelling, encoder);
+    String::from_utf8(out.to_vec()).unwrap()
+}
+
+#[test]
+fn names_are_written_as_they_were_spelt_and_new_ones_in_lower_case() {
+    let text = "GET /a HTTP/1.1\r\nHost: h\r\nX-FOO: 1\r\nx-bar: 2\r\nx-Foo: 3\r\nETag: 4\r\n\r\n";
+    let mut parts = asked(text);
+    assert_eq!(
+        written(&parts, Encoder::None),
+        "GET /a HTTP/1.1\r\nHost: h\r\nX-FOO: 1\r\nx-Foo: 3\r\nx-bar: 2\r\nETag: 4\r\n\r\n"
+    );
+    parts.headers.remove("x-bar");
+    parts.headers.insert("x-new", "5".parse().unwrap());
+    parts.headers.insert("etag", "6".parse().unwrap());
+    let out = written(&parts, Encoder::None);
+    for line in ["Host: h\r\n", "X-FOO: 1\r\n", "x-Foo: 3\r\n", "ETag: 6\r\n", "x-new: 5\r\n"] {
+        assert!(out.contains(line), "{out}");
+    }
+}
+
+#[test]
+fn a_query_that_a_uri_has_no_room_for_is_written_as_it_came() {
+    let target = r#"/api?q=up{job="x"}<>\^|`"#;
+    let mut parts = asked(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert_eq!(parts.uri.query(), Some(r"q=up{job=%22x%22}%3C%3E\^|`"));
+    assert!(written(&parts, Encoder::None).starts_with(&format!("GET {target} HTTP/1.1\r\n")));
+    parts.uri = "/other?q=up{job=%22x%22}%3C%3E\\^|`".parse().unwrap();
+    assert!(written(&parts, Encoder::None).starts_with(&format!("GET {} ", target.replace("api", "other"))));
+    parts.uri = "/api?q=1".parse().unwrap();
+    assert!(written(&parts, Encoder::None).starts_with("GET /api?q=1 "), "a rewrite of the query wins");
+}
+
+#[test]
+fn options_of_a_host_without_a_path_is_options_of_all() {
+    for (target, written) in
+        [("http://h", "*"), ("http://h:81", "*"), ("http://h/", "/"), ("http://h?a", "/?a"), ("*", "*")]
+    {
+        let parts = asked(&format!("OPTIONS {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(parts.uri.path_and_query().unwrap().as_str(), written, "{target}");
+    }
+}
+
+#[test]
+fn framing_is_the_writer_s_alone() {
+    let parts = asked("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n");
+    assert!(written(&parts, Encoder::Length(7)).ends_with("Content-Length: 7\r\n\r\n"));
+    let chunked = written(&parts, Encoder::Chunked);
+    assert!(chunked.ends_with("transfer-encoding: chunked\r\n\r\n") && !chunked.contains("ength"));
+}
+
+#[test]
+fn a_body_of_another_length_than_promised_is_never_ended() {
+    let mut out = Outbox::default();
+    let mut encoder = Encoder::Length(3);
+    assert!(out.body(&mut encoder, Bytes::from_static(b"ab")).is_ok());
+    assert!(out.end(encoder, None).is_err());
+    assert!(out.body(&mut encoder, Bytes::from_static(b"cd")).is_err());
+    assert!(out.body(&mut Encoder::None, Bytes::from_static(b"x")).is_err());
+}
+
+/// Writes everything, so many bytes at a time.
+fn drain(out: &mut Outbox, step: usize, to: &mut Vec<u8>) {
+    while !out.is_empty() {
+        let all: Vec<u8> = out.slices().iter().flat_map(|slice| slice.iter().copied()).collect();
+        let n = step.min(all.len());
+        to.extend_from_slice(&all[..n]);
+        out.advance(n);
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_in_chunks_is_read_back_at_any_split(
+        pieces in proptest::collection::vec((1_usize..9000, any::<u8>()), 0..5),
+        step in 1_usize..6000,
+        piece in 1_usize..6000,
+        with_trailers in any::<bool>(),
+    ) {
+        let (mut out, mut encoder, mut wire) = (Outbox::default(), Encoder::Chunked, Vec::new());
+        for (len, byte) in &pieces {
+            out.body(&mut encoder, vec![*byte; *len].into()).unwrap();
+            if !out.has_room() {
+                drain(&mut out, step, &mut wire);
+            }
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "1".parse().unwrap());
+        out.end(encoder, with_trailers.then_some(&trailers)).unwrap();
+        drain(&mut out, step, &mut wire);
+
+        let (mut decoder, mut buf) = (Decoder::from(Framing::Chunked), BytesMut::new());
+        let (mut body, mut read) = (Vec::new(), None);
+        for part in wire.chunks(piece) {
+            buf.extend_from_slice(part);
+            loop {
+                match decoder.decode(&mut buf).unwrap() {
+                    Piece::Data(data) => body.extend_from_slice(&data),
+                    Piece::Trailers(trailers) => read = Some(trailers),
+                    Piece::More | Piece::End => break,
+                }
+            }
+        }
+        let expected: Vec<u8> = pieces.iter().flat_map(|(len, byte)| vec![*byte; *len]).collect();
+        prop_assert!(decoder.is_done() && buf.is_empty());
+        prop_assert_eq!(body, expected);
+        prop_assert_eq!(read, with_trailers.then_some(trailers));
+    }
+
+    /// Parse, edit, write, parse with another parser: the same message.
+    #[test]
+    fn hyper_s_parser_reads_what_is_written_as_the_same_message(
+        names in proptest::collection::vec("[A-Za-z][A-Za-z0-9-]{0,12}", 0..12),
+        values in proptest::collection::vec("[ -~]{0,20}", 12),
+        path in "/[a-z%{}\"0-9]{0,10}".prop_filter("a path", |path| !path.contains(['%', '"'])),
+    ) {
+        let named = |name: &&String| !["host", "connection", "content-length", "transfer-encoding", "expect", "upgrade", "te"]
+            .contains(&name.to_ascii_lowercase().as_str());
+        let names: Vec<_> = names.iter().filter(named).collect();
+        let lines: Vec<_> = names.iter().zip(&values).map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        let lines = lines.concat();
+        let mut parts = asked(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n"));
+        parts.headers.insert("x-attache-test", "1".parse().unwrap());
+        let out = written(&parts, Encoder::Length(3));
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut other = httparse::Request::new(&mut headers);
+        prop_assert!(other.parse(out.as_bytes()).unwrap().is_complete(), "{}", out);
+        prop_assert_eq!(other.method, Some(Method::GET.as_str()));
+        prop_assert_eq!(other.path, Some(path.as_str()));
+        let mut read = HeaderMap::new();
+        for header in other.headers.iter() {
+            read.append(
+                http::HeaderName::from_bytes(header.name.as_bytes()).unwrap(),
+                http::HeaderValue::from_bytes(header.value).unwrap(),
+            );
+        }
+        prop_assert_eq!(read.remove("content-length").unwrap(), "3");
+        prop_assert_eq!(read, parts.headers);
+    }
+
+    #[test]
+    fn answers_never_panic_and_pieces_don_t_matter(
+        bytes in proptest::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"\r\n :;0123abHTP/.".to_vec())], 0..200),
+        good in 0_usize..3,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let starts: [&[u8]; 3] = [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"];
+        let all = [starts[good], &bytes].concat();
+        let mut index = Vec::new();
+        let mut whole = BytesMut::from(&all[..]);
+        let first = response::read(&mut whole, &LIMITS, Asked::Other, &mut index).map(|r| r.map(|(h, _)| h));
+        let cut = cut.index(all.len() + 1);
+        let mut part = BytesMut::from(&all[..cut]);
+        let early = response::read(&mut part, &LIMITS, Asked::Other, &mut index).map(|r| r.map(|(h, _)| h));
+        match early {
+            Ok(None) => {}
+            // What is decided by a part is decided the same way by the whole.
+            decided => prop_assert_eq!(decided.is_err(), first.is_err()),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Values that framing depends on.
+
+use crate::Fault;
+
+/// One decimal number.
+pub(crate) fn number(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
+}
+
+/// The elements of a comma-separated list (RFC 9110 section 5.6.1).
+pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(trim).filter(|element| !element.is_empty())
+}
+
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
+    let blank = |b: &u8| matches!(b, b' ' | b'\t');
+    let start = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|b| !blank(b)).map_or(start, |last| last + 1);
+    bytes.get(start..end).unwrap_or_default()
+}
+
+/// What `Connection` says of the connection itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Connection {
+    pub(crate) close: bool,
+    pub(crate) keep_alive: bool,
+}
+
+impl Connection {
+    pub(crate) fn add(&mut self, value: &[u8]) {
+        for element in elements(value) {
+            self.close |= element.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= element.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// Another message may follow (RFC 9112 section 9.3).
+    pub(crate) fn persists(self, http11: bool) -> bool {
+        !self.close && (http11 || self.keep_alive)
+    }
+}
+
+/// A name that trailers may not have (RFC 9110 section 6.5.1: framing and routing are not for trailers).
+pub(crate) fn check_trailer(name: &[u8]) -> Result<(), Fault> {
+    let forbidden: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
+    if forbidden.iter().any(|f| name.eq_ignore_ascii_case(f)) {
+        return Err(Fault::invalid("A trailer has a name that is for headers only."));
+    }
+    Ok(())
+}
