@@ -66,6 +66,38 @@ fn explain_says_which_route_and_why() {
 }
 
 #[test]
+fn explain_tells_a_tunnel_s_and_a_connection_s_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.yaml");
+    let text = "listeners:
+  in:
+    bind: 127.0.0.1:1
+    transparent: true
+    routes:
+      - { name: closed, match: { path: /admin, destination: 10.1.0.0/16 }, respond: 403 }
+      - { name: db, match: { sni: db.test }, to: db }
+      - { name: cache, match: { destination: ':6379' }, to: db }
+      - { name: tunnel, match: { host: any.test }, to: any }
+    to: app
+upstreams: { app: 'http://127.0.0.1:2', db: 'tcp://127.0.0.1:3', any: authority }
+";
+    fs::write(&file, text).unwrap();
+    for (arguments, words) in [
+        (&["CONNECT", "a.test:80"][..], &["in/to", "refuse with connect-denied"][..]),
+        (&["CONNECT", "any.test:80"], &["> tunnel", "open a tunnel"]),
+        (&["--sni", "db.test"], &["server name db.test", "> db", "forward"]),
+        (&["--sni", "other.test"], &["refuse with no-route: the bytes aren't HTTP"]),
+        (&["--destination", "10.2.0.1:6379"], &["to 10.2.0.1:6379", "> cache"]),
+        (&["--destination", "10.1.0.1:1", "GET", "/admin"], &["> closed", "403"]),
+        (&["--destination", "10.2.0.1:1", "GET", "/admin"], &["> in/to"]),
+    ] {
+        let file = file.display().to_string();
+        let (ok, out, err) = run(&[&["explain", "-c", &file], arguments].concat());
+        assert!(ok && words.iter().all(|words| out.contains(words)), "{arguments:?}: {out}{err}");
+    }
+}
+
+#[test]
 fn every_example_config_is_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let mut count = 0;

@@ -78,6 +78,10 @@ fn request(
         parts.headers.insert(HOST, HeaderValue::from_str(authority.as_str())?);
         parts.uri = parts.uri.path_and_query().map_or("/", |target| target.as_str()).parse()?;
     }
+    // Only HTTP/1.0 may name no host.
+    if parts.uri.authority().is_none() && !parts.headers.contains_key(HOST) {
+        parts.version = http::Version::HTTP_10;
+    }
     Ok(parts)
 }
 

@@ -164,7 +164,7 @@ impl Worker {
         for parts in &generation.listeners {
             let site = Site::new(
                 parts.config.clone(),
-                parts.routes.clone(),
+                &parts.routes,
                 upstreams.clone(),
                 self.tunnels.clone(),
                 observer.clone(),

@@ -15,6 +15,7 @@ use attache_config::model::{
     Bind, HttpServer, Identity, ListenProtocol, Listener, ProxyProtocolIn, TlsMode, TlsServer, TlsVersion,
     Trust,
 };
+use attache_http::Takes;
 use attache_listener::{Carried, HttpRequest, Opaque};
 use attache_telemetry::Reason;
 use support::*;
@@ -371,6 +372,36 @@ mod tls {
                 future.await;
             });
         }
+    }
+
+    #[test]
+    fn inside_of_tls_too_bytes_are_http_where_nothing_else_is_meant() {
+        run(async {
+            let files = files();
+            let tls = settings(&files, TlsMode::Strict);
+            let acceptor = attache_tls::Acceptor::new(&tls, &[b"h2", b"http/1.1"]).unwrap();
+            let server = start_taking(
+                Takes { http: true, opaque: false },
+                Listener { tls: Some(tls), ..listener() },
+                Some(acceptor),
+                fun(answer),
+                fun(|opaque: Opaque| async move { assert!(opaque.silent, "nothing is opaque here") }),
+            );
+            for prefix in ["\r\n\r\n", "\n", "*1\r\n", "\x16\x03\x01"] {
+                let mut client = connect(&server, &files, &[]).await;
+                client.write_all(format!("{prefix}{LAST}").as_bytes()).await.unwrap();
+                read_until(&mut client, "HTTP/1.1 400").await;
+            }
+            // Longer than `detect_timeout`, before the request and within it.
+            for pieces in [["", LAST], ["GE", &LAST[2..]]] {
+                let mut client = connect(&server, &files, &[]).await;
+                client.write_all(pieces[0].as_bytes()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                client.write_all(pieces[1].as_bytes()).await.unwrap();
+                read_until(&mut client, "GET /z []").await;
+            }
+            assert_eq!(server.finished(6).await.iter().filter(|done| done.protocol == "http1").count(), 6);
+        });
     }
 
     #[test]

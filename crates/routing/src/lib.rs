@@ -28,7 +28,7 @@ pub use explain::{Candidate, Explanation, Outcome, Share, Verdict, explain, expl
 pub use facts::RequestFacts;
 pub use orphans::orphaned;
 pub use rewrite::Captures;
-pub use route::{CompiledRoute, Step};
+pub use route::{CompiledRoute, RouteId, Step, mirrors};
 pub use summary::hosts;
 pub use table::{Matched, RouteTable};
 pub use upstream_host::UpstreamHost;

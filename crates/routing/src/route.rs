@@ -1,8 +1,8 @@
 //! One route, ready to work: what it does to a request on its way up and to a response on its way down.
 
 use attache_config::model::{
-    Action, Destination, Forward, HostName, HostPattern, Listener, Name, PathPattern, PathPolicy, Route,
-    Traffic, UpstreamId,
+    Action, Destination, DestinationId, Forward, HostName, HostPattern, Listener, Mirror, Name, PathPattern,
+    PathPolicy, Route, Traffic, UpstreamId,
 };
 use attache_http::{Body, Refusal, set_path, without_parameters};
 use http::{
@@ -22,9 +22,15 @@ use crate::{
     rewrite::{CaptureNames, Rewrite},
 };
 
+/// A place in the listener's list of routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteId(pub usize);
+
 /// A route with everything prepared that can be.
 #[derive(Debug)]
 pub struct CompiledRoute {
+    /// Which one of the listener's it is.
+    pub id: RouteId,
     /// The `route` label.
     pub name: Name,
     /// Line in the file.
@@ -78,7 +84,7 @@ pub enum Step<'r> {
 }
 
 impl CompiledRoute {
-    pub(crate) fn new(route: &Route, listener: &Listener) -> Self {
+    pub(crate) fn new(id: RouteId, route: &Route, listener: &Listener) -> Self {
         let pattern = route.matcher.path.as_ref();
         let names = CaptureNames::of(pattern);
         let edits = |edits| Edits::new(edits, &names, &route.name, &listener.name);
@@ -100,6 +106,7 @@ impl CompiledRoute {
             };
         let by_host = ByHost::of(&route.matcher.hosts);
         Self {
+            id,
             name: route.name.clone(),
             line: route.line,
             conditions: Conditions::new(&route.matcher),
@@ -150,23 +157,16 @@ impl CompiledRoute {
     }
 
     /// The destination of a split for a roll of the dice over all of `u32`; `None` for a route that doesn't forward.
-    pub fn choose(&self, roll: u32) -> Option<&Destination> {
+    pub fn choose(&self, roll: u32) -> Option<(DestinationId, &Destination)> {
         let Kind::Forward { forward, bounds, .. } = &self.kind else { return None };
-        if let [only] = forward.to.as_slice() {
-            return Some(only);
-        }
-        let total = u128::from(*bounds.last()?);
-        let point = ((u128::from(roll) * total) >> 32) as u64;
-        forward.to.get(bounds.partition_point(|&bound| bound <= point))
-    }
-
-    /// The upstreams that get a copy of this request. `roll` is asked once for each mirror, for a number in `0.0..1.0`.
-    pub fn mirrors(&self, mut roll: impl FnMut() -> f64) -> impl Iterator<Item = UpstreamId> {
-        let mirrors = match &self.kind {
-            Kind::Forward { forward, .. } => forward.mirrors.as_slice(),
-            Kind::Direct(_) => &[],
+        let at = if forward.to.len() == 1 {
+            0
+        } else {
+            let total = u128::from(*bounds.last()?);
+            let point = ((u128::from(roll) * total) >> 32) as u64;
+            bounds.partition_point(|&bound| bound <= point)
         };
-        mirrors.iter().filter(move |mirror| roll() < mirror.ratio).map(|mirror| mirror.upstream)
+        forward.to.get(at).map(|destination| (DestinationId(at), destination))
     }
 
     /// The Host that a request to `upstream` is given; `None` keeps the request's own.
@@ -223,6 +223,11 @@ impl CompiledRoute {
         self.response_edits.ready(request, ctx).apply(response.headers_mut());
         Some(response)
     }
+}
+
+/// The upstreams that get a copy of a request. `roll` is asked once for each mirror, for a number in `0.0..1.0`.
+pub fn mirrors(mirrors: &[Mirror], mut roll: impl FnMut() -> f64) -> impl Iterator<Item = UpstreamId> {
+    mirrors.iter().filter(move |mirror| roll() < mirror.ratio).map(|mirror| mirror.upstream)
 }
 
 /// Where each destination's share ends.

@@ -258,23 +258,18 @@ fn a_split_follows_its_weights_exactly() {
     let mut counts = [0_u32; 3];
     for step in 0..10_000_u32 {
         let roll = (u64::from(step) * (1 << 32) / 10_000) as u32;
-        counts[route.choose(roll).unwrap().upstream.0] += 1;
+        counts[route.choose(roll).unwrap().1.upstream.0] += 1;
     }
     // A roll just below a bound may be rounded to either side.
     assert!(counts[0].abs_diff(9500) <= 1 && counts[1] == 0 && counts[2].abs_diff(500) <= 1, "{counts:?}");
-    assert_eq!(route.choose(0).unwrap().upstream, UpstreamId(0));
-    assert_eq!(route.choose(u32::MAX).unwrap().upstream, UpstreamId(2));
+    assert_eq!(route.choose(0).unwrap().1.upstream, UpstreamId(0));
+    assert_eq!(route.choose(u32::MAX).unwrap().1.upstream, UpstreamId(2));
 }
 
 #[test]
 fn mirrors_get_their_share() {
-    let mut mirrored = route("r", matching(&[], "-"));
-    let mut to = forward(&[(0, 1)]);
-    to.mirrors =
-        [(1, 1.0), (2, 0.5), (3, 0.0)].map(|(id, ratio)| Mirror { upstream: UpstreamId(id), ratio }).to_vec();
-    mirrored.action = Action::Forward(to);
-    let table = RouteTable::new(&listener(vec![mirrored]));
-    let at = |roll: f64| table.routes()[0].mirrors(|| roll).map(|id| id.0).collect::<Vec<_>>();
+    let copies = [(1, 1.0), (2, 0.5), (3, 0.0)].map(|(id, ratio)| Mirror { upstream: UpstreamId(id), ratio });
+    let at = |roll: f64| crate::mirrors(&copies, || roll).map(|id| id.0).collect::<Vec<_>>();
     assert_eq!(at(0.0), [1, 2]);
     assert_eq!(at(0.5), [1]);
     assert_eq!(at(0.999), [1]);

@@ -18,6 +18,7 @@ use crate::{
     host::HostIndex,
     path::PathIndex,
     precedence::{Alternative, alternatives},
+    route::RouteId,
     words::show_host,
 };
 
@@ -61,7 +62,12 @@ impl RouteTable {
             listener: listener.name.clone(),
             listener_line: listener.line,
             model: listener.routes.clone(),
-            routes: listener.routes.iter().map(|route| CompiledRoute::new(route, listener)).collect(),
+            routes: listener
+                .routes
+                .iter()
+                .enumerate()
+                .map(|(at, route)| CompiledRoute::new(RouteId(at), route, listener))
+                .collect(),
             http: HostIndex::default(),
             tcp: HostIndex::default(),
             tcp_without_name: Destinations::default(),

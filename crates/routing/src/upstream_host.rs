@@ -117,7 +117,7 @@ mod tests {
         let facts = RequestFacts::of(&parts, &client);
         let table = RouteTable::new(&config.listeners[0]);
         let Some(matched) = table.find_http(&facts) else { return "no-route".to_owned() };
-        let to = matched.route.choose(0).unwrap();
+        let (_, to) = matched.route.choose(0).unwrap();
         let upstream = UpstreamHost::of(&config.upstreams[to.upstream.0]);
         matched.route.host(&facts, &upstream).unwrap_or(host).to_owned()
     }

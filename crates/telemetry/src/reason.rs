@@ -94,7 +94,7 @@ reasons! {
     /// The client's verified identity is not allowed here.
     DeniedIdentity = "denied-identity", 403, "UAEX", 7, "Add the identity to `tls.allow`, or remove it from `tls.deny`.";
     /// TLS was asked for and the client spoke plaintext.
-    PlaintextDenied = "plaintext-denied", 403, "UAEX", 7, "Connect with TLS, or set `tls.mode: permissive`.";
+    PlaintextDenied = "plaintext-denied", 403, "UAEX", 7, "Connect with TLS, or set `tls.mode: permissive` without `allow`: plaintext proves no identity.";
     /// The upstream's concurrency limit for requests is reached.
     OverflowRequests = "overflow-requests", 503, "UO", 14, "The upstream is slower than its load; raise `circuit_breaker.max_requests` only if it can take more.";
     /// The upstream's queue for a connection is full.

@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
 
+use attache_config::model::DestinationId;
 use attache_http::{Body, Client, OnInformational};
 use attache_telemetry::{Exchange, Reason};
 use http::{Method, Request};
@@ -61,6 +62,8 @@ pub struct CallContext {
     pub client: Rc<Client>,
     /// The record that every layer writes to.
     pub exchange: Rc<Exchange>,
+    /// Which of the route's destinations is meant.
+    pub destination: DestinationId,
     /// Endpoints that attempts went to already; they are avoided while there are others.
     pub tried: Tried,
     /// Where the upstream's 1xx responses go; `None` drops them.
@@ -86,6 +89,7 @@ impl CallContext {
         Self {
             client,
             exchange,
+            destination: DestinationId::default(),
             tried: Tried::default(),
             on_informational: None,
             deadline: None,

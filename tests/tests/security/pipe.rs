@@ -177,3 +177,60 @@ fn an_extended_connect_asks_for_a_websocket_or_is_501() {
         assert_eq!(app.seen(), "", "{protocol}");
     }
 }
+
+#[test]
+fn limits_and_faults_hold_for_tunnels_and_opaque_bytes() {
+    let app = Upstream::start();
+    let attache = |listener: &str, route: &str, upstream: &str| {
+        Attache::start(&format!(
+            "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', {listener}, routes: [{{ to: app, {route} }}] }} }}\nupstreams: {{ app: {upstream} }}"
+        ))
+    };
+    let connect = format!("CONNECT 127.0.0.1:{0} HTTP/1.1\r\nHost: 127.0.0.1:{0}\r\n\r\n", app.port);
+    let tcp = format!("'tcp://127.0.0.1:{}'", app.port);
+    let limit = "rate_limit: { requests: 1, per: 1m, burst: 1 }";
+
+    let limited = attache("protocol: http", limit, "authority");
+    let answers: Vec<String> = (0..3).map(|_| say(local(limited.port), &[(0, connect.as_bytes())])).collect();
+    assert!(answers[0].starts_with("HTTP/1.1 200"), "{answers:?}");
+    assert!(answers[1..].iter().all(|answer| answer.starts_with("HTTP/1.1 429")), "{answers:?}");
+
+    let limited = attache("protocol: tcp", limit, &tcp);
+    let heard: Vec<String> = (0..3).map(|_| say(local(limited.port), &[(0, b"a\r\n\r\n")])).collect();
+    assert!(heard[0].starts_with("HTTP/1.1 200") && heard[1].is_empty() && heard[2].is_empty(), "{heard:?}");
+    eventually("both are told", || {
+        attache_tests::Attache::metric(&limited, "attache_requests_total", &["reason=\"rate-limited\""])
+            == 2.0
+    });
+
+    let abort = "fault: { abort: { status: 418, share: 100% } }";
+    let faulty = attache("protocol: http", abort, "authority");
+    let answer = say(local(faulty.port), &[(0, connect.as_bytes())]);
+    assert!(answer.starts_with("HTTP/1.1 418"), "{answer}");
+    let faulty = attache("protocol: tcp", abort, &tcp);
+    assert_eq!(say(local(faulty.port), &[(0, b"b\r\n\r\n")]), "");
+    eventually("the fault is told", || {
+        faulty.metric("attache_requests_total", &["reason=\"fault-injected\""]) == 1.0
+    });
+    assert!(!app.seen().contains('b'), "{}", app.seen());
+}
+
+#[test]
+fn what_a_limit_refuses_reaches_no_mirror() {
+    let (app, shadow) = (Upstream::start(), Upstream::start());
+    let attache = Attache::start(&format!(
+        "listeners:
+  in:
+    bind: 127.0.0.1:$PORT
+    routes: [{{ to: app, mirror: shadow, rate_limit: {{ requests: 1, per: 1m, burst: 1 }} }}]
+upstreams: {{ app: 'http://127.0.0.1:{}', shadow: 'http://127.0.0.1:{}' }}",
+        app.port, shadow.port
+    ));
+    let get = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let statuses: Vec<bool> =
+        (0..10).map(|_| raw(local(attache.port), get).starts_with("HTTP/1.1 200")).collect();
+    assert_eq!(statuses.iter().filter(|good| **good).count(), 1, "{statuses:?}");
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(shadow.seen().matches("GET /a").count(), 1, "{}", shadow.seen());
+    assert_eq!(app.seen().matches("GET /a").count(), 1);
+}

@@ -15,16 +15,12 @@ use attache_http::{Body, default_port, parse_authority};
 use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stack};
 use attache_telemetry::Reason;
 use attache_tls::Credential;
-use attache_upstream::{
-    Bare, Call, CallContext, Error, Sent, Shared, WorkerUpstream, connected, discovery::OnDemandHosts,
-    outlier,
-};
+use attache_upstream::{Call, Error, Sent, Shared, Wants, WorkerUpstream, discovery::OnDemandHosts, outlier};
 use http::{Method, Request, uri::Scheme};
 use tokio::{
     task::spawn_local,
     time::{Instant, sleep},
 };
-use tower::Service;
 
 use super::Own;
 use crate::{
@@ -167,22 +163,21 @@ impl Upstreams {
 
     /// The layers of a destination whose host the request names. Put together for each request: the forward proxy pays a few
     /// allocations for having no list of its hosts.
-    pub(crate) async fn on_demand_stack(
+    pub(super) async fn on_demand_stack(
         &self,
         destination: &Destination,
-        request: &Request<Body>,
-        context: &CallContext,
+        call: &Call,
     ) -> Result<Stack<WorkerUpstream>, Error> {
-        let (state, upstream) = self.on_demand(destination, Some(request), context).await?;
+        let (state, upstream) = self.on_demand(destination, call).await?;
         Ok(stack(&destination.policy, &state, upstream))
     }
 
     async fn on_demand(
         &self,
         destination: &Destination,
-        request: Option<&Request<Body>>,
-        context: &CallContext,
+        call: &Call,
     ) -> Result<(Arc<UpstreamState>, WorkerUpstream), Error> {
+        let context = &call.context;
         let nothing = |reason| Error::new(reason, Sent::Nothing);
         let Some((one, hosts)) =
             self.all.get(destination.upstream.0).and_then(|one| Some((one, one.hosts.as_ref()?)))
@@ -202,14 +197,14 @@ impl Upstreams {
             })?;
             hosts.get_address(address, deadline).await
         } else {
-            if parts.tls.is_none() && request.is_some_and(asks_for_tls) {
+            if parts.tls.is_none() && asks_for_tls(&call.request) {
                 return Err(Error::with_source(
                     Reason::ProtocolMismatch,
                     Sent::Nothing,
                     "the URL is https and the upstream has no `tls`: nothing is sent in plaintext; use CONNECT, or give the upstream `tls`",
                 ));
             }
-            let (host, port) = named_host(request, context).ok_or_else(|| {
+            let (host, port) = named_host(call).ok_or_else(|| {
                 Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
             })?;
             let begun = std::time::Instant::now();
@@ -220,25 +215,6 @@ impl Upstreams {
         let shared = shared.map_err(nothing)?;
         self.own.refuse(&shared, context.client.local)?;
         Ok(one.ready(shared))
-    }
-
-    /// A connection of its own to a destination, for opaque bytes: through the layers that every other call meets.
-    pub(crate) async fn connect(
-        &self,
-        destination: &Destination,
-        request: Option<Box<Request<Body>>>,
-        context: CallContext,
-    ) -> Result<Bare, Error> {
-        let (state, upstream) = match self.named(destination.upstream) {
-            Some((state, upstream)) => (state.clone(), upstream.clone()),
-            None => self.on_demand(destination, request.as_deref(), &context).await?,
-        };
-        let call = match request {
-            Some(request) => Call::connection(request, context),
-            None => Call::opaque(context),
-        };
-        let mut response = stack(&destination.policy, &state, upstream).call(call).await?;
-        connected(&mut response).ok_or_else(|| Error::new(Reason::InternalError, Sent::Nothing))
     }
 }
 
@@ -257,13 +233,15 @@ fn asks_for_tls(request: &Request<Body>) -> bool {
 }
 
 /// The host that a request names; for opaque TLS the server name, with the port that was dialled.
-fn named_host(request: Option<&Request<Body>>, context: &CallContext) -> Option<(String, u16)> {
-    let Some(request) = request else {
-        let sni = context.client.sni.as_deref()?;
-        let port = context.client.original_destination.map_or(443, |address| address.port());
+fn named_host(call: &Call) -> Option<(String, u16)> {
+    let request = &call.request;
+    let Some(authority) = request.uri().authority() else {
+        let client = &call.context.client;
+        let sni = client.sni.as_deref().filter(|_| call.wants == Wants::Connection)?;
+        let port = client.original_destination.map_or(443, |address| address.port());
         return Some((sni.to_owned(), port));
     };
-    let authority = parse_authority(request.uri().authority()?.as_str())?;
+    let authority = parse_authority(authority.as_str())?;
     let scheme = request.uri().scheme_str().unwrap_or("http");
     let host = authority.host.trim_start_matches('[').trim_end_matches(']');
     Some((host.to_owned(), authority.port.unwrap_or_else(|| default_port(scheme))))

@@ -18,27 +18,23 @@ use attache_upstream::Error;
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::{Came, Site, Tunnel};
+use super::{Site, exit::Came, tunnel::Tunnel};
 
 /// A request's answer, to come.
 pub(super) type Served = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
-
-/// An upstream's answer, to come, where that takes more than a call.
-pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>;
 
 /// What is needed of a request when its answer comes.
 pub(super) struct Sending {
     pub(super) asker: Asker,
     pub(super) exchange: Rc<Exchange>,
-    /// `None` for a CONNECT, whose answer is made here.
-    pub(super) back: Option<Back>,
+    pub(super) back: Back,
 }
 
 /// What an upstream's answer needs for its way back.
 pub(super) struct Back {
     pub(super) came: Came,
     pub(super) edits: ReadyEdits,
-    /// The client's side of an upgrade, and what becomes of it. Seldom there, hence the box.
+    /// The client's side of an upgrade or a CONNECT, and what becomes of it. Seldom there, hence the box.
     pub(super) switched: Option<Box<(OnUpgrade, Tunnel)>>,
 }
 

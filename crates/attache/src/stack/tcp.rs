@@ -12,7 +12,7 @@ use attache_http::Client;
 use attache_listener::{Carried, Opaque, Stream};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
-    Bare, CallContext,
+    Bare, Call, CallContext, connected,
     tunnel::{Socket, copy_both_sockets},
 };
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tower::Service;
 
-use super::{Failure, Site, Slot};
+use super::{Site, Slot, ask::Ask, exit::Failure};
 
 /// How long a client that says nothing is kept with a server that says nothing either. A server that speaks first has begun by then;
 /// a client that connected ahead of use would hold a connection for nothing.
@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 impl Site {
     async fn carry(&self, opaque: Opaque) -> Carried {
         let Opaque { mut io, client, exchange, silent, .. } = opaque;
-        let connecting = self.connect_opaque(&client, &exchange);
+        let connecting = self.connect_opaque(&client, &exchange, silent);
         let mut greeting = Vec::new();
         let bare = if silent {
             // Without a connection the client may still speak HTTP.
@@ -77,15 +77,29 @@ impl Site {
         Carried::Ended
     }
 
-    /// The route of an opaque connection, and a connection to its upstream.
-    async fn connect_opaque(&self, client: &Rc<Client>, exchange: &Rc<Exchange>) -> Result<Bare, Failure> {
+    /// The connection to the upstream that the bytes' route leads to, by way of the layers that every other call meets.
+    async fn connect_opaque(
+        &self,
+        client: &Rc<Client>,
+        exchange: &Rc<Exchange>,
+        silent: bool,
+    ) -> Result<Bare, Failure> {
         let route = self.table.find_tcp(client).map_err(no_route)?;
-        *exchange.route.borrow_mut() = Some(route.name.clone());
-        let destination = route.choose(fastrand::u32(..)).ok_or(Reason::NoRoute)?;
-        *exchange.upstream.borrow_mut() =
-            self.upstreams.config(destination.upstream).map(|upstream| upstream.name.clone());
-        let context = CallContext::new(client.clone(), exchange.clone());
-        Ok(self.upstreams.connect(destination, None, context).await?)
+        let chosen = self.choose(&Ask::Opaque, route, exchange)?;
+        // A client that may turn out to speak HTTP is counted once, when it speaks.
+        if silent && chosen.route.is_limited {
+            return Err(no_route(
+                "a server that speaks first can't be waited for on a route with limits or faults",
+            ));
+        }
+        let mut context = CallContext::new(client.clone(), exchange.clone());
+        context.destination = chosen.id;
+        let mut response = chosen.route.call(Call::opaque(context)).await?;
+        connected(&mut response).ok_or_else(|| {
+            // A layer answered by itself, as a fault does, and has said why.
+            let reason = exchange.reason.get().unwrap_or(Reason::InternalError);
+            Failure { detail: exchange.detail.borrow().clone().unwrap_or_default(), ..Failure::from(reason) }
+        })
     }
 }
 

@@ -249,6 +249,10 @@ pub enum Traffic {
     Original,
 }
 
+/// An index into [`Forward::to`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DestinationId(pub usize);
+
 /// One target of a split.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Destination {

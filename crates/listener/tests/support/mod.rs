@@ -121,6 +121,25 @@ where
         + Clone
         + 'static,
 {
+    start_taking(attache_http::Takes { http: true, opaque: true }, listener, tls, http, tcp)
+}
+
+/// The same with routes for these.
+pub fn start_taking<H, T>(
+    takes: attache_http::Takes,
+    listener: Listener,
+    tls: Option<attache_tls::Acceptor>,
+    http: H,
+    tcp: T,
+) -> Server
+where
+    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin>
+        + Clone
+        + 'static,
+    T: tower::Service<Opaque, Response: Into<attache_listener::Carried>, Error = Infallible>
+        + Clone
+        + 'static,
+{
     let sockets = bind(&listener.bind[0], &Workers::new(1)).unwrap();
     let address = sockets[0].local_addr().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
     let done: Rc<RefCell<Vec<Done>>> = Rc::default();
@@ -144,7 +163,7 @@ where
         listener: Arc::new(listener),
         tls,
         connections: connections.clone(),
-        takes: Rc::new(|_| attache_http::Takes { http: true, opaque: true }),
+        takes: Rc::new(move |_| takes),
         passes_tls: false,
         overload: Arc::default(),
         on_finish,

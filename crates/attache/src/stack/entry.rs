@@ -1,0 +1,161 @@
+//! Before a call leaves: check, route, prepare.
+
+use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
+use attache_http::{
+    Body, Client, add_forwarded, check_request, normalize_uri, remove_underscored, request_id,
+    set_client_certificate, strip_request, take_hop,
+};
+use attache_listener::Hold;
+use attache_routing::{CompiledRoute, Ctx, RequestFacts, Step};
+use attache_telemetry::{Exchange, Reason};
+use attache_upstream::{Call, CallContext};
+use http::{Request, Response, request};
+
+use super::{
+    Site,
+    ask::Ask,
+    exit::{Came, Failure},
+    route::RouteService,
+    serving::Back,
+};
+
+/// How far a request came without waiting.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it was made; most of them are calls")]
+pub(super) enum Begun<'a> {
+    /// Its route answers by itself.
+    Answer(Response<Body>),
+    /// It goes to an upstream.
+    Call { route: &'a RouteService, call: Call, back: Back },
+}
+
+/// Where a route sends an ask.
+pub(super) struct Chosen<'a> {
+    pub(super) route: &'a RouteService,
+    pub(super) id: DestinationId,
+    pub(super) destination: &'a Destination,
+    pub(super) upstream: &'a Upstream,
+}
+
+impl Site {
+    /// Everything before a request leaves.
+    pub(super) fn begin(
+        &self,
+        mut parts: request::Parts,
+        body: Body,
+        mut context: CallContext,
+        hold: Option<Hold>,
+    ) -> Result<Begun<'_>, Failure> {
+        let client = &*context.client;
+        let http = &self.listener.http;
+
+        // check
+        let ended = http_body::Body::is_end_stream(&body);
+        let form = check_request(&mut parts, client.tls, ended)?;
+        normalize_uri(&mut parts.uri, http.path)?;
+        request_id(&mut parts.headers, http.request_id, http.trust_request_id);
+        self.observer.traced(&context.exchange, &mut parts.headers, client.tls);
+        note(&context.exchange, &parts);
+        if self.metrics.tapped() {
+            context.exchange.see_request(&parts.headers);
+        }
+
+        if let Some(response) = take_hop(&mut parts) {
+            return Ok(Begun::Answer(response));
+        }
+
+        // route
+        let ask = Ask::of(&parts);
+        let facts = RequestFacts::of(&parts, client);
+        let matched = self.table.find_http(&facts).ok_or_else(|| self.no_route(&parts))?;
+        let route = matched.route;
+        let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
+        if let Step::Direct = route.step() {
+            *context.exchange.route.borrow_mut() = Some(route.name.clone());
+            let response = route.respond(&parts, &ctx).ok_or(Reason::InternalError)?;
+            return Ok(Begun::Answer(response));
+        }
+        let chosen = self.choose(&ask, route, &context.exchange)?;
+
+        // prepare
+        ctx.upstream = &chosen.upstream.name;
+        let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
+        ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
+        let came = Came { form, ask, version: parts.version };
+        self.leave(&mut parts, &came, client);
+        let edits = route.prepare_request(&mut parts, &ctx)?;
+        let mut request = Box::new(Request::from_parts(parts, body));
+        let switched = matches!(came.ask, Ask::Upgrade(_) | Ask::Connect).then(|| {
+            let tunnel = self.tunnel(chosen.destination, context.exchange.clone(), hold);
+            Box::new((attache_listener::upgrade(&mut *request), tunnel))
+        });
+        context.destination = chosen.id;
+        let call = came.ask.call(request, context);
+        Ok(Begun::Call { route: chosen.route, call, back: Back { came, edits, switched } })
+    }
+
+    /// Names the Host that no route is for, and those that there are.
+    #[cold]
+    fn no_route(&self, parts: &request::Parts) -> Failure {
+        Failure { detail: self.table.no_route(parts), ..Failure::from(Reason::NoRoute) }
+    }
+
+    /// A destination of a route that takes such an ask, and the layers that lead there.
+    pub(super) fn choose<'a>(
+        &'a self,
+        ask: &Ask,
+        route: &'a CompiledRoute,
+        exchange: &Exchange,
+    ) -> Result<Chosen<'a>, Failure> {
+        *exchange.route.borrow_mut() = Some(route.name.clone());
+        let (id, destination) = route.choose(fastrand::u32(..)).ok_or(Reason::NoRoute)?;
+        let upstream = self.upstreams.config(destination.upstream).ok_or(Reason::InternalError)?;
+        *exchange.upstream.borrow_mut() = Some(upstream.name.clone());
+        match ask {
+            // A tunnel shows nothing that a rule could judge: there is one only where the config asks for it.
+            Ask::Connect if !route.takes_connect() => return Err(no_tunnel(&upstream.name)),
+            Ask::Http | Ask::Upgrade(_) if route.traffic() == Traffic::Opaque => return Err(no_http()),
+            // Of opaque bytes the table knows which routes take them.
+            Ask::Http | Ask::Upgrade(_) | Ask::Connect | Ask::Opaque => {}
+        }
+        let service = self.routes.get(route.id.0).and_then(Option::as_ref).ok_or(Reason::InternalError)?;
+        Ok(Chosen { route: service, id, destination, upstream })
+    }
+
+    /// What this hop takes off and puts on before a request leaves. Before the route's own changes: what a client nominates or spells
+    /// in another way is taken off, and never what the route or attache adds.
+    fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client) {
+        strip_request(&mut parts.headers, came.ask.upgrade(), came.form.is_proxied());
+        remove_underscored(&mut parts.headers, |_| false);
+        let scheme = if client.tls { "https" } else { "http" };
+        let host = parts.uri.authority().map_or("", |host| host.as_str());
+        add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
+        set_client_certificate(&mut parts.headers, client, self.listener.http.client_cert);
+        if let Some(via) = &self.via {
+            via.add(&mut parts.headers, came.version);
+        }
+    }
+}
+
+fn no_tunnel(upstream: &str) -> Failure {
+    let detail = format!(
+        "no tunnel to `{upstream}` was asked for: its rules are about HTTP, which a tunnel hides; a route with `methods: CONNECT` asks for one"
+    );
+    Failure { detail, ..Failure::from(Reason::ConnectDenied) }
+}
+
+fn no_http() -> Failure {
+    let detail = "the upstream's protocol is tcp, so HTTP can't be routed to it".to_owned();
+    Failure { detail, ..Failure::from(Reason::ProtocolMismatch) }
+}
+
+/// What the request itself tells the record.
+fn note(exchange: &Exchange, parts: &request::Parts) {
+    if let Some(id) = parts.headers.get(attache_http::REQUEST_ID).and_then(|id| id.to_str().ok()) {
+        id.clone_into(&mut exchange.request_id.borrow_mut());
+    }
+    // The path that was matched, where it isn't the one that was sent.
+    let mut path = exchange.path.borrow_mut();
+    if *path != parts.uri.path() {
+        parts.uri.path().clone_into(&mut path);
+    }
+}

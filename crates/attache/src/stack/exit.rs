@@ -1,0 +1,143 @@
+//! The way back: an upstream's answer, a tunnel, or why there is neither.
+
+use std::rc::Rc;
+
+use attache_config::model::Destination;
+use attache_http::{AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, strip_response};
+use attache_listener::Hold;
+use attache_routing::ReadyEdits;
+use attache_telemetry::{Exchange, Reason};
+use attache_upstream::{Error, Sent, connected};
+use http::{HeaderMap, Response, StatusCode, response};
+
+use super::{
+    Site,
+    ask::Ask,
+    serving::{Back, Sending},
+    tunnel::Tunnel,
+};
+
+/// What must be remembered of a request for the way back.
+pub(super) struct Came {
+    pub(super) form: Form,
+    pub(super) ask: Ask,
+    pub(super) version: http::Version,
+}
+
+/// Why there is no response from an upstream.
+pub(super) struct Failure {
+    pub(super) reason: Reason,
+    pub(super) detail: String,
+    pub(super) retry_after: Option<std::time::Duration>,
+    pub(super) headers: Option<Box<HeaderMap>>,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason, detail: refusal.text.into_owned(), retry_after: None, headers: None }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let detail = error.detail();
+        Self { reason: error.reason, detail, retry_after: error.retry_after, headers: error.headers }
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: String::new(), retry_after: None, headers: None }
+    }
+}
+
+impl Site {
+    /// What came of a call, on its way to the client.
+    pub(super) fn answered(&self, sent: Result<Response<Body>, Error>, sending: Sending) -> Response<Body> {
+        let Sending { asker, exchange, back } = sending;
+        let finished = sent.and_then(|response| {
+            exchange.time_to_head.set(Some(exchange.start.elapsed()));
+            if self.metrics.tapped() {
+                exchange.see_response(response.headers());
+            }
+            self.finish(response, back, &exchange)
+        });
+        let response = finished.unwrap_or_else(|error| self.answer(error.into(), asker, &exchange));
+        self.observer.response(&exchange, response.headers());
+        response
+    }
+
+    pub(super) fn answer(&self, failure: Failure, asker: Asker, exchange: &Exchange) -> Response<Body> {
+        exchange.fail(failure.reason, failure.detail);
+        let style =
+            AnswerStyle { details: self.listener.http.reason_header, retry_after: failure.retry_after };
+        let mut response = answer(failure.reason, asker, style, exchange);
+        if let Some(headers) = failure.headers {
+            response.headers_mut().extend(*headers);
+        }
+        response
+    }
+
+    fn finish(
+        &self,
+        mut response: Response<Body>,
+        back: Back,
+        exchange: &Exchange,
+    ) -> Result<Response<Body>, Error> {
+        let Back { came, edits, switched } = back;
+        let switched = switched.map(|switched| *switched);
+        if came.ask == Ask::Connect {
+            // `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
+            return match (connected(&mut response), switched) {
+                (Some(upstream), Some((client, tunnel))) => {
+                    self.tunnels.connected(client, upstream, tunnel);
+                    Ok(Response::new(Body::empty()))
+                }
+                // A layer answered by itself, as a fault does. A success without a tunnel would be taken for one.
+                (None, _) if !response.status().is_success() => Ok(response),
+                _ => {
+                    exchange.fail(Reason::InternalError, "a tunnel without a connection");
+                    Err(Error::new(Reason::InternalError, Sent::Nothing))
+                }
+            };
+        }
+        let status = response.status();
+        let switching = match &came.ask {
+            Ask::Upgrade(Upgrade::Http1(_)) => status == StatusCode::SWITCHING_PROTOCOLS,
+            Ask::Upgrade(_) => status.is_success(),
+            Ask::Http | Ask::Connect | Ask::Opaque => false,
+        };
+        let (mut parts, mut body) = response.into_parts();
+        if switching && let Some((client, tunnel)) = switched {
+            // The upstream's side waits in the extensions; the head goes on to the client without them.
+            let mut upstream = Response::new(std::mem::take(&mut body));
+            std::mem::swap(upstream.extensions_mut(), &mut parts.extensions);
+            self.tunnels.upgraded(client, upstream, tunnel);
+        }
+        self.arrive(&mut parts, switching, came.form.is_proxied(), edits);
+        Ok(Response::from_parts(parts, body))
+    }
+
+    pub(super) fn tunnel(
+        &self,
+        destination: &Destination,
+        exchange: Rc<Exchange>,
+        hold: Option<Hold>,
+    ) -> Tunnel {
+        let idle = destination.policy.timeouts.idle;
+        Tunnel { idle, exchange, hold, on_finish: self.on_finish.clone() }
+    }
+
+    fn arrive(&self, parts: &mut response::Parts, switching: bool, proxied: bool, edits: ReadyEdits) {
+        let upstream_version = parts.version;
+        // RFC 9110 section 15.5.22: a 426 says to what.
+        let upgrade = switching || parts.status == StatusCode::UPGRADE_REQUIRED;
+        strip_response(&mut parts.headers, upgrade, proxied);
+        if let Some(via) = &self.via {
+            via.add(&mut parts.headers, upstream_version);
+        }
+        edits.apply(&mut parts.headers);
+        // What the upstream spoke is its own affair; the client is answered in its own version.
+        parts.version = http::Version::HTTP_11;
+    }
+}

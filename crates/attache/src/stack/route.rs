@@ -1,0 +1,169 @@
+//! A route, ready to serve: the layers of the route itself, then those of each of its destinations.
+//!
+//! [`RouteService`] is what the table's [`RouteId`](attache_routing::RouteId) leads to, and a call's
+//! [`DestinationId`](attache_config::model::DestinationId) says which of its destinations is meant. The order is that of
+//! [`stack`](super): limits and faults, mirror, credential, the destination's own layers.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use attache_config::model::{self, Action, Destination, Mirror};
+use attache_http::{Body, remove_underscored};
+use attache_resilience::{Front, RouteState, Stack, front_with};
+use attache_routing::mirrors;
+use attache_telemetry::Reason;
+use attache_tls::Credential;
+use attache_upstream::{Call, Error, Sent, Wants, WorkerUpstream};
+use http::{HeaderMap, Response};
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::{Upstreams, mirror};
+
+/// One route that forwards, on one worker.
+pub(super) struct RouteService {
+    /// Borrowed for a call, not cloned: every layer holds counters that all workers share. No call is made within a call.
+    front: RefCell<Front<Destinations>>,
+    /// It has limits or faults.
+    pub(super) is_limited: bool,
+}
+
+/// What a call will come to.
+pub(super) type RouteFuture = <Front<Destinations> as Service<Call>>::Future;
+
+impl RouteService {
+    /// `None` for a route that answers by itself. `state` is what all workers share of it.
+    pub(super) fn new(
+        route: &model::Route,
+        state: &Arc<RouteState>,
+        upstreams: &Rc<Upstreams>,
+    ) -> Option<Self> {
+        let Action::Forward(forward) = &route.action else { return None };
+        let asked = forward.global_rate_limit.clone();
+        let asked = asked.and_then(|limit| upstreams.limiter(*limit, route.name.clone()));
+        let destinations = Destinations(Rc::new(Inner {
+            mirrors: forward.mirrors.clone(),
+            all: forward.to.iter().map(|to| DestinationService::new(to, upstreams)).collect(),
+            upstreams: upstreams.clone(),
+        }));
+        let is_limited = forward.rate_limit.is_some() || asked.is_some() || forward.fault.is_some();
+        Some(Self { front: RefCell::new(front_with(state, asked, destinations)), is_limited })
+    }
+
+    /// Sends a call to the destination that its context names.
+    pub(super) fn call(&self, call: Call) -> RouteFuture {
+        self.front.borrow_mut().call(call)
+    }
+}
+
+/// The destinations of a route, behind its limits.
+#[derive(Clone)]
+pub(super) struct Destinations(Rc<Inner>);
+
+struct Inner {
+    mirrors: Vec<Mirror>,
+    /// A call's `DestinationId` indexes this.
+    all: Vec<DestinationService>,
+    upstreams: Rc<Upstreams>,
+}
+
+/// One destination: its secret, and the layers of its policy.
+struct DestinationService {
+    destination: Destination,
+    credential: Option<Credential>,
+    /// `None` where each call names the host, and so the upstream.
+    stack: Option<RefCell<Stack<WorkerUpstream>>>,
+}
+
+impl DestinationService {
+    fn new(destination: &Destination, upstreams: &Upstreams) -> Self {
+        Self {
+            credential: upstreams.credential(destination.policy.credential.as_deref()).cloned(),
+            stack: upstreams.stack(destination).map(RefCell::new),
+            destination: destination.clone(),
+        }
+    }
+
+    /// Gives a request its secret, or refuses to send it without.
+    fn authenticate(&self, headers: &mut HeaderMap) -> Result<(), Error> {
+        let Some(wanted) = &self.destination.policy.credential else { return Ok(()) };
+        let missing = |why: String| Error::with_source(Reason::NoCredential, Sent::Nothing, why);
+        let credential = self.credential.as_ref().ok_or_else(|| missing("it was not read".to_owned()))?;
+        let name = wanted.secret.header();
+        remove_underscored(headers, |spelled| spelled == name.as_str());
+        credential.apply(headers).map_err(|error| missing(error.to_string()))
+    }
+}
+
+impl Service<Call> for Destinations {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Onward;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut call: Call) -> Onward {
+        let Inner { mirrors: copies, all, upstreams } = &*self.0;
+        let id = call.context.destination;
+        let Some(to) = all.get(id.0) else {
+            return Onward::Refused { error: Some(Error::new(Reason::InternalError, Sent::Nothing)) };
+        };
+        // A tunnel has no request that could be copied or authenticated.
+        if call.wants == Wants::Answer {
+            for copy in mirrors(copies, fastrand::f64) {
+                call.request = Box::new(mirror::split(*call.request, upstreams, copy, &call.context));
+            }
+            if let Err(error) = to.authenticate(call.request.headers_mut()) {
+                return Onward::Refused { error: Some(error) };
+            }
+        }
+        if let Some(stack) = &to.stack {
+            return Onward::Named { sent: stack.borrow_mut().call(call) };
+        }
+        let inner = self.0.clone();
+        Onward::Asked {
+            sent: Box::pin(async move {
+                let to =
+                    inner.all.get(id.0).ok_or_else(|| Error::new(Reason::InternalError, Sent::Nothing))?;
+                let mut stack = inner.upstreams.on_demand_stack(&to.destination, &call).await?;
+                stack.call(call).await
+            }),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Destinations`].
+    #[project = OnwardProjection]
+    pub(super) enum Onward {
+        /// To an upstream that the config names.
+        Named { #[pin] sent: <Stack<WorkerUpstream> as Service<Call>>::Future },
+        /// To a host that the call names, which is looked up first.
+        Asked { sent: Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>> },
+        /// Nowhere.
+        Refused { error: Option<Error> },
+    }
+}
+
+impl Future for Onward {
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            OnwardProjection::Named { sent } => sent.poll(cx),
+            OnwardProjection::Asked { sent } => sent.as_mut().poll(cx),
+            OnwardProjection::Refused { error } => match error.take() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
