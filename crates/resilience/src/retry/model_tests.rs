@@ -154,7 +154,8 @@ fn policy() -> impl Strategy<Value = Policy> {
                 ..Retry::default()
             };
             let per_try = if per_try { 200 * MS } else { Duration::ZERO };
-            let timeouts = Timeouts { request: Duration::from_secs(2), per_try, idle: Duration::ZERO };
+            let timeouts =
+                Timeouts { request: Duration::from_secs(2), whole: true, per_try, idle: Duration::ZERO };
             Policy { retry, timeouts, ..Policy::default() }
         },
     )
