@@ -83,6 +83,7 @@ pub(crate) async fn serve<H: HttpService>(
         state: State::Between,
         timer: None,
         deny,
+        looked: 0,
         closing: false,
         lingering: false,
         place,
@@ -119,6 +120,8 @@ struct Connection<H: HttpService> {
     /// Runs while a head is gathered; a head that comes whole costs no clock.
     timer: Option<Pin<Box<Sleep>>>,
     deny: Option<Refusal>,
+    /// Bytes of a head that were looked at, and are no whole one.
+    looked: usize,
     /// No request follows.
     closing: bool,
     /// What the client still sends is thrown away at the end.
@@ -215,9 +218,9 @@ impl<H: HttpService> Connection<H> {
             return Poll::Ready(Some(State::Shutdown));
         }
         let mut client = self.client.borrow_mut();
-        let mut look = true;
         loop {
-            if look && !client.buf.is_empty() {
+            let fresh = client.buf.len() > self.looked;
+            if fresh && (self.looked == 0 || client.reader.is_worth_a_look(&client.buf, self.looked)) {
                 let state = &mut *client;
                 let read = buffers::index(|index| {
                     let read = state.reader.head(&mut state.buf, index);
@@ -227,26 +230,26 @@ impl<H: HttpService> Connection<H> {
                 });
                 match read {
                     Ok(Some((parts, head))) => {
+                        self.looked = 0;
                         self.timer = None;
                         drop(client);
                         return Poll::Ready(Some(self.call(parts, &head)));
                     }
-                    Ok(None) => {}
+                    Ok(None) => self.looked = client.buf.len(),
                     Err(fault) => {
                         drop(client);
                         return Poll::Ready(Some(self.refuse(refusal(fault))));
                     }
                 }
             }
-            let seen = client.buf.len();
             match client.poll_fill(cx) {
                 Poll::Ready(Ok(0)) if client.buf.is_empty() => return Poll::Ready(Some(State::Shutdown)),
                 // The client left in the middle of a head.
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
-                Poll::Ready(Ok(_)) => {
-                    look = seen == 0 || client.reader.is_worth_a_look(&client.buf, seen);
-                }
+                Poll::Ready(Ok(_)) => {}
                 Poll::Pending if client.buf.is_empty() => {
+                    // While it waits for a request, it holds no buffer.
+                    buffers::put(&mut client.buf);
                     // Before the order to finish is followed, so that a request that has just come is still answered.
                     if self.context.live().order() >= Order::Finish {
                         return Poll::Ready(Some(State::Shutdown));
@@ -274,6 +277,7 @@ impl<H: HttpService> Connection<H> {
             return Poll::Ready(true);
         }
         if client.body_held {
+            client.told_by(cx);
             return Poll::Pending;
         }
         if client.expects {
@@ -396,9 +400,7 @@ impl<H: HttpService> Connection<H> {
     fn poll_meanwhile(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         let mut client = self.client.borrow_mut();
         let client = &mut *client;
-        if !client.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            client.task = Some(cx.waker().clone());
-        }
+        client.told_by(cx);
         if client.wanted {
             client.wanted = false;
             client.head().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -533,9 +535,7 @@ impl<H: HttpService> Connection<H> {
             }
             if pending {
                 let client = &mut *client;
-                if !client.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-                    client.task = Some(cx.waker().clone());
-                }
+                client.told_by(cx);
                 let through = client.reader.at_start() || client.reader.is_switching();
                 if through && client.poll_left(cx).is_ready() {
                     return Poll::Ready(None);
