@@ -32,8 +32,9 @@ custom! {
 /// The names of one length.
 macro_rules! names {
     ($($name:expr),*) => {{
-        static NAMES: &[HeaderName] = &[$($name),*];
-        NAMES
+        const COUNT: usize = [$(stringify!($name)),*].len();
+        static NAMES: [HeaderName; COUNT] = [$($name),*];
+        &NAMES
     }};
 }
 
