@@ -131,12 +131,16 @@ pub(crate) struct Import {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum From {
     Envoy,
+    Haproxy,
+    Nginx,
 }
 
 impl From {
     pub(crate) const fn kind(self) -> attache_import::Kind {
         match self {
             Self::Envoy => attache_import::Kind::Envoy,
+            Self::Haproxy => attache_import::Kind::Haproxy,
+            Self::Nginx => attache_import::Kind::Nginx,
         }
     }
 }

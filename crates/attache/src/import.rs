@@ -37,10 +37,15 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
     // What is printed must be a config: no import may end with one that the proxy refuses.
     if let Err(wrong) = attache_config::parse(&imported.text, None, &|_| None) {
         let text = wrong.to_string();
-        return Err(format!("the import made a config with mistakes, which is a fault of attache; please report it:\n{text}").into());
+        return Err(format!(
+            "the import made a config with mistakes, which is a fault of attache; please report it:\n{text}"
+        )
+        .into());
     }
     match &options.output {
-        Some(path) => std::fs::write(path, &imported.text).map_err(|error| format!("{}: {error}", path.display()))?,
+        Some(path) => {
+            std::fs::write(path, &imported.text).map_err(|error| format!("{}: {error}", path.display()))?
+        }
         None => io::stdout().write_all(imported.text.as_bytes())?,
     }
     let lost = imported.remarks.iter().filter(|remark| remark.weight != attache_import::Weight::Note).count();
@@ -51,22 +56,26 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
 /// Both side by side.
 fn compare(kind: Kind, files: &[attache_import::File], options: &cli::Import) -> Result<ExitCode, Failed> {
     let name = kind.program().ok_or("this kind of config has no program that it could be compared with")?;
-    let original = options
-        .original
-        .clone()
-        .or_else(|| in_path(name))
-        .ok_or_else(|| format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`"))?;
+    let original = options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {
+        format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`")
+    })?;
     let folder = std::env::temp_dir().join(format!("attache-import-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let programs = verify::Programs { original, attache: std::env::current_exe()? };
     let result = verify::verify(kind, files, &programs, &folder);
     let report = match result {
         Ok(report) => report,
-        Err(error) => return Err(format!("{error}\n  their configs and logs are in {}", folder.display()).into()),
+        Err(error) => {
+            return Err(format!("{error}\n  their configs and logs are in {}", folder.display()).into());
+        }
     };
     let _ = std::fs::remove_dir_all(&folder);
     io::stdout().write_all(report.text().as_bytes())?;
-    Ok(if report.differences.is_empty() { ExitCode::from(report.grade.exit_code()) } else { ExitCode::from(5) })
+    Ok(if report.differences.is_empty() {
+        ExitCode::from(report.grade.exit_code())
+    } else {
+        ExitCode::from(5)
+    })
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {

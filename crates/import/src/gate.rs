@@ -56,7 +56,11 @@ impl Gate {
                 None if *verdict == Verdict::Pass => {
                     let mut rest = rule.clone();
                     rest.remarks.point(&self.at, "one of the cases that the guard of this route let pass can't be said here; it is refused.");
-                    return vec![refused(rest, &self.at, "its guard has a case that can't be said together with this route.")];
+                    return vec![refused(
+                        rest,
+                        &self.at,
+                        "its guard has a case that can't be said together with this route.",
+                    )];
                 }
                 None => {
                     return vec![refused(

@@ -7,12 +7,28 @@
 //! The way of a config: [`tree`] or a tokenizer reads it; the importer of its kind makes a [`plan`], whose rules are tried in order;
 //! [`order`] makes attache's routes of them; [`write`] prints them with the [`remark`]s.
 
+#![allow(
+    clippy::format_push_string,
+    clippy::match_same_arms,
+    clippy::similar_names,
+    clippy::single_match_else,
+    clippy::type_complexity,
+    clippy::unnecessary_wraps,
+    clippy::items_after_statements,
+    clippy::needless_for_each,
+    reason = "tables of another proxy's words read best as they are"
+)]
+
 pub mod envoy;
 mod gate;
+mod haproxy;
+mod hosted;
+mod nginx;
 mod order;
 pub mod path;
 pub mod plan;
 pub mod remark;
+mod text;
 pub mod tree;
 pub mod value;
 pub mod verify;
@@ -31,6 +47,10 @@ use plan::Plan;
 pub enum Kind {
     /// Envoy's bootstrap, v3 or v2.
     Envoy,
+    /// HAProxy's config.
+    Haproxy,
+    /// nginx's config.
+    Nginx,
 }
 
 impl Kind {
@@ -38,6 +58,8 @@ impl Kind {
     pub const fn program(self) -> Option<&'static str> {
         match self {
             Self::Envoy => Some("envoy"),
+            Self::Haproxy => Some("haproxy"),
+            Self::Nginx => Some("nginx"),
         }
     }
 }
@@ -68,8 +90,20 @@ pub struct File {
 pub fn detect(files: &[File]) -> Option<Kind> {
     let first = files.first()?;
     let has = |words: &[&str]| words.iter().any(|word| first.text.contains(word));
+    let begins = |words: &[&str]| {
+        first.text.lines().any(|line| {
+            let mut parts = line.split_whitespace();
+            parts.next().is_some_and(|first| words.contains(&first.trim_end_matches('{')))
+        })
+    };
     if has(&["static_resources", "staticResources", "dynamic_resources", "dynamicResources", "envoy."]) {
         return Some(Kind::Envoy);
+    }
+    if begins(&["frontend", "listen"]) && has(&["bind", "server"]) && !has(&["listen 80;", "server {"]) {
+        return Some(Kind::Haproxy);
+    }
+    if begins(&["server", "http", "stream", "upstream"]) && has(&["{"]) {
+        return Some(Kind::Nginx);
     }
     None
 }
@@ -81,6 +115,8 @@ pub fn detect(files: &[File]) -> Option<Kind> {
 pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
     let plan = match kind {
         Kind::Envoy => envoy::import(files)?,
+        Kind::Haproxy => haproxy::import(files)?,
+        Kind::Nginx => nginx::import(files)?,
     };
     Ok(finish(plan, files))
 }

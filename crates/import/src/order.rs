@@ -47,7 +47,10 @@ fn one_chain(chain: &Chain, routes: &mut Vec<Route>) {
     for site in &chain.sites {
         before.0.extend(site.remarks.0.iter().cloned());
         let mut rules = site.rules.clone();
-        let wider = chain.sites.iter().any(|other| other.hosts != site.hosts && other.hosts.iter().any(|host| host.contains('*')));
+        let wider = chain
+            .sites
+            .iter()
+            .any(|other| other.hosts != site.hosts && other.hosts.iter().any(|host| host.contains('*')));
         if !any_host(&site.hosts) && wider && !ends_with_everything(&rules) {
             rules.push(closing());
         }
@@ -102,7 +105,8 @@ fn many_chains(chains: &[&Chain], routes: &mut Vec<Route>) {
             let mut own = site_for(&chain.sites, host).map_or_else(Vec::new, |site| site.rules.clone());
             let last = index + 1 == chains.len();
             // The last chain for any host needs none: what no route takes is 404.
-            if !ends_with_everything(&own) && !(last && host == "*") {
+            let ended = last && host == "*";
+            if !ended && !ends_with_everything(&own) {
                 own.push(closing());
             }
             rules.extend(own.into_iter().map(|rule| (conditions.0.clone(), conditions.1.clone(), rule)));
@@ -118,7 +122,11 @@ fn site_for<'s>(sites: &'s [Site], host: &str) -> Option<&'s Site> {
         return Some(site);
     }
     let best = |site: &Site| site.hosts.iter().filter(|own| covers(own, host)).map(String::len).max();
-    sites.iter().filter_map(|site| best(site).map(|length| (length, site))).max_by_key(|(length, _)| *length).map(|(_, site)| site)
+    sites
+        .iter()
+        .filter_map(|site| best(site).map(|length| (length, site)))
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, site)| site)
 }
 
 fn covers(pattern: &str, host: &str) -> bool {
@@ -237,7 +245,8 @@ fn rank(route: &Route) -> Rank {
 
 fn overlap(a: &Rule, b: &Rule) -> bool {
     let (a, b) = (&a.when, &b.when);
-    let methods = a.methods.is_empty() || b.methods.is_empty() || a.methods.iter().any(|m| b.methods.contains(m));
+    let methods =
+        a.methods.is_empty() || b.methods.is_empty() || a.methods.iter().any(|m| b.methods.contains(m));
     methods && a.path.overlaps(&b.path)
 }
 

@@ -120,7 +120,9 @@ impl Path {
                 path.strip_prefix(own.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
             Self::Text(own) => path.starts_with(own.as_str()),
-            Self::Regex(regex) => Regex::new(&format!("^(?:{regex})$")).map_or(true, |regex| regex.is_match(path)),
+            Self::Regex(regex) => {
+                Regex::new(&format!("^(?:{regex})$")).map_or(true, |regex| regex.is_match(path))
+            }
         }
     }
 
@@ -140,7 +142,9 @@ impl Path {
             (Self::Text(a), Self::Text(b)) => {
                 Some(Some(Self::Text(if a.len() >= b.len() { a.clone() } else { b.clone() })))
             }
-            (Self::Segments(a), Self::Text(b)) | (Self::Text(b), Self::Segments(a)) if a.starts_with(b.as_str()) => {
+            (Self::Segments(a), Self::Text(b)) | (Self::Text(b), Self::Segments(a))
+                if a.starts_with(b.as_str()) =>
+            {
                 Some(Some(Self::Segments(a.clone())))
             }
             (Self::Segments(a), Self::Segments(b)) => {
@@ -186,6 +190,35 @@ pub fn anywhere(text: &str) -> Option<String> {
     Some(whole)
 }
 
+/// The groups of an expression get names, `g1`, `g2` and so on, by which a rewriting inserts them.
+pub fn named(regex: &str) -> String {
+    let mut out = String::with_capacity(regex.len() + 8);
+    let mut group = 0;
+    let mut class = false;
+    let mut chars = regex.chars().peekable();
+    while let Some(c) = chars.next() {
+        out.push(c);
+        match c {
+            '\\' => out.extend(chars.next()),
+            '[' => class = true,
+            ']' => class = false,
+            '(' if !class => {
+                if chars.peek() == Some(&'?') {
+                    let mut rest = chars.clone();
+                    rest.next();
+                    let named = matches!(rest.next(), Some('<' | 'P'));
+                    group += usize::from(named);
+                } else {
+                    group += 1;
+                    out.push_str(&format!("?<g{group}>"));
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,11 +234,20 @@ mod tests {
     }
 
     #[test]
+    fn groups_get_names() {
+        assert_eq!(named(r"/a/(.*)/(?:x)\((b)"), r"/a/(?<g1>.*)/(?:x)\((?<g2>b)");
+        assert_eq!(named("[(](?<n>a)(b)"), "[(](?<n>a)(?<g2>b)");
+    }
+
+    #[test]
     fn what_both_match() {
         let text = |text: &str| Path::Text(text.to_owned());
         assert_eq!(text("/a").both(&text("/ab")), Some(Some(text("/ab"))));
         assert_eq!(text("/a").both(&text("/b")), Some(None));
-        assert_eq!(Path::Exact("/a/x".to_owned()).both(&text("/a")), Some(Some(Path::Exact("/a/x".to_owned()))));
+        assert_eq!(
+            Path::Exact("/a/x".to_owned()).both(&text("/a")),
+            Some(Some(Path::Exact("/a/x".to_owned())))
+        );
         assert_eq!(Path::Regex("/a.*".to_owned()).both(&text("/a")), None);
     }
 

@@ -34,6 +34,8 @@ pub struct Node {
     pub at: At,
     /// What it is.
     pub kind: Kind,
+    /// A scalar in quotes, which is a text whatever it looks like.
+    pub quoted: bool,
 }
 
 /// What a node is.
@@ -49,7 +51,7 @@ pub enum Kind {
 
 /// The nothing that an absent key has.
 static EMPTY: std::sync::LazyLock<Node> =
-    std::sync::LazyLock::new(|| Node { at: At::default(), kind: Kind::Scalar(String::new()) });
+    std::sync::LazyLock::new(|| Node { at: At::default(), kind: Kind::Scalar(String::new()), quoted: false });
 
 impl Node {
     /// A mapping or list without anything, or an empty or null scalar.
@@ -94,7 +96,7 @@ impl Node {
 
     /// A scalar at the same place.
     pub fn scalar(&self, text: &str) -> Self {
-        Self { at: self.at.clone(), kind: Kind::Scalar(text.to_owned()) }
+        Self { at: self.at.clone(), kind: Kind::Scalar(text.to_owned()), quoted: false }
     }
 
     /// The node at the end of a way of keys, or an empty one.
@@ -235,8 +237,9 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let plain = style == ScalarStyle::Plain;
-                let text = if plain && (text == "null" || text == "~") { String::new() } else { text.to_string() };
-                (Node { at, kind: Kind::Scalar(text) }, anchor)
+                let text =
+                    if plain && (text == "null" || text == "~") { String::new() } else { text.to_string() };
+                (Node { at, kind: Kind::Scalar(text), quoted: !plain }, anchor)
             }
             Event::SequenceStart(_, anchor, _) => {
                 open.push(Open::List(at, anchor, Vec::new()));
@@ -247,9 +250,11 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
                 continue;
             }
             Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some(Open::List(at, anchor, items)) => (Node { at, kind: Kind::List(items) }, anchor),
+                Some(Open::List(at, anchor, items)) => {
+                    (Node { at, kind: Kind::List(items), quoted: false }, anchor)
+                }
                 Some(Open::Map(at, anchor, entries, _)) => {
-                    (Node { at, kind: Kind::Map(merged(entries)) }, anchor)
+                    (Node { at, kind: Kind::Map(merged(entries)), quoted: false }, anchor)
                 }
                 None => continue,
             },
@@ -258,7 +263,7 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
                     count += size;
                     (node.clone(), 0)
                 }
-                None => (Node { at, kind: Kind::Scalar(String::new()) }, 0),
+                None => (Node { at, kind: Kind::Scalar(String::new()), quoted: false }, 0),
             },
             _ => continue,
         };
@@ -318,7 +323,8 @@ pub fn json(node: &Node) -> String {
 
 fn write_json(node: &Node, out: &mut String) {
     match &node.kind {
-        Kind::Scalar(text) if text.is_empty() => out.push_str("\"\""),
+        Kind::Scalar(text) if text.is_empty() && !node.quoted => out.push_str("null"),
+        Kind::Scalar(text) if node.quoted => quote(text, out),
         Kind::Scalar(text) if text == "true" || text == "false" => out.push_str(text),
         Kind::Scalar(text)
             if text.parse::<f64>().is_ok_and(f64::is_finite)

@@ -41,18 +41,18 @@ impl Map {
 
     /// The mapping at a key, made where there is none.
     pub fn child(&mut self, key: &str) -> &mut Self {
-        let index = match self.0.iter().position(|(name, value)| name == key && matches!(value, Value::Map(_))) {
-            Some(index) => index,
-            None => {
-                self.0.retain(|(name, _)| name != key);
-                self.0.push((key.to_owned(), Value::Map(Self::default())));
-                self.0.len() - 1
-            }
-        };
+        let index =
+            match self.0.iter().position(|(name, value)| name == key && matches!(value, Value::Map(_))) {
+                Some(index) => index,
+                None => {
+                    self.0.retain(|(name, _)| name != key);
+                    self.0.push((key.to_owned(), Value::Map(Self::default())));
+                    self.0.len() - 1
+                }
+            };
         match &mut self.0[index].1 {
             Value::Map(map) => map,
-            // The position above is that of a mapping.
-            _ => unreachable!("a mapping was looked for"),
+            _ => unreachable!("the index is that of a mapping"),
         }
     }
 

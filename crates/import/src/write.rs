@@ -19,10 +19,13 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> String {
     remarks(&plan.remarks, 0, &mut out);
     out.push('\n');
     entries(&plan.top, 0, &mut out);
+    out.push_str("listeners:\n");
     if plan.listeners.is_empty() {
-        out.push_str("# The original has no listener that could be carried over.\nlisteners: {}\n");
-    } else {
-        out.push_str("listeners:\n");
+        // Without any, attache would listen on its default address and send everything to the only upstream.
+        out.push_str(
+            "  # The original has no listener that could be carried over: this one refuses everything.\n",
+        );
+        out.push_str("  closed:\n    bind: 127.0.0.1:15001\n    routes:\n      - respond: 503\n");
     }
     for listener in &plan.listeners {
         remarks(&listener.remarks, 2, &mut out);
@@ -41,8 +44,9 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> String {
             item(&route_keys(route), 6, &mut out);
         }
     }
-    if !plan.upstreams.is_empty() {
-        out.push_str("upstreams:\n");
+    out.push_str("upstreams:\n");
+    if plan.upstreams.is_empty() {
+        out.push_str("  # Nothing goes anywhere; a config has at least one upstream.\n  nowhere: http://nowhere.invalid:80\n");
     }
     for upstream in &plan.upstreams {
         remarks(&upstream.remarks, 2, &mut out);
@@ -186,7 +190,8 @@ fn flow(value: &Value) -> String {
         Value::List(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
         Value::Map(map) if map.is_empty() => "{}".to_owned(),
         Value::Map(map) => {
-            let parts: Vec<_> = map.0.iter().map(|(name, value)| format!("{}: {}", key(name), flow(value))).collect();
+            let parts: Vec<_> =
+                map.0.iter().map(|(name, value)| format!("{}: {}", key(name), flow(value))).collect();
             format!("{{ {} }}", parts.join(", "))
         }
     }

@@ -6,8 +6,15 @@ use crate::tree::Node;
 
 use super::{Cx, cluster, filters, guards, http, tls, words};
 
-const CONDITIONS: &[&str] =
-    &["server_names", "destination_port", "prefix_ranges", "transport_protocol", "application_protocols", "address_suffix", "suffix_len"];
+const CONDITIONS: &[&str] = &[
+    "server_names",
+    "destination_port",
+    "prefix_ranges",
+    "transport_protocol",
+    "application_protocols",
+    "address_suffix",
+    "suffix_len",
+];
 
 /// The most specific first: destination, server names, transport, application, then what has no condition.
 pub(crate) fn order(chain: &Node) -> (bool, bool, usize, bool, bool) {
@@ -30,7 +37,16 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
     out.remarks.rest(
         node,
         "the filter chain",
-        &["filter_chain_match", "filters", "transport_socket", "tls_context", "name", "use_proxy_proto", "metadata", "transport_socket_connect_timeout"],
+        &[
+            "filter_chain_match",
+            "filters",
+            "transport_socket",
+            "tls_context",
+            "name",
+            "use_proxy_proto",
+            "metadata",
+            "transport_socket_connect_timeout",
+        ],
         &[("on_demand_configuration", Weight::Point, "chains are never built on demand.")],
     );
     for (key, value) in conditions.entries() {
@@ -46,8 +62,10 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
         return;
     }
     let secure = tls::is_downstream(node);
-    let passed = !secure && (conditions.str("transport_protocol") == Some("tls") || conditions.get("server_names").is_some());
-    out.sni = conditions.list("server_names").iter().filter_map(Node::text).map(|name| name.to_ascii_lowercase()).collect();
+    let passed = !secure
+        && (conditions.str("transport_protocol") == Some("tls") || conditions.get("server_names").is_some());
+    out.sni =
+        conditions.list("server_names").iter().filter_map(Node::text).map(str::to_ascii_lowercase).collect();
     out.destination = destination(conditions);
     if passed && out.sni.is_empty() {
         out.sni.push("*".to_owned());
@@ -61,7 +79,9 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
         listener.keys.child("tls").set("mode", "permissive");
     }
     let Some((last, before)) = split(node.list("filters")) else {
-        listener.remarks.point(&node.at, "a filter chain without filters closes every connection; it is left out.");
+        listener
+            .remarks
+            .point(&node.at, "a filter chain without filters closes every connection; it is left out.");
         return;
     };
     let guard = before.iter().find_map(|filter| guards::network(filter, listener, &mut out.remarks));
@@ -96,8 +116,12 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
             return;
         }
         _ => {
-            let why = guard.map_or_else(|| format!("the network filter `{kind}` isn't known"), |(_, why)| why);
-            listener.remarks.point(&last.at, format!("a filter chain is left out, and its connections are refused: {why}"));
+            let why =
+                guard.map_or_else(|| format!("the network filter `{kind}` isn't known"), |(_, why)| why);
+            listener.remarks.point(
+                &last.at,
+                format!("a filter chain is left out, and its connections are refused: {why}"),
+            );
             return;
         }
     }
@@ -124,7 +148,11 @@ fn destination(conditions: &Node) -> Vec<String> {
         .filter_map(|range| {
             let address = range.str("address_prefix")?;
             let length = range.str("prefix_len").unwrap_or("32");
-            let address = if address.contains(':') { format!("[{address}/{length}]") } else { format!("{address}/{length}") };
+            let address = if address.contains(':') {
+                format!("[{address}/{length}]")
+            } else {
+                format!("{address}/{length}")
+            };
             Some(format!("{address}{port}"))
         })
         .collect()
@@ -136,13 +164,38 @@ fn tcp(config: &Node, cx: &mut Cx) -> Option<Rule> {
     rule.remarks.rest(
         config,
         "`tcp_proxy`",
-        &["stat_prefix", "cluster", "weighted_clusters", "idle_timeout", "max_connect_attempts", "access_log_flush_interval", "flush_access_log_on_connected", "access_log_options"],
         &[
-            ("access_log", Weight::Soft, "the access log is not carried over; `access_log: stdout` writes every connection."),
-            ("hash_policy", Weight::Soft, "`balance: { algorithm: maglev, hash: source }` on the upstream hashes the client's address."),
-            ("tunneling_config", Weight::Point, "TCP is not tunnelled in CONNECT: bytes go to the upstream as they are."),
+            "stat_prefix",
+            "cluster",
+            "weighted_clusters",
+            "idle_timeout",
+            "max_connect_attempts",
+            "access_log_flush_interval",
+            "flush_access_log_on_connected",
+            "access_log_options",
+        ],
+        &[
+            (
+                "access_log",
+                Weight::Soft,
+                "the access log is not carried over; `access_log: stdout` writes every connection.",
+            ),
+            (
+                "hash_policy",
+                Weight::Soft,
+                "`balance: { algorithm: maglev, hash: source }` on the upstream hashes the client's address.",
+            ),
+            (
+                "tunneling_config",
+                Weight::Point,
+                "TCP is not tunnelled in CONNECT: bytes go to the upstream as they are.",
+            ),
             ("metadata_match", Weight::Point, "subsets are absent: make an upstream of each."),
-            ("max_downstream_connection_duration", Weight::Soft, "opaque connections have no greatest age; `tcp_idle_timeout` ends idle ones."),
+            (
+                "max_downstream_connection_duration",
+                Weight::Soft,
+                "opaque connections have no greatest age; `tcp_idle_timeout` ends idle ones.",
+            ),
         ],
     );
     filters::targets(config, cluster::Use::Tcp, &mut rule, cx).then_some(rule)

@@ -51,15 +51,60 @@ pub(crate) fn clusters(cx: &mut Cx) {
 }
 
 const KNOWN: &[&str] = &[
-    "name", "type", "cluster_type", "connect_timeout", "lb_policy", "load_assignment", "hosts", "http2_protocol_options", "http_protocol_options",
-    "common_http_protocol_options", "typed_extension_protocol_options", "transport_socket", "tls_context", "circuit_breakers", "health_checks",
-    "outlier_detection", "dns_lookup_family", "dns_refresh_rate", "dns_failure_refresh_rate", "respect_dns_ttl", "max_requests_per_connection",
-    "upstream_connection_options", "eds_cluster_config", "ring_hash_lb_config", "maglev_lb_config", "least_request_lb_config", "alt_stat_name",
-    "per_connection_buffer_limit_bytes", "original_dst_lb_config", "round_robin_lb_config", "load_balancing_policy", "common_lb_config", "metadata",
-    "upstream_bind_config", "preconnect_policy", "protocol_selection", "extension_protocol_options", "wait_for_warm_on_init",
-    "typed_dns_resolver_config", "close_connections_on_host_health_failure", "connection_pool_per_downstream_connection", "cleanup_interval",
-    "dns_resolution_config", "lb_subset_config", "transport_socket_matches", "filters", "dns_resolvers", "use_tcp_for_dns_lookups", "dns_jitter",
-    "upstream_http_protocol_options", "ignore_health_on_host_removal", "drain_connections_on_host_removal", "warming_duration", "tls_certificate_sds_secret_configs",
+    "name",
+    "type",
+    "cluster_type",
+    "connect_timeout",
+    "lb_policy",
+    "load_assignment",
+    "hosts",
+    "http2_protocol_options",
+    "http_protocol_options",
+    "common_http_protocol_options",
+    "typed_extension_protocol_options",
+    "transport_socket",
+    "tls_context",
+    "circuit_breakers",
+    "health_checks",
+    "outlier_detection",
+    "dns_lookup_family",
+    "dns_refresh_rate",
+    "dns_failure_refresh_rate",
+    "respect_dns_ttl",
+    "max_requests_per_connection",
+    "upstream_connection_options",
+    "eds_cluster_config",
+    "ring_hash_lb_config",
+    "maglev_lb_config",
+    "least_request_lb_config",
+    "alt_stat_name",
+    "per_connection_buffer_limit_bytes",
+    "original_dst_lb_config",
+    "round_robin_lb_config",
+    "load_balancing_policy",
+    "common_lb_config",
+    "metadata",
+    "upstream_bind_config",
+    "preconnect_policy",
+    "protocol_selection",
+    "extension_protocol_options",
+    "wait_for_warm_on_init",
+    "typed_dns_resolver_config",
+    "close_connections_on_host_health_failure",
+    "connection_pool_per_downstream_connection",
+    "cleanup_interval",
+    "dns_resolution_config",
+    "lb_subset_config",
+    "transport_socket_matches",
+    "filters",
+    "dns_resolvers",
+    "use_tcp_for_dns_lookups",
+    "dns_jitter",
+    "upstream_http_protocol_options",
+    "ignore_health_on_host_removal",
+    "drain_connections_on_host_removal",
+    "warming_duration",
+    "tls_certificate_sds_secret_configs",
 ];
 
 const TOLD: &[(&str, Weight, &str)] = &[
@@ -83,11 +128,14 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
         (_, false, true) => "h2c",
         (_, false, false) => "http",
     };
-    let kind = node.str("type").unwrap_or("STATIC");
+    let kind = node.str("type").unwrap_or("STATIC").to_ascii_uppercase();
+    let kind = kind.as_str();
     let custom = words::extension(&node.down(&["cluster_type"]).clone());
     let mut address = match (kind, custom.as_str()) {
         ("ORIGINAL_DST", _) => Some(Value::from("original-destination")),
-        (_, "dynamic_forward_proxy" | "cluster_config") if node.get("cluster_type").is_some() => Some(Value::from("authority")),
+        (_, "dynamic_forward_proxy" | "cluster_config") if node.get("cluster_type").is_some() => {
+            Some(Value::from("authority"))
+        }
         _ => addresses(node, scheme, &mut remarks, cx),
     };
     if kind == "LOGICAL_DNS" {
@@ -95,7 +143,10 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     }
     if address.is_none() {
         remarks.point(&node.at, "the addresses of this cluster come from a control plane: give them as `address`. Until then every call fails.");
-        address = Some(Value::from(format!("{scheme}://{}.invalid:80", crate::plan::name(&out.name).replace(['_', '/'], "-").to_ascii_lowercase())));
+        address = Some(Value::from(format!(
+            "{scheme}://{}.invalid:80",
+            crate::plan::name(&out.name).replace(['_', '/'], "-").to_ascii_lowercase()
+        )));
     }
     let mut own = Map::default();
     own.put("address", address);
@@ -122,7 +173,10 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     health(node, &mut own, &mut remarks);
     for (key, what) in [
         ("lb_subset_config", "subsets are absent: make an upstream of each, and routes that choose it."),
-        ("transport_socket_matches", "endpoints of one upstream all have the same TLS: make an upstream of each kind."),
+        (
+            "transport_socket_matches",
+            "endpoints of one upstream all have the same TLS: make an upstream of each kind.",
+        ),
     ] {
         if let Some(found) = node.get(key) {
             remarks.point(&found.at, format!("`{key}`: {what}"));
@@ -133,7 +187,11 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     }
     let socket = words::extension(&node.down(&["transport_socket"]).clone());
     if socket.contains("proxy_protocol") {
-        let version = words::config(node.down(&["transport_socket"])).down(&["config"]).str("version").unwrap_or("V1").to_ascii_lowercase();
+        let version = words::config(node.down(&["transport_socket"]))
+            .down(&["config"])
+            .str("version")
+            .unwrap_or("V1")
+            .to_ascii_lowercase();
         own.set("proxy_protocol", version);
     }
     out.keys = own;
@@ -143,7 +201,9 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
 /// `HttpProtocolOptions` of v3.
 fn http_options(node: &Node) -> Node {
     let all = node.down(&["typed_extension_protocol_options"]).entries();
-    all.iter().find(|(key, _)| key.contains("HttpProtocolOptions")).map_or_else(|| node.down(&["none"]).clone(), |(_, value)| value.clone())
+    all.iter()
+        .find(|(key, _)| key.contains("HttpProtocolOptions"))
+        .map_or_else(|| node.down(&["none"]).clone(), |(_, value)| value.clone())
 }
 
 fn auto(options: &Node) -> bool {
@@ -163,7 +223,11 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut crate::remark::Remarks, cx
         .get("eds_config")
         .and_then(|source| resources::of(source, cx))
         .and_then(|all| {
-            let name = node.down(&["eds_cluster_config"]).str("service_name").or_else(|| node.str("name")).map(ToOwned::to_owned);
+            let name = node
+                .down(&["eds_cluster_config"])
+                .str("service_name")
+                .or_else(|| node.str("name"))
+                .map(ToOwned::to_owned);
             all.iter().find(|one| one.str("cluster_name") == name.as_deref()).cloned()
         });
     let assignment = node.get("load_assignment").cloned().or(by_files);
@@ -199,7 +263,10 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut crate::remark::Remarks, cx
             }
         }
         if weight.is_some_and(|weight| weight != 1) {
-            remarks.soft(&locality.at, "weights of localities are left out; endpoints have `weight` and `zone`.");
+            remarks.soft(
+                &locality.at,
+                "weights of localities are left out; endpoints have `weight` and `zone`.",
+            );
         }
     }
     // v2.
@@ -235,7 +302,11 @@ fn address(node: &Node, scheme: &str) -> Option<String> {
     }
     let socket = node.down(&["socket_address"]);
     let (host, port) = (socket.str("address")?, socket.str("port_value")?);
-    if host.contains(':') { Some(format!("{scheme}://[{host}]:{port}")) } else { Some(format!("{scheme}://{host}:{port}")) }
+    if host.contains(':') {
+        Some(format!("{scheme}://[{host}]:{port}"))
+    } else {
+        Some(format!("{scheme}://{host}:{port}"))
+    }
 }
 
 fn balance(node: &Node, name: &str, out: &mut Map, remarks: &mut crate::remark::Remarks, cx: &Cx) {
@@ -243,7 +314,8 @@ fn balance(node: &Node, name: &str, out: &mut Map, remarks: &mut crate::remark::
         let inner = policy.down(&["typed_extension_config"]);
         words::extension(inner)
     });
-    let word = by_policy.unwrap_or_else(|| node.str("lb_policy").unwrap_or("ROUND_ROBIN").to_ascii_lowercase());
+    let word =
+        by_policy.unwrap_or_else(|| node.str("lb_policy").unwrap_or("ROUND_ROBIN").to_ascii_lowercase());
     let hash = cx.hashes.iter().find(|(upstream, _)| upstream == name).map(|(_, key)| key.clone());
     let mut map = Map::default();
     match word.trim_end_matches("_lb") {
@@ -255,7 +327,10 @@ fn balance(node: &Node, name: &str, out: &mut Map, remarks: &mut crate::remark::
                 map.set("hash", hash);
             }
             None => {
-                remarks.note(&node.at, "no route gives this cluster a hash, so endpoints were chosen at random.");
+                remarks.note(
+                    &node.at,
+                    "no route gives this cluster a hash, so endpoints were chosen at random.",
+                );
                 map.set("algorithm", "random");
             }
         },
@@ -263,11 +338,17 @@ fn balance(node: &Node, name: &str, out: &mut Map, remarks: &mut crate::remark::
         _ => map.set("algorithm", "round-robin"),
     }
     let common = node.down(&["common_lb_config"]);
-    if let Some(share) = common.get("healthy_panic_threshold").and_then(words::share).filter(|share| (*share - 0.5).abs() > 1e-9) {
+    if let Some(share) = common
+        .get("healthy_panic_threshold")
+        .and_then(words::share)
+        .filter(|share| (*share - 0.5).abs() > 1e-9)
+    {
         map.set("panic_threshold", words::percent(share));
     }
     for config in ["round_robin_lb_config", "least_request_lb_config"] {
-        if let Some(time) = node.down(&[config, "slow_start_config"]).get("slow_start_window").and_then(words::seconds) {
+        if let Some(time) =
+            node.down(&[config, "slow_start_config"]).get("slow_start_window").and_then(words::seconds)
+        {
             map.set("slow_start", words::duration(time));
         }
     }
@@ -280,16 +361,24 @@ fn balance(node: &Node, name: &str, out: &mut Map, remarks: &mut crate::remark::
 
 fn pool(node: &Node, options: &Node, used: Use, out: &mut Map, remarks: &mut crate::remark::Remarks) {
     let mut map = Map::default();
-    let common = if options.has(&["common_http_protocol_options"]) { options.down(&["common_http_protocol_options"]) } else { node.down(&["common_http_protocol_options"]) };
+    let common = if options.has(&["common_http_protocol_options"]) {
+        options.down(&["common_http_protocol_options"])
+    } else {
+        node.down(&["common_http_protocol_options"])
+    };
     if used != Use::Tcp {
         if let Some(time) = common.get("idle_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
             map.set("idle_timeout", words::duration(time));
         }
-        let most = node.number("max_requests_per_connection").or_else(|| common.number("max_requests_per_connection"));
+        let most = node
+            .number("max_requests_per_connection")
+            .or_else(|| common.number("max_requests_per_connection"));
         if let Some(most) = most.filter(|most| *most > 0.0) {
             map.set("max_requests", most as u64);
         }
-        if let Some(time) = common.get("max_connection_duration").and_then(words::seconds).filter(|time| *time > 0.0) {
+        if let Some(time) =
+            common.get("max_connection_duration").and_then(words::seconds).filter(|time| *time > 0.0)
+        {
             map.set("max_age", words::duration(time));
         }
         let h2 = options.down(&["explicit_http_config", "http2_protocol_options"]);
@@ -297,10 +386,17 @@ fn pool(node: &Node, options: &Node, used: Use, out: &mut Map, remarks: &mut cra
         if let Some(streams) = h2.number("max_concurrent_streams") {
             map.set("h2_streams", (streams as u64).clamp(1, 1024));
         }
-        if let Some(time) = h2.down(&["connection_keepalive"]).get("interval").and_then(words::seconds).filter(|time| *time > 0.0) {
+        if let Some(time) = h2
+            .down(&["connection_keepalive"])
+            .get("interval")
+            .and_then(words::seconds)
+            .filter(|time| *time > 0.0)
+        {
             map.set("h2_keepalive", words::duration(time));
         }
-        if options.get("use_downstream_protocol_config").is_some() || node.str("protocol_selection") == Some("USE_DOWNSTREAM_PROTOCOL") {
+        if options.get("use_downstream_protocol_config").is_some()
+            || node.str("protocol_selection") == Some("USE_DOWNSTREAM_PROTOCOL")
+        {
             remarks.soft(&node.at, "what is spoken to the upstream doesn't follow the client: HTTP/1.1, and HTTP/2 for gRPC; `protocol: http2` sets it.");
         }
     }
@@ -311,7 +407,11 @@ fn pool(node: &Node, options: &Node, used: Use, out: &mut Map, remarks: &mut cra
     if !map.is_empty() {
         out.set("pool", map);
     }
-    if let Some(ip) = node.down(&["upstream_bind_config", "source_address"]).str("address").filter(|ip| *ip != "0.0.0.0" && *ip != "::") {
+    if let Some(ip) = node
+        .down(&["upstream_bind_config", "source_address"])
+        .str("address")
+        .filter(|ip| *ip != "0.0.0.0" && *ip != "::")
+    {
         out.set("source_address", ip);
     }
 }
@@ -320,10 +420,18 @@ fn breaker(node: &Node, out: &mut Map, remarks: &mut crate::remark::Remarks) {
     let mut map = Map::default();
     for threshold in node.down(&["circuit_breakers"]).list("thresholds") {
         if threshold.str("priority").is_some_and(|word| word == "HIGH") {
-            remarks.soft(&threshold.at, "requests have no priority of the breaker; the thresholds of `HIGH` are left out.");
+            remarks.soft(
+                &threshold.at,
+                "requests have no priority of the breaker; the thresholds of `HIGH` are left out.",
+            );
             continue;
         }
-        for (key, own) in [("max_connections", "max_connections"), ("max_pending_requests", "max_pending"), ("max_requests", "max_requests"), ("max_retries", "max_retries")] {
+        for (key, own) in [
+            ("max_connections", "max_connections"),
+            ("max_pending_requests", "max_pending"),
+            ("max_requests", "max_requests"),
+            ("max_retries", "max_retries"),
+        ] {
             if let Some(most) = threshold.number(key) {
                 map.set(own, (most as u64).clamp(1, 4_294_967_295));
             }
@@ -357,10 +465,12 @@ fn outlier(node: &Node, out: &mut Map, _remarks: &mut crate::remark::Remarks) {
     if outlier.number("enforcing_success_rate") == Some(0.0) {
         map.set("success_rate", "off");
     }
-    if map.get("base").is_some() && map.get("max").is_none() {
-        if let Some(base) = outlier.get("base_ejection_time").and_then(words::seconds).filter(|base| *base > 300.0) {
-            map.set("max", words::duration(base));
-        }
+    if map.get("base").is_some()
+        && map.get("max").is_none()
+        && let Some(base) =
+            outlier.get("base_ejection_time").and_then(words::seconds).filter(|base| *base > 300.0)
+    {
+        map.set("max", words::duration(base));
     }
     if !map.is_empty() {
         out.set("outlier_ejection", map);
@@ -381,8 +491,14 @@ fn health(node: &Node, out: &mut Map, remarks: &mut crate::remark::Remarks) {
             remarks.soft(&http.at, "the query of the health check is left out.");
         }
         map.put("host", http.str("host"));
-        if http.get("expected_statuses").is_some() || http.get("request_headers_to_add").is_some() || http.get("receive").is_some() {
-            remarks.soft(&http.at, "a health check asks by `GET` without further headers, and 200 to 299 is healthy.");
+        if http.get("expected_statuses").is_some()
+            || http.get("request_headers_to_add").is_some()
+            || http.get("receive").is_some()
+        {
+            remarks.soft(
+                &http.at,
+                "a health check asks by `GET` without further headers, and 200 to 299 is healthy.",
+            );
         }
     } else if let Some(grpc) = check.get("grpc_health_check") {
         map.set("grpc", grpc.str("service_name").unwrap_or(""));
@@ -403,7 +519,9 @@ fn health(node: &Node, out: &mut Map, remarks: &mut crate::remark::Remarks) {
         remarks.soft(&check.at, "this kind of health check is absent: a TCP connection is enough.");
         map.set("tcp", true);
     }
-    for (key, own) in [("interval", "interval"), ("unhealthy_interval", "unhealthy_interval"), ("timeout", "timeout")] {
+    for (key, own) in
+        [("interval", "interval"), ("unhealthy_interval", "unhealthy_interval"), ("timeout", "timeout")]
+    {
         super::duration(&mut map, own, check.get(key));
     }
     for (key, own) in [("healthy_threshold", "healthy"), ("unhealthy_threshold", "unhealthy")] {

@@ -63,7 +63,10 @@ impl Edits {
             _ => "APPEND_IF_EXISTS_OR_ADD",
         });
         if name.starts_with(':') || name == "host" {
-            remarks.point(&item.at, format!("`{name}` is not set as a header: `rewrite` of the route changes host and path."));
+            remarks.point(
+                &item.at,
+                format!("`{name}` is not set as a header: `rewrite` of the route changes host and path."),
+            );
             return;
         }
         let value = template(header.str("value").or_else(|| header.str("raw_value")).unwrap_or_default());
@@ -86,7 +89,10 @@ impl Edits {
             }
             "OVERWRITE_IF_EXISTS_OR_ADD" | "2" => self.set(&name, value),
             _ => {
-                remarks.soft(&item.at, format!("`{action}` is absent: `{key}` is set whatever the request has."));
+                remarks.soft(
+                    &item.at,
+                    format!("`{action}` is absent: `{key}` is set whatever the request has."),
+                );
                 self.set(&name, value);
             }
         }
@@ -142,8 +148,12 @@ fn template(value: &str) -> Option<String> {
 
 fn variable(name: &str) -> Option<String> {
     Some(match name {
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => "%{client.address}".to_owned(),
-        "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => "%{client.address}:%{client.port}".to_owned(),
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            "%{client.address}".to_owned()
+        }
+        "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => {
+            "%{client.address}:%{client.port}".to_owned()
+        }
         "DOWNSTREAM_REMOTE_PORT" => "%{client.port}".to_owned(),
         "DOWNSTREAM_PEER_URI_SAN" => "%{client.identity}".to_owned(),
         "ROUTE_NAME" => "%{route}".to_owned(),

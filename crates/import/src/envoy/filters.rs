@@ -35,11 +35,23 @@ const SOFT: &[(&str, Weight, &str)] = &[
     ("compressor", Weight::Soft, "answers are not compressed: clients get them as the upstream sends them."),
     ("gzip", Weight::Soft, "answers are not compressed: clients get them as the upstream sends them."),
     ("decompressor", Weight::Soft, "bodies are not decompressed on the way; the application does it."),
-    ("grpc_stats", Weight::Soft, "gRPC is counted by `attache_requests_total`, without a series for each method."),
-    ("grpc_http1_reverse_bridge", Weight::Point, "gRPC is not turned into HTTP/1.1: the upstream must speak gRPC."),
+    (
+        "grpc_stats",
+        Weight::Soft,
+        "gRPC is counted by `attache_requests_total`, without a series for each method.",
+    ),
+    (
+        "grpc_http1_reverse_bridge",
+        Weight::Point,
+        "gRPC is not turned into HTTP/1.1: the upstream must speak gRPC.",
+    ),
     ("grpc_http1_bridge", Weight::Point, "HTTP/1.1 is not turned into gRPC: the client must speak gRPC."),
     ("grpc_web", Weight::Point, "gRPC-Web is not translated: browsers need a server that speaks it."),
-    ("grpc_json_transcoder", Weight::Point, "JSON is not turned into gRPC: what was called by HTTP paths goes to the upstream as it is."),
+    (
+        "grpc_json_transcoder",
+        Weight::Point,
+        "JSON is not turned into gRPC: what was called by HTTP paths goes to the upstream as it is.",
+    ),
     ("grpc_field_extraction", Weight::Soft, "fields of gRPC messages are not extracted."),
     ("proto_message_extraction", Weight::Soft, "fields of messages are not extracted."),
     ("cors", Weight::Note, "CORS does nothing here unless a route has a policy."),
@@ -48,28 +60,61 @@ const SOFT: &[(&str, Weight, &str)] = &[
     ("cache", Weight::Soft, "answers are not cached: every request goes to the upstream."),
     ("tap", Weight::Soft, "`attache tap` follows requests as they end."),
     ("on_demand", Weight::Soft, "nothing is discovered on demand."),
-    ("original_src", Weight::Soft, "the client's own address can't be the source of calls; it stands in `X-Forwarded-For`."),
+    (
+        "original_src",
+        Weight::Soft,
+        "the client's own address can't be the source of calls; it stands in `X-Forwarded-For`.",
+    ),
     ("set_metadata", Weight::Soft, "metadata is absent; where a later filter read it, that filter says so."),
-    ("set_filter_state", Weight::Soft, "filter state is absent; where a later filter read it, that filter says so."),
-    ("header_to_metadata", Weight::Soft, "metadata is absent: where routes chose a subset by it, match the header in a route."),
+    (
+        "set_filter_state",
+        Weight::Soft,
+        "filter state is absent; where a later filter read it, that filter says so.",
+    ),
+    (
+        "header_to_metadata",
+        Weight::Soft,
+        "metadata is absent: where routes chose a subset by it, match the header in a route.",
+    ),
     ("payload_to_metadata", Weight::Soft, "metadata is absent."),
     ("json_to_metadata", Weight::Soft, "metadata is absent."),
     ("bandwidth_limit", Weight::Soft, "bandwidth is not limited."),
-    ("admission_control", Weight::Soft, "`circuit_breaker: { failures: {} }` or `adaptive_concurrency: {}` on the upstream sheds load."),
-    ("stateful_session", Weight::Point, "sessions are not kept by a cookie of the proxy's own: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's."),
+    (
+        "admission_control",
+        Weight::Soft,
+        "`circuit_breaker: { failures: {} }` or `adaptive_concurrency: {}` on the upstream sheds load.",
+    ),
+    (
+        "stateful_session",
+        Weight::Point,
+        "sessions are not kept by a cookie of the proxy's own: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.",
+    ),
     ("custom_response", Weight::Soft, "answers of the upstream are not replaced."),
     ("dynamo", Weight::Soft, "DynamoDB's statistics are absent."),
     ("alternate_protocols_cache", Weight::Soft, "HTTP/3 is absent."),
     ("connect_grpc_bridge", Weight::Point, "Connect is not turned into gRPC."),
     ("istio_stats", Weight::Soft, "Istio's series are absent; attache has `attache_requests_total`."),
     ("stats", Weight::Soft, "the mesh's series are absent; attache has `attache_requests_total`."),
-    ("peer_metadata", Weight::Soft, "metadata of peers is not exchanged; the identity is that of the certificate."),
-    ("metadata_exchange", Weight::Soft, "metadata of peers is not exchanged; the identity is that of the certificate."),
+    (
+        "peer_metadata",
+        Weight::Soft,
+        "metadata of peers is not exchanged; the identity is that of the certificate.",
+    ),
+    (
+        "metadata_exchange",
+        Weight::Soft,
+        "metadata of peers is not exchanged; the identity is that of the certificate.",
+    ),
     ("alpn", Weight::Note, "attache chooses ALPN by the upstream's protocol."),
 ];
 
 /// Reads a filter. Rules that it answers itself go to `front`.
-pub(crate) fn filter(node: &Node, clients_proven: bool, front: &mut Vec<Rule>, remarks: &mut Remarks) -> Option<Filter> {
+pub(crate) fn filter(
+    node: &Node,
+    clients_proven: bool,
+    front: &mut Vec<Rule>,
+    remarks: &mut Remarks,
+) -> Option<Filter> {
     let kind = words::extension(node);
     let config = words::config(node);
     let disabled = node.is("disabled");
@@ -79,8 +124,18 @@ pub(crate) fn filter(node: &Node, clients_proven: bool, front: &mut Vec<Rule>, r
             remarks.rest(
                 config,
                 "the router",
-                &["dynamic_stats", "start_child_span", "respect_expected_rq_timeout", "strict_check_headers", "suppress_grpc_request_failure_code_stats", "suppress_envoy_headers"],
-                &[("upstream_log", Weight::Soft, "the log of attempts is the access log's `attempts`."), ("upstream_http_filters", Weight::Point, "filters on the upstream's side are absent.")],
+                &[
+                    "dynamic_stats",
+                    "start_child_span",
+                    "respect_expected_rq_timeout",
+                    "strict_check_headers",
+                    "suppress_grpc_request_failure_code_stats",
+                    "suppress_envoy_headers",
+                ],
+                &[
+                    ("upstream_log", Weight::Soft, "the log of attempts is the access log's `attempts`."),
+                    ("upstream_http_filters", Weight::Point, "filters on the upstream's side are absent."),
+                ],
             );
             return None;
         }
@@ -97,7 +152,10 @@ pub(crate) fn filter(node: &Node, clients_proven: bool, front: &mut Vec<Rule>, r
         "ratelimit" => Effect::Global(Box::new(config.clone())),
         "header_mutation" => Effect::Headers(Box::new(config.clone())),
         "adaptive_concurrency" => {
-            remarks.soft(&node.at, "adaptive concurrency is a key of upstreams here: `adaptive_concurrency: {}`.");
+            remarks.soft(
+                &node.at,
+                "adaptive concurrency is a key of upstreams here: `adaptive_concurrency: {}`.",
+            );
             Effect::Nothing
         }
         kind => match guards::http(kind, node, clients_proven, remarks) {
@@ -114,7 +172,9 @@ pub(crate) fn filter(node: &Node, clients_proven: bool, front: &mut Vec<Rule>, r
                 None if kind == "rbac" => Effect::Nothing,
                 None => Effect::Gate(Gate::closed(
                     &node.at,
-                    format!("the HTTP filter `{kind}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal."),
+                    format!(
+                        "the HTTP filter `{kind}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal."
+                    ),
                 )),
             },
         },
@@ -127,8 +187,7 @@ fn override_of<'n>(filter: &Filter, levels: &[&'n Node]) -> Option<&'n Node> {
     for level in levels {
         for key in ["typed_per_filter_config", "per_filter_config"] {
             for (name, config) in level.down(&[key]).entries() {
-                let same = *name == filter.name
-                    || super::words::extension(&named(name)) == filter.kind;
+                let same = *name == filter.name || super::words::extension(&named(name)) == filter.kind;
                 if same {
                     return Some(config);
                 }
@@ -139,25 +198,36 @@ fn override_of<'n>(filter: &Filter, levels: &[&'n Node]) -> Option<&'n Node> {
 }
 
 fn named(name: &str) -> Node {
-    let mut node = Node { at: crate::tree::At::default(), kind: crate::tree::Kind::Map(Vec::new()) };
+    let mut node =
+        Node { at: crate::tree::At::default(), kind: crate::tree::Kind::Map(Vec::new()), quoted: false };
     let value = node.scalar(name);
     node.set("name", value);
     node
 }
 
 /// Puts the filters in front of a rule. `levels` are the route, its virtual host and its configuration.
-pub(crate) fn apply(rule: Rule, filters: &[Filter], levels: &[&Node], proven: bool, cx: &mut Cx) -> Vec<Rule> {
+pub(crate) fn apply(
+    rule: Rule,
+    filters: &[Filter],
+    levels: &[&Node],
+    proven: bool,
+    cx: &mut Cx,
+) -> Vec<Rule> {
     let mut rules = vec![rule];
     let mut edits = Edits::default();
     for filter in filters {
         let own = override_of(filter, levels);
-        let off = own.is_some_and(|own| own.is("disabled") || filter.kind == "rbac" && own.get("rbac").is_none() && own.get("config").is_none());
+        let off = own.is_some_and(|own| {
+            own.is("disabled")
+                || filter.kind == "rbac" && own.get("rbac").is_none() && own.get("config").is_none()
+        });
         if off || filter.disabled && own.is_none() {
             continue;
         }
         match &filter.effect {
             Effect::Nothing => {
-                if let Some(own) = own.filter(|_| filter.kind == "fault" || filter.kind == "local_ratelimit") {
+                if let Some(own) = own.filter(|_| filter.kind == "fault" || filter.kind == "local_ratelimit")
+                {
                     keyed(&filter.kind, own, &mut rules);
                 }
                 if let Some(own) = own.filter(|own| filter.kind == "cors" && !own.is_empty()) {
@@ -176,7 +246,10 @@ pub(crate) fn apply(rule: Rule, filters: &[Filter], levels: &[&Node], proven: bo
             Effect::Gate(gate) => rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect(),
             Effect::Key(key, map) => match own {
                 Some(own) => keyed(&filter.kind, own, &mut rules),
-                None => rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()).for_each(|rule| rule.keys.set(key, map.clone())),
+                None => rules
+                    .iter_mut()
+                    .filter(|rule| rule.keys.get("to").is_some())
+                    .for_each(|rule| rule.keys.set(key, map.clone())),
             },
             Effect::Global(config) => global(config, levels, &mut rules, cx),
             Effect::Headers(config) => {
@@ -207,8 +280,7 @@ pub(crate) fn apply(rule: Rule, filters: &[Filter], levels: &[&Node], proven: bo
     rules
 }
 
-pub(crate) const CORS: &str =
-    "CORS is absent: preflight requests go to the application, and no header is added to its answers. Let the application answer them.";
+pub(crate) const CORS: &str = "CORS is absent: preflight requests go to the application, and no header is added to its answers. Let the application answer them.";
 
 fn gated(filter: &Filter, own: Option<&Node>, proven: bool, mut rules: Vec<Rule>) -> Vec<Rule> {
     let Some(own) = own else { return rules };
@@ -224,7 +296,11 @@ fn gated(filter: &Filter, own: Option<&Node>, proven: bool, mut rules: Vec<Rule>
 
 fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
     for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
-        let found = if kind == "fault" { fault(own, &mut rule.remarks).map(|map| ("fault", map)) } else { local_limit(own, &mut rule.remarks).map(|map| ("rate_limit", map)) };
+        let found = if kind == "fault" {
+            fault(own, &mut rule.remarks).map(|map| ("fault", map))
+        } else {
+            local_limit(own, &mut rule.remarks).map(|map| ("rate_limit", map))
+        };
         if let Some((key, map)) = found {
             rule.keys.set(key, map);
         }
@@ -238,14 +314,29 @@ fn health_check(config: &Node, front: &mut Vec<Rule>, remarks: &mut Remarks) {
     }
     let mut when = When::default();
     for header in config.list("headers") {
+        let exact = header.down(&["string_match"]).str("exact").or_else(|| header.str("exact_match"));
+        if let Some(path) = exact.filter(|path| header.str("name") == Some(":path") && !path.contains('?')) {
+            when.path = crate::path::Path::Exact(path.to_owned());
+            remarks.note(
+                &header.at,
+                format!("`{path}` is answered with a query, too, which the original sent on."),
+            );
+            continue;
+        }
         if super::matcher::header(header, &mut when).is_err() {
-            remarks.point(&header.at, "the health check's own path can't be said; requests to it meet the routes.");
+            remarks.point(
+                &header.at,
+                "the health check's own path can't be said; requests to it meet the routes.",
+            );
             return;
         }
     }
     let mut rule = Rule { when, at: config.at.clone(), ..Rule::default() };
     if config.get("cluster_min_healthy_percentages").is_some() {
-        rule.remarks.soft(&config.at, "this answer is always 200; `/readyz` on port 15090 and `attache status` say how upstreams are.");
+        rule.remarks.soft(
+            &config.at,
+            "this answer is always 200; `/readyz` on port 15090 and `attache status` say how upstreams are.",
+        );
     }
     rule.answer(200);
     front.push(rule);
@@ -259,7 +350,10 @@ fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
             Some(time) => {
                 let mut own = Map::default();
                 own.set("time", words::duration(time));
-                own.set("share", words::percent(delay.get("percentage").and_then(words::share).unwrap_or(0.0)));
+                own.set(
+                    "share",
+                    words::percent(delay.get("percentage").and_then(words::share).unwrap_or(0.0)),
+                );
                 map.set("delay", own);
             }
             None => remarks.soft(&delay.at, "a delay that the request itself asks for is absent."),
@@ -270,15 +364,24 @@ fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
             Some(status) => {
                 let mut own = Map::default();
                 own.set("status", status as u64);
-                own.set("share", words::percent(abort.get("percentage").and_then(words::share).unwrap_or(0.0)));
+                own.set(
+                    "share",
+                    words::percent(abort.get("percentage").and_then(words::share).unwrap_or(0.0)),
+                );
                 map.set("abort", own);
             }
-            None => remarks.soft(&abort.at, "an abort that the request itself asks for, or by a gRPC status, is absent."),
+            None => remarks.soft(
+                &abort.at,
+                "an abort that the request itself asks for, or by a gRPC status, is absent.",
+            ),
         }
     }
     for key in ["upstream_cluster", "downstream_nodes", "headers", "max_active_faults"] {
         if let Some(node) = config.get(key) {
-            remarks.soft(&node.at, format!("the condition `{key}` of a fault is absent, so no fault is injected."));
+            remarks.soft(
+                &node.at,
+                format!("the condition `{key}` of a fault is absent, so no fault is injected."),
+            );
             return None;
         }
     }
@@ -310,7 +413,10 @@ fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
         map.set("burst", most);
     }
     if config.get("descriptors").is_some() {
-        remarks.soft(&config.at, "limits by descriptor are absent: `rate_limit: { by: header:NAME }` counts by a header's value.");
+        remarks.soft(
+            &config.at,
+            "limits by descriptor are absent: `rate_limit: { by: header:NAME }` counts by a header's value.",
+        );
     }
     if config.down(&["status"]).str("code").is_some_and(|code| !matches!(code, "429" | "TooManyRequests")) {
         remarks.soft(&config.at, "what is limited is answered with 429.");
@@ -410,14 +516,30 @@ pub(crate) fn targets(config: &Node, used: cluster::Use, rule: &mut Rule, cx: &m
         let Some(name) = part.str("name") else { return false };
         let weight = part.number("weight").unwrap_or(0.0) as u64;
         parts.push((name.to_owned(), weight));
-        for key in ["request_headers_to_add", "response_headers_to_add", "request_headers_to_remove", "response_headers_to_remove", "host_rewrite_literal"] {
+        for key in [
+            "request_headers_to_add",
+            "response_headers_to_add",
+            "request_headers_to_remove",
+            "response_headers_to_remove",
+            "host_rewrite_literal",
+        ] {
             if let Some(node) = part.get(key) {
-                rule.remarks.point(&node.at, format!("`{key}` of one part of a split is absent: changes are those of the whole route."));
+                rule.remarks.point(
+                    &node.at,
+                    format!(
+                        "`{key}` of one part of a split is absent: changes are those of the whole route."
+                    ),
+                );
             }
         }
     }
-    if let Some(missing) = parts.iter().find(|(name, _)| cx.clusters.iter().all(|cluster| cluster.str("name") != Some(name))) {
-        rule.remarks.point(&config.at, format!("the cluster `{}` is not in this config: it came from a control plane.", missing.0));
+    if let Some(missing) =
+        parts.iter().find(|(name, _)| cx.clusters.iter().all(|cluster| cluster.str("name") != Some(name)))
+    {
+        rule.remarks.point(
+            &config.at,
+            format!("the cluster `{}` is not in this config: it came from a control plane.", missing.0),
+        );
         return false;
     }
     let mut named = Vec::new();

@@ -10,27 +10,81 @@ use super::{matcher, words};
 
 /// Guards of HTTP that can't be carried over, and what to do about each.
 const CLOSED: &[(&str, &str)] = &[
-    ("lua", "a Lua script ran before this route, and may have decided who passes. Write what it did as `match`, `headers` or `rewrite`; then replace the refusal."),
-    ("wasm", "a Wasm module ran before this route. Do its work in the application or behind it; then replace the refusal."),
-    ("golang", "a Go plugin ran before this route. Do its work in the application; then replace the refusal."),
-    ("dynamic_modules", "a module of code ran before this route. Do its work in the application; then replace the refusal."),
-    ("ext_authz", "external authorisation (`ext_authz`) decided who passes here. Ask that service in the application, or put it in front of attache; then replace the refusal."),
-    ("ext_proc", "an external processor (`ext_proc`) could change or refuse requests here. Do its work in the application; then replace the refusal."),
-    ("external_processor", "an external processor (`ext_proc`) could change or refuse requests here. Do its work in the application; then replace the refusal."),
-    ("oauth2", "OAuth2 logged users in here. Put an authenticating proxy in front; then replace the refusal."),
-    ("basic_auth", "basic authentication stood here. Let the application ask for it; then replace the refusal."),
-    ("api_key_auth", "API keys were checked here. Let the application check them, or match the key's header from an environment variable; then replace the refusal."),
+    (
+        "lua",
+        "a Lua script ran before this route, and may have decided who passes. Write what it did as `match`, `headers` or `rewrite`; then replace the refusal.",
+    ),
+    (
+        "wasm",
+        "a Wasm module ran before this route. Do its work in the application or behind it; then replace the refusal.",
+    ),
+    (
+        "golang",
+        "a Go plugin ran before this route. Do its work in the application; then replace the refusal.",
+    ),
+    (
+        "dynamic_modules",
+        "a module of code ran before this route. Do its work in the application; then replace the refusal.",
+    ),
+    (
+        "ext_authz",
+        "external authorisation (`ext_authz`) decided who passes here. Ask that service in the application, or put it in front of attache; then replace the refusal.",
+    ),
+    (
+        "ext_proc",
+        "an external processor (`ext_proc`) could change or refuse requests here. Do its work in the application; then replace the refusal.",
+    ),
+    (
+        "external_processor",
+        "an external processor (`ext_proc`) could change or refuse requests here. Do its work in the application; then replace the refusal.",
+    ),
+    (
+        "oauth2",
+        "OAuth2 logged users in here. Put an authenticating proxy in front; then replace the refusal.",
+    ),
+    (
+        "basic_auth",
+        "basic authentication stood here. Let the application ask for it; then replace the refusal.",
+    ),
+    (
+        "api_key_auth",
+        "API keys were checked here. Let the application check them, or match the key's header from an environment variable; then replace the refusal.",
+    ),
     ("csrf", "a CSRF check of `Origin` stood here. Let the application check it; then replace the refusal."),
-    ("csrf_policy", "a CSRF check of `Origin` stood here. Let the application check it; then replace the refusal."),
-    ("ip_tagging", "tags by client address were set here, which later conditions may read. Then replace the refusal."),
-    ("geoip", "headers by the client's place were set here, which later conditions may read. Then replace the refusal."),
-    ("credential_injector", "a credential was put into requests here: `credential` of the upstream gives them a secret from a file; then replace the refusal."),
-    ("gcp_authn", "tokens of Google Cloud were put into requests here. `credential: { bearer: { file: … } }` sends one from a file; then replace the refusal."),
-    ("aws_request_signing", "requests were signed for AWS here, which attache can't: use a signing proxy; then replace the refusal."),
+    (
+        "csrf_policy",
+        "a CSRF check of `Origin` stood here. Let the application check it; then replace the refusal.",
+    ),
+    (
+        "ip_tagging",
+        "tags by client address were set here, which later conditions may read. Then replace the refusal.",
+    ),
+    (
+        "geoip",
+        "headers by the client's place were set here, which later conditions may read. Then replace the refusal.",
+    ),
+    (
+        "credential_injector",
+        "a credential was put into requests here: `credential` of the upstream gives them a secret from a file; then replace the refusal.",
+    ),
+    (
+        "gcp_authn",
+        "tokens of Google Cloud were put into requests here. `credential: { bearer: { file: … } }` sends one from a file; then replace the refusal.",
+    ),
+    (
+        "aws_request_signing",
+        "requests were signed for AWS here, which attache can't: use a signing proxy; then replace the refusal.",
+    ),
     ("aws_lambda", "requests were made calls of AWS Lambda here, which attache can't."),
-    ("rate_limit_quota", "quotas of a service were kept here: `global_rate_limit` asks one that speaks `envoy.service.ratelimit.v3`; then replace the refusal."),
+    (
+        "rate_limit_quota",
+        "quotas of a service were kept here: `global_rate_limit` asks one that speaks `envoy.service.ratelimit.v3`; then replace the refusal.",
+    ),
     ("header_to_metadata", ""),
-    ("composite", "a filter was chosen by the request here; write each case as a route; then replace the refusal."),
+    (
+        "composite",
+        "a filter was chosen by the request here; write each case as a route; then replace the refusal.",
+    ),
     ("squash", "a debugger held requests here."),
 ];
 
@@ -53,7 +107,10 @@ pub(crate) fn rbac(config: &Node, at: &At, clients_proven: bool, remarks: &mut R
         remarks.soft(at, "shadow rules of RBAC only count; they are left out.");
     }
     if config.get("matcher").is_some() {
-        return Some(Gate::closed(at, "RBAC by a matcher tree decided who passes. Write its cases as routes with `identity`; then replace the refusal."));
+        return Some(Gate::closed(
+            at,
+            "RBAC by a matcher tree decided who passes. Write its cases as routes with `identity`; then replace the refusal.",
+        ));
     }
     let rules = config.get("rules")?;
     let action = rules.str("action").unwrap_or("ALLOW");
@@ -61,11 +118,17 @@ pub(crate) fn rbac(config: &Node, at: &At, clients_proven: bool, remarks: &mut R
         remarks.soft(at, "RBAC rules that only log are left out.");
         return None;
     }
-    let (inside, otherwise) = if action == "DENY" { (Verdict::Deny, Verdict::Pass) } else { (Verdict::Pass, Verdict::Deny) };
+    let (inside, otherwise) =
+        if action == "DENY" { (Verdict::Deny, Verdict::Pass) } else { (Verdict::Pass, Verdict::Deny) };
     let mut cases = Vec::new();
     for (name, policy) in rules.down(&["policies"]).entries() {
         if policy.get("condition").is_some() || policy.get("checked_condition").is_some() {
-            return Some(Gate::closed(at, format!("the RBAC policy `{name}` has a CEL condition. Write it as `match`; then replace the refusal.")));
+            return Some(Gate::closed(
+                at,
+                format!(
+                    "the RBAC policy `{name}` has a CEL condition. Write it as `match`; then replace the refusal."
+                ),
+            ));
         }
         match any(policy.list("permissions"), clients_proven).and_then(|permissions| {
             let principals = any(policy.list("principals"), clients_proven)?;
@@ -108,9 +171,7 @@ fn product(a: &[When], b: &[When]) -> Option<Vec<When>> {
 
 /// A permission or principal as alternatives.
 fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
-    let everything = || {
-        Some(vec![When { path: Path::Any, ..When::default() }])
-    };
+    let everything = || Some(vec![When { path: Path::Any, ..When::default() }]);
     let (key, value) = item.entries().first()?;
     match crate::tree::snake(key).as_str() {
         "any" => everything(),
@@ -181,8 +242,12 @@ pub(crate) fn network(filter: &Node, listener: &mut Listener, remarks: &mut Rema
     let config = words::config(filter);
     let at = &filter.at;
     match kind.as_str() {
-        "mongo_proxy" | "mysql_proxy" | "my_s_q_l_proxy" | "postgres_proxy" | "zookeeper_proxy" | "zoo_keeper_proxy" | "kafka_broker" | "kafka_mesh" => {
-            remarks.soft(at, format!("`{kind}` only counted what it saw of its protocol; the bytes pass as before."));
+        "mongo_proxy" | "mysql_proxy" | "my_s_q_l_proxy" | "postgres_proxy" | "zookeeper_proxy"
+        | "zoo_keeper_proxy" | "kafka_broker" | "kafka_mesh" => {
+            remarks.soft(
+                at,
+                format!("`{kind}` only counted what it saw of its protocol; the bytes pass as before."),
+            );
             None
         }
         "connection_limit" => {
@@ -192,22 +257,36 @@ pub(crate) fn network(filter: &Node, listener: &mut Listener, remarks: &mut Rema
             }
             None
         }
-        "sni_cluster" | "sni_dynamic_forward_proxy" | "set_filter_state" | "match_delegate" => {
-            Some((at.clone(), format!("the network filter `{kind}` chose where connections go; write an upstream for each name, and routes with `sni`")))
-        }
+        "sni_cluster" | "sni_dynamic_forward_proxy" | "set_filter_state" | "match_delegate" => Some((
+            at.clone(),
+            format!(
+                "the network filter `{kind}` chose where connections go; write an upstream for each name, and routes with `sni`"
+            ),
+        )),
         "local_ratelimit" => {
-            remarks.point(at, "connections are not limited by rate; `max_connections` limits how many are open.");
+            remarks.point(
+                at,
+                "connections are not limited by rate; `max_connections` limits how many are open.",
+            );
             None
         }
         "rbac" => network_rbac(config, at, listener),
-        _ => Some((at.clone(), format!("the network filter `{kind}` decided about these connections, and is absent"))),
+        _ => Some((
+            at.clone(),
+            format!("the network filter `{kind}` decided about these connections, and is absent"),
+        )),
     }
 }
 
 /// Principals by certificate become `allow` or `deny` of the listener.
 fn network_rbac(config: &Node, at: &At, listener: &mut Listener) -> Option<(At, String)> {
     let rules = config.get("rules")?;
-    let why = || Some((at.clone(), "RBAC of connections by other things than the certificate's names is absent".to_owned()));
+    let why = || {
+        Some((
+            at.clone(),
+            "RBAC of connections by other things than the certificate's names is absent".to_owned(),
+        ))
+    };
     let action = rules.str("action").unwrap_or("ALLOW");
     let proven = listener.keys.get("tls").is_some();
     let mut names = Vec::new();
@@ -229,7 +308,11 @@ fn network_rbac(config: &Node, at: &At, listener: &mut Listener) -> Option<(At, 
         "DENY" => "deny",
         _ => return None,
     };
-    if names.is_empty() || listener.keys.get("tls").is_none() || listener.keys.child("tls").get(key).is_some() || !listener.chains.is_empty() {
+    if names.is_empty()
+        || listener.keys.get("tls").is_none()
+        || listener.keys.child("tls").get(key).is_some()
+        || !listener.chains.is_empty()
+    {
         return why();
     }
     listener.keys.child("tls").set(key, names);

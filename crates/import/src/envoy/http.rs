@@ -8,27 +8,90 @@ use crate::value::Value;
 use super::{Cx, filters, listener, resources, route, words};
 
 const KNOWN: &[&str] = &[
-    "stat_prefix", "codec_type", "http_filters", "route_config", "rds", "use_remote_address", "common_http_protocol_options",
-    "http_protocol_options", "http2_protocol_options", "stream_idle_timeout", "request_headers_timeout", "max_request_headers_kb",
-    "normalize_path", "merge_slashes", "path_with_escaped_slashes_action", "preserve_external_request_id", "generate_request_id", "via",
-    "strip_matching_host_port", "strip_any_host_port", "skip_xff_append", "upgrade_configs", "delayed_close_timeout", "drain_timeout",
-    "forward_client_cert_details", "set_current_client_cert_details", "proxy_100_continue", "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
-    "http_service_name", "server_header_transformation", "xff_num_trusted_hops", "tracing", "access_log", "scoped_routes", "route_specifier",
-    "http3_protocol_options", "scheme_header_transformation", "request_id_extension", "access_log_options", "access_log_flush_interval",
-    "flush_access_log_on_new_request", "append_local_overload", "append_x_forwarded_port", "stream_error_on_invalid_http_message", "max_stream_duration",
-    "strip_trailing_host_dot", "internal_address_config", "add_proxy_protocol_connection_state",
+    "stat_prefix",
+    "codec_type",
+    "http_filters",
+    "route_config",
+    "rds",
+    "use_remote_address",
+    "common_http_protocol_options",
+    "http_protocol_options",
+    "http2_protocol_options",
+    "stream_idle_timeout",
+    "request_headers_timeout",
+    "max_request_headers_kb",
+    "normalize_path",
+    "merge_slashes",
+    "path_with_escaped_slashes_action",
+    "preserve_external_request_id",
+    "generate_request_id",
+    "via",
+    "strip_matching_host_port",
+    "strip_any_host_port",
+    "skip_xff_append",
+    "upgrade_configs",
+    "delayed_close_timeout",
+    "drain_timeout",
+    "forward_client_cert_details",
+    "set_current_client_cert_details",
+    "proxy_100_continue",
+    "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
+    "http_service_name",
+    "server_header_transformation",
+    "xff_num_trusted_hops",
+    "tracing",
+    "access_log",
+    "scoped_routes",
+    "route_specifier",
+    "http3_protocol_options",
+    "scheme_header_transformation",
+    "request_id_extension",
+    "access_log_options",
+    "access_log_flush_interval",
+    "flush_access_log_on_new_request",
+    "append_local_overload",
+    "append_x_forwarded_port",
+    "stream_error_on_invalid_http_message",
+    "max_stream_duration",
+    "strip_trailing_host_dot",
+    "internal_address_config",
+    "add_proxy_protocol_connection_state",
 ];
 
 const TOLD: &[(&str, Weight, &str)] = &[
     ("server_name", Weight::Note, "the header `server` of answers is the application's own."),
     ("add_user_agent", Weight::Soft, "no `user-agent` is added."),
-    ("local_reply_config", Weight::Soft, "answers of the proxy itself have attache's text and `x-attache-reason`; they are not rewritten."),
-    ("request_timeout", Weight::Soft, "a whole request has no time of its own; the route's `timeout` bounds request and answer."),
-    ("always_set_request_id_in_response", Weight::Soft, "the request id is not put into answers: `headers: { response: { set: { x-request-id: \"%{request.id}\" } } }`."),
-    ("original_ip_detection_extensions", Weight::Soft, "the client's address is that of the connection, or of the PROXY protocol."),
-    ("early_header_mutation_extensions", Weight::Point, "headers are not changed before routing: match what clients send."),
+    (
+        "local_reply_config",
+        Weight::Soft,
+        "answers of the proxy itself have attache's text and `x-attache-reason`; they are not rewritten.",
+    ),
+    (
+        "request_timeout",
+        Weight::Soft,
+        "a whole request has no time of its own; the route's `timeout` bounds request and answer.",
+    ),
+    (
+        "always_set_request_id_in_response",
+        Weight::Soft,
+        "the request id is not put into answers: `headers: { response: { set: { x-request-id: \"%{request.id}\" } } }`.",
+    ),
+    (
+        "original_ip_detection_extensions",
+        Weight::Soft,
+        "the client's address is that of the connection, or of the PROXY protocol.",
+    ),
+    (
+        "early_header_mutation_extensions",
+        Weight::Point,
+        "headers are not changed before routing: match what clients send.",
+    ),
     ("path_normalization_options", Weight::Soft, "`http.path` normalises paths."),
-    ("typed_header_validation_config", Weight::Soft, "headers are validated by attache's own rules (docs/http.md)."),
+    (
+        "typed_header_validation_config",
+        Weight::Soft,
+        "headers are validated by attache's own rules (docs/http.md).",
+    ),
 ];
 
 pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain, cx: &mut Cx) {
@@ -55,18 +118,34 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() });
         return;
     };
-    let ports = config.is("strip_any_host_port") || config.is("strip_matching_host_port") || routes.is("ignore_port_in_host_matching");
+    let ports = config.is("strip_any_host_port")
+        || config.is("strip_matching_host_port")
+        || routes.is("ignore_port_in_host_matching");
     chain.remarks.rest(
         &routes,
         "the route configuration",
         &[
-            "name", "virtual_hosts", "validate_clusters", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
-            "response_headers_to_remove", "internal_only_headers", "most_specific_header_mutations_wins", "ignore_port_in_host_matching",
-            "max_direct_response_body_size_bytes", "typed_per_filter_config", "metadata",
+            "name",
+            "virtual_hosts",
+            "validate_clusters",
+            "request_headers_to_add",
+            "request_headers_to_remove",
+            "response_headers_to_add",
+            "response_headers_to_remove",
+            "internal_only_headers",
+            "most_specific_header_mutations_wins",
+            "ignore_port_in_host_matching",
+            "max_direct_response_body_size_bytes",
+            "typed_per_filter_config",
+            "metadata",
         ],
         &[
             ("vhds", Weight::Point, "virtual hosts are not discovered."),
-            ("request_mirror_policies", Weight::Soft, "copies for every route are not made: give each route a `mirror`."),
+            (
+                "request_mirror_policies",
+                Weight::Soft,
+                "copies for every route are not made: give each route a `mirror`.",
+            ),
             ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
         ],
     );
@@ -93,7 +172,12 @@ fn route_config(config: &Node, cx: &Cx) -> Option<Node> {
     let found = rds.get("config_source").and_then(|source| resources::of(source, cx)).unwrap_or_default();
     let only = found.len() == 1;
     let by_name = |routes: &&Node| name.is_none() || routes.str("name") == name;
-    found.iter().find(by_name).or_else(|| found.first().filter(|_| only)).or_else(|| cx.routes.iter().find(by_name)).cloned()
+    found
+        .iter()
+        .find(by_name)
+        .or_else(|| found.first().filter(|_| only))
+        .or_else(|| cx.routes.iter().find(by_name))
+        .cloned()
 }
 
 fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
@@ -104,7 +188,10 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
         _ => out.keys.set("protocol", "http"),
     }
     if config.get("scoped_routes").is_some() {
-        remarks.point(&config.at, "scoped routes are absent: match the header that chose the scope in each route.");
+        remarks.point(
+            &config.at,
+            "scoped routes are absent: match the header that chose the scope in each route.",
+        );
     }
     let common = config.down(&["common_http_protocol_options"]);
     let proven = out.keys.get("tls").is_some();
@@ -121,10 +208,14 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     if let Some(time) = common.get("idle_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
         http.set("idle_timeout", words::duration(time));
     }
-    if let Some(time) = config.get("request_headers_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
+    if let Some(time) =
+        config.get("request_headers_timeout").and_then(words::seconds).filter(|time| *time > 0.0)
+    {
         http.set("header_timeout", words::duration(time));
     }
-    if let Some(time) = common.get("max_connection_duration").and_then(words::seconds).filter(|time| *time > 0.0) {
+    if let Some(time) =
+        common.get("max_connection_duration").and_then(words::seconds).filter(|time| *time > 0.0)
+    {
         http.set("max_connection_age", words::duration(time));
     }
     let mut limits = crate::value::Map::default();
@@ -141,7 +232,10 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     if let Some(streams) = h2.number("max_concurrent_streams") {
         limits.set("h2_streams", (streams as u64).min(1000));
     }
-    for (key, own) in [("initial_stream_window_size", "h2_stream_window"), ("initial_connection_window_size", "h2_connection_window")] {
+    for (key, own) in [
+        ("initial_stream_window_size", "h2_stream_window"),
+        ("initial_connection_window_size", "h2_connection_window"),
+    ] {
         if let Some(size) = h2.number(key) {
             limits.set(own, format!("{}B", (size as u64).clamp(65_535, 2_147_483_647)));
         }
@@ -187,10 +281,16 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
             http.set("forward_client_cert_details", word);
         }
         let current = config.down(&["set_current_client_cert_details"]);
-        let all: Vec<String> =
-            ["subject", "uri", "dns", "cert", "chain"].iter().filter(|key| current.is(key)).map(|key| (*key).to_owned()).collect();
+        let all: Vec<String> = ["subject", "uri", "dns", "cert", "chain"]
+            .iter()
+            .filter(|key| current.is(key))
+            .map(|key| (*key).to_owned())
+            .collect();
         if !all.is_empty() && all.iter().all(|key| matches!(key.as_str(), "subject" | "uri" | "dns")) {
-            http.set("set_current_client_cert_details", Value::List(all.into_iter().map(Value::Text).collect()));
+            http.set(
+                "set_current_client_cert_details",
+                Value::List(all.into_iter().map(Value::Text).collect()),
+            );
         } else if !all.is_empty() {
             remarks.soft(&current.at, "whole certificates are not put into `X-Forwarded-Client-Cert`.");
         }
@@ -223,7 +323,9 @@ fn observe(config: &Node, remarks: &mut Remarks, cx: &mut Cx) {
                 Some("/dev/stderr" | "/dev/null") => "stdout".to_owned(),
                 Some(path) => path.to_owned(),
             },
-            "stdout_access_log" | "stderr_access_log" | "stdout" | "stderr" | "file_access_log_" => "stdout".to_owned(),
+            "stdout_access_log" | "stderr_access_log" | "stdout" | "stderr" | "file_access_log_" => {
+                "stdout".to_owned()
+            }
             _ => {
                 remarks.soft(&log.at, format!("an access log of the kind `{kind}` is absent; `access_log: stdout` or a file has every request."));
                 continue;
@@ -232,11 +334,15 @@ fn observe(config: &Node, remarks: &mut Remarks, cx: &mut Cx) {
         if own.str("path") != Some("/dev/null") && cx.plan.top.get("access_log").is_none() {
             cx.plan.top.set("access_log", to);
         }
-        if ["format", "log_format", "json_format", "typed_json_format"].iter().any(|key| own.get(key).is_some()) {
+        if ["format", "log_format", "json_format", "typed_json_format"]
+            .iter()
+            .any(|key| own.get(key).is_some())
+        {
             remarks.soft(&own.at, "the format of the access log is attache's: `access_log: { to: …, format: { template: … } }` has its own fields (docs/access-log.md).");
         }
         if log.get("filter").is_some() {
-            remarks.soft(&log.at, "the filter of the access log is not carried over: see `access_log.filter`.");
+            remarks
+                .soft(&log.at, "the filter of the access log is not carried over: see `access_log.filter`.");
         }
     }
     if let Some(tracing) = config.get("tracing") {

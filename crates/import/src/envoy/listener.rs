@@ -8,23 +8,58 @@ use crate::value::{Map, Value};
 use super::{Cx, chain, words};
 
 const KNOWN: &[&str] = &[
-    "name", "address", "additional_addresses", "filter_chains", "default_filter_chain", "listener_filters", "use_original_dst",
-    "hidden_envoy_deprecated_use_original_dst", "stat_prefix", "continue_on_listener_filters_timeout", "drain_type", "enable_reuse_port",
-    "reuse_port", "deprecated_v1", "bind_to_port", "freebind", "tcp_backlog_size", "enable_mptcp", "max_connections_to_accept_per_socket_event",
-    "bypass_overload_manager", "listener_filters_timeout", "per_connection_buffer_limit_bytes", "metadata", "ignore_global_conn_limit",
-    "transparent", "tcp_fast_open_queue_length", "connection_balance_config", "udp_listener_config", "internal_listener", "api_listener",
+    "name",
+    "address",
+    "additional_addresses",
+    "filter_chains",
+    "default_filter_chain",
+    "listener_filters",
+    "use_original_dst",
+    "hidden_envoy_deprecated_use_original_dst",
+    "stat_prefix",
+    "continue_on_listener_filters_timeout",
+    "drain_type",
+    "enable_reuse_port",
+    "reuse_port",
+    "deprecated_v1",
+    "bind_to_port",
+    "freebind",
+    "tcp_backlog_size",
+    "enable_mptcp",
+    "max_connections_to_accept_per_socket_event",
+    "bypass_overload_manager",
+    "listener_filters_timeout",
+    "per_connection_buffer_limit_bytes",
+    "metadata",
+    "ignore_global_conn_limit",
+    "transparent",
+    "tcp_fast_open_queue_length",
+    "connection_balance_config",
+    "udp_listener_config",
+    "internal_listener",
+    "api_listener",
 ];
 
 const TOLD: &[(&str, Weight, &str)] = &[
     ("traffic_direction", Weight::Note, "the direction is the listener's name here."),
-    ("access_log", Weight::Soft, "the listener's access log is not carried over; `access_log: stdout` writes every request and connection."),
+    (
+        "access_log",
+        Weight::Soft,
+        "the listener's access log is not carried over; `access_log: stdout` writes every request and connection.",
+    ),
     ("socket_options", Weight::Soft, "socket options are absent; keepalive and TCP_NODELAY are on."),
-    ("filter_chain_matcher", Weight::Point, "a matcher tree of chains is not read; give the chains `filter_chain_match`."),
+    (
+        "filter_chain_matcher",
+        Weight::Point,
+        "a matcher tree of chains is not read; give the chains `filter_chain_match`.",
+    ),
 ];
 
 pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     let mut out = Listener::default();
-    let original = node.str("name").map_or_else(|| format!("listener-{}", cx.plan.listeners.len() + 1), ToOwned::to_owned);
+    let original = node
+        .str("name")
+        .map_or_else(|| format!("listener-{}", cx.plan.listeners.len() + 1), ToOwned::to_owned);
     out.name = cx.listeners.of(&original);
     out.remarks.rest(node, "the listener", KNOWN, TOLD);
     let Some(bind) = binds(node, &mut out.remarks) else {
@@ -66,8 +101,12 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     protocol(&mut out);
     if out.chains.is_empty() {
         let mut rule = Rule::default();
-        rule.refuse(&node.at, "no filter chain of this listener could be carried over: everything is refused here.");
-        let sites = vec![crate::plan::Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Default::default() }];
+        rule.refuse(
+            &node.at,
+            "no filter chain of this listener could be carried over: everything is refused here.",
+        );
+        let sites =
+            vec![crate::plan::Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Default::default() }];
         out.chains.push(Chain { sites, ..Chain::default() });
     }
     cx.plan.listeners.push(out);
@@ -101,7 +140,10 @@ fn binds(node: &Node, remarks: &mut Remarks) -> Option<Value> {
     for address in node.get("address").into_iter().chain(more) {
         if let Some(path) = address.down(&["pipe"]).str("path") {
             if path.starts_with('@') {
-                remarks.point(&address.at, "an abstract Unix socket is not listened on; give it a path in a folder.");
+                remarks.point(
+                    &address.at,
+                    "an abstract Unix socket is not listened on; give it a path in a folder.",
+                );
             } else {
                 binds.push(format!("unix:{path}"));
             }
@@ -109,7 +151,10 @@ fn binds(node: &Node, remarks: &mut Remarks) -> Option<Value> {
         }
         let socket = address.down(&["socket_address"]);
         if socket.str("protocol") == Some("UDP") {
-            remarks.point(&address.at, format!("the listener `{name}` is left out: attache has no UDP and no QUIC."));
+            remarks.point(
+                &address.at,
+                format!("the listener `{name}` is left out: attache has no UDP and no QUIC."),
+            );
             continue;
         }
         match (socket.str("address"), socket.str("port_value")) {
@@ -123,7 +168,9 @@ fn binds(node: &Node, remarks: &mut Remarks) -> Option<Value> {
     if node.get("udp_listener_config").is_some() || binds.is_empty() {
         return None;
     }
-    if node.str("bind_to_port") == Some("false") || node.down(&["deprecated_v1"]).str("bind_to_port") == Some("false") {
+    if node.str("bind_to_port") == Some("false")
+        || node.down(&["deprecated_v1"]).str("bind_to_port") == Some("false")
+    {
         remarks.point(
             &node.at,
             format!(

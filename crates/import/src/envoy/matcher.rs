@@ -18,9 +18,19 @@ pub(crate) fn route(node: &Node) -> Said<When> {
     let mut when = When { path: path(node)?, ..When::default() };
     for (key, value) in node.entries() {
         match crate::tree::snake(key).as_str() {
-            "prefix" | "path" | "safe_regex" | "regex" | "path_separated_prefix" | "path_match_policy" | "case_sensitive"
-            | "runtime_fraction" | "headers" | "query_parameters" => {}
-            "grpc" => when.headers.push(("content-type".to_owned(), "~application/grpc(?:\\+.*)?".to_owned())),
+            "prefix"
+            | "path"
+            | "safe_regex"
+            | "regex"
+            | "path_separated_prefix"
+            | "path_match_policy"
+            | "case_sensitive"
+            | "runtime_fraction"
+            | "headers"
+            | "query_parameters" => {}
+            "grpc" => {
+                when.headers.push(("content-type".to_owned(), "~application/grpc(?:\\+.*)?".to_owned()));
+            }
             _ if value.is_empty() => {}
             other => return unsaid(format!("its condition `{other}` is absent")),
         }
@@ -54,7 +64,11 @@ fn path(node: &Node) -> Said<Path> {
     } else if let Some(regex) = node.down(&["safe_regex"]).str("regex").or_else(|| node.str("regex")) {
         match path::expression(regex) {
             Some(regex) => Path::Regex(regex),
-            None => return unsaid(format!("its regular expression `{regex}` has parts that linear-time expressions lack")),
+            None => {
+                return unsaid(format!(
+                    "its regular expression `{regex}` has parts that linear-time expressions lack"
+                ));
+            }
         }
     } else if let Some(policy) = node.get("path_match_policy") {
         template(super::words::config(policy).str("path_template").unwrap_or_default())?
@@ -84,7 +98,9 @@ fn template(text: &str) -> Said<Path> {
                 None => (inner, "*"),
             },
             None if segment == "*" || segment == "**" => ("", segment),
-            None if segment.contains(['{', '*']) => return unsaid(format!("its template `{text}` has parts within a segment")),
+            None if segment.contains(['{', '*']) => {
+                return unsaid(format!("its template `{text}` has parts within a segment"));
+            }
             None => {
                 out.push_str(&regex::escape(segment));
                 continue;
@@ -115,7 +131,9 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         affix(value, false)
     } else if let Some(value) = item.str("contains_match") {
         format!("~.*{}.*", regex::escape(value))
-    } else if let Some(regex) = item.down(&["safe_regex_match"]).str("regex").or_else(|| item.str("regex_match")) {
+    } else if let Some(regex) =
+        item.down(&["safe_regex_match"]).str("regex").or_else(|| item.str("regex_match"))
+    {
         expression(regex)?
     } else if let Some(range) = item.get("range_match") {
         numbers(range)?
@@ -132,8 +150,9 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         ":path" => {
             let path = match (pattern.as_str(), invert) {
                 ("*", false) => return Ok(()),
-                (text, false) if text.ends_with('*') && text.starts_with('/') => Path::prefix(text.trim_end_matches('*')),
-                (text, false) if text.starts_with('/') && !text.contains('?') => Path::Exact(text.to_owned()),
+                (text, false) if text.ends_with('*') && text.starts_with('/') && !text.contains('?') => {
+                    Path::prefix(text.trim_end_matches('*'))
+                }
                 _ => return unsaid("its condition on `:path` reads the query too"),
             };
             return match when.path.both(&path) {
@@ -144,7 +163,9 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
                 _ => unsaid("its two conditions on the path can't be one"),
             };
         }
-        ":authority" | "host" | ":scheme" => return unsaid(format!("its condition on `{name}` is the host of the match here")),
+        ":authority" | "host" | ":scheme" => {
+            return unsaid(format!("its condition on `{name}` is the host of the match here"));
+        }
         _ => {}
     }
     let pattern = match (invert, pattern.strip_prefix('!')) {
@@ -158,9 +179,16 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
 fn method(pattern: &str, invert: bool, when: &mut When) -> Said<()> {
     let methods: Vec<String> = match pattern.strip_prefix('~') {
         None => vec![pattern.to_owned()],
-        Some(regex) => regex.trim_matches(['^', '$', '(', ')']).trim_start_matches("?:").split('|').map(ToOwned::to_owned).collect(),
+        Some(regex) => regex
+            .trim_matches(['^', '$', '(', ')'])
+            .trim_start_matches("?:")
+            .split('|')
+            .map(ToOwned::to_owned)
+            .collect(),
     };
-    let right = methods.iter().all(|method| !method.is_empty() && method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-'));
+    let right = methods
+        .iter()
+        .all(|method| !method.is_empty() && method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-'));
     if invert || !right || !when.methods.is_empty() {
         return unsaid("its condition on `:method` is no list of methods");
     }
@@ -208,7 +236,11 @@ pub(crate) fn string(matcher: &Node) -> Said<String> {
 
 /// Exactly this value.
 pub(crate) fn exact(value: &str) -> String {
-    if value.starts_with(['!', '~', '=']) || value.contains('*') || value.is_empty() { format!("={value}") } else { value.to_owned() }
+    if value.starts_with(['!', '~', '=']) || value.contains('*') || value.is_empty() {
+        format!("={value}")
+    } else {
+        value.to_owned()
+    }
 }
 
 fn affix(value: &str, prefix: bool) -> String {
@@ -222,7 +254,9 @@ fn affix(value: &str, prefix: bool) -> String {
 fn expression(regex: &str) -> Said<String> {
     match path::expression(regex) {
         Some(regex) => Ok(format!("~{regex}")),
-        None => unsaid(format!("the regular expression `{regex}` has parts that linear-time expressions lack")),
+        None => {
+            unsaid(format!("the regular expression `{regex}` has parts that linear-time expressions lack"))
+        }
     }
 }
 

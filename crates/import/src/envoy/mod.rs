@@ -37,21 +37,66 @@ pub(crate) struct Cx {
 
 /// Keys of a bootstrap that say nothing about requests, or are read here.
 const KNOWN: &[&str] = &[
-    "static_resources", "dynamic_resources", "admin", "node", "cluster_manager", "watchdog", "watchdogs", "flags_path",
-    "use_tcp_for_dns_lookups", "bootstrap_extensions", "default_regex_engine", "header_prefix", "node_context_params",
-    "inline_headers", "memory_allocator_manager", "default_config_source", "default_socket_interface", "perf_tracing_file_path",
-    "xds_delegate_extension", "xds_config_tracker_extension", "enable_dispatcher_stats", "stats_flush_interval",
-    "stats_server_version_override", "typed_dns_resolver_config", "dns_resolution_config", "stats_config", "application_log_config",
-    "certificate_provider_instances", "deferred_stat_options", "grpc_async_client_manager_config", "listener_manager",
+    "static_resources",
+    "dynamic_resources",
+    "admin",
+    "node",
+    "cluster_manager",
+    "watchdog",
+    "watchdogs",
+    "flags_path",
+    "use_tcp_for_dns_lookups",
+    "bootstrap_extensions",
+    "default_regex_engine",
+    "header_prefix",
+    "node_context_params",
+    "inline_headers",
+    "memory_allocator_manager",
+    "default_config_source",
+    "default_socket_interface",
+    "perf_tracing_file_path",
+    "xds_delegate_extension",
+    "xds_config_tracker_extension",
+    "enable_dispatcher_stats",
+    "stats_flush_interval",
+    "stats_server_version_override",
+    "typed_dns_resolver_config",
+    "dns_resolution_config",
+    "stats_config",
+    "application_log_config",
+    "certificate_provider_instances",
+    "deferred_stat_options",
+    "grpc_async_client_manager_config",
+    "listener_manager",
 ];
 
 const TOLD: &[(&str, Weight, &str)] = &[
-    ("stats_sinks", Weight::Soft, "statistics are not pushed; Prometheus reads them at `/metrics` on port 15090."),
-    ("tracing", Weight::Soft, "tracing is not carried over; `tracing: { otlp: http://collector:4318 }` sends spans to a collector."),
-    ("overload_manager", Weight::Soft, "attache's own `overload` is on by default, by the container's memory limit; see docs/config.md."),
-    ("layered_runtime", Weight::Soft, "runtime values are absent; what was set by them is a key of the config here."),
+    (
+        "stats_sinks",
+        Weight::Soft,
+        "statistics are not pushed; Prometheus reads them at `/metrics` on port 15090.",
+    ),
+    (
+        "tracing",
+        Weight::Soft,
+        "tracing is not carried over; `tracing: { otlp: http://collector:4318 }` sends spans to a collector.",
+    ),
+    (
+        "overload_manager",
+        Weight::Soft,
+        "attache's own `overload` is on by default, by the container's memory limit; see docs/config.md.",
+    ),
+    (
+        "layered_runtime",
+        Weight::Soft,
+        "runtime values are absent; what was set by them is a key of the config here.",
+    ),
     ("runtime", Weight::Soft, "runtime values are absent; what was set by them is a key of the config here."),
-    ("hds_config", Weight::Soft, "health discovery is absent: attache checks the health of its own upstreams only."),
+    (
+        "hds_config",
+        Weight::Soft,
+        "health discovery is absent: attache checks the health of its own upstreams only.",
+    ),
     ("rate_limit_service", Weight::Soft, "`global_rate_limit` of a route names its service."),
     ("stats_flush_on_admin", Weight::Note, "attache's metrics are always current."),
 ];
@@ -85,6 +130,17 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), 
     if root.entries().is_empty() {
         let what = "this is no bootstrap: a mapping with `static_resources` is expected".to_owned();
         return Err(Unreadable { at: root.at.clone(), what });
+    }
+    // A bootstrap within a ConfigMap of Kubernetes.
+    if root.str("kind") == Some("ConfigMap") {
+        for (_, text) in root.down(&["data"]).entries() {
+            for root in tree::parse(text.text().unwrap_or_default(), &text.at.file).unwrap_or_default() {
+                if root.get("static_resources").is_some() || root.get("resources").is_some() {
+                    bootstrap(&root, listeners, cx)?;
+                }
+            }
+        }
+        return Ok(());
     }
     // A file of resources as discovery has them, given beside the bootstrap.
     if root.get("resources").is_some() && root.get("static_resources").is_none() {

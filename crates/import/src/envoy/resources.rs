@@ -39,10 +39,10 @@ pub(crate) fn secret(reference: &Node, cx: &Cx) -> Option<Node> {
         let only = secrets.len() == 1;
         secrets.iter().find(|secret| secret.str("name") == Some(name) || only).cloned()
     };
-    if let Some(source) = reference.get("sds_config") {
-        if let Some(found) = of(source, cx) {
-            return named(&found);
-        }
+    if let Some(source) = reference.get("sds_config")
+        && let Some(found) = of(source, cx)
+    {
+        return named(&found);
     }
     cx.secrets.iter().find(|secret| secret.str("name") == Some(name)).cloned()
 }

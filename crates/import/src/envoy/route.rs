@@ -39,7 +39,9 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
     }
     // `foo` and `foo:*` are one: any port.
     let plain: Vec<String> = out.hosts.iter().filter(|host| !host.contains(':')).cloned().collect();
-    out.hosts.retain(|host| plain.contains(host) || !plain.iter().any(|plain| host.split(':').next() == Some(plain)));
+    out.hosts.retain(|host| {
+        plain.contains(host) || !plain.iter().any(|plain| host.split(':').next() == Some(plain))
+    });
     if out.hosts.is_empty() && lost {
         // Without any host it must not be for every host.
         out.hosts.push("left-out.invalid".to_owned());
@@ -48,28 +50,67 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
         node,
         "the virtual host",
         &[
-            "name", "domains", "routes", "require_tls", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
-            "response_headers_to_remove", "retry_policy", "typed_per_filter_config", "per_filter_config", "rate_limits", "cors", "hedge_policy",
-            "include_request_attempt_count", "include_attempt_count_in_response", "include_is_timeout_retry_header",
-            "per_request_buffer_limit_bytes", "metadata", "retry_policy_typed_config", "request_mirror_policies", "request_body_buffer_limit",
+            "name",
+            "domains",
+            "routes",
+            "require_tls",
+            "request_headers_to_add",
+            "request_headers_to_remove",
+            "response_headers_to_add",
+            "response_headers_to_remove",
+            "retry_policy",
+            "typed_per_filter_config",
+            "per_filter_config",
+            "rate_limits",
+            "cors",
+            "hedge_policy",
+            "include_request_attempt_count",
+            "include_attempt_count_in_response",
+            "include_is_timeout_retry_header",
+            "per_request_buffer_limit_bytes",
+            "metadata",
+            "retry_policy_typed_config",
+            "request_mirror_policies",
+            "request_body_buffer_limit",
         ],
-        &[("virtual_clusters", Weight::Soft, "virtual clusters only count; routes with names do here."), ("matcher", Weight::Point, "a matcher tree of routes is not read.")],
+        &[
+            ("virtual_clusters", Weight::Soft, "virtual clusters only count; routes with names do here."),
+            ("matcher", Weight::Point, "a matcher tree of routes is not read."),
+        ],
     );
-    if let Some(tls) = node.str("require_tls").filter(|word| *word != "NONE") {
-        if !shape.secure {
-            let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
-            let mut redirect = Map::default();
-            redirect.set("status", 301_u64);
-            redirect.set("scheme", "https");
-            rule.keys.set("redirect", redirect);
-            if tls == "EXTERNAL_ONLY" {
-                rule.remarks.point(&node.at, "callers from inside are redirected to https, too: their addresses are not told apart.");
-            }
-            out.rules.push(rule);
-            return out;
+    if let Some(tls) = node.str("require_tls").filter(|word| *word != "NONE")
+        && !shape.secure
+    {
+        let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
+        let mut redirect = Map::default();
+        redirect.set("status", 301_u64);
+        redirect.set("scheme", "https");
+        rule.keys.set("redirect", redirect);
+        if tls == "EXTERNAL_ONLY" {
+            rule.remarks.point(
+                &node.at,
+                "callers from inside are redirected to https, too: their addresses are not told apart.",
+            );
         }
+        out.rules.push(rule);
+        return out;
     }
     for route in node.list("routes") {
+        let fraction = route.down(&["match"]).get("runtime_fraction");
+        let share = fraction.and_then(words::share).unwrap_or(1.0);
+        if let Some(fraction) = fraction.filter(|_| share < 1.0) {
+            // What the share doesn't take goes to the next route, so leaving this one out opens nothing.
+            if share > 0.0 {
+                let what = words::percent(share);
+                out.remarks.point(
+                    &fraction.at,
+                    format!(
+                        "{what} of the requests went by a route of their own, which is left out, and now go to the next route. Write a split: `to: {{ next: {what}, now: … }}`."
+                    ),
+                );
+            }
+            continue;
+        }
         one(route, node, shape, &mut out.rules, cx);
     }
     out
@@ -82,7 +123,11 @@ fn host(domain: &str, shape: &Shape<'_>) -> Option<String> {
     }
     let (name, port) = match domain.rsplit_once(':') {
         Some((name, "*")) => (name, None),
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() && (!name.contains(':') || name.ends_with(']')) => {
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit())
+                && !port.is_empty()
+                && (!name.contains(':') || name.ends_with(']')) =>
+        {
             (name, Some(port.to_owned()))
         }
         _ if shape.ports => (domain, None),
@@ -106,48 +151,84 @@ fn host(domain: &str, shape: &Shape<'_>) -> Option<String> {
 }
 
 const KNOWN: &[&str] = &[
-    "name", "match", "route", "redirect", "direct_response", "request_headers_to_add", "request_headers_to_remove", "response_headers_to_add",
-    "response_headers_to_remove", "typed_per_filter_config", "per_filter_config", "metadata", "decorator", "tracing", "stat_prefix",
-    "per_request_buffer_limit_bytes", "non_forwarding_action", "request_body_buffer_limit",
+    "name",
+    "match",
+    "route",
+    "redirect",
+    "direct_response",
+    "request_headers_to_add",
+    "request_headers_to_remove",
+    "response_headers_to_add",
+    "response_headers_to_remove",
+    "typed_per_filter_config",
+    "per_filter_config",
+    "metadata",
+    "decorator",
+    "tracing",
+    "stat_prefix",
+    "per_request_buffer_limit_bytes",
+    "non_forwarding_action",
+    "request_body_buffer_limit",
 ];
 
 const ACTION_KNOWN: &[&str] = &[
-    "cluster", "weighted_clusters", "prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "host_rewrite", "host_rewrite_literal", "auto_host_rewrite",
-    "timeout", "idle_timeout", "retry_policy", "request_mirror_policies", "request_mirror_policy", "hash_policy", "rate_limits",
-    "cluster_not_found_response_code", "max_stream_duration", "max_grpc_timeout", "grpc_timeout_offset", "upgrade_configs", "cors", "metadata_match",
-    "cluster_header", "cluster_specifier_plugin", "inline_cluster_specifier_plugin", "host_rewrite_header", "host_rewrite_path_regex", "hedge_policy",
-    "include_vh_rate_limits", "append_x_forwarded_host", "flush_timeout",
+    "cluster",
+    "weighted_clusters",
+    "prefix_rewrite",
+    "regex_rewrite",
+    "path_rewrite_policy",
+    "host_rewrite",
+    "host_rewrite_literal",
+    "auto_host_rewrite",
+    "timeout",
+    "idle_timeout",
+    "retry_policy",
+    "request_mirror_policies",
+    "request_mirror_policy",
+    "hash_policy",
+    "rate_limits",
+    "cluster_not_found_response_code",
+    "max_stream_duration",
+    "max_grpc_timeout",
+    "grpc_timeout_offset",
+    "upgrade_configs",
+    "cors",
+    "metadata_match",
+    "cluster_header",
+    "cluster_specifier_plugin",
+    "inline_cluster_specifier_plugin",
+    "host_rewrite_header",
+    "host_rewrite_path_regex",
+    "hedge_policy",
+    "include_vh_rate_limits",
+    "append_x_forwarded_host",
+    "flush_timeout",
 ];
 
 const ACTION_TOLD: &[(&str, Weight, &str)] = &[
     ("priority", Weight::Soft, "requests have no priority of the breaker; all count in one."),
-    ("internal_redirect_policy", Weight::Point, "redirects of the upstream go to the client; they are not followed here."),
-    ("internal_redirect_action", Weight::Point, "redirects of the upstream go to the client; they are not followed here."),
+    (
+        "internal_redirect_policy",
+        Weight::Point,
+        "redirects of the upstream go to the client; they are not followed here.",
+    ),
+    (
+        "internal_redirect_action",
+        Weight::Point,
+        "redirects of the upstream go to the client; they are not followed here.",
+    ),
     ("early_data_policy", Weight::Soft, "early data of TLS is never taken."),
 ];
 
 fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &mut Cx) {
     let mut rule = Rule { at: node.at.clone(), name: None, ..Rule::default() };
-    rule.remarks.rest(node, "the route", KNOWN, &[("filter_action", Weight::Point, "filters that answer are absent.")]);
+    rule.remarks.rest(
+        node,
+        "the route",
+        KNOWN,
+        &[("filter_action", Weight::Point, "filters that answer are absent.")],
+    );
     let matcher = node.down(&["match"]);
-    if let Some(fraction) = matcher.get("runtime_fraction") {
-        let share = words::share(fraction).unwrap_or(1.0);
-        if share <= 0.0 {
-            return;
-        }
-        if share < 1.0 {
-            // What the share doesn't take goes to the next route, so leaving this one out opens nothing.
-            let mut remarks = Remarks::default();
-            remarks.point(
-                &fraction.at,
-                format!("{} of the requests went by a route of their own, which is left out: write a split, `to: {{ next: 1%, now: 99% }}`.", words::percent(share)),
-            );
-            let mut mark = Rule { remarks, when: crate::plan::When { path: Path::Exact("/left-out-by-import".to_owned()), ..Default::default() }, ..Rule::default() };
-            mark.answer(404);
-            rules.push(mark);
-            return;
-        }
-    }
     let unsaid = match matcher::route(matcher) {
         Ok(when) => {
             rule.when = when;
@@ -182,7 +263,8 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         rule.remarks.point(&cors.at, filters::CORS);
     }
     rule.name = node.str("name").map(crate::plan::name).filter(|name| {
-        let taken = rules.iter().any(|other| other.name.as_deref() == Some(name)) || cx.plan.listeners.iter().any(|_| false);
+        let taken = rules.iter().any(|other| other.name.as_deref() == Some(name))
+            || cx.plan.listeners.iter().any(|_| false);
         !taken
     });
     let levels = [node, host, shape.config];
@@ -226,7 +308,8 @@ fn forward(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>, shape: &Sha
             return;
         }
     }
-    if rule.when.headers.iter().any(|(name, _)| name == "content-type") && matches!(rule.when.path, Path::All) {
+    if rule.when.headers.iter().any(|(name, _)| name == "content-type") && matches!(rule.when.path, Path::All)
+    {
         // gRPC needs nothing more: it is spoken by what the request is.
     }
     if !filters::targets(action, cluster::Use::Http, rule, cx) {
@@ -241,7 +324,9 @@ fn forward(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>, shape: &Sha
         rule.keys.set("idle_timeout", if time <= 0.0 { "off".to_owned() } else { words::duration(time) });
     }
     let longest = action.down(&["max_stream_duration"]).get("max_stream_duration");
-    if let Some(node) = longest.or_else(|| shape.manager.down(&["common_http_protocol_options"]).get("max_stream_duration")) {
+    if let Some(node) =
+        longest.or_else(|| shape.manager.down(&["common_http_protocol_options"]).get("max_stream_duration"))
+    {
         rule.remarks.soft(&node.at, "streams have no longest duration; `idle_timeout` ends those without a byte, and `timeout` all others.");
     }
     if action.get("hedge_policy").is_some() {
@@ -339,15 +424,23 @@ fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(String, String)
     if inner.contains('|') {
         return None;
     }
-    let literal: String = inner.chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_".contains(*c)).collect();
+    let literal: String =
+        inner.chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_".contains(*c)).collect();
     // The last literal character may be optional.
     let next = inner.chars().nth(literal.chars().count());
-    let literal = if matches!(next, Some('*' | '?' | '{')) { &literal[..literal.len().saturating_sub(1)] } else { &literal };
+    let literal = if matches!(next, Some('*' | '?' | '{')) {
+        &literal[..literal.len().saturating_sub(1)]
+    } else {
+        &literal
+    };
     let within = match path {
         Path::All => true,
         Path::Text(start) => literal.starts_with(start.as_str()),
         Path::Segments(start) => literal.starts_with(&format!("{start}/")),
-        Path::Regex(own) => own.trim_end_matches(".*") == inner.trim_end_matches('$').trim_end_matches(".*") || own == inner.trim_end_matches('$'),
+        Path::Regex(own) => {
+            own.trim_end_matches(".*") == inner.trim_end_matches('$').trim_end_matches(".*")
+                || own == inner.trim_end_matches('$')
+        }
         _ => false,
     };
     if !within {
@@ -366,21 +459,24 @@ fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(String, String)
                 if digit == 0 {
                     return None;
                 }
-                whole.push_str(&format!("{{{digit}}}"));
+                whole.push_str(&format!("{{g{digit}}}"));
             }
             '{' | '}' => return None,
             c => whole.push(c),
         }
     }
     whole.push_str(rest);
-    (whole.starts_with('/') || whole.starts_with('{')).then_some((inner, whole))
+    (whole.starts_with('/') || whole.starts_with('{')).then_some((crate::path::named(&inner), whole))
 }
 
 fn mirror(action: &Node, rule: &mut Rule, cx: &mut Cx) {
     let mut mirrors = Map::default();
     for policy in action.list("request_mirror_policies").iter().chain(action.get("request_mirror_policy")) {
         let Some(name) = policy.str("cluster") else {
-            rule.remarks.soft(&policy.at, "copies go to upstreams that are named here; this one was chosen by a header.");
+            rule.remarks.soft(
+                &policy.at,
+                "copies go to upstreams that are named here; this one was chosen by a header.",
+            );
             continue;
         };
         if cx.clusters.iter().all(|cluster| cluster.str("name") != Some(name)) {
@@ -400,12 +496,26 @@ fn retry(policy: &Node, rule: &mut Rule) {
     rule.remarks.rest(
         policy,
         "the retry policy",
-        &["retry_on", "num_retries", "per_try_timeout", "per_try_idle_timeout", "retriable_status_codes", "retriable_headers", "retry_back_off", "retry_host_predicate", "host_selection_retry_max_attempts"],
+        &[
+            "retry_on",
+            "num_retries",
+            "per_try_timeout",
+            "per_try_idle_timeout",
+            "retriable_status_codes",
+            "retriable_headers",
+            "retry_back_off",
+            "retry_host_predicate",
+            "host_selection_retry_max_attempts",
+        ],
         &[
             ("retry_priority", Weight::Soft, "a retry goes to another endpoint of the same priority."),
             ("retry_options_predicates", Weight::Soft, "retries have no options of their own."),
             ("rate_limited_retry_back_off", Weight::Soft, "`Retry-After` of an answer doesn't set the wait."),
-            ("retriable_request_headers", Weight::Soft, "what is tried again isn't chosen by headers of the request: match them in a route."),
+            (
+                "retriable_request_headers",
+                Weight::Soft,
+                "what is tried again isn't chosen by headers of the request: match them in a route.",
+            ),
         ],
     );
     let mut on: Vec<String> = Vec::new();
@@ -422,7 +532,9 @@ fn retry(policy: &Node, rule: &mut Rule) {
             "reset-before-request" => add("connect-failure"),
             "connect-failure" | "refused-stream" => add(word),
             "retriable-4xx" => add("409"),
-            "retriable-status-codes" => policy.list("retriable_status_codes").iter().filter_map(Node::text).for_each(&mut add),
+            "retriable-status-codes" => {
+                policy.list("retriable_status_codes").iter().filter_map(Node::text).for_each(&mut add);
+            }
             "retriable-headers" => {
                 for header in policy.list("retriable_headers") {
                     if let Some(name) = header.str("name") {
@@ -430,7 +542,9 @@ fn retry(policy: &Node, rule: &mut Rule) {
                     }
                 }
             }
-            "cancelled" | "deadline-exceeded" | "internal" | "resource-exhausted" | "unavailable" => add(&format!("grpc:{word}")),
+            "cancelled" | "deadline-exceeded" | "internal" | "resource-exhausted" | "unavailable" => {
+                add(&format!("grpc:{word}"));
+            }
             "" | "http3-post-connect-failure" => {}
             other => rule.remarks.soft(&policy.at, format!("`retry_on: {other}` is absent.")),
         }
@@ -442,7 +556,11 @@ fn retry(policy: &Node, rule: &mut Rule) {
         return;
     }
     keys.set("attempts", attempts);
-    super::duration(&mut keys, "per_try_timeout", policy.get("per_try_timeout").filter(|node| words::seconds(node).is_some_and(|time| time > 0.0)));
+    super::duration(
+        &mut keys,
+        "per_try_timeout",
+        policy.get("per_try_timeout").filter(|node| words::seconds(node).is_some_and(|time| time > 0.0)),
+    );
     let repeats = on.iter().any(|word| !matches!(word.as_str(), "connect-failure" | "refused-stream"));
     keys.set("on", on);
     if repeats {
@@ -460,7 +578,9 @@ fn retry(policy: &Node, rule: &mut Rule) {
 }
 
 fn hash(item: &Node, rule: &mut Rule, cx: &mut Cx) {
-    let key = if let Some(name) = item.down(&["header"]).str("header_name").filter(|name| !name.starts_with(':')) {
+    let key = if let Some(name) =
+        item.down(&["header"]).str("header_name").filter(|name| !name.starts_with(':'))
+    {
         format!("header:{}", name.to_ascii_lowercase())
     } else if item.down(&["header"]).str("header_name") == Some(":path") {
         "path".to_owned()
@@ -472,7 +592,10 @@ fn hash(item: &Node, rule: &mut Rule, cx: &mut Cx) {
     } else if item.down(&["connection_properties"]).is("source_ip") {
         "source".to_owned()
     } else {
-        rule.remarks.soft(&item.at, "this key of a hash is absent: `header:NAME`, `cookie:NAME`, `source` and `path` are there.");
+        rule.remarks.soft(
+            &item.at,
+            "this key of a hash is absent: `header:NAME`, `cookie:NAME`, `source` and `path` are there.",
+        );
         return;
     };
     for target in rule.targets.clone() {
@@ -554,7 +677,10 @@ fn respond(node: &Node, rule: &mut Rule) {
     if let Some(file) = body.str("filename") {
         let mut keys = Map::default();
         keys.set("status", status);
-        rule.remarks.soft(&node.at, format!("the body is the content of `{file}`: write `body: !file {file}` where that file is."));
+        rule.remarks.soft(
+            &node.at,
+            format!("the body is the content of `{file}`: write `body: !file {file}` where that file is."),
+        );
         rule.keys.set("respond", keys);
         return;
     }
@@ -597,7 +723,16 @@ fn headers(node: &Node, host: &Node, shape: &Shape<'_>, rule: &mut Rule) {
     }
 }
 
-const FIXED: &[&str] = &["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length"];
+const FIXED: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+];
 
 fn drop_fixed(keys: &mut Map, at: &crate::tree::At, remarks: &mut Remarks) {
     for (_, value) in &mut keys.0 {

@@ -18,7 +18,9 @@ fn context(node: &Node) -> Option<&Node> {
     if matches!(kind.as_str(), "upstream_proxy_protocol_transport" | "proxy_protocol_upstream_transport") {
         config = words::config(config.get("transport_socket")?);
     }
-    let raw = kind.contains("raw_buffer") && words::last(config.str("@type").unwrap_or_default()) == "RawBuffer" || kind == "raw_buffer";
+    let raw = kind.contains("raw_buffer")
+        && words::last(config.str("@type").unwrap_or_default()) == "RawBuffer"
+        || kind == "raw_buffer";
     (!raw).then_some(config)
 }
 
@@ -27,13 +29,30 @@ pub(crate) fn is_downstream(chain: &Node) -> bool {
 }
 
 /// Certificates and roots of a listener. False where clients could get in who could not before: then the chain is left out.
-pub(crate) fn downstream(chain: &Node, listener: &mut Listener, sni: &[String], remarks: &mut Remarks, cx: &Cx) -> bool {
+pub(crate) fn downstream(
+    chain: &Node,
+    listener: &mut Listener,
+    sni: &[String],
+    remarks: &mut Remarks,
+    cx: &Cx,
+) -> bool {
     let Some(context) = context(chain) else { return true };
     let common = context.down(&["common_tls_context"]);
     remarks.rest(
         context,
         "TLS of the listener",
-        &["common_tls_context", "require_client_certificate", "disable_stateless_session_resumption", "disable_stateful_session_resumption", "session_timeout", "require_sni", "full_scan_certs_on_sni_mismatch", "prefer_client_ciphers", "session_ticket_keys", "session_ticket_keys_sds_secret_config"],
+        &[
+            "common_tls_context",
+            "require_client_certificate",
+            "disable_stateless_session_resumption",
+            "disable_stateful_session_resumption",
+            "session_timeout",
+            "require_sni",
+            "full_scan_certs_on_sni_mismatch",
+            "prefer_client_ciphers",
+            "session_ticket_keys",
+            "session_ticket_keys_sds_secret_config",
+        ],
         &[("ocsp_staple_policy", Weight::Soft, "give the response's file as `ocsp`.")],
     );
     let mut pairs = pairs(common, remarks, cx);
@@ -96,7 +115,10 @@ pub(crate) fn downstream(chain: &Node, listener: &mut Listener, sni: &[String], 
     }
     if clients.get("client_ca").is_some() && !context.is("require_client_certificate") {
         if clients.get("allow").is_some() {
-            remarks.note(&context.at, "a client without a certificate is refused too, since `allow` names who may come.");
+            remarks.note(
+                &context.at,
+                "a client without a certificate is refused too, since `allow` names who may come.",
+            );
         }
         clients.set("client_optional", true);
     }
@@ -135,7 +157,9 @@ fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bo
     if !identities.is_empty() {
         clients.set("allow", identities);
     }
-    if validation.get("verify_certificate_hash").is_some() || validation.get("verify_certificate_spki").is_some() {
+    if validation.get("verify_certificate_hash").is_some()
+        || validation.get("verify_certificate_spki").is_some()
+    {
         remarks.point(&validation.at, "clients can't be told by hashes of their certificates: the chain is left out. Use `allow` with their names.");
         return false;
     }
@@ -149,7 +173,10 @@ fn crls(validation: &Node, out: &mut Map, remarks: &mut Remarks) {
     if let Some(node) = validation.get("crl") {
         match source(Some(node), remarks) {
             Some(file) if !file.pem => out.set("crls", file.text),
-            _ => remarks.point(&node.at, "the revocation list is inline: write it to a file, and give that as `crls`."),
+            _ => remarks.point(
+                &node.at,
+                "the revocation list is inline: write it to a file, and give that as `crls`.",
+            ),
         }
     }
 }
@@ -160,7 +187,9 @@ fn identities(validation: &Node, remarks: &mut Remarks) -> Option<Vec<String>> {
     let all = ["match_typed_subject_alt_names", "match_subject_alt_names", "verify_subject_alt_name"];
     for item in all.iter().flat_map(|key| validation.list(key)) {
         let matcher = item.get("matcher").unwrap_or(item);
-        let pattern = if let Some(exact) = matcher.str("exact").or_else(|| if matcher.entries().is_empty() { matcher.text() } else { None }) {
+        let pattern = if let Some(exact) =
+            matcher.str("exact").or_else(|| if matcher.entries().is_empty() { matcher.text() } else { None })
+        {
             Some(exact.to_owned())
         } else if let Some(prefix) = matcher.str("prefix") {
             (prefix.contains("://") && prefix.ends_with('/')).then(|| format!("{prefix}**"))
@@ -187,7 +216,14 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
     remarks.rest(
         context,
         "TLS of the cluster",
-        &["common_tls_context", "sni", "allow_renegotiation", "max_session_keys", "auto_host_sni", "auto_sni_san_validation"],
+        &[
+            "common_tls_context",
+            "sni",
+            "allow_renegotiation",
+            "max_session_keys",
+            "auto_host_sni",
+            "auto_sni_san_validation",
+        ],
         &[("enforce_rsa_key_usage", Weight::Soft, "key usage is what rustls enforces.")],
     );
     let mut tls = Map::default();
@@ -220,16 +256,25 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
             ),
             _ => {}
         }
-        let pins: Vec<String> =
-            validation.list("verify_certificate_spki").iter().filter_map(Node::text).map(|pin| format!("sha256/{pin}")).collect();
+        let pins: Vec<String> = validation
+            .list("verify_certificate_spki")
+            .iter()
+            .filter_map(Node::text)
+            .map(|pin| format!("sha256/{pin}"))
+            .collect();
         if !pins.is_empty() {
             tls.set("pins", pins);
         }
         if validation.get("verify_certificate_hash").is_some() {
             remarks.soft(&validation.at, "a hash of the whole certificate is not compared; `pins` compares that of its key, and the chain is verified.");
         }
-        if validation.is("allow_expired_certificate") || validation.str("trust_chain_verification") == Some("ACCEPT_UNTRUSTED") {
-            remarks.soft(&validation.at, "the original took certificates that are expired or untrusted; attache verifies.");
+        if validation.is("allow_expired_certificate")
+            || validation.str("trust_chain_verification") == Some("ACCEPT_UNTRUSTED")
+        {
+            remarks.soft(
+                &validation.at,
+                "the original took certificates that are expired or untrusted; attache verifies.",
+            );
         }
     }
     if common.get("validation_context_sds_secret_config").is_some() && !believes {
@@ -255,11 +300,15 @@ fn versions(common: &Node, tls: &mut Map, remarks: &mut Remarks) {
         }
         _ => {}
     }
-    if params.get("cipher_suites").is_some() || params.get("ecdh_curves").is_some() || params.get("signature_algorithms").is_some() {
+    if params.get("cipher_suites").is_some()
+        || params.get("ecdh_curves").is_some()
+        || params.get("signature_algorithms").is_some()
+    {
         remarks.soft(&params.at, "cipher suites, curves and signature algorithms are those of rustls, all of them safe; they are not chosen.");
     }
     if params.str("tls_maximum_protocol_version").is_some_and(|version| version != "TLSv1_3") {
-        remarks.soft(&params.at, "no highest version can be given: TLS 1.3 is spoken with those who speak it.");
+        remarks
+            .soft(&params.at, "no highest version can be given: TLS 1.3 is spoken with those who speak it.");
     }
     if common.get("custom_handshaker").is_some() || common.get("key_log").is_some() {
         remarks.soft(&common.at, "custom handshakers and key logs are absent.");
@@ -286,7 +335,9 @@ fn pairs(common: &Node, remarks: &mut Remarks, cx: &Cx) -> Vec<(String, String)>
             remarks.point(&source_of.at, "keys in hardware are absent: give the key's file.");
         }
         match (certificate, key) {
-            (Some(certificate), Some(key)) if !certificate.pem && !key.pem => found.push((certificate.text, key.text)),
+            (Some(certificate), Some(key)) if !certificate.pem && !key.pem => {
+                found.push((certificate.text, key.text));
+            }
             (Some(_), Some(_)) => {
                 let folder = "/etc/attache/tls";
                 remarks.soft(
@@ -319,7 +370,9 @@ fn validation(common: &Node, cx: &Cx) -> Option<Node> {
             }
             Some(both)
         }
-        (Some(default), None) if combined.get("validation_context_sds_secret_config").is_none() => Some(default.clone()),
+        (Some(default), None) if combined.get("validation_context_sds_secret_config").is_none() => {
+            Some(default.clone())
+        }
         (None, Some(secret)) => Some(secret),
         _ => None,
     }

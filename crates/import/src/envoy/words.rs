@@ -15,7 +15,9 @@ pub(crate) fn extension(node: &Node) -> String {
     if url.ends_with("TypedStruct") {
         url = config.str("type_url").unwrap_or_default();
     }
-    if !url.is_empty() && !url.ends_with("Struct") && !url.ends_with("Empty") {
+    // Types with a name as plain as `Config` say less than the filter's own name.
+    let plain = matches!(last(url), "Config" | "CacheConfig" | "FilterConfig" | "ProxyProtocol");
+    if !url.is_empty() && !plain && !url.ends_with("Struct") && !url.ends_with("Empty") {
         return word(last(url));
     }
     word(last(node.str("name").unwrap_or_default()))
@@ -45,10 +47,10 @@ pub(crate) fn config(node: &Node) -> &Node {
     for key in ["typed_config", "config", "deprecated_v1"] {
         if let Some(config) = node.get(key) {
             // A typed struct holds it one level deeper.
-            if config.str("@type").is_some_and(|url| url.ends_with("TypedStruct")) {
-                if let Some(inner) = config.get("value") {
-                    return inner;
-                }
+            if config.str("@type").is_some_and(|url| url.ends_with("TypedStruct"))
+                && let Some(inner) = config.get("value")
+            {
+                return inner;
             }
             return config;
         }

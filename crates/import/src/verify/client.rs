@@ -30,7 +30,11 @@ pub(crate) struct Seen {
 }
 
 fn header(headers: &[(String, String)], name: &str) -> String {
-    let found: Vec<_> = headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect();
+    let found: Vec<_> = headers
+        .iter()
+        .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
+        .collect();
     found.join(",").replace(", ", ",")
 }
 
@@ -91,7 +95,10 @@ fn complete(bytes: &[u8], no_body: bool) -> bool {
     if lower.contains("transfer-encoding: chunked") {
         return bytes.ends_with(b"0\r\n\r\n");
     }
-    let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")).and_then(|value| value.trim().parse::<usize>().ok());
+    let length = lower
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .and_then(|value| value.trim().parse::<usize>().ok());
     length.is_some_and(|length| bytes.len() >= start + length)
 }
 
@@ -99,9 +106,13 @@ fn parse(bytes: &[u8], no_body: bool) -> Option<Answer> {
     let (text, start) = head(bytes)?;
     let mut lines = text.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let headers: Vec<_> = lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+    let headers: Vec<_> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect();
     let rest = bytes.get(start..)?;
-    let body = if header(&headers, "transfer-encoding").contains("chunked") { dechunk(rest) } else { rest.to_vec() };
+    let body =
+        if header(&headers, "transfer-encoding").contains("chunked") { dechunk(rest) } else { rest.to_vec() };
     let body = String::from_utf8_lossy(&body).into_owned();
     let stub = seen(&body).or_else(|| {
         let name = header(&headers, "x-stub");
@@ -110,7 +121,12 @@ fn parse(bytes: &[u8], no_body: bool) -> Option<Answer> {
         }
         let line = header(&headers, "x-stub-line");
         let mut words = line.split(' ');
-        Some(Seen { name, method: words.next()?.to_owned(), target: words.next()?.to_owned(), headers: Vec::new() })
+        Some(Seen {
+            name,
+            method: words.next()?.to_owned(),
+            target: words.next()?.to_owned(),
+            headers: Vec::new(),
+        })
     });
     Some(Answer { status, body, headers, stub })
 }
@@ -120,7 +136,10 @@ fn seen(body: &str) -> Option<Seen> {
     let name = lines.next()?.strip_prefix("stub ")?.to_owned();
     let mut first = lines.next()?.split(' ');
     let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
-    let headers = lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect();
     Some(Seen { name, method, target, headers })
 }
 
@@ -129,7 +148,9 @@ fn dechunk(mut bytes: &[u8]) -> Vec<u8> {
     loop {
         let Some(end) = bytes.windows(2).position(|window| window == b"\r\n") else { return out };
         let line = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        let Ok(size) = usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16) else { return out };
+        let Ok(size) = usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16) else {
+            return out;
+        };
         bytes = &bytes[end + 2..];
         if size == 0 || bytes.len() < size {
             return out;

@@ -38,7 +38,10 @@ impl fmt::Display for Probe {
 
 impl Probe {
     pub(crate) fn bytes(&self) -> String {
-        let mut out = format!("{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.method, self.target, self.host);
+        let mut out = format!(
+            "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+            self.method, self.target, self.host
+        );
         for (name, value) in &self.headers {
             out.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -59,7 +62,10 @@ pub(crate) fn probes(plan: &Plan) -> (Vec<Probe>, Vec<String>) {
             continue;
         };
         let word = |key: &str| matches!(listener.keys.get(key), Some(Value::Text(text)) if text == "tls");
-        if listener.keys.get("tls").is_some() || word("protocol") || listener.chains.iter().any(|chain| !chain.sni.is_empty() || !chain.destination.is_empty()) {
+        if listener.keys.get("tls").is_some()
+            || word("protocol")
+            || listener.chains.iter().any(|chain| !chain.sni.is_empty() || !chain.destination.is_empty())
+        {
             left_out.push(format!("listener {}: its conditions are on connections", listener.name));
             continue;
         }
@@ -68,22 +74,42 @@ pub(crate) fn probes(plan: &Plan) -> (Vec<Probe>, Vec<String>) {
             continue;
         }
         let (mut up, mut down, mut splits) = (Vec::new(), Vec::new(), Vec::new());
-        let rules: Vec<&Rule> = listener.chains.iter().flat_map(|chain| &chain.sites).flat_map(|site| &site.rules).collect();
+        let rules: Vec<&Rule> =
+            listener.chains.iter().flat_map(|chain| &chain.sites).flat_map(|site| &site.rules).collect();
         for rule in &rules {
             watched(rule.keys.get("headers"), "request", &mut up);
             watched(rule.keys.get("headers"), "response", &mut down);
             if rule.targets.len() > 1 {
                 splits.push(rule.targets.clone());
             }
-            let share = |key: &str| matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, key));
+            let share =
+                |key: &str| matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, key));
             if share("delay") || share("abort") {
-                left_out.push(format!("listener {}: a route with a fault for a share of its requests", listener.name));
+                left_out.push(format!(
+                    "listener {}: a route with a fault for a share of its requests",
+                    listener.name
+                ));
             }
         }
         if listener.opaque {
-            splits.extend(listener.chains.iter().filter_map(|chain| chain.opaque.as_ref()).map(|rule| rule.targets.clone()));
+            splits.extend(
+                listener
+                    .chains
+                    .iter()
+                    .filter_map(|chain| chain.opaque.as_ref())
+                    .map(|rule| rule.targets.clone()),
+            );
         }
-        let base = Probe { port, method: "GET".to_owned(), target: "/".to_owned(), host: "unknown.example".to_owned(), watched_up: up, watched_down: down, splits, ..Probe::default() };
+        let base = Probe {
+            port,
+            method: "GET".to_owned(),
+            target: "/".to_owned(),
+            host: "unknown.example".to_owned(),
+            watched_up: up,
+            watched_down: down,
+            splits,
+            ..Probe::default()
+        };
         let sites: Vec<_> = listener.chains.iter().flat_map(|chain| &chain.sites).collect();
         let mut hosts: Vec<String> = vec!["unknown.example".to_owned()];
         for site in &sites {
@@ -111,7 +137,12 @@ pub(crate) fn probes(plan: &Plan) -> (Vec<Probe>, Vec<String>) {
             }
         }
         // gRPC goes to upstreams by HTTP/2, which the stubs don't speak.
-        own.retain(|probe| probe.headers.iter().all(|(name, value)| name != "content-type" || !value.starts_with("application/grpc")));
+        own.retain(|probe| {
+            probe
+                .headers
+                .iter()
+                .all(|(name, value)| name != "content-type" || !value.starts_with("application/grpc"))
+        });
         let mut unique: Vec<Probe> = Vec::new();
         for probe in own {
             if !unique.contains(&probe) && unique.len() < MOST {
@@ -136,7 +167,10 @@ fn watched(headers: Option<&Value>, way: &str, out: &mut Vec<String>) {
         let names: Vec<String> = match value {
             Value::Map(map) => map.0.iter().map(|(name, _)| name.clone()).collect(),
             Value::Text(name) if key == "remove" => vec![name.clone()],
-            Value::List(items) => items.iter().filter_map(|item| if let Value::Text(name) = item { Some(name.clone()) } else { None }).collect(),
+            Value::List(items) => items
+                .iter()
+                .filter_map(|item| if let Value::Text(name) = item { Some(name.clone()) } else { None })
+                .collect(),
             _ => Vec::new(),
         };
         for name in names {
@@ -170,7 +204,13 @@ fn paths(path: &Path) -> Vec<String> {
     let mut out = Vec::new();
     match path {
         Path::Any | Path::All => out.extend(["/", "/some/thing"].map(ToOwned::to_owned)),
-        Path::Exact(path) => out.extend([path.clone(), format!("{path}/"), format!("{path}x"), format!("{path}?q=1"), path.to_ascii_uppercase()]),
+        Path::Exact(path) => out.extend([
+            path.clone(),
+            format!("{path}/"),
+            format!("{path}x"),
+            format!("{path}?q=1"),
+            path.to_ascii_uppercase(),
+        ]),
         Path::Text(path) | Path::Segments(path) => {
             let bare = path.trim_end_matches('/');
             out.extend([
@@ -236,7 +276,10 @@ fn of_rule(when: &When, base: &Probe, fully: bool, out: &mut Vec<Probe>) {
         query.push((name.clone(), values(pattern).0));
     }
     let with_query = |path: &str, query: &[(String, Option<String>)]| {
-        let parts: Vec<_> = query.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}"))).collect();
+        let parts: Vec<_> = query
+            .iter()
+            .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}")))
+            .collect();
         if parts.is_empty() {
             return path.to_owned();
         }
@@ -266,7 +309,11 @@ fn of_rule(when: &When, base: &Probe, fully: bool, out: &mut Vec<Probe>) {
             out.push(Probe { target: with_query(path, &other), ..right.clone() });
         }
     }
-    let methods = if when.methods.is_empty() { ["POST", "HEAD", "DELETE"].as_slice() } else { ["PATCH", "GET", "POST", "PUT"].as_slice() };
+    let methods = if when.methods.is_empty() {
+        ["POST", "HEAD", "DELETE"].as_slice()
+    } else {
+        ["PATCH", "GET", "POST", "PUT"].as_slice()
+    };
     for method in when.methods.iter().map(String::as_str).chain(methods.iter().copied()) {
         out.push(Probe { method: method.to_owned(), ..right.clone() });
     }

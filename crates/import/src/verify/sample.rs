@@ -37,10 +37,13 @@ fn walk(hir: &Hir, long: bool, out: &mut String) {
 fn pick(class: &Class) -> char {
     let has = |c: char| match class {
         Class::Unicode(class) => class.ranges().iter().any(|range| range.start() <= c && c <= range.end()),
-        Class::Bytes(class) => class.ranges().iter().any(|range| u32::from(range.start()) <= c as u32 && c as u32 <= u32::from(range.end())),
+        Class::Bytes(class) => class
+            .ranges()
+            .iter()
+            .any(|range| u32::from(range.start()) <= c as u32 && c as u32 <= u32::from(range.end())),
     };
     let first = match class {
-        Class::Unicode(class) => class.ranges().first().map(|range| range.start()),
+        Class::Unicode(class) => class.ranges().first().map(regex_syntax::hir::ClassUnicodeRange::start),
         Class::Bytes(class) => class.ranges().first().map(|range| char::from(range.start())),
     };
     "xv1a0k-_.~/".chars().find(|c| has(*c)).or(first).unwrap_or('x')

@@ -17,7 +17,8 @@ impl Stubs {
         if let Some((_, port)) = self.0.borrow().iter().find(|(known, _)| known == name) {
             return Ok(*port);
         }
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no free port for a stub: {error}"))?;
+        let listener =
+            TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no free port for a stub: {error}"))?;
         let port = listener.local_addr().map_err(|error| error.to_string())?.port();
         let own = name.to_owned();
         std::thread::spawn(move || {
