@@ -171,9 +171,37 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
     let pattern = match (invert, pattern.strip_prefix('!')) {
         (false, _) => pattern,
         (true, Some(rest)) => rest.to_owned(),
-        (true, None) => format!("!{pattern}"),
+        (true, None) if pattern == "*" => "!*".to_owned(),
+        // An inverted condition asks for a header that is there, with another value.
+        (true, None) => match other(&pattern) {
+            Some(regex) => format!("~{regex}"),
+            None => {
+                return unsaid(format!(
+                    "its inverted condition on `{name}` is neither of a value nor of a prefix"
+                ));
+            }
+        },
     };
     add(&mut when.headers, &name, pattern)
+}
+
+/// An expression for every text that an exact value or prefix doesn't take.
+fn other(pattern: &str) -> Option<String> {
+    let (text, prefix) = match pattern.strip_prefix('=') {
+        Some(literal) => (literal, false),
+        None if pattern.starts_with(['~', '*']) => return None,
+        None => pattern.strip_suffix('*').map_or((pattern, false), |start| (start, true)),
+    };
+    let mut parts = Vec::new();
+    let mut before = String::new();
+    for c in text.chars() {
+        parts.push(format!("{before}(?:[^{}].*)?", regex::escape(&c.to_string())));
+        before.push_str(&regex::escape(&c.to_string()));
+    }
+    if !prefix {
+        parts.push(format!("{before}.+"));
+    }
+    Some(parts.join("|"))
 }
 
 fn method(pattern: &str, invert: bool, when: &mut When) -> Said<()> {
@@ -271,4 +299,23 @@ fn numbers(range: &Node) -> Said<String> {
     }
     let all: Vec<_> = (start..end).map(|n| n.to_string()).collect();
     Ok(format!("~(?:{})", all.join("|")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_other_text_and_no_more() {
+        for (pattern, inside, outside) in [
+            ("gold", vec!["gold"], vec!["", "g", "gol", "golds", "silver", "Gold", "xgold"]),
+            ("go*", vec!["go", "gold"], vec!["", "g", "silver", "xgo"]),
+            ("=*", vec!["*"], vec!["", "**", "a"]),
+        ] {
+            let regex = regex::Regex::new(&format!("^(?:{})$", other(pattern).unwrap_or_default())).ok();
+            let takes = |text: &str| regex.as_ref().is_some_and(|regex| regex.is_match(text));
+            assert!(inside.iter().all(|text| !takes(text)), "{pattern}");
+            assert!(outside.iter().all(|text| takes(text)), "{pattern}");
+        }
+    }
 }
