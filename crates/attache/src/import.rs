@@ -44,7 +44,7 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
     }
     match &options.output {
         Some(path) => {
-            std::fs::write(path, &imported.text).map_err(|error| format!("{}: {error}", path.display()))?
+            std::fs::write(path, &imported.text).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         None => io::stdout().write_all(imported.text.as_bytes())?,
     }
