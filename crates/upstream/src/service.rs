@@ -27,7 +27,7 @@ use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, Upstream
 use attache_http::{Body, Client};
 use attache_telemetry::Reason;
 use http::{
-    Request, Response,
+    Method, Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
 };
 use tokio::{task::spawn_local, time::Instant};
@@ -374,6 +374,11 @@ impl Inner {
     fn plan(&self, request: &mut Request<Body>) -> Result<Plan, Error> {
         let upgrades = request.headers().contains_key(UPGRADE);
         let extended = upgrade::is_http2(request);
+        if request.method() == Method::CONNECT && !extended {
+            // What comes behind it would be a request that no rule has seen; a tunnel is a connection, and is asked for as one.
+            let why = "a CONNECT is never sent as a request";
+            return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
+        }
         let protocol = match self.pool.shared.config.protocol {
             UpstreamProtocol::Tcp => {
                 let why = "the upstream's protocol is tcp, so HTTP can't be routed to it";
