@@ -1,4 +1,4 @@
-//! The door to this repository: `cargo xtask test`, `lint`, `ci`, `setup`, `compare`, `instructions`.
+//! The door to this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `compare`, `instructions`.
 //!
 //! It has no dependencies, so it is ready in a second on a machine that has nothing yet.
 
@@ -25,6 +25,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nghttp2-client", "/usr/bin/h2load"),
     ("nginx-light", "/usr/sbin/nginx"),
     ("nodejs", "/usr/bin/node"),
+    ("npm", "/usr/bin/npm"),
     ("openssl", "/usr/bin/openssl"),
     ("procps", "/usr/bin/kill"),
     ("prometheus", "/usr/bin/promtool"),
@@ -48,6 +49,17 @@ const PYTHON_PROGRAMS: &[&str] = &["kubernetes-validate==1.37.0"];
 const PYTHON_MODULES: &[(&str, &str)] =
     &[("opentelemetry-proto==1.20.0", "opentelemetry/proto/collector/trace/v1/trace_service_pb2.py")];
 
+/// Programs of Go's modules in `tests/judges/go`: a client and server of our own on grpc-go, grpc-go's interoperability tests, and h2spec.
+const JUDGES_GO: &[&str] = &[
+    ".",
+    "google.golang.org/grpc/interop/client",
+    "google.golang.org/grpc/interop/server",
+    "github.com/summerwind/h2spec/cmd/h2spec",
+];
+
+/// grpcio as PyPI has it, newer than Debian's.
+const JUDGES_PYTHON: &[&str] = &["grpcio==1.85.3"];
+
 /// What the comparison with other proxies needs beside the tests' packages.
 const COMPARED: &[(&str, &str)] = &[
     ("haproxy", "/usr/sbin/haproxy"),
@@ -63,6 +75,8 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   setup   install what the tests use (Debian packages through apt-get, Python packages through pip)
+  conformance
+          setup, then what judges HTTP/2 and gRPC at length: an hour
   test    setup, then every test: unit, property, documentation, end to end
   lint    rustfmt, clippy with warnings denied, cargo-deny
   ci      lint, then test
@@ -77,6 +91,7 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "setup" => setup(),
         "test" => setup().and_then(|()| test()),
+        "conformance" => setup().and_then(|()| conformance()),
         "lint" => lint(),
         "compare" => compare(),
         "instructions" => instructions(),
@@ -102,7 +117,52 @@ fn main() -> ExitCode {
 fn setup() -> Result<(), String> {
     debian(PACKAGES)?;
     python_programs("python", PYTHON_PROGRAMS)?;
-    python_modules()
+    python_programs("judges-python", JUDGES_PYTHON)?;
+    python_modules()?;
+    judges_go()?;
+    judges_node()
+}
+
+/// grpc-go's clients and servers and h2spec, from the Go module proxy, at the versions that `tests/judges/go/go.sum` pins.
+fn judges_go() -> Result<(), String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judges/go");
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges");
+    fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    let out = out.canonicalize().map_err(|e| format!("{}: {e}", out.display()))?;
+    // Go's own cache makes this a matter of a second when nothing changed.
+    run(Command::new("go")
+        .current_dir(folder)
+        .arg("build")
+        .arg("-o")
+        .arg(format!("{}/", out.display()))
+        .args(JUDGES_GO))
+}
+
+/// grpc-js from npm, at the versions that `tests/judges/node/package-lock.json` pins.
+fn judges_node() -> Result<(), String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judges/node");
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges-node");
+    let lock = "package-lock.json";
+    let wanted = fs::read(folder.join(lock)).map_err(|e| format!("{lock}: {e}"))?;
+    if out.join("node_modules/.package-lock.json").exists()
+        && fs::read(out.join(lock)).is_ok_and(|there| there == wanted)
+    {
+        return Ok(());
+    }
+    fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    for file in ["package.json", lock] {
+        fs::copy(folder.join(file), out.join(file)).map_err(|e| format!("{file}: {e}"))?;
+    }
+    run(Command::new("npm").current_dir(&out).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))
+}
+
+/// What judges HTTP/2 and gRPC, each pattern for a minute, and what `test` leaves out.
+fn conformance() -> Result<(), String> {
+    run(cargo().args(["build", "--locked", "--package", "attache"]))?;
+    let mut tests = cargo();
+    tests.args(["test", "--locked", "--package", "attache-tests", "--test", "http2", "--no-fail-fast"]);
+    tests.args(["--", "--include-ignored", "--nocapture", "--test-threads", "1"]);
+    run(tests.env("ATTACHE_JUDGE_SECONDS", "60"))
 }
 
 /// An environment of this name with these packages; returns its folder.

@@ -39,7 +39,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Name};
+use attache_config::model;
 use attache_http::{Asker, Body, Client, Takes, Via};
 use attache_listener::{HttpRequest, Overload};
 use attache_resilience::{RouteState, queue::urgency};
@@ -66,8 +66,6 @@ pub(crate) struct Site {
     upstreams: Rc<Upstreams>,
     /// The Host that each upstream is sent.
     upstream_hosts: Vec<UpstreamHost>,
-    /// Fields that routes ask for: no other spelling of them passes.
-    matched_fields: Vec<Name>,
     via: Option<Via>,
     tunnels: Tunnels,
     metrics: WorkerMetrics,
@@ -95,7 +93,6 @@ impl Site {
             table: RouteTable::new(&listener),
             routes: routes.map(|(route, state)| RouteService::new(route, state, &upstreams)).collect(),
             upstream_hosts: upstreams.configs().map(UpstreamHost::of).collect(),
-            matched_fields: matched_fields(&listener),
             via: listener.http.via.as_deref().and_then(Via::new),
             listener,
             upstreams,
@@ -127,7 +124,7 @@ impl Site {
 
     /// Sends a request on at once, as far as that goes without waiting; what is left is its answer's way back.
     fn serve(self: Rc<Self>, incoming: HttpRequest) -> Served {
-        let HttpRequest { request, client, exchange, on_informational, refused, hold } = incoming;
+        let HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold } = incoming;
         self.metrics.request_started(&exchange);
         if let Some(refusal) = refused {
             return served(self.answer(refusal.into(), Asker::unknown(), &exchange));
@@ -140,7 +137,7 @@ impl Site {
         let begun = if self.overload.refuses(urgency) {
             Err(Reason::Overloaded.into())
         } else {
-            self.begin(parts, body, context, hold)
+            self.begin(parts, body, context, upgrade, hold)
         };
         let response = match begun {
             Ok(Begun::Call { route, call, back }) => {
@@ -155,19 +152,6 @@ impl Site {
         self.observer.response(&exchange, response.headers());
         served(response)
     }
-}
-
-/// The names of the fields that some route asks for.
-fn matched_fields(listener: &model::Listener) -> Vec<Name> {
-    let mut names: Vec<Name> = listener
-        .routes
-        .iter()
-        .flat_map(|route| &route.matcher.headers)
-        .map(|field| field.name.clone())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
 }
 
 /// Where a listener's requests find the site that serves them; a reload puts the next one there.

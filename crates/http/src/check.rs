@@ -24,13 +24,13 @@
 //! A fragment (`GET /#x`) never gets here: the `http` crate cuts it off, so route and upstream both see the rest.
 
 use attache_telemetry::Reason;
+use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderValue, Method, Uri, Version,
     header::{CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING},
     request,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use hyper::ext::Protocol;
 
 use crate::{CONNECTION_SPECIFIC, HostPort, Refusal, authority::default_port, parse_authority};
 
@@ -154,10 +154,6 @@ const UNKNOWN_PROTOCOL: Refusal = Refusal {
 
 fn check_target(request: &mut request::Parts, h2: bool, tls: bool) -> Result<Form, Refusal> {
     let form = form(request)?;
-    // `WebSocket` means the same (RFC 9110 section 7.8): whoever looks at it behind this sees one spelling.
-    if let Some(protocol) = request.extensions.get_mut::<Protocol>() {
-        *protocol = Protocol::from_static("websocket");
-    }
     check_host_lines(request, h2, form)?;
     let scheme = match request.uri.scheme() {
         None => {
@@ -402,11 +398,6 @@ mod tests {
             let refusal = check_request(&mut other, false, false).unwrap_err();
             assert_eq!(refusal.reason, Reason::UpgradeUnsupported, "{protocol}");
         }
-        let mut capital = h2(Some("a"), "/chat", &[]).0;
-        capital.method = Method::CONNECT;
-        capital.extensions.insert(Protocol::from_static("WebSocket"));
-        check_request(&mut capital, false, false).unwrap();
-        assert_eq!(capital.extensions.get::<Protocol>().unwrap().as_str(), "websocket");
         let mut plain = h2(Some("a"), "/chat", &[]);
         plain.0.method = Method::CONNECT;
         assert!(plain.refused());

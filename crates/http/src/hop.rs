@@ -12,6 +12,7 @@
 //! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`. `h2c` is never carried:
 //! RFC 9113 section 3.1 has withdrawn it, and a tunnelled second HTTP/2 would walk around routing.
 
+use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
@@ -21,7 +22,6 @@ use http::{
     },
     request,
 };
-use hyper::ext::Protocol;
 
 /// A request that asks for the connection (or the stream) to become something else than HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! path), routing, then [`strip_request`], [`add_forwarded`], [`Via`], [`request_id`] and [`check_trace_context`]. A response
 //! passes [`strip_response`] and [`Via`]; one that attache makes itself comes from [`answer`].
 
+mod abort;
 mod answer;
 mod authority;
 mod body;
@@ -19,6 +20,7 @@ mod refusal;
 mod sanitize;
 mod trace;
 
+pub use abort::Abort;
 pub use answer::{AnswerStyle, Asker, answer, percent_encode};
 pub use attache_telemetry::check_trace_context;
 pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};

@@ -45,9 +45,6 @@ impl Finish {
 impl Drop for Finish {
     fn drop(&mut self) {
         self.live.end();
-        if self.complete && self.exchange.reason.get().is_none() {
-            self.live.completed.set(self.live.completed.get() + 1);
-        }
         if self.exchange.handed_over.get() {
             return;
         }
@@ -112,7 +109,7 @@ impl Sent {
         }
     }
 
-    fn fail(&self, reason: Reason, detail: impl FnOnce() -> String) {
+    pub(crate) fn fail(&self, reason: Reason, detail: impl FnOnce() -> String) {
         if let Some(finish) = &self.finish
             && finish.exchange.reason.get().is_none()
         {
@@ -181,59 +178,4 @@ pub(crate) fn cause(error: &dyn std::error::Error) -> String {
         last = source;
     }
     last.to_string()
-}
-
-/// An HTTP/2 request's body on its way from the client: counts, and says who broke it.
-pub(crate) struct Received {
-    body: hyper::body::Incoming,
-    exchange: Rc<Exchange>,
-}
-
-impl Received {
-    /// Wraps what hyper reads; a request without a body costs nothing.
-    pub(crate) fn body(body: hyper::body::Incoming, exchange: &Rc<Exchange>) -> Body {
-        if http_body::Body::is_end_stream(&body) {
-            return Body::empty();
-        }
-        // One allocation per request with a body: counting must stay with whoever reads it, on whatever task.
-        Body::stream(Self { body, exchange: exchange.clone() })
-    }
-}
-
-impl http_body::Body for Received {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        match polled {
-            Poll::Ready(Some(Ok(mut frame))) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    strip_trailers(trailers);
-                }
-                if let Some(data) = frame.data_ref() {
-                    this.exchange.received.set(this.exchange.received.get() + data.len() as u64);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            // A client that left: never the upstream's fault.
-            Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Some(Err(BodyError::with_source(Some(Reason::ClientClosed), error))))
-            }
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        http_body::Body::is_end_stream(&self.body)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.body)
-    }
 }

@@ -38,4 +38,4 @@ pub use request::{Carried, Connections, Hold, HttpRequest, Opaque, Settings};
 pub use socket::{BindError, Held, Socket, adopt, bind};
 pub use stream::Stream;
 pub use transport::{ClientHello, Protocol};
-pub use upgrade::{NotUpgraded, OnUpgrade, Upgraded, upgrade};
+pub use upgrade::{NotUpgraded, OnUpgrade, Upgraded};

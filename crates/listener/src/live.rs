@@ -40,8 +40,8 @@ pub(crate) struct Live {
     running: Cell<u32>,
     /// Moves whenever an exchange begins or ends.
     activity: Cell<u64>,
-    /// Exchanges that came to a good end.
-    pub(crate) completed: Cell<u64>,
+    /// HTTP/2: answers whose head was sent.
+    pub(crate) answered: Cell<u64>,
     /// Why the connection ends; none where that is orderly.
     pub(crate) ended_by: Cell<Option<Reason>>,
     /// HTTP: only these are swept when idle.
@@ -64,7 +64,7 @@ impl Default for Live {
             waker: RefCell::default(),
             running: Cell::default(),
             activity: Cell::default(),
-            completed: Cell::default(),
+            answered: Cell::default(),
             ended_by: Cell::default(),
             sweepable: Cell::default(),
             stalled: RefCell::default(),

@@ -14,7 +14,7 @@ use attache_config::model::{self, Listener};
 use attache_http::{Body, Client, OnInformational, Takes};
 use attache_telemetry::{Exchange, Reason};
 
-use crate::{ClientHello, Overload, Protocol, Stream, handover::Load, live::Live};
+use crate::{ClientHello, OnUpgrade, Overload, Protocol, Stream, handover::Load, live::Live};
 
 /// One listener on one worker.
 pub struct Settings {
@@ -107,17 +107,19 @@ impl Drop for Place {
 /// One HTTP request as the listener read it.
 #[derive(Debug)]
 pub struct HttpRequest {
-    /// The request; its body is streamed. An upgrade's or CONNECT's stream is got by [`upgrade`](crate::upgrade()).
+    /// The request; its body is streamed.
     pub request: http::Request<Body>,
     /// The connection it came by.
     pub client: Rc<Client>,
     /// Its record. The listener writes method, host, path, received, sent and status, and reports it at its end.
     pub exchange: Rc<Exchange>,
-    /// Passes 1xx responses on; `None` where the client can't take them (HTTP/1.0), or they can't be sent (HTTP/2).
+    /// Passes 1xx responses on; `None` where the client can't take them (HTTP/1.0).
     pub on_informational: Option<OnInformational>,
     /// The request was refused and must be answered with its `reason`: `request` is a stand-in, with nothing of what
     /// the client sent. Its connection is closed after the answer.
     pub refused: Option<attache_http::Refusal>,
+    /// The client's side of the tunnel that an answer to CONNECT or an upgrade opens; `None` where the request asks for neither.
+    pub upgrade: Option<OnUpgrade>,
     /// HTTP/2 CONNECT only: while it lives, the connection isn't idle though the stream's response has been sent.
     pub hold: Option<Hold>,
 }

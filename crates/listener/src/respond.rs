@@ -14,18 +14,18 @@ use std::{
 };
 
 use attache_config::model::HttpLimits;
-use attache_http::{AnswerStyle, Asker, Body};
+use attache_http::{AnswerStyle, Asker, Body, OnInformational};
 use attache_telemetry::{Exchange, Reason, metrics};
-use http::{Method, Request, Response, StatusCode, header::HOST};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::HOST};
 use pin_project_lite::pin_project;
 
 use crate::{
     Hold, HttpRequest,
     connection::Reader,
-    exchange::{Finish, Received, Sent},
+    exchange::{Finish, Sent},
     live::Live,
     request::{Refusal, Settings},
+    upgrade::OnUpgrade,
 };
 
 /// What the listener asks of the service that answers requests.
@@ -116,7 +116,7 @@ impl Context {
     }
 }
 
-/// The service as hyper wants it.
+/// The service, for HTTP/2's requests.
 pub(crate) struct Service<H> {
     http: RefCell<H>,
     context: Rc<Context>,
@@ -130,7 +130,7 @@ impl<H> Service<H> {
 
 /// An HTTP/2 request beyond the limits that are kept for HTTP/1: of the request line, as HTTP/1 would write it, and of the number of
 /// fields. (`headers_size` is kept by the h2 crate.)
-fn too_large(request: &Request<Incoming>, limits: &HttpLimits) -> Option<Refusal> {
+fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<Refusal> {
     const AROUND: usize = "  HTTP/1.1".len();
     let target = match request.uri().path_and_query() {
         Some(target) => target.as_str().len(),
@@ -145,7 +145,7 @@ fn too_large(request: &Request<Incoming>, limits: &HttpLimits) -> Option<Refusal
 }
 
 /// An HTTP/2 request that names two hosts.
-fn two_hosts(request: &Request<Incoming>) -> Option<Refusal> {
+fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
     let authority = request.uri().authority()?;
     let mut hosts = request.headers().get_all(HOST).iter();
     // RFC 9113 section 8.3.1.
@@ -153,12 +153,15 @@ fn two_hosts(request: &Request<Incoming>) -> Option<Refusal> {
     differs.then(|| Refusal::new(Reason::BadRequest, "The Host header and :authority name different hosts."))
 }
 
-impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
-    type Response = Response<Sent>;
-    type Error = Infallible;
-    type Future = Respond<H::Future>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+impl<H: HttpService> Service<H> {
+    /// Hands a request on. `body` makes the body that is handed on of the one that came.
+    pub(crate) fn answer<B>(
+        &self,
+        request: Request<B>,
+        body: impl FnOnce(B, &HeaderMap, &Rc<Exchange>) -> Body,
+        on_informational: OnInformational,
+        upgrade: Option<OnUpgrade>,
+    ) -> Respond<H::Future> {
         let context = &self.context;
         context.begin();
         let limits = &context.settings().listener.http.limits;
@@ -177,12 +180,15 @@ impl<H: HttpService> hyper::service::Service<Request<Incoming>> for Service<H> {
             *stand_in.version_mut() = version;
             stand_in
         } else {
-            request.map(|body| Received::body(body, &exchange))
+            let (head, came) = request.into_parts();
+            let body = body(came, &head.headers, &exchange);
+            Request::from_parts(head, body)
         };
         let client = context.reader.client.clone();
         let hold = (method == Method::CONNECT).then(|| Hold::new(context.reader.live.clone()));
         let refused = refused.map(|refusal| context.explained(refusal));
-        let request = HttpRequest { request, client, exchange, on_informational: None, refused, hold };
+        let on_informational = Some(on_informational);
+        let request = HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold };
         let future = catch_unwind(AssertUnwindSafe(|| self.http.borrow_mut().call(request))).ok();
         Respond { future, finish: Some(finish), context: context.clone(), method }
     }

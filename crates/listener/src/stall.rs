@@ -49,7 +49,7 @@ impl Stall {
 
 /// The client took no byte for so long.
 #[derive(Debug)]
-pub(crate) struct Stalled(Duration);
+pub(crate) struct Stalled(pub(crate) Duration);
 
 impl fmt::Display for Stalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use attache_http::Abort;
 use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -140,6 +141,17 @@ impl Stream {
             Kind::Unix(unix) => unix.readable().await,
             // Decrypted bytes may already be inside the session; the read itself waits.
             Kind::Tls(_) | Kind::Gone => Ok(()),
+        }
+    }
+}
+
+impl Abort for Stream {
+    fn abort(&mut self) {
+        match &mut self.kind {
+            Kind::Tcp(tcp) => tcp.abort(),
+            Kind::Tls(tls) => tls.get_mut().0.abort(),
+            // A Unix socket knows no reset.
+            Kind::Unix(_) | Kind::Gone => {}
         }
     }
 }

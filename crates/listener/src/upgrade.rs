@@ -1,37 +1,37 @@
-//! The client's side of an upgrade or CONNECT, in either version of HTTP.
+//! The client's side of an upgrade or CONNECT, once its request was answered.
 
 use std::{
     fmt, io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use hyper_util::rt::TokioIo;
+use attache_http::Abort;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
 };
 
-use crate::http1::{self, Tunnel};
+use crate::{http1, http2};
 
-/// Waits for a request's answer to open a tunnel.
+/// Becomes the client's side as soon as the request was answered with a switch of protocols.
 #[derive(Debug)]
-pub struct OnUpgrade(Waiting);
+pub struct OnUpgrade(Pending);
 
 #[derive(Debug)]
-enum Waiting {
-    Http1(oneshot::Receiver<Tunnel>),
-    Http2(hyper::upgrade::OnUpgrade),
+enum Pending {
+    Http1(oneshot::Receiver<http1::Tunnel>),
+    Http2(oneshot::Receiver<http2::Tunnel>),
 }
 
-/// The client's side of a tunnel.
-#[derive(Debug)]
-pub struct Upgraded(Io);
+impl OnUpgrade {
+    pub(crate) const fn http1(pending: oneshot::Receiver<http1::Tunnel>) -> Self {
+        Self(Pending::Http1(pending))
+    }
 
-#[derive(Debug)]
-enum Io {
-    Http1(Tunnel),
-    Http2(TokioIo<hyper::upgrade::Upgraded>),
+    pub(crate) const fn http2(pending: oneshot::Receiver<http2::Tunnel>) -> Self {
+        Self(Pending::Http2(pending))
+    }
 }
 
 /// The request was answered without a tunnel, or its client left before.
@@ -46,26 +46,40 @@ impl fmt::Display for NotUpgraded {
 
 impl std::error::Error for NotUpgraded {}
 
-/// What becomes of the client's connection, or stream, once the request is answered with 101, or a CONNECT with a success.
-pub fn upgrade<B>(request: &mut http::Request<B>) -> OnUpgrade {
-    OnUpgrade(match http1::offered(request.extensions_mut()) {
-        Some(offered) => Waiting::Http1(offered),
-        None => Waiting::Http2(hyper::upgrade::on(request)),
-    })
-}
-
 impl Future for OnUpgrade {
     type Output = Result<Upgraded, NotUpgraded>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Waiting::Http1(offered) => Pin::new(offered)
-                .poll(cx)
-                .map(|tunnel| tunnel.map(|tunnel| Upgraded(Io::Http1(tunnel))).map_err(|_| NotUpgraded)),
-            Waiting::Http2(upgrade) => Pin::new(upgrade).poll(cx).map(|upgraded| {
-                upgraded.map(|io| Upgraded(Io::Http2(TokioIo::new(io)))).map_err(|_| NotUpgraded)
-            }),
+        let io = match &mut self.0 {
+            Pending::Http1(pending) => ready!(Pin::new(pending).poll(cx)).map(Io::Http1),
+            Pending::Http2(pending) => ready!(Pin::new(pending).poll(cx)).map(Io::Http2),
+        };
+        Poll::Ready(io.map(Upgraded).map_err(|_| NotUpgraded))
+    }
+}
+
+/// The client's side of a tunnel.
+#[derive(Debug)]
+pub struct Upgraded(Io);
+
+#[derive(Debug)]
+enum Io {
+    Http1(http1::Tunnel),
+    Http2(http2::Tunnel),
+}
+
+macro_rules! each {
+    ($self:expr, $io:ident => $body:expr) => {
+        match &mut $self.0 {
+            Io::Http1($io) => $body,
+            Io::Http2($io) => $body,
         }
+    };
+}
+
+impl Abort for Upgraded {
+    fn abort(&mut self) {
+        each!(self, io => io.abort());
     }
 }
 
@@ -75,32 +89,20 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Io::Http1(io) => Pin::new(io).poll_read(cx, buf),
-            Io::Http2(io) => Pin::new(io).poll_read(cx, buf),
-        }
+        each!(self, io => Pin::new(io).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Io::Http1(io) => Pin::new(io).poll_write(cx, buf),
-            Io::Http2(io) => Pin::new(io).poll_write(cx, buf),
-        }
+        each!(self, io => Pin::new(io).poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Io::Http1(io) => Pin::new(io).poll_flush(cx),
-            Io::Http2(io) => Pin::new(io).poll_flush(cx),
-        }
+        each!(self, io => Pin::new(io).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Io::Http1(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Http2(io) => Pin::new(io).poll_shutdown(cx),
-        }
+        each!(self, io => Pin::new(io).poll_shutdown(cx))
     }
 }

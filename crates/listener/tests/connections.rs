@@ -250,7 +250,7 @@ fn a_request_that_was_in_the_kernel_s_queue_when_the_drain_began_is_answered() {
 fn a_tunnel_is_cut_at_the_deadline() {
     run(async {
         let http = fun(|mut request: HttpRequest| async move {
-            let upgrade = attache_listener::upgrade(&mut request.request);
+            let upgrade = request.upgrade.take().unwrap();
             tokio::task::spawn_local(async move {
                 let mut io = upgrade.await.unwrap();
                 let _ = io.write_all(b"open").await;

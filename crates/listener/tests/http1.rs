@@ -469,7 +469,7 @@ async fn upgrading(mut request: HttpRequest) -> Response<Body> {
     if request.request.uri().path() == "/no" {
         return text(200, "no");
     }
-    let upgrade = attache_listener::upgrade(&mut request.request);
+    let upgrade = request.upgrade.take().unwrap();
     tokio::task::spawn_local(async move {
         let mut io = upgrade.await.unwrap();
         let mut space = [0; 1000];

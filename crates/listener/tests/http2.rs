@@ -187,35 +187,239 @@ fn an_idle_connection_is_told_to_go() {
     });
 }
 
+/// Bounds that a flood reaches soon.
+fn strict() -> attache_config::model::Listener {
+    let mut config = listener();
+    config.http.limits.h2_flood_burst = 5000;
+    config.http.limits.h2_flood_per_client = 1000;
+    config
+}
+
 #[test]
 fn floods_end_their_connection_and_no_other() {
     run(async {
-        let server = echo(listener());
+        let server = echo(strict());
+        let flood = Some(Reason::Http2Flood);
         let ping = frame(6, 0, 0, b"12345678");
-        assert_eq!(is_cut_by(&server, |_| ping.clone()).await, Some(Reason::BadRequest), "PING");
+        assert_eq!(is_cut_by(&server, |_| ping.clone()).await, flood, "PING");
         let settings = frame(4, 0, 0, &[]);
-        assert_eq!(is_cut_by(&server, |_| settings.clone()).await, Some(Reason::BadRequest), "SETTINGS");
+        assert_eq!(is_cut_by(&server, |_| settings.clone()).await, flood, "SETTINGS");
         let priority = frame(2, 0, 1, &[0, 0, 0, 3, 1]);
-        assert_eq!(is_cut_by(&server, |_| priority.clone()).await, Some(Reason::BadRequest), "PRIORITY");
+        assert_eq!(is_cut_by(&server, |_| priority.clone()).await, flood, "PRIORITY");
         let unknown = frame(99, 0, 0, &[]);
-        assert_eq!(is_cut_by(&server, |_| unknown.clone()).await, Some(Reason::BadRequest), "unknown");
+        assert_eq!(is_cut_by(&server, |_| unknown.clone()).await, flood, "unknown");
+        let update = frame(8, 0, 0, &[0, 0, 0, 1]);
+        assert_eq!(is_cut_by(&server, |_| update.clone()).await, flood, "WINDOW_UPDATE");
         let continuation = |n| match n {
             0 => frame(1, 0, 1, HEADERS),
             _ => frame(9, 0, 1, &[]),
         };
-        assert_eq!(is_cut_by(&server, continuation).await, Some(Reason::BadRequest), "CONTINUATION");
+        assert_eq!(is_cut_by(&server, continuation).await, flood, "CONTINUATION");
         let empty = |n| match n {
             0 => frame(1, 4, 1, HEADERS),
             _ => frame(0, 0, 1, &[]),
         };
-        assert_eq!(is_cut_by(&server, empty).await, Some(Reason::BadRequest), "empty DATA");
+        assert_eq!(is_cut_by(&server, empty).await, flood, "empty DATA");
         let rapid_reset = |n: u32| {
             let stream = 2 * n + 1;
             [frame(1, 5, stream, HEADERS), frame(3, 0, stream, &[0, 0, 0, 8])].concat()
         };
-        assert_eq!(is_cut_by(&server, rapid_reset).await, Some(Reason::BadRequest), "RST_STREAM");
+        assert_eq!(is_cut_by(&server, rapid_reset).await, flood, "RST_STREAM");
+        // Each stream is reset by us (CVE-2025-8671): a window above the largest.
+        let made_to_reset = |n: u32| {
+            let stream = 2 * n + 1;
+            [frame(1, 4, stream, HEADERS), frame(8, 0, stream, &[0x7f, 0xff, 0xff, 0xff])].concat()
+        };
+        assert_eq!(is_cut_by(&server, made_to_reset).await, flood, "resets of ours");
         let (mut send, _connection) = connect(&server).await;
         assert_eq!(body(send.send_request(post("/ok", "")).await.unwrap()).await, "POST http://h/ok []");
+    });
+}
+
+#[test]
+fn a_flood_is_told_why_its_connection_ends() {
+    run(async {
+        let server = echo(strict());
+        let mut client = raw(&server).await;
+        client.write_all(&frame(6, 0, 0, b"12345678").repeat(6000)).await.unwrap();
+        let mut all = Vec::new();
+        let _ = client.read_to_end(&mut all).await;
+        let words = "too many PING frames on this connection for the requests that were answered \
+                     (http.limits.h2_flood_burst)";
+        // GOAWAY: no stream was worked on, ENHANCE_YOUR_CALM, and why.
+        let goodbye = frame(7, 0, 0, &[&[0, 0, 0, 0, 0, 0, 0, 11], words.as_bytes()].concat());
+        assert!(
+            all.ends_with(&goodbye),
+            "{:?}",
+            String::from_utf8_lossy(&all[all.len().saturating_sub(200)..])
+        );
+        assert_eq!(server.finished(1).await[0].detail.as_deref(), Some(words));
+    });
+}
+
+#[test]
+fn good_clients_habits_end_nothing() {
+    run(async {
+        let server = echo(listener());
+        let mut client = raw(&server).await;
+        let (mut read, mut write) = client.split();
+        // A request whose body is flushed with every byte, a PING with each of them, and every third request given up.
+        let client = async {
+            for n in 0..2000_u32 {
+                let stream = 2 * n + 1;
+                let mut sent = frame(1, 4, stream, HEADERS);
+                sent.extend(frame(0, 0, stream, b"x"));
+                sent.extend(frame(0, 0, stream, b""));
+                sent.extend(frame(6, 0, 0, b"12345678"));
+                sent.extend(if n % 3 == 0 {
+                    frame(3, 0, stream, &[0, 0, 0, 8])
+                } else {
+                    frame(0, 1, stream, b"y")
+                });
+                write.write_all(&sent).await.unwrap();
+                if n % 50 == 49 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        let mut all = Vec::new();
+        tokio::select! {
+            () = async { client.await; until(|| server.done.borrow().len() >= 2000).await } => {}
+            _ = read.read_to_end(&mut all) => panic!("closed"),
+        }
+        let done = server.done.borrow();
+        assert_eq!(done.iter().filter(|d| d.reason.is_none() && d.received == 2).count(), 1333);
+    });
+}
+
+#[test]
+fn a_stream_that_gets_no_window_is_reset_and_others_go_on() {
+    run(async {
+        let mut config = listener();
+        config.http.write_timeout = Duration::from_millis(300);
+        let http = fun(|request: HttpRequest| async move {
+            let large = request.request.uri().path() == "/large";
+            text(200, if large { "x".repeat(1 << 20) } else { "small".to_owned() })
+        });
+        let server = start(config, None, http, fun(echo_bytes));
+        let mut client = server.connect().await;
+        // SETTINGS_INITIAL_WINDOW_SIZE is 5: just enough for the small answer.
+        let begin = [PREFACE, &frame(4, 0, 0, &[0, 4, 0, 0, 0, 5])].concat();
+        client.write_all(&begin).await.unwrap();
+        let large = [0x82, 0x86, 0x04, 6, b'/', b'l', b'a', b'r', b'g', b'e', 0x41, 1, b'h'];
+        client.write_all(&frame(1, 5, 1, &large)).await.unwrap();
+        let reset = frame(3, 0, 1, &[0, 0, 0, 8]);
+        let mut all = Vec::new();
+        while !all.windows(reset.len()).any(|bytes| bytes == reset) {
+            assert!(client.read_buf(&mut all).await.unwrap() > 0, "closed");
+        }
+        client.write_all(&frame(1, 5, 3, HEADERS)).await.unwrap();
+        let small = frame(0, 1, 3, b"small");
+        while !all.windows(small.len()).any(|bytes| bytes == small) {
+            assert!(client.read_buf(&mut all).await.unwrap() > 0, "closed");
+        }
+        let done = server.finished(2).await;
+        assert_eq!(done[0].reason, Some(Reason::ClientClosed));
+        assert!(done[0].detail.as_deref().unwrap().contains("http.write_timeout"), "{done:?}");
+        assert_eq!(done[1].reason, None);
+    });
+}
+
+#[test]
+fn early_hints_come_before_the_answer() {
+    run(async {
+        let http = fun(|request: HttpRequest| async move {
+            let mut hints = http::HeaderMap::new();
+            hints.insert("link", "</a.css>; rel=preload".parse().unwrap());
+            hints.insert("connection", "close".parse().unwrap());
+            request.on_informational.unwrap().call(http::StatusCode::EARLY_HINTS, &hints);
+            text(200, "ok")
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let (send, connection) = h2::client::handshake(server.connect().await).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let request = http::Request::get("http://h/").body(()).unwrap();
+        let (mut answer, _) = send.ready().await.unwrap().send_request(request, true).unwrap();
+        let hints = std::future::poll_fn(|cx| answer.poll_informational(cx)).await.unwrap().unwrap();
+        assert_eq!((hints.status().as_u16(), hints.headers().len()), (103, 1));
+        assert_eq!(answer.await.unwrap().status(), 200);
+    });
+}
+
+#[test]
+fn a_grpc_answer_that_breaks_off_ends_with_a_status_and_words() {
+    run(async {
+        let broken = futures(vec![Ok("begin"), Err(Reason::UpstreamClosedMidBody)]);
+        let http = fun(move |_: HttpRequest| {
+            let body = Body::stream(broken());
+            async move {
+                http::Response::builder().header("content-type", "application/grpc+proto").body(body).unwrap()
+            }
+        });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let (mut send, _connection) = connect(&server).await;
+        let answer = send.send_request(post("/", "")).await.unwrap();
+        let collected = answer.into_body().collect().await.unwrap();
+        let trailers = collected.trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "14");
+        assert!(
+            trailers["grpc-message"].to_str().unwrap().contains("upstream-closed-mid-body"),
+            "{trailers:?}"
+        );
+        assert_eq!(server.finished(1).await[0].reason, Some(Reason::UpstreamClosedMidBody));
+    });
+}
+
+/// Bodies of these pieces.
+fn futures(pieces: Vec<Result<&'static str, Reason>>) -> impl Fn() -> Pieces {
+    move || Pieces(pieces.clone().into())
+}
+
+struct Pieces(std::collections::VecDeque<Result<&'static str, Reason>>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let piece = self.0.pop_front();
+        std::task::Poll::Ready(piece.map(|piece| {
+            piece
+                .map(|text| http_body::Frame::data(Bytes::from_static(text.as_bytes())))
+                .map_err(BodyError::new)
+        }))
+    }
+}
+
+#[test]
+fn a_client_that_stops_its_body_is_never_taken_for_one_that_has_ended_it() {
+    run(async {
+        let server = echo(listener());
+        let mut client = raw(&server).await;
+        let sent = [frame(1, 4, 1, HEADERS), frame(0, 0, 1, b"part"), frame(3, 0, 1, &[0, 0, 0, 0])].concat();
+        client.write_all(&sent).await.unwrap();
+        assert_eq!(server.finished(1).await[0].reason, Some(Reason::ClientClosed));
+    });
+}
+
+#[test]
+fn malformed_requests_reset_their_stream() {
+    run(async {
+        let server = echo(listener());
+        let mut client = raw(&server).await;
+        let fragment = [0x82, 0x86, 0x04, 4, b'/', b'a', b'#', b'b', 0x41, 1, b'h'];
+        let trailers = [frame(1, 4, 3, HEADERS), frame(1, 5, 3, &[0x84])].concat();
+        client.write_all(&[frame(1, 5, 1, &fragment), trailers].concat()).await.unwrap();
+        let mut all = Vec::new();
+        for stream in [1, 3] {
+            let reset = frame(3, 0, stream, &[0, 0, 0, 1]);
+            while !all.windows(reset.len()).any(|bytes| bytes == reset) {
+                assert!(client.read_buf(&mut all).await.unwrap() > 0, "closed");
+            }
+        }
     });
 }
 
@@ -255,7 +459,6 @@ fn a_large_body_passes_both_ways_through_small_windows() {
     run(async {
         let mut config = listener();
         config.http.limits.h2_stream_window = 65_535;
-        config.http.limits.h2_connection_window = 65_535;
         let http =
             fun(|request: HttpRequest| async move { http::Response::new(request.request.into_body()) });
         let server = start(config, None, http, fun(echo_bytes));

@@ -5,8 +5,8 @@
 
 use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId};
 use attache_http::{Client, without_parameters};
+use h2::ext::Protocol;
 use http::{Method, header::LOCATION, request};
-use hyper::ext::Protocol;
 use serde::Serialize;
 
 use crate::{

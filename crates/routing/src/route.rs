@@ -5,13 +5,13 @@ use attache_config::model::{
     PathPolicy, Route, Traffic, UpstreamId,
 };
 use attache_http::{Body, Refusal, set_path, without_parameters};
+use h2::ext::Protocol;
 use http::{
     Method, Response, Uri,
     header::{HOST, HeaderValue},
     request,
     uri::{Authority, Scheme},
 };
-use hyper::ext::Protocol;
 
 use crate::{
     Captures, Ctx, ReadyEdits, RequestFacts, UpstreamHost,

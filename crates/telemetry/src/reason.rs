@@ -128,6 +128,8 @@ reasons! {
     UpstreamError = "upstream-error", 502, "-", 14, "The upstream's log says why; the access log has the status that it answered with.";
     /// The client's request is not valid, or can be read in two ways (RFC 9112 section 6.3, 11.2).
     BadRequest = "bad-request", 400, "DPE", 3, "The response's text says which rule; mend the client.";
+    /// An HTTP/2 client sent more frames that cost it nothing than the requests that it got answered pay for.
+    Http2Flood = "http2-flood", 429, "DPE", 8, "The access log says which frames. A client that needs them: raise the bound of `http.limits` that is named there; see docs/http2.md.";
     /// The request line is longer than allowed.
     UriTooLong = "uri-too-long", 414, "DPE", 3, "Raise `limits.request_line` if the client is right.";
     /// The request's headers are larger or more than allowed.

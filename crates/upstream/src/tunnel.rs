@@ -1,17 +1,24 @@
 //! Opaque bytes, both ways, until both sides have said their last.
 //!
 //! Rules:
+//! - Whatever is no end of both sides resets both: a transfer that was cut must never look whole.
 //! - One side's end is passed on as an end of writing (half-close); the other direction goes on until its own end.
 //! - What one direction holds, and how its bytes go, is in [`direction`].
-//! - The clock is read once per idle interval, not per message.
+//! - The clock is read eight times per idle timeout, not per message.
 
 mod direction;
 mod splice;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, io, pin::pin, task::Poll, time::Duration};
+use std::{
+    fmt, io,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
+use attache_http::Abort;
 use attache_telemetry::Reason;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -45,11 +52,11 @@ impl std::error::Error for TunnelError {
 }
 
 /// Relays between a client and an upstream until both directions have ended; says how many bytes went from the client
-/// to the upstream, and back. No byte either way for a whole interval of `idle`, so for between one and two times as long,
-/// ends it with `idle-timeout`; zero waits for ever.
+/// to the upstream, and back. No byte either way for `idle`, or up to an eighth more, ends it with `idle-timeout`; zero waits for ever.
+/// However it ends otherwise, dropped included, both sides are reset.
 pub async fn copy_both(
-    client: impl AsyncRead + AsyncWrite,
-    upstream: impl AsyncRead + AsyncWrite,
+    client: impl AsyncRead + AsyncWrite + Abort + Unpin,
+    upstream: impl AsyncRead + AsyncWrite + Abort + Unpin,
     idle: Duration,
 ) -> Result<(u64, u64), TunnelError> {
     relay(client, |_| None, upstream, |_| None, idle).await
@@ -57,7 +64,7 @@ pub async fn copy_both(
 
 /// The same where the client's bytes may come from a socket as they are: `socket` says from which one, and `None` as long as
 /// bytes are kept outside of it.
-pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite>(
+pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
     socket: impl Fn(&C) -> Option<Socket<'_>>,
     upstream: Connection,
@@ -66,24 +73,44 @@ pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite>(
     relay(client, socket, upstream, Connection::socket, idle).await
 }
 
-async fn relay<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite>(
+/// How many times in an idle timeout it is looked whether a byte has come.
+const LOOKS: u32 = 8;
+
+/// Resets a side unless both have ended.
+struct Cut<T: Abort>(T, bool);
+
+impl<T: Abort> Drop for Cut<T> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.abort();
+        }
+    }
+}
+
+async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
     client_socket: impl Fn(&C) -> Option<Socket<'_>>,
     upstream: U,
     upstream_socket: impl Fn(&U) -> Option<Socket<'_>>,
     idle: Duration,
 ) -> Result<(u64, u64), TunnelError> {
-    let (mut client, mut upstream) = (pin!(client), pin!(upstream));
+    let (mut client, mut upstream) = (Cut(client, false), Cut(upstream, false));
     let (mut out, mut back) = (Direction::default(), Direction::default());
-    let mut timer = pin!(sleep_until(Instant::now() + idle));
-    let mut seen = 0;
+    let look = idle / LOOKS;
+    let mut timer = pin!(sleep_until(Instant::now() + look));
+    let (mut seen, mut quiet) = (0, 0);
     let result = std::future::poll_fn(|cx| {
-        let sent = out.poll(cx, (client.as_mut(), &client_socket), (upstream.as_mut(), &upstream_socket));
+        let (client, upstream) = (&mut client.0, &mut upstream.0);
+        let sent = out.poll(
+            cx,
+            (Pin::new(&mut *client), &client_socket),
+            (Pin::new(&mut *upstream), &upstream_socket),
+        );
         if let Poll::Ready(Err(side)) = sent {
             return Poll::Ready(Err(side.map(Reason::ClientClosed, Reason::UpstreamReset)));
         }
         let received =
-            back.poll(cx, (upstream.as_mut(), &upstream_socket), (client.as_mut(), &client_socket));
+            back.poll(cx, (Pin::new(upstream), &upstream_socket), (Pin::new(client), &client_socket));
         if let Poll::Ready(Err(side)) = received {
             let upstream = match &side {
                 Side::Reader(error) => reason_or(error, Reason::UpstreamReset),
@@ -97,16 +124,19 @@ async fn relay<C: AsyncRead + AsyncWrite, U: AsyncRead + AsyncWrite>(
         if !idle.is_zero() {
             while timer.as_mut().poll(cx).is_ready() {
                 let copied = out.copied + back.copied;
-                if copied == seen {
+                // A byte may have come at any time since the look before.
+                quiet = if copied == seen { quiet + 1 } else { 0 };
+                if quiet >= LOOKS {
                     return Poll::Ready(Err((Reason::IdleTimeout, None)));
                 }
                 seen = copied;
-                timer.as_mut().reset(Instant::now() + idle);
+                timer.as_mut().reset(Instant::now() + look);
             }
         }
         Poll::Pending
     })
     .await;
+    (client.1, upstream.1) = (result.is_ok(), result.is_ok());
     let copied = (out.copied, back.copied);
     result.map(|()| copied).map_err(|(reason, source)| TunnelError { reason, copied, source })
 }

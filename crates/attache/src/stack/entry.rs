@@ -5,7 +5,7 @@ use attache_http::{
     Body, Client, add_forwarded, check_request, normalize_uri, remove_underscored, request_id,
     set_client_certificate, strip_request, take_hop,
 };
-use attache_listener::Hold;
+use attache_listener::{Hold, OnUpgrade};
 use attache_routing::{CompiledRoute, Ctx, RequestFacts, Step};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Call, CallContext};
@@ -43,6 +43,7 @@ impl Site {
         mut parts: request::Parts,
         body: Body,
         mut context: CallContext,
+        upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
     ) -> Result<Begun<'_>, Failure> {
         let client = &*context.client;
@@ -83,10 +84,11 @@ impl Site {
         let came = Came { form, ask, version: parts.version };
         self.leave(&mut parts, &came, client);
         let edits = route.prepare_request(&mut parts, &ctx)?;
-        let mut request = Box::new(Request::from_parts(parts, body));
-        let switched = matches!(came.ask, Ask::Upgrade(_) | Ask::Connect).then(|| {
+        let request = Box::new(Request::from_parts(parts, body));
+        let tunnels = matches!(came.ask, Ask::Upgrade(_) | Ask::Connect);
+        let switched = upgrade.filter(|_| tunnels).map(|client| {
             let tunnel = self.tunnel(chosen.destination, context.exchange.clone(), hold);
-            Box::new((attache_listener::upgrade(&mut *request), tunnel))
+            Box::new((client, tunnel))
         });
         context.destination = chosen.id;
         let call = came.ask.call(request, context);
@@ -125,9 +127,7 @@ impl Site {
     /// in another way is taken off, and never what the route or attache adds.
     fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client) {
         strip_request(&mut parts.headers, came.ask.upgrade(), came.form.is_proxied());
-        remove_underscored(&mut parts.headers, |name| {
-            self.matched_fields.iter().any(|field| **field == *name)
-        });
+        remove_underscored(&mut parts.headers, |_| false);
         let scheme = if client.tls { "https" } else { "http" };
         let host = parts.uri.authority().map_or("", |host| host.as_str());
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);

@@ -132,9 +132,11 @@ fn http(raw: Option<raw::HttpServer>, terminates: bool, problems: &mut Problems)
             headers_count,
             h2_streams,
             h2_pending_resets,
-            h2_local_resets,
+            h2_flood_rate,
+            h2_flood_burst,
+            h2_flood_per_client,
             h2_stream_window,
-            h2_connection_window,
+            h2_stream_window_max,
             h2_send_buffer,
             requests_per_connection
         );

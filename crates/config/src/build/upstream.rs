@@ -111,7 +111,7 @@ pub(crate) fn upstream(
             preconnect,
             h2_streams,
             h2_stream_window,
-            h2_connection_window,
+            h2_stream_window_max,
             h2_keepalive,
             tcp_keepalive,
             headers_size,

@@ -251,15 +251,19 @@ pub struct HttpLimits {
     pub headers_count: usize,
     /// HTTP/2 streams open at once on one connection. Default 100.
     pub h2_streams: u32,
-    /// HTTP/2 streams that the client reset before they were accepted (rapid reset, CVE-2023-44487); more
-    /// ends the connection. Default 20.
+    /// HTTP/2 streams that the client reset before they were accepted (rapid reset, CVE-2023-44487); more at one moment
+    /// ends the connection. Default 1000.
     pub h2_pending_resets: usize,
-    /// HTTP/2 streams reset because of the client's own protocol errors; more ends the connection. Default 1024.
-    pub h2_local_resets: usize,
-    /// HTTP/2 receive window of a stream, bytes. Default 256 KiB.
+    /// HTTP/2 frames that nothing paid for, per second and connection, in prices of a PING (`docs/http2.md`). Default 20,000.
+    pub h2_flood_rate: u32,
+    /// The same at once. Default 100,000.
+    pub h2_flood_burst: u32,
+    /// How many times as much all connections of one client address may spend, in each worker. Default 4.
+    pub h2_flood_per_client: u32,
+    /// HTTP/2 receive window with which streams begin, bytes. Default 256 KiB.
     pub h2_stream_window: u32,
-    /// HTTP/2 receive window of a connection, bytes. Default 1 MiB.
-    pub h2_connection_window: u32,
+    /// The largest that a stream's receive window grows to, bytes. Default 4 MiB.
+    pub h2_stream_window_max: u32,
     /// Bytes buffered for writing to one HTTP/2 stream. Default 64 KiB.
     pub h2_send_buffer: usize,
     /// Requests on one connection before it is closed; 0 is no bound. Default 0.
@@ -273,10 +277,12 @@ impl Default for HttpLimits {
             headers_size: 60 << 10,
             headers_count: 100,
             h2_streams: 100,
-            h2_pending_resets: 20,
-            h2_local_resets: 1024,
+            h2_pending_resets: 1000,
+            h2_flood_rate: 20_000,
+            h2_flood_burst: 100_000,
+            h2_flood_per_client: 4,
             h2_stream_window: 256 << 10,
-            h2_connection_window: 1 << 20,
+            h2_stream_window_max: 4 << 20,
             h2_send_buffer: 64 << 10,
             requests_per_connection: 0,
         }

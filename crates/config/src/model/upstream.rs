@@ -224,12 +224,12 @@ pub struct Pool {
     pub preconnect: usize,
     /// HTTP/2 streams on one connection at once (the peer's own limit counts too). Default 1024.
     pub h2_streams: u32,
-    /// HTTP/2 receive window of a stream, bytes. Default 256 KiB.
+    /// HTTP/2 receive window with which streams begin, bytes. Default 256 KiB.
     pub h2_stream_window: u32,
-    /// HTTP/2 receive window of a connection, bytes. Default 1 MiB.
-    pub h2_connection_window: u32,
-    /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open;
-    /// zero is off. Default 30 s.
+    /// The largest that a stream's receive window grows to, bytes. Default 16 MiB.
+    pub h2_stream_window_max: u32,
+    /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open, and given up
+    /// 20 s later; zero is off. Default 5 min: gRPC's servers end connections that are asked more often (gRFC A8).
     pub h2_keepalive: Duration,
     /// TCP keepalive starts after this long; zero is off. Default 60 s.
     pub tcp_keepalive: Duration,
@@ -254,8 +254,8 @@ impl Default for Pool {
             preconnect: 0,
             h2_streams: 1024,
             h2_stream_window: 256 << 10,
-            h2_connection_window: 1 << 20,
-            h2_keepalive: Duration::from_secs(30),
+            h2_stream_window_max: 16 << 20,
+            h2_keepalive: Duration::from_mins(5),
             tcp_keepalive: Duration::from_mins(1),
             headers_size: 60 << 10,
             headers_count: 100,

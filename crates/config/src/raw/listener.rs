@@ -136,19 +136,27 @@ pub(crate) struct HttpLimits {
     /// HTTP/2 streams open at once on one connection.
     #[schemars(range(min = 1), extend("default" = limits().h2_streams))]
     pub(crate) h2_streams: Option<u32>,
-    /// HTTP/2 streams that the client reset before they were accepted (rapid reset, CVE-2023-44487); more ends the
+    /// HTTP/2 streams that the client reset before they were accepted (rapid reset, CVE-2023-44487); more at one moment ends the
     /// connection.
     #[schemars(range(min = 1), extend("default" = limits().h2_pending_resets))]
     pub(crate) h2_pending_resets: Option<u32>,
-    /// HTTP/2 streams reset because of the client's own protocol errors; more ends the connection.
-    #[schemars(range(min = 1), extend("default" = limits().h2_local_resets))]
-    pub(crate) h2_local_resets: Option<u32>,
-    /// HTTP/2 receive window of a stream.
+    /// HTTP/2 frames that cost the client nothing and that no answer paid for, per second and connection, in prices of a PING:
+    /// see [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `http2-flood`.
+    #[schemars(range(min = 1), extend("default" = limits().h2_flood_rate))]
+    pub(crate) h2_flood_rate: Option<u32>,
+    /// The same at once, per connection.
+    #[schemars(range(min = 100), extend("default" = limits().h2_flood_burst))]
+    pub(crate) h2_flood_burst: Option<u32>,
+    /// How many times `h2_flood_rate` and `h2_flood_burst` all connections of one client address may spend, in each worker. An
+    /// address is a /64 of IPv6.
+    #[schemars(range(min = 1), extend("default" = limits().h2_flood_per_client))]
+    pub(crate) h2_flood_per_client: Option<u32>,
+    /// HTTP/2 receive window with which streams begin.
     #[schemars(extend("default" = show_size(limits().h2_stream_window.into())))]
     pub(crate) h2_stream_window: Option<Txt<WindowSize>>,
-    /// HTTP/2 receive window of a connection.
-    #[schemars(extend("default" = show_size(limits().h2_connection_window.into())))]
-    pub(crate) h2_connection_window: Option<Txt<WindowSize>>,
+    /// The largest that a stream's receive window grows to while its reader keeps up.
+    #[schemars(extend("default" = show_size(limits().h2_stream_window_max.into())))]
+    pub(crate) h2_stream_window_max: Option<Txt<WindowSize>>,
     /// Bytes buffered for writing to one HTTP/2 stream.
     #[schemars(extend("default" = show_size(limits().h2_send_buffer as u64)))]
     pub(crate) h2_send_buffer: Option<Txt<HeadSize>>,

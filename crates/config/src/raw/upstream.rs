@@ -77,8 +77,7 @@ pub(crate) struct UpstreamFull {
     /// How long the TLS handshake may take.
     #[schemars(extend("default" = show_duration(model::Upstream::HANDSHAKE_TIMEOUT)))]
     pub(crate) handshake_timeout: Option<Txt<Positive>>,
-    /// Deadline of requests, for routes to here that have none of their own. Where it is set it bounds the whole exchange; the default
-    /// bounds the time to the answer's head.
+    /// Deadline of requests, for routes to here that have none of their own.
     #[schemars(extend("default" = show_timeout(model::Timeouts::default().request)))]
     pub(crate) timeout: Option<At<Txt<Timeout>>>,
     /// A stream without a byte either way for this long is cut; for routes to here that have none of their own.
@@ -217,12 +216,12 @@ pub(crate) struct Pool {
     /// HTTP/2 streams on one connection at once; the peer's own limit counts too.
     #[schemars(range(min = 1), extend("default" = pool().h2_streams))]
     pub(crate) h2_streams: Option<u32>,
-    /// HTTP/2 receive window of a stream.
+    /// HTTP/2 receive window with which streams begin.
     #[schemars(extend("default" = show_size(pool().h2_stream_window.into())))]
     pub(crate) h2_stream_window: Option<Txt<WindowSize>>,
-    /// HTTP/2 receive window of a connection.
-    #[schemars(extend("default" = show_size(pool().h2_connection_window.into())))]
-    pub(crate) h2_connection_window: Option<Txt<WindowSize>>,
+    /// The largest that a stream's receive window grows to while its reader keeps up.
+    #[schemars(extend("default" = show_size(pool().h2_stream_window_max.into())))]
+    pub(crate) h2_stream_window_max: Option<Txt<WindowSize>>,
     /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open.
     #[schemars(extend("default" = show_timeout(pool().h2_keepalive)))]
     pub(crate) h2_keepalive: Option<Txt<Timeout>>,

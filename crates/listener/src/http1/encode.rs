@@ -97,7 +97,7 @@ thread_local! {
 }
 
 /// The time of an answer that has none (RFC 9110 section 6.6.1), made once a second.
-fn date() -> HeaderValue {
+pub(crate) fn date() -> HeaderValue {
     let now = SystemTime::now();
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     NOW.with_borrow_mut(|(at, value)| {

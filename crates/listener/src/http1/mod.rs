@@ -8,5 +8,6 @@ mod serve;
 mod tunnel;
 
 pub(crate) use attache_wire::chars::TOKEN;
+pub(crate) use encode::date;
 pub(crate) use serve::serve;
-pub(crate) use tunnel::{Tunnel, offered};
+pub(crate) use tunnel::Tunnel;

@@ -1,41 +1,24 @@
 //! A connection that becomes something else than HTTP: its stream goes to whoever the service gave the request's [`OnUpgrade`].
 //!
-//! The request carries an offer in its extensions, which want `Clone + Send + Sync`; only requests that ask for an upgrade pay for it.
-//!
 //! [`OnUpgrade`]: crate::OnUpgrade
 
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
 };
 
-use http::Extensions;
+use attache_http::Abort;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Notify, oneshot},
+    sync::Notify,
 };
 
 use crate::{request::Place, stream::Stream};
-
-#[derive(Clone)]
-struct Offer(Arc<Mutex<Option<oneshot::Receiver<Tunnel>>>>);
-
-/// Makes the offer; what is sent there is the tunnel.
-pub(super) fn offer(extensions: &mut Extensions) -> oneshot::Sender<Tunnel> {
-    let (give, take) = oneshot::channel();
-    extensions.insert(Offer(Arc::new(Mutex::new(Some(take)))));
-    give
-}
-
-/// Takes the offer, if there is one.
-pub(crate) fn offered(extensions: &mut Extensions) -> Option<oneshot::Receiver<Tunnel>> {
-    extensions.remove::<Offer>()?.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
 
 /// What the connection's task and its tunnel tell each other.
 #[derive(Debug, Default)]
@@ -73,6 +56,12 @@ impl Tunnel {
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.signals.gone.notify_one();
+    }
+}
+
+impl Abort for Tunnel {
+    fn abort(&mut self) {
+        self.stream.abort();
     }
 }
 

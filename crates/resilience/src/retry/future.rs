@@ -21,7 +21,7 @@ use tower::Service;
 
 use super::{
     Again, Rules, backoff,
-    conditions::{self, Met},
+    conditions::Met,
     hedge::{Around, Hedging},
     replay::Recording,
 };
@@ -61,16 +61,9 @@ impl Kept {
     }
 
     /// The call for another try; the old one's endpoint is avoided.
-    fn again(&mut self, how: How) -> Call {
-        if how == How::Retry {
-            self.attempt = self.attempt.saturating_add(1);
-        } else {
-            // Hidden from the caller: it is the same attempt.
-            let tries = &self.context.exchange.tries;
-            tries.set(tries.get().saturating_sub(1));
-        }
+    fn again(&mut self, fresh: bool) -> Call {
         let mut call = self.next(self.context.clone());
-        if how == How::Fresh {
+        if fresh {
             call.request.extensions_mut().insert(FreshConnection);
         }
         call
@@ -79,17 +72,15 @@ impl Kept {
     /// The call for a try beside the running one, with a record of its own.
     pub(super) fn beside(&mut self) -> Call {
         let exchange = Rc::new(self.context.exchange.beside());
-        self.attempt = self.attempt.saturating_add(1);
         // What comes ahead of the answer is told by the first try alone.
         self.next(CallContext { exchange, on_informational: None, ..self.context.clone() })
     }
 
     fn next(&mut self, context: CallContext) -> Call {
+        self.attempt = self.attempt.saturating_add(1);
         let body = self.body.as_ref().map_or_else(Body::empty, Recording::body);
         let mut request = with_body(&self.head, body);
-        if self.attempt > 1 {
-            request.headers_mut().insert(ATTEMPT, HeaderValue::from(self.attempt));
-        }
+        request.headers_mut().insert(ATTEMPT, HeaderValue::from(self.attempt));
         if let Some((timeout, since)) = self.grpc_timeout {
             grpc::set(request.headers_mut(), timeout.saturating_sub(since.elapsed()));
         }
@@ -142,28 +133,15 @@ pin_project! {
     enum Step<S, F> {
         Trying { #[pin] future: F },
         Waiting { #[pin] sleep: Sleep, discard: Option<Discard> },
-        Next { how: How, service: S },
+        Next { fresh: bool, service: S },
         Over,
     }
 }
 
 /// How a try ended that another follows.
 enum When {
-    /// A retry, then.
     After(Instant),
-    /// At once, since nothing of the request was worked on.
-    AtOnce(How),
-}
-
-/// What a further try is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    /// One of the route's `attempts`.
-    Retry,
-    /// The same one again on a new connection: the one before was being closed.
-    Fresh,
-    /// The same one again at another endpoint: the one before never reached an application.
-    Elsewhere,
+    AtOnce,
 }
 
 impl<S: Service<Call>> RetryFuture<S> {
@@ -218,7 +196,7 @@ where
                             this.step.set(Step::Over);
                             return Poll::Ready(outcome);
                         }
-                        Some(When::AtOnce(how)) => Step::Next { how, service: service.clone() },
+                        Some(When::AtOnce) => Step::Next { fresh: true, service: service.clone() },
                         Some(When::After(when)) => Step::Waiting {
                             sleep: sleep_until(when),
                             discard: outcome.ok().map(Discard::new),
@@ -230,11 +208,11 @@ where
                         *discard = None;
                     }
                     ready!(sleep.poll(cx));
-                    Step::Next { how: How::Retry, service: service.clone() }
+                    Step::Next { fresh: false, service: service.clone() }
                 }
-                StepProjection::Next { how, service } => {
+                StepProjection::Next { fresh, service } => {
                     ready!(service.poll_ready(cx))?;
-                    let future = service.call(this.kept.again(*how));
+                    let future = service.call(this.kept.again(*fresh));
                     if let (Some(hedging), Some(policy)) = (this.hedging.as_deref_mut(), &rules.hedge) {
                         hedging.again(policy, state);
                     }
@@ -271,14 +249,7 @@ impl Tries<'_> {
                     count(&self.state.counters.close_races);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
-                    return Some(When::AtOnce(How::Fresh));
-                }
-                if conditions::never_reached(error) && self.kept.whole() && self.kept.has_other(self.state) {
-                    // Whatever the route says of retries: nobody has worked on it. It ends when every endpoint was asked.
-                    count(&self.state.counters.failovers);
-                    self.kept.context.exchange.tried_again(error.reason);
-                    metrics().retry(&self.state.shared.config.name, error.reason);
-                    return Some(When::AtOnce(How::Elsewhere));
+                    return Some(When::AtOnce);
                 }
                 if !safe || !self.rules.on.error(error) {
                     return None;
@@ -313,10 +284,9 @@ impl Tries<'_> {
             return None;
         }
         let name = &self.state.shared.config.name;
-        // One that was admitted to the budget keeps its place for all of its `attempts`: it is one retry at a time.
-        if self.permit.is_none() {
-            *self.permit = self.state.admit_retry(&self.rules.retry, now);
-        }
+        // The old permit goes first: a retry of a retry is still one retry at a time.
+        *self.permit = None;
+        *self.permit = self.state.admit_retry(&self.rules.retry, now);
         if self.permit.is_none() {
             count(&self.state.counters.budget_exhausted);
             metrics().overflow(name, Reason::RetryBudgetExhausted);

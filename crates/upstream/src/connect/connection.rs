@@ -7,6 +7,7 @@ use std::{
 };
 
 use attache_config::model::Name;
+use attache_http::Abort;
 use attache_tls::peer_name;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -61,6 +62,17 @@ impl Connection {
     /// The bytes on the wire are encrypted.
     pub const fn is_tls(&self) -> bool {
         matches!(self, Self::TlsTcp(_) | Self::TlsUnix(_))
+    }
+}
+
+impl Abort for Connection {
+    fn abort(&mut self) {
+        match self {
+            Self::Tcp(tcp) => tcp.abort(),
+            Self::TlsTcp(tls) => tls.get_mut().0.abort(),
+            // A Unix socket knows no reset.
+            Self::Unix(_) | Self::TlsUnix(_) => {}
+        }
     }
 }
 

@@ -1,22 +1,33 @@
 //! How a call comes by a connection when none is free.
 //!
 //! Rules:
-//! - Where HTTP/2 may come of it, one connection is made at a time and everybody waits for it: a burst of calls must not
-//!   become a burst of connections. If it fails, it fails for all who waited; each has its own retry.
+//! - Where HTTP/2 may come of it, one connection is made at a time and everybody waits for it, and for what the peer says that it
+//!   allows: a burst of calls must not become a burst of connections, nor of streams that are refused. If it fails, it fails for all who
+//!   waited; each has its own retry. A peer that allows fewer than [`SHARED_FROM`] streams is asked for connections all at once.
+//! - A peer that allows no stream at all at the moment is waited for.
 //! - At `max_connections` the longest-idle connection of this worker is closed to make room; where there is none, the call
 //!   waits for one to come free, for at most `connect_timeout`.
 //! - A try that must not take what is pooled ([`crate::FreshConnection`]) gets a connection that was made since it began.
 //!   Those of HTTP/2 share that one as well: a lost connection's hundred streams must not become a hundred connections.
-//!
-//! Which endpoint is connected to, and which others beside it, is the business of `service::reach`.
+//! - Endpoints of one name in both address families race (RFC 8305, "happy eyeballs"): the other family is tried as well
+//!   when the first has not connected within 250 ms, or has failed. The first connection wins.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
+    time::Duration,
+};
 
 use attache_config::model::ProxyProtocolOut;
 use attache_http::Client;
 use attache_telemetry::{AttemptTrace, Reason};
 use tokio::{
     sync::Notify,
+    task::spawn_local,
     time::{Instant, timeout},
 };
 
@@ -31,6 +42,12 @@ use crate::{
     connect::{Connection, Offer, Times, Tls, connect},
     limit::{ConnectionPermit, PendingPermit},
 };
+
+/// RFC 8305 section 5: "Connection Attempt Delay", recommended 250 ms.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Streams that a peer must allow on one connection for calls to wait for it, and not to make one each.
+const SHARED_FROM: usize = 4;
 
 /// How often a call that waits at `max_connections` looks whether another worker has closed one; its own worker tells it.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -77,9 +94,9 @@ pub(crate) struct Dialing {
 }
 
 /// Ends the dialing, also where the call that made it was cancelled: one of those who wait begins anew.
-struct DialingGuard<'a>(&'a Home, Rc<Dialing>);
+struct DialingGuard(Rc<Home>, Rc<Dialing>);
 
-impl Drop for DialingGuard<'_> {
+impl Drop for DialingGuard {
     fn drop(&mut self) {
         *self.0.dialing.borrow_mut() = None;
         self.1.over.notify_waiters();
@@ -98,6 +115,9 @@ impl Want<'_> {
 
     /// HTTP/2 may come of a new connection.
     fn may_share(&self, home: &Home) -> bool {
+        if home.allowed.get().is_some_and(|allowed| allowed < SHARED_FROM) {
+            return false;
+        }
         match self.protocol {
             Protocol::Http1 => false,
             Protocol::Http2 => true,
@@ -139,6 +159,11 @@ impl Pool {
                 }
                 continue;
             }
+            if want.protocol != Protocol::Http1 && home.is_held_back(want.owner(self), want.fresh) {
+                // The call's own deadline ends it.
+                let _ = timeout(LOOK_AGAIN, self.tick.freed.notified()).await;
+                continue;
+            }
             match ConnectionPermit::take(&self.shared) {
                 Ok(permit) => return self.make(home, want, permit).await,
                 Err(_) if self.close_one_idle() => {}
@@ -161,11 +186,23 @@ impl Pool {
         let dialing = want.may_share(home).then(|| {
             let dialing = Rc::new(Dialing::default());
             *home.dialing.borrow_mut() = Some(Rc::clone(&dialing));
-            DialingGuard(home, dialing)
+            DialingGuard(Rc::clone(home), dialing)
         });
         let made = self.speak(home, want, permit).await;
         if let (Some(dialing), Err(error)) = (&dialing, &made) {
             *dialing.1.failed.borrow_mut() = Some((error.reason, error.detail()));
+        }
+        if let Ok(Wire { home, kind: Kind::H2(connection, _), .. }) = &made
+            && connection.known_limit().is_none()
+        {
+            // The call that made it may go; the others wait for what the peer allows.
+            let (connection, home, limit) =
+                (Rc::clone(connection), Rc::clone(home), self.shared.config.connect_timeout);
+            spawn_local(async move {
+                let _ = timeout(limit, connection.settled()).await;
+                home.allowed.set(connection.known_limit().or(home.allowed.get()));
+                drop(dialing);
+            });
         }
         made
     }
@@ -179,7 +216,8 @@ impl Pool {
             client: want.client,
             traced: want.traced,
         };
-        let (io, permit) = self.dial(&home.endpoint, permit, &how).await?;
+        let (endpoint, io, permit) = self.dial(&home.endpoint, permit, &how).await?;
+        let home = self.home(&endpoint);
         let http2 = match want.protocol {
             Protocol::Http1 => false,
             Protocol::Http2 => true,
@@ -193,39 +231,101 @@ impl Pool {
         let peer = want.tls.and_then(|tls| tls.peer(&io));
         let kind = if http2 {
             let freed = Arc::clone(&self.tick.freed);
-            let connection = H2::new(io, permit, settings, owner, peer, freed).await?;
+            let connection =
+                H2::new(io, permit, settings, owner, peer, freed, home.allowed.get().unwrap_or(1)).await?;
             let lease = connection.first_lease();
             home.keep_h2(Rc::clone(&connection));
             Kind::H2(connection, lease)
         } else {
             Kind::H1(H1::new(io, permit, settings, owner, peer))
         };
-        Ok(Wire { home: Rc::clone(home), kind, reused: false })
+        Ok(Wire { home, kind, reused: false })
     }
 
-    /// Connects. The connection counts as open until its permit is dropped.
+    /// Connects, to this endpoint or to the one of the other family; says to which. The connection counts as open until
+    /// its permit is dropped.
     pub(crate) async fn dial(
         &self,
-        to: &Endpoint,
-        mut permit: ConnectionPermit,
+        first: &Arc<Endpoint>,
+        permit: ConnectionPermit,
         how: &How<'_>,
-    ) -> Result<(Connection, ConnectionPermit), Error> {
-        let config = &*self.shared.config;
-        let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
-        let made = connect(to, config, how.tls, how.offer, how.host, how.client, &times).await;
-        let (connected, secured) = (times.connected.get(), times.secured.get());
-        self.metrics.upstream_connect_times(&config.name, connected, secured);
-        if let Some(span) = span {
-            span.ended(connected, secured, made.as_ref().map(|_| ()).map_err(|error| error.reason));
-        }
-        let io =
-            made.inspect_err(|error| self.metrics.upstream_connection(&config.name, Err(error.reason)))?;
+    ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
+        let (endpoint, io, mut permit) = self.race(first, permit, how).await?;
         permit.opened(&self.metrics);
-        Ok((io, permit))
+        Ok((endpoint, io, permit))
+    }
+
+    async fn race(
+        &self,
+        first: &Arc<Endpoint>,
+        permit: ConnectionPermit,
+        how: &How<'_>,
+    ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
+        let config = &*self.shared.config;
+        let connect = async |to: &Endpoint| {
+            let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
+            let made = connect(to, config, how.tls, how.offer, how.host, how.client, &times).await;
+            let (connected, secured) = (times.connected.get(), times.secured.get());
+            self.metrics.upstream_connect_times(&config.name, connected, secured);
+            if let Some(span) = span {
+                span.ended(connected, secured, made.as_ref().map(|_| ()).map_err(|error| error.reason));
+            }
+            made.inspect_err(|error| self.metrics.upstream_connection(&config.name, Err(error.reason)))
+        };
+        let mut one = pin!(connect(first));
+        let early = match timeout(ATTEMPT_DELAY, one.as_mut()).await {
+            Ok(Ok(io)) => return Ok((Arc::clone(first), io, permit)),
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
+        // What TLS or a protocol has refused will not be better over the other family.
+        let unreachable = |error: &Error| {
+            matches!(error.reason, Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConnectFailed)
+        };
+        let sibling = if early.as_ref().is_none_or(unreachable) { self.sibling(first) } else { None };
+        let second = sibling.and_then(|sibling| Some((sibling, ConnectionPermit::take(&self.shared).ok()?)));
+        let Some((second, second_permit)) = second else {
+            return match early {
+                Some(error) => Err(error),
+                None => Ok((Arc::clone(first), one.await?, permit)),
+            };
+        };
+        let mut two = pin!(connect(&second));
+        let mut failed = (early, None);
+        poll_fn(|cx| {
+            if failed.0.is_none()
+                && let Poll::Ready(made) = one.as_mut().poll(cx)
+            {
+                match made {
+                    Ok(io) => return Poll::Ready(Ok((true, io))),
+                    Err(error) => failed.0 = Some(error),
+                }
+            }
+            if failed.1.is_none()
+                && let Poll::Ready(made) = two.as_mut().poll(cx)
+            {
+                match made {
+                    Ok(io) => return Poll::Ready(Ok((false, io))),
+                    Err(error) => failed.1 = Some(error),
+                }
+            }
+            match (failed.0.take(), failed.1.take()) {
+                // The endpoint that was picked is the one that the error is about.
+                (Some(error), Some(_)) => Poll::Ready(Err(error)),
+                pending => {
+                    failed = pending;
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+        .map(|(first_won, io)| {
+            if first_won { (Arc::clone(first), io, permit) } else { (Arc::clone(&second), io, second_permit) }
+        })
     }
 
     /// A usable endpoint of the same name and the other address family.
-    pub(crate) fn sibling(&self, of: &Endpoint) -> Option<Arc<Endpoint>> {
+    fn sibling(&self, of: &Endpoint) -> Option<Arc<Endpoint>> {
         let host = of.host.as_ref()?;
         let is_v4 = |endpoint: &Endpoint| match &endpoint.address {
             EndpointAddress::Tcp(address) => Some(address.is_ipv4()),
@@ -234,7 +334,11 @@ impl Pool {
         let family = is_v4(of)?;
         let set = self.shared.endpoints.load();
         let sibling = set.endpoints.iter().find(|other| {
-            other.host.as_ref() == Some(host) && is_v4(other) == Some(!family) && other.usable()
+            other.host.as_ref() == Some(host)
+                && is_v4(other) == Some(!family)
+                && other.healthy.load(Relaxed)
+                && !other.ejected.load(Relaxed)
+                && !other.removed.load(Relaxed)
         });
         sibling.map(Arc::clone)
     }

@@ -6,10 +6,11 @@
 //!
 //! Rules:
 //! - As many streams as both sides allow (`pool.h2_streams`, SETTINGS_MAX_CONCURRENT_STREAMS); more calls open more
-//!   connections.
+//!   connections. Until the peer has said its limit there is one, or as many as it allowed on the connection before.
 //! - After GOAWAY, or past `max_age`, a connection takes no new stream; its running ones finish.
 //! - A peer that says nothing for `h2_keepalive` while streams are open is asked (PING), and given up if it is silent
-//!   for as long again.
+//!   for [`KEEPALIVE_TIMEOUT`] more. Where data comes, nothing is asked but to measure the path ([`Window`]).
+//! - A stream that nobody reads holds back itself alone: see [`CONNECTION_WINDOW`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,10 +26,11 @@ use std::{
 };
 
 use attache_config::model;
+use attache_http2::{CONNECTION_WINDOW, Streams, Window};
 use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::{
-    Ping,
+    Ping, PingPong,
     client::{Builder, Connection as Frames, ResponseFuture, SendRequest},
 };
 use http::Request;
@@ -40,7 +42,7 @@ use tokio::{
 
 use super::{
     h1::Owner,
-    h2_io::{H2Io, Socket},
+    h2_io::{H2Io, Signals, Socket},
 };
 use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
@@ -51,14 +53,21 @@ const BEFORE_SETTINGS: usize = 101;
 /// Bytes of one stream's request body that may wait in memory for the socket.
 const SEND_BUFFER: usize = 256 << 10;
 
-/// RFC 9113 section 6.9.1; h2 panics above it.
-const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+/// How long a peer may take to answer a PING (gRFC A8).
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Calls that were given up are remembered, so that what is under way for them is no error of the peer.
+const RESET_REMEMBERED: Duration = Duration::from_secs(30);
+const RESETS_REMEMBERED: usize = 1024;
 
 /// What a stream keeps of its connection, wherever it goes.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     streams: AtomicU32,
     closed: AtomicBool,
+    /// The peer's SETTINGS have come, or never will.
+    settled: AtomicBool,
+    on_settled: Notify,
     /// Calls that wait for a stream.
     freed: Arc<Notify>,
 }
@@ -88,7 +97,7 @@ impl Drop for Farewell {
 /// A connection that takes calls. Dropping it lets the running ones finish and then closes.
 pub(super) struct H2 {
     sender: RefCell<SendRequest<Bytes>>, // dropped before `farewell` tells the task
-    _farewell: Farewell,
+    farewell: Farewell,
     line: Arc<Line>,
     pub(super) created: Instant,
     used: Cell<bool>,
@@ -98,6 +107,10 @@ pub(super) struct H2 {
     pub(super) peer: Option<model::Name>,
     /// The sweep at which it was last seen with a stream.
     pub(super) busy_at: Cell<u64>,
+    /// Streams that may be opened before the peer has said its limit.
+    before_settings: usize,
+    streams: Rc<Streams>,
+    signals: Rc<Signals>,
 }
 
 impl H2 {
@@ -109,17 +122,26 @@ impl H2 {
         owner: Owner,
         peer: Option<model::Name>,
         freed: Arc<Notify>,
+        before_settings: usize,
     ) -> Result<Rc<Self>, Error> {
         let tls = io.is_tls();
-        let socket = Socket::new(io, permit);
+        let (streams, signals) = (Rc::new(Streams::default()), Rc::<Signals>::default());
+        let socket = Socket::new(io, permit, Rc::clone(&streams), Rc::clone(&signals));
+        let window = Window::new(&streams, settings.h2_stream_window, settings.h2_stream_window_max);
         let io = H2Io::new(Rc::clone(&socket));
         let (sender, frames) = Builder::new()
             .enable_push(false)
             .initial_max_send_streams(BEFORE_SETTINGS)
-            .initial_window_size(settings.h2_stream_window.min(LARGEST_WINDOW))
-            .initial_connection_window_size(settings.h2_connection_window.min(LARGEST_WINDOW))
+            .initial_window_size(window.size())
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(settings.headers_size).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER)
+            // What these bound for the life of a connection well-behaved peers exceed in a day.
+            .max_local_error_reset_streams(None)
+            .max_concurrent_reset_streams(RESETS_REMEMBERED)
+            .reset_stream_duration(RESET_REMEMBERED)
+            // Small frames are gathered by the inlet.
+            .data_frame_budget(usize::MAX)
             .handshake::<_, Bytes>(io)
             .await
             .map_err(|error| {
@@ -131,12 +153,16 @@ impl H2 {
             line: Arc::clone(&line),
             waker: Rc::clone(&waker),
             socket,
+            signals: Rc::clone(&signals),
             keepalive: settings.h2_keepalive,
+            streams: Rc::clone(&streams),
+            window,
+            wanted: None,
         };
         spawn_local(task.run(frames));
         Ok(Rc::new(Self {
             sender: RefCell::new(sender),
-            _farewell: Farewell(waker),
+            farewell: Farewell(waker),
             line,
             created: Instant::now(),
             used: Cell::new(false),
@@ -144,14 +170,16 @@ impl H2 {
             owner,
             peer,
             busy_at: Cell::new(0),
+            before_settings,
+            streams,
+            signals,
         }))
     }
 
     /// Whether it may take another stream at all: it is open, was not told to go away, and is not too old.
     pub(super) fn is_open(&self, settings: &model::Pool) -> bool {
-        let mut quiet = Context::from_waker(Waker::noop());
         !self.line.closed.load(Relaxed)
-            && !matches!(self.sender.borrow_mut().poll_ready(&mut quiet), Poll::Ready(Err(_)))
+            && !self.signals.goes_away.get()
             && (settings.max_age.is_zero() || self.created.elapsed() < settings.max_age)
     }
 
@@ -162,10 +190,50 @@ impl H2 {
 
     /// A stream's place, if there is one.
     pub(super) fn lease(&self, settings: &model::Pool) -> Option<Lease> {
-        let theirs = self.sender.borrow().current_max_send_streams();
-        let limit = (settings.h2_streams as usize).min(theirs);
+        let limit = (settings.h2_streams as usize).min(self.allowed());
         ((self.line.streams.load(Relaxed) as usize) < limit && self.is_open(settings))
             .then(|| self.first_lease())
+    }
+
+    /// Streams that the peer allows.
+    fn allowed(&self) -> usize {
+        if self.line.settled.load(Relaxed) {
+            self.sender.borrow().current_max_send_streams()
+        } else {
+            self.before_settings
+        }
+    }
+
+    /// What the peer said that it allows, once it has.
+    pub(super) fn known_limit(&self) -> Option<usize> {
+        self.line.settled.load(Relaxed).then(|| self.allowed())
+    }
+
+    /// The peer allows no stream at all now: a call waits for it, since it would say the same on another connection.
+    pub(super) fn is_held_back(&self, settings: &model::Pool) -> bool {
+        self.allowed() == 0 && self.is_open(settings)
+    }
+
+    /// Waits until the peer has said what it allows, or the connection has ended.
+    pub(super) async fn settled(&self) {
+        let mut settled = pin!(self.line.on_settled.notified());
+        settled.as_mut().enable();
+        if !self.line.settled.load(Relaxed) {
+            settled.await;
+        }
+    }
+
+    /// The process is short of memory.
+    pub(super) fn press(&self) {
+        self.signals.pressed.set(true);
+        if let Some(task) = &*self.farewell.0.borrow() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// The one who reads an answer's DATA.
+    pub(super) fn reader(&self, stream: h2::StreamId) -> attache_http2::Reader {
+        self.streams.reader(stream.as_u32())
     }
 
     /// A stream's place on a connection that was made for it: where the peer allows none, it waits.
@@ -176,22 +244,8 @@ impl H2 {
 
     /// The peer takes extended CONNECT (RFC 8441 section 3). Waits for its SETTINGS, for at most `limit`.
     pub(super) async fn takes_extended_connect(&self, limit: Duration) -> bool {
-        let known = || {
-            let sender = self.sender.borrow();
-            let enabled = sender.is_extended_connect_protocol_enabled();
-            let settings_came = sender.current_max_send_streams() != BEFORE_SETTINGS;
-            (enabled || settings_came || self.line.closed.load(Relaxed)).then_some(enabled)
-        };
-        let wait = async {
-            loop {
-                if let Some(enabled) = known() {
-                    return enabled;
-                }
-                // Only the first tunnel on a new connection gets here.
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        timeout(limit, wait).await.unwrap_or(false)
+        timeout(limit, self.settled()).await.is_ok()
+            && self.sender.borrow().is_extended_connect_protocol_enabled()
     }
 
     /// Opens a stream. Returns also whether the connection had served others before.
@@ -200,7 +254,9 @@ impl H2 {
         request: Request<()>,
         ends: bool,
     ) -> Result<(ResponseFuture, h2::SendStream<Bytes>, bool), Error> {
-        let opened = self.sender.borrow_mut().send_request(request, ends);
+        // A sender takes no second stream while its last one waits for the peer's limit; each of its clones does.
+        let mut sender = self.sender.borrow().clone();
+        let opened = sender.send_request(request, ends);
         let (answer, stream) = opened.map_err(|error| explain(error, Sent::Nothing))?;
         Ok((answer, stream, self.used.replace(true)))
     }
@@ -225,14 +281,19 @@ struct Task {
     line: Arc<Line>,
     waker: Rc<RefCell<Option<Waker>>>,
     socket: Rc<Socket>,
+    signals: Rc<Signals>,
     keepalive: Duration,
+    streams: Rc<Streams>,
+    window: Window,
+    /// A window that the peer was not told of yet.
+    wanted: Option<u32>,
 }
 
 impl Task {
-    async fn run(self, mut frames: Frames<H2Io, Bytes>) {
+    async fn run(mut self, mut frames: Frames<H2Io, Bytes>) {
         let mut pings = frames.ping_pong();
         let mut timer = pin!(sleep_until(Instant::now() + self.keepalive));
-        let mut heard = 0;
+        let (mut heard, mut before) = (0, BEFORE_SETTINGS);
         let mut asked = false;
         poll_fn(|cx| {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
@@ -242,9 +303,13 @@ impl Task {
             if let Poll::Ready(Err(_)) = self.socket.flush(cx) {
                 return Poll::Ready(());
             }
+            let allowed = frames.max_concurrent_send_streams();
+            if allowed != before {
+                before = allowed;
+                self.settle();
+            }
             if let Some(pings) = &mut pings {
-                // The answer itself is seen as something heard; this takes it out of the way for the next question.
-                while matches!(pings.poll_pong(cx), Poll::Ready(Ok(_))) {}
+                self.follow_window(cx, &mut frames, pings);
             }
             while !self.keepalive.is_zero() && timer.as_mut().poll(cx).is_ready() {
                 let silent = self.socket.heard() == heard && self.line.streams.load(Relaxed) > 0;
@@ -253,12 +318,47 @@ impl Task {
                     return Poll::Ready(());
                 }
                 asked = silent && pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
-                timer.as_mut().reset(Instant::now() + self.keepalive);
+                let wait = if asked { self.keepalive.min(KEEPALIVE_TIMEOUT) } else { self.keepalive };
+                timer.as_mut().reset(Instant::now() + wait);
             }
             Poll::Pending
         })
         .await;
         self.line.closed.store(true, Relaxed);
+        self.settle();
+    }
+
+    /// The peer has said what it allows, or never will.
+    fn settle(&self) {
+        self.line.settled.store(true, Relaxed);
+        self.line.on_settled.notify_waiters();
         self.line.freed.notify_one();
+    }
+
+    /// Lets the streams' window grow with fast readers, and shrink when the process is short of memory.
+    fn follow_window(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames: &mut Frames<H2Io, Bytes>,
+        pings: &mut PingPong,
+    ) {
+        // The answer to a keepalive is seen as something heard; this takes it out of the way for the next question.
+        while matches!(pings.poll_pong(cx), Poll::Ready(Ok(_))) {
+            self.wanted = self.window.ponged(&self.streams).or(self.wanted);
+        }
+        if self.signals.pressed.take() {
+            self.wanted = self.window.shrink(&self.streams).or(self.wanted);
+        }
+        if self.window.wants_ping(&self.streams) {
+            let _ = pings.send_ping(Ping::opaque());
+            let _ = pings.poll_pong(cx);
+        }
+        if let Some(size) = self.wanted
+            // Refused while the peer has not yet acknowledged the last change.
+            && frames.set_initial_window_size(size).is_ok()
+        {
+            self.wanted = None;
+            cx.waker().wake_by_ref();
+        }
     }
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use attache_http::{Body, BodyError};
+use attache_http2::Reader;
 use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::RecvStream;
@@ -36,6 +37,7 @@ impl Drop for AbortOnDrop {
 
 struct H2Body {
     received: RecvStream,
+    reader: Reader,
     /// Bytes that the response still owes by its `content-length`.
     owed: Option<u64>,
     data_done: bool,
@@ -47,6 +49,7 @@ struct H2Body {
 /// Wraps a response.
 pub(super) fn attach(
     response: Response<RecvStream>,
+    reader: Reader,
     lease: Lease,
     in_flight: Option<Attempt>,
     uploaded: Rc<Cell<Uploaded>>,
@@ -61,6 +64,7 @@ pub(super) fn attach(
         // One allocation for each response with a body.
         Body::stream(H2Body {
             received,
+            reader,
             owed,
             data_done: false,
             uploaded,
@@ -102,6 +106,7 @@ impl http_body::Body for H2Body {
                 Some(Ok(data)) => {
                     // An error here means that the stream has ended, which the next poll says.
                     let _ = this.received.flow_control().release_capacity(data.len());
+                    this.reader.took(data.len());
                     if let Some(owed) = &mut this.owed {
                         *owed = owed.saturating_sub(data.len() as u64);
                     }

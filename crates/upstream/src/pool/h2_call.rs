@@ -94,10 +94,11 @@ pub(super) async fn send(
     if let Some(in_flight) = in_flight {
         in_flight.answered(response.status(), response.headers());
     }
+    let reader = connection.reader(response.body().stream_id());
     if tunnel && response.status().is_success() {
         let (head, received) = response.into_parts();
         let mut response = Response::from_parts(head, Body::empty());
-        let tunnel = H2Tunnel::new(upload.stream, received, lease);
+        let tunnel = H2Tunnel::new(upload.stream, received, reader, lease);
         upgraded::offer_h2(&mut response, tunnel, in_flight.take());
         return Ok(response);
     }
@@ -112,7 +113,7 @@ pub(super) async fn send(
         });
         AbortOnDrop(task.abort_handle())
     });
-    Ok(h2_body::attach(response, lease, in_flight.take(), state, task))
+    Ok(h2_body::attach(response, reader, lease, in_flight.take(), state, task))
 }
 
 /// A request's body on its way.

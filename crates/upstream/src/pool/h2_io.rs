@@ -1,4 +1,4 @@
-//! The socket under HTTP/2: gathers small writes, and counts signs of life.
+//! The socket under HTTP/2: looks at frames on their way in, gathers small writes, and counts signs of life.
 //!
 //! The h2 crate flushes after every DATA frame of 256 bytes or more, so that ten streams that send in one turn of the
 //! runtime cost ten system calls. Here a flush only notes that there is something to write; the connection's task
@@ -13,6 +13,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use attache_http2::{Head, Inlet, Streams, kind};
 use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,21 +31,38 @@ const FULL: usize = 64 << 10;
 pub(super) struct Socket {
     inner: RefCell<Inner>,
     heard: Cell<u64>,
+    signals: Rc<Signals>,
     _permit: ConnectionPermit,
+}
+
+/// What the connection's parts tell each other. The socket itself goes with the connection's end, whoever still knows of it.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// The peer sent GOAWAY.
+    pub(super) goes_away: Cell<bool>,
+    /// The process is short of memory, which the connection's task has not yet seen.
+    pub(super) pressed: Cell<bool>,
 }
 
 #[derive(Debug)]
 struct Inner {
     io: Connection,
+    inlet: Inlet,
     gathered: BytesMut,
     /// The socket's own buffers (TLS) may hold something.
     unflushed: bool,
 }
 
 impl Socket {
-    pub(super) fn new(io: Connection, permit: ConnectionPermit) -> Rc<Self> {
-        let inner = Inner { io, gathered: BytesMut::new(), unflushed: false };
-        Rc::new(Self { inner: RefCell::new(inner), heard: Cell::new(0), _permit: permit })
+    pub(super) fn new(
+        io: Connection,
+        permit: ConnectionPermit,
+        streams: Rc<Streams>,
+        signals: Rc<Signals>,
+    ) -> Rc<Self> {
+        let inlet = Inlet::of_server(streams);
+        let inner = Inner { io, inlet, gathered: BytesMut::new(), unflushed: false };
+        Rc::new(Self { inner: RefCell::new(inner), heard: Cell::new(0), signals, _permit: permit })
     }
 
     /// Reads so far that brought something: a sign of life if it has changed.
@@ -121,7 +139,14 @@ impl H2Io {
 
 impl AsyncRead for H2Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.0.inner.borrow_mut().io).poll_read(cx, buf))?;
+        let Inner { io, inlet, .. } = &mut *self.0.inner.borrow_mut();
+        let watch = |head: Head| {
+            if head.kind == kind::GOAWAY {
+                self.0.signals.goes_away.set(true);
+            }
+            Ok(())
+        };
+        ready!(inlet.poll_read(cx, io, buf, watch))?;
         self.0.heard.set(self.0.heard.get().wrapping_add(1));
         Poll::Ready(Ok(()))
     }

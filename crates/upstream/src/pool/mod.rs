@@ -119,6 +119,8 @@ pub(crate) struct Home {
     /// The connection that is being made for everybody, where HTTP/2 may come of it.
     pub(crate) dialing: RefCell<Option<Rc<dial::Dialing>>>,
     pub(crate) spoken: Cell<Option<Spoken>>,
+    /// Streams that the peer allowed on the last connection; `None` before it has said so.
+    allowed: Cell<Option<usize>>,
     pool: Weak<Pool>,
     tick: Rc<Tick>,
 }
@@ -158,6 +160,7 @@ impl Pool {
                 h2: RefCell::default(),
                 dialing: RefCell::default(),
                 spoken: Cell::new(None),
+                allowed: Cell::new(None),
                 pool: self.this.clone(),
                 tick: Rc::clone(&self.tick),
             })
@@ -181,6 +184,7 @@ impl Pool {
         for home in self.homes.borrow().values() {
             home.idle.borrow_mut().clear();
             home.h2.borrow_mut().retain(|connection| !connection.is_idle());
+            home.h2.borrow().iter().for_each(|connection| connection.press());
         }
     }
 
@@ -278,6 +282,16 @@ impl Home {
             let lease = connection.lease(settings)?;
             Some((Rc::clone(connection), lease))
         })
+    }
+
+    /// The peer allows no stream at all on a connection that `owner` may use.
+    fn is_held_back(&self, owner: Owner, since: Option<Instant>) -> bool {
+        let settings = &self.shared.config.pool;
+        let suitable = |connection: &Rc<H2>| {
+            connection.owner == owner && since.is_none_or(|since| connection.created >= since)
+        };
+        let h2 = self.h2.borrow();
+        h2.iter().any(|connection| suitable(connection) && connection.is_held_back(settings))
     }
 
     fn keep_h2(&self, connection: Rc<H2>) {

@@ -33,19 +33,11 @@ pub fn is_http1(request: &Request<Body>) -> bool {
         && request.headers().contains_key(SEC_WEBSOCKET_KEY)
 }
 
-/// An HTTP/2 request for a WebSocket (extended CONNECT), from hyper's server or made here.
+/// An HTTP/2 request for a WebSocket (extended CONNECT), from a client or made here.
 pub fn is_http2(request: &Request<Body>) -> bool {
     let extensions = request.extensions();
     request.method() == Method::CONNECT
-        && (extensions.get::<hyper::ext::Protocol>().is_some_and(|p| p.as_str() == WEBSOCKET)
-            || extensions.get::<h2::ext::Protocol>().is_some_and(|p| p.as_str() == WEBSOCKET))
-}
-
-/// Takes over the `:protocol` of hyper's server, where the request goes on in HTTP/2's form.
-pub(crate) fn keep_protocol(request: &mut Request<Body>) {
-    if let Some(protocol) = request.extensions_mut().remove::<hyper::ext::Protocol>() {
-        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
-    }
+        && extensions.get::<h2::ext::Protocol>().is_some_and(|p| p.as_str() == WEBSOCKET)
 }
 
 /// Turns HTTP/1.1's form into HTTP/2's.
@@ -72,7 +64,6 @@ pub fn to_http1(request: &mut Request<Body>) -> Handshake {
     *request.version_mut() = Version::HTTP_11;
     *request.body_mut() = Body::empty();
     request.extensions_mut().remove::<h2::ext::Protocol>();
-    request.extensions_mut().remove::<hyper::ext::Protocol>();
     Handshake::Http2(key)
 }
 

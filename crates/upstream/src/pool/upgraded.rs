@@ -4,13 +4,16 @@
 //! in the breaker's counts until it is dropped.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use attache_http::Body;
+use attache_http::{Abort, Body};
+use attache_http2::Reader;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::Response;
@@ -24,9 +27,33 @@ use crate::{
     limit::{Charge, ConnectionPermit},
 };
 
-/// What waits in a response's extensions. They want `Clone + Send + Sync`; there is one tunnel all the same.
+thread_local! {
+    /// Tunnels whose response is on its way to whoever takes them, by number.
+    static WAITING: RefCell<(u64, HashMap<u64, Waiting>)> = RefCell::default();
+}
+
+/// What stands in a response's extensions. They want `Clone + Send + Sync`, which a tunnel is not: so it waits beside, and is
+/// dropped with its response.
 #[derive(Clone)]
-struct Offer(Arc<Mutex<Option<Waiting>>>);
+struct Offer(Arc<Ticket>);
+
+struct Ticket(u64);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // At the worker's end the list may be gone before the response.
+        let _ = WAITING.try_with(|waiting| waiting.borrow_mut().1.remove(&self.0));
+    }
+}
+
+fn offer(response: &mut Response<Body>, tunnel: Waiting) {
+    let number = WAITING.with_borrow_mut(|(next, waiting)| {
+        *next += 1;
+        waiting.insert(*next, tunnel);
+        *next
+    });
+    response.extensions_mut().insert(Offer(Arc::new(Ticket(number))));
+}
 
 enum Waiting {
     H1(H1Tunnel, Option<Charge>),
@@ -34,19 +61,17 @@ enum Waiting {
 }
 
 pub(super) fn offer_h1(response: &mut Response<Body>, tunnel: H1Tunnel, in_flight: Option<Attempt>) {
-    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H1(tunnel, in_flight.and_then(Attempt::opened))))));
-    response.extensions_mut().insert(offer);
+    offer(response, Waiting::H1(tunnel, in_flight.and_then(Attempt::opened)));
 }
 
 pub(super) fn offer_h2(response: &mut Response<Body>, tunnel: H2Tunnel, in_flight: Option<Attempt>) {
-    let offer = Offer(Arc::new(Mutex::new(Some(Waiting::H2(tunnel, in_flight.and_then(Attempt::opened))))));
-    response.extensions_mut().insert(offer);
+    offer(response, Waiting::H2(tunnel, in_flight.and_then(Attempt::opened)));
 }
 
 /// The tunnel that a response (101, or 2xx to CONNECT) opened; `None` where it opened none.
 pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, Error>> {
     let offer = response.extensions_mut().remove::<Offer>()?;
-    let waiting = offer.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    let waiting = WAITING.with_borrow_mut(|(_, waiting)| waiting.remove(&offer.0.0))?;
     let (io, charge) = match waiting {
         Waiting::H1(tunnel, charge) => (Io::H1(tunnel), charge),
         Waiting::H2(tunnel, charge) => (Io::H2(tunnel), charge),
@@ -65,6 +90,15 @@ pub struct Upgraded {
 enum Io {
     H1(H1Tunnel),
     H2(H2Tunnel),
+}
+
+impl Abort for Upgraded {
+    fn abort(&mut self) {
+        match &mut self.io {
+            Io::H1(tunnel) => tunnel.io.abort(),
+            Io::H2(tunnel) => tunnel.abort(),
+        }
+    }
 }
 
 impl AsyncRead for Upgraded {
@@ -152,13 +186,35 @@ impl AsyncWrite for H1Tunnel {
 pub(super) struct H2Tunnel {
     out: SendStream<Bytes>,
     received: RecvStream,
+    reader: Reader,
     rest: Bytes,
+    /// It is dropped as a reset.
+    aborted: bool,
     _lease: Lease,
 }
 
 impl H2Tunnel {
-    pub(super) fn new(out: SendStream<Bytes>, received: RecvStream, lease: Lease) -> Self {
-        Self { out, received, rest: Bytes::new(), _lease: lease }
+    pub(super) const fn new(
+        out: SendStream<Bytes>,
+        received: RecvStream,
+        reader: Reader,
+        lease: Lease,
+    ) -> Self {
+        Self { out, received, reader, rest: Bytes::new(), aborted: false, _lease: lease }
+    }
+}
+
+impl Abort for H2Tunnel {
+    fn abort(&mut self) {
+        self.aborted = true;
+    }
+}
+
+impl Drop for H2Tunnel {
+    fn drop(&mut self) {
+        if self.aborted {
+            self.out.send_reset(h2::Reason::CONNECT_ERROR);
+        }
     }
 }
 
@@ -179,7 +235,10 @@ impl AsyncRead for H2Tunnel {
         while self.rest.is_empty() {
             match ready!(self.received.poll_data(cx)) {
                 None => return Poll::Ready(Ok(())),
-                Some(Ok(data)) => self.rest = data,
+                Some(Ok(data)) => {
+                    self.reader.took(data.len());
+                    self.rest = data;
+                }
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
             }
         }
@@ -194,6 +253,10 @@ impl AsyncWrite for H2Tunnel {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
+        }
+        // A reset is to be seen also by a side that only writes.
+        if let Poll::Ready(code) = self.out.poll_reset(cx).map_err(broken)? {
+            return Poll::Ready(Err(broken(code.into())));
         }
         if self.out.capacity() == 0 {
             self.out.reserve_capacity(buf.len());

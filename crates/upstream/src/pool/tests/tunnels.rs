@@ -86,7 +86,7 @@ async fn an_http2_client_s_websocket_reaches_an_http1_upstream() {
     .await;
     let request = Request::builder().method(Method::CONNECT).uri("http://a/chat");
     let mut request = request.body(Body::empty()).unwrap();
-    request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     let mut response = to(&server, |_| {}).send(call(request)).await.unwrap();
     assert_eq!(response.status(), 200);
     let mut tunnel = upgraded(&mut response).await.unwrap().unwrap();

@@ -1,0 +1,20 @@
+//! The end of a connection that must not look like one.
+
+/// Ends a byte stream so that the peer can't take it for a whole one (RFC 9113 section 8.5, RFC 9293 section 3.10.7): TCP by RST, a
+/// stream of HTTP/2 by RST_STREAM(CONNECT_ERROR).
+pub trait Abort {
+    /// From now on, dropping the stream is a reset. What was written and has not gone may be lost.
+    fn abort(&mut self);
+}
+
+impl Abort for tokio::net::TcpStream {
+    fn abort(&mut self) {
+        // RST with the close. A socket that has gone needs none.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// A stream in memory knows no reset.
+impl Abort for tokio::io::DuplexStream {
+    fn abort(&mut self) {}
+}

@@ -1,0 +1,305 @@
+//! One request of an HTTP/2 connection: its answer is waited for, and sent as the client's windows allow.
+//!
+//! Rules:
+//! - The client's reset ends the work, whatever it is at.
+//! - An answer that breaks off is reset, never ended (RFC 9113 section 8.1). A gRPC answer ends with a status of its own instead, since
+//!   that is what its client reads, and it can't be taken for a good end.
+//! - A client that gives the stream no window for `http.write_timeout` loses the stream. The socket's own timeout does not see it, since
+//!   other streams' bytes go.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use attache_http::{BodyError, CONNECTION_SPECIFIC, OnInformational, percent_encode};
+use attache_http2::Reader;
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use h2::{RecvStream, SendStream, server::SendResponse};
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TE},
+};
+use http_body::Body as _;
+use pin_project_lite::pin_project;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep},
+};
+
+use super::Tunnel;
+use crate::{exchange::Sent, http1::date, live::Live, stall::Stalled};
+
+/// 1xx responses that may wait for the socket for one request.
+const MOST_INFORMATIONAL: usize = 16;
+
+/// 1xx responses that are to be sent before the answer.
+#[derive(Debug, Default)]
+pub(super) struct Informational(RefCell<Vec<Response<()>>>);
+
+impl Informational {
+    /// Where a request's 1xx responses go.
+    pub(super) fn sink(self: &Rc<Self>) -> OnInformational {
+        let queue = Rc::clone(self);
+        // Called while the answer is polled, so by the task that sends them next.
+        OnInformational::new(move |status, headers| {
+            let mut waiting = queue.0.borrow_mut();
+            if status.is_informational() && status.as_u16() > 101 && waiting.len() < MOST_INFORMATIONAL {
+                let mut response = Response::new(());
+                *response.status_mut() = status;
+                headers.clone_into(response.headers_mut());
+                strip(response.headers_mut());
+                waiting.push(response);
+            }
+        })
+    }
+}
+
+/// What a CONNECT needs beside its answer.
+pub(super) struct Connect {
+    pub(super) received: RecvStream,
+    pub(super) reader: Reader,
+    pub(super) tunnel: oneshot::Sender<Tunnel>,
+}
+
+pin_project! {
+    /// One request's answer on its way.
+    pub(super) struct Answer<F> {
+        respond: SendResponse<Bytes>,
+        #[pin]
+        state: State<F>,
+        connect: Option<Connect>,
+        informational: Rc<Informational>,
+        sent_informational: usize,
+        live: Rc<Live>,
+        is_head: bool,
+        write_timeout: Duration,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    #[allow(clippy::large_enum_variant, reason = "the whole future is one allocation")]
+    enum State<F> {
+        Waiting { #[pin] answer: F },
+        Sending { sending: Sending },
+    }
+}
+
+impl<F> Answer<F> {
+    pub(super) fn new(
+        answer: F,
+        respond: SendResponse<Bytes>,
+        method: &Method,
+        connect: Option<Connect>,
+        informational: Rc<Informational>,
+        live: Rc<Live>,
+        write_timeout: Duration,
+    ) -> Self {
+        Self {
+            respond,
+            state: State::Waiting { answer },
+            connect,
+            informational,
+            sent_informational: 0,
+            live,
+            is_head: method == Method::HEAD,
+            write_timeout,
+        }
+    }
+}
+
+impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        loop {
+            let answer = match this.state.as_mut().project() {
+                StateProjection::Sending { sending } => return sending.poll(cx, *this.write_timeout),
+                StateProjection::Waiting { answer } => answer,
+            };
+            let polled = answer.poll(cx);
+            for response in this.informational.0.take() {
+                *this.sent_informational += 1;
+                if *this.sent_informational <= MOST_INFORMATIONAL {
+                    // An error is the stream's end, which is seen below.
+                    let _ = this.respond.send_informational(response);
+                }
+            }
+            let Poll::Ready(Ok(response)) = polled else {
+                // The client's reset, or the connection's end.
+                return this.respond.poll_reset(cx).map(|_| ());
+            };
+            this.live.answered.set(this.live.answered.get() + 1);
+            let (mut head, body) = response.into_parts();
+            strip(&mut head.headers);
+            if !head.headers.contains_key(DATE) {
+                head.headers.insert(DATE, date());
+            }
+            if head.status.is_success()
+                && let Some(connect) = this.connect.take()
+            {
+                // RFC 9110 section 9.3.6.
+                head.headers.remove(CONTENT_LENGTH);
+                if let Ok(out) = this.respond.send_response(Response::from_parts(head, ()), false) {
+                    let Connect { received, reader, tunnel } = connect;
+                    let _ = tunnel.send(Tunnel::new(out, received, reader));
+                }
+                return Poll::Ready(());
+            }
+            let without_body =
+                *this.is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            let ends = without_body || body.is_end_stream();
+            if !ends && let Some(length) = body.size_hint().exact() {
+                head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+            }
+            let is_grpc = is_grpc(&head.headers);
+            match this.respond.send_response(Response::from_parts(head, ()), ends) {
+                Ok(_) if ends => return Poll::Ready(()),
+                Ok(out) => {
+                    let sending =
+                        Sending { out, body, rest: Bytes::new(), ends: false, is_grpc, timer: None };
+                    this.state.set(State::Sending { sending });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "an answer could not be said in HTTP/2");
+                    this.respond.send_reset(h2::Reason::INTERNAL_ERROR);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes().starts_with(b"application/grpc")
+            && !kind.as_bytes().starts_with(b"application/grpc-web")
+    })
+}
+
+/// What HTTP/2 has no place for (RFC 9113 section 8.2.2). Seldom there: one look at the names costs less than a hash for each.
+fn strip(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| *name == TE || *name == CONNECTION || CONNECTION_SPECIFIC.contains(name)) {
+        headers.remove(TE);
+        headers.remove(CONNECTION);
+        for name in CONNECTION_SPECIFIC {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The body on its way.
+struct Sending {
+    out: SendStream<Bytes>,
+    body: Sent,
+    /// Taken from the body and not yet covered by the client's windows.
+    rest: Bytes,
+    /// `rest` is the last of it.
+    ends: bool,
+    is_grpc: bool,
+    /// Runs while the client gives no window. Made once, and used again.
+    timer: Option<(Pin<Box<Sleep>>, bool)>,
+}
+
+impl Sending {
+    fn poll(&mut self, cx: &mut Context<'_>, write_timeout: Duration) -> Poll<()> {
+        loop {
+            // The client's reset, or the connection's end.
+            if self.out.poll_reset(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !self.rest.is_empty() {
+                if self.out.capacity() == 0 {
+                    self.out.reserve_capacity(self.rest.len());
+                    match self.out.poll_capacity(cx) {
+                        Poll::Ready(Some(Ok(_))) => continue,
+                        Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                        Poll::Pending => {
+                            ready!(self.poll_stalled(cx, write_timeout));
+                            return Poll::Ready(());
+                        }
+                    }
+                }
+                if let Some((_, waits)) = &mut self.timer {
+                    *waits = false;
+                }
+                // No more than the windows have room for: what h2 held beyond that would be followed by nobody.
+                let part = self.rest.split_to(self.out.capacity().min(self.rest.len()));
+                let last = self.ends && self.rest.is_empty();
+                if self.out.send_data(part, last).is_err() || last {
+                    return Poll::Ready(());
+                }
+                continue;
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let ends = self.body.is_end_stream();
+                        if data.is_empty() {
+                            if ends {
+                                let _ = self.out.send_data(data, true);
+                                return Poll::Ready(());
+                            }
+                            continue;
+                        }
+                        (self.rest, self.ends) = (data, ends);
+                    }
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            self.out.reserve_capacity(0);
+                            let _ = self.out.send_trailers(trailers);
+                            return Poll::Ready(());
+                        }
+                    }
+                },
+                Some(Err(error)) => {
+                    self.break_off(&error);
+                    return Poll::Ready(());
+                }
+                None => {
+                    let _ = self.out.send_data(Bytes::new(), true);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    /// Is ready when the client gave no window for so long, and the stream is reset.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        let (timer, waits) = self.timer.get_or_insert_with(|| (Box::pin(sleep(limit)), true));
+        if !std::mem::replace(waits, true) {
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.body.fail(Reason::ClientClosed, || Stalled(limit).to_string());
+        self.out.send_reset(h2::Reason::CANCEL);
+        Poll::Ready(())
+    }
+
+    fn break_off(&mut self, error: &BodyError) {
+        let reason = error.reason.unwrap_or(Reason::UpstreamClosedMidBody);
+        if self.is_grpc {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc_status())));
+            let words = format!("attache: the answer broke off: {reason}: {}", crate::exchange::cause(error));
+            if let Ok(words) = HeaderValue::from_str(&percent_encode(&words)) {
+                trailers.insert("grpc-message", words);
+            }
+            self.out.reserve_capacity(0);
+            if self.out.send_trailers(trailers).is_ok() {
+                return;
+            }
+        }
+        self.out.send_reset(h2::Reason::INTERNAL_ERROR);
+    }
+}
