@@ -51,6 +51,9 @@ pub(crate) enum Command {
     Schema,
     /// Say which listener, route, upstream and policies a request would meet, and why. Sends nothing.
     Explain(Explain),
+    /// Print the config of Envoy, Istio, HAProxy, nginx, stunnel or ghostunnel as one of attache. Each loss is a comment at its place.
+    /// Exit code 0: nothing is lost; 3: something soft (statistics, tracing); 4: some requests are answered otherwise or refused.
+    Import(Import),
     /// Start small upstreams (one healthy, one slow, one failing now and then), the proxy in front of them and some traffic,
     /// and show live what the proxy does about it.
     Demo(Demo),
@@ -101,6 +104,45 @@ pub(crate) struct Check {
     /// Config file; `-` is standard input.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// `attache import`
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The config's files; several where one names others, or where there is one object a file.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Which proxy the config is of. Default: told by its content.
+    #[arg(long, value_enum, value_name = "PROXY")]
+    pub(crate) from: Option<From>,
+    /// Write to this file. Default: standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Run the original and the import side by side on loopback, with stubs in place of the upstreams, and show what they answer differently.
+    /// Exit code 5 where they do.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// The original's program, for `--verify`. Default: the one in PATH.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) original: Option<PathBuf>,
+}
+
+/// Proxies whose configs are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum From {
+    Envoy,
+    Haproxy,
+    Nginx,
+}
+
+impl From {
+    pub(crate) const fn kind(self) -> attache_import::Kind {
+        match self {
+            Self::Envoy => attache_import::Kind::Envoy,
+            Self::Haproxy => attache_import::Kind::Haproxy,
+            Self::Nginx => attache_import::Kind::Nginx,
+        }
+    }
 }
 
 /// `attache explain`

@@ -273,6 +273,7 @@ async fn count_endpoints(process: Arc<Process>) {
                 *match endpoint.state() {
                     EndpointState::Unhealthy => &mut counts.unhealthy,
                     EndpointState::Ejected => &mut counts.ejected,
+                    EndpointState::Unreachable => &mut counts.unreachable,
                     EndpointState::CircuitOpen => &mut counts.circuit_open,
                     EndpointState::Healthy => &mut counts.healthy,
                 } += 1;

@@ -18,6 +18,7 @@ mod error;
 mod explain;
 mod generation;
 mod handed;
+mod import;
 mod inject;
 mod intercept;
 mod notify;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(options) => return run::check(&options),
         Command::Schema => run::schema(),
         Command::Explain(options) => explain::run(&options),
+        Command::Import(options) => return import::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::WaitReady(options) => client::wait_ready(&options),
         Command::Intercept(options) => intercept::run(&options),

@@ -39,7 +39,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model;
+use attache_config::model::{self, Name};
 use attache_http::{Asker, Body, Client, Takes, Via};
 use attache_listener::{HttpRequest, Overload};
 use attache_resilience::{RouteState, queue::urgency};
@@ -66,6 +66,8 @@ pub(crate) struct Site {
     upstreams: Rc<Upstreams>,
     /// The Host that each upstream is sent.
     upstream_hosts: Vec<UpstreamHost>,
+    /// Fields that routes ask for: no other spelling of them passes.
+    matched_fields: Vec<Name>,
     via: Option<Via>,
     tunnels: Tunnels,
     metrics: WorkerMetrics,
@@ -93,6 +95,7 @@ impl Site {
             table: RouteTable::new(&listener),
             routes: routes.map(|(route, state)| RouteService::new(route, state, &upstreams)).collect(),
             upstream_hosts: upstreams.configs().map(UpstreamHost::of).collect(),
+            matched_fields: matched_fields(&listener),
             via: listener.http.via.as_deref().and_then(Via::new),
             listener,
             upstreams,
@@ -152,6 +155,19 @@ impl Site {
         self.observer.response(&exchange, response.headers());
         served(response)
     }
+}
+
+/// The names of the fields that some route asks for.
+fn matched_fields(listener: &model::Listener) -> Vec<Name> {
+    let mut names: Vec<Name> = listener
+        .routes
+        .iter()
+        .flat_map(|route| &route.matcher.headers)
+        .map(|field| field.name.clone())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Where a listener's requests find the site that serves them; a reload puts the next one there.

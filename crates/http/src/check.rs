@@ -154,6 +154,10 @@ const UNKNOWN_PROTOCOL: Refusal = Refusal {
 
 fn check_target(request: &mut request::Parts, h2: bool, tls: bool) -> Result<Form, Refusal> {
     let form = form(request)?;
+    // `WebSocket` means the same (RFC 9110 section 7.8): whoever looks at it behind this sees one spelling.
+    if let Some(protocol) = request.extensions.get_mut::<Protocol>() {
+        *protocol = Protocol::from_static("websocket");
+    }
     check_host_lines(request, h2, form)?;
     let scheme = match request.uri.scheme() {
         None => {
@@ -398,6 +402,11 @@ mod tests {
             let refusal = check_request(&mut other, false, false).unwrap_err();
             assert_eq!(refusal.reason, Reason::UpgradeUnsupported, "{protocol}");
         }
+        let mut capital = h2(Some("a"), "/chat", &[]).0;
+        capital.method = Method::CONNECT;
+        capital.extensions.insert(Protocol::from_static("WebSocket"));
+        check_request(&mut capital, false, false).unwrap();
+        assert_eq!(capital.extensions.get::<Protocol>().unwrap().as_str(), "websocket");
         let mut plain = h2(Some("a"), "/chat", &[]);
         plain.0.method = Method::CONNECT;
         assert!(plain.refused());

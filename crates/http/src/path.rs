@@ -35,11 +35,13 @@ pub fn normalize_path(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Re
         if policy.parameters == PathParameters::Reject {
             return Err(PARAMETERS);
         }
-        let hidden = |segment: &str| {
-            segment.split_once(';').is_some_and(|(name, _)| name.is_empty() || dots(name).is_some())
-        };
-        if decoded.split('/').any(hidden) {
-            return Err(HIDDEN);
+        // `/;jsessionid=1` is the root with a session; only before another segment does an empty name hide one.
+        let mut segments = decoded.split('/').skip(1).peekable();
+        while let Some(segment) = segments.next() {
+            let Some((name, _)) = segment.split_once(';') else { continue };
+            if dots(name).is_some() || (name.is_empty() && segments.peek().is_some()) {
+                return Err(HIDDEN);
+            }
         }
     }
     match resolve(&decoded, policy)? {
@@ -243,6 +245,7 @@ mod tests {
             ("/.", "/"),
             ("/a..;x", "/a..;x"),
             ("/a;x=1/b;y", "/a;x=1/b;y"),
+            ("/;jsessionid=1", "/;jsessionid=1"),
             ("/...", "/..."),
             ("/a//../b", "/a/b"),
             ("/a%2e%2E/b", "/a../b"),

@@ -8,10 +8,10 @@
 use http::{HeaderMap, HeaderName};
 
 /// Begins of names that tell the upstream about the client or the way; nobody but a proxy writes them.
-const FORWARDING: [&str; 3] = ["x-forwarded-", "x-envoy-", "x-attache-"];
+const FORWARDING: [&str; 4] = ["x-forwarded-", "x-envoy-", "x-attache-", "x-b3-"];
 
 /// Names that end at this hop or are its to write: forwarding, identity, framing.
-const OURS: [&str; 15] = [
+const OURS: [&str; 16] = [
     "connection",
     "content-length",
     "expect",
@@ -27,10 +27,11 @@ const OURS: [&str; 15] = [
     "upgrade",
     "via",
     "x-real-ip",
+    "x-request-id",
 ];
 
 /// Names beside [`OURS`] that no trailer may have: they would be read as if they had stood in the head.
-const NEVER_TRAILERS: [&str; 12] = [
+const NEVER_TRAILERS: [&str; 11] = [
     "authorization",
     "cache-control",
     "content-encoding",
@@ -42,7 +43,6 @@ const NEVER_TRAILERS: [&str; 12] = [
     "range",
     "set-cookie",
     "www-authenticate",
-    "x-request-id",
 ];
 
 /// A field that this hop removes or writes.
@@ -108,6 +108,7 @@ mod tests {
             "x_forwarded_client_cert",
             "x-forwarded_for",
             "x_real_ip",
+            "x_request_id",
             "transfer_encoding",
             "content_length",
             "x_tenant",

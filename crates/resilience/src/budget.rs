@@ -1,8 +1,13 @@
 //! The retry budget: how much load retries may add to one upstream, all workers and routes together.
 //!
-//! **Rule.** A retry is admitted while the retries that run (from the decision, through the wait, to the end of the
-//! response) are fewer than `budget` × the upstream's active requests. Where that leaves none, `budget_floor` retries
-//! a second are admitted all the same, so that an upstream with little traffic can be retried at all.
+//! **Rule.** A request is admitted to retries while those that are being retried (from the decision, through the waits, to the end of
+//! the response) are fewer than `budget` × the upstream's requests: those that are active and the one that asks. Where that leaves
+//! none, `budget_floor` requests a second are admitted all the same, so that an upstream with little traffic can be retried
+//! at all. A request that was admitted may make all of its `attempts`, one after the other.
+//!
+//! What never reached an application (no connection, a refused stream) goes on to another endpoint without asking the budget: it added no
+//! load to the upstream.
+//!
 //! With `budget: 0` the share is off and Envoy's static `circuit_breaker.max_retries` bounds the retries at once.
 //!
 //! **Source.** Envoy's `circuit_breakers.thresholds.retry_budget` (share of active requests, `max_retries` ignored
@@ -42,11 +47,21 @@ impl Drop for Permit {
 }
 
 impl UpstreamState {
-    /// Admits one more retry, or none.
+    /// Admits a request whose attempt has ended to retries, or not.
     pub(crate) fn admit_retry(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
+        // It isn't active between its attempts, but a request all the same.
+        self.admit(1, retry, now)
+    }
+
+    /// Admits a hedge beside an attempt that runs, or not.
+    pub(crate) fn admit_hedge(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
+        self.admit(0, retry, now)
+    }
+
+    fn admit(self: &Arc<Self>, asking: u32, retry: &model::Retry, now: Instant) -> Option<Permit> {
         let shared = &self.shared;
         let admitted = if retry.budget > 0.0 {
-            let active = shared.active_requests.load(Ordering::Relaxed);
+            let active = shared.active_requests.load(Ordering::Relaxed).saturating_add(asking);
             below(&shared.retries, share(active, retry.budget)) || {
                 let floor = self.floor.admit(retry.budget_floor, now);
                 if floor {
@@ -122,7 +137,7 @@ mod tests {
         let state = testing::state();
         let retry = retry(0.2, 0);
         assert!(state.admit_retry(&retry, Instant::now()).is_none());
-        state.shared.active_requests.store(14, Ordering::Relaxed);
+        state.shared.active_requests.store(13, Ordering::Relaxed);
         let _first = state.admit_retry(&retry, Instant::now()).unwrap();
         let second = state.admit_retry(&retry, Instant::now()).unwrap();
         assert!(state.admit_retry(&retry, Instant::now()).is_none());
@@ -188,7 +203,7 @@ mod tests {
                     Op::Wait(ms) => now += Duration::from_millis(ms.into()),
                     Op::Release => drop(held.pop()),
                     Op::Retry => {
-                        let room = (held.len() as u32) < share(active, budget);
+                        let room = (held.len() as u32) < share(active + 1, budget);
                         let permit = state.admit_retry(&retry, now);
                         prop_assert!(!room || permit.is_some(), "refused below the share");
                         if permit.is_some() && !room {
@@ -213,7 +228,7 @@ mod tests {
     #[test]
     fn threads_that_race_for_the_last_retry_never_exceed_the_share() {
         let state = testing::state();
-        state.shared.active_requests.store(50, Ordering::Relaxed);
+        state.shared.active_requests.store(49, Ordering::Relaxed);
         let highest = AtomicU32::new(0);
         let running = AtomicU32::new(0);
         std::thread::scope(|scope| {

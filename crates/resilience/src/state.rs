@@ -32,6 +32,8 @@ pub struct UpstreamState {
 pub struct Counters {
     /// Retries that were begun within `attempts`.
     pub retries: AtomicU64,
+    /// Calls that went on to another endpoint since they had not reached an application.
+    pub failovers: AtomicU64,
     /// Retries that ended with an answer which needed no other.
     pub retries_succeeded: AtomicU64,
     /// Hedges that were sent.

@@ -36,8 +36,8 @@ async fn five_failures_in_a_row_eject_the_endpoint_that_made_them() {
         match n {
             4 => send(&state, Script::default().answer(2, || Ok(respond(200)))).await,
             0 | 5 => {
-                let refused = || Err(Error::new(Reason::ConnectRefused, Sent::Nothing));
-                send(&state, Script::default().answer(2, refused)).await;
+                let reset = || Err(Error::new(Reason::UpstreamReset, Sent::Request));
+                send(&state, Script::default().answer(2, reset)).await;
             }
             _ => send(&state, Script::default().answer(2, || Ok(respond(500)))).await,
         }

@@ -338,11 +338,11 @@ fn explain_tells_the_whole_way() {
     forward
       95 % to upstream orders (line 40)
         host: api.internal (in place of the request's)
-        timeouts: request 15s, idle 5m
+        timeouts: answer's head 15s, idle 5m
         retries: up to 2 times on connect-failure, refused-stream, reset-before-headers (idempotent methods, budget 20 %)
       5 % to upstream orders-next
         host: api.internal (in place of the request's)
-        timeouts: request 15s, idle 5m
+        timeouts: answer's head 15s, idle 5m
         retries: once on grpc:unavailable, header:x-retry (idempotent methods, budget 20 %), hedged after p95
       a fault, of requests with x-chaos, delays 50 % of them by 300ms, slows their responses to 1000 bytes a second
       a copy to upstream orders-next (10 %)

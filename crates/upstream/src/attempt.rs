@@ -64,7 +64,7 @@ pub struct Attempt {
     /// `None` once a tunnel has taken it.
     charge: Option<Charge>,
     exchange: Rc<Exchange>,
-    span: Option<AttemptTrace>,
+    span: Option<Rc<AttemptTrace>>,
     judges: Judges,
     /// The endpoint's breaker let it through.
     admitted: Option<Admitted>,
@@ -132,11 +132,11 @@ impl Attempt {
     pub(crate) fn trace(&mut self, tls: bool, headers: Option<&mut HeaderMap>) {
         let Some(charge) = &self.charge else { return };
         let upstream = &charge.shared().config.name;
-        self.span = AttemptTrace::begin(&self.exchange, upstream, tls, headers);
+        self.span = AttemptTrace::begin(&self.exchange, upstream, tls, headers).map(Rc::new);
     }
 
-    pub(crate) const fn span(&self) -> Option<&AttemptTrace> {
-        self.span.as_ref()
+    pub(crate) fn span(&self) -> Option<Rc<AttemptTrace>> {
+        self.span.clone()
     }
 
     /// Its connection goes to another endpoint than the chosen one. `why` is what the chosen one failed with; `None` says

@@ -103,6 +103,13 @@ pub struct Endpoint {
     pub(crate) tripped: AtomicBool,
     pub(crate) health_change: LastChange,
     pub(crate) ejection_change: LastChange,
+    /// No connection to it can be made (owned by `outlier::reach`).
+    pub(crate) unreachable: AtomicBool,
+    pub(crate) reach_change: LastChange,
+    /// Somebody connects to it from time to time to see whether it is back.
+    pub(crate) watched: AtomicBool,
+    /// When a call may try it although it is out: nanoseconds since `added`.
+    pub(crate) knock_at: AtomicU64,
     /// Shared by the endpoints of one upstream; rises with every change of health.
     health_epoch: Arc<AtomicU64>,
 }
@@ -137,6 +144,10 @@ impl Endpoint {
             tripped: AtomicBool::new(false),
             health_change: LastChange::default(),
             ejection_change: LastChange::default(),
+            unreachable: AtomicBool::new(false),
+            reach_change: LastChange::default(),
+            watched: AtomicBool::new(false),
+            knock_at: AtomicU64::new(0),
             health_epoch,
             checks: crate::health::Checks::default(),
         }
@@ -152,10 +163,18 @@ impl Endpoint {
         self.priority.load(Relaxed)
     }
 
-    /// Healthy, not ejected, not held back by its breaker and not removed: new requests may go there.
+    /// Healthy, not ejected, reachable, not held back by its breaker and not removed: new requests may go there.
     pub fn usable(&self) -> bool {
         self.healthy.load(Relaxed)
             && !self.ejected.load(Relaxed)
+            && !self.unreachable.load(Relaxed)
+            && !self.removed.load(Relaxed)
+            && (!self.tripped.load(Relaxed) || !self.is_blocked())
+    }
+
+    /// A call that every usable endpoint has failed may ask it: it passes its health checks, and its breaker lets it.
+    pub(crate) fn may_be_asked(&self) -> bool {
+        self.healthy.load(Relaxed)
             && !self.removed.load(Relaxed)
             && (!self.tripped.load(Relaxed) || !self.is_blocked())
     }
@@ -210,6 +229,17 @@ impl Endpoint {
         if changed {
             self.ejection_change.note(Instant::now(), why);
             self.health_changed(!ejected);
+        }
+        changed
+    }
+
+    /// Sets whether connections to it can be made, and why. True if that was a change.
+    pub(crate) fn set_unreachable(&self, unreachable: bool, why: &str) -> bool {
+        let changed = self.unreachable.swap(unreachable, Relaxed) != unreachable;
+        if changed {
+            self.reach_change.note(Instant::now(), why);
+            // Without slow start: it was away for a moment, or is new to its address.
+            self.health_changed(false);
         }
         changed
     }

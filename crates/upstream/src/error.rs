@@ -54,6 +54,20 @@ impl Error {
         self
     }
 
+    /// The kernel gave the connection up, since the peer acknowledged nothing of what it was sent.
+    pub fn is_silence(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = self.source.as_ref().map(|s| &**s as _);
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<std::io::Error>()
+                && io.kind() == std::io::ErrorKind::TimedOut
+            {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
     /// The chain of causes on one line, for the log.
     pub fn detail(&self) -> String {
         let mut text = String::new();

@@ -12,6 +12,8 @@
 //! A WebSocket handshake is turned into the upstream's form and its answer back, so the client's protocol and the
 //! upstream's need not be the same ([`crate::pool::upgrade`]).
 
+mod reach;
+
 use std::{
     cell::RefCell,
     fmt,
@@ -25,7 +27,7 @@ use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, Upstream
 use attache_http::{Body, Client};
 use attache_telemetry::Reason;
 use http::{
-    Request, Response,
+    Method, Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
 };
 use tokio::{task::spawn_local, time::Instant};
@@ -230,13 +232,14 @@ impl Inner {
     }
 
     /// Makes one attempt: an endpoint, a connection, the answer.
-    async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
+    async fn send(self: &Rc<Self>, call: Call) -> Result<Response<Body>, Error> {
         let Call { mut request, wants, context, judges } = call;
-        let (endpoint, mut attempt) = self.begin(&mut request, wants, &context, judges)?;
+        let hash = self.hash(&context, &request, wants);
+        let (endpoint, mut attempt) = self.begin(&mut request, wants, &context, hash, judges)?;
         let sent = match wants {
-            Wants::Answer => self.exchange(request, &context, &endpoint, &mut attempt).await,
+            Wants::Answer => self.exchange(request, &context, hash, &endpoint, &mut attempt).await,
             // Boxed, so that the future of a request stays small.
-            Wants::Connection => Box::pin(self.connect(&context, &endpoint, &mut attempt)).await,
+            Wants::Connection => Box::pin(self.connect(&context, hash, &endpoint, &mut attempt)).await,
         };
         if let (Err(error), Some(attempt)) = (&sent, &mut attempt) {
             attempt.failed(error);
@@ -250,11 +253,12 @@ impl Inner {
         request: &mut Request<Body>,
         wants: Wants,
         context: &CallContext,
+        hash: Option<u64>,
         judges: Judges,
     ) -> Result<(Arc<Endpoint>, Option<Attempt>), Error> {
         let pool = &self.pool;
         let permit = RequestPermit::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
-        let (endpoint, admitted) = self.pick(context, self.hash(context, request, wants))?;
+        let (endpoint, admitted) = self.pick(context, hash)?;
         let mut attempt = Attempt::admitted(permit, Arc::clone(&endpoint), admitted, context, judges);
         let headers = (wants == Wants::Answer).then(|| request.headers_mut());
         attempt.trace(self.tls.is_some(), headers);
@@ -263,28 +267,33 @@ impl Inner {
 
     /// A bare connection to this endpoint.
     async fn connect(
-        &self,
+        self: &Rc<Self>,
         context: &CallContext,
+        hash: Option<u64>,
         endpoint: &Arc<Endpoint>,
         attempt: &mut Option<Attempt>,
     ) -> Result<Response<Body>, Error> {
-        let Self { pool, tls, .. } = self;
-        let permit = match ConnectionPermit::take(&pool.shared) {
-            Err(_) if pool.close_one_idle() => ConnectionPermit::take(&pool.shared),
-            taken => taken,
+        let Self { pool, tls, .. } = &**self;
+        let span = attempt.as_ref().and_then(Attempt::span);
+        let connect = |endpoint: Arc<Endpoint>| {
+            let span = span.clone();
+            async move {
+                let permit = match ConnectionPermit::take(&pool.shared) {
+                    Err(_) if pool.close_one_idle() => ConnectionPermit::take(&pool.shared),
+                    taken => taken,
+                };
+                let permit = permit.map_err(|reason| pool.refused(reason))?;
+                let how = How {
+                    tls: tls.as_ref(),
+                    offer: Offered::Opaque,
+                    host: None,
+                    client: &context.client,
+                    traced: span.as_deref(),
+                };
+                pool.dial(&endpoint, permit, &how).await
+            }
         };
-        let permit = permit.map_err(|reason| pool.refused(reason))?;
-        let how = How {
-            tls: tls.as_ref(),
-            offer: Offered::Opaque,
-            host: None,
-            client: &context.client,
-            traced: attempt.as_ref().and_then(Attempt::span),
-        };
-        let (endpoint, io, permit) = pool.dial(endpoint, permit, &how).await?;
-        if let Some(attempt) = attempt {
-            attempt.moved_to(&endpoint, None);
-        }
+        let (io, permit) = self.reach(endpoint, hash, context, attempt, connect).await?;
         *context.exchange.peer.borrow_mut() = tls.as_ref().and_then(|tls| tls.peer(&io));
         let guard = Guard { _charge: attempt.take().and_then(Attempt::opened), _permit: permit };
         let mut response = Response::new(Body::empty());
@@ -294,13 +303,14 @@ impl Inner {
 
     /// Sends the request on a connection to this endpoint, and on another one where a kept one turns out to be dead.
     async fn exchange(
-        &self,
+        self: &Rc<Self>,
         mut request: Box<Request<Body>>,
         context: &CallContext,
+        hash: Option<u64>,
         endpoint: &Arc<Endpoint>,
         attempt: &mut Option<Attempt>,
     ) -> Result<Response<Body>, Error> {
-        let Self { pool, tls, .. } = self;
+        let Self { pool, tls, .. } = &**self;
         let config = &*pool.shared.config;
         let fresh = request.extensions_mut().remove::<FreshConnection>().map(|_| Instant::now());
         let plan = self.plan(&mut request)?;
@@ -310,6 +320,7 @@ impl Inner {
             .flatten();
         let home = pool.home(endpoint);
         loop {
+            let span = attempt.as_ref().and_then(Attempt::span);
             let want = Want {
                 protocol: plan.protocol,
                 tls: tls.as_ref(),
@@ -317,18 +328,24 @@ impl Inner {
                 client: &context.client,
                 deadline: context.deadline,
                 fresh,
-                traced: attempt.as_ref().and_then(Attempt::span),
+                traced: span.as_deref(),
             };
-            let wire = match pool.ready(&home, &want) {
-                Some(wire) => wire,
+            let wire = if let Some(wire) = pool.ready(&home, &want) {
+                wire
+            } else {
+                let connect = |endpoint: Arc<Endpoint>| {
+                    let home = pool.home(&endpoint);
+                    let want = &want;
+                    async move { pool.acquire(&home, want).await }
+                };
                 // Boxed, so that the future of a call that finds a connection stays small.
-                None => Box::pin(pool.acquire(&home, &want)).await?,
+                Box::pin(self.reach(endpoint, hash, context, attempt, connect)).await?
             };
-            // A counter that stays on this worker.
-            *context.exchange.peer.borrow_mut() = wire.peer().cloned();
             if let Some(attempt) = attempt.as_mut() {
                 attempt.moved_to(wire.endpoint(), None);
             }
+            // A counter that stays on this worker.
+            *context.exchange.peer.borrow_mut() = wire.peer().cloned();
             if plan.protocol == Protocol::Http2
                 && (plan.handshake.is_some() || upgrade::is_http2(&request))
                 && !wire.takes_extended_connect(config.handshake_timeout).await
@@ -357,6 +374,11 @@ impl Inner {
     fn plan(&self, request: &mut Request<Body>) -> Result<Plan, Error> {
         let upgrades = request.headers().contains_key(UPGRADE);
         let extended = upgrade::is_http2(request);
+        if request.method() == Method::CONNECT && !extended {
+            // What comes behind it would be a request that no rule has seen; a tunnel is a connection, and is asked for as one.
+            let why = "a CONNECT is never sent as a request";
+            return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
+        }
         let protocol = match self.pool.shared.config.protocol {
             UpstreamProtocol::Tcp => {
                 let why = "the upstream's protocol is tcp, so HTTP can't be routed to it";
@@ -415,3 +437,6 @@ impl fmt::Debug for WorkerUpstream {
         f.debug_struct("WorkerUpstream").field("upstream", &self.shared().config.name).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,8 @@ pub enum EndpointState {
     Unhealthy,
     /// Ejected as an outlier.
     Ejected,
+    /// No connection to it can be made.
+    Unreachable,
     /// Left alone, or probed, by its failure breaker.
     CircuitOpen,
     /// Gets requests.
@@ -65,6 +67,7 @@ impl EndpointState {
         match self {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected",
+            Self::Unreachable => "unreachable",
             Self::CircuitOpen => "circuit-open",
             Self::Healthy => "healthy",
         }
@@ -137,6 +140,8 @@ impl Endpoint {
             EndpointState::Unhealthy
         } else if self.ejected.load(Relaxed) {
             EndpointState::Ejected
+        } else if self.unreachable.load(Relaxed) {
+            EndpointState::Unreachable
         } else if self.tripped.load(Relaxed) {
             EndpointState::CircuitOpen
         } else {
@@ -160,10 +165,12 @@ impl Endpoint {
         let standing = match state {
             EndpointState::Unhealthy => health.standing.clone(),
             EndpointState::Ejected => ejection.standing.clone(),
+            EndpointState::Unreachable => self.reach_change.standing(self.added, now),
             EndpointState::CircuitOpen => of_circuit.unwrap_or(&health.standing).clone(),
             // Whichever objection was dropped last.
             EndpointState::Healthy => {
-                let standings = [&health.standing, &ejection.standing].into_iter().chain(of_circuit);
+                let reach = self.reach_change.standing(self.added, now);
+                let standings = [&health.standing, &ejection.standing, &reach].into_iter().chain(of_circuit);
                 let last = standings.min_by_key(|standing| standing.age);
                 last.cloned().unwrap_or(Standing { age: Duration::ZERO, why: None })
             }

@@ -18,6 +18,7 @@ pub mod chars;
 mod fault;
 mod field;
 pub mod message;
+mod names;
 pub mod outbox;
 pub mod request;
 pub mod response;

@@ -6,7 +6,9 @@ use http::{
     uri::PathAndQuery,
 };
 
-use crate::{Fault, Field, Lines, field::TOO_MANY, request, response, value_unchecked::value, write::Names};
+use crate::{
+    Fault, Field, Lines, field::TOO_MANY, names, request, response, value_unchecked::value, write::Names,
+};
 
 /// How the sender of a message spelt its field names, and its reason phrase. An extension of the message.
 #[derive(Clone, Debug)]
@@ -161,7 +163,11 @@ pub fn headers(lines: &Lines<'_>) -> Result<HeaderMap, Fault> {
     let mut headers = HeaderMap::try_with_capacity(lines.index().len()).map_err(|_| TOO_MANY)?;
     for field in lines.index() {
         // A name that was read is a token, and short enough.
-        let name = HeaderName::from_bytes(field.name(lines.bytes())).map_err(|_| NAME)?;
+        let name = field.name(lines.bytes());
+        let name = match names::usual(name) {
+            Some(name) => name,
+            None => HeaderName::from_bytes(name).map_err(|_| NAME)?,
+        };
         headers.try_append(name, value(lines, field)).map_err(|_| TOO_MANY)?;
     }
     Ok(headers)

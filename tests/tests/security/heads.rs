@@ -66,6 +66,26 @@ fn no_spelling_and_no_trailer_says_who_the_client_is() {
 }
 
 #[test]
+fn no_spelling_of_a_field_goes_round_the_route_that_asks_for_it() {
+    let app = Upstream::start();
+    let attache = Attache::start(&format!(
+        "listeners:
+  in:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - match: {{ headers: {{ x-debug: '*' }} }}
+        respond: 403
+    to: app
+upstreams: {{ app: 'http://127.0.0.1:{}' }}",
+        app.port
+    ));
+    assert!(get(&attache, "/", "X-Debug: 1\r\nConnection: x\r\n").starts_with("HTTP/1.1 403"));
+    assert!(get(&attache, "/", "X_Debug: 1\r\nx_free: 1\r\nConnection: x\r\n").starts_with("HTTP/1.1 200"));
+    let seen = app.seen().to_lowercase();
+    assert!(!seen.contains("x_debug") && seen.contains("x_free: 1"), "{seen}");
+}
+
+#[test]
 fn an_open_quote_swallows_no_element_of_ours() {
     let app = Upstream::start();
     let attache = attache(app.port, "forwarded: append", "");
@@ -87,6 +107,7 @@ fn path_parameters_hide_no_path() {
         ("/a/.;/admin", "400", "400", "200"),
         ("/;/admin", "400", "400", "200"),
         ("/a;v=1/b", "200", "400", "200"),
+        ("/;jsessionid=1", "200", "400", "200"),
         ("/a%3Bv", "200", "200", "200"),
     ] {
         for (attache, status) in [(&standard, by_default), (&refuses, refused), (&keeps, kept)] {

@@ -176,6 +176,26 @@ fn an_extended_connect_asks_for_a_websocket_or_is_501() {
         });
         assert_eq!(app.seen(), "", "{protocol}");
     }
+    // Tokens of Upgrade are compared without regard to case (RFC 9110 section 7.8): each is a handshake, and never a tunnel by itself.
+    for protocol in ["websocket", "WebSocket", "WEBSOCKET"] {
+        let fields = [
+            (":method", "CONNECT"),
+            (":protocol", protocol),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/chat"),
+            ("sec-websocket-version", "13"),
+        ];
+        let mut bytes = h2(&fields, false);
+        frame(&mut bytes, 0, 0, REQUEST);
+        app.forget();
+        say(local(attache.port), &[(0, &bytes)]);
+        let seen = app.seen();
+        assert!(
+            seen.starts_with("GET /chat HTTP/1.1\r\n") && !seen.contains("/internal"),
+            "{protocol}: {seen}"
+        );
+    }
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn ask(dice: &mut Dice, mark: &str) -> Vec<(u64, Vec<u8>)> {
             vec![(pause, [prefix, head].concat()), (50, plain)]
         }
         4 => {
-            let protocol = dice.of(&["foo", "h2c", "websocket, x"]);
+            let protocol = dice.of(&["foo", "h2c", "websocket, x", "websocket", "WebSocket"]);
             let mut bytes = h2(
                 &[
                     (":method", "CONNECT"),

@@ -127,7 +127,9 @@ impl Site {
     /// in another way is taken off, and never what the route or attache adds.
     fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client) {
         strip_request(&mut parts.headers, came.ask.upgrade(), came.form.is_proxied());
-        remove_underscored(&mut parts.headers, |_| false);
+        remove_underscored(&mut parts.headers, |name| {
+            self.matched_fields.iter().any(|field| **field == *name)
+        });
         let scheme = if client.tls { "https" } else { "http" };
         let host = parts.uri.authority().map_or("", |host| host.as_str());
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);

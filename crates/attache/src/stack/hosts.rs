@@ -152,7 +152,8 @@ impl Upstreams {
     pub(crate) fn limiter(&self, limit: GlobalRateLimit, route: Name) -> Option<Rc<GlobalLimiter>> {
         let (state, upstream) = self.named(limit.service)?;
         let config = &state.shared.config;
-        let timeouts = Timeouts { request: limit.timeout, per_try: Duration::ZERO, idle: Duration::ZERO };
+        let timeouts =
+            Timeouts { request: limit.timeout, whole: true, per_try: Duration::ZERO, idle: Duration::ZERO };
         // An answer that comes too late is worth nothing, and so is a second try.
         let retry = Retry { attempts: 0, ..Retry::default() };
         let policy = Policy { timeouts, retry, deadline_header: None, credential: None };

@@ -66,6 +66,7 @@ impl Layer {
     fn apply(&self, policy: &mut Policy) {
         if let Some(timeout) = self.timeout {
             policy.timeouts.request = timeout;
+            policy.timeouts.whole = true;
         }
         if let Some(idle) = self.idle {
             policy.timeouts.idle = idle;

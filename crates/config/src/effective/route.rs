@@ -100,6 +100,7 @@ fn policy(policy: &Policy) -> Value {
     let (timeouts, retry) = (&policy.timeouts, &policy.retry);
     json!({
         "timeout": show_timeout(timeouts.request),
+        "timeout_bounds": if timeouts.whole { "the whole exchange" } else { "the time to the answer's head" },
         "idle_timeout": show_timeout(timeouts.idle),
         "credential": policy.credential.as_deref().map(upstream::credential),
         "deadline_header": policy.deadline_header.as_ref().map(http::HeaderName::as_str),

@@ -24,10 +24,12 @@ pub struct Policy {
 /// Deadlines. Zero switches one off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the whole request head until the response head of the last try; gRPC's `grpc-timeout` shortens it.
-    /// Envoy counts until the response's end: so do we once the response isn't a stream
-    /// (`text/event-stream`, gRPC, an upgrade). Default 15 s.
+    /// From the whole request head until the response head of the last attempt; gRPC's `grpc-timeout` shortens it. Default 15 s.
     pub request: Duration,
+    /// `request` goes on until the response's end, unless the response is a stream (`text/event-stream`, gRPC, an
+    /// upgrade). Where the config sets a `timeout` it does, as Envoy's; the default bounds the head alone, so that no download, upload
+    /// or long poll is cut that nobody has asked to bound. Default false.
+    pub whole: bool,
     /// For each try. Default off.
     pub per_try: Duration,
     /// A stream without a byte either way is cut. Default 5 min.
@@ -36,7 +38,12 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { request: Duration::from_secs(15), per_try: Duration::ZERO, idle: Duration::from_mins(5) }
+        Self {
+            request: Duration::from_secs(15),
+            whole: false,
+            per_try: Duration::ZERO,
+            idle: Duration::from_mins(5),
+        }
     }
 }
 

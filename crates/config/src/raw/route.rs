@@ -42,7 +42,8 @@ pub(crate) struct Route {
     #[schemars(extend("examples" = [404]))]
     pub(crate) respond: Option<At<RespondForm>>,
     /// From the whole request head until the response's end, of all tries together. Streams (`text/event-stream`, gRPC,
-    /// upgrades) are bounded until the response head. By default that of the upstream.
+    /// upgrades) are bounded until the response head, and so is everything where no `timeout` is set: then `idle_timeout` alone bounds what
+    /// flows. By default that of the upstream.
     #[schemars(extend("default" = show_timeout(model::Timeouts::default().request)))]
     pub(crate) timeout: Option<At<Txt<Timeout>>>,
     /// A stream without a byte either way for this long is cut. By default that of the upstream.

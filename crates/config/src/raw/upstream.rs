@@ -77,7 +77,8 @@ pub(crate) struct UpstreamFull {
     /// How long the TLS handshake may take.
     #[schemars(extend("default" = show_duration(model::Upstream::HANDSHAKE_TIMEOUT)))]
     pub(crate) handshake_timeout: Option<Txt<Positive>>,
-    /// Deadline of requests, for routes to here that have none of their own.
+    /// Deadline of requests, for routes to here that have none of their own. Where it is set it bounds the whole exchange; the default
+    /// bounds the time to the answer's head.
     #[schemars(extend("default" = show_timeout(model::Timeouts::default().request)))]
     pub(crate) timeout: Option<At<Txt<Timeout>>>,
     /// A stream without a byte either way for this long is cut; for routes to here that have none of their own.

@@ -84,7 +84,7 @@ impl Client {
         }
     }
 
-    /// Reads once; 0 at the client's end. A connection that has nothing to read holds no buffer.
+    /// Reads once; 0 at the client's end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.gone {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -100,11 +100,7 @@ impl Client {
         let room = self.buf.capacity() - self.buf.len();
         let read = pin!(self.stream.read_buf(&mut self.buf)).poll(cx);
         match read {
-            Poll::Pending => {
-                if self.buf.is_empty() {
-                    buffers::put(&mut self.buf);
-                }
-            }
+            Poll::Pending => {}
             Poll::Ready(Ok(0)) => self.ended = true,
             Poll::Ready(Ok(n)) => self.bulk = n == room,
             Poll::Ready(Err(_)) => self.gone = true,
@@ -151,6 +147,13 @@ impl Client {
             *out = buffers::take();
         }
         out
+    }
+
+    /// The connection's task is woken by whoever reads the body.
+    pub(super) fn told_by(&mut self, cx: &Context<'_>) {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
     }
 
     pub(super) fn wake_task(&self, cx: Option<&Context<'_>>) {

@@ -95,6 +95,7 @@ mod tests {
     fn policy(request: u64, per_try: u64) -> Policy {
         Policy {
             timeouts: Timeouts {
+                whole: true,
                 request: Duration::from_millis(request),
                 per_try: Duration::from_millis(per_try),
                 idle: Duration::ZERO,

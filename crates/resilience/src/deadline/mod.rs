@@ -2,7 +2,7 @@
 //!
 //! | deadline | from | until | reason |
 //! | --- | --- | --- | --- |
-//! | `request` | the request's head | the response's end; its head if it streams | `request-timeout` |
+//! | `request` | the request's head | the response's head; its end where the config sets a `timeout` and it doesn't stream | `request-timeout` |
 //! | `grpc-timeout` (the caller's) | the request's head | the response's end, always | `request-timeout` |
 //! | `deadline_header` (the caller's) | the request's head | the response's end, always | `request-timeout` |
 //! | `per_try` | the try's begin | the response's head | `per-try-timeout` |
@@ -138,7 +138,7 @@ where
             inner: (!expired).then(|| self.inner.call(call)),
             timer: Timer::new(Limits { deadline: head, idle, upload }, Some(now)),
             request,
-            tunnel,
+            whole: self.timeouts.whole && !tunnel,
             caller: caller_deadline,
             state: self.state.clone(),
         }
@@ -153,7 +153,7 @@ pin_project! {
         #[pin]
         timer: Timer,
         request: Option<Instant>,
-        tunnel: bool,
+        whole: bool,
         caller: Option<Instant>,
         state: Arc<UpstreamState>,
     }
@@ -169,7 +169,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
         };
         if let Poll::Ready(outcome) = inner.poll(cx) {
             return Poll::Ready(outcome.map(|response| {
-                let request = this.request.filter(|_| !*this.tunnel && !streams(&response));
+                let request = this.request.filter(|_| *this.whole && !streams(&response));
                 let deadline = [request, *this.caller].into_iter().flatten().min();
                 watch(response, this.timer.limits(deadline), this.state)
             }));

@@ -16,7 +16,7 @@ const MS: Duration = Duration::from_millis(1);
 
 fn timeouts(request: Duration, per_try: Duration, idle: Duration) -> Policy {
     Policy {
-        timeouts: Timeouts { request, per_try, idle },
+        timeouts: Timeouts { request, whole: true, per_try, idle },
         retry: Retry { attempts: 0, ..Retry::default() },
         ..Policy::default()
     }
@@ -213,6 +213,31 @@ async fn a_response_without_a_body_is_not_wrapped() {
     let script = Script::default().answer(1, || Ok(respond(204)));
     let response = outcome(&Policy::default(), script, get()).await.unwrap();
     assert_eq!(format!("{:?}", response.body()), "Body(empty)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_default_bounds_the_head_and_what_flows_goes_on_for_as_long_as_it_flows() {
+    for (whole, cut) in [(false, false), (true, true)] {
+        let mut policy = Policy::default();
+        policy.timeouts.whole = whole;
+        let (frames, body) = channel();
+        let script = Script::default().then(|_| async { Ok(Response::new(body)) });
+        let mut response = stack(&policy, &state(), script).call(get()).await.unwrap();
+        tokio::spawn(async move {
+            for _ in 0..60 {
+                let _ = frames.send(Ok(Bytes::from_static(b"x")));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let read = read(response.body_mut()).await;
+        assert_eq!(
+            read.map(|bytes| bytes.len()).map_err(|error| error.reason),
+            if cut { Err(Some(Reason::RequestTimeout)) } else { Ok(60) }
+        );
+        let hangs = Script::default().then(|_| std::future::pending());
+        let error = stack(&policy, &state(), hangs).call(get()).await.unwrap_err();
+        assert_eq!(error.reason, Reason::RequestTimeout);
+    }
 }
 
 #[test]

@@ -27,6 +27,18 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
+/// Whether the request never reached an application: no connection came about, or the peer says that it did no work on it.
+pub(super) fn never_reached(error: &Error) -> bool {
+    match error.sent {
+        Sent::Nothing => {
+            error.reason.is_no_connection()
+                || matches!(error.reason, Reason::UpstreamReset | Reason::UpstreamRefusedStream)
+        }
+        Sent::Refused => true,
+        Sent::Request | Sent::Response => false,
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
     connect_failure: bool,

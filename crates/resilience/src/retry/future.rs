@@ -21,7 +21,7 @@ use tower::Service;
 
 use super::{
     Again, Rules, backoff,
-    conditions::Met,
+    conditions::{self, Met},
     hedge::{Around, Hedging},
     replay::Recording,
 };
@@ -61,9 +61,16 @@ impl Kept {
     }
 
     /// The call for another try; the old one's endpoint is avoided.
-    fn again(&mut self, fresh: bool) -> Call {
+    fn again(&mut self, how: How) -> Call {
+        if how == How::Retry {
+            self.attempt = self.attempt.saturating_add(1);
+        } else {
+            // Hidden from the caller: it is the same attempt.
+            let tries = &self.context.exchange.tries;
+            tries.set(tries.get().saturating_sub(1));
+        }
         let mut call = self.next(self.context.clone());
-        if fresh {
+        if how == How::Fresh {
             call.request.extensions_mut().insert(FreshConnection);
         }
         call
@@ -72,15 +79,17 @@ impl Kept {
     /// The call for a try beside the running one, with a record of its own.
     pub(super) fn beside(&mut self) -> Call {
         let exchange = Rc::new(self.context.exchange.beside());
+        self.attempt = self.attempt.saturating_add(1);
         // What comes ahead of the answer is told by the first try alone.
         self.next(CallContext { exchange, on_informational: None, ..self.context.clone() })
     }
 
     fn next(&mut self, context: CallContext) -> Call {
-        self.attempt = self.attempt.saturating_add(1);
         let body = self.body.as_ref().map_or_else(Body::empty, Recording::body);
         let mut request = with_body(&self.head, body);
-        request.headers_mut().insert(ATTEMPT, HeaderValue::from(self.attempt));
+        if self.attempt > 1 {
+            request.headers_mut().insert(ATTEMPT, HeaderValue::from(self.attempt));
+        }
         if let Some((timeout, since)) = self.grpc_timeout {
             grpc::set(request.headers_mut(), timeout.saturating_sub(since.elapsed()));
         }
@@ -133,15 +142,28 @@ pin_project! {
     enum Step<S, F> {
         Trying { #[pin] future: F },
         Waiting { #[pin] sleep: Sleep, discard: Option<Discard> },
-        Next { fresh: bool, service: S },
+        Next { how: How, service: S },
         Over,
     }
 }
 
 /// How a try ended that another follows.
 enum When {
+    /// A retry, then.
     After(Instant),
-    AtOnce,
+    /// At once, since nothing of the request was worked on.
+    AtOnce(How),
+}
+
+/// What a further try is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// One of the route's `attempts`.
+    Retry,
+    /// The same one again on a new connection: the one before was being closed.
+    Fresh,
+    /// The same one again at another endpoint: the one before never reached an application.
+    Elsewhere,
 }
 
 impl<S: Service<Call>> RetryFuture<S> {
@@ -196,7 +218,7 @@ where
                             this.step.set(Step::Over);
                             return Poll::Ready(outcome);
                         }
-                        Some(When::AtOnce) => Step::Next { fresh: true, service: service.clone() },
+                        Some(When::AtOnce(how)) => Step::Next { how, service: service.clone() },
                         Some(When::After(when)) => Step::Waiting {
                             sleep: sleep_until(when),
                             discard: outcome.ok().map(Discard::new),
@@ -208,11 +230,11 @@ where
                         *discard = None;
                     }
                     ready!(sleep.poll(cx));
-                    Step::Next { fresh: false, service: service.clone() }
+                    Step::Next { how: How::Retry, service: service.clone() }
                 }
-                StepProjection::Next { fresh, service } => {
+                StepProjection::Next { how, service } => {
                     ready!(service.poll_ready(cx))?;
-                    let future = service.call(this.kept.again(*fresh));
+                    let future = service.call(this.kept.again(*how));
                     if let (Some(hedging), Some(policy)) = (this.hedging.as_deref_mut(), &rules.hedge) {
                         hedging.again(policy, state);
                     }
@@ -249,7 +271,14 @@ impl Tries<'_> {
                     count(&self.state.counters.close_races);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
-                    return Some(When::AtOnce);
+                    return Some(When::AtOnce(How::Fresh));
+                }
+                if conditions::never_reached(error) && self.kept.whole() && self.kept.has_other(self.state) {
+                    // Whatever the route says of retries: nobody has worked on it. It ends when every endpoint was asked.
+                    count(&self.state.counters.failovers);
+                    self.kept.context.exchange.tried_again(error.reason);
+                    metrics().retry(&self.state.shared.config.name, error.reason);
+                    return Some(When::AtOnce(How::Elsewhere));
                 }
                 if !safe || !self.rules.on.error(error) {
                     return None;
@@ -284,9 +313,10 @@ impl Tries<'_> {
             return None;
         }
         let name = &self.state.shared.config.name;
-        // The old permit goes first: a retry of a retry is still one retry at a time.
-        *self.permit = None;
-        *self.permit = self.state.admit_retry(&self.rules.retry, now);
+        // One that was admitted to the budget keeps its place for all of its `attempts`: it is one retry at a time.
+        if self.permit.is_none() {
+            *self.permit = self.state.admit_retry(&self.rules.retry, now);
+        }
         if self.permit.is_none() {
             count(&self.state.counters.budget_exhausted);
             metrics().overflow(name, Reason::RetryBudgetExhausted);

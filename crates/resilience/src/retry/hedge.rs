@@ -241,7 +241,7 @@ impl<S> Around<'_, S> {
         }
         let now = Instant::now();
         let name = &self.state.shared.config.name;
-        let Some(permit) = self.state.admit_retry(&self.rules.retry, now) else {
+        let Some(permit) = self.state.admit_hedge(&self.rules.retry, now) else {
             metrics().hedge(name, Hedge::Refused);
             return None;
         };

@@ -17,6 +17,10 @@
 //! once more at once, on a connection made for it ([`FreshConnection`]). It is not a failure of the upstream, so it counts
 //! neither as an attempt nor against the budget; once is enough, since a new connection can't lose the same race.
 //!
+//! **Elsewhere.** What never reached an application (no connection, or the peer says that it did no work) is sent to every other usable endpoint, one
+//! after the other and at once, within the deadline. That is no retry: it counts neither as an attempt nor against the budget, and `retry.on` and
+//! `attempts` don't bound it. Of connections alone the upstream sees to it itself, within one attempt.
+//!
 //! **Hedging**, where the route asks for it, is in [`hedge`]: another try beside one that is slow.
 //!
 //! **Cost.** A request that succeeds pays for a clone of its head (a header map's two allocations) and, with a
@@ -143,5 +147,7 @@ impl Rules {
     }
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

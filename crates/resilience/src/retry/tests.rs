@@ -52,18 +52,51 @@ async fn a_refused_connection_is_tried_at_once_on_another_endpoint() {
     assert_eq!(seen[1].tried, ["10.0.0.1:2"]);
     assert_eq!(seen[1].at, start);
     assert!(!seen[0].headers.contains_key("x-attache-attempt"));
-    assert_eq!(seen[1].headers["x-attache-attempt"], "2");
+    assert!(!seen[1].headers.contains_key("x-attache-attempt"), "nobody saw the first one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_reached_an_application_goes_to_every_other_endpoint_without_attempts_or_budget() {
+    let start = Instant::now();
+    let retry = model::Retry { attempts: 0, on: Vec::new(), budget_floor: 0, ..model::Retry::default() };
+    let policy = Policy { retry, ..Policy::default() };
+    let state = state();
+    let refused_stream = fail(Reason::UpstreamRefusedStream, Sent::Refused);
+    let script = Script::default().answer(2, refused()).answer(3, refused_stream).answer(1, status(200));
+    let call = post(Body::full("order"));
+    let exchange = call.context.exchange.clone();
+    let response = stack(&policy, &state, script.clone()).call(call).await.unwrap();
+    assert_eq!((response.status().as_u16(), start.elapsed()), (200, Duration::ZERO));
+    assert_eq!(exchange.tries.get(), 1, "the caller's one attempt");
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((count(&state.counters.failovers), count(&state.counters.retries)), (2, 0));
+    // When all were asked it ends.
+    let script = Script::default().answer(1, refused()).answer(2, refused()).answer(3, refused());
+    let error = stack(&policy, &state, script.clone()).call(get()).await.unwrap_err();
+    assert_eq!((error.reason, script.tries()), (Reason::ConnectRefused, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_admitted_to_retries_may_make_all_of_its_attempts() {
+    for (budget, floor) in [(0.2, 3), (1.0, 0)] {
+        let mut policy = policy(&[RetryOn::ServerError]);
+        policy.retry = model::Retry { attempts: 10, budget, budget_floor: floor, ..policy.retry };
+        let failing = (0..9).fold(Script::default(), |script, n| script.answer(n % 3 + 1, status(503)));
+        assert_eq!(status_of(&policy, &failing.answer(1, status(200)), get()).await, 200);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_second_retry_waits_and_the_third_is_not_made() {
     let start = Instant::now();
-    let script = Script::default().answer(1, refused()).answer(2, refused()).answer(3, refused());
+    let reset = || fail(Reason::UpstreamReset, Sent::Request);
+    let script = Script::default().answer(1, reset()).answer(2, reset()).answer(3, reset());
     fastrand::seed(7);
     let error = send(&Policy::default(), &script, get()).await.unwrap_err();
     fastrand::seed(7);
-    let wait = backoff::wait(&model::Retry::default(), 2);
-    assert_eq!((error.reason, script.tries()), (Reason::ConnectRefused, 3));
+    let retry = model::Retry::default();
+    let wait = backoff::wait(&retry, 1) + backoff::wait(&retry, 2);
+    assert_eq!((error.reason, script.tries()), (Reason::UpstreamReset, 3));
     let waited = script.seen.borrow()[2].at - start;
     assert!(waited >= wait && waited < wait + 2 * MS, "{waited:?} {wait:?}");
 }
@@ -333,7 +366,8 @@ async fn a_retry_is_charged_until_its_response_ends() {
     let retries = |state: &UpstreamState| state.shared.retries.load(std::sync::atomic::Ordering::Relaxed);
     let state = state_of(upstream());
     let (frames, body) = channel();
-    let script = Script::default().answer(1, refused()).then(|_| async { Ok(Response::new(body)) });
+    let reset = fail(Reason::UpstreamReset, Sent::Request);
+    let script = Script::default().answer(1, reset).then(|_| async { Ok(Response::new(body)) });
     let response = stack(&Policy::default(), &state, script).call(get()).await.unwrap();
     assert_eq!(retries(&state), 1);
     drop((response, frames));

@@ -77,11 +77,11 @@ descriptors! {
     UPSTREAM_EJECTIONS = Counter "attache_upstream_ejections_total" ["upstream", "reason"]
         "Endpoints that were ejected as outliers, by the reason of the failure that did it.";
     UPSTREAM_ENDPOINTS = Gauge "attache_upstream_endpoints" ["upstream", "state"]
-        "Endpoints now: healthy, unhealthy (fail their health check), ejected or circuit-open (also while it is half-open). Each counts once.";
+        "Endpoints now: healthy, unhealthy (fail their health check), ejected, unreachable (no connection to it can be made) or circuit-open (also while it is half-open). Each counts once.";
     UPSTREAM_CIRCUIT = Gauge "attache_upstream_circuit_state" ["upstream", "state"]
         "1 for the state that the failure breaker of the upstream is in (closed, open, half-open), 0 for the others. Only where it is on.";
     UPSTREAM_TRANSITIONS = Counter "attache_upstream_transitions_total" ["upstream", "what", "to"]
-        "Changes of state: circuit (open, half-open, closed) of the upstream; endpoint-circuit (the same), ejection (ejected, back) and health (healthy, unhealthy) of its endpoints.";
+        "Changes of state: circuit (open, half-open, closed) of the upstream; endpoint-circuit (the same), ejection (ejected, back), health (healthy, unhealthy) and connection (unreachable, back) of its endpoints.";
     UPSTREAM_CONCURRENCY_LIMIT = Gauge "attache_upstream_concurrency_limit" ["upstream"]
         "Calls that may run at once, where adaptive concurrency or a queue is on; as of the last second.";
     UPSTREAM_CONCURRENCY = Gauge "attache_upstream_concurrency" ["upstream"]

@@ -118,6 +118,8 @@ pub struct EndpointCounts {
     pub ejected: usize,
     /// Left alone or probed by their own failure breaker, and not already counted.
     pub circuit_open: usize,
+    /// No connection to them can be made.
+    pub unreachable: usize,
 }
 
 /// What became of a hedge.

@@ -93,6 +93,7 @@ fn upstreams(registry: &Registry, page: &mut Page) {
     let states = endpoints.iter().flat_map(|(upstream, counts)| {
         [
             ("circuit-open", counts.circuit_open),
+            ("unreachable", counts.unreachable),
             ("ejected", counts.ejected),
             ("healthy", counts.healthy),
             ("unhealthy", counts.unhealthy),

@@ -49,7 +49,10 @@ fn exercise_all(metrics: &Metrics) {
     worker.tls_client(&name, Admitted::Denied);
     worker.panic_caught();
     worker.access_log_dropped("queue-full", 1);
-    metrics.set_endpoints(&name, EndpointCounts { healthy: 2, unhealthy: 1, ejected: 0, circuit_open: 0 });
+    metrics.set_endpoints(
+        &name,
+        EndpointCounts { healthy: 2, unhealthy: 1, ejected: 0, circuit_open: 0, unreachable: 0 },
+    );
     metrics.set_circuit(&name, Some("closed"));
     let min_rtt = Some(Duration::from_millis(5));
     metrics.set_admission(&name, AdmissionCounts { limit: 9, running: 2, waiting: 1, min_rtt });

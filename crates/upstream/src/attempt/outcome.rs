@@ -79,7 +79,8 @@ impl Outcome {
     /// sheds load in an orderly way), a lost close race.
     pub fn of_error(error: &Error) -> Self {
         let failed = match error.reason {
-            Reason::UpstreamReset => error.sent != Sent::Refused && !error.reused,
+            // A connection that was kept may lose the close race; one whose peer has gone silent has lost no race.
+            Reason::UpstreamReset => error.sent != Sent::Refused && (!error.reused || error.is_silence()),
             Reason::UpstreamClosedMidBody | Reason::UpstreamProtocolError => true,
             reason => reason.is_no_connection(),
         };

@@ -57,6 +57,8 @@ struct Pick<'a> {
     tried: &'a [Arc<Endpoint>],
     /// Unusable endpoints count too.
     panic: bool,
+    /// Unreachable ones as well.
+    last_resort: bool,
     /// `None` where no clock is needed.
     now: Option<Instant>,
     slow_start: std::time::Duration,
@@ -73,7 +75,12 @@ impl Pick<'_> {
 
     fn acceptable(&self, index: u32) -> bool {
         self.endpoint(index).is_some_and(|endpoint| {
-            let in_use = if self.panic { !endpoint.removed.load(Relaxed) } else { endpoint.usable() };
+            let in_use = if self.panic {
+                // What can't be connected to helps nobody, however many others are out.
+                !endpoint.removed.load(Relaxed) && (self.last_resort || !endpoint.unreachable.load(Relaxed))
+            } else {
+                endpoint.usable()
+            };
             in_use && self.untried(endpoint)
         })
     }
@@ -105,8 +112,7 @@ impl Balancer {
     }
 
     /// Chooses an endpoint. `hash` is what [`request_hash`] said of the request; without one the hashing algorithms
-    /// choose at random. The caller counts the request in with
-    /// [`InFlight::moved_to`](crate::InFlight::moved_to).
+    /// choose at random. The caller begins an [`Attempt`](crate::Attempt) there.
     ///
     /// Errors: the reason of the last look-up, or `no-endpoint`, where there is no endpoint at all;
     /// `no-healthy-endpoint` where none is usable and the panic threshold is off.
@@ -142,7 +148,8 @@ impl Balancer {
             return Err(Reason::NoHealthyEndpoint);
         };
         let panic = self.plan.panics(tier);
-        let pick = Pick { set: &set, tried, panic, now, slow_start: self.config.slow_start };
+        let pick =
+            Pick { set: &set, tried, panic, last_resort: false, now, slow_start: self.config.slow_start };
         let chosen = self.in_tier(&pick, tier, point).or_else(|| self.anywhere(&pick, tier));
         chosen.and_then(|index| pick.endpoint(index)).cloned().ok_or(Reason::NoHealthyEndpoint)
     }
@@ -245,5 +252,9 @@ impl Balancer {
             .or_else(|| tiers().find_map(|t| self.scan(&strict(false, &[]), &t.all)))
             .or_else(|| tiers().filter(|_| panic).find_map(|t| self.scan(&strict(true, pick.tried), &t.all)))
             .or_else(|| tiers().filter(|_| panic).find_map(|t| self.scan(&strict(true, &[]), &t.all)))
+            .or_else(|| {
+                let all = Pick { last_resort: true, ..strict(true, pick.tried) };
+                tiers().filter(|_| panic).find_map(|t| self.scan(&all, &t.all))
+            })
     }
 }

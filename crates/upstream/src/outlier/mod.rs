@@ -3,7 +3,8 @@
 //! **Trip.** `consecutive_5xx` failures in a row (5xx answers, or no answer: connections refused, reset, timed out), or
 //! `consecutive_local` in a row of those that attache saw itself. A success ends both rows, a 5xx the second.
 //!
-//! Beside it, off by default, an endpoint may have a failure breaker: see [`circuits`].
+//! Beside it, an endpoint that can't be connected to is out at once, and comes back with the first connection: see `reach`. Off by default, an
+//! endpoint may have a failure breaker: see `circuits`.
 //!
 //! Endpoints that fail now and then, never in a row, are judged by their rates: see [`rates`].
 //!
@@ -28,6 +29,7 @@
 
 pub(crate) mod circuits;
 pub mod rates;
+pub(crate) mod reach;
 
 use std::{
     fmt,

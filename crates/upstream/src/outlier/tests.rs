@@ -188,6 +188,10 @@ fn only_what_an_endpoint_is_to_blame_for_counts() {
     let mut race = Error::new(Reason::UpstreamReset, Sent::Request);
     race.reused = true;
     assert_eq!(Outcome::of_error(&race), Outcome::Inconclusive);
+    let silence = std::io::Error::from(std::io::ErrorKind::TimedOut);
+    let silence =
+        Error::with_source(Reason::UpstreamReset, Sent::Request, silence).on_reused_connection(true);
+    assert_eq!(Outcome::of_error(&silence), reset, "the kernel gave it up");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,18 +9,10 @@
 //!   waits for one to come free, for at most `connect_timeout`.
 //! - A try that must not take what is pooled ([`crate::FreshConnection`]) gets a connection that was made since it began.
 //!   Those of HTTP/2 share that one as well: a lost connection's hundred streams must not become a hundred connections.
-//! - Endpoints of one name in both address families race (RFC 8305, "happy eyeballs"): the other family is tried as well
-//!   when the first has not connected within 250 ms, or has failed. The first connection wins.
+//!
+//! Which endpoint is connected to, and which others beside it, is the business of `service::reach`.
 
-use std::{
-    cell::RefCell,
-    future::poll_fn,
-    pin::pin,
-    rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use attache_config::model::ProxyProtocolOut;
 use attache_http::Client;
@@ -42,9 +34,6 @@ use crate::{
     connect::{Connection, Offer, Times, Tls, connect},
     limit::{ConnectionPermit, PendingPermit},
 };
-
-/// RFC 8305 section 5: "Connection Attempt Delay", recommended 250 ms.
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Streams that a peer must allow on one connection for calls to wait for it, and not to make one each.
 const SHARED_FROM: usize = 4;
@@ -216,8 +205,7 @@ impl Pool {
             client: want.client,
             traced: want.traced,
         };
-        let (endpoint, io, permit) = self.dial(&home.endpoint, permit, &how).await?;
-        let home = self.home(&endpoint);
+        let (io, permit) = self.dial(&home.endpoint, permit, &how).await?;
         let http2 = match want.protocol {
             Protocol::Http1 => false,
             Protocol::Http2 => true,
@@ -239,93 +227,32 @@ impl Pool {
         } else {
             Kind::H1(H1::new(io, permit, settings, owner, peer))
         };
-        Ok(Wire { home, kind, reused: false })
+        Ok(Wire { home: Rc::clone(home), kind, reused: false })
     }
 
-    /// Connects, to this endpoint or to the one of the other family; says to which. The connection counts as open until
-    /// its permit is dropped.
+    /// Connects. The connection counts as open until its permit is dropped.
     pub(crate) async fn dial(
         &self,
-        first: &Arc<Endpoint>,
-        permit: ConnectionPermit,
+        to: &Endpoint,
+        mut permit: ConnectionPermit,
         how: &How<'_>,
-    ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
-        let (endpoint, io, mut permit) = self.race(first, permit, how).await?;
-        permit.opened(&self.metrics);
-        Ok((endpoint, io, permit))
-    }
-
-    async fn race(
-        &self,
-        first: &Arc<Endpoint>,
-        permit: ConnectionPermit,
-        how: &How<'_>,
-    ) -> Result<(Arc<Endpoint>, Connection, ConnectionPermit), Error> {
+    ) -> Result<(Connection, ConnectionPermit), Error> {
         let config = &*self.shared.config;
-        let connect = async |to: &Endpoint| {
-            let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
-            let made = connect(to, config, how.tls, how.offer, how.host, how.client, &times).await;
-            let (connected, secured) = (times.connected.get(), times.secured.get());
-            self.metrics.upstream_connect_times(&config.name, connected, secured);
-            if let Some(span) = span {
-                span.ended(connected, secured, made.as_ref().map(|_| ()).map_err(|error| error.reason));
-            }
-            made.inspect_err(|error| self.metrics.upstream_connection(&config.name, Err(error.reason)))
-        };
-        let mut one = pin!(connect(first));
-        let early = match timeout(ATTEMPT_DELAY, one.as_mut()).await {
-            Ok(Ok(io)) => return Ok((Arc::clone(first), io, permit)),
-            Ok(Err(error)) => Some(error),
-            Err(_) => None,
-        };
-        // What TLS or a protocol has refused will not be better over the other family.
-        let unreachable = |error: &Error| {
-            matches!(error.reason, Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConnectFailed)
-        };
-        let sibling = if early.as_ref().is_none_or(unreachable) { self.sibling(first) } else { None };
-        let second = sibling.and_then(|sibling| Some((sibling, ConnectionPermit::take(&self.shared).ok()?)));
-        let Some((second, second_permit)) = second else {
-            return match early {
-                Some(error) => Err(error),
-                None => Ok((Arc::clone(first), one.await?, permit)),
-            };
-        };
-        let mut two = pin!(connect(&second));
-        let mut failed = (early, None);
-        poll_fn(|cx| {
-            if failed.0.is_none()
-                && let Poll::Ready(made) = one.as_mut().poll(cx)
-            {
-                match made {
-                    Ok(io) => return Poll::Ready(Ok((true, io))),
-                    Err(error) => failed.0 = Some(error),
-                }
-            }
-            if failed.1.is_none()
-                && let Poll::Ready(made) = two.as_mut().poll(cx)
-            {
-                match made {
-                    Ok(io) => return Poll::Ready(Ok((false, io))),
-                    Err(error) => failed.1 = Some(error),
-                }
-            }
-            match (failed.0.take(), failed.1.take()) {
-                // The endpoint that was picked is the one that the error is about.
-                (Some(error), Some(_)) => Poll::Ready(Err(error)),
-                pending => {
-                    failed = pending;
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-        .map(|(first_won, io)| {
-            if first_won { (Arc::clone(first), io, permit) } else { (Arc::clone(&second), io, second_permit) }
-        })
+        let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
+        let made = connect(to, config, how.tls, how.offer, how.host, how.client, &times).await;
+        let (connected, secured) = (times.connected.get(), times.secured.get());
+        self.metrics.upstream_connect_times(&config.name, connected, secured);
+        if let Some(span) = span {
+            span.ended(connected, secured, made.as_ref().map(|_| ()).map_err(|error| error.reason));
+        }
+        let io =
+            made.inspect_err(|error| self.metrics.upstream_connection(&config.name, Err(error.reason)))?;
+        permit.opened(&self.metrics);
+        Ok((io, permit))
     }
 
     /// A usable endpoint of the same name and the other address family.
-    fn sibling(&self, of: &Endpoint) -> Option<Arc<Endpoint>> {
+    pub(crate) fn sibling(&self, of: &Endpoint) -> Option<Arc<Endpoint>> {
         let host = of.host.as_ref()?;
         let is_v4 = |endpoint: &Endpoint| match &endpoint.address {
             EndpointAddress::Tcp(address) => Some(address.is_ipv4()),
@@ -334,11 +261,7 @@ impl Pool {
         let family = is_v4(of)?;
         let set = self.shared.endpoints.load();
         let sibling = set.endpoints.iter().find(|other| {
-            other.host.as_ref() == Some(host)
-                && is_v4(other) == Some(!family)
-                && other.healthy.load(Relaxed)
-                && !other.ejected.load(Relaxed)
-                && !other.removed.load(Relaxed)
+            other.host.as_ref() == Some(host) && is_v4(other) == Some(!family) && other.usable()
         });
         sibling.map(Arc::clone)
     }

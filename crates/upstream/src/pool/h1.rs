@@ -160,16 +160,21 @@ impl H1 {
         self.requests == 0
     }
 
-    /// Becomes idle: holds no buffer.
+    /// Becomes idle.
     pub(super) fn rest(&mut self) {
-        buffers::put(&mut self.buf);
         buffers::put(self.out.buffer());
     }
 
     /// An idle connection's peer has closed it, or sent what nobody asked for. Looked at once it was idle for a whole tick; from then on
     /// its end wakes the sweep. Not sooner, since busy connections would keep the sweep running.
     pub(super) fn has_ended(&mut self, cx: &mut Context<'_>, tick: u64) -> bool {
-        self.idle_since != tick && self.poll_fill(cx).is_ready()
+        if self.idle_since == tick {
+            return false;
+        }
+        let ended = self.poll_fill(cx).is_ready();
+        // Nobody needs the last answer's head any more, which stood in it.
+        buffers::put(&mut self.buf);
+        ended
     }
 
     /// How much of the request the upstream may have seen.
@@ -193,7 +198,6 @@ impl H1 {
         let room = self.buf.capacity() - self.buf.len();
         let read = pin!(self.io.read_buf(&mut self.buf)).poll(cx);
         match read {
-            Poll::Pending if self.buf.is_empty() => buffers::put(&mut self.buf),
             Poll::Ready(Ok(n)) => {
                 self.read |= n > 0;
                 self.bulk = n == room;

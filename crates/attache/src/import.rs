@@ -1,0 +1,86 @@
+//! `attache import`: a config of another proxy becomes one of attache.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use attache_import::{Kind, verify};
+
+use crate::cli;
+
+/// Runs it. The exit code tells the grade: 0 lost nothing, 3 lost something soft, 4 lost its point; 1 is an error.
+pub(crate) fn run(options: &cli::Import) -> ExitCode {
+    match import(options) {
+        Ok(code) => code,
+        Err(error) => {
+            crate::run::complain(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failed = Box<dyn std::error::Error>;
+
+fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
+    let files = attache_import::read(&options.files)?;
+    let kind = match options.from {
+        Some(kind) => kind.kind(),
+        None => attache_import::detect(&files)
+            .ok_or("it can't be told which proxy this config is of: say it, `--from envoy`, `istio`, `haproxy`, `nginx`, `stunnel` or `ghostunnel`")?,
+    };
+    if options.verify {
+        return compare(kind, &files, options);
+    }
+    let imported = attache_import::import(kind, &files)?;
+    // What is printed must be a config: no import may end with one that the proxy refuses.
+    if let Err(wrong) = attache_config::parse(&imported.text, None, &|_| None) {
+        let text = wrong.to_string();
+        return Err(format!(
+            "the import made a config with mistakes, which is a fault of attache; please report it:\n{text}"
+        )
+        .into());
+    }
+    match &options.output {
+        Some(path) => {
+            std::fs::write(path, &imported.text).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        None => io::stdout().write_all(imported.text.as_bytes())?,
+    }
+    let lost = imported.remarks.iter().filter(|remark| remark.weight != attache_import::Weight::Note).count();
+    writeln!(io::stderr(), "{}; {lost} losses, each a comment at its place", imported.grade)?;
+    Ok(ExitCode::from(imported.grade.exit_code()))
+}
+
+/// Both side by side.
+fn compare(kind: Kind, files: &[attache_import::File], options: &cli::Import) -> Result<ExitCode, Failed> {
+    let name = kind.program().ok_or("this kind of config has no program that it could be compared with")?;
+    let original = options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {
+        format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`")
+    })?;
+    let folder = std::env::temp_dir().join(format!("attache-import-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let programs = verify::Programs { original, attache: std::env::current_exe()? };
+    let result = verify::verify(kind, files, &programs, &folder);
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => {
+            return Err(format!("{error}\n  their configs and logs are in {}", folder.display()).into());
+        }
+    };
+    let _ = std::fs::remove_dir_all(&folder);
+    io::stdout().write_all(report.text().as_bytes())?;
+    Ok(if report.differences.is_empty() {
+        ExitCode::from(report.grade.exit_code())
+    } else {
+        ExitCode::from(5)
+    })
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.push("/usr/sbin".into());
+    folders.into_iter().map(|folder| folder.join(name)).find(|file| file.is_file())
+}

@@ -1,0 +1,175 @@
+//! Header changes of several levels become one.
+
+use crate::remark::Remarks;
+use crate::tree::Node;
+use crate::value::{Map, Value};
+
+/// What becomes of one header.
+#[derive(Clone, Debug, Default)]
+struct Edit {
+    name: String,
+    removed: bool,
+    set: Option<String>,
+    add: Vec<String>,
+}
+
+/// Changes in one direction, level after level.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Edits(Vec<Edit>);
+
+impl Edits {
+    fn edit(&mut self, name: &str) -> &mut Edit {
+        let name = name.to_ascii_lowercase();
+        let index = match self.0.iter().position(|edit| edit.name == name) {
+            Some(index) => index,
+            None => {
+                self.0.push(Edit { name, ..Edit::default() });
+                self.0.len() - 1
+            }
+        };
+        &mut self.0[index]
+    }
+
+    fn remove(&mut self, name: &str) {
+        let edit = self.edit(name);
+        *edit = Edit { name: edit.name.clone(), removed: true, ..Edit::default() };
+    }
+
+    fn set(&mut self, name: &str, value: String) {
+        let edit = self.edit(name);
+        edit.set = Some(value);
+        edit.add.clear();
+    }
+
+    /// Applies the changes of a route, virtual host or route configuration. `way` is `request` or `response`.
+    pub(crate) fn level(&mut self, node: &Node, way: &str, remarks: &mut Remarks) {
+        for item in node.list(&format!("{way}_headers_to_remove")) {
+            if let Some(name) = item.text() {
+                self.remove(name);
+            }
+        }
+        for item in node.list(&format!("{way}_headers_to_add")) {
+            self.one(item, remarks);
+        }
+    }
+
+    /// One `HeaderValueOption`.
+    pub(crate) fn one(&mut self, item: &Node, remarks: &mut Remarks) {
+        let header = item.down(&["header"]);
+        let Some(key) = header.str("key") else { return };
+        let name = key.to_ascii_lowercase();
+        let action = item.str("append_action").unwrap_or(match item.str("append") {
+            Some("false") => "OVERWRITE_IF_EXISTS_OR_ADD",
+            _ => "APPEND_IF_EXISTS_OR_ADD",
+        });
+        if name.starts_with(':') || name == "host" {
+            remarks.point(
+                &item.at,
+                format!("`{name}` is not set as a header: `rewrite` of the route changes host and path."),
+            );
+            return;
+        }
+        let value = template(header.str("value").or_else(|| header.str("raw_value")).unwrap_or_default());
+        let Some(value) = value else {
+            remarks.soft(
+                &item.at,
+                format!("the value of `{key}` has a variable that attache lacks; the header is left out, and what a client sends under its name is removed."),
+            );
+            self.remove(&name);
+            return;
+        };
+        match action {
+            "APPEND_IF_EXISTS_OR_ADD" | "0" => {
+                let edit = self.edit(&name);
+                if edit.removed && edit.set.is_none() {
+                    edit.set = Some(value);
+                } else {
+                    edit.add.push(value);
+                }
+            }
+            "OVERWRITE_IF_EXISTS_OR_ADD" | "2" => self.set(&name, value),
+            _ => {
+                remarks.soft(
+                    &item.at,
+                    format!("`{action}` is absent: `{key}` is set whatever the request has."),
+                );
+                self.set(&name, value);
+            }
+        }
+    }
+
+    /// `set`, `add` and `remove`.
+    pub(crate) fn keys(&self) -> Map {
+        let (mut set, mut add, mut remove) = (Map::default(), Map::default(), Vec::new());
+        for edit in &self.0 {
+            if let Some(value) = &edit.set {
+                set.set(&edit.name, value.clone());
+            } else if edit.removed {
+                remove.push(edit.name.clone());
+            }
+            if !edit.add.is_empty() {
+                // One value for each name: several are one list, as any header may be sent (RFC 9110 section 5.3).
+                add.set(&edit.name, edit.add.join(", "));
+            }
+        }
+        let mut keys = Map::default();
+        if !set.is_empty() {
+            keys.set("set", set);
+        }
+        if !add.is_empty() {
+            keys.set("add", add);
+        }
+        if !remove.is_empty() {
+            keys.set("remove", Value::from(remove));
+        }
+        keys
+    }
+}
+
+/// Envoy's variables in attache's notation. `None` where there is none.
+fn template(value: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = value;
+    while let Some(start) = rest.find('%') {
+        out.push_str(&rest[..start]);
+        rest = &rest[start + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            out.push_str("%%");
+            rest = after;
+            continue;
+        }
+        let end = rest.find('%')?;
+        out.push_str(&variable(&rest[..end])?);
+        rest = &rest[end + 1..];
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+fn variable(name: &str) -> Option<String> {
+    Some(match name {
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            "%{client.address}".to_owned()
+        }
+        "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => {
+            "%{client.address}:%{client.port}".to_owned()
+        }
+        "DOWNSTREAM_REMOTE_PORT" => "%{client.port}".to_owned(),
+        "DOWNSTREAM_PEER_URI_SAN" => "%{client.identity}".to_owned(),
+        "ROUTE_NAME" => "%{route}".to_owned(),
+        "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => "%{upstream}".to_owned(),
+        name => {
+            let inner = name.strip_prefix("REQ(").and_then(|rest| rest.strip_suffix(')'))?;
+            let inner = inner.split('?').next().filter(|_| !inner.contains('?'))?;
+            match inner.to_ascii_lowercase().as_str() {
+                ":authority" | "host" => "%{request.host}".to_owned(),
+                ":path" => "%{request.path}".to_owned(),
+                ":method" => "%{request.method}".to_owned(),
+                ":scheme" => "%{request.scheme}".to_owned(),
+                "x-request-id" => "%{request.id}".to_owned(),
+                header if header.starts_with(':') => return None,
+                header => format!("%{{request.header.{header}}}"),
+            }
+        }
+    })
+}

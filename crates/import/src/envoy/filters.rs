@@ -1,0 +1,553 @@
+//! HTTP filters that change requests, answer them, or limit them; and where routes go.
+
+use crate::gate::Gate;
+use crate::plan::{self, Rule, When};
+use crate::remark::{Remarks, Weight};
+use crate::tree::Node;
+use crate::value::{Map, Value};
+
+use super::{Cx, cluster, edits::Edits, guards, words};
+
+/// What a filter does to the rules behind it.
+pub(crate) enum Effect {
+    /// Decides who passes.
+    Gate(Gate),
+    /// Sets a key of every route.
+    Key(&'static str, Map),
+    /// Limits by a service, where a route has actions.
+    Global(Box<Node>),
+    /// Changes headers.
+    Headers(Box<Node>),
+    /// Counts or shapes without a meaning for requests.
+    Nothing,
+}
+
+/// An HTTP filter with the name that routes call it by.
+pub(crate) struct Filter {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) disabled: bool,
+    pub(crate) effect: Effect,
+}
+
+/// Filters that are absent, with what that means.
+const SOFT: &[(&str, Weight, &str)] = &[
+    ("compressor", Weight::Soft, "answers are not compressed: clients get them as the upstream sends them."),
+    ("gzip", Weight::Soft, "answers are not compressed: clients get them as the upstream sends them."),
+    ("decompressor", Weight::Soft, "bodies are not decompressed on the way; the application does it."),
+    (
+        "grpc_stats",
+        Weight::Soft,
+        "gRPC is counted by `attache_requests_total`, without a series for each method.",
+    ),
+    (
+        "grpc_http1_reverse_bridge",
+        Weight::Point,
+        "gRPC is not turned into HTTP/1.1: the upstream must speak gRPC.",
+    ),
+    ("grpc_http1_bridge", Weight::Point, "HTTP/1.1 is not turned into gRPC: the client must speak gRPC."),
+    ("grpc_web", Weight::Point, "gRPC-Web is not translated: browsers need a server that speaks it."),
+    (
+        "grpc_json_transcoder",
+        Weight::Point,
+        "JSON is not turned into gRPC: what was called by HTTP paths goes to the upstream as it is.",
+    ),
+    ("grpc_field_extraction", Weight::Soft, "fields of gRPC messages are not extracted."),
+    ("proto_message_extraction", Weight::Soft, "fields of messages are not extracted."),
+    ("cors", Weight::Note, "CORS does nothing here unless a route has a policy."),
+    ("buffer", Weight::Soft, "whole bodies are not buffered; they stream."),
+    ("file_system_buffer", Weight::Soft, "whole bodies are not buffered; they stream."),
+    ("cache", Weight::Soft, "answers are not cached: every request goes to the upstream."),
+    ("tap", Weight::Soft, "`attache tap` follows requests as they end."),
+    ("on_demand", Weight::Soft, "nothing is discovered on demand."),
+    (
+        "original_src",
+        Weight::Soft,
+        "the client's own address can't be the source of calls; it stands in `X-Forwarded-For`.",
+    ),
+    ("set_metadata", Weight::Soft, "metadata is absent; where a later filter read it, that filter says so."),
+    (
+        "set_filter_state",
+        Weight::Soft,
+        "filter state is absent; where a later filter read it, that filter says so.",
+    ),
+    (
+        "header_to_metadata",
+        Weight::Soft,
+        "metadata is absent: where routes chose a subset by it, match the header in a route.",
+    ),
+    ("payload_to_metadata", Weight::Soft, "metadata is absent."),
+    ("json_to_metadata", Weight::Soft, "metadata is absent."),
+    ("bandwidth_limit", Weight::Soft, "bandwidth is not limited."),
+    (
+        "admission_control",
+        Weight::Soft,
+        "`circuit_breaker: { failures: {} }` or `adaptive_concurrency: {}` on the upstream sheds load.",
+    ),
+    (
+        "stateful_session",
+        Weight::Point,
+        "sessions are not kept by a cookie of the proxy's own: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.",
+    ),
+    ("custom_response", Weight::Soft, "answers of the upstream are not replaced."),
+    ("dynamo", Weight::Soft, "DynamoDB's statistics are absent."),
+    ("alternate_protocols_cache", Weight::Soft, "HTTP/3 is absent."),
+    ("connect_grpc_bridge", Weight::Point, "Connect is not turned into gRPC."),
+    ("istio_stats", Weight::Soft, "Istio's series are absent; attache has `attache_requests_total`."),
+    ("stats", Weight::Soft, "the mesh's series are absent; attache has `attache_requests_total`."),
+    (
+        "peer_metadata",
+        Weight::Soft,
+        "metadata of peers is not exchanged; the identity is that of the certificate.",
+    ),
+    (
+        "metadata_exchange",
+        Weight::Soft,
+        "metadata of peers is not exchanged; the identity is that of the certificate.",
+    ),
+    ("alpn", Weight::Note, "attache chooses ALPN by the upstream's protocol."),
+];
+
+/// Reads a filter. Rules that it answers itself go to `front`.
+pub(crate) fn filter(
+    node: &Node,
+    clients_proven: bool,
+    front: &mut Vec<Rule>,
+    remarks: &mut Remarks,
+) -> Option<Filter> {
+    let kind = words::extension(node);
+    let config = words::config(node);
+    let disabled = node.is("disabled");
+    let name = node.str("name").unwrap_or_default().to_owned();
+    let effect = match kind.as_str() {
+        "router" => {
+            remarks.rest(
+                config,
+                "the router",
+                &[
+                    "dynamic_stats",
+                    "start_child_span",
+                    "respect_expected_rq_timeout",
+                    "strict_check_headers",
+                    "suppress_grpc_request_failure_code_stats",
+                    "suppress_envoy_headers",
+                ],
+                &[
+                    ("upstream_log", Weight::Soft, "the log of attempts is the access log's `attempts`."),
+                    ("upstream_http_filters", Weight::Point, "filters on the upstream's side are absent."),
+                ],
+            );
+            return None;
+        }
+        "dynamic_forward_proxy" => Effect::Nothing,
+        "health_check" => {
+            health_check(config, front, remarks);
+            Effect::Nothing
+        }
+        "fault" => fault(config, remarks).map_or(Effect::Nothing, |map| Effect::Key("fault", map)),
+        "local_ratelimit" => local_limit(config, remarks).map_or(Effect::Nothing, |map| {
+            remarks.note(&node.at, "the limit of the filter is one for each route here.");
+            Effect::Key("rate_limit", map)
+        }),
+        "ratelimit" => Effect::Global(Box::new(config.clone())),
+        "header_mutation" => Effect::Headers(Box::new(config.clone())),
+        "adaptive_concurrency" => {
+            remarks.soft(
+                &node.at,
+                "adaptive concurrency is a key of upstreams here: `adaptive_concurrency: {}`.",
+            );
+            Effect::Nothing
+        }
+        kind => match guards::http(kind, node, clients_proven, remarks) {
+            Some(gate) => Effect::Gate(gate),
+            None => match SOFT.iter().find(|(name, ..)| *name == kind) {
+                Some((_, weight, text)) if disabled => {
+                    let _ = (weight, text);
+                    Effect::Nothing
+                }
+                Some((name, weight, text)) => {
+                    remarks.say(*weight, &node.at, format!("filter `{name}`: {text}"));
+                    Effect::Nothing
+                }
+                None if kind == "rbac" => Effect::Nothing,
+                None => Effect::Gate(Gate::closed(
+                    &node.at,
+                    format!(
+                        "the HTTP filter `{kind}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal."
+                    ),
+                )),
+            },
+        },
+    };
+    Some(Filter { name, kind, disabled, effect })
+}
+
+/// What a route says of a filter, by the filter's name or its kind.
+fn override_of<'n>(filter: &Filter, levels: &[&'n Node]) -> Option<&'n Node> {
+    for level in levels {
+        for key in ["typed_per_filter_config", "per_filter_config"] {
+            for (name, config) in level.down(&[key]).entries() {
+                let same = *name == filter.name || super::words::extension(&named(name)) == filter.kind;
+                if same {
+                    return Some(config);
+                }
+            }
+        }
+    }
+    None
+}
+
+fn named(name: &str) -> Node {
+    let mut node =
+        Node { at: crate::tree::At::default(), kind: crate::tree::Kind::Map(Vec::new()), quoted: false };
+    let value = node.scalar(name);
+    node.set("name", value);
+    node
+}
+
+/// Puts the filters in front of a rule. `levels` are the route, its virtual host and its configuration.
+pub(crate) fn apply(
+    rule: Rule,
+    filters: &[Filter],
+    levels: &[&Node],
+    proven: bool,
+    cx: &mut Cx,
+) -> Vec<Rule> {
+    let mut rules = vec![rule];
+    let mut edits = Edits::default();
+    for filter in filters {
+        let own = override_of(filter, levels);
+        let off = own.is_some_and(|own| {
+            own.is("disabled")
+                || filter.kind == "rbac" && own.get("rbac").is_none() && own.get("config").is_none()
+        });
+        if off || filter.disabled && own.is_none() {
+            continue;
+        }
+        match &filter.effect {
+            Effect::Nothing => {
+                if let Some(own) = own.filter(|_| filter.kind == "fault" || filter.kind == "local_ratelimit")
+                {
+                    keyed(&filter.kind, own, &mut rules);
+                }
+                if let Some(own) = own.filter(|own| filter.kind == "cors" && !own.is_empty()) {
+                    for rule in &mut rules {
+                        rule.remarks.point(&own.at, CORS);
+                    }
+                }
+                if filter.kind == "rbac" {
+                    rules = gated(filter, own, proven, rules);
+                }
+            }
+            Effect::Gate(gate) if filter.kind == "rbac" && own.is_some() => {
+                let _ = gate;
+                rules = gated(filter, own, proven, rules);
+            }
+            Effect::Gate(gate) => rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect(),
+            Effect::Key(key, map) => match own {
+                Some(own) => keyed(&filter.kind, own, &mut rules),
+                None => rules
+                    .iter_mut()
+                    .filter(|rule| rule.keys.get("to").is_some())
+                    .for_each(|rule| rule.keys.set(key, map.clone())),
+            },
+            Effect::Global(config) => global(config, levels, &mut rules, cx),
+            Effect::Headers(config) => {
+                let mut remarks = Remarks::default();
+                let config = own.unwrap_or(config);
+                for (way, key) in [("request", "request_mutations"), ("response", "response_mutations")] {
+                    for item in config.down(&["mutations"]).list(key) {
+                        let _ = way;
+                        match (item.get("append"), item.str("remove")) {
+                            (Some(append), _) if way == "request" => edits.one(append, &mut remarks),
+                            _ => remarks.soft(&item.at, "this change of a header is not carried over: `headers` of the route does it."),
+                        }
+                    }
+                }
+                for rule in &mut rules {
+                    rule.remarks.0.extend(remarks.0.iter().cloned());
+                    let keys = edits.keys();
+                    if !keys.is_empty() && rule.keys.get("to").is_some() {
+                        let request = rule.keys.child("headers").child("request");
+                        for (name, value) in keys.0 {
+                            request.set(&name, value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    rules
+}
+
+pub(crate) const CORS: &str = "CORS is absent: preflight requests go to the application, and no header is added to its answers. Let the application answer them.";
+
+fn gated(filter: &Filter, own: Option<&Node>, proven: bool, mut rules: Vec<Rule>) -> Vec<Rule> {
+    let Some(own) = own else { return rules };
+    let config = own.get("rbac").or_else(|| own.get("config")).unwrap_or(own);
+    let mut remarks = Remarks::default();
+    let gate = guards::rbac(config, &own.at, proven, &mut remarks);
+    let _ = filter;
+    if let Some(gate) = gate {
+        rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect();
+    }
+    rules
+}
+
+fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
+    for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
+        let found = if kind == "fault" {
+            fault(own, &mut rule.remarks).map(|map| ("fault", map))
+        } else {
+            local_limit(own, &mut rule.remarks).map(|map| ("rate_limit", map))
+        };
+        if let Some((key, map)) = found {
+            rule.keys.set(key, map);
+        }
+    }
+}
+
+fn health_check(config: &Node, front: &mut Vec<Rule>, remarks: &mut Remarks) {
+    if config.is("pass_through_mode") {
+        remarks.soft(&config.at, "answers of the application to health checks are not cached; they pass.");
+        return;
+    }
+    let mut when = When::default();
+    for header in config.list("headers") {
+        let exact = header.down(&["string_match"]).str("exact").or_else(|| header.str("exact_match"));
+        if let Some(path) = exact.filter(|path| header.str("name") == Some(":path") && !path.contains('?')) {
+            when.path = crate::path::Path::Exact(path.to_owned());
+            remarks.note(
+                &header.at,
+                format!("`{path}` is answered with a query, too, which the original sent on."),
+            );
+            continue;
+        }
+        if super::matcher::header(header, &mut when).is_err() {
+            remarks.point(
+                &header.at,
+                "the health check's own path can't be said; requests to it meet the routes.",
+            );
+            return;
+        }
+    }
+    let mut rule = Rule { when, at: config.at.clone(), ..Rule::default() };
+    if config.get("cluster_min_healthy_percentages").is_some() {
+        rule.remarks.soft(
+            &config.at,
+            "this answer is always 200; `/readyz` on port 15090 and `attache status` say how upstreams are.",
+        );
+    }
+    rule.answer(200);
+    front.push(rule);
+}
+
+/// `None` where nothing is injected.
+fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let mut map = Map::default();
+    if let Some(delay) = config.get("delay") {
+        match delay.get("fixed_delay").and_then(words::seconds) {
+            Some(time) => {
+                let mut own = Map::default();
+                own.set("time", words::duration(time));
+                own.set(
+                    "share",
+                    words::percent(delay.get("percentage").and_then(words::share).unwrap_or(0.0)),
+                );
+                map.set("delay", own);
+            }
+            None => remarks.soft(&delay.at, "a delay that the request itself asks for is absent."),
+        }
+    }
+    if let Some(abort) = config.get("abort") {
+        match abort.number("http_status") {
+            Some(status) => {
+                let mut own = Map::default();
+                own.set("status", status as u64);
+                own.set(
+                    "share",
+                    words::percent(abort.get("percentage").and_then(words::share).unwrap_or(0.0)),
+                );
+                map.set("abort", own);
+            }
+            None => remarks.soft(
+                &abort.at,
+                "an abort that the request itself asks for, or by a gRPC status, is absent.",
+            ),
+        }
+    }
+    for key in ["upstream_cluster", "downstream_nodes", "headers", "max_active_faults"] {
+        if let Some(node) = config.get(key) {
+            remarks.soft(
+                &node.at,
+                format!("the condition `{key}` of a fault is absent, so no fault is injected."),
+            );
+            return None;
+        }
+    }
+    if config.get("response_rate_limit").is_some() {
+        remarks.soft(&config.at, "the rate of responses is given by `fault.response_rate`.");
+    }
+    (!map.is_empty()).then_some(map)
+}
+
+/// `None` where nothing is limited.
+fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let on = |key: &str| config.get(key).and_then(words::share).unwrap_or(0.0);
+    if on("filter_enabled") <= 0.0 || on("filter_enforced") <= 0.0 {
+        if config.get("token_bucket").is_some() {
+            remarks.note(&config.at, "the local rate limit was not enforced (`filter_enabled` and `filter_enforced` default to 0 %), and is left out.");
+        }
+        return None;
+    }
+    let bucket = config.get("token_bucket")?;
+    if on("filter_enabled") < 1.0 || on("filter_enforced") < 1.0 {
+        remarks.soft(&config.at, "the limit counts for all requests, not for a share of them.");
+    }
+    let most = bucket.number("max_tokens").unwrap_or(0.0) as u64;
+    let fill = bucket.number("tokens_per_fill").unwrap_or(1.0) as u64;
+    let mut map = Map::default();
+    map.set("requests", fill);
+    map.set("per", words::duration(bucket.get("fill_interval").and_then(words::seconds).unwrap_or(1.0)));
+    if most != fill {
+        map.set("burst", most);
+    }
+    if config.get("descriptors").is_some() {
+        remarks.soft(
+            &config.at,
+            "limits by descriptor are absent: `rate_limit: { by: header:NAME }` counts by a header's value.",
+        );
+    }
+    if config.down(&["status"]).str("code").is_some_and(|code| !matches!(code, "429" | "TooManyRequests")) {
+        remarks.soft(&config.at, "what is limited is answered with 429.");
+    }
+    Some(map)
+}
+
+/// A global limit, for rules whose route, or virtual host, has actions.
+fn global(config: &Node, levels: &[&Node], rules: &mut [Rule], cx: &mut Cx) {
+    let mut actions: Vec<&Node> = Vec::new();
+    for level in levels {
+        let own = level.down(&["route"]).list("rate_limits").iter().chain(level.list("rate_limits"));
+        actions.extend(own);
+        if !actions.is_empty() {
+            break;
+        }
+    }
+    if actions.is_empty() {
+        return;
+    }
+    let service = config.down(&["rate_limit_service", "grpc_service", "envoy_grpc"]).str("cluster_name");
+    for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
+        let Some(service) = service else {
+            rule.refuse(&config.at, "the service that counts for this limit is not a cluster of the config. Give `global_rate_limit` one; then replace the refusal.");
+            continue;
+        };
+        let mut descriptors = Vec::new();
+        let mut lost = false;
+        for limit in &actions {
+            let list: Vec<Option<Value>> = limit.list("actions").iter().map(action).collect();
+            if list.iter().any(Option::is_none) || limit.get("stage").is_some() {
+                lost = true;
+                continue;
+            }
+            let mut map = Map::default();
+            map.set("actions", Value::List(list.into_iter().flatten().collect()));
+            descriptors.push(Value::Map(map));
+        }
+        if lost {
+            rule.remarks.point(&config.at, "one of the limits is counted by something that attache lacks, and is left out: see `global_rate_limit.descriptors` in docs/config.md.");
+        }
+        if descriptors.is_empty() {
+            continue;
+        }
+        let mut map = Map::default();
+        map.set("service", cx.names.of(service));
+        map.set("domain", config.str("domain").unwrap_or("default"));
+        super::duration(&mut map, "timeout", config.get("timeout"));
+        if config.is("failure_mode_deny") {
+            map.set("failure_mode", "deny");
+        }
+        map.set("descriptors", Value::List(descriptors));
+        rule.keys.set("global_rate_limit", map);
+        cluster::used(service, cluster::Use::Http, cx);
+    }
+}
+
+fn action(node: &Node) -> Option<Value> {
+    let (key, config) = node.entries().first()?;
+    let mut map = Map::default();
+    match crate::tree::snake(key).as_str() {
+        "remote_address" => map.set("remote_address", true),
+        "destination_cluster" => map.set("destination_cluster", true),
+        "generic_key" => {
+            let inner = map.child("generic_key");
+            inner.set("descriptor_value", config.str("descriptor_value")?);
+            inner.put("descriptor_key", config.str("descriptor_key"));
+        }
+        "request_headers" => {
+            let header = config.str("header_name")?;
+            match header {
+                ":path" => map.set("path", true),
+                ":method" => map.set("method", true),
+                header if header.starts_with(':') => return None,
+                header => {
+                    let inner = map.child("request_headers");
+                    inner.set("header_name", header);
+                    inner.put("descriptor_key", config.str("descriptor_key"));
+                    if config.is("skip_if_absent") {
+                        inner.set("skip_if_absent", true);
+                    }
+                }
+            }
+        }
+        _ => return None,
+    }
+    Some(Value::Map(map))
+}
+
+/// `to` of a route or TCP proxy. False where it names no cluster that is known.
+pub(crate) fn targets(config: &Node, used: cluster::Use, rule: &mut Rule, cx: &mut Cx) -> bool {
+    let mut parts: Vec<(String, u64)> = Vec::new();
+    if let Some(cluster) = config.str("cluster") {
+        parts.push((cluster.to_owned(), 1));
+    }
+    for part in config.down(&["weighted_clusters"]).list("clusters") {
+        let Some(name) = part.str("name") else { return false };
+        let weight = part.number("weight").unwrap_or(0.0) as u64;
+        parts.push((name.to_owned(), weight));
+        for key in [
+            "request_headers_to_add",
+            "response_headers_to_add",
+            "request_headers_to_remove",
+            "response_headers_to_remove",
+            "host_rewrite_literal",
+        ] {
+            if let Some(node) = part.get(key) {
+                rule.remarks.point(
+                    &node.at,
+                    format!(
+                        "`{key}` of one part of a split is absent: changes are those of the whole route."
+                    ),
+                );
+            }
+        }
+    }
+    if let Some(missing) =
+        parts.iter().find(|(name, _)| cx.clusters.iter().all(|cluster| cluster.str("name") != Some(name)))
+    {
+        rule.remarks.point(
+            &config.at,
+            format!("the cluster `{}` is not in this config: it came from a control plane.", missing.0),
+        );
+        return false;
+    }
+    let mut named = Vec::new();
+    for (name, weight) in parts {
+        named.push((cluster::used(&name, used, cx), weight));
+    }
+    let Some(to) = plan::split(&named) else { return false };
+    rule.targets = named.into_iter().filter(|(_, weight)| *weight > 0).map(|(name, _)| name).collect();
+    rule.keys.set("to", to);
+    true
+}

@@ -1,0 +1,354 @@
+//! The HTTP connection manager: what it does to all requests, its filters, its virtual hosts.
+
+use crate::plan::{Chain, Listener, Rule, Site};
+use crate::remark::{Remarks, Weight};
+use crate::tree::Node;
+use crate::value::Value;
+
+use super::{Cx, filters, listener, resources, route, words};
+
+const KNOWN: &[&str] = &[
+    "stat_prefix",
+    "codec_type",
+    "http_filters",
+    "route_config",
+    "rds",
+    "use_remote_address",
+    "common_http_protocol_options",
+    "http_protocol_options",
+    "http2_protocol_options",
+    "stream_idle_timeout",
+    "request_headers_timeout",
+    "max_request_headers_kb",
+    "normalize_path",
+    "merge_slashes",
+    "path_with_escaped_slashes_action",
+    "preserve_external_request_id",
+    "generate_request_id",
+    "via",
+    "strip_matching_host_port",
+    "strip_any_host_port",
+    "skip_xff_append",
+    "upgrade_configs",
+    "delayed_close_timeout",
+    "drain_timeout",
+    "forward_client_cert_details",
+    "set_current_client_cert_details",
+    "proxy_100_continue",
+    "represent_ipv4_remote_address_as_ipv4_mapped_ipv6",
+    "http_service_name",
+    "server_header_transformation",
+    "xff_num_trusted_hops",
+    "tracing",
+    "access_log",
+    "scoped_routes",
+    "route_specifier",
+    "http3_protocol_options",
+    "scheme_header_transformation",
+    "request_id_extension",
+    "access_log_options",
+    "access_log_flush_interval",
+    "flush_access_log_on_new_request",
+    "append_local_overload",
+    "append_x_forwarded_port",
+    "stream_error_on_invalid_http_message",
+    "max_stream_duration",
+    "strip_trailing_host_dot",
+    "internal_address_config",
+    "add_proxy_protocol_connection_state",
+];
+
+const TOLD: &[(&str, Weight, &str)] = &[
+    ("server_name", Weight::Note, "the header `server` of answers is the application's own."),
+    ("add_user_agent", Weight::Soft, "no `user-agent` is added."),
+    (
+        "local_reply_config",
+        Weight::Soft,
+        "answers of the proxy itself have attache's text and `x-attache-reason`; they are not rewritten.",
+    ),
+    (
+        "request_timeout",
+        Weight::Soft,
+        "a whole request has no time of its own; the route's `timeout` bounds request and answer.",
+    ),
+    (
+        "always_set_request_id_in_response",
+        Weight::Soft,
+        "the request id is not put into answers: `headers: { response: { set: { x-request-id: \"%{request.id}\" } } }`.",
+    ),
+    (
+        "original_ip_detection_extensions",
+        Weight::Soft,
+        "the client's address is that of the connection, or of the PROXY protocol.",
+    ),
+    (
+        "early_header_mutation_extensions",
+        Weight::Point,
+        "headers are not changed before routing: match what clients send.",
+    ),
+    ("path_normalization_options", Weight::Soft, "`http.path` normalises paths."),
+    (
+        "typed_header_validation_config",
+        Weight::Soft,
+        "headers are validated by attache's own rules (docs/http.md).",
+    ),
+];
+
+pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain, cx: &mut Cx) {
+    chain.remarks.rest(config, "the HTTP connection manager", KNOWN, TOLD);
+    options(config, listener, &mut chain.remarks);
+    observe(config, &mut chain.remarks, cx);
+    let proven = listener.keys.child("tls").get("client_ca").is_some();
+    if listener.keys.get("tls") == Some(&Value::Map(crate::value::Map::default())) {
+        listener.keys.0.retain(|(key, _)| key != "tls");
+    }
+    let secure = listener.keys.get("tls").is_some();
+    let mut front = Vec::new();
+    let mut list = Vec::new();
+    for node in config.list("http_filters") {
+        list.extend(filters::filter(node, proven, &mut front, &mut chain.remarks));
+    }
+    let Some(routes) = route_config(config, cx) else {
+        let mut rule = Rule::default();
+        rule.refuse(
+            &config.at,
+            "routes come from a control plane, or from a file that isn't here: nothing is routed. Save them from `/config_dump` as a file, and give it to \
+             the import beside this one.",
+        );
+        chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() });
+        return;
+    };
+    let ports = config.is("strip_any_host_port")
+        || config.is("strip_matching_host_port")
+        || routes.is("ignore_port_in_host_matching");
+    chain.remarks.rest(
+        &routes,
+        "the route configuration",
+        &[
+            "name",
+            "virtual_hosts",
+            "validate_clusters",
+            "request_headers_to_add",
+            "request_headers_to_remove",
+            "response_headers_to_add",
+            "response_headers_to_remove",
+            "internal_only_headers",
+            "most_specific_header_mutations_wins",
+            "ignore_port_in_host_matching",
+            "max_direct_response_body_size_bytes",
+            "typed_per_filter_config",
+            "metadata",
+        ],
+        &[
+            ("vhds", Weight::Point, "virtual hosts are not discovered."),
+            (
+                "request_mirror_policies",
+                Weight::Soft,
+                "copies for every route are not made: give each route a `mirror`.",
+            ),
+            ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
+        ],
+    );
+    let shape = route::Shape { filters: &list, proven, secure, ports, manager: config, config: &routes };
+    for host in routes.list("virtual_hosts") {
+        let mut site = route::site(host, &shape, cx);
+        for rule in front.iter().rev() {
+            site.rules.insert(0, rule.clone());
+        }
+        chain.sites.push(site);
+    }
+    // The health check answers for any host.
+    if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
+        chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: front, ..Site::default() });
+    }
+}
+
+fn route_config(config: &Node, cx: &Cx) -> Option<Node> {
+    if let Some(routes) = config.get("route_config") {
+        return Some(routes.clone());
+    }
+    let rds = config.get("rds")?;
+    let name = rds.str("route_config_name");
+    let found = rds.get("config_source").and_then(|source| resources::of(source, cx)).unwrap_or_default();
+    let only = found.len() == 1;
+    let by_name = |routes: &&Node| name.is_none() || routes.str("name") == name;
+    found
+        .iter()
+        .find(by_name)
+        .or_else(|| found.first().filter(|_| only))
+        .or_else(|| cx.routes.iter().find(by_name))
+        .cloned()
+}
+
+fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
+    match config.str("codec_type") {
+        Some("HTTP1" | "http1") => out.keys.set("protocol", "http1"),
+        Some("HTTP2" | "http2") => out.keys.set("protocol", "http2"),
+        Some("HTTP3") => remarks.point(&config.at, "HTTP/3 is absent."),
+        _ => out.keys.set("protocol", "http"),
+    }
+    if config.get("scoped_routes").is_some() {
+        remarks.point(
+            &config.at,
+            "scoped routes are absent: match the header that chose the scope in each route.",
+        );
+    }
+    let common = config.down(&["common_http_protocol_options"]);
+    let proven = out.keys.get("tls").is_some();
+    let http = listener::http_keys(out);
+    // Envoy adds the client's address only with `use_remote_address`.
+    let append = config.is("use_remote_address") && !config.is("skip_xff_append");
+    let by_default = proven;
+    if append != by_default {
+        http.set("forwarded", if append { "append" } else { "pass" });
+    }
+    if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
+        remarks.soft(&config.at, "trusted hops are absent: the client's address is that of the connection; `proxy_protocol` brings it over a load balancer.");
+    }
+    if let Some(time) = common.get("idle_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
+        http.set("idle_timeout", words::duration(time));
+    }
+    if let Some(time) =
+        config.get("request_headers_timeout").and_then(words::seconds).filter(|time| *time > 0.0)
+    {
+        http.set("header_timeout", words::duration(time));
+    }
+    if let Some(time) =
+        common.get("max_connection_duration").and_then(words::seconds).filter(|time| *time > 0.0)
+    {
+        http.set("max_connection_age", words::duration(time));
+    }
+    let mut limits = crate::value::Map::default();
+    if let Some(size) = config.number("max_request_headers_kb") {
+        limits.set("headers_size", format!("{}KiB", (size as u64).clamp(8, 16 * 1024)));
+    }
+    if let Some(count) = common.number("max_headers_count") {
+        limits.set("headers_count", count as u64);
+    }
+    if let Some(count) = common.number("max_requests_per_connection") {
+        limits.set("requests_per_connection", count as u64);
+    }
+    let h2 = config.down(&["http2_protocol_options"]);
+    if let Some(streams) = h2.number("max_concurrent_streams") {
+        limits.set("h2_streams", (streams as u64).min(1000));
+    }
+    for (key, own) in [
+        ("initial_stream_window_size", "h2_stream_window"),
+        ("initial_connection_window_size", "h2_connection_window"),
+    ] {
+        if let Some(size) = h2.number(key) {
+            limits.set(own, format!("{}B", (size as u64).clamp(65_535, 2_147_483_647)));
+        }
+    }
+    if !limits.is_empty() {
+        http.set("limits", limits);
+    }
+    let mut path = crate::value::Map::default();
+    if config.is("merge_slashes") {
+        path.set("merge_slashes", true);
+    }
+    match config.str("path_with_escaped_slashes_action") {
+        Some("REJECT_REQUEST") => path.set("escaped_slashes", "reject"),
+        Some("UNESCAPE_AND_FORWARD") => path.set("escaped_slashes", "decode"),
+        Some("UNESCAPE_AND_REDIRECT") => {
+            path.set("escaped_slashes", "decode");
+            remarks.soft(&config.at, "escaped slashes are decoded, without a redirect.");
+        }
+        _ => {}
+    }
+    if !path.is_empty() {
+        http.set("path", path);
+    }
+    if !config.is("normalize_path") {
+        remarks.note(
+            &config.at,
+            "paths with `.` and `..` are resolved before they are matched, which the original did not: the route and the upstream read the same path. \
+             `http: { path: { dot_segments: false } }` leaves them.",
+        );
+    }
+    if config.str("generate_request_id") == Some("false") {
+        http.set("request_id", false);
+    }
+    if config.is("use_remote_address") && !config.is("preserve_external_request_id") {
+        http.set("trust_request_id", false);
+    }
+    if let Some(via) = config.str("via") {
+        http.set("via", via);
+    }
+    if let Some(word) = config.str("forward_client_cert_details") {
+        let word = word.to_ascii_lowercase().replace('_', "-");
+        if word != "sanitize-set" {
+            http.set("forward_client_cert_details", word);
+        }
+        let current = config.down(&["set_current_client_cert_details"]);
+        let all: Vec<String> = ["subject", "uri", "dns", "cert", "chain"]
+            .iter()
+            .filter(|key| current.is(key))
+            .map(|key| (*key).to_owned())
+            .collect();
+        if !all.is_empty() && all.iter().all(|key| matches!(key.as_str(), "subject" | "uri" | "dns")) {
+            http.set(
+                "set_current_client_cert_details",
+                Value::List(all.into_iter().map(Value::Text).collect()),
+            );
+        } else if !all.is_empty() {
+            remarks.soft(&current.at, "whole certificates are not put into `X-Forwarded-Client-Cert`.");
+        }
+    } else if proven {
+        http.set("forward_client_cert_details", "sanitize");
+    }
+    for upgrade in config.list("upgrade_configs") {
+        match upgrade.str("upgrade_type").map(str::to_ascii_lowercase).as_deref() {
+            Some("websocket") | None => {}
+            Some("connect") => remarks.point(
+                &upgrade.at,
+                "CONNECT is carried by an upstream with `address: authority` (a forward proxy) or `tcp://`, not by routes to HTTP upstreams.",
+            ),
+            Some(other) => remarks.soft(&upgrade.at, format!("upgrades to `{other}` pass like any upgrade.")),
+        }
+    }
+    if out.keys.get("http") == Some(&Value::Map(crate::value::Map::default())) {
+        out.keys.0.retain(|(key, _)| key != "http");
+    }
+}
+
+/// Access log and tracing, which are the config's and not a listener's here.
+fn observe(config: &Node, remarks: &mut Remarks, cx: &mut Cx) {
+    for log in config.list("access_log") {
+        let kind = words::extension(log);
+        let own = words::config(log);
+        let to = match kind.as_str() {
+            "file_access_log" | "file" => match own.str("path") {
+                Some("/dev/stdout") | None => "stdout".to_owned(),
+                Some("/dev/stderr" | "/dev/null") => "stdout".to_owned(),
+                Some(path) => path.to_owned(),
+            },
+            "stdout_access_log" | "stderr_access_log" | "stdout" | "stderr" | "file_access_log_" => {
+                "stdout".to_owned()
+            }
+            _ => {
+                remarks.soft(&log.at, format!("an access log of the kind `{kind}` is absent; `access_log: stdout` or a file has every request."));
+                continue;
+            }
+        };
+        if own.str("path") != Some("/dev/null") && cx.plan.top.get("access_log").is_none() {
+            cx.plan.top.set("access_log", to);
+        }
+        if ["format", "log_format", "json_format", "typed_json_format"]
+            .iter()
+            .any(|key| own.get(key).is_some())
+        {
+            remarks.soft(&own.at, "the format of the access log is attache's: `access_log: { to: …, format: { template: … } }` has its own fields (docs/access-log.md).");
+        }
+        if log.get("filter").is_some() {
+            remarks
+                .soft(&log.at, "the filter of the access log is not carried over: see `access_log.filter`.");
+        }
+    }
+    if let Some(tracing) = config.get("tracing") {
+        remarks.soft(
+            &tracing.at,
+            "tracing is not carried over: `tracing: { otlp: http://COLLECTOR:4318, sample: 1% }` sends spans by OTLP, with W3C or B3 headers.",
+        );
+    }
+}

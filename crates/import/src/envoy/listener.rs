@@ -1,0 +1,193 @@
+//! A listener: its address, its listener filters, its chains.
+
+use crate::plan::{Chain, Listener, Rule};
+use crate::remark::{Remarks, Weight};
+use crate::tree::Node;
+use crate::value::{Map, Value};
+
+use super::{Cx, chain, words};
+
+const KNOWN: &[&str] = &[
+    "name",
+    "address",
+    "additional_addresses",
+    "filter_chains",
+    "default_filter_chain",
+    "listener_filters",
+    "use_original_dst",
+    "hidden_envoy_deprecated_use_original_dst",
+    "stat_prefix",
+    "continue_on_listener_filters_timeout",
+    "drain_type",
+    "enable_reuse_port",
+    "reuse_port",
+    "deprecated_v1",
+    "bind_to_port",
+    "freebind",
+    "tcp_backlog_size",
+    "enable_mptcp",
+    "max_connections_to_accept_per_socket_event",
+    "bypass_overload_manager",
+    "listener_filters_timeout",
+    "per_connection_buffer_limit_bytes",
+    "metadata",
+    "ignore_global_conn_limit",
+    "transparent",
+    "tcp_fast_open_queue_length",
+    "connection_balance_config",
+    "udp_listener_config",
+    "internal_listener",
+    "api_listener",
+];
+
+const TOLD: &[(&str, Weight, &str)] = &[
+    ("traffic_direction", Weight::Note, "the direction is the listener's name here."),
+    (
+        "access_log",
+        Weight::Soft,
+        "the listener's access log is not carried over; `access_log: stdout` writes every request and connection.",
+    ),
+    ("socket_options", Weight::Soft, "socket options are absent; keepalive and TCP_NODELAY are on."),
+    (
+        "filter_chain_matcher",
+        Weight::Point,
+        "a matcher tree of chains is not read; give the chains `filter_chain_match`.",
+    ),
+];
+
+pub(crate) fn listener(node: &Node, cx: &mut Cx) {
+    let mut out = Listener::default();
+    let original = node
+        .str("name")
+        .map_or_else(|| format!("listener-{}", cx.plan.listeners.len() + 1), ToOwned::to_owned);
+    out.name = cx.listeners.of(&original);
+    out.remarks.rest(node, "the listener", KNOWN, TOLD);
+    let Some(bind) = binds(node, &mut out.remarks) else {
+        let Remarks(remarks) = out.remarks;
+        cx.plan.remarks.0.extend(remarks);
+        return;
+    };
+    out.keys.set("bind", bind);
+    let mut chains: Vec<&Node> = node.list("filter_chains").iter().collect();
+    chains.extend(node.get("default_filter_chain"));
+    if node.is("use_original_dst") {
+        out.keys.set("transparent", true);
+    }
+    for filter in node.list("listener_filters") {
+        match words::extension(filter).as_str() {
+            "tls_inspector" | "http_inspector" | "local_ratelimit_listener" => {}
+            "original_dst" => out.keys.set("transparent", true),
+            "proxy_protocol" => {
+                let optional = words::config(filter).is("allow_requests_without_proxy_protocol");
+                out.keys.set("proxy_protocol", if optional { "optional" } else { "require" });
+            }
+            "original_src" => out.remarks.soft(
+                &filter.at,
+                "the client's own address can't be the source of calls to the application; it stands in `X-Forwarded-For`.",
+            ),
+            other => out.remarks.point(&filter.at, format!("the listener filter `{other}` isn't known; find out what it did.")),
+        }
+    }
+    let proxied = chains.iter().any(|chain| chain.is("use_proxy_proto"));
+    if proxied {
+        out.keys.set("proxy_protocol", "require");
+    }
+    // The most specific conditions first, as Envoy chooses.
+    chains.sort_by_key(|chain| chain::order(chain));
+    let many = chains.len() > 1;
+    for node in chains {
+        chain::chain(node, many, &mut out, cx);
+    }
+    protocol(&mut out);
+    if out.chains.is_empty() {
+        let mut rule = Rule::default();
+        rule.refuse(
+            &node.at,
+            "no filter chain of this listener could be carried over: everything is refused here.",
+        );
+        let sites =
+            vec![crate::plan::Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Default::default() }];
+        out.chains.push(Chain { sites, ..Chain::default() });
+    }
+    cx.plan.listeners.push(out);
+}
+
+/// What the listener expects, by what its chains take.
+fn protocol(out: &mut Listener) {
+    let opaque = out.chains.iter().any(|chain| chain.opaque.is_some());
+    let http = out.chains.iter().any(|chain| chain.opaque.is_none());
+    let sni = out.chains.iter().any(|chain| !chain.sni.is_empty());
+    out.secure = out.keys.get("tls").is_some();
+    out.opaque = opaque && !http;
+    let word = match (opaque, http) {
+        (true, false) if sni && !out.secure => "tls",
+        (true, false) => "tcp",
+        (true, true) => "auto",
+        _ => return,
+    };
+    if word == "auto" {
+        out.keys.0.retain(|(key, _)| key != "protocol");
+        out.keys.set("protocol", "auto");
+    } else {
+        out.keys.set("protocol", word);
+    }
+}
+
+fn binds(node: &Node, remarks: &mut Remarks) -> Option<Value> {
+    let name = node.str("name").unwrap_or("without a name");
+    let mut binds = Vec::new();
+    let more = node.list("additional_addresses").iter().filter_map(|address| address.get("address"));
+    for address in node.get("address").into_iter().chain(more) {
+        if let Some(path) = address.down(&["pipe"]).str("path") {
+            if path.starts_with('@') {
+                remarks.point(
+                    &address.at,
+                    "an abstract Unix socket is not listened on; give it a path in a folder.",
+                );
+            } else {
+                binds.push(format!("unix:{path}"));
+            }
+            continue;
+        }
+        let socket = address.down(&["socket_address"]);
+        if socket.str("protocol") == Some("UDP") {
+            remarks.point(
+                &address.at,
+                format!("the listener `{name}` is left out: attache has no UDP and no QUIC."),
+            );
+            continue;
+        }
+        match (socket.str("address"), socket.str("port_value")) {
+            (Some(host), Some(port)) => binds.push(bind(host, port)),
+            _ => remarks.point(
+                &address.at,
+                format!("the listener `{name}` is left out: its address is neither an IP address with a port nor a Unix socket."),
+            ),
+        }
+    }
+    if node.get("udp_listener_config").is_some() || binds.is_empty() {
+        return None;
+    }
+    if node.str("bind_to_port") == Some("false")
+        || node.down(&["deprecated_v1"]).str("bind_to_port") == Some("false")
+    {
+        remarks.point(
+            &node.at,
+            format!(
+                "the listener `{name}` is left out: it has no socket of its own (`bind_to_port: false`), another one hands it connections. In attache \
+                 the listener with `transparent: true` has all of them: give it routes with `destination`."
+            ),
+        );
+        return None;
+    }
+    Some(binds.into())
+}
+
+pub(crate) fn bind(host: &str, port: &str) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The keys of `http`.
+pub(crate) fn http_keys(listener: &mut Listener) -> &mut Map {
+    listener.keys.child("http")
+}

@@ -1,0 +1,321 @@
+//! Matchers of routes, headers and query parameters, in attache's notation.
+
+use crate::path::{self, Path};
+use crate::plan::When;
+use crate::tree::Node;
+
+/// A condition that can't be said, and why.
+pub(crate) struct Unsaid(pub(crate) String);
+
+type Said<T> = Result<T, Unsaid>;
+
+fn unsaid<T>(why: impl Into<String>) -> Said<T> {
+    Err(Unsaid(why.into()))
+}
+
+/// The conditions of a route's `match`.
+pub(crate) fn route(node: &Node) -> Said<When> {
+    let mut when = When { path: path(node)?, ..When::default() };
+    for (key, value) in node.entries() {
+        match crate::tree::snake(key).as_str() {
+            "prefix"
+            | "path"
+            | "safe_regex"
+            | "regex"
+            | "path_separated_prefix"
+            | "path_match_policy"
+            | "case_sensitive"
+            | "runtime_fraction"
+            | "headers"
+            | "query_parameters" => {}
+            "grpc" => {
+                when.headers.push(("content-type".to_owned(), "~application/grpc(?:\\+.*)?".to_owned()));
+            }
+            _ if value.is_empty() => {}
+            other => return unsaid(format!("its condition `{other}` is absent")),
+        }
+    }
+    for item in node.list("headers") {
+        header(item, &mut when)?;
+    }
+    for item in node.list("query_parameters") {
+        let Some(name) = item.str("name") else { continue };
+        let pattern = match item.get("string_match") {
+            Some(matcher) => string(matcher)?,
+            None => match (item.str("value"), item.is("regex")) {
+                (Some(value), true) => expression(value)?,
+                (Some(value), false) => exact(value),
+                (None, _) if item.str("present_match") == Some("false") => "!*".to_owned(),
+                (None, _) => "*".to_owned(),
+            },
+        };
+        add(&mut when.query, name, pattern)?;
+    }
+    Ok(when)
+}
+
+fn path(node: &Node) -> Said<Path> {
+    let plain = if let Some(prefix) = node.str("prefix") {
+        Path::prefix(prefix)
+    } else if let Some(exact) = node.str("path") {
+        Path::Exact(exact.to_owned())
+    } else if let Some(prefix) = node.str("path_separated_prefix") {
+        Path::Segments(prefix.to_owned())
+    } else if let Some(regex) = node.down(&["safe_regex"]).str("regex").or_else(|| node.str("regex")) {
+        match path::expression(regex) {
+            Some(regex) => Path::Regex(regex),
+            None => {
+                return unsaid(format!(
+                    "its regular expression `{regex}` has parts that linear-time expressions lack"
+                ));
+            }
+        }
+    } else if let Some(policy) = node.get("path_match_policy") {
+        template(super::words::config(policy).str("path_template").unwrap_or_default())?
+    } else if node.get("headers").is_some() || node.get("grpc").is_some() {
+        Path::All
+    } else if node.get("connect_matcher").is_some() {
+        return unsaid("CONNECT is carried by an upstream with `address: authority` or `tcp://` only");
+    } else if node.get("prefix").is_some() {
+        Path::All
+    } else {
+        return unsaid("it has no path condition that is known");
+    };
+    if node.str("case_sensitive") == Some("false") {
+        return Ok(Path::Regex(format!("(?i:{})", plain.expression())));
+    }
+    Ok(plain)
+}
+
+/// A URI template: `{name}` is a segment, `{name=*}` too, `{name=**}` the rest, `*` and `**` without a name.
+fn template(text: &str) -> Said<Path> {
+    let mut out = String::new();
+    for segment in text.split('/').skip(1) {
+        out.push('/');
+        let (name, pattern) = match segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
+            Some(inner) => match inner.split_once('=') {
+                Some((name, pattern)) => (name, pattern),
+                None => (inner, "*"),
+            },
+            None if segment == "*" || segment == "**" => ("", segment),
+            None if segment.contains(['{', '*']) => {
+                return unsaid(format!("its template `{text}` has parts within a segment"));
+            }
+            None => {
+                out.push_str(&regex::escape(segment));
+                continue;
+            }
+        };
+        let pattern = match pattern {
+            "*" => "[^/]+",
+            "**" => ".*",
+            _ => return unsaid(format!("its template `{text}` has a pattern of several segments")),
+        };
+        out.push_str(&if name.is_empty() { pattern.to_owned() } else { format!("(?<{name}>{pattern})") });
+    }
+    Ok(Path::Regex(out))
+}
+
+/// A condition on a header.
+pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
+    let Some(name) = item.str("name") else { return Ok(()) };
+    let name = name.to_ascii_lowercase();
+    let invert = item.is("invert_match");
+    let pattern = if let Some(matcher) = item.get("string_match") {
+        string(matcher)?
+    } else if let Some(value) = item.str("exact_match") {
+        exact(value)
+    } else if let Some(value) = item.str("prefix_match") {
+        affix(value, true)
+    } else if let Some(value) = item.str("suffix_match") {
+        affix(value, false)
+    } else if let Some(value) = item.str("contains_match") {
+        format!("~.*{}.*", regex::escape(value))
+    } else if let Some(regex) =
+        item.down(&["safe_regex_match"]).str("regex").or_else(|| item.str("regex_match"))
+    {
+        expression(regex)?
+    } else if let Some(range) = item.get("range_match") {
+        numbers(range)?
+    } else if item.str("present_match") == Some("false") {
+        "!*".to_owned()
+    } else {
+        "*".to_owned()
+    };
+    if item.is("treat_missing_header_as_empty") {
+        return unsaid(format!("a missing header `{name}` counted as an empty one"));
+    }
+    match name.as_str() {
+        ":method" | "method" if name.starts_with(':') => return method(&pattern, invert, when),
+        ":path" => {
+            let path = match (pattern.as_str(), invert) {
+                ("*", false) => return Ok(()),
+                (text, false) if text.ends_with('*') && text.starts_with('/') && !text.contains('?') => {
+                    Path::prefix(text.trim_end_matches('*'))
+                }
+                _ => return unsaid("its condition on `:path` reads the query too"),
+            };
+            return match when.path.both(&path) {
+                Some(Some(both)) => {
+                    when.path = both;
+                    Ok(())
+                }
+                _ => unsaid("its two conditions on the path can't be one"),
+            };
+        }
+        ":authority" | "host" | ":scheme" => {
+            return unsaid(format!("its condition on `{name}` is the host of the match here"));
+        }
+        _ => {}
+    }
+    let pattern = match (invert, pattern.strip_prefix('!')) {
+        (false, _) => pattern,
+        (true, Some(rest)) => rest.to_owned(),
+        (true, None) if pattern == "*" => "!*".to_owned(),
+        // An inverted condition asks for a header that is there, with another value.
+        (true, None) => match other(&pattern) {
+            Some(regex) => format!("~{regex}"),
+            None => {
+                return unsaid(format!(
+                    "its inverted condition on `{name}` is neither of a value nor of a prefix"
+                ));
+            }
+        },
+    };
+    add(&mut when.headers, &name, pattern)
+}
+
+/// An expression for every text that an exact value or prefix doesn't take.
+fn other(pattern: &str) -> Option<String> {
+    let (text, prefix) = match pattern.strip_prefix('=') {
+        Some(literal) => (literal, false),
+        None if pattern.starts_with(['~', '*']) => return None,
+        None => pattern.strip_suffix('*').map_or((pattern, false), |start| (start, true)),
+    };
+    let mut parts = Vec::new();
+    let mut before = String::new();
+    for c in text.chars() {
+        parts.push(format!("{before}(?:[^{}].*)?", regex::escape(&c.to_string())));
+        before.push_str(&regex::escape(&c.to_string()));
+    }
+    if !prefix {
+        parts.push(format!("{before}.+"));
+    }
+    Some(parts.join("|"))
+}
+
+fn method(pattern: &str, invert: bool, when: &mut When) -> Said<()> {
+    let methods: Vec<String> = match pattern.strip_prefix('~') {
+        None => vec![pattern.to_owned()],
+        Some(regex) => regex
+            .trim_matches(['^', '$', '(', ')'])
+            .trim_start_matches("?:")
+            .split('|')
+            .map(ToOwned::to_owned)
+            .collect(),
+    };
+    let right = methods
+        .iter()
+        .all(|method| !method.is_empty() && method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-'));
+    if invert || !right || !when.methods.is_empty() {
+        return unsaid("its condition on `:method` is no list of methods");
+    }
+    when.methods = methods;
+    Ok(())
+}
+
+/// Two conditions on one name can't both be said.
+fn add(list: &mut Vec<(String, String)>, name: &str, pattern: String) -> Said<()> {
+    match list.iter_mut().find(|(known, _)| known == name) {
+        None => list.push((name.to_owned(), pattern)),
+        Some((_, other)) if *other == pattern || pattern == "*" => {}
+        Some((_, other)) if other == "*" => *other = pattern,
+        Some(_) => return unsaid(format!("it has two conditions on `{name}`")),
+    }
+    Ok(())
+}
+
+/// A string matcher as a value pattern.
+pub(crate) fn string(matcher: &Node) -> Said<String> {
+    let folded = matcher.is("ignore_case");
+    for key in ["exact", "prefix", "suffix", "contains"] {
+        let Some(value) = matcher.get(key).and_then(Node::text) else { continue };
+        if folded {
+            let inner = regex::escape(value);
+            return Ok(match key {
+                "exact" => format!("~(?i:{inner})"),
+                "prefix" => format!("~(?i:{inner}).*"),
+                "suffix" => format!("~.*(?i:{inner})"),
+                _ => format!("~.*(?i:{inner}).*"),
+            });
+        }
+        return Ok(match key {
+            "exact" => exact(value),
+            "prefix" => affix(value, true),
+            "suffix" => affix(value, false),
+            _ => format!("~.*{}.*", regex::escape(value)),
+        });
+    }
+    match matcher.down(&["safe_regex"]).str("regex").or_else(|| matcher.str("regex")) {
+        Some(regex) => expression(regex),
+        None => unsaid("a matcher that isn't known"),
+    }
+}
+
+/// Exactly this value.
+pub(crate) fn exact(value: &str) -> String {
+    if value.starts_with(['!', '~', '=']) || value.contains('*') || value.is_empty() {
+        format!("={value}")
+    } else {
+        value.to_owned()
+    }
+}
+
+fn affix(value: &str, prefix: bool) -> String {
+    if value.starts_with(['!', '~', '=']) || value.contains('*') || value.is_empty() {
+        let inner = regex::escape(value);
+        return if prefix { format!("~{inner}.*") } else { format!("~.*{inner}") };
+    }
+    if prefix { format!("{value}*") } else { format!("*{value}") }
+}
+
+fn expression(regex: &str) -> Said<String> {
+    match path::expression(regex) {
+        Some(regex) => Ok(format!("~{regex}")),
+        None => {
+            unsaid(format!("the regular expression `{regex}` has parts that linear-time expressions lack"))
+        }
+    }
+}
+
+/// A range of integers, where it is small enough to be listed.
+fn numbers(range: &Node) -> Said<String> {
+    let (Some(start), Some(end)) = (range.number("start"), range.number("end")) else {
+        return unsaid("a range without ends");
+    };
+    let (start, end) = (start as i64, end as i64);
+    if end - start > 100 || end <= start {
+        return unsaid("a range of more than 100 numbers");
+    }
+    let all: Vec<_> = (start..end).map(|n| n.to_string()).collect();
+    Ok(format!("~(?:{})", all.join("|")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_other_text_and_no_more() {
+        for (pattern, inside, outside) in [
+            ("gold", vec!["gold"], vec!["", "g", "gol", "golds", "silver", "Gold", "xgold"]),
+            ("go*", vec!["go", "gold"], vec!["", "g", "silver", "xgo"]),
+            ("=*", vec!["*"], vec!["", "**", "a"]),
+        ] {
+            let regex = regex::Regex::new(&format!("^(?:{})$", other(pattern).unwrap_or_default())).ok();
+            let takes = |text: &str| regex.as_ref().is_some_and(|regex| regex.is_match(text));
+            assert!(inside.iter().all(|text| !takes(text)), "{pattern}");
+            assert!(outside.iter().all(|text| takes(text)), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Envoy: a bootstrap of v3 or v2, with the files that it names.
+
+mod chain;
+mod cluster;
+mod edits;
+mod filters;
+mod guards;
+mod http;
+mod listener;
+mod matcher;
+mod resources;
+mod route;
+mod tls;
+mod words;
+
+use crate::plan::{Names, Plan};
+use crate::remark::Weight;
+use crate::tree::{Node, Unreadable};
+use crate::value::Map;
+use crate::{File, tree};
+
+/// What the parts of an import share.
+pub(crate) struct Cx {
+    pub(crate) plan: Plan,
+    pub(crate) clusters: Vec<Node>,
+    pub(crate) routes: Vec<Node>,
+    pub(crate) secrets: Vec<Node>,
+    pub(crate) names: Names,
+    /// Names of listeners, which may be those of clusters.
+    pub(crate) listeners: Names,
+    /// What each cluster is used for, and the upstream that is made of it.
+    pub(crate) uses: Vec<(String, cluster::Use, String)>,
+    /// What routes say of the clusters they go to: the key of a consistent hash.
+    pub(crate) hashes: Vec<(String, String)>,
+    pub(crate) folder: std::path::PathBuf,
+}
+
+/// Keys of a bootstrap that say nothing about requests, or are read here.
+const KNOWN: &[&str] = &[
+    "static_resources",
+    "dynamic_resources",
+    "admin",
+    "node",
+    "cluster_manager",
+    "watchdog",
+    "watchdogs",
+    "flags_path",
+    "use_tcp_for_dns_lookups",
+    "bootstrap_extensions",
+    "default_regex_engine",
+    "header_prefix",
+    "node_context_params",
+    "inline_headers",
+    "memory_allocator_manager",
+    "default_config_source",
+    "default_socket_interface",
+    "perf_tracing_file_path",
+    "xds_delegate_extension",
+    "xds_config_tracker_extension",
+    "enable_dispatcher_stats",
+    "stats_flush_interval",
+    "stats_server_version_override",
+    "typed_dns_resolver_config",
+    "dns_resolution_config",
+    "stats_config",
+    "application_log_config",
+    "certificate_provider_instances",
+    "deferred_stat_options",
+    "grpc_async_client_manager_config",
+    "listener_manager",
+];
+
+const TOLD: &[(&str, Weight, &str)] = &[
+    (
+        "stats_sinks",
+        Weight::Soft,
+        "statistics are not pushed; Prometheus reads them at `/metrics` on port 15090.",
+    ),
+    (
+        "tracing",
+        Weight::Soft,
+        "tracing is not carried over; `tracing: { otlp: http://collector:4318 }` sends spans to a collector.",
+    ),
+    (
+        "overload_manager",
+        Weight::Soft,
+        "attache's own `overload` is on by default, by the container's memory limit; see docs/config.md.",
+    ),
+    (
+        "layered_runtime",
+        Weight::Soft,
+        "runtime values are absent; what was set by them is a key of the config here.",
+    ),
+    ("runtime", Weight::Soft, "runtime values are absent; what was set by them is a key of the config here."),
+    (
+        "hds_config",
+        Weight::Soft,
+        "health discovery is absent: attache checks the health of its own upstreams only.",
+    ),
+    ("rate_limit_service", Weight::Soft, "`global_rate_limit` of a route names its service."),
+    ("stats_flush_on_admin", Weight::Note, "attache's metrics are always current."),
+];
+
+pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
+    let mut cx = Cx {
+        plan: Plan::default(),
+        clusters: Vec::new(),
+        routes: Vec::new(),
+        secrets: Vec::new(),
+        names: Names::default(),
+        listeners: Names::default(),
+        uses: Vec::new(),
+        hashes: Vec::new(),
+        folder: files.first().and_then(|file| file.path.parent()).map(Into::into).unwrap_or_default(),
+    };
+    let mut listeners = Vec::new();
+    for file in files {
+        for root in tree::parse(&file.text, &file.path.display().to_string())? {
+            bootstrap(&root, &mut listeners, &mut cx)?;
+        }
+    }
+    for listener in &listeners {
+        listener::listener(listener, &mut cx);
+    }
+    cluster::clusters(&mut cx);
+    Ok(cx.plan)
+}
+
+fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), Unreadable> {
+    if root.entries().is_empty() {
+        let what = "this is no bootstrap: a mapping with `static_resources` is expected".to_owned();
+        return Err(Unreadable { at: root.at.clone(), what });
+    }
+    // A bootstrap within a ConfigMap of Kubernetes.
+    if root.str("kind") == Some("ConfigMap") {
+        for (_, text) in root.down(&["data"]).entries() {
+            for root in tree::parse(text.text().unwrap_or_default(), &text.at.file).unwrap_or_default() {
+                if root.get("static_resources").is_some() || root.get("resources").is_some() {
+                    bootstrap(&root, listeners, cx)?;
+                }
+            }
+        }
+        return Ok(());
+    }
+    // A file of resources as discovery has them, given beside the bootstrap.
+    if root.get("resources").is_some() && root.get("static_resources").is_none() {
+        for resource in root.list("resources") {
+            match words::last(resource.str("@type").unwrap_or_default()) {
+                "Listener" => listeners.push(resource.clone()),
+                "Cluster" => cx.clusters.push(resource.clone()),
+                "RouteConfiguration" => cx.routes.push(resource.clone()),
+                "Secret" => cx.secrets.push(resource.clone()),
+                _ => cx.plan.remarks.note(&resource.at, "this resource is read by nothing here."),
+            }
+        }
+        return Ok(());
+    }
+    let fixed = root.down(&["static_resources"]);
+    listeners.extend(fixed.list("listeners").iter().cloned());
+    cx.clusters.extend(fixed.list("clusters").iter().cloned());
+    cx.secrets.extend(fixed.list("secrets").iter().cloned());
+    cx.plan.remarks.rest(fixed, "`static_resources`", &["listeners", "clusters", "secrets"], &[]);
+    let dynamic = root.down(&["dynamic_resources"]);
+    for (key, what) in [("lds_config", "listeners"), ("cds_config", "clusters")] {
+        let Some(source) = dynamic.get(key) else { continue };
+        match resources::of(source, cx) {
+            Some(found) if key == "lds_config" => listeners.extend(found),
+            Some(found) => cx.clusters.extend(found),
+            None => cx.plan.remarks.point(
+                &source.at,
+                format!(
+                    "{what} come from a control plane, or from a file that isn't here. attache has a file and no xDS: save what runs by \
+                     Envoy's `/config_dump` as files of resources, and give them to the import beside this one."
+                ),
+            ),
+        }
+    }
+    admin(root, cx);
+    cx.plan.remarks.rest(root, "the bootstrap", KNOWN, TOLD);
+    Ok(())
+}
+
+fn admin(root: &Node, cx: &mut Cx) {
+    let Some(admin) = root.get("admin") else { return };
+    let socket = admin.down(&["address", "socket_address"]);
+    let (Some(address), Some(port)) = (socket.str("address"), socket.str("port_value")) else { return };
+    if matches!(address, "127.0.0.1" | "::1" | "localhost") {
+        let host = if address == "::1" { "[::1]" } else { "127.0.0.1" };
+        cx.plan.top.set("admin", format!("{host}:{port}"));
+    } else {
+        cx.plan.top.set("admin", format!("127.0.0.1:{port}"));
+        cx.plan.remarks.note(
+            &admin.at,
+            "the admin API listens on loopback only, since it can end the process. Scrapes and probes of others go to port 15090 \
+             (`/metrics`, `/healthz`, `/readyz`).",
+        );
+    }
+}
+
+/// Sets a duration.
+pub(crate) fn duration(map: &mut Map, key: &str, node: Option<&Node>) {
+    if let Some(time) = node.and_then(words::seconds) {
+        map.set(key, words::duration(time));
+    }
+}

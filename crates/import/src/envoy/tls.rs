@@ -1,0 +1,397 @@
+//! TLS of listeners and clusters: certificates, roots, names, versions; from files, inline, or SDS by files.
+
+use crate::plan::Listener;
+use crate::remark::{Remarks, Weight};
+use crate::tree::{At, Node};
+use crate::value::{Map, Value};
+
+use super::{Cx, resources, words};
+
+/// The TLS context of a chain or cluster, of v3 or v2.
+fn context(node: &Node) -> Option<&Node> {
+    if let Some(context) = node.get("tls_context") {
+        return Some(context);
+    }
+    let socket = node.get("transport_socket")?;
+    let mut config = words::config(socket);
+    let kind = words::extension(socket);
+    if matches!(kind.as_str(), "upstream_proxy_protocol_transport" | "proxy_protocol_upstream_transport") {
+        config = words::config(config.get("transport_socket")?);
+    }
+    let raw = kind.contains("raw_buffer")
+        && words::last(config.str("@type").unwrap_or_default()) == "RawBuffer"
+        || kind == "raw_buffer";
+    (!raw).then_some(config)
+}
+
+pub(crate) fn is_downstream(chain: &Node) -> bool {
+    context(chain).is_some()
+}
+
+/// Certificates and roots of a listener. False where clients could get in who could not before: then the chain is left out.
+pub(crate) fn downstream(
+    chain: &Node,
+    listener: &mut Listener,
+    sni: &[String],
+    remarks: &mut Remarks,
+    cx: &Cx,
+) -> bool {
+    let Some(context) = context(chain) else { return true };
+    let common = context.down(&["common_tls_context"]);
+    remarks.rest(
+        context,
+        "TLS of the listener",
+        &[
+            "common_tls_context",
+            "require_client_certificate",
+            "disable_stateless_session_resumption",
+            "disable_stateful_session_resumption",
+            "session_timeout",
+            "require_sni",
+            "full_scan_certs_on_sni_mismatch",
+            "prefer_client_ciphers",
+            "session_ticket_keys",
+            "session_ticket_keys_sds_secret_config",
+        ],
+        &[("ocsp_staple_policy", Weight::Soft, "give the response's file as `ocsp`.")],
+    );
+    let mut pairs = pairs(common, remarks, cx);
+    let tls = listener.keys.child("tls");
+    if pairs.is_empty() {
+        remarks.point(&chain.at, "the certificate of this chain is not in a file that is here, so the chain is left out: give `tls.certificate` and `tls.key`.");
+        if tls.is_empty() {
+            listener.keys.0.retain(|(key, _)| key != "tls");
+        }
+        return false;
+    }
+    if tls.get("certificate").is_none() {
+        let (certificate, key) = pairs.remove(0);
+        tls.set("certificate", certificate);
+        tls.set("key", key);
+    }
+    let known = |tls: &Map, certificate: &str| tls.get("certificate") == Some(&Value::from(certificate));
+    let mut more = match tls.get("certificates") {
+        Some(Value::List(list)) => list.clone(),
+        _ => Vec::new(),
+    };
+    for (certificate, key) in pairs {
+        if known(tls, &certificate) {
+            continue;
+        }
+        let mut map = Map::default();
+        map.set("certificate", certificate);
+        map.set("key", key);
+        if !more.contains(&Value::Map(map.clone())) {
+            more.push(Value::Map(map));
+        }
+    }
+    if !more.is_empty() {
+        tls.set("certificates", Value::List(more));
+        remarks.note(&chain.at, "a certificate is picked by the names that stand in it, not by its chain.");
+    }
+    versions(common, tls, remarks);
+    let _ = sni;
+    let mut clients = Map::default();
+    let validation = validation(common, cx);
+    let Some(validation) = validation else {
+        if common.get("validation_context_sds_secret_config").is_some() {
+            remarks.point(&common.at, "the roots of the clients' certificates come from a control plane: the chain is left out. Give them as `client_ca`.");
+            listener.keys.0.retain(|(key, _)| key != "tls");
+            return false;
+        }
+        if context.is("require_client_certificate") {
+            remarks.point(
+                &context.at,
+                "clients must show a certificate, but nobody verifies it. attache only takes verified ones: the chain is left out. Give the roots as `client_ca`.",
+            );
+            listener.keys.0.retain(|(key, _)| key != "tls");
+            return false;
+        }
+        return listener_agrees(listener, &clients, &chain.at, remarks);
+    };
+    if !clients_of(&validation, &mut clients, remarks) {
+        listener.keys.0.retain(|(key, _)| key != "tls");
+        return false;
+    }
+    if clients.get("client_ca").is_some() && !context.is("require_client_certificate") {
+        if clients.get("allow").is_some() {
+            remarks.note(
+                &context.at,
+                "a client without a certificate is refused too, since `allow` names who may come.",
+            );
+        }
+        clients.set("client_optional", true);
+    }
+    listener_agrees(listener, &clients, &chain.at, remarks)
+}
+
+const CLIENTS: &[&str] = &["client_ca", "client_ca_pem", "client_optional", "allow", "crls"];
+
+/// What is asked of clients is one for a whole listener.
+fn listener_agrees(listener: &mut Listener, clients: &Map, at: &At, remarks: &mut Remarks) -> bool {
+    let before = !listener.chains.is_empty();
+    let tls = listener.keys.child("tls");
+    let same = CLIENTS.iter().all(|key| tls.get(key) == clients.get(key));
+    if before && !same {
+        remarks.point(
+            at,
+            "what is asked of clients' certificates differs from another chain of this listener, and is one for a whole listener here: the chain is left \
+             out. Give it a listener of its own.",
+        );
+        return false;
+    }
+    for (key, value) in &clients.0 {
+        tls.set(key, value.clone());
+    }
+    true
+}
+
+/// Whom a listener believes. False where that can't be carried over.
+fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bool {
+    if let Some(file) = source(validation.get("trusted_ca"), remarks) {
+        clients.set(if file.pem { "client_ca_pem" } else { "client_ca" }, file.text);
+    }
+    crls(validation, clients, remarks);
+    let identities = identities(validation, remarks);
+    let Some(identities) = identities else { return false };
+    if !identities.is_empty() {
+        clients.set("allow", identities);
+    }
+    if validation.get("verify_certificate_hash").is_some()
+        || validation.get("verify_certificate_spki").is_some()
+    {
+        remarks.point(&validation.at, "clients can't be told by hashes of their certificates: the chain is left out. Use `allow` with their names.");
+        return false;
+    }
+    if clients.get("client_ca").is_none() && clients.get("client_ca_pem").is_none() {
+        return validation.get("match_typed_subject_alt_names").is_none();
+    }
+    true
+}
+
+fn crls(validation: &Node, out: &mut Map, remarks: &mut Remarks) {
+    if let Some(node) = validation.get("crl") {
+        match source(Some(node), remarks) {
+            Some(file) if !file.pem => out.set("crls", file.text),
+            _ => remarks.point(
+                &node.at,
+                "the revocation list is inline: write it to a file, and give that as `crls`.",
+            ),
+        }
+    }
+}
+
+/// Subject alternative names in attache's notation. `None` where one can't be said.
+fn identities(validation: &Node, remarks: &mut Remarks) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let all = ["match_typed_subject_alt_names", "match_subject_alt_names", "verify_subject_alt_name"];
+    for item in all.iter().flat_map(|key| validation.list(key)) {
+        let matcher = item.get("matcher").unwrap_or(item);
+        let pattern = if let Some(exact) =
+            matcher.str("exact").or_else(|| if matcher.entries().is_empty() { matcher.text() } else { None })
+        {
+            Some(exact.to_owned())
+        } else if let Some(prefix) = matcher.str("prefix") {
+            (prefix.contains("://") && prefix.ends_with('/')).then(|| format!("{prefix}**"))
+        } else if let Some(suffix) = matcher.str("suffix") {
+            suffix.starts_with('.').then(|| format!("*{suffix}"))
+        } else {
+            None
+        };
+        match pattern.filter(|pattern| !pattern.contains(' ')) {
+            Some(pattern) => found.push(pattern),
+            None => {
+                remarks.point(&item.at, "this pattern of certificate names can't be said: exact names, `spiffe://DOMAIN/PATH/**` and `*.suffix` can. What it guarded is left out.");
+                return None;
+            }
+        }
+    }
+    Some(found)
+}
+
+/// TLS of an upstream. `None` where there is none.
+pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx: &Cx) -> Option<bool> {
+    let context = context(cluster)?;
+    let common = context.down(&["common_tls_context"]);
+    remarks.rest(
+        context,
+        "TLS of the cluster",
+        &[
+            "common_tls_context",
+            "sni",
+            "allow_renegotiation",
+            "max_session_keys",
+            "auto_host_sni",
+            "auto_sni_san_validation",
+        ],
+        &[("enforce_rsa_key_usage", Weight::Soft, "key usage is what rustls enforces.")],
+    );
+    let mut tls = Map::default();
+    if let Some(name) = context.str("sni") {
+        tls.set("name", name);
+    }
+    let mut own = pairs(common, remarks, cx);
+    if !own.is_empty() {
+        let (certificate, key) = own.remove(0);
+        tls.set("certificate", certificate);
+        tls.set("key", key);
+    }
+    versions(common, &mut tls, remarks);
+    let mut believes = false;
+    if let Some(validation) = validation(common, cx) {
+        if let Some(file) = source(validation.get("trusted_ca"), remarks) {
+            tls.set(if file.pem { "ca_pem" } else { "ca" }, file.text);
+            believes = true;
+        }
+        if validation.get("system_root_certs").is_some() {
+            believes = true;
+        }
+        crls(&validation, &mut tls, remarks);
+        match identities(&validation, remarks) {
+            Some(peers) if !peers.is_empty() => tls.set("peers", peers),
+            Some(_) if believes && tls.get("ca").is_some() => remarks.note(
+                &context.at,
+                "the original believed any certificate of its roots, whatever name was in it. attache also compares the name: `tls.name`, or the host of the \
+                 address; `tls.peers` lists other identities.",
+            ),
+            _ => {}
+        }
+        let pins: Vec<String> = validation
+            .list("verify_certificate_spki")
+            .iter()
+            .filter_map(Node::text)
+            .map(|pin| format!("sha256/{pin}"))
+            .collect();
+        if !pins.is_empty() {
+            tls.set("pins", pins);
+        }
+        if validation.get("verify_certificate_hash").is_some() {
+            remarks.soft(&validation.at, "a hash of the whole certificate is not compared; `pins` compares that of its key, and the chain is verified.");
+        }
+        if validation.is("allow_expired_certificate")
+            || validation.str("trust_chain_verification") == Some("ACCEPT_UNTRUSTED")
+        {
+            remarks.soft(
+                &validation.at,
+                "the original took certificates that are expired or untrusted; attache verifies.",
+            );
+        }
+    }
+    if common.get("validation_context_sds_secret_config").is_some() && !believes {
+        remarks.point(&common.at, "the roots for this upstream come from a control plane; until `tls.ca` names them, those of the system count.");
+    } else if !believes {
+        remarks.soft(
+            &context.at,
+            "the original verified nothing of this peer. attache verifies by the system's roots and the name: give `tls.ca` if the peer has a private one.",
+        );
+    }
+    if !tls.is_empty() {
+        keys.set("tls", tls);
+    }
+    Some(true)
+}
+
+fn versions(common: &Node, tls: &mut Map, remarks: &mut Remarks) {
+    let params = common.down(&["tls_params"]);
+    match params.str("tls_minimum_protocol_version") {
+        Some("TLSv1_3" | "4") => tls.set("min_version", "1.3"),
+        Some("TLSv1_0" | "TLSv1_1" | "1" | "2") => {
+            remarks.soft(&params.at, "TLS 1.0 and 1.1 are not spoken: 1.2 is the lowest version.");
+        }
+        _ => {}
+    }
+    if params.get("cipher_suites").is_some()
+        || params.get("ecdh_curves").is_some()
+        || params.get("signature_algorithms").is_some()
+    {
+        remarks.soft(&params.at, "cipher suites, curves and signature algorithms are those of rustls, all of them safe; they are not chosen.");
+    }
+    if params.str("tls_maximum_protocol_version").is_some_and(|version| version != "TLSv1_3") {
+        remarks
+            .soft(&params.at, "no highest version can be given: TLS 1.3 is spoken with those who speak it.");
+    }
+    if common.get("custom_handshaker").is_some() || common.get("key_log").is_some() {
+        remarks.soft(&common.at, "custom handshakers and key logs are absent.");
+    }
+}
+
+/// Certificates with their keys.
+fn pairs(common: &Node, remarks: &mut Remarks, cx: &Cx) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut sources: Vec<Node> = common.list("tls_certificates").to_vec();
+    for reference in common.list("tls_certificate_sds_secret_configs") {
+        match resources::secret(reference, cx) {
+            Some(secret) if secret.get("tls_certificate").is_some() => sources.push(secret.down(&["tls_certificate"]).clone()),
+            _ => remarks.point(
+                &reference.at,
+                "this certificate comes by SDS from a control plane: write it to files, or take `spiffe: true`, which asks the SPIFFE Workload API.",
+            ),
+        }
+    }
+    for source_of in &sources {
+        let certificate = source(source_of.get("certificate_chain"), remarks);
+        let key = source(source_of.get("private_key"), remarks);
+        if source_of.get("private_key_provider").is_some() {
+            remarks.point(&source_of.at, "keys in hardware are absent: give the key's file.");
+        }
+        match (certificate, key) {
+            (Some(certificate), Some(key)) if !certificate.pem && !key.pem => {
+                found.push((certificate.text, key.text));
+            }
+            (Some(_), Some(_)) => {
+                let folder = "/etc/attache/tls";
+                remarks.soft(
+                    &source_of.at,
+                    format!("this certificate stands in the original itself. attache reads files, so that keys are not in configs: write it to {folder}.crt and {folder}.key."),
+                );
+                found.push((format!("{folder}.crt"), format!("{folder}.key")));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn validation(common: &Node, cx: &Cx) -> Option<Node> {
+    if let Some(direct) = common.get("validation_context") {
+        return Some(direct.clone());
+    }
+    let combined = common.down(&["combined_validation_context"]);
+    let by_secret = common
+        .get("validation_context_sds_secret_config")
+        .or_else(|| combined.get("validation_context_sds_secret_config"))
+        .and_then(|reference| resources::secret(reference, cx))
+        .and_then(|secret| secret.get("validation_context").cloned());
+    match (combined.get("default_validation_context"), by_secret) {
+        (Some(default), Some(secret)) => {
+            let mut both = default.clone();
+            for (key, value) in secret.entries() {
+                both.set(key, value.clone());
+            }
+            Some(both)
+        }
+        (Some(default), None) if combined.get("validation_context_sds_secret_config").is_none() => {
+            Some(default.clone())
+        }
+        (None, Some(secret)) => Some(secret),
+        _ => None,
+    }
+}
+
+struct Source {
+    text: String,
+    pem: bool,
+}
+
+/// A data source: a file, an environment variable, or text.
+fn source(node: Option<&Node>, remarks: &mut Remarks) -> Option<Source> {
+    let node = node?;
+    if let Some(file) = node.str("filename") {
+        return Some(Source { text: file.to_owned(), pem: false });
+    }
+    if let Some(text) = node.str("inline_string") {
+        return Some(Source { text: text.to_owned(), pem: true });
+    }
+    remarks.point(&node.at, "inline bytes and environment variables are not read: give a file.");
+    None
+}

@@ -1,0 +1,137 @@
+//! Guards in front of rules: who may pass, who is denied, and what can't be judged and is therefore refused.
+//!
+//! A gate is a list of cases of which the first that holds decides. Put in front of a rule it makes rules of its own: the case's conditions
+//! and those of the rule together. Where the two together can't be said, a case that would deny closes the whole rule, and one that would let
+//! pass is left out.
+
+use crate::plan::{Rule, When};
+use crate::tree::At;
+
+/// What a case says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It goes on.
+    Pass,
+    /// It is answered 403, as by the original.
+    Deny,
+    /// It stood behind a guard that can't be carried over.
+    Refuse(String),
+}
+
+/// A guard.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) at: At,
+    pub(crate) cases: Vec<(When, Verdict)>,
+    pub(crate) otherwise: Verdict,
+    /// What an answer to the denied says.
+    pub(crate) denied: &'static str,
+}
+
+impl Gate {
+    /// Everything behind it is refused.
+    pub(crate) fn closed(at: &At, why: impl Into<String>) -> Self {
+        Self { at: at.clone(), cases: Vec::new(), otherwise: Verdict::Refuse(why.into()), denied: "" }
+    }
+
+    /// The rules that a rule behind this gate becomes.
+    pub(crate) fn before(&self, rule: Rule) -> Vec<Rule> {
+        let mut out = Vec::new();
+        for (when, verdict) in &self.cases {
+            match both(&rule.when, when) {
+                Some(None) => {}
+                Some(Some(both)) => {
+                    let all = both == rule.when;
+                    let mut case = Rule { when: both, ..rule.clone() };
+                    case.name = rule.name.clone().filter(|_| all);
+                    if !out.is_empty() {
+                        case.remarks.0.clear();
+                    }
+                    self.judge(&mut case, verdict);
+                    out.push(case);
+                    if all {
+                        return out;
+                    }
+                }
+                None if *verdict == Verdict::Pass => {
+                    let mut rest = rule.clone();
+                    rest.remarks.point(&self.at, "one of the cases that the guard of this route let pass can't be said here; it is refused.");
+                    return vec![refused(
+                        rest,
+                        &self.at,
+                        "its guard has a case that can't be said together with this route.",
+                    )];
+                }
+                None => {
+                    return vec![refused(
+                        rule,
+                        &self.at,
+                        "its guard has a case that can't be said together with this route: the route is refused. Write both as one condition.",
+                    )];
+                }
+            }
+        }
+        let mut rest = rule;
+        if !out.is_empty() {
+            rest.remarks.0.clear();
+        }
+        self.judge(&mut rest, &self.otherwise);
+        out.push(rest);
+        out
+    }
+
+    fn judge(&self, rule: &mut Rule, verdict: &Verdict) {
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Deny => {
+                rule.keys = crate::value::Map::default();
+                rule.targets.clear();
+                rule.name = None;
+                let mut respond = crate::value::Map::default();
+                respond.set("status", 403_u64);
+                respond.set("body", self.denied);
+                rule.keys.set("respond", respond);
+            }
+            Verdict::Refuse(why) => rule.refuse(&self.at, why.clone()),
+        }
+    }
+}
+
+fn refused(mut rule: Rule, at: &At, why: &str) -> Rule {
+    rule.refuse(at, why);
+    rule
+}
+
+/// The conditions of both. `Some(None)`: no request meets both; `None`: they can't be said as one.
+#[allow(clippy::option_option)]
+pub(crate) fn both(a: &When, b: &When) -> Option<Option<When>> {
+    let Some(path) = a.path.both(&b.path)? else { return Some(None) };
+    let mut when = When { path, ..a.clone() };
+    for (list, other) in [(&mut when.methods, &b.methods), (&mut when.identity, &b.identity)] {
+        if list.is_empty() {
+            list.clone_from(other);
+        } else if !other.is_empty() {
+            let exact = list.iter().chain(other).all(|item| !item.contains('*'));
+            if list == other {
+                continue;
+            }
+            if !exact {
+                return None;
+            }
+            list.retain(|item| other.contains(item));
+            if list.is_empty() {
+                return Some(None);
+            }
+        }
+    }
+    for (list, other) in [(&mut when.headers, &b.headers), (&mut when.query, &b.query)] {
+        for (name, pattern) in other {
+            match list.iter().find(|(known, _)| known == name) {
+                None => list.push((name.clone(), pattern.clone())),
+                Some((_, known)) if known == pattern => {}
+                Some(_) => return None,
+            }
+        }
+    }
+    Some(Some(when))
+}

@@ -1,0 +1,353 @@
+//! Backends become upstreams.
+
+use crate::plan::Upstream;
+use crate::remark::Remarks;
+use crate::value::{Map, Value};
+
+use super::{
+    Cx,
+    tokens::{self, Line, Section},
+};
+
+/// The upstream of a backend; `None` where it has no server.
+pub(crate) fn used(name: &str, tcp: bool, cx: &mut Cx) -> Option<String> {
+    if let Some((_, _, upstream)) = cx.used.iter().find(|(known, other, _)| known == name && *other == tcp) {
+        return Some(upstream.clone());
+    }
+    let section = cx
+        .sections
+        .iter()
+        .find(|other| other.name == name && matches!(other.kind.as_str(), "backend" | "listen"))?;
+    section.lines.iter().find(|line| matches!(line.word(0), "server" | "server-template"))?;
+    let other = cx.used.iter().any(|(known, ..)| known == name);
+    let upstream = cx.names.of(&if other {
+        format!("{name}-{}", if tcp { "tcp" } else { "http" })
+    } else {
+        name.to_owned()
+    });
+    cx.used.push((name.to_owned(), tcp, upstream.clone()));
+    Some(upstream)
+}
+
+pub(crate) fn upstreams(cx: &mut Cx) {
+    for (name, tcp, upstream) in cx.used.clone() {
+        let Some(section) = cx
+            .sections
+            .iter()
+            .find(|other| other.name == name && matches!(other.kind.as_str(), "backend" | "listen"))
+        else {
+            continue;
+        };
+        let mut out = Upstream { name: upstream, ..Upstream::default() };
+        fill(section, tcp, &mut out);
+        cx.plan.upstreams.push(out);
+    }
+}
+
+/// Policies of a backend that are a route's here.
+pub(crate) fn policies(section: &Section, keys: &mut Map) {
+    if let Some(time) = section.timeout("server") {
+        keys.set("timeout", time);
+    }
+    if let Some(time) = section.timeout("tunnel") {
+        keys.set("idle_timeout", time);
+    }
+    if let Some(line) = section.last("retry-on") {
+        let mut on = Vec::new();
+        for word in line.rest(1) {
+            match word.as_str() {
+                "conn-failure" => on.push("connect-failure".to_owned()),
+                "empty-response" | "junk-response" => on.push("reset-before-headers".to_owned()),
+                "response-timeout" => on.push("reset".to_owned()),
+                "all-retryable-errors" => {
+                    on.extend(
+                        ["connect-failure", "reset", "500", "502", "503", "504"].map(ToOwned::to_owned),
+                    );
+                }
+                "none" => {}
+                status if status.bytes().all(|b| b.is_ascii_digit()) => on.push(status.to_owned()),
+                _ => {}
+            }
+        }
+        on.dedup();
+        if !on.is_empty() {
+            keys.child("retry").set("on", on);
+        }
+    }
+    if let Some(count) = section.last("retries").and_then(|line| line.word(1).parse::<u64>().ok()) {
+        if count == 0 {
+            keys.set("retry", "off");
+        } else {
+            keys.child("retry").set("attempts", count);
+        }
+    }
+}
+
+fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
+    let defaults: Vec<String> = section
+        .lines
+        .iter()
+        .filter(|line| line.word(0) == "default-server")
+        .flat_map(|line| line.rest(1).to_vec())
+        .collect();
+    let mut items = Vec::new();
+    let mut tls = Map::default();
+    let (mut check, mut secure, mut h2, mut weights) = (false, false, false, false);
+    let mut most = 0_u64;
+    let servers: Vec<&Line> =
+        section.lines.iter().filter(|line| matches!(line.word(0), "server" | "server-template")).collect();
+    for line in &servers {
+        let template = line.word(0) == "server-template";
+        let address = line.word(if template { 3 } else { 2 });
+        let mut all = (*line).clone();
+        all.words.extend(defaults.iter().cloned());
+        if all.has("disabled") {
+            out.remarks.soft(&line.at, "a disabled server is left out.");
+            continue;
+        }
+        secure |= all.has("ssl");
+        h2 |= all.after("proto") == Some("h2");
+        check |= all.has("check");
+        let Some(address) = normal(address) else {
+            out.remarks.point(&line.at, format!("the server `{}` is left out: its address is no IP address or name with a port, and no Unix socket.", line.word(1)));
+            continue;
+        };
+        let mut map = Map::default();
+        if let Some(weight) =
+            all.after("weight").and_then(|text| text.parse::<u64>().ok()).filter(|weight| *weight > 0)
+        {
+            weights = true;
+            map.set("weight", weight);
+        }
+        if all.has("backup") {
+            map.set("priority", 1_u64);
+        }
+        most += all.after("maxconn").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        if all.has("send-proxy") || all.has("send-proxy-v2") {
+            out.keys.set("proxy_protocol", if all.has("send-proxy-v2") { "v2" } else { "v1" });
+        }
+        if all.has("ssl") {
+            server_tls(&all, &mut tls, &mut out.remarks);
+        }
+        items.push((address, map));
+    }
+    let _ = weights;
+    let scheme = match (tcp, secure, h2) {
+        (true, false, _) => "tcp",
+        (true, true, _) => "tls",
+        (false, true, _) => "https",
+        (false, false, true) => "h2c",
+        (false, false, false) => "http",
+    };
+    let mut list: Vec<Value> = Vec::new();
+    for (address, mut map) in items {
+        let address = match address.strip_prefix("unix:") {
+            Some(path) if scheme == "http" => format!("unix:{path}"),
+            Some(path) => format!("unix+{scheme}:{path}"),
+            None => format!("{scheme}://{address}"),
+        };
+        if map.is_empty() {
+            list.push(address.into());
+        } else {
+            map.0.insert(0, ("address".to_owned(), address.into()));
+            list.push(Value::Map(map));
+        }
+    }
+    let address = match list.len() {
+        0 => Value::from(format!("{scheme}://nowhere.invalid:80")),
+        1 if matches!(list[0], Value::Text(_)) => list.remove(0),
+        _ => Value::List(list),
+    };
+    let mut keys = Map::default();
+    keys.set("address", address);
+    if !tcp {
+        keys.set("host", "preserve");
+        if secure && !h2 {
+            keys.set("protocol", "http1");
+        }
+    }
+    for (key, value) in std::mem::take(&mut out.keys).0 {
+        keys.set(&key, value);
+    }
+    if !tls.is_empty() {
+        keys.set("tls", tls);
+    }
+    if let Some(time) = section.timeout("connect") {
+        keys.set("connect_timeout", time);
+    }
+    balance(section, &mut keys, &mut out.remarks);
+    if most > 0 {
+        keys.child("circuit_breaker").set("max_connections", most);
+        out.remarks.note(
+            &section.head.at,
+            "`maxconn` of the servers is their sum here; what waits is bounded by `max_pending`.",
+        );
+    }
+    if check {
+        health(section, &servers, &defaults, &mut keys, &mut out.remarks);
+    }
+    if let Some(line) = section.last("cookie") {
+        out.remarks.point(&line.at, "no cookie is set that keeps clients with their server: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.");
+    }
+    for word in ["stick", "stick-table"] {
+        if let Some(line) = section.last(word) {
+            out.remarks.point(
+                &line.at,
+                "stick tables are absent: `balance` by a hash keeps clients with an endpoint.",
+            );
+        }
+    }
+    out.keys = keys;
+}
+
+fn normal(address: &str) -> Option<String> {
+    let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+    if let Some(path) = address.strip_prefix("unix@").or_else(|| address.starts_with('/').then_some(address))
+    {
+        return Some(format!("unix:{path}"));
+    }
+    if address.contains(['$', '@', '%']) {
+        return None;
+    }
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() => (host, port),
+        _ => (address, "80"),
+    };
+    if host.contains(':') && !host.starts_with('[') {
+        Some(format!("[{host}]:{port}"))
+    } else {
+        Some(format!("{host}:{port}"))
+    }
+}
+
+fn server_tls(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
+    if let Some(file) = line.after("ca-file") {
+        tls.set("ca", if file == "@system-ca" { "system" } else { file });
+    }
+    if line.after("verify") == Some("none")
+        || line.after("verify").is_none() && line.after("ca-file").is_none()
+    {
+        remarks.soft(&line.at, "the original verified nothing of this peer. attache verifies: give `tls.ca` if the peer has a private root.");
+    }
+    if let Some(name) =
+        line.after("sni").and_then(|sni| sni.strip_prefix("str(")).and_then(|sni| sni.strip_suffix(')'))
+    {
+        tls.set("name", name);
+    } else if let Some(name) = line.after("verifyhost") {
+        tls.set("name", name);
+    } else if line.after("sni").is_some() {
+        remarks.soft(&line.at, "the server name is that of the address: a name of the request is not sent.");
+    }
+    if let Some(file) = line.after("crt") {
+        tls.set("certificate", file);
+        tls.set("key", file);
+    }
+    if let Some(file) = line.after("crl-file") {
+        tls.set("crls", file);
+    }
+}
+
+fn balance(section: &Section, keys: &mut Map, remarks: &mut Remarks) {
+    let line = section.last("balance");
+    let (word, argument) = line.map_or(("roundrobin", ""), |line| (line.word(1), line.word(2)));
+    let mut map = Map::default();
+    let hash = match word.split('(').next().unwrap_or_default() {
+        "leastconn" => return,
+        "random" => {
+            keys.set("balance", "random");
+            return;
+        }
+        "roundrobin" | "static-rr" | "first" => {
+            keys.set("balance", "round-robin");
+            return;
+        }
+        "source" => "source".to_owned(),
+        "uri" => "path".to_owned(),
+        "hdr" => {
+            let name = word.strip_prefix("hdr(").and_then(|name| name.strip_suffix(')')).unwrap_or(argument);
+            format!("header:{}", name.to_ascii_lowercase())
+        }
+        other => {
+            if let Some(line) = line {
+                remarks.soft(
+                    &line.at,
+                    format!("`balance {other}` is absent; endpoints are taken one after the other."),
+                );
+            }
+            keys.set("balance", "round-robin");
+            return;
+        }
+    };
+    map.set("algorithm", "maglev");
+    map.set("hash", hash);
+    keys.set("balance", map);
+}
+
+fn health(section: &Section, servers: &[&Line], defaults: &[String], keys: &mut Map, remarks: &mut Remarks) {
+    let mut map = Map::default();
+    let send = section.lines.iter().rev().find(|line| line.word(0) == "http-check" && line.word(1) == "send");
+    match (section.option("httpchk"), send) {
+        (Some(_), Some(line)) if line.after("uri").is_some() => {
+            map.set("path", line.after("uri").unwrap_or("/"));
+            if let Some(host) = line
+                .words
+                .windows(3)
+                .find(|words| words[0] == "hdr" && words[1].eq_ignore_ascii_case("host"))
+                .map(|words| words[2].clone())
+            {
+                map.set("host", host);
+            }
+        }
+        (Some(line), _) => {
+            let path = if line.word(2).starts_with('/') { line.word(2) } else { line.word(3) };
+            map.set("path", if path.is_empty() { "/" } else { path.split('?').next().unwrap_or("/") });
+            if let Some(host) = line
+                .words
+                .iter()
+                .find_map(|word| word.split("Host:").nth(1))
+                .map(str::trim)
+                .filter(|host| !host.is_empty())
+            {
+                map.set("host", host.split(['\\', '\r']).next().unwrap_or_default());
+            }
+        }
+        (None, _) => {
+            map.set("tcp", true);
+            for name in ["mysql-check", "pgsql-check", "redis-check", "smtpchk", "ldap-check", "tcp-check"] {
+                if let Some(line) = section.option(name) {
+                    remarks.soft(&line.at, format!("`option {name}`: a TCP connection is enough here; `health_check.tcp` can send bytes and expect others."));
+                }
+            }
+        }
+    }
+    if let Some(line) =
+        section.lines.iter().find(|line| line.word(0) == "http-check" && line.word(1) == "expect")
+        && !(line.word(2) == "status" && (line.word(3) == "200" || line.word(3).starts_with("200-")))
+    {
+        remarks.soft(&line.at, "an answer from 200 to 299 is healthy; what else was expected is left out.");
+    }
+    if let Some(line) = servers.first() {
+        let mut all = (*line).clone();
+        all.words.extend(defaults.iter().cloned());
+        for (word, key) in [("inter", "interval"), ("downinter", "unhealthy_interval")] {
+            if let Some(time) = all.after(word).and_then(tokens::time) {
+                map.set(key, time);
+            }
+        }
+        for (word, key) in [("rise", "healthy"), ("fall", "unhealthy")] {
+            if let Some(count) = all.after(word).and_then(|text| text.parse::<u64>().ok()) {
+                map.set(key, count.max(1));
+            }
+        }
+        if all.after("inter").is_none() {
+            map.set("interval", "2s");
+        }
+        if all.after("port").is_some() {
+            remarks.soft(&line.at, "health checks go to the server's own port.");
+        }
+    }
+    if let Some(time) = section.timeout("check") {
+        map.set("timeout", time);
+    }
+    keys.set("health_check", map);
+}

@@ -1,0 +1,121 @@
+//! Lines of a HAProxy config: words with quotes and escapes, in sections.
+
+use std::sync::Arc;
+
+use crate::tree::At;
+
+/// A line.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) at: At,
+    pub(crate) words: Vec<String>,
+}
+
+impl Line {
+    pub(crate) fn word(&self, index: usize) -> &str {
+        self.words.get(index).map_or("", String::as_str)
+    }
+
+    /// The words behind `index`.
+    pub(crate) fn rest(&self, index: usize) -> &[String] {
+        self.words.get(index..).unwrap_or_default()
+    }
+
+    /// The word behind this one.
+    pub(crate) fn after(&self, word: &str) -> Option<&str> {
+        let index = self.words.iter().position(|own| own == word)?;
+        self.words.get(index + 1).map(String::as_str)
+    }
+
+    pub(crate) fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|own| own == word)
+    }
+}
+
+/// A section: its first line, and those in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) head: Line,
+    pub(crate) lines: Vec<Line>,
+}
+
+const SECTIONS: &[&str] = &[
+    "global",
+    "defaults",
+    "frontend",
+    "backend",
+    "listen",
+    "resolvers",
+    "userlist",
+    "peers",
+    "mailers",
+    "cache",
+    "program",
+    "http-errors",
+    "ring",
+    "log-forward",
+    "fcgi-app",
+    "crt-store",
+];
+
+pub(crate) fn sections(text: &str, file: &str) -> Vec<Section> {
+    let file: Arc<str> = file.into();
+    let mut out: Vec<Section> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let words = words(line);
+        let Some(first) = words.first() else { continue };
+        let line = Line { at: At { file: Arc::clone(&file), line: index as u32 + 1 }, words: words.clone() };
+        if SECTIONS.contains(&first.as_str()) {
+            let name = line.word(1).to_owned();
+            out.push(Section { kind: first.clone(), name, head: line, lines: Vec::new() });
+        } else if let Some(section) = out.last_mut() {
+            section.lines.push(line);
+        }
+    }
+    out
+}
+
+pub(crate) fn words(line: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some('\''), '\'') | (Some('"'), '"') => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None | Some('"'), '\\') => {
+                if let Some(c) = chars.next() {
+                    // Other characters keep their backslash: `\.` and `\1` are for expressions.
+                    let word = word.get_or_insert_default();
+                    if !matches!(c, ' ' | '#' | '\\' | '"' | '\'') {
+                        word.push('\\');
+                    }
+                    word.push(c);
+                }
+            }
+            (None, '#') => break,
+            (None, c) if c.is_whitespace() => out.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    out.extend(word);
+    out
+}
+
+/// A time of HAProxy, milliseconds without a unit, in attache's notation.
+pub(crate) fn time(text: &str) -> Option<String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text.get(..end)?.parse().ok()?;
+    let unit = match text.get(end..)? {
+        "" => "ms",
+        unit @ ("us" | "ms" | "s" | "m" | "h" | "d") => unit,
+        _ => return None,
+    };
+    (number > 0).then(|| format!("{number}{unit}"))
+}

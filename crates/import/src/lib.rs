@@ -1,0 +1,165 @@
+//! Configs of other proxies become attache's.
+//!
+//! Three rules. **Exact or said**: what an imported config answers is what the original answered, and every loss is a comment at its place with
+//! its meaning and what to do. **Closed**: what stood behind a guard that can't be carried over is refused, never open.
+//! **Checked**: whatever is printed is a config that `attache check` accepts.
+//!
+//! The way of a config: [`tree`] or a tokenizer reads it; the importer of its kind makes a [`plan`], whose rules are tried in order;
+//! [`order`] makes attache's routes of them; [`write`] prints them with the [`remark`]s.
+
+#![allow(
+    clippy::format_push_string,
+    clippy::match_same_arms,
+    clippy::similar_names,
+    clippy::single_match_else,
+    clippy::type_complexity,
+    clippy::unnecessary_wraps,
+    clippy::items_after_statements,
+    clippy::needless_for_each,
+    reason = "tables of another proxy's words read best as they are"
+)]
+
+pub mod envoy;
+mod gate;
+mod haproxy;
+mod hosted;
+mod nginx;
+mod order;
+pub mod path;
+pub mod plan;
+pub mod remark;
+mod text;
+pub mod tree;
+pub mod value;
+pub mod verify;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+pub use order::route_count;
+pub use remark::{Grade, Remark, Weight};
+pub use tree::Unreadable;
+
+use plan::Plan;
+
+/// Which proxy a config is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Envoy's bootstrap, v3 or v2.
+    Envoy,
+    /// HAProxy's config.
+    Haproxy,
+    /// nginx's config.
+    Nginx,
+}
+
+impl Kind {
+    /// The program that runs such a config.
+    pub const fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Envoy => Some("envoy"),
+            Self::Haproxy => Some("haproxy"),
+            Self::Nginx => Some("nginx"),
+        }
+    }
+}
+
+/// What was imported.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The config, with comments.
+    pub text: String,
+    /// What became of it.
+    pub grade: Grade,
+    /// Every remark, in the order of the config.
+    pub remarks: Vec<Remark>,
+    /// What the text was made of.
+    pub plan: Plan,
+}
+
+/// A file that was given.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its path, as it was given.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+/// The kind of a config, by its text and its file's name.
+pub fn detect(files: &[File]) -> Option<Kind> {
+    let first = files.first()?;
+    let has = |words: &[&str]| words.iter().any(|word| first.text.contains(word));
+    let begins = |words: &[&str]| {
+        first.text.lines().any(|line| {
+            let mut parts = line.split_whitespace();
+            parts.next().is_some_and(|first| words.contains(&first.trim_end_matches('{')))
+        })
+    };
+    if has(&["static_resources", "staticResources", "dynamic_resources", "dynamicResources", "envoy."]) {
+        return Some(Kind::Envoy);
+    }
+    if begins(&["frontend", "listen"]) && has(&["bind", "server"]) && !has(&["listen 80;", "server {"]) {
+        return Some(Kind::Haproxy);
+    }
+    if begins(&["server", "http", "stream", "upstream"]) && has(&["{"]) {
+        return Some(Kind::Nginx);
+    }
+    None
+}
+
+/// Imports files of one kind.
+///
+/// # Errors
+/// Where a file can't be read as what it should be.
+pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
+    let plan = match kind {
+        Kind::Envoy => envoy::import(files)?,
+        Kind::Haproxy => haproxy::import(files)?,
+        Kind::Nginx => nginx::import(files)?,
+    };
+    Ok(finish(plan, files))
+}
+
+fn finish(plan: Plan, files: &[File]) -> Imported {
+    let mut remarks = Vec::new();
+    plan.each_remark(&mut |remark| remarks.push(remark.clone()));
+    let grade = match remarks.iter().map(|remark| remark.weight).max() {
+        Some(Weight::Point) => Grade::Point,
+        Some(Weight::Soft) => Grade::Soft,
+        _ => Grade::Nothing,
+    };
+    let from: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
+    let count = |weight| remarks.iter().filter(|remark| remark.weight == weight).count();
+    let head = vec![
+        format!("Imported by `attache import` from {}: {grade}.", from.join(", ")),
+        format!(
+            "{} marked LOST (requests are answered otherwise or refused), {} marked Lost (soft), {} marked Note.",
+            count(Weight::Point),
+            count(Weight::Soft),
+            count(Weight::Note)
+        ),
+        "attache's own defaults are on beside what was carried over: safe retries, ejection of failing endpoints, dead peers found by keepalive."
+            .to_owned(),
+    ];
+    let text = write::config(&plan, &head);
+    Imported { text, grade, remarks, plan }
+}
+
+/// Reads files.
+///
+/// # Errors
+/// Where one can't be read.
+pub fn read(paths: &[PathBuf]) -> Result<Vec<File>, Unreadable> {
+    paths.iter().map(|path| read_one(path)).collect()
+}
+
+fn read_one(path: &Path) -> Result<File, Unreadable> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(File { path: path.to_owned(), text }),
+        Err(error) => Err(Unreadable {
+            at: tree::At { file: path.display().to_string().into(), line: 0 },
+            what: format!("can't be read: {error}"),
+        }),
+    }
+}

@@ -1,0 +1,307 @@
+//! nginx: servers and locations that proxy, and streams, as far as an ambassador's job goes.
+
+mod location;
+mod rewritten;
+mod stream;
+mod tokens;
+mod upstream;
+
+use crate::File;
+use crate::plan::{Chain, Listener, Names, Plan};
+use crate::remark::Remarks;
+use crate::tree::Unreadable;
+
+pub(crate) use rewritten::rewritten;
+use tokens::Directive;
+
+/// What the parts of an import share.
+pub(crate) struct Cx {
+    pub(crate) plan: Plan,
+    pub(crate) names: Names,
+    /// Blocks `upstream` of HTTP and streams.
+    pub(crate) upstreams: Vec<Directive>,
+    /// Upstreams that were made: scheme and address as in `proxy_pass`, and the name.
+    pub(crate) used: Vec<(String, String)>,
+    /// Zones of `limit_req_zone`.
+    pub(crate) zones: Vec<Directive>,
+    /// Directives of `http`, which servers inherit.
+    pub(crate) http: Vec<Directive>,
+    /// `map` blocks.
+    pub(crate) maps: Vec<Directive>,
+}
+
+pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
+    let mut cx = Cx {
+        plan: Plan::default(),
+        names: Names::default(),
+        upstreams: Vec::new(),
+        used: Vec::new(),
+        zones: Vec::new(),
+        http: Vec::new(),
+        maps: Vec::new(),
+    };
+    let mut top = Vec::new();
+    for file in files {
+        top.extend(tokens::parse(&file.text, &file.path.display().to_string())?);
+    }
+    let streams: Vec<Directive> = top.iter().filter(|one| one.name() == "stream").cloned().collect();
+    let mut http: Vec<Directive> =
+        top.iter().filter(|one| one.name() == "http").flat_map(|one| one.inner().to_vec()).collect();
+    // A file of `conf.d` is the inside of `http`.
+    http.extend(
+        top.iter()
+            .filter(|one| {
+                !matches!(
+                    one.name(),
+                    "http"
+                        | "stream"
+                        | "events"
+                        | "user"
+                        | "worker_processes"
+                        | "pid"
+                        | "error_log"
+                        | "load_module"
+                        | "include"
+                        | "daemon"
+                        | "worker_rlimit_nofile"
+                        | "master_process"
+                )
+            })
+            .cloned(),
+    );
+    for one in http.iter().chain(&top).filter(|one| one.name() == "include") {
+        let quiet = one.word(1).contains("mime.types") || one.word(1).contains("modules-enabled");
+        if !quiet {
+            cx.plan.remarks.point(
+                &one.at,
+                format!("`include {}` is not followed: give its files to the import, too.", one.word(1)),
+            );
+        }
+    }
+    cx.upstreams = http.iter().filter(|one| one.name() == "upstream").cloned().collect();
+    cx.zones = http.iter().filter(|one| one.name() == "limit_req_zone").cloned().collect();
+    cx.maps = http.iter().filter(|one| one.name() == "map").cloned().collect();
+    cx.http = http.iter().filter(|one| one.block.is_none()).cloned().collect();
+    let servers: Vec<Directive> = http.iter().filter(|one| one.name() == "server").cloned().collect();
+    if servers.is_empty() && streams.is_empty() {
+        let file = files.first().map(|file| file.path.display().to_string()).unwrap_or_default();
+        return Err(Unreadable {
+            at: crate::tree::At { file: file.into(), line: 0 },
+            what: "there is no `server` in it".to_owned(),
+        });
+    }
+    listeners(&servers, &mut cx);
+    for block in &streams {
+        stream::stream(block, &mut cx);
+    }
+    upstream::upstreams(&mut cx);
+    Ok(cx.plan)
+}
+
+/// What `listen` says.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Listen {
+    bind: String,
+    ssl: bool,
+    default: bool,
+    proxy: bool,
+    h2: bool,
+}
+
+fn listens(server: &Directive, remarks: &mut Remarks) -> Vec<Listen> {
+    let mut out = Vec::new();
+    for one in server.all("listen") {
+        let has = |word: &str| one.words.iter().any(|own| own == word);
+        if has("quic") || has("udp") {
+            remarks.point(&one.at, "UDP and QUIC are absent: this address is left out.");
+            continue;
+        }
+        let Some(bind) = bind(one.word(1)) else {
+            remarks.point(&one.at, format!("the address `{}` is left out.", one.word(1)));
+            continue;
+        };
+        out.push(Listen {
+            bind,
+            ssl: has("ssl") || server.last("ssl").is_some_and(|one| one.word(1) == "on"),
+            default: has("default_server") || has("default"),
+            proxy: has("proxy_protocol"),
+            h2: has("http2"),
+        });
+    }
+    if server.all("listen").next().is_none() {
+        out.push(Listen { bind: ":80".to_owned(), ..Listen::default() });
+    }
+    out
+}
+
+pub(crate) fn bind(text: &str) -> Option<String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Some(format!("unix:{path}"));
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+        return Some(format!(":{text}"));
+    }
+    if text.contains('$') || text.is_empty() {
+        return None;
+    }
+    let text = text.trim_start_matches('*');
+    if let Some(inner) = text.strip_prefix('[') {
+        return Some(if inner.contains("]:") { text.to_owned() } else { format!("{text}:80") });
+    }
+    Some(if text.contains(':') { text.to_owned() } else { format!("{text}:80") })
+}
+
+/// Servers of one address are one listener, and the host chooses among them.
+fn listeners(servers: &[Directive], cx: &mut Cx) {
+    let mut groups: Vec<(Vec<String>, Vec<(Directive, Listen)>)> = Vec::new();
+    let mut early = Remarks::default();
+    for server in servers {
+        for listen in listens(server, &mut early) {
+            // `80` and `[::]:80` of one server are one.
+            let twin = listen.bind.strip_prefix("[::]").map(ToOwned::to_owned);
+            let key = twin.unwrap_or_else(|| listen.bind.clone());
+            match groups.iter_mut().find(|(binds, _)| binds[0] == key) {
+                Some((_, all)) => {
+                    if !all.iter().any(|(known, other)| known.at == server.at && other.ssl == listen.ssl) {
+                        all.push((server.clone(), listen));
+                    }
+                }
+                None => groups.push((vec![key], vec![(server.clone(), listen)])),
+            }
+        }
+    }
+    cx.plan.remarks.0.append(&mut early.0);
+    for (binds, all) in groups {
+        let mut out = Listener { name: name_of(&binds[0]), ..Listener::default() };
+        out.keys.set("bind", binds);
+        out.keys.set("protocol", "http");
+        let mut remarks = Remarks::default();
+        if all.iter().any(|(_, listen)| listen.proxy) {
+            out.keys.set("proxy_protocol", "require");
+        }
+        out.secure = all.iter().any(|(_, listen)| listen.ssl);
+        if out.secure {
+            tls(&all, &mut out, &mut remarks, cx);
+        }
+        out.keys.child("http").child("path").set("merge_slashes", true);
+        let default = all.iter().position(|(_, listen)| listen.default).unwrap_or(0);
+        let mut forwarded = false;
+        let mut sites = Vec::new();
+        for (index, (server, _)) in all.iter().enumerate() {
+            let mut hosts = server_names(server, out.secure, &mut remarks);
+            let mut own = location::server(server, index == default, &mut forwarded, &mut remarks, cx);
+            if index == default {
+                hosts.push("*".to_owned());
+            }
+            if hosts.is_empty() {
+                continue;
+            }
+            sites.push(crate::plan::Site { hosts, rules: std::mem::take(&mut own), ..Default::default() });
+        }
+        if forwarded != out.secure {
+            out.keys.child("http").set("forwarded", if forwarded { "append" } else { "pass" });
+        }
+        // `a` and `*` of the default server stand alone as `*`.
+        for site in &mut sites {
+            if site.hosts.iter().any(|host| host == "*") {
+                site.hosts = vec!["*".to_owned()];
+            }
+        }
+        out.chains.push(Chain { sites, ..Chain::default() });
+        out.remarks = remarks;
+        cx.plan.listeners.push(out);
+    }
+}
+
+fn name_of(bind: &str) -> String {
+    let text = bind.trim_start_matches(':').replace("unix:", "unix");
+    crate::plan::name(&format!("http-{}", text.replace([':', '[', ']', '/'], "-")))
+}
+
+fn server_names(server: &Directive, _secure: bool, remarks: &mut Remarks) -> Vec<String> {
+    let mut out = Vec::new();
+    for one in server.all("server_name") {
+        for name in &one.words[1..] {
+            let name = name.to_ascii_lowercase();
+            if name == "_" || name.is_empty() {
+                continue;
+            }
+            if let Some(suffix) = name.strip_prefix('.') {
+                out.push(suffix.to_owned());
+                out.push(format!("*.{suffix}"));
+            } else if name.starts_with('~') || name.contains('$') {
+                remarks.point(
+                    &one.at,
+                    format!("the name `{name}` is left out: hosts are exact, `*.suffix` or `prefix.*`."),
+                );
+            } else {
+                out.push(name);
+            }
+        }
+    }
+    out
+}
+
+fn tls(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, cx: &Cx) {
+    let plain = all.iter().any(|(_, listen)| !listen.ssl);
+    for (server, _) in all {
+        let get =
+            |name: &str| server.last(name).or_else(|| cx.http.iter().rev().find(|one| one.name() == name));
+        let tls = out.keys.child("tls");
+        if let (Some(certificate), Some(key)) = (get("ssl_certificate"), get("ssl_certificate_key")) {
+            if tls.get("certificate").is_none() {
+                tls.set("certificate", certificate.word(1));
+                tls.set("key", key.word(1));
+            } else if tls.get("certificate") != Some(&certificate.word(1).into()) {
+                let mut more = match tls.get("certificates") {
+                    Some(crate::value::Value::List(list)) => list.clone(),
+                    _ => Vec::new(),
+                };
+                let mut map = crate::value::Map::default();
+                map.set("certificate", certificate.word(1));
+                map.set("key", key.word(1));
+                more.push(map.into());
+                tls.set("certificates", crate::value::Value::List(more));
+            }
+        }
+        if let Some(ca) = get("ssl_client_certificate").or_else(|| get("ssl_trusted_certificate")) {
+            match get("ssl_verify_client").map(|one| one.word(1)) {
+                Some("on") => tls.set("client_ca", ca.word(1)),
+                Some("optional") => {
+                    tls.set("client_ca", ca.word(1));
+                    tls.set("client_optional", true);
+                }
+                Some("optional_no_ca") => {
+                    remarks.soft(&ca.at, "clients' certificates that nobody verifies are not asked for.");
+                }
+                _ => {}
+            }
+        }
+        if let Some(crl) = get("ssl_crl") {
+            tls.set("crls", crl.word(1));
+        }
+        if let Some(versions) = get("ssl_protocols") {
+            let has = |word: &str| versions.words.iter().any(|own| own == word);
+            if has("TLSv1") || has("TLSv1.1") {
+                remarks.soft(&versions.at, "TLS 1.0 and 1.1 are not spoken: 1.2 is the lowest version.");
+            } else if has("TLSv1.3") && !has("TLSv1.2") {
+                tls.set("min_version", "1.3");
+            }
+        }
+        if let Some(ciphers) = get("ssl_ciphers") {
+            remarks.soft(
+                &ciphers.at,
+                "cipher suites are those of rustls, all of them safe; they are not chosen.",
+            );
+        }
+    }
+    let tls = out.keys.child("tls");
+    if tls.get("certificate").is_none() {
+        remarks.point(&all[0].0.at, "there is no certificate: give its files here.");
+        tls.set("certificate", "/etc/attache/tls.crt");
+        tls.set("key", "/etc/attache/tls.key");
+    }
+    if plain {
+        tls.set("mode", "permissive");
+    }
+}

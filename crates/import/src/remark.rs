@@ -1,0 +1,112 @@
+//! What an import says beside the config: what was lost, what differs, and what to do about it.
+
+use std::fmt;
+
+use crate::tree::{At, Node};
+
+/// How much a remark weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Nothing is lost: requests are answered as before. Said because it looks different.
+    Note,
+    /// Something soft is lost: statistics, tracing, tuning. Requests are answered as before.
+    Soft,
+    /// Some requests are answered otherwise than before.
+    Point,
+}
+
+/// One remark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// Where its cause stands in the original.
+    pub at: At,
+    /// How much it weighs.
+    pub weight: Weight,
+    /// What it is about, what that means, and what to do.
+    pub text: String,
+}
+
+/// What became of the whole config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// Every request is answered as before.
+    Nothing,
+    /// Every request is answered as before; statistics, tracing or tuning are lost.
+    Soft,
+    /// Some requests are answered otherwise, or refused.
+    Point,
+}
+
+impl Grade {
+    /// The exit code of `attache import`: 0, 3 and 4. 1 and 2 are errors of the command itself.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            Self::Soft => 3,
+            Self::Point => 4,
+        }
+    }
+}
+
+impl fmt::Display for Grade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "lost nothing",
+            Self::Soft => "lost something soft",
+            Self::Point => "lost its point",
+        })
+    }
+}
+
+/// The remarks of one place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks(pub Vec<Remark>);
+
+impl Remarks {
+    /// One more remark; what was said already is not said twice.
+    pub fn say(&mut self, weight: Weight, at: &At, text: impl Into<String>) {
+        let remark = Remark { at: at.clone(), weight, text: text.into() };
+        if self.0.iter().all(|other| other.text != remark.text) {
+            self.0.push(remark);
+        }
+    }
+
+    /// Nothing lost, but it looks different.
+    pub fn note(&mut self, at: &At, text: impl Into<String>) {
+        self.say(Weight::Note, at, text);
+    }
+
+    /// Something soft is lost.
+    pub fn soft(&mut self, at: &At, text: impl Into<String>) {
+        self.say(Weight::Soft, at, text);
+    }
+
+    /// Requests are answered otherwise.
+    pub fn point(&mut self, at: &At, text: impl Into<String>) {
+        self.say(Weight::Point, at, text);
+    }
+
+    /// Says every key of a mapping that nobody reads. `known` are those that are read or mean nothing to requests;
+    /// `told` are those with a meaning that attache lacks.
+    pub fn rest(&mut self, node: &Node, what: &str, known: &[&str], told: &[(&str, Weight, &str)]) {
+        for (key, value) in node.entries() {
+            let key = crate::tree::snake(key);
+            if key.starts_with('@') || known.contains(&key.as_str()) || value.is_empty() {
+                continue;
+            }
+            let at = if value.at.line == 0 { &node.at } else { &value.at };
+            match told.iter().find(|(name, ..)| *name == key) {
+                Some((_, weight, text)) => self.say(*weight, at, format!("`{key}`: {text}")),
+                None => self.point(
+                    at,
+                    format!("`{key}` of {what} isn't known to this import. Find out what it did, and whether you need it."),
+                ),
+            }
+        }
+    }
+
+    /// The heaviest.
+    pub fn heaviest(&self) -> Option<Weight> {
+        self.0.iter().map(|remark| remark.weight).max()
+    }
+}

@@ -1,0 +1,381 @@
+//! YAML and JSON become a tree whose nodes know their file and line.
+//!
+//! Keys are found by their snake case names also where the file has camel case, as protobuf's JSON form allows
+//! (`staticResources` is `static_resources`). Several documents of one file are several roots.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, options};
+
+/// Nodes of one file, aliases expanded: a few lines can't grow without end.
+const MOST_NODES: usize = 500_000;
+/// Collections inside of each other.
+const DEEPEST: usize = 100;
+
+/// Where something stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct At {
+    /// The file as it was given.
+    pub file: Arc<str>,
+    /// The line, from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it stands.
+    pub at: At,
+    /// What it is.
+    pub kind: Kind,
+    /// A scalar in quotes, which is a text whatever it looks like.
+    pub quoted: bool,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A text, number, boolean, or nothing.
+    Scalar(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping in its order.
+    Map(Vec<(String, Node)>),
+}
+
+/// The nothing that an absent key has.
+static EMPTY: std::sync::LazyLock<Node> =
+    std::sync::LazyLock::new(|| Node { at: At::default(), kind: Kind::Scalar(String::new()), quoted: false });
+
+impl Node {
+    /// A mapping or list without anything, or an empty or null scalar.
+    pub fn is_empty(&self) -> bool {
+        match &self.kind {
+            Kind::Scalar(text) => text.is_empty() || text == "null" || text == "~",
+            Kind::List(items) => items.is_empty(),
+            Kind::Map(entries) => entries.is_empty(),
+        }
+    }
+
+    /// The value of a key; null counts as absent.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        let Kind::Map(entries) = &self.kind else { return None };
+        entries
+            .iter()
+            .find(|(name, _)| name == key || snake(name) == key)
+            .map(|(_, value)| value)
+            .filter(|value| !matches!(&value.kind, Kind::Scalar(text) if text == "null" || text == "~"))
+    }
+
+    /// The value of a key to write to.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        let Kind::Map(entries) = &mut self.kind else { return None };
+        entries.iter_mut().find(|(name, _)| name == key || snake(name) == key).map(|(_, value)| value)
+    }
+
+    /// Takes a key away.
+    pub fn remove(&mut self, key: &str) {
+        if let Kind::Map(entries) = &mut self.kind {
+            entries.retain(|(name, _)| name != key && snake(name) != key);
+        }
+    }
+
+    /// Sets a key.
+    pub fn set(&mut self, key: &str, value: Self) {
+        self.remove(key);
+        if let Kind::Map(entries) = &mut self.kind {
+            entries.push((key.to_owned(), value));
+        }
+    }
+
+    /// A scalar at the same place.
+    pub fn scalar(&self, text: &str) -> Self {
+        Self { at: self.at.clone(), kind: Kind::Scalar(text.to_owned()), quoted: false }
+    }
+
+    /// The node at the end of a way of keys, or an empty one.
+    pub fn down(&self, way: &[&str]) -> &Self {
+        let mut node = self;
+        for key in way {
+            match node.get(key) {
+                Some(next) => node = next,
+                None => return &EMPTY,
+            }
+        }
+        node
+    }
+
+    /// Something stands at the end of that way.
+    pub fn has(&self, way: &[&str]) -> bool {
+        let mut node = self;
+        for key in way {
+            match node.get(key) {
+                Some(next) => node = next,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The text of a scalar; of a wrapper (`{ value: … }`) that of its value.
+    pub fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar(text) => Some(text),
+            Kind::Map(_) => self.get("value").and_then(Self::text),
+            Kind::List(_) => None,
+        }
+    }
+
+    /// The text at a key.
+    pub fn str(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Self::text).filter(|text| !text.is_empty())
+    }
+
+    /// The number at a key.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        self.str(key).and_then(|text| text.parse().ok())
+    }
+
+    /// `true` at a key.
+    pub fn is(&self, key: &str) -> bool {
+        self.str(key).is_some_and(|text| text.eq_ignore_ascii_case("true"))
+    }
+
+    /// The items of a list; a single node is a list of one.
+    pub fn items(&self) -> &[Self] {
+        match &self.kind {
+            Kind::List(items) => items,
+            Kind::Scalar(text) if text.is_empty() => &[],
+            _ => std::slice::from_ref(self),
+        }
+    }
+
+    /// The items of a list at a key.
+    pub fn list(&self, key: &str) -> &[Self] {
+        self.get(key).map_or(&[], Self::items)
+    }
+
+    /// The entries of a mapping.
+    pub fn entries(&self) -> &[(String, Self)] {
+        if let Kind::Map(entries) = &self.kind { entries } else { &[] }
+    }
+
+    /// Calls `visit` for this node and everything in it.
+    pub fn walk(&mut self, visit: &mut dyn FnMut(&mut Self)) {
+        visit(self);
+        match &mut self.kind {
+            Kind::Scalar(_) => {}
+            Kind::List(items) => items.iter_mut().for_each(|item| item.walk(visit)),
+            Kind::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.walk(visit)),
+        }
+    }
+}
+
+/// `maxRetries` is `max_retries`.
+pub(crate) fn snake(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            out.push('_');
+            out.push(c.to_ascii_lowercase());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A file that isn't YAML or JSON, or isn't what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Where.
+    pub at: At,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.at.line == 0 {
+            write!(f, "{}: {}", self.at.file, self.what)
+        } else {
+            write!(f, "{}: {}", self.at, self.what)
+        }
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
+enum Open {
+    List(At, usize, Vec<Node>),
+    Map(At, usize, Vec<(String, Node)>, Option<String>),
+}
+
+/// The documents of a file.
+///
+/// # Errors
+/// Where the text isn't YAML.
+pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
+    let file: Arc<str> = file.into();
+    let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
+    let mut roots = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
+    let mut anchors: HashMap<usize, (Node, usize)> = HashMap::new();
+    let mut count = 0_usize;
+    for event in Parser::new_from_str_with_options(text, limits) {
+        let (event, span) = event.map_err(|error| Unreadable {
+            at: At { file: Arc::clone(&file), line: error.marker().line() as u32 },
+            what: format!("not valid YAML: {}", error.info()),
+        })?;
+        let at = At { file: Arc::clone(&file), line: span.start.line() as u32 };
+        let (node, anchor) = match event {
+            Event::Scalar(text, style, anchor, _) => {
+                let plain = style == ScalarStyle::Plain;
+                let text =
+                    if plain && (text == "null" || text == "~") { String::new() } else { text.to_string() };
+                (Node { at, kind: Kind::Scalar(text), quoted: !plain }, anchor)
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                open.push(Open::List(at, anchor, Vec::new()));
+                continue;
+            }
+            Event::MappingStart(_, anchor, _) => {
+                open.push(Open::Map(at, anchor, Vec::new(), None));
+                continue;
+            }
+            Event::SequenceEnd | Event::MappingEnd => match open.pop() {
+                Some(Open::List(at, anchor, items)) => {
+                    (Node { at, kind: Kind::List(items), quoted: false }, anchor)
+                }
+                Some(Open::Map(at, anchor, entries, _)) => {
+                    (Node { at, kind: Kind::Map(merged(entries)), quoted: false }, anchor)
+                }
+                None => continue,
+            },
+            Event::Alias(id) => match anchors.get(&id) {
+                Some((node, size)) => {
+                    count += size;
+                    (node.clone(), 0)
+                }
+                None => (Node { at, kind: Kind::Scalar(String::new()), quoted: false }, 0),
+            },
+            _ => continue,
+        };
+        count += 1;
+        if count > MOST_NODES || open.len() > DEEPEST {
+            return Err(Unreadable { at: node.at, what: "too large: not a config".to_owned() });
+        }
+        if anchor > 0 {
+            let size = size(&node);
+            anchors.insert(anchor, (node.clone(), size));
+        }
+        match open.last_mut() {
+            None => roots.push(node),
+            Some(Open::List(_, _, items)) => items.push(node),
+            Some(Open::Map(_, _, entries, key)) => match key.take() {
+                Some(key) => entries.push((key, node)),
+                None => *key = Some(node.text().unwrap_or_default().to_owned()),
+            },
+        }
+    }
+    Ok(roots)
+}
+
+fn size(node: &Node) -> usize {
+    1 + match &node.kind {
+        Kind::Scalar(_) => 0,
+        Kind::List(items) => items.iter().map(size).sum(),
+        Kind::Map(entries) => entries.iter().map(|(_, value)| size(value)).sum(),
+    }
+}
+
+/// `<<: *base` puts in the keys that the mapping doesn't have itself.
+fn merged(entries: Vec<(String, Node)>) -> Vec<(String, Node)> {
+    if entries.iter().all(|(key, _)| key != "<<") {
+        return entries;
+    }
+    let (bases, mut own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| key == "<<");
+    for (_, base) in bases {
+        for base in base.items() {
+            for (key, value) in base.entries() {
+                if own.iter().all(|(name, _)| name != key) {
+                    own.push((key.clone(), value.clone()));
+                }
+            }
+        }
+    }
+    own
+}
+
+/// The tree as JSON, which every reader of YAML reads. Scalars are written as they were meant: `true`, numbers and nothing
+/// plain, everything else quoted.
+pub fn json(node: &Node) -> String {
+    let mut out = String::new();
+    write_json(node, &mut out);
+    out
+}
+
+fn write_json(node: &Node, out: &mut String) {
+    match &node.kind {
+        Kind::Scalar(text) if text.is_empty() && !node.quoted => out.push_str("null"),
+        Kind::Scalar(text) if node.quoted => quote(text, out),
+        Kind::Scalar(text) if text == "true" || text == "false" => out.push_str(text),
+        Kind::Scalar(text)
+            if text.parse::<f64>().is_ok_and(f64::is_finite)
+                && text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-')
+                && text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit())
+                && !(text.len() > 1 && text.starts_with('0') && !text.starts_with("0.")) =>
+        {
+            out.push_str(text);
+        }
+        Kind::Scalar(text) => quote(text, out),
+        Kind::List(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_json(item, out);
+            }
+            out.push(']');
+        }
+        Kind::Map(entries) => {
+            out.push('{');
+            for (index, (key, value)) in entries.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                quote(key, out);
+                out.push(':');
+                write_json(value, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// A JSON string, which is a double-quoted YAML string too.
+pub(crate) fn quote(text: &str, out: &mut String) {
+    use fmt::Write as _;
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if (c as u32) < 0x20 || c == '\u{7f}' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}

@@ -1,0 +1,145 @@
+//! A HAProxy or nginx of one's own beside the import: loopback, stubs, and no TLS.
+//!
+//! Both configs are texts of words, so that addresses are put in where they stand.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{File, haproxy, nginx, plan};
+
+use super::{Bench, Programs, stub::Stubs};
+
+/// Ports of one side, in the order in which addresses were met.
+struct Ports(Vec<(String, u16)>);
+
+impl Ports {
+    fn of(&mut self, address: &str) -> Result<u16, String> {
+        if let Some((_, port)) = self.0.iter().find(|(known, _)| known == address) {
+            return Ok(*port);
+        }
+        let port = super::port()?;
+        self.0.push((address.to_owned(), port));
+        Ok(port)
+    }
+}
+
+pub(crate) fn haproxy(
+    files: &[File],
+    programs: &Programs,
+    folder: &Path,
+    stubs: &Stubs,
+) -> Result<Bench, String> {
+    let text = files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n");
+    let (mut own, mut theirs) = (Ports(Vec::new()), Ports(Vec::new()));
+    let config = haproxy_text(&text, stubs, &mut theirs)?;
+    let path = folder.join("haproxy.cfg");
+    super::write(&path, &config)?;
+    let mine = haproxy_text(&text, stubs, &mut own)?;
+    let plan = haproxy::import(&[File { path: "haproxy.cfg".into(), text: mine }])
+        .map_err(|error| error.to_string())?;
+    let mut command = Command::new(&programs.original);
+    command.args(["-db", "-f"]).arg(&path);
+    Ok(bench(plan, &own, &theirs, command))
+}
+
+fn bench(plan: plan::Plan, own: &Ports, theirs: &Ports, original: Command) -> Bench {
+    let bound: Vec<u16> =
+        plan.listeners.iter().filter_map(|listener| super::bound(listener.keys.get("bind"))).collect();
+    let ports = own
+        .0
+        .iter()
+        .zip(&theirs.0)
+        .map(|((_, own), (_, theirs))| (*own, *theirs))
+        .filter(|(own, _)| bound.contains(own))
+        .collect();
+    Bench { plan, ports, original, left_out: vec!["TLS of clients and upstreams".to_owned()] }
+}
+
+fn haproxy_text(text: &str, stubs: &Stubs, ports: &mut Ports) -> Result<String, String> {
+    let mut out = String::new();
+    let mut section = (String::new(), String::new());
+    for line in text.lines() {
+        let words = crate::haproxy::words(line);
+        let indent = line.starts_with(char::is_whitespace);
+        let word = |index: usize| words.get(index).map_or("", String::as_str);
+        match word(0) {
+            "global" | "defaults" | "frontend" | "backend" | "listen" | "resolvers" | "userlist"
+            | "peers" | "cache" | "mailers"
+                if !indent =>
+            {
+                section = (word(0).to_owned(), word(1).to_owned());
+                if section.0 != "global"
+                    && section.0 != "peers"
+                    && section.0 != "mailers"
+                    && section.0 != "resolvers"
+                {
+                    out.push_str(line);
+                    out.push('\n');
+                }
+                continue;
+            }
+            _ => {}
+        }
+        if matches!(section.0.as_str(), "global" | "peers" | "mailers" | "resolvers") {
+            continue;
+        }
+        match word(0) {
+            "bind" => {
+                let port = ports.of(&format!("{} {}", section.1, word(1)))?;
+                out.push_str(&format!("    bind 127.0.0.1:{port}\n"));
+            }
+            "server" => {
+                let port = stubs.port(&plan::name(&section.1))?;
+                let weight = words
+                    .windows(2)
+                    .find(|pair| pair[0] == "weight")
+                    .map(|pair| format!(" weight {}", pair[1]))
+                    .unwrap_or_default();
+                let rest = if words.iter().any(|word| word == "backup") { " backup" } else { "" };
+                out.push_str(&format!("    server {} 127.0.0.1:{port}{weight}{rest}\n", word(1)));
+            }
+            "log" | "stats" | "cookie" | "errorfile" | "user" | "group" | "chroot" | "default-server"
+            | "http-check" | "stick" | "stick-table" | "server-template" | "errorfiles" => {}
+            "option"
+                if matches!(
+                    word(1),
+                    "httpchk"
+                        | "httplog"
+                        | "tcplog"
+                        | "dontlognull"
+                        | "mysql-check"
+                        | "pgsql-check"
+                        | "redis-check"
+                        | "tcp-check"
+                ) => {}
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    Ok(out)
+}
+
+pub(crate) fn nginx(
+    files: &[File],
+    programs: &Programs,
+    folder: &Path,
+    stubs: &Stubs,
+) -> Result<Bench, String> {
+    let text = files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n");
+    let (mut own, mut theirs) = (Ports(Vec::new()), Ports(Vec::new()));
+    let config = nginx::rewritten(&text, &mut |address| theirs.of(address), &|name| stubs.port(name))?;
+    let path = folder.join("nginx.conf");
+    let head = format!(
+        "daemon off;\nmaster_process off;\npid {0}/nginx.pid;\nerror_log {0}/nginx-error.log;\nevents {{}}\n",
+        folder.display()
+    );
+    super::write(&path, &format!("{head}{config}"))?;
+    let mine = nginx::rewritten(&text, &mut |address| own.of(address), &|name| stubs.port(name))?;
+    let plan = nginx::import(&[File { path: "nginx.conf".into(), text: mine }])
+        .map_err(|error| error.to_string())?;
+    let mut command = Command::new(&programs.original);
+    command.arg("-p").arg(folder).arg("-c").arg(&path);
+    Ok(bench(plan, &own, &theirs, command))
+}

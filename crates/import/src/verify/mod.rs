@@ -1,0 +1,278 @@
+//! The original and its import side by side: the same requests go to both, and the answers are compared.
+//!
+//! Both run on loopback, with stubs in place of every upstream. TLS and HTTP/2 to upstreams are taken out of both, as are health checks and
+//! logs: what is compared is what a request meets. The requests are made of the conditions of the routes: what fits, what nearly fits, and
+//! what doesn't.
+
+mod client;
+mod envoy;
+mod lines;
+mod probe;
+mod sample;
+mod stub;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::plan::Plan;
+use crate::value::Value;
+use crate::{File, Grade, Kind};
+
+pub use client::Answer;
+pub use probe::Probe;
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The original's program.
+    pub original: PathBuf,
+    /// attache.
+    pub attache: PathBuf,
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The grade of the import.
+    pub grade: Grade,
+    /// Requests that were sent to both.
+    pub asked: usize,
+    /// Requests that both answered equally.
+    pub equal: usize,
+    /// Requests that the import refused and the original did not: closed, not open.
+    pub closed: usize,
+    /// Answers that differ otherwise.
+    pub differences: Vec<Difference>,
+    /// What was left out of the comparison.
+    pub left_out: Vec<String>,
+}
+
+/// One difference.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// The request.
+    pub request: String,
+    /// What the original said, and what attache.
+    pub what: String,
+}
+
+impl Report {
+    /// As text for people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let _ = writeln!(
+            out,
+            "{}: {} requests sent to both, {} answered equally, {} refused by the import alone, {} otherwise",
+            self.grade,
+            self.asked,
+            self.equal,
+            self.closed,
+            self.differences.len()
+        );
+        for text in &self.left_out {
+            let _ = writeln!(out, "  not compared: {text}");
+        }
+        for difference in self.differences.iter().take(50) {
+            let _ = writeln!(out, "  {}\n    {}", difference.request, difference.what);
+        }
+        if self.differences.len() > 50 {
+            let _ = writeln!(out, "  and {} more", self.differences.len() - 50);
+        }
+        out
+    }
+}
+
+/// Both sides, ready to be started.
+pub(crate) struct Bench {
+    pub(crate) plan: Plan,
+    /// Port of attache and port of the original.
+    pub(crate) ports: Vec<(u16, u16)>,
+    pub(crate) original: Command,
+    pub(crate) left_out: Vec<String>,
+}
+
+/// Compares. `folder` is where files may be written.
+///
+/// # Errors
+/// Where one side doesn't start, with what it said.
+pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) -> Result<Report, String> {
+    let grade = crate::import(kind, files).map_err(|error| error.to_string())?.grade;
+    let stubs = stub::Stubs::default();
+    let mut bench = match kind {
+        Kind::Envoy => envoy::prepare(files, programs, folder, &stubs)?,
+        Kind::Haproxy => lines::haproxy(files, programs, folder, &stubs)?,
+        Kind::Nginx => lines::nginx(files, programs, folder, &stubs)?,
+    };
+    bench.plan.top.set("metrics", "off");
+    bench.plan.top.set("admin", "off");
+    bench.plan.top.set("workers", 1_u64);
+    bench.plan.top.0.retain(|(key, _)| key != "access_log");
+    let text = crate::write::config(&bench.plan, &[]);
+    let config = folder.join("attache.yaml");
+    write(&config, &text)?;
+    let mut attache = Command::new(&programs.attache);
+    attache.arg("run").arg("-c").arg(&config);
+    let (own, theirs): (Vec<u16>, Vec<u16>) = bench.ports.iter().copied().unzip();
+    let _attache = Running::start("attache", attache, &folder.join("attache.log"), &own)?;
+    let _original = Running::start("the original", bench.original, &folder.join("original.log"), &theirs)?;
+    let (probes, mut left_out) = probe::probes(&bench.plan);
+    left_out.append(&mut bench.left_out);
+    let mut report = Report { grade, asked: 0, equal: 0, closed: 0, differences: Vec::new(), left_out };
+    for probe in &probes {
+        let Some((own, theirs)) = bench.ports.iter().find(|(own, _)| *own == probe.port) else { continue };
+        let theirs = client::ask(*theirs, probe);
+        let own = client::ask(*own, probe);
+        report.asked += 1;
+        match compare(&theirs, &own, probe) {
+            None => report.equal += 1,
+            Some(_)
+                if own.status == 503
+                    && (own.body.starts_with("closed: ") || probe.method == "HEAD" && own.stub.is_none()) =>
+            {
+                report.closed += 1;
+            }
+            Some(what) => report.differences.push(Difference { request: probe.to_string(), what }),
+        }
+    }
+    Ok(report)
+}
+
+/// What differs.
+fn compare(theirs: &Answer, own: &Answer, probe: &Probe) -> Option<String> {
+    let both = |what: &str, a: &str, b: &str| Some(format!("{what}: {a} in the original, {b} here"));
+    if theirs.status != own.status {
+        return both("status", &theirs.summary(), &own.summary());
+    }
+    match (&theirs.stub, &own.stub) {
+        (None, None) => {}
+        (Some(a), Some(b)) => {
+            let split = probe.splits.iter().any(|split| split.contains(&a.name) && split.contains(&b.name));
+            if a.name != b.name && !split {
+                return both("upstream", &a.name, &b.name);
+            }
+            if a.target != b.target {
+                return both("path", &a.target, &b.target);
+            }
+            if a.method != b.method {
+                return both("method", &a.method, &b.method);
+            }
+            for name in ["host"].into_iter().chain(probe.watched_up.iter().map(String::as_str)) {
+                let (a, b) = (a.header(name), b.header(name));
+                if a != b && !random(name, &a, &b) {
+                    return both(&format!("request header {name}"), &a, &b);
+                }
+            }
+        }
+        (a, b) => {
+            let name = |stub: &Option<client::Seen>| {
+                stub.as_ref().map_or("the proxy itself", |stub| stub.name.as_str()).to_owned()
+            };
+            return both("answered by", &name(a), &name(b));
+        }
+    }
+    for name in ["location"].into_iter().chain(probe.watched_down.iter().map(String::as_str)) {
+        let (mut a, mut b) = (theirs.header(name), own.header(name));
+        if name == "location" {
+            // nginx writes the port that it listens on, which is another one on each side.
+            (a, b) = (without_port(&a), without_port(&b));
+        }
+        if a != b && !random(name, &a, &b) {
+            return both(&format!("response header {name}"), &a, &b);
+        }
+    }
+    const OWN_WORDS: &[&str] = &[
+        "no healthy upstream",
+        "upstream connect error",
+        "RBAC: access denied",
+        "fault filter abort",
+        "<html",
+        "<!DOCTYPE",
+        "upstream request timeout",
+    ];
+    if theirs.stub.is_none()
+        && !theirs.body.is_empty()
+        && !OWN_WORDS.iter().any(|words| theirs.body.starts_with(words))
+        && theirs.body != own.body
+        && !(300..400).contains(&theirs.status)
+    {
+        return both("body", &theirs.body, &own.body);
+    }
+    None
+}
+
+/// Ids are made by chance: both sides have one, or neither.
+fn random(name: &str, a: &str, b: &str) -> bool {
+    name == "x-request-id" && a.is_empty() == b.is_empty()
+}
+
+/// A URL without the port of its host.
+fn without_port(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+/// A free port on loopback.
+pub(crate) fn port() -> Result<u16, String> {
+    let listener =
+        TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no free port on loopback: {error}"))?;
+    listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
+}
+
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A program that ends with this value.
+struct Running(Child);
+
+impl Running {
+    fn start(name: &str, mut command: Command, log: &Path, ports: &[u16]) -> Result<Self, String> {
+        let out = fs::File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let err = out.try_clone().map_err(|error| error.to_string())?;
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().map_err(|error| {
+            format!("{name} ({}) can't be started: {error}", command.get_program().display())
+        })?;
+        let mut running = Self(child);
+        let end = Instant::now() + Duration::from_secs(20);
+        for port in ports {
+            loop {
+                if std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok() {
+                    break;
+                }
+                let ended = running.0.try_wait().ok().flatten().is_some();
+                if ended || Instant::now() > end {
+                    let said = fs::read_to_string(log).unwrap_or_default();
+                    let last: Vec<_> = said.lines().rev().take(12).collect();
+                    let last: Vec<_> = last.into_iter().rev().collect();
+                    return Err(format!("{name} does not listen on {port}; it said:\n{}", last.join("\n")));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The port of a listener's `bind`.
+pub(crate) fn bound(value: Option<&Value>) -> Option<u16> {
+    match value {
+        Some(Value::Text(text)) => text.rsplit_once(':')?.1.parse().ok(),
+        Some(Value::List(items)) => bound(items.first()),
+        _ => None,
+    }
+}

@@ -1,0 +1,320 @@
+//! Requests made of the conditions of routes.
+
+use std::fmt;
+
+use crate::path::Path;
+use crate::plan::{Plan, Rule, When};
+use crate::value::{Map, Value};
+
+use super::{bound, sample};
+
+/// Requests to one config.
+const MOST: usize = 3000;
+
+/// A request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// The port of attache's listener.
+    pub port: u16,
+    /// Its method.
+    pub method: String,
+    /// Its target.
+    pub target: String,
+    /// Its `Host`.
+    pub host: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    pub(crate) watched_up: Vec<String>,
+    pub(crate) watched_down: Vec<String>,
+    pub(crate) splits: Vec<Vec<String>>,
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} Host: {}", self.method, self.target, self.host)?;
+        self.headers.iter().try_for_each(|(name, value)| write!(f, ", {name}: {value}"))
+    }
+}
+
+impl Probe {
+    pub(crate) fn bytes(&self) -> String {
+        let mut out = format!(
+            "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+            self.method, self.target, self.host
+        );
+        for (name, value) in &self.headers {
+            out.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if matches!(self.method.as_str(), "POST" | "PUT" | "PATCH") {
+            out.push_str("Content-Length: 0\r\n");
+        }
+        out.push_str("\r\n");
+        out
+    }
+}
+
+/// All requests for a plan, and what they leave out.
+pub(crate) fn probes(plan: &Plan) -> (Vec<Probe>, Vec<String>) {
+    let (mut out, mut left_out): (Vec<Probe>, Vec<String>) = (Vec::new(), Vec::new());
+    for listener in &plan.listeners {
+        let Some(port) = bound(listener.keys.get("bind")) else {
+            left_out.push(format!("listener {}: no TCP port", listener.name));
+            continue;
+        };
+        let word = |key: &str| matches!(listener.keys.get(key), Some(Value::Text(text)) if text == "tls");
+        if listener.keys.get("tls").is_some()
+            || word("protocol")
+            || listener.chains.iter().any(|chain| !chain.sni.is_empty() || !chain.destination.is_empty())
+        {
+            left_out.push(format!("listener {}: its conditions are on connections", listener.name));
+            continue;
+        }
+        if matches!(listener.keys.get("protocol"), Some(Value::Text(text)) if text == "http2") {
+            left_out.push(format!("listener {}: HTTP/2 alone", listener.name));
+            continue;
+        }
+        let (mut up, mut down, mut splits) = (Vec::new(), Vec::new(), Vec::new());
+        let rules: Vec<&Rule> =
+            listener.chains.iter().flat_map(|chain| &chain.sites).flat_map(|site| &site.rules).collect();
+        for rule in &rules {
+            watched(rule.keys.get("headers"), "request", &mut up);
+            watched(rule.keys.get("headers"), "response", &mut down);
+            if rule.targets.len() > 1 {
+                splits.push(rule.targets.clone());
+            }
+            let share =
+                |key: &str| matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, key));
+            if share("delay") || share("abort") {
+                left_out.push(format!(
+                    "listener {}: a route with a fault for a share of its requests",
+                    listener.name
+                ));
+            }
+        }
+        if listener.opaque {
+            splits.extend(
+                listener
+                    .chains
+                    .iter()
+                    .filter_map(|chain| chain.opaque.as_ref())
+                    .map(|rule| rule.targets.clone()),
+            );
+        }
+        let base = Probe {
+            port,
+            method: "GET".to_owned(),
+            target: "/".to_owned(),
+            host: "unknown.example".to_owned(),
+            watched_up: up,
+            watched_down: down,
+            splits,
+            ..Probe::default()
+        };
+        let sites: Vec<_> = listener.chains.iter().flat_map(|chain| &chain.sites).collect();
+        let mut hosts: Vec<String> = vec!["unknown.example".to_owned()];
+        for site in &sites {
+            hosts.extend(site.hosts.iter().take(4).flat_map(|host| host_samples(host)));
+        }
+        hosts.dedup();
+        let mut own = vec![base.clone()];
+        for host in hosts.iter().take(40) {
+            for target in ["/", "/nothing/here", "/index.html?a=b"] {
+                own.push(Probe { target: target.to_owned(), host: host.clone(), ..base.clone() });
+            }
+        }
+        for site in &sites {
+            let mut at: Vec<String> = site.hosts.iter().take(3).flat_map(|host| host_samples(host)).collect();
+            at.truncate(4);
+            at.push("unknown.example".to_owned());
+            for rule in &site.rules {
+                let faulty = matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, "delay") || part(fault, "abort"));
+                if faulty {
+                    continue;
+                }
+                for (index, host) in at.iter().enumerate() {
+                    of_rule(&rule.when, &Probe { host: host.clone(), ..base.clone() }, index == 0, &mut own);
+                }
+            }
+        }
+        // gRPC goes to upstreams by HTTP/2, which the stubs don't speak.
+        own.retain(|probe| {
+            probe
+                .headers
+                .iter()
+                .all(|(name, value)| name != "content-type" || !value.starts_with("application/grpc"))
+        });
+        let mut unique: Vec<Probe> = Vec::new();
+        for probe in own {
+            if !unique.contains(&probe) && unique.len() < MOST {
+                unique.push(probe);
+            }
+        }
+        out.append(&mut unique);
+    }
+    left_out.dedup();
+    out.truncate(MOST);
+    (out, left_out)
+}
+
+fn part(fault: &Map, key: &str) -> bool {
+    matches!(fault.get(key), Some(Value::Map(map)) if !matches!(map.get("share"), Some(Value::Text(text)) if text == "100%" || text == "0%"))
+}
+
+fn watched(headers: Option<&Value>, way: &str, out: &mut Vec<String>) {
+    let Some(Value::Map(headers)) = headers else { return };
+    let Some(Value::Map(edits)) = headers.get(way) else { return };
+    for (key, value) in &edits.0 {
+        let names: Vec<String> = match value {
+            Value::Map(map) => map.0.iter().map(|(name, _)| name.clone()).collect(),
+            Value::Text(name) if key == "remove" => vec![name.clone()],
+            Value::List(items) => items
+                .iter()
+                .filter_map(|item| if let Value::Text(name) = item { Some(name.clone()) } else { None })
+                .collect(),
+            _ => Vec::new(),
+        };
+        for name in names {
+            if !out.contains(&name) {
+                out.push(name);
+            }
+        }
+    }
+}
+
+fn host_samples(pattern: &str) -> Vec<String> {
+    let (name, port) = match pattern.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (pattern, None),
+    };
+    let samples = match (name.strip_prefix("*."), name.strip_suffix(".*")) {
+        _ if name == "*" => vec!["anything.example".to_owned()],
+        (Some(suffix), _) => vec![format!("one.{suffix}"), suffix.to_owned(), format!("two.one.{suffix}")],
+        (_, Some(prefix)) => vec![format!("{prefix}.one"), prefix.to_owned()],
+        _ => vec![name.to_owned(), name.to_ascii_uppercase(), format!("x{name}")],
+    };
+    let mut out = samples.clone();
+    if let Some(port) = port.filter(|port| *port != "80" && *port != "443") {
+        out.insert(0, format!("{name}:{port}"));
+    }
+    out.push(format!("{}:8081", samples[0]));
+    out
+}
+
+fn paths(path: &Path) -> Vec<String> {
+    let mut out = Vec::new();
+    match path {
+        Path::Any | Path::All => out.extend(["/", "/some/thing"].map(ToOwned::to_owned)),
+        Path::Exact(path) => out.extend([
+            path.clone(),
+            format!("{path}/"),
+            format!("{path}x"),
+            format!("{path}?q=1"),
+            path.to_ascii_uppercase(),
+        ]),
+        Path::Text(path) | Path::Segments(path) => {
+            let bare = path.trim_end_matches('/');
+            out.extend([
+                path.clone(),
+                format!("{path}x"),
+                format!("{bare}/x"),
+                format!("{bare}/x/y/?q=1"),
+                if bare.is_empty() { "/".to_owned() } else { bare.to_owned() },
+                format!("{bare}/"),
+                format!("{bare}10"),
+                path.to_ascii_uppercase(),
+            ]);
+        }
+        Path::Regex(regex) => {
+            for long in [false, true] {
+                if let Some(text) = sample::of(regex, long) {
+                    out.push(text.clone());
+                    out.push(format!("{text}x"));
+                    out.push(format!("{text}/x"));
+                    out.push(text.trim_end_matches('/').to_owned());
+                }
+            }
+        }
+    }
+    out.retain(|path| path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()));
+    out
+}
+
+/// Values that fit a pattern, and some that don't; `None` is no such header.
+fn values(pattern: &str) -> (Option<String>, Vec<Option<String>>) {
+    let (not, inner) = pattern.strip_prefix('!').map_or((false, pattern), |inner| (true, inner));
+    let fits = if let Some(literal) = inner.strip_prefix('=') {
+        literal.to_owned()
+    } else if let Some(regex) = inner.strip_prefix('~') {
+        sample::of(regex, false).unwrap_or_else(|| "x".to_owned())
+    } else if inner == "*" {
+        "anything".to_owned()
+    } else if let Some(suffix) = inner.strip_prefix('*') {
+        format!("before{suffix}")
+    } else if let Some(prefix) = inner.strip_suffix('*') {
+        format!("{prefix}after")
+    } else {
+        inner.to_owned()
+    };
+    let longer = format!("{fits}z");
+    if not {
+        let right = if inner == "*" { None } else { Some("other".to_owned()) };
+        return (right, vec![Some(fits), None, Some(longer)]);
+    }
+    (Some(fits.clone()), vec![None, Some("other".to_owned()), Some(longer), Some(fits.to_ascii_uppercase())])
+}
+
+fn of_rule(when: &When, base: &Probe, fully: bool, out: &mut Vec<Probe>) {
+    let method = when.methods.first().cloned().unwrap_or_else(|| "GET".to_owned());
+    let mut right = Probe { method, ..base.clone() };
+    let mut query: Vec<(String, Option<String>)> = Vec::new();
+    for (name, pattern) in &when.headers {
+        if let Some(value) = values(pattern).0 {
+            right.headers.push((name.clone(), value));
+        }
+    }
+    for (name, pattern) in &when.query {
+        query.push((name.clone(), values(pattern).0));
+    }
+    let with_query = |path: &str, query: &[(String, Option<String>)]| {
+        let parts: Vec<_> = query
+            .iter()
+            .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={value}")))
+            .collect();
+        if parts.is_empty() {
+            return path.to_owned();
+        }
+        format!("{path}{}{}", if path.contains('?') { "&" } else { "?" }, parts.join("&"))
+    };
+    let all = paths(&when.path);
+    for path in &all {
+        out.push(Probe { target: with_query(path, &query), ..right.clone() });
+    }
+    let Some(path) = all.first().filter(|_| fully) else { return };
+    right.target = with_query(path, &query);
+    for (index, (_, pattern)) in when.headers.iter().enumerate() {
+        for value in values(pattern).1 {
+            let mut wrong = right.clone();
+            let name = when.headers[index].0.clone();
+            wrong.headers.retain(|(known, _)| *known != name);
+            if let Some(value) = value {
+                wrong.headers.push((name, value));
+            }
+            out.push(wrong);
+        }
+    }
+    for (index, (_, pattern)) in when.query.iter().enumerate() {
+        for value in values(pattern).1 {
+            let mut other = query.clone();
+            other[index].1 = value;
+            out.push(Probe { target: with_query(path, &other), ..right.clone() });
+        }
+    }
+    let methods = if when.methods.is_empty() {
+        ["POST", "HEAD", "DELETE"].as_slice()
+    } else {
+        ["PATCH", "GET", "POST", "PUT"].as_slice()
+    };
+    for method in when.methods.iter().map(String::as_str).chain(methods.iter().copied()) {
+        out.push(Probe { method: method.to_owned(), ..right.clone() });
+    }
+}

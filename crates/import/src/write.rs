@@ -1,0 +1,235 @@
+//! A plan as a commented config.
+
+use std::fmt::Write as _;
+
+use crate::order::{self, Route};
+use crate::plan::Plan;
+use crate::remark::{Remarks, Weight};
+use crate::value::{Map, Value};
+
+/// Columns of a line before a mapping or comment is broken up.
+const WIDTH: usize = 118;
+
+/// The text of a config.
+pub(crate) fn config(plan: &Plan, head: &[String]) -> String {
+    let mut out = String::new();
+    for line in head {
+        comment(line, 0, &mut out);
+    }
+    remarks(&plan.remarks, 0, &mut out);
+    out.push('\n');
+    entries(&plan.top, 0, &mut out);
+    out.push_str("listeners:\n");
+    if plan.listeners.is_empty() {
+        // Without any, attache would listen on its default address and send everything to the only upstream.
+        out.push_str(
+            "  # The original has no listener that could be carried over: this one refuses everything.\n",
+        );
+        out.push_str("  closed:\n    bind: 127.0.0.1:15001\n    routes:\n      - respond: 503\n");
+    }
+    for listener in &plan.listeners {
+        remarks(&listener.remarks, 2, &mut out);
+        let _ = writeln!(out, "  {}:", key(&listener.name));
+        entries(&listener.keys, 4, &mut out);
+        let routes = order::routes(listener);
+        if routes.is_empty() {
+            // Without routes a listener would go to the only upstream.
+            out.push_str("    routes:\n      - respond: 404\n");
+            continue;
+        }
+        out.push_str("    routes:\n");
+        for route in &routes {
+            remarks(&route.before, 6, &mut out);
+            remarks(&route.rule.remarks, 6, &mut out);
+            item(&route_keys(route), 6, &mut out);
+        }
+    }
+    out.push_str("upstreams:\n");
+    if plan.upstreams.is_empty() {
+        out.push_str("  # Nothing goes anywhere; a config has at least one upstream.\n  nowhere: http://nowhere.invalid:80\n");
+    }
+    for upstream in &plan.upstreams {
+        remarks(&upstream.remarks, 2, &mut out);
+        match upstream.keys.0.as_slice() {
+            [(only, Value::Text(address))] if only == "address" => {
+                let _ = writeln!(out, "  {}: {}", key(&upstream.name), scalar(address));
+            }
+            _ => {
+                let _ = writeln!(out, "  {}:", key(&upstream.name));
+                entries(&upstream.keys, 4, &mut out);
+            }
+        }
+    }
+    out
+}
+
+fn route_keys(route: &Route) -> Map {
+    let when = &route.rule.when;
+    let mut matches = Map::default();
+    if !route.hosts.is_empty() {
+        matches.set("host", route.hosts.clone());
+    }
+    let conditions = !when.methods.is_empty()
+        || !when.headers.is_empty()
+        || !when.query.is_empty()
+        || !when.identity.is_empty()
+        || !route.hosts.is_empty();
+    let opaque = !route.regex && when.path == crate::path::Path::Any;
+    if !opaque {
+        matches.put("path", when.path.pattern(route.regex));
+    }
+    let _ = conditions;
+    if !when.methods.is_empty() {
+        matches.set("methods", when.methods.clone());
+    }
+    for (name, list) in [("headers", &when.headers), ("query", &when.query)] {
+        if !list.is_empty() {
+            let map = list.iter().map(|(name, value)| (name.clone(), Value::Text(value.clone()))).collect();
+            matches.set(name, Map(map));
+        }
+    }
+    if !when.identity.is_empty() {
+        matches.set("identity", when.identity.clone());
+    }
+    if !route.sni.is_empty() {
+        matches.set("sni", route.sni.clone());
+    }
+    if !route.destination.is_empty() {
+        matches.set("destination", route.destination.clone());
+    }
+    let mut keys = Map::default();
+    keys.put("name", route.rule.name.clone());
+    if !matches.is_empty() {
+        keys.set("match", matches);
+    }
+    for (name, value) in &route.rule.keys.0 {
+        keys.set(name, value.clone());
+    }
+    keys
+}
+
+fn remarks(remarks: &Remarks, indent: usize, out: &mut String) {
+    for remark in &remarks.0 {
+        let word = match remark.weight {
+            Weight::Note => "Note",
+            Weight::Soft => "Lost (soft)",
+            Weight::Point => "LOST",
+        };
+        let place = if remark.at.line == 0 { String::new() } else { format!(", {}", remark.at) };
+        comment(&format!("{word}{place}: {}", remark.text), indent, out);
+    }
+}
+
+/// A comment, broken between words. Line breaks of the original can't begin a line that isn't a comment.
+fn comment(text: &str, indent: usize, out: &mut String) {
+    let mut line = String::new();
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    for word in text.split(' ') {
+        if !line.is_empty() && indent + line.len() + word.len() + 3 > WIDTH {
+            let _ = writeln!(out, "{:indent$}# {line}", "");
+            line.clear();
+            line.push_str("  ");
+            line.push_str(word);
+            continue;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    let _ = writeln!(out, "{:indent$}# {line}", "");
+}
+
+fn entries(map: &Map, indent: usize, out: &mut String) {
+    for (name, value) in &map.0 {
+        let _ = write!(out, "{:indent$}", "");
+        entry(name, value, indent, out);
+    }
+}
+
+fn entry(name: &str, value: &Value, indent: usize, out: &mut String) {
+    let name = key(name);
+    let short = flow(value);
+    if indent + name.len() + 2 + short.len() <= WIDTH {
+        let _ = writeln!(out, "{name}: {short}");
+        return;
+    }
+    match value {
+        Value::Map(map) => {
+            let _ = writeln!(out, "{name}:");
+            entries(map, indent + 2, out);
+        }
+        Value::List(items) => {
+            let _ = writeln!(out, "{name}:");
+            for value in items {
+                match value {
+                    Value::Map(map) => item(map, indent + 2, out),
+                    _ => {
+                        let _ = writeln!(out, "{:1$}- {2}", "", indent + 2, flow(value));
+                    }
+                }
+            }
+        }
+        _ => {
+            let _ = writeln!(out, "{name}: {short}");
+        }
+    }
+}
+
+fn item(map: &Map, indent: usize, out: &mut String) {
+    for (index, (name, value)) in map.0.iter().enumerate() {
+        let _ = write!(out, "{:indent$}{}", "", if index == 0 { "- " } else { "  " });
+        entry(name, value, indent + 2, out);
+    }
+}
+
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Text(text) => scalar(text),
+        Value::Raw(text) => text.clone(),
+        Value::List(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Value::Map(map) if map.is_empty() => "{}".to_owned(),
+        Value::Map(map) => {
+            let parts: Vec<_> =
+                map.0.iter().map(|(name, value)| format!("{}: {}", key(name), flow(value))).collect();
+            format!("{{ {} }}", parts.join(", "))
+        }
+    }
+}
+
+fn key(name: &str) -> String {
+    if !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && !word(name)
+    {
+        return name.to_owned();
+    }
+    let mut out = String::new();
+    crate::tree::quote(name, &mut out);
+    out
+}
+
+/// A scalar that is read as this text: `$` begins a variable in attache's configs, and is doubled.
+fn scalar(text: &str) -> String {
+    let text = text.replace('$', "$$");
+    let safe = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:%=+()@".contains(&b) || b == b'*')
+        && !text.ends_with(':')
+        && !word(&text)
+        && text.parse::<f64>().is_err();
+    if safe {
+        return text;
+    }
+    let mut out = String::new();
+    crate::tree::quote(&text, &mut out);
+    out
+}
+
+/// YAML reads it as something else than a text.
+fn word(text: &str) -> bool {
+    matches!(
+        text.to_ascii_lowercase().as_str(),
+        "true" | "false" | "null" | "yes" | "no" | "on" | "y" | "n" | "nan" | ".inf" | ".nan"
+    )
+}

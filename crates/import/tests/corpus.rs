@@ -1,0 +1,81 @@
+//! Every shape of the corpus becomes a config that is accepted, with the grade of the table in docs/import.md.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::{fs, path::Path, path::PathBuf};
+
+use attache_import::{Grade, Imported};
+
+fn shapes() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let mut all = Vec::new();
+    for kind in ["envoy", "haproxy", "nginx"] {
+        all.extend(fs::read_dir(folder.join(kind)).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    all.sort();
+    all
+}
+
+fn imported(path: &Path) -> Imported {
+    let files = attache_import::read(&[path.to_owned()]).unwrap();
+    let kind = attache_import::detect(&files).unwrap_or_else(|| panic!("{}: not known", path.display()));
+    attache_import::import(kind, &files).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn every_shape_becomes_a_config_that_is_accepted() {
+    for path in shapes() {
+        let imported = imported(&path);
+        if let Err(wrong) = attache_config::parse(&imported.text, None, &|_| None) {
+            panic!("{}:\n{}\n{wrong}", path.display(), imported.text);
+        }
+    }
+}
+
+#[test]
+fn the_table_of_the_docs_has_the_grade_of_every_shape() {
+    let table =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/import.md")).unwrap();
+    for path in shapes() {
+        let name = path.file_stem().unwrap().to_string_lossy();
+        let kind = path.parent().unwrap().file_name().unwrap().to_string_lossy();
+        let row = format!("| {kind}/{name} | {} |", imported(&path).grade);
+        assert!(table.contains(&row), "docs/import.md lacks `{row}`");
+    }
+}
+
+/// A guard that can't be carried over closes what stood behind it: none of these has a route to an upstream but those that are
+/// named.
+#[test]
+fn what_stood_behind_a_guard_is_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for (name, open) in [
+        ("envoy/lua.yaml", 0),
+        ("envoy/unknown-filter.yaml", 0),
+        ("envoy/rbac-source.yaml", 0),
+        ("envoy/ext-authz.yaml", 1),
+        ("envoy/jwt-one-path.yaml", 1),
+        ("envoy/cluster-header.yaml", 1),
+        ("haproxy/src-acl.cfg", 0),
+        ("haproxy/auth.cfg", 0),
+        ("nginx/guarded.conf", 1),
+    ] {
+        let imported = imported(&folder.join(name));
+        assert_eq!(imported.grade, Grade::Point, "{name}");
+        let routes = imported
+            .text
+            .lines()
+            .filter(|line| line.trim_start().trim_start_matches("- ").starts_with("to:"))
+            .count();
+        assert_eq!(routes, open, "{name}:\n{}", imported.text);
+    }
+}
+
+#[test]
+fn what_is_not_a_config_is_said_with_its_place() {
+    let file = |text: &str| attache_import::File { path: "envoy.yaml".into(), text: text.to_owned() };
+    let error = attache_import::import(attache_import::Kind::Envoy, &[file("a: [1\nb: {")]).unwrap_err();
+    assert!(error.to_string().starts_with("envoy.yaml:"), "{error}");
+    assert!(attache_import::import(attache_import::Kind::Nginx, &[file("server {")]).is_err());
+    assert!(attache_import::import(attache_import::Kind::Haproxy, &[file("nothing here")]).is_err());
+}

@@ -1,0 +1,62 @@
+//! Endpoints that can't be connected to.
+//!
+//! **Out.** An endpoint to which a connection could not be made (refused, timed out, no TLS) gets no requests from then on, after one
+//! failure and whatever share of the endpoints is out already: nothing was lost yet, since the call goes on to another endpoint. The
+//! last endpoint that is usable is never taken out: where nothing can be reached, calls go on to ask.
+//!
+//! **Back.** By evidence alone: a connection that succeeds. The worker that took it out makes one, after 250 ms, and then ever more seldom, up
+//! to every 10 s ([`crate::service`]). No caller's request is a probe. Only a call that every other endpoint has failed may knock, and each endpoint
+//! is knocked at ten times a second at most, whatever the number of callers.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use attache_telemetry::{Reason, metrics};
+use tokio::time::Instant;
+
+use super::Turn;
+use crate::{Endpoint, Shared};
+
+/// Between two knocks at an endpoint that is out.
+const KNOCK: Duration = Duration::from_millis(100);
+
+/// A connection to the endpoint could not be made. True if it is out because of that, or was before.
+pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool {
+    if endpoint.unreachable.load(Relaxed) {
+        return true;
+    }
+    // One worker at a time, so that two don't both take the last but one.
+    let Some(_turn) = Turn::take(&shared.ejections) else { return false };
+    let set = shared.endpoints.load();
+    let is_this = |other: &Arc<Endpoint>| std::ptr::eq(Arc::as_ptr(other), endpoint);
+    let another = set.endpoints.iter().any(|other| !is_this(other) && other.usable());
+    if !another || endpoint.removed.load(Relaxed) {
+        return false;
+    }
+    if endpoint.set_unreachable(true, reason.as_str()) {
+        metrics().transition(&shared.config.name, "connection", "unreachable");
+        tracing::warn!(upstream = %shared.config.name, endpoint = %endpoint.label, %reason, "endpoint out: it can't be connected to");
+    }
+    true
+}
+
+/// A connection to the endpoint was made.
+pub(crate) fn found(shared: &Shared, endpoint: &Endpoint) {
+    if endpoint.unreachable.load(Relaxed) && endpoint.set_unreachable(false, "a connection was made") {
+        metrics().transition(&shared.config.name, "connection", "back");
+        tracing::info!(upstream = %shared.config.name, endpoint = %endpoint.label, "endpoint back: it can be connected to");
+    }
+}
+
+/// Whether a call whose other endpoints have all failed may try this one.
+pub(crate) fn may_knock(endpoint: &Endpoint, now: Instant) -> bool {
+    if !endpoint.unreachable.load(Relaxed) {
+        return true;
+    }
+    let now = endpoint.since_added(now);
+    let next = now.saturating_add(u64::try_from(KNOCK.as_nanos()).unwrap_or(u64::MAX));
+    let due = endpoint.knock_at.load(Relaxed);
+    due <= now && endpoint.knock_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
+}

@@ -1,0 +1,241 @@
+//! From an endpoint that was chosen to a connection, and to another endpoint's where that one gives none.
+//!
+//! **Rule.** The chosen endpoint is asked first. Another one joins as soon as one has failed to connect, or when nothing has come of it for
+//! the connection attempt delay of RFC 8305 section 5: 250 ms, or less where `connect_timeout` or what is left of the deadline
+//! is short (a quarter, a third). The first connection wins. Nothing of the request was sent before, so this is still one attempt: it costs
+//! no retry, no budget, and is safe for every method. An endpoint of the same name and the other address family goes first
+//! (RFC 8305, "happy eyeballs"), then the balancer's choice. Each endpoint is asked once.
+//!
+//! **Who failed** is out at once, while others answer ([`crate::outlier`]); its failure counts. **Who was only slow** is
+//! connected to once more in the background, with all of `connect_timeout`: that tells a slow endpoint from a dead one.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
+    time::Duration,
+};
+
+use attache_config::model::{ProxyProtocolOut, UpstreamProtocol};
+use attache_http::Client;
+use tokio::{
+    task::spawn_local,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::Inner;
+use crate::{
+    CallContext, Endpoint, Error, Failure, Outcome, Sent,
+    attempt::Attempt,
+    connect::Offer,
+    limit::ConnectionPermit,
+    outlier::{self, reach},
+    pool::{How, Want},
+};
+
+/// RFC 8305 section 5: "Connection Attempt Delay", recommended 250 ms.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Between an endpoint's failure and the first connection that asks whether it is back.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+/// Longest time between two of them.
+const LAST_LOOK: Duration = Duration::from_secs(10);
+
+struct Racer<F> {
+    endpoint: Arc<Endpoint>,
+    future: Pin<Box<F>>,
+}
+
+enum Event<T> {
+    Ended(usize, Result<T, Error>),
+    Slow,
+}
+
+impl Inner {
+    /// A connection by `connect`, to this endpoint or to another one that gives it sooner.
+    pub(super) async fn reach<T, F>(
+        self: &Rc<Self>,
+        first: &Arc<Endpoint>,
+        hash: Option<u64>,
+        context: &CallContext,
+        attempt: &mut Option<Attempt>,
+        connect: impl Fn(Arc<Endpoint>) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let shared = &self.pool.shared;
+        let racer =
+            |endpoint: Arc<Endpoint>| Racer { future: Box::pin(connect(Arc::clone(&endpoint))), endpoint };
+        let mut racers = vec![racer(Arc::clone(first))];
+        let delay = self.attempt_delay(context);
+        let mut tick = pin!(sleep(delay));
+        let mut may_join = true;
+        loop {
+            let event = poll_fn(|cx| {
+                for (at, racer) in racers.iter_mut().enumerate() {
+                    if let Poll::Ready(end) = racer.future.as_mut().poll(cx) {
+                        return Poll::Ready(Event::Ended(at, end));
+                    }
+                }
+                if may_join && tick.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Slow);
+                }
+                Poll::Pending
+            })
+            .await;
+            match event {
+                Event::Ended(at, Ok(made)) => {
+                    let winner = racers.swap_remove(at).endpoint;
+                    reach::found(shared, &winner);
+                    for slow in racers {
+                        self.watch(&slow.endpoint, Duration::ZERO);
+                    }
+                    if let Some(attempt) = attempt {
+                        attempt.moved_to(&winner, None);
+                    }
+                    return Ok(made);
+                }
+                Event::Ended(at, Err(error)) => {
+                    let failed = racers.swap_remove(at).endpoint;
+                    if !(error.sent == Sent::Nothing && error.reason.is_no_connection()) {
+                        // A limit of our own, or a deadline: no other endpoint can mend that.
+                        if racers.is_empty() {
+                            return Err(error);
+                        }
+                        continue;
+                    }
+                    if reach::lost(shared, &failed, error.reason) {
+                        self.watch(&failed, FIRST_LOOK);
+                    }
+                    let next = self.another(&failed, hash, context, true);
+                    let heir = next.as_ref().or_else(|| racers.first().map(|racer| &racer.endpoint));
+                    let Some(heir) = heir else {
+                        // The attempt ends where it failed last.
+                        if let Some(attempt) = attempt {
+                            attempt.moved_to(&failed, None);
+                        }
+                        return Err(error);
+                    };
+                    let is_at =
+                        |attempt: &Attempt| attempt.endpoint().is_some_and(|at| Arc::ptr_eq(at, &failed));
+                    if let Some(attempt) = attempt.as_mut().filter(|attempt| is_at(attempt)) {
+                        attempt.moved_to(heir, Some(error.reason));
+                    } else {
+                        let outcome = Outcome::Failed(Failure::NoAnswer(error.reason));
+                        outlier::report(shared, &failed, outcome, Instant::now());
+                    }
+                    racers.extend(next.map(racer));
+                }
+                Event::Slow => {
+                    let next =
+                        racers.last().and_then(|last| self.another(&last.endpoint, hash, context, false));
+                    may_join = next.is_some();
+                    racers.extend(next.map(racer));
+                    tick.as_mut().reset(Instant::now() + delay);
+                }
+            }
+        }
+    }
+
+    /// How long an endpoint may take before another one joins.
+    fn attempt_delay(&self, context: &CallContext) -> Duration {
+        let late = context.overdue.map(|overdue| overdue.at).into_iter().chain(context.deadline).min();
+        let left = late.map(|late| late.saturating_duration_since(Instant::now()) / 3);
+        let quarter = self.pool.shared.config.connect_timeout / 4;
+        ATTEMPT_DELAY.min(quarter).min(left.unwrap_or(ATTEMPT_DELAY))
+    }
+
+    /// An endpoint that this call hasn't asked yet. `last_resort`: also one that is out, if nothing else is left.
+    fn another(
+        &self,
+        than: &Endpoint,
+        hash: Option<u64>,
+        context: &CallContext,
+        last_resort: bool,
+    ) -> Option<Arc<Endpoint>> {
+        let shared = &self.pool.shared;
+        let untried = |endpoint: &Arc<Endpoint>| !context.tried.contains(endpoint);
+        let sibling = || self.pool.sibling(than).filter(untried);
+        let picked = || {
+            let picked = context.tried.with(|tried| self.balancer.borrow_mut().pick(shared, hash, tried));
+            picked.ok().filter(|endpoint| untried(endpoint) && endpoint.usable())
+        };
+        let out = || {
+            let now = Instant::now();
+            let set = shared.endpoints.load();
+            let asked = |endpoint: &&Arc<Endpoint>| {
+                untried(endpoint) && endpoint.may_be_asked() && reach::may_knock(endpoint, now)
+            };
+            last_resort.then(|| set.endpoints.iter().find(asked).cloned()).flatten()
+        };
+        let endpoint = sibling().or_else(picked).or_else(out)?;
+        context.tried.push(&endpoint);
+        Some(endpoint)
+    }
+
+    /// Connects to the endpoint from time to time until that succeeds: at most one task for each endpoint, over all workers.
+    pub(super) fn watch(self: &Rc<Self>, endpoint: &Arc<Endpoint>, first: Duration) {
+        if endpoint.watched.swap(true, Relaxed) {
+            return;
+        }
+        let (inner, watched) = (Rc::downgrade(self), Watched(Arc::clone(endpoint)));
+        spawn_local(async move {
+            let (endpoint, mut wait) = (&watched.0, first);
+            loop {
+                // So that many proxies don't ask together.
+                sleep_until(Instant::now() + wait.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
+                let Some(inner) = inner.upgrade().filter(|_| !endpoint.removed.load(Relaxed)) else { return };
+                match inner.look(endpoint).await {
+                    Ok(()) => {
+                        reach::found(&inner.pool.shared, endpoint);
+                        return;
+                    }
+                    // Of ours alone: it says nothing of the endpoint.
+                    Err(error) if !error.reason.is_no_connection() => {}
+                    Err(error) => {
+                        let out = endpoint.unreachable.load(Relaxed);
+                        if !out && !reach::lost(&inner.pool.shared, endpoint, error.reason) {
+                            return;
+                        }
+                    }
+                }
+                wait = (wait * 2).clamp(FIRST_LOOK, LAST_LOOK);
+            }
+        });
+    }
+
+    /// Makes a connection to the endpoint, and keeps it where it can be used.
+    async fn look(&self, endpoint: &Arc<Endpoint>) -> Result<(), Error> {
+        let (pool, client) = (&self.pool, Client::default());
+        let config = &pool.shared.config;
+        if config.proxy_protocol == ProxyProtocolOut::Off && config.protocol != UpstreamProtocol::Tcp {
+            let want = Want {
+                protocol: self.protocol(None),
+                tls: self.tls.as_ref(),
+                host: None,
+                client: &client,
+                deadline: None,
+                fresh: None,
+                traced: None,
+            };
+            return pool.preconnect(&pool.home(endpoint), &want).await;
+        }
+        let permit =
+            ConnectionPermit::take(&pool.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
+        let how =
+            How { tls: self.tls.as_ref(), offer: Offer::Opaque, host: None, client: &client, traced: None };
+        pool.dial(endpoint, permit, &how).await.map(drop)
+    }
+}
+
+/// An endpoint that is watched. Where its watcher ends before it is back, callers ask again.
+struct Watched(Arc<Endpoint>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.set_unreachable(false, "its watcher ended");
+        self.0.watched.store(false, Relaxed);
+    }
+}
