@@ -71,6 +71,15 @@ fn what_stood_behind_a_guard_is_refused() {
     }
 }
 
+/// What comes in clear never meets the routes that were for TLS with a client's certificate.
+#[test]
+fn plaintext_does_not_get_the_routes_of_mutual_tls() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let imported = imported(&folder.join("envoy/tls-and-plaintext.yaml"));
+    assert!(!imported.text.contains("permissive"), "{}", imported.text);
+    assert!(imported.text.contains("client_ca: /certs/ca.crt"), "{}", imported.text);
+}
+
 #[test]
 fn what_is_not_a_config_is_said_with_its_place() {
     let file = |text: &str| attache_import::File { path: "envoy.yaml".into(), text: text.to_owned() };

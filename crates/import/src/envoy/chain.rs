@@ -17,7 +17,7 @@ const CONDITIONS: &[&str] = &[
 ];
 
 /// The most specific first: destination, server names, transport, application, then what has no condition.
-pub(crate) fn order(chain: &Node) -> (bool, bool, usize, bool, bool) {
+pub(crate) fn order(chain: &Node) -> (bool, bool, usize, bool, bool, bool) {
     let conditions = chain.down(&["filter_chain_match"]);
     let names = conditions.list("server_names");
     let wildcard = names.iter().filter_map(Node::text).any(|name| name.starts_with('*'));
@@ -26,6 +26,7 @@ pub(crate) fn order(chain: &Node) -> (bool, bool, usize, bool, bool) {
         conditions.get("destination_port").is_none() && conditions.get("prefix_ranges").is_none(),
         names.is_empty() || wildcard,
         usize::MAX - longest,
+        !tls::is_downstream(chain),
         conditions.get("transport_protocol").is_none(),
         conditions.get("application_protocols").is_none(),
     )
@@ -75,9 +76,7 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
         listener.remarks.0.extend(remarks);
         return;
     }
-    if !secure && !passed && many && listener.keys.get("tls").is_some() {
-        listener.keys.child("tls").set("mode", "permissive");
-    }
+    let in_clear = !secure && !passed && many && listener.keys.get("tls").is_some();
     let Some((last, before)) = split(node.list("filters")) else {
         listener
             .remarks
@@ -125,7 +124,31 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
             return;
         }
     }
+    if in_clear {
+        // One listener has one set of routes for TLS and for what comes in clear.
+        if listener.chains.iter().any(|chain| same(chain, &out)) {
+            listener.keys.child("tls").set("mode", "permissive");
+        } else {
+            let what = "plaintext is refused here: what it met is not what TLS meets, and one listener has one set of routes. Give it a listener of its own.";
+            listener.remarks.point(&node.at, what);
+        }
+        return;
+    }
     listener.chains.push(out);
+}
+
+/// Both chains do the same with every request.
+fn same(a: &Chain, b: &Chain) -> bool {
+    a.opaque.is_none()
+        && b.opaque.is_none()
+        && a.sni.is_empty()
+        && a.destination == b.destination
+        && a.sites.len() == b.sites.len()
+        && a.sites.iter().zip(&b.sites).all(|(a, b)| {
+            a.hosts == b.hosts
+                && a.rules.len() == b.rules.len()
+                && a.rules.iter().zip(&b.rules).all(|(a, b)| a.when == b.when && a.keys == b.keys)
+        })
 }
 
 fn split(filters: &[Node]) -> Option<(&Node, &[Node])> {

@@ -60,7 +60,7 @@ pub(crate) fn downstream(
     if pairs.is_empty() {
         remarks.point(&chain.at, "the certificate of this chain is not in a file that is here, so the chain is left out: give `tls.certificate` and `tls.key`.");
         if tls.is_empty() {
-            listener.keys.0.retain(|(key, _)| key != "tls");
+            forget(listener);
         }
         return false;
     }
@@ -96,7 +96,7 @@ pub(crate) fn downstream(
     let Some(validation) = validation else {
         if common.get("validation_context_sds_secret_config").is_some() {
             remarks.point(&common.at, "the roots of the clients' certificates come from a control plane: the chain is left out. Give them as `client_ca`.");
-            listener.keys.0.retain(|(key, _)| key != "tls");
+            forget(listener);
             return false;
         }
         if context.is("require_client_certificate") {
@@ -104,13 +104,13 @@ pub(crate) fn downstream(
                 &context.at,
                 "clients must show a certificate, but nobody verifies it. attache only takes verified ones: the chain is left out. Give the roots as `client_ca`.",
             );
-            listener.keys.0.retain(|(key, _)| key != "tls");
+            forget(listener);
             return false;
         }
         return listener_agrees(listener, &clients, &chain.at, remarks);
     };
     if !clients_of(&validation, &mut clients, remarks) {
-        listener.keys.0.retain(|(key, _)| key != "tls");
+        forget(listener);
         return false;
     }
     if clients.get("client_ca").is_some() && !context.is("require_client_certificate") {
@@ -123,6 +123,13 @@ pub(crate) fn downstream(
         clients.set("client_optional", true);
     }
     listener_agrees(listener, &clients, &chain.at, remarks)
+}
+
+/// Takes TLS away again where no chain has it: one that is left out must not open those that are there.
+fn forget(listener: &mut Listener) {
+    if listener.chains.is_empty() {
+        listener.keys.0.retain(|(key, _)| key != "tls");
+    }
 }
 
 const CLIENTS: &[&str] = &["client_ca", "client_ca_pem", "client_optional", "allow", "crls"];

@@ -201,7 +201,24 @@ const QUIET: &[&str] = &[
 ];
 
 fn listener(section: &Section, cx: &mut Cx) {
-    let mut out = Listener { name: crate::plan::name(&section.name), ..Listener::default() };
+    // What comes in clear and what comes by TLS may meet other rules (`ssl_fc`): two listeners.
+    let bind_is = |line: &Line, tls: bool| line.word(0) == "bind" && line.has("ssl") == tls;
+    if section.lines.iter().any(|line| bind_is(line, true))
+        && section.lines.iter().any(|line| bind_is(line, false))
+    {
+        for tls in [false, true] {
+            let mut one = section.clone();
+            one.lines.retain(|line| !bind_is(line, !tls));
+            listener_of(&one, if tls { "-tls" } else { "" }, cx);
+        }
+        return;
+    }
+    listener_of(section, "", cx);
+}
+
+fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
+    let mut out =
+        Listener { name: crate::plan::name(&format!("{}{suffix}", section.name)), ..Listener::default() };
     let mut binds = Vec::new();
     let mut remarks = Remarks::default();
     for line in &section.lines {

@@ -243,7 +243,6 @@ fn server_names(server: &Directive, _secure: bool, remarks: &mut Remarks) -> Vec
 }
 
 fn tls(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, cx: &Cx) {
-    let plain = all.iter().any(|(_, listen)| !listen.ssl);
     for (server, _) in all {
         let get =
             |name: &str| server.last(name).or_else(|| cx.http.iter().rev().find(|one| one.name() == name));
@@ -300,8 +299,5 @@ fn tls(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, c
         remarks.point(&all[0].0.at, "there is no certificate: give its files here.");
         tls.set("certificate", "/etc/attache/tls.crt");
         tls.set("key", "/etc/attache/tls.key");
-    }
-    if plain {
-        tls.set("mode", "permissive");
     }
 }
