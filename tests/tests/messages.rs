@@ -183,6 +183,8 @@ fn targets_arrive_as_they_were_written_and_proxies_forms_in_the_origin_s() {
     }
     ask(&attache, "OPTIONS http://a.test", "");
     assert!(upstream.last().starts_with("OPTIONS * HTTP/1.1\r\nHost: a.test\r\n"), "{}", upstream.last());
+    ask(&attache, "GET http://a.test?q=1", "");
+    assert!(upstream.last().starts_with("GET /?q=1 HTTP/1.1\r\nHost: a.test\r\n"), "{}", upstream.last());
     let before = upstream.heads.lock().unwrap().len();
     let answer = ask(&attache, "OPTIONS /", "Max-Forwards: 0\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -25,3 +25,46 @@ pub(crate) const PATH: [bool; 256] = table(b"#\\\"<>`", true);
 pub(crate) const QUERY: [bool; 256] = table(b"#", true);
 /// RFC 3986 section 3.2: a registered name, an address or an IP literal, and a port.
 pub(crate) const HOST: [bool; 256] = table(b"-._~%!$&'()*+;=:[]", false);
+
+/// Whether a name that was read is `known`, whatever its case. Both are tokens, and `known` has letters, digits and `-` alone: there the
+/// bit of the case decides nothing else, so eight bytes are compared at once.
+#[inline]
+pub(crate) fn is_name(name: &[u8], known: &[u8]) -> bool {
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    if name.len() != known.len() {
+        return false;
+    }
+    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |eight| u64::from_ne_bytes(*eight)) | CASE;
+    if name.len() < 8 {
+        return name.eq_ignore_ascii_case(known);
+    }
+    let last = name.len() - 8;
+    let mut at = 0;
+    while at < last {
+        if word(name.get(at..).unwrap_or_default()) != word(known.get(at..).unwrap_or_default()) {
+            return false;
+        }
+        at += 8;
+    }
+    word(name.get(last..).unwrap_or_default()) == word(known.get(last..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn names_are_the_same_in_any_case(name in "[!#$%&'*+.^_`|~A-Za-z0-9-]{0,30}", known in "[a-z0-9-]{0,30}", flips in any::<u32>()) {
+            prop_assert_eq!(is_name(name.as_bytes(), known.as_bytes()), name.eq_ignore_ascii_case(&known));
+            let mut spelt = known.clone().into_bytes();
+            for (at, byte) in spelt.iter_mut().enumerate().filter(|(at, _)| flips >> at & 1 == 1) {
+                let _ = at;
+                byte.make_ascii_uppercase();
+            }
+            prop_assert!(is_name(&spelt, known.as_bytes()));
+        }
+    }
+}

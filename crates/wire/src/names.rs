@@ -5,6 +5,8 @@
 
 use http::{HeaderName, header};
 
+use crate::chars::is_name;
+
 macro_rules! custom {
     ($($constant:ident = $name:literal;)*) => {
         $(const $constant: HeaderName = HeaderName::from_static($name);)*
@@ -66,7 +68,7 @@ pub(crate) fn usual(name: &[u8]) -> Option<HeaderName> {
         17 => names![header::TRANSFER_ENCODING, X_FORWARDED_PROTO, header::IF_MODIFIED_SINCE],
         _ => &[],
     };
-    candidates.iter().find(|usual| usual.as_str().as_bytes().eq_ignore_ascii_case(name)).cloned()
+    candidates.iter().find(|usual| is_name(name, usual.as_str().as_bytes())).cloned()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use memchr::{memchr, memrchr};
 
 use crate::{
     At, Fault, Kind, Limits, Lines,
-    chars::{HOST, PATH, QUERY, TOKEN},
+    chars::{HOST, PATH, QUERY, TOKEN, is_name},
     field::{self, BARE_LF, Field},
     message,
     value::{self, Connection},
@@ -137,28 +137,28 @@ impl Seen {
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
         // The lengths tell the names that matter from almost all others.
         match name.len() {
-            2 if name.eq_ignore_ascii_case(b"te") => {
+            2 if is_name(name, b"te") => {
                 self.takes_trailers |= value::elements(value).any(|te| te.eq_ignore_ascii_case(b"trailers"));
             }
-            4 if name.eq_ignore_ascii_case(b"host") => {
+            4 if is_name(name, b"host") => {
                 self.hosts += 1;
                 if !value.iter().all(|b| HOST[usize::from(*b)]) {
                     return Err(Fault::invalid("The Host header has a character that no host has."));
                 }
             }
-            6 if name.eq_ignore_ascii_case(b"expect") => {
+            6 if is_name(name, b"expect") => {
                 self.expects = value.eq_ignore_ascii_case(b"100-continue");
             }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-            10 if name.eq_ignore_ascii_case(b"connection") => self.connection.add(value),
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            7 if is_name(name, b"upgrade") => self.upgrade = true,
+            10 if is_name(name, b"connection") => self.connection.add(value),
+            14 if is_name(name, b"content-length") => {
                 let length = value::number(value)
                     .ok_or(Fault::invalid("The Content-Length is not one decimal number."))?;
                 if self.length.replace(length).is_some() {
                     return Err(Fault::invalid("There is more than one Content-Length."));
                 }
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            17 if is_name(name, b"transfer-encoding") => {
                 if self.chunked {
                     return Err(Fault::invalid("There is more than one Transfer-Encoding."));
                 }

@@ -11,6 +11,7 @@ use memchr::memchr;
 
 use crate::{
     Fault, Limits, Lines,
+    chars::is_name,
     field::{self, BARE_LF, Field},
     value::{self, Connection},
 };
@@ -141,8 +142,8 @@ impl Seen {
     #[inline]
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
         match name.len() {
-            10 if name.eq_ignore_ascii_case(b"connection") => self.connection.add(value),
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            10 if is_name(name, b"connection") => self.connection.add(value),
+            14 if is_name(name, b"content-length") => {
                 if self.length.is_none()
                     && let Some(length) = value::number(value)
                 {
@@ -151,7 +152,7 @@ impl Seen {
                     self.fold(value)?;
                 }
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            17 if is_name(name, b"transfer-encoding") => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(CODING);
                 }

@@ -11,7 +11,7 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::{message::Spelling, outbox::Encoder};
+use crate::{chars::is_name, message::Spelling, outbox::Encoder};
 
 /// A request's head, framing included. Fields of the message that speak of framing are replaced.
 pub fn request(
@@ -187,8 +187,16 @@ impl<'a> Names<'a> {
     fn find(&mut self, name: &[u8]) -> Option<&'a [u8]> {
         let at = |(start, len): (u32, u32)| self.head.get(start as usize..start as usize + len as usize);
         let same = |entry: &(u32, u32)| {
-            entry.1 as usize == name.len() && at(*entry).is_some_and(|spelt| spelt.eq_ignore_ascii_case(name))
+            entry.1 as usize == name.len()
+                && at(*entry).is_some_and(|spelt| spelt == name || spelt.eq_ignore_ascii_case(name))
         };
+        if let Some(next) = self.index.get(self.next).copied()
+            && let Some(spelt) = at(next)
+            && is_spelling(spelt, name)
+        {
+            self.next += 1;
+            return Some(spelt);
+        }
         let rest = self.index.get(self.next..).unwrap_or_default();
         let found = match rest.iter().position(same) {
             Some(found) => self.next + found,
@@ -197,4 +205,13 @@ impl<'a> Names<'a> {
         self.next = found + 1;
         self.index.get(found).copied().and_then(at)
     }
+}
+
+/// Whether this spells a name that is in lower case. Names with other bytes than letters, digits and `-` are rare.
+#[inline]
+fn is_spelling(spelt: &[u8], name: &[u8]) -> bool {
+    is_name(spelt, name)
+        && (name.len() < 8
+            || !name.iter().any(|b| matches!(b, b'^' | b'~'))
+            || spelt.eq_ignore_ascii_case(name))
 }

@@ -61,7 +61,12 @@ impl Upload {
             (_, _, Some(path)) => path.as_str(),
             (_, _, None) => "/",
         };
-        let raw = raw.and_then(|raw| raw.target(parts.uri.path_and_query()?));
+        let raw = match raw {
+            Some(raw) => parts.uri.path_and_query().and_then(|path| raw.target(path)),
+            // Of `http://host?query`: the crate shows the `/` that belongs before it, and does not hold it.
+            None if target.starts_with('?') => Some(format!("/{target}").into_bytes()),
+            None => None,
+        };
         let target = raw.as_deref().unwrap_or(target.as_bytes());
         write::request(buffer, &parts.method, target, &parts.headers, spelling, encoder);
         if ended && matches!(encoder, Encoder::None | Encoder::Length(0)) {
