@@ -232,13 +232,14 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     if let Some(streams) = h2.number("max_concurrent_streams") {
         limits.set("h2_streams", (streams as u64).min(1000));
     }
-    for (key, own) in [
-        ("initial_stream_window_size", "h2_stream_window"),
-        ("initial_connection_window_size", "h2_connection_window"),
-    ] {
-        if let Some(size) = h2.number(key) {
-            limits.set(own, format!("{}B", (size as u64).clamp(65_535, 2_147_483_647)));
-        }
+    if let Some(size) = h2.number("initial_stream_window_size") {
+        limits.set("h2_stream_window", format!("{}B", (size as u64).clamp(65_535, 2_147_483_647)));
+    }
+    if h2.number("initial_connection_window_size").is_some() {
+        remarks.soft(
+            &config.at,
+            "HTTP/2's connection window is always the largest: streams' windows bound what is held.",
+        );
     }
     if !limits.is_empty() {
         http.set("limits", limits);
