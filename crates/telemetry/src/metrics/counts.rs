@@ -12,11 +12,17 @@ use crate::Reason;
 
 pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// Whether an exchange that ended so is a failure: a 5xx, or no answer at all though the client was there. What was refused for the
-/// client's own doing (a 4xx) is not.
-pub(super) fn failed(server_error: bool, no_status: bool, reason: Option<Reason>) -> bool {
+/// Whether an exchange of this class (1 to 5; 0 had no status) that ended so is a failure: a 5xx; no answer at all though the client
+/// was there; an answer that was cut, and one that attache made for a gRPC call, which is a 200 whatever became of it. What was
+/// refused for the client's own doing (a reason with a 4xx) is not.
+pub(super) fn failed(class: usize, reason: Option<Reason>) -> bool {
     let ours = |reason| !matches!(reason, Reason::ClientClosed | Reason::ShuttingDown);
-    server_error || no_status && reason.is_some_and(ours)
+    match class {
+        5 => true,
+        4 => false,
+        0 => reason.is_some_and(ours),
+        _ => reason.is_some_and(|reason| ours(reason) && reason.status().is_server_error()),
+    }
 }
 
 /// What a row counts; the sum over all workers since the start.
@@ -134,10 +140,20 @@ mod tests {
 
     #[test]
     fn what_the_client_did_is_no_failure() {
-        assert!(failed(true, false, None));
-        assert!(failed(false, true, Some(Reason::TlsUntrusted)));
-        assert!(!failed(false, true, Some(Reason::ClientClosed)));
-        assert!(!failed(false, false, Some(Reason::NoRoute)));
-        assert!(!failed(false, true, None));
+        assert!(failed(5, None));
+        assert!(failed(0, Some(Reason::TlsUntrusted)));
+        assert!(!failed(0, Some(Reason::ClientClosed)));
+        assert!(!failed(4, Some(Reason::NoRoute)));
+        assert!(!failed(0, None));
+    }
+
+    #[test]
+    fn a_cut_answer_and_a_grpc_call_that_failed_are_failures_although_they_are_200s() {
+        assert!(failed(2, Some(Reason::UpstreamClosedMidBody)));
+        assert!(failed(2, Some(Reason::ConnectRefused)));
+        assert!(!failed(2, None));
+        assert!(!failed(2, Some(Reason::ClientClosed)), "the client went away");
+        assert!(!failed(2, Some(Reason::RateLimited)), "of the client's own doing");
+        assert!(!failed(1, Some(Reason::ShuttingDown)), "a tunnel");
     }
 }

@@ -277,7 +277,7 @@ fn rows(metrics: &Metrics) -> Rows {
             *column = count;
         }
         let reason = Reason::ALL.iter().copied().find(|known| known.as_str() == &*reason);
-        if failed(class == 5, class == 0, reason) {
+        if failed(class, reason) {
             counts.failed = count;
         }
         (counts.tries, counts.received, counts.sent) =

@@ -185,10 +185,7 @@ impl WorkerMetrics {
         self.0.endpoints.with([Label::Name(upstream), Label::Name(endpoint)], |series| {
             let class = usize::from(exchange.status.get() / 100);
             series.add(if (1..=5).contains(&class) { class - 1 } else { 5 }, 1);
-            series.add(
-                cell::FAILED,
-                u64::from(super::counts::failed(class == 5, class == 0, exchange.reason.get())),
-            );
+            series.add(cell::FAILED, u64::from(super::counts::failed(class, exchange.reason.get())));
             let (bucket, micros) = histogram::observe(total);
             series.add(cell::ENDPOINT_TOTAL + bucket, 1);
             series.add(cell::ENDPOINT_TOTAL + histogram::SUM, micros);
