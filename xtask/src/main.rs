@@ -191,7 +191,11 @@ fn python_modules() -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());
     }
-    println!("installing {}", missing.join(" "));
+    if is_root() {
+        println!("installing {}", missing.join(" "));
+    } else {
+        allowed(&missing)?;
+    }
     let mut pip = Command::new("/usr/bin/python3");
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--root-user-action=ignore", "--target"]);
     run(pip.arg(folder).args(&missing))
@@ -250,6 +254,22 @@ fn output(command: &mut Command) -> Result<(String, String), String> {
     let done = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     let [out, err] = [&done.stdout, &done.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
     if done.status.success() { Ok((out, err)) } else { Err(format!("{command:?}: {}\n{err}", done.status)) }
+}
+
+/// Asks before anything is installed with another user's rights. Who can't be asked (a script) says so beforehand.
+fn allowed(packages: &[&str]) -> Result<(), String> {
+    if env::var_os("ATTACHE_SETUP").is_some_and(|word| word == "yes") {
+        return Ok(());
+    }
+    let install = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    print!("This runs `sudo {install}`. Go on? [y/N] ");
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(format!("nothing was installed; run `{install}` yourself, or set ATTACHE_SETUP=yes"))
 }
 
 fn debian(packages: &[(&str, &str)]) -> Result<(), String> {

@@ -74,7 +74,7 @@ GET  /upstreams       upstreams with endpoints, health, limits, breaker, pool, D
 GET  /certificates    certificates that are shown, and when they expire
 GET  /reloads         the last reloads of the config
 GET  /stats.json      rates, percentiles and reasons of the last 10 s and 5 min
-GET  /failures        the last 100 failed exchanges, newest first
+GET  /failures        failures by upstream and reason, and the last 100 failed exchanges, newest first
 GET  /reasons         what every reason means and what to do
 GET  /tap?upstream=U  exchanges as they end, a JSON line each; filters as keys
 GET  /metrics         Prometheus metrics
@@ -135,12 +135,19 @@ fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
         "/drain" if writes(method) => {
             tracing::info!("draining, as the admin API was asked to");
             api.proxy.drain();
-            text(StatusCode::ACCEPTED, "draining\n")
+            text(
+                StatusCode::ACCEPTED,
+                "draining: not ready any more, and no new connection is taken; requests that run are finished, and the process stays. \
+                 `attache quit` ends it\n",
+            )
         }
         "/quitquitquit" if writes(method) => {
             tracing::info!("ending, as the admin API was asked to");
             api.proxy.quit();
-            text(StatusCode::ACCEPTED, "ending\n")
+            text(
+                StatusCode::ACCEPTED,
+                "ending: no new connection is taken, requests that run are finished (for at most `shutdown.drain_timeout`), then the process ends\n",
+            )
         }
         "/drain" | "/quitquitquit" | "/reload" => method_not_allowed(method, WRITE),
         "/log" if writes(method) => set_level(api.log.as_ref(), request.uri().query()),
@@ -203,7 +210,9 @@ fn stats(api: &Api) -> Value {
 fn failures(api: &Api) -> Value {
     let watch = api.state.metrics.watch();
     let failures: Vec<_> = watch.failures(FAILURES).iter().map(attache_telemetry::Record::json).collect();
-    json!({ "failures": failures, "missed": watch.missed() })
+    let now = SystemTime::now();
+    let groups: Vec<_> = watch.groups().iter().map(|group| group.json(now)).collect();
+    json!({ "groups": groups, "failures": failures, "missed": watch.missed() })
 }
 
 fn reasons() -> Value {

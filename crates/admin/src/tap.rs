@@ -41,8 +41,11 @@ pub(crate) fn filter(query: Option<&str>) -> Result<TapFilter, String> {
             "method" => filter.method = text.map(|method| method.to_ascii_uppercase()),
             "path" => filter.path = text,
             "status" => {
-                let class = value.strip_suffix("xx").unwrap_or(&value);
-                if text.is_some() && class.parse::<u16>().is_err() {
+                let known = match value.strip_suffix("xx") {
+                    Some(class) => class.parse().is_ok_and(|class: u16| (1..=5).contains(&class)),
+                    None => value.parse().is_ok_and(|status: u16| (100..=599).contains(&status)),
+                };
+                if text.is_some() && !known {
                     return Err(format!(
                         "status `{value}` is neither a status like 503 nor a class like 5xx"
                     ));

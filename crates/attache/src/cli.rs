@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::styling};
 
@@ -22,7 +25,7 @@ const STYLES: styling::Styles = styling::Styles::styled()
 ///     curl -x localhost:15001 http://example.com/
 #[derive(Debug, Parser)]
 #[command(verbatim_doc_comment)]
-#[command(name = "attache", version, styles = STYLES, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "attache", version = VERSION, styles = STYLES, max_term_width = 100, after_help = AFTER_HELP)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -30,6 +33,9 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) run: Run,
 }
+
+/// The version, and the commit that it was built from where that is known.
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("ATTACHE_BUILT_FROM"));
 
 const AFTER_HELP: &str = "\
 Start here:
@@ -45,7 +51,8 @@ Start here:
 pub(crate) enum Command {
     /// Run the proxy (the default).
     Run(Run),
-    /// Check a config file and print every problem at once, each with line, column and a suggestion.
+    /// Check a config file and the files that it names, print every problem at once, each with line, column and a suggestion, and say which Host
+    /// each upstream is sent.
     Check(Check),
     /// Print the JSON schema of the config file, for editors.
     Schema,
@@ -77,11 +84,25 @@ pub(crate) enum Command {
     /// Follow requests as they end, with reasons, tries and timing; credentials are hidden.
     Tap(Tap),
     /// Make it read its config again. A bad config changes nothing, and is said.
-    Reload(Admin),
+    Reload(Order),
     /// Make it unready and take no new work; what runs goes on, and the process stays.
-    Drain(Admin),
+    Drain(Order),
     /// End it in an orderly way, as SIGTERM does.
-    Quit(Admin),
+    Quit(Order),
+    /// Print the completions of a shell: `attache completions bash > /etc/bash_completion.d/attache`.
+    Completions(Completions),
+    /// Print the manual page, or write one for each command.
+    Man(Man),
+}
+
+/// `attache reload`, `drain` and `quit`
+#[derive(Debug, Args)]
+pub(crate) struct Order {
+    #[command(flatten)]
+    pub(crate) admin: Admin,
+    /// How the answer is shown.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 /// `attache run`
@@ -102,8 +123,57 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// Config file; `-` is standard input.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The same, as the other commands take it.
+    #[arg(short, long, value_name = "FILE", env = "ATTACHE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Look at the config alone, and not at the certificates, keys, secrets and folders that it names: for another machine's config.
+    #[arg(long)]
+    pub(crate) without_files: bool,
+    /// How the result is shown.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+impl Check {
+    /// The file, however it was given.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref().or(self.config.as_deref())
+    }
+}
+
+/// Text for people, or JSON for programs.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Format {
+    /// How it is shown.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Short for `--output json`.
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+impl Format {
+    pub(crate) fn is_json(self) -> bool {
+        self.json || self.output == Output::Json
+    }
+}
+
+/// `attache completions`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `attache man`
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Folder that a page for each command is written to. Without it: the page of `attache` on standard output.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// `attache import`
@@ -166,9 +236,8 @@ pub(crate) struct Explain {
     /// Original destination of an intercepted connection. Without METHOD and URL: a connection of opaque bytes.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) destination: Option<std::net::SocketAddr>,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
     /// Method, `CONNECT` included. Without it: a connection whose bytes are not HTTP.
     #[arg(value_name = "METHOD", requires = "url")]
     pub(crate) method: Option<http::Method>,
@@ -224,9 +293,8 @@ pub(crate) struct Admin {
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) admin: Admin,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 /// `attache top`
@@ -237,6 +305,9 @@ pub(crate) struct Top {
     /// Print once and end, as without a terminal.
     #[arg(long)]
     pub(crate) once: bool,
+    /// How it is shown; JSON is printed once.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
     /// Time between two looks.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,

@@ -62,13 +62,30 @@ impl std::error::Error for Error {
     }
 }
 
-/// An error with everything that caused it, a line each.
+/// An error with everything that caused it, a line each. A cause that was said before, as a part of what it caused, is left out.
 pub(crate) fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        text = format!("{text}\n  because: {source}");
+        let cause = source.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}\n  because: {cause}");
+        }
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let source = io::Error::from_raw_os_error(98);
+        let error = Error::Probes { address: ([0, 0, 0, 0], 15090).into(), source };
+        let whole = whole(&error);
+        assert_eq!(whole.matches("Address already in use").count(), 1, "{whole}");
+        assert_eq!(whole.lines().count(), 1, "{whole}");
+    }
 }

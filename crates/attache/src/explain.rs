@@ -11,6 +11,14 @@ use crate::{cli, run::load};
 /// Prints the explanation for each listener that it could come in by.
 pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Error>> {
     let config = load(options.config.as_deref())?;
+    if let Some(scheme) = options.url.as_ref().and_then(|url| url.scheme_str())
+        && !matches!(scheme, "http" | "https" | "ws" | "wss")
+    {
+        return Err(format!(
+            "`{scheme}://` is nothing that is routed by its URL: write `http://` or `https://`, as the application calls it"
+        )
+        .into());
+    }
     let request = match (&options.method, &options.url) {
         (Some(method), Some(url)) => Some(request(method, url, &options.headers)?),
         _ => None,
@@ -48,7 +56,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
             let decrypted = listener.tls.is_some() && !table.takes(&passed).opaque;
             explain_tcp(&table, &client(options, decrypted), &config.upstreams)
         };
-        if options.json {
+        if options.format.is_json() {
             serde_json::to_writer_pretty(&mut out, &explanation)?;
             writeln!(out)?;
         } else {

@@ -7,6 +7,7 @@ mod admin;
 mod allocator;
 mod app;
 mod app_probes;
+mod check;
 mod cli;
 mod client;
 mod control;
@@ -18,6 +19,7 @@ mod error;
 mod explain;
 mod generation;
 mod handed;
+mod help;
 mod import;
 mod inject;
 mod intercept;
@@ -40,18 +42,27 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match help::unknown_command(&error) {
+            Some(said) => {
+                run::complain(&std::io::Error::other(said));
+                return ExitCode::from(2);
+            }
+            None => error.exit(),
+        },
+    };
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(options) => match run::run(&options) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
-        Command::Check(options) => return run::check(&options),
+        Command::Check(options) => return check::run(&options),
         Command::Schema => run::schema(),
         Command::Explain(options) => explain::run(&options),
         Command::Import(options) => return import::run(&options),
@@ -74,9 +85,13 @@ fn main() -> ExitCode {
         Command::Reload(options) => client::order(&options, "/reload"),
         Command::Drain(options) => client::order(&options, "/drain"),
         Command::Quit(options) => client::order(&options, "/quitquitquit"),
+        Command::Completions(options) => help::completions(&options),
+        Command::Man(options) => help::man(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read what was printed has gone (`| head`): that is no failure of ours.
+        Err(error) if help::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             run::complain(&*error);
             ExitCode::FAILURE

@@ -104,7 +104,18 @@ impl Proxy {
         let prepared = prepare::prepare(config, &process.generation(), &process, &mut handed)?;
         let mut sockets = prepared.sockets.iter().flat_map(|(_, sockets)| sockets);
         let address = sockets.find_map(attache_listener::Socket::local_addr);
-        let probes = probes.map(|address| bind_probes(address, &mut handed)).transpose()?;
+        let probes = match probes.map(|address| bind_probes(address, &mut handed)).transpose() {
+            // As with the admin API: at its default it gives way, so that a second attache can be tried out on one machine.
+            Err(Error::Probes { address, source })
+                if address == Config::METRICS && source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                tracing::warn!(
+                    "no probes and no metrics: {address} is taken ({source}); set `metrics:` to another address, or to `off`"
+                );
+                None
+            }
+            other => other?,
+        };
         let operators = Operators { probes, admin: admin::bind(&admin, &mut handed)? };
         let predecessor = handed.settle();
 

@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    check,
     control::{Workers, hold},
     diff,
     error::{Error, whole},
@@ -228,7 +229,8 @@ impl Reloader {
             Err(why) => {
                 tracing::error!(
                     trigger = trigger.as_str(),
-                    "the new config was not taken, the one before serves on:\n{why}"
+                    "the new config was not taken, the one before serves on:\n{}",
+                    why.trim_end()
                 );
             }
         }
@@ -297,8 +299,12 @@ fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, Str
     if config.files != before.config.files {
         process.reloads.tries(watch::digest(&watch::files(&config)));
     }
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    if let Some(found) = check::files(&config, &text) {
+        return Err(found.to_string());
+    }
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.to_string().trim_end());
     }
     let needs_restart = diff::keep_fixed(&before.config, &mut config);
     let changes = diff::changes(&before.config, &config);

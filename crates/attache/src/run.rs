@@ -1,7 +1,7 @@
 //! `attache run`, `check` and `schema`.
 
 use std::{
-    io::{self, IsTerminal, Read, Write},
+    io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
 };
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     app::{self, App},
-    app_probes, cli,
+    app_probes, check, cli,
     handed::Handed,
     notify::Supervisor,
     process,
@@ -37,8 +37,18 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Config, AnyError> {
     }
 }
 
+/// The config of a file whose own files can be used, too.
+fn load_to_serve(file: Option<&Path>) -> Result<Config, AnyError> {
+    let config = load(file)?;
+    let text = file.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
+    match check::files(&config, &text) {
+        Some(found) => Err(rendered(&found).into()),
+        None => Ok(config),
+    }
+}
+
 fn rendered(found: &Diagnostics) -> String {
-    found.display(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).to_string()
+    format!("the config can't be used\n{}", found.display(check::coloured()))
 }
 
 /// Runs the proxy, and the app if one is named, until a signal or the app's end ends it.
@@ -46,10 +56,10 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     // Before there are threads: it changes the environment.
     let handed = Handed::take()?;
     let myself = Myself::new()?;
-    let config = load(options.config.as_deref())?;
+    let config = load_to_serve(options.config.as_deref())?;
     let log = attache_telemetry::init_logging(&options.log)?;
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.to_string().trim_end());
     }
     let wraps = !options.app.is_empty();
     // Before the workers accept: connections that wait already may take every file descriptor that is left. And before anybody could
@@ -208,51 +218,6 @@ fn announce(proxy: &Proxy, options: &cli::Run) {
     }
 }
 
-/// Prints every problem of a file.
-pub(crate) fn check(options: &cli::Check) -> ExitCode {
-    let env = |name: &str| std::env::var(name).ok();
-    let result = if options.file == Path::new("-") {
-        let mut text = String::new();
-        match io::stdin().read_to_string(&mut text) {
-            Ok(_) => attache_config::parse(&text, None, &env),
-            Err(error) => {
-                complain(&error);
-                return ExitCode::FAILURE;
-            }
-        }
-    } else {
-        attache_config::load(&options.file, &env)
-    };
-    match result {
-        Ok(config) => {
-            let mut err = io::stderr();
-            for warning in &config.warnings {
-                let _ = writeln!(err, "{warning}");
-            }
-            let mut out = io::stdout();
-            let _ = writeln!(
-                out,
-                "{}: ok, {} and {}",
-                options.file.display(),
-                count(config.listeners.len(), "listener"),
-                count(config.upstreams.len(), "upstream")
-            );
-            for line in attache_routing::hosts(&config) {
-                let _ = writeln!(out, "  {line}");
-            }
-            ExitCode::SUCCESS
-        }
-        Err(found) => {
-            let _ = writeln!(io::stderr(), "{}", rendered(&found));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
 /// Prints the JSON schema of the config.
 pub(crate) fn schema() -> Result<(), AnyError> {
     let mut out = io::stdout().lock();
@@ -264,10 +229,5 @@ pub(crate) fn schema() -> Result<(), AnyError> {
 /// Says on standard error what went wrong.
 pub(crate) fn complain(error: &dyn std::error::Error) {
     let mut err = io::stderr();
-    let _ = writeln!(err, "attache: {error}");
-    let mut next = error.source();
-    while let Some(source) = next {
-        let _ = writeln!(err, "  because: {source}");
-        next = source.source();
-    }
+    let _ = writeln!(err, "attache: {}", crate::error::whole(error));
 }

@@ -231,6 +231,8 @@ impl Checker<'_> {
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         let mut values = serde_json::Map::new();
         let mut wrong = Vec::new();
+        // Keys that somebody meant by others.
+        let mut meant: Vec<&str> = Vec::new();
         for Entry { key, place, value } in entries {
             let before = self.problems.mark();
             let broken = value.has_broken();
@@ -239,6 +241,7 @@ impl Checker<'_> {
                     values.insert(key.clone(), value);
                 }
             } else if !(std::ptr::eq(schema, self.root) && key.starts_with("x-")) {
+                meant.extend(suggest::nearest(key, known.keys().map(String::as_str)));
                 let within = title(schema);
                 let help = self.where_else(key, known);
                 self.problems.wrong(*place, format!("unknown key `{key}` in {within}"), help);
@@ -249,7 +252,7 @@ impl Checker<'_> {
         }
         for key in list(schema, "required").unwrap_or_default().iter().filter_map(Value::as_str) {
             if !values.contains_key(key) {
-                if !entries.iter().any(|entry| entry.key == key) {
+                if !entries.iter().any(|entry| entry.key == key) && !meant.contains(&key) {
                     let of = known.get(key).map_or(&Value::Null, |of| resolve(self.root, of));
                     self.problems.wrong(
                         self.key.unwrap_or(at),

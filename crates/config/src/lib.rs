@@ -8,6 +8,8 @@ mod build;
 mod check;
 mod diagnostic;
 mod effective;
+mod foreign;
+mod locate;
 pub mod model;
 mod raw;
 mod schema;
@@ -21,7 +23,9 @@ use std::path::Path;
 use diagnostic::Problems;
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use effective::names_a_credential;
+pub use locate::{Finding, locate};
 pub use schema::schema;
+pub use suggest::nearest;
 
 use crate::model::Config;
 
@@ -114,6 +118,10 @@ fn checked(
     env: &dyn Fn(&str) -> Option<String>,
     problems: &mut Problems,
 ) -> Option<Config> {
+    if let Some((what, help)) = foreign::recognize(text) {
+        problems.wrong(Place::default(), format!("{what}, and no config of attache"), help);
+        return None;
+    }
     let tree = yaml::parse(text, problems);
     let empty = tree.as_ref().is_none_or(yaml::Node::is_nothing);
     if empty {

@@ -148,7 +148,20 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
         let indent = line.len() - line.trim_start().len();
         line.get(..indent).and_then(|indent| indent.find('\t')).map(|column| (index + 1, column))
     });
-    let (line, column, help) = match tab.into_iter().next() {
+    let tab = tab.into_iter().next();
+    if tab.is_none()
+        && let Some((line, indent, others)) = misindented(text, line)
+    {
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        let help = format!(
+            "it is indented by {indent}, what stands above it by {}: keys of one mapping begin in the same column",
+            others.join(" and ")
+        );
+        let place = Place { line: line as u32, column: indent as u32 + 1, length: 0 };
+        problems.wrong(place, "the indentation of this line fits nothing above it", help);
+        return;
+    }
+    let (line, column, help) = match tab {
         Some((line, column)) => (line, column, "here is a tab: YAML is indented with spaces"),
         None if error.info().contains("flow") => (
             line,
@@ -166,6 +179,44 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
     };
     let place = Place { line: line as u32, column: column as u32 + 1, length: 1 };
     problems.wrong(place, format!("not valid YAML: {}", error.info()), help);
+}
+
+/// The line at or just before an error whose indentation is between those of what stands above it, or deeper below a value; with those.
+fn misindented(text: &str, near: usize) -> Option<(usize, usize, Vec<usize>)> {
+    let mut open: Vec<usize> = Vec::new();
+    let mut takes_more = true;
+    for (index, line) in lines(text).enumerate().take(near + 1) {
+        let content = line.trim_start();
+        if content.is_empty() || content.starts_with(['#', '%']) || content.starts_with("---") {
+            continue;
+        }
+        let mut indent = line.len() - content.len();
+        let above = open.clone();
+        while open.last().is_some_and(|last| *last > indent) {
+            open.pop();
+        }
+        let fits =
+            open.last() == Some(&indent) || (above.last().is_none_or(|last| *last < indent) && takes_more);
+        if !fits && index + 2 >= near {
+            return Some((index + 1, indent, above));
+        }
+        if open.last() != Some(&indent) {
+            open.push(indent);
+        }
+        // The items of a list have a column of their own behind the dash.
+        let mut rest = content;
+        while let Some(item) = rest.strip_prefix("- ") {
+            indent += rest.len() - item.trim_start().len();
+            rest = item.trim_start();
+            open.push(indent);
+        }
+        let end = rest.split(" #").next().unwrap_or(rest).trim_end();
+        takes_more = !end.contains(": ")
+            || end.ends_with(['{', '[', ',', '|', '>', '&'])
+            || end.ends_with("|-")
+            || end.ends_with(">-");
+    }
+    None
 }
 
 struct Tree<'p> {

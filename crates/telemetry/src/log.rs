@@ -39,11 +39,13 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(filter(text)?);
-    // What a field shows may come from a peer, so fields are escaped and can't begin a line of their own.
+    // What a field shows may come from a peer, so fields are escaped and can't begin a line of their own. A message is ours: where it has
+    // lines (diagnostics of a config), they stay lines, each indented, so that none can be taken for an entry of the log.
     let fields = format::debug_fn(|out, field, value| {
-        if field.name() != "message" {
-            write!(out, "{}=", field.name())?;
+        if field.name() == "message" {
+            return write!(Lines(out), "{value:?}");
         }
+        write!(out, "{}=", field.name())?;
         write!(Escaped(out), "{value:?}")
     });
     let lines = tracing_subscriber::fmt::layer()
@@ -121,6 +123,21 @@ struct Escaped<'a, 'w>(&'a mut Writer<'w>);
 impl fmt::Write for Escaped<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         escape(text, |c| c.is_ascii_graphic() || c == ' ', self.0)
+    }
+}
+
+/// Passes the lines of a message on, the second and those after it indented, with all other controls escaped.
+struct Lines<'a, 'w>(&'a mut Writer<'w>);
+
+impl fmt::Write for Lines<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (number, line) in text.split('\n').enumerate() {
+            if number > 0 {
+                self.0.write_str("\n    ")?;
+            }
+            escape(line, |c| c.is_ascii_graphic() || c == ' ', self.0)?;
+        }
+        Ok(())
     }
 }
 
@@ -212,6 +229,20 @@ mod tests {
             let lines = kept.take();
             assert_eq!(lines.matches('\n').count(), 2, "{lines:?}");
             assert!(!lines.contains('\u{1b}'), "{lines:?}");
+        });
+    }
+
+    #[test]
+    fn a_message_of_several_lines_stays_lines_and_none_looks_like_an_entry() {
+        with_log("info", |_, kept| {
+            tracing::error!("not taken:\na.yaml:3:5: error: unknown key\u{1b}\n  3 |     too: a");
+            let lines = kept.take();
+            let after: Vec<_> = lines.trim_end().split('\n').skip(1).collect();
+            assert_eq!(
+                after,
+                ["    a.yaml:3:5: error: unknown key\\u{1b}", "      3 |     too: a"],
+                "{lines:?}"
+            );
         });
     }
 

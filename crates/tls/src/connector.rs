@@ -31,6 +31,7 @@ use crate::{
     spiffe::Workload,
     trust,
     verify::{Peers, Verifier},
+    words,
 };
 
 /// Originates TLS by one upstream's settings. Cheap to clone; connections made after a rotation use the new identity.
@@ -103,15 +104,18 @@ impl Connector {
         let client = &self.live.current().config;
         let mut handshake =
             TlsConnector::from(client.config.clone()).with_alpn(self.alpn.to_vec()).connect(name, io);
-        let mut asked = false;
+        let (mut asked, mut untrusted) = (false, None);
         let result = poll_fn(|context| {
             ASKED.set(false);
             let polled = Pin::new(&mut handshake).poll(context);
             asked |= ASKED.get();
+            if polled.is_ready() {
+                untrusted = words::take_untrusted();
+            }
             polled
         })
         .await;
-        let stream = result.map_err(|error| Error::connecting(error, asked))?;
+        let stream = result.map_err(|error| Error::connecting(error, asked, untrusted))?;
         let (_, session) = stream.get_ref();
         if session.handshake_kind() == Some(HandshakeKind::Resumed)
             && !self.insecure

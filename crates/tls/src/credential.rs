@@ -42,6 +42,12 @@ impl fmt::Display for NoCredential {
 
 impl std::error::Error for NoCredential {}
 
+/// Whether the file holds a secret that can be used now.
+pub(crate) fn check(config: &model::Credential) -> Result<(), String> {
+    let files = Snapshot::read(&Sources { paths: vec![config.secret.file().to_path_buf()], workload: None });
+    value(&config.secret, &files).map(drop)
+}
+
 impl Credential {
     /// Reads the file. The error says which, and what is wrong with it; a file that may come late need not be there.
     pub fn new(config: &model::Credential) -> Result<Self, Error> {

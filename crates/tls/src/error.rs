@@ -3,8 +3,12 @@
 use std::{error::Error as StdError, fmt, io};
 
 use attache_telemetry::Reason;
+use rustls::CertificateError;
 
-use crate::reason;
+use crate::{
+    reason,
+    words::{self, Untrusted},
+};
 
 /// A TLS failure.
 #[derive(Debug)]
@@ -20,6 +24,11 @@ impl Error {
         Self { reason, source: source.into() }
     }
 
+    /// The cause alone, without the reason's word.
+    pub fn cause(&self) -> String {
+        self.source.to_string()
+    }
+
     /// A certificate, key or list of our own that can't be used.
     pub(crate) fn identity(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Reason::TlsNoIdentity, source)
@@ -31,15 +40,19 @@ impl Error {
     }
 
     /// A handshake that attache began.
-    pub(crate) fn connecting(error: io::Error, asked_for_certificate: bool) -> Self {
+    pub(crate) fn connecting(
+        error: io::Error,
+        asked_for_certificate: bool,
+        untrusted: Option<Untrusted>,
+    ) -> Self {
         let (reason, text) = reason::connecting(&error, asked_for_certificate);
-        Self::new(reason, Explained { text, source: error })
+        Self::new(reason, Explained { text, untrusted, source: error })
     }
 
     /// A handshake that a client began.
     pub(crate) fn accepting(error: io::Error) -> Self {
         let (reason, text) = reason::accepting(&error);
-        Self::new(reason, Explained { text, source: error })
+        Self::new(reason, Explained { text, untrusted: None, source: error })
     }
 }
 
@@ -55,20 +68,33 @@ impl StdError for Error {
     }
 }
 
-/// The library's words, and ours behind them where they leave the reader alone.
+/// Our words where they say more, and otherwise the library's, with ours behind them where they leave the reader alone.
 #[derive(Debug)]
 struct Explained {
     text: Option<&'static str>,
+    untrusted: Option<Untrusted>,
     source: io::Error,
 }
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.source)?;
-        match self.text {
-            Some(text) => write!(f, " ({text})"),
-            None => Ok(()),
+        let certificate = match self.source.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(rustls::Error::InvalidCertificate(error)) => Some(error),
+            _ => None,
+        };
+        if let (Some(CertificateError::UnknownIssuer | CertificateError::Other(_)), Some(why)) =
+            (certificate, &self.untrusted)
+        {
+            return write!(f, "{why}");
         }
+        if let Some(CertificateError::Other(other)) = certificate {
+            return write!(f, "{}", other.0);
+        }
+        match certificate.and_then(words::of_certificate) {
+            Some(words) => f.write_str(&words)?,
+            None => write!(f, "{}", self.source)?,
+        }
+        self.text.map_or(Ok(()), |text| write!(f, " ({text})"))
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! A pair is loaded whole or not at all: the chain parses, the key parses, and the key is the certificate's.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use attache_config::model::Identity;
 use rustls::{
@@ -36,11 +39,30 @@ pub(crate) fn load(identity: &Identity, files: &Snapshot) -> Result<Loaded, Erro
     read(identity, files).map_err(Error::identity)
 }
 
-fn read(identity: &Identity, files: &Snapshot) -> Result<Loaded, String> {
+/// Whether a certificate chain can be used.
+pub(crate) fn check_chain(file: &Path, files: &Snapshot) -> Result<(), String> {
+    let bytes = files.get(file)?;
+    let chain = chain(bytes).map_err(|error| at(file, error))?;
+    let Some(first) = chain.first() else { return Err(at(file, no_certificate(bytes))) };
+    Certificate::parse(first).map(drop).map_err(|error| at(file, error))
+}
+
+/// Whether a key can be used.
+pub(crate) fn check_key(file: &Path, files: &Snapshot) -> Result<(), String> {
+    key(files.get(file)?).map(drop).map_err(|error| at(file, error))
+}
+
+/// What else it is that holds no certificate.
+pub(crate) fn no_certificate(bytes: &[u8]) -> String {
+    let is = if find(bytes, b"PRIVATE KEY-----") { "it is a private key" } else { "no certificate in it" };
+    format!("{is}: expected PEM with BEGIN CERTIFICATE")
+}
+
+pub(crate) fn read(identity: &Identity, files: &Snapshot) -> Result<Loaded, String> {
     let (cert_file, key_file) = (&identity.certificate, &identity.key);
     let chain = chain(files.get(cert_file)?).map_err(|error| at(cert_file, error))?;
     let Some(first) = chain.first() else {
-        return Err(at(cert_file, "no certificate in it: expected PEM with BEGIN CERTIFICATE, leaf first"));
+        return Err(at(cert_file, no_certificate(files.get(cert_file)?) + ", leaf first"));
     };
     let mut leaf = Certificate::parse(first).map_err(|error| at(cert_file, error))?;
     leaf.file = Some(cert_file.clone());
@@ -73,6 +95,9 @@ fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
         pem::Error::NoItemsFound if find(bytes, b"ENCRYPTED PRIVATE KEY") => {
             "the key is encrypted: decrypt it with `openssl pkey`".into()
+        }
+        pem::Error::NoItemsFound if find(bytes, b"BEGIN CERTIFICATE") => {
+            "it is a certificate: expected a private key as PEM with PKCS#8, PKCS#1 or SEC1".into()
         }
         pem::Error::NoItemsFound => "no private key in it: expected PEM with PKCS#8, PKCS#1 or SEC1".into(),
         error => broken(&error),

@@ -6,6 +6,7 @@
 
 mod acceptor;
 mod certificate;
+pub mod check;
 mod connector;
 mod credential;
 mod error;
@@ -24,6 +25,7 @@ mod tests;
 mod trust;
 mod verify;
 mod watch;
+mod words;
 pub mod xfcc;
 
 pub use acceptor::{Accepted, Acceptor, Admission, Alpn};

@@ -19,6 +19,7 @@ use x509_parser::{
 use crate::{
     Error,
     files::{Snapshot, at, broken},
+    identity::no_certificate,
 };
 
 pub(crate) fn files(trust: &Trust) -> &[PathBuf] {
@@ -71,7 +72,7 @@ fn add(store: &mut RootCertStore, bytes: &[u8]) -> Result<(), String> {
         count += 1;
     }
     match count {
-        0 => Err("no certificate in it: expected PEM with BEGIN CERTIFICATE".into()),
+        0 => Err(no_certificate(bytes)),
         _ => Ok(()),
     }
 }

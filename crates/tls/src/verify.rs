@@ -13,7 +13,7 @@ use rustls::{
     pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime},
 };
 
-use crate::{Certificate, certificate::spki_sha256, provider::provider, san, spiffe::is_of};
+use crate::{Certificate, certificate::spki_sha256, provider::provider, san, spiffe::is_of, words};
 
 /// The peer's key is not one of the pinned ones; carries the key's own pin.
 #[derive(Debug)]
@@ -111,7 +111,15 @@ impl ServerCertVerifier for Verifier {
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
                 )) if !self.peers.patterns.is_empty() => {}
                 Ok(_) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if let Error::InvalidCertificate(
+                        CertificateError::UnknownIssuer | CertificateError::Other(_),
+                    ) = error
+                    {
+                        words::note_untrusted(end_entity);
+                    }
+                    return Err(error);
+                }
             }
             self.peers.verify(end_entity)?;
         }

@@ -68,16 +68,20 @@ impl Error {
         false
     }
 
-    /// The chain of causes on one line, for the log.
+    /// The chain of causes on one line, for the log; each is said once, and a failure of TLS says its own causes.
     pub fn detail(&self) -> String {
         let mut text = String::new();
         let mut next: Option<&(dyn std::error::Error + 'static)> = self.source.as_ref().map(|s| &**s as _);
         while let Some(error) = next {
-            if !text.is_empty() {
-                text.push_str(": ");
+            let tls = error.downcast_ref::<attache_tls::Error>();
+            let cause = tls.map_or_else(|| error.to_string(), attache_tls::Error::cause);
+            if !text.contains(&cause) {
+                if !text.is_empty() {
+                    text.push_str(": ");
+                }
+                text.push_str(&cause);
             }
-            text.push_str(&error.to_string());
-            next = error.source();
+            next = if tls.is_some() { None } else { error.source() };
         }
         text
     }

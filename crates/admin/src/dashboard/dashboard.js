@@ -1,78 +1,11 @@
 // The dashboard's life: ask, show, repeat. Whatever comes from a request (paths, hosts, details) reaches the page as text only.
 
 import { Chart, spark } from '/charts.js';
+import { millis, rate, percent, count, span, clock, make, set, keyed, row, cells, tag, stacked } from '/parts.js';
 
 const $ = (id) => document.getElementById(id);
 const SLOW = 5; // every so many steps the things that change rarely
 const STEP = 2000;
-
-// ---- words ----
-
-const millis = (value) => value === null || value === undefined ? '–'
-  : value < 10 ? `${value.toFixed(1)} ms` : value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
-const rate = (value) => value === undefined ? '–' : value >= 100 ? Math.round(value).toLocaleString('en') : value.toFixed(1);
-const percent = (share) => share === null || share === undefined ? '–'
-  : share >= 1 ? '100 %' : `${(Math.floor(share * 10000) / 100).toFixed(2)} %`;
-const count = (value) => (value ?? 0).toLocaleString('en');
-const span = (seconds) => {
-  let left = Math.max(0, Math.round(seconds));
-  const parts = [];
-  for (const [size, unit] of [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']]) {
-    if (left >= size || (unit === 's' && !parts.length)) { parts.push(`${Math.floor(left / size)} ${unit}`); left %= size; }
-    if (parts.length === 2) break;
-  }
-  return parts.join(' ');
-};
-const clock = (time) => new Date(time).toLocaleTimeString([], { hour12: false });
-
-// ---- the page's parts ----
-
-const make = (name, className, text) => {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-};
-const set = (node, text) => { if (node.textContent !== text) node.textContent = text; };
-
-// Children by key: what stays keeps its focus, its selection and whether it is open.
-const keyed = (parent, items, key, create, update) => {
-  const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  let last = null;
-  for (const item of items) {
-    const name = String(key(item));
-    let node = known.get(name);
-    if (!node) { node = create(item); node.dataset.key = name; }
-    known.delete(name);
-    const next = last ? last.nextSibling : parent.firstChild;
-    if (node !== next) parent.insertBefore(node, next);
-    update?.(node, item);
-    last = node;
-  }
-  for (const gone of known.values()) gone.remove();
-};
-
-const row = (labels) => () => {
-  const node = make('tr');
-  node.setAttribute('role', 'row');
-  for (const label of labels) {
-    const cell = make('td', label.startsWith('#') ? 'n' : '');
-    cell.setAttribute('role', 'cell');
-    cell.dataset.label = label.replace('#', '');
-    node.append(cell);
-  }
-  return node;
-};
-const cells = (node, texts) => texts.forEach((text, index) => {
-  const cell = node.children[index];
-  if (text instanceof Node) { if (!cell.firstChild?.isEqualNode?.(text) || cell.childNodes.length !== 1) cell.replaceChildren(text); } else set(cell, text);
-});
-const tag = (kind, text) => make('span', `tag ${kind}`, text);
-const stacked = (text, under) => {
-  const node = make('span', 'wrap', text);
-  if (under) node.append(make('span', 'under', under));
-  return node;
-};
 
 // ---- reasons ----
 
@@ -82,6 +15,7 @@ const openReason = (word) => {
   set($('reason-title'), word);
   set($('reason-meaning'), reason?.meaning ?? 'This reason is not known here.');
   set($('reason-todo'), reason?.what_to_do ?? '');
+  $('reason-page').href = `https://github.com/attache-proxy/attache/blob/main/docs/reasons.md#${encodeURIComponent(word)}`;
   set($('reason-facts'), reason ? `Answered with ${reason.status}. Envoy's flag: ${reason.envoy_flag}.` : '');
   $('reason-dialog').showModal();
 };
@@ -123,6 +57,15 @@ const charts = {
 
 // ---- sections ----
 
+// Callers see an outage: so large a share failed lately, or in the last minutes where nothing came since.
+const windowOf = (row) => row?.last_10s?.requests ? row.last_10s : row?.last_5m;
+const fails = (row) => {
+  const { requests = 0, failed = 0 } = windowOf(row) ?? {};
+  return requests > 0 && (failed >= 0.05 * requests || (failed >= 10 && failed >= 0.01 * requests));
+};
+const holds = (text, words) => words.every((word) => text.toLowerCase().includes(word));
+const wanted = (id) => $(id).value.toLowerCase().split(/\s+/).filter(Boolean);
+
 const showNow = (stats, listeners) => {
   const lately = stats.total.last_10s;
   set($('version'), stats.version);
@@ -133,6 +76,7 @@ const showNow = (stats, listeners) => {
   };
   tile('t-rate', rate(lately.per_second), '/s');
   set($('t-success'), percent(lately.success_rate));
+  $('t-success').className = fails(stats.total) ? 'bad' : '';
   for (const share of ['p50', 'p90', 'p99']) set($(`t-${share}`), millis(lately[`${share}_ms`]));
   set($('t-tries'), lately.requests ? (lately.tries / lately.requests).toFixed(2) : '–');
   set($('t-connections'), count(listeners.reduce((sum, listener) => sum + listener.connections.open, 0)));
@@ -215,13 +159,22 @@ const facts = (upstream) => {
   return list;
 };
 
-const showUpstreams = (upstreams, stats) => {
-  $('upstreams-empty').hidden = upstreams.length > 0;
+const MANY = 12;
+const showUpstreams = (all, stats) => {
+  $('upstreams-empty').hidden = all.length > 0;
+  $('upstream-finder').hidden = all.length <= MANY;
+  $('upstream-list').classList.toggle('many', all.length > MANY);
+  const counts = new Map(stats.upstreams.map((row) => [row.upstream, row]));
+  // What fails first, and what is out next; the order of the config otherwise.
+  const rank = (upstream) => fails(counts.get(upstream.name)) ? 0 : healthOf(upstream)[0] === 'bad' ? 1 : healthOf(upstream)[0] === 'warn' ? 2 : 3;
+  const words = wanted('upstream-find');
+  const upstreams = all.filter((upstream) => holds(upstream.name, words)).sort((a, b) => rank(a) - rank(b));
   keyed($('upstream-list'), upstreams, (upstream) => upstream.name, makeUpstream, (node, upstream) => {
-    const counted = stats.upstreams.find((row) => row.upstream === upstream.name);
+    const counted = counts.get(upstream.name);
     const [title, health, requests, success, p50, p99, line] = node.firstChild.children;
     set(title, upstream.name);
-    const [kind, text] = healthOf(upstream);
+    const [kind, text] = fails(counted) ? ['bad', `failing, ${healthOf(upstream)[1]}`] : healthOf(upstream);
+    success.classList.toggle('bad', fails(counted));
     if (health.dataset.text !== kind + text) { health.dataset.text = kind + text; health.replaceChildren(tag(kind, text)); }
     const lately = counted?.last_10s;
     set(requests.lastChild, `${rate(lately?.per_second ?? 0)}/s`);
@@ -247,7 +200,7 @@ const showUpstreams = (upstreams, stats) => {
     });
   });
   const select = $('tap-upstream');
-  keyed(select, ['', ...upstreams.map((upstream) => upstream.name)], (name) => name, (name) => {
+  keyed(select, ['', ...all.map((upstream) => upstream.name)], (name) => name, (name) => {
     const option = make('option', '', name || 'all');
     option.value = name;
     return option;
@@ -270,8 +223,50 @@ const lastFailure = (endpoint) => {
   return stacked(reason, [`${span(ago)} ago, ${count(endpoint.failures)} in all`, check].filter(Boolean).join('; '));
 };
 
-const FAILURE = ['When', 'Status', 'Reason', 'Request', 'Upstream', '#Tries', '#Took'];
-const showFailures = ({ failures }, stats) => {
+// What a shell sends again: every part quoted, so that a stranger's text stays text there, too.
+const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+const asCurl = (failure, listeners) => {
+  const at = listeners.find((listener) => listener.name === failure.listener)?.bind[0] ?? 'localhost:15001';
+  const where = at.startsWith('unix:') ? `--unix-socket ${quoted(at.slice(5))} http://localhost` : `http://${at.replace(/^(0\.0\.0\.0|\[::\])/, 'localhost')}`;
+  return `curl -v -X ${quoted(failure.method)} -H ${quoted(`Host: ${failure.host ?? ''}`)} ${where.startsWith('--') ? `${where}${quoted(failure.path ?? '/')}` : quoted(`${where}${failure.path ?? '/'}`)}`;
+};
+const copyButton = (failure, listeners) => {
+  const button = make('button', 'reason', 'copy as curl');
+  button.type = 'button';
+  button.addEventListener('click', async () => {
+    const text = asCurl(failure, listeners);
+    try { await navigator.clipboard.writeText(text); set(button, 'copied'); } catch { set(button, text); }
+  });
+  return button;
+};
+
+const GROUP = ['Whose', 'Cause', 'Now', '#In all', 'Last', 'The last one'];
+const showGroups = (groups) => {
+  $('groups').hidden = groups.length === 0;
+  const sorted = [...groups].sort((a, b) => Number(b.failing) - Number(a.failing) || b.count - a.count);
+  keyed($('group-rows'), sorted, (group) => `${group.upstream} ${group.listener} ${group.cause}`, (group) => {
+    const node = row(GROUP)();
+    node.children[1].append(group.reason ? reasonButton(group.reason) : group.cause);
+    return node;
+  }, (node, group) => {
+    set(node.children[0], group.upstream ?? `listener ${group.listener}`);
+    const state = group.failing ? 'failing' : 'over';
+    if (node.dataset.state !== state) { node.dataset.state = state; node.children[2].replaceChildren(tag(group.failing ? 'bad' : 'quiet', state)); }
+    set(node.children[3], count(group.count));
+    set(node.children[4], group.last_ago_seconds < 2 ? 'now' : `${span(group.last_ago_seconds)} ago`);
+    const { sample } = group;
+    const last = `${sample.method ?? sample.protocol} ${sample.host ?? ''}${sample.path ?? ''}`;
+    if (node.dataset.last !== last + sample.detail) { node.dataset.last = last + sample.detail; node.children[5].replaceChildren(stacked(last, [sample.endpoint, sample.detail].filter(Boolean).join(': '))); }
+  });
+};
+
+const FAILURE = ['When', 'Status', 'Reason', 'Request', 'Upstream', '#Tries', '#Took', 'Again'];
+const showFailures = ({ failures: all, groups }, stats, listeners) => {
+  showGroups(groups);
+  const words = wanted('failure-find');
+  const text = (f) => [f.method, f.host, f.path, f.upstream, f.endpoint, f.reason, f.detail, f.status, f.route].join(' ');
+  const failures = all.filter((failure) => holds(text(failure), words));
+  set($('failure-found'), words.length ? `${failures.length} of ${all.length}` : '');
   $('failures-empty').hidden = failures.length > 0;
   // A second exchange of the same moment and path is one row more.
   const seen = new Map();
@@ -286,8 +281,9 @@ const showFailures = ({ failures }, stats) => {
     cells(node, [
       clock(failure.time), failure.status === null ? '–' : String(failure.status), '',
       stacked(`${failure.method ?? failure.protocol} ${failure.host ?? ''}${failure.path ?? ''}`, failure.detail ?? ''),
-      stacked(failure.upstream ?? '–', failure.endpoint ?? ''), String(failure.tries), millis(failure.total_ms),
+      stacked(failure.upstream ?? '–', failure.endpoint ?? ''), String(failure.tries), millis(failure.total_ms), '',
     ]);
+    if (failure.method) node.children[7].append(copyButton(failure, listeners));
     node.children[2].append(failure.reason ? reasonButton(failure.reason) : 'the upstream’s own answer');
     return node;
   });
@@ -358,7 +354,7 @@ const step = async () => {
     const [stats, upstreams, failures, listeners] = await Promise.all(['/stats.json', '/upstreams', '/failures', '/listeners'].map(get));
     showNow(stats, listeners);
     showUpstreams(upstreams, stats);
-    showFailures(failures, stats);
+    showFailures(failures, stats, listeners);
     showTraffic(listeners, stats);
     if (steps++ % SLOW === 0) {
       const [certificates, reloads] = await Promise.all(['/certificates', '/reloads'].map(get));
@@ -380,6 +376,7 @@ $('pause').addEventListener('click', () => {
   set($('pause'), paused ? 'Go on' : 'Pause');
   if (!paused) step();
 });
+for (const id of ['failure-find', 'upstream-find']) $(id).addEventListener('input', () => step());
 document.addEventListener('toggle', () => step(), true);
 document.addEventListener('visibilitychange', () => step());
 

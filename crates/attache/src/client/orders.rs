@@ -2,12 +2,19 @@
 
 use std::io::{self, Write as _};
 
-use super::http;
-use crate::cli;
+use serde_json::json;
 
-pub(crate) fn order(options: &cli::Admin, path: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let said = http::fetch(&options.admin, "POST", path)?;
+use super::http;
+use crate::cli::{self, Output};
+
+pub(crate) fn order(options: &cli::Order, path: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let said = http::fetch(&options.admin.admin, "POST", path)?;
     let mut out = io::stdout();
-    writeln!(out, "{}", said.trim_end())?;
+    match options.output {
+        Output::Text => writeln!(out, "{}", said.trim_end())?,
+        Output::Json => {
+            writeln!(out, "{:#}", json!({ "said": said.trim_end().lines().collect::<Vec<_>>() }))?
+        }
+    }
     Ok(())
 }

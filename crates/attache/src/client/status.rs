@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     http,
-    text::{Ink, Paint, clean, field, list, millis, percent, rate, span, table},
+    text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli;
 
@@ -29,10 +29,11 @@ pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::err
         "listeners": get("/listeners")?,
         "certificates": get("/certificates")?,
         "reloads": get("/reloads")?,
+        "failures": get("/failures")?["groups"],
     });
     let troubles = troubles(&seen);
     let mut out = io::stdout();
-    if options.json {
+    if options.format.is_json() {
         let mut seen = seen;
         if let Some(seen) = seen.as_object_mut() {
             seen.insert("troubles".into(), troubles.clone().into());
@@ -44,9 +45,9 @@ pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::err
     Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(TROUBLE) })
 }
 
-/// What somebody should look at, a line each.
+/// What somebody should look at, a line each; what callers see comes first.
 fn troubles(seen: &Value) -> Vec<String> {
-    let mut troubles = Vec::new();
+    let mut troubles = failing(seen);
     for why in list(&seen["stats"], "not_ready") {
         troubles.push(format!("not ready: {}", why.as_str().unwrap_or_default()));
     }
@@ -100,6 +101,74 @@ fn troubles(seen: &Value) -> Vec<String> {
     troubles
 }
 
+/// Of a window's calls so large a share failed that callers see an outage, with enough of them to tell.
+fn is_outage(window: &Value) -> bool {
+    let number = |key: &str| window[key].as_f64().unwrap_or(0.0);
+    let (requests, failed) = (number("requests"), number("failed"));
+    requests > 0.0 && (failed >= 0.05 * requests || (failed >= 10.0 && failed >= 0.01 * requests))
+}
+
+/// What counts of a row: the last seconds, or the last minutes where nothing came since.
+fn lately(row: &Value) -> (&Value, &'static str) {
+    if row["last_10s"]["requests"].as_u64().unwrap_or(0) > 0 {
+        (&row["last_10s"], "in the last 10 s")
+    } else {
+        (&row["last_5m"], "in the last 5 min")
+    }
+}
+
+/// Calls that fail, as their callers see it: by upstream, and by listener what reached none.
+fn failing(seen: &Value) -> Vec<String> {
+    let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut lines = Vec::new();
+    for (key, what) in [("upstreams", "upstream"), ("listeners", "listener")] {
+        for row in list(&seen["stats"], key) {
+            let (window, when) = lately(row);
+            let name = field(row, what);
+            let mine = || groups.iter().filter(move |group| field(group, what) == name);
+            if !is_outage(window) || (what == "listener" && mine().next().is_none()) {
+                continue;
+            }
+            let share = window["failed"].as_f64().unwrap_or(0.0) / window["requests"].as_f64().unwrap_or(1.0);
+            let Some(worst) =
+                mine().max_by_key(|group| (group["failing"] == true, group["count"].as_u64().unwrap_or(0)))
+            else {
+                continue;
+            };
+            lines.push(format!(
+                "{what} {name}: {:.0} % of {} calls failed {when}: {}",
+                share * 100.0,
+                window["requests"],
+                cause(worst)
+            ));
+        }
+    }
+    // A route that is missing is answered with a 4xx, which is no failure of the service; for who calls it is one.
+    for group in
+        groups.iter().filter(|group| group["failing"] == true && field(group, "reason") == "no-route")
+    {
+        lines.push(format!(
+            "listener {}: {} calls found no route: {}",
+            field(group, "listener"),
+            group["count"],
+            cause(group)
+        ));
+    }
+    lines
+}
+
+/// The cause of a kind of failure, and what to look at.
+fn cause(group: &Value) -> String {
+    let sample = &group["sample"];
+    let detail = clean(field(sample, "detail"), 200);
+    let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+    let endpoint =
+        sample["endpoint"].as_str().map_or_else(String::new, |at| format!(" at {}", clean(at, 60)));
+    let todo = field(group, "what_to_do");
+    let todo = if todo.is_empty() { String::new() } else { format!(". {todo}") };
+    format!("{}{endpoint}{detail}{todo}", field(group, "cause"))
+}
+
 fn page(seen: &Value, troubles: &[String], paint: Paint) -> String {
     let stats = &seen["stats"];
     let lately = &stats["total"]["last_10s"];
@@ -113,11 +182,18 @@ fn page(seen: &Value, troubles: &[String], paint: Paint) -> String {
         span(stats["uptime_seconds"].as_u64().unwrap_or(0)),
         if ready { paint.ink(Ink::Good, "ready") } else { paint.ink(Ink::Bad, "not ready") },
     );
+    if !troubles.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bad, "look at this first"));
+        for trouble in troubles {
+            let _ = writeln!(out, "  {trouble}");
+        }
+        out.push('\n');
+    }
     let _ = writeln!(
         out,
         "{}, success {}, p50 {}, p90 {}, p99 {} (last 10 s)\n",
         rate(&lately["per_second"]),
-        percent(&lately["success_rate"]),
+        paint.ink(success_ink(&lately["success_rate"]), &percent(&lately["success_rate"])),
         millis(&lately["p50_ms"]),
         millis(&lately["p90_ms"]),
         millis(&lately["p99_ms"]),
@@ -145,7 +221,10 @@ fn page(seen: &Value, troubles: &[String], paint: Paint) -> String {
             let lately = counted.map_or(&Value::Null, |row| &row["last_10s"]);
             let (usable, all) = (upstream["usable"].as_u64().unwrap_or(0), list(upstream, "endpoints").len());
             let breaker = field(&upstream["breaker"], "state");
+            let fails = counted.is_some_and(|row| is_outage(self::lately(row).0));
             let endpoints = match field(upstream, "kind") {
+                // An endpoint that every call fails at is in no list of the healthy ones, whatever the health check says.
+                _ if fails => (Ink::Bad, format!("{usable}/{all} failing")),
                 "on-demand" => (Ink::Plain, format!("{} hosts", list(upstream, "hosts").len())),
                 _ if usable as usize == all && all > 0 => (Ink::Good, format!("{usable}/{all}")),
                 _ if usable > 0 => (Ink::Warn, format!("{usable}/{all}")),
@@ -155,19 +234,13 @@ fn page(seen: &Value, troubles: &[String], paint: Paint) -> String {
                 (Ink::Plain, name.to_owned()),
                 endpoints,
                 (Ink::Plain, rate(&lately["per_second"])),
-                (Ink::Plain, percent(&lately["success_rate"])),
+                (success_ink(&lately["success_rate"]), percent(&lately["success_rate"])),
                 (Ink::Plain, millis(&lately["p99_ms"])),
                 (if breaker == "open" { Ink::Bad } else { Ink::Plain }, breaker.to_owned()),
             ]
         })
         .collect();
     out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
-    if !troubles.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bad, "to look at"));
-        for trouble in troubles {
-            let _ = writeln!(out, "  {trouble}");
-        }
-    }
     out
 }
 
@@ -200,7 +273,7 @@ mod tests {
     #[test]
     fn one_screen_says_how_it_is() {
         let seen = seen();
-        insta::assert_snapshot!(page(&seen, &troubles(&seen), Paint::plain()), @r"
+        insta::assert_snapshot!(page(&seen, &troubles(&seen), Paint::none()), @r"
         attache 0.1.0, up 1d 1h, ready
         812/s, success 99.80 %, p50 1.2 ms, p90 3.6 ms, p99 18 ms (last 10 s)
 
@@ -214,6 +287,33 @@ mod tests {
           upstream orders: endpoint 10.0.0.9:80 is ejected: 5 failures in a row, the last: 502
           listener inbound: its certificate expires in 1h
         ");
+    }
+
+    #[test]
+    fn a_total_outage_is_said_first_and_is_trouble_while_every_endpoint_is_healthy() {
+        let mut seen = seen();
+        seen["certificates"] = json!({});
+        seen["stats"]["upstreams"] = json!([{ "upstream": "orders",
+            "last_10s": { "requests": 50, "failed": 50, "per_second": 5.0, "success_rate": 0.0 } }]);
+        seen["upstreams"] = json!([{ "name": "orders", "kind": "configured", "usable": 1, "breaker": { "state": "off" },
+            "endpoints": [{ "address": "127.0.0.1:1", "state": "healthy" }] }]);
+        seen["failures"] = json!([{ "upstream": "orders", "cause": "connect-refused", "reason": "connect-refused", "count": 50,
+            "failing": true, "what_to_do": "Is the service running?",
+            "sample": { "endpoint": "127.0.0.1:1", "detail": "Connection refused (os error 111)" } }]);
+        let text = page(&seen, &troubles(&seen), Paint::none());
+        insta::assert_snapshot!(text, @r"
+        ");
+    }
+
+    #[test]
+    fn a_stray_failure_is_no_outage_and_quiet_after_an_outage_is_no_health() {
+        assert!(!is_outage(&json!({ "requests": 10_000, "failed": 9 })));
+        assert!(!is_outage(&json!({ "requests": 10_000, "failed": 99 })));
+        assert!(is_outage(&json!({ "requests": 10_000, "failed": 100 })));
+        assert!(is_outage(&json!({ "requests": 1, "failed": 1 })));
+        assert!(!is_outage(&json!({ "requests": 0, "failed": 0 })) && !is_outage(&Value::Null));
+        let row = json!({ "last_10s": { "requests": 0 }, "last_5m": { "requests": 7, "failed": 7 } });
+        assert!(is_outage(lately(&row).0));
     }
 
     #[test]

@@ -18,6 +18,7 @@ const LINE: u64 = 1 << 20;
 
 pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let target = &options.admin.admin;
+    names_exist(options)?;
     let answer = http::send(target, "GET", &path(options), None)
         .map_err(|error| format!("no answer at {target}: {error}. Does attache run here?"))?;
     if answer.status != 200 {
@@ -50,6 +51,40 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
             return Ok(());
         }
     }
+}
+
+/// A name that doesn't exist would be waited for in vain.
+fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
+    let known =
+        |page: &str, of: &dyn Fn(&Value) -> Vec<String>| -> Result<Vec<String>, Box<dyn std::error::Error>> {
+            let page: Value = serde_json::from_str(&http::fetch(&options.admin.admin, "GET", page)?)?;
+            Ok(page.as_array().into_iter().flatten().flat_map(of).collect())
+        };
+    let name = |value: &Value| vec![field(value, "name").to_owned()];
+    let routes = |listener: &Value| {
+        list(listener, "routes").iter().map(|route| field(route, "name").to_owned()).collect::<Vec<_>>()
+    };
+    let asked: [(&str, &Option<String>, &str, &dyn Fn(&Value) -> Vec<String>); 3] = [
+        ("upstream", &options.upstream, "/upstreams", &name),
+        ("listener", &options.listener, "/listeners", &name),
+        ("route", &options.route, "/routes", &routes),
+    ];
+    for (what, wanted, page, of) in asked {
+        let Some(wanted) = wanted else { continue };
+        let known = known(page, of)?;
+        if !known.contains(wanted) {
+            return Err(no_such(what, wanted, &known).into());
+        }
+    }
+    Ok(())
+}
+
+fn no_such(what: &str, wanted: &str, known: &[String]) -> String {
+    let help = match attache_config::nearest(wanted, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are: {}", known.join(", ")),
+    };
+    format!("there is no {what} `{wanted}`; {help}")
 }
 
 fn path(options: &cli::Tap) -> String {
@@ -162,12 +197,25 @@ mod tests {
             "method": "GET", "host": "orders.internal", "path": "/v1/\u{1b}items", "upstream": "orders", "endpoint": "10.0.0.8:80",
             "tries": 3, "total_ms": 1002.5, "request_headers": [["accept", "*/*"], ["authorization", "(hidden)"]],
         });
-        insta::assert_snapshot!(show(&record, true, Paint::plain()), @r"
+        insta::assert_snapshot!(show(&record, true, Paint::none()), @r"
         08:00:00.123 503  GET orders.internal/v1/\u{1b}items 1.0 s → orders 10.0.0.8:80 3 tries connect-refused (Connection refused (os error 111))
             > accept: */*
             > authorization: (hidden)
         ");
-        assert!(show(&json!({ "dropped": 7 }), false, Paint::plain()).starts_with("(7 more"));
+        assert!(show(&json!({ "dropped": 7 }), false, Paint::none()).starts_with("(7 more"));
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_an_error_with_those_that_are() {
+        let known = ["orders".to_owned(), "users".to_owned()];
+        assert_eq!(
+            no_such("upstream", "ordres", &known),
+            "there is no upstream `ordres`; did you mean `orders`?"
+        );
+        assert_eq!(
+            no_such("upstream", "zzz", &known),
+            "there is no upstream `zzz`; there are: orders, users"
+        );
     }
 
     #[test]

@@ -44,9 +44,8 @@ impl Paint {
         Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
     }
 
-    /// None.
-    #[cfg(test)]
-    pub(super) const fn plain() -> Self {
+    /// No colours.
+    pub(super) const fn none() -> Self {
         Self(false)
     }
 
@@ -94,6 +93,16 @@ pub(super) fn percent(value: &Value) -> String {
         None => "-".to_owned(),
         Some(share) if share >= 1.0 => "100 %".to_owned(),
         Some(share) => format!("{:.2} %", (share * 10_000.0).floor() / 100.0),
+    }
+}
+
+/// How bad a share of successes is.
+pub(super) fn success_ink(value: &Value) -> Ink {
+    match value.as_f64() {
+        Some(share) if share < 0.95 => Ink::Bad,
+        Some(share) if share < 0.999 => Ink::Warn,
+        Some(_) => Ink::Good,
+        None => Ink::Plain,
     }
 }
 
@@ -182,7 +191,7 @@ mod tests {
             vec![(Ink::Plain, "a".to_owned()), (Ink::Bad, "1234/s".to_owned())],
         ];
         assert_eq!(
-            table(&["upstream", "rate"], &rows, Paint::plain()),
+            table(&["upstream", "rate"], &rows, Paint::none()),
             "upstream    rate\norders      12/s\na         1234/s\n"
         );
     }

@@ -4,30 +4,34 @@
 //! read as bytes on a thread of their own; the terminal is given back however this ends.
 
 use std::{
-    fmt::Write as _,
     io::{self, IsTerminal as _, Read as _, Write as _},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
 };
 
 use rustix::termios::{self, OptionalActions, Termios};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     http,
-    text::{Ink, Paint, clean, field, list, millis, percent, rate, span, table},
+    text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
-use crate::cli::{self, Sort, View};
+use crate::cli::{self, Output, Sort, View};
 
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> {
     let mut shown = Shown { view: options.view, sort: options.sort };
+    if options.output == Output::Json {
+        let (stats, upstreams) = look(options)?;
+        writeln!(io::stdout(), "{:#}", json!({ "stats": stats, "upstreams": upstreams }))?;
+        return Ok(());
+    }
     if options.once || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         // The first look switches the counting of endpoints on, so theirs may still be empty.
         let (stats, upstreams) = look(options)?;
-        let text = page(&stats, &upstreams, shown, Paint::stdout());
+        let text = page(&stats, &upstreams, shown, columns(), Paint::stdout());
         io::stdout().write_all(text.as_bytes())?;
         return Ok(());
     }
@@ -35,7 +39,7 @@ pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> 
     let keys = keys();
     loop {
         let text = match look(options) {
-            Ok((stats, upstreams)) => page(&stats, &upstreams, shown, Paint::stdout()),
+            Ok((stats, upstreams)) => page(&stats, &upstreams, shown, columns(), Paint::stdout()),
             Err(error) => format!("{error}\n"),
         };
         show(&format!("{text}\n{}", help(shown)))?;
@@ -97,28 +101,92 @@ fn help(shown: Shown) -> String {
     .join(" ")
 }
 
-fn page(stats: &Value, upstreams: &Value, shown: Shown, paint: Paint) -> String {
+/// What the terminal has, or `COLUMNS` says; a file has room for everything.
+fn columns() -> usize {
+    let of_terminal =
+        termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|n| *n > 0);
+    let said = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    of_terminal.or_else(said).unwrap_or(usize::MAX)
+}
+
+/// Which columns are left out first where there is no room for all: the name, the rate, the success, the p99 and the state stay.
+const DISPENSABLE: [usize; 4] = [6, 5, 4, 3];
+
+/// Leaves columns out until the table fits; then the names are cut.
+fn fit(head: &[&str], rows: &[Vec<(Ink, String)>], columns: usize, paint: Paint) -> String {
+    let (mut head, mut rows) = (head.to_vec(), rows.to_vec());
+    let width = |head: &[&str], rows: &[Vec<(Ink, String)>]| {
+        let plain: Vec<Vec<_>> =
+            rows.iter().map(|row| row.iter().map(|(_, text)| (Ink::Plain, text.clone())).collect()).collect();
+        table(head, &plain, Paint::none()).lines().map(|line| line.chars().count()).max().unwrap_or(0)
+    };
+    for column in DISPENSABLE {
+        if width(&head, &rows) <= columns {
+            break;
+        }
+        head.remove(column);
+        for row in &mut rows {
+            row.remove(column);
+        }
+    }
+    let over = width(&head, &rows).saturating_sub(columns);
+    let longest =
+        rows.iter().filter_map(|row| row.first()).map(|(_, name)| name.chars().count()).max().unwrap_or(0);
+    if over > 0 {
+        let most = longest.saturating_sub(over).max(8);
+        for (_, name) in rows.iter_mut().filter_map(|row| row.first_mut()) {
+            *name = clean(name, most);
+        }
+    }
+    table(&head, &rows, paint)
+}
+
+/// The first line, in as many lines as the terminal needs.
+fn wrapped(parts: &[String], widths: &[usize], columns: usize) -> String {
+    let (mut out, mut used) = (String::new(), 0);
+    for (part, width) in parts.iter().zip(widths) {
+        if used > 0 && used + 2 + width > columns {
+            out.push('\n');
+            used = 0;
+        } else if used > 0 {
+            out.push_str("  ");
+            used += 2;
+        }
+        out.push_str(part);
+        used += width;
+    }
+    out
+}
+
+fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: Paint) -> String {
     let lately = &stats["total"]["last_10s"];
     let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "{} {}  up {}  {}  success {}  p50 {}  p90 {}  p99 {}\n",
-        paint.ink(Ink::Bold, "attache"),
-        field(stats, "version"),
-        span(stats["uptime_seconds"].as_u64().unwrap_or(0)),
-        paint.ink(Ink::Bold, &rate(&lately["per_second"])),
-        percent(&lately["success_rate"]),
-        millis(&lately["p50_ms"]),
-        millis(&lately["p90_ms"]),
-        millis(&lately["p99_ms"]),
-    );
+    let texts = [
+        format!("attache {}", field(stats, "version")),
+        format!("up {}", span(stats["uptime_seconds"].as_u64().unwrap_or(0))),
+        rate(&lately["per_second"]),
+        format!("success {}", percent(&lately["success_rate"])),
+        format!("p50 {}", millis(&lately["p50_ms"])),
+        format!("p90 {}", millis(&lately["p90_ms"])),
+        format!("p99 {}", millis(&lately["p99_ms"])),
+    ];
+    let widths: Vec<usize> = texts.iter().map(|text| text.chars().count()).collect();
+    let inks = [Ink::Bold, Ink::Plain, Ink::Bold, success_ink(&lately["success_rate"])];
+    let parts: Vec<String> = texts
+        .iter()
+        .enumerate()
+        .map(|(at, text)| paint.ink(inks.get(at).copied().unwrap_or(Ink::Plain), text))
+        .collect();
+    out.push_str(&wrapped(&parts, &widths, columns));
+    out.push_str("\n\n");
     let (key, head) = match shown.view {
         View::Upstreams => ("upstreams", "upstream"),
         View::Endpoints => ("endpoints", "endpoint"),
         View::Routes => ("routes", "route"),
         View::Listeners => ("listeners", "listener"),
     };
-    let mut rows: Vec<_> = list(stats, key).iter().collect();
+    let unseen = unseen(stats, upstreams, shown.view);
+    let mut rows: Vec<_> = list(stats, key).iter().chain(&unseen).collect();
     let number = |row: &Value, key: &str| row["last_10s"][key].as_f64().unwrap_or(-1.0);
     match shown.sort {
         Sort::Name => {}
@@ -136,7 +204,7 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, paint: Paint) -> String 
             vec![
                 (Ink::Plain, name(row, shown.view)),
                 (Ink::Plain, rate(&lately["per_second"])),
-                (Ink::Plain, percent(&lately["success_rate"])),
+                (success_ink(&lately["success_rate"]), percent(&lately["success_rate"])),
                 (if failed > 0 { Ink::Bad } else { Ink::Dim }, failed.to_string()),
                 (if retries > 0 { Ink::Warn } else { Ink::Dim }, retries.max(0).to_string()),
                 (Ink::Plain, millis(&lately["p50_ms"])),
@@ -147,11 +215,34 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, paint: Paint) -> String 
         })
         .collect();
     let head = [head, "requests", "success", "failed", "retries", "p50", "p90", "p99", "state"];
-    out.push_str(&table(&head, &rows, paint));
+    out.push_str(&fit(&head, &rows, columns, paint));
     if rows.is_empty() {
         out.push_str("nothing yet\n");
     }
     out
+}
+
+/// What the config has and nothing was counted of yet.
+fn unseen(stats: &Value, upstreams: &Value, view: View) -> Vec<Value> {
+    let upstreams = upstreams.as_array().map_or(&[][..], Vec::as_slice);
+    let configured: Vec<Value> = match view {
+        View::Upstreams => upstreams.iter().map(|upstream| json!({ "upstream": upstream["name"] })).collect(),
+        View::Endpoints => upstreams
+            .iter()
+            .flat_map(|upstream| {
+                let row = |endpoint: &Value| json!({ "upstream": upstream["name"], "endpoint": endpoint["address"] });
+                list(upstream, "endpoints").iter().map(row).collect::<Vec<_>>()
+            })
+            .collect(),
+        View::Routes | View::Listeners => Vec::new(),
+    };
+    let key = if view == View::Upstreams { "upstreams" } else { "endpoints" };
+    let known = |row: &Value| {
+        list(stats, key)
+            .iter()
+            .any(|seen| seen["upstream"] == row["upstream"] && seen["endpoint"] == row["endpoint"])
+    };
+    configured.into_iter().filter(|row| !known(row)).collect()
 }
 
 fn name(row: &Value, view: View) -> String {
@@ -269,8 +360,6 @@ impl Drop for Screen {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -286,7 +375,7 @@ mod tests {
             { "name": "b", "kind": "configured", "usable": 0, "endpoints": [{}], "breaker": { "state": "open" } },
         ]);
         let shown = Shown { view: View::Upstreams, sort: Sort::Rate };
-        insta::assert_snapshot!(page(&stats, &upstreams, shown, Paint::plain()), @r"
+        insta::assert_snapshot!(page(&stats, &upstreams, shown, usize::MAX, Paint::none()), @r"
         attache 0.1.0  up 5s  0.0/s  success -  p50 -  p90 -  p99 -
 
         upstream  requests  success  failed  retries     p50     p90     p99   state
@@ -294,8 +383,36 @@ mod tests {
         a            1.0/s  50.00 %       9        2  1.0 ms  2.0 ms  3.0 ms  1/2 up
         ");
         let shown = Shown { sort: Sort::Failures, ..shown };
-        let text = page(&stats, &upstreams, shown, Paint::plain());
+        let text = page(&stats, &upstreams, shown, usize::MAX, Paint::none());
         assert!(text.find("\na ") < text.find("\nb "), "{text}");
+    }
+
+    #[test]
+    fn sixty_columns_keep_the_p99_and_the_state() {
+        let row = |name: &str| {
+            json!({ "upstream": name, "last_10s": { "per_second": 1234.0, "requests": 10, "tries": 12, "failed": 3,
+                "success_rate": 0.5, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3000.0 } })
+        };
+        let stats = json!({ "version": "0.1.0", "uptime_seconds": 90_000, "total": {},
+            "upstreams": [row("orders"), row("a-name-that-is-far-too-long-for-a-narrow-terminal")] });
+        let upstreams =
+            json!([{ "name": "orders", "usable": 0, "endpoints": [{}], "breaker": { "state": "open" } }]);
+        let shown = Shown { view: View::Upstreams, sort: Sort::Rate };
+        for columns in [60, 80] {
+            let text = page(&stats, &upstreams, shown, columns, Paint::none());
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{text}");
+            assert!(text.contains("p99") && text.contains("state") && text.contains("3.0 s"), "{text}");
+            assert!(text.contains("open"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_nothing_was_counted_of_is_there() {
+        let upstreams =
+            json!([{ "name": "a", "endpoints": [{ "address": "127.0.0.1:1", "state": "healthy" }] }]);
+        let shown = Shown { view: View::Endpoints, sort: Sort::Rate };
+        let text = page(&json!({}), &upstreams, shown, usize::MAX, Paint::none());
+        assert!(text.contains("a 127.0.0.1:1") && text.contains("healthy"), "{text}");
     }
 
     #[test]

@@ -72,6 +72,14 @@ impl View<'_> {
             out,
             "  attache            tried {retries} again on another endpoint, took failing endpoints out of use, and kept most calls off the slow one"
         );
+        let _ = writeln!(
+            out,
+            "{dim}                     (the p99: each tenth answer of the slow server takes 400 ms; attache waits 250 ms, `per_try_timeout`, and asks another){end}"
+        );
+        let _ = writeln!(
+            out,
+            "  dashboard          http://localhost:15000/ for as long as this runs (--seconds 600 is longer)"
+        );
         if let Some(last) = &seen.last_failure {
             let _ = writeln!(out, "  last failure       {last}");
         }

@@ -29,6 +29,15 @@ pub(crate) fn listener(
     Some(listener)
 }
 
+/// A listener that has no place in the file.
+pub(crate) fn unplaced(mut listener: Listener) -> Listener {
+    listener.line = 0;
+    for route in &mut listener.routes {
+        route.line = 0;
+    }
+    listener
+}
+
 /// A listener with every default.
 pub(crate) fn base(name: &str, line: u32) -> Listener {
     Listener {

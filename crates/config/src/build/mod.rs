@@ -25,7 +25,7 @@ pub(crate) use target::Targets;
 
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Admin, Bind, Config, Dns, Listener, Reload, Shutdown},
+    model::{Admin, Bind, Config, Dns, Listener, Reload, Shutdown, Upstream},
     raw,
     yaml::{Kind, Node},
 };
@@ -40,6 +40,7 @@ pub(crate) fn build(
     env: Env<'_>,
     problems: &mut Problems,
 ) -> Config {
+    let nothing_said = tree.get("upstreams").is_none() && tree.get("listeners").is_none();
     let upstreams = root.upstreams.map(|map| map.entries).unwrap_or_default();
     let mut targets = Targets::new(tree);
     let mut built = Vec::new();
@@ -55,6 +56,12 @@ pub(crate) fn build(
             .filter_map(|entry| listener::listener(entry, &built, &mut targets, problems))
             .collect(),
         None if tree.get("listeners").is_some_and(|node| node.keys().next().is_some()) => Vec::new(),
+        None if nothing_said => {
+            // What is said of the rest holds for what there is without a file.
+            let default = Config::forward_proxy();
+            built = default.upstreams.into_iter().map(|upstream| Upstream { line: 0, ..upstream }).collect();
+            default.listeners.into_iter().map(fallback::unplaced).collect()
+        }
         None => fallback::listener(&built, &mut targets, problems).into_iter().collect(),
     };
     let metrics_place = root.metrics.as_ref().map_or_else(Place::default, |metrics| metrics.at);

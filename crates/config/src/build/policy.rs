@@ -7,8 +7,8 @@ use http::HeaderName;
 use super::{fill, target::Deadline};
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Credential, Hedge, Policy, Retry},
-    raw::{At, HedgeForm, RetryForm, Txt},
+    model::{Credential, Hedge, Policy, Retry, RetryOn},
+    raw::{self, At, HedgeForm, RetryForm, Txt},
     text::{HeaderText, Timeout},
 };
 
@@ -57,6 +57,14 @@ impl Layer {
     pub(crate) fn credential(&self) -> Option<(&Credential, Place)> {
         let (credential, at) = self.credential.as_ref()?;
         Some((credential.as_deref()?, *at))
+    }
+
+    /// Where it asks for retries by an answer, which opaque bytes don't have.
+    pub(crate) fn retries_by_answer(&self) -> Option<Place> {
+        let Some(RetryForm::Full(raw)) = &self.retry else { return None };
+        let on = raw.on.clone().map(raw::OneOrMany::into_vec).unwrap_or_default();
+        let by_answer = on.iter().any(|condition| condition.0.0 != RetryOn::ConnectFailure);
+        by_answer.then_some(self.at)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -154,6 +154,16 @@ impl Targets {
         if let (Some(target), Some((credential, at))) = (target, route.and_then(Layer::credential)) {
             target.keeping.check(credential, &target.name, at, problems);
         }
+        if let Some(target) = target.filter(|target| target.protocol == UpstreamProtocol::Tcp) {
+            for at in [Some(&target.layer), route].into_iter().flatten().filter_map(Layer::retries_by_answer)
+            {
+                problems.wrong(
+                    at,
+                    format!("opaque bytes to `{}` have no answer to be retried by", target.name),
+                    "`retry: { on: [connect-failure] }`, or an HTTP scheme in the address",
+                );
+            }
+        }
         Arc::new(policy::resolve(target.map(|target| &target.layer), route, problems))
     }
 

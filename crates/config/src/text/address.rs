@@ -90,7 +90,14 @@ impl Text for Binds {
 
 fn socket_addresses(text: &str, default_port: Option<u16>) -> Result<Vec<SocketAddr>, Wrong> {
     let (host, port) = split_port(text)?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some(port) = port.or(default_port) else {
+        if digits(text) {
+            return wrong(
+                "{} is a port without an address",
+                format!("`127.0.0.1:{text}` is for this machine alone, `:{text}` for every address of it"),
+            );
+        }
         return wrong("{} has no port", format!("`{text}:15001`? A port alone is `:15001`"));
     };
     let addresses: Vec<IpAddr> = match host {

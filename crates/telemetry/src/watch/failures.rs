@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Record;
+use super::{Record, groups::Groups};
 use crate::Exchange;
 
 /// Failures that each worker remembers.
@@ -15,23 +15,32 @@ const KEPT: usize = 100;
 const RINGS: usize = 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Ring(VecDeque<Record>);
+pub(super) struct Ring {
+    last: VecDeque<Record>,
+    groups: Groups,
+}
 
 impl Ring {
     /// The oldest makes room; its texts' memory is used again, so that a storm of failures allocates next to nothing.
-    pub(super) fn push(&mut self, exchange: &Exchange, total: Duration) {
-        let record = if self.0.len() < KEPT { None } else { self.0.pop_front() };
-        self.0.push_back(match record {
+    /// True if a kind of failure begins with it.
+    pub(super) fn push(&mut self, exchange: &Exchange, total: Duration) -> bool {
+        let record = if self.last.len() < KEPT { None } else { self.last.pop_front() };
+        self.last.push_back(match record {
             Some(mut record) => {
                 record.fill(exchange, total);
                 record
             }
             None => Record::of(exchange, total),
         });
+        self.groups.add(exchange, total)
+    }
+
+    pub(super) fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     pub(super) fn all(&self) -> Vec<Record> {
-        self.0.iter().cloned().collect()
+        self.last.iter().cloned().collect()
     }
 }
 

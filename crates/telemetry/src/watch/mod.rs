@@ -7,7 +7,9 @@
 //! A reader runs on the control thread and never makes a worker wait.
 
 mod failures;
+mod groups;
 mod headers;
+mod outages;
 mod record;
 mod tap;
 
@@ -21,10 +23,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use self::{failures::Ring, tap::Tap};
 pub use self::{
+    groups::{Group, Kind},
     headers::SeenHeaders,
+    outages::log_outages,
     record::Record,
     tap::{TapFilter, Tapped, Tapping},
 };
@@ -50,6 +55,8 @@ struct Shared {
     rings: Mutex<Vec<Arc<Mutex<Ring>>>>,
     /// Failures that found their ring being read.
     missed: AtomicU64,
+    /// Told when a kind of failure begins.
+    begins: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,6 +71,22 @@ impl Watch {
         all.sort_by_key(|record| std::cmp::Reverse(record.at));
         all.truncate(most);
         all
+    }
+
+    /// All failures since the start by kind; those that happened last come first.
+    pub fn groups(&self) -> Vec<Group> {
+        let rings = lock(&self.0.rings).clone();
+        let mut all = Vec::new();
+        for ring in rings {
+            lock(&ring).groups().merge_into(&mut all);
+        }
+        all.sort_by_key(|group| std::cmp::Reverse(group.last));
+        all
+    }
+
+    /// Waits until a kind of failure begins that was quiet.
+    async fn begins(&self) {
+        self.0.begins.notified().await;
     }
 
     /// Failures that are not among those, since they ended while they were being read.
@@ -124,7 +147,9 @@ impl Watcher {
         });
         // Never waits: a reader holds it for as long as it takes to copy a hundred records.
         if let Ok(mut ring) = ring.try_lock() {
-            ring.push(exchange, total);
+            if ring.push(exchange, total) {
+                self.watch.0.begins.notify_one();
+            }
         } else {
             self.watch.0.missed.fetch_add(1, Relaxed);
         }

@@ -1,0 +1,177 @@
+//! `attache check`: everything that would keep `run` from starting, at once. `run` and a reload look for the same first.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use attache_config::{
+    Diagnostics, Finding, locate,
+    model::{Action, Bind, Config, LogTarget},
+};
+use attache_tls::check::{FileProblem, client_files, credential_file, server_files};
+use rustix::fs::{Access, access};
+use serde_json::json;
+
+use crate::cli::{self, Output};
+
+/// Prints every problem of a config.
+pub(crate) fn run(options: &cli::Check) -> ExitCode {
+    let Some(file) = options.file() else {
+        crate::run::complain(&io::Error::other(
+            "which config? `attache check attache.yaml`, or `-` for standard input",
+        ));
+        return ExitCode::from(2);
+    };
+    let env = |name: &str| std::env::var(name).ok();
+    let standard_input = file == Path::new("-");
+    let text = if standard_input {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(file)
+    };
+    let named = (!standard_input).then_some(file);
+    let result = match (&text, named) {
+        (Ok(text), _) => attache_config::parse(text, named, &env),
+        // It says more of a file that can't be read.
+        (Err(_), Some(file)) => attache_config::load(file, &env),
+        (Err(error), None) => {
+            crate::run::complain(error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = result.and_then(|config| {
+        let looked =
+            if options.without_files { None } else { files(&config, text.as_deref().unwrap_or_default()) };
+        looked.map_or(Ok(config), Err)
+    });
+    match (options.output, result) {
+        (Output::Json, result) => {
+            let (ok, found) = match &result {
+                Ok(config) => (true, json!(config.warnings)),
+                Err(found) => (false, json!(found)),
+            };
+            let hosts = result.as_ref().map(attache_routing::hosts).unwrap_or_default();
+            let _ = writeln!(io::stdout(), "{:#}", json!({ "ok": ok, "problems": found, "hosts": hosts }));
+            if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        (Output::Text, Ok(config)) => {
+            for warning in &config.warnings {
+                let _ = writeln!(io::stderr(), "{}", warning.display(coloured()));
+            }
+            let mut out = io::stdout();
+            let _ = writeln!(
+                out,
+                "{}: ok, {} and {}",
+                file.display(),
+                count(config.listeners.len(), "listener"),
+                count(config.upstreams.len(), "upstream")
+            );
+            for line in attache_routing::hosts(&config) {
+                let _ = writeln!(out, "  {line}");
+            }
+            ExitCode::SUCCESS
+        }
+        (Output::Text, Err(found)) => {
+            let _ = writeln!(io::stderr(), "{}", found.display(coloured()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Colours stand where a person sees them.
+pub(crate) fn coloured() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// What can't be used of the files and folders that a config names. `text` is the config's.
+pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
+    let mut found = Vec::new();
+    let mut add = |keys: &[&str], problem: FileProblem| {
+        let value = problem.file.map(|file| file.to_string_lossy().into_owned());
+        let keys = keys.iter().map(ToString::to_string).collect();
+        found.push(Finding { keys, value, message: problem.what, help: String::new() });
+    };
+    for listener in &config.listeners {
+        for problem in listener.tls.as_ref().map(server_files).unwrap_or_default() {
+            add(&["listeners", &listener.name, "tls"], problem);
+        }
+        for bind in &listener.bind {
+            if let Some(problem) = socket(bind) {
+                add(&["listeners", &listener.name, "bind"], problem);
+            }
+        }
+        for (index, route) in listener.routes.iter().enumerate() {
+            let Action::Forward(forward) = &route.action else { continue };
+            for to in &forward.to {
+                let of_upstream = config.upstreams.get(to.upstream.0).and_then(|to| to.credential.as_ref());
+                let own = to.policy.credential.as_ref().filter(|own| of_upstream != Some(*own));
+                if let Some(problem) = own.and_then(|own| credential_file(own)) {
+                    add(&["listeners", &listener.name, "routes", &index.to_string(), "credential"], problem);
+                }
+            }
+        }
+    }
+    for upstream in &config.upstreams {
+        for problem in upstream.tls.as_ref().map(client_files).unwrap_or_default() {
+            add(&["upstreams", &upstream.name, "tls"], problem);
+        }
+        if let Some(problem) = upstream.credential.as_ref().and_then(|own| credential_file(own)) {
+            add(&["upstreams", &upstream.name, "credential"], problem);
+        }
+    }
+    if let LogTarget::File(file) = &config.access_log.to
+        && let Some(what) = appending(&file.path)
+    {
+        add(&["access_log"], FileProblem { file: Some(file.path.clone()), what });
+    }
+    for problem in config.tracing.iter().filter_map(|tracing| tracing.tls.as_ref()).flat_map(client_files) {
+        add(&["tracing", "tls"], problem);
+    }
+    if let Some(problem) = config.admin.bind.as_ref().and_then(socket) {
+        add(&["admin"], problem);
+    }
+    locate(found, text, config.file.as_deref())
+}
+
+/// A Unix socket needs a folder that it can be made in.
+fn socket(bind: &Bind) -> Option<FileProblem> {
+    let Bind::Unix { path, .. } = bind else { return None };
+    // An abstract socket, by its first byte, has no folder.
+    if path.to_string_lossy().starts_with(['@', '\0']) {
+        return None;
+    }
+    let what = folder(path)?;
+    Some(FileProblem { file: Some(format!("unix:{}", path.display()).into()), what })
+}
+
+/// Why a file can't be appended to; nothing is made or opened for writing that isn't there.
+fn appending(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Some(format!("{} is a folder: name a file in it", path.display())),
+        Ok(_) => access(path, Access::WRITE_OK).err().map(|error| {
+            format!("{} can't be written to ({error}): change its owner or mode", path.display())
+        }),
+        Err(_) => folder(path),
+    }
+}
+
+/// Why nothing can be made beside this path.
+fn folder(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let shown = folder.display();
+    match fs::metadata(folder) {
+        Err(error) => Some(format!("the folder {shown} can't be used ({error}): create it, or name another")),
+        Ok(meta) if !meta.is_dir() => Some(format!("{shown} is no folder")),
+        Ok(_) => access(folder, Access::WRITE_OK | Access::EXEC_OK).err().map(|error| {
+            format!("nothing can be created in the folder {shown} ({error}): change its owner or mode")
+        }),
+    }
+}

@@ -1,0 +1,153 @@
+//! Failures by kind: how many of each there were, since when, and what the last one was.
+//!
+//! Rule: a kind is an upstream (or a listener, where none was chosen) and a reason. Each worker counts in a table of its own, under
+//! the same lock as its last failures, so a rare kind stays however often another one happens. Only a kind that was quiet for
+//! [`QUIET`] wakes whoever tells of it: a storm costs a few additions a failure, and a worker without failures pays nothing.
+
+use std::time::{Duration, SystemTime};
+
+use attache_config::model::Name;
+use serde_json::{Value, json};
+
+use super::Record;
+use crate::{Exchange, Reason, rfc3339};
+
+/// A kind that did not happen for this long has ended.
+pub(super) const QUIET: Duration = Duration::from_secs(15);
+/// Kinds that each worker keeps. Names come from the config and reasons from a closed list; the kind that is over for the longest time
+/// makes room.
+const MOST: usize = 256;
+/// The last one of a kind is kept anew at most so often: copying its texts costs more than counting it.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// One kind of failure.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kind {
+    /// The upstream that was chosen; `None` where the request got no further than its listener.
+    pub upstream: Option<Name>,
+    /// The listener, where there is no upstream.
+    pub listener: Option<Name>,
+    /// The reason; `None` where the upstream itself answered with a 5xx.
+    pub reason: Option<Reason>,
+    /// The upstream's status, where it has no reason; else 0.
+    pub status: u16,
+}
+
+impl Kind {
+    fn is(&self, exchange: &Exchange) -> bool {
+        let reason = exchange.reason.get();
+        let upstream = exchange.upstream.borrow();
+        self.reason == reason
+            && (reason.is_some() || self.status == exchange.status.get())
+            && self.upstream == *upstream
+            && (upstream.is_some() || self.listener.as_ref() == Some(&exchange.listener))
+    }
+
+    fn of(exchange: &Exchange) -> Self {
+        let upstream = exchange.upstream.borrow().clone();
+        let reason = exchange.reason.get();
+        Self {
+            listener: upstream.is_none().then(|| exchange.listener.clone()),
+            upstream,
+            status: if reason.is_none() { exchange.status.get() } else { 0 },
+            reason,
+        }
+    }
+
+    /// `connect-refused`, `status 503`.
+    pub fn cause(&self) -> String {
+        self.reason.map_or_else(|| format!("status {}", self.status), |reason| reason.as_str().to_owned())
+    }
+
+    /// `upstream orders`, `listener outbound`.
+    pub fn whose(&self) -> String {
+        match (&self.upstream, &self.listener) {
+            (Some(upstream), _) => format!("upstream {upstream}"),
+            (None, Some(listener)) => format!("listener {listener}"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// All failures of one kind.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What they have in common.
+    pub kind: Kind,
+    /// How many there were.
+    pub count: u64,
+    /// When the first of them ended.
+    pub first: SystemTime,
+    /// When the last of them ended.
+    pub last: SystemTime,
+    /// One of the last ones.
+    pub sample: Record,
+}
+
+impl Group {
+    /// For the admin API.
+    pub fn json(&self, now: SystemTime) -> Value {
+        let ago = |at: SystemTime| now.duration_since(at).unwrap_or_default().as_secs();
+        json!({
+            "upstream": self.kind.upstream.as_deref(),
+            "listener": self.kind.listener.as_deref(),
+            "reason": self.kind.reason.map(Reason::as_str),
+            "status": Some(self.kind.status).filter(|status| *status != 0),
+            "cause": self.kind.cause(),
+            "count": self.count,
+            "first": rfc3339(self.first),
+            "last": rfc3339(self.last),
+            "last_ago_seconds": ago(self.last),
+            "failing": now.duration_since(self.last).unwrap_or_default() < QUIET,
+            "what_to_do": self.kind.reason.map(Reason::what_to_do),
+            "sample": self.sample.json(),
+        })
+    }
+}
+
+/// The kinds that one worker met.
+#[derive(Debug, Default)]
+pub(super) struct Groups(Vec<Group>);
+
+impl Groups {
+    /// Counts a failure. True if its kind begins, or begins again.
+    pub(super) fn add(&mut self, exchange: &Exchange, total: Duration) -> bool {
+        let now = SystemTime::now();
+        if let Some(group) = self.0.iter_mut().find(|group| group.kind.is(exchange)) {
+            let begins = now.duration_since(group.last).is_ok_and(|quiet| quiet >= QUIET);
+            group.count += 1;
+            group.last = now;
+            if now.duration_since(group.sample.at).is_ok_and(|age| age >= FRESH) {
+                group.sample.fill(exchange, total);
+            }
+            return begins;
+        }
+        if self.0.len() >= MOST
+            && let Some(oldest) = (0..self.0.len()).min_by_key(|at| self.0.get(*at).map(|group| group.last))
+        {
+            self.0.swap_remove(oldest);
+        }
+        let sample = Record::of(exchange, total);
+        self.0.push(Group { kind: Kind::of(exchange), count: 1, first: now, last: now, sample });
+        true
+    }
+
+    /// Adds what this worker has to what others have.
+    pub(super) fn merge_into(&self, all: &mut Vec<Group>) {
+        for group in &self.0 {
+            match all.iter_mut().find(|other| other.kind == group.kind) {
+                None => all.push(group.clone()),
+                Some(other) => {
+                    other.count += group.count;
+                    other.first = other.first.min(group.first);
+                    if group.last > other.last {
+                        other.last = group.last;
+                    }
+                    if group.sample.at > other.sample.at {
+                        other.sample = group.sample.clone();
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The lines of the log about failures: one when a kind of them begins, with its count and its cause, one when it has ended, and one
+//! now and then while it goes on.
+//!
+//! It sleeps until a kind begins, so it costs nothing while all is well, and it reads the workers' tables once a second while something fails.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Watch,
+    groups::{Group, Kind, QUIET},
+};
+
+/// The first line waits for so long, so that its count says something.
+const GATHER: Duration = Duration::from_millis(200);
+/// Time between two looks while something fails.
+const LOOK: Duration = Duration::from_secs(1);
+/// A kind that goes on is told of again after this long.
+const AGAIN: Duration = Duration::from_mins(5);
+
+/// What was told of one kind.
+#[derive(Debug)]
+struct Told {
+    /// Failures until now.
+    count: u64,
+    /// Those until it began.
+    before: u64,
+    /// When the last was seen.
+    seen: Instant,
+    /// When it began; `None` is over.
+    since: Option<Instant>,
+    /// When the last line was written.
+    line: Instant,
+}
+
+/// One line to be written.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Begins(u64),
+    GoesOn(u64, Duration),
+    Ended(u64, Duration),
+}
+
+/// Writes the lines for as long as it is polled.
+pub async fn log_outages(watch: Watch) {
+    let mut told: HashMap<Kind, Told> = HashMap::new();
+    loop {
+        if told.values().all(|told| told.since.is_none()) {
+            watch.begins().await;
+            sleep(GATHER).await;
+        } else {
+            sleep(LOOK).await;
+        }
+        for (group, line) in look(&mut told, watch.groups(), Instant::now()) {
+            write(&group, &line);
+        }
+    }
+}
+
+fn look(told: &mut HashMap<Kind, Told>, groups: Vec<Group>, now: Instant) -> Vec<(Group, Line)> {
+    let mut lines = Vec::new();
+    // A kind that a worker forgot begins anew when it comes back.
+    told.retain(|kind, _| groups.iter().any(|group| group.kind == *kind));
+    for group in groups {
+        let told = told.entry(group.kind.clone()).or_insert(Told {
+            count: 0,
+            before: 0,
+            seen: now,
+            since: None,
+            line: now,
+        });
+        let more = group.count > told.count;
+        if more {
+            (told.count, told.seen) = (group.count, now);
+        }
+        let line = match told.since {
+            None if more => {
+                told.since = Some(now);
+                Some(Line::Begins(told.count.saturating_sub(told.before)))
+            }
+            Some(since) if now.duration_since(told.seen) >= QUIET => {
+                let count = told.count.saturating_sub(told.before);
+                (told.since, told.before) = (None, told.count);
+                Some(Line::Ended(count, told.seen.duration_since(since)))
+            }
+            Some(since) if now.duration_since(told.line) >= AGAIN => {
+                Some(Line::GoesOn(told.count.saturating_sub(told.before), now.duration_since(since)))
+            }
+            _ => None,
+        };
+        if let Some(line) = line {
+            told.line = now;
+            lines.push((group, line));
+        }
+    }
+    lines
+}
+
+fn write(group: &Group, line: &Line) {
+    let (whose, cause, sample) = (group.kind.whose(), group.kind.cause(), &group.sample);
+    let plural = |count: u64| if count == 1 { "call" } else { "calls" };
+    match line {
+        Line::Begins(count) | Line::GoesOn(count, _) => {
+            let since = match line {
+                Line::GoesOn(_, time) => format!(" in {time:.0?}, and it goes on"),
+                _ => String::new(),
+            };
+            // A peer's words stay on the line.
+            let detail = sample.detail.replace(['\n', '\r'], " ");
+            let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
+            let endpoint = sample.endpoint.as_deref().unwrap_or("-");
+            let example = match sample.method.as_str() {
+                "" => format!("{} connection", sample.protocol),
+                method => format!("{method} {}{}", sample.host, sample.path),
+            };
+            tracing::warn!(
+                endpoint,
+                example,
+                see = group.kind.reason.map(|reason| format!("docs/reasons.md#{}", reason.as_str())),
+                "{whose}: {count} {} failed with {cause}{since}{detail}",
+                plural(*count)
+            );
+        }
+        Line::Ended(count, lasted) => {
+            tracing::warn!(
+                "{whose}: no call failed with {cause} for {QUIET:?}; {count} {} had in {lasted:.0?}",
+                plural(*count)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::{Exchange, Reason, watch::Record};
+
+    fn group(reason: Reason, count: u64) -> Group {
+        let exchange = Exchange::new("outbound".into(), "http1", None);
+        *exchange.upstream.borrow_mut() = Some("orders".into());
+        exchange.fail(reason, "refused");
+        let now = SystemTime::now();
+        let kind = Kind { upstream: Some("orders".into()), listener: None, reason: Some(reason), status: 0 };
+        Group { kind, count, first: now, last: now, sample: Record::of(&exchange, Duration::ZERO) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_is_told_of_when_it_begins_now_and_then_and_when_it_ended() {
+        let (mut told, refused) = (HashMap::new(), |count| vec![group(Reason::ConnectRefused, count)]);
+        let begun = Instant::now();
+        let mut at = |seconds: u64, groups: Vec<Group>| {
+            let lines = look(&mut told, groups, begun + Duration::from_secs(seconds));
+            lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>()
+        };
+        assert_eq!(at(0, refused(50)), [Line::Begins(50)]);
+        assert_eq!(at(1, refused(90)), []);
+        for second in 2..300 {
+            assert_eq!(at(second, refused(100 + second)), []);
+        }
+        assert_eq!(at(300, refused(900)), [Line::GoesOn(900, Duration::from_secs(300))]);
+        assert_eq!(at(314, refused(900)), []);
+        assert_eq!(at(315, refused(900)), [Line::Ended(900, Duration::from_secs(300))]);
+        assert_eq!(at(316, refused(900)), []);
+        // Again, beside another kind.
+        let both = vec![group(Reason::ConnectRefused, 901), group(Reason::ConnectTimeout, 2)];
+        assert_eq!(at(400, both), [Line::Begins(1), Line::Begins(2)]);
+    }
+}

@@ -1,0 +1,101 @@
+//! What can't be used of the files that a config names: all of it at once, and without beginning anything.
+
+use std::path::{Path, PathBuf};
+
+use attache_config::model::{self, Identity, TlsClient, TlsServer, Trust};
+
+use crate::{
+    files::{Snapshot, Sources},
+    identity, trust,
+};
+
+/// One file that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileProblem {
+    /// The file as the config names it; `None` where the fault is in no file.
+    pub file: Option<PathBuf>,
+    /// What is wrong with it, and what to do.
+    pub what: String,
+}
+
+impl FileProblem {
+    fn of(file: &Path, what: impl Into<String>) -> Self {
+        Self { file: Some(file.to_path_buf()), what: what.into() }
+    }
+}
+
+/// Of a listener's TLS.
+pub fn server_files(settings: &TlsServer) -> Vec<FileProblem> {
+    let mut found: Vec<_> = settings.identities.iter().flat_map(of_identity).collect();
+    found.extend(settings.client_trust.as_ref().map(of_trust).unwrap_or_default());
+    found.extend(of_crls(&settings.crls));
+    found
+}
+
+/// Of an upstream's TLS.
+pub fn client_files(settings: &TlsClient) -> Vec<FileProblem> {
+    let mut found: Vec<_> = settings.identity.iter().flat_map(of_identity).collect();
+    if !settings.insecure {
+        found.extend(of_trust(&settings.trust));
+    }
+    found.extend(of_crls(&settings.crls));
+    found
+}
+
+/// Of a secret. One that may come late is never missing.
+pub fn credential_file(config: &model::Credential) -> Option<FileProblem> {
+    if config.may_come_late {
+        return None;
+    }
+    crate::credential::check(config).err().map(|what| FileProblem::of(config.secret.file(), what))
+}
+
+fn read(paths: impl IntoIterator<Item = PathBuf>) -> Snapshot {
+    Snapshot::read(&Sources { paths: paths.into_iter().collect(), workload: None })
+}
+
+fn of_identity(pair: &Identity) -> Vec<FileProblem> {
+    let files = read(identity::files(pair));
+    let mut found = Vec::new();
+    if let Err(what) = identity::check_chain(&pair.certificate, &files) {
+        found.push(FileProblem::of(&pair.certificate, what));
+    }
+    if let Err(what) = identity::check_key(&pair.key, &files) {
+        found.push(FileProblem::of(&pair.key, what));
+    }
+    // Only of two that can be read it can be said whether they belong together.
+    if found.is_empty()
+        && let Err(what) = identity::read(pair, &files)
+    {
+        let culprit = pair.ocsp.as_ref().filter(|ocsp| what.starts_with(&ocsp.display().to_string()));
+        found.push(FileProblem::of(culprit.unwrap_or(&pair.key), what));
+    }
+    found
+}
+
+fn of_trust(wanted: &Trust) -> Vec<FileProblem> {
+    match wanted {
+        Trust::Spiffe => Vec::new(),
+        Trust::System | Trust::Inline(_) => {
+            let wrong = trust::roots(wanted, &read([])).err();
+            wrong.map(|error| FileProblem { file: None, what: error.cause() }).into_iter().collect()
+        }
+        Trust::Files(paths) => {
+            let files = read(paths.iter().cloned());
+            let wrong = |path: &PathBuf| {
+                let error = trust::roots(&Trust::Files(vec![path.clone()]), &files).err()?;
+                Some(FileProblem::of(path, error.cause()))
+            };
+            paths.iter().filter_map(wrong).collect()
+        }
+    }
+}
+
+fn of_crls(paths: &[PathBuf]) -> Vec<FileProblem> {
+    let files = read(paths.iter().cloned());
+    let wrong = |path: &PathBuf| {
+        let error = trust::crls(std::slice::from_ref(path), &files).err()?;
+        Some(FileProblem::of(path, error.cause()))
+    };
+    paths.iter().filter_map(wrong).collect()
+}

@@ -1,0 +1,166 @@
+//! What is wrong with a peer's certificate, in words that say what to do: in place of the library's.
+
+use std::{cell::RefCell, fmt, time::Duration};
+
+use rustls::{
+    CertificateError,
+    pki_types::{CertificateDer, UnixTime},
+};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::{prelude::FromDer, time::ASN1Time};
+
+/// A chain that ends at nobody who is believed.
+#[derive(Debug)]
+pub(crate) struct Untrusted {
+    subject: String,
+    issuer: String,
+    self_signed: bool,
+    /// It is marked as an authority's, which no verifier takes for a server's.
+    authority: bool,
+}
+
+impl Untrusted {
+    /// Of the peer's own certificate.
+    fn of(leaf: &CertificateDer<'_>) -> Option<Self> {
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        let name = |name: &x509_parser::x509::X509Name<'_>| name.to_string();
+        Some(Self {
+            subject: name(leaf.subject()),
+            issuer: name(leaf.issuer()),
+            self_signed: leaf.subject() == leaf.issuer(),
+            authority: leaf.is_ca(),
+        })
+    }
+}
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { subject, issuer, .. } = self;
+        match (self.self_signed, self.authority) {
+            (true, false) => write!(
+                f,
+                "the certificate is self-signed ({subject:?}): where it is the right one, add it as `ca:` to the upstream's `tls`"
+            ),
+            (true, true) => write!(
+                f,
+                "the certificate is self-signed ({subject:?}) and marked as an authority (CA:TRUE), which is not accepted of a server: make one \
+                 with `openssl req -x509 -addext basicConstraints=critical,CA:FALSE …`, and add it as `ca:` to the upstream's `tls`"
+            ),
+            (false, true) => write!(
+                f,
+                "the server shows an authority's certificate ({subject:?}) in place of its own: put its own first into its chain"
+            ),
+            (false, false) => write!(
+                f,
+                "the certificate was issued by {issuer:?}, which is not trusted: add that authority's certificate as `ca:` to the upstream's \
+                 `tls`, or have the server send the intermediate certificates"
+            ),
+        }
+    }
+}
+
+thread_local! {
+    /// The library has no room for it in its error, and a verifier runs within one poll of its handshake.
+    static UNTRUSTED: RefCell<Option<Untrusted>> = const { RefCell::new(None) };
+}
+
+/// Keeps what is known of a certificate that is refused for its issuer.
+pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>) {
+    UNTRUSTED.replace(Untrusted::of(leaf));
+}
+
+/// What was kept since it was taken last.
+pub(crate) fn take_untrusted() -> Option<Untrusted> {
+    UNTRUSTED.take()
+}
+
+/// Where the library's words leave the reader alone; `None` where they are good enough.
+pub(crate) fn of_certificate(error: &CertificateError) -> Option<String> {
+    use CertificateError as C;
+    match error {
+        C::ExpiredContext { time, not_after } => {
+            Some(format!("the certificate expired {} ago ({})", apart(*time, *not_after), day(*not_after)))
+        }
+        C::NotValidYetContext { time, not_before } => Some(format!(
+            "the certificate is valid only in {} ({}): is the clock right?",
+            apart(*time, *not_before),
+            day(*not_before)
+        )),
+        C::NotValidForNameContext { expected, presented } => {
+            let expected = expected.to_str();
+            Some(match presented.as_slice() {
+                [] => format!("the certificate is for no name at all, expected `{expected}`"),
+                names => {
+                    let names: Vec<String> =
+                        names.iter().take(8).map(|name| format!("`{}`", plain(name))).collect();
+                    format!(
+                        "the certificate is for {}, expected `{expected}`: call it by a name that it has, or set `tls.name`",
+                        names.join(", ")
+                    )
+                }
+            })
+        }
+        _ => None,
+    }
+}
+
+/// `DnsName("a.example")` is how the library writes a name.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
+}
+
+/// `3 days`, `5 hours`, `40 s`.
+fn apart(a: UnixTime, b: UnixTime) -> String {
+    let seconds = Duration::from_secs(a.as_secs().abs_diff(b.as_secs())).as_secs();
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
+    let (size, unit) = units.into_iter().find(|(size, _)| seconds >= *size).unwrap_or((1, "second"));
+    let count = seconds / size;
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `2026-11-25`.
+fn day(time: UnixTime) -> String {
+    let shown = i64::try_from(time.as_secs()).ok().and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());
+    shown.map_or_else(String::new, |time| {
+        let time = time.to_datetime();
+        format!("{:04}-{:02}-{:02}", time.year(), u8::from(time.month()), time.day())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+
+    use super::*;
+
+    fn at(seconds: u64) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn times_and_names_are_said_in_words() {
+        let noon = 1_795_867_200; // 2026-11-28 12:00:00
+        let days = 86_400;
+        let words = |error: CertificateError| of_certificate(&error).unwrap();
+        assert_eq!(
+            words(CertificateError::ExpiredContext { time: at(noon), not_after: at(noon - 3 * days) }),
+            "the certificate expired 3 days ago (2026-11-25)"
+        );
+        assert_eq!(
+            words(CertificateError::NotValidYetContext { time: at(noon), not_before: at(noon + 3600) }),
+            "the certificate is valid only in 1 hour (2026-11-28): is the clock right?"
+        );
+        let expected = || ServerName::try_from("b").unwrap().to_owned();
+        assert_eq!(
+            words(CertificateError::NotValidForNameContext {
+                expected: expected(),
+                presented: vec!["DnsName(\"a\")".into(), "IpAddress(127.0.0.1)".into()]
+            }),
+            "the certificate is for `a`, `127.0.0.1`, expected `b`: call it by a name that it has, or set `tls.name`"
+        );
+        let none = CertificateError::NotValidForNameContext { expected: expected(), presented: vec![] };
+        assert!(words(none).contains("no name at all"));
+        assert_eq!(of_certificate(&CertificateError::Revoked), None);
+    }
+}
