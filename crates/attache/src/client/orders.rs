@@ -11,10 +11,10 @@ pub(crate) fn order(options: &cli::Order, path: &str) -> Result<(), Box<dyn std:
     let said = http::fetch(&options.admin.admin, "POST", path)?;
     let mut out = io::stdout();
     match options.output {
-        Output::Text => writeln!(out, "{}", said.trim_end())?,
+        Output::Text => writeln!(out, "{}", said.trim_end()),
         Output::Json => {
-            writeln!(out, "{:#}", json!({ "said": said.trim_end().lines().collect::<Vec<_>>() }))?
+            writeln!(out, "{:#}", json!({ "said": said.trim_end().lines().collect::<Vec<_>>() }))
         }
-    }
+    }?;
     Ok(())
 }

@@ -64,7 +64,8 @@ fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let routes = |listener: &Value| {
         list(listener, "routes").iter().map(|route| field(route, "name").to_owned()).collect::<Vec<_>>()
     };
-    let asked: [(&str, &Option<String>, &str, &dyn Fn(&Value) -> Vec<String>); 3] = [
+    type Names<'a> = &'a dyn Fn(&Value) -> Vec<String>;
+    let asked: [(&str, &Option<String>, &str, Names<'_>); 3] = [
         ("upstream", &options.upstream, "/upstreams", &name),
         ("listener", &options.listener, "/listeners", &name),
         ("route", &options.route, "/routes", &routes),

@@ -154,7 +154,7 @@ impl Targets {
         if let (Some(target), Some((credential, at))) = (target, route.and_then(Layer::credential)) {
             target.keeping.check(credential, &target.name, at, problems);
         }
-        if let Some(target) = target.filter(|target| target.protocol == UpstreamProtocol::Tcp) {
+        if let Some(target) = target.filter(|target| target.speaks == Speaks::Opaque) {
             for at in [Some(&target.layer), route].into_iter().flatten().filter_map(Layer::retries_by_answer)
             {
                 problems.wrong(
