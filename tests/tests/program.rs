@@ -49,6 +49,30 @@ fn check_shows_every_mistake_with_its_place() {
 }
 
 #[test]
+fn check_finds_every_file_that_run_would_refuse_and_run_says_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("files.yaml");
+    fs::write(
+        &file,
+        "admin: off\nmetrics: off\naccess_log: /nosuch/folder/a.log\nlisteners:\n  in:\n    bind: 127.0.0.1:1\n    \
+         tls: { certificate: /nosuch.crt, key: /nosuch.key }\n    to: o\nupstreams: { o: 'http://127.0.0.1:1' }\n",
+    )
+    .unwrap();
+    let path = file.display().to_string();
+    for arguments in [["check", "-c", path.as_str()], ["run", "-c", path.as_str()]] {
+        let (ok, out, err) = run(&arguments);
+        assert!(!ok, "{out}{err}");
+        for part in ["files.yaml:3:13", "files.yaml:7:25", "files.yaml:7:43"] {
+            assert!(err.contains(part), "{part} in {err}");
+        }
+        for said in ["/nosuch.crt: No such file", "/nosuch.key: No such file", "the folder /nosuch/folder"] {
+            assert_eq!(err.matches(said).count(), 1, "{said} in {err}");
+        }
+    }
+    assert!(run(&["check", "--without-files", &path]).0);
+}
+
+#[test]
 fn the_schema_is_json_and_describes_the_examples_keys() {
     let (ok, schema, _) = run(&["schema"]);
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
@@ -104,7 +128,7 @@ fn every_example_config_is_valid() {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "yaml") {
-            let (ok, out, err) = run(&["check", &path.display().to_string()]);
+            let (ok, out, err) = run(&["check", "--without-files", &path.display().to_string()]);
             assert!(ok, "{}\n{out}{err}", path.display());
             let request =
                 ["explain", "-c", &path.display().to_string(), "GET", "http://orders.internal/v1/x"];
