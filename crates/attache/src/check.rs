@@ -12,7 +12,6 @@ use attache_config::{
     model::{Action, Bind, Config, LogTarget},
 };
 use attache_tls::check::{FileProblem, client_files, credential_file, server_files};
-use rustix::fs::{Access, access};
 use serde_json::json;
 
 use crate::cli::{self, Output};
@@ -152,26 +151,37 @@ fn socket(bind: &Bind) -> Option<FileProblem> {
     Some(FileProblem { file: Some(format!("unix:{}", path.display()).into()), what })
 }
 
-/// Why a file can't be appended to; nothing is made or opened for writing that isn't there.
+/// Why a file can't be appended to. One that is there is left as it is.
 fn appending(path: &Path) -> Option<String> {
+    let shown = path.display();
     match fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => Some(format!("{} is a folder: name a file in it", path.display())),
-        Ok(_) => access(path, Access::WRITE_OK).err().map(|error| {
-            format!("{} can't be written to ({error}): change its owner or mode", path.display())
-        }),
+        Ok(meta) if meta.is_dir() => Some(format!("{shown} is a folder: name a file in it")),
+        Ok(_) => {
+            let error = fs::OpenOptions::new().append(true).open(path).err()?;
+            Some(format!("{shown} can't be written to ({error}): change its owner or mode"))
+        }
         Err(_) => folder(path),
     }
 }
 
-/// Why nothing can be made beside this path.
+/// Why nothing can be made beside this path. What is made to find that out is taken away at once.
 fn folder(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = folder.display();
     match fs::metadata(folder) {
         Err(error) => Some(format!("the folder {shown} can't be used ({error}): create it, or name another")),
         Ok(meta) if !meta.is_dir() => Some(format!("{shown} is no folder")),
-        Ok(_) => access(folder, Access::WRITE_OK | Access::EXEC_OK).err().map(|error| {
-            format!("nothing can be created in the folder {shown} ({error}): change its owner or mode")
-        }),
+        Ok(_) => {
+            let trial = folder.join(format!(".attache-check-{}", std::process::id()));
+            match fs::OpenOptions::new().write(true).create_new(true).open(&trial) {
+                Ok(_) => {
+                    let _ = fs::remove_file(&trial);
+                    None
+                }
+                Err(error) => Some(format!(
+                    "nothing can be created in the folder {shown} ({error}): change its owner or mode"
+                )),
+            }
+        }
     }
 }
