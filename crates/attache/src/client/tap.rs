@@ -53,6 +53,9 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
     }
 }
 
+/// Reads the names out of one object of the admin API.
+type Names<'a> = &'a dyn Fn(&Value) -> Vec<String>;
+
 /// A name that doesn't exist would be waited for in vain.
 fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let known =
@@ -64,7 +67,6 @@ fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let routes = |listener: &Value| {
         list(listener, "routes").iter().map(|route| field(route, "name").to_owned()).collect::<Vec<_>>()
     };
-    type Names<'a> = &'a dyn Fn(&Value) -> Vec<String>;
     let asked: [(&str, &Option<String>, &str, Names<'_>); 3] = [
         ("upstream", &options.upstream, "/upstreams", &name),
         ("listener", &options.listener, "/listeners", &name),
