@@ -118,11 +118,6 @@ fn image_user_and_ports_are_the_same_everywhere() {
             assert_eq!(image.1, version);
         }
     }
-    // The file of the image has what the build needs.
-    let ignored = read(repository().join(".dockerignore"));
-    for needed in ["Cargo.toml", "Cargo.lock", "LICENSE", "crates", "deploy/build-static.sh", "xtask"] {
-        assert!(ignored.lines().any(|line| line == format!("!{needed}")), "{needed}");
-    }
 }
 
 /// The labels of every metric of `docs/metrics.md`, which is made from the code.
