@@ -37,7 +37,7 @@ fn a_server_without_its_files_does_not_start_and_says_why() {
     insta::assert_snapshot!(complaint(&files, "other"), @"tls-no-identity: /certs/other.key is not the key of the first certificate in /certs/other.pem: replace both together, leaf first");
 
     files.write("swapped.pem", std::fs::read(files.path("orders.key")).unwrap());
-    insta::assert_snapshot!(complaint(&files, "swapped"), @"tls-no-identity: /certs/swapped.pem: no certificate in it: expected PEM with BEGIN CERTIFICATE, leaf first");
+    insta::assert_snapshot!(complaint(&files, "swapped"), @"tls-no-identity: /certs/swapped.pem: it is a private key: expected PEM with BEGIN CERTIFICATE, leaf first");
 
     files.write("keyless.pem", &whole);
     files.write("keyless.key", &whole);
@@ -55,7 +55,7 @@ fn a_server_without_its_files_does_not_start_and_says_why() {
 fn trust_that_can_not_be_read_is_refused() {
     let files = files();
     let mut client = client(&files);
-    for (name, says) in [("gone.pem", "No such file"), ("orders.key", "no certificate in it")] {
+    for (name, says) in [("gone.pem", "No such file"), ("orders.key", "it is a private key")] {
         client.trust = Trust::Files(vec![files.path(name)]);
         let error = Connector::new(&client, H1).map(drop).unwrap_err().to_string();
         assert!(error.contains(says) && error.contains(name), "{error}");

@@ -55,18 +55,15 @@ async fn a_refused_upgrade_is_an_ordinary_response_and_keeps_the_connection() {
     assert_eq!(server.accepted.get(), 1);
 }
 
+/// A CONNECT asks for a connection, not for an answer: as a request it would be a tunnel that no rule has seen.
 #[tokio::test(flavor = "local")]
-async fn connect_becomes_a_tunnel() {
+async fn a_connect_is_never_sent_as_a_request() {
     let server = echoing("HTTP/1.1 200 Connection established\r\n\r\n").await;
     let upstream = to(&server, |_| {});
     let request = Request::builder().method(Method::CONNECT).uri("target.example:443");
-    let mut response = upstream.send(call(request.body(Body::empty()).unwrap())).await.unwrap();
-    let mut tunnel = upgraded(&mut response).await.unwrap().unwrap();
-    tunnel.write_all(b"hello").await.unwrap();
-    tunnel.shutdown().await.unwrap();
-    let mut echoed = String::new();
-    tunnel.read_to_string(&mut echoed).await.unwrap();
-    assert_eq!(echoed, "hello");
+    let error = upstream.send(call(request.body(Body::empty()).unwrap())).await.unwrap_err();
+    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
+    assert_eq!(server.accepted.get(), 0);
 }
 
 #[tokio::test(flavor = "local")]
