@@ -41,7 +41,7 @@ fn a_server_without_its_files_does_not_start_and_says_why() {
 
     files.write("keyless.pem", &whole);
     files.write("keyless.key", &whole);
-    insta::assert_snapshot!(complaint(&files, "keyless"), @"tls-no-identity: /certs/keyless.key: no private key in it: expected PEM with PKCS#8, PKCS#1 or SEC1");
+    insta::assert_snapshot!(complaint(&files, "keyless"), @"tls-no-identity: /certs/keyless.key: it is a certificate: expected a private key as PEM with PKCS#8, PKCS#1 or SEC1");
 
     files.write("locked.pem", &whole);
     files.write(
