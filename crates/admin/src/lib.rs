@@ -8,6 +8,8 @@ mod api;
 mod app;
 mod dashboard;
 mod guard;
+mod pages;
+mod places;
 mod probes;
 mod query;
 mod readiness;
@@ -16,6 +18,8 @@ mod tap;
 
 pub use api::{Api, Operated, Reloading, serve_api};
 pub use app::App;
+pub use pages::{Page, serve_pages};
+pub use places::{Place, Places};
 pub use probes::{AdminState, serve};
 pub use readiness::Readiness;
 pub use server::Socket;

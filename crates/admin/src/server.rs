@@ -2,14 +2,14 @@
 //!
 //! Everything about a connection is bounded: how many there are, how long a request's head may take, and how long the connection
 //! may live at all (a stream that somebody follows lives as long as it is followed, and of those there are few). Each
-//! carries one request, so an idle scraper holds no place that a probe needs. A connection above the bound waits in the
-//! kernel's queue for one of those to end.
+//! carries one request, so an idle scraper holds no place that a probe needs. When all places are taken, a new connection takes that
+//! of a silent or slow one ([`crate::places`]).
 
 use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -32,12 +32,13 @@ use tokio::{
 };
 
 use crate::{
+    Place, Places,
     answer::{self, Answer},
     tap::{self, Lines},
 };
 
 /// Connections served at once.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 256;
 /// Time for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a whole connection: a reader that takes longer for a page of metrics is gone.
@@ -73,10 +74,13 @@ impl Socket {
         }
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
         Ok(match self {
-            Self::Tcp(socket) => Box::new(socket.accept().await?.0),
-            Self::Unix(socket) => Box::new(socket.accept().await?.0),
+            Self::Tcp(socket) => {
+                let (stream, client) = socket.accept().await?;
+                (Box::new(stream), Some(client.ip()))
+            }
+            Self::Unix(socket) => (Box::new(socket.accept().await?.0), None),
         })
     }
 }
@@ -137,19 +141,25 @@ where
 {
     let socket = socket.into();
     let answer = Arc::new(answer);
+    let places = Places::new(MAX_CONNECTIONS, 0);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
+        let next = async {
+            let (stream, client) = socket.accept().await?;
+            Ok::<_, io::Error>((stream, places.take(client).await))
+        };
+        // Only the end may interrupt it: a connection that was accepted must get its place.
         tokio::select! {
             () = &mut shutdown => break,
-            accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok(stream) => {
-                    connections.spawn(connection(stream, Arc::clone(&answer)));
+            next = next => match next {
+                Ok((stream, place)) => {
+                    connections.spawn(connection(stream, Arc::new(place), Arc::clone(&answer)));
                 }
                 Err(error) => accept_failed(&error).await,
             },
-            Some(_) = connections.join_next() => {}
         }
+        while connections.try_join_next().is_some() {}
     }
     drop(socket);
     let finished = async { while connections.join_next().await.is_some() {} };
@@ -157,16 +167,20 @@ where
     let _ = time::timeout(GRACE, finished).await;
 }
 
-async fn connection<A>(stream: Box<dyn Stream>, answer: Arc<A>)
+async fn connection<A>(stream: Box<dyn Stream>, place: Arc<Place>, answer: Arc<A>)
 where
     A: Fn(&Request<Incoming>) -> Reply + Send + Sync + 'static,
 {
     let followed = Arc::new(AtomicBool::new(false));
     let follow = followed.clone();
+    let mine = place.clone();
     let service = service_fn(move |request| {
         let reply = answer(&request);
         if matches!(reply, Reply::Stream(_)) {
             follow.store(true, Relaxed);
+            mine.lasts();
+        } else {
+            mine.answers();
         }
         async move { Ok::<_, Infallible>(outgoing(reply).await) }
     });
@@ -177,14 +191,19 @@ where
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
-    let result = match time::timeout(CONNECTION_TIMEOUT, serving.as_mut()).await {
-        Err(_) if followed.load(Relaxed) => Ok(serving.await),
-        result => result,
+    let served = async {
+        match time::timeout(CONNECTION_TIMEOUT, serving.as_mut()).await {
+            Err(_) if followed.load(Relaxed) => Ok(serving.await),
+            result => result,
+        }
     };
-    match result {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an admin connection failed"),
-        Err(_) => tracing::debug!("an admin connection took too long and was cut"),
+    tokio::select! {
+        result = served => match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "an admin connection failed"),
+            Err(_) => tracing::debug!("an admin connection took too long and was cut"),
+        },
+        () = place.is_cut() => tracing::debug!("an admin connection was cut, because others needed its place"),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use attache_config::model::{TlsClient, Trust};
+use attache_config::model::{TlsClient, TlsVersion, Trust};
 use attache_telemetry::Reason;
 use rustls::{
     ClientConfig, HandshakeKind, SignatureScheme,
@@ -67,13 +67,34 @@ impl Connector {
         alpn: &[&[u8]],
         workload: Option<&Workload>,
     ) -> Result<Self, Error> {
-        let mut files: Vec<PathBuf> = settings.identity.iter().flat_map(identity::files).collect();
         if settings.insecure {
             tracing::warn!(
                 name = settings.name.as_deref().unwrap_or("the upstream's host"),
                 "insecure_skip_verify: the upstream's certificate is NOT verified, anyone can read and change the traffic"
             );
-        } else {
+        }
+        Self::build(settings, alpn, workload)
+    }
+
+    /// For questions about health inside the pod, as the kubelet asks them: nobody is verified, and nothing is shown. Not for traffic.
+    pub fn unverified(alpn: &[&[u8]]) -> Result<Self, Error> {
+        let settings = TlsClient {
+            name: None,
+            trust: Trust::System,
+            peers: Vec::new(),
+            identity: None,
+            spiffe: false,
+            min_version: TlsVersion::V12,
+            pins: Vec::new(),
+            crls: Vec::new(),
+            insecure: true,
+        };
+        Self::build(&settings, alpn, None)
+    }
+
+    fn build(settings: &TlsClient, alpn: &[&[u8]], workload: Option<&Workload>) -> Result<Self, Error> {
+        let mut files: Vec<PathBuf> = settings.identity.iter().flat_map(identity::files).collect();
+        if !settings.insecure {
             files.extend_from_slice(trust::files(&settings.trust));
             files.extend_from_slice(&settings.crls);
         }
