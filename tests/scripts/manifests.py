@@ -12,7 +12,7 @@ import yaml
 
 # Native sidecars came with 1.29; the newest the package knows.
 VERSIONS = ("1.29", kubernetes_validate.latest_version())
-OTHERS = ("cert-manager.io/",)
+OTHERS = ("cert-manager.io/", "monitoring.coreos.com/")
 
 
 class Strict(yaml.SafeLoader):

@@ -11,7 +11,7 @@ use std::{fs, path::Path, process::Command};
 
 use attache_tests::{
     binary,
-    manifests::{deploy, repository, validate},
+    manifests::{deploy, read, repository, validate},
     python_with_packages, text,
 };
 
@@ -40,15 +40,14 @@ fn valid(manifests: &str) {
     validate(&[file.path().to_owned()]);
 }
 
-#[test]
-fn the_chart_renders_to_valid_manifests_whatever_is_chosen() {
-    for values in [
-        "{}",
-        "certificate: { from: cert-manager }",
-        "certificate: { from: cert-manager, issuer: { kind: ClusterIssuer, name: company } }",
-        "certificate: { from: secret, secretName: mine, caBundle: '-----BEGIN CERTIFICATE-----' }",
-        "replicas: 1\nwebhook: { everyNamespace: true, failurePolicy: Ignore, exceptNamespaces: [monitoring] }",
-        "inject: { traffic: transparent, config-map: attache, rewrite-probes: false }
+/// Sets of values that together use everything that the chart has.
+const VALUES: [&str; 12] = [
+    "{}",
+    "certificate: { from: cert-manager }",
+    "certificate: { from: cert-manager, issuer: { kind: ClusterIssuer, name: company } }",
+    "certificate: { from: secret, secretName: mine, caBundle: '-----BEGIN CERTIFICATE-----' }",
+    "replicas: 1\nwebhook: { everyNamespace: true, failurePolicy: Ignore, exceptNamespaces: [monitoring] }",
+    "inject: { traffic: transparent, config-map: attache, rewrite-probes: false, uid: 1338, cpu-limit: none }
 networkPolicy: { enabled: true }
 imagePullSecrets: [{ name: registry }]
 priorityClassName: system-cluster-critical
@@ -58,7 +57,38 @@ nodeSelector: { kubernetes.io/os: linux }
 tolerations: [{ key: dedicated, operator: Exists }]
 affinity: { nodeAffinity: {} }
 serviceAccount: { name: mine, annotations: { a: b } }",
-    ] {
+    // A config as it is written in a file, and one as a mapping.
+    "inject:
+  traffic: explicit
+  config: |
+    listeners: { outbound: { bind: ':15001', to: orders } }
+    upstreams: { orders: http://orders }",
+    "inject:
+  config:
+    listeners: { outbound: { bind: ':15001', to: orders } }
+    upstreams: { orders: 'http://orders' }
+  env: { SSL_CERT_FILE: /ca/ca.crt, LEVEL: 3 }
+  volumes: [{ name: ca, mountPath: /ca, secret: { secretName: ca } }]
+  spiffe-socket: csi
+  image-pull-secrets: registry",
+    "image: { repository: registry.example/attache, digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef' }
+replicas: 3
+podDisruptionBudget: { maxUnavailable: 1 }
+topologySpreadConstraints: [{ maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: DoNotSchedule }]",
+    "metrics: { enabled: false }\nwebhook: { preStopSeconds: 0, shutdownDelay: 30s, bind: '0.0.0.0:8443' }\npodDisruptionBudget: { enabled: false }",
+    "metrics: { port: 9090, annotations: false, podMonitor: { enabled: true, labels: { release: prometheus } } }
+networkPolicy: { enabled: true }
+podDisruptionBudget: { minAvailable: 50% }",
+    "extraEnv: [{ name: RUST_BACKTRACE, value: '1' }]
+extraVolumes: [{ name: tmp, emptyDir: {} }]
+extraVolumeMounts: [{ name: tmp, mountPath: /tmp }]
+resources: { requests: { cpu: 0.1, memory: 64Mi } }
+inject: { mode: container, pre-stop: 10, exclude-outbound-ports: '5432,9000-9100' }",
+];
+
+#[test]
+fn the_chart_renders_to_valid_manifests_whatever_is_chosen() {
+    for values in VALUES {
         let (manifests, notes) = rendered(values);
         valid(&manifests);
         assert!(manifests.contains("runAsUser: 1337") && notes.contains("helm test attache"), "{values}");
@@ -66,8 +96,25 @@ serviceAccount: { name: mine, annotations: { a: b } }",
         fs::write(file.path(), values).unwrap();
         let mut schema = python_with_packages("values.py");
         schema.arg(deploy("helm/attache/values.schema.json")).arg(deploy("helm/attache/values.yaml"));
-        assert_eq!(text(&schema.arg(file.path()).output().unwrap()), "ok\n");
+        assert_eq!(text(&schema.arg(file.path()).output().unwrap()), "ok\n", "{values}");
     }
+}
+
+#[test]
+fn the_chart_knows_every_setting_of_inject_and_no_other() {
+    let schema: serde_json::Value =
+        serde_json::from_str(&read(deploy("helm/attache/values.schema.json"))).unwrap();
+    let mut known: Vec<String> =
+        schema["properties"]["inject"]["properties"].as_object().unwrap().keys().cloned().collect();
+    let docs = read(repository().join("docs/kubernetes.md"));
+    let table = docs.split("<!-- SETTINGS -->").nth(1).unwrap().split("<!-- END").next().unwrap();
+    let mut settings: Vec<String> = table
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned()))
+        .collect();
+    known.sort();
+    settings.sort();
+    assert_eq!(known, settings);
 }
 
 #[test]
@@ -79,6 +126,28 @@ fn the_chart_refuses_values_that_mean_nothing() {
         ("certificate: { from: secret }", "secretName"),
         ("certificate: { from: vault }", "vault"),
         ("inject: { Traffic: transparent }", "Traffic"),
+        ("inject: { traffics: transparent }", "traffics"),
+        ("inject: { traffic: transparant }", "transparant"),
+        ("inject: { mode: sidecar }", "sidecar"),
+        ("inject: { cpu-limit: plenty }", "plenty"),
+        ("inject: { uid: 0 }", "minimum"),
+        ("inject: { config: a, config-map: b }", "config"),
+        ("inject: { env: [LEVEL=debug] }", "env"),
+        ("replicas: '2'", "replicas"),
+        ("image: { digest: latest }", "latest"),
+        ("image: { repository: 'a b' }", "a b"),
+        ("webhook: { bind: ':9443' }", "9443"),
+        ("webhook: { timeoutSeconds: 31 }", "31"),
+        ("webhook: { shutdownDelay: soon }", "soon"),
+        ("webhook: { exceptNamespaces: [Not_A_Name] }", "Not_A_Name"),
+        ("resources: { limit: { cpu: 1 } }", "limit"),
+        ("resources: { limits: { cpu: much } }", "much"),
+        ("tolerations: [{ key: a, operator: Maybe }]", "Maybe"),
+        ("affinity: { nodeAfinity: {} }", "nodeAfinity"),
+        ("podDisruptionBudget: { minAvailable: 1, maxUnavailable: 1 }", "podDisruptionBudget"),
+        ("podLabels: { team: 3 }", "team"),
+        ("extraVolumes: [{ name: tmp }]", "extraVolumes"),
+        ("metrics: { port: 8443 }", "8443"),
     ] {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), values).unwrap();
@@ -133,18 +202,39 @@ fn the_chart_registers_the_webhook_as_the_program_itself_would() {
     }
 }
 
+/// The arguments of the webhook's container, as the API server would read them.
+fn arguments(manifests: &str) -> Vec<String> {
+    let block = manifests.split("args:\n").nth(1).unwrap();
+    let lines = block.lines().map_while(|line| line.trim().strip_prefix("- "));
+    lines
+        .map(|argument| match argument.strip_prefix('"') {
+            Some(_) => serde_json::from_str(argument).unwrap(),
+            None => argument.to_owned(),
+        })
+        .collect()
+}
+
 #[test]
 fn the_chart_starts_the_webhook_with_arguments_that_it_takes() {
-    let (manifests, _) =
-        rendered("inject: { traffic: transparent, config-map: attache, rewrite-probes: false, uid: 1338 }");
-    let block = manifests.split("args:\n").nth(1).unwrap().split("ports:").next().unwrap();
-    let arguments: Vec<&str> =
-        block.lines().filter_map(|line| Some(line.trim().strip_prefix("- ")?.trim_matches('"'))).collect();
-    assert_eq!(arguments[0], "webhook");
-    assert!(arguments.contains(&"--rewrite-probes=false"), "{arguments:?}");
-    // It takes them all, and only misses its certificate, which stands in the pod.
-    let mut webhook = Command::new(binary());
-    let output = webhook.args(&arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("/certs/tls.crt"), "{said}");
+    for values in VALUES {
+        let (manifests, _) = rendered(values);
+        let folder = tempfile::tempdir().unwrap();
+        let mut arguments = arguments(&manifests);
+        assert_eq!(arguments[0], "webhook");
+        for argument in &mut arguments {
+            // The file of the ConfigMap that the chart makes.
+            if argument.starts_with("--config=") {
+                let text = manifests.split("  attache.yaml: |\n").nth(1).unwrap();
+                let lines = text.lines().map_while(|line| line.strip_prefix("    "));
+                let file = folder.path().join("attache.yaml");
+                fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+                *argument = format!("--config={}", file.display());
+            }
+        }
+        // It takes them all, and only misses its certificate, which stands in the pod.
+        let mut webhook = Command::new(binary());
+        let output = webhook.args(&arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("/certs/tls.crt"), "{values}: {said}");
+    }
 }

@@ -209,3 +209,96 @@ fn its_keys_are_its_owners_and_its_registration_carries_the_authority() {
     let key = manifest(&["--ca", &at("ca.key")]);
     assert!(!key.status.success() && key.stdout.is_empty(), "a key is never printed");
 }
+
+/// What a client gets from a GET of this path, on a connection of its own within a second.
+fn asked(webhook: &Webhook) -> (String, std::time::Duration) {
+    let begun = std::time::Instant::now();
+    let (status, _) = webhook.status("/mutate", &["--data-binary", &review()]);
+    (status, begun.elapsed())
+}
+
+#[test]
+fn it_serves_on_until_nobody_asks_any_more() {
+    let mut webhook = Webhook::start(&["--shutdown-delay", "2s"]);
+    webhook.process.signal("TERM");
+    let begun = std::time::Instant::now();
+    eventually("/readyz says that the end has come", || webhook.status("/readyz", &[]).0 == "503");
+    while begun.elapsed().as_millis() < 1500 {
+        assert_eq!(asked(&webhook).0, "200", "{:?} after SIGTERM", begun.elapsed());
+    }
+    let answer = text(&webhook.curl("/healthz", &["--include"]));
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "clients go elsewhere: {answer}");
+    assert_eq!(webhook.process.wait(), Some(0));
+    assert!(begun.elapsed().as_millis() >= 1900, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut webhook = Webhook::start(&["--shutdown-delay", "60s"]);
+    webhook.process.signal("TERM");
+    eventually("/readyz says that the end has come", || webhook.status("/readyz", &[]).0 == "503");
+    webhook.process.signal("TERM");
+    assert_eq!(webhook.process.wait(), Some(0));
+}
+
+#[test]
+fn silent_clients_do_not_keep_a_review_out() {
+    let webhook = Webhook::start(&[]);
+    let silent: Vec<_> =
+        (0..600).map(|_| std::net::TcpStream::connect(local(webhook.port)).unwrap()).collect();
+    for _ in 0..3 {
+        let (status, took) = asked(&webhook);
+        assert_eq!(status, "200");
+        assert!(took.as_secs() < 5, "the API server waits {took:?}");
+    }
+    drop(silent);
+}
+
+#[test]
+fn unfinished_bodies_hold_bounded_memory_and_keep_no_review_out() {
+    let webhook = Webhook::start(&["--metrics", &local(free_port()).to_string()]);
+    let script = "
+import socket, ssl, sys, time
+port, ca, pid = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+context = ssl.create_default_context(cafile=ca)
+held = []
+for _ in range(100):
+    s = context.wrap_socket(socket.create_connection(('127.0.0.1', port), 5), server_hostname='attache-webhook.attache.svc')
+    held.append(s)
+    try:
+        s.sendall(b'POST /mutate HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 8000000\\r\\n\\r\\n')
+        for _ in range(100):
+            s.sendall(b' ' * 65536)
+    except OSError:
+        pass
+rss = [int(l.split()[1]) // 1024 for l in open(f'/proc/{pid}/status') if l.startswith('VmRSS')][0]
+print('rss', rss)
+";
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", script, &webhook.port.to_string()]);
+    python.arg(webhook.certs.path().join("ca.crt")).arg(webhook.process.id().to_string());
+    let said = text(&python.output().unwrap());
+    let rss: u64 = said.trim().strip_prefix("rss ").unwrap().parse().unwrap();
+    assert!(rss < 128, "{rss} MiB; 100 bodies have 650 MB");
+    assert_eq!(asked(&webhook).0, "200");
+}
+
+#[test]
+fn its_metrics_say_what_was_decided() {
+    let at = free_port();
+    let webhook = Webhook::start(&["--metrics", &local(at).to_string()]);
+    assert_eq!(asked(&webhook).0, "200");
+    assert_eq!(webhook.status("/mutate", &["--data-binary", "{}"]).0, "400");
+    let page = attache_tests::http_get(local(at), "/metrics");
+    for line in [
+        "attache_webhook_reviews_total{result=\"injected\"} 1",
+        "attache_webhook_reviews_total{result=\"denied\"} 0",
+        "attache_webhook_refused_total{why=\"no_review\"} 1",
+        "attache_webhook_review_duration_seconds_count 1",
+        "attache_webhook_certificate_expiry_timestamp_seconds ",
+    ] {
+        assert!(page.contains(line), "{line}: {page}");
+    }
+    assert!(attache_tests::http_get(local(at), "/readyz").starts_with("HTTP/1.1 200"));
+    assert!(attache_tests::http_get(local(at), "/mutate").starts_with("HTTP/1.1 404"));
+}

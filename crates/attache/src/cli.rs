@@ -276,7 +276,7 @@ pub(crate) struct WaitReady {
     pub(crate) address: Target,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     attache_config::duration(text)
 }
 

@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use attache_kubernetes::inject::{self, Done, Format, Mode, Outcome, SETTINGS, Settings};
+use attache_kubernetes::inject::{self, Done, Format, Mode, Outcome, PodTemplate, SETTINGS, Settings};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
 use similar::TextDiff;
 
@@ -26,6 +26,9 @@ const REFUSED: u8 = 3;
 pub(crate) struct Inject {
     #[command(flatten)]
     files: Files,
+    /// A kind of custom resource and where its pod template is, such as `Widget.example.com=spec.template`; `*` is every item of a list.
+    #[arg(long = POD_TEMPLATE, value_name = "KIND.GROUP=PATH", value_parser = PodTemplate::parse)]
+    pod_template: Vec<PodTemplate>,
     #[command(flatten)]
     settings: SettingFlags,
 }
@@ -66,6 +69,8 @@ pub(crate) struct SettingFlags(Vec<(String, String)>);
 
 /// Chooses the mode that a cluster can run.
 const VERSION: &str = "kubernetes-version";
+/// Where the pods are of a kind that attache doesn't know.
+const POD_TEMPLATE: &str = "pod-template";
 
 impl Args for SettingFlags {
     fn augment_args(mut command: clap::Command) -> clap::Command {
@@ -150,12 +155,10 @@ fn before_native(version: &str) -> Option<bool> {
 
 /// Runs `attache inject`.
 pub(crate) fn inject(options: &Inject) -> ExitCode {
-    ended(
-        options
-            .settings
-            .settings()
-            .and_then(|settings| all(&options.files, |text| inject::inject(text, &settings))),
-    )
+    ended(options.settings.settings().and_then(|mut settings| {
+        settings.pod_templates.clone_from(&options.pod_template);
+        all(&options.files, |text| inject::inject(text, &settings))
+    }))
 }
 
 /// Runs `attache uninject`.
@@ -204,6 +207,9 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
     let mut err = io::stderr().lock();
     let mut refused = false;
     for (input, done) in &done {
+        for warning in &done.warnings {
+            let _ = writeln!(err, "{}: warning: {warning}", input.name);
+        }
         for report in &done.reports {
             refused |= matches!(report.outcome, Outcome::Refused(_));
             for line in report.to_string().lines() {

@@ -7,6 +7,7 @@ mod admin;
 mod allocator;
 mod app;
 mod app_probes;
+mod bind;
 mod check;
 mod cli;
 mod client;

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Instant, SystemTime},
@@ -17,7 +17,7 @@ use attache_telemetry::LogControl;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    admin,
+    admin, bind,
     control::{self, Operators, Orders},
     cpus,
     error::Error,
@@ -175,11 +175,20 @@ impl Proxy {
 }
 
 fn bind_probes(address: SocketAddr, handed: &mut Handed) -> Result<TcpListener, Error> {
-    let given = handed.take_one(&probes_key(address));
-    let bind = || {
-        let socket = given.map_or_else(|| TcpListener::bind(address), |given| Ok(given.into()))?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
+    let both = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let given = handed.take_one(&probes_key(address)).or_else(|| {
+        // An attache of before the default was both families.
+        let before = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+        both.then(|| handed.take_one(&probes_key(before))).flatten()
+    });
+    let bind = || match given {
+        Some(given) => {
+            let socket = TcpListener::from(given);
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        }
+        None if both => bind::any_family(address.port()),
+        None => bind::listen(address),
     };
     bind().map_err(|source| Error::Probes { address, source })
 }

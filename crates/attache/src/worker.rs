@@ -247,6 +247,7 @@ impl Worker {
         let open = sockets.iter().filter_map(|(_, socket)| socket.local_addr());
         let config = &generation.config;
         let control = config.admin.bind.as_ref().and_then(tcp).into_iter().chain(config.metrics);
+        let control = control.chain(crate::app_probes::served_at());
         Own { listeners: configured.chain(known).chain(open).collect(), control: control.collect() }
     }
 }

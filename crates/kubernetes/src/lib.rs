@@ -10,6 +10,7 @@ pub mod inject;
 pub mod intercept;
 pub mod manifest;
 mod object;
+mod repair;
 pub mod review;
 mod scalar;
 mod text;

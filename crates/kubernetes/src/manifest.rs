@@ -1,6 +1,6 @@
 //! The objects that tell an API server of the webhook, with every choice in them explained.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{emit::Style, review::base64};
 
@@ -29,6 +29,26 @@ pub enum Trust {
 }
 
 impl Webhook {
+    fn webhook(&self, name: &str, namespaces: Value, pods: Value, client: &Value) -> Value {
+        let system = ["kube-system", "kube-node-lease", self.namespace.as_str()];
+        let not_system = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": system});
+        json!({
+            "name": name,
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": if self.fail { "Fail" } else { "Ignore" },
+            "reinvocationPolicy": "IfNeeded",
+            "timeoutSeconds": 5,
+            "rules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"],
+                "scope": "Namespaced",
+            }],
+            "namespaceSelector": {"matchExpressions": [not_system, namespaces]},
+            "objectSelector": {"matchExpressions": [pods]},
+            "clientConfig": client,
+        })
+    }
+
     /// The `MutatingWebhookConfiguration`, as YAML.
     pub fn configuration(&self) -> String {
         let mut metadata = json!({"name": "attache"});
@@ -41,39 +61,30 @@ impl Webhook {
                 metadata["annotations"] = json!({"cert-manager.io/inject-ca-from": certificate});
             }
         }
-        let system = ["kube-system", "kube-node-lease", self.namespace.as_str()];
-        let not_system = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": system});
-        let chosen = if self.every_namespace {
-            json!({"key": "attache.dev/inject", "operator": "NotIn", "values": ["false", "disabled"]})
-        } else {
-            json!({"key": "attache.dev/inject", "operator": "In", "values": ["true", "enabled"]})
+        let label = |operator: &str, values: &[&str]| {
+            let mut rule = json!({"key": "attache.dev/inject", "operator": operator});
+            if !values.is_empty() {
+                rule["values"] = values.into();
+            }
+            rule
         };
-        let not_out =
-            json!({"key": "attache.dev/inject", "operator": "NotIn", "values": ["false", "disabled"]});
+        let (yes, no) = (["true", "enabled"], ["false", "disabled"]);
+        let chosen = if self.every_namespace { label("NotIn", &no) } else { label("In", &yes) };
+        let mut webhooks = vec![self.webhook("inject.attache.dev", chosen, label("NotIn", &no), &client)];
+        if !self.every_namespace {
+            let (namespaces, pods) = (label("DoesNotExist", &[]), label("In", &yes));
+            webhooks.push(self.webhook("pod.inject.attache.dev", namespaces, pods, &client));
+        }
         let configuration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
             "metadata": metadata,
-            "webhooks": [{
-                "name": "inject.attache.dev",
-                "admissionReviewVersions": ["v1"],
-                "sideEffects": "None",
-                "failurePolicy": if self.fail { "Fail" } else { "Ignore" },
-                "reinvocationPolicy": "IfNeeded",
-                "timeoutSeconds": 5,
-                "rules": [{
-                    "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"],
-                    "scope": "Namespaced",
-                }],
-                "namespaceSelector": {"matchExpressions": [not_system, chosen]},
-                "objectSelector": {"matchExpressions": [not_out]},
-                "clientConfig": client,
-            }],
+            "webhooks": webhooks,
         });
         let namespaces = if self.every_namespace {
             "# Every namespace but those labelled attache.dev/inject=false, and never those of the cluster itself or of the webhook:\n# it must be able to start when it isn't there to be asked."
         } else {
-            "# Only namespaces labelled attache.dev/inject=true, and never those of the cluster itself or of the webhook:\n# it must be able to start when it isn't there to be asked."
+            "# Only namespaces labelled attache.dev/inject=true, and pods with that label in namespaces without it (the second entry); never those\n# of the cluster itself or of the webhook:\n# it must be able to start when it isn't there to be asked."
         };
         let failure = if self.fail {
             "# failurePolicy Fail: while the webhook can't be asked, no pod is created in those namespaces. Ignore would create them\n# without attache, silently."

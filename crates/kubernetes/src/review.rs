@@ -13,9 +13,9 @@ use crate::{
     edit::json_patch,
     inject::{
         PREFIX, Settings,
-        plan::{Decision, decide},
+        plan::{self, Decision, decide},
     },
-    object,
+    object::{self, Kind},
 };
 
 /// A review larger than this isn't read; the API server's own limit for an object is 3 MiB.
@@ -31,8 +31,43 @@ pub struct Answer {
     pub review: Value,
     /// What was decided.
     pub summary: String,
-    /// The pod gets attache.
-    pub injected: bool,
+    /// The same as a word, for metrics.
+    pub outcome: Outcome,
+}
+
+/// What was decided about a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It gets attache.
+    Injected,
+    /// It has attache already.
+    Present,
+    /// It isn't meant to have attache.
+    Skipped,
+    /// It can't have attache, and is let in without.
+    Refused,
+    /// It can't have attache, asks for it, and is turned away.
+    Denied,
+    /// There is nothing to decide: no creation of a pod.
+    Nothing,
+}
+
+impl Outcome {
+    /// Every one.
+    pub const ALL: [Self; 6] =
+        [Self::Injected, Self::Present, Self::Skipped, Self::Refused, Self::Denied, Self::Nothing];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Injected => "injected",
+            Self::Present => "present",
+            Self::Skipped => "skipped",
+            Self::Refused => "refused",
+            Self::Denied => "denied",
+            Self::Nothing => "nothing",
+        }
+    }
 }
 
 /// Answers a review.
@@ -55,27 +90,35 @@ pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
     let mut response = Map::new();
     response.insert("uid".to_owned(), uid.into());
     response.insert("allowed".to_owned(), true.into());
-    let mut injected = false;
+    let mut outcome = Outcome::Nothing;
     let summary = match looked_at(request) {
         Err(why) => why,
         Ok(object) => {
             let name = name(&object, request);
             let mut warnings = Vec::new();
-            let summary = match decide(&object, defaults, &|_| None) {
+            let kind = Kind::of(&object, None);
+            let pod = (kind.group.is_empty() && kind.kind == "Pod").then_some([].as_slice());
+            let asks = matches!(plan::asks(&object, &object), Ok(Some((true, _))));
+            let summary = match decide(&object, &kind, pod, defaults, &|_| None) {
                 Decision::Inject { edits, warnings: more, .. } => {
                     let patch = Value::from(json_patch(&edits)).to_string();
                     response.insert("patchType".to_owned(), "JSONPatch".into());
                     response.insert("patch".to_owned(), base64(patch.as_bytes()).into());
                     warnings = more;
-                    injected = true;
+                    outcome = Outcome::Injected;
                     "injected".to_owned()
                 }
-                Decision::Present => "it has attache".to_owned(),
+                Decision::Present => {
+                    outcome = Outcome::Present;
+                    "it has attache".to_owned()
+                }
                 Decision::Skip(why) => {
+                    outcome = Outcome::Skipped;
                     warnings.push(format!("not injected: {why}"));
                     format!("skipped: {why}")
                 }
-                Decision::Refuse(why) if asks(&object) => {
+                Decision::Refuse(why) if asks => {
+                    outcome = Outcome::Denied;
                     response.insert("allowed".to_owned(), false.into());
                     let message = format!("attache can't be injected, and {PREFIX}inject asks for it: {why}");
                     response.insert(
@@ -85,6 +128,7 @@ pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
                     format!("denied: {why}")
                 }
                 Decision::Refuse(why) => {
+                    outcome = Outcome::Refused;
                     warnings.push(format!("NOT injected: {why}"));
                     format!("refused: {why}")
                 }
@@ -101,7 +145,7 @@ pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
     };
     let review =
         json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-    Ok(Answer { review, summary, injected })
+    Ok(Answer { review, summary, outcome })
 }
 
 /// The object that is to be created, with its kind, which a request need not repeat in it.
@@ -126,23 +170,13 @@ fn looked_at(request: &Value) -> Result<Value, String> {
 
 /// A pod of a controller has only a beginning of a name, and its namespace stands in the request.
 fn name(object: &Value, request: &Value) -> String {
-    let name = object::name(object);
+    let name = object::name(object, &Kind::of(object, None));
     match request.get("namespace").and_then(Value::as_str) {
         Some(namespace) if object.pointer("/metadata/namespace").is_none() => {
             format!("{name} in {namespace}")
         }
         _ => name,
     }
-}
-
-fn asks(object: &Value) -> bool {
-    let key = format!("{PREFIX}inject");
-    let metadata =
-        object::template(object).and_then(|base| crate::edit::find(object, &base)?.get("metadata"));
-    ["annotations", "labels"].iter().any(|kind| {
-        let value = metadata.and_then(|metadata| metadata.get(kind)?.get(&key)?.as_str());
-        matches!(value, Some("true" | "yes" | "enabled"))
-    })
 }
 
 /// One line of bounded length: the API server drops warnings with line breaks.

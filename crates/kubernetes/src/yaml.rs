@@ -3,13 +3,18 @@
 //! The events are granit-parser's. A node's `end` is where its *content* ends: without the comment and line break behind it, and for a
 //! block scalar without the blank lines that don't belong to its value. Values are typed as kubectl's parser does
 //! (YAML 1.1: `yes`, `on` and `0644` are no texts), see [`crate::scalar`].
+//!
+//! What kubectl reads is read here, where YAML's specification and kubectl's parser (go-yaml) differ: the second line of a quoted
+//! text may be indented less than its key ([`crate::repair`]), and of a key that stands twice the last counts, with a warning.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag, options};
+use serde_saphyr::granit_parser::{
+    Event, Parser, ScalarStyle, ScanError, Span, StructureStyle, Tag, options,
+};
 
-use crate::scalar;
+use crate::{repair::Repaired, scalar};
 
 /// Values that aliases may expand to, of one file.
 const MOST_VALUES: usize = 2_000_000;
@@ -21,6 +26,8 @@ const DEEPEST: usize = 96;
 pub(crate) struct Document {
     pub(crate) root: Node,
     pub(crate) value: Value,
+    /// What its writer should know.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A node: the bytes from `start` to `end`, and what is in them.
@@ -64,12 +71,12 @@ struct Open {
 /// # Errors
 /// What is wrong, and in which line and column.
 pub(crate) fn parse(text: &str) -> Result<Vec<Document>, String> {
-    let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
-    let mut tree = Tree { text, open: Vec::new(), anchors: HashMap::new(), values: 0, documents: Vec::new() };
-    for event in Parser::new_from_str_with_options(text, limits) {
-        match event {
-            Ok((event, span)) => tree.take(event, span).map_err(|what| at(&span, &what))?,
-            Err(error) => {
+    let mut repaired = Repaired::new(text);
+    loop {
+        match parse_once(&repaired) {
+            Ok(documents) => return Ok(documents),
+            Err(Wrong::Yaml(error)) if repaired.repair(&error) => {}
+            Err(Wrong::Yaml(error)) => {
                 let marker = error.marker();
                 return Err(format!(
                     "line {}, column {}: not valid YAML: {}",
@@ -78,7 +85,30 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Document>, String> {
                     error.info()
                 ));
             }
+            Err(Wrong::Meaning(what)) => return Err(what),
         }
+    }
+}
+
+enum Wrong {
+    Yaml(ScanError),
+    Meaning(String),
+}
+
+fn parse_once(repaired: &Repaired<'_>) -> Result<Vec<Document>, Wrong> {
+    let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
+    let mut tree = Tree {
+        repaired,
+        text: repaired.original(),
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        values: 0,
+        documents: Vec::new(),
+        warnings: Vec::new(),
+    };
+    for event in Parser::new_from_str_with_options(repaired.text(), limits) {
+        let (event, span) = event.map_err(Wrong::Yaml)?;
+        tree.take(event, span).map_err(|what| Wrong::Meaning(at(&span, &what)))?;
     }
     Ok(tree.documents)
 }
@@ -88,16 +118,19 @@ fn at(span: &Span, what: &str) -> String {
 }
 
 struct Tree<'t> {
+    repaired: &'t Repaired<'t>,
     text: &'t str,
     open: Vec<Open>,
     anchors: HashMap<usize, Value>,
     values: usize,
     documents: Vec<Document>,
+    warnings: Vec<String>,
 }
 
 impl Tree<'_> {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), String> {
         let bytes = span.byte_range().ok_or("a place without an offset")?;
+        let bytes = self.repaired.place(bytes.start)..self.repaired.place(bytes.end);
         let mut node =
             Node { start: bytes.start, end: bytes.end, column: span.start.col(), kind: Kind::Scalar };
         match event {
@@ -105,13 +138,13 @@ impl Tree<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 self.place_scalar(&mut node, &text, style);
                 let value = scalar_value(&text, style, tag.as_deref());
-                return self.close(node, value, anchor);
+                return self.close(node, value, anchor, &span);
             }
             Event::Alias(id) => {
                 node.kind = Kind::Alias;
                 let value = self.anchors.get(&id).cloned().ok_or("an alias inside of what it refers to")?;
                 self.values += size(&value);
-                return self.close(node, value, 0);
+                return self.close(node, value, 0, &span);
             }
             Event::SequenceStart(style, anchor, _) => {
                 node.kind = Kind::Sequence { flow: style == StructureStyle::Flow, items: Vec::new() };
@@ -135,7 +168,7 @@ impl Tree<'_> {
                 for merged in open.merged {
                     merge(&mut open.value, merged)?;
                 }
-                return self.close(open.node, open.value, open.anchor);
+                return self.close(open.node, open.value, open.anchor, &span);
             }
             _ => {}
         }
@@ -174,7 +207,7 @@ impl Tree<'_> {
     }
 
     /// A node is complete: it goes to whatever is open, or is a document.
-    fn close(&mut self, node: Node, value: Value, anchor: usize) -> Result<(), String> {
+    fn close(&mut self, node: Node, value: Value, anchor: usize, span: &Span) -> Result<(), String> {
         self.values += 1;
         if anchor > 0 {
             self.values += size(&value);
@@ -185,7 +218,8 @@ impl Tree<'_> {
         }
         let Some(open) = self.open.last_mut() else {
             if !value.is_null() {
-                self.documents.push(Document { root: node, value });
+                let warnings = std::mem::take(&mut self.warnings);
+                self.documents.push(Document { root: node, value, warnings });
             }
             return Ok(());
         };
@@ -210,7 +244,10 @@ impl Tree<'_> {
                 }
                 Some((key, name)) => {
                     if values.insert(name.clone(), value).is_some() {
-                        return Err(format!("the key `{name}` stands twice in the mapping that ends here"));
+                        self.warnings.push(at(
+                            span,
+                            &format!("the key `{name}` stands twice in one mapping: this one counts, as for kubectl"),
+                        ));
                     }
                     entries.push(Entry { name, key, value: node });
                 }
@@ -258,7 +295,8 @@ impl Node {
         let Some((first, rest)) = path.split_first() else { return Some(self) };
         match &self.kind {
             Kind::Mapping { entries, .. } => {
-                entries.iter().find(|entry| entry.name == *first)?.value.find(rest)
+                // Of a key that stands twice the last counts.
+                entries.iter().rfind(|entry| entry.name == *first)?.value.find(rest)
             }
             Kind::Sequence { items, .. } => items.get(first.parse::<usize>().ok()?)?.find(rest),
             _ => None,
@@ -269,7 +307,7 @@ impl Node {
     pub(crate) fn entry(&self, path: &[String]) -> Option<&Entry> {
         let (name, object) = path.split_last()?;
         match &self.find(object)?.kind {
-            Kind::Mapping { entries, .. } => entries.iter().find(|entry| entry.name == *name),
+            Kind::Mapping { entries, .. } => entries.iter().rfind(|entry| entry.name == *name),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use attache_kubernetes::inject::{Format, Mode, Outcome, Settings, convert, inject, uninject};
+use attache_kubernetes::inject::{Format, Mode, Outcome, PodTemplate, Settings, convert, inject, uninject};
 
 const CONFIG: &str = "\
 listeners:
@@ -70,6 +70,46 @@ fn manifests_of_many_shapes_get_attache() {
     snapshot("deployment-json-http-proxy", "deployment.json", &proxy);
     snapshot("pod-json", "pod.json", &Settings::default());
     snapshot("anchors", "anchors.yaml", &Settings::default());
+    snapshot("custom-kinds-transparent", "custom-kinds.yaml", &transparent);
+    snapshot("pod-resources-explicit", "pod-resources.yaml", &explicit);
+    snapshot("pod-resources-transparent", "pod-resources.yaml", &transparent);
+    let everything = settings(&[
+        ("spiffe-socket", "csi"),
+        ("env", "{SSL_CERT_FILE: /ca/ca.crt}"),
+        ("volumes", "[{name: ca, mountPath: /ca, readOnly: true, secret: {secretName: company-ca}}]"),
+        ("image-pull-secrets", "registry"),
+    ]);
+    snapshot("pod-json-everything", "pod.json", &everything);
+}
+
+#[test]
+fn a_kind_that_nobody_knows_is_injected_where_the_user_says() {
+    let widget = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec:\n  workers:\n  - template:\n      spec:\n        containers:\n        - name: app\n          image: app\n";
+    let unknown = inject(widget, &Settings::default()).unwrap();
+    assert_eq!(unknown.text, widget);
+    assert_eq!(
+        unknown.reports[0].to_string(),
+        "Widget/w: skipped: attache doesn't know the kind `Widget` of example.com; what looks like a pod template stands at spec.workers.0.template: --pod-template Widget.example.com=spec.workers.*.template names it"
+    );
+    let named = PodTemplate::parse("Widget.example.com=spec.workers.*.template").unwrap();
+    let settings = Settings { pod_templates: vec![named], ..Settings::default() };
+    let done = inject(widget, &settings).unwrap();
+    assert!(done.text.contains("attache.dev/injected"), "{}", done.text);
+    assert_eq!(inject(&done.text, &settings).unwrap().text, done.text);
+    assert_eq!(uninject(&done.text).unwrap().text, widget, "the record says where it is");
+}
+
+#[test]
+fn more_annotations_than_kubernetes_takes_are_refused() {
+    let config = format!("{}# {}\n", CONFIG, "x".repeat(300 << 10));
+    let (_, pod) = manifests().into_iter().find(|(name, _)| name == "pod.json").unwrap();
+    let done = inject(&pod, &settings(&[("config", &config)])).unwrap();
+    assert!(
+        matches!(&done.reports[0].outcome, Outcome::Refused(why) if why.contains("Kubernetes takes 262144")),
+        "{:?}",
+        done.reports
+    );
+    assert_eq!(done.text, pod);
 }
 
 #[test]

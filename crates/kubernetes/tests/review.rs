@@ -5,7 +5,7 @@
 use attache_kubernetes::{
     inject::{self, Settings},
     manifest::{Trust, Webhook},
-    review::respond,
+    review::{Outcome, respond},
 };
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn a_recorded_review_is_answered() {
     let answer =
         respond(POD_CREATE.as_bytes(), &settings(&[("traffic", "http-proxy"), ("config-map", "web")]))
             .unwrap();
-    assert!(answer.injected);
+    assert_eq!(answer.outcome, Outcome::Injected);
     let response = &answer.review["response"];
     let patch: Value = serde_json::from_slice(&unbase64(response["patch"].as_str().unwrap())).unwrap();
     let shown = format!(
@@ -109,7 +109,7 @@ fn the_patch_makes_what_inject_makes() {
         let again = review(|review| review["request"]["object"] = by_webhook.clone());
         let answer = respond(again.as_bytes(), &settings).unwrap();
         assert!(
-            !answer.injected && answer.review["response"].get("patch").is_none(),
+            answer.outcome == Outcome::Present && answer.review["response"].get("patch").is_none(),
             "asked again, nothing is to do"
         );
     }
@@ -123,9 +123,21 @@ fn what_is_not_injected_is_let_in_with_a_warning() {
     };
     let host = of(&|review| review["request"]["object"]["spec"]["hostNetwork"] = true.into());
     assert_eq!(host["allowed"], true);
-    assert_eq!(
-        host["warnings"][0],
-        "attache: Pod/web-7d9c5b6f8- in shop: NOT injected: it has hostNetwork: redirection would take the whole node's connections"
+    assert!(
+        host["warnings"][0].as_str().unwrap().starts_with(
+            "attache: Pod/web-7d9c5b6f8- in shop: not injected: it has hostNetwork, where attache's ports"
+        ),
+        "{host}"
+    );
+    let group =
+        of(&|review| review["request"]["object"]["spec"]["securityContext"]["runAsGroup"] = 1337.into());
+    assert_eq!(group["allowed"], true);
+    assert!(
+        group["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("NOT injected: its container `nginx` runs as group 1337"),
+        "{group}"
     );
     let out = of(&|review| {
         review["request"]["object"]["metadata"]["labels"]["attache.dev/inject"] = "false".into();

@@ -19,7 +19,7 @@ mod tracing;
 mod upstream;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -55,7 +55,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// How names are looked up.
     pub dns: Dns,
-    /// Where `/metrics`, `/healthz` and `/readyz` answer; `None` switches them off. Default `0.0.0.0:15090`.
+    /// Where `/metrics`, `/healthz` and `/readyz` answer; `None` switches them off. Default `[::]:15090`, which
+    /// takes IPv4 clients, too, and is IPv4 alone on a machine without IPv6.
     pub metrics: Option<SocketAddr>,
     /// What of the application is told on the port of the metrics.
     pub app: AppTold,
@@ -109,7 +110,7 @@ impl Default for Config {
 
 impl Config {
     /// Where the metrics answer unless the file says otherwise.
-    pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15090);
+    pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 15090);
     /// Default of [`Self::watch_interval`].
     pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 }

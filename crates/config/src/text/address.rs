@@ -142,7 +142,7 @@ pub(crate) struct MetricsAddress(pub(crate) Option<SocketAddr>);
 impl Text for MetricsAddress {
     const FORMAT: &'static str = "attache-address-or-off";
     const WHAT: &'static str = "an address to listen on, or `off`";
-    const EXAMPLES: &'static [&'static str] = &["0.0.0.0:15090", "off"];
+    const EXAMPLES: &'static [&'static str] = &["[::]:15090", "off"];
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if text == "off" {

@@ -2,22 +2,44 @@
 
 use serde_json::{Map, Value, json};
 
-use super::settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PROBES, Settings};
+use super::{
+    extra,
+    settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PROBES, Settings, socket},
+};
 
 /// attache's container.
 pub(crate) const NAME: &str = "attache";
 /// The init container that redirects connections.
 pub(crate) const INTERCEPT: &str = "attache-intercept";
 /// The volume of the config.
-pub(crate) const CONFIG_VOLUME: &str = "attache-config";
+const CONFIG_VOLUME: &str = "attache-config";
 /// The volume of certificates and keys.
-pub(crate) const TLS_VOLUME: &str = "attache-tls";
+const TLS_VOLUME: &str = "attache-tls";
+/// The volume of the SPIFFE Workload API.
+const SPIFFE_VOLUME: &str = "attache-spiffe";
+/// Names that no other volume of the pod may have.
+pub(crate) const OWN_VOLUMES: [&str; 3] = [CONFIG_VOLUME, TLS_VOLUME, SPIFFE_VOLUME];
+/// Variables that attache's container always has, or that say what was rewritten.
+pub(crate) const OWN_VARIABLES: [&str; 8] = [
+    "POD_NAME",
+    "POD_NAMESPACE",
+    "POD_IP",
+    "POD_SERVICE_ACCOUNT",
+    "NODE_NAME",
+    "HOST_IP",
+    PROBES_VARIABLE,
+    SPIFFE_VARIABLE,
+];
+/// Where the SPIFFE Workload API is; the name that SPIFFE gives it.
+const SPIFFE_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// The program in its image.
 const PROGRAM: &str = "/attache";
 /// Where the config is in the container.
-const CONFIG: &str = "/etc/attache";
+pub(crate) const CONFIG: &str = "/etc/attache";
 /// Where certificates and keys are in the container.
-const CERTS: &str = "/certs";
+pub(crate) const CERTS: &str = "/certs";
+/// Where the SPIFFE Workload API is in the container.
+pub(crate) const SPIFFE: &str = "/spiffe-workload-api";
 /// Tells attache what the app's probes were.
 pub const PROBES_VARIABLE: &str = "ATTACHE_APP_PROBES";
 
@@ -58,6 +80,11 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     if let Some(probes) = probes {
         env.push(json!({"name": PROBES_VARIABLE, "value": probes}));
     }
+    let spiffe = settings.spiffe_socket.as_deref().and_then(socket);
+    if let Some((_, name)) = spiffe {
+        env.push(json!({"name": SPIFFE_VARIABLE, "value": format!("unix://{SPIFFE}/{name}")}));
+    }
+    env.extend(settings.env.iter().cloned());
     set("env", env.into());
 
     let port = |name: &str, port: u16| json!({"name": name, "containerPort": port});
@@ -109,6 +136,10 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     if settings.tls_secret.is_some() {
         mounts.push(mount(TLS_VOLUME, CERTS));
     }
+    if spiffe.is_some() {
+        mounts.push(mount(SPIFFE_VOLUME, SPIFFE));
+    }
+    mounts.extend(settings.volumes.iter().map(|volume| extra::split(volume).1));
     if !mounts.is_empty() {
         set("volumeMounts", mounts.into());
     }
@@ -188,7 +219,7 @@ fn resources(settings: &Settings) -> Option<Value> {
     (!resources.is_empty()).then(|| resources.into())
 }
 
-/// The volumes of the config and of the certificates.
+/// The volumes that the pod gets.
 pub(crate) fn volumes(settings: &Settings) -> Vec<Value> {
     let mut volumes = Vec::new();
     if let Some((name, key)) = &settings.config_map {
@@ -201,6 +232,24 @@ pub(crate) fn volumes(settings: &Settings) -> Vec<Value> {
     }
     if let Some(secret) = &settings.tls_secret {
         volumes.push(json!({"name": TLS_VOLUME, "secret": {"secretName": secret}}));
+    }
+    match settings.spiffe_socket.as_deref().and_then(socket) {
+        Some((Some(folder), _)) => {
+            let source = json!({"path": folder, "type": "Directory"});
+            volumes.push(json!({"name": SPIFFE_VOLUME, "hostPath": source}));
+        }
+        Some((None, _)) => {
+            volumes
+                .push(json!({"name": SPIFFE_VOLUME, "csi": {"driver": "csi.spiffe.io", "readOnly": true}}));
+        }
+        None => {}
+    }
+    for volume in &settings.volumes {
+        let (source, _) = extra::split(volume);
+        // Without a source it is the pod's own.
+        if source.as_object().is_some_and(|source| source.len() > 1) {
+            volumes.push(source);
+        }
     }
     volumes
 }

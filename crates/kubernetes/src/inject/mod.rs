@@ -6,24 +6,29 @@
 //! elsewhere, say) is refused and stays as it was.
 
 pub(crate) mod containers;
+mod extra;
+mod mesh;
 pub(crate) mod plan;
+mod possible;
 mod probes;
+mod quantity;
 pub(crate) mod record;
+mod resources;
 mod settings;
 
 use std::{collections::HashMap, fmt};
 
 use serde_json::{Value, json};
 
+pub use crate::object::PodTemplate;
 pub use containers::PROBES_VARIABLE;
-pub use probes::LONGEST_SERVICE;
 pub use record::MARKER;
 pub use settings::{APP_PROBES, Mode, PREFIX, SETTINGS, Settings, Traffic};
 
 use crate::{
     edit::{Edit, Path, apply, find},
     emit::{Style, pretty},
-    object,
+    object::{self, Kind, Object},
     text::{Source, change},
     yaml::{self, Document},
 };
@@ -36,6 +41,8 @@ pub struct Done {
     pub text: String,
     /// What became of each object, in their order.
     pub reports: Vec<Report>,
+    /// What is worth knowing about the text itself.
+    pub warnings: Vec<String>,
 }
 
 /// What became of an object.
@@ -81,8 +88,20 @@ impl fmt::Display for Report {
     }
 }
 
-/// An object of a text: its document and its path there.
-type Place = (usize, Path);
+/// A pod of a text, or an object without one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    /// Which document.
+    document: usize,
+    /// The object's path there.
+    object: Path,
+    kind: Kind,
+    /// The pod's path in the object.
+    pod: Option<Path>,
+    /// The object has several.
+    of_several: bool,
+}
+
 /// Edits of objects, and how each object is reported.
 type Work = Vec<(Place, Vec<Edit>)>;
 
@@ -92,19 +111,19 @@ type Work = Vec<(Place, Vec<Edit>)>;
 /// The text is neither YAML nor JSON: where and why.
 pub fn inject(text: &str, settings: &Settings) -> Result<Done, String> {
     let text = &*readable(text);
-    let before = yaml::parse(text)?;
+    let before = parsed(text)?;
     // Objects that have attache already and keep it as it is.
     let mut keep: HashMap<Place, Outcome> = HashMap::new();
     loop {
         let done = inject_but(text, settings, &keep)?;
         let after = yaml::parse(&done.text)?;
         let mut more = false;
-        for (place, report) in places(&before).zip(&done.reports) {
-            let had = at(&before, &place).is_some_and(|object| record::of(object).is_some());
+        for (place, report) in places(&before, &settings.pod_templates).into_iter().zip(&done.reports) {
+            let had = pod(&before, &place).is_some_and(|pod| record::of(pod).is_some());
             if !had || keep.contains_key(&place) {
                 continue;
             }
-            let same = at(&before, &place).map(normal) == at(&after, &place).map(normal);
+            let same = pod(&before, &place).map(normal) == pod(&after, &place).map(normal);
             let outcome = match &report.outcome {
                 Outcome::Refused(_) | Outcome::Skipped(_) => report.outcome.clone(),
                 _ if same => Outcome::Unchanged,
@@ -123,11 +142,12 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -
     let before = yaml::parse(text)?;
     let mut reports: HashMap<Place, Outcome> = keep.clone();
     let mut removals = Work::new();
-    for place in places(&before).filter(|place| !keep.contains_key(place)) {
-        match at(&before, &place).map(record::removal) {
-            Some(Ok(Some(edits))) => removals.push((place, edits)),
-            Some(Err(wrong)) => drop(reports.insert(place, Outcome::Refused(wrong))),
-            _ => {}
+    let all = places(&before, &settings.pod_templates);
+    for place in all.iter().filter(|place| !keep.contains_key(place)) {
+        match removal(&before, place) {
+            Ok(Some(edits)) => removals.push((place.clone(), edits)),
+            Err(wrong) => drop(reports.insert(place.clone(), Outcome::Refused(wrong))),
+            Ok(None) => {}
         }
     }
     let had: Vec<Place> = removals.iter().map(|(place, _)| place.clone()).collect();
@@ -138,32 +158,35 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -
     let source = Source::new(&bare, &documents);
     let mut work = Work::new();
     let mut warned: HashMap<Place, Vec<String>> = HashMap::new();
-    for place in places(&documents).collect::<Vec<_>>() {
-        if reports.contains_key(&place) {
+    // Those of before: what was taken out of a pod doesn't make it another.
+    for place in &all {
+        if reports.contains_key(place) {
             continue;
         }
-        let (Some(object), Some(document)) = (at(&documents, &place), documents.get(place.0)) else {
+        let (Some(object), Some(document)) = (object_at(&documents, place), documents.get(place.document))
+        else {
             continue;
         };
         let written = |path: &[String]| {
-            source.entry(&document.root, &[place.1.as_slice(), path].concat()).map(str::to_owned)
+            source.entry(&document.root, &[place.object.as_slice(), path].concat()).map(str::to_owned)
         };
-        let outcome = match plan::decide(object, settings, &written) {
+        let outcome = match plan::decide(object, &place.kind, place.pod.as_deref(), settings, &written) {
             Decision::Inject { edits, warnings, settings } => {
                 work.push((place.clone(), edits));
                 warned.insert(place.clone(), warnings);
                 let how = how(&settings);
-                if had.contains(&place) { Outcome::Updated(how) } else { Outcome::Injected(how) }
+                if had.contains(place) { Outcome::Updated(how) } else { Outcome::Injected(how) }
             }
             Decision::Skip(why) => Outcome::Skipped(why),
             Decision::Refuse(why) => Outcome::Refused(why),
             Decision::Present => Outcome::Unchanged,
         };
-        reports.insert(place, outcome);
+        reports.insert(place.clone(), outcome);
     }
     let (text, failed) = edited(&bare, &documents, work)?;
     reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
-    Ok(Done { text, reports: ordered(&before, reports, warned) })
+    let warnings = text_warnings(&before);
+    Ok(Done { text, reports: ordered(&before, all, reports, warned), warnings })
 }
 
 /// Takes attache out of every object of a text that [`inject`] or the webhook put it into.
@@ -172,12 +195,12 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -
 /// The text is neither YAML nor JSON: where and why.
 pub fn uninject(text: &str) -> Result<Done, String> {
     let text = &*readable(text);
-    let documents = yaml::parse(text)?;
+    let documents = parsed(text)?;
     let mut reports = HashMap::new();
     let mut work = Work::new();
-    for place in places(&documents) {
-        let Some(object) = at(&documents, &place) else { continue };
-        let outcome = match record::removal(object) {
+    let all = places(&documents, &[]);
+    for place in &all {
+        let outcome = match removal(&documents, place) {
             Ok(Some(edits)) => {
                 work.push((place.clone(), edits));
                 Outcome::Removed
@@ -185,21 +208,45 @@ pub fn uninject(text: &str) -> Result<Done, String> {
             Ok(None) => Outcome::Skipped("it has no attache".to_owned()),
             Err(wrong) => Outcome::Refused(wrong),
         };
-        reports.insert(place, outcome);
+        reports.insert(place.clone(), outcome);
     }
     let (text, failed) = edited(text, &documents, work)?;
     reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
-    Ok(Done { text, reports: ordered(&documents, reports, HashMap::new()) })
+    let warnings = text_warnings(&documents);
+    Ok(Done { text, reports: ordered(&documents, all, reports, HashMap::new()), warnings })
+}
+
+fn text_warnings(documents: &[Document]) -> Vec<String> {
+    documents.iter().flat_map(|document| document.warnings.iter().cloned()).collect()
+}
+
+/// Reads a text that a person gave; a chart that wasn't rendered is called by its name.
+fn parsed(text: &str) -> Result<Vec<Document>, String> {
+    yaml::parse(text).map_err(|wrong| {
+        let template = text.lines().enumerate().find(|(_, line)| line.contains("{{"));
+        match template {
+            Some((index, _)) => format!(
+                "{wrong}\nthis looks like a chart's template (`{{{{` in line {}): inject what `helm template` makes of it",
+                index + 1
+            ),
+            None => wrong,
+        }
+    })
 }
 
 fn ordered(
     documents: &[Document],
+    places: Vec<Place>,
     mut reports: HashMap<Place, Outcome>,
     mut warned: HashMap<Place, Vec<String>>,
 ) -> Vec<Report> {
-    places(documents)
+    places
+        .into_iter()
         .filter_map(|place| {
-            let object = object::name(at(documents, &place)?);
+            let mut object = object::name(object_at(documents, &place)?, &place.kind);
+            if let (true, Some(pod)) = (place.of_several, &place.pod) {
+                object = format!("{object} ({})", pod.join("."));
+            }
             let warnings = warned.remove(&place).unwrap_or_default();
             Some(Report { object, outcome: reports.remove(&place)?, warnings })
         })
@@ -235,24 +282,50 @@ fn readable(text: &str) -> std::borrow::Cow<'_, str> {
     text.into()
 }
 
-fn places(documents: &[Document]) -> impl Iterator<Item = Place> {
-    documents.iter().enumerate().flat_map(|(index, document)| {
-        object::objects(&document.value).into_iter().map(move |path| (index, path))
-    })
+fn places(documents: &[Document], named: &[PodTemplate]) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (document, tree) in documents.iter().enumerate() {
+        for Object { path, kind } in object::objects(&tree.value) {
+            let Some(value) = find(&tree.value, &path) else { continue };
+            let pods = object::templates(value, &kind, named, MARKER);
+            let of_several = pods.len() > 1;
+            let mut add = |pod: Option<Path>| {
+                places.push(Place { document, object: path.clone(), kind: kind.clone(), pod, of_several });
+            };
+            if pods.is_empty() {
+                add(None);
+            }
+            for pod in pods {
+                add(Some(pod));
+            }
+        }
+    }
+    places
 }
 
-fn at<'d>(documents: &'d [Document], place: &Place) -> Option<&'d Value> {
-    find(&documents.get(place.0)?.value, &place.1)
+fn object_at<'d>(documents: &'d [Document], place: &Place) -> Option<&'d Value> {
+    find(&documents.get(place.document)?.value, &place.object)
 }
 
-/// An object without what only says how something was written.
-fn normal(object: &Value) -> Value {
-    let mut normal = object.clone();
-    let record = record::of(object).and_then(Result::ok).map(|record| record.without_raw().text());
-    if let (Some(mut path), Some(record)) = (object::template(object), record) {
-        path.extend(["metadata".to_owned(), "annotations".to_owned()]);
-        let (key, value) = (MARKER.to_owned(), record.into());
-        apply(&mut normal, &[Edit::Swap { object: path, old: key.clone(), new: key, value, raw: None }]);
+fn pod<'d>(documents: &'d [Document], place: &Place) -> Option<&'d Value> {
+    find(object_at(documents, place)?, place.pod.as_ref()?)
+}
+
+/// The edits of the object that take attache out of a pod of it.
+fn removal(documents: &[Document], place: &Place) -> Result<Option<Vec<Edit>>, String> {
+    match (object_at(documents, place), &place.pod) {
+        (Some(object), Some(pod)) => record::removal(object, pod),
+        _ => Ok(None),
+    }
+}
+
+/// A pod without what only says how something was written.
+fn normal(pod: &Value) -> Value {
+    let mut normal = pod.clone();
+    if let Some(Ok(record)) = record::of(pod) {
+        let object = ["metadata", "annotations"].map(str::to_owned).to_vec();
+        let (key, value) = (MARKER.to_owned(), record.without_raw().text().into());
+        apply(&mut normal, &[Edit::Swap { object, old: key.clone(), new: key, value, raw: None }]);
     }
     normal
 }
@@ -305,12 +378,13 @@ fn attempt(text: &str, documents: &[Document], work: &Work) -> Result<String, St
     let source = Source::new(text, documents);
     let mut changes = Vec::new();
     let mut expected: Vec<Value> = documents.iter().map(|document| document.value.clone()).collect();
-    for ((index, path), edits) in work {
-        let (Some(document), Some(value)) = (documents.get(*index), expected.get_mut(*index)) else {
+    for (place, edits) in work {
+        let index = place.document;
+        let (Some(document), Some(value)) = (documents.get(index), expected.get_mut(index)) else {
             continue;
         };
-        changes.extend(source.changes(&document.root, path, edits)?);
-        if let Some(object) = value.pointer_mut(&pointer(path)) {
+        changes.extend(source.changes(&document.root, &place.object, edits)?);
+        if let Some(object) = value.pointer_mut(&pointer(&place.object)) {
             apply(object, edits);
         }
     }
@@ -348,14 +422,13 @@ pub fn convert(text: &str, format: Format) -> Result<String, String> {
     match (format, is_json) {
         (Format::Yaml, false) | (Format::Json, true) => Ok(text.to_owned()),
         (Format::Yaml, true) => {
-            let documents = yaml::parse(&readable(text))?;
+            let documents = parsed(&readable(text))?;
             let texts: Vec<String> =
                 documents.iter().map(|document| Style::default().document(&document.value)).collect();
             Ok(texts.join("---\n"))
         }
         (Format::Json, false) => {
-            let mut values: Vec<Value> =
-                yaml::parse(text)?.into_iter().map(|document| document.value).collect();
+            let mut values: Vec<Value> = parsed(text)?.into_iter().map(|document| document.value).collect();
             let value = match values.len() {
                 1 => values.pop().unwrap_or_default(),
                 _ => json!({"apiVersion": "v1", "kind": "List", "items": values}),

@@ -1,19 +1,21 @@
-//! What one object gets, or why it gets nothing.
+//! What one pod gets, or why it gets nothing.
 //!
 //! [`decide`] is the one place that says so, for `attache inject` and for the webhook. Order: opt-out, what is there already, the
-//! pod's own annotations, what clashes; then the edits, and the record that takes them back ([`super::record`]).
+//! pod's own annotations, what clashes ([`super::possible`]); then the edits, and the record that takes them back ([`super::record`]).
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    containers::{self, CONFIG_VOLUME, INTERCEPT, NAME, TLS_VOLUME},
+    containers,
+    possible::possible,
     probes,
     record::{MARKER, Record, Undo},
-    settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PREFIX, PROBES, Settings, Traffic, listener_at, parsed},
+    resources,
+    settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PREFIX, PROBES, Settings, Traffic},
 };
 use crate::{
     edit::{Edit, Path, find},
-    object,
+    object::{self, Kind},
 };
 
 /// What is decided about an object.
@@ -29,27 +31,30 @@ pub(crate) enum Decision {
     Present,
 }
 
+/// Bytes of a pod's annotations, keys and values (`TotalAnnotationSizeLimitB` of the API server).
+const MOST_ANNOTATIONS: usize = 256 << 10;
+
 /// How an entry at a path of the object is written, where it is written in YAML.
 pub(crate) type Written<'w> = &'w dyn Fn(&[String]) -> Option<String>;
 
-/// Decides about one object.
-pub(crate) fn decide(object: &Value, defaults: &Settings, written: Written<'_>) -> Decision {
-    let Some(base) = object::template(object) else {
-        return Decision::Skip("it has no pod".to_owned());
-    };
-    let template = match find(object, &base) {
+/// Decides about one pod of an object, by its path there; `None`: the object has none that is known.
+pub(crate) fn decide(
+    object: &Value,
+    kind: &Kind,
+    pod: Option<&[String]>,
+    defaults: &Settings,
+    written: Written<'_>,
+) -> Decision {
+    let Some(base) = pod else { return without_pod(object, kind) };
+    let template = match find(object, base) {
         Some(template) if template.is_object() => template,
         _ => return Decision::Refuse(format!("it has no pod template at {}", base.join("."))),
     };
-    for (place, metadata) in
-        [("its", object.get("metadata")), ("its pod template's", template.get("metadata"))]
-    {
-        match opted_out(metadata) {
-            Ok(false) => {}
-            Ok(true) => return Decision::Skip(format!("{place} {PREFIX}inject says so")),
-            Err(wrong) => return Decision::Refuse(wrong),
-        }
-    }
+    let asked = match asks(object, template) {
+        Ok(Some((false, place))) => return Decision::Skip(format!("{place} {PREFIX}inject says so")),
+        Ok(asked) => asked.is_some(),
+        Err(wrong) => return Decision::Refuse(wrong),
+    };
     let annotations = match template.pointer("/metadata/annotations") {
         Some(Value::Object(annotations)) => annotations.clone(),
         _ => Map::new(),
@@ -57,15 +62,27 @@ pub(crate) fn decide(object: &Value, defaults: &Settings, written: Written<'_>) 
     if annotations.contains_key(MARKER) {
         return Decision::Present;
     }
+    if !asked && template.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
+        return Decision::Skip(format!(
+            "it has hostNetwork, where attache's ports {OUTBOUND}, {INBOUND} and {PROBES} would be the node's: {PREFIX}inject: \"true\" asks for it all the same"
+        ));
+    }
     let (settings, unknown) = match defaults.with(&annotations) {
         Ok(settings) => settings,
         Err(wrong) => return Decision::Refuse(wrong),
     };
     let mut warnings: Vec<String> =
         unknown.iter().map(|key| format!("the annotation `{key}` means nothing to attache")).collect();
-    if let Err(reason) = possible(object, template, &settings, &mut warnings) {
+    if kind.group == "serving.knative.dev" {
+        warnings.push(
+            "Knative takes init containers and a sidecar's ports only with its feature flags (kubernetes.podspec-init-containers): the webhook injects its pods without them"
+                .to_owned(),
+        );
+    }
+    if let Err(reason) = possible(kind, template, &settings, &mut warnings) {
         return Decision::Refuse(reason);
     }
+    let base = base.to_vec();
     let plan = Plan { template, base, written, edits: Vec::new(), record: Record::default(), warnings };
     match plan.make(&settings, &annotations) {
         Ok((edits, warnings)) => Decision::Inject { edits, warnings, settings: Box::new(settings) },
@@ -73,140 +90,79 @@ pub(crate) fn decide(object: &Value, defaults: &Settings, written: Written<'_>) 
     }
 }
 
-/// `attache.dev/inject: "false"`, as annotation or label.
-fn opted_out(metadata: Option<&Value>) -> Result<bool, String> {
-    let key = format!("{PREFIX}inject");
-    for kind in ["annotations", "labels"] {
-        match metadata.and_then(|metadata| metadata.get(kind)?.get(&key)) {
-            None | Some(Value::Bool(true)) => {}
-            Some(Value::Bool(false)) => return Ok(true),
-            Some(Value::String(text)) if matches!(text.as_str(), "false" | "no" | "disabled") => {
-                return Ok(true);
-            }
-            Some(Value::String(text)) if matches!(text.as_str(), "true" | "yes" | "enabled") => {}
-            Some(other) => return Err(format!("`{key}` is {other}, not \"true\" or \"false\"")),
-        }
+/// An object in which no pod template was found.
+fn without_pod(object: &Value, kind: &Kind) -> Decision {
+    if kind.is_built_in() {
+        return Decision::Refuse(format!("it has no pod template at {}", kind.expected()));
     }
-    Ok(false)
+    let alike = object::lookalikes(object);
+    let Some(first) = alike.first() else {
+        return Decision::Skip(match kind.expected() {
+            expected if expected.is_empty() => "it has no pod".to_owned(),
+            expected => format!("it has no pod template of its own at {expected}"),
+        });
+    };
+    let Kind { group, kind } = kind;
+    if kind.is_empty() {
+        return Decision::Skip("it says no `kind`, so that nobody can tell what it is".to_owned());
+    }
+    let why = format!(
+        "attache doesn't know the kind `{kind}`{}; what looks like a pod template stands at {}: --pod-template {kind}{}{group}={} names it",
+        if group.is_empty() { String::new() } else { format!(" of {group}") },
+        alike.iter().map(place_name).collect::<Vec<_>>().join(", "),
+        if group.is_empty() { "" } else { "." },
+        starred(first),
+    );
+    let asked = |path: &Path| {
+        find(object, path).is_some_and(|template| matches!(asks(object, template), Ok(Some((true, _)))))
+    };
+    if alike.iter().any(asked) { Decision::Refuse(why) } else { Decision::Skip(why) }
 }
 
-fn list<'v>(spec: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
+fn place_name(path: &Path) -> String {
+    if path.is_empty() { "its root".to_owned() } else { path.join(".") }
+}
+
+/// A path with `*` for indexes of lists.
+fn starred(path: &Path) -> String {
+    let part = |part: &String| if part.bytes().all(|b| b.is_ascii_digit()) { "*" } else { part }.to_owned();
+    path.iter().map(part).collect::<Vec<_>>().join(".")
+}
+
+/// What `attache.dev/inject` says, as an annotation or label of an object or of its pod template, and whose it is. A "false" wins.
+///
+/// # Errors
+/// It is neither true nor false.
+pub(crate) fn asks(object: &Value, template: &Value) -> Result<Option<(bool, &'static str)>, String> {
+    let key = format!("{PREFIX}inject");
+    let mut asked = None;
+    for (place, metadata) in
+        [("its", object.get("metadata")), ("its pod template's", template.get("metadata"))]
+    {
+        for kind in ["annotations", "labels"] {
+            match metadata.and_then(|metadata| metadata.get(kind)?.get(&key)) {
+                None => {}
+                Some(Value::Bool(true)) => asked = Some((true, place)),
+                Some(Value::Bool(false)) => return Ok(Some((false, place))),
+                Some(Value::String(text)) if matches!(text.as_str(), "false" | "no" | "disabled") => {
+                    return Ok(Some((false, place)));
+                }
+                Some(Value::String(text)) if matches!(text.as_str(), "true" | "yes" | "enabled") => {
+                    asked = Some((true, place));
+                }
+                Some(other) => return Err(format!("`{key}` is {other}, not \"true\" or \"false\"")),
+            }
+        }
+    }
+    Ok(asked)
+}
+
+pub(super) fn list<'v>(spec: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
     spec.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
+pub(super) fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
     value.get(key).and_then(Value::as_str)
-}
-
-/// # Errors
-/// Why the pod can't have attache.
-fn possible(
-    object: &Value,
-    template: &Value,
-    settings: &Settings,
-    warnings: &mut Vec<String>,
-) -> Result<(), String> {
-    let Some(spec) = template.get("spec").filter(|spec| spec.is_object()) else {
-        return Err("its pod has no spec".to_owned());
-    };
-    if list(spec, "containers").next().is_none() {
-        return Err("its pod has no containers".to_owned());
-    }
-    let windows = ["/os/name", "/nodeSelector/kubernetes.io~1os"];
-    if windows.iter().any(|path| spec.pointer(path).and_then(Value::as_str) == Some("windows")) {
-        return Err("its pod runs on Windows".to_owned());
-    }
-    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
-        if settings.traffic == Traffic::Transparent {
-            return Err("it has hostNetwork: redirection would take the whole node's connections".to_owned());
-        }
-        warnings.push(format!(
-            "it has hostNetwork: ports {OUTBOUND}, {INBOUND} and {PROBES} are taken on the node, so that one such pod fits on each"
-        ));
-    }
-    let ends = matches!(text(object, "kind"), Some("Job" | "CronJob"))
-        || matches!(text(spec, "restartPolicy"), Some("Never" | "OnFailure"));
-    if settings.mode == Mode::Container && ends {
-        return Err(
-            "its pod ends when its containers have, and attache as a plain container would go on: a pod that ends needs mode native (Kubernetes 1.29)"
-                .to_owned(),
-        );
-    }
-    let own_ports: &[u16] = if settings.intercepts_inbound() {
-        &[OUTBOUND, INBOUND, PROBES, APP_PROBES]
-    } else {
-        &[OUTBOUND, INBOUND, PROBES]
-    };
-    for kind in ["initContainers", "containers", "ephemeralContainers"] {
-        for (index, container) in list(spec, kind).enumerate() {
-            let name = text(container, "name")
-                .ok_or_else(|| format!("the container {index} of its {kind} has no name"))?;
-            if name == NAME || name == INTERCEPT {
-                return Err(format!("it has a container `{name}` that attache didn't put there"));
-            }
-            for port in list(container, "ports") {
-                let number = port.get("containerPort").and_then(Value::as_u64);
-                let tcp = text(port, "protocol").is_none_or(|protocol| protocol == "TCP");
-                if let Some(clash) = own_ports.iter().find(|own| tcp && number == Some(u64::from(**own))) {
-                    return Err(format!("its container `{name}` has port {clash}, which is attache's"));
-                }
-            }
-            if settings.traffic == Traffic::Transparent
-                && container.pointer("/securityContext/runAsUser").and_then(Value::as_u64)
-                    == Some(settings.uid.into())
-            {
-                return Err(format!("its container `{name}` {}", same_user(settings)));
-            }
-        }
-    }
-    let user = spec.pointer("/securityContext/runAsUser").and_then(Value::as_u64);
-    if settings.traffic == Traffic::Transparent && user == Some(settings.uid.into()) {
-        return Err(format!("it {}", same_user(settings)));
-    }
-    for volume in list(spec, "volumes") {
-        if let Some(name @ (CONFIG_VOLUME | TLS_VOLUME)) = text(volume, "name") {
-            return Err(format!("it has a volume `{name}` that attache didn't put there"));
-        }
-    }
-    check_config(settings, warnings)
-}
-
-fn same_user(settings: &Settings) -> String {
-    format!(
-        "runs as user {0}, as attache does: its connections wouldn't be redirected. Give attache another with {PREFIX}uid",
-        settings.uid
-    )
-}
-
-fn check_config(settings: &Settings, warnings: &mut Vec<String>) -> Result<(), String> {
-    let Some(config) = &settings.config else {
-        if settings.traffic == Traffic::Transparent && settings.config_map.is_none() {
-            return Err(format!(
-                "transparent traffic needs a config with `transparent: true`: name one with {PREFIX}config-map or {PREFIX}config"
-            ));
-        }
-        return Ok(());
-    };
-    let Some(config) = parsed(config) else { return Ok(()) };
-    let config = config?;
-    if config.metrics.is_none_or(|address| address.port() != PROBES || address.ip().is_loopback()) {
-        return Err(format!("its config moves `metrics` from 0.0.0.0:{PROBES}, where the kubelet asks"));
-    }
-    if settings.traffic == Traffic::Transparent {
-        for port in [OUTBOUND].into_iter().chain(settings.inbound.then_some(INBOUND)) {
-            if !listener_at(&config, port).is_some_and(|listener| port == INBOUND || listener.transparent) {
-                return Err(match port {
-                    INBOUND => format!(
-                        "its config has no listener on {INBOUND}, to which calls would be redirected: add one, or say {PREFIX}inbound: \"false\""
-                    ),
-                    _ => format!("its config has no listener with `transparent: true` on {OUTBOUND}"),
-                });
-            }
-        }
-    } else if listener_at(&config, OUTBOUND).is_none() {
-        warnings.push(format!("its config has no listener on {OUTBOUND}"));
-    }
-    Ok(())
 }
 
 struct Plan<'p> {
@@ -236,6 +192,7 @@ impl Plan<'_> {
         if settings.traffic == Traffic::HttpProxy {
             self.set_proxy(settings);
         }
+        self.grow_resources(settings)?;
         let attache = containers::attache(settings, probes.as_deref());
         match settings.mode {
             Mode::Native => {
@@ -255,7 +212,9 @@ impl Plan<'_> {
             }
         }
         self.add_items("volumes", Vec::new(), containers::volumes(settings));
+        self.add_pull_secrets(settings);
         self.annotate(settings, annotations);
+        self.check_annotations(annotations)?;
         Ok((self.edits, self.warnings))
     }
 
@@ -316,6 +275,85 @@ impl Plan<'_> {
         }
     }
 
+    /// What the API server takes of annotations, in bytes of all keys and values together.
+    fn check_annotations(&mut self, annotations: &Map<String, Value>) -> Result<(), String> {
+        let of = |entries: &Map<String, Value>| -> usize {
+            entries.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum()
+        };
+        let put: usize = self
+            .edits
+            .iter()
+            .map(|edit| match edit {
+                Edit::Set { object, key, value: Value::String(value) }
+                    if object.last().is_some_and(|last| last == "annotations") =>
+                {
+                    key.len() + value.len()
+                }
+                Edit::Set { key, value: Value::Object(value), .. }
+                | Edit::Swap { new: key, value: Value::Object(value), .. } => match key.as_str() {
+                    "annotations" => of(value),
+                    "metadata" => value.get("annotations").and_then(Value::as_object).map_or(0, of),
+                    _ => 0,
+                },
+                _ => 0,
+            })
+            .sum();
+        let all = of(annotations) + put;
+        if all > MOST_ANNOTATIONS {
+            return Err(format!(
+                "its annotations would hold {all} bytes, and Kubernetes takes {MOST_ANNOTATIONS}: put the config into a ConfigMap ({PREFIX}config-map)"
+            ));
+        }
+        // kubectl apply keeps a copy of the whole object in an annotation of its own.
+        if all > MOST_ANNOTATIONS / 2 {
+            self.warnings.push(format!(
+                "its annotations hold {all} bytes; `kubectl apply` keeps a copy of them and Kubernetes takes {MOST_ANNOTATIONS} in all: use `kubectl apply --server-side`, or a ConfigMap"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the pod itself may use, where it says so.
+    fn grow_resources(&mut self, settings: &Settings) -> Result<(), String> {
+        let template = self.template;
+        let Some(spec) = template.get("spec") else { return Ok(()) };
+        for grown in resources::grown(spec, settings)? {
+            let place = ["spec", "resources", grown.part];
+            let object = self.path(&place);
+            let mut entry = object.clone();
+            entry.push(grown.resource.to_owned());
+            let key = grown.resource.to_owned();
+            let old = spec.pointer(&format!("/resources/{}/{}", grown.part, grown.resource)).cloned();
+            self.record.undo.push(Undo::Swap {
+                object: place.map(str::to_owned).to_vec(),
+                old: key.clone(),
+                new: key.clone(),
+                value: old.unwrap_or_default(),
+                raw: (self.written)(&entry),
+            });
+            self.edits.push(Edit::Swap { object, old: key.clone(), new: key, value: grown.value, raw: None });
+        }
+        Ok(())
+    }
+
+    /// Secrets of the pod that attache's image is pulled with, but for those that it names itself.
+    fn add_pull_secrets(&mut self, settings: &Settings) {
+        let own: Vec<&str> = self
+            .template
+            .get("spec")
+            .into_iter()
+            .flat_map(|spec| list(spec, "imagePullSecrets"))
+            .filter_map(|secret| text(secret, "name"))
+            .collect();
+        let secrets: Vec<Value> = settings
+            .image_pull_secrets
+            .iter()
+            .filter(|name| !own.contains(&name.as_str()))
+            .map(|name| json!({"name": name}))
+            .collect();
+        self.add_items("imagePullSecrets", Vec::new(), secrets);
+    }
+
     /// `HTTP_PROXY` and `NO_PROXY` in every container that runs while attache does.
     fn set_proxy(&mut self, settings: &Settings) {
         let proxy = format!("http://127.0.0.1:{OUTBOUND}");
@@ -374,24 +412,18 @@ impl Plan<'_> {
                 template.get("spec").into_iter().flat_map(|spec| list(spec, kind)).enumerate()
             {
                 let name = text(container, "name").unwrap_or_default();
-                for hook in ["postStart", "preStop"] {
-                    let handler = container.get("lifecycle").and_then(|lifecycle| lifecycle.get(hook));
-                    if handler.is_some_and(|handler| handler.get("httpGet").is_some()) {
-                        self.warnings.push(format!(
-                            "the {hook} hook of container `{name}` is a call from the kubelet, and intercepted as every call"
-                        ));
-                    }
-                }
-                for new in probes::rewrite(container, name, settings, &mut all)? {
-                    let mut object = self.path(&["spec", kind, &index.to_string(), new.probe]);
-                    let old = container.pointer(&format!("/{}/{}", new.probe, new.handler)).cloned();
+                for new in probes::rewrite(container, name, settings, &mut all, &mut self.warnings)? {
+                    let index = index.to_string();
+                    let own = ["spec", kind, &index].into_iter().chain(new.place.iter().copied());
+                    let mut object = self.path(&own.collect::<Vec<_>>());
                     let mut entry = object.clone();
                     entry.push(new.handler.to_owned());
+                    let named = ["spec", kind, name].into_iter().chain(new.place.iter().copied());
                     self.record.undo.push(Undo::Swap {
-                        object: ["spec", kind, name, new.probe].map(str::to_owned).to_vec(),
+                        object: named.map(str::to_owned).collect(),
                         old: "httpGet".to_owned(),
                         new: new.handler.to_owned(),
-                        value: old.unwrap_or_default(),
+                        value: new.asked,
                         raw: (self.written)(&entry),
                     });
                     self.edits.push(Edit::Swap {

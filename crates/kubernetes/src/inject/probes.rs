@@ -1,76 +1,79 @@
-//! The app's probes where calls to it are intercepted.
+//! The app's probes and hooks where calls to it are intercepted.
 //!
 //! The kubelet asks from outside of the pod and has no certificate: redirected to attache's inbound port it would be refused. To
 //! exclude the probes' ports would leave the app's own port open to everybody, since probes mostly ask that. So a
-//! probe is asked of attache instead, at [`APP_PROBES`], which asks the app inside the pod what the kubelet would have asked.
-//! What the probe was is handed over in a variable, and timings stay the kubelet's.
-
-use std::net::IpAddr;
+//! probe is asked of attache instead, at [`APP_PROBES`], which asks the app inside the pod what the kubelet would have asked; a
+//! lifecycle hook that is an HTTP call goes the same way. What was asked is handed over in a variable, and timings stay the kubelet's.
+//!
+//! A question with a `host` isn't for the pod: the kubelet asks that host from the node, past attache, and goes on to do so.
 
 use serde_json::{Map, Value, json};
 
-use super::settings::{APP_PROBES, PREFIX, Settings};
+use super::settings::{APP_PROBES, Settings};
 
 const PROBES: [(&str, &str); 3] =
     [("livenessProbe", "liveness"), ("readinessProbe", "readiness"), ("startupProbe", "startup")];
+const HOOKS: [&str; 2] = ["postStart", "preStop"];
 
-/// Bytes of the name of a gRPC service whose health is asked.
-pub const LONGEST_SERVICE: usize = 120;
-
-/// A probe that gets a new question.
+/// A probe or hook that gets a new question.
 pub(crate) struct Rewritten {
-    /// `livenessProbe` …
-    pub(crate) probe: &'static str,
+    /// Its path in the container: `livenessProbe`, or `lifecycle` and `preStop`.
+    pub(crate) place: Vec<&'static str>,
     /// `httpGet`, `tcpSocket` or `grpc`.
     pub(crate) handler: &'static str,
+    /// What it asked.
+    pub(crate) asked: Value,
     /// The new `httpGet`.
     pub(crate) value: Value,
 }
 
-/// The probes of a container that are asked over the network; `all` gets what each asked.
+/// The probes and hooks of a container that are asked over the network; `all` gets what each asked.
 ///
 /// # Errors
-/// A named port that the container doesn't have, or a question that attache can't ask.
+/// A named port that the container doesn't have.
 pub(crate) fn rewrite(
     container: &Value,
     name: &str,
     settings: &Settings,
     all: &mut Map<String, Value>,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<Rewritten>, String> {
     let mut rewritten = Vec::new();
-    for (probe, kind) in PROBES {
-        let Some(asked) = container.get(probe) else { continue };
-        for handler in ["httpGet", "tcpSocket", "grpc"] {
-            let Some(Value::Object(question)) = asked.get(handler) else { continue };
-            let path = format!("/app-probe/{name}/{kind}");
-            let mut question = question.clone();
-            let port = port(container, question.get("port")).ok_or_else(|| {
-                format!("the {probe} of container `{name}` asks a port that the container doesn't name")
-            })?;
-            if settings.reached_directly(port) {
-                continue;
-            }
-            let https = question.get("scheme").and_then(Value::as_str) == Some("HTTPS");
-            let long =
-                question.get("service").and_then(Value::as_str).is_some_and(|s| s.len() > LONGEST_SERVICE);
-            let named = question
-                .get("host")
-                .and_then(Value::as_str)
-                .is_some_and(|host| host.parse::<IpAddr>().is_err());
-            for (is, what) in
-                [(https, "HTTPS"), (long, "a service with a long name"), (named, "a host by its name")]
-            {
-                if is {
-                    return Err(format!(
-                        "the {probe} of container `{name}` asks {what}, which attache can't ask in its place: let the kubelet reach port {port} with {PREFIX}exclude-inbound-ports"
-                    ));
-                }
-            }
-            question.insert("port".to_owned(), port.into());
-            let seconds = asked.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(1);
-            all.insert(path.clone(), json!({handler: question, "timeoutSeconds": seconds}));
-            rewritten.push(Rewritten { probe, handler, value: json!({"path": path, "port": APP_PROBES}) });
+    let probes = PROBES.iter().flat_map(|(probe, kind)| {
+        ["httpGet", "tcpSocket", "grpc"]
+            .map(|handler| (vec![*probe], handler, format!("/app-probe/{name}/{kind}")))
+    });
+    let hooks =
+        HOOKS.iter().map(|hook| (vec!["lifecycle", hook], "httpGet", format!("/app-hook/{name}/{hook}")));
+    for (place, handler, path) in probes.chain(hooks) {
+        let Some(asked) = container.pointer(&format!("/{}", place.join("/"))) else { continue };
+        let Some(Value::Object(question)) = asked.get(handler) else { continue };
+        let what = place.last().copied().unwrap_or_default();
+        if let Some(host) = question.get("host").and_then(Value::as_str).filter(|host| !host.is_empty()) {
+            warnings.push(format!(
+                "the {what} of container `{name}` asks the host `{host}` from the node, and is left as it is"
+            ));
+            continue;
         }
+        let mut question = question.clone();
+        let port = port(container, question.get("port")).ok_or_else(|| {
+            format!("the {what} of container `{name}` asks a port that the container doesn't name")
+        })?;
+        if settings.reached_directly(port) {
+            continue;
+        }
+        let asked_before = Value::Object(question.clone());
+        question.insert("port".to_owned(), port.into());
+        let is_hook = place.len() > 1;
+        let entry = if is_hook {
+            json!({"hook": question})
+        } else {
+            let seconds = asked.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(1);
+            json!({handler: question, "timeoutSeconds": seconds})
+        };
+        all.insert(path.clone(), entry);
+        let value = json!({"path": path, "port": APP_PROBES});
+        rewritten.push(Rewritten { place, handler, asked: asked_before, value });
     }
     Ok(rewritten)
 }

@@ -6,10 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{
-    edit::{Edit, Path, find},
-    object,
-};
+use crate::edit::{Edit, Path, find};
 
 /// The annotation of a pod that has attache.
 pub const MARKER: &str = "attache.dev/injected";
@@ -124,25 +121,24 @@ fn read(pointer: &Value) -> Option<Path> {
     Some(rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect())
 }
 
-/// The record of an object that has attache.
+/// The record of a pod (template) that has attache.
 ///
 /// # Errors
 /// It is broken.
-pub(crate) fn of(object: &Value) -> Option<Result<Record, String>> {
-    let base = object::template(object)?;
-    let marker = find(object, &base)?.get("metadata")?.get("annotations")?.get(MARKER)?;
+pub(crate) fn of(template: &Value) -> Option<Result<Record, String>> {
+    let marker = template.get("metadata")?.get("annotations")?.get(MARKER)?;
     Some(Record::parse(marker.as_str().unwrap_or_default()))
 }
 
-/// The edits that take attache out of an object; `None` if it isn't in it.
+/// The edits that take attache out of the pod at `base` of an object; `None` if it isn't in it.
 ///
 /// # Errors
 /// The record is broken.
-pub(crate) fn removal(object: &Value) -> Result<Option<Vec<Edit>>, String> {
-    let (Some(record), Some(base)) = (of(object), object::template(object)) else { return Ok(None) };
+pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit>>, String> {
+    let Some(record) = find(object, base).and_then(of) else { return Ok(None) };
     let mut undo = record?.undo;
     undo.push(Undo::remove(&["metadata", "annotations", MARKER]));
-    let resolve = |path: &[String]| by_index(object, &base, path);
+    let resolve = |path: &[String]| by_index(object, base, path);
     let mut gone: Vec<Path> = undo
         .iter()
         .filter_map(|undo| match undo {

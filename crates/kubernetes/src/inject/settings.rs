@@ -4,6 +4,9 @@
 use attache_config::model::{Bind, Config};
 use serde_json::{Map, Value};
 
+use super::extra;
+use crate::object::PodTemplate;
+
 /// What all annotations and labels of attache begin with.
 pub const PREFIX: &str = "attache.dev/";
 
@@ -31,6 +34,22 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("config-map", "NAME[/KEY]", "the config is in this ConfigMap; the key is attache.yaml unless given"),
     ("config", "YAML", "the config itself"),
     ("tls-secret", "NAME", "Secret with tls.crt, tls.key and ca.crt, mounted at /certs"),
+    (
+        "spiffe-socket",
+        "csi[/NAME]|PATH",
+        "the SPIFFE Workload API: by the SPIFFE CSI driver (the socket is spire-agent.sock unless named), or by a socket of the node; SPIFFE_ENDPOINT_SOCKET names it",
+    ),
+    (
+        "env",
+        "YAML",
+        "more variables of attache's container: a mapping of names to texts, or a list as in a pod",
+    ),
+    (
+        "volumes",
+        "YAML",
+        "more volumes of attache's container: a list as in a pod, each with its mountPath; one without a source is the pod's own of that name",
+    ),
+    ("image-pull-secrets", "NAMES", "Secrets to pull attache's image with, added to the pod's"),
     ("log", "LEVEL", "log level"),
     ("cpu-request", "QUANTITY", "CPU that is set aside; none leaves it out"),
     ("memory-request", "QUANTITY", "memory that is set aside; none leaves it out"),
@@ -86,6 +105,10 @@ pub struct Settings {
     pub config_map: Option<(String, String)>,
     pub config: Option<String>,
     pub tls_secret: Option<String>,
+    pub spiffe_socket: Option<String>,
+    pub env: Vec<Value>,
+    pub volumes: Vec<Value>,
+    pub image_pull_secrets: Vec<String>,
     pub log: String,
     pub cpu_request: Option<String>,
     pub memory_request: Option<String>,
@@ -100,6 +123,8 @@ pub struct Settings {
     pub exclude_inbound_ports: String,
     pub rewrite_probes: bool,
     pub pre_stop: u32,
+    /// Where pod templates are in kinds that attache doesn't know. No annotation says that.
+    pub pod_templates: Vec<PodTemplate>,
 }
 
 impl Default for Settings {
@@ -113,6 +138,10 @@ impl Default for Settings {
             config_map: None,
             config: None,
             tls_secret: None,
+            spiffe_socket: None,
+            env: Vec::new(),
+            volumes: Vec::new(),
+            image_pull_secrets: Vec::new(),
             log: "info".to_owned(),
             cpu_request: quantity("50m"),
             memory_request: quantity("64Mi"),
@@ -127,6 +156,7 @@ impl Default for Settings {
             exclude_inbound_ports: String::new(),
             rewrite_probes: true,
             pre_stop: 5,
+            pod_templates: Vec::new(),
         }
     }
 }
@@ -137,7 +167,7 @@ impl Settings {
     /// # Errors
     /// What is wrong with the value, or that there is no such setting.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let value = if name == "config" { value } else { value.trim() };
+        let value = if matches!(name, "config" | "env" | "volumes") { value } else { value.trim() };
         let wrong = |expected: &str| Err(format!("`{value}` isn't {expected}"));
         match name {
             "image" if value.is_empty() || value.contains(char::is_whitespace) => {
@@ -174,6 +204,21 @@ impl Settings {
             }
             "tls-secret" if is_name(value) => self.tls_secret = Some(value.to_owned()),
             "tls-secret" => return wrong("the name of a Secret"),
+            "spiffe-socket" => match socket(value) {
+                Some(_) => self.spiffe_socket = Some(value.to_owned()),
+                None => {
+                    return wrong(
+                        "csi, csi/NAME, or the path of a socket, such as /run/spire/sockets/agent.sock",
+                    );
+                }
+            },
+            "env" => self.env = extra::env(value)?,
+            "volumes" => self.volumes = extra::volumes(value)?,
+            "image-pull-secrets" => {
+                let names = list(value, is_name)?;
+                self.image_pull_secrets =
+                    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            }
             "log" if value.is_empty() => return wrong("a log level"),
             "log" => value.clone_into(&mut self.log),
             "cpu-request" => self.cpu_request = quantity(value)?,
@@ -221,6 +266,10 @@ impl Settings {
             }
             "config" => text(&self.config),
             "tls-secret" => text(&self.tls_secret),
+            "spiffe-socket" => text(&self.spiffe_socket),
+            "env" => extra::shown(&self.env),
+            "volumes" => extra::shown(&self.volumes),
+            "image-pull-secrets" => self.image_pull_secrets.join(","),
             "log" => self.log.clone(),
             "cpu-request" => quantity(&self.cpu_request),
             "memory-request" => quantity(&self.memory_request),
@@ -325,8 +374,20 @@ fn quantity(value: &str) -> Result<Option<String>, String> {
     }
 }
 
+/// The Workload API of `spiffe-socket`: the folder of the node that it is in (`None`: the CSI driver's), and its name there.
+pub(crate) fn socket(text: &str) -> Option<(Option<&str>, &str)> {
+    let is_file = |name: &str| !name.is_empty() && !name.contains('/') && name != "." && name != "..";
+    if let Some(rest) = text.strip_prefix("csi") {
+        let name = if rest.is_empty() { "spire-agent.sock" } else { rest.strip_prefix('/')? };
+        return is_file(name).then_some((None, name));
+    }
+    let (folder, name) = text.strip_prefix("unix://").unwrap_or(text).rsplit_once('/')?;
+    (folder.starts_with('/') && is_file(name) && !folder.split('/').any(|part| part == ".."))
+        .then_some((Some(folder), name))
+}
+
 /// A DNS subdomain name (RFC 1123), as Kubernetes names objects.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     !text.is_empty()
         && text.len() <= 253
@@ -338,7 +399,9 @@ fn is_name(text: &str) -> bool {
 fn list(value: &str, item: fn(&str) -> bool) -> Result<String, String> {
     let items: Vec<&str> = value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
     match items.iter().find(|text| !item(text)) {
-        Some(wrong) => Err(format!("`{wrong}` isn't what is listed here (9000, 9000-9100; 10.0.0.0/8)")),
+        Some(wrong) => {
+            Err(format!("`{wrong}` isn't what is listed here (9000, 9000-9100; 10.0.0.0/8; name)"))
+        }
         None => Ok(items.join(",")),
     }
 }

@@ -17,7 +17,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "attache.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{- define "attache.serviceAccount" -}}
@@ -26,4 +27,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- define "attache.secret" -}}
 {{- if eq .Values.certificate.from "secret" }}{{ .Values.certificate.secretName }}{{ else }}{{ include "attache.name" . }}-certificate{{ end }}
+{{- end }}
+
+{{- /* The config that pods get, as a text. */ -}}
+{{- define "attache.config" -}}
+{{- $config := .Values.inject.config -}}
+{{- if kindIs "map" $config }}{{ toYaml $config }}{{ else }}{{ $config }}{{ end }}
 {{- end }}

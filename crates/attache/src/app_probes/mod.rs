@@ -1,0 +1,311 @@
+//! The app's probes and hooks, asked inside the pod.
+//!
+//! Where calls to the app are intercepted, the kubelet's would be, too, and it has no certificate to show. So `attache inject` has the
+//! kubelet ask here (port 15020), and hands over in `ATTACHE_APP_PROBES` what each asked. Only those questions can be asked; the port is
+//! open to whoever reaches the pod. What is asked, and what counts as healthy, is what the kubelet does ([`ask`], and docs/kubernetes.md).
+//! A question that can't be asked fails as it would from the kubelet; it never keeps attache from starting.
+
+mod ask;
+mod target;
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use attache_admin::{Place, Places};
+use attache_kubernetes::inject::PROBES_VARIABLE;
+use attache_tls::Connector;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinSet, spawn_local},
+    time::{sleep, timeout},
+};
+
+use crate::bind::any_family;
+use ask::{Answer, AnyError, HttpGet};
+
+/// Connections served at once.
+const MOST: usize = 256;
+/// Lifecycle hooks called at once; a hook may take as long as the app needs.
+const MOST_HOOKS: usize = 16;
+/// Time for a request's head.
+const HEAD: Duration = Duration::from_secs(5);
+
+/// A probe as the pod had it.
+#[derive(Debug, PartialEq)]
+struct Probe {
+    question: Question,
+    /// `None` for a hook, which the kubelet waits for until the pod's grace period is over.
+    timeout: Option<Duration>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Question {
+    Http(Box<HttpGet>),
+    Hook(Box<HttpGet>),
+    Tcp(SocketAddr),
+    Grpc {
+        address: SocketAddr,
+        service: String,
+    },
+    /// It can't be asked, and why.
+    Never(String),
+}
+
+/// All that is answered.
+struct Probes {
+    all: HashMap<String, Probe>,
+    tls: Connector,
+    hooks: Cell<usize>,
+}
+
+/// Answers for the app, if attache was told what its probes are. Ends with the runtime.
+///
+/// # Errors
+/// The variable is not what `attache inject` writes, or the port is taken.
+pub(crate) fn start() -> Result<(), String> {
+    let Ok(text) = std::env::var(PROBES_VARIABLE) else { return Ok(()) };
+    let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
+    let (port, all) = parse(&text, pod.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+        .ok_or_else(|| format!("{PROBES_VARIABLE} isn't what `attache inject` writes"))?;
+    let wrong = |error: io::Error| format!("port {port} for the app's probes: {error}");
+    let socket = any_family(port).and_then(TcpListener::from_std).map_err(wrong)?;
+    let tls = Connector::unverified(&[b"h2", b"http/1.1"]).map_err(|error| error.to_string())?;
+    for (path, probe) in &all {
+        if let Question::Never(why) = &probe.question {
+            tracing::warn!("{path} always fails: {why}");
+        }
+    }
+    tracing::info!("the app's probes are answered on port {port}");
+    spawn_local(serve(socket, Rc::new(Probes { all, tls, hooks: Cell::new(0) })));
+    Ok(())
+}
+
+/// Where the app's probes are answered, if they are: nobody may come there through attache itself.
+pub(crate) fn served_at() -> Option<SocketAddr> {
+    let all: Value = serde_json::from_str(&std::env::var(PROBES_VARIABLE).ok()?).ok()?;
+    let port = all.get("port")?.as_u64()?.try_into().ok()?;
+    Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+}
+
+fn parse(text: &str, pod: IpAddr) -> Option<(u16, HashMap<String, Probe>)> {
+    let all: Value = serde_json::from_str(text).ok()?;
+    let port = all.get("port")?.as_u64()?.try_into().ok()?;
+    let probes = all.get("probes")?.as_object()?.iter();
+    Some((port, probes.map(|(path, probe)| (path.clone(), one(probe, pod))).collect()))
+}
+
+fn one(probe: &Value, pod: IpAddr) -> Probe {
+    let seconds = probe.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(1).max(1);
+    let (question, is_hook) = if let Some(hook) = probe.get("hook") {
+        (http_get(hook, pod).map(|get| Question::Hook(Box::new(get))), true)
+    } else if let Some(get) = probe.get("httpGet") {
+        (http_get(get, pod).map(|get| Question::Http(Box::new(get))), false)
+    } else if let Some(tcp) = probe.get("tcpSocket") {
+        (address(tcp, pod).map(Question::Tcp), false)
+    } else if let Some(grpc) = probe.get("grpc") {
+        let service = grpc.get("service").and_then(Value::as_str).unwrap_or_default().to_owned();
+        (address(grpc, pod).map(|address| Question::Grpc { address, service }), false)
+    } else {
+        (Err("it asks in a way that this attache doesn't know".to_owned()), false)
+    };
+    let timeout = (!is_hook).then_some(Duration::from_secs(seconds));
+    Probe { question: question.unwrap_or_else(Question::Never), timeout }
+}
+
+fn address(question: &Value, pod: IpAddr) -> Result<SocketAddr, String> {
+    let host = question.get("host").and_then(Value::as_str).filter(|host| !host.is_empty());
+    let ip = match host {
+        Some(host) => host.parse().map_err(|_| format!("its host `{host}` isn't an address"))?,
+        None => pod,
+    };
+    let port = question.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    Ok(SocketAddr::new(ip, port.ok_or("it has no port")?))
+}
+
+fn http_get(question: &Value, pod: IpAddr) -> Result<HttpGet, String> {
+    let address = address(question, pod)?;
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let mut headers = HeaderMap::new();
+    for header in question.get("httpHeaders").and_then(Value::as_array).into_iter().flatten() {
+        let (name, value) =
+            (text(header, "name").unwrap_or_default(), text(header, "value").unwrap_or_default());
+        let read = HeaderName::from_bytes(name.as_bytes())
+            .ok()
+            .zip(HeaderValue::from_bytes(value.trim().as_bytes()).ok());
+        let (name, value) =
+            read.ok_or_else(|| format!("its header `{}` can't be sent", name.escape_debug()))?;
+        headers.append(name, value);
+    }
+    let place = target::Place {
+        https: text(question, "scheme").is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+        host: address.ip().to_string(),
+        port: address.port(),
+        written: true,
+        target: target::of_path(&text(question, "path").unwrap_or_default()),
+    };
+    Ok(HttpGet { ip: address.ip(), place, headers })
+}
+
+async fn serve(socket: TcpListener, probes: Rc<Probes>) {
+    let places = Places::new(MOST, 0);
+    let mut connections = JoinSet::new();
+    loop {
+        match socket.accept().await {
+            Ok((stream, client)) => {
+                let place = places.take(Some(client.ip())).await;
+                connections.spawn_local(connection(stream, place, probes.clone()));
+            }
+            Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, place: Place, probes: Rc<Probes>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let (probes, place) = (probes.clone(), &place);
+        async move { Ok::<_, Infallible>(answer(&request, &probes, place).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        result = serving => if let Err(error) = result {
+            tracing::debug!(%error, "a probe's connection failed");
+        },
+        () = place.is_cut() => tracing::debug!("a probe's connection was cut, because others needed its place"),
+    }
+}
+
+async fn answer(request: &Request<Incoming>, probes: &Probes, place: &Place) -> Response<String> {
+    let said = |status: StatusCode, text: String| {
+        let mut response = Response::new(text);
+        *response.status_mut() = status;
+        response
+    };
+    let Some(probe) = probes.all.get(request.uri().path()) else {
+        return said(StatusCode::NOT_FOUND, "the app has no such probe\n".to_owned());
+    };
+    // The kubelet's own word, with its version.
+    let agent =
+        request.headers().get(header::USER_AGENT).filter(|agent| agent.as_bytes().starts_with(b"kube-"));
+    let agent = agent.cloned().unwrap_or(HeaderValue::from_static("kube-probe/attache"));
+    place.answers();
+    let asked = ask(&probe.question, &agent, probes, place);
+    let asked = match probe.timeout {
+        Some(limit) => timeout(limit, asked).await,
+        None => Ok(asked.await),
+    };
+    match asked {
+        Ok(Ok(Answer::Well)) => said(StatusCode::OK, "ok\n".to_owned()),
+        // What the app says of itself is what `kubectl describe` then shows.
+        Ok(Ok(Answer::Status(status))) if status.as_u16() >= 400 => {
+            said(status, format!("the app answered {status}\n"))
+        }
+        Ok(Ok(Answer::Status(status))) => {
+            said(StatusCode::SERVICE_UNAVAILABLE, format!("the app answered {status}\n"))
+        }
+        Ok(Err(error)) => said(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        Err(_) => said(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("no answer within {:?}\n", probe.timeout.unwrap_or_default()),
+        ),
+    }
+}
+
+async fn ask(
+    question: &Question,
+    agent: &HeaderValue,
+    probes: &Probes,
+    place: &Place,
+) -> Result<Answer, AnyError> {
+    match question {
+        Question::Http(get) => get.probe(agent, &probes.tls).await,
+        Question::Hook(get) => {
+            let _running = Running::begin(&probes.hooks).ok_or("too many hooks are called at once")?;
+            place.lasts();
+            get.call(agent, &probes.tls).await
+        }
+        Question::Tcp(address) => ask::tcp(*address).await,
+        Question::Grpc { address, service } => ask::grpc(*address, service, agent).await,
+        Question::Never(why) => Err(why.clone().into()),
+    }
+}
+
+/// A hook that is called; counted for as long as it is.
+struct Running<'c>(&'c Cell<usize>);
+
+impl<'c> Running<'c> {
+    fn begin(count: &'c Cell<usize>) -> Option<Self> {
+        (count.get() < MOST_HOOKS).then(|| {
+            count.set(count.get() + 1);
+            Self(count)
+        })
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probes_of_a_pod_are_read() {
+        let text = r#"{"port":15020,"probes":{"/app-probe/web/liveness":{"httpGet":{"path":"live","port":8080,"httpHeaders":[{"name":"X-A","value":"b"},{"name":"X-A","value":"gr\u00fc\u00df"}]},"timeoutSeconds":2},
+            "/app-probe/db/readiness":{"tcpSocket":{"port":5432},"timeoutSeconds":1},
+            "/app-probe/rpc/startup":{"grpc":{"port":9090,"service":"s"},"timeoutSeconds":1},
+            "/app-hook/web/preStop":{"hook":{"path":"/stop","port":8443,"scheme":"HTTPS"}}}}"#;
+        let pod = IpAddr::from([10, 0, 0, 7]);
+        let (port, probes) = parse(text, pod).unwrap();
+        assert_eq!(port, 15020);
+        let Question::Http(get) = &probes["/app-probe/web/liveness"].question else { panic!("{probes:?}") };
+        assert_eq!((get.place.url().as_str(), get.ip), ("http://10.0.0.7:8080/live", pod));
+        let values: Vec<&[u8]> = get.headers.get_all("x-a").iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(values, ["b".as_bytes(), "gr\u{fc}\u{df}".as_bytes()]);
+        assert_eq!(probes["/app-probe/web/liveness"].timeout, Some(Duration::from_secs(2)));
+        assert_eq!(probes["/app-probe/db/readiness"].question, Question::Tcp(SocketAddr::new(pod, 5432)));
+        let service = "s".to_owned();
+        assert_eq!(
+            probes["/app-probe/rpc/startup"].question,
+            Question::Grpc { address: SocketAddr::new(pod, 9090), service }
+        );
+        let Question::Hook(hook) = &probes["/app-hook/web/preStop"].question else { panic!("{probes:?}") };
+        assert_eq!(hook.place.url(), "https://10.0.0.7:8443/stop");
+        assert_eq!(probes["/app-hook/web/preStop"].timeout, None);
+    }
+
+    #[test]
+    fn a_question_that_cannot_be_asked_fails_and_keeps_nobody_from_starting() {
+        for question in [
+            "{}",
+            r#"{"httpGet":{"path":"/"}}"#,
+            r#"{"httpGet":{"port":80,"httpHeaders":[{"name":"a b","value":"c"}]}}"#,
+            r#"{"httpGet":{"port":80,"httpHeaders":[{"name":"a","value":"\u0001"}]}}"#,
+            r#"{"tcpSocket":{"port":70000}}"#,
+            r#"{"grpc":{"port":1,"host":"x"}}"#,
+        ] {
+            let text = format!(r#"{{"port":1,"probes":{{"/x":{question}}}}}"#);
+            let (_, probes) = parse(&text, IpAddr::from([10, 0, 0, 7])).unwrap();
+            assert!(matches!(probes["/x"].question, Question::Never(_)), "{question}: {probes:?}");
+        }
+        assert!(parse("[]", IpAddr::from([10, 0, 0, 7])).is_none());
+    }
+}

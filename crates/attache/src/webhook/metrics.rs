@@ -1,0 +1,137 @@
+//! What the webhook tells of itself, for Prometheus.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use attache_admin::Page;
+use attache_kubernetes::review::Outcome;
+use attache_tls::Acceptor;
+use http::StatusCode;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// Why a client got no answer to a review.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refused {
+    /// The TLS handshake failed, or took too long.
+    Handshake,
+    /// The body was too large, or came too slowly.
+    Body,
+    /// It wasn't a review.
+    NoReview,
+    /// Others needed the connection's place or its memory.
+    Cut,
+}
+
+/// All metrics. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Metrics(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    registry: Registry,
+    reviews: IntCounterVec,
+    duration: Histogram,
+    refused: IntCounterVec,
+    connections: IntGauge,
+    expiry: Gauge,
+}
+
+impl Metrics {
+    /// # Errors
+    /// Two metrics have one name.
+    pub(super) fn new() -> Result<Self, prometheus::Error> {
+        let reviews = IntCounterVec::new(
+            Opts::new(
+                "attache_webhook_reviews_total",
+                "Reviews answered, by what was decided about the pod.",
+            ),
+            &["result"],
+        )?;
+        let duration = Histogram::with_opts(
+            HistogramOpts::new(
+                "attache_webhook_review_duration_seconds",
+                "Time from a review's whole body to its answer.",
+            )
+            .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0]),
+        )?;
+        let refused = IntCounterVec::new(
+            Opts::new(
+                "attache_webhook_refused_total",
+                "Connections and requests that got no review's answer, by why.",
+            ),
+            &["why"],
+        )?;
+        let connections =
+            IntGauge::new("attache_webhook_connections", "Connections to the webhook that are open.")?;
+        let expiry = Gauge::new(
+            "attache_webhook_certificate_expiry_timestamp_seconds",
+            "When the webhook's certificate expires, in seconds since 1970.",
+        )?;
+        let registry = Registry::new();
+        registry.register(Box::new(reviews.clone()))?;
+        registry.register(Box::new(duration.clone()))?;
+        registry.register(Box::new(refused.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        registry.register(Box::new(expiry.clone()))?;
+        for result in Outcome::ALL {
+            reviews.with_label_values(&[result.name()]);
+        }
+        for why in [Refused::Handshake, Refused::Body, Refused::NoReview, Refused::Cut] {
+            refused.with_label_values(&[why.name()]);
+        }
+        Ok(Self(Arc::new(All { registry, reviews, duration, refused, connections, expiry })))
+    }
+
+    pub(super) fn reviewed(&self, outcome: Outcome, took: Duration) {
+        self.0.reviews.with_label_values(&[outcome.name()]).inc();
+        self.0.duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn refused(&self, why: Refused) {
+        self.0.refused.with_label_values(&[why.name()]).inc();
+    }
+
+    /// A connection, counted until this is dropped.
+    pub(super) fn connected(&self) -> Connected {
+        self.0.connections.inc();
+        Connected(self.0.connections.clone())
+    }
+
+    /// The page of the metrics.
+    pub(super) fn page(&self, acceptor: &Acceptor) -> Page {
+        let expiry = acceptor.certificates().iter().map(|certificate| certificate.not_after).min();
+        let expiry = expiry.and_then(|at: SystemTime| at.duration_since(UNIX_EPOCH).ok());
+        self.0.expiry.set(expiry.map_or(0.0, |at| at.as_secs_f64()));
+        let mut text = Vec::new();
+        let (status, text) = match TextEncoder::new().encode(&self.0.registry.gather(), &mut text) {
+            Ok(()) => (StatusCode::OK, String::from_utf8_lossy(&text).into_owned()),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        };
+        Page { status, content_type: "text/plain; version=0.0.4; charset=utf-8", text }
+    }
+}
+
+impl Refused {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Body => "body",
+            Self::NoReview => "no_review",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// See [`Metrics::connected`].
+#[derive(Debug)]
+pub(super) struct Connected(IntGauge);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,198 @@
+//! Whether a pod can have attache: what clashes, and what would make it invalid or let calls past attache.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::{
+    containers::{self, INTERCEPT, NAME, OWN_VOLUMES},
+    mesh,
+    plan::{list, text},
+    settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PREFIX, PROBES, Settings, Traffic, listener_at, parsed},
+};
+use crate::object::Kind;
+
+/// # Errors
+/// Why the pod can't have attache.
+pub(super) fn possible(
+    kind: &Kind,
+    template: &Value,
+    settings: &Settings,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
+    let Some(spec) = template.get("spec").filter(|spec| spec.is_object()) else {
+        return Err("its pod has no spec".to_owned());
+    };
+    if list(spec, "containers").next().is_none() {
+        return Err("its pod has no containers".to_owned());
+    }
+    if runs_on_windows(spec) {
+        return Err("its pod runs on Windows".to_owned());
+    }
+    check_meshes(template, settings, warnings)?;
+    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+        if settings.traffic == Traffic::Transparent {
+            return Err("it has hostNetwork: redirection would take the whole node's connections".to_owned());
+        }
+        warnings.push(format!(
+            "it has hostNetwork: ports {OUTBOUND}, {INBOUND} and {PROBES} are taken on the node, so that one such pod fits on each"
+        ));
+    }
+    let ends = matches!(kind.kind.as_str(), "Job" | "CronJob" | "JobSet" | "ScaledJob")
+        || matches!(text(spec, "restartPolicy"), Some("Never" | "OnFailure"));
+    if settings.mode == Mode::Container && ends {
+        return Err(
+            "its pod ends when its containers have, and attache as a plain container would go on: a pod that ends needs mode native (Kubernetes 1.29)"
+                .to_owned(),
+        );
+    }
+    let own_ports: &[u16] = if settings.intercepts_inbound() {
+        &[OUTBOUND, INBOUND, PROBES, APP_PROBES]
+    } else {
+        &[OUTBOUND, INBOUND, PROBES]
+    };
+    let mut names = HashSet::new();
+    for kind in ["initContainers", "containers", "ephemeralContainers"] {
+        for (index, container) in list(spec, kind).enumerate() {
+            let name = text(container, "name")
+                .ok_or_else(|| format!("the container {index} of its {kind} has no name"))?;
+            // The record names containers, too, so that one of two would be taken for the other.
+            if !names.insert(name) {
+                return Err(format!("two of its containers are called `{name}`, which Kubernetes refuses"));
+            }
+            if name == NAME || name == INTERCEPT {
+                return Err(format!("it has a container `{name}` that attache didn't put there"));
+            }
+            for port in list(container, "ports") {
+                let number = port.get("containerPort").and_then(Value::as_u64);
+                let tcp = text(port, "protocol").is_none_or(|protocol| protocol == "TCP");
+                if let Some(clash) = own_ports.iter().find(|own| tcp && number == Some(u64::from(**own))) {
+                    return Err(format!("its container `{name}` has port {clash}, which is attache's"));
+                }
+            }
+            check_user(spec, container, name, settings)?;
+        }
+    }
+    for groups in ["fsGroup", "supplementalGroups"] {
+        let own = spec.pointer(&format!("/securityContext/{groups}"));
+        let uid = Value::from(settings.uid);
+        let has =
+            own == Some(&uid) || own.and_then(Value::as_array).is_some_and(|groups| groups.contains(&uid));
+        if settings.traffic == Traffic::Transparent && has {
+            warnings.push(format!(
+                "its {groups} has attache's group {0}: a program of it that changes to that group isn't redirected. Give attache another with {PREFIX}uid",
+                settings.uid
+            ));
+        }
+    }
+    let ours = containers::volumes(settings);
+    for volume in list(spec, "volumes") {
+        let name = text(volume, "name").unwrap_or_default();
+        if OWN_VOLUMES.contains(&name) || ours.iter().any(|own| text(own, "name") == Some(name)) {
+            return Err(format!("it has a volume `{name}` that attache didn't put there"));
+        }
+    }
+    for volume in &settings.volumes {
+        let name = text(volume, "name").unwrap_or_default();
+        let there = list(spec, "volumes").any(|own| text(own, "name") == Some(name));
+        if !there && !ours.iter().any(|own| text(own, "name") == Some(name)) {
+            return Err(format!(
+                "{PREFIX}volumes mounts `{name}` without a source, and the pod has no such volume"
+            ));
+        }
+    }
+    check_config(settings, warnings)
+}
+
+/// In transparent mode, what runs as attache's user or group isn't redirected. A container's own user and group win over the pod's.
+fn check_user(spec: &Value, container: &Value, name: &str, settings: &Settings) -> Result<(), String> {
+    if settings.traffic != Traffic::Transparent {
+        return Ok(());
+    }
+    for (key, what) in [("runAsUser", "user"), ("runAsGroup", "group")] {
+        let path = format!("/securityContext/{key}");
+        let own = container.pointer(&path).filter(|own| !own.is_null()).or_else(|| spec.pointer(&path));
+        if own.and_then(Value::as_u64) == Some(settings.uid.into()) {
+            return Err(format!(
+                "its container `{name}` runs as {what} {0}, as attache does: its connections wouldn't be redirected. Give attache another with {PREFIX}uid",
+                settings.uid
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The pod says that it is for Windows: by its system, or by where alone it may be put.
+fn runs_on_windows(spec: &Value) -> bool {
+    const LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+    let is_windows = |value: Option<&Value>| value.and_then(Value::as_str) == Some("windows");
+    let selected = |key: &str| spec.get("nodeSelector").and_then(|selector| selector.get(key));
+    if is_windows(spec.pointer("/os/name")) || LABELS.iter().any(|key| is_windows(selected(key))) {
+        return true;
+    }
+    let affinity = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let terms: Vec<&Value> = spec.pointer(affinity).and_then(Value::as_array).into_iter().flatten().collect();
+    // One term of several is enough for the scheduler, so all must say it.
+    let says = |term: &&Value| {
+        list(term, "matchExpressions").any(|rule| {
+            let values: Vec<&str> = list(rule, "values").filter_map(Value::as_str).collect();
+            text(rule, "key").is_some_and(|key| LABELS.contains(&key))
+                && match text(rule, "operator") {
+                    Some("In") => values == ["windows"],
+                    Some("NotIn") => values.contains(&"linux"),
+                    _ => false,
+                }
+        })
+    };
+    !terms.is_empty() && terms.iter().all(says)
+}
+
+/// # Errors
+/// Another mesh's sidecar is in the pod or will be, and the two can't live together.
+fn check_meshes(template: &Value, settings: &Settings, warnings: &mut Vec<String>) -> Result<(), String> {
+    let Some((mesh, sign)) = mesh::found(template) else { return Ok(()) };
+    let name = mesh.name;
+    if settings.traffic == Traffic::Transparent {
+        return Err(format!(
+            "{name} is in its pod ({sign}): two that redirect a pod's connections send them in circles. Keep one out"
+        ));
+    }
+    if mesh.has_our_ports {
+        return Err(format!(
+            "{name} is in its pod ({sign}), and listens on ports that are attache's. Keep one out"
+        ));
+    }
+    warnings.push(format!("{name} is in its pod ({sign}): attache's calls pass through its proxy, too"));
+    Ok(())
+}
+
+fn check_config(settings: &Settings, warnings: &mut Vec<String>) -> Result<(), String> {
+    let Some(config) = &settings.config else {
+        if settings.traffic == Traffic::Transparent && settings.config_map.is_none() {
+            return Err(format!(
+                "transparent traffic needs a config with `transparent: true`: name one with {PREFIX}config-map or {PREFIX}config"
+            ));
+        }
+        return Ok(());
+    };
+    let Some(config) = parsed(config) else { return Ok(()) };
+    let config = config?;
+    if config.metrics.is_none_or(|address| address.port() != PROBES || address.ip().is_loopback()) {
+        return Err(format!("its config moves `metrics` from 0.0.0.0:{PROBES}, where the kubelet asks"));
+    }
+    if settings.traffic == Traffic::Transparent {
+        for port in [OUTBOUND].into_iter().chain(settings.inbound.then_some(INBOUND)) {
+            if !listener_at(&config, port).is_some_and(|listener| port == INBOUND || listener.transparent) {
+                return Err(match port {
+                    INBOUND => format!(
+                        "its config has no listener on {INBOUND}, to which calls would be redirected: add one, or say {PREFIX}inbound: \"false\""
+                    ),
+                    _ => format!("its config has no listener with `transparent: true` on {OUTBOUND}"),
+                });
+            }
+        }
+    } else if listener_at(&config, OUTBOUND).is_none() {
+        warnings.push(format!("its config has no listener on {OUTBOUND}"));
+    }
+    Ok(())
+}
