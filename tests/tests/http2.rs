@@ -52,7 +52,9 @@ fn serve(mut command: Command, arguments: &[&str], port: u16) -> Process {
 /// attache before a server that speaks HTTP/2 without TLS, with every default but the deadlines.
 fn before(port: u16) -> Attache {
     Attache::start(&format!(
-        "access_log: {{ to: stdout, filter: {{ errors: true }} }}
+        // One worker, and so one pool: the test counts its connections.
+        "workers: 1
+access_log: {{ to: stdout, filter: {{ errors: true }} }}
 listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', to: judge }} }}
 upstreams: {{ judge: {{ address: 'h2c://127.0.0.1:{port}', timeout: off, idle_timeout: off }} }}"
     ))
@@ -129,7 +131,8 @@ fn h2spec_finds_nothing() {
     let _server = serve(judge("go"), &["http1", &format!("127.0.0.1:{port}")], port);
     // Paths of h2spec are served by attache itself, so that only its own HTTP/2 is judged.
     let attache = Attache::start(&format!(
-        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', to: judge }} }}
+        // HTTP/2 alone: where HTTP/1 is spoken, too, a preface that is none gets a 400 of HTTP/1, and h2spec takes nothing but a close.
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', protocol: http2, to: judge }} }}
 upstreams: {{ judge: 'http://127.0.0.1:{port}' }}"
     ));
     let output = tool("h2spec")

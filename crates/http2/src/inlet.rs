@@ -10,6 +10,7 @@
 //! - All else passes as it came, in place. The order of one stream's frames is never changed.
 
 use std::{
+    collections::HashSet,
     io,
     pin::Pin,
     rc::Rc,
@@ -32,6 +33,9 @@ const PRIORITY: u8 = 0x20;
 
 /// Frames above this are too large for us to begin with (SETTINGS_MAX_FRAME_SIZE), which the h2 crate says.
 const WHOLE: usize = 16 << 10;
+
+/// More requests than any client may have open.
+const MOST_OPEN: usize = 4096;
 
 /// A head above this is too large for any limit.
 const LONGEST_BLOCK: usize = 1 << 20;
@@ -64,6 +68,10 @@ struct Heads {
     begun: Vec<u8>,
     /// The HEADERS frame that was seen last opened its stream.
     opens: bool,
+    /// It is the end of a request whose body is open.
+    trails: bool,
+    /// Requests whose end has not come. Only there HEADERS are trailers; elsewhere they are an error of the stream, which the h2 crate knows.
+    open: HashSet<u32>,
     /// The frame that comes next was judged already.
     judged: Option<bool>,
     /// What is read are requests.
@@ -186,9 +194,23 @@ impl Inlet {
     }
 
     fn see(&mut self, head: Head, watch: &mut impl FnMut(Head) -> io::Result<()>) -> io::Result<()> {
-        if head.kind == kind::HEADERS {
-            self.heads.opens = head.stream > self.opened;
-            self.opened = self.opened.max(head.stream);
+        let (heads, ends) = (&mut self.heads, head.ends_stream());
+        match head.kind {
+            kind::HEADERS => {
+                heads.opens = head.stream > self.opened;
+                heads.trails = ends && heads.open.remove(&head.stream);
+                self.opened = self.opened.max(head.stream);
+                if heads.requests && heads.opens && !ends {
+                    if heads.open.len() >= MOST_OPEN {
+                        // Streams that we have reset, whose end never came.
+                        heads.open.clear();
+                    }
+                    heads.open.insert(head.stream);
+                }
+            }
+            kind::DATA if ends => _ = heads.open.remove(&head.stream),
+            kind::RST_STREAM => _ = heads.open.remove(&head.stream),
+            _ => {}
         }
         watch(head)
     }
@@ -218,7 +240,7 @@ impl Inlet {
         };
         let Some(seen) = seen else { return false };
         if heads.requests {
-            if heads.opens { seen.fragment } else { seen.of_request || seen.status }
+            if heads.opens { seen.fragment } else { heads.trails && (seen.of_request || seen.status) }
         } else {
             seen.of_request || (seen.status && self.streams.has_reader(head.stream))
         }

@@ -173,6 +173,11 @@ fn pseudo_fields_stand_where_they_belong_and_paths_have_no_fragment() {
         check(&[&status], false, false);
         check(&[&status, &plain], false, false);
         check(&[&frame(kind::HEADERS, 4, 1, &[0x88, 0x84])], false, true);
+        // Where a stream has ended, HEADERS are no trailers but an error that h2 says (section 5.1).
+        let ended = frame(kind::HEADERS, 5, 1, &[0x82, 0x86, 0x84]);
+        check(&[&ended, &path], true, false);
+        check(&[&request, &frame(kind::DATA, 1, 1, b"x"), &path], true, false);
+        check(&[&request, &frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), &path], true, false);
         // An entry that was made earlier is known by its number.
         let named = frame(kind::HEADERS, 4, 1, b"\x82\x86\x44\x04/abc");
         check(&[&named, &frame(kind::HEADERS, 5, 1, &[0xbe])], true, true);
