@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Schema,
     /// Say which listener, route, upstream and policies a request would meet, and why. Sends nothing.
     Explain(Explain),
-    /// Print the config of Envoy, Istio, HAProxy, nginx, stunnel or ghostunnel as one of attache. Each loss is a comment at its place.
+    /// Print the config of Envoy, HAProxy or nginx as one of attache. Each loss is a comment at its place.
     /// Exit code 0: nothing is lost; 3: something soft (statistics, tracing); 4: some requests are answered otherwise or refused.
     Import(Import),
     /// Start small upstreams (one healthy, one slow, one failing now and then), the proxy in front of them and some traffic,

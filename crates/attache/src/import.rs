@@ -27,8 +27,9 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
     let files = attache_import::read(&options.files)?;
     let kind = match options.from {
         Some(kind) => kind.kind(),
-        None => attache_import::detect(&files)
-            .ok_or("it can't be told which proxy this config is of: say it, `--from envoy`, `istio`, `haproxy`, `nginx`, `stunnel` or `ghostunnel`")?,
+        None => attache_import::detect(&files).ok_or(
+            "it can't be told which proxy this config is of: say it, `--from envoy`, `haproxy` or `nginx`",
+        )?,
     };
     if options.verify {
         return compare(kind, &files, options);
