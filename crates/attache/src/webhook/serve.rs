@@ -39,8 +39,8 @@ use crate::{bind, inject::SettingFlags};
 
 /// Connections served at once.
 const MOST: usize = 256;
-/// Bytes of bodies that are read at once; the container of the deployment has 128 MiB.
-const BUDGET: usize = 32 << 20;
+/// Bytes of bodies that are read at once. Buffers grow by doubling, so twice that may be held; the deployment's container has 128 MiB.
+const BUDGET: usize = 16 << 20;
 /// Time for a handshake, for a request's head, and for its body; the API server itself waits 30 s at most.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for what is being answered once the end has come.
