@@ -13,7 +13,7 @@ use attache_listener::Connections;
 use attache_resilience::{RouteState, UpstreamState};
 use attache_telemetry::{AccessLog, Traces};
 use attache_tls::Workload;
-use attache_upstream::{Shared, connect::Tls, discovery::OnDemand};
+use attache_upstream::{Id, Shared, connect::Tls, discovery::OnDemand};
 
 use crate::credentials::Credentials;
 
@@ -68,20 +68,19 @@ pub(crate) struct UpstreamParts {
     pub(crate) on_demand: Option<Arc<OnDemand>>,
     /// Of hosts that requests name: made once for all workers, and kept as long as one of them uses it. The lock is taken when
     /// a host is new to a worker.
-    pub(crate) hosts: Arc<Mutex<HashMap<usize, Weak<UpstreamState>>>>,
+    pub(crate) hosts: Arc<Mutex<HashMap<Id, Weak<UpstreamState>>>>,
 }
 
 impl UpstreamParts {
     /// The resilience state of a host that requests named; true if it was made just now.
     pub(crate) fn host_state(&self, shared: &Arc<Shared>) -> (Arc<UpstreamState>, bool) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = Arc::as_ptr(shared) as usize;
-        if let Some(state) = hosts.get(&key).and_then(Weak::upgrade) {
+        if let Some(state) = hosts.get(&shared.id).and_then(Weak::upgrade) {
             return (state, false);
         }
         hosts.retain(|_, state| state.strong_count() > 0);
         let state = UpstreamState::new(shared.clone());
-        hosts.insert(key, Arc::downgrade(&state));
+        hosts.insert(shared.id, Arc::downgrade(&state));
         (state, true)
     }
 

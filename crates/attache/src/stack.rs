@@ -90,12 +90,15 @@ impl Site {
         observer: Observer,
         on_finish: OnFinish,
     ) -> Self {
+        let matched_fields = matched_fields(&listener);
         let routes = listener.routes.iter().zip(states);
+        let routes =
+            routes.map(|(route, state)| RouteService::new(route, state, &upstreams, &matched_fields));
         Self {
             table: RouteTable::new(&listener),
-            routes: routes.map(|(route, state)| RouteService::new(route, state, &upstreams)).collect(),
+            routes: routes.collect(),
             upstream_hosts: upstreams.configs().map(UpstreamHost::of).collect(),
-            matched_fields: matched_fields(&listener),
+            matched_fields,
             via: listener.http.via.as_deref().and_then(Via::new),
             listener,
             upstreams,

@@ -2,28 +2,79 @@
 
 use std::{fmt, rc::Rc};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::{remove_fields, strip_response};
 
 /// Called for every 1xx response but 100 and 101 (RFC 9110 section 15.2), in the order they came.
 #[derive(Clone)]
-pub struct OnInformational(Rc<PassOn>);
+pub struct OnInformational {
+    pass_on: Rc<PassOn>,
+    withheld: Option<Rc<[HeaderName]>>,
+}
 
 type PassOn = dyn Fn(StatusCode, &HeaderMap);
 
 impl OnInformational {
     /// Wraps what passes a 1xx response on.
     pub fn new(pass_on: impl Fn(StatusCode, &HeaderMap) + 'static) -> Self {
-        Self(Rc::new(pass_on))
+        Self { pass_on: Rc::new(pass_on), withheld: None }
     }
 
-    /// Passes one on.
-    pub fn call(&self, status: StatusCode, headers: &HeaderMap) {
-        (self.0)(status, headers);
+    /// Fields that no 1xx response may have, since the route removes or sets them in the answer itself.
+    #[must_use]
+    pub fn without(self, fields: Rc<[HeaderName]>) -> Self {
+        Self { withheld: Some(fields), ..self }
+    }
+
+    /// Passes one on, without what belongs to the upstream's hop. 101 is none of them: it is an answer, and never comes in between.
+    pub fn call(&self, status: StatusCode, mut headers: HeaderMap) {
+        if status.as_u16() <= StatusCode::SWITCHING_PROTOCOLS.as_u16() {
+            return;
+        }
+        strip_response(&mut headers, false, false);
+        if let Some(withheld) = &self.withheld {
+            remove_fields(&mut headers, withheld);
+        }
+        (self.pass_on)(status, &headers);
     }
 }
 
 impl fmt::Debug for OnInformational {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OnInformational")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_1xx_has_nothing_of_the_hop_and_nothing_that_the_route_takes_out() {
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let told = heard.clone();
+        let pass_on = OnInformational::new(move |status, headers: &HeaderMap| {
+            let names: Vec<String> = headers.keys().map(ToString::to_string).collect();
+            told.borrow_mut().push((status.as_u16(), names));
+        });
+        let pass_on = pass_on.without([HeaderName::from_static("x-internal")].into());
+        let headers: HeaderMap =
+            ["link", "connection", "keep-alive", "x-internal", "x_internal", "x-attache-reason"]
+                .into_iter()
+                .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")))
+                .collect();
+        for status in [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS, StatusCode::EARLY_HINTS] {
+            pass_on.call(status, headers.clone());
+        }
+        let mut heard = heard.take();
+        for (_, names) in &mut heard {
+            names.sort();
+        }
+        assert_eq!(heard, [(103, vec!["link".to_owned(), "x-attache-upstream-reason".to_owned()])]);
     }
 }

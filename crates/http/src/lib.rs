@@ -19,6 +19,7 @@ mod path;
 mod refusal;
 mod sanitize;
 mod trace;
+mod trailers;
 
 pub use abort::Abort;
 pub use answer::{AnswerStyle, Asker, answer, percent_encode};
@@ -36,5 +37,6 @@ pub use informational::OnInformational;
 pub use max_forwards::take_hop;
 pub use path::{normalize_path, normalize_uri, set_path, without_parameters};
 pub use refusal::Refusal;
-pub use sanitize::{remove_underscored, strip_trailers};
+pub use sanitize::{remove_fields, remove_underscored, strip_trailers};
 pub use trace::{REQUEST_ID, new_request_id, request_id};
+pub use trailers::may_have_trailers;

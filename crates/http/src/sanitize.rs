@@ -70,20 +70,29 @@ pub fn remove_underscored(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) 
     }
 }
 
-/// Takes out of trailers what may not stand there, in requests and responses alike.
-pub fn strip_trailers(trailers: &mut HeaderMap) {
+/// Removes these fields, also where an underscore stands for a hyphen.
+pub fn remove_fields(headers: &mut HeaderMap, fields: &[HeaderName]) {
+    remove_spelled(headers, |name| fields.iter().any(|field| field == name));
+}
+
+/// Removes what `refused` says of a name, as it is or with hyphens for its underscores.
+fn remove_spelled(headers: &mut HeaderMap, refused: impl Fn(&str) -> bool) {
     let refused = |name: &HeaderName| {
         let name = name.as_str();
-        let refused = |name: &str| is_ours(name) || NEVER_TRAILERS.contains(&name);
         refused(name) || (name.contains('_') && refused(&name.replace('_', "-")))
     };
-    if !trailers.keys().any(&refused) {
+    if !headers.keys().any(&refused) {
         return;
     }
-    let found: Vec<HeaderName> = trailers.keys().filter(|name| refused(name)).cloned().collect();
+    let found: Vec<HeaderName> = headers.keys().filter(|name| refused(name)).cloned().collect();
     for name in found {
-        trailers.remove(name);
+        headers.remove(name);
     }
+}
+
+/// Takes out of trailers what may not stand there, in requests and responses alike.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    remove_spelled(trailers, |name| is_ours(name) || NEVER_TRAILERS.contains(&name));
 }
 
 #[cfg(test)]

@@ -302,7 +302,7 @@ fn hints_to_a_client_that_does_not_read_are_bounded() {
             let mut headers = HeaderMap::new();
             headers.insert("link", HeaderValue::try_from("x".repeat(8000)).unwrap());
             for _ in 0..10_000 {
-                informational.call(StatusCode::EARLY_HINTS, &headers);
+                informational.call(StatusCode::EARLY_HINTS, headers.clone());
             }
             answer(request).await
         });
@@ -398,13 +398,13 @@ async fn hinting(request: HttpRequest) -> Response<Body> {
         let mut headers = HeaderMap::new();
         headers.insert("link", HeaderValue::from_static("</a.css>"));
         headers.insert("connection", HeaderValue::from_static("x"));
-        informational.call(StatusCode::EARLY_HINTS, &headers);
+        informational.call(StatusCode::EARLY_HINTS, headers.clone());
         if request.request.uri().path() != "/now" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        informational.call(StatusCode::from_u16(110).unwrap(), &HeaderMap::new());
+        informational.call(StatusCode::from_u16(110).unwrap(), HeaderMap::new());
         // These are not passed on.
-        informational.call(StatusCode::CONTINUE, &HeaderMap::new());
+        informational.call(StatusCode::CONTINUE, HeaderMap::new());
     }
     answer(request).await
 }
@@ -433,12 +433,12 @@ fn a_late_hint_of_a_request_that_was_answered_reaches_nobody() {
             let informational = request.on_informational.clone().unwrap();
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                informational.call(StatusCode::EARLY_HINTS, &HeaderMap::new());
+                informational.call(StatusCode::EARLY_HINTS, HeaderMap::new());
             });
             if request.request.uri().path() == "/z" {
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 let mine = request.on_informational.as_ref().unwrap();
-                mine.call(StatusCode::from_u16(110).unwrap(), &HeaderMap::new());
+                mine.call(StatusCode::from_u16(110).unwrap(), HeaderMap::new());
             }
             answer(request).await
         });

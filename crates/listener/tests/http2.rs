@@ -332,7 +332,7 @@ fn early_hints_come_before_the_answer() {
             let mut hints = http::HeaderMap::new();
             hints.insert("link", "</a.css>; rel=preload".parse().unwrap());
             hints.insert("connection", "close".parse().unwrap());
-            request.on_informational.unwrap().call(http::StatusCode::EARLY_HINTS, &hints);
+            request.on_informational.unwrap().call(http::StatusCode::EARLY_HINTS, hints);
             text(200, "ok")
         });
         let server = start(listener(), None, http, fun(echo_bytes));

@@ -64,6 +64,9 @@ pub struct CallContext {
     pub exchange: Rc<Exchange>,
     /// Which of the route's destinations is meant.
     pub destination: DestinationId,
+    /// A connection is made in case that the server speaks first: `max_requests` counts it when it does
+    /// ([`Bare::count`](crate::Bare::count)).
+    pub ahead: bool,
     /// Endpoints that attempts went to already; they are avoided while there are others.
     pub tried: Tried,
     /// Where the upstream's 1xx responses go; `None` drops them.
@@ -90,6 +93,7 @@ impl CallContext {
             client,
             exchange,
             destination: DestinationId::default(),
+            ahead: false,
             tried: Tried::default(),
             on_informational: None,
             deadline: None,

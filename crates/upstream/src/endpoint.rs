@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use attache_config::model::Name;
 use tokio::time::Instant;
 
-use crate::{change::LastChange, circuit::Circuit};
+use crate::{Id, change::LastChange, circuit::Circuit};
 
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +64,8 @@ impl EndpointSpec {
 /// One endpoint. It lives as long as discovery names its address; its counters survive every refresh in between.
 #[derive(Debug)]
 pub struct Endpoint {
+    /// What is kept beside it is found by this.
+    pub id: Id,
     /// Where it is reached.
     pub address: EndpointAddress,
     /// The address as text, made once for labels and logs.
@@ -123,6 +125,7 @@ impl Endpoint {
 
     pub(crate) fn with_epoch(spec: EndpointSpec, health_epoch: Arc<AtomicU64>) -> Self {
         Self {
+            id: Id::next(),
             label: spec.address.to_string().into(),
             address: spec.address,
             host: spec.host,

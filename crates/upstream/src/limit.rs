@@ -80,26 +80,44 @@ impl Drop for PendingPermit {
 
 /// One running call (`circuit_breaker.max_requests`).
 #[derive(Debug)]
-pub struct RequestPermit(Arc<Shared>);
+pub struct RequestPermit {
+    shared: Arc<Shared>,
+    /// It is one of those that the limit counts.
+    counted: bool,
+}
 
 impl RequestPermit {
     /// Takes one, or says that the limit is reached.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
-        if take(&shared.active_requests, shared.config.circuit_breaker.max_requests) {
-            Ok(Self(Arc::clone(shared)))
-        } else {
-            Err(Reason::OverflowRequests)
+        let mut permit = Self::ahead(shared);
+        permit.count()?;
+        Ok(permit)
+    }
+
+    /// For a connection on which neither side has spoken: it takes no other call's place.
+    pub(crate) fn ahead(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), counted: false }
+    }
+
+    /// Counts it from now on, or says that the limit is reached.
+    pub(crate) fn count(&mut self) -> Result<(), Reason> {
+        if !self.counted {
+            let limit = self.shared.config.circuit_breaker.max_requests;
+            self.counted = take(&self.shared.active_requests, limit);
         }
+        if self.counted { Ok(()) } else { Err(Reason::OverflowRequests) }
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
-        &self.0
+        &self.shared
     }
 }
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        self.0.active_requests.fetch_sub(1, Relaxed);
+        if self.counted {
+            self.shared.active_requests.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -118,6 +136,11 @@ impl Charge {
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
         self.permit.shared()
+    }
+
+    /// Counts what was [ahead](RequestPermit::ahead) of its use from now on.
+    pub(crate) fn count(&mut self) -> Result<(), Reason> {
+        self.permit.count()
     }
 
     /// The endpoint that it is counted at.

@@ -25,7 +25,7 @@ use std::{
 
 use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
-use attache_telemetry::Reason;
+use attache_telemetry::{Reason, metrics};
 use http::{
     Method, Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
@@ -68,8 +68,22 @@ pub struct Bare {
 /// What a bare connection holds of the breaker's counts until it is dropped.
 #[derive(Debug)]
 pub struct Guard {
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
     _permit: ConnectionPermit,
+}
+
+impl Bare {
+    /// Both sides talk now: a connection that was made [ahead](CallContext::ahead) of its use is counted from here on.
+    ///
+    /// # Errors
+    /// `overflow-requests` where the upstream has no room for one more call.
+    pub fn count(&mut self) -> Result<(), Error> {
+        let Some(charge) = &mut self.guard.charge else { return Ok(()) };
+        charge.count().map_err(|reason| {
+            metrics().overflow(&charge.shared().config.name, reason);
+            nothing(reason)
+        })
+    }
 }
 
 /// What waits in a response's extensions, which want `Clone + Send + Sync`; there is one connection all the same.
@@ -257,7 +271,11 @@ impl Inner {
         judges: Judges,
     ) -> Result<(Arc<Endpoint>, Option<Attempt>), Error> {
         let pool = &self.pool;
-        let permit = RequestPermit::take(&pool.shared).map_err(|reason| pool.refused(reason))?;
+        let permit = if context.ahead {
+            RequestPermit::ahead(&pool.shared)
+        } else {
+            RequestPermit::take(&pool.shared).map_err(|reason| pool.refused(reason))?
+        };
         let (endpoint, admitted) = self.pick(context, hash)?;
         let mut attempt = Attempt::admitted(permit, Arc::clone(&endpoint), admitted, context, judges);
         let headers = (wants == Wants::Answer).then(|| request.headers_mut());
@@ -295,7 +313,7 @@ impl Inner {
         };
         let (io, permit) = self.reach(endpoint, hash, context, attempt, connect).await?;
         *context.exchange.peer.borrow_mut() = tls.as_ref().and_then(|tls| tls.peer(&io));
-        let guard = Guard { _charge: attempt.take().and_then(Attempt::opened), _permit: permit };
+        let guard = Guard { charge: attempt.take().and_then(Attempt::opened), _permit: permit };
         let mut response = Response::new(Body::empty());
         response.extensions_mut().insert(Offer(Arc::new(Mutex::new(Some(Bare { io, guard })))));
         Ok(response)

@@ -17,6 +17,7 @@ use attache_telemetry::Reason;
 use tokio::time::Instant;
 
 use crate::{
+    Id,
     balance::Index,
     circuit::Circuit,
     endpoint::{Endpoint, EndpointSpec},
@@ -45,6 +46,8 @@ impl EndpointSet {
 /// One upstream as all workers see it.
 #[derive(Debug)]
 pub struct Shared {
+    /// What is kept beside it is found by this.
+    pub id: Id,
     /// Its part of the config.
     pub config: Arc<model::Upstream>,
     /// Its endpoints.
@@ -68,6 +71,7 @@ impl Shared {
     /// An upstream without endpoints: [`discovery::start`](crate::discovery::start) fills it.
     pub fn new(config: Arc<model::Upstream>) -> Self {
         Self {
+            id: Id::next(),
             config,
             endpoints: ArcSwap::default(),
             active_requests: AtomicU32::new(0),

@@ -1,7 +1,9 @@
 //! What a client may not do: each test is a way round the rules that is closed. `docs/security.md` names them by its promises.
 #![allow(missing_docs, reason = "tests")]
 
+mod answers;
 mod boundaries;
+mod doors;
 mod heads;
 mod pipe;
 mod property;
@@ -23,7 +25,11 @@ struct Upstream {
 
 impl Upstream {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0")
+    }
+
+    fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let upstream = Self { port: listener.local_addr().unwrap().port(), seen: Arc::default() };
         let seen = upstream.seen.clone();
         thread::spawn(move || {

@@ -2,8 +2,8 @@
 
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
-    Body, Client, add_forwarded, check_request, normalize_uri, remove_underscored, request_id,
-    set_client_certificate, strip_request, take_hop,
+    Body, Client, add_forwarded, check_request, may_have_trailers, normalize_uri, remove_underscored,
+    request_id, set_client_certificate, strip_request, take_hop,
 };
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::{CompiledRoute, Ctx, RequestFacts, Step};
@@ -41,7 +41,7 @@ impl Site {
     pub(super) fn begin(
         &self,
         mut parts: request::Parts,
-        body: Body,
+        mut body: Body,
         mut context: CallContext,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
@@ -84,6 +84,14 @@ impl Site {
         let came = Came { form, ask, version: parts.version };
         self.leave(&mut parts, &came, client);
         let edits = route.prepare_request(&mut parts, &ctx)?;
+        let RouteService { withheld, withheld_back, .. } = chosen.route;
+        if may_have_trailers(came.version, &parts.headers) {
+            body = body.without_trailers(withheld);
+        }
+        if !withheld_back.is_empty() {
+            let pass_on = context.on_informational.take();
+            context.on_informational = pass_on.map(|pass_on| pass_on.without(withheld_back.clone()));
+        }
         let request = Box::new(Request::from_parts(parts, body));
         let tunnels = matches!(came.ask, Ask::Upgrade(_) | Ask::Connect);
         let switched = upgrade.filter(|_| tunnels).map(|client| {
@@ -92,7 +100,11 @@ impl Site {
         });
         context.destination = chosen.id;
         let call = came.ask.call(request, context);
-        Ok(Begun::Call { route: chosen.route, call, back: Back { came, edits, switched } })
+        Ok(Begun::Call {
+            route: chosen.route,
+            call,
+            back: Back { came, edits, withheld: withheld_back.clone(), switched },
+        })
     }
 
     /// Names the Host that no route is for, and those that there are.

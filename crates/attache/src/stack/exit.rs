@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use attache_config::model::Destination;
-use attache_http::{AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, strip_response};
+use attache_http::{
+    AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, may_have_trailers, strip_response,
+};
 use attache_listener::Hold;
 use attache_routing::ReadyEdits;
 use attache_telemetry::{Exchange, Reason};
@@ -84,7 +86,7 @@ impl Site {
         back: Back,
         exchange: &Exchange,
     ) -> Result<Response<Body>, Error> {
-        let Back { came, edits, switched } = back;
+        let Back { came, edits, withheld, switched } = back;
         let switched = switched.map(|switched| *switched);
         if came.ask == Ask::Connect {
             // `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
@@ -113,6 +115,9 @@ impl Site {
             let mut upstream = Response::new(std::mem::take(&mut body));
             std::mem::swap(upstream.extensions_mut(), &mut parts.extensions);
             self.tunnels.upgraded(client, upstream, tunnel);
+        }
+        if may_have_trailers(parts.version, &parts.headers) {
+            body = body.without_trailers(&withheld);
         }
         self.arrive(&mut parts, switching, came.form.is_proxied(), edits);
         Ok(Response::from_parts(parts, body))

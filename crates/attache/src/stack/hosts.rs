@@ -15,7 +15,9 @@ use attache_http::{Body, default_port, parse_authority};
 use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stack};
 use attache_telemetry::Reason;
 use attache_tls::Credential;
-use attache_upstream::{Call, Error, Sent, Shared, Wants, WorkerUpstream, discovery::OnDemandHosts, outlier};
+use attache_upstream::{
+    Call, Error, Id, Sent, Shared, Wants, WorkerUpstream, discovery::OnDemandHosts, outlier,
+};
 use http::{Method, Request, uri::Scheme};
 use tokio::{
     task::spawn_local,
@@ -52,8 +54,8 @@ struct One {
     ready: Ready,
 }
 
-/// Upstreams of hosts that requests named, by their shared part, which each entry keeps alive.
-type Ready = Rc<RefCell<HashMap<*const Shared, (Arc<UpstreamState>, WorkerUpstream)>>>;
+/// Upstreams of hosts that requests named, by the number of their shared part.
+type Ready = Rc<RefCell<HashMap<Id, (Arc<UpstreamState>, WorkerUpstream)>>>;
 
 impl One {
     fn new(parts: &UpstreamParts) -> Self {
@@ -73,7 +75,7 @@ impl One {
 
     fn ready(&self, shared: Arc<Shared>) -> (Arc<UpstreamState>, WorkerUpstream) {
         let mut ready = self.ready.borrow_mut();
-        if let Some((state, upstream)) = ready.get(&Arc::as_ptr(&shared)) {
+        if let Some((state, upstream)) = ready.get(&shared.id) {
             return (state.clone(), upstream.clone());
         }
         if ready.len() >= READY_HOSTS {
@@ -88,7 +90,7 @@ impl One {
             spawn_local(end_ejections(Arc::downgrade(&shared)));
         }
         let upstream = worker_upstream(&state, &self.parts);
-        ready.insert(Arc::as_ptr(&shared), (state.clone(), upstream.clone()));
+        ready.insert(shared.id, (state.clone(), upstream.clone()));
         (state, upstream)
     }
 }

@@ -13,14 +13,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Action, Destination, Mirror};
+use attache_config::model::{self, Action, Destination, HeaderEdits, Mirror, Name};
 use attache_http::{Body, remove_underscored};
 use attache_resilience::{Front, RouteState, Stack, front_with};
 use attache_routing::mirrors;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{Call, Error, Sent, Wants, WorkerUpstream};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Response};
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -32,17 +32,22 @@ pub(super) struct RouteService {
     front: RefCell<Front<Destinations>>,
     /// It has limits or faults.
     pub(super) is_limited: bool,
+    /// Fields that no trailer of a request may have: the route, a credential or a rule speaks of them, and only the head was looked at.
+    pub(super) withheld: Rc<[HeaderName]>,
+    /// The same for responses, their 1xx included.
+    pub(super) withheld_back: Rc<[HeaderName]>,
 }
 
 /// What a call will come to.
 pub(super) type RouteFuture = <Front<Destinations> as Service<Call>>::Future;
 
 impl RouteService {
-    /// `None` for a route that answers by itself. `state` is what all workers share of it.
+    /// `None` for a route that answers by itself. `state` is what all workers share of it, `matched` the fields that routes ask for.
     pub(super) fn new(
         route: &model::Route,
         state: &Arc<RouteState>,
         upstreams: &Rc<Upstreams>,
+        matched: &[Name],
     ) -> Option<Self> {
         let Action::Forward(forward) = &route.action else { return None };
         let asked = forward.global_rate_limit.clone();
@@ -53,13 +58,27 @@ impl RouteService {
             upstreams: upstreams.clone(),
         }));
         let is_limited = forward.rate_limit.is_some() || asked.is_some() || forward.fault.is_some();
-        Some(Self { front: RefCell::new(front_with(state, asked, destinations)), is_limited })
+        let credentials = forward.to.iter().filter_map(|to| to.policy.credential.as_ref());
+        let withheld = edited(&route.request_headers)
+            .chain(credentials.map(|credential| credential.secret.header()))
+            .chain(matched.iter().filter_map(|name| HeaderName::try_from(&**name).ok()));
+        Some(Self {
+            front: RefCell::new(front_with(state, asked, destinations)),
+            is_limited,
+            withheld: withheld.collect(),
+            withheld_back: edited(&route.response_headers).collect(),
+        })
     }
 
     /// Sends a call to the destination that its context names.
     pub(super) fn call(&self, call: Call) -> RouteFuture {
         self.front.borrow_mut().call(call)
     }
+}
+
+/// The fields that are removed, or set to a value of the route's.
+fn edited(edits: &HeaderEdits) -> impl Iterator<Item = HeaderName> {
+    edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).cloned()
 }
 
 /// The destinations of a route, behind its limits.

@@ -15,7 +15,7 @@ use attache_listener::OnUpgrade;
 use attache_routing::ReadyEdits;
 use attache_telemetry::Exchange;
 use attache_upstream::Error;
-use http::Response;
+use http::{HeaderName, Response};
 use pin_project_lite::pin_project;
 
 use super::{Site, exit::Came, tunnel::Tunnel};
@@ -34,6 +34,8 @@ pub(super) struct Sending {
 pub(super) struct Back {
     pub(super) came: Came,
     pub(super) edits: ReadyEdits,
+    /// Fields that no trailer may have.
+    pub(super) withheld: Rc<[HeaderName]>,
     /// The client's side of an upgrade or a CONNECT, and what becomes of it. Seldom there, hence the box.
     pub(super) switched: Option<Box<(OnUpgrade, Tunnel)>>,
 }

@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use attache_http::Client;
@@ -23,9 +22,9 @@ use tower::Service;
 
 use super::{Site, Slot, ask::Ask, exit::Failure};
 
-/// How long a client that says nothing is kept with a server that says nothing either. A server that speaks first has begun by then;
-/// a client that connected ahead of use would hold a connection for nothing.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long a client that says nothing is kept with a server that says nothing either, in times of `detect_timeout`. A server that
+/// speaks first has begun by then; a client that connected ahead of use would hold a connection for nothing.
+const SILENCE: u32 = 10;
 
 impl Site {
     async fn carry(&self, opaque: Opaque) -> Carried {
@@ -41,9 +40,13 @@ impl Site {
                 read = bare.io.read_buf(&mut greeting) => if read.is_err() {
                     return Carried::Silent(Box::new(io));
                 },
-                () = sleep(SILENCE) => return Carried::Silent(Box::new(io)),
+                () = sleep(self.listener.detect_timeout.saturating_mul(SILENCE)) => return Carried::Silent(Box::new(io)),
             }
             self.metrics.request_started(&exchange);
+            if let Err(error) = bare.count() {
+                exchange.fail(error.reason, error.detail());
+                return Carried::Ended;
+            }
             bare
         } else {
             self.metrics.request_started(&exchange);
@@ -94,6 +97,7 @@ impl Site {
         }
         let mut context = CallContext::new(client.clone(), exchange.clone());
         context.destination = chosen.id;
+        context.ahead = silent;
         let mut response = chosen.route.call(Call::opaque(context)).await?;
         connected(&mut response).ok_or_else(|| {
             // A layer answered by itself, as a fault does, and has said why.

@@ -26,7 +26,7 @@ use attache_wire::{
     response::{self, Asked, Head},
 };
 use bytes::BytesMut;
-use http::{HeaderMap, Method, Request, StatusCode, header::UPGRADE, response::Parts};
+use http::{HeaderValue, Method, Request, StatusCode, header::UPGRADE, response::Parts};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWrite as _},
     time::{Instant, Sleep, sleep},
@@ -34,6 +34,7 @@ use tokio::{
 
 use super::{
     outgoing::{PATIENCE, Upload, Uploaded},
+    upgrade,
     upgraded::H1Tunnel,
 };
 use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
@@ -54,8 +55,8 @@ pub(super) struct H1 {
     /// The request that waits to be written.
     waiting: Option<Box<Request<Body>>>,
     asked: Asked,
-    /// The request asks for another protocol.
-    upgrades: bool,
+    /// The protocols that the request asks for instead of HTTP.
+    upgrades: Option<HeaderValue>,
     pub(super) upload: Option<Upload>,
     pub(super) decoder: Decoder,
     limits: Limits,
@@ -94,7 +95,7 @@ enum Stop {
     Ended,
     Io(io::Error),
     Fault(Fault),
-    /// Switched to another protocol, though nobody asked.
+    /// Switched to a protocol that the request had not asked for.
     Switched,
 }
 
@@ -114,7 +115,7 @@ impl H1 {
             out: Outbox::default(),
             waiting: None,
             asked: Asked::Other,
-            upgrades: false,
+            upgrades: None,
             upload: None,
             decoder: Decoder::none(),
             limits: Limits { line: STATUS_LINE, size: settings.headers_size, count: settings.headers_count },
@@ -223,7 +224,7 @@ impl H1 {
             Method::CONNECT => Asked::Connect,
             _ => Asked::Other,
         };
-        self.upgrades = request.headers().contains_key(UPGRADE);
+        self.upgrades = request.headers().get(UPGRADE).cloned();
         self.waiting = Some(request);
     }
 
@@ -288,14 +289,14 @@ impl H1 {
                 };
                 match parts.status {
                     StatusCode::CONTINUE => opened |= self.open_gate(),
-                    StatusCode::SWITCHING_PROTOCOLS if !self.upgrades => {
+                    StatusCode::SWITCHING_PROTOCOLS
+                        if !upgrade::is_switch_to(self.upgrades.as_ref(), &parts.headers) =>
+                    {
                         return Poll::Ready(Err(Stop::Switched));
                     }
                     status if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {
                         if let Some(pass_on) = on_informational {
-                            let mut headers: HeaderMap = parts.headers;
-                            attache_http::strip_response(&mut headers, false, false);
-                            pass_on.call(status, &headers);
+                            pass_on.call(status, parts.headers);
                         }
                     }
                     _ => {
@@ -434,7 +435,7 @@ impl H1 {
             Stop::Switched => Error::with_source(
                 Reason::UpstreamProtocolError,
                 sent,
-                "101 without an Upgrade in the request",
+                "101 to a protocol that the request had not asked for",
             ),
         };
         let reused = self.requests > 1 && sent < Sent::Response;

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use attache_http::{Body, BodyError};
+use attache_http::{Body, BodyError, strip_trailers};
 use attache_http2::Reader;
 use attache_telemetry::Reason;
 use bytes::Bytes;
@@ -125,7 +125,10 @@ impl http_body::Body for H2Body {
                 if let (Some(mut attempt), Some(trailers)) = (attempt, &trailers) {
                     attempt.trailers(trailers);
                 }
-                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+                Poll::Ready(trailers.map(|mut trailers| {
+                    strip_trailers(&mut trailers);
+                    Ok(Frame::trailers(trailers))
+                }))
             }
             Err(error) => Poll::Ready(this.end(error)),
         }

@@ -16,7 +16,7 @@ use attache_http::{Body, OnInformational};
 use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::SendStream;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::Body as _;
 use tokio::task::spawn_local;
 
@@ -76,9 +76,7 @@ pub(super) async fn send(
         if let Some(pass_on) = on_informational {
             while let Poll::Ready(Some(Ok(response))) = answer.poll_informational(cx) {
                 // 100 has done its work: the body is on its way.
-                if response.status() != StatusCode::CONTINUE {
-                    pass_on.call(response.status(), response.headers());
-                }
+                pass_on.call(response.status(), response.into_parts().0.headers);
             }
         }
         Pin::new(&mut answer).poll(cx).map_err(|error| explain(error, Sent::Request))

@@ -51,31 +51,31 @@ use self::{
     h1::{H1, Owner},
     h2::H2,
 };
-use crate::{Endpoint, Error, Sent, Shared};
+use crate::{Endpoint, Error, Id, Sent, Shared};
 
-/// Hashes an address in memory: it is unique already and no peer can choose it.
+/// Numbers that rise one by one need no hash that an attacker couldn't foresee.
 #[derive(Default)]
-struct AddressHasher(u64);
+struct IdHasher(u64);
 
-impl Hasher for AddressHasher {
+impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.write_usize(usize::from(*byte));
+            self.write_u64(u64::from(*byte));
         }
     }
 
-    fn write_usize(&mut self, n: usize) {
-        // Fibonacci hashing: addresses differ in their middle bits, the table looks at the top and the bottom.
-        self.0 = (self.0 ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    fn write_u64(&mut self, n: u64) {
+        // Fibonacci hashing: the table looks at the top and the bottom.
+        self.0 = (self.0 ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
     }
 }
 
-/// The endpoints' homes, by the address of their `Arc`, which the home keeps alive.
-type Homes = HashMap<usize, Rc<Home>, BuildHasherDefault<AddressHasher>>;
+/// The endpoints' homes, by their endpoint's number.
+type Homes = HashMap<Id, Rc<Home>, BuildHasherDefault<IdHasher>>;
 
 /// One worker's connections to one upstream.
 pub(crate) struct Pool {
@@ -150,9 +150,8 @@ impl Pool {
 
     /// Where the endpoint's connections are.
     pub(crate) fn home(&self, endpoint: &Arc<Endpoint>) -> Rc<Home> {
-        let key = Arc::as_ptr(endpoint).addr();
         let mut homes = self.homes.borrow_mut();
-        let home = homes.entry(key).or_insert_with(|| {
+        let home = homes.entry(endpoint.id).or_insert_with(|| {
             Rc::new(Home {
                 endpoint: Arc::clone(endpoint),
                 shared: Arc::clone(&self.shared),

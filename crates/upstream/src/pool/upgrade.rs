@@ -67,8 +67,11 @@ pub fn to_http1(request: &mut Request<Body>) -> Handshake {
     Handshake::Http2(key)
 }
 
-/// Turns the response into the form of the client's request. An error says that an HTTP/1.1 upstream switched without
-/// the right proof, so that it may not have understood what it was asked (RFC 6455 section 4.1).
+/// Turns the response into the form of the client's request.
+///
+/// # Errors
+/// What an HTTP/1.1 upstream got wrong, so that it may not have understood what it was asked (RFC 6455 section 4.1): it switched without
+/// the right proof, or it answered with a success that isn't 101. To a client of HTTP/2 any success would say that its tunnel is open.
 pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<(), &'static str> {
     match handshake {
         Handshake::Http1(key) if response.status().is_success() => {
@@ -91,9 +94,27 @@ pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<()
             *response.status_mut() = StatusCode::OK;
             *response.version_mut() = Version::HTTP_2;
         }
+        Handshake::Http2(_) if response.status().is_success() => {
+            return Err("the upstream answered a WebSocket handshake with a success that is not 101");
+        }
         Handshake::Http1(_) | Handshake::Http2(_) => {}
     }
     Ok(())
+}
+
+/// Whether a 101 switches to what was `asked` for: a server can't choose a protocol that the client has not offered, and must name the one
+/// that it chose (RFC 9110 section 7.8). Names are compared without regard to case, versions as they are.
+pub(super) fn is_switch_to(asked: Option<&HeaderValue>, answer: &HeaderMap) -> bool {
+    let Some(asked) = asked.and_then(|asked| asked.to_str().ok()) else { return false };
+    let mut chosen = answer
+        .get_all(UPGRADE)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or("?").split(','))
+        .map(str::trim)
+        .filter(|protocol| !protocol.is_empty())
+        .peekable();
+    let offered = |protocol: &str| asked.split(',').any(|offer| offer.trim().eq_ignore_ascii_case(protocol));
+    chosen.peek().is_some() && chosen.all(offered)
 }
 
 /// The proof for a key: base64 of SHA-1 of the key and a fixed text (RFC 6455 section 1.3). SHA-1 is no secret keeper here; it
@@ -196,6 +217,44 @@ mod tests {
         assert_eq!(response.status(), 200);
         assert!(response.headers().is_empty());
         assert!(answer(&mut respond(HeaderValue::from_static("wrong")), &handshake).is_err());
+    }
+
+    #[test]
+    fn a_101_switches_to_what_was_asked_for() {
+        let answer = |upgrade: &[&'static str]| {
+            upgrade.iter().map(|value| (UPGRADE, HeaderValue::from_static(value))).collect::<HeaderMap>()
+        };
+        let asked = HeaderValue::from_static("foo/2, WebSocket");
+        for (chosen, good) in [
+            (&["websocket"][..], true),
+            (&["FOO/2"], true),
+            (&["foo/2, websocket"], true),
+            (&["foo"], false),
+            (&["h2c"], false),
+            (&["websocket, h2c"], false),
+            (&["websocket", "h2c"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_switch_to(Some(&asked), &answer(chosen)), good, "{chosen:?}");
+        }
+        assert!(!is_switch_to(None, &answer(&["websocket"])), "nobody asked");
+    }
+
+    #[test]
+    fn a_success_that_is_not_101_opens_no_tunnel_of_http2() {
+        let mut request = http1_request();
+        to_http2(&mut request);
+        let handshake = to_http1(&mut request);
+        for status in [200, 201, 204, 206, 299] {
+            let mut response = Response::builder().status(status).body(()).unwrap();
+            assert!(answer(&mut response, &handshake).is_err(), "{status}");
+        }
+        for status in [302, 400, 403, 426, 500] {
+            let mut response = Response::builder().status(status).body(()).unwrap();
+            answer(&mut response, &handshake).unwrap();
+            assert_eq!(response.status(), status);
+        }
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! Bodies whose trailers lack what the head was cleared of.
+//!
+//! An application that merges trailers into the headers (RFC 9110 section 6.5.1) would find a field there that the route removed from the
+//! head, or that it set to something else.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Version, header::CONTENT_LENGTH};
+use http_body::{Frame, SizeHint};
+
+use crate::{Body, BodyError, remove_fields};
+
+/// Trailers can follow such a head: in HTTP/1 only behind chunks (RFC 9112 section 7.1.2).
+pub fn may_have_trailers(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_2 || !headers.contains_key(CONTENT_LENGTH)
+}
+
+impl Body {
+    /// The same body without these fields in its trailers, also where an underscore stands for a hyphen. One allocation, where there is
+    /// more to come.
+    #[must_use]
+    pub fn without_trailers(self, fields: &Rc<[HeaderName]>) -> Self {
+        if fields.is_empty() || http_body::Body::is_end_stream(&self) {
+            return self;
+        }
+        Self::stream(Without { body: self, fields: fields.clone() })
+    }
+}
+
+struct Without {
+    body: Body,
+    fields: Rc<[HeaderName]>,
+}
+
+impl http_body::Body for Without {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            remove_fields(trailers, &self.fields);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    struct Trailers(Option<HeaderMap>);
+
+    impl http_body::Body for Trailers {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            Poll::Ready(self.0.take().map(|trailers| Ok(Frame::trailers(trailers))))
+        }
+    }
+
+    #[test]
+    fn trailers_lack_what_the_head_was_cleared_of() {
+        let names = ["x-tenant", "x_tenant", "x-sum"].map(HeaderName::from_static);
+        let trailers: HeaderMap =
+            names.into_iter().map(|name| (name, HeaderValue::from_static("1"))).collect();
+        let fields: Rc<[HeaderName]> = [HeaderName::from_static("x-tenant")].into();
+        let mut body = Body::stream(Trailers(Some(trailers))).without_trailers(&fields);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Some(Ok(frame))) = http_body::Body::poll_frame(Pin::new(&mut body), &mut cx) else {
+            panic!("no frame");
+        };
+        let left = frame.into_trailers().unwrap();
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["x-sum"]);
+    }
+}

@@ -1,0 +1,76 @@
+//! The ways by which a client reaches a listener: plain, by TLS, redirected by the kernel.
+
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use attache_tests::pki::Pki;
+
+use super::say;
+
+/// One way in.
+#[derive(Clone, Copy)]
+pub(crate) enum Door<'a> {
+    /// TCP.
+    Plain(SocketAddr),
+    /// TLS, with what the client says of itself.
+    Tls { port: u16, pki: &'a Pki, name: &'a str, alpn: &'a str, certificate: Option<&'a str> },
+}
+
+impl Door<'_> {
+    /// Sends the pieces with the pauses before them, and waits until nothing more comes back.
+    pub(crate) fn say(self, pieces: &[(u64, &[u8])]) -> String {
+        match self {
+            Self::Plain(address) => say(address, pieces),
+            Self::Tls { port, pki, name, alpn, certificate } => {
+                let mut client = Command::new("openssl");
+                client.args(["s_client", "-quiet", "-connect", &format!("127.0.0.1:{port}")]);
+                client.args(["-servername", name]);
+                if !alpn.is_empty() {
+                    client.args(["-alpn", alpn]);
+                }
+                if let Some(certificate) = certificate {
+                    let file = |end: &str| pki.at(&format!("{certificate}.{end}"));
+                    client.args(["-cert", &file("crt"), "-key", &file("key")]);
+                }
+                through(&mut client, pieces)
+            }
+        }
+    }
+}
+
+/// What a program that relays its input to the server hears.
+fn through(client: &mut Command, pieces: &[(u64, &[u8])]) -> String {
+    let mut child =
+        client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (send, heard) = mpsc::channel();
+    thread::spawn(move || {
+        let mut space = [0; 4096];
+        while let Ok(n @ 1..) = output.read(&mut space) {
+            if send.send(space[..n].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    for (pause, piece) in pieces {
+        thread::sleep(Duration::from_millis(*pause));
+        if input.write_all(piece).and_then(|()| input.flush()).is_err() {
+            break;
+        }
+    }
+    // A handshake takes its time on a busy machine; what comes behind it comes at once.
+    let (mut answer, mut patience) = (Vec::new(), Duration::from_millis(2_500));
+    while let Ok(more) = heard.recv_timeout(patience) {
+        answer.extend_from_slice(&more);
+        patience = Duration::from_millis(300);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    String::from_utf8_lossy(&answer).into_owned()
+}
