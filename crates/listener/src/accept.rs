@@ -433,7 +433,7 @@ impl<H: HttpService, T: TcpService> Worker<H, T> {
         entry.live.sweepable.set(true);
         let counted = Counted::new(&self.metrics, settings, &entry.live);
         let address = client.address;
-        let connection = connection::run(
+        let connection = connection::Connection::new(
             stream,
             client,
             settings.clone(),

@@ -2,7 +2,11 @@
 //!
 //! The order is that of the bytes on the wire; what they are is found out by [`Fresh`].
 
-use std::{pin::pin, rc::Rc, task::Poll};
+use std::{
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
 use attache_http::Client;
 use attache_telemetry::Exchange;
@@ -49,38 +53,126 @@ impl Reader {
     }
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn run<H, T>(
-    stream: Stream,
-    client: Client,
-    settings: Rc<Settings>,
-    entry: Entry,
+/// One connection, served to its end by polling it.
+///
+/// It is as small as what it does at the moment: a client that has not spoken costs no future at all, and what finds out its protocol is
+/// gone before its server begins.
+pub(crate) struct Connection<H, T> {
+    state: State<H, T>,
+    // Dropped after the state: a connection is over when nothing of it runs any more.
+    _entry: Entry,
+}
+
+enum State<H, T> {
+    /// The client may be silent for as long as it likes.
+    Silent(Box<Begin<H, T>>),
+    /// What it speaks is found out.
+    Looking(Boxed<Option<Spoken<H, T>>>),
+    /// Its protocol's server has it.
+    Serving(Boxed<()>),
+    Ended,
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
+type Spoken<H, T> = (Box<Begin<H, T>>, Found);
+
+/// What a connection begins with.
+struct Begin<H, T> {
+    fresh: Fresh,
     place: Place,
     http: H,
     tcp: T,
-) where
-    H: HttpService,
-    T: TcpService,
-{
-    let mut fresh = Fresh { settings, client, entry, stream, denied: None, bytes: Vec::new() };
-    // Boxed: it is large and short, the connection's task is small and long.
-    let mut found = Box::pin(fresh.protocol()).await;
-    if matches!(&found, Ok(found) if found.silent) {
-        let Some(stream) = first_to_speak(&mut fresh, tcp.clone()).await else { return };
-        fresh.stream = stream;
-        let spoken = async {
-            let deadline = fresh.wait().await?;
-            fresh.spoken(deadline).await
-        };
-        found = Box::pin(spoken).await;
+}
+
+impl<H: HttpService, T: TcpService> Connection<H, T> {
+    pub(crate) fn new(
+        stream: Stream,
+        client: Client,
+        settings: Rc<Settings>,
+        entry: Entry,
+        place: Place,
+        http: H,
+        tcp: T,
+    ) -> Self {
+        let live = entry.live.clone();
+        let fresh = Fresh { settings, client, live, stream, denied: None, bytes: Vec::new() };
+        Self { state: State::Silent(Box::new(Begin { fresh, place, http, tcp })), _entry: entry }
     }
-    match found {
-        Ok(found) => fresh.serve(found, place, http, tcp).await,
-        Err(End::Gone) => {}
-        Err(End::Failed(protocol, reason, detail)) => {
-            let listener = &fresh.settings.listener.name;
-            tracing::debug!(%listener, %reason, detail, "a connection was closed");
-            fresh.report(protocol, reason, detail);
+}
+
+// Nothing is pinned in place: the futures have boxes of their own.
+impl<H, T> Unpin for Connection<H, T> {}
+
+impl<H: HttpService, T: TcpService> Future for Connection<H, T> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            this.state = match &mut this.state {
+                State::Silent(begin) => {
+                    let goes_on = !begin.fresh.may_wait() || ready!(begin.fresh.poll_first(cx));
+                    match std::mem::replace(&mut this.state, State::Ended) {
+                        State::Silent(begin) if goes_on => State::Looking(Box::pin(begin.look())),
+                        _ => State::Ended,
+                    }
+                }
+                State::Looking(look) => match ready!(look.as_mut().poll(cx)) {
+                    Some((begin, found)) => State::Serving(begin.serve(found)),
+                    None => State::Ended,
+                },
+                State::Serving(server) => {
+                    ready!(server.as_mut().poll(cx));
+                    State::Ended
+                }
+                State::Ended => return Poll::Ready(()),
+            };
+        }
+    }
+}
+
+impl<H: HttpService, T: TcpService> Begin<H, T> {
+    /// Finds out what is spoken; `None` where the connection ended before.
+    async fn look(mut self: Box<Self>) -> Option<Spoken<H, T>> {
+        let fresh = &mut self.fresh;
+        let mut found = fresh.protocol().await;
+        if matches!(&found, Ok(found) if found.silent) {
+            fresh.stream = first_to_speak(fresh, self.tcp.clone()).await?;
+            found = match fresh.wait().await {
+                Ok(deadline) => fresh.spoken(deadline).await,
+                Err(end) => Err(end),
+            };
+        }
+        match found {
+            Ok(found) => Some((self, found)),
+            Err(End::Gone) => None,
+            Err(End::Failed(protocol, reason, detail)) => {
+                let listener = &fresh.settings.listener.name;
+                tracing::debug!(%listener, %reason, detail, "a connection was closed");
+                fresh.report(protocol, reason, detail);
+                None
+            }
+        }
+    }
+
+    fn serve(self, found: Found) -> Boxed<()> {
+        let Self { fresh, place, http, tcp } = self;
+        let Fresh { settings, mut client, live, mut stream, denied, bytes } = fresh;
+        stream.unread(bytes.into());
+        if let Some(hello) = &found.hello {
+            client.sni.clone_from(&hello.sni);
+        }
+        let reader = Reader { settings, client: Rc::new(client), live, denied };
+        match found.protocol {
+            Protocol::Http1 => Box::pin(http1::serve(stream, reader, http, found.deny, place)),
+            Protocol::Http2 => Box::pin(async move {
+                http2::serve(stream, reader, http, found.deny).await;
+                drop(place);
+            }),
+            Protocol::Tcp | Protocol::Tls => Box::pin(async move {
+                opaque(stream, reader, found, tcp).await;
+                drop(place);
+            }),
         }
     }
 }
@@ -92,41 +184,13 @@ async fn first_to_speak<T: TcpService>(fresh: &mut Fresh, tcp: T) -> Option<Stre
     let reader = Reader {
         settings: fresh.settings.clone(),
         client: Rc::new(fresh.client.clone()),
-        live: fresh.entry.live.clone(),
+        live: fresh.live.clone(),
         denied: None,
     };
     // Boxed, as all that few connections need.
     match Box::pin(opaque(stream, reader, Found { silent: true, ..Protocol::Tcp.into() }, tcp)).await {
         Carried::Ended => None,
         Carried::Silent(stream) => Some(*stream),
-    }
-}
-
-impl Fresh {
-    async fn serve<H, T>(mut self, found: Found, place: Place, http: H, tcp: T)
-    where
-        H: HttpService,
-        T: TcpService,
-    {
-        self.stream.unread(std::mem::take(&mut self.bytes).into());
-        if let Some(hello) = &found.hello {
-            self.client.sni.clone_from(&hello.sni);
-        }
-        let Self { settings, client, entry, stream, denied, .. } = self;
-        let reader = Reader { settings, client: Rc::new(client), live: entry.live.clone(), denied };
-        match found.protocol {
-            // Boxed, once per connection: else one that has not spoken yet would be as large as the largest of these.
-            Protocol::Http1 => Box::pin(http1::serve(stream, reader, http, found.deny, Some(place))).await,
-            Protocol::Http2 => {
-                Box::pin(http2::serve(stream, reader, http, found.deny)).await;
-                drop(place);
-            }
-            Protocol::Tcp | Protocol::Tls => {
-                Box::pin(opaque(stream, reader, found, tcp)).await;
-                drop(place);
-            }
-        }
-        drop(entry);
     }
 }
 

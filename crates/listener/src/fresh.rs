@@ -3,7 +3,15 @@
 //! A connection that waits for its first byte holds no buffer; what is read here is put back in front, so that a first request that came
 //! whole costs one read.
 
-use std::{io, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use attache_config::model::{ListenProtocol, ProxyProtocolIn, TlsMode};
 use attache_http::{Client, Takes};
@@ -11,13 +19,13 @@ use attache_telemetry::{Admitted, Exchange, Reason, Side, metrics};
 use attache_tls::Alpn;
 use http::HeaderValue;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead as _, ReadBuf},
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     detect::{self, Verdict},
-    live::{Entry, Order},
+    live::{Live, Order},
     proxy_protocol,
     request::{Refusal, Settings},
     stream::Stream,
@@ -77,7 +85,7 @@ impl From<(Protocol, Option<ClientHello>)> for Found {
 pub(crate) struct Fresh {
     pub(crate) settings: Rc<Settings>,
     pub(crate) client: Client,
-    pub(crate) entry: Entry,
+    pub(crate) live: Rc<Live>,
     pub(crate) stream: Stream,
     /// Why the client may not talk.
     pub(crate) denied: Option<Box<str>>,
@@ -94,8 +102,49 @@ impl Fresh {
         }
         *exchange.identity.borrow_mut() = self.client.identity();
         exchange.fail(reason, detail);
-        self.entry.live.ends_by(reason);
+        self.live.ends_by(reason);
         (self.settings.on_finish)(&exchange);
+    }
+
+    /// The client's first byte may come whenever it likes: nothing has a time limit before it, and nobody else speaks first.
+    pub(crate) fn may_wait(&self) -> bool {
+        let listener = &self.settings.listener;
+        if listener.proxy_protocol != ProxyProtocolIn::Off || self.is_server_first() {
+            return false;
+        }
+        let encrypted = self.settings.tls.is_some() && !self.is_permissive();
+        encrypted || listener.protocol != ListenProtocol::Auto || !self.takes().opaque
+    }
+
+    /// Waits for the client's first bytes; whether any came before its end or the order to finish.
+    pub(crate) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.poll_more(cx).map(|read| matches!(read, Ok(1..)))
+    }
+
+    /// Reads once; 0 at the client's end. An error where an order ends the wait.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, End>> {
+        // On the stack: a socket is taken for readable when it is accepted, and one that waits shall hold no buffer.
+        let mut space = [MaybeUninit::uninit(); FIRST_READ];
+        let mut buf = ReadBuf::uninit(&mut space);
+        self.live.register(cx);
+        // While nothing has come, a drain or the idle sweep ends the wait; after that only the cut.
+        let ends_at = if self.bytes.is_empty() { Order::Finish } else { Order::Cut };
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+            Poll::Pending if self.live.order() >= ends_at => Poll::Ready(Err(End::Gone)),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(read) => {
+                self.bytes.extend_from_slice(buf.filled());
+                Poll::Ready(read.map(|()| buf.filled().len()).map_err(End::from))
+            }
+        }
+    }
+
+    /// Plaintext passes on a listener with TLS.
+    ///
+    /// It proves no identity, so where `allow` asks for one it is refused like on a strict listener.
+    fn is_permissive(&self) -> bool {
+        let tls = self.settings.listener.tls.as_ref();
+        tls.is_some_and(|tls| tls.mode == TlsMode::Permissive && tls.allow.is_empty())
     }
 
     /// Looks at the first bytes, and terminates TLS.
@@ -110,9 +159,7 @@ impl Fresh {
             }
             return self.detect().await;
         };
-        // Plaintext proves no identity, so where `allow` asks for one it is refused like on a strict listener.
-        let plaintext =
-            listener.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Permissive && tls.allow.is_empty());
+        let plaintext = self.is_permissive();
         if plaintext && self.is_server_first() {
             return Ok(Protocol::Tcp.into());
         }
@@ -229,9 +276,9 @@ impl Fresh {
 
     /// Waits for the client's first byte for as long as it likes, as for a request on a connection that is idle.
     pub(crate) async fn wait(&mut self) -> Result<Instant, End> {
-        self.entry.live.sweepable.set(true);
+        self.live.sweepable.set(true);
         self.first(None).await?;
-        self.entry.live.sweepable.set(false);
+        self.live.sweepable.set(false);
         Ok(Instant::now() + self.settings.listener.detect_timeout)
     }
 
@@ -338,28 +385,10 @@ impl Fresh {
 
     /// Reads once; 0 at the client's end. Nothing is lost when it is given up half-way.
     async fn more(&mut self) -> Result<usize, End> {
-        let live = self.entry.live.clone();
-        let Self { stream, bytes, .. } = self;
-        // While nothing has come, a drain or the idle sweep ends the wait; after that only the cut.
-        let ends_at = if bytes.is_empty() { Order::Finish } else { Order::Cut };
-        let read = async {
-            stream.readable().await?;
-            bytes.reserve(FIRST_READ);
-            stream.read_buf(bytes).await
-        };
-        let mut read = pin!(read);
-        let read = std::future::poll_fn(|cx| {
-            live.register(cx);
-            match read.as_mut().poll(cx) {
-                Poll::Pending if live.order() >= ends_at => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(read) => Poll::Ready(Some(read)),
-            }
-        });
-        match read.await {
-            Some(Ok(0)) if ends_at == Order::Finish => Err(End::Gone),
-            Some(read) => Ok(read?),
-            None => Err(End::Gone),
+        let begun = !self.bytes.is_empty();
+        match poll_fn(|cx| self.poll_more(cx)).await? {
+            0 if !begun => Err(End::Gone),
+            read => Ok(read),
         }
     }
 
@@ -402,7 +431,7 @@ impl Fresh {
     ) -> Result<(Option<Vec<u8>>, Option<attache_tls::Error>), End> {
         let mut stream = std::mem::replace(&mut self.stream, Stream::gone());
         stream.unread(std::mem::take(&mut self.bytes).into());
-        let live = self.entry.live.clone();
+        let live = self.live.clone();
         // Boxed: a handshake is large and short, the connection's task is small and long.
         let mut accept = Box::pin(timeout(HANDSHAKE_TIMEOUT, tls.admit_with(stream, alpn)));
         let accepted = std::future::poll_fn(|cx| {

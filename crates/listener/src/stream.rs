@@ -130,19 +130,6 @@ impl Stream {
     pub async fn client_speaks(&mut self) {
         std::future::poll_fn(|cx| self.poll_client(cx)).await;
     }
-
-    /// Waits until there is something to read, without a buffer for it.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        if !self.prefix.is_empty() {
-            return Ok(());
-        }
-        match &self.kind {
-            Kind::Tcp(tcp) => tcp.readable().await,
-            Kind::Unix(unix) => unix.readable().await,
-            // Decrypted bytes may already be inside the session; the read itself waits.
-            Kind::Tls(_) | Kind::Gone => Ok(()),
-        }
-    }
 }
 
 impl Abort for Stream {

@@ -12,7 +12,7 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{self, Poll, ready},
@@ -58,28 +58,28 @@ const HEADER_TIMEOUT: Refusal =
     Refusal::new(Reason::HeaderTimeout, "The request's head did not arrive in time.");
 
 /// Serves the connection to its end, that of the tunnel that it may become included. With `deny`, whatever comes first is refused.
-pub(crate) async fn serve<H: HttpService>(
+pub(crate) fn serve<H: HttpService>(
     mut stream: Stream,
     reader: Reader,
     http: H,
     deny: Option<Refusal>,
-    place: Option<Place>,
-) {
-    let listener = reader.settings.listener.clone();
-    let limits = &listener.http.limits;
+    place: Place,
+) -> Serving<H> {
+    let http_options = &reader.settings.listener.http;
+    let limits = &http_options.limits;
     let bounds = Limits { line: limits.request_line, size: limits.headers_size, count: limits.headers_count };
-    let target = match listener.http.target {
+    let target = match http_options.target {
         TargetPolicy::Strict => Target::Strict,
         TargetPolicy::Lenient => Target::Lenient,
     };
-    stream.limit_writes(listener.http.write_timeout);
+    stream.limit_writes(http_options.write_timeout);
     let live = reader.live.clone();
     live.sweepable.set(true);
     let client = Client::new(stream, Requests::new(bounds, target));
-    let mut connection = Connection {
+    Serving::Requests(Connection {
         client: Rc::new(RefCell::new(client)),
         http,
-        hints: Hints::new(live.clone()),
+        hints: Hints::new(live),
         context: Rc::new(Context::new(reader, "http1", None)),
         state: State::Between,
         timer: None,
@@ -87,17 +87,48 @@ pub(crate) async fn serve<H: HttpService>(
         looked: 0,
         closing: false,
         lingering: false,
-        place,
-    };
-    let signals = poll_fn(|cx| {
-        live.register(cx);
-        connection.poll(cx)
+        place: Some(place),
     })
-    .await;
-    let Some((signals, mut finish)) = signals else { return };
-    // The stream is the tunnel's now, driven by whoever took the upgrade; the exchange lasts as long.
-    drop(connection);
-    let mut gone = std::pin::pin!(signals.gone.notified());
+}
+
+/// A connection that is served.
+///
+/// Not an `async` block: that would hold what it begins with twice, and memory per idle connection counts.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every connection is the large one, and a box would cost each of them memory"
+)]
+pub(crate) enum Serving<H: HttpService> {
+    /// Its requests.
+    Requests(Connection<H>),
+    /// Its stream is a tunnel's, driven by whoever took the upgrade; the exchange lasts as long.
+    Tunnel(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+// Nothing is pinned in place: the service's future is `Unpin`, and the tunnel's has a box.
+impl<H: HttpService> Unpin for Serving<H> {}
+
+impl<H: HttpService> Future for Serving<H> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                Self::Requests(connection) => {
+                    connection.live().register(cx);
+                    let Some((signals, finish)) = ready!(connection.poll(cx)) else { return Poll::Ready(()) };
+                    let live = connection.live().clone();
+                    *self = Self::Tunnel(Box::pin(until_gone(live, signals, finish)));
+                }
+                Self::Tunnel(tunnel) => return tunnel.as_mut().poll(cx),
+            }
+        }
+    }
+}
+
+/// Waits for a tunnel's end, or ends it when the connection is cut.
+async fn until_gone(live: Rc<Live>, signals: Arc<Signals>, mut finish: Finish) {
+    let mut gone = pin!(signals.gone.notified());
     poll_fn(|cx| {
         live.register(cx);
         if live.order() == Order::Cut {
@@ -112,7 +143,8 @@ pub(crate) async fn serve<H: HttpService>(
     }
 }
 
-struct Connection<H: HttpService> {
+/// One connection's requests.
+pub(crate) struct Connection<H: HttpService> {
     client: Rc<RefCell<Client>>,
     http: H,
     hints: Rc<Hints>,
