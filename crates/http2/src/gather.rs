@@ -18,14 +18,19 @@ use std::{
 const FEW: u32 = 8;
 
 /// Bytes that go on in any case: with one more small frame they still fit the smallest SETTINGS_MAX_FRAME_SIZE.
-pub(crate) const FULL: usize = (16 << 10) - SMALL;
+pub(crate) const FULL: usize = (16 << 10) - SMALL - MOST_PADDING;
 
 /// A payload below this costs more to keep as a frame than its bytes are.
 pub(crate) const SMALL: usize = 256;
 
+/// What padding adds to a frame, with its length, at most (RFC 9113 section 6.1).
+pub(crate) const MOST_PADDING: usize = 256;
+
 /// Hashes a stream's number: a client can choose only odd numbers that grow.
 #[derive(Default)]
-struct NumberHasher(u64);
+pub(crate) struct NumberHasher(u64);
+
+pub(crate) type ByNumber = BuildHasherDefault<NumberHasher>;
 
 impl Hasher for NumberHasher {
     fn finish(&self) -> u64 {
@@ -52,7 +57,7 @@ struct Stream {
     held: Vec<u8>,
 }
 
-type Map = HashMap<u32, Stream, BuildHasherDefault<NumberHasher>>;
+type Map = HashMap<u32, Stream, ByNumber>;
 
 /// The streams of one connection whose bytes somebody reads.
 #[derive(Default)]
@@ -87,6 +92,11 @@ impl Streams {
         Reader { streams: Rc::clone(self), stream, taken: Cell::new(0) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.borrow().is_empty()
+    }
+
     /// Notes the connection's task. A task's waker doesn't change, so this is a comparison.
     pub(crate) fn register(&self, cx: &Context<'_>) {
         let mut task = self.task.borrow_mut();
@@ -119,8 +129,12 @@ impl Streams {
     /// Keeps bytes; says how many the stream has waiting now.
     pub(crate) fn hold(&self, stream: u32, bytes: &[u8]) -> usize {
         let mut all = self.all.borrow_mut();
+        if bytes.is_empty() {
+            // No entry for a stream that nobody reads: nothing would take it out.
+            return all.get(&stream).map_or(0, |stream| stream.held.len());
+        }
         let stream = all.entry(stream).or_default();
-        if stream.held.is_empty() && !bytes.is_empty() {
+        if stream.held.is_empty() {
             self.holding.set(self.holding.get() + 1);
         }
         stream.held.extend_from_slice(bytes);

@@ -93,7 +93,7 @@ enum Kind {
     Regular,
     /// `:path`, and whether it has a fragment.
     Path(bool),
-    Status,
+    Status(Status),
     /// Another pseudo-field.
     Pseudo,
 }
@@ -105,15 +105,32 @@ struct Entry {
     kind: Kind,
 }
 
+/// What a block says of `:status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Nothing.
+    #[default]
+    Missing,
+    /// 1xx: another head follows.
+    Interim,
+    Final,
+}
+
 /// What a block has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// A pseudo-field of requests.
     pub(crate) of_request: bool,
     /// `:status`.
-    pub(crate) status: bool,
+    pub(crate) status: Status,
     /// A `:path` with a fragment.
     pub(crate) fragment: bool,
+}
+
+impl Seen {
+    pub(crate) fn has_status(self) -> bool {
+        self.status != Status::Missing
+    }
 }
 
 /// One direction's header compression.
@@ -179,7 +196,7 @@ impl Blocks {
                     seen.of_request = true;
                     seen.fragment |= fragment;
                 }
-                Kind::Status => seen.status = true,
+                Kind::Status(status) => seen.status = status,
                 Kind::Pseudo => seen.of_request = true,
             }
         }
@@ -194,7 +211,7 @@ impl Blocks {
             1 => fixed(Kind::Pseudo, 10),
             2 | 3 | 6 | 7 => fixed(Kind::Pseudo, 7),
             4 | 5 => fixed(Kind::Path(false), 5),
-            8..=14 => fixed(Kind::Status, 7),
+            8..=14 => fixed(Kind::Status(Status::Final), 7),
             15..=STATIC => fixed(Kind::Regular, usize::from(*NAMES.get(index - 15)?)),
             _ => *self.table.get(index - STATIC - 1)?,
         })
@@ -210,21 +227,25 @@ impl Blocks {
             string(rest, &mut self.name)?;
             let kind = match self.name.as_slice() {
                 b":path" => Kind::Path(false),
-                b":status" => Kind::Status,
+                b":status" => Kind::Status(Status::Final),
                 [b':', ..] => Kind::Pseudo,
                 _ => Kind::Regular,
             };
             (kind, self.name.len())
         };
-        if !indexed && !matches!(kind, Kind::Path(_)) {
+        if !indexed && !matches!(kind, Kind::Path(_) | Kind::Status(_)) {
             // Nobody needs the value.
             skip(rest)?;
             return Some(kind);
         }
         self.value.clear();
         string(rest, &mut self.value)?;
-        if matches!(kind, Kind::Path(_)) {
-            kind = Kind::Path(self.value.contains(&b'#'));
+        match &mut kind {
+            Kind::Path(fragment) => *fragment = self.value.contains(&b'#'),
+            Kind::Status(status) => {
+                *status = if self.value.first() == Some(&b'1') { Status::Interim } else { Status::Final };
+            }
+            _ => {}
         }
         if indexed {
             let size = name + self.value.len() + OVERHEAD;
@@ -322,7 +343,7 @@ mod tests {
         }
         // Appendix C.6: responses with Huffman coding, in a table of 256 bytes.
         let mut responses = Blocks { most: 256, ..Blocks::default() };
-        let status = Seen { status: true, ..Seen::default() };
+        let status = Seen { status: Status::Final, ..Seen::default() };
         for (block, size) in [
             (
                 "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3",

@@ -5,12 +5,14 @@
 //!   [`Streams`].
 //! - DATA that carries nothing and ends nothing is taken out: the h2 crate allows 100 of them in the life of a connection, and servers
 //!   that flush send one with each answer.
+//! - The padding of small DATA frames is taken off, so that they can be gathered, too. It counted for the windows (RFC 9113 section 6.9.1), which the h2
+//!   crate does not know, and so it is given back to the peer here: see [`Outlet::give_back`](crate::Outlet::give_back).
 //! - A message whose pseudo-fields stand where none belong, or whose `:path` has a fragment, gets a field more that the h2 crate knows as
 //!   malformed (RFC 9113 sections 8.1, 8.2.2 and 8.3), and so resets its stream: see [`hpack`](crate::hpack).
 //! - All else passes as it came, in place. The order of one stream's frames is never changed.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     pin::Pin,
     rc::Rc,
@@ -22,8 +24,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{
     frame::{HEAD, Head, kind},
-    gather::{FULL, SMALL, Streams},
-    hpack::Blocks,
+    gather::{ByNumber, FULL, MOST_PADDING, SMALL, Streams},
+    hpack::{Blocks, Status},
 };
 
 /// Flags of HEADERS (RFC 9113 section 6.2).
@@ -31,10 +33,17 @@ const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 
+/// Padding of one stream, and of all, that is given back at once. The windows are at least sixteen times as large.
+const GIVE_BACK: u32 = 4 << 10;
+const GIVE_BACK_ALL: u32 = 64 << 10;
+
+/// Streams whose padding is remembered.
+const MOST_PADDED: usize = 256;
+
 /// Frames above this are too large for us to begin with (SETTINGS_MAX_FRAME_SIZE), which the h2 crate says.
 const WHOLE: usize = 16 << 10;
 
-/// More requests than any client may have open.
+/// Streams that are followed before those whose end never came are forgotten.
 const MOST_OPEN: usize = 4096;
 
 /// A head above this is too large for any limit.
@@ -58,6 +67,12 @@ pub struct Inlet {
     /// The highest stream that the peer may have opened.
     opened: u32,
     heads: Heads,
+    /// Padding that was taken off, by stream: the peer's windows are smaller by it than the h2 crate knows.
+    padding: HashMap<u32, u32, ByNumber>,
+    /// The same for the connection's window, which no stream's end gives back.
+    padding_of_all: u32,
+    /// WINDOW_UPDATE frames that give it back.
+    updates: BytesMut,
 }
 
 /// Where the messages' heads are followed.
@@ -68,14 +83,31 @@ struct Heads {
     begun: Vec<u8>,
     /// The HEADERS frame that was seen last opened its stream.
     opens: bool,
-    /// It is the end of a request whose body is open.
+    /// It ends its stream.
+    ends: bool,
+    /// It is the end of a message whose body is open.
     trails: bool,
-    /// Requests whose end has not come. Only there HEADERS are trailers; elsewhere they are an error of the stream, which the h2 crate knows.
-    open: HashSet<u32>,
+    /// Messages whose head has come and whose end has not. Only there HEADERS are trailers; elsewhere those of a client are an error of the
+    /// stream, which the h2 crate knows.
+    open: HashSet<u32, ByNumber>,
     /// The frame that comes next was judged already.
     judged: Option<bool>,
     /// What is read are requests.
     requests: bool,
+}
+
+impl Heads {
+    /// A message's head has come, and its end has not.
+    fn begin(&mut self, stream: u32, streams: &Streams) {
+        if self.open.len() >= MOST_OPEN {
+            // Streams that we have reset, whose end never came.
+            self.open.retain(|stream| streams.has_reader(*stream));
+            if self.open.len() >= MOST_OPEN {
+                self.open.clear();
+            }
+        }
+        self.open.insert(stream);
+    }
 }
 
 impl Inlet {
@@ -92,7 +124,27 @@ impl Inlet {
 
     fn new(streams: Rc<Streams>, pass: usize, opened: u32) -> Self {
         let heads = Heads { requests: opened == 0, ..Heads::default() };
-        Self { streams, pass, part: Vec::new(), out: BytesMut::new(), touched: Vec::new(), opened, heads }
+        Self {
+            streams,
+            pass,
+            part: Vec::new(),
+            out: BytesMut::new(),
+            touched: Vec::new(),
+            opened,
+            heads,
+            padding: HashMap::default(),
+            padding_of_all: 0,
+            updates: BytesMut::new(),
+        }
+    }
+
+    /// Frames of ours wait for an [`Outlet`](crate::Outlet).
+    pub(crate) fn has_updates(&self) -> bool {
+        !self.updates.is_empty()
+    }
+
+    pub(crate) fn take_updates(&mut self, out: &mut BytesMut) {
+        out.extend_from_slice(&std::mem::take(&mut self.updates));
     }
 
     /// The highest stream that the client opened.
@@ -198,18 +250,19 @@ impl Inlet {
         match head.kind {
             kind::HEADERS => {
                 heads.opens = head.stream > self.opened;
-                heads.trails = ends && heads.open.remove(&head.stream);
+                heads.ends = ends;
+                heads.trails = if ends { heads.open.remove(&head.stream) } else { false };
                 self.opened = self.opened.max(head.stream);
                 if heads.requests && heads.opens && !ends {
-                    if heads.open.len() >= MOST_OPEN {
-                        // Streams that we have reset, whose end never came.
-                        heads.open.clear();
-                    }
-                    heads.open.insert(head.stream);
+                    heads.begin(head.stream, &self.streams);
                 }
             }
-            kind::DATA if ends => _ = heads.open.remove(&head.stream),
-            kind::RST_STREAM => _ = heads.open.remove(&head.stream),
+            kind::DATA | kind::RST_STREAM if ends || head.kind == kind::RST_STREAM => {
+                heads.open.remove(&head.stream);
+                if !self.padding.is_empty() {
+                    self.padding.remove(&head.stream);
+                }
+            }
             _ => {}
         }
         watch(head)
@@ -240,10 +293,18 @@ impl Inlet {
         };
         let Some(seen) = seen else { return false };
         if heads.requests {
-            if heads.opens { seen.fragment } else { heads.trails && (seen.of_request || seen.status) }
-        } else {
-            seen.of_request || (seen.status && self.streams.has_reader(head.stream))
+            return if heads.opens {
+                seen.fragment
+            } else {
+                heads.trails && (seen.of_request || seen.has_status())
+            };
         }
+        // Of a server: any number of 1xx, then the head, then trailers.
+        let trails = heads.trails || heads.open.contains(&head.stream);
+        if !trails && !heads.ends && seen.status == Status::Final {
+            heads.begin(head.stream, &self.streams);
+        }
+        seen.of_request || (trails && seen.has_status())
     }
 
     fn is_rewritten(&self, head: Head) -> bool {
@@ -311,7 +372,13 @@ impl Inlet {
                 self.part.clear();
                 continue;
             }
-            let waiting = self.streams.hold(head.stream, part.get(HEAD..).unwrap_or_default());
+            let Some(data) = self.without_padding(head, part.get(HEAD..).unwrap_or_default()) else {
+                // More padding than there are bytes, which the h2 crate says.
+                self.emit(head.stream, false);
+                self.out.extend_from_slice(&part);
+                continue;
+            };
+            let waiting = self.streams.hold(head.stream, data);
             self.part = part;
             self.part.clear();
             if head.ends_stream() {
@@ -323,6 +390,44 @@ impl Inlet {
             }
         }
         Ok(())
+    }
+
+    /// The data of a whole frame. What its padding took from the windows will be given back.
+    fn without_padding<'a>(&mut self, head: Head, payload: &'a [u8]) -> Option<&'a [u8]> {
+        if !head.is_padded() {
+            return Some(payload);
+        }
+        let (padding, rest) = payload.split_first()?;
+        let data = rest.get(..rest.len().checked_sub(usize::from(*padding))?)?;
+        let taken = (payload.len() - data.len()) as u32;
+        self.padding_of_all += taken;
+        if self.padding_of_all >= GIVE_BACK_ALL {
+            let all = std::mem::take(&mut self.padding_of_all);
+            self.give_window(0, all);
+        }
+        if head.ends_stream() {
+            return Some(data);
+        }
+        if self.padding.len() >= MOST_PADDED && !self.padding.contains_key(&head.stream) {
+            for (stream, taken) in std::mem::take(&mut self.padding) {
+                self.give_window(stream, taken);
+            }
+        }
+        let of_stream = self.padding.entry(head.stream).or_default();
+        *of_stream += taken;
+        if *of_stream >= GIVE_BACK
+            && let Some(all) = self.padding.remove(&head.stream)
+        {
+            self.give_window(head.stream, all);
+        }
+        Some(data)
+    }
+
+    /// Writes what gives this many bytes back to a window; 0 is the connection.
+    fn give_window(&mut self, stream: u32, bytes: u32) {
+        let head = Head { length: 4, kind: kind::WINDOW_UPDATE, flags: 0, stream };
+        self.updates.extend_from_slice(&head.bytes());
+        self.updates.extend_from_slice(&bytes.to_be_bytes());
     }
 
     /// Passes a frame of a message's head on, whole, with what makes it malformed where it is.
@@ -408,8 +513,9 @@ fn fragment(head: Head, payload: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.get(..rest.len().checked_sub(padding)?)?.split_at_checked(priority)
 }
 
+/// What it carries is small, padding aside.
 const fn is_small(head: Head) -> bool {
-    head.length < SMALL && !head.is_padded()
+    head.length < SMALL || (head.is_padded() && head.length < SMALL + MOST_PADDING)
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use std::{
 };
 
 use attache_http::Abort;
+use attache_http2::Tunnel as Http2Tunnel;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
 };
 
-use crate::{http1, http2};
+use crate::http1;
 
 /// Becomes the client's side as soon as the request was answered with a switch of protocols.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct OnUpgrade(Pending);
 #[derive(Debug)]
 enum Pending {
     Http1(oneshot::Receiver<http1::Tunnel>),
-    Http2(oneshot::Receiver<http2::Tunnel>),
+    Http2(oneshot::Receiver<Http2Tunnel>),
 }
 
 impl OnUpgrade {
@@ -29,7 +30,7 @@ impl OnUpgrade {
         Self(Pending::Http1(pending))
     }
 
-    pub(crate) const fn http2(pending: oneshot::Receiver<http2::Tunnel>) -> Self {
+    pub(crate) const fn http2(pending: oneshot::Receiver<Http2Tunnel>) -> Self {
         Self(Pending::Http2(pending))
     }
 }
@@ -65,7 +66,7 @@ pub struct Upgraded(Io);
 #[derive(Debug)]
 enum Io {
     Http1(http1::Tunnel),
-    Http2(http2::Tunnel),
+    Http2(Http2Tunnel),
 }
 
 macro_rules! each {

@@ -112,6 +112,8 @@ pub(crate) fn upstream(
             h2_streams,
             h2_stream_window,
             h2_stream_window_max,
+            h2_flood_rate,
+            h2_flood_burst,
             h2_keepalive,
             tcp_keepalive,
             headers_size,

@@ -144,6 +144,8 @@ fn pool(pool: &Pool) -> Value {
         "h2_streams": pool.h2_streams,
         "h2_stream_window": show_size(pool.h2_stream_window.into()),
         "h2_stream_window_max": show_size(pool.h2_stream_window_max.into()),
+        "h2_flood_rate": pool.h2_flood_rate,
+        "h2_flood_burst": pool.h2_flood_burst,
         "h2_keepalive": show_timeout(pool.h2_keepalive),
         "tcp_keepalive": show_timeout(pool.tcp_keepalive),
         "headers_size": show_size(pool.headers_size as u64),

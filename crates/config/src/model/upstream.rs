@@ -228,6 +228,10 @@ pub struct Pool {
     pub h2_stream_window: u32,
     /// The largest that a stream's receive window grows to, bytes. Default 16 MiB.
     pub h2_stream_window_max: u32,
+    /// HTTP/2 frames that cost the server nothing and that no call paid for, a second, in prices of a PING. Default 20,000.
+    pub h2_flood_rate: u32,
+    /// The same at once. Default 100,000.
+    pub h2_flood_burst: u32,
     /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open, and given up
     /// 20 s later; zero is off. Default 5 min: gRPC's servers end connections that are asked more often (gRFC A8).
     pub h2_keepalive: Duration,
@@ -255,6 +259,8 @@ impl Default for Pool {
             h2_streams: 1024,
             h2_stream_window: 256 << 10,
             h2_stream_window_max: 16 << 20,
+            h2_flood_rate: 20_000,
+            h2_flood_burst: 100_000,
             h2_keepalive: Duration::from_mins(5),
             tcp_keepalive: Duration::from_mins(1),
             headers_size: 60 << 10,

@@ -223,6 +223,13 @@ pub(crate) struct Pool {
     /// The largest that a stream's receive window grows to while its reader keeps up.
     #[schemars(extend("default" = show_size(pool().h2_stream_window_max.into())))]
     pub(crate) h2_stream_window_max: Option<Txt<WindowSize>>,
+    /// HTTP/2 frames that cost the server nothing and that no call paid for, per second and connection, in prices of a PING: see
+    /// [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `upstream-protocol-error`.
+    #[schemars(range(min = 1), extend("default" = pool().h2_flood_rate))]
+    pub(crate) h2_flood_rate: Option<u32>,
+    /// The same at once, per connection.
+    #[schemars(range(min = 100), extend("default" = pool().h2_flood_burst))]
+    pub(crate) h2_flood_burst: Option<u32>,
     /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open.
     #[schemars(extend("default" = show_timeout(pool().h2_keepalive)))]
     pub(crate) h2_keepalive: Option<Txt<Timeout>>,

@@ -92,6 +92,63 @@ fn small_frames_of_one_read_go_on_as_one() {
 }
 
 #[test]
+fn padding_of_small_frames_is_taken_off_and_given_back_to_the_windows() {
+    let streams = Rc::new(Streams::default());
+    let mut inlet = open(&streams);
+    let _reader = streams.reader(1);
+    let padded = frame(kind::DATA, 8, 1, &[&[254_u8, b'x'][..], &[0; 254]].concat());
+    let nothing = frame(kind::DATA, 8, 1, &[&[255_u8][..], &[0; 255]].concat());
+    let got = all(&mut inlet, &mut Pieces([padded, nothing.repeat(299)].into()), 5000);
+    assert_eq!(frames(&got), [(Head { length: 1, kind: kind::DATA, flags: 0, stream: 1 }, b"x".to_vec())]);
+    let mut outlet = crate::Outlet::of_server();
+    let mut out = BytesMut::new();
+    // Not in the midst of a frame of h2's.
+    outlet.look(&[0, 0, 1, 0, 0], |_, _| Ok(())).unwrap();
+    outlet.give_back(&mut inlet, &mut out);
+    assert!(out.is_empty());
+    outlet.look(&[0, 0, 0, 1, 0], |_, _| Ok(())).unwrap();
+    outlet.give_back(&mut inlet, &mut out);
+    let mut given = [0, 0];
+    for (head, payload) in frames(&out) {
+        assert_eq!(head.kind, kind::WINDOW_UPDATE);
+        given[head.stream as usize] += u32::from_be_bytes(payload.try_into().unwrap());
+    }
+    let taken = 255 + 299 * 256;
+    assert!(taken - given[1] < 4096 && taken - given[0] < 65_536, "{given:?} of {taken}");
+    assert!(given.iter().all(|given| *given <= taken));
+    // What can't be is the h2 crate's to refuse.
+    let wrong = frame(kind::DATA, 8, 1, &[9, 0, 0]);
+    assert_eq!(all(&mut inlet, &mut Pieces([wrong.clone()].into()), 5000), wrong);
+}
+
+#[test]
+fn padding_of_many_streams_is_forgotten_by_none_of_the_windows() {
+    let streams = Rc::new(Streams::default());
+    let mut inlet = Inlet::of_server(streams);
+    let one = |n: u32| frame(kind::DATA, 8, 2 * n + 1, &[&[255_u8][..], &[0; 255]].concat());
+    let read = (0..1000).flat_map(one).collect();
+    assert_eq!(all(&mut inlet, &mut Pieces([read].into()), 5000), b"");
+    assert!(inlet.padding.len() <= MOST_PADDED);
+    let mut out = BytesMut::new();
+    inlet.take_updates(&mut out);
+    let given = |all: bool| {
+        let mine = frames(&out).into_iter().filter(|(head, _)| (head.stream == 0) == all);
+        mine.map(|(_, payload)| u32::from_be_bytes(payload.try_into().unwrap())).sum::<u32>()
+    };
+    assert_eq!(given(true) + inlet.padding_of_all, 256_000);
+    assert_eq!(given(false) + inlet.padding.values().sum::<u32>(), 256_000);
+}
+
+#[test]
+fn nothing_is_kept_for_empty_frames_of_a_stream_that_nobody_reads() {
+    let streams = Rc::new(Streams::default());
+    let mut inlet = open(&streams);
+    let read = frame(kind::DATA, 0, 1, b"");
+    assert_eq!(all(&mut inlet, &mut Pieces([read].into()), 1000), b"");
+    assert!(streams.is_empty());
+}
+
+#[test]
 fn a_slow_readers_frames_wait_as_bytes_and_come_when_it_has_read() {
     let streams = Rc::new(Streams::default());
     let mut inlet = open(&streams);
@@ -173,6 +230,21 @@ fn pseudo_fields_stand_where_they_belong_and_paths_have_no_fragment() {
         check(&[&status], false, false);
         check(&[&status, &plain], false, false);
         check(&[&frame(kind::HEADERS, 4, 1, &[0x88, 0x84])], false, true);
+        // `:status` in trailers, whether anybody reads the answer yet or not; not before it.
+        let early = frame(kind::HEADERS, 4, 1, b"\x08\x03103");
+        let ended = frame(kind::HEADERS, 5, 1, &[0x88]);
+        check(&[&early, &early, &status], false, false);
+        check(&[&early, &ended], false, false);
+        check(&[&status, &ended], false, true);
+        check(&[&early, &status, &ended], false, true);
+        check(&[&status, &frame(kind::DATA, 0, 1, b"x"), &ended], false, true);
+        check(&[&status, &early], false, true);
+        check(&[&status, &path], false, true);
+        check(
+            &[&status, &frame(kind::HEADERS, 0, 1, &[]), &frame(kind::CONTINUATION, 4, 1, &[0x88])],
+            false,
+            true,
+        );
         // Where a stream has ended, HEADERS are no trailers but an error that h2 says (section 5.1).
         let ended = frame(kind::HEADERS, 5, 1, &[0x82, 0x86, 0x84]);
         check(&[&ended, &path], true, false);

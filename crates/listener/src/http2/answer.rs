@@ -17,7 +17,7 @@ use std::{
 };
 
 use attache_http::{BodyError, CONNECTION_SPECIFIC, OnInformational, percent_encode};
-use attache_http2::Reader;
+use attache_http2::{Reader, Tunnel};
 use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, server::SendResponse};
@@ -32,7 +32,6 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::Tunnel;
 use crate::{exchange::Sent, http1::date, live::Live, stall::Stalled};
 
 /// 1xx responses that may wait for the socket for one request.

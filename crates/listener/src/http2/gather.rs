@@ -18,14 +18,14 @@ use std::{
     time::Duration,
 };
 
-use attache_http2::{Frames, Head, Inlet, kind};
+use attache_http2::{Flood, Inlet, Outlet};
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::timeout,
 };
 
-use super::flood::Flood;
+use super::flood::Client;
 use crate::stream::Stream;
 
 /// Bytes that are gathered before they are written at once.
@@ -44,8 +44,8 @@ pub(crate) struct Io(Rc<RefCell<Gather>>);
 struct Gather {
     stream: Stream,
     inlet: Inlet,
-    flood: Flood,
-    outgoing: Frames,
+    flood: Flood<Client>,
+    outlet: Outlet,
     buffer: BytesMut,
     /// The turn's end was asked for.
     turn: Option<Arc<Turn>>,
@@ -67,12 +67,12 @@ impl Wake for Turn {
 }
 
 impl Io {
-    pub(crate) fn new(stream: Stream, inlet: Inlet, flood: Flood) -> Self {
+    pub(crate) fn new(stream: Stream, inlet: Inlet, flood: Flood<Client>) -> Self {
         Self(Rc::new(RefCell::new(Gather {
             stream,
             inlet,
             flood,
-            outgoing: Frames::after(0),
+            outlet: Outlet::of_server(),
             buffer: BytesMut::new(),
             turn: None,
             asked: false,
@@ -95,7 +95,7 @@ impl Gather {
         while !self.buffer.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.buffer));
             // Here, since h2 keeps only an error's text.
-            let n = written.inspect_err(|error| self.flood.live().note_stalled(error))?;
+            let n = written.inspect_err(|error| self.flood.payer().live().note_stalled(error))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -106,16 +106,7 @@ impl Gather {
     }
 
     fn poll_goodbye(&mut self, cx: &mut Context<'_>, code: h2::Reason, words: &str) -> Poll<io::Result<()>> {
-        // In the midst of a frame nothing else can be said.
-        if self.outgoing.at_end_of_frame() {
-            let head = Head { length: 8 + words.len(), kind: kind::GOAWAY, flags: 0, stream: 0 };
-            self.buffer.extend_from_slice(&head.bytes());
-            self.buffer.extend_from_slice(&self.inlet.opened().to_be_bytes());
-            self.buffer.extend_from_slice(&u32::from(code).to_be_bytes());
-            self.buffer.extend_from_slice(words.as_bytes());
-            // Nothing more can be said after it.
-            self.outgoing = Frames::after(usize::MAX);
-        }
+        self.outlet.say_goodbye(self.inlet.opened(), code.into(), words, &mut self.buffer);
         ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
@@ -157,6 +148,7 @@ impl Gather {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.outlet.give_back(&mut self.inlet, &mut self.buffer);
         if self.buffer.len() >= FULL {
             ready!(self.poll_drain(cx))?;
         }
@@ -165,7 +157,7 @@ impl Gather {
         for bytes in bufs {
             let n = bytes.len().min(room);
             let bytes = bytes.get(..n).unwrap_or_default();
-            self.outgoing.look(bytes, |head, payload| self.flood.sent(head, payload))?;
+            self.outlet.look(bytes, |head, payload| self.flood.sent(head, payload))?;
             self.buffer.extend_from_slice(bytes);
             room -= n;
             taken += n;
@@ -202,6 +194,7 @@ impl AsyncWrite for Io {
     /// turn's end wakes it.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self.0.borrow_mut();
+        this.outlet.give_back(&mut this.inlet, &mut this.buffer);
         if this.buffer.is_empty() || !this.turn_is_over(cx) {
             return Poll::Ready(Ok(()));
         }

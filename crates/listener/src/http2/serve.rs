@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
-use attache_http2::{CONNECTION_WINDOW, Inlet, Streams, Window};
+use attache_http2::{CONNECTION_WINDOW, Inlet, Streams, Verdict, Window};
 use attache_telemetry::{Exchange, Reason};
 use bytes::Bytes;
 use h2::{
@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     answer::{Answer, Connect, Informational},
     body,
-    flood::{Bounds, Flood, Verdict},
+    flood::flood,
     gather::Io,
 };
 use crate::{
@@ -58,7 +58,7 @@ pub(crate) async fn serve<H: HttpService>(
     let streams = Rc::new(Streams::default());
     let verdict = Verdict::default();
     let client = address.map(|address| address.ip());
-    let flood = Flood::new(Bounds::from(limits), client, live.clone(), verdict.clone());
+    let flood = flood(limits, client, live.clone(), verdict.clone());
     let io = Io::new(stream, Inlet::of_client(streams.clone()), flood);
     let mut builder = Builder::new();
     builder

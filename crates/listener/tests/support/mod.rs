@@ -1,5 +1,12 @@
 //! A listener on a worker of its own, and clients that send bytes as they are.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part, as a module of its own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test binary uses a part, as a module of its own"
+)]
+
+mod frames;
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,6 +31,8 @@ use tokio::{
     net::TcpStream,
     task::JoinHandle,
 };
+
+pub use frames::*;
 
 /// Far above what anything here takes; reached only by a defect.
 pub const FOREVER: Duration = Duration::from_secs(20);

@@ -10,6 +10,7 @@
 //! - After GOAWAY, or past `max_age`, a connection takes no new stream; its running ones finish.
 //! - A peer that says nothing for `h2_keepalive` while streams are open is asked (PING), and given up if it is silent
 //!   for [`KEEPALIVE_TIMEOUT`] more. Where data comes, nothing is asked but to measure the path ([`Window`]).
+//! - A peer whose frames cost us more than its calls pay for is given up: see [`attache_http2::Flood`].
 //! - A stream that nobody reads holds back itself alone: see [`CONNECTION_WINDOW`].
 
 use std::{
@@ -126,7 +127,7 @@ impl H2 {
     ) -> Result<Rc<Self>, Error> {
         let tls = io.is_tls();
         let (streams, signals) = (Rc::new(Streams::default()), Rc::<Signals>::default());
-        let socket = Socket::new(io, permit, Rc::clone(&streams), Rc::clone(&signals));
+        let socket = Socket::new(io, permit, settings, Rc::clone(&streams), Rc::clone(&signals));
         let window = Window::new(&streams, settings.h2_stream_window, settings.h2_stream_window_max);
         let io = H2Io::new(Rc::clone(&socket));
         let (sender, frames) = Builder::new()
@@ -258,6 +259,7 @@ impl H2 {
         let mut sender = self.sender.borrow().clone();
         let opened = sender.send_request(request, ends);
         let (answer, stream) = opened.map_err(|error| explain(error, Sent::Nothing))?;
+        self.signals.calls.set(self.signals.calls.get() + 1);
         Ok((answer, stream, self.used.replace(true)))
     }
 }
@@ -270,10 +272,15 @@ pub(super) fn explain(error: h2::Error, sent: Sent) -> Error {
         let sent = if sent == Sent::Nothing { sent } else { Sent::Refused };
         return Error::with_source(Reason::UpstreamRefusedStream, sent, error);
     }
-    let ours = error.is_library() || (!error.is_remote() && !error.is_io());
+    let ours = error.is_library() || (!error.is_remote() && !error.is_io()) || is_flood(&error);
     let reason = if ours { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
     let reason = reason_or(&error, reason);
     Error::with_source(reason, sent, error)
+}
+
+/// The connection was ended for what came on it: no socket says this. h2 keeps only an error's kind and text.
+pub(super) fn is_flood(error: &h2::Error) -> bool {
+    error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
 }
 
 /// What moves the frames of one connection.
@@ -298,6 +305,7 @@ impl Task {
         poll_fn(|cx| {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
             if Pin::new(&mut frames).poll(cx).is_ready() {
+                self.socket.say_goodbye(cx);
                 return Poll::Ready(());
             }
             if let Poll::Ready(Err(_)) = self.socket.flush(cx) {

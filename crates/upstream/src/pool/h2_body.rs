@@ -15,7 +15,7 @@ use std::{
 };
 
 use attache_http::{Body, BodyError, strip_trailers};
-use attache_http2::Reader;
+use attache_http2::{Incoming, Reader};
 use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::RecvStream;
@@ -23,7 +23,10 @@ use http::{Response, header::CONTENT_LENGTH};
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
-use super::{h2::Lease, h2_call::Uploaded};
+use super::{
+    h2::{Lease, is_flood},
+    h2_call::Uploaded,
+};
 use crate::{attempt::Attempt, error::reason_or};
 
 /// Ends a task when nobody waits for its work any more.
@@ -36,11 +39,7 @@ impl Drop for AbortOnDrop {
 }
 
 struct H2Body {
-    received: RecvStream,
-    reader: Reader,
-    /// Bytes that the response still owes by its `content-length`.
-    owed: Option<u64>,
-    data_done: bool,
+    incoming: Incoming,
     uploaded: Rc<Cell<Uploaded>>,
     /// Given back at the end, before the body is dropped.
     held: Option<(Lease, Option<Attempt>, Option<AbortOnDrop>)>,
@@ -59,14 +58,11 @@ pub(super) fn attach(
         return response.map(|_| Body::empty());
     }
     let length = response.headers().get(CONTENT_LENGTH);
-    let owed = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
     response.map(|received| {
         // One allocation for each response with a body.
         Body::stream(H2Body {
-            received,
-            reader,
-            owed,
-            data_done: false,
+            incoming: Incoming::new(received, reader, length),
             uploaded,
             held: Some((lease, in_flight, upload)),
         })
@@ -79,11 +75,14 @@ impl H2Body {
             && error.reason() == Some(h2::Reason::NO_ERROR)
             && self.uploaded.get() != Uploaded::Whole;
         let attempt = self.held.take().and_then(|(_, attempt, _)| attempt);
-        if stopped_our_upload && self.owed.is_none_or(|owed| owed == 0) {
+        if stopped_our_upload && self.incoming.is_whole() {
             return None;
         }
-        let reason =
-            if error.is_library() { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody };
+        let reason = if error.is_library() || is_flood(&error) {
+            Reason::UpstreamProtocolError
+        } else {
+            Reason::UpstreamClosedMidBody
+        };
         let reason = reason_or(&error, reason);
         if let Some(mut attempt) = attempt {
             attempt.cut(reason);
@@ -101,44 +100,31 @@ impl http_body::Body for H2Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if !this.data_done {
-            match ready!(this.received.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // An error here means that the stream has ended, which the next poll says.
-                    let _ = this.received.flow_control().release_capacity(data.len());
-                    this.reader.took(data.len());
-                    if let Some(owed) = &mut this.owed {
-                        *owed = owed.saturating_sub(data.len() as u64);
-                    }
-                    if this.received.is_end_stream() {
-                        this.held = None;
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(this.end(error)),
-                None => this.data_done = true,
+        let mut frame = match ready!(this.incoming.poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(this.end(error)),
+            None => {
+                this.held = None;
+                return Poll::Ready(None);
             }
-        }
-        match ready!(this.received.poll_trailers(cx)) {
-            Ok(trailers) => {
-                let attempt = this.held.take().and_then(|(_, attempt, _)| attempt);
-                if let (Some(mut attempt), Some(trailers)) = (attempt, &trailers) {
-                    attempt.trailers(trailers);
-                }
-                Poll::Ready(trailers.map(|mut trailers| {
-                    strip_trailers(&mut trailers);
-                    Ok(Frame::trailers(trailers))
-                }))
+        };
+        if let Some(trailers) = frame.trailers_mut() {
+            let attempt = this.held.take().and_then(|(_, attempt, _)| attempt);
+            if let Some(mut attempt) = attempt {
+                attempt.trailers(trailers);
             }
-            Err(error) => Poll::Ready(this.end(error)),
+            strip_trailers(trailers);
+        } else if this.incoming.is_end_stream() {
+            this.held = None;
         }
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.received.is_end_stream()
+        self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.owed.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.incoming.size_hint()
     }
 }

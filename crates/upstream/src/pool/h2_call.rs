@@ -13,6 +13,7 @@ use std::{
 };
 
 use attache_http::{Body, OnInformational};
+use attache_http2::Tunnel;
 use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::SendStream;
@@ -24,7 +25,7 @@ use super::{
     form,
     h2::{H2, Lease, explain},
     h2_body::{self, AbortOnDrop},
-    upgraded::{self, H2Tunnel},
+    upgraded,
 };
 use crate::{Error, Sent, attempt::Attempt};
 
@@ -96,8 +97,8 @@ pub(super) async fn send(
     if tunnel && response.status().is_success() {
         let (head, received) = response.into_parts();
         let mut response = Response::from_parts(head, Body::empty());
-        let tunnel = H2Tunnel::new(upload.stream, received, reader, lease);
-        upgraded::offer_h2(&mut response, tunnel, in_flight.take());
+        let tunnel = Tunnel::new(upload.stream, received, reader);
+        upgraded::offer_h2(&mut response, tunnel, lease, in_flight.take());
         return Ok(response);
     }
     let state = Rc::new(Cell::new(uploaded));

@@ -13,10 +13,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use attache_http2::{Head, Inlet, Streams, kind};
+use attache_config::model;
+use attache_http2::{Bounds, Flood, Head, Inlet, Outlet, Payer, Streams, Verdict, kind};
 use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 use crate::{connect::Connection, limit::ConnectionPermit};
 
@@ -32,6 +36,7 @@ pub(super) struct Socket {
     inner: RefCell<Inner>,
     heard: Cell<u64>,
     signals: Rc<Signals>,
+    verdict: Verdict,
     _permit: ConnectionPermit,
 }
 
@@ -42,12 +47,33 @@ pub(super) struct Signals {
     pub(super) goes_away: Cell<bool>,
     /// The process is short of memory, which the connection's task has not yet seen.
     pub(super) pressed: Cell<bool>,
+    /// Calls that were sent.
+    pub(super) calls: Cell<u64>,
+}
+
+/// A server on one of our connections: what it sends in vain is paid for by the calls that it was sent.
+#[derive(Debug)]
+struct Server(Rc<Signals>);
+
+impl Payer for Server {
+    const IS_SERVER: bool = true;
+    const SECTION: &'static str = "pool";
+
+    fn requests(&self) -> u64 {
+        self.0.calls.get()
+    }
+
+    fn spend(&self, _: u64, _: Instant) -> Result<(), (&'static str, &'static str)> {
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
 struct Inner {
     io: Connection,
     inlet: Inlet,
+    outlet: Outlet,
+    flood: Flood<Server>,
     gathered: BytesMut,
     /// The socket's own buffers (TLS) may hold something.
     unflushed: bool,
@@ -57,12 +83,22 @@ impl Socket {
     pub(super) fn new(
         io: Connection,
         permit: ConnectionPermit,
+        settings: &model::Pool,
         streams: Rc<Streams>,
         signals: Rc<Signals>,
     ) -> Rc<Self> {
-        let inlet = Inlet::of_server(streams);
-        let inner = Inner { io, inlet, gathered: BytesMut::new(), unflushed: false };
-        Rc::new(Self { inner: RefCell::new(inner), heard: Cell::new(0), signals, _permit: permit })
+        let (inlet, verdict) = (Inlet::of_server(streams), Verdict::default());
+        let bounds = Bounds { rate: settings.h2_flood_rate.into(), burst: settings.h2_flood_burst.into() };
+        let flood = Flood::new(bounds, Server(Rc::clone(&signals)), Rc::clone(&verdict));
+        let inner = Inner {
+            io,
+            inlet,
+            outlet: Outlet::of_client(),
+            flood,
+            gathered: BytesMut::new(),
+            unflushed: false,
+        };
+        Rc::new(Self { inner: RefCell::new(inner), heard: Cell::new(0), signals, verdict, _permit: permit })
     }
 
     /// Reads so far that brought something: a sign of life if it has changed.
@@ -74,10 +110,21 @@ impl Socket {
     pub(super) fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.borrow_mut().flush(cx)
     }
+
+    /// Tells a server that flooded why its connection ends, as far as the socket takes it.
+    pub(super) fn say_goodbye(&self, cx: &mut Context<'_>) {
+        let Some(flooded) = self.verdict.get() else { return };
+        let words = flooded.to_string();
+        tracing::debug!(error = words, "an upstream's HTTP/2 connection was ended");
+        let inner = &mut *self.inner.borrow_mut();
+        inner.outlet.say_goodbye(0, h2::Reason::ENHANCE_YOUR_CALM.into(), &words, &mut inner.gathered);
+        let _ = inner.flush(cx);
+    }
 }
 
 impl Inner {
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outlet.give_back(&mut self.inlet, &mut self.gathered);
         while !self.gathered.is_empty() {
             let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
             self.wrote(n)?;
@@ -90,7 +137,19 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes what h2 writes, and says how much.
     fn write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let n = ready!(self.pass(cx, bufs))?;
+        let mut left = n;
+        for buf in bufs {
+            let bytes = buf.get(..left.min(buf.len())).unwrap_or_default();
+            self.outlet.look(bytes, |head, payload| self.flood.sent(head, payload))?;
+            left -= bytes.len();
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         if total < LARGE {
             if self.gathered.len() + total > FULL {
@@ -118,7 +177,7 @@ impl Inner {
             return Poll::Ready(Ok(n - ours));
         }
         // Only of ours: once more, which ends with theirs or with waiting.
-        self.write(cx, bufs)
+        self.pass(cx, bufs)
     }
 
     fn wrote(&mut self, n: usize) -> io::Result<()> {
@@ -139,12 +198,12 @@ impl H2Io {
 
 impl AsyncRead for H2Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Inner { io, inlet, .. } = &mut *self.0.inner.borrow_mut();
+        let Inner { io, inlet, flood, .. } = &mut *self.0.inner.borrow_mut();
         let watch = |head: Head| {
             if head.kind == kind::GOAWAY {
                 self.0.signals.goes_away.set(true);
             }
-            Ok(())
+            flood.received(head)
         };
         ready!(inlet.poll_read(cx, io, buf, watch))?;
         self.0.heard.set(self.0.heard.get().wrapping_add(1));

@@ -7,6 +7,7 @@ mod counted;
 mod fresh;
 mod h1;
 mod h2;
+mod h2_frames;
 mod h2_server;
 mod placed;
 mod tunnels;

@@ -1,5 +1,5 @@
-//! The client's side of a tunnel in a stream of HTTP/2 (RFC 9113 section 8.5, RFC 8441): bytes are DATA, the end is END_STREAM, and an
-//! end that is none is a reset in either direction.
+//! One side of a tunnel in a stream of HTTP/2 (RFC 9113 section 8.5, RFC 8441): bytes are DATA, the end is END_STREAM, and an end that is none is a
+//! reset in either direction.
 
 use std::{
     io,
@@ -7,39 +7,39 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use attache_http::Abort;
-use attache_http2::Reader;
 use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::Reader;
+
 /// The stream.
 #[derive(Debug)]
-pub(crate) struct Tunnel {
+pub struct Tunnel {
     out: SendStream<Bytes>,
     received: RecvStream,
     reader: Reader,
     rest: Bytes,
-    /// What is said if the stream is dropped before both sides have ended.
-    code: h2::Reason,
+    /// It is dropped as a reset.
+    aborted: bool,
 }
 
 impl Tunnel {
-    pub(super) const fn new(out: SendStream<Bytes>, received: RecvStream, reader: Reader) -> Self {
-        Self { out, received, reader, rest: Bytes::new(), code: h2::Reason::CANCEL }
+    /// Takes both halves of a stream, and its place among the connection's readers.
+    pub const fn new(out: SendStream<Bytes>, received: RecvStream, reader: Reader) -> Self {
+        Self { out, received, reader, rest: Bytes::new(), aborted: false }
     }
-}
 
-impl Abort for Tunnel {
-    fn abort(&mut self) {
-        self.code = h2::Reason::CONNECT_ERROR;
+    /// From here on the stream ends with RST_STREAM(CONNECT_ERROR), so that a transfer that was cut never looks whole.
+    pub const fn abort(&mut self) {
+        self.aborted = true;
     }
 }
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        if self.code == h2::Reason::CONNECT_ERROR {
-            self.out.send_reset(self.code);
+        if self.aborted {
+            self.out.send_reset(h2::Reason::CONNECT_ERROR);
         }
     }
 }

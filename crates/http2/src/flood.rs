@@ -1,0 +1,319 @@
+//! Frames that cost attache more than they cost the peer.
+//!
+//! **What a flood is.** Some frames make us work and cost the sender next to nothing: PING and SETTINGS want an answer (CVE-2019-9512, -9515),
+//! a HEADERS that is reset a moment later starts a request in vain (CVE-2023-44487), a stream error that the client provokes is a
+//! reset of ours (CVE-2025-8671), a WINDOW_UPDATE of one byte a frame of one (CVE-2019-9511). Each has a price, in the work of one PING.
+//! Well-known peers send all of them every day, beside work that they came for; so that work pays:
+//!
+//! | frame | price |
+//! | --- | --- |
+//! | PING, an answer to a PING that was not sent, PRIORITY, WINDOW_UPDATE, GOAWAY, unknown, DATA without data | 1 |
+//! | DATA with little data (below 256 bytes) | 1 for [`SMALL_FOR_ONE`] |
+//! | SETTINGS (each stream is looked at) | 4 |
+//! | HEADERS of a server: each call has one or two, and any number of 1xx | 10 |
+//! | RST_STREAM (a request that was begun in vain) | 50 |
+//! | a reset of ours for an error of the peer | 20 |
+//! | **earned:** a request, by its answer or by being sent | 200 |
+//! | **earned:** DATA that was sent to the peer | 1 for each 256 bytes |
+//!
+//! What is not paid for comes out of a bucket of the connection, which fills with time, and is told to the connection's [`Payer`]. When nothing
+//! is left, the connection ends with GOAWAY(ENHANCE_YOUR_CALM). `docs/http2.md` has what that costs whom. The clock is read once
+//! for [`PART`] of a burst.
+
+use std::{cell::OnceCell, fmt, io, rc::Rc};
+
+use tokio::time::Instant;
+
+use crate::{
+    Head,
+    gather::{MOST_PADDING, SMALL},
+    kind,
+};
+
+/// What is spent before it is settled: this part of a burst.
+pub const PART: u64 = 100;
+
+const REQUEST: u64 = 200;
+const BYTES_FOR_ONE: usize = 256;
+
+/// Small DATA frames for the price of a PING. They are gathered before the h2 crate sees them, which makes one a few dozen instructions where a
+/// PING is a thousand; and a good peer sends a hundred thousand of them in a second.
+const SMALL_FOR_ONE: u8 = 16;
+
+/// What a price is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Ping,
+    Settings,
+    Reset,
+    OurReset,
+    WindowUpdate,
+    EmptyData,
+    SmallData,
+    Headers,
+    Other,
+}
+
+impl What {
+    const ALL: [Self; 9] = [
+        Self::Ping,
+        Self::Settings,
+        Self::Reset,
+        Self::OurReset,
+        Self::WindowUpdate,
+        Self::EmptyData,
+        Self::SmallData,
+        Self::Headers,
+        Self::Other,
+    ];
+
+    const fn price(self) -> u64 {
+        match self {
+            Self::Ping | Self::WindowUpdate | Self::EmptyData | Self::SmallData | Self::Other => 1,
+            Self::Settings => 4,
+            Self::Headers => 10,
+            Self::OurReset => 20,
+            Self::Reset => 50,
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Ping => "PING frames",
+            Self::Settings => "SETTINGS frames",
+            Self::Reset => "cancelled requests",
+            Self::OurReset => "stream errors",
+            Self::WindowUpdate => "WINDOW_UPDATE frames",
+            Self::EmptyData => "DATA frames without data",
+            Self::SmallData => "DATA frames below 256 bytes",
+            Self::Headers => "HEADERS frames",
+            Self::Other => "PRIORITY, GOAWAY or unknown frames",
+        }
+    }
+}
+
+/// What one connection may spend that nothing paid for.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Prices of PINGs a second.
+    pub rate: u64,
+    /// Prices of PINGs at once.
+    pub burst: u64,
+}
+
+/// A bucket of prices that fills with time.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    left: u64,
+    since: Instant,
+}
+
+impl Account {
+    /// Begins with a whole burst.
+    pub const fn full(bounds: Bounds, now: Instant) -> Self {
+        Self { left: bounds.burst, since: now }
+    }
+
+    /// Adds what the time since the last call is worth; says whether the bucket is full.
+    pub fn fill(&mut self, bounds: Bounds, now: Instant) -> bool {
+        let earned = (now.duration_since(self.since).as_millis() as u64).saturating_mul(bounds.rate) / 1000;
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned).min(bounds.burst);
+            self.since = now;
+        }
+        self.left >= bounds.burst
+    }
+
+    /// Takes what was spent; false where there is less.
+    pub fn spend(&mut self, amount: u64, bounds: Bounds, now: Instant) -> bool {
+        self.fill(bounds, now);
+        let enough = self.left >= amount;
+        self.left = self.left.saturating_sub(amount);
+        enough
+    }
+}
+
+/// Whose frames these are.
+pub trait Payer {
+    /// The frames are a server's: the requests are ours.
+    const IS_SERVER: bool;
+
+    /// The config's section with the keys `h2_flood_rate` and `h2_flood_burst`.
+    const SECTION: &'static str;
+
+    /// Requests so far that pay: of a client those that were answered, to a server those that were sent.
+    fn requests(&self) -> u64;
+
+    /// The connection spends this much of its own; the key of a bound that is exceeded with it, if there is one, and whose.
+    fn spend(&self, amount: u64, now: Instant) -> Result<(), (&'static str, &'static str)>;
+}
+
+/// Why a connection was ended, once it is.
+pub type Verdict = Rc<OnceCell<Flooded>>;
+
+/// The verdict on a flood.
+#[derive(Clone, Debug)]
+pub struct Flooded {
+    what: What,
+    whose: &'static str,
+    work: &'static str,
+    section: &'static str,
+    key: &'static str,
+}
+
+impl fmt::Display for Flooded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, whose, work, section, key } = self;
+        write!(f, "too many {} on {whose} for the requests that were {work} ({section}.{key})", what.words())
+    }
+}
+
+impl std::error::Error for Flooded {}
+
+/// What one connection spent and earned.
+#[derive(Debug)]
+pub struct Flood<P: Payer> {
+    bounds: Bounds,
+    payer: P,
+    verdict: Verdict,
+    /// May be spent before it is settled.
+    left: u64,
+    own: Account,
+    /// Bytes of DATA that were sent, and requests, when it was last settled.
+    sent: usize,
+    requests: u64,
+    /// PINGs of ours that were not answered yet.
+    asked: u32,
+    /// Small DATA frames that were not charged yet.
+    small: u8,
+    /// How often each was, since then.
+    counts: [u64; What::ALL.len()],
+}
+
+impl<P: Payer> Flood<P> {
+    /// A new connection; `verdict` is set where it floods.
+    pub fn new(bounds: Bounds, payer: P, verdict: Verdict) -> Self {
+        Self {
+            own: Account::full(bounds, Instant::now()),
+            left: bounds.burst / PART,
+            bounds,
+            payer,
+            verdict,
+            sent: 0,
+            requests: 0,
+            asked: 0,
+            small: 0,
+            counts: [0; _],
+        }
+    }
+
+    /// Who pays.
+    pub const fn payer(&self) -> &P {
+        &self.payer
+    }
+
+    /// A frame of the peer.
+    ///
+    /// # Errors
+    ///
+    /// The connection has spent more than it may, and is to be ended.
+    pub fn received(&mut self, head: Head) -> io::Result<()> {
+        let what = match head.kind {
+            kind::DATA if head.ends_stream() => return Ok(()),
+            kind::DATA if head.length == 0 => What::EmptyData,
+            kind::DATA if head.length < SMALL || (head.is_padded() && head.length < SMALL + MOST_PADDING) => {
+                self.small += 1;
+                if self.small < SMALL_FOR_ONE {
+                    return Ok(());
+                }
+                self.small = 0;
+                What::SmallData
+            }
+            kind::PING if head.is_ack() && self.asked > 0 => {
+                self.asked -= 1;
+                return Ok(());
+            }
+            kind::HEADERS if P::IS_SERVER => What::Headers,
+            // HEADERS of a client pay by being answered, and those of its trailers are one more for a stream. The h2 crate bounds CONTINUATION, and
+            // ends a connection with an ACK of SETTINGS that it did not wait for.
+            kind::SETTINGS if head.is_ack() => return Ok(()),
+            kind::DATA | kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => return Ok(()),
+            kind::PING => What::Ping,
+            kind::SETTINGS => What::Settings,
+            kind::RST_STREAM => What::Reset,
+            kind::WINDOW_UPDATE => What::WindowUpdate,
+            _ => What::Other,
+        };
+        self.charge(what)
+    }
+
+    /// A frame of ours, and what follows its head in the same write.
+    ///
+    /// # Errors
+    ///
+    /// As [`received`](Self::received).
+    pub fn sent(&mut self, head: Head, payload: &[u8]) -> io::Result<()> {
+        match (head.kind, payload) {
+            (kind::DATA, _) => self.sent = self.sent.saturating_add(head.length),
+            (kind::PING, _) if !head.is_ack() => self.asked = self.asked.saturating_add(1),
+            // RFC 9113 section 7: those that say that the peer broke a rule. NO_ERROR, INTERNAL_ERROR, CANCEL and CONNECT_ERROR are our own affair.
+            (kind::RST_STREAM, [0, 0, 0, 1 | 3..=7 | 9 | 11, ..]) => return self.charge(What::OurReset),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn charge(&mut self, what: What) -> io::Result<()> {
+        if let Some(count) = self.counts.get_mut(what as usize) {
+            *count += 1;
+        }
+        match self.left.checked_sub(what.price()) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => self.settle(what.price()),
+        }
+    }
+
+    /// Pays for what was spent; an error where nothing is left to pay with.
+    fn settle(&mut self, next: u64) -> io::Result<()> {
+        let part = (self.bounds.burst / PART).max(next);
+        let (now, requests) = (Instant::now(), self.payer.requests());
+        let earned = (requests - self.requests) * REQUEST + (self.sent / BYTES_FOR_ONE) as u64;
+        let unpaid = part.saturating_sub(earned);
+        (self.requests, self.sent) = (requests, 0);
+        // What was earned beyond this part pays for what comes, up to a burst.
+        self.left = part - next + earned.saturating_sub(part).min(self.bounds.burst);
+        let exceeded = if unpaid == 0 {
+            None
+        } else if !self.own.spend(unpaid, self.bounds, now) {
+            Some(("this connection", "h2_flood_burst"))
+        } else {
+            self.payer.spend(unpaid, now).err()
+        };
+        let counts = std::mem::replace(&mut self.counts, [0; _]);
+        let Some((whose, key)) = exceeded else { return Ok(()) };
+        let cost = |what: &What| counts.get(*what as usize).copied().unwrap_or(0) * what.price();
+        let what = What::ALL.into_iter().max_by_key(cost).unwrap_or(What::Other);
+        let work = if P::IS_SERVER { "sent" } else { "answered" };
+        let flooded = Flooded { what, whose, work, section: P::SECTION, key };
+        let _ = self.verdict.set(flooded.clone());
+        Err(io::Error::new(io::ErrorKind::InvalidData, flooded))
+    }
+}
+
+impl<P: Payer> Drop for Flood<P> {
+    fn drop(&mut self) {
+        // What was spent and not settled counts for the payer, so that many short connections are no way round.
+        let spent: u64 = What::ALL.iter().zip(self.counts).map(|(what, count)| what.price() * count).sum();
+        let requests = self.payer.requests() - self.requests;
+        let unpaid = spent.saturating_sub(requests * REQUEST + (self.sent / BYTES_FOR_ONE) as u64);
+        if unpaid * 10 > self.bounds.burst / PART {
+            let _ = self.payer.spend(unpaid, Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
