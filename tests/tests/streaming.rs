@@ -31,7 +31,7 @@ upstreams:
         text(&curl(["-o", "/dev/null", "-r", "0-1048575", "-w", "%{size_download}", &attache.url("/large")]))
     };
     assert_eq!(warm(), "1048576");
-    let before = attache.process.resident_kib();
+    let before = attache.process.allocated_kib();
 
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let size =
@@ -47,6 +47,6 @@ upstreams:
             .unwrap();
         assert_eq!(text(&upload).trim(), GIB.to_string(), "up {version}");
     }
-    let after = attache.process.resident_kib();
+    let after = attache.process.allocated_kib();
     assert!(after < before + 24 * 1024, "memory grew from {before} KiB to {after} KiB");
 }

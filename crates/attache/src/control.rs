@@ -34,7 +34,7 @@ use crate::{
     process::{Process, Wrapped},
     proxy::{Control, probes_key},
     reload::{Order, Reloader},
-    tls,
+    resident, tls,
     upkeep::Upkeep,
     watch as files,
     worker::{self, Update},
@@ -48,6 +48,8 @@ const TRACES_PATIENCE: Duration = Duration::from_secs(2);
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the last inbound connection has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long after the start the pages are given back that only the start needed.
+const SETTLED: Duration = Duration::from_secs(1);
 
 type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 
@@ -135,6 +137,13 @@ async fn serve(
     spawn_local(files::follow(control.clone()));
     let _ = started.send(Ok(()));
     tracing::info!(workers = count, "ready");
+    spawn_local(async {
+        // The first calls are not kept waiting for it.
+        sleep(SETTLED).await;
+        if let Err(error) = resident::give_back() {
+            tracing::debug!(%error, "the program's mappings can't be read");
+        }
+    });
 
     // A sender that is gone is a program that ends.
     let mut stop = orders.stop;

@@ -31,6 +31,7 @@ mod prepare;
 mod process;
 mod proxy;
 mod reload;
+mod resident;
 mod run;
 mod signals;
 mod stack;
