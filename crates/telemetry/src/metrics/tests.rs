@@ -142,6 +142,29 @@ fn a_request_counts_once_everywhere() {
 }
 
 #[test]
+fn a_grpc_call_counts_by_what_its_status_stands_for() {
+    let metrics = Metrics::new();
+    let worker = metrics.worker();
+    for (status, code) in [("0", "2xx"), ("5", "4xx"), ("14", "5xx")] {
+        let one = exchange(Some("orders"));
+        one.status.set(200);
+        one.ended_by(&http::HeaderMap::from_iter([
+            ("grpc-status".parse().unwrap(), status.parse().unwrap()),
+            ("grpc-message".parse().unwrap(), "no more".parse().unwrap()),
+        ]));
+        worker.request_started(&one);
+        worker.request_finished(&one);
+        let page = metrics.render();
+        let labels = format!(
+            r#"listener="outbound",route="",upstream="orders",protocol="http1",code="{code}",reason="""#
+        );
+        assert_eq!(samples(&page)[&*format!("attache_requests_total{{{labels}}}")], 1.0, "{status}");
+        let detail = one.detail.borrow().clone();
+        assert_eq!(detail.as_deref(), (code == "5xx").then_some("grpc-status 14 from the upstream: no more"));
+    }
+}
+
+#[test]
 fn buckets_are_cumulative_and_end_with_the_count() {
     let metrics = Metrics::new();
     let worker = metrics.worker();

@@ -135,7 +135,7 @@ impl WorkerMetrics {
             Label::optional(route.as_ref()),
             Label::optional(upstream.as_ref()),
             Label::Word(exchange.protocol),
-            Label::Word(code_class(exchange.status.get())),
+            Label::Word(code_class(exchange.outcome())),
             reason_label(exchange.reason.get()),
         ];
         self.0.exchanges.with(labels, |series| {
@@ -183,7 +183,7 @@ impl WorkerMetrics {
         let (upstream, endpoint) = (exchange.upstream.borrow(), exchange.endpoint.borrow());
         let (Some(upstream), Some(endpoint)) = (&*upstream, &*endpoint) else { return };
         self.0.endpoints.with([Label::Name(upstream), Label::Name(endpoint)], |series| {
-            let class = usize::from(exchange.status.get() / 100);
+            let class = usize::from(exchange.outcome() / 100);
             series.add(if (1..=5).contains(&class) { class - 1 } else { 5 }, 1);
             series.add(cell::FAILED, u64::from(super::counts::failed(class, exchange.reason.get())));
             let (bucket, micros) = histogram::observe(total);
