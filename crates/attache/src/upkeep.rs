@@ -135,7 +135,9 @@ impl Upkeep {
             let on_demand = config.upstreams.iter().filter(|upstream| is_on_demand(upstream));
             on_demand.for_each(|upstream| process.readiness.discovered(&upstream.name));
         }
-        fresh.iter_mut().for_each(|upstream| upstream.tell(&process.readiness));
+        for upstream in &mut fresh {
+            upstream.tell(&process.readiness);
+        }
         first_answers(&fresh).await;
 
         // From here on nothing waits and nothing fails.

@@ -268,5 +268,6 @@ async fn give_back(upstreams: Rc<RefCell<Rc<Upstreams>>>, mut pressed: watch::Re
     while pressed.changed().await.is_ok() {
         let upstreams = upstreams.borrow().clone();
         upstreams.close_idle();
+        attache_resilience::deadline::press();
     }
 }

@@ -165,7 +165,9 @@ pub async fn keep() {
 pub fn press() {
     let stalled = stalled(|_| true);
     let most = stalled.len().div_ceil(8);
-    stalled.iter().take(most).for_each(|held| held.cut(Reason::ClientStalled));
+    for held in stalled.iter().take(most) {
+        held.cut(Reason::ClientStalled);
+    }
 }
 
 fn look() {
@@ -178,7 +180,9 @@ fn look() {
     };
     // What is cut may drop other bodies, and they leave the list: not while it is borrowed.
     let over: Vec<_> = LIST.with(|list| list.answers.borrow().iter().filter(over).cloned().collect());
-    over.iter().for_each(|held| held.cut(Reason::RequestTimeout));
+    for held in &over {
+        held.cut(Reason::RequestTimeout);
+    }
     for held in stalled(Held::is_crowded) {
         // Each that goes makes room, also for other upstreams' answers that it stood beside.
         if held.is_crowded() {

@@ -71,6 +71,7 @@ pub(crate) struct Registry {
     endpoints: Arc<Family<2, { cell::ENDPOINT }>>,
     watch: Watch,
     limit_service: Arc<Family<2, 1>>,
+    mirrored: Arc<Family<2, 1>>,
     control: Control,
 }
 

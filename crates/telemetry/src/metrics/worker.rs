@@ -81,6 +81,7 @@ struct Tables {
     endpoints: Table<2, { cell::ENDPOINT }>,
     watcher: Watcher,
     limit_service: Table<2, 1>,
+    mirrored: Table<2, 1>,
 }
 
 impl WorkerMetrics {
@@ -110,6 +111,7 @@ impl WorkerMetrics {
             endpoints: Table::new(&registry.endpoints),
             watcher: Watcher::new(&registry.watch),
             limit_service: Table::new(&registry.limit_service),
+            mirrored: Table::new(&registry.mirrored),
         }))
     }
 
@@ -274,6 +276,12 @@ impl WorkerMetrics {
     pub fn dns_lookup(&self, upstream: &Name, outcome: Result<(), Reason>) {
         let outcome = outcome.err().map_or("ok", Reason::as_str);
         self.0.dns.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// The copy of a request ended.
+    pub fn mirrored(&self, upstream: &Name, outcome: Result<(), Reason>) {
+        let outcome = outcome.err().map_or("ok", Reason::as_str);
+        self.0.mirrored.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
     }
 
     /// The rate limit service was asked: `ok`, `over-limit`, or `error`.
