@@ -230,6 +230,9 @@ pub(crate) struct Explain {
     /// Identity that the client has proven by its certificate (`spiffe://…`, or a DNS name).
     #[arg(long, value_name = "NAME")]
     pub(crate) identity: Option<String>,
+    /// Address of the client, for access rules.
+    #[arg(long, value_name = "IP")]
+    pub(crate) client: Option<std::net::IpAddr>,
     /// TLS server name that the client asks for. Without METHOD and URL: a connection whose TLS is passed through.
     #[arg(long, value_name = "NAME")]
     pub(crate) sni: Option<String>,

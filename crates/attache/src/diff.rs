@@ -78,6 +78,7 @@ fn listener(old: &Listener, new: &Listener) -> Vec<&'static str> {
     let rest = |listener: &Listener| Listener {
         bind: Vec::new(),
         routes: Vec::new(),
+        authorization: None,
         tls: None,
         // Where it stands in the file changes nothing.
         line: 0,
@@ -86,6 +87,7 @@ fn listener(old: &Listener, new: &Listener) -> Vec<&'static str> {
     named([
         ("bind", old.bind != new.bind),
         ("tls", old.tls != new.tls),
+        ("authorization", old.authorization != new.authorization),
         ("routes", old.routes != new.routes),
         ("settings", rest(old) != rest(new)),
     ])

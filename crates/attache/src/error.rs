@@ -2,6 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr};
 
+use attache_authorization::jwt::NotAKeySet;
 use attache_config::model::{Bind, Name};
 use attache_listener::BindError;
 use attache_telemetry::AccessLogError;
@@ -17,6 +18,8 @@ pub(crate) enum Error {
     Admin { at: Bind, source: io::Error },
     /// Certificates, keys, trust or secrets.
     Tls { what: &'static str, name: Name, source: attache_tls::Error },
+    /// The keys of an issuer of tokens.
+    Keys { issuer: Name, source: NotAKeySet },
     /// The SPIFFE Workload API.
     Spiffe(attache_tls::Error),
     /// The access log's file.
@@ -40,6 +43,7 @@ impl fmt::Display for Error {
                 "the admin API can't listen on {at}: {source}; set `admin:` to another address, or to `off`"
             ),
             Self::Spiffe(source) => source.fmt(f),
+            Self::Keys { issuer, source } => write!(f, "the keys of `{issuer}` in `jwt`: {source}"),
             Self::Tls { what, name, source } => write!(f, "{what} `{name}`: {source}"),
             Self::AccessLog(source) => source.fmt(f),
             Self::Dns(source) => write!(f, "DNS settings: {source}"),
@@ -54,6 +58,7 @@ impl std::error::Error for Error {
             Self::Bind { source, .. } => source.source(),
             Self::Spiffe(source) | Self::Tls { source, .. } => std::error::Error::source(source),
             Self::AccessLog(source) => source.source(),
+            Self::Keys { source, .. } => source.source(),
             Self::Probes { source, .. }
             | Self::Admin { source, .. }
             | Self::Dns(source)

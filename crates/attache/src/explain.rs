@@ -97,6 +97,7 @@ fn client(options: &cli::Explain, tls: bool) -> Client {
     let identity = options.identity.as_deref();
     Client {
         tls,
+        address: options.client.map(|ip| (ip, 0).into()),
         sni: options.sni.as_deref().map(|name| name.to_ascii_lowercase().into()),
         original_destination: options.destination,
         identities: identity.into_iter().map(Into::into).collect(),

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use attache_authorization::jwt::Issuer;
 use attache_config::model::{self, Address, Bind, Config};
 use attache_listener::Connections;
 use attache_resilience::{RouteState, UpstreamState};
@@ -30,6 +31,8 @@ pub(crate) struct Generation {
     pub(crate) traces: Traces,
     /// The secrets that requests are given.
     pub(crate) credentials: Credentials,
+    /// One for each of `config.jwt`, in its order.
+    pub(crate) issuers: Vec<Arc<Issuer>>,
     /// The SPIFFE agent, where the config uses it.
     pub(crate) workload: Option<Workload>,
 }
@@ -44,6 +47,7 @@ impl Default for Generation {
             access_log: AccessLog::off(),
             traces: Traces::default(),
             credentials: Credentials::default(),
+            issuers: Vec::new(),
             workload: None,
         }
     }

@@ -24,6 +24,7 @@ mod help;
 mod import;
 mod inject;
 mod intercept;
+mod issuers;
 mod notify;
 mod observe;
 mod overload;

@@ -6,6 +6,7 @@
 
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
+use attache_authorization::jwt::Issuer;
 use attache_config::model::{self, Action, Bind, Config, ListenProtocol, Name};
 use attache_listener::Socket;
 use attache_resilience::RouteState;
@@ -18,6 +19,7 @@ use crate::{
     error::Error,
     generation::{Generation, ListenerParts, UpstreamParts},
     handed::Handed,
+    issuers,
     observe::{self, Collector},
     process::Process,
     tls,
@@ -38,6 +40,7 @@ pub(crate) struct Prepared {
     /// Where the traces go, unless the generation before sends them there already.
     pub(crate) collector: Option<Collector>,
     pub(crate) credentials: Credentials,
+    pub(crate) issuers: Vec<Arc<Issuer>>,
     pub(crate) workload: Option<Workload>,
     /// Of binds that nothing listens on yet.
     pub(crate) sockets: Vec<Bound>,
@@ -60,6 +63,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, Error> {
     let workload = tls::workload(&config, before.workload.as_ref())?;
     let credentials = Credentials::read(&config, &before.credentials, &process.secrets)?;
+    let issuers = issuers::prepare(&config, &before.config, &before.issuers)?;
     let upstreams = config.upstreams.iter().map(|upstream| {
         let old = before.upstream(&upstream.name).filter(|old| *old.shared().config == *upstream);
         if let Some(old) = old {
@@ -101,6 +105,7 @@ pub(crate) fn prepare(
         traces,
         collector,
         credentials,
+        issuers,
         workload,
         sockets,
     })

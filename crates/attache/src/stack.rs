@@ -9,18 +9,20 @@
 //!    upstream read the same request.
 //! 3. **route** ([`entry`]): the most specific one. It may answer by itself. A tunnel is made only where the config asks for one, and
 //!    opaque bytes go only where they are meant to.
-//! 4. **prepare** ([`entry`]): what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's
+//! 4. **authorise** ([`authorise`]): the token, the rules of the listener and of the route. Before whatever costs or changes something.
+//! 5. **prepare** ([`entry`]): what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's
 //!    rewrites, so that no client can take away what a route adds.
-//! 5. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything that takes the route.
-//! 6. **mirror, credential** ([`route`]): a copy of a request, if the route wants one; then a secret, which the copy shall not have. Behind
+//! 6. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything that takes the route.
+//! 7. **mirror, credential** ([`route`]): a copy of a request, if the route wants one; then a secret, which the copy shall not have. Behind
 //!    the limits: what they refuse is copied to nobody.
-//! 7. **destination's layers** ([`attache_resilience::stack`]): deadline, retries, queue, breaker, per-try deadline.
-//! 8. **upstream**: an endpoint, a connection; the answer, or the connection itself.
-//! 9. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if there is one now.
+//! 8. **destination's layers** ([`attache_resilience::stack`]): deadline, retries, queue, breaker, per-try deadline.
+//! 9. **upstream**: an endpoint, a connection; the answer, or the connection itself.
+//! 10. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if there is one now.
 //!
 //! Whatever fails on the way is one [`Reason`], and [`Site::answer`] is where it becomes a response.
 
 mod ask;
+mod authorise;
 mod entry;
 mod exit;
 mod hosts;
@@ -66,7 +68,7 @@ pub(crate) struct Site {
     upstreams: Rc<Upstreams>,
     /// The Host that each upstream is sent.
     upstream_hosts: Vec<UpstreamHost>,
-    /// Fields that routes ask for: no other spelling of them passes.
+    /// Fields that routes and access rules ask for: no other spelling of them passes, and none in trailers.
     matched_fields: Vec<Name>,
     via: Option<Via>,
     tunnels: Tunnels,
@@ -92,8 +94,13 @@ impl Site {
     ) -> Self {
         let matched_fields = matched_fields(&listener);
         let routes = listener.routes.iter().zip(states);
-        let routes =
-            routes.map(|(route, state)| RouteService::new(route, state, &upstreams, &matched_fields));
+        let jwt =
+            |rules: &Option<Arc<model::Authorization>>| rules.as_deref().and_then(|rules| rules.jwt.clone());
+        let of_listener = jwt(&listener.authorization);
+        let routes = routes.map(|(route, state)| {
+            let jwt = jwt(&route.authorization).or_else(|| of_listener.clone());
+            RouteService::new(route, state, &upstreams, &matched_fields, jwt.as_ref())
+        });
         Self {
             table: RouteTable::new(&listener),
             routes: routes.collect(),
@@ -160,13 +167,13 @@ impl Site {
     }
 }
 
-/// The names of the fields that some route asks for.
+/// The names of the fields that some route or access rule asks for.
 fn matched_fields(listener: &model::Listener) -> Vec<Name> {
-    let mut names: Vec<Name> = listener
-        .routes
-        .iter()
-        .flat_map(|route| &route.matcher.headers)
+    let of_routes = listener.routes.iter().flat_map(|route| &route.matcher.headers);
+    let rules = listener.routes.iter().map(|route| &route.authorization).chain([&listener.authorization]);
+    let mut names: Vec<Name> = of_routes
         .map(|field| field.name.clone())
+        .chain(rules.flatten().flat_map(|rules| rules.header_names()).map(|name| name.as_str().into()))
         .collect();
     names.sort_unstable();
     names.dedup();

@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     generation::{Generation, ListenerParts},
+    issuers,
     observe::{Observer, on_finish},
     prepare::{Place, places},
     process::Process,
@@ -64,7 +65,6 @@ pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Updat
 async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
     let mut worker = Worker::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
-    spawn_local(attache_resilience::deadline::keep());
     spawn_local(give_back(worker.upstreams.clone(), process.overload.pressed()));
     let mut drain = process.drain.subscribe();
     let mut drain_inbound = process.drain_inbound.subscribe();
@@ -114,6 +114,8 @@ struct Worker {
     /// The listeners' tasks, those that drain included.
     running: JoinSet<()>,
     upstreams: Rc<RefCell<Rc<Upstreams>>>,
+    /// What keeps the keys of issuers of tokens fresh.
+    keepers: JoinSet<()>,
     tunnels: Tunnels,
     observer: Rc<RefCell<Observer>>,
     on_finish: OnFinish,
@@ -143,6 +145,7 @@ impl Worker {
             units: Vec::new(),
             running: JoinSet::new(),
             upstreams: Rc::new(RefCell::new(Upstreams::none())),
+            keepers: JoinSet::new(),
             tunnels: Tunnels::new(process.drain.subscribe()),
             observer,
             on_finish,
@@ -157,6 +160,11 @@ impl Worker {
         let own = self.own_addresses(&generation, &sockets);
         let upstreams = Upstreams::new(&generation, &self.upstreams.borrow(), own);
         *self.upstreams.borrow_mut() = upstreams.clone();
+        // Those of the generation before end here.
+        self.keepers = JoinSet::new();
+        for issuer in &generation.issuers {
+            self.keepers.spawn_local(issuers::keep(issuer.clone(), upstreams.clone()));
+        }
         let mut new: HashMap<Place, Vec<Socket>> = HashMap::new();
         for (place, socket) in sockets {
             new.entry(place).or_default().push(socket);
@@ -268,6 +276,5 @@ async fn give_back(upstreams: Rc<RefCell<Rc<Upstreams>>>, mut pressed: watch::Re
     while pressed.changed().await.is_ok() {
         let upstreams = upstreams.borrow().clone();
         upstreams.close_idle();
-        attache_resilience::deadline::press();
     }
 }

@@ -4,7 +4,7 @@
 //! accepts JSON gets a problem object (RFC 9457), a gRPC client gets a trailers-only response with HTTP 200 (gRPC over
 //! HTTP2, "Responses"), since it would turn any other status into a bare `UNKNOWN`.
 
-use std::{fmt::Write, time::Duration};
+use std::{cell::Ref, fmt::Write, time::Duration};
 
 use attache_telemetry::{Exchange, Reason};
 use http::{
@@ -183,6 +183,12 @@ fn place(exchange: &Exchange) -> String {
     place
 }
 
+/// The cause, as far as it is the client's to know.
+fn told(reason: Reason, exchange: &Exchange) -> Ref<'_, Option<String>> {
+    static NOTHING: Option<String> = None;
+    Ref::map(exchange.detail.borrow(), |detail| if reason.hides_cause() { &NOTHING } else { detail })
+}
+
 fn text(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> String {
     let status = reason.status();
     if !style.details {
@@ -190,7 +196,7 @@ fn text(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> String {
     }
     let mut text = format!("{reason}: {}\n", reason.meaning());
     let place = place(exchange);
-    for line in [Some(&place), exchange.detail.borrow().as_ref()].into_iter().flatten() {
+    for line in [Some(&place), told(reason, exchange).as_ref()].into_iter().flatten() {
         if !line.is_empty() {
             text.push_str(line);
             text.push('\n');
@@ -214,7 +220,7 @@ fn json(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> String {
         if !place.is_empty() {
             problem["place"] = place.into();
         }
-        if let Some(cause) = &*exchange.detail.borrow() {
+        if let Some(cause) = &*told(reason, exchange) {
             problem["cause"] = cause.as_str().into();
         }
         problem["what_to_do"] = reason.what_to_do().into();
@@ -228,7 +234,7 @@ fn grpc_message(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> Stri
     }
     let mut message = format!("{reason}: {}", reason.meaning());
     let place = place(exchange);
-    for part in [Some(&place), exchange.detail.borrow().as_ref()].into_iter().flatten() {
+    for part in [Some(&place), told(reason, exchange).as_ref()].into_iter().flatten() {
         if !part.is_empty() {
             message.push_str(" (");
             message.push_str(part);

@@ -16,6 +16,7 @@ mod hop;
 mod informational;
 mod max_forwards;
 mod path;
+pub mod pattern;
 mod refusal;
 mod sanitize;
 mod trace;

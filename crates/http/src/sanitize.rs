@@ -70,9 +70,11 @@ pub fn remove_underscored(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) 
     }
 }
 
-/// Removes these fields, also where an underscore stands for a hyphen.
+/// Removes these fields, also where an underscore stands for a hyphen or a hyphen for an underscore.
 pub fn remove_fields(headers: &mut HeaderMap, fields: &[HeaderName]) {
-    remove_spelled(headers, |name| fields.iter().any(|field| field == name));
+    let same = |a: u8, b: u8| a == b || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
+    let alike = |a: &str, b: &str| a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| same(a, b));
+    remove_spelled(headers, |name| fields.iter().any(|field| alike(field.as_str(), name)));
 }
 
 /// Removes what `refused` says of a name, as it is or with hyphens for its underscores.

@@ -56,6 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         proxy_protocol: ProxyProtocolIn::Off,
         transparent: false,
         tls: None,
+        authorization: None,
         http: HttpServer::default(),
         routes: vec![],
         max_connections: 16_384,

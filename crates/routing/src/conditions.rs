@@ -1,13 +1,17 @@
 //! What a route asks of a request beside host and path.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
 
 use attache_config::model::{AddressMatch, HostPattern, Match, Name, SanPattern, ValueMatch, ValuePattern};
-use attache_http::{CanonicalHost, Client};
+pub(crate) use attache_http::pattern::network;
+use attache_http::{
+    CanonicalHost, Client,
+    pattern::{host_matches, in_network},
+};
 use http::{HeaderName, Method};
 use regex::Regex;
 
-use crate::{RequestFacts, host};
+use crate::RequestFacts;
 
 /// The conditions of one route, ready to be tested.
 #[derive(Debug)]
@@ -180,7 +184,7 @@ pub(crate) fn sni_holds(pattern: &HostPattern, client: &Client) -> bool {
         .sni
         .as_deref()
         .and_then(CanonicalHost::new)
-        .is_some_and(|sni| host::matches(pattern, Some(&sni), target_port(client)))
+        .is_some_and(|sni| host_matches(pattern, Some(&sni), target_port(client)))
 }
 
 /// The port that the connection was for.
@@ -191,21 +195,6 @@ pub(crate) fn target_port(client: &Client) -> u16 {
 /// The connection was intercepted on its way to this range and port.
 pub(crate) fn destination_holds(range: &AddressMatch, client: &Client) -> bool {
     client.original_destination.is_some_and(|destination| {
-        range.port.is_none_or(|port| port == destination.port())
-            && network(destination.ip().to_canonical(), range.prefix) == network(range.network, range.prefix)
+        range.port.is_none_or(|port| port == destination.port()) && in_network(range, destination.ip())
     })
-}
-
-/// An address without its host bits.
-pub(crate) fn network(address: IpAddr, prefix: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let host_bits = 32 - u32::from(prefix.min(32));
-            IpAddr::V4((v4.to_bits() & u32::MAX.checked_shl(host_bits).unwrap_or(0)).into())
-        }
-        IpAddr::V6(v6) => {
-            let host_bits = 128 - u32::from(prefix.min(128));
-            IpAddr::V6((v6.to_bits() & u128::MAX.checked_shl(host_bits).unwrap_or(0)).into())
-        }
-    }
 }

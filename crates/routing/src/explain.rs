@@ -3,6 +3,7 @@
 //! It goes through the routes one by one in the order of precedence, beside the compiled table that serves requests; that
 //! both agree is what the tests of the table prove.
 
+use attache_authorization::Facts;
 use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId};
 use attache_http::{Client, without_parameters};
 use h2::ext::Protocol;
@@ -10,7 +11,8 @@ use http::{Method, header::LOCATION, request};
 use serde::Serialize;
 
 use crate::{
-    CompiledRoute, Ctx, RequestFacts, RouteTable, Step, UpstreamHost,
+    Access, CompiledRoute, Ctx, RequestFacts, RouteTable, Step, UpstreamHost,
+    access::access,
     conditions::{destination_holds, sni_holds},
     host, path,
     precedence::{Alternative, alternatives},
@@ -33,6 +35,8 @@ pub struct Explanation {
     pub candidates: Vec<Candidate>,
     /// How many routes are only for other hosts.
     pub other_hosts: usize,
+    /// What the access rules of the listener and of the route say.
+    pub access: Vec<Access>,
     /// What happens; `None` is an answer with `no-route`.
     pub outcome: Option<Outcome>,
     /// Why no route takes it.
@@ -207,6 +211,11 @@ pub fn explain(
         listener_line: table.listener_line,
         candidates,
         other_hosts,
+        access: access(
+            table,
+            table.find_http(&facts).map(|matched| matched.route),
+            &Facts::of_request(request, client),
+        ),
         outcome,
     }
 }
@@ -259,6 +268,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
         listener_line: table.listener_line,
         candidates,
         other_hosts,
+        access: access(table, table.find_tcp(client).ok(), &Facts::of_connection(client)),
         outcome,
     }
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use attache_config::model::{HostName, HostPattern};
 use attache_http::CanonicalHost;
+pub(crate) use attache_http::pattern::host_matches as matches;
 
 /// Values by host pattern.
 #[derive(Debug)]
@@ -102,22 +103,4 @@ impl<T> HostIndex<T> {
 /// A pattern's exact name as hosts are compared; one that is longer than any host stays and matches nothing.
 fn canonical(name: &str) -> Box<str> {
     CanonicalHost::new(name).map_or_else(|| name.into(), |host| host.as_str().into())
-}
-
-/// Whether one pattern matches. For matches beside the index and for `explain`.
-pub(crate) fn matches(pattern: &HostPattern, host: Option<&CanonicalHost>, port: u16) -> bool {
-    if pattern.port.is_some_and(|wanted| wanted != port) {
-        return false;
-    }
-    let name = || host.filter(|host| !host.is_v6()).map(CanonicalHost::as_str);
-    match &pattern.name {
-        HostName::Any => true,
-        HostName::Exact(wanted) => host.is_some_and(|host| *host.as_str() == *canonical(wanted)),
-        HostName::Suffix(suffix) => {
-            name().and_then(|host| host.strip_suffix(&**suffix)).is_some_and(|labels| !labels.is_empty())
-        }
-        HostName::Prefix(prefix) => {
-            name().and_then(|host| host.strip_prefix(&**prefix)).is_some_and(|labels| !labels.is_empty())
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! ([`CompiledRoute::prepare_request`]). [`explain`] tells how a request would be routed, and why. Which of two
 //! routes is the more specific is written in `docs/routing.md`.
 
+mod access;
 mod conditions;
 mod edits;
 mod explain;
@@ -23,6 +24,7 @@ mod testing;
 mod upstream_host;
 mod words;
 
+pub use access::Access;
 pub use edits::{Ctx, ReadyEdits};
 pub use explain::{Candidate, Explanation, Outcome, Share, Verdict, explain, explain_tcp};
 pub use facts::RequestFacts;

@@ -8,7 +8,9 @@
 
 use std::collections::HashMap;
 
-use attache_config::model::{Name, PathPattern, Segment};
+use attache_config::model::{PathPattern, Segment};
+use attache_http::pattern::first_segment;
+pub(crate) use attache_http::pattern::{behind_prefix, capture_segments as capture, path_matches as matches};
 use regex::Regex;
 use smallvec::SmallVec;
 
@@ -130,13 +132,6 @@ impl<C> Node<C> {
     }
 }
 
-fn first_segment(path: &str) -> (&str, Option<&str>) {
-    match path.split_once('/') {
-        Some((segment, behind)) => (segment, Some(behind)),
-        None => (path, None),
-    }
-}
-
 /// The segments of a prefix that was written without its final `/*`; `` and `/` are above everything.
 fn prefix_segments(prefix: &str) -> impl Iterator<Item = &str> {
     let prefix = prefix.strip_prefix('/').unwrap_or(prefix);
@@ -146,41 +141,4 @@ fn prefix_segments(prefix: &str) -> impl Iterator<Item = &str> {
 /// How many segments a prefix has.
 pub(crate) fn prefix_depth(prefix: &str) -> usize {
     prefix_segments(prefix).count()
-}
-
-/// Whether one pattern matches. For `explain`.
-pub(crate) fn matches(pattern: &PathPattern, path: &str) -> bool {
-    match pattern {
-        PathPattern::Exact(exact) => **exact == *path,
-        PathPattern::Regex(regex) => path.starts_with('/') && regex.is_match(path),
-        PathPattern::Prefix(prefix) => behind_prefix(prefix, path).is_some(),
-        PathPattern::Template(segments) => capture(segments, path, |_, _| {}),
-    }
-}
-
-/// What follows a prefix: empty, or beginning with `/`; `None` if it isn't one.
-pub(crate) fn behind_prefix<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
-    let prefix = if prefix == "/" { "" } else { prefix };
-    path.strip_prefix(prefix).filter(|rest| (rest.is_empty() && !prefix.is_empty()) || rest.starts_with('/'))
-}
-
-/// Walks a template along a path and hands out what its captures take; false if it doesn't match.
-pub(crate) fn capture<'p>(segments: &[Segment], path: &'p str, mut each: impl FnMut(&Name, &'p str)) -> bool {
-    let Some(path) = path.strip_prefix('/') else { return false };
-    let mut rest = Some(path);
-    for segment in segments {
-        let Some(left) = rest else { return false };
-        let (text, behind) = first_segment(left);
-        match segment {
-            Segment::Literal(literal) if **literal == *text => {}
-            Segment::Capture(name) if !text.is_empty() => each(name, text),
-            Segment::Rest(name) => {
-                each(name, left);
-                return true;
-            }
-            Segment::Literal(_) | Segment::Capture(_) => return false,
-        }
-        rest = behind;
-    }
-    rest.is_none()
 }

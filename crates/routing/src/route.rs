@@ -1,8 +1,9 @@
 //! One route, ready to work: what it does to a request on its way up and to a response on its way down.
 
+use attache_authorization::AccessPolicy;
 use attache_config::model::{
     Action, Destination, DestinationId, Forward, HostName, HostPattern, Listener, Mirror, Name, PathPattern,
-    PathPolicy, Route, Traffic,
+    PathPolicy, Route, Traffic, UpstreamId,
 };
 use attache_http::{Body, Refusal, set_path, without_parameters};
 use h2::ext::Protocol;
@@ -42,6 +43,7 @@ pub struct CompiledRoute {
     request_edits: Edits,
     response_edits: Edits,
     policy: PathPolicy,
+    pub(crate) authorization: Option<AccessPolicy>,
     /// Its host patterns, where some say nothing of who was named.
     hosts: Vec<HostPattern>,
     by_host: ByHost,
@@ -115,6 +117,7 @@ impl CompiledRoute {
             request_edits,
             response_edits,
             policy: listener.http.path,
+            authorization: route.authorization.as_deref().map(AccessPolicy::new),
             by_host,
             hosts: if by_host == ByHost::Sometimes { route.matcher.hosts.clone() } else { Vec::new() },
             names_connect: route.matcher.names_connect(),
@@ -146,6 +149,11 @@ impl CompiledRoute {
 
     pub(crate) fn capture(&self, path: &str) -> Captures {
         self.capturing.as_ref().map_or_else(Captures::default, |pattern| Captures::of(pattern, path))
+    }
+
+    /// Who may do it, beside the listener's rules.
+    pub const fn authorization(&self) -> Option<&AccessPolicy> {
+        self.authorization.as_ref()
     }
 
     /// What the route does.
@@ -225,9 +233,9 @@ impl CompiledRoute {
     }
 }
 
-/// The mirrors that get a copy of a request. `roll` is asked once for each mirror, for a number in `0.0..1.0`.
-pub fn mirrors(mirrors: &[Mirror], mut roll: impl FnMut() -> f64) -> impl Iterator<Item = &Mirror> {
-    mirrors.iter().filter(move |mirror| roll() < mirror.ratio)
+/// The upstreams that get a copy of a request. `roll` is asked once for each mirror, for a number in `0.0..1.0`.
+pub fn mirrors(mirrors: &[Mirror], mut roll: impl FnMut() -> f64) -> impl Iterator<Item = UpstreamId> {
+    mirrors.iter().filter(move |mirror| roll() < mirror.ratio).map(|mirror| mirror.upstream)
 }
 
 /// Where each destination's share ends.

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use attache_authorization::AccessPolicy;
 use attache_config::model::{
     Action, AddressMatch, HostName, HostPattern, Listener, Name, PathPolicy, Route, Traffic,
 };
@@ -33,6 +34,8 @@ pub struct RouteTable {
     tcp: HostIndex<Destinations>,
     tcp_without_name: Destinations,
     pub(crate) policy: PathPolicy,
+    /// Who may do what on the listener.
+    authorization: Option<AccessPolicy>,
     /// The listener terminates TLS: what is passed through takes only routes that say so.
     terminates: bool,
     /// Of each route to `original-destination`, the routes that opaque bytes on it could go round.
@@ -72,6 +75,7 @@ impl RouteTable {
             tcp: HostIndex::default(),
             tcp_without_name: Destinations::default(),
             policy: listener.http.path,
+            authorization: listener.authorization.as_deref().map(AccessPolicy::new),
             terminates: listener.tls.is_some(),
             guards: listener.routes.iter().map(|route| guards(route, listener)).collect(),
         };
@@ -92,6 +96,11 @@ impl RouteTable {
             }
         }
         table
+    }
+
+    /// Who may do what here, beside what each route says.
+    pub const fn authorization(&self) -> Option<&AccessPolicy> {
+        self.authorization.as_ref()
     }
 
     /// The most specific route that matches a request.

@@ -149,6 +149,13 @@ impl fmt::Display for Explanation {
             1 => writeln!(f, "  1 more route is for other hosts")?,
             more => writeln!(f, "  {more} more routes are for other hosts")?,
         }
+        for access in &self.access {
+            writeln!(f, "\naccess rules of {}: {}", access.whose, access.decision)?;
+            access.rules.iter().try_for_each(|rule| writeln!(f, "  {rule}"))?;
+        }
+        if self.access.iter().any(|access| !access.allowed) {
+            return writeln!(f, "\nanswered with denied-by-rule");
+        }
         let Some(outcome) = &self.outcome else {
             writeln!(f, "\nno route matches: answered with no-route")?;
             return self.no_route.iter().try_for_each(|why| writeln!(f, "  {why}"));

@@ -93,6 +93,14 @@ reasons! {
     NoCredential = "no-credential", 503, "-", 16, "The log names the file and says why it can't be used; is the agent that writes it running?";
     /// The client's verified identity is not allowed here.
     DeniedIdentity = "denied-identity", 403, "UAEX", 7, "Add the identity to `tls.allow`, or remove it from `tls.deny`.";
+    /// The rules of the listener or route (`authorization`) don't allow this.
+    DeniedByRule = "denied-by-rule", 403, "UAEX", 7, "The access log names the rule, and `attache explain` shows how each of them fares.";
+    /// The request needs a token (`jwt`) and has none.
+    TokenMissing = "token-missing", 401, "UAEX", 16, "Send a token where `from` of the issuer says; `required: false` lets requests without one go on to the rules.";
+    /// The request's token is not believed.
+    TokenInvalid = "token-invalid", 401, "UAEX", 16, "The access log says why: who signed it, whom it is for, until when. Compare with `jwt` in the config.";
+    /// The keys of the token's issuer could not be had yet.
+    NoTokenKeys = "no-token-keys", 503, "UAEX", 14, "The log says why; ask the URL of `keys` with curl from the same pod.";
     /// TLS was asked for and the client spoke plaintext.
     PlaintextDenied = "plaintext-denied", 403, "UAEX", 7, "Connect with TLS, or set `tls.mode: permissive` without `allow`: plaintext proves no identity.";
     /// The upstream's concurrency limit for requests is reached.
@@ -140,8 +148,6 @@ reasons! {
     HeaderTimeout = "header-timeout", 408, "DT", 4, "A slow client or an attack; raise `header_timeout` if the client is right.";
     /// The client ended the connection before the response's end.
     ClientClosed = "client-closed", 499, "DC", 1, "The client gave up; compare its timeout with the route's.";
-    /// The client took nothing of the answer, while others needed its place or its memory.
-    ClientStalled = "client-stalled", 499, "DC", 1, "The client asks for more than it reads. Its answers go first when three quarters of `max_requests` are taken or memory is short; `http.write_timeout` ends them otherwise.";
     /// The request came over a protocol that the route's upstream can't carry.
     ProtocolMismatch = "protocol-mismatch", 502, "UPE", 12, "For example HTTP to a `tcp` upstream, or an upgrade that the upstream's HTTP/2 does not support.";
     /// The client asked for a tunnel (CONNECT), and nothing in the config asks for one there: what it carries would be seen by no rule.
@@ -154,8 +160,6 @@ reasons! {
     Loop = "loop-detected", 508, "-", 9, "The upstream's address leads back to this listener.";
     /// The name does not exist (NXDOMAIN).
     DnsNxdomain = "dns-nxdomain", 503, "UH", 14, "Check the name, the search domains and `ndots`.";
-    /// The first look-up of the upstream's name has not ended yet.
-    DnsPending = "dns-pending", 503, "UH", 14, "attache has just started, or its config is new. `/readyz` waits for this look-up; if it lasts, see whether the DNS server answers.";
     /// No DNS server answered in time.
     DnsTimeout = "dns-timeout", 503, "UH", 14, "Is the server of resolv.conf reachable from this pod? Check network policies for UDP and TCP 53.";
     /// The DNS servers answered with an error or with nothing of use.
@@ -175,6 +179,11 @@ reasons! {
 }
 
 impl Reason {
+    /// The cause is the operator's alone: a client that is told which rule refused it learns what to try next.
+    pub const fn hides_cause(self) -> bool {
+        matches!(self, Self::DeniedByRule | Self::TokenInvalid | Self::NoTokenKeys)
+    }
+
     /// The connection to an endpoint, its TLS included, did not come about. (A TLS 1.3 peer may refuse our certificate
     /// only after it was sent a request, so this alone does not say that nothing was sent.)
     pub const fn is_no_connection(self) -> bool {

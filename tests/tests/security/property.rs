@@ -3,8 +3,8 @@
 //! Everything that a client can ask for is mixed: HTTP/1, HTTP/2, CONNECT, extended CONNECT, upgrades, opaque bytes, pauses, prefixes; in
 //! plaintext, through mutual TLS with every ALPN, and on connections that the kernel redirected.
 //! Each ask carries a mark of its own in whatever it would deliver. The upstream behind the rules must have seen a mark only if the
-//! rules let it: below another path than the closed one, with the field that the route sets and without the one that it removes. The
-//! seed is printed when it fails.
+//! rules let it: below another path than the closed one and the one that an access rule shuts, with the field that the route sets and
+//! without the one that it removes. The seed is printed when it fails.
 
 use std::{net::SocketAddr, process::Command, thread};
 
@@ -63,10 +63,12 @@ fn config(dice: &mut Dice, form: Form, app: u16, raw: u16, pki: &Pki) -> String 
         }
         Form::Redirected => ("\n    transparent: true".to_owned(), "original-destination".to_owned()),
     };
+    // Opaque bytes show no path, so that such a rule refuses them all.
+    let rules = dice.of(&["", "", "\n    authorization: { deny: [{ name: shut, path: /shut/* }] }"]);
     format!(
         "listeners:
   in:
-    bind: 127.0.0.1:$PORT
+    bind: 127.0.0.1:$PORT{rules}
     protocol: {protocol}
     detect_timeout: 100ms
     http: {{ header_timeout: 1s }}{more}
@@ -84,7 +86,20 @@ upstreams: {{ app: '{address}', raw: 'tcp://127.0.0.1:{raw}' }}"
 fn ask(dice: &mut Dice, mark: &str) -> Vec<(u64, Vec<u8>)> {
     let path = format!(
         "{}{mark}",
-        dice.of(&["/closed/", "/open/", "/closed;x/", "/open/..;/closed/", "/open/../closed/", "/%63losed/"])
+        dice.of(&[
+            "/closed/",
+            "/open/",
+            "/open/",
+            "/closed;x/",
+            "/open/..;/closed/",
+            "/open/../closed/",
+            "/%63losed/",
+            "/shut/",
+            "//shut/",
+            "/SHUT;x/",
+            "/open/..%2fshut/",
+            "/%73hut/",
+        ])
     );
     let nominated = dice.of(&["close", "close, x-seen", "close, x-secret", "keep-alive"]);
     let secret = dice.of(&["X-Secret", "X_Secret", "x-secret", "X-SECRET"]);
@@ -196,6 +211,11 @@ fn round(dice: &mut Dice, form: Form, number: usize, seed: u64, app: &Upstream, 
             let line = head.lines().next().unwrap_or_default();
             assert!(line.ends_with("http/1.1"), "not a request: {}", about(&head));
             assert!(!line.contains("/closed"), "past the closed path: {}", about(&head));
+            assert!(
+                !text.contains("shut") || !line.contains("shut"),
+                "past the access rule: {}",
+                about(&head)
+            );
             assert!(!line.contains("-denied"), "past `allow`: {}", about(&head));
             assert!(head.contains("\r\nx-seen: by-the-rule"), "past the route: {}", about(&head));
             assert!(

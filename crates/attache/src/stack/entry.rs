@@ -1,4 +1,4 @@
-//! Before a call leaves: check, route, prepare.
+//! Before a call leaves: check, route, authorise, prepare.
 
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
@@ -67,11 +67,16 @@ impl Site {
         // route
         let ask = Ask::of(&parts);
         let facts = RequestFacts::of(&parts, client);
-        let matched = self.table.find_http(&facts).ok_or_else(|| self.no_route(&parts))?;
+        let matched = self.table.find_http(&facts);
+        let found = matched.as_ref().map(|matched| matched.route);
+        *context.exchange.route.borrow_mut() = found.map(|route| route.name.clone());
+
+        // authorise
+        let token = self.authorise(&parts, client, found, &context.exchange)?;
+        let matched = matched.ok_or_else(|| self.no_route(&parts))?;
         let route = matched.route;
         let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
         if let Step::Direct = route.step() {
-            *context.exchange.route.borrow_mut() = Some(route.name.clone());
             let response = route.respond(&parts, &ctx).ok_or(Reason::InternalError)?;
             return Ok(Begun::Answer(response));
         }
@@ -83,6 +88,9 @@ impl Site {
         ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
         let came = Came { form, ask, version: parts.version };
         self.leave(&mut parts, &came, client);
+        if let Some(token) = token {
+            token.pass_on(self.upstreams.verifier(), &mut parts);
+        }
         let edits = route.prepare_request(&mut parts, &ctx)?;
         let RouteService { withheld, withheld_back, .. } = chosen.route;
         if may_have_trailers(came.version, &parts.headers) {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use attache_authorization::jwt::Verifier;
 use attache_config::model::{
     self, Address, Destination, GlobalRateLimit, Name, Policy, Retry, Timeouts, UpstreamId,
 };
@@ -16,9 +17,7 @@ use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stac
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
-    Call, Error, Id, Sent, Shared, Wants, WorkerUpstream,
-    discovery::{Failure, OnDemandHosts},
-    outlier,
+    Call, Error, Id, Sent, Shared, Wants, WorkerUpstream, discovery::OnDemandHosts, outlier,
 };
 use http::{Method, Request, uri::Scheme};
 use tokio::{
@@ -42,6 +41,8 @@ pub(crate) struct Upstreams {
     all: Vec<One>,
     /// The secrets that requests are given.
     credentials: Credentials,
+    /// Verifies tokens.
+    verifier: Rc<Verifier>,
     /// Where this process listens itself.
     own: Own,
 }
@@ -99,7 +100,8 @@ impl One {
 
 impl Upstreams {
     pub(crate) fn none() -> Rc<Self> {
-        Rc::new(Self { all: Vec::new(), credentials: Credentials::default(), own: Own::default() })
+        let verifier = Rc::new(Verifier::new(&[]));
+        Rc::new(Self { all: Vec::new(), credentials: Credentials::default(), verifier, own: Own::default() })
     }
 
     /// Those of a generation. What it took over from the one before keeps its connections.
@@ -107,7 +109,8 @@ impl Upstreams {
         let one =
             |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
         let all = generation.upstreams.iter().map(one).collect();
-        Rc::new(Self { all, credentials: generation.credentials.clone(), own })
+        let verifier = Rc::new(Verifier::new(&generation.issuers));
+        Rc::new(Self { all, credentials: generation.credentials.clone(), verifier, own })
     }
 
     pub(crate) fn configs(&self) -> impl Iterator<Item = &model::Upstream> {
@@ -150,6 +153,19 @@ impl Upstreams {
     pub(crate) fn stack(&self, destination: &Destination) -> Option<Stack<WorkerUpstream>> {
         let (state, upstream) = self.named(destination.upstream)?;
         Some(stack(&destination.policy, state, upstream.clone()))
+    }
+
+    /// Verifies tokens.
+    pub(crate) const fn verifier(&self) -> &Rc<Verifier> {
+        &self.verifier
+    }
+
+    /// For calls of our own to an upstream, and what it is called; `None` where requests name the host.
+    pub(crate) fn own_calls(&self, id: UpstreamId, policy: &Policy) -> Option<(Stack<WorkerUpstream>, Name)> {
+        let (state, upstream) = self.named(id)?;
+        let config = &state.shared.config;
+        let authority = config.own_host();
+        Some((stack(policy, state, upstream.clone()), authority))
     }
 
     /// Asks the service of a global rate limit; `None` where requests name the host, which the service's never do.
@@ -214,21 +230,10 @@ impl Upstreams {
             })?;
             let begun = std::time::Instant::now();
             let found = hosts.get(&host, port, deadline).await;
-            context.exchange.looked_up(
-                &host,
-                begun,
-                found.as_ref().map(|_| ()).map_err(|failure| failure.reason),
-            );
+            context.exchange.looked_up(&host, begun, found.as_ref().map(|_| ()).map_err(|reason| *reason));
             found
         };
-        let shared = shared.map_err(|failure| {
-            let Failure { reason, detail } = failure;
-            if detail.is_empty() {
-                nothing(reason)
-            } else {
-                Error::with_source(reason, Sent::Nothing, detail)
-            }
-        })?;
+        let shared = shared.map_err(nothing)?;
         self.own.refuse(&shared, context.client.local)?;
         Ok(one.ready(shared))
     }

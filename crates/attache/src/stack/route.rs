@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Action, Destination, HeaderEdits, Mirror, Name};
+use attache_config::model::{self, Action, Destination, HeaderEdits, JwtUse, Mirror, Name};
 use attache_http::{Body, remove_underscored};
 use attache_resilience::{Front, RouteState, Stack, front_with};
 use attache_routing::mirrors;
@@ -42,12 +42,14 @@ pub(super) struct RouteService {
 pub(super) type RouteFuture = <Front<Destinations> as Service<Call>>::Future;
 
 impl RouteService {
-    /// `None` for a route that answers by itself. `state` is what all workers share of it, `matched` the fields that routes ask for.
+    /// `None` for a route that answers by itself. `state` is what all workers share of it, `asked_for` the fields that routes and rules
+    /// ask for, `jwt` the use of tokens.
     pub(super) fn new(
         route: &model::Route,
         state: &Arc<RouteState>,
         upstreams: &Rc<Upstreams>,
-        matched: &[Name],
+        asked_for: &[Name],
+        jwt: Option<&JwtUse>,
     ) -> Option<Self> {
         let Action::Forward(forward) = &route.action else { return None };
         let asked = forward.global_rate_limit.clone();
@@ -61,7 +63,8 @@ impl RouteService {
         let credentials = forward.to.iter().filter_map(|to| to.policy.credential.as_ref());
         let withheld = edited(&route.request_headers)
             .chain(credentials.map(|credential| credential.secret.header()))
-            .chain(matched.iter().filter_map(|name| HeaderName::try_from(&**name).ok()));
+            .chain(jwt.into_iter().flat_map(|jwt| upstreams.verifier().claim_headers(jwt)).cloned())
+            .chain(asked_for.iter().filter_map(|name| HeaderName::try_from(&**name).ok()));
         Some(Self {
             front: RefCell::new(front_with(state, asked, destinations)),
             is_limited,

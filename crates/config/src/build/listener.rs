@@ -1,11 +1,17 @@
 //! One listener: its sockets, what it expects, and routes that fit to it.
 
-use super::{Targets, fallback, fill, route, tls};
+use std::sync::Arc;
+
+use super::{
+    Targets,
+    authorization::{Sight, authorization},
+    fallback, fill, route, tls,
+};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
         Bind, ForwardClientCert, Forwarded, ForwardedMode, HttpServer, ListenProtocol, Listener, Name,
-        ProxyProtocolIn, Route, Upstream,
+        ProxyProtocolIn, Route, TlsMode, Upstream,
     },
     raw::{self, At},
 };
@@ -39,8 +45,21 @@ pub(crate) fn listener(
     fill!(listener, raw, detect_timeout, transparent, max_connections, tcp_idle_timeout, tcp_splice);
 
     let knows_clients = !matches!(&tls, Ok(tls) if tls.as_ref().is_none_or(|tls| tls.client_trust.is_none()));
-    let mut routes =
-        Routes { listener: &listener, terminates, knows_clients, names: Vec::new(), built: Vec::new() };
+    let optional = matches!(&tls, Ok(Some(tls)) if tls.client_optional || tls.mode == TlsMode::Permissive);
+    let sight = Sight::new(&listener, knows_clients, optional);
+    let name = listener.name.clone();
+    listener.authorization = raw
+        .authorization
+        .map(|raw| Arc::new(authorization(raw.map(|raw| *raw), &name, sight, targets, problems)));
+    let sight = sight.of_routes(listener.authorization.as_deref());
+    let mut routes = Routes {
+        listener: &listener,
+        terminates,
+        knows_clients,
+        sight,
+        names: Vec::new(),
+        built: Vec::new(),
+    };
     let given = raw.routes.unwrap_or_default();
     let nothing_given = given.is_empty() && raw.to.is_none();
     for (index, raw) in given.into_iter().enumerate() {
@@ -150,6 +169,7 @@ struct Routes<'a> {
     terminates: bool,
     /// Clients are asked for a certificate, or what is said of that is wrong.
     knows_clients: bool,
+    sight: Sight,
     names: Vec<Name>,
     built: Vec<(Route, Place)>,
 }
@@ -165,7 +185,7 @@ impl Routes<'_> {
         let (at, whole) = (raw.at, !raw.wrong.iter().any(|key| key == "match"));
         let name_place = raw.value.name.as_ref().map(|name| name.at);
         let match_place = raw.value.r#match.as_ref().map_or(at, |matches| matches.at);
-        let routes = route::routes(raw, &self.listener.name, index, targets, problems)?;
+        let routes = route::routes(raw, &self.listener.name, index, self.sight, targets, problems)?;
         let first = routes.first()?;
         if self.names.contains(&first.name) {
             let message = format!("a second route is called `{}`", first.name);

@@ -1,9 +1,11 @@
 //! The raw file becomes the model: defaults are filled in, names become indices, and what one key says about another is
 //! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
 
+mod authorization;
 mod credential;
 mod fallback;
 mod global_limit;
+mod jwt;
 mod limits;
 mod listener;
 mod load;
@@ -50,6 +52,22 @@ pub(crate) fn build(
             built.push(upstream);
         }
     }
+    let mut jwt = Vec::new();
+    let mut issuers = Vec::new();
+    for entry in root.jwt.map(|map| map.entries).unwrap_or_default() {
+        let name = entry.key.clone();
+        let provider = jwt::provider(entry, &mut targets, problems);
+        issuers.push((name, provider.is_some().then_some(jwt.len())));
+        jwt.extend(provider);
+    }
+    // One that can't be read is no name that is missed.
+    let written = tree.get("jwt").into_iter().flat_map(Node::keys).map(|(name, _)| name.to_owned());
+    for name in written {
+        if !issuers.iter().any(|(known, _)| *known == name) {
+            issuers.push((name, None));
+        }
+    }
+    targets.issuers = issuers;
     let listeners = match root.listeners.map(|map| map.entries).filter(|entries| !entries.is_empty()) {
         Some(entries) => entries
             .into_iter()
@@ -98,6 +116,7 @@ pub(crate) fn build(
         file: file.map(Path::to_path_buf),
         listeners,
         upstreams: built,
+        jwt,
         workers: root.workers,
         dns: root.dns.map_or_else(Dns::default, |raw| dns(raw, problems)),
         metrics,

@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Targets, credential::credential, global_limit, limits, policy::Layer, target::WHOLE};
+use super::{
+    Targets,
+    authorization::{Sight, authorization},
+    credential::credential,
+    global_limit, limits,
+    policy::Layer,
+    target::WHOLE,
+};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -29,6 +36,7 @@ impl raw::Route {
             deadline_header: None,
             retry: None,
             credential: None,
+            authorization: None,
             rewrite: None,
             headers: None,
             mirror: None,
@@ -44,6 +52,7 @@ pub(crate) fn routes(
     raw: At<raw::Route>,
     listener: &str,
     index: usize,
+    sight: Sight,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Vec<Route>> {
@@ -108,6 +117,9 @@ pub(crate) fn routes(
     }
 
     let passthrough = raw.tls.as_ref().is_some_and(|tls| tls.value == raw::RouteTls::Passthrough);
+    let authorization = raw
+        .authorization
+        .map(|raw| Arc::new(authorization(raw.map(|raw| *raw), &name, sight, targets, problems)));
     let rewrite = rewrite(raw.rewrite, &paths, &known, problems);
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
@@ -149,6 +161,7 @@ pub(crate) fn routes(
         name: name.clone(),
         matcher: Match { path, ..matcher.clone() },
         action: action.clone(),
+        authorization: authorization.clone(),
         request_headers: request_headers.clone(),
         response_headers: response_headers.clone(),
         line,
@@ -335,8 +348,7 @@ fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Pr
             if targets.is_opaque(upstream) {
                 problems.wrong(at, format!("`{name}` takes opaque bytes"), "only HTTP requests are copied");
             }
-            let timeouts = targets.policy(upstream, None, problems).timeouts;
-            mirrors.push(Mirror { upstream, ratio, timeouts });
+            mirrors.push(Mirror { upstream, ratio });
         }
     }
     mirrors

@@ -23,6 +23,8 @@ pub(crate) struct Targets {
     known: Vec<Target>,
     /// Names that stand in the file, with what is wrong with them already reported.
     written: Vec<(String, Place)>,
+    /// Issuers of tokens, with the index of those that are right.
+    pub(crate) issuers: Vec<(String, Option<usize>)>,
     /// `upstreams` itself can't be read.
     unreadable: bool,
 }
@@ -78,7 +80,7 @@ impl Targets {
         let unreadable = upstreams.is_some_and(|node| !matches!(node.kind, Kind::Mapping(_)));
         let written = upstreams.into_iter().flat_map(Node::keys);
         let written = written.map(|(name, at)| (name.to_owned(), at)).collect();
-        Self { known: Vec::new(), written, unreadable }
+        Self { known: Vec::new(), written, issuers: Vec::new(), unreadable }
     }
 
     /// The next upstream; its index is its place in the order of calls.

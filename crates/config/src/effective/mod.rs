@@ -4,6 +4,7 @@
 //! how. Values that are secret by their place (inline PEM, headers that carry credentials) are replaced here; whatever
 //! else came by `!file` is looked for in the finished text and replaced at the end.
 
+mod authorization;
 mod listener;
 mod load;
 mod observe;
@@ -50,6 +51,8 @@ impl Config {
             let listeners = self.listeners.iter().map(|l| (l.name.to_string(), listener::listener(l, self)));
             object.insert("listeners".into(), Value::Object(listeners.collect::<Map<_, _>>()));
             let upstreams = self.upstreams.iter().map(|u| (u.name.to_string(), upstream::upstream(u)));
+            let jwt = self.jwt.iter().map(|p| (p.name.to_string(), authorization::jwt(p, self)));
+            object.insert("jwt".into(), Value::Object(jwt.collect::<Map<_, _>>()));
             object.insert("upstreams".into(), Value::Object(upstreams.collect::<Map<_, _>>()));
         }
         self.hide(&mut value);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HIDDEN, listener, load, names_a_credential, strings, upstream};
+use super::{HIDDEN, authorization, listener, load, names_a_credential, strings, upstream};
 use crate::{
     model::{
         Action, AddressMatch, Config, Destination, Fault, Forward, HeaderEdits, HedgeAfter, HostName,
@@ -17,6 +17,7 @@ pub(super) fn route(route: &Route, config: &Config) -> Value {
         "name": &*route.name,
         "line": route.line,
         "match": matcher(&route.matcher),
+        "authorization": route.authorization.as_deref().map(|rules| authorization::authorization(rules, config)),
         "headers": {
             "request": edits(&route.request_headers, config),
             "response": edits(&route.response_headers, config),
@@ -66,7 +67,6 @@ fn forward(to: &Forward, config: &Config) -> Value {
         "mirror": to.mirrors.iter().map(|mirror| json!({
             "upstream": name(mirror.upstream, config),
             "ratio": show_ratio(mirror.ratio),
-            "timeout": show_timeout(mirror.timeouts.request),
         })).collect::<Vec<_>>(),
         "rate_limit": to.rate_limit.as_ref().map(rate_limit),
         "global_rate_limit": to.global_rate_limit.as_deref().map(|limit| load::global_rate_limit(limit, config)),
@@ -185,7 +185,7 @@ fn matcher(matcher: &Match) -> Value {
     Value::Object(out)
 }
 
-fn host(pattern: &HostPattern) -> String {
+pub(super) fn host(pattern: &HostPattern) -> String {
     let name = match &pattern.name {
         HostName::Any => "*".to_owned(),
         HostName::Exact(name) => name.to_string(),
@@ -198,7 +198,7 @@ fn host(pattern: &HostPattern) -> String {
     }
 }
 
-fn path(pattern: &PathPattern) -> String {
+pub(super) fn path(pattern: &PathPattern) -> String {
     match pattern {
         PathPattern::Exact(path) => path.to_string(),
         PathPattern::Prefix(prefix) => format!("{}/*", prefix.trim_end_matches('/')),
@@ -217,13 +217,19 @@ fn path(pattern: &PathPattern) -> String {
 fn value(wanted: &ValueMatch) -> (String, Value) {
     let pattern = match &wanted.value {
         _ if names_a_credential(&wanted.name) => HIDDEN.to_owned(),
+        pattern => value_pattern(pattern),
+    };
+    (wanted.name.to_string(), if wanted.not { format!("!{pattern}") } else { pattern }.into())
+}
+
+pub(super) fn value_pattern(pattern: &ValuePattern) -> String {
+    match pattern {
         ValuePattern::Present => "*".to_owned(),
         ValuePattern::Exact(text) => text.to_string(),
         ValuePattern::Prefix(text) => format!("{text}*"),
         ValuePattern::Suffix(text) => format!("*{text}"),
         ValuePattern::Regex(regex) => format!("~{regex}"),
-    };
-    (wanted.name.to_string(), if wanted.not { format!("!{pattern}") } else { pattern }.into())
+    }
 }
 
 pub(super) fn range(range: &AddressMatch) -> String {

@@ -1,11 +1,11 @@
 //! What is listened on and how its bytes are understood.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Route, TlsServer};
+use super::{Authorization, Name, Route, TlsServer};
 
 /// One listener: its sockets and what happens to connections on them.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Listener {
     pub tls: Option<TlsServer>,
     /// HTTP behaviour.
     pub http: HttpServer,
+    /// Who may do what here; `None` is everybody.
+    pub authorization: Option<Arc<Authorization>>,
     /// Routes in the order of the file; a listener's `to:` is the last, matching everything.
     pub routes: Vec<Route>,
     /// Connections open at once over all workers; more are closed at accept. Default 16384.

@@ -6,9 +6,11 @@
 
 mod access_log;
 mod app;
+mod authorization;
 mod credential;
 mod global_limit;
 mod identity;
+mod jwt;
 mod listener;
 mod load;
 mod overload;
@@ -30,9 +32,11 @@ use serde::{Deserialize, Serialize};
 
 pub use access_log::*;
 pub use app::*;
+pub use authorization::*;
 pub use credential::*;
 pub use global_limit::*;
 pub use identity::*;
+pub use jwt::*;
 pub use listener::*;
 pub use load::*;
 pub use overload::*;
@@ -51,6 +55,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Where calls go; [`UpstreamId`] indexes this.
     pub upstreams: Vec<Upstream>,
+    /// Whose tokens are believed.
+    pub jwt: Vec<JwtProvider>,
     /// Worker threads; `None` follows the container's CPU quota, rounded up.
     pub workers: Option<usize>,
     /// How names are looked up.
@@ -90,6 +96,7 @@ impl Default for Config {
             file: None,
             listeners: Vec::new(),
             upstreams: Vec::new(),
+            jwt: Vec::new(),
             workers: None,
             dns: Dns::default(),
             metrics: Some(Self::METRICS),
@@ -173,7 +180,7 @@ pub struct Dns {
     pub min_ttl: Duration,
     /// A TTL above this counts as this. Default 5 min.
     pub max_ttl: Duration,
-    /// How long a failed look-up waits before it is tried again, doubled up to 5 s (not above `max_ttl`). Default 1 s.
+    /// How long a failed look-up waits before it is tried again, doubled up to `max_ttl`. Default 1 s.
     pub retry_interval: Duration,
     /// Which address families are used.
     pub family: DnsFamily,

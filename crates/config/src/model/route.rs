@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, Timeouts, UpstreamId};
+use super::{Authorization, Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, UpstreamId};
 
 /// A rule of one listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Route {
     pub matcher: Match,
     /// What is done.
     pub action: Action,
+    /// Who may do it, beside the listener's rules; `None` adds none.
+    pub authorization: Option<Arc<Authorization>>,
     /// Changes to the request's headers.
     pub request_headers: HeaderEdits,
     /// Changes to the response's headers.
@@ -271,8 +273,6 @@ pub struct Mirror {
     pub upstream: UpstreamId,
     /// Share of the requests that are copied, 0 to 1.
     pub ratio: f64,
-    /// How long a copy may take: those of its own upstream.
-    pub timeouts: Timeouts,
 }
 
 /// What becomes of the path on its way up.

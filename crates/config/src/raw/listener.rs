@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, OneOrMany, Route, TlsServer, To, Txt};
+use super::{At, Authorization, OneOrMany, Route, TlsServer, To, Txt};
 use crate::{
     model,
     text::{
@@ -51,6 +51,8 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<At<TlsServer>>,
     /// How HTTP is spoken.
     pub(crate) http: Option<HttpServer>,
+    /// Who may do what here. Without it, everybody may do everything.
+    pub(crate) authorization: Option<At<Box<Authorization>>>,
     /// Rules of which the most specific that matches has the request or connection.
     pub(crate) routes: Option<Vec<At<Route>>>,
     /// Where everything goes that no route matches: an upstream, or a split by weight.

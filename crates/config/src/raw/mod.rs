@@ -5,8 +5,10 @@
 
 mod access_log;
 mod app;
+mod authorization;
 mod credential;
 mod global_limit;
+mod jwt;
 mod listener;
 mod load;
 mod overload;
@@ -21,8 +23,10 @@ use serde::Deserialize;
 
 pub(crate) use access_log::*;
 pub(crate) use app::*;
+pub(crate) use authorization::*;
 pub(crate) use credential::*;
 pub(crate) use global_limit::*;
+pub(crate) use jwt::*;
 pub(crate) use listener::*;
 pub(crate) use load::*;
 pub(crate) use overload::*;
@@ -46,6 +50,8 @@ pub(crate) struct Root {
     pub(crate) listeners: Option<Map<Label, Listener>>,
     /// Where calls go, by name. An address alone is short for `{ address: … }`.
     pub(crate) upstreams: Option<Map<Label, Upstream>>,
+    /// Issuers of tokens (JWT), by name, for `jwt` of `authorization`.
+    pub(crate) jwt: Option<Map<Label, JwtProvider>>,
     /// Worker threads. By default the container's CPU quota, rounded up.
     #[schemars(range(min = 1, max = 1024), extend("examples" = [2]))]
     pub(crate) workers: Option<usize>,
@@ -105,7 +111,7 @@ pub(crate) struct Dns {
     /// A TTL above this counts as this.
     #[schemars(extend("default" = show_duration(model::Dns::default().max_ttl)))]
     pub(crate) max_ttl: Option<At<Txt<Positive>>>,
-    /// How long a failed look-up waits before it is tried again, doubled up to 5 s (not above `max_ttl`).
+    /// How long a failed look-up waits before it is tried again, doubled up to `max_ttl`.
     #[schemars(extend("default" = show_duration(model::Dns::default().retry_interval)))]
     pub(crate) retry_interval: Option<Txt<Positive>>,
     /// Which address families are used.

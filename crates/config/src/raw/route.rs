@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{At, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt};
+use super::{At, Authorization, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt};
 use crate::{
     model,
     text::{
@@ -57,11 +57,13 @@ pub(crate) struct Route {
     pub(crate) retry: Option<At<RetryForm>>,
     /// A secret that requests are given, or `off`. By default that of the upstream.
     pub(crate) credential: Option<At<OrOff<Credential>>>,
+    /// Who may do it. The listener's rules hold beside these.
+    pub(crate) authorization: Option<At<Box<Authorization>>>,
     /// Changes to the path and the host on the way up.
     pub(crate) rewrite: Option<At<Rewrite>>,
     /// Changes to headers.
     pub(crate) headers: Option<At<Headers>>,
-    /// Copies of the requests, whose answers are dropped: an upstream, or a share for each. A copy has its own upstream's `timeout`.
+    /// Copies of the requests, whose answers are dropped: an upstream, or a share for each.
     pub(crate) mirror: Option<At<MirrorForm>>,
     /// How much is let through, over all workers; the rest is 429. A rate alone, or in full.
     pub(crate) rate_limit: Option<At<RateLimitForm>>,

@@ -53,6 +53,11 @@ impl<T> At<T> {
     pub(crate) fn whole(&self) -> bool {
         self.wrong.is_empty()
     }
+
+    /// Another value at the same place.
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> At<U> {
+        At { at: self.at, wrong: self.wrong, value: map(self.value) }
+    }
 }
 
 impl<T: JsonSchema> JsonSchema for At<T> {

@@ -1,6 +1,7 @@
 //! Texts with a syntax of their own: one parser each, used by the checker for its diagnostics, by the raw types for the
 //! value, and by the schema and the reference for their descriptions.
 
+mod access;
 mod address;
 mod header;
 mod observe;
@@ -10,6 +11,7 @@ mod source;
 mod units;
 mod words;
 
+pub(crate) use access::*;
 pub(crate) use address::*;
 pub(crate) use header::*;
 pub(crate) use observe::*;
@@ -87,6 +89,9 @@ parsers![
     PathText,
     ValueText,
     SanText,
+    IdentityText,
+    Network,
+    TokenFrom,
     HeaderText,
     TemplateText,
     MediaType,

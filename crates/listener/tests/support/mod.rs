@@ -55,6 +55,7 @@ pub fn listener() -> Listener {
         proxy_protocol: ProxyProtocolIn::Off,
         transparent: false,
         tls: None,
+        authorization: None,
         http: HttpServer::default(),
         routes: vec![],
         max_connections: 100,

@@ -1,0 +1,180 @@
+//! The issuers of tokens, and what keeps their keys fresh.
+//!
+//! A file is read again when it changes, a URL is asked again after `refresh`, or sooner where a token names a key that isn't known;
+//! never more often than every [`SHORTEST`]. While it can't be had, the last good set serves. All workers share the keys, and one of
+//! them keeps each issuer's.
+
+use std::{
+    future::poll_fn,
+    path::Path,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use attache_authorization::jwt::{Issuer, KeySet};
+use attache_config::model::{Config, JwtKeys, JwtProvider, Name, Policy, Retry, Timeouts, UpstreamId};
+use attache_http::{Body, Client};
+use attache_telemetry::{Exchange, metrics};
+use attache_upstream::{Call, CallContext};
+use http::{HeaderValue, Request, StatusCode, header::ACCEPT};
+use http_body::Body as _;
+use tokio::time::{Instant, sleep};
+use tower::Service;
+
+use crate::{error::Error, stack::Upstreams};
+
+/// A key set is asked for no more often than this, whatever tokens bring.
+const SHORTEST: Duration = Duration::from_secs(10);
+/// How often a file is looked at, and whether a key is missing.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The issuers of a config. One that says the same as before keeps its keys.
+pub(crate) fn prepare(
+    config: &Config,
+    before: &Config,
+    known: &[Arc<Issuer>],
+) -> Result<Vec<Arc<Issuer>>, Error> {
+    let asked = |config: &Config, provider: &JwtProvider| match &provider.keys {
+        JwtKeys::Remote { upstream, .. } => config.upstreams.get(upstream.0).map(|it| it.name.clone()),
+        JwtKeys::Inline(_) | JwtKeys::File(_) => None,
+    };
+    let issuer = |provider: &JwtProvider| {
+        let same = known
+            .iter()
+            .find(|old| old.config == *provider && asked(before, &old.config) == asked(config, provider));
+        match same {
+            Some(issuer) => Ok(issuer.clone()),
+            None => match Issuer::new(provider.clone()) {
+                Ok(issuer) => Ok(Arc::new(issuer)),
+                Err(source) => Err(Error::Keys { issuer: provider.name.clone(), source }),
+            },
+        }
+    };
+    config.jwt.iter().map(issuer).collect()
+}
+
+/// Keeps an issuer's keys until it is dropped. Of the tasks of all workers one has the turn.
+pub(crate) async fn keep(issuer: Arc<Issuer>, upstreams: Rc<Upstreams>) {
+    if matches!(issuer.config.keys, JwtKeys::Inline(_)) {
+        return;
+    }
+    let turn = loop {
+        match issuer.keys.take_turn() {
+            Some(turn) => break turn,
+            None => sleep(LOOK).await,
+        }
+    };
+    match &issuer.config.keys {
+        JwtKeys::File(path) => follow(&issuer, path).await,
+        JwtKeys::Remote { upstream, path, refresh, timeout } => {
+            let asked = Asked { upstream: *upstream, path, timeout: *timeout };
+            ask_again(&issuer, &upstreams, &asked, *refresh).await;
+        }
+        JwtKeys::Inline(_) => {}
+    }
+    drop(turn);
+}
+
+async fn follow(issuer: &Issuer, path: &Path) {
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|it| it.modified()).ok();
+    // Before the first look it may have changed already.
+    let mut known: Option<SystemTime> = None;
+    loop {
+        let now = changed(path);
+        if now.is_some() && now != known {
+            let path_buf = path.to_owned();
+            let read = tokio::task::spawn_blocking(move || std::fs::read(path_buf)).await;
+            let read = read.map_err(std::io::Error::other).flatten();
+            let set = read
+                .map_err(|error| error.to_string())
+                .and_then(|text| KeySet::parse(&text).map_err(|error| error.to_string()));
+            put(issuer, set);
+            known = now;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Where a key set is.
+struct Asked<'a> {
+    upstream: UpstreamId,
+    path: &'a Name,
+    timeout: Duration,
+}
+
+async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, asked: &Asked<'_>, refresh: Duration) {
+    let mut failures = 0_u32;
+    loop {
+        let begun = Instant::now();
+        let set = ask(upstreams, asked).await;
+        failures = if set.is_ok() { 0 } else { failures.saturating_add(1) };
+        put(issuer, set);
+        // At the start nobody is let in without keys: then it is asked every second.
+        let again = match failures {
+            0 => refresh,
+            failures if !issuer.keys.are_there() => Duration::from_secs(u64::from(failures.min(5))),
+            _ => SHORTEST.min(refresh),
+        };
+        loop {
+            sleep(LOOK.min(again)).await;
+            let waited = begun.elapsed();
+            if waited >= again || (waited >= SHORTEST && issuer.keys.take_wanted()) {
+                break;
+            }
+        }
+    }
+}
+
+async fn ask(upstreams: &Upstreams, asked: &Asked<'_>) -> Result<KeySet, String> {
+    let timeouts =
+        Timeouts { request: asked.timeout, whole: true, per_try: Duration::ZERO, idle: Duration::ZERO };
+    let policy = Policy { timeouts, retry: Retry::default(), deadline_header: None, credential: None };
+    let (mut service, authority) =
+        upstreams.own_calls(asked.upstream, &policy).ok_or("its upstream has no endpoints of its own")?;
+    let request = Request::get(format!("http://{authority}{}", asked.path))
+        .header(ACCEPT, HeaderValue::from_static("application/json"))
+        .body(Body::empty());
+    let request = Box::new(request.map_err(|error| error.to_string())?);
+    let exchange = Exchange::new(Name::from("jwt"), "http1", None);
+    let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
+    let answer = tokio::time::timeout(asked.timeout, async {
+        let sent = service.call(Call::new(request, context)).await;
+        let response = sent.map_err(|error| format!("{}: {}", error.reason, error.detail()))?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("it was answered with {}", response.status()));
+        }
+        let (mut body, mut text) = (response.into_body(), Vec::new());
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            if let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() {
+                text.extend_from_slice(&data);
+            }
+            if text.len() > JwtKeys::LONGEST {
+                return Err("the answer is too long".to_owned());
+            }
+        }
+        Ok(text)
+    });
+    let text = answer.await.unwrap_or_else(|_| Err(format!("no answer within {:?}", asked.timeout)))?;
+    KeySet::parse(&text).map_err(|error| error.to_string())
+}
+
+fn put(issuer: &Issuer, set: Result<KeySet, String>) {
+    let name = &issuer.config.name;
+    let outcome = match set {
+        Ok(set) => {
+            issuer.keys.put(set);
+            "ok"
+        }
+        Err(why) if issuer.keys.are_there() => {
+            tracing::warn!(issuer = %name, why, "new keys can't be had; the last good ones serve");
+            "failed"
+        }
+        Err(why) => {
+            tracing::warn!(issuer = %name, why, "the keys can't be had: its tokens are refused");
+            "failed"
+        }
+    };
+    metrics().jwt_keys(name, outcome);
+}

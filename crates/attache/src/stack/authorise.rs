@@ -1,0 +1,174 @@
+//! Who may do what: the layer before everything that costs or changes something.
+//!
+//! First the request's token, where one is asked for; then the rules of the listener, then those of the route. All must let a request
+//! through. The layer stands behind the route's choice, which has no effect of its own, so that one place knows both, and before
+//! limits, mirrors, credentials and upstreams. HTTP, CONNECT and opaque connections go through the same function.
+
+use std::rc::Rc;
+
+use attache_authorization::{
+    AccessPolicy, Decision, Facts,
+    jwt::{Claims, TokenError, Verifier},
+};
+use attache_config::model::JwtUse;
+use attache_http::Client;
+use attache_routing::CompiledRoute;
+use attache_telemetry::{Exchange, Reason};
+use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE, request};
+
+use super::{Site, exit::Failure};
+
+/// The request's claims, and what was asked of its token.
+pub(super) struct Token<'p> {
+    wanted: &'p JwtUse,
+    claims: Option<Rc<Claims>>,
+}
+
+impl Site {
+    /// Lets a request go on to the route that was found, or says why not.
+    pub(super) fn authorise<'r>(
+        &'r self,
+        request: &request::Parts,
+        client: &Client,
+        route: Option<&'r CompiledRoute>,
+        exchange: &Exchange,
+    ) -> Result<Option<Token<'r>>, Failure> {
+        let mut token = None;
+        if let Some((wanted, policy, route)) = self.token(route) {
+            let claims = match self.upstreams.verifier().verify(wanted, request) {
+                Ok(claims) => claims,
+                Err(error) => {
+                    self.refuse(token_failure(error), policy, route, exchange)?;
+                    None
+                }
+            };
+            token = Some(Token { wanted, claims });
+        }
+        let claims = token.as_ref().and_then(|token| token.claims.as_deref());
+        self.ask(&Facts::of_request(request, client).with_claims(claims), route, exchange)?;
+        Ok(token)
+    }
+
+    /// Lets an opaque connection go on to the route that was found, or says why not.
+    pub(super) fn authorise_connection(
+        &self,
+        client: &Client,
+        route: Option<&CompiledRoute>,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
+        if let Some((wanted, policy, route)) = self.token(route)
+            && wanted.required
+        {
+            // Nobody can see one in opaque bytes.
+            self.refuse(token_failure(TokenError::Missing), policy, route, exchange)?;
+        }
+        self.ask(&Facts::of_connection(client), route, exchange)
+    }
+
+    /// What is asked of tokens: by the route, or else by the listener.
+    fn token<'r>(
+        &'r self,
+        route: Option<&'r CompiledRoute>,
+    ) -> Option<(&'r JwtUse, &'r AccessPolicy, Option<&'r CompiledRoute>)> {
+        let of_route = route.and_then(|route| Some((route.authorization()?, Some(route))));
+        let of_listener = self.table.authorization().map(|policy| (policy, None));
+        let mut both = of_route.into_iter().chain(of_listener);
+        both.find_map(|(policy, route)| Some((policy.jwt()?, policy, route)))
+    }
+
+    fn ask(
+        &self,
+        facts: &Facts<'_>,
+        route: Option<&CompiledRoute>,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
+        if let Some(policy) = self.table.authorization() {
+            self.decide(policy, facts, None, exchange)?;
+        }
+        match route.and_then(|route| Some((route, route.authorization()?))) {
+            Some((route, policy)) => self.decide(policy, facts, Some(route), exchange),
+            None => Ok(()),
+        }
+    }
+
+    fn decide(
+        &self,
+        policy: &AccessPolicy,
+        facts: &Facts<'_>,
+        route: Option<&CompiledRoute>,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
+        let decision = policy.decide(facts);
+        let outcome = match decision {
+            Decision::Allowed(_) => "allowed",
+            Decision::Denied(..) if policy.is_dry_run() => "would-deny",
+            Decision::Denied(..) => "denied",
+        };
+        let label = route.map(|route| &route.name);
+        self.metrics.authorized(&self.listener.name, label, decision.rule(), outcome);
+        if decision.is_allowed() {
+            return Ok(());
+        }
+        let failure = Failure { detail: decision.to_string(), ..Failure::from(Reason::DeniedByRule) };
+        self.refuse_told(failure, policy, route, exchange)
+    }
+
+    /// Counts a token that was refused, and refuses.
+    fn refuse(
+        &self,
+        failure: Failure,
+        policy: &AccessPolicy,
+        route: Option<&CompiledRoute>,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
+        let outcome = if policy.is_dry_run() { "would-deny" } else { "denied" };
+        self.metrics.authorized(&self.listener.name, route.map(|route| &route.name), None, outcome);
+        self.refuse_told(failure, policy, route, exchange)
+    }
+
+    /// Refuses, or only says in the log that it would.
+    fn refuse_told(
+        &self,
+        failure: Failure,
+        policy: &AccessPolicy,
+        route: Option<&CompiledRoute>,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
+        let whose = route.map_or_else(
+            || format!("listener {}", self.listener.name),
+            |route| format!("route {}", route.name),
+        );
+        let detail = format!("{whose}: {}", failure.detail);
+        if !policy.is_dry_run() {
+            return Err(Failure { detail, ..failure });
+        }
+        tracing::info!(
+            method = *exchange.method.borrow(),
+            path = *exchange.path.borrow(),
+            client = ?exchange.client,
+            request_id = *exchange.request_id.borrow(),
+            "would be denied: {} ({detail})",
+            failure.reason
+        );
+        Ok(())
+    }
+}
+
+impl Token<'_> {
+    /// Takes the token off the request, and tells the upstream the claims in place of what the client wrote there.
+    pub(super) fn pass_on(&self, verifier: &Verifier, request: &mut request::Parts) {
+        verifier.pass_on(self.wanted, request, self.claims.as_deref());
+    }
+}
+
+fn token_failure(error: TokenError) -> Failure {
+    let (reason, detail, challenge) = match error {
+        TokenError::Missing => (Reason::TokenMissing, String::from("the request has no token"), "Bearer"),
+        TokenError::Invalid(why) => (Reason::TokenInvalid, why, "Bearer error=\"invalid_token\""),
+        TokenError::NoKeys(why) => return Failure { detail: why, ..Failure::from(Reason::NoTokenKeys) },
+    };
+    let mut headers = HeaderMap::with_capacity(1);
+    // RFC 6750 section 3.
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    Failure { detail, headers: Some(Box::new(headers)), ..Failure::from(reason) }
+}

@@ -1,0 +1,129 @@
+//! What is asked, and by whom.
+
+use std::cell::OnceCell;
+
+use attache_http::{CanonicalHost, Client, default_port, parse_authority};
+use http::{HeaderMap, HeaderName, Method, request};
+use hyper::ext::Protocol;
+
+use crate::{jwt::Claims, path::Reading};
+
+/// One request or connection as rules see it. It borrows everything; what only some rules need is made when the first of them asks.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    pub(crate) client: &'a Client,
+    /// `None` for opaque bytes, in which no request can be seen.
+    pub(crate) http: Option<Http<'a>>,
+    pub(crate) claims: Option<&'a Claims>,
+}
+
+/// What an HTTP request says.
+#[derive(Debug)]
+pub(crate) struct Http<'a> {
+    request: &'a request::Parts,
+    reading: OnceCell<Reading>,
+    underscores: OnceCell<bool>,
+    overrides: OnceCell<bool>,
+}
+
+/// What becomes of the bytes behind the request's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// They are this request.
+    Request,
+    /// A WebSocket over HTTP/2 (RFC 8441): what HTTP/1.1 asks for by a GET.
+    Extended,
+    /// `CONNECT host:port`: anything, also requests that nobody sees.
+    Tunnel,
+}
+
+/// Headers by which some frameworks take another method for a POST's.
+static OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+];
+
+impl<'a> Facts<'a> {
+    /// Of a request that was checked and normalized (`check_request`, `normalize_uri`).
+    pub fn of_request(request: &'a request::Parts, client: &'a Client) -> Self {
+        let (reading, underscores, overrides) = Default::default();
+        Self { client, http: Some(Http { request, reading, underscores, overrides }), claims: None }
+    }
+
+    /// With what its verified token claims.
+    pub const fn with_claims(mut self, claims: Option<&'a Claims>) -> Self {
+        self.claims = claims;
+        self
+    }
+
+    /// Of an opaque connection, or one whose TLS is passed through.
+    pub const fn of_connection(client: &'a Client) -> Self {
+        Self { client, http: None, claims: None }
+    }
+
+    /// The port that the client connected to; `None` on Unix sockets.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.client.original_destination.or(self.client.local).map(|address| address.port())
+    }
+}
+
+impl<'a> Http<'a> {
+    pub(crate) fn kind(&self) -> Kind {
+        if self.request.method != Method::CONNECT {
+            Kind::Request
+        } else if self.request.extensions.get::<Protocol>().is_some() {
+            Kind::Extended
+        } else {
+            Kind::Tunnel
+        }
+    }
+
+    pub(crate) fn method(&self) -> &'a Method {
+        &self.request.method
+    }
+
+    pub(crate) fn headers(&self) -> &'a HeaderMap {
+        &self.request.headers
+    }
+
+    /// The path; `None` where there is none (CONNECT, `OPTIONS *`).
+    pub(crate) fn path(&self) -> Option<&'a str> {
+        Some(self.request.uri.path()).filter(|path| path.starts_with('/'))
+    }
+
+    /// The path as the most lenient upstream would read it.
+    pub(crate) fn reading(&self) -> &Reading {
+        self.reading.get_or_init(|| Reading::of(self.request.uri.path()))
+    }
+
+    /// The host in the form that hosts are compared in, and the port.
+    pub(crate) fn host(&self) -> (Option<CanonicalHost>, u16) {
+        let uri = &self.request.uri;
+        let authority = uri.authority().and_then(|authority| parse_authority(authority.as_str()));
+        let port = authority.and_then(|authority| authority.port);
+        (
+            authority.and_then(|authority| CanonicalHost::new(authority.host)),
+            port.unwrap_or_else(|| default_port(uri.scheme_str().unwrap_or("http"))),
+        )
+    }
+
+    /// Some header's name has an underscore, which CGI and its kin can't tell from a hyphen.
+    pub(crate) fn underscores(&self) -> bool {
+        *self.underscores.get_or_init(|| self.request.headers.keys().any(|name| name.as_str().contains('_')))
+    }
+
+    /// Methods that the request names beside its own.
+    pub(crate) fn overrides(&self) -> impl Iterator<Item = &'a [u8]> {
+        // One look at each name costs less than a hash for each of ours.
+        let any = *self.overrides.get_or_init(|| {
+            self.request.headers.keys().any(|name| OVERRIDES.iter().any(|ours| ours == name))
+        });
+        let headers = &self.request.headers;
+        OVERRIDES
+            .iter()
+            .filter(move |_| any)
+            .flat_map(move |name| headers.get_all(name))
+            .map(http::HeaderValue::as_bytes)
+    }
+}

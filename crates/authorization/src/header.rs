@@ -1,0 +1,73 @@
+//! Conditions on headers.
+//!
+//! A header may stand there twice, as a list in one line, or again with underscores for its hyphens (which CGI and its kin can't
+//! tell from hyphens). Which of these the upstream reads, nobody knows. So all lines must agree; where they don't, it is unsure.
+
+use attache_config::model::{HeaderCondition, ValuePattern};
+use http::HeaderName;
+
+use crate::{facts::Http, truth::Truth};
+
+/// A header, and the values of which it must have one.
+#[derive(Debug)]
+pub(crate) struct Header(HeaderCondition);
+
+impl Header {
+    pub(crate) fn new(condition: &HeaderCondition) -> Self {
+        Self(condition.clone())
+    }
+
+    pub(crate) const fn name(&self) -> &HeaderName {
+        &self.0.name
+    }
+
+    pub(crate) fn holds(&self, http: &Http<'_>) -> Truth {
+        let mut lines = http.headers().get_all(&self.0.name).iter().map(http::HeaderValue::as_bytes);
+        let found = match lines.next() {
+            None => self.0.any.iter().any(|(_, not)| *not).into(),
+            Some(first) => lines.fold(self.line(first), |found, line| found.agree(self.line(line))),
+        };
+        if http.underscores() && self.is_spelled_twice(http) { found.agree(Truth::Unsure) } else { found }
+    }
+
+    fn line(&self, line: &[u8]) -> Truth {
+        let whole = self.value(line);
+        // A list in one line is the same as several lines.
+        if whole == Truth::No && line.contains(&b',') {
+            let items = line.split(|&b| b == b',').map(|item| self.value(item.trim_ascii()));
+            return items.fold(whole, Truth::agree);
+        }
+        whole
+    }
+
+    fn value(&self, value: &[u8]) -> Truth {
+        self.0.any.iter().fold(Truth::No, |found, (pattern, not)| {
+            let holds = matches(pattern, value);
+            found.or(if *not { holds.not() } else { holds })
+        })
+    }
+
+    /// Another header is the same one to an upstream that takes `_` for `-`.
+    fn is_spelled_twice(&self, http: &Http<'_>) -> bool {
+        let name = self.0.name.as_str();
+        let same = |a: u8, b: u8| a == b || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
+        http.headers().keys().map(HeaderName::as_str).any(|other| {
+            other != name
+                && other.len() == name.len()
+                && other.bytes().zip(name.bytes()).all(|(a, b)| same(a, b))
+        })
+    }
+}
+
+pub(crate) fn matches(pattern: &ValuePattern, value: &[u8]) -> Truth {
+    match pattern {
+        ValuePattern::Present => Truth::Yes,
+        ValuePattern::Exact(text) => (value == text.as_bytes()).into(),
+        ValuePattern::Prefix(text) => value.starts_with(text.as_bytes()).into(),
+        ValuePattern::Suffix(text) => value.ends_with(text.as_bytes()).into(),
+        // Bytes that are no text can't be told from any text.
+        ValuePattern::Regex(regex) => {
+            std::str::from_utf8(value).map_or(Truth::Unsure, |text| regex.is_match(text).into())
+        }
+    }
+}

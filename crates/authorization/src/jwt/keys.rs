@@ -1,0 +1,256 @@
+//! The keys that sign an issuer's tokens.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use attache_config::model::{JwtKeys, JwtProvider};
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey, Validation, decode, decode_header,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse},
+};
+use serde_json::{Map, Value};
+
+/// Counts key sets, so that what was verified with one isn't believed with the next.
+static VERSIONS: AtomicU64 = AtomicU64::new(1);
+
+/// An issuer's keys as they are now.
+#[derive(Debug)]
+pub struct Keys {
+    now: ArcSwapOption<KeySet>,
+    wanted: AtomicBool,
+    kept: Arc<AtomicBool>,
+}
+
+/// Who has it keeps the keys fresh. Given back when it is dropped.
+#[derive(Debug)]
+pub struct Turn(Arc<AtomicBool>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A JWK set of which only keys that can be used are left.
+#[derive(Debug)]
+pub struct KeySet {
+    pub(crate) version: u64,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug)]
+struct Key {
+    id: Option<String>,
+    decoding: DecodingKey,
+    algorithms: Vec<Algorithm>,
+}
+
+/// Why a text is no JWK set of use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAKeySet(pub String);
+
+impl fmt::Display for NotAKeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotAKeySet {}
+
+/// Why a token isn't believed.
+pub(crate) struct Refused {
+    pub(crate) why: String,
+    /// A newer key set might know better.
+    pub(crate) unknown_key: bool,
+}
+
+impl Refused {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), unknown_key: false }
+    }
+}
+
+impl Keys {
+    /// Those of the config; a file is read, a URL has yet to be asked.
+    pub(crate) fn new(config: &JwtProvider) -> Result<Self, NotAKeySet> {
+        let set = match &config.keys {
+            JwtKeys::Inline(text) => Some(KeySet::parse(text.as_bytes())?),
+            JwtKeys::File(path) => {
+                let read = std::fs::read(path)
+                    .map_err(|error| NotAKeySet(format!("{} can't be read: {error}", path.display())))?;
+                let of_file = |error| NotAKeySet(format!("{}: {error}", path.display()));
+                Some(KeySet::parse(&read).map_err(of_file)?)
+            }
+            JwtKeys::Remote { .. } => None,
+        };
+        Ok(Self {
+            now: ArcSwapOption::new(set.map(Arc::new)),
+            wanted: AtomicBool::new(false),
+            kept: Arc::default(),
+        })
+    }
+
+    /// As they are now; `None` before the first were had.
+    pub(crate) fn get(&self) -> arc_swap::Guard<Option<Arc<KeySet>>> {
+        self.now.load()
+    }
+
+    /// There are keys.
+    pub fn are_there(&self) -> bool {
+        self.now.load().is_some()
+    }
+
+    /// These are the keys from now on.
+    pub fn put(&self, set: KeySet) {
+        self.now.store(Some(Arc::new(set)));
+    }
+
+    /// A token has a key that isn't known: the set should be asked for again.
+    pub(crate) fn want(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// The turn to keep them; `None` while somebody else has it.
+    pub fn take_turn(&self) -> Option<Turn> {
+        (!self.kept.swap(true, Ordering::Acquire)).then(|| Turn(self.kept.clone()))
+    }
+
+    /// Whether the set should be asked for again; taken by whoever asks.
+    pub fn take_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl KeySet {
+    /// Reads a JWK set (RFC 7517 section 5). Keys that aren't for signatures of the algorithms that are known are left out, as readers
+    /// must; a symmetric key is no public key, and never one of ours.
+    ///
+    /// # Errors
+    /// It is none, or no key of it can be used.
+    pub fn parse(text: &[u8]) -> Result<Self, NotAKeySet> {
+        if text.len() > JwtKeys::LONGEST {
+            return Err(NotAKeySet(format!("longer than {} bytes", JwtKeys::LONGEST)));
+        }
+        let set: JwkSet =
+            serde_json::from_slice(text).map_err(|error| NotAKeySet(format!("no JWK set: {error}")))?;
+        let found = set.keys.len();
+        let keys: Vec<Key> = set.keys.iter().filter_map(Key::new).collect();
+        if keys.is_empty() {
+            let why = format!("none of its {found} keys verifies RS, PS, ES256, ES384 or EdDSA signatures");
+            return Err(NotAKeySet(why));
+        }
+        Ok(Self { version: VERSIONS.fetch_add(1, Ordering::Relaxed), keys })
+    }
+
+    /// The claims of a token, and until when it may be believed (Unix time).
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        config: &JwtProvider,
+        now: Duration,
+    ) -> Result<(Map<String, Value>, Duration), Refused> {
+        let header = decode_header(token).map_err(|error| Refused::new(format!("no JWT: {error}")))?;
+        if header.crit.is_some() {
+            return Err(Refused::new("it asks for extensions (`crit`) that are not known"));
+        }
+        let mut fitting = self.keys.iter().filter(|key| key.algorithms.contains(&header.alg)).filter(|key| {
+            match (&header.kid, &key.id) {
+                (Some(wanted), Some(id)) => wanted == id,
+                // A key without a name could be meant by any (RFC 7515 section 4.1.4).
+                (None, _) | (_, None) => true,
+            }
+        });
+        let mut last = None;
+        // A set has a handful of keys; more than that are tried by nobody's good intent.
+        for key in fitting.by_ref().take(8) {
+            match decode::<Map<String, Value>>(token, &key.decoding, &validation(config, header.alg)) {
+                Ok(data) => return believed(data.claims, config, now),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(match last {
+            Some(error) => Refused::new(error.to_string()),
+            None => Refused { why: format!("no key for its `kid` and {:?}", header.alg), unknown_key: true },
+        })
+    }
+}
+
+fn validation(config: &JwtProvider, algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.set_issuer(&[&config.issuer]);
+    validation.required_spec_claims = HashSet::from(["exp".to_owned(), "iss".to_owned()]);
+    if config.audiences.is_empty() {
+        validation.validate_aud = false;
+    } else {
+        validation.set_audience(&config.audiences);
+        validation.required_spec_claims.insert("aud".to_owned());
+    }
+    validation.validate_nbf = true;
+    validation.leeway = config.clock_skew.as_secs();
+    validation
+}
+
+/// The library has looked at the claims by the system's clock; what is remembered is looked at by `until`.
+fn believed(
+    claims: Map<String, Value>,
+    config: &JwtProvider,
+    now: Duration,
+) -> Result<(Map<String, Value>, Duration), Refused> {
+    // One issuer, as a text: a list of issuers is no issuer (RFC 7519 section 4.1.1).
+    if claims.get("iss").and_then(Value::as_str) != Some(&*config.issuer) {
+        return Err(Refused::new("its `iss` is another"));
+    }
+    let end = claims.get("exp").and_then(Value::as_f64).filter(|end| end.is_finite() && *end >= 0.0);
+    // Further away than any clock is as good as never.
+    let end = end.ok_or_else(|| Refused::new("its `exp` is no time"))?.min(1e15);
+    let until = Duration::from_secs_f64(end).saturating_add(config.clock_skew);
+    if until < now {
+        return Err(Refused::new("it has expired"));
+    }
+    Ok((claims, until))
+}
+
+impl Key {
+    fn new(jwk: &Jwk) -> Option<Self> {
+        let common = &jwk.common;
+        let signs = match &common.public_key_use {
+            Some(PublicKeyUse::Signature) | None => true,
+            Some(_) => false,
+        };
+        let verifies = common
+            .key_operations
+            .as_ref()
+            .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+        if !signs || !verifies {
+            return None;
+        }
+        let mut algorithms = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms().to_vec(),
+            AlgorithmParameters::EllipticCurve(key) => match key.curve {
+                EllipticCurve::P256 => vec![Algorithm::ES256],
+                EllipticCurve::P384 => vec![Algorithm::ES384],
+                _ => return None,
+            },
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+                vec![Algorithm::EdDSA]
+            }
+            _ => return None,
+        };
+        if let Some(only) = &common.key_algorithm {
+            let only = only.to_string().parse::<Algorithm>().ok();
+            algorithms.retain(|algorithm| Some(*algorithm) == only);
+        }
+        if algorithms.is_empty() {
+            return None;
+        }
+        Some(Self { id: common.key_id.clone(), decoding: DecodingKey::from_jwk(jwk).ok()?, algorithms })
+    }
+}

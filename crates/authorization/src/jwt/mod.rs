@@ -1,0 +1,188 @@
+//! Tokens (JWT, RFC 7519; JWS, RFC 7515): which are believed, and what they claim.
+//!
+//! **Rule.** The key decides how a token is verified, never the token: a key of the set is for one family of algorithms, HMAC and `none`
+//! are for none of them, and `jwk`, `jku`, `x5u` and `x5c` in a token's head are not looked at. A token must name the provider's issuer, an
+//! audience of ours, an end that hasn't come (`exp` must be there) and no begin that hasn't (`nbf`). A token that asks for extensions
+//! (`crit`) is refused, since none is known here (RFC 7515 section 4.1.11). Two tokens where one is meant are refused.
+//!
+//! A verified token is remembered by its digest until it ends or the keys change, so that a client that sends the same one with every
+//! request is verified once on each worker.
+
+#[cfg(test)]
+mod attack_tests;
+mod claims;
+mod keys;
+mod place;
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use attache_config::model::{JwtProvider, JwtUse};
+use attache_http::remove_fields;
+use aws_lc_rs::digest::{SHA256, digest};
+use http::{HeaderName, request};
+
+pub use self::{
+    claims::Claims,
+    keys::{KeySet, Keys, NotAKeySet, Turn},
+};
+
+/// Tokens that one worker remembers of one provider.
+const REMEMBERED: usize = 1024;
+
+/// One issuer of tokens, shared by all workers.
+#[derive(Debug)]
+pub struct Issuer {
+    /// What the config says of it.
+    pub config: JwtProvider,
+    /// Its keys.
+    pub keys: Keys,
+}
+
+/// Why a request's token is not believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// There is none, and one is required.
+    Missing,
+    /// There is one that isn't good; the reason is for the operator.
+    Invalid(String),
+    /// The issuer's keys were not to be had yet.
+    NoKeys(String),
+}
+
+/// Verifies tokens on one worker.
+#[derive(Debug)]
+pub struct Verifier {
+    issuers: Vec<(Arc<Issuer>, RefCell<Remembered>)>,
+}
+
+#[derive(Debug, Default)]
+struct Remembered {
+    version: u64,
+    tokens: HashMap<[u8; 32], (Rc<Claims>, Duration)>,
+}
+
+impl Verifier {
+    /// For these issuers, in the config's order.
+    pub fn new(issuers: &[Arc<Issuer>]) -> Self {
+        Self { issuers: issuers.iter().map(|issuer| (issuer.clone(), RefCell::default())).collect() }
+    }
+
+    /// The claims of the request's token; `None` where it has none and needs none.
+    ///
+    /// # Errors
+    /// Why it must not go on.
+    pub fn verify(
+        &self,
+        wanted: &JwtUse,
+        request: &request::Parts,
+    ) -> Result<Option<Rc<Claims>>, TokenError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.verify_at(wanted, request, now)
+    }
+
+    fn verify_at(
+        &self,
+        wanted: &JwtUse,
+        request: &request::Parts,
+        now: Duration,
+    ) -> Result<Option<Rc<Claims>>, TokenError> {
+        let mut failed: Option<TokenError> = None;
+        for (issuer, remembered) in wanted.providers.iter().filter_map(|&index| self.issuers.get(index)) {
+            let token = match place::find(&issuer.config.from, request) {
+                Ok(None) => continue,
+                Ok(Some(token)) => token,
+                Err(why) => return Err(TokenError::Invalid(why.to_owned())),
+            };
+            match issuer.claims(&token, &mut remembered.borrow_mut(), now) {
+                Ok(claims) => return Ok(Some(claims)),
+                // Keys that aren't there yet are the more honest answer.
+                Err(error) if matches!(failed, Some(TokenError::NoKeys(_))) => drop(error),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None if wanted.required => Err(TokenError::Missing),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes tokens that end here off a request, and tells the upstream what was claimed.
+    pub fn pass_on(&self, wanted: &JwtUse, request: &mut request::Parts, claims: Option<&Claims>) {
+        for (issuer, _) in wanted.providers.iter().filter_map(|&index| self.issuers.get(index)) {
+            if !issuer.config.forward {
+                place::remove(&issuer.config.from, request);
+            }
+        }
+        let claimed: Vec<HeaderName> = self.claim_headers(wanted).cloned().collect();
+        remove_fields(&mut request.headers, &claimed);
+        let Some(claims) = claims else { return };
+        for (name, claim) in &claims.issuer.config.claim_headers {
+            if let Some(value) = claims.header(claim) {
+                request.headers.insert(name, value);
+            }
+        }
+    }
+
+    /// Headers of claims, which no client may send, of the issuers that are used.
+    pub fn claim_headers(&self, wanted: &JwtUse) -> impl Iterator<Item = &HeaderName> {
+        let issuers = wanted.providers.iter().filter_map(|&index| self.issuers.get(index));
+        issuers.flat_map(|(issuer, _)| issuer.config.claim_headers.iter().map(|(name, _)| name))
+    }
+}
+
+impl Issuer {
+    /// An issuer whose keys are those of the config, or have yet to come.
+    ///
+    /// # Errors
+    /// What the config has is no JWK set.
+    pub fn new(config: JwtProvider) -> Result<Self, NotAKeySet> {
+        Ok(Self { keys: Keys::new(&config)?, config })
+    }
+
+    fn claims(
+        self: &Arc<Self>,
+        token: &str,
+        remembered: &mut Remembered,
+        now: Duration,
+    ) -> Result<Rc<Claims>, TokenError> {
+        let name = &self.config.name;
+        if token.len() > JwtProvider::LONGEST {
+            let most = JwtProvider::LONGEST;
+            return Err(TokenError::Invalid(format!("{name}: the token is longer than {most} bytes")));
+        }
+        let keys = self.keys.get();
+        let Some(keys) = keys.as_ref() else {
+            self.keys.want();
+            return Err(TokenError::NoKeys(format!("{name}: its keys are not there yet")));
+        };
+        if remembered.version != keys.version {
+            *remembered = Remembered { version: keys.version, tokens: HashMap::new() };
+        }
+        let known: [u8; 32] = digest(&SHA256, token.as_bytes()).as_ref().try_into().unwrap_or_default();
+        match remembered.tokens.get(&known) {
+            Some((claims, until)) if now <= *until => return Ok(claims.clone()),
+            Some(_) => drop(remembered.tokens.remove(&known)),
+            None => {}
+        }
+        let verified = keys.verify(token, &self.config, now);
+        let (claims, until) = verified.map_err(|error| {
+            if error.unknown_key {
+                self.keys.want();
+            }
+            TokenError::Invalid(format!("{name}: {}", error.why))
+        })?;
+        let claims = Rc::new(Claims { issuer: self.clone(), all: claims });
+        if remembered.tokens.len() >= REMEMBERED {
+            remembered.tokens.clear();
+        }
+        remembered.tokens.insert(known, (claims.clone(), until));
+        Ok(claims)
+    }
+}

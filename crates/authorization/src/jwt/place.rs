@@ -1,0 +1,104 @@
+//! Where tokens stand in a request, and how they are taken off it.
+
+use attache_config::model::TokenPlace;
+use http::{HeaderMap, HeaderValue, Uri, header::COOKIE, request, uri::PathAndQuery};
+
+/// The one token of a request. It must be plain text: nothing of it is decoded, since a JWT needs no encoding anywhere.
+pub(super) fn find(places: &[TokenPlace], request: &request::Parts) -> Result<Option<String>, &'static str> {
+    let mut found: Option<&str> = None;
+    for place in places {
+        for token in in_place(place, request) {
+            match found {
+                Some(other) if other != token => return Err("there are two tokens"),
+                _ => found = Some(token),
+            }
+        }
+    }
+    Ok(found.map(str::to_owned))
+}
+
+fn in_place<'r>(place: &TokenPlace, request: &'r request::Parts) -> Vec<&'r str> {
+    match place {
+        TokenPlace::Header(name, prefix) => request
+            .headers
+            .get_all(name)
+            .iter()
+            .filter_map(|line| behind(prefix, line.to_str().unwrap_or("\u{7f}")))
+            .collect(),
+        TokenPlace::Cookie(name) => request
+            .headers
+            .get_all(COOKIE)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .filter(|(key, _)| *key == &**name)
+            .map(|(_, value)| value.trim_matches('"'))
+            .collect(),
+        TokenPlace::Query(name) => request
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .filter(|(key, _)| *key == &**name)
+            .map(|(_, value)| value)
+            .collect(),
+    }
+}
+
+/// What follows a scheme, which has no case (RFC 9110 section 11.1).
+fn behind<'v>(prefix: &str, value: &'v str) -> Option<&'v str> {
+    let (head, rest) = value.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then(|| rest.trim_matches(' '))
+}
+
+/// Takes the tokens off.
+pub(super) fn remove(places: &[TokenPlace], request: &mut request::Parts) {
+    for place in places {
+        match place {
+            TokenPlace::Header(name, prefix) => {
+                let tokens = |line: &HeaderValue| behind(prefix, line.to_str().unwrap_or("\u{7f}")).is_some();
+                if request.headers.get_all(name).iter().any(tokens) {
+                    request.headers.remove(name);
+                }
+            }
+            TokenPlace::Cookie(name) => remove_cookie(name, &mut request.headers),
+            TokenPlace::Query(name) => remove_parameter(name, &mut request.uri),
+        }
+    }
+}
+
+fn remove_cookie(name: &str, headers: &mut HeaderMap) {
+    let is_it = |pair: &str| pair.trim().split_once('=').is_some_and(|(key, _)| key == name);
+    let lines: Vec<&str> = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok()).collect();
+    if !lines.iter().flat_map(|line| line.split(';')).any(is_it) {
+        return;
+    }
+    let left: Vec<&str> =
+        lines.iter().flat_map(|line| line.split(';')).filter(|pair| !is_it(pair)).map(str::trim).collect();
+    let left = left.join("; ");
+    headers.remove(COOKIE);
+    if let (false, Ok(value)) = (left.is_empty(), HeaderValue::from_str(&left)) {
+        headers.insert(COOKIE, value);
+    }
+}
+
+fn remove_parameter(name: &str, uri: &mut Uri) {
+    let Some(query) = uri.query() else { return };
+    let is_it = |pair: &&str| pair.split_once('=').is_some_and(|(key, _)| key == name);
+    if !query.split('&').any(|pair| is_it(&pair)) {
+        return;
+    }
+    let left: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
+    let target =
+        if left.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), left.join("&")) };
+    // Parts of a valid target are a valid target.
+    if let Ok(target) = target.parse::<PathAndQuery>() {
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(target);
+        if let Ok(changed) = Uri::from_parts(parts) {
+            *uri = changed;
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Paths, as they stand there and as the most lenient upstream would read them.
+//!
+//! What is sent on is the path that was matched. But upstreams decode `%2F`, take `\` for `/`, cut `;parameters` off, merge slashes
+//! and ignore case, each in its own way. So each pattern is asked twice: about the path as it is, and about its loosest reading, both
+//! sides of the comparison loosened alike. Where the two answers differ, nobody can say which resource is meant.
+
+use attache_config::model::{PathPattern, Segment};
+use attache_http::pattern::path_matches;
+use regex::{Regex, RegexBuilder};
+
+use crate::truth::Truth;
+
+/// Rounds of decoding before a path counts as unreadable: `%252525`… is an attack.
+const ROUNDS: usize = 4;
+
+/// The loosest reading of a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// It is the path itself.
+    Plain,
+    /// The path with its letters' case, and in lower case.
+    Loose(Box<(String, String)>),
+    /// It could be anything.
+    Unreadable,
+}
+
+impl Reading {
+    pub(crate) fn of(path: &str) -> Self {
+        if is_plain(path) {
+            return Self::Plain;
+        }
+        match loosen(path) {
+            Some(loose) => {
+                let lower = loose.to_ascii_lowercase();
+                Self::Loose(Box::new((loose, lower)))
+            }
+            None => Self::Unreadable,
+        }
+    }
+}
+
+/// Nothing about it has a second reading.
+fn is_plain(path: &str) -> bool {
+    let odd = |b: u8| b.is_ascii_uppercase() || matches!(b, b'%' | b'\\' | b';') || !b.is_ascii_graphic();
+    let mut last = 0;
+    for &byte in path.as_bytes() {
+        if odd(byte) || (last == b'/' && matches!(byte, b'/' | b'.')) {
+            return false;
+        }
+        last = byte;
+    }
+    last != b'/' || path.len() < 2
+}
+
+/// A path in its loosest reading; `None` where there is no end to it.
+fn loosen(path: &str) -> Option<String> {
+    let mut bytes = path.as_bytes().to_vec();
+    let mut rounds = 0;
+    while let Some(decoded) = decode_once(&bytes) {
+        rounds += 1;
+        if rounds > ROUNDS {
+            return None;
+        }
+        bytes = decoded;
+    }
+    // A control character ends or splits a text for somebody.
+    if bytes.iter().any(u8::is_ascii_control) {
+        return None;
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in text.split(['/', '\\']) {
+        let segment = segment.split(';').next().unwrap_or_default();
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    Some(format!("/{}", segments.join("/")))
+}
+
+/// One round of percent-decoding; `None` where nothing is encoded.
+fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
+    let digit = |at: usize| bytes.get(at).and_then(|&b| char::from(b).to_digit(16));
+    let escape = |at: usize| {
+        let escaped = bytes.get(at) == Some(&b'%');
+        escaped.then(|| Some(digit(at + 1)? * 16 + digit(at + 2)?)).flatten()
+    };
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut at, mut any) = (0, false);
+    while let Some(&byte) = bytes.get(at) {
+        if let Some(value) = escape(at).and_then(|value| u8::try_from(value).ok()) {
+            out.push(value);
+            at += 3;
+            any = true;
+        } else {
+            out.push(byte);
+            at += 1;
+        }
+    }
+    any.then_some(out)
+}
+
+/// A pattern and its loosened form.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pattern: PathPattern,
+    loose: Loose,
+}
+
+#[derive(Debug)]
+enum Loose {
+    /// As the pattern itself.
+    Same,
+    Pattern(PathPattern),
+    /// Without regard to case.
+    Regex(Option<Regex>),
+    /// The pattern has no reading.
+    None,
+}
+
+impl Path {
+    pub(crate) fn new(pattern: &PathPattern) -> Self {
+        let text = |text: &str| loosen(text).map(|loose| loose.to_ascii_lowercase());
+        let loose = match pattern {
+            PathPattern::Exact(path) if is_plain(path) => Loose::Same,
+            PathPattern::Exact(path) => {
+                text(path).map_or(Loose::None, |path| Loose::Pattern(PathPattern::Exact(path.into())))
+            }
+            PathPattern::Prefix(prefix) if is_plain(prefix) => Loose::Same,
+            PathPattern::Prefix(prefix) => text(prefix).map_or(Loose::None, |prefix| {
+                Loose::Pattern(PathPattern::Prefix(prefix.trim_end_matches('/').into()))
+            }),
+            PathPattern::Template(segments) => template(segments),
+            PathPattern::Regex(regex) => {
+                // As large as the original may be, and half again for the other case.
+                let build =
+                    RegexBuilder::new(regex.as_str()).case_insensitive(true).size_limit(4 << 20).build();
+                Loose::Regex(build.ok())
+            }
+        };
+        Self { pattern: pattern.clone(), loose }
+    }
+
+    /// Whether a path with this reading is meant.
+    pub(crate) fn matches(&self, path: &str, reading: &Reading) -> Truth {
+        let literal = Truth::from(path_matches(&self.pattern, path));
+        let (loose, lower) = match reading {
+            Reading::Plain => (path, path),
+            Reading::Loose(texts) => (texts.0.as_str(), texts.1.as_str()),
+            Reading::Unreadable => return Truth::Unsure,
+        };
+        match &self.loose {
+            Loose::Same if *reading == Reading::Plain => literal,
+            Loose::Same => literal.agree(path_matches(&self.pattern, lower).into()),
+            Loose::Pattern(pattern) => literal.agree(path_matches(pattern, lower).into()),
+            Loose::Regex(_) if *reading == Reading::Plain && literal == Truth::Yes => literal,
+            Loose::Regex(Some(regex)) => {
+                let either = regex.is_match(loose) || regex.is_match(&format!("{loose}/"));
+                literal.agree(either.into())
+            }
+            Loose::Regex(None) | Loose::None => literal.agree(Truth::Unsure),
+        }
+    }
+}
+
+fn template(segments: &[Segment]) -> Loose {
+    let mut loose = Vec::with_capacity(segments.len());
+    for segment in segments {
+        loose.push(match segment {
+            // The last slash of a path means nothing to many.
+            Segment::Literal(text) if text.is_empty() => continue,
+            Segment::Literal(text) => match loosen(text) {
+                Some(text) => Segment::Literal(text.trim_start_matches('/').to_ascii_lowercase().into()),
+                None => return Loose::None,
+            },
+            capture => capture.clone(),
+        });
+    }
+    if *loose == *segments { Loose::Same } else { Loose::Pattern(PathPattern::Template(loose)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked(pattern: &PathPattern, path: &str) -> Truth {
+        Path::new(pattern).matches(path, &Reading::of(path))
+    }
+
+    fn prefix(text: &str) -> PathPattern {
+        PathPattern::Prefix(text.into())
+    }
+
+    fn exact(text: &str) -> PathPattern {
+        PathPattern::Exact(text.into())
+    }
+
+    #[test]
+    fn a_plain_path_has_one_reading() {
+        assert_eq!(Reading::of("/v1/orders"), Reading::Plain);
+        assert_eq!(Reading::of("/"), Reading::Plain);
+        for odd in ["/V1", "/a//b", "/a/./b", "/a%2Fb", "/a\\b", "/a;x", "/a/", "/.git"] {
+            assert_ne!(Reading::of(odd), Reading::Plain, "{odd}");
+        }
+    }
+
+    #[test]
+    fn the_loosest_reading_decodes_merges_and_resolves() {
+        for (path, loose) in [
+            ("/public/..%2Fadmin", "/admin"),
+            ("/public/%2e%2e/admin", "/admin"),
+            ("/public/..%252fadmin", "/admin"),
+            ("/public/..;/admin", "/admin"),
+            ("/public\\..\\admin", "/admin"),
+            ("/public/..%5Cadmin", "/admin"),
+            ("//admin//", "/admin"),
+            ("/../../admin", "/admin"),
+            ("/a;v=1/b;w", "/a/b"),
+            ("/%61dmin", "/admin"),
+            ("/100%", "/100%"),
+        ] {
+            assert_eq!(loosen(path).as_deref(), Some(loose), "{path}");
+        }
+        for unreadable in ["/a%00b", "/a%0Ab", "/%ff", "/%25252525252561"] {
+            assert_eq!(loosen(unreadable), None, "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn what_two_readers_read_in_two_ways_is_unsure() {
+        for path in [
+            "/public/..%2Fadmin",
+            "/public/..;/admin",
+            "/public/%2e%2e%2fadmin",
+            "/public/..%255cadmin",
+            "/public/a%00",
+        ] {
+            assert_eq!(asked(&prefix("/public"), path), Truth::Unsure, "{path}");
+            assert_ne!(asked(&prefix("/admin"), path), Truth::No, "{path}");
+        }
+        for path in ["/ADMIN", "/Admin/x", "//admin", "/./admin/x", "/%61dmin", "/admin;x", "/admin/"] {
+            assert_ne!(asked(&prefix("/admin"), path), Truth::No, "{path}");
+        }
+        assert_eq!(asked(&exact("/admin"), "/admin/"), Truth::Unsure);
+        assert_eq!(asked(&exact("/admin"), "/administrator"), Truth::No);
+        assert_eq!(asked(&prefix("/admin"), "/administrator/%2F"), Truth::No);
+    }
+
+    #[test]
+    fn what_every_reader_reads_alike_is_sure() {
+        assert_eq!(asked(&prefix("/v1"), "/v1/a%20b"), Truth::Yes);
+        assert_eq!(asked(&prefix("/v1"), "/v1/a%2Fb"), Truth::Yes, "it stays below");
+        assert_eq!(asked(&prefix("/v1"), "/v1/Users/"), Truth::Yes);
+        assert_eq!(asked(&prefix("/V1"), "/V1/x"), Truth::Yes);
+        assert_eq!(asked(&prefix(""), "/any%2F..//thing/"), Truth::Yes);
+        assert_eq!(asked(&exact("/v1/"), "/v1/"), Truth::Yes);
+        assert_eq!(asked(&exact("/a%2Fb"), "/a%2Fb"), Truth::Yes);
+        assert_eq!(asked(&exact("/"), "/"), Truth::Yes);
+        let regex = PathPattern::Regex(Box::new(Regex::new("^(?:/v[0-9]/.*/)$").unwrap()));
+        assert_eq!(asked(&regex, "/v1/x/"), Truth::Yes);
+        assert_eq!(asked(&regex, "/V1/x/"), Truth::Unsure);
+        let template = PathPattern::Template(vec![
+            Segment::Literal("users".into()),
+            Segment::Capture("id".into()),
+            Segment::Literal("".into()),
+        ]);
+        assert_eq!(asked(&template, "/users/7/"), Truth::Yes);
+        assert_eq!(asked(&template, "/users/7"), Truth::Unsure);
+        assert_eq!(asked(&template, "/Users/7/"), Truth::Unsure);
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_path_is_matched_as_routes_match_it(path in "(/[a-z0-9_-]{1,6}){1,4}", other in "(/[a-z0-9_-]{1,6}){1,3}") {
+            for pattern in [prefix(&other), exact(&other), prefix(&path), exact(&path)] {
+                prop_assert_eq!(asked(&pattern, &path), Truth::from(path_matches(&pattern, &path)));
+            }
+        }
+
+        #[test]
+        fn a_denied_path_is_not_gone_round_by_encoding(
+            tail in "[a-zA-Z0-9/._-]{0,8}",
+            encoded in prop::collection::vec(any::<bool>(), 6),
+            upper in prop::collection::vec(any::<bool>(), 6),
+        ) {
+            let mut path = String::new();
+            for ((c, encode), upper) in "/admin".chars().zip(encoded).zip(upper) {
+                let c = if upper { c.to_ascii_uppercase() } else { c };
+                if encode && c != '/' {
+                    path.extend(format!("%{:02x}", c as u32).chars());
+                } else {
+                    path.push(c);
+                }
+            }
+            // The rest must not climb out of it.
+            let tail = tail.replace("..", "");
+            let path = format!("{path}/{tail}");
+            prop_assert_ne!(asked(&prefix("/admin"), &path), Truth::No, "{}", path);
+        }
+
+        #[test]
+        fn nothing_panics(path in "/\\PC{0,40}", pattern in "/\\PC{0,20}") {
+            let _ = asked(&prefix(&pattern), &path);
+            let _ = asked(&exact(&pattern), &path);
+        }
+    }
+}

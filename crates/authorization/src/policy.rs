@@ -1,0 +1,129 @@
+//! The rules of a listener or route, ready to be asked.
+
+use attache_config::model::{AccessRule, AddressMatch, Authorization, JwtUse, Name};
+
+use crate::{conditions::Conditions, facts::Facts, truth::Truth};
+
+/// The rules of a listener or route.
+#[derive(Debug)]
+pub struct AccessPolicy {
+    pub(crate) deny: Vec<Rule>,
+    pub(crate) allow: Option<Vec<Rule>>,
+    pub(crate) trusted: Vec<AddressMatch>,
+    dry_run: bool,
+    jwt: Option<JwtUse>,
+    line: u32,
+}
+
+/// One rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name.
+    pub name: Name,
+    /// Its line in the file.
+    pub line: u32,
+    pub(crate) when: Conditions,
+    pub(crate) unless: Conditions,
+}
+
+/// What the rules say.
+#[derive(Clone, Copy, Debug)]
+pub enum Decision<'p> {
+    /// By this rule; `None` where there is no `allow`.
+    Allowed(Option<&'p Rule>),
+    /// By this rule, which may be unsure; `None` where no rule of `allow` matches.
+    Denied(Option<&'p Rule>, Truth),
+}
+
+impl Rule {
+    fn new(config: &AccessRule) -> Self {
+        Self {
+            name: config.name.clone(),
+            line: config.line,
+            when: Conditions::new(&config.when),
+            unless: Conditions::new(&config.unless),
+        }
+    }
+
+    pub(crate) fn matches(&self, facts: &Facts<'_>, trusted: &[AddressMatch]) -> Truth {
+        let when = self.when.all(facts, trusted);
+        if when == Truth::No { when } else { when.and(self.unless.any(facts, trusted).not()) }
+    }
+}
+
+impl AccessPolicy {
+    /// Compiles the rules.
+    pub fn new(config: &Authorization) -> Self {
+        Self {
+            deny: config.deny.iter().map(Rule::new).collect(),
+            allow: config.allow.as_ref().map(|allow| allow.iter().map(Rule::new).collect()),
+            trusted: config.trusted_proxies.clone(),
+            dry_run: config.dry_run,
+            jwt: config.jwt.clone(),
+            line: config.line,
+        }
+    }
+
+    /// What would be denied is only counted and logged.
+    pub const fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// What is asked of tokens.
+    pub const fn jwt(&self) -> Option<&JwtUse> {
+        self.jwt.as_ref()
+    }
+
+    /// The line of the rules in the file.
+    pub const fn line(&self) -> u32 {
+        self.line
+    }
+
+    /// Decides. Allocates nothing for a plain request.
+    pub fn decide(&self, facts: &Facts<'_>) -> Decision<'_> {
+        for rule in &self.deny {
+            let found = rule.matches(facts, &self.trusted);
+            if found != Truth::No {
+                return Decision::Denied(Some(rule), found);
+            }
+        }
+        match &self.allow {
+            None => Decision::Allowed(None),
+            Some(allow) => match allow.iter().find(|rule| rule.matches(facts, &self.trusted) == Truth::Yes) {
+                Some(rule) => Decision::Allowed(Some(rule)),
+                None => Decision::Denied(None, Truth::Yes),
+            },
+        }
+    }
+}
+
+impl Decision<'_> {
+    /// It may go on.
+    pub const fn is_allowed(self) -> bool {
+        matches!(self, Self::Allowed(_))
+    }
+
+    /// The rule's name; `None` where none decided.
+    pub fn rule(&self) -> Option<&Name> {
+        match self {
+            Self::Allowed(rule) | Self::Denied(rule, _) => rule.map(|rule| &rule.name),
+        }
+    }
+}
+
+/// For the operator: which rule, and where it stands.
+impl std::fmt::Display for Decision<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Allowed(None) => f.write_str("no rule denies it"),
+            Self::Allowed(Some(rule)) => write!(f, "allowed by rule `{}` (line {})", rule.name, rule.line),
+            Self::Denied(None, _) => f.write_str("no rule of `allow` matches"),
+            Self::Denied(Some(rule), Truth::Unsure) => write!(
+                f,
+                "denied by rule `{}` (line {}), which can't be told not to match",
+                rule.name, rule.line
+            ),
+            Self::Denied(Some(rule), _) => write!(f, "denied by rule `{}` (line {})", rule.name, rule.line),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Requests, clients and policies for tests.
+
+use std::sync::Arc;
+
+use attache_config::model::Config;
+use attache_http::{Client, check_request, normalize_uri};
+use http::{Method, Request, Version, header::HOST, request};
+
+use crate::{AccessPolicy, Facts};
+
+/// The rules of the first listener of a config whose `authorization` is this.
+pub(crate) fn policy(authorization: &str) -> AccessPolicy {
+    let config = config(authorization);
+    AccessPolicy::new(config.listeners[0].authorization.as_deref().unwrap())
+}
+
+pub(crate) fn config(authorization: &str) -> Config {
+    let indented = authorization.replace('\n', "\n      ");
+    let text = format!(
+        "listeners:\n  in:\n    bind: ':1'\n    tls:\n      certificate: a\n      key: b\n      client_ca: c\n    \
+         authorization:\n      {indented}\n    to: a\njwt:\n  corp:\n    issuer: i\n    audiences: shop\n    keys: {{ file: /k }}\n\
+         upstreams:\n  a: http://a\n"
+    );
+    attache_config::parse(&text, None, &|_| None).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// A request of HTTP/1.1, checked and normalized as the listener does.
+pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> request::Parts {
+    let mut builder = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(target);
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        builder = builder.header(HOST, if method == "CONNECT" { target } else { "shop.test" });
+    }
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    let mut parts = builder.version(Version::HTTP_11).body(()).unwrap().into_parts().0;
+    check_request(&mut parts, false, true).unwrap();
+    // A path that the listener refuses is given as it is: rules must hold also where it is told to keep it.
+    let _ = normalize_uri(&mut parts.uri, attache_config::model::PathPolicy::default());
+    parts
+}
+
+pub(crate) fn client(address: &str, identity: &str) -> Client {
+    let identities: Vec<Arc<str>> =
+        Some(identity).filter(|id| !id.is_empty()).map(Into::into).into_iter().collect();
+    Client {
+        address: address.parse().ok(),
+        local: "10.9.9.9:8443".parse().ok(),
+        tls: !identity.is_empty(),
+        uris: usize::from(identity.contains("://")),
+        identities: identities.into(),
+        ..Client::default()
+    }
+}
+
+/// Whether a request may go on.
+pub(crate) fn allowed(policy: &AccessPolicy, request: &request::Parts, client: &Client) -> bool {
+    policy.decide(&Facts::of_request(request, client)).is_allowed()
+}

@@ -1,0 +1,52 @@
+//! Yes, no, or not to be told (Kleene's strong three-valued logic).
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Truth {
+    /// It doesn't hold.
+    No,
+    /// It can't be told: what it asks for can't be seen, or has more than one reading.
+    Unsure,
+    /// It holds.
+    Yes,
+}
+
+impl Truth {
+    /// Both hold.
+    pub(crate) fn and(self, other: Self) -> Self {
+        self.min(other)
+    }
+
+    /// One of them holds.
+    pub(crate) fn or(self, other: Self) -> Self {
+        self.max(other)
+    }
+
+    /// The contrary holds.
+    pub(crate) const fn not(self) -> Self {
+        match self {
+            Self::No => Self::Yes,
+            Self::Unsure => Self::Unsure,
+            Self::Yes => Self::No,
+        }
+    }
+
+    /// What two readings say together.
+    pub(crate) fn agree(self, other: Self) -> Self {
+        if self == other { self } else { Self::Unsure }
+    }
+
+    /// "No" is not sure: there is more than what was looked at.
+    pub(crate) const fn no_is_unsure(self) -> Self {
+        match self {
+            Self::No => Self::Unsure,
+            sure => sure,
+        }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}

@@ -1,0 +1,58 @@
+//! Access rules in `explain`: how each fares, and which decides.
+
+use attache_authorization::{AccessPolicy, Facts, Truth};
+use serde::Serialize;
+
+use crate::{CompiledRoute, RouteTable};
+
+/// What the access rules of a listener or route say.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Access {
+    /// `listener NAME` or `route NAME`.
+    pub whose: String,
+    /// It may go on, or would only be counted and logged (`dry_run`).
+    pub allowed: bool,
+    /// What was decided, in a line.
+    pub decision: String,
+    /// The rules in the order in which they are looked at, up to the one that decides.
+    pub rules: Vec<String>,
+}
+
+/// The rules of the listener, then those of the route.
+pub(crate) fn access(table: &RouteTable, route: Option<&CompiledRoute>, facts: &Facts<'_>) -> Vec<Access> {
+    let listener = table.authorization().map(|policy| (format!("listener {}", table.listener), policy));
+    let route =
+        route.and_then(|route| Some((format!("route {}", route.name), route.authorization.as_ref()?)));
+    listener.into_iter().chain(route).map(|(whose, policy)| one(whose, policy, facts)).collect()
+}
+
+fn one(whose: String, policy: &AccessPolicy, facts: &Facts<'_>) -> Access {
+    let decision = policy.decide(facts);
+    let mut rules: Vec<String> = Vec::new();
+    if let Some(wanted) = policy.jwt() {
+        let must = if wanted.required { "must" } else { "may" };
+        rules.push(format!("a token {must} be there; `explain` verifies none and knows no claims"));
+    }
+    rules.extend(policy.explain(facts).into_iter().map(|rule| {
+        let kind = if rule.denies { "deny" } else { "allow" };
+        let fares = match rule.matches {
+            Truth::Yes => "matches",
+            Truth::No => "doesn't match",
+            Truth::Unsure => "can't be told",
+        };
+        let why = if rule.why.is_empty() { String::new() } else { format!(": {}", rule.why) };
+        let mark = if rule.decides { "> " } else { "  " };
+        format!("{mark}{kind} {} (line {}) {fares}{why}", rule.name, rule.line)
+    }));
+    let dry = policy.is_dry_run() && !decision.is_allowed();
+    Access {
+        whose,
+        allowed: decision.is_allowed() || policy.is_dry_run(),
+        decision: if dry {
+            format!("{decision}, but `dry_run` lets it through")
+        } else {
+            decision.to_string()
+        },
+        rules,
+    }
+}

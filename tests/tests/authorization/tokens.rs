@@ -1,0 +1,252 @@
+//! Tokens at the program itself: where their keys come from, what the upstream is told, and the attacks on them.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use attache_tests::{Attache, eventually, free_port, local, nginx, pki::Pki};
+
+use super::{app, ask, start, status};
+
+/// A key and a token of it, made by OpenSSL.
+struct Signer(Pki);
+
+impl Signer {
+    fn new() -> Self {
+        let pki = Pki::new();
+        let made =
+            Command::new("openssl").args(["genrsa", "-out", &pki.at("key.pem"), "2048"]).output().unwrap();
+        assert!(made.status.success());
+        Self(pki)
+    }
+
+    fn run(&self, script: &str) -> String {
+        let output = Command::new("sh").arg("-c").arg(script).current_dir(self.0.dir()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn keys(&self, kid: &str) -> String {
+        let n = self.run(
+            "openssl rsa -in key.pem -noout -modulus | sed s/Modulus=// | xxd -r -p | base64 -w0 | tr '+/' '-_' | tr -d '='",
+        );
+        format!(r#"{{"keys":[{{"kty":"RSA","kid":"{kid}","n":"{n}","e":"AQAB"}}]}}"#)
+    }
+
+    fn token(&self, kid: &str, claims: &str) -> String {
+        let b64 = "base64 -w0 | tr '+/' '-_' | tr -d '='";
+        let head = self.run(&format!(r#"printf '%s' '{{"alg":"RS256","kid":"{kid}"}}' | {b64}"#));
+        let body = self.run(&format!("printf '%s' '{claims}' | {b64}"));
+        let signed =
+            self.run(&format!("printf '%s' '{head}.{body}' | openssl dgst -sha256 -sign key.pem | {b64}"));
+        format!("{head}.{body}.{signed}")
+    }
+}
+
+fn claims(more: &str) -> String {
+    let end = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 600;
+    format!(r#"{{"iss":"https://id","aud":"shop","exp":{end},"sub":"ann"{more}}}"#)
+}
+
+#[test]
+fn a_token_is_verified_with_keys_from_a_file_that_is_followed_and_told_to_the_upstream() {
+    let (_app, port) = app();
+    let (signer, next) = (Signer::new(), Signer::new());
+    let file = signer.0.path("jwks.json");
+    fs::write(&file, signer.keys("one")).unwrap();
+    let attache = start(
+        "authorization:
+  jwt: { issuers: corp }
+  allow: [{ name: writers, claims: { scope: write } }]
+to: app",
+        &format!(
+            "jwt: {{ corp: {{ issuer: 'https://id', audiences: shop, keys: {{ file: '{}' }}, claim_headers: {{ x-user: sub }} }} }}",
+            file.display()
+        ),
+        port,
+    );
+    let good = signer.token("one", &claims(r#","scope":"read write""#));
+    let with = |token: &str| format!("Authorization: Bearer {token}\r\nX-User: root\r\nX_User: root\r\n");
+    let answer = ask(&attache, "GET /a", &with(&good));
+    assert!(status(&answer) == 200 && answer.contains("user=ann token=\n"), "{answer}");
+    let missing = ask(&attache, "GET /a", "");
+    assert!(status(&missing) == 401 && missing.contains("token-missing"), "{missing}");
+    assert!(missing.to_lowercase().contains("www-authenticate: bearer\r\n"), "{missing}");
+    let bad = ask(&attache, "GET /a", &with(&format!("{}x", &good[..good.len() - 1])));
+    assert!(status(&bad) == 401 && bad.contains("invalid_token"), "{bad}");
+    assert_eq!(status(&ask(&attache, "GET /a", &with(&signer.token("one", &claims(""))))), 403);
+    // The keys are rotated.
+    let new = next.token("two", &claims(r#","scope":"write""#));
+    assert_eq!(status(&ask(&attache, "GET /a", &with(&new))), 401);
+    fs::write(&file, next.keys("two")).unwrap();
+    eventually("the new keys are in use", || status(&ask(&attache, "GET /a", &with(&new))) == 200);
+    assert_eq!(status(&ask(&attache, "GET /a", &with(&good))), 401, "the old ones are not");
+    // What isn't a key set changes nothing.
+    fs::write(&file, "<html>").unwrap();
+    eventually("it is counted", || attache.metric("attache_jwt_keys_total", &["corp", "failed"]) >= 1.0);
+    assert_eq!(status(&ask(&attache, "GET /a", &with(&new))), 200);
+}
+
+#[test]
+fn keys_are_asked_for_at_an_upstream_and_without_them_nobody_comes_in() {
+    let (_app, port) = app();
+    let signer = Signer::new();
+    let idp = free_port();
+    let config = format!(
+        "listeners:
+  in:
+    bind: 127.0.0.1:$PORT
+    authorization: {{ jwt: {{ issuers: corp }} }}
+    to: app
+jwt: {{ corp: {{ issuer: 'https://id', audiences: shop, keys: {{ upstream: idp, path: /keys }} }} }}
+upstreams:
+  app: 'http://127.0.0.1:{port}'
+  idp: 'http://127.0.0.1:{idp}'
+"
+    );
+    let attache = Attache::start(&config);
+    let token = signer.token("one", &claims(""));
+    let with = format!("Authorization: Bearer {token}\r\n");
+    let early = ask(&attache, "GET /a", &with);
+    assert!(status(&early) == 503 && early.contains("no-token-keys"), "{early}");
+    let keys = signer.keys("one");
+    let server = format!("server {{ listen 127.0.0.1:{idp}; location = /keys {{ return 200 '{keys}'; }} }}");
+    let idp_server = nginx(&server, local(idp));
+    eventually("the keys are there", || status(&ask(&attache, "GET /a", &with)) == 200);
+    drop(idp_server);
+    assert_eq!(status(&ask(&attache, "GET /a", &with)), 200, "the last good set serves");
+}
+
+/// A server of keys that counts how often it is asked.
+fn counting(keys: String) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut space = [0; 4096];
+            let _ = stream.read(&mut space);
+            count.fetch_add(1, Relaxed);
+            let length = keys.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{keys}"
+            );
+        }
+    });
+    (port, asked)
+}
+
+#[test]
+fn no_attack_on_tokens_lets_anybody_in_and_unknown_keys_ask_for_few_sets() {
+    let (_app, port) = app();
+    let signer = Signer::new();
+    let (idp, asked) = counting(signer.keys("one"));
+    let attache = Attache::start(&format!(
+        "listeners:
+  in:
+    bind: 127.0.0.1:$PORT
+    authorization: {{ jwt: {{ issuers: corp }} }}
+    to: app
+jwt: {{ corp: {{ issuer: 'https://id', audiences: shop, keys: {{ upstream: idp, path: /keys }}, claim_headers: {{ x-user: sub }} }} }}
+upstreams:
+  app: 'http://127.0.0.1:{port}'
+  idp: 'http://127.0.0.1:{idp}'
+"
+    ));
+    let with = |token: &str| ask(&attache, "GET /a", &format!("Authorization: Bearer {token}\r\n"));
+    let good = signer.token("one", &claims(""));
+    eventually("the keys are there", || status(&with(&good)) == 200);
+    let b64 = "base64 -w0 | tr '+/' '-_' | tr -d '='";
+    let encoded = |text: &str| signer.run(&format!("printf '%s' '{text}' | {b64}"));
+    let parts: Vec<&str> = good.split('.').collect();
+    let hmac = {
+        let head = encoded(r#"{"alg":"HS256","kid":"one"}"#);
+        let signed = signer.run(&format!(
+            "openssl rsa -in key.pem -pubout -out pub.pem 2>/dev/null; printf '%s' '{head}.{}' | openssl dgst -sha256 -hmac \"$(cat pub.pem)\" -binary | {b64}",
+            parts[1]
+        ));
+        format!("{head}.{}.{signed}", parts[1])
+    };
+    let none = |alg: &str| format!("{}.{}.", encoded(&format!(r#"{{"alg":"{alg}","kid":"one"}}"#)), parts[1]);
+    let end = |seconds: i64| {
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+        now + seconds
+    };
+    let claiming = |claims: String| signer.token("one", &claims);
+    let attacks = [
+        ("none", none("none")),
+        ("None", none("NoNe")),
+        ("no algorithm", none("")),
+        ("HS256 with the public key", hmac),
+        (
+            "RS512 on the signature of RS256",
+            format!("{}.{}.{}", encoded(r#"{"alg":"RS512","kid":"one"}"#), parts[1], parts[2]),
+        ),
+        ("other claims", format!("{}.{}.{}", parts[0], encoded(&claims(r#","admin":true"#)), parts[2])),
+        ("no signature", format!("{}.{}", parts[0], parts[1])),
+        ("an empty signature", format!("{}.{}.", parts[0], parts[1])),
+        ("four parts", format!("{good}.x")),
+        ("padding", format!("{good}=")),
+        ("oversized", format!("{good}{}", "A".repeat(20_000))),
+        ("expired", claiming(format!(r#"{{"iss":"https://id","aud":"shop","exp":{}}}"#, end(-600)))),
+        ("no end", claiming(r#"{"iss":"https://id","aud":"shop"}"#.to_owned())),
+        (
+            "an end that is text",
+            claiming(format!(r#"{{"iss":"https://id","aud":"shop","exp":"{}"}}"#, end(600))),
+        ),
+        (
+            "not yet",
+            claiming(format!(r#"{{"iss":"https://id","aud":"shop","exp":{},"nbf":{}}}"#, end(900), end(600))),
+        ),
+        (
+            "another issuer",
+            claiming(format!(r#"{{"iss":"https://id.evil","aud":"shop","exp":{}}}"#, end(600))),
+        ),
+        ("another audience", claiming(format!(r#"{{"iss":"https://id","aud":"shops","exp":{}}}"#, end(600)))),
+        (
+            "an audience twice",
+            claiming(format!(r#"{{"iss":"https://id","aud":"evil","aud":"shop","exp":{}}}"#, end(600))),
+        ),
+    ];
+    for (what, token) in &attacks {
+        let answer = with(token);
+        // A header of that size may be too large for the listener itself.
+        assert!(status(&answer) == 401 || status(&answer) == 431, "{what}: {answer}");
+    }
+    for fields in [
+        format!("Authorization: Bearer {good}\r\nAuthorization: Bearer {}\r\n", none("none")),
+        format!("Authorization: Basic {good}\r\n"),
+        format!("authorization_: Bearer {good}\r\n"),
+    ] {
+        assert_eq!(status(&ask(&attache, "GET /a", &fields)), 401, "{fields}");
+    }
+    // Whatever way the claims' header is spelt, the upstream is told the token's.
+    let answer = ask(
+        &attache,
+        "GET /a",
+        &format!("Authorization: bearer {good}\r\nX-User: root\r\nX_User: root\r\nConnection: x-user\r\n"),
+    );
+    assert!(answer.contains("user=ann token=\n"), "{answer}");
+    // Unknown keys ask for the set again, but seldom.
+    let before = (asked.load(Relaxed), Instant::now());
+    for count in 0..100 {
+        assert_eq!(status(&with(&signer.token(&format!("unknown-{count}"), &claims("")))), 401);
+    }
+    thread::sleep(Duration::from_millis(1_500));
+    let most = 1 + before.1.elapsed().as_secs() as usize / 10;
+    let more = asked.load(Relaxed) - before.0;
+    assert!(more <= most, "asked {more} times in {:?}", before.1.elapsed());
+    assert_eq!(status(&with(&good)), 200);
+}
