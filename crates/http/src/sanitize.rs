@@ -92,9 +92,20 @@ fn remove_spelled(headers: &mut HeaderMap, refused: impl Fn(&str) -> bool) {
     }
 }
 
-/// Takes out of trailers what may not stand there, in requests and responses alike.
+/// Takes out of a request's trailers what may not stand there.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     remove_spelled(trailers, |name| is_ours(name) || NEVER_TRAILERS.contains(&name));
+}
+
+/// Takes out of a response's trailers what may not stand there: framing, content, cookies, and what only attache says. Whatever else tells
+/// of the way (`x-request-id`, `via`) is the upstream's to say: gRPC servers do, and the client trusts it for nothing.
+pub fn strip_response_trailers(trailers: &mut HeaderMap) {
+    const TOLD: [&str; 4] = ["forwarded", "via", "x-real-ip", "x-request-id"];
+    remove_spelled(trailers, |name| {
+        NEVER_TRAILERS.contains(&name)
+            || name.starts_with("x-attache-")
+            || (OURS.contains(&name) && !TOLD.contains(&name))
+    });
 }
 
 #[cfg(test)]
@@ -148,5 +159,22 @@ mod tests {
         ]);
         strip_trailers(&mut trailers);
         assert_eq!(names(&trailers), ["grpc-status", "server-timing", "x-checksum"]);
+    }
+
+    #[test]
+    fn a_response_s_trailers_keep_what_the_upstream_says_of_the_way() {
+        let mut trailers = map(&[
+            "grpc-status",
+            "x-request-id",
+            "via",
+            "x-b3-traceid",
+            "set-cookie",
+            "set_cookie",
+            "content-length",
+            "transfer-encoding",
+            "x-attache-reason",
+        ]);
+        strip_response_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "via", "x-b3-traceid", "x-request-id"]);
     }
 }

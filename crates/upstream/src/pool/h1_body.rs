@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use attache_http::{Body, BodyError, strip_trailers};
+use attache_http::{Body, BodyError, strip_response_trailers};
 use attache_telemetry::Reason;
 use attache_wire::body::Piece;
 use bytes::Bytes;
@@ -132,7 +132,7 @@ fn poll_connection(
         match decoder.decode(buf) {
             Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
             Ok(Piece::Trailers(mut trailers)) => {
-                strip_trailers(&mut trailers);
+                strip_response_trailers(&mut trailers);
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
             Ok(Piece::End) => return Poll::Ready(None),

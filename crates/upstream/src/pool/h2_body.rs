@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use attache_http::{Body, BodyError, strip_trailers};
+use attache_http::{Body, BodyError, strip_response_trailers};
 use attache_http2::{Incoming, Reader};
 use attache_telemetry::Reason;
 use bytes::Bytes;
@@ -113,7 +113,7 @@ impl http_body::Body for H2Body {
             if let Some(mut attempt) = attempt {
                 attempt.trailers(trailers);
             }
-            strip_trailers(trailers);
+            strip_response_trailers(trailers);
         } else if this.incoming.is_end_stream() {
             this.held = None;
         }
