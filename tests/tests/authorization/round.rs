@@ -218,4 +218,14 @@ fn explain_says_which_rule_decides_and_check_refuses_what_would_be_open() {
         let (good, said) = run(&["check"], &config(open));
         assert!((!good || words.is_empty()) && said.contains(words), "{open}: {said}");
     }
+    let keys = r#"{ inline: '{"keys":[]}' }"#;
+    let issuers = format!("jwt: {{ corp: {{ issuer: 'https://id', audiences: shop, keys: {keys} }} }}\n");
+    let claims = |required: bool| {
+        config(&format!(
+            "jwt: {{ issuers: corp, required: {required} }}, deny: [{{ claims: {{ role: guest }} }}]"
+        )) + &issuers
+    };
+    let open = "needs only to send no token";
+    assert!(run(&["check"], &claims(false)).1.contains(open));
+    assert!(!run(&["check"], &claims(true)).1.contains(open));
 }

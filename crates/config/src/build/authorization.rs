@@ -22,6 +22,8 @@ pub(crate) struct Sight {
     optional: bool,
     /// The listener verifies tokens.
     tokens: bool,
+    /// Its clients may do without one.
+    optional_tokens: bool,
     /// The rules are a route's.
     route: bool,
 }
@@ -34,13 +36,16 @@ impl Sight {
             identities,
             optional,
             tokens: false,
+            optional_tokens: false,
             route: false,
         }
     }
 
     /// For the routes of a listener with these rules.
     pub(crate) fn of_routes(self, listener: Option<&Authorization>) -> Self {
-        Self { tokens: listener.is_some_and(|rules| rules.jwt.is_some()), route: true, ..self }
+        let jwt = listener.and_then(|rules| rules.jwt.as_ref());
+        let optional_tokens = jwt.is_some_and(|jwt| !jwt.required);
+        Self { tokens: jwt.is_some(), optional_tokens, route: true, ..self }
     }
 }
 
@@ -58,7 +63,7 @@ pub(crate) fn authorization(
     let asked = raw.jwt.is_some();
     let tokens = asked || sight.tokens || wrong.iter().any(|key| key == "jwt");
     let jwt = raw.jwt.and_then(|raw| jwt::used(raw.value, &targets.issuers, problems));
-    let optional = jwt.as_ref().is_some_and(|jwt| !jwt.required);
+    let optional = jwt.as_ref().map_or(sight.optional_tokens, |jwt| !jwt.required);
     if raw.deny.is_none() && raw.allow.is_none() && wrong.is_empty() && (!asked || (optional && !sight.route))
     {
         problems.wrong(
@@ -72,7 +77,7 @@ pub(crate) fn authorization(
         list.into_iter()
             .enumerate()
             .map(|(index, raw)| {
-                let checks = Checks { sight, trusts, denies: kind == "deny", tokens };
+                let checks = Checks { sight, trusts, denies: kind == "deny", tokens, optional };
                 rule(raw, || format!("{whose}/{kind}/{index}"), checks, problems)
             })
             .collect()
@@ -106,6 +111,8 @@ struct Checks {
     denies: bool,
     /// Tokens are verified.
     tokens: bool,
+    /// A client may do without one.
+    optional: bool,
 }
 
 fn rule(
@@ -180,6 +187,12 @@ fn conditions(
                 claims.at,
                 "no token is verified here, so there are no claims",
                 "`jwt: { issuers: … }` in `authorization`, or in that of the listener",
+            );
+        } else if refuses && checks.optional {
+            problems.warn(
+                claims.at,
+                "whoever is refused here needs only to send no token",
+                "`jwt: { required: true }`, or say in `allow` who may",
             );
         }
         claims.value.entries
