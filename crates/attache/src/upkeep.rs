@@ -6,7 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use attache_config::model::{Dns, Name};
+use attache_admin::Readiness;
+use attache_config::model::Dns;
 use attache_resilience::UpstreamState;
 use attache_upstream::{
     Shared,
@@ -30,6 +31,9 @@ use crate::{
 /// How long first look-ups may delay the start, or a switch; they go on behind it.
 pub(crate) const DISCOVERY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long first look-ups may delay `/readyz`: whatever a DNS server does, they have ended by then.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Everything that runs for the upstreams of the generation that serves.
 #[derive(Default)]
 pub(crate) struct Upkeep {
@@ -43,7 +47,8 @@ pub(crate) struct Upkeep {
 struct Running {
     shared: Arc<Shared>,
     discovery: Discovery,
-    _tasks: JoinSet<()>,
+    // Aborted on drop.
+    tasks: JoinSet<()>,
 }
 
 impl Running {
@@ -62,7 +67,17 @@ impl Running {
         tasks.spawn_local(async move { health::run(&checked, tls.as_ref(), credential.as_ref()).await });
         let judged = shared.clone();
         tasks.spawn_local(async move { outlier::run(&judged).await });
-        Self { shared: shared.clone(), discovery, _tasks: tasks }
+        Self { shared: shared.clone(), discovery, tasks }
+    }
+
+    /// Tells when its first look-up has ended, also behind the start.
+    fn tell(&mut self, readiness: &Readiness) {
+        let (ready, readiness) = (self.discovery.ready(), readiness.clone());
+        let name = self.shared.config.name.clone();
+        self.tasks.spawn_local(async move {
+            ready.await;
+            readiness.discovered(&name);
+        });
     }
 }
 
@@ -117,11 +132,14 @@ impl Upkeep {
         }
         if first {
             let names = config.upstreams.iter().map(|upstream| upstream.name.clone());
-            process.readiness.discovering(names, DISCOVERY_PATIENCE);
+            process.readiness.discovering(names, READY_PATIENCE);
             let on_demand = config.upstreams.iter().filter(|upstream| is_on_demand(upstream));
             on_demand.for_each(|upstream| process.readiness.discovered(&upstream.name));
         }
-        first_answers(&fresh, |name| process.readiness.discovered(name)).await;
+        for upstream in &mut fresh {
+            upstream.tell(&process.readiness);
+        }
+        first_answers(&fresh).await;
 
         // From here on nothing waits and nothing fails.
         self.running.append(&mut fresh);
@@ -206,11 +224,10 @@ enum Step {
     Succeed(Arc<attache_config::model::Upstream>, Option<Tls>, UpstreamParts),
 }
 
-async fn first_answers(running: &[Running], answered: impl Fn(&Name)) {
+async fn first_answers(running: &[Running]) {
     let all = async {
         for upstream in running {
             upstream.discovery.ready().await;
-            answered(&upstream.shared.config.name);
         }
     };
     if timeout(DISCOVERY_PATIENCE, all).await.is_err() {

@@ -65,6 +65,7 @@ pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Updat
 async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
     let mut worker = Worker::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
+    spawn_local(attache_resilience::deadline::keep());
     spawn_local(give_back(worker.upstreams.clone(), process.overload.pressed()));
     let mut drain = process.drain.subscribe();
     let mut drain_inbound = process.drain_inbound.subscribe();
@@ -276,5 +277,6 @@ async fn give_back(upstreams: Rc<RefCell<Rc<Upstreams>>>, mut pressed: watch::Re
     while pressed.changed().await.is_ok() {
         let upstreams = upstreams.borrow().clone();
         upstreams.close_idle();
+        attache_resilience::deadline::press();
     }
 }

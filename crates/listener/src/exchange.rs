@@ -141,6 +141,9 @@ impl http_body::Body for Sent {
             && let Some(trailers) = frame.trailers_mut()
         {
             strip_trailers(trailers);
+            if let Some(finish) = &this.finish {
+                finish.exchange.ended_by(trailers);
+            }
         }
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {

@@ -236,6 +236,9 @@ where
         if finish.exchange.status.get() == 0 {
             finish.exchange.status.set(status.as_u16());
         }
+        if http_body::Body::is_end_stream(answer.body()) {
+            finish.exchange.ended_by(answer.headers());
+        }
         Poll::Ready(Ok(answer.map(|body| Sent::new(body, finish, this.method, status))))
     }
 }

@@ -1,9 +1,10 @@
 //! Listening sockets: from a checked bind to something that accepts.
 //!
-//! The rule: every worker has its own TCP socket for the same address (`SO_REUSEPORT`), so that the kernel spreads
+//! The rule: a port that another process listens on is an error, whoever it is (`tcp`). Every worker has its own TCP socket for the same address (`SO_REUSEPORT`), so that the kernel spreads
 //! connections and no worker wakes for another's (what that leaves uneven, [`handover`](crate::handover) evens out). A Unix path can be bound only once: its one socket is duplicated.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     net::{IpAddr, SocketAddr},
     os::{
@@ -12,7 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -108,12 +109,13 @@ pub fn bind(bind: &Bind, workers: &Workers) -> Result<Vec<Socket>, BindError> {
     let mut kinds = Vec::new();
     match bind {
         Bind::Tcp(address) => {
-            let first = tcp(*address).map_err(|(step, e)| fail(step, e))?;
+            let first = tcp(*address, is_ours(*address)).map_err(|(step, e)| fail(step, e))?;
             // Port 0 is chosen once; the others share the choice.
             let local = first.local_addr().map_err(|e| fail("read its address", e))?;
+            have(local);
             kinds.push(SocketKind::Tcp(first, local));
             for _ in 1..workers.count() {
-                let socket = tcp(local).map_err(|(step, e)| fail(step, e))?;
+                let socket = tcp(local, true).map_err(|(step, e)| fail(step, e))?;
                 kinds.push(SocketKind::Tcp(socket, local));
             }
         }
@@ -165,6 +167,7 @@ pub fn adopt(
             socket.set_tcp_nodelay(true).map_err(fail("use a socket that was handed over"))?;
             let socket = std::net::TcpListener::from(socket);
             let local = socket.local_addr().map_err(fail("read its address"))?;
+            have(local);
             SocketKind::Tcp(socket, local)
         });
     }
@@ -188,7 +191,20 @@ impl UnixPath {
     }
 }
 
-fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, (&'static str, io::Error)> {
+/// Ports that this process listens on, or did: what it may share.
+static OURS: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+fn have(address: SocketAddr) {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner).insert(address.port());
+}
+
+fn is_ours(address: SocketAddr) -> bool {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&address.port())
+}
+
+/// `shared`: other sockets of this process have the port. Without it the port must be free: the kernel would let a second process
+/// of the same user join (`SO_REUSEPORT`), which then took a share of the connections that nobody meant it to have.
+fn tcp(address: SocketAddr, shared: bool) -> Result<std::net::TcpListener, (&'static str, io::Error)> {
     let open = || -> io::Result<RawSocket> {
         let socket =
             RawSocket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
@@ -198,13 +214,15 @@ fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, (&'static str, io::
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
+        socket.set_reuse_port(shared)?;
         // Accepted sockets inherit it on Linux: one system call here, none per connection.
         socket.set_tcp_nodelay(true)?;
         Ok(socket)
     };
     let socket = open().map_err(|e| ("open a socket", e))?;
     socket.bind(&address.into()).map_err(|e| ("bind", e))?;
+    // From now on this process' other workers may join.
+    socket.set_reuse_port(true).map_err(|e| ("share the port among workers", e))?;
     socket.listen(BACKLOG).map_err(|e| ("listen", e))?;
     Ok(socket.into())
 }
@@ -271,7 +289,7 @@ impl fmt::Display for BindError {
         match (self.source.kind(), &self.bind) {
             (io::ErrorKind::AddrInUse, Bind::Tcp(address)) => write!(
                 f,
-                "; another program has the port (`ss -ltnp sport = :{}` shows which): end it, or bind another port",
+                "; another program has the port (`ss -ltnp sport = :{}` shows which): end it, or bind another port; a running attache is replaced without a gap by SIGUSR2",
                 address.port()
             ),
             (io::ErrorKind::AddrInUse, Bind::Unix { .. }) => {
@@ -317,6 +335,17 @@ mod tests {
         let addresses: Vec<_> = sockets.iter().map(Socket::local_addr).collect();
         assert_eq!(addresses.len(), 3);
         assert!(addresses.iter().all(|a| *a == addresses[0] && a.unwrap().port() != 0));
+    }
+
+    #[test]
+    fn a_port_is_not_shared_with_another_process_of_the_same_user() {
+        let other = tcp("127.0.0.1:0".parse().unwrap(), true).unwrap();
+        let address = other.local_addr().unwrap();
+        let error = bind(&Bind::Tcp(address), &Workers::new(2)).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+        // What this process has itself it may have once more: a reload, or a wider address.
+        have(address);
+        assert_eq!(bind(&Bind::Tcp(address), &Workers::new(2)).unwrap().len(), 2);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Counters {
     pub request_timeouts: AtomicU64,
     /// Tries cut by theirs (`per-try-timeout`).
     pub per_try_timeouts: AtomicU64,
+    /// Answers given up since their client took nothing (`client-stalled`).
+    pub clients_stalled: AtomicU64,
     /// Streams cut for silence (`idle-timeout`).
     pub idle_timeouts: AtomicU64,
 }

@@ -3,7 +3,7 @@
 use attache_authorization::AccessPolicy;
 use attache_config::model::{
     Action, Destination, DestinationId, Forward, HostName, HostPattern, Listener, Mirror, Name, PathPattern,
-    PathPolicy, Route, Traffic, UpstreamId,
+    PathPolicy, Route, Traffic,
 };
 use attache_http::{Body, Refusal, set_path, without_parameters};
 use h2::ext::Protocol;
@@ -233,9 +233,9 @@ impl CompiledRoute {
     }
 }
 
-/// The upstreams that get a copy of a request. `roll` is asked once for each mirror, for a number in `0.0..1.0`.
-pub fn mirrors(mirrors: &[Mirror], mut roll: impl FnMut() -> f64) -> impl Iterator<Item = UpstreamId> {
-    mirrors.iter().filter(move |mirror| roll() < mirror.ratio).map(|mirror| mirror.upstream)
+/// The mirrors that get a copy of a request. `roll` is asked once for each mirror, for a number in `0.0..1.0`.
+pub fn mirrors(mirrors: &[Mirror], mut roll: impl FnMut() -> f64) -> impl Iterator<Item = &Mirror> {
+    mirrors.iter().filter(move |mirror| roll() < mirror.ratio)
 }
 
 /// Where each destination's share ends.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use attache_config::model::{
     Action, Fault, FaultDelay, FaultRate, HeaderEdits, Hedge, HedgeAfter, HostRewrite, Mirror, Name, Part,
-    PathRewrite, Policy, Redirect, Respond, Retry, RetryOn, Route, Template, UpstreamId, Variable,
+    PathRewrite, Policy, Redirect, Respond, Retry, RetryOn, Route, Template, Timeouts, UpstreamId, Variable,
 };
 use attache_http::Client;
 use http::{HeaderName, HeaderValue, StatusCode, request};
@@ -268,8 +268,12 @@ fn a_split_follows_its_weights_exactly() {
 
 #[test]
 fn mirrors_get_their_share() {
-    let copies = [(1, 1.0), (2, 0.5), (3, 0.0)].map(|(id, ratio)| Mirror { upstream: UpstreamId(id), ratio });
-    let at = |roll: f64| crate::mirrors(&copies, || roll).map(|id| id.0).collect::<Vec<_>>();
+    let copies = [(1, 1.0), (2, 0.5), (3, 0.0)].map(|(id, ratio)| Mirror {
+        upstream: UpstreamId(id),
+        ratio,
+        timeouts: Timeouts::default(),
+    });
+    let at = |roll: f64| crate::mirrors(&copies, || roll).map(|mirror| mirror.upstream.0).collect::<Vec<_>>();
     assert_eq!(at(0.0), [1, 2]);
     assert_eq!(at(0.5), [1]);
     assert_eq!(at(0.999), [1]);
@@ -295,7 +299,7 @@ fn explain_tells_the_whole_way() {
     let mut to = forward(&[(0, 95), (1, 5)]);
     to.path = PathRewrite::Prefix("/api".into());
     to.host = HostRewrite::To("api.internal".into());
-    to.mirrors = vec![Mirror { upstream: UpstreamId(1), ratio: 0.1 }];
+    to.mirrors = vec![Mirror { upstream: UpstreamId(1), ratio: 0.1, timeouts: Timeouts::default() }];
     let on = vec![RetryOn::GrpcStatus(14), RetryOn::Header(HeaderName::from_static("x-retry"))];
     let hedge = Some(Hedge::new(HedgeAfter::Percentile(0.95)));
     let retry = Retry { on, hedge, attempts: 1, ..Retry::default() };

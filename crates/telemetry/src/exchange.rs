@@ -12,6 +12,7 @@ use attache_config::model::Name;
 use crate::{
     Reason, SeenHeaders,
     access_log::Noted,
+    grpc::{grpc_as_http, grpc_status},
     trace::{RequestTrace, TraceId},
 };
 
@@ -53,6 +54,8 @@ pub struct Exchange {
     pub hedge_won: Cell<bool>,
     /// Status that the client was sent; 0 for opaque connections or where none was sent.
     pub status: Cell<u16>,
+    /// The answer's `grpc-status`, where it has one.
+    pub grpc_status: Cell<Option<u8>>,
     /// Why it failed, if it did.
     pub reason: Cell<Option<Reason>>,
     /// The cause in the system's or peer's words, for the log.
@@ -102,6 +105,7 @@ impl Exchange {
             hedges: Cell::new(0),
             hedge_won: Cell::new(false),
             status: Cell::new(0),
+            grpc_status: Cell::new(None),
             reason: Cell::new(None),
             detail: RefCell::default(),
             received: Cell::new(0),
@@ -150,6 +154,22 @@ impl Exchange {
     pub fn fail(&self, reason: Reason, detail: impl Into<String>) {
         self.reason.set(Some(reason));
         *self.detail.borrow_mut() = Some(detail.into());
+    }
+
+    /// The answer's trailers, or its head where it has no body: a gRPC call says there how it ended.
+    pub fn ended_by(&self, headers: &http::HeaderMap) {
+        let Some(status) = grpc_status(headers) else { return };
+        self.grpc_status.set(Some(status));
+        if self.outcome() >= 500 && self.reason.get().is_none() {
+            let message = headers.get("grpc-message").map(|text| String::from_utf8_lossy(text.as_bytes()));
+            let message = message.as_deref().unwrap_or_default();
+            *self.detail.borrow_mut() = Some(format!("grpc-status {status} from the upstream: {message}"));
+        }
+    }
+
+    /// The HTTP status that says how it went: for a gRPC call the one that its `grpc-status` stands for, as its own is always 200.
+    pub fn outcome(&self) -> u16 {
+        self.grpc_status.get().map_or(self.status.get(), grpc_as_http)
     }
 
     /// A name that the request brought with it was looked up; it took since `begun`.

@@ -5,6 +5,7 @@ mod access_log;
 mod docs;
 mod escape;
 mod exchange;
+mod grpc;
 mod log;
 mod metrics;
 mod reason;
@@ -18,6 +19,7 @@ pub fn rfc3339(at: std::time::SystemTime) -> String {
 
 pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
+pub use grpc::{grpc_as_http, grpc_status};
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
     AdmissionCounts, Admitted, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics,

@@ -148,6 +148,8 @@ reasons! {
     HeaderTimeout = "header-timeout", 408, "DT", 4, "A slow client or an attack; raise `header_timeout` if the client is right.";
     /// The client ended the connection before the response's end.
     ClientClosed = "client-closed", 499, "DC", 1, "The client gave up; compare its timeout with the route's.";
+    /// The client took nothing of the answer, while others needed its place or its memory.
+    ClientStalled = "client-stalled", 499, "DC", 1, "The client asks for more than it reads. Its answers go first when three quarters of `max_requests` are taken or memory is short; `http.write_timeout` ends them otherwise.";
     /// The request came over a protocol that the route's upstream can't carry.
     ProtocolMismatch = "protocol-mismatch", 502, "UPE", 12, "For example HTTP to a `tcp` upstream, or an upgrade that the upstream's HTTP/2 does not support.";
     /// The client asked for a tunnel (CONNECT), and nothing in the config asks for one there: what it carries would be seen by no rule.
@@ -160,6 +162,8 @@ reasons! {
     Loop = "loop-detected", 508, "-", 9, "The upstream's address leads back to this listener.";
     /// The name does not exist (NXDOMAIN).
     DnsNxdomain = "dns-nxdomain", 503, "UH", 14, "Check the name, the search domains and `ndots`.";
+    /// The first look-up of the upstream's name has not ended yet.
+    DnsPending = "dns-pending", 503, "UH", 14, "attache has just started, or its config is new. `/readyz` waits for this look-up; if it lasts, see whether the DNS server answers.";
     /// No DNS server answered in time.
     DnsTimeout = "dns-timeout", 503, "UH", 14, "Is the server of resolv.conf reachable from this pod? Check network policies for UDP and TCP 53.";
     /// The DNS servers answered with an error or with nothing of use.

@@ -21,7 +21,7 @@ pub(crate) struct PinMismatch([u8; 32]);
 
 impl fmt::Display for PinMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the peer's key is not pinned; its SHA-256 is ")?;
+        f.write_str("the peer's key is not pinned; if it is the right one, add it to `tls.pins`: ")?;
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

@@ -50,6 +50,7 @@ impl ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.shared.connections.fetch_sub(1, Relaxed);
+        self.shared.queue.freed();
         if self.opened {
             // Looked up, not kept: hyper wants a connection that can be upgraded to be `Send`. Once a connection.
             metrics().upstream_connection_closed(&self.shared.config.name);

@@ -81,7 +81,7 @@ impl Bare {
         let Some(charge) = &mut self.guard.charge else { return Ok(()) };
         charge.count().map_err(|reason| {
             metrics().overflow(&charge.shared().config.name, reason);
-            nothing(reason)
+            Error::new(reason, Sent::Nothing)
         })
     }
 }
@@ -175,10 +175,6 @@ impl tower::Service<Call> for WorkerUpstream {
     }
 }
 
-fn nothing(reason: Reason) -> Error {
-    Error::new(reason, Sent::Nothing)
-}
-
 /// Counts a try that went out on a connection which was open already, also where the try is given up half-way.
 struct Reuse<'a> {
     pool: &'a Pool,
@@ -217,6 +213,17 @@ impl Inner {
         request_hash(key, request.headers(), request.uri().path(), client)
     }
 
+    /// Why no endpoint can be picked, with what DNS said.
+    fn no_endpoint(&self, reason: Reason) -> Error {
+        let lookups = &self.pool.shared.lookups;
+        match lookups.failure() {
+            _ if reason == Reason::NoHealthyEndpoint => lookups.want(),
+            Some(detail) => return Error::with_source(reason, Sent::Nothing, detail.as_str()),
+            None => {}
+        }
+        Error::new(reason, Sent::Nothing)
+    }
+
     fn pick(
         &self,
         context: &CallContext,
@@ -224,14 +231,15 @@ impl Inner {
     ) -> Result<(Arc<Endpoint>, Option<Admitted>), Error> {
         let shared = &self.pool.shared;
         let mut balancer = self.balancer.borrow_mut();
-        let mut endpoint = context.tried.with(|tried| balancer.pick(shared, hash, tried)).map_err(nothing)?;
+        let endpoint = context.tried.with(|tried| balancer.pick(shared, hash, tried));
+        let mut endpoint = endpoint.map_err(|reason| self.no_endpoint(reason))?;
         let mut admitted = circuits::admit(shared, &endpoint);
         if admitted.is_err() {
             // Rare: another worker took its last probe just now, or so many are out that all are used.
             let mut tried = context.tried.to_vec();
             for _ in 0..ASKED_AGAIN {
                 tried.push(endpoint);
-                endpoint = balancer.pick(shared, hash, &tried).map_err(nothing)?;
+                endpoint = balancer.pick(shared, hash, &tried).map_err(|reason| self.no_endpoint(reason))?;
                 admitted = circuits::admit(shared, &endpoint);
                 if admitted.is_ok() {
                     break;
@@ -241,7 +249,7 @@ impl Inner {
         match admitted {
             Ok(admitted) => Ok((endpoint, admitted)),
             Err(_) if shared.config.balance.panic_threshold > 0.0 => Ok((endpoint, None)),
-            Err(_) => Err(nothing(Reason::NoHealthyEndpoint)),
+            Err(_) => Err(self.no_endpoint(Reason::NoHealthyEndpoint)),
         }
     }
 
@@ -296,11 +304,7 @@ impl Inner {
         let connect = |endpoint: Arc<Endpoint>| {
             let span = span.clone();
             async move {
-                let permit = match ConnectionPermit::take(&pool.shared) {
-                    Err(_) if pool.close_one_idle() => ConnectionPermit::take(&pool.shared),
-                    taken => taken,
-                };
-                let permit = permit.map_err(|reason| pool.refused(reason))?;
+                let permit = pool.permit(context.deadline).await?;
                 let how = How {
                     tls: tls.as_ref(),
                     offer: Offered::Opaque,

@@ -22,13 +22,15 @@ use std::{sync::Arc, time::Duration};
 
 use attache_config::model;
 use attache_telemetry::OverloadGauges;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::resources::Resources;
 use crate::process::Process;
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(250);
+/// Least time between two lines of the log about the same level of overload.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// The least urgent request (RFC 9218).
 const LEAST_URGENT: i8 = 7;
 
@@ -37,12 +39,13 @@ pub(crate) struct Watch {
     process: Arc<Process>,
     watched: Option<(model::Overload, Resources)>,
     steps: Steps,
+    told: Told,
 }
 
 impl Watch {
     /// Looks for the first time. Before connections are accepted: whoever has no descriptor left can't read its limit either.
     pub(crate) fn begin(process: Arc<Process>) -> Self {
-        let mut watch = Self { process, watched: None, steps: Steps::default() };
+        let mut watch = Self { process, watched: None, steps: Steps::default(), told: Told::default() };
         watch.look();
         watch
     }
@@ -58,13 +61,13 @@ impl Watch {
     }
 
     fn look(&mut self) {
-        let Self { process, watched, steps } = self;
+        let Self { process, watched, steps, told } = self;
         let wanted = process.generation().config.overload.clone();
         if watched.as_ref().map(|(config, _)| config) != wanted.as_ref() {
             *watched = wanted.map(|config| (config.clone(), Resources::new(&config)));
         }
         match watched {
-            Some((config, resources)) => look(process, config, resources, steps),
+            Some((config, resources)) => look(process, config, resources, steps, told),
             None if *steps == Steps::default() => {}
             None => {
                 *steps = Steps::default();
@@ -75,13 +78,18 @@ impl Watch {
     }
 }
 
-fn look(process: &Process, config: &model::Overload, resources: &Resources, steps: &mut Steps) {
+fn look(
+    process: &Process,
+    config: &model::Overload,
+    resources: &Resources,
+    steps: &mut Steps,
+    told: &mut Told,
+) {
     let shares = resources.shares();
     let highest = shares.iter().copied().max_by(|(_, a), (_, b)| a.total_cmp(b));
     let (resource, share) = highest.unwrap_or(("memory", 0.0));
-    let before = steps.clone();
     steps.step(config, share);
-    if *steps != before {
+    if told.is_news(steps.level(), Instant::now()) {
         steps.say(resource, share);
     }
     process.overload.set(steps.keeps, steps.stop, resources.descriptors_below(config.stop_accepting));
@@ -96,6 +104,26 @@ fn look(process: &Process, config: &model::Overload, resources: &Resources, step
             ("stop-accepting", steps.stop),
         ],
     });
+}
+
+/// What the log was told last. A process that swings around a threshold says so once in [`TELL_AGAIN`], and at once when it gets worse.
+#[derive(Debug, Default)]
+struct Told {
+    level: u8,
+    worst: u8,
+    at: Option<Instant>,
+}
+
+impl Told {
+    fn is_news(&mut self, level: u8, now: Instant) -> bool {
+        let quiet = self.at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_AGAIN);
+        let news = if quiet { level != self.level } else { level > self.worst };
+        if news {
+            self.worst = if quiet { level } else { self.worst.max(level) };
+            (self.level, self.at) = (level, Some(now));
+        }
+        news
+    }
 }
 
 /// What is done now.
@@ -129,6 +157,16 @@ impl Steps {
                 LEAST_URGENT - 1 - (into * f64::from(LEAST_URGENT - 1)) as i8
             }
         };
+    }
+
+    /// 0 where all is well.
+    fn level(&self) -> u8 {
+        match (self.stop, self.shed, self.close) {
+            (true, ..) => 3,
+            (_, true, _) => 2,
+            (.., true) => 1,
+            _ => 0,
+        }
     }
 
     fn say(&self, resource: &str, share: f64) {
@@ -172,6 +210,20 @@ mod tests {
         assert_eq!(at(&mut steps, 0.89), (true, 6, false));
         assert_eq!(at(&mut steps, 0.85), (true, 7, false));
         assert_eq!(at(&mut steps, 0.5), (false, 7, false));
+    }
+
+    #[test]
+    fn swinging_around_a_threshold_is_told_once_in_ten_seconds_and_getting_worse_at_once() {
+        let (mut told, begin) = (Told::default(), Instant::now());
+        let mut at = |millis: u64, level| told.is_news(level, begin + Duration::from_millis(millis));
+        assert!(!at(0, 0));
+        assert!(at(250, 1));
+        assert!(
+            [0, 1, 0, 1, 0].into_iter().zip([500, 750, 1000, 1250, 1500]).all(|(level, ms)| !at(ms, level))
+        );
+        assert!(at(1750, 2) && !at(2000, 2) && !at(2250, 1));
+        assert!(at(12_000, 0), "it is over");
+        assert!(!at(30_000, 0));
     }
 
     #[test]

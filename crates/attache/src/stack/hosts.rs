@@ -17,7 +17,9 @@ use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stac
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
-    Call, Error, Id, Sent, Shared, Wants, WorkerUpstream, discovery::OnDemandHosts, outlier,
+    Call, Error, Id, Sent, Shared, Wants, WorkerUpstream,
+    discovery::{Failure, OnDemandHosts},
+    outlier,
 };
 use http::{Method, Request, uri::Scheme};
 use tokio::{
@@ -230,10 +232,21 @@ impl Upstreams {
             })?;
             let begun = std::time::Instant::now();
             let found = hosts.get(&host, port, deadline).await;
-            context.exchange.looked_up(&host, begun, found.as_ref().map(|_| ()).map_err(|reason| *reason));
+            context.exchange.looked_up(
+                &host,
+                begun,
+                found.as_ref().map(|_| ()).map_err(|failure| failure.reason),
+            );
             found
         };
-        let shared = shared.map_err(nothing)?;
+        let shared = shared.map_err(|failure| {
+            let Failure { reason, detail } = failure;
+            if detail.is_empty() {
+                nothing(reason)
+            } else {
+                Error::with_source(reason, Sent::Nothing, detail)
+            }
+        })?;
         self.own.refuse(&shared, context.client.local)?;
         Ok(one.ready(shared))
     }

@@ -1,7 +1,8 @@
 //! Request mirroring: a copy goes to a second upstream, its answer is dropped.
 //!
 //! The rule: a mirror never costs the real request anything but the copy. The body's pieces are shared, not copied; a mirror that
-//! can't keep up is cut as soon as more than [`BEHIND`] bytes wait for it; nothing of it is retried or waited for. Upgrades
+//! can't keep up is cut as soon as more than [`BEHIND`] bytes wait for it; nothing of it is retried or waited for. It has the deadlines
+//! of its own upstream, and how it ended is counted. Upgrades
 //! and CONNECT are not mirrored: there is no request to repeat.
 
 use std::{
@@ -9,34 +10,33 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
-use attache_config::model::{HostRewrite, UpstreamId};
+use attache_config::model::{HostRewrite, Mirror, Name};
 use attache_http::{Body, BodyError};
-use attache_telemetry::{Exchange, Reason};
+use attache_resilience::deadline::Deadline;
+use attache_telemetry::{Exchange, Reason, metrics};
 use attache_upstream::{Call, CallContext};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header::HOST};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::{task::spawn_local, time::timeout};
+use tokio::task::spawn_local;
+use tower::Service as _;
 
 use super::Upstreams;
 
 /// Bytes that may wait for a mirror before it is cut.
 const BEHIND: usize = 1 << 20;
-/// How long a mirrored request may take, its answer included.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Sends a copy of `request` to `mirror`, and gives back the request to send on.
 pub(super) fn split(
     request: Request<Body>,
     upstreams: &Rc<Upstreams>,
-    mirror: UpstreamId,
+    mirror: &Mirror,
     context: &CallContext,
 ) -> Request<Body> {
-    let Some((_, upstream)) = upstreams.named(mirror) else { return request };
+    let Some((state, upstream)) = upstreams.named(mirror.upstream) else { return request };
     if request.method() == Method::CONNECT || request.headers().contains_key(http::header::UPGRADE) {
         return request;
     }
@@ -46,7 +46,7 @@ pub(super) fn split(
     copy.method_mut().clone_from(&parts.method);
     copy.uri_mut().clone_from(&parts.uri);
     copy.headers_mut().clone_from(&parts.headers);
-    let config = &upstream.shared().config;
+    let config = Arc::clone(&upstream.shared().config);
     match config.host {
         HostRewrite::Auto | HostRewrite::Preserve => mark(&mut copy),
         HostRewrite::Upstream | HostRewrite::To(_) => rename(&mut copy, &config.own_host()),
@@ -55,7 +55,7 @@ pub(super) fn split(
         // Its own alone; without it the copy isn't made.
         let given = upstreams.credential(Some(wanted)).map(|own| own.apply(copy.headers_mut()));
         if !matches!(given, Some(Ok(()))) {
-            tracing::debug!(upstream = %config.name, reason = %Reason::NoCredential, "mirror failed");
+            failed(&config.name, Reason::NoCredential, "");
             return Request::from_parts(parts, body);
         }
     }
@@ -68,20 +68,40 @@ pub(super) fn split(
     };
     let exchange = Exchange::new(context.exchange.listener.clone(), "mirror", context.client.address);
     let context = CallContext::new(context.client.clone(), Rc::new(exchange));
+    let mut timed = Deadline::new(upstream, mirror.timeouts, Arc::clone(state));
+    let name = config.name.clone();
     spawn_local(async move {
-        let name = upstream.shared().config.name.clone();
-        let sent = timeout(PATIENCE, async {
-            let response = upstream.send(Call::new(Box::new(copy), context)).await?;
-            let mut body = response.into_body();
-            // Read to its end, so that the connection can be used again.
-            while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
-            Ok::<_, attache_upstream::Error>(())
-        });
-        if let Ok(Err(error)) = sent.await {
-            tracing::debug!(upstream = %name, reason = %error.reason, detail = error.detail(), "mirror failed");
+        match timed.call(Call::new(Box::new(copy), context)).await {
+            Err(error) => failed(&name, error.reason, &error.detail()),
+            Ok(response) => {
+                let mut body = response.into_body();
+                // Read to its end, so that the connection can be used again.
+                let end = loop {
+                    match std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => break Err(error),
+                        None => break Ok(()),
+                    }
+                };
+                match end {
+                    Ok(()) => metrics().mirrored(&name, Ok(())),
+                    Err(error) => {
+                        failed(
+                            &name,
+                            error.reason.unwrap_or(Reason::UpstreamClosedMidBody),
+                            &error.to_string(),
+                        );
+                    }
+                }
+            }
         }
     });
     Request::from_parts(parts, body)
+}
+
+fn failed(upstream: &Name, reason: Reason, detail: &str) {
+    metrics().mirrored(upstream, Err(reason));
+    tracing::debug!(%upstream, %reason, detail, "mirror failed");
 }
 
 /// `-shadow` behind the host, as Envoy's mirrors have it, so that logs can tell the copies.

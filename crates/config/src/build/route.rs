@@ -348,7 +348,8 @@ fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Pr
             if targets.is_opaque(upstream) {
                 problems.wrong(at, format!("`{name}` takes opaque bytes"), "only HTTP requests are copied");
             }
-            mirrors.push(Mirror { upstream, ratio });
+            let timeouts = targets.policy(upstream, None, problems).timeouts;
+            mirrors.push(Mirror { upstream, ratio, timeouts });
         }
     }
     mirrors

@@ -67,6 +67,7 @@ fn forward(to: &Forward, config: &Config) -> Value {
         "mirror": to.mirrors.iter().map(|mirror| json!({
             "upstream": name(mirror.upstream, config),
             "ratio": show_ratio(mirror.ratio),
+            "timeout": show_timeout(mirror.timeouts.request),
         })).collect::<Vec<_>>(),
         "rate_limit": to.rate_limit.as_ref().map(rate_limit),
         "global_rate_limit": to.global_rate_limit.as_deref().map(|limit| load::global_rate_limit(limit, config)),

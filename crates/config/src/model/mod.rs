@@ -180,7 +180,7 @@ pub struct Dns {
     pub min_ttl: Duration,
     /// A TTL above this counts as this. Default 5 min.
     pub max_ttl: Duration,
-    /// How long a failed look-up waits before it is tried again, doubled up to `max_ttl`. Default 1 s.
+    /// How long a failed look-up waits before it is tried again, doubled up to 5 s (not above `max_ttl`). Default 1 s.
     pub retry_interval: Duration,
     /// Which address families are used.
     pub family: DnsFamily,

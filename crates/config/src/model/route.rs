@@ -4,7 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Authorization, Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, UpstreamId};
+use super::{
+    Authorization, Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, Timeouts, UpstreamId,
+};
 
 /// A rule of one listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -273,6 +275,8 @@ pub struct Mirror {
     pub upstream: UpstreamId,
     /// Share of the requests that are copied, 0 to 1.
     pub ratio: f64,
+    /// How long a copy may take: those of its own upstream.
+    pub timeouts: Timeouts,
 }
 
 /// What becomes of the path on its way up.

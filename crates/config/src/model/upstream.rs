@@ -272,11 +272,12 @@ impl Default for Pool {
 /// Concurrency limits over all workers (Envoy's circuit breakers, with its defaults).
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitBreaker {
-    /// Connections at once. Default 1024.
+    /// Connections at once. An idle one is closed for a call that needs another, on whichever worker it is. Default 1024.
     pub max_connections: u32,
     /// Requests that wait for a connection. Default 1024.
     pub max_pending: u32,
-    /// Requests at once. Default 1024.
+    /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken. Default
+    /// 1024.
     pub max_requests: u32,
     /// Retries at once, unless a budget is set. Default 3.
     pub max_retries: u32,

@@ -111,7 +111,7 @@ pub(crate) struct Dns {
     /// A TTL above this counts as this.
     #[schemars(extend("default" = show_duration(model::Dns::default().max_ttl)))]
     pub(crate) max_ttl: Option<At<Txt<Positive>>>,
-    /// How long a failed look-up waits before it is tried again, doubled up to `max_ttl`.
+    /// How long a failed look-up waits before it is tried again, doubled up to 5 s (not above `max_ttl`).
     #[schemars(extend("default" = show_duration(model::Dns::default().retry_interval)))]
     pub(crate) retry_interval: Option<Txt<Positive>>,
     /// Which address families are used.

@@ -63,7 +63,7 @@ pub(crate) struct Route {
     pub(crate) rewrite: Option<At<Rewrite>>,
     /// Changes to headers.
     pub(crate) headers: Option<At<Headers>>,
-    /// Copies of the requests, whose answers are dropped: an upstream, or a share for each.
+    /// Copies of the requests, whose answers are dropped: an upstream, or a share for each. A copy has its own upstream's `timeout`.
     pub(crate) mirror: Option<At<MirrorForm>>,
     /// How much is let through, over all workers; the rest is 429. A rate alone, or in full.
     pub(crate) rate_limit: Option<At<RateLimitForm>>,

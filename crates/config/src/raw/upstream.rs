@@ -249,13 +249,13 @@ pub(crate) struct Pool {
 #[serde(deny_unknown_fields)]
 #[schemars(title = "`circuit_breaker`")]
 pub(crate) struct CircuitBreaker {
-    /// Connections at once.
+    /// Connections at once. An idle one is closed for a call that needs another, on whichever worker it is.
     #[schemars(range(min = 1), extend("default" = breaker().max_connections))]
     pub(crate) max_connections: Option<u32>,
     /// Requests that wait for a connection.
     #[schemars(extend("default" = breaker().max_pending))]
     pub(crate) max_pending: Option<u32>,
-    /// Requests at once.
+    /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken.
     #[schemars(range(min = 1), extend("default" = breaker().max_requests))]
     pub(crate) max_requests: Option<u32>,
     /// Retries at once, unless a budget is set.

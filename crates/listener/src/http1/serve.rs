@@ -488,6 +488,9 @@ impl<H: HttpService> Connection<H> {
         if finish.exchange.status.get() == 0 {
             finish.exchange.status.set(status.as_u16());
         }
+        if http_body::Body::is_end_stream(answer.body()) {
+            finish.exchange.ended_by(answer.headers());
+        }
         let mut client = self.client.borrow_mut();
         // 1xx answers that came with the answer itself.
         if self.hints.waits() {

@@ -7,29 +7,30 @@ use std::{
 };
 
 use attache_http::{Body, BodyError};
-use attache_telemetry::Reason;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::timer::{Activity, Timer};
+use super::{
+    held::Holder,
+    timer::{Activity, Timer},
+};
 use crate::UpstreamState;
 
 pin_project! {
     /// A response's body that ends with an error once its time is over.
     pub(super) struct TimedBody {
-        inner: Body,
+        inner: Holder,
         #[pin]
         timer: Timer,
         first: bool,
-        cut: Option<Reason>,
-        state: Arc<UpstreamState>,
     }
 }
 
 impl TimedBody {
     pub(super) fn new(inner: Body, timer: Timer, state: Arc<UpstreamState>) -> Self {
-        Self { inner, timer, first: true, cut: None, state }
+        let inner = Holder::new(inner, timer.deadline(), state);
+        Self { inner, timer, first: true }
     }
 }
 
@@ -42,11 +43,11 @@ impl HttpBody for TimedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.project();
-        if let Some(reason) = *this.cut {
+        if let Some(reason) = this.inner.is_cut() {
             // A reader that asks again must not take the end for a clean one.
             return Poll::Ready(Some(Err(BodyError::new(reason))));
         }
-        let frame = Pin::new(&mut *this.inner).poll_frame(cx);
+        let frame = this.inner.poll_frame(cx);
         let passes = match &frame {
             Poll::Pending => false,
             Poll::Ready(Some(Ok(_))) => true,
@@ -59,21 +60,18 @@ impl HttpBody for TimedBody {
         match this.timer.poll(cx, passes) {
             Poll::Pending => frame,
             Poll::Ready(reason) => {
-                *this.cut = Some(reason);
-                // The connection to the upstream ends with its body.
-                *this.inner = Body::empty();
-                super::note(this.state, reason);
+                this.inner.cut(reason);
                 Poll::Ready(Some(Err(BodyError::new(reason))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.cut.is_none() && self.inner.is_end_stream()
+        self.inner.is_cut().is_none() && self.inner.with(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.with(Body::size_hint)
     }
 }
 

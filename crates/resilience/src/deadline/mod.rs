@@ -16,12 +16,15 @@
 //! (grpc/doc/PROTOCOL-HTTP2.md, "Timeout"). Envoy counts `timeout` from the request's end, attache from its head: a
 //! slow upload is bounded too.
 //!
+//! A client that doesn't read lets nobody poll its answer: [`held`] ends the exchange with the upstream all the same.
+//!
 //! Timers are registered only by what has to wait: an answer that is there at the first poll, or a body of one frame,
 //! costs none. No frame reads the clock (see [`timer`]).
 
 mod body;
 pub(crate) mod grpc;
 mod header;
+mod held;
 mod per_try;
 mod timer;
 
@@ -45,6 +48,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 pub use header::PassOn;
+pub use held::{keep, press};
 pub use per_try::{PerTry, PerTryFuture};
 
 use crate::{UpstreamState, state::count};
@@ -191,6 +195,7 @@ fn note(state: &UpstreamState, reason: Reason) {
     count(match reason {
         Reason::IdleTimeout => &state.counters.idle_timeouts,
         Reason::PerTryTimeout => &state.counters.per_try_timeouts,
+        Reason::ClientStalled => &state.counters.clients_stalled,
         _ => &state.counters.request_timeouts,
     });
     tracing::debug!(upstream = %state.shared.config.name, %reason, "cut");

@@ -57,6 +57,10 @@ impl Timer {
         Self { limits, start, active: false, quiet: 0, next_tick: None, sleep: None }
     }
 
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.limits.deadline
+    }
+
     /// The same limits with another deadline.
     pub(super) fn limits(&self, deadline: Option<Instant>) -> Limits {
         Limits { deadline, ..self.limits.clone() }

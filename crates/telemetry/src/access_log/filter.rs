@@ -15,7 +15,7 @@ pub(super) fn passes(filters: &[LogFilter], exchange: &Exchange, total: Duration
 }
 
 fn holds(filter: &LogFilter, exchange: &Exchange, total: Duration) -> bool {
-    let status = exchange.status.get();
+    let status = exchange.outcome();
     let by_route = || {
         let route = exchange.route.borrow();
         route.as_ref().is_some_and(|route| filter.routes.contains(route))

@@ -92,6 +92,8 @@ descriptors! {
         "Latency without load as adaptive concurrency measured it last.";
     RATE_LIMIT_SERVICE = Counter "attache_rate_limit_service_total" ["upstream", "outcome"]
         "Answers of rate limit services: ok, over-limit, or error (no answer in time, or none that can be read). The upstream is the service.";
+    MIRRORED = Counter "attache_mirrored_requests_total" ["upstream", "outcome"]
+        "Copies of requests that ended: ok (whatever the answer was), or the reason of the failure.";
     AUTHORIZATION = Counter "attache_authorization_total" ["listener", "route", "rule", "outcome"]
         "Decisions of access rules (`authorization`): allowed, denied, or would-deny in a dry run. The route is empty for the rules of a listener, the rule where none decided.";
     JWT_KEYS = Counter "attache_jwt_keys_total" ["issuer", "outcome"]

@@ -120,6 +120,7 @@ fn upstreams(registry: &Registry, page: &mut Page) {
         .filter_map(|(upstream, counts)| Some(([Name::clone(upstream)], counts.min_rtt?.as_secs_f64())));
     page.numbers(&d::UPSTREAM_MIN_RTT, measured);
     page.counter(&d::RATE_LIMIT_SERVICE, &registry.limit_service.sums(), 0);
+    page.counter(&d::MIRRORED, &registry.mirrored.sums(), 0);
     page.counter(&d::AUTHORIZATION, &registry.authorization.sums(), 0);
     page.counter(&d::JWT_KEYS, &registry.jwt_keys.sums(), 0);
     page.counter(&d::DNS_LOOKUPS, &registry.dns.sums(), 0);

@@ -45,6 +45,7 @@ fn exercise_all(metrics: &Metrics) {
     worker.transition(&name, "circuit", "open");
     worker.hedge(&name, Hedge::Won);
     worker.dns_lookup(&name, Ok(()));
+    worker.mirrored(&name, Ok(()));
     worker.tls_handshake(Side::Listener, &name, "1.3", true, "X25519");
     worker.tls_client(&name, Admitted::Denied);
     worker.panic_caught();
@@ -141,6 +142,29 @@ fn a_request_counts_once_everywhere() {
     let sum = samples[&*format!(r#"attache_request_duration_seconds_sum{{{route},code="5xx"}}"#)];
     assert!((sum - total.as_secs_f64()).abs() < 2e-6, "{sum} {total:?}");
     assert!(!page.contains("time_to_head"), "there was no head");
+}
+
+#[test]
+fn a_grpc_call_counts_by_what_its_status_stands_for() {
+    let metrics = Metrics::new();
+    let worker = metrics.worker();
+    for (status, code) in [("0", "2xx"), ("5", "4xx"), ("14", "5xx")] {
+        let one = exchange(Some("orders"));
+        one.status.set(200);
+        one.ended_by(&http::HeaderMap::from_iter([
+            ("grpc-status".parse().unwrap(), status.parse().unwrap()),
+            ("grpc-message".parse().unwrap(), "no more".parse().unwrap()),
+        ]));
+        worker.request_started(&one);
+        worker.request_finished(&one);
+        let page = metrics.render();
+        let labels = format!(
+            r#"listener="outbound",route="",upstream="orders",protocol="http1",code="{code}",reason="""#
+        );
+        assert_eq!(samples(&page)[&*format!("attache_requests_total{{{labels}}}")], 1.0, "{status}");
+        let detail = one.detail.borrow().clone();
+        assert_eq!(detail.as_deref(), (code == "5xx").then_some("grpc-status 14 from the upstream: no more"));
+    }
 }
 
 #[test]

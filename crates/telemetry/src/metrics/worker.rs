@@ -81,6 +81,7 @@ struct Tables {
     endpoints: Table<2, { cell::ENDPOINT }>,
     watcher: Watcher,
     limit_service: Table<2, 1>,
+    mirrored: Table<2, 1>,
     authorization: Table<4, 1>,
     jwt_keys: Table<2, 1>,
 }
@@ -112,6 +113,7 @@ impl WorkerMetrics {
             endpoints: Table::new(&registry.endpoints),
             watcher: Watcher::new(&registry.watch),
             limit_service: Table::new(&registry.limit_service),
+            mirrored: Table::new(&registry.mirrored),
             authorization: Table::new(&registry.authorization),
             jwt_keys: Table::new(&registry.jwt_keys),
         }))
@@ -139,7 +141,7 @@ impl WorkerMetrics {
             Label::optional(route.as_ref()),
             Label::optional(upstream.as_ref()),
             Label::Word(exchange.protocol),
-            Label::Word(code_class(exchange.status.get())),
+            Label::Word(code_class(exchange.outcome())),
             reason_label(exchange.reason.get()),
         ];
         self.0.exchanges.with(labels, |series| {
@@ -187,7 +189,7 @@ impl WorkerMetrics {
         let (upstream, endpoint) = (exchange.upstream.borrow(), exchange.endpoint.borrow());
         let (Some(upstream), Some(endpoint)) = (&*upstream, &*endpoint) else { return };
         self.0.endpoints.with([Label::Name(upstream), Label::Name(endpoint)], |series| {
-            let class = usize::from(exchange.status.get() / 100);
+            let class = usize::from(exchange.outcome() / 100);
             series.add(if (1..=5).contains(&class) { class - 1 } else { 5 }, 1);
             series.add(cell::FAILED, u64::from(super::counts::failed(class, exchange.reason.get())));
             let (bucket, micros) = histogram::observe(total);
@@ -278,6 +280,12 @@ impl WorkerMetrics {
     pub fn dns_lookup(&self, upstream: &Name, outcome: Result<(), Reason>) {
         let outcome = outcome.err().map_or("ok", Reason::as_str);
         self.0.dns.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// The copy of a request ended.
+    pub fn mirrored(&self, upstream: &Name, outcome: Result<(), Reason>) {
+        let outcome = outcome.err().map_or("ok", Reason::as_str);
+        self.0.mirrored.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
     }
 
     /// The rate limit service was asked: `ok`, `over-limit`, or `error`.

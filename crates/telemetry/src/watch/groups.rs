@@ -38,7 +38,7 @@ impl Kind {
         let reason = exchange.reason.get();
         let upstream = exchange.upstream.borrow();
         self.reason == reason
-            && (reason.is_some() || self.status == exchange.status.get())
+            && (reason.is_some() || self.status == exchange.outcome())
             && self.upstream == *upstream
             && (upstream.is_some() || self.listener.as_ref() == Some(&exchange.listener))
     }
@@ -49,7 +49,7 @@ impl Kind {
         Self {
             listener: upstream.is_none().then(|| exchange.listener.clone()),
             upstream,
-            status: if reason.is_none() { exchange.status.get() } else { 0 },
+            status: if reason.is_none() { exchange.outcome() } else { 0 },
             reason,
         }
     }

@@ -160,7 +160,7 @@ impl Watcher {
 fn failed(exchange: &Exchange) -> bool {
     match exchange.reason.get() {
         Some(reason) => reason != Reason::ClientClosed,
-        None => exchange.status.get() >= 500,
+        None => exchange.outcome() >= 500,
     }
 }
 

@@ -59,7 +59,7 @@ impl TapFilter {
             && is(&self.host, &exchange.host.borrow())
             && is(&self.method, &exchange.method.borrow())
             && self.path.as_ref().is_none_or(|prefix| exchange.path.borrow().starts_with(prefix.as_str()))
-            && self.status.as_ref().is_none_or(|status| status_is(status, exchange.status.get()))
+            && self.status.as_ref().is_none_or(|status| status_is(status, exchange.outcome()))
             && self.reason.as_ref().is_none_or(|wanted| {
                 exchange.reason.get().is_some_and(|reason| wanted == "any" || reason.as_str() == wanted)
             })

@@ -2,13 +2,10 @@
 
 use std::fmt;
 
-use attache_telemetry::Reason;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use attache_telemetry::{Reason, grpc_as_http, grpc_status};
+use http::{HeaderMap, StatusCode};
 
 use crate::{Error, Sent};
-
-/// As a constant: a name given as text is parsed at every look.
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// How an attempt at an endpoint ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +62,11 @@ impl Outcome {
     /// What a response's trailers say: a failing `grpc-status` counts as the HTTP status it stands for
     /// (grpc/doc/http-grpc-status-mapping.md read backwards, as Envoy does).
     pub fn of_trailers(trailers: &HeaderMap) -> Self {
-        let status = match trailers.get(GRPC_STATUS).map(HeaderValue::as_bytes) {
-            Some(b"2" | b"13" | b"15") => StatusCode::INTERNAL_SERVER_ERROR,
-            Some(b"12") => StatusCode::NOT_IMPLEMENTED,
-            Some(b"14") => StatusCode::SERVICE_UNAVAILABLE,
-            Some(b"4") => StatusCode::GATEWAY_TIMEOUT,
-            _ => return Self::Success,
-        };
-        Self::Failed(Failure::Answer(status))
+        let status = grpc_status(trailers).map_or(200, grpc_as_http);
+        match StatusCode::from_u16(status) {
+            Ok(status) if status.is_server_error() => Self::Failed(Failure::Answer(status)),
+            _ => Self::Success,
+        }
     }
 
     /// What an error says. Not the endpoint's: attache's own limits and deadlines, a refused stream (the peer restarts or

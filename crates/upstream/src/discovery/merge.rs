@@ -99,8 +99,12 @@ impl Merge {
     }
 
     pub(super) fn publish(&self) {
-        let failure = self.sources.iter().find_map(|state| state.failure.as_ref()).map(|f| f.reason);
+        let mut failure = self.sources.iter().find_map(|state| state.failure.as_ref()).map(|f| f.reason);
         let mut specs = self.specs();
+        if specs.is_empty() && self.sources.iter().any(|state| !state.answered) {
+            // Where no other one failed yet, the first look-up is under way.
+            failure = failure.or(Some(Reason::DnsPending));
+        }
         if self.sources.iter().any(|state| !state.answered) {
             let named: BTreeSet<_> = specs.iter().map(|spec| spec.address.clone()).collect();
             let before = self.shared.endpoints.load();

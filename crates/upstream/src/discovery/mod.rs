@@ -4,7 +4,7 @@
 //! hosts as they are asked for. A worker never looks a name up itself.
 //!
 //! - `resolver` turns a name into addresses as libc would: hosts file, search domains, families, SRV.
-//! - `refresh` decides when: TTL within bounds, backoff after failures. It knows [`Lookup`], not DNS.
+//! - `refresh` decides when: TTL within bounds, backoff after failures, at once when nothing can be reached. It knows [`Lookup`], not DNS.
 //! - `merge` makes one set of several sources.
 
 mod deny;
@@ -16,6 +16,7 @@ mod refresh;
 mod resolv_conf;
 mod resolver;
 mod routes;
+mod runtime;
 mod servers;
 mod service;
 mod status;
@@ -49,9 +50,12 @@ pub struct Discovery {
 
 impl Discovery {
     /// Waits until every source was tried once, whatever came of it.
-    pub async fn ready(&self) {
-        // An error means that the tasks are gone: nothing more will come.
-        let _ = self.untried.clone().wait_for(|&untried| untried == 0).await;
+    pub fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let mut untried = self.untried.clone();
+        async move {
+            // An error means that the tasks are gone: nothing more will come.
+            let _ = untried.wait_for(|&untried| untried == 0).await;
+        }
     }
 }
 

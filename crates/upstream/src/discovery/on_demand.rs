@@ -32,7 +32,7 @@ use tokio::{
 use super::{
     Discovery,
     deny::{Guarded, denied},
-    lookup::Lookup,
+    lookup::{Failure, Lookup},
     refresh::Schedule,
 };
 use crate::{EndpointAddress, EndpointSpec, Shared};
@@ -43,6 +43,7 @@ const IDLE: Duration = Duration::from_mins(5);
 const ASKS: usize = 1024;
 /// `max_hosts` of an upstream that sets none.
 const MAX_HOSTS: usize = 1024;
+const TOO_MANY: &str = "`max_hosts` names are being looked up";
 
 /// A host as all workers see it.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ enum Key {
 /// The ports of one name.
 type Ports = Vec<(u16, Arc<Host>)>;
 
-type Reply = oneshot::Sender<Result<Arc<Host>, Reason>>;
+type Reply = oneshot::Sender<Result<Arc<Host>, Failure>>;
 
 /// The control thread's side. Dropping it ends all refreshes; workers then get `shutting-down` for new hosts.
 #[derive(Debug)]
@@ -121,7 +122,12 @@ impl OnDemandHosts {
     ///
     /// Errors: the look-up's reason; `denied-destination`; `dns-timeout` at `deadline` (the look-up goes on);
     /// `overloaded` if `max_hosts` are being looked up; `shutting-down`.
-    pub async fn get(&self, host: &str, port: u16, deadline: Option<Instant>) -> Result<Arc<Shared>, Reason> {
+    pub async fn get(
+        &self,
+        host: &str,
+        port: u16,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Shared>, Failure> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return self.get_address(SocketAddr::new(ip, port), deadline).await;
         }
@@ -160,7 +166,7 @@ impl OnDemandHosts {
         &self,
         address: SocketAddr,
         deadline: Option<Instant>,
-    ) -> Result<Arc<Shared>, Reason> {
+    ) -> Result<Arc<Shared>, Failure> {
         let known =
             self.addresses.borrow().get(&address).filter(|host| host.fresh()).map(|host| host.shared.clone());
         if let Some(shared) = known {
@@ -173,19 +179,20 @@ impl OnDemandHosts {
         Ok(host.shared.clone())
     }
 
-    async fn ask(&self, key: Key, deadline: Option<Instant>) -> Result<Arc<Host>, Reason> {
+    async fn ask(&self, key: Key, deadline: Option<Instant>) -> Result<Arc<Host>, Failure> {
         let (reply, answer) = oneshot::channel();
         self.asks.try_send((key, reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Reason::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Reason::ShuttingDown,
+            mpsc::error::TrySendError::Full(_) => Failure::new(Reason::Overloaded, TOO_MANY),
+            mpsc::error::TrySendError::Closed(_) => Failure::new(Reason::ShuttingDown, ""),
         })?;
         let answer = match deadline {
             Some(deadline) => {
-                tokio::time::timeout_at(deadline, answer).await.map_err(|_| Reason::DnsTimeout)?
+                let late = |_| Failure::new(Reason::DnsTimeout, "the look-up took longer than the deadline");
+                tokio::time::timeout_at(deadline, answer).await.map_err(late)?
             }
             None => answer.await,
         };
-        answer.unwrap_or(Err(Reason::ShuttingDown))
+        answer.unwrap_or_else(|_| Err(Failure::new(Reason::ShuttingDown, "")))
     }
 }
 
@@ -225,7 +232,7 @@ struct Entry {
 enum State {
     Looking(Vec<Reply>),
     Ready,
-    Failed(Reason, Instant),
+    Failed(Failure, Instant),
 }
 
 impl<L: Lookup> Control<L> {
@@ -254,17 +261,17 @@ impl<L: Lookup> Control<L> {
             match &mut entry.state {
                 State::Looking(waiting) => return waiting.push(reply),
                 State::Ready => return send(reply, Ok(entry.host.clone())),
-                State::Failed(reason, until) if now < *until => return send(reply, Err(*reason)),
+                State::Failed(failure, until) if now < *until => return send(reply, Err(failure.clone())),
                 State::Failed(..) => {
                     self.hosts.remove(&key);
                 }
             }
         }
         if matches!(key, Key::Address(address) if denied(&self.deny, address)) {
-            return send(reply, Err(Reason::DeniedDestination));
+            return send(reply, Err(Failure::new(Reason::DeniedDestination, "")));
         }
         if self.hosts.len() >= self.max_hosts && !self.make_room() {
-            return send(reply, Err(Reason::Overloaded));
+            return send(reply, Err(Failure::new(Reason::Overloaded, TOO_MANY)));
         }
         self.begin(key, reply, now);
     }
@@ -303,13 +310,15 @@ impl<L: Lookup> Control<L> {
         let Some(entry) = self.hosts.get_mut(key) else { return };
         let set = entry.host.shared.endpoints.load();
         let result = if set.endpoints.is_empty() {
-            Err(set.failure.unwrap_or(Reason::DnsFailed))
+            let detail = entry.host.shared.lookups.failure();
+            let detail = detail.map_or_else(String::new, |detail| detail.as_str().to_owned());
+            Err(Failure::new(set.failure.unwrap_or(Reason::DnsFailed), detail))
         } else {
             Ok(entry.host.clone())
         };
-        let state = match result {
+        let state = match &result {
             Ok(_) => State::Ready,
-            Err(reason) => State::Failed(reason, Instant::now() + self.negative),
+            Err(failure) => State::Failed(failure.clone(), Instant::now() + self.negative),
         };
         if result.is_err() {
             entry.discovery = None;
@@ -386,6 +395,6 @@ impl<L: Lookup> Control<L> {
 }
 
 /// Whoever asked may have given up.
-fn send(reply: Reply, result: Result<Arc<Host>, Reason>) {
+fn send(reply: Reply, result: Result<Arc<Host>, Failure>) {
     let _ = reply.send(result);
 }

@@ -2,7 +2,11 @@
 //!
 //! After a good answer: at its TTL, but not before `min_ttl` and not after `max_ttl`, and up to a tenth of that earlier at
 //! random, so that many sidecars that began together don't ask together. After a failure: `retry_interval`, doubled with every
-//! further one, at most `max_ttl`. An answer with gaps is good, but is asked for again as soon as after a failure.
+//! further one, at most 5 s or `retry_interval`: an outage of DNS must not outlast itself. An answer with gaps is good, but is
+//! asked for again in the same way, at most `max_ttl` apart, since an address family that nobody answers for may stay so.
+//!
+//! Where no endpoint can be reached any more, the addresses may be old ones: then the name is looked up at once, at most once per
+//! `retry_interval`.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,7 +15,10 @@ use std::{
 
 use attache_config::model;
 use attache_telemetry::metrics;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     lookup::{Answer, Failure, Lookup},
@@ -20,6 +27,8 @@ use super::{
 
 /// Greatest part of a wait that jitter takes away.
 const JITTER: f64 = 0.1;
+/// Longest wait after a failure, unless `retry_interval` is longer.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// Turns the results of one name's look-ups into waits.
 #[derive(Clone, Debug)]
@@ -53,17 +62,17 @@ impl Schedule {
                 self.failures = 0;
                 ttl(answer)
             }
-            Ok(answer) => ttl(answer).min(self.back_off()),
-            Err(_) => self.back_off(),
+            Ok(answer) => ttl(answer).min(self.back_off(self.max)),
+            Err(_) => self.back_off(LONGEST_RETRY.max(self.retry).min(self.max)),
         };
         let earlier = wait.mul_f64(self.jitter * fastrand::f64());
         wait.saturating_sub(earlier).max(self.min.min(wait))
     }
 
-    fn back_off(&mut self) -> Duration {
+    fn back_off(&mut self, longest: Duration) -> Duration {
         let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         self.failures = (self.failures + 1).min(31);
-        self.retry.saturating_mul(factor).min(self.max)
+        self.retry.saturating_mul(factor).min(longest)
     }
 }
 
@@ -78,6 +87,7 @@ impl Task {
     pub(super) async fn run(self, lookup: Arc<impl Lookup>, mut schedule: Schedule) {
         let Some(target) = lock(&self.merge).target(self.source) else { return };
         let mut first = true;
+        let shared = Arc::clone(lock(&self.merge).shared());
         loop {
             let result = lookup.lookup(&target).await;
             let wait = schedule.next(&result);
@@ -85,7 +95,13 @@ impl Task {
             if std::mem::take(&mut first) {
                 self.untried.send_modify(|untried| *untried = untried.saturating_sub(1));
             }
-            tokio::time::sleep(wait).await;
+            let ended = Instant::now();
+            let soonest = ended + schedule.retry;
+            let due = tokio::select! {
+                () = shared.lookups.wanted() => soonest.min(ended + wait),
+                () = sleep_until(ended + wait) => continue,
+            };
+            sleep_until(due).await;
         }
     }
 
@@ -97,7 +113,7 @@ impl Task {
         metrics().dns_lookup(&merge.shared().config.name, outcome);
         let noted = result.as_ref().map(|answer| answer.found.len());
         let noted = noted.map_err(|failure| (failure.reason, detail.clone().unwrap_or_default()));
-        merge.shared().lookups.note(describe(target), tokio::time::Instant::now() + wait, noted);
+        merge.shared().lookups.note(describe(target), Instant::now() + wait, noted);
         let turn = merge.take(self.source, result);
         let upstream = &merge.shared().config.name;
         let serving = merge.shared().endpoints.load().endpoints.len();
@@ -109,6 +125,10 @@ impl Task {
             Turn::Failed(reason) if on_demand => {
                 tracing::debug!(%upstream, name, %reason, detail, "name look-up failed");
             }
+            Turn::Failed(reason) if serving == 0 => tracing::warn!(
+                %upstream, name, %reason, detail,
+                "name look-up failed, and no address is known: calls fail until it succeeds; next try in {wait:?}"
+            ),
             Turn::Failed(reason) => tracing::warn!(
                 %upstream, name, %reason, detail, endpoints = serving,
                 "name look-up failed; the endpoints of the last good answer keep serving; next try in {wait:?}"

@@ -4,22 +4,28 @@
 //! most `timeout`. An answer, NXDOMAIN or an empty answer ends it. SERVFAIL, REFUSED, silence and a closed port go on to
 //! the next server (hickory's own pool ends at the first SERVFAIL, hence one hickory resolver for each server). A truncated
 //! UDP answer is asked for again over TCP by hickory. Nothing is cached: a TTL ends when the server says so.
+//!
+//! A record counts only if it is of the name that was asked for, or of one that its aliases lead to: whatever else stands in an
+//! answer is no answer to the question (RFC 5452 section 6).
 
 use std::{
+    io,
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
 use hickory_resolver::{
-    Resolver, TokioResolver,
+    Resolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    net::{DnsError, NetError},
     proto::{
         op::ResponseCode,
-        rr::{Name, Record, RecordType},
+        rr::{Name, RData, Record, RecordType},
     },
 };
+
+use super::runtime::Runtime;
 
 /// What a question brought instead of records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,15 +51,16 @@ pub(super) struct Records {
 
 /// The servers of one configuration.
 pub(super) struct Servers {
-    list: Vec<(SocketAddr, TokioResolver)>,
+    list: Vec<(SocketAddr, Resolver<Runtime>, Runtime)>,
     /// Who answered last.
     current: AtomicUsize,
     attempts: usize,
+    timeout: Duration,
 }
 
 impl std::fmt::Debug for Servers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.list.iter().map(|(address, _)| address)).finish()
+        f.debug_list().entries(self.list.iter().map(|(address, ..)| address)).finish()
     }
 }
 
@@ -71,16 +78,17 @@ impl Servers {
             let connections = vec![connection(ConnectionConfig::udp()), connection(ConnectionConfig::tcp())];
             let server = NameServerConfig::new(address.ip(), true, connections);
             let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-            let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+            let runtime = Runtime::default();
+            let mut builder = Resolver::builder_with_config(config, runtime.clone());
             let options = builder.options_mut();
             options.timeout = timeout;
             options.attempts = 0;
             options.cache_size = 0;
             options.use_hosts_file = ResolveHosts::Never;
-            Ok((address, builder.build()?))
+            Ok((address, builder.build()?, runtime))
         };
         let servers = addresses.iter().map(server).collect::<Result<_, NetError>>()?;
-        Ok(Self { list: servers, current: AtomicUsize::new(0), attempts: attempts.max(1) })
+        Ok(Self { list: servers, current: AtomicUsize::new(0), attempts: attempts.max(1), timeout })
     }
 
     /// Asks for `name`, which is absolute.
@@ -89,11 +97,15 @@ impl Servers {
         let first = self.current.load(Relaxed);
         for turn in 0..self.attempts * self.list.len() {
             let at = (first + turn) % self.list.len();
-            let Some((address, server)) = self.list.get(at) else { break };
+            let Some((address, server, runtime)) = self.list.get(at) else { break };
             let next = match server.lookup(name.clone(), kind).await {
                 Ok(lookup) => {
                     self.current.store(at, Relaxed);
-                    let (answers, additionals) = (lookup.answers().to_vec(), lookup.additionals().to_vec());
+                    let (answers, additionals) =
+                        (of_question(name, lookup.answers()), lookup.additionals().to_vec());
+                    if answers.is_empty() {
+                        return Err(Miss::NoData);
+                    }
                     return Ok(Records { answers, additionals });
                 }
                 Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
@@ -105,13 +117,21 @@ impl Servers {
                         self.current.store(at, Relaxed);
                         return Err(Miss::NoData);
                     }
-                    code => Miss::Error(format!("{address} answered {code} to {name} {kind}")),
+                    code => Miss::Error(format!("{} from {address} for {name} {kind}", word(code))),
                 },
                 Err(NetError::Dns(DnsError::ResponseCode(code))) => {
-                    Miss::Error(format!("{address} answered {code} to {name} {kind}"))
+                    Miss::Error(format!("{} from {address} for {name} {kind}", word(code)))
                 }
-                Err(NetError::Timeout) => Miss::Timeout(format!("{address} did not answer to {name} {kind}")),
-                Err(error) => Miss::Unreachable(format!("{address}, asked for {name} {kind}: {error}")),
+                Err(NetError::Timeout) => {
+                    Miss::Timeout(format!("no answer from {address} in {:?} for {name} {kind}", self.timeout))
+                }
+                Err(error) => Miss::Unreachable(match runtime.failure() {
+                    Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        format!("refused by {address}, asked for {name} {kind}: no DNS server listens there")
+                    }
+                    Some(error) => format!("{address}, asked for {name} {kind}: {error}"),
+                    None => format!("{address}, asked for {name} {kind}: {error}"),
+                }),
             };
             // The most telling one is reported: an error that was answered, then silence.
             if next.rank() > miss.rank() || turn == 0 {
@@ -119,6 +139,34 @@ impl Servers {
             }
         }
         Err(miss)
+    }
+}
+
+/// The records of `name` and of what its aliases lead to.
+fn of_question(name: &Name, records: &[Record]) -> Vec<Record> {
+    let mut owners = vec![name];
+    let mut at = 0;
+    while let Some(owner) = owners.get(at).copied() {
+        for record in records.iter().filter(|record| record.name == *owner) {
+            if let RData::CNAME(alias) = &record.data
+                && !owners.contains(&&alias.0)
+            {
+                owners.push(&alias.0);
+            }
+        }
+        at += 1;
+    }
+    records.iter().filter(|record| owners.contains(&&record.name)).cloned().collect()
+}
+
+/// The code's name in the protocol, as `dig` prints it.
+fn word(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::FormErr => "FORMERR".into(),
+        ResponseCode::ServFail => "SERVFAIL".into(),
+        ResponseCode::NotImp => "NOTIMP".into(),
+        ResponseCode::Refused => "REFUSED".into(),
+        code => format!("code {} ({code})", u16::from(code)),
     }
 }
 

@@ -5,8 +5,7 @@
 //!   allows: a burst of calls must not become a burst of connections, nor of streams that are refused. If it fails, it fails for all who
 //!   waited; each has its own retry. A peer that allows fewer than [`SHARED_FROM`] streams is asked for connections all at once.
 //! - A peer that allows no stream at all at the moment is waited for.
-//! - At `max_connections` the longest-idle connection of this worker is closed to make room; where there is none, the call
-//!   waits for one to come free, for at most `connect_timeout`.
+//! - At `max_connections` an idle connection is closed to make room, on whichever worker it is: see [`super::room`].
 //! - A try that must not take what is pooled ([`crate::FreshConnection`]) gets a connection that was made since it began.
 //!   Those of HTTP/2 share that one as well: a lost connection's hundred streams must not become a hundred connections.
 //!
@@ -28,6 +27,7 @@ use super::{
     call::{Kind, Wire},
     h1::{H1, Owner},
     h2::H2,
+    room::Waiting,
 };
 use crate::{
     Endpoint, EndpointAddress, Error, Sent,
@@ -38,7 +38,7 @@ use crate::{
 /// Streams that a peer must allow on one connection for calls to wait for it, and not to make one each.
 const SHARED_FROM: usize = 4;
 
-/// How often a call that waits at `max_connections` looks whether another worker has closed one; its own worker tells it.
+/// How often a call that the peer allows no stream looks again, in case that nobody has told it.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is to be spoken.
@@ -135,7 +135,7 @@ impl Pool {
     /// A connection, made or waited for.
     pub(crate) async fn acquire(&self, home: &Rc<Home>, want: &Want<'_>) -> Result<Wire, Error> {
         let _pending = PendingPermit::take(&self.shared).map_err(|reason| self.refused(reason))?;
-        let begin = Instant::now();
+        let mut waiting = None;
         loop {
             if let Some(wire) = self.ready(home, want) {
                 return Ok(wire);
@@ -153,20 +153,17 @@ impl Pool {
                 let _ = timeout(LOOK_AGAIN, self.tick.freed.notified()).await;
                 continue;
             }
-            match ConnectionPermit::take(&self.shared) {
-                Ok(permit) => return self.make(home, want, permit).await,
-                Err(_) if self.close_one_idle() => {}
-                Err(reason) => {
-                    let limit = self.shared.config.connect_timeout;
-                    let now = Instant::now();
-                    if want.deadline.is_some_and(|deadline| now >= deadline) {
-                        return Err(Error::new(Reason::RequestTimeout, Sent::Nothing));
-                    }
-                    if now.duration_since(begin) >= limit {
-                        return Err(self.refused(reason));
-                    }
-                    let _ = timeout(LOOK_AGAIN, self.tick.freed.notified()).await;
-                }
+            let permit = match &waiting {
+                None => self.permit_at_once(),
+                Some(waiting) => self.permit_for(waiting),
+            };
+            if let Some(permit) = permit {
+                drop(waiting);
+                return self.make(home, want, permit).await;
+            }
+            match &waiting {
+                None => waiting = Some(Waiting::begin(self)),
+                Some(waiting) => waiting.turn(want.deadline).await?,
             }
         }
     }

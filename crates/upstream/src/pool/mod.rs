@@ -21,6 +21,7 @@ mod h2_body;
 mod h2_call;
 mod h2_io;
 mod outgoing;
+pub(crate) mod room;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
@@ -94,6 +95,8 @@ pub(crate) struct Tick {
     sweeping: Cell<bool>,
     /// Told when a connection, or a stream of one, becomes free.
     pub(crate) freed: Arc<Notify>,
+    /// What this worker has to do with the calls that wait at `max_connections`.
+    own: room::Own,
 }
 
 #[cfg(test)]
@@ -136,6 +139,7 @@ impl Pool {
                 sweeps: Cell::new(0),
                 sweeping: Cell::new(false),
                 freed: Arc::new(Notify::new()),
+                own: room::Own::default(),
             }),
             metrics: metrics(),
             this: this.clone(),
@@ -167,17 +171,6 @@ impl Pool {
         Rc::clone(home)
     }
 
-    /// Closes the longest-idle connection of this worker, to make room for one to another endpoint.
-    pub(crate) fn close_one_idle(&self) -> bool {
-        let homes = self.homes.borrow();
-        let oldest = homes.values().filter_map(|home| {
-            let since = home.idle.borrow().front()?.idle_since;
-            Some((since, home))
-        });
-        let Some((_, home)) = oldest.min_by_key(|(since, _)| *since) else { return false };
-        home.idle.borrow_mut().pop_front().is_some()
-    }
-
     /// Closes whatever is idle: the process is short of something.
     pub(crate) fn close_idle(&self) {
         for home in self.homes.borrow().values() {
@@ -196,12 +189,17 @@ impl Pool {
         let Some(pool) = self.this.upgrade() else { return };
         self.tick.sweeping.set(true);
         let interval = self.interval();
-        let weak = Rc::downgrade(&pool);
+        let (weak, shared) = (Rc::downgrade(&pool), Arc::clone(&self.shared));
         spawn_local(async move {
             let mut timer = pin!(sleep_until(Instant::now() + interval));
+            let mut asked = pin!(shared.queue.asked());
             std::future::poll_fn(|cx| {
                 // The pool goes with its upstream; the task follows at its next tick.
                 let Some(pool) = weak.upgrade() else { return Poll::Ready(()) };
+                while asked.as_mut().poll(cx).is_ready() {
+                    pool.give_up_idle();
+                    asked.set(shared.queue.asked());
+                }
                 let ticked = timer.as_mut().poll(cx).is_ready();
                 if ticked {
                     pool.tick.now.set(pool.tick.now.get() + 1);
@@ -240,7 +238,11 @@ impl Home {
     /// Takes a connection back after its exchange.
     fn park(&self, mut connection: Box<H1>) {
         let settings = &self.shared.config.pool;
-        if settings.max_idle > 0 && connection.may_be_kept(settings) && !self.endpoint.removed.load(Relaxed) {
+        if settings.max_idle > 0
+            && connection.may_be_kept(settings)
+            && !self.endpoint.removed.load(Relaxed)
+            && !self.tick.gives_up(&self.shared)
+        {
             connection.rest();
             connection.idle_since = self.tick.now.get();
             let mut idle = self.idle.borrow_mut();
@@ -274,6 +276,9 @@ impl Home {
     /// A place on an open HTTP/2 connection that `owner` may use; with `since`, only on one made after that.
     fn lease_h2(&self, owner: Owner, since: Option<Instant>) -> Option<(Rc<H2>, h2::Lease)> {
         let settings = &self.shared.config.pool;
+        if self.tick.pauses(&self.shared) {
+            return None;
+        }
         let h2 = self.h2.borrow();
         let fresh = |connection: &H2| since.is_none_or(|since| connection.created >= since);
         let suitable = |connection: &&Rc<H2>| connection.owner == owner && fresh(connection);

@@ -112,6 +112,8 @@ impl Inner {
                     let next = self.another(&failed, hash, context, true);
                     let heir = next.as_ref().or_else(|| racers.first().map(|racer| &racer.endpoint));
                     let Some(heir) = heir else {
+                        // None can be reached: perhaps their addresses are others by now.
+                        shared.lookups.want();
                         // The attempt ends where it failed last.
                         if let Some(attempt) = attempt {
                             attempt.moved_to(&failed, None);
@@ -128,6 +130,8 @@ impl Inner {
                     }
                     racers.extend(next.map(racer));
                 }
+                // What waits for a connection's place isn't slow, and another one would wait beside it.
+                Event::Slow if self.pool.is_full() => tick.as_mut().reset(Instant::now() + delay),
                 Event::Slow => {
                     let next =
                         racers.last().and_then(|last| self.another(&last.endpoint, hash, context, false));

@@ -102,6 +102,70 @@ async fn failures_are_told_apart() {
 }
 
 #[tokio::test]
+async fn what_the_server_said_is_told() {
+    let server = DnsServer::start().await;
+    server.set("down.test", RecordType::A, Reply::Code(ResponseCode::ServFail));
+    server.set("silent.test", RecordType::A, Reply::Silence);
+    let (at, closed) = (server.address, SocketAddr::from(([127, 0, 0, 1], closed_port().await)));
+    for (server, name, detail) in [
+        (at, "down.test.", format!("SERVFAIL from {at} for down.test. A")),
+        (at, "silent.test.", format!("no answer from {at} in 300ms for silent.test. A")),
+        (at, "missing.test.", "missing.test. does not exist (NXDOMAIN)".to_owned()),
+        (closed, "a.test.", format!("refused by {closed}, asked for a.test. A: no DNS server listens there")),
+    ] {
+        let dns = Dns { timeout: Duration::from_millis(300), ..dns(&[server]) };
+        assert_eq!(look_up(&dns, name).await.unwrap_err().detail, detail);
+    }
+}
+
+/// A port where nothing listens.
+async fn closed_port() -> u16 {
+    tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn a_server_whose_port_is_closed_is_passed_over_at_once() {
+    let server = DnsServer::start().await;
+    server.a("orders.test", 30, &["10.0.0.1"]);
+    let closed = SocketAddr::from(([127, 0, 0, 1], closed_port().await));
+    let begun = Instant::now();
+    let answer = look_up(&dns(&[closed, server.address]), "orders.test.").await.unwrap();
+    assert_eq!(addresses(&answer), ["10.0.0.1:80"]);
+    let failure = look_up(&dns(&[closed]), "orders.test.").await.unwrap_err();
+    assert_eq!(failure.reason, Reason::DnsFailed);
+    assert!(begun.elapsed() < Duration::from_secs(5), "the timeout is 30 s, not {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_record_of_another_name_is_no_answer() {
+    let server = DnsServer::start().await;
+    let records = vec![
+        ip_record("evil.test", 30, "10.9.9.9"),
+        alias("WWW.shop.test", 300, "lb.shop.test"),
+        alias("evil.test", 300, "more.evil.test"),
+        ip_record("more.evil.test", 30, "10.9.9.8"),
+        ip_record("lb.shop.test", 60, "10.0.0.1"),
+    ];
+    server.set("www.shop.test", RecordType::A, Reply::Records(records));
+    let answer = look_up(&dns(&[server.address]), "www.shop.test.").await.unwrap();
+    assert_eq!((addresses(&answer), answer.ttl), (vec!["10.0.0.1:80".to_owned()], Duration::from_mins(1)));
+
+    let foreign = vec![ip_record("evil.test", 30, "10.9.9.9")];
+    server.set("api.shop.test", RecordType::A, Reply::Records(foreign));
+    assert_eq!(
+        look_up(&dns(&[server.address]), "api.shop.test.").await.unwrap_err().reason,
+        Reason::DnsFailed
+    );
+
+    // Nor of another service.
+    let foreign = vec![srv("_x._tcp.evil.test", 30, (1, 1, 80), "lb.shop.test")];
+    server.set("_x._tcp.shop.test", RecordType::SRV, Reply::Records(foreign));
+    let resolver = resolver(&dns(&[server.address]));
+    let service = Target::Srv { name: "_x._tcp.shop.test.".into() };
+    assert!(resolver.lookup(&service).await.is_err());
+}
+
+#[tokio::test]
 async fn a_truncated_answer_is_asked_for_again_over_tcp() {
     let server = DnsServer::start().await;
     let many: Vec<_> = (1..=200).map(|n| ip_record("many.test", 30, &format!("10.0.1.{n}"))).collect();

@@ -43,7 +43,7 @@ async fn failures_keep_the_last_good_answer_and_back_off_until_it_works_again() 
     assert_eq!((labels(&shared), set.failure), (vec!["10.0.0.1:80".into()], Some(Reason::DnsNxdomain)));
     assert_eq!(set.generation, 1, "a failure begins no generation");
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(script.asked_at(), [0, 10, 11, 13, 17, 25]);
+    assert_eq!(script.asked_at(), [0, 10, 11, 13, 17, 22]);
     assert_eq!((labels(&shared), shared.endpoints.load().failure), (vec!["10.0.0.2:80".into()], None));
 }
 
@@ -66,7 +66,7 @@ async fn every_look_up_is_counted_by_its_outcome() {
 async fn back_off_ends_at_the_ceiling_and_starts_anew_after_a_good_answer() {
     let mut schedule = Schedule::new(&Dns::default()).exact();
     let waits: Vec<_> = (0..12).map(|_| schedule.next(&bad(Reason::DnsTimeout)).as_secs()).collect();
-    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+    assert_eq!(waits, [1, 2, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5]);
     assert_eq!(schedule.next(&good(30, &["10.0.0.1"])).as_secs(), 30);
     assert_eq!(schedule.next(&bad(Reason::DnsTimeout)).as_secs(), 1);
 }
@@ -189,6 +189,45 @@ async fn a_failure_is_told_once_and_so_is_the_end_of_it() {
         Turn::Recovered,
     ];
     assert_eq!(turns, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_retry_interval_and_a_lower_ceiling_hold_for_failures_too() {
+    for (retry, max, waits) in [(20, 300, [20, 20]), (1, 3, [1, 2]), (4, 3, [3, 3])] {
+        let (retry_interval, max_ttl) = (Duration::from_secs(retry), Duration::from_secs(max));
+        let mut schedule = Schedule::new(&Dns { retry_interval, max_ttl, ..Dns::default() }).exact();
+        assert_eq!([(); 2].map(|()| schedule.next(&bad(Reason::DnsTimeout)).as_secs()), waits);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_none_of_whose_endpoints_can_be_reached_is_looked_up_at_once() {
+    let script = Script::new([good(60, &["10.0.0.1"]), good(60, &["10.0.0.2"])]);
+    let shared = run(&script, 30).await;
+    assert_eq!(script.asked_at(), [0]);
+    let sources = vec![source(dns_name("orders"))];
+    let _discovery = start_sources(shared.clone(), sources, &script, &Schedule::new(&Dns::default()).exact());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    // However often it is asked for: once per `retry_interval`.
+    for _ in 0..30 {
+        shared.lookups.want();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(script.asked_at(), [0, 30, 40, 41, 42]);
+    assert_eq!(labels(&shared), ["10.0.0.2:80"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_first_look_up_runs_the_reason_says_so() {
+    let script = Script::slow(Duration::from_secs(3), [bad(Reason::DnsNxdomain)]);
+    let shared = run(&script, 1).await;
+    assert_eq!(shared.endpoints.load().failure, Some(Reason::DnsPending));
+    let sources = vec![source(dns_name("orders"))];
+    let shared = shared_of(sources.clone());
+    let _discovery = start_sources(shared.clone(), sources, &script, &Schedule::new(&Dns::default()));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(shared.endpoints.load().failure, Some(Reason::DnsNxdomain));
+    assert_eq!(shared.lookups.failure().unwrap().as_str(), "by script");
 }
 
 proptest! {

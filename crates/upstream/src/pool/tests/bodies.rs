@@ -217,6 +217,26 @@ async fn trailers_pass_both_ways() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_failing_grpc_status_in_http1_trailers_counts_against_the_endpoint() {
+    for (status, failures) in [("14", 1), ("5", 0)] {
+        let server = serve(move |mut stream, _| async move {
+            head(&mut stream).await;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: {status}\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let upstream = to(&server, |_| {});
+        read(upstream.send(get("/")).await.unwrap().into_body()).await.unwrap();
+        let endpoint = upstream.shared().endpoints.load().endpoints[0].clone();
+        assert_eq!(endpoint.passive.failures(), failures, "{status}");
+        assert_eq!(counts(&upstream), (1, 0), "the connection is kept");
+    }
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_get_with_a_body_of_unknown_length_is_sent_chunked() {
     let server = serve(|mut stream, _| async move {
         let head = head(&mut stream).await.unwrap();

@@ -10,4 +10,5 @@ mod h2;
 mod h2_frames;
 mod h2_server;
 mod placed;
+mod room;
 mod tunnels;

@@ -1,0 +1,203 @@
+//! Answers whose client doesn't read them.
+//!
+//! A body is polled only as fast as the client takes it, so nothing that lives in `poll_frame` can end an answer whose client reads nothing:
+//! neither its deadline nor a limit. Until `http.write_timeout` it would hold a place of `max_requests` and the connection to the upstream.
+//!
+//! **Rule.** Each worker looks at its answers four times a second ([`keep`]), and ends the exchange with the upstream, whatever the client does:
+//! - at the deadline of the exchange: `request-timeout`;
+//! - where more than three quarters of the upstream's `max_requests` are taken and the client has taken nothing for [`STALLED`], the
+//!   longest first, until no more than that are: `client-stalled`. So clients that don't read can't keep others out;
+//! - where the process is short of memory ([`press`]): those of the longest-stalled eighth, `client-stalled`.
+//!
+//! An answer costs one allocation and a place in a list for this, and its frames two writes. A client is stalled while the answer was not
+//! polled and its last poll brought a frame: what waits for the upstream is not the client's doing.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use attache_http::{Body, BodyError};
+use attache_telemetry::Reason;
+use bytes::Bytes;
+use http_body::{Body as _, Frame};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+use crate::UpstreamState;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a client takes nothing before its answer may be ended for others.
+const STALLED: Duration = Duration::from_secs(1);
+/// The same in looks.
+const LOOKS: u32 = (STALLED.as_millis() / LOOK.as_millis()) as u32;
+
+thread_local! {
+    static LIST: List = List::default();
+}
+
+#[derive(Default)]
+struct List {
+    answers: RefCell<Vec<Rc<Held>>>,
+    added: Rc<Notify>,
+}
+
+/// The body of one answer, as its reader and the look share it.
+pub(super) struct Held {
+    body: RefCell<Body>,
+    cut: Cell<Option<Reason>>,
+    deadline: Option<Instant>,
+    /// The upstream owes the next frame.
+    waits: Cell<bool>,
+    /// Looks since the last poll.
+    quiet: Cell<u32>,
+    index: Cell<usize>,
+    pub(super) state: Arc<UpstreamState>,
+}
+
+/// The reader's side; the answer leaves the list with it.
+pub(super) struct Holder(Rc<Held>);
+
+impl Holder {
+    pub(super) fn new(body: Body, deadline: Option<Instant>, state: Arc<UpstreamState>) -> Self {
+        let held = Rc::new(Held {
+            body: RefCell::new(body),
+            cut: Cell::new(None),
+            deadline,
+            waits: Cell::new(false),
+            quiet: Cell::new(0),
+            index: Cell::new(0),
+            state,
+        });
+        LIST.with(|list| {
+            let mut answers = list.answers.borrow_mut();
+            held.index.set(answers.len());
+            answers.push(Rc::clone(&held));
+            if answers.len() == 1 {
+                list.added.notify_one();
+            }
+        });
+        Self(held)
+    }
+
+    /// Why it was cut.
+    pub(super) fn is_cut(&self) -> Option<Reason> {
+        self.0.cut.get()
+    }
+
+    /// Ends the exchange with the upstream.
+    pub(super) fn cut(&self, reason: Reason) {
+        self.0.cut(reason);
+    }
+
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut *self.0.body.borrow_mut()).poll_frame(cx);
+        self.0.waits.set(frame.is_pending());
+        self.0.quiet.set(0);
+        frame
+    }
+
+    pub(super) fn with<T>(&self, look: impl FnOnce(&Body) -> T) -> T {
+        look(&self.0.body.borrow())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // At the thread's end the list may be gone before the last answer.
+        let _ = LIST.try_with(|list| {
+            let mut answers = list.answers.borrow_mut();
+            let at = self.0.index.get();
+            if at < answers.len() {
+                answers.swap_remove(at);
+                if let Some(moved) = answers.get(at) {
+                    moved.index.set(at);
+                }
+            }
+        });
+    }
+}
+
+impl Held {
+    fn cut(&self, reason: Reason) {
+        if self.cut.get().is_none() {
+            self.cut.set(Some(reason));
+            // The connection to the upstream ends with its body, and the place in its counts.
+            let body = self.body.take();
+            drop(body);
+            super::note(&self.state, reason);
+        }
+    }
+
+    /// How long the client has taken nothing, in looks.
+    fn stalled(&self) -> Option<u32> {
+        let quiet = self.quiet.get();
+        (quiet >= LOOKS && self.cut.get().is_none()).then_some(quiet)
+    }
+
+    fn is_crowded(&self) -> bool {
+        let shared = &self.state.shared;
+        let most = shared.config.circuit_breaker.max_requests;
+        shared.active_requests.load(Relaxed) > most - most / 4
+    }
+}
+
+/// Looks at this worker's answers until the worker ends.
+pub async fn keep() {
+    let added = LIST.with(|list| Rc::clone(&list.added));
+    loop {
+        if LIST.with(|list| list.answers.borrow().is_empty()) {
+            added.notified().await;
+        }
+        sleep(LOOK).await;
+        look();
+    }
+}
+
+/// The process is short of memory: an eighth of the answers whose client takes nothing is given up, at least one.
+pub fn press() {
+    let stalled = stalled(|_| true);
+    let most = stalled.len().div_ceil(8);
+    for held in stalled.iter().take(most) {
+        held.cut(Reason::ClientStalled);
+    }
+}
+
+fn look() {
+    let now = Instant::now();
+    let over = |held: &&Rc<Held>| {
+        if !held.waits.get() {
+            held.quiet.set(held.quiet.get() + 1);
+        }
+        held.deadline.is_some_and(|deadline| deadline <= now)
+    };
+    // What is cut may drop other bodies, and they leave the list: not while it is borrowed.
+    let over: Vec<_> = LIST.with(|list| list.answers.borrow().iter().filter(over).cloned().collect());
+    for held in &over {
+        held.cut(Reason::RequestTimeout);
+    }
+    for held in stalled(Held::is_crowded) {
+        // Each that goes makes room, also for other upstreams' answers that it stood beside.
+        if held.is_crowded() {
+            held.cut(Reason::ClientStalled);
+        }
+    }
+}
+
+/// Answers whose client takes nothing, the longest first.
+fn stalled(which: impl Fn(&Held) -> bool) -> Vec<Rc<Held>> {
+    let of = |held: &&Rc<Held>| held.stalled().is_some() && which(held);
+    let mut stalled: Vec<_> = LIST.with(|list| list.answers.borrow().iter().filter(of).cloned().collect());
+    stalled.sort_by_key(|held| std::cmp::Reverse(held.quiet.get()));
+    stalled
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+use attache_config::model::{Policy, Timeouts};
+use http::Response;
+use tokio::{sync::mpsc::UnboundedSender, task::spawn_local};
+use tower::Service as _;
+
+use super::*;
+use crate::{
+    stack,
+    testing::{Script, channel, get, next, state},
+};
+
+type Upstream = UnboundedSender<Result<Bytes, BodyError>>;
+
+/// An answer of which the client has read the first frame, and another one waits.
+async fn answer(timeouts: Timeouts, state: &Arc<UpstreamState>) -> (Body, Upstream) {
+    let (upstream, body) = channel();
+    for _ in 0..2 {
+        upstream.send(Ok(Bytes::from_static(b"x"))).unwrap();
+    }
+    let mut body = Some(body);
+    let script = Script::default().then(move |_| {
+        let body = body.take().unwrap();
+        async move { Ok(Response::new(body)) }
+    });
+    let policy = Policy { timeouts, ..Policy::default() };
+    let mut answer = stack(&policy, state, script).call(get()).await.unwrap().into_body();
+    next(&mut answer).await.unwrap().unwrap();
+    (answer, upstream)
+}
+
+fn timeouts(request: Duration) -> Timeouts {
+    Timeouts { request, whole: true, per_try: Duration::ZERO, idle: Duration::from_mins(5) }
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_deadline_ends_the_exchange_although_the_client_reads_nothing() {
+    spawn_local(keep());
+    let (mut body, upstream) = answer(timeouts(Duration::from_secs(2)), &state()).await;
+    sleep(Duration::from_millis(1900)).await;
+    assert!(!upstream.is_closed());
+    sleep(Duration::from_millis(400)).await;
+    assert!(upstream.is_closed(), "the connection to the upstream is given up");
+    let end = next(&mut body).await.unwrap().unwrap_err();
+    assert_eq!(end.reason, Some(Reason::RequestTimeout), "and the client never sees a clean end");
+    assert!(!body.is_end_stream());
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn clients_that_read_nothing_leave_a_quarter_of_the_places_to_others() {
+    spawn_local(keep());
+    let state = state();
+    let most = state.shared.config.circuit_breaker.max_requests;
+    let (mut idle, idle_upstream) = answer(timeouts(Duration::ZERO), &state).await;
+    let (mut slow, slow_upstream) = answer(timeouts(Duration::ZERO), &state).await;
+    next(&mut slow).await.unwrap().unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(1), next(&mut slow)).await.is_err(), "it waits");
+    state.shared.active_requests.store(most - most / 4, Relaxed);
+    sleep(Duration::from_secs(60)).await;
+    assert!(!idle_upstream.is_closed(), "as long as there is room nobody is given up");
+    state.shared.active_requests.store(most - most / 4 + 1, Relaxed);
+    sleep(Duration::from_secs(1)).await;
+    assert!(idle_upstream.is_closed());
+    assert!(!slow_upstream.is_closed(), "its client waits for the upstream");
+    assert_eq!(next(&mut idle).await.unwrap().unwrap_err().reason, Some(Reason::ClientStalled));
+    assert_eq!(state.counters.clients_stalled.load(Relaxed), 1);
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_client_that_reads_is_never_given_up() {
+    spawn_local(keep());
+    let state = state();
+    state.shared.active_requests.store(u32::MAX, Relaxed);
+    let (mut body, upstream) = answer(timeouts(Duration::ZERO), &state).await;
+    for _ in 0..20 {
+        upstream.send(Ok(Bytes::from_static(b"x"))).unwrap();
+        sleep(Duration::from_millis(700)).await;
+        next(&mut body).await.unwrap().unwrap();
+        press();
+    }
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn where_memory_is_short_the_longest_stalled_go_first() {
+    spawn_local(keep());
+    let state = state();
+    let mut answers = Vec::new();
+    for _ in 0..9 {
+        answers.push(answer(timeouts(Duration::ZERO), &state).await);
+        sleep(Duration::from_secs(1)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let open = |answers: &[(Body, Upstream)]| -> Vec<bool> {
+        answers.iter().map(|(_, upstream)| !upstream.is_closed()).collect()
+    };
+    press();
+    assert_eq!(open(&answers), [false, false, true, true, true, true, true, true, true]);
+    press();
+    assert_eq!(open(&answers), [false, false, false, true, true, true, true, true, true]);
+    answers.clear();
+    press();
+}

@@ -1,0 +1,66 @@
+//! What a `grpc-status` says in the terms of HTTP.
+//!
+//! A gRPC answer is a 200 whatever became of the call; how it ended stands in its trailers, or in its head where it has no body
+//! (grpc/doc/PROTOCOL-HTTP2.md, "Responses"). The status that it stands for is that of grpc/doc/http-grpc-status-mapping.md read
+//! backwards, and of google/rpc/code.proto where that page has none.
+
+use http::{HeaderMap, HeaderName};
+
+/// As a constant: a name given as text is parsed at every look.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The `grpc-status` in these trailers, or in a head without a body; `None` where there is none, or it is no code.
+pub fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    match *headers.get(GRPC_STATUS)?.as_bytes() {
+        [ones @ b'0'..=b'9'] => Some(ones - b'0'),
+        [b'1', ones @ b'0'..=b'6'] => Some(10 + ones - b'0'),
+        _ => None,
+    }
+}
+
+/// The HTTP status that a `grpc-status` stands for: 5xx where the server failed, 4xx where the call was wrong.
+pub const fn grpc_as_http(status: u8) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_read_and_what_is_none_is_not() {
+        for (text, code) in [
+            ("0", Some(0)),
+            ("9", Some(9)),
+            ("14", Some(14)),
+            ("16", Some(16)),
+            ("17", None),
+            ("014", None),
+            ("", None),
+            ("x", None),
+        ] {
+            let headers = HeaderMap::from_iter([(GRPC_STATUS, text.parse().unwrap())]);
+            assert_eq!(grpc_status(&headers), code, "{text:?}");
+        }
+        assert_eq!(grpc_status(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn the_codes_of_a_server_s_failure_are_5xx_and_no_others() {
+        let failures: Vec<u8> = (0..=16).filter(|&code| grpc_as_http(code) >= 500).collect();
+        assert_eq!(failures, [2, 4, 12, 13, 14, 15]);
+    }
+}

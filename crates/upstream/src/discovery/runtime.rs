@@ -1,0 +1,126 @@
+//! Sockets for questions to DNS servers: hickory's own, with connected UDP sockets.
+//!
+//! Only a connected socket is told that nothing listens at the other end (ICMP "port unreachable"). Without that, a server whose port is closed
+//! costs the whole `dns.timeout`. A connected socket also takes datagrams from the server alone.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider, TokioTime};
+use tokio::{io::Interest, net::UdpSocket};
+
+type Made<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
+type Received<'a> = Pin<Box<dyn Send + Future<Output = io::Result<(usize, SocketAddr)>> + 'a>>;
+
+/// See the module's words.
+#[derive(Clone, Default)]
+pub(super) struct Runtime {
+    tokio: TokioRuntimeProvider,
+    failed: Failed,
+}
+
+/// What the last question by UDP failed with. hickory says no more than that there is no connection.
+#[derive(Clone, Default)]
+struct Failed(Arc<Mutex<Option<io::Error>>>);
+
+impl Failed {
+    fn note(&self, error: io::Error) -> io::Error {
+        let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+        error
+    }
+}
+
+impl Runtime {
+    /// What the last question by UDP failed with, once.
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        self.failed.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl RuntimeProvider for Runtime {
+    type Handle = <TokioRuntimeProvider as RuntimeProvider>::Handle;
+    type Timer = <TokioRuntimeProvider as RuntimeProvider>::Timer;
+    type Udp = Connected;
+    type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
+
+    fn create_handle(&self) -> Self::Handle {
+        self.tokio.create_handle()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        local: Option<SocketAddr>,
+        patience: Option<Duration>,
+    ) -> Made<Self::Tcp> {
+        self.tokio.connect_tcp(server, local, patience)
+    }
+
+    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Made<Self::Udp> {
+        let (bound, failed) = (self.tokio.bind_udp(local, server), self.failed.clone());
+        Box::pin(async move {
+            let socket = bound.await?;
+            socket.connect(server).await.map_err(|error| failed.note(error))?;
+            Ok(Connected { socket, failed })
+        })
+    }
+}
+
+/// A socket that takes datagrams from one peer.
+pub(super) struct Connected {
+    socket: UdpSocket,
+    failed: Failed,
+}
+
+impl Connected {
+    async fn receive(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        loop {
+            // What the peer's kernel refused makes the socket no reader's: the error alone is ready.
+            self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
+            match self.socket.try_recv_from(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let refused = || match self.socket.take_error()? {
+                        Some(error) => Err(error),
+                        None => Err::<(), _>(io::ErrorKind::WouldBlock.into()),
+                    };
+                    // "Would block" ends the error's readiness.
+                    match self.socket.try_io(Interest::ERROR, refused) {
+                        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                            return Err(self.failed.note(error));
+                        }
+                        _ => {}
+                    }
+                }
+                received => return received,
+            }
+        }
+    }
+}
+
+impl DnsUdpSocket for Connected {
+    type Time = TokioTime;
+
+    fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        DnsUdpSocket::poll_recv_from(&self.socket, cx, buf)
+    }
+
+    fn recv_from<'this, 'buf, 'both>(&'this self, buf: &'buf mut [u8]) -> Received<'both>
+    where
+        'this: 'both,
+        'buf: 'both,
+        Self: 'both,
+    {
+        Box::pin(self.receive(buf))
+    }
+
+    fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], target: SocketAddr) -> Poll<io::Result<usize>> {
+        DnsUdpSocket::poll_send_to(&self.socket, cx, buf, target)
+    }
+}

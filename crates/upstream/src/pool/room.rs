@@ -1,0 +1,264 @@
+//! Room for one more connection where `max_connections` is reached.
+//!
+//! The limit is the process's, a pool is its worker's. So a connection that lies idle on one worker must not refuse a call on another.
+//!
+//! **Rule.** A call that finds the limit reached closes the longest-idle connection of its own worker, of any endpoint. Where there is none,
+//! it asks all workers for one, and waits: at most `connect_timeout`, and not beyond its deadline. Each worker that has an idle connection
+//! gives one up, as many in all as calls wait. Until the last of them is served, a worker closes a connection that comes back
+//! instead of keeping it, unless a call of its own waits for it; and after [`KEPT`] of those it closes one all the same.
+//!
+//! HTTP/2: a connection with streams can't be given up. A worker that has nothing else opens no stream for [`SHARE`], so that the
+//! running ones may end and the connection become idle; then not again for [`SHARE_AGAIN`], since streams may be long.
+//!
+//! A request pays for this with one atomic load where its connection goes back to the pool. A closed connection wakes those who wait in
+//! the order in which they came.
+
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use attache_telemetry::Reason;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::{Instant, timeout},
+};
+
+use super::{Pool, Tick};
+use crate::{
+    Error, Sent, Shared,
+    limit::{ConnectionPermit, PendingPermit},
+};
+
+/// How often a call that waits asks again: what became idle meanwhile was told to nobody.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// Connections that come back and go to calls of the same worker, before one is given to another worker's.
+const KEPT: u32 = 16;
+/// How long a worker opens no stream, so that an HTTP/2 connection may become idle.
+const SHARE: Duration = Duration::from_millis(100);
+/// From one such pause to the next.
+const SHARE_AGAIN: Duration = Duration::from_secs(1);
+
+/// The calls that wait for a connection's place, over all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: AtomicU32,
+    /// Connections that are asked for and that no worker has given up yet.
+    wanted: AtomicU32,
+    /// Wakes the workers.
+    asked: Notify,
+    /// Wakes the call that has waited longest.
+    freed: Notify,
+}
+
+impl Queue {
+    /// A connection was closed.
+    pub(crate) fn freed(&self) {
+        if self.waiting.load(Relaxed) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Ends when idle connections are asked for.
+    pub(super) fn asked(&self) -> Notified<'_> {
+        self.asked.notified()
+    }
+
+    fn ask(&self) {
+        self.wanted.store(self.waiting.load(Relaxed), Relaxed);
+        self.asked.notify_waiters();
+    }
+
+    /// Takes it on to give one up.
+    fn claim(&self) -> bool {
+        self.wanted.fetch_update(Relaxed, Relaxed, |wanted| wanted.checked_sub(1)).is_ok()
+    }
+}
+
+/// One worker's part in it.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// Its own calls that wait.
+    waiting: Cell<u32>,
+    /// Connections that came back and went to one of them since the last that was given up.
+    kept: Cell<u32>,
+    asked_at: Cell<Option<Instant>>,
+    /// When it last began to open no streams.
+    paused_at: Cell<Option<Instant>>,
+}
+
+/// How a connection was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// It is closed.
+    Now,
+    /// Its own task closes it soon.
+    Soon,
+}
+
+impl Tick {
+    /// Calls of other workers wait.
+    fn others_wait(&self, shared: &Shared) -> bool {
+        let waiting = shared.queue.waiting.load(Relaxed);
+        waiting > 0 && waiting > self.own.waiting.get()
+    }
+
+    /// Whether a connection that comes back is to be closed, as another worker needs its place.
+    pub(super) fn gives_up(&self, shared: &Shared) -> bool {
+        if !self.others_wait(shared) {
+            return false;
+        }
+        let kept = self.own.kept.get();
+        let gives = self.own.waiting.get() == 0 || kept >= KEPT;
+        self.own.kept.set(if gives { 0 } else { kept + 1 });
+        gives
+    }
+
+    /// Whether no stream is to be opened, so that an HTTP/2 connection may become idle.
+    pub(super) fn pauses(&self, shared: &Shared) -> bool {
+        let paused = self.own.paused_at.get().is_some_and(|at| at.elapsed() < SHARE);
+        paused && self.others_wait(shared)
+    }
+
+    fn pause(&self) {
+        let now = Instant::now();
+        let due = |at: Instant| now.saturating_duration_since(at) >= SHARE_AGAIN;
+        if self.own.paused_at.get().is_none_or(due) {
+            self.own.paused_at.set(Some(now));
+        }
+    }
+}
+
+/// One call that waits; it counts as waiting until it is dropped.
+pub(super) struct Waiting<'a> {
+    pool: &'a Pool,
+    since: Instant,
+    asked: Cell<bool>,
+}
+
+impl<'a> Waiting<'a> {
+    pub(super) fn begin(pool: &'a Pool) -> Self {
+        pool.shared.queue.waiting.fetch_add(1, Relaxed);
+        let waiting = &pool.tick.own.waiting;
+        waiting.set(waiting.get() + 1);
+        Self { pool, since: Instant::now(), asked: Cell::new(false) }
+    }
+
+    /// Asks for a connection, and waits until it is worth looking again.
+    ///
+    /// Errors: `overflow-connections` after `connect_timeout`, `request-timeout` at the deadline.
+    pub(super) async fn turn(&self, deadline: Option<Instant>) -> Result<(), Error> {
+        let (pool, now) = (self.pool, Instant::now());
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(Error::new(Reason::RequestTimeout, Sent::Nothing));
+        }
+        if now.duration_since(self.since) >= pool.shared.config.connect_timeout {
+            return Err(pool.refused(Reason::OverflowConnections));
+        }
+        let own = &pool.tick.own;
+        let due = own.asked_at.get().is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
+        if due || !self.asked.replace(true) {
+            own.asked_at.set(Some(now));
+            pool.shared.queue.ask();
+        }
+        let woken = async {
+            tokio::select! {
+                () = pool.shared.queue.freed.notified() => {}
+                () = pool.tick.freed.notified() => {}
+            }
+        };
+        let _ = timeout(ASK_AGAIN, woken).await;
+        Ok(())
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pool.shared.queue.waiting.fetch_sub(1, Relaxed);
+        let waiting = &self.pool.tick.own.waiting;
+        waiting.set(waiting.get() - 1);
+    }
+}
+
+impl Pool {
+    /// A place for a connection, if there is one and nobody waits for it.
+    pub(super) fn permit_at_once(&self) -> Option<ConnectionPermit> {
+        if self.shared.queue.waiting.load(Relaxed) > 0 {
+            return None;
+        }
+        ConnectionPermit::take(&self.shared).ok()
+    }
+
+    /// A place for a connection, for a call that waits: a free one, or that of an idle connection of this worker.
+    pub(super) fn permit_for(&self, _: &Waiting<'_>) -> Option<ConnectionPermit> {
+        loop {
+            if let Ok(permit) = ConnectionPermit::take(&self.shared) {
+                return Some(permit);
+            }
+            if self.tick.pauses(&self.shared) || self.close_one_idle()? == Closed::Soon {
+                return None;
+            }
+        }
+    }
+
+    /// A place for a bare connection, made or waited for.
+    pub(crate) async fn permit(&self, deadline: Option<Instant>) -> Result<ConnectionPermit, Error> {
+        if let Some(permit) = self.permit_at_once() {
+            return Ok(permit);
+        }
+        let _pending = PendingPermit::take(&self.shared).map_err(|reason| self.refused(reason))?;
+        let waiting = Waiting::begin(self);
+        loop {
+            if let Some(permit) = self.permit_for(&waiting) {
+                return Ok(permit);
+            }
+            waiting.turn(deadline).await?;
+        }
+    }
+
+    /// No further connection may be made now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.shared.connections.load(Relaxed) >= self.shared.config.circuit_breaker.max_connections
+    }
+
+    /// Other workers' calls have asked: gives up what is idle, as long as any of them wants one.
+    pub(super) fn give_up_idle(&self) {
+        while self.tick.others_wait(&self.shared) && self.shared.queue.claim() {
+            if self.close_one_idle().is_none() {
+                self.shared.queue.wanted.fetch_add(1, Relaxed);
+                self.tick.pause();
+                return;
+            }
+        }
+    }
+
+    /// Closes the longest-idle connection of this worker, to make room for another.
+    fn close_one_idle(&self) -> Option<Closed> {
+        let homes = self.homes.borrow();
+        let h1 = homes.values().filter_map(|home| {
+            let since = home.idle.borrow().front()?.idle_since;
+            Some((since, home))
+        });
+        let h2 = homes.values().filter_map(|home| {
+            let since = home.h2.borrow().iter().filter(|h2| h2.is_idle()).map(|h2| h2.busy_at.get()).min()?;
+            Some((since, home))
+        });
+        let (h1, h2) = (h1.min_by_key(|(since, _)| *since), h2.min_by_key(|(since, _)| *since));
+        match (h1, h2) {
+            (Some((since, _)), Some((older, home))) if older < since => home.close_idle_h2(older),
+            (None, Some((since, home))) => home.close_idle_h2(since),
+            (Some((_, home)), _) => home.idle.borrow_mut().pop_front().map(|_| Closed::Now),
+            (None, None) => None,
+        }
+    }
+}
+
+impl super::Home {
+    fn close_idle_h2(&self, since: u64) -> Option<Closed> {
+        let mut h2 = self.h2.borrow_mut();
+        let at = h2.iter().position(|h2| h2.is_idle() && h2.busy_at.get() == since)?;
+        h2.swap_remove(at);
+        Some(Closed::Soon)
+    }
+}
