@@ -10,7 +10,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, T
 
 use crate::diagnostic::{Place, Problems, lines};
 
-/// Nodes of one file, aliases expanded.
+/// Nodes that aliases may add to one file. What is written out is bounded by the file itself.
 const MOST_NODES: usize = 100_000;
 /// Collections inside of each other.
 const DEEPEST: usize = 64;
@@ -234,7 +234,7 @@ impl Tree<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let node = self.scalar(place, &text, style, tag.as_deref());
-                self.close(node, anchor, 1)
+                self.close(node, anchor, 0)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 let broken = !self.collection_tag(place, tag.as_deref(), "seq");
@@ -251,7 +251,7 @@ impl Tree<'_> {
                 let Some(open) = self.open.pop() else { return true };
                 let anchor = open.anchor;
                 let node = self.collection(open);
-                self.close(node, anchor, 1)
+                self.close(node, anchor, 0)
             }
             Event::Alias(id) => {
                 let node = match self.anchors.get(&id) {
@@ -311,12 +311,11 @@ impl Tree<'_> {
     }
 
     /// A node is complete: it goes to whatever is open, or is the root.
-    /// `added` is what it adds to the count: all of an alias, but of a collection that was written out only itself. What
-    /// an anchor keeps is counted once more.
+    /// `added` is what it adds to the count: all of an alias, nothing of what was written out. What an anchor keeps is counted.
     fn close(&mut self, mut node: Node, anchor: usize, added: usize) -> bool {
         self.nodes += added + if anchor > 0 { node.size } else { 0 };
         if self.nodes > MOST_NODES {
-            self.problems.error(node.place, format!("more than {MOST_NODES} nodes with aliases expanded"));
+            self.problems.error(node.place, format!("aliases stand for more than {MOST_NODES} nodes"));
             return false;
         }
         if anchor > 0 {

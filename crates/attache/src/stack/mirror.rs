@@ -1,7 +1,7 @@
 //! Request mirroring: a copy goes to a second upstream, its answer is dropped.
 //!
 //! The rule: a mirror never costs the real request anything but the copy. The body's pieces are shared, not copied; a mirror that
-//! can't keep up is cut as soon as more than [`BEHIND`] bytes wait for it; nothing of it is retried or waited for. It has the deadlines
+//! can't keep up is cut as soon as more than [`BEHIND`] bytes wait for it, or [`BEHIND_ALL`] for all mirrors; nothing of it is retried or waited for. It has the deadlines
 //! of its own upstream, and how it ended is counted. Upgrades
 //! and CONNECT are not mirrored: there is no request to repeat.
 
@@ -10,7 +10,10 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -29,6 +32,11 @@ use super::Upstreams;
 
 /// Bytes that may wait for a mirror before it is cut.
 const BEHIND: usize = 1 << 20;
+/// Bytes that may wait for all mirrors of the process: a copy is the first thing to go where memory is short.
+const BEHIND_ALL: usize = 16 << 20;
+
+/// Bytes that wait for all mirrors.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Sends a copy of `request` to `mirror`, and gives back the request to send on.
 pub(super) fn split(
     request: Request<Body>,
@@ -62,7 +70,7 @@ pub(super) fn split(
     let body = if body.is_end_stream() {
         body
     } else {
-        let pipe = Rc::new(RefCell::new(Pipe { exact: body.size_hint().exact(), ..Pipe::default() }));
+        let pipe = Rc::new(RefCell::new(Pipe::of(body.size_hint().exact())));
         *copy.body_mut() = Body::stream(Copied(pipe.clone()));
         Body::stream(Tee { body, pipe })
     };
@@ -144,10 +152,27 @@ struct Pipe {
 }
 
 impl Pipe {
+    fn of(exact: Option<u64>) -> Self {
+        let mut pipe = Self::default();
+        pipe.exact = exact;
+        pipe
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// The mirror has taken so much.
+    fn took(&mut self, bytes: usize) {
+        self.waiting -= bytes;
+        WAITING.fetch_sub(bytes, Relaxed);
+    }
+
+    fn clear(&mut self) {
+        self.frames.clear();
+        self.took(self.waiting);
     }
 
     fn push(&mut self, data: &Bytes) {
@@ -155,13 +180,20 @@ impl Pipe {
             return;
         }
         self.waiting += data.len();
-        if self.waiting > BEHIND {
+        let all = WAITING.fetch_add(data.len(), Relaxed) + data.len();
+        if self.waiting > BEHIND || all > BEHIND_ALL {
             self.cut = true;
-            self.frames.clear();
+            self.clear();
         } else {
             self.frames.push_back(Frame::data(data.clone()));
         }
         self.wake();
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -237,7 +269,7 @@ impl http_body::Body for Copied {
             return Poll::Ready(Some(Err(BodyError::new(Reason::ClientClosed))));
         }
         if let Some(frame) = pipe.frames.pop_front() {
-            pipe.waiting -= frame.data_ref().map_or(0, Bytes::len);
+            pipe.took(frame.data_ref().map_or(0, Bytes::len));
             return Poll::Ready(Some(Ok(frame)));
         }
         if pipe.ended {
@@ -256,6 +288,33 @@ impl Drop for Copied {
     fn drop(&mut self) {
         let mut pipe = self.0.borrow_mut();
         pipe.gone = true;
-        pipe.frames.clear();
+        pipe.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_that_wait_are_bounded_for_each_mirror_and_for_all_together() {
+        let piece = Bytes::from(vec![0; 256 << 10]);
+        let mut pipes: Vec<Pipe> = (0..100).map(|_| Pipe::of(None)).collect();
+        for _ in 0..3 {
+            for pipe in &mut pipes {
+                pipe.push(&piece);
+                assert!(WAITING.load(Relaxed) <= BEHIND_ALL + piece.len());
+            }
+        }
+        let kept = pipes.iter().filter(|pipe| !pipe.cut).count();
+        assert!((1..100).contains(&kept), "{kept} of 100: whoever comes when there is no room is cut");
+        let mut one = pipes.swap_remove(pipes.iter().position(|pipe| !pipe.cut).unwrap());
+        drop(pipes);
+        assert_eq!(WAITING.load(Relaxed), one.waiting, "what is cut or dropped is given back");
+        for _ in 0..8 {
+            one.push(&piece);
+        }
+        assert!(one.cut && one.waiting == 0);
+        assert_eq!(WAITING.load(Relaxed), 0);
     }
 }
