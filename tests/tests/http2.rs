@@ -1,9 +1,13 @@
-//! HTTP/2 and gRPC as other people's clients and servers speak them: grpc-go, grpc-js and grpcio with every default of theirs, h2spec, and the official
-//! interoperability cases of gRPC.
+//! HTTP/2 and gRPC as other people's clients and servers speak them: grpc-go, grpc-java, grpc-js, grpcio and tonic with every default of theirs, h2spec,
+//! and the official interoperability cases of gRPC.
 //!
-//! What is here runs in about a minute. `cargo xtask conformance` runs each pattern for a minute, and the ignored tests.
+//! What is here runs in about a minute. `cargo xtask conformance` runs each pattern for a minute, the same without attache beside it, and the
+//! ignored tests; `ATTACHE_JUDGE_TABLE` names a file that gets a row for each.
 
 use std::{
+    fmt::Write as _,
+    fs::OpenOptions,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -24,21 +28,29 @@ fn tool(name: &str) -> Command {
     Command::new(here("../target/judges").join(name))
 }
 
-/// A client and server of one language.
-fn judge(language: &str) -> Command {
-    match language {
-        "go" => tool("judges"),
-        "js" => {
+/// A client and server of one implementation.
+fn judge(name: &str) -> Command {
+    match name {
+        "grpc-go" => tool("judges"),
+        "grpc-java" => {
+            let out = here("../target/judges-java");
+            let mut java = Command::new("java");
+            java.arg("-cp").arg(format!("{0}/classes:{0}/lib/*", out.display())).arg("Judge");
+            java
+        }
+        "grpc-js" => {
             let mut node = Command::new("node");
             node.arg(here("judges/node/judge.js"))
                 .env("NODE_PATH", here("../target/judges-node/node_modules"));
             node
         }
-        _ => {
+        "grpcio" => {
             let mut python = Command::new(here("../target/judges-python/bin/python"));
             python.arg(here("judges/python/judge.py")).env("PYTHONDONTWRITEBYTECODE", "1");
             python
         }
+        "tonic" => Command::new(here("../target/judges-tonic/debug/judge-tonic")),
+        _ => panic!("no judge of this name: {name}"),
     }
 }
 
@@ -60,38 +72,61 @@ upstreams: {{ judge: {{ address: 'h2c://127.0.0.1:{port}', timeout: off, idle_ti
     ))
 }
 
-/// Runs every pattern with clients of one language and a server of another, each client beside the others.
+/// What clients do, and how many messages a second.
+const PATTERNS: [(&str, &[&str]); 5] = [
+    ("unary", &["10", "200", "2000"]),
+    ("feed", &["10", "200", "2000"]),
+    ("both", &["10", "200", "2000"]),
+    // A call in four gets its answer, the others are given up: as a client that asks four and takes the first.
+    ("cancel", &["160"]),
+    ("burst", &["10000"]),
+];
+
+/// What one run of each pattern and rate said, in the order of [`PATTERNS`]. Slow languages and slow machines: the rates one after the other, the
+/// patterns side by side.
+fn run_patterns(client: &'static str, target: &str) -> Vec<(&'static str, &'static str, String)> {
+    let all: Vec<_> = PATTERNS
+        .into_iter()
+        .map(|(pattern, rates)| {
+            let target = target.to_owned();
+            thread::spawn(move || {
+                let run = |rate: &&'static str| {
+                    let mut command = judge(client);
+                    let command = command.args(["client", &target, pattern, rate, &seconds()]);
+                    let output = command.output().expect("a client (run `cargo xtask setup`)");
+                    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                    (pattern, *rate, said.trim().to_owned())
+                };
+                rates.iter().map(run).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    all.into_iter().flat_map(|pattern| pattern.join().expect("a pattern that ends")).collect()
+}
+
+/// Runs every pattern with a client of one implementation and a server of another through attache, each beside the others.
 fn patterns(client: &'static str, server: &'static str) {
     let port = free_port();
-    let _server = serve(judge(server), &["server", &format!("127.0.0.1:{port}")], port);
+    let address = format!("127.0.0.1:{port}");
+    let _server = serve(judge(server), &["server", &address], port);
     let attache = before(port);
-    let target = format!("127.0.0.1:{}", attache.port);
-    let mut all = Vec::new();
-    for (pattern, rates) in [
-        ("unary", &["10", "200", "2000"][..]),
-        ("feed", &["10", "200", "2000"]),
-        ("both", &["10", "200", "2000"]),
-        // A call in four gets its answer, the others are given up: as a client that asks four and takes the first.
-        ("cancel", &["160"]),
-        ("burst", &["10000"]),
-    ] {
-        // Slow languages and slow machines: the rates one after the other, the patterns side by side.
-        let target = target.clone();
-        all.push(thread::spawn(move || {
-            for rate in rates {
-                let output = judge(client)
-                    .args(["client", &target, pattern, rate, &seconds()])
-                    .output()
-                    .expect("a client");
-                let said = String::from_utf8_lossy(&output.stdout).into_owned();
-                assert!(said.starts_with("OK"), "{client} to {server}, {pattern} at {rate}: {said}");
-                println!("{client} to {server}, {pattern} at {rate}: {said}");
-            }
-        }));
+    let table = std::env::var_os("ATTACHE_JUDGE_TABLE");
+    // The same without attache, where a table compares them.
+    let direct = table.is_some().then(|| thread::spawn(move || run_patterns(client, &address)));
+    let through = run_patterns(client, &format!("127.0.0.1:{}", attache.port));
+    let direct = direct.map_or_else(Vec::new, |direct| direct.join().expect("patterns that end"));
+    let mut rows = String::new();
+    for (n, (pattern, rate, said)) in through.iter().enumerate() {
+        println!("{client} to {server}, {pattern} at {rate}: {said}");
+        let direct = direct.get(n).map_or("", |(_, _, said)| said);
+        let _ = writeln!(rows, "| {client} | {server} | {pattern} | {rate} | {direct} | {said} |");
     }
-    for pattern in all {
-        pattern.join().expect("a pattern that holds");
+    if let Some(table) = table {
+        let file = OpenOptions::new().append(true).create(true).open(table);
+        file.and_then(|mut file| file.write_all(rows.as_bytes())).expect("the table");
     }
+    let failed: Vec<_> = through.iter().filter(|(_, _, said)| !said.starts_with("OK")).collect();
+    assert!(failed.is_empty(), "{client} to {server}: {failed:?}");
     assert_eq!(attache.metric("attache_requests_total", &["http2-flood"]), 0.0);
     assert_eq!(
         attache.metric("attache_upstream_connections_opened_total", &[]),
@@ -102,33 +137,76 @@ fn patterns(client: &'static str, server: &'static str) {
 
 #[test]
 fn grpc_go_is_served_as_without_a_proxy() {
-    patterns("go", "go");
+    patterns("grpc-go", "grpc-go");
+}
+
+#[test]
+fn grpc_java_is_served_as_without_a_proxy() {
+    patterns("grpc-java", "grpc-java");
 }
 
 #[test]
 fn grpc_js_is_served_as_without_a_proxy() {
-    patterns("js", "js");
+    patterns("grpc-js", "grpc-js");
 }
 
 #[test]
 fn grpcio_is_served_as_without_a_proxy() {
-    patterns("python", "python");
+    patterns("grpcio", "grpcio");
+}
+
+#[test]
+fn tonic_is_served_as_without_a_proxy() {
+    patterns("tonic", "tonic");
 }
 
 #[test]
 #[ignore = "long: cargo xtask conformance"]
 fn clients_and_servers_of_different_languages_meet() {
-    for (client, server) in
-        [("go", "js"), ("go", "python"), ("js", "go"), ("js", "python"), ("python", "go"), ("python", "js")]
-    {
-        patterns(client, server);
+    for other in ["grpc-java", "grpc-js", "grpcio", "tonic"] {
+        patterns("grpc-go", other);
+        patterns(other, "grpc-go");
+    }
+}
+
+/// One call over a path of 50 ms that carries 40 MB a second, in either direction, with the path on either side of attache: no slower than
+/// without attache by more than a tenth.
+#[test]
+#[ignore = "long: cargo xtask conformance"]
+fn one_stream_over_a_long_path_is_as_fast_as_without_a_proxy() {
+    let server = free_port();
+    let _server = serve(judge("grpc-go"), &["server", &format!("127.0.0.1:{server}")], server);
+    let long_path = |to: u16| {
+        let port = free_port();
+        let arguments =
+            ["relay", &format!("127.0.0.1:{port}"), &format!("127.0.0.1:{to}"), "50ms", "40000000"];
+        (serve(judge("grpc-go"), &arguments, port), port)
+    };
+    let (_direct, direct) = long_path(server);
+    let outbound = before(direct);
+    let inbound = before(server);
+    let (_inbound, to_inbound) = long_path(inbound.port);
+    let seconds = |port: u16, pattern: &str| {
+        let output = judge("grpc-go")
+            .args(["client", &format!("127.0.0.1:{port}"), pattern, "8000", "0"])
+            .output()
+            .expect("a client");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let seconds = said.strip_prefix("OK 8000 in ").and_then(|said| said.trim().strip_suffix(" s"));
+        seconds.and_then(|seconds| seconds.parse::<f64>().ok()).expect(&said)
+    };
+    for pattern in ["download", "upload"] {
+        let (alone, out, into) =
+            (seconds(direct, pattern), seconds(outbound.port, pattern), seconds(to_inbound, pattern));
+        println!("{pattern} of 400 MB: {alone} s; attache before the path {out} s, behind it {into} s");
+        assert!(out < alone * 1.1 && into < alone * 1.1, "{pattern}: {alone}, {out}, {into}");
     }
 }
 
 #[test]
 fn h2spec_finds_nothing() {
     let port = free_port();
-    let _server = serve(judge("go"), &["http1", &format!("127.0.0.1:{port}")], port);
+    let _server = serve(judge("grpc-go"), &["http1", &format!("127.0.0.1:{port}")], port);
     // Paths of h2spec are served by attache itself, so that only its own HTTP/2 is judged.
     let attache = Attache::start(&format!(
         // HTTP/2 alone: where HTTP/1 is spoken, too, a preface that is none gets a 400 of HTTP/1, and h2spec takes nothing but a close.

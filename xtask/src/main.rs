@@ -14,6 +14,7 @@ use std::{
 const PACKAGES: &[(&str, &str)] = &[
     ("chromium", "/usr/bin/chromium"),
     ("curl", "/usr/bin/curl"),
+    ("default-jdk-headless", "/usr/bin/javac"),
     ("docker-compose", "/usr/bin/docker-compose"),
     ("fonts-dejavu-core", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),
     ("golang-github-masterminds-sprig-dev", "/usr/share/gocode/src/github.com/Masterminds/sprig"),
@@ -21,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("golang-gopkg-yaml.v3-dev", "/usr/share/gocode/src/gopkg.in/yaml.v3"),
     ("iproute2", "/usr/sbin/ip"),
     ("iptables", "/usr/sbin/iptables-restore"),
+    ("maven", "/usr/bin/mvn"),
     ("nftables", "/usr/sbin/nft"),
     ("nghttp2-client", "/usr/bin/h2load"),
     ("nginx-light", "/usr/sbin/nginx"),
@@ -120,7 +122,9 @@ fn setup() -> Result<(), String> {
     python_programs("judges-python", JUDGES_PYTHON)?;
     python_modules()?;
     judges_go()?;
-    judges_node()
+    judges_node()?;
+    judges_java()?;
+    judges_tonic()
 }
 
 /// grpc-go's clients and servers and h2spec, from the Go module proxy, at the versions that `tests/judges/go/go.sum` pins.
@@ -156,13 +160,46 @@ fn judges_node() -> Result<(), String> {
     run(Command::new("npm").current_dir(&out).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))
 }
 
+/// grpc-java from Maven Central, at the version that `tests/judges/java/pom.xml` pins.
+fn judges_java() -> Result<(), String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judges/java");
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges-java");
+    fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    let out = out.canonicalize().map_err(|e| format!("{}: {e}", out.display()))?;
+    let read = |file: &str| fs::read_to_string(folder.join(file)).map_err(|e| format!("{file}: {e}"));
+    // Written last: what a broken installation left behind is made anew.
+    let (stamp, wanted) = (out.join("made-of"), read("pom.xml")? + &read("src/main/java/Judge.java")?);
+    if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    run(Command::new("mvn")
+        .current_dir(folder)
+        .args(["--quiet", "--batch-mode", "--no-transfer-progress"])
+        .arg(format!("-Dout={}", out.display()))
+        .args(["compile", "dependency:copy-dependencies"]))?;
+    fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))
+}
+
+/// tonic's client and server, at the versions that `tests/judges/tonic/Cargo.lock` pins. Cargo sees by itself that nothing changed.
+fn judges_tonic() -> Result<(), String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judges/tonic");
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges-tonic");
+    run(cargo().current_dir(folder).args(["build", "--locked", "--quiet", "--target-dir"]).arg(out))
+}
+
 /// What judges HTTP/2 and gRPC, each pattern for a minute, and what `test` leaves out.
 fn conformance() -> Result<(), String> {
     run(cargo().args(["build", "--locked", "--package", "attache"]))?;
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges.md");
+    let head =
+        "| client | server | pattern | rate | direct | attache |\n| --- | --- | --- | --- | --- | --- |\n";
+    fs::write(&table, head).map_err(|e| format!("{}: {e}", table.display()))?;
     let mut tests = cargo();
     tests.args(["test", "--locked", "--package", "attache-tests", "--test", "http2", "--no-fail-fast"]);
     tests.args(["--", "--include-ignored", "--nocapture", "--test-threads", "1"]);
-    run(tests.env("ATTACHE_JUDGE_SECONDS", "60"))
+    run(tests.env("ATTACHE_JUDGE_SECONDS", "60").env("ATTACHE_JUDGE_TABLE", &table))?;
+    println!("the table of clients, patterns and servers is in {}", table.display());
+    Ok(())
 }
 
 /// An environment of this name with these packages; returns its folder.

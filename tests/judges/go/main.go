@@ -2,10 +2,11 @@
 //
 //	judge server ADDRESS
 //	judge http1 ADDRESS (a plain HTTP/1.1 server that says "ok")
+//	judge relay ADDRESS TARGET ROUND_TRIP BYTES_A_SECOND (a long path: 50ms 40000000)
 //	judge client TARGET PATTERN RATE SECONDS
 //
 // The service is the same in each language: judge.Judge with Unary (bytes back), Feed (asked "rate count size", a stream of messages),
-// Both (each message back) and Watch (one message, then silence until the call is cancelled).
+// Both (each message back) and Watch (one message, then silence until the call is cancelled). Here alone Take counts the bytes that it was sent.
 package main
 
 import (
@@ -57,6 +58,15 @@ func stream(_ any, s grpc.ServerStream) error {
 				return err
 			}
 		}
+	case "/judge.Judge/Take":
+		for n := 0; ; n += len(message) {
+			if err := s.RecvMsg(&message); err == io.EOF {
+				message = fmt.Append(nil, n)
+				return s.SendMsg(&message)
+			} else if err != nil {
+				return err
+			}
+		}
 	case "/judge.Judge/Feed":
 		if err := s.RecvMsg(&message); err != nil {
 			return err
@@ -102,6 +112,9 @@ func main() {
 			fmt.Fprint(w, "ok")
 		})))
 	}
+	if os.Args[1] == "relay" {
+		relay()
+	}
 	rate, _ := strconv.Atoi(os.Args[4])
 	seconds, _ := strconv.ParseFloat(os.Args[5], 64)
 	connection, err := grpc.NewClient("passthrough:///"+os.Args[2],
@@ -117,13 +130,17 @@ func main() {
 		n, err = feed(connection, rate, int(seconds*float64(rate)), 1000)
 	case "burst":
 		n, err = feed(connection, 0, rate, 10)
+	case "download":
+		n, err = feed(connection, 0, rate, 50_000)
+	case "upload":
+		n, err = upload(connection, rate)
 	case "both":
 		n, err = both(connection, rate, seconds)
 	case "cancel":
 		n, err = cancel(connection, rate, seconds)
 	}
 	check(err)
-	fmt.Printf("OK %d in %.1f s\n", n, time.Since(begin).Seconds())
+	fmt.Printf("OK %d in %.2f s\n", n, time.Since(begin).Seconds())
 }
 
 func check(err error) {
@@ -141,6 +158,18 @@ func call(ctx context.Context, c *grpc.ClientConn, method string, message []byte
 
 func open(ctx context.Context, c *grpc.ClientConn, method string) (grpc.ClientStream, error) {
 	return c.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/judge.Judge/"+method)
+}
+
+// Watch wants one message, as a server of any language reads it.
+func watch(ctx context.Context, c *grpc.ClientConn) (grpc.ClientStream, error) {
+	s, err := open(ctx, c, "Watch")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.SendMsg(&[]byte{}); err != nil {
+		return nil, err
+	}
+	return s, s.CloseSend()
 }
 
 func unary(c *grpc.ClientConn, rate int, seconds float64) (int, error) {
@@ -214,7 +243,7 @@ func both(c *grpc.ClientConn, rate int, seconds float64) (int, error) {
 
 // Three of four calls are given up: two after their first message, one before it. A quiet stream must not notice.
 func cancel(c *grpc.ClientConn, rate int, seconds float64) (int, error) {
-	quiet, err := open(context.Background(), c, "Watch")
+	quiet, err := watch(context.Background(), c)
 	if err != nil {
 		return 0, err
 	}
@@ -233,7 +262,7 @@ func cancel(c *grpc.ClientConn, rate int, seconds float64) (int, error) {
 				return n, err
 			}
 		} else {
-			s, err := open(ctx, c, "Watch")
+			s, err := watch(ctx, c)
 			if err == nil && n%4 != 1 {
 				var message []byte
 				err = s.RecvMsg(&message)
@@ -252,4 +281,77 @@ func cancel(c *grpc.ClientConn, rate int, seconds float64) (int, error) {
 		pace(begin, n+1, rate)
 	}
 	return count, nil
+}
+
+// As many messages of 50,000 bytes as fast as they go.
+func upload(c *grpc.ClientConn, count int) (int, error) {
+	s, err := open(context.Background(), c, "Take")
+	if err != nil {
+		return 0, err
+	}
+	message := make([]byte, 50_000)
+	for range count {
+		if err := s.SendMsg(&message); err != nil {
+			return 0, err
+		}
+	}
+	s.CloseSend()
+	var answer []byte
+	if err := s.RecvMsg(&answer); err != nil {
+		return 0, err
+	}
+	if string(answer) != fmt.Sprint(count*len(message)) {
+		return 0, fmt.Errorf("%s bytes of %d", answer, count*len(message))
+	}
+	return count, nil
+}
+
+// Passes connections on, each direction later by half of the round trip and no faster than it may be. What is under way waits here.
+func relay() {
+	listener, err := net.Listen("tcp", os.Args[2])
+	check(err)
+	trip, err := time.ParseDuration(os.Args[4])
+	check(err)
+	rate, err := strconv.Atoi(os.Args[5])
+	check(err)
+	fmt.Println("ready")
+	for {
+		one, err := listener.Accept()
+		check(err)
+		other, err := net.Dial("tcp", os.Args[3])
+		check(err)
+		go delay(one, other, trip/2, rate)
+		go delay(other, one, trip/2, rate)
+	}
+}
+
+func delay(from, to net.Conn, half time.Duration, rate int) {
+	type piece struct {
+		due   time.Time
+		bytes []byte
+	}
+	pieces := make(chan piece, 1<<16)
+	go func() {
+		for next := range pieces {
+			time.Sleep(time.Until(next.due))
+			if _, err := to.Write(next.bytes); err != nil {
+				from.Close()
+			}
+		}
+		to.Close()
+	}()
+	free := time.Now()
+	for {
+		buffer := make([]byte, 32<<10)
+		n, err := from.Read(buffer)
+		if err != nil {
+			close(pieces)
+			return
+		}
+		if now := time.Now(); free.Before(now) {
+			free = now
+		}
+		free = free.Add(time.Duration(n) * time.Second / time.Duration(rate))
+		pieces <- piece{free.Add(half), buffer[:n]}
+	}
 }
