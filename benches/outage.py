@@ -5,7 +5,7 @@
     python3 benches/outage.py restart [attache nginx haproxy]     10 endpoints restarted one after the other under load
 
 Each proxy has its defaults: attache as `attache run` has it, nginx and HAProxy with an upstream of ten servers and HAProxy's `option redispatch`.
-ATTACHE names the binary. Wants Linux, root (it makes a network namespace of its own) and Python's h2; nginx and HAProxy where they are asked for.
+ATTACHE names the binary, KINDS some of the kinds (`refused,black-holed,TLS-broken`). Wants Linux, root (it makes a network namespace of its own) and Python's h2; nginx and HAProxy where they are asked for.
 """
 import asyncio, os, re, shutil, socket, ssl, subprocess, sys, tempfile, time, urllib.request
 
@@ -24,10 +24,16 @@ CALLERS, CALLS = 8, 25
 
 
 def certificates():
+    """Two authorities that know nothing of each other, and a server's certificate of each."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    open(f"{DIR}/names", "w").write("subjectAltName=DNS:svc\nbasicConstraints=CA:FALSE\n")
     for name in ("good", "bad"):
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                        "-keyout", f"{DIR}/{name}.key", "-out", f"{DIR}/{name}.pem", "-days", "9", "-subj", "/CN=svc",
-                        "-addext", "subjectAltName=DNS:svc"], capture_output=True, check=True)
+        at = f"{DIR}/{name}"
+        for command in (["req", "-x509", *key, "-keyout", f"{at}-ca.key", "-out", f"{at}-ca.pem", "-days", "9", "-subj", f"/CN={name} authority"],
+                        ["req", "-new", *key, "-keyout", f"{at}.key", "-out", f"{at}.csr", "-subj", "/CN=svc"],
+                        ["x509", "-req", "-in", f"{at}.csr", "-CA", f"{at}-ca.pem", "-CAkey", f"{at}-ca.key", "-CAcreateserial",
+                         "-out", f"{at}.pem", "-days", "9", "-extfile", f"{DIR}/names"]):
+            subprocess.run(["openssl", *command], capture_output=True, check=True)
 
 
 def tls(name):
@@ -134,18 +140,18 @@ def configure(proxy, protocol, secure):
     scheme = {"opaque": "tls" if secure else "tcp", "connect": "tls" if secure else "tcp"}.get(protocol)
     scheme = scheme or ("https" if secure else ("http" if protocol == "http1" else "h2c"))
     addresses = ", ".join(f'"{scheme}://{host}:{PORT}"' for host in HOSTS)
-    trust = f", tls: {{ ca: {DIR}/good.pem, name: svc }}" if secure else ""
+    trust = f", tls: {{ ca: {DIR}/good-ca.pem, name: svc }}" if secure else ""
     route, speaks = "to: svc", "protocol: tcp, " if protocol == "opaque" else ""
     if protocol == "connect":
         route = "routes: [{ match: { methods: CONNECT }, to: svc }]"
     text = (f"admin: 127.0.0.1:{ADMIN}\nmetrics: 127.0.0.1:{METRICS}\nlisteners: {{ l: {{ bind: 127.0.0.1:{LISTEN}, {speaks}{route} }} }}\n"
             f"upstreams: {{ svc: {{ address: [{addresses}]{trust} }} }}\n")
-    servers = "\n".join(f" server s{n} {host}:{PORT}" + (f" ssl verify required ca-file {DIR}/good.pem verifyhost svc" if secure else "")
+    servers = "\n".join(f" server s{n} {host}:{PORT}" + (f" ssl verify required ca-file {DIR}/good-ca.pem verifyhost svc" if secure else "")
                         for n, host in enumerate(HOSTS))
     mode = "tcp" if protocol == "opaque" else "http"
     haproxy = (f"defaults\n mode {mode}\n option redispatch\n retries 3\n timeout connect 1s\n timeout client 15s\n timeout server 15s\n"
                f"frontend f\n bind 127.0.0.1:{LISTEN}\n default_backend b\nbackend b\n{servers}\n")
-    tls_lines = f"proxy_ssl_verify on; proxy_ssl_trusted_certificate {DIR}/good.pem; proxy_ssl_name svc;" if secure else ""
+    tls_lines = f"proxy_ssl_verify on; proxy_ssl_trusted_certificate {DIR}/good-ca.pem; proxy_ssl_name svc;" if secure else ""
     nginx = (f"daemon off; pid {DIR}/nginx.pid; error_log {DIR}/error.log; worker_processes 2; events {{ worker_connections 4096; }}\n"
              f"http {{ access_log off; upstream svc {{ keepalive 32; {' '.join(f'server {host}:{PORT};' for host in HOSTS)} }}\n"
              f"server {{ listen 127.0.0.1:{LISTEN}; location / {{ proxy_pass {'https' if secure else 'http'}://svc; proxy_http_version 1.1; "
@@ -273,7 +279,7 @@ def can(proxy, protocol):
 async def dead(proxies):
     print("| dead | kind | protocol | " + " | ".join(f"{proxy}: failed calls" for proxy in proxies) + " | longest call (attache) | connections that failed (attache) |")
     print("| --- | --- | --- |" + " --- |" * (len(proxies) + 2))
-    for kind in ("refused", "black-holed", "TLS-broken"):
+    for kind in os.environ.get("KINDS", "refused,black-holed,TLS-broken").split(","):
         secure = kind == "TLS-broken"
         for protocol, method in (("http1", "GET"), ("http1", "POST"), ("http2", "GET"), ("http2", "POST"), ("grpc", "POST"), ("opaque", ""), ("connect", "")):
             for count in (1, 5, 9):
