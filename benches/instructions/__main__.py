@@ -1,10 +1,10 @@
-"""User-space instructions of one call through attache, HAProxy and nginx, counted by callgrind: the same on a busy machine.
+"""User-space instructions and allocations of one call through attache, HAProxy and nginx, counted by callgrind: the same on a busy machine.
 
     python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in]
 
 Each peer runs alone under valgrind, with one worker and every default on. Eight kept connections send a GET with nine usual
 fields in lockstep and read an answer of 1 KiB. The difference between a run of `calls` and one of three times as many is what the calls cost;
-the start and the end of the process drop out.
+the start and the end of the process drop out. An allocation is a call of the allocator from outside of it.
 """
 
 import argparse
@@ -100,12 +100,35 @@ def count(peer, row, calls, options, folder, ports):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    total = 0
+    total = allocations = 0
     for file in folder.glob("callgrind.*"):
-        found = re.search(r"^(?:summary|totals): (\d+)", file.read_text(), re.M)
+        text = file.read_text()
+        found = re.search(r"^(?:summary|totals): (\d+)", text, re.M)
         total += int(found[1]) if found else 0
+        allocations += allocated(text)
         file.unlink()
-    return total
+    return total, allocations
+
+
+ALLOCATOR = re.compile(r"(?:mi_)?(?:malloc|calloc|zalloc|realloc|memalign|posix_memalign)(?:_aligned)?$")
+
+
+def allocated(text):
+    """How often the allocator was called. Callgrind writes a function's name once and its number from then on."""
+    names, inside, called, count = {}, False, False, 0
+    for line in text.splitlines():
+        kind, _, rest = line.partition("=")
+        if kind in ("fn", "cfn"):
+            number, _, name = rest.partition(" ")
+            name = names.setdefault(number, name) if name else names.get(number, "")
+            is_allocator = ALLOCATOR.match(name.partition("'")[0]) is not None
+            if kind == "fn":
+                inside = is_allocator or name.startswith("_mi_")
+            else:
+                called = is_allocator and not inside
+        elif kind == "calls" and called:
+            count += int(rest.split()[0])
+    return count
 
 
 def main():
@@ -128,11 +151,14 @@ def main():
         print(f"| user instructions of a call | {' | '.join(names)} |")
         print(f"| --- |{' ---: |' * len(names)}")
         for row in options.rows.split(","):
-            cells = []
+            instructions, allocations = [], []
             for peer in names:
                 few, many = (count(peer, row, n * options.calls, options, folder, ports) for n in (1, 3))
-                cells.append(f"{(many - few) / (2 * options.calls):,.0f}")
-            print(f"| {ROWS[row]} | {' | '.join(cells)} |", flush=True)
+                a_call = [(more - less) / (2 * options.calls) for less, more in zip(few, many)]
+                instructions.append(f"{a_call[0]:,.0f}")
+                allocations.append(f"{a_call[1]:,.1f}")
+            print(f"| {ROWS[row]} | {' | '.join(instructions)} |", flush=True)
+            print(f"| {ROWS[row]}, allocations | {' | '.join(allocations)} |", flush=True)
     finally:
         upstream.terminate()
         upstream.wait()

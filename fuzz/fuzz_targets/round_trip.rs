@@ -2,8 +2,7 @@
 #![no_main]
 
 use attache_wire::{
-    Limits,
-    message::{self, RawQuery, Spelling},
+    Fields, Limits,
     outbox::Encoder,
     request::{self, Target},
     write,
@@ -15,17 +14,15 @@ use libfuzzer_sys::fuzz_target;
 const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 60 };
 
 fuzz_target!(|data: &[u8]| {
-    let mut index = Vec::new();
     let mut buf = BytesMut::from(data);
-    let Ok(Some((head, lines))) = request::read(&mut buf, &LIMITS, Target::Strict, &mut index) else { return };
-    let Ok(mut parts) = message::request(&head, &lines) else { return };
+    let Ok(Some((_, mut parts))) = request::read(&mut buf, &LIMITS, Target::Strict) else { return };
     let Some(path) = parts.uri.path_and_query().cloned() else { return };
     parts.headers.insert("x-added", HeaderValue::from_static("1"));
     parts.headers.remove("x-removed");
-    let raw = parts.extensions.get::<RawQuery>().and_then(|raw| raw.target(&path));
+    let raw = parts.raw_query.as_ref().and_then(|raw| raw.target(&path));
     let target = raw.as_deref().unwrap_or(path.as_str().as_bytes());
     let mut out = BytesMut::new();
-    write::request(&mut out, &parts.method, target, &parts.headers, parts.extensions.get::<Spelling>(), Encoder::Length(3));
+    write::request(&mut out, &parts.method, target, &parts.headers, Encoder::Length(3));
 
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut other = httparse::Request::new(&mut headers);
@@ -43,5 +40,6 @@ fuzz_target!(|data: &[u8]| {
     let mut expected = parts.headers.clone();
     expected.remove("transfer-encoding");
     expected.insert("content-length", HeaderValue::from_static("3"));
-    assert_eq!(read, expected);
+    assert_eq!(Fields::from(&read), expected);
+    assert_eq!(read, expected.to_map());
 });

@@ -29,7 +29,15 @@ use attache_telemetry::{Exchange, Metrics};
 use attache_upstream::{
     Balancer, Call, CallContext, EndpointAddress, EndpointSpec, Error, Shared, circuit::Circuit,
 };
-use http::{HeaderMap, Request, Response, Version, request::Parts};
+use attache_wire::{
+    Limits, Request, RequestHead, Response,
+    outbox::Encoder,
+    request::{self, Target},
+    response::{self, Asked},
+    write,
+};
+use bytes::BytesMut;
+use http::Version;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -39,6 +47,9 @@ type Part = fn(u64);
 const PARTS: &[(&str, Part)] = &[
     ("route: one host", |times| route(1, times)),
     ("route: the middle one of 5,000 hosts", |times| route(5000, times)),
+    ("wire: read a request's head", read_request),
+    ("wire: read an answer's head", read_answer),
+    ("wire: write a request's head", write_request),
     ("headers: a copy of nine, which the parts below include", copy),
     ("headers: check, path, id, hop-by-hop, forwarding, Via", request_headers),
     ("headers: hop-by-hop and Via of a response", response_headers),
@@ -84,18 +95,59 @@ listeners:
     attache_config::parse(&text, None, &|_| None).unwrap()
 }
 
-fn parts(host: &str) -> Parts {
-    let request = Request::get("/v1/items?limit=10")
-        .header("host", host)
-        .header("user-agent", "curl/8.5.0")
-        .header("accept", "application/json")
-        .header("accept-encoding", "gzip, br")
-        .header("authorization", "Bearer 0123456789abcdef")
-        .header("cookie", "session=0123456789abcdef; theme=dark")
-        .header("x-tenant", "blue")
-        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-        .header("connection", "keep-alive");
-    request.body(()).unwrap().into_parts().0
+fn head(host: &str) -> BytesMut {
+    let lines = [
+        "GET /v1/items?limit=10 HTTP/1.1",
+        &format!("Host: {host}"),
+        "User-Agent: curl/8.5.0",
+        "Accept: application/json",
+        "Accept-Encoding: gzip, br",
+        "Authorization: Bearer 0123456789abcdef",
+        "Cookie: session=0123456789abcdef; theme=dark",
+        "X-Tenant: blue",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "Connection: keep-alive",
+        "",
+        "",
+    ];
+    BytesMut::from(lines.join("\r\n").as_str())
+}
+
+fn parts(host: &str) -> RequestHead {
+    Rc::unwrap_or_clone(request::read(&mut head(host), &LIMITS, Target::Strict).unwrap().unwrap().1)
+}
+
+const LIMITS: Limits = Limits { line: 8192, size: 65536, count: 100 };
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1024\r\n\
+    Date: Sat, 21 Nov 2026 12:00:00 GMT\r\nServer: nginx\r\nETag: \"0123456789\"\r\nConnection: keep-alive\r\n\r\n";
+
+fn read_request(times: u64) {
+    let head = head("orders.internal");
+    let mut buf = BytesMut::with_capacity(1 << 14);
+    for _ in 0..times {
+        buf.reserve(head.len());
+        buf.extend_from_slice(&head);
+        black_box(request::read(&mut buf, &LIMITS, Target::Strict).unwrap().unwrap());
+    }
+}
+
+fn read_answer(times: u64) {
+    let mut buf = BytesMut::with_capacity(1 << 14);
+    for _ in 0..times {
+        buf.reserve(ANSWER.len());
+        buf.extend_from_slice(ANSWER.as_bytes());
+        black_box(response::read(&mut buf, &LIMITS, Asked::Other).unwrap().unwrap());
+    }
+}
+
+fn write_request(times: u64) {
+    let (parts, mut out) = (parts("orders.internal"), BytesMut::with_capacity(1 << 14));
+    for _ in 0..times {
+        out.clear();
+        write::request(&mut out, &parts.method, b"/v1/items?limit=10", &parts.headers, Encoder::None);
+        black_box(&out);
+    }
 }
 
 fn client() -> Client {
@@ -139,17 +191,8 @@ fn request_headers(times: u64) {
 }
 
 fn response_headers(times: u64) {
-    let mut original = HeaderMap::new();
-    for (name, value) in [
-        ("content-type", "application/json"),
-        ("content-length", "1024"),
-        ("date", "Sat, 21 Nov 2026 12:00:00 GMT"),
-        ("server", "nginx"),
-        ("etag", "\"0123456789\""),
-        ("connection", "keep-alive"),
-    ] {
-        original.insert(name, value.parse().unwrap());
-    }
+    let read = response::read(&mut BytesMut::from(ANSWER), &LIMITS, Asked::Other);
+    let original = read.unwrap().unwrap().1.headers;
     let via = Via::new("attache").unwrap();
     for _ in 0..times {
         let mut headers = original.clone();
@@ -209,10 +252,10 @@ fn layers(times: u64) {
     let (client, exchange) = (Rc::new(client()), Rc::new(Exchange::new("l".into(), "http1", None)));
     let context = CallContext::new(client, exchange);
     let mut cx = Context::from_waker(Waker::noop());
-    let original = parts("orders.internal");
+    let original = Rc::new(parts("orders.internal"));
     for _ in 0..times {
         let request = Request::from_parts(original.clone(), Body::empty());
-        let call = Call::new(Box::new(request), context.clone());
+        let call = Call::new(request, context.clone());
         let mut answer = std::pin::pin!(stack.call(call));
         assert!(answer.as_mut().poll(&mut cx).is_ready());
     }

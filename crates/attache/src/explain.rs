@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use attache_http::{Client, check_request, normalize_uri};
 use attache_routing::{RouteTable, explain, explain_tcp};
-use http::{HeaderValue, Method, Request, Uri, header::HOST, request};
+use attache_wire::{RequestHead, header::HOST};
+use http::{Method, Uri};
 
 use crate::{cli, run::load};
 
@@ -71,19 +72,19 @@ fn request(
     method: &Method,
     url: &Uri,
     headers: &[String],
-) -> Result<request::Parts, Box<dyn std::error::Error>> {
-    let mut request = Request::builder().method(method.clone()).uri(url.clone());
+) -> Result<RequestHead, Box<dyn std::error::Error>> {
+    let mut request = http::Request::builder().method(method.clone()).uri(url.clone());
     for header in headers {
         let (name, value) =
             header.split_once(':').ok_or_else(|| format!("`{header}` is no header; write `NAME: VALUE`"))?;
         request = request.header(name.trim(), value.trim());
     }
-    let (mut parts, ()) = request.body(())?.into_parts();
+    let mut parts = RequestHead::from(request.body(())?.into_parts().0);
     if *method != Method::CONNECT
         && let Some(authority) = parts.uri.authority().cloned()
         && !parts.headers.contains_key(HOST)
     {
-        parts.headers.insert(HOST, HeaderValue::from_str(authority.as_str())?);
+        parts.headers.try_insert(HOST, authority.as_str().as_bytes())?;
         parts.uri = parts.uri.path_and_query().map_or("/", |target| target.as_str()).parse()?;
     }
     // Only HTTP/1.0 may name no host.

@@ -136,7 +136,7 @@ async fn ask(upstreams: &Upstreams, asked: &Asked<'_>) -> Result<KeySet, String>
     let request = Request::get(format!("http://{authority}{}", asked.path))
         .header(ACCEPT, HeaderValue::from_static("application/json"))
         .body(Body::empty());
-    let request = Box::new(request.map_err(|error| error.to_string())?);
+    let request = request.map_err(|error| error.to_string())?.into();
     let exchange = Exchange::new(Name::from("jwt"), "http1", None);
     let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
     let answer = tokio::time::timeout(asked.timeout, async {

@@ -8,7 +8,8 @@ use attache_telemetry::{
     AccessLogger, DialFuture, Exchange, Exports, Io, Tracer, Traces, WorkerMetrics, finish_trace,
 };
 use attache_tls::{Connector, Workload};
-use http::HeaderMap;
+use attache_wire::Fields;
+
 use tokio::net::TcpStream;
 
 use crate::{error::Error, generation::Generation, process::Process, stack::OnFinish};
@@ -26,12 +27,12 @@ impl Observer {
     }
 
     /// A request came with these headers.
-    pub(crate) fn request(&self, exchange: &Exchange, headers: &HeaderMap) {
+    pub(crate) fn request(&self, exchange: &Exchange, headers: &Fields) {
         self.logger.note_request(exchange, headers);
     }
 
     /// A request can be read: it joins its trace, or begins one.
-    pub(crate) fn traced(&self, exchange: &Exchange, headers: &mut HeaderMap, tls: bool) {
+    pub(crate) fn traced(&self, exchange: &Exchange, headers: &mut Fields, tls: bool) {
         match &self.tracer {
             Some(tracer) => tracer.begin(exchange, headers, tls),
             None => exchange.trace_id.set(check_trace_context(headers)),
@@ -39,7 +40,7 @@ impl Observer {
     }
 
     /// A response goes to the client with these headers.
-    pub(crate) fn response(&self, exchange: &Exchange, headers: &HeaderMap) {
+    pub(crate) fn response(&self, exchange: &Exchange, headers: &Fields) {
         self.logger.note_response(exchange, headers);
     }
 }

@@ -48,7 +48,8 @@ use attache_resilience::{RouteState, queue::urgency};
 use attache_routing::{RouteTable, UpstreamHost};
 use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
 use attache_upstream::{CallContext, boxed};
-use http::{HeaderName, Response};
+use attache_wire::Response;
+use http::HeaderName;
 use tower::Service;
 
 use self::{
@@ -142,15 +143,14 @@ impl Site {
         if let Some(refusal) = refused {
             return served(self.answer(refusal.into(), Asker::unknown(), &exchange));
         }
-        let (parts, body) = request.into_parts();
-        let asker = Asker::of(&parts);
-        self.observer.request(&exchange, &parts.headers);
-        let urgency = || self.priority_header.as_ref().map_or(0, |name| urgency(&parts.headers, name));
+        let asker = Asker::of(request.head());
+        self.observer.request(&exchange, request.headers());
+        let urgency = || self.priority_header.as_ref().map_or(0, |name| urgency(request.headers(), name));
         let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
         let begun = if self.overload.refuses(urgency) {
             Err(Reason::Overloaded.into())
         } else {
-            self.begin(parts, body, context, upgrade, hold)
+            self.begin(request, context, upgrade, hold)
         };
         let response = match begun {
             Ok(Begun::Call { route, call, back }) => {

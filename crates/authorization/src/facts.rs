@@ -3,8 +3,8 @@
 use std::cell::OnceCell;
 
 use attache_http::{CanonicalHost, Client, default_port, parse_authority};
-use http::{HeaderMap, HeaderName, Method, request};
-use hyper::ext::Protocol;
+use attache_wire::{Fields, RequestHead, Value};
+use http::{HeaderName, Method};
 
 use crate::{jwt::Claims, path::Reading};
 
@@ -20,7 +20,7 @@ pub struct Facts<'a> {
 /// What an HTTP request says.
 #[derive(Debug)]
 pub(crate) struct Http<'a> {
-    request: &'a request::Parts,
+    request: &'a RequestHead,
     reading: OnceCell<Reading>,
     underscores: OnceCell<bool>,
     overrides: OnceCell<bool>,
@@ -46,7 +46,7 @@ static OVERRIDES: [HeaderName; 3] = [
 
 impl<'a> Facts<'a> {
     /// Of a request that was checked and normalized (`check_request`, `normalize_uri`).
-    pub fn of_request(request: &'a request::Parts, client: &'a Client) -> Self {
+    pub fn of_request(request: &'a RequestHead, client: &'a Client) -> Self {
         let (reading, underscores, overrides) = Default::default();
         Self { client, http: Some(Http { request, reading, underscores, overrides }), claims: None }
     }
@@ -72,7 +72,7 @@ impl<'a> Http<'a> {
     pub(crate) fn kind(&self) -> Kind {
         if self.request.method != Method::CONNECT {
             Kind::Request
-        } else if self.request.extensions.get::<Protocol>().is_some() {
+        } else if self.request.protocol.is_some() {
             Kind::Extended
         } else {
             Kind::Tunnel
@@ -83,7 +83,7 @@ impl<'a> Http<'a> {
         &self.request.method
     }
 
-    pub(crate) fn headers(&self) -> &'a HeaderMap {
+    pub(crate) fn headers(&self) -> &'a Fields {
         &self.request.headers
     }
 
@@ -110,20 +110,18 @@ impl<'a> Http<'a> {
 
     /// Some header's name has an underscore, which CGI and its kin can't tell from a hyphen.
     pub(crate) fn underscores(&self) -> bool {
-        *self.underscores.get_or_init(|| self.request.headers.keys().any(|name| name.as_str().contains('_')))
+        *self
+            .underscores
+            .get_or_init(|| self.request.headers.keys().any(|name| name.as_bytes().contains(&b'_')))
     }
 
     /// Methods that the request names beside its own.
     pub(crate) fn overrides(&self) -> impl Iterator<Item = &'a [u8]> {
         // One look at each name costs less than a hash for each of ours.
         let any = *self.overrides.get_or_init(|| {
-            self.request.headers.keys().any(|name| OVERRIDES.iter().any(|ours| ours == name))
+            self.request.headers.keys().any(|name| OVERRIDES.iter().any(|ours| name == *ours))
         });
         let headers = &self.request.headers;
-        OVERRIDES
-            .iter()
-            .filter(move |_| any)
-            .flat_map(move |name| headers.get_all(name))
-            .map(http::HeaderValue::as_bytes)
+        OVERRIDES.iter().filter(move |_| any).flat_map(move |name| headers.get_all(name)).map(Value::as_bytes)
     }
 }

@@ -8,21 +8,21 @@ use std::net::{IpAddr, SocketAddr};
 
 use attache_config::model::AddressMatch;
 use attache_http::pattern::in_network;
-use http::{HeaderMap, HeaderName};
+use attache_wire::{Fields, Known, Value, header};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_FOR: Known = header::X_FORWARDED_FOR;
 
 /// `None` where it can't be told: an entry that is no address, or a connection without one.
 pub(crate) fn client(
     connection: Option<IpAddr>,
-    headers: &HeaderMap,
+    headers: &Fields,
     trusted: &[AddressMatch],
 ) -> Option<IpAddr> {
     let trusts = |address: IpAddr| trusted.iter().any(|network| in_network(network, address));
     let mut client = connection?;
     let lines = headers.get_all(X_FORWARDED_FOR);
-    // Header maps can't be walked from their end; more than a few lines are seldom.
-    let lines: Vec<&[u8]> = lines.iter().map(http::HeaderValue::as_bytes).collect();
+    // More than a few lines are seldom.
+    let lines: Vec<&[u8]> = lines.map(Value::as_bytes).collect();
     let entries = lines.iter().rev().flat_map(|line| line.rsplit(|&b| b == b','));
     for entry in entries {
         if !trusts(client) {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     fn seen(connection: &str, lines: &[&str]) -> Option<String> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for line in lines {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
         }
@@ -89,7 +89,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_value_is_read_without_panic(value in prop::collection::vec(0x20_u8..0x7f, 0..60)) {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::new();
             headers.insert(X_FORWARDED_FOR, HeaderValue::from_bytes(&value).unwrap());
             let trusted = [AddressMatch { network: "0.0.0.0".parse().unwrap(), prefix: 0, port: None }];
             let _ = client("10.0.0.1".parse().ok(), &headers, &trusted);

@@ -4,6 +4,7 @@
 //! tell from hyphens). Which of these the upstream reads, nobody knows. So all lines must agree; where they don't, it is unsure.
 
 use attache_config::model::{HeaderCondition, ValuePattern};
+use attache_wire::{Name, Value};
 use http::HeaderName;
 
 use crate::{facts::Http, truth::Truth};
@@ -22,7 +23,7 @@ impl Header {
     }
 
     pub(crate) fn holds(&self, http: &Http<'_>) -> Truth {
-        let mut lines = http.headers().get_all(&self.0.name).iter().map(http::HeaderValue::as_bytes);
+        let mut lines = http.headers().get_all(&self.0.name).map(Value::as_bytes);
         let found = match lines.next() {
             None => self.0.any.iter().any(|(_, not)| *not).into(),
             Some(first) => lines.fold(self.line(first), |found, line| found.agree(self.line(line))),
@@ -51,7 +52,7 @@ impl Header {
     fn is_spelled_twice(&self, http: &Http<'_>) -> bool {
         let name = self.0.name.as_str();
         let same = |a: u8, b: u8| a == b || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
-        http.headers().keys().map(HeaderName::as_str).any(|other| {
+        http.headers().keys().map(Name::lower).any(|other| {
             other != name
                 && other.len() == name.len()
                 && other.bytes().zip(name.bytes()).all(|(a, b)| same(a, b))

@@ -1,28 +1,26 @@
 //! Each kind of rule, and the ways round it.
 
-use http::request;
-use hyper::ext::Protocol;
-
 use crate::{
     AccessPolicy, Decision, Facts, Truth,
     testing::{allowed, client, config, policy, request},
 };
+use attache_wire::{Protocol, RequestHead};
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
-fn passes(policy: &AccessPolicy, request: &request::Parts) -> bool {
+fn passes(policy: &AccessPolicy, request: &RequestHead) -> bool {
     allowed(policy, request, &client("192.0.2.7:999", WEB))
 }
 
-fn get(target: &str) -> request::Parts {
+fn get(target: &str) -> RequestHead {
     request("GET", target, &[])
 }
 
 /// A WebSocket over HTTP/2.
-fn extended(target: &str) -> request::Parts {
+fn extended(target: &str) -> RequestHead {
     let mut parts = get(target);
     parts.method = http::Method::CONNECT;
-    parts.extensions.insert(Protocol::from_static("websocket"));
+    parts.protocol = Some(Protocol::from_static("websocket"));
     parts
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use attache_config::model::Config;
 use attache_http::{Client, check_request, normalize_uri};
-use http::{Method, Request, Version, header::HOST, request};
+use attache_wire::{RequestHead, header::HOST};
+use http::{Method, Version};
 
 use crate::{AccessPolicy, Facts};
 
@@ -25,15 +26,16 @@ pub(crate) fn config(authorization: &str) -> Config {
 }
 
 /// A request of HTTP/1.1, checked and normalized as the listener does.
-pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> request::Parts {
-    let mut builder = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(target);
+pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> RequestHead {
+    let mut builder =
+        http::Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(target);
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         builder = builder.header(HOST, if method == "CONNECT" { target } else { "shop.test" });
     }
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
-    let mut parts = builder.version(Version::HTTP_11).body(()).unwrap().into_parts().0;
+    let mut parts = RequestHead::from(builder.version(Version::HTTP_11).body(()).unwrap().into_parts().0);
     check_request(&mut parts, false, true).unwrap();
     // A path that the listener refuses is given as it is: rules must hold also where it is told to keep it.
     let _ = normalize_uri(&mut parts.uri, attache_config::model::PathPolicy::default());
@@ -54,6 +56,6 @@ pub(crate) fn client(address: &str, identity: &str) -> Client {
 }
 
 /// Whether a request may go on.
-pub(crate) fn allowed(policy: &AccessPolicy, request: &request::Parts, client: &Client) -> bool {
+pub(crate) fn allowed(policy: &AccessPolicy, request: &RequestHead, client: &Client) -> bool {
     policy.decide(&Facts::of_request(request, client)).is_allowed()
 }

@@ -7,15 +7,15 @@
 use std::{cell::Ref, fmt::Write, time::Duration};
 
 use attache_telemetry::{Exchange, Reason};
-use http::{
-    HeaderName, HeaderValue, Method, Response, StatusCode, Version,
-    header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
-    request,
+use attache_wire::{
+    Known, RequestHead, Response, Value,
+    header::{self, ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::Body;
 
-const ATTACHE_REASON: HeaderName = HeaderName::from_static("x-attache-reason");
+const ATTACHE_REASON: Known = header::X_ATTACHE_REASON;
 
 /// What must be known of a request to answer it; taken before the request is sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,9 @@ enum Language {
 
 impl Asker {
     /// Reads what the request tells about its sender.
-    pub fn of(request: &request::Parts) -> Self {
-        let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let accept = request.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    pub fn of(request: &RequestHead) -> Self {
+        let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], Value::as_bytes);
+        let accept = request.headers.get(ACCEPT).map_or(&b""[..], Value::as_bytes);
         let language = if content_type.starts_with(b"application/grpc-web-text") {
             Language::Grpc("application/grpc-web-text")
         } else if content_type.starts_with(b"application/grpc-web") {
@@ -64,12 +64,18 @@ impl Asker {
 }
 
 /// JSON is named before anything that people read. Weights are not looked at: nobody writes them for JSON.
-fn prefers_json(accept: &str) -> bool {
+fn prefers_json(accept: &[u8]) -> bool {
+    // What most clients send.
+    match accept {
+        b"" | b"*/*" => return false,
+        b"application/json" => return true,
+        _ => {}
+    }
     accept
-        .split(',')
-        .map(|range| range.split(';').next().unwrap_or_default().trim())
-        .find(|range| !range.is_empty() && *range != "*/*")
-        .is_some_and(|range| range == "application/json" || range.ends_with("+json"))
+        .split(|byte| *byte == b',')
+        .map(|range| range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
+        .find(|range| !range.is_empty() && *range != b"*/*")
+        .is_some_and(|range| range == b"application/json" || range.ends_with(b"+json"))
 }
 
 /// How a listener's own answers look.
@@ -93,7 +99,7 @@ pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Excha
         headers.insert(ATTACHE_REASON, HeaderValue::from_static(reason.as_str()));
     }
     if let Some(seconds) = style.retry_after.map(seconds).or(default_retry_after(reason)) {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        headers.insert(RETRY_AFTER, seconds);
     }
     if asker.http1 && ends_connection(reason) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -101,7 +107,7 @@ pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Excha
     let (content_type, body) = match asker.language {
         Language::Grpc(content_type) => {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-            headers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc_status())));
+            headers.insert("grpc-status", u16::from(reason.grpc_status()));
             let message = percent_encode(&grpc_message(reason, style, exchange));
             if let Ok(message) = HeaderValue::from_str(&message) {
                 headers.insert("grpc-message", message);
@@ -115,7 +121,7 @@ pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Excha
     // 404, 414 and 501 may be cached without being asked (RFC 9110 section 15.1); these would outlive their cause.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if asker.head {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers.insert(CONTENT_LENGTH, body.len());
     } else {
         *response.body_mut() = Body::full(body);
     }
@@ -261,7 +267,7 @@ pub fn percent_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+
     use http_body::Body as _;
 
     use super::*;
@@ -269,7 +275,8 @@ mod tests {
     const DETAILS: AnswerStyle = AnswerStyle { details: true, retry_after: None };
 
     fn asker(method: &str, headers: &[(&'static str, &'static str)]) -> Asker {
-        let mut parts = Request::builder().method(method).body(()).unwrap().into_parts().0;
+        let mut parts: RequestHead =
+            http::Request::builder().method(method).body(()).unwrap().into_parts().0.into();
         for (name, value) in headers {
             parts.headers.append(*name, HeaderValue::from_static(value));
         }
@@ -301,8 +308,8 @@ mod tests {
         let response = answer(Reason::ConnectRefused, asker("GET", &[("accept", "*/*")]), DETAILS, &exchange);
         assert_eq!(response.status(), 503);
         assert_eq!(exchange.status.get(), 503);
-        assert_eq!(response.headers()["x-attache-reason"], "connect-refused");
-        assert_eq!(response.headers()["cache-control"], "no-store");
+        assert_eq!(response.headers().get("x-attache-reason").unwrap(), "connect-refused");
+        assert_eq!(response.headers().get("cache-control").unwrap(), "no-store");
         assert!(!response.headers().contains_key("connection"));
         insta::assert_snapshot!(body(response), @r#"
 connect-refused: An endpoint refused the connection.
@@ -316,7 +323,7 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
     fn a_program_that_accepts_json_gets_a_problem_object() {
         let asker = asker("GET", &[("accept", "application/json;q=1, text/plain")]);
         let response = answer(Reason::ConnectRefused, asker, DETAILS, &failed());
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers().get("content-type").unwrap(), "application/problem+json");
         insta::assert_snapshot!(body(response), @r#"
 {"title":"Service Unavailable","status":503,"reason":"connect-refused","detail":"An endpoint refused the connection.","place":"upstream orders, endpoint 10.0.0.7:80, after 3 tries","cause":"connection refused (os error 111)","what_to_do":"Is the upstream listening on that port? Try `curl -v` to the endpoint from the same pod."}
 "#);
@@ -326,7 +333,7 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
     fn a_browser_gets_text_though_it_accepts_json_too() {
         let asker = asker("GET", &[("accept", "text/html, application/json")]);
         let response = answer(Reason::NoRoute, asker, DETAILS, &failed());
-        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+        assert_eq!(response.headers().get("content-type").unwrap(), "text/plain; charset=utf-8");
     }
 
     #[test]
@@ -336,17 +343,17 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
         let asker = asker("POST", &[("content-type", "application/grpc+proto")]);
         let response = answer(Reason::ConnectRefused, asker, DETAILS, &exchange);
         assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "application/grpc");
-        assert_eq!(response.headers()["grpc-status"], "14");
+        assert_eq!(response.headers().get("content-type").unwrap(), "application/grpc");
+        assert_eq!(response.headers().get("grpc-status").unwrap(), "14");
         assert!(response.body().is_end_stream());
-        insta::assert_snapshot!(response.headers()["grpc-message"].to_str().unwrap(), @"connect-refused: An endpoint refused the connection. (upstream orders, endpoint 10.0.0.7:80, after 3 tries) (50 %25 %C3%BCber%0A)");
+        insta::assert_snapshot!(response.headers().get("grpc-message").unwrap().to_str().unwrap(), @"connect-refused: An endpoint refused the connection. (upstream orders, endpoint 10.0.0.7:80, after 3 tries) (50 %25 %C3%BCber%0A)");
     }
 
     #[test]
     fn head_gets_the_length_and_no_body() {
         let get = body(answer(Reason::NoRoute, asker("GET", &[]), DETAILS, &failed()));
         let head = answer(Reason::NoRoute, asker("HEAD", &[]), DETAILS, &failed());
-        assert_eq!(head.headers()["content-length"], get.len().to_string().as_str());
+        assert_eq!(head.headers().get("content-length").unwrap(), get.len().to_string().as_str());
         assert!(head.body().is_end_stream());
     }
 
@@ -358,7 +365,7 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
         assert_eq!(body(response), "503 Service Unavailable\n");
         let grpc = asker("POST", &[("content-type", "application/grpc")]);
         let response = answer(Reason::ConnectRefused, grpc, style, &failed());
-        assert_eq!(response.headers()["grpc-message"], "Service Unavailable");
+        assert_eq!(response.headers().get("grpc-message").unwrap(), "Service Unavailable");
     }
 
     #[test]
@@ -380,8 +387,7 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
         };
         assert!(closes(asker("GET", &[])));
         assert!(closes(Asker::unknown()));
-        let mut h2 = Request::new(()).into_parts().0;
-        h2.version = Version::HTTP_2;
+        let h2 = RequestHead { version: Version::HTTP_2, ..RequestHead::default() };
         assert!(!closes(Asker::of(&h2)));
     }
 }

@@ -21,37 +21,47 @@ pub struct HostPort<'a> {
 /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `None` if it is anything else. An empty port (`host:`) is none,
 /// as in RFC 3986 section 3.2.3; port 0 is refused.
 pub fn parse_authority(text: &str) -> Option<HostPort<'_>> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(literal) => {
-            let (host, rest) = literal.split_once(']')?;
-            host.parse::<Ipv6Addr>().ok()?;
-            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
+    let (host, rest) = if let Some(literal) = text.strip_prefix('[') {
+        let (host, rest) = literal.split_once(']')?;
+        host.parse::<Ipv6Addr>().ok()?;
+        (host, rest)
+    } else {
+        // One look at each byte, since every request has one of these: the first that no name has ends the name.
+        let end = text.bytes().position(|byte| !NAME[usize::from(byte)]).unwrap_or(text.len());
+        let (host, rest) = text.split_at_checked(end)?;
+        // 253 is the longest name that DNS carries, and one more for the final dot.
+        if host.is_empty() || host.len() > 254 || host == "." {
+            return None;
         }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
+        (host, rest)
     };
-    if !text.starts_with('[') && !is_name(host) {
-        return None;
-    }
-    let port = match port {
-        None | Some("") => None,
-        Some(digits) if digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Some(digits.parse().ok().filter(|&port| port != 0)?)
-        }
-        Some(_) => return None,
+    let port = match rest.as_bytes() {
+        [] | [b':'] => None,
+        [b':', digits @ ..] => Some(port(digits)?),
+        _ => return None,
     };
     Some(HostPort { host, port })
 }
 
-fn is_name(host: &str) -> bool {
-    // 253 is the longest name that DNS carries, and one more for the final dot.
-    !host.is_empty()
-        && host.len() <= 254
-        && host != "."
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
+/// 1 to 5 digits that are a port, and not port 0.
+fn port(digits: &[u8]) -> Option<u16> {
+    if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+    u16::try_from(number).ok().filter(|port| *port != 0)
 }
+
+/// What the name of a server has: letters, digits, `-`, `.`, `_` and `~`.
+static NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 /// The port that a scheme means where none is written.
 pub fn default_port(scheme: &str) -> u16 {

@@ -22,7 +22,6 @@ enum Kind {
     #[default]
     Empty,
     Full(Bytes),
-    Incoming(hyper::body::Incoming),
     Stream(Stream),
 }
 
@@ -38,15 +37,14 @@ impl Body {
         Self(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
+    /// Nothing of it is waited for.
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.0, Kind::Empty | Kind::Full(_))
+    }
+
     /// Any other body; costs one allocation.
     pub fn stream(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
         Self(Kind::Stream(Box::pin(body)))
-    }
-}
-
-impl From<hyper::body::Incoming> for Body {
-    fn from(body: hyper::body::Incoming) -> Self {
-        Self(Kind::Incoming(body))
     }
 }
 
@@ -64,7 +62,6 @@ impl http_body::Body for Body {
                 Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 _ => Poll::Ready(None),
             },
-            Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
             Kind::Stream(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -73,7 +70,6 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Full(_) => false,
-            Kind::Incoming(body) => body.is_end_stream(),
             Kind::Stream(body) => body.is_end_stream(),
         }
     }
@@ -82,7 +78,6 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Incoming(body) => body.size_hint(),
             Kind::Stream(body) => body.size_hint(),
         }
     }
@@ -93,7 +88,7 @@ impl fmt::Debug for Body {
         f.write_str(match self.0 {
             Kind::Empty => "Body(empty)",
             Kind::Full(_) => "Body(full)",
-            Kind::Incoming(_) | Kind::Stream(_) => "Body(stream)",
+            Kind::Stream(_) => "Body(stream)",
         })
     }
 }

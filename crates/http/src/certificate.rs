@@ -5,39 +5,40 @@
 //! have proven who it is. Source: Envoy's HTTP header manipulation (`forward_client_cert_details`).
 
 use attache_config::model::ForwardClientCert;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use attache_wire::{Fields, Known, Value, header};
+use http::HeaderValue;
 
 use crate::{Client, forwarded::split_quoted};
 
 /// The header's name.
-pub const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+pub const CLIENT_CERTIFICATE: Known = header::X_FORWARDED_CLIENT_CERT;
 
 /// Removes what the request brought, or keeps it, and writes what attache knows of its client. Allocates nothing where the
 /// client showed no certificate.
-pub fn set_client_certificate(headers: &mut HeaderMap, client: &Client, mode: ForwardClientCert) {
+pub fn set_client_certificate(headers: &mut Fields, client: &Client, mode: ForwardClientCert) {
     use ForwardClientCert as F;
     match (mode, &client.certificate) {
-        // A clone of the connection's value: a counter, no copy.
-        (F::SanitizeSet, Some(own)) => drop(headers.insert(CLIENT_CERTIFICATE, own.clone())),
+        (F::SanitizeSet, Some(own)) => headers.insert(CLIENT_CERTIFICATE, own),
         (F::AppendForward, Some(own)) => append(headers, own),
         (F::ForwardOnly, Some(_)) | (F::AlwaysForwardOnly, _) => {}
-        _ => drop(headers.remove(CLIENT_CERTIFICATE)),
+        _ => _ = headers.remove(CLIENT_CERTIFICATE),
     }
 }
 
 /// One line, as Envoy writes it: there are applications that read only the first. One allocation, where proxies are chained.
-fn append(headers: &mut HeaderMap, own: &HeaderValue) {
+fn append(headers: &mut Fields, own: &HeaderValue) {
     let mut line = Vec::new();
     // An open quote would take our element into the one before it.
-    let whole = |kept: &&HeaderValue| !kept.is_empty() && split_quoted(kept.as_bytes(), b',').is_some();
-    for kept in headers.get_all(CLIENT_CERTIFICATE).iter().filter(whole) {
+    let whole = |kept: &Value<'_>| !kept.is_empty() && split_quoted(kept.as_bytes(), b',').is_some();
+    for kept in headers.get_all(CLIENT_CERTIFICATE).filter(whole) {
         line.extend_from_slice(kept.as_bytes());
         line.push(b',');
     }
     line.extend_from_slice(own.as_bytes());
     // Parts that were values make one.
-    let line = HeaderValue::from_bytes(&line).unwrap_or_else(|_| own.clone());
-    headers.insert(CLIENT_CERTIFICATE, line);
+    if headers.try_insert(CLIENT_CERTIFICATE, &line).is_err() {
+        headers.insert(CLIENT_CERTIFICATE, own);
+    }
 }
 
 #[cfg(test)]
@@ -50,11 +51,11 @@ mod tests {
     const OWN: &str = "URI=spiffe://d/web";
 
     fn left(mode: F, proven: bool) -> Vec<String> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         headers.append(CLIENT_CERTIFICATE, HeaderValue::from_static(SENT));
         let certificate = proven.then(|| HeaderValue::from_static(OWN));
         set_client_certificate(&mut headers, &Client { certificate, ..Client::default() }, mode);
-        headers.get_all(CLIENT_CERTIFICATE).iter().map(|value| value.to_str().unwrap().into()).collect()
+        headers.get_all(CLIENT_CERTIFICATE).map(|value| value.to_str().unwrap().into()).collect()
     }
 
     #[test]
@@ -65,12 +66,12 @@ mod tests {
 
     #[test]
     fn an_open_quote_does_not_swallow_the_client_itself() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         headers.append(CLIENT_CERTIFICATE, HeaderValue::from_static("URI=spiffe://d/admin;Subject=\"x"));
         let certificate = Some(HeaderValue::from_static(OWN));
         let client = Client { certificate, ..Client::default() };
         set_client_certificate(&mut headers, &client, F::AppendForward);
-        assert_eq!(headers[CLIENT_CERTIFICATE], OWN);
+        assert_eq!(headers.get(CLIENT_CERTIFICATE).unwrap(), OWN);
     }
 
     #[test]

@@ -24,11 +24,12 @@
 //! A fragment (`GET /#x`) never gets here: the `http` crate cuts it off, so route and upstream both see the rest.
 
 use attache_telemetry::Reason;
-use h2::ext::Protocol;
-use http::{
-    HeaderMap, HeaderValue, Method, Uri, Version,
+use attache_wire::{
+    Fields, Protocol, RequestHead, Value,
     header::{CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING},
-    request,
+};
+use http::{
+    Method, Uri, Version,
     uri::{Authority, PathAndQuery, Scheme},
 };
 
@@ -63,7 +64,7 @@ impl Form {
 ///
 /// # Errors
 /// A [`Refusal`] as the module's table says. The connection of an HTTP/1 client is closed after it.
-pub fn check_request(request: &mut request::Parts, tls: bool, body_ended: bool) -> Result<Form, Refusal> {
+pub fn check_request(request: &mut RequestHead, tls: bool, body_ended: bool) -> Result<Form, Refusal> {
     let h2 = request.version >= Version::HTTP_2;
     check_framing(request, h2, body_ended)?;
     if h2 {
@@ -73,8 +74,8 @@ pub fn check_request(request: &mut request::Parts, tls: bool, body_ended: bool) 
     check_target(request, h2, tls)
 }
 
-fn check_framing(request: &request::Parts, h2: bool, body_ended: bool) -> Result<(), Refusal> {
-    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+fn check_framing(request: &RequestHead, h2: bool, body_ended: bool) -> Result<(), Refusal> {
+    let mut lengths = request.headers.get_all(CONTENT_LENGTH);
     let length = lengths.next();
     if let Some(length) = length {
         if lengths.next().is_some() {
@@ -91,7 +92,7 @@ fn check_framing(request: &request::Parts, h2: bool, body_ended: bool) -> Result
             ));
         }
     }
-    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = request.headers.get_all(TRANSFER_ENCODING);
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err(Refusal::bad_request("Transfer-Encoding is something else than one `chunked`."));
@@ -107,12 +108,12 @@ fn check_framing(request: &request::Parts, h2: bool, body_ended: bool) -> Result
 }
 
 /// RFC 9113 sections 8.2.1 and 8.2.2.
-fn check_fields(headers: &HeaderMap) -> Result<(), Refusal> {
-    // One look at the names costs less than a hash for each of these.
-    if headers.keys().any(|name| CONNECTION_SPECIFIC.contains(name)) {
+fn check_fields(headers: &Fields) -> Result<(), Refusal> {
+    // That one is not there is one bit.
+    if CONNECTION_SPECIFIC.into_iter().any(|name| headers.contains_key(name)) {
         return Err(Refusal::bad_request("HTTP/2 has no connection-specific header fields."));
     }
-    if headers.get_all(TE).iter().any(|te| te != "trailers") {
+    if headers.get_all(TE).any(|te| te != "trailers") {
         return Err(Refusal::bad_request("In HTTP/2 TE can only be `trailers`."));
     }
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
@@ -123,8 +124,8 @@ fn check_fields(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// RFC 9113 section 8.2.3: HTTP/1.1 knows only one Cookie line.
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
+fn join_cookies(headers: &mut Fields) {
+    let mut crumbs = headers.get_all(COOKIE);
     if crumbs.next().is_none() || crumbs.next().is_none() {
         return;
     }
@@ -137,9 +138,7 @@ fn join_cookies(headers: &mut HeaderMap) {
         joined.extend_from_slice(crumb.as_bytes());
     }
     // Valid values with `; ` between them are a valid value.
-    if let Ok(cookie) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        headers.insert(COOKIE, cookie);
-    }
+    let _ = headers.try_insert(COOKIE, &joined);
 }
 
 const BAD_AUTHORITY: Refusal =
@@ -152,10 +151,10 @@ const UNKNOWN_PROTOCOL: Refusal = Refusal {
     text: std::borrow::Cow::Borrowed("An extended CONNECT can only ask for `websocket`."),
 };
 
-fn check_target(request: &mut request::Parts, h2: bool, tls: bool) -> Result<Form, Refusal> {
+fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, Refusal> {
     let form = form(request)?;
     // `WebSocket` means the same (RFC 9110 section 7.8): whoever looks at it behind this sees one spelling.
-    if let Some(protocol) = request.extensions.get_mut::<Protocol>() {
+    if let Some(protocol) = &mut request.protocol {
         *protocol = Protocol::from_static("websocket");
     }
     check_host_lines(request, h2, form)?;
@@ -183,8 +182,7 @@ fn check_target(request: &mut request::Parts, h2: bool, tls: bool) -> Result<For
         return Ok(form);
     }
     if !h2 {
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| BAD_AUTHORITY)?;
-        request.headers.insert(HOST, host);
+        request.headers.try_insert(HOST, authority.as_str().as_bytes()).map_err(|_| BAD_AUTHORITY)?;
     } else if same(host_of(host)?, target, scheme.as_str()) {
         // One spelling is enough, and it is `:authority`.
         request.headers.remove(HOST);
@@ -194,11 +192,11 @@ fn check_target(request: &mut request::Parts, h2: bool, tls: bool) -> Result<For
     Ok(form)
 }
 
-fn form(request: &request::Parts) -> Result<Form, Refusal> {
+fn form(request: &RequestHead) -> Result<Form, Refusal> {
     let uri = &request.uri;
     let h2 = request.version >= Version::HTTP_2;
     if request.method == Method::CONNECT {
-        return if let Some(protocol) = request.extensions.get::<Protocol>() {
+        return if let Some(protocol) = &request.protocol {
             // What another protocol means is known to nobody on the way, so nobody could hold it to a rule (RFC 9220 section 3).
             if !protocol.as_str().eq_ignore_ascii_case("websocket") {
                 return Err(UNKNOWN_PROTOCOL);
@@ -226,8 +224,8 @@ fn form(request: &request::Parts) -> Result<Form, Refusal> {
     }
 }
 
-fn check_host_lines(request: &request::Parts, h2: bool, form: Form) -> Result<(), Refusal> {
-    let mut lines = request.headers.get_all(HOST).iter();
+fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), Refusal> {
+    let mut lines = request.headers.get_all(HOST);
     match (lines.next(), lines.next()) {
         (Some(_), Some(_)) => Err(Refusal::bad_request("There is more than one Host.")),
         (Some(host), None) => host_of(host).map(|_| ()),
@@ -241,9 +239,9 @@ fn check_host_lines(request: &request::Parts, h2: bool, form: Form) -> Result<()
     }
 }
 
-fn host_of(value: &HeaderValue) -> Result<HostPort<'_>, Refusal> {
-    value
-        .to_str()
+fn host_of(value: Value<'_>) -> Result<HostPort<'_>, Refusal> {
+    // Its parser lets no byte pass that is not ASCII.
+    std::str::from_utf8(value.as_bytes())
         .ok()
         .and_then(parse_authority)
         .ok_or(Refusal::bad_request("Host is not a valid `host[:port]`."))
@@ -256,10 +254,14 @@ fn same(a: HostPort<'_>, b: HostPort<'_>, scheme: &str) -> bool {
 }
 
 /// An origin-form URI becomes absolute with the authority of `Host`.
-fn take_host(request: &mut request::Parts, scheme: Scheme) -> Result<(), Refusal> {
+fn take_host(request: &mut RequestHead, scheme: Scheme) -> Result<(), Refusal> {
     let Some(host) = request.headers.get(HOST) else { return Ok(()) };
-    // Both are bytes of one read buffer, but neither crate lets them be shared: one small copy a request.
-    let authority = Authority::try_from(host.as_bytes()).map_err(|_| BAD_AUTHORITY)?;
+    // Both are bytes of one read buffer where they came by HTTP/1.
+    let authority = match request.headers.shared(host.as_bytes()) {
+        Some(shared) => Authority::from_maybe_shared(shared),
+        None => Authority::try_from(host.as_bytes()),
+    };
+    let authority = authority.map_err(|_| BAD_AUTHORITY)?;
     let mut parts = std::mem::take(&mut request.uri).into_parts();
     parts.scheme = Some(scheme);
     parts.authority = Some(authority);
@@ -269,18 +271,18 @@ fn take_host(request: &mut request::Parts, scheme: Scheme) -> Result<(), Refusal
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::HeaderValue;
 
     use super::*;
 
-    struct Try(request::Parts, bool);
+    struct Try(RequestHead, bool);
 
     type Seen = (Form, String, Option<String>);
 
     fn h1(method: &str, target: &'static str, headers: &[(&'static str, &'static str)]) -> Try {
         // As hyper reads a request line.
         let uri = Uri::from_maybe_shared(bytes::Bytes::from_static(target.as_bytes())).expect(target);
-        let mut parts = Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0;
+        let mut parts = RequestHead { method: method.parse().unwrap(), uri, ..RequestHead::default() };
         for (name, value) in headers {
             parts.headers.append(*name, HeaderValue::from_static(value));
         }
@@ -393,20 +395,20 @@ mod tests {
     fn extended_connect_needs_a_path() {
         let mut good = h2(Some("a"), "/chat", &[]);
         good.0.method = Method::CONNECT;
-        good.0.extensions.insert(Protocol::from_static("websocket"));
+        good.0.protocol = Some(Protocol::from_static("websocket"));
         assert_eq!(good.go(), ok(Form::Origin, "https://a/chat", None));
         for protocol in ["foo", "h2c", "connect-udp", "websocket, h2c", "http"] {
             let mut other = h2(Some("a"), "/chat", &[]).0;
             other.method = Method::CONNECT;
-            other.extensions.insert(Protocol::from_static(protocol));
+            other.protocol = Some(Protocol::from_static(protocol));
             let refusal = check_request(&mut other, false, false).unwrap_err();
             assert_eq!(refusal.reason, Reason::UpgradeUnsupported, "{protocol}");
         }
         let mut capital = h2(Some("a"), "/chat", &[]).0;
         capital.method = Method::CONNECT;
-        capital.extensions.insert(Protocol::from_static("WebSocket"));
+        capital.protocol = Some(Protocol::from_static("WebSocket"));
         check_request(&mut capital, false, false).unwrap();
-        assert_eq!(capital.extensions.get::<Protocol>().unwrap().as_str(), "websocket");
+        assert_eq!(capital.protocol.unwrap().as_str(), "websocket");
         let mut plain = h2(Some("a"), "/chat", &[]);
         plain.0.method = Method::CONNECT;
         assert!(plain.refused());
@@ -466,6 +468,6 @@ mod tests {
     fn cookie_crumbs_become_one_line() {
         let mut request = h2(Some("a"), "/", &[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d")]);
         check_request(&mut request.0, true, true).unwrap();
-        assert_eq!(request.0.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d"]);
+        assert_eq!(request.0.headers.get_all(COOKIE).collect::<Vec<_>>(), ["a=1; b=2; c=3; d"]);
     }
 }

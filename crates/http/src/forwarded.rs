@@ -7,22 +7,26 @@
 use std::fmt::Write;
 
 use attache_config::model::{Forwarded, ForwardedMode};
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header::FORWARDED, header::VIA};
+use attache_wire::{
+    Fields, Known,
+    header::{self, FORWARDED, VIA},
+};
+use http::{HeaderValue, Version};
 
 use crate::Client;
 
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FOR: Known = header::X_FORWARDED_FOR;
+const PROTO: Known = header::X_FORWARDED_PROTO;
+const HOST: Known = header::X_FORWARDED_HOST;
 
 /// Does to the forwarding headers of a request what the listener says. `scheme` and `host` are those that the client
 /// used (`host` with its port, if it had one), before any rewrite.
-pub fn add_forwarded(headers: &mut HeaderMap, modes: &Forwarded, client: &Client, scheme: &str, host: &str) {
+pub fn add_forwarded(headers: &mut Fields, modes: &Forwarded, client: &Client, scheme: &str, host: &str) {
     x_forwarded(headers, modes.x_forwarded, client, scheme, host);
     rfc7239(headers, modes.rfc7239, client, scheme, host);
 }
 
-fn x_forwarded(headers: &mut HeaderMap, mode: ForwardedMode, client: &Client, scheme: &str, host: &str) {
+fn x_forwarded(headers: &mut Fields, mode: ForwardedMode, client: &Client, scheme: &str, host: &str) {
     if mode == ForwardedMode::Pass {
         return;
     }
@@ -36,22 +40,22 @@ fn x_forwarded(headers: &mut HeaderMap, mode: ForwardedMode, client: &Client, sc
     }
     if let Some(address) = client.address {
         // One line, since many applications read only one: the allocation is what the mode asks for.
-        let mut list = joined(headers, &FOR);
+        let mut list = joined(headers, FOR);
         if !list.is_empty() {
             list.extend_from_slice(b", ");
         }
         list.extend_from_slice(address.ip().to_canonical().to_string().as_bytes());
-        set(headers, FOR, list);
+        set(headers, FOR, &list);
     }
     if !headers.contains_key(PROTO) {
-        set(headers, PROTO, scheme.as_bytes().to_vec());
+        set(headers, PROTO, scheme.as_bytes());
     }
     if !host.is_empty() && !headers.contains_key(HOST) {
-        set(headers, HOST, host.as_bytes().to_vec());
+        set(headers, HOST, host.as_bytes());
     }
 }
 
-fn rfc7239(headers: &mut HeaderMap, mode: ForwardedMode, client: &Client, scheme: &str, host: &str) {
+fn rfc7239(headers: &mut Fields, mode: ForwardedMode, client: &Client, scheme: &str, host: &str) {
     match mode {
         ForwardedMode::Pass => return,
         ForwardedMode::Append => {}
@@ -83,7 +87,7 @@ fn rfc7239(headers: &mut HeaderMap, mode: ForwardedMode, client: &Client, scheme
     }
     element.push_str(";proto=");
     element.push_str(scheme);
-    let mut list = joined(headers, &FORWARDED);
+    let mut list = joined(headers, FORWARDED);
     // An open quote would take our element into the client's: what nobody can read is not passed on.
     if !is_forwarded(&list) {
         list.clear();
@@ -92,7 +96,7 @@ fn rfc7239(headers: &mut HeaderMap, mode: ForwardedMode, client: &Client, scheme
         list.extend_from_slice(b", ");
     }
     list.extend_from_slice(element.as_bytes());
-    set(headers, FORWARDED, list);
+    set(headers, FORWARDED, &list);
 }
 
 /// RFC 7239 section 4: elements of `token=value` pairs; blanks are forgiven where lists have them (RFC 9110 section 5.6.1).
@@ -143,9 +147,9 @@ fn is_token(byte: u8) -> bool {
 }
 
 /// All lines of a list header as one (RFC 9110 section 5.3).
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
+fn joined(headers: &Fields, name: Known) -> Vec<u8> {
     let mut out = Vec::new();
-    for value in headers.get_all(name).iter().filter(|value| !value.is_empty()) {
+    for value in headers.get_all(name).filter(|value| !value.is_empty()) {
         if !out.is_empty() {
             out.extend_from_slice(b", ");
         }
@@ -154,13 +158,12 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
     out
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Vec<u8>) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-        headers.insert(name, value);
-    }
+fn set(headers: &mut Fields, name: Known, value: &[u8]) {
+    // Parts that were values, and what was checked, make one.
+    let _ = headers.try_insert(name, value);
 }
 
-/// The `Via` lines of one pseudonym. Made once for each worker: clones of a line share a counter.
+/// The `Via` lines of one pseudonym.
 #[derive(Clone, Debug)]
 pub struct Via {
     h10: HeaderValue,
@@ -179,13 +182,13 @@ impl Via {
     }
 
     /// Adds this hop to a message that was received in `version`, either way.
-    pub fn add(&self, headers: &mut HeaderMap, version: Version) {
+    pub fn add(&self, headers: &mut Fields, version: Version) {
         let line = match version {
             Version::HTTP_2 => &self.h2,
             Version::HTTP_10 | Version::HTTP_09 => &self.h10,
             _ => &self.h11,
         };
-        headers.append(VIA, line.clone());
+        headers.append(VIA, line);
     }
 }
 
@@ -198,7 +201,7 @@ mod tests {
     }
 
     fn lines(mode: ForwardedMode, client: &Client, before: &[(&'static str, &'static str)]) -> Vec<String> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (name, value) in before {
             headers.append(*name, HeaderValue::from_static(value));
         }
@@ -285,10 +288,10 @@ mod tests {
     #[test]
     fn via_tells_the_version_that_was_received() {
         let via = Via::new("attache").unwrap();
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         via.add(&mut headers, Version::HTTP_10);
         via.add(&mut headers, Version::HTTP_2);
-        assert_eq!(headers.get_all(VIA).iter().collect::<Vec<_>>(), ["1.0 attache", "2 attache"]);
+        assert_eq!(headers.get_all(VIA).collect::<Vec<_>>(), ["1.0 attache", "2 attache"]);
         assert!(Via::new("two words").is_none());
     }
 }

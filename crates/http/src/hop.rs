@@ -12,16 +12,15 @@
 //! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`. `h2c` is never carried:
 //! RFC 9113 section 3.1 has withdrawn it, and a tunnelled second HTTP/2 would walk around routing.
 
-use h2::ext::Protocol;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version,
+use attache_wire::{
+    FieldName, Fields, Known, KnownSet, Protocol, RequestHead, Value,
     header::{
-        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+        self, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
         CONTENT_TYPE, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
         TRANSFER_ENCODING, UPGRADE,
     },
-    request,
 };
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 /// A request that asks for the connection (or the stream) to become something else than HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +36,9 @@ pub enum Upgrade {
 impl Upgrade {
     /// What the request asks for; `None` is plain HTTP. An `Upgrade` that is not named in `Connection`, comes with
     /// HTTP/1.0 or offers `h2c` is no upgrade (RFC 9110 section 7.8).
-    pub fn of(request: &request::Parts) -> Option<Self> {
+    pub fn of(request: &RequestHead) -> Option<Self> {
         if request.method == Method::CONNECT {
-            return Some(match request.extensions.get::<Protocol>() {
+            return Some(match &request.protocol {
                 Some(protocol) => Self::Extended(protocol.clone()),
                 None => Self::Connect,
             });
@@ -47,18 +46,20 @@ impl Upgrade {
         if request.version != Version::HTTP_11 {
             return None;
         }
-        let mut protocols = request.headers.get_all(UPGRADE).iter();
+        let mut protocols = request.headers.get_all(UPGRADE);
         let protocol = protocols.next()?;
         let carried = protocols.next().is_none()
-            && lists(&request.headers, &CONNECTION, "upgrade")
-            && !tokens(protocol).any(|token| token.eq_ignore_ascii_case("h2c"));
-        carried.then(|| Self::Http1(protocol.clone()))
+            && lists(&request.headers, CONNECTION, "upgrade")
+            && !tokens(protocol.as_bytes()).any(|token| token.eq_ignore_ascii_case("h2c"));
+        carried.then(|| Self::Http1(protocol.to_header_value()))
     }
 
     /// It becomes a WebSocket (RFC 6455, RFC 8441), whichever version asks.
     pub fn is_websocket(&self) -> bool {
         match self {
-            Self::Http1(protocols) => tokens(protocols).any(|token| token.eq_ignore_ascii_case("websocket")),
+            Self::Http1(protocols) => {
+                tokens(protocols.as_bytes()).any(|token| token.eq_ignore_ascii_case("websocket"))
+            }
             Self::Extended(protocol) => protocol.as_str().eq_ignore_ascii_case("websocket"),
             Self::Connect => false,
         }
@@ -67,9 +68,10 @@ impl Upgrade {
 
 /// Takes the hop-by-hop fields off a request. `upgrade` is what [`Upgrade::of`] said, if it is passed on; `proxied` says
 /// that the client used attache as its proxy ([`Form::is_proxied`](crate::Form::is_proxied)).
-pub fn strip_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, proxied: bool) {
-    let trailers = headers.contains_key(TE) && lists(headers, &TE, "trailers");
-    strip(headers);
+pub fn strip_request(headers: &mut Fields, upgrade: Option<&Upgrade>, proxied: bool) {
+    let trailers = headers.contains_key(TE) && lists(headers, TE, "trailers");
+    let switches = matches!(upgrade, Some(Upgrade::Http1(_)));
+    strip(headers, switches, trailers);
     // `TE: trailers` says that the trailers will be read: true of every hop that passes them on, and gRPC asks for it.
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -78,21 +80,22 @@ pub fn strip_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, proxied
         headers.remove(PROXY_AUTHORIZATION);
     }
     if let Some(Upgrade::Http1(protocol)) = upgrade {
-        headers.insert(UPGRADE, protocol.clone());
+        headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
-const REASON: HeaderName = HeaderName::from_static("x-attache-reason");
-const UPSTREAM_REASON: HeaderName = HeaderName::from_static("x-attache-upstream-reason");
+const REASON: Known = header::X_ATTACHE_REASON;
+const UPSTREAM_REASON: Known = header::X_ATTACHE_UPSTREAM_REASON;
 
 /// Takes the hop-by-hop fields off an upstream's response. With `upgrade` (a 101 that is passed on, or a 426, which must say to what)
 /// `Upgrade` stays. The reason of another attache is passed on as that of the upstream, so that nobody takes it for ours.
-pub fn strip_response(headers: &mut HeaderMap, upgrade: bool, proxied: bool) {
-    let protocol = if upgrade { headers.get(UPGRADE).cloned() } else { None };
-    strip(headers);
-    if let Some(reason) = headers.remove(REASON) {
-        headers.insert(UPSTREAM_REASON, reason);
+pub fn strip_response(headers: &mut Fields, upgrade: bool, proxied: bool) {
+    let protocol = if upgrade { headers.get(UPGRADE).map(Value::to_header_value) } else { None };
+    strip(headers, protocol.is_some(), false);
+    if headers.contains_key(REASON) {
+        headers.remove(UPSTREAM_REASON);
+        headers.rename(REASON, UPSTREAM_REASON);
     }
     if proxied {
         headers.remove(PROXY_AUTHENTICATE);
@@ -105,8 +108,8 @@ pub fn strip_response(headers: &mut HeaderMap, upgrade: bool, proxied: bool) {
 
 /// Leaves of trailers what may be sent in HTTP/1: what the head's `Trailer` announces (RFC 9110 section 6.6.2), without fields that
 /// speak of framing, routing, content or the cache, which nobody may find behind a message (section 6.5.1).
-pub fn announced_trailers(trailers: &mut HeaderMap, head: &HeaderMap) {
-    const FORBIDDEN: [HeaderName; 12] = [
+pub fn announced_trailers(trailers: &mut HeaderMap, head: &Fields) {
+    const FORBIDDEN: [Known; 12] = [
         AUTHORIZATION,
         CACHE_CONTROL,
         CONTENT_ENCODING,
@@ -122,7 +125,9 @@ pub fn announced_trailers(trailers: &mut HeaderMap, head: &HeaderMap) {
     ];
     let others: Vec<HeaderName> = trailers
         .keys()
-        .filter(|name| FORBIDDEN.contains(name) || !lists(head, &TRAILER, name.as_str()))
+        .filter(|name| {
+            name.known().is_some_and(|name| FORBIDDEN.contains(&name)) || !lists(head, TRAILER, name.as_str())
+        })
         .cloned()
         .collect();
     for name in others {
@@ -130,45 +135,52 @@ pub fn announced_trailers(trailers: &mut HeaderMap, head: &HeaderMap) {
     }
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const KEEP_ALIVE: Known = header::KEEP_ALIVE;
+const PROXY_CONNECTION: Known = header::PROXY_CONNECTION;
+const HTTP2_SETTINGS: Known = header::HTTP2_SETTINGS;
 
 /// What HTTP/2 does not have: the fields of one connection (RFC 9113 section 8.2.2), `TE` aside.
-pub const CONNECTION_SPECIFIC: [HeaderName; 5] =
+pub const CONNECTION_SPECIFIC: [Known; 5] =
     [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
 
 /// What ends here whether `Connection` names it or not.
-const HOP_BY_HOP: [HeaderName; 6] =
-    [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
+const HOP_BY_HOP: [Known; 6] = [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
 
-fn strip(headers: &mut HeaderMap) {
-    // One look at each name, instead of a hash and a probe for each of ours: most messages have none of them.
-    let (mut connection, mut found) = (false, [false; 6]);
-    for name in headers.keys() {
-        connection |= *name == CONNECTION;
-        for (found, ours) in found.iter_mut().zip(&HOP_BY_HOP) {
-            *found |= name == ours;
+/// With `switches`, `Upgrade` and `Connection` are left to be set anew by the caller, and so is `TE` with `trailers`: they stay where they
+/// stand, with their names as they were spelt.
+fn strip(headers: &mut Fields, switches: bool, trailers: bool) {
+    if headers.contains_key(CONNECTION) {
+        strip_named(headers, switches, trailers);
+    }
+    if headers.may_contain_any(KnownSet::of(&HOP_BY_HOP)) {
+        for name in HOP_BY_HOP {
+            if !is_set_anew(name, switches, trailers) {
+                headers.remove(name);
+            }
         }
-    }
-    if connection {
-        strip_named(headers);
-    }
-    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
-        headers.remove(name);
     }
 }
 
+fn is_set_anew(name: Known, switches: bool, trailers: bool) -> bool {
+    (name == UPGRADE && switches) || (name == TE && trailers)
+}
+
 /// Removes `Connection` and the fields that it names.
-fn strip_named(headers: &mut HeaderMap) {
-    // Taken out with all its lines first, so that the names can be removed while they are read (golang/go#46313: an
-    // empty first line must not hide the second).
-    let http::header::Entry::Occupied(connection) = headers.entry(CONNECTION) else { return };
-    let (_, lines) = connection.remove_entry_mult();
-    // `keep-alive` and `close` name no field that is there: the usual list is cut here without an allocation.
-    let lines: Vec<HeaderValue> = lines.filter(|line| line != "keep-alive" && line != "close").collect();
-    for token in lines.iter().flat_map(tokens) {
-        if !survives(token) {
+fn strip_named(headers: &mut Fields, switches: bool, trailers: bool) {
+    // `keep-alive` and `close` name no field that is there: the usual list is cut here.
+    let usual = |line: &Value<'_>| matches!(line.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close");
+    // Copied, so that the fields can be removed while the names are read. All lines count: an empty first one must not hide the second
+    // (golang/go#46313). No allocation where there is nothing to remove.
+    let mut lines: Vec<HeaderValue> = Vec::new();
+    lines.extend(headers.get_all(CONNECTION).filter(|line| !usual(line)).map(Value::to_header_value));
+    if !switches {
+        headers.remove(CONNECTION);
+    }
+    for token in lines.iter().flat_map(|line| tokens(line.as_bytes())) {
+        let known = Known::of(token.as_bytes());
+        let kept = known
+            .is_some_and(|name| is_set_anew(name, switches, trailers) || (name == CONNECTION && switches));
+        if !kept && !survives(token) {
             headers.remove(token);
         }
     }
@@ -215,23 +227,23 @@ fn survives(name: &str) -> bool {
 }
 
 /// The elements of a comma-separated list; a value that isn't text has none.
-pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value
-        .to_str()
-        .unwrap_or_default()
-        .split(',')
-        .map(|token| token.trim_matches([' ', '\t']))
-        .filter(|token| !token.is_empty())
+pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
+    let text = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    let text = if text { std::str::from_utf8(value).unwrap_or_default() } else { "" };
+    text.split(',').map(|token| token.trim_matches([' ', '\t'])).filter(|token| !token.is_empty())
 }
 
 /// Whether one of a list header's lines has this element.
-pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, element: &str) -> bool {
-    headers.get_all(name).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case(element))
+pub(crate) fn lists(headers: &Fields, name: Known, element: &str) -> bool {
+    headers
+        .get_all(name)
+        .flat_map(|line| tokens(line.as_bytes()))
+        .any(|token| token.eq_ignore_ascii_case(element))
 }
 
 /// Brings a request into the shape that HTTP/1.1 wants: `Host` from the URI's authority (RFC 9113 section 8.3.1),
 /// first in the map where it was missing. Used by whoever writes the request.
-pub fn host_from_uri(request: &mut request::Parts) {
+pub fn host_from_uri(request: &mut RequestHead) {
     if let Some(authority) = request.uri.authority()
         && !request.headers.contains_key(HOST)
         // An authority has only bytes that a header may hold.
@@ -243,14 +255,10 @@ pub fn host_from_uri(request: &mut request::Parts) {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
-    fn parts(version: Version, method: Method, headers: &[(&'static str, &'static str)]) -> request::Parts {
-        let mut parts = Request::new(()).into_parts().0;
-        parts.version = version;
-        parts.method = method;
+    fn parts(version: Version, method: Method, headers: &[(&'static str, &'static str)]) -> RequestHead {
+        let mut parts = RequestHead { version, method, ..RequestHead::default() };
         for (name, value) in headers {
             parts.headers.append(*name, HeaderValue::from_static(value));
         }
@@ -318,6 +326,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_set_anew_keeps_its_place_and_its_spelling() {
+        let read = |text: &str| {
+            let limits = attache_wire::Limits { line: 100, size: 1000, count: 10 };
+            let mut buf = bytes::BytesMut::from(text);
+            let target = attache_wire::request::Target::Strict;
+            attache_wire::request::read(&mut buf, &limits, target).unwrap().unwrap().1
+        };
+        let head = read(
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\nTE: gzip, trailers\r\nConnection: Upgrade, TE, connection, X\r\nX: 1\r\nY: 2\r\n\r\n",
+        );
+        let mut headers = head.headers.clone();
+        strip_request(&mut headers, Upgrade::of(&head).as_ref(), false);
+        let lines: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| format!("{}: {}", name.as_bytes().escape_ascii(), value.to_str().unwrap()))
+            .collect();
+        assert_eq!(lines, ["Host: a", "Upgrade: WebSocket", "TE: trailers", "Connection: upgrade", "Y: 2"]);
+        strip_request(&mut headers, None, false);
+        assert_eq!(headers.len(), 3, "{headers:?}");
+    }
+
+    #[test]
     fn te_is_cut_down_to_trailers() {
         assert_eq!(left(&[("te", "gzip;q=0.5, Trailers"), ("connection", "te")]), ["te: trailers"]);
     }
@@ -340,12 +370,12 @@ mod tests {
         assert_eq!(upgrade, Some(Upgrade::Http1(HeaderValue::from_static("websocket"))));
         assert!(upgrade.as_ref().is_some_and(Upgrade::is_websocket));
         strip_request(&mut request.headers, upgrade.as_ref(), false);
-        assert_eq!(request.headers["upgrade"], "websocket");
-        assert_eq!(request.headers["connection"], "upgrade");
+        assert_eq!(request.headers.get("upgrade").unwrap(), "websocket");
+        assert_eq!(request.headers.get("connection").unwrap(), "upgrade");
 
         let mut response = request.headers.clone();
         strip_response(&mut response, true, false);
-        assert_eq!(response["upgrade"], "websocket");
+        assert_eq!(response.get("upgrade").unwrap(), "websocket");
         strip_response(&mut response, false, false);
         assert!(response.is_empty());
     }
@@ -370,7 +400,7 @@ mod tests {
     fn extended_connect_is_told_from_connect() {
         let mut request = parts(Version::HTTP_2, Method::CONNECT, &[]);
         assert_eq!(Upgrade::of(&request), Some(Upgrade::Connect));
-        request.extensions.insert(Protocol::from_static("websocket"));
+        request.protocol = Some(Protocol::from_static("websocket"));
         assert!(Upgrade::of(&request).is_some_and(|upgrade| upgrade.is_websocket()));
     }
 }

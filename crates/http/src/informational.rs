@@ -2,7 +2,8 @@
 
 use std::{fmt, rc::Rc};
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use attache_wire::Fields;
+use http::{HeaderName, StatusCode};
 
 use crate::{remove_fields, strip_response};
 
@@ -13,11 +14,11 @@ pub struct OnInformational {
     withheld: Option<Rc<[HeaderName]>>,
 }
 
-type PassOn = dyn Fn(StatusCode, &HeaderMap);
+type PassOn = dyn Fn(StatusCode, &Fields);
 
 impl OnInformational {
     /// Wraps what passes a 1xx response on.
-    pub fn new(pass_on: impl Fn(StatusCode, &HeaderMap) + 'static) -> Self {
+    pub fn new(pass_on: impl Fn(StatusCode, &Fields) + 'static) -> Self {
         Self { pass_on: Rc::new(pass_on), withheld: None }
     }
 
@@ -28,7 +29,7 @@ impl OnInformational {
     }
 
     /// Passes one on, without what belongs to the upstream's hop. 101 is none of them: it is an answer, and never comes in between.
-    pub fn call(&self, status: StatusCode, mut headers: HeaderMap) {
+    pub fn call(&self, status: StatusCode, mut headers: Fields) {
         if status.as_u16() <= StatusCode::SWITCHING_PROTOCOLS.as_u16() {
             return;
         }
@@ -58,12 +59,12 @@ mod tests {
     fn a_1xx_has_nothing_of_the_hop_and_nothing_that_the_route_takes_out() {
         let heard = Rc::new(RefCell::new(Vec::new()));
         let told = heard.clone();
-        let pass_on = OnInformational::new(move |status, headers: &HeaderMap| {
-            let names: Vec<String> = headers.keys().map(ToString::to_string).collect();
+        let pass_on = OnInformational::new(move |status, headers: &Fields| {
+            let names: Vec<String> = headers.keys().map(|name| name.lower().into_owned()).collect();
             told.borrow_mut().push((status.as_u16(), names));
         });
         let pass_on = pass_on.without([HeaderName::from_static("x-internal")].into());
-        let headers: HeaderMap =
+        let headers: Fields =
             ["link", "connection", "keep-alive", "x-internal", "x_internal", "x-attache-reason"]
                 .into_iter()
                 .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")))

@@ -1,22 +1,22 @@
 //! `Max-Forwards`: how far a TRACE or OPTIONS may go (RFC 9110 section 7.6.2).
 
-use http::{
-    HeaderValue, Method, Response, StatusCode,
+use attache_wire::{
+    RequestHead, Response,
     header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, COOKIE, MAX_FORWARDS, PROXY_AUTHORIZATION},
-    request,
 };
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::Body;
 
 /// Takes one hop off what a TRACE or OPTIONS has left; the answer to one that may not be passed on. A value that is no number is left
 /// alone, as is the field of any other method.
-pub fn take_hop(request: &mut request::Parts) -> Option<Response<Body>> {
+pub fn take_hop(request: &mut RequestHead) -> Option<Response<Body>> {
     if request.method != Method::OPTIONS && request.method != Method::TRACE {
         return None;
     }
     let left: u64 = request.headers.get(MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()?;
     if let Some(left) = left.checked_sub(1) {
-        request.headers.insert(MAX_FORWARDS, HeaderValue::from(left));
+        request.headers.insert(MAX_FORWARDS, left);
         return None;
     }
     let mut answer = Response::new(Body::empty());
@@ -31,11 +31,11 @@ pub fn take_hop(request: &mut request::Parts) -> Option<Response<Body>> {
 }
 
 /// The request as it was received, without what must not be shown to whoever can make a browser send it (section 9.3.8).
-fn reflected(request: &request::Parts) -> Vec<u8> {
+fn reflected(request: &RequestHead) -> Vec<u8> {
     let mut text = format!("{} {} HTTP/1.1\r\n", request.method, request.uri).into_bytes();
     let secret = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
-    for (name, value) in request.headers.iter().filter(|(name, _)| !secret.contains(name)) {
-        text.extend_from_slice(name.as_str().as_bytes());
+    for (name, value) in request.headers.iter().filter(|(name, _)| !name.is_in(&secret)) {
+        text.extend_from_slice(name.lower().as_bytes());
         text.extend_from_slice(b": ");
         text.extend_from_slice(value.as_bytes());
         text.extend_from_slice(b"\r\n");
@@ -46,14 +46,14 @@ fn reflected(request: &request::Parts) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+
     use http_body::Body as _;
 
     use super::*;
 
-    fn parts(method: &str, left: &str) -> request::Parts {
-        let request = Request::builder().method(method).uri("http://a/").header("max-forwards", left);
-        request.header("cookie", "secret").body(()).unwrap().into_parts().0
+    fn parts(method: &str, left: &str) -> RequestHead {
+        let request = http::Request::builder().method(method).uri("http://a/").header("max-forwards", left);
+        request.header("cookie", "secret").body(()).unwrap().into_parts().0.into()
     }
 
     #[test]
@@ -61,12 +61,12 @@ mod tests {
         for method in ["OPTIONS", "TRACE"] {
             let mut passed = parts(method, "3");
             assert!(take_hop(&mut passed).is_none());
-            assert_eq!(passed.headers["max-forwards"], "2");
+            assert_eq!(passed.headers.get("max-forwards").unwrap(), "2");
             assert_eq!(take_hop(&mut parts(method, "0")).unwrap().status(), 200);
         }
         let mut get = parts("GET", "0");
         assert!(take_hop(&mut get).is_none());
-        assert_eq!(get.headers["max-forwards"], "0");
+        assert_eq!(get.headers.get("max-forwards").unwrap(), "0");
         assert!(take_hop(&mut parts("OPTIONS", "x")).is_none());
     }
 

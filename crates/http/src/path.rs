@@ -99,9 +99,23 @@ const NUL: Refusal = Refusal::bad_request("The path holds a NUL byte.");
 const BACKSLASH: Refusal = Refusal::bad_request("The path holds a backslash; write it as %5C.");
 const SLASH: Refusal = Refusal::bad_request("The path holds an escaped slash or backslash (%2F, %5C).");
 
+/// Bytes that neither mean nor hide anything.
+static PLAIN: [bool; 256] = {
+    let mut table = [true; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte >= 0x20 && byte != 0x7f && byte != b'%' as usize && byte != b'\\' as usize;
+        byte += 1;
+    }
+    table
+};
+
 /// Steps 1 and 2.
 fn decode(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Refusal> {
     let bytes = path.as_bytes();
+    if bytes.iter().all(|byte| PLAIN[usize::from(*byte)]) {
+        return Ok(Cow::Borrowed(path));
+    }
     // Allocated at the first byte that changes.
     let mut out: Option<String> = None;
     let mut kept = 0;
@@ -150,7 +164,12 @@ fn resolve(path: &str, policy: PathPolicy) -> Result<Option<String>, Refusal> {
         (policy.dot_segments && dots(segment).is_some())
             || (policy.merge_slashes && segment.is_empty() && !last)
     };
-    // The usual path has no such segment. The last segment of `/` or `/a/` is empty and stays.
+    // The usual path has no such segment, which each byte and the one before it show: a segment that is empty, or begins with a dot.
+    let suspect = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.' | b'%']);
+    if !path.as_bytes().windows(2).any(suspect) {
+        return Ok(None);
+    }
+    // The last segment of `/` or `/a/` is empty and stays.
     let mut rest = body;
     loop {
         match rest.split_once('/') {

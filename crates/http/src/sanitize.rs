@@ -5,6 +5,7 @@
 //! removed where an underscore stands for a hyphen. Trailers reach applications that merge them into the headers (RFC 9110 section 6.5.1),
 //! so a trailer never carries framing, routing, credentials or who the client is.
 
+use attache_wire::Fields;
 use http::{HeaderMap, HeaderName};
 
 /// Begins of names that tell the upstream about the client or the way; nobody but a proxy writes them.
@@ -51,30 +52,38 @@ pub(crate) fn is_ours(name: &str) -> bool {
 }
 
 /// Removes every field with an underscore in its name that spells another name: one of this hop's, or one that `also` has.
-/// One look at each name; nothing is allocated where no name has an underscore.
-pub fn remove_underscored(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) {
-    if !headers.keys().any(|name| name.as_str().contains('_')) {
+/// Nothing is done where no name has an underscore, which the reader has noted.
+pub fn remove_underscored(headers: &mut Fields, also: impl Fn(&str) -> bool) {
+    if !headers.may_be_underscored() {
         return;
     }
-    let spelled: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_'))
-        .filter(|name| {
-            let hyphened = name.as_str().replace('_', "-");
-            is_ours(&hyphened) || also(&hyphened)
-        })
-        .cloned()
-        .collect();
-    for name in spelled {
-        headers.remove(name);
-    }
+    headers.retain(|name, _| {
+        let name = name.lower();
+        if !name.contains('_') {
+            return true;
+        }
+        let hyphened = name.replace('_', "-");
+        !is_ours(&hyphened) && !also(&hyphened)
+    });
 }
 
 /// Removes these fields, also where an underscore stands for a hyphen or a hyphen for an underscore.
-pub fn remove_fields(headers: &mut HeaderMap, fields: &[HeaderName]) {
+pub fn remove_fields(headers: &mut Fields, fields: &[HeaderName]) {
+    if !fields.is_empty() {
+        headers.retain(|name, _| !is_spelled(&name.lower(), fields));
+    }
+}
+
+/// The same for trailers.
+pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap, fields: &[HeaderName]) {
+    remove_spelled(trailers, |name| is_spelled(name, fields));
+}
+
+/// One of these fields has this name, or one that differs in hyphens and underscores alone.
+fn is_spelled(name: &str, fields: &[HeaderName]) -> bool {
     let same = |a: u8, b: u8| a == b || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
     let alike = |a: &str, b: &str| a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| same(a, b));
-    remove_spelled(headers, |name| fields.iter().any(|field| alike(field.as_str(), name)));
+    fields.iter().any(|field| alike(field.as_str(), name))
 }
 
 /// Removes what `refused` says of a name, as it is or with hyphens for its underscores.
@@ -126,7 +135,7 @@ mod tests {
 
     #[test]
     fn an_underscore_for_a_hyphen_hides_no_field_of_this_hop() {
-        let mut headers = map(&[
+        let mut headers = Fields::from(map(&[
             "x_forwarded_client_cert",
             "x-forwarded_for",
             "x_real_ip",
@@ -136,9 +145,9 @@ mod tests {
             "x_tenant",
             "x_own",
             "x-forwarded-for",
-        ]);
+        ]));
         remove_underscored(&mut headers, |name| name == "x-tenant");
-        assert_eq!(names(&headers), ["x-forwarded-for", "x_own"]);
+        assert_eq!(names(&headers.to_map()), ["x-forwarded-for", "x_own"]);
     }
 
     #[test]

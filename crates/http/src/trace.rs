@@ -3,34 +3,47 @@
 //! Rule: a request id goes into logs and headers of every hop, so only harmless ones are kept: 1 to 128 of letters,
 //! digits and `-_.:/+=@~`.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use attache_wire::{Fields, Known, Value, header};
 
 /// `x-request-id`.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: Known = header::X_REQUEST_ID;
 
 /// Keeps the client's `X-Request-Id` if it is trusted and harmless, drops it otherwise; then makes one where there is
 /// none, if `make` says so.
-pub fn request_id(headers: &mut HeaderMap, make: bool, trust: bool) {
+pub fn request_id(headers: &mut Fields, make: bool, trust: bool) {
     if headers.contains_key(REQUEST_ID) {
-        let mut lines = headers.get_all(REQUEST_ID).iter();
+        let mut lines = headers.get_all(REQUEST_ID);
         let kept = trust && lines.next().is_some_and(is_harmless) && lines.next().is_none();
         if kept {
             return;
         }
         headers.remove(REQUEST_ID);
     }
-    // The allocation is the value's storage.
-    if make && let Ok(mut id) = HeaderValue::from_bytes(&uuid(fastrand::u128(..))) {
+    if make {
         // Of no use in HPACK's table: it never comes again, and would push out what does (RFC 7541 section 6.2.3).
-        id.set_sensitive(true);
-        headers.insert(REQUEST_ID, id);
+        let _ = headers.try_insert_sensitive(REQUEST_ID, &uuid(fastrand::u128(..)));
     }
 }
 
-fn is_harmless(id: &HeaderValue) -> bool {
+static HARMLESS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-_.:/+=@~";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
+fn is_harmless(id: Value<'_>) -> bool {
     let id = id.as_bytes();
-    (1..=128).contains(&id.len())
-        && id.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(&byte))
+    (1..=128).contains(&id.len()) && id.iter().all(|&byte| HARMLESS[usize::from(byte)])
 }
 
 /// A random UUID (RFC 9562 section 5.4) from the worker's fast generator: unique, not secret.
@@ -54,15 +67,17 @@ fn uuid(bits: u128) -> [u8; 36] {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn id_after(sent: &[&str], make: bool, trust: bool) -> Option<String> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for value in sent {
             headers.append(REQUEST_ID, HeaderValue::from_str(value).unwrap());
         }
         request_id(&mut headers, make, trust);
-        assert!(headers.get_all(REQUEST_ID).iter().count() <= 1);
+        assert!(headers.get_all(REQUEST_ID).count() <= 1);
         headers.get(REQUEST_ID).map(|id| id.to_str().unwrap().to_owned())
     }
 

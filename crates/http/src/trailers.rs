@@ -9,14 +9,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use attache_wire::{Fields, header::CONTENT_LENGTH};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Version, header::CONTENT_LENGTH};
+use http::{HeaderName, Version};
 use http_body::{Frame, SizeHint};
 
-use crate::{Body, BodyError, remove_fields};
+use crate::{Body, BodyError, sanitize::remove_from_trailers};
 
 /// Trailers can follow such a head: in HTTP/1 only behind chunks (RFC 9112 section 7.1.2).
-pub fn may_have_trailers(version: Version, headers: &HeaderMap) -> bool {
+pub fn may_have_trailers(version: Version, headers: &Fields) -> bool {
     version == Version::HTTP_2 || !headers.contains_key(CONTENT_LENGTH)
 }
 
@@ -49,7 +50,7 @@ impl http_body::Body for Without {
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {
-            remove_fields(trailers, &self.fields);
+            remove_from_trailers(trailers, &self.fields);
         }
         Poll::Ready(frame)
     }
@@ -65,7 +66,7 @@ impl http_body::Body for Without {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use attache_config::model::PathPolicy;
 use attache_http::{check_request, normalize_uri};
-use http::{Request, Response};
+use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,14 +16,14 @@ async fn answer(bytes: &str) -> (u16, String) {
     client.write_all(bytes.as_bytes()).await.unwrap();
     client.shutdown().await.unwrap();
     let service = service_fn(|request: Request<Incoming>| async {
-        let (mut parts, _) = request.into_parts();
+        let mut parts = attache_wire::RequestHead::from(request.into_parts().0);
         let checked = check_request(&mut parts, false, false)
             .and_then(|_| normalize_uri(&mut parts.uri, PathPolicy::default()));
         let (status, text) = match checked {
             Ok(()) => (200, parts.uri.to_string()),
             Err(refusal) => (refusal.reason.status().as_u16(), refusal.text.into_owned()),
         };
-        Ok::<_, Infallible>(Response::builder().status(status).body(text).unwrap())
+        Ok::<_, Infallible>(http::Response::builder().status(status).body(text).unwrap())
     });
     let _ = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service).await;
     let mut answer = String::new();

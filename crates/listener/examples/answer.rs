@@ -7,8 +7,8 @@ use std::{convert::Infallible, future::Ready, rc::Rc, sync::Arc};
 use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn};
 use attache_http::Body;
 use attache_listener::{Connections, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve};
+use attache_wire::Response;
 use bytes::Bytes;
-use http::Response;
 
 #[derive(Clone)]
 struct Answer;

@@ -60,7 +60,7 @@ pub async fn serve<H, T>(
     tcp: T,
     mut drain: Drain,
 ) where
-    H: Service<HttpRequest, Response = http::Response<Body>, Error = Infallible, Future: Unpin>
+    H: Service<HttpRequest, Response = attache_wire::Response<Body>, Error = Infallible, Future: Unpin>
         + Clone
         + 'static,
     T: Service<Opaque, Response: Into<Carried>, Error = Infallible> + Clone + 'static,

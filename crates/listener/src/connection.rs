@@ -201,7 +201,7 @@ async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp
     // Its own timeout ends it, whoever carries it.
     live.sweepable.set(false);
     if let Some(sni) = &client.sni {
-        sni.as_ref().clone_into(&mut exchange.host.borrow_mut());
+        exchange.host.replace(sni.as_ref().into());
     }
     let exchange = Rc::new(exchange);
     let mut finish = Finish::new(exchange.clone(), settings, live.clone());

@@ -142,7 +142,7 @@ impl http_body::Body for Sent {
         {
             strip_trailers(trailers);
             if let Some(finish) = &this.finish {
-                finish.exchange.ended_by(trailers);
+                finish.exchange.ended_by_trailers(trailers);
             }
         }
         match &polled {

@@ -98,7 +98,7 @@ impl Fresh {
     pub(crate) fn report(&self, protocol: &'static str, reason: Reason, detail: String) {
         let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
         if let Some(sni) = &self.client.sni {
-            sni.as_ref().clone_into(&mut exchange.host.borrow_mut());
+            exchange.host.replace(sni.as_ref().into());
         }
         *exchange.identity.borrow_mut() = self.client.identity();
         exchange.fail(reason, detail);

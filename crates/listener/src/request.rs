@@ -108,7 +108,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct HttpRequest {
     /// The request; its body is streamed.
-    pub request: http::Request<Body>,
+    pub request: attache_wire::Request<Body>,
     /// The connection it came by.
     pub client: Rc<Client>,
     /// Its record. The listener writes method, host, path, received, sent and status, and reports it at its end.

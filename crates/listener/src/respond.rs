@@ -15,8 +15,9 @@ use std::{
 
 use attache_config::model::HttpLimits;
 use attache_http::{AnswerStyle, Asker, Body, OnInformational};
-use attache_telemetry::{Exchange, Reason, metrics};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header::HOST};
+use attache_telemetry::{Exchange, Reason, Text, metrics};
+use attache_wire::{Fields, Request, Response, Value, header::HOST};
+use http::{Method, StatusCode};
 use pin_project_lite::pin_project;
 
 use crate::{
@@ -93,15 +94,19 @@ impl Context {
     pub(crate) fn record<B>(&self, request: &Request<B>, refused: bool) -> Rc<Exchange> {
         let exchange = Rc::new(self.reader.exchange(self.protocol));
         if !refused {
-            // Three small allocations, kept until the exchange is reported: the access log and the tap show what the client sent,
-            // and by then routing has rewritten the request.
-            request.method().as_str().clone_into(&mut exchange.method.borrow_mut());
-            request.uri().path().clone_into(&mut exchange.path.borrow_mut());
-            let host = match request.uri().authority() {
-                Some(authority) => Some(authority.as_str()),
-                None => request.headers().get(HOST).and_then(|host| host.to_str().ok()),
+            // Kept until the exchange is reported: the access log and the tap show what the client sent, and by then routing has
+            // rewritten the request. Of what was read from an HTTP/1 connection nothing is copied.
+            let text = |part: &[u8]| match request.headers().shared(part) {
+                Some(bytes) => Text::shared(bytes),
+                None => Text::of(part),
             };
-            host.unwrap_or_default().clone_into(&mut exchange.host.borrow_mut());
+            exchange.method.replace(method_text(request.method()));
+            exchange.path.replace(text(request.uri().path().as_bytes()));
+            let host = match request.uri().authority() {
+                Some(authority) => Some(authority.as_str().as_bytes()),
+                None => request.headers().get(HOST).map(Value::as_bytes),
+            };
+            exchange.host.replace(text(host.unwrap_or_default()));
         }
         exchange
     }
@@ -113,6 +118,20 @@ impl Context {
         let listener = &self.reader.settings.listener;
         let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
         attache_http::answer(Reason::UpstreamProtocolError, Asker::unknown(), style, exchange)
+    }
+}
+
+fn method_text(method: &Method) -> Text {
+    match *method {
+        Method::GET => Text::from_static("GET"),
+        Method::POST => Text::from_static("POST"),
+        Method::PUT => Text::from_static("PUT"),
+        Method::HEAD => Text::from_static("HEAD"),
+        Method::DELETE => Text::from_static("DELETE"),
+        Method::PATCH => Text::from_static("PATCH"),
+        Method::OPTIONS => Text::from_static("OPTIONS"),
+        Method::CONNECT => Text::from_static("CONNECT"),
+        _ => Text::from(method.as_str()),
     }
 }
 
@@ -147,7 +166,7 @@ fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<Refusal> {
 /// An HTTP/2 request that names two hosts.
 fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
     let authority = request.uri().authority()?;
-    let mut hosts = request.headers().get_all(HOST).iter();
+    let mut hosts = request.headers().get_all(HOST);
     // RFC 9113 section 8.3.1.
     let differs = hosts.any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
     differs.then(|| Refusal::new(Reason::BadRequest, "The Host header and :authority name different hosts."))
@@ -158,7 +177,7 @@ impl<H: HttpService> Service<H> {
     pub(crate) fn answer<B>(
         &self,
         request: Request<B>,
-        body: impl FnOnce(B, &HeaderMap, &Rc<Exchange>) -> Body,
+        body: impl FnOnce(B, &Fields, &Rc<Exchange>) -> Body,
         on_informational: OnInformational,
         upgrade: Option<OnUpgrade>,
     ) -> Respond<H::Future> {
@@ -237,7 +256,7 @@ where
             finish.exchange.status.set(status.as_u16());
         }
         if http_body::Body::is_end_stream(answer.body()) {
-            finish.exchange.ended_by(answer.headers());
+            finish.exchange.ended_by_head(answer.headers());
         }
         Poll::Ready(Ok(answer.map(|body| Sent::new(body, finish, this.method, status))))
     }

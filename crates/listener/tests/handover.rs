@@ -42,7 +42,7 @@ fn worker(listener: Listener, sockets: Vec<Socket>, trigger: &DrainTrigger) -> J
                 patience: FOREVER,
             };
             let (_replace, settings) = tokio::sync::watch::channel(Rc::new(settings));
-            serve(settings, sockets, fun(answer), fun(echo_bytes), drain).await;
+            serve(settings, sockets, Answering(fun(answer)), fun(echo_bytes), drain).await;
         });
     })
 }

@@ -15,8 +15,9 @@ use attache_config::model::{HalfClose, TargetPolicy};
 use attache_http::{Body, BodyError};
 use attache_listener::HttpRequest;
 use attache_telemetry::Reason;
+use attache_wire::Fields;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -299,7 +300,7 @@ fn hints_to_a_client_that_does_not_read_are_bounded() {
     run(async {
         let http = fun(|request: HttpRequest| async move {
             let informational = request.on_informational.clone().unwrap();
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::new();
             headers.insert("link", HeaderValue::try_from("x".repeat(8000)).unwrap());
             for _ in 0..10_000 {
                 informational.call(StatusCode::EARLY_HINTS, headers.clone());
@@ -395,16 +396,16 @@ fn the_rest_of_a_small_body_that_nobody_read_does_not_end_the_connection() {
 /// Passes two early hints on, then answers; pipelined requests too.
 async fn hinting(request: HttpRequest) -> Response<Body> {
     if let Some(informational) = &request.on_informational {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         headers.insert("link", HeaderValue::from_static("</a.css>"));
         headers.insert("connection", HeaderValue::from_static("x"));
         informational.call(StatusCode::EARLY_HINTS, headers.clone());
         if request.request.uri().path() != "/now" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        informational.call(StatusCode::from_u16(110).unwrap(), HeaderMap::new());
+        informational.call(StatusCode::from_u16(110).unwrap(), Fields::new());
         // These are not passed on.
-        informational.call(StatusCode::CONTINUE, HeaderMap::new());
+        informational.call(StatusCode::CONTINUE, Fields::new());
     }
     answer(request).await
 }
@@ -433,12 +434,12 @@ fn a_late_hint_of_a_request_that_was_answered_reaches_nobody() {
             let informational = request.on_informational.clone().unwrap();
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                informational.call(StatusCode::EARLY_HINTS, HeaderMap::new());
+                informational.call(StatusCode::EARLY_HINTS, Fields::new());
             });
             if request.request.uri().path() == "/z" {
                 tokio::time::sleep(Duration::from_millis(30)).await;
                 let mine = request.on_informational.as_ref().unwrap();
-                mine.call(StatusCode::from_u16(110).unwrap(), HeaderMap::new());
+                mine.call(StatusCode::from_u16(110).unwrap(), Fields::new());
             }
             answer(request).await
         });
@@ -479,7 +480,7 @@ async fn upgrading(mut request: HttpRequest) -> Response<Body> {
         }
     });
     let status = if connect { 200 } else { 101 };
-    Response::builder().status(status).header("upgrade", "echo").body(Body::empty()).unwrap()
+    http::Response::builder().status(status).header("upgrade", "echo").body(Body::empty()).unwrap()
 }
 
 #[test]

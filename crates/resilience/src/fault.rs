@@ -21,7 +21,8 @@ use attache_config::model;
 use attache_http::Body;
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Sent};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use attache_wire::{Fields, Response, header::CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use pace::Paced;
 use pin_project_lite::pin_project;
@@ -72,11 +73,11 @@ where
     }
 }
 
-fn meant(fault: &model::Fault, headers: &HeaderMap) -> bool {
+fn meant(fault: &model::Fault, headers: &Fields) -> bool {
     let Some((name, value)) = &fault.header else { return true };
     match value {
         None => headers.contains_key(name),
-        Some(value) => headers.get_all(name).iter().any(|have| have.as_bytes() == value.as_bytes()),
+        Some(value) => headers.get_all(name).any(|have| have.as_bytes() == value.as_bytes()),
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use attache_config::model::{Fault, FaultAbort, FaultDelay, FaultRate};
-    use http::{HeaderName, Request};
+    use http::HeaderName;
     use tokio::time::Instant;
 
     use super::*;
@@ -212,7 +213,7 @@ mod tests {
             (response.status(), start.elapsed(), script.tries()),
             (StatusCode::IM_A_TEAPOT, SECOND, 0)
         );
-        assert_eq!(response.headers()["x-attache-reason"], "fault-injected");
+        assert_eq!(response.headers().get("x-attache-reason").unwrap(), "fault-injected");
     }
 
     #[tokio::test(start_paused = true)]
@@ -242,7 +243,7 @@ mod tests {
         let header = Some((name, Some("yes".into())));
         let route = route(Fault { header, abort: Some(ABORT), ..Fault::default() });
         for (value, status) in [(None, 200), (Some("no"), 200), (Some("yes"), 418)] {
-            let mut request = Request::get("http://orders/");
+            let mut request = http::Request::get("http://orders/");
             if let Some(value) = value {
                 request = request.header("x-chaos", value);
             }
@@ -253,7 +254,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_grpc_call_gets_the_reason_for_its_own_form_of_answer() {
-        let request = Request::post("http://orders/").header(CONTENT_TYPE, "application/grpc+proto");
+        let request = http::Request::post("http://orders/").header(CONTENT_TYPE, "application/grpc+proto");
         let request = request.body(Body::empty()).unwrap();
         let route = route(Fault { abort: Some(ABORT), ..Fault::default() });
         let error = front(&route, script()).call(call(request)).await.unwrap_err();

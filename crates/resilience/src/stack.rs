@@ -24,7 +24,8 @@ use std::{rc::Rc, sync::Arc};
 use attache_config::model::{Fault, Forward, Policy};
 use attache_http::Body;
 use attache_upstream::{Call, Error};
-use http::Response;
+use attache_wire::Response;
+
 use tower::Service;
 
 use crate::{

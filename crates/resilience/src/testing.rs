@@ -8,8 +8,9 @@ use attache_telemetry::Exchange;
 use attache_upstream::{
     Attempt, Call, CallContext, EndpointAddress, EndpointSpec, Error, RequestPermit, Shared,
 };
+use attache_wire::{Request, Response};
 use bytes::Bytes;
-use http::{Request, Response};
+
 use tokio::time::Instant;
 
 use crate::UpstreamState;
@@ -58,21 +59,21 @@ pub(crate) fn state_of(config: model::Upstream) -> Arc<UpstreamState> {
     UpstreamState::new(shared)
 }
 
-pub(crate) fn call(request: Request<Body>) -> Call {
+pub(crate) fn call(request: impl Into<Request<Body>>) -> Call {
     let exchange = Rc::new(Exchange::new("outbound".into(), "http1", None));
-    Call::new(Box::new(request), CallContext::new(Rc::new(Client::default()), exchange))
+    Call::new(request.into(), CallContext::new(Rc::new(Client::default()), exchange))
 }
 
 pub(crate) fn get() -> Call {
-    call(Request::get("http://orders/").body(Body::empty()).unwrap())
+    call(http::Request::get("http://orders/").body(Body::empty()).unwrap())
 }
 
 pub(crate) fn post(body: impl Into<Body>) -> Call {
-    call(Request::post("http://orders/").body(body.into()).unwrap())
+    call(http::Request::post("http://orders/").body(body.into()).unwrap())
 }
 
 pub(crate) fn respond(status: u16) -> Response<Body> {
-    Response::builder().status(status).body(Body::empty()).unwrap()
+    http::Response::builder().status(status).body(Body::empty()).unwrap().into()
 }
 
 pub(crate) type Outcome = Result<Response<Body>, Error>;
@@ -89,7 +90,7 @@ pub(crate) struct Script {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) at: Instant,
-    pub(crate) headers: http::HeaderMap,
+    pub(crate) headers: attache_wire::Fields,
     pub(crate) tried: Vec<String>,
     pub(crate) fresh: bool,
     pub(crate) deadline: Option<Instant>,
@@ -140,7 +141,7 @@ impl tower::Service<Call> for Script {
             at: Instant::now(),
             headers: call.request.headers().clone(),
             tried: call.context.tried.to_vec().iter().map(|e| e.label.to_string()).collect(),
-            fresh: call.request.extensions().get::<attache_upstream::FreshConnection>().is_some(),
+            fresh: call.fresh,
             deadline: call.context.deadline,
         });
         let (port, answer) =

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use attache_config::model::{CircuitBreaker, FailureBreaker, Policy, Retry};
 use attache_telemetry::Reason;
 use attache_upstream::{Error, Sent};
-use http::Request;
+
 use tower::Service;
 
 use crate::{
@@ -62,7 +62,7 @@ async fn a_callers_own_short_deadline_is_a_failure_for_no_judge() {
         });
         for _ in 0..10 {
             let hangs = Script::default().at(2, |_| std::future::pending());
-            let request = Request::post("http://orders/").header("grpc-timeout", timeout);
+            let request = http::Request::post("http://orders/").header("grpc-timeout", timeout);
             let asked = call(request.body(attache_http::Body::empty()).unwrap());
             let _ = stack(&policy(), &state, hangs).call(asked).await;
         }

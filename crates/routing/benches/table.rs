@@ -9,7 +9,7 @@ use std::{fmt::Write, hint::black_box, time::Instant};
 
 use attache_http::Client;
 use attache_routing::{RequestFacts, RouteTable};
-use http::{Request, request::Parts};
+use attache_wire::RequestHead;
 
 const LOOKUPS: u32 = 100_000;
 
@@ -50,6 +50,6 @@ fn table(count: usize, place: &impl Fn(usize) -> (String, String)) -> RouteTable
     RouteTable::new(&config.listeners[0])
 }
 
-fn request((host, path): (String, String)) -> Parts {
-    Request::get(format!("http://{host}{path}/x")).body(()).unwrap().into_parts().0
+fn request((host, path): (String, String)) -> RequestHead {
+    http::Request::get(format!("http://{host}{path}/x")).body(()).unwrap().into_parts().0.into()
 }

@@ -135,7 +135,7 @@ impl Value {
 
 /// A header that is there several times matches if one of its lines does.
 fn header_holds(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) -> bool {
-    request.headers.get_all(name).iter().any(|line| value.is_met(line.as_bytes())) != value.not
+    request.headers.get_all(name).any(|line| value.is_met(line.as_bytes())) != value.not
 }
 
 /// A parameter that is there several times matches if one of its values does.

@@ -9,8 +9,8 @@ use std::fmt::Write;
 
 use attache_config::model::{self, Part, Variable};
 use attache_http::{Client, REQUEST_ID, remove_underscored};
-use http::{HeaderMap, HeaderName, HeaderValue, request};
-use smallvec::SmallVec;
+use attache_wire::{Fields, RequestHead, Value};
+use http::{HeaderName, HeaderValue};
 
 use crate::{Captures, rewrite::CaptureNames};
 
@@ -45,7 +45,7 @@ enum Piece {
 /// Header changes with their values, ready to be made.
 #[derive(Debug, Default)]
 #[must_use = "the changes are made by `apply`"]
-pub struct ReadyEdits(SmallVec<[(HeaderName, Change); 2]>);
+pub struct ReadyEdits(Vec<(HeaderName, Change)>);
 
 #[derive(Debug)]
 enum Change {
@@ -57,7 +57,7 @@ enum Change {
 impl ReadyEdits {
     /// Makes the changes to a request. What they remove or set is also removed where an underscore stands for a hyphen, which many
     /// applications can't tell apart.
-    pub fn apply_to_request(self, headers: &mut HeaderMap) {
+    pub fn apply_to_request(self, headers: &mut Fields) {
         if !self.0.is_empty() {
             remove_underscored(headers, |name| self.0.iter().any(|(changed, _)| changed.as_str() == name));
         }
@@ -65,12 +65,12 @@ impl ReadyEdits {
     }
 
     /// Makes the changes.
-    pub fn apply(self, headers: &mut HeaderMap) {
+    pub fn apply(self, headers: &mut Fields) {
         for (name, change) in self.0 {
             match change {
-                Change::Remove => drop(headers.remove(name)),
-                Change::Set(value) => drop(headers.insert(name, value)),
-                Change::Add(value) => drop(headers.append(name, value)),
+                Change::Remove => _ = headers.remove(name),
+                Change::Set(value) => headers.insert(name, value),
+                Change::Add(value) => headers.append(name, value),
             }
         }
     }
@@ -115,7 +115,7 @@ impl Edits {
 
     /// The changes with the values of this request. Costs nothing where there are none; each value is an allocation
     /// that becomes the header's storage.
-    pub(crate) fn ready(&self, request: &request::Parts, ctx: &Ctx<'_>) -> ReadyEdits {
+    pub(crate) fn ready(&self, request: &RequestHead, ctx: &Ctx<'_>) -> ReadyEdits {
         let mut ready = ReadyEdits::default();
         ready.0.extend(self.remove.iter().map(|name| (name.clone(), Change::Remove)));
         for (name, pieces) in &self.set {
@@ -147,7 +147,7 @@ fn pieces(template: &model::Template, names: &CaptureNames<'_>, route: &str, lis
         .collect()
 }
 
-fn render(pieces: &[Piece], request: &request::Parts, ctx: &Ctx<'_>) -> Option<HeaderValue> {
+fn render(pieces: &[Piece], request: &RequestHead, ctx: &Ctx<'_>) -> Option<HeaderValue> {
     let mut value = Vec::new();
     for piece in pieces {
         match piece {
@@ -160,8 +160,8 @@ fn render(pieces: &[Piece], request: &request::Parts, ctx: &Ctx<'_>) -> Option<H
     if value.is_empty() { None } else { HeaderValue::from_bytes(value).ok() }
 }
 
-fn push_variable(value: &mut Vec<u8>, variable: &Variable, request: &request::Parts, ctx: &Ctx<'_>) {
-    let header = |name| request.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+fn push_variable<'a>(value: &mut Vec<u8>, variable: &Variable, request: &'a RequestHead, ctx: &Ctx<'_>) {
+    let header = |value: Option<Value<'a>>| value.map_or(&b""[..], Value::as_bytes);
     let mut number = String::new();
     let bytes = match variable {
         Variable::ClientAddress => {
@@ -183,9 +183,9 @@ fn push_variable(value: &mut Vec<u8>, variable: &Variable, request: &request::Pa
         Variable::Host => request.uri.authority().map_or(&b""[..], |authority| authority.as_str().as_bytes()),
         Variable::Path => request.uri.path().as_bytes(),
         Variable::Method => request.method.as_str().as_bytes(),
-        Variable::RequestId => header(&REQUEST_ID),
+        Variable::RequestId => header(request.headers.get(REQUEST_ID)),
         Variable::Scheme => request.uri.scheme_str().unwrap_or_default().as_bytes(),
-        Variable::Header(name) => header(name),
+        Variable::Header(name) => header(request.headers.get(name)),
         Variable::Upstream => ctx.upstream.as_bytes(),
         // These were resolved when the route was compiled.
         Variable::Capture(_) | Variable::Route | Variable::Listener => b"",

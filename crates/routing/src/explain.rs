@@ -6,8 +6,8 @@
 use attache_authorization::Facts;
 use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId};
 use attache_http::{Client, without_parameters};
-use h2::ext::Protocol;
-use http::{Method, header::LOCATION, request};
+use attache_wire::{RequestHead, header::LOCATION};
+use http::Method;
 use serde::Serialize;
 
 use crate::{
@@ -115,7 +115,7 @@ pub struct Share {
 /// Explains a request that was checked and normalized. `upstreams` are those of the config.
 pub fn explain(
     table: &RouteTable,
-    request: &request::Parts,
+    request: &RequestHead,
     client: &Client,
     upstreams: &[Upstream],
 ) -> Explanation {
@@ -185,7 +185,7 @@ pub fn explain(
             };
             return outcome;
         }
-        if request.method == Method::CONNECT && request.extensions.get::<Protocol>().is_none() {
+        if request.method == Method::CONNECT && request.protocol.is_none() {
             if route.takes_connect() {
                 outcome.action = "open a tunnel".into();
                 outcome.request_headers.clear();

@@ -1,7 +1,8 @@
 //! What a route is chosen by.
 
 use attache_http::{CanonicalHost, Client, default_port, parse_authority};
-use http::{HeaderMap, Method, request};
+use attache_wire::{Fields, RequestHead};
+use http::Method;
 
 /// One request as the matchers see it. It borrows everything; making it allocates nothing.
 #[derive(Debug)]
@@ -19,14 +20,14 @@ pub struct RequestFacts<'a> {
     /// Query without `?`.
     pub query: Option<&'a str>,
     /// Header fields.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Fields,
     /// Who calls.
     pub client: &'a Client,
 }
 
 impl<'a> RequestFacts<'a> {
     /// The facts of a request that was checked and normalized (`check_request`, `normalize_uri`).
-    pub fn of(request: &'a request::Parts, client: &'a Client) -> Self {
+    pub fn of(request: &'a RequestHead, client: &'a Client) -> Self {
         let scheme = request.uri.scheme_str().unwrap_or(if client.tls { "https" } else { "http" });
         let authority = request.uri.authority().and_then(|authority| parse_authority(authority.as_str()));
         Self {

@@ -6,7 +6,8 @@
 
 use attache_config::model::{Bind, HostName, HostPattern, Listener, Match, PathPattern, Segment};
 use attache_http::Client;
-use http::{Method, Request, header::HOST, request};
+use attache_wire::{RequestHead, header::HOST};
+use http::Method;
 
 use crate::{RequestFacts, RouteTable};
 
@@ -64,7 +65,7 @@ fn hosts(matcher: &Match, own: &str) -> Vec<String> {
     if matcher.hosts.is_empty() { vec![own.to_owned()] } else { matcher.hosts.iter().map(host).collect() }
 }
 
-fn sample(matcher: &Match, host: &str) -> Option<request::Parts> {
+fn sample(matcher: &Match, host: &str) -> Option<RequestHead> {
     let path = match &matcher.path {
         None => "/".to_owned(),
         Some(PathPattern::Exact(path) | PathPattern::Prefix(path)) => path.to_string(),
@@ -79,8 +80,10 @@ fn sample(matcher: &Match, host: &str) -> Option<request::Parts> {
         Some(PathPattern::Regex(_)) => return None,
     };
     let method = matcher.methods.first().unwrap_or(&Method::GET);
-    let request = Request::builder().method(method).uri(format!("http://{host}{path}")).header(HOST, host);
-    Some(request.body(()).ok()?.into_parts().0)
+    let uri = format!("http://{host}{path}").parse().ok()?;
+    let mut request = RequestHead { method: method.clone(), uri, ..RequestHead::default() };
+    request.headers.try_insert(HOST, host.as_bytes()).ok()?;
+    Some(request)
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use attache_config::model::{Name, Redirect, Respond};
 use attache_http::Body;
-use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Response, StatusCode,
+use attache_wire::{
+    RequestHead, Response,
     header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
-    request,
 };
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::{
     Captures,
@@ -54,7 +54,7 @@ impl Direct {
         matches!(self, Self::Redirect { path: Some(path), .. } if path.uses_captures())
     }
 
-    pub(crate) fn respond(&self, request: &request::Parts, captures: &Captures) -> Response<Body> {
+    pub(crate) fn respond(&self, request: &RequestHead, captures: &Captures) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         match self {
             Self::Redirect { status, .. } => {
@@ -85,7 +85,7 @@ impl Direct {
 
     /// `scheme://host/path?query`. To another scheme the port goes along only if `host` names it, since the port of the one
     /// is never that of the other. A request without a host gets a relative reference.
-    fn location(&self, request: &request::Parts, captures: &Captures) -> String {
+    fn location(&self, request: &RequestHead, captures: &Captures) -> String {
         let Self::Redirect { scheme, host, path, strip_query, .. } = self else { return String::new() };
         let uri = &request.uri;
         let asked = uri.scheme_str().unwrap_or("http");

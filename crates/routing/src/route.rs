@@ -6,11 +6,9 @@ use attache_config::model::{
     PathPolicy, Route, Traffic,
 };
 use attache_http::{Body, Refusal, set_path, without_parameters};
-use h2::ext::Protocol;
+use attache_wire::{RequestHead, Response, header::HOST};
 use http::{
-    Method, Response, Uri,
-    header::{HOST, HeaderValue},
-    request,
+    Method, Uri,
     uri::{Authority, Scheme},
 };
 
@@ -125,7 +123,7 @@ impl CompiledRoute {
     }
 
     /// Both directions' header changes for a request, for `explain`.
-    pub(crate) fn edits(&self, request: &request::Parts, ctx: &Ctx<'_>) -> (ReadyEdits, ReadyEdits) {
+    pub(crate) fn edits(&self, request: &RequestHead, ctx: &Ctx<'_>) -> (ReadyEdits, ReadyEdits) {
         (self.request_edits.ready(request, ctx), self.response_edits.ready(request, ctx))
     }
 
@@ -195,16 +193,12 @@ impl CompiledRoute {
     ///
     /// # Errors
     /// `bad-request` if a rewritten path breaks the listener's path policy.
-    pub fn prepare_request(
-        &self,
-        request: &mut request::Parts,
-        ctx: &Ctx<'_>,
-    ) -> Result<ReadyEdits, Refusal> {
+    pub fn prepare_request(&self, request: &mut RequestHead, ctx: &Ctx<'_>) -> Result<ReadyEdits, Refusal> {
         let request_edits = self.request_edits.ready(request, ctx);
         let response_edits = self.response_edits.ready(request, ctx);
         if let Kind::Forward { rewrite, .. } = &self.kind {
             // A CONNECT names a destination: there is no path, and another host would be another destination.
-            let tunnel = request.method == Method::CONNECT && request.extensions.get::<Protocol>().is_none();
+            let tunnel = request.method == Method::CONNECT && request.protocol.is_none();
             if !tunnel {
                 if request.uri.path().starts_with('/')
                     && let Some(path) = rewrite.apply(
@@ -225,7 +219,7 @@ impl CompiledRoute {
     }
 
     /// The answer of a route that redirects or answers directly; `None` if it forwards.
-    pub fn respond(&self, request: &request::Parts, ctx: &Ctx<'_>) -> Option<Response<Body>> {
+    pub fn respond(&self, request: &RequestHead, ctx: &Ctx<'_>) -> Option<Response<Body>> {
         let Kind::Direct(direct) = &self.kind else { return None };
         let mut response = direct.respond(request, ctx.captures);
         self.response_edits.ready(request, ctx).apply(response.headers_mut());
@@ -249,15 +243,15 @@ fn bounds(to: &[Destination]) -> Vec<u64> {
 }
 
 /// Gives a request another host. One that is no authority (the parser lets none in) changes nothing.
-fn set_host(request: &mut request::Parts, host: &str) {
-    // Copies, since clones of what all workers share would share a counter.
-    let (Ok(authority), Ok(value)) = (Authority::try_from(host), HeaderValue::from_str(host)) else { return };
+fn set_host(request: &mut RequestHead, host: &str) {
+    // A copy, since clones of what all workers share would share a counter.
+    let Ok(authority) = Authority::try_from(host) else { return };
     let mut parts = std::mem::take(&mut request.uri).into_parts();
     parts.authority = Some(authority);
     parts.scheme.get_or_insert(Scheme::HTTP);
     if let Ok(uri) = Uri::from_parts(parts) {
         request.uri = uri;
-        request.headers.insert(HOST, value);
+        let _ = request.headers.try_insert(HOST, host.as_bytes());
     }
 }
 

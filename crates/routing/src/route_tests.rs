@@ -5,7 +5,8 @@ use attache_config::model::{
     PathRewrite, Policy, Redirect, Respond, Retry, RetryOn, Route, Template, Timeouts, UpstreamId, Variable,
 };
 use attache_http::Client;
-use http::{HeaderName, HeaderValue, StatusCode, request};
+use attache_wire::RequestHead;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
     Captures, Ctx, RequestFacts, RouteTable, UpstreamHost, explain,
@@ -15,11 +16,7 @@ use crate::{
 const UPSTREAM: &str = "orders-next";
 
 /// Runs one route over one request; gives the request as it is sent and the response's headers.
-fn sent(
-    route: Route,
-    mut parts: request::Parts,
-    client: &Client,
-) -> Result<(request::Parts, Vec<String>), String> {
+fn sent(route: Route, mut parts: RequestHead, client: &Client) -> Result<(RequestHead, Vec<String>), String> {
     let table = RouteTable::new(&listener(vec![route]));
     let facts = RequestFacts::of(&parts, client);
     let matched = table.find_http(&facts).expect("the route matches");
@@ -28,7 +25,7 @@ fn sent(
     let ctx = Ctx { client, captures: &matched.captures, upstream: UPSTREAM, host };
     let edits =
         matched.route.prepare_request(&mut parts, &ctx).map_err(|refusal| refusal.text.into_owned())?;
-    let mut down = http::HeaderMap::new();
+    let mut down = attache_wire::Fields::new();
     down.insert("server", HeaderValue::from_static("nginx"));
     edits.apply(&mut down);
     let down = down.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
@@ -87,7 +84,7 @@ fn the_host_is_kept_taken_from_the_upstream_or_set() {
         to.host = rewrite;
         route.action = Action::Forward(to);
         let (parts, _) = sent(route, request("GET", target, &[]), &Client::default()).unwrap();
-        (parts.uri.to_string(), parts.headers["host"].to_str().unwrap().to_owned())
+        (parts.uri.to_string(), parts.headers.get("host").unwrap().to_str().unwrap().to_owned())
     };
     let same = |uri: &str, host: &str| (uri.to_owned(), host.to_owned());
     assert_eq!(host(HostRewrite::Preserve, "a:81/x"), same("http://a:81/x", "a:81"));
@@ -184,11 +181,15 @@ fn no_value_begins_a_new_line() {
     route.request_headers.set = vec![variable("x-identity", Variable::ClientIdentity)];
     let evil = Client { identities: ["spiffe://a\r\nx-admin: 1\0".into()].into(), ..Client::default() };
     let (parts, _) = sent(route, request("GET", "a/", &[]), &evil).unwrap();
-    assert_eq!(parts.headers["x-identity"], "spiffe://ax-admin: 1");
+    assert_eq!(parts.headers.get("x-identity").unwrap(), "spiffe://ax-admin: 1");
     assert!(!parts.headers.contains_key("x-admin"));
 }
 
-fn answered(action: Action, pattern: &str, parts: &request::Parts) -> http::Response<attache_http::Body> {
+fn answered(
+    action: Action,
+    pattern: &str,
+    parts: &RequestHead,
+) -> attache_wire::Response<attache_http::Body> {
     let mut route = route("r", matching(&[], pattern));
     route.action = action;
     route.response_headers.set = vec![variable("x-route", Variable::Route)];
@@ -197,7 +198,7 @@ fn answered(action: Action, pattern: &str, parts: &request::Parts) -> http::Resp
     let matched = table.find_http(&RequestFacts::of(parts, &client)).unwrap();
     let ctx = Ctx { client: &client, captures: &matched.captures, upstream: "", host: None };
     let response = matched.route.respond(parts, &ctx).unwrap();
-    assert_eq!(response.headers()["x-route"], "r");
+    assert_eq!(response.headers().get("x-route").unwrap(), "r");
     response
 }
 
@@ -209,7 +210,7 @@ fn a_redirect_keeps_what_it_does_not_name() {
         change(&mut redirect);
         let response = answered(Action::Redirect(redirect), pattern, &request("GET", target, &[]));
         assert_eq!(response.status(), 302);
-        response.headers()["location"].to_str().unwrap().to_owned()
+        response.headers().get("location").unwrap().to_str().unwrap().to_owned()
     };
     assert_eq!(to(|r| r.scheme = Some("https".into()), "-", "a:8080/x?q"), "https://a/x?q");
     assert_eq!(to(|r| r.host = Some("b:1".into()), "-", "a:8080/x?q"), "http://b:1/x?q");
@@ -228,7 +229,7 @@ fn a_redirect_without_a_host_never_leaves_for_another() {
         strip_query: false,
     };
     let response = answered(Action::Redirect(redirect), "-", &request("GET", "//evil.example/x", &[]));
-    assert_eq!(response.headers()["location"], "/evil.example/x");
+    assert_eq!(response.headers().get("location").unwrap(), "/evil.example/x");
 }
 
 #[test]
@@ -240,12 +241,16 @@ fn a_direct_answer_has_its_body_except_where_none_may_be() {
             content_type: HeaderValue::from_static("text/plain"),
         })
     };
-    let length =
-        |response: &http::Response<attache_http::Body>| http_body::Body::size_hint(response.body()).exact();
+    let length = |response: &attache_wire::Response<attache_http::Body>| {
+        http_body::Body::size_hint(response.body()).exact()
+    };
     let get = answered(respond(503), "-", &request("GET", "a/", &[]));
     assert_eq!((get.status().as_u16(), length(&get)), (503, Some(6)));
     let head = answered(respond(200), "-", &request("HEAD", "a/", &[]));
-    assert_eq!((head.headers()["content-length"].to_str().unwrap(), length(&head)), ("6", Some(0)));
+    assert_eq!(
+        (head.headers().get("content-length").unwrap().to_str().unwrap(), length(&head)),
+        ("6", Some(0))
+    );
     assert_eq!(length(&answered(respond(204), "-", &request("GET", "a/", &[]))), Some(0));
 }
 

@@ -11,7 +11,7 @@ use attache_config::model::{
     Action, AddressMatch, HostName, HostPattern, Listener, Name, PathPolicy, Route, Traffic,
 };
 use attache_http::{CanonicalHost, Client, Takes, without_parameters};
-use http::request;
+use attache_wire::RequestHead;
 
 use crate::{
     Captures, CompiledRoute, RequestFacts,
@@ -188,7 +188,7 @@ impl RouteTable {
     }
 
     /// Why no route took a request, in a line: the Host that it named, and those that there are.
-    pub fn no_route(&self, request: &request::Parts) -> String {
+    pub fn no_route(&self, request: &RequestHead) -> String {
         /// More than these help nobody.
         const MOST: usize = 20;
         let mut hosts: Vec<String> = Vec::new();

@@ -9,7 +9,8 @@ use attache_config::model::{
     Segment, Target, Traffic, Upstream, UpstreamId, UpstreamProtocol, ValueMatch, ValuePattern,
 };
 use attache_http::{Client, check_request, normalize_uri};
-use http::{HeaderName, HeaderValue, Request, request};
+use attache_wire::RequestHead;
+use http::{HeaderName, HeaderValue};
 
 /// A route to upstream 0 with this name.
 pub(crate) fn route(name: &str, matcher: Match) -> Route {
@@ -161,9 +162,10 @@ pub(crate) fn upstream(name: &str, host: &str, port: u16) -> Upstream {
 }
 
 /// A request as it reaches routing: checked and normalized. `target` is `host/path?query`.
-pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> request::Parts {
+pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> RequestHead {
     let (host, path) = target.split_at(target.find('/').unwrap());
-    let mut parts = Request::builder().method(method).uri(path).body(()).unwrap().into_parts().0;
+    let mut parts: RequestHead =
+        http::Request::builder().method(method).uri(path).body(()).unwrap().into_parts().0.into();
     if !host.is_empty() {
         parts.headers.insert("host", HeaderValue::from_str(host).unwrap());
     }

@@ -8,11 +8,15 @@ use std::{
 };
 
 use attache_config::model::Name;
+use attache_wire::{
+    Fields, Known, Value,
+    header::{GRPC_MESSAGE, GRPC_STATUS},
+};
 
 use crate::{
-    Reason, SeenHeaders,
+    Reason, SeenHeaders, Text,
     access_log::Noted,
-    grpc::{grpc_as_http, grpc_status},
+    grpc::{grpc_as_http, grpc_code},
     trace::{RequestTrace, TraceId},
 };
 
@@ -29,13 +33,13 @@ pub struct Exchange {
     /// `http1`, `http2`, `tcp`, `tls`.
     pub protocol: &'static str,
     /// Request method; empty for opaque connections.
-    pub method: RefCell<String>,
+    pub method: RefCell<Text>,
     /// Host or SNI.
-    pub host: RefCell<String>,
+    pub host: RefCell<Text>,
     /// Path without the query (queries carry secrets).
-    pub path: RefCell<String>,
+    pub path: RefCell<Text>,
     /// `X-Request-Id`.
-    pub request_id: RefCell<String>,
+    pub request_id: RefCell<Text>,
     /// The route that matched.
     pub route: RefCell<Option<Name>>,
     /// Who the client has proven to be (TLS).
@@ -123,13 +127,13 @@ impl Exchange {
     }
 
     /// Notes the request's headers for those who follow exchanges.
-    pub fn see_request(&self, headers: &http::HeaderMap) {
+    pub fn see_request(&self, headers: &Fields) {
         let request = SeenHeaders::redact(headers);
         *self.seen.borrow_mut() = Some(Box::new(SeenHeaders { request, ..SeenHeaders::default() }));
     }
 
     /// Notes the response's headers, if the request's were noted.
-    pub fn see_response(&self, headers: &http::HeaderMap) {
+    pub fn see_response(&self, headers: &Fields) {
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             seen.response = SeenHeaders::redact(headers);
         }
@@ -156,13 +160,23 @@ impl Exchange {
         *self.detail.borrow_mut() = Some(detail.into());
     }
 
-    /// The answer's trailers, or its head where it has no body: a gRPC call says there how it ended.
-    pub fn ended_by(&self, headers: &http::HeaderMap) {
-        let Some(status) = grpc_status(headers) else { return };
+    /// The answer's trailers: a gRPC call says there how it ended.
+    pub fn ended_by_trailers(&self, trailers: &http::HeaderMap) {
+        let value = |name: Known| trailers.get(name.as_str()).map(http::HeaderValue::as_bytes);
+        self.ended_by(value(GRPC_STATUS), value(GRPC_MESSAGE));
+    }
+
+    /// The same for the head of an answer without a body.
+    pub fn ended_by_head(&self, headers: &Fields) {
+        let value = |name: Known| headers.get(name).map(Value::as_bytes);
+        self.ended_by(value(GRPC_STATUS), value(GRPC_MESSAGE));
+    }
+
+    fn ended_by(&self, status: Option<&[u8]>, message: Option<&[u8]>) {
+        let Some(status) = status.and_then(grpc_code) else { return };
         self.grpc_status.set(Some(status));
         if self.outcome() >= 500 && self.reason.get().is_none() {
-            let message = headers.get("grpc-message").map(|text| String::from_utf8_lossy(text.as_bytes()));
-            let message = message.as_deref().unwrap_or_default();
+            let message = String::from_utf8_lossy(message.unwrap_or_default());
             *self.detail.borrow_mut() = Some(format!("grpc-status {status} from the upstream: {message}"));
         }
     }

@@ -9,6 +9,7 @@ mod grpc;
 mod log;
 mod metrics;
 mod reason;
+mod text;
 mod trace;
 mod watch;
 
@@ -19,13 +20,14 @@ pub fn rfc3339(at: std::time::SystemTime) -> String {
 
 pub use access_log::{AccessLog, AccessLogError, AccessLogger};
 pub use exchange::Exchange;
-pub use grpc::{grpc_as_http, grpc_status};
+pub use grpc::{grpc_as_http, grpc_code};
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
     AdmissionCounts, Admitted, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics,
     OPENMETRICS_CONTENT_TYPE, OverloadGauges, Side, Stats, WorkerMetrics, metrics,
 };
 pub use reason::Reason;
+pub use text::Text;
 pub use trace::{
     AttemptTrace, Connecting, Dial, DialFuture, Exports, Io, RequestTrace, SpanId, TraceId, Tracer, Traces,
     check_trace_context, finish_trace,

@@ -13,7 +13,8 @@ use std::{
 
 use attache_config::model::{self, Existing};
 use attache_telemetry::Reason;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use attache_wire::Fields;
+use http::{HeaderName, HeaderValue};
 
 use crate::{
     Error,
@@ -73,19 +74,12 @@ impl Credential {
     ///
     /// # Errors
     /// There is no secret yet: the request must not be sent.
-    pub fn apply(&self, headers: &mut HeaderMap) -> Result<(), NoCredential> {
+    pub fn apply(&self, headers: &mut Fields) -> Result<(), NoCredential> {
         if self.existing == Existing::Keep && headers.contains_key(&self.name) {
             return Ok(());
         }
-        // A copy, since clones of what all workers share would share a counter.
-        let value = self.live.with(|value| {
-            let mut copy = HeaderValue::from_bytes(value.as_ref()?.as_bytes()).ok()?;
-            copy.set_sensitive(true);
-            Some(copy)
-        });
-        let value = value.ok_or_else(|| NoCredential(self.file.clone()))?;
-        headers.insert(self.name.clone(), value);
-        Ok(())
+        let set = self.live.with(|value| value.as_ref().map(|value| headers.insert(&self.name, value)));
+        set.ok_or_else(|| NoCredential(self.file.clone()))
     }
 
     pub(crate) fn follow(&self) -> Weak<dyn Follow> {

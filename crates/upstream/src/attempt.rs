@@ -30,6 +30,7 @@ use std::{fmt, rc::Rc, sync::Arc};
 
 use attache_config::model::Algorithm;
 use attache_telemetry::{AttemptTrace, Exchange, Reason};
+use attache_wire::Fields;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
@@ -129,7 +130,7 @@ impl Attempt {
     }
 
     /// Begins its span, where the exchange is traced, and writes the span's id into the request.
-    pub(crate) fn trace(&mut self, tls: bool, headers: Option<&mut HeaderMap>) {
+    pub(crate) fn trace(&mut self, tls: bool, headers: Option<&mut Fields>) {
         let Some(charge) = &self.charge else { return };
         let upstream = &charge.shared().config.name;
         self.span = AttemptTrace::begin(&self.exchange, upstream, tls, headers).map(Rc::new);
@@ -155,7 +156,7 @@ impl Attempt {
     }
 
     /// The head of the answer came.
-    pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+    pub fn answered(&mut self, status: StatusCode, headers: &Fields) {
         if let Some(span) = &self.span {
             span.responded(&self.exchange, status.as_u16());
         }

@@ -5,7 +5,8 @@ use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
 use attache_config::model::DestinationId;
 use attache_http::{Body, Client, OnInformational};
 use attache_telemetry::{Exchange, Reason};
-use http::{Method, Request};
+use attache_wire::Request;
+use http::Method;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -15,14 +16,17 @@ use crate::{Endpoint, attempt::Judges};
 #[derive(Debug)]
 pub struct Call {
     /// The request. Its URI is in origin-form with scheme and authority set (`http://host:port/path`); the
-    /// connection's protocol decides how that is written. In a box, since every layer passes it on.
-    pub request: Box<Request<Body>>,
+    /// connection's protocol decides how that is written.
+    pub request: Request<Body>,
     /// What it asks of the upstream.
     pub wants: Wants,
     /// What the layers need to know beside it.
     pub context: CallContext,
     /// Who is told of the attempt's end beside its endpoint. Layers below the retries add themselves.
     pub judges: Judges,
+    /// It goes out on a connection made for it, never on one of the pool. Set on the one attempt that follows a lost close race, where the
+    /// pool's other connections to that endpoint may have been closed by the peer as well.
+    pub fresh: bool,
 }
 
 /// What a call asks of an upstream.
@@ -37,13 +41,13 @@ pub enum Wants {
 
 impl Call {
     /// A call for an answer.
-    pub fn new(request: Box<Request<Body>>, context: CallContext) -> Self {
-        Self { request, wants: Wants::Answer, context, judges: Judges::default() }
+    pub fn new(request: Request<Body>, context: CallContext) -> Self {
+        Self { request, wants: Wants::Answer, context, judges: Judges::default(), fresh: false }
     }
 
     /// A call for a bare connection. `request` is a CONNECT's: balancing by a hash, limits and hosts read its head, and its body is
     /// never touched.
-    pub fn connection(request: Box<Request<Body>>, context: CallContext) -> Self {
+    pub fn connection(request: Request<Body>, context: CallContext) -> Self {
         Self { wants: Wants::Connection, ..Self::new(request, context) }
     }
 
@@ -51,7 +55,7 @@ impl Call {
     pub fn opaque(context: CallContext) -> Self {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::CONNECT;
-        Self::connection(Box::new(request), context)
+        Self::connection(request, context)
     }
 }
 

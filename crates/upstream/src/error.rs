@@ -16,7 +16,7 @@ pub struct Error {
     /// When it is worth trying again, where attache knows: the answer's `Retry-After`.
     pub retry_after: Option<std::time::Duration>,
     /// Other headers of the answer that attache makes of it.
-    pub headers: Option<Box<http::HeaderMap>>,
+    pub headers: Option<Box<attache_wire::Fields>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 

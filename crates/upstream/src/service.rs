@@ -19,21 +19,22 @@ use std::{
     fmt,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
 use attache_telemetry::{Reason, metrics};
-use http::{
-    Method, Request, Response,
+use attache_wire::{
+    Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
 };
+use http::Method;
 use tokio::{task::spawn_local, time::Instant};
 
 use crate::{
-    Balancer, Call, CallContext, Endpoint, Error, FreshConnection, Sent, Shared, Wants,
+    Balancer, Call, CallContext, Endpoint, Error, Sent, Shared, Wants,
     attempt::{Attempt, Judges},
     balance::request_hash,
     boxed,
@@ -86,14 +87,9 @@ impl Bare {
     }
 }
 
-/// What waits in a response's extensions, which want `Clone + Send + Sync`; there is one connection all the same.
-#[derive(Clone)]
-struct Offer(Arc<Mutex<Option<Bare>>>);
-
 /// The connection that the answer to [`Wants::Connection`] carries; `None` where it carries none, or it was taken before.
 pub fn connected(response: &mut Response<Body>) -> Option<Bare> {
-    let offer = response.extensions_mut().remove::<Offer>()?;
-    offer.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    response.head_mut().carried.take()?.downcast().ok().map(|bare| *bare)
 }
 
 impl WorkerUpstream {
@@ -255,11 +251,21 @@ impl Inner {
 
     /// Makes one attempt: an endpoint, a connection, the answer.
     async fn send(self: &Rc<Self>, call: Call) -> Result<Response<Body>, Error> {
-        let Call { mut request, wants, context, judges } = call;
-        let hash = self.hash(&context, &request, wants);
-        let (endpoint, mut attempt) = self.begin(&mut request, wants, &context, hash, judges)?;
+        let Call { request, wants, context, judges, fresh } = call;
+        // In one place for as long as it is not sent, so that the future of a call that waits stays small.
+        let mut request = Some(request);
+        let (hash, begun) = match &mut request {
+            Some(request) => {
+                let hash = self.hash(&context, request, wants);
+                (hash, self.begin(request, wants, &context, hash, judges)?)
+            }
+            None => return Err(Error::new(Reason::InternalError, Sent::Nothing)),
+        };
+        let (endpoint, mut attempt) = begun;
         let sent = match wants {
-            Wants::Answer => self.exchange(request, &context, hash, &endpoint, &mut attempt).await,
+            Wants::Answer => {
+                self.exchange(&mut request, fresh, &context, hash, &endpoint, &mut attempt).await
+            }
             // Boxed, so that the future of a request stays small.
             Wants::Connection => Box::pin(self.connect(&context, hash, &endpoint, &mut attempt)).await,
         };
@@ -286,7 +292,8 @@ impl Inner {
         };
         let (endpoint, admitted) = self.pick(context, hash)?;
         let mut attempt = Attempt::admitted(permit, Arc::clone(&endpoint), admitted, context, judges);
-        let headers = (wants == Wants::Answer).then(|| request.headers_mut());
+        let traced = wants == Wants::Answer && context.exchange.trace.borrow().is_some();
+        let headers = traced.then(|| request.headers_mut());
         attempt.trace(self.tls.is_some(), headers);
         Ok((endpoint, Some(attempt)))
     }
@@ -319,14 +326,15 @@ impl Inner {
         *context.exchange.peer.borrow_mut() = tls.as_ref().and_then(|tls| tls.peer(&io));
         let guard = Guard { charge: attempt.take().and_then(Attempt::opened), _permit: permit };
         let mut response = Response::new(Body::empty());
-        response.extensions_mut().insert(Offer(Arc::new(Mutex::new(Some(Bare { io, guard })))));
+        response.head_mut().carried = Some(Box::new(Bare { io, guard }));
         Ok(response)
     }
 
     /// Sends the request on a connection to this endpoint, and on another one where a kept one turns out to be dead.
     async fn exchange(
         self: &Rc<Self>,
-        mut request: Box<Request<Body>>,
+        request: &mut Option<Request<Body>>,
+        fresh: bool,
         context: &CallContext,
         hash: Option<u64>,
         endpoint: &Arc<Endpoint>,
@@ -334,11 +342,12 @@ impl Inner {
     ) -> Result<Response<Body>, Error> {
         let Self { pool, tls, .. } = &**self;
         let config = &*pool.shared.config;
-        let fresh = request.extensions_mut().remove::<FreshConnection>().map(|_| Instant::now());
-        let plan = self.plan(&mut request)?;
+        let fresh = fresh.then(Instant::now);
+        let Some(whole) = request else { return Err(Error::new(Reason::InternalError, Sent::Nothing)) };
+        let plan = self.plan(whole)?;
         // Only a forward proxy's certificate names come with the request.
         let host = matches!(config.address, model::Address::Authority { .. })
-            .then(|| request.uri().host().map(str::to_owned))
+            .then(|| whole.uri().host().map(str::to_owned))
             .flatten();
         let home = pool.home(endpoint);
         loop {
@@ -369,7 +378,7 @@ impl Inner {
             // A counter that stays on this worker.
             *context.exchange.peer.borrow_mut() = wire.peer().cloned();
             if plan.protocol == Protocol::Http2
-                && (plan.handshake.is_some() || upgrade::is_http2(&request))
+                && (plan.handshake.is_some() || request.as_ref().is_some_and(upgrade::is_http2))
                 && !wire.takes_extended_connect(config.handshake_timeout).await
             {
                 let why = "the upstream's HTTP/2 does not take extended CONNECT (RFC 8441)";
@@ -380,14 +389,9 @@ impl Inner {
             let mut reuse = Reuse { pool, counts: wire.reused };
             match wire.call(request, attempt, context.on_informational.as_ref()).await {
                 Ok(response) => return respond(response, plan.handshake.as_ref()),
-                Err(lost) => match lost.request {
-                    // The kept connection was dead and the request is untouched: this is not another try yet.
-                    Some(back) if !is_fresh => {
-                        reuse.counts = false;
-                        request = back;
-                    }
-                    _ => return Err(lost.error),
-                },
+                // The kept connection was dead and the request is untouched: this is not another try yet.
+                Err(_) if request.is_some() && !is_fresh => reuse.counts = false,
+                Err(error) => return Err(error),
             }
         }
     }

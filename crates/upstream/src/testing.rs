@@ -15,8 +15,9 @@ use std::{
 use attache_config::model::{self, Address, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, BodyError, Client};
 use attache_telemetry::Exchange;
+use attache_wire::{Request, Response};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+
 use http_body::{Body as _, Frame};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -95,8 +96,8 @@ pub(crate) fn context() -> CallContext {
     CallContext::new(Rc::new(Client::default()), Rc::new(Exchange::new("test".into(), "http1", None)))
 }
 
-pub(crate) fn call(request: Request<Body>) -> Call {
-    Call::new(Box::new(request), context())
+pub(crate) fn call(request: impl Into<Request<Body>>) -> Call {
+    Call::new(request.into(), context())
 }
 
 /// A bare connection for this call.
@@ -111,11 +112,11 @@ pub(crate) async fn opaque(upstream: &WorkerUpstream) -> Result<Bare, Error> {
 }
 
 pub(crate) fn get(path: &str) -> Call {
-    call(Request::get(format!("http://service.example:80{path}")).body(Body::empty()).unwrap())
+    call(http::Request::get(format!("http://service.example:80{path}")).body(Body::empty()).unwrap())
 }
 
 pub(crate) fn post(body: Body) -> Call {
-    call(Request::post("http://service.example/upload").body(body).unwrap())
+    call(http::Request::post("http://service.example/upload").body(body).unwrap())
 }
 
 /// A body of these frames.
@@ -162,7 +163,7 @@ pub(crate) async fn frame(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyEr
 }
 
 /// Reads a body to its end.
-pub(crate) async fn read(body: Body) -> Result<(String, Option<HeaderMap>), BodyError> {
+pub(crate) async fn read(body: Body) -> Result<(String, Option<http::HeaderMap>), BodyError> {
     let mut body = body;
     let (mut text, mut trailers) = (String::new(), None);
     while let Some(frame) = frame(&mut body).await {

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use http::HeaderMap;
 
-use crate::{Fault, Lines, field, message, request, response, value};
+use crate::{Fault, Fields, field, header::Known, request, response, value};
 
 /// Bytes of one chunk's extension; nobody is known to use them, but for smuggling and for exhausting (CVE-2023-39326).
 const MAX_EXTENSION: u32 = 256;
@@ -151,12 +151,12 @@ impl Decoder {
             self.state = State::Done;
             return Ok(Piece::End);
         }
-        let mut index = Vec::new();
-        let check = |name: &[u8], _: &[u8]| value::check_trailer(name);
-        let read = field::fields(buf, 0, MAX_TRAILERS, MAX_TRAILER_LINES, &mut index, check)?;
-        let Some(len) = read else { return Ok(Piece::More) };
+        let check = |name: Known, _: &[u8]| value::check_trailer(name);
+        let read = field::fields(buf, 0, MAX_TRAILERS, MAX_TRAILER_LINES, check)?;
+        let Some((len, index)) = read else { return Ok(Piece::More) };
         self.state = State::Done;
-        Ok(Piece::Trailers(message::headers(&Lines::take(buf, len, &index))?))
+        // `http_body` carries trailers in the crate's map.
+        Ok(Piece::Trailers(Fields::of_head(buf.split_to(len).freeze(), index).into()))
     }
 
     fn chunk_byte(&mut self, state: State, byte: u8) -> Result<State, Fault> {

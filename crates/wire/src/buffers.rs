@@ -6,8 +6,6 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-use crate::Field;
-
 /// Bytes of one buffer: room for a usual head with a small body, and for a TLS record's content.
 pub const SIZE: usize = 16 << 10;
 /// Buffers that are kept for the next connection.
@@ -15,7 +13,6 @@ const KEPT: usize = 32;
 
 thread_local! {
     static FREE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
-    static INDEX: RefCell<Vec<Field>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty buffer with room.
@@ -41,9 +38,4 @@ pub fn put(buf: &mut BytesMut) {
 /// Lets go of all buffers that nobody uses: the worker is idle.
 pub fn give_back() {
     FREE.with_borrow_mut(|free| *free = Vec::new());
-}
-
-/// The worker's index of fields, for one head.
-pub fn index<T>(read: impl FnOnce(&mut Vec<Field>) -> T) -> T {
-    INDEX.with_borrow_mut(read)
 }

@@ -5,10 +5,10 @@
 //! held against other people's parsers.
 //!
 //! - [`request`] and [`response`] read a head: one piece of the connection's read buffer, and an index of its fields.
+//! - [`Fields`] is that index, with what is changed on the way; [`Request`] and [`Response`] are what is passed on.
 //! - [`body`] finds where a message ends and takes its framing off; [`outbox`] puts framing on.
 //! - [`server`] reads the requests of one connection, with pipelining and upgrades.
-//! - [`message`] turns a head into the `http` crate's types without a copy, and [`write`] turns those back into bytes, with the
-//!   field names as the sender spelt them.
+//! - [`write`] copies them to the next hop, with the field names as the sender spelt them.
 //!
 //! Whatever two parsers could read in two ways is refused (a [`Fault`]) or rewritten into one form, in requests and in answers.
 
@@ -17,8 +17,9 @@ pub mod buffers;
 pub mod chars;
 mod fault;
 mod field;
-pub mod message;
-mod names;
+mod fields;
+pub mod header;
+mod message;
 pub mod outbox;
 pub mod request;
 pub mod response;
@@ -28,8 +29,10 @@ mod smuggling;
 #[cfg(test)]
 mod tests;
 mod value;
-mod value_unchecked;
 pub mod write;
 
 pub use fault::{At, Fault, Kind};
-pub use field::{Field, Limits, Lines};
+pub use field::Limits;
+pub use fields::{FieldName, FieldValue, Fields, GetAll, InvalidValue, Iter, Name, Value};
+pub use header::{Known, KnownSet};
+pub use message::{Protocol, RawQuery, Request, RequestHead, Response, ResponseHead};

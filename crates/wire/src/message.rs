@@ -1,45 +1,283 @@
-//! From a head's bytes to the `http` crate's types, without a copy: values, targets and reasons are slices of the head.
+//! A request and an answer, as the proxy passes them on: what was read of the head, and a body.
+//!
+//! Like the `http` crate's types, with [`Fields`] instead of its map and with a place for each thing that else would be an extension.
+//! Method, target and status are that crate's. Conversions to its types are for HTTP/2, whose implementation speaks in them.
+
+use std::{any::Any, borrow::Cow, fmt, rc::Rc};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header::CONTENT_LENGTH,
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, Method, StatusCode, Uri, Version, uri::PathAndQuery};
 
-use crate::{
-    Fault, Field, Lines, field::TOO_MANY, names, request, response, value_unchecked::value, write::Names,
-};
+use crate::{Fault, Fields, fields::Index, header::CONTENT_LENGTH, request, response};
 
-/// How the sender of a message spelt its field names, and its reason phrase. An extension of the message.
+/// What stands before a request's body.
 #[derive(Clone, Debug)]
-pub struct Spelling {
-    head: Bytes,
-    names: std::sync::Arc<[(u32, u32)]>,
-    reason: Option<(u32, u32)>,
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The target.
+    pub uri: Uri,
+    /// The version that it came with.
+    pub version: Version,
+    /// The fields.
+    pub headers: Fields,
+    /// The query as the client sent it, where the URI has no room for it.
+    pub raw_query: Option<RawQuery>,
+    /// `:protocol` of an extended CONNECT (RFC 8441).
+    pub protocol: Option<Protocol>,
 }
 
-impl Spelling {
-    /// `None` where everything is as it would be written anyway.
-    fn of(head: &Bytes, index: &[Field], reason: Option<(u32, u32)>) -> Option<Self> {
-        let plain = |field: &Field| !field.name(head).iter().any(u8::is_ascii_uppercase);
-        if reason.is_none() && index.iter().all(plain) {
-            return None;
+impl Default for RequestHead {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            uri: Uri::default(),
+            version: Version::HTTP_11,
+            headers: Fields::new(),
+            raw_query: None,
+            protocol: None,
         }
-        Some(Self { head: head.clone(), names: index.iter().map(Field::name_at).collect(), reason })
+    }
+}
+
+/// What stands before an answer's body.
+#[derive(Debug, Default)]
+pub struct ResponseHead {
+    /// The status.
+    pub status: StatusCode,
+    /// The version that it came with.
+    pub version: Version,
+    /// The fields.
+    pub headers: Fields,
+    /// The reason phrase, where it isn't the usual one of the status.
+    pub reason: Option<Bytes>,
+    /// What an answer carries beside its body: the connection that it opened.
+    pub carried: Option<Box<dyn Any>>,
+}
+
+/// A request. Whoever may have to send it again keeps its head, which is copied only where one of the two is changed.
+#[derive(Clone, Debug, Default)]
+pub struct Request<B> {
+    head: Rc<RequestHead>,
+    body: B,
+}
+
+/// An answer. Its head stands in a box: it goes through many hands, and is large.
+#[derive(Debug, Default)]
+pub struct Response<B> {
+    head: Box<ResponseHead>,
+    body: B,
+}
+
+macro_rules! message {
+    ($message:ident, $head:ident, $held:ident, $mut:expr) => {
+        impl<B> $message<B> {
+            /// A message with a usual head, without fields.
+            pub fn new(body: B) -> Self {
+                Self { head: $held::default(), body }
+            }
+
+            /// A message of its parts.
+            pub fn from_parts(head: impl Into<$held<$head>>, body: B) -> Self {
+                Self { head: head.into(), body }
+            }
+
+            /// The parts.
+            pub fn into_parts(self) -> ($held<$head>, B) {
+                (self.head, self.body)
+            }
+
+            /// The head.
+            pub fn head(&self) -> &$head {
+                &self.head
+            }
+
+            /// The head, to be changed.
+            pub fn head_mut(&mut self) -> &mut $head {
+                $mut(&mut self.head)
+            }
+
+            /// The version that it came with.
+            pub fn version(&self) -> Version {
+                self.head.version
+            }
+
+            /// The version, to be changed.
+            pub fn version_mut(&mut self) -> &mut Version {
+                &mut self.head_mut().version
+            }
+
+            /// The fields.
+            pub fn headers(&self) -> &Fields {
+                &self.head.headers
+            }
+
+            /// The fields, to be changed.
+            pub fn headers_mut(&mut self) -> &mut Fields {
+                &mut self.head_mut().headers
+            }
+
+            /// The body.
+            pub const fn body(&self) -> &B {
+                &self.body
+            }
+
+            /// The body, to be changed.
+            pub const fn body_mut(&mut self) -> &mut B {
+                &mut self.body
+            }
+
+            /// The body alone.
+            pub fn into_body(self) -> B {
+                self.body
+            }
+
+            /// The same head with another body.
+            pub fn map<T>(self, make: impl FnOnce(B) -> T) -> $message<T> {
+                $message { head: self.head, body: make(self.body) }
+            }
+        }
+    };
+}
+
+message!(Request, RequestHead, Rc, Rc::make_mut);
+message!(Response, ResponseHead, Box, Box::as_mut);
+
+impl<B> Request<B> {
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.head.method
     }
 
-    pub(crate) fn names(&self) -> Names<'_> {
-        Names { head: &self.head, index: &self.names, next: 0 }
+    /// The method, to be changed.
+    pub fn method_mut(&mut self) -> &mut Method {
+        &mut self.head_mut().method
     }
 
-    pub(crate) fn reason(&self) -> Option<&[u8]> {
-        let (start, len) = self.reason?;
-        self.head.get(start as usize..start as usize + len as usize)
+    /// The target.
+    pub fn uri(&self) -> &Uri {
+        &self.head.uri
+    }
+
+    /// The same head, shared, before another body.
+    pub fn with_body<T>(&self, body: T) -> Request<T> {
+        Request { head: Rc::clone(&self.head), body }
+    }
+
+    /// The target, to be changed.
+    pub fn uri_mut(&mut self) -> &mut Uri {
+        &mut self.head_mut().uri
+    }
+}
+
+impl<B> Response<B> {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// The status, to be changed.
+    pub fn status_mut(&mut self) -> &mut StatusCode {
+        &mut self.head.status
+    }
+}
+
+impl<B> From<http::Request<B>> for Request<B> {
+    fn from(request: http::Request<B>) -> Self {
+        let (head, body) = request.into_parts();
+        Self { head: Rc::new(head.into()), body }
+    }
+}
+
+impl From<http::request::Parts> for RequestHead {
+    fn from(parts: http::request::Parts) -> Self {
+        Self {
+            method: parts.method,
+            uri: parts.uri,
+            version: parts.version,
+            headers: parts.headers.into(),
+            raw_query: None,
+            protocol: None,
+        }
+    }
+}
+
+impl From<RequestHead> for http::request::Parts {
+    fn from(head: RequestHead) -> Self {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = head.method;
+        parts.uri = head.uri;
+        parts.version = head.version;
+        parts.headers = head.headers.into();
+        parts
+    }
+}
+
+impl<B> From<Request<B>> for http::Request<B> {
+    fn from(request: Request<B>) -> Self {
+        Self::from_parts(Rc::unwrap_or_clone(request.head).into(), request.body)
+    }
+}
+
+impl<B> From<http::Response<B>> for Response<B> {
+    fn from(response: http::Response<B>) -> Self {
+        let (head, body) = response.into_parts();
+        Self { head: Box::new(head.into()), body }
+    }
+}
+
+impl From<http::response::Parts> for ResponseHead {
+    fn from(parts: http::response::Parts) -> Self {
+        Self {
+            status: parts.status,
+            version: parts.version,
+            headers: parts.headers.into(),
+            reason: None,
+            carried: None,
+        }
+    }
+}
+
+impl<B> From<Response<B>> for http::Response<B> {
+    fn from(response: Response<B>) -> Self {
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        parts.status = response.head.status;
+        parts.version = response.head.version;
+        parts.headers = HeaderMap::from(response.head.headers);
+        Self::from_parts(parts, response.body)
+    }
+}
+
+/// What an extended CONNECT asks for (RFC 8441 section 4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protocol(Cow<'static, str>);
+
+impl Protocol {
+    /// A name of the program's own.
+    pub const fn from_static(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Protocol {
+    fn from(name: &str) -> Self {
+        Self(Cow::Owned(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
 /// The query as the client sent it, where it holds bytes that [`Uri`] has no room for (`"`, `<`, `>`): in the URI they stand
-/// percent-encoded. An extension of the request.
+/// percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawQuery(Bytes);
 
@@ -82,37 +320,39 @@ pub(crate) fn uri_of(target: &[u8]) -> Option<Uri> {
 }
 
 const TARGET: Fault = Fault::invalid("The request's target is not one that its method may have.");
-const NAME: Fault = Fault::invalid("A header's name has a character it may not have.");
 const METHOD: Fault = Fault::invalid("The method has a character it may not have.");
 
-/// A request's head.
+/// The head of a request that was read: nothing of it is copied.
 ///
 /// # Errors
-/// The target is nothing that the `http` crate's types can hold.
-pub fn request(head: &request::Head, lines: &Lines<'_>) -> Result<http::request::Parts, Fault> {
-    let bytes = lines.bytes();
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = method(bytes.get(head.method.clone()).unwrap_or_default())?;
+/// The target is nothing that [`Uri`] can hold.
+pub(crate) fn request(head: &request::Head, bytes: Bytes, index: Index) -> Result<Rc<RequestHead>, Fault> {
+    let method = method(bytes.get(head.method.clone()).unwrap_or_default())?;
     let target = bytes.slice(head.target.clone());
-    if target.iter().copied().any(needs_encoding) {
+    let no_path = method == Method::OPTIONS && has_no_path(&target);
+    let mut raw_query = None;
+    let mut uri = if target.iter().copied().any(needs_encoding) {
         let query = target.iter().position(|b| *b == b'?').map_or(target.len(), |at| at + 1);
-        parts.uri = Uri::try_from(encoded(&target)).map_err(|_| TARGET)?;
-        parts.extensions.insert(RawQuery(target.slice(query..)));
+        raw_query = Some(RawQuery(target.slice(query..)));
+        Uri::try_from(encoded(&target)).map_err(|_| TARGET)?
     } else {
-        parts.uri = Uri::from_maybe_shared(target).map_err(|_| TARGET)?;
-    }
-    if parts.method == Method::OPTIONS && has_no_path(bytes.get(head.target.clone()).unwrap_or_default()) {
+        Uri::from_maybe_shared(target).map_err(|_| TARGET)?
+    };
+    if no_path {
         // RFC 9112 section 3.2.4: it is sent on as `OPTIONS *`. The crate would make `/` of it.
-        let mut uri = parts.uri.into_parts();
-        uri.path_and_query = Some(PathAndQuery::from_static("*"));
-        parts.uri = Uri::from_parts(uri).map_err(|_| TARGET)?;
+        let mut parts = uri.into_parts();
+        parts.path_and_query = Some(PathAndQuery::from_static("*"));
+        uri = Uri::from_parts(parts).map_err(|_| TARGET)?;
     }
-    parts.version = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
-    parts.headers = headers(lines)?;
-    if let Some(spelling) = Spelling::of(bytes, lines.index(), None) {
-        parts.extensions.insert(spelling);
-    }
-    Ok(parts)
+    let version = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
+    Ok(Rc::new(RequestHead {
+        method,
+        uri,
+        version,
+        headers: Fields::of_head(bytes, index),
+        raw_query,
+        protocol: None,
+    }))
 }
 
 /// `http://host`.
@@ -129,46 +369,27 @@ fn method(bytes: &[u8]) -> Result<Method, Fault> {
     }
 }
 
-/// An answer's head.
+/// The head of an answer that was read.
 ///
 /// # Errors
 /// The status is below 100, which no head that was read has.
-pub fn response(head: &response::Head, lines: &Lines<'_>) -> Result<http::response::Parts, Fault> {
-    let bytes = lines.bytes();
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    parts.status = StatusCode::from_u16(head.status)
+pub(crate) fn response(
+    head: &response::Head,
+    bytes: Bytes,
+    index: Index,
+) -> Result<Box<ResponseHead>, Fault> {
+    let status = StatusCode::from_u16(head.status)
         .map_err(|_| Fault::invalid("The answer's status is not one of three digits."))?;
-    parts.version = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
-    parts.headers = headers(lines)?;
+    let phrase = bytes.get(head.reason.clone()).unwrap_or_default();
+    let usual = status.canonical_reason().unwrap_or("Unknown").as_bytes() == phrase;
+    let reason = (!usual).then(|| bytes.slice(head.reason.clone()));
+    let mut headers = Fields::of_head(bytes, index);
     if head.rewrite_length {
         match head.length {
-            Some(length) => parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
-            None => parts.headers.remove(CONTENT_LENGTH),
-        };
+            Some(length) => headers.insert(CONTENT_LENGTH, length),
+            None => drop(headers.remove(CONTENT_LENGTH)),
+        }
     }
-    let reason = bytes.get(head.reason.clone()).unwrap_or_default();
-    let usual = parts.status.canonical_reason().unwrap_or("Unknown").as_bytes() == reason;
-    let reason = (!usual).then_some((head.reason.start as u32, reason.len() as u32));
-    if let Some(spelling) = Spelling::of(bytes, lines.index(), reason) {
-        parts.extensions.insert(spelling);
-    }
-    Ok(parts)
-}
-
-/// The fields as a map, in their order.
-///
-/// # Errors
-/// There are more than the map can hold.
-pub fn headers(lines: &Lines<'_>) -> Result<HeaderMap, Fault> {
-    let mut headers = HeaderMap::try_with_capacity(lines.index().len()).map_err(|_| TOO_MANY)?;
-    for field in lines.index() {
-        // A name that was read is a token, and short enough.
-        let name = field.name(lines.bytes());
-        let name = match names::usual(name) {
-            Some(name) => name,
-            None => HeaderName::from_bytes(name).map_err(|_| NAME)?,
-        };
-        headers.try_append(name, value(lines, field)).map_err(|_| TOO_MANY)?;
-    }
-    Ok(headers)
+    let version = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
+    Ok(Box::new(ResponseHead { status, version, headers, reason, carried: None }))
 }

@@ -112,7 +112,7 @@ impl Outbox {
                 if let Some(trailers) = trailers {
                     let out = self.settled();
                     out.extend_from_slice(b"0\r\n");
-                    crate::write::fields(out, trailers.iter(), None);
+                    crate::Fields::write_map(out, trailers);
                     out.extend_from_slice(b"\r\n");
                 } else if self.large.is_empty() && self.tail.is_empty() {
                     self.flat.extend_from_slice(b"0\r\n\r\n");

@@ -4,15 +4,17 @@
 //! and RFC 9110 section 5.6.2, each without the leniency that they allow a recipient: what another parser may read differently is
 //! refused.
 
-use std::ops::Range;
+use std::{ops::Range, rc::Rc};
 
 use bytes::BytesMut;
 use memchr::{memchr, memrchr};
 
 use crate::{
-    At, Fault, Kind, Limits, Lines,
-    chars::{HOST, PATH, QUERY, TOKEN, is_name},
-    field::{self, BARE_LF, Field},
+    At, Fault, Kind, Limits, RequestHead,
+    chars::{HOST, PATH, QUERY, TOKEN},
+    field::{self, BARE_LF},
+    fields::Index,
+    header::{self, Known},
     message,
     value::{self, Connection},
 };
@@ -67,27 +69,22 @@ const MAX_METHOD: usize = 64;
 const FORM: Fault = Fault::invalid("The request's target is not one that its method may have.");
 const BYTE: &str = "The request's target has a byte that it may not have; write it percent-encoded.";
 
-/// Takes the head that the buffer begins with off it; `None` while its end is not there. `index` is filled.
+/// Takes the head that the buffer begins with off it; `None` while its end is not there.
 ///
 /// # Errors
 /// The rule that was broken. Nothing after the head can be trusted.
-pub fn read<'a>(
+pub fn read(
     buf: &mut BytesMut,
     limits: &Limits,
     target: Target,
-    index: &'a mut Vec<Field>,
-) -> Result<Option<(Head, Lines<'a>)>, Fault> {
-    let Some(head) = parse(buf, limits, target, index)? else { return Ok(None) };
-    let lines = Lines::take(buf, head.len, index);
-    Ok(Some((head, lines)))
+) -> Result<Option<(Head, Rc<RequestHead>)>, Fault> {
+    let Some((head, index)) = parse(buf, limits, target)? else { return Ok(None) };
+    let bytes = buf.split_to(head.len).freeze();
+    let message = message::request(&head, bytes, index)?;
+    Ok(Some((head, message)))
 }
 
-fn parse(
-    bytes: &[u8],
-    limits: &Limits,
-    target: Target,
-    index: &mut Vec<Field>,
-) -> Result<Option<Head>, Fault> {
+fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, Index)>, Fault> {
     // A line of something else entirely need not be waited for.
     let method = check_method(bytes)?;
     let Some(end) = memchr(b'\n', bytes) else {
@@ -102,12 +99,12 @@ fn parse(
     let Line { connect, http11, target } = request_line(line, method, target)?;
 
     let mut seen = Seen::default();
-    let field = |name: &[u8], value: &[u8]| seen.field(name, value);
-    let Some(len) = field::fields(bytes, end + 1, limits.size, limits.count, index, field)? else {
+    let field = |name: Known, value: &[u8]| seen.field(name, value);
+    let Some((len, index)) = field::fields(bytes, end + 1, limits.size, limits.count, field)? else {
         return Ok(None);
     };
     let framing = seen.framing(connect, http11)?;
-    Ok(Some(Head {
+    let head = Head {
         len,
         method: 0..method,
         target,
@@ -117,7 +114,8 @@ fn parse(
         persists: seen.connection.persists(http11),
         expects: seen.expects && http11,
         takes_trailers: seen.takes_trailers,
-    }))
+    };
+    Ok(Some((head, index)))
 }
 
 /// What the fields that matter here said.
@@ -134,31 +132,30 @@ struct Seen {
 
 impl Seen {
     #[inline]
-    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
-        // The lengths tell the names that matter from almost all others.
-        match name.len() {
-            2 if is_name(name, b"te") => {
+    fn field(&mut self, name: Known, value: &[u8]) -> Result<(), Fault> {
+        match name {
+            header::TE => {
                 self.takes_trailers |= value::elements(value).any(|te| te.eq_ignore_ascii_case(b"trailers"));
             }
-            4 if is_name(name, b"host") => {
+            header::HOST => {
                 self.hosts += 1;
                 if !value.iter().all(|b| HOST[usize::from(*b)]) {
                     return Err(Fault::invalid("The Host header has a character that no host has."));
                 }
             }
-            6 if is_name(name, b"expect") => {
+            header::EXPECT => {
                 self.expects = value.eq_ignore_ascii_case(b"100-continue");
             }
-            7 if is_name(name, b"upgrade") => self.upgrade = true,
-            10 if is_name(name, b"connection") => self.connection.add(value),
-            14 if is_name(name, b"content-length") => {
+            header::UPGRADE => self.upgrade = true,
+            header::CONNECTION => self.connection.add(value),
+            header::CONTENT_LENGTH => {
                 let length = value::number(value)
                     .ok_or(Fault::invalid("The Content-Length is not one decimal number."))?;
                 if self.length.replace(length).is_some() {
                     return Err(Fault::invalid("There is more than one Content-Length."));
                 }
             }
-            17 if is_name(name, b"transfer-encoding") => {
+            header::TRANSFER_ENCODING => {
                 if self.chunked {
                     return Err(Fault::invalid("There is more than one Transfer-Encoding."));
                 }

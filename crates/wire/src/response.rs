@@ -10,9 +10,11 @@ use bytes::BytesMut;
 use memchr::memchr;
 
 use crate::{
-    Fault, Limits, Lines,
-    chars::is_name,
-    field::{self, BARE_LF, Field},
+    Fault, Limits, ResponseHead,
+    field::{self, BARE_LF},
+    fields::Index,
+    header::{self, Known},
+    message,
     value::{self, Connection},
 };
 
@@ -68,22 +70,22 @@ const LENGTH: Fault = Fault::invalid("The answer's Content-Length is not one dec
 const LENGTHS: Fault = Fault::invalid("The answer has Content-Length headers that differ.");
 const CODING: Fault = Fault::invalid("The answer's Transfer-Encoding is something else than one `chunked`.");
 
-/// Takes the head that the buffer begins with off it; `None` while its end is not there. `index` is filled.
+/// Takes the head that the buffer begins with off it; `None` while its end is not there.
 ///
 /// # Errors
 /// The rule that was broken. Nothing of the connection can be trusted any more.
-pub fn read<'a>(
+pub fn read(
     buf: &mut BytesMut,
     limits: &Limits,
     asked: Asked,
-    index: &'a mut Vec<Field>,
-) -> Result<Option<(Head, Lines<'a>)>, Fault> {
-    let Some(head) = parse(buf, limits, asked, index)? else { return Ok(None) };
-    let lines = Lines::take(buf, head.len, index);
-    Ok(Some((head, lines)))
+) -> Result<Option<(Head, Box<ResponseHead>)>, Fault> {
+    let Some((head, index)) = parse(buf, limits, asked)? else { return Ok(None) };
+    let bytes = buf.split_to(head.len).freeze();
+    let message = message::response(&head, bytes, index)?;
+    Ok(Some((head, message)))
 }
 
-fn parse(bytes: &[u8], limits: &Limits, asked: Asked, index: &mut Vec<Field>) -> Result<Option<Head>, Fault> {
+fn parse(bytes: &[u8], limits: &Limits, asked: Asked) -> Result<Option<(Head, Index)>, Fault> {
     const BEGIN: &[u8] = b"HTTP/1.";
     let there = bytes.len().min(BEGIN.len());
     if bytes.get(..there) != BEGIN.get(..there) {
@@ -100,8 +102,8 @@ fn parse(bytes: &[u8], limits: &Limits, asked: Asked, index: &mut Vec<Field>) ->
     }
     let (status, http11, reason) = status_line(line)?;
     let mut seen = Seen::default();
-    let field = |name: &[u8], value: &[u8]| seen.field(name, value);
-    let Some(len) = field::fields(bytes, end + 1, limits.size, limits.count, index, field)? else {
+    let field = |name: Known, value: &[u8]| seen.field(name, value);
+    let Some((len, index)) = field::fields(bytes, end + 1, limits.size, limits.count, field)? else {
         return Ok(None);
     };
     if seen.chunked && !http11 {
@@ -118,7 +120,7 @@ fn parse(bytes: &[u8], limits: &Limits, asked: Asked, index: &mut Vec<Field>) ->
         None => Framing::UntilEnd,
     };
     let persists = seen.connection.persists(http11) && framing != Framing::UntilEnd;
-    Ok(Some(Head {
+    let head = Head {
         len,
         status,
         reason,
@@ -127,7 +129,8 @@ fn parse(bytes: &[u8], limits: &Limits, asked: Asked, index: &mut Vec<Field>) ->
         length: seen.length.filter(|_| !seen.chunked),
         rewrite_length: seen.folded || (seen.chunked && seen.length.is_some()),
         persists: persists && !(seen.chunked && seen.length.is_some()),
-    }))
+    };
+    Ok(Some((head, index)))
 }
 
 #[derive(Default)]
@@ -140,10 +143,10 @@ struct Seen {
 
 impl Seen {
     #[inline]
-    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
-        match name.len() {
-            10 if is_name(name, b"connection") => self.connection.add(value),
-            14 if is_name(name, b"content-length") => {
+    fn field(&mut self, name: Known, value: &[u8]) -> Result<(), Fault> {
+        match name {
+            header::CONNECTION => self.connection.add(value),
+            header::CONTENT_LENGTH => {
                 if self.length.is_none()
                     && let Some(length) = value::number(value)
                 {
@@ -152,7 +155,7 @@ impl Seen {
                     self.fold(value)?;
                 }
             }
-            17 if is_name(name, b"transfer-encoding") => {
+            header::TRANSFER_ENCODING => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(CODING);
                 }

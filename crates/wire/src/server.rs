@@ -3,10 +3,12 @@
 //! The rule: after a refusal nothing is interpreted any more, and after a request that may switch protocols nothing is before it is
 //! known whether it did.
 
+use std::rc::Rc;
+
 use bytes::{Buf as _, BytesMut};
 
 use crate::{
-    Fault, Field, Limits, Lines,
+    Fault, Limits, RequestHead,
     body::{Decoder, Piece},
     request::{self, Head, Target},
 };
@@ -87,11 +89,7 @@ impl Reader {
     ///
     /// # Errors
     /// The head is refused, and with it whatever follows.
-    pub fn head<'a>(
-        &mut self,
-        buf: &mut BytesMut,
-        index: &'a mut Vec<Field>,
-    ) -> Result<Option<(Head, Lines<'a>)>, Fault> {
+    pub fn head(&mut self, buf: &mut BytesMut) -> Result<Option<(Head, Rc<RequestHead>)>, Fault> {
         if let State::Refused(fault) = self.state {
             return Err(fault);
         }
@@ -102,7 +100,7 @@ impl Reader {
         if buf.is_empty() {
             return Ok(None);
         }
-        let read = request::read(buf, &self.limits, self.target, index);
+        let read = request::read(buf, &self.limits, self.target);
         match &read {
             Ok(Some((head, _))) => {
                 self.may_switch = head.may_switch;

@@ -12,7 +12,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{Kind, Limits, body::Piece, message, request::Target, server::Reader};
+use crate::{Kind, Limits, body::Piece, request::Target, server::Reader};
 
 const LIMITS: Limits = Limits { line: 200, size: 400, count: 10 };
 
@@ -34,15 +34,14 @@ type Message = (String, Vec<u8>);
 
 /// What is read of the bytes, given in these pieces.
 fn frame(pieces: &[&[u8]]) -> (Expect, Vec<Message>) {
-    let (mut reader, mut index, mut buf) = (Reader::new(LIMITS, Target::Strict), Vec::new(), BytesMut::new());
+    let (mut reader, mut buf) = (Reader::new(LIMITS, Target::Strict), BytesMut::new());
     let (mut heads, mut messages) = (0, Vec::<Message>::new());
     for piece in pieces {
         buf.extend_from_slice(piece);
         loop {
             if reader.at_start() {
-                match reader.head(&mut buf, &mut index) {
-                    Ok(Some((head, lines))) => {
-                        let parts = message::request(&head, &lines).unwrap();
+                match reader.head(&mut buf) {
+                    Ok(Some((_, parts))) => {
                         messages.push((format!("{} {}", parts.method, parts.uri), Vec::new()));
                         heads += 1;
                     }

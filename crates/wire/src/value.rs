@@ -1,6 +1,9 @@
 //! Values that framing depends on.
 
-use crate::Fault;
+use crate::{
+    Fault,
+    header::{self, Known},
+};
 
 /// One decimal number.
 pub(crate) fn number(value: &[u8]) -> Option<u64> {
@@ -31,6 +34,18 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn add(&mut self, value: &[u8]) {
+        // What nearly all say.
+        match value {
+            b"keep-alive" | b"Keep-Alive" => {
+                self.keep_alive = true;
+                return;
+            }
+            b"close" | b"Close" => {
+                self.close = true;
+                return;
+            }
+            _ => {}
+        }
         for element in elements(value) {
             self.close |= element.eq_ignore_ascii_case(b"close");
             self.keep_alive |= element.eq_ignore_ascii_case(b"keep-alive");
@@ -44,9 +59,8 @@ impl Connection {
 }
 
 /// A name that trailers may not have (RFC 9110 section 6.5.1: framing and routing are not for trailers).
-pub(crate) fn check_trailer(name: &[u8]) -> Result<(), Fault> {
-    let forbidden: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
-    if forbidden.iter().any(|f| name.eq_ignore_ascii_case(f)) {
+pub(crate) fn check_trailer(name: Known) -> Result<(), Fault> {
+    if matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST) {
         return Err(Fault::invalid("A trailer has a name that is for headers only."));
     }
     Ok(())

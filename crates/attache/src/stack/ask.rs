@@ -2,7 +2,7 @@
 
 use attache_http::{Body, Upgrade};
 use attache_upstream::{Call, CallContext};
-use http::{Request, request};
+use attache_wire::{Request, RequestHead};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) enum Ask {
 
 impl Ask {
     /// What a request asks for.
-    pub(super) fn of(request: &request::Parts) -> Self {
+    pub(super) fn of(request: &RequestHead) -> Self {
         match Upgrade::of(request) {
             None => Self::Http,
             Some(Upgrade::Connect) => Self::Connect,
@@ -36,7 +36,7 @@ impl Ask {
     }
 
     /// The call that all layers see. They treat a tunnel's like any other; only the upstream's end gives a connection for it.
-    pub(super) fn call(&self, request: Box<Request<Body>>, context: CallContext) -> Call {
+    pub(super) fn call(&self, request: Request<Body>, context: CallContext) -> Call {
         match self {
             Self::Http | Self::Upgrade(_) => Call::new(request, context),
             Self::Connect => Call::connection(request, context),

@@ -14,7 +14,8 @@ use attache_config::model::JwtUse;
 use attache_http::Client;
 use attache_routing::CompiledRoute;
 use attache_telemetry::{Exchange, Reason};
-use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE, request};
+use attache_wire::{Fields, RequestHead, header::WWW_AUTHENTICATE};
+use http::HeaderValue;
 
 use super::{Site, exit::Failure};
 
@@ -28,7 +29,7 @@ impl Site {
     /// Lets a request go on to the route that was found, or says why not.
     pub(super) fn authorise<'r>(
         &'r self,
-        request: &request::Parts,
+        request: &RequestHead,
         client: &Client,
         route: Option<&'r CompiledRoute>,
         exchange: &Exchange,
@@ -143,10 +144,10 @@ impl Site {
             return Err(Failure { detail, ..failure });
         }
         tracing::info!(
-            method = *exchange.method.borrow(),
-            path = *exchange.path.borrow(),
+            method = exchange.method.borrow().as_str(),
+            path = exchange.path.borrow().as_str(),
             client = ?exchange.client,
-            request_id = *exchange.request_id.borrow(),
+            request_id = exchange.request_id.borrow().as_str(),
             "would be denied: {} ({detail})",
             failure.reason
         );
@@ -156,7 +157,7 @@ impl Site {
 
 impl Token<'_> {
     /// Takes the token off the request, and tells the upstream the claims in place of what the client wrote there.
-    pub(super) fn pass_on(&self, verifier: &Verifier, request: &mut request::Parts) {
+    pub(super) fn pass_on(&self, verifier: &Verifier, request: &mut RequestHead) {
         verifier.pass_on(self.wanted, request, self.claims.as_deref());
     }
 }
@@ -167,7 +168,7 @@ fn token_failure(error: TokenError) -> Failure {
         TokenError::Invalid(why) => (Reason::TokenInvalid, why, "Bearer error=\"invalid_token\""),
         TokenError::NoKeys(why) => return Failure { detail: why, ..Failure::from(Reason::NoTokenKeys) },
     };
-    let mut headers = HeaderMap::with_capacity(1);
+    let mut headers = Fields::new();
     // RFC 6750 section 3.
     headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     Failure { detail, headers: Some(Box::new(headers)), ..Failure::from(reason) }

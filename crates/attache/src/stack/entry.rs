@@ -7,9 +7,9 @@ use attache_http::{
 };
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::{CompiledRoute, Ctx, RequestFacts, Step};
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
-use http::{Request, Response, request};
+use attache_wire::{Request, RequestHead, Response};
 
 use super::{
     Site,
@@ -40,8 +40,7 @@ impl Site {
     /// Everything before a request leaves.
     pub(super) fn begin(
         &self,
-        mut parts: request::Parts,
-        mut body: Body,
+        mut request: Request<Body>,
         mut context: CallContext,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
@@ -50,34 +49,35 @@ impl Site {
         let http = &self.listener.http;
 
         // check
-        let ended = http_body::Body::is_end_stream(&body);
-        let form = check_request(&mut parts, client.tls, ended)?;
+        let ended = http_body::Body::is_end_stream(request.body());
+        let parts = request.head_mut();
+        let form = check_request(parts, client.tls, ended)?;
         normalize_uri(&mut parts.uri, http.path)?;
         request_id(&mut parts.headers, http.request_id, http.trust_request_id);
         self.observer.traced(&context.exchange, &mut parts.headers, client.tls);
-        note(&context.exchange, &parts);
+        note(&context.exchange, parts);
         if self.metrics.tapped() {
             context.exchange.see_request(&parts.headers);
         }
 
-        if let Some(response) = take_hop(&mut parts) {
+        if let Some(response) = take_hop(parts) {
             return Ok(Begun::Answer(response));
         }
 
         // route
-        let ask = Ask::of(&parts);
-        let facts = RequestFacts::of(&parts, client);
+        let ask = Ask::of(parts);
+        let facts = RequestFacts::of(parts, client);
         let matched = self.table.find_http(&facts);
         let found = matched.as_ref().map(|matched| matched.route);
         *context.exchange.route.borrow_mut() = found.map(|route| route.name.clone());
 
         // authorise
-        let token = self.authorise(&parts, client, found, &context.exchange)?;
-        let matched = matched.ok_or_else(|| self.no_route(&parts))?;
+        let token = self.authorise(parts, client, found, &context.exchange)?;
+        let matched = matched.ok_or_else(|| self.no_route(parts))?;
         let route = matched.route;
         let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
         if let Step::Direct = route.step() {
-            let response = route.respond(&parts, &ctx).ok_or(Reason::InternalError)?;
+            let response = route.respond(parts, &ctx).ok_or(Reason::InternalError)?;
             return Ok(Begun::Answer(response));
         }
         let chosen = self.choose(&ask, route, &context.exchange)?;
@@ -87,20 +87,20 @@ impl Site {
         let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
         ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
         let came = Came { form, ask, version: parts.version };
-        self.leave(&mut parts, &came, client);
+        self.leave(parts, &came, client);
         if let Some(token) = token {
-            token.pass_on(self.upstreams.verifier(), &mut parts);
+            token.pass_on(self.upstreams.verifier(), parts);
         }
-        let edits = route.prepare_request(&mut parts, &ctx)?;
+        let edits = route.prepare_request(parts, &ctx)?;
         let RouteService { withheld, withheld_back, .. } = chosen.route;
-        if may_have_trailers(came.version, &parts.headers) {
-            body = body.without_trailers(withheld);
+        if may_have_trailers(came.version, request.headers()) {
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = body.without_trailers(withheld);
         }
         if !withheld_back.is_empty() {
             let pass_on = context.on_informational.take();
             context.on_informational = pass_on.map(|pass_on| pass_on.without(withheld_back.clone()));
         }
-        let request = Box::new(Request::from_parts(parts, body));
         let tunnels = matches!(came.ask, Ask::Upgrade(_) | Ask::Connect);
         let switched = upgrade.filter(|_| tunnels).map(|client| {
             let tunnel = self.tunnel(chosen.destination, context.exchange.clone(), hold);
@@ -117,7 +117,7 @@ impl Site {
 
     /// Names the Host that no route is for, and those that there are.
     #[cold]
-    fn no_route(&self, parts: &request::Parts) -> Failure {
+    fn no_route(&self, parts: &RequestHead) -> Failure {
         Failure { detail: self.table.no_route(parts), ..Failure::from(Reason::NoRoute) }
     }
 
@@ -145,7 +145,7 @@ impl Site {
 
     /// What this hop takes off and puts on before a request leaves. Before the route's own changes: what a client nominates or spells
     /// in another way is taken off, and never what the route or attache adds.
-    fn leave(&self, parts: &mut request::Parts, came: &Came, client: &Client) {
+    fn leave(&self, parts: &mut RequestHead, came: &Came, client: &Client) {
         strip_request(&mut parts.headers, came.ask.upgrade(), came.form.is_proxied());
         remove_underscored(&mut parts.headers, |name| {
             self.matched_fields.iter().any(|field| **field == *name)
@@ -173,13 +173,15 @@ fn no_http() -> Failure {
 }
 
 /// What the request itself tells the record.
-fn note(exchange: &Exchange, parts: &request::Parts) {
-    if let Some(id) = parts.headers.get(attache_http::REQUEST_ID).and_then(|id| id.to_str().ok()) {
-        id.clone_into(&mut exchange.request_id.borrow_mut());
+fn note(exchange: &Exchange, parts: &RequestHead) {
+    if let Some(id) = parts.headers.get(attache_http::REQUEST_ID) {
+        // What is left of it is harmless.
+        let shared = parts.headers.shared(id.as_bytes());
+        exchange.request_id.replace(shared.map_or_else(|| Text::of(id.as_bytes()), Text::shared));
     }
     // The path that was matched, where it isn't the one that was sent.
     let mut path = exchange.path.borrow_mut();
-    if *path != parts.uri.path() {
-        parts.uri.path().clone_into(&mut path);
+    if **path != *parts.uri.path() {
+        *path = Text::from(parts.uri.path());
     }
 }

@@ -10,7 +10,8 @@ use attache_listener::Hold;
 use attache_routing::ReadyEdits;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Error, Sent, connected};
-use http::{HeaderMap, Response, StatusCode, response};
+use attache_wire::{Fields, Response, ResponseHead};
+use http::StatusCode;
 
 use super::{
     Site,
@@ -31,7 +32,7 @@ pub(super) struct Failure {
     pub(super) reason: Reason,
     pub(super) detail: String,
     pub(super) retry_after: Option<std::time::Duration>,
-    pub(super) headers: Option<Box<HeaderMap>>,
+    pub(super) headers: Option<Box<Fields>>,
 }
 
 impl From<Refusal> for Failure {
@@ -75,7 +76,7 @@ impl Site {
             AnswerStyle { details: self.listener.http.reason_header, retry_after: failure.retry_after };
         let mut response = answer(failure.reason, asker, style, exchange);
         if let Some(headers) = failure.headers {
-            response.headers_mut().extend(*headers);
+            response.headers_mut().replace_by(&headers);
         }
         response
     }
@@ -111,9 +112,9 @@ impl Site {
         };
         let (mut parts, mut body) = response.into_parts();
         if switching && let Some((client, tunnel)) = switched {
-            // The upstream's side waits in the extensions; the head goes on to the client without them.
+            // The head goes on to the client without what it carries.
             let mut upstream = Response::new(std::mem::take(&mut body));
-            std::mem::swap(upstream.extensions_mut(), &mut parts.extensions);
+            upstream.head_mut().carried = parts.carried.take();
             self.tunnels.upgraded(client, upstream, tunnel);
         }
         if may_have_trailers(parts.version, &parts.headers) {
@@ -133,7 +134,7 @@ impl Site {
         Tunnel { idle, exchange, hold, on_finish: self.on_finish.clone() }
     }
 
-    fn arrive(&self, parts: &mut response::Parts, switching: bool, proxied: bool, edits: ReadyEdits) {
+    fn arrive(&self, parts: &mut ResponseHead, switching: bool, proxied: bool, edits: ReadyEdits) {
         let upstream_version = parts.version;
         // RFC 9110 section 15.5.22: a 426 says to what.
         let upgrade = switching || parts.status == StatusCode::UPGRADE_REQUIRED;

@@ -21,7 +21,8 @@ use attache_upstream::{
     discovery::{Failure, OnDemandHosts},
     outlier,
 };
-use http::{Method, Request, uri::Scheme};
+use attache_wire::Request;
+use http::{Method, uri::Scheme};
 use tokio::{
     task::spawn_local,
     time::{Instant, sleep},

@@ -22,8 +22,9 @@ use attache_http::{Body, BodyError};
 use attache_resilience::deadline::Deadline;
 use attache_telemetry::{Exchange, Reason, metrics};
 use attache_upstream::{Call, CallContext};
+use attache_wire::{Request, header::HOST};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, header::HOST};
+use http::{HeaderValue, Method};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::task::spawn_local;
 use tower::Service as _;
@@ -45,7 +46,7 @@ pub(super) fn split(
     context: &CallContext,
 ) -> Request<Body> {
     let Some((state, upstream)) = upstreams.named(mirror.upstream) else { return request };
-    if request.method() == Method::CONNECT || request.headers().contains_key(http::header::UPGRADE) {
+    if request.method() == Method::CONNECT || request.headers().contains_key(attache_wire::header::UPGRADE) {
         return request;
     }
     let upstream = upstream.clone();
@@ -79,7 +80,7 @@ pub(super) fn split(
     let mut timed = Deadline::new(upstream, mirror.timeouts, Arc::clone(state));
     let name = config.name.clone();
     spawn_local(async move {
-        match timed.call(Call::new(Box::new(copy), context)).await {
+        match timed.call(Call::new(copy, context)).await {
             Err(error) => failed(&name, error.reason, &error.detail()),
             Ok(response) => {
                 let mut body = response.into_body();

@@ -20,7 +20,8 @@ use attache_routing::mirrors;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{Call, Error, Sent, Wants, WorkerUpstream};
-use http::{HeaderMap, HeaderName, Response};
+use attache_wire::{Fields, Response};
+use http::HeaderName;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -113,7 +114,7 @@ impl DestinationService {
     }
 
     /// Gives a request its secret, or refuses to send it without.
-    fn authenticate(&self, headers: &mut HeaderMap) -> Result<(), Error> {
+    fn authenticate(&self, headers: &mut Fields) -> Result<(), Error> {
         let Some(wanted) = &self.destination.policy.credential else { return Ok(()) };
         let missing = |why: String| Error::with_source(Reason::NoCredential, Sent::Nothing, why);
         let credential = self.credential.as_ref().ok_or_else(|| missing("it was not read".to_owned()))?;
@@ -141,7 +142,7 @@ impl Service<Call> for Destinations {
         // A tunnel has no request that could be copied or authenticated.
         if call.wants == Wants::Answer {
             for copy in mirrors(copies, fastrand::f64) {
-                call.request = Box::new(mirror::split(*call.request, upstreams, copy, &call.context));
+                call.request = mirror::split(call.request, upstreams, copy, &call.context);
             }
             if let Err(error) = to.authenticate(call.request.headers_mut()) {
                 return Onward::Refused { error: Some(error) };

@@ -15,7 +15,8 @@ use attache_listener::OnUpgrade;
 use attache_routing::ReadyEdits;
 use attache_telemetry::Exchange;
 use attache_upstream::Error;
-use http::{HeaderName, Response};
+use attache_wire::Response;
+use http::HeaderName;
 use pin_project_lite::pin_project;
 
 use super::{Site, exit::Came, tunnel::Tunnel};

@@ -13,7 +13,8 @@ use attache_upstream::{
     pool::upgraded,
     tunnel::{TunnelError, copy_both},
 };
-use http::Response;
+use attache_wire::Response;
+
 use tokio::{sync::Notify, task::spawn_local};
 
 use super::OnFinish;

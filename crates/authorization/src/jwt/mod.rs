@@ -24,8 +24,9 @@ use std::{
 
 use attache_config::model::{JwtProvider, JwtUse};
 use attache_http::remove_fields;
+use attache_wire::RequestHead;
 use aws_lc_rs::digest::{SHA256, digest};
-use http::{HeaderName, request};
+use http::HeaderName;
 
 pub use self::{
     claims::Claims,
@@ -77,11 +78,7 @@ impl Verifier {
     ///
     /// # Errors
     /// Why it must not go on.
-    pub fn verify(
-        &self,
-        wanted: &JwtUse,
-        request: &request::Parts,
-    ) -> Result<Option<Rc<Claims>>, TokenError> {
+    pub fn verify(&self, wanted: &JwtUse, request: &RequestHead) -> Result<Option<Rc<Claims>>, TokenError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.verify_at(wanted, request, now)
     }
@@ -89,7 +86,7 @@ impl Verifier {
     fn verify_at(
         &self,
         wanted: &JwtUse,
-        request: &request::Parts,
+        request: &RequestHead,
         now: Duration,
     ) -> Result<Option<Rc<Claims>>, TokenError> {
         let mut failed: Option<TokenError> = None;
@@ -114,7 +111,7 @@ impl Verifier {
     }
 
     /// Takes tokens that end here off a request, and tells the upstream what was claimed.
-    pub fn pass_on(&self, wanted: &JwtUse, request: &mut request::Parts, claims: Option<&Claims>) {
+    pub fn pass_on(&self, wanted: &JwtUse, request: &mut RequestHead, claims: Option<&Claims>) {
         for (issuer, _) in wanted.providers.iter().filter_map(|&index| self.issuers.get(index)) {
             if !issuer.config.forward {
                 place::remove(&issuer.config.from, request);

@@ -1,10 +1,11 @@
 //! Where tokens stand in a request, and how they are taken off it.
 
 use attache_config::model::TokenPlace;
-use http::{HeaderMap, HeaderValue, Uri, header::COOKIE, request, uri::PathAndQuery};
+use attache_wire::{Fields, RequestHead, Value, header::COOKIE};
+use http::{Uri, uri::PathAndQuery};
 
 /// The one token of a request. It must be plain text: nothing of it is decoded, since a JWT needs no encoding anywhere.
-pub(super) fn find(places: &[TokenPlace], request: &request::Parts) -> Result<Option<String>, &'static str> {
+pub(super) fn find(places: &[TokenPlace], request: &RequestHead) -> Result<Option<String>, &'static str> {
     let mut found: Option<&str> = None;
     for place in places {
         for token in in_place(place, request) {
@@ -17,18 +18,16 @@ pub(super) fn find(places: &[TokenPlace], request: &request::Parts) -> Result<Op
     Ok(found.map(str::to_owned))
 }
 
-fn in_place<'r>(place: &TokenPlace, request: &'r request::Parts) -> Vec<&'r str> {
+fn in_place<'r>(place: &TokenPlace, request: &'r RequestHead) -> Vec<&'r str> {
     match place {
         TokenPlace::Header(name, prefix) => request
             .headers
             .get_all(name)
-            .iter()
             .filter_map(|line| behind(prefix, line.to_str().unwrap_or("\u{7f}")))
             .collect(),
         TokenPlace::Cookie(name) => request
             .headers
             .get_all(COOKIE)
-            .iter()
             .filter_map(|line| line.to_str().ok())
             .flat_map(|line| line.split(';'))
             .filter_map(|pair| pair.trim().split_once('='))
@@ -54,12 +53,12 @@ fn behind<'v>(prefix: &str, value: &'v str) -> Option<&'v str> {
 }
 
 /// Takes the tokens off.
-pub(super) fn remove(places: &[TokenPlace], request: &mut request::Parts) {
+pub(super) fn remove(places: &[TokenPlace], request: &mut RequestHead) {
     for place in places {
         match place {
             TokenPlace::Header(name, prefix) => {
-                let tokens = |line: &HeaderValue| behind(prefix, line.to_str().unwrap_or("\u{7f}")).is_some();
-                if request.headers.get_all(name).iter().any(tokens) {
+                let tokens = |line: Value<'_>| behind(prefix, line.to_str().unwrap_or("\u{7f}")).is_some();
+                if request.headers.get_all(name).any(tokens) {
                     request.headers.remove(name);
                 }
             }
@@ -69,9 +68,9 @@ pub(super) fn remove(places: &[TokenPlace], request: &mut request::Parts) {
     }
 }
 
-fn remove_cookie(name: &str, headers: &mut HeaderMap) {
+fn remove_cookie(name: &str, headers: &mut Fields) {
     let is_it = |pair: &str| pair.trim().split_once('=').is_some_and(|(key, _)| key == name);
-    let lines: Vec<&str> = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok()).collect();
+    let lines: Vec<&str> = headers.get_all(COOKIE).filter_map(|line| line.to_str().ok()).collect();
     if !lines.iter().flat_map(|line| line.split(';')).any(is_it) {
         return;
     }
@@ -79,8 +78,8 @@ fn remove_cookie(name: &str, headers: &mut HeaderMap) {
         lines.iter().flat_map(|line| line.split(';')).filter(|pair| !is_it(pair)).map(str::trim).collect();
     let left = left.join("; ");
     headers.remove(COOKIE);
-    if let (false, Ok(value)) = (left.is_empty(), HeaderValue::from_str(&left)) {
-        headers.insert(COOKIE, value);
+    if !left.is_empty() {
+        let _ = headers.try_insert(COOKIE, left.as_bytes());
     }
 }
 

@@ -4,15 +4,13 @@ use std::{cell::RefCell, time::SystemTime};
 
 use attache_http::Body;
 use attache_wire::{
-    message::Spelling,
+    Fields, Response, Value,
+    header::{CONNECTION, CONTENT_LENGTH, DATE},
     outbox::Encoder,
     write::{self, Connection},
 };
 use bytes::BytesMut;
-use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH, DATE},
-};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 /// What the request said that its answer depends on.
 #[derive(Clone, Debug)]
@@ -58,19 +56,19 @@ pub(super) fn head(
     if !status.is_informational() && !answer.headers().contains_key(DATE) {
         answer.headers_mut().insert(DATE, date());
     }
-    let spelling = answer.extensions().get::<Spelling>();
-    write::response(out, asked.http11, status, answer.headers(), spelling, encoder, connection);
+    let line = (status, answer.head().reason.as_deref());
+    write::response(out, asked.http11, line, answer.headers(), encoder, connection);
     Plan { encoder, closes }
 }
 
 fn encoder(answer: &mut Response<Body>, asked: &Asked) -> Encoder {
     let exact = http_body::Body::size_hint(answer.body()).exact();
-    let promised = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let promised = answer.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
     if asked.method == Method::HEAD
         || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     {
         if let (None, Some(length @ 1..)) = (promised, exact) {
-            answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            answer.headers_mut().insert(CONTENT_LENGTH, length);
         }
         return Encoder::None;
     }
@@ -81,13 +79,13 @@ fn encoder(answer: &mut Response<Body>, asked: &Asked) -> Encoder {
     }
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
+fn says_close(headers: &Fields) -> bool {
     headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// The trailers that may be sent: those that the answer has announced, to a client that takes them (RFC 9110 section 6.5.1), and of
 /// them no field that speaks of the message's framing, routing or content.
-pub(super) fn trailers(mut trailers: HeaderMap, announced: &HeaderMap) -> Option<HeaderMap> {
+pub(super) fn trailers(mut trailers: HeaderMap, announced: &Fields) -> Option<HeaderMap> {
     attache_http::announced_trailers(&mut trailers, announced);
     (!trailers.is_empty()).then_some(trailers)
 }

@@ -22,8 +22,11 @@ use std::{
 use attache_config::model::{HalfClose, TargetPolicy};
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_wire::{Limits, buffers, message, outbox::Encoder, request::Target, server::Reader as Requests};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header::TRAILER};
+use attache_wire::{
+    Fields, Limits, Request, Response, buffers, header::TRAILER, outbox::Encoder, request::Target,
+    server::Reader as Requests,
+};
+use http::{Method, StatusCode};
 use http_body::Body as _;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
@@ -194,7 +197,7 @@ struct Answer {
     body: Sent,
     encoder: Encoder,
     /// The trailers that were announced, where the client takes any.
-    announced: Option<Box<HeaderMap>>,
+    announced: Option<Box<Fields>>,
 }
 
 /// What ends a connection's own part: nothing more to do, or a tunnel.
@@ -257,14 +260,8 @@ impl<H: HttpService> Connection<H> {
             let fresh = client.buf.len() > self.looked;
             if fresh && (self.looked == 0 || client.reader.is_worth_a_look(&client.buf, self.looked)) {
                 let state = &mut *client;
-                let read = buffers::index(|index| {
-                    let read = state.reader.head(&mut state.buf, index);
-                    read.and_then(|read| {
-                        read.map(|(head, lines)| Ok((message::request(&head, &lines)?, head))).transpose()
-                    })
-                });
-                match read {
-                    Ok(Some((parts, head))) => {
+                match state.reader.head(&mut state.buf) {
+                    Ok(Some((head, parts))) => {
                         self.looked = 0;
                         self.timer = None;
                         drop(client);
@@ -346,8 +343,6 @@ impl<H: HttpService> Connection<H> {
         self.timer = None;
         self.lingering = true;
         self.live().ends_by(refusal.reason);
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.version = http::Version::HTTP_11;
         let asked = Asked {
             method: Method::GET,
             http11: true,
@@ -355,10 +350,14 @@ impl<H: HttpService> Connection<H> {
             persists: false,
             may_switch: false,
         };
-        self.run(Request::from_parts(parts, Body::empty()), asked, Some(refusal))
+        self.run(Request::new(Body::empty()), asked, Some(refusal))
     }
 
-    fn call(&mut self, parts: http::request::Parts, head: &attache_wire::request::Head) -> State<H::Future> {
+    fn call(
+        &mut self,
+        parts: Rc<attache_wire::RequestHead>,
+        head: &attache_wire::request::Head,
+    ) -> State<H::Future> {
         {
             let mut client = self.client.borrow_mut();
             client.expects = head.expects;
@@ -489,7 +488,7 @@ impl<H: HttpService> Connection<H> {
             finish.exchange.status.set(status.as_u16());
         }
         if http_body::Body::is_end_stream(answer.body()) {
-            finish.exchange.ended_by(answer.headers());
+            finish.exchange.ended_by_head(answer.headers());
         }
         let mut client = self.client.borrow_mut();
         // 1xx answers that came with the answer itself.

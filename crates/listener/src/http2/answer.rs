@@ -19,12 +19,13 @@ use std::{
 use attache_http::{BodyError, CONNECTION_SPECIFIC, OnInformational, percent_encode};
 use attache_http2::{Reader, Tunnel};
 use attache_telemetry::Reason;
+use attache_wire::{
+    Fields, Response,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, TE},
+};
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, server::SendResponse};
-use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TE},
-};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
 use tokio::{
@@ -39,7 +40,7 @@ const MOST_INFORMATIONAL: usize = 16;
 
 /// 1xx responses that are to be sent before the answer.
 #[derive(Debug, Default)]
-pub(super) struct Informational(RefCell<Vec<Response<()>>>);
+pub(super) struct Informational(RefCell<Vec<http::Response<()>>>);
 
 impl Informational {
     /// Where a request's 1xx responses go.
@@ -51,9 +52,9 @@ impl Informational {
             if status.is_informational() && status.as_u16() > 101 && waiting.len() < MOST_INFORMATIONAL {
                 let mut response = Response::new(());
                 *response.status_mut() = status;
-                headers.clone_into(response.headers_mut());
+                *response.headers_mut() = headers.clone();
                 strip(response.headers_mut());
-                waiting.push(response);
+                waiting.push(response.into());
             }
         })
     }
@@ -146,7 +147,7 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
             {
                 // RFC 9110 section 9.3.6.
                 head.headers.remove(CONTENT_LENGTH);
-                if let Ok(out) = this.respond.send_response(Response::from_parts(head, ()), false) {
+                if let Ok(out) = this.respond.send_response(Response::from_parts(head, ()).into(), false) {
                     let Connect { received, reader, tunnel } = connect;
                     let _ = tunnel.send(Tunnel::new(out, received, reader));
                 }
@@ -155,11 +156,14 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
             let without_body =
                 *this.is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
             let ends = without_body || body.is_end_stream();
-            if !ends && let Some(length) = body.size_hint().exact() {
-                head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+            if !ends
+                && !head.headers.contains_key(CONTENT_LENGTH)
+                && let Some(length) = body.size_hint().exact()
+            {
+                head.headers.insert(CONTENT_LENGTH, length);
             }
             let is_grpc = is_grpc(&head.headers);
-            match this.respond.send_response(Response::from_parts(head, ()), ends) {
+            match this.respond.send_response(Response::from_parts(head, ()).into(), ends) {
                 Ok(_) if ends => return Poll::Ready(()),
                 Ok(out) => {
                     let sending =
@@ -176,21 +180,18 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+fn is_grpc(headers: &Fields) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes().starts_with(b"application/grpc")
             && !kind.as_bytes().starts_with(b"application/grpc-web")
     })
 }
 
-/// What HTTP/2 has no place for (RFC 9113 section 8.2.2). Seldom there: one look at the names costs less than a hash for each.
-fn strip(headers: &mut HeaderMap) {
-    if headers.keys().any(|name| *name == TE || *name == CONNECTION || CONNECTION_SPECIFIC.contains(name)) {
-        headers.remove(TE);
-        headers.remove(CONNECTION);
-        for name in CONNECTION_SPECIFIC {
-            headers.remove(name);
-        }
+/// What HTTP/2 has no place for (RFC 9113 section 8.2.2).
+fn strip(headers: &mut Fields) {
+    headers.remove(TE);
+    for name in CONNECTION_SPECIFIC {
+        headers.remove(name);
     }
 }
 

@@ -9,9 +9,9 @@ use std::{
 use attache_http::{Body, BodyError, strip_trailers};
 use attache_http2::{Incoming, Streams};
 use attache_telemetry::{Exchange, Reason};
+use attache_wire::{Fields, header::CONTENT_LENGTH};
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Frame, SizeHint};
 
 struct Received {
@@ -22,7 +22,7 @@ struct Received {
 /// Wraps a stream; one that has ended already costs nothing.
 pub(super) fn body(
     stream: RecvStream,
-    headers: &HeaderMap,
+    headers: &Fields,
     streams: &Rc<Streams>,
     exchange: &Rc<Exchange>,
 ) -> Body {

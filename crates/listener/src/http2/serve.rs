@@ -4,12 +4,13 @@ use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
 use attache_http2::{CONNECTION_WINDOW, Inlet, Streams, Verdict, Window};
 use attache_telemetry::{Exchange, Reason};
+use attache_wire::{Protocol, Request, RequestHead};
 use bytes::Bytes;
 use h2::{
     Ping, PingPong, RecvStream,
     server::{Builder, Connection, SendResponse},
 };
-use http::{Method, Request};
+use http::Method;
 use tokio::{
     sync::oneshot,
     task::spawn_local,
@@ -216,12 +217,15 @@ impl<H: HttpService> Server<H> {
     }
 
     /// Streams run as tasks of the worker.
-    fn accept(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn accept(&self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let informational = Rc::new(Informational::default());
         let (mut connect, mut upgrade) = (None, None);
         let is_connect = *request.method() == Method::CONNECT;
         let method = request.method().clone();
         let (head, stream) = request.into_parts();
+        let protocol = head.extensions.get::<h2::ext::Protocol>();
+        let protocol = protocol.map(|protocol| Protocol::from(protocol.as_str()));
+        let head = RequestHead { protocol, ..head.into() };
         let stream = if is_connect {
             let (tunnel, opened) = oneshot::channel();
             upgrade = Some(OnUpgrade::http2(opened));

@@ -122,9 +122,31 @@ pub struct Server {
     pub settings: tokio::sync::watch::Sender<Rc<Settings>>,
 }
 
+/// A service with the proxy's own type of answers, of one with the `http` crate's.
+#[derive(Clone)]
+pub struct Answering<H>(pub H);
+
+impl<H> tower::Service<HttpRequest> for Answering<H>
+where
+    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin + 'static>,
+{
+    type Response = attache_wire::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: HttpRequest) -> Self::Future {
+        let answer = self.0.call(request);
+        Box::pin(async { Ok(answer.await?.into()) })
+    }
+}
+
 pub fn start<H, T>(listener: Listener, tls: Option<attache_tls::Acceptor>, http: H, tcp: T) -> Server
 where
-    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin>
+    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin + 'static>
         + Clone
         + 'static,
     T: tower::Service<Opaque, Response: Into<attache_listener::Carried>, Error = Infallible>
@@ -143,13 +165,14 @@ pub fn start_taking<H, T>(
     tcp: T,
 ) -> Server
 where
-    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin>
+    H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin + 'static>
         + Clone
         + 'static,
     T: tower::Service<Opaque, Response: Into<attache_listener::Carried>, Error = Infallible>
         + Clone
         + 'static,
 {
+    let http = Answering(http);
     let sockets = bind(&listener.bind[0], &Workers::new(1)).unwrap();
     let address = sockets[0].local_addr().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
     let done: Rc<RefCell<Vec<Done>>> = Rc::default();
@@ -157,9 +180,9 @@ where
     let on_finish = Rc::new(move |exchange: &Exchange| {
         note.borrow_mut().push(Done {
             protocol: exchange.protocol,
-            method: exchange.method.borrow().clone(),
-            host: exchange.host.borrow().clone(),
-            path: exchange.path.borrow().clone(),
+            method: exchange.method.borrow().to_string(),
+            host: exchange.host.borrow().to_string(),
+            path: exchange.path.borrow().to_string(),
             client: exchange.client,
             status: exchange.status.get(),
             reason: exchange.reason.get(),
@@ -193,7 +216,7 @@ pub fn echo(listener: Listener) -> Server {
 }
 
 pub fn text(status: u16, text: impl Into<bytes::Bytes>) -> Response<Body> {
-    Response::builder().status(status).body(Body::full(text)).unwrap()
+    http::Response::builder().status(status).body(Body::full(text)).unwrap()
 }
 
 pub async fn answer(request: HttpRequest) -> Response<Body> {

@@ -29,7 +29,8 @@ use attache_http::Body;
 use attache_telemetry::{Reason, metrics};
 pub use attache_upstream::circuit::{Circuit, CircuitStatus, Phase};
 use attache_upstream::{Call, Error, Sent, circuit::Admitted};
-use http::Response;
+use attache_wire::Response;
+
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use attache_wire::{Fields, Known, header};
+use http::HeaderValue;
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC_TIMEOUT: Known = header::GRPC_TIMEOUT;
 const UNITS: [(u8, u64); 6] = [
     (b'n', 1),
     (b'u', 1_000),
@@ -20,12 +21,12 @@ const UNITS: [(u8, u64); 6] = [
 const LARGEST: u128 = 99_999_999;
 
 /// How long the caller waits, where the header says it.
-pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn timeout(headers: &Fields) -> Option<Duration> {
     parse(headers.get(GRPC_TIMEOUT)?.as_bytes())
 }
 
 /// Replaces the header by what remains.
-pub(crate) fn set(headers: &mut HeaderMap, remaining: Duration) {
+pub(crate) fn set(headers: &mut Fields, remaining: Duration) {
     headers.insert(GRPC_TIMEOUT, format(remaining));
 }
 

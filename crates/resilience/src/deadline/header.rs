@@ -15,15 +15,16 @@ use std::{
 
 use attache_http::Body;
 use attache_upstream::{Call, Error};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use attache_wire::{Fields, Response};
+use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tower::Service;
 
 const DIGITS: usize = 12;
 
 /// How long the caller waits, where the header says it once.
-pub(super) fn timeout(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
-    let mut values = headers.get_all(name).iter();
+pub(super) fn timeout(headers: &Fields, name: &HeaderName) -> Option<Duration> {
+    let mut values = headers.get_all(name);
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     parse(value.as_bytes())
 }
@@ -80,7 +81,7 @@ where
 mod tests {
     use attache_config::model::{Policy, Retry, RetryOn, Timeouts};
     use attache_telemetry::Reason;
-    use http::Request;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -107,7 +108,7 @@ mod tests {
     }
 
     fn asking(millis: &'static str) -> Call {
-        call(Request::get("http://orders/").header(NAME, millis).body(Body::empty()).unwrap())
+        call(http::Request::get("http://orders/").header(NAME, millis).body(Body::empty()).unwrap())
     }
 
     /// What the upstream was told in each try.

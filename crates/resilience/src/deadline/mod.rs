@@ -39,8 +39,9 @@ use attache_config::model::Timeouts;
 use attache_http::Body;
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Sent};
+use attache_wire::{Response, header::CONTENT_TYPE};
 use body::{TimedBody, Upload};
-use http::{HeaderName, Method, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderName, Method, StatusCode};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
 use timer::{Activity, Limits, Timer};
@@ -214,10 +215,10 @@ pub(crate) fn streams(response: &Response<Body>) -> bool {
 
 /// Watches a response's body, if there is one to wait for.
 fn watch(response: Response<Body>, limits: Limits, state: &Arc<UpstreamState>) -> Response<Body> {
-    if response.body().is_end_stream() || limits.none() {
+    if response.body().is_whole() || response.body().is_end_stream() || limits.none() {
         return response;
     }
-    // One allocation for a response with a body: its deadline must be kept where its frames are waited for.
+    // One allocation for a response whose body is still to come: its deadline must be kept where its frames are waited for.
     response.map(|body| Body::stream(TimedBody::new(body, Timer::new(limits, None), state.clone())))
 }
 

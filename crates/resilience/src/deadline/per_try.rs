@@ -14,7 +14,8 @@ use std::{
 use attache_http::Body;
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Sent};
-use http::Response;
+use attache_wire::Response;
+
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;

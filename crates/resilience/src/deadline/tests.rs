@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use attache_config::model::{Policy, Retry, Timeouts};
 use bytes::Bytes;
-use http::{HeaderValue, Request};
+use http::HeaderValue;
 use tokio::time::{advance, sleep};
 use tower::Service;
 
@@ -31,15 +31,15 @@ async fn outcome(policy: &Policy, script: Script, call: Call) -> Result<Response
 }
 
 fn with(content_type: &'static str, body: Body) -> Response<Body> {
-    Response::builder().header(CONTENT_TYPE, content_type).body(body).unwrap()
+    http::Response::builder().header(CONTENT_TYPE, content_type).body(body).unwrap().into()
 }
 
 fn grpc(timeout: &'static str) -> Call {
-    call(Request::post("http://orders/").header("grpc-timeout", timeout).body(Body::empty()).unwrap())
+    call(http::Request::post("http://orders/").header("grpc-timeout", timeout).body(Body::empty()).unwrap())
 }
 
 fn connect() -> Call {
-    call(Request::connect("http://orders/chat").body(Body::empty()).unwrap())
+    call(http::Request::connect("http://orders/chat").body(Body::empty()).unwrap())
 }
 
 #[tokio::test(start_paused = true)]

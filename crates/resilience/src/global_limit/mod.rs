@@ -29,10 +29,11 @@ use attache_config::model::{DescriptorAction, FailureMode, GlobalRateLimit, Name
 use attache_http::{Body, Client};
 use attache_telemetry::{Exchange, Reason, metrics};
 use attache_upstream::{Call, CallContext, Error, Sent};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
-    header::{CONTENT_TYPE, TE},
+use attache_wire::{
+    Fields, Request, Response, Value,
+    header::{CONTENT_TYPE, GRPC_STATUS, TE},
 };
+use http::{HeaderName, HeaderValue, Method, Uri};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::timeout;
@@ -107,7 +108,7 @@ impl GlobalLimiter {
                     ("client_identity", context.client.identities.first()?.as_ref().to_owned())
                 }
                 DescriptorAction::Route => ("route", self.route.as_ref().to_owned()),
-                DescriptorAction::Path => ("path", context.exchange.path.borrow().clone()),
+                DescriptorAction::Path => ("path", context.exchange.path.borrow().to_string()),
                 DescriptorAction::Method => ("method", request.method().to_string()),
                 DescriptorAction::GenericKey { key, value } => (key, value.as_ref().to_owned()),
                 DescriptorAction::RequestHeader { header, key, skip_if_absent } => {
@@ -151,13 +152,14 @@ impl GlobalLimiter {
         grpc::set(headers, self.config.timeout);
         let exchange = Exchange::new(listener, "http2", None);
         let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
-        let sent = (self.send.borrow_mut())(Call::new(Box::new(request), context));
+        let sent = (self.send.borrow_mut())(Call::new(request, context));
         let response = sent.await.map_err(|error| format!("{}: {}", error.reason, error.detail()))?;
         let (parts, mut body) = response.into_parts();
         if parts.status != http::StatusCode::OK {
             return Err(format!("status {}", parts.status));
         }
-        let (mut message, mut status) = (Vec::new(), parts.headers.get("grpc-status").cloned());
+        let (mut message, mut status) =
+            (Vec::new(), parts.headers.get(GRPC_STATUS).map(Value::to_header_value));
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let frame = frame.map_err(|error| error.to_string())?;
             match frame.into_data() {
@@ -250,17 +252,17 @@ where
 
 fn over_limit(answer: &wire::Answer) -> Error {
     let mut error = Error::new(Reason::RateLimited, Sent::Nothing);
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     headers.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));
     // The one that is longest over its limit: only then is there room in all.
     let over = answer.statuses.iter().filter(|status| status.over_limit);
     if let Some(status) = over.max_by_key(|status| status.reset) {
         if let Some(limit) = status.limit {
-            headers.insert("ratelimit-limit", HeaderValue::from(limit));
+            headers.insert("ratelimit-limit", limit);
         }
-        headers.insert("ratelimit-remaining", HeaderValue::from(status.remaining));
+        headers.insert("ratelimit-remaining", status.remaining);
         if let Some(reset) = status.reset {
-            headers.insert("ratelimit-reset", HeaderValue::from(reset.as_secs()));
+            headers.insert("ratelimit-reset", reset.as_secs());
             error.retry_after = Some(reset.max(Duration::from_secs(1)));
         }
     }
@@ -270,7 +272,7 @@ fn over_limit(answer: &wire::Answer) -> Error {
 }
 
 /// Adds what the service wants added, but nothing that says where a message ends (RFC 9112 section 11.2).
-fn add(headers: &mut HeaderMap, added: &[(Vec<u8>, Vec<u8>)]) {
+fn add(headers: &mut Fields, added: &[(Vec<u8>, Vec<u8>)]) {
     const FRAMING: [&str; 9] = [
         "connection",
         "content-length",

@@ -38,8 +38,9 @@ use std::{
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Load, Outcome, Sent};
+use attache_wire::Response;
 use bytes::Bytes;
-use http::Response;
+
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};

@@ -2,14 +2,15 @@
 //!
 //! The value may also be the number alone, for headers of the user's own. Anything else counts as absent.
 
-use http::{HeaderMap, HeaderName};
+use attache_wire::Fields;
+use http::HeaderName;
 
 /// Urgencies.
 pub(crate) const CLASSES: usize = 8;
 const DEFAULT: u8 = 3;
 
 /// The urgency that a request names.
-pub fn urgency(headers: &HeaderMap, name: &HeaderName) -> u8 {
+pub fn urgency(headers: &Fields, name: &HeaderName) -> u8 {
     headers.get(name).and_then(|value| value.to_str().ok()).and_then(parse).unwrap_or(DEFAULT)
 }
 
@@ -53,9 +54,9 @@ mod tests {
         ];
         let name = HeaderName::from_static("priority");
         for (text, expected) in cases {
-            let headers = HeaderMap::from_iter([(name.clone(), text.parse().unwrap())]);
+            let headers = Fields::from_iter([(name.clone(), http::HeaderValue::from_str(text).unwrap())]);
             assert_eq!(urgency(&headers, &name), expected, "{text}");
         }
-        assert_eq!(urgency(&HeaderMap::new(), &name), 3);
+        assert_eq!(urgency(&Fields::new(), &name), 3);
     }
 }

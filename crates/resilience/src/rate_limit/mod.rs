@@ -30,7 +30,7 @@ use attache_config::model::{self, LimitKey};
 use attache_http::{Body, Client};
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Sent};
-use http::{HeaderMap, HeaderValue, Response};
+use attache_wire::{Fields, Response, Value};
 use pin_project_lite::pin_project;
 use table::{Bucket, Table};
 use tokio::time::Instant;
@@ -78,12 +78,12 @@ impl Limiter {
     }
 
     /// Takes a token for a request.
-    pub fn check(&self, headers: &HeaderMap, client: &Client, now: Instant) -> Result<(), Limited> {
+    pub fn check(&self, headers: &Fields, client: &Client, now: Instant) -> Result<(), Limited> {
         let now = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
         let by = |key: &[u8]| self.table.bucket(key, now).unwrap_or(&self.all);
         let bucket = match &self.config.by {
             LimitKey::Route => &self.all,
-            LimitKey::Header(name) => by(headers.get(name).map_or(b"", HeaderValue::as_bytes)),
+            LimitKey::Header(name) => by(headers.get(name).map_or(b"", Value::as_bytes)),
             LimitKey::Client => match client.address.map(|address| address.ip()) {
                 Some(IpAddr::V4(ip)) => by(&ip.octets()),
                 Some(IpAddr::V6(ip)) => by(&ip.octets()),
@@ -104,13 +104,10 @@ impl Limiter {
 impl From<Limited> for Error {
     fn from(limited: Limited) -> Self {
         let mut error = Self::new(Reason::RateLimited, Sent::Nothing);
-        let mut headers = HeaderMap::with_capacity(3);
-        headers.insert("ratelimit-limit", HeaderValue::from(limited.limit));
-        headers.insert("ratelimit-remaining", HeaderValue::from(0));
-        headers.insert(
-            "ratelimit-reset",
-            HeaderValue::from(limited.reset.as_nanos().div_ceil(1_000_000_000) as u64),
-        );
+        let mut headers = Fields::new();
+        headers.insert("ratelimit-limit", limited.limit);
+        headers.insert("ratelimit-remaining", 0_u64);
+        headers.insert("ratelimit-reset", limited.reset.as_nanos().div_ceil(1_000_000_000) as u64);
         error.retry_after = Some(limited.retry_after);
         error.headers = Some(Box::new(headers));
         error

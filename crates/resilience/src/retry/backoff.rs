@@ -12,10 +12,11 @@
 use std::time::{Duration, SystemTime};
 
 use attache_config::model;
-use http::{
-    HeaderMap, StatusCode,
+use attache_wire::{
+    Fields,
     header::{DATE, RETRY_AFTER},
 };
+use http::StatusCode;
 
 use super::http_date;
 
@@ -34,7 +35,7 @@ fn longest(retry: &model::Retry, n: u32) -> Duration {
 }
 
 /// What a 429 or 503 asks for.
-pub(super) fn asked(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn asked(status: StatusCode, headers: &Fields) -> Option<Duration> {
     if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
     }
@@ -65,7 +66,8 @@ mod tests {
 
     #[test]
     fn only_429_and_503_are_read() {
-        let with = |value: &'static str| HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+        let with =
+            |value: &'static str| Fields::from_iter([(RETRY_AFTER, http::HeaderValue::from_static(value))]);
         let read = |status: u16, value| asked(StatusCode::from_u16(status).unwrap(), &with(value));
         assert_eq!(read(503, "2"), Some(Duration::from_secs(2)));
         assert_eq!(read(429, "0"), Some(Duration::ZERO));
@@ -79,12 +81,12 @@ mod tests {
 
     #[test]
     fn a_date_counts_from_the_responses_own_clock() {
-        let mut headers = HeaderMap::new();
-        headers.insert(DATE, "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+        let mut headers = Fields::new();
+        headers.insert(DATE, http::HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
         for text in
             ["Sun, 06 Nov 1994 08:49:39 GMT", "Sunday, 06-Nov-94 08:49:39 GMT", "Sun Nov  6 08:49:39 1994"]
         {
-            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            headers.insert(RETRY_AFTER, http::HeaderValue::from_str(text).unwrap());
             assert_eq!(asked(StatusCode::SERVICE_UNAVAILABLE, &headers), Some(Duration::from_secs(2)));
         }
     }

@@ -23,9 +23,10 @@
 use attache_config::model::RetryOn;
 use attache_telemetry::Reason;
 use attache_upstream::{Error, Sent};
-use http::{HeaderMap, HeaderName, StatusCode};
+use attache_wire::{Fields, Known, header};
+use http::{HeaderName, StatusCode};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_STATUS: Known = header::GRPC_STATUS;
 
 /// Whether the request never reached an application: no connection came about, or the peer says that it did no work on it.
 pub(super) fn never_reached(error: &Error) -> bool {
@@ -95,7 +96,7 @@ impl Conditions {
     }
 
     /// Whether this response meets a condition.
-    pub(super) fn response(&self, status: StatusCode, headers: &HeaderMap) -> Option<Met> {
+    pub(super) fn response(&self, status: StatusCode, headers: &Fields) -> Option<Met> {
         let http = (self.server_error && status.is_server_error())
             || (self.gateway_error && matches!(status.as_u16(), 502..=504))
             || self.statuses.contains(&status)
@@ -111,7 +112,7 @@ impl Conditions {
     }
 }
 
-fn is_overload(headers: &HeaderMap) -> bool {
+fn is_overload(headers: &Fields) -> bool {
     const OVERLOAD: [Reason; 9] = [
         Reason::OverflowRequests,
         Reason::OverflowPending,

@@ -11,9 +11,10 @@ use std::{
 
 use attache_http::{Body, BodyError};
 use attache_telemetry::{Reason, metrics};
-use attache_upstream::{Call, CallContext, Error, FreshConnection, Sent, Wants};
+use attache_upstream::{Call, CallContext, Error, Sent, Wants};
+use attache_wire::{Request, Response};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::HeaderName;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -35,7 +36,7 @@ const DISCARDED: usize = 16 << 10;
 /// What another try is made of.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) head: Box<Request<()>>,
+    pub(super) head: Request<()>,
     body: Option<Recording>,
     wants: Wants,
     pub(super) context: CallContext,
@@ -48,15 +49,15 @@ pub(super) struct Kept {
 impl Kept {
     /// Takes a call apart into what is kept and what is tried first.
     pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
-        let Call { mut request, wants, context, judges } = call;
+        let Call { mut request, wants, context, judges, fresh } = call;
         let grpc_timeout = grpc::timeout(request.headers()).map(|timeout| (timeout, Instant::now()));
-        let head = with_body(&request, ());
+        let head = request.with_body(());
         let body = (!request.body().is_end_stream()).then(|| {
             let recording = Recording::new(std::mem::take(request.body_mut()), rules.retry.buffer);
             *request.body_mut() = recording.body();
             recording
         });
-        let first = Call { request, wants, context: context.clone(), judges };
+        let first = Call { request, wants, context: context.clone(), judges, fresh };
         (Self { head, body, wants, context, grpc_timeout, attempt: 1 }, first)
     }
 
@@ -70,9 +71,7 @@ impl Kept {
             tries.set(tries.get().saturating_sub(1));
         }
         let mut call = self.next(self.context.clone());
-        if how == How::Fresh {
-            call.request.extensions_mut().insert(FreshConnection);
-        }
+        call.fresh = how == How::Fresh;
         call
     }
 
@@ -86,9 +85,9 @@ impl Kept {
 
     fn next(&mut self, context: CallContext) -> Call {
         let body = self.body.as_ref().map_or_else(Body::empty, Recording::body);
-        let mut request = with_body(&self.head, body);
+        let mut request = self.head.with_body(body);
         if self.attempt > 1 {
-            request.headers_mut().insert(ATTEMPT, HeaderValue::from(self.attempt));
+            request.headers_mut().insert(ATTEMPT, self.attempt);
         }
         if let Some((timeout, since)) = self.grpc_timeout {
             grpc::set(request.headers_mut(), timeout.saturating_sub(since.elapsed()));
@@ -109,17 +108,6 @@ impl Kept {
     fn whole(&self) -> bool {
         self.body.as_ref().is_none_or(Recording::whole)
     }
-}
-
-/// The same head before another body.
-fn with_body<A, B>(request: &Request<A>, body: B) -> Box<Request<B>> {
-    let mut copy = Box::new(Request::new(body));
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    copy.extensions_mut().clone_from(request.extensions());
-    copy
 }
 
 pin_project! {

@@ -29,7 +29,8 @@ use attache_config::model::{self, HedgeAfter};
 use attache_http::Body;
 use attache_telemetry::{Exchange, Hedge, metrics};
 use attache_upstream::{Call, Error};
-use http::{Response, header::UPGRADE};
+use attache_wire::{Response, header::UPGRADE};
+
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 

@@ -14,7 +14,7 @@
 //!
 //! **The close race.** A pooled connection may be closed by the peer in the moment a request goes out on it
 //! (envoyproxy/envoy#14981). Where that is told by [`Error::reused`] and rule 2 and 3 hold, the request is sent
-//! once more at once, on a connection made for it ([`FreshConnection`]). It is not a failure of the upstream, so it counts
+//! once more at once, on a connection made for it ([`fresh`](attache_upstream::Call::fresh)). It is not a failure of the upstream, so it counts
 //! neither as an attempt nor against the budget; once is enough, since a new connection can't lose the same race.
 //!
 //! **Elsewhere.** What never reached an application (no connection, or the peer says that it did no work) is sent to every other usable endpoint, one
@@ -42,13 +42,12 @@ use std::{
 
 use attache_config::model;
 use attache_http::Body;
-#[cfg(doc)]
-use attache_upstream::FreshConnection;
 use attache_upstream::{Call, Error, Sent};
+use attache_wire::Response;
 use conditions::Conditions;
 use future::Kept;
 pub use future::RetryFuture;
-use http::{Method, Response};
+use http::Method;
 use tower::{Layer, Service};
 
 use crate::UpstreamState;

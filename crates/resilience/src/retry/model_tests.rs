@@ -24,7 +24,8 @@ use attache_config::model::{
 use attache_http::Body;
 use attache_telemetry::Reason;
 use attache_upstream::{Attempt, Balancer, Call, Error, RequestPermit, Sent, Shared};
-use http::{Method, Request, Response};
+use attache_wire::Response;
+use http::Method;
 use proptest::prelude::*;
 use tokio::time::sleep;
 use tower::Service;
@@ -196,7 +197,7 @@ proptest! {
                     log: log.clone(),
                 };
                 let method = if get { Method::GET } else { Method::POST };
-                let request = Request::builder().method(method).uri("http://orders/").body(Body::empty()).unwrap();
+                let request = http::Request::builder().method(method).uri("http://orders/").body(Body::empty()).unwrap();
                 let outcome = stack(&policy, &state, model).call(call(request)).await;
                 let asked = log.asked.borrow().clone();
                 let again = get || policy.retry.methods == RetryMethods::All;

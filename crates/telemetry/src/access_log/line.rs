@@ -264,10 +264,10 @@ mod tests {
             method in ".*", host in any::<String>(), path in any::<String>(), id in any::<String>(), detail in any::<String>(),
         ) {
             let exchange = full();
-            exchange.method.replace(method);
-            exchange.host.replace(host);
-            exchange.path.replace(path);
-            exchange.request_id.replace(id);
+            exchange.method.replace(method.into());
+            exchange.host.replace(host.into());
+            exchange.path.replace(path.into());
+            exchange.request_id.replace(id.into());
             exchange.detail.replace(Some(detail));
             let line = show(LogFormat::Text, &exchange);
             let line = line.strip_suffix('\n').unwrap();
@@ -282,7 +282,7 @@ mod tests {
         #[test]
         fn a_json_line_reads_back_as_what_was_put_in(path in any::<String>(), detail in any::<String>()) {
             let exchange = full();
-            exchange.path.replace(path.clone());
+            exchange.path.replace(path.clone().into());
             exchange.detail.replace(Some(detail.clone()));
             let line = show(LogFormat::Json, &exchange);
             prop_assert_eq!(line.matches('\n').count(), 1);

@@ -35,7 +35,7 @@ use std::{
 };
 
 use attache_config::model::{self, LogFilter, LogFormat, LogTarget};
-use http::HeaderMap;
+use attache_wire::Fields;
 
 #[cfg(test)]
 pub(crate) use self::line::write as write_line;
@@ -191,14 +191,14 @@ struct Logger {
 
 impl AccessLogger {
     /// Keeps the headers of a request that lines name; without any it does nothing.
-    pub fn note_request(&self, exchange: &Exchange, headers: &HeaderMap) {
+    pub fn note_request(&self, exchange: &Exchange, headers: &Fields) {
         if let Some(logger) = &self.0 {
             logger.rules.names.note_request(exchange, headers);
         }
     }
 
     /// Keeps the headers of a response that lines name; without any it does nothing.
-    pub fn note_response(&self, exchange: &Exchange, headers: &HeaderMap) {
+    pub fn note_response(&self, exchange: &Exchange, headers: &Fields) {
         if let Some(logger) = &self.0 {
             logger.rules.names.note_response(exchange, headers);
         }

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use attache_config::model::{LogField, LogPart, LogTemplate};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use attache_wire::{Fields, Value};
+use http::{HeaderName, HeaderValue};
 
 use crate::Exchange;
 
@@ -41,18 +42,18 @@ impl Names {
         self.response.iter().position(|known| known == name).map(|at| self.request.len() + at)
     }
 
-    pub(super) fn note_request(&self, exchange: &Exchange, headers: &HeaderMap) {
+    pub(super) fn note_request(&self, exchange: &Exchange, headers: &Fields) {
         if self.request.is_empty() {
             return;
         }
-        // One allocation, only where a log names headers; the values themselves are shared, not copied.
+        // One allocation, only where a log names headers; each value is copied, since the head goes on without it.
         let mut noted = exchange.noted.borrow_mut();
         noted.of = self.id;
         noted.values.clear();
-        noted.values.extend(self.request.iter().map(|name| headers.get(name).cloned()));
+        noted.values.extend(self.request.iter().map(|name| headers.get(name).map(Value::to_header_value)));
     }
 
-    pub(super) fn note_response(&self, exchange: &Exchange, headers: &HeaderMap) {
+    pub(super) fn note_response(&self, exchange: &Exchange, headers: &Fields) {
         if self.response.is_empty() {
             return;
         }
@@ -62,7 +63,7 @@ impl Names {
         }
         noted.of = self.id;
         noted.values.resize(self.request.len(), None);
-        noted.values.extend(self.response.iter().map(|name| headers.get(name).cloned()));
+        noted.values.extend(self.response.iter().map(|name| headers.get(name).map(Value::to_header_value)));
     }
 
     /// What was noted of these names.

@@ -187,7 +187,9 @@ impl Line<'_> {
 mod tests {
     use std::time::SystemTime;
 
-    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http::{HeaderName, HeaderValue};
+
+    use attache_wire::Fields;
 
     use super::*;
     use crate::Reason;
@@ -223,7 +225,7 @@ mod tests {
         let fields: Vec<_> = templates.iter().map(|text| (Name::from("k"), template(text))).collect();
         let names = Names::of(fields.iter().map(|(_, template)| template));
         let exchange = exchange();
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         headers.insert("user-agent", HeaderValue::from_static("a \"b\" c"));
         names.note_request(&exchange, &headers);
         headers.insert("x-version", HeaderValue::from_bytes(b"\xff7").unwrap());

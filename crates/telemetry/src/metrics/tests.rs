@@ -151,7 +151,7 @@ fn a_grpc_call_counts_by_what_its_status_stands_for() {
     for (status, code) in [("0", "2xx"), ("5", "4xx"), ("14", "5xx")] {
         let one = exchange(Some("orders"));
         one.status.set(200);
-        one.ended_by(&http::HeaderMap::from_iter([
+        one.ended_by_trailers(&http::HeaderMap::from_iter([
             ("grpc-status".parse().unwrap(), status.parse().unwrap()),
             ("grpc-message".parse().unwrap(), "no more".parse().unwrap()),
         ]));
@@ -355,7 +355,7 @@ fn the_bucket_of_a_sampled_request_has_its_trace() {
     let worker = metrics.worker();
     let tracer = all.tracer(&worker).unwrap();
     let done = exchange(Some("orders"));
-    tracer.begin(&done, &mut http::HeaderMap::new(), false);
+    tracer.begin(&done, &mut attache_wire::Fields::new(), false);
     worker.request_finished(&done);
     worker.request_finished(&exchange(Some("orders")));
     let page = metrics.render_openmetrics();

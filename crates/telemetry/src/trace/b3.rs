@@ -3,20 +3,20 @@
 //! Rule: ids of traces have 16 or 32 hex digits, and a shorter one is the end of a longer one with zeros before it. Debug means sampled. What
 //! can't be read is no context.
 
-use http::{HeaderMap, HeaderName};
+use attache_wire::{Fields, Known, header};
 
-use super::{Context, Found, SpanId, TraceId, header, only};
+use super::{Context, Found, SpanId, TraceId, only, own};
 
-const SINGLE: HeaderName = HeaderName::from_static("b3");
-const TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
-const SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
-const PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
-const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
-const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+const SINGLE: Known = header::B3;
+const TRACE: Known = header::X_B3_TRACEID;
+const SPAN: Known = header::X_B3_SPANID;
+const PARENT: Known = header::X_B3_PARENTSPANID;
+const SAMPLED: Known = header::X_B3_SAMPLED;
+const FLAGS: Known = header::X_B3_FLAGS;
 
 /// `TRACE-SPAN[-SAMPLED[-PARENT]]`, or `SAMPLED` alone.
-pub(super) fn extract_single(headers: &HeaderMap) -> Found {
-    let Some(text) = only(headers, SINGLE.as_str()) else { return Found::Nothing };
+pub(super) fn extract_single(headers: &Fields) -> Found {
+    let Some(text) = only(headers, SINGLE) else { return Found::Nothing };
     let mut parts = text.split(|&b| b == b'-');
     let (first, second, decision, parent) = (parts.next(), parts.next(), parts.next(), parts.next());
     if parts.next().is_some() || parent.is_some_and(|parent| SpanId::parse(parent, true).is_none()) {
@@ -33,10 +33,10 @@ pub(super) fn extract_single(headers: &HeaderMap) -> Found {
     context(trace, span, sampled)
 }
 
-pub(super) fn extract_multi(headers: &HeaderMap) -> Found {
-    let debug = only(headers, FLAGS.as_str()) == Some(b"1");
-    let sampled = if debug { Some(true) } else { only(headers, SAMPLED.as_str()).and_then(decided) };
-    match (only(headers, TRACE.as_str()), only(headers, SPAN.as_str())) {
+pub(super) fn extract_multi(headers: &Fields) -> Found {
+    let debug = only(headers, FLAGS) == Some(b"1");
+    let sampled = if debug { Some(true) } else { only(headers, SAMPLED).and_then(decided) };
+    match (only(headers, TRACE), only(headers, SPAN)) {
         (Some(trace), Some(span)) => context(trace, span, sampled.or(Some(false))),
         _ => sampled.map_or(Found::Nothing, Found::Decision),
     }
@@ -63,13 +63,13 @@ const fn digit(sampled: bool) -> u8 {
     if sampled { 1 } else { 0 }
 }
 
-pub(super) fn inject_single(headers: &mut HeaderMap, context: Context) {
-    if let Some(value) = header(&format!("{}-{}-{}", context.trace, context.parent, digit(context.sampled))) {
+pub(super) fn inject_single(headers: &mut Fields, context: Context) {
+    if let Some(value) = own(&format!("{}-{}-{}", context.trace, context.parent, digit(context.sampled))) {
         headers.insert(SINGLE, value);
     }
 }
 
-pub(super) fn inject_multi(headers: &mut HeaderMap, context: Context) {
+pub(super) fn inject_multi(headers: &mut Fields, context: Context) {
     // Whose child our span is stands in our span.
     headers.remove(PARENT);
     for (name, text) in [
@@ -77,7 +77,7 @@ pub(super) fn inject_multi(headers: &mut HeaderMap, context: Context) {
         (SPAN, context.parent.to_string()),
         (SAMPLED, digit(context.sampled).to_string()),
     ] {
-        if let Some(value) = header(&text) {
+        if let Some(value) = own(&text) {
             headers.insert(name, value);
         }
     }
@@ -91,9 +91,8 @@ mod tests {
 
     const TRACE_ID: &str = "80f198ee56343ba864fe8b2a57d3eff7";
 
-    fn headers(pairs: &[(&HeaderName, &str)]) -> HeaderMap {
-        let pair =
-            |(name, value): &(&HeaderName, &str)| ((*name).clone(), HeaderValue::from_str(value).unwrap());
+    fn headers(pairs: &[(Known, &str)]) -> Fields {
+        let pair = |(name, value): &(Known, &str)| (*name, HeaderValue::from_str(value).unwrap());
         pairs.iter().map(pair).collect()
     }
 
@@ -107,7 +106,7 @@ mod tests {
 
     #[test]
     fn one_header_has_ids_or_only_a_decision() {
-        let read = |text: &str| extract_single(&headers(&[(&SINGLE, text)]));
+        let read = |text: &str| extract_single(&headers(&[(SINGLE, text)]));
         for (text, wanted) in [("1", true), ("0", false), ("d", true)] {
             assert_eq!(read(text), Found::Decision(wanted));
         }
@@ -137,16 +136,16 @@ mod tests {
 
     #[test]
     fn several_headers_say_the_same() {
-        fn read(pairs: &[(&HeaderName, &str)]) -> Option<bool> {
+        fn read(pairs: &[(Known, &str)]) -> Option<bool> {
             sampled(extract_multi(&headers(pairs)))
         }
-        let span = (&SPAN, "e457b5a2e4d86bd1");
-        assert_eq!(read(&[(&TRACE, TRACE_ID), span, (&SAMPLED, "1")]), Some(true));
-        assert_eq!(read(&[(&TRACE, TRACE_ID), span, (&SAMPLED, "false")]), Some(false));
-        assert_eq!(read(&[(&TRACE, TRACE_ID), span, (&FLAGS, "1")]), Some(true));
-        assert_eq!(read(&[(&SAMPLED, "0")]), Some(false));
-        assert_eq!(read(&[(&TRACE, TRACE_ID)]), None);
-        assert_eq!(read(&[(&TRACE, "xyz"), span, (&SAMPLED, "1")]), None);
+        let span = (SPAN, "e457b5a2e4d86bd1");
+        assert_eq!(read(&[(TRACE, TRACE_ID), span, (SAMPLED, "1")]), Some(true));
+        assert_eq!(read(&[(TRACE, TRACE_ID), span, (SAMPLED, "false")]), Some(false));
+        assert_eq!(read(&[(TRACE, TRACE_ID), span, (FLAGS, "1")]), Some(true));
+        assert_eq!(read(&[(SAMPLED, "0")]), Some(false));
+        assert_eq!(read(&[(TRACE, TRACE_ID)]), None);
+        assert_eq!(read(&[(TRACE, "xyz"), span, (SAMPLED, "1")]), None);
     }
 
     #[test]
@@ -154,7 +153,7 @@ mod tests {
         for sampled in [true, false] {
             let (trace, parent) = (TraceId::new(), SpanId::new());
             let context = Context { trace, parent, sampled, random: false };
-            let mut written = headers(&[(&PARENT, "05e3ac9a4f6e3b90")]);
+            let mut written = headers(&[(PARENT, "05e3ac9a4f6e3b90")]);
             inject_single(&mut written, context);
             inject_multi(&mut written, context);
             assert_eq!(extract_single(&written), Found::Context(context));

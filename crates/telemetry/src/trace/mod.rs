@@ -24,7 +24,8 @@ use std::{
 };
 
 use attache_config::model::{self, Propagation};
-use http::{HeaderMap, HeaderValue};
+use attache_wire::{Fields, Known};
+use http::HeaderValue;
 use tokio::sync::{Notify, mpsc};
 
 use self::request::Finished;
@@ -119,7 +120,7 @@ impl Tracer {
     /// Reads the request's context, or begins one; notes it in the exchange and writes it into the headers.
     ///
     /// A context that can't be read counts as none (W3C Trace Context section 3.3.1), and so its `tracestate` goes with it.
-    pub fn begin(&self, exchange: &Exchange, headers: &mut HeaderMap, tls: bool) {
+    pub fn begin(&self, exchange: &Exchange, headers: &mut Fields, tls: bool) {
         let settings = &self.0.settings;
         let found = settings.propagation.iter().map(|format| extract(*format, headers));
         let found = found.into_iter().find(|found| *found != Found::Nothing).unwrap_or(Found::Nothing);
@@ -158,7 +159,7 @@ impl Tracer {
     }
 
     /// Writes the context into every header that is configured.
-    fn inject(&self, headers: &mut HeaderMap, context: Context) {
+    fn inject(&self, headers: &mut Fields, context: Context) {
         for format in &self.0.settings.propagation {
             match format {
                 Propagation::TraceContext => w3c::inject(headers, context),
@@ -176,7 +177,7 @@ impl Tracer {
     }
 }
 
-fn extract(format: Propagation, headers: &HeaderMap) -> Found {
+fn extract(format: Propagation, headers: &Fields) -> Found {
     match format {
         Propagation::TraceContext => w3c::extract(headers).map_or(Found::Nothing, Found::Context),
         Propagation::B3 => b3::extract_single(headers),
@@ -185,13 +186,13 @@ fn extract(format: Propagation, headers: &HeaderMap) -> Found {
 }
 
 /// A header of our own making.
-fn header(text: &str) -> Option<HeaderValue> {
+fn own(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok()
 }
 
 /// The one line of a header that may stand only once.
-fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let mut lines = headers.get_all(name).iter();
+fn only(headers: &Fields, name: Known) -> Option<&[u8]> {
+    let mut lines = headers.get_all(name);
     let line = lines.next()?.as_bytes();
     lines.next().is_none().then_some(line)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use attache_config::model::Name;
-use http::{HeaderMap, header::USER_AGENT};
+use attache_wire::{Fields, header::USER_AGENT};
 
 use super::{Context, SpanId, TraceId, Tracer, w3c, wall_clock};
 use crate::{Exchange, Reason};
@@ -77,7 +77,7 @@ impl RequestTrace {
         context: Context,
         parent: Option<SpanId>,
         exchange: &Exchange,
-        headers: &HeaderMap,
+        headers: &Fields,
         tls: bool,
     ) -> Self {
         Self {
@@ -137,7 +137,7 @@ impl AttemptTrace {
         exchange: &Exchange,
         upstream: &Name,
         tls: bool,
-        headers: Option<&mut HeaderMap>,
+        headers: Option<&mut Fields>,
     ) -> Option<Self> {
         let trace = exchange.trace.borrow().clone()?;
         let id = SpanId::new();
@@ -293,10 +293,10 @@ impl Finished {
             tls: trace.tls,
             client: exchange.client,
             user_agent: trace.user_agent.clone(),
-            method: exchange.method.borrow().clone(),
-            host: exchange.host.borrow().clone(),
-            path: exchange.path.borrow().clone(),
-            request_id: exchange.request_id.borrow().clone(),
+            method: exchange.method.borrow().to_string(),
+            host: exchange.host.borrow().to_string(),
+            path: exchange.path.borrow().to_string(),
+            request_id: exchange.request_id.borrow().to_string(),
             route: exchange.route.borrow().clone(),
             upstream: exchange.upstream.borrow().clone(),
             tries: exchange.tries.get(),

@@ -4,12 +4,12 @@
 //! dash (section 3.2.4). What isn't so is no context, and goes together with its `tracestate`. A `tracestate` that isn't valid goes
 //! alone (section 3.3.1.3).
 
-use http::{HeaderMap, HeaderName};
+use attache_wire::{Fields, Known, header};
 
-use super::{Context, SpanId, TraceId, header, ids::hex, only};
+use super::{Context, SpanId, TraceId, ids::hex, only, own};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const TRACEPARENT: Known = header::TRACEPARENT;
+const TRACESTATE: Known = header::TRACESTATE;
 
 /// Section 3.2.2.5: the only flag of level 1.
 const SAMPLED: u8 = 1;
@@ -17,7 +17,7 @@ const SAMPLED: u8 = 1;
 const RANDOM: u8 = 2;
 
 /// Drops a trace context that is not valid; gives the trace's id where there is one.
-pub fn check_trace_context(headers: &mut HeaderMap) -> Option<TraceId> {
+pub fn check_trace_context(headers: &mut Fields) -> Option<TraceId> {
     if !headers.contains_key(TRACEPARENT) && !headers.contains_key(TRACESTATE) {
         return None;
     }
@@ -30,20 +30,20 @@ pub fn check_trace_context(headers: &mut HeaderMap) -> Option<TraceId> {
     context.map(|context| context.trace)
 }
 
-pub(super) fn remove(headers: &mut HeaderMap) {
+pub(super) fn remove(headers: &mut Fields) {
     headers.remove(TRACEPARENT);
     headers.remove(TRACESTATE);
 }
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags`, and from version 01 on perhaps more.
-pub(super) fn extract(headers: &HeaderMap) -> Option<Context> {
-    let text = only(headers, TRACEPARENT.as_str())?;
+pub(super) fn extract(headers: &Fields) -> Option<Context> {
+    let text = only(headers, TRACEPARENT)?;
     let (known, more) = text.split_at_checked(55)?;
-    let mut parts = known.split(|&b| b == b'-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || version.len() != 2 || trace.len() != 32 || flags.len() != 2 {
+    if [2, 35, 52].iter().any(|at| known.get(*at) != Some(&b'-')) {
         return None;
     }
+    let (version, trace, parent, flags) =
+        (known.get(..2)?, known.get(3..35)?, known.get(36..52)?, known.get(53..)?);
     let version = hex(version, false)?;
     let right = version != 0xff && (more.is_empty() || (version != 0 && more.starts_with(b"-")));
     let flags = hex(flags, false)? as u8;
@@ -52,11 +52,11 @@ pub(super) fn extract(headers: &HeaderMap) -> Option<Context> {
 }
 
 /// Writes a `traceparent` of version 00. A `tracestate` that isn't valid goes.
-pub(super) fn inject(headers: &mut HeaderMap, context: Context) {
+pub(super) fn inject(headers: &mut Fields, context: Context) {
     let flags = if context.sampled { SAMPLED } else { 0 } | if context.random { RANDOM } else { 0 };
     // The text becomes the header's storage.
     let text = format!("00-{}-{}-{flags:02x}", context.trace, context.parent);
-    if let Some(value) = header(&text) {
+    if let Some(value) = own(&text) {
         headers.insert(TRACEPARENT, value);
     }
     if !state_is_valid(headers) {
@@ -64,13 +64,16 @@ pub(super) fn inject(headers: &mut HeaderMap, context: Context) {
     }
 }
 
-pub(super) fn state(headers: &HeaderMap) -> String {
-    let lines = headers.get_all(TRACESTATE).iter().filter_map(|line| line.to_str().ok());
+pub(super) fn state(headers: &Fields) -> String {
+    let lines = headers.get_all(TRACESTATE).filter_map(|line| line.to_str().ok());
     lines.collect::<Vec<_>>().join(",")
 }
 
 /// Section 3.3.1: at most 32 members, keys that stand once.
-fn state_is_valid(headers: &HeaderMap) -> bool {
+fn state_is_valid(headers: &Fields) -> bool {
+    if !headers.contains_key(TRACESTATE) {
+        return true;
+    }
     let mut keys: [&[u8]; 32] = [&[]; 32];
     let mut count = 0;
     for line in headers.get_all(TRACESTATE) {
@@ -114,8 +117,8 @@ mod tests {
 
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    fn headers(parents: &[&str], states: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn headers(parents: &[&str], states: &[&str]) -> Fields {
+        let mut headers = Fields::new();
         for parent in parents {
             headers.append(TRACEPARENT, HeaderValue::from_str(parent).unwrap());
         }
@@ -162,7 +165,7 @@ mod tests {
         assert_eq!(context.trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
         for (sampled, random) in [(true, true), (false, true), (false, false)] {
             let context = Context { sampled, random, ..context };
-            let mut written = HeaderMap::new();
+            let mut written = Fields::new();
             inject(&mut written, context);
             assert_eq!(extract(&written), Some(context));
         }

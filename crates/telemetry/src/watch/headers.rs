@@ -4,7 +4,7 @@
 //! hidden wherever a URL stands, as the access log leaves them out.
 
 use attache_config::names_a_credential;
-use http::{HeaderMap, HeaderName};
+use attache_wire::Fields;
 use serde_json::Value;
 
 /// Headers that are kept of one message.
@@ -18,26 +18,30 @@ const HIDDEN: &str = "(hidden)";
 #[derive(Clone, Debug, Default)]
 pub struct SeenHeaders {
     /// Of the request, as the client sent them.
-    pub request: Vec<(HeaderName, String)>,
+    pub request: Vec<(String, String)>,
     /// Of the response, as the upstream sent them.
-    pub response: Vec<(HeaderName, String)>,
+    pub response: Vec<(String, String)>,
 }
 
 impl SeenHeaders {
     /// What may be shown of these headers.
-    pub fn redact(headers: &HeaderMap) -> Vec<(HeaderName, String)> {
-        headers.iter().take(MOST).map(|(name, value)| (name.clone(), shown(name, value.as_bytes()))).collect()
+    pub fn redact(headers: &Fields) -> Vec<(String, String)> {
+        headers
+            .iter()
+            .take(MOST)
+            .map(|(name, value)| (name.lower().into_owned(), shown(&name.lower(), value.as_bytes())))
+            .collect()
     }
 
     /// A list of pairs, since a header may stand twice.
-    pub(super) fn json(headers: &[(HeaderName, String)]) -> Value {
+    pub(super) fn json(headers: &[(String, String)]) -> Value {
         headers.iter().map(|(name, value)| Value::from(vec![name.as_str(), value.as_str()])).collect()
     }
 }
 
-fn shown(name: &HeaderName, value: &[u8]) -> String {
+fn shown(name: &str, value: &[u8]) -> String {
     let Ok(text) = std::str::from_utf8(value) else { return "(not text)".to_owned() };
-    if names_a_credential(name.as_str()) || looks_like_a_credential(text) {
+    if names_a_credential(name) || looks_like_a_credential(text) {
         return HIDDEN.to_owned();
     }
     let text = match text.split_once('?') {
@@ -69,7 +73,7 @@ mod tests {
     use super::*;
 
     fn see(name: &str, value: &str) -> String {
-        shown(&name.parse().unwrap(), value.as_bytes())
+        shown(name, value.as_bytes())
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn a_storm_of_failures_keeps_the_last_hundred_of_a_worker() {
     let watcher = Watcher::new(&watch);
     for n in 0..1000 {
         let exchange = exchange(503, Some(Reason::ConnectRefused));
-        exchange.path.replace(format!("/{n}"));
+        exchange.path.replace(format!("/{n}").into());
         watcher.ended(&exchange, SECOND);
     }
     let mut failures = watch.failures(1000);
@@ -68,7 +68,7 @@ fn long_texts_are_cut_between_characters() {
     let watch = Watch::default();
     let watcher = Watcher::new(&watch);
     let exchange = exchange(503, None);
-    exchange.path.replace("/é".repeat(10_000));
+    exchange.path.replace("/é".repeat(10_000).into());
     watcher.ended(&exchange, SECOND);
     let path = &watch.failures(1)[0].path;
     assert!(path.len() < 520 && path.ends_with('…'), "{path}");

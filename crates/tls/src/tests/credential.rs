@@ -2,7 +2,8 @@
 
 use attache_config::model::{Credential as Config, Existing, Secret};
 use attache_telemetry::Reason;
-use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use attache_wire::{Fields, header::AUTHORIZATION};
+use http::HeaderValue;
 
 use super::pki::Files;
 use crate::{Credential, Watcher};
@@ -18,7 +19,7 @@ fn bearer(files: &Files) -> Config {
 }
 
 fn sent(credential: &Credential, before: &[(&'static str, &'static str)]) -> Vec<String> {
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     for (name, value) in before {
         headers.append(*name, HeaderValue::from_static(value));
     }
@@ -63,9 +64,9 @@ fn no_dump_shows_a_secret() {
     files.write("token", "hunter2");
     let config = bearer(&files);
     let credential = Credential::new(&config).unwrap();
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     credential.apply(&mut headers).unwrap();
-    assert!(headers[AUTHORIZATION].is_sensitive(), "HPACK must never index it");
+    assert!(headers.get(AUTHORIZATION).unwrap().is_sensitive(), "HPACK must never index it");
     let dump = format!("{config:?} {credential:?} {headers:?}");
     assert!(dump.contains("token") && !dump.contains("hunter2"), "{dump}");
 }
@@ -110,7 +111,7 @@ fn a_missing_file_is_an_error_at_the_start_unless_it_may_come_late() {
     watcher.follow(&late);
     watcher.look();
     assert_eq!(watcher.status().failing, 1, "it is missed");
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     let error = late.apply(&mut headers).unwrap_err().to_string();
     assert!(headers.is_empty() && error.contains(&files.arg("token")), "{error}");
     files.write("token", "now");

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use attache_telemetry::{Reason, grpc_as_http, grpc_status};
-use http::{HeaderMap, StatusCode};
+use attache_telemetry::{Reason, grpc_as_http, grpc_code};
+use attache_wire::{Fields, Value, header::GRPC_STATUS};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{Error, Sent};
 
@@ -52,17 +53,21 @@ impl Outcome {
     }
 
     /// What a response's head says. A `grpc-status` in it (a response without a body) counts as the HTTP status it stands for.
-    pub fn of_response(status: StatusCode, headers: &HeaderMap) -> Self {
+    pub fn of_response(status: StatusCode, headers: &Fields) -> Self {
         if status.is_server_error() {
             return Self::Failed(Failure::Answer(status));
         }
-        Self::of_trailers(headers)
+        Self::of_grpc(headers.get(GRPC_STATUS).map(Value::as_bytes))
     }
 
     /// What a response's trailers say: a failing `grpc-status` counts as the HTTP status it stands for
     /// (grpc/doc/http-grpc-status-mapping.md read backwards, as Envoy does).
     pub fn of_trailers(trailers: &HeaderMap) -> Self {
-        let status = grpc_status(trailers).map_or(200, grpc_as_http);
+        Self::of_grpc(trailers.get(GRPC_STATUS.as_str()).map(HeaderValue::as_bytes))
+    }
+
+    fn of_grpc(status: Option<&[u8]>) -> Self {
+        let status = status.and_then(grpc_code).map_or(200, grpc_as_http);
         match StatusCode::from_u16(status) {
             Ok(status) if status.is_server_error() => Self::Failed(Failure::Answer(status)),
             _ => Self::Success,

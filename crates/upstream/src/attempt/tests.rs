@@ -18,7 +18,7 @@ fn three() -> (Arc<Shared>, Arc<Endpoint>) {
 }
 
 fn ok(attempt: &mut Attempt) {
-    attempt.answered(StatusCode::OK, &HeaderMap::new());
+    attempt.answered(StatusCode::OK, &Fields::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +54,10 @@ async fn a_failing_grpc_status_in_the_trailers_is_a_failure_and_others_are_not()
     let end = |status: &'static str| {
         let mut attempt = attempt(&shared, &endpoint, &context());
         ok(&mut attempt);
-        attempt.trailers(&HeaderMap::from_iter([("grpc-status".parse().unwrap(), status.parse().unwrap())]));
+        attempt.trailers(&http::HeaderMap::from_iter([(
+            "grpc-status".parse().unwrap(),
+            status.parse().unwrap(),
+        )]));
     };
     ["5", "0", "1", "7", "16"].into_iter().for_each(end);
     assert_eq!(endpoint.passive.failures(), 0);

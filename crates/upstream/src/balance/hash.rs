@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use attache_config::model::HashKey;
-use http::{HeaderMap, header::COOKIE};
+use attache_wire::{Fields, header::COOKIE};
 
 /// The documented hash of `bytes`.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
@@ -32,7 +32,7 @@ pub(super) fn unit(hash: u64) -> f64 {
 ///
 /// Of a header that comes several times the first counts, of a cookie the first of that name, of the path everything
 /// before `?`, of the client its IP address without the port (an IPv4 address mapped into IPv6 is the IPv4 address).
-pub fn request_hash(key: &HashKey, headers: &HeaderMap, path: &str, client: Option<IpAddr>) -> Option<u64> {
+pub fn request_hash(key: &HashKey, headers: &Fields, path: &str, client: Option<IpAddr>) -> Option<u64> {
     match key {
         HashKey::Header(name) => headers.get(name).map(|value| hash_bytes(value.as_bytes())),
         HashKey::Cookie(name) => cookie(headers, name).map(hash_bytes),
@@ -45,8 +45,8 @@ pub fn request_hash(key: &HashKey, headers: &HeaderMap, path: &str, client: Opti
 }
 
 /// A cookie's value (RFC 6265 section 4.2.1), quotes kept.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|&b| b == b';'));
+fn cookie<'a>(headers: &'a Fields, name: &str) -> Option<&'a [u8]> {
+    let pairs = headers.get_all(COOKIE).flat_map(|value| value.as_bytes().split(|&b| b == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
@@ -64,9 +64,9 @@ mod tests {
 
     #[test]
     fn a_request_is_hashed_by_what_the_key_names() {
-        let mut headers = HeaderMap::new();
-        headers.append("x-user", "ann".parse().unwrap());
-        headers.append(COOKIE, "other=1; session=abc; sessions=2".parse().unwrap());
+        let mut headers = Fields::new();
+        headers.append("x-user", http::HeaderValue::from_static("ann"));
+        headers.append(COOKIE, http::HeaderValue::from_static("other=1; session=abc; sessions=2"));
         let hash =
             |key: HashKey| request_hash(&key, &headers, "/a?b", Some("::ffff:10.0.0.1".parse().unwrap()));
         assert_eq!(hash(HashKey::Header(http::HeaderName::from_static("x-user"))), Some(hash_bytes(b"ann")));

@@ -2,7 +2,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use attache_config::model::{Algorithm, Balance, HashKey, OutlierEjection, Upstream};
 use attache_telemetry::Reason;
-use http::{HeaderMap, StatusCode};
+use attache_wire::Fields;
+use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
@@ -52,7 +53,7 @@ fn in_flight(shared: &Arc<Shared>, endpoint: Arc<Endpoint>) -> Attempt {
 
 fn answer(request: &mut Attempt, success: bool) {
     let status = if success { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
-    request.answered(status, &HeaderMap::new());
+    request.answered(status, &Fields::new());
 }
 
 /// Shares of picks by label, with a hash of its own for each pick.

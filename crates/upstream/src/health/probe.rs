@@ -161,7 +161,9 @@ impl Prober {
         };
         let mut request = request.body(Payload(Some(body))).map_err(|e| failed("health_check")(&e))?;
         if let Some(credential) = &self.credential {
-            credential.apply(request.headers_mut()).map_err(|e| failed("no-credential")(&e))?;
+            let mut headers = attache_wire::Fields::from(request.headers());
+            credential.apply(&mut headers).map_err(|e| failed("no-credential")(&e))?;
+            *request.headers_mut() = headers.into();
         }
         Ok(request)
     }

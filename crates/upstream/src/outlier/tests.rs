@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use attache_config::model;
 use attache_telemetry::Reason;
-use http::{HeaderMap, StatusCode};
+use attache_wire::Fields;
+use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
@@ -172,9 +173,12 @@ fn percentages_are_those_of_people() {
 #[test]
 fn only_what_an_endpoint_is_to_blame_for_counts() {
     let grpc = |status: &'static str| {
-        HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), status.parse().unwrap())])
+        Fields::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            http::HeaderValue::from_static(status),
+        )])
     };
-    assert_eq!(Outcome::of_response(StatusCode::NOT_FOUND, &HeaderMap::new()), Outcome::Success);
+    assert_eq!(Outcome::of_response(StatusCode::NOT_FOUND, &Fields::new()), Outcome::Success);
     assert_eq!(Outcome::of_response(StatusCode::OK, &grpc("5")), Outcome::Success);
     assert_eq!(
         Outcome::of_response(StatusCode::OK, &grpc("14")),
@@ -200,7 +204,7 @@ async fn ends_of_tries_are_judged_by_their_outcome() {
     let endpoint = endpoint(&shared, 0);
     let answered = |status: u16| {
         let status = StatusCode::from_u16(status).unwrap();
-        attempt(&shared, &endpoint, &context()).answered(status, &HeaderMap::new());
+        attempt(&shared, &endpoint, &context()).answered(status, &Fields::new());
         !endpoint.usable()
     };
     let failed = |reason| {

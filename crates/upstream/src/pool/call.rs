@@ -4,7 +4,8 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use attache_config::model::Name;
 use attache_http::{Body, OnInformational};
-use http::{Method, Request, Response, StatusCode};
+use attache_wire::{Request, Response};
+use http::{Method, StatusCode};
 
 use super::{
     Home, form,
@@ -26,13 +27,6 @@ pub(crate) struct Wire {
 pub(super) enum Kind {
     H1(Box<H1>),
     H2(Rc<H2>, h2::Lease),
-}
-
-/// A request that brought no response.
-pub(crate) struct Lost {
-    pub(crate) error: Error,
-    /// The request, where it is whole because the connection was dead before anything was written to it.
-    pub(crate) request: Option<Box<Request<Body>>>,
 }
 
 impl Wire {
@@ -65,27 +59,37 @@ impl Wire {
     }
 
     /// Sends the request and waits for the response's head. The call's place in the counts goes with the response.
+    ///
+    /// # Errors
+    /// There is no response. The request is where it was before, if it is whole because the connection was dead before anything was
+    /// written to it; else it is taken.
     pub(crate) async fn call(
         self,
-        mut request: Box<Request<Body>>,
+        request: &mut Option<Request<Body>>,
         in_flight: &mut Option<Attempt>,
         on_informational: Option<&OnInformational>,
-    ) -> Result<Response<Body>, Lost> {
+    ) -> Result<Response<Body>, Error> {
         let mut connection = match self.kind {
             Kind::H1(connection) => connection,
             Kind::H2(connection, lease) => {
-                return h2_call::send(&connection, lease, request, in_flight, on_informational)
-                    .await
-                    .map_err(|error| Lost { error, request: None });
+                return h2_call::send(&connection, lease, request, in_flight, on_informational).await;
             }
         };
-        let connect = request.method() == Method::CONNECT;
-        form::http1(&mut request);
-        connection.begin(request);
-        let parts = connection
-            .answer(on_informational)
-            .await
-            .map_err(|failed| Lost { error: failed.error, request: failed.request })?;
+        let connect;
+        {
+            // Gone before anything is waited for.
+            let mut taken = request.take().unwrap_or_default();
+            connect = taken.method() == Method::CONNECT;
+            form::http1(&mut taken);
+            connection.begin(taken);
+        }
+        let parts = match connection.answer(on_informational).await {
+            Ok(parts) => parts,
+            Err(failed) => {
+                *request = failed.request;
+                return Err(failed.error);
+            }
+        };
         if let Some(in_flight) = in_flight {
             in_flight.answered(parts.status, &parts.headers);
         }

@@ -6,7 +6,7 @@
 //!   waited; each has its own retry. A peer that allows fewer than [`SHARED_FROM`] streams is asked for connections all at once.
 //! - A peer that allows no stream at all at the moment is waited for.
 //! - At `max_connections` an idle connection is closed to make room, on whichever worker it is: see [`super::room`].
-//! - A try that must not take what is pooled ([`crate::FreshConnection`]) gets a connection that was made since it began.
+//! - A try that must not take what is pooled ([`fresh`](crate::Call::fresh)) gets a connection that was made since it began.
 //!   Those of HTTP/2 share that one as well: a lost connection's hundred streams must not become a hundred connections.
 //!
 //! Which endpoint is connected to, and which others beside it, is the business of `service::reach`.

@@ -4,36 +4,52 @@
 //! HTTP/2 (RFC 9113 section 8.3.1): `:scheme` and `:authority`, no `Host`, nothing of the connection's own.
 //! A `Host` header is what routing decided on, so it goes before the URI's authority.
 
+use std::borrow::Cow;
+
 use attache_http::{Body, CONNECTION_SPECIFIC};
+use attache_wire::{
+    Request, RequestHead, Value,
+    header::{CONTENT_LENGTH, COOKIE, HOST, TE},
+};
 use http::{
-    HeaderValue, Method, Request, Uri, Version,
-    header::{CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderMap, TE},
+    Method, Uri, Version,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
 
-/// The form for HTTP/1.1.
+/// The form for HTTP/1.1. Of a request that came by HTTP/1 nothing has to be changed; what [`target`] gives is written.
 pub(super) fn http1(request: &mut Request<Body>) {
-    *request.version_mut() = Version::HTTP_11;
-    let connect = request.method() == Method::CONNECT;
-    let uri = std::mem::take(request.uri_mut()).into_parts();
-    if let (Entry::Vacant(host), Some(authority)) = (request.headers_mut().entry(HOST), &uri.authority) {
+    if !request.headers().contains_key(HOST)
+        && let Some(authority) = request.uri().authority().cloned()
+    {
         // From HTTP/2, which has no Host. What is a valid authority is a valid header value.
-        if let Ok(value) = HeaderValue::from_str(without_userinfo(authority.as_str())) {
-            host.insert(value);
-        }
+        let host = without_userinfo(authority.as_str()).as_bytes();
+        let _ = request.headers_mut().try_insert(HOST, host);
     }
-    *request.uri_mut() = match (connect, uri.authority, uri.path_and_query) {
-        (true, Some(authority), _) => Uri::from(authority),
-        (_, _, Some(path)) => Uri::from(path),
-        (_, _, None) => Uri::from(PathAndQuery::from_static("/")),
+    join_cookies(request);
+}
+
+/// The target that HTTP/1.1 is to be written with (RFC 9112 section 3.2): the query as the client sent it, where the URI has no room for it.
+pub(super) fn target(head: &RequestHead) -> Cow<'_, [u8]> {
+    let target = match (&head.method, head.uri.authority(), head.uri.path_and_query()) {
+        (&Method::CONNECT, Some(authority), _) => return authority.as_str().as_bytes().into(),
+        (_, _, Some(path)) => path,
+        (_, _, None) => return b"/".into(),
     };
-    join_cookies(request.headers_mut());
+    if let Some(raw) = head.raw_query.as_ref().and_then(|raw| raw.target(target)) {
+        return raw.into();
+    }
+    if target.as_str().starts_with('?') {
+        // Of `http://host?query`: the crate shows the `/` that belongs before it, and does not hold it.
+        return [b"/", target.as_str().as_bytes()].concat().into();
+    }
+    target.as_str().as_bytes().into()
 }
 
 /// HTTP/2 clients may split `Cookie` for better compression; before HTTP/1.1 it is one line again (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut all = headers.get_all(COOKIE).iter();
+fn join_cookies(request: &mut Request<Body>) {
+    let headers = request.headers();
+    let mut all = headers.get_all(COOKIE);
     let (Some(_), Some(_)) = (all.next(), all.next()) else { return };
     let mut joined = Vec::new();
     for value in headers.get_all(COOKIE) {
@@ -42,27 +58,22 @@ fn join_cookies(headers: &mut HeaderMap) {
         }
         joined.extend_from_slice(value.as_bytes());
     }
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, value);
-    }
+    let _ = request.headers_mut().try_insert(COOKIE, &joined);
 }
 
 /// The form for HTTP/2. An error names what can't be said in it.
 pub(super) fn http2(request: &mut Request<Body>, tls: bool) -> Result<(), http::Error> {
     *request.version_mut() = Version::HTTP_2;
     let headers = request.headers_mut();
-    let host = headers.remove(HOST);
-    // Seldom there: one look at the names costs less than a hash for each.
-    if headers.keys().any(|name| CONNECTION_SPECIFIC.contains(name)) {
-        for name in CONNECTION_SPECIFIC {
-            headers.remove(name);
-        }
+    let host = headers.get(HOST).map(Value::to_header_value);
+    headers.remove(HOST);
+    for name in CONNECTION_SPECIFIC {
+        headers.remove(name);
     }
     if headers.get(TE).is_some_and(|te| te != "trailers") {
         headers.remove(TE);
     }
-    let plain_connect =
-        request.method() == Method::CONNECT && request.extensions().get::<h2::ext::Protocol>().is_none();
+    let plain_connect = request.method() == Method::CONNECT && request.head().protocol.is_none();
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
     if let Some(host) = host
         && uri.authority.as_ref().is_none_or(|authority| authority.as_str() != host)
@@ -77,8 +88,10 @@ pub(super) fn http2(request: &mut Request<Body>, tls: bool) -> Result<(), http::
         uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
     }
     *request.uri_mut() = Uri::from_parts(uri)?;
-    if let Some(length) = request.body().size_hint().exact().filter(|length| *length > 0) {
-        request.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    if let Some(length) = request.body().size_hint().exact().filter(|length| *length > 0)
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        request.headers_mut().insert(CONTENT_LENGTH, length);
     }
     Ok(())
 }
@@ -91,10 +104,13 @@ fn without_userinfo(authority: &str) -> &str {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may end on what it did not expect")]
 
+    use http::HeaderValue;
+
     use super::*;
 
     fn request(method: Method, uri: &str, headers: &[(&'static str, &'static str)]) -> Request<Body> {
-        let mut request = Request::builder().method(method).uri(uri).body(Body::empty()).unwrap();
+        let mut request: Request<Body> =
+            http::Request::builder().method(method).uri(uri).body(Body::empty()).unwrap().into();
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
@@ -105,23 +121,23 @@ mod tests {
     fn http1_is_origin_form_with_the_host_that_routing_decided_on() {
         let mut with_host = request(Method::GET, "http://a.example:81/x?y", &[("host", "b.example")]);
         http1(&mut with_host);
-        assert_eq!(with_host.uri().to_string(), "/x?y");
-        assert_eq!(with_host.headers()[HOST], "b.example");
+        assert_eq!(&*target(with_host.head()), b"/x?y");
+        assert_eq!(with_host.headers().get(HOST).unwrap(), "b.example");
         let mut without = request(Method::GET, "http://user@a.example:81", &[]);
         http1(&mut without);
-        assert_eq!(without.uri().to_string(), "/");
-        assert_eq!(without.headers()[HOST], "a.example:81");
+        assert_eq!(&*target(without.head()), b"/");
+        assert_eq!(without.headers().get(HOST).unwrap(), "a.example:81");
     }
 
     #[test]
     fn options_star_and_connect_keep_their_own_forms() {
         let mut star = request(Method::OPTIONS, "*", &[("host", "a")]);
         http1(&mut star);
-        assert_eq!(star.uri().to_string(), "*");
+        assert_eq!(&*target(star.head()), b"*");
         let mut connect = request(Method::CONNECT, "a.example:443", &[]);
         http1(&mut connect);
-        assert_eq!(connect.uri().to_string(), "a.example:443");
-        assert_eq!(connect.headers()[HOST], "a.example:443");
+        assert_eq!(&*target(connect.head()), b"a.example:443");
+        assert_eq!(connect.headers().get(HOST).unwrap(), "a.example:443");
         http2(&mut connect, true).unwrap();
         assert_eq!(connect.uri().to_string(), "a.example:443");
     }
@@ -130,8 +146,8 @@ mod tests {
     fn cookies_that_http2_split_are_one_line_in_http1() {
         let mut split = request(Method::GET, "http://a/", &[("cookie", "a=1"), ("cookie", "b=2")]);
         http1(&mut split);
-        assert_eq!(split.headers().get_all(COOKIE).iter().count(), 1);
-        assert_eq!(split.headers()[COOKIE], "a=1; b=2");
+        assert_eq!(split.headers().get_all(COOKIE).count(), 1);
+        assert_eq!(split.headers().get(COOKIE).unwrap(), "a=1; b=2");
     }
 
     #[test]

@@ -18,15 +18,15 @@ use attache_config::model;
 use attache_http::{Body, OnInformational};
 use attache_telemetry::Reason;
 use attache_wire::{
-    Fault, Limits,
+    Fault, Limits, Request, ResponseHead, Value,
     body::Decoder,
     buffers::{self, SIZE},
-    message,
+    header::UPGRADE,
     outbox::Outbox,
     response::{self, Asked, Head},
 };
 use bytes::BytesMut;
-use http::{HeaderValue, Method, Request, StatusCode, header::UPGRADE, response::Parts};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWrite as _},
     time::{Instant, Sleep, sleep},
@@ -53,7 +53,7 @@ pub(super) struct H1 {
     buf: BytesMut,
     out: Outbox,
     /// The request that waits to be written.
-    waiting: Option<Box<Request<Body>>>,
+    waiting: Option<Request<Body>>,
     asked: Asked,
     /// The protocols that the request asks for instead of HTTP.
     upgrades: Option<HeaderValue>,
@@ -84,7 +84,7 @@ pub(super) struct H1 {
 pub(super) struct Failed {
     pub(super) error: Error,
     /// The request as it was, where not a byte of it had been written and its body had not been touched.
-    pub(super) request: Option<Box<Request<Body>>>,
+    pub(super) request: Option<Request<Body>>,
 }
 
 /// What stops a connection while it is driven.
@@ -215,7 +215,7 @@ impl H1 {
 
     /// Begins a request: what comes back is to be waited for with [`Self::answer`]. Two steps, so that the request itself does not stay
     /// in the future of whoever waits.
-    pub(super) fn begin(&mut self, request: Box<Request<Body>>) {
+    pub(super) fn begin(&mut self, request: Request<Body>) {
         self.read = false;
         self.wrote = false;
         self.requests += 1;
@@ -224,7 +224,7 @@ impl H1 {
             Method::CONNECT => Asked::Connect,
             _ => Asked::Other,
         };
-        self.upgrades = request.headers().get(UPGRADE).cloned();
+        self.upgrades = request.headers().get(UPGRADE).map(Value::to_header_value);
         self.waiting = Some(request);
     }
 
@@ -232,7 +232,7 @@ impl H1 {
     pub(super) async fn answer(
         &mut self,
         on_informational: Option<&OnInformational>,
-    ) -> Result<Parts, Failed> {
+    ) -> Result<Box<ResponseHead>, Failed> {
         // Boxed, since it is seldom there and large.
         let mut patience = None;
         std::future::poll_fn(|cx| self.poll_answer(cx, on_informational, &mut patience)).await
@@ -243,7 +243,7 @@ impl H1 {
         cx: &mut Context<'_>,
         on_informational: Option<&OnInformational>,
         patience: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Poll<Result<Parts, Failed>> {
+    ) -> Poll<Result<Box<ResponseHead>, Failed>> {
         if let Some(request) = self.waiting.take() {
             let stop = match self.poll_fill(cx) {
                 Poll::Pending => None,
@@ -256,7 +256,7 @@ impl H1 {
                 self.read = false;
                 return Poll::Ready(Err(Failed { request: Some(request), ..self.failed(stop) }));
             }
-            self.upload = Upload::begin(*request, &mut self.out);
+            self.upload = Upload::begin(request, &mut self.out);
         }
         match ready!(self.poll_head(cx, on_informational, patience)) {
             Ok(parts) => Poll::Ready(Ok(parts)),
@@ -269,7 +269,7 @@ impl H1 {
         cx: &mut Context<'_>,
         on_informational: Option<&OnInformational>,
         patience: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Poll<Result<Parts, Stop>> {
+    ) -> Poll<Result<Box<ResponseHead>, Stop>> {
         loop {
             if let Poll::Ready(Err(reason)) = self.poll_upload(cx) {
                 return Poll::Ready(Err(Stop::Upload(reason)));
@@ -327,21 +327,18 @@ impl H1 {
         }
     }
 
-    fn take_head(&mut self) -> Result<Option<(Head, Parts)>, Fault> {
+    fn take_head(&mut self) -> Result<Option<(Head, Box<ResponseHead>)>, Fault> {
         // A peer that sends byte by byte must not make every byte cost a look at all of them.
         let fresh = self.buf.get(self.seen..).unwrap_or_default();
         if self.seen > 0 && !fresh.contains(&b'\n') && self.buf.len() <= self.limits.line {
             return Ok(None);
         }
         self.seen = 0;
-        buffers::index(|index| {
-            let Some((head, lines)) = response::read(&mut self.buf, &self.limits, self.asked, index)? else {
-                self.seen = self.buf.len();
-                return Ok(None);
-            };
-            let parts = message::response(&head, &lines)?;
-            Ok(Some((head, parts)))
-        })
+        let read = response::read(&mut self.buf, &self.limits, self.asked)?;
+        if read.is_none() {
+            self.seen = self.buf.len();
+        }
+        Ok(read)
     }
 
     /// The upstream wants the body; whether it had to wait for that.

@@ -15,9 +15,9 @@ use std::{
 
 use attache_http::{Body, BodyError, strip_response_trailers};
 use attache_telemetry::Reason;
-use attache_wire::body::Piece;
+use attache_wire::{Response, ResponseHead, body::Piece};
 use bytes::Bytes;
-use http::{Response, response::Parts};
+
 use http_body::{Frame, SizeHint};
 use tokio::task::spawn_local;
 
@@ -52,7 +52,7 @@ struct Shared {
 /// Wraps a response that has just been read from `connection`. Where it is complete already, as small ones are, the
 /// connection goes home at once and the body needs no wrapping.
 pub(super) fn attach(
-    parts: Parts,
+    parts: Box<ResponseHead>,
     mut connection: Box<H1>,
     home: Rc<Home>,
     in_flight: Option<Attempt>,

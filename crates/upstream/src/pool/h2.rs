@@ -34,7 +34,7 @@ use h2::{
     Ping, PingPong,
     client::{Builder, Connection as Frames, ResponseFuture, SendRequest},
 };
-use http::Request;
+
 use tokio::{
     sync::Notify,
     task::spawn_local,
@@ -252,7 +252,7 @@ impl H2 {
     /// Opens a stream. Returns also whether the connection had served others before.
     pub(super) fn open(
         &self,
-        request: Request<()>,
+        request: http::Request<()>,
         ends: bool,
     ) -> Result<(ResponseFuture, h2::SendStream<Bytes>, bool), Error> {
         // A sender takes no second stream while its last one waits for the peer's limit; each of its clones does.

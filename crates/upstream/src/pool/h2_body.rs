@@ -17,9 +17,10 @@ use std::{
 use attache_http::{Body, BodyError, strip_response_trailers};
 use attache_http2::{Incoming, Reader};
 use attache_telemetry::Reason;
+use attache_wire::{Response, header::CONTENT_LENGTH};
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{Response, header::CONTENT_LENGTH};
+
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 

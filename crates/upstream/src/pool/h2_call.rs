@@ -15,9 +15,10 @@ use std::{
 use attache_http::{Body, OnInformational};
 use attache_http2::Tunnel;
 use attache_telemetry::Reason;
+use attache_wire::{Request, Response};
 use bytes::Bytes;
 use h2::SendStream;
-use http::{Method, Request, Response};
+use http::Method;
 use http_body::Body as _;
 use tokio::task::spawn_local;
 
@@ -44,27 +45,28 @@ pub(super) enum Uploaded {
 pub(super) async fn send(
     connection: &H2,
     lease: Lease,
-    mut request: Box<Request<Body>>,
+    request: &mut Option<Request<Body>>,
     in_flight: &mut Option<Attempt>,
     on_informational: Option<&OnInformational>,
 ) -> Result<Response<Body>, Error> {
-    if let Err(error) = form::http2(&mut request, connection.tls) {
-        return Err(Error::with_source(Reason::BadRequest, Sent::Nothing, error));
-    }
-    // Nothing else that came with the request concerns the next hop.
-    let protocol = request.extensions_mut().remove::<h2::ext::Protocol>();
-    request.extensions_mut().clear();
-    if let Some(protocol) = protocol {
-        request.extensions_mut().insert(protocol);
-    }
-    let tunnel = request.method() == Method::CONNECT;
-    let ends = request.body().is_end_stream() && !tunnel;
     let (mut answer, reused, mut upload);
+    let (tunnel, ends);
     {
         // Gone before anything is waited for.
+        let mut request = request.take().unwrap_or_default();
+        if let Err(error) = form::http2(&mut request, connection.tls) {
+            return Err(Error::with_source(Reason::BadRequest, Sent::Nothing, error));
+        }
+        tunnel = request.method() == Method::CONNECT;
+        ends = request.body().is_end_stream() && !tunnel;
         let (head, body) = request.into_parts();
+        let protocol = head.protocol.as_ref().map(|protocol| h2::ext::Protocol::from(protocol.as_str()));
+        let mut head = http::Request::from_parts(Rc::unwrap_or_clone(head).into(), ());
+        if let Some(protocol) = protocol {
+            head.extensions_mut().insert(protocol);
+        }
         let stream;
-        (answer, stream, reused) = connection.open(Request::from_parts(head, ()), ends)?;
+        (answer, stream, reused) = connection.open(head, ends)?;
         upload = Upload { stream, body, rest: Bytes::new(), ends: false };
     }
     let mut uploaded = if ends || tunnel { Uploaded::Whole } else { Uploaded::Running };
@@ -77,7 +79,7 @@ pub(super) async fn send(
         if let Some(pass_on) = on_informational {
             while let Poll::Ready(Some(Ok(response))) = answer.poll_informational(cx) {
                 // 100 has done its work: the body is on its way.
-                pass_on.call(response.status(), response.into_parts().0.headers);
+                pass_on.call(response.status(), response.headers().into());
             }
         }
         Pin::new(&mut answer).poll(cx).map_err(|error| explain(error, Sent::Request))
@@ -90,6 +92,7 @@ pub(super) async fn send(
             return Err(error.on_reused_connection(reused));
         }
     };
+    let response = Response::from(response);
     if let Some(in_flight) = in_flight {
         in_flight.answered(response.status(), response.headers());
     }

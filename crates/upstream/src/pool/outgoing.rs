@@ -5,6 +5,7 @@
 
 use std::{
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,16 +13,14 @@ use std::{
 use attache_http::Body;
 use attache_telemetry::Reason;
 use attache_wire::{
-    buffers,
-    message::{RawQuery, Spelling},
+    Fields, Request, RequestHead, Value, buffers,
+    header::{CONTENT_LENGTH, EXPECT, TRAILER},
     outbox::{Encoder, Outbox},
     write,
 };
-use http::{
-    HeaderMap, Method, Request,
-    header::{CONTENT_LENGTH, EXPECT, TRAILER},
-};
 use http_body::Body as _;
+
+use super::form;
 
 /// How long the body waits for a word from the upstream.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,7 +30,7 @@ pub(super) struct Upload {
     body: Body,
     encoder: Encoder,
     /// The head, where it announces trailers.
-    announced: Option<Box<HeaderMap>>,
+    announced: Option<Rc<RequestHead>>,
     /// The upstream has not asked for the body yet.
     gated: bool,
 }
@@ -54,27 +53,14 @@ impl Upload {
         if buffer.capacity() == 0 {
             *buffer = buffers::take();
         }
-        let spelling = parts.extensions.get::<Spelling>();
-        let raw = parts.extensions.get::<RawQuery>();
-        let target = match (&parts.method, parts.uri.authority(), parts.uri.path_and_query()) {
-            (&Method::CONNECT, Some(authority), _) => authority.as_str(),
-            (_, _, Some(path)) => path.as_str(),
-            (_, _, None) => "/",
-        };
-        let raw = match raw {
-            Some(raw) => parts.uri.path_and_query().and_then(|path| raw.target(path)),
-            // Of `http://host?query`: the crate shows the `/` that belongs before it, and does not hold it.
-            None if target.starts_with('?') => Some(format!("/{target}").into_bytes()),
-            None => None,
-        };
-        let target = raw.as_deref().unwrap_or(target.as_bytes());
-        write::request(buffer, &parts.method, target, &parts.headers, spelling, encoder);
+        let target = form::target(&parts);
+        write::request(buffer, &parts.method, &target, &parts.headers, encoder);
         if ended && matches!(encoder, Encoder::None | Encoder::Length(0)) {
             return None;
         }
         let asks =
             parts.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let announced = parts.headers.contains_key(TRAILER).then(|| Box::new(parts.headers));
+        let announced = parts.headers.contains_key(TRAILER).then_some(parts);
         Some(Self { body, encoder, announced, gated: asks && !ended })
     }
 
@@ -111,10 +97,10 @@ impl Upload {
                 }
                 None
             }
-            Err(frame) => frame.into_trailers().ok().zip(self.announced.as_deref()),
+            Err(frame) => frame.into_trailers().ok().zip(self.announced.as_ref()),
         };
         let trailers = trailers.and_then(|(mut trailers, head)| {
-            attache_http::announced_trailers(&mut trailers, head);
+            attache_http::announced_trailers(&mut trailers, &head.headers);
             (!trailers.is_empty()).then_some(trailers)
         });
         out.end(self.encoder, trailers.as_ref()).map_err(wrong)?;
@@ -124,8 +110,8 @@ impl Upload {
 
 /// The length that the head promises is kept to, and a body that differs from it is never ended cleanly. A body of unknown length is
 /// sent in chunks, whatever the method.
-fn encoder(headers: &HeaderMap, body: &Body, ended: bool) -> Encoder {
-    let promised = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+fn encoder(headers: &Fields, body: &Body, ended: bool) -> Encoder {
+    let promised = headers.get(CONTENT_LENGTH).and_then(Value::to_number);
     if promised.is_none() && ended {
         return Encoder::None;
     }

@@ -7,13 +7,14 @@
 //! The functions that turn a response back leave one that refuses (any other status) as it is.
 
 use attache_http::Body;
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+use attache_wire::{
+    Fields, Known, Protocol, Request, Response, Value,
     header::{
         CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
     },
 };
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 const WEBSOCKET: &str = "websocket";
 
@@ -29,27 +30,26 @@ pub enum Handshake {
 /// An HTTP/1.1 request for a WebSocket.
 pub fn is_http1(request: &Request<Body>) -> bool {
     request.method() == Method::GET
-        && lists(request.headers(), &UPGRADE, WEBSOCKET)
+        && lists(request.headers(), UPGRADE, WEBSOCKET)
         && request.headers().contains_key(SEC_WEBSOCKET_KEY)
 }
 
 /// An HTTP/2 request for a WebSocket (extended CONNECT), from a client or made here.
 pub fn is_http2(request: &Request<Body>) -> bool {
-    let extensions = request.extensions();
     request.method() == Method::CONNECT
-        && extensions.get::<h2::ext::Protocol>().is_some_and(|p| p.as_str() == WEBSOCKET)
+        && request.head().protocol.as_ref().is_some_and(|protocol| protocol.as_str() == WEBSOCKET)
 }
 
 /// Turns HTTP/1.1's form into HTTP/2's.
 pub fn to_http2(request: &mut Request<Body>) -> Handshake {
-    let key = request.headers_mut().remove(SEC_WEBSOCKET_KEY).unwrap_or_else(new_key);
-    for name in [CONNECTION, UPGRADE, CONTENT_LENGTH, TRANSFER_ENCODING] {
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).map_or_else(new_key, Value::to_header_value);
+    for name in [SEC_WEBSOCKET_KEY, CONNECTION, UPGRADE, CONTENT_LENGTH, TRANSFER_ENCODING] {
         request.headers_mut().remove(name);
     }
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
     *request.body_mut() = Body::empty();
-    request.extensions_mut().insert(h2::ext::Protocol::from_static(WEBSOCKET));
+    request.head_mut().protocol = Some(Protocol::from_static(WEBSOCKET));
     Handshake::Http1(key)
 }
 
@@ -59,11 +59,11 @@ pub fn to_http1(request: &mut Request<Body>) -> Handshake {
     let headers = request.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
-    headers.insert(SEC_WEBSOCKET_KEY, key.clone());
+    headers.insert(SEC_WEBSOCKET_KEY, &key);
     *request.method_mut() = Method::GET;
     *request.version_mut() = Version::HTTP_11;
     *request.body_mut() = Body::empty();
-    request.extensions_mut().remove::<h2::ext::Protocol>();
+    request.head_mut().protocol = None;
     Handshake::Http2(key)
 }
 
@@ -85,10 +85,10 @@ pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<()
         }
         Handshake::Http2(key) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let headers = response.headers_mut();
-            let proof = headers.remove(SEC_WEBSOCKET_ACCEPT);
-            if proof != Some(accept(key)) {
+            if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|proof| proof != accept(key)) {
                 return Err("the upstream switched protocols without a valid Sec-WebSocket-Accept");
             }
+            headers.remove(SEC_WEBSOCKET_ACCEPT);
             headers.remove(CONNECTION);
             headers.remove(UPGRADE);
             *response.status_mut() = StatusCode::OK;
@@ -104,11 +104,10 @@ pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<()
 
 /// Whether a 101 switches to what was `asked` for: a server can't choose a protocol that the client has not offered, and must name the one
 /// that it chose (RFC 9110 section 7.8). Names are compared without regard to case, versions as they are.
-pub(super) fn is_switch_to(asked: Option<&HeaderValue>, answer: &HeaderMap) -> bool {
+pub(super) fn is_switch_to(asked: Option<&HeaderValue>, answer: &Fields) -> bool {
     let Some(asked) = asked.and_then(|asked| asked.to_str().ok()) else { return false };
     let mut chosen = answer
         .get_all(UPGRADE)
-        .iter()
         .flat_map(|value| value.to_str().unwrap_or("?").split(','))
         .map(str::trim)
         .filter(|protocol| !protocol.is_empty())
@@ -130,10 +129,9 @@ fn new_key() -> HeaderValue {
 }
 
 /// Whether a list header (RFC 9110 section 5.6.1) names a token.
-fn lists(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
+fn lists(headers: &Fields, name: Known, token: &str) -> bool {
     headers
         .get_all(name)
-        .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|item| item.trim().eq_ignore_ascii_case(token))
@@ -164,13 +162,14 @@ mod tests {
     use super::*;
 
     fn http1_request() -> Request<Body> {
-        Request::get("http://a/chat")
+        http::Request::get("http://a/chat")
             .header("upgrade", "foo, WebSocket")
             .header("connection", "Upgrade")
             .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
             .header("sec-websocket-protocol", "chat")
             .body(Body::empty())
             .unwrap()
+            .into()
     }
 
     #[test]
@@ -194,12 +193,13 @@ mod tests {
         let handshake = to_http2(&mut request);
         assert!(is_http2(&request));
         assert_eq!(request.headers().len(), 1, "only what was asked for stays: {:?}", request.headers());
-        let mut response = Response::builder().header("sec-websocket-protocol", "chat").body(()).unwrap();
+        let mut response: Response<()> =
+            http::Response::builder().header("sec-websocket-protocol", "chat").body(()).unwrap().into();
         answer(&mut response, &handshake).unwrap();
         assert_eq!(response.status(), 101);
-        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(response.headers()["upgrade"], "websocket");
-        assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+        assert_eq!(response.headers().get("sec-websocket-accept").unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(response.headers().get("upgrade").unwrap(), "websocket");
+        assert_eq!(response.headers().get("sec-websocket-protocol").unwrap(), "chat");
     }
 
     #[test]
@@ -208,9 +208,14 @@ mod tests {
         to_http2(&mut request);
         let handshake = to_http1(&mut request);
         assert!(is_http1(&request) && !is_http2(&request));
-        let right = accept(&request.headers()["sec-websocket-key"]);
+        let right = accept(&request.headers().get("sec-websocket-key").unwrap().to_header_value());
         let respond = |proof: HeaderValue| {
-            Response::builder().status(101).header("sec-websocket-accept", proof).body(()).unwrap()
+            http::Response::builder()
+                .status(101)
+                .header("sec-websocket-accept", proof)
+                .body(())
+                .unwrap()
+                .into()
         };
         let mut response = respond(right);
         answer(&mut response, &handshake).unwrap();
@@ -222,7 +227,7 @@ mod tests {
     #[test]
     fn a_101_switches_to_what_was_asked_for() {
         let answer = |upgrade: &[&'static str]| {
-            upgrade.iter().map(|value| (UPGRADE, HeaderValue::from_static(value))).collect::<HeaderMap>()
+            upgrade.iter().map(|value| (UPGRADE, HeaderValue::from_static(value))).collect::<Fields>()
         };
         let asked = HeaderValue::from_static("foo/2, WebSocket");
         for (chosen, good) in [
@@ -247,11 +252,13 @@ mod tests {
         to_http2(&mut request);
         let handshake = to_http1(&mut request);
         for status in [200, 201, 204, 206, 299] {
-            let mut response = Response::builder().status(status).body(()).unwrap();
+            let mut response: Response<()> =
+                http::Response::builder().status(status).body(()).unwrap().into();
             assert!(answer(&mut response, &handshake).is_err(), "{status}");
         }
         for status in [302, 400, 403, 426, 500] {
-            let mut response = Response::builder().status(status).body(()).unwrap();
+            let mut response: Response<()> =
+                http::Response::builder().status(status).body(()).unwrap().into();
             answer(&mut response, &handshake).unwrap();
             assert_eq!(response.status(), status);
         }
@@ -259,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_refusal_stays_as_it_is() {
-        let mut response = Response::builder().status(403).body(()).unwrap();
+        let mut response: Response<()> = http::Response::builder().status(403).body(()).unwrap().into();
         answer(&mut response, &Handshake::Http1(HeaderValue::from_static("k"))).unwrap();
         assert_eq!(response.status(), 403);
         assert!(response.headers().is_empty());

@@ -4,18 +4,15 @@
 //! in the breaker's counts until it is dropped.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
 use attache_http::{Abort, Body};
 use attache_http2::Tunnel;
+use attache_wire::Response;
 use bytes::Bytes;
-use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::h2::Lease;
@@ -26,34 +23,11 @@ use crate::{
     limit::{Charge, ConnectionPermit},
 };
 
-thread_local! {
-    /// Tunnels whose response is on its way to whoever takes them, by number.
-    static WAITING: RefCell<(u64, HashMap<u64, Waiting>)> = RefCell::default();
-}
-
-/// What stands in a response's extensions. They want `Clone + Send + Sync`, which a tunnel is not: so it waits beside, and is
-/// dropped with its response.
-#[derive(Clone)]
-struct Offer(Arc<Ticket>);
-
-struct Ticket(u64);
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        // At the worker's end the list may be gone before the response.
-        let _ = WAITING.try_with(|waiting| waiting.borrow_mut().1.remove(&self.0));
-    }
-}
-
 fn offer(response: &mut Response<Body>, tunnel: Waiting) {
-    let number = WAITING.with_borrow_mut(|(next, waiting)| {
-        *next += 1;
-        waiting.insert(*next, tunnel);
-        *next
-    });
-    response.extensions_mut().insert(Offer(Arc::new(Ticket(number))));
+    response.head_mut().carried = Some(Box::new(tunnel));
 }
 
+/// What a response carries.
 enum Waiting {
     H1(H1Tunnel, Option<Charge>),
     H2(Tunnel, Lease, Option<Charge>),
@@ -74,9 +48,8 @@ pub(super) fn offer_h2(
 
 /// The tunnel that a response (101, or 2xx to CONNECT) opened; `None` where it opened none.
 pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, Error>> {
-    let offer = response.extensions_mut().remove::<Offer>()?;
-    let waiting = WAITING.with_borrow_mut(|(_, waiting)| waiting.remove(&offer.0.0))?;
-    let (io, charge) = match waiting {
+    let waiting = response.head_mut().carried.take()?.downcast::<Waiting>().ok()?;
+    let (io, charge) = match *waiting {
         Waiting::H1(tunnel, charge) => (Io::H1(tunnel), charge),
         Waiting::H2(tunnel, lease, charge) => (Io::H2(tunnel, lease), charge),
     };

@@ -1,5 +1,5 @@
 use attache_config::model::{Policy, Timeouts};
-use http::Response;
+use attache_wire::Response;
 use tokio::{sync::mpsc::UnboundedSender, task::spawn_local};
 use tower::Service as _;
 

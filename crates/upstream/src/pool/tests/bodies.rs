@@ -9,7 +9,7 @@ use std::{
 
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use http_body::Frame;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -118,8 +118,8 @@ async fn over_tls(close_notify: bool) -> Result<String, BodyError> {
     let permit = ConnectionPermit::take(shared).unwrap();
     let io = Connection::TlsTcp(Box::new(tls));
     let mut connection = H1::new(io, permit, &shared.config.pool, None, None);
-    let request = Request::get("/").header("host", "localhost").body(Body::empty()).unwrap();
-    connection.begin(Box::new(request));
+    let request = http::Request::get("/").header("host", "localhost").body(Body::empty()).unwrap().into();
+    connection.begin(request);
     let response = connection.answer(None).await;
     let response = response.unwrap_or_else(|failed| panic!("{:?}", failed.error));
     let pool = crate::pool::Pool::new(Arc::clone(shared));
@@ -186,7 +186,7 @@ async fn a_body_that_is_dropped_closes_its_connection() {
 
 fn trailers() -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert("x-checksum", "42".parse().unwrap());
+    trailers.insert("x-checksum", http::HeaderValue::from_static("42"));
     trailers
 }
 
@@ -207,7 +207,7 @@ async fn trailers_pass_both_ways() {
     .await;
     let body = frames(vec![data("hello"), Ok(Frame::trailers(trailers()))]);
     let mut call = post(body);
-    call.request.headers_mut().insert("trailer", "x-checksum".parse().unwrap());
+    call.request.headers_mut().insert("trailer", http::HeaderValue::from_static("x-checksum"));
     let upstream = to(&server, |_| {});
     let response = upstream.send(call).await.unwrap();
     let (text, trailers) = read(response.into_body()).await.unwrap();
@@ -408,7 +408,7 @@ async fn expecting(answer: &'static str) -> (Server, Rc<RefCell<String>>) {
 
 fn expectant() -> crate::Call {
     let mut call = post(Body::full("body"));
-    call.request.headers_mut().insert("expect", "100-continue".parse().unwrap());
+    call.request.headers_mut().insert("expect", http::HeaderValue::from_static("100-continue"));
     call
 }
 
@@ -454,7 +454,7 @@ async fn a_body_that_ends_before_its_promised_length_is_the_client_s_fault() {
     })
     .await;
     let mut call = post(frames(vec![data("short")]));
-    call.request.headers_mut().insert("content-length", "10".parse().unwrap());
+    call.request.headers_mut().insert("content-length", http::HeaderValue::from_static("10"));
     let error = to(&server, |_| {}).send(call).await.unwrap_err();
     assert_eq!(error.reason, Reason::ClientClosed);
 }

@@ -6,11 +6,11 @@ use super::{
     h2::h2,
     h2_server::{answer, streams},
 };
-use crate::{Call, FreshConnection, testing::*};
+use crate::{Call, testing::*};
 
 fn fresh() -> Call {
     let mut call = get("/");
-    call.request.extensions_mut().insert(FreshConnection);
+    call.fresh = true;
     call
 }
 

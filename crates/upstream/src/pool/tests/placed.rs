@@ -4,7 +4,7 @@ use std::{collections::HashSet, rc::Rc, time::Duration};
 
 use attache_config::model::{Algorithm, FailureBreaker, HashKey, OutlierEjection};
 use attache_http::{Body, Client};
-use http::{HeaderName, Request};
+use http::HeaderName;
 
 use crate::{Call, WorkerUpstream, outlier, status::EndpointState, testing::*};
 
@@ -24,9 +24,9 @@ async fn spread(key: HashKey) -> [usize; 2] {
             context.client =
                 Rc::new(Client { address: Some("192.0.2.7:40000".parse().unwrap()), ..Client::default() });
             let exchange = context.exchange.clone();
-            let request = Request::connect("db:5432").header("x-user", "ann").body(Body::empty()).unwrap();
-            let call =
-                if kind == 0 { Call::opaque(context) } else { Call::connection(Box::new(request), context) };
+            let request =
+                http::Request::connect("db:5432").header("x-user", "ann").body(Body::empty()).unwrap().into();
+            let call = if kind == 0 { Call::opaque(context) } else { Call::connection(request, context) };
             bare(&upstream, call).await.unwrap();
             seen.insert(exchange.endpoint.borrow().clone());
         }

@@ -4,7 +4,7 @@ use attache_http::Body;
 use attache_telemetry::Reason;
 use bytes::Bytes;
 use h2::server::Builder;
-use http::{Method, Request, Response};
+use http::{Method, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -28,7 +28,7 @@ async fn a_101_becomes_a_tunnel_with_what_came_right_behind_it() {
     let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nfirst ";
     let server = echoing(answer).await;
     let upstream = to(&server, |_| {});
-    let request = Request::get("http://a/").header("connection", "upgrade").header("upgrade", "echo");
+    let request = http::Request::get("http://a/").header("connection", "upgrade").header("upgrade", "echo");
     let mut response = upstream.send(call(request.body(Body::empty()).unwrap())).await.unwrap();
     assert_eq!(response.status(), 101);
     let mut tunnel = upgraded(&mut response).await.unwrap().unwrap();
@@ -47,7 +47,8 @@ async fn a_refused_upgrade_is_an_ordinary_response_and_keeps_the_connection() {
     let server = answering(OK).await;
     let upstream = to(&server, |_| {});
     for _ in 0..2 {
-        let request = Request::get("http://a/").header("connection", "upgrade").header("upgrade", "echo");
+        let request =
+            http::Request::get("http://a/").header("connection", "upgrade").header("upgrade", "echo");
         let mut response = upstream.send(call(request.body(Body::empty()).unwrap())).await.unwrap();
         assert!(upgraded(&mut response).await.is_none());
         assert_eq!(text(response).await, "ok");
@@ -60,7 +61,7 @@ async fn a_refused_upgrade_is_an_ordinary_response_and_keeps_the_connection() {
 async fn a_connect_is_never_sent_as_a_request() {
     let server = echoing("HTTP/1.1 200 Connection established\r\n\r\n").await;
     let upstream = to(&server, |_| {});
-    let request = Request::builder().method(Method::CONNECT).uri("target.example:443");
+    let request = http::Request::builder().method(Method::CONNECT).uri("target.example:443");
     let error = upstream.send(call(request.body(Body::empty()).unwrap())).await.unwrap_err();
     assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
     assert_eq!(server.accepted.get(), 0);
@@ -81,9 +82,9 @@ async fn an_http2_client_s_websocket_reaches_an_http1_upstream() {
         std::future::pending::<()>().await;
     })
     .await;
-    let request = Request::builder().method(Method::CONNECT).uri("http://a/chat");
-    let mut request = request.body(Body::empty()).unwrap();
-    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let request = http::Request::builder().method(Method::CONNECT).uri("http://a/chat");
+    let mut request = attache_wire::Request::from(request.body(Body::empty()).unwrap());
+    request.head_mut().protocol = Some(attache_wire::Protocol::from_static("websocket"));
     let mut response = to(&server, |_| {}).send(call(request)).await.unwrap();
     assert_eq!(response.status(), 200);
     let mut tunnel = upgraded(&mut response).await.unwrap().unwrap();
@@ -91,7 +92,7 @@ async fn an_http2_client_s_websocket_reaches_an_http1_upstream() {
 }
 
 fn websocket() -> crate::Call {
-    let request = Request::get("http://a/chat")
+    let request = http::Request::get("http://a/chat")
         .header("connection", "upgrade")
         .header("upgrade", "websocket")
         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
@@ -108,7 +109,7 @@ async fn an_http1_client_s_websocket_reaches_an_http2_upstream() {
         assert_eq!(request.extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
         assert_eq!(request.uri().path(), "/chat");
         assert!(request.headers().get("sec-websocket-key").is_none());
-        assert_eq!(request.headers()["sec-websocket-version"], "13");
+        assert_eq!(request.headers().get("sec-websocket-version").unwrap(), "13");
         let mut stream = respond.send_response(Response::new(()), false).unwrap();
         let mut received = request.into_body();
         while let Some(Ok(data)) = received.data().await {
@@ -121,7 +122,7 @@ async fn an_http1_client_s_websocket_reaches_an_http2_upstream() {
     let upstream = h2(&server, |_| {});
     let mut response = upstream.send(websocket()).await.unwrap();
     assert_eq!(response.status(), 101);
-    assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    assert_eq!(response.headers().get("sec-websocket-accept").unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     let tunnel = upgraded(&mut response).await.unwrap().unwrap();
     let (mut reader, mut writer) = tokio::io::split(tunnel);
     let sent = vec![b'x'; 300_000];

@@ -1,0 +1,475 @@
+//! The fields of one message: the one type that routing, edits, hop rules, retries, logs and both protocols see.
+//!
+//! Every field is a line, `name: value`, somewhere in one of two pieces of bytes: the head as it was read from the connection, which is
+//! never changed, and what was added since. The fields are an index of such lines, sixteen bytes each. To remove a field is to take its
+//! line out of the index; to change one is to let the index point to a new line. The next hop is written by copying the lines, as many at
+//! once as stand behind each other in the head. So names keep their case, values are never copied one by one, and a copy for a second
+//! attempt shares the head. Fields that came by HTTP/2 are written down as such lines once.
+
+mod convert;
+mod name;
+mod value;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::header::{Known, KnownSet, UNKNOWN};
+
+pub use name::{FieldName, Name};
+pub use value::{FieldValue, InvalidValue, Value};
+
+/// Where a field stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    /// Where its name begins.
+    pub(crate) start: u32,
+    /// Where its value begins.
+    pub(crate) value: u32,
+    /// Where its value ends.
+    pub(crate) end: u32,
+    pub(crate) name_len: u16,
+    /// The number of its name, or [`UNKNOWN`].
+    pub(crate) known: u8,
+    pub(crate) flags: u8,
+}
+
+/// The line stands in what was added, else in the head.
+const ADDED: u8 = 1;
+/// The line is exactly `name: value` and CR LF.
+pub(crate) const PLAIN: u8 = 2;
+/// HPACK must keep the value out of its table.
+const SENSITIVE: u8 = 4;
+
+/// An index of lines, as the reader makes it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) lines: Vec<Line>,
+    /// The names of the list that are there: a bit each.
+    pub(crate) known: u128,
+    /// A name with `_` may be there.
+    pub(crate) underscored: bool,
+}
+
+/// The fields of a message, in their order. Names are compared without case.
+#[derive(Clone, Default)]
+pub struct Fields {
+    head: Bytes,
+    added: Vec<u8>,
+    index: Index,
+}
+
+impl Fields {
+    /// No fields.
+    pub const fn new() -> Self {
+        Self {
+            head: Bytes::new(),
+            added: Vec::new(),
+            index: Index { lines: Vec::new(), known: 0, underscored: false },
+        }
+    }
+
+    /// The fields of a head that was read.
+    pub(crate) const fn of_head(head: Bytes, index: Index) -> Self {
+        Self { head, added: Vec::new(), index }
+    }
+
+    /// How many lines there are.
+    pub const fn len(&self) -> usize {
+        self.index.lines.len()
+    }
+
+    /// There are none.
+    pub const fn is_empty(&self) -> bool {
+        self.index.lines.is_empty()
+    }
+
+    /// A name with `_` may be there.
+    pub const fn may_be_underscored(&self) -> bool {
+        self.index.underscored
+    }
+
+    /// There is such a field.
+    #[inline]
+    pub fn contains_key(&self, name: impl FieldName) -> bool {
+        self.position(&name, 0).is_some()
+    }
+
+    /// One of these may be there: that none is, is one comparison.
+    pub const fn may_contain_any(&self, names: KnownSet) -> bool {
+        self.index.known & names.bits() != 0
+    }
+
+    /// The first value of a field.
+    #[inline]
+    pub fn get(&self, name: impl FieldName) -> Option<Value<'_>> {
+        let at = self.position(&name, 0)?;
+        self.index.lines.get(at).map(|line| self.value(line))
+    }
+
+    /// All values of a field, in their order.
+    pub const fn get_all<N: FieldName>(&self, name: N) -> GetAll<'_, N> {
+        GetAll { fields: self, name, next: 0 }
+    }
+
+    /// All fields, in their order.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { fields: self, lines: self.index.lines.iter() }
+    }
+
+    /// The names, one for each line.
+    pub fn keys(&self) -> impl Iterator<Item = Name<'_>> {
+        self.index.lines.iter().map(|line| self.name(line))
+    }
+
+    /// The values, one for each line.
+    pub fn values(&self) -> impl Iterator<Item = Value<'_>> {
+        self.index.lines.iter().map(|line| self.value(line))
+    }
+
+    /// A part of the head that these fields were read from, without a copy; `None` for any other bytes.
+    pub fn shared(&self, part: &[u8]) -> Option<Bytes> {
+        let (head, part) = (self.head.as_ptr_range(), part.as_ptr_range());
+        if part.start < head.start || part.end > head.end {
+            return None;
+        }
+        let start = part.start.addr() - head.start.addr();
+        Some(self.head.slice(start..start + (part.end.addr() - part.start.addr())))
+    }
+
+    /// Makes this the field's only value. It stands where the first one stood, with the name as that was spelt.
+    pub fn insert(&mut self, name: impl FieldName, value: impl FieldValue) {
+        self.insert_with(&name, value.is_sensitive(), |out| value.write(out));
+    }
+
+    /// The same for a value that is not known to be one.
+    ///
+    /// # Errors
+    /// It has a byte that no value may have. Nothing is changed.
+    pub fn try_insert(&mut self, name: impl FieldName, value: &[u8]) -> Result<(), InvalidValue> {
+        value::check(value)?;
+        self.insert_with(&name, false, |out| out.extend_from_slice(value));
+        Ok(())
+    }
+
+    /// The same for a value that HPACK must keep out of its table.
+    ///
+    /// # Errors
+    /// As [`try_insert`](Self::try_insert).
+    pub fn try_insert_sensitive(&mut self, name: impl FieldName, value: &[u8]) -> Result<(), InvalidValue> {
+        value::check(value)?;
+        self.insert_with(&name, true, |out| out.extend_from_slice(value));
+        Ok(())
+    }
+
+    /// Adds a line behind all others.
+    pub fn append(&mut self, name: impl FieldName, value: impl FieldValue) {
+        if name.is_token() {
+            let line = self.add(name.known(), name.text(), value.is_sensitive(), |out| value.write(out));
+            self.push(line);
+        }
+    }
+
+    /// Removes all lines of a field; whether there was one.
+    pub fn remove(&mut self, name: impl FieldName) -> bool {
+        let Some(first) = self.position(&name, 0) else { return false };
+        self.remove_from(&name, first);
+        if let Some(known) = name.known() {
+            self.index.known &= !known.bit();
+        }
+        true
+    }
+
+    /// Keeps the fields that `keep` says.
+    pub fn retain(&mut self, mut keep: impl FnMut(Name<'_>, Value<'_>) -> bool) {
+        let Self { head, added, index } = self;
+        let mut left = 0;
+        index.lines.retain(|line| {
+            let bytes = if line.flags & ADDED == 0 { &head[..] } else { &added[..] };
+            let kept = keep(line.name_in(bytes), line.value_in(bytes));
+            if kept && let Some(known) = Known::of_number(line.known) {
+                left |= known.bit();
+            }
+            kept
+        });
+        index.known = left;
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Adds all lines of others, in place of those that have their names.
+    pub fn replace_by(&mut self, others: &Self) {
+        for name in others.keys() {
+            self.remove(name);
+        }
+        for (name, value) in others {
+            self.append(name, value);
+        }
+    }
+
+    /// Gives a field another name: its first value becomes the only one of that.
+    pub fn rename(&mut self, from: Known, to: Known) {
+        if let Some(value) = self.get(from).map(Value::to_header_value) {
+            self.remove(from);
+            self.insert(to, value);
+        }
+    }
+
+    fn insert_with(&mut self, name: &impl FieldName, sensitive: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        if !name.is_token() {
+            return;
+        }
+        let known = name.known();
+        let Some(at) = self.position(name, 0) else {
+            let line = self.add(known, name.text(), sensitive, write);
+            self.push(line);
+            return;
+        };
+        let Some(old) = self.index.lines.get(at).copied() else { return };
+        let spelt = self.name(&old).as_bytes().to_vec();
+        let line = self.add(known, &spelt, sensitive, write);
+        if let Some(place) = self.index.lines.get_mut(at) {
+            *place = line;
+        }
+        self.remove_from(name, at + 1);
+    }
+
+    /// Writes a line behind what was added.
+    fn add(
+        &mut self,
+        known: Option<Known>,
+        name: &[u8],
+        sensitive: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Line {
+        let out = &mut self.added;
+        if out.capacity() == 0 {
+            // Most messages get a few short ones.
+            out.reserve(192);
+        }
+        let start = out.len() as u32;
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        let value = out.len() as u32;
+        write(out);
+        let end = out.len() as u32;
+        out.extend_from_slice(b"\r\n");
+        if known.is_none() && name.contains(&b'_') {
+            self.index.underscored = true;
+        }
+        Line {
+            start,
+            value,
+            end,
+            name_len: name.len() as u16,
+            known: known.map_or(UNKNOWN, Known::number),
+            flags: ADDED | PLAIN | if sensitive { SENSITIVE } else { 0 },
+        }
+    }
+
+    fn push(&mut self, line: Line) {
+        if let Some(known) = Known::of_number(line.known) {
+            self.index.known |= known.bit();
+        }
+        self.index.lines.push(line);
+    }
+
+    /// The first line of a field from `from` on.
+    #[inline]
+    fn position(&self, name: &impl FieldName, from: usize) -> Option<usize> {
+        let lines = self.index.lines.get(from..)?;
+        let found = if let Some(known) = name.known() {
+            if self.index.known & known.bit() == 0 {
+                return None;
+            }
+            lines.iter().position(|line| line.known == known.number())
+        } else {
+            let text = name.text();
+            lines.iter().position(|line| self.is(line, text))
+        };
+        found.map(|at| from + at)
+    }
+
+    /// Whether a line has this name, which is none of the list.
+    fn is(&self, line: &Line, name: &[u8]) -> bool {
+        line.known == UNKNOWN
+            && usize::from(line.name_len) == name.len()
+            && self.name(line).as_bytes().eq_ignore_ascii_case(name)
+    }
+
+    fn remove_from(&mut self, name: &impl FieldName, from: usize) {
+        let mut at = from;
+        while let Some(found) = self.position(name, at) {
+            self.index.lines.remove(found);
+            at = found;
+        }
+    }
+
+    fn bytes(&self, line: &Line) -> &[u8] {
+        if line.flags & ADDED == 0 { &self.head } else { &self.added }
+    }
+
+    fn name(&self, line: &Line) -> Name<'_> {
+        line.name_in(self.bytes(line))
+    }
+
+    #[inline]
+    fn value(&self, line: &Line) -> Value<'_> {
+        line.value_in(self.bytes(line))
+    }
+
+    pub(crate) fn lines(&self) -> Lines<'_> {
+        Lines { fields: self, run: None }
+    }
+}
+
+impl Line {
+    fn name_in<'a>(&self, bytes: &'a [u8]) -> Name<'a> {
+        let start = self.start as usize;
+        let name = bytes.get(start..start + usize::from(self.name_len)).unwrap_or_default();
+        Name::new(self.known, name)
+    }
+
+    #[inline]
+    fn value_in<'a>(&self, bytes: &'a [u8]) -> Value<'a> {
+        let value = bytes.get(self.value as usize..self.end as usize).unwrap_or_default();
+        Value::new(value, self.flags & SENSITIVE != 0)
+    }
+}
+
+/// Writes lines, those that stand behind each other at once.
+pub(crate) struct Lines<'a> {
+    fields: &'a Fields,
+    /// What is to be copied next: where it stands and ends.
+    run: Option<(u8, u32, u32)>,
+}
+
+impl<'a> Lines<'a> {
+    /// The lines, each with its number.
+    pub(crate) fn all(&self) -> std::slice::Iter<'a, Line> {
+        self.fields.index.lines.iter()
+    }
+
+    pub(crate) fn name(&self, line: &Line) -> &'a [u8] {
+        self.fields.name(line).as_bytes()
+    }
+
+    pub(crate) fn value(&self, line: &Line) -> &'a [u8] {
+        self.fields.value(line).as_bytes()
+    }
+
+    /// About as many bytes as all lines have.
+    pub(crate) fn size(&self) -> usize {
+        self.fields.head.len() + self.fields.added.len() + self.fields.len()
+    }
+
+    /// Writes a line.
+    #[inline]
+    pub(crate) fn copy(&mut self, out: &mut bytes::BytesMut, line: &Line) {
+        let place = line.flags & ADDED;
+        if line.flags & PLAIN == 0 {
+            self.flush(out);
+            crate::write::field(out, self.name(line), self.value(line));
+            return;
+        }
+        match &mut self.run {
+            Some((run, _, end)) if *run == place && *end == line.start => *end = line.end + 2,
+            _ => {
+                self.flush(out);
+                self.run = Some((place, line.start, line.end + 2));
+            }
+        }
+    }
+
+    /// Writes what was not written yet.
+    pub(crate) fn flush(&mut self, out: &mut bytes::BytesMut) {
+        if let Some((place, start, end)) = self.run.take() {
+            let bytes = if place == 0 { &self.fields.head[..] } else { &self.fields.added[..] };
+            out.extend_from_slice(bytes.get(start as usize..end as usize).unwrap_or_default());
+        }
+    }
+}
+
+/// The values of one field.
+#[derive(Clone, Debug)]
+pub struct GetAll<'a, N> {
+    fields: &'a Fields,
+    name: N,
+    next: usize,
+}
+
+impl<'a, N: FieldName> Iterator for GetAll<'a, N> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        let at = self.fields.position(&self.name, self.next)?;
+        self.next = at + 1;
+        self.fields.index.lines.get(at).map(|line| self.fields.value(line))
+    }
+}
+
+/// All fields.
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    fields: &'a Fields,
+    lines: std::slice::Iter<'a, Line>,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (Name<'a>, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.lines.next()?;
+        Some((self.fields.name(line), self.fields.value(line)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.lines.size_hint()
+    }
+}
+
+impl<'a> IntoIterator for &'a Fields {
+    type Item = (Name<'a>, Value<'a>);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+impl<N: FieldName, V: FieldValue> FromIterator<(N, V)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
+        let mut all = Self::new();
+        all.extend(fields);
+        all
+    }
+}
+
+impl<N: FieldName, V: FieldValue> Extend<(N, V)> for Fields {
+    fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, fields: I) {
+        for (name, value) in fields {
+            self.append(name, value);
+        }
+    }
+}
+
+/// The same names with the same values, each name's in the same order.
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.keys().all(|name| self.get_all(name).eq(other.get_all(name)))
+    }
+}
+
+impl Eq for Fields {}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! From and to the `http` crate's map: for HTTP/2, whose implementation speaks in it, and for trailers, which `http_body` carries in it.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+
+use super::{ADDED, FieldName as _, Fields, SENSITIVE};
+
+impl From<&HeaderMap> for Fields {
+    fn from(map: &HeaderMap) -> Self {
+        let mut fields = Self::new();
+        let size = |(name, value): (&http::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+        fields.added.reserve(map.iter().map(size).sum::<usize>() + 192);
+        fields.index.lines.reserve(map.len() + 4);
+        for (name, value) in map {
+            fields.append(name, value);
+        }
+        fields
+    }
+}
+
+impl From<HeaderMap> for Fields {
+    fn from(map: HeaderMap) -> Self {
+        Self::from(&map)
+    }
+}
+
+impl From<Fields> for HeaderMap {
+    fn from(fields: Fields) -> Self {
+        let Fields { head, added, index } = fields;
+        let added = Bytes::from(added);
+        let mut map = Self::with_capacity(index.lines.len());
+        for line in &index.lines {
+            let bytes = if line.flags & ADDED == 0 { &head } else { &added };
+            let Some(name) = line.name_in(bytes).to_header_name() else { continue };
+            let range = line.value as usize..line.end as usize;
+            if range.end > bytes.len() {
+                continue;
+            }
+            // A slice: no copy.
+            let Ok(mut value) = HeaderValue::from_maybe_shared(bytes.slice(range)) else { continue };
+            value.set_sensitive(line.flags & SENSITIVE != 0);
+            // A message has far fewer than the map can hold.
+            if map.try_append(name, value).is_err() {
+                break;
+            }
+        }
+        map
+    }
+}
+
+impl Fields {
+    /// The `http` crate's map of the same fields.
+    pub fn to_map(&self) -> HeaderMap {
+        self.clone().into()
+    }
+
+    /// Writes a map's fields as lines: trailers.
+    pub(crate) fn write_map(out: &mut bytes::BytesMut, map: &HeaderMap) {
+        for (name, value) in map {
+            crate::write::field(out, name.text(), value.as_bytes());
+        }
+    }
+}

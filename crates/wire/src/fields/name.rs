@@ -1,0 +1,162 @@
+//! Names of fields.
+
+use std::{borrow::Cow, fmt};
+
+use http::HeaderName;
+
+use crate::{
+    chars::TOKEN,
+    field::MAX_NAME,
+    header::{Known, UNKNOWN},
+};
+
+/// What names a field: compared without case.
+pub trait FieldName {
+    /// Its number, where it is in the list.
+    fn known(&self) -> Option<Known>;
+
+    /// Its bytes, in any case.
+    fn text(&self) -> &[u8];
+
+    /// Its bytes are those of a token (RFC 9110 section 5.1): a field with this name may be written.
+    #[inline]
+    fn is_token(&self) -> bool {
+        true
+    }
+}
+
+impl FieldName for Known {
+    #[inline]
+    fn known(&self) -> Option<Known> {
+        Some(*self)
+    }
+
+    fn text(&self) -> &[u8] {
+        self.as_str().as_bytes()
+    }
+}
+
+impl FieldName for HeaderName {
+    fn known(&self) -> Option<Known> {
+        Known::of(self.as_str().as_bytes())
+    }
+
+    fn text(&self) -> &[u8] {
+        self.as_str().as_bytes()
+    }
+}
+
+/// Any text. To look for one that is no token finds nothing, and a field with such a name is not added.
+impl FieldName for &str {
+    fn known(&self) -> Option<Known> {
+        Known::of(self.as_bytes())
+    }
+
+    fn text(&self) -> &[u8] {
+        self.as_bytes()
+    }
+
+    fn is_token(&self) -> bool {
+        !self.is_empty() && self.len() <= MAX_NAME && self.bytes().all(|byte| TOKEN[usize::from(byte)])
+    }
+}
+
+impl<N: FieldName> FieldName for &N {
+    #[inline]
+    fn known(&self) -> Option<Known> {
+        N::known(self)
+    }
+
+    fn text(&self) -> &[u8] {
+        N::text(self)
+    }
+
+    fn is_token(&self) -> bool {
+        N::is_token(self)
+    }
+}
+
+/// The name of a field that is there, spelt as its sender did.
+#[derive(Clone, Copy)]
+pub struct Name<'a> {
+    known: u8,
+    bytes: &'a [u8],
+}
+
+impl<'a> Name<'a> {
+    pub(super) const fn new(known: u8, bytes: &'a [u8]) -> Self {
+        Self { known, bytes }
+    }
+
+    /// The bytes, as they were spelt.
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The name in lower case.
+    pub fn lower(self) -> Cow<'a, str> {
+        if let Some(known) = Known::of_number(self.known) {
+            return Cow::Borrowed(known.as_str());
+        }
+        // A name has ASCII alone.
+        let text = std::str::from_utf8(self.bytes).unwrap_or_default();
+        if self.bytes.iter().any(u8::is_ascii_uppercase) {
+            Cow::Owned(text.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(text)
+        }
+    }
+
+    /// The `http` crate's name.
+    pub fn to_header_name(self) -> Option<HeaderName> {
+        match Known::of_number(self.known) {
+            Some(known) => Some(known.to_header_name()),
+            None => HeaderName::from_bytes(self.bytes).ok(),
+        }
+    }
+
+    /// Whether it is one of these.
+    pub fn is_in(self, names: &[Known]) -> bool {
+        self.known != UNKNOWN && names.iter().any(|name| name.number() == self.known)
+    }
+}
+
+impl FieldName for Name<'_> {
+    fn known(&self) -> Option<Known> {
+        Known::of_number(self.known)
+    }
+
+    fn text(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl PartialEq<Known> for Name<'_> {
+    fn eq(&self, other: &Known) -> bool {
+        self.known == other.number()
+    }
+}
+
+impl PartialEq<HeaderName> for Name<'_> {
+    fn eq(&self, other: &HeaderName) -> bool {
+        self.bytes.eq_ignore_ascii_case(other.as_str().as_bytes())
+    }
+}
+
+impl PartialEq<&str> for Name<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.bytes.eq_ignore_ascii_case(other.as_bytes())
+    }
+}
+
+impl fmt::Debug for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.lower(), f)
+    }
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lower())
+    }
+}

@@ -1,0 +1,113 @@
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+
+use super::*;
+use crate::header::{CONTENT_TYPE, HOST, SET_COOKIE, VIA};
+
+fn text(fields: &Fields) -> Vec<String> {
+    fields.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+}
+
+fn value(text: &'static str) -> HeaderValue {
+    HeaderValue::from_static(text)
+}
+
+#[test]
+fn names_are_found_in_any_case_whether_they_are_known_or_not() {
+    let mut fields = Fields::new();
+    fields.append(HOST, value("a"));
+    fields.append("X-Own", value("1"));
+    fields.append(HeaderName::from_static("x-own"), value("2"));
+    assert_eq!(fields.get("hOsT").unwrap(), "a");
+    assert_eq!(fields.get_all("x-OWN").map(Value::as_bytes).collect::<Vec<_>>(), [b"1", b"2"]);
+    assert!(fields.contains_key("x-own") && !fields.contains_key("x-ow") && !fields.contains_key(VIA));
+    assert!(fields.remove("X-OWN") && !fields.remove("x-own"));
+    assert_eq!(text(&fields), ["host: a"]);
+}
+
+#[test]
+fn a_value_takes_the_place_of_all_before_it() {
+    let mut fields: Fields =
+        [("set-cookie", value("1")), ("via", value("2")), ("set-cookie", value("3"))].into_iter().collect();
+    fields.insert(SET_COOKIE, value("4"));
+    assert_eq!(text(&fields), ["set-cookie: 4", "via: 2"]);
+    fields.rename(VIA, CONTENT_TYPE);
+    assert_eq!(text(&fields), ["set-cookie: 4", "content-type: 2"]);
+    assert!(!fields.contains_key(VIA) && fields.contains_key(CONTENT_TYPE));
+    fields.retain(|name, _| name != SET_COOKIE);
+    assert!(!fields.contains_key(SET_COOKIE));
+}
+
+#[test]
+fn no_name_and_no_value_can_begin_another_line() {
+    let mut fields = Fields::new();
+    for name in ["", "a b", "a:", "a\r\nb", "a\n", "\u{e9}"] {
+        fields.append(name, value("1"));
+        fields.insert(name, value("1"));
+        assert!(fields.try_insert(name, b"1").is_ok());
+    }
+    for value in [&b"a\r\nb: c"[..], b"\n", b"a\0", b"\x7f"] {
+        assert_eq!(fields.try_insert(HOST, value), Err(InvalidValue));
+    }
+    assert!(fields.is_empty());
+    assert!(fields.try_insert(HOST, b"a\tb\xff").is_ok());
+}
+
+#[test]
+fn a_secret_stays_one_on_the_way_to_hpack() {
+    let mut secret = value("s");
+    secret.set_sensitive(true);
+    let mut fields = Fields::new();
+    fields.insert("authorization", &secret);
+    fields.insert("accept", value("*"));
+    assert!(!format!("{fields:?}").contains("\"s\""));
+    let map = HeaderMap::from(fields);
+    assert!(map["authorization"].is_sensitive() && !map["accept"].is_sensitive());
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Insert(usize, u8),
+    Append(usize, u8),
+    Remove(usize),
+}
+
+proptest! {
+    /// Whatever is done, the same is left as in the crate's map.
+    #[test]
+    fn changes_leave_the_same_as_in_a_map(
+        changes in proptest::collection::vec(
+            prop_oneof![
+                (0..6_usize, any::<u8>()).prop_map(|(name, value)| Change::Insert(name, value)),
+                (0..6_usize, any::<u8>()).prop_map(|(name, value)| Change::Append(name, value)),
+                (0..6_usize).prop_map(Change::Remove),
+            ],
+            0..40,
+        ),
+    ) {
+        let names = ["host", "x-a", "x-b", "via", "set-cookie", "x_c"];
+        let (mut fields, mut map) = (Fields::new(), HeaderMap::new());
+        for change in changes {
+            match change {
+                Change::Insert(name, value) => {
+                    fields.insert(names[name], u64::from(value));
+                    map.insert(names[name], HeaderValue::from(u64::from(value)));
+                }
+                Change::Append(name, value) => {
+                    fields.append(names[name], u64::from(value));
+                    map.append(names[name], HeaderValue::from(u64::from(value)));
+                }
+                Change::Remove(name) => {
+                    prop_assert_eq!(fields.remove(names[name]), map.remove(names[name]).is_some());
+                }
+            }
+            for name in names {
+                prop_assert_eq!(fields.contains_key(name), map.contains_key(name));
+                prop_assert!(fields.get_all(name).map(Value::to_header_value).eq(map.get_all(name).iter().cloned()));
+            }
+            prop_assert!(fields.may_be_underscored() || !map.contains_key("x_c"));
+        }
+        prop_assert_eq!(&fields, &Fields::from(&map));
+        prop_assert_eq!(HeaderMap::from(fields), map);
+    }
+}
