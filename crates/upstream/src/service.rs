@@ -149,8 +149,9 @@ impl WorkerUpstream {
     }
 
     /// Makes one attempt at a call.
-    pub async fn send(&self, call: Call) -> Result<Response<Body>, Error> {
-        self.inner.send(call).await
+    pub fn send(&self, call: Call) -> impl Future<Output = Result<Response<Body>, Error>> + use<> {
+        // Not an async function of its own, which would keep the call once more for as long as its future lives.
+        Rc::clone(&self.inner).send(call)
     }
 }
 
@@ -167,7 +168,7 @@ impl tower::Service<Call> for WorkerUpstream {
     fn call(&mut self, call: Call) -> Self::Future {
         let inner = Rc::clone(&self.inner);
         // One allocation per try: `Service` wants a future with a name.
-        boxed(move || async move { inner.send(call).await })
+        boxed(move || inner.send(call))
     }
 }
 
@@ -250,7 +251,7 @@ impl Inner {
     }
 
     /// Makes one attempt: an endpoint, a connection, the answer.
-    async fn send(self: &Rc<Self>, call: Call) -> Result<Response<Body>, Error> {
+    async fn send(self: Rc<Self>, call: Call) -> Result<Response<Body>, Error> {
         let Call { request, wants, context, judges, fresh } = call;
         // In one place for as long as it is not sent, so that the future of a call that waits stays small.
         let mut request = Some(request);
