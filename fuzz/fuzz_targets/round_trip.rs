@@ -15,14 +15,15 @@ const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 60 };
 
 fuzz_target!(|data: &[u8]| {
     let mut buf = BytesMut::from(data);
-    let Ok(Some((_, mut parts))) = request::read(&mut buf, &LIMITS, Target::Strict) else { return };
+    let Ok(Some((_, parts))) = request::read(&mut buf, &LIMITS, Target::Strict) else { return };
     let Some(path) = parts.uri.path_and_query().cloned() else { return };
-    parts.headers.insert("x-added", HeaderValue::from_static("1"));
-    parts.headers.remove("x-removed");
+    let mut fields = parts.headers.clone();
+    fields.insert("x-added", HeaderValue::from_static("1"));
+    fields.remove("x-removed");
     let raw = parts.raw_query.as_ref().and_then(|raw| raw.target(&path));
     let target = raw.as_deref().unwrap_or(path.as_str().as_bytes());
     let mut out = BytesMut::new();
-    write::request(&mut out, &parts.method, target, &parts.headers, Encoder::Length(3));
+    write::request(&mut out, &parts.method, target, &fields, Encoder::Length(3));
 
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut other = httparse::Request::new(&mut headers);
@@ -37,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
         let name = HeaderName::from_bytes(header.name.as_bytes()).unwrap();
         read.append(name, HeaderValue::from_bytes(header.value).unwrap());
     }
-    let mut expected = parts.headers.clone();
+    let mut expected = fields;
     expected.remove("transfer-encoding");
     expected.insert("content-length", HeaderValue::from_static("3"));
     assert_eq!(Fields::from(&read), expected);
