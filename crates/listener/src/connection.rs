@@ -96,7 +96,10 @@ impl<H: HttpService, T: TcpService> Connection<H, T> {
     ) -> Self {
         let live = entry.live.clone();
         let fresh = Fresh { settings, client, live, stream, denied: None, bytes: Vec::new() };
-        Self { state: State::Silent(Box::new(Begin { fresh, place, http, tcp })), _entry: entry }
+        let waits = fresh.may_wait();
+        let begin = Box::new(Begin { fresh, place, http, tcp });
+        let state = if waits { State::Silent(begin) } else { State::Looking(Box::pin(begin.look())) };
+        Self { state, _entry: entry }
     }
 }
 
@@ -111,9 +114,9 @@ impl<H: HttpService, T: TcpService> Future for Connection<H, T> {
         loop {
             this.state = match &mut this.state {
                 State::Silent(begin) => {
-                    let goes_on = !begin.fresh.may_wait() || ready!(begin.fresh.poll_first(cx));
+                    let spoke = ready!(begin.fresh.poll_first(cx));
                     match std::mem::replace(&mut this.state, State::Ended) {
-                        State::Silent(begin) if goes_on => State::Looking(Box::pin(begin.look())),
+                        State::Silent(begin) if spoke => State::Looking(Box::pin(begin.look())),
                         _ => State::Ended,
                     }
                 }
