@@ -13,3 +13,26 @@ pub(crate) fn exact(value: &str) -> String {
 pub(crate) fn literal(path: &str) -> String {
     path.replace('{', "%7B").replace('}', "%7D")
 }
+
+/// A text with variables behind `%`, in attache's notation; `%%` stays. `variable` gets what stands behind a `%`, and gives the variable in
+/// attache's notation with the rest of the text. `None` where it knows none.
+pub(crate) fn template(
+    text: &str,
+    variable: impl for<'a> Fn(&'a str) -> Option<(String, &'a str)>,
+) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            out.push_str("%%");
+            rest = after;
+            continue;
+        }
+        let (name, after) = variable(after)?;
+        out.push_str(&name);
+        rest = after;
+    }
+    out.push_str(rest);
+    Some(out)
+}

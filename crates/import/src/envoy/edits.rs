@@ -128,22 +128,10 @@ impl Edits {
 
 /// Envoy's variables in attache's notation. `None` where there is none.
 fn template(value: &str) -> Option<String> {
-    let mut out = String::new();
-    let mut rest = value;
-    while let Some(start) = rest.find('%') {
-        out.push_str(&rest[..start]);
-        rest = &rest[start + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push_str("%%");
-            rest = after;
-            continue;
-        }
-        let end = rest.find('%')?;
-        out.push_str(&variable(&rest[..end])?);
-        rest = &rest[end + 1..];
-    }
-    out.push_str(rest);
-    Some(out)
+    crate::text::template(value, |rest| {
+        let (name, rest) = rest.split_once('%')?;
+        Some((variable(name)?, rest))
+    })
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -272,30 +272,14 @@ fn redirect(line: &Line, from: usize) -> Act {
 }
 
 /// A log format as a header's value.
-fn template(text: &str) -> Option<String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find('%') {
-        out.push_str(&rest[..start]);
-        rest = &rest[start + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push_str("%%");
-            rest = after;
-            continue;
+fn template(value: &str) -> Option<String> {
+    crate::text::template(value, |rest| match rest.strip_prefix('[') {
+        Some(inner) => {
+            let (name, rest) = inner.split_once(']')?;
+            Some((variable(name)?, rest))
         }
-        if let Some(inner) = rest.strip_prefix('[') {
-            let (name, after) = inner.split_once(']')?;
-            out.push_str(&variable(name)?);
-            rest = after;
-        } else if let Some(after) = rest.strip_prefix("ci") {
-            out.push_str("%{client.address}");
-            rest = after;
-        } else {
-            return None;
-        }
-    }
-    out.push_str(rest);
-    Some(out)
+        None => Some(("%{client.address}".to_owned(), rest.strip_prefix("ci")?)),
+    })
 }
 
 fn variable(name: &str) -> Option<String> {
