@@ -1,9 +1,9 @@
 """User-space instructions and allocations of one call through attache, HAProxy and nginx, counted by callgrind: the same on a busy machine.
 
-    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in]
+    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in,h2c,h2-in]
 
 Each peer runs alone under valgrind, with one worker and every default on. Eight kept connections send a GET with nine usual
-fields in lockstep and read an answer of 1 KiB. The difference between a run of `calls` and one of three times as many is what the calls cost;
+fields in lockstep and read an answer of 1 KiB; over HTTP/2 h2load sends the same on eight streams of each. The difference between a run of `calls` and one of three times as many is what the calls cost;
 the start and the end of the process drop out. An allocation is a call of the allocator from outside of it.
 """
 
@@ -33,7 +33,13 @@ ROWS = {
     "plain": "HTTP/1.1 both sides",
     "tls-up": "TLS to the upstream",
     "tls-in": "TLS from the client",
+    "h2c": "HTTP/2 both sides",
+    "h2-in": "TLS and HTTP/2 from the client",
 }
+#: The scheme of the rows that h2load asks.
+HTTP2 = {"h2c": "http", "h2-in": "https"}
+#: nginx has no HTTP/2 towards upstreams.
+CANNOT = {("nginx", "h2c")}
 
 
 def wait_for(port, process, log):
@@ -65,6 +71,16 @@ def read_answer(connection):
         raise SystemExit(f"a wrong answer: {head!r}")
 
 
+def talk_http2(port, calls, connections, scheme):
+    """Makes the calls, eight streams at once on each connection."""
+    lines = REQUEST.decode().strip().split("\r\n")[1:]
+    headers = [f"-H{line}" for line in lines if not line.startswith(("Connection", "Host"))]
+    command = ["h2load", "-t1", f"-c{connections}", "-m8", f"-n{calls}", *headers, f"{scheme}://127.0.0.1:{port}/1k"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    if f"{calls} succeeded" not in said:
+        raise SystemExit(f"not every call succeeded:\n{said}")
+
+
 def talk(port, calls, connections, encrypted):
     """Makes the calls, all connections in step."""
     context = ssl._create_unverified_context()
@@ -92,7 +108,10 @@ def count(peer, row, calls, options, folder, ports):
     try:
         wait_for(ports[row], process, log)
         time.sleep(1)
-        talk(ports[row], calls, options.connections, row == "tls-in")
+        if row in HTTP2:
+            talk_http2(ports[row], calls, options.connections, HTTP2[row])
+        else:
+            talk(ports[row], calls, options.connections, row == "tls-in")
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -153,6 +172,10 @@ def main():
         for row in options.rows.split(","):
             instructions, allocations = [], []
             for peer in names:
+                if (peer, row) in CANNOT:
+                    instructions.append("-")
+                    allocations.append("-")
+                    continue
                 few, many = (count(peer, row, n * options.calls, options, folder, ports) for n in (1, 3))
                 a_call = [(more - less) / (2 * options.calls) for less, more in zip(few, many)]
                 instructions.append(f"{a_call[0]:,.0f}")

@@ -6,7 +6,7 @@ import subprocess
 
 def ports():
     """A free port for every listener."""
-    names = ["plain", "tls-up", "tls-in", "upstream", "upstream-tls", "metrics"]
+    names = ["plain", "tls-up", "tls-in", "h2c", "h2-in", "upstream", "upstream-tls", "upstream-h2c", "metrics"]
     held = [socket.socket() for _ in names]
     for one in held:
         one.bind(("127.0.0.1", 0))
@@ -32,7 +32,7 @@ def certificates(folder):
 
 
 def upstream(folder, ports):
-    """nginx with an answer of 1 KiB, over plaintext and TLS."""
+    """nginx with an answer of 1 KiB, over plaintext, TLS and HTTP/2 without TLS."""
     config = folder / "upstream.conf"
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ["proxy", "fastcgi", "uwsgi", "scgi"])
     config.write_text(f"""
@@ -43,6 +43,7 @@ http {{
   types {{ }} default_type text/plain;
   ssl_certificate {folder}/leaf.pem; ssl_certificate_key {folder}/leaf.key;
   server {{ listen 127.0.0.1:{ports["upstream"]}; listen 127.0.0.1:{ports["upstream-tls"]} ssl;
+    listen 127.0.0.1:{ports["upstream-h2c"]} http2;
     location = /1k {{ return 200 "{"x" * 1024}"; }} }}
 }}
 """)
@@ -64,8 +65,11 @@ listeners:
   plain: {{ bind: "127.0.0.1:{ports["plain"]}", to: plain }}
   tls-up: {{ bind: "127.0.0.1:{ports["tls-up"]}", to: tls }}
   tls-in: {{ bind: "127.0.0.1:{ports["tls-in"]}", to: plain, tls: {{ certificate: {folder}/leaf.pem, key: {folder}/leaf.key }} }}
+  h2c: {{ bind: "127.0.0.1:{ports["h2c"]}", to: h2c }}
+  h2-in: {{ bind: "127.0.0.1:{ports["h2-in"]}", to: plain, tls: {{ certificate: {folder}/leaf.pem, key: {folder}/leaf.key }} }}
 upstreams:
   plain: http://127.0.0.1:{ports["upstream"]}
+  h2c: h2c://127.0.0.1:{ports["upstream-h2c"]}
   tls: {{ address: "https://127.0.0.1:{ports["upstream-tls"]}", tls: {{ ca: {folder}/ca.pem, name: upstream.test }} }}
 """)
     return [attache, "run", "-c", str(config)]
@@ -96,6 +100,15 @@ frontend tls-up
 frontend tls-in
   bind 127.0.0.1:{ports["tls-in"]} ssl crt {folder}/both.pem alpn h2,http/1.1
   default_backend plain
+frontend h2c
+  bind 127.0.0.1:{ports["h2c"]} proto h2
+  default_backend h2c
+frontend h2-in
+  bind 127.0.0.1:{ports["h2-in"]} ssl crt {folder}/both.pem alpn h2,http/1.1
+  default_backend plain
+backend h2c
+  balance leastconn
+  server u 127.0.0.1:{ports["upstream-h2c"]} proto h2 pool-max-conn -1 observe layer7 error-limit 5 on-error mark-down check inter 10s
 backend plain
   balance leastconn
   server u 127.0.0.1:{ports["upstream"]} pool-max-conn -1 observe layer7 error-limit 5 on-error mark-down check inter 10s
@@ -121,6 +134,8 @@ http {{
   server {{ listen 127.0.0.1:{ports["plain"]}; location / {{ proxy_pass http://plain; }} }}
   server {{ listen 127.0.0.1:{ports["tls-up"]}; location / {{ proxy_pass https://tls;
     proxy_ssl_verify on; proxy_ssl_trusted_certificate {folder}/ca.pem; proxy_ssl_name upstream.test; proxy_ssl_server_name on; }} }}
+  server {{ listen 127.0.0.1:{ports["h2-in"]} ssl http2; location / {{ proxy_pass http://plain; }}
+    ssl_certificate {folder}/leaf.pem; ssl_certificate_key {folder}/leaf.key; }}
   server {{ listen 127.0.0.1:{ports["tls-in"]} ssl; location / {{ proxy_pass http://plain; }}
     ssl_certificate {folder}/leaf.pem; ssl_certificate_key {folder}/leaf.key; }}
 }}

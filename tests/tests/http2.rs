@@ -125,14 +125,18 @@ fn patterns(client: &'static str, server: &'static str) {
         let file = OpenOptions::new().append(true).create(true).open(table);
         file.and_then(|mut file| file.write_all(rows.as_bytes())).expect("the table");
     }
-    let failed: Vec<_> = through.iter().filter(|(_, _, said)| !said.starts_with("OK")).collect();
+    // A language that can't keep up with a rate by itself says nothing about attache.
+    let fails_alone = |n: usize| direct.get(n).is_some_and(|(_, _, said)| !said.starts_with("OK"));
+    let failed: Vec<_> = through
+        .iter()
+        .enumerate()
+        .filter(|(n, (_, _, said))| !said.starts_with("OK") && !fails_alone(*n))
+        .collect();
     assert!(failed.is_empty(), "{client} to {server}: {failed:?}");
     assert_eq!(attache.metric("attache_requests_total", &["http2-flood"]), 0.0);
-    assert_eq!(
-        attache.metric("attache_upstream_connections_opened_total", &[]),
-        1.0,
-        "one connection for all"
-    );
+    // More than one only where a slow peer leaves more calls open than one connection takes; none of them is ever ended.
+    let connections = |state: &str| attache.metric(&format!("attache_upstream_connections_{state}"), &[]);
+    assert_eq!(connections("opened_total"), connections("active"), "no connection was ended");
 }
 
 #[test]

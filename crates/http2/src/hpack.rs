@@ -69,22 +69,80 @@ const fn code() -> Code {
     code
 }
 
+/// The byte whose code the next eight bits begin with, and the bits of that code; no bits where the code is longer.
+static SHORT: [(u8, u8); 256] = short();
+
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const fn short() -> [(u8, u8); 256] {
+    let mut short = [(0, 0); 256];
+    let mut length = 1;
+    while length <= 8 {
+        let mut n = 0;
+        while n < CODE.count[length] {
+            // Every continuation of the code to eight bits.
+            let (code, free) = ((CODE.first[length] + n) << (8 - length), 1 << (8 - length));
+            let mut next = 0;
+            while next < free {
+                short[(code + next) as usize] = (CODE.bytes[(CODE.at[length] + n) as usize], length as u8);
+                next += 1;
+            }
+            n += 1;
+        }
+        length += 1;
+    }
+    short
+}
+
 /// Decodes a string; `None` where it is no code of any (section 5.2).
 fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let (mut code, mut length) = (0_u32, 0);
-    for byte in bytes {
-        for bit in (0..8).rev() {
-            code = code << 1 | u32::from(byte >> bit & 1);
-            length += 1;
-            let within = code.wrapping_sub(*CODE.first.get(length)?);
-            if within < *CODE.count.get(length)? {
-                out.push(*CODE.bytes.get((CODE.at.get(length)? + within) as usize)?);
-                (code, length) = (0, 0);
-            }
+    // The lowest `held` bits wait to be decoded; what stands above them has been.
+    let (mut bits, mut held) = (0_u64, 0_u32);
+    let mut rest = bytes.iter();
+    loop {
+        while held <= 56
+            && let Some(byte) = rest.next()
+        {
+            bits = bits << 8 | u64::from(*byte);
+            held += 8;
+        }
+        if held < 8 {
+            break;
+        }
+        let (byte, length) = *SHORT.get((bits >> (held - 8)) as usize & 0xff)?;
+        if length > 0 {
+            out.push(byte);
+            held -= u32::from(length);
+            continue;
+        }
+        let Some((byte, length)) = long(bits, held) else { break };
+        out.push(byte);
+        held -= length;
+    }
+    last(bits, held, out)
+}
+
+/// The next code, bit by bit; `None` where it isn't complete.
+fn long(bits: u64, held: u32) -> Option<(u8, u32)> {
+    for length in 1..=held.min(LONGEST as u32) {
+        let code = (bits >> (held - length)) as u32 & ((1 << length) - 1);
+        let at = length as usize;
+        let within = code.wrapping_sub(*CODE.first.get(at)?);
+        if within < *CODE.count.get(at)? {
+            return Some((*CODE.bytes.get((CODE.at.get(at)? + within) as usize)?, length));
         }
     }
-    // The padding: less than a byte, all ones.
-    (length < 8 && code == (1 << length) - 1).then_some(())
+    None
+}
+
+/// The codes at the end, and the padding: less than a byte, all ones.
+fn last(bits: u64, mut held: u32, out: &mut Vec<u8>) -> Option<()> {
+    while held > 0
+        && let Some((byte, length)) = long(bits, held)
+    {
+        out.push(byte);
+        held -= length;
+    }
+    (held < 8 && bits & ((1 << held) - 1) == (1 << held) - 1).then_some(())
 }
 
 /// What a field's name is.
@@ -371,6 +429,61 @@ mod tests {
         indexed.read(&bytes("4404 2f612362")).unwrap();
         assert!(indexed.read(&bytes("be")).unwrap().fragment);
         assert!(!Blocks::default().read(&bytes("84")).unwrap().fragment);
+    }
+
+    /// The same, bit by bit, as section 5.2 says it.
+    fn decode_slowly(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        let (mut code, mut length) = (0_u32, 0);
+        for byte in bytes {
+            for bit in (0..8).rev() {
+                code = code << 1 | u32::from(byte >> bit & 1);
+                length += 1;
+                let within = code.wrapping_sub(*CODE.first.get(length)?);
+                if within < *CODE.count.get(length)? {
+                    out.push(*CODE.bytes.get((CODE.at.get(length)? + within) as usize)?);
+                    (code, length) = (0, 0);
+                }
+            }
+        }
+        (length < 8 && code == (1 << length) - 1).then_some(())
+    }
+
+    /// The code of a text, padded with ones.
+    fn encode(text: &[u8]) -> Vec<u8> {
+        let mut bits = Vec::new();
+        for byte in text {
+            let length = usize::from(BITS[usize::from(*byte)]);
+            let at = (0..CODE.count[length]).find(|n| CODE.bytes[(CODE.at[length] + n) as usize] == *byte);
+            let code = CODE.first[length] + at.unwrap();
+            bits.extend((0..length).rev().map(|bit| code >> bit & 1));
+        }
+        bits.resize(bits.len().next_multiple_of(8), 1);
+        bits.chunks(8).map(|eight| eight.iter().fold(0, |byte, bit| byte << 1 | *bit as u8)).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_was_coded_is_decoded(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
+            let mut decoded = Vec::new();
+            proptest::prop_assert_eq!(decode(&encode(&text), &mut decoded), Some(()));
+            proptest::prop_assert_eq!(decoded, text);
+        }
+
+        /// Mostly codes that are cut, too long or padded wrongly.
+        #[test]
+        fn any_bytes_are_decoded_as_bit_by_bit(
+            text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20),
+            bytes in proptest::collection::vec(proptest::prelude::prop_oneof![
+                proptest::prelude::any::<u8>(), proptest::strategy::Just(0xff)], 0..9),
+        ) {
+            let coded = [encode(&text), bytes].concat();
+            let (mut fast, mut slow) = (Vec::new(), Vec::new());
+            let (read, expected) = (decode(&coded, &mut fast), decode_slowly(&coded, &mut slow));
+            proptest::prop_assert_eq!(read, expected);
+            if read.is_some() {
+                proptest::prop_assert_eq!(fast, slow);
+            }
+        }
     }
 
     #[test]

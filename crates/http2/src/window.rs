@@ -5,6 +5,9 @@
 //! next measurement waits for [`PAUSE`]. A reader that does not keep up never lets it grow, and so a slow client costs no more memory
 //! than with windows that stay.
 //!
+//! What comes in the round trip after a window has grown was sent while the sender did not know of it. That round trip is let pass: it
+//! would be taken for a sender that has enough room.
+//!
 //! PINGs go only with data that comes in, which gRPC's servers expect (gRFC A8 counts those without data).
 //!
 //! **Source.** The bandwidth estimate of gRPC ("BDP estimation and dynamic flow control").
@@ -16,7 +19,7 @@ use tokio::time::Instant;
 use crate::Streams;
 
 /// Between two measurements where the window did not hold the transfer up.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The smallest that a window shrinks to: what RFC 9113 section 6.5.2 begins with.
 const LEAST: u32 = 65_535;
@@ -26,15 +29,29 @@ const LEAST: u32 = 65_535;
 pub struct Window {
     size: u32,
     most: u32,
-    measuring: bool,
+    asked: Asked,
+    /// The window has grown since the last measurement.
+    grown: bool,
     next: Option<Instant>,
+}
+
+/// What the PING that is under way is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Asked {
+    /// None is under way.
+    #[default]
+    Nothing,
+    /// To let the round trip pass in which the sender hears of a larger window.
+    Passing,
+    /// To see what the reader takes in a round trip.
+    Measuring,
 }
 
 impl Window {
     /// Begins with `initial` and never exceeds `most`.
     pub fn new(streams: &Streams, initial: u32, most: u32) -> Self {
         streams.half_window.set(u64::from(initial / 2).max(1));
-        Self { size: initial, most: most.max(initial), measuring: false, next: None }
+        Self { size: initial, most: most.max(initial), asked: Asked::Nothing, grown: false, next: None }
     }
 
     /// The window now.
@@ -44,7 +61,7 @@ impl Window {
 
     /// Whether a PING is to be sent now. Reads no clock unless a reader has taken enough.
     pub fn wants_ping(&mut self, streams: &Streams) -> bool {
-        if self.measuring || self.size >= self.most {
+        if self.asked != Asked::Nothing || self.size >= self.most {
             return false;
         }
         let Some(stream) = streams.candidate.get() else { return false };
@@ -52,15 +69,19 @@ impl Window {
             return false;
         }
         streams.candidate.set(None);
+        if std::mem::take(&mut self.grown) {
+            self.asked = Asked::Passing;
+            return true;
+        }
         streams.measured.set(Some(stream));
         streams.taken.set(0);
-        self.measuring = true;
+        self.asked = Asked::Measuring;
         true
     }
 
     /// The PING was answered; the new window where it is to grow.
     pub fn ponged(&mut self, streams: &Streams) -> Option<u32> {
-        if !std::mem::take(&mut self.measuring) {
+        if std::mem::take(&mut self.asked) != Asked::Measuring {
             return None;
         }
         streams.measured.set(None);
@@ -70,6 +91,7 @@ impl Window {
             return None;
         }
         self.next = None;
+        self.grown = true;
         let wanted = u32::try_from(taken.saturating_mul(2)).unwrap_or(u32::MAX);
         self.resize(streams, wanted.max(self.size.saturating_mul(2)).min(self.most))
     }
@@ -109,6 +131,10 @@ mod tests {
         assert_eq!(window.ponged(&streams), Some(200_000));
         reader.took(1);
         assert!(window.wants_ping(&streams));
+        reader.took(100_000);
+        assert_eq!(window.ponged(&streams), None, "the sender did not know of the larger window");
+        reader.took(1);
+        assert!(window.wants_ping(&streams), "at once");
         reader.took(200_000);
         assert_eq!(window.ponged(&streams), Some(300_000));
         reader.took(1);
