@@ -5,23 +5,19 @@
 //! them keeps each issuer's.
 
 use std::{
-    future::poll_fn,
     path::Path,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use attache_authorization::jwt::{Issuer, KeySet};
-use attache_config::model::{Config, JwtKeys, JwtProvider, Name, Policy, Retry, Timeouts, UpstreamId};
-use attache_http::{Body, Client};
-use attache_telemetry::{Exchange, metrics};
-use attache_upstream::{Call, CallContext};
-use http::{HeaderValue, Request, StatusCode, header::ACCEPT};
-use http_body::Body as _;
+use attache_config::model::{Config, JwtKeys, JwtProvider, Name, Retry, UpstreamId};
+use attache_http::Body;
+use attache_telemetry::metrics;
+use attache_wire::{Request, header::ACCEPT};
+use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep};
-use tower::Service;
 
 use crate::{error::Error, stack::Upstreams};
 
@@ -128,36 +124,17 @@ async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, asked: &Asked<'_>, re
 }
 
 async fn ask(upstreams: &Upstreams, asked: &Asked<'_>) -> Result<KeySet, String> {
-    let timeouts =
-        Timeouts { request: asked.timeout, whole: true, per_try: Duration::ZERO, idle: Duration::ZERO };
-    let policy = Policy { timeouts, retry: Retry::default(), deadline_header: None, credential: None };
-    let (mut service, authority) =
-        upstreams.own_calls(asked.upstream, &policy).ok_or("its upstream has no endpoints of its own")?;
-    let request = Request::get(format!("http://{authority}{}", asked.path))
-        .header(ACCEPT, HeaderValue::from_static("application/json"))
-        .body(Body::empty());
-    let request = request.map_err(|error| error.to_string())?.into();
-    let exchange = Exchange::new(Name::from("jwt"), "http1", None);
-    let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
-    let answer = tokio::time::timeout(asked.timeout, async {
-        let sent = service.call(Call::new(request, context)).await;
-        let response = sent.map_err(|error| format!("{}: {}", error.reason, error.detail()))?;
-        if response.status() != StatusCode::OK {
-            return Err(format!("it was answered with {}", response.status()));
-        }
-        let (mut body, mut text) = (response.into_body(), Vec::new());
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            if let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() {
-                text.extend_from_slice(&data);
-            }
-            if text.len() > JwtKeys::LONGEST {
-                return Err("the answer is too long".to_owned());
-            }
-        }
-        Ok(text)
-    });
-    let text = answer.await.unwrap_or_else(|_| Err(format!("no answer within {:?}", asked.timeout)))?;
-    KeySet::parse(&text).map_err(|error| error.to_string())
+    let service = upstreams
+        .service(asked.upstream, asked.timeout, Retry::default())
+        .ok_or("its upstream has no endpoints of its own")?;
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = service.uri(asked.path)?;
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+    let answer = service.ask(request, &Name::from("jwt"), asked.timeout, JwtKeys::LONGEST).await?;
+    if answer.status != StatusCode::OK {
+        return Err(format!("it was answered with {}", answer.status));
+    }
+    KeySet::parse(&answer.body).map_err(|error| error.to_string())
 }
 
 fn put(issuer: &Issuer, set: Result<KeySet, String>) {

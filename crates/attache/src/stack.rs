@@ -9,7 +9,8 @@
 //!    upstream read the same request.
 //! 3. **route** ([`entry`]): the most specific one. It may answer by itself. A tunnel is made only where the config asks for one, and
 //!    opaque bytes go only where they are meant to.
-//! 4. **authorise** ([`authorise`]): the token, the rules of the listener and of the route. Before whatever costs or changes something.
+//! 4. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the route, then another service if the
+//!    config names one. Before whatever costs or changes something.
 //! 5. **prepare** ([`entry`]): what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's
 //!    rewrites, so that no client can take away what a route adds.
 //! 6. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything that takes the route.
@@ -25,6 +26,7 @@ mod ask;
 mod authorise;
 mod entry;
 mod exit;
+mod external;
 mod hosts;
 mod mirror;
 mod own;
@@ -69,6 +71,8 @@ pub(crate) struct Site {
     upstreams: Rc<Upstreams>,
     /// The Host that each upstream is sent.
     upstream_hosts: Vec<UpstreamHost>,
+    /// The listener or one of its routes asks an authorizer.
+    asks: bool,
     /// Fields that routes and access rules ask for: no other spelling of them passes, and none in trailers.
     matched_fields: Vec<Name>,
     via: Option<Via>,
@@ -100,12 +104,20 @@ impl Site {
         let of_listener = jwt(&listener.authorization);
         let routes = routes.map(|(route, state)| {
             let jwt = jwt(&route.authorization).or_else(|| of_listener.clone());
-            RouteService::new(route, state, &upstreams, &matched_fields, jwt.as_ref())
+            let of_route = external(route.authorization.as_ref());
+            let external = of_route.or_else(|| external(listener.authorization.as_ref()));
+            let rules = route::Rules { asked_for: &matched_fields, jwt: jwt.as_ref(), external };
+            RouteService::new(route, state, &upstreams, rules)
         });
+        let rules = listener.routes.iter().map(|route| &route.authorization).chain([&listener.authorization]);
+        let asks = rules
+            .map(|rules| external(rules.as_ref()))
+            .any(|used| matches!(used, Some(model::AuthorizerUse::Ask { .. })));
         Self {
             table: RouteTable::new(&listener),
             routes: routes.collect(),
             upstream_hosts: upstreams.configs().map(UpstreamHost::of).collect(),
+            asks,
             matched_fields,
             via: listener.http.via.as_deref().and_then(Via::new),
             listener,
@@ -149,6 +161,8 @@ impl Site {
         let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
         let begun = if self.overload.refuses(urgency) {
             Err(Reason::Overloaded.into())
+        } else if self.asks {
+            return boxed(|| self.serve_asked(request, context, upgrade, hold, asker));
         } else {
             self.begin(request, context, upgrade, hold)
         };
@@ -165,6 +179,11 @@ impl Site {
         self.observer.response(&exchange, response.headers());
         served(response)
     }
+}
+
+/// The authorizer that some rules ask.
+fn external(rules: Option<&Arc<model::Authorization>>) -> Option<&model::AuthorizerUse> {
+    rules?.external.as_ref()
 }
 
 /// The names of the fields that some route or access rule asks for.

@@ -13,6 +13,7 @@
 
 mod conditions;
 mod explain;
+pub mod external;
 mod facts;
 mod forwarded;
 mod header;

@@ -1,6 +1,6 @@
 //! The rules of a listener or route, ready to be asked.
 
-use attache_config::model::{AccessRule, AddressMatch, Authorization, JwtUse, Name};
+use attache_config::model::{AccessRule, AddressMatch, Authorization, AuthorizerUse, JwtUse, Name};
 
 use crate::{conditions::Conditions, facts::Facts, truth::Truth};
 
@@ -12,6 +12,7 @@ pub struct AccessPolicy {
     pub(crate) trusted: Vec<AddressMatch>,
     dry_run: bool,
     jwt: Option<JwtUse>,
+    external: Option<AuthorizerUse>,
     line: u32,
 }
 
@@ -60,6 +61,7 @@ impl AccessPolicy {
             trusted: config.trusted_proxies.clone(),
             dry_run: config.dry_run,
             jwt: config.jwt.clone(),
+            external: config.external.clone(),
             line: config.line,
         }
     }
@@ -72,6 +74,11 @@ impl AccessPolicy {
     /// What is asked of tokens.
     pub const fn jwt(&self) -> Option<&JwtUse> {
         self.jwt.as_ref()
+    }
+
+    /// The service that is asked once the rules let a request through.
+    pub const fn external(&self) -> Option<&AuthorizerUse> {
+        self.external.as_ref()
     }
 
     /// The line of the rules in the file.

@@ -11,7 +11,8 @@ use attache_wire::{
     Known, RequestHead, Response, Value,
     header::{self, ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
-use http::{HeaderValue, Method, StatusCode, Version};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::Body;
 
@@ -126,6 +127,68 @@ pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Excha
         *response.body_mut() = Body::full(body);
     }
     response
+}
+
+/// Gives an answer the status, fields and body that another service says, in the language of whoever asked: a gRPC client gets the
+/// status that stands for it (grpc/doc/http-grpc-status-mapping.md), and the body as its message.
+pub fn answer_as_told(
+    response: &mut Response<Body>,
+    asker: Asker,
+    status: StatusCode,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+) {
+    let fields = response.headers_mut();
+    if asker.is_grpc() {
+        fields.insert("grpc-status", u16::from(grpc_status(status)));
+        fields.remove("grpc-message");
+        let message = percent_encode(&String::from_utf8_lossy(&body));
+        if let Some(message) = HeaderValue::from_str(&message).ok().filter(|message| !message.is_empty()) {
+            fields.insert("grpc-message", message);
+        }
+    } else {
+        fields.remove(CONTENT_LENGTH);
+        if body.is_empty() {
+            fields.remove(CONTENT_TYPE);
+        } else {
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        *response.status_mut() = status;
+        *response.body_mut() = Body::empty();
+        let fields = response.headers_mut();
+        if asker.head {
+            fields.insert(CONTENT_LENGTH, body.len());
+        } else if may_have_body(status) {
+            *response.body_mut() = Body::full(body);
+        }
+    }
+    let grpc_has_own =
+        |name: &HeaderName| *name == http::header::CONTENT_TYPE || name.as_str().starts_with("grpc-");
+    let given: Vec<_> =
+        headers.into_iter().filter(|(name, _)| !asker.is_grpc() || !grpc_has_own(name)).collect();
+    let fields = response.headers_mut();
+    for (name, _) in &given {
+        fields.remove(name);
+    }
+    for (name, value) in given {
+        fields.append(name, value);
+    }
+}
+
+/// RFC 9110 sections 15.3.5, 15.3.6, 15.4.5.
+fn may_have_body(status: StatusCode) -> bool {
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+const fn grpc_status(status: StatusCode) -> u8 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
 }
 
 fn seconds(wait: Duration) -> u64 {

@@ -23,7 +23,7 @@ mod trace;
 mod trailers;
 
 pub use abort::Abort;
-pub use answer::{AnswerStyle, Asker, answer, percent_encode};
+pub use answer::{AnswerStyle, Asker, answer, answer_as_told, percent_encode};
 pub use attache_telemetry::check_trace_context;
 pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};
 pub use body::{Body, BodyError};

@@ -1,6 +1,7 @@
 //! Access rules in `explain`: how each fares, and which decides.
 
 use attache_authorization::{AccessPolicy, Facts, Truth};
+use attache_config::model::AuthorizerUse;
 use serde::Serialize;
 
 use crate::{CompiledRoute, RouteTable};
@@ -32,6 +33,16 @@ fn one(whose: String, policy: &AccessPolicy, facts: &Facts<'_>) -> Access {
     if let Some(wanted) = policy.jwt() {
         let must = if wanted.required { "must" } else { "may" };
         rules.push(format!("a token {must} be there; `explain` verifies none and knows no claims"));
+    }
+    match policy.external() {
+        Some(AuthorizerUse::Ask { .. }) => {
+            rules.push(
+                "then an authorizer is asked (`external`), which may still deny it; `explain` asks none"
+                    .into(),
+            );
+        }
+        Some(AuthorizerUse::Off) => rules.push("no authorizer is asked here (`external: off`)".into()),
+        None => {}
     }
     rules.extend(policy.explain(facts).into_iter().map(|rule| {
         let kind = if rule.denies { "deny" } else { "allow" };

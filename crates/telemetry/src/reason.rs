@@ -95,6 +95,12 @@ reasons! {
     DeniedIdentity = "denied-identity", 403, "UAEX", 7, "Add the identity to `tls.allow`, or remove it from `tls.deny`.";
     /// The rules of the listener or route (`authorization`) don't allow this.
     DeniedByRule = "denied-by-rule", 403, "UAEX", 7, "The access log names the rule, and `attache explain` shows how each of them fares.";
+    /// The service that the config asks (`authorizers`) denies this. Status, headers and text of the answer are the service's.
+    DeniedByAuthorizer = "denied-by-authorizer", 403, "UAEX", 7, "The access log has what the authorizer said; its own log says why.";
+    /// The service that the config asks (`authorizers`) gave no answer that counts: nobody is let through without one.
+    AuthorizerUnavailable = "authorizer-unavailable", 503, "UAEX", 14, "The access log says why. Is the authorizer's upstream reachable, and its `timeout` long enough?";
+    /// The request's body is longer than what its authorizer is told.
+    BodyTooLarge = "body-too-large", 413, "-", 8, "Raise `body.max` of the authorizer, say `partial: true` there, or `body: false` on the route.";
     /// The request needs a token (`jwt`) and has none.
     TokenMissing = "token-missing", 401, "UAEX", 16, "Send a token where `from` of the issuer says; `required: false` lets requests without one go on to the rules.";
     /// The request's token is not believed.
@@ -185,7 +191,14 @@ reasons! {
 impl Reason {
     /// The cause is the operator's alone: a client that is told which rule refused it learns what to try next.
     pub const fn hides_cause(self) -> bool {
-        matches!(self, Self::DeniedByRule | Self::TokenInvalid | Self::NoTokenKeys)
+        matches!(
+            self,
+            Self::DeniedByRule
+                | Self::DeniedByAuthorizer
+                | Self::AuthorizerUnavailable
+                | Self::TokenInvalid
+                | Self::NoTokenKeys
+        )
     }
 
     /// The connection to an endpoint, its TLS included, did not come about. (A TLS 1.3 peer may refuse our certificate

@@ -1,5 +1,6 @@
 //! Who may do what: rules and tokens at the program itself, over every way in.
 
+mod external;
 mod round;
 mod tokens;
 

@@ -114,8 +114,8 @@ impl Site {
         self.refuse_told(failure, policy, route, exchange)
     }
 
-    /// Counts a token that was refused, and refuses.
-    fn refuse(
+    /// Counts what a token or an authorizer refuses, and refuses.
+    pub(super) fn refuse(
         &self,
         failure: Failure,
         policy: &AccessPolicy,

@@ -2,11 +2,11 @@
 
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
-    Body, Client, add_forwarded, check_request, may_have_trailers, normalize_uri, remove_underscored,
+    Body, Client, Form, add_forwarded, check_request, may_have_trailers, normalize_uri, remove_underscored,
     request_id, set_client_certificate, strip_request, take_hop,
 };
 use attache_listener::{Hold, OnUpgrade};
-use attache_routing::{CompiledRoute, Ctx, RequestFacts, Step};
+use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
 use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
 use attache_wire::{Request, RequestHead, Response};
@@ -14,7 +14,9 @@ use attache_wire::{Request, RequestHead, Response};
 use super::{
     Site,
     ask::Ask,
+    authorise::Token,
     exit::{Came, Failure},
+    external::Asked,
     route::RouteService,
     serving::Back,
 };
@@ -26,6 +28,31 @@ pub(super) enum Begun<'a> {
     Answer(Response<Body>),
     /// It goes to an upstream.
     Call { route: &'a RouteService, call: Call, back: Back },
+}
+
+/// How far a request came before it leaves.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it was made; most of them pass")]
+pub(super) enum Admitted<'a> {
+    /// It was for attache itself.
+    Answer(Response<Body>),
+    /// It was checked, has its route, and the rules let it through.
+    Passed(Passed<'a>),
+}
+
+/// What was found out about a request.
+pub(super) struct Passed<'a> {
+    pub(super) form: Form,
+    pub(super) ask: Ask,
+    matched: Option<Matched<'a>>,
+    named: Named,
+    pub(super) token: Option<Token<'a>>,
+}
+
+impl<'a> Passed<'a> {
+    /// The route, if there is one.
+    pub(super) fn route(&self) -> Option<&'a CompiledRoute> {
+        self.matched.as_ref().map(|matched| matched.route)
+    }
 }
 
 /// Where a route sends an ask.
@@ -41,10 +68,23 @@ impl Site {
     pub(super) fn begin(
         &self,
         mut request: Request<Body>,
-        mut context: CallContext,
+        context: CallContext,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
     ) -> Result<Begun<'_>, Failure> {
+        match self.admit(&mut request, &context)? {
+            Admitted::Answer(response) => Ok(Begun::Answer(response)),
+            Admitted::Passed(passed) => self.depart(request, context, upgrade, hold, passed, None),
+        }
+    }
+
+    /// Check, route, rules.
+    #[inline]
+    pub(super) fn admit(
+        &self,
+        request: &mut Request<Body>,
+        context: &CallContext,
+    ) -> Result<Admitted<'_>, Failure> {
         let client = &*context.client;
         let http = &self.listener.http;
 
@@ -61,7 +101,7 @@ impl Site {
         }
 
         if let Some(response) = take_hop(parts) {
-            return Ok(Begun::Answer(response));
+            return Ok(Admitted::Answer(response));
         }
 
         // route
@@ -73,6 +113,24 @@ impl Site {
 
         // authorise
         let token = self.authorise(parts, client, found, &context.exchange)?;
+        let named = facts.named();
+        Ok(Admitted::Passed(Passed { form, ask, matched, named, token }))
+    }
+
+    /// Prepares a request that passed, with what an authorizer says.
+    #[inline]
+    pub(super) fn depart<'a>(
+        &'a self,
+        mut request: Request<Body>,
+        mut context: CallContext,
+        upgrade: Option<OnUpgrade>,
+        hold: Option<Hold>,
+        passed: Passed<'a>,
+        asked: Option<&Asked<'_>>,
+    ) -> Result<Begun<'a>, Failure> {
+        let client = &*context.client;
+        let Passed { form, ask, matched, named, token } = passed;
+        let parts = request.head_mut();
         let matched = matched.ok_or_else(|| self.no_route(parts))?;
         let route = matched.route;
         let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
@@ -85,11 +143,15 @@ impl Site {
         // prepare
         ctx.upstream = &chosen.upstream.name;
         let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
+        let facts = RequestFacts::again(parts, client, named);
         ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
         let came = Came { form, ask, version: parts.version };
         self.leave(parts, &came, client);
         if let Some(token) = token {
             token.pass_on(self.upstreams.verifier(), parts);
+        }
+        if let Some(asked) = asked {
+            asked.apply(parts)?;
         }
         let edits = route.prepare_request(parts, &ctx)?;
         let RouteService { withheld, withheld_back, .. } = chosen.route;
@@ -145,7 +207,7 @@ impl Site {
 
     /// What this hop takes off and puts on before a request leaves. Before the route's own changes: what a client nominates or spells
     /// in another way is taken off, and never what the route or attache adds.
-    fn leave(&self, parts: &mut RequestHead, came: &Came, client: &Client) {
+    pub(super) fn leave(&self, parts: &mut RequestHead, came: &Came, client: &Client) {
         strip_request(&mut parts.headers, came.ask.upgrade(), came.form.is_proxied());
         remove_underscored(&mut parts.headers, |name| {
             self.matched_fields.iter().any(|field| **field == *name)

@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 
+use attache_authorization::external::Denial;
 use attache_config::model::Destination;
 use attache_http::{
-    AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, may_have_trailers, strip_response,
+    AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, answer_as_told, may_have_trailers,
+    strip_response,
 };
 use attache_listener::Hold;
 use attache_routing::ReadyEdits;
@@ -33,24 +35,27 @@ pub(super) struct Failure {
     pub(super) detail: String,
     pub(super) retry_after: Option<std::time::Duration>,
     pub(super) headers: Option<Box<Fields>>,
+    /// What an authorizer says that the client is answered.
+    pub(super) denial: Option<Box<Denial>>,
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { reason: refusal.reason, detail: refusal.text.into_owned(), retry_after: None, headers: None }
+        Self { reason: refusal.reason, detail: refusal.text.into_owned(), ..Self::from(refusal.reason) }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let detail = error.detail();
-        Self { reason: error.reason, detail, retry_after: error.retry_after, headers: error.headers }
+        let Error { reason, retry_after, headers, .. } = error;
+        Self { reason, detail, retry_after, headers, denial: None }
     }
 }
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: String::new(), retry_after: None, headers: None }
+        Self { reason, detail: String::new(), retry_after: None, headers: None, denial: None }
     }
 }
 
@@ -77,6 +82,11 @@ impl Site {
         let mut response = answer(failure.reason, asker, style, exchange);
         if let Some(headers) = failure.headers {
             response.headers_mut().replace_by(&headers);
+        }
+        if let Some(denial) = failure.denial {
+            let Denial { status, headers, body, .. } = *denial;
+            answer_as_told(&mut response, asker, status, headers, body);
+            exchange.status.set(response.status().as_u16());
         }
         response
     }

@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-use attache_authorization::jwt::Verifier;
+use attache_authorization::{external::External, jwt::Verifier};
 use attache_config::model::{
-    self, Address, Destination, GlobalRateLimit, Name, Policy, Retry, Timeouts, UpstreamId,
+    self, Address, AuthorizerUse, Destination, GlobalRateLimit, Name, Policy, Retry, Timeouts, UpstreamId,
 };
 use attache_http::{Body, default_port, parse_authority};
 use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stack};
+use attache_rpc as rpc;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
@@ -22,7 +23,7 @@ use attache_upstream::{
     outlier,
 };
 use attache_wire::Request;
-use http::{Method, uri::Scheme};
+use http::{HeaderName, Method, uri::Scheme};
 use tokio::{
     task::spawn_local,
     time::{Instant, sleep},
@@ -46,6 +47,8 @@ pub(crate) struct Upstreams {
     credentials: Credentials,
     /// Verifies tokens.
     verifier: Rc<Verifier>,
+    /// Who is asked about requests, one for each of the config's; `None` can't be asked.
+    authorizers: Vec<Option<Rc<External>>>,
     /// Where this process listens itself.
     own: Own,
 }
@@ -104,7 +107,13 @@ impl One {
 impl Upstreams {
     pub(crate) fn none() -> Rc<Self> {
         let verifier = Rc::new(Verifier::new(&[]));
-        Rc::new(Self { all: Vec::new(), credentials: Credentials::default(), verifier, own: Own::default() })
+        Rc::new(Self {
+            all: Vec::new(),
+            credentials: Credentials::default(),
+            verifier,
+            authorizers: Vec::new(),
+            own: Own::default(),
+        })
     }
 
     /// Those of a generation. What it took over from the one before keeps its connections.
@@ -113,7 +122,16 @@ impl Upstreams {
             |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
         let all = generation.upstreams.iter().map(one).collect();
         let verifier = Rc::new(Verifier::new(&generation.issuers));
-        Rc::new(Self { all, credentials: generation.credentials.clone(), verifier, own })
+        let credentials = generation.credentials.clone();
+        let mut upstreams = Self { all, credentials, verifier, authorizers: Vec::new(), own };
+        let authorizers = generation.config.authorizers.iter().map(|config| {
+            // An answer that comes too late is worth nothing, and so is a second attempt.
+            let service =
+                upstreams.service(config.service, config.timeout, Retry { attempts: 0, ..Retry::default() });
+            Some(Rc::new(External::new(config.clone(), service?)))
+        });
+        upstreams.authorizers = authorizers.collect();
+        Rc::new(upstreams)
     }
 
     pub(crate) fn configs(&self) -> impl Iterator<Item = &model::Upstream> {
@@ -163,26 +181,37 @@ impl Upstreams {
         &self.verifier
     }
 
-    /// For calls of our own to an upstream, and what it is called; `None` where requests name the host.
-    pub(crate) fn own_calls(&self, id: UpstreamId, policy: &Policy) -> Option<(Stack<WorkerUpstream>, Name)> {
+    /// Who is asked about requests.
+    pub(crate) fn authorizer(&self, index: usize) -> Option<&Rc<External>> {
+        self.authorizers.get(index)?.as_ref()
+    }
+
+    /// Headers that an authorizer may set, and so no client.
+    pub(crate) fn headers_of(&self, used: Option<&AuthorizerUse>) -> impl Iterator<Item = &HeaderName> {
+        let external = match used {
+            Some(AuthorizerUse::Ask { authorizer, .. }) => self.authorizer(*authorizer),
+            Some(AuthorizerUse::Off) | None => None,
+        };
+        external.into_iter().flat_map(|external| &external.config().upstream_headers)
+    }
+
+    /// An upstream that attache itself asks; `None` where requests name the host.
+    pub(crate) fn service(&self, id: UpstreamId, timeout: Duration, retry: Retry) -> Option<rpc::Service> {
         let (state, upstream) = self.named(id)?;
         let config = &state.shared.config;
-        let authority = config.own_host();
-        Some((stack(policy, state, upstream.clone()), authority))
+        let timeouts =
+            Timeouts { request: timeout, whole: true, per_try: Duration::ZERO, idle: Duration::ZERO };
+        let policy = Policy { timeouts, retry, deadline_header: None, credential: None };
+        let service = stack(&policy, state, upstream.clone());
+        Some(rpc::Service::new(config.name.clone(), config.own_host(), service))
     }
 
     /// Asks the service of a global rate limit; `None` where requests name the host, which the service's never do.
     pub(crate) fn limiter(&self, limit: GlobalRateLimit, route: Name) -> Option<Rc<GlobalLimiter>> {
-        let (state, upstream) = self.named(limit.service)?;
-        let config = &state.shared.config;
-        let timeouts =
-            Timeouts { request: limit.timeout, whole: true, per_try: Duration::ZERO, idle: Duration::ZERO };
-        // An answer that comes too late is worth nothing, and so is a second try.
+        // An answer that comes too late is worth nothing, and so is a second attempt.
         let retry = Retry { attempts: 0, ..Retry::default() };
-        let policy = Policy { timeouts, retry, deadline_header: None, credential: None };
-        let service = stack(&policy, state, upstream.clone());
-        let authority = config.own_host();
-        Some(GlobalLimiter::new(limit, route, config.name.clone(), &authority, service))
+        let service = self.service(limit.service, limit.timeout, retry)?;
+        Some(GlobalLimiter::new(limit, route, service))
     }
 
     /// The layers of a destination whose host the request names. Put together for each request: the forward proxy pays a few

@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Action, Destination, HeaderEdits, JwtUse, Mirror, Name};
+use attache_config::model::{self, Action, AuthorizerUse, Destination, HeaderEdits, JwtUse, Mirror, Name};
 use attache_http::{Body, remove_underscored};
 use attache_resilience::{Front, RouteState, Stack, front_with};
 use attache_routing::mirrors;
@@ -39,19 +39,29 @@ pub(super) struct RouteService {
     pub(super) withheld_back: Rc<[HeaderName]>,
 }
 
+/// What the rules that hold for a route speak of.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'a> {
+    /// The fields that routes and rules ask for.
+    pub(super) asked_for: &'a [Name],
+    /// The use of tokens.
+    pub(super) jwt: Option<&'a JwtUse>,
+    /// The authorizer.
+    pub(super) external: Option<&'a AuthorizerUse>,
+}
+
 /// What a call will come to.
 pub(super) type RouteFuture = <Front<Destinations> as Service<Call>>::Future;
 
 impl RouteService {
-    /// `None` for a route that answers by itself. `state` is what all workers share of it, `asked_for` the fields that routes and rules
-    /// ask for, `jwt` the use of tokens.
+    /// `None` for a route that answers by itself. `state` is what all workers share of it.
     pub(super) fn new(
         route: &model::Route,
         state: &Arc<RouteState>,
         upstreams: &Rc<Upstreams>,
-        asked_for: &[Name],
-        jwt: Option<&JwtUse>,
+        rules: Rules<'_>,
     ) -> Option<Self> {
+        let Rules { asked_for, jwt, external } = rules;
         let Action::Forward(forward) = &route.action else { return None };
         let asked = forward.global_rate_limit.clone();
         let asked = asked.and_then(|limit| upstreams.limiter(*limit, route.name.clone()));
@@ -65,6 +75,7 @@ impl RouteService {
         let withheld = edited(&route.request_headers)
             .chain(credentials.map(|credential| credential.secret.header()))
             .chain(jwt.into_iter().flat_map(|jwt| upstreams.verifier().claim_headers(jwt)).cloned())
+            .chain(upstreams.headers_of(external).cloned())
             .chain(asked_for.iter().filter_map(|name| HeaderName::try_from(&**name).ok()));
         Some(Self {
             front: RefCell::new(front_with(state, asked, destinations)),

@@ -89,6 +89,7 @@ impl Site {
     ) -> Result<Bare, Failure> {
         let route = self.table.find_tcp(client).map_err(no_route)?;
         self.authorise_connection(client, Some(route), exchange)?;
+        self.ask_about_connection(client, route, exchange).await?;
         let chosen = self.choose(&Ask::Opaque, route, exchange)?;
         // A client that may turn out to speak HTTP is counted once, when it speaks.
         if silent && chosen.route.is_limited {

@@ -1,11 +1,11 @@
 //! Access rules of a listener or route: complete, and nothing that could only let everybody in.
 
-use super::{Targets, jwt, route};
+use super::{Targets, authorizer, jwt, route};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        AccessConditions, AccessRule, Authorization, ClaimCondition, HeaderCondition, ListenProtocol,
-        Listener, ProxyProtocolIn,
+        AccessConditions, AccessRule, Authorization, AuthorizerUse, ClaimCondition, HeaderCondition,
+        ListenProtocol, Listener, ProxyProtocolIn,
     },
     raw::{self, At, OneOrMany, Txt},
 };
@@ -24,6 +24,8 @@ pub(crate) struct Sight {
     tokens: bool,
     /// Its clients may do without one.
     optional_tokens: bool,
+    /// An authorizer is asked by the listener.
+    external: bool,
     /// The rules are a route's.
     route: bool,
 }
@@ -37,6 +39,7 @@ impl Sight {
             optional,
             tokens: false,
             optional_tokens: false,
+            external: false,
             route: false,
         }
     }
@@ -45,7 +48,9 @@ impl Sight {
     pub(crate) fn of_routes(self, listener: Option<&Authorization>) -> Self {
         let jwt = listener.and_then(|rules| rules.jwt.as_ref());
         let optional_tokens = jwt.is_some_and(|jwt| !jwt.required);
-        Self { tokens: jwt.is_some(), optional_tokens, route: true, ..self }
+        let external =
+            listener.is_some_and(|rules| matches!(rules.external, Some(AuthorizerUse::Ask { .. })));
+        Self { tokens: jwt.is_some(), optional_tokens, external, route: true, ..self }
     }
 }
 
@@ -63,8 +68,17 @@ pub(crate) fn authorization(
     let asked = raw.jwt.is_some();
     let tokens = asked || sight.tokens || wrong.iter().any(|key| key == "jwt");
     let jwt = raw.jwt.and_then(|raw| jwt::used(raw.value, &targets.issuers, problems));
+    let asks = raw.external.is_some() || wrong.iter().any(|key| key == "external");
+    let external = raw.external.and_then(|raw| {
+        let over = sight.route.then_some(sight.external);
+        authorizer::used(raw, over, &targets.authorizers, problems)
+    });
     let optional = jwt.as_ref().map_or(sight.optional_tokens, |jwt| !jwt.required);
-    if raw.deny.is_none() && raw.allow.is_none() && wrong.is_empty() && (!asked || (optional && !sight.route))
+    if raw.deny.is_none()
+        && raw.allow.is_none()
+        && wrong.is_empty()
+        && !asks
+        && (!asked || (optional && !sight.route))
     {
         problems.wrong(
             at,
@@ -97,6 +111,7 @@ pub(crate) fn authorization(
         trusted_proxies: trusted,
         line: at.line,
         jwt,
+        external,
         deny,
         allow,
     }

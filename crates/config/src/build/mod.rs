@@ -2,6 +2,7 @@
 //! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
 
 mod authorization;
+mod authorizer;
 mod credential;
 mod fallback;
 mod global_limit;
@@ -52,22 +53,12 @@ pub(crate) fn build(
             built.push(upstream);
         }
     }
-    let mut jwt = Vec::new();
-    let mut issuers = Vec::new();
-    for entry in root.jwt.map(|map| map.entries).unwrap_or_default() {
-        let name = entry.key.clone();
-        let provider = jwt::provider(entry, &mut targets, problems);
-        issuers.push((name, provider.is_some().then_some(jwt.len())));
-        jwt.extend(provider);
-    }
-    // One that can't be read is no name that is missed.
-    let written = tree.get("jwt").into_iter().flat_map(Node::keys).map(|(name, _)| name.to_owned());
-    for name in written {
-        if !issuers.iter().any(|(known, _)| *known == name) {
-            issuers.push((name, None));
-        }
-    }
-    targets.issuers = issuers;
+    let (authorizers, known) = named(root.authorizers, tree.get("authorizers"), |entry| {
+        authorizer::authorizer(entry, &mut targets, problems)
+    });
+    targets.authorizers = known;
+    let (jwt, known) = named(root.jwt, tree.get("jwt"), |entry| jwt::provider(entry, &mut targets, problems));
+    targets.issuers = known;
     let listeners = match root.listeners.map(|map| map.entries).filter(|entries| !entries.is_empty()) {
         Some(entries) => entries
             .into_iter()
@@ -117,6 +108,7 @@ pub(crate) fn build(
         listeners,
         upstreams: built,
         jwt,
+        authorizers,
         workers: root.workers,
         dns: root.dns.map_or_else(Dns::default, |raw| dns(raw, problems)),
         metrics,
@@ -132,6 +124,28 @@ pub(crate) fn build(
         warnings: Vec::new(),
         secrets: crate::model::Secrets(secrets(tree)),
     }
+}
+
+/// The parts of a section with names, and of each name in the file the index of its part, where that is right.
+fn named<R, T>(
+    section: Option<raw::Map<crate::text::Label, R>>,
+    written: Option<&Node>,
+    mut build: impl FnMut(raw::Entry<R>) -> Option<T>,
+) -> (Vec<T>, Vec<(String, Option<usize>)>) {
+    let (mut parts, mut known) = (Vec::new(), Vec::new());
+    for entry in section.map(|map| map.entries).unwrap_or_default() {
+        let name = entry.key.clone();
+        let part = build(entry);
+        known.push((name, part.is_some().then_some(parts.len())));
+        parts.extend(part);
+    }
+    // One that can't be read is no name that is missed.
+    for (name, _) in written.into_iter().flat_map(Node::keys) {
+        if !known.iter().any(|(known, _)| known == name) {
+            known.push((name.to_owned(), None));
+        }
+    }
+    (parts, known)
 }
 
 /// The admin API has a socket of its own. (At its default it gives way instead.)

@@ -25,6 +25,8 @@ pub(crate) struct Targets {
     written: Vec<(String, Place)>,
     /// Issuers of tokens, with the index of those that are right.
     pub(crate) issuers: Vec<(String, Option<usize>)>,
+    /// The same of authorizers.
+    pub(crate) authorizers: Vec<(String, Option<usize>)>,
     /// `upstreams` itself can't be read.
     unreadable: bool,
 }
@@ -80,7 +82,7 @@ impl Targets {
         let unreadable = upstreams.is_some_and(|node| !matches!(node.kind, Kind::Mapping(_)));
         let written = upstreams.into_iter().flat_map(Node::keys);
         let written = written.map(|(name, at)| (name.to_owned(), at)).collect();
-        Self { known: Vec::new(), written, issuers: Vec::new(), unreadable }
+        Self { known: Vec::new(), written, issuers: Vec::new(), authorizers: Vec::new(), unreadable }
     }
 
     /// The next upstream; its index is its place in the order of calls.
@@ -112,6 +114,11 @@ impl Targets {
 
     pub(crate) fn is_opaque(&self, id: UpstreamId) -> bool {
         self.known.get(id.0).is_some_and(|target| target.speaks == Speaks::Opaque)
+    }
+
+    /// Requests name its host.
+    pub(crate) fn is_on_demand(&self, id: UpstreamId) -> bool {
+        self.known.get(id.0).is_some_and(|target| matches!(target.speaks, Speaks::Named | Speaks::Original))
     }
 
     pub(crate) fn is_http(&self, id: UpstreamId) -> bool {

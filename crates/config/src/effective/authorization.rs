@@ -5,10 +5,11 @@ use serde_json::{Map, Value, json};
 use super::{HIDDEN, listener, names_a_credential, route, strings};
 use crate::{
     model::{
-        AccessConditions, AccessRule, Authorization, ClaimCondition, Config, HeaderCondition, IdentityMatch,
-        JwtKeys, JwtProvider, TokenPlace, ValuePattern,
+        AccessConditions, AccessRule, Authorization, Authorizer, AuthorizerProtocol, AuthorizerUse,
+        ClaimCondition, Config, HeaderCondition, HeaderMatch, IdentityMatch, JwtKeys, JwtProvider,
+        TokenPlace, ValuePattern,
     },
-    text::show_duration,
+    text::{show_duration, show_size},
 };
 
 pub(super) fn authorization(authorization: &Authorization, config: &Config) -> Value {
@@ -21,9 +22,48 @@ pub(super) fn authorization(authorization: &Authorization, config: &Config) -> V
             "issuers": jwt.providers.iter().filter_map(|&at| Some(&*config.jwt.get(at)?.name)).collect::<Vec<_>>(),
             "required": jwt.required,
         })),
+        "external": authorization.external.as_ref().map(|external| self::external(external, config)),
         "dry_run": authorization.dry_run,
         "trusted_proxies": authorization.trusted_proxies.iter().map(route::range).collect::<Vec<_>>(),
     })
+}
+
+fn external(external: &AuthorizerUse, config: &Config) -> Value {
+    match external {
+        AuthorizerUse::Off => "off".into(),
+        AuthorizerUse::Ask { authorizer, context, body } => json!({
+            "authorizer": config.authorizers.get(*authorizer).map(|authorizer| &*authorizer.name),
+            "context": context.iter().map(|(key, value)| (key.to_string(), Value::from(&**value))).collect::<Map<_, _>>(),
+            "body": body,
+        }),
+    }
+}
+
+pub(super) fn authorizer(authorizer: &Authorizer, config: &Config) -> Value {
+    let (protocol, prefix) = match &authorizer.protocol {
+        AuthorizerProtocol::Grpc => ("grpc", None),
+        AuthorizerProtocol::Http { path_prefix } => ("http", Some(&**path_prefix)),
+    };
+    json!({
+        "service": route::name(authorizer.service, config),
+        "protocol": protocol,
+        "path_prefix": prefix,
+        "timeout": show_duration(authorizer.timeout),
+        "failure_mode": authorizer.failure_mode,
+        "request_headers": names(&authorizer.request_headers),
+        "upstream_headers": strings(&authorizer.upstream_headers),
+        "denial_headers": names(&authorizer.denial_headers),
+        "response_headers": names(&authorizer.response_headers),
+        "body": authorizer.body.map(|body| json!({ "max": show_size(body.max as u64), "partial": body.partial })),
+    })
+}
+
+fn names(names: &[HeaderMatch]) -> Vec<String> {
+    let name = |name: &HeaderMatch| match name {
+        HeaderMatch::Exact(name) => name.to_string(),
+        HeaderMatch::Prefix(prefix) => format!("{prefix}*"),
+    };
+    names.iter().map(name).collect()
 }
 
 /// Only the parts that are there.

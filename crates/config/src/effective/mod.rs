@@ -52,6 +52,9 @@ impl Config {
             object.insert("listeners".into(), Value::Object(listeners.collect::<Map<_, _>>()));
             let upstreams = self.upstreams.iter().map(|u| (u.name.to_string(), upstream::upstream(u)));
             let jwt = self.jwt.iter().map(|p| (p.name.to_string(), authorization::jwt(p, self)));
+            let authorizers = self.authorizers.iter();
+            let authorizers = authorizers.map(|a| (a.name.to_string(), authorization::authorizer(a, self)));
+            object.insert("authorizers".into(), Value::Object(authorizers.collect::<Map<_, _>>()));
             object.insert("jwt".into(), Value::Object(jwt.collect::<Map<_, _>>()));
             object.insert("upstreams".into(), Value::Object(upstreams.collect::<Map<_, _>>()));
         }

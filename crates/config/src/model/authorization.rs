@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::{AddressMatch, HostPattern, JwtUse, Name, PathPattern, SanPattern, ValuePattern};
+use super::{AddressMatch, AuthorizerUse, HostPattern, JwtUse, Name, PathPattern, SanPattern, ValuePattern};
 
 /// Rules of one listener or route. A request must pass both. Denials are looked at first; with `allow` there, what no rule of it
 /// allows is denied.
@@ -18,6 +18,8 @@ pub struct Authorization {
     pub trusted_proxies: Vec<AddressMatch>,
     /// Tokens that requests must bring, or may; `None` looks at none.
     pub jwt: Option<JwtUse>,
+    /// The service that is asked once the rules let a request through; `None` is the listener's, if it has one.
+    pub external: Option<AuthorizerUse>,
     /// Line in the file, for `explain`.
     pub line: u32,
 }
@@ -90,12 +92,13 @@ pub enum IdentityMatch {
 /// Where it stands in the file changes nothing.
 impl PartialEq for Authorization {
     fn eq(&self, other: &Self) -> bool {
-        let Self { deny, allow, dry_run, trusted_proxies, jwt, line: _ } = self;
+        let Self { deny, allow, dry_run, trusted_proxies, jwt, external, line: _ } = self;
         *deny == other.deny
             && *allow == other.allow
             && *dry_run == other.dry_run
             && *trusted_proxies == other.trusted_proxies
             && *jwt == other.jwt
+            && *external == other.external
     }
 }
 

@@ -7,6 +7,7 @@
 mod access_log;
 mod app;
 mod authorization;
+mod authorizer;
 mod credential;
 mod global_limit;
 mod identity;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use access_log::*;
 pub use app::*;
 pub use authorization::*;
+pub use authorizer::*;
 pub use credential::*;
 pub use global_limit::*;
 pub use identity::*;
@@ -57,6 +59,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Whose tokens are believed.
     pub jwt: Vec<JwtProvider>,
+    /// Who is asked about requests.
+    pub authorizers: Vec<Authorizer>,
     /// Worker threads; `None` follows the container's CPU quota, rounded up.
     pub workers: Option<usize>,
     /// How names are looked up.
@@ -97,6 +101,7 @@ impl Default for Config {
             listeners: Vec::new(),
             upstreams: Vec::new(),
             jwt: Vec::new(),
+            authorizers: Vec::new(),
             workers: None,
             dns: Dns::default(),
             metrics: Some(Self::METRICS),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, JwtUse, Map, OneOrMany, Txt};
+use super::{At, ExternalForm, JwtUse, Map, OneOrMany, Txt};
 use crate::text::{
     HeaderText, HostText, IdentityText, Label, MethodText, Network, PathText, ValueText, Word,
 };
@@ -29,6 +29,8 @@ pub(crate) struct Authorization {
     pub(crate) trusted_proxies: Option<OneOrMany<Txt<Network>>>,
     /// Tokens that requests must bring, or may. That of a route replaces the listener's.
     pub(crate) jwt: Option<At<JwtUse>>,
+    /// The service that is asked once the token and the rules let a request through. That of a route replaces the listener's.
+    pub(crate) external: Option<At<ExternalForm>>,
 }
 
 /// A rule: every key that is given must match; of a list, one.

@@ -6,6 +6,7 @@
 mod access_log;
 mod app;
 mod authorization;
+mod authorizer;
 mod credential;
 mod global_limit;
 mod jwt;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 pub(crate) use access_log::*;
 pub(crate) use app::*;
 pub(crate) use authorization::*;
+pub(crate) use authorizer::*;
 pub(crate) use credential::*;
 pub(crate) use global_limit::*;
 pub(crate) use jwt::*;
@@ -52,6 +54,8 @@ pub(crate) struct Root {
     pub(crate) upstreams: Option<Map<Label, Upstream>>,
     /// Issuers of tokens (JWT), by name, for `jwt` of `authorization`.
     pub(crate) jwt: Option<Map<Label, JwtProvider>>,
+    /// Services that decide over requests, by name, for `external` of `authorization`.
+    pub(crate) authorizers: Option<Map<Label, Authorizer>>,
     /// Worker threads. By default the container's CPU quota, rounded up.
     #[schemars(range(min = 1, max = 1024), extend("examples" = [2]))]
     pub(crate) workers: Option<usize>,

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{Text, Wrong, wrong};
 use crate::{
-    model::{Name, Part, Template, Variable},
+    model::{HeaderMatch, Name, Part, Template, Variable},
     suggest,
 };
 
@@ -28,6 +28,26 @@ impl Text for HeaderText {
             Ok(name) => Ok(Self(name)),
             Err(_) => wrong("{} isn't a header name", "letters, digits and `-`, without a colon"),
         }
+    }
+}
+
+/// A header's name, or the begin of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeaderMatchText(pub(crate) HeaderMatch);
+
+impl Text for HeaderMatchText {
+    const FORMAT: &'static str = "attache-header-names";
+    const WHAT: &'static str = "a header name, the begin of some, or `*` for all";
+    const EXAMPLES: &'static [&'static str] = &["x-tenant", "x-auth-*", "*"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let Some(begin) = text.strip_suffix('*') else {
+            return HeaderText::parse(text).map(|name| Self(HeaderMatch::Exact(name.0)));
+        };
+        if begin.is_empty() {
+            return Ok(Self(HeaderMatch::Prefix("".into())));
+        }
+        HeaderText::parse(begin).map(|name| Self(HeaderMatch::Prefix(name.0.as_str().into())))
     }
 }
 

@@ -93,6 +93,7 @@ parsers![
     Network,
     TokenFrom,
     HeaderText,
+    HeaderMatchText,
     TemplateText,
     MediaType,
     MethodText,

@@ -22,7 +22,6 @@
 //! costs none. No frame reads the clock (see [`timer`]).
 
 mod body;
-pub(crate) mod grpc;
 mod header;
 mod held;
 mod per_try;
@@ -114,7 +113,7 @@ where
     fn call(&mut self, mut call: Call) -> Self::Future {
         let headers = call.request.headers();
         let named = self.header.as_ref().and_then(|name| header::timeout(headers, name));
-        let caller = [grpc::timeout(headers), named].into_iter().flatten().min();
+        let caller = [attache_rpc::timeout::timeout(headers), named].into_iter().flatten().min();
         // The one clock read of a request.
         let now = Instant::now();
         let after = |time| now.checked_add(time);

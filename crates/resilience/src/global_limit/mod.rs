@@ -12,12 +12,11 @@
 //!
 //! The service is called like any other upstream: its pool, TLS, limits, breaker and ejection are those of its config.
 
+mod messages;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use std::{
-    cell::RefCell,
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
@@ -26,20 +25,13 @@ use std::{
 };
 
 use attache_config::model::{DescriptorAction, FailureMode, GlobalRateLimit, Name};
-use attache_http::{Body, Client};
-use attache_telemetry::{Exchange, Reason, metrics};
-use attache_upstream::{Call, CallContext, Error, Sent};
-use attache_wire::{
-    Fields, Request, Response, Value,
-    header::{CONTENT_TYPE, GRPC_STATUS, TE},
-};
-use http::{HeaderName, HeaderValue, Method, Uri};
-use http_body::Body as HttpBody;
+use attache_http::Body;
+use attache_rpc::Service;
+use attache_telemetry::{Reason, metrics};
+use attache_upstream::{Call, Error, Sent};
+use attache_wire::{Fields, Response};
+use http::{HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
-use tokio::time::timeout;
-use tower::Service;
-
-use crate::deadline::grpc;
 
 /// An answer may be no longer than this: a few statuses and headers.
 const LONGEST: usize = 64 << 10;
@@ -47,53 +39,31 @@ const LONGEST: usize = 64 << 10;
 type BoxFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>;
 
 /// What asks for one route on one worker.
+#[derive(Debug)]
 pub struct GlobalLimiter {
     config: GlobalRateLimit,
     route: Name,
-    service: Name,
-    uri: Uri,
-    send: RefCell<Box<dyn FnMut(Call) -> BoxFuture>>,
-}
-
-impl std::fmt::Debug for GlobalLimiter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GlobalLimiter").field("service", &self.service).finish_non_exhaustive()
-    }
+    service: Service,
 }
 
 impl GlobalLimiter {
-    /// `service` is the upstream `name` with its layers; `authority` is what it is called.
-    pub fn new<S>(
-        config: GlobalRateLimit,
-        route: Name,
-        name: Name,
-        authority: &str,
-        mut service: S,
-    ) -> Rc<Self>
-    where
-        S: Service<Call, Response = Response<Body>, Error = Error> + 'static,
-        S::Future: 'static,
-    {
-        const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
-        let uri = format!("http://{authority}{METHOD}").parse().unwrap_or_else(|_| Uri::from_static(METHOD));
-        Rc::new(Self {
-            config,
-            route,
-            service: name,
-            uri,
-            send: RefCell::new(Box::new(move |call| Box::pin(service.call(call)))),
-        })
+    /// `service` is the upstream that counts.
+    pub fn new(config: GlobalRateLimit, route: Name, service: Service) -> Rc<Self> {
+        Rc::new(Self { config, route, service })
     }
 
     /// The question for a request; `None` where there is nothing to count.
-    fn question(&self, call: &Call) -> Option<Vec<u8>> {
+    fn question(&self, call: &Call) -> Option<messages::Request> {
         let filled = self.config.descriptors.iter().filter_map(|actions| self.descriptor(actions, call));
         let descriptors: Vec<_> = filled.collect();
-        (!descriptors.is_empty())
-            .then(|| wire::request(&self.config.domain, &descriptors, self.config.hits_addend))
+        (!descriptors.is_empty()).then(|| messages::Request {
+            domain: self.config.domain.to_string(),
+            descriptors,
+            hits_addend: self.config.hits_addend,
+        })
     }
 
-    fn descriptor(&self, actions: &[DescriptorAction], call: &Call) -> Option<Vec<wire::Entry>> {
+    fn descriptor(&self, actions: &[DescriptorAction], call: &Call) -> Option<messages::Descriptor> {
         let mut entries = Vec::with_capacity(actions.len());
         let Call { request, context, .. } = call;
         for action in actions {
@@ -123,61 +93,23 @@ impl GlobalLimiter {
             if value.is_empty() {
                 return None;
             }
-            entries.push((key.to_owned(), value));
+            entries.push(messages::Entry { key: key.to_owned(), value });
         }
-        (!entries.is_empty()).then_some(entries)
+        (!entries.is_empty()).then_some(messages::Descriptor { entries })
     }
 
     /// Asks; an error says why there is no answer.
-    async fn ask(&self, question: Vec<u8>, listener: Name) -> Result<wire::Answer, String> {
-        let patience = self.config.timeout;
-        let answered = timeout(patience, self.exchange(question, listener)).await;
-        let answer = answered.unwrap_or_else(|_| Err(format!("no answer within {patience:?}")));
+    async fn ask(&self, question: messages::Request, listener: Name) -> Result<messages::Answer, String> {
+        const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+        let answer = self.service.unary(METHOD, &question, &listener, self.config.timeout, LONGEST).await;
+        let answer = answer.map(|response: messages::Response| messages::Answer::from(response));
         let outcome = match &answer {
             Ok(answer) if answer.over_limit => "over-limit",
             Ok(_) => "ok",
             Err(_) => "error",
         };
-        metrics().rate_limit_service(&self.service, outcome);
+        metrics().rate_limit_service(self.service.name(), outcome);
         answer
-    }
-
-    async fn exchange(&self, question: Vec<u8>, listener: Name) -> Result<wire::Answer, String> {
-        let mut request = Request::new(Body::full(question));
-        *request.method_mut() = Method::POST;
-        request.uri_mut().clone_from(&self.uri);
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        grpc::set(headers, self.config.timeout);
-        let exchange = Exchange::new(listener, "http2", None);
-        let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
-        let sent = (self.send.borrow_mut())(Call::new(request, context));
-        let response = sent.await.map_err(|error| format!("{}: {}", error.reason, error.detail()))?;
-        let (parts, mut body) = response.into_parts();
-        if parts.status != http::StatusCode::OK {
-            return Err(format!("status {}", parts.status));
-        }
-        let (mut message, mut status) =
-            (Vec::new(), parts.headers.get(GRPC_STATUS).map(Value::to_header_value));
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let frame = frame.map_err(|error| error.to_string())?;
-            match frame.into_data() {
-                Ok(data) if message.len() + data.len() > LONGEST => {
-                    return Err("the answer is too long".into());
-                }
-                Ok(data) => message.extend_from_slice(&data),
-                Err(frame) => {
-                    let trailers = frame.into_trailers().unwrap_or_default();
-                    status = trailers.get("grpc-status").cloned().or(status);
-                }
-            }
-        }
-        match status.as_ref().map(HeaderValue::as_bytes) {
-            Some(b"0") => wire::answer(&message).ok_or_else(|| "the answer is no RateLimitResponse".into()),
-            Some(status) => Err(format!("grpc-status {}", status.escape_ascii())),
-            None => Err("no grpc-status".into()),
-        }
     }
 }
 
@@ -195,9 +127,9 @@ impl<S> GlobalLimit<S> {
     }
 }
 
-impl<S> Service<Call> for GlobalLimit<S>
+impl<S> tower::Service<Call> for GlobalLimit<S>
 where
-    S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
+    S: tower::Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
 {
     type Response = Response<Body>;
     type Error = Error;
@@ -222,22 +154,22 @@ where
 
 async fn limited<S>(
     limiter: Rc<GlobalLimiter>,
-    question: Vec<u8>,
+    question: messages::Request,
     mut service: S,
     mut call: Call,
 ) -> Result<Response<Body>, Error>
 where
-    S: Service<Call, Response = Response<Body>, Error = Error>,
+    S: tower::Service<Call, Response = Response<Body>, Error = Error>,
 {
     let answer = match limiter.ask(question, call.context.exchange.listener.clone()).await {
         Ok(answer) => answer,
         Err(why) => {
-            tracing::debug!(service = %limiter.service, why, "the rate limit service gave no answer");
+            tracing::debug!(service = %limiter.service.name(), why, "the rate limit service gave no answer");
             if limiter.config.failure_mode == FailureMode::Deny {
-                let why = format!("rate limit service {}: {why}", limiter.service);
+                let why = format!("rate limit service {}: {why}", limiter.service.name());
                 return Err(Error::with_source(Reason::RateLimitServiceError, Sent::Nothing, why));
             }
-            wire::Answer::default()
+            messages::Answer::default()
         }
     };
     if answer.over_limit {
@@ -250,7 +182,7 @@ where
     Ok(response)
 }
 
-fn over_limit(answer: &wire::Answer) -> Error {
+fn over_limit(answer: &messages::Answer) -> Error {
     let mut error = Error::new(Reason::RateLimited, Sent::Nothing);
     let mut headers = Fields::new();
     headers.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));

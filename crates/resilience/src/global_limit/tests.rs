@@ -1,7 +1,9 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use attache_http::Client;
 use http::StatusCode;
 use tokio::time::{Instant, sleep};
+use tower::Service as _;
 
 use super::*;
 use crate::{
@@ -36,8 +38,8 @@ fn config(failure_mode: FailureMode) -> GlobalRateLimit {
 }
 
 fn limiter(failure_mode: FailureMode, service: &Script) -> Rc<GlobalLimiter> {
-    let config = config(failure_mode);
-    GlobalLimiter::new(config, "r".into(), "limits".into(), "limits:8081", service.clone())
+    let service = Service::new("limits".into(), "limits:8081".into(), service.clone());
+    GlobalLimiter::new(config(failure_mode), "r".into(), service)
 }
 
 fn answers(bytes: &'static [u8], grpc: &'static str) -> Response<Body> {
@@ -139,7 +141,8 @@ async fn descriptors_are_filled_with_what_is_known_of_the_request() {
             skip_if_absent: true,
         }],
     ];
-    let limiter = GlobalLimiter::new(config, "r".into(), "limits".into(), "limits", Script::default());
+    let service = Service::new("limits".into(), "limits".into(), Script::default());
+    let limiter = GlobalLimiter::new(config, "r".into(), service);
     let mut call = request("ann");
     call.context.client = Rc::new(Client {
         address: Some("[::ffff:10.0.0.7]:9".parse().unwrap()),
@@ -148,7 +151,7 @@ async fn descriptors_are_filled_with_what_is_known_of_the_request() {
     });
     *call.context.exchange.upstream.borrow_mut() = Some("orders".into());
     *call.context.exchange.path.borrow_mut() = "/v1".into();
-    let text = String::from_utf8_lossy(&limiter.question(&call).unwrap()).into_owned();
+    let text = format!("{:?}", limiter.question(&call).unwrap());
     let parts = [
         "shop",
         "remote_address",

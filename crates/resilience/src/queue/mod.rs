@@ -145,8 +145,11 @@ impl<S: Service<Call>> Waiting<S> {
             return Poll::Ready(Err(refusal(Reason::RequestTimeout)));
         }
         let headers = call.request.headers_mut();
-        if let Some(timeout) = deadline::grpc::timeout(headers) {
-            deadline::grpc::set(headers, timeout.saturating_sub(now.saturating_duration_since(self.since)));
+        if let Some(timeout) = attache_rpc::timeout::timeout(headers) {
+            attache_rpc::timeout::set(
+                headers,
+                timeout.saturating_sub(now.saturating_duration_since(self.since)),
+            );
         }
         let place = Held::new(place);
         place.judges(&mut call);

@@ -26,7 +26,7 @@ use super::{
     hedge::{Around, Hedging},
     replay::Recording,
 };
-use crate::{UpstreamState, budget::Permit, deadline::grpc, state::count};
+use crate::{UpstreamState, budget::Permit, state::count};
 
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
 
@@ -50,7 +50,8 @@ impl Kept {
     /// Takes a call apart into what is kept and what is tried first.
     pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
         let Call { mut request, wants, context, judges, fresh } = call;
-        let grpc_timeout = grpc::timeout(request.headers()).map(|timeout| (timeout, Instant::now()));
+        let grpc_timeout =
+            attache_rpc::timeout::timeout(request.headers()).map(|timeout| (timeout, Instant::now()));
         let head = request.with_body(());
         let body = (!request.body().is_end_stream()).then(|| {
             let recording = Recording::new(std::mem::take(request.body_mut()), rules.retry.buffer);
@@ -90,7 +91,7 @@ impl Kept {
             request.headers_mut().insert(ATTEMPT, self.attempt);
         }
         if let Some((timeout, since)) = self.grpc_timeout {
-            grpc::set(request.headers_mut(), timeout.saturating_sub(since.elapsed()));
+            attache_rpc::timeout::set(request.headers_mut(), timeout.saturating_sub(since.elapsed()));
         }
         Call { wants: self.wants, ..Call::new(request, context) }
     }

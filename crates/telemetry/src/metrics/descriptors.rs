@@ -96,6 +96,8 @@ descriptors! {
         "Copies of requests that ended: ok (whatever the answer was), or the reason of the failure.";
     AUTHORIZATION = Counter "attache_authorization_total" ["listener", "route", "rule", "outcome"]
         "Decisions of access rules (`authorization`): allowed, denied, or would-deny in a dry run. The route is empty for the rules of a listener, the rule where none decided.";
+    AUTHORIZER = Counter "attache_authorizer_total" ["authorizer", "outcome"]
+        "Questions to authorizers (`authorizers`): allowed, denied, failed (and refused), or failed-open (and let through).";
     JWT_KEYS = Counter "attache_jwt_keys_total" ["issuer", "outcome"]
         "Key sets of issuers of tokens (`jwt`) that were read or asked for: ok, or failed while the last good one went on.";
     DNS_LOOKUPS = Counter "attache_dns_lookups_total" ["upstream", "outcome"]

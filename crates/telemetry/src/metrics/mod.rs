@@ -73,6 +73,7 @@ pub(crate) struct Registry {
     limit_service: Arc<Family<2, 1>>,
     mirrored: Arc<Family<2, 1>>,
     authorization: Arc<Family<4, 1>>,
+    authorizer: Arc<Family<2, 1>>,
     jwt_keys: Arc<Family<2, 1>>,
     control: Control,
 }

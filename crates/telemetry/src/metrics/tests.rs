@@ -63,6 +63,7 @@ fn exercise_all(metrics: &Metrics) {
     });
     worker.rate_limit_service(&name, "ok");
     worker.jwt_keys(&name, "ok");
+    worker.authorizer(&name, "denied");
     worker.authorized(&name, None, Some(&name), "denied");
     metrics.config_loaded(true);
     metrics.set_certificate_reloads(2, 1, 1);

@@ -83,6 +83,7 @@ struct Tables {
     limit_service: Table<2, 1>,
     mirrored: Table<2, 1>,
     authorization: Table<4, 1>,
+    authorizer: Table<2, 1>,
     jwt_keys: Table<2, 1>,
 }
 
@@ -115,6 +116,7 @@ impl WorkerMetrics {
             limit_service: Table::new(&registry.limit_service),
             mirrored: Table::new(&registry.mirrored),
             authorization: Table::new(&registry.authorization),
+            authorizer: Table::new(&registry.authorizer),
             jwt_keys: Table::new(&registry.jwt_keys),
         }))
     }
@@ -305,6 +307,11 @@ impl WorkerMetrics {
         let labels =
             [Label::Name(listener), Label::optional(route), Label::optional(rule), Label::Word(outcome)];
         self.0.authorization.add(labels, 0, 1);
+    }
+
+    /// An authorizer was asked: `allowed`, `denied`, `failed`, or `failed-open`.
+    pub fn authorizer(&self, authorizer: &Name, outcome: &'static str) {
+        self.0.authorizer.add([Label::Name(authorizer), Label::Word(outcome)], 0, 1);
     }
 
     /// The keys of an issuer of tokens were read or asked for: `ok`, or `failed`.

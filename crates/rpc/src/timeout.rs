@@ -21,12 +21,12 @@ const UNITS: [(u8, u64); 6] = [
 const LARGEST: u128 = 99_999_999;
 
 /// How long the caller waits, where the header says it.
-pub(crate) fn timeout(headers: &Fields) -> Option<Duration> {
+pub fn timeout(headers: &Fields) -> Option<Duration> {
     parse(headers.get(GRPC_TIMEOUT)?.as_bytes())
 }
 
 /// Replaces the header by what remains.
-pub(crate) fn set(headers: &mut Fields, remaining: Duration) {
+pub fn set(headers: &mut Fields, remaining: Duration) {
     headers.insert(GRPC_TIMEOUT, format(remaining));
 }
 

@@ -1,0 +1,301 @@
+//! Asking another service who may do what, once the rules have let a request or connection through.
+//!
+//! Only listeners that ask one come here: the answer is waited for, and all others need no future for that. The question is made of a copy
+//! of the request, so that the service sees what the upstream will see (who called, no hop-by-hop fields, the token's claims), and
+//! what the client sent stays as it is until the service has said what changes.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use attache_authorization::{
+    AccessPolicy,
+    external::{Denial, Excerpt, External, Granted, Question, Verdict},
+};
+use attache_config::model::{AuthorizerBody, AuthorizerFailure, AuthorizerUse, Name};
+use attache_http::{Asker, Body, BodyError, Client};
+use attache_listener::{Hold, OnUpgrade};
+use attache_routing::CompiledRoute;
+use attache_telemetry::{Exchange, Reason};
+use attache_upstream::CallContext;
+use attache_wire::{Request, RequestHead, Response};
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::timeout;
+
+use super::{
+    Site,
+    ask::Ask,
+    entry::{Admitted, Begun, Passed},
+    exit::{Came, Failure},
+    serving::Sending,
+};
+
+/// Who is asked, and by which rules.
+pub(super) struct Asking<'r> {
+    external: Option<&'r Rc<External>>,
+    context: &'r [(Name, Name)],
+    body: bool,
+    policy: &'r AccessPolicy,
+    route: Option<&'r CompiledRoute>,
+}
+
+/// An authorizer that was asked, and what it changes.
+pub(super) struct Asked<'r> {
+    external: &'r External,
+    /// `None` where it gave no answer that counts: `failure_mode: open`, or a dry run.
+    granted: Option<Box<Granted>>,
+}
+
+impl Asked<'_> {
+    /// Changes a request on its way up. Whatever was answered, nothing stays of what the client sent in the authorizer's name.
+    pub(super) fn apply(&self, request: &mut RequestHead) -> Result<(), Failure> {
+        let config = self.external.config();
+        let nothing = Granted::default();
+        let granted = self.granted.as_deref().unwrap_or(&nothing);
+        granted.apply(config, request).map_err(|why| unavailable(&config.name, &why))
+    }
+}
+
+impl Site {
+    /// Serves a request on a listener that asks an authorizer.
+    pub(super) async fn serve_asked(
+        self: Rc<Self>,
+        request: Request<Body>,
+        context: CallContext,
+        upgrade: Option<OnUpgrade>,
+        hold: Option<Hold>,
+        asker: Asker,
+    ) -> Result<Response<Body>, Infallible> {
+        let exchange = context.exchange.clone();
+        let mut added = None;
+        let begun = self.begin_asked(request, context, upgrade, hold, &mut added).await;
+        let mut response = match begun {
+            Ok(Begun::Call { route, call, back }) => {
+                let sent = route.call(call).await;
+                self.answered(sent, Sending { asker, exchange, back })
+            }
+            Ok(Begun::Answer(response)) => {
+                self.observer.response(&exchange, response.headers());
+                response
+            }
+            Err(failure) => {
+                let response = self.answer(failure, asker, &exchange);
+                self.observer.response(&exchange, response.headers());
+                response
+            }
+        };
+        if let Some(granted) = added {
+            granted.apply_to_response(response.headers_mut());
+        }
+        Ok(response)
+    }
+
+    async fn begin_asked(
+        &self,
+        mut request: Request<Body>,
+        context: CallContext,
+        upgrade: Option<OnUpgrade>,
+        hold: Option<Hold>,
+        added: &mut Option<Box<Granted>>,
+    ) -> Result<Begun<'_>, Failure> {
+        let passed = match self.admit(&mut request, &context)? {
+            Admitted::Answer(response) => return Ok(Begun::Answer(response)),
+            Admitted::Passed(passed) => passed,
+        };
+        let Some(asking) = self.asking(passed.route()) else {
+            return self.depart(request, context, upgrade, hold, passed, None);
+        };
+        let limit = asking.external.and_then(|external| external.config().body);
+        let excerpt = match limit.filter(|_| asking.body && passed.ask == Ask::Http) {
+            Some(limit) => {
+                let idle = self.listener.http.idle_timeout;
+                let (excerpt, body) = begin_of(std::mem::take(request.body_mut()), limit, idle).await?;
+                *request.body_mut() = body;
+                Some(excerpt)
+            }
+            None => None,
+        };
+        let head = self.as_sent(request.head(), &passed, &context.client);
+        let question = Question {
+            client: &context.client,
+            request: Some(&head),
+            body: excerpt.as_ref(),
+            context: asking.context,
+            listener: &self.listener.name,
+        };
+        let mut asked = self.ask_external(&asking, &question, &context.exchange).await?;
+        let begun = self.depart(request, context, upgrade, hold, passed, Some(&asked));
+        *added = asked.granted.take().filter(|granted| granted.changes_response());
+        begun
+    }
+
+    /// Lets an opaque connection go on, or says why not.
+    pub(super) async fn ask_about_connection(
+        &self,
+        client: &Client,
+        route: &CompiledRoute,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
+        let Some(asking) = self.asking(Some(route)) else { return Ok(()) };
+        let listener = &self.listener.name;
+        let question = Question { client, request: None, body: None, context: asking.context, listener };
+        self.ask_external(&asking, &question, exchange).await.map(drop)
+    }
+
+    /// Who is asked: the route's authorizer, or else the listener's.
+    fn asking<'r>(&'r self, route: Option<&'r CompiledRoute>) -> Option<Asking<'r>> {
+        let of_route = route.and_then(|route| Some((route.authorization()?, Some(route))));
+        let of_listener = self.table.authorization().map(|policy| (policy, None));
+        let mut both = of_route.into_iter().chain(of_listener);
+        let (used, policy, route) =
+            both.find_map(|(policy, route)| Some((policy.external()?, policy, route)))?;
+        match used {
+            AuthorizerUse::Off => None,
+            AuthorizerUse::Ask { authorizer, context, body } => {
+                let external = self.upstreams.authorizer(*authorizer);
+                Some(Asking { external, context, body: *body, policy, route })
+            }
+        }
+    }
+
+    /// The request as the upstream would get it, before the route's own changes.
+    fn as_sent(&self, request: &RequestHead, passed: &Passed<'_>, client: &Client) -> RequestHead {
+        let mut head = request.clone();
+        let came = Came { form: passed.form, ask: passed.ask.clone(), version: request.version };
+        self.leave(&mut head, &came, client);
+        if let Some(token) = &passed.token {
+            token.pass_on(self.upstreams.verifier(), &mut head);
+        }
+        head
+    }
+
+    async fn ask_external<'r>(
+        &self,
+        asking: &Asking<'r>,
+        question: &Question<'_>,
+        exchange: &Exchange,
+    ) -> Result<Asked<'r>, Failure> {
+        // The config sees to it that there is one.
+        let Some(external) = asking.external else { return Err(Reason::InternalError.into()) };
+        let config = external.config();
+        let count = |outcome| self.metrics.authorizer(&config.name, outcome);
+        let refuse = |failure| self.refuse(failure, asking.policy, asking.route, exchange);
+        let granted = match external.ask(question).await {
+            Ok(Verdict::Granted(granted)) => {
+                count("allowed");
+                Some(granted)
+            }
+            Ok(Verdict::Denied(denial)) => {
+                count("denied");
+                refuse(denied(&config.name, denial))?;
+                None
+            }
+            Err(why) if config.failure_mode == AuthorizerFailure::Open => {
+                count("failed-open");
+                tracing::debug!(authorizer = %config.name, why, "no answer: the request goes on without");
+                None
+            }
+            Err(why) => {
+                count("failed");
+                refuse(unavailable(&config.name, &why))?;
+                None
+            }
+        };
+        Ok(Asked { external, granted })
+    }
+}
+
+fn denied(name: &Name, mut denial: Box<Denial>) -> Failure {
+    let detail = match std::mem::take(&mut denial.detail) {
+        said if said.is_empty() => format!("authorizer {name} denies it"),
+        said => format!("authorizer {name} denies it: {said}"),
+    };
+    Failure { detail, denial: Some(denial), ..Failure::from(Reason::DeniedByAuthorizer) }
+}
+
+fn unavailable(name: &Name, why: &str) -> Failure {
+    Failure { detail: format!("authorizer {name}: {why}"), ..Failure::from(Reason::AuthorizerUnavailable) }
+}
+
+/// Waits for the begin of a body, and gives it back together with the whole body.
+async fn begin_of(mut body: Body, limit: AuthorizerBody, idle: Duration) -> Result<(Excerpt, Body), Failure> {
+    let too_large = || {
+        let detail = format!("the authorizer is told of at most {} bytes", limit.max);
+        Failure { detail, ..Failure::from(Reason::BodyTooLarge) }
+    };
+    if !limit.partial && body.size_hint().lower() > limit.max as u64 {
+        return Err(too_large());
+    }
+    let (mut frames, mut bytes, mut partial) = (VecDeque::new(), BytesMut::new(), false);
+    while !body.is_end_stream() {
+        if limit.partial && bytes.len() >= limit.max {
+            partial = true;
+            break;
+        }
+        let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        let frame = match timeout(idle, next).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                let reason = error.reason.unwrap_or(Reason::ClientClosed);
+                return Err(Failure { detail: error.to_string(), ..Failure::from(reason) });
+            }
+            Err(_) => return Err(Reason::IdleTimeout.into()),
+        };
+        if let Some(data) = frame.data_ref() {
+            let room = limit.max - bytes.len();
+            if data.len() > room && !limit.partial {
+                return Err(too_large());
+            }
+            partial |= data.len() > room;
+            bytes.extend_from_slice(data.get(..room).unwrap_or(data));
+        }
+        frames.push_back(frame);
+    }
+    let excerpt = Excerpt { bytes: bytes.freeze(), partial };
+    let body = if frames.is_empty() { body } else { Body::stream(ReadAhead { frames, rest: body }) };
+    Ok((excerpt, body))
+}
+
+/// A body whose begin was read already.
+struct ReadAhead {
+    frames: VecDeque<Frame<Bytes>>,
+    rest: Body,
+}
+
+impl http_body::Body for ReadAhead {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.frames.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read: usize = self.frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read as u64));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(read as u64));
+        }
+        hint
+    }
+}

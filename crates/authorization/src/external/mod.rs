@@ -1,0 +1,71 @@
+//! External authorization: another service decides over a request or connection.
+//!
+//! **Rule.** The service is told of the request as the upstream would get it, once the token and the rules have let it through. What it
+//! says counts: a denial is answered with its status, body and headers, an answer that lets the request through may change
+//! headers and parameters. Without an answer nobody is let through, unless the config says `failure_mode: open`.
+//!
+//! **Trust.** Only headers of `upstream_headers` are taken from an answer to the upstream, and what a client sends under these names is removed,
+//! whatever the service answers. So an upstream can believe them.
+//!
+//! **Source.** `envoy.service.auth.v3` and Envoy's `ext_authz` filter, in its gRPC and its HTTP form, and for opaque connections its
+//! network filter of the same name. Differences are in docs/authorization.md.
+
+mod messages;
+mod query;
+mod question;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use attache_config::model::{Authorizer, AuthorizerProtocol};
+use attache_rpc::Service;
+
+pub use question::{Excerpt, Question};
+pub use verdict::{Denial, Granted, Verdict};
+
+/// A longer answer is none. A denial may be a page for people.
+const LONGEST: usize = 1 << 20;
+
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// A service that is asked, on one worker.
+#[derive(Debug)]
+pub struct External {
+    config: Authorizer,
+    service: Service,
+}
+
+impl External {
+    /// `service` is the config's, with no attempt after the first.
+    pub const fn new(config: Authorizer, service: Service) -> Self {
+        Self { config, service }
+    }
+
+    /// What the config says.
+    pub const fn config(&self) -> &Authorizer {
+        &self.config
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words for the operator.
+    pub async fn ask(&self, question: &Question<'_>) -> Result<Verdict, String> {
+        let Self { config, service } = self;
+        match &config.protocol {
+            AuthorizerProtocol::Grpc => {
+                let message = question.message(config);
+                let answer: messages::CheckResponse =
+                    service.unary(CHECK, &message, question.listener, config.timeout, LONGEST).await?;
+                Verdict::of_message(answer, config)
+            }
+            AuthorizerProtocol::Http { path_prefix } => {
+                let Some(request) = question.http_request(config, path_prefix, service)? else {
+                    return Ok(Verdict::unaskable());
+                };
+                let answer = service.ask(request, question.listener, config.timeout, LONGEST).await?;
+                Verdict::of_http(&answer, config)
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Parameters of a query that an authorizer sets and removes.
+//!
+//! A name is compared decoded (`%61` is `a`, `+` a space), so that no other spelling of a parameter stays. The others stay as they are.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use attache_wire::RequestHead;
+use http::{Uri, uri::PathAndQuery};
+
+/// Takes away `remove`, then puts `set` at the end in place of all of the same name.
+///
+/// # Errors
+/// What came out is no query.
+pub(super) fn edit(
+    request: &mut RequestHead,
+    set: &[(String, String)],
+    remove: &[String],
+) -> Result<(), String> {
+    if set.is_empty() && remove.is_empty() {
+        return Ok(());
+    }
+    // Some upstreams read `;` as they read `&`.
+    let goes = |pair: &str| {
+        pair.split(';').any(|part| {
+            let name = decode(part.split_once('=').map_or(part, |(name, _)| name));
+            remove.iter().any(|gone| *gone.as_bytes() == *name)
+                || set.iter().any(|(new, _)| *new.as_bytes() == *name)
+        })
+    };
+    let query = request.uri.query().unwrap_or_default();
+    let kept = query.split('&').filter(|pair| !pair.is_empty() && !goes(pair)).map(str::to_owned);
+    let set = set.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+    let query = kept.chain(set).collect::<Vec<_>>().join("&");
+    let path = request.uri.path();
+    let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    let target = target.parse::<PathAndQuery>().map_err(|error| error.to_string())?;
+    let mut parts = request.uri.clone().into_parts();
+    parts.path_and_query = Some(target);
+    request.uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
+    // It is another query than the one that came.
+    request.raw_query = None;
+    Ok(())
+}
+
+/// Whatever a query could be read by is encoded.
+fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // A String takes everything.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+fn decode(name: &str) -> Cow<'_, [u8]> {
+    if !name.contains(['%', '+']) {
+        return name.as_bytes().into();
+    }
+    let mut out = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let hex = behind.split_at_checked(2).filter(|_| byte == b'%').and_then(|(digits, behind)| {
+            Some((u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?, behind))
+        });
+        let plain = if byte == b'+' { b' ' } else { byte };
+        let (byte, behind) = hex.unwrap_or((plain, behind));
+        out.push(byte);
+        rest = behind;
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(query: &str, set: &[(&str, &str)], remove: &[&str]) -> String {
+        let mut head =
+            RequestHead { uri: format!("http://a/p{query}").parse().unwrap(), ..RequestHead::default() };
+        let set: Vec<_> = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let remove: Vec<_> = remove.iter().map(|&name| name.to_owned()).collect();
+        edit(&mut head, &set, &remove).unwrap();
+        head.uri.path_and_query().unwrap().as_str().to_owned()
+    }
+
+    #[test]
+    fn no_other_spelling_of_a_parameter_stays() {
+        for query in
+            ["?role=x", "?ro%6Ce=x", "?r%6fle=x&role=y", "?role", "?a;role=x", "?&&role=x", "?%72%6F%6C%65"]
+        {
+            assert_eq!(edited(query, &[], &["role"]), "/p", "{query}");
+            assert_eq!(edited(query, &[("role", "user")], &[]), "/p?role=user", "{query}");
+        }
+        assert_eq!(edited("?a=1&roles=x&b=%zz", &[], &["role"]), "/p?a=1&roles=x&b=%zz");
+        assert_eq!(edited("?my+role=1", &[], &["my role"]), "/p");
+        assert_eq!(edited("", &[("a b", "x&role=admin#\r\n")], &[]), "/p?a%20b=x%26role%3Dadmin%23%0D%0A");
+        assert_eq!(edited("?keep=%20", &[], &[]), "/p?keep=%20");
+    }
+}

@@ -1,0 +1,205 @@
+//! What an authorizer is told of a request or connection.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
+
+use attache_config::model::{Authorizer, HeaderMatch, Name};
+use attache_http::{Body, Client, REQUEST_ID};
+use attache_rpc::Service;
+use attache_wire::{
+    Fields, Request, RequestHead, Value,
+    header::{CONTENT_LENGTH, COOKIE, HOST},
+};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Version};
+
+use super::messages::{self as m, CheckRequest};
+
+/// Says with Envoy's name whether the body that is told is only a part.
+const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
+
+/// Begins the names of the context's headers in the HTTP form. No client may send such.
+const CONTEXT: &str = "x-attache-context-";
+
+/// One request or connection.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub client: &'a Client,
+    /// The request as the upstream would get it, before the route's own changes; `None` for opaque bytes.
+    pub request: Option<&'a RequestHead>,
+    /// Its body's begin, where the authorizer is told of it.
+    pub body: Option<&'a Excerpt>,
+    /// What the config adds.
+    pub context: &'a [(Name, Name)],
+    /// The listener, for logs and traces.
+    pub listener: &'a Name,
+}
+
+/// The begin of a body.
+#[derive(Clone, Debug, Default)]
+pub struct Excerpt {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// There is more.
+    pub partial: bool,
+}
+
+impl Question<'_> {
+    /// As `CheckRequest`.
+    pub(super) fn message(&self, config: &Authorizer) -> CheckRequest {
+        let client = self.client;
+        let peer = |address: Option<SocketAddr>, principal: String| m::Peer {
+            address: address.map(|address| m::Address {
+                socket_address: Some(m::SocketAddress {
+                    address: address.ip().to_canonical().to_string(),
+                    port_value: u32::from(address.port()),
+                }),
+            }),
+            principal,
+        };
+        let principal = client.identity().map_or_else(String::new, |identity| identity.to_string());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let time =
+            m::Timestamp { seconds: now.as_secs().cast_signed(), nanos: now.subsec_nanos().cast_signed() };
+        let sni = client.sni.as_ref().map(|sni| m::TlsSession { sni: sni.to_string() });
+        CheckRequest {
+            attributes: Some(m::AttributeContext {
+                source: Some(peer(client.address, principal)),
+                destination: Some(peer(client.original_destination.or(client.local), String::new())),
+                request: Some(m::Request {
+                    time: Some(time),
+                    http: self.request.map(|head| self.http(head, config)),
+                }),
+                context_extensions: self
+                    .context
+                    .iter()
+                    .map(|(k, v)| (k.to_string(), v.to_string()))
+                    .collect(),
+                tls_session: sni,
+            }),
+        }
+    }
+
+    fn http(&self, head: &RequestHead, config: &Authorizer) -> m::HttpRequest {
+        let scheme = if self.client.tls { "https" } else { "http" };
+        let mut headers = told(&head.headers, &config.request_headers);
+        let (mut body, mut raw_body) = (String::new(), Vec::new());
+        if let Some(excerpt) = self.body {
+            headers.insert(PARTIAL_BODY.into(), excerpt.partial.to_string());
+            match std::str::from_utf8(&excerpt.bytes) {
+                Ok(text) => text.clone_into(&mut body),
+                Err(_) => raw_body = excerpt.bytes.to_vec(),
+            }
+        }
+        let length = head.headers.get(CONTENT_LENGTH).and_then(Value::to_number);
+        let id = head.headers.get(REQUEST_ID).map_or_else(String::new, text);
+        m::HttpRequest {
+            id,
+            method: method(head).to_string(),
+            headers,
+            path: target(head).unwrap_or_default(),
+            host: host(head),
+            scheme: scheme.into(),
+            size: length.map_or(-1, u64::cast_signed),
+            protocol: if head.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" }.into(),
+            body,
+            raw_body,
+        }
+    }
+
+    /// As an HTTP request; `None` where there is no request, or none with a path: nobody could tell it from another one.
+    pub(super) fn http_request(
+        &self,
+        config: &Authorizer,
+        prefix: &str,
+        service: &Service,
+    ) -> Result<Option<Request<Body>>, String> {
+        let Some((head, target)) = self.request.and_then(|head| Some((head, target(head)?))) else {
+            return Ok(None);
+        };
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method(head).clone();
+        *request.uri_mut() = service.uri(&format!("{prefix}{target}"))?;
+        let headers = request.headers_mut();
+        for (name, value) in told(&head.headers, &config.request_headers) {
+            let carried = name == "content-type" || !is_of_the_message(&name);
+            if carried && !name.starts_with(CONTEXT) && name != PARTIAL_BODY {
+                let _ = headers.try_insert(name.as_str(), value.as_bytes());
+            }
+        }
+        headers.try_insert(HOST, host(head).as_bytes()).map_err(|_| "the request has no valid host")?;
+        for (key, value) in self.context {
+            let name = format!("{CONTEXT}{}", key.to_ascii_lowercase());
+            let name = HeaderName::try_from(name).map_err(|_| format!("context `{key}` is no header"))?;
+            headers.insert(name, HeaderValue::from_str(value).map_err(|error| error.to_string())?);
+        }
+        if let Some(excerpt) = self.body {
+            let partial = if excerpt.partial { "true" } else { "false" };
+            headers.insert(PARTIAL_BODY, HeaderValue::from_static(partial));
+            headers.insert(CONTENT_LENGTH, excerpt.bytes.len());
+            *request.body_mut() = Body::full(excerpt.bytes.clone());
+        }
+        Ok(Some(request))
+    }
+}
+
+/// How a WebSocket over HTTP/2 (RFC 8441) is asked for in HTTP/1.1.
+fn method(head: &RequestHead) -> &Method {
+    if head.protocol.is_some() { &Method::GET } else { &head.method }
+}
+
+/// Path and query; `None` for CONNECT and `OPTIONS *`.
+fn target(head: &RequestHead) -> Option<String> {
+    if head.method == Method::CONNECT && head.protocol.is_none() {
+        return None;
+    }
+    let target = head.uri.path_and_query()?.as_str();
+    target.starts_with('/').then(|| target.to_owned())
+}
+
+fn host(head: &RequestHead) -> String {
+    let of_uri = || head.uri.authority().map(|host| host.as_str().to_owned());
+    head.headers.get(HOST).map(text).or_else(of_uri).unwrap_or_default()
+}
+
+/// The headers that are told, by their names in lower case. Lines of one name are joined, so that none is hidden behind another.
+fn told(headers: &Fields, wanted: &[HeaderMatch]) -> BTreeMap<String, String> {
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let name = name.lower();
+        if !wanted.iter().any(|wanted| wanted.matches(&name)) {
+            continue;
+        }
+        let value = text(value);
+        match told.get_mut(&*name) {
+            Some(joined) => {
+                joined.push_str(if *name == *COOKIE.as_str() { "; " } else { "," });
+                joined.push_str(&value);
+            }
+            None => drop(told.insert(name.into_owned(), value)),
+        }
+    }
+    told
+}
+
+/// A value that is no UTF-8 keeps its place, and equals no text that anybody compares it with.
+fn text(value: Value<'_>) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// Fields that say how a message travels or where it ends (RFC 9112 section 11.2), and where it goes.
+pub(super) fn is_of_the_message(name: &str) -> bool {
+    const OF_THE_MESSAGE: [&str; 10] = [
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    OF_THE_MESSAGE.contains(&name)
+}

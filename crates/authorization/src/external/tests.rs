@@ -1,0 +1,285 @@
+#![allow(clippy::indexing_slicing, reason = "tests")]
+//! What an authorizer is told, and what its answers change.
+
+use std::{sync::Arc, time::Duration};
+
+use attache_config::model::{
+    Authorizer, AuthorizerFailure, AuthorizerProtocol, HeaderMatch, Name, UpstreamId,
+};
+use attache_http::Client;
+use attache_wire::RequestHead;
+use http::{HeaderName, StatusCode};
+use prost::Message;
+
+use super::{
+    Excerpt, Question, Verdict,
+    messages::{
+        BoolValue, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus,
+        OkHttpResponse, QueryParameter, Status,
+    },
+};
+
+fn config() -> Authorizer {
+    Authorizer {
+        name: "opa".into(),
+        service: UpstreamId(0),
+        protocol: AuthorizerProtocol::Grpc,
+        timeout: Duration::from_millis(200),
+        failure_mode: AuthorizerFailure::Closed,
+        request_headers: vec![HeaderMatch::Prefix("".into())],
+        upstream_headers: vec![HeaderName::from_static("x-user"), HeaderName::from_static("x-groups")],
+        denial_headers: vec![HeaderMatch::Prefix("".into())],
+        response_headers: vec![HeaderMatch::Prefix("".into())],
+        body: None,
+    }
+}
+
+fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> RequestHead {
+    let mut builder = http::Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    RequestHead::from(builder.body(()).unwrap().into_parts().0)
+}
+
+fn option(name: &str, value: &[u8], append: Option<bool>, action: i32) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue {
+            key: name.as_bytes().to_vec(),
+            value: value.to_vec(),
+            raw_value: Vec::new(),
+        }),
+        append: append.map(|value| BoolValue { value }),
+        append_action: action,
+    }
+}
+
+fn ok(answer: OkHttpResponse) -> CheckResponse {
+    CheckResponse { ok_response: Some(answer), ..CheckResponse::default() }
+}
+
+fn denied(answer: DeniedHttpResponse) -> CheckResponse {
+    CheckResponse {
+        status: Some(Status { code: 7, message: b"no".to_vec() }),
+        denied_response: Some(answer),
+        ..CheckResponse::default()
+    }
+}
+
+fn applied(answer: OkHttpResponse, request: &mut RequestHead) -> Result<(), String> {
+    match Verdict::of_message(ok(answer), &config())? {
+        Verdict::Granted(granted) => granted.apply(&config(), request),
+        Verdict::Denied(denial) => panic!("{denial:?}"),
+    }
+}
+
+#[test]
+fn an_authorizer_is_told_who_asks_for_what() {
+    let client = Client {
+        address: Some("[::ffff:10.0.0.7]:4711".parse().unwrap()),
+        local: Some("10.0.0.1:8443".parse().unwrap()),
+        identities: [Arc::from("spiffe://x/web")].into(),
+        uris: 1,
+        sni: Some("app.test".into()),
+        tls: true,
+        ..Client::default()
+    };
+    let head = head(
+        "POST",
+        "https://app/a%20b?q=1",
+        &[
+            ("X-A", "1"),
+            ("x-a", "2"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("x-request-id", "r"),
+            ("content-length", "3"),
+        ],
+    );
+    let body = Excerpt { bytes: b"\xff\x00a"[..].into(), partial: true };
+    let context: [(Name, Name); 1] = [("tier".into(), "gold".into())];
+    let question = Question {
+        client: &client,
+        request: Some(&head),
+        body: Some(&body),
+        context: &context,
+        listener: &"in".into(),
+    };
+    let attributes = question.message(&config()).attributes.unwrap();
+    let source = attributes.source.unwrap();
+    let address = source.address.unwrap().socket_address.unwrap();
+    assert_eq!(
+        (&*address.address, address.port_value, &*source.principal),
+        ("10.0.0.7", 4711, "spiffe://x/web")
+    );
+    let to = attributes.destination.unwrap().address.unwrap().socket_address.unwrap();
+    assert_eq!((&*to.address, to.port_value), ("10.0.0.1", 8443));
+    assert_eq!(attributes.tls_session.unwrap().sni, "app.test");
+    assert_eq!(attributes.context_extensions["tier"], "gold");
+    let http = attributes.request.unwrap().http.unwrap();
+    assert_eq!(
+        (&*http.method, &*http.path, &*http.host, &*http.scheme, &*http.id, http.size),
+        ("POST", "/a%20b?q=1", "app", "https", "r", 3)
+    );
+    assert_eq!(
+        (&*http.headers["x-a"], &*http.headers["cookie"]),
+        ("1,2", "a=1; b=2"),
+        "no line hides another"
+    );
+    assert_eq!(http.headers["x-envoy-auth-partial-body"], "true");
+    assert_eq!((&*http.body, &*http.raw_body), ("", &b"\xff\x00a"[..]));
+
+    let of_bytes = Question { request: None, ..question };
+    assert_eq!(of_bytes.message(&config()).attributes.unwrap().request.unwrap().http, None);
+}
+
+#[test]
+fn only_headers_of_the_list_are_told() {
+    let mut config = config();
+    config.request_headers = vec![
+        HeaderMatch::Exact(HeaderName::from_static("authorization")),
+        HeaderMatch::Prefix("x-t-".into()),
+    ];
+    let head = head("GET", "/", &[("authorization", "t"), ("x-t-a", "1"), ("x-t", "2"), ("cookie", "c")]);
+    let client = Client::default();
+    let question =
+        Question { client: &client, request: Some(&head), body: None, context: &[], listener: &"in".into() };
+    let http = question.message(&config).attributes.unwrap().request.unwrap().http.unwrap();
+    assert_eq!(http.headers.into_keys().collect::<Vec<_>>(), ["authorization", "x-t-a"]);
+}
+
+#[test]
+fn what_a_client_sends_in_the_authorizers_name_never_stays() {
+    let spoofed: &[(&str, &str)] =
+        &[("X-User", "root"), ("x_user", "root"), ("x-groups", "wheel"), ("x-other", "1")];
+    let mut request = head("GET", "/", spoofed);
+    applied(OkHttpResponse::default(), &mut request).unwrap();
+    assert_eq!(request.headers.len(), 1, "{:?}", request.headers);
+
+    for (append, action) in [(None, 0), (None, 1), (None, 2), (Some(false), 0), (Some(true), 0)] {
+        let mut request = head("GET", "/", spoofed);
+        let answer = OkHttpResponse {
+            headers: vec![option("X-User", b"ann", append, action)],
+            ..OkHttpResponse::default()
+        };
+        applied(answer, &mut request).unwrap();
+        let users: Vec<_> = request.headers.get_all("x-user").collect();
+        assert_eq!(users, ["ann"], "{append:?} {action}");
+        assert!(!request.headers.contains_key("x-groups") && !request.headers.contains_key("x_user"));
+    }
+    let only_if =
+        OkHttpResponse { headers: vec![option("x-user", b"ann", None, 3)], ..OkHttpResponse::default() };
+    let mut request = head("GET", "/", spoofed);
+    applied(only_if.clone(), &mut request).unwrap();
+    assert_eq!(request.headers.get("x-user").unwrap(), "ann");
+    let mut request = head("GET", "/", &[]);
+    applied(only_if, &mut request).unwrap();
+    assert!(!request.headers.contains_key("x-user"));
+}
+
+#[test]
+fn an_answer_changes_only_what_the_config_lets_it_and_never_the_framing() {
+    let mut request = head(
+        "GET",
+        "/p?role=x&a=1",
+        &[("host", "app"), ("content-length", "3"), ("x-debug", "1"), ("x_debug", "1")],
+    );
+    let answer = OkHttpResponse {
+        headers: vec![
+            option("x-admin", b"1", None, 2),
+            option(":path", b"/admin", None, 2),
+            option("host", b"evil", None, 2),
+            option("content-length", b"0", None, 2),
+        ],
+        headers_to_remove: [&b"x-debug"[..], b"host", b"content-length", b":path", b"a b"]
+            .map(<[u8]>::to_vec)
+            .to_vec(),
+        query_parameters_to_set: vec![QueryParameter { key: "u".into(), value: "a&b".into() }],
+        query_parameters_to_remove: vec!["role".into()],
+        ..OkHttpResponse::default()
+    };
+    applied(answer, &mut request).unwrap();
+    let names: Vec<_> = request.headers.keys().map(|name| name.lower().into_owned()).collect();
+    assert_eq!(names, ["host", "content-length"]);
+    assert_eq!(request.headers.get("host").unwrap(), "app");
+    assert_eq!(request.uri.path_and_query().unwrap(), "/p?a=1&u=a%26b");
+}
+
+#[test]
+fn an_answer_that_can_be_read_in_two_ways_or_not_at_all_is_none() {
+    let split = OkHttpResponse {
+        headers: vec![option("x-user", b"a\r\nx: y", None, 2)],
+        ..OkHttpResponse::default()
+    };
+    assert!(Verdict::of_message(ok(split), &config()).is_err());
+    let no_name =
+        OkHttpResponse { headers: vec![option("x user", b"a", None, 2)], ..OkHttpResponse::default() };
+    assert!(Verdict::of_message(ok(no_name), &config()).is_err());
+    let both = CheckResponse { status: None, ..denied(DeniedHttpResponse::default()) };
+    assert!(Verdict::of_message(both, &config()).is_err());
+    let failed = CheckResponse {
+        status: Some(Status { code: 13, message: Vec::new() }),
+        error_response: Some(DeniedHttpResponse::default()),
+        ..CheckResponse::default()
+    };
+    assert!(Verdict::of_message(failed, &config()).is_err());
+}
+
+#[test]
+fn a_denial_is_the_authorizers_and_whatever_is_wrong_with_it_is_a_denial_too() {
+    let denial = |answer: CheckResponse| match Verdict::of_message(answer, &config()).unwrap() {
+        Verdict::Denied(denial) => *denial,
+        Verdict::Granted(granted) => panic!("{granted:?}"),
+    };
+    let full = denial(denied(DeniedHttpResponse {
+        status: Some(HttpStatus { code: 302 }),
+        headers: vec![
+            option("location", b"https://id/", None, 0),
+            option("set-cookie", b"a=1", None, 0),
+            option("set-cookie", b"b=2", None, 0),
+            option("transfer-encoding", b"chunked", None, 0),
+            option("x-bad", b"a\r\nb: c", None, 0),
+        ],
+        body: b"go".to_vec(),
+    }));
+    assert_eq!(
+        (full.status, full.headers.len(), &*full.body, &*full.detail),
+        (StatusCode::FOUND, 3, &b"go"[..], "no")
+    );
+    for code in [0, 1, 101, 199, 600, 1000, -1, 70_000] {
+        let bare = denial(denied(DeniedHttpResponse {
+            status: Some(HttpStatus { code }),
+            ..DeniedHttpResponse::default()
+        }));
+        assert_eq!(bare.status, StatusCode::FORBIDDEN, "{code}");
+    }
+    for code in [1, 5, 7, 16, 99, -1] {
+        let bare =
+            CheckResponse { status: Some(Status { code, message: Vec::new() }), ..CheckResponse::default() };
+        assert_eq!(denial(bare).status, StatusCode::FORBIDDEN);
+        let but = CheckResponse {
+            ok_response: Some(OkHttpResponse::default()),
+            status: Some(Status { code, message: Vec::new() }),
+            ..CheckResponse::default()
+        };
+        assert_eq!(denial(but).status, StatusCode::FORBIDDEN, "the status decides");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_an_answer_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        if let Ok(answer) = CheckResponse::decode(&*bytes)
+            && let Ok(Verdict::Granted(granted)) = Verdict::of_message(answer, &config())
+        {
+            let mut request = head("GET", "/p?a=1", &[("x-user", "root")]);
+            let _ = granted.apply(&config(), &mut request);
+            assert!(request.headers.get("x-user").is_none_or(|user| user != "root" ) || granted_user_is(&bytes));
+        }
+    }
+}
+
+/// The one way in which the client's value may come back: the authorizer says it.
+fn granted_user_is(bytes: &[u8]) -> bool {
+    bytes.windows(4).any(|window| window == b"root")
+}

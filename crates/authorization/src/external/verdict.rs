@@ -1,0 +1,226 @@
+//! What an authorizer says, and what it changes.
+
+use attache_config::model::{Authorizer, HeaderMatch};
+use attache_http::remove_fields;
+use attache_rpc::Answer;
+use attache_wire::{Fields, RequestHead};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::{
+    messages::{self as m, CheckResponse, DeniedHttpResponse, HeaderValueOption, OkHttpResponse},
+    query,
+    question::is_of_the_message,
+};
+
+/// What an authorizer says.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The request goes on, with these changes.
+    Granted(Box<Granted>),
+    /// The client is answered so.
+    Denied(Box<Denial>),
+}
+
+/// What the client of a denied request is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Its status, 200 to 599.
+    pub status: StatusCode,
+    /// Its fields, in their order.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its body.
+    pub body: Bytes,
+    /// What the authorizer said to the operator, or why it was not asked.
+    pub detail: String,
+}
+
+/// What changes in a request that may go on, and in its response.
+#[derive(Debug, Default)]
+pub struct Granted {
+    headers: Vec<Change>,
+    remove: Vec<HeaderName>,
+    response: Vec<Change>,
+    set_query: Vec<(String, String)>,
+    remove_query: Vec<String>,
+}
+
+/// One field.
+#[derive(Debug)]
+struct Change {
+    name: HeaderName,
+    value: HeaderValue,
+    how: How,
+}
+
+/// `HeaderValueOption.HeaderAppendAction`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Append,
+    AddIfAbsent,
+    Overwrite,
+    OverwriteIfExists,
+}
+
+impl Verdict {
+    pub(super) fn of_message(answer: CheckResponse, config: &Authorizer) -> Result<Self, String> {
+        // A message without a status is one whose status is 0, OK; so every service says it that lets requests through.
+        let status = answer.status.unwrap_or_default();
+        let message = || String::from_utf8_lossy(&status.message).into_owned();
+        if status.code == 0 {
+            if answer.denied_response.is_some() {
+                return Err("the answer is OK and a denial at once".into());
+            }
+            let granted = Granted::of(answer.ok_response.unwrap_or_default(), config)?;
+            return Ok(Self::Granted(Box::new(granted)));
+        }
+        if answer.error_response.is_some() {
+            return Err(format!("it failed with status {}: {}", status.code, message()));
+        }
+        let denied = answer.denied_response.unwrap_or_default();
+        Ok(Self::Denied(Box::new(Denial::of(denied, message(), config))))
+    }
+
+    pub(super) fn of_http(answer: &Answer, config: &Authorizer) -> Result<Self, String> {
+        let status = answer.status;
+        let all = |wanted: &dyn Fn(&str) -> bool| -> Vec<Change> {
+            let wanted = answer.headers.iter().filter(|(name, _)| {
+                let name = name.lower();
+                !is_of_the_message(&name) && wanted(&name)
+            });
+            let change = |(name, value): (attache_wire::Name<'_>, attache_wire::Value<'_>)| {
+                Some(Change {
+                    name: name.to_header_name()?,
+                    value: value.to_header_value(),
+                    how: How::Append,
+                })
+            };
+            wanted.filter_map(change).collect()
+        };
+        if status == StatusCode::OK {
+            let granted = Granted {
+                headers: all(&|name| config.upstream_headers.iter().any(|owned| *owned == *name)),
+                response: all(&|name| is_one_of(name, &config.response_headers)),
+                ..Granted::default()
+            };
+            return Ok(Self::Granted(Box::new(granted)));
+        }
+        if status.is_server_error() || status.is_informational() {
+            return Err(format!("it answered {status}"));
+        }
+        let headers = all(&|name| is_one_of(name, &config.denial_headers));
+        let headers = headers.into_iter().map(|change| (change.name, change.value)).collect();
+        let body = Bytes::copy_from_slice(&answer.body);
+        Ok(Self::Denied(Box::new(Denial { status, headers, body, detail: format!("it answered {status}") })))
+    }
+
+    /// The authorizer can't be told of this: nobody may let it through.
+    pub(super) fn unaskable() -> Self {
+        Self::Denied(Box::new(Denial {
+            status: StatusCode::FORBIDDEN,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            detail: "by HTTP an authorizer can only be asked about requests with a path".into(),
+        }))
+    }
+}
+
+impl Denial {
+    fn of(denied: DeniedHttpResponse, detail: String, config: &Authorizer) -> Self {
+        let code = denied.status.map_or(0, |status| status.code);
+        // A denial that is no valid answer is one all the same.
+        let status = u16::try_from(code).ok().filter(|code| (200..600).contains(code));
+        let status = status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::FORBIDDEN);
+        let headers = denied.headers.into_iter().filter_map(|option| field(option).ok()?);
+        let headers = headers
+            .filter(|change| is_one_of(change.name.as_str(), &config.denial_headers))
+            .map(|change| (change.name, change.value));
+        Self { status, headers: headers.collect(), body: denied.body.into(), detail }
+    }
+}
+
+impl Granted {
+    fn of(answer: OkHttpResponse, config: &Authorizer) -> Result<Self, String> {
+        let fields = |options: Vec<HeaderValueOption>, wanted: &dyn Fn(&str) -> bool| {
+            let mut changes = Vec::new();
+            for option in options {
+                changes.extend(field(option)?.filter(|change| wanted(change.name.as_str())));
+            }
+            Ok::<_, String>(changes)
+        };
+        let remove = answer.headers_to_remove.iter().filter_map(|name| HeaderName::from_bytes(name).ok());
+        let parameter = |parameter: super::messages::QueryParameter| (parameter.key, parameter.value);
+        Ok(Self {
+            headers: fields(answer.headers, &|name| config.upstream_headers.iter().any(|it| *it == *name))?,
+            response: fields(answer.response_headers_to_add, &|name| {
+                is_one_of(name, &config.response_headers)
+            })?,
+            remove: remove.filter(|name| !is_of_the_message(name.as_str())).collect(),
+            set_query: answer.query_parameters_to_set.into_iter().map(parameter).collect(),
+            remove_query: answer.query_parameters_to_remove,
+        })
+    }
+
+    /// Changes a request on its way to the upstream. What the client sent under names that the authorizer may set is removed.
+    ///
+    /// # Errors
+    /// The authorizer asks for what can't be sent.
+    pub fn apply(&self, config: &Authorizer, request: &mut RequestHead) -> Result<(), String> {
+        let before = |change: &&Change| {
+            change.how != How::OverwriteIfExists || request.headers.contains_key(&change.name)
+        };
+        let changes: Vec<&Change> = self.headers.iter().filter(before).collect();
+        remove_fields(&mut request.headers, &config.upstream_headers);
+        for change in changes {
+            change.apply(&mut request.headers);
+        }
+        remove_fields(&mut request.headers, &self.remove);
+        query::edit(request, &self.set_query, &self.remove_query)
+    }
+
+    /// Changes the response on its way to the client.
+    pub fn apply_to_response(&self, headers: &mut Fields) {
+        self.response.iter().for_each(|change| change.apply(headers));
+    }
+
+    /// Something of the response changes.
+    pub fn changes_response(&self) -> bool {
+        !self.response.is_empty()
+    }
+}
+
+impl Change {
+    fn apply(&self, headers: &mut Fields) {
+        match self.how {
+            How::Append => headers.append(&self.name, &self.value),
+            How::AddIfAbsent if headers.contains_key(&self.name) => {}
+            How::Overwrite | How::OverwriteIfExists | How::AddIfAbsent => {
+                headers.insert(&self.name, &self.value);
+            }
+        }
+    }
+}
+
+fn is_one_of(name: &str, wanted: &[HeaderMatch]) -> bool {
+    wanted.iter().any(|wanted| wanted.matches(name))
+}
+
+/// A field of an answer; `None` is one that nobody may change: pseudo-headers, and what says where a message ends.
+fn field(option: HeaderValueOption) -> Result<Option<Change>, String> {
+    let Some(header) = option.header else { return Ok(None) };
+    if header.key.starts_with(b":") {
+        return Ok(None);
+    }
+    let shown = || header.key.escape_ascii().to_string();
+    let name = HeaderName::from_bytes(&header.key).map_err(|_| format!("`{}` is no header", shown()))?;
+    let value = if header.raw_value.is_empty() { &header.value } else { &header.raw_value };
+    let value = HeaderValue::from_bytes(value).map_err(|_| format!("the value of `{name}` is none"))?;
+    let how = match (option.append, option.append_action) {
+        // The older way to say it.
+        (Some(m::BoolValue { value: true }), _) | (None, 0) => How::Append,
+        (None, 1) => How::AddIfAbsent,
+        (None, 3) => How::OverwriteIfExists,
+        (Some(m::BoolValue { value: false }) | None, _) => How::Overwrite,
+    };
+    Ok((!is_of_the_message(name.as_str())).then_some(Change { name, value, how }))
+}
