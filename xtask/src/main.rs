@@ -4,6 +4,8 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod modules;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -81,6 +83,7 @@ cargo xtask COMMAND
           setup, then what judges HTTP/2 and gRPC at length: an hour
   test    setup, then every test: unit, property, documentation, end to end
   lint    rustfmt, clippy with warnings denied, cargo-deny
+  modules which modules need each other, where none but parent and child should
   ci      lint, then test
   compare [--quick] [--rows REGEX] [--out FOLDER]
           CPU, latency and memory beside Envoy, HAProxy and nginx, all installed by it; --quick takes two minutes
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         "test" => setup().and_then(|()| test()),
         "conformance" => setup().and_then(|()| conformance()),
         "lint" => lint(),
+        "modules" => modules(),
         "compare" => compare(),
         "instructions" => instructions(),
         "ci" => lint().and_then(|()| setup()).and_then(|()| test()),
@@ -342,9 +346,15 @@ fn test() -> Result<(), String> {
 }
 
 fn lint() -> Result<(), String> {
+    modules()?;
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     deny()
+}
+
+/// No modules but parent and child need each other.
+fn modules() -> Result<(), String> {
+    modules::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates"))
 }
 
 /// Licences, duplicates and sources need no network. The advisory database does: where it can't be reached, that is said.

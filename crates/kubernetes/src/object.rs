@@ -260,6 +260,16 @@ pub(crate) fn objects(document: &Value) -> Vec<Object> {
     found
 }
 
+/// The items of a list, or none.
+pub(crate) fn items<'v>(spec: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
+    spec.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// A text, if it is one.
+pub(crate) fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
+    value.get(key).and_then(Value::as_str)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

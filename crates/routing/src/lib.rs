@@ -17,6 +17,7 @@ mod precedence;
 mod respond;
 mod rewrite;
 mod route;
+mod shown;
 mod summary;
 mod table;
 #[cfg(test)]

@@ -1,14 +1,8 @@
 //! Why a handshake or a certificate failed.
 
-use std::{error::Error as StdError, fmt, io};
+use std::{error::Error as StdError, fmt};
 
 use attache_telemetry::Reason;
-use rustls::CertificateError;
-
-use crate::{
-    reason,
-    words::{self, Untrusted},
-};
 
 /// A TLS failure.
 #[derive(Debug)]
@@ -38,22 +32,6 @@ impl Error {
     pub(crate) fn trust(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Reason::TlsUntrusted, source)
     }
-
-    /// A handshake that attache began.
-    pub(crate) fn connecting(
-        error: io::Error,
-        asked_for_certificate: bool,
-        untrusted: Option<Untrusted>,
-    ) -> Self {
-        let (reason, text) = reason::connecting(&error, asked_for_certificate);
-        Self::new(reason, Explained { text, untrusted, source: error })
-    }
-
-    /// A handshake that a client began.
-    pub(crate) fn accepting(error: io::Error) -> Self {
-        let (reason, text) = reason::accepting(&error);
-        Self::new(reason, Explained { text, untrusted: None, source: error })
-    }
 }
 
 impl fmt::Display for Error {
@@ -65,41 +43,5 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.source)
-    }
-}
-
-/// Our words where they say more, and otherwise the library's, with ours behind them where they leave the reader alone.
-#[derive(Debug)]
-struct Explained {
-    text: Option<&'static str>,
-    untrusted: Option<Untrusted>,
-    source: io::Error,
-}
-
-impl fmt::Display for Explained {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let certificate = match self.source.get_ref().and_then(|error| error.downcast_ref()) {
-            Some(rustls::Error::InvalidCertificate(error)) => Some(error),
-            _ => None,
-        };
-        if let (Some(CertificateError::UnknownIssuer | CertificateError::Other(_)), Some(why)) =
-            (certificate, &self.untrusted)
-        {
-            return write!(f, "{why}");
-        }
-        if let Some(CertificateError::Other(other)) = certificate {
-            return write!(f, "{}", other.0);
-        }
-        match certificate.and_then(words::of_certificate) {
-            Some(words) => f.write_str(&words)?,
-            None => write!(f, "{}", self.source)?,
-        }
-        self.text.map_or(Ok(()), |text| write!(f, " ({text})"))
-    }
-}
-
-impl StdError for Explained {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.source)
     }
 }

@@ -19,16 +19,9 @@ use rustls::{
 use crate::{
     Certificate, Error,
     files::{Snapshot, at, broken},
+    loaded::Loaded,
     provider::provider,
 };
-
-/// A loaded pair.
-#[derive(Clone, Debug)]
-pub(crate) struct Loaded {
-    pub(crate) key: Arc<CertifiedKey>,
-    /// The leaf in words.
-    pub(crate) leaf: Arc<Certificate>,
-}
 
 /// The files that an identity needs.
 pub(crate) fn files(identity: &Identity) -> impl Iterator<Item = PathBuf> {

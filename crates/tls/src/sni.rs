@@ -12,7 +12,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::identity::Loaded;
+use crate::loaded::Loaded;
 
 thread_local! {
     /// Which certificate the handshake that is being polled was given.

@@ -5,7 +5,7 @@ use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::Value;
 
-use super::{Cx, filters, listener, resources, route, words};
+use super::{Cx, filters, resources, route, words};
 
 const KNOWN: &[&str] = &[
     "stat_prefix",
@@ -195,7 +195,7 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     }
     let common = config.down(&["common_http_protocol_options"]);
     let proven = out.keys.get("tls").is_some();
-    let http = listener::http_keys(out);
+    let http = out.keys.child("http");
     // Envoy adds the client's address only with `use_remote_address`.
     let append = config.is("use_remote_address") && !config.is("skip_xff_append");
     let by_default = proven;

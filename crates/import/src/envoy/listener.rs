@@ -3,7 +3,7 @@
 use crate::plan::{Chain, Listener, Rule};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::Value;
 
 use super::{Cx, chain, words};
 
@@ -185,9 +185,4 @@ fn binds(node: &Node, remarks: &mut Remarks) -> Option<Value> {
 
 pub(crate) fn bind(host: &str, port: &str) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// The keys of `http`.
-pub(crate) fn http_keys(listener: &mut Listener) -> &mut Map {
-    listener.keys.child("http")
 }

@@ -4,44 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     extra,
+    names::{
+        CERTS, CONFIG, CONFIG_VOLUME, INTERCEPT, NAME, PROBES_VARIABLE, PROGRAM, SPIFFE, SPIFFE_VARIABLE,
+        SPIFFE_VOLUME, TLS_VOLUME,
+    },
     settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PROBES, Settings, socket},
 };
-
-/// attache's container.
-pub(crate) const NAME: &str = "attache";
-/// The init container that redirects connections.
-pub(crate) const INTERCEPT: &str = "attache-intercept";
-/// The volume of the config.
-const CONFIG_VOLUME: &str = "attache-config";
-/// The volume of certificates and keys.
-const TLS_VOLUME: &str = "attache-tls";
-/// The volume of the SPIFFE Workload API.
-const SPIFFE_VOLUME: &str = "attache-spiffe";
-/// Names that no other volume of the pod may have.
-pub(crate) const OWN_VOLUMES: [&str; 3] = [CONFIG_VOLUME, TLS_VOLUME, SPIFFE_VOLUME];
-/// Variables that attache's container always has, or that say what was rewritten.
-pub(crate) const OWN_VARIABLES: [&str; 8] = [
-    "POD_NAME",
-    "POD_NAMESPACE",
-    "POD_IP",
-    "POD_SERVICE_ACCOUNT",
-    "NODE_NAME",
-    "HOST_IP",
-    PROBES_VARIABLE,
-    SPIFFE_VARIABLE,
-];
-/// Where the SPIFFE Workload API is; the name that SPIFFE gives it.
-const SPIFFE_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
-/// The program in its image.
-const PROGRAM: &str = "/attache";
-/// Where the config is in the container.
-pub(crate) const CONFIG: &str = "/etc/attache";
-/// Where certificates and keys are in the container.
-pub(crate) const CERTS: &str = "/certs";
-/// Where the SPIFFE Workload API is in the container.
-pub(crate) const SPIFFE: &str = "/spiffe-workload-api";
-/// Tells attache what the app's probes were.
-pub const PROBES_VARIABLE: &str = "ATTACHE_APP_PROBES";
 
 /// attache's container; `probes` are those of the app that it answers, as JSON.
 pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {

@@ -2,10 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    containers::{CERTS, CONFIG, OWN_VARIABLES, OWN_VOLUMES, SPIFFE},
-    settings::is_name,
-};
+use super::names::{CERTS, CONFIG, OWN_VARIABLES, OWN_VOLUMES, SPIFFE, is_name};
 
 /// The variables: a mapping of names to texts, or a list of `EnvVar`.
 ///

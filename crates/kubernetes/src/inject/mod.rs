@@ -8,6 +8,7 @@
 pub(crate) mod containers;
 mod extra;
 mod mesh;
+mod names;
 pub(crate) mod plan;
 mod possible;
 mod probes;
@@ -21,7 +22,7 @@ use std::{collections::HashMap, fmt};
 use serde_json::{Value, json};
 
 pub use crate::object::PodTemplate;
-pub use containers::PROBES_VARIABLE;
+pub use names::PROBES_VARIABLE;
 pub use record::MARKER;
 pub use settings::{APP_PROBES, Mode, PREFIX, SETTINGS, Settings, Traffic};
 

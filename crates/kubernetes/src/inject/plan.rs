@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     edit::{Edit, Path, find},
-    object::{self, Kind},
+    object::{self, Kind, items, text},
 };
 
 /// What is decided about an object.
@@ -155,14 +155,6 @@ pub(crate) fn asks(object: &Value, template: &Value) -> Result<Option<(bool, &'s
         }
     }
     Ok(asked)
-}
-
-pub(super) fn list<'v>(spec: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
-    spec.get(key).and_then(Value::as_array).into_iter().flatten()
-}
-
-pub(super) fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
-    value.get(key).and_then(Value::as_str)
 }
 
 struct Plan<'p> {
@@ -342,7 +334,7 @@ impl Plan<'_> {
             .template
             .get("spec")
             .into_iter()
-            .flat_map(|spec| list(spec, "imagePullSecrets"))
+            .flat_map(|spec| items(spec, "imagePullSecrets"))
             .filter_map(|secret| text(secret, "name"))
             .collect();
         let secrets: Vec<Value> = settings
@@ -370,10 +362,10 @@ impl Plan<'_> {
         let template = self.template;
         for kind in kinds {
             for (index, container) in
-                template.get("spec").into_iter().flat_map(|spec| list(spec, kind)).enumerate()
+                template.get("spec").into_iter().flat_map(|spec| items(spec, kind)).enumerate()
             {
                 let name = text(container, "name").unwrap_or_default();
-                let own: Vec<&str> = list(container, "env").filter_map(|env| text(env, "name")).collect();
+                let own: Vec<&str> = items(container, "env").filter_map(|env| text(env, "name")).collect();
                 let mut add = Vec::new();
                 for (variable, value) in wanted {
                     if own.contains(&variable) {
@@ -409,7 +401,7 @@ impl Plan<'_> {
         let template = self.template;
         for kind in ["initContainers", "containers"] {
             for (index, container) in
-                template.get("spec").into_iter().flat_map(|spec| list(spec, kind)).enumerate()
+                template.get("spec").into_iter().flat_map(|spec| items(spec, kind)).enumerate()
             {
                 let name = text(container, "name").unwrap_or_default();
                 for new in probes::rewrite(container, name, settings, &mut all, &mut self.warnings)? {

@@ -5,12 +5,11 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{
-    containers::{self, INTERCEPT, NAME, OWN_VOLUMES},
-    mesh,
-    plan::{list, text},
+    containers, mesh,
+    names::{INTERCEPT, NAME, OWN_VOLUMES},
     settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PREFIX, PROBES, Settings, Traffic, listener_at, parsed},
 };
-use crate::object::Kind;
+use crate::object::{Kind, items, text};
 
 /// # Errors
 /// Why the pod can't have attache.
@@ -23,7 +22,7 @@ pub(super) fn possible(
     let Some(spec) = template.get("spec").filter(|spec| spec.is_object()) else {
         return Err("its pod has no spec".to_owned());
     };
-    if list(spec, "containers").next().is_none() {
+    if items(spec, "containers").next().is_none() {
         return Err("its pod has no containers".to_owned());
     }
     if runs_on_windows(spec) {
@@ -53,7 +52,7 @@ pub(super) fn possible(
     };
     let mut names = HashSet::new();
     for kind in ["initContainers", "containers", "ephemeralContainers"] {
-        for (index, container) in list(spec, kind).enumerate() {
+        for (index, container) in items(spec, kind).enumerate() {
             let name = text(container, "name")
                 .ok_or_else(|| format!("the container {index} of its {kind} has no name"))?;
             // The record names containers, too, so that one of two would be taken for the other.
@@ -63,7 +62,7 @@ pub(super) fn possible(
             if name == NAME || name == INTERCEPT {
                 return Err(format!("it has a container `{name}` that attache didn't put there"));
             }
-            for port in list(container, "ports") {
+            for port in items(container, "ports") {
                 let number = port.get("containerPort").and_then(Value::as_u64);
                 let tcp = text(port, "protocol").is_none_or(|protocol| protocol == "TCP");
                 if let Some(clash) = own_ports.iter().find(|own| tcp && number == Some(u64::from(**own))) {
@@ -86,7 +85,7 @@ pub(super) fn possible(
         }
     }
     let ours = containers::volumes(settings);
-    for volume in list(spec, "volumes") {
+    for volume in items(spec, "volumes") {
         let name = text(volume, "name").unwrap_or_default();
         if OWN_VOLUMES.contains(&name) || ours.iter().any(|own| text(own, "name") == Some(name)) {
             return Err(format!("it has a volume `{name}` that attache didn't put there"));
@@ -94,7 +93,7 @@ pub(super) fn possible(
     }
     for volume in &settings.volumes {
         let name = text(volume, "name").unwrap_or_default();
-        let there = list(spec, "volumes").any(|own| text(own, "name") == Some(name));
+        let there = items(spec, "volumes").any(|own| text(own, "name") == Some(name));
         if !there && !ours.iter().any(|own| text(own, "name") == Some(name)) {
             return Err(format!(
                 "{PREFIX}volumes mounts `{name}` without a source, and the pod has no such volume"
@@ -134,8 +133,8 @@ fn runs_on_windows(spec: &Value) -> bool {
     let terms: Vec<&Value> = spec.pointer(affinity).and_then(Value::as_array).into_iter().flatten().collect();
     // One term of several is enough for the scheduler, so all must say it.
     let says = |term: &&Value| {
-        list(term, "matchExpressions").any(|rule| {
-            let values: Vec<&str> = list(rule, "values").filter_map(Value::as_str).collect();
+        items(term, "matchExpressions").any(|rule| {
+            let values: Vec<&str> = items(rule, "values").filter_map(Value::as_str).collect();
             text(rule, "key").is_some_and(|key| LABELS.contains(&key))
                 && match text(rule, "operator") {
                     Some("In") => values == ["windows"],

@@ -4,7 +4,7 @@
 use attache_config::model::{Bind, Config};
 use serde_json::{Map, Value};
 
-use super::extra;
+use super::{extra, names::is_name};
 use crate::object::PodTemplate;
 
 /// What all annotations and labels of attache begin with.
@@ -384,16 +384,6 @@ pub(crate) fn socket(text: &str) -> Option<(Option<&str>, &str)> {
     let (folder, name) = text.strip_prefix("unix://").unwrap_or(text).rsplit_once('/')?;
     (folder.starts_with('/') && is_file(name) && !folder.split('/').any(|part| part == ".."))
         .then_some((Some(folder), name))
-}
-
-/// A DNS subdomain name (RFC 1123), as Kubernetes names objects.
-pub(super) fn is_name(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    !text.is_empty()
-        && text.len() <= 253
-        && text.bytes().all(inner)
-        && !text.starts_with(['-', '.'])
-        && !text.ends_with(['-', '.'])
 }
 
 fn list(value: &str, item: fn(&str) -> bool) -> Result<String, String> {

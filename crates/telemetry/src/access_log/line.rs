@@ -19,14 +19,15 @@ use std::{
 };
 
 use attache_config::model::LogFormat;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{
     Names,
+    shown::{Quoted, Shown, Word, millis},
     template::{self, Line},
     time::Timestamp,
 };
-use crate::{Exchange, escape::escape};
+use crate::Exchange;
 
 /// Appends the line, its end included.
 pub(crate) fn write(
@@ -86,11 +87,6 @@ fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
     Ok(())
 }
 
-/// Whole microseconds, as milliseconds.
-pub(super) fn millis(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1000.0
-}
-
 struct Optional<T>(Option<T>);
 
 impl<T: fmt::Display> fmt::Display for Optional<T> {
@@ -100,28 +96,6 @@ impl<T: fmt::Display> fmt::Display for Optional<T> {
             None => f.write_str("-"),
         }
     }
-}
-
-/// A field without quotes: no blank in it, and never empty.
-pub(super) struct Word<'a>(pub(super) &'a str);
-
-impl fmt::Display for Word<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { f.write_str("-") } else { escape(self.0, plain, f) }
-    }
-}
-
-/// A field within quotes.
-pub(super) struct Quoted<'a>(pub(super) &'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        escape(self.0, |c| plain(c) || c == ' ', f)
-    }
-}
-
-fn plain(c: char) -> bool {
-    c.is_ascii_graphic() && c != '"' && c != '\\'
 }
 
 fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestamp) -> io::Result<()> {
@@ -189,15 +163,6 @@ struct Json<'a> {
     peer: Option<&'a str>,
     request_id: Option<&'a str>,
     detail: Option<&'a str>,
-}
-
-/// Written as the text that it shows, without a string in between.
-pub(super) struct Shown<T>(pub(super) T);
-
-impl<T: fmt::Display> Serialize for Shown<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod file;
 mod filter;
 mod line;
 mod names;
+mod shown;
 mod syslog;
 mod template;
 mod time;

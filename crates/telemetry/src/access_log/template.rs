@@ -13,7 +13,7 @@ use attache_config::model::{LogField, LogPart, LogTemplate, Name};
 
 use super::{
     Names,
-    line::{Quoted, Shown, Word, millis},
+    shown::{Quoted, Shown, Word, millis},
     time::Timestamp,
 };
 use crate::Exchange;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{histogram::BOUNDS, worker::cell};
+use super::{cell, histogram::BOUNDS};
 use crate::Reason;
 
 pub(super) const BUCKETS: usize = BOUNDS.len() + 1;

@@ -4,6 +4,7 @@
 //! "the metrics of this thread" are the same thing. [`WorkerMetrics::install`] makes a worker's handle that of
 //! its thread, and [`metrics`] finds it from anywhere, so no layer has to pass it down.
 
+mod cell;
 mod counts;
 pub(crate) mod descriptors;
 mod exemplars;
@@ -32,12 +33,12 @@ use attache_config::model::Name;
 
 #[cfg(test)]
 pub(crate) use self::histogram::BOUNDS;
+use self::series::Family;
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
     stats::Stats,
     worker::{Admitted, WorkerMetrics},
 };
-use self::{series::Family, worker::cell};
 use crate::Watch;
 
 /// The metrics of the whole process: where workers' cells are registered and what a scrape reads.

@@ -8,11 +8,10 @@ use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Rela
 use attache_config::model::Name;
 
 use super::{
-    AdmissionCounts, Metrics, Registry, descriptors as d, exemplars, openmetrics,
+    AdmissionCounts, Metrics, Registry, cell, descriptors as d, exemplars, openmetrics,
     page::{Page, text},
     process::Process,
     series::Sums,
-    worker::cell,
 };
 
 /// The content type of [`Metrics::render`].

@@ -15,9 +15,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Metrics,
+    Metrics, cell,
     counts::{BUCKETS, Counts, failed},
-    worker::cell,
 };
 use crate::Reason;
 

@@ -5,36 +5,10 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use attache_config::model::Name;
 
 use super::{
-    Hedge, Registry, exemplars, histogram,
+    Hedge, Registry, cell, exemplars, histogram,
     series::{Label, Table},
 };
 use crate::{Exchange, Reason, Side, watch::Watcher};
-
-/// Where in an exchange's cells what stands.
-pub(crate) mod cell {
-    use super::histogram;
-
-    pub(crate) const COUNT: usize = 0;
-    pub(crate) const RECEIVED: usize = 1;
-    pub(crate) const SENT: usize = 2;
-    pub(crate) const TRIES: usize = 3;
-    pub(crate) const TOTAL: usize = 4;
-    pub(crate) const HEAD: usize = TOTAL + histogram::CELLS;
-    pub(crate) const UPSTREAM: usize = HEAD + histogram::CELLS;
-    pub(crate) const ADDED: usize = UPSTREAM + histogram::CELLS;
-    /// How many there are.
-    pub(crate) const ALL: usize = ADDED + histogram::CELLS;
-    /// An endpoint's cells: answers by class (1xx to 5xx, and none), failures, durations.
-    pub(crate) const CLASSES: usize = 6;
-    pub(crate) const FAILED: usize = CLASSES;
-    pub(crate) const ENDPOINT_TOTAL: usize = FAILED + 1;
-    /// How many an endpoint has.
-    pub(crate) const ENDPOINT: usize = ENDPOINT_TOTAL + histogram::CELLS;
-    /// The first of two cells of connections: opened ever, and open now.
-    pub(crate) const OPENED: usize = 0;
-    /// The second.
-    pub(crate) const ACTIVE: usize = 1;
-}
 
 /// What came of a TLS client's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

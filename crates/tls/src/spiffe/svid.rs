@@ -14,7 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::protobuf::{Fields, Value};
 use crate::{
     Certificate,
-    identity::Loaded,
+    loaded::Loaded,
     provider::{provider, sha256},
 };
 

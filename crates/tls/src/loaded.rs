@@ -1,0 +1,15 @@
+//! A certificate and its key, ready for handshakes.
+
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+
+use crate::Certificate;
+
+/// A loaded pair.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) key: Arc<CertifiedKey>,
+    /// The leaf in words.
+    pub(crate) leaf: Arc<Certificate>,
+}
