@@ -19,7 +19,7 @@ use crate::cli::{self, Output};
 /// Prints every problem of a config.
 pub(crate) fn run(options: &cli::Check) -> ExitCode {
     let Some(file) = options.file() else {
-        crate::run::complain(&io::Error::other(
+        crate::error::complain(&io::Error::other(
             "which config? `attache check attache.yaml`, or `-` for standard input",
         ));
         return ExitCode::from(2);
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
         // It says more of a file that can't be read.
         (Err(_), Some(file)) => attache_config::load(file, &env),
         (Err(error), None) => {
-            crate::run::complain(error);
+            crate::error::complain(error);
             return ExitCode::FAILURE;
         }
     };

@@ -1,6 +1,10 @@
 //! Why a proxy did not start, or did not take a new config.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{
+    fmt,
+    io::{self, Write as _},
+    net::SocketAddr,
+};
 
 use attache_authorization::jwt::NotAKeySet;
 use attache_config::model::{Bind, Name};
@@ -79,6 +83,12 @@ pub(crate) fn whole(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+/// Says on standard error what went wrong.
+pub(crate) fn complain(error: &dyn std::error::Error) {
+    let mut err = io::stderr();
+    let _ = writeln!(err, "attache: {}", whole(error));
 }
 
 #[cfg(test)]

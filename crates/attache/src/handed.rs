@@ -6,6 +6,7 @@
 
 use std::{
     env,
+    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     os::unix::net::UnixListener,
     path::Path,
@@ -14,7 +15,7 @@ use std::{
 use attache_config::model::Name;
 
 use crate::{
-    prepare::Place,
+    proxy::sockets::Place,
     upgrade::{self, Predecessor},
 };
 
@@ -102,6 +103,11 @@ fn unix_key(socket: &UnixListener) -> String {
 /// A handle for [`Handed::take_one`] of a later process.
 pub(crate) fn duplicate(socket: &impl AsFd) -> Option<OwnedFd> {
     socket.as_fd().try_clone_to_owned().ok()
+}
+
+/// What the socket of the probes is called between processes.
+pub(crate) fn probes_key(address: SocketAddr) -> String {
+    format!("probes {address}")
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(crate) fn run(options: &cli::Import) -> ExitCode {
     match import(options) {
         Ok(code) => code,
         Err(error) => {
-            crate::run::complain(&*error);
+            crate::error::complain(&*error);
             ExitCode::FAILURE
         }
     }

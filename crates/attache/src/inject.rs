@@ -14,8 +14,6 @@ use attache_kubernetes::inject::{self, Done, Format, Mode, Outcome, PodTemplate,
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
 use similar::TextDiff;
 
-use crate::run;
-
 type AnyError = Box<dyn std::error::Error>;
 
 /// An object can't have attache.
@@ -171,7 +169,7 @@ fn ended(result: Result<bool, AnyError>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(REFUSED),
         Err(error) => {
-            run::complain(&*error);
+            crate::error::complain(&*error);
             ExitCode::FAILURE
         }
     }

@@ -11,7 +11,6 @@ mod bind;
 mod check;
 mod cli;
 mod client;
-mod control;
 mod cpus;
 mod credentials;
 mod demo;
@@ -31,7 +30,7 @@ mod overload;
 mod prepare;
 mod process;
 mod proxy;
-mod reload;
+mod reloads;
 mod resident;
 mod run;
 mod signals;
@@ -54,7 +53,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => match help::unknown_command(&error) {
             Some(said) => {
-                run::complain(&std::io::Error::other(said));
+                error::complain(&std::io::Error::other(said));
                 return ExitCode::from(2);
             }
             None => error.exit(),
@@ -96,7 +95,7 @@ fn main() -> ExitCode {
         // Whoever read what was printed has gone (`| head`): that is no failure of ours.
         Err(error) if help::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            run::complain(&*error);
+            error::complain(&*error);
             ExitCode::FAILURE
         }
     }

@@ -12,7 +12,10 @@ use attache_wire::Fields;
 
 use tokio::net::TcpStream;
 
-use crate::{error::Error, generation::Generation, process::Process, stack::OnFinish};
+use crate::{error::Error, generation::Generation, process::Process};
+
+/// Told of every exchange that ended.
+pub(crate) type OnFinish = Rc<dyn Fn(&Exchange)>;
 
 /// One worker's eyes on its requests. Cheap to clone.
 #[derive(Clone)]

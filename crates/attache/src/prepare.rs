@@ -4,11 +4,10 @@
 //! What the generation before has, and the new config leaves as it was, is taken over: a listener's sockets, its TLS with the
 //! sessions that clients may resume, a route's rate limit.
 
-use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use attache_authorization::jwt::Issuer;
-use attache_config::model::{self, Action, Bind, Config, ListenProtocol, Name};
-use attache_listener::Socket;
+use attache_config::model::{self, Action, Config, ListenProtocol};
 use attache_resilience::RouteState;
 use attache_telemetry::{AccessLog, Traces};
 use attache_tls::{Acceptor, Workload};
@@ -22,11 +21,9 @@ use crate::{
     issuers,
     observe::{self, Collector},
     process::Process,
+    proxy::sockets::{Bound, places},
     tls,
 };
-
-/// The sockets of one bind, in the order of the workers; more than once round where more were handed over.
-pub(crate) type Bound = (Place, Vec<Socket>);
 
 /// All of a generation that can fail.
 pub(crate) struct Prepared {
@@ -173,35 +170,4 @@ fn bind(
         }
     }
     Ok(bound)
-}
-
-/// What makes a socket the same one in two generations.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
-    /// Whichever listener has it.
-    Tcp(SocketAddr),
-    /// The mode of the file may change.
-    Unix(PathBuf),
-    /// Port 0 is another port for each: which one of which listener.
-    Any(Name, usize),
-}
-
-impl Place {
-    /// The word for it between processes.
-    pub(crate) fn key(&self) -> String {
-        match self {
-            Self::Tcp(address) => format!("tcp {address}"),
-            Self::Unix(path) => format!("unix {}", path.display()),
-            Self::Any(listener, at) => format!("any {listener} {at}"),
-        }
-    }
-}
-
-/// One for each bind of a listener, in its order.
-pub(crate) fn places(listener: &model::Listener) -> impl Iterator<Item = Place> {
-    listener.bind.iter().enumerate().map(|(at, bind)| match bind {
-        Bind::Tcp(address) if address.port() == 0 => Place::Any(listener.name.clone(), at),
-        Bind::Tcp(address) => Place::Tcp(*address),
-        Bind::Unix { path, .. } => Place::Unix(path.clone()),
-    })
 }

@@ -8,12 +8,17 @@ use std::{
 
 use arc_swap::ArcSwap;
 use attache_admin::{App, Readiness};
-use attache_listener::{DrainTrigger, Held, Overload, Workers};
+use attache_listener::{DrainTrigger, Held, Overload, Socket, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use crate::{generation::Generation, notify::Supervisor, prepare::Place, reload::Reloads};
+use crate::{
+    generation::Generation,
+    notify::Supervisor,
+    proxy::sockets::{Bound, Place},
+    reloads::Reloads,
+};
 
 /// What all threads of a process share, whatever its config is.
 pub(crate) struct Process {
@@ -88,6 +93,19 @@ impl Process {
             held: Mutex::default(),
             current: ArcSwap::default(),
         })
+    }
+
+    /// Keeps second handles of new listening sockets, for a process that takes over.
+    pub(crate) fn hold(&self, sockets: &[Bound]) {
+        let mut held = self.held();
+        for (place, sockets) in sockets {
+            match sockets.iter().map(Socket::hold).collect::<Result<Vec<_>, _>>() {
+                Ok(all) => held.push((place.clone(), all)),
+                Err(error) => {
+                    tracing::warn!(socket = place.key(), %error, "this socket can't be handed to a new process");
+                }
+            }
+        }
     }
 
     /// The second handles of the listening sockets.

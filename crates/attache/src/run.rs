@@ -17,11 +17,12 @@ use tokio::{
 use crate::{
     app::{self, App},
     app_probes, check, cli,
+    error::complain,
     handed::Handed,
     notify::Supervisor,
     process,
     proxy::{Control, Proxy, Setup},
-    reload::Trigger,
+    reloads::Trigger,
     signals::Signals,
     upgrade::Myself,
 };
@@ -224,10 +225,4 @@ pub(crate) fn schema() -> Result<(), AnyError> {
     serde_json::to_writer_pretty(&mut out, &attache_config::schema())?;
     writeln!(out)?;
     Ok(())
-}
-
-/// Says on standard error what went wrong.
-pub(crate) fn complain(error: &dyn std::error::Error) {
-    let mut err = io::stderr();
-    let _ = writeln!(err, "attache: {}", crate::error::whole(error));
 }

@@ -48,7 +48,7 @@ use attache_http::{Asker, Body, Client, Takes, Via};
 use attache_listener::{HttpRequest, Overload};
 use attache_resilience::{RouteState, queue::urgency};
 use attache_routing::{RouteTable, UpstreamHost};
-use attache_telemetry::{Exchange, Reason, WorkerMetrics, metrics};
+use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use attache_upstream::{CallContext, boxed};
 use attache_wire::Response;
 use http::HeaderName;
@@ -56,11 +56,12 @@ use tower::Service;
 
 use self::{
     entry::Begun,
+    exit::Sending,
     route::RouteService,
-    serving::{Sending, Served, Serving, served},
+    serving::{Served, Serving, served},
 };
 pub(crate) use self::{hosts::Upstreams, own::Own, tcp::Tcp, tunnel::Tunnels};
-use crate::observe::Observer;
+use crate::observe::{Observer, OnFinish};
 
 /// One listener on one worker, ready to serve.
 pub(crate) struct Site {
@@ -84,9 +85,6 @@ pub(crate) struct Site {
     /// Where a request says how urgent it is.
     priority_header: Option<HeaderName>,
 }
-
-/// Told of every exchange that ended.
-pub(crate) type OnFinish = Rc<dyn Fn(&Exchange)>;
 
 impl Site {
     pub(crate) fn new(

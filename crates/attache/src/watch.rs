@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{proxy::Control, reload::Trigger};
+use crate::{proxy::handle::Control, reloads::Trigger};
 
 /// How often it looks. A change is noticed within two looks and in use after the next.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

@@ -26,10 +26,10 @@ use tokio::{
 use crate::{
     generation::{Generation, ListenerParts},
     issuers,
-    observe::{Observer, on_finish},
-    prepare::{Place, places},
+    observe::{Observer, OnFinish, on_finish},
     process::Process,
-    stack::{Http, OnFinish, Own, Site, Slot, Tcp, Tunnels, Upstreams},
+    proxy::sockets::{Place, places},
+    stack::{Http, Own, Site, Slot, Tcp, Tunnels, Upstreams},
 };
 
 /// Longer than a connection may take to be made by default, so that one attempt has ended before the next begins.

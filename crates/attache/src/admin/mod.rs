@@ -27,8 +27,8 @@ use crate::{
     error::Error,
     handed::{Handed, duplicate},
     process::Process,
-    proxy::Control,
-    reload::Trigger,
+    proxy::handle::Control,
+    reloads::Trigger,
 };
 
 /// What the socket is called between processes.

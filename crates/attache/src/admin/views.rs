@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::{
     generation::{Generation, UpstreamParts},
-    reload::{Reloads, Report},
+    reloads::{Reloads, Report},
 };
 
 pub(super) fn upstreams(generation: &Generation) -> Value {
@@ -269,7 +269,7 @@ fn certificate(side: &str, name: &str, certificate: &Certificate, now: SystemTim
 
 /// The newest first.
 pub(super) fn reloads(reloads: &Reloads) -> Value {
-    let one = |reload: &crate::reload::Reload| {
+    let one = |reload: &crate::reloads::Reload| {
         let (report, error) = match &reload.result {
             Ok(report) => (Some(report), None),
             Err(why) => (None, Some(why.as_str())),

@@ -15,10 +15,9 @@ use super::{
     Site,
     ask::Ask,
     authorise::Token,
-    exit::{Came, Failure},
+    exit::{Back, Came, Failure},
     external::Asked,
     route::RouteService,
-    serving::Back,
 };
 
 /// How far a request came without waiting.

@@ -8,25 +8,37 @@ use attache_http::{
     AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, answer_as_told, may_have_trailers,
     strip_response,
 };
-use attache_listener::Hold;
+use attache_listener::{Hold, OnUpgrade};
 use attache_routing::ReadyEdits;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Error, Sent, connected};
 use attache_wire::{Fields, Response, ResponseHead};
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
-use super::{
-    Site,
-    ask::Ask,
-    serving::{Back, Sending},
-    tunnel::Tunnel,
-};
+use super::{Site, ask::Ask, tunnel::Tunnel};
 
 /// What must be remembered of a request for the way back.
 pub(super) struct Came {
     pub(super) form: Form,
     pub(super) ask: Ask,
     pub(super) version: http::Version,
+}
+
+/// What is needed of a request when its answer comes.
+pub(super) struct Sending {
+    pub(super) asker: Asker,
+    pub(super) exchange: Rc<Exchange>,
+    pub(super) back: Back,
+}
+
+/// What an upstream's answer needs for its way back.
+pub(super) struct Back {
+    pub(super) came: Came,
+    pub(super) edits: ReadyEdits,
+    /// Fields that no trailer may have.
+    pub(super) withheld: Rc<[HeaderName]>,
+    /// The client's side of an upgrade or a CONNECT, and what becomes of it. Seldom there, hence the box.
+    pub(super) switched: Option<Box<(OnUpgrade, Tunnel)>>,
 }
 
 /// Why there is no response from an upstream.

@@ -33,8 +33,7 @@ use super::{
     Site,
     ask::Ask,
     entry::{Admitted, Begun, Passed},
-    exit::{Came, Failure},
-    serving::Sending,
+    exit::{Came, Failure, Sending},
 };
 
 /// Who is asked, and by which rules.

@@ -10,36 +10,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use attache_http::{Asker, Body};
-use attache_listener::OnUpgrade;
-use attache_routing::ReadyEdits;
-use attache_telemetry::Exchange;
+use attache_http::Body;
 use attache_upstream::Error;
 use attache_wire::Response;
-use http::HeaderName;
 use pin_project_lite::pin_project;
 
-use super::{Site, exit::Came, tunnel::Tunnel};
+use super::{Site, exit::Sending};
 
 /// A request's answer, to come.
 pub(super) type Served = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
-
-/// What is needed of a request when its answer comes.
-pub(super) struct Sending {
-    pub(super) asker: Asker,
-    pub(super) exchange: Rc<Exchange>,
-    pub(super) back: Back,
-}
-
-/// What an upstream's answer needs for its way back.
-pub(super) struct Back {
-    pub(super) came: Came,
-    pub(super) edits: ReadyEdits,
-    /// Fields that no trailer may have.
-    pub(super) withheld: Rc<[HeaderName]>,
-    /// The client's side of an upgrade or a CONNECT, and what becomes of it. Seldom there, hence the box.
-    pub(super) switched: Option<Box<(OnUpgrade, Tunnel)>>,
-}
 
 pin_project! {
     /// The rest of a request.

@@ -17,7 +17,7 @@ use attache_wire::Response;
 
 use tokio::{sync::Notify, task::spawn_local};
 
-use super::OnFinish;
+use crate::observe::OnFinish;
 
 /// The tunnels of one worker.
 #[derive(Clone)]

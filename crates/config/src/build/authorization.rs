@@ -1,6 +1,6 @@
 //! Access rules of a listener or route: complete, and nothing that could only let everybody in.
 
-use super::{Targets, authorizer, jwt, route};
+use super::{Targets, authorizer, framing::framing, jwt};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -190,7 +190,7 @@ fn conditions(
             if name == http::header::HOST {
                 problems.wrong(entry.at, "the Host header isn't matched here", "`host` of the rule");
             } else {
-                route::framing(&name, entry.at, false, problems);
+                framing(&name, entry.at, false, problems);
             }
             let any = entry.value.into_vec().into_iter().map(|value| (value.0.value, value.0.not)).collect();
             Some(HeaderCondition { name, any })

@@ -1,6 +1,6 @@
 //! Authorizers, and who asks them: each can be asked, and nothing could only let everybody in.
 
-use super::{Targets, route};
+use super::{Targets, framing::framing};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
@@ -44,7 +44,7 @@ pub(crate) fn authorizer(
     }
     let upstream_headers = raw.upstream_headers.map(OneOrMany::into_vec).unwrap_or_default();
     let upstream_headers = upstream_headers.into_iter().map(|name| {
-        route::framing(&name.value.0.0, name.at, true, problems);
+        framing(&name.value.0.0, name.at, true, problems);
         name.value.0.0
     });
     let all = || vec![HeaderMatch::Prefix("".into())];

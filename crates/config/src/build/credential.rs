@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::route::framing;
+use super::framing::framing;
 use crate::{
     diagnostic::{Place, Problems},
     model::{Address, Credential, Secret, Upstream, UpstreamProtocol},

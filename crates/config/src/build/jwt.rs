@@ -1,6 +1,6 @@
 //! Issuers of tokens, and who asks for them.
 
-use super::{Targets, route};
+use super::{Targets, framing::framing};
 use crate::{
     diagnostic::Problems,
     model::{JwtKeys, JwtProvider, JwtUse, TokenPlace},
@@ -33,7 +33,7 @@ pub(crate) fn provider(
     let headers = raw.claim_headers.map(|headers| headers.value.entries).unwrap_or_default();
     let claim_headers = headers.into_iter().filter_map(|entry| {
         let name = http::HeaderName::from_bytes(entry.key.as_bytes()).ok()?;
-        route::framing(&name, entry.at, true, problems);
+        framing(&name, entry.at, true, problems);
         Some((name, entry.value.0.0))
     });
     Some(JwtProvider {

@@ -1,6 +1,6 @@
 //! What of a route's requests is let through, and what is done to them on purpose.
 
-use super::{fill, target::WHOLE};
+use super::{fill, policy::WHOLE};
 use crate::{
     diagnostic::Problems,
     model::{Fault, FaultAbort, FaultDelay, FaultRate, LimitKey, RateLimit},

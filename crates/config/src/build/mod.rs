@@ -5,6 +5,7 @@ mod authorization;
 mod authorizer;
 mod credential;
 mod fallback;
+mod framing;
 mod global_limit;
 mod jwt;
 mod limits;

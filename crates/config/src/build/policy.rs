@@ -4,13 +4,21 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::{fill, target::Deadline};
+use std::time::Duration;
+
+use super::fill;
 use crate::{
     diagnostic::{Place, Problems},
     model::{Credential, Hedge, Policy, Retry, RetryOn},
     raw::{self, At, HedgeForm, RetryForm, Txt},
     text::{HeaderText, Timeout},
 };
+
+/// Every request, as a share.
+pub(crate) const WHOLE: f64 = 1.0;
+
+/// A deadline that the file gives.
+pub(crate) type Deadline = Option<Duration>;
 
 /// What one level of the file says about deadlines and retries.
 #[derive(Debug, Default)]

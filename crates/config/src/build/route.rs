@@ -6,9 +6,9 @@ use super::{
     Targets,
     authorization::{Sight, authorization},
     credential::credential,
+    framing::framing,
     global_limit, limits,
-    policy::Layer,
-    target::WHOLE,
+    policy::{Layer, WHOLE},
 };
 use crate::{
     diagnostic::{Place, Problems},
@@ -278,27 +278,6 @@ fn edits(
         })
         .collect();
     HeaderEdits { remove, set, add }
-}
-
-/// Headers that say where a message ends or belongs: a change would make two parsers read two messages
-/// (RFC 9112 section 11.2).
-pub(super) fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
-    const FRAMING: [&str; 8] = [
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    if FRAMING.contains(&name.as_str()) {
-        let message = format!("`{name}` says how a message travels and can't be changed");
-        problems.wrong(at, message, "attache sets it for each connection");
-    } else if request && name == http::header::HOST {
-        problems.wrong(at, "the Host header isn't changed here", "`rewrite: { host: … }` on the route");
-    }
 }
 
 fn rewrite(

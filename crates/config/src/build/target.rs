@@ -1,6 +1,6 @@
 //! Names of upstreams become indices.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     credential::Keeping,
@@ -258,9 +258,3 @@ fn relative(weights: &[Weight]) -> Result<Vec<u32>, (String, String)> {
     let scale = if percents.iter().all(|percent| percent.fract() == 0.0) { 1.0 } else { 1000.0 };
     Ok(percents.iter().map(|percent| (percent * scale).round() as u32).collect())
 }
-
-/// Every request, as a share.
-pub(crate) const WHOLE: f64 = 1.0;
-
-/// A deadline that the file gives.
-pub(crate) type Deadline = Option<Duration>;

@@ -6,46 +6,38 @@
 //!
 //! [`shutdown.delay`]: attache_config::model::Shutdown
 
-use std::{
-    net::TcpListener,
-    sync::{Arc, Barrier},
-    thread,
-    time::Duration,
-};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use attache_admin::AdminState;
-use attache_listener::Socket;
-use attache_telemetry::{AdmissionCounts, EndpointCounts};
-use attache_upstream::status::EndpointState;
 use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, watch},
     task::spawn_local,
-    time::{Instant, interval, sleep, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
+use super::{
+    gauges::count_endpoints,
+    handle::{Control, Order},
+    reload::Reloader,
+    workers::Workers,
+};
 use crate::{
     admin,
     error::Error,
-    generation::Generation,
-    handed::duplicate,
+    handed::{duplicate, probes_key},
     overload,
-    prepare::{Bound, Prepared},
+    prepare::Prepared,
     process::{Process, Wrapped},
-    proxy::{Control, probes_key},
-    reload::{Order, Reloader},
     resident, tls,
     upkeep::Upkeep,
     watch as files,
-    worker::{self, Update},
 };
 
 /// How long connections that were cut have to notice.
 const CUT_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the last traces have to be exported.
 const TRACES_PATIENCE: Duration = Duration::from_secs(2);
-/// How often the endpoints' states are counted for the metrics.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the last inbound connection has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long after the start the pages are given back that only the start needed.
@@ -126,8 +118,8 @@ async fn serve(
     spawn_local(overload::Watch::begin(process.clone()).run());
 
     let (workers, mut ended) = Workers::start(process)?;
-    let count = workers.0.len();
-    hold(process, &sockets);
+    let count = workers.count();
+    process.hold(&sockets);
     workers.switch(&generation, sockets).recv().await;
     process.readiness.listening();
     let reloader = Reloader { process: process.clone(), upkeep, workers, operators: held };
@@ -199,19 +191,6 @@ fn succeeded(process: &Process) -> impl Future<Output = ()> + 'static {
     }
 }
 
-/// Keeps second handles of new listening sockets, for a process that takes over.
-pub(crate) fn hold(process: &Process, sockets: &[Bound]) {
-    let mut held = process.held();
-    for (place, sockets) in sockets {
-        match sockets.iter().map(Socket::hold).collect::<Result<Vec<_>, _>>() {
-            Ok(all) => held.push((place.clone(), all)),
-            Err(error) => {
-                tracing::warn!(socket = place.key(), %error, "this socket can't be handed to a new process");
-            }
-        }
-    }
-}
-
 /// A time that doesn't come.
 fn far() -> Instant {
     Instant::now() + Duration::from_hours(24 * 365)
@@ -223,84 +202,5 @@ async fn inbound_ended(process: &Process) {
     let inbound = || generation.listeners.iter().filter(|listener| listener.is_inbound());
     while inbound().any(|listener| listener.connections.open() > 0) {
         sleep(LOOK_EVERY).await;
-    }
-}
-
-/// The workers as the control thread knows them.
-pub(crate) struct Workers(Vec<mpsc::UnboundedSender<Update>>);
-
-impl Workers {
-    /// Starts them. What is returned beside them closes when all of them have ended.
-    fn start(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
-        let (done, ended) = mpsc::channel::<()>(1);
-        let count = process.workers.count();
-        let begin = Arc::new(Barrier::new(count));
-        let mut updates = Vec::new();
-        for index in 0..count {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            updates.push(sender);
-            let (process, begin, done) = (process.clone(), begin.clone(), done.clone());
-            let run = move || {
-                worker::run(&process, receiver, &begin);
-                drop(done);
-            };
-            thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(Error::Thread)?;
-        }
-        Ok((Self(updates), ended))
-    }
-
-    /// Hands every worker the generation, and its socket of each bind. What is returned closes when all of them have taken it.
-    pub(crate) fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
-        let (taken, all_taken) = mpsc::channel(1);
-        let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
-        for (place, sockets) in sockets {
-            for (at, socket) in sockets.into_iter().enumerate() {
-                let worker = at % self.0.len().max(1);
-                if let Some(worker) = by_worker.get_mut(worker) {
-                    worker.push((place.clone(), socket));
-                }
-            }
-        }
-        for (updates, sockets) in self.0.iter().zip(by_worker) {
-            let update = Update { generation: generation.clone(), sockets, taken: taken.clone() };
-            if updates.send(update).is_err() {
-                tracing::error!("a worker has ended early; its share of the connections is not served");
-            }
-        }
-        all_taken
-    }
-}
-
-/// Keeps the endpoint gauges true: discovery, health checks and ejections all change them.
-async fn count_endpoints(process: Arc<Process>) {
-    let mut ticks = interval(COUNT_EVERY);
-    loop {
-        ticks.tick().await;
-        for upstream in &process.generation().upstreams {
-            let mut counts = EndpointCounts::default();
-            let shared = upstream.shared();
-            for endpoint in &shared.endpoints.load().endpoints {
-                *match endpoint.state() {
-                    EndpointState::Unhealthy => &mut counts.unhealthy,
-                    EndpointState::Ejected => &mut counts.ejected,
-                    EndpointState::Unreachable => &mut counts.unreachable,
-                    EndpointState::CircuitOpen => &mut counts.circuit_open,
-                    EndpointState::Healthy => &mut counts.healthy,
-                } += 1;
-            }
-            process.metrics.set_endpoints(&shared.config.name, counts);
-            let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
-            process.metrics.set_circuit(&shared.config.name, circuit);
-            if let Some(gate) = &upstream.resilience.gate {
-                let reading = gate.reading();
-                let counts = AdmissionCounts {
-                    limit: reading.limit,
-                    running: reading.running,
-                    waiting: reading.waiting,
-                    min_rtt: reading.adaptive.and_then(|adaptive| adaptive.min_rtt),
-                };
-                process.metrics.set_admission(&shared.config.name, counts);
-            }
-        }
     }
 }

@@ -5,136 +5,40 @@
 //! admin API until a reload succeeds. One reload runs at a time. Once the process drains there are none.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::HashSet,
     fs,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::PermissionsExt,
     },
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use attache_config::model::{Bind, Config};
 use attache_listener::{Drain, Held, Phase};
 use attache_telemetry::Side;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::spawn_blocking,
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
+use super::{handle::Order, sockets::places, workers::Workers};
 use crate::{
-    check,
-    control::{Workers, hold},
-    diff,
+    check, diff,
     error::{Error, whole},
     generation::Generation,
     handed::{Handed, duplicate},
-    prepare::{Prepared, places, prepare},
+    prepare::{Prepared, prepare},
     process::Process,
+    reloads::{Reload, Report, Trigger},
     upgrade::{self, Myself},
     upkeep::Upkeep,
     watch,
 };
 
-/// How many reloads are remembered.
-const REMEMBERED: usize = 32;
 /// How long workers are waited for before it is said that one is stuck.
 const TAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long lines of an access log that is replaced have to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Who asked for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trigger {
-    /// The program's start; not a reload, but the first of the list.
-    Start,
-    /// SIGHUP.
-    Signal,
-    /// The files changed.
-    File,
-    /// The admin API.
-    Admin,
-}
-
-impl Trigger {
-    /// The word for it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Signal => "signal",
-            Self::File => "file",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-/// What a reload did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    /// The generation that serves now.
-    pub(crate) generation: u64,
-    /// What changed, a line each; empty if nothing did.
-    pub(crate) changes: Vec<String>,
-    /// What the new config says and only a restart can do.
-    pub(crate) needs_restart: Vec<String>,
-    /// Requests that found a route before, and none now.
-    pub(crate) orphaned: Vec<String>,
-}
-
-/// One reload that was tried.
-#[derive(Clone, Debug)]
-pub(crate) struct Reload {
-    pub(crate) at: SystemTime,
-    pub(crate) took: Duration,
-    pub(crate) trigger: Trigger,
-    /// What it did, or the diagnostics that say why nothing was done.
-    pub(crate) result: Result<Report, String>,
-}
-
-/// The last reloads, the newest last. For the control thread: it has a lock.
-#[derive(Debug, Default)]
-pub(crate) struct Reloads {
-    list: Mutex<VecDeque<Reload>>,
-    tried: AtomicU64,
-}
-
-impl Reloads {
-    pub(crate) fn note(&self, reload: Reload) {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        if list.len() == REMEMBERED {
-            list.pop_front();
-        }
-        list.push_back(reload);
-    }
-
-    /// The newest last.
-    pub(crate) fn list(&self) -> Vec<Reload> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
-
-    /// The digest of the files as they were read last.
-    pub(crate) fn tried(&self) -> u64 {
-        self.tried.load(Relaxed)
-    }
-
-    pub(crate) fn tries(&self, digest: u64) {
-        self.tried.store(digest, Relaxed);
-    }
-}
-
-/// What is asked of the [`Reloader`].
-pub(crate) enum Order {
-    /// Read the config again.
-    Reload { trigger: Trigger, reply: oneshot::Sender<Result<Report, String>> },
-    /// Hand over to a new process; its id.
-    Upgrade { myself: Myself, reply: oneshot::Sender<Result<u32, String>> },
-}
 
 /// Reads the config again, and switches over.
 pub(crate) struct Reloader {
@@ -268,7 +172,7 @@ impl Reloader {
         process.serves(new.clone());
         let places: HashSet<_> = new.config.listeners.iter().flat_map(places).collect();
         process.held().retain(|(place, _)| places.contains(place));
-        hold(process, &sockets);
+        process.hold(&sockets);
         let mut taken = self.workers.switch(&new, sockets);
         if timeout(TAKE_PATIENCE, taken.recv()).await.is_err() {
             tracing::error!(
@@ -342,28 +246,5 @@ fn set_modes(old: &Config, new: &Config) {
         {
             tracing::error!(path = %path.display(), %error, "the mode of a Unix socket can't be changed");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_reloads_is_bounded_and_the_newest_stays() {
-        let reloads = Reloads::default();
-        for generation in 0..40 {
-            let result = Ok(Report {
-                generation,
-                changes: Vec::new(),
-                needs_restart: Vec::new(),
-                orphaned: Vec::new(),
-            });
-            let (at, took) = (SystemTime::now(), Duration::ZERO);
-            reloads.note(Reload { at, took, trigger: Trigger::Admin, result });
-        }
-        let list = reloads.list();
-        assert_eq!(list.len(), REMEMBERED);
-        assert_eq!(list.last().and_then(|last| last.result.clone().ok()).map(|r| r.generation), Some(39));
     }
 }

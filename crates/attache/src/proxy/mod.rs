@@ -4,6 +4,13 @@
 //! thread begins discovery and waits a bounded time for its first answers; only then do the workers accept. Connections that
 //! come meanwhile wait in the kernel's queue, so the first request finds endpoints.
 
+mod control;
+mod gauges;
+pub(crate) mod handle;
+mod reload;
+pub(crate) mod sockets;
+mod workers;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
@@ -14,20 +21,19 @@ use std::{
 
 use attache_config::model::Config;
 use attache_telemetry::LogControl;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
+use self::control::{Operators, Orders};
+pub(crate) use self::handle::Control;
 use crate::{
-    admin, bind,
-    control::{self, Operators, Orders},
-    cpus,
+    admin, bind, cpus,
     error::Error,
     generation::Generation,
-    handed::Handed,
+    handed::{Handed, probes_key},
     notify::Supervisor,
     prepare,
     process::Process,
-    reload::{Order, Reload, Report, Trigger},
-    upgrade::Myself,
+    reloads::{Reload, Report, Trigger},
     watch as files,
 };
 
@@ -48,49 +54,6 @@ pub(crate) struct Proxy {
     address: Option<SocketAddr>,
     ended: watch::Receiver<bool>,
     thread: JoinHandle<()>,
-}
-
-/// Tells a running proxy what to do. Works from any thread, cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Control {
-    process: Arc<Process>,
-    stop: watch::Sender<bool>,
-    orders: mpsc::UnboundedSender<Order>,
-}
-
-impl Control {
-    /// What the proxy's threads share.
-    pub(crate) fn process(&self) -> &Arc<Process> {
-        &self.process
-    }
-
-    /// Hands the listening sockets to a new process and ends when that serves, or says why it doesn't.
-    pub(crate) async fn upgrade(&self, myself: Myself) -> Result<u32, String> {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.orders.send(Order::Upgrade { myself, reply });
-        answer
-            .await
-            .unwrap_or_else(|_| Err("the program is ending: nothing is handed over any more".to_owned()))
-    }
-
-    /// Begins to drain; work that was accepted goes on. What was begun already goes on as it is.
-    pub(crate) fn drain(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Somebody asked for the end, in an orderly way.
-    pub(crate) fn was_asked_to_end(&self) -> bool {
-        *self.stop.borrow()
-    }
-
-    /// Reads the config's files again and switches over, or says why not; then nothing has changed. Waits for reloads that were
-    /// asked for before.
-    pub(crate) async fn reload(&self, trigger: Trigger) -> Result<Report, String> {
-        let (reply, answer) = oneshot::channel();
-        // A queue that is gone drops the order, and with it the reply.
-        let _ = self.orders.send(Order::Reload { trigger, reply });
-        answer.await.unwrap_or_else(|_| Err("the program is ending: nothing is reloaded any more".to_owned()))
-    }
 }
 
 impl Proxy {
@@ -191,9 +154,4 @@ fn bind_probes(address: SocketAddr, handed: &mut Handed) -> Result<TcpListener, 
         None => bind::listen(address),
     };
     bind().map_err(|source| Error::Probes { address, source })
-}
-
-/// What the socket of the probes is called between processes.
-pub(crate) fn probes_key(address: SocketAddr) -> String {
-    format!("probes {address}")
 }

@@ -1,0 +1,46 @@
+//! Gauges of endpoints, breakers and admission, which change by themselves.
+
+use std::{sync::Arc, time::Duration};
+
+use attache_telemetry::{AdmissionCounts, EndpointCounts};
+use attache_upstream::status::EndpointState;
+use tokio::time::interval;
+
+use crate::process::Process;
+
+/// How often the endpoints' states are counted for the metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the endpoint gauges true: discovery, health checks and ejections all change them.
+pub(super) async fn count_endpoints(process: Arc<Process>) {
+    let mut ticks = interval(COUNT_EVERY);
+    loop {
+        ticks.tick().await;
+        for upstream in &process.generation().upstreams {
+            let mut counts = EndpointCounts::default();
+            let shared = upstream.shared();
+            for endpoint in &shared.endpoints.load().endpoints {
+                *match endpoint.state() {
+                    EndpointState::Unhealthy => &mut counts.unhealthy,
+                    EndpointState::Ejected => &mut counts.ejected,
+                    EndpointState::Unreachable => &mut counts.unreachable,
+                    EndpointState::CircuitOpen => &mut counts.circuit_open,
+                    EndpointState::Healthy => &mut counts.healthy,
+                } += 1;
+            }
+            process.metrics.set_endpoints(&shared.config.name, counts);
+            let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
+            process.metrics.set_circuit(&shared.config.name, circuit);
+            if let Some(gate) = &upstream.resilience.gate {
+                let reading = gate.reading();
+                let counts = AdmissionCounts {
+                    limit: reading.limit,
+                    running: reading.running,
+                    waiting: reading.waiting,
+                    min_rtt: reading.adaptive.and_then(|adaptive| adaptive.min_rtt),
+                };
+                process.metrics.set_admission(&shared.config.name, counts);
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What tells a running proxy what to do, from any thread.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    process::Process,
+    reloads::{Report, Trigger},
+    upgrade::Myself,
+};
+
+/// What is asked of the [`Reloader`](super::reload::Reloader).
+pub(crate) enum Order {
+    /// Read the config again.
+    Reload { trigger: Trigger, reply: oneshot::Sender<Result<Report, String>> },
+    /// Hand over to a new process; its id.
+    Upgrade { myself: Myself, reply: oneshot::Sender<Result<u32, String>> },
+}
+
+/// Tells a running proxy what to do. Works from any thread, cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Control {
+    pub(super) process: Arc<Process>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Control {
+    /// What the proxy's threads share.
+    pub(crate) fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// Hands the listening sockets to a new process and ends when that serves, or says why it doesn't.
+    pub(crate) async fn upgrade(&self, myself: Myself) -> Result<u32, String> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.orders.send(Order::Upgrade { myself, reply });
+        answer
+            .await
+            .unwrap_or_else(|_| Err("the program is ending: nothing is handed over any more".to_owned()))
+    }
+
+    /// Begins to drain; work that was accepted goes on. What was begun already goes on as it is.
+    pub(crate) fn drain(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Somebody asked for the end, in an orderly way.
+    pub(crate) fn was_asked_to_end(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Reads the config's files again and switches over, or says why not; then nothing has changed. Waits for reloads that were
+    /// asked for before.
+    pub(crate) async fn reload(&self, trigger: Trigger) -> Result<Report, String> {
+        let (reply, answer) = oneshot::channel();
+        // A queue that is gone drops the order, and with it the reply.
+        let _ = self.orders.send(Order::Reload { trigger, reply });
+        answer.await.unwrap_or_else(|_| Err("the program is ending: nothing is reloaded any more".to_owned()))
+    }
+}

@@ -1,0 +1,40 @@
+//! Listening sockets, and what makes one the same before and after a reload or in a new process.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use attache_config::model::{self, Bind, Name};
+use attache_listener::Socket;
+
+/// The sockets of one bind, in the order of the workers; more than once round where more were handed over.
+pub(crate) type Bound = (Place, Vec<Socket>);
+
+/// What makes a socket the same one in two generations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// Whichever listener has it.
+    Tcp(SocketAddr),
+    /// The mode of the file may change.
+    Unix(PathBuf),
+    /// Port 0 is another port for each: which one of which listener.
+    Any(Name, usize),
+}
+
+impl Place {
+    /// The word for it between processes.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::Tcp(address) => format!("tcp {address}"),
+            Self::Unix(path) => format!("unix {}", path.display()),
+            Self::Any(listener, at) => format!("any {listener} {at}"),
+        }
+    }
+}
+
+/// One for each bind of a listener, in its order.
+pub(crate) fn places(listener: &model::Listener) -> impl Iterator<Item = Place> {
+    listener.bind.iter().enumerate().map(|(at, bind)| match bind {
+        Bind::Tcp(address) if address.port() == 0 => Place::Any(listener.name.clone(), at),
+        Bind::Tcp(address) => Place::Tcp(*address),
+        Bind::Unix { path, .. } => Place::Unix(path.clone()),
+    })
+}

@@ -1,0 +1,66 @@
+//! The workers as the control thread knows them.
+
+use std::{
+    sync::{Arc, Barrier},
+    thread,
+};
+
+use tokio::sync::mpsc;
+
+use super::sockets::Bound;
+use crate::{
+    error::Error,
+    generation::Generation,
+    process::Process,
+    worker::{self, Update},
+};
+
+/// The workers as the control thread knows them.
+pub(crate) struct Workers(Vec<mpsc::UnboundedSender<Update>>);
+
+impl Workers {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Starts them. What is returned beside them closes when all of them have ended.
+    pub(super) fn start(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
+        let (done, ended) = mpsc::channel::<()>(1);
+        let count = process.workers.count();
+        let begin = Arc::new(Barrier::new(count));
+        let mut updates = Vec::new();
+        for index in 0..count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            updates.push(sender);
+            let (process, begin, done) = (process.clone(), begin.clone(), done.clone());
+            let run = move || {
+                worker::run(&process, receiver, &begin);
+                drop(done);
+            };
+            thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(Error::Thread)?;
+        }
+        Ok((Self(updates), ended))
+    }
+
+    /// Hands every worker the generation, and its socket of each bind. What is returned closes when all of them have taken it.
+    pub(crate) fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
+        let (taken, all_taken) = mpsc::channel(1);
+        let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
+        for (place, sockets) in sockets {
+            for (at, socket) in sockets.into_iter().enumerate() {
+                let worker = at % self.0.len().max(1);
+                if let Some(worker) = by_worker.get_mut(worker) {
+                    worker.push((place.clone(), socket));
+                }
+            }
+        }
+        for (updates, sockets) in self.0.iter().zip(by_worker) {
+            let update = Update { generation: generation.clone(), sockets, taken: taken.clone() };
+            if updates.send(update).is_err() {
+                tracing::error!("a worker has ended early; its share of the connections is not served");
+            }
+        }
+        all_taken
+    }
+}

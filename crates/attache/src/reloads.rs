@@ -1,0 +1,115 @@
+//! The last reloads and what each did.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+/// How many reloads are remembered.
+const REMEMBERED: usize = 32;
+
+/// Who asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    /// The program's start; not a reload, but the first of the list.
+    Start,
+    /// SIGHUP.
+    Signal,
+    /// The files changed.
+    File,
+    /// The admin API.
+    Admin,
+}
+
+impl Trigger {
+    /// The word for it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Signal => "signal",
+            Self::File => "file",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// The generation that serves now.
+    pub(crate) generation: u64,
+    /// What changed, a line each; empty if nothing did.
+    pub(crate) changes: Vec<String>,
+    /// What the new config says and only a restart can do.
+    pub(crate) needs_restart: Vec<String>,
+    /// Requests that found a route before, and none now.
+    pub(crate) orphaned: Vec<String>,
+}
+
+/// One reload that was tried.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    pub(crate) at: SystemTime,
+    pub(crate) took: Duration,
+    pub(crate) trigger: Trigger,
+    /// What it did, or the diagnostics that say why nothing was done.
+    pub(crate) result: Result<Report, String>,
+}
+
+/// The last reloads, the newest last. For the control thread: it has a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    list: Mutex<VecDeque<Reload>>,
+    tried: AtomicU64,
+}
+
+impl Reloads {
+    pub(crate) fn note(&self, reload: Reload) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() == REMEMBERED {
+            list.pop_front();
+        }
+        list.push_back(reload);
+    }
+
+    /// The newest last.
+    pub(crate) fn list(&self) -> Vec<Reload> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The digest of the files as they were read last.
+    pub(crate) fn tried(&self) -> u64 {
+        self.tried.load(Relaxed)
+    }
+
+    pub(crate) fn tries(&self, digest: u64) {
+        self.tried.store(digest, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_reloads_is_bounded_and_the_newest_stays() {
+        let reloads = Reloads::default();
+        for generation in 0..40 {
+            let result = Ok(Report {
+                generation,
+                changes: Vec::new(),
+                needs_restart: Vec::new(),
+                orphaned: Vec::new(),
+            });
+            let (at, took) = (SystemTime::now(), Duration::ZERO);
+            reloads.note(Reload { at, took, trigger: Trigger::Admin, result });
+        }
+        let list = reloads.list();
+        assert_eq!(list.len(), REMEMBERED);
+        assert_eq!(list.last().and_then(|last| last.result.clone().ok()).map(|r| r.generation), Some(39));
+    }
+}

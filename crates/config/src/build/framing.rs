@@ -1,0 +1,25 @@
+//! Header fields that no edit may touch.
+
+use super::Problems;
+use crate::diagnostic::Place;
+
+/// Headers that say where a message ends or belongs: a change would make two parsers read two messages
+/// (RFC 9112 section 11.2).
+pub(super) fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
+    const FRAMING: [&str; 8] = [
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    if FRAMING.contains(&name.as_str()) {
+        let message = format!("`{name}` says how a message travels and can't be changed");
+        problems.wrong(at, message, "attache sets it for each connection");
+    } else if request && name == http::header::HOST {
+        problems.wrong(at, "the Host header isn't changed here", "`rewrite: { host: … }` on the route");
+    }
+}
