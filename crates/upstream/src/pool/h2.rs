@@ -249,6 +249,11 @@ impl H2 {
             && self.sender.borrow().is_extended_connect_protocol_enabled()
     }
 
+    /// How much of a stream the peer may have seen whose connection ended.
+    pub(super) fn sent(&self, stream: h2::StreamId) -> Sent {
+        if self.signals.is_unsent(stream.as_u32()) { Sent::Nothing } else { Sent::Request }
+    }
+
     /// Opens a stream. Returns also whether the connection had served others before.
     pub(super) fn open(
         &self,

@@ -82,7 +82,8 @@ pub(super) async fn send(
                 pass_on.call(response.status(), response.headers().into());
             }
         }
-        Pin::new(&mut answer).poll(cx).map_err(|error| explain(error, Sent::Request))
+        let stream = answer.stream_id();
+        Pin::new(&mut answer).poll(cx).map_err(|error| explain(error, connection.sent(stream)))
     })
     .await;
     let response = match answer {

@@ -4,6 +4,10 @@
 //! runtime cost ten system calls. Here a flush only notes that there is something to write; the connection's task
 //! writes it once, when the frames of its turn are all there ([`Socket::flush`]). Large writes are not copied: they go out at
 //! once, behind what was gathered.
+//!
+//! A peer that has closed its connection may have sent its last words before: answers, or a GOAWAY that says which calls it did no work on.
+//! They wait in the kernel when a write fails. So a failed write ends nothing: reading goes on to its end, which the failure brings near
+//! (RFC 9113 section 6.8). Calls of which no byte was written by then were never sent.
 
 use std::{
     cell::{Cell, RefCell},
@@ -43,12 +47,23 @@ pub(super) struct Socket {
 /// What the connection's parts tell each other. The socket itself goes with the connection's end, whoever still knows of it.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    /// The peer sent GOAWAY.
+    /// The peer sent GOAWAY, or reads nothing any more.
     pub(super) goes_away: Cell<bool>,
+    /// The highest stream whose HEADERS the h2 crate has written.
+    queued: Cell<u32>,
+    /// The highest stream of which the socket may have taken a byte.
+    written: Cell<u32>,
     /// The process is short of memory, which the connection's task has not yet seen.
     pub(super) pressed: Cell<bool>,
     /// Calls that were sent.
     pub(super) calls: Cell<u64>,
+}
+
+impl Signals {
+    /// No byte of this stream was given to the socket.
+    pub(super) fn is_unsent(&self, stream: u32) -> bool {
+        stream > self.written.get()
+    }
 }
 
 /// A server on one of our connections: what it sends in vain is paid for by the calls that it was sent.
@@ -75,6 +90,9 @@ struct Inner {
     outlet: Outlet,
     flood: Flood<Server>,
     gathered: BytesMut,
+    signals: Rc<Signals>,
+    /// The peer reads no more: what is written goes nowhere.
+    deaf: bool,
     /// The socket's own buffers (TLS) may hold something.
     unflushed: bool,
 }
@@ -96,6 +114,8 @@ impl Socket {
             outlet: Outlet::of_client(),
             flood,
             gathered: BytesMut::new(),
+            signals: Rc::clone(&signals),
+            deaf: false,
             unflushed: false,
         };
         Rc::new(Self { inner: RefCell::new(inner), heard: Cell::new(0), signals, verdict, _permit: permit })
@@ -124,6 +144,16 @@ impl Socket {
 
 impl Inner {
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.flush_all(cx)) {
+            Err(error) => self.fell_deaf(cx, error).into(),
+            Ok(()) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn flush_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf {
+            return Poll::Ready(Ok(()));
+        }
         self.outlet.give_back(&mut self.inlet, &mut self.gathered);
         while !self.gathered.is_empty() {
             let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered))?;
@@ -137,20 +167,45 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
+    /// A write failed. Where that is the peer's close, the reader finds the end, behind what the peer said before.
+    #[cold]
+    fn fell_deaf(&mut self, cx: &Context<'_>, error: io::Error) -> io::Result<()> {
+        if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
+            return Err(error);
+        }
+        self.deaf = true;
+        self.signals.goes_away.set(true);
+        self.gathered = BytesMut::new();
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
     /// Takes what h2 writes, and says how much.
     fn write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let n = ready!(self.pass(cx, bufs))?;
         let mut left = n;
         for buf in bufs {
             let bytes = buf.get(..left.min(buf.len())).unwrap_or_default();
-            self.outlet.look(bytes, |head, payload| self.flood.sent(head, payload))?;
+            self.outlet.look(bytes, |head, payload| {
+                if head.kind == kind::HEADERS {
+                    self.signals.queued.set(head.stream);
+                }
+                self.flood.sent(head, payload)
+            })?;
             left -= bytes.len();
+        }
+        if self.gathered.is_empty() && !self.deaf {
+            // They were not gathered: the socket has them.
+            self.signals.written.set(self.signals.queued.get());
         }
         Poll::Ready(Ok(n))
     }
 
     fn pass(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(total));
+        }
         if total < LARGE {
             if self.gathered.len() + total > FULL {
                 // A part may have gone, so there may be room even if it is not all gone.
@@ -168,8 +223,12 @@ impl Inner {
         let mut all: SmallVec<[IoSlice<'_>; 4]> = SmallVec::new();
         all.push(IoSlice::new(&self.gathered));
         all.extend_from_slice(bufs);
-        let n = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &all))?;
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &all));
         drop(all);
+        let n = match written {
+            Ok(n) => n,
+            Err(error) => return Poll::Ready(self.fell_deaf(cx, error).map(|()| total)),
+        };
         self.wrote(n)?;
         let ours = n.min(self.gathered.len());
         self.gathered.advance(ours);
@@ -182,6 +241,7 @@ impl Inner {
 
     fn wrote(&mut self, n: usize) -> io::Result<()> {
         self.unflushed = true;
+        self.signals.written.set(self.signals.queued.get());
         if n == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
     }
 }
@@ -236,6 +296,9 @@ impl AsyncWrite for H2Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.inner.borrow_mut();
         ready!(inner.flush(cx))?;
+        if inner.deaf {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut inner.io).poll_shutdown(cx)
     }
 }
