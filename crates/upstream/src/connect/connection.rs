@@ -1,14 +1,22 @@
 //! One connection to an endpoint: TCP or Unix, plain or TLS.
+//!
+//! **Silence.** The kernel gives up a peer that acknowledges nothing for [`UNACKNOWLEDGED`] (Linux `TCP_USER_TIMEOUT`). It gives up one, too, that is alive
+//! and acknowledges every probe, but reads nothing, so that its window is shut. That is back-pressure, and no failure: it may last. So the kernel judges
+//! only as long as the peer was sent less than [`A_WINDOW`] since it was last heard, which every peer's window takes. What is sent beyond that isn't kept for
+//! another try in any case.
 
 use std::{
+    cell::Cell,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use attache_config::model::Name;
 use attache_http::Abort;
 use attache_tls::peer_name;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -17,10 +25,36 @@ use tokio_rustls::client::TlsStream;
 
 use crate::tunnel::Socket;
 
-/// A connection to an endpoint. An enum, so that the hot path has no virtual call per read; the TLS kinds are boxed
-/// because a session is about 1 KiB that the plain kinds should not carry.
+/// A peer that acknowledges nothing of what it was sent for this long is dead (RFC 5482, Linux `TCP_USER_TIMEOUT`): sooner than the
+/// default deadline, so that a request on a dead connection can still be sent on a new one. The kernel's own is a quarter of an hour.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
+/// What a peer takes that reads nothing, at least: the first window of Linux is as large.
+const A_WINDOW: usize = 64 << 10;
+
+/// A connection to an endpoint.
 #[derive(Debug)]
-pub enum Connection {
+pub struct Connection {
+    kind: Kind,
+    /// Bytes that the peer was sent since it was last heard.
+    unheard: usize,
+    silence: Cell<Silence>,
+}
+
+/// Who judges the silence of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    /// Nobody: it isn't asked for, or there is no network.
+    Unjudged,
+    Kernel,
+    /// Nobody for now: the peer may be slow to read.
+    Lifted,
+}
+
+/// An enum, so that the hot path has no virtual call per read; the TLS kinds are boxed because a session is about 1 KiB that the plain kinds
+/// should not carry.
+#[derive(Debug)]
+enum Kind {
     /// Plain TCP.
     Tcp(TcpStream),
     /// A plain Unix socket.
@@ -32,94 +66,206 @@ pub enum Connection {
 }
 
 impl Connection {
+    fn new(kind: Kind) -> Self {
+        Self { kind, unheard: 0, silence: Cell::new(Silence::Unjudged) }
+    }
+
+    /// The kernel gives the peer up when it is dead.
+    pub(crate) fn judge_silence(&mut self) {
+        self.silence.set(Silence::Kernel);
+        self.set_user_timeout(Some(UNACKNOWLEDGED));
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match &self.kind {
+            Kind::Tcp(tcp) => Some(tcp),
+            Kind::TlsTcp(tls) => Some(tls.get_ref().0),
+            Kind::Unix(_) | Kind::TlsUnix(_) => None,
+        }
+    }
+
+    /// Where it can't be set, the kernel's own patience counts.
+    fn set_user_timeout(&self, limit: Option<Duration>) {
+        #[cfg(target_os = "linux")]
+        if let Some(tcp) = self.tcp() {
+            let _ = SockRef::from(tcp).set_tcp_user_timeout(limit);
+        }
+    }
+
+    /// The peer was heard: whatever it was sent before, it is alive.
+    fn heard(&mut self) {
+        self.unheard = 0;
+        if self.silence.get() == Silence::Lifted {
+            self.judge_silence();
+        }
+    }
+
+    fn sent(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(n)) = written {
+            self.unheard = self.unheard.saturating_add(*n);
+            if self.unheard >= A_WINDOW && self.silence.get() == Silence::Kernel {
+                self.silence.set(Silence::Lifted);
+                self.set_user_timeout(None);
+            }
+        }
+    }
+
     /// What ALPN gave, if TLS did it.
     pub fn alpn(&self) -> Option<&[u8]> {
-        match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
-            Self::TlsTcp(tls) => tls.get_ref().1.alpn_protocol(),
-            Self::TlsUnix(tls) => tls.get_ref().1.alpn_protocol(),
+        match &self.kind {
+            Kind::Tcp(_) | Kind::Unix(_) => None,
+            Kind::TlsTcp(tls) => tls.get_ref().1.alpn_protocol(),
+            Kind::TlsUnix(tls) => tls.get_ref().1.alpn_protocol(),
         }
     }
 
     /// Who is at the other end, by its certificate; `None` without TLS. Parses the certificate: once for a connection.
     pub fn peer(&self) -> Option<Name> {
-        match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
-            Self::TlsTcp(tls) => peer_name(tls.get_ref().1),
-            Self::TlsUnix(tls) => peer_name(tls.get_ref().1),
+        match &self.kind {
+            Kind::Tcp(_) | Kind::Unix(_) => None,
+            Kind::TlsTcp(tls) => peer_name(tls.get_ref().1),
+            Kind::TlsUnix(tls) => peer_name(tls.get_ref().1),
         }
     }
 
-    /// The socket, where its bytes are the connection's own.
+    /// The socket, where its bytes are the connection's own. What goes past the connection, it can't count: from now on nobody judges the
+    /// peer's silence.
     pub fn socket(&self) -> Option<Socket<'_>> {
-        match self {
-            Self::Tcp(tcp) => Some(Socket::Tcp(tcp)),
-            Self::Unix(unix) => Some(Socket::Unix(unix)),
-            Self::TlsTcp(_) | Self::TlsUnix(_) => None,
+        if self.silence.replace(Silence::Unjudged) == Silence::Kernel {
+            self.set_user_timeout(None);
+        }
+        match &self.kind {
+            Kind::Tcp(tcp) => Some(Socket::Tcp(tcp)),
+            Kind::Unix(unix) => Some(Socket::Unix(unix)),
+            Kind::TlsTcp(_) | Kind::TlsUnix(_) => None,
         }
     }
 
     /// The bytes on the wire are encrypted.
     pub const fn is_tls(&self) -> bool {
-        matches!(self, Self::TlsTcp(_) | Self::TlsUnix(_))
+        matches!(self.kind, Kind::TlsTcp(_) | Kind::TlsUnix(_))
     }
 }
 
 impl Abort for Connection {
     fn abort(&mut self) {
-        match self {
-            Self::Tcp(tcp) => tcp.abort(),
-            Self::TlsTcp(tls) => tls.get_mut().0.abort(),
+        match &mut self.kind {
+            Kind::Tcp(tcp) => tcp.abort(),
+            Kind::TlsTcp(tls) => tls.get_mut().0.abort(),
             // A Unix socket knows no reset.
-            Self::Unix(_) | Self::TlsUnix(_) => {}
+            Kind::Unix(_) | Kind::TlsUnix(_) => {}
         }
     }
 }
 
 macro_rules! each {
     ($self:expr, $io:ident => $body:expr) => {
-        match $self.get_mut() {
-            Connection::Tcp($io) => $body,
-            Connection::Unix($io) => $body,
-            Connection::TlsTcp($io) => $body,
-            Connection::TlsUnix($io) => $body,
+        match &mut $self.kind {
+            Kind::Tcp($io) => $body,
+            Kind::Unix($io) => $body,
+            Kind::TlsTcp($io) => $body,
+            Kind::TlsUnix($io) => $body,
         }
     };
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_read(cx, buf))
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = each!(self, io => Pin::new(io).poll_read(cx, buf));
+        if read.is_ready() {
+            self.heard();
+        }
+        read
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write(cx, buf))
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = each!(self, io => Pin::new(io).poll_write(cx, buf));
+        self.sent(&written);
+        written
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+        let written = each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs));
+        self.sent(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(io) => io.is_write_vectored(),
-            Self::Unix(io) => io.is_write_vectored(),
-            Self::TlsTcp(io) => io.is_write_vectored(),
-            Self::TlsUnix(io) => io.is_write_vectored(),
+        match &self.kind {
+            Kind::Tcp(io) => io.is_write_vectored(),
+            Kind::Unix(io) => io.is_write_vectored(),
+            Kind::TlsTcp(io) => io.is_write_vectored(),
+            Kind::TlsUnix(io) => io.is_write_vectored(),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, io => Pin::new(io).poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+macro_rules! from {
+    ($($io:ty => $kind:expr),+) => {
+        $(impl From<$io> for Connection {
+            fn from(io: $io) -> Self {
+                Self::new($kind(io))
+            }
+        })+
+    };
+}
+
+from!(TcpStream => Kind::Tcp, UnixStream => Kind::Unix);
+from!(TlsStream<TcpStream> => |io| Kind::TlsTcp(Box::new(io)), TlsStream<UnixStream> => |io| Kind::TlsUnix(Box::new(io)));
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_is_not_taken_for_a_dead_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut connection = Connection::from(tcp);
+        let limit = |connection: &Connection| {
+            SockRef::from(connection.tcp().unwrap())
+                .tcp_user_timeout()
+                .unwrap()
+                .filter(|limit| !limit.is_zero())
+        };
+        assert_eq!(limit(&connection), None);
+        connection.judge_silence();
+        connection.write_all(&[b'x'; 1000]).await.unwrap();
+        assert_eq!(limit(&connection), Some(UNACKNOWLEDGED));
+        connection.write_all(&vec![b'x'; A_WINDOW]).await.unwrap();
+        assert_eq!(limit(&connection), None, "its window may be shut");
+        peer.write_all(b"answer").await.unwrap();
+        connection.read_exact(&mut [0; 6]).await.unwrap();
+        connection.write_all(b"x").await.unwrap();
+        assert_eq!(limit(&connection), Some(UNACKNOWLEDGED), "it was heard");
+        assert!(connection.socket().is_some());
+        connection.write_all(&vec![b'x'; A_WINDOW]).await.unwrap();
+        peer.write_all(b"answer").await.unwrap();
+        connection.read_exact(&mut [0; 6]).await.unwrap();
+        assert_eq!(limit(&connection), None, "bytes go past it");
     }
 }

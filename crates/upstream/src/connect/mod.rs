@@ -75,35 +75,35 @@ pub async fn connect(
             let mut io = within(config.connect_timeout, connect_tcp(*address, config)).await?;
             times.reached(&times.connected);
             greet(&mut io, &header).await?;
-            match tls {
-                None => Ok(Connection::Tcp(io)),
+            let mut io = match tls {
+                None => Connection::from(io),
                 Some(tls) => {
                     let io = tls.handshake(config, offer, &name(), io).await?;
                     times.reached(&times.secured);
-                    Ok(Connection::TlsTcp(Box::new(io)))
+                    Connection::from(io)
                 }
+            };
+            if !config.pool.tcp_keepalive.is_zero() {
+                // Keepalive is silent while something that was sent waits for its acknowledgement; this isn't.
+                io.judge_silence();
             }
+            Ok(io)
         }
         EndpointAddress::Unix(path) => {
             let mut io = within(config.connect_timeout, UnixStream::connect(path)).await?;
             times.reached(&times.connected);
             greet(&mut io, &header).await?;
             match tls {
-                None => Ok(Connection::Unix(io)),
+                None => Ok(Connection::from(io)),
                 Some(tls) => {
                     let io = tls.handshake(config, offer, &name(), io).await?;
                     times.reached(&times.secured);
-                    Ok(Connection::TlsUnix(Box::new(io)))
+                    Ok(Connection::from(io))
                 }
             }
         }
     }
 }
-
-/// A peer that acknowledges nothing of what it was sent for this long is dead (RFC 5482, Linux `TCP_USER_TIMEOUT`): sooner than the
-/// default deadline, so that a request on a dead connection can still be sent on a new one. The kernel's own is a quarter of an hour.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 async fn connect_tcp(address: SocketAddr, config: &model::Upstream) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -114,11 +114,7 @@ async fn connect_tcp(address: SocketAddr, config: &model::Upstream) -> io::Resul
         // A dead peer is given up after five more probes, a quarter of the first wait apart.
         let interval = (keepalive / 4).max(Duration::from_secs(1));
         let settings = TcpKeepalive::new().with_time(keepalive).with_interval(interval).with_retries(5);
-        let socket = SockRef::from(&socket);
-        socket.set_tcp_keepalive(&settings)?;
-        // Keepalive is silent while something that was sent waits for its acknowledgement; this isn't.
-        #[cfg(target_os = "linux")]
-        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+        SockRef::from(&socket).set_tcp_keepalive(&settings)?;
     }
     if let Some(source) = config.source_address.filter(|source| source.is_ipv4() == address.is_ipv4()) {
         socket.bind(SocketAddr::new(source, 0))?;

@@ -116,7 +116,7 @@ async fn over_tls(close_notify: bool) -> Result<String, BodyError> {
     let upstream = to(&server, |_| {});
     let shared = upstream.shared();
     let permit = ConnectionPermit::take(shared).unwrap();
-    let io = Connection::TlsTcp(Box::new(tls));
+    let io = Connection::from(tls);
     let mut connection = H1::new(io, permit, &shared.config.pool, None, None);
     let request = http::Request::get("/").header("host", "localhost").body(Body::empty()).unwrap().into();
     connection.begin(request);
