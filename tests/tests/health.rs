@@ -1,6 +1,15 @@
 //! Active health checks against real servers: what is asked, what is logged, what is counted.
 
-use std::net::Ipv4Addr;
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
 
 use attache_tests::{Attache, eventually, free_port, free_port_on, http_get, local, nginx, raw, redis};
 
@@ -71,5 +80,63 @@ upstreams:
     assert!(line.contains("status 503") && line.contains(&format!("{first}:{port}")), "{line}");
     for _ in 0..10 {
         assert!(http_get(local(attache.port), "/").ends_with(&format!("from {second}")));
+    }
+}
+
+/// A server whose health is what the test says, and that gives all other bytes back.
+fn moody() -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, healthy) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
+    let flag = healthy.clone();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let healthy = flag.clone();
+            thread::spawn(move || {
+                let mut bytes = [0; 64];
+                while let Ok(n @ 1..) = stream.read(&mut bytes) {
+                    let asked = bytes[..n].starts_with(b"PING");
+                    let answer = if !asked {
+                        &bytes[..n]
+                    } else if healthy.load(Relaxed) {
+                        b"+PONG"
+                    } else {
+                        b"-LOADING"
+                    };
+                    if stream.write_all(answer).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (address, healthy)
+}
+
+#[test]
+fn an_endpoint_that_turns_unhealthy_closes_its_opaque_connections_if_the_config_says_so() {
+    for (key, closes) in [("", false), ("on_unhealthy: close", true)] {
+        let (address, healthy) = moody();
+        let attache = Attache::start(&format!(
+            "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', protocol: tcp, to: cache }} }}
+upstreams:
+  cache:
+    address: 'tcp://{address}'
+    health_check: {{ tcp: {{ send: PING, expect: '+PONG' }}, interval: 200ms, unhealthy: 1 }}
+    {key}"
+        ));
+        let mut client = TcpStream::connect(local(attache.port)).unwrap();
+        client.write_all(b"hello").unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+        healthy.store(false, Relaxed);
+        eventually("the check fails", || attache.metric("attache_upstream_endpoints", &["unhealthy"]) == 1.0);
+        if closes {
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            let ended = ["reason=\"endpoint-unhealthy\""];
+            eventually("it is counted", || attache.metric("attache_requests_total", &ended) == 1.0);
+        } else {
+            client.write_all(b"still").unwrap();
+            client.read_exact(&mut [0; 5]).unwrap();
+        }
     }
 }

@@ -203,6 +203,7 @@ const fn default_retry_after(reason: Reason) -> Option<u64> {
         | Reason::Overloaded
         | Reason::CircuitOpen
         | Reason::OverflowRequests
+        | Reason::OverflowClient
         | Reason::OverflowPending
         | Reason::OverflowConnections
         | Reason::OverflowAdaptive

@@ -28,6 +28,7 @@ pub(crate) fn upstream() -> model::Upstream {
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: None,
+        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
         credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,

@@ -111,6 +111,8 @@ reasons! {
     PlaintextDenied = "plaintext-denied", 403, "UAEX", 7, "Connect with TLS, or set `tls.mode: permissive` without `allow`: plaintext proves no identity.";
     /// The upstream's concurrency limit for requests is reached.
     OverflowRequests = "overflow-requests", 503, "UO", 14, "The upstream is slower than its load; raise `circuit_breaker.max_requests` only if it can take more.";
+    /// The client has as many requests running on the upstream as one client may have.
+    OverflowClient = "overflow-client", 429, "UO", 8, "The client asks for more at once than `circuit_breaker.max_requests_per_client` gives to one address. A client that stands for many, such as a load balancer, needs a higher bound.";
     /// The upstream's queue for a connection is full.
     OverflowPending = "overflow-pending", 503, "UO", 14, "Raise `circuit_breaker.max_connections` or `max_pending` only if the upstream can take more.";
     /// The upstream's concurrency limit for connections is reached.
@@ -131,6 +133,8 @@ reasons! {
     IdleTimeout = "idle-timeout", 504, "SI", 4, "Raise `idle_timeout` of the route, or send keepalives in the application.";
     /// The upstream closed or reset the connection before a response.
     UpstreamReset = "upstream-reset", 502, "UC", 14, "The upstream's log says why: a crash, or a keep-alive shorter than attache's `pool.idle_timeout`.";
+    /// The endpoint of a tunnel turned unhealthy, was ejected, or is no longer named, and the upstream says `on_unhealthy: close`.
+    EndpointUnhealthy = "endpoint-unhealthy", 503, "UC", 14, "The client connects anew, and gets a healthy endpoint. `attache status` says what is wrong with this one.";
     /// The upstream refused the stream (REFUSED_STREAM, GOAWAY) without working on it.
     UpstreamRefusedStream = "upstream-refused-stream", 503, "UR", 14, "The upstream sheds load or restarts.";
     /// The upstream ended the response's body before its end.

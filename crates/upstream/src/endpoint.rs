@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use attache_config::model::Name;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{Id, change::LastChange, circuit::Circuit};
 
@@ -112,6 +112,8 @@ pub struct Endpoint {
     pub(crate) watched: AtomicBool,
     /// When a call may try it although it is out: nanoseconds since `added`.
     pub(crate) knock_at: AtomicU64,
+    /// Rises whenever it turns unhealthy, is ejected or removed: see [`Closer`](crate::limit::Closer).
+    turned: watch::Sender<u32>,
     /// Shared by the endpoints of one upstream; rises with every change of health.
     health_epoch: Arc<AtomicU64>,
 }
@@ -151,6 +153,7 @@ impl Endpoint {
             reach_change: LastChange::default(),
             watched: AtomicBool::new(false),
             knock_at: AtomicU64::new(0),
+            turned: watch::Sender::new(0),
             health_epoch,
             checks: crate::health::Checks::default(),
         }
@@ -173,6 +176,27 @@ impl Endpoint {
             && !self.unreachable.load(Relaxed)
             && !self.removed.load(Relaxed)
             && (!self.tripped.load(Relaxed) || !self.is_blocked())
+    }
+
+    /// It fails its health checks, is ejected, or is no longer named.
+    pub(crate) fn is_condemned(&self) -> bool {
+        !self.healthy.load(Relaxed) || self.ejected.load(Relaxed) || self.removed.load(Relaxed)
+    }
+
+    /// Discovery no longer names it.
+    pub(crate) fn remove(&self) {
+        self.removed.store(true, Relaxed);
+        self.turns();
+    }
+
+    /// Tells those who leave an endpoint that turns unhealthy.
+    fn turns(&self) {
+        self.turned.send_modify(|times| *times = times.wrapping_add(1));
+    }
+
+    /// Learns of it when the endpoint turns unhealthy from now on.
+    pub(crate) fn when_it_turns(&self) -> watch::Receiver<u32> {
+        self.turned.subscribe()
     }
 
     /// A call that every usable endpoint has failed may ask it: it passes its health checks, and its breaker lets it.
@@ -217,6 +241,9 @@ impl Endpoint {
         if changed {
             self.health_change.note(Instant::now(), why);
             self.health_changed(healthy);
+            if !healthy {
+                self.turns();
+            }
         }
         changed
     }
@@ -232,6 +259,9 @@ impl Endpoint {
         if changed {
             self.ejection_change.note(Instant::now(), why);
             self.health_changed(!ejected);
+            if ejected {
+                self.turns();
+            }
         }
         changed
     }

@@ -4,14 +4,19 @@
 //! count. The counters are the atomics of [`Shared`]; a limit may be overshot for an instant by as many workers as race
 //! for its last unit, never for longer.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
+use attache_config::model::OnUnhealthy;
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
+use tokio::sync::watch;
 
-use crate::{Endpoint, Shared};
+use crate::{Endpoint, Shared, clients::Share};
 
 /// One unit of a counter, if the limit allows it.
 fn take(counter: &AtomicU32, limit: u32) -> bool {
@@ -85,27 +90,34 @@ pub struct RequestPermit {
     shared: Arc<Shared>,
     /// It is one of those that the limit counts.
     counted: bool,
+    /// Whose it is, and what is counted for that client.
+    client: Option<IpAddr>,
+    share: Option<Share>,
 }
 
 impl RequestPermit {
     /// Takes one, or says that the limit is reached.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
-        let mut permit = Self::ahead(shared);
+        let mut permit = Self::ahead(shared, None);
         permit.count()?;
         Ok(permit)
     }
 
     /// For a connection on which neither side has spoken: it takes no other call's place.
-    pub(crate) fn ahead(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), counted: false }
+    pub(crate) fn ahead(shared: &Arc<Shared>, client: Option<IpAddr>) -> Self {
+        Self { shared: Arc::clone(shared), counted: false, client, share: None }
     }
 
     /// Counts it from now on, or says that the limit is reached.
     pub(crate) fn count(&mut self) -> Result<(), Reason> {
-        if !self.counted {
-            let limit = self.shared.config.circuit_breaker.max_requests;
-            self.counted = take(&self.shared.active_requests, limit);
+        if self.counted {
+            return Ok(());
         }
+        if let (Some(clients), Some(client), None) = (&self.shared.clients, self.client, &self.share) {
+            self.share = Some(clients.take(client).ok_or(Reason::OverflowClient)?);
+        }
+        let limit = self.shared.config.circuit_breaker.max_requests;
+        self.counted = take(&self.shared.active_requests, limit);
         if self.counted { Ok(()) } else { Err(Reason::OverflowRequests) }
     }
 
@@ -144,6 +156,12 @@ impl Charge {
         self.permit.count()
     }
 
+    /// Learns when a tunnel to its endpoint is to be closed.
+    pub fn closer(&self) -> Closer {
+        let closes = self.shared().config.on_unhealthy == OnUnhealthy::Close;
+        Closer(closes.then(|| self.endpoint.when_it_turns()))
+    }
+
     /// The endpoint that it is counted at.
     pub const fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
@@ -158,5 +176,22 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.endpoint.active.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Tells a tunnel that its endpoint has turned unhealthy, where `on_unhealthy: close` says that it is to be closed then. A tunnel that was
+/// opened to an unhealthy endpoint, since there was no better one, stays until the endpoint turns unhealthy anew.
+#[derive(Debug, Default)]
+pub struct Closer(Option<watch::Receiver<u32>>);
+
+impl Closer {
+    /// Waits until the tunnel is to be closed; for ever where it never is.
+    pub async fn closed(&mut self) {
+        if let Some(turned) = &mut self.0
+            && turned.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
     }
 }

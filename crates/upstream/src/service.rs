@@ -25,7 +25,7 @@ use std::{
 
 use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
-use attache_telemetry::{Reason, metrics};
+use attache_telemetry::{AttemptTrace, Reason, metrics};
 use attache_wire::{
     Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
@@ -40,7 +40,7 @@ use crate::{
     boxed,
     circuit::Admitted,
     connect::{Connection, Offer as Offered, Tls},
-    limit::{Charge, ConnectionPermit, RequestPermit},
+    limit::{Charge, Closer, ConnectionPermit, RequestPermit},
     outlier::circuits,
     pool::{How, Pool, Protocol, Want, upgrade},
 };
@@ -66,11 +66,53 @@ pub struct Bare {
     pub guard: Guard,
 }
 
-/// What a bare connection holds of the breaker's counts until it is dropped.
-#[derive(Debug)]
+/// What a bare connection holds of the breaker's counts until it is dropped, and how another one is made in its place.
 pub struct Guard {
     charge: Option<Charge>,
-    _permit: ConnectionPermit,
+    permit: ConnectionPermit,
+    /// `None` once a side has spoken.
+    again: Option<Again>,
+}
+
+/// What another connection for the same client is made of.
+struct Again {
+    inner: Rc<Inner>,
+    context: CallContext,
+    hash: Option<u64>,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("charge", &self.charge).finish_non_exhaustive()
+    }
+}
+
+impl Guard {
+    /// Learns when the connection is to be closed.
+    pub fn closer(&self) -> Closer {
+        self.charge.as_ref().map_or_else(Closer::default, Charge::closer)
+    }
+
+    /// A connection to an endpoint that wasn't asked yet, in place of one that has ended before it was used. `None` where there is none.
+    pub async fn elsewhere(&mut self) -> Option<Connection> {
+        let Self { charge, permit, again } = self;
+        let Again { inner, context, hash } = again.as_ref()?;
+        let charge = charge.as_mut()?;
+        let other = inner.another(charge.endpoint(), *hash, context, false)?;
+        let connect = |endpoint: Arc<Endpoint>| async {
+            let (io, permit) = inner.bare(context, &endpoint, None).await?;
+            Ok((io, permit, endpoint))
+        };
+        let made = Box::pin(inner.reach(&other, *hash, context, &mut None, connect)).await;
+        let (io, new, endpoint) = made.ok()?;
+        context.exchange.tried_again(Reason::UpstreamReset);
+        metrics().retry(&charge.shared().config.name, Reason::UpstreamReset);
+        context.exchange.endpoint.replace(Some(Arc::clone(&endpoint.label)));
+        *context.exchange.peer.borrow_mut() = inner.tls.as_ref().and_then(|tls| tls.peer(&io));
+        charge.moved_to(&endpoint);
+        *permit = new;
+        Some(io)
+    }
 }
 
 impl Bare {
@@ -79,6 +121,7 @@ impl Bare {
     /// # Errors
     /// `overflow-requests` where the upstream has no room for one more call.
     pub fn count(&mut self) -> Result<(), Error> {
+        self.guard.again = None;
         let Some(charge) = &mut self.guard.charge else { return Ok(()) };
         charge.count().map_err(|reason| {
             metrics().overflow(&charge.shared().config.name, reason);
@@ -286,11 +329,11 @@ impl Inner {
         judges: Judges,
     ) -> Result<(Arc<Endpoint>, Option<Attempt>), Error> {
         let pool = &self.pool;
-        let permit = if context.ahead {
-            RequestPermit::ahead(&pool.shared)
-        } else {
-            RequestPermit::take(&pool.shared).map_err(|reason| pool.refused(reason))?
-        };
+        let client = context.client.address.map(|address| address.ip());
+        let mut permit = RequestPermit::ahead(&pool.shared, client);
+        if !context.ahead {
+            permit.count().map_err(|reason| pool.refused(reason))?;
+        }
         let (endpoint, admitted) = self.pick(context, hash)?;
         let mut attempt = Attempt::admitted(permit, Arc::clone(&endpoint), admitted, context, judges);
         let traced = wants == Wants::Answer && context.exchange.trace.borrow().is_some();
@@ -307,28 +350,34 @@ impl Inner {
         endpoint: &Arc<Endpoint>,
         attempt: &mut Option<Attempt>,
     ) -> Result<Response<Body>, Error> {
-        let Self { pool, tls, .. } = &**self;
         let span = attempt.as_ref().and_then(Attempt::span);
         let connect = |endpoint: Arc<Endpoint>| {
             let span = span.clone();
-            async move {
-                let permit = pool.permit(context.deadline).await?;
-                let how = How {
-                    tls: tls.as_ref(),
-                    offer: Offered::Opaque,
-                    host: None,
-                    client: &context.client,
-                    traced: span.as_deref(),
-                };
-                pool.dial(&endpoint, permit, &how).await
-            }
+            async move { self.bare(context, &endpoint, span.as_deref()).await }
         };
         let (io, permit) = self.reach(endpoint, hash, context, attempt, connect).await?;
-        *context.exchange.peer.borrow_mut() = tls.as_ref().and_then(|tls| tls.peer(&io));
-        let guard = Guard { charge: attempt.take().and_then(Attempt::opened), _permit: permit };
+        *context.exchange.peer.borrow_mut() = self.tls.as_ref().and_then(|tls| tls.peer(&io));
+        // The deadline was that of the first connection.
+        let context = CallContext { deadline: None, overdue: None, ..context.clone() };
+        let again = Some(Again { inner: Rc::clone(self), context, hash });
+        let guard = Guard { charge: attempt.take().and_then(Attempt::opened), permit, again };
         let mut response = Response::new(Body::empty());
         response.head_mut().carried = Some(Box::new(Bare { io, guard }));
         Ok(response)
+    }
+
+    /// A connection for opaque bytes.
+    async fn bare(
+        &self,
+        context: &CallContext,
+        endpoint: &Arc<Endpoint>,
+        traced: Option<&AttemptTrace>,
+    ) -> Result<(Connection, ConnectionPermit), Error> {
+        let permit = self.pool.permit(context.deadline).await?;
+        let (tls, client) = (self.tls.as_ref(), &context.client);
+        self.pool
+            .dial(endpoint, permit, &How { tls, offer: Offered::Opaque, host: None, client, traced })
+            .await
     }
 
     /// Sends the request on a connection to this endpoint, and on another one where a kept one turns out to be dead.

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64},
     },
 };
 
@@ -20,6 +20,7 @@ use crate::{
     Id,
     balance::Index,
     circuit::Circuit,
+    clients::Clients,
     endpoint::{Endpoint, EndpointSpec},
 };
 
@@ -54,6 +55,8 @@ pub struct Shared {
     pub endpoints: ArcSwap<EndpointSet>,
     /// Requests running, over all workers (`circuit_breaker.max_requests`).
     pub active_requests: AtomicU32,
+    /// The same by client (`circuit_breaker.max_requests_per_client`).
+    pub(crate) clients: Option<Clients>,
     /// Connections open, over all workers.
     pub connections: AtomicU32,
     /// Calls that wait where `max_connections` is reached, over all workers.
@@ -74,6 +77,7 @@ impl Shared {
     pub fn new(config: Arc<model::Upstream>) -> Self {
         Self {
             id: Id::next(),
+            clients: config.circuit_breaker.max_requests_per_client.map(Clients::new),
             config,
             endpoints: ArcSwap::default(),
             active_requests: AtomicU32::new(0),
@@ -145,7 +149,7 @@ impl Shared {
             self.endpoints.store(Arc::new(set));
             // Only now: a worker that still holds the old set finds another endpoint in the next one.
             for endpoint in gone {
-                endpoint.removed.store(true, Relaxed);
+                endpoint.remove();
             }
         } else {
             let (generation, index) = (old.generation, old.index.clone());
@@ -168,6 +172,8 @@ impl Shared {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
     use crate::{
         EndpointAddress,

@@ -25,6 +25,7 @@ pub(crate) fn upstream(name: &str) -> Upstream {
         circuit_breaker: CircuitBreaker::default(),
         outlier_ejection: OutlierEjection::default(),
         health_check: None,
+        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
         credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,

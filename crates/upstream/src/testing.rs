@@ -45,6 +45,7 @@ pub(crate) fn config() -> model::Upstream {
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: None,
+        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
         credential: None,
         proxy_protocol: ProxyProtocolOut::Off,
         source_address: None,

@@ -4,6 +4,8 @@
 //! - Whatever is no end of both sides resets both: a transfer that was cut must never look whole.
 //! - One side's end is passed on as an end of writing (half-close); the other direction goes on until its own end.
 //! - What one direction holds, and how its bytes go, is in [`direction`].
+//! - A connection to an upstream that ends before either side's first byte was moved is replaced by one to another endpoint, where there is one: nothing
+//!   of the client's has reached anybody. So a server that goes while its clients are silent isn't noticed by them. Each endpoint is asked once.
 //! - The clock is read eight times per idle timeout, not per message.
 
 mod direction;
@@ -27,12 +29,12 @@ use tokio::{
 
 use self::direction::{Direction, Side};
 pub use self::splice::Socket;
-use crate::{connect::Connection, error::reason_or};
+use crate::{connect::Connection, error::reason_or, limit::Closer, service::Guard};
 
 /// A tunnel that ended otherwise than by both sides' ends.
 #[derive(Debug)]
 pub struct TunnelError {
-    /// Why: `idle-timeout`, `client-closed` or `upstream-reset`.
+    /// Why: `idle-timeout`, `endpoint-unhealthy`, `client-closed` or `upstream-reset`.
     pub reason: Reason,
     /// Bytes that went from the client to the upstream, and back.
     pub copied: (u64, u64),
@@ -52,25 +54,33 @@ impl std::error::Error for TunnelError {
 }
 
 /// Relays between a client and an upstream until both directions have ended; says how many bytes went from the client
-/// to the upstream, and back. No byte either way for `idle`, or up to an eighth more, ends it with `idle-timeout`; zero waits for ever.
+/// to the upstream, and back. No byte either way for `idle`, or up to an eighth more, ends it with `idle-timeout`; zero waits for ever. `closer` ends it
+/// with `endpoint-unhealthy`.
 /// However it ends otherwise, dropped included, both sides are reset.
 pub async fn copy_both(
     client: impl AsyncRead + AsyncWrite + Abort + Unpin,
     upstream: impl AsyncRead + AsyncWrite + Abort + Unpin,
     idle: Duration,
+    closer: Closer,
 ) -> Result<(u64, u64), TunnelError> {
-    relay(client, |_| None, upstream, |_| None, idle).await
+    relay(client, |_| None, upstream, |_| None, idle, closer, async || None).await
 }
 
-/// The same where the client's bytes may come from a socket as they are: `socket` says from which one, and `None` as long as
-/// bytes are kept outside of it.
+/// The same for a bare connection, which may be replaced as long as it is unused, and where the client's bytes may come from a socket as they are:
+/// `socket` says from which one, and `None` as long as bytes are kept outside of it.
 pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
     socket: impl Fn(&C) -> Option<Socket<'_>>,
     upstream: Connection,
+    guard: &mut Guard,
     idle: Duration,
 ) -> Result<(u64, u64), TunnelError> {
-    relay(client, socket, upstream, Connection::socket, idle).await
+    let closer = guard.closer();
+    let elsewhere = async || {
+        let io = guard.elsewhere().await?;
+        Some((io, guard.closer()))
+    };
+    relay(client, socket, upstream, Connection::socket, idle, closer, elsewhere).await
 }
 
 /// How many times in an idle timeout it is looked whether a byte has come.
@@ -87,55 +97,102 @@ impl<T: Abort> Drop for Cut<T> {
     }
 }
 
+/// How a turn of a tunnel ended.
+enum Turn {
+    Over(Result<(), (Reason, Option<io::Error>)>),
+    /// The upstream's side ended before either side's first byte. With the error, where it was no orderly end.
+    Unused(Option<(Reason, Option<io::Error>)>),
+}
+
 async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
     client_socket: impl Fn(&C) -> Option<Socket<'_>>,
     upstream: U,
     upstream_socket: impl Fn(&U) -> Option<Socket<'_>>,
     idle: Duration,
+    mut closer: Closer,
+    mut elsewhere: impl AsyncFnMut() -> Option<(U, Closer)>,
 ) -> Result<(u64, u64), TunnelError> {
     let (mut client, mut upstream) = (Cut(client, false), Cut(upstream, false));
-    let (mut out, mut back) = (Direction::default(), Direction::default());
+    let (mut out, mut back) = (Direction::default(), Direction::keeping_its_end());
     let look = idle / LOOKS;
     let mut timer = pin!(sleep_until(Instant::now() + look));
     let (mut seen, mut quiet) = (0, 0);
-    let result = std::future::poll_fn(|cx| {
-        let (client, upstream) = (&mut client.0, &mut upstream.0);
-        let sent = out.poll(
-            cx,
-            (Pin::new(&mut *client), &client_socket),
-            (Pin::new(&mut *upstream), &upstream_socket),
-        );
-        if let Poll::Ready(Err(side)) = sent {
-            return Poll::Ready(Err(side.map(Reason::ClientClosed, Reason::UpstreamReset)));
-        }
-        let received =
-            back.poll(cx, (Pin::new(upstream), &upstream_socket), (Pin::new(client), &client_socket));
-        if let Poll::Ready(Err(side)) = received {
-            let upstream = match &side {
-                Side::Reader(error) => reason_or(error, Reason::UpstreamReset),
-                Side::Writer(_) => Reason::UpstreamReset,
-            };
-            return Poll::Ready(Err(side.map(upstream, Reason::ClientClosed)));
-        }
-        if sent.is_ready() && received.is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        if !idle.is_zero() {
-            while timer.as_mut().poll(cx).is_ready() {
-                let copied = out.copied + back.copied;
-                // A byte may have come at any time since the look before.
-                quiet = if copied == seen { quiet + 1 } else { 0 };
-                if quiet >= LOOKS {
-                    return Poll::Ready(Err((Reason::IdleTimeout, None)));
+    let result = loop {
+        let turn = {
+            let mut cut = pin!(closer.closed());
+            std::future::poll_fn(|cx| {
+                let (client, upstream) = (&mut client.0, &mut upstream.0);
+                let sent = out.poll(
+                    cx,
+                    (Pin::new(&mut *client), &client_socket),
+                    (Pin::new(&mut *upstream), &upstream_socket),
+                );
+                if let Poll::Ready(Err(side)) = sent {
+                    let unused = matches!(side, Side::Writer(_)) && out.is_unused() && back.is_unused();
+                    let error = side.map(Reason::ClientClosed, Reason::UpstreamReset);
+                    return Poll::Ready(if unused {
+                        Turn::Unused(Some(error))
+                    } else {
+                        Turn::Over(Err(error))
+                    });
                 }
-                seen = copied;
-                timer.as_mut().reset(Instant::now() + look);
-            }
+                let received =
+                    back.poll(cx, (Pin::new(upstream), &upstream_socket), (Pin::new(client), &client_socket));
+                if let Poll::Ready(Err(side)) = received {
+                    let unused = matches!(side, Side::Reader(_)) && out.is_unused() && back.is_unused();
+                    let upstream = match &side {
+                        Side::Reader(error) => reason_or(error, Reason::UpstreamReset),
+                        Side::Writer(_) => Reason::UpstreamReset,
+                    };
+                    let error = side.map(upstream, Reason::ClientClosed);
+                    return Poll::Ready(if unused {
+                        Turn::Unused(Some(error))
+                    } else {
+                        Turn::Over(Err(error))
+                    });
+                }
+                if back.keeps_an_end() {
+                    if out.is_unused() {
+                        return Poll::Ready(Turn::Unused(None));
+                    }
+                    back.tell_its_end();
+                    cx.waker().wake_by_ref();
+                }
+                if sent.is_ready() && received.is_ready() {
+                    return Poll::Ready(Turn::Over(Ok(())));
+                }
+                if cut.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Turn::Over(Err((Reason::EndpointUnhealthy, None))));
+                }
+                if !idle.is_zero() {
+                    while timer.as_mut().poll(cx).is_ready() {
+                        let copied = out.copied + back.copied;
+                        // A byte may have come at any time since the look before.
+                        quiet = if copied == seen { quiet + 1 } else { 0 };
+                        if quiet >= LOOKS {
+                            return Poll::Ready(Turn::Over(Err((Reason::IdleTimeout, None))));
+                        }
+                        seen = copied;
+                        timer.as_mut().reset(Instant::now() + look);
+                    }
+                }
+                Poll::Pending
+            })
+            .await
+        };
+        match turn {
+            Turn::Over(result) => break result,
+            Turn::Unused(error) => match (elsewhere().await, error) {
+                (Some(other), _) => {
+                    (upstream.0, closer) = other;
+                    back = Direction::keeping_its_end();
+                }
+                (None, Some(error)) => break Err(error),
+                (None, None) => back.tell_its_end(),
+            },
         }
-        Poll::Pending
-    })
-    .await;
+    };
     (client.1, upstream.1) = (result.is_ok(), result.is_ok());
     let copied = (out.copied, back.copied);
     result.map(|()| copied).map_err(|(reason, source)| TunnelError { reason, copied, source })

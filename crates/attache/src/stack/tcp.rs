@@ -58,7 +58,7 @@ impl Site {
                 }
             }
         };
-        let Bare { io: upstream, guard: _charged } = bare;
+        let Bare { io: upstream, mut guard } = bare;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
         if io.write_all(&greeting).await.is_err() {
             exchange.fail(Reason::ClientClosed, "the client left before the server's first bytes");
@@ -67,7 +67,7 @@ impl Site {
         let idle = self.listener.tcp_idle_timeout;
         let socket: fn(&Stream) -> Option<Socket<'_>> =
             if self.listener.tcp_splice { socket } else { |_| None };
-        let (received, sent) = match copy_both_sockets(io, socket, upstream, idle).await {
+        let (received, sent) = match copy_both_sockets(io, socket, upstream, &mut guard, idle).await {
             Ok(copied) => copied,
             Err(error) => {
                 let detail = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);

@@ -11,7 +11,7 @@ use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
     Bare,
     pool::upgraded,
-    tunnel::{TunnelError, copy_both},
+    tunnel::{TunnelError, copy_both, copy_both_sockets},
 };
 use attache_wire::Response;
 
@@ -46,7 +46,8 @@ impl Tunnels {
             let (client, upstream) = tokio::join!(client, upgraded(&mut upstream));
             match (client, upstream) {
                 (Ok(client), Some(Ok(upstream))) => {
-                    copy_both(client, upstream, idle).await.map_err(Into::into)
+                    let closer = upstream.closer();
+                    copy_both(client, upstream, idle, closer).await.map_err(Into::into)
                 }
                 (Err(error), _) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
                 (_, Some(Err(error))) => Err(Lost::new(error.reason, error.detail())),
@@ -62,9 +63,11 @@ impl Tunnels {
     pub(super) fn connected(&self, client: OnUpgrade, upstream: Bare, tunnel: Tunnel) {
         let idle = tunnel.idle;
         self.run(tunnel, async move {
-            let Bare { io: upstream, guard: _charged } = upstream;
+            let Bare { io: upstream, mut guard } = upstream;
             match client.await {
-                Ok(client) => copy_both(client, upstream, idle).await.map_err(Into::into),
+                Ok(client) => {
+                    copy_both_sockets(client, |_| None, upstream, &mut guard, idle).await.map_err(Into::into)
+                }
                 Err(error) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
             }
         });

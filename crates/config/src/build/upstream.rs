@@ -13,8 +13,8 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{
         Address, Algorithm, Balance, CircuitBreaker, EndpointSource, FailureBreaker, FailurePercentage,
-        HashKey, HealthCheck, HostRewrite, OutlierEjection, Pool, Probe, ProxyProtocolOut, SuccessRate,
-        Target, TlsClient, Upstream, UpstreamProtocol,
+        HashKey, HealthCheck, HostRewrite, OnUnhealthy, OutlierEjection, Pool, Probe, ProxyProtocolOut,
+        SuccessRate, Target, TlsClient, Upstream, UpstreamProtocol,
     },
     raw::{self, At, OrOff, Txt},
     text::{Scheme, Source},
@@ -37,6 +37,7 @@ pub(crate) fn upstream(
         circuit_breaker: CircuitBreaker::default(),
         outlier_ejection: OutlierEjection::default(),
         health_check: None,
+        on_unhealthy: OnUnhealthy::default(),
         credential: None,
         proxy_protocol: ProxyProtocolOut::default(),
         source_address: None,
@@ -95,6 +96,9 @@ pub(crate) fn upstream(
             );
         }
     }
+    if let Some(on_unhealthy) = raw.on_unhealthy {
+        upstream.on_unhealthy = on_unhealthy.value;
+    }
     upstream.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
     upstream.source_address = raw.source_address.map(|address| address.0.0);
     if upstream.tls.as_ref().is_some_and(|tls| tls.identity.is_some() || tls.spiffe) {
@@ -129,12 +133,14 @@ pub(crate) fn upstream(
                 max_pending: most,
                 max_requests: most,
                 max_retries: most,
+                max_requests_per_client: None,
                 failures: None,
                 endpoint_failures: None,
             };
         }
         Some(OrOff::On(breaker)) => {
             fill!(upstream.circuit_breaker, breaker, max_connections, max_pending, max_requests, max_retries);
+            upstream.circuit_breaker.max_requests_per_client = breaker.max_requests_per_client;
             upstream.circuit_breaker.failures = breaker.failures.map(|raw| failures(raw, problems));
             upstream.circuit_breaker.endpoint_failures =
                 breaker.endpoint_failures.map(|raw| failures(raw, problems));

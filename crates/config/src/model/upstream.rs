@@ -39,6 +39,8 @@ pub struct Upstream {
     pub outlier_ejection: OutlierEjection,
     /// Active health; `None` is off.
     pub health_check: Option<HealthCheck>,
+    /// What becomes of the connections to an endpoint that fails.
+    pub on_unhealthy: OnUnhealthy,
     /// A secret that requests are given; what a route says of its own stands in its [`Policy`](super::Policy).
     pub credential: Option<Arc<Credential>>,
     /// PROXY protocol sent at the start of every connection.
@@ -279,6 +281,8 @@ pub struct CircuitBreaker {
     /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken. Default
     /// 1024.
     pub max_requests: u32,
+    /// Of these, the requests of one client: an address, of IPv6 a /64. Default `None`: no bound of its own.
+    pub max_requests_per_client: Option<u32>,
     /// Retries at once, unless a budget is set. Default 3.
     pub max_retries: u32,
     /// Opens when the whole upstream fails. Default `None`: ejection takes single endpoints out, and the
@@ -328,6 +332,7 @@ impl Default for CircuitBreaker {
             max_connections: 1024,
             max_pending: 1024,
             max_requests: 1024,
+            max_requests_per_client: None,
             max_retries: 3,
             failures: None,
             endpoint_failures: None,
@@ -467,6 +472,18 @@ pub enum Probe {
         /// Service name.
         service: Name,
     },
+}
+
+/// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnhealthy {
+    /// They stay as long as both sides want: only new calls go elsewhere.
+    #[default]
+    Keep,
+    /// Idle connections are closed. HTTP/1 and HTTP/2 connections on which calls run are closed behind these calls. Tunnels, WebSockets and
+    /// opaque connections are reset, with the reason `endpoint-unhealthy`.
+    Close,
 }
 
 /// PROXY protocol on the way out.

@@ -104,6 +104,9 @@ pub(crate) struct UpstreamFull {
     pub(crate) outlier_ejection: Option<OrOff<OutlierEjection>>,
     /// Active health. Off without it.
     pub(crate) health_check: Option<At<HealthCheck>>,
+    /// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
+    #[schemars(extend("default" = model::OnUnhealthy::default()))]
+    pub(crate) on_unhealthy: Option<At<model::OnUnhealthy>>,
     /// A secret that requests are given, for routes to here that have none of their own.
     pub(crate) credential: Option<At<Credential>>,
     /// PROXY protocol sent at the start of every connection.
@@ -258,6 +261,10 @@ pub(crate) struct CircuitBreaker {
     /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken.
     #[schemars(range(min = 1), extend("default" = breaker().max_requests))]
     pub(crate) max_requests: Option<u32>,
+    /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429 `overflow-client`. Without it one
+    /// client may have them all: what stands behind one address, as a load balancer or the application itself, is often many.
+    #[schemars(range(min = 1), extend("examples" = [100]))]
+    pub(crate) max_requests_per_client: Option<u32>,
     /// Retries at once, unless a budget is set.
     #[schemars(extend("default" = breaker().max_retries))]
     pub(crate) max_retries: Option<u32>,

@@ -166,6 +166,9 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     } else {
         own.set("connect_timeout", "5s");
     }
+    if node.is("close_connections_on_host_health_failure") {
+        own.set("on_unhealthy", "close");
+    }
     balance(node, &out.name, &mut own, &mut remarks, cx);
     pool(node, &options, used, &mut own, &mut remarks);
     breaker(node, &mut own, &mut remarks);

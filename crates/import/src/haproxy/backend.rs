@@ -126,6 +126,9 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
         if all.has("send-proxy") || all.has("send-proxy-v2") {
             out.keys.set("proxy_protocol", if all.has("send-proxy-v2") { "v2" } else { "v1" });
         }
+        if all.after("on-marked-down") == Some("shutdown-sessions") {
+            out.keys.set("on_unhealthy", "close");
+        }
         if all.has("ssl") {
             server_tls(&all, &mut tls, &mut out.remarks);
         }

@@ -113,8 +113,9 @@ impl Conditions {
 }
 
 fn is_overload(headers: &Fields) -> bool {
-    const OVERLOAD: [Reason; 9] = [
+    const OVERLOAD: [Reason; 10] = [
         Reason::OverflowRequests,
+        Reason::OverflowClient,
         Reason::OverflowPending,
         Reason::OverflowConnections,
         Reason::OverflowAdaptive,

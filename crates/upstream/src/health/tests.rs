@@ -36,6 +36,7 @@ fn upstream(check: Option<HealthCheck>, protocol: UpstreamProtocol) -> model::Up
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: model::OutlierEjection::default(),
         health_check: check,
+        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
         credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,

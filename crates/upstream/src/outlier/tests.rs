@@ -29,6 +29,7 @@ fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<Shared> {
         circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: ejection,
         health_check: None,
+        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
         credential: None,
         proxy_protocol: model::ProxyProtocolOut::Off,
         source_address: None,

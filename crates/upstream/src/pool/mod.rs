@@ -7,7 +7,8 @@
 //! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times per
 //!   idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole tick. No
 //!   clock is read when a connection is taken or given back: its age in idleness is counted in ticks.
-//! - Endpoints that discovery no longer names lose their idle connections with the next tick; running requests finish.
+//! - Endpoints that discovery no longer names lose their idle connections with the next tick; running requests finish. So do those that turned
+//!   unhealthy, with `on_unhealthy: close`.
 //!
 //! A pool lives on one worker and must be used inside of its runtime.
 
@@ -38,6 +39,7 @@ use std::{
     time::Duration,
 };
 
+use attache_config::model::OnUnhealthy;
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use tokio::{
     sync::Notify,
@@ -240,7 +242,7 @@ impl Home {
         let settings = &self.shared.config.pool;
         if settings.max_idle > 0
             && connection.may_be_kept(settings)
-            && !self.endpoint.removed.load(Relaxed)
+            && !self.loses_connections()
             && !self.tick.gives_up(&self.shared)
         {
             connection.rest();
@@ -253,6 +255,12 @@ impl Home {
             self.keep_swept();
         }
         self.tick.freed.notify_one();
+    }
+
+    /// Its connections are kept for no further call.
+    fn loses_connections(&self) -> bool {
+        self.endpoint.removed.load(Relaxed)
+            || (self.shared.config.on_unhealthy == OnUnhealthy::Close && self.endpoint.is_condemned())
     }
 
     fn keep_swept(&self) {
@@ -307,7 +315,7 @@ impl Home {
     fn sweep(&self, cx: &Context<'_>, idle_ticks: u64) {
         let now = self.tick.now.get();
         let settings = &self.shared.config.pool;
-        if self.endpoint.removed.load(Relaxed) {
+        if self.loses_connections() {
             self.idle.borrow_mut().clear();
             self.h2.borrow_mut().clear(); // running streams finish on their own
             return;

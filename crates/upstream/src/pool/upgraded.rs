@@ -20,7 +20,7 @@ use crate::{
     Error,
     attempt::Attempt,
     connect::Connection,
-    limit::{Charge, ConnectionPermit},
+    limit::{Charge, Closer, ConnectionPermit},
 };
 
 fn offer(response: &mut Response<Body>, tunnel: Waiting) {
@@ -53,14 +53,21 @@ pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, 
         Waiting::H1(tunnel, charge) => (Io::H1(tunnel), charge),
         Waiting::H2(tunnel, lease, charge) => (Io::H2(tunnel, lease), charge),
     };
-    Some(Ok(Upgraded { io, _charge: charge }))
+    Some(Ok(Upgraded { io, charge }))
 }
 
 /// The upstream's side of a tunnel.
 #[derive(Debug)]
 pub struct Upgraded {
     io: Io,
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
+}
+
+impl Upgraded {
+    /// Learns when this tunnel is to be closed.
+    pub fn closer(&self) -> Closer {
+        self.charge.as_ref().map_or_else(Closer::default, Charge::closer)
+    }
 }
 
 #[derive(Debug)]

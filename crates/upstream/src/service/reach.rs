@@ -152,7 +152,7 @@ impl Inner {
     }
 
     /// An endpoint that this call hasn't asked yet. `last_resort`: also one that is out, if nothing else is left.
-    fn another(
+    pub(super) fn another(
         &self,
         than: &Endpoint,
         hash: Option<u64>,

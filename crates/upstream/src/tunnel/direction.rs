@@ -53,6 +53,10 @@ pub(super) struct Direction {
     written: usize,
     unflushed: bool,
     ended: bool,
+    /// An end without a byte before it isn't passed on yet.
+    keeps_end: bool,
+    /// The writer took a byte.
+    wrote: bool,
     done: bool,
     pub(super) copied: u64,
     /// The last read filled its buffer, so the next bytes are moved and not copied where that can be.
@@ -67,6 +71,26 @@ pub(super) struct Direction {
 type End<'a, S, F> = (Pin<&'a mut S>, &'a F);
 
 impl Direction {
+    /// One that doesn't pass on an end which comes before any byte, until it is told to.
+    pub(super) fn keeping_its_end() -> Self {
+        Self { keeps_end: true, ..Self::default() }
+    }
+
+    /// Its reader has ended without a byte, and its writer was not told.
+    pub(super) const fn keeps_an_end(&self) -> bool {
+        self.keeps_end && self.ended && self.copied == 0 && !self.done
+    }
+
+    /// Passes on the end that it kept, or will come to.
+    pub(super) fn tell_its_end(&mut self) {
+        self.keeps_end = false;
+    }
+
+    /// Its writer has neither taken a byte nor been told of an end.
+    pub(super) const fn is_unused(&self) -> bool {
+        !self.wrote && !self.done
+    }
+
     /// One whose last read filled its buffer.
     #[cfg(test)]
     pub(super) fn in_bulk() -> Self {
@@ -103,7 +127,7 @@ impl Direction {
                 let rest = self.held.get(self.written..).unwrap_or_default();
                 let n = ready!(write(cx, writer.as_mut(), rest))?;
                 self.written += n;
-                self.unflushed = true;
+                (self.wrote, self.unflushed) = (true, true);
             }
             if !self.held.is_empty() {
                 self.held = Vec::new();
@@ -116,6 +140,9 @@ impl Direction {
             {
                 ready!(self.splice(cx, &from, &to))?;
                 continue;
+            }
+            if self.ended && self.keeps_end && self.copied == 0 {
+                return Poll::Pending;
             }
             if self.ended {
                 match ready!(writer.as_mut().poll_shutdown(cx)) {
@@ -143,9 +170,14 @@ impl Direction {
             self.bulk = bytes.len() == CHUNK && !self.copies_only;
             while !bytes.is_empty() {
                 match write(cx, writer.as_mut(), bytes) {
-                    Poll::Ready(n) => {
-                        bytes = bytes.get(n?..).unwrap_or_default();
-                        self.unflushed = true;
+                    Poll::Ready(Ok(n)) => {
+                        bytes = bytes.get(n..).unwrap_or_default();
+                        (self.wrote, self.unflushed) = (true, true);
+                    }
+                    Poll::Ready(Err(error)) => {
+                        // For another writer, if this one took nothing.
+                        self.held = bytes.to_vec();
+                        return Poll::Ready(Err(error));
                     }
                     Poll::Pending => {
                         self.held = bytes.to_vec();

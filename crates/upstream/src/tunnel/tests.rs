@@ -14,7 +14,7 @@ use super::{direction::CHUNK, *};
 async fn each_direction_ends_on_its_own_and_the_bytes_are_counted() {
     let (mut client, client_side) = duplex(16);
     let (mut server, server_side) = duplex(16);
-    let tunnel = tokio::spawn(copy_both(client_side, server_side, Duration::ZERO));
+    let tunnel = tokio::spawn(copy_both(client_side, server_side, Duration::ZERO, Closer::default()));
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
     let mut question = String::new();
@@ -42,7 +42,8 @@ async fn a_silent_tunnel_ends_after_the_idle_timeout_and_not_before() {
     let (mut client, client_side) = duplex(16);
     let (_server, server_side) = duplex(16);
     let start = Instant::now();
-    let tunnel = tokio::spawn(copy_both(client_side, server_side, Duration::from_secs(10)));
+    let tunnel =
+        tokio::spawn(copy_both(client_side, server_side, Duration::from_secs(10), Closer::default()));
     tokio::time::sleep(Duration::from_secs(9)).await;
     client.write_all(b"x").await.unwrap();
     let error = tunnel.await.unwrap().unwrap_err();
@@ -57,8 +58,16 @@ async fn a_silent_tunnel_ends_after_the_idle_timeout_and_not_before() {
 async fn a_reset_of_one_side_is_a_reset_of_the_other() {
     for from_client in [true, false] {
         let ((client, client_side), (server, server_side)) = (pair(0).await, pair(0).await);
-        let upstream = Connection::Tcp(server_side);
-        let tunnel = copy_both_sockets(client_side, |tcp| Some(Socket::Tcp(tcp)), upstream, Duration::ZERO);
+        let upstream = Connection::from(server_side);
+        let tunnel = relay(
+            client_side,
+            |tcp| Some(Socket::Tcp(tcp)),
+            upstream,
+            Connection::socket,
+            Duration::ZERO,
+            Closer::default(),
+            async || None,
+        );
         let (mut resets, mut sees) = if from_client { (client, server) } else { (server, client) };
         let ends = async {
             resets.write_all(b"part").await.unwrap();
@@ -82,7 +91,7 @@ async fn a_reset_of_one_side_is_a_reset_of_the_other() {
 #[tokio::test]
 async fn a_tunnel_that_is_dropped_resets_both_sides() {
     let ((mut client, client_side), (mut server, server_side)) = (pair(0).await, pair(0).await);
-    let tunnel = copy_both(client_side, Connection::Tcp(server_side), Duration::ZERO);
+    let tunnel = copy_both(client_side, Connection::from(server_side), Duration::ZERO, Closer::default());
     let tunnel = tokio::spawn(tunnel);
     client.write_all(b"part").await.unwrap();
     server.read_exact(&mut [0; 4]).await.unwrap();
@@ -96,7 +105,7 @@ async fn a_tunnel_that_is_dropped_resets_both_sides() {
 async fn a_reader_that_stops_bounds_what_is_held() {
     let (mut client, client_side) = duplex(4096);
     let (_server, server_side) = duplex(4096);
-    let _tunnel = tokio::spawn(copy_both(client_side, server_side, Duration::ZERO));
+    let _tunnel = tokio::spawn(copy_both(client_side, server_side, Duration::ZERO, Closer::default()));
     let mut accepted = 0;
     while let Ok(n) = tokio::time::timeout(Duration::from_millis(50), client.write(&[0; 4096])).await {
         accepted += n.unwrap();
@@ -132,8 +141,17 @@ async fn through_sockets(
     let (mut client, client_side) = pair(0).await;
     let (mut server, server_side) = pair(buffers).await;
     let tunnel = async {
-        let upstream = Connection::Tcp(server_side);
-        copy_both_sockets(client_side, |tcp| Some(Socket::Tcp(tcp)), upstream, Duration::ZERO).await
+        let upstream = Connection::from(server_side);
+        relay(
+            client_side,
+            |tcp| Some(Socket::Tcp(tcp)),
+            upstream,
+            Connection::socket,
+            Duration::ZERO,
+            Closer::default(),
+            async || None,
+        )
+        .await
     };
     let send = async {
         let mut rest = bytes;
@@ -247,5 +265,69 @@ proptest::proptest! {
         let (read, copied) = runtime.block_on(through_sockets(&bytes, &pieces, buffers, slow_reader));
         assert!(read == bytes);
         assert_eq!(copied, (len as u64, 6));
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_ends_before_either_side_s_first_byte_is_replaced() {
+    // It resets, it ends, and it is gone when the client's first bytes come.
+    for (resets, speaks_before) in [(true, false), (false, false), (true, true)] {
+        let (mut client, client_side) = pair(0).await;
+        let ((first, first_side), (mut second, second_side)) = (pair(0).await, pair(0).await);
+        if resets {
+            first.set_zero_linger().unwrap();
+        }
+        if speaks_before {
+            client.write_all(b"question").await.unwrap();
+            drop(first);
+        } else {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                drop(first);
+            });
+        }
+        let mut others = vec![second_side];
+        let elsewhere = async move || Some((others.pop()?, Closer::default()));
+        let tunnel = relay(
+            client_side,
+            |_: &TcpStream| None,
+            first_side,
+            |_: &TcpStream| None,
+            Duration::ZERO,
+            Closer::default(),
+            elsewhere,
+        );
+        let tunnel = tokio::spawn(tunnel);
+        if !speaks_before {
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            client.write_all(b"question").await.unwrap();
+        }
+        let mut question = [0; 8];
+        second.read_exact(&mut question).await.unwrap();
+        assert_eq!(&question, b"question");
+        second.write_all(b"answer").await.unwrap();
+        // From here on its end is the client's.
+        drop(second);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+        client.shutdown().await.unwrap();
+        let _ = tunnel.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_ends_unused_is_the_client_s_end_where_there_is_no_other() {
+    for resets in [true, false] {
+        let ((mut client, client_side), (first, first_side)) = (pair(0).await, pair(0).await);
+        if resets {
+            first.set_zero_linger().unwrap();
+        }
+        drop(first);
+        let tunnel = tokio::spawn(copy_both(client_side, first_side, Duration::ZERO, Closer::default()));
+        let read = client.read(&mut [0; 8]).await;
+        assert_eq!(read.is_err(), resets, "{read:?}");
+        drop(client);
+        assert_eq!(tunnel.await.unwrap().is_err(), resets);
     }
 }

@@ -150,3 +150,38 @@ async fn a_websocket_to_an_http2_upstream_without_extended_connect_is_a_mismatch
     let error = h2(&server, |_| {}).send(websocket()).await.unwrap_err();
     assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
 }
+
+#[tokio::test(flavor = "local")]
+async fn a_bare_connection_that_ends_unused_is_made_anew_to_another_endpoint() {
+    let first = serve(|stream, _| async move {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let second = echoing("").await;
+    let endpoints = vec![endpoint(first.address, None), endpoint(second.address, None)];
+    let upstream = upstream(config(), endpoints.clone());
+    let mut bare = opaque(&upstream).await.unwrap();
+    assert!(bare.io.read(&mut [0]).await.is_err());
+    let mut io = bare.guard.elsewhere().await.unwrap();
+    io.write_all(b"GET / HTTP/1.1\r\n\r\necho").await.unwrap();
+    let mut echoed = [0; 4];
+    io.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(&echoed, b"echo");
+    let running = |n: usize| endpoints[n].active.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((running(0), running(1), counts(&upstream)), (0, 1, (1, 1)));
+    assert!(bare.guard.elsewhere().await.is_none(), "each endpoint once");
+    assert_eq!(running(1), 1);
+    drop((io, bare));
+    assert_eq!(counts(&upstream), (0, 0));
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_bare_connection_whose_server_has_spoken_is_never_made_anew() {
+    let server = echoing("").await;
+    let endpoints = vec![endpoint(server.address, None), endpoint(server.address, Some("other"))];
+    let upstream = upstream(config(), endpoints);
+    let mut bare = opaque(&upstream).await.unwrap();
+    bare.count().unwrap();
+    assert!(bare.guard.elsewhere().await.is_none());
+}
