@@ -77,8 +77,13 @@ impl RouteTable {
             policy: listener.http.path,
             authorization: listener.authorization.as_deref().map(AccessPolicy::new),
             terminates: listener.tls.is_some(),
-            guards: listener.routes.iter().map(|route| guards(route, listener)).collect(),
+            guards: Vec::new(),
         };
+        // Only where they are asked for: each is as long as the list of routes.
+        let is_original = |route: &CompiledRoute| route.traffic() == Traffic::Original;
+        let guarded = table.routes.iter().zip(&listener.routes);
+        let guarded = guarded.map(|(compiled, route)| is_original(compiled).then(|| guards(route, listener)));
+        table.guards = guarded.map(Option::unwrap_or_default).collect();
         let any = HostPattern { name: HostName::Any, port: None };
         for alternative in alternatives(&listener.routes) {
             let Alternative { route: index, host, sni, destination, .. } = alternative;

@@ -30,6 +30,16 @@ fn one_table_serves_all_workers() {
     shared::<RouteTable>();
 }
 
+/// What a route knows of all others is as long as the list of them: 20,000 routes took 6.6 GB.
+#[test]
+fn a_route_for_http_knows_nothing_of_the_others() {
+    let paths: Vec<String> = (0..100).map(|n| format!("/service-{n}/*")).collect();
+    let routes: Vec<(&str, &[&str], &str)> = paths.iter().map(|path| ("r", &[][..], path.as_str())).collect();
+    let table = table(&routes);
+    assert_eq!(table.guards.iter().map(Vec::len).sum::<usize>(), 0);
+    assert_eq!(table.guards.len(), 100);
+}
+
 #[test]
 fn the_most_specific_host_wins() {
     let table = table(&[
