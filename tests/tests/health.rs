@@ -95,12 +95,10 @@ fn moody() -> (SocketAddr, Arc<AtomicBool>) {
                 let mut bytes = [0; 64];
                 while let Ok(n @ 1..) = stream.read(&mut bytes) {
                     let asked = bytes[..n].starts_with(b"PING");
-                    let answer = if !asked {
-                        &bytes[..n]
-                    } else if healthy.load(Relaxed) {
-                        b"+PONG"
-                    } else {
-                        b"-LOADING"
+                    let answer: &[u8] = match (asked, healthy.load(Relaxed)) {
+                        (false, _) => &bytes[..n],
+                        (true, true) => b"+PONG",
+                        (true, false) => b"-LOADING",
                     };
                     if stream.write_all(answer).is_err() {
                         break;
