@@ -33,13 +33,15 @@ def attache(protocol, secure, named):
     kind = protocol.split()[0]
     scheme = ("tls" if secure else "tcp") if kind in ("opaque", "connect") else "https" if secure else "http" if kind in ("http1", "websocket") else "h2c"
     addresses = ", ".join(f'"{scheme}://{host}:{PORT}"' for host in ([NAME] if named else HOSTS))
+    # HTTP/1 rows are HTTP/1 to the pods, too, where ALPN would choose.
+    spoken = ", protocol: http1" if secure and kind in ("http1", "websocket") else ""
     trust = f", tls: {{ ca: {DIR}/good-ca.pem, name: svc, certificate: {DIR}/client.pem, key: {DIR}/client.key }}" if secure else ""
     route = "routes: [{ match: { methods: CONNECT }, to: svc }]" if kind == "connect" else "to: svc"
     speaks = "protocol: tcp, " if kind == "opaque" else ""
     log = f"access_log: {{ to: {TRACE}/access.log, format: json, filter: {{ errors: true }} }}\n" if TRACE else ""
     dns = f"dns: {{ servers: 127.0.0.1:{DNS}, search: [example], ndots: 1, family: v4-only }}\n" if named else ""
     return (f"{log}{dns}admin: 127.0.0.1:{ADMIN}\nmetrics: 127.0.0.1:{METRICS}\nlisteners: {{ l: {{ bind: 127.0.0.1:{LISTEN}, {speaks}{route} }} }}\n"
-            f"upstreams: {{ svc: {{ address: [{addresses}]{trust} }} }}\n")
+            f"upstreams: {{ svc: {{ address: [{addresses}]{spoken}{trust} }} }}\n")
 
 
 def haproxy(protocol, secure, named):
