@@ -24,12 +24,12 @@ pub(super) fn edit(
         pair.split(';').any(|part| {
             let name = decode(part.split_once('=').map_or(part, |(name, _)| name));
             remove.iter().any(|gone| *gone.as_bytes() == *name)
-                || set.iter().any(|(new, _)| *new.as_bytes() == *name)
+                || set.iter().any(|(new, _)| *decode(new) == *name)
         })
     };
     let query = request.uri.query().unwrap_or_default();
     let kept = query.split('&').filter(|pair| !pair.is_empty() && !goes(pair)).map(str::to_owned);
-    let set = set.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+    let set = set.iter().map(|(name, value)| format!("{}={}", encode(name, b""), encode(value, b"=")));
     let query = kept.chain(set).collect::<Vec<_>>().join("&");
     let path = request.uri.path();
     let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
@@ -42,11 +42,19 @@ pub(super) fn edit(
     Ok(())
 }
 
-/// Whatever a query could be read by is encoded.
-fn encode(text: &str) -> String {
+/// A name or value as the authorizer wrote it, which is encoded already where it has `%` with two digits (Envoy sends it as it is). What could end
+/// it, or begin another parameter, is encoded.
+fn encode(text: &str, kept: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+    let bytes = text.as_bytes();
+    for (at, &byte) in bytes.iter().enumerate() {
+        let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+        let encoded = byte == b'%' && is_hex(at + 1) && is_hex(at + 2);
+        if encoded
+            || byte.is_ascii_alphanumeric()
+            || b"-._~:/@,!$'()*+?".contains(&byte)
+            || kept.contains(&byte)
+        {
             out.push(char::from(byte));
         } else {
             // A String takes everything.
@@ -97,7 +105,11 @@ mod tests {
         }
         assert_eq!(edited("?a=1&roles=x&b=%zz", &[], &["role"]), "/p?a=1&roles=x&b=%zz");
         assert_eq!(edited("?my+role=1", &[], &["my role"]), "/p");
-        assert_eq!(edited("", &[("a b", "x&role=admin#\r\n")], &[]), "/p?a%20b=x%26role%3Dadmin%23%0D%0A");
+        assert_eq!(edited("", &[("a b", "x&role=admin#\r\n")], &[]), "/p?a%20b=x%26role=admin%23%0D%0A");
+        assert_eq!(
+            edited("?t=1&role=x", &[("t", "a%26b%2"), ("ro%6Ce", "u;v")], &[]),
+            "/p?t=a%26b%252&ro%6Ce=u%3Bv"
+        );
         assert_eq!(edited("?keep=%20", &[], &[]), "/p?keep=%20");
     }
 }
