@@ -1,6 +1,6 @@
 //! What a reload changed, in words, for the log, the admin API and the dashboard.
 
-use attache_config::model::{Config, Listener, Upstream};
+use attache_config::model::{Config, Listener, Upstream, Web};
 
 /// One line for each listener, upstream and section that differs.
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
@@ -79,6 +79,7 @@ fn listener(old: &Listener, new: &Listener) -> Vec<&'static str> {
         bind: Vec::new(),
         routes: Vec::new(),
         authorization: None,
+        web: Web::default(),
         tls: None,
         // Where it stands in the file changes nothing.
         line: 0,
@@ -88,6 +89,9 @@ fn listener(old: &Listener, new: &Listener) -> Vec<&'static str> {
         ("bind", old.bind != new.bind),
         ("tls", old.tls != new.tls),
         ("authorization", old.authorization != new.authorization),
+        ("cors", old.web.cors != new.web.cors),
+        ("grpc_web", old.web.grpc_web != new.web.grpc_web),
+        ("compression", old.web.compression != new.web.compression),
         ("routes", old.routes != new.routes),
         ("settings", rest(old) != rest(new)),
     ])

@@ -9,16 +9,17 @@
 //!    upstream read the same request.
 //! 3. **route** ([`entry`]): the most specific one. It may answer by itself. A tunnel is made only where the config asks for one, and
 //!    opaque bytes go only where they are meant to.
-//! 4. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the route, then another service if the
+//! 4. **browsers** ([`attache_web`]): a preflight is answered. It carries no credentials, so nobody is asked who sends it.
+//! 5. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the route, then another service if the
 //!    config names one. Before whatever costs or changes something.
-//! 5. **prepare** ([`entry`]): what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's
+//! 6. **prepare** ([`entry`]): what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's
 //!    rewrites, so that no client can take away what a route adds.
-//! 6. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything that takes the route.
-//! 7. **mirror, credential** ([`route`]): a copy of a request, if the route wants one; then a secret, which the copy shall not have. Behind
+//! 7. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything that takes the route.
+//! 8. **mirror, credential** ([`route`]): a copy of a request, if the route wants one; then a secret, which the copy shall not have. Behind
 //!    the limits: what they refuse is copied to nobody.
-//! 8. **destination's layers** ([`attache_resilience::stack`]): deadline, retries, queue, breaker, per-try deadline.
-//! 9. **upstream**: an endpoint, a connection; the answer, or the connection itself.
-//! 10. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if there is one now.
+//! 9. **destination's layers** ([`attache_resilience::stack`]): deadline, retries, queue, breaker, per-try deadline.
+//! 10. **upstream**: an endpoint, a connection; the answer, or the connection itself.
+//! 11. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if there is one now.
 //!
 //! Whatever fails on the way is one [`Reason`], and [`Site::answer`] is where it becomes a response.
 
@@ -50,6 +51,7 @@ use attache_resilience::{RouteState, queue::urgency};
 use attache_routing::{RouteTable, UpstreamHost};
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use attache_upstream::{CallContext, boxed};
+use attache_web::Web;
 use attache_wire::Response;
 use http::HeaderName;
 use tower::Service;
@@ -72,6 +74,8 @@ pub(crate) struct Site {
     upstreams: Rc<Upstreams>,
     /// The Host that each upstream is sent.
     upstream_hosts: Vec<UpstreamHost>,
+    /// What each route of the table does for browsers.
+    web: Vec<Option<Web>>,
     /// The listener or one of its routes asks an authorizer.
     asks: bool,
     /// Fields that routes and access rules ask for: no other spelling of them passes, and none in trailers.
@@ -115,6 +119,7 @@ impl Site {
             table: RouteTable::new(&listener),
             routes: routes.collect(),
             upstream_hosts: upstreams.configs().map(UpstreamHost::of).collect(),
+            web: listener.routes.iter().map(|route| Web::new(&route.web)).collect(),
             asks,
             matched_fields,
             via: listener.http.via.as_deref().and_then(Via::new),
@@ -157,16 +162,17 @@ impl Site {
         self.observer.request(&exchange, request.headers());
         let urgency = || self.priority_header.as_ref().map_or(0, |name| urgency(request.headers(), name));
         let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
+        let mut web = None;
         let begun = if self.overload.refuses(urgency) {
             Err(Reason::Overloaded.into())
         } else if self.asks {
             return boxed(|| self.serve_asked(request, context, upgrade, hold, asker));
         } else {
-            self.begin(request, context, upgrade, hold)
+            self.begin(request, context, upgrade, hold, &mut web)
         };
         let response = match begun {
             Ok(Begun::Call { route, call, back }) => {
-                let sending = Sending { asker, exchange, back };
+                let sending = Sending { asker, exchange, back, web };
                 let sent = route.call(call);
                 // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
                 return boxed(|| Serving::new(sent, self.clone(), sending));
@@ -174,6 +180,7 @@ impl Site {
             Ok(Begun::Answer(response)) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
         };
+        let response = self.suit(response, web, &exchange);
         self.observer.response(&exchange, response.headers());
         served(response)
     }

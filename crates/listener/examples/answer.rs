@@ -4,7 +4,7 @@
 
 use std::{convert::Infallible, future::Ready, rc::Rc, sync::Arc};
 
-use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn};
+use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn, Web};
 use attache_http::Body;
 use attache_listener::{Connections, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve};
 use attache_wire::Response;
@@ -57,6 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         transparent: false,
         tls: None,
         authorization: None,
+        web: Web::default(),
         http: HttpServer::default(),
         routes: vec![],
         max_connections: 16_384,

@@ -4,7 +4,7 @@
 //! both agree is what the tests of the table prove.
 
 use attache_authorization::Facts;
-use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId};
+use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId, Web};
 use attache_http::{Client, without_parameters};
 use attache_wire::{RequestHead, header::LOCATION};
 use http::Method;
@@ -81,6 +81,8 @@ pub struct Outcome {
     pub fault: Option<String>,
     /// Upstreams that get a copy.
     pub mirrors: Vec<String>,
+    /// What is done for browsers.
+    pub browsers: Vec<String>,
     /// Limits that are kept before it is sent on.
     pub limits: Vec<String>,
     /// The path and query that the upstream sees, if they are rewritten.
@@ -140,6 +142,7 @@ pub fn explain(
     let outcome = table.find_http(&facts).map(|matched| {
         let mut outcome = describe(matched.route, upstreams);
         let route = matched.route;
+        outcome.browsers = table.model.get(route.id.0).map(|route| browsers(&route.web, request)).unwrap_or_default();
         let first = match route.step() {
             Step::Forward(forward) => forward.to.first().and_then(|to| upstreams.get(to.upstream.0)),
             Step::Direct => None,
@@ -321,6 +324,35 @@ fn connection_failure(alternative: &Alternative<'_>, client: &Client) -> Option<
         return Some(format!("the original destination is not in {}", show_range(range)));
     }
     None
+}
+
+/// What is done for browsers.
+fn browsers(web: &Web, request: &RequestHead) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(cors) = &web.cors {
+        let origins: Vec<String> = cors.origins.iter().map(ToString::to_string).collect();
+        let of = request.headers.get(http::header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let fares = match of {
+            None => "",
+            Some(origin) if cors.origins.iter().any(|it| it.matches(origin)) => "; this one is",
+            Some(_) => "; this one isn't",
+        };
+        lines.push(format!("pages of {} may read the answer{fares}", origins.join(", ")));
+        if request.method == Method::OPTIONS
+            && of.is_some()
+            && request.headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD)
+        {
+            lines.push("a preflight: attache answers it, before rules and limits".to_owned());
+        }
+    }
+    if web.grpc_web {
+        lines.push("gRPC-Web becomes gRPC".to_owned());
+    }
+    if let Some(compression) = &web.compression {
+        let codings: Vec<&str> = compression.codings.iter().map(|coding| coding.as_str()).collect();
+        lines.push(format!("answers may be compressed: {}", codings.join(", ")));
+    }
+    lines
 }
 
 fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {

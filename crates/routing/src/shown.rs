@@ -65,6 +65,9 @@ impl fmt::Display for Explanation {
         if let Some(fault) = &outcome.fault {
             writeln!(f, "  {fault}")?;
         }
+        for line in &outcome.browsers {
+            writeln!(f, "  {line}")?;
+        }
         for limit in &outcome.limits {
             writeln!(f, "  limited to {limit}")?;
         }

@@ -6,7 +6,7 @@ use attache_config::model::{
     Action, Address, AddressMatch, Balance, CircuitBreaker, Destination, EndpointSource, Forward,
     HeaderEdits, HostName, HostPattern, HostRewrite, HttpServer, ListenProtocol, Listener, Match,
     OutlierEjection, PathPattern, PathRewrite, Policy, Pool, ProxyProtocolIn, ProxyProtocolOut, Route,
-    Segment, Target, Traffic, Upstream, UpstreamId, UpstreamProtocol, ValueMatch, ValuePattern,
+    Segment, Target, Traffic, Upstream, UpstreamId, UpstreamProtocol, ValueMatch, ValuePattern, Web,
 };
 use attache_http::{Client, check_request, normalize_uri};
 use attache_wire::RequestHead;
@@ -19,6 +19,7 @@ pub(crate) fn route(name: &str, matcher: Match) -> Route {
         matcher,
         action: Action::Forward(forward(&[(0, 1)])),
         authorization: None,
+        web: Web::default(),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         line: 0,
@@ -124,6 +125,7 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
         transparent: false,
         tls: None,
         authorization: None,
+        web: Web::default(),
         http: HttpServer::default(),
         routes,
         max_connections: 1,

@@ -9,6 +9,7 @@ use attache_listener::{Hold, OnUpgrade};
 use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
 use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
+use attache_web::{Arrived, Origin, WayBack};
 use attache_wire::{Request, RequestHead, Response};
 
 use super::{
@@ -70,10 +71,16 @@ impl Site {
         context: CallContext,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
+        web: &mut Option<Box<WayBack>>,
     ) -> Result<Begun<'_>, Failure> {
-        match self.admit(&mut request, &context)? {
+        match self.admit(&mut request, &context, web)? {
             Admitted::Answer(response) => Ok(Begun::Answer(response)),
-            Admitted::Passed(passed) => self.depart(request, context, upgrade, hold, passed, None),
+            Admitted::Passed(passed) => {
+                if let Some(web) = web {
+                    web.translate(&mut request);
+                }
+                self.depart(request, context, upgrade, hold, passed, None)
+            }
         }
     }
 
@@ -83,6 +90,7 @@ impl Site {
         &self,
         request: &mut Request<Body>,
         context: &CallContext,
+        web: &mut Option<Box<WayBack>>,
     ) -> Result<Admitted<'_>, Failure> {
         let client = &*context.client;
         let http = &self.listener.http;
@@ -109,6 +117,24 @@ impl Site {
         let matched = self.table.find_http(&facts);
         let found = matched.as_ref().map(|matched| matched.route);
         *context.exchange.route.borrow_mut() = found.map(|route| route.name.clone());
+
+        // browsers
+        if let Some(route) = found
+            && let Some(for_browsers) = self.web.get(route.id.0).and_then(Option::as_ref)
+        {
+            match for_browsers.arrive(parts) {
+                Arrived::Preflight(response, origin) => {
+                    self.count_cors(route, origin, true);
+                    return Ok(Admitted::Answer(response));
+                }
+                Arrived::Request(back) => {
+                    if let Some(origin) = back.as_ref().and_then(WayBack::origin) {
+                        self.count_cors(route, origin, false);
+                    }
+                    *web = back.map(Box::new);
+                }
+            }
+        }
 
         // authorise
         let token = self.authorise(parts, client, found, &context.exchange)?;
@@ -174,6 +200,17 @@ impl Site {
             call,
             back: Back { came, edits, withheld: withheld_back.clone(), switched },
         })
+    }
+
+    fn count_cors(&self, route: &CompiledRoute, origin: Origin, preflight: bool) {
+        let outcome = match (origin, preflight) {
+            (Origin::None, _) => return,
+            (Origin::Allowed, true) => "preflight-allowed",
+            (Origin::Foreign, true) => "preflight-foreign",
+            (Origin::Allowed, false) => "allowed",
+            (Origin::Foreign, false) => "foreign",
+        };
+        self.metrics.cors(&self.listener.name, &route.name, outcome);
     }
 
     /// Names the Host that no route is for, and those that there are.

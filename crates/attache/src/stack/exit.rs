@@ -12,7 +12,8 @@ use attache_listener::{Hold, OnUpgrade};
 use attache_routing::ReadyEdits;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{Error, Sent, connected};
-use attache_wire::{Fields, Response, ResponseHead};
+use attache_web::WayBack;
+use attache_wire::{Fields, Response, ResponseHead, header::CONTENT_LENGTH};
 use http::{HeaderName, StatusCode};
 
 use super::{Site, ask::Ask, tunnel::Tunnel};
@@ -29,6 +30,8 @@ pub(super) struct Sending {
     pub(super) asker: Asker,
     pub(super) exchange: Rc<Exchange>,
     pub(super) back: Back,
+    /// What a browser needs. Seldom there, hence the box.
+    pub(super) web: Option<Box<WayBack>>,
 }
 
 /// What an upstream's answer needs for its way back.
@@ -74,7 +77,7 @@ impl From<Reason> for Failure {
 impl Site {
     /// What came of a call, on its way to the client.
     pub(super) fn answered(&self, sent: Result<Response<Body>, Error>, sending: Sending) -> Response<Body> {
-        let Sending { asker, exchange, back } = sending;
+        let Sending { asker, exchange, back, web } = sending;
         let finished = sent.and_then(|response| {
             exchange.time_to_head.set(Some(exchange.start.elapsed()));
             if self.metrics.tapped() {
@@ -83,7 +86,23 @@ impl Site {
             self.finish(response, back, &exchange)
         });
         let response = finished.unwrap_or_else(|error| self.answer(error.into(), asker, &exchange));
+        let response = self.suit(response, web, &exchange);
         self.observer.response(&exchange, response.headers());
+        response
+    }
+
+    /// Gives a response what a browser needs.
+    pub(super) fn suit(
+        &self,
+        response: Response<Body>,
+        web: Option<Box<WayBack>>,
+        exchange: &Exchange,
+    ) -> Response<Body> {
+        let Some(web) = web else { return response };
+        let (response, coding) = web.finish(response);
+        if let (Some(coding), Some(route)) = (coding, &*exchange.route.borrow()) {
+            self.metrics.compressed(&self.listener.name, route, coding.as_str());
+        }
         response
     }
 
@@ -97,7 +116,12 @@ impl Site {
         }
         if let Some(denial) = failure.denial {
             let Denial { status, headers, body, .. } = *denial;
+            let is_empty = body.is_empty();
             answer_as_told(&mut response, asker, status, headers, body);
+            if is_empty {
+                // By HTTP an authorizer that was asked with HEAD has told no body, and says nothing of how long it would be.
+                response.headers_mut().remove(CONTENT_LENGTH);
+            }
             exchange.status.set(response.status().as_u16());
         }
         response

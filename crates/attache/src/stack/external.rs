@@ -24,6 +24,7 @@ use attache_listener::{Hold, OnUpgrade};
 use attache_routing::CompiledRoute;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::CallContext;
+use attache_web::WayBack;
 use attache_wire::{Request, RequestHead, Response};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
@@ -73,12 +74,12 @@ impl Site {
         asker: Asker,
     ) -> Result<Response<Body>, Infallible> {
         let exchange = context.exchange.clone();
-        let mut added = None;
-        let begun = self.begin_asked(request, context, upgrade, hold, &mut added).await;
+        let (mut added, mut web) = (None, None);
+        let begun = self.begin_asked(request, context, upgrade, hold, &mut added, &mut web).await;
         let mut response = match begun {
             Ok(Begun::Call { route, call, back }) => {
                 let sent = route.call(call).await;
-                self.answered(sent, Sending { asker, exchange, back })
+                self.answered(sent, Sending { asker, exchange: exchange.clone(), back, web: None })
             }
             Ok(Begun::Answer(response)) => {
                 self.observer.response(&exchange, response.headers());
@@ -93,7 +94,7 @@ impl Site {
         if let Some(granted) = added {
             granted.apply_to_response(response.headers_mut());
         }
-        Ok(response)
+        Ok(self.suit(response, web, &exchange))
     }
 
     async fn begin_asked(
@@ -103,11 +104,16 @@ impl Site {
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
         added: &mut Option<Box<Granted>>,
+        web: &mut Option<Box<WayBack>>,
     ) -> Result<Begun<'_>, Failure> {
-        let passed = match self.admit(&mut request, &context)? {
+        let passed = match self.admit(&mut request, &context, web)? {
             Admitted::Answer(response) => return Ok(Begun::Answer(response)),
             Admitted::Passed(passed) => passed,
         };
+        // What the authorizer is told of the head and the body is what the upstream gets.
+        if let Some(web) = web {
+            web.translate(&mut request);
+        }
         let Some(asking) = self.asking(passed.route()) else {
             return self.depart(request, context, upgrade, hold, passed, None);
         };

@@ -12,7 +12,7 @@ use crate::{
     model::{
         Action, Address, Bind, Destination, Forward, Forwarded, HeaderEdits, HostName, HostPattern,
         HostRewrite, HttpServer, ListenProtocol, Listener, Match, Name, PathRewrite, ProxyProtocolIn, Route,
-        Target, Traffic, Upstream, UpstreamId,
+        Target, Traffic, Upstream, UpstreamId, Web,
     },
 };
 
@@ -50,6 +50,7 @@ pub(crate) fn base(name: &str, line: u32) -> Listener {
         transparent: false,
         tls: None,
         authorization: None,
+        web: Web::default(),
         http: HttpServer { forwarded: Forwarded::default(), ..HttpServer::default() },
         routes: Vec::new(),
         max_connections: Listener::MAX_CONNECTIONS,
@@ -185,6 +186,7 @@ fn forward(listener: &str, index: usize, line: u32, matcher: Match, to: Destinat
             passthrough: false,
         }),
         authorization: None,
+        web: Web::default(),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         line,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::{
     Targets,
     authorization::{Sight, authorization},
-    fallback, fill, route, tls,
+    fallback, fill, route, tls, web,
 };
 use crate::{
     diagnostic::{Place, Problems},
     model::{
         Bind, ForwardClientCert, Forwarded, ForwardedMode, HttpServer, ListenProtocol, Listener, Name,
-        ProxyProtocolIn, Route, TlsMode, Upstream,
+        ProxyProtocolIn, Route, TlsMode, Upstream, Web,
     },
     raw::{self, At},
 };
@@ -52,11 +52,12 @@ pub(crate) fn listener(
         .authorization
         .map(|raw| Arc::new(authorization(raw.map(|raw| *raw), &name, sight, targets, problems)));
     let sight = sight.of_routes(listener.authorization.as_deref());
+    listener.web = web::web(raw.cors, raw.grpc_web, raw.compression, &Web::default(), problems);
     let mut routes = Routes {
         listener: &listener,
         terminates,
         knows_clients,
-        sight,
+        over: route::Over { sight, web: &listener.web },
         names: Vec::new(),
         built: Vec::new(),
     };
@@ -169,7 +170,7 @@ struct Routes<'a> {
     terminates: bool,
     /// Clients are asked for a certificate, or what is said of that is wrong.
     knows_clients: bool,
-    sight: Sight,
+    over: route::Over<'a>,
     names: Vec<Name>,
     built: Vec<(Route, Place)>,
 }
@@ -185,7 +186,7 @@ impl Routes<'_> {
         let (at, whole) = (raw.at, !raw.wrong.iter().any(|key| key == "match"));
         let name_place = raw.value.name.as_ref().map(|name| name.at);
         let match_place = raw.value.r#match.as_ref().map_or(at, |matches| matches.at);
-        let routes = route::routes(raw, &self.listener.name, index, self.sight, targets, problems)?;
+        let routes = route::routes(raw, &self.listener.name, index, self.over, targets, problems)?;
         let first = routes.first()?;
         if self.names.contains(&first.name) {
             let message = format!("a second route is called `{}`", first.name);

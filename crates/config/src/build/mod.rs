@@ -20,6 +20,7 @@ mod route;
 mod target;
 mod tls;
 mod upstream;
+mod web;
 
 use std::{collections::HashSet, net::SocketAddr, path::Path, time::Duration};
 

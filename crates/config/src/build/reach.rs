@@ -89,10 +89,13 @@ fn passthrough(route: &Route, terminates: bool, at: Place, problems: &mut Proble
 }
 
 /// Keys of a route that change or copy HTTP, and whether they are given.
-fn http_keys(route: &Route, forward: &Forward) -> [(&'static str, bool); 4] {
+fn http_keys(route: &Route, forward: &Forward) -> [(&'static str, bool); 7] {
     [
         ("headers", !(route.request_headers.is_empty() && route.response_headers.is_empty())),
         ("rewrite", forward.path != PathRewrite::Keep || forward.host.changes()),
+        ("cors", route.web.cors.is_some()),
+        ("grpc_web", route.web.grpc_web),
+        ("compression", route.web.compression.is_some()),
         ("mirror", !forward.mirrors.is_empty()),
         ("credential", forward.to.iter().any(|to| to.policy.credential.is_some())),
     ]

@@ -9,12 +9,13 @@ use super::{
     framing::framing,
     global_limit, limits,
     policy::{Layer, WHOLE},
+    web,
 };
 use crate::{
     diagnostic::{Place, Problems},
     model::{
         Action, Forward, HeaderEdits, HostRewrite, Match, Mirror, Name, Part, PathPattern, PathRewrite,
-        Redirect, Respond, Route, Template, Traffic, ValueMatch, Variable,
+        Redirect, Respond, Route, Template, Traffic, ValueMatch, Variable, Web,
     },
     raw::{self, At, MirrorForm, OneOrMany, OrOff, RespondForm, Txt},
     suggest,
@@ -37,6 +38,9 @@ impl raw::Route {
             retry: None,
             credential: None,
             authorization: None,
+            cors: None,
+            grpc_web: None,
+            compression: None,
             rewrite: None,
             headers: None,
             mirror: None,
@@ -47,12 +51,19 @@ impl raw::Route {
     }
 }
 
+/// What the listener around a route says.
+#[derive(Clone, Copy)]
+pub(crate) struct Over<'a> {
+    pub(crate) sight: Sight,
+    pub(crate) web: &'a Web,
+}
+
 /// The routes of one entry of the file: one for each of its paths. `index` beyond all is the listener's own `to`.
 pub(crate) fn routes(
     raw: At<raw::Route>,
     listener: &str,
     index: usize,
-    sight: Sight,
+    over: Over<'_>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Vec<Route>> {
@@ -119,7 +130,8 @@ pub(crate) fn routes(
     let passthrough = raw.tls.as_ref().is_some_and(|tls| tls.value == raw::RouteTls::Passthrough);
     let authorization = raw
         .authorization
-        .map(|raw| Arc::new(authorization(raw.map(|raw| *raw), &name, sight, targets, problems)));
+        .map(|raw| Arc::new(authorization(raw.map(|raw| *raw), &name, over.sight, targets, problems)));
+    let web = web::web(raw.cors, raw.grpc_web, raw.compression, over.web, problems);
     let rewrite = rewrite(raw.rewrite, &paths, &known, problems);
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
@@ -162,6 +174,7 @@ pub(crate) fn routes(
         matcher: Match { path, ..matcher.clone() },
         action: action.clone(),
         authorization: authorization.clone(),
+        web: web.clone(),
         request_headers: request_headers.clone(),
         response_headers: response_headers.clone(),
         line,

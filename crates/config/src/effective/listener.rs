@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{HIDDEN, authorization, route, strings};
+use super::{HIDDEN, authorization, route, strings, web};
 use crate::{
     model::{Config, HttpServer, Identity, Listener, SanPattern, TlsMode, TlsServer, Trust},
     text::{show_duration, show_size, show_timeout},
@@ -19,6 +19,9 @@ pub(super) fn listener(listener: &Listener, config: &Config) -> Value {
         "tls": listener.tls.as_ref().map(tls),
         "http": http(&listener.http),
         "authorization": listener.authorization.as_deref().map(|rules| authorization::authorization(rules, config)),
+        "cors": web::cors(&listener.web),
+        "grpc_web": listener.web.grpc_web,
+        "compression": web::compression(&listener.web),
         "max_connections": listener.max_connections,
         "tcp_idle_timeout": show_duration(listener.tcp_idle_timeout),
         "tcp_splice": listener.tcp_splice,

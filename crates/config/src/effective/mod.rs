@@ -10,6 +10,7 @@ mod load;
 mod observe;
 mod route;
 mod upstream;
+mod web;
 
 use serde_json::{Map, Value, json};
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HIDDEN, authorization, listener, load, names_a_credential, strings, upstream};
+use super::{HIDDEN, authorization, listener, load, names_a_credential, strings, upstream, web};
 use crate::{
     model::{
         Action, AddressMatch, Config, Destination, Fault, Forward, HeaderEdits, HedgeAfter, HostName,
@@ -18,6 +18,9 @@ pub(super) fn route(route: &Route, config: &Config) -> Value {
         "line": route.line,
         "match": matcher(&route.matcher),
         "authorization": route.authorization.as_deref().map(|rules| authorization::authorization(rules, config)),
+        "cors": web::cors(&route.web),
+        "grpc_web": route.web.grpc_web,
+        "compression": web::compression(&route.web),
         "headers": {
             "request": edits(&route.request_headers, config),
             "response": edits(&route.response_headers, config),

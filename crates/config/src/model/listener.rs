@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Authorization, Name, Route, TlsServer};
+use super::{Authorization, Name, Route, TlsServer, Web};
 
 /// One listener: its sockets and what happens to connections on them.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Listener {
     pub http: HttpServer,
     /// Who may do what here; `None` is everybody.
     pub authorization: Option<Arc<Authorization>>,
+    /// What its routes do for browsers, where they don't say otherwise.
+    pub web: Web,
     /// Routes in the order of the file; a listener's `to:` is the last, matching everything.
     pub routes: Vec<Route>,
     /// Connections open at once over all workers; more are closed at accept. Default 16384.

@@ -20,6 +20,7 @@ mod route;
 mod tls;
 mod tracing;
 mod upstream;
+mod web;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -47,6 +48,7 @@ pub use route::*;
 pub use tls::*;
 pub use tracing::*;
 pub use upstream::*;
+pub use web::*;
 
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Authorization, Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, Timeouts, UpstreamId,
+    Authorization, Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, Timeouts, UpstreamId, Web,
 };
 
 /// A rule of one listener.
@@ -19,6 +19,8 @@ pub struct Route {
     pub action: Action,
     /// Who may do it, beside the listener's rules; `None` adds none.
     pub authorization: Option<Arc<Authorization>>,
+    /// What it does for browsers.
+    pub web: Web,
     /// Changes to the request's headers.
     pub request_headers: HeaderEdits,
     /// Changes to the response's headers.

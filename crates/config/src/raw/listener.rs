@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, Authorization, OneOrMany, Route, TlsServer, To, Txt};
+use super::{At, Authorization, Compression, Cors, OneOrMany, OrOff, Route, TlsServer, To, Txt};
 use crate::{
     model,
     text::{
@@ -53,6 +53,14 @@ pub(crate) struct Listener {
     pub(crate) http: Option<HttpServer>,
     /// Who may do what here. Without it, everybody may do everything.
     pub(crate) authorization: Option<At<Box<Authorization>>>,
+    /// Which pages of other origins may read the answers; or `off`. For all routes that don't say otherwise.
+    pub(crate) cors: Option<At<OrOff<Box<Cors>>>>,
+    /// gRPC-Web, which browsers speak, is translated to gRPC and back. For all routes that don't say otherwise.
+    #[schemars(extend("default" = false))]
+    pub(crate) grpc_web: Option<bool>,
+    /// Which answers are compressed; or `off`. For all routes that don't say otherwise.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) compression: Option<OrOff<Compression>>,
     /// Rules of which the most specific that matches has the request or connection.
     pub(crate) routes: Option<Vec<At<Route>>>,
     /// Where everything goes that no route matches: an upstream, or a split by weight.

@@ -18,6 +18,7 @@ mod shapes;
 mod tls;
 mod tracing;
 mod upstream;
+mod web;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -37,6 +38,7 @@ pub(crate) use shapes::*;
 pub(crate) use tls::*;
 pub(crate) use tracing::*;
 pub(crate) use upstream::*;
+pub(crate) use web::*;
 
 use crate::{
     model,

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{At, Authorization, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt};
+use super::{
+    At, Authorization, Compression, Cors, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt,
+};
 use crate::{
     model,
     text::{
@@ -59,6 +61,14 @@ pub(crate) struct Route {
     pub(crate) credential: Option<At<OrOff<Credential>>>,
     /// Who may do it. The listener's rules hold beside these.
     pub(crate) authorization: Option<At<Box<Authorization>>>,
+    /// Which pages of other origins may read the answers; or `off`. By default that of the listener.
+    pub(crate) cors: Option<At<OrOff<Box<Cors>>>>,
+    /// gRPC-Web, which browsers speak, is translated to gRPC and back. By default as the listener says.
+    #[schemars(extend("default" = false))]
+    pub(crate) grpc_web: Option<bool>,
+    /// Which answers are compressed; or `off`. By default that of the listener.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) compression: Option<OrOff<Compression>>,
     /// Changes to the path and the host on the way up.
     pub(crate) rewrite: Option<At<Rewrite>>,
     /// Changes to headers.

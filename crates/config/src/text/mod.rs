@@ -9,6 +9,7 @@ mod pattern;
 mod retry;
 mod source;
 mod units;
+mod web;
 mod words;
 
 pub(crate) use access::*;
@@ -19,6 +20,7 @@ pub(crate) use pattern::*;
 pub(crate) use retry::*;
 pub(crate) use source::*;
 pub(crate) use units::*;
+pub(crate) use web::*;
 pub(crate) use words::*;
 
 /// Why a text can't be read.
@@ -97,6 +99,10 @@ parsers![
     TemplateText,
     MediaType,
     MethodText,
+    MethodOrAll,
+    OriginText,
+    MediaTypesText,
+    Star,
     Condition,
     HedgeWhen,
     Octets,

@@ -172,7 +172,7 @@ fn template(text: &str) -> Result<Vec<Segment>, Wrong> {
 
 /// A regular expression over a whole text. The size is bounded, since a pattern such as `(\w{1000}){1000}` would take
 /// all memory.
-fn anchored(text: &str) -> Result<Regex, Wrong> {
+pub(super) fn anchored(text: &str) -> Result<Regex, Wrong> {
     // The expression alone first: `a)(b` would be right between our parentheses.
     let build = |text: &str| RegexBuilder::new(text).size_limit(1 << 20).build();
     match build(text).and_then(|_| build(&format!("^(?:{text})$"))).or_else(|error| {

@@ -32,8 +32,8 @@ pub(crate) struct Filter {
 
 /// Filters that are absent, with what that means.
 const SOFT: &[(&str, Weight, &str)] = &[
-    ("compressor", Weight::Soft, "answers are not compressed: clients get them as the upstream sends them."),
-    ("gzip", Weight::Soft, "answers are not compressed: clients get them as the upstream sends them."),
+    ("compressor", Weight::Soft, "answers are not compressed: `compression` of the listener does it."),
+    ("gzip", Weight::Soft, "answers are not compressed: `compression` of the listener does it."),
     ("decompressor", Weight::Soft, "bodies are not decompressed on the way; the application does it."),
     (
         "grpc_stats",
@@ -46,7 +46,7 @@ const SOFT: &[(&str, Weight, &str)] = &[
         "gRPC is not turned into HTTP/1.1: the upstream must speak gRPC.",
     ),
     ("grpc_http1_bridge", Weight::Point, "HTTP/1.1 is not turned into gRPC: the client must speak gRPC."),
-    ("grpc_web", Weight::Point, "gRPC-Web is not translated: browsers need a server that speaks it."),
+    ("grpc_web", Weight::Point, "gRPC-Web is not translated: `grpc_web: true` on the listener does it."),
     (
         "grpc_json_transcoder",
         Weight::Point,
@@ -280,7 +280,7 @@ pub(crate) fn apply(
     rules
 }
 
-pub(crate) const CORS: &str = "CORS is absent: preflight requests go to the application, and no header is added to its answers. Let the application answer them.";
+pub(crate) const CORS: &str = "CORS isn't imported: preflight requests go to the application, and no header is added to its answers. Write `cors` with the same origins.";
 
 fn gated(filter: &Filter, own: Option<&Node>, proven: bool, mut rules: Vec<Rule>) -> Vec<Rule> {
     let Some(own) = own else { return rules };

@@ -28,7 +28,7 @@ const CLOSED: &[(&str, &str)] = &[
     ),
     (
         "ext_authz",
-        "external authorisation (`ext_authz`) decided who passes here. Ask that service in the application, or put it in front of attache; then replace the refusal.",
+        "external authorisation (`ext_authz`) decided who passes here. Name that service in `authorizers` and in `external` of `authorization`; then replace the refusal.",
     ),
     (
         "ext_proc",

@@ -235,7 +235,9 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
                     "the statistics page is not served here: the dashboard is at http://127.0.0.1:15000/.",
                 );
             }
-            "compression" => remarks.soft(&line.at, "answers are not compressed."),
+            "compression" => {
+                remarks.soft(&line.at, "answers are not compressed: `compression` of the listener does it.");
+            }
             "errorfile" | "errorloc" | "errorloc302" | "http-error" | "errorfiles" => {
                 remarks.soft(&line.at, "answers of the proxy itself have attache's text.");
             }

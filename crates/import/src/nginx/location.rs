@@ -247,7 +247,7 @@ const GUARDS: &[(&str, &str)] = &[
 ];
 
 const SOFT: &[(&str, &str)] = &[
-    ("gzip", "answers are not compressed."),
+    ("gzip", "answers are not compressed: `compression` of the listener does it."),
     ("proxy_cache", "answers are not cached."),
     ("client_max_body_size", "bodies are not bounded by size; they stream."),
     ("limit_conn", "connections of one client are not counted; `max_connections` counts all."),

@@ -98,6 +98,10 @@ descriptors! {
         "Decisions of access rules (`authorization`): allowed, denied, or would-deny in a dry run. The route is empty for the rules of a listener, the rule where none decided.";
     AUTHORIZER = Counter "attache_authorizer_total" ["authorizer", "outcome"]
         "Questions to authorizers (`authorizers`): allowed, denied, failed (and refused), or failed-open (and let through).";
+    CORS = Counter "attache_cors_requests_total" ["listener", "route", "outcome"]
+        "Requests with an `Origin` on routes with `cors`: allowed or foreign, and the preflights among them preflight-allowed or preflight-foreign.";
+    COMPRESSED = Counter "attache_compressed_responses_total" ["listener", "route", "coding"]
+        "Responses that were compressed (`compression`).";
     JWT_KEYS = Counter "attache_jwt_keys_total" ["issuer", "outcome"]
         "Key sets of issuers of tokens (`jwt`) that were read or asked for: ok, or failed while the last good one went on.";
     DNS_LOOKUPS = Counter "attache_dns_lookups_total" ["upstream", "outcome"]

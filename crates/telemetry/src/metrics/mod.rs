@@ -75,6 +75,8 @@ pub(crate) struct Registry {
     mirrored: Arc<Family<2, 1>>,
     authorization: Arc<Family<4, 1>>,
     authorizer: Arc<Family<2, 1>>,
+    cors: Arc<Family<3, 1>>,
+    compressed: Arc<Family<3, 1>>,
     jwt_keys: Arc<Family<2, 1>>,
     control: Control,
 }

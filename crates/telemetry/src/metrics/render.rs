@@ -122,6 +122,8 @@ fn upstreams(registry: &Registry, page: &mut Page) {
     page.counter(&d::MIRRORED, &registry.mirrored.sums(), 0);
     page.counter(&d::AUTHORIZATION, &registry.authorization.sums(), 0);
     page.counter(&d::AUTHORIZER, &registry.authorizer.sums(), 0);
+    page.counter(&d::CORS, &registry.cors.sums(), 0);
+    page.counter(&d::COMPRESSED, &registry.compressed.sums(), 0);
     page.counter(&d::JWT_KEYS, &registry.jwt_keys.sums(), 0);
     page.counter(&d::DNS_LOOKUPS, &registry.dns.sums(), 0);
 }

@@ -63,6 +63,8 @@ fn exercise_all(metrics: &Metrics) {
     });
     worker.rate_limit_service(&name, "ok");
     worker.jwt_keys(&name, "ok");
+    worker.compressed(&name, &name, "zstd");
+    worker.cors(&name, &name, "foreign");
     worker.authorizer(&name, "denied");
     worker.authorized(&name, None, Some(&name), "denied");
     metrics.config_loaded(true);

@@ -58,6 +58,8 @@ struct Tables {
     mirrored: Table<2, 1>,
     authorization: Table<4, 1>,
     authorizer: Table<2, 1>,
+    cors: Table<3, 1>,
+    compressed: Table<3, 1>,
     jwt_keys: Table<2, 1>,
 }
 
@@ -91,6 +93,8 @@ impl WorkerMetrics {
             mirrored: Table::new(&registry.mirrored),
             authorization: Table::new(&registry.authorization),
             authorizer: Table::new(&registry.authorizer),
+            cors: Table::new(&registry.cors),
+            compressed: Table::new(&registry.compressed),
             jwt_keys: Table::new(&registry.jwt_keys),
         }))
     }
@@ -286,6 +290,16 @@ impl WorkerMetrics {
     /// An authorizer was asked: `allowed`, `denied`, `failed`, or `failed-open`.
     pub fn authorizer(&self, authorizer: &Name, outcome: &'static str) {
         self.0.authorizer.add([Label::Name(authorizer), Label::Word(outcome)], 0, 1);
+    }
+
+    /// A page asked, on a route with `cors`: `allowed`, `foreign`, `preflight-allowed` or `preflight-foreign`.
+    pub fn cors(&self, listener: &Name, route: &Name, outcome: &'static str) {
+        self.0.cors.add([Label::Name(listener), Label::Name(route), Label::Word(outcome)], 0, 1);
+    }
+
+    /// A response was compressed, with this coding.
+    pub fn compressed(&self, listener: &Name, route: &Name, coding: &'static str) {
+        self.0.compressed.add([Label::Name(listener), Label::Name(route), Label::Word(coding)], 0, 1);
     }
 
     /// The keys of an issuer of tokens were read or asked for: `ok`, or `failed`.

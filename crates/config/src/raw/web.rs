@@ -1,0 +1,70 @@
+//! `cors:` and `compression:` of a listener or route.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{At, OneOrMany, Txt};
+use crate::{
+    model,
+    text::{HeaderText, Length, MediaTypesText, MethodOrAll, OriginText, Size, Star, show_size},
+};
+
+fn methods() -> Vec<String> {
+    model::Cors::METHODS.iter().map(ToString::to_string).collect()
+}
+
+/// Which pages of other origins may read the answers (CORS). Preflights are answered by attache, before anybody is asked who they are.
+/// What upstreams say of it is removed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`cors`")]
+pub(crate) struct Cors {
+    /// Their origins: one, `https://*.shop.test` for all below a name, `~regex` over the whole origin, or `*`.
+    pub(crate) origins: At<OneOrMany<At<Txt<OriginText>>>>,
+    /// Methods that they may use; `*` is whatever they ask for.
+    #[schemars(extend("default" = methods()))]
+    pub(crate) methods: Option<OneOrMany<Txt<MethodOrAll>>>,
+    /// Headers that they may send, beside those that every page may; `*` is whatever they ask for.
+    #[schemars(extend("examples" = [["content-type", "authorization"]]))]
+    pub(crate) headers: Option<HeadersForm>,
+    /// Headers of answers that they may read, beside those that every page may.
+    #[schemars(extend("examples" = [["x-request-id", "grpc-status", "grpc-message"]]))]
+    pub(crate) expose: Option<OneOrMany<Txt<HeaderText>>>,
+    /// They may send cookies and other credentials. Not with `origins: "*"`, which would give every page what the user may do.
+    #[schemars(extend("default" = false))]
+    pub(crate) credentials: Option<At<bool>>,
+    /// How long a browser need not ask again. By default it decides itself, usually 5 s.
+    #[schemars(extend("examples" = ["10m"]))]
+    pub(crate) max_age: Option<Txt<Length>>,
+    /// Pages of public sites may ask, though attache's address is a private one (Private Network Access).
+    #[schemars(extend("default" = false))]
+    pub(crate) private_network: Option<bool>,
+}
+
+/// Which answers are compressed, for clients that ask for it. Not what is encoded already, a part, or `no-transform`. A page that shows a secret beside
+/// what a stranger may write lets the size of the answer tell of the secret (BREACH): `off` for such routes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`compression`")]
+pub(crate) struct Compression {
+    /// The codings that may be used. Of those that a client likes alike, the first is taken.
+    #[schemars(extend("default" = model::Compression::CODINGS))]
+    pub(crate) codings: Option<OneOrMany<model::Coding>>,
+    /// Media types of the answers: one, `text/*`, or `*+json`.
+    #[schemars(extend("default" = model::Compression::TYPES))]
+    pub(crate) types: Option<OneOrMany<Txt<MediaTypesText>>>,
+    /// An answer that says to be shorter goes as it is.
+    #[schemars(extend("default" = show_size(model::Compression::MIN_SIZE as u64)))]
+    pub(crate) min_size: Option<Txt<Size>>,
+    /// Answers that are compressed at once, over all workers; more go as they are. Each takes up to 1 MiB while it lasts.
+    #[schemars(range(min = 1), extend("default" = model::Compression::MAX_RESPONSES))]
+    pub(crate) max_responses: Option<usize>,
+}
+
+/// `*`, or names of headers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum HeadersForm {
+    All(Txt<Star>),
+    These(OneOrMany<Txt<HeaderText>>),
+}

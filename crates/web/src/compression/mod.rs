@@ -1,0 +1,377 @@
+//! Smaller answers for clients that can read them.
+//!
+//! **Rule.** The coding is the one of the config's that the client likes best (RFC 9110 section 12.5.3); where it likes several alike, the config's first.
+//! Only whole answers of the listed types are compressed, from a size on, and never what is encoded already, what says `no-transform`, a part (206, 304,
+//! HEAD), or gRPC. A strong ETag becomes weak: the bytes are others now, the content is not. What depends on `Accept-Encoding` says so in `Vary`,
+//! compressed or not.
+//!
+//! Whatever the upstream has sent goes on as soon as it pauses: a stream isn't held back for the sake of its size.
+//!
+//! **Bound.** So many answers are compressed at once, over all workers; more go as they are. Windows are small: a coder takes less than 1 MiB.
+
+mod coder;
+mod negotiate;
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+use attache_config::model::{self, Coding};
+use attache_http::{Body, BodyError};
+use attache_telemetry::Reason;
+use attache_wire::{
+    Fields, RequestHead, Response, Value,
+    header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use self::{
+    coder::Coder,
+    negotiate::{Chosen, choose},
+};
+
+/// Bytes that are compressed at once, before anything else has its turn.
+const PIECE: usize = 32 << 10;
+
+/// What is compressed just now, in the whole process.
+static ACTIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// What one response needs.
+#[derive(Debug)]
+pub(crate) struct Compress {
+    config: Arc<model::Compression>,
+    chosen: Chosen,
+    head: bool,
+}
+
+impl Compress {
+    pub(crate) fn of(config: &Arc<model::Compression>, request: &RequestHead) -> Self {
+        let chosen = choose(&config.codings, request.headers.get_all(header::ACCEPT_ENCODING));
+        Self { config: Arc::clone(config), chosen, head: request.method == Method::HEAD }
+    }
+
+    /// Compresses a response; gives back with which coding, if it did.
+    pub(crate) fn response(self, response: &mut Response<Body>) -> Option<Coding> {
+        let status = response.status();
+        let length = response.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
+        let headers = response.headers_mut();
+        if !has_content(status) || !may_change(headers) || !self.is_of_the_types(headers) {
+            return None;
+        }
+        vary(headers);
+        let Chosen { coding: Some(coding), identity_is_refused } = self.chosen else { return None };
+        let small = length.is_some_and(|length| length < self.config.min_size as u64);
+        if self.head || (small && !identity_is_refused) || response.body().is_end_stream() {
+            return None;
+        }
+        let permit = Permit::take(self.config.max_responses)?;
+        let coder = Coder::new(coding)?;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+        headers.remove(CONTENT_LENGTH);
+        for name in ["accept-ranges", "content-md5", "content-digest", "repr-digest", "digest"] {
+            headers.remove(name);
+        }
+        weaken(headers);
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = Body::stream(Compressed {
+            body,
+            coder: Some(coder),
+            input: Bytes::new(),
+            unflushed: false,
+            trailers: None,
+            _permit: permit,
+        });
+        Some(coding)
+    }
+
+    fn is_of_the_types(&self, headers: &Fields) -> bool {
+        let Some(found) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+            return false;
+        };
+        let found = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        !found.starts_with("application/grpc")
+            && self.config.types.iter().any(|wanted| wanted.matches(&found))
+    }
+}
+
+/// The whole content, and not a part of it, or another protocol.
+fn has_content(status: StatusCode) -> bool {
+    !status.is_informational()
+        && !matches!(
+            status,
+            StatusCode::NO_CONTENT
+                | StatusCode::RESET_CONTENT
+                | StatusCode::PARTIAL_CONTENT
+                | StatusCode::NOT_MODIFIED
+        )
+}
+
+/// Nobody has encoded it, and nobody forbids it (RFC 9111 section 5.2.2.6).
+fn may_change(headers: &Fields) -> bool {
+    let encoded =
+        headers.get_all(CONTENT_ENCODING).any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let fixed = headers.get_all(CACHE_CONTROL).any(|line| {
+        let directives = line.as_bytes().split(|byte| *byte == b',');
+        directives.into_iter().any(|it| it.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
+    });
+    !encoded && !fixed && !headers.contains_key(header::CONTENT_RANGE)
+}
+
+fn vary(headers: &mut Fields) {
+    let there = headers.get_all(header::VARY).any(|line| {
+        let names = line.as_bytes().split(|byte| *byte == b',');
+        names.into_iter().any(|it| {
+            matches!(it.trim_ascii(), b"*") || it.trim_ascii().eq_ignore_ascii_case(b"accept-encoding")
+        })
+    });
+    if !there {
+        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+}
+
+/// RFC 9110 section 8.8.1: a strong validator changes with the bytes.
+fn weaken(headers: &mut Fields) {
+    let Some(tag) = headers.get(header::ETAG) else { return };
+    if tag.as_bytes().starts_with(b"\"") {
+        let weak = [b"W/", tag.as_bytes()].concat();
+        let _ = headers.try_insert(header::ETAG, &weak);
+    }
+}
+
+/// One of the answers that are compressed at once.
+#[derive(Debug)]
+struct Permit;
+
+impl Permit {
+    fn take(max: usize) -> Option<Self> {
+        let taken = ACTIVE.fetch_update(Relaxed, Relaxed, |active| (active < max).then_some(active + 1));
+        taken.ok().map(|_| Self)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        ACTIVE.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A body that is compressed as it comes.
+struct Compressed {
+    body: Body,
+    /// `None` behind the end.
+    coder: Option<Coder>,
+    /// What came and isn't compressed yet.
+    input: Bytes,
+    /// The coder may hold something back.
+    unflushed: bool,
+    trailers: Option<HeaderMap>,
+    _permit: Permit,
+}
+
+impl HttpBody for Compressed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let failed = |error: std::io::Error| BodyError::with_source(Some(Reason::InternalError), error);
+        loop {
+            let Some(coder) = &mut this.coder else {
+                return Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            };
+            if !this.input.is_empty() {
+                let piece = this.input.split_to(this.input.len().min(PIECE));
+                coder.write(&piece).map_err(failed)?;
+                this.unflushed = true;
+                let out = coder.take();
+                if !out.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+                }
+                continue;
+            }
+            match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        this.input = data;
+                        continue;
+                    }
+                    Err(frame) => this.trailers = frame.into_trailers().ok(),
+                },
+                Poll::Ready(Some(Err(error))) => {
+                    // Cut, not ended: no last block says that this is the whole.
+                    this.coder = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending if this.unflushed => {
+                    coder.flush().map_err(failed)?;
+                    this.unflushed = false;
+                    let out = coder.take();
+                    if out.is_empty() {
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(coder) = this.coder.take() {
+                let out = coder.finish().map_err(failed)?;
+                if !out.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.coder.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, io::Read as _};
+
+    use http_body_util::BodyExt as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A body that comes piece by piece, with a pause behind each.
+    struct Pieces {
+        left: VecDeque<Result<Bytes, Reason>>,
+        paused: bool,
+    }
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            self.paused = !self.paused;
+            if self.paused {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(self.left.pop_front().map(|piece| piece.map(Frame::data).map_err(BodyError::new)))
+        }
+    }
+
+    fn config(max_responses: usize) -> Arc<model::Compression> {
+        Arc::new(model::Compression { max_responses, min_size: 0, ..model::Compression::default() })
+    }
+
+    fn response(pieces: Vec<Result<Bytes, Reason>>, fields: &[(&str, &str)]) -> Response<Body> {
+        let mut response = Response::new(Body::stream(Pieces { left: pieces.into(), paused: false }));
+        response.headers_mut().insert("content-type", HeaderValue::from_static("text/html; charset=utf-8"));
+        for (name, value) in fields {
+            response.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
+        }
+        response
+    }
+
+    fn request(accept: &str) -> RequestHead {
+        let built = http::Request::get("/").header("accept-encoding", accept).body(()).unwrap();
+        RequestHead::from(built.into_parts().0)
+    }
+
+    fn decoded(coding: Coding, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        match coding {
+            Coding::Gzip => flate2::read::GzDecoder::new(bytes).read_to_end(&mut out)?,
+            Coding::Zstd => zstd::stream::read::Decoder::new(bytes)?.read_to_end(&mut out)?,
+            Coding::Br => brotli::Decompressor::new(bytes, 4096).read_to_end(&mut out)?,
+        };
+        Ok(out)
+    }
+
+    async fn sent(mut response: Response<Body>) -> (Vec<u8>, bool) {
+        let (mut all, mut cut) = (Vec::new(), false);
+        while let Some(frame) = response.body_mut().frame().await {
+            match frame {
+                Ok(frame) => all.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Err(_) => cut = true,
+            }
+        }
+        (all, cut)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn whatever_comes_is_read_the_same(pieces in prop::collection::vec(prop::collection::vec(0u8..9, 0..90_000), 0..5)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for coding in [Coding::Gzip, Coding::Zstd, Coding::Br] {
+                let frames = pieces.iter().cloned().map(|piece| Ok(Bytes::from(piece))).collect();
+                let mut response = response(frames, &[]);
+                let compress = Compress::of(&config(usize::MAX), &request(coding.as_str()));
+                prop_assert_eq!(compress.response(&mut response), Some(coding));
+                let (bytes, cut) = runtime.block_on(sent(response));
+                prop_assert!(!cut);
+                prop_assert_eq!(decoded(coding, &bytes).unwrap(), pieces.concat());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_has_no_end() {
+        for coding in [Coding::Gzip, Coding::Zstd, Coding::Br] {
+            let pieces = vec![Ok(Bytes::from(vec![b'a'; 5000])), Err(Reason::UpstreamReset)];
+            let mut response = response(pieces, &[]);
+            Compress::of(&config(usize::MAX), &request(coding.as_str())).response(&mut response);
+            let (bytes, cut) = sent(response).await;
+            assert!(cut && decoded(coding, &bytes).is_err(), "{coding:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_are_compressed_at_once_and_no_more() {
+        let one = |max| {
+            let mut response = response(vec![Ok(Bytes::from_static(b"text"))], &[]);
+            let coding = Compress::of(&config(max), &request("gzip")).response(&mut response);
+            (response, coding)
+        };
+        // Other tests compress beside this one.
+        let (_held, coding) = one(usize::MAX);
+        assert!(coding.is_some());
+        let (response, coding) = one(0);
+        assert_eq!((coding, response.headers().contains_key("content-encoding")), (None, false));
+    }
+
+    #[test]
+    fn what_is_encoded_or_fixed_stays_as_it_is() {
+        for (name, value) in [
+            ("content-encoding", "br"),
+            ("content-encoding", "x-mine"),
+            ("cache-control", "private, NO-TRANSFORM"),
+            ("content-range", "bytes 0-1/2"),
+            ("content-type", "image/png"),
+            ("content-type", "application/grpc-web+proto"),
+        ] {
+            let mut response = response(Vec::new(), &[(name, value)]);
+            assert_eq!(
+                Compress::of(&config(usize::MAX), &request("gzip")).response(&mut response),
+                None,
+                "{name}: {value}"
+            );
+        }
+    }
+}

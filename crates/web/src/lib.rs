@@ -1,0 +1,104 @@
+//! What browsers need of a route: answers to their questions (CORS), gRPC in a form that they can speak (gRPC-Web), and smaller answers
+//! (compression).
+//!
+//! A request meets this layer once its route is known, before anybody asks who it is: a preflight carries no credentials. What its response
+//! needs is kept in a [`WayBack`], which every response of the route takes, attache's own refusals too: a page can only read
+//! them with the headers of CORS.
+
+mod compression;
+mod cors;
+mod grpc_web;
+
+use std::sync::Arc;
+
+use attache_config::model::{self, Coding};
+use attache_http::Body;
+use attache_wire::{Request, RequestHead, Response};
+
+use compression::Compress;
+pub use cors::Origin;
+use cors::{Cors, Shared};
+use grpc_web::GrpcWeb;
+
+/// What a route does for browsers.
+#[expect(clippy::struct_field_names, reason = "it is called gRPC-Web")]
+#[derive(Debug)]
+pub struct Web {
+    cors: Option<Cors>,
+    grpc_web: bool,
+    compression: Option<Arc<model::Compression>>,
+}
+
+/// What a request is.
+#[derive(Debug)]
+pub enum Arrived {
+    /// A preflight, with its answer and whether the origin is allowed.
+    Preflight(Response<Body>, Origin),
+    /// Any other request, and what its response needs; `None` is nothing.
+    Request(Option<WayBack>),
+}
+
+/// What a response needs on its way to the browser.
+#[derive(Debug, Default)]
+pub struct WayBack {
+    cors: Option<Shared>,
+    grpc_web: Option<GrpcWeb>,
+    compress: Option<Compress>,
+}
+
+impl Web {
+    /// `None` where the config says nothing of browsers.
+    pub fn new(config: &model::Web) -> Option<Self> {
+        let model::Web { cors, grpc_web, compression } = config;
+        let web = Self {
+            cors: cors.as_deref().map(Cors::new),
+            grpc_web: *grpc_web,
+            compression: compression.clone(),
+        };
+        (web.cors.is_some() || web.grpc_web || web.compression.is_some()).then_some(web)
+    }
+
+    /// Looks at a request that was checked.
+    pub fn arrive(&self, head: &RequestHead) -> Arrived {
+        let mut back = WayBack::default();
+        if let Some(cors) = &self.cors {
+            if let Some((answer, origin)) = cors.preflight(head) {
+                return Arrived::Preflight(answer, origin);
+            }
+            back.cors = Some(cors.shared(head));
+        }
+        if self.grpc_web {
+            back.grpc_web = GrpcWeb::of(head);
+        }
+        back.compress = self.compression.as_ref().map(|config| Compress::of(config, head));
+        let needed = back.cors.is_some() || back.grpc_web.is_some() || back.compress.is_some();
+        Arrived::Request(needed.then_some(back))
+    }
+}
+
+impl WayBack {
+    /// Whose page asks, where the route says who may.
+    pub fn origin(&self) -> Option<Origin> {
+        self.cors.as_ref().map(|shared| shared.origin)
+    }
+
+    /// Gives a request the form that upstreams know. The rules have looked at it as it came.
+    pub fn translate(&self, request: &mut Request<Body>) {
+        if let Some(grpc_web) = &self.grpc_web {
+            grpc_web.request(request);
+        }
+    }
+
+    /// Gives a response the form that the browser knows.
+    /// Also tells which coding it has now, where it is compressed.
+    pub fn finish(self, mut response: Response<Body>) -> (Response<Body>, Option<Coding>) {
+        if let Some(shared) = &self.cors {
+            shared.mark(response.headers_mut());
+        }
+        if let Some(grpc_web) = self.grpc_web {
+            grpc_web.response(&mut response);
+        }
+        let coding = self.compress.and_then(|compress| compress.response(&mut response));
+        (response, coding)
+    }
+}
