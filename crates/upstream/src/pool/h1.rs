@@ -39,6 +39,9 @@ use super::{
 };
 use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
+/// What to do where a peer ends a plain connection without a word.
+const IF_TLS: &str = "if it expects TLS, write `https://` in its address";
+
 /// Bytes of an answer's first line.
 const STATUS_LINE: usize = 8 << 10;
 
@@ -399,6 +402,11 @@ impl H1 {
         }
     }
 
+    /// A peer of a connection without TLS that has never said anything: one that expects TLS does so.
+    fn never_answered(&self, sent: Sent) -> bool {
+        !self.io.is_tls() && self.requests <= 1 && sent == Sent::Request && !self.read
+    }
+
     /// What went wrong, in the terms of the proxy.
     #[cold]
     fn failed(&mut self, stop: Stop) -> Failed {
@@ -413,6 +421,10 @@ impl H1 {
                     let reason = reason_or(&write, Reason::UpstreamReset);
                     Error::with_source(reason, sent, format!("the connection ended; writing: {write}"))
                 }
+                None if self.never_answered(sent) => {
+                    let text = format!("the upstream closed the connection without an answer; {IF_TLS}");
+                    Error::with_source(Reason::UpstreamReset, sent, text)
+                }
                 None => Error::with_source(
                     Reason::UpstreamReset,
                     sent,
@@ -425,8 +437,19 @@ impl H1 {
                     Some(write) if sent < Sent::Response => {
                         Error::with_source(reason, sent, format!("{error}; writing: {write}"))
                     }
+                    _ if error.kind() == io::ErrorKind::ConnectionReset && self.never_answered(sent) => {
+                        Error::with_source(reason, sent, format!("{error}; {IF_TLS}"))
+                    }
                     _ => Error::with_source(reason, sent, error),
                 }
+            }
+            // A TLS record, an alert above all: RFC 8446 section 5.1.
+            Stop::Fault(_) if !self.io.is_tls() && matches!(*self.buf, [0x15 | 0x16, 3, ..]) => {
+                Error::with_source(
+                    Reason::UpstreamProtocolError,
+                    sent,
+                    "the upstream speaks TLS: write `https://` in its address",
+                )
             }
             Stop::Fault(fault) => Error::with_source(Reason::UpstreamProtocolError, sent, fault),
             Stop::Switched => Error::with_source(

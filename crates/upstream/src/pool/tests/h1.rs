@@ -495,3 +495,33 @@ async fn what_a_call_keeps_while_it_waits_is_bounded() {
     let size = size_of_val(&upstream.send(get("/")));
     assert!(size <= 1600, "{size} bytes");
 }
+
+#[tokio::test(flavor = "local")]
+async fn a_plain_address_of_a_tls_port_is_said_to_be_that() {
+    // An alert: a handshake was expected. Others end without a word.
+    for (answer, words) in [
+        (&b"\x15\x03\x01\0\x02\x02\x46"[..], "the upstream speaks TLS: write `https://` in its address"),
+        (b"", "if it expects TLS, write `https://` in its address"),
+    ] {
+        let server = serve(move |mut stream, _| async move {
+            head(&mut stream).await;
+            stream.write_all(answer).await.unwrap();
+        })
+        .await;
+        let upstream = to(&server, |_| {});
+        let error = upstream.send(get("/")).await.unwrap_err();
+        assert!(error.detail().contains(words), "{}", error.detail());
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_peer_that_has_spoken_is_not_said_to_expect_tls() {
+    let server = serve(|mut stream, _| async move {
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+    })
+    .await;
+    let upstream = to(&server, |_| {});
+    let error = upstream.send(get("/")).await.unwrap_err();
+    assert!(!error.detail().contains("TLS"), "{}", error.detail());
+}
