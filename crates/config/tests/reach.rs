@@ -43,6 +43,21 @@ fn a_config_whose_rules_no_connection_could_be_held_to_is_refused() {
 }
 
 #[test]
+fn a_rule_that_allows_everything_to_everybody_is_refused() {
+    for rules in ["allow: [{}]", "allow: [{ name: all }]", "allow: [{ not: {} }, { methods: GET }]"] {
+        let said = listener(&format!("authorization: {{ {rules} }}, to: app"), "'http://a:1'");
+        assert!(
+            said.starts_with("refused: ") && said.contains("allows everything to everybody"),
+            "{rules}: {said}"
+        );
+    }
+    for rules in ["allow: []", "deny: [{}]", "allow: [{ not: { path: /x } }]"] {
+        let said = listener(&format!("authorization: {{ {rules} }}, to: app"), "'http://a:1'");
+        assert!(!said.contains("everybody"), "{rules}: {said}");
+    }
+}
+
+#[test]
 fn a_rule_that_something_goes_round_is_warned_of() {
     for (text, upstream, words) in [
         (

@@ -136,6 +136,7 @@ fn rule(
     checks: Checks,
     problems: &mut Problems,
 ) -> AccessRule {
+    let whole = raw.whole();
     let At { at, value: raw, .. } = raw;
     let when = raw::AccessConditions {
         identity: raw.identity,
@@ -154,6 +155,13 @@ fn rule(
     let unless = raw.not.map(|not| conditions(*not.value, checks, !checks.denies, problems));
     let unless = unless.unwrap_or_default();
     opaque(&when, &unless, at, checks, problems);
+    if whole && !checks.denies && when.is_empty() && unless.is_empty() {
+        problems.wrong(
+            at,
+            "this rule allows everything to everybody",
+            "say who or what it is for (`identity: \"*\"` is whoever proved an identity), or leave `allow` out",
+        );
+    }
     AccessRule { name: raw.name.map_or_else(|| name().into(), |name| name.0.0), when, unless, line: at.line }
 }
 
