@@ -87,6 +87,12 @@ impl Upload {
     }
 }
 
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.activity.over.set(true);
+    }
+}
+
 impl HttpBody for Upload {
     type Data = Bytes;
     type Error = BodyError;
@@ -97,8 +103,11 @@ impl HttpBody for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.inner).poll_frame(cx);
-        if frame.is_ready() {
-            this.activity.set(true);
+        if let Poll::Ready(frame) = &frame {
+            this.activity.active.set(true);
+            if !matches!(frame, Some(Ok(_))) || this.inner.is_end_stream() {
+                this.activity.over.set(true);
+            }
         }
         frame
     }

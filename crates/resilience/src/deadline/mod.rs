@@ -2,7 +2,8 @@
 //!
 //! | deadline | from | until | reason |
 //! | --- | --- | --- | --- |
-//! | `request` | the request's head | the response's head; its end where the config sets a `timeout` and it doesn't stream | `request-timeout` |
+//! | `request`, by default | the request's end | the response's head | `request-timeout` |
+//! | `request`, where the config sets a `timeout` | the request's head | the response's end, unless it streams | `request-timeout` |
 //! | `grpc-timeout` (the caller's) | the request's head | the response's end, always | `request-timeout` |
 //! | `deadline_header` (the caller's) | the request's head | the response's end, always | `request-timeout` |
 //! | `per_try` | the try's begin | the response's head | `per-try-timeout` |
@@ -13,8 +14,8 @@
 //! the gRPC deadline is that of the whole call. A response that is cut ends with an error, never as if it were whole.
 //!
 //! **Sources.** Envoy's route `timeout`, `per_try_timeout` and `stream_idle_timeout`; gRPC over HTTP/2
-//! (grpc/doc/PROTOCOL-HTTP2.md, "Timeout"). Envoy counts `timeout` from the request's end, attache from its head: a
-//! slow upload is bounded too.
+//! (grpc/doc/PROTOCOL-HTTP2.md, "Timeout"). Envoy counts `timeout` from the request's end, and so does attache by default: an upload is bounded by
+//! silence alone. One that the config sets counts from the request's head: it bounds a slow upload, too.
 //!
 //! A client that doesn't read lets nobody poll its answer: [`held`] ends the exchange with the upstream all the same.
 //!
@@ -119,7 +120,12 @@ where
         let after = |time| now.checked_add(time);
         let request = (!self.timeouts.request.is_zero()).then_some(self.timeouts.request).and_then(after);
         let caller_deadline = caller.and_then(after);
-        let head = [request, caller_deadline, call.context.deadline].into_iter().flatten().min();
+        let outer = [caller_deadline, call.context.deadline].into_iter().flatten().min();
+        let head = request.into_iter().chain(outer).min();
+        // The default waits for the answer to a request that is whole; what the config sets bounds all of it.
+        let after_upload =
+            (!self.timeouts.whole && request.is_some() && !call.request.body().is_end_stream())
+                .then_some(self.timeouts.request);
         call.context.deadline = head;
         // A caller may wait as short as it likes; only the route says what is slow.
         if let Some(request) = request {
@@ -128,7 +134,7 @@ where
 
         let idle = self.timeouts.idle;
         let mut upload = None;
-        if !idle.is_zero() && !call.request.body().is_end_stream() {
+        if (!idle.is_zero() || after_upload.is_some()) && !call.request.body().is_end_stream() {
             // Two allocations for a request with a body: the response's side must see that the upload lives.
             let activity = Activity::default();
             let body = std::mem::take(call.request.body_mut());
@@ -140,7 +146,15 @@ where
         DeadlineFuture {
             // A caller that waits no longer is not worked for.
             inner: (!expired).then(|| self.inner.call(call)),
-            timer: Timer::new(Limits { deadline: head, idle, upload }, Some(now)),
+            timer: Timer::new(
+                Limits {
+                    deadline: if after_upload.is_some() { outer } else { head },
+                    after_upload,
+                    idle,
+                    upload,
+                },
+                Some(now),
+            ),
             request,
             whole: self.timeouts.whole && !tunnel,
             caller: caller_deadline,

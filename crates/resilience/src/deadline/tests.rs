@@ -240,6 +240,43 @@ async fn the_default_bounds_the_head_and_what_flows_goes_on_for_as_long_as_it_fl
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_default_counts_from_the_end_of_an_upload_and_a_set_timeout_from_its_begin() {
+    for (whole, ends_at) in [(false, 40 + 15), (true, 15)] {
+        let (upload, request) = channel();
+        let script = Script::default().then(|mut call| async move {
+            let _ = read(call.request.body_mut()).await;
+            std::future::pending().await
+        });
+        let policy = Policy { timeouts: Timeouts { whole, ..Timeouts::default() }, ..Policy::default() };
+        let start = Instant::now();
+        let sends = async {
+            for _ in 0..10 {
+                sleep(Duration::from_secs(4)).await;
+                if upload.send(Ok(Bytes::from_static(b"part"))).is_err() {
+                    return;
+                }
+            }
+            drop(upload);
+        };
+        let (outcome, ()) = tokio::join!(outcome(&policy, script, post(request)), sends);
+        assert_eq!(outcome.unwrap_err().reason, Reason::RequestTimeout);
+        assert_eq!(start.elapsed().as_secs(), ends_at, "whole: {whole}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_says_nothing_is_bounded_by_silence_alone() {
+    let (_upload, request) = channel();
+    let script = Script::default().then(|mut call| async move {
+        let _ = read(call.request.body_mut()).await;
+        std::future::pending().await
+    });
+    let start = Instant::now();
+    let error = outcome(&Policy::default(), script, post(request)).await.unwrap_err();
+    assert_eq!((error.reason, start.elapsed()), (Reason::IdleTimeout, Duration::from_mins(5)));
+}
+
 #[test]
 fn content_types_are_compared_without_case() {
     let mut response = Response::new(Body::empty());

@@ -21,13 +21,24 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Ticks in one idle time.
 const TICKS: u8 = 4;
 
-/// Set by the side that only knows that bytes went by.
-pub(super) type Activity = Rc<Cell<bool>>;
+/// What the request's body says of itself to those who wait for the answer.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// A frame went by since this was taken.
+    pub(super) active: Cell<bool>,
+    /// It has ended, or nobody wants more of it.
+    pub(super) over: Cell<bool>,
+}
+
+/// Shared by the request's body and the timer.
+pub(super) type Activity = Rc<Progress>;
 
 /// What ends a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub(super) deadline: Option<Instant>,
+    /// Another deadline, this long after the end of `upload`.
+    pub(super) after_upload: Option<Duration>,
     /// Zero is off.
     pub(super) idle: Duration,
     pub(super) upload: Option<Activity>,
@@ -35,7 +46,7 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn none(&self) -> bool {
-        self.deadline.is_none() && self.idle.is_zero()
+        self.deadline.is_none() && self.after_upload.is_none() && self.idle.is_zero()
     }
 }
 
@@ -63,7 +74,7 @@ impl Timer {
 
     /// The same limits with another deadline.
     pub(super) fn limits(&self, deadline: Option<Instant>) -> Limits {
-        Limits { deadline, ..self.limits.clone() }
+        Limits { deadline, after_upload: None, ..self.limits.clone() }
     }
 
     /// Ready with the reason once a limit is passed. `active`: bytes went by since the last call.
@@ -73,6 +84,17 @@ impl Timer {
             return Poll::Pending;
         }
         *this.active |= active;
+        let over = this.limits.upload.as_ref().is_none_or(|upload| upload.over.get());
+        if let Some(patience) = this.limits.after_upload.take_if(|_| over) {
+            // At the first look the request ended as it began, and that instant is known.
+            let begun = this.start.filter(|_| this.sleep.is_none());
+            let due = begun.unwrap_or_else(Instant::now).checked_add(patience);
+            this.limits.deadline = earlier(this.limits.deadline, due);
+            let next = earlier(this.limits.deadline, *this.next_tick);
+            if let (Some(sleep), Some(next)) = (this.sleep.as_mut().as_pin_mut(), next) {
+                sleep.reset(next);
+            }
+        }
         let tick = this.limits.idle / u32::from(TICKS);
         if this.sleep.is_none() {
             let start = this.start.unwrap_or_else(Instant::now);
@@ -88,7 +110,7 @@ impl Timer {
             if this.limits.deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(Reason::RequestTimeout);
             }
-            let uploaded = this.limits.upload.as_ref().is_some_and(|upload| upload.replace(false));
+            let uploaded = this.limits.upload.as_ref().is_some_and(|upload| upload.active.replace(false));
             if std::mem::take(this.active) || uploaded {
                 *this.quiet = 0;
             } else {
