@@ -259,9 +259,12 @@ async fn the_default_counts_from_the_end_of_an_upload_and_a_set_timeout_from_its
             }
             drop(upload);
         };
-        let (outcome, ()) = tokio::join!(outcome(&policy, script, post(request)), sends);
-        assert_eq!(outcome.unwrap_err().reason, Reason::RequestTimeout);
-        assert_eq!(start.elapsed().as_secs(), ends_at, "whole: {whole}");
+        let ends = async {
+            let error = outcome(&policy, script, post(request)).await.unwrap_err();
+            (error.reason, start.elapsed().as_secs())
+        };
+        let (end, ()) = tokio::join!(ends, sends);
+        assert_eq!(end, (Reason::RequestTimeout, ends_at), "whole: {whole}");
     }
 }
 
