@@ -1,31 +1,4 @@
 //! Heads of answers: nothing panics, a part decides nothing that the whole would not, and httparse reads the same head.
 #![no_main]
 
-use attache_wire::{Limits, response::{self, Asked}};
-use bytes::BytesMut;
-use libfuzzer_sys::fuzz_target;
-
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
-
-fuzz_target!(|data: &[u8]| {
-    let Some((cut, bytes)) = data.split_first() else { return };
-    let mut part = BytesMut::from(&bytes[..usize::from(*cut).min(bytes.len())]);
-    let early = response::read(&mut part, &LIMITS, Asked::Other).map(|read| read.map(|(head, _)| head));
-    let mut whole = BytesMut::from(bytes);
-    let read = response::read(&mut whole, &LIMITS, Asked::Other);
-    if early != Ok(None) {
-        assert_eq!(early.is_err(), read.is_err());
-    }
-    let Ok(Some((head, parts))) = read else { return };
-    assert!(parts.headers.get_all("content-length").count() <= 1);
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut other = httparse::Response::new(&mut headers);
-    match other.parse(&bytes[..head.len]) {
-        Ok(httparse::Status::Complete(len)) => {
-            assert_eq!(len, head.len);
-            assert_eq!(other.code, Some(head.status));
-        }
-        Err(httparse::Error::Version | httparse::Error::Status) => {}
-        other => panic!("{other:?}"),
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| attache_fuzz_checks::response::check(data));

@@ -85,6 +85,9 @@ cargo xtask COMMAND
   lint    rustfmt, clippy with warnings denied, cargo-deny
   modules which modules need each other, where none but parent and child should
   ci      lint, then test
+  fuzz [--minutes N] [TARGET...]
+          looks for bytes that break what holds for any bytes (`tests/fuzz`), each target for N minutes (1); it needs a nightly
+          toolchain and a C++ compiler, and installs cargo-fuzz
   compare [--quick] [--rows REGEX] [--out FOLDER]
           CPU, latency and memory beside Envoy, HAProxy and nginx, all installed by it; --quick takes two minutes
   instructions
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         "conformance" => setup().and_then(|()| conformance()),
         "lint" => lint(),
         "modules" => modules(),
+        "fuzz" => fuzz(),
         "compare" => compare(),
         "instructions" => instructions(),
         "ci" => lint().and_then(|()| setup()).and_then(|()| test()),
@@ -240,6 +244,38 @@ fn python_modules() -> Result<(), String> {
     let mut pip = Command::new("/usr/bin/python3");
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--root-user-action=ignore", "--target"]);
     run(pip.arg(folder).args(&missing))
+}
+
+/// Every fuzz target, or those that are named, one after the other. What was found stands in `fuzz/artifacts`.
+fn fuzz() -> Result<(), String> {
+    if !run_quiet(Command::new("cargo-fuzz").arg("--version")) {
+        run(cargo().args(["install", "--locked", "--quiet", "cargo-fuzz"]))?;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let (mut minutes, mut targets) = (1_u64, Vec::new());
+    let mut arguments = env::args().skip(2);
+    while let Some(argument) = arguments.next() {
+        if argument == "--minutes" {
+            let given = arguments.next().and_then(|minutes| minutes.parse().ok());
+            minutes = given.ok_or("--minutes needs a whole number")?;
+        } else {
+            targets.push(argument);
+        }
+    }
+    if targets.is_empty() {
+        targets = fs::read_dir(folder.join("fuzz_targets"))
+            .map_err(|e| format!("{}: {e}", folder.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
+            .collect();
+        targets.sort();
+    }
+    for target in targets {
+        // Its own cargo: a toolchain is chosen by rustup's proxy.
+        let mut command = Command::new("cargo");
+        command.current_dir(&folder).args(["+nightly", "fuzz", "run", &target, "--"]);
+        run(command.args([format!("-max_total_time={}", minutes * 60), "-max_len=4096".to_owned()]))?;
+    }
+    Ok(())
 }
 
 /// Builds what is measured, fetches the others, and runs `benches/compare`.

@@ -393,7 +393,9 @@ fn take_last_break(text: &str, changes: &mut [Change]) {
     if let Some(change) = first
         && let Some(before) = text.get(..end).and_then(|before| before.strip_suffix('\n'))
     {
-        change.range.start = before.strip_suffix('\r').unwrap_or(before).len();
+        // The break that was put there is a CRLF only where the text had others; else the CR is the text's own.
+        let own = before.strip_suffix('\r').filter(|own| own.contains("\r\n"));
+        change.range.start = own.unwrap_or(before).len();
     }
 }
 

@@ -349,7 +349,9 @@ pub(crate) fn server(
         }
         let scope = own.with(location);
         match modifier {
-            "=" => exact.extend(rules(location, Path::Exact(pattern.to_owned()), &scope, forwarded, cx)),
+            "=" if pattern.starts_with('/') => {
+                exact.extend(rules(location, Path::Exact(pattern.to_owned()), &scope, forwarded, cx));
+            }
             "~" | "~*" => match crate::path::anywhere(pattern) {
                 Some(regex) => {
                     let regex = if modifier == "~*" { format!("(?i:{regex})") } else { regex };
@@ -361,6 +363,13 @@ pub(crate) fn server(
                     regexes.push(rule);
                 }
             },
+            // A path begins with `/`: nginx takes such a location, and never chooses it.
+            _ if !pattern.starts_with('/') && !pattern.is_empty() => {
+                remarks.note(
+                    &location.at,
+                    "no path begins like this location: nginx never chooses it, and it is left out.",
+                );
+            }
             word => {
                 let mut all = Vec::new();
                 // A location that proxies and ends with a slash redirects its name without the slash.

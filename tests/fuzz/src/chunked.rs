@@ -1,0 +1,35 @@
+//! Chunked bodies: pieces never matter, nothing panics, and nothing is read behind the end.
+
+use attache_wire::{
+    body::{Decoder, Piece},
+    response::Framing,
+};
+use bytes::BytesMut;
+
+fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<u8>, bool, bool, usize) {
+    let (mut decoder, mut buf) = (Decoder::from(Framing::Chunked), BytesMut::new());
+    let (mut body, mut taken, mut given) = (Vec::new(), 0, 0);
+    for piece in pieces {
+        given += piece.len();
+        buf.extend_from_slice(&piece);
+        loop {
+            match decoder.decode(&mut buf) {
+                Ok(Piece::Data(data)) => body.extend_from_slice(&data),
+                Ok(Piece::Trailers(_)) => {}
+                Ok(Piece::More | Piece::End) => break,
+                Err(_) => return (body, false, true, 0),
+            }
+        }
+        if decoder.is_done() && taken == 0 {
+            taken = given - buf.len();
+        }
+    }
+    (body, decoder.is_done(), false, taken)
+}
+
+/// Panics where it does not hold.
+pub fn check(data: &[u8]) {
+    let Some((step, bytes)) = data.split_first() else { return };
+    let whole = read(std::iter::once(bytes.to_vec()));
+    assert_eq!(read(bytes.chunks(usize::from(*step).max(1)).map(<[u8]>::to_vec)), whole);
+}

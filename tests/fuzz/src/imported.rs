@@ -1,0 +1,15 @@
+//! Whatever is imported of Envoy, HAProxy or nginx becomes a text that is a config, or has diagnostics where the original was no config either.
+
+use attache_import::{File, Kind, import};
+
+/// Panics where it does not hold.
+pub fn check(data: &[u8]) {
+    let Some((&kind, text)) = data.split_first() else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let kind = [Kind::Envoy, Kind::Haproxy, Kind::Nginx][usize::from(kind) % 3];
+    let file = File { path: "original".into(), text: text.to_owned() };
+    let Ok(imported) = import(kind, &[file]) else { return };
+    if let Err(wrong) = attache_config::parse(&imported.text, None, &|_| Some("1".to_owned())) {
+        assert!(wrong.to_string().contains("error"), "{wrong}");
+    }
+}

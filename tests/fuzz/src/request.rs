@@ -1,0 +1,67 @@
+//! Requests of one connection: pieces never matter, nothing panics, and what passes has one framing for httparse too.
+
+use attache_wire::{Limits, body::Piece, request::Target, server::Reader};
+use bytes::BytesMut;
+
+const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
+
+#[derive(Debug, PartialEq)]
+enum End {
+    Open,
+    Refused,
+    Broken,
+}
+
+fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<(String, Vec<u8>)>, End) {
+    let (mut reader, mut buf) = (Reader::new(LIMITS, Target::Lenient), BytesMut::new());
+    let mut messages: Vec<(String, Vec<u8>)> = Vec::new();
+    for piece in pieces {
+        buf.extend_from_slice(&piece);
+        loop {
+            if reader.at_start() {
+                let before = buf.clone();
+                match reader.head(&mut buf) {
+                    Ok(Some((head, parts))) => {
+                        let skipped = before.len() - buf.len() - head.len;
+                        agree(&before[skipped..skipped + head.len]);
+                        messages.push((
+                            format!("{} {} {:?}", parts.method, parts.uri, parts.headers),
+                            Vec::new(),
+                        ));
+                    }
+                    Ok(None) => break,
+                    Err(_) => return (messages, End::Refused),
+                }
+            } else if reader.is_switching() {
+                return (messages, End::Open);
+            }
+            match reader.piece(&mut buf) {
+                Ok(Piece::Data(data)) => messages.last_mut().unwrap().1.extend_from_slice(&data),
+                Ok(Piece::Trailers(_) | Piece::End) => {}
+                Ok(Piece::More) => break,
+                Err(_) => return (messages, End::Broken),
+            }
+        }
+    }
+    (messages, End::Open)
+}
+
+/// httparse, which is more lenient, reads the same head, and as long a one.
+fn agree(head: &[u8]) {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut other = httparse::Request::new(&mut headers);
+    match other.parse(head) {
+        Ok(httparse::Status::Complete(len)) => assert_eq!(len, head.len()),
+        // A version above 1.1, which is none for it.
+        Err(httparse::Error::Version) => {}
+        other => panic!("{other:?}: {:?}", head.escape_ascii().to_string()),
+    }
+}
+
+/// Panics where it does not hold.
+pub fn check(data: &[u8]) {
+    let Some((step, bytes)) = data.split_first() else { return };
+    let whole = read(std::iter::once(bytes.to_vec()));
+    let step = usize::from(*step).max(1);
+    assert_eq!(read(bytes.chunks(step).map(<[u8]>::to_vec)), whole);
+}
