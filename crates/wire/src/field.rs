@@ -6,9 +6,10 @@ use memchr::memchr;
 
 use crate::{
     Fault, Kind,
-    chars::TOKEN,
+    chars::{self, TOKEN},
     fields::{Index, Line, PLAIN},
-    header::{Known, UNKNOWN, last_word},
+    header::{Known, UNKNOWN},
+    scan,
 };
 
 /// Bounds on one head.
@@ -31,7 +32,7 @@ const CONTROL: Fault = Fault::invalid("A header value has a control character (o
 
 /// Reads field lines from `start` up to and with the empty line that ends them; where they end, or `None` while that isn't there.
 ///
-/// The usual line is read in one pass, eight bytes at a time. One that has anything unusual is read again, by the rules one after the
+/// The usual line is read in one pass, sixteen bytes at a time. One that has anything unusual is read again, by the rules one after the
 /// other, which say what is wrong with it.
 pub(crate) fn fields(
     bytes: &[u8],
@@ -44,185 +45,115 @@ pub(crate) fn fields(
     let mut index = Index { lines: Vec::with_capacity(16), known: 0, underscored: false };
     let mut at = start;
     loop {
-        if bytes.get(at..at + 2) == Some(b"\r\n") {
+        let rest = bytes.get(at..).unwrap_or_default();
+        if rest.starts_with(b"\r\n") {
             return Ok(Some((at + 2, index)));
         }
-        let read = match usual(bytes, at) {
-            Some(line) => line,
-            None => match unusual(bytes, at, start, max_size, max_count, index.lines.len())? {
-                Some(line) => line,
+        let read = match usual(rest) {
+            Some(read) => read,
+            None => match unusual(rest, max_size.saturating_sub(at - start), max_count, index.lines.len())? {
+                Some(read) => read,
                 None => break,
             },
         };
         if index.lines.len() >= max_count {
             return Err(TOO_MANY);
         }
-        if read.next - start > max_size {
+        if at + read.len - start > max_size {
             return Err(TOO_LARGE);
         }
-        if let Some(known) = read.known {
-            field(known, bytes.get(read.value..read.end).unwrap_or_default())?;
-            index.known |= known.bit();
-        } else {
-            index.underscored |= read.underscored;
-        }
+        let value = (at + read.behind_name) as u32;
         index.lines.push(Line {
             start: at as u32,
-            value: read.value as u32,
-            end: read.end as u32,
-            name_len: (read.colon - at) as u16,
+            value,
+            end: value + read.value.len() as u32,
+            name_len: read.name_len as u16,
             known: read.known.map_or(UNKNOWN, Known::number),
             flags: if read.plain { PLAIN } else { 0 },
         });
-        at = read.next;
+        index.underscored |= read.underscored;
+        if let Some(known) = read.known {
+            field(known, read.value)?;
+            index.known |= known.bit();
+        }
+        at += read.len;
     }
     // `\r\n` of the end is not counted.
     if bytes.len() - start > max_size + 2 { Err(TOO_LARGE) } else { Ok(None) }
 }
 
-/// Where the parts of one line stand.
-struct Read {
-    colon: usize,
-    /// Where the value begins and ends.
-    value: usize,
-    end: usize,
-    /// Where the next line begins.
-    next: usize,
+/// One line.
+struct Read<'a> {
     known: Option<Known>,
+    name_len: usize,
+    /// Where the value begins.
+    behind_name: usize,
+    value: &'a [u8],
+    /// Where the next line begins.
+    len: usize,
+    /// The name has a `_`.
     underscored: bool,
     /// There is nothing but `: ` between name and value, and nothing behind it.
     plain: bool,
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const TOPS: u64 = 0x8080_8080_8080_8080;
-
-/// Eight bytes, the first one lowest.
-#[inline]
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map(|eight| u64::from_le_bytes(*eight))
-}
-
-/// Where the first of the bytes stands whose top bit is set.
-#[inline]
-const fn first(found: u64) -> usize {
-    (found.trailing_zeros() / 8) as usize
-}
-
-/// The top bits of the bytes that are zero. Those behind the first one may be wrong.
-#[inline]
-const fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & TOPS
-}
-
-/// The top bits of the bytes below 0x20 and of 0x7F. Those behind the first one may be wrong.
-#[inline]
-const fn controls(word: u64) -> u64 {
-    let below = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
-    below | zeros(word ^ (ONES * 0x7f))
-}
+/// A line whose name is longer is read the careful way.
+const LONGEST_USUAL: usize = 256;
 
 const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// A line without anything that must be looked at twice; `None` where there is such a thing, or the line has no end yet.
-#[inline]
-fn usual(bytes: &[u8], start: usize) -> Option<Read> {
-    let begin = word(bytes, start)?;
-    let mut colon = start;
-    let mut eight = begin;
-    loop {
-        let found = zeros(eight ^ (ONES * 0x3a));
-        if found != 0 {
-            colon += first(found);
-            break;
-        }
-        colon += 8;
-        if colon - start > 256 {
-            return None;
-        }
-        eight = word(bytes, colon)?;
+/// The line that these bytes begin with, if it has nothing that must be looked at twice; `None` where it has, or has no end yet.
+#[expect(clippy::inline_always, reason = "once for each line of each head, and its result is large")]
+#[inline(always)]
+fn usual(bytes: &[u8]) -> Option<Read<'_>> {
+    let name_len = scan::first(bytes.get(..LONGEST_USUAL).unwrap_or(bytes), 0, scan::colons)?;
+    let (name, behind) = bytes.split_at_checked(name_len)?;
+    let known = Known::of(name);
+    let underscored = known.is_none() && name.contains(&b'_');
+    if known.is_none() && (name.is_empty() || !chars::all(name, &TOKEN)) {
+        return None;
     }
-    let name = bytes.get(start..colon)?;
-    let known = match name.len() {
-        0 => return None,
-        short @ ..8 => Known::of_words(name, begin & ((1 << (8 * short)) - 1), 0),
-        _ => Known::of_words(name, begin, last_word(name)),
-    };
-    let mut underscored = false;
-    if known.is_none() {
-        if !name.iter().all(|byte| TOKEN[usize::from(*byte)]) {
-            return None;
-        }
-        underscored = name.contains(&b'_');
+    let [b':', b' ', behind @ ..] = behind else { return None };
+    let (value, behind) = behind.split_at_checked(end_of(behind)?)?;
+    let blank = |byte: Option<&u8>| byte.is_some_and(|byte| is_blank(*byte));
+    if !behind.starts_with(b"\r\n") || blank(value.first()) || blank(value.last()) {
+        return None;
     }
-    let mut value = colon + 1;
-    let mut plain = *bytes.get(value)? == b' ';
-    if plain {
-        value += 1;
-    }
-    while is_blank(*bytes.get(value)?) {
-        plain = false;
-        value += 1;
-    }
-    let cr = end_of(bytes, value)?;
-    let mut end = cr;
-    while end > value && is_blank(*bytes.get(end - 1)?) {
-        plain = false;
-        end -= 1;
-    }
-    Some(Read { colon, value, end, next: cr + 2, known, underscored, plain })
+    let behind_name = name_len + 2;
+    let len = behind_name + value.len() + 2;
+    Some(Read { known, name_len, behind_name, value, len, underscored, plain: true })
 }
 
-/// Where the CR LF stands that ends a value without control characters.
+/// Where the first control character but HTAB stands.
 #[inline]
-fn end_of(bytes: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
+fn end_of(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
     loop {
-        match word(bytes, at) {
-            Some(word) => {
-                let found = controls(word);
-                if found == 0 {
-                    at += 8;
-                    continue;
-                }
-                at += first(found);
-            }
-            // The last bytes of what is there.
-            None => {
-                if matches!(bytes.get(at)?, 0x20..=0x7e | 0x80..) {
-                    at += 1;
-                    continue;
-                }
-            }
+        at = scan::first(bytes, at, scan::controls)?;
+        if bytes.get(at) != Some(&b'\t') {
+            return Some(at);
         }
-        match bytes.get(at..at + 2)? {
-            b"\r\n" => return Some(at),
-            [b'\t', _] => at += 1,
-            _ => return None,
-        }
+        at += 1;
     }
 }
 
-/// Any line, and what is wrong with it. `None` while its end is not there.
+/// Any line that these bytes begin with, and what is wrong with it. `None` while its end is not there.
 #[cold]
 fn unusual(
     bytes: &[u8],
-    at: usize,
-    start: usize,
     max_size: usize,
     max_count: usize,
     count: usize,
-) -> Result<Option<Read>, Fault> {
-    let Some(end) = memchr(b'\n', bytes.get(at..).unwrap_or_default()) else { return Ok(None) };
-    let line = bytes.get(at..at + end).unwrap_or_default();
+) -> Result<Option<Read<'_>>, Fault> {
+    let Some(end) = memchr(b'\n', bytes) else { return Ok(None) };
+    let line = bytes.get(..end).unwrap_or_default();
     let Some(line) = line.strip_suffix(b"\r") else { return Err(BARE_LF) };
-    let next = at + end + 1;
     if count >= max_count {
         return Err(TOO_MANY);
     }
-    if next - start > max_size {
+    if end + 1 > max_size {
         return Err(TOO_LARGE);
     }
     let (colon, value) = split(line)?;
@@ -230,13 +161,14 @@ fn unusual(
         return Err(TOO_LARGE);
     }
     let name = line.get(..colon).unwrap_or_default();
+    let known = Known::of(name);
     Ok(Some(Read {
-        colon: at + colon,
-        value: at + value.start,
-        end: at + value.end,
-        next,
-        known: Known::of(name),
-        underscored: name.contains(&b'_'),
+        known,
+        name_len: colon,
+        behind_name: value.start,
+        value: line.get(value).unwrap_or_default(),
+        len: end + 1,
+        underscored: known.is_none() && name.contains(&b'_'),
         plain: false,
     }))
 }
@@ -260,13 +192,10 @@ fn split(line: &[u8]) -> Result<(usize, Range<usize>), Fault> {
     Ok((colon, colon + 1 + start..colon + 1 + end))
 }
 
-/// Whether there is a control character but HTAB. Eight bytes at once say whether there may be one.
+/// Whether there is a control character but HTAB.
 #[inline]
 pub(crate) fn has_control(value: &[u8]) -> bool {
-    let control = |b: &u8| (*b < 0x20 && *b != b'\t') || *b == 0x7f;
-    let (words, rest) = value.as_chunks::<8>();
-    let clean = !words.iter().any(|eight| controls(u64::from_ne_bytes(*eight)) != 0);
-    if clean { rest.iter().any(control) } else { value.iter().any(control) }
+    end_of(value).is_some()
 }
 
 #[cold]
@@ -304,12 +233,13 @@ mod tests {
             behind in "[a-z: \r\n]{0,20}",
         ) {
             let bytes = [known.as_bytes(), name.as_bytes(), middle.as_bytes(), &value, end.as_bytes(), behind.as_bytes()].concat();
-            if let Some(fast) = usual(&bytes, 0) {
-                let slow = unusual(&bytes, 0, 0, 1000, 10, 0).unwrap().unwrap();
-                prop_assert_eq!((fast.colon, fast.value, fast.end, fast.next), (slow.colon, slow.value, slow.end, slow.next));
-                prop_assert_eq!((fast.known, fast.known.is_none() && fast.underscored), (slow.known, slow.underscored));
-                let plain = bytes[fast.colon..fast.value] == *b": " && bytes[fast.end..fast.next] == *b"\r\n";
-                prop_assert_eq!(fast.plain, plain);
+            if let Some(fast) = usual(&bytes) {
+                let slow = unusual(&bytes, 1000, 10, 0).unwrap().unwrap();
+                let place = |read: &Read<'_>| (read.known, read.name_len, read.behind_name, read.len, read.underscored);
+                prop_assert_eq!(place(&fast), place(&slow));
+                prop_assert_eq!(fast.value, slow.value);
+                let line = [&bytes[..fast.name_len], b": ", fast.value, b"\r\n"].concat();
+                prop_assert_eq!(&bytes[..fast.len], &line);
             }
         }
     }

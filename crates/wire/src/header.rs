@@ -105,31 +105,9 @@ known! {
 }
 
 const COUNT: usize = TEXTS.len();
-const LONGEST: usize = 32;
 
 // A set of them is the bits of one `u128`.
 const _: () = assert!(COUNT <= 128);
-
-/// The numbers in the order of their names' lengths, and where each length begins.
-const BY_LENGTH: ([u8; COUNT], [u8; LONGEST + 2]) = {
-    let (mut order, mut begin) = ([0; COUNT], [0; LONGEST + 2]);
-    let (mut len, mut at) = (0, 0);
-    while len <= LONGEST {
-        begin[len] = at as u8;
-        let mut i = 0;
-        while i < COUNT {
-            if TEXTS[i].len() == len {
-                order[at] = i as u8;
-                at += 1;
-            }
-            i += 1;
-        }
-        len += 1;
-    }
-    begin[LONGEST + 1] = at as u8;
-    assert!(at == COUNT, "a name is longer than LONGEST");
-    (order, begin)
-};
 
 impl Known {
     /// The name in lower case.
@@ -156,52 +134,56 @@ impl Known {
     }
 
     /// The name among the list, whatever its case. What is found has only bytes that a name may have.
-    pub fn of(name: &[u8]) -> Option<Self> {
-        let mut first = [0; 8];
-        let begin = name.get(..name.len().min(8)).unwrap_or_default();
-        first.get_mut(..begin.len())?.copy_from_slice(begin);
-        Self::of_words(name, u64::from_le_bytes(first), last_word(name))
-    }
-
-    /// The same for a name whose first eight bytes were read already, the first one lowest. Of a shorter one the rest is 0.
     #[inline]
-    pub(crate) fn of_words(name: &[u8], first: u64, last: u64) -> Option<Self> {
-        let len = name.len();
-        let (begin, end) = (*BY_LENGTH.1.get(len)?, *BY_LENGTH.1.get(len + 1)?);
-        let (begin, end) = (usize::from(begin), usize::from(end));
-        let found = KEYS.get(begin..end)?.iter().position(|key| {
-            ((first ^ key.first) & key.first_mask) | ((last ^ key.last) & key.last_mask) == 0
-        })?;
-        let known = Self(*BY_LENGTH.0.get(begin + found)?);
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let (first, last) = words(name)?;
+        let number = *PLACES.get(place(first, last))?;
+        let key = KEYS.get(usize::from(number))?;
+        let differs = ((first ^ key.first) & mask(key.first)) | ((last ^ key.last) & mask(key.last));
+        if differs != 0 || key.len != name.len() {
+            return None;
+        }
+        let known = Self(number);
         // Of a long one, what stands between these words.
-        (len <= 16 || is_name(name, known.as_str().as_bytes())).then_some(known)
+        (key.len <= 16 || is_name(name, known.as_str().as_bytes())).then_some(known)
     }
 }
 
-/// The last eight bytes of a name that has as many.
+/// The first and the last eight bytes of a name, the first one lowest. Of a shorter one the rest is 0, and the second word is the first
+/// one.
 #[inline]
-pub(crate) fn last_word(name: &[u8]) -> u64 {
-    name.last_chunk().map_or(0, |eight| u64::from_le_bytes(*eight))
+fn words(name: &[u8]) -> Option<(u64, u64)> {
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        return Some((u64::from_le_bytes(*first), u64::from_le_bytes(*last)));
+    }
+    // Of four to seven bytes, two halves that overlap; of fewer, one by one.
+    let short = if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        let last = u64::from(u32::from_le_bytes(*last));
+        u64::from(u32::from_le_bytes(*first)) | last << (8 * (name.len() - 4))
+    } else {
+        name.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
+    (short != 0).then_some((short, short))
 }
 
-/// The first and the last eight bytes of a name, and the bits that must be the same: all but that of the case where a letter stands.
+/// A name of the list.
 struct Key {
     first: u64,
-    first_mask: u64,
     last: u64,
-    last_mask: u64,
+    len: usize,
 }
 
+/// The bits of a word that must be the same: all but that of the case where a letter stands.
+#[inline]
 const fn mask(word: u64) -> u64 {
     !((word & 0x4040_4040_4040_4040) >> 1)
 }
 
-/// In the order of [`BY_LENGTH`].
 static KEYS: [Key; COUNT] = {
-    let mut keys = [const { Key { first: 0, first_mask: 0, last: 0, last_mask: 0 } }; COUNT];
-    let mut at = 0;
-    while at < COUNT {
-        let text = TEXTS[BY_LENGTH.0[at] as usize].as_bytes();
+    let mut keys = [const { Key { first: 0, last: 0, len: 0 } }; COUNT];
+    let mut number = 0;
+    while number < COUNT {
+        let text = TEXTS[number].as_bytes();
         let (mut first, mut last) = (0, 0);
         let mut i = 0;
         while i < 8 && i < text.len() {
@@ -211,10 +193,62 @@ static KEYS: [Key; COUNT] = {
             }
             i += 1;
         }
-        keys[at] = Key { first, first_mask: mask(first), last, last_mask: mask(last) };
-        at += 1;
+        keys[number] = Key { first, last: if text.len() >= 8 { last } else { first }, len: text.len() };
+        number += 1;
     }
     keys
+};
+
+/// Places in the table of names. With so many, a factor that leads each name to a place of its own is soon found.
+const BITS: u32 = 9;
+
+/// Where a name of the list would stand, whatever its case.
+#[inline]
+const fn place(first: u64, last: u64) -> usize {
+    place_by(first, last, FACTOR)
+}
+
+#[inline]
+const fn place_by(first: u64, last: u64, factor: u64) -> usize {
+    // The bit of the case is set in letters, and in the digits and hyphens that it makes no difference to.
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    let mixed = (first | CASE) ^ (last | CASE).rotate_left(29);
+    (mixed.wrapping_mul(factor) >> (64 - BITS)) as usize
+}
+
+/// A factor by which no two names have the same place. It is looked for when this is compiled.
+const FACTOR: u64 = {
+    // 2^64 over the golden ratio (Knuth, TAOCP 6.4), then any odd numbers.
+    let mut factor: u64 = 0x9e37_79b9_7f4a_7c15;
+    while !is_perfect(factor) {
+        factor = factor.wrapping_mul(0x5851_f42d_4c95_7f2d) | 1;
+    }
+    factor
+};
+
+const fn is_perfect(factor: u64) -> bool {
+    let mut taken = [false; 1 << BITS];
+    let mut number = 0;
+    while number < COUNT {
+        let at = place_by(KEYS[number].first, KEYS[number].last, factor);
+        if taken[at] {
+            return false;
+        }
+        taken[at] = true;
+        number += 1;
+    }
+    true
+}
+
+/// The number of the name that may stand at each place.
+static PLACES: [u8; 1 << BITS] = {
+    let mut places = [UNKNOWN; 1 << BITS];
+    let mut number = 0;
+    while number < COUNT {
+        places[place(KEYS[number].first, KEYS[number].last)] = number as u8;
+        number += 1;
+    }
+    places
 };
 
 /// Several names.

@@ -23,6 +23,7 @@ mod message;
 pub mod outbox;
 pub mod request;
 pub mod response;
+mod scan;
 pub mod server;
 #[cfg(test)]
 mod smuggling;

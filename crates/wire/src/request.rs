@@ -11,7 +11,7 @@ use memchr::{memchr, memrchr};
 
 use crate::{
     At, Fault, Kind, Limits, RequestHead,
-    chars::{HOST, PATH, QUERY, TOKEN},
+    chars::{self, HOST, PATH, QUERY, TOKEN},
     field::{self, BARE_LF},
     fields::Index,
     header::{self, Known},
@@ -139,7 +139,7 @@ impl Seen {
             }
             header::HOST => {
                 self.hosts += 1;
-                if !value.iter().all(|b| HOST[usize::from(*b)]) {
+                if !chars::all(value, &HOST) {
                     return Err(Fault::invalid("The Host header has a character that no host has."));
                 }
             }
@@ -264,8 +264,8 @@ fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Faul
 fn check_target(target: &[u8], policy: Target) -> Result<(), Fault> {
     let question = memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at_checked(question).unwrap_or_default();
-    let first = |part: &[u8], table: &[bool; 256]| part.iter().position(|b| !table[usize::from(*b)]);
-    let at = first(path, &PATH).or_else(|| first(query, &QUERY).map(|at| question + at));
+    let at = chars::first_other(path, &PATH)
+        .or_else(|| chars::first_other(query, &QUERY).map(|at| question + at));
     match at {
         None => Ok(()),
         Some(at) => unusual_target(target, at, question, policy),

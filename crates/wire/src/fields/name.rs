@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use http::HeaderName;
 
 use crate::{
-    chars::TOKEN,
+    chars::{self, TOKEN},
     field::MAX_NAME,
     header::{Known, UNKNOWN},
 };
@@ -57,7 +57,7 @@ impl FieldName for &str {
     }
 
     fn is_token(&self) -> bool {
-        !self.is_empty() && self.len() <= MAX_NAME && self.bytes().all(|byte| TOKEN[usize::from(byte)])
+        !self.is_empty() && self.len() <= MAX_NAME && chars::all(self.as_bytes(), &TOKEN)
     }
 }
 

@@ -1,0 +1,138 @@
+//! Sixteen bytes at once: where a byte of some kind stands.
+//!
+//! Every byte of a head is looked at, so this is what reading one costs. x86-64 compares sixteen bytes by one instruction (SSE2, which
+//! every such processor has); elsewhere a plain loop does.
+
+/// As many bytes as are looked at at once.
+type Sixteen = [u8; 16];
+
+/// Where the first byte from `at` on stands for which `find` sets its bit, the lowest bit being the first byte's.
+#[expect(clippy::inline_always, reason = "twice for each line of each head, and mostly done after one step")]
+#[inline(always)]
+pub(crate) fn first(bytes: &[u8], mut at: usize, find: impl Fn(&Sixteen) -> u32) -> Option<usize> {
+    while let Some(sixteen) = bytes.get(at..)?.first_chunk() {
+        let found = find(sixteen);
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize);
+        }
+        at += size_of::<Sixteen>();
+    }
+    last(bytes, at, find)
+}
+
+/// The same where fewer than sixteen bytes are left: the last sixteen are looked at, without those before `at`.
+#[inline(never)]
+fn last(bytes: &[u8], at: usize, find: impl Fn(&Sixteen) -> u32) -> Option<usize> {
+    let rest = bytes.get(at..)?;
+    let found = if let Some(sixteen) = bytes.last_chunk() {
+        find(sixteen) >> (size_of::<Sixteen>() - rest.len())
+    } else {
+        let mut sixteen = [0; size_of::<Sixteen>()];
+        sixteen.get_mut(..rest.len())?.copy_from_slice(rest);
+        find(&sixteen) & ((1 << rest.len()) - 1)
+    };
+    (found != 0).then(|| at + found.trailing_zeros() as usize)
+}
+
+/// The bits of the colons.
+#[inline]
+pub(crate) fn colons(bytes: &Sixteen) -> u32 {
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    return by_vector::colons(bytes);
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+    by_loop::colons(bytes)
+}
+
+/// The bits of the bytes below 0x20, and of 0x7F.
+#[inline]
+pub(crate) fn controls(bytes: &Sixteen) -> u32 {
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    return by_vector::controls(bytes);
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+    by_loop::controls(bytes)
+}
+
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[expect(unsafe_code, reason = "calls of functions that need SSE2")]
+mod by_vector {
+    use std::arch::x86_64::{
+        __m128i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
+    };
+
+    use super::Sixteen;
+
+    #[inline]
+    pub(super) fn colons(bytes: &Sixteen) -> u32 {
+        // SAFETY: all that it needs is SSE2, without which this module is not compiled.
+        unsafe { equal(load(bytes), b':') }
+    }
+
+    #[inline]
+    pub(super) fn controls(bytes: &Sixteen) -> u32 {
+        // SAFETY: as above.
+        unsafe { below_or_delete(load(bytes)) }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn load(bytes: &Sixteen) -> __m128i {
+        let all = u128::from_le_bytes(*bytes);
+        _mm_set_epi64x((all >> 64) as i64, all as i64)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn equal(bytes: __m128i, byte: u8) -> u32 {
+        _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed()))) as u32
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn below_or_delete(bytes: __m128i) -> u32 {
+        let below = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+        let delete = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f));
+        _mm_movemask_epi8(_mm_or_si128(below, delete)) as u32
+    }
+}
+
+#[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
+mod by_loop {
+    use super::Sixteen;
+
+    fn bits(bytes: &Sixteen, is: impl Fn(u8) -> bool) -> u32 {
+        bytes.iter().enumerate().fold(0, |bits, (at, byte)| bits | u32::from(is(*byte)) << at)
+    }
+
+    pub(super) fn colons(bytes: &Sixteen) -> u32 {
+        bits(bytes, |byte| byte == b':')
+    }
+
+    pub(super) fn controls(bytes: &Sixteen) -> u32 {
+        bits(bytes, |byte| byte < 0x20 || byte == 0x7f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn both_ways_see_the_same(bytes: Sixteen) {
+            prop_assert_eq!(colons(&bytes), by_loop::colons(&bytes));
+            prop_assert_eq!(controls(&bytes), by_loop::controls(&bytes));
+        }
+
+        #[test]
+        fn the_first_one_is_found_wherever_it_stands(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'a'), Just(b':'), any::<u8>()], 0..60),
+            at in 0_usize..60,
+        ) {
+            let slowly = |is: fn(&u8) -> bool| Some(at + bytes.get(at..)?.iter().position(is)?);
+            prop_assert_eq!(first(&bytes, at, colons), slowly(|byte| *byte == b':'));
+            prop_assert_eq!(first(&bytes, at, controls), slowly(u8::is_ascii_control));
+        }
+    }
+}
