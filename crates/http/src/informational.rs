@@ -10,16 +10,32 @@ use crate::{remove_fields, strip_response};
 /// Called for every 1xx response but 100 and 101 (RFC 9110 section 15.2), in the order they came.
 #[derive(Clone)]
 pub struct OnInformational {
-    pass_on: Rc<PassOn>,
+    to: Rc<dyn Informational>,
+    request: u64,
     withheld: Option<Rc<[HeaderName]>>,
 }
 
-type PassOn = dyn Fn(StatusCode, &Fields);
+/// Who passes 1xx responses on to a client.
+pub trait Informational {
+    /// Passes on one of this request's.
+    fn pass_on(&self, request: u64, status: StatusCode, headers: &Fields);
+}
+
+impl<F: Fn(StatusCode, &Fields)> Informational for F {
+    fn pass_on(&self, _: u64, status: StatusCode, headers: &Fields) {
+        self(status, headers);
+    }
+}
 
 impl OnInformational {
     /// Wraps what passes a 1xx response on.
     pub fn new(pass_on: impl Fn(StatusCode, &Fields) + 'static) -> Self {
-        Self { pass_on: Rc::new(pass_on), withheld: None }
+        Self::of(Rc::new(pass_on), 0)
+    }
+
+    /// What passes on the 1xx responses of one of the requests of a connection: no allocation of its own.
+    pub fn of(connection: Rc<dyn Informational>, request: u64) -> Self {
+        Self { to: connection, request, withheld: None }
     }
 
     /// Fields that no 1xx response may have, since the route removes or sets them in the answer itself.
@@ -37,7 +53,7 @@ impl OnInformational {
         if let Some(withheld) = &self.withheld {
             remove_fields(&mut headers, withheld);
         }
-        (self.pass_on)(status, &headers);
+        self.to.pass_on(self.request, status, &headers);
     }
 }
 

@@ -34,7 +34,7 @@ pub use forwarded::{Via, add_forwarded};
 pub use hop::{
     CONNECTION_SPECIFIC, Upgrade, announced_trailers, host_from_uri, strip_request, strip_response,
 };
-pub use informational::OnInformational;
+pub use informational::{Informational, OnInformational};
 pub use max_forwards::take_hop;
 pub use path::{normalize_path, normalize_uri, set_path, without_parameters};
 pub use refusal::Refusal;

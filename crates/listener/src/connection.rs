@@ -45,6 +45,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// A record of this connection, or of a request on it.
+    #[inline]
     pub(crate) fn exchange(&self, protocol: &'static str) -> Exchange {
         let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
         // A counter that stays on this worker.

@@ -14,7 +14,7 @@ use std::{
 use attache_http::{Body, BodyError, strip_trailers};
 use attache_telemetry::{Exchange, Reason, metrics};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 
 use crate::{
@@ -76,10 +76,10 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    pub(crate) fn new(body: Body, finish: Finish, method: &Method, status: StatusCode) -> Self {
+    /// `head`: the request was a HEAD.
+    pub(crate) fn new(body: Body, finish: Finish, head: bool, status: StatusCode) -> Self {
         // RFC 9112 section 6.3 rule 1: these have no body, whatever the headers say, so it is never read.
-        let bodiless =
-            method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let expected = if bodiless { Some(0) } else { http_body::Body::size_hint(&body).exact() };
         let mut sent = Self { body, finish: Some(finish), expected };
         sent.count(0);

@@ -258,7 +258,7 @@ where
         if http_body::Body::is_end_stream(answer.body()) {
             finish.exchange.ended_by_head(answer.headers());
         }
-        Poll::Ready(Ok(answer.map(|body| Sent::new(body, finish, this.method, status))))
+        Poll::Ready(Ok(answer.map(|body| Sent::new(body, finish, *this.method == Method::HEAD, status))))
     }
 }
 

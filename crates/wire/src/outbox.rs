@@ -34,30 +34,37 @@ pub struct WrongLength;
 #[derive(Debug, Default)]
 pub struct Outbox {
     flat: BytesMut,
-    large: Bytes,
-    /// What ends the large piece's chunk.
+    /// Boxed, since connections that wait have none: an allocation for each large piece, which costs far more to write.
+    large: Option<Box<Large>>,
+}
+
+/// A piece of a body that is not copied.
+#[derive(Debug)]
+struct Large {
+    data: Bytes,
+    /// What ends its chunk.
     tail: &'static [u8],
 }
 
 impl Outbox {
     /// Everything has been written.
     pub fn is_empty(&self) -> bool {
-        self.flat.is_empty() && self.large.is_empty() && self.tail.is_empty()
+        self.flat.is_empty() && self.large.is_none()
     }
 
     /// Another piece of a body may be given.
     pub fn has_room(&self) -> bool {
-        self.flat.len() < FULL && self.large.is_empty() && self.tail.is_empty()
+        self.flat.len() < FULL && self.large.is_none()
     }
 
     /// Bytes that wait.
     pub fn len(&self) -> usize {
-        self.flat.len() + self.large.len() + self.tail.len()
+        self.flat.len() + self.large.as_ref().map_or(0, |large| large.data.len() + large.tail.len())
     }
 
     /// Where heads are written. Only while [`has_room`](Self::has_room).
     pub fn head(&mut self) -> &mut BytesMut {
-        debug_assert!(self.large.is_empty() && self.tail.is_empty());
+        debug_assert!(self.large.is_none());
         &mut self.flat
     }
 
@@ -94,8 +101,7 @@ impl Outbox {
             self.flat.extend_from_slice(&data);
             self.flat.extend_from_slice(tail);
         } else {
-            self.large = data;
-            self.tail = tail;
+            self.large = Some(Box::new(Large { data, tail }));
         }
         Ok(())
     }
@@ -114,10 +120,10 @@ impl Outbox {
                     out.extend_from_slice(b"0\r\n");
                     crate::Fields::write_map(out, trailers);
                     out.extend_from_slice(b"\r\n");
-                } else if self.large.is_empty() && self.tail.is_empty() {
-                    self.flat.extend_from_slice(b"0\r\n\r\n");
+                } else if let Some(large) = &mut self.large {
+                    large.tail = b"\r\n0\r\n\r\n";
                 } else {
-                    self.tail = b"\r\n0\r\n\r\n";
+                    self.flat.extend_from_slice(b"0\r\n\r\n");
                 }
                 Ok(())
             }
@@ -126,21 +132,23 @@ impl Outbox {
 
     /// The buffer with everything that waits in it.
     fn settled(&mut self) -> &mut BytesMut {
-        self.flat.extend_from_slice(&self.large);
-        self.flat.extend_from_slice(self.tail);
-        self.large = Bytes::new();
-        self.tail = b"";
+        if let Some(large) = self.large.take() {
+            self.flat.extend_from_slice(&large.data);
+            self.flat.extend_from_slice(large.tail);
+        }
         &mut self.flat
     }
 
     /// What is to be written next, where it is one piece.
     pub fn single(&self) -> Option<&[u8]> {
-        if self.large.is_empty() && self.tail.is_empty() { Some(&self.flat) } else { None }
+        if self.large.is_none() { Some(&self.flat) } else { None }
     }
 
     /// What is to be written next.
     pub fn slices(&self) -> [IoSlice<'_>; 3] {
-        [IoSlice::new(&self.flat), IoSlice::new(&self.large), IoSlice::new(self.tail)]
+        let (data, tail) =
+            self.large.as_ref().map_or((&b""[..], &b""[..]), |large| (&large.data, large.tail));
+        [IoSlice::new(&self.flat), IoSlice::new(data), IoSlice::new(tail)]
     }
 
     /// So many bytes were written.
@@ -153,11 +161,12 @@ impl Outbox {
         let part = n.min(self.flat.len());
         self.flat.advance(part);
         let rest = n - part;
-        let part = rest.min(self.large.len());
-        self.large.advance(part);
-        if self.large.is_empty() {
-            self.large = Bytes::new();
+        let Some(large) = &mut self.large else { return };
+        let part = rest.min(large.data.len());
+        large.data.advance(part);
+        large.tail = large.tail.get(rest - part..).unwrap_or_default();
+        if large.data.is_empty() && large.tail.is_empty() {
+            self.large = None;
         }
-        self.tail = self.tail.get(rest - part..).unwrap_or_default();
     }
 }

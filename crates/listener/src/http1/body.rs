@@ -1,7 +1,6 @@
 //! A request's body: reads the client's socket itself, whenever it is asked for more.
 
 use std::{
-    cell::RefCell,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -13,10 +12,10 @@ use attache_wire::body::Piece;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::client::{Client, refusal};
+use super::{client::refusal, context::Shared};
 
 pub(super) struct Incoming {
-    client: Rc<RefCell<Client>>,
+    connection: Rc<Shared>,
     exchange: Rc<Exchange>,
     /// Which request it belongs to: once that is over, the client's bytes are not its any more.
     request: u64,
@@ -25,8 +24,8 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// The body of the request whose head was just read; one without a byte costs nothing.
-    pub(super) fn body(client: &Rc<RefCell<Client>>, exchange: &Rc<Exchange>) -> Body {
-        let mut this = client.borrow_mut();
+    pub(super) fn body(connection: &Rc<Shared>, exchange: &Rc<Exchange>) -> Body {
+        let mut this = connection.client.borrow_mut();
         if this.reader.body().is_done() {
             return Body::empty();
         }
@@ -34,11 +33,16 @@ impl Incoming {
         let request = this.request;
         drop(this);
         // One allocation per request with a body: counting must stay with whoever reads it, on whatever task.
-        Body::stream(Self { client: client.clone(), exchange: exchange.clone(), request, done: false })
+        Body::stream(Self {
+            connection: connection.clone(),
+            exchange: exchange.clone(),
+            request,
+            done: false,
+        })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut client = self.client.borrow_mut();
+        let mut client = self.connection.client.borrow_mut();
         let client = &mut *client;
         if self.done || client.request != self.request {
             return Poll::Ready(None);
@@ -59,7 +63,7 @@ impl Incoming {
                 // A client that left, or one whose framing broke: never the upstream's fault.
                 Err(fault) => {
                     let refusal = refusal(fault);
-                    client.broken = Some(refusal);
+                    client.broken = Some(Box::new(refusal));
                     Some(Err(BodyError::with_source(Some(refusal.reason), refusal)))
                 }
                 Ok(Piece::More) => {
@@ -116,7 +120,7 @@ impl http_body::Body for Incoming {
         if self.done {
             return SizeHint::with_exact(0);
         }
-        match self.client.borrow().reader.body().remaining() {
+        match self.connection.client.borrow().reader.body().remaining() {
             Some(n) => SizeHint::with_exact(n),
             None => SizeHint::default(),
         }
@@ -126,7 +130,7 @@ impl http_body::Body for Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         // Never dropped while the client is borrowed: nothing of the service runs then.
-        if let Ok(mut client) = self.client.try_borrow_mut()
+        if let Ok(mut client) = self.connection.client.try_borrow_mut()
             && client.request == self.request
             && !self.done
         {

@@ -34,8 +34,8 @@ pub(super) struct Client {
     pub(super) ended: bool,
     /// The connection is over.
     pub(super) gone: bool,
-    /// Why the body that runs was refused.
-    pub(super) broken: Option<Refusal>,
+    /// Why the body that runs was refused. Boxed, since it seldom is.
+    pub(super) broken: Option<Box<Refusal>>,
     /// The request that runs, counted from 1; its body is read by whoever has the same number.
     pub(super) request: u64,
     /// The client waits for 100 before it sends the body.

@@ -1,57 +1,68 @@
-//! What a connection's requests have in common, and 1xx answers on their way to the client.
+//! What a connection's task shares with what runs for it: the body of a request that comes, and 1xx answers on their way to the client.
 
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
 };
 
-use attache_http::OnInformational;
-use attache_wire::write;
+use attache_http::{Informational, OnInformational};
+use attache_wire::{Fields, write};
 use bytes::BytesMut;
+use http::StatusCode;
 
-use crate::live::Live;
+use super::client::Client;
+use crate::{live::Live, respond::Context};
 
 /// 1xx answers that wait for a client that doesn't read; more are dropped, since nobody depends on them (RFC 9110 section 15.2).
 const MOST: usize = 64 << 10;
 
-/// 1xx answers that are to be written.
-#[derive(Debug)]
-pub(super) struct Hints {
-    /// The request whose answer has not begun; they go before that alone.
+/// One connection. In one piece, since memory per idle connection counts.
+pub(super) struct Shared {
+    pub(super) context: Context,
+    pub(super) client: RefCell<Client>,
+    /// The request whose answer has not begun; 1xx answers go before that alone.
     open: Cell<u64>,
-    queue: RefCell<BytesMut>,
-    live: Rc<Live>,
+    /// 1xx answers that are to be written. Boxed, since there are hardly ever any.
+    hints: Cell<Option<Box<BytesMut>>>,
 }
 
-impl Hints {
-    pub(super) fn new(live: Rc<Live>) -> Rc<Self> {
-        Rc::new(Self { open: Cell::new(0), queue: RefCell::default(), live })
+impl Shared {
+    pub(super) fn new(context: Context, client: Client) -> Rc<Self> {
+        let client = RefCell::new(client);
+        Rc::new(Self { context, client, open: Cell::new(0), hints: Cell::default() })
     }
 
-    /// Where this request's 1xx answers go.
-    pub(super) fn of_request(self: &Rc<Self>, request: u64) -> OnInformational {
+    pub(super) const fn live(&self) -> &Rc<Live> {
+        self.context.live()
+    }
+
+    /// Where this request's 1xx answers go. It knows its request, so that a late one of an abandoned attempt can't reach the next.
+    pub(super) fn hints_of(self: &Rc<Self>, request: u64) -> OnInformational {
         self.open.set(request);
-        let this = self.clone();
-        // One allocation per request: it knows its request, so that a late 1xx of an abandoned try can't reach the next.
-        OnInformational::new(move |status, headers| {
-            let fits = this.queue.borrow().len() < MOST;
-            if this.open.get() == request && status.is_informational() && status.as_u16() > 101 && fits {
-                write::informational(&mut this.queue.borrow_mut(), status, headers);
-                this.live.wake();
-            }
-        })
+        OnInformational::of(self.clone(), request)
     }
 
-    /// The answer begins: no more of them.
-    pub(super) fn close(&self) {
+    /// The answer begins: no more 1xx answers.
+    pub(super) fn close_hints(&self) {
         self.open.set(0);
     }
 
-    pub(super) fn waits(&self) -> bool {
-        !self.queue.borrow().is_empty()
+    /// The 1xx answers that are to be written.
+    pub(super) fn take_hints(&self) -> Option<Box<BytesMut>> {
+        self.hints.take()
     }
+}
 
-    pub(super) fn take(&self) -> BytesMut {
-        self.queue.take()
+impl Informational for Shared {
+    fn pass_on(&self, request: u64, status: StatusCode, headers: &Fields) {
+        if self.open.get() != request || !status.is_informational() || status.as_u16() <= 101 {
+            return;
+        }
+        let mut hints = self.hints.take().unwrap_or_default();
+        if hints.len() < MOST {
+            write::informational(&mut hints, status, headers);
+            self.live().wake();
+        }
+        self.hints.set(Some(hints));
     }
 }

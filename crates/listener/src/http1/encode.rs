@@ -10,12 +10,15 @@ use attache_wire::{
     write::{self, Connection},
 };
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 /// What the request said that its answer depends on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
-    pub(super) method: Method,
+    /// HEAD: the answer has no body, whatever its head says.
+    pub(super) head: bool,
+    /// CONNECT: a success is a tunnel.
+    pub(super) connect: bool,
     pub(super) http11: bool,
     pub(super) takes_trailers: bool,
     /// Another request may follow, as far as the client is concerned.
@@ -64,9 +67,7 @@ pub(super) fn head(
 fn encoder(answer: &mut Response<Body>, asked: &Asked) -> Encoder {
     let exact = http_body::Body::size_hint(answer.body()).exact();
     let promised = answer.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
-    if asked.method == Method::HEAD
-        || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-    {
+    if asked.head || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         if let (None, Some(length @ 1..)) = (promised, exact) {
             answer.headers_mut().insert(CONTENT_LENGTH, length);
         }

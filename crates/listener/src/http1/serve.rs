@@ -9,7 +9,6 @@
 //! - A body that breaks off is never ended cleanly: what came of it is written, and then the connection is cut.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
@@ -37,7 +36,7 @@ use tokio::{
 use super::{
     body::Incoming,
     client::{Client, refusal},
-    context::Hints,
+    context::Shared,
     encode::{self, Asked},
     tunnel::{Signals, Tunnel},
 };
@@ -76,17 +75,14 @@ pub(crate) fn serve<H: HttpService>(
         TargetPolicy::Lenient => Target::Lenient,
     };
     stream.limit_writes(http_options.write_timeout);
-    let live = reader.live.clone();
-    live.sweepable.set(true);
+    reader.live.sweepable.set(true);
     let client = Client::new(stream, Requests::new(bounds, target));
     Serving::Requests(Connection {
-        client: Rc::new(RefCell::new(client)),
+        shared: Shared::new(Context::new(reader, "http1", None), client),
         http,
-        hints: Hints::new(live),
-        context: Rc::new(Context::new(reader, "http1", None)),
         state: State::Between,
         timer: None,
-        deny,
+        deny: deny.map(Box::new),
         looked: 0,
         closing: false,
         lingering: false,
@@ -148,14 +144,13 @@ async fn until_gone(live: Rc<Live>, signals: Arc<Signals>, mut finish: Finish) {
 
 /// One connection's requests.
 pub(crate) struct Connection<H: HttpService> {
-    client: Rc<RefCell<Client>>,
+    shared: Rc<Shared>,
     http: H,
-    hints: Rc<Hints>,
-    context: Rc<Context>,
     state: State<H::Future>,
     /// Runs while a head is gathered; a head that comes whole costs no clock.
     timer: Option<Pin<Box<Sleep>>>,
-    deny: Option<Refusal>,
+    /// Boxed, since it is seldom there.
+    deny: Option<Box<Refusal>>,
     /// Bytes of a head that were looked at, and are no whole one.
     looked: usize,
     /// No request follows.
@@ -207,13 +202,13 @@ impl<H: HttpService> Drop for Connection<H> {
     fn drop(&mut self) {
         // What runs goes first, since it may hold the client's body.
         self.state = State::Between;
-        self.client.borrow_mut().close();
+        self.shared.client.borrow_mut().close();
     }
 }
 
 impl<H: HttpService> Connection<H> {
     fn live(&self) -> &Rc<Live> {
-        self.context.live()
+        self.shared.live()
     }
 
     fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended> {
@@ -228,7 +223,7 @@ impl<H: HttpService> Connection<H> {
                 State::Switching(_) => return self.poll_switching(cx),
                 State::Shutdown => ready!(self.poll_shutdown(cx)),
                 State::Lingering(timer, left) => {
-                    ready!(poll_linger(&mut self.client.borrow_mut().stream, timer, left, cx));
+                    ready!(poll_linger(&mut self.shared.client.borrow_mut().stream, timer, left, cx));
                     return Poll::Ready(None);
                 }
             };
@@ -241,7 +236,7 @@ impl<H: HttpService> Connection<H> {
 
     /// Writes what is left of the last answer, then waits for a request. `None` at the connection's end.
     fn poll_between(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
-        if let Err(error) = ready!(self.client.borrow_mut().poll_write(cx)) {
+        if let Err(error) = ready!(self.shared.client.borrow_mut().poll_write(cx)) {
             self.note(&error);
             return Poll::Ready(None);
         }
@@ -249,13 +244,13 @@ impl<H: HttpService> Connection<H> {
             return Poll::Ready(Some(State::Shutdown));
         }
         if let Some(refusal) = self.deny.take() {
-            return Poll::Ready(Some(self.refuse(refusal)));
+            return Poll::Ready(Some(self.refuse(*refusal)));
         }
-        if !self.client.borrow().reader.at_start() && !ready!(self.poll_rest(cx)) {
+        if !self.shared.client.borrow().reader.at_start() && !ready!(self.poll_rest(cx)) {
             self.lingering = true;
             return Poll::Ready(Some(State::Shutdown));
         }
-        let mut client = self.client.borrow_mut();
+        let mut client = self.shared.client.borrow_mut();
         loop {
             let fresh = client.buf.len() > self.looked;
             if fresh && (self.looked == 0 || client.reader.is_worth_a_look(&client.buf, self.looked)) {
@@ -283,13 +278,13 @@ impl<H: HttpService> Connection<H> {
                     // While it waits for a request, it holds no buffer.
                     buffers::put(&mut client.buf);
                     // Before the order to finish is followed, so that a request that has just come is still answered.
-                    if self.context.live().order() >= Order::Finish {
+                    if self.shared.live().order() >= Order::Finish {
                         return Poll::Ready(Some(State::Shutdown));
                     }
                     return Poll::Pending;
                 }
                 Poll::Pending => {
-                    let timeout = self.context.settings().listener.http.header_timeout;
+                    let timeout = self.shared.context.settings().listener.http.header_timeout;
                     let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
                     ready!(timer.as_mut().poll(cx));
                     drop(client);
@@ -302,7 +297,7 @@ impl<H: HttpService> Connection<H> {
     /// The last request's body isn't through: waits for whoever reads it, or throws away the rest if that is little. Whether another
     /// request can follow.
     fn poll_rest(&mut self, cx: &mut task::Context<'_>) -> Poll<bool> {
-        let mut client = self.client.borrow_mut();
+        let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
         if client.reader.is_switching() {
             client.reader.resume();
@@ -344,7 +339,8 @@ impl<H: HttpService> Connection<H> {
         self.lingering = true;
         self.live().ends_by(refusal.reason);
         let asked = Asked {
-            method: Method::GET,
+            head: false,
+            connect: false,
             http11: true,
             takes_trailers: false,
             persists: false,
@@ -359,13 +355,14 @@ impl<H: HttpService> Connection<H> {
         head: &attache_wire::request::Head,
     ) -> State<H::Future> {
         {
-            let mut client = self.client.borrow_mut();
+            let mut client = self.shared.client.borrow_mut();
             client.expects = head.expects;
             client.wanted = false;
             client.broken = None;
         }
         let asked = Asked {
-            method: parts.method.clone(),
+            head: parts.method == Method::HEAD,
+            connect: parts.method == Method::CONNECT,
             http11: head.http11,
             takes_trailers: head.takes_trailers,
             persists: head.persists,
@@ -381,20 +378,20 @@ impl<H: HttpService> Connection<H> {
         asked: Asked,
         refused: Option<Refusal>,
     ) -> State<H::Future> {
-        let context = &self.context;
+        let context = &self.shared.context;
         let ordinal = context.begin();
         {
-            let mut client = self.client.borrow_mut();
+            let mut client = self.shared.client.borrow_mut();
             client.request = ordinal;
             client.body_held = false;
         }
         let exchange = context.record(&request, refused.is_some());
         let finish = Finish::new(exchange.clone(), context.reader().settings.clone(), context.live().clone());
         // RFC 9110 section 15.2: never to an HTTP/1.0 client.
-        let on_informational = asked.http11.then(|| self.hints.of_request(ordinal));
+        let on_informational = asked.http11.then(|| self.shared.hints_of(ordinal));
         let (mut tunnel, mut upgrade) = (None, None);
         if refused.is_none() {
-            *request.body_mut() = Incoming::body(&self.client, &exchange);
+            *request.body_mut() = Incoming::body(&self.shared, &exchange);
             if asked.may_switch {
                 let (give, take) = oneshot::channel();
                 (tunnel, upgrade) = (Some(give), Some(OnUpgrade::http1(take)));
@@ -412,7 +409,7 @@ impl<H: HttpService> Connection<H> {
     fn poll_called(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         let State::Called(call) = &mut self.state else { return Poll::Ready(None) };
         if let Some(answer) = call.answer.take() {
-            self.hints.close();
+            self.shared.close_hints();
             return Poll::Ready(self.answer(answer));
         }
         let polled = match &mut call.future {
@@ -433,16 +430,16 @@ impl<H: HttpService> Connection<H> {
             None => {
                 call.future = None;
                 call.refused = true;
-                panicked(&call.finish.exchange, self.context.reader())
+                panicked(&call.finish.exchange, self.shared.context.reader())
             }
         };
-        self.hints.close();
+        self.shared.close_hints();
         Poll::Ready(self.answer(answer))
     }
 
     /// While the service works: 1xx answers go out, and the client may leave.
     fn poll_meanwhile(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
-        let mut client = self.client.borrow_mut();
+        let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
         client.told_by(cx);
         if client.wanted {
@@ -453,22 +450,19 @@ impl<H: HttpService> Connection<H> {
             match client.poll_write(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    self.context.live().note_stalled(&error);
+                    self.shared.live().note_stalled(&error);
                     return Poll::Ready(None);
                 }
                 Poll::Pending => break,
             }
-            if !self.hints.waits() {
-                break;
-            }
-            let hints = self.hints.take();
+            let Some(hints) = self.shared.take_hints() else { break };
             client.head().extend_from_slice(&hints);
         }
         let body_is_through = client.reader.at_start() || client.reader.is_switching();
         if body_is_through && client.poll_left(cx).is_ready() {
             return Poll::Ready(None);
         }
-        let cut = self.context.settings().listener.http.half_close == HalfClose::Cut;
+        let cut = self.shared.context.settings().listener.http.half_close == HalfClose::Cut;
         if cut && client.ended { Poll::Ready(None) } else { Poll::Pending }
     }
 
@@ -478,10 +472,9 @@ impl<H: HttpService> Connection<H> {
         let Call { mut finish, asked, tunnel, refused, .. } = call;
         let mut status = answer.status();
         let switched = asked.may_switch
-            && (status == StatusCode::SWITCHING_PROTOCOLS
-                || (asked.method == Method::CONNECT && status.is_success()));
+            && (status == StatusCode::SWITCHING_PROTOCOLS || (asked.connect && status.is_success()));
         if status.is_informational() && !switched {
-            answer = self.context.nobody_asked(&finish.exchange);
+            answer = self.shared.context.nobody_asked(&finish.exchange);
             status = answer.status();
         }
         if finish.exchange.status.get() == 0 {
@@ -490,15 +483,14 @@ impl<H: HttpService> Connection<H> {
         if http_body::Body::is_end_stream(answer.body()) {
             finish.exchange.ended_by_head(answer.headers());
         }
-        let mut client = self.client.borrow_mut();
+        let mut client = self.shared.client.borrow_mut();
         // 1xx answers that came with the answer itself.
-        if self.hints.waits() {
-            let hints = self.hints.take();
+        if let Some(hints) = self.shared.take_hints() {
             client.head().extend_from_slice(&hints);
         }
         let client = &mut *client;
         let unread = client.expects && !client.reader.at_start() && !client.reader.is_switching();
-        let ends = self.context.is_used_up() || self.context.live().order() >= Order::LastCall;
+        let ends = self.shared.context.is_used_up() || self.shared.live().order() >= Order::LastCall;
         let broken = client.broken.is_some();
         let persists = asked.persists && !refused && !ends && !unread && !broken;
         // What it sent before it closed its side is still answered.
@@ -517,7 +509,7 @@ impl<H: HttpService> Connection<H> {
             finish.complete();
             return Some(State::Between);
         }
-        let body = Sent::new(body, finish, &asked.method, status);
+        let body = Sent::new(body, finish, asked.head, status);
         Some(State::Answering(Answer { body, encoder: plan.encoder, announced }))
     }
 
@@ -526,7 +518,7 @@ impl<H: HttpService> Connection<H> {
         let State::Answering(answer) = &mut self.state else { return Poll::Ready(None) };
         loop {
             let mut pending = false;
-            while self.client.borrow().out.has_room() {
+            while self.shared.client.borrow().out.has_room() {
                 // Not while the client is borrowed: an answer may read the request's body.
                 let frame = match Pin::new(&mut answer.body).poll_frame(cx) {
                     Poll::Pending => {
@@ -535,7 +527,7 @@ impl<H: HttpService> Connection<H> {
                     }
                     Poll::Ready(frame) => frame,
                 };
-                let mut client = self.client.borrow_mut();
+                let mut client = self.shared.client.borrow_mut();
                 let ended = match frame {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) => {
@@ -574,9 +566,9 @@ impl<H: HttpService> Connection<H> {
                     }
                 }
             }
-            let mut client = self.client.borrow_mut();
+            let mut client = self.shared.client.borrow_mut();
             if let Err(error) = ready!(client.poll_write(cx)) {
-                self.context.live().note_stalled(&error);
+                self.shared.live().note_stalled(&error);
                 return Poll::Ready(None);
             }
             if pending {
@@ -586,7 +578,7 @@ impl<H: HttpService> Connection<H> {
                 if through && client.poll_left(cx).is_ready() {
                     return Poll::Ready(None);
                 }
-                let cut = self.context.settings().listener.http.half_close == HalfClose::Cut;
+                let cut = self.shared.context.settings().listener.http.half_close == HalfClose::Cut;
                 return if cut && client.ended { Poll::Ready(None) } else { Poll::Pending };
             }
         }
@@ -595,7 +587,7 @@ impl<H: HttpService> Connection<H> {
     /// Writes the answer that opens a tunnel, and hands the stream over.
     fn poll_switching(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended> {
         let State::Switching(switching) = &mut self.state else { return Poll::Ready(None) };
-        let mut client = self.client.borrow_mut();
+        let mut client = self.shared.client.borrow_mut();
         if let Err(error) = ready!(client.poll_write(cx)) {
             drop(client);
             self.note(&error);
@@ -616,7 +608,7 @@ impl<H: HttpService> Connection<H> {
     }
 
     fn poll_shutdown(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
-        let mut client = self.client.borrow_mut();
+        let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
         if ready!(client.poll_write(cx)).is_err()
             || ready!(Pin::new(&mut client.stream).poll_shutdown(cx)).is_err()
@@ -633,7 +625,7 @@ impl<H: HttpService> Connection<H> {
     #[cold]
     fn note(&self, error: &std::io::Error) {
         self.live().note_stalled(error);
-        let listener = &self.context.settings().listener.name;
+        let listener = &self.shared.context.settings().listener.name;
         tracing::debug!(%listener, %error, "an HTTP/1 connection ended");
     }
 }
