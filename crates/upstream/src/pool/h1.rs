@@ -247,9 +247,14 @@ impl H1 {
         on_informational: Option<&OnInformational>,
         patience: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Result<Box<ResponseHead>, Failed>> {
+        // Reading was found to wait already, and whoever polls this will be woken.
+        let mut waits = false;
         if let Some(request) = self.waiting.take() {
             let stop = match self.poll_fill(cx) {
-                Poll::Pending => None,
+                Poll::Pending => {
+                    waits = true;
+                    None
+                }
                 // Its end, or what nobody has asked for.
                 Poll::Ready(Ok(_)) => Some(Stop::Ended),
                 Poll::Ready(Err(error)) => Some(Stop::Io(error)),
@@ -261,7 +266,7 @@ impl H1 {
             }
             self.upload = Upload::begin(request, &mut self.out);
         }
-        match ready!(self.poll_head(cx, on_informational, patience)) {
+        match ready!(self.poll_head(cx, on_informational, patience, waits)) {
             Ok(parts) => Poll::Ready(Ok(parts)),
             Err(stop) => Poll::Ready(Err(self.failed(stop))),
         }
@@ -272,6 +277,7 @@ impl H1 {
         cx: &mut Context<'_>,
         on_informational: Option<&OnInformational>,
         patience: &mut Option<Pin<Box<Sleep>>>,
+        mut waits: bool,
     ) -> Poll<Result<Box<ResponseHead>, Stop>> {
         loop {
             if let Poll::Ready(Err(reason)) = self.poll_upload(cx) {
@@ -316,11 +322,13 @@ impl H1 {
             if opened {
                 continue;
             }
-            match self.poll_fill(cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Ended)),
-                Poll::Ready(Ok(_)) => continue,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Stop::Io(error))),
-                Poll::Pending => {}
+            if !std::mem::take(&mut waits) {
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Ended)),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Stop::Io(error))),
+                    Poll::Pending => {}
+                }
             }
             if !self.upload.as_ref().is_some_and(Upload::is_gated) {
                 return Poll::Pending;
