@@ -98,7 +98,7 @@ impl<'a> Http<'a> {
     }
 
     /// The host in the form that hosts are compared in, and the port.
-    pub(crate) fn host(&self) -> (Option<CanonicalHost>, u16) {
+    pub(crate) fn host(&self) -> (Option<CanonicalHost<'_>>, u16) {
         let uri = &self.request.uri;
         let authority = uri.authority().and_then(|authority| parse_authority(authority.as_str()));
         let port = authority.and_then(|authority| authority.port);

@@ -4,10 +4,9 @@
 //! grammar of RFC 3986 section 3.2.2 is cut down to what names a server: letters, digits, `-`, `.`, `_`, `~`, or an
 //! IPv6 literal in brackets. Userinfo, percent-escapes, sub-delims, zone identifiers and non-ASCII bytes are refused.
 
-use std::{
-    fmt::{self, Write},
-    net::Ipv6Addr,
-};
+use std::{borrow::Cow, fmt, net::Ipv6Addr};
+
+use attache_wire::chars;
 
 /// The parts of a `Host` header, an `:authority` or a CONNECT target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub fn parse_authority(text: &str) -> Option<HostPort<'_>> {
         (host, rest)
     } else {
         // One look at each byte, since every request has one of these: the first that no name has ends the name.
-        let end = text.bytes().position(|byte| !NAME[usize::from(byte)]).unwrap_or(text.len());
+        let end = chars::first_other(text.as_bytes(), &NAME).unwrap_or(text.len());
         let (host, rest) = text.split_at_checked(end)?;
         // 253 is the longest name that DNS carries, and one more for the final dot.
         if host.is_empty() || host.len() > 254 || host == "." {
@@ -68,36 +67,37 @@ pub fn default_port(scheme: &str) -> u16 {
     if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") { 443 } else { 80 }
 }
 
-/// A host in the one form that hosts are compared in, without an allocation: lower case, no final dot, IPv6 in its
-/// shortest text (RFC 5952).
-#[derive(Clone, Copy)]
-pub struct CanonicalHost {
-    bytes: [u8; 256],
-    len: u8,
+/// A host in the one form that hosts are compared in: lower case, no final dot, IPv6 in its shortest text (RFC 5952). Allocates only
+/// where it is written in another form.
+#[derive(Clone)]
+pub struct CanonicalHost<'a> {
+    text: Cow<'a, str>,
     v6: bool,
 }
 
-impl CanonicalHost {
+/// No name that DNS carries is longer.
+const LONGEST: usize = 255;
+
+impl<'a> CanonicalHost<'a> {
     /// The canonical form of a host with or without brackets; `None` if it is longer than any name can be.
-    pub fn new(host: &str) -> Option<Self> {
+    pub fn new(host: &'a str) -> Option<Self> {
         let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        let mut canonical = Self { bytes: [0; 256], len: 0, v6: false };
-        if host.contains(':')
-            && let Ok(address) = host.parse::<Ipv6Addr>()
-        {
-            canonical.v6 = true;
-            write!(canonical, "{address}").ok()?;
-            return Some(canonical);
+        let bare = host.strip_suffix('.').unwrap_or(host);
+        if bare.len() > LONGEST {
+            return None;
         }
-        canonical.write_str(host.strip_suffix('.').unwrap_or(host)).ok()?;
-        canonical.bytes.get_mut(..usize::from(canonical.len))?.make_ascii_lowercase();
-        Some(canonical)
+        if chars::all(bare.as_bytes(), &CANONICAL) {
+            return Some(Self { text: Cow::Borrowed(bare), v6: false });
+        }
+        if let Ok(address) = host.parse::<Ipv6Addr>() {
+            return Some(Self { text: address.to_string().into(), v6: true });
+        }
+        Some(Self { text: bare.to_ascii_lowercase().into(), v6: false })
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        // Whole strings are written, and lower-casing ASCII keeps UTF-8 valid.
-        self.bytes.get(..usize::from(self.len)).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+        &self.text
     }
 
     /// It is an IPv6 address, which no wildcard matches.
@@ -106,17 +106,18 @@ impl CanonicalHost {
     }
 }
 
-impl Write for CanonicalHost {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let start = usize::from(self.len);
-        let end = start + text.len();
-        self.len = u8::try_from(end).map_err(|_| fmt::Error)?;
-        self.bytes.get_mut(start..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
-        Ok(())
+/// Characters of names that are lower case already.
+static CANONICAL: [bool; 256] = {
+    let mut table = NAME;
+    let mut byte = b'A';
+    while byte <= b'Z' {
+        table[byte as usize] = false;
+        byte += 1;
     }
-}
+    table
+};
 
-impl fmt::Debug for CanonicalHost {
+impl fmt::Debug for CanonicalHost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_str().fmt(f)
     }

@@ -150,9 +150,15 @@ const HOP_BY_HOP: [Known; 6] = [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROX
 /// stand, with their names as they were spelt.
 fn strip(headers: &mut Fields, switches: bool, trailers: bool) {
     if headers.contains_key(CONNECTION) {
-        strip_named(headers, switches, trailers);
+        // `keep-alive` and `close` name no field that is there.
+        let usual = |line: Value<'_>| matches!(line.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close");
+        if !switches && headers.get_all(CONNECTION).all(usual) {
+            headers.remove(CONNECTION);
+        } else {
+            strip_named(headers, switches, trailers);
+        }
     }
-    if headers.may_contain_any(KnownSet::of(&HOP_BY_HOP)) {
+    if headers.contains_any(KnownSet::of(&HOP_BY_HOP)) {
         for name in HOP_BY_HOP {
             if !is_set_anew(name, switches, trailers) {
                 headers.remove(name);
@@ -167,12 +173,9 @@ fn is_set_anew(name: Known, switches: bool, trailers: bool) -> bool {
 
 /// Removes `Connection` and the fields that it names.
 fn strip_named(headers: &mut Fields, switches: bool, trailers: bool) {
-    // `keep-alive` and `close` name no field that is there: the usual list is cut here.
-    let usual = |line: &Value<'_>| matches!(line.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close");
     // Copied, so that the fields can be removed while the names are read. All lines count: an empty first one must not hide the second
-    // (golang/go#46313). No allocation where there is nothing to remove.
-    let mut lines: Vec<HeaderValue> = Vec::new();
-    lines.extend(headers.get_all(CONNECTION).filter(|line| !usual(line)).map(Value::to_header_value));
+    // (golang/go#46313).
+    let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).map(Value::to_header_value).collect();
     if !switches {
         headers.remove(CONNECTION);
     }

@@ -18,6 +18,7 @@
 use std::borrow::Cow;
 
 use attache_config::model::{EscapedSlashes, PathParameters, PathPolicy};
+use attache_wire::chars;
 use http::{Uri, uri::PathAndQuery};
 
 use crate::Refusal;
@@ -113,7 +114,7 @@ static PLAIN: [bool; 256] = {
 /// Steps 1 and 2.
 fn decode(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Refusal> {
     let bytes = path.as_bytes();
-    if bytes.iter().all(|byte| PLAIN[usize::from(*byte)]) {
+    if chars::all(bytes, &PLAIN) {
         return Ok(Cow::Borrowed(path));
     }
     // Allocated at the first byte that changes.

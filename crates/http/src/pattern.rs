@@ -59,7 +59,7 @@ pub fn first_segment(path: &str) -> (&str, Option<&str>) {
 }
 
 /// Whether a host and port match. `None` is a request that names no host (HTTP/1.0).
-pub fn host_matches(pattern: &HostPattern, host: Option<&CanonicalHost>, port: u16) -> bool {
+pub fn host_matches(pattern: &HostPattern, host: Option<&CanonicalHost<'_>>, port: u16) -> bool {
     if pattern.port.is_some_and(|wanted| wanted != port) {
         return false;
     }

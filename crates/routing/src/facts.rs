@@ -4,7 +4,7 @@ use attache_http::{CanonicalHost, Client, default_port, parse_authority};
 use attache_wire::{Fields, RequestHead};
 use http::Method;
 
-/// One request as the matchers see it. It borrows everything; making it allocates nothing.
+/// One request as the matchers see it. It borrows everything; making it allocates only where the host is written in capital letters.
 #[derive(Debug)]
 pub struct RequestFacts<'a> {
     /// Method.
@@ -12,7 +12,7 @@ pub struct RequestFacts<'a> {
     /// `http` or `https`, as the client says it.
     pub scheme: &'a str,
     /// Host in the form that hosts are compared in; `None` where the request names none (HTTP/1.0).
-    pub host: Option<CanonicalHost>,
+    pub host: Option<CanonicalHost<'a>>,
     /// The port of the request's authority, or the scheme's default.
     pub port: u16,
     /// Path, normalized already; empty for CONNECT, `*` for `OPTIONS *`.

@@ -63,7 +63,7 @@ impl<T> HostIndex<T> {
     /// Offers the values whose patterns match, the most specific first, until one is taken.
     pub(crate) fn find<'t, R>(
         &'t self,
-        host: Option<&CanonicalHost>,
+        host: Option<&CanonicalHost<'_>>,
         port: u16,
         mut take: impl FnMut(&'t T) -> Option<R>,
     ) -> Option<R> {

@@ -83,7 +83,7 @@ impl UpstreamHost {
 }
 
 /// Such a name says nothing of who is called: the application says it of the attache beside it.
-fn is_this_machine(host: &CanonicalHost) -> bool {
+fn is_this_machine(host: &CanonicalHost<'_>) -> bool {
     let name = host.as_str();
     if name == "localhost" || name.ends_with(".localhost") {
         return true;

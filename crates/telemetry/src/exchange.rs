@@ -90,6 +90,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// A record that begins now.
+    #[inline]
     pub fn new(listener: Name, protocol: &'static str, client: Option<SocketAddr>) -> Self {
         Self {
             listener,

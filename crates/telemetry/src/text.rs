@@ -30,6 +30,14 @@ impl Text {
         Self::shared(Bytes::copy_from_slice(bytes))
     }
 
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Kind::Static(text) => text.as_bytes(),
+            Kind::Shared(bytes) => bytes,
+        }
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {

@@ -141,12 +141,7 @@ fn end_of(bytes: &[u8]) -> Option<usize> {
 
 /// Any line that these bytes begin with, and what is wrong with it. `None` while its end is not there.
 #[cold]
-fn unusual(
-    bytes: &[u8],
-    max_size: usize,
-    max_count: usize,
-    count: usize,
-) -> Result<Option<Read<'_>>, Fault> {
+fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Result<Option<Read<'_>>, Fault> {
     let Some(end) = memchr(b'\n', bytes) else { return Ok(None) };
     let line = bytes.get(..end).unwrap_or_default();
     let Some(line) = line.strip_suffix(b"\r") else { return Err(BARE_LF) };

@@ -92,11 +92,15 @@ impl Fields {
     /// There is such a field.
     #[inline]
     pub fn contains_key(&self, name: impl FieldName) -> bool {
-        self.position(&name, 0).is_some()
+        match name.known() {
+            // The set is exact: whatever takes a name's last line away clears its bit.
+            Some(known) => self.index.known & known.bit() != 0,
+            None => self.position(&name, 0).is_some(),
+        }
     }
 
-    /// One of these may be there: that none is, is one comparison.
-    pub const fn may_contain_any(&self, names: KnownSet) -> bool {
+    /// One of these is there.
+    pub const fn contains_any(&self, names: KnownSet) -> bool {
         self.index.known & names.bits() != 0
     }
 
@@ -322,7 +326,7 @@ impl Fields {
     }
 
     pub(crate) fn lines(&self) -> Lines<'_> {
-        Lines { fields: self, run: None }
+        Lines { fields: self, kind: NO_RUN, start: 0, end: 0 }
     }
 }
 
@@ -343,9 +347,15 @@ impl Line {
 /// Writes lines, those that stand behind each other at once.
 pub(crate) struct Lines<'a> {
     fields: &'a Fields,
-    /// What is to be copied next: where it stands and ends.
-    run: Option<(u8, u32, u32)>,
+    /// The flags of the lines that are to be copied next, or [`NO_RUN`].
+    kind: u8,
+    /// Where they begin and end.
+    start: u32,
+    end: u32,
 }
+
+/// No line has all flags.
+const NO_RUN: u8 = u8::MAX;
 
 impl<'a> Lines<'a> {
     /// The lines, each with its number.
@@ -369,26 +379,28 @@ impl<'a> Lines<'a> {
     /// Writes a line.
     #[inline]
     pub(crate) fn copy(&mut self, out: &mut bytes::BytesMut, line: &Line) {
-        let place = line.flags & ADDED;
-        if line.flags & PLAIN == 0 {
-            self.flush(out);
-            crate::write::field(out, self.name(line), self.value(line));
-            return;
+        if line.flags & (ADDED | PLAIN) == self.kind && line.start == self.end {
+            self.end = line.end + 2;
+        } else {
+            self.begin(out, line);
         }
-        match &mut self.run {
-            Some((run, _, end)) if *run == place && *end == line.start => *end = line.end + 2,
-            _ => {
-                self.flush(out);
-                self.run = Some((place, line.start, line.end + 2));
-            }
+    }
+
+    fn begin(&mut self, out: &mut bytes::BytesMut, line: &Line) {
+        self.flush(out);
+        if line.flags & PLAIN == 0 {
+            crate::write::field(out, self.name(line), self.value(line));
+        } else {
+            (self.kind, self.start, self.end) = (line.flags & (ADDED | PLAIN), line.start, line.end + 2);
         }
     }
 
     /// Writes what was not written yet.
     pub(crate) fn flush(&mut self, out: &mut bytes::BytesMut) {
-        if let Some((place, start, end)) = self.run.take() {
-            let bytes = if place == 0 { &self.fields.head[..] } else { &self.fields.added[..] };
-            out.extend_from_slice(bytes.get(start as usize..end as usize).unwrap_or_default());
+        if self.kind != NO_RUN {
+            let bytes = if self.kind & ADDED == 0 { &self.fields.head[..] } else { &self.fields.added[..] };
+            out.extend_from_slice(bytes.get(self.start as usize..self.end as usize).unwrap_or_default());
+            self.kind = NO_RUN;
         }
     }
 }

@@ -264,8 +264,8 @@ fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Faul
 fn check_target(target: &[u8], policy: Target) -> Result<(), Fault> {
     let question = memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at_checked(question).unwrap_or_default();
-    let at = chars::first_other(path, &PATH)
-        .or_else(|| chars::first_other(query, &QUERY).map(|at| question + at));
+    let at =
+        chars::first_other(path, &PATH).or_else(|| chars::first_other(query, &QUERY).map(|at| question + at));
     match at {
         None => Ok(()),
         Some(at) => unusual_target(target, at, question, policy),

@@ -279,7 +279,7 @@ fn note(exchange: &Exchange, parts: &RequestHead) {
     }
     // The path that was matched, where it isn't the one that was sent.
     let mut path = exchange.path.borrow_mut();
-    if **path != *parts.uri.path() {
+    if path.as_bytes() != parts.uri.path().as_bytes() {
         *path = Text::from(parts.uri.path());
     }
 }
