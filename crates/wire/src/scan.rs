@@ -34,23 +34,10 @@ fn last(bytes: &[u8], at: usize, find: impl Fn(&Sixteen) -> u32) -> Option<usize
     (found != 0).then(|| at + found.trailing_zeros() as usize)
 }
 
-/// The bits of the colons.
-#[inline]
-pub(crate) fn colons(bytes: &Sixteen) -> u32 {
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-    return by_vector::colons(bytes);
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
-    by_loop::colons(bytes)
-}
-
-/// The bits of the bytes below 0x20, and of 0x7F.
-#[inline]
-pub(crate) fn controls(bytes: &Sixteen) -> u32 {
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
-    return by_vector::controls(bytes);
-    #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
-    by_loop::controls(bytes)
-}
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
+pub(crate) use by_loop::{colons, controls};
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+pub(crate) use by_vector::{colons, controls};
 
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 #[expect(unsafe_code, reason = "calls of functions that need SSE2")]
@@ -61,14 +48,16 @@ mod by_vector {
 
     use super::Sixteen;
 
+    /// The bits of the colons.
     #[inline]
-    pub(super) fn colons(bytes: &Sixteen) -> u32 {
+    pub(crate) fn colons(bytes: &Sixteen) -> u32 {
         // SAFETY: all that it needs is SSE2, without which this module is not compiled.
         unsafe { equal(load(bytes), b':') }
     }
 
+    /// The bits of the bytes below 0x20, and of 0x7F.
     #[inline]
-    pub(super) fn controls(bytes: &Sixteen) -> u32 {
+    pub(crate) fn controls(bytes: &Sixteen) -> u32 {
         // SAFETY: as above.
         unsafe { below_or_delete(load(bytes)) }
     }
@@ -103,11 +92,11 @@ mod by_loop {
         bytes.iter().enumerate().fold(0, |bits, (at, byte)| bits | u32::from(is(*byte)) << at)
     }
 
-    pub(super) fn colons(bytes: &Sixteen) -> u32 {
+    pub(crate) fn colons(bytes: &Sixteen) -> u32 {
         bits(bytes, |byte| byte == b':')
     }
 
-    pub(super) fn controls(bytes: &Sixteen) -> u32 {
+    pub(crate) fn controls(bytes: &Sixteen) -> u32 {
         bits(bytes, |byte| byte < 0x20 || byte == 0x7f)
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Plan {
 pub(super) fn head(
     out: &mut BytesMut,
     answer: &mut Response<Body>,
-    asked: &Asked,
+    asked: Asked,
     tunnel: bool,
     may_persist: bool,
 ) -> Plan {
@@ -64,7 +64,7 @@ pub(super) fn head(
     Plan { encoder, closes }
 }
 
-fn encoder(answer: &mut Response<Body>, asked: &Asked) -> Encoder {
+fn encoder(answer: &mut Response<Body>, asked: Asked) -> Encoder {
     let exact = http_body::Body::size_hint(answer.body()).exact();
     let promised = answer.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
     if asked.head || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {

@@ -495,7 +495,7 @@ impl<H: HttpService> Connection<H> {
         let persists = asked.persists && !refused && !ends && !unread && !broken;
         // What it sent before it closed its side is still answered.
         let persists = persists && (!client.ended || !client.buf.is_empty());
-        let plan = encode::head(client.head(), &mut answer, &asked, switched, persists);
+        let plan = encode::head(client.head(), &mut answer, asked, switched, persists);
         self.closing |= plan.closes;
         if switched && let Some(tunnel) = tunnel {
             return Some(State::Switching(Some((tunnel, finish))));

@@ -77,17 +77,11 @@ pub(super) fn hex(text: &[u8], upper: bool) -> Option<u128> {
     // Two halves, since a number of 128 bits takes four times as long to shift.
     let half = |text: &[u8]| {
         let (mut number, mut wrong) = (0_u64, 0);
-        // Of a fixed number of bytes the compiler makes no loop.
-        let (eights, rest) = text.as_chunks::<8>();
-        let mut add = |byte: u8| {
-            let digit = table[usize::from(byte)];
+        for byte in text {
+            let digit = table[usize::from(*byte)];
             wrong |= digit;
             number = number << 4 | u64::from(digit & 0xf);
-        };
-        for eight in eights {
-            eight.iter().for_each(|byte| add(*byte));
         }
-        rest.iter().for_each(|byte| add(*byte));
         (wrong <= 0xf).then_some(number)
     };
     let (high, low) = text.split_at_checked(text.len().saturating_sub(16))?;
