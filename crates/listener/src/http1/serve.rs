@@ -93,10 +93,6 @@ pub(crate) fn serve<H: HttpService>(
 /// A connection that is served.
 ///
 /// Not an `async` block: that would hold what it begins with twice, and memory per idle connection counts.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every connection is the large one, and a box would cost each of them memory"
-)]
 pub(crate) enum Serving<H: HttpService> {
     /// Its requests.
     Requests(Connection<H>),
