@@ -25,33 +25,7 @@ pub struct RequestFacts<'a> {
     pub client: &'a Client,
 }
 
-/// Whom a request names.
-#[derive(Debug)]
-pub struct Named {
-    host: Option<CanonicalHost>,
-    port: u16,
-}
-
 impl<'a> RequestFacts<'a> {
-    /// Whom the request names, which is what takes most to find out.
-    pub fn named(self) -> Named {
-        Named { host: self.host, port: self.port }
-    }
-
-    /// The facts of the same request, once more.
-    pub fn again(request: &'a RequestHead, client: &'a Client, named: Named) -> Self {
-        Self {
-            method: &request.method,
-            scheme: scheme(request, client),
-            host: named.host,
-            port: named.port,
-            path: request.uri.path(),
-            query: request.uri.query(),
-            headers: &request.headers,
-            client,
-        }
-    }
-
     /// The facts of a request that was checked and normalized (`check_request`, `normalize_uri`).
     pub fn of(request: &'a RequestHead, client: &'a Client) -> Self {
         let scheme = scheme(request, client);

@@ -6,7 +6,7 @@ use attache_http::{
     request_id, set_client_certificate, strip_request, take_hop,
 };
 use attache_listener::{Hold, OnUpgrade};
-use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
+use attache_routing::{CompiledRoute, Ctx, Matched, RequestFacts, Step};
 use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
 use attache_web::{Arrived, Origin, WayBack};
@@ -44,7 +44,6 @@ pub(super) struct Passed<'a> {
     pub(super) form: Form,
     pub(super) ask: Ask,
     matched: Option<Matched<'a>>,
-    named: Named,
     pub(super) token: Option<Token<'a>>,
 }
 
@@ -138,8 +137,7 @@ impl Site {
 
         // authorise
         let token = self.authorise(parts, client, found, &context.exchange)?;
-        let named = facts.named();
-        Ok(Admitted::Passed(Passed { form, ask, matched, named, token }))
+        Ok(Admitted::Passed(Passed { form, ask, matched, token }))
     }
 
     /// Prepares a request that passed, with what an authorizer says.
@@ -154,7 +152,7 @@ impl Site {
         asked: Option<&Asked<'_>>,
     ) -> Result<Begun<'a>, Failure> {
         let client = &*context.client;
-        let Passed { form, ask, matched, named, token } = passed;
+        let Passed { form, ask, matched, token } = passed;
         let parts = request.head_mut();
         let matched = matched.ok_or_else(|| self.no_route(parts))?;
         let route = matched.route;
@@ -168,7 +166,7 @@ impl Site {
         // prepare
         ctx.upstream = &chosen.upstream.name;
         let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
-        let facts = RequestFacts::again(parts, client, named);
+        let facts = RequestFacts::of(parts, client);
         ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
         let came = Came { form, ask, version: parts.version };
         self.leave(parts, &came, client);
