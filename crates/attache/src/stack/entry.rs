@@ -31,7 +31,6 @@ pub(super) enum Begun<'a> {
 }
 
 /// How far a request came before it leaves.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it was made; most of them pass")]
 pub(super) enum Admitted<'a> {
     /// It was for attache itself.
     Answer(Response<Body>),
