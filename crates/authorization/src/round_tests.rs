@@ -39,9 +39,9 @@ fn denials_come_first_and_with_an_allow_the_rest_is_denied() {
 }
 
 #[test]
-fn an_empty_allow_denies_everything_and_an_empty_rule_matches_everything() {
+fn an_empty_allow_denies_everything_and_so_does_an_empty_rule_of_deny() {
     assert!(!passes(&policy("allow: []"), &get("/")));
-    assert!(passes(&policy("allow: [{}]"), &get("/")));
+    assert!(passes(&policy("allow: [{ path: /* }]"), &get("/")));
     assert!(!passes(&policy("deny: [{}]"), &get("/")));
 }
 
