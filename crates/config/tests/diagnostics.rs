@@ -268,9 +268,6 @@ attache.yaml:8:65: error: the Host header isn't changed here
 attache.yaml:10:18: error: `rewrite` has no meaning here
   10 |         rewrite: { prefix: /b }
      |                  ^ it belongs to a route with `to`
-attache.yaml:10:28: error: `prefix` replaces a prefix, and this route matches none
-  10 |         rewrite: { prefix: /b }
-     |                            ^^ match one, such as `path: /v1/*`; or replace the whole `path`
 attache.yaml:13:19: error: this redirects to where the request already is
   13 |         redirect: { status: 308 }
      |                   ^ give it a `scheme`, `host` or `path`
@@ -640,4 +637,21 @@ attache.yaml:25:17: error: `opaque` takes opaque bytes, which have no headers
   25 |     credential: { bearer: { file: /t } }
      |                 ^ give it an `https://` address
 "#);
+}
+
+#[test]
+fn a_prefix_takes_the_place_of_whatever_a_route_matches() {
+    for wanted in [
+        "{ path: /exact }",
+        "{ path: '/users/{id}' }",
+        "{ path: '~/v[0-9]+' }",
+        "{ host: a.example }",
+        "{ path: /v1/* }",
+    ] {
+        let route = format!("{{ match: {wanted}, to: a, rewrite: {{ prefix: /new }} }}");
+        let text = format!(
+            "listeners: {{ l: {{ bind: ':15001', routes: [{route}] }} }}\nupstreams: {{ a: 'http://a' }}\n"
+        );
+        assert!(attache_config::parse(&text, None, &|_| None).is_ok(), "{wanted}");
+    }
 }

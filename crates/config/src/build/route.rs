@@ -132,7 +132,7 @@ pub(crate) fn routes(
         .authorization
         .map(|raw| Arc::new(authorization(raw.map(|raw| *raw), &name, over.sight, targets, problems)));
     let web = web::web(raw.cors, raw.grpc_web, raw.compression, over.web, problems);
-    let rewrite = rewrite(raw.rewrite, &paths, &known, problems);
+    let rewrite = rewrite(raw.rewrite, &known, problems);
     let mirrors = mirrors(raw.mirror, targets, problems);
     let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
     let global_rate_limit =
@@ -295,7 +295,6 @@ fn edits(
 
 fn rewrite(
     raw: Option<At<raw::Rewrite>>,
-    paths: &[PathPattern],
     captures: &Captures,
     problems: &mut Problems,
 ) -> (PathRewrite, HostRewrite) {
@@ -307,14 +306,6 @@ fn rewrite(
         }
         (Some(path), None) => PathRewrite::Whole(captures.check_path(&path, problems)),
         (None, Some(prefix)) => {
-            let all = !paths.is_empty() && paths.iter().all(|path| matches!(path, PathPattern::Prefix(_)));
-            if !all && captures.sure {
-                problems.wrong(
-                    prefix.at,
-                    "`prefix` replaces a prefix, and this route matches none",
-                    "match one, such as `path: /v1/*`; or replace the whole `path`",
-                );
-            }
             if prefix.value.0.0.contains('{') {
                 problems.wrong(prefix.at, "a prefix captures nothing", "use `path` with `{name}` instead");
             }
