@@ -119,7 +119,7 @@ impl Attempt {
             judges,
             admitted,
             started,
-            deadline: context.overdue,
+            deadline: context.overdue.clone(),
             stage: Stage::Asked,
         }
     }
@@ -270,10 +270,10 @@ fn began(shared: &Shared, endpoint: &Endpoint) -> Option<Instant> {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let outcome = match (self.stage, self.deadline) {
+        let outcome = match (self.stage, &self.deadline) {
             (Stage::Ended, _) => return,
             (Stage::Answered, _) => Outcome::Success,
-            (Stage::Asked, Some(late)) if late.at <= Instant::now() => Outcome::Overdue(late.reason),
+            (Stage::Asked, Some(late)) if late.is_over() => Outcome::Overdue(late.reason),
             (Stage::Asked, _) => Outcome::CallerGaveUp,
         };
         self.conclude(outcome);

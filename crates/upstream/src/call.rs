@@ -1,6 +1,11 @@
 //! One attempt of one request, as the layers from retry to connection see it.
 
-use std::{cell::RefCell, pin::Pin, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+};
 
 use attache_config::model::DestinationId;
 use attache_http::{Body, Client, OnInformational};
@@ -81,13 +86,52 @@ pub struct CallContext {
     pub overdue: Option<Overdue>,
 }
 
-/// An instant from which on an attempt without an answer was too slow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From when on an attempt without an answer was too slow.
+#[derive(Clone, Debug)]
 pub struct Overdue {
-    /// The instant.
-    pub at: Instant,
     /// Whose patience ended: `request-timeout` or `per-try-timeout`.
     pub reason: Reason,
+    due: Due,
+}
+
+/// When it is. As small as an instant: every call that waits keeps some.
+#[derive(Clone, Debug)]
+enum Due {
+    At(Instant),
+    /// The wait begins with the end of the request's body.
+    AfterUpload(Rc<Progress>),
+}
+
+impl Overdue {
+    /// The instant, or the earliest that it can be.
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        match &self.due {
+            Due::At(at) => Some(*at),
+            Due::AfterUpload(upload) => upload.due.get().or(upload.earliest),
+        }
+    }
+
+    /// Whether an attempt that ends now was too slow.
+    pub fn is_over(&self) -> bool {
+        let at = match &self.due {
+            Due::At(at) => Some(*at),
+            Due::AfterUpload(upload) => upload.due.get(),
+        };
+        at.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+/// What a request's body says of itself to those who wait for the answer.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// A frame went by since this was taken.
+    pub active: Cell<bool>,
+    /// It has ended, or nobody wants more of it.
+    pub over: Cell<bool>,
+    /// Until when the answer is waited for; `None` where that is not known before the body has ended.
+    pub due: Cell<Option<Instant>>,
+    /// The earliest that [`Self::due`] can be.
+    pub earliest: Option<Instant>,
 }
 
 impl CallContext {
@@ -107,8 +151,19 @@ impl CallContext {
 
     /// Where nobody waits longer than `at`, from there on an attempt without an answer is overdue.
     pub fn overdue_at(&mut self, at: Instant, reason: Reason) {
-        if self.overdue.is_none_or(|overdue| at < overdue.at) {
-            self.overdue = Some(Overdue { at, reason });
+        self.note_overdue(reason, Due::At(at));
+    }
+
+    /// The same where the wait begins with the end of the request's body.
+    pub fn overdue_after(&mut self, upload: Rc<Progress>, reason: Reason) {
+        self.note_overdue(reason, Due::AfterUpload(upload));
+    }
+
+    fn note_overdue(&mut self, reason: Reason, due: Due) {
+        let new = Overdue { reason, due };
+        let before = self.overdue.as_ref().and_then(Overdue::earliest);
+        if before.is_none_or(|before| new.earliest().is_some_and(|new| new < before)) {
+            self.overdue = Some(new);
         }
     }
 }

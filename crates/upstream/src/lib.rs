@@ -29,7 +29,7 @@ pub mod tunnel;
 
 pub use attempt::{Attempt, Failure, Judges, Load, Outcome};
 pub use balance::Balancer;
-pub use call::{Call, CallContext, Overdue, Tried, Wants, boxed};
+pub use call::{Call, CallContext, Overdue, Progress, Tried, Wants, boxed};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
 pub use id::Id;

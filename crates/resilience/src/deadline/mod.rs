@@ -38,7 +38,7 @@ use std::{
 use attache_config::model::Timeouts;
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, Progress, Sent};
 use attache_wire::{Response, header::CONTENT_TYPE};
 use body::{TimedBody, Upload};
 use http::{HeaderName, Method, StatusCode};
@@ -127,19 +127,21 @@ where
             (!self.timeouts.whole && request.is_some() && !call.request.body().is_end_stream())
                 .then_some(self.timeouts.request);
         call.context.deadline = head;
-        // A caller may wait as short as it likes; only the route says what is slow.
-        if let Some(request) = request {
-            call.context.overdue_at(request, Reason::RequestTimeout);
-        }
 
         let idle = self.timeouts.idle;
         let mut upload = None;
         if (!idle.is_zero() || after_upload.is_some()) && !call.request.body().is_end_stream() {
             // Two allocations for a request with a body: the response's side must see that the upload lives.
-            let activity = Activity::default();
+            let activity = Activity::new(Progress { earliest: request, ..Progress::default() });
             let body = std::mem::take(call.request.body_mut());
             *call.request.body_mut() = Body::stream(Upload::new(body, activity.clone()));
             upload = Some(activity);
+        }
+        // A caller may wait as short as it likes; only the route says what is slow.
+        match (upload.clone().filter(|_| after_upload.is_some()), request) {
+            (Some(upload), _) => call.context.overdue_after(upload, Reason::RequestTimeout),
+            (None, Some(request)) => call.context.overdue_at(request, Reason::RequestTimeout),
+            (None, None) => {}
         }
         let expired = caller.is_some_and(|time| time.is_zero());
         let tunnel = call.request.method() == Method::CONNECT;

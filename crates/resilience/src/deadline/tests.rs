@@ -269,6 +269,34 @@ async fn the_default_counts_from_the_end_of_an_upload_and_a_set_timeout_from_its
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_is_overdue_only_when_it_has_had_the_whole_request_for_so_long() {
+    for (whole, late) in [(false, [false, false, true]), (true, [true, true, true])] {
+        let (upload, request) = channel();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let script = Script::default().then(|mut call| async move {
+            let _ = tell.send(call.context.overdue.clone());
+            let _ = read(call.request.body_mut()).await;
+            std::future::pending().await
+        });
+        let policy = Policy { timeouts: Timeouts { whole, ..Timeouts::default() }, ..Policy::default() };
+        let looks = async {
+            let overdue = told.await.unwrap().unwrap();
+            let mut seen = Vec::new();
+            sleep(Duration::from_secs(20)).await;
+            seen.push(overdue.is_over());
+            drop(upload);
+            sleep(Duration::from_secs(14)).await;
+            seen.push(overdue.is_over());
+            sleep(Duration::from_secs(1)).await;
+            seen.push(overdue.is_over());
+            seen
+        };
+        let (_, seen) = tokio::join!(outcome(&policy, script, post(request)), looks);
+        assert_eq!(seen, late, "whole: {whole}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_that_says_nothing_is_bounded_by_silence_alone() {
     let (_upload, request) = channel();
     let script = Script::default().then(|mut call| async move {

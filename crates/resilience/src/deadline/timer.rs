@@ -6,7 +6,6 @@
 //! no allocation; Envoy re-arms its timer with every frame.
 
 use std::{
-    cell::Cell,
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -15,20 +14,12 @@ use std::{
 };
 
 use attache_telemetry::Reason;
+use attache_upstream::Progress;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Ticks in one idle time.
 const TICKS: u8 = 4;
-
-/// What the request's body says of itself to those who wait for the answer.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// A frame went by since this was taken.
-    pub(super) active: Cell<bool>,
-    /// It has ended, or nobody wants more of it.
-    pub(super) over: Cell<bool>,
-}
 
 /// Shared by the request's body and the timer.
 pub(super) type Activity = Rc<Progress>;
@@ -89,6 +80,9 @@ impl Timer {
             // At the first look the request ended as it began, and that instant is known.
             let begun = this.start.filter(|_| this.sleep.is_none());
             let due = begun.unwrap_or_else(Instant::now).checked_add(patience);
+            if let Some(upload) = &this.limits.upload {
+                upload.due.set(due);
+            }
             this.limits.deadline = earlier(this.limits.deadline, due);
             let next = earlier(this.limits.deadline, *this.next_tick);
             if let (Some(sleep), Some(next)) = (this.sleep.as_mut().as_pin_mut(), next) {

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::Inner;
 use crate::{
-    CallContext, Endpoint, Error, Failure, Outcome, Sent,
+    CallContext, Endpoint, Error, Failure, Outcome, Overdue, Sent,
     attempt::Attempt,
     connect::Offer,
     limit::ConnectionPermit,
@@ -145,7 +145,8 @@ impl Inner {
 
     /// How long an endpoint may take before another one joins.
     fn attempt_delay(&self, context: &CallContext) -> Duration {
-        let late = context.overdue.map(|overdue| overdue.at).into_iter().chain(context.deadline).min();
+        let late =
+            context.overdue.as_ref().and_then(Overdue::earliest).into_iter().chain(context.deadline).min();
         let left = late.map(|late| late.saturating_duration_since(Instant::now()) / 3);
         let quarter = self.pool.shared.config.connect_timeout / 4;
         ATTEMPT_DELAY.min(quarter).min(left.unwrap_or(ATTEMPT_DELAY))
