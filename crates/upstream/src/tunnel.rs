@@ -104,6 +104,12 @@ enum Turn {
     Unused(Option<(Reason, Option<io::Error>)>),
 }
 
+impl Turn {
+    fn failed(error: (Reason, Option<io::Error>), unused: bool) -> Self {
+        if unused { Self::Unused(Some(error)) } else { Self::Over(Err(error)) }
+    }
+}
+
 async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
     client_socket: impl Fn(&C) -> Option<Socket<'_>>,
@@ -131,11 +137,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                 if let Poll::Ready(Err(side)) = sent {
                     let unused = matches!(side, Side::Writer(_)) && out.is_unused() && back.is_unused();
                     let error = side.map(Reason::ClientClosed, Reason::UpstreamReset);
-                    return Poll::Ready(if unused {
-                        Turn::Unused(Some(error))
-                    } else {
-                        Turn::Over(Err(error))
-                    });
+                    return Poll::Ready(Turn::failed(error, unused));
                 }
                 let received =
                     back.poll(cx, (Pin::new(upstream), &upstream_socket), (Pin::new(client), &client_socket));
@@ -146,11 +148,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                         Side::Writer(_) => Reason::UpstreamReset,
                     };
                     let error = side.map(upstream, Reason::ClientClosed);
-                    return Poll::Ready(if unused {
-                        Turn::Unused(Some(error))
-                    } else {
-                        Turn::Over(Err(error))
-                    });
+                    return Poll::Ready(Turn::failed(error, unused));
                 }
                 if back.keeps_an_end() {
                     if out.is_unused() {
