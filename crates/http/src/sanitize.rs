@@ -46,6 +46,22 @@ const NEVER_TRAILERS: [&str; 11] = [
     "www-authenticate",
 ];
 
+/// A field that says how a message travels, where it ends (RFC 9112 section 11.2) or where it goes. No service that attache asks may set one.
+pub fn is_framing(name: &str) -> bool {
+    const FRAMING: [&str; 9] = [
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    FRAMING.contains(&name)
+}
+
 /// A field that this hop removes or writes.
 pub(crate) fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || FORWARDING.iter().any(|begin| name.starts_with(begin))

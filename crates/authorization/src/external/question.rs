@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
 use attache_config::model::{Authorizer, HeaderMatch, Name};
-use attache_http::{Body, Client, REQUEST_ID};
+use attache_http::{Body, Client, REQUEST_ID, is_framing};
 use attache_rpc::Service;
 use attache_wire::{
     Fields, Request, RequestHead, Value,
@@ -187,19 +187,7 @@ fn text(value: Value<'_>) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-/// Fields that say how a message travels or where it ends (RFC 9112 section 11.2), and where it goes.
+/// Fields of the message itself, which is another one where an authorizer is asked or answers.
 pub(super) fn is_of_the_message(name: &str) -> bool {
-    const OF_THE_MESSAGE: [&str; 10] = [
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    OF_THE_MESSAGE.contains(&name)
+    name == "expect" || is_framing(name)
 }

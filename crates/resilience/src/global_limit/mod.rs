@@ -25,7 +25,7 @@ use std::{
 };
 
 use attache_config::model::{DescriptorAction, FailureMode, GlobalRateLimit, Name};
-use attache_http::Body;
+use attache_http::{Body, is_framing};
 use attache_rpc::Service;
 use attache_telemetry::{Reason, metrics};
 use attache_upstream::{Call, Error, Sent};
@@ -205,22 +205,11 @@ fn over_limit(answer: &messages::Answer) -> Error {
 
 /// Adds what the service wants added, but nothing that says where a message ends (RFC 9112 section 11.2).
 fn add(headers: &mut Fields, added: &[(Vec<u8>, Vec<u8>)]) {
-    const FRAMING: [&str; 9] = [
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
     for (name, value) in added {
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
             continue;
         };
-        if !FRAMING.contains(&name.as_str()) {
+        if !is_framing(name.as_str()) {
             headers.insert(name, value);
         }
     }
