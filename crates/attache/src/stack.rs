@@ -180,9 +180,7 @@ impl Site {
             Ok(Begun::Answer(response)) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
         };
-        let response = self.suit(response, web, &exchange);
-        self.observer.response(&exchange, response.headers());
-        served(response)
+        served(self.send_off(response, web, &exchange))
     }
 }
 

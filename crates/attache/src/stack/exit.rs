@@ -78,31 +78,43 @@ impl Site {
     /// What came of a call, on its way to the client.
     pub(super) fn answered(&self, sent: Result<Response<Body>, Error>, sending: Sending) -> Response<Body> {
         let Sending { asker, exchange, back, web } = sending;
+        let response = self.returned(sent, asker, back, &exchange);
+        self.send_off(response, web, &exchange)
+    }
+
+    /// What came of a call, before a browser's needs are met.
+    pub(super) fn returned(
+        &self,
+        sent: Result<Response<Body>, Error>,
+        asker: Asker,
+        back: Back,
+        exchange: &Rc<Exchange>,
+    ) -> Response<Body> {
         let finished = sent.and_then(|response| {
             exchange.time_to_head.set(Some(exchange.start.elapsed()));
             if self.metrics.tapped() {
                 exchange.see_response(response.headers());
             }
-            self.finish(response, back, &exchange)
+            self.finish(response, back, exchange)
         });
-        let response = finished.unwrap_or_else(|error| self.answer(error.into(), asker, &exchange));
-        let response = self.suit(response, web, &exchange);
-        self.observer.response(&exchange, response.headers());
-        response
+        finished.unwrap_or_else(|error| self.answer(error.into(), asker, exchange))
     }
 
-    /// Gives a response what a browser needs.
-    pub(super) fn suit(
+    /// The last step of every response: what a browser needs, then it is noted as the client gets it.
+    pub(super) fn send_off(
         &self,
-        response: Response<Body>,
+        mut response: Response<Body>,
         web: Option<Box<WayBack>>,
         exchange: &Exchange,
     ) -> Response<Body> {
-        let Some(web) = web else { return response };
-        let (response, coding) = web.finish(response);
-        if let (Some(coding), Some(route)) = (coding, &*exchange.route.borrow()) {
-            self.metrics.compressed(&self.listener.name, route, coding.as_str());
+        if let Some(web) = web {
+            let coding;
+            (response, coding) = web.finish(response);
+            if let (Some(coding), Some(route)) = (coding, &*exchange.route.borrow()) {
+                self.metrics.compressed(&self.listener.name, route, coding.as_str());
+            }
         }
+        self.observer.response(exchange, response.headers());
         response
     }
 

@@ -34,7 +34,7 @@ use super::{
     Site,
     ask::Ask,
     entry::{Admitted, Begun, Passed},
-    exit::{Came, Failure, Sending},
+    exit::{Came, Failure},
 };
 
 /// Who is asked, and by which rules.
@@ -79,22 +79,15 @@ impl Site {
         let mut response = match begun {
             Ok(Begun::Call { route, call, back }) => {
                 let sent = route.call(call).await;
-                self.answered(sent, Sending { asker, exchange: exchange.clone(), back, web: None })
+                self.returned(sent, asker, back, &exchange)
             }
-            Ok(Begun::Answer(response)) => {
-                self.observer.response(&exchange, response.headers());
-                response
-            }
-            Err(failure) => {
-                let response = self.answer(failure, asker, &exchange);
-                self.observer.response(&exchange, response.headers());
-                response
-            }
+            Ok(Begun::Answer(response)) => response,
+            Err(failure) => self.answer(failure, asker, &exchange),
         };
         if let Some(granted) = added {
             granted.apply_to_response(response.headers_mut());
         }
-        Ok(self.suit(response, web, &exchange))
+        Ok(self.send_off(response, web, &exchange))
     }
 
     async fn begin_asked(
