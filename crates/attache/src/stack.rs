@@ -10,8 +10,8 @@
 //! 3. **route** ([`entry`]): the most specific one. It may answer by itself. A tunnel is made only where the config asks for one, and
 //!    opaque bytes go only where they are meant to.
 //! 4. **browsers** ([`attache_web`]): a preflight is answered. It carries no credentials, so nobody is asked who sends it.
-//! 5. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the route, then another service if the
-//!    config names one. Before whatever costs or changes something.
+//! 5. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the
+//!    route, then another service if the config names one. Before whatever costs or changes something.
 //! 6. **prepare** ([`entry`]): what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's
 //!    rewrites, so that no client can take away what a route adds.
 //! 7. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything that takes the route.

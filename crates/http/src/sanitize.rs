@@ -46,7 +46,8 @@ const NEVER_TRAILERS: [&str; 11] = [
     "www-authenticate",
 ];
 
-/// A field that says how a message travels, where it ends (RFC 9112 section 11.2) or where it goes. No service that attache asks may set one.
+/// A field that says how a message travels, where it ends (RFC 9112 section 11.2) or where it goes. No service that
+/// attache asks may set one.
 pub fn is_framing(name: &str) -> bool {
     const FRAMING: [&str; 9] = [
         "connection",

@@ -73,8 +73,8 @@ impl Service {
         &self.authority
     }
 
-    /// Calls a gRPC method (`/package.Service/Method`). `who` asks, for logs and traces; it waits `within`, and takes no answer of more than
-    /// `longest` bytes.
+    /// Calls a gRPC method (`/package.Service/Method`). `who` asks, for logs and traces; it waits `within`, and takes
+    /// no answer of more than `longest` bytes.
     ///
     /// # Errors
     /// Why there is no answer, in words for the operator: a failure of the upstream, a status other than 0, no answer in time.

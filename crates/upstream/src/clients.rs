@@ -1,11 +1,13 @@
 //! How many requests each client has running on an upstream, over all workers (`circuit_breaker.max_requests_per_client`).
 //!
-//! **Rule.** A client is an address, and of IPv6 a /64, since that is what one host is given. It may have so many requests running; one more is
-//! refused with `overflow-client`. Clients without an address, those of Unix sockets, aren't bounded.
+//! **Rule.** A client is an address, and of IPv6 a /64, since that is what one host is given. It may have so many
+//! requests running; one more is refused with `overflow-client`. Clients without an address, those of Unix sockets,
+//! aren't bounded.
 //!
-//! **How.** A count-min sketch (Cormode and Muthukrishnan, 2005): two rows of counters, and each client has one in either, by a hash that no client
-//! can foresee. So there is no lock, no allocation and no bound on the number of clients. A client is refused only if *both* of its counters are at the
-//! limit; where another client shares one of them, the other one is its own but once in [`SLOTS`] times. What a client is refused for is thus its own.
+//! **How.** A count-min sketch (Cormode and Muthukrishnan, 2005): two rows of counters, and each client has one in
+//! either, by a hash that no client can foresee. So there is no lock, no allocation and no bound on the number of
+//! clients. A client is refused only if *both* of its counters are at the limit; where another client shares one of
+//! them, the other one is its own but once in [`SLOTS`] times. What a client is refused for is thus its own.
 
 use std::{
     hash::{BuildHasher, RandomState},

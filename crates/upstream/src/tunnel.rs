@@ -4,8 +4,9 @@
 //! - Whatever is no end of both sides resets both: a transfer that was cut must never look whole.
 //! - One side's end is passed on as an end of writing (half-close); the other direction goes on until its own end.
 //! - What one direction holds, and how its bytes go, is in [`direction`].
-//! - A connection to an upstream that ends before either side's first byte was moved is replaced by one to another endpoint, where there is one: nothing
-//!   of the client's has reached anybody. So a server that goes while its clients are silent isn't noticed by them. Each endpoint is asked once.
+//! - A connection to an upstream that ends before either side's first byte was moved is replaced by one to another
+//!   endpoint, where there is one: nothing of the client's has reached anybody. So a server that goes while its clients
+//!   are silent isn't noticed by them. Each endpoint is asked once.
 //! - The clock is read eight times per idle timeout, not per message.
 
 mod direction;
@@ -54,9 +55,9 @@ impl std::error::Error for TunnelError {
 }
 
 /// Relays between a client and an upstream until both directions have ended; says how many bytes went from the client
-/// to the upstream, and back. No byte either way for `idle`, or up to an eighth more, ends it with `idle-timeout`; zero waits for ever. `closer` ends it
-/// with `endpoint-unhealthy`.
-/// However it ends otherwise, dropped included, both sides are reset.
+/// to the upstream, and back. No byte either way for `idle`, or up to an eighth more, ends it with `idle-timeout`; zero
+/// waits for ever. `closer` ends it with `endpoint-unhealthy`. However it ends otherwise, dropped included, both sides
+/// are reset.
 pub async fn copy_both(
     client: impl AsyncRead + AsyncWrite + Abort + Unpin,
     upstream: impl AsyncRead + AsyncWrite + Abort + Unpin,
@@ -66,8 +67,8 @@ pub async fn copy_both(
     relay(client, |_| None, upstream, |_| None, idle, closer, async || None).await
 }
 
-/// The same for a bare connection, which may be replaced as long as it is unused, and where the client's bytes may come from a socket as they are:
-/// `socket` says from which one, and `None` as long as bytes are kept outside of it.
+/// The same for a bare connection, which may be replaced as long as it is unused, and where the client's bytes may come
+/// from a socket as they are: `socket` says from which one, and `None` as long as bytes are kept outside of it.
 pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
     socket: impl Fn(&C) -> Option<Socket<'_>>,

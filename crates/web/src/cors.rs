@@ -1,14 +1,15 @@
 //! Which pages may read what a route answers (CORS).
 //!
-//! **Rule.** A preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is answered here, whoever asks: a browser sends it without
-//! credentials, and nothing of it reaches an upstream. An origin that is not of the list gets an answer without permission. Any other request goes on,
-//! whatever its origin: CORS protects readers of pages, not servers, and a page of a foreign origin only can't read the answer. The upstream's own
-//! `Access-Control-*` is removed, so that it can't permit what the config doesn't.
+//! **Rule.** A preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is answered here, whoever asks:
+//! a browser sends it without credentials, and nothing of it reaches an upstream. An origin that is not of the list
+//! gets an answer without permission. Any other request goes on, whatever its origin: CORS protects readers of pages,
+//! not servers, and a page of a foreign origin only can't read the answer. The upstream's own `Access-Control-*` is
+//! removed, so that it can't permit what the config doesn't.
 //!
 //! **Vary.** An answer that depends on the origin says so, also where none was sent: else a cache gives one page the permission of another.
 //!
-//! **Source.** Fetch (fetch.spec.whatwg.org), "CORS protocol"; Private Network Access, section 3. As in Envoy's filter, the permission names
-//! the origin that asked. It is `*` only where every page may read, without credentials.
+//! **Source.** Fetch (fetch.spec.whatwg.org), "CORS protocol"; Private Network Access, section 3. As in Envoy's filter,
+//! the permission names the origin that asked. It is `*` only where every page may read, without credentials.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Whatever is imported of Envoy, HAProxy or nginx becomes a text that is a config, or has diagnostics where the original was no config either.
+//! Whatever is imported of Envoy, HAProxy or nginx becomes a text that is a config, or has diagnostics where the
+//! original was no config either.
 
 use attache_import::{File, Kind, import};
 

@@ -1,4 +1,5 @@
-//! What holds for any bytes. `fuzz/` looks for bytes for which it does not; the test here asks for those that were found once, and for samples.
+//! What holds for any bytes. `fuzz/` looks for bytes for which it does not; the test here asks for those that were
+//! found once, and for samples.
 
 pub mod chunked;
 pub mod config;

@@ -1,4 +1,5 @@
-//! Another service decides: what it is told, what its answers do, and every way round it. The service is grpcio's and Python's own HTTP server.
+//! Another service decides: what it is told, what its answers do, and every way round it. The service is grpcio's and
+//! Python's own HTTP server.
 
 use std::{
     io::{Read as _, Write as _},

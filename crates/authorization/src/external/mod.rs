@@ -4,8 +4,8 @@
 //! says counts: a denial is answered with its status, body and headers, an answer that lets the request through may change
 //! headers and parameters. Without an answer nobody is let through, unless the config says `failure_mode: open`.
 //!
-//! **Trust.** Only headers of `upstream_headers` are taken from an answer to the upstream, and what a client sends under these names is removed,
-//! whatever the service answers. So an upstream can believe them.
+//! **Trust.** Only headers of `upstream_headers` are taken from an answer to the upstream, and what a client sends
+//! under these names is removed, whatever the service answers. So an upstream can believe them.
 //!
 //! **Source.** `envoy.service.auth.v3` and Envoy's `ext_authz` filter, in its gRPC and its HTTP form, and for opaque connections its
 //! network filter of the same name. Differences are in docs/authorization.md.

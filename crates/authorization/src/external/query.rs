@@ -42,8 +42,8 @@ pub(super) fn edit(
     Ok(())
 }
 
-/// A name or value as the authorizer wrote it, which is encoded already where it has `%` with two digits (Envoy sends it as it is). What could end
-/// it, or begin another parameter, is encoded.
+/// A name or value as the authorizer wrote it, which is encoded already where it has `%` with two digits (Envoy sends
+/// it as it is). What could end it, or begin another parameter, is encoded.
 fn encode(text: &str, kept: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     let bytes = text.as_bytes();

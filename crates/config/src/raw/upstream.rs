@@ -261,8 +261,9 @@ pub(crate) struct CircuitBreaker {
     /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken.
     #[schemars(range(min = 1), extend("default" = breaker().max_requests))]
     pub(crate) max_requests: Option<u32>,
-    /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429 `overflow-client`. Without it one
-    /// client may have them all: what stands behind one address, as a load balancer or the application itself, is often many.
+    /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429
+    /// `overflow-client`. Without it one client may have them all: what stands behind one address, as a load balancer
+    /// or the application itself, is often many.
     #[schemars(range(min = 1), extend("examples" = [100]))]
     pub(crate) max_requests_per_client: Option<u32>,
     /// Retries at once, unless a budget is set.

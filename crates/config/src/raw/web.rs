@@ -41,8 +41,9 @@ pub(crate) struct Cors {
     pub(crate) private_network: Option<bool>,
 }
 
-/// Which answers are compressed, for clients that ask for it. Not what is encoded already, a part, or `no-transform`. A page that shows a secret beside
-/// what a stranger may write lets the size of the answer tell of the secret (BREACH): `off` for such routes.
+/// Which answers are compressed, for clients that ask for it. Not what is encoded already, a part, or `no-transform`. A
+/// page that shows a secret beside what a stranger may write lets the size of the answer tell of the secret (BREACH):
+/// `off` for such routes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "`compression`")]

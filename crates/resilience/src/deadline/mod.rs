@@ -14,8 +14,9 @@
 //! the gRPC deadline is that of the whole call. A response that is cut ends with an error, never as if it were whole.
 //!
 //! **Sources.** Envoy's route `timeout`, `per_try_timeout` and `stream_idle_timeout`; gRPC over HTTP/2
-//! (grpc/doc/PROTOCOL-HTTP2.md, "Timeout"). Envoy counts `timeout` from the request's end, and so does attache by default: an upload is bounded by
-//! silence alone. One that the config sets counts from the request's head: it bounds a slow upload, too.
+//! (grpc/doc/PROTOCOL-HTTP2.md, "Timeout"). Envoy counts `timeout` from the request's end, and so does attache by
+//! default: an upload is bounded by silence alone. One that the config sets counts from the request's head: it bounds a
+//! slow upload, too.
 //!
 //! A client that doesn't read lets nobody poll its answer: [`held`] ends the exchange with the upstream all the same.
 //!

@@ -1,8 +1,9 @@
 //! One connection to an endpoint: TCP or Unix, plain or TLS.
 //!
-//! **Silence.** The kernel gives up a peer that acknowledges nothing for [`UNACKNOWLEDGED`] (Linux `TCP_USER_TIMEOUT`). It gives up one, too, that is alive
-//! and acknowledges every probe, but reads nothing, so that its window is shut. That is back-pressure, and no failure: it may last. So the kernel judges
-//! only as long as the peer was sent less than [`A_WINDOW`] since it was last heard, which every peer's window takes. What is sent beyond that isn't kept for
+//! **Silence.** The kernel gives up a peer that acknowledges nothing for [`UNACKNOWLEDGED`] (Linux `TCP_USER_TIMEOUT`).
+//! It gives up one, too, that is alive and acknowledges every probe, but reads nothing, so that its window is shut.
+//! That is back-pressure, and no failure: it may last. So the kernel judges only as long as the peer was sent less than
+//! [`A_WINDOW`] since it was last heard, which every peer's window takes. What is sent beyond that isn't kept for
 //! another try in any case.
 
 use std::{
@@ -51,8 +52,8 @@ enum Silence {
     Lifted,
 }
 
-/// An enum, so that the hot path has no virtual call per read; the TLS kinds are boxed because a session is about 1 KiB that the plain kinds
-/// should not carry.
+/// An enum, so that the hot path has no virtual call per read; the TLS kinds are boxed because a session is about 1 KiB
+/// that the plain kinds should not carry.
 #[derive(Debug)]
 enum Kind {
     /// Plain TCP.

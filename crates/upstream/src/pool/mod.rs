@@ -7,8 +7,8 @@
 //! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times per
 //!   idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole tick. No
 //!   clock is read when a connection is taken or given back: its age in idleness is counted in ticks.
-//! - Endpoints that discovery no longer names lose their idle connections with the next tick; running requests finish. So do those that turned
-//!   unhealthy, with `on_unhealthy: close`.
+//! - Endpoints that discovery no longer names lose their idle connections with the next tick; running requests finish.
+//!   So do those that turned unhealthy, with `on_unhealthy: close`.
 //!
 //! A pool lives on one worker and must be used inside of its runtime.
 

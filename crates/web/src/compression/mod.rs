@@ -1,13 +1,14 @@
 //! Smaller answers for clients that can read them.
 //!
-//! **Rule.** The coding is the one of the config's that the client likes best (RFC 9110 section 12.5.3); where it likes several alike, the config's first.
-//! Only whole answers of the listed types are compressed, from a size on, and never what is encoded already, what says `no-transform`, a part (206, 304,
-//! HEAD), or gRPC. A strong ETag becomes weak: the bytes are others now, the content is not. What depends on `Accept-Encoding` says so in `Vary`,
-//! compressed or not.
+//! **Rule.** The coding is the one of the config's that the client likes best (RFC 9110 section 12.5.3); where it likes
+//! several alike, the config's first. Only whole answers of the listed types are compressed, from a size on, and never
+//! what is encoded already, what says `no-transform`, a part (206, 304, HEAD), or gRPC. A strong ETag becomes weak: the
+//! bytes are others now, the content is not. What depends on `Accept-Encoding` says so in `Vary`, compressed or not.
 //!
 //! Whatever the upstream has sent goes on as soon as it pauses: a stream isn't held back for the sake of its size.
 //!
-//! **Bound.** So many answers are compressed at once, over all workers; more go as they are. Windows are small: a coder takes less than 1 MiB.
+//! **Bound.** So many answers are compressed at once, over all workers; more go as they are. Windows are small: a coder
+//! takes less than 1 MiB.
 
 mod coder;
 mod negotiate;
