@@ -287,6 +287,10 @@ fn manifests(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), AnyError> {
 fn replace(file: &Path, text: &str) -> Result<(), AnyError> {
     let wrong = |error: io::Error| format!("{}: {error}", file.display());
     let file = fs::canonicalize(file).map_err(wrong)?;
+    // The rename below would put a file in the place of a device or a pipe.
+    if !fs::metadata(&file).map_err(wrong)?.is_file() {
+        return Err(format!("{}: it is not a regular file; leave --write out", file.display()).into());
+    }
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".attache-new");
     let new = file.with_file_name(name);
@@ -326,4 +330,19 @@ fn joined(texts: Vec<String>) -> String {
         whole.push_str(&text);
     }
     whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = replace(&pipe, "text").unwrap_err().to_string();
+        assert!(error.ends_with("it is not a regular file; leave --write out"), "{error}");
+        assert!(!pipe.is_file());
+    }
 }

@@ -19,6 +19,8 @@ pub(super) struct RotatingFile {
     file: File,
     size: u64,
     since: SystemTime,
+    /// Whether it is a regular file: a device or a pipe (`/dev/null`, `/dev/stderr`) is never put aside.
+    rotates: bool,
     /// Putting it aside failed; said once.
     stuck: bool,
 }
@@ -28,12 +30,20 @@ impl RotatingFile {
         let file = append_to(&settings.path)?;
         let about = file.metadata()?;
         let since = about.created().or_else(|_| about.modified()).unwrap_or_else(|_| SystemTime::now());
-        Ok(Self { settings: settings.clone(), file, size: about.len(), since, stuck: false })
+        Ok(Self {
+            settings: settings.clone(),
+            file,
+            size: about.len(),
+            since,
+            rotates: about.is_file(),
+            stuck: false,
+        })
     }
 
     fn is_due(&self, more: u64) -> bool {
         let old = |age| self.since.elapsed().is_ok_and(|since| since >= age);
-        self.size > 0
+        self.rotates
+            && self.size > 0
             && (self.settings.max_size.is_some_and(|most| self.size + more > most)
                 || self.settings.max_age.is_some_and(old))
     }
@@ -91,6 +101,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_device_is_never_put_aside() {
+        use std::os::unix::fs::FileTypeExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        // A pipe stands for every device: a test that fails must not rename one of the machine's.
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut file =
+            RotatingFile::open(&LogFile { max_size: Some(10), ..LogFile::at(path.clone()) }).unwrap();
+        for line in ["11111\n", "22222\n", "33333\n"] {
+            file.write_all(line.as_bytes()).unwrap();
+        }
+        assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
+        assert!(!numbered(&path, 1).exists());
+    }
 
     #[test]
     fn a_full_file_is_put_aside_and_only_so_many_are_kept() {
