@@ -173,9 +173,8 @@ impl Site {
         let response = match begun {
             Ok(Begun::Call { route, call, back }) => {
                 let sending = Sending { asker, exchange, back, web };
-                let sent = route.call(call);
                 // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
-                return boxed(|| Serving::new(sent, self.clone(), sending));
+                return boxed(|| Serving::new(route.call(call), self.clone(), sending));
             }
             Ok(Begun::Answer(response)) => response,
             Err(failure) => self.answer(failure, asker, &exchange),

@@ -95,6 +95,11 @@ impl<'a> CanonicalHost<'a> {
         Some(Self { text: bare.to_ascii_lowercase().into(), v6: false })
     }
 
+    /// A text that is canonical already, and no IPv6 address.
+    pub const fn of_canonical(text: &'a str) -> Self {
+        Self { text: Cow::Borrowed(text), v6: false }
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.text

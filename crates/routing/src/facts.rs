@@ -25,16 +25,54 @@ pub struct RequestFacts<'a> {
     pub client: &'a Client,
 }
 
+/// What an authority says, without borrowing it.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    /// Bytes of the authority that are its host in canonical form; `None` where it is written in another one.
+    host: Option<u16>,
+    port: u16,
+}
+
 impl<'a> RequestFacts<'a> {
     /// The facts of a request that was checked and normalized (`check_request`, `normalize_uri`).
     pub fn of(request: &'a RequestHead, client: &'a Client) -> Self {
         let scheme = scheme(request, client);
         let authority = request.uri.authority().and_then(|authority| parse_authority(authority.as_str()));
+        let host = authority.and_then(|authority| CanonicalHost::new(authority.host));
+        let port = authority.and_then(|authority| authority.port).unwrap_or_else(|| default_port(scheme));
+        Self::new(request, client, scheme, host, port)
+    }
+
+    /// The same facts once more, of a request whose authority was read before.
+    pub fn again(request: &'a RequestHead, client: &'a Client, named: Named) -> Self {
+        let authority = request.uri.authority().map_or("", |authority| authority.as_str());
+        let Some(host) = named.host.and_then(|len| authority.get(..usize::from(len))) else {
+            return Self::of(request, client);
+        };
+        let host = Some(CanonicalHost::of_canonical(host));
+        Self::new(request, client, scheme(request, client), host, named.port)
+    }
+
+    /// What was read of its authority, for [`RequestFacts::again`].
+    pub fn named(&self, request: &RequestHead) -> Named {
+        let authority = request.uri.authority().map_or("", |authority| authority.as_str());
+        let host = self.host.as_ref().map(CanonicalHost::as_str);
+        let host = host.filter(|host| authority.as_bytes().starts_with(host.as_bytes()));
+        Named { host: host.and_then(|host| host.len().try_into().ok()), port: self.port }
+    }
+
+    fn new(
+        request: &'a RequestHead,
+        client: &'a Client,
+        scheme: &'a str,
+        host: Option<CanonicalHost<'a>>,
+        port: u16,
+    ) -> Self {
         Self {
             method: &request.method,
             scheme,
-            host: authority.and_then(|authority| CanonicalHost::new(authority.host)),
-            port: authority.and_then(|authority| authority.port).unwrap_or_else(|| default_port(scheme)),
+            host,
+            port,
             path: request.uri.path(),
             query: request.uri.query(),
             headers: &request.headers,

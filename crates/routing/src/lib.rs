@@ -28,7 +28,7 @@ mod words;
 pub use access::Access;
 pub use edits::{Ctx, ReadyEdits};
 pub use explain::{Candidate, Explanation, Outcome, Share, Verdict, explain, explain_tcp};
-pub use facts::RequestFacts;
+pub use facts::{Named, RequestFacts};
 pub use orphans::orphaned;
 pub use rewrite::Captures;
 pub use route::{CompiledRoute, RouteId, Step, mirrors};

@@ -6,7 +6,7 @@ use attache_http::{
     request_id, set_client_certificate, strip_request, take_hop,
 };
 use attache_listener::{Hold, OnUpgrade};
-use attache_routing::{CompiledRoute, Ctx, Matched, RequestFacts, Step};
+use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
 use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
 use attache_web::{Arrived, Origin, WayBack};
@@ -43,6 +43,7 @@ pub(super) struct Passed<'a> {
     pub(super) form: Form,
     pub(super) ask: Ask,
     matched: Option<Matched<'a>>,
+    named: Named,
     pub(super) token: Option<Token<'a>>,
 }
 
@@ -112,6 +113,7 @@ impl Site {
         // route
         let ask = Ask::of(parts);
         let facts = RequestFacts::of(parts, client);
+        let named = facts.named(parts);
         let matched = self.table.find_http(&facts);
         let found = matched.as_ref().map(|matched| matched.route);
         *context.exchange.route.borrow_mut() = found.map(|route| route.name.clone());
@@ -136,7 +138,7 @@ impl Site {
 
         // authorise
         let token = self.authorise(parts, client, found, &context.exchange)?;
-        Ok(Admitted::Passed(Passed { form, ask, matched, token }))
+        Ok(Admitted::Passed(Passed { form, ask, matched, named, token }))
     }
 
     /// Prepares a request that passed, with what an authorizer says.
@@ -151,7 +153,7 @@ impl Site {
         asked: Option<&Asked<'_>>,
     ) -> Result<Begun<'a>, Failure> {
         let client = &*context.client;
-        let Passed { form, ask, matched, token } = passed;
+        let Passed { form, ask, matched, named, token } = passed;
         let parts = request.head_mut();
         let matched = matched.ok_or_else(|| self.no_route(parts))?;
         let route = matched.route;
@@ -165,7 +167,7 @@ impl Site {
         // prepare
         ctx.upstream = &chosen.upstream.name;
         let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
-        let facts = RequestFacts::of(parts, client);
+        let facts = RequestFacts::again(parts, client, named);
         ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
         let came = Came { form, ask, version: parts.version };
         self.leave(parts, &came, client);
