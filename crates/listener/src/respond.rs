@@ -46,14 +46,14 @@ impl<S> HttpService for S where
 pub(crate) struct Context {
     reader: Reader,
     protocol: &'static str,
-    /// HTTP/2: every request is refused for this.
-    deny: Option<Refusal>,
+    /// HTTP/2: every request is refused for this. Boxed, since it is seldom there.
+    deny: Option<Box<Refusal>>,
     requests: Cell<u64>,
 }
 
 impl Context {
-    pub(crate) const fn new(reader: Reader, protocol: &'static str, deny: Option<Refusal>) -> Self {
-        Self { deny, reader, protocol, requests: Cell::new(0) }
+    pub(crate) fn new(reader: Reader, protocol: &'static str, deny: Option<Refusal>) -> Self {
+        Self { deny: deny.map(Box::new), reader, protocol, requests: Cell::new(0) }
     }
 
     pub(crate) const fn reader(&self) -> &Reader {
@@ -184,8 +184,9 @@ impl<H: HttpService> Service<H> {
         let context = &self.context;
         context.begin();
         let limits = &context.settings().listener.http.limits;
-        let refused = context.deny.or_else(|| two_hosts(&request)).or_else(|| too_large(&request, limits));
-        if let Some(refusal) = context.deny {
+        let denied = context.deny.as_deref().copied();
+        let refused = denied.or_else(|| two_hosts(&request)).or_else(|| too_large(&request, limits));
+        if let Some(refusal) = denied {
             // The connection is closed after the answer.
             context.reader.live.ends_by(refusal.reason);
         }

@@ -20,7 +20,8 @@ use crate::stall::Stall;
 /// An accepted connection.
 #[derive(Debug)]
 pub struct Stream {
-    prefix: Bytes,
+    /// Boxed, since connections that wait have read nothing.
+    prefix: Option<Box<Bytes>>,
     kind: Kind,
     /// Boxed, since only answers in HTTP have a limit: connections that wait don't carry its size.
     stall: Option<Box<Stall>>,
@@ -56,19 +57,24 @@ impl Stream {
 
     /// There are bytes that were read from the socket and not yet by the stream's reader.
     pub const fn has_unread(&self) -> bool {
-        !self.prefix.is_empty()
+        self.prefix.is_some()
     }
 
     /// Takes the bytes that were read from the socket and not yet by the stream's reader.
     pub fn take_unread(&mut self) -> Bytes {
-        std::mem::take(&mut self.prefix)
+        self.prefix.take().map(|prefix| *prefix).unwrap_or_default()
     }
 
     /// The plain TCP socket itself with the unread bytes; anything else is given back.
-    pub fn into_tcp(self) -> Result<(TcpStream, Bytes), Self> {
+    pub fn into_tcp(mut self) -> Result<(TcpStream, Bytes), Self> {
+        let unread = self.take_unread();
         match self.kind {
-            Kind::Tcp(tcp) => Ok((tcp, self.prefix)),
-            kind => Err(Self { prefix: self.prefix, kind, stall: self.stall }),
+            Kind::Tcp(tcp) => Ok((tcp, unread)),
+            kind => {
+                let mut whole = Self { prefix: None, kind, stall: self.stall };
+                whole.unread(unread);
+                Err(whole)
+            }
         }
     }
 
@@ -93,21 +99,24 @@ impl Stream {
 
     /// Stands where a stream was moved away.
     pub(crate) const fn gone() -> Self {
-        Self { prefix: Bytes::new(), kind: Kind::Gone, stall: None }
+        Self { prefix: None, kind: Kind::Gone, stall: None }
     }
 
     /// Puts bytes back in front, before those that are there already.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
-        if self.prefix.is_empty() {
-            self.prefix = bytes;
-        } else if !bytes.is_empty() {
-            self.prefix = [bytes, self.take_unread()].concat().into();
+        if bytes.is_empty() {
+            return;
         }
+        let bytes = match self.prefix.take() {
+            None => bytes,
+            Some(behind) => [bytes, *behind].concat().into(),
+        };
+        self.prefix = Some(Box::new(bytes));
     }
 
     /// The same from a poll, also for TLS, where a short read is put back in front. An error or the end is left to the next read.
     pub(crate) fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.prefix.is_empty() {
+        if self.has_unread() {
             return Poll::Ready(());
         }
         match &mut self.kind {
@@ -118,7 +127,7 @@ impl Stream {
                 let mut buf = ReadBuf::new(&mut space);
                 let read = ready!(Pin::new(tls).poll_read(cx, &mut buf));
                 if read.is_ok() {
-                    self.prefix = Bytes::copy_from_slice(buf.filled());
+                    self.unread(Bytes::copy_from_slice(buf.filled()));
                 }
                 Poll::Ready(())
             }
@@ -145,19 +154,19 @@ impl Abort for Stream {
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self { prefix: Bytes::new(), kind: Kind::Tcp(tcp), stall: None }
+        Self { prefix: None, kind: Kind::Tcp(tcp), stall: None }
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
-        Self { prefix: Bytes::new(), kind: Kind::Unix(unix), stall: None }
+        Self { prefix: None, kind: Kind::Unix(unix), stall: None }
     }
 }
 
 impl From<TlsStream<Stream>> for Stream {
     fn from(tls: TlsStream<Stream>) -> Self {
-        Self { prefix: Bytes::new(), kind: Kind::Tls(Box::new(tls)), stall: None }
+        Self { prefix: None, kind: Kind::Tls(Box::new(tls)), stall: None }
     }
 }
 
@@ -167,13 +176,13 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.prefix.is_empty() {
-            let n = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix[..n]);
-            self.prefix.advance(n);
-            if self.prefix.is_empty() {
+        if let Some(prefix) = &mut self.prefix {
+            let n = prefix.len().min(buf.remaining());
+            buf.put_slice(&prefix[..n]);
+            prefix.advance(n);
+            if prefix.is_empty() {
                 // Gives the memory back, not only the length.
-                self.prefix = Bytes::new();
+                self.prefix = None;
             }
             return Poll::Ready(Ok(()));
         }

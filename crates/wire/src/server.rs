@@ -16,7 +16,6 @@ use crate::{
 /// Where one connection's requests are.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader {
-    limits: Limits,
     target: Target,
     state: State,
     body: Decoder,
@@ -37,14 +36,8 @@ enum State {
 
 impl Reader {
     /// A connection without a byte.
-    pub const fn new(limits: Limits, target: Target) -> Self {
-        Self {
-            limits,
-            target,
-            state: State::Start { line_skipped: false },
-            body: Decoder::none(),
-            may_switch: false,
-        }
+    pub const fn new(target: Target) -> Self {
+        Self { target, state: State::Start { line_skipped: false }, body: Decoder::none(), may_switch: false }
     }
 
     /// Between two messages.
@@ -71,16 +64,17 @@ impl Reader {
 
     /// Whether a look at `buf` can say more than the last one, when it had `seen` bytes: a client that sends byte by byte must not make
     /// every byte cost a look at all of them.
-    pub fn is_worth_a_look(&self, buf: &[u8], seen: usize) -> bool {
+    pub fn is_worth_a_look(&self, buf: &[u8], seen: usize, limits: &Limits) -> bool {
         let line = memchr::memchr(b'\n', buf.get(seen..).unwrap_or_default()).is_some();
         // A method is short, and shows at once what is no HTTP.
-        line || memchr::memchr(b' ', buf.get(..seen).unwrap_or_default()).is_none() || self.is_too_much(buf)
+        line || memchr::memchr(b' ', buf.get(..seen).unwrap_or_default()).is_none()
+            || Self::is_too_much(buf, limits)
     }
 
-    fn is_too_much(&self, buf: &[u8]) -> bool {
+    fn is_too_much(buf: &[u8], limits: &Limits) -> bool {
         let most = match memchr::memchr(b'\n', buf) {
-            None => self.limits.line + 2,
-            Some(_) => self.limits.line + self.limits.size + 4,
+            None => limits.line + 2,
+            Some(_) => limits.line + limits.size + 4,
         };
         buf.len() > most
     }
@@ -89,7 +83,11 @@ impl Reader {
     ///
     /// # Errors
     /// The head is refused, and with it whatever follows.
-    pub fn head(&mut self, buf: &mut BytesMut) -> Result<Option<(Head, Rc<RequestHead>)>, Fault> {
+    pub fn head(
+        &mut self,
+        buf: &mut BytesMut,
+        limits: &Limits,
+    ) -> Result<Option<(Head, Rc<RequestHead>)>, Fault> {
         if let State::Refused(fault) = self.state {
             return Err(fault);
         }
@@ -100,7 +98,7 @@ impl Reader {
         if buf.is_empty() {
             return Ok(None);
         }
-        let read = request::read(buf, &self.limits, self.target);
+        let read = request::read(buf, limits, self.target);
         match &read {
             Ok(Some((head, _))) => {
                 self.may_switch = head.may_switch;

@@ -34,13 +34,13 @@ type Message = (String, Vec<u8>);
 
 /// What is read of the bytes, given in these pieces.
 fn frame(pieces: &[&[u8]]) -> (Expect, Vec<Message>) {
-    let (mut reader, mut buf) = (Reader::new(LIMITS, Target::Strict), BytesMut::new());
+    let (mut reader, mut buf) = (Reader::new(Target::Strict), BytesMut::new());
     let (mut heads, mut messages) = (0, Vec::<Message>::new());
     for piece in pieces {
         buf.extend_from_slice(piece);
         loop {
             if reader.at_start() {
-                match reader.head(&mut buf) {
+                match reader.head(&mut buf, &LIMITS) {
                     Ok(Some((_, parts))) => {
                         messages.push((format!("{} {}", parts.method, parts.uri), Vec::new()));
                         heads += 1;

@@ -13,14 +13,14 @@ enum End {
 }
 
 fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<(String, Vec<u8>)>, End) {
-    let (mut reader, mut buf) = (Reader::new(LIMITS, Target::Lenient), BytesMut::new());
+    let (mut reader, mut buf) = (Reader::new(Target::Lenient), BytesMut::new());
     let mut messages: Vec<(String, Vec<u8>)> = Vec::new();
     for piece in pieces {
         buf.extend_from_slice(&piece);
         loop {
             if reader.at_start() {
                 let before = buf.clone();
-                match reader.head(&mut buf) {
+                match reader.head(&mut buf, &LIMITS) {
                     Ok(Some((head, parts))) => {
                         let skipped = before.len() - buf.len() - head.len;
                         agree(&before[skipped..skipped + head.len]);

@@ -68,15 +68,13 @@ pub(crate) fn serve<H: HttpService>(
     place: Place,
 ) -> Serving<H> {
     let http_options = &reader.settings.listener.http;
-    let limits = &http_options.limits;
-    let bounds = Limits { line: limits.request_line, size: limits.headers_size, count: limits.headers_count };
     let target = match http_options.target {
         TargetPolicy::Strict => Target::Strict,
         TargetPolicy::Lenient => Target::Lenient,
     };
     stream.limit_writes(http_options.write_timeout);
     reader.live.sweepable.set(true);
-    let client = Client::new(stream, Requests::new(bounds, target));
+    let client = Client::new(stream, Requests::new(target));
     Serving::Requests(Connection {
         shared: Shared::new(Context::new(reader, "http1", None), client),
         http,
@@ -246,12 +244,16 @@ impl<H: HttpService> Connection<H> {
             self.lingering = true;
             return Poll::Ready(Some(State::Shutdown));
         }
+        let limits = &self.shared.context.settings().listener.http.limits;
+        let limits =
+            Limits { line: limits.request_line, size: limits.headers_size, count: limits.headers_count };
         let mut client = self.shared.client.borrow_mut();
         loop {
             let fresh = client.buf.len() > self.looked;
-            if fresh && (self.looked == 0 || client.reader.is_worth_a_look(&client.buf, self.looked)) {
+            if fresh && (self.looked == 0 || client.reader.is_worth_a_look(&client.buf, self.looked, &limits))
+            {
                 let state = &mut *client;
-                match state.reader.head(&mut state.buf) {
+                match state.reader.head(&mut state.buf, &limits) {
                     Ok(Some((head, parts))) => {
                         self.looked = 0;
                         self.timer = None;
