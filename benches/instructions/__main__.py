@@ -1,6 +1,6 @@
 """User-space instructions and allocations of one call through attache, HAProxy and nginx, counted by callgrind: the same on a busy machine.
 
-    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in,h2c,h2-in]
+    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in,h2c,h2-in,rule,token,external]
 
 Each peer runs alone under valgrind, with one worker and every default on. Eight kept connections send a GET with nine usual
 fields in lockstep and read an answer of 1 KiB; over HTTP/2 h2load sends the same on eight streams of each. The difference between a run of `calls` and one of three times as many is what the calls cost;
@@ -28,6 +28,7 @@ REQUEST = (
     b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
     b"Authorization: Bearer abcdefghijklmnopqrstuvwxyz0123456789\r\n\r\n"
 )
+TOKEN = b"Bearer abcdefghijklmnopqrstuvwxyz0123456789"
 BODY = 1024
 ROWS = {
     "plain": "HTTP/1.1 both sides",
@@ -35,11 +36,14 @@ ROWS = {
     "tls-in": "TLS from the client",
     "h2c": "HTTP/2 both sides",
     "h2-in": "TLS and HTTP/2 from the client",
+    "rule": "HTTP/1.1 with access rules",
+    "token": "HTTP/1.1 with a token (JWT)",
+    "external": "HTTP/1.1 with an authorizer that is asked by HTTP",
 }
 #: The scheme of the rows that h2load asks.
 HTTP2 = {"h2c": "http", "h2-in": "https"}
-#: nginx has no HTTP/2 towards upstreams.
-CANNOT = {("nginx", "h2c")}
+#: nginx has no HTTP/2 towards upstreams; authorization is compared with the calls of the first row alone.
+CANNOT = {("nginx", "h2c")} | {(peer, row) for peer in ("haproxy", "nginx") for row in ("rule", "token", "external")}
 
 
 def wait_for(port, process, log):
@@ -81,7 +85,7 @@ def talk_http2(port, calls, connections, scheme):
         raise SystemExit(f"not every call succeeded:\n{said}")
 
 
-def talk(port, calls, connections, encrypted):
+def talk(port, calls, connections, encrypted, request):
     """Makes the calls, all connections in step."""
     context = ssl._create_unverified_context()
     opened = []
@@ -91,7 +95,7 @@ def talk(port, calls, connections, encrypted):
         opened.append(context.wrap_socket(connection) if encrypted else connection)
     for _ in range(calls // connections):
         for connection in opened:
-            connection.sendall(REQUEST)
+            connection.sendall(request)
         for connection in opened:
             read_answer(connection)
     for connection in opened:
@@ -111,7 +115,8 @@ def count(peer, row, calls, options, folder, ports):
         if row in HTTP2:
             talk_http2(ports[row], calls, options.connections, HTTP2[row])
         else:
-            talk(ports[row], calls, options.connections, row == "tls-in")
+            authorization = f"Bearer {peers.token(folder)}".encode() if row == "token" else TOKEN
+            talk(ports[row], calls, options.connections, row == "tls-in", REQUEST.replace(TOKEN, authorization))
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -1,12 +1,15 @@
 """The proxies that are counted and their upstream: one worker each, with what each has by default for keeping connections."""
 
+import base64
+import json
 import socket
 import subprocess
+import time
 
 
 def ports():
     """A free port for every listener."""
-    names = ["plain", "tls-up", "tls-in", "h2c", "h2-in", "upstream", "upstream-tls", "upstream-h2c", "metrics"]
+    names = ["plain", "tls-up", "tls-in", "h2c", "h2-in", "upstream", "upstream-tls", "upstream-h2c", "metrics", "rule", "token", "external"]
     held = [socket.socket() for _ in names]
     for one in held:
         one.bind(("127.0.0.1", 0))
@@ -44,7 +47,7 @@ http {{
   ssl_certificate {folder}/leaf.pem; ssl_certificate_key {folder}/leaf.key;
   server {{ listen 127.0.0.1:{ports["upstream"]}; listen 127.0.0.1:{ports["upstream-tls"]} ssl;
     listen 127.0.0.1:{ports["upstream-h2c"]} http2;
-    location = /1k {{ return 200 "{"x" * 1024}"; }} }}
+    location = /1k {{ return 200 "{"x" * 1024}"; }} location /check {{ return 200; }} }}
 }}
 """)
     return ["/usr/sbin/nginx", "-c", str(config)]
@@ -55,7 +58,25 @@ def command(peer, attache, folder, ports):
     return {"attache": _attache, "haproxy": _haproxy, "nginx": _nginx}[peer](attache, folder, ports)
 
 
+def token(folder):
+    """A key set, and a token that a key of it has signed."""
+    b64 = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    openssl = lambda *arguments: subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True).stdout
+    if not (folder / "token").exists():
+        openssl("genrsa", "-out", "token.key", "2048")
+        modulus = openssl("rsa", "-in", "token.key", "-noout", "-modulus").decode().strip().partition("=")[2]
+        key = {"kty": "RSA", "kid": "one", "alg": "RS256", "e": "AQAB", "n": b64(bytes.fromhex(modulus))}
+        claims = {"iss": "https://id.test", "aud": "shop", "sub": "kim", "scope": "orders:read orders:write", "exp": int(time.time()) + 86400}
+        text = ".".join(b64(json.dumps(part).encode()) for part in ({"alg": "RS256", "kid": "one", "typ": "JWT"}, claims))
+        (folder / "text").write_text(text)
+        signature = openssl("dgst", "-sha256", "-sign", "token.key", "text")
+        (folder / "keys.json").write_text(json.dumps({"keys": [key]}))
+        (folder / "token").write_text(f"{text}.{b64(signature)}")
+    return (folder / "token").read_text()
+
+
 def _attache(attache, folder, ports):
+    token(folder)
     config = folder / "attache.yaml"
     config.write_text(f"""
 workers: 1
@@ -67,6 +88,21 @@ listeners:
   tls-in: {{ bind: "127.0.0.1:{ports["tls-in"]}", to: plain, tls: {{ certificate: {folder}/leaf.pem, key: {folder}/leaf.key }} }}
   h2c: {{ bind: "127.0.0.1:{ports["h2c"]}", to: h2c }}
   h2-in: {{ bind: "127.0.0.1:{ports["h2-in"]}", to: plain, tls: {{ certificate: {folder}/leaf.pem, key: {folder}/leaf.key }} }}
+  rule:
+    bind: "127.0.0.1:{ports["rule"]}"
+    to: plain
+    authorization:
+      deny: [ {{ path: /admin/*, not: {{ client: 10.0.0.0/8 }} }} ]
+      allow: [ {{ client: 127.0.0.0/8, methods: [GET, HEAD], path: /1k }} ]
+  token:
+    bind: "127.0.0.1:{ports["token"]}"
+    to: plain
+    authorization: {{ jwt: {{ issuers: corp }}, allow: [ {{ claims: {{ scope: "orders:read" }} }} ] }}
+  external: {{ bind: "127.0.0.1:{ports["external"]}", to: plain, authorization: {{ external: asked }} }}
+jwt:
+  corp: {{ issuer: https://id.test, audiences: shop, forward: true, keys: {{ file: {folder}/keys.json }} }}
+authorizers:
+  asked: {{ service: plain, protocol: http, path_prefix: /check, request_headers: [authorization] }}
 upstreams:
   plain: http://127.0.0.1:{ports["upstream"]}
   h2c: h2c://127.0.0.1:{ports["upstream-h2c"]}
