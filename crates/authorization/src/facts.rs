@@ -3,8 +3,11 @@
 use std::cell::OnceCell;
 
 use attache_http::{CanonicalHost, Client, default_port, parse_authority};
-use attache_wire::{Fields, RequestHead, Value};
-use http::{HeaderName, Method};
+use attache_wire::{
+    Fields, Known, RequestHead, Value,
+    header::{X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE},
+};
+use http::Method;
 
 use crate::{jwt::Claims, path::Reading};
 
@@ -23,7 +26,6 @@ pub(crate) struct Http<'a> {
     request: &'a RequestHead,
     reading: OnceCell<Reading>,
     underscores: OnceCell<bool>,
-    overrides: OnceCell<bool>,
 }
 
 /// What becomes of the bytes behind the request's head.
@@ -38,17 +40,13 @@ pub(crate) enum Kind {
 }
 
 /// Headers by which some frameworks take another method for a POST's.
-static OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
-];
+const OVERRIDES: [Known; 3] = [X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE];
 
 impl<'a> Facts<'a> {
     /// Of a request that was checked and normalized (`check_request`, `normalize_uri`).
     pub fn of_request(request: &'a RequestHead, client: &'a Client) -> Self {
-        let (reading, underscores, overrides) = Default::default();
-        Self { client, http: Some(Http { request, reading, underscores, overrides }), claims: None }
+        let (reading, underscores) = Default::default();
+        Self { client, http: Some(Http { request, reading, underscores }), claims: None }
     }
 
     /// With what its verified token claims.
@@ -117,11 +115,7 @@ impl<'a> Http<'a> {
 
     /// Methods that the request names beside its own.
     pub(crate) fn overrides(&self) -> impl Iterator<Item = &'a [u8]> {
-        // One look at each name costs less than a hash for each of ours.
-        let any = *self.overrides.get_or_init(|| {
-            self.request.headers.keys().any(|name| OVERRIDES.iter().any(|ours| name == *ours))
-        });
         let headers = &self.request.headers;
-        OVERRIDES.iter().filter(move |_| any).flat_map(move |name| headers.get_all(name)).map(Value::as_bytes)
+        OVERRIDES.into_iter().flat_map(|name| headers.get_all(name)).map(Value::as_bytes)
     }
 }

@@ -143,6 +143,7 @@ fn join_cookies(headers: &mut Fields) {
 
 const BAD_AUTHORITY: Refusal =
     Refusal::bad_request("The request's target does not name a valid `host[:port]`.");
+const BAD_HOST: Refusal = Refusal::bad_request("Host is not a valid `host[:port]`.");
 const BAD_FORM: Refusal =
     Refusal::bad_request("The request's target has not the form that its method needs.");
 
@@ -228,6 +229,8 @@ fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), R
     let mut lines = request.headers.get_all(HOST);
     match (lines.next(), lines.next()) {
         (Some(_), Some(_)) => Err(Refusal::bad_request("There is more than one Host.")),
+        // It becomes the target's authority, and is looked at there.
+        (Some(_), None) if request.uri.authority().is_none() => Ok(()),
         (Some(host), None) => host_of(host).map(|_| ()),
         (None, _) if h2 && request.uri.authority().is_none() => {
             Err(Refusal::bad_request("There is neither :authority nor Host."))
@@ -241,10 +244,7 @@ fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), R
 
 fn host_of(value: Value<'_>) -> Result<HostPort<'_>, Refusal> {
     // Its parser lets no byte pass that is not ASCII.
-    std::str::from_utf8(value.as_bytes())
-        .ok()
-        .and_then(parse_authority)
-        .ok_or(Refusal::bad_request("Host is not a valid `host[:port]`."))
+    std::str::from_utf8(value.as_bytes()).ok().and_then(parse_authority).ok_or(BAD_HOST)
 }
 
 /// The same host and port, whichever way they are spelled.
@@ -261,7 +261,8 @@ fn take_host(request: &mut RequestHead, scheme: Scheme) -> Result<(), Refusal> {
         Some(shared) => Authority::from_maybe_shared(shared),
         None => Authority::try_from(host.as_bytes()),
     };
-    let authority = authority.map_err(|_| BAD_AUTHORITY)?;
+    let authority = authority.map_err(|_| BAD_HOST)?;
+    parse_authority(authority.as_str()).ok_or(BAD_HOST)?;
     let mut parts = std::mem::take(&mut request.uri).into_parts();
     parts.scheme = Some(scheme);
     parts.authority = Some(authority);

@@ -13,6 +13,7 @@ mod value;
 use std::fmt;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::header::{Known, KnownSet, UNKNOWN};
 
@@ -41,6 +42,11 @@ pub(crate) const PLAIN: u8 = 2;
 /// HPACK must keep the value out of its table.
 const SENSITIVE: u8 = 4;
 
+/// What was added. Most messages get a `Via` and nothing else, which costs no allocation: this is as large as a `Vec` and a word more.
+pub(crate) type Added = SmallVec<[u8; 24]>;
+/// Bytes of a short value, with what stands around it.
+const SHORT: usize = 20;
+
 /// An index of lines, as the reader makes it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
@@ -55,7 +61,7 @@ pub(crate) struct Index {
 #[derive(Clone, Default)]
 pub struct Fields {
     head: Bytes,
-    added: Vec<u8>,
+    added: Added,
     index: Index,
 }
 
@@ -64,14 +70,14 @@ impl Fields {
     pub const fn new() -> Self {
         Self {
             head: Bytes::new(),
-            added: Vec::new(),
+            added: Added::new_const(),
             index: Index { lines: Vec::new(), known: 0, underscored: false },
         }
     }
 
     /// The fields of a head that was read.
     pub(crate) const fn of_head(head: Bytes, index: Index) -> Self {
-        Self { head, added: Vec::new(), index }
+        Self { head, added: Added::new_const(), index }
     }
 
     /// How many lines there are.
@@ -222,7 +228,7 @@ impl Fields {
         }
     }
 
-    fn insert_with(&mut self, name: &impl FieldName, sensitive: bool, write: impl FnOnce(&mut Vec<u8>)) {
+    fn insert_with(&mut self, name: &impl FieldName, sensitive: bool, write: impl FnOnce(&mut Added)) {
         if !name.is_token() {
             return;
         }
@@ -247,11 +253,11 @@ impl Fields {
         known: Option<Known>,
         name: &[u8],
         sensitive: bool,
-        write: impl FnOnce(&mut Vec<u8>),
+        write: impl FnOnce(&mut Added),
     ) -> Line {
         let out = &mut self.added;
-        if out.capacity() == 0 {
-            // Most messages get a few short ones.
+        if !out.spilled() && out.len() + name.len() + SHORT > out.inline_size() {
+            // What gets more than one short one gets a few.
             out.reserve(192);
         }
         let start = out.len() as u32;

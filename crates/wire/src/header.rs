@@ -99,6 +99,9 @@ known! {
     X_FORWARDED_FOR = "x-forwarded-for";
     X_FORWARDED_HOST = "x-forwarded-host";
     X_FORWARDED_PROTO = "x-forwarded-proto";
+    X_HTTP_METHOD = "x-http-method";
+    X_HTTP_METHOD_OVERRIDE = "x-http-method-override";
+    X_METHOD_OVERRIDE = "x-method-override";
     X_POWERED_BY = "x-powered-by";
     X_REAL_IP = "x-real-ip";
     X_REQUEST_ID = "x-request-id";

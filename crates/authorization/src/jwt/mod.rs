@@ -5,8 +5,9 @@
 //! audience of ours, an end that hasn't come (`exp` must be there) and no begin that hasn't (`nbf`). A token that asks for extensions
 //! (`crit`) is refused, since none is known here (RFC 7515 section 4.1.11). Two tokens where one is meant are refused.
 //!
-//! A verified token is remembered by its digest until it ends or the keys change, so that a client that sends the same one with every
-//! request is verified once on each worker.
+//! A verified token is remembered until it ends or the keys change, so that a client that sends the same one with every request is verified
+//! once on each worker. It is found by a hash with a key of the process's own, and then compared as a whole: a cryptographic digest of a
+//! usual token costs as much as the rest of a call.
 
 #[cfg(test)]
 mod attack_tests;
@@ -25,7 +26,6 @@ use std::{
 use attache_config::model::{JwtProvider, JwtUse};
 use attache_http::remove_fields;
 use attache_wire::RequestHead;
-use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderName;
 
 pub use self::{
@@ -33,8 +33,9 @@ pub use self::{
     keys::{KeySet, Keys, NotAKeySet, Turn},
 };
 
-/// Tokens that one worker remembers of one provider.
+/// Tokens that one worker remembers of one provider, and their bytes.
 const REMEMBERED: usize = 1024;
+const REMEMBERED_BYTES: usize = 1 << 20;
 
 /// One issuer of tokens, shared by all workers.
 #[derive(Debug)]
@@ -65,7 +66,9 @@ pub struct Verifier {
 #[derive(Debug, Default)]
 struct Remembered {
     version: u64,
-    tokens: HashMap<[u8; 32], (Rc<Claims>, Duration)>,
+    tokens: HashMap<Box<str>, (Rc<Claims>, Duration)>,
+    /// Of all tokens that were put in since it was empty.
+    bytes: usize,
 }
 
 impl Verifier {
@@ -96,7 +99,7 @@ impl Verifier {
                 Ok(Some(token)) => token,
                 Err(why) => return Err(TokenError::Invalid(why.to_owned())),
             };
-            match issuer.claims(&token, &mut remembered.borrow_mut(), now) {
+            match issuer.claims(token, &mut remembered.borrow_mut(), now) {
                 Ok(claims) => return Ok(Some(claims)),
                 // Keys that aren't there yet are the more honest answer.
                 Err(error) if matches!(failed, Some(TokenError::NoKeys(_))) => drop(error),
@@ -160,12 +163,11 @@ impl Issuer {
             return Err(TokenError::NoKeys(format!("{name}: its keys are not there yet")));
         };
         if remembered.version != keys.version {
-            *remembered = Remembered { version: keys.version, tokens: HashMap::new() };
+            *remembered = Remembered { version: keys.version, ..Remembered::default() };
         }
-        let known: [u8; 32] = digest(&SHA256, token.as_bytes()).as_ref().try_into().unwrap_or_default();
-        match remembered.tokens.get(&known) {
+        match remembered.tokens.get(token) {
             Some((claims, until)) if now <= *until => return Ok(claims.clone()),
-            Some(_) => drop(remembered.tokens.remove(&known)),
+            Some(_) => drop(remembered.tokens.remove(token)),
             None => {}
         }
         let verified = keys.verify(token, &self.config, now);
@@ -176,10 +178,12 @@ impl Issuer {
             TokenError::Invalid(format!("{name}: {}", error.why))
         })?;
         let claims = Rc::new(Claims { issuer: self.clone(), all: claims });
-        if remembered.tokens.len() >= REMEMBERED {
+        if remembered.tokens.len() >= REMEMBERED || remembered.bytes + token.len() > REMEMBERED_BYTES {
             remembered.tokens.clear();
+            remembered.bytes = 0;
         }
-        remembered.tokens.insert(known, (claims.clone(), until));
+        remembered.bytes += token.len();
+        remembered.tokens.insert(token.into(), (claims.clone(), until));
         Ok(claims)
     }
 }

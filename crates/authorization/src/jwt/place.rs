@@ -5,35 +5,31 @@ use attache_wire::{Fields, RequestHead, Value, header::COOKIE};
 use http::{Uri, uri::PathAndQuery};
 
 /// The one token of a request. It must be plain text: nothing of it is decoded, since a JWT needs no encoding anywhere.
-pub(super) fn find(places: &[TokenPlace], request: &RequestHead) -> Result<Option<String>, &'static str> {
-    let mut found: Option<&str> = None;
+pub(super) fn find<'r>(
+    places: &[TokenPlace],
+    request: &'r RequestHead,
+) -> Result<Option<&'r str>, &'static str> {
+    let (mut found, mut differ) = (None, false);
     for place in places {
-        for token in in_place(place, request) {
-            match found {
-                Some(other) if other != token => return Err("there are two tokens"),
-                _ => found = Some(token),
-            }
-        }
+        in_place(place, request, &mut |token| differ |= *found.get_or_insert(token) != token);
     }
-    Ok(found.map(str::to_owned))
+    if differ { Err("there are two tokens") } else { Ok(found) }
 }
 
-fn in_place<'r>(place: &TokenPlace, request: &'r RequestHead) -> Vec<&'r str> {
+fn in_place<'r>(place: &TokenPlace, request: &'r RequestHead, found: &mut dyn FnMut(&'r str)) {
     match place {
-        TokenPlace::Header(name, prefix) => request
-            .headers
-            .get_all(name)
-            .filter_map(|line| behind(prefix, line.to_str().unwrap_or("\u{7f}")))
-            .collect(),
+        TokenPlace::Header(name, prefix) => {
+            let lines = request.headers.get_all(name);
+            lines.filter_map(|line| behind(prefix, text(line))).for_each(found);
+        }
         TokenPlace::Cookie(name) => request
             .headers
             .get_all(COOKIE)
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(';'))
+            .flat_map(|line| text(line).split(';'))
             .filter_map(|pair| pair.trim().split_once('='))
             .filter(|(key, _)| *key == &**name)
             .map(|(_, value)| value.trim_matches('"'))
-            .collect(),
+            .for_each(found),
         TokenPlace::Query(name) => request
             .uri
             .query()
@@ -42,8 +38,13 @@ fn in_place<'r>(place: &TokenPlace, request: &'r RequestHead) -> Vec<&'r str> {
             .filter_map(|pair| pair.split_once('='))
             .filter(|(key, _)| *key == &**name)
             .map(|(_, value)| value)
-            .collect(),
+            .for_each(found),
     }
+}
+
+/// A line as text. What isn't is no token, and is there all the same.
+fn text(line: Value<'_>) -> &str {
+    std::str::from_utf8(line.as_bytes()).unwrap_or("\u{7f}")
 }
 
 /// What follows a scheme, which has no case (RFC 9110 section 11.1).
@@ -57,7 +58,7 @@ pub(super) fn remove(places: &[TokenPlace], request: &mut RequestHead) {
     for place in places {
         match place {
             TokenPlace::Header(name, prefix) => {
-                let tokens = |line: Value<'_>| behind(prefix, line.to_str().unwrap_or("\u{7f}")).is_some();
+                let tokens = |line: Value<'_>| behind(prefix, text(line)).is_some();
                 if request.headers.get_all(name).any(tokens) {
                     request.headers.remove(name);
                 }

@@ -27,7 +27,7 @@ impl From<HeaderMap> for Fields {
 impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let Fields { head, added, index } = fields;
-        let added = Bytes::from(added);
+        let added = Bytes::from(added.into_vec());
         let mut map = Self::with_capacity(index.lines.len());
         for line in &index.lines {
             let bytes = if line.flags & ADDED == 0 { &head } else { &added };

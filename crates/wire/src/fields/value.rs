@@ -1,5 +1,6 @@
 //! Values of fields.
 
+use super::Added;
 use std::fmt;
 
 use http::HeaderValue;
@@ -7,7 +8,7 @@ use http::HeaderValue;
 /// What can be a field's value: only bytes that RFC 9110 section 5.5 allows.
 pub trait FieldValue {
     /// Adds its bytes.
-    fn write(&self, out: &mut Vec<u8>);
+    fn write(&self, out: &mut Added);
 
     /// HPACK must keep it out of its table (RFC 7541 section 7.1.3).
     fn is_sensitive(&self) -> bool {
@@ -16,7 +17,7 @@ pub trait FieldValue {
 }
 
 impl FieldValue for HeaderValue {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Added) {
         out.extend_from_slice(self.as_bytes());
     }
 
@@ -26,7 +27,7 @@ impl FieldValue for HeaderValue {
 }
 
 impl<V: FieldValue> FieldValue for &V {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Added) {
         V::write(self, out);
     }
 
@@ -36,25 +37,25 @@ impl<V: FieldValue> FieldValue for &V {
 }
 
 impl FieldValue for u64 {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Added) {
         crate::write::decimal(*self, |digits| out.extend_from_slice(digits));
     }
 }
 
 impl FieldValue for u16 {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Added) {
         u64::from(*self).write(out);
     }
 }
 
 impl FieldValue for u32 {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Added) {
         u64::from(*self).write(out);
     }
 }
 
 impl FieldValue for usize {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Added) {
         (*self as u64).write(out);
     }
 }
@@ -116,7 +117,7 @@ impl<'a> Value<'a> {
 }
 
 impl FieldValue for Value<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Added) {
         out.extend_from_slice(self.bytes);
     }
 
