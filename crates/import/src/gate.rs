@@ -4,8 +4,10 @@
 //! and those of the rule together. Where the two together can't be said, a case that would deny closes the whole rule, and one that would let
 //! pass is left out.
 
+use crate::access;
 use crate::plan::{Rule, When};
 use crate::tree::At;
+use crate::value::{Map, Value};
 
 /// What a case says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub(crate) enum Verdict {
     Pass,
     /// It is answered 403, as by the original.
     Deny,
+    /// It goes on if these keys of `authorization` let it.
+    With(Map),
     /// It stood behind a guard that can't be carried over.
     Refuse(String),
 }
@@ -36,6 +40,9 @@ impl Gate {
 
     /// The rules that a rule behind this gate becomes.
     pub(crate) fn before(&self, rule: Rule) -> Vec<Rule> {
+        if rule.settled {
+            return vec![rule];
+        }
         let mut out = Vec::new();
         for (when, verdict) in &self.cases {
             match both(&rule.when, when) {
@@ -83,11 +90,30 @@ impl Gate {
     fn judge(&self, rule: &mut Rule, verdict: &Verdict) {
         match verdict {
             Verdict::Pass => {}
+            Verdict::With(keys) => {
+                let mut own = match rule.keys.get("authorization") {
+                    Some(Value::Map(map)) => map.clone(),
+                    _ => Map::default(),
+                };
+                if access::merge(&mut own, keys) {
+                    rule.keys.set("authorization", own);
+                } else {
+                    rule.refuse(
+                        &self.at,
+                        "two guards of one kind stood in front of this route, which `authorization` can't say as one. Make one of both; then replace the \
+                         refusal.",
+                    );
+                }
+            }
             Verdict::Deny => {
-                rule.keys = crate::value::Map::default();
+                // Guards in front of this one have been asked before.
+                let before = rule.keys.get("authorization").cloned();
+                rule.settled = true;
+                rule.keys = Map::default();
+                rule.keys.put("authorization", before);
                 rule.targets.clear();
                 rule.name = None;
-                let mut respond = crate::value::Map::default();
+                let mut respond = Map::default();
                 respond.set("status", 403_u64);
                 respond.set("body", self.denied);
                 rule.keys.set("respond", respond);

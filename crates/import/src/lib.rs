@@ -19,6 +19,7 @@
     reason = "tables of another proxy's words read best as they are"
 )]
 
+mod access;
 pub mod envoy;
 mod gate;
 mod haproxy;

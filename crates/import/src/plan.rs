@@ -79,6 +79,8 @@ pub struct Rule {
     pub targets: Vec<String>,
     /// Where it stands.
     pub at: At,
+    /// A guard has answered: those behind it are not asked.
+    pub settled: bool,
 }
 
 /// Conditions.
@@ -112,6 +114,7 @@ impl Rule {
     pub fn refuse(&mut self, at: &At, why: impl Into<String>) {
         let why = why.into();
         self.remarks.point(at, why);
+        self.settled = true;
         self.keys = Map::default();
         self.targets.clear();
         let mut respond = Map::default();

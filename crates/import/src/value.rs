@@ -1,11 +1,11 @@
 //! The values that an import writes.
 
 /// A mapping in its order.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Map(pub Vec<(String, Value)>);
 
 /// A value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A text; quoted where YAML needs it.
     Text(String),
@@ -39,26 +39,67 @@ impl Map {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
-    /// The mapping at a key, made where there is none.
-    pub fn child(&mut self, key: &str) -> &mut Self {
-        let index =
-            match self.0.iter().position(|(name, value)| name == key && matches!(value, Value::Map(_))) {
-                Some(index) => index,
-                None => {
-                    self.0.retain(|(name, _)| name != key);
-                    self.0.push((key.to_owned(), Value::Map(Self::default())));
-                    self.0.len() - 1
-                }
-            };
-        match &mut self.0[index].1 {
-            Value::Map(map) => map,
-            _ => unreachable!("the index is that of a mapping"),
+    /// The mapping at a key, made where there is none. One that is still empty when it is let go is not kept.
+    pub fn child(&mut self, key: &str) -> Child<'_> {
+        let own = match self.0.iter_mut().find(|(name, _)| name == key) {
+            Some((_, value)) => match std::mem::replace(value, Value::Raw(String::new())) {
+                Value::Map(map) => map,
+                _ => Self::default(),
+            },
+            None => Self::default(),
+        };
+        Child { parent: self, key: key.to_owned(), own }
+    }
+
+    /// One more item of the list at a key, which is made where there is none.
+    pub fn push(&mut self, key: &str, item: &str) {
+        let mut items = match self.get(key) {
+            Some(Value::List(items)) => items.clone(),
+            Some(one) => vec![one.clone()],
+            None => Vec::new(),
+        };
+        let item = Value::from(item);
+        if !items.contains(&item) {
+            items.push(item);
         }
+        self.set(key, Value::List(items));
     }
 
     /// Nothing in it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// A mapping within another one, which is written back when this ends.
+#[derive(Debug)]
+pub struct Child<'p> {
+    parent: &'p mut Map,
+    key: String,
+    own: Map,
+}
+
+impl std::ops::Deref for Child<'_> {
+    type Target = Map;
+
+    fn deref(&self) -> &Map {
+        &self.own
+    }
+}
+
+impl std::ops::DerefMut for Child<'_> {
+    fn deref_mut(&mut self) -> &mut Map {
+        &mut self.own
+    }
+}
+
+impl Drop for Child<'_> {
+    fn drop(&mut self) {
+        if self.own.is_empty() {
+            self.parent.0.retain(|(name, _)| *name != self.key);
+        } else {
+            self.parent.set(&self.key, std::mem::take(&mut self.own));
+        }
     }
 }
 

@@ -6,14 +6,27 @@ use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::{Map, Value};
 
-use super::{Cx, cluster, edits::Edits, guards, words};
+use super::{
+    Cx, authorizers, browsers, cluster,
+    edits::Edits,
+    guards,
+    rbac::{self, Clients},
+    tokens::{self, Tokens},
+    words,
+};
 
 /// What a filter does to the rules behind it.
 pub(crate) enum Effect {
     /// Decides who passes.
     Gate(Gate),
+    /// Verifies tokens.
+    Tokens(Box<Tokens>, Gate),
+    /// Asks a service.
+    Authorizer(Gate),
+    /// Answers pages of other origins, where a route has a policy.
+    Cors,
     /// Sets a key of every route.
-    Key(&'static str, Map),
+    Key(&'static str, Value),
     /// Limits by a service, where a route has actions.
     Global(Box<Node>),
     /// Changes headers.
@@ -32,8 +45,6 @@ pub(crate) struct Filter {
 
 /// Filters that are absent, with what that means.
 const SOFT: &[(&str, Weight, &str)] = &[
-    ("compressor", Weight::Soft, "answers are not compressed: `compression` of the listener does it."),
-    ("gzip", Weight::Soft, "answers are not compressed: `compression` of the listener does it."),
     ("decompressor", Weight::Soft, "bodies are not decompressed on the way; the application does it."),
     (
         "grpc_stats",
@@ -46,7 +57,6 @@ const SOFT: &[(&str, Weight, &str)] = &[
         "gRPC is not turned into HTTP/1.1: the upstream must speak gRPC.",
     ),
     ("grpc_http1_bridge", Weight::Point, "HTTP/1.1 is not turned into gRPC: the client must speak gRPC."),
-    ("grpc_web", Weight::Point, "gRPC-Web is not translated: `grpc_web: true` on the listener does it."),
     (
         "grpc_json_transcoder",
         Weight::Point,
@@ -54,7 +64,6 @@ const SOFT: &[(&str, Weight, &str)] = &[
     ),
     ("grpc_field_extraction", Weight::Soft, "fields of gRPC messages are not extracted."),
     ("proto_message_extraction", Weight::Soft, "fields of messages are not extracted."),
-    ("cors", Weight::Note, "CORS does nothing here unless a route has a policy."),
     ("buffer", Weight::Soft, "whole bodies are not buffered; they stream."),
     ("file_system_buffer", Weight::Soft, "whole bodies are not buffered; they stream."),
     ("cache", Weight::Soft, "answers are not cached: every request goes to the upstream."),
@@ -111,9 +120,10 @@ const SOFT: &[(&str, Weight, &str)] = &[
 /// Reads a filter. Rules that it answers itself go to `front`.
 pub(crate) fn filter(
     node: &Node,
-    clients_proven: bool,
+    clients: Clients,
     front: &mut Vec<Rule>,
     remarks: &mut Remarks,
+    cx: &mut Cx,
 ) -> Option<Filter> {
     let kind = words::extension(node);
     let config = words::config(node);
@@ -144,11 +154,22 @@ pub(crate) fn filter(
             health_check(config, front, remarks);
             Effect::Nothing
         }
-        "fault" => fault(config, remarks).map_or(Effect::Nothing, |map| Effect::Key("fault", map)),
-        "local_ratelimit" => local_limit(config, remarks).map_or(Effect::Nothing, |map| {
-            remarks.note(&node.at, "the limit of the filter is one for each route here.");
-            Effect::Key("rate_limit", map)
-        }),
+        "fault" => fault(config, remarks).map_or(Effect::Nothing, |map| Effect::Key("fault", map.into())),
+        "local_ratelimit" => {
+            local_limit(config, remarks).map_or(Effect::Nothing, |map| Effect::Key("rate_limit", map.into()))
+        }
+        "cors" => Effect::Cors,
+        "grpc_web" => Effect::Key("grpc_web", true.into()),
+        "compressor" | "gzip" => browsers::compressor(config, remarks)
+            .map_or(Effect::Nothing, |map| Effect::Key("compression", map.into())),
+        // One that is off until a route turns it on is read all the same.
+        "ext_authz" => Effect::Authorizer(authorizers::gate(config, node, remarks, cx)),
+        "jwt_authn" => {
+            let tokens = tokens::read(config, &node.at, remarks, cx);
+            let gate = tokens.gate(remarks, cx);
+            Effect::Tokens(Box::new(tokens), gate)
+        }
+        "rbac" => rbac::http(config, &node.at, clients, remarks).map_or(Effect::Nothing, Effect::Gate),
         "ratelimit" => Effect::Global(Box::new(config.clone())),
         "header_mutation" => Effect::Headers(Box::new(config.clone())),
         "adaptive_concurrency" => {
@@ -158,7 +179,7 @@ pub(crate) fn filter(
             );
             Effect::Nothing
         }
-        kind => match guards::http(kind, node, clients_proven, remarks) {
+        kind => match guards::closed(kind, node) {
             Some(gate) => Effect::Gate(gate),
             None => match SOFT.iter().find(|(name, ..)| *name == kind) {
                 Some((_, weight, text)) if disabled => {
@@ -169,7 +190,6 @@ pub(crate) fn filter(
                     remarks.say(*weight, &node.at, format!("filter `{name}`: {text}"));
                     Effect::Nothing
                 }
-                None if kind == "rbac" => Effect::Nothing,
                 None => Effect::Gate(Gate::closed(
                     &node.at,
                     format!(
@@ -210,17 +230,14 @@ pub(crate) fn apply(
     rule: Rule,
     filters: &[Filter],
     levels: &[&Node],
-    proven: bool,
+    clients: Clients,
     cx: &mut Cx,
 ) -> Vec<Rule> {
     let mut rules = vec![rule];
     let mut edits = Edits::default();
     for filter in filters {
         let own = override_of(filter, levels);
-        let off = own.is_some_and(|own| {
-            own.is("disabled")
-                || filter.kind == "rbac" && own.get("rbac").is_none() && own.get("config").is_none()
-        });
+        let off = own.is_some_and(|own| own.is("disabled") || filter.kind == "rbac" && rbac::is_off(own));
         if off || filter.disabled && own.is_none() {
             continue;
         }
@@ -230,26 +247,78 @@ pub(crate) fn apply(
                 {
                     keyed(&filter.kind, own, &mut rules);
                 }
-                if let Some(own) = own.filter(|own| filter.kind == "cors" && !own.is_empty()) {
-                    for rule in &mut rules {
-                        rule.remarks.point(&own.at, CORS);
-                    }
-                }
                 if filter.kind == "rbac" {
-                    rules = gated(filter, own, proven, rules);
+                    rules = gated(own, clients, rules);
                 }
             }
-            Effect::Gate(gate) if filter.kind == "rbac" && own.is_some() => {
-                let _ = gate;
-                rules = gated(filter, own, proven, rules);
+            Effect::Gate(_) if filter.kind == "rbac" && own.is_some() => {
+                rules = gated(own, clients, rules);
             }
             Effect::Gate(gate) => rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect(),
-            Effect::Key(key, map) => match own {
+            Effect::Authorizer(gate) => {
+                let gate = match own {
+                    Some(own) => authorizers::of_route(gate, own),
+                    None => Some(gate.clone()),
+                };
+                if let Some(gate) = gate {
+                    rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect();
+                }
+            }
+            Effect::Tokens(tokens, gate) => {
+                let mut remarks = Remarks::default();
+                let routes = own.map(|own| tokens.of_route(own, &mut remarks, cx));
+                let gate = routes.as_ref().unwrap_or(gate);
+                for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
+                    rule.remarks.0.extend(remarks.0.iter().cloned());
+                    for header in &tokens.told {
+                        rule.keys.child("headers").child("request").push("remove", header);
+                    }
+                }
+                rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect();
+            }
+            Effect::Cors => {
+                let legacy = [levels[0].down(&["route"]).get("cors"), levels[1].get("cors")];
+                if let Some(policy) =
+                    own.or_else(|| legacy.into_iter().flatten().next()).filter(|own| !own.is_empty())
+                {
+                    let mut remarks = Remarks::default();
+                    let map = browsers::cors(policy, &mut remarks);
+                    for rule in &mut rules {
+                        rule.remarks.0.extend(remarks.0.iter().cloned());
+                        rule.keys.put("cors", map.clone());
+                    }
+                }
+            }
+            Effect::Key("compression", Value::Map(map)) if own.is_none() => {
+                for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
+                    match rule.keys.get("compression") {
+                        Some(Value::Map(known)) => {
+                            let mut known = known.clone();
+                            if !browsers::also(&mut known, map) {
+                                rule.remarks.soft(
+                                    &rule.at,
+                                    "answers are compressed by the first of several compressors: they have different types or sizes.",
+                                );
+                            }
+                            rule.keys.set("compression", known);
+                        }
+                        _ => rule.keys.set("compression", map.clone()),
+                    }
+                }
+            }
+            Effect::Key("compression", _) => {
+                for rule in rules.iter_mut().filter(|_| own.is_some_and(|own| own.get("overrides").is_some()))
+                {
+                    rule.remarks
+                        .soft(&rule.at, "what a route says of compression beside `disabled` is left out.");
+                }
+            }
+            Effect::Key(key, value) => match own {
                 Some(own) => keyed(&filter.kind, own, &mut rules),
                 None => rules
                     .iter_mut()
                     .filter(|rule| rule.keys.get("to").is_some())
-                    .for_each(|rule| rule.keys.set(key, map.clone())),
+                    .for_each(|rule| rule.keys.set(key, value.clone())),
             },
             Effect::Global(config) => global(config, levels, &mut rules, cx),
             Effect::Headers(config) => {
@@ -268,7 +337,8 @@ pub(crate) fn apply(
                     rule.remarks.0.extend(remarks.0.iter().cloned());
                     let keys = edits.keys();
                     if !keys.is_empty() && rule.keys.get("to").is_some() {
-                        let request = rule.keys.child("headers").child("request");
+                        let mut headers = rule.keys.child("headers");
+                        let mut request = headers.child("request");
                         for (name, value) in keys.0 {
                             request.set(&name, value);
                         }
@@ -280,14 +350,14 @@ pub(crate) fn apply(
     rules
 }
 
-pub(crate) const CORS: &str = "CORS isn't imported: preflight requests go to the application, and no header is added to its answers. Write `cors` with the same origins.";
-
-fn gated(filter: &Filter, own: Option<&Node>, proven: bool, mut rules: Vec<Rule>) -> Vec<Rule> {
+/// What a route says of RBAC.
+fn gated(own: Option<&Node>, clients: Clients, mut rules: Vec<Rule>) -> Vec<Rule> {
     let Some(own) = own else { return rules };
-    let config = own.get("rbac").or_else(|| own.get("config")).unwrap_or(own);
     let mut remarks = Remarks::default();
-    let gate = guards::rbac(config, &own.at, proven, &mut remarks);
-    let _ = filter;
+    let gate = rbac::http(rbac::of_route(own), &own.at, clients, &mut remarks);
+    if let Some(rule) = rules.first_mut() {
+        rule.remarks.0.extend(remarks.0);
+    }
     if let Some(gate) = gate {
         rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect();
     }
@@ -481,7 +551,7 @@ fn action(node: &Node) -> Option<Value> {
         "remote_address" => map.set("remote_address", true),
         "destination_cluster" => map.set("destination_cluster", true),
         "generic_key" => {
-            let inner = map.child("generic_key");
+            let mut inner = map.child("generic_key");
             inner.set("descriptor_value", config.str("descriptor_value")?);
             inner.put("descriptor_key", config.str("descriptor_key"));
         }
@@ -492,7 +562,7 @@ fn action(node: &Node) -> Option<Value> {
                 ":method" => map.set("method", true),
                 header if header.starts_with(':') => return None,
                 header => {
-                    let inner = map.child("request_headers");
+                    let mut inner = map.child("request_headers");
                     inner.set("header_name", header);
                     inner.put("descriptor_key", config.str("descriptor_key"));
                     if config.is("skip_if_absent") {

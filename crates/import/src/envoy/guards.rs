@@ -1,12 +1,11 @@
-//! Filters that decide who may pass: RBAC, JWT, external authorisation, and everything whose code runs on the way.
+//! Filters that decide who may pass and can't be carried over: everything whose code runs on the way.
 
-use crate::gate::{Gate, Verdict, both};
-use crate::path::Path;
-use crate::plan::{Listener, When};
+use crate::gate::Gate;
+use crate::plan::Listener;
 use crate::remark::Remarks;
 use crate::tree::{At, Node};
 
-use super::{matcher, words};
+use super::{rbac, words};
 
 /// Guards of HTTP that can't be carried over, and what to do about each.
 const CLOSED: &[(&str, &str)] = &[
@@ -25,10 +24,6 @@ const CLOSED: &[(&str, &str)] = &[
     (
         "dynamic_modules",
         "a module of code ran before this route. Do its work in the application; then replace the refusal.",
-    ),
-    (
-        "ext_authz",
-        "external authorisation (`ext_authz`) decided who passes here. Name that service in `authorizers` and in `external` of `authorization`; then replace the refusal.",
     ),
     (
         "ext_proc",
@@ -88,152 +83,10 @@ const CLOSED: &[(&str, &str)] = &[
     ("squash", "a debugger held requests here."),
 ];
 
-/// The gate of an HTTP filter. `None`: it guards nothing.
-pub(crate) fn http(kind: &str, filter: &Node, clients_proven: bool, remarks: &mut Remarks) -> Option<Gate> {
-    let config = words::config(filter);
-    match kind {
-        "rbac" => Some(rbac(config, &filter.at, clients_proven, remarks)).flatten(),
-        "jwt_authn" => Some(jwt(config, &filter.at)),
-        kind => {
-            let (_, why) = CLOSED.iter().find(|(name, _)| *name == kind)?;
-            (!why.is_empty()).then(|| Gate::closed(&filter.at, *why))
-        }
-    }
-}
-
-/// Role based access control: policies by path, method, header and proven identity are routes; others close.
-pub(crate) fn rbac(config: &Node, at: &At, clients_proven: bool, remarks: &mut Remarks) -> Option<Gate> {
-    if config.get("shadow_rules").is_some() || config.get("shadow_matcher").is_some() {
-        remarks.soft(at, "shadow rules of RBAC only count; they are left out.");
-    }
-    if config.get("matcher").is_some() {
-        return Some(Gate::closed(
-            at,
-            "RBAC by a matcher tree decided who passes. Write its cases as routes with `identity`; then replace the refusal.",
-        ));
-    }
-    let rules = config.get("rules")?;
-    let action = rules.str("action").unwrap_or("ALLOW");
-    if action == "LOG" {
-        remarks.soft(at, "RBAC rules that only log are left out.");
-        return None;
-    }
-    let (inside, otherwise) =
-        if action == "DENY" { (Verdict::Deny, Verdict::Pass) } else { (Verdict::Pass, Verdict::Deny) };
-    let mut cases = Vec::new();
-    for (name, policy) in rules.down(&["policies"]).entries() {
-        if policy.get("condition").is_some() || policy.get("checked_condition").is_some() {
-            return Some(Gate::closed(
-                at,
-                format!(
-                    "the RBAC policy `{name}` has a CEL condition. Write it as `match`; then replace the refusal."
-                ),
-            ));
-        }
-        match any(policy.list("permissions"), clients_proven).and_then(|permissions| {
-            let principals = any(policy.list("principals"), clients_proven)?;
-            product(&permissions, &principals)
-        }) {
-            Some(all) => cases.extend(all.into_iter().map(|when| (when, inside.clone()))),
-            None => {
-                return Some(Gate::closed(
-                    at,
-                    format!(
-                        "the RBAC policy `{name}` asks for something that routes here can't: they have path, method, headers, and the identity that a \
-                         client's certificate proved. Rewrite the policy by these; then replace the refusal."
-                    ),
-                ));
-            }
-        }
-    }
-    Some(Gate { at: at.clone(), cases, otherwise, denied: "RBAC: access denied" })
-}
-
-fn any(items: &[Node], proven: bool) -> Option<Vec<When>> {
-    let mut all = Vec::new();
-    for item in items {
-        all.extend(condition(item, proven)?);
-    }
-    Some(all)
-}
-
-fn product(a: &[When], b: &[When]) -> Option<Vec<When>> {
-    let mut all = Vec::new();
-    for a in a {
-        for b in b {
-            if let Some(when) = both(a, b)? {
-                all.push(when);
-            }
-        }
-    }
-    (all.len() <= 64).then_some(all)
-}
-
-/// A permission or principal as alternatives.
-fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
-    let everything = || Some(vec![When { path: Path::Any, ..When::default() }]);
-    let (key, value) = item.entries().first()?;
-    match crate::tree::snake(key).as_str() {
-        "any" => everything(),
-        "and_rules" | "and_ids" => {
-            let list = value.entries().first().map_or(value, |(_, list)| list);
-            let mut all = everything()?;
-            for item in list.items() {
-                all = product(&all, &condition(item, proven)?)?;
-            }
-            Some(all)
-        }
-        "or_rules" | "or_ids" => any(value.entries().first().map_or(value, |(_, list)| list).items(), proven),
-        "header" => {
-            let mut when = When { path: Path::Any, ..When::default() };
-            matcher::header(value, &mut when).ok()?;
-            Some(vec![when])
-        }
-        "url_path" => {
-            let matcher = value.get("path").unwrap_or(value);
-            if matcher.is("ignore_case") {
-                return None;
-            }
-            let path = if let Some(exact) = matcher.str("exact") {
-                Path::Exact(exact.to_owned())
-            } else if let Some(prefix) = matcher.str("prefix") {
-                Path::prefix(prefix)
-            } else {
-                Path::Regex(crate::path::expression(matcher.down(&["safe_regex"]).str("regex")?)?)
-            };
-            Some(vec![When { path, ..When::default() }])
-        }
-        "authenticated" if proven => {
-            let name = value.get("principal_name")?;
-            let identity = if let Some(exact) = name.str("exact") {
-                exact.to_owned()
-            } else {
-                let prefix = name.str("prefix")?;
-                (prefix.contains("://") && prefix.ends_with('/')).then(|| format!("{prefix}**"))?
-            };
-            Some(vec![When { path: Path::Any, identity: vec![identity], ..When::default() }])
-        }
-        _ => None,
-    }
-}
-
-/// JWT: what needs no token passes, everything else is refused, since attache verifies none.
-fn jwt(config: &Node, at: &At) -> Gate {
-    const WHY: &str = "a JWT was required here, and attache verifies none. Let the application verify it; then replace the refusal.";
-    let mut cases = Vec::new();
-    for rule in config.list("rules") {
-        let Ok(when) = matcher::route(rule.down(&["match"])) else { return Gate::closed(at, WHY) };
-        let open = rule.get("requires").is_none_or(|requires| {
-            let any = requires.down(&["requires_any", "requirements"]);
-            requires.get("allow_missing_or_failed").is_some()
-                || any.items().iter().any(|one| one.get("allow_missing_or_failed").is_some())
-        }) && rule.get("requirement_name").is_none();
-        cases.push((when, if open { Verdict::Pass } else { Verdict::Refuse(WHY.to_owned()) }));
-    }
-    if config.get("filter_state_rules").is_some() {
-        return Gate::closed(at, WHY);
-    }
-    Gate { at: at.clone(), cases, otherwise: Verdict::Pass, denied: "" }
+/// The gate of an HTTP filter that can't be carried over. `None`: it guards nothing.
+pub(crate) fn closed(kind: &str, filter: &Node) -> Option<Gate> {
+    let (_, why) = CLOSED.iter().find(|(name, _)| *name == kind)?;
+    (!why.is_empty()).then(|| Gate::closed(&filter.at, *why))
 }
 
 /// A network filter before the last one. Why nothing behind it may be open, where that is so.
@@ -270,51 +123,10 @@ pub(crate) fn network(filter: &Node, listener: &mut Listener, remarks: &mut Rema
             );
             None
         }
-        "rbac" => network_rbac(config, at, listener),
+        "rbac" => rbac::network_filter(config, at, listener),
         _ => Some((
             at.clone(),
             format!("the network filter `{kind}` decided about these connections, and is absent"),
         )),
     }
-}
-
-/// Principals by certificate become `allow` or `deny` of the listener.
-fn network_rbac(config: &Node, at: &At, listener: &mut Listener) -> Option<(At, String)> {
-    let rules = config.get("rules")?;
-    let why = || {
-        Some((
-            at.clone(),
-            "RBAC of connections by other things than the certificate's names is absent".to_owned(),
-        ))
-    };
-    let action = rules.str("action").unwrap_or("ALLOW");
-    let proven = listener.keys.get("tls").is_some();
-    let mut names = Vec::new();
-    for (_, policy) in rules.down(&["policies"]).entries() {
-        let Some(all) = any(policy.list("permissions"), proven) else { return why() };
-        if all.iter().any(|when| *when != (When { path: Path::Any, ..When::default() })) {
-            return why();
-        }
-        let Some(all) = any(policy.list("principals"), proven) else { return why() };
-        for when in all {
-            if when.identity.is_empty() {
-                return if action == "ALLOW" { None } else { why() };
-            }
-            names.extend(when.identity);
-        }
-    }
-    let key = match action {
-        "ALLOW" => "allow",
-        "DENY" => "deny",
-        _ => return None,
-    };
-    if names.is_empty()
-        || listener.keys.get("tls").is_none()
-        || listener.keys.child("tls").get(key).is_some()
-        || !listener.chains.is_empty()
-    {
-        return why();
-    }
-    listener.keys.child("tls").set(key, names);
-    None
 }

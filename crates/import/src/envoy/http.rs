@@ -5,7 +5,7 @@ use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::Value;
 
-use super::{Cx, filters, resources, route, words};
+use super::{Cx, filters, rbac::Clients, resources, route, words};
 
 const KNOWN: &[&str] = &[
     "stat_prefix",
@@ -99,14 +99,21 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     options(config, listener, &mut chain.remarks);
     observe(config, &mut chain.remarks, cx);
     let proven = listener.keys.child("tls").get("client_ca").is_some();
-    if listener.keys.get("tls") == Some(&Value::Map(crate::value::Map::default())) {
-        listener.keys.0.retain(|(key, _)| key != "tls");
-    }
     let secure = listener.keys.get("tls").is_some();
+    let kinds: Vec<String> = config.list("http_filters").iter().map(words::extension).collect();
+    let clients = Clients {
+        proven,
+        direct: config.is("use_remote_address")
+            && config.number("xff_num_trusted_hops").unwrap_or(0.0) <= 0.0,
+        secure,
+        proxied: listener.keys.get("proxy_protocol").is_some(),
+        claims: kinds.iter().any(|kind| kind == "jwt_authn"),
+    };
+    order(&kinds, config, &mut chain.remarks);
     let mut front = Vec::new();
     let mut list = Vec::new();
     for node in config.list("http_filters") {
-        list.extend(filters::filter(node, proven, &mut front, &mut chain.remarks));
+        list.extend(filters::filter(node, clients, &mut front, &mut chain.remarks, cx));
     }
     let Some(routes) = route_config(config, cx) else {
         let mut rule = Rule::default();
@@ -149,7 +156,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
             ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
         ],
     );
-    let shape = route::Shape { filters: &list, proven, secure, ports, manager: config, config: &routes };
+    let shape = route::Shape { filters: &list, clients, secure, ports, manager: config, config: &routes };
     for host in routes.list("virtual_hosts") {
         let mut site = route::site(host, &shape, cx);
         for rule in front.iter().rev() {
@@ -157,9 +164,54 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         }
         chain.sites.push(site);
     }
+    shared_limit(&list, config, chain);
     // The health check answers for any host.
     if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
         chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: front, ..Site::default() });
+    }
+}
+
+/// Here tokens are verified first, then the rules decide, then a service is asked; CORS answers preflights before all of these.
+fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
+    let at = |kind: &str| kinds.iter().position(|other| other == kind);
+    if let (Some(service), Some(tokens)) = (at("ext_authz"), at("jwt_authn"))
+        && service < tokens
+    {
+        remarks.point(
+            &config.at,
+            "the authorization service was asked before the token was verified, and could have given the request one; here the token is verified first.",
+        );
+    }
+    if let (Some(service), Some(rules)) = (at("ext_authz"), at("rbac"))
+        && service < rules
+    {
+        remarks.point(
+            &config.at,
+            "RBAC decided over headers that the authorization service could have set; here the rules decide over what the client sent.",
+        );
+    }
+    let guards = ["ext_authz", "jwt_authn", "rbac"].iter().filter_map(|kind| at(kind)).min();
+    if let (Some(cors), Some(guard)) = (at("cors"), guards)
+        && guard < cors
+    {
+        remarks.note(&config.at, "preflights are answered by `cors` before anybody is asked who they are.");
+    }
+}
+
+/// The bucket of a filter was one for all routes; here each route has its own.
+fn shared_limit(filters: &[filters::Filter], config: &Node, chain: &mut Chain) {
+    let limited = filters.iter().any(|filter| matches!(filter.effect, filters::Effect::Key("rate_limit", _)));
+    let routes = chain
+        .sites
+        .iter()
+        .flat_map(|site| &site.rules)
+        .filter(|rule| rule.keys.get("rate_limit").is_some())
+        .count();
+    if limited && routes > 1 {
+        chain.remarks.point(
+            &config.at,
+            format!("one bucket limited all routes together; here each of {routes} routes has a bucket of this size. Make the sizes smaller, or one route."),
+        );
     }
 }
 
@@ -195,7 +247,7 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     }
     let common = config.down(&["common_http_protocol_options"]);
     let proven = out.keys.get("tls").is_some();
-    let http = out.keys.child("http");
+    let mut http = out.keys.child("http");
     // Envoy adds the client's address only with `use_remote_address`.
     let append = config.is("use_remote_address") && !config.is("skip_xff_append");
     let by_default = proven;
@@ -307,9 +359,6 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
             ),
             Some(other) => remarks.soft(&upgrade.at, format!("upgrades to `{other}` pass like any upgrade.")),
         }
-    }
-    if out.keys.get("http") == Some(&Value::Map(crate::value::Map::default())) {
-        out.keys.0.retain(|(key, _)| key != "http");
     }
 }
 

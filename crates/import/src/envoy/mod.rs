@@ -1,5 +1,7 @@
 //! Envoy: a bootstrap of v3 or v2, with the files that it names.
 
+mod authorizers;
+mod browsers;
 mod chain;
 mod cluster;
 mod edits;
@@ -8,9 +10,11 @@ mod guards;
 mod http;
 mod listener;
 mod matcher;
+mod rbac;
 mod resources;
 mod route;
 mod tls;
+mod tokens;
 mod words;
 
 use crate::plan::{Names, Plan};

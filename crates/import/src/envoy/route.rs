@@ -11,8 +11,8 @@ use super::{Cx, cluster, edits::Edits, filters, matcher, words};
 /// What all routes of a connection manager share.
 pub(crate) struct Shape<'a> {
     pub(crate) filters: &'a [filters::Filter],
-    /// Clients prove who they are.
-    pub(crate) proven: bool,
+    /// What is known of the clients.
+    pub(crate) clients: super::rbac::Clients,
     /// TLS is terminated.
     pub(crate) secure: bool,
     /// The port of `Host` doesn't count.
@@ -258,10 +258,6 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
     for earlier in &mut replaced {
         headers(node, host, shape, earlier);
     }
-    let cors = node.down(&["route"]).get("cors").or_else(|| host.get("cors"));
-    if let Some(cors) = cors {
-        rule.remarks.point(&cors.at, filters::CORS);
-    }
     rule.name = node.str("name").map(crate::plan::name).filter(|name| {
         let taken = rules.iter().any(|other| other.name.as_deref() == Some(name))
             || cx.plan.listeners.iter().any(|_| false);
@@ -269,7 +265,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
     });
     let levels = [node, host, shape.config];
     for rule in replaced.into_iter().chain([rule]) {
-        let mut own = filters::apply(rule, shape.filters, &levels, shape.proven, cx);
+        let mut own = filters::apply(rule, shape.filters, &levels, shape.clients, cx);
         for (index, extra) in own.iter_mut().enumerate() {
             if index > 0 {
                 extra.name = None;
@@ -569,7 +565,7 @@ fn retry(policy: &Node, rule: &mut Rule) {
     }
     let wait = policy.down(&["retry_back_off"]);
     if let Some(base) = wait.get("base_interval").and_then(words::seconds) {
-        let backoff = keys.child("backoff");
+        let mut backoff = keys.child("backoff");
         backoff.set("base", words::duration(base));
         let most = wait.get("max_interval").and_then(words::seconds).unwrap_or(base * 10.0);
         backoff.set("max", words::duration(most.max(base)));

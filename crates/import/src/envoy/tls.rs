@@ -56,12 +56,9 @@ pub(crate) fn downstream(
         &[("ocsp_staple_policy", Weight::Soft, "give the response's file as `ocsp`.")],
     );
     let mut pairs = pairs(common, remarks, cx);
-    let tls = listener.keys.child("tls");
+    let mut tls = listener.keys.child("tls");
     if pairs.is_empty() {
         remarks.point(&chain.at, "the certificate of this chain is not in a file that is here, so the chain is left out: give `tls.certificate` and `tls.key`.");
-        if tls.is_empty() {
-            forget(listener);
-        }
         return false;
     }
     if tls.get("certificate").is_none() {
@@ -75,7 +72,7 @@ pub(crate) fn downstream(
         _ => Vec::new(),
     };
     for (certificate, key) in pairs {
-        if known(tls, &certificate) {
+        if known(&tls, &certificate) {
             continue;
         }
         let mut map = Map::default();
@@ -89,7 +86,8 @@ pub(crate) fn downstream(
         tls.set("certificates", Value::List(more));
         remarks.note(&chain.at, "a certificate is picked by the names that stand in it, not by its chain.");
     }
-    versions(common, tls, remarks);
+    versions(common, &mut tls, remarks);
+    drop(tls);
     let _ = sni;
     let mut clients = Map::default();
     let validation = validation(common, cx);
@@ -137,7 +135,7 @@ const CLIENTS: &[&str] = &["client_ca", "client_ca_pem", "client_optional", "all
 /// What is asked of clients is one for a whole listener.
 fn listener_agrees(listener: &mut Listener, clients: &Map, at: &At, remarks: &mut Remarks) -> bool {
     let before = !listener.chains.is_empty();
-    let tls = listener.keys.child("tls");
+    let mut tls = listener.keys.child("tls");
     let same = CLIENTS.iter().all(|key| tls.get(key) == clients.get(key));
     if before && !same {
         remarks.point(

@@ -324,7 +324,7 @@ fn bind(line: &Line, binds: &mut Vec<String>, out: &mut Listener, remarks: &mut 
         return;
     }
     let plain = !binds.is_empty() && out.keys.get("tls").is_none() && binds.len() > 1;
-    let tls = out.keys.child("tls");
+    let mut tls = out.keys.child("tls");
     if plain {
         tls.set("mode", "permissive");
     }
@@ -509,7 +509,7 @@ fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut C
     out.keys.set("protocol", "http");
     let forwarded = section.option("forwardfor").is_some();
     let secure = out.secure;
-    let http = out.keys.child("http");
+    let mut http = out.keys.child("http");
     if forwarded != secure {
         http.set("forwarded", if forwarded { "append" } else { "pass" });
     }
@@ -519,9 +519,7 @@ fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut C
     if let Some(time) = section.timeout("http-keep-alive").or_else(|| section.timeout("client")) {
         http.set("idle_timeout", time);
     }
-    if http.is_empty() {
-        out.keys.0.retain(|(key, _)| key != "http");
-    }
+    drop(http);
     if section.option("httplog").is_some() || section.option("tcplog").is_some() {
         cx.plan.top.set("access_log", "stdout");
     }

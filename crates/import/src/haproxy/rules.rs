@@ -500,7 +500,7 @@ fn emit_backend(
                 ) {
                     continue;
                 }
-                let edits = headers.child(way);
+                let mut edits = headers.child(way);
                 if *how == "remove" {
                     let mut names = match edits.get("remove") {
                         Some(Value::Text(one)) => vec![one.clone()],

@@ -246,7 +246,7 @@ fn tls(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, c
     for (server, _) in all {
         let get =
             |name: &str| server.last(name).or_else(|| cx.http.iter().rev().find(|one| one.name() == name));
-        let tls = out.keys.child("tls");
+        let mut tls = out.keys.child("tls");
         if let (Some(certificate), Some(key)) = (get("ssl_certificate"), get("ssl_certificate_key")) {
             if tls.get("certificate").is_none() {
                 tls.set("certificate", certificate.word(1));
@@ -294,7 +294,7 @@ fn tls(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, c
             );
         }
     }
-    let tls = out.keys.child("tls");
+    let mut tls = out.keys.child("tls");
     if tls.get("certificate").is_none() {
         remarks.point(&all[0].0.at, "there is no certificate: give its files here.");
         tls.set("certificate", "/etc/attache/tls.crt");

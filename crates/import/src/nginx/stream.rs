@@ -33,7 +33,7 @@ pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
             out.keys.set("proxy_protocol", "require");
         }
         if listen.words.iter().any(|word| word == "ssl") {
-            let tls = out.keys.child("tls");
+            let mut tls = out.keys.child("tls");
             tls.set(
                 "certificate",
                 server.last("ssl_certificate").map_or("/etc/attache/tls.crt", |one| one.word(1)),

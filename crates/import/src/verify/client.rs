@@ -116,7 +116,8 @@ fn parse(bytes: &[u8], no_body: bool) -> Option<Answer> {
     let body = String::from_utf8_lossy(&body).into_owned();
     let stub = seen(&body).or_else(|| {
         let name = header(&headers, "x-stub");
-        if name.is_empty() || !no_body {
+        let coded = !header(&headers, "content-encoding").is_empty();
+        if name.is_empty() || !(no_body || coded) {
             return None;
         }
         let line = header(&headers, "x-stub-line");

@@ -88,13 +88,30 @@ fn socket(at: &Node, port: u16) -> Node {
     value(at, vec![("socket_address", inner)])
 }
 
+/// Clusters that are spoken to by gRPC alone: authorization services, and what stands behind gRPC-Web.
+fn grpc(root: &mut Node) -> Vec<String> {
+    let (mut services, mut targets, mut web) = (Vec::new(), Vec::new(), false);
+    root.walk(&mut |node| {
+        services
+            .extend(node.down(&["grpc_service", "envoy_grpc"]).str("cluster_name").map(ToOwned::to_owned));
+        targets.extend(node.down(&["route"]).str("cluster").map(ToOwned::to_owned));
+        web |= node.str("name").is_some_and(|name| name.ends_with("grpc_web"));
+    });
+    if web {
+        services.append(&mut targets);
+    }
+    services
+}
+
 fn clusters(root: &mut Node, stubs: &Stubs) -> Result<(), String> {
+    let grpc = grpc(root);
     let Some(all) = root.get_mut("static_resources").and_then(|fixed| fixed.get_mut("clusters")) else {
         return Ok(());
     };
     let Kind::List(all) = &mut all.kind else { return Ok(()) };
     for cluster in all {
         let name = cluster.str("name").unwrap_or_default().to_owned();
+        let grpc = grpc.contains(&name);
         let port = stubs.port(&crate::plan::name(&name))?;
         for key in [
             "hosts",
@@ -118,7 +135,10 @@ fn clusters(root: &mut Node, stubs: &Stubs) -> Result<(), String> {
             "load_balancing_policy",
             "circuit_breakers",
         ] {
-            cluster.remove(key);
+            // The stub speaks HTTP/2 for gRPC alone.
+            if !grpc || !["http2_protocol_options", "typed_extension_protocol_options"].contains(&key) {
+                cluster.remove(key);
+            }
         }
         if cluster
             .str("lb_policy")

@@ -6,7 +6,7 @@ use crate::path::Path;
 use crate::plan::{Plan, Rule, When};
 use crate::value::{Map, Value};
 
-use super::{bound, sample};
+use super::{bound, policies, sample};
 
 /// Requests to one config.
 const MOST: usize = 3000;
@@ -24,6 +24,8 @@ pub struct Probe {
     pub host: String,
     /// Further headers.
     pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: String,
     pub(crate) watched_up: Vec<String>,
     pub(crate) watched_down: Vec<String>,
     pub(crate) splits: Vec<Vec<String>>,
@@ -37,6 +39,11 @@ impl fmt::Display for Probe {
 }
 
 impl Probe {
+    /// Its `Origin`.
+    pub(crate) fn origin(&self) -> &str {
+        self.headers.iter().find(|(name, _)| name == "origin").map_or("", |(_, value)| value)
+    }
+
     pub(crate) fn bytes(&self) -> String {
         let mut out = format!(
             "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
@@ -46,15 +53,16 @@ impl Probe {
             out.push_str(&format!("{name}: {value}\r\n"));
         }
         if matches!(self.method.as_str(), "POST" | "PUT" | "PATCH") {
-            out.push_str("Content-Length: 0\r\n");
+            out.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
         out.push_str("\r\n");
+        out.push_str(&self.body);
         out
     }
 }
 
-/// All requests for a plan, and what they leave out.
-pub(crate) fn probes(plan: &Plan) -> (Vec<Probe>, Vec<String>) {
+/// All requests for a plan, and what they leave out. `own` are headers that whoever compares wants to be sent, too.
+pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Probe>, Vec<String>) {
     let (mut out, mut left_out): (Vec<Probe>, Vec<String>) = (Vec::new(), Vec::new());
     for listener in &plan.listeners {
         let Some(port) = bound(listener.keys.get("bind")) else {
@@ -91,6 +99,7 @@ pub(crate) fn probes(plan: &Plan) -> (Vec<Probe>, Vec<String>) {
                 ));
             }
         }
+        policies::watched(&rules, &mut down);
         if listener.opaque {
             splits.extend(
                 listener
@@ -132,16 +141,20 @@ pub(crate) fn probes(plan: &Plan) -> (Vec<Probe>, Vec<String>) {
                     continue;
                 }
                 for (index, host) in at.iter().enumerate() {
-                    of_rule(&rule.when, &Probe { host: host.clone(), ..base.clone() }, index == 0, &mut own);
+                    let base = Probe { host: host.clone(), ..base.clone() };
+                    let first = own.len();
+                    of_rule(&rule.when, &base, index == 0, &mut own);
+                    if let Some(right) = own.get(first).filter(|_| index == 0).cloned() {
+                        policies::of_rule(rule, &right, own_headers, &mut own);
+                    }
                 }
             }
         }
         // gRPC goes to upstreams by HTTP/2, which the stubs don't speak.
         own.retain(|probe| {
-            probe
-                .headers
-                .iter()
-                .all(|(name, value)| name != "content-type" || !value.starts_with("application/grpc"))
+            probe.headers.iter().all(|(name, value)| {
+                name != "content-type" || !value.starts_with("application/grpc") || value.contains("web")
+            })
         });
         let mut unique: Vec<Probe> = Vec::new();
         for probe in own {
@@ -181,7 +194,7 @@ fn watched(headers: Option<&Value>, way: &str, out: &mut Vec<String>) {
     }
 }
 
-fn host_samples(pattern: &str) -> Vec<String> {
+pub(crate) fn host_samples(pattern: &str) -> Vec<String> {
     let (name, port) = match pattern.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (pattern, None),
@@ -200,7 +213,7 @@ fn host_samples(pattern: &str) -> Vec<String> {
     out
 }
 
-fn paths(path: &Path) -> Vec<String> {
+pub(crate) fn paths(path: &Path) -> Vec<String> {
     let mut out = Vec::new();
     match path {
         Path::Any | Path::All => out.extend(["/", "/some/thing"].map(ToOwned::to_owned)),
@@ -240,7 +253,7 @@ fn paths(path: &Path) -> Vec<String> {
 }
 
 /// Values that fit a pattern, and some that don't; `None` is no such header.
-fn values(pattern: &str) -> (Option<String>, Vec<Option<String>>) {
+pub(crate) fn values(pattern: &str) -> (Option<String>, Vec<Option<String>>) {
     let (not, inner) = pattern.strip_prefix('!').map_or((false, pattern), |inner| (true, inner));
     let fits = if let Some(literal) = inner.strip_prefix('=') {
         literal.to_owned()

@@ -34,6 +34,13 @@ impl Stubs {
 
 fn serve(stream: &TcpStream, name: &str) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+    let mut first = [0; 3];
+    while stream.peek(&mut first).ok()? < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if &first == b"PRI" {
+        return super::grpc::serve(stream);
+    }
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = Vec::new();
@@ -58,10 +65,12 @@ fn serve(stream: &TcpStream, name: &str) -> Option<()> {
             .and_then(|(_, value)| value.trim().parse::<u64>().ok())
             .unwrap_or(0);
         std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).ok()?;
+        let denied = head.iter().any(|line| line.contains(super::policies::DENIED));
+        let status = if denied { "401 Unauthorized" } else { "200 OK" };
         let only_head = head.first().is_some_and(|line| line.starts_with("HEAD "));
         let body = format!("stub {name}\n{}\n", head.join("\n"));
         let mut answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nx-stub: {name}\r\nx-stub-line: {}\r\nserver: stub\r\nx-powered-by: stub\r\ncontent-length: {}\r\n\r\n",
+            "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\nx-stub: {name}\r\nx-stub-line: {}\r\nserver: stub\r\nx-powered-by: stub\r\ncontent-length: {}\r\n\r\n",
             head.first().map_or("", String::as_str),
             body.len()
         );

@@ -1,0 +1,379 @@
+//! Access rules of other proxies, as `authorization` of attache says them.
+//!
+//! A rule is a conjunction: every key that it has must hold, of a list one value, and nothing of `not`. What an original says with
+//! `and`, `or` and `not` in any depth becomes a list of such rules (a disjunction of conjunctions), or can't be said.
+
+use crate::value::{Map, Value};
+
+/// More rules than this are not made of one policy.
+const MOST: usize = 64;
+
+/// One side of a rule: what must hold, or what must not.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Facts {
+    /// Keys with a list of values, of which one must hold.
+    lists: Vec<(&'static str, Vec<String>)>,
+    /// Headers and claims, by the key that they stand under.
+    named: Vec<(&'static str, String, Vec<String>)>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Access {
+    when: Facts,
+    not: Facts,
+}
+
+/// Rules of which one must hold.
+pub(crate) type Any = Vec<Access>;
+
+impl Access {
+    /// A condition on a key with values, of which one must hold.
+    pub(crate) fn list(key: &'static str, values: Vec<String>) -> Self {
+        let when = Facts { lists: vec![(key, values)], named: Vec::new() };
+        Self { when, not: Facts::default() }
+    }
+
+    /// A condition on a header or claim.
+    pub(crate) fn named(key: &'static str, name: impl Into<String>, values: Vec<String>) -> Self {
+        let when = Facts { lists: Vec::new(), named: vec![(key, name.into(), values)] };
+        Self { when, not: Facts::default() }
+    }
+
+    /// It asks for nothing.
+    pub(crate) fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// It asks for a key, in what must hold or in what must not.
+    pub(crate) fn asks(&self, key: &str) -> bool {
+        self.needs(key) || self.excludes(key)
+    }
+
+    /// It asks for a key in what must hold.
+    pub(crate) fn needs(&self, key: &str) -> bool {
+        self.when.has(key)
+    }
+
+    /// It asks for a key in what must not hold.
+    pub(crate) fn excludes(&self, key: &str) -> bool {
+        self.not.has(key)
+    }
+
+    /// As attache's keys.
+    pub(crate) fn map(&self, name: Option<&str>) -> Map {
+        let mut map = Map::default();
+        map.put("name", name);
+        self.when.write(&mut map);
+        let mut not = Map::default();
+        self.not.write(&mut not);
+        if !not.is_empty() {
+            map.set("not", not);
+        }
+        map
+    }
+
+    /// What must not hold instead of what must: rules of which one must hold.
+    fn negated(&self) -> Any {
+        let mut out = Vec::new();
+        for single in self.when.singles() {
+            out.push(Self { when: Facts::default(), not: single });
+        }
+        for single in self.not.singles() {
+            out.push(Self { when: single, not: Facts::default() });
+        }
+        out
+    }
+
+    /// Both. `Some(None)`: nothing meets both; `None`: they can't be said as one rule.
+    #[allow(clippy::option_option)]
+    fn and(&self, other: &Self) -> Option<Option<Self>> {
+        let mut out = self.clone();
+        for (key, values) in &other.when.lists {
+            match out.when.lists.iter_mut().find(|(known, _)| known == key) {
+                None => out.when.lists.push((key, values.clone())),
+                Some((_, known)) => {
+                    if !narrow(known, values)? {
+                        return Some(None);
+                    }
+                }
+            }
+        }
+        for (key, name, values) in &other.when.named {
+            match out.when.named.iter_mut().find(|(known, own, _)| known == key && own == name) {
+                None => out.when.named.push((key, name.clone(), values.clone())),
+                Some((_, _, known)) => {
+                    // Several values of a header or claim may hold at once.
+                    if known != values {
+                        return None;
+                    }
+                }
+            }
+        }
+        for (key, values) in &other.not.lists {
+            match out.not.lists.iter_mut().find(|(known, _)| known == key) {
+                None => out.not.lists.push((key, values.clone())),
+                Some((_, known)) => add(known, values),
+            }
+        }
+        for (key, name, values) in &other.not.named {
+            match out.not.named.iter_mut().find(|(known, own, _)| known == key && own == name) {
+                None => out.not.named.push((key, name.clone(), values.clone())),
+                Some((_, _, known)) => add(known, values),
+            }
+        }
+        Some(Some(out))
+    }
+}
+
+fn add(known: &mut Vec<String>, values: &[String]) {
+    for value in values {
+        if !known.contains(value) {
+            known.push(value.clone());
+        }
+    }
+}
+
+/// Leaves what both lists have. `None` where patterns would have to be compared; false if nothing is left.
+fn narrow(known: &mut Vec<String>, values: &[String]) -> Option<bool> {
+    if known == values {
+        return Some(true);
+    }
+    let exact = |list: &[String]| list.iter().all(|value| !value.contains(['*', '~', '/', '!', '{']));
+    if !exact(known) || !exact(values) {
+        return None;
+    }
+    known.retain(|value| values.contains(value));
+    Some(!known.is_empty())
+}
+
+impl Facts {
+    fn has(&self, key: &str) -> bool {
+        self.lists.iter().any(|(known, _)| *known == key)
+            || self.named.iter().any(|(known, ..)| *known == key)
+    }
+
+    fn singles(&self) -> Vec<Self> {
+        let lists = self.lists.iter().map(|list| Self { lists: vec![list.clone()], named: Vec::new() });
+        let named = self.named.iter().map(|named| Self { lists: Vec::new(), named: vec![named.clone()] });
+        lists.chain(named).collect()
+    }
+
+    fn write(&self, map: &mut Map) {
+        for (key, values) in &self.lists {
+            if *key == "port" {
+                let ports: Vec<Value> = values.iter().map(|port| Value::Raw(port.clone())).collect();
+                map.set(key, Value::List(ports));
+            } else {
+                map.set(key, values.clone());
+            }
+        }
+        for (key, name, values) in &self.named {
+            map.child(key).set(name, values.clone());
+        }
+    }
+}
+
+/// A disjunction that always holds.
+pub(crate) fn everything() -> Any {
+    vec![Access::default()]
+}
+
+/// What both say.
+pub(crate) fn both(a: &Any, b: &Any) -> Option<Any> {
+    let mut out: Any = Vec::new();
+    for a in a {
+        for b in b {
+            if let Some(rule) = a.and(b)?
+                && !out.contains(&rule)
+            {
+                out.push(rule);
+            }
+        }
+    }
+    (out.len() <= MOST).then_some(out)
+}
+
+/// What one of them says.
+pub(crate) fn either(a: Any, b: Any) -> Option<Any> {
+    let mut out = a;
+    for rule in b {
+        if !out.contains(&rule) {
+            out.push(rule);
+        }
+    }
+    if out.iter().any(Access::is_everything) {
+        return Some(everything());
+    }
+    (out.len() <= MOST).then_some(out)
+}
+
+/// What none of them says.
+pub(crate) fn not(any: &Any) -> Option<Any> {
+    let mut out = everything();
+    for rule in any {
+        out = both(&out, &rule.negated())?;
+    }
+    Some(out)
+}
+
+/// What `authorization` says of rules.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Said {
+    /// They let everybody pass.
+    Open,
+    /// They let nobody pass.
+    Shut,
+    /// They are these keys.
+    Keys(Map),
+}
+
+/// `allow` of rules with names.
+pub(crate) fn allow(rules: &[(String, Access)]) -> Said {
+    if rules.iter().any(|(_, rule)| rule.is_everything()) {
+        return Said::Open;
+    }
+    let mut keys = Map::default();
+    keys.set("allow", written(rules));
+    Said::Keys(keys)
+}
+
+/// `deny` of rules with names.
+pub(crate) fn deny(rules: &[(String, Access)]) -> Said {
+    if rules.is_empty() {
+        return Said::Open;
+    }
+    if rules.iter().any(|(_, rule)| rule.is_everything()) {
+        return Said::Shut;
+    }
+    let mut keys = Map::default();
+    keys.set("deny", written(rules));
+    Said::Keys(keys)
+}
+
+fn written(rules: &[(String, Access)]) -> Value {
+    let mut names: Vec<String> = Vec::new();
+    let mut items = Vec::new();
+    for (name, rule) in rules {
+        let base = crate::plan::name(name);
+        let mut name = base.clone();
+        let mut n = 2;
+        while names.contains(&name) {
+            name = format!("{base}-{n}");
+            n += 1;
+        }
+        items.push(Value::Map(rule.map(Some(&name))));
+        names.push(name);
+    }
+    Value::List(items)
+}
+
+/// Puts more into `authorization`. False where two of one kind can't be one: two lists of `allow`, two kinds of tokens, two authorizers.
+pub(crate) fn merge(into: &mut Map, more: &Map) -> bool {
+    for (key, value) in &more.0 {
+        match (into.get(key), value) {
+            (None, _) => into.set(key, value.clone()),
+            (Some(known), value) if known == value => {}
+            (Some(Value::List(known)), Value::List(items)) if key == "deny" => {
+                let all = named_apart(known.iter().chain(items));
+                into.set(key, Value::List(all));
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Rules of one list, each with a name of its own.
+fn named_apart<'v>(rules: impl Iterator<Item = &'v Value>) -> Vec<Value> {
+    let mut out: Vec<Value> = Vec::new();
+    let name_of = |value: &Value| match value {
+        Value::Map(map) => map.get("name").cloned(),
+        _ => None,
+    };
+    for rule in rules {
+        let mut rule = rule.clone();
+        let mut n = 2;
+        while let Some(Value::Text(name)) = name_of(&rule) {
+            if out.iter().all(|other| name_of(other) != Some(Value::Text(name.clone()))) {
+                break;
+            }
+            let base = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-').to_owned();
+            if let Value::Map(map) = &mut rule {
+                map.set("name", format!("{base}-{n}"));
+            }
+            n += 1;
+        }
+        out.push(rule);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Any {
+        vec![Access::list("path", vec![text.to_owned()])]
+    }
+
+    fn client(text: &str) -> Any {
+        vec![Access::list("client", vec![text.to_owned()])]
+    }
+
+    #[test]
+    fn not_and_is_or_of_nots() {
+        let both = both(&path("/a"), &client("10.0.0.0/8")).unwrap_or_default();
+        assert_eq!(both.len(), 1);
+        let not = not(&both).unwrap_or_default();
+        assert_eq!(not.len(), 2);
+        assert!(not[0].excludes("path") && !not[0].excludes("client"), "{not:?}");
+        assert!(not[1].excludes("client") && !not[1].needs("path"), "{not:?}");
+    }
+
+    #[test]
+    fn not_or_is_and_of_nots() {
+        let or = either(path("/a"), path("/b")).unwrap_or_default();
+        let not = not(&or).unwrap_or_default();
+        assert_eq!(
+            not,
+            vec![Access {
+                when: Facts::default(),
+                not: Facts { lists: vec![("path", vec!["/a".into(), "/b".into()])], named: Vec::new() }
+            }]
+        );
+        assert_eq!(super::not(&not).unwrap_or_default().len(), 1);
+    }
+
+    #[test]
+    fn everything_takes_the_place_of_all_others_and_its_opposite_is_nothing() {
+        assert_eq!(either(path("/a"), everything()), Some(everything()));
+        assert_eq!(not(&everything()), Some(Vec::new()));
+        assert_eq!(not(&Vec::new()), Some(everything()));
+        assert_eq!(allow(&[("all".to_owned(), Access::default())]), Said::Open);
+        assert_eq!(deny(&[("all".to_owned(), Access::default())]), Said::Shut);
+    }
+
+    #[test]
+    fn two_patterns_of_one_key_are_not_guessed_to_be_one() {
+        assert_eq!(both(&path("/a/*"), &path("/a/b")), None);
+        let ports =
+            |ports: &[&str]| vec![Access::list("port", ports.iter().map(ToString::to_string).collect())];
+        assert_eq!(both(&ports(&["80", "81"]), &ports(&["81"])), Some(ports(&["81"])));
+        assert_eq!(both(&ports(&["80"]), &ports(&["81"])), Some(Vec::new()));
+    }
+
+    #[test]
+    fn rules_of_several_sources_keep_names_of_their_own() {
+        let Said::Keys(mut one) = deny(&[("a".to_owned(), path("/a").remove(0))]) else { return };
+        let Said::Keys(two) = deny(&[("a".to_owned(), path("/b").remove(0))]) else { return };
+        assert!(merge(&mut one, &two));
+        let Some(Value::List(items)) = one.get("deny") else { return };
+        assert_eq!(items.len(), 2);
+        assert_ne!(items[0], items[1]);
+        let Said::Keys(three) = allow(&[("x".to_owned(), path("/c").remove(0))]) else { return };
+        assert!(merge(&mut one, &three));
+        let Said::Keys(four) = allow(&[("y".to_owned(), path("/d").remove(0))]) else { return };
+        assert!(!merge(&mut one, &four));
+    }
+}

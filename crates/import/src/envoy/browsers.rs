@@ -1,0 +1,245 @@
+//! What browsers need: CORS and compression.
+
+use crate::remark::Remarks;
+use crate::tree::Node;
+use crate::value::{Map, Value};
+
+use super::{matcher, words};
+
+/// A policy of CORS. `None`: there is none that could be carried over.
+pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let share = |key: &str| policy.get(key).map(|node| words::share(node).unwrap_or(0.0));
+    if share("filter_enabled").is_some_and(|share| share < 1.0) {
+        if share("filter_enabled").is_some_and(|share| share > 0.0) {
+            remarks.point(&policy.at, "CORS was on for a share of the requests, and is left out.");
+        }
+        return None;
+    }
+    remarks.rest(
+        policy,
+        "CORS",
+        &[
+            "allow_origin_string_match",
+            "allow_origin",
+            "allow_origin_regex",
+            "allow_methods",
+            "allow_headers",
+            "expose_headers",
+            "max_age",
+            "allow_credentials",
+            "filter_enabled",
+            "shadow_enabled",
+            "allow_private_network_access",
+            "forward_not_matching_preflights",
+            "enabled",
+        ],
+        &[],
+    );
+    let credentials = policy.is("allow_credentials");
+    let mut origins = Vec::new();
+    for item in policy
+        .list("allow_origin_string_match")
+        .iter()
+        .chain(policy.list("allow_origin"))
+        .chain(policy.list("allow_origin_regex"))
+    {
+        match origin(item) {
+            Ok(Some(pattern)) if credentials && everybody(&pattern) => {
+                remarks.point(
+                    &item.at,
+                    "this origin is left out: with credentials every page could have acted as its reader. Name the origins that may.",
+                );
+            }
+            Ok(Some(pattern)) => {
+                if !origins.contains(&pattern) {
+                    origins.push(pattern);
+                }
+            }
+            Ok(None) => remarks.note(&item.at, "this origin is left out: no browser writes one so."),
+            Err(matcher::Unsaid(why)) => remarks.point(&item.at, format!("this origin is left out: {why}.")),
+        }
+    }
+    if origins.is_empty() {
+        return None;
+    }
+    let mut map = Map::default();
+    map.set(
+        "origins",
+        if origins.iter().any(|origin| origin == "*") { vec!["*".to_owned()] } else { origins },
+    );
+    let words = |key: &str| -> Vec<String> {
+        let text = policy.str(key).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect()
+    };
+    let methods = words("allow_methods");
+    if !methods.is_empty() {
+        map.set("methods", methods);
+    }
+    let headers = words("allow_headers");
+    if !headers.is_empty() {
+        map.set("headers", headers.into_iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>());
+    }
+    let mut expose = words("expose_headers");
+    if expose.iter().any(|name| name == "*") {
+        expose.retain(|name| name != "*");
+        remarks.soft(
+            &policy.at,
+            "`expose_headers: *` is left out: name the headers that pages may read in `expose`.",
+        );
+    }
+    if !expose.is_empty() {
+        map.set("expose", expose.into_iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>());
+    }
+    if credentials {
+        map.set("credentials", true);
+    }
+    if let Some(age) = policy.number("max_age").filter(|age| *age >= 0.0) {
+        map.set("max_age", words::duration(age));
+    }
+    if policy.is("allow_private_network_access") {
+        map.set("private_network", true);
+    }
+    if policy.str("forward_not_matching_preflights") != Some("false") {
+        remarks.note(
+            &policy.at,
+            "preflights of foreign origins are answered without permission, and not sent to the application.",
+        );
+    }
+    Some(map)
+}
+
+/// An origin in attache's notation. `Ok(None)`: no browser sends it.
+fn origin(item: &Node) -> Result<Option<String>, matcher::Unsaid> {
+    let own = item.text().filter(|_| item.entries().is_empty());
+    if let Some(exact) = own.or_else(|| item.str("exact").filter(|_| !item.is("ignore_case"))) {
+        if exact == "*" || exact == "null" {
+            return Ok(Some(exact.to_owned()));
+        }
+        let canonical = exact.split_once("://").is_some_and(|(scheme, rest)| {
+            let own_port =
+                (scheme == "https" && rest.ends_with(":443")) || (scheme == "http" && rest.ends_with(":80"));
+            !rest.is_empty()
+                && !own_port
+                && rest
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]_".contains(&b))
+                && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+.-".contains(&b))
+        });
+        return Ok(canonical.then(|| exact.to_owned()));
+    }
+    let pattern = matcher::string(item)?;
+    Ok(Some(match pattern.strip_prefix('~') {
+        Some(_) => pattern,
+        None => match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
+            (Some(prefix), _) => format!("~{}.*", regex::escape(prefix)),
+            (_, Some(suffix)) => format!("~.*{}", regex::escape(suffix)),
+            _ => format!("~{}", regex::escape(pattern.trim_start_matches('='))),
+        },
+    }))
+}
+
+/// A pattern that takes the origins of pages that nobody knows.
+fn everybody(pattern: &str) -> bool {
+    match pattern.strip_prefix('~') {
+        None => pattern == "*" || pattern == "null",
+        Some(regex) => regex::Regex::new(&format!("^(?:{regex})$")).map_or(true, |regex| {
+            regex.is_match("https://attache-stranger.invalid") || regex.is_match("null")
+        }),
+    }
+}
+
+/// Envoy's own list, where a filter has none.
+const TYPES: &[&str] = &[
+    "application/javascript",
+    "application/json",
+    "application/xhtml+xml",
+    "image/svg+xml",
+    "text/css",
+    "text/html",
+    "text/plain",
+    "text/xml",
+];
+
+/// A compressor of answers. `None`: it compresses none.
+pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let library = config.down(&["compressor_library"]);
+    let coding = match (config.get("compressor_library").is_some(), words::extension(library).as_str()) {
+        (false, _) | (_, "gzip") => "gzip",
+        (_, "brotli") => "br",
+        (_, "zstd") => "zstd",
+        (_, other) => {
+            remarks.soft(
+                &config.at,
+                format!("the coding `{other}` is absent: `compression.codings` has zstd, br and gzip."),
+            );
+            return None;
+        }
+    };
+    let ways = config.down(&["response_direction_config"]);
+    let common = if ways.is_empty() { config } else { ways.down(&["common_config"]) };
+    if config.has(&["request_direction_config", "common_config", "enabled"])
+        && config.down(&["request_direction_config", "common_config", "enabled"]).str("default_value")
+            != Some("false")
+    {
+        remarks.point(&config.at, "requests are not compressed.");
+    }
+    if common.down(&["enabled"]).str("default_value") == Some("false") {
+        return None;
+    }
+    if ways.get("uncompressible_response_codes").is_some() {
+        remarks.soft(&ways.at, "`uncompressible_response_codes`: answers are not chosen by their status.");
+    }
+    if ways.is("disable_on_etag_header") {
+        remarks.soft(
+            &ways.at,
+            "`disable_on_etag_header`: answers with an `ETag` are compressed, and a strong one becomes weak.",
+        );
+    }
+    if ways.is("remove_accept_encoding_header") {
+        remarks.soft(&ways.at, "`remove_accept_encoding_header`: the application sees what the client accepts, and may compress itself.");
+    }
+    let mut types: Vec<String> = Vec::new();
+    for kind in common.list("content_type").iter().filter_map(Node::text) {
+        types.push(kind.to_ascii_lowercase());
+    }
+    if types.is_empty() {
+        types = TYPES.iter().map(|kind| (*kind).to_owned()).collect();
+    }
+    types.retain(|kind| {
+        kind.split_once('/').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty())
+            && !kind.contains([' ', ';'])
+            && !kind.starts_with("application/grpc")
+    });
+    if types.is_empty() {
+        return None;
+    }
+    let mut map = Map::default();
+    map.set("codings", vec![coding.to_owned()]);
+    map.set("types", types);
+    let least =
+        common.number("min_content_length").or_else(|| config.number("content_length")).unwrap_or(30.0);
+    map.set("min_size", format!("{}B", least as u64));
+    Some(map)
+}
+
+/// Two compressors of one chain: both codings, where they are otherwise the same.
+pub(crate) fn also(known: &mut Map, more: &Map) -> bool {
+    let mut same = known.clone();
+    same.put("codings", more.get("codings").cloned());
+    if same != *more {
+        return false;
+    }
+    let list = |value: Option<&Value>| match value {
+        Some(Value::List(items)) => items.clone(),
+        Some(value) => vec![value.clone()],
+        None => Vec::new(),
+    };
+    let mut codings = list(known.get("codings"));
+    for coding in list(more.get("codings")) {
+        if !codings.contains(&coding) {
+            codings.push(coding);
+        }
+    }
+    known.set("codings", Value::List(codings));
+    true
+}

@@ -1,0 +1,378 @@
+//! RBAC of Envoy.
+//!
+//! What a policy asks for by path, method, header and proven identity becomes routes, which mean exactly the same. Whatever else it asks for
+//! (client addresses, ports, server names, hosts, claims of a token, negations) becomes `authorization`, which refuses what can be read in two ways.
+
+use crate::access::{self, Access, Any, Said};
+use crate::gate::{Gate, Verdict, both};
+use crate::path::Path;
+use crate::plan::{Listener, When};
+use crate::remark::Remarks;
+use crate::tree::{At, Node};
+use crate::value::Map;
+
+use super::matcher;
+
+/// What is known of the clients of a connection manager.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clients {
+    /// They prove who they are by certificates.
+    pub(crate) proven: bool,
+    /// The address of the connection is the client's: no header may say another one.
+    pub(crate) direct: bool,
+    /// TLS is terminated.
+    pub(crate) secure: bool,
+    /// Connections bring their client's address in a PROXY protocol header.
+    pub(crate) proxied: bool,
+    /// The payload of a verified token is in the metadata under this key.
+    pub(crate) claims: bool,
+}
+
+const STRICT: &str = "these RBAC policies are `authorization` here, which also refuses what could be read in two ways: a path that decodes to another one, \
+                      a header that stands twice (docs/authorization.md).";
+
+/// The gate of an RBAC filter. `None`: it guards nothing.
+pub(crate) fn http(config: &Node, at: &At, clients: Clients, remarks: &mut Remarks) -> Option<Gate> {
+    if config.get("shadow_rules").is_some() || config.get("shadow_matcher").is_some() {
+        remarks.soft(at, "shadow rules of RBAC only count; they are left out.");
+    }
+    if config.get("matcher").is_some() {
+        return Some(Gate::closed(
+            at,
+            "RBAC by a matcher tree decided who passes. Write its cases in `authorization`; then replace the refusal.",
+        ));
+    }
+    let rules = config.get("rules")?;
+    let action = rules.str("action").unwrap_or("ALLOW");
+    if action == "LOG" || action == "2" {
+        remarks.soft(at, "RBAC rules that only log are left out.");
+        return None;
+    }
+    let denies = action == "DENY" || action == "1";
+    if let Some(gate) = as_routes(rules, denies, at, clients.proven) {
+        return Some(gate);
+    }
+    let policies = match policies(rules, clients) {
+        Ok(policies) => policies,
+        Err(name) => {
+            return Some(Gate::closed(
+                at,
+                format!(
+                    "the RBAC policy `{name}` asks for something that `authorization` can't say (docs/authorization.md lists its keys). Rewrite the policy by \
+                     these; then replace the refusal."
+                ),
+            ));
+        }
+    };
+    let said = if denies { access::deny(&policies) } else { access::allow(&policies) };
+    Some(match said {
+        Said::Open => return None,
+        Said::Shut => Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::Deny, denied: DENIED },
+        Said::Keys(keys) => {
+            remarks.note(at, STRICT);
+            Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::With(keys), denied: DENIED }
+        }
+    })
+}
+
+const DENIED: &str = "RBAC: access denied";
+
+/// As routes, where every policy can be said so.
+fn as_routes(rules: &Node, denies: bool, at: &At, proven: bool) -> Option<Gate> {
+    let (inside, otherwise) =
+        if denies { (Verdict::Deny, Verdict::Pass) } else { (Verdict::Pass, Verdict::Deny) };
+    let mut cases = Vec::new();
+    for (_, policy) in rules.down(&["policies"]).entries() {
+        if conditional(policy) {
+            return None;
+        }
+        let permissions = any(policy.list("permissions"), proven)?;
+        let principals = any(policy.list("principals"), proven)?;
+        let all = product(&permissions, &principals)?;
+        cases.extend(all.into_iter().map(|when| (when, inside.clone())));
+    }
+    Some(Gate { at: at.clone(), cases, otherwise, denied: DENIED })
+}
+
+fn conditional(policy: &Node) -> bool {
+    policy.get("condition").is_some()
+        || policy.get("checked_condition").is_some()
+        || policy.get("cel_config").is_some()
+}
+
+fn any(items: &[Node], proven: bool) -> Option<Vec<When>> {
+    let mut all = Vec::new();
+    for item in items {
+        all.extend(condition(item, proven)?);
+    }
+    Some(all)
+}
+
+fn product(a: &[When], b: &[When]) -> Option<Vec<When>> {
+    let mut all = Vec::new();
+    for a in a {
+        for b in b {
+            if let Some(when) = both(a, b)? {
+                all.push(when);
+            }
+        }
+    }
+    (all.len() <= 64).then_some(all)
+}
+
+/// A permission or principal as alternatives.
+fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
+    let everything = || Some(vec![When { path: Path::Any, ..When::default() }]);
+    let (key, value) = item.entries().first()?;
+    match crate::tree::snake(key).as_str() {
+        "any" => everything(),
+        "and_rules" | "and_ids" => {
+            let list = value.entries().first().map_or(value, |(_, list)| list);
+            let mut all = everything()?;
+            for item in list.items() {
+                all = product(&all, &condition(item, proven)?)?;
+            }
+            Some(all)
+        }
+        "or_rules" | "or_ids" => any(value.entries().first().map_or(value, |(_, list)| list).items(), proven),
+        "header" => {
+            let mut when = When { path: Path::Any, ..When::default() };
+            matcher::header(value, &mut when).ok()?;
+            Some(vec![when])
+        }
+        "url_path" => Some(vec![When { path: url_path(value)?, ..When::default() }]),
+        "authenticated" if proven => {
+            let identity = identity(value)?;
+            Some(vec![When { path: Path::Any, identity: vec![identity], ..When::default() }])
+        }
+        _ => None,
+    }
+}
+
+fn url_path(value: &Node) -> Option<Path> {
+    let matcher = value.get("path").unwrap_or(value);
+    if matcher.is("ignore_case") {
+        return None;
+    }
+    Some(if let Some(exact) = matcher.str("exact") {
+        Path::Exact(exact.to_owned())
+    } else if let Some(prefix) = matcher.str("prefix") {
+        Path::prefix(prefix)
+    } else if let Some(suffix) = matcher.str("suffix") {
+        Path::Regex(format!(".*{}", regex::escape(suffix)))
+    } else if let Some(part) = matcher.str("contains") {
+        Path::Regex(format!(".*{}.*", regex::escape(part)))
+    } else {
+        Path::Regex(crate::path::expression(matcher.down(&["safe_regex"]).str("regex")?)?)
+    })
+}
+
+fn identity(value: &Node) -> Option<String> {
+    let name = value.get("principal_name")?;
+    if let Some(exact) = name.str("exact") {
+        return (!exact.contains(['*', ' '])).then(|| exact.to_owned());
+    }
+    let prefix = name.str("prefix")?;
+    (prefix.contains("://") && prefix.ends_with('/') && !prefix.contains('*')).then(|| format!("{prefix}**"))
+}
+
+/// The policies with their names. The name of the one that can't be said otherwise.
+fn policies(rules: &Node, clients: Clients) -> Result<Vec<(String, Access)>, String> {
+    let mut out = Vec::new();
+    for (name, policy) in rules.down(&["policies"]).entries() {
+        let said = || -> Option<Any> {
+            if conditional(policy) {
+                return None;
+            }
+            let permissions = one_of(policy.list("permissions"), clients)?;
+            let principals = one_of(policy.list("principals"), clients)?;
+            access::both(&permissions, &principals)
+        };
+        let rules = said().ok_or_else(|| name.clone())?;
+        out.extend(rules.into_iter().map(|rule| (name.clone(), rule)));
+    }
+    Ok(out)
+}
+
+fn one_of(items: &[Node], clients: Clients) -> Option<Any> {
+    let mut out = Any::new();
+    for item in items {
+        out = access::either(out, rule(item, clients)?)?;
+    }
+    Some(out)
+}
+
+/// A permission or principal as access rules of which one must hold.
+fn rule(item: &Node, clients: Clients) -> Option<Any> {
+    let (key, value) = item.entries().first()?;
+    let inner = || value.entries().first().map_or(value, |(_, list)| list);
+    let list = |key, value: String| Some(vec![Access::list(key, vec![value])]);
+    match crate::tree::snake(key).as_str() {
+        "any" => Some(access::everything()),
+        "and_rules" | "and_ids" => {
+            let mut all = access::everything();
+            for item in inner().items() {
+                all = access::both(&all, &rule(item, clients)?)?;
+            }
+            Some(all)
+        }
+        "or_rules" | "or_ids" => one_of(inner().items(), clients),
+        "not_rule" | "not_id" => access::not(&rule(value, clients)?),
+        "header" => header(value, clients.secure),
+        "url_path" => list("path", url_path(value)?.pattern(false)?),
+        "direct_remote_ip" if !clients.proxied => list("client", network(value)?),
+        "source_ip" => list("client", network(value)?),
+        "remote_ip" if clients.direct => list("client", network(value)?),
+        "destination_port" => list("port", value.text()?.to_owned()),
+        "destination_port_range" => {
+            let (start, end) = (value.number("start")? as u32, value.number("end")? as u32);
+            let ports: Vec<String> = (start..end).map(|port| port.to_string()).collect();
+            (!ports.is_empty() && ports.len() <= 64 && end <= 65_536)
+                .then(|| vec![Access::list("port", ports)])
+        }
+        "requested_server_name" => {
+            let name = if let Some(exact) = value.str("exact") {
+                exact.to_ascii_lowercase()
+            } else {
+                let suffix = value.str("suffix").filter(|suffix| suffix.starts_with('.'))?;
+                format!("*{}", suffix.to_ascii_lowercase())
+            };
+            (!name.is_empty() && !name[1..].contains('*')).then(|| vec![Access::list("sni", vec![name])])
+        }
+        "authenticated" if clients.proven => match value.get("principal_name") {
+            None => list("identity", "*".to_owned()),
+            Some(_) => list("identity", identity(value)?),
+        },
+        "metadata" | "sourced_metadata" if clients.claims => {
+            let value = value.get("metadata_matcher").unwrap_or(value);
+            claim(value)
+        }
+        _ => None,
+    }
+}
+
+/// A condition on a header, a pseudo-header, or the host.
+fn header(value: &Node, secure: bool) -> Option<Any> {
+    let name = value.str("name")?.to_ascii_lowercase();
+    if value.is("treat_missing_header_as_empty") {
+        return None;
+    }
+    if name == ":authority" || name == "host" {
+        let matcher = value.get("string_match").unwrap_or(value);
+        let exact = matcher.str("exact").or_else(|| value.str("exact_match"))?;
+        if matcher.is("ignore_case") || exact.is_empty() || exact.contains('*') {
+            return None;
+        }
+        // Envoy compares the whole of it: without a port it is the default one.
+        let port = exact.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        let host = match (port, secure) {
+            (true, _) => exact.to_ascii_lowercase(),
+            (false, true) => format!("{}:443", exact.to_ascii_lowercase()),
+            (false, false) => format!("{}:80", exact.to_ascii_lowercase()),
+        };
+        let host = vec![Access::list("host", vec![host])];
+        return if value.is("invert_match") { access::not(&host) } else { Some(host) };
+    }
+    let mut when = When { path: Path::Any, ..When::default() };
+    matcher::header(value, &mut when).ok()?;
+    let mut out = access::everything();
+    if !when.methods.is_empty() {
+        out = access::both(&out, &vec![Access::list("methods", when.methods)])?;
+    }
+    if when.path != Path::Any {
+        out = access::both(&out, &vec![Access::list("path", vec![when.path.pattern(false)?])])?;
+    }
+    for (name, pattern) in when.headers {
+        out = access::both(&out, &vec![Access::named("headers", name, vec![pattern])])?;
+    }
+    Some(out)
+}
+
+/// A claim of a verified token, which the filter `jwt_authn` puts into the metadata.
+fn claim(value: &Node) -> Option<Any> {
+    if !value.str("filter")?.ends_with("jwt_authn") {
+        return None;
+    }
+    let mut keys = value.list("path").iter().filter_map(|part| part.str("key"));
+    keys.next()?;
+    let name = keys.collect::<Vec<_>>().join(".");
+    if name.is_empty() {
+        return None;
+    }
+    let wanted = value.get("value")?;
+    let wanted = wanted.down(&["list_match"]).get("one_of").unwrap_or(wanted);
+    let pattern = matcher::string(wanted.get("string_match")?).ok()?;
+    let claim = vec![Access::named("claims", name, vec![pattern])];
+    if value.is("invert") { access::not(&claim) } else { Some(claim) }
+}
+
+fn network(value: &Node) -> Option<String> {
+    let address = value.str("address_prefix")?;
+    let parsed: std::net::IpAddr = address.parse().ok()?;
+    let most = if parsed.is_ipv6() { 128 } else { 32 };
+    let length = value.number("prefix_len").unwrap_or(0.0) as u32;
+    (length <= most).then(|| format!("{address}/{length}"))
+}
+
+/// RBAC of connections. Why nothing behind it may be open, where that is so.
+pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) -> Option<(At, String)> {
+    let rules = config.get("rules")?;
+    let why = |name: &str| {
+        let what = format!(
+            "the RBAC policy `{name}` of connections asks for something that `authorization` can't say"
+        );
+        Some((at.clone(), what))
+    };
+    let action = rules.str("action").unwrap_or("ALLOW");
+    if action == "LOG" {
+        return None;
+    }
+    let proven = listener
+        .keys
+        .get("tls")
+        .is_some_and(|tls| matches!(tls, crate::value::Value::Map(map) if map.get("client_ca").is_some()));
+    let proxied = listener.keys.get("proxy_protocol").is_some();
+    let clients = Clients { proven, direct: true, secure: false, proxied, claims: false };
+    let policies = match policies(rules, clients) {
+        Ok(policies) => policies,
+        Err(name) => return why(&name),
+    };
+    if !listener.chains.is_empty() {
+        return Some((at.clone(), "RBAC of one filter chain among several can't be said".to_owned()));
+    }
+    if let Some((name, _)) = policies
+        .iter()
+        .find(|(_, rule)| ["path", "methods", "headers", "host", "claims"].iter().any(|key| rule.asks(key)))
+    {
+        return why(name);
+    }
+    let said = if action == "DENY" { access::deny(&policies) } else { access::allow(&policies) };
+    let mut shut = Map::default();
+    let keys = match said {
+        Said::Open => return None,
+        Said::Shut => {
+            shut.set("allow", crate::value::Value::List(Vec::new()));
+            shut
+        }
+        Said::Keys(keys) => keys,
+    };
+    let mut own = match listener.keys.get("authorization") {
+        Some(crate::value::Value::Map(map)) => map.clone(),
+        _ => Map::default(),
+    };
+    if !access::merge(&mut own, &keys) {
+        return Some((at.clone(), "two RBAC filters that allow can't be one".to_owned()));
+    }
+    listener.keys.set("authorization", own);
+    None
+}
+
+/// The override of a route, or the filter's own config where there is none.
+pub(crate) fn of_route(own: &Node) -> &Node {
+    own.get("rbac").or_else(|| own.get("config")).unwrap_or(own)
+}
+
+/// A route's override has no rules: the filter is off there.
+pub(crate) fn is_off(own: &Node) -> bool {
+    own.get("rbac").is_none() && own.get("config").is_none()
+}

@@ -1,0 +1,350 @@
+//! `jwt_authn`: providers become issuers of `jwt`, and each requirement the `jwt` of a route's `authorization`.
+
+use crate::gate::{Gate, Verdict};
+use crate::remark::{Remarks, Weight};
+use crate::tree::{At, Node};
+use crate::value::{Map, Value};
+
+use super::{Cx, cluster, matcher, words};
+
+/// What a filter verifies, for its rules and for the overrides of routes.
+pub(crate) struct Tokens {
+    at: At,
+    config: Node,
+    /// Names of providers, and of the issuers that they became. `None` where that can't be.
+    providers: Vec<(String, Result<String, String>)>,
+    /// Names under which claims or payloads are told to upstreams by others than attache.
+    pub(crate) told: Vec<String>,
+}
+
+/// Reads a filter's providers.
+pub(crate) fn read(config: &Node, at: &At, remarks: &mut Remarks, cx: &mut Cx) -> Tokens {
+    let mut tokens =
+        Tokens { at: at.clone(), config: config.clone(), providers: Vec::new(), told: Vec::new() };
+    remarks.rest(
+        config,
+        "`jwt_authn`",
+        &["providers", "rules", "requirement_map", "bypass_cors_preflight", "filter_state_rules", "stat_prefix"],
+        &[("strip_failure_response", Weight::Soft, "the answer to a bad token says `error=\"invalid_token\"` in `WWW-Authenticate`, and nothing more.")],
+    );
+    if config.is("bypass_cors_preflight") {
+        remarks.note(at, "preflights need no token where `cors` answers them; without `cors` they do.");
+    }
+    for (name, provider) in config.down(&["providers"]).entries() {
+        let issuer = issuer(name, provider, None, &mut tokens.told, remarks, cx);
+        tokens.providers.push((name.clone(), issuer));
+    }
+    tokens
+}
+
+const PROVIDER: &[&str] = &[
+    "issuer",
+    "audiences",
+    "require_expiration",
+    "local_jwks",
+    "remote_jwks",
+    "forward",
+    "from_headers",
+    "from_params",
+    "from_cookies",
+    "forward_payload_header",
+    "pad_forward_payload_header",
+    "payload_in_metadata",
+    "header_in_metadata",
+    "failed_status_in_metadata",
+    "clock_skew_seconds",
+    "jwt_cache_config",
+    "claim_to_headers",
+    "normalize_payload_in_metadata",
+];
+
+/// Makes an issuer of a provider. Why not, where it can't be.
+fn issuer(
+    name: &str,
+    provider: &Node,
+    audiences: Option<&Node>,
+    told: &mut Vec<String>,
+    remarks: &mut Remarks,
+    cx: &mut Cx,
+) -> Result<String, String> {
+    let mut map = Map::default();
+    for (key, value) in provider.entries() {
+        let key = crate::tree::snake(key);
+        if !value.is_empty() && !PROVIDER.contains(&key.as_str()) {
+            return Err(format!("`{key}` of the provider `{name}` is absent here"));
+        }
+    }
+    let Some(iss) = provider.str("issuer") else {
+        return Err(format!(
+            "the provider `{name}` believed tokens of any issuer; an issuer of attache has one"
+        ));
+    };
+    map.set("issuer", iss);
+    let list = audiences.unwrap_or(provider).list("audiences");
+    let list: Vec<String> = list.iter().filter_map(Node::text).map(ToOwned::to_owned).collect();
+    if !list.is_empty() {
+        map.set("audiences", list);
+    }
+    map.set("keys", keys(name, provider, cx)?);
+    if let Some(skew) = provider.number("clock_skew_seconds").filter(|skew| *skew > 0.0) {
+        map.set("clock_skew", words::duration(skew));
+    }
+    let from = places(name, provider)?;
+    if from != ["header:authorization"] {
+        map.set("from", from);
+    }
+    let mut claims = Map::default();
+    for item in provider.list("claim_to_headers") {
+        if let (Some(header), Some(claim)) = (item.str("header_name"), item.str("claim_name")) {
+            claims.set(&header.to_ascii_lowercase(), claim);
+        }
+    }
+    if !claims.is_empty() {
+        map.set("claim_headers", claims);
+    }
+    if provider.is("forward") {
+        map.set("forward", true);
+    }
+    if let Some(header) = provider.str("forward_payload_header") {
+        told.push(header.to_ascii_lowercase());
+        remarks.point(
+            &provider.at,
+            format!("the payload of a token is not put into `{header}`, which is removed from requests: name the claims that the application needs in `claim_headers`."),
+        );
+    }
+    if !provider.is("require_expiration") {
+        remarks.soft(
+            &provider.at,
+            format!("tokens of `{iss}` without `exp` are refused; the original let them last forever."),
+        );
+    }
+    let key = crate::plan::name(&match audiences {
+        Some(_) => format!("{name}-with-audiences"),
+        None => name.to_owned(),
+    });
+    let mut issuers = cx.plan.top.child("jwt");
+    let mut free = key.clone();
+    let mut n = 2;
+    while issuers.get(&free).is_some_and(|other| *other != Value::Map(map.clone())) {
+        free = format!("{key}-{n}");
+        n += 1;
+    }
+    issuers.set(&free, map);
+    Ok(free)
+}
+
+fn keys(name: &str, provider: &Node, cx: &mut Cx) -> Result<Map, String> {
+    let mut keys = Map::default();
+    if let Some(local) = provider.get("local_jwks") {
+        if let Some(file) = local.str("filename") {
+            keys.set("file", file);
+        } else if let Some(text) = local.str("inline_string") {
+            if !text.contains("\"keys\"") || text.contains("\"oct\"") {
+                return Err(format!(
+                    "the keys of the provider `{name}` are not a set of public keys (RFC 7517)"
+                ));
+            }
+            keys.set("inline", text);
+        } else {
+            return Err(format!("the keys of the provider `{name}` are neither in a file nor in the config"));
+        }
+        return Ok(keys);
+    }
+    let remote = provider.down(&["remote_jwks"]);
+    let uri = remote.down(&["http_uri"]);
+    let (Some(url), Some(cluster)) = (uri.str("uri"), uri.str("cluster")) else {
+        return Err(format!("the provider `{name}` has no keys that are known"));
+    };
+    if cx.clusters.iter().all(|known| known.str("name") != Some(cluster)) {
+        return Err(format!("the cluster `{cluster}` for the keys of `{name}` is not in this config"));
+    }
+    keys.set("upstream", cluster::used(cluster, cluster::Use::Http, cx));
+    keys.set("path", path_of(url));
+    super::duration(
+        &mut keys,
+        "timeout",
+        uri.get("timeout").filter(|time| words::seconds(time).is_some_and(|time| time > 0.0)),
+    );
+    // Envoy's default is 10 minutes.
+    let refresh = remote.get("cache_duration").and_then(words::seconds).unwrap_or(600.0);
+    keys.set("refresh", words::duration(refresh.max(1.0)));
+    Ok(keys)
+}
+
+/// The path of a URL, with its query.
+pub(crate) fn path_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/").to_owned()
+}
+
+/// Where tokens stand. Without anything said, Envoy looks at `Authorization` and at the parameter `access_token`.
+fn places(name: &str, provider: &Node) -> Result<Vec<String>, String> {
+    let mut from = Vec::new();
+    for header in provider.list("from_headers") {
+        let prefix = header.get("value_prefix").and_then(Node::text).unwrap_or_default();
+        if !prefix.is_empty() && !prefix.eq_ignore_ascii_case("bearer ") {
+            return Err(format!(
+                "tokens of the provider `{name}` stand behind `{prefix}`; here they stand behind `Bearer `, or alone"
+            ));
+        }
+        if let Some(header) = header.str("name") {
+            from.push(format!("header:{}", header.to_ascii_lowercase()));
+        }
+    }
+    from.extend(
+        provider.list("from_params").iter().filter_map(Node::text).map(|name| format!("query:{name}")),
+    );
+    from.extend(
+        provider.list("from_cookies").iter().filter_map(Node::text).map(|name| format!("cookie:{name}")),
+    );
+    if from.is_empty() {
+        from = vec!["header:authorization".to_owned(), "query:access_token".to_owned()];
+    }
+    Ok(from)
+}
+
+/// What a requirement asks for.
+#[derive(Default)]
+struct Asked {
+    issuers: Vec<String>,
+    missing: bool,
+    failed: bool,
+}
+
+impl Tokens {
+    /// The filter's own rules: the first that matches decides, and what none matches needs no token.
+    pub(crate) fn gate(&self, remarks: &mut Remarks, cx: &mut Cx) -> Gate {
+        if self.config.get("filter_state_rules").is_some() {
+            return Gate::closed(
+                &self.at,
+                "requirements for tokens were chosen by filter state here. Write them as `authorization` of routes; then replace the refusal.",
+            );
+        }
+        let mut cases = Vec::new();
+        for rule in self.config.list("rules") {
+            let when = match matcher::route(rule.down(&["match"])) {
+                Ok(when) => when,
+                Err(matcher::Unsaid(why)) => {
+                    return Gate::closed(
+                        &rule.at,
+                        format!(
+                            "a rule about tokens can't be carried over: {why}. Write it as `authorization` of a route; then replace the refusal."
+                        ),
+                    );
+                }
+            };
+            let requirement = match (rule.get("requires"), rule.str("requirement_name")) {
+                (Some(requires), _) => Some(requires),
+                (None, Some(name)) => match self.config.down(&["requirement_map"]).get(name) {
+                    Some(requires) => Some(requires),
+                    None => {
+                        return Gate::closed(
+                            &rule.at,
+                            format!("the requirement `{name}` is not in this config."),
+                        );
+                    }
+                },
+                (None, None) => None,
+            };
+            cases.push((when, self.verdict(requirement, remarks, cx)));
+        }
+        Gate { at: self.at.clone(), cases, otherwise: Verdict::Pass, denied: "" }
+    }
+
+    /// What a route says for itself: a requirement of the map.
+    pub(crate) fn of_route(&self, own: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Gate {
+        let otherwise =
+            match own.str("requirement_name").map(|name| self.config.down(&["requirement_map"]).get(name)) {
+                Some(Some(requires)) => self.verdict(Some(requires), remarks, cx),
+                _ => Verdict::Refuse("this route's requirement for tokens is not in this config.".to_owned()),
+            };
+        Gate { at: own.at.clone(), cases: Vec::new(), otherwise, denied: "" }
+    }
+
+    fn verdict(&self, requirement: Option<&Node>, remarks: &mut Remarks, cx: &mut Cx) -> Verdict {
+        let Some(requirement) = requirement.filter(|node| !node.is_empty()) else { return Verdict::Pass };
+        let asked = match self.asked(requirement, remarks, cx) {
+            Ok(asked) => asked,
+            Err(why) => {
+                return Verdict::Refuse(format!(
+                    "a token was required here that attache can't verify: {why}. Then replace the refusal."
+                ));
+            }
+        };
+        if asked.issuers.is_empty() {
+            return Verdict::Refuse("a token of nobody was required here.".to_owned());
+        }
+        if asked.failed {
+            remarks.point(
+                &requirement.at,
+                "a request with a bad token went on without claims (`allow_missing_or_failed`); here it is 401, and one without a token goes on.",
+            );
+        }
+        let mut jwt = Map::default();
+        jwt.set("issuers", asked.issuers);
+        if asked.missing || asked.failed {
+            jwt.set("required", false);
+        }
+        let mut keys = Map::default();
+        keys.set("jwt", jwt);
+        Verdict::With(keys)
+    }
+
+    fn known(&self, name: &str) -> Result<String, String> {
+        match self.providers.iter().find(|(known, _)| known == name) {
+            Some((_, issuer)) => issuer.clone(),
+            None => Err(format!("the provider `{name}` is not in this config")),
+        }
+    }
+
+    fn asked(&self, node: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Result<Asked, String> {
+        let all = || -> Result<Vec<String>, String> {
+            self.providers.iter().map(|(_, issuer)| issuer.clone()).collect()
+        };
+        if let Some(name) = node.str("provider_name") {
+            return Ok(Asked { issuers: vec![self.known(name)?], ..Asked::default() });
+        }
+        if let Some(both) = node.get("provider_and_audiences") {
+            let name = both.str("provider_name").unwrap_or_default();
+            self.known(name)?;
+            let Some(provider) = self.config.down(&["providers"]).get(name) else {
+                return Err("no provider".to_owned());
+            };
+            let own = issuer(name, provider, Some(both), &mut Vec::new(), remarks, cx)?;
+            return Ok(Asked { issuers: vec![own], ..Asked::default() });
+        }
+        if node.get("allow_missing").is_some() {
+            return Ok(Asked { issuers: all()?, missing: true, failed: false });
+        }
+        if node.get("allow_missing_or_failed").is_some() {
+            return Ok(Asked { issuers: all()?, missing: true, failed: true });
+        }
+        if let Some(any) = node.get("requires_any") {
+            let mut out = Asked::default();
+            for item in any.list("requirements") {
+                // Among others, these two say only what becomes of a request without a good token.
+                if item.get("allow_missing").is_some() {
+                    out.missing = true;
+                } else if item.get("allow_missing_or_failed").is_some() {
+                    out.failed = true;
+                } else {
+                    let inner = self.asked(item, remarks, cx)?;
+                    out.issuers.extend(inner.issuers);
+                    out.missing |= inner.missing;
+                    out.failed |= inner.failed;
+                }
+            }
+            out.issuers.dedup();
+            return Ok(out);
+        }
+        if let Some(every) = node.get("requires_all") {
+            if let [only] = every.list("requirements") {
+                return self.asked(only, remarks, cx);
+            }
+            return Err(
+                "tokens of several issuers were required at once; here one good token is enough".to_owned()
+            );
+        }
+        Err("this kind of requirement is not known".to_owned())
+    }
+}

@@ -1,0 +1,175 @@
+//! Requests made of what stands in front of a route: access rules, tokens, a service that decides, CORS, compression, gRPC-Web.
+
+use crate::path::Path;
+use crate::plan::Rule;
+use crate::value::{Map, Value};
+
+use super::probe::{Probe, host_samples, paths, values};
+
+/// What the stubs deny, in whatever header it comes.
+pub(crate) const DENIED: &str = "deny-this-probe";
+
+/// A page that no config names.
+const FOREIGN: &str = "https://stranger.example";
+
+/// Headers of answers that the policies of these rules decide about.
+pub(crate) fn watched(rules: &[&Rule], down: &mut Vec<String>) {
+    let mut add = |names: &[&str]| {
+        for name in names {
+            if !down.iter().any(|known| known == name) {
+                down.push((*name).to_owned());
+            }
+        }
+    };
+    if rules.iter().any(|rule| rule.keys.get("cors").is_some()) {
+        add(&[
+            "access-control-allow-origin",
+            "access-control-allow-credentials",
+            "access-control-expose-headers",
+            "access-control-max-age",
+        ]);
+    }
+    if rules.iter().any(|rule| rule.keys.get("compression").is_some()) {
+        add(&["content-encoding"]);
+    }
+}
+
+/// Adds requests for one rule, beginning with one that it takes.
+pub(crate) fn of_rule(rule: &Rule, right: &Probe, own: &[(String, String)], out: &mut Vec<Probe>) {
+    let with = |headers: &[(&str, &str)]| {
+        let mut probe = right.clone();
+        for (name, value) in headers {
+            probe.headers.retain(|(known, _)| known != name);
+            probe.headers.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        probe
+    };
+    for (name, value) in own {
+        out.push(with(&[(name, value)]));
+    }
+    if let Some(Value::Map(map)) = rule.keys.get("authorization") {
+        if map.get("external").is_some() {
+            out.push(with(&[("authorization", DENIED)]));
+            out.push(with(&[("authorization", "Basic dXNlcjpwYXNz")]));
+        }
+        if map.get("jwt").is_some() {
+            for token in [
+                "Bearer none",
+                "Bearer a.b.c",
+                "Bearer eyJhbGciOiJub25lIn0.eyJpc3MiOiJpIn0.",
+                "Basic dXNlcjpwYXNz",
+            ] {
+                out.push(with(&[("authorization", token)]));
+            }
+        }
+        for key in ["deny", "allow"] {
+            let Some(Value::List(items)) = map.get(key) else { continue };
+            for item in items {
+                if let Value::Map(item) = item {
+                    access(item, right, out);
+                }
+            }
+        }
+    }
+    if let Some(Value::Map(cors)) = rule.keys.get("cors") {
+        let mut origins: Vec<String> =
+            texts(cors.get("origins")).iter().filter_map(|origin| sample(origin)).collect();
+        origins.push(FOREIGN.to_owned());
+        for origin in &origins {
+            out.push(with(&[("origin", origin)]));
+            if origin != FOREIGN {
+                let mut asks = with(&[("origin", origin), ("access-control-request-method", "GET")]);
+                "OPTIONS".clone_into(&mut asks.method);
+                // It means nothing in an answer to a preflight.
+                asks.watched_down.retain(|name| name != "access-control-expose-headers");
+                out.push(asks);
+            }
+        }
+    }
+    if rule.keys.get("compression").is_some() {
+        for accepts in ["gzip", "br", "zstd", "identity", "gzip;q=0", "deflate"] {
+            out.push(with(&[("accept-encoding", accepts)]));
+        }
+    }
+    if rule.keys.get("grpc_web").is_some() {
+        for kind in ["application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text"] {
+            let mut call = with(&[("content-type", kind), ("te", "trailers")]);
+            "POST".clone_into(&mut call.method);
+            let body = if kind.ends_with("text") { "AAAAAAA=" } else { "\0\0\0\0\0" };
+            body.clone_into(&mut call.body);
+            out.push(call);
+        }
+    }
+}
+
+/// An origin that a pattern takes.
+fn sample(pattern: &str) -> Option<String> {
+    if pattern == "*" {
+        return Some("https://any.example".to_owned());
+    }
+    match pattern.strip_prefix('~') {
+        Some(regex) => super::sample::of(regex, true),
+        None => Some(pattern.replace('*', "one")),
+    }
+}
+
+pub(crate) fn texts(value: Option<&Value>) -> Vec<String> {
+    match value {
+        Some(Value::Text(text) | Value::Raw(text)) => vec![text.clone()],
+        Some(Value::List(items)) => items.iter().flat_map(|item| texts(Some(item))).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Requests that a rule takes, and some that it just doesn't.
+fn access(rule: &Map, right: &Probe, out: &mut Vec<Probe>) {
+    let mut sides = vec![rule];
+    if let Some(Value::Map(not)) = rule.get("not") {
+        sides.push(not);
+    }
+    let mut fits = right.clone();
+    for side in sides {
+        if let Some(Value::Map(headers)) = side.get("headers") {
+            for (name, value) in &headers.0 {
+                for pattern in texts(Some(value)) {
+                    let (fit, others) = values(&pattern);
+                    for value in std::iter::once(fit).chain(others) {
+                        let mut probe = right.clone();
+                        probe.headers.retain(|(known, _)| known != name);
+                        if let Some(value) = value.clone() {
+                            probe.headers.push((name.clone(), value));
+                        }
+                        out.push(probe);
+                    }
+                }
+                if let Some(pattern) = texts(Some(value)).first()
+                    && let Some(value) = values(pattern).0
+                {
+                    fits.headers.retain(|(known, _)| known != name);
+                    fits.headers.push((name.clone(), value));
+                }
+            }
+        }
+        for pattern in texts(side.get("path")) {
+            let path = match (pattern.strip_prefix('~'), pattern.strip_suffix("/*")) {
+                (Some(regex), _) => Path::Regex(regex.to_owned()),
+                (_, Some(prefix)) => Path::Segments(prefix.to_owned()),
+                _ => Path::Exact(pattern.clone()),
+            };
+            for target in paths(&path) {
+                out.push(Probe { target: target.clone(), ..right.clone() });
+                out.push(Probe { target, ..fits.clone() });
+            }
+        }
+        for method in texts(side.get("methods")) {
+            out.push(Probe { method: method.clone(), ..right.clone() });
+            fits.method = method;
+        }
+        for host in texts(side.get("host")) {
+            for host in host_samples(&host) {
+                out.push(Probe { host, ..right.clone() });
+            }
+        }
+    }
+    out.push(fits);
+}
