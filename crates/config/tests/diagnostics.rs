@@ -335,6 +335,10 @@ fn an_upstream_speaks_one_thing() {
   d: { address: https://d.internal/v1 }
   e: { address: https://e.internal, balance: maglev }
   f: { address: tcp://f.internal:1, protocol: http1, health_check: { path: /healthz, tcp: true } }
+  g: { address: tcp://g.internal:1, health_check: { path: /primary } }
+  h: { address: tcp://h.internal:1, health_check: { path: /primary, port: 8008, tls: true } }
+  i: { address: "unix:/run/i.sock", health_check: { path: /healthz, port: 8008 } }
+  j: { address: tcp://j.internal:1, health_check: { path: /primary, port: 8008 } }
 "#;
     insta::assert_snapshot!(found(text), @r#"
 attache.yaml:3:35: error: the addresses of one upstream don't agree about what is spoken
@@ -358,6 +362,15 @@ attache.yaml:8:47: error: `tcp://` is opaque bytes, this asks for HTTP
 attache.yaml:8:68: error: a health check asks for several things
   8 |   f: { address: tcp://f.internal:1, protocol: http1, health_check: { path: /healthz, tcp: true } }
     |                                                                    ^ exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`
+attache.yaml:9:59: error: the upstream takes opaque bytes, not HTTP
+  9 |   g: { address: tcp://g.internal:1, health_check: { path: /primary } }
+    |                                                           ^^^^^^^^ `tcp: true`, or the `port` of it that takes HTTP
+attache.yaml:10:86: error: the upstream has no TLS that a probe could use
+  10 |   h: { address: tcp://h.internal:1, health_check: { path: /primary, port: 8008, tls: true } }
+     |                                                                                      ^^^^ remove it, or give the upstream `tls`
+attache.yaml:11:75: error: a Unix socket has no other port
+  11 |   i: { address: "unix:/run/i.sock", health_check: { path: /healthz, port: 8008 } }
+     |                                                                           ^^^^ remove `port`
 "#);
 }
 

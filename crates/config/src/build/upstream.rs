@@ -76,7 +76,13 @@ pub(crate) fn upstream(
         right = false;
     }
     if let Some(check) = raw.health_check {
-        upstream.health_check = health_check(check, upstream.protocol, problems);
+        upstream.health_check = health_check(
+            check,
+            upstream.protocol,
+            upstream.tls.is_some(),
+            has_sockets(&upstream.address),
+            problems,
+        );
     }
     fill!(upstream, raw, connect_timeout, handshake_timeout);
     if let Some(host) = raw.host {
@@ -314,9 +320,7 @@ fn spoken(
     let encrypted = scheme.is_encrypted() || tls.is_some();
     let place = tls.as_ref().map_or(at, |tls| tls.at);
     let tls = if encrypted { Some(tls::client(tls, problems).ok()?) } else { None };
-    let unnamed = matches!(address, Address::Endpoints(sources)
-        if sources.iter().any(|source| matches!(source.target, Target::Unix(_))));
-    if tls.as_ref().is_some_and(|tls| tls.name.is_none() && !tls.insecure) && unnamed {
+    if tls.as_ref().is_some_and(|tls| tls.name.is_none() && !tls.insecure) && has_sockets(address) {
         problems.wrong(
             place,
             "TLS over a Unix socket has no name to verify",
@@ -413,9 +417,16 @@ fn opaque(form: raw::TcpForm) -> Probe {
     }
 }
 
+fn has_sockets(address: &Address) -> bool {
+    matches!(address, Address::Endpoints(sources)
+        if sources.iter().any(|source| matches!(source.target, Target::Unix(_))))
+}
+
 fn health_check(
     raw: At<raw::HealthCheck>,
     protocol: UpstreamProtocol,
+    has_tls: bool,
+    sockets: bool,
     problems: &mut Problems,
 ) -> Option<HealthCheck> {
     let whole = raw.whole();
@@ -436,8 +447,19 @@ fn health_check(
         return None;
     }
     let http = raw.path.as_ref().map(|path| path.at).or(raw.grpc.as_ref().map(|grpc| grpc.at));
-    if let Some(at) = http.filter(|_| protocol == UpstreamProtocol::Tcp) {
-        problems.wrong(at, "the upstream takes opaque bytes, not HTTP", "`tcp: true`");
+    if let Some(at) = http.filter(|_| protocol == UpstreamProtocol::Tcp && raw.port.is_none()) {
+        problems.wrong(
+            at,
+            "the upstream takes opaque bytes, not HTTP",
+            "`tcp: true`, or the `port` of it that takes HTTP",
+        );
+    }
+    if let Some(tls) = raw.tls.as_ref().filter(|tls| tls.value && !has_tls) {
+        problems.wrong(
+            tls.at,
+            "the upstream has no TLS that a probe could use",
+            "remove it, or give the upstream `tls`",
+        );
     }
     let host = raw.host;
     let probe = if let Some(path) = raw.path {
@@ -452,6 +474,13 @@ fn health_check(
         }
     };
     let mut check = HealthCheck::new(probe);
+    if let Some(port) = raw.port {
+        if sockets {
+            problems.wrong(port.at, "a Unix socket has no other port", "remove `port`");
+        }
+        check.port = Some(port.value);
+    }
+    check.tls = raw.tls.is_none_or(|tls| tls.value);
     let place = raw.timeout.as_ref().map_or(at, |timeout| timeout.at);
     fill!(check, raw, interval, timeout, healthy, unhealthy);
     check.unhealthy_interval = raw.unhealthy_interval.map_or(check.interval, |interval| interval.0.0);

@@ -214,6 +214,8 @@ fn health_check(check: &HealthCheck) -> Value {
         "host": host,
         "tcp": tcp,
         "grpc": grpc,
+        "port": check.port,
+        "tls": check.tls,
         "interval": show_duration(check.interval),
         "unhealthy_interval": show_duration(check.unhealthy_interval),
         "timeout": show_duration(check.timeout),

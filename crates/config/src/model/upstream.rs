@@ -1,6 +1,6 @@
 //! Where calls go.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use schemars::JsonSchema;
@@ -416,6 +416,10 @@ impl Default for OutlierEjection {
 pub struct HealthCheck {
     /// What is asked.
     pub probe: Probe,
+    /// The port that is asked in place of the endpoint's own.
+    pub port: Option<NonZeroU16>,
+    /// The probe uses the upstream's TLS, if it has any. Default `true`.
+    pub tls: bool,
     /// Time between two probes. Default 5 s, each with up to 10 % of jitter.
     pub interval: Duration,
     /// Time between two probes of an endpoint that is unhealthy. Default `interval`.
@@ -433,6 +437,8 @@ impl HealthCheck {
     pub fn new(probe: Probe) -> Self {
         Self {
             probe,
+            port: None,
+            tls: true,
             interval: Duration::from_secs(5),
             unhealthy_interval: Duration::from_secs(5),
             timeout: Duration::from_secs(1),

@@ -1,5 +1,7 @@
 //! `upstreams:`
 
+use std::num::NonZeroU16;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -406,6 +408,12 @@ pub(crate) struct HealthCheck {
     /// The service that `grpc.health.v1.Health/Check` is asked for; `""` is the whole server.
     #[schemars(extend("examples" = ["shop.Orders"]))]
     pub(crate) grpc: Option<At<String>>,
+    /// Another port of the same address that is asked, without a PROXY protocol header: the REST API beside a database, a management
+    /// port. With it, an upstream of opaque bytes can be asked by `path` or `grpc`.
+    #[schemars(extend("examples" = [8008]))]
+    pub(crate) port: Option<At<NonZeroU16>>,
+    /// Whether the probe uses the upstream's TLS. By default it does where the upstream has TLS.
+    pub(crate) tls: Option<At<bool>>,
     /// Time between two probes, each with up to 10 % of jitter.
     #[schemars(extend("default" = show_duration(check().interval)))]
     pub(crate) interval: Option<At<Txt<Positive>>>,

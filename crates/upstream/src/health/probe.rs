@@ -4,6 +4,7 @@ use std::{
     fmt::Display,
     future::poll_fn,
     net::SocketAddr,
+    num::NonZeroU16,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -48,6 +49,8 @@ pub(super) struct Prober {
     tls: Option<Connector>,
     credential: Option<Credential>,
     proxy_protocol: ProxyProtocolOut,
+    /// In place of the endpoint's own.
+    port: Option<NonZeroU16>,
     source: Option<std::net::IpAddr>,
 }
 
@@ -69,9 +72,15 @@ impl Prober {
             name: upstream.name.clone(),
             host: upstream.own_host(),
             protocol: upstream.protocol,
-            tls: tls.map(|tls| tls.connector().offering(alpn)),
+            tls: tls.filter(|_| check.tls).map(|tls| tls.connector().offering(alpn)),
             credential: credential.cloned(),
-            proxy_protocol: upstream.proxy_protocol,
+            // Another port is another server, which is told nothing of clients.
+            proxy_protocol: if check.port.is_none() {
+                upstream.proxy_protocol
+            } else {
+                ProxyProtocolOut::Off
+            },
+            port: check.port,
             source: upstream.source_address,
         }
     }
@@ -89,7 +98,10 @@ impl Prober {
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+    async fn connect(&self, mut address: SocketAddr) -> std::io::Result<TcpStream> {
+        if let Some(port) = self.port {
+            address.set_port(port.get());
+        }
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(source) = self.source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
             socket.bind(SocketAddr::new(source, 0))?;

@@ -1,4 +1,4 @@
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, num::NonZeroU16, rc::Rc};
 
 use attache_config::model::{self, Probe, UpstreamProtocol};
 use tokio::{
@@ -15,6 +15,8 @@ const SECOND: Duration = Duration::from_secs(1);
 fn config(probe: Probe) -> HealthCheck {
     HealthCheck {
         probe,
+        port: None,
+        tls: true,
         interval: 10 * SECOND,
         unhealthy_interval: 2 * SECOND,
         timeout: 5 * SECOND,
@@ -90,6 +92,23 @@ async fn http_passes_on_200_to_299_only() {
             "{asked}"
         );
     }
+}
+
+#[tokio::test]
+async fn another_port_of_the_address_is_asked_by_http_for_opaque_bytes() {
+    let (api, asked) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    // The database itself: nobody connects to it.
+    let database = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let check = HealthCheck { port: NonZeroU16::new(api.port()), ..config(http("/primary")) };
+    let mut upstream = upstream(Some(check.clone()), UpstreamProtocol::Tcp);
+    // Its PROXY protocol isn't the other server's.
+    upstream.proxy_protocol = model::ProxyProtocolOut::V1;
+    let prober = Prober::new(&upstream, &check, None, None);
+    assert_eq!(prober.probe(&endpoint(database.local_addr().unwrap())).await, Ok(()));
+    let asked = String::from_utf8(asked.await.unwrap()).unwrap();
+    assert!(asked.starts_with("GET /primary HTTP/1.1\r\n"), "{asked}");
+    let nobody = tokio::time::timeout(Duration::from_millis(50), database.accept()).await;
+    assert!(nobody.is_err(), "the database was asked");
 }
 
 #[tokio::test]
