@@ -173,7 +173,7 @@ impl Site {
         let response = match begun {
             Ok(Begun::Call { route, call, back }) => {
                 let sending = Sending { asker, exchange, back, web };
-                // One allocation per request: the future of the whole chain has no name, and is too large to be moved about.
+                // One allocation per request: the future of the whole chain has no name.
                 return boxed(|| Serving::new(route.call(call), self.clone(), sending));
             }
             Ok(Begun::Answer(response)) => response,

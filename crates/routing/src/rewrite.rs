@@ -1,7 +1,7 @@
 //! Captures, and the paths that are made of them.
 
 use attache_config::model::{Name, PathPattern, PathPolicy, PathRewrite, Segment};
-use attache_http::{Refusal, normalize_path};
+use attache_http::{Refusal, normalize_path, without_parameters};
 use smallvec::SmallVec;
 
 use crate::path::{behind_prefix, capture};
@@ -199,6 +199,10 @@ impl Rewrite {
         captures: &Captures,
         policy: PathPolicy,
     ) -> Result<Option<String>, Refusal> {
+        if matches!(self, Self::Keep) {
+            return Ok(None);
+        }
+        let path = &*without_parameters(path, policy);
         let new = match self {
             Self::Keep => return Ok(None),
             Self::Whole(template) => template.render(captures),

@@ -5,7 +5,7 @@ use attache_config::model::{
     Action, Destination, DestinationId, Forward, HostName, HostPattern, Listener, Mirror, Name, PathPattern,
     PathPolicy, Route, Traffic,
 };
-use attache_http::{Body, Refusal, set_path, without_parameters};
+use attache_http::{Body, Refusal, set_path};
 use attache_wire::{RequestHead, Response, header::HOST};
 use http::{
     Method, Uri,
@@ -201,11 +201,7 @@ impl CompiledRoute {
             let tunnel = request.method == Method::CONNECT && request.protocol.is_none();
             if !tunnel {
                 if request.uri.path().starts_with('/')
-                    && let Some(path) = rewrite.apply(
-                        &without_parameters(request.uri.path(), self.policy),
-                        ctx.captures,
-                        self.policy,
-                    )?
+                    && let Some(path) = rewrite.apply(request.uri.path(), ctx.captures, self.policy)?
                 {
                     set_path(&mut request.uri, path)?;
                 }

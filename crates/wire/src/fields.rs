@@ -13,7 +13,7 @@ mod value;
 use std::fmt;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
+use tinyvec::{ArrayVec, TinyVec};
 
 use crate::header::{Known, KnownSet, UNKNOWN};
 
@@ -43,7 +43,8 @@ pub(crate) const PLAIN: u8 = 2;
 const SENSITIVE: u8 = 4;
 
 /// What was added. Most messages get a `Via` and nothing else, which costs no allocation: this is as large as a `Vec` and a word more.
-pub(crate) type Added = SmallVec<[u8; 24]>;
+pub(crate) type Added = TinyVec<[u8; INLINE]>;
+const INLINE: usize = 24;
 /// Bytes of a short value, with what stands around it.
 const SHORT: usize = 20;
 
@@ -70,14 +71,14 @@ impl Fields {
     pub const fn new() -> Self {
         Self {
             head: Bytes::new(),
-            added: Added::new_const(),
+            added: Added::Inline(ArrayVec::from_array_empty([0; INLINE])),
             index: Index { lines: Vec::new(), known: 0, underscored: false },
         }
     }
 
     /// The fields of a head that was read.
     pub(crate) const fn of_head(head: Bytes, index: Index) -> Self {
-        Self { head, added: Added::new_const(), index }
+        Self { head, added: Added::Inline(ArrayVec::from_array_empty([0; INLINE])), index }
     }
 
     /// How many lines there are.
@@ -256,7 +257,7 @@ impl Fields {
         write: impl FnOnce(&mut Added),
     ) -> Line {
         let out = &mut self.added;
-        if !out.spilled() && out.len() + name.len() + SHORT > out.inline_size() {
+        if out.is_inline() && out.len() + name.len() + SHORT > INLINE {
             // What gets more than one short one gets a few.
             out.reserve(192);
         }
@@ -402,6 +403,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Writes what was not written yet.
+    #[inline]
     pub(crate) fn flush(&mut self, out: &mut bytes::BytesMut) {
         if self.kind != NO_RUN {
             let bytes = if self.kind & ADDED == 0 { &self.fields.head[..] } else { &self.fields.added[..] };

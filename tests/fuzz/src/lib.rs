@@ -9,6 +9,8 @@ pub mod path;
 pub mod request;
 pub mod response;
 pub mod round_trip;
+pub mod rule;
+pub mod token;
 
 #[cfg(test)]
 mod tests {
@@ -41,6 +43,12 @@ mod tests {
         each("fuzz/corpus/path", b"", super::path::check);
         each("fuzz/corpus/config", b"", super::config::check);
         each("config", b"", super::config::check);
+    }
+
+    #[test]
+    fn rules_and_tokens_hold_for_the_corpus() {
+        each("fuzz/corpus/rule", b"", super::rule::check);
+        each("fuzz/corpus/token", b"", super::token::check);
     }
 
     #[test]

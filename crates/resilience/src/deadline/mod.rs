@@ -39,7 +39,7 @@ use std::{
 use attache_config::model::Timeouts;
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Progress, Sent};
+use attache_upstream::{Call, Error, Progress, Sent, boxed};
 use attache_wire::{Response, header::CONTENT_TYPE};
 use body::{TimedBody, Upload};
 use http::{HeaderName, Method, StatusCode};
@@ -148,7 +148,7 @@ where
         let tunnel = call.request.method() == Method::CONNECT;
         DeadlineFuture {
             // A caller that waits no longer is not worked for.
-            inner: (!expired).then(|| self.inner.call(call)),
+            inner: (!expired).then(|| boxed(|| self.inner.call(call))),
             timer: Timer::new(
                 Limits {
                     deadline: if after_upload.is_some() { outer } else { head },
@@ -168,9 +168,11 @@ where
 
 pin_project! {
     /// The future of [`Deadline`].
+    ///
+    /// What is inside of it, all attempts, is large. It has a box of its own, in which it is made: every layer around it would copy it
+    /// once, which together costs ten times what the allocation does.
     pub struct DeadlineFuture<F> {
-        #[pin]
-        inner: Option<F>,
+        inner: Option<Pin<Box<F>>>,
         #[pin]
         timer: Timer,
         request: Option<Instant>,
@@ -184,11 +186,11 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
     type Output = Result<Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+        let this = self.project();
+        let Some(inner) = this.inner else {
             return Poll::Ready(Err(cut(this.state, Reason::RequestTimeout, Sent::Nothing)));
         };
-        if let Poll::Ready(outcome) = inner.poll(cx) {
+        if let Poll::Ready(outcome) = inner.as_mut().poll(cx) {
             return Poll::Ready(outcome.map(|response| {
                 let request = this.request.filter(|_| *this.whole && !streams(&response));
                 let deadline = [request, *this.caller].into_iter().flatten().min();
@@ -197,7 +199,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
         }
         let reason = ready!(this.timer.poll(cx, false));
         // The attempt ends here, and knows whose time is over.
-        this.inner.set(None);
+        *this.inner = None;
         // The upstream may have been sent all of it: only the caller of the whole request could try again.
         Poll::Ready(Err(cut(this.state, reason, Sent::Request)))
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use super::{ADDED, FieldName as _, Fields, SENSITIVE};
+use super::{ADDED, Added, FieldName as _, Fields, SENSITIVE};
 
 impl From<&HeaderMap> for Fields {
     fn from(map: &HeaderMap) -> Self {
@@ -27,7 +27,10 @@ impl From<HeaderMap> for Fields {
 impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let Fields { head, added, index } = fields;
-        let added = Bytes::from(added.into_vec());
+        let added = Bytes::from(match added {
+            Added::Heap(added) => added,
+            Added::Inline(added) => added.to_vec(),
+        });
         let mut map = Self::with_capacity(index.lines.len());
         for line in &index.lines {
             let bytes = if line.flags & ADDED == 0 { &head } else { &added };

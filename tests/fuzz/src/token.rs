@@ -1,0 +1,37 @@
+//! No other token is believed than the one that was signed, whatever is changed in it.
+
+use std::{cell::RefCell, sync::Arc};
+
+use attache_authorization::jwt::{Issuer, Verifier};
+use attache_config::model::JwtUse;
+use attache_wire::{Fields, RequestHead};
+use http::{HeaderValue, header::AUTHORIZATION};
+
+/// Signed with a key that nobody has any more; it ends in 2100.
+const GOOD: &str = include_str!("../../../fuzz/corpus/token/good");
+const KEYS: &str = r#"{"keys": [{"kty": "RSA", "kid": "one", "alg": "RS256", "e": "AQAB", "n": "odq2jhlklqGGKZaVDDW2LnWQLbLLYYtOUpWfYC8wWhdW7Qpk6lXGdG3jtRWnRD2_bD4i4dtN5Te-uNAnbtGhVJ-M6SLDjVtwYGkszX21KYElN10KnHRewXu24VWyJnCi_5G_LYVyzAz51ffzOyKIYYR2GvqJxksTMZxLzQVfmjs170EzLCfWW-9j2y57gGAphbdNPRSnWNQiU6PflcXGhnS09gj6VUirE1FyS9cLQ1spt3lw4Alf4bMB_uxG6kWMLIk7_6oGdvFWIvqqFeQsiwhyZ_h3S6D1waj6HGcw9jz12E-2TitGeeTmBr9xuMsCVNb5iU5-VZyzRbyUvnghrQ"}]}"#;
+
+thread_local! {
+    static VERIFIER: RefCell<Verifier> = RefCell::new(verifier());
+}
+
+fn verifier() -> Verifier {
+    let text = format!(
+        "listeners: {{ in: {{ bind: ':1', to: a }} }}\nupstreams: {{ a: 'http://a' }}\n\
+         jwt: {{ corp: {{ issuer: https://id.test, audiences: shop, keys: {{ inline: '{KEYS}' }} }} }}"
+    );
+    let config = attache_config::parse(&text, None, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+    Verifier::new(&[Arc::new(Issuer::new(config.jwt[0].clone()).unwrap())])
+}
+
+/// Panics where it does not hold.
+pub fn check(data: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", data].concat()) else { return };
+    let mut headers = Fields::new();
+    headers.insert(AUTHORIZATION, &value);
+    let request = RequestHead { headers, ..RequestHead::default() };
+    let wanted = JwtUse { providers: vec![0], required: true };
+    let believed = VERIFIER.with_borrow(|verifier| verifier.verify(&wanted, &request).is_ok());
+    let token = data.trim_ascii();
+    assert_eq!(believed, token == GOOD.as_bytes(), "{}", String::from_utf8_lossy(data));
+}
