@@ -24,6 +24,7 @@ pub mod envoy;
 mod gate;
 mod haproxy;
 mod hosted;
+mod istio;
 mod nginx;
 mod order;
 pub mod path;
@@ -52,6 +53,8 @@ pub enum Kind {
     Haproxy,
     /// nginx's config.
     Nginx,
+    /// Objects of Istio and of the Gateway API, of a cluster.
+    Istio,
 }
 
 impl Kind {
@@ -61,6 +64,7 @@ impl Kind {
             Self::Envoy => Some("envoy"),
             Self::Haproxy => Some("haproxy"),
             Self::Nginx => Some("nginx"),
+            Self::Istio => None,
         }
     }
 }
@@ -97,6 +101,9 @@ pub fn detect(files: &[File]) -> Option<Kind> {
             parts.next().is_some_and(|first| words.contains(&first.trim_end_matches('{')))
         })
     };
+    if has(&["istio.io/", "gateway.networking.k8s.io/"]) && has(&["apiVersion"]) {
+        return Some(Kind::Istio);
+    }
     if has(&["static_resources", "staticResources", "dynamic_resources", "dynamicResources", "envoy."]) {
         return Some(Kind::Envoy);
     }
@@ -118,6 +125,7 @@ pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
         Kind::Envoy => envoy::import(files)?,
         Kind::Haproxy => haproxy::import(files)?,
         Kind::Nginx => nginx::import(files)?,
+        Kind::Istio => istio::import(files)?,
     };
     Ok(finish(plan, files))
 }

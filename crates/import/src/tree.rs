@@ -94,6 +94,24 @@ impl Node {
         }
     }
 
+    /// A mapping at the same place.
+    pub fn map(&self, entries: Vec<(&str, Self)>) -> Self {
+        let entries = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        Self { at: self.at.clone(), kind: Kind::Map(entries), quoted: false }
+    }
+
+    /// A list at the same place.
+    pub fn seq(&self, items: Vec<Self>) -> Self {
+        Self { at: self.at.clone(), kind: Kind::List(items), quoted: false }
+    }
+
+    /// Adds a key, where there is a value.
+    pub fn put(&mut self, key: &str, value: Option<Self>) {
+        if let Some(value) = value {
+            self.set(key, value);
+        }
+    }
+
     /// A scalar at the same place.
     pub fn scalar(&self, text: &str) -> Self {
         Self { at: self.at.clone(), kind: Kind::Scalar(text.to_owned()), quoted: false }

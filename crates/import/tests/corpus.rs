@@ -9,7 +9,7 @@ use attache_import::{Grade, Imported};
 fn shapes() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut all = Vec::new();
-    for kind in ["envoy", "haproxy", "nginx"] {
+    for kind in ["envoy", "haproxy", "istio", "nginx"] {
         all.extend(fs::read_dir(folder.join(kind)).unwrap().map(|entry| entry.unwrap().path()));
     }
     all.sort();
@@ -26,6 +26,9 @@ fn imported(path: &Path) -> Imported {
 fn every_shape_becomes_a_config_that_is_accepted() {
     for path in shapes() {
         let imported = imported(&path);
+        if std::env::var("SHOW").is_ok_and(|name| path.display().to_string().contains(&name)) {
+            eprintln!("{}:\n{}", path.display(), imported.text);
+        }
         if let Err(wrong) = attache_config::parse(&imported.text, None, &|_| None) {
             panic!("{}:\n{}\n{wrong}", path.display(), imported.text);
         }

@@ -172,6 +172,8 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         (false, _) => pattern,
         (true, Some(rest)) => rest.to_owned(),
         (true, None) if pattern == "*" => "!*".to_owned(),
+        // A missing header is another one, too.
+        (true, None) if item.is("without") => format!("!{pattern}"),
         // An inverted condition asks for a header that is there, with another value.
         (true, None) => match other(&pattern) {
             Some(regex) => format!("~{regex}"),

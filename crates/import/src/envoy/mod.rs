@@ -106,6 +106,16 @@ const TOLD: &[(&str, Weight, &str)] = &[
 ];
 
 pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
+    let mut roots = Vec::new();
+    for file in files {
+        roots.extend(tree::parse(&file.text, &file.path.display().to_string())?);
+    }
+    let folder = files.first().and_then(|file| file.path.parent()).map(Into::into).unwrap_or_default();
+    trees(roots, folder)
+}
+
+/// Imports what was read already.
+pub(crate) fn trees(roots: Vec<Node>, folder: std::path::PathBuf) -> Result<Plan, Unreadable> {
     let mut cx = Cx {
         plan: Plan::default(),
         clusters: Vec::new(),
@@ -115,13 +125,11 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
         listeners: Names::default(),
         uses: Vec::new(),
         hashes: Vec::new(),
-        folder: files.first().and_then(|file| file.path.parent()).map(Into::into).unwrap_or_default(),
+        folder,
     };
     let mut listeners = Vec::new();
-    for file in files {
-        for root in tree::parse(&file.text, &file.path.display().to_string())? {
-            bootstrap(&root, &mut listeners, &mut cx)?;
-        }
+    for root in roots {
+        bootstrap(&root, &mut listeners, &mut cx)?;
     }
     for listener in &listeners {
         listener::listener(listener, &mut cx);

@@ -169,6 +169,7 @@ const KNOWN: &[&str] = &[
     "per_request_buffer_limit_bytes",
     "non_forwarding_action",
     "request_body_buffer_limit",
+    "unsaid",
 ];
 
 const ACTION_KNOWN: &[&str] = &[
@@ -243,6 +244,12 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
     let mut replaced = Vec::new();
     if let Some(why) = unsaid {
         rule.refuse(&matcher.at, format!("this route is refused, and whatever its path takes: {why}. Write it as `match`; then replace the refusal."));
+    } else if let Some(why) = node.get("unsaid") {
+        // What another importer could not say in Envoy's form.
+        rule.refuse(
+            &why.at,
+            format!("this route is refused: {}. Then replace the refusal.", why.text().unwrap_or_default()),
+        );
     } else if let Some(action) = node.get("route") {
         forward(action, &mut rule, &mut replaced, shape, cx);
     } else if let Some(redirect) = node.get("redirect") {

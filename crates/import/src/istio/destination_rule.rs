@@ -1,0 +1,245 @@
+//! DestinationRule: how a host is called. TLS, pools, ejection and balancing in Envoy's form.
+
+use crate::remark::Remarks;
+use crate::tree::{At, Kind, Node};
+
+use super::services::{Clusters, TLS};
+use super::virtual_service::duration;
+use super::{Object, hosts};
+
+impl<'m> Clusters<'m> {
+    /// The DestinationRule of a host: the caller's own namespace first, then the service's, then that of the mesh.
+    pub(super) fn rule(&self, host: &str) -> Option<&'m Object> {
+        let own = &self.mesh.workload.namespace;
+        let of = hosts::service(host).map_or(own.as_str(), |(_, namespace)| namespace);
+        [own.as_str(), of, super::ROOT].into_iter().find_map(|space| {
+            self.mesh
+                .objects
+                .iter()
+                .filter(|object| object.kind == "DestinationRule" && object.namespace == space)
+                .filter(|object| self.mesh.selects(object.spec().down(&["workload_selector"])) != Some(false))
+                .filter(|object| {
+                    hosts::takes(
+                        &hosts::whole(object.spec().str("host").unwrap_or_default(), &object.namespace),
+                        host,
+                    )
+                })
+                .max_by_key(|object| object.spec().str("host").map(|host| (!host.contains('*'), host.len())))
+        })
+    }
+
+    /// `trafficPolicy` of the rule, of the subset over it, and of the port over both, key by key.
+    pub(super) fn policy(&mut self, rule: Option<&Object>, port: &str, subset: Option<&str>) -> Node {
+        let mut out = Node { at: At::default(), kind: Kind::Map(Vec::new()), quoted: false };
+        let Some(rule) = rule else { return out };
+        let spec = rule.spec();
+        let of_subset =
+            subset.and_then(|subset| spec.list("subsets").iter().find(|one| one.str("name") == Some(subset)));
+        for policy in [spec.get("traffic_policy"), of_subset.and_then(|subset| subset.get("traffic_policy"))]
+            .into_iter()
+            .flatten()
+        {
+            out.at = policy.at.clone();
+            let mut levels = vec![policy];
+            levels.extend(
+                policy
+                    .list("port_level_settings")
+                    .iter()
+                    .filter(|one| one.down(&["port"]).str("number") == Some(port)),
+            );
+            for level in levels {
+                for (key, value) in level.entries() {
+                    out.set(&crate::tree::snake(key), value.clone());
+                }
+            }
+            self.remarks.rest(
+                policy,
+                "`trafficPolicy`",
+                &["load_balancer", "connection_pool", "outlier_detection", "tls", "port_level_settings"],
+                &[
+                    ("tunnel", crate::remark::Weight::Point, "calls are not tunnelled."),
+                    (
+                        "proxy_protocol",
+                        crate::remark::Weight::Point,
+                        "write `proxy_protocol` of the upstream.",
+                    ),
+                    (
+                        "retry_budget",
+                        crate::remark::Weight::Soft,
+                        "`retry.budget` of the upstream is attache's own.",
+                    ),
+                ],
+            );
+        }
+        out
+    }
+
+    /// TLS of a cluster.
+    pub(super) fn tls(&mut self, policy: &Node, host: &str, at: &At, node: &mut Node) {
+        let tls = policy.down(&["tls"]);
+        let at_node = if tls.is_empty() { &*node } else { tls }.clone();
+        let text = |text: &str| at_node.scalar(text);
+        let file = |name: &str| at_node.map(vec![("filename", text(name))]);
+        let pair = |certificate: &str, key: &str| {
+            at_node.seq(vec![
+                at_node.map(vec![("certificate_chain", file(certificate)), ("private_key", file(key))]),
+            ])
+        };
+        let mode = tls.str("mode").unwrap_or(if hosts::service(host).is_some() && tls.is_empty() {
+            "AUTO"
+        } else {
+            "DISABLE"
+        });
+        let mut common = at_node.map(Vec::new());
+        let mut sni = None;
+        match mode {
+            "DISABLE" => return,
+            "AUTO" | "ISTIO_MUTUAL" => {
+                let namespace = hosts::service(host).map(|(_, namespace)| namespace);
+                common.set("tls_certificates", pair(&format!("{TLS}/tls.crt"), &format!("{TLS}/tls.key")));
+                let mut validation = at_node.map(vec![("trusted_ca", file(&format!("{TLS}/ca.crt")))]);
+                let prefix = match namespace {
+                    Some(namespace) => format!("spiffe://cluster.local/ns/{namespace}/"),
+                    None => "spiffe://cluster.local/".to_owned(),
+                };
+                let matcher = at_node.map(vec![("prefix", text(&prefix))]);
+                validation.set(
+                    "match_typed_subject_alt_names",
+                    at_node.seq(vec![at_node.map(vec![("matcher", matcher)])]),
+                );
+                common.set("validation_context", validation);
+                self.remarks.soft(
+                    at,
+                    format!(
+                        "the mesh's certificates came from its control plane: {TLS} must have tls.crt, tls.key and ca.crt (or take `spiffe: true`). A peer that speaks no TLS \
+                         is called by `http://` in place of `https://`."
+                    ),
+                );
+            }
+            "SIMPLE" | "MUTUAL" => {
+                if tls.get("credential_name").is_some() {
+                    self.remarks.point(&tls.at, "certificates of a Secret (`credentialName`) are not read: mount it, and give the files.");
+                }
+                if mode == "MUTUAL" {
+                    match (tls.str("client_certificate"), tls.str("private_key")) {
+                        (Some(certificate), Some(key)) => common.set("tls_certificates", pair(certificate, key)),
+                        _ => self.remarks.point(&tls.at, "the certificate of this client is not in a file: give `tls.certificate` and `tls.key`. Until then the peer refuses."),
+                    }
+                }
+                let mut validation = at_node.map(Vec::new());
+                match tls.str("ca_certificates") {
+                    Some("system") | None => {
+                        validation.set("system_root_certs", at_node.map(vec![("any", text("true"))]));
+                    }
+                    Some(ca) => validation.set("trusted_ca", file(ca)),
+                }
+                let names = tls.list("subject_alt_names").iter().filter_map(Node::text);
+                let names: Vec<Node> = names
+                    .map(|name| at_node.map(vec![("matcher", at_node.map(vec![("exact", text(name))]))]))
+                    .collect();
+                if !names.is_empty() {
+                    validation.set("match_typed_subject_alt_names", at_node.seq(names));
+                }
+                common.set("validation_context", validation);
+                if tls.is("insecure_skip_verify") {
+                    self.remarks.soft(
+                        &tls.at,
+                        "the peer's certificate is verified here (`insecureSkipVerify` is absent).",
+                    );
+                }
+                sni = tls
+                    .str("sni")
+                    .map(ToOwned::to_owned)
+                    .or_else(|| hosts::service(host).is_none().then(|| host.to_owned()));
+            }
+            other => {
+                self.remarks.point(
+                    &tls.at,
+                    format!(
+                        "the TLS mode `{other}` isn't known: TLS without a certificate of its own is written."
+                    ),
+                );
+            }
+        }
+        let mut context = at_node.map(vec![
+            (
+                "@type",
+                text("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+            ),
+            ("common_tls_context", common),
+        ]);
+        context.put("sni", sni.map(|sni| text(&sni)));
+        node.set(
+            "transport_socket",
+            at_node.map(vec![("name", text("envoy.transport_sockets.tls")), ("typed_config", context)]),
+        );
+    }
+}
+
+/// Load balancing, pools and ejection in Envoy's form.
+pub(super) fn balance(policy: &Node, node: &mut Node, remarks: &mut Remarks) {
+    let balancer = policy.down(&["load_balancer"]);
+    let word = match balancer.str("simple") {
+        Some("ROUND_ROBIN") => Some("ROUND_ROBIN"),
+        Some("RANDOM") => Some("RANDOM"),
+        Some("PASSTHROUGH") => {
+            remarks.point(
+                &balancer.at,
+                "`PASSTHROUGH` called the address that was dialled: write `address: original-destination`.",
+            );
+            None
+        }
+        _ => None,
+    };
+    node.set("lb_policy", balancer.scalar(word.unwrap_or("LEAST_REQUEST")));
+    if let Some(hash) = balancer.get("consistent_hash") {
+        let key = ["http_header_name", "http_query_parameter_name"].iter().find_map(|key| hash.str(key));
+        remarks.point(
+            &hash.at,
+            format!(
+                "calls with one key don't stay with one endpoint: write `balance: {{ algorithm: maglev, hash: {} }}` on the upstream.",
+                key.map_or_else(|| "source".to_owned(), |name| format!("header:{name}"))
+            ),
+        );
+    }
+    for key in ["locality_lb_setting", "warmup_duration_secs", "warmup"] {
+        if let Some(found) = balancer.get(key) {
+            remarks.soft(&found.at, format!("`{key}` is not carried over: `balance.zone` and `balance.slow_start` of the upstream are there."));
+        }
+    }
+    let pool = policy.down(&["connection_pool"]);
+    let (tcp, http) = (pool.down(&["tcp"]), pool.down(&["http"]));
+    if let Some(time) = tcp.get("connect_timeout") {
+        node.set("connect_timeout", duration(time));
+    }
+    let mut thresholds = pool.map(Vec::new());
+    thresholds.put("max_connections", tcp.get("max_connections").cloned());
+    thresholds.put("max_pending_requests", http.get("http1_max_pending_requests").cloned());
+    thresholds.put("max_requests", http.get("http2_max_requests").cloned());
+    thresholds.put("max_retries", http.get("max_retries").cloned());
+    if !thresholds.is_empty() {
+        node.set("circuit_breakers", pool.map(vec![("thresholds", pool.seq(vec![thresholds]))]));
+    }
+    node.put("max_requests_per_connection", http.get("max_requests_per_connection").cloned());
+    if let Some(time) = http.get("idle_timeout") {
+        node.set("common_http_protocol_options", http.map(vec![("idle_timeout", duration(time))]));
+    }
+    let ejection = policy.down(&["outlier_detection"]);
+    if ejection.is_empty() {
+        return;
+    }
+    let mut out = ejection.map(Vec::new());
+    for (from, to) in [
+        ("consecutive5xx_errors", "consecutive_5xx"),
+        ("consecutive_5xx_errors", "consecutive_5xx"),
+        ("consecutive5xx", "consecutive_5xx"),
+        ("consecutive_gateway_errors", "consecutive_gateway_failure"),
+        ("max_ejection_percent", "max_ejection_percent"),
+    ] {
+        out.put(to, ejection.get(from).cloned());
+    }
+    for key in ["interval", "base_ejection_time"] {
+        out.put(key, ejection.get(key).map(duration));
+    }
+    node.set("outlier_detection", out);
+}

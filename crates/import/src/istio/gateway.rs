@@ -1,0 +1,326 @@
+//! HTTPRoute and GRPCRoute of the Gateway API, where their parent is a Service: then they are about calls within the mesh.
+//!
+//! Here the most specific match has a request, not the first: exact paths, then the longest prefix, then a method, more headers, more parameters;
+//! then the older route. So all rules of a Service are put into that order, and are tried in it.
+
+use std::cmp::Reverse;
+
+use crate::remark::Remarks;
+use crate::tree::Node;
+
+use super::services::Clusters;
+use super::{Mesh, Object, hosts};
+
+/// The lower comes first.
+type Rank = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>, String, String, usize);
+
+pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<Node>, remarks: &mut Remarks) {
+    let mut found: Vec<(String, Vec<(Rank, Node)>)> = Vec::new();
+    for object in
+        mesh.objects.iter().filter(|object| matches!(object.kind.as_str(), "HTTPRoute" | "GRPCRoute"))
+    {
+        let parents: Vec<String> = object
+            .spec()
+            .list("parent_refs")
+            .iter()
+            .filter(|parent| parent.str("kind") == Some("Service"))
+            .map(|parent| {
+                format!(
+                    "{}.{}.svc.cluster.local",
+                    parent.str("name").unwrap_or_default(),
+                    parent.str("namespace").unwrap_or(&object.namespace)
+                )
+            })
+            .collect();
+        if parents.is_empty() {
+            remarks.note(object.at(), format!("`{}` is for a Gateway, and not for sidecars.", object.name));
+            continue;
+        }
+        let mut routes = Vec::new();
+        for rule in object.spec().list("rules") {
+            of_rule(rule, object, clusters, &mut routes);
+        }
+        for parent in parents {
+            match found.iter_mut().find(|(host, _)| *host == parent) {
+                Some((_, all)) => all.extend(routes.iter().cloned()),
+                None => found.push((parent, routes.clone())),
+            }
+        }
+    }
+    for (host, mut routes) in found {
+        routes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let Some((_, first)) = routes.first() else { continue };
+        let at = first.clone();
+        let names: Vec<String> = hosts::spellings(&host, &mesh.workload.namespace)
+            .into_iter()
+            .filter(|name| !clusters.taken(name))
+            .collect();
+        if names.is_empty() {
+            remarks
+                .point(&at.at, format!("`{host}` has a VirtualService, too, which has its requests here."));
+            continue;
+        }
+        sites.push(at.map(vec![
+            ("name", at.scalar(&host)),
+            ("domains", at.seq(names.iter().map(|name| at.scalar(name)).collect())),
+            ("routes", at.seq(routes.into_iter().map(|(_, route)| route).collect())),
+        ]));
+    }
+}
+
+fn of_rule(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut Vec<(Rank, Node)>) {
+    let action = action(rule, object, clusters);
+    let whole = rule.map(Vec::new());
+    let all: &[Node] = rule.list("matches");
+    let all = if all.is_empty() { std::slice::from_ref(&whole) } else { all };
+    let created = object.node.down(&["metadata"]).str("creation_timestamp").unwrap_or("9999").to_owned();
+    for item in all {
+        let mut matched = item.map(Vec::new());
+        let (kind, length) =
+            if object.kind == "GRPCRoute" { grpc(item, &mut matched) } else { path(item, &mut matched) };
+        let mut headers = Vec::new();
+        if let Some(method) =
+            item.get("method").filter(|method| object.kind == "HTTPRoute" && method.entries().is_empty())
+        {
+            headers.push(item.map(vec![
+                ("name", item.scalar(":method")),
+                ("string_match", item.map(vec![("exact", method.clone())])),
+            ]));
+        }
+        let has_method = !headers.is_empty();
+        let mut query = Vec::new();
+        for (key, list) in [("headers", &mut headers), ("query_params", &mut query)] {
+            for one in item.list(key) {
+                let value = one.get("value").cloned().unwrap_or_else(|| one.scalar(""));
+                let matcher = if one.str("type") == Some("RegularExpression") {
+                    one.map(vec![("safe_regex", one.map(vec![("regex", value)]))])
+                } else {
+                    one.map(vec![("exact", value)])
+                };
+                list.push(one.map(vec![
+                    ("name", one.scalar(one.str("name").unwrap_or_default())),
+                    ("string_match", matcher),
+                ]));
+            }
+        }
+        let rank = (
+            kind,
+            Reverse(length),
+            !has_method,
+            Reverse(headers.len() - usize::from(has_method)),
+            Reverse(query.len()),
+            created.clone(),
+            format!("{}/{}", object.namespace, object.name),
+            out.len(),
+        );
+        if !headers.is_empty() {
+            matched.set("headers", item.seq(headers));
+        }
+        if !query.is_empty() {
+            matched.set("query_parameters", item.seq(query));
+        }
+        let mut route = action.clone();
+        route.at.clone_from(&rule.at);
+        route.set("match", matched);
+        out.push((rank, route));
+    }
+}
+
+/// The path of a match, and its place in the order.
+fn path(item: &Node, out: &mut Node) -> (u8, usize) {
+    let path = item.down(&["path"]);
+    let value = path.str("value").unwrap_or("/").to_owned();
+    match path.str("type").unwrap_or("PathPrefix") {
+        "Exact" => {
+            out.set("path", item.scalar(&value));
+            (0, value.len())
+        }
+        "RegularExpression" => {
+            out.set("safe_regex", item.map(vec![("regex", item.scalar(&value))]));
+            (2, value.len())
+        }
+        _ => {
+            let bare = value.trim_end_matches('/');
+            if bare.is_empty() {
+                out.set("prefix", item.scalar("/"));
+            } else {
+                // A prefix of segments.
+                out.set("path_separated_prefix", item.scalar(bare));
+            }
+            (1, value.len())
+        }
+    }
+}
+
+fn grpc(item: &Node, out: &mut Node) -> (u8, usize) {
+    let method = item.down(&["method"]);
+    let regex = method.str("type") == Some("RegularExpression");
+    match (method.str("service"), method.str("method"), regex) {
+        (None, None, _) => {
+            out.set("prefix", item.scalar("/"));
+            (3, 0)
+        }
+        (Some(service), Some(name), false) => {
+            out.set("path", item.scalar(&format!("/{service}/{name}")));
+            (0, service.len() + name.len())
+        }
+        (Some(service), None, false) => {
+            out.set("prefix", item.scalar(&format!("/{service}/")));
+            (1, service.len())
+        }
+        (service, name, regex) => {
+            let part = |text: Option<&str>| match text {
+                Some(text) if regex => text.to_owned(),
+                Some(text) => regex::escape(text),
+                None => "[^/]+".to_owned(),
+            };
+            let pattern = format!("/{}/{}", part(service), part(name));
+            out.set("safe_regex", item.map(vec![("regex", item.scalar(&pattern))]));
+            (2, pattern.len())
+        }
+    }
+}
+
+fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
+    let mut out = rule.map(Vec::new());
+    let mut route = rule.map(Vec::new());
+    let mut parts = Vec::new();
+    for backend in rule.list("backend_refs") {
+        let namespace = backend.str("namespace").unwrap_or(&object.namespace);
+        let mut destination = backend.map(vec![(
+            "host",
+            backend.scalar(&format!(
+                "{}.{namespace}.svc.cluster.local",
+                backend.str("name").unwrap_or_default()
+            )),
+        )]);
+        if let Some(port) = backend.get("port") {
+            destination.set("port", backend.map(vec![("number", port.clone())]));
+        }
+        let cluster = clusters.of(&destination, namespace);
+        let mut part = backend.map(vec![("name", backend.scalar(&cluster))]);
+        part.set("weight", backend.get("weight").cloned().unwrap_or_else(|| backend.scalar("1")));
+        if backend.get("filters").is_some() {
+            out.set("unsaid", backend.scalar("a backend has filters of its own"));
+        }
+        if backend.str("kind").is_some_and(|kind| kind != "Service") {
+            out.set("unsaid", backend.scalar("a backend is no Service"));
+        }
+        parts.push(part);
+    }
+    match parts.as_slice() {
+        [] => {}
+        [only] if only.str("weight") != Some("0") => route.put("cluster", only.get("name").cloned()),
+        _ => route.set("weighted_clusters", rule.map(vec![("clusters", rule.seq(parts.clone()))])),
+    }
+    let timeouts = rule.down(&["timeouts"]);
+    route.set(
+        "timeout",
+        timeouts.get("request").map_or_else(|| rule.scalar("0s"), super::virtual_service::duration),
+    );
+    if let Some(retry) = rule.get("retry") {
+        let codes = retry.list("codes").to_vec();
+        let mut policy = retry.map(vec![
+            ("retry_on", retry.scalar("connect-failure,refused-stream,reset,retriable-status-codes")),
+            ("retriable_status_codes", retry.seq(codes)),
+        ]);
+        policy.set("num_retries", retry.get("attempts").cloned().unwrap_or_else(|| retry.scalar("1")));
+        policy.put("per_try_timeout", timeouts.get("backend_request").map(super::virtual_service::duration));
+        if let Some(base) = retry.get("backoff") {
+            policy.set(
+                "retry_back_off",
+                base.map(vec![("base_interval", super::virtual_service::duration(base))]),
+            );
+        }
+        route.set("retry_policy", policy);
+    }
+    let mut redirect = None;
+    for filter in rule.list("filters") {
+        match filter.str("type").unwrap_or_default() {
+            kind @ ("RequestHeaderModifier" | "ResponseHeaderModifier") => {
+                let (way, key) = if kind.starts_with("Req") {
+                    ("request", "request_header_modifier")
+                } else {
+                    ("response", "response_header_modifier")
+                };
+                let config = filter.down(&[key]);
+                let mut add = out.list(&format!("{way}_headers_to_add")).to_vec();
+                for (key, action) in
+                    [("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD")]
+                {
+                    for one in config.list(key) {
+                        let mut header =
+                            one.map(vec![("key", one.scalar(one.str("name").unwrap_or_default()))]);
+                        header.put("value", one.get("value").cloned());
+                        add.push(one.map(vec![("header", header), ("append_action", one.scalar(action))]));
+                    }
+                }
+                if !add.is_empty() {
+                    out.set(&format!("{way}_headers_to_add"), filter.seq(add));
+                }
+                out.put(&format!("{way}_headers_to_remove"), config.get("remove").cloned());
+            }
+            "RequestRedirect" => {
+                let config = filter.down(&["request_redirect"]);
+                let mut node = filter.map(Vec::new());
+                for (from, to) in
+                    [("scheme", "scheme_redirect"), ("hostname", "host_redirect"), ("port", "port_redirect")]
+                {
+                    node.put(to, config.get(from).cloned());
+                }
+                let code = match config.str("status_code").unwrap_or("302") {
+                    "301" => "MOVED_PERMANENTLY",
+                    "303" => "SEE_OTHER",
+                    "307" => "TEMPORARY_REDIRECT",
+                    "308" => "PERMANENT_REDIRECT",
+                    _ => "FOUND",
+                };
+                node.set("response_code", filter.scalar(code));
+                node.put("path_redirect", config.down(&["path"]).get("replace_full_path").cloned());
+                node.put("prefix_rewrite", config.down(&["path"]).get("replace_prefix_match").cloned());
+                redirect = Some(node);
+            }
+            "URLRewrite" => {
+                let config = filter.down(&["url_rewrite"]);
+                route.put("host_rewrite_literal", config.get("hostname").cloned());
+                let path = config.down(&["path"]);
+                route.put("prefix_rewrite", path.get("replace_prefix_match").cloned());
+                if let Some(whole) = path.get("replace_full_path") {
+                    let pattern = filter.map(vec![("regex", filter.scalar("^/.*$"))]);
+                    route.set(
+                        "regex_rewrite",
+                        filter.map(vec![("pattern", pattern), ("substitution", whole.clone())]),
+                    );
+                }
+            }
+            "RequestMirror" => {
+                let backend = filter.down(&["request_mirror", "backend_ref"]);
+                let namespace = backend.str("namespace").unwrap_or(&object.namespace);
+                let mut destination = backend.map(vec![(
+                    "host",
+                    backend.scalar(&format!(
+                        "{}.{namespace}.svc.cluster.local",
+                        backend.str("name").unwrap_or_default()
+                    )),
+                )]);
+                if let Some(port) = backend.get("port") {
+                    destination.set("port", backend.map(vec![("number", port.clone())]));
+                }
+                let policy =
+                    backend.map(vec![("cluster", backend.scalar(&clusters.of(&destination, namespace)))]);
+                route.set("request_mirror_policies", filter.seq(vec![policy]));
+            }
+            other => {
+                out.set("unsaid", filter.scalar(&format!("the filter `{other}` isn't known to this import")));
+            }
+        }
+    }
+    match redirect {
+        Some(redirect) => out.set("redirect", redirect),
+        None if parts.is_empty() => {
+            out.set("direct_response", rule.map(vec![("status", rule.scalar("500"))]));
+        }
+        None => out.set("route", route),
+    }
+    out
+}

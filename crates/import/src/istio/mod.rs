@@ -1,0 +1,315 @@
+//! Istio and the Gateway API: the objects of a cluster become the config of one workload's sidecar.
+//!
+//! Files of manifests, or what `kubectl get -o yaml` prints. The workload is the Deployment, StatefulSet, DaemonSet, Job or Pod among them: its
+//! namespace and labels say which objects are about it. Traffic is translated as Istio does it for its own proxies, to routes and clusters of Envoy,
+//! which [`crate::envoy`] imports; who may do what becomes `authorization` directly.
+
+mod destination_rule;
+mod gateway;
+mod hosts;
+mod policy;
+mod security;
+mod services;
+mod virtual_service;
+
+use crate::plan::{Plan, Rule, Site, Upstream};
+use crate::remark::Remarks;
+use crate::tree::{At, Kind, Node, Unreadable};
+use crate::value::Map;
+use crate::{File, envoy, tree};
+
+/// The namespace whose policies are for all others.
+const ROOT: &str = "istio-system";
+/// The upstream of whatever no service is known for.
+const ANYWHERE: &str = "anywhere";
+
+/// An object.
+#[derive(Clone, Debug)]
+pub(crate) struct Object {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) node: Node,
+}
+
+impl Object {
+    pub(crate) fn spec(&self) -> &Node {
+        self.node.down(&["spec"])
+    }
+
+    pub(crate) fn at(&self) -> &At {
+        &self.node.at
+    }
+}
+
+/// Whose sidecar it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Workload {
+    pub(crate) namespace: String,
+    /// Unknown where no workload is among the objects.
+    pub(crate) labels: Option<Vec<(String, String)>>,
+}
+
+/// Everything that was given.
+pub(crate) struct Mesh {
+    pub(crate) objects: Vec<Object>,
+    pub(crate) workload: Workload,
+}
+
+impl Mesh {
+    pub(crate) fn all<'m>(&'m self, kind: &'m str) -> impl Iterator<Item = &'m Object> + 'm {
+        self.objects.iter().filter(move |object| object.kind == kind)
+    }
+
+    /// A selector takes the workload. `None`: the workload's labels are not known.
+    pub(crate) fn selects(&self, selector: &Node) -> Option<bool> {
+        let wanted = labels(if selector.get("match_labels").is_some() {
+            selector.down(&["match_labels"])
+        } else {
+            selector
+        });
+        if wanted.is_empty() {
+            return Some(true);
+        }
+        let own = self.workload.labels.as_ref()?;
+        Some(wanted.iter().all(|label| own.contains(label)))
+    }
+}
+
+pub(crate) fn labels(node: &Node) -> Vec<(String, String)> {
+    node.entries().iter().filter_map(|(key, value)| Some((key.clone(), value.text()?.to_owned()))).collect()
+}
+
+pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
+    let mut objects = Vec::new();
+    for file in files {
+        for root in tree::parse(&file.text, &file.path.display().to_string())? {
+            read(&root, &mut objects);
+        }
+    }
+    if objects.is_empty() {
+        let at = At {
+            file: files.first().map(|file| file.path.display().to_string()).unwrap_or_default().into(),
+            line: 0,
+        };
+        return Err(Unreadable {
+            at,
+            what:
+                "there is no object of Kubernetes in it: a mapping with `apiVersion` and `kind` is expected"
+                    .to_owned(),
+        });
+    }
+    let mut remarks = Remarks::default();
+    let workload = workload(&objects, &mut remarks);
+    let mesh = Mesh { objects, workload };
+    let mut plan = outbound(&mesh, &mut remarks)?;
+    let inbound = security::inbound(&mesh, &mut plan);
+    plan.listeners.push(inbound);
+    plan.upstreams.push(original(security::APP));
+    for object in &mesh.objects {
+        if !KNOWN.contains(&object.kind.as_str()) {
+            let kind = &object.kind;
+            remarks.point(object.at(), format!("the object `{kind}` isn't known to this import. Find out what it did, and whether you need it."));
+        }
+    }
+    for (kind, why) in [
+        (
+            "EnvoyFilter",
+            "an EnvoyFilter changed the proxy's own config, which can't be carried over: find out what it did; until then everything is refused that it could guard.",
+        ),
+        (
+            "WasmPlugin",
+            "a Wasm module ran in the proxy: find out what it did; until then everything is refused that it could guard.",
+        ),
+    ] {
+        for object in mesh.all(kind) {
+            if object.namespace != mesh.workload.namespace && object.namespace != ROOT {
+                continue;
+            }
+            if mesh.selects(object.spec().down(&["workload_selector"])) == Some(false)
+                || mesh.selects(object.spec().down(&["selector"])) == Some(false)
+            {
+                continue;
+            }
+            for listener in &mut plan.listeners {
+                for rule in listener
+                    .chains
+                    .iter_mut()
+                    .flat_map(|chain| &mut chain.sites)
+                    .flat_map(|site| &mut site.rules)
+                {
+                    rule.refuse(object.at(), why);
+                }
+                listener.chains.retain(|chain| chain.opaque.is_none());
+            }
+        }
+    }
+    remarks.0.extend(std::mem::take(&mut plan.remarks).0);
+    plan.remarks = remarks;
+    Ok(plan)
+}
+
+/// Kinds that are read, or that say nothing about requests.
+const KNOWN: &[&str] = &[
+    "VirtualService",
+    "DestinationRule",
+    "ServiceEntry",
+    "Sidecar",
+    "PeerAuthentication",
+    "RequestAuthentication",
+    "AuthorizationPolicy",
+    "HTTPRoute",
+    "GRPCRoute",
+    "Service",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "Pod",
+    "ReplicaSet",
+    "ServiceAccount",
+    "ConfigMap",
+    "Secret",
+    "Namespace",
+    "Gateway",
+    "GatewayClass",
+    "Ingress",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "Role",
+    "RoleBinding",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "EnvoyFilter",
+    "WasmPlugin",
+    "Telemetry",
+    "ProxyConfig",
+    "WorkloadEntry",
+    "WorkloadGroup",
+    "ReferenceGrant",
+    "NetworkPolicy",
+    "Endpoints",
+    "EndpointSlice",
+    "PersistentVolumeClaim",
+];
+
+fn read(root: &Node, objects: &mut Vec<Object>) {
+    if root.str("kind").is_some_and(|kind| kind.ends_with("List")) {
+        root.list("items").iter().for_each(|item| read(item, objects));
+        return;
+    }
+    let Some(kind) = root.str("kind").filter(|_| root.get("api_version").is_some()) else { return };
+    let metadata = root.down(&["metadata"]);
+    objects.push(Object {
+        kind: kind.to_owned(),
+        name: metadata.str("name").unwrap_or_default().to_owned(),
+        namespace: metadata.str("namespace").unwrap_or("default").to_owned(),
+        labels: labels(metadata.down(&["labels"])),
+        node: root.clone(),
+    });
+}
+
+/// The workload among the objects, or at least its namespace.
+fn workload(objects: &[Object], remarks: &mut Remarks) -> Workload {
+    let kinds = ["Pod", "Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet"];
+    let mut found = objects.iter().filter(|object| kinds.contains(&object.kind.as_str()));
+    if let Some(object) = found.next() {
+        if let Some(other) = found.next() {
+            remarks.point(
+                other.at(),
+                format!("this config is that of the sidecar of `{}`, the first workload here; `{}` needs one of its own: give each workload alone with the objects.", object.name, other.name),
+            );
+        }
+        let template = object.spec().down(&["template", "metadata", "labels"]);
+        let labels = if object.kind == "Pod" { object.labels.clone() } else { labels(template) };
+        return Workload { namespace: object.namespace.clone(), labels: Some(labels) };
+    }
+    let namespace = objects
+        .iter()
+        .find(|object| object.namespace != ROOT)
+        .map_or("default", |object| object.namespace.as_str());
+    if let Some(first) = objects.first() {
+        remarks.note(
+            first.at(),
+            format!("no workload is among the objects: this is the sidecar of one in `{namespace}` whose labels are not known. Give its Deployment (or Pod) beside them."),
+        );
+    }
+    Workload { namespace: namespace.to_owned(), labels: None }
+}
+
+fn original(name: &str) -> Upstream {
+    let mut keys = Map::default();
+    keys.set("address", "original-destination");
+    Upstream { name: name.to_owned(), keys, ..Upstream::default() }
+}
+
+/// What the application calls.
+fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
+    let empty = Node { at: At::default(), kind: Kind::Map(Vec::new()), quoted: false };
+    let mut clusters = services::Clusters::new(mesh);
+    let mut sites: Vec<Node> = Vec::new();
+    virtual_service::sites(mesh, &mut clusters, &mut sites, remarks);
+    gateway::sites(mesh, &mut clusters, &mut sites, remarks);
+    services::sites(mesh, &mut clusters, &mut sites, remarks);
+    let text = |text: &str| empty.scalar(text);
+    let manager = empty.map(vec![
+        ("@type", text("type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager")),
+        ("normalize_path", text("true")),
+        ("route_config", empty.map(vec![("virtual_hosts", empty.seq(sites)), ("ignore_port_in_host_matching", text("true"))])),
+        (
+            "http_filters",
+            empty.seq(vec![empty.map(vec![("name", text("envoy.filters.http.cors"))]), empty.map(vec![("name", text("envoy.filters.http.fault"))]), empty.map(vec![("name", text("envoy.filters.http.router"))])]),
+        ),
+    ]);
+    let filter = empty.map(vec![
+        ("name", text("envoy.filters.network.http_connection_manager")),
+        ("typed_config", manager),
+    ]);
+    let listener = empty.map(vec![
+        ("name", text("outbound")),
+        (
+            "address",
+            empty.map(vec![(
+                "socket_address",
+                empty.map(vec![("address", text("127.0.0.1")), ("port_value", text("15001"))]),
+            )]),
+        ),
+        ("use_original_dst", text("true")),
+        ("filter_chains", empty.seq(vec![empty.map(vec![("filters", empty.seq(vec![filter]))])])),
+    ]);
+    let fixed =
+        empty.map(vec![("listeners", empty.seq(vec![listener])), ("clusters", empty.seq(clusters.nodes))]);
+    let mut plan =
+        envoy::trees(vec![empty.map(vec![("static_resources", fixed)])], std::path::PathBuf::new())?;
+    remarks.0.extend(clusters.remarks.0);
+    let only = services::registry_only(mesh);
+    for listener in &mut plan.listeners {
+        listener.keys.0.retain(|(key, _)| key != "protocol");
+        // Callers are the application itself: nothing is known of them, and nothing said.
+        let mut rule = Rule::default();
+        rule.when.path = crate::path::Path::Any;
+        if let Some(at) = &only {
+            rule.at = at.clone();
+            rule.keys.set("respond", 502_u64);
+            rule.remarks.note(at, "what no service is known for is refused (`REGISTRY_ONLY`).");
+        } else {
+            rule.keys.set("to", ANYWHERE);
+            rule.targets.push(ANYWHERE.to_owned());
+        }
+        for chain in &mut listener.chains {
+            if chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
+                chain.sites.push(Site {
+                    hosts: vec!["*".to_owned()],
+                    rules: vec![rule.clone()],
+                    ..Site::default()
+                });
+            }
+        }
+    }
+    if only.is_none() {
+        plan.upstreams.push(original(ANYWHERE));
+    }
+    Ok(plan)
+}

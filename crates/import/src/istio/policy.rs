@@ -1,0 +1,323 @@
+//! The rules of an AuthorizationPolicy: one source, one operation and all conditions must hold; of the values of a field one.
+//!
+//! A value is exact, or has `*` at its begin or its end; `*` alone is whatever is there.
+
+use crate::access::{self, Access, Any};
+use crate::tree::Node;
+
+type Said<T> = Result<T, String>;
+
+/// The access rules of which one must hold. Why not, where they can't be said.
+pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> Said<Any> {
+    let mut out = access::everything();
+    for (list, inner) in [("from", "source"), ("to", "operation")] {
+        let items = rule.list(list);
+        if items.is_empty() {
+            continue;
+        }
+        let mut any = Any::new();
+        for item in items {
+            let one = fields(item.down(&[inner]), namespace, tokens)?;
+            any = access::either(any, one).ok_or_else(many)?;
+        }
+        out = access::both(&out, &any).ok_or_else(many)?;
+    }
+    for condition in rule.list("when") {
+        let key = condition.str("key").unwrap_or_default();
+        for (list, not) in [("values", false), ("not_values", true)] {
+            let values = texts(condition.list(list));
+            if values.is_empty() {
+                continue;
+            }
+            let one = attribute(key, &values, namespace, tokens)?;
+            let one = if not { access::not(&one).ok_or_else(many)? } else { one };
+            out = access::both(&out, &one).ok_or_else(many)?;
+        }
+    }
+    for (key, _) in rule.entries() {
+        if !["from", "to", "when"].contains(&key.as_str()) {
+            return Err(format!("`{key}` isn't known"));
+        }
+    }
+    Ok(out)
+}
+
+fn many() -> String {
+    "its conditions together are more than rules can say".to_owned()
+}
+
+fn texts(items: &[Node]) -> Vec<String> {
+    items.iter().filter_map(Node::text).map(ToOwned::to_owned).collect()
+}
+
+/// The fields of a source or an operation, all of which must hold.
+fn fields(node: &Node, namespace: &str, tokens: bool) -> Said<Any> {
+    let mut out = access::everything();
+    for (key, value) in node.entries() {
+        let key = crate::tree::snake(key);
+        let values = texts(value.items());
+        if values.is_empty() {
+            continue;
+        }
+        let (field, not) = key.strip_prefix("not_").map_or((key.as_str(), false), |field| (field, true));
+        let name = match field {
+            "principals" => "source.principal",
+            "namespaces" => "source.namespace",
+            "service_accounts" => "source.serviceAccount",
+            "request_principals" => "request.auth.principal",
+            "ip_blocks" => "source.ip",
+            "remote_ip_blocks" => "remote.ip",
+            "trust_domains" => "source.trustDomain",
+            "ports" => "destination.port",
+            "hosts" | "methods" | "paths" => field,
+            other => return Err(format!("`{other}` isn't known")),
+        };
+        let one = attribute(name, &values, namespace, tokens)?;
+        let one = if not { access::not(&one).ok_or_else(many)? } else { one };
+        out = access::both(&out, &one).ok_or_else(many)?;
+    }
+    Ok(out)
+}
+
+/// An attribute that has one of these values.
+fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Said<Any> {
+    let list = |key: &'static str, values: Said<Vec<String>>| Ok(vec![Access::list(key, values?)]);
+    let each = |make: &dyn Fn(&str) -> Said<String>| {
+        values.iter().map(|value| make(value)).collect::<Said<Vec<String>>>()
+    };
+    let claims = |name: &str, values: Vec<String>| {
+        if tokens {
+            Ok(vec![Access::named("claims", name, values)])
+        } else {
+            Err("it asks for a token, and no RequestAuthentication verifies one".to_owned())
+        }
+    };
+    match key {
+        "source.principal" => list("identity", each(&principal)),
+        "source.namespace" => list("identity", each(&|value| space(value))),
+        "source.serviceAccount" => list("identity", each(&|value| account(value, namespace))),
+        "source.trustDomain" => list(
+            "identity",
+            each(&|value| {
+                if value.contains('*') {
+                    Err(format!("the trust domain `{value}` has a `*`"))
+                } else {
+                    Ok(format!("spiffe://{value}/**"))
+                }
+            }),
+        ),
+        "source.ip" => list("client", each(&|value| network(value))),
+        "destination.port" => list(
+            "port",
+            each(&|value| {
+                value.parse::<u16>().map(|port| port.to_string()).map_err(|_| format!("`{value}` is no port"))
+            }),
+        ),
+        "connection.sni" => list("sni", each(&|value| host(value))),
+        "hosts" => list("host", each(&|value| host(value))),
+        "methods" if values.iter().any(|value| value == "*") => Ok(access::everything()),
+        "methods" => list(
+            "methods",
+            each(&|value| {
+                let right = value.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');
+                if right { Ok(value.to_owned()) } else { Err(format!("the method `{value}` has a `*`")) }
+            }),
+        ),
+        "paths" if values.iter().any(|value| value == "*") => Ok(access::everything()),
+        "paths" => list("path", each(&|value| path(value))),
+        "request.auth.principal" => {
+            let mut out = Any::new();
+            for value in values {
+                let one = match value.as_str() {
+                    "*" => claims("iss", vec!["*".to_owned()])?,
+                    value => {
+                        let (issuer, subject) = value
+                            .rsplit_once('/')
+                            .ok_or_else(|| format!("`{value}` is no `ISSUER/SUBJECT`"))?;
+                        let mut one = claims("iss", vec![crate::text::exact(issuer)])?;
+                        if issuer.contains('*') || subject.contains('*') && subject != "*" {
+                            return Err(format!("`{value}` has a `*` within"));
+                        }
+                        if subject != "*" {
+                            one = access::both(&one, &claims("sub", vec![crate::text::exact(subject)])?)
+                                .ok_or_else(many)?;
+                        }
+                        one
+                    }
+                };
+                out = access::either(out, one).ok_or_else(many)?;
+            }
+            Ok(out)
+        }
+        "request.auth.audiences" => claims("aud", values.iter().map(|value| pattern(value)).collect()),
+        "request.auth.presenter" => claims("azp", values.iter().map(|value| pattern(value)).collect()),
+        "remote.ip" => {
+            Err("it asks for an address that a header tells: write `forwarded_client` with `trusted_proxies`"
+                .to_owned())
+        }
+        other => {
+            if let Some(name) = other.strip_prefix("request.headers[").and_then(|rest| rest.strip_suffix(']'))
+            {
+                return Ok(vec![Access::named(
+                    "headers",
+                    name.to_ascii_lowercase(),
+                    values.iter().map(|value| pattern(value)).collect(),
+                )]);
+            }
+            if let Some(names) =
+                other.strip_prefix("request.auth.claims[").and_then(|rest| rest.strip_suffix(']'))
+            {
+                return claims(
+                    &names.replace("][", "."),
+                    values.iter().map(|value| pattern(value)).collect(),
+                );
+            }
+            Err(format!("it asks for `{other}`, which is absent"))
+        }
+    }
+}
+
+/// A text with `*` at one end, as a pattern of values.
+fn pattern(value: &str) -> String {
+    let inner = value.trim_matches('*');
+    if value == "*" || !value.contains('*') && !inner.is_empty() {
+        return if value == "*" { value.to_owned() } else { crate::text::exact(value) };
+    }
+    let escaped = regex::escape(inner);
+    let (before, after) =
+        (if value.starts_with('*') { ".*" } else { "" }, if value.ends_with('*') { ".*" } else { "" });
+    format!("~{before}{escaped}{after}")
+}
+
+/// `cluster.local/ns/shop/sa/web` is `spiffe://cluster.local/ns/shop/sa/web`.
+fn principal(value: &str) -> Said<String> {
+    if value == "*" {
+        return Ok(value.to_owned());
+    }
+    let value = value.strip_prefix("spiffe://").unwrap_or(value);
+    match value.strip_suffix('*') {
+        Some(prefix) if prefix.ends_with('/') && !prefix.contains('*') => Ok(format!("spiffe://{prefix}**")),
+        None if !value.contains('*') && value.contains('/') => Ok(format!("spiffe://{value}")),
+        _ => Err(format!(
+            "the principal `{value}` has a `*` that identities here don't have (`DOMAIN/ns/NAMESPACE/*` is right)"
+        )),
+    }
+}
+
+fn space(value: &str) -> Said<String> {
+    if value.contains('*') {
+        return Err(format!("the namespace `{value}` has a `*`"));
+    }
+    Ok(format!("spiffe://cluster.local/ns/{value}/**"))
+}
+
+fn account(value: &str, namespace: &str) -> Said<String> {
+    if value.contains('*') {
+        return Err(format!("the service account `{value}` has a `*`"));
+    }
+    let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
+    Ok(format!("spiffe://cluster.local/ns/{namespace}/sa/{name}"))
+}
+
+fn network(value: &str) -> Said<String> {
+    let (address, length) =
+        value.split_once('/').map_or((value, None), |(address, length)| (address, Some(length)));
+    let parsed: std::net::IpAddr = address.parse().map_err(|_| format!("`{value}` is no network"))?;
+    let most = if parsed.is_ipv6() { 128 } else { 32 };
+    match length {
+        None => Ok(address.to_owned()),
+        Some(length) if length.parse::<u8>().is_ok_and(|length| length <= most) => Ok(value.to_owned()),
+        Some(_) => Err(format!("`{value}` is no network")),
+    }
+}
+
+fn host(value: &str) -> Said<String> {
+    let name = value.to_ascii_lowercase();
+    let labels = name.strip_prefix("*.").unwrap_or(&name);
+    if labels.is_empty() || labels.contains('*') {
+        return Err(format!("the host `{value}` has a `*` that is no whole label"));
+    }
+    Ok(name)
+}
+
+/// `/a`, `/a*`, `*/a`, and templates: `{*}` is a segment, `{**}` any of them.
+fn path(value: &str) -> Said<String> {
+    if value.contains("{*") {
+        let mut out = String::new();
+        let mut rest = value;
+        while let Some(start) = rest.find("{*") {
+            out.push_str(&regex::escape(&rest[..start]));
+            let (what, after) = if let Some(after) = rest[start..].strip_prefix("{**}") {
+                (".*", after)
+            } else if let Some(after) = rest[start..].strip_prefix("{*}") {
+                ("[^/]+", after)
+            } else {
+                return Err(format!("the path `{value}` has a template that isn't known"));
+            };
+            out.push_str(what);
+            rest = after;
+        }
+        out.push_str(&regex::escape(rest));
+        return Ok(format!("~{out}"));
+    }
+    let (begin, end) = (value.starts_with('*'), value.ends_with('*'));
+    let inner = value.trim_matches('*');
+    if inner.contains('*') || begin && end {
+        return Err(format!("the path `{value}` has a `*` within"));
+    }
+    Ok(match (begin, end) {
+        (false, false) => crate::path::Path::Exact(inner.to_owned()).pattern(false).unwrap_or_default(),
+        (true, _) => format!("~.*{}", regex::escape(inner)),
+        (false, true) => crate::path::Path::prefix(inner).pattern(false).unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(yaml: &str) -> Said<Any> {
+        let roots = crate::tree::parse(yaml, "policy.yaml").map_err(|error| error.to_string())?;
+        rule(&roots[0], "shop", true)
+    }
+
+    #[test]
+    fn sources_and_operations_are_alternatives_and_both_must_hold() {
+        let all = said(
+            "{from: [{source: {namespaces: [a]}}, {source: {principals: [cluster.local/ns/b/sa/c]}}], to: [{operation: {methods: [GET]}}, {operation: {paths: [/x*]}}]}",
+        );
+        assert_eq!(all.map(|all| all.len()), Ok(4));
+    }
+
+    #[test]
+    fn an_empty_rule_takes_everything() {
+        assert_eq!(said("{}"), Ok(access::everything()));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_an_error() {
+        for yaml in [
+            "{from: [{source: {principals: ['*/sa/x']}}]}",
+            "{from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]}",
+            "{to: [{operation: {ports: ['http']}}]}",
+            "{when: [{key: 'experimental.envoy.filters.x[y]', values: [a]}]}",
+            "{then: []}",
+        ] {
+            assert!(said(yaml).is_err(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn paths_mean_what_they_mean_there() {
+        for (from, to) in [
+            ("/a", "/a"),
+            ("/a*", "~/a.*"),
+            ("*/a", "~.*/a"),
+            ("/a/{*}/b", "~/a/[^/]+/b"),
+            ("/a/{**}", "~/a/.*"),
+        ] {
+            assert_eq!(path(from).as_deref(), Ok(to), "{from}");
+        }
+        assert!(path("/a*b").is_err());
+    }
+}

@@ -1,0 +1,386 @@
+//! What calls the workload: PeerAuthentication, RequestAuthentication and AuthorizationPolicy become `tls` and `authorization` of the listener `inbound`.
+//!
+//! DENY decides before ALLOW; with one ALLOW policy, what none allows is denied; a policy without rules matches nothing, and one with an empty rule
+//! matches everything. Policies of the root namespace are for all. Where it isn't known whether a policy is for this workload, nothing is open.
+
+use crate::access::{self, Access, Said};
+use crate::plan::{Chain, Listener, Plan, Rule, Site, Upstream};
+use crate::remark::Remarks;
+use crate::tree::{At, Node};
+use crate::value::{Map, Value};
+
+use super::services::TLS;
+use super::{Mesh, Object, ROOT, policy};
+
+/// The upstream that is the application.
+pub(crate) const APP: &str = "app";
+
+/// How much of mutual TLS is asked of those who call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Off,
+    Permissive,
+    Strict,
+}
+
+/// The listener of whatever calls the workload.
+pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
+    let mut out = Listener { name: "inbound".to_owned(), ..Listener::default() };
+    out.keys.set("bind", "0.0.0.0:15006");
+    out.keys.set("transparent", true);
+    let mut remarks = Remarks::default();
+    let mut rule = Rule::default();
+    rule.when.path = crate::path::Path::Any;
+    rule.keys.set("to", APP);
+    rule.targets.push(APP.to_owned());
+    if let Some(at) = super::services::ingress(mesh) {
+        remarks.point(&at, "the Sidecar's own `ingress` is not carried over: calls go to the port that was called, on the pod's own address.");
+    }
+    let mut authorization = Map::default();
+    let mut closed: Option<(At, String)> = None;
+    let (mut mode, mut ports, at) = peers(mesh, &mut remarks, &mut closed);
+    tokens(mesh, plan, &mut authorization, &mut remarks, &mut closed);
+    let rules = policies(mesh, authorization.get("jwt").is_some(), &mut remarks, &mut closed);
+    let by_name = rules.deny.iter().any(|(_, rule)| rule.needs("identity"))
+        || rules.allow.iter().flatten().any(|(_, rule)| rule.excludes("identity"));
+    if by_name && mode != Mode::Strict {
+        let what = "a policy refuses clients by their identity, which those without TLS don't have: plaintext is refused here.";
+        remarks.point(&at, what);
+        mode = Mode::Strict;
+        ports.clear();
+    }
+    if mode == Mode::Off && rules.asks("identity") {
+        closed.get_or_insert((at.clone(), "policies ask who the client is, and mutual TLS is off (`DISABLE`): nobody can be allowed. Turn it on.".to_owned()));
+    }
+    if mode != Mode::Off {
+        let mut tls = Map::default();
+        tls.set("certificate", format!("{TLS}/tls.crt"));
+        tls.set("key", format!("{TLS}/tls.key"));
+        tls.set("client_ca", format!("{TLS}/ca.crt"));
+        if mode == Mode::Permissive {
+            tls.set("mode", "permissive");
+        }
+        out.keys.set("tls", tls);
+        remarks.soft(&at, format!("the mesh's certificates came from its control plane: {TLS} must have tls.crt, tls.key and ca.crt, or take `spiffe: true`."));
+    }
+    let rules_by_namespace = rules.asks("identity");
+    let mut deny = rules.deny;
+    for (port, strict) in ports {
+        // Without TLS there is no identity.
+        let nobody = access::not(&vec![Access::list("identity", vec!["*".to_owned()])]).unwrap_or_default();
+        let which = vec![Access::list("port", vec![port.clone()])];
+        let which = if strict { Some(which) } else { access::not(&which) };
+        if let Some(all) = which.and_then(|which| access::both(&nobody, &which)) {
+            deny.extend(all.into_iter().map(|rule| (format!("mtls-{port}"), rule)));
+        }
+    }
+    for said in [Some(access::deny(&deny)), rules.allow.as_deref().map(access::allow)].into_iter().flatten() {
+        match said {
+            Said::Open => {}
+            Said::Shut => {
+                closed.get_or_insert((at.clone(), "a policy denies everything.".to_owned()));
+            }
+            Said::Keys(keys) => {
+                access::merge(&mut authorization, &keys);
+            }
+        }
+    }
+    if rules_by_namespace {
+        remarks.note(&at, "namespaces and service accounts are those of the trust domain `cluster.local`.");
+    }
+    if let Some((at, why)) = closed {
+        rule.refuse(&at, why);
+        authorization = Map::default();
+    }
+    if !authorization.is_empty() {
+        out.keys.set("authorization", authorization);
+    }
+    out.remarks = remarks;
+    out.chains.push(Chain {
+        sites: vec![Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() }],
+        ..Chain::default()
+    });
+    out
+}
+
+/// Objects of a kind that are about the workload; where that can't be told, why.
+fn about<'m>(mesh: &'m Mesh, kind: &'static str, closed: &mut Option<(At, String)>) -> Vec<&'m Object> {
+    let mut out = Vec::new();
+    for object in mesh.all(kind) {
+        if object.namespace != mesh.workload.namespace && object.namespace != ROOT {
+            continue;
+        }
+        if object.spec().get("target_ref").is_some() || object.spec().get("target_refs").is_some() {
+            // Gateways and waypoints have these, sidecars don't.
+            continue;
+        }
+        match mesh.selects(object.spec().down(&["selector"])) {
+            Some(true) => out.push(object),
+            Some(false) => {}
+            None => {
+                let why = format!(
+                    "`{}` is for the workloads that its `selector` names, and no workload is among the objects. Give its Deployment or Pod beside them.",
+                    object.name
+                );
+                closed.get_or_insert((object.at().clone(), why));
+            }
+        }
+    }
+    out
+}
+
+/// The mode of mutual TLS, ports with another one (whether they are stricter), and where that is said.
+fn peers(
+    mesh: &Mesh,
+    remarks: &mut Remarks,
+    closed: &mut Option<(At, String)>,
+) -> (Mode, Vec<(String, bool)>, At) {
+    let all = about(mesh, "PeerAuthentication", closed);
+    let selected = |object: &&&Object| !object.spec().down(&["selector"]).is_empty();
+    let own = |object: &&&Object| object.namespace == mesh.workload.namespace;
+    let mode_of = |node: &Node| match node.str("mode") {
+        Some("STRICT") => Some(Mode::Strict),
+        Some("PERMISSIVE") => Some(Mode::Permissive),
+        Some("DISABLE") => Some(Mode::Off),
+        _ => None,
+    };
+    // The workload's own, then its namespace's, then the mesh's; an unset mode is that of the next.
+    let levels = [
+        all.iter().filter(own).find(selected),
+        all.iter().filter(own).find(|object| !selected(object)),
+        all.iter().find(|object| object.namespace == ROOT && !selected(object)),
+    ];
+    let mut at = mesh.objects.first().map(|object| object.at().clone()).unwrap_or_default();
+    let mut mode = None;
+    for object in levels.iter().flatten() {
+        mode = mode.or_else(|| {
+            let found = mode_of(object.spec().down(&["mtls"]));
+            if found.is_some() {
+                at = object.at().clone();
+            }
+            found
+        });
+    }
+    let base = mode.unwrap_or(Mode::Permissive);
+    let mut others = Vec::new();
+    if let Some(object) = levels[0] {
+        for (port, node) in object.spec().down(&["port_level_mtls"]).entries() {
+            match mode_of(node) {
+                Some(mode) if mode != base => others.push((port.clone(), mode, node.at.clone())),
+                _ => {}
+            }
+        }
+    }
+    let mut out = Vec::new();
+    let mut whole = base;
+    match base {
+        Mode::Permissive | Mode::Off => {
+            for (port, mode, at) in others {
+                match mode {
+                    Mode::Strict => {
+                        whole = Mode::Permissive;
+                        out.push((port, true));
+                    }
+                    Mode::Permissive => whole = Mode::Permissive,
+                    Mode::Off => remarks.note(&at, format!("TLS to port {port} is spoken with those who speak it.")),
+                }
+            }
+        }
+        Mode::Strict => match others.as_slice() {
+            [] => {}
+            [(port, ..)] => {
+                whole = Mode::Permissive;
+                out.push((port.clone(), false));
+            }
+            [(_, _, at), ..] => remarks.point(at, "several ports take plaintext beside others that don't: plaintext is refused on all of them here."),
+        },
+    }
+    (whole, out, at)
+}
+
+/// Issuers of tokens. A request without a token goes on; a bad one is 401.
+fn tokens(
+    mesh: &Mesh,
+    plan: &mut Plan,
+    authorization: &mut Map,
+    remarks: &mut Remarks,
+    closed: &mut Option<(At, String)>,
+) {
+    let mut issuers: Vec<String> = Vec::new();
+    for object in about(mesh, "RequestAuthentication", closed) {
+        for rule in object.spec().list("jwt_rules") {
+            match issuer(rule, plan, remarks) {
+                Ok(name) => issuers.push(name),
+                Err(why) => {
+                    closed.get_or_insert((
+                        rule.at.clone(),
+                        format!("a token is verified here, and can't be: {why}. Then replace the refusal."),
+                    ));
+                }
+            }
+        }
+    }
+    if !issuers.is_empty() {
+        let mut jwt = Map::default();
+        jwt.set("issuers", issuers);
+        jwt.set("required", false);
+        authorization.set("jwt", jwt);
+    }
+}
+
+fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Result<String, String> {
+    let issuer = rule.str("issuer").ok_or("it has no issuer")?;
+    let name = crate::plan::name(issuer.split_once("://").map_or(issuer, |(_, rest)| rest));
+    let mut map = Map::default();
+    map.set("issuer", issuer);
+    let audiences: Vec<String> =
+        rule.list("audiences").iter().filter_map(Node::text).map(ToOwned::to_owned).collect();
+    if !audiences.is_empty() {
+        map.set("audiences", audiences);
+    }
+    let mut keys = Map::default();
+    if let Some(text) = rule.str("jwks") {
+        if !text.contains("\"keys\"") || text.contains("\"oct\"") {
+            return Err("its keys are not a set of public keys (RFC 7517)".to_owned());
+        }
+        keys.set("inline", text);
+    } else if let Some(url) = rule.str("jwks_uri") {
+        let (scheme, rest) = url.split_once("://").ok_or("the address of its keys is no URL")?;
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        if !matches!(scheme, "http" | "https") || authority.is_empty() || authority.contains('@') {
+            return Err("the address of its keys is no URL of http or https".to_owned());
+        }
+        let upstream = crate::plan::name(&format!("keys-of-{name}"));
+        let port =
+            if authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())) {
+                String::new()
+            } else {
+                format!(":{}", if scheme == "https" { 443 } else { 80 })
+            };
+        let mut own = Map::default();
+        own.set("address", format!("{scheme}://{authority}{port}"));
+        if !plan.upstreams.iter().any(|known| known.name == upstream) {
+            plan.upstreams.push(Upstream { name: upstream.clone(), keys: own, ..Upstream::default() });
+        }
+        keys.set("upstream", upstream);
+        keys.set("path", rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/"));
+        keys.set("refresh", "20m");
+    } else {
+        return Err("its keys are found by OpenID discovery, which is absent: give `jwksUri`".to_owned());
+    }
+    map.set("keys", keys);
+    let mut from = Vec::new();
+    for header in rule.list("from_headers") {
+        let prefix = header.get("prefix").and_then(Node::text).unwrap_or_default();
+        if !prefix.is_empty() && !prefix.eq_ignore_ascii_case("bearer ") {
+            return Err(format!(
+                "its tokens stand behind `{prefix}`; here they stand behind `Bearer `, or alone"
+            ));
+        }
+        from.extend(header.str("name").map(|name| format!("header:{}", name.to_ascii_lowercase())));
+    }
+    from.extend(rule.list("from_params").iter().filter_map(Node::text).map(|name| format!("query:{name}")));
+    from.extend(rule.list("from_cookies").iter().filter_map(Node::text).map(|name| format!("cookie:{name}")));
+    map.set(
+        "from",
+        if from.is_empty() {
+            vec!["header:authorization".to_owned(), "query:access_token".to_owned()]
+        } else {
+            from
+        },
+    );
+    let mut claims = Map::default();
+    for item in rule.list("output_claim_to_headers") {
+        if let (Some(header), Some(claim)) = (item.str("header"), item.str("claim")) {
+            claims.set(&header.to_ascii_lowercase(), claim);
+        }
+    }
+    if !claims.is_empty() {
+        map.set("claim_headers", claims);
+    }
+    if let Some(header) = rule.str("output_payload_to_header") {
+        return Err(format!(
+            "its payload is put into `{header}`, which is absent here: name the claims in `claim_headers`"
+        ));
+    }
+    if rule.is("forward_original_token") {
+        map.set("forward", true);
+    }
+    remarks.soft(
+        &rule.at,
+        format!("tokens of `{issuer}` without `exp` are refused; Istio lets them last forever."),
+    );
+    let mut all = plan.top.child("jwt");
+    let mut free = name.clone();
+    let mut n = 2;
+    while all.get(&free).is_some_and(|other| *other != Value::Map(map.clone())) {
+        free = format!("{name}-{n}");
+        n += 1;
+    }
+    all.set(&free, map);
+    Ok(free)
+}
+
+/// The rules of all policies.
+#[derive(Default)]
+struct Rules {
+    deny: Vec<(String, Access)>,
+    /// Of one policy at least; `None` where no policy allows.
+    allow: Option<Vec<(String, Access)>>,
+}
+
+impl Rules {
+    fn asks(&self, key: &str) -> bool {
+        self.deny.iter().chain(self.allow.iter().flatten()).any(|(_, rule)| rule.asks(key))
+    }
+}
+
+fn policies(mesh: &Mesh, tokens: bool, remarks: &mut Remarks, closed: &mut Option<(At, String)>) -> Rules {
+    let mut out = Rules::default();
+    for object in about(mesh, "AuthorizationPolicy", closed) {
+        let spec = object.spec();
+        let action = spec.str("action").unwrap_or("ALLOW");
+        if object.node.down(&["metadata", "annotations"]).str("istio.io/dry-run") == Some("true") {
+            remarks.soft(object.at(), format!("`{}` is a dry run, and left out: `dry_run: true` makes one of the whole `authorization`.", object.name));
+            continue;
+        }
+        match action {
+            "AUDIT" => {
+                remarks.soft(
+                    object.at(),
+                    format!("`{}` only marks requests for an audit, and is left out.", object.name),
+                );
+                continue;
+            }
+            "CUSTOM" => {
+                let why = format!(
+                    "`{}` asks a service of the mesh's own config, which isn't here. Name it in `authorizers`, and in `external` of `authorization`; then replace the refusal.",
+                    object.name
+                );
+                closed.get_or_insert((object.at().clone(), why));
+                continue;
+            }
+            _ => {}
+        }
+        let mut rules: Vec<(String, Access)> = Vec::new();
+        for rule in spec.list("rules") {
+            match policy::rule(rule, &object.namespace, tokens) {
+                Ok(all) => rules.extend(all.into_iter().map(|one| (object.name.clone(), one))),
+                Err(why) => {
+                    let what = format!("a rule of `{}` can't be carried over: {why}.", object.name);
+                    if action == "DENY" {
+                        closed.get_or_insert((rule.at.clone(), what));
+                    } else {
+                        remarks.point(&rule.at, format!("{what} What it allowed is denied."));
+                    }
+                }
+            }
+        }
+        if action == "DENY" {
+            out.deny.extend(rules);
+        } else {
+            out.allow.get_or_insert_default().extend(rules);
+        }
+    }
+    out
+}
