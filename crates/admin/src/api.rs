@@ -75,6 +75,8 @@ GET  /certificates    certificates that are shown, and when they expire
 GET  /reloads         the last reloads of the config
 GET  /stats.json      rates, percentiles and reasons of the last 10 s and 5 min
 GET  /failures        failures by upstream and reason, and the last 100 failed exchanges, newest first
+GET  /events          breakers, ejections, health, reloads, certificates, failures that began and ended: newest first
+GET  /clients         who calls, by verified identity or address, since somebody looks
 GET  /reasons         what every reason means and what to do
 GET  /tap?upstream=U  exchanges as they end, a JSON line each; filters as keys
 GET  /metrics         Prometheus metrics
@@ -91,6 +93,8 @@ const READ_WRITE: &str = "GET, HEAD, POST, PUT";
 const WRITE: &str = "POST, PUT";
 /// Failures on one page.
 const FAILURES: usize = 100;
+/// Clients on one page.
+const CLIENTS: usize = 200;
 
 /// Answers the admin API on this socket until `shutdown` is done. Fails at once if the socket isn't a loopback one.
 pub async fn serve_api(
@@ -167,6 +171,8 @@ fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
         "/reloads" => as_json(&api.proxy.reloads()),
         "/stats.json" => as_json(&stats(api)),
         "/failures" => as_json(&failures(api)),
+        "/events" => as_json(&events(api)),
+        "/clients" => as_json(&api.state.metrics.watch().clients(CLIENTS).into()),
         "/reasons" => as_json(&reasons()),
         _ => dashboard::file(path).or_else(|| probes::told(&api.state, path)).unwrap_or_else(|| {
             text(StatusCode::NOT_FOUND, format!("nothing is here. What there is:\n\n{INDEX}"))
@@ -213,6 +219,10 @@ fn failures(api: &Api) -> Value {
     let now = SystemTime::now();
     let groups: Vec<_> = watch.groups().iter().map(|group| group.json(now)).collect();
     json!({ "groups": groups, "failures": failures, "missed": watch.missed() })
+}
+
+fn events(api: &Api) -> Value {
+    api.state.metrics.watch().events().iter().map(attache_telemetry::Event::json).collect()
 }
 
 fn reasons() -> Value {

@@ -21,6 +21,7 @@ pub(crate) fn file(path: &str) -> Option<Answer> {
     Some(match path {
         "/dashboard.css" => guarded("text/css; charset=utf-8", include_str!("dashboard/dashboard.css")),
         "/dashboard.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js")),
+        "/history.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/history.js")),
         "/parts.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/parts.js")),
         "/charts.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/charts.js")),
         "/favicon.svg" => guarded("image/svg+xml", include_str!("dashboard/favicon.svg")),

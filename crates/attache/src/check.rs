@@ -53,8 +53,9 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
                 Ok(config) => (true, json!(config.warnings)),
                 Err(found) => (false, json!(found)),
             };
-            let hosts = result.as_ref().map(attache_routing::hosts).unwrap_or_default();
-            let _ = writeln!(io::stdout(), "{:#}", json!({ "ok": ok, "problems": found, "hosts": hosts }));
+            let summary = result.as_ref().map(attache_routing::summary).unwrap_or_default();
+            let _ =
+                writeln!(io::stdout(), "{:#}", json!({ "ok": ok, "problems": found, "summary": summary }));
             if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         (Output::Text, Ok(config)) => {
@@ -69,7 +70,7 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
                 count(config.listeners.len(), "listener"),
                 count(config.upstreams.len(), "upstream")
             );
-            for line in attache_routing::hosts(&config) {
+            for line in attache_routing::summary(&config) {
                 let _ = writeln!(out, "  {line}");
             }
             ExitCode::SUCCESS

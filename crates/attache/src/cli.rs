@@ -254,9 +254,9 @@ pub(crate) struct Explain {
 /// `attache demo`
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// Seconds of traffic.
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub(crate) seconds: u64,
+    /// Seconds of traffic. Default: until Ctrl-C in a terminal, 20 elsewhere.
+    #[arg(long, value_name = "N")]
+    pub(crate) seconds: Option<u64>,
     /// Requests a second.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) rate: u32,

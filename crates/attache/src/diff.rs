@@ -1,5 +1,7 @@
 //! What a reload changed, in words, for the log, the admin API and the dashboard.
 
+use std::time::Duration;
+
 use attache_config::model::{Config, Listener, Upstream, Web};
 
 /// One line for each listener, upstream and section that differs.
@@ -24,6 +26,27 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
         sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("`{name}` changed")),
     );
     lines
+}
+
+/// Bytes of a diff that are kept; a config of thousands of routes may be written anew.
+const LONGEST: usize = 64 * 1024;
+
+/// After this long the rest is taken as it is, in larger pieces than need be.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The lines of the effective configs that differ, as a unified diff. Secrets are hidden in it, as on `GET /config`.
+pub(crate) fn text(old: &Config, new: &Config) -> String {
+    let shown = |config: &Config| serde_json::to_string_pretty(&config.effective()).unwrap_or_default();
+    let (old, new) = (shown(old), shown(new));
+    let mut compare = similar::TextDiff::configure();
+    compare.timeout(PATIENCE);
+    let mut diff = compare.diff_lines(&old, &new).unified_diff().context_radius(3).to_string();
+    if diff.len() > LONGEST {
+        let end = diff.floor_char_boundary(LONGEST);
+        diff.truncate(end);
+        diff.push_str("\n… the rest is left out: compare `GET /config` with the one before\n");
+    }
+    diff
 }
 
 /// What needs a restart: the new config is made to say what is the case, and the lines say what was asked.
@@ -116,6 +139,31 @@ mod tests {
 
     fn config(text: &str) -> Config {
         attache_config::parse(text, None, &|_| None).unwrap()
+    }
+
+    #[test]
+    fn the_diff_shows_the_lines_that_differ_and_no_secret() {
+        let of = |seconds: u32| {
+            config(&format!(
+                "upstreams: {{ a: {{ address: 'http://a.test', connect_timeout: {seconds}s, credential: {{ bearer: {{ file: /s }} }} }} }}"
+            ))
+        };
+        let diff = text(&of(3), &of(4));
+        let lines: Vec<&str> =
+            diff.lines().filter(|line| line.starts_with(['+', '-'])).map(str::trim_end).collect();
+        assert_eq!(lines.len(), 2, "{diff}");
+        assert!(lines[0].starts_with('-') && lines[0].contains("connect_timeout"), "{diff}");
+        assert_eq!(text(&of(3), &of(3)), "");
+    }
+
+    #[test]
+    fn a_diff_is_bounded() {
+        let of = |path: &str| {
+            let upstreams: Vec<_> = (0..2000).map(|n| format!("u{n}: 'http://{path}{n}.test'")).collect();
+            config(&format!("upstreams: {{ {} }}", upstreams.join(", ")))
+        };
+        let diff = text(&of("a"), &of("b"));
+        assert!(diff.len() < LONGEST + 200 && diff.contains("the rest is left out"), "{}", diff.len());
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) struct Report {
     pub(crate) changes: Vec<String>,
     /// What the new config says and only a restart can do.
     pub(crate) needs_restart: Vec<String>,
+    /// The lines of the effective config that differ, as a unified diff; secrets are hidden in it. Empty if nothing differs.
+    pub(crate) diff: String,
     /// Requests that found a route before, and none now.
     pub(crate) orphaned: Vec<String>,
 }
@@ -103,6 +105,7 @@ mod tests {
                 generation,
                 changes: Vec::new(),
                 needs_restart: Vec::new(),
+                diff: String::new(),
                 orphaned: Vec::new(),
             });
             let (at, took) = (SystemTime::now(), Duration::ZERO);

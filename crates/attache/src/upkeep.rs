@@ -191,6 +191,7 @@ impl Upkeep {
         if let Some(collector) = collector {
             process.exports(spawn_local(collector.run()));
         }
+        process.metrics.expect(&config);
         let number = before.number + 1;
         Ok(Generation {
             number,

@@ -11,6 +11,7 @@ mod effective;
 mod foreign;
 mod locate;
 pub mod model;
+mod patterns;
 mod raw;
 mod schema;
 mod substitute;
@@ -24,7 +25,7 @@ use diagnostic::Problems;
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use effective::names_a_credential;
 pub use locate::{Finding, locate};
-pub use schema::schema;
+pub use schema::{described, schema};
 pub use suggest::nearest;
 
 use crate::model::Config;

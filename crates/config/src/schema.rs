@@ -5,13 +5,19 @@ use std::sync::OnceLock;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use crate::raw::Root;
+use crate::{patterns, raw::Root};
 
-/// The JSON schema of a config file, for editors: draft 2020-12, with descriptions, defaults and examples.
+/// The JSON schema of a config file, for editors: draft 2020-12, with descriptions, defaults, examples and patterns.
 ///
-/// It knows the keys and their types. Texts with a syntax of their own have a `format` that editors ignore; their syntax,
-/// and whatever one key says about another, is checked by [`parse`](crate::parse).
+/// Whatever one key says about another is checked by [`parse`](crate::parse) alone.
 pub fn schema() -> Value {
+    let mut schema = described();
+    patterns::for_editors(&mut schema);
+    schema
+}
+
+/// The keys with their types and descriptions, without what only an editor's check needs: what `docs/config.md` is made from.
+pub fn described() -> Value {
     let mut schema = annotated().clone();
     public(&mut schema);
     if let Some(root) = schema.as_object_mut() {

@@ -39,6 +39,19 @@ with it; a value that is one variable and nothing else is typed by what it becam
 **YAML.** Anchors, aliases and merge keys (`<<: *base`) work; keys that begin with `x-` at the top level are yours, to keep anchors
 in. A key that stands twice is an error, and so is one that isn't known. Within `{ … }` a value with braces needs quotes:
 `{ path: "/users/{id}" }`.
+
+**In an editor.** `attache schema > attache.schema.json` writes the JSON schema of this version. With the YAML language server (VS Code's
+YAML extension, Neovim, Helix and others) the first line of a config names it:
+
+```yaml
+# yaml-language-server: $schema=./attache.schema.json
+upstreams:
+  orders: https://orders.internal:8443
+```
+
+Keys are then completed and described, and wrong keys, words, durations, sizes, addresses and ratios are underlined as they are typed.
+For `!file` its setting `yaml.customTags` needs `["!file scalar"]`. A path behind `!file` begins with `/`, `./` or `../` there, so that
+it is told from a value. What one key says about another (`to` names an upstream that isn't there), only `attache check` tells.
 "#;
 
 const TEXTS: &str = r"
@@ -55,7 +68,7 @@ look-around and back-references, and always over the whole text.
 #[test]
 fn the_reference_is_what_the_schema_says() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.md");
-    let wanted = reference(&attache_config::schema());
+    let wanted = reference(&attache_config::described());
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &wanted).unwrap();
@@ -267,7 +280,7 @@ fn yaml(value: &Value) -> String {
 
 #[test]
 fn an_editor_takes_a_version_without_quotes() {
-    let versions = &attache_config::schema()["$defs"]["TlsVersion"]["oneOf"];
+    let versions = &attache_config::described()["$defs"]["TlsVersion"]["oneOf"];
     assert_eq!(versions[1]["enum"], serde_json::json!(["1.3", 1.3]));
     assert!(versions[1]["type"].is_null(), "{versions}");
 }

@@ -19,6 +19,7 @@ use crate::{
     table::serves_tcp,
     words::{
         percent, show_admission, show_fault, show_host, show_path, show_range, show_retries, show_timeouts,
+        show_unhealthy,
     },
 };
 
@@ -112,6 +113,8 @@ pub struct Share {
     pub retries: String,
     /// Adaptive concurrency and the queue, where they are on; empty for connections.
     pub admission: String,
+    /// What becomes of the connections to an endpoint that turns unhealthy; empty where none ever does.
+    pub unhealthy: &'static str,
 }
 
 /// Explains a request that was checked and normalized. `upstreams` are those of the config.
@@ -139,10 +142,22 @@ pub fn explain(
             .or_else(|| connection_failure(alternative, client))
         },
     );
+    let mut preflight = false;
     let outcome = table.find_http(&facts).map(|matched| {
         let mut outcome = describe(matched.route, upstreams);
         let route = matched.route;
-        outcome.browsers = table.model.get(route.id.0).map(|route| browsers(&route.web, request)).unwrap_or_default();
+        let web = table.model.get(route.id.0).map(|route| &route.web);
+        outcome.browsers = web.map(|web| browsers(web, request)).unwrap_or_default();
+        preflight = web.is_some_and(|web| is_preflight(web, request));
+        if preflight {
+            let action = "answer the preflight with 200: access rules, limits and the upstream are for the request that follows it";
+            return Outcome {
+                route: outcome.route,
+                browsers: outcome.browsers,
+                action: action.into(),
+                ..Outcome::default()
+            };
+        }
         let first = match route.step() {
             Step::Forward(forward) => forward.to.first().and_then(|to| upstreams.get(to.upstream.0)),
             Step::Direct => None,
@@ -214,11 +229,12 @@ pub fn explain(
         listener_line: table.listener_line,
         candidates,
         other_hosts,
-        access: access(
-            table,
-            table.find_http(&facts).map(|matched| matched.route),
-            &Facts::of_request(request, client),
-        ),
+        access: if preflight {
+            Vec::new()
+        } else {
+            let route = table.find_http(&facts).map(|matched| matched.route);
+            access(table, route, &Facts::of_request(request, client))
+        },
         outcome,
     }
 }
@@ -326,6 +342,15 @@ fn connection_failure(alternative: &Alternative<'_>, client: &Client) -> Option<
     None
 }
 
+/// A browser asks whether its page may send a request: attache answers that by itself, before rules, limits and the upstream.
+fn is_preflight(web: &Web, request: &RequestHead) -> bool {
+    let has = |name| request.headers.contains_key(name);
+    web.cors.is_some()
+        && request.method == Method::OPTIONS
+        && has(http::header::ORIGIN)
+        && has(http::header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
 /// What is done for browsers.
 fn browsers(web: &Web, request: &RequestHead) -> Vec<String> {
     let mut lines = Vec::new();
@@ -338,12 +363,6 @@ fn browsers(web: &Web, request: &RequestHead) -> Vec<String> {
             Some(_) => "; this one isn't",
         };
         lines.push(format!("pages of {} may read the answer{fares}", origins.join(", ")));
-        if request.method == Method::OPTIONS
-            && of.is_some()
-            && request.headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD)
-        {
-            lines.push("a preflight: attache answers it, before rules and limits".to_owned());
-        }
     }
     if web.grpc_web {
         lines.push("gRPC-Web becomes gRPC".to_owned());
@@ -375,6 +394,7 @@ fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
             timeouts: show_timeouts(&to.policy),
             retries: show_retries(&to.policy.retry),
             admission: upstream(to.upstream).map(show_admission).unwrap_or_default(),
+            unhealthy: upstream(to.upstream).map(show_unhealthy).unwrap_or_default(),
         })
         .collect();
     outcome.fault = forward.fault.as_ref().map(show_fault);

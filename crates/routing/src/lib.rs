@@ -9,6 +9,8 @@ mod access;
 mod conditions;
 mod edits;
 mod explain;
+#[cfg(test)]
+mod explain_tests;
 mod facts;
 mod host;
 mod orphans;
@@ -32,6 +34,6 @@ pub use facts::{Named, RequestFacts};
 pub use orphans::orphaned;
 pub use rewrite::Captures;
 pub use route::{CompiledRoute, RouteId, Step, mirrors};
-pub use summary::hosts;
+pub use summary::summary;
 pub use table::{Matched, RouteTable};
 pub use upstream_host::UpstreamHost;

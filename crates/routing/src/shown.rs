@@ -54,9 +54,12 @@ impl fmt::Display for Explanation {
             if !share.host.is_empty() {
                 writeln!(f, "    host: {} ({})", share.host, share.host_is)?;
             }
-            for (what, value) in
-                [("timeouts", &share.timeouts), ("retries", &share.retries), ("admission", &share.admission)]
-            {
+            for (what, value) in [
+                ("timeouts", &*share.timeouts),
+                ("retries", &*share.retries),
+                ("admission", &*share.admission),
+                ("unhealthy endpoints", share.unhealthy),
+            ] {
                 if !value.is_empty() {
                     writeln!(f, "    {what}: {value}")?;
                 }

@@ -1,18 +1,28 @@
-//! What a listener does with the Hosts that it is asked for, and which Host its upstreams are sent: `attache check`'s last lines.
+//! What a listener does with the Hosts that it is asked for, which Host its upstreams are sent, and what becomes of connections to an
+//! endpoint that turns unhealthy: `attache check`'s last lines.
 
-use attache_config::model::{Action, Bind, Config, HostName, HostRewrite, Listener, UpstreamProtocol};
+use attache_config::model::{
+    Action, Bind, Config, HostName, HostRewrite, Listener, OnUnhealthy, UpstreamProtocol,
+};
 
-use crate::{UpstreamHost, words::show_host};
+use crate::{
+    UpstreamHost,
+    words::{show_host, show_unhealthy},
+};
 
-/// A line for each listener whose routes are only for some hosts, and one for each upstream that is spoken HTTP to.
-pub fn hosts(config: &Config) -> Vec<String> {
+/// A line for each listener whose routes are only for some hosts, one for each upstream that is spoken HTTP to, and one for each whose
+/// connections are closed when their endpoint turns unhealthy.
+pub fn summary(config: &Config) -> Vec<String> {
     let listeners = config.listeners.iter().filter_map(only_some_hosts);
     let upstreams = config
         .upstreams
         .iter()
         .filter(|upstream| upstream.protocol != UpstreamProtocol::Tcp)
         .map(|upstream| format!("upstream {}: {}", upstream.name, UpstreamHost::of(upstream).describe()));
-    listeners.chain(upstreams).collect()
+    let closing = config.upstreams.iter().filter(|upstream| upstream.on_unhealthy == OnUnhealthy::Close).map(
+        |upstream| format!("upstream {}: unhealthy endpoints: {}", upstream.name, show_unhealthy(upstream)),
+    );
+    listeners.chain(upstreams).chain(closing).collect()
 }
 
 fn only_some_hosts(listener: &Listener) -> Option<String> {
@@ -71,16 +81,18 @@ mod tests {
     fn who_is_reached_by_which_host_and_what_host_is_sent() {
         let config = attache_config::parse(
             "upstreams: { orders: 'https://orders.test', users: { address: 'http://users.test', host: api.test },\n\
-             app: 'http://127.0.0.1:8080', kept: { address: 'http://k.test', host: preserve }, db: 'tcp://db:5432' }",
+             app: 'http://127.0.0.1:8080', kept: { address: 'http://k.test', host: preserve },\n\
+             db: { address: 'tcp://db:5432', on_unhealthy: close } }",
             None,
             &|_| None,
         );
-        insta::assert_snapshot!(super::hosts(&config.unwrap()).join("\n"), @r"
+        insta::assert_snapshot!(super::summary(&config.unwrap()).join("\n"), @r"
         listener outbound: goes by Host: `orders`, `orders.test`, `users`, `users.test`, `app`, `127.0.0.1`, `kept`, `k.test`; any other Host, such as `localhost:15001`, gets `no-route`
         upstream orders: is sent its own Host, `orders.test`; a request that names it keeps its own
         upstream users: is sent the Host `api.test`
         upstream app: is sent the request's Host; `127.0.0.1:8080` in place of `localhost` and loopback addresses
         upstream kept: is sent the request's Host
+        upstream db: unhealthy endpoints: idle connections are closed, tunnels and opaque connections are reset (`on_unhealthy: close`)
         ");
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use attache_config::model::{
-    AddressMatch, Fault, HostName, HostPattern, PathPattern, Policy, Retry, RetryMethods, Segment, Upstream,
+    AddressMatch, Fault, HostName, HostPattern, OnUnhealthy, PathPattern, Policy, Retry, RetryMethods,
+    Segment, Upstream,
 };
 
 pub(crate) fn percent(ratio: f64) -> String {
@@ -59,6 +60,19 @@ pub(crate) fn show_admission(upstream: &Upstream) -> String {
     });
     let parts: Vec<_> = adaptive.into_iter().chain(queue).collect();
     parts.join("; ")
+}
+
+/// What becomes of the connections to an endpoint that turns unhealthy (`on_unhealthy`); empty where nothing can make one unhealthy.
+pub(crate) fn show_unhealthy(upstream: &Upstream) -> &'static str {
+    match upstream.on_unhealthy {
+        OnUnhealthy::Close => {
+            "idle connections are closed, tunnels and opaque connections are reset (`on_unhealthy: close`)"
+        }
+        OnUnhealthy::Keep if upstream.health_check.is_some() => {
+            "open connections stay, only new calls go elsewhere (`on_unhealthy: keep`)"
+        }
+        OnUnhealthy::Keep => "",
+    }
 }
 
 pub(crate) fn show_fault(fault: &Fault) -> String {

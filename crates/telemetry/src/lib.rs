@@ -32,4 +32,4 @@ pub use trace::{
     AttemptTrace, Connecting, Dial, DialFuture, Exports, Io, RequestTrace, SpanId, TraceId, Tracer, Traces,
     check_trace_context, finish_trace,
 };
-pub use watch::{Group, Kind, Record, SeenHeaders, TapFilter, Tapped, Tapping, Watch, log_outages};
+pub use watch::{Event, Group, Kind, Record, SeenHeaders, TapFilter, Tapped, Tapping, Watch, log_outages};

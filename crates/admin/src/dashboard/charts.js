@@ -1,4 +1,4 @@
-// Small line charts over the last five minutes. Drawn anew at each step: sixty points cost nothing, and nothing is kept that could go wrong.
+// Small line charts over the last minutes or hour. Drawn anew at each step: 240 points cost nothing, and nothing is kept that could go wrong.
 
 const NS = 'http://www.w3.org/2000/svg';
 const LEFT = 52, RIGHT = 40, TOP = 8, BOTTOM = 18, HEIGHT = 132;
@@ -95,7 +95,7 @@ export class Chart {
     if (point) out.push(el('line', { class: 'cursor', x1: x(this.cursor), x2: x(this.cursor), y1: TOP, y2: HEIGHT - BOTTOM }));
     this.svg.replaceChildren(...out);
     const shown = point ?? this.points.at(-1);
-    this.readout.textContent = shown ? `${point ? ago(point[0]) : 'now'}: ${this.say(shown)}` : 'the first step takes five seconds';
+    this.readout.textContent = shown ? `${point ? ago(point[0]) : 'now'}: ${this.say(shown)}` : 'the first point comes soon';
     this.svg.setAttribute('aria-label', shown ? `${this.label}. Now: ${this.say(this.points.at(-1))}` : this.label);
   }
 }

@@ -1,6 +1,7 @@
 // The dashboard's life: ask, show, repeat. Whatever comes from a request (paths, hosts, details) reaches the page as text only.
 
 import { Chart, spark } from '/charts.js';
+import { showCertificates, showClients, showEvents, showReloads } from '/history.js';
 import { millis, rate, percent, count, span, clock, make, set, keyed, row, cells, tag, stacked } from '/parts.js';
 
 const $ = (id) => document.getElementById(id);
@@ -30,15 +31,16 @@ const reasonButton = (word, more) => {
 
 // ---- charts ----
 
+let hour = false;
 const whole = (value) => value >= 1000 ? `${+(value / 1000).toFixed(1)}k` : `${+value.toFixed(1)}`;
 const charts = {
   traffic: new Chart($('chart-traffic'), {
-    label: 'Requests per second over the last five minutes', area: true, format: whole,
+    label: 'Requests per second', area: true, format: whole,
     lines: [{ at: (p) => p[1] }, { at: (p) => p[2] > 0 ? p[2] : null, className: 'bad' }],
     say: (p) => `${rate(p[1])} requests/s, ${rate(p[2])} failed/s`,
   }),
   success: new Chart($('chart-success'), {
-    label: 'Success rate over the last five minutes',
+    label: 'Success rate',
     format: (v) => `${+(v * 100).toFixed(1)}%`,
     // From just below the worst: 99.9 % and 100 % are worlds apart.
     top: (values) => ({ low: Math.min(0.99, Math.max(0, Math.floor(Math.min(1, ...values) * 20 - 0.2) / 20)), high: 1 }),
@@ -46,7 +48,7 @@ const charts = {
     say: (p) => p[1] > 0 ? `${percent(1 - p[2] / p[1])} succeeded` : 'no requests',
   }),
   latency: new Chart($('chart-latency'), {
-    label: 'Latency percentiles over the last five minutes',
+    label: 'Latency percentiles',
     format: (v) => v >= 1000 ? `${+(v / 1000).toFixed(1)} s` : `${+v.toFixed(1)} ms`,
     lines: [
       { at: (p) => p[3], name: 'p50' }, { at: (p) => p[4], name: 'p90', className: 'second' }, { at: (p) => p[5], name: 'p99', className: 'third' },
@@ -80,7 +82,7 @@ const showNow = (stats, listeners) => {
   for (const share of ['p50', 'p90', 'p99']) set($(`t-${share}`), millis(lately[`${share}_ms`]));
   set($('t-tries'), lately.requests ? (lately.tries / lately.requests).toFixed(2) : '–');
   set($('t-connections'), count(listeners.reduce((sum, listener) => sum + listener.connections.open, 0)));
-  for (const chart of Object.values(charts)) chart.update(stats.series);
+  for (const chart of Object.values(charts)) chart.update(hour ? stats.hour : stats.series);
   const ready = !stats.not_ready.length;
   const state = $('state');
   const text = ready ? `ready, up ${span(stats.uptime_seconds)}` : 'not ready';
@@ -313,24 +315,6 @@ const showTraffic = (listeners, stats) => {
   });
 };
 
-const showCertificates = ({ certificates }) => {
-  $('certificates-empty').hidden = certificates.length > 0;
-  const labels = ['Shown by', 'Names', 'Issuer', 'File', '#Expires in'];
-  keyed($('certificate-rows'), certificates, (c) => `${c.side} ${c.name} ${c.sha256}`, row(labels), (node, c) => {
-    const left = c.expires_in_seconds;
-    const kind = left <= 86400 ? 'bad' : left <= 7 * 86400 ? 'warn' : 'good';
-    cells(node, [`${c.side} ${c.name}`, stacked(c.names.join(', ') || c.subject), stacked(c.issuer), stacked(c.file ?? 'SPIFFE agent'), tag(kind, left ? span(left) : 'expired')]);
-  });
-};
-
-const showReloads = (reloads) => {
-  $('reloads-empty').hidden = reloads.length > 0;
-  const labels = ['When', 'Outcome', 'By', 'What'];
-  keyed($('reload-rows'), reloads, (reload) => `${reload.time} ${reload.generation ?? ''}`, row(labels), (node, reload) => {
-    cells(node, [clock(reload.time), tag(reload.ok ? 'good' : 'bad', reload.ok ? 'served' : 'refused'), reload.trigger ?? '', stacked(reload.ok ? [...reload.changes, ...reload.needs_restart].join('; ') || (reload.trigger === 'start' ? 'the start' : 'nothing changed') : reload.error)]);
-  });
-};
-
 // ---- asking ----
 
 const get = async (path) => {
@@ -356,6 +340,9 @@ const step = async () => {
     showUpstreams(upstreams, stats);
     showFailures(failures, stats, listeners);
     showTraffic(listeners, stats);
+    const [events, clients] = await Promise.all(['/events', '/clients'].map(get));
+    showEvents(events, wanted('event-find'), holds);
+    showClients(clients, wanted('client-find'), holds);
     if (steps++ % SLOW === 0) {
       const [certificates, reloads] = await Promise.all(['/certificates', '/reloads'].map(get));
       showCertificates(certificates);
@@ -376,7 +363,8 @@ $('pause').addEventListener('click', () => {
   set($('pause'), paused ? 'Go on' : 'Pause');
   if (!paused) step();
 });
-for (const id of ['failure-find', 'upstream-find']) $(id).addEventListener('input', () => step());
+for (const input of document.getElementsByName('window')) input.addEventListener('change', () => { hour = $('window-hour').checked; step(); });
+for (const id of ['failure-find', 'upstream-find', 'event-find', 'client-find']) $(id).addEventListener('input', () => step());
 document.addEventListener('toggle', () => step(), true);
 document.addEventListener('visibilitychange', () => step());
 

@@ -282,6 +282,7 @@ pub(super) fn reloads(reloads: &Reloads) -> Value {
             "generation": report.map(|report| report.generation),
             "changes": report.map(|report| &report.changes),
             "needs_restart": report.map(|report| &report.needs_restart),
+            "diff": report.map(|report| &report.diff),
             "orphaned": report.map(|report| &report.orphaned),
             "error": error,
         })

@@ -102,14 +102,14 @@ fn troubles(seen: &Value) -> Vec<String> {
 }
 
 /// Of a window's calls so large a share failed that callers see an outage, with enough of them to tell.
-fn is_outage(window: &Value) -> bool {
+pub(super) fn is_outage(window: &Value) -> bool {
     let number = |key: &str| window[key].as_f64().unwrap_or(0.0);
     let (requests, failed) = (number("requests"), number("failed"));
     requests > 0.0 && (failed >= 0.05 * requests || (failed >= 10.0 && failed >= 0.01 * requests))
 }
 
 /// What counts of a row: the last seconds, or the last minutes where nothing came since.
-fn lately(row: &Value) -> (&Value, &'static str) {
+pub(super) fn lately(row: &Value) -> (&Value, &'static str) {
     if row["last_10s"]["requests"].as_u64().unwrap_or(0) > 0 {
         (&row["last_10s"], "in the last 10 s")
     } else {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     http,
+    status::{is_outage, lately},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli::{self, Output, Sort, View};
@@ -260,13 +261,20 @@ fn state(row: &Value, upstreams: &Value, view: View) -> (String, Ink) {
     let name = field(row, "upstream");
     let found = upstreams.as_array().into_iter().flatten().find(|upstream| field(upstream, "name") == name);
     let Some(upstream) = found else { return (String::new(), Ink::Plain) };
+    // What callers see comes before what the health checks say.
+    let fails = is_outage(lately(row).0);
     match view {
         View::Upstreams if field(&upstream["breaker"], "state") == "open" => ("open".to_owned(), Ink::Bad),
         View::Upstreams if field(upstream, "kind") != "on-demand" => {
             let (usable, all) = (upstream["usable"].as_u64().unwrap_or(0), list(upstream, "endpoints").len());
-            let ink = if usable as usize == all { Ink::Good } else { Ink::Warn };
-            (format!("{usable}/{all} up"), ink)
+            match usable as usize {
+                _ if fails => (format!("{usable}/{all} failing"), Ink::Bad),
+                0 => (format!("0/{all} up"), Ink::Bad),
+                usable if usable == all => (format!("{usable}/{all} up"), Ink::Good),
+                usable => (format!("{usable}/{all} up"), Ink::Warn),
+            }
         }
+        View::Upstreams if fails => ("failing".to_owned(), Ink::Bad),
         View::Endpoints => {
             let address = field(row, "endpoint");
             let hosts = list(upstream, "hosts").iter().flat_map(|host| list(host, "endpoints"));
@@ -274,7 +282,11 @@ fn state(row: &Value, upstreams: &Value, view: View) -> (String, Ink) {
             let state =
                 endpoints.filter(|e| field(e, "address") == address).map(|e| field(e, "state")).next();
             let state = state.unwrap_or("gone");
-            (state.to_owned(), if state == "healthy" { Ink::Good } else { Ink::Bad })
+            match state {
+                "healthy" if fails => ("failing".to_owned(), Ink::Bad),
+                "healthy" => (state.to_owned(), Ink::Good),
+                state => (state.to_owned(), Ink::Bad),
+            }
         }
         _ => (String::new(), Ink::Plain),
     }

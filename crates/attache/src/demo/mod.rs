@@ -6,6 +6,7 @@ mod view;
 
 use std::{
     io::{self, IsTerminal, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -21,6 +22,7 @@ use crate::{
 
 /// What the demo's proxy runs with; nothing is hidden from the reader.
 const CONFIG: &str = "\
+admin: ADMIN
 metrics: off
 listeners:
   outbound:
@@ -29,12 +31,16 @@ listeners:
       - match: { host: shop.internal }
         to: shop
         timeout: 2s
-        retry: { attempts: 3, per_try_timeout: 250ms, on: [connect-failure, reset, 5xx], budget_floor: 20 }
+        retry: { attempts: 3, per_try_timeout: 250ms, on: [connect-failure, reset, 5xx],
+                 hedge: { after: 50ms }, budget_floor: 20 }
 upstreams:
   shop:
     address: [ADDRESSES]
     outlier_ejection: { consecutive_5xx: 3, base: 1s, max_percent: 50% }
 ";
+
+/// Seconds of traffic where nobody watches.
+const PIPE_SECONDS: u64 = 20;
 
 /// Runs it to its end.
 pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>> {
@@ -46,7 +52,8 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
         ])
     })?;
     let addresses: Vec<String> = servers.iter().map(|s| format!("'http://{}'", s.address)).collect();
-    let text = CONFIG.replace("ADDRESSES", &addresses.join(", "));
+    let admin = free_for_admin()?;
+    let text = CONFIG.replace("ADDRESSES", &addresses.join(", ")).replace("ADMIN", &admin.to_string());
     let config = attache_config::parse(&text, None, &|_| None).map_err(|e| e.to_string())?;
     let proxy = Proxy::start(config, Setup::default())?;
     let generation = proxy.generation();
@@ -57,20 +64,30 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
     let seen = on_a_thread("demo-app", move || async move { Ok(traffic::start(address, rate)) })?;
 
     let terminal = io::stdout().is_terminal();
+    // Who looks at the dashboard in a terminal's neighbour needs the time for it; a pipe wants an end.
+    let seconds = options.seconds.or((!terminal).then_some(PIPE_SECONDS));
     let view = View {
         proxy: address.to_string(),
+        dashboard: format!("http://localhost:{}/", admin.port()),
         upstream: upstream.shared(),
         servers: &servers,
         seen: &seen,
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
     };
-    show(&view, options.seconds, terminal)?;
+    show(&view, seconds, terminal)?;
     proxy.stop();
     Ok(())
 }
 
-fn show(view: &View<'_>, seconds: u64, terminal: bool) -> io::Result<()> {
-    let (began, total) = (Instant::now(), Duration::from_secs(seconds));
+/// The usual port of the admin API, or a free one where something listens there already.
+fn free_for_admin() -> io::Result<SocketAddr> {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, 15000));
+    TcpListener::bind(usual).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?.local_addr()
+}
+
+/// Shows what happens for so many seconds; `None` is until the program is ended.
+fn show(view: &View<'_>, seconds: Option<u64>, terminal: bool) -> io::Result<()> {
+    let (began, total) = (Instant::now(), seconds.map_or(Duration::MAX, Duration::from_secs));
     let mut out = io::stdout().lock();
     let mut lines = 0;
     loop {
@@ -78,7 +95,7 @@ fn show(view: &View<'_>, seconds: u64, terminal: bool) -> io::Result<()> {
         let last = elapsed >= total;
         // A terminal gets one table that changes in place; a pipe gets the final one.
         if terminal || last {
-            let table = view.render(elapsed.as_secs().min(seconds), seconds);
+            let table = view.render(elapsed.as_secs(), seconds);
             if lines > 0 {
                 write!(out, "\x1b[{lines}A\x1b[J")?;
             }

@@ -12,6 +12,7 @@ use super::{traffic::Seen, upstreams::Server};
 /// Everything that is shown.
 pub(super) struct View<'a> {
     pub(super) proxy: String,
+    pub(super) dashboard: String,
     pub(super) upstream: &'a Shared,
     pub(super) servers: &'a [std::sync::Arc<Server>],
     pub(super) seen: &'a Mutex<Seen>,
@@ -19,20 +20,26 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The table as text, `elapsed` and `total` in seconds.
-    pub(super) fn render(&self, elapsed: u64, total: u64) -> String {
+    /// The table as text, `elapsed` and `total` in seconds; without a total it goes on until the program is ended.
+    pub(super) fn render(&self, elapsed: u64, total: Option<u64>) -> String {
         let (bold, dim, red, green, end) = if self.colour {
             ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m")
         } else {
             ("", "", "", "", "")
         };
         let mut out = String::new();
+        let time = match total {
+            Some(total) => format!("{} s of {total} s", elapsed.min(total)),
+            None => format!("{elapsed} s, Ctrl-C ends it"),
+        };
         let _ = writeln!(
             out,
-            "{bold}attache demo{end}  app -> http://{} -> upstream `{}`, {} endpoints   {dim}{elapsed} s of {total} s{end}\n",
+            "{bold}attache demo{end}  app -> http://{} -> upstream `{}`, {} endpoints   {dim}{time}{end}\n\n\
+             {bold}dashboard: {}{end}\n",
             self.proxy,
             self.upstream.config.name,
             self.servers.len(),
+            self.dashboard,
         );
         let _ =
             writeln!(out, "{dim}  server    endpoint           answers   failures   mean time   now{end}");
@@ -74,11 +81,7 @@ impl View<'_> {
         );
         let _ = writeln!(
             out,
-            "{dim}                     (the p99: each tenth answer of the slow server takes 400 ms; attache waits 250 ms, `per_try_timeout`, and asks another){end}"
-        );
-        let _ = writeln!(
-            out,
-            "  dashboard          http://localhost:15000/ for as long as this runs (--seconds 600 is longer)"
+            "{dim}                     (the p99: each tenth answer of the slow server takes 400 ms; after 50 ms (`hedge`) attache asks another server, too){end}"
         );
         if let Some(last) = &seen.last_failure {
             let _ = writeln!(out, "  last failure       {last}");

@@ -99,6 +99,7 @@ impl Proxy {
             generation: 1,
             changes: Vec::new(),
             needs_restart: Vec::new(),
+            diff: String::new(),
             orphaned: Vec::new(),
         });
         if let Some(predecessor) = predecessor {

@@ -153,14 +153,15 @@ impl Reloader {
         };
         let (process, known) = (self.process.clone(), before.clone());
         let read = spawn_blocking(move || read(&file, &known, &process)).await;
-        let (prepared, changes, needs_restart) = read.map_err(|error| error.to_string())??;
+        let Read { prepared, changes, needs_restart, diff } = read.map_err(|error| error.to_string())??;
         let generation = before.number;
         let Some(prepared) = prepared else {
-            return Ok(Report { generation, changes, needs_restart, orphaned: Vec::new() });
+            let orphaned = Vec::new();
+            return Ok(Report { generation, changes, needs_restart, diff, orphaned });
         };
         let orphaned = orphaned(&before.config, &prepared.config);
         self.switch(*prepared, &before).await.map_err(|error| whole(&error))?;
-        Ok(Report { generation: generation + 1, changes, needs_restart, orphaned })
+        Ok(Report { generation: generation + 1, changes, needs_restart, diff, orphaned })
     }
 
     /// Everything from here to the workers' answers happens, or nothing.
@@ -193,7 +194,14 @@ impl Reloader {
     }
 }
 
-type Read = (Option<Box<Prepared>>, Vec<String>, Vec<String>);
+/// What reading the config came to: it is not yet served.
+struct Read {
+    /// Nothing where nothing changed.
+    prepared: Option<Box<Prepared>>,
+    changes: Vec<String>,
+    needs_restart: Vec<String>,
+    diff: String,
+}
 
 /// Reads, checks and prepares; nothing is prepared if nothing changed. Blocks.
 fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, String> {
@@ -213,10 +221,11 @@ fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, Str
     let needs_restart = diff::keep_fixed(&before.config, &mut config);
     let changes = diff::changes(&before.config, &config);
     if changes.is_empty() && config.files == before.config.files {
-        return Ok((None, changes, needs_restart));
+        return Ok(Read { prepared: None, changes, needs_restart, diff: String::new() });
     }
+    let diff = diff::text(&before.config, &config);
     let prepared = prepare(config, before, process, &mut Handed::default()).map_err(|error| whole(&error))?;
-    Ok((Some(Box::new(prepared)), changes, needs_restart))
+    Ok(Read { prepared: Some(Box::new(prepared)), changes, needs_restart, diff })
 }
 
 /// Requests that found a route before, and none now; of listeners that both have.

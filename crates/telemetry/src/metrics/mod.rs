@@ -8,6 +8,7 @@ mod cell;
 mod counts;
 pub(crate) mod descriptors;
 mod exemplars;
+mod expected;
 mod histogram;
 mod openmetrics;
 mod page;
@@ -33,7 +34,7 @@ use attache_config::model::Name;
 
 #[cfg(test)]
 pub(crate) use self::histogram::BOUNDS;
-use self::series::Family;
+use self::{expected::Expected, series::Family};
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
     stats::Stats,
@@ -84,6 +85,8 @@ pub(crate) struct Registry {
 /// What only the control thread sets, so that locks and locked instructions are harmless.
 #[derive(Debug, Default)]
 struct Control {
+    /// What stands on the page as 0 before it counts.
+    expected: Mutex<Expected>,
     endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
     /// The state of each upstream's failure breaker.
     circuits: Mutex<BTreeMap<Name, &'static str>>,
@@ -240,8 +243,12 @@ impl Metrics {
     /// How following TLS files went since the start, and how many listeners and upstreams serve an older state now.
     pub fn set_certificate_reloads(&self, reloads: u64, failures: u64, failing: u64) {
         let control = &self.0.control;
-        control.certificate_reloads.store(reloads, Relaxed);
-        control.certificate_failures.store(failures, Relaxed);
+        if reloads > control.certificate_reloads.swap(reloads, Relaxed) {
+            self.0.watch.event("certificates", "", "changed files were taken");
+        }
+        if failures > control.certificate_failures.swap(failures, Relaxed) {
+            self.0.watch.event("certificates", "", "changed files can't be used; the older ones serve");
+        }
         control.certificates_failing.store(failing, Relaxed);
     }
 
@@ -261,6 +268,7 @@ impl Metrics {
     /// A config was loaded (also the first one) or was refused.
     pub fn config_loaded(&self, ok: bool) {
         let control = &self.0.control;
+        self.0.watch.event("config", "", if ok { "loaded" } else { "refused; the one before serves" });
         control.last_reload_failed.store(!ok, Relaxed);
         if ok {
             control.reloads_ok.fetch_add(1, Relaxed);

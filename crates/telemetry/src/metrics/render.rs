@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Rela
 use attache_config::model::Name;
 
 use super::{
-    AdmissionCounts, Metrics, Registry, cell, descriptors as d, exemplars, openmetrics,
+    AdmissionCounts, Metrics, Registry, cell, descriptors as d, exemplars,
+    expected::Expected,
+    openmetrics,
     page::{Page, text},
     process::Process,
     series::Sums,
@@ -33,9 +35,10 @@ impl Metrics {
 
     fn page(&self) -> Page {
         let mut page = Page::default();
-        exchanges(&self.0, &mut page);
+        let expected = self.expected();
+        exchanges(&self.0, &expected, &mut page);
         connections(&self.0, &mut page);
-        upstreams(&self.0, &mut page);
+        upstreams(&self.0, &expected, &mut page);
         program(&self.0, &mut page);
         overload(&self.0, &mut page);
         process(&Process::read(), &mut page);
@@ -48,9 +51,11 @@ impl Metrics {
     }
 }
 
-fn exchanges(registry: &Registry, page: &mut Page) {
+fn exchanges(registry: &Registry, expected: &Expected, page: &mut Page) {
     let sums = registry.exchanges.sums();
-    page.numbers(&d::REQUESTS, sums.iter().map(|(labels, cells)| (&labels[..], cells[cell::COUNT] as f64)));
+    let mut counted = only(&sums, cell::COUNT);
+    expected.requests(&mut counted);
+    page.counter(&d::REQUESTS, &counted, 0);
     page.gauge(&d::IN_FLIGHT, &registry.in_flight.sums());
     let by_code = group(&sums, |[listener, route, upstream, protocol, code, _]| {
         [listener, route, upstream, protocol, code]
@@ -77,17 +82,21 @@ fn connections(registry: &Registry, page: &mut Page) {
     page.counter(&d::CONNECTIONS_CLOSED, &registry.connections_closed.sums(), 0);
 }
 
-fn upstreams(registry: &Registry, page: &mut Page) {
-    page.counter(&d::UPSTREAM_RETRIES, &registry.retries.sums(), 0);
+fn upstreams(registry: &Registry, expected: &Expected, page: &mut Page) {
+    page.counter(&d::UPSTREAM_RETRIES, &expected.retries(registry.retries.sums()), 0);
     page.counter(&d::UPSTREAM_HEDGES, &registry.hedges.sums(), 0);
     let sums = registry.upstream_connections.sums();
     page.counter(&d::UPSTREAM_CONNECTIONS_OPENED, &sums, cell::OPENED);
     page.gauge(&d::UPSTREAM_CONNECTIONS_ACTIVE, &only(&sums, cell::ACTIVE));
-    page.counter(&d::UPSTREAM_CONNECTION_FAILURES, &registry.upstream_failures.sums(), 0);
+    page.counter(
+        &d::UPSTREAM_CONNECTION_FAILURES,
+        &expected.connection_failures(registry.upstream_failures.sums()),
+        0,
+    );
     page.histograms(&d::UPSTREAM_CONNECT, &registry.connects.sums(), 0, &BTreeMap::new());
     page.counter(&d::UPSTREAM_POOL_REUSED, &registry.pool_reused.sums(), 0);
-    page.counter(&d::UPSTREAM_OVERFLOW, &registry.overflow.sums(), 0);
-    page.counter(&d::UPSTREAM_EJECTIONS, &registry.ejections.sums(), 0);
+    page.counter(&d::UPSTREAM_OVERFLOW, &expected.overflow(registry.overflow.sums()), 0);
+    page.counter(&d::UPSTREAM_EJECTIONS, &expected.ejections(registry.ejections.sums()), 0);
     let endpoints = registry.control.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let states = endpoints.iter().flat_map(|(upstream, counts)| {
         [
@@ -125,7 +134,7 @@ fn upstreams(registry: &Registry, page: &mut Page) {
     page.counter(&d::CORS, &registry.cors.sums(), 0);
     page.counter(&d::COMPRESSED, &registry.compressed.sums(), 0);
     page.counter(&d::JWT_KEYS, &registry.jwt_keys.sums(), 0);
-    page.counter(&d::DNS_LOOKUPS, &registry.dns.sums(), 0);
+    page.counter(&d::DNS_LOOKUPS, &expected.dns(registry.dns.sums()), 0);
 }
 
 fn program(registry: &Registry, page: &mut Page) {

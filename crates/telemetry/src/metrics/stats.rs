@@ -26,6 +26,10 @@ const STEP: Duration = Duration::from_secs(5);
 const STEPS: usize = 60;
 /// Steps of the short window: ten seconds, and what came since.
 const SHORT: usize = 2;
+/// Steps of one point of the last hour: 15 seconds.
+const COARSE: usize = 3;
+/// Points of the last hour.
+const HOUR: usize = 240;
 /// Rows with a history of their own; what comes above them has only its sums.
 const ROWS: usize = 4096;
 /// Endpoints are counted for this long after somebody asked last.
@@ -56,6 +60,37 @@ struct Step {
     reasons: Reasons,
 }
 
+/// A quarter of a minute of all traffic, an hour of which is 13 KiB.
+#[derive(Debug)]
+struct Point {
+    /// When it ended.
+    at: Instant,
+    requests_per_second: f64,
+    failed_per_second: f64,
+    /// p50, p90 and p99 in milliseconds.
+    percentiles: [Option<f64>; 3],
+}
+
+impl Point {
+    fn new(at: Instant, counts: &Counts, over: Duration) -> Self {
+        let seconds = over.as_secs_f64().max(0.001);
+        let rate = |count: u64| (count as f64 / seconds * 100.0).round() / 100.0;
+        Self {
+            at,
+            requests_per_second: rate(counts.requests()),
+            failed_per_second: rate(counts.failed),
+            percentiles: [0.5, 0.9, 0.99].map(|share| counts.millis(share)),
+        }
+    }
+
+    /// Seconds before now, requests and failures a second, and the percentiles.
+    fn json(&self, now: Instant) -> Value {
+        let [p50, p90, p99] = self.percentiles;
+        let ago = now.saturating_duration_since(self.at).as_secs();
+        json!([ago, self.requests_per_second, self.failed_per_second, p50, p90, p99])
+    }
+}
+
 #[derive(Debug)]
 struct History {
     ids: HashMap<Row, usize>,
@@ -63,6 +98,10 @@ struct History {
     last_reasons: Reasons,
     last_at: Instant,
     steps: VecDeque<Step>,
+    /// The last hour of all traffic, oldest first.
+    hour: VecDeque<Point>,
+    /// What came since the last point, in how many steps and how long.
+    gathered: (Counts, usize, Duration),
     watched: Option<Instant>,
 }
 
@@ -83,6 +122,8 @@ impl Stats {
             last_reasons,
             last_at: Instant::now(),
             steps: VecDeque::new(),
+            hour: VecDeque::new(),
+            gathered: (Counts::default(), 0, Duration::ZERO),
             watched: None,
         };
         Self { metrics: metrics.clone(), history: Mutex::new(history) }
@@ -140,8 +181,25 @@ impl History {
             self.steps.pop_front();
         }
         let took = at.saturating_duration_since(self.last_at);
+        let all = now.get(&Row::Total).copied().unwrap_or_default();
+        let before = self.last.get(&Row::Total).copied().unwrap_or_default();
+        self.gather(&all.since(&before), took, at);
         self.steps.push_back(Step { at, took, rows, reasons: news });
         (self.last, self.last_reasons, self.last_at) = (now, reasons, at);
+    }
+
+    fn gather(&mut self, since: &Counts, took: Duration, at: Instant) {
+        let (counts, steps, over) = &mut self.gathered;
+        counts.add(since);
+        (*steps, *over) = (*steps + 1, *over + took);
+        if *steps < COARSE {
+            return;
+        }
+        if self.hour.len() >= HOUR {
+            self.hour.pop_front();
+        }
+        self.hour.push_back(Point::new(at, counts, *over));
+        self.gathered = (Counts::default(), 0, Duration::ZERO);
     }
 
     /// The last `steps` steps of a row with what came since, and how long that is.
@@ -183,16 +241,7 @@ impl History {
         let none = Counts::default();
         let points = self.steps.iter().map(|step| {
             let counts = id.and_then(|id| step.rows.get(id)).unwrap_or(&none);
-            let seconds = step.took.as_secs_f64().max(0.001);
-            let rate = |count: u64| (count as f64 / seconds * 100.0).round() / 100.0;
-            json!([
-                at.saturating_duration_since(step.at).as_secs(),
-                rate(counts.requests()),
-                rate(counts.failed),
-                counts.millis(0.5),
-                counts.millis(0.9),
-                counts.millis(0.99),
-            ])
+            Point::new(step.at, counts, step.took).json(at)
         });
         points.collect()
     }
@@ -247,6 +296,7 @@ impl History {
             "step_seconds": STEP.as_secs(),
             "total": total,
             "series": self.series(&Row::Total, at),
+            "hour": self.hour.iter().map(|point| point.json(at)).collect::<Vec<_>>(),
             "listeners": listeners,
             "routes": routes,
             "upstreams": upstreams,
@@ -366,6 +416,26 @@ mod tests {
             (&json!(0), &json!(11))
         );
         assert_eq!(now["series"].as_array().unwrap().len(), STEPS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_of_all_traffic_is_kept_in_so_many_points() {
+        let metrics = Metrics::new();
+        let stats = Stats::new(&metrics);
+        for minute in 0..90 {
+            finish(&metrics, if minute == 89 { 500 } else { 200 }, None);
+            for _ in 0..12 {
+                tokio::time::advance(STEP).await;
+                stats.step();
+            }
+        }
+        let seen = stats.json();
+        let hour = seen["hour"].as_array().unwrap();
+        assert_eq!(hour.len(), HOUR);
+        assert_eq!((&hour[0][0], &hour[HOUR - 1][0]), (&json!(3585), &json!(0)));
+        let sum = |column: usize| hour.iter().filter_map(|point| point[column].as_f64()).sum::<f64>() * 15.0;
+        // Rates are rounded to a hundredth.
+        assert!((sum(1) - 60.0).abs() < 10.0 && (sum(2) - 1.0).abs() < 0.2, "{} {}", sum(1), sum(2));
     }
 
     #[tokio::test(start_paused = true)]

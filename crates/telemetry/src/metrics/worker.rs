@@ -254,6 +254,7 @@ impl WorkerMetrics {
     /// A state of the upstream, or of one of its endpoints, changed: `what` (`circuit`, `endpoint-circuit`, `ejection`, `health`) is `to` now.
     pub fn transition(&self, upstream: &Name, what: &'static str, to: &'static str) {
         self.0.transitions.add([Label::Name(upstream), Label::Word(what), Label::Word(to)], 0, 1);
+        self.0.watcher.event(what, upstream, to);
     }
 
     /// A name of the upstream was looked up.

@@ -1,4 +1,4 @@
-//! The last failures of one worker.
+//! The last failures of one worker, and who called it while somebody looks.
 
 use std::{
     collections::VecDeque,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Record, groups::Groups};
+use super::{Record, clients::Clients, groups::Groups};
 use crate::Exchange;
 
 /// Failures that each worker remembers.
@@ -18,6 +18,7 @@ const RINGS: usize = 1024;
 pub(super) struct Ring {
     last: VecDeque<Record>,
     groups: Groups,
+    clients: Clients,
 }
 
 impl Ring {
@@ -33,6 +34,18 @@ impl Ring {
             None => Record::of(exchange, total),
         });
         self.groups.add(exchange, total)
+    }
+
+    pub(super) fn client(&mut self, exchange: &Exchange, total: Duration) {
+        self.clients.add(exchange, total);
+    }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    pub(super) fn forget_clients(&mut self) {
+        self.clients.clear();
     }
 
     pub(super) fn groups(&self) -> &Groups {

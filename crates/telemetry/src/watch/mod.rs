@@ -6,6 +6,8 @@
 //!
 //! A reader runs on the control thread and never makes a worker wait.
 
+mod clients;
+mod events;
 mod failures;
 mod groups;
 mod headers;
@@ -19,14 +21,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
+use attache_config::model::Name;
 use tokio::sync::Notify;
 
-use self::{failures::Ring, tap::Tap};
+use self::{clients::Clients, events::Events, failures::Ring, tap::Tap};
 pub use self::{
+    events::Event,
     groups::{Group, Kind},
     headers::SeenHeaders,
     outages::log_outages,
@@ -51,12 +55,14 @@ struct Shared {
     taps: ArcSwap<Vec<Arc<Tap>>>,
     /// Taken by readers when a tap begins or ends.
     changing: Mutex<()>,
-    /// One for each worker that ever saw a failure.
+    /// One for each worker that ever saw a failure, or a call while somebody looked.
     rings: Mutex<Vec<Arc<Mutex<Ring>>>>,
     /// Failures that found their ring being read.
     missed: AtomicU64,
     /// Told when a kind of failure begins.
     begins: Notify,
+    /// Written when a state changes, which is rare.
+    events: Mutex<Events>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,6 +90,28 @@ impl Watch {
         all
     }
 
+    /// A state changed: see [`Event`]. A worker never waits for a reader; what finds one at it is left out.
+    pub fn event(&self, kind: &'static str, whose: impl Into<String>, what: impl Into<String>) {
+        if let Ok(mut events) = self.0.events.try_lock() {
+            events.add(kind, whose.into(), what.into(), SystemTime::now());
+        }
+    }
+
+    /// The last changes of state, newest first.
+    pub fn events(&self) -> Vec<Event> {
+        lock(&self.0.events).all()
+    }
+
+    /// Who called since somebody looks, as JSON; those that called most come first.
+    pub fn clients(&self, most: usize) -> Vec<serde_json::Value> {
+        let rings = lock(&self.0.rings).clone();
+        let mut all = Clients::default();
+        for ring in rings {
+            all.merge(lock(&ring).clients());
+        }
+        all.json(most)
+    }
+
     /// Waits until a kind of failure begins that was quiet.
     async fn begins(&self) {
         self.0.begins.notified().await;
@@ -94,12 +122,16 @@ impl Watch {
         self.0.missed.load(Relaxed)
     }
 
-    /// Whether each endpoint's requests are counted from now on.
+    /// Whether each endpoint's and each client's requests are counted from now on. Clients begin anew with it.
     pub fn count_endpoints(&self, on: bool) {
         if on {
             self.0.flags.fetch_or(ENDPOINTS, Relaxed);
         } else {
             self.0.flags.fetch_and(!ENDPOINTS, Relaxed);
+            let rings = lock(&self.0.rings).clone();
+            for ring in rings {
+                lock(&ring).forget_clients();
+            }
         }
     }
 
@@ -121,6 +153,12 @@ impl Watcher {
         Self { watch: watch.clone(), ring: OnceCell::new() }
     }
 
+    /// A state of an upstream changed.
+    #[cold]
+    pub(crate) fn event(&self, kind: &'static str, upstream: &Name, what: &'static str) {
+        self.watch.event(kind, format!("upstream {upstream}"), what);
+    }
+
     /// Somebody follows exchanges, so headers are wanted.
     pub(crate) fn tapped(&self) -> bool {
         self.watch.0.flags.load(Relaxed) & TAPPED != 0
@@ -135,16 +173,30 @@ impl Watcher {
         if flags & TAPPED != 0 {
             tap::offer(&self.watch.0.taps.load(), exchange, total);
         }
+        if flags & ENDPOINTS != 0 {
+            self.client(exchange, total);
+        }
         flags & ENDPOINTS != 0
+    }
+
+    fn ring(&self) -> &Mutex<Ring> {
+        self.ring.get_or_init(|| {
+            let ring = Arc::<Mutex<Ring>>::default();
+            failures::register(&mut lock(&self.watch.0.rings), &ring);
+            ring
+        })
+    }
+
+    #[cold]
+    fn client(&self, exchange: &Exchange, total: Duration) {
+        if let Ok(mut ring) = self.ring().try_lock() {
+            ring.client(exchange, total);
+        }
     }
 
     #[cold]
     fn keep(&self, exchange: &Exchange, total: Duration) {
-        let ring = self.ring.get_or_init(|| {
-            let ring = Arc::<Mutex<Ring>>::default();
-            failures::register(&mut lock(&self.watch.0.rings), &ring);
-            ring
-        });
+        let ring = self.ring();
         // Never waits: a reader holds it for as long as it takes to copy a hundred records.
         if let Ok(mut ring) = ring.try_lock() {
             if ring.push(exchange, total) {

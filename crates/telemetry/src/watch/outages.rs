@@ -53,7 +53,7 @@ pub async fn log_outages(watch: Watch) {
             sleep(LOOK).await;
         }
         for (group, line) in look(&mut told, watch.groups(), Instant::now()) {
-            write(&group, &line);
+            write(&watch, &group, &line);
         }
     }
 }
@@ -97,13 +97,20 @@ fn look(told: &mut HashMap<Kind, Told>, groups: Vec<Group>, now: Instant) -> Vec
     lines
 }
 
-fn write(group: &Group, line: &Line) {
+fn write(watch: &Watch, group: &Group, line: &Line) {
     let (whose, cause, sample) = (group.kind.whose(), group.kind.cause(), &group.sample);
+    match line {
+        Line::Begins(_) => watch.event("failures", &*whose, format!("calls fail: {cause}")),
+        Line::Ended(count, _) => {
+            watch.event("failures", &*whose, format!("no longer {cause}; it was {count} calls"));
+        }
+        Line::GoesOn(..) => {}
+    }
     let plural = |count: u64| if count == 1 { "call" } else { "calls" };
     match line {
         Line::Begins(count) | Line::GoesOn(count, _) => {
             let since = match line {
-                Line::GoesOn(_, time) => format!(" in {time:.0?}, and it goes on"),
+                Line::GoesOn(_, time) => format!(" {}, and it goes on", within(*time)),
                 _ => String::new(),
             };
             // A peer's words stay on the line.
@@ -124,10 +131,20 @@ fn write(group: &Group, line: &Line) {
         }
         Line::Ended(count, lasted) => {
             tracing::warn!(
-                "{whose}: no call failed with {cause} for {QUIET:?}; {count} {} had in {lasted:.0?}",
-                plural(*count)
+                "{whose}: no call failed with {cause} for {QUIET:?}; {count} {} failed with it {}",
+                plural(*count),
+                within(*lasted)
             );
         }
+    }
+}
+
+/// How long a kind lasted, in whole seconds: the tables are looked at once a second.
+fn within(lasted: Duration) -> String {
+    match lasted.as_secs() {
+        0 => "within a second".to_owned(),
+        seconds if seconds < 120 => format!("in {seconds} s"),
+        seconds => format!("in {} min", seconds / 60),
     }
 }
 
@@ -145,6 +162,12 @@ mod tests {
         let now = SystemTime::now();
         let kind = Kind { upstream: Some("orders".into()), listener: None, reason: Some(reason), status: 0 };
         Group { kind, count, first: now, last: now, sample: Record::of(&exchange, Duration::ZERO) }
+    }
+
+    #[test]
+    fn the_time_that_a_kind_lasted_is_never_said_as_nothing() {
+        let said = [0, 999, 1_000, 61_000, 300_000].map(|millis| within(Duration::from_millis(millis)));
+        assert_eq!(said, ["within a second", "within a second", "in 1 s", "in 61 s", "in 5 min"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,269 @@
+//! Counters that stand on the page before they count: a 0 for what the config makes possible.
+//!
+//! Why: Prometheus' `rate` and `increase` compare two samples. A series whose first sample is a 1 shows no increase, so the first failure
+//! of a kind, often the only one, would be missed by every alert.
+//!
+//! Rule: the page adds zeros as it is made; workers hold no cell for them. Only the reasons that are likely have one, and at most
+//! [`MOST`] series of `attache_requests_total` are added, in the order of the config: the number of series still depends on the config alone.
+
+use std::{collections::BTreeSet, sync::PoisonError};
+
+use attache_config::model::{Action, Config, ListenProtocol, Name, UpstreamProtocol};
+
+use super::{Metrics, series::Sums};
+use crate::Reason;
+
+/// Series of `attache_requests_total` that stand as 0 at most.
+const MOST: usize = 4096;
+
+/// Why calls and connections to an upstream fail most often.
+const COMMON: &[Reason] = &[
+    Reason::NoEndpoint,
+    Reason::NoHealthyEndpoint,
+    Reason::ConnectRefused,
+    Reason::ConnectTimeout,
+    Reason::ConnectFailed,
+    Reason::DnsNxdomain,
+    Reason::DnsTimeout,
+    Reason::DnsFailed,
+    Reason::CircuitOpen,
+    Reason::OverflowRequests,
+    Reason::OverflowPending,
+    Reason::OverflowConnections,
+    Reason::Overloaded,
+];
+/// Of calls alone.
+const OF_CALLS: &[Reason] = &[
+    Reason::UpstreamReset,
+    Reason::RequestTimeout,
+    Reason::PerTryTimeout,
+    Reason::UpstreamProtocolError,
+    Reason::RateLimited,
+    Reason::DeniedByRule,
+];
+/// Of upstreams that are spoken TLS to.
+const OF_TLS: &[Reason] = &[
+    Reason::TlsUntrusted,
+    Reason::TlsNameMismatch,
+    Reason::TlsExpired,
+    Reason::TlsHandshakeFailed,
+    Reason::TlsTimeout,
+];
+const OF_CONNECTIONS: &[Reason] = &[Reason::ConnectRefused, Reason::ConnectTimeout, Reason::ConnectFailed];
+const OF_RETRIES: &[Reason] = &[
+    Reason::ConnectRefused,
+    Reason::ConnectTimeout,
+    Reason::ConnectFailed,
+    Reason::UpstreamReset,
+    Reason::UpstreamError,
+    Reason::PerTryTimeout,
+];
+const OF_OVERFLOW: &[Reason] = &[
+    Reason::OverflowRequests,
+    Reason::OverflowPending,
+    Reason::OverflowConnections,
+    Reason::CircuitOpen,
+    Reason::RetryBudgetExhausted,
+];
+const OF_DNS: &[&str] = &["ok", "dns-nxdomain", "dns-timeout", "dns-failed"];
+
+/// What the config that is served makes possible.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Expected {
+    /// Labels of `attache_requests_total`.
+    requests: Vec<[Name; 6]>,
+    upstreams: Vec<Upstream>,
+}
+
+#[derive(Clone, Debug)]
+struct Upstream {
+    name: Name,
+    tls: bool,
+}
+
+impl Metrics {
+    /// This config is served from now on: what it makes possible is counted from 0.
+    pub fn expect(&self, config: &Config) {
+        let expected = Expected::of(config);
+        *self.0.control.expected.lock().unwrap_or_else(PoisonError::into_inner) = expected;
+    }
+
+    pub(super) fn expected(&self) -> Expected {
+        self.0.control.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Expected {
+    fn of(config: &Config) -> Self {
+        let mut requests = BTreeSet::new();
+        for listener in &config.listeners {
+            let spoken: &[&str] = match listener.protocol {
+                ListenProtocol::Http1 => &["http1"],
+                ListenProtocol::Http2 => &["http2"],
+                ListenProtocol::Tcp => &["tcp"],
+                ListenProtocol::Tls => &["tls"],
+                ListenProtocol::Auto | ListenProtocol::Http => &["http1", "http2"],
+            };
+            for protocol in spoken.iter().filter(|protocol| protocol.starts_with("http")) {
+                let reason = Reason::NoRoute;
+                let words = ["", "", protocol, class(reason), reason.as_str()].map(Name::from);
+                let [route, upstream, protocol, code, reason] = words;
+                requests.insert([listener.name.clone(), route, upstream, protocol, code, reason]);
+            }
+            for route in &listener.routes {
+                let Action::Forward(forward) = &route.action else { continue };
+                for upstream in forward.to.iter().filter_map(|to| config.upstreams.get(to.upstream.0)) {
+                    let of = |protocol: &str, code: &str, reason: &str| {
+                        let [protocol, code, reason] = [protocol, code, reason].map(Name::from);
+                        [
+                            listener.name.clone(),
+                            route.name.clone(),
+                            upstream.name.clone(),
+                            protocol,
+                            code,
+                            reason,
+                        ]
+                    };
+                    let spoken: &[&str] = match upstream.protocol {
+                        _ if !route.matcher.sni.is_empty() => &["tls"],
+                        UpstreamProtocol::Tcp => &["tcp"],
+                        _ => spoken,
+                    };
+                    for protocol in spoken {
+                        if requests.len() >= MOST {
+                            break;
+                        }
+                        if !protocol.starts_with("http") {
+                            requests.extend(COMMON.iter().map(|reason| of(protocol, "", reason.as_str())));
+                            continue;
+                        }
+                        requests.extend(["2xx", "5xx"].map(|code| of(protocol, code, "")));
+                        let tls = if upstream.tls.is_some() { OF_TLS } else { &[] };
+                        let reasons = COMMON.iter().chain(OF_CALLS).chain(tls);
+                        requests.extend(reasons.map(|reason| of(protocol, class(*reason), reason.as_str())));
+                    }
+                }
+            }
+        }
+        let upstreams = config
+            .upstreams
+            .iter()
+            .map(|upstream| Upstream { name: upstream.name.clone(), tls: upstream.tls.is_some() });
+        Self { requests: requests.into_iter().collect(), upstreams: upstreams.collect() }
+    }
+
+    pub(super) fn requests(&self, sums: &mut Sums<6, 1>) {
+        for labels in &self.requests {
+            sums.entry(labels.clone()).or_insert([0]);
+        }
+    }
+
+    fn by_reason(&self, mut sums: Sums<2, 1>, reasons: &[Reason], of_tls: &[Reason]) -> Sums<2, 1> {
+        for upstream in &self.upstreams {
+            let of_tls = if upstream.tls { of_tls } else { &[] };
+            for reason in reasons.iter().chain(of_tls) {
+                sums.entry([upstream.name.clone(), reason.as_str().into()]).or_insert([0]);
+            }
+        }
+        sums
+    }
+
+    pub(super) fn connection_failures(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
+        self.by_reason(sums, OF_CONNECTIONS, OF_TLS)
+    }
+
+    pub(super) fn retries(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
+        self.by_reason(sums, OF_RETRIES, &[])
+    }
+
+    pub(super) fn overflow(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
+        self.by_reason(sums, OF_OVERFLOW, &[])
+    }
+
+    pub(super) fn ejections(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
+        self.by_reason(sums, OF_RETRIES, &[])
+    }
+
+    pub(super) fn dns(&self, mut sums: Sums<2, 1>) -> Sums<2, 1> {
+        for upstream in &self.upstreams {
+            for outcome in OF_DNS {
+                sums.entry([upstream.name.clone(), (*outcome).into()]).or_insert([0]);
+            }
+        }
+        sums
+    }
+}
+
+/// The `code` of an answer that attache makes for this reason.
+fn class(reason: Reason) -> &'static str {
+    if reason.status().is_server_error() { "5xx" } else { "4xx" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Exchange;
+
+    fn config(text: &str) -> Config {
+        attache_config::parse(text, None, &|_| None).unwrap()
+    }
+
+    fn value(page: &str, series: &str) -> Option<f64> {
+        let line = page.lines().find(|line| line.starts_with(series))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    #[test]
+    fn the_first_failure_of_a_kind_is_an_increase() {
+        let metrics = Metrics::new();
+        metrics.expect(&config("upstreams: { orders: 'http://127.0.0.1:1' }"));
+        let series = "attache_requests_total{listener=\"outbound\",route=\"outbound/0\",upstream=\"orders\",protocol=\"http1\",\
+                      code=\"5xx\",reason=\"connect-refused\"}";
+        let failures =
+            "attache_upstream_connection_failures_total{upstream=\"orders\",reason=\"connect-refused\"}";
+        let before = metrics.render();
+        assert_eq!(value(&before, series), Some(0.0), "{before}");
+        assert_eq!(value(&before, failures), Some(0.0), "{before}");
+        // No histogram without a value, and nothing of TLS where none is spoken.
+        assert!(
+            !before.contains("attache_request_duration_seconds") && !before.contains("tls-untrusted"),
+            "{before}"
+        );
+
+        let exchange = Exchange::new("outbound".into(), "http1", None);
+        exchange.route.replace(Some("outbound/0".into()));
+        exchange.upstream.replace(Some("orders".into()));
+        exchange.status.set(503);
+        exchange.reason.set(Some(Reason::ConnectRefused));
+        metrics.worker().request_finished(&exchange);
+        assert_eq!(value(&metrics.render(), series), Some(1.0));
+    }
+
+    #[test]
+    fn the_number_of_series_is_bounded_however_many_routes_there_are() {
+        let routes: Vec<_> =
+            (0..500).map(|at| format!("{{ match: {{ path: /{at} }}, to: orders }}")).collect();
+        let text = format!(
+            "listeners: {{ a: {{ bind: ':1', routes: [{}] }} }}\nupstreams: {{ orders: 'http://127.0.0.1:1' }}\n",
+            routes.join(", ")
+        );
+        let metrics = Metrics::new();
+        metrics.expect(&config(&text));
+        let series =
+            metrics.render().lines().filter(|line| line.starts_with("attache_requests_total")).count();
+        assert!((MOST..MOST + 64).contains(&series), "{series}");
+    }
+
+    #[test]
+    fn a_reload_takes_away_what_is_gone_and_keeps_what_was_counted() {
+        let metrics = Metrics::new();
+        metrics.expect(&config("upstreams: { orders: 'tcp://127.0.0.1:1' }"));
+        assert!(metrics.render().contains("protocol=\"tcp\",code=\"\",reason=\"connect-refused\""));
+        metrics.expect(&config("upstreams: { users: 'https://users.test' }"));
+        let page = metrics.render();
+        assert!(
+            !page.contains("orders") && page.contains("upstream=\"users\",reason=\"tls-untrusted\""),
+            "{page}"
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! The JSON schema judges configs as `attache check` does, in the eyes of a validator that is not ours: it refuses nothing that is right,
+//! and what it lets pass although it is wrong is what only a whole config can tell.
+
+use std::{fs, path::Path};
+
+use attache_tests::{binary, python_with_packages, text};
+
+/// Right, though no example of `config/` says them.
+const RIGHT: &[&str] = &[
+    "upstreams: { a: '${A:-http://a.test}' }",
+    "workers: ${WORKERS:-2}\nupstreams: { a: { address: 'http://a.test', connect_timeout: '${T:-1s}' } }",
+    "listeners: { a: { bind: '${B:-127.0.0.1:1}', protocol: '${P:-http1}', max_connections: '${M:-5}' } }\nupstreams: { a: 'http://a.test' }",
+    "upstreams: { a: { address: 'http://a.test', outlier_ejection: off, pool: { max_idle: 3 } } }",
+    "listeners: { a: { bind: ':1', routes: [{ match: { headers: { x-key: !file ./key } }, to: a }] } }\nupstreams: { a: 'http://a.test' }",
+    "metrics: off\nadmin: unix:/run/a.sock\naccess_log: { to: stdout, filter: { status: [404, 5xx, 500-504] } }\nupstreams: { a: 'http://a.test' }",
+    "x-mine: { any: thing }\nupstreams: { a: ['http://10.0.0.1:80', 'http://[fd00::1]:80'], b: 'srv+https://_a._tcp.b.test', c: 'unix:/run/c.sock' }",
+    "listeners: { a: { bind: ['localhost:1', '[::1]:2'], routes: [{ to: { a: 95%, b: 5% } }] } }\nupstreams: { a: 'http://a.test', b: 'http://b.test' }",
+    "upstreams: { a: { address: 'http://a.test', tls: { min_version: 1.3 } } }",
+];
+
+/// Wrong in a way that a schema can tell.
+const WRONG: &[&str] = &[
+    "listeners: { a: { bind: 15001 } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: 'example.com:1' } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bnid: ':1' } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', protocol: htp } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', max_connections: many } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ to: a, timeout: fast }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ to: a, timeout: 5 }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ to: { a: 120% } }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ match: { methods: [get] }, to: a }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ to: a, retry: { on: [500s] } }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ to: a, retry: { budget: 2 } }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ to: a, retry: { attempts: -1 } }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ to: a, rewrite: { prefix: v2 } }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { a: { bind: ':1', routes: [{ to: a, request_headers: { remove: ['x y'] } }] } }\nupstreams: { a: 'http://a.test' }",
+    "upstreams: { a: 'a.test:80' }",
+    "upstreams: { a: 'ftp://a.test' }",
+    "upstreams: { a: { adress: 'http://a.test' } }",
+    "upstreams: { a: { address: 'http://a.test', connect_timeout: 5 } }",
+    "upstreams: { a: { address: 'http://a.test', connect_timeout: '1 s' } }",
+    "upstreams: { a: { address: 'http://a.test', balance: fastest } }",
+    "upstreams: { a: { address: 'http://a.test', source_address: eth0 } }",
+    "upstreams: { a: { address: 'http://a.test', on_unhealthy: kill } }",
+    "upstreams: { a: { address: 'http://a.test', outlier_ejection: { max_percent: 150% } } }",
+    "upstreams: { a: { address: 'http://a.test', outlier_ejection: { consecutive_5xx: few } } }",
+    "upstreams: { a: { address: 'https://a.test', tls: { min_version: 1.1 } } }",
+    "dns: { servers: [dns.test] }\nupstreams: { a: 'http://a.test' }",
+    "admin: 0.0.0.0:15000\nupstreams: { a: 'http://a.test' }",
+    "metrics: 15090\nupstreams: { a: 'http://a.test' }",
+    "workers: two\nupstreams: { a: 'http://a.test' }",
+    "tracing: collector:4317\nupstreams: { a: 'http://a.test' }",
+    "shutdown: { drain_timeout: soon }\nupstreams: { a: 'http://a.test' }",
+    "access_log: { to: stdout, filter: { status: 6xx } }\nupstreams: { a: 'http://a.test' }",
+    "upstreams:",
+    "listener: { a: { bind: ':1' } }\nupstreams: { a: 'http://a.test' }",
+];
+
+fn judged(folder: &Path, configs: &[String]) -> Vec<(bool, bool, String)> {
+    let schema = folder.join("schema.json");
+    let printed = std::process::Command::new(binary()).arg("schema").output().unwrap();
+    fs::write(&schema, printed.stdout).unwrap();
+    let files: Vec<_> = configs
+        .iter()
+        .enumerate()
+        .map(|(index, config)| {
+            let file = folder.join(format!("{index}.yaml"));
+            fs::write(&file, config).unwrap();
+            file
+        })
+        .collect();
+    fs::write(folder.join("key"), "a key").unwrap();
+    let output = python_with_packages("schema.py").arg(&schema).args(&files).output().unwrap();
+    let said = text(&output);
+    let by_schema: Vec<&str> = said.lines().collect();
+    assert_eq!(by_schema.len(), files.len(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    files
+        .iter()
+        .zip(by_schema)
+        .map(|(file, by_schema)| {
+            let check = std::process::Command::new(binary())
+                .args(["check", "--without-files"])
+                .arg(file)
+                .output()
+                .unwrap();
+            let why = format!("schema: {by_schema}\ncheck: {}", String::from_utf8_lossy(&check.stderr));
+            (by_schema == "ok", check.status.success(), why)
+        })
+        .collect()
+}
+
+#[test]
+fn the_schema_refuses_nothing_that_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+    let mut configs: Vec<String> = RIGHT.iter().map(|config| format!("{config}\n")).collect();
+    for entry in fs::read_dir(examples).unwrap() {
+        configs.push(fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    for ((by_schema, _, why), config) in judged(folder.path(), &configs).iter().zip(&configs) {
+        assert!(by_schema, "{config}\n{why}");
+    }
+    // What is written here is right indeed.
+    for (_, by_check, why) in judged(folder.path(), &configs[..RIGHT.len()]) {
+        assert!(by_check, "{why}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_check_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let configs: Vec<String> = WRONG.iter().map(|config| format!("{config}\n")).collect();
+    for ((by_schema, by_check, why), config) in judged(folder.path(), &configs).iter().zip(&configs) {
+        assert!(!by_check && !by_schema, "{config}\n{why}");
+    }
+}
