@@ -1,6 +1,7 @@
 """Opens the dashboard in a headless Chromium and says what it saw, as JSON.
 
-browser.py CHROMIUM URL FOLDER: screenshots go to FOLDER; driven over the DevTools protocol.
+browser.py CHROMIUM URL FOLDER AXE [many]: screenshots go to FOLDER; driven over the DevTools protocol. AXE is axe-core's file, which looks for
+what people with disabilities can't use. `many` looks at the list of upstreams alone.
 """
 
 import asyncio
@@ -85,10 +86,42 @@ FOCUSED = """(() => {
 })()"""
 
 
+AXE = """axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations.map((rule) =>
+  `${rule.id}: ${rule.help}: ${rule.nodes.slice(0, 3).map((node) => node.target.join(' ')).join(', ')}`))"""
+
+
 FAILURES = "document.getElementById('failures').offsetTop - 90"
 
 
-async def drive(port, url, folder):
+async def accessible(page, axe):
+    """What axe-core finds, in both colour schemes and on a phone."""
+    await page.value(axe + "; true")
+    found = []
+    for width, dark in [(1200, False), (1200, True), (360, False)]:
+        await page.call("Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=width < 500)
+        await page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        await asyncio.sleep(0.3)
+        found += [f"{width} {'dark' if dark else 'light'}: {one}" for one in await page.value(AXE)]
+    return found
+
+
+async def look_at_many(page, folder, axe):
+    await page.until("document.querySelectorAll('.upstream').length > 40")
+    await asyncio.sleep(4)
+    await page.look(1440, 1000, False, folder / "dashboard-many.png", "document.getElementById('upstreams').offsetTop - 90")
+    said = {"height": await page.value("document.getElementById('upstream-list').offsetHeight"),
+            "first": await page.value("document.querySelector('.upstream').textContent"),
+            "found": await page.value("""(() => { const find = document.getElementById('upstream-find'); find.value = 'service-07';
+                find.dispatchEvent(new Event('input')); return new Promise((done) => setTimeout(() =>
+                done([...document.querySelectorAll('.upstream')].map((node) => node.dataset.key)), 1500)); })()""")}
+    await page.look(360, 780, True, folder / "dashboard-many-phone.png")
+    said["axe"] = await accessible(page, axe)
+    said["errors"] = page.errors
+    page.reader.cancel()
+    return said
+
+
+async def drive(port, url, folder, axe, many):
     # The browser's own list of its pages.
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /json HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nconnection: close\r\n\r\n" % port)
@@ -103,6 +136,8 @@ async def drive(port, url, folder):
         await page.call("Emulation.setDeviceMetricsOverride", width=1200, height=1000, deviceScaleFactor=1, mobile=False)
         await page.call("Page.navigate", url=url)
         await page.until("document.body && document.body.dataset.live === 'yes'")
+        if many:
+            return await look_at_many(page, folder, axe)
         await page.until("document.querySelectorAll('#failure-rows tr').length > 0")
         await page.until("document.querySelectorAll('#chart-traffic path.line').length > 0")
         said = {}
@@ -133,6 +168,15 @@ async def drive(port, url, folder):
         said["marked_up"] = await page.value("document.querySelectorAll('main img, main script, main b > *').length")
         await page.look(360, 780, True, folder / "dashboard-phone-dark.png", FAILURES)
         await page.look(1200, 1000, False, folder / "dashboard-failures.png", FAILURES)
+        await page.look(1200, 1000, False, folder / "dashboard-events.png", "document.getElementById('events').offsetTop - 90")
+        await page.look(1200, 1000, False, folder / "dashboard-clients.png", "document.getElementById('clients').offsetTop - 90")
+        await page.value("document.getElementById('diff').open = true")
+        await page.look(1200, 1000, True, folder / "dashboard-config.png", "document.getElementById('config').offsetTop - 90")
+        # The hour, by keyboard.
+        await page.value("document.getElementById('window-minutes').focus()")
+        await page.key("ArrowRight", 39)
+        said["hour"] = await page.value("document.getElementById('window-hour').checked")
+        said["axe"] = await accessible(page, axe)
         said["page"] = await page.value("document.body.innerText")
         said["errors"] = page.errors
         said["requests"] = page.requests
@@ -142,6 +186,7 @@ async def drive(port, url, folder):
 
 async def main():
     chromium, url, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+    axe, many = pathlib.Path(sys.argv[4]).read_text(), "many" in sys.argv[5:]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = subprocess.Popen(
             [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
@@ -154,7 +199,7 @@ async def main():
                 if at.exists() and at.read_text().count("\n"):
                     break
                 await asyncio.sleep(0.1)
-            print(json.dumps(await drive(int(at.read_text().split()[0]), url, folder)))
+            print(json.dumps(await drive(int(at.read_text().split()[0]), url, folder, axe, many)))
         finally:
             # Its own session: the helpers it started end with it.
             os.killpg(browser.pid, signal.SIGKILL)

@@ -81,7 +81,11 @@ fn the_dashboard_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
         // Some steps of history, which the charts want.
         thread::sleep(Duration::from_secs(if std::env::var_os("UPDATE_DOCS").is_some() { 90 } else { 6 }));
         let url = format!("http://localhost:{}/", attache.admin);
-        let output = script("browser.py", &["/usr/bin/chromium", &url, &folder.path().display().to_string()]);
+        // A reload that changes something, for the events and the diff.
+        let file = attache.process.dir().join("attache.yaml");
+        let config = fs::read_to_string(&file).unwrap();
+        fs::write(&file, config.replace("retry: { attempts: 1 }", "retry: { attempts: 3 }")).unwrap();
+        let output = browser(&url, folder.path(), &[]);
         stop.store(true, Relaxed);
         let said: Value = serde_json::from_str(&text(&output)).unwrap();
         said
@@ -91,6 +95,9 @@ fn the_dashboard_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
     let own = format!("http://localhost:{}/", attache.admin);
     let asked: Vec<_> = said["requests"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(asked.len() > 8 && asked.iter().all(|url| url.starts_with(&own)), "{asked:?}");
+
+    assert_eq!(said["axe"], Value::Array(Vec::new()), "axe-core");
+    assert_eq!(said["hour"], true);
 
     let order = said["tab_order"].as_array().unwrap();
     assert_eq!(order[0]["text"], "Skip to content");
@@ -106,22 +113,82 @@ fn the_dashboard_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
     assert!(reason.contains("What to do.") && !reason.contains("not known"), "{reason}");
     assert!(said["tapped"].as_str().unwrap().contains("orders.internal"), "{}", said["tapped"]);
     let page = said["page"].as_str().unwrap();
-    for part in ["ready", "orders", "reports", "connect-refused", "no-route", "bad-request", "127.0.16.1"] {
+    for part in [
+        "ready",
+        "orders",
+        "reports",
+        "connect-refused",
+        "no-route",
+        "bad-request",
+        "127.0.16.1",
+        "calls fail: connect-refused",
+        "loaded",
+    ] {
         assert!(page.contains(part), "{part} in {page}");
     }
     assert_eq!(said["marked_up"], 0, "a stranger's text became markup");
     assert!(said["phone_overflow"].as_i64().unwrap() <= 0, "the page is wider than a phone");
 
-    for name in
-        ["dashboard", "dashboard-dark", "dashboard-phone", "dashboard-phone-dark", "dashboard-failures"]
-    {
-        let from = folder.path().join(format!("{name}.png"));
-        let size = fs::metadata(&from).unwrap().len();
-        assert!(size > 5_000, "{name} is empty: {size} bytes");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images");
-            fs::create_dir_all(&images).unwrap();
-            fs::copy(&from, images.join(format!("{name}.png"))).unwrap();
-        }
+    for name in [
+        "dashboard",
+        "dashboard-dark",
+        "dashboard-phone",
+        "dashboard-phone-dark",
+        "dashboard-failures",
+        "dashboard-events",
+        "dashboard-clients",
+        "dashboard-config",
+    ] {
+        keep(folder.path(), name);
     }
+}
+
+/// Looks at the page as `browser.py` does.
+fn browser(url: &str, folder: &Path, more: &[&str]) -> std::process::Output {
+    let axe =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges-node/node_modules/axe-core/axe.min.js");
+    assert!(axe.exists(), "{} is missing: run `cargo xtask setup`", axe.display());
+    let (folder, axe) = (folder.display().to_string(), axe.display().to_string());
+    let arguments: Vec<&str> =
+        ["/usr/bin/chromium", url, &folder, &axe].into_iter().chain(more.iter().copied()).collect();
+    script("browser.py", &arguments)
+}
+
+/// The screenshot shows something; with `UPDATE_DOCS` it goes to `docs/images/`, with `SCREENSHOTS` to that folder.
+fn keep(folder: &Path, name: &str) {
+    let from = folder.join(format!("{name}.png"));
+    let size = fs::metadata(&from).unwrap().len();
+    assert!(size > 5_000, "{name} is empty: {size} bytes");
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images");
+    let update = std::env::var_os("UPDATE_DOCS").map(|_| images);
+    for to in update.into_iter().chain(std::env::var_os("SCREENSHOTS").map(Into::into)) {
+        fs::create_dir_all(&to).unwrap();
+        fs::copy(&from, to.join(format!("{name}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn fifty_upstreams_fit_on_one_screen_and_what_fails_stands_first() {
+    let at = SocketAddr::from((UPSTREAM, free_port_on(UPSTREAM)));
+    let _server = nginx(&format!("server {{ listen {at}; location / {{ return 200 hello; }} }}"), at);
+    let mut upstreams: Vec<String> = (0..50).map(|n| format!("  service-{n:02}: 'http://{at}'\n")).collect();
+    upstreams[42] = format!("  service-42: 'http://{UPSTREAM}:9'\n");
+    let config = format!(
+        "admin: 127.0.0.1:$ADMIN\nlisteners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams:\n{}",
+        upstreams.concat()
+    );
+    let attache = Attache::start(&config);
+    for n in 0..50 {
+        let request = format!("GET / HTTP/1.1\r\nhost: service-{n:02}\r\nconnection: close\r\n\r\n");
+        raw(local(attache.port), request.as_bytes());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = browser(&format!("http://localhost:{}/", attache.admin), folder.path(), &["many"]);
+    let said: Value = serde_json::from_str(&text(&output)).unwrap();
+    assert!(said["height"].as_u64().is_some_and(|height| (300..850).contains(&height)), "{said}");
+    assert!(said["first"].as_str().is_some_and(|first| first.starts_with("service-42")), "{said}");
+    assert_eq!(said["found"], serde_json::json!(["service-07"]));
+    assert_eq!((&said["axe"], &said["errors"]), (&Value::Array(Vec::new()), &Value::Array(Vec::new())));
+    keep(folder.path(), "dashboard-many");
+    keep(folder.path(), "dashboard-many-phone");
 }

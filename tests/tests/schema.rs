@@ -13,9 +13,9 @@ const RIGHT: &[&str] = &[
     "upstreams: { a: { address: 'http://a.test', outlier_ejection: off, pool: { max_idle: 3 } } }",
     "listeners: { a: { bind: ':1', routes: [{ match: { headers: { x-key: !file ./key } }, to: a }] } }\nupstreams: { a: 'http://a.test' }",
     "metrics: off\nadmin: unix:/run/a.sock\naccess_log: { to: stdout, filter: { status: [404, 5xx, 500-504] } }\nupstreams: { a: 'http://a.test' }",
-    "x-mine: { any: thing }\nupstreams: { a: ['http://10.0.0.1:80', 'http://[fd00::1]:80'], b: 'srv+https://_a._tcp.b.test', c: 'unix:/run/c.sock' }",
+    "x-mine: { any: thing }\nupstreams: { a: { address: ['http://10.0.0.1:80', 'http://[fd00::1]:80'] }, b: 'srv+https://_a._tcp.b.test', c: 'unix:/run/c.sock' }",
     "listeners: { a: { bind: ['localhost:1', '[::1]:2'], routes: [{ to: { a: 95%, b: 5% } }] } }\nupstreams: { a: 'http://a.test', b: 'http://b.test' }",
-    "upstreams: { a: { address: 'http://a.test', tls: { min_version: 1.3 } } }",
+    "upstreams: { a: { address: 'https://a.test', tls: { min_version: 1.3 } } }",
 ];
 
 /// Wrong in a way that a schema can tell.

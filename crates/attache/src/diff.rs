@@ -145,7 +145,7 @@ mod tests {
     fn the_diff_shows_the_lines_that_differ_and_no_secret() {
         let of = |seconds: u32| {
             config(&format!(
-                "upstreams: {{ a: {{ address: 'http://a.test', connect_timeout: {seconds}s, credential: {{ bearer: {{ file: /s }} }} }} }}"
+                "upstreams: {{ a: {{ address: 'https://a.test', connect_timeout: {seconds}s, credential: {{ bearer: {{ file: /s }} }} }} }}"
             ))
         };
         let diff = text(&of(3), &of(4));

@@ -12,6 +12,8 @@ const NUMBER: &str = r"([0-9]+\.?[0-9]*|\.[0-9]+)";
 const PERCENT: &str = r"0*(100(\.0*)?|[0-9]{1,2}(\.[0-9]*)?|\.[0-9]+)%";
 const IPV4: &str = r"[0-9]{1,3}(\.[0-9]{1,3}){3}";
 const IPV6: &str = r"\[[0-9A-Fa-f:.]+\]";
+/// Without brackets: at least two colons tell it from an address with a port.
+const PLAIN_IPV6: &str = r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*";
 const TOKEN: &str = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+";
 
 /// What is filled in before a value is read.
@@ -35,8 +37,8 @@ fn syntax(format: &str) -> Option<String> {
         "bind" => format!("unix:.+|{}", socket()),
         "address-or-off" => format!("off|{}", socket()),
         "loopback-address-or-off" => format!(r"off|unix:.+|(localhost|127\.[0-9.]+|{IPV6})?:[0-9]+"),
-        "dns-server" => format!("{IPV4}(:[0-9]+)?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|{IPV6}(:[0-9]+)?"),
-        "ip" => format!("{IPV4}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"),
+        "dns-server" => format!("{IPV4}(:[0-9]+)?|{PLAIN_IPV6}|{IPV6}(:[0-9]+)?"),
+        "ip" => format!("{IPV4}|{PLAIN_IPV6}"),
         "network" | "address-range" => network(),
         "upstream-address" => {
             r"authority|original-destination|(https?|h2c|tcp|tls)://.+|(unix|srv)(\+[a-z0-9]+)?:.+".to_owned()

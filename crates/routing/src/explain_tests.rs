@@ -11,7 +11,7 @@ fn explained(config: &str, method: &str, url: &str, headers: &[(&str, &str)]) ->
 }
 
 const SHOP: &str = "listeners: { inbound: { bind: ':15006', cors: { origins: ['https://shop.test'] }, to: app,\n\
-                    authorization: { allow: [{ identities: ['spiffe://shop/web'] }] } } }\n\
+                    authorization: { allow: [{ identity: ['spiffe://shop/web'] }] } } }\n\
                     upstreams: { app: 'http://127.0.0.1:8080' }\n";
 
 #[test]

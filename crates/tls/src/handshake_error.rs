@@ -41,9 +41,16 @@ impl fmt::Display for Explained {
             Some(rustls::Error::InvalidCertificate(error)) => Some(error),
             _ => None,
         };
-        if let (Some(CertificateError::UnknownIssuer | CertificateError::Other(_)), Some(why)) =
-            (certificate, &self.untrusted)
-        {
+        let issuer = matches!(
+            certificate,
+            Some(
+                CertificateError::UnknownIssuer
+                    | CertificateError::BadSignature
+                    | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+                    | CertificateError::Other(_)
+            )
+        );
+        if let (true, Some(why)) = (issuer, &self.untrusted) {
             return write!(f, "{why}");
         }
         if let Some(CertificateError::Other(other)) = certificate {

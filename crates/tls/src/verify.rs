@@ -113,7 +113,11 @@ impl ServerCertVerifier for Verifier {
                 Ok(_) => {}
                 Err(error) => {
                     if let Error::InvalidCertificate(
-                        CertificateError::UnknownIssuer | CertificateError::Other(_),
+                        CertificateError::UnknownIssuer
+                        // Whoever is trusted under the issuer's name has another key.
+                        | CertificateError::BadSignature
+                        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+                        | CertificateError::Other(_),
                     ) = error
                     {
                         words::note_untrusted(end_entity);

@@ -135,12 +135,11 @@ fn failing(seen: &Value) -> Vec<String> {
             else {
                 continue;
             };
-            lines.push(format!(
-                "{what} {name}: {:.0} % of {} calls failed {when}: {}",
-                share * 100.0,
-                window["requests"],
-                cause(worst)
-            ));
+            let calls = match window["requests"].as_u64() {
+                Some(1) => "the only call".to_owned(),
+                _ => format!("{:.0} % of {} calls", share * 100.0, window["requests"]),
+            };
+            lines.push(format!("{what} {name}: {calls} failed {when}: {}", cause(worst)));
         }
     }
     // A route that is missing is answered with a 4xx, which is no failure of the service; for who calls it is one.
@@ -148,9 +147,9 @@ fn failing(seen: &Value) -> Vec<String> {
         groups.iter().filter(|group| group["failing"] == true && field(group, "reason") == "no-route")
     {
         lines.push(format!(
-            "listener {}: {} calls found no route: {}",
+            "listener {}: {} found no route: {}",
             field(group, "listener"),
-            group["count"],
+            if group["count"] == 1 { "a call".to_owned() } else { format!("{} calls", group["count"]) },
             cause(group)
         ));
     }
@@ -164,7 +163,11 @@ fn cause(group: &Value) -> String {
     let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
     let endpoint =
         sample["endpoint"].as_str().map_or_else(String::new, |at| format!(" at {}", clean(at, 60)));
-    let todo = field(group, "what_to_do");
+    let todo = match field(group, "what_to_do") {
+        // Without a reason the answer is the service's own.
+        "" if group["status"].as_u64().is_some() => "The service itself answered so: look at its log.",
+        todo => todo,
+    };
     let todo = if todo.is_empty() { String::new() } else { format!(". {todo}") };
     format!("{}{endpoint}{detail}{todo}", field(group, "cause"))
 }
@@ -241,7 +244,51 @@ fn page(seen: &Value, troubles: &[String], paint: Paint) -> String {
         })
         .collect();
     out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
+    let failures = lately_failed(seen);
+    if !failures.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "failed or refused in the last 5 min"));
+        for line in failures {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
     out
+}
+
+/// Every kind of failure of the last minutes with its cause, a line each: also what was refused for the client's own doing, which is no
+/// trouble of this attache, and few failures among many good answers.
+fn lately_failed(seen: &Value) -> Vec<String> {
+    const LATELY: u64 = 300;
+    const MOST: usize = 12;
+    let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
+    let ago = |group: &Value| group["last_ago_seconds"].as_u64().unwrap_or(u64::MAX);
+    let lately: Vec<_> = groups.iter().filter(|group| ago(group) <= LATELY).collect();
+    let mut lines: Vec<String> = lately
+        .iter()
+        .take(MOST)
+        .map(|group| {
+            let (upstream, listener) = (field(group, "upstream"), field(group, "listener"));
+            let whose = if upstream.is_empty() {
+                format!("listener {listener}")
+            } else {
+                format!("upstream {upstream}")
+            };
+            let sample = &group["sample"];
+            let request = match field(sample, "method") {
+                "" => format!("{} connection", field(sample, "protocol")),
+                method => clean(&format!("{method} {}{}", field(sample, "host"), field(sample, "path")), 80),
+            };
+            format!(
+                "{whose}: {} in all, {} ago, {request}: {}",
+                group["count"],
+                span(ago(group)),
+                cause(group)
+            )
+        })
+        .collect();
+    if lately.len() > MOST {
+        lines.push(format!("and {} more kinds: `GET /failures`", lately.len() - MOST));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -307,6 +354,24 @@ mod tests {
              (Connection refused (os error 111)). Is the service running?\n",
         );
         assert!(first.is_some_and(|first| first < text.find("1/1 failing").unwrap_or(0)), "{text}");
+    }
+
+    #[test]
+    fn what_was_refused_lately_is_told_with_its_cause_and_is_no_trouble() {
+        let mut seen = seen();
+        seen["certificates"] = json!({});
+        seen["upstreams"] = json!([]);
+        seen["failures"] = json!([
+            { "listener": "inbound", "upstream": null, "cause": "denied-by-rule", "reason": "denied-by-rule", "count": 3,
+              "last_ago_seconds": 4, "what_to_do": "The access log names the rule.",
+              "sample": { "method": "GET", "host": "shop", "path": "/admin\u{1b}", "endpoint": null, "detail": "no rule allows it" } },
+            { "listener": "inbound", "upstream": null, "cause": "bad-request", "count": 1, "last_ago_seconds": 301, "sample": {} },
+        ]);
+        assert!(troubles(&seen).is_empty());
+        let text = page(&seen, &[], Paint::none());
+        let line = "\nfailed or refused in the last 5 min\n  listener inbound: 3 in all, 4s ago, GET shop/admin\\u{1b}: denied-by-rule \
+                    (no rule allows it). The access log names the rule.\n";
+        assert!(text.ends_with(line), "{text}");
     }
 
     #[test]

@@ -390,9 +390,9 @@ mod tests {
         insta::assert_snapshot!(page(&stats, &upstreams, shown, usize::MAX, Paint::none()), @r"
         attache 0.1.0  up 5s  0.0/s  success -  p50 -  p90 -  p99 -
 
-        upstream  requests  success  failed  retries     p50     p90     p99   state
-        b            200/s  50.00 %       0        2  1.0 ms  2.0 ms  3.0 ms    open
-        a            1.0/s  50.00 %       9        2  1.0 ms  2.0 ms  3.0 ms  1/2 up
+        upstream  requests  success  failed  retries     p50     p90     p99        state
+        b            200/s  50.00 %       0        2  1.0 ms  2.0 ms  3.0 ms         open
+        a            1.0/s  50.00 %       9        2  1.0 ms  2.0 ms  3.0 ms  1/2 failing
         ");
         let shown = Shown { sort: Sort::Failures, ..shown };
         let text = page(&stats, &upstreams, shown, usize::MAX, Paint::none());
