@@ -111,7 +111,7 @@ pub(crate) fn for_editors(schema: &mut Value) {
             for (key, value) in object.iter_mut() {
                 let data =
                     matches!(key.as_str(), "default" | "examples" | "enum" | "const" | "required" | "type");
-                if !data && !(word && key == "oneOf") {
+                if !(data || word && key == "oneOf") {
                     for_editors(value);
                 }
             }

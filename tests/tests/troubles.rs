@@ -1,0 +1,10 @@
+//! Twenty-five failures, each with the one command that says its cause and what to do: the table of `docs/troubleshooting.md`.
+
+use attache_tests::{binary, script, text};
+
+#[test]
+fn one_command_says_cause_and_remedy_of_each_of_25_failures() {
+    let output = script("troubles.py", &[&binary().display().to_string()]);
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("25 of 25 have cause and remedy"), "{said}");
+}
