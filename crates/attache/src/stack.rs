@@ -24,6 +24,7 @@
 //! Whatever fails on the way is one [`Reason`], and [`Site::answer`] is where it becomes a response.
 
 mod ask;
+mod asked;
 mod authorise;
 mod entry;
 mod exit;

@@ -3,11 +3,11 @@
 //! A header may stand there twice, as a list in one line, or again with underscores for its hyphens (which CGI and its kin can't
 //! tell from hyphens). Which of these the upstream reads, nobody knows. So all lines must agree; where they don't, it is unsure.
 
-use attache_config::model::{HeaderCondition, ValuePattern};
+use attache_config::model::HeaderCondition;
 use attache_wire::{Name, Value};
 use http::HeaderName;
 
-use crate::{facts::Http, truth::Truth};
+use crate::{facts::Http, truth::Truth, value::matches};
 
 /// A header, and the values of which it must have one.
 #[derive(Debug)]
@@ -57,18 +57,5 @@ impl Header {
                 && other.len() == name.len()
                 && other.bytes().zip(name.bytes()).all(|(a, b)| same(a, b))
         })
-    }
-}
-
-pub(crate) fn matches(pattern: &ValuePattern, value: &[u8]) -> Truth {
-    match pattern {
-        ValuePattern::Present => Truth::Yes,
-        ValuePattern::Exact(text) => (value == text.as_bytes()).into(),
-        ValuePattern::Prefix(text) => value.starts_with(text.as_bytes()).into(),
-        ValuePattern::Suffix(text) => value.ends_with(text.as_bytes()).into(),
-        // Bytes that are no text can't be told from any text.
-        ValuePattern::Regex(regex) => {
-            std::str::from_utf8(value).map_or(Truth::Unsure, |text| regex.is_match(text).into())
-        }
     }
 }

@@ -25,6 +25,7 @@ mod round_tests;
 #[cfg(test)]
 mod testing;
 mod truth;
+mod value;
 
 pub use explain::Considered;
 pub use facts::Facts;

@@ -24,6 +24,8 @@ pub(crate) struct Checker<'a> {
     pub(crate) key: Option<Place>,
     /// Keys of the last mapping in which something was wrong.
     pub(crate) wrong: Vec<String>,
+    /// Where the values of the last mapping are, by their key.
+    pub(crate) keys: serde_json::Map<String, Value>,
 }
 
 impl Checker<'_> {
@@ -31,13 +33,18 @@ impl Checker<'_> {
     pub(crate) fn check(&mut self, node: &Node, schema: &Value) -> Option<Value> {
         let before = self.problems.mark();
         self.wrong.clear();
+        self.keys.clear();
         let value = self.bare(node, resolve(self.root, schema))?;
-        let mut wrong = std::mem::take(&mut self.wrong);
+        let (mut wrong, keys) = (std::mem::take(&mut self.wrong), std::mem::take(&mut self.keys));
         if wrong.is_empty() && (self.problems.mark() != before || node.has_broken()) {
             wrong.push(String::new());
         }
         let wrapped = flag(schema, "x-at");
-        Some(if wrapped { json!({ "at": node.place, "wrong": wrong, "value": value }) } else { value })
+        Some(if wrapped {
+            json!({ "at": node.place, "wrong": wrong, "keys": keys, "value": value })
+        } else {
+            value
+        })
     }
 
     /// The value of a key: what it misses is said at the key.
@@ -230,15 +237,17 @@ impl Checker<'_> {
         let empty = serde_json::Map::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         let mut values = serde_json::Map::new();
-        let mut wrong = Vec::new();
+        let (mut wrong, mut places) = (Vec::new(), serde_json::Map::new());
         // Keys that somebody meant by others.
         let mut meant: Vec<&str> = Vec::new();
         for Entry { key, place, value } in entries {
             let before = self.problems.mark();
             let broken = value.has_broken();
             if let Some(of) = known.get(key) {
+                let at = value.place;
                 if let Some(value) = self.check_value(*place, value, of) {
                     values.insert(key.clone(), value);
+                    places.insert(key.clone(), json!(at));
                 }
             } else if !(std::ptr::eq(schema, self.root) && key.starts_with("x-")) {
                 meant.extend(suggest::nearest(key, known.keys().map(String::as_str)));
@@ -263,7 +272,7 @@ impl Checker<'_> {
                 return None;
             }
         }
-        self.wrong = wrong;
+        (self.wrong, self.keys) = (wrong, places);
         Some(Value::Object(values))
     }
 

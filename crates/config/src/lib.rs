@@ -14,6 +14,8 @@ pub mod model;
 mod patterns;
 mod raw;
 mod schema;
+mod section;
+mod shapes;
 mod substitute;
 mod suggest;
 mod text;
@@ -140,8 +142,14 @@ fn checked(
     let mut substitution = substitute::Substitution { env, folder, problems, files: Vec::new() };
     substitution.apply(&mut tree);
     let files = substitution.files;
-    let value = check::Checker { root: schema::annotated(), problems, key: None, wrong: Vec::new() }
-        .check(&tree, schema::annotated())?;
+    let value = check::Checker {
+        root: schema::annotated(),
+        problems,
+        key: None,
+        wrong: Vec::new(),
+        keys: serde_json::Map::new(),
+    }
+    .check(&tree, schema::annotated())?;
     match serde_json::from_value::<raw::Root>(value) {
         Ok(raw) => Some(Config { files, ..build::build(raw, &tree, file, env, problems) }),
         Err(error) => {

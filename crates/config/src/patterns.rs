@@ -27,7 +27,7 @@ fn syntax(format: &str) -> Option<String> {
     let network = || r"[0-9A-Fa-f:.*/+\[\]]+".to_owned();
     Some(match format.strip_prefix("attache-")? {
         "duration" => format!("0|{}", duration()),
-        "positive-duration" => duration(),
+        "positive-duration" | "window" => duration(),
         "duration-or-off" => format!("0|off|{}", duration()),
         "size" | "head-size" | "window-size" => size(),
         "ratio" => format!(r"{PERCENT}|0*(1(\.0*)?|0(\.[0-9]*)?|\.[0-9]+)"),

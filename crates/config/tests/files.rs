@@ -152,7 +152,7 @@ upstreams:
     assert_eq!(policies[2].retry.attempts, 0);
     assert!(policies[2].timeouts.idle.is_zero());
     assert_eq!(policies[3].retry.attempts, Retry::default().attempts);
-    assert_eq!(policies[4].timeouts.per_try, std::time::Duration::from_millis(300));
+    assert_eq!(policies[4].retry.per_try_timeout, std::time::Duration::from_millis(300));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const INTRODUCTION: &str = r#"# Config reference
 
-<!-- Generated from the schema by crates/config/tests/reference.rs: change the doc comments in crates/config/src/raw. -->
+<!-- Generated from the schema by crates/config/tests/reference.rs: change the doc comments in crates/config/src/model and crates/config/src/raw. -->
 
 A config is one YAML file. `attache check FILE` says everything that is wrong with it, `attache schema` prints its JSON
 schema for editors. The smallest one is

@@ -9,14 +9,14 @@ use std::{
 };
 
 use attache_http::Client;
-use attache_telemetry::Exchange;
 
 use crate::{
     Carried, Opaque,
     exchange::Finish,
     fresh::{End, Found, Fresh},
     http1, http2,
-    live::{Entry, Live, Order},
+    live::{Entry, Order},
+    reader::Reader,
     request::{Place, Settings},
     respond::HttpService,
     stream::Stream,
@@ -32,26 +32,6 @@ pub(crate) trait TcpService:
 impl<S> TcpService for S where
     S: tower::Service<Opaque, Response: Into<Carried>, Error = std::convert::Infallible> + Clone + 'static
 {
-}
-
-/// What a connection's server needs to know of it.
-pub(crate) struct Reader {
-    pub(crate) settings: Rc<Settings>,
-    pub(crate) client: Rc<Client>,
-    pub(crate) live: Rc<Live>,
-    /// Why the client may not talk, in words that name it.
-    pub(crate) denied: Option<Box<str>>,
-}
-
-impl Reader {
-    /// A record of this connection, or of a request on it.
-    #[inline]
-    pub(crate) fn exchange(&self, protocol: &'static str) -> Exchange {
-        let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
-        // A counter that stays on this worker.
-        *exchange.identity.borrow_mut() = self.client.identity();
-        exchange
-    }
 }
 
 /// One connection, served to its end by polling it.

@@ -468,7 +468,7 @@ impl Fresh {
             self.client.uris = client.uris.len();
             self.client.subject = client.subject.as_str().into();
         }
-        let details = &listener.http.client_cert_details;
+        let details = &listener.http.set_current_client_cert_details;
         let element = accepted
             .client
             .map(|client| attache_tls::xfcc::element(&client, accepted.own_uri.as_deref(), details));

@@ -22,6 +22,7 @@ mod http2;
 mod live;
 mod overload;
 mod proxy_protocol;
+mod reader;
 mod request;
 mod respond;
 mod socket;

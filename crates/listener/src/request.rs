@@ -56,7 +56,9 @@ impl Settings {
                 write_timeout: listener.http.write_timeout,
                 half_close: listener.http.half_close,
                 target: listener.http.target,
-                client_cert_details: std::mem::take(&mut listener.http.client_cert_details),
+                set_current_client_cert_details: std::mem::take(
+                    &mut listener.http.set_current_client_cert_details,
+                ),
                 ..model::HttpServer::default()
             };
             listener

@@ -22,9 +22,9 @@ use pin_project_lite::pin_project;
 
 use crate::{
     Hold, HttpRequest,
-    connection::Reader,
     exchange::{Finish, Sent},
     live::Live,
+    reader::Reader,
     request::{Refusal, Settings},
     upgrade::OnUpgrade,
 };

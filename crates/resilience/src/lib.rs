@@ -5,6 +5,7 @@
 pub mod adaptive;
 pub mod breaker;
 mod budget;
+mod counters;
 pub mod deadline;
 pub mod fault;
 pub mod global_limit;
@@ -12,6 +13,7 @@ mod latency;
 pub mod queue;
 pub mod rate_limit;
 pub mod retry;
+mod route_state;
 mod stack;
 mod state;
 #[cfg(test)]
@@ -19,5 +21,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use stack::{Front, RouteState, Stack, front, front_with, stack};
-pub use state::{Counters, UpstreamState};
+pub use counters::Counters;
+pub use route_state::RouteState;
+pub use stack::{Front, Stack, front, front_with, stack};
+pub use state::UpstreamState;

@@ -21,7 +21,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use attache_config::model::{Fault, Forward, Policy};
+use attache_config::model::Policy;
 use attache_http::Body;
 use attache_upstream::{Call, Error};
 use attache_wire::Response;
@@ -29,13 +29,13 @@ use attache_wire::Response;
 use tower::Service;
 
 use crate::{
-    UpstreamState,
+    RouteState, UpstreamState,
     breaker::Breaker,
     deadline::{Deadline, PassOn, PerTry},
     fault::Faults,
     global_limit::{GlobalLimit, GlobalLimiter},
     queue::Admission,
-    rate_limit::{Limiter, RateLimit},
+    rate_limit::RateLimit,
     retry::Retry,
 };
 
@@ -47,28 +47,12 @@ pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
 {
-    let tries = PerTry::new(inner, policy.timeouts.per_try, state.clone());
+    let tries = PerTry::new(inner, policy.retry.per_try_timeout, state.clone());
     let header = policy.deadline_header.clone();
-    let told = PassOn::new(Breaker::new(tries, state.clone()), header.clone(), policy.timeouts.per_try);
+    let told = PassOn::new(Breaker::new(tries, state.clone()), header.clone(), policy.retry.per_try_timeout);
     let admitted = Admission::new(told, state);
     let retry = Retry::new(admitted, policy.retry.clone(), state.clone());
     Deadline::new(retry, policy.timeouts, state.clone()).with_header(header)
-}
-
-/// What the workers share of one route.
-#[derive(Debug, Default)]
-pub struct RouteState {
-    /// Its rate limit.
-    pub limiter: Option<Limiter>,
-    /// Its faults.
-    pub fault: Option<Fault>,
-}
-
-impl RouteState {
-    /// The state of one route, made once for all workers.
-    pub fn new(route: &Forward) -> Arc<Self> {
-        Arc::new(Self { limiter: route.rate_limit.clone().map(Limiter::new), fault: route.fault.clone() })
-    }
 }
 
 /// The layers of one route, before its destinations.

@@ -1,14 +1,11 @@
 //! What all workers together know of one upstream: made once, shared through atomics.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
-use attache_upstream::{Shared, status::UpstreamStatus};
+use attache_upstream::{Shared, circuit::Circuit, status::UpstreamStatus};
 use tokio::time::Instant;
 
-use crate::{breaker::Circuit, budget::Floor, latency::Latency, queue::Gate};
+use crate::{budget::Floor, counters::Counters, latency::Latency, queue::Gate};
 
 /// The resilience state of one upstream. One for each upstream of a configuration, shared by every worker and every
 /// route that leads to it.
@@ -25,39 +22,6 @@ pub struct UpstreamState {
     pub(crate) floor: Floor,
     /// Made where a route hedges by a percentile; nothing is measured where none does.
     latency: Arc<OnceLock<Latency>>,
-}
-
-/// Events since the start. They are counted only when something failed, so a healthy request never touches them.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Retries that were begun within `attempts`.
-    pub retries: AtomicU64,
-    /// Calls that went on to another endpoint since they had not reached an application.
-    pub failovers: AtomicU64,
-    /// Retries that ended with an answer which needed no other.
-    pub retries_succeeded: AtomicU64,
-    /// Hedges that were sent.
-    pub hedges: AtomicU64,
-    /// Hedges whose answer was the caller's.
-    pub hedges_won: AtomicU64,
-    /// Retries that the budget refused (`retry-budget-exhausted`).
-    pub budget_exhausted: AtomicU64,
-    /// Calls that the open breaker answered (`circuit-open`).
-    pub circuit_open: AtomicU64,
-    /// Close races hidden by a try on a fresh connection.
-    pub close_races: AtomicU64,
-    /// Requests cut by their deadline (`request-timeout`).
-    pub request_timeouts: AtomicU64,
-    /// Tries cut by theirs (`per-try-timeout`).
-    pub per_try_timeouts: AtomicU64,
-    /// Answers given up since their client took nothing (`client-stalled`).
-    pub clients_stalled: AtomicU64,
-    /// Streams cut for silence (`idle-timeout`).
-    pub idle_timeouts: AtomicU64,
-}
-
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl UpstreamState {

@@ -1,12 +1,11 @@
 //! Routes and requests for tests, in the notation of the config file.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use attache_config::model::{
-    Action, Address, AddressMatch, Balance, CircuitBreaker, Destination, EndpointSource, Forward,
-    HeaderEdits, HostName, HostPattern, HostRewrite, HttpServer, ListenProtocol, Listener, Match,
-    OutlierEjection, PathPattern, PathRewrite, Policy, Pool, ProxyProtocolIn, ProxyProtocolOut, Route,
-    Segment, Target, Traffic, Upstream, UpstreamId, UpstreamProtocol, ValueMatch, ValuePattern, Web,
+    Action, Address, AddressMatch, Destination, EndpointSource, Forward, HostName, HostPattern, Listener,
+    Match, PathPattern, PathPolicy, Policy, Route, Segment, Target, Traffic, Upstream, UpstreamId,
+    ValueMatch, ValuePattern,
 };
 use attache_http::{Client, check_request, normalize_uri};
 use attache_wire::RequestHead;
@@ -14,16 +13,7 @@ use http::{HeaderName, HeaderValue};
 
 /// A route to upstream 0 with this name.
 pub(crate) fn route(name: &str, matcher: Match) -> Route {
-    Route {
-        name: name.into(),
-        matcher,
-        action: Action::Forward(forward(&[(0, 1)])),
-        authorization: None,
-        web: Web::default(),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        line: 0,
-    }
+    Route { matcher, ..Route::new(name, Action::Forward(forward(&[(0, 1)]))) }
 }
 
 pub(crate) fn forward(to: &[(usize, u32)]) -> Forward {
@@ -33,17 +23,7 @@ pub(crate) fn forward(to: &[(usize, u32)]) -> Forward {
         weight,
         policy: policy.clone(),
     });
-    Forward {
-        to: to.collect(),
-        path: PathRewrite::Keep,
-        host: HostRewrite::Auto,
-        mirrors: Vec::new(),
-        rate_limit: None,
-        global_rate_limit: None,
-        fault: None,
-        traffic: Traffic::Opaque,
-        passthrough: false,
-    }
+    Forward { traffic: Traffic::Opaque, ..Forward::new(to.collect()) }
 }
 
 /// `*`, `name`, `*.suffix`, `prefix.*`, each with or without a port.
@@ -115,53 +95,12 @@ pub(crate) fn matching(hosts: &[&str], at: &str) -> Match {
 }
 
 pub(crate) fn listener(routes: Vec<Route>) -> Listener {
-    Listener {
-        name: "outbound".into(),
-        bind: Vec::new(),
-        protocol: ListenProtocol::Auto,
-        server_first_ports: Vec::new(),
-        detect_timeout: Duration::from_secs(1),
-        proxy_protocol: ProxyProtocolIn::Off,
-        transparent: false,
-        tls: None,
-        authorization: None,
-        web: Web::default(),
-        http: HttpServer::default(),
-        routes,
-        max_connections: 1,
-        tcp_idle_timeout: Duration::from_secs(1),
-        tcp_splice: true,
-        line: 0,
-    }
+    Listener { routes, ..Listener::new("outbound") }
 }
 
 pub(crate) fn upstream(name: &str, host: &str, port: u16) -> Upstream {
-    Upstream {
-        name: name.into(),
-        address: Address::Endpoints(vec![EndpointSource {
-            target: Target::Dns { host: host.into(), port },
-            weight: 1,
-            priority: 0,
-            zone: None,
-        }]),
-        protocol: UpstreamProtocol::Auto,
-        tls: None,
-        balance: Balance::default(),
-        connect_timeout: Duration::from_secs(1),
-        handshake_timeout: Duration::from_secs(1),
-        pool: Pool::default(),
-        circuit_breaker: CircuitBreaker::default(),
-        outlier_ejection: OutlierEjection::default(),
-        health_check: None,
-        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
-        credential: None,
-        proxy_protocol: ProxyProtocolOut::Off,
-        source_address: None,
-        host: attache_config::model::HostRewrite::Auto,
-        adaptive_concurrency: None,
-        queue: None,
-        line: 0,
-    }
+    let source = EndpointSource::new(Target::Dns { host: host.into(), port });
+    Upstream::new(name, Address::Endpoints(vec![source]))
 }
 
 /// A request as it reaches routing: checked and normalized. `target` is `host/path?query`.
@@ -179,7 +118,7 @@ pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> R
         parts.version = http::Version::HTTP_10;
     }
     check_request(&mut parts, false, true).unwrap();
-    normalize_uri(&mut parts.uri, HttpServer::default().path).unwrap();
+    normalize_uri(&mut parts.uri, PathPolicy::default()).unwrap();
     parts
 }
 

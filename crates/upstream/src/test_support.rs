@@ -1,10 +1,8 @@
 //! Small values that this crate's tests share.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
-use attache_config::model::{
-    Address, Balance, CircuitBreaker, OutlierEjection, Pool, ProxyProtocolOut, Upstream, UpstreamProtocol,
-};
+use attache_config::model::{Address, Balance, Upstream};
 
 use attache_http::Client;
 use attache_telemetry::Exchange;
@@ -13,27 +11,7 @@ use crate::{Attempt, CallContext, Endpoint, EndpointAddress, EndpointSpec, Judge
 
 /// A plaintext upstream with defaults everywhere and no endpoint source.
 pub(crate) fn upstream(name: &str) -> Upstream {
-    Upstream {
-        name: name.into(),
-        address: Address::Endpoints(Vec::new()),
-        protocol: UpstreamProtocol::Auto,
-        tls: None,
-        balance: Balance::default(),
-        connect_timeout: Duration::from_secs(1),
-        handshake_timeout: Duration::from_secs(2),
-        pool: Pool::default(),
-        circuit_breaker: CircuitBreaker::default(),
-        outlier_ejection: OutlierEjection::default(),
-        health_check: None,
-        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
-        credential: None,
-        proxy_protocol: ProxyProtocolOut::Off,
-        source_address: None,
-        host: attache_config::model::HostRewrite::Auto,
-        adaptive_concurrency: None,
-        queue: None,
-        line: 0,
-    }
+    Upstream::new(name, Address::Endpoints(Vec::new()))
 }
 
 /// `10.0.x.y:80`, weight 1.

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Address, ProxyProtocolOut, UpstreamProtocol};
+use attache_config::model::{self, Address};
 use attache_http::{Body, BodyError, Client};
 use attache_telemetry::Exchange;
 use attache_wire::{Request, Response};
@@ -33,27 +33,7 @@ use crate::{
 
 /// A checked config with every default.
 pub(crate) fn config() -> model::Upstream {
-    model::Upstream {
-        name: "test".into(),
-        address: Address::OriginalDestination,
-        protocol: UpstreamProtocol::Auto,
-        tls: None,
-        balance: model::Balance::default(),
-        connect_timeout: Duration::from_secs(1),
-        handshake_timeout: Duration::from_secs(2),
-        pool: model::Pool::default(),
-        circuit_breaker: model::CircuitBreaker::default(),
-        outlier_ejection: model::OutlierEjection::default(),
-        health_check: None,
-        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
-        credential: None,
-        proxy_protocol: ProxyProtocolOut::Off,
-        source_address: None,
-        host: attache_config::model::HostRewrite::Auto,
-        adaptive_concurrency: None,
-        queue: None,
-        line: 1,
-    }
+    model::Upstream::new("test", Address::OriginalDestination)
 }
 
 pub(crate) fn endpoint(address: SocketAddr, host: Option<&str>) -> Arc<Endpoint> {

@@ -15,9 +15,9 @@ use attache_wire::{Request, RequestHead, Response};
 use super::{
     Site,
     ask::Ask,
+    asked::Asked,
     authorise::Token,
     exit::{Back, Came, Failure},
-    external::Asked,
     route::RouteService,
 };
 
@@ -250,7 +250,7 @@ impl Site {
         let scheme = if client.tls { "https" } else { "http" };
         let host = parts.uri.authority().map_or("", |host| host.as_str());
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
-        set_client_certificate(&mut parts.headers, client, self.listener.http.client_cert);
+        set_client_certificate(&mut parts.headers, client, self.listener.http.forward_client_cert_details);
         if let Some(via) = &self.via {
             via.add(&mut parts.headers, came.version);
         }

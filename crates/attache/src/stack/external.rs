@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use super::{
     Site,
     ask::Ask,
+    asked::{Asked, unavailable},
     entry::{Admitted, Begun, Passed},
     exit::{Came, Failure},
 };
@@ -44,23 +45,6 @@ pub(super) struct Asking<'r> {
     body: bool,
     policy: &'r AccessPolicy,
     route: Option<&'r CompiledRoute>,
-}
-
-/// An authorizer that was asked, and what it changes.
-pub(super) struct Asked<'r> {
-    external: &'r External,
-    /// `None` where it gave no answer that counts: `failure_mode: open`, or a dry run.
-    granted: Option<Box<Granted>>,
-}
-
-impl Asked<'_> {
-    /// Changes a request on its way up. Whatever was answered, nothing stays of what the client sent in the authorizer's name.
-    pub(super) fn apply(&self, request: &mut RequestHead) -> Result<(), Failure> {
-        let config = self.external.config();
-        let nothing = Granted::default();
-        let granted = self.granted.as_deref().unwrap_or(&nothing);
-        granted.apply(config, request).map_err(|why| unavailable(&config.name, &why))
-    }
 }
 
 impl Site {
@@ -216,10 +200,6 @@ fn denied(name: &Name, mut denial: Box<Denial>) -> Failure {
         said => format!("authorizer {name} denies it: {said}"),
     };
     Failure { detail, denial: Some(denial), ..Failure::from(Reason::DeniedByAuthorizer) }
-}
-
-fn unavailable(name: &Name, why: &str) -> Failure {
-    Failure { detail: format!("authorizer {name}: {why}"), ..Failure::from(Reason::AuthorizerUnavailable) }
 }
 
 /// Waits for the begin of a body, and gives it back together with the whole body.

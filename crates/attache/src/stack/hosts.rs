@@ -199,8 +199,7 @@ impl Upstreams {
     pub(crate) fn service(&self, id: UpstreamId, timeout: Duration, retry: Retry) -> Option<rpc::Service> {
         let (state, upstream) = self.named(id)?;
         let config = &state.shared.config;
-        let timeouts =
-            Timeouts { request: timeout, whole: true, per_try: Duration::ZERO, idle: Duration::ZERO };
+        let timeouts = Timeouts { request: timeout, whole: true, idle: Duration::ZERO };
         let policy = Policy { timeouts, retry, deadline_header: None, credential: None };
         let service = stack(&policy, state, upstream.clone());
         Some(rpc::Service::new(config.name.clone(), config.own_host(), service))

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use serde_json::{Map, Value};
 
 use super::Issuer;
-use crate::{header::matches, truth::Truth};
+use crate::{truth::Truth, value::matches};
 
 /// The claims of a verified token.
 #[derive(Debug)]

@@ -62,7 +62,7 @@ pub(crate) fn authorization(
     targets: &Targets,
     problems: &mut Problems,
 ) -> Authorization {
-    let At { at, value: raw, wrong } = raw;
+    let At { at, value: raw, wrong, .. } = raw;
     let trusted = raw.trusted_proxies.map(OneOrMany::into_vec).unwrap_or_default();
     let trusted: Vec<_> = trusted.into_iter().map(|network| network.0.0).collect();
     let asked = raw.jwt.is_some();
@@ -138,20 +138,8 @@ fn rule(
 ) -> AccessRule {
     let whole = raw.whole();
     let At { at, value: raw, .. } = raw;
-    let when = raw::AccessConditions {
-        identity: raw.identity,
-        client: raw.client,
-        forwarded_client: raw.forwarded_client,
-        port: raw.port,
-        sni: raw.sni,
-        host: raw.host,
-        methods: raw.methods,
-        path: raw.path,
-        headers: raw.headers,
-        claims: raw.claims,
-    };
     // A condition in `not` decides the other way round: of an `allow` it is what denies.
-    let when = conditions(when, checks, checks.denies, problems);
+    let when = conditions(raw.when, checks, checks.denies, problems);
     let unless = raw.not.map(|not| conditions(*not.value, checks, !checks.denies, problems));
     let unless = unless.unwrap_or_default();
     opaque(&when, &unless, at, checks, problems);

@@ -10,9 +10,8 @@ use super::Targets;
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Address, Bind, Destination, Forward, Forwarded, HeaderEdits, HostName, HostPattern,
-        HostRewrite, HttpServer, ListenProtocol, Listener, Match, Name, PathRewrite, ProxyProtocolIn, Route,
-        Target, Traffic, Upstream, UpstreamId, Web,
+        Action, Address, Bind, Destination, Forward, HostName, HostPattern, Listener, Match, Name, Route,
+        Target, Upstream, UpstreamId,
     },
 };
 
@@ -22,7 +21,7 @@ pub(crate) fn listener(
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Listener> {
-    let mut listener = base(Listener::OUTBOUND, 0);
+    let mut listener = Listener::new(Listener::OUTBOUND);
     listener.bind = vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 15001).into())];
     listener.routes = routes(Listener::OUTBOUND, Place::default(), upstreams, targets, problems)?;
     targets.settle(&mut listener);
@@ -36,28 +35,6 @@ pub(crate) fn unplaced(mut listener: Listener) -> Listener {
         route.line = 0;
     }
     listener
-}
-
-/// A listener with every default.
-pub(crate) fn base(name: &str, line: u32) -> Listener {
-    Listener {
-        name: name.into(),
-        bind: Vec::new(),
-        protocol: ListenProtocol::default(),
-        server_first_ports: Listener::SERVER_FIRST_PORTS.to_vec(),
-        detect_timeout: Listener::DETECT_TIMEOUT,
-        proxy_protocol: ProxyProtocolIn::default(),
-        transparent: false,
-        tls: None,
-        authorization: None,
-        web: Web::default(),
-        http: HttpServer { forwarded: Forwarded::default(), ..HttpServer::default() },
-        routes: Vec::new(),
-        max_connections: Listener::MAX_CONNECTIONS,
-        tcp_idle_timeout: Listener::TCP_IDLE_TIMEOUT,
-        tcp_splice: true,
-        line,
-    }
 }
 
 /// Routes of a listener that has none.
@@ -171,24 +148,6 @@ fn addresses(upstream: &Upstream) -> Vec<(Name, Option<u16>)> {
 }
 
 fn forward(listener: &str, index: usize, line: u32, matcher: Match, to: Destination) -> Route {
-    Route {
-        name: format!("{listener}/{index}").into(),
-        matcher,
-        action: Action::Forward(Forward {
-            to: vec![to],
-            path: PathRewrite::Keep,
-            host: HostRewrite::Auto,
-            mirrors: Vec::new(),
-            rate_limit: None,
-            global_rate_limit: None,
-            fault: None,
-            traffic: Traffic::default(),
-            passthrough: false,
-        }),
-        authorization: None,
-        web: Web::default(),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        line,
-    }
+    let action = Action::Forward(Forward::new(vec![to]));
+    Route { matcher, line, ..Route::new(format!("{listener}/{index}"), action) }
 }

@@ -52,7 +52,7 @@ pub(crate) fn fault(raw: At<raw::Fault>, problems: &mut Problems) -> Option<Faul
     let header = match raw.header {
         None => None,
         Some(At { value: FaultHeader::Name(name), .. }) => Some((name.0.0, None)),
-        Some(At { at, value: FaultHeader::Value(map), wrong }) => {
+        Some(At { at, value: FaultHeader::Value(map), wrong, .. }) => {
             let [entry] = map.entries.as_slice() else {
                 if wrong.is_empty() {
                     problems.wrong(at, "a fault looks at one header", "`header: { x-fault: please }`");

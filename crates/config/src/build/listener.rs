@@ -10,10 +10,11 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Bind, ForwardClientCert, Forwarded, ForwardedMode, HttpServer, ListenProtocol, Listener, Name,
-        ProxyProtocolIn, Route, TlsMode, Upstream, Web,
+        Bind, ForwardClientCert, HttpServer, ListenProtocol, Listener, Name, ProxyProtocolIn, Route, TlsMode,
+        Upstream, Web,
     },
     raw::{self, At},
+    section::Given,
 };
 
 pub(crate) fn listener(
@@ -23,7 +24,7 @@ pub(crate) fn listener(
     problems: &mut Problems,
 ) -> Option<Listener> {
     let (at, raw) = (entry.at, entry.value);
-    let mut listener = fallback::base(&entry.key, at.line);
+    let mut listener = Listener { line: at.line, ..Listener::new(entry.key) };
     listener.bind = binds(raw.bind, raw.unix_mode.map(|mode| mode.0.0));
     listener.protocol = raw.protocol.as_ref().map_or_else(ListenProtocol::default, |protocol| protocol.value);
     listener.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
@@ -69,7 +70,7 @@ pub(crate) fn listener(
     if let Some(to) = raw.to {
         let at = to.at;
         let (wrong, raw) = (to.wrong.clone(), raw::Route::all(to));
-        routes.add(At { at, wrong, value: raw }, usize::MAX, targets, problems);
+        routes.add(At::new(at, wrong, raw), usize::MAX, targets, problems);
     }
     if nothing_given {
         // The file has routes, but all of them were wrong: then nothing is assumed.
@@ -96,69 +97,16 @@ fn binds(raw: raw::OneOrMany<At<raw::Txt<crate::text::Binds>>>, unix_mode: Optio
     binds
 }
 
-fn http(raw: Option<raw::HttpServer>, terminates: bool, problems: &mut Problems) -> HttpServer {
-    let mut http = HttpServer::default();
-    // Behind terminated TLS the client is somebody else, whom the upstream can't see by itself.
-    if terminates {
-        http.forwarded = Forwarded { x_forwarded: ForwardedMode::Append, rfc7239: ForwardedMode::Append };
-        http.max_connection_age = HttpServer::MAX_TLS_AGE;
-    }
-    let Some(raw) = raw else { return http };
-    fill!(
-        http,
-        raw,
-        header_timeout,
-        idle_timeout,
-        write_timeout,
-        half_close,
-        target,
-        request_id,
-        trust_request_id,
-        reason_header,
-        max_connection_age
-    );
-    if let Some(At { at, value, .. }) = raw.forward_client_cert_details {
-        http.client_cert = value;
-        if value == ForwardClientCert::AlwaysForwardOnly {
-            problems.warn(
-                at,
-                "whoever reaches this listener can claim to be anyone in `X-Forwarded-Client-Cert`",
-                "`append-forward` believes only clients that have proven who they are",
-            );
-        }
-    }
-    if let Some(details) = raw.set_current_client_cert_details {
-        http.client_cert_details = details;
-    }
-    if let Some(via) = raw.via {
-        http.via = Some(via.0.0).filter(|via| &**via != "off");
-    }
-    match raw.forwarded {
-        None => {}
-        Some(raw::ForwardedForm::All(mode)) => {
-            http.forwarded = Forwarded { x_forwarded: mode, rfc7239: mode }
-        }
-        Some(raw::ForwardedForm::Each(each)) => fill!(http.forwarded, each, x_forwarded, rfc7239),
-    }
-    if let Some(path) = raw.path {
-        fill!(http.path, path, dot_segments, decode_unreserved, merge_slashes, escaped_slashes, parameters);
-    }
-    if let Some(limits) = raw.limits {
-        fill!(
-            http.limits,
-            limits,
-            request_line,
-            headers_size,
-            headers_count,
-            h2_streams,
-            h2_pending_resets,
-            h2_flood_rate,
-            h2_flood_burst,
-            h2_flood_per_client,
-            h2_stream_window,
-            h2_stream_window_max,
-            h2_send_buffer,
-            requests_per_connection
+fn http(given: Option<At<Given<HttpServer>>>, terminates: bool, problems: &mut Problems) -> HttpServer {
+    let base = if terminates { HttpServer::behind_tls() } else { HttpServer::default() };
+    let Some(given) = given else { return base };
+    let at = given.key("forward_client_cert_details");
+    let http = given.value.over(base);
+    if let (Some(at), ForwardClientCert::AlwaysForwardOnly) = (at, http.forward_client_cert_details) {
+        problems.warn(
+            at,
+            "whoever reaches this listener can claim to be anyone in `X-Forwarded-Client-Cert`",
+            "`append-forward` believes only clients that have proven who they are",
         );
     }
     http

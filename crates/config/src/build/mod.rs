@@ -30,7 +30,7 @@ pub(crate) use target::Targets;
 
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Admin, Bind, Config, Dns, Listener, Reload, Shutdown, Upstream},
+    model::{Admin, Bind, Config, Dns, Listener, Upstream},
     raw,
     yaml::{Kind, Node},
 };
@@ -89,14 +89,6 @@ pub(crate) fn build(
     sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
     targets.warn_unused(problems);
 
-    let mut shutdown = Shutdown::default();
-    if let Some(raw) = root.shutdown {
-        fill!(shutdown, raw, delay, drain_timeout);
-    }
-    let mut reload = Reload::default();
-    if let Some(raw) = root.reload {
-        fill!(reload, raw, watch, drain_timeout);
-    }
     let access_log = observe::access_log(root.access_log, &listeners, problems);
     let mut watch_interval = Config::WATCH_INTERVAL;
     if let Some(given) = root.watch_interval {
@@ -118,8 +110,8 @@ pub(crate) fn build(
         access_log,
         tracing: root.tracing.and_then(|raw| observe::tracing(raw, env, problems)),
         admin,
-        shutdown,
-        reload,
+        shutdown: root.shutdown.unwrap_or_default(),
+        reload: root.reload.unwrap_or_default(),
         files: Vec::new(),
         overload: overload::overload(root.overload, problems),
         watch_interval,
@@ -195,23 +187,11 @@ fn secrets(node: &Node) -> Vec<std::sync::Arc<str>> {
     }
 }
 
-fn dns(raw: raw::Dns, problems: &mut Problems) -> Dns {
-    let mut dns = Dns::default();
-    let place = raw.max_ttl.as_ref().map(|max| max.at);
-    fill!(dns, raw, timeout, attempts, min_ttl, max_ttl, retry_interval, family);
-    if let Some(servers) = raw.servers {
-        dns.servers = servers.into_vec().into_iter().map(|server| server.0.0).collect();
+fn dns(given: raw::At<Dns>, problems: &mut Problems) -> Dns {
+    if given.value.min_ttl > given.value.max_ttl {
+        problems.error(given.key("max_ttl").unwrap_or_default(), "`min_ttl` is longer than `max_ttl`");
     }
-    if let Some(path) = raw.resolv_conf {
-        dns.resolv_conf = path.0.0;
-    }
-    dns.search =
-        raw.search.map(|search| search.into_vec().into_iter().map(|domain| domain.0.0.to_string()).collect());
-    dns.ndots = raw.ndots;
-    if dns.min_ttl > dns.max_ttl {
-        problems.error(place.unwrap_or_default(), "`min_ttl` is longer than `max_ttl`");
-    }
-    dns
+    given.value
 }
 
 /// No two listeners on one socket. Port 0 is a free one, always another.

@@ -43,7 +43,7 @@ pub(crate) fn access_log(
 }
 
 fn log_target(raw: At<raw::LogTarget>, problems: &mut Problems) -> Option<LogTarget> {
-    let At { at, wrong, value: raw } = raw;
+    let At { at, wrong, value: raw, .. } = raw;
     let of_files = [
         ("max_size", raw.max_size.as_ref().map(|value| value.at)),
         ("max_age", raw.max_age.as_ref().map(|value| value.at)),

@@ -6,11 +6,10 @@ use http::HeaderName;
 
 use std::time::Duration;
 
-use super::fill;
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Credential, Hedge, Policy, Retry, RetryOn},
-    raw::{self, At, HedgeForm, RetryForm, Txt},
+    model::{Credential, Policy, Retry, RetryOn},
+    raw::{At, RetryForm, Txt},
     text::{HeaderText, Timeout},
 };
 
@@ -70,8 +69,8 @@ impl Layer {
     /// Where it asks for retries by an answer, which opaque bytes don't have.
     pub(crate) fn retries_by_answer(&self) -> Option<Place> {
         let Some(RetryForm::Full(raw)) = &self.retry else { return None };
-        let on = raw.on.clone().map(raw::OneOrMany::into_vec).unwrap_or_default();
-        let by_answer = on.iter().any(|condition| condition.0.0 != RetryOn::ConnectFailure);
+        let none = Retry { on: Vec::new(), ..Retry::default() };
+        let by_answer = raw.clone().over(none).on.iter().any(|on| *on != RetryOn::ConnectFailure);
         by_answer.then_some(self.at)
     }
 
@@ -102,38 +101,14 @@ impl Layer {
                 if policy.retry.attempts == 0 {
                     policy.retry.attempts = Retry::default().attempts;
                 }
-                if let Some(per_try) = raw.per_try_timeout {
-                    policy.timeouts.per_try = per_try.value.0.0;
-                }
-                if let Some(on) = raw.on {
-                    policy.retry.on = on.into_vec().into_iter().map(|condition| condition.0.0).collect();
-                }
-                fill!(policy.retry, raw, attempts, methods, budget, budget_floor, buffer);
-                if let Some(hedge) = raw.hedge {
-                    policy.retry.hedge = hedging(hedge);
-                }
-                if let Some(backoff) = raw.backoff {
-                    if let Some(base) = backoff.base {
-                        policy.retry.backoff_base = base.0.0;
-                        // A longer first wait alone lengthens the longest one, too.
-                        policy.retry.backoff_max = policy.retry.backoff_max.max(base.0.0);
-                    }
-                    if let Some(max) = backoff.max {
-                        policy.retry.backoff_max = max.value.0.0;
-                    }
+                let bounded = raw.gives("backoff", "max");
+                let before = policy.retry.backoff.max;
+                policy.retry = raw.over(std::mem::take(&mut policy.retry));
+                // A longer first wait alone lengthens the longest one, too.
+                if !bounded {
+                    policy.retry.backoff.max = before.max(policy.retry.backoff.base);
                 }
             }
-        }
-    }
-}
-
-fn hedging(form: HedgeForm) -> Option<Hedge> {
-    match form {
-        HedgeForm::When(when) => when.0.0.map(Hedge::new),
-        HedgeForm::Full(raw) => {
-            let mut hedge = Hedge::new(raw.after.0.0?);
-            fill!(hedge, raw, max, floor, min_samples);
-            Some(hedge)
         }
     }
 }
@@ -145,7 +120,7 @@ pub(crate) fn resolve(upstream: Option<&Layer>, route: Option<&Layer>, problems:
     }
     let at =
         route.filter(|layer| !layer.is_empty()).or(upstream).map_or_else(Place::default, |layer| layer.at);
-    let (per_try, request) = (policy.timeouts.per_try, policy.timeouts.request);
+    let (per_try, request) = (policy.retry.per_try_timeout, policy.timeouts.request);
     if !per_try.is_zero() && !request.is_zero() && per_try > request {
         problems.warn(
             at,
@@ -153,7 +128,7 @@ pub(crate) fn resolve(upstream: Option<&Layer>, route: Option<&Layer>, problems:
             format!("`per_try_timeout` is {per_try:?}, `timeout` is {request:?}"),
         );
     }
-    if policy.retry.backoff_base > policy.retry.backoff_max {
+    if policy.retry.backoff.base > policy.retry.backoff.max {
         problems.error(at, "the first wait of `backoff` is longer than the longest");
     }
     policy

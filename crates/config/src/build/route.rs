@@ -67,7 +67,7 @@ pub(crate) fn routes(
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Vec<Route>> {
-    let At { at, wrong, value: raw } = raw;
+    let At { at, wrong, value: raw, .. } = raw;
     let name: Name = match &raw.name {
         Some(name) => name.value.0.0.clone(),
         None if index == usize::MAX => format!("{listener}/to").into(),
@@ -140,10 +140,10 @@ pub(crate) fn routes(
     let fault = raw.fault.and_then(|raw| limits::fault(raw, problems));
     let mut layer =
         Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
-    if let Some(At { at, wrong, value }) = raw.credential {
+    if let Some(At { at, wrong, value, .. }) = raw.credential {
         let credential = match value {
             OrOff::Off(_) => None,
-            OrOff::On(value) => credential(At { at, wrong, value }, problems),
+            OrOff::On(value) => credential(At::new(at, wrong, value), problems),
         };
         layer = layer.with_credential(credential, at);
     }

@@ -74,7 +74,7 @@ pub(crate) fn server(
     raw: At<raw::TlsServer>,
     problems: &mut Problems,
 ) -> Result<Option<TlsServer>, Reported> {
-    let At { at, wrong, value: raw } = raw;
+    let At { at, wrong, value: raw, .. } = raw;
     let mode = match raw.mode {
         Some(raw::TlsMode::Off) => return Ok(None),
         Some(raw::TlsMode::Permissive) => TlsMode::Permissive,

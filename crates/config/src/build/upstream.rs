@@ -1,7 +1,5 @@
 //! One upstream: its addresses agree about what is spoken, and its options fit to that.
 
-use std::time::Duration;
-
 use super::{
     credential::{Keeping, credential},
     fill, load,
@@ -12,9 +10,8 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, FailureBreaker, FailurePercentage,
-        HashKey, HealthCheck, HostRewrite, OnUnhealthy, OutlierEjection, Pool, Probe, ProxyProtocolOut,
-        SuccessRate, Target, TlsClient, Upstream, UpstreamProtocol,
+        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, HashKey, HealthCheck, HostRewrite,
+        OutlierEjection, Pool, Probe, Target, TlsClient, Upstream, UpstreamProtocol,
     },
     raw::{self, At, OrOff, Txt},
     text::{Scheme, Source},
@@ -25,27 +22,7 @@ pub(crate) fn upstream(
     problems: &mut Problems,
 ) -> Option<(Upstream, Layer, Speaks)> {
     let line = entry.at.line;
-    let mut upstream = Upstream {
-        name: entry.key.into(),
-        address: Address::OriginalDestination,
-        protocol: UpstreamProtocol::default(),
-        tls: None,
-        balance: Balance::default(),
-        connect_timeout: Upstream::CONNECT_TIMEOUT,
-        handshake_timeout: Upstream::HANDSHAKE_TIMEOUT,
-        pool: Pool::default(),
-        circuit_breaker: CircuitBreaker::default(),
-        outlier_ejection: OutlierEjection::default(),
-        health_check: None,
-        on_unhealthy: OnUnhealthy::default(),
-        credential: None,
-        proxy_protocol: ProxyProtocolOut::default(),
-        source_address: None,
-        host: HostRewrite::Auto,
-        adaptive_concurrency: None,
-        queue: None,
-        line,
-    };
+    let mut upstream = Upstream { line, ..Upstream::new(entry.key, Address::OriginalDestination) };
     let raw = match entry.value {
         raw::Upstream::Address(address) => {
             let at = address.at;
@@ -111,76 +88,24 @@ pub(crate) fn upstream(
         upstream.pool.max_age = Pool::MAX_IDENTITY_AGE;
     }
     if let Some(pool) = raw.pool {
-        fill!(
-            upstream.pool,
-            pool,
-            idle_timeout,
-            max_idle,
-            max_age,
-            max_requests,
-            preconnect,
-            h2_streams,
-            h2_stream_window,
-            h2_stream_window_max,
-            h2_flood_rate,
-            h2_flood_burst,
-            h2_keepalive,
-            tcp_keepalive,
-            headers_size,
-            headers_count
-        );
+        upstream.pool = pool.over(upstream.pool);
     }
-    match raw.circuit_breaker {
-        None => {}
-        Some(OrOff::Off(_)) => {
-            let most = u32::MAX;
-            upstream.circuit_breaker = CircuitBreaker {
-                max_connections: most,
-                max_pending: most,
-                max_requests: most,
-                max_retries: most,
-                max_requests_per_client: None,
-                failures: None,
-                endpoint_failures: None,
-            };
-        }
-        Some(OrOff::On(breaker)) => {
-            fill!(upstream.circuit_breaker, breaker, max_connections, max_pending, max_requests, max_retries);
-            upstream.circuit_breaker.max_requests_per_client = breaker.max_requests_per_client;
-            upstream.circuit_breaker.failures = breaker.failures.map(|raw| failures(raw, problems));
-            upstream.circuit_breaker.endpoint_failures =
-                breaker.endpoint_failures.map(|raw| failures(raw, problems));
-        }
-    }
+    upstream.circuit_breaker = match raw.circuit_breaker {
+        None => CircuitBreaker::default(),
+        Some(OrOff::Off(_)) => CircuitBreaker::off(),
+        Some(OrOff::On(breaker)) => breaker,
+    };
     if let Some(OrOff::On(raw)) = raw.adaptive_concurrency {
         upstream.adaptive_concurrency = Some(load::adaptive(raw, problems));
     }
     if let Some(OrOff::On(raw)) = raw.queue {
         upstream.queue = Some(load::queue(raw, problems));
     }
-    match raw.outlier_ejection {
-        None => {}
-        Some(OrOff::Off(_)) => {
-            upstream.outlier_ejection.consecutive_5xx = 0;
-            upstream.outlier_ejection.consecutive_local = 0;
-            upstream.outlier_ejection.success_rate = None;
-        }
-        Some(OrOff::On(ejection)) => {
-            fill!(
-                upstream.outlier_ejection,
-                ejection,
-                consecutive_5xx,
-                consecutive_local,
-                base,
-                max,
-                max_percent,
-                interval
-            );
-            rates(&mut upstream.outlier_ejection, ejection.success_rate, ejection.failure_percentage);
-            // A longer first ejection alone lengthens the longest one, too.
-            upstream.outlier_ejection.max = upstream.outlier_ejection.max.max(upstream.outlier_ejection.base);
-        }
-    }
+    upstream.outlier_ejection = match raw.outlier_ejection {
+        None => OutlierEjection::default(),
+        Some(OrOff::Off(_)) => OutlierEjection::off(),
+        Some(OrOff::On(ejection)) => ejection,
+    };
     upstream.balance = balance?;
     let mut layer =
         Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
@@ -372,40 +297,6 @@ fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance
         }
     };
     Some(balance)
-}
-
-fn rates(
-    into: &mut OutlierEjection,
-    success_rate: Option<OrOff<raw::SuccessRate>>,
-    failure_percentage: Option<OrOff<raw::FailurePercentage>>,
-) {
-    match success_rate {
-        None => {}
-        Some(OrOff::Off(_)) => into.success_rate = None,
-        Some(OrOff::On(raw)) => {
-            let mut rate = SuccessRate::default();
-            fill!(rate, raw, minimum_hosts, request_volume, stdev_factor);
-            into.success_rate = Some(rate);
-        }
-    }
-    if let Some(OrOff::On(raw)) = failure_percentage {
-        let mut percentage = FailurePercentage::default();
-        fill!(percentage, raw, threshold, minimum_hosts, request_volume);
-        into.failure_percentage = Some(percentage);
-    }
-}
-
-fn failures(raw: raw::FailureBreaker, problems: &mut Problems) -> FailureBreaker {
-    /// Shorter windows than this have no room for their steps.
-    const SHORTEST: Duration = Duration::from_millis(10);
-    let mut failures = FailureBreaker::default();
-    if let Some(window) = raw.window.as_ref().filter(|window| window.value.0.0 < SHORTEST) {
-        problems.wrong(window.at, "this window is too short", "at least `10ms`");
-    }
-    fill!(failures, raw, consecutive, success_rate, window, min_samples, open, open_max, probes);
-    // A longer first open time alone lengthens the longest one, too.
-    failures.open_max = failures.open_max.max(failures.open);
-    failures
 }
 
 fn opaque(form: raw::TcpForm) -> Probe {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HIDDEN, listener, names_a_credential, route, strings};
+use super::{HIDDEN, names_a_credential, parts, strings};
 use crate::{
     model::{
         AccessConditions, AccessRule, Authorization, Authorizer, AuthorizerProtocol, AuthorizerUse,
@@ -24,7 +24,7 @@ pub(super) fn authorization(authorization: &Authorization, config: &Config) -> V
         })),
         "external": authorization.external.as_ref().map(|external| self::external(external, config)),
         "dry_run": authorization.dry_run,
-        "trusted_proxies": authorization.trusted_proxies.iter().map(route::range).collect::<Vec<_>>(),
+        "trusted_proxies": authorization.trusted_proxies.iter().map(parts::range).collect::<Vec<_>>(),
     })
 }
 
@@ -45,7 +45,7 @@ pub(super) fn authorizer(authorizer: &Authorizer, config: &Config) -> Value {
         AuthorizerProtocol::Http { path_prefix } => ("http", Some(&**path_prefix)),
     };
     json!({
-        "service": route::name(authorizer.service, config),
+        "service": parts::name(authorizer.service, config),
         "protocol": protocol,
         "path_prefix": prefix,
         "timeout": show_duration(authorizer.timeout),
@@ -86,13 +86,13 @@ fn conditions(of: &AccessConditions) -> Map<String, Value> {
         }
     };
     put("identity", of.identities.iter().map(identity).collect());
-    put("client", of.clients.iter().map(route::range).collect());
-    put("forwarded_client", of.forwarded_clients.iter().map(route::range).collect());
+    put("client", of.clients.iter().map(parts::range).collect());
+    put("forwarded_client", of.forwarded_clients.iter().map(parts::range).collect());
     put("port", strings(&of.ports));
-    put("sni", of.sni.iter().map(route::host).collect());
-    put("host", of.hosts.iter().map(route::host).collect());
+    put("sni", of.sni.iter().map(parts::host).collect());
+    put("host", of.hosts.iter().map(parts::host).collect());
     put("methods", strings(&of.methods));
-    put("path", of.paths.iter().map(route::path).collect());
+    put("path", of.paths.iter().map(parts::path).collect());
     if !of.headers.is_empty() {
         out.insert("headers".into(), Value::Object(of.headers.iter().map(header).collect()));
     }
@@ -105,7 +105,7 @@ fn conditions(of: &AccessConditions) -> Map<String, Value> {
 fn identity(identity: &IdentityMatch) -> String {
     match identity {
         IdentityMatch::Verified => "*".into(),
-        IdentityMatch::Name(name) => listener::san(name),
+        IdentityMatch::Name(name) => parts::san(name),
     }
 }
 
@@ -120,7 +120,7 @@ fn header(header: &HeaderCondition) -> (String, Value) {
 
 fn values(any: &[(ValuePattern, bool)], hidden: bool) -> Value {
     let values = any.iter().map(|(value, not)| {
-        let pattern = if hidden { HIDDEN.to_owned() } else { route::value_pattern(value) };
+        let pattern = if hidden { HIDDEN.to_owned() } else { parts::value_pattern(value) };
         if *not { format!("!{pattern}") } else { pattern }
     });
     values.collect::<Vec<_>>().into()
@@ -134,7 +134,7 @@ pub(super) fn jwt(provider: &JwtProvider, config: &Config) -> Value {
             JwtKeys::Inline(set) => json!({ "inline": &**set }),
             JwtKeys::File(path) => json!({ "file": path.display().to_string() }),
             JwtKeys::Remote { upstream, path, refresh, timeout } => json!({
-                "upstream": route::name(*upstream, config),
+                "upstream": parts::name(*upstream, config),
                 "path": &**path,
                 "refresh": show_duration(*refresh),
                 "timeout": show_duration(*timeout),

@@ -8,6 +8,7 @@ mod authorization;
 mod listener;
 mod load;
 mod observe;
+mod parts;
 mod route;
 mod upstream;
 mod web;
@@ -15,7 +16,7 @@ mod web;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    model::{Admin, Config, Dns},
+    model::{Admin, Config},
     text::show_duration,
 };
 
@@ -36,17 +37,11 @@ impl Config {
             "access_log": observe::access_log(&self.access_log),
             "tracing": self.tracing.as_ref().map(observe::tracing),
             "app": observe::app(&self.app),
-            "shutdown": {
-                "delay": show_duration(self.shutdown.delay),
-                "drain_timeout": show_duration(self.shutdown.drain_timeout),
-            },
-            "reload": {
-                "watch": self.reload.watch,
-                "drain_timeout": show_duration(self.reload.drain_timeout),
-            },
+            "shutdown": self.shutdown,
+            "reload": self.reload,
             "watch_interval": show_duration(self.watch_interval),
-            "overload": self.overload.as_ref().map_or("off".into(), load::overload),
-            "dns": dns(&self.dns),
+            "overload": self.overload.as_ref().map_or("off".into(), |overload| json!(overload)),
+            "dns": self.dns,
         });
         if let Some(object) = value.as_object_mut() {
             let listeners = self.listeners.iter().map(|l| (l.name.to_string(), listener::listener(l, self)));
@@ -85,21 +80,6 @@ impl Config {
 
 fn admin(admin: &Admin) -> String {
     admin.bind.as_ref().map_or("off".to_owned(), ToString::to_string)
-}
-
-fn dns(dns: &Dns) -> Value {
-    json!({
-        "servers": strings(&dns.servers),
-        "resolv_conf": dns.resolv_conf.display().to_string(),
-        "search": dns.search,
-        "ndots": dns.ndots,
-        "timeout": show_duration(dns.timeout),
-        "attempts": dns.attempts,
-        "min_ttl": show_duration(dns.min_ttl),
-        "max_ttl": show_duration(dns.max_ttl),
-        "retry_interval": show_duration(dns.retry_interval),
-        "family": dns.family,
-    })
 }
 
 pub(super) fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HIDDEN, listener::trust, without_query};
+use super::{HIDDEN, parts::trust, without_query};
 use crate::{
     model::{
         AccessLog, Adapt, AppTold, LogField, LogFilter, LogFormat, LogPart, LogTarget, LogTemplate,

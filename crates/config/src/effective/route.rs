@@ -2,12 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HIDDEN, authorization, listener, load, names_a_credential, strings, upstream, web};
+use super::{
+    HIDDEN, authorization, load, names_a_credential,
+    parts::{host, host_rewrite, name, path, range, san, value_pattern},
+    strings, upstream, web,
+};
 use crate::{
     model::{
-        Action, AddressMatch, Config, Destination, Fault, Forward, HeaderEdits, HedgeAfter, HostName,
-        HostPattern, HostRewrite, LimitKey, Match, Part, PathPattern, PathRewrite, Policy, RateLimit, Route,
-        Segment, Template, UpstreamId, ValueMatch, ValuePattern, Variable,
+        Action, Config, Destination, Fault, Forward, HeaderEdits, LimitKey, Match, Part, PathRewrite, Policy,
+        RateLimit, Route, Template, ValueMatch, Variable,
     },
     text::{show_duration, show_ratio, show_size, show_timeout},
 };
@@ -79,20 +82,6 @@ fn forward(to: &Forward, config: &Config) -> Value {
     })
 }
 
-/// `None` where nothing was said.
-pub(super) fn host_rewrite(host: &HostRewrite) -> Option<&str> {
-    match host {
-        HostRewrite::Auto => None,
-        HostRewrite::Preserve => Some("preserve"),
-        HostRewrite::Upstream => Some("upstream"),
-        HostRewrite::To(host) => Some(host),
-    }
-}
-
-pub(super) fn name(upstream: UpstreamId, config: &Config) -> Option<&str> {
-    config.upstreams.get(upstream.0).map(|upstream| &*upstream.name)
-}
-
 fn destination(to: &Destination, config: &Config) -> Value {
     let mut value = json!({ "upstream": name(to.upstream, config), "weight": to.weight });
     if let (Some(value), Value::Object(policy)) = (value.as_object_mut(), policy(&to.policy)) {
@@ -102,35 +91,14 @@ fn destination(to: &Destination, config: &Config) -> Value {
 }
 
 fn policy(policy: &Policy) -> Value {
-    let (timeouts, retry) = (&policy.timeouts, &policy.retry);
+    let timeouts = &policy.timeouts;
     json!({
         "timeout": show_timeout(timeouts.request),
         "timeout_bounds": if timeouts.whole { "the whole exchange" } else { "the time to the answer's head" },
         "idle_timeout": show_timeout(timeouts.idle),
         "credential": policy.credential.as_deref().map(upstream::credential),
         "deadline_header": policy.deadline_header.as_ref().map(http::HeaderName::as_str),
-        "retry": {
-            "attempts": retry.attempts,
-            "per_try_timeout": show_timeout(timeouts.per_try),
-            "on": strings(&retry.on),
-            "methods": retry.methods,
-            "budget": show_ratio(retry.budget),
-            "budget_floor": retry.budget_floor,
-            "backoff": {
-                "base": show_duration(retry.backoff_base),
-                "max": show_duration(retry.backoff_max),
-            },
-            "buffer": show_size(retry.buffer as u64),
-            "hedge": retry.hedge.as_ref().map(|hedge| json!({
-                "after": match hedge.after {
-                    HedgeAfter::Percentile(share) => format!("p{}", share * 100.0),
-                    HedgeAfter::Time(time) => show_duration(time),
-                },
-                "max": hedge.max,
-                "floor": show_duration(hedge.floor),
-                "min_samples": hedge.min_samples,
-            })),
-        },
+        "retry": policy.retry,
     })
 }
 
@@ -179,7 +147,7 @@ fn matcher(matcher: &Match) -> Value {
     put("path", matcher.path.iter().map(path).collect());
     put("methods", strings(&matcher.methods));
     put("sni", matcher.sni.iter().map(host).collect());
-    put("identity", matcher.identities.iter().map(listener::san).collect());
+    put("identity", matcher.identities.iter().map(san).collect());
     put("destination", matcher.destination.iter().map(range).collect());
     for (key, matches) in [("headers", &matcher.headers), ("query", &matcher.query)] {
         if !matches.is_empty() {
@@ -189,58 +157,12 @@ fn matcher(matcher: &Match) -> Value {
     Value::Object(out)
 }
 
-pub(super) fn host(pattern: &HostPattern) -> String {
-    let name = match &pattern.name {
-        HostName::Any => "*".to_owned(),
-        HostName::Exact(name) => name.to_string(),
-        HostName::Suffix(suffix) => format!("*{suffix}"),
-        HostName::Prefix(prefix) => format!("{prefix}*"),
-    };
-    match pattern.port {
-        Some(port) => format!("{name}:{port}"),
-        None => name,
-    }
-}
-
-pub(super) fn path(pattern: &PathPattern) -> String {
-    match pattern {
-        PathPattern::Exact(path) => path.to_string(),
-        PathPattern::Prefix(prefix) => format!("{}/*", prefix.trim_end_matches('/')),
-        PathPattern::Regex(regex) => format!("~{regex}"),
-        PathPattern::Template(segments) => {
-            let segment = |segment: &Segment| match segment {
-                Segment::Literal(text) => format!("/{text}"),
-                Segment::Capture(name) => format!("/{{{name}}}"),
-                Segment::Rest(name) => format!("/{{{name}...}}"),
-            };
-            segments.iter().map(segment).collect()
-        }
-    }
-}
-
 fn value(wanted: &ValueMatch) -> (String, Value) {
     let pattern = match &wanted.value {
         _ if names_a_credential(&wanted.name) => HIDDEN.to_owned(),
         pattern => value_pattern(pattern),
     };
     (wanted.name.to_string(), if wanted.not { format!("!{pattern}") } else { pattern }.into())
-}
-
-pub(super) fn value_pattern(pattern: &ValuePattern) -> String {
-    match pattern {
-        ValuePattern::Present => "*".to_owned(),
-        ValuePattern::Exact(text) => text.to_string(),
-        ValuePattern::Prefix(text) => format!("{text}*"),
-        ValuePattern::Suffix(text) => format!("*{text}"),
-        ValuePattern::Regex(regex) => format!("~{regex}"),
-    }
-}
-
-pub(super) fn range(range: &AddressMatch) -> String {
-    match range.port {
-        Some(port) => format!("{}/{} port {port}", range.network, range.prefix),
-        None => format!("{}/{}", range.network, range.prefix),
-    }
 }
 
 fn edits(edits: &HeaderEdits, config: &Config) -> Value {

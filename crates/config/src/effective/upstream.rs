@@ -6,17 +6,15 @@ use serde_json::{Value, json};
 
 use super::{
     HIDDEN,
-    listener::{identity, san, trust},
-    load,
-    route::{host_rewrite, range},
+    parts::{host_rewrite, identity, range, san, trust},
     strings,
 };
 use crate::{
     model::{
-        Address, Algorithm, Balance, CircuitBreaker, Credential, EndpointSource, FailureBreaker, HashKey,
-        HealthCheck, OutlierEjection, Pool, Probe, Secret, Target, TlsClient, Upstream,
+        Address, Algorithm, Balance, Credential, EndpointSource, HashKey, HealthCheck, Probe, Secret, Target,
+        TlsClient, Upstream,
     },
-    text::{show_duration, show_ratio, show_size, show_timeout},
+    text::{show_duration, show_ratio, show_timeout},
 };
 
 pub(super) fn upstream(upstream: &Upstream) -> Value {
@@ -33,14 +31,14 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
         "balance": balance(&upstream.balance),
         "connect_timeout": show_duration(upstream.connect_timeout),
         "handshake_timeout": show_duration(upstream.handshake_timeout),
-        "pool": pool(&upstream.pool),
-        "circuit_breaker": breaker(&upstream.circuit_breaker),
-        "outlier_ejection": ejection(&upstream.outlier_ejection),
+        "pool": upstream.pool,
+        "circuit_breaker": upstream.circuit_breaker,
+        "outlier_ejection": upstream.outlier_ejection,
         "health_check": upstream.health_check.as_ref().map(health_check),
         "on_unhealthy": upstream.on_unhealthy,
         "credential": upstream.credential.as_deref().map(credential),
-        "adaptive_concurrency": upstream.adaptive_concurrency.as_ref().map(load::adaptive_concurrency),
-        "queue": upstream.queue.as_ref().map(load::queue),
+        "adaptive_concurrency": upstream.adaptive_concurrency,
+        "queue": upstream.queue,
         "proxy_protocol": upstream.proxy_protocol,
         "source_address": upstream.source_address.map(|address| address.to_string()),
     });
@@ -132,70 +130,6 @@ fn balance(balance: &Balance) -> Value {
         "slow_start": show_timeout(balance.slow_start),
         "panic_threshold": show_ratio(balance.panic_threshold),
         "zone": balance.zone.as_deref(),
-    })
-}
-
-fn pool(pool: &Pool) -> Value {
-    json!({
-        "idle_timeout": show_duration(pool.idle_timeout),
-        "max_idle": pool.max_idle,
-        "max_age": show_timeout(pool.max_age),
-        "max_requests": pool.max_requests,
-        "preconnect": pool.preconnect,
-        "h2_streams": pool.h2_streams,
-        "h2_stream_window": show_size(pool.h2_stream_window.into()),
-        "h2_stream_window_max": show_size(pool.h2_stream_window_max.into()),
-        "h2_flood_rate": pool.h2_flood_rate,
-        "h2_flood_burst": pool.h2_flood_burst,
-        "h2_keepalive": show_timeout(pool.h2_keepalive),
-        "tcp_keepalive": show_timeout(pool.tcp_keepalive),
-        "headers_size": show_size(pool.headers_size as u64),
-        "headers_count": pool.headers_count,
-    })
-}
-
-fn breaker(breaker: &CircuitBreaker) -> Value {
-    json!({
-        "max_connections": breaker.max_connections,
-        "max_pending": breaker.max_pending,
-        "max_requests": breaker.max_requests,
-        "max_requests_per_client": breaker.max_requests_per_client,
-        "max_retries": breaker.max_retries,
-        "failures": breaker.failures.as_ref().map(failures),
-        "endpoint_failures": breaker.endpoint_failures.as_ref().map(failures),
-    })
-}
-
-fn failures(failures: &FailureBreaker) -> Value {
-    json!({
-        "consecutive": failures.consecutive,
-        "success_rate": show_ratio(failures.success_rate),
-        "window": show_duration(failures.window),
-        "min_samples": failures.min_samples,
-        "open": show_duration(failures.open),
-        "open_max": show_duration(failures.open_max),
-        "probes": failures.probes,
-    })
-}
-
-fn ejection(ejection: &OutlierEjection) -> Value {
-    json!({
-        "consecutive_5xx": ejection.consecutive_5xx,
-        "consecutive_local": ejection.consecutive_local,
-        "base": show_duration(ejection.base),
-        "max": show_duration(ejection.max),
-        "max_percent": show_ratio(ejection.max_percent),
-        "interval": show_duration(ejection.interval),
-        "success_rate": ejection.success_rate.as_ref().map_or(Value::from("off"), |rule| json!({
-            "minimum_hosts": rule.minimum_hosts,
-            "request_volume": rule.request_volume,
-            "stdev_factor": rule.stdev_factor,
-        })),
-        "failure_percentage": ejection.failure_percentage.as_ref().map_or(Value::from("off"), |rule| json!({
-            "threshold": show_ratio(rule.threshold),
-            "minimum_hosts": rule.minimum_hosts,
-            "request_volume": rule.request_volume,
-        })),
     })
 }
 

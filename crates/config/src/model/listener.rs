@@ -2,10 +2,15 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Authorization, Name, Route, TlsServer, Web};
+use crate::{
+    section::{Notation, OffOr, Part, section},
+    text::{HeadSize, Positive, Size, Timeout, WindowSize, Word},
+};
 
 /// One listener: its sockets and what happens to connections on them.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +63,28 @@ impl Listener {
     pub const MAX_CONNECTIONS: usize = 16384;
     /// Default of [`Self::tcp_idle_timeout`].
     pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_hours(1);
+
+    /// A listener without sockets and routes of which nothing but its name is said.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self {
+            name: name.into(),
+            bind: Vec::new(),
+            protocol: ListenProtocol::default(),
+            server_first_ports: Self::SERVER_FIRST_PORTS.to_vec(),
+            detect_timeout: Self::DETECT_TIMEOUT,
+            proxy_protocol: ProxyProtocolIn::default(),
+            transparent: false,
+            tls: None,
+            http: HttpServer::default(),
+            authorization: None,
+            web: Web::default(),
+            routes: Vec::new(),
+            max_connections: Self::MAX_CONNECTIONS,
+            tcp_idle_timeout: Self::TCP_IDLE_TIMEOUT,
+            tcp_splice: true,
+            line: 0,
+        }
+    }
 }
 
 /// One socket that is listened on.
@@ -124,41 +151,45 @@ pub enum ProxyProtocolIn {
     Optional,
 }
 
-/// How a listener speaks HTTP.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HttpServer {
-    /// Bounds on what a client may send.
-    pub limits: HttpLimits,
-    /// Time for a request's head, from its first byte to its last; then 408. Default 10 s.
-    pub header_timeout: Duration,
-    /// A connection without a running request for this long is closed. Default 1 h.
-    pub idle_timeout: Duration,
-    /// A client that takes no byte of an answer for this long is cut, so that it doesn't hold the upstream's connection.
-    /// Zero is for ever. Default 60 s.
-    pub write_timeout: Duration,
-    /// What becomes of a request whose client has closed its side. Default `answer`.
-    pub half_close: HalfClose,
-    /// What is done about raw UTF-8 in an HTTP/1 target. Default `strict`.
-    pub target: TargetPolicy,
-    /// Which headers about the client are added.
-    pub forwarded: Forwarded,
-    /// What is done to a path before it is matched.
-    pub path: PathPolicy,
-    /// `Via` on the way up and down: the pseudonym; `None` adds none. Default `attache`.
-    pub via: Option<Name>,
-    /// `X-Request-Id` is made where the client sent none. Default true.
-    pub request_id: bool,
-    /// `X-Request-Id` from the client is kept. Default true (the client is the own app).
-    pub trust_request_id: bool,
-    /// `x-attache-reason` on answers that attache makes. Default true.
-    pub reason_header: bool,
-    /// A connection is ended gracefully (`Connection: close`, GOAWAY) at this age, up to 20 % earlier at random; zero is
-    /// no bound. Running requests finish. Default 1 h where TLS is terminated, so that no identity outlives its end by more, else 0 s.
-    pub max_connection_age: Duration,
-    /// What becomes of `X-Forwarded-Client-Cert`. Default `sanitize-set`.
-    pub client_cert: ForwardClientCert,
-    /// What attache itself writes there of its client, beside `By` and `Hash`. Default all.
-    pub client_cert_details: Vec<ClientCertDetail>,
+section! {
+    "`http` of a listener"
+    /// How a listener speaks HTTP.
+    pub struct HttpServer {
+        /// Bounds on what one client may send.
+        limits: HttpLimits as Part = HttpLimits::default(),
+        /// Time for a request's head, from its first byte to its last; then 408.
+        header_timeout: Duration as Positive = Duration::from_secs(10),
+        /// A connection without a running request for this long is closed.
+        idle_timeout: Duration as Positive = Duration::from_hours(1),
+        /// A client that takes no byte of an answer for this long is cut, so that it doesn't hold the upstream's connection.
+        write_timeout: Duration as Positive = Duration::from_mins(1),
+        /// What becomes of a running HTTP/1 request whose client has closed its side of the connection.
+        half_close: HalfClose = HalfClose::default(),
+        /// What is done about raw UTF-8 in an HTTP/1 request's target.
+        target: TargetPolicy = TargetPolicy::default(),
+        /// Headers that tell the upstream about the client: one word for all of them, or one for each family. By default
+        /// `append` on a listener with `tls`, and `pass` on one without, whose client is the application itself.
+        forwarded: Forwarded as AllOrEach = Forwarded::default(),
+        /// What is done to a path before it is matched and sent on.
+        path: PathPolicy as Part = PathPolicy::default(),
+        /// The pseudonym in the `Via` header, or `off`.
+        via: Option<Name> as OffOr<Word> = Some("attache".into()),
+        /// `X-Request-Id` is made where the client sent none.
+        request_id: bool = true,
+        /// `X-Request-Id` of the client is kept.
+        trust_request_id: bool = true,
+        /// `x-attache-reason` on answers that attache makes itself.
+        reason_header: bool = true,
+        /// A connection is ended gracefully (`Connection: close`, GOAWAY) at this age, up to 20 % earlier at random; `0s` is no
+        /// bound. Requests that run finish. By default `1h` where TLS is terminated, so that clients prove who they are again, and
+        /// no bound elsewhere. Opaque connections and tunnels are not ended by it.
+        #[schema(default = (), examples = ["30m"])]
+        max_connection_age: Duration as Timeout = Duration::ZERO,
+        /// What becomes of `X-Forwarded-Client-Cert`.
+        forward_client_cert_details: ForwardClientCert = ForwardClientCert::default(),
+        /// What attache itself writes there of its client, beside `By` and `Hash`.
+        set_current_client_cert_details: Vec<ClientCertDetail> = ClientCertDetail::ALL.to_vec(),
+    }
 }
 
 /// What becomes of a running HTTP/1 request whose client has closed its side of the connection (RFC 9112 section 9.6).
@@ -222,85 +253,96 @@ impl HttpServer {
     pub const MAX_TLS_AGE: Duration = Duration::from_hours(1);
 }
 
-impl Default for HttpServer {
-    fn default() -> Self {
-        Self {
-            limits: HttpLimits::default(),
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_hours(1),
-            write_timeout: Duration::from_mins(1),
-            half_close: HalfClose::default(),
-            target: TargetPolicy::default(),
-            forwarded: Forwarded::default(),
-            path: PathPolicy::default(),
-            via: Some("attache".into()),
-            request_id: true,
-            trust_request_id: true,
-            reason_header: true,
-            max_connection_age: Duration::ZERO,
-            client_cert: ForwardClientCert::default(),
-            client_cert_details: ClientCertDetail::ALL.to_vec(),
-        }
+impl HttpServer {
+    /// The defaults behind terminated TLS: there the client is somebody else, whom the upstream can't see by itself.
+    pub fn behind_tls() -> Self {
+        let forwarded = Forwarded { x_forwarded: ForwardedMode::Append, rfc7239: ForwardedMode::Append };
+        Self { forwarded, max_connection_age: Self::MAX_TLS_AGE, ..Self::default() }
     }
 }
 
-/// Bounds on what one client may make attache hold or do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpLimits {
-    /// Bytes of the request line; more is 414. Default 8 KiB.
-    pub request_line: usize,
-    /// Bytes of all header lines together; more is 431. Default 60 KiB (as Envoy).
-    pub headers_size: usize,
-    /// Number of header lines; more is 431. Default 100.
-    pub headers_count: usize,
-    /// HTTP/2 streams open at once on one connection. Default 100.
-    pub h2_streams: u32,
-    /// HTTP/2 streams that the client reset before they were accepted (rapid reset, CVE-2023-44487); more at one moment
-    /// ends the connection. Default 1000.
-    pub h2_pending_resets: usize,
-    /// HTTP/2 frames that nothing paid for, per second and connection, in prices of a PING (`docs/http2.md`). Default 20,000.
-    pub h2_flood_rate: u32,
-    /// The same at once. Default 100,000.
-    pub h2_flood_burst: u32,
-    /// How many times as much all connections of one client address may spend, in each worker. Default 4.
-    pub h2_flood_per_client: u32,
-    /// HTTP/2 receive window with which streams begin, bytes. Default 256 KiB.
-    pub h2_stream_window: u32,
-    /// The largest that a stream's receive window grows to, bytes. Default 4 MiB.
-    pub h2_stream_window_max: u32,
-    /// Bytes buffered for writing to one HTTP/2 stream. Default 64 KiB.
-    pub h2_send_buffer: usize,
-    /// Requests on one connection before it is closed; 0 is no bound. Default 0.
-    pub requests_per_connection: u64,
-}
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self {
-            request_line: 8 << 10,
-            headers_size: 60 << 10,
-            headers_count: 100,
-            h2_streams: 100,
-            h2_pending_resets: 1000,
-            h2_flood_rate: 20_000,
-            h2_flood_burst: 100_000,
-            h2_flood_per_client: 4,
-            h2_stream_window: 256 << 10,
-            h2_stream_window_max: 4 << 20,
-            h2_send_buffer: 64 << 10,
-            requests_per_connection: 0,
-        }
+section! {
+    "`limits`"
+    /// Bounds on what one client may make attache hold or do.
+    pub struct HttpLimits: Eq {
+        /// Bytes of the request line; more is 414.
+        request_line: usize as Size = 8 << 10,
+        /// Bytes of all header lines together; more is 431.
+        // As Envoy's.
+        headers_size: usize as HeadSize = 60 << 10,
+        /// Number of header lines; more is 431.
+        #[schema(minimum = 1, maximum = 10000)]
+        headers_count: usize = 100,
+        /// HTTP/2 streams open at once on one connection.
+        #[schema(minimum = 1)]
+        h2_streams: u32 = 100,
+        /// HTTP/2 streams that the client reset before they were accepted (rapid reset, CVE-2023-44487); more at one moment ends the
+        /// connection.
+        #[schema(minimum = 1)]
+        h2_pending_resets: usize = 1000,
+        /// HTTP/2 frames that cost the client nothing and that no answer paid for, per second and connection, in prices of a PING:
+        /// see [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `http2-flood`.
+        #[schema(minimum = 1)]
+        h2_flood_rate: u32 = 20_000,
+        /// The same at once, per connection.
+        #[schema(minimum = 100)]
+        h2_flood_burst: u32 = 100_000,
+        /// How many times `h2_flood_rate` and `h2_flood_burst` all connections of one client address may spend, in each worker. An
+        /// address is a /64 of IPv6.
+        #[schema(minimum = 1)]
+        h2_flood_per_client: u32 = 4,
+        /// HTTP/2 receive window with which streams begin.
+        h2_stream_window: u32 as WindowSize = 256 << 10,
+        /// The largest that a stream's receive window grows to while its reader keeps up.
+        h2_stream_window_max: u32 as WindowSize = 4 << 20,
+        /// Bytes buffered for writing to one HTTP/2 stream.
+        h2_send_buffer: usize as HeadSize = 64 << 10,
+        /// Requests on one connection before it is closed; 0 is no bound.
+        requests_per_connection: u64 = 0,
     }
 }
 
-/// Headers that tell the upstream about the client. Off by default on `outbound` listeners, where the client is the
-/// application itself; on by default where TLS is terminated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Forwarded {
-    /// `X-Forwarded-For`, `-Proto`, `-Host`.
-    pub x_forwarded: ForwardedMode,
-    /// `Forwarded` (RFC 7239).
-    pub rfc7239: ForwardedMode,
+section! {
+    "`forwarded`"
+    /// Forwarding headers by family.
+    pub struct Forwarded: Copy, Eq {
+        /// `X-Forwarded-For`, `-Proto`, `-Host`.
+        #[schema(default = ())]
+        x_forwarded: ForwardedMode = ForwardedMode::default(),
+        /// `Forwarded` (RFC 7239).
+        #[schema(default = ())]
+        rfc7239: ForwardedMode = ForwardedMode::default(),
+    }
+}
+
+/// One word for all families of forwarding headers, or one for each.
+struct AllOrEach;
+
+impl Notation<Forwarded> for AllOrEach {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let all = generator.subschema_for::<ForwardedMode>();
+        let each = generator.subschema_for::<Forwarded>();
+        json_schema!({ "anyOf": [all, each] })
+    }
+
+    fn read(value: Value) -> serde_json::Result<Forwarded> {
+        let mut forwarded = Forwarded::default();
+        Self::set(&mut forwarded, value)?;
+        Ok(forwarded)
+    }
+
+    fn set(over: &mut Forwarded, value: Value) -> serde_json::Result<()> {
+        if value.is_object() {
+            return Part::set(over, value);
+        }
+        let all = serde_json::from_value(value)?;
+        *over = Forwarded { x_forwarded: all, rfc7239: all };
+        Ok(())
+    }
+
+    fn show(value: &Forwarded) -> Value {
+        Part::show(value)
+    }
 }
 
 /// What happens to one family of forwarding headers.
@@ -318,31 +360,20 @@ pub enum ForwardedMode {
     Remove,
 }
 
-/// What is done to a request's path before it is matched and sent on. One policy, applied once, so that
-/// the route and the upstream read the same path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathPolicy {
-    /// `.` and `..` segments are resolved (RFC 3986 section 5.2.4); one that climbs above the root is 400. Default true.
-    pub dot_segments: bool,
-    /// `%41` becomes `A` where the byte is unreserved (RFC 3986 section 6.2.2.2). Default true.
-    pub decode_unreserved: bool,
-    /// `//` becomes `/`. Default false (object stores have keys with `//`).
-    pub merge_slashes: bool,
-    /// What an escaped `/` or `\` (`%2F`, `%5C`) means. Default keep.
-    pub escaped_slashes: EscapedSlashes,
-    /// What `;name=value` behind a segment means. Default ignore.
-    pub parameters: PathParameters,
-}
-
-impl Default for PathPolicy {
-    fn default() -> Self {
-        Self {
-            dot_segments: true,
-            decode_unreserved: true,
-            merge_slashes: false,
-            escaped_slashes: EscapedSlashes::Keep,
-            parameters: PathParameters::Ignore,
-        }
+section! {
+    "`path` of `http`"
+    /// Path normalisation: one policy, applied once, so that the route and the upstream read the same path.
+    pub struct PathPolicy: Copy, Eq {
+        /// `.` and `..` segments are resolved (RFC 3986 section 5.2.4); one that climbs above the root is 400.
+        dot_segments: bool = true,
+        /// `%41` becomes `A` where the byte is unreserved (RFC 3986 section 6.2.2.2).
+        decode_unreserved: bool = true,
+        /// `//` becomes `/`. Object stores have keys with `//`.
+        merge_slashes: bool = false,
+        /// What an escaped `/` or `\` (`%2F`, `%5C`) means.
+        escaped_slashes: EscapedSlashes = EscapedSlashes::Keep,
+        /// What path parameters (`;name=value` behind a segment) mean.
+        parameters: PathParameters = PathParameters::Ignore,
     }
 }
 

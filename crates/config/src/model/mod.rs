@@ -50,6 +50,11 @@ pub use tracing::*;
 pub use upstream::*;
 pub use web::*;
 
+use crate::{
+    section::{List, Maybe, Plain, section},
+    text::{DnsServer, File, Length, Positive, Word},
+};
+
 /// One whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -167,46 +172,33 @@ pub struct UpstreamId(pub usize);
 /// A name that is cheap to clone into labels and logs.
 pub type Name = Arc<str>;
 
-/// Name resolution.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Dns {
-    /// Servers to ask; empty means those of `resolv_conf`.
-    pub servers: Vec<SocketAddr>,
-    /// Where `search`, `ndots`, `timeout` and servers are read from. Default `/etc/resolv.conf`.
-    pub resolv_conf: PathBuf,
-    /// Search domains that replace those of `resolv_conf`.
-    pub search: Option<Vec<String>>,
-    /// `ndots` that replaces that of `resolv_conf`.
-    pub ndots: Option<u8>,
-    /// How long one server is waited for. Default 5 s; while it has its default, `timeout` of `resolv_conf` counts.
-    pub timeout: Duration,
-    /// How often the list of servers is gone through. Default 2; while it has its default, `attempts` of `resolv_conf`
-    /// counts.
-    pub attempts: usize,
-    /// A TTL below this counts as this. Default 1 s.
-    pub min_ttl: Duration,
-    /// A TTL above this counts as this. Default 5 min.
-    pub max_ttl: Duration,
-    /// How long a failed look-up waits before it is tried again, doubled up to 5 s (not above `max_ttl`). Default 1 s.
-    pub retry_interval: Duration,
-    /// Which address families are used.
-    pub family: DnsFamily,
-}
-
-impl Default for Dns {
-    fn default() -> Self {
-        Self {
-            servers: Vec::new(),
-            resolv_conf: PathBuf::from("/etc/resolv.conf"),
-            search: None,
-            ndots: None,
-            timeout: Duration::from_secs(5),
-            attempts: 2,
-            min_ttl: Duration::from_secs(1),
-            max_ttl: Duration::from_mins(5),
-            retry_interval: Duration::from_secs(1),
-            family: DnsFamily::Auto,
-        }
+section! {
+    "`dns`"
+    /// Name resolution.
+    pub struct Dns {
+        /// Servers to ask instead of those of `resolv_conf`; the port is 53 unless given.
+        servers: Vec<SocketAddr> as List<DnsServer> = Vec::new(),
+        /// Where search domains, `ndots` and servers are read from.
+        resolv_conf: PathBuf as File = PathBuf::from("/etc/resolv.conf"),
+        /// Search domains instead of those of `resolv_conf`.
+        #[schema(examples = [["shop.svc.cluster.local", "svc.cluster.local"]])]
+        search: Option<Vec<Name>> as Maybe<List<Word>> = None,
+        /// A name with fewer dots is tried with the search domains first; instead of that of `resolv_conf`.
+        #[schema(maximum = 15, examples = [5])]
+        ndots: Option<u8> as Maybe<Plain> = None,
+        /// How long one server is waited for. While it has its default, `timeout` of `resolv_conf` counts.
+        timeout: Duration as Positive = Duration::from_secs(5),
+        /// How often the list of servers is gone through. While it has its default, `attempts` of `resolv_conf` counts.
+        #[schema(minimum = 1, maximum = 10)]
+        attempts: usize = 2,
+        /// A TTL below this counts as this.
+        min_ttl: Duration as Positive = Duration::from_secs(1),
+        /// A TTL above this counts as this.
+        max_ttl: Duration as Positive = Duration::from_mins(5),
+        /// How long a failed look-up waits before it is tried again, doubled up to 5 s (not above `max_ttl`).
+        retry_interval: Duration as Positive = Duration::from_secs(1),
+        /// Which address families are used.
+        family: DnsFamily = DnsFamily::Auto,
     }
 }
 
@@ -227,33 +219,27 @@ pub enum DnsFamily {
     V4Preferred,
 }
 
-/// How the program ends on SIGTERM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shutdown {
-    /// New work is still accepted for this long after SIGTERM. Default 0 s.
-    pub delay: Duration,
-    /// Running work may take this long before it is cut. Default 25 s (below Kubernetes' 30 s).
-    pub drain_timeout: Duration,
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self { delay: Duration::ZERO, drain_timeout: Duration::from_secs(25) }
+section! {
+    "`shutdown`"
+    /// How the program ends.
+    pub struct Shutdown: Copy, Eq {
+        /// New work is still accepted for this long after SIGTERM.
+        delay: Duration as Length = Duration::ZERO,
+        /// Running work may take this long before it is cut. The default is below Kubernetes' 30 s.
+        drain_timeout: Duration as Length = Duration::from_secs(25),
     }
 }
 
-/// How a new config is taken while the old one serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reload {
-    /// The config's files are followed, and read again when they change. Default true.
-    pub watch: bool,
-    /// Connections of a listener that is gone, or changed in what concerns open connections, may finish for this long before they are
-    /// cut. Default 10 min (as Envoy's `--drain-time-s`).
-    pub drain_timeout: Duration,
-}
-
-impl Default for Reload {
-    fn default() -> Self {
-        Self { watch: true, drain_timeout: Duration::from_mins(10) }
+section! {
+    "`reload`"
+    /// How a changed config is taken.
+    pub struct Reload: Copy, Eq {
+        /// The file, and those that it takes values from by `!file`, are followed and read again when they change. SIGHUP
+        /// and the admin API reload in any case.
+        watch: bool = true,
+        /// Connections of a listener that is gone, or changed in what concerns open connections, may finish for this long before
+        /// they are cut.
+        // As Envoy's `--drain-time-s`.
+        drain_timeout: Duration as Length = Duration::from_mins(10),
     }
 }

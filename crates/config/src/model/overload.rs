@@ -4,37 +4,34 @@ use std::path::PathBuf;
 
 use http::HeaderName;
 
-/// Overload protection (Envoy's overload manager, with fixed actions).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Overload {
-    /// Bytes that may be used; `None` is the container's own limit.
-    pub memory_limit: Option<usize>,
-    /// The folder of the control group whose memory counts; `None` is the process's own.
-    pub cgroup: Option<PathBuf>,
-    /// From this share on, connections are closed after their answer, and idle ones at once, to clients and upstreams. Default 0.85.
-    pub disable_keepalive: f64,
-    /// From here on, new requests are refused, the least urgent first; at `stop_accepting` all of them. Default 0.9.
-    pub shed_requests: f64,
-    /// From here on, no connection is accepted; those that come wait in the kernel's queue. Default 0.95.
-    pub stop_accepting: f64,
-    /// Where a request says its urgency, as in [`super::Queue::priority_header`]. Default `priority`.
-    pub priority_header: HeaderName,
+use crate::{
+    section::{Maybe, section},
+    text::{File, HeaderText, Ratio, Size},
+};
+
+section! {
+    "`overload`"
+    /// What is done when the container's memory or the file descriptors run out. Each share is of the limit; an action ends when 5 points less
+    /// are in use.
+    pub struct Overload {
+        /// Memory that may be used. By default the container's own limit (cgroup v2 or v1); without one, memory is not looked at.
+        #[schema(examples = ["256MiB"])]
+        memory_limit: Option<usize> as Maybe<Size> = None,
+        /// The folder of the control group whose memory counts. By default that of the process, or the next above it that has a limit.
+        #[schema(examples = ["/sys/fs/cgroup"])]
+        cgroup: Option<PathBuf> as Maybe<File> = None,
+        /// Connections are closed after their answer, and idle ones at once, those to upstreams as well.
+        disable_keepalive: f64 as Ratio = 0.85,
+        /// New requests are answered 503 `overloaded`: the least urgent first, and all of them at `stop_accepting`.
+        shed_requests: f64 as Ratio = 0.9,
+        /// No connection is accepted; those that come wait in the kernel's queue.
+        stop_accepting: f64 as Ratio = 0.95,
+        /// The header in which a request says how urgent it is: `u=0` (first) to `u=7` (last) as in RFC 9218, or the number alone. Without it, 3.
+        priority_header: HeaderName as HeaderText = HeaderName::from_static("priority"),
+    }
 }
 
 impl Overload {
     /// What was begun ends when this much less is in use, as a share of the limit.
     pub const HYSTERESIS: f64 = 0.05;
-}
-
-impl Default for Overload {
-    fn default() -> Self {
-        Self {
-            memory_limit: None,
-            cgroup: None,
-            disable_keepalive: 0.85,
-            shed_requests: 0.9,
-            stop_accepting: 0.95,
-            priority_header: HeaderName::from_static("priority"),
-        }
-    }
 }

@@ -3,10 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Credential, Name};
+use crate::{
+    section::{List, Notation, Part, section},
+    shapes::Txt,
+    text::{Condition, HedgeWhen, Length, Ratio, Size, Timeout},
+};
 
 /// Deadlines, retries and credential of one destination of one route.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,59 +36,76 @@ pub struct Timeouts {
     /// upgrade). Where the config sets a `timeout` it does, as Envoy's; the default bounds the head alone, so that no download, upload
     /// or long poll is cut that nobody has asked to bound. Default false.
     pub whole: bool,
-    /// For each try. Default off.
-    pub per_try: Duration,
     /// A stream without a byte either way is cut. Default 5 min.
     pub idle: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            request: Duration::from_secs(15),
-            whole: false,
-            per_try: Duration::ZERO,
-            idle: Duration::from_mins(5),
-        }
+        Self { request: Duration::from_secs(15), whole: false, idle: Duration::from_mins(5) }
     }
 }
 
-/// Retries: when, how often, how soon.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
-    /// Tries after the first; 0 is off. Default 2.
-    pub attempts: u32,
-    /// What is tried again. Default `connect-failure`, `refused-stream`, `reset-before-headers`.
-    pub on: Vec<RetryOn>,
-    /// Methods that may be sent twice though bytes of the request may have reached the application. Default those that are
-    /// idempotent (RFC 9110 section 9.2.2); the route may say all.
-    pub methods: RetryMethods,
-    /// Share of the active requests that may be retries, 0 to 1. Default 0.2.
-    pub budget: f64,
-    /// Retries a second that are allowed whatever the budget says. Default 3.
-    pub budget_floor: u32,
-    /// First wait, doubled with full jitter. Default 25 ms.
-    pub backoff_base: Duration,
-    /// Longest wait. Default 250 ms.
-    pub backoff_max: Duration,
-    /// A request body is kept for a retry up to this many bytes. Default 64 KiB.
-    pub buffer: usize,
-    /// A second try beside one that is slow. Default `None`.
-    pub hedge: Option<Hedge>,
+section! {
+    "`retry`"
+    /// Retries.
+    pub struct Retry {
+        /// Tries after the first; 0 is off.
+        #[schema(maximum = 100)]
+        attempts: u32 = 2,
+        /// Deadline of each try.
+        per_try_timeout: Duration as Timeout = Duration::ZERO,
+        /// What is tried again: `connect-failure` (nothing was sent), `refused-stream` (HTTP/2 peers that did nothing),
+        /// `reset-before-headers` (the connection ended before a byte of the response), `reset` (or the try's deadline passed, before
+        /// the whole response head), `5xx`, `gateway-error` (502, 503, 504), a status, `header:NAME` (the response has it),
+        /// `grpc:STATUS` (by name or number, in a response without a body).
+        on: Vec<RetryOn> as List<Condition> = vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::ResetBeforeHeaders],
+        /// Methods that may be sent twice though bytes of the request may have reached the application.
+        methods: RetryMethods = RetryMethods::Idempotent,
+        /// Share of the active requests that may be retries.
+        budget: f64 as Ratio = 0.2,
+        /// Retries a second that are allowed whatever the budget says.
+        budget_floor: u32 = 3,
+        /// Waits between tries.
+        backoff: Backoff as Part = Backoff::default(),
+        /// A request body is kept for a retry up to this size.
+        buffer: usize as Size = 64 << 10,
+        /// A second try, sent to another endpoint while the first goes on, where no response head came for long: a percentile of the
+        /// upstream's answers (`p95`), a duration, or in full. Only for what may be sent twice; one of `attempts`, charged to the budget.
+        #[schema(default = "off")]
+        hedge: Option<Hedge> as WhenOrFull = None,
+    }
 }
 
-/// A second try is sent to another endpoint while the first goes on, where no response head came for long. Only what may
-/// be sent twice (`methods`) with a body that is kept whole. A hedge is one of `attempts` and charged to the budget.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Hedge {
-    /// When.
-    pub after: HedgeAfter,
-    /// Hedges of one request, at least 1; each waits as long again. Default 1.
-    pub max: u32,
-    /// A percentile is never taken to be shorter than this. Default 5 ms.
-    pub floor: Duration,
-    /// Answers in the last half to whole minute before their percentile counts; until then nothing is hedged. Default 100.
-    pub min_samples: u32,
+section! {
+    "`backoff`"
+    /// Waits between tries: doubled each time, with full jitter.
+    pub struct Backoff: Copy, Eq {
+        /// The first.
+        base: Duration as Length = Duration::from_millis(25),
+        /// The longest.
+        max: Duration as Length = Duration::from_millis(250),
+    }
+}
+
+section! {
+    "`hedge`"
+    /// A second try beside one that is slow.
+    // It is sent to another endpoint while the first goes on: only what may be sent twice (`methods`) with a body that is kept whole. A hedge
+    // is one of `attempts` and charged to the budget.
+    pub struct Hedge {
+        /// How long the first may take: a percentile of the upstream's answers, from `p50` to `p99.9`, or a duration.
+        #[schema(default = ())]
+        after: HedgeAfter as HedgeWhen = HedgeAfter::Percentile(0.95),
+        /// Hedges of one request; each waits as long again.
+        #[schema(minimum = 1, maximum = 10)]
+        max: u32 = 1,
+        /// A percentile is never taken to be shorter than this.
+        floor: Duration as Length = Duration::from_millis(5),
+        /// Answers in the last half to whole minute before their percentile counts; until then nothing is hedged.
+        min_samples: u32 = 100,
+    }
+    requires after
 }
 
 /// How long a try may take before another is sent beside it.
@@ -97,23 +120,53 @@ pub enum HedgeAfter {
 impl Hedge {
     /// The defaults.
     pub fn new(after: HedgeAfter) -> Self {
-        Self { after, max: 1, floor: Duration::from_millis(5), min_samples: 100 }
+        Self { after, ..Self::default() }
     }
 }
 
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts: 2,
-            on: vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::ResetBeforeHeaders],
-            methods: RetryMethods::Idempotent,
-            budget: 0.2,
-            budget_floor: 3,
-            backoff_base: Duration::from_millis(25),
-            backoff_max: Duration::from_millis(250),
-            buffer: 64 << 10,
-            hedge: None,
+impl Notation<HedgeAfter> for HedgeWhen {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Txt<Self>>()
+    }
+
+    fn read(value: Value) -> serde_json::Result<HedgeAfter> {
+        let when = serde_json::from_value::<Txt<Self>>(value)?;
+        when.0.0.ok_or_else(|| serde::de::Error::custom("`off` is no time"))
+    }
+
+    fn show(value: &HedgeAfter) -> Value {
+        value.to_string().into()
+    }
+}
+
+/// When another try is sent beside a slow one, alone or in full; `off` is never.
+struct WhenOrFull;
+
+/// The same for the schema, which describes it in one place.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "HedgeForm", extend("examples" = ["p95"]))]
+#[expect(dead_code, reason = "only its schema is used")]
+enum HedgeForm {
+    When(Txt<HedgeWhen>),
+    Full(Hedge),
+}
+
+impl Notation<Option<Hedge>> for WhenOrFull {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<HedgeForm>()
+    }
+
+    fn read(value: Value) -> serde_json::Result<Option<Hedge>> {
+        match &value {
+            Value::Object(keys) if keys.get("after").is_some_and(|after| after == "off") => Ok(None),
+            Value::Object(_) => Part::read(value).map(Some),
+            _ => Ok(serde_json::from_value::<Txt<HedgeWhen>>(value)?.0.0.map(Hedge::new)),
         }
+    }
+
+    fn show(value: &Option<Hedge>) -> Value {
+        value.as_ref().map_or(Value::Null, Part::show)
     }
 }
 

@@ -72,6 +72,20 @@ impl Match {
 }
 
 impl Route {
+    /// A route that has everything, and of which nothing else is said.
+    pub fn new(name: impl Into<Name>, action: Action) -> Self {
+        Self {
+            name: name.into(),
+            matcher: Match::default(),
+            action,
+            authorization: None,
+            web: Web::default(),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            line: 0,
+        }
+    }
+
     /// Opaque bytes that took `other` could go round what this route says: it is about HTTP, and it answers or leads to one of the
     /// same upstreams.
     pub fn guards(&self, other: &Self) -> bool {
@@ -238,6 +252,23 @@ pub struct Forward {
     pub traffic: Traffic,
     /// TLS whose server name matches is passed through undecrypted, on a listener that terminates TLS elsewhere. Default false.
     pub passthrough: bool,
+}
+
+impl Forward {
+    /// Sending on to these, and nothing else.
+    pub fn new(to: Vec<Destination>) -> Self {
+        Self {
+            to,
+            path: PathRewrite::Keep,
+            host: HostRewrite::Auto,
+            mirrors: Vec::new(),
+            rate_limit: None,
+            global_rate_limit: None,
+            fault: None,
+            traffic: Traffic::default(),
+            passthrough: false,
+        }
+    }
 }
 
 /// What the upstreams of a route are meant for. Opaque bytes can't be held to a rule about HTTP, so they only go where the config

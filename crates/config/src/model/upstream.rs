@@ -7,6 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{AdaptiveConcurrency, Credential, HostRewrite, Name, Queue, TlsClient};
+use crate::{
+    section::{Empty, Maybe, OffOr, Plain, section},
+    text::{HeadSize, Positive, Ratio, Timeout, Window, WindowSize},
+};
 
 /// One upstream: a named set of endpoints and how they are used.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +62,31 @@ impl Upstream {
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
     /// Default of [`Address::Authority`]'s `max_hosts`.
     pub const MAX_HOSTS: usize = 1024;
+
+    /// An upstream of which nothing but its name and address is said.
+    pub fn new(name: impl Into<Name>, address: Address) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            protocol: UpstreamProtocol::default(),
+            host: HostRewrite::Auto,
+            tls: None,
+            balance: Balance::default(),
+            connect_timeout: Self::CONNECT_TIMEOUT,
+            handshake_timeout: Self::HANDSHAKE_TIMEOUT,
+            pool: Pool::default(),
+            circuit_breaker: CircuitBreaker::default(),
+            adaptive_concurrency: None,
+            queue: None,
+            outlier_ejection: OutlierEjection::default(),
+            health_check: None,
+            on_unhealthy: OnUnhealthy::default(),
+            credential: None,
+            proxy_protocol: ProxyProtocolOut::default(),
+            source_address: None,
+            line: 0,
+        }
+    }
 
     /// Its own authority: the host of its first address, without the port that its scheme means anyway. `None` where the request
     /// itself says where to.
@@ -115,6 +144,13 @@ pub struct EndpointSource {
     pub priority: u8,
     /// Zone of the endpoints; those of attache's own zone are preferred.
     pub zone: Option<Name>,
+}
+
+impl EndpointSource {
+    /// A source of which nothing else is said.
+    pub fn new(target: Target) -> Self {
+        Self { target, weight: 1, priority: 0, zone: None }
+    }
 }
 
 /// What an endpoint source names.
@@ -209,40 +245,49 @@ pub enum HashKey {
     Path,
 }
 
-/// Connections kept for reuse, in each worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// An unused connection is closed after this. Default 60 s.
-    pub idle_timeout: Duration,
-    /// Unused connections kept for each endpoint in each worker, HTTP/1; as many as `max_connections` lets be open, since a
-    /// connection that is closed after a burst has to be made again in the next. Default 1024.
-    pub max_idle: usize,
-    /// A connection takes no new request after this age; running ones finish. Zero is no bound. Default 1 h where an own certificate is
-    /// shown, so that no connection outlives its identity for long, else 0 s.
-    pub max_age: Duration,
-    /// Requests on one connection before it is closed; 0 is no bound. Default 0.
-    pub max_requests: u64,
-    /// Connections opened ahead for each endpoint. Default 0.
-    pub preconnect: usize,
-    /// HTTP/2 streams on one connection at once (the peer's own limit counts too). Default 1024.
-    pub h2_streams: u32,
-    /// HTTP/2 receive window with which streams begin, bytes. Default 256 KiB.
-    pub h2_stream_window: u32,
-    /// The largest that a stream's receive window grows to, bytes. Default 16 MiB.
-    pub h2_stream_window_max: u32,
-    /// HTTP/2 frames that cost the server nothing and that no call paid for, a second, in prices of a PING. Default 20,000.
-    pub h2_flood_rate: u32,
-    /// The same at once. Default 100,000.
-    pub h2_flood_burst: u32,
-    /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open, and given up
-    /// 20 s later; zero is off. Default 5 min: gRPC's servers end connections that are asked more often (gRFC A8).
-    pub h2_keepalive: Duration,
-    /// TCP keepalive starts after this long; zero is off. Default 60 s.
-    pub tcp_keepalive: Duration,
-    /// Bytes of an HTTP/1 response head; more is `upstream-protocol-error`. Default 60 KiB.
-    pub headers_size: usize,
-    /// Header lines of a response. Default 100.
-    pub headers_count: usize,
+section! {
+    "`pool`"
+    /// Connections kept for reuse, in each worker.
+    pub struct Pool: Eq {
+        /// An unused connection is closed after this.
+        idle_timeout: Duration as Positive = Duration::from_mins(1),
+        /// Unused HTTP/1 connections kept for each endpoint in each worker.
+        // As many as `max_connections` lets be open: a connection that is closed after a burst has to be made again in the next.
+        max_idle: usize = 1024,
+        /// A connection takes no new request after this age; running ones finish. `0s` is no bound. By default `1h` where `tls` shows an
+        /// own certificate, so that peers see a renewed one, and no bound elsewhere.
+        #[schema(default = (), examples = ["30m"])]
+        max_age: Duration as Timeout = Duration::ZERO,
+        /// Requests on one connection before it is closed; 0 is no bound.
+        max_requests: u64 = 0,
+        /// Connections opened ahead for each endpoint.
+        #[schema(maximum = 1024)]
+        preconnect: usize = 0,
+        /// HTTP/2 streams on one connection at once; the peer's own limit counts too.
+        #[schema(minimum = 1)]
+        h2_streams: u32 = 1024,
+        /// HTTP/2 receive window with which streams begin.
+        h2_stream_window: u32 as WindowSize = 256 << 10,
+        /// The largest that a stream's receive window grows to while its reader keeps up.
+        h2_stream_window_max: u32 as WindowSize = 16 << 20,
+        /// HTTP/2 frames that cost the server nothing and that no call paid for, per second and connection, in prices of a PING: see
+        /// [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `upstream-protocol-error`.
+        #[schema(minimum = 1)]
+        h2_flood_rate: u32 = 20_000,
+        /// The same at once, per connection.
+        #[schema(minimum = 100)]
+        h2_flood_burst: u32 = 100_000,
+        /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open.
+        // They are given up 20 s later. gRPC's servers end connections that are asked more often than this default (gRFC A8).
+        h2_keepalive: Duration as Timeout = Duration::from_mins(5),
+        /// TCP keepalive starts after this long without a byte.
+        tcp_keepalive: Duration as Timeout = Duration::from_mins(1),
+        /// Bytes of an HTTP/1 response head; more is `upstream-protocol-error`.
+        headers_size: usize as HeadSize = 60 << 10,
+        /// Header lines of a response.
+        #[schema(minimum = 1, maximum = 10000)]
+        headers_count: usize = 100,
+    }
 }
 
 impl Pool {
@@ -250,164 +295,144 @@ impl Pool {
     pub const MAX_IDENTITY_AGE: Duration = Duration::from_hours(1);
 }
 
-impl Default for Pool {
-    fn default() -> Self {
+section! {
+    "`circuit_breaker`"
+    /// Concurrency limits over all workers: what is beyond is answered 503 at once.
+    // Envoy's circuit breakers, with its defaults.
+    pub struct CircuitBreaker {
+        /// Connections at once. An idle one is closed for a call that needs another, on whichever worker it is.
+        #[schema(minimum = 1)]
+        max_connections: u32 = 1024,
+        /// Requests that wait for a connection.
+        max_pending: u32 = 1024,
+        /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken.
+        #[schema(minimum = 1)]
+        max_requests: u32 = 1024,
+        /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429
+        /// `overflow-client`. Without it one client may have them all: what stands behind one address, as a load balancer
+        /// or the application itself, is often many.
+        #[schema(minimum = 1, examples = [100])]
+        max_requests_per_client: Option<u32> as Maybe<Plain> = None,
+        /// Retries at once, unless a budget is set.
+        max_retries: u32 = 3,
+        /// Opens when the whole upstream fails. Off without it: ejection takes single endpoints out, and a breaker over all of them
+        /// turns a partial outage into a whole one. `{}` has every default.
+        #[schema(examples = [Empty {}])]
+        failures: Option<FailureBreaker> as Maybe<Plain> = None,
+        /// Leaves a failing endpoint alone, then lets probes through to it and takes it back when all of them succeed. Beside
+        /// ejection, which takes it back by time. Off without it; `{}` has every default.
+        #[schema(examples = [Empty {}])]
+        endpoint_failures: Option<FailureBreaker> as Maybe<Plain> = None,
+    }
+}
+
+impl CircuitBreaker {
+    /// No bound at all: `circuit_breaker: off`.
+    pub fn off() -> Self {
+        let most = u32::MAX;
         Self {
-            idle_timeout: Duration::from_mins(1),
-            max_idle: 1024,
-            max_age: Duration::ZERO,
-            max_requests: 0,
-            preconnect: 0,
-            h2_streams: 1024,
-            h2_stream_window: 256 << 10,
-            h2_stream_window_max: 16 << 20,
-            h2_flood_rate: 20_000,
-            h2_flood_burst: 100_000,
-            h2_keepalive: Duration::from_mins(5),
-            tcp_keepalive: Duration::from_mins(1),
-            headers_size: 60 << 10,
-            headers_count: 100,
+            max_connections: most,
+            max_pending: most,
+            max_requests: most,
+            max_retries: most,
+            ..Self::default()
         }
     }
 }
 
-/// Concurrency limits over all workers (Envoy's circuit breakers, with its defaults).
-#[derive(Clone, Debug, PartialEq)]
-pub struct CircuitBreaker {
-    /// Connections at once. An idle one is closed for a call that needs another, on whichever worker it is. Default 1024.
-    pub max_connections: u32,
-    /// Requests that wait for a connection. Default 1024.
-    pub max_pending: u32,
-    /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken. Default
-    /// 1024.
-    pub max_requests: u32,
-    /// Of these, the requests of one client: an address, of IPv6 a /64. Default `None`: no bound of its own.
-    pub max_requests_per_client: Option<u32>,
-    /// Retries at once, unless a budget is set. Default 3.
-    pub max_retries: u32,
-    /// Opens when the whole upstream fails. Default `None`: ejection takes single endpoints out, and the
-    /// retry budget bounds the load; a breaker over all of them turns a partial outage into a whole one.
-    pub failures: Option<FailureBreaker>,
-    /// Leaves single endpoints alone, and takes them back by the evidence of probes. Default `None`.
-    pub endpoint_failures: Option<FailureBreaker>,
+section! {
+    "`failures`"
+    /// A failure breaker, of a whole upstream (`failures`) or of each endpoint (`endpoint_failures`).
+    // While that of an upstream is open, calls are answered at once with `circuit-open`; an endpoint is left out.
+    pub struct FailureBreaker {
+        /// Failures in a row that open it; 0 is off.
+        consecutive: u32 = 20,
+        /// It opens when fewer than this share of the window's calls succeed; 0 is off.
+        success_rate: f64 as Ratio = 0.5,
+        /// The sliding window of `success_rate`; at least 10 ms.
+        window: Duration as Window = Duration::from_secs(10),
+        /// Calls in the window before their rate counts.
+        min_samples: u32 = 50,
+        /// First open time, doubled each time its probes fail, and up to 20 % longer at random.
+        open: Duration as Positive = Duration::from_secs(1),
+        /// Longest open time, before the random part.
+        open_max: Duration as Positive = Duration::from_mins(1),
+        /// Calls let through after the open time, all of which must succeed.
+        #[schema(minimum = 1)]
+        probes: u16 = 3,
+    }
+    then Self::lengthen
 }
 
-/// A breaker. Of a whole upstream: while it is open, calls are answered at once with `circuit-open`. Of an endpoint: while it is
-/// open, the endpoint is left out.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FailureBreaker {
-    /// Failures in a row that open it; 0 is off. Default 20.
-    pub consecutive: u32,
-    /// It opens when fewer than this share of the window's calls succeed, 0 to 1; 0 is off. Default 0.5.
-    pub success_rate: f64,
-    /// The sliding window of `success_rate`, at least 10 ms. Default 10 s.
-    pub window: Duration,
-    /// Calls in the window before their rate counts. Default 50.
-    pub min_samples: u32,
-    /// First open time, doubled with each time its probes fail, and up to 20 % longer at random. Default 1 s.
-    pub open: Duration,
-    /// Longest open time before the random part. Default 60 s.
-    pub open_max: Duration,
-    /// Calls let through after the open time, all of which must succeed; 1 to 65535. Default 3.
-    pub probes: u16,
-}
-
-impl Default for FailureBreaker {
-    fn default() -> Self {
-        Self {
-            consecutive: 20,
-            success_rate: 0.5,
-            window: Duration::from_secs(10),
-            min_samples: 50,
-            open: Duration::from_secs(1),
-            open_max: Duration::from_mins(1),
-            probes: 3,
-        }
+impl FailureBreaker {
+    /// A longer first open time alone lengthens the longest one, too.
+    fn lengthen(&mut self) {
+        self.open_max = self.open_max.max(self.open);
     }
 }
 
-impl Default for CircuitBreaker {
-    fn default() -> Self {
-        Self {
-            max_connections: 1024,
-            max_pending: 1024,
-            max_requests: 1024,
-            max_requests_per_client: None,
-            max_retries: 3,
-            failures: None,
-            endpoint_failures: None,
-        }
+section! {
+    "`outlier_ejection`"
+    /// Passive health.
+    // Envoy's outlier detection.
+    pub struct OutlierEjection {
+        /// 5xx answers, resets and failed connections in a row; 0 is off.
+        consecutive_5xx: u32 = 5,
+        /// Failures of attache's own making (connect, reset, timeout) in a row; 0 is off.
+        consecutive_local: u32 = 5,
+        /// First ejection time; the n-th lasts n times as long.
+        base: Duration as Positive = Duration::from_secs(30),
+        /// Longest ejection.
+        max: Duration as Positive = Duration::from_mins(5),
+        /// Share of the endpoints that may be ejected at once; one always may where there are two or more, and one is always
+        /// left.
+        max_percent: f64 as Ratio = 0.1,
+        /// How often `success_rate` and `failure_percentage` are judged.
+        interval: Duration as Positive = Duration::from_secs(10),
+        /// Ejects what fails much more often than the others. On by default; or `off`.
+        success_rate: Option<SuccessRate> as OffOr<Plain> = Some(SuccessRate::default()),
+        /// Ejects what fails too often, whatever the others do. Off without it; `{}` has every default.
+        #[schema(examples = [Empty {}])]
+        failure_percentage: Option<FailurePercentage> as OffOr<Plain> = None,
+    }
+    then Self::lengthen
+}
+
+impl OutlierEjection {
+    /// Nothing is ejected: `outlier_ejection: off`.
+    pub fn off() -> Self {
+        Self { consecutive_5xx: 0, consecutive_local: 0, success_rate: None, ..Self::default() }
+    }
+
+    /// A longer first ejection alone lengthens the longest one, too.
+    fn lengthen(&mut self) {
+        self.max = self.max.max(self.base);
     }
 }
 
-/// Passive health (Envoy's outlier detection).
-#[derive(Clone, Debug, PartialEq)]
-pub struct OutlierEjection {
-    /// 5xx answers, resets and failed connections in a row; 0 is off. Default 5.
-    pub consecutive_5xx: u32,
-    /// Failures of attache's own making (connect, reset, timeout) in a row; 0 is off. Default 5.
-    pub consecutive_local: u32,
-    /// First ejection time; the n-th lasts n times as long. Default 30 s.
-    pub base: Duration,
-    /// Longest ejection. Default 300 s.
-    pub max: Duration,
-    /// Share of the endpoints that may be ejected at once, 0 to 1; one is always left. Default 0.1, but at least one
-    /// endpoint where there are two or more.
-    pub max_percent: f64,
-    /// How often rates are judged. Default 10 s.
-    pub interval: Duration,
-    /// Ejection of what fails much more than the others; `None` is off. Default on.
-    pub success_rate: Option<SuccessRate>,
-    /// Ejection of what fails by a fixed share; `None` is off. Default off.
-    pub failure_percentage: Option<FailurePercentage>,
-}
-
-/// An endpoint goes when its success rate is below the mean of all by more than so many standard deviations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SuccessRate {
-    /// Endpoints with `request_volume` that a comparison needs. Default 5.
-    pub minimum_hosts: u32,
-    /// Requests in an interval before an endpoint is compared. Default 100.
-    pub request_volume: u32,
-    /// Standard deviations, in thousandths. Default 1900.
-    pub stdev_factor: u32,
-}
-
-impl Default for SuccessRate {
-    fn default() -> Self {
-        Self { minimum_hosts: 5, request_volume: 100, stdev_factor: 1900 }
+section! {
+    "`success_rate`"
+    /// Ejection of an endpoint whose success rate is far below the mean of all.
+    pub struct SuccessRate: Eq {
+        /// Endpoints with `request_volume` that a comparison needs.
+        minimum_hosts: u32 = 5,
+        /// Requests in an interval before an endpoint is compared.
+        request_volume: u32 = 100,
+        /// Standard deviations below the mean, in thousandths.
+        stdev_factor: u32 = 1900,
     }
 }
 
-/// An endpoint goes when so large a share of its requests failed in an interval.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FailurePercentage {
-    /// The share, 0 to 1. Default 0.85.
-    pub threshold: f64,
-    /// Endpoints with `request_volume` before any is judged. Default 5.
-    pub minimum_hosts: u32,
-    /// Requests in an interval before an endpoint is judged. Default 50.
-    pub request_volume: u32,
-}
-
-impl Default for FailurePercentage {
-    fn default() -> Self {
-        Self { threshold: 0.85, minimum_hosts: 5, request_volume: 50 }
-    }
-}
-
-impl Default for OutlierEjection {
-    fn default() -> Self {
-        Self {
-            consecutive_5xx: 5,
-            consecutive_local: 5,
-            base: Duration::from_secs(30),
-            max: Duration::from_mins(5),
-            max_percent: 0.1,
-            interval: Duration::from_secs(10),
-            success_rate: Some(SuccessRate::default()),
-            failure_percentage: None,
-        }
+section! {
+    "`failure_percentage`"
+    /// Ejection of an endpoint of whose requests too many failed.
+    pub struct FailurePercentage {
+        /// The share of failures at which it goes.
+        threshold: f64 as Ratio = 0.85,
+        /// Endpoints with `request_volume` before any is judged.
+        minimum_hosts: u32 = 5,
+        /// Requests in an interval before an endpoint is judged.
+        request_volume: u32 = 50,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 #[serde(untagged)]
 pub(crate) enum AccessLogForm {
     To(Txt<LogPath>),
-    Full(AccessLog),
+    Full(Box<AccessLog>),
 }
 
 /// The access log.

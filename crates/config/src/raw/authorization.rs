@@ -35,11 +35,22 @@ pub(crate) struct Authorization {
 
 /// A rule: every key that is given must match; of a list, one.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "an access rule")]
+#[schemars(title = "an access rule", deny_unknown_fields)]
 pub(crate) struct AccessRule {
     /// Its name in metrics and logs. By default `LISTENER/allow/INDEX`, or with the route's name.
     pub(crate) name: Option<Txt<Label>>,
+    /// What must hold.
+    #[serde(flatten)]
+    pub(crate) when: AccessConditions,
+    /// What must not match: nothing that is listed here may hold.
+    pub(crate) not: Option<At<Box<AccessConditions>>>,
+}
+
+/// What must not hold, key by key as in the rule.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`not` of an access rule")]
+pub(crate) struct AccessConditions {
     /// Who the client proved to be by its certificate: `*` is anybody who did; else as in `allow` of `tls`.
     pub(crate) identity: Option<At<OneOrMany<Txt<IdentityText>>>>,
     /// Networks of the client: the connection's, or that of the PROXY protocol header where one was read.
@@ -65,37 +76,5 @@ pub(crate) struct AccessRule {
     /// Claims of the verified token, all of which must have one of their values; `realm.role` is `role` inside of `realm`. Of a
     /// list, and of `scope`'s words, one is enough. Needs `jwt`.
     #[schemars(extend("examples" = [{"scope": "orders:write"}]))]
-    pub(crate) claims: Option<At<Map<Word, OneOrMany<Txt<ValueText>>>>>,
-    /// What must not match: nothing that is listed here may hold.
-    pub(crate) not: Option<At<Box<AccessConditions>>>,
-}
-
-/// What must not hold, key by key as in the rule.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`not` of an access rule")]
-pub(crate) struct AccessConditions {
-    /// Identities; `*` is anybody who has proven one.
-    pub(crate) identity: Option<At<OneOrMany<Txt<IdentityText>>>>,
-    /// Networks of the client.
-    pub(crate) client: Option<At<OneOrMany<Txt<Network>>>>,
-    /// Networks of the client that the trusted proxies in front saw.
-    pub(crate) forwarded_client: Option<At<OneOrMany<Txt<Network>>>>,
-    /// Ports that the client connected to.
-    #[schemars(extend("examples" = [[8443]]))]
-    pub(crate) port: Option<At<OneOrMany<u16>>>,
-    /// TLS server names.
-    pub(crate) sni: Option<At<OneOrMany<Txt<HostText>>>>,
-    /// `Host` or `:authority`.
-    pub(crate) host: Option<At<OneOrMany<Txt<HostText>>>>,
-    /// Methods.
-    pub(crate) methods: Option<At<OneOrMany<Txt<MethodText>>>>,
-    /// Paths without the query.
-    pub(crate) path: Option<At<OneOrMany<Txt<PathText>>>>,
-    /// Headers.
-    #[schemars(extend("examples" = [{"x-debug": "*"}]))]
-    pub(crate) headers: Option<At<Map<HeaderText, OneOrMany<Txt<ValueText>>>>>,
-    /// Claims of the verified token.
-    #[schemars(extend("examples" = [{"role": "guest"}]))]
     pub(crate) claims: Option<At<Map<Word, OneOrMany<Txt<ValueText>>>>>,
 }

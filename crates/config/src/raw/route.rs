@@ -8,21 +8,13 @@ use super::{
 };
 use crate::{
     model,
+    section::Given,
     text::{
-        AddressRange, Condition, HeaderText, HedgeWhen, HostAndPort, HostText, Label, Length, LimitBy,
-        MediaType, MethodText, PathText, PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost,
-        SanText, Size, TemplateText, Timeout, ValueText, Weight, Word, show_duration, show_ratio, show_size,
-        show_timeout,
+        AddressRange, HeaderText, HostAndPort, HostText, Label, LimitBy, MediaType, MethodText, PathText,
+        PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, SanText, Size, TemplateText, Timeout,
+        ValueText, Weight, Word, show_duration, show_ratio, show_timeout,
     },
 };
-
-fn retry() -> model::Retry {
-    model::Retry::default()
-}
-
-fn hedge() -> model::Hedge {
-    model::Hedge::new(model::HedgeAfter::Percentile(0.95))
-}
 
 /// A route: what it applies to, and what is done. Exactly one of `to`, `redirect` and `respond`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -192,84 +184,7 @@ pub(crate) struct Respond {
 pub(crate) enum RetryForm {
     Off(Off),
     Attempts(#[schemars(range(max = 100))] u32),
-    Full(Box<Retry>),
-}
-
-/// Retries.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`retry`")]
-pub(crate) struct Retry {
-    /// Tries after the first; 0 is off.
-    #[schemars(range(max = 100), extend("default" = retry().attempts))]
-    pub(crate) attempts: Option<u32>,
-    /// Deadline of each try.
-    #[schemars(extend("default" = show_timeout(model::Timeouts::default().per_try)))]
-    pub(crate) per_try_timeout: Option<At<Txt<Timeout>>>,
-    /// What is tried again: `connect-failure` (nothing was sent), `refused-stream` (HTTP/2 peers that did nothing),
-    /// `reset-before-headers` (the connection ended before a byte of the response), `reset` (or the try's deadline passed, before
-    /// the whole response head), `5xx`, `gateway-error` (502, 503, 504), a status, `header:NAME` (the response has it),
-    /// `grpc:STATUS` (by name or number, in a response without a body).
-    #[schemars(extend("default" = retry().on.iter().map(ToString::to_string).collect::<Vec<_>>()))]
-    pub(crate) on: Option<OneOrMany<Txt<Condition>>>,
-    /// Methods that may be sent twice though bytes of the request may have reached the application.
-    #[schemars(extend("default" = model::RetryMethods::default()))]
-    pub(crate) methods: Option<model::RetryMethods>,
-    /// Share of the active requests that may be retries.
-    #[schemars(extend("default" = show_ratio(retry().budget)))]
-    pub(crate) budget: Option<Txt<Ratio>>,
-    /// Retries a second that are allowed whatever the budget says.
-    #[schemars(extend("default" = retry().budget_floor))]
-    pub(crate) budget_floor: Option<u32>,
-    /// Waits between tries.
-    pub(crate) backoff: Option<Backoff>,
-    /// A request body is kept for a retry up to this size.
-    #[schemars(extend("default" = show_size(retry().buffer as u64)))]
-    pub(crate) buffer: Option<Txt<Size>>,
-    /// A second try, sent to another endpoint while the first goes on, where no response head came for long: a percentile of the
-    /// upstream's answers (`p95`), a duration, or in full. Only for what may be sent twice; one of `attempts`, charged to the budget.
-    #[schemars(extend("default" = "off"))]
-    pub(crate) hedge: Option<HedgeForm>,
-}
-
-/// When another try is sent beside a slow one, alone or in full.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(extend("examples" = ["p95"]))]
-pub(crate) enum HedgeForm {
-    When(Txt<HedgeWhen>),
-    Full(Hedge),
-}
-
-/// A second try beside one that is slow.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`hedge`")]
-pub(crate) struct Hedge {
-    /// How long the first may take: a percentile of the upstream's answers, from `p50` to `p99.9`, or a duration.
-    pub(crate) after: Txt<HedgeWhen>,
-    /// Hedges of one request; each waits as long again.
-    #[schemars(range(min = 1, max = 10), extend("default" = hedge().max))]
-    pub(crate) max: Option<u32>,
-    /// A percentile is never taken to be shorter than this.
-    #[schemars(extend("default" = show_duration(hedge().floor)))]
-    pub(crate) floor: Option<Txt<Length>>,
-    /// Answers in the last half to whole minute before their percentile counts; until then nothing is hedged.
-    #[schemars(extend("default" = hedge().min_samples))]
-    pub(crate) min_samples: Option<u32>,
-}
-
-/// Waits between tries: doubled each time, with full jitter.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`backoff`")]
-pub(crate) struct Backoff {
-    /// The first.
-    #[schemars(extend("default" = show_duration(retry().backoff_base)))]
-    pub(crate) base: Option<Txt<Length>>,
-    /// The longest.
-    #[schemars(extend("default" = show_duration(retry().backoff_max)))]
-    pub(crate) max: Option<At<Txt<Length>>>,
+    Full(Given<model::Retry>),
 }
 
 /// Changes to the path and the host.

@@ -12,9 +12,17 @@ mod units;
 mod web;
 mod words;
 
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
 pub(crate) use access::*;
 pub(crate) use address::*;
 pub(crate) use header::*;
+use http::HeaderName;
 pub(crate) use observe::*;
 pub(crate) use pattern::*;
 pub(crate) use retry::*;
@@ -50,6 +58,48 @@ pub(crate) trait Text: Sized {
     fn parse(text: &str) -> Result<Self, Wrong>;
 }
 
+/// A text with a syntax of its own that stands for a value of the model.
+pub(crate) trait Unit: Text {
+    type Value;
+
+    fn value(self) -> Self::Value;
+    fn show(value: &Self::Value) -> String;
+}
+
+macro_rules! units {
+    ($($text:ty => $value:ty, $show:expr;)*) => {
+        $(impl Unit for $text {
+            type Value = $value;
+
+            fn value(self) -> $value {
+                self.0
+            }
+
+            fn show(value: &$value) -> String {
+                let show: fn(&$value) -> String = $show;
+                show(value)
+            }
+        })*
+    };
+}
+
+units! {
+    Length => Duration, |time| show_duration(*time);
+    Positive => Duration, |time| show_duration(*time);
+    Window => Duration, |time| show_duration(*time);
+    Timeout => Duration, |time| show_timeout(*time);
+    Size => usize, |bytes| show_size(*bytes as u64);
+    HeadSize => usize, |bytes| show_size(*bytes as u64);
+    WindowSize => u32, |bytes| show_size((*bytes).into());
+    Ratio => f64, |ratio| show_ratio(*ratio);
+    HeaderText => HeaderName, |name| name.as_str().to_owned();
+    Word => Arc<str>, |word| word.to_string();
+    Label => Arc<str>, |word| word.to_string();
+    File => PathBuf, |path| path.display().to_string();
+    DnsServer => SocketAddr, ToString::to_string;
+    SourceAddress => IpAddr, ToString::to_string;
+}
+
 macro_rules! parsers {
     ($($text:ty),* $(,)?) => {
         /// The parser of a format, without its value.
@@ -70,6 +120,7 @@ macro_rules! parsers {
 parsers![
     Length,
     Positive,
+    Window,
     Timeout,
     Size,
     HeadSize,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::StatusCode;
 
-use super::{Positive, Text, Wrong, show_duration, words::header, wrong};
+use super::{Positive, Text, Unit, Wrong, show_duration, words::header, wrong};
 use crate::{
     model::{HedgeAfter, RetryOn},
     suggest,
@@ -106,6 +106,18 @@ impl fmt::Display for RetryOn {
                 None => write!(f, "grpc:{code}"),
             },
         }
+    }
+}
+
+impl Unit for Condition {
+    type Value = RetryOn;
+
+    fn value(self) -> RetryOn {
+        self.0
+    }
+
+    fn show(value: &RetryOn) -> String {
+        value.to_string()
     }
 }
 

@@ -42,6 +42,24 @@ impl Text for Positive {
     }
 }
 
+/// A duration in which something can be counted or looked at in steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window(pub(crate) Duration);
+
+impl Text for Window {
+    const FORMAT: &'static str = "attache-window";
+    const WHAT: &'static str = "a duration of at least 10 ms";
+    const EXAMPLES: &'static [&'static str] = &["10s"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        const SHORTEST: Duration = Duration::from_millis(10);
+        match Positive::parse(text)?.0 {
+            duration if duration < SHORTEST => wrong("{} is too short", "at least `10ms`"),
+            duration => Ok(Self(duration)),
+        }
+    }
+}
+
 /// A duration, or `off`; zero is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timeout(pub(crate) Duration);

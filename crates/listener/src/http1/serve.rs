@@ -42,9 +42,9 @@ use super::{
 };
 use crate::{
     HttpRequest,
-    connection::Reader,
     exchange::{Finish, Sent},
     live::{Live, Order},
+    reader::Reader,
     request::{Place, Refusal},
     respond::{Context, HttpService, panicked},
     stream::Stream,

@@ -24,9 +24,9 @@ use super::{
     gather::Io,
 };
 use crate::{
-    connection::Reader,
     exchange::cause,
     live::Order,
+    reader::Reader,
     request::Refusal,
     respond::{Context, HttpService, Service},
     stream::Stream,

@@ -34,7 +34,7 @@ use attache_wire::Response;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::{UpstreamState, state::count};
+use crate::{UpstreamState, counters::count};
 
 /// Makes [`Breaker`]s.
 #[derive(Clone, Debug)]

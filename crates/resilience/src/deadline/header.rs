@@ -95,13 +95,12 @@ mod tests {
 
     fn policy(request: u64, per_try: u64) -> Policy {
         Policy {
-            timeouts: Timeouts {
-                whole: true,
-                request: Duration::from_millis(request),
-                per_try: Duration::from_millis(per_try),
-                idle: Duration::ZERO,
+            timeouts: Timeouts { whole: true, request: Duration::from_millis(request), idle: Duration::ZERO },
+            retry: Retry {
+                on: vec![RetryOn::ServerError],
+                per_try_timeout: Duration::from_millis(per_try),
+                ..Retry::default()
             },
-            retry: Retry { on: vec![RetryOn::ServerError], ..Retry::default() },
             deadline_header: Some(NAME),
             ..Policy::default()
         }

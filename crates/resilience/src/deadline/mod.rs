@@ -53,7 +53,7 @@ pub use header::PassOn;
 pub use held::{keep, press};
 pub use per_try::{PerTry, PerTryFuture};
 
-use crate::{UpstreamState, state::count};
+use crate::{UpstreamState, counters::count};
 
 /// Makes [`Deadline`]s.
 #[derive(Clone, Debug)]

@@ -16,8 +16,8 @@ const MS: Duration = Duration::from_millis(1);
 
 fn timeouts(request: Duration, per_try: Duration, idle: Duration) -> Policy {
     Policy {
-        timeouts: Timeouts { request, whole: true, per_try, idle },
-        retry: Retry { attempts: 0, ..Retry::default() },
+        timeouts: Timeouts { request, whole: true, idle },
+        retry: Retry { attempts: 0, per_try_timeout: per_try, ..Retry::default() },
         ..Policy::default()
     }
 }

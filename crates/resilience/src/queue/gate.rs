@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     adaptive::{Gradient, Reading},
-    state::count,
+    counters::count,
 };
 
 /// The places of one upstream.

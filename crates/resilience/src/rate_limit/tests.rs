@@ -1,5 +1,10 @@
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
 
+use attache_config::model::{self, LimitKey};
+use attache_http::Client;
 use http::HeaderName;
 use proptest::prelude::*;
 

@@ -1,10 +1,10 @@
 //! How long to wait before another try.
 //!
-//! **Rule.** Full jitter: a uniform choice below `backoff_base` × 2^(n-1) for the n-th retry, at most `backoff_max`
+//! **Rule.** Full jitter: a uniform choice below `backoff.base` × 2^(n-1) for the n-th retry, at most `backoff.max`
 //! (Brooker, "Exponential Backoff And Jitter", 2015; Envoy's `retry_back_off`). Two exceptions:
 //! - the first retry of a try that nothing was sent of goes at once where there is an endpoint that was not tried:
 //!   the wait is there to spare the failing one, and that one isn't asked again. Envoy waits here too;
-//! - the `Retry-After` (RFC 9110 section 10.2.3) of a 429 or 503 is the least wait, whatever `backoff_max`
+//! - the `Retry-After` (RFC 9110 section 10.2.3) of a 429 or 503 is the least wait, whatever `backoff.max`
 //!   says. Where it doesn't fit before the deadline, or is longer than [`LONGEST_ASKED`], the response is the caller's.
 //!   It is a number of seconds or a date; a date counts from the response's own `Date` where it has one, since clocks
 //!   differ, and is no wait if it is past. What is neither counts as absent, and of several the first counts.
@@ -31,7 +31,7 @@ pub(super) fn wait(retry: &model::Retry, n: u32) -> Duration {
 /// What the wait before the n-th retry stays below.
 fn longest(retry: &model::Retry, n: u32) -> Duration {
     let doubled = 1u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
-    retry.backoff_base.saturating_mul(doubled).min(retry.backoff_max)
+    retry.backoff.base.saturating_mul(doubled).min(retry.backoff.max)
 }
 
 /// What a 429 or 503 asks for.
@@ -95,11 +95,10 @@ mod tests {
         #[test]
         fn never_longer_than_the_longest(base in 0..u64::MAX, max in 0..1_000_000u64, n: u32) {
             let retry = model::Retry {
-                backoff_base: Duration::from_millis(base),
-                backoff_max: Duration::from_millis(max),
+                backoff: model::Backoff { base: Duration::from_millis(base), max: Duration::from_millis(max) },
                 ..model::Retry::default()
             };
-            prop_assert!(wait(&retry, n) <= retry.backoff_max);
+            prop_assert!(wait(&retry, n) <= retry.backoff.max);
         }
     }
 }

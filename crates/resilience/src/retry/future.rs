@@ -26,7 +26,7 @@ use super::{
     hedge::{Around, Hedging},
     replay::Recording,
 };
-use crate::{UpstreamState, budget::Permit, state::count};
+use crate::{UpstreamState, budget::Permit, counters::count};
 
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
 

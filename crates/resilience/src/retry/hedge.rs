@@ -35,7 +35,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
 use super::{Rules, future::Kept};
-use crate::{UpstreamState, budget::Permit, latency::Quantile, state::count};
+use crate::{UpstreamState, budget::Permit, counters::count, latency::Quantile};
 
 type Outcome = Result<Response<Body>, Error>;
 

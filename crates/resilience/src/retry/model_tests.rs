@@ -152,11 +152,10 @@ fn policy() -> impl Strategy<Value = Policy> {
                 budget_floor: floor,
                 methods,
                 hedge: hedges.then_some(hedge),
+                per_try_timeout: if per_try { 200 * MS } else { Duration::ZERO },
                 ..Retry::default()
             };
-            let per_try = if per_try { 200 * MS } else { Duration::ZERO };
-            let timeouts =
-                Timeouts { request: Duration::from_secs(2), whole: true, per_try, idle: Duration::ZERO };
+            let timeouts = Timeouts { request: Duration::from_secs(2), whole: true, idle: Duration::ZERO };
             Policy { retry, timeouts, ..Policy::default() }
         },
     )

@@ -229,8 +229,8 @@ async fn retry_after_is_waited_for_within_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_per_try_timeout_is_a_reset_and_the_grpc_deadline_is_cut() {
     let mut policy = policy(&[RetryOn::Reset]);
-    policy.timeouts.per_try = 300 * MS;
-    policy.retry.backoff_base = Duration::ZERO;
+    policy.retry.per_try_timeout = 300 * MS;
+    policy.retry.backoff.base = Duration::ZERO;
     let script = Script::default().then(|_| std::future::pending()).answer(2, status(200));
     let request =
         http::Request::put("http://orders/").header("grpc-timeout", "1S").body(Body::empty()).unwrap();

@@ -194,14 +194,14 @@ impl AccessLogger {
     /// Keeps the headers of a request that lines name; without any it does nothing.
     pub fn note_request(&self, exchange: &Exchange, headers: &Fields) {
         if let Some(logger) = &self.0 {
-            logger.rules.names.note_request(exchange, headers);
+            logger.rules.names.note_request(&exchange.noted, headers);
         }
     }
 
     /// Keeps the headers of a response that lines name; without any it does nothing.
     pub fn note_response(&self, exchange: &Exchange, headers: &Fields) {
         if let Some(logger) = &self.0 {
-            logger.rules.names.note_response(exchange, headers);
+            logger.rules.names.note_response(&exchange.noted, headers);
         }
     }
 

@@ -1,12 +1,13 @@
 //! The headers that a log's templates name. Only these are ever kept.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::{
+    cell::RefCell,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use attache_config::model::{LogField, LogPart, LogTemplate};
 use attache_wire::{Fields, Value};
 use http::{HeaderName, HeaderValue};
-
-use crate::Exchange;
 
 /// Names of headers; what is noted of an exchange stands in this order, those of the request first.
 #[derive(Debug, Default)]
@@ -42,22 +43,22 @@ impl Names {
         self.response.iter().position(|known| known == name).map(|at| self.request.len() + at)
     }
 
-    pub(super) fn note_request(&self, exchange: &Exchange, headers: &Fields) {
+    pub(super) fn note_request(&self, noted: &RefCell<Noted>, headers: &Fields) {
         if self.request.is_empty() {
             return;
         }
         // One allocation, only where a log names headers; each value is copied, since the head goes on without it.
-        let mut noted = exchange.noted.borrow_mut();
+        let mut noted = noted.borrow_mut();
         noted.of = self.id;
         noted.values.clear();
         noted.values.extend(self.request.iter().map(|name| headers.get(name).map(Value::to_header_value)));
     }
 
-    pub(super) fn note_response(&self, exchange: &Exchange, headers: &Fields) {
+    pub(super) fn note_response(&self, noted: &RefCell<Noted>, headers: &Fields) {
         if self.response.is_empty() {
             return;
         }
-        let mut noted = exchange.noted.borrow_mut();
+        let mut noted = noted.borrow_mut();
         if noted.of != self.id {
             noted.values.clear();
         }

@@ -227,9 +227,9 @@ mod tests {
         let exchange = exchange();
         let mut headers = Fields::new();
         headers.insert("user-agent", HeaderValue::from_static("a \"b\" c"));
-        names.note_request(&exchange, &headers);
+        names.note_request(&exchange.noted, &headers);
         headers.insert("x-version", HeaderValue::from_bytes(b"\xff7").unwrap());
-        names.note_response(&exchange, &headers);
+        names.note_response(&exchange.noted, &headers);
         let line = Line {
             exchange: &exchange,
             total: Duration::from_micros(1_500),

@@ -21,7 +21,8 @@ use opentelemetry_proto::tonic::{
 
 use super::{
     SpanId,
-    request::{AttemptSpan, ConnectSpan, Finished},
+    finished::Finished,
+    request::{AttemptSpan, ConnectSpan},
 };
 use crate::Reason;
 

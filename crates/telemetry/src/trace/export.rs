@@ -29,7 +29,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{convert, request::Finished};
+use super::{convert, finished::Finished};
 use crate::{Metrics, WorkerMetrics};
 
 /// Traces of one export.

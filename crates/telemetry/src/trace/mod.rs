@@ -10,9 +10,11 @@
 //! Spans and their attributes follow OpenTelemetry's semantic conventions for HTTP: one of kind *server* for the request, one of
 //! kind *client* for each try, and below that one for a connection that had to be made.
 
+mod attempt;
 mod b3;
 mod convert;
 mod export;
+mod finished;
 mod ids;
 mod request;
 mod w3c;
@@ -28,11 +30,12 @@ use attache_wire::{Fields, Known};
 use http::HeaderValue;
 use tokio::sync::{Notify, mpsc};
 
-use self::request::Finished;
+use self::finished::Finished;
 pub use self::{
+    attempt::{AttemptTrace, Connecting},
     export::{Dial, DialFuture, Exports, Io},
     ids::{SpanId, TraceId},
-    request::{AttemptTrace, Connecting, RequestTrace},
+    request::RequestTrace,
     w3c::check_trace_context,
 };
 use crate::{Exchange, Metrics, WorkerMetrics};
@@ -140,7 +143,7 @@ impl Tracer {
                 self.clone(),
                 Context { parent: span, ..context },
                 parent,
-                exchange,
+                exchange.start,
                 headers,
                 tls,
             );

@@ -291,7 +291,7 @@ impl<L: Lookup> Control<L> {
             }
             Key::Name(name, port) => {
                 let target = Target::Dns { host: name.clone(), port: *port };
-                let source = EndpointSource { target, weight: 1, priority: 0, zone: None };
+                let source = EndpointSource::new(target);
                 let discovery = super::start_sources(shared, vec![source], &self.lookup, &self.schedule);
                 let (mut untried, key): (watch::Receiver<usize>, Key) =
                     (discovery.untried.clone(), key.clone());

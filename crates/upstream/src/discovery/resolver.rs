@@ -198,7 +198,10 @@ impl Setup {
         let attempts = conf.attempts.filter(|_| dns.attempts == defaults.attempts).unwrap_or(dns.attempts);
         Ok(Self {
             servers: Servers::new(&servers, timeout, attempts).map_err(std::io::Error::other)?,
-            search: dns.search.clone().unwrap_or_else(|| conf.search.clone()),
+            search: match &dns.search {
+                Some(search) => search.iter().map(ToString::to_string).collect(),
+                None => conf.search.clone(),
+            },
             ndots: dns.ndots.unwrap_or(conf.ndots).into(),
         })
     }

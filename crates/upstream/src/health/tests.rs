@@ -27,25 +27,9 @@ fn config(probe: Probe) -> HealthCheck {
 
 fn upstream(check: Option<HealthCheck>, protocol: UpstreamProtocol) -> model::Upstream {
     model::Upstream {
-        name: "orders".into(),
-        address: model::Address::OriginalDestination,
         protocol,
-        tls: None,
-        balance: model::Balance::default(),
-        connect_timeout: SECOND,
-        handshake_timeout: SECOND,
-        pool: model::Pool::default(),
-        circuit_breaker: model::CircuitBreaker::default(),
-        outlier_ejection: model::OutlierEjection::default(),
         health_check: check,
-        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
-        credential: None,
-        proxy_protocol: model::ProxyProtocolOut::Off,
-        source_address: None,
-        host: attache_config::model::HostRewrite::Auto,
-        adaptive_concurrency: None,
-        queue: None,
-        line: 0,
+        ..model::Upstream::new("orders", model::Address::OriginalDestination)
     }
 }
 

@@ -18,25 +18,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<Shared> {
     let config = model::Upstream {
-        name: "orders".into(),
-        address: model::Address::OriginalDestination,
-        protocol: model::UpstreamProtocol::Auto,
-        tls: None,
-        balance: model::Balance::default(),
-        connect_timeout: SECOND,
-        handshake_timeout: SECOND,
-        pool: model::Pool::default(),
-        circuit_breaker: model::CircuitBreaker::default(),
         outlier_ejection: ejection,
-        health_check: None,
-        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
-        credential: None,
-        proxy_protocol: model::ProxyProtocolOut::Off,
-        source_address: None,
-        host: attache_config::model::HostRewrite::Auto,
-        adaptive_concurrency: None,
-        queue: None,
-        line: 0,
+        ..model::Upstream::new("orders", model::Address::OriginalDestination)
     };
     let shared = Shared::new(Arc::new(config));
     let spec = |port| EndpointSpec::new(EndpointAddress::Tcp(([10, 0, 0, 1], port).into()));

@@ -29,7 +29,7 @@ async fn answer(timeouts: Timeouts, state: &Arc<UpstreamState>) -> (Body, Upstre
 }
 
 fn timeouts(request: Duration) -> Timeouts {
-    Timeouts { request, whole: true, per_try: Duration::ZERO, idle: Duration::from_mins(5) }
+    Timeouts { request, whole: true, idle: Duration::from_mins(5) }
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]

@@ -199,7 +199,7 @@ async fn the_next_server_is_asked_after_silence() {
 #[tokio::test]
 async fn search_domains_and_ndots_work_as_in_a_pod() {
     let server = DnsServer::start().await;
-    let search = ["shop.svc.cluster.local", "svc.cluster.local"].map(String::from);
+    let search = ["shop.svc.cluster.local", "svc.cluster.local"].map(model::Name::from);
     let dns = Dns { search: Some(search.into()), ndots: Some(2), ..dns(&[server.address]) };
     let asked = |server: &DnsServer| -> Vec<String> {
         server.asked().into_iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect()

@@ -67,7 +67,7 @@ fn bad(reason: Reason) -> Result<Answer, Failure> {
 }
 
 fn source(target: Target) -> EndpointSource {
-    EndpointSource { target, weight: 1, priority: 0, zone: None }
+    EndpointSource::new(target)
 }
 
 fn dns_name(host: &str) -> Target {

@@ -1,6 +1,6 @@
 //! The shapes that keys are made of: a text with its syntax, a value with its place, one or many, free keys, `off`.
 
-use std::{borrow::Cow, marker::PhantomData};
+use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
@@ -45,6 +45,8 @@ pub(crate) struct At<T> {
     /// Keys with something wrong in them, which may be left out and are not to be missed; one empty key if this is no
     /// mapping.
     pub(crate) wrong: Vec<String>,
+    /// Where the values of a mapping's keys are, for those that the file gives.
+    keys: BTreeMap<String, Place>,
     pub(crate) value: T,
 }
 
@@ -54,9 +56,19 @@ impl<T> At<T> {
         self.wrong.is_empty()
     }
 
+    /// A value without keys of its own, at this place.
+    pub(crate) fn new(at: Place, wrong: Vec<String>, value: T) -> Self {
+        Self { at, wrong, keys: BTreeMap::new(), value }
+    }
+
+    /// Where the value of this key is, if the file gives it.
+    pub(crate) fn key(&self, key: &str) -> Option<Place> {
+        self.keys.get(key).copied()
+    }
+
     /// Another value at the same place.
     pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> At<U> {
-        At { at: self.at, wrong: self.wrong, value: map(self.value) }
+        At { at: self.at, wrong: self.wrong, keys: self.keys, value: map(self.value) }
     }
 }
 
@@ -103,15 +115,19 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = generator.subschema_for::<T>();
-        // Alternatives of alternatives would hide which of them is a scalar: one flat list.
-        let mut alternatives = match one.get("anyOf").and_then(serde_json::Value::as_array) {
-            Some(alternatives) if one.get("x-at").is_none() => alternatives.clone(),
-            _ => vec![one.clone().to_value()],
-        };
-        alternatives.push(serde_json::json!({ "type": "array", "items": one, "minItems": 1 }));
-        json_schema!({ "anyOf": alternatives })
+        one_or_many(&generator.subschema_for::<T>())
     }
+}
+
+/// The schema of one value or a list of such.
+pub(crate) fn one_or_many(one: &Schema) -> Schema {
+    // Alternatives of alternatives would hide which of them is a scalar: one flat list.
+    let mut alternatives = match one.get("anyOf").and_then(serde_json::Value::as_array) {
+        Some(alternatives) if one.get("x-at").is_none() => alternatives.clone(),
+        _ => vec![one.clone().to_value()],
+    };
+    alternatives.push(serde_json::json!({ "type": "array", "items": one, "minItems": 1 }));
+    json_schema!({ "anyOf": alternatives })
 }
 
 /// A mapping with free keys, in the order of the file.

@@ -1,0 +1,30 @@
+//! What an authorizer that was asked changes of a request.
+
+use attache_authorization::external::{External, Granted};
+use attache_config::model::Name;
+use attache_telemetry::Reason;
+use attache_wire::RequestHead;
+
+use super::exit::Failure;
+
+/// An authorizer that was asked, and what it changes.
+pub(super) struct Asked<'r> {
+    pub(super) external: &'r External,
+    /// `None` where it gave no answer that counts: `failure_mode: open`, or a dry run.
+    pub(super) granted: Option<Box<Granted>>,
+}
+
+impl Asked<'_> {
+    /// Changes a request on its way up. Whatever was answered, nothing stays of what the client sent in the authorizer's name.
+    pub(super) fn apply(&self, request: &mut RequestHead) -> Result<(), Failure> {
+        let config = self.external.config();
+        let nothing = Granted::default();
+        let granted = self.granted.as_deref().unwrap_or(&nothing);
+        granted.apply(config, request).map_err(|why| unavailable(&config.name, &why))
+    }
+}
+
+/// The call ends: the authorizer gave no answer that can be carried out.
+pub(super) fn unavailable(name: &Name, why: &str) -> Failure {
+    Failure { detail: format!("authorizer {name}: {why}"), ..Failure::from(Reason::AuthorizerUnavailable) }
+}

@@ -1,0 +1,28 @@
+//! What the server of a connection knows of it.
+
+use std::rc::Rc;
+
+use attache_http::Client;
+use attache_telemetry::Exchange;
+
+use crate::{live::Live, request::Settings};
+
+/// What a connection's server needs to know of it.
+pub(crate) struct Reader {
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) client: Rc<Client>,
+    pub(crate) live: Rc<Live>,
+    /// Why the client may not talk, in words that name it.
+    pub(crate) denied: Option<Box<str>>,
+}
+
+impl Reader {
+    /// A record of this connection, or of a request on it.
+    #[inline]
+    pub(crate) fn exchange(&self, protocol: &'static str) -> Exchange {
+        let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
+        // A counter that stays on this worker.
+        *exchange.identity.borrow_mut() = self.client.identity();
+        exchange
+    }
+}
