@@ -37,11 +37,16 @@ impl UpstreamHost {
         };
         let mut names: Vec<Box<str>> = Vec::new();
         let mut has_name = false;
-        let hosts = sources.iter().filter_map(|source| match &source.target {
-            Target::Dns { host, .. } => Some(host.to_string()),
-            Target::Srv { name } => Some(name.to_string()),
-            Target::Ip(address) => Some(address.ip().to_string()),
-            Target::Unix(_) => None,
+        let hosts = sources.iter().flat_map(|source| match &source.target {
+            Target::Dns { host, .. } => vec![host.to_string()],
+            Target::Srv { name } => vec![name.to_string()],
+            Target::Kubernetes(service) => {
+                let host = service.host();
+                let short = host.trim_end_matches(".svc").to_owned();
+                vec![format!("{host}.cluster.local"), short, host.to_string()]
+            }
+            Target::Ip(address) => vec![address.ip().to_string()],
+            Target::Unix(_) => Vec::new(),
         });
         for host in hosts.chain([upstream.name.to_string()]) {
             if let Some(host) = CanonicalHost::new(&host) {
@@ -53,7 +58,7 @@ impl UpstreamHost {
                 Target::Dns { host, .. } => {
                     CanonicalHost::new(host).is_some_and(|host| !is_this_machine(&host))
                 }
-                Target::Srv { .. } => true,
+                Target::Srv { .. } | Target::Kubernetes(_) => true,
                 Target::Ip(_) | Target::Unix(_) => false,
             };
         }

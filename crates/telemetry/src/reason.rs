@@ -178,6 +178,10 @@ reasons! {
     DnsTimeout = "dns-timeout", 503, "UH", 14, "Is the server of resolv.conf reachable from this pod? Check network policies for UDP and TCP 53.";
     /// The DNS servers answered with an error or with nothing of use.
     DnsFailed = "dns-failed", 503, "UH", 14, "Ask the same server with `dig`; the log has the answer's code.";
+    /// The Kubernetes API server has not answered yet what endpoints the Service has.
+    DiscoveryPending = "discovery-pending", 503, "UH", 14, "attache has just started, or its config is new. `/readyz` waits for the first answer; if it lasts, see whether the pod reaches the API server.";
+    /// The Kubernetes API server did not say what endpoints the Service has, or none of them has the port.
+    DiscoveryFailed = "discovery-failed", 503, "UH", 14, "The log has the API server's words. Does a Role allow `list` and `watch` of `endpointslices`, is the service account's token mounted, and is the port one of the Service's?";
     /// A rate limit is reached.
     RateLimited = "rate-limited", 429, "RL", 8, "Slow down as `Retry-After` says, or raise the limit.";
     /// The rate limit service gave no answer in time, and the route's `failure_mode` is `deny`.

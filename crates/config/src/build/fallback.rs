@@ -124,6 +124,10 @@ fn hosts(upstream: &Upstream, all: &[Upstream]) -> Vec<HostPattern> {
             continue;
         }
         let shared = others().flat_map(addresses).any(|(other, _)| other == host);
+        // Nothing in such a Host would say which of them is meant.
+        if shared && port.is_none() {
+            continue;
+        }
         let found = pattern(&host, if shared { port } else { None });
         if !hosts.contains(&found) {
             hosts.push(found);
@@ -136,13 +140,19 @@ fn addresses(upstream: &Upstream) -> Vec<(Name, Option<u16>)> {
     let Address::Endpoints(sources) = &upstream.address else { return Vec::new() };
     sources
         .iter()
-        .filter_map(|source| match &source.target {
-            Target::Dns { host, port } => Some((host.trim_end_matches('.').into(), Some(*port))),
+        .flat_map(|source| match &source.target {
+            Target::Dns { host, port } => vec![(host.trim_end_matches('.').into(), Some(*port))],
             Target::Ip(address) if address.is_ipv6() => {
-                Some((format!("[{}]", address.ip()).into(), Some(address.port())))
+                vec![(format!("[{}]", address.ip()).into(), Some(address.port()))]
             }
-            Target::Ip(address) => Some((address.ip().to_string().into(), Some(address.port()))),
-            Target::Srv { .. } | Target::Unix(_) => None,
+            Target::Ip(address) => vec![(address.ip().to_string().into(), Some(address.port()))],
+            // As pods call it. The port that they name is the Service's, which the config doesn't know.
+            Target::Kubernetes(service) => {
+                let host = service.host();
+                let short = host.strip_suffix(".svc").unwrap_or(&host).into();
+                vec![(format!("{host}.cluster.local").into(), None), (short, None), (host, None)]
+            }
+            Target::Srv { .. } | Target::Unix(_) => Vec::new(),
         })
         .collect()
 }

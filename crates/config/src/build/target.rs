@@ -44,7 +44,7 @@ struct Target {
 pub(crate) enum Speaks {
     Http,
     Opaque,
-    /// `unix:` or `srv:` without more: what the listener takes.
+    /// `unix:`, `srv:` or `kubernetes:` without more: what the listener takes.
     Either,
     Named,
     Original,

@@ -83,6 +83,7 @@ fn target(target: &Target) -> String {
     match target {
         Target::Dns { host, port } => format!("{host}:{port}"),
         Target::Srv { name } => format!("srv://{name}"),
+        Target::Kubernetes(service) => service.to_string(),
         Target::Ip(address) => address.to_string(),
         Target::Unix(path) => format!("unix:{}", path.display()),
     }

@@ -1,6 +1,6 @@
 //! Where calls go.
 
-use std::{net::IpAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use schemars::JsonSchema;
@@ -99,6 +99,10 @@ impl Upstream {
                 if *port == usual { host.into() } else { format!("{host}:{port}").into() }
             }
             Target::Srv { name } => name.strip_suffix('.').unwrap_or(name).into(),
+            Target::Kubernetes(service) => match service.port {
+                KubernetesPort::Number(port) if port != usual => format!("{}:{port}", service.host()).into(),
+                _ => service.host(),
+            },
             Target::Ip(address) if address.port() != usual => address.to_string().into(),
             Target::Ip(address) if address.is_ipv4() => address.ip().to_string().into(),
             Target::Ip(address) => format!("[{}]", address.ip()).into(),
@@ -168,10 +172,54 @@ pub enum Target {
         /// `_service._proto.name`
         name: Name,
     },
+    /// A Service of Kubernetes, by its EndpointSlices.
+    Kubernetes(KubernetesService),
     /// A fixed address.
     Ip(std::net::SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+/// A Service of Kubernetes and one of its ports. It is written as in the config: `kubernetes://SERVICE.NAMESPACE:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KubernetesService {
+    /// The Service's name, a DNS label (RFC 1123).
+    pub name: Name,
+    /// Its namespace, a DNS label.
+    pub namespace: Name,
+    /// Which of its ports.
+    pub port: KubernetesPort,
+}
+
+/// A port of a Service's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KubernetesPort {
+    /// The name of the Service's port, a DNS label. Pods of one Service may have different numbers for it.
+    Name(Name),
+    /// The number that the pods listen on (`targetPort`), which EndpointSlices say; they don't say the Service's own number.
+    Number(u16),
+}
+
+impl KubernetesService {
+    /// `SERVICE.NAMESPACE.svc`: the name that TLS verifies and that requests are given as Host.
+    pub fn host(&self) -> Name {
+        format!("{}.{}.svc", self.name, self.namespace).into()
+    }
+}
+
+impl fmt::Display for KubernetesService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kubernetes://{}.{}:{}", self.name, self.namespace, self.port)
+    }
+}
+
+impl fmt::Display for KubernetesPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
 }
 
 /// What is spoken to an upstream.

@@ -33,8 +33,9 @@ pub(crate) enum Upstream {
 #[schemars(title = "an upstream")]
 pub(crate) struct UpstreamFull {
     /// Where it is, with its scheme. `http` (port 80), `h2c` (HTTP/2 with prior knowledge, 80), `https` (443), `tcp` and `tls`
-    /// (opaque bytes, the latter within TLS); `unix:PATH` and `srv://_SERVICE._PROTO.NAME` take what comes, or say it with
-    /// `unix+h2c:` and `srv+https://`. Every address that a name has is an endpoint. `authority` is whatever host the request
+    /// (opaque bytes, the latter within TLS); `unix:PATH`, `srv://_SERVICE._PROTO.NAME` and `kubernetes://SERVICE.NAMESPACE:PORT`
+    /// (EndpointSlices, docs/discovery.md) take what comes, or say it with `unix+h2c:`, `srv+https://` and `kubernetes+https://`.
+    /// Every address that a name has is an endpoint. `authority` is whatever host the request
     /// names (a forward proxy); `original-destination` is where an intercepted connection wanted to go.
     pub(crate) address: OneOrMany<AddressForm>,
     /// What is spoken, where the scheme leaves it open or is to be overruled.

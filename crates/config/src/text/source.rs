@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Text, Wrong, address::unix_path, host_name, split_port, wrong};
-use crate::model::Target;
+use crate::model::{KubernetesPort, KubernetesService, Target};
 
 /// What a scheme says about an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ impl Text for Source {
         "unix:/run/app.sock",
         "srv://_postgres._tcp.db.internal",
         "srv+https://_orders._tcp.internal",
+        "kubernetes://orders.shop:http",
+        "kubernetes+h2c://orders.shop:8080",
         "authority",
         "original-destination",
     ];
@@ -88,6 +90,7 @@ impl Text for Source {
                 || scheme.starts_with("unix")
                 || *scheme == "srv"
                 || scheme.starts_with("srv+")
+                || scheme.starts_with("kubernetes")
         }) else {
             return wrong(
                 "{} doesn't say what is spoken there",
@@ -99,12 +102,12 @@ impl Text for Source {
         let (kind, spoken) =
             scheme.split_once('+').map_or((scheme, None), |(kind, spoken)| (kind, Some(spoken)));
         let unknown = || {
-            let known = ["http", "https", "h2c", "tcp", "tls", "unix", "srv"];
+            let known = ["http", "https", "h2c", "tcp", "tls", "unix", "srv", "kubernetes"];
             let near = crate::suggest::nearest(spoken.unwrap_or(kind), known);
             Wrong {
                 what: format!("the scheme `{scheme}` isn't known"),
                 help: near.map_or_else(
-                    || "`http`, `https`, `h2c`, `tcp`, `tls`, `unix` or `srv`".into(),
+                    || "`http`, `https`, `h2c`, `tcp`, `tls`, `unix`, `srv` or `kubernetes`".into(),
                     |near| format!("did you mean `{near}`?"),
                 ),
             }
@@ -116,6 +119,7 @@ impl Text for Source {
         match kind {
             "unix" => Ok(Self::At(spoken_scheme, Target::Unix(unix_path(rest)?))),
             "srv" => srv(rest).map(|target| Self::At(spoken_scheme, target)),
+            "kubernetes" => kubernetes(rest).map(|target| Self::At(spoken_scheme, target)),
             _ if spoken.is_some() => Err(unknown()),
             kind => {
                 let scheme = Scheme::of(kind).ok_or_else(unknown)?;
@@ -167,6 +171,61 @@ fn srv(rest: &str) -> Result<Target, Wrong> {
     Ok(Target::Srv { name: if name.ends_with('.') { format!("{checked}.").into() } else { checked } })
 }
 
+fn kubernetes(rest: &str) -> Result<Target, Wrong> {
+    const FORM: &str = "`kubernetes://SERVICE.NAMESPACE:PORT`, such as `kubernetes://orders.shop:http`";
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(['/', '?', '#', '@']) {
+        return wrong("{} is no Service and port alone", FORM);
+    }
+    let Some((service, port)) = rest.split_once(':').filter(|(_, port)| !port.is_empty()) else {
+        return wrong(
+            "{} has no port",
+            format!(
+                "`kubernetes://{rest}:PORT`, the name of the Service's port or the number of the pods' port"
+            ),
+        );
+    };
+    // Names that are the same for DNS are the same here.
+    let short = service.strip_suffix('.').unwrap_or(service);
+    let short =
+        short.strip_suffix(".svc.cluster.local").or_else(|| short.strip_suffix(".svc")).unwrap_or(short);
+    let Some((name, namespace)) = short.split_once('.') else {
+        return wrong(
+            "{} has no namespace",
+            format!("`kubernetes://{service}.NAMESPACE:{port}`; `${{POD_NAMESPACE}}` is the pod's own"),
+        );
+    };
+    for (what, label) in [("a Service's name", name), ("a namespace", namespace)] {
+        if !is_label(label) {
+            return wrong(format!("{{}}: `{label}` is not {what}"), FORM);
+        }
+    }
+    let port = match port.parse::<u16>() {
+        Ok(0) => return wrong("{} has port 0", "a port from 1 to 65535, or the name of the Service's port"),
+        Ok(number) => KubernetesPort::Number(number),
+        Err(_) if is_label(port) && port.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+            KubernetesPort::Name(port.into())
+        }
+        Err(_) => {
+            return wrong(
+                format!("{{}}: `{port}` is no port"),
+                "a number from 1 to 65535, or the name of the Service's port",
+            );
+        }
+    };
+    Ok(Target::Kubernetes(KubernetesService { name: name.into(), namespace: namespace.into(), port }))
+}
+
+/// A DNS label as Kubernetes' names are (RFC 1123 section 2.1, in lower case).
+fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| inner(byte) || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +252,41 @@ mod tests {
         assert_eq!(source("unix+h2c:/run/app.sock"), Source::At(Scheme::H2c, unix()));
         let srv = Target::Srv { name: "_a._tcp.b".into() };
         assert_eq!(source("srv+https://_a._tcp.b"), Source::At(Scheme::Https, srv));
+    }
+
+    #[test]
+    fn a_service_of_kubernetes_has_a_namespace_and_a_port() {
+        let service = |port| {
+            Target::Kubernetes(KubernetesService { name: "orders".into(), namespace: "shop".into(), port })
+        };
+        let named = || service(KubernetesPort::Name("http".into()));
+        assert_eq!(source("kubernetes://orders.shop:http"), Source::At(Scheme::Open, named()));
+        assert_eq!(source("kubernetes+https://orders.shop.svc:http/"), Source::At(Scheme::Https, named()));
+        assert_eq!(
+            source("kubernetes://orders.shop.svc.cluster.local.:http"),
+            Source::At(Scheme::Open, named())
+        );
+        let numbered = service(KubernetesPort::Number(8080));
+        assert_eq!(source("kubernetes+tcp://orders.shop:8080"), Source::At(Scheme::Tcp, numbered));
+        for (text, help) in [
+            ("kubernetes://orders.shop", "`kubernetes://orders.shop:PORT`"),
+            ("kubernetes://orders.shop:", "PORT"),
+            ("kubernetes://orders:http", "NAMESPACE:http"),
+            ("kubernetes://Orders.shop:http", "SERVICE.NAMESPACE:PORT"),
+            ("kubernetes://a.b.c:http", "SERVICE.NAMESPACE:PORT"),
+            ("kubernetes://.shop:http", "SERVICE.NAMESPACE:PORT"),
+            ("kubernetes://orders.shop:0", "1 to 65535"),
+            ("kubernetes://orders.shop:70000", "1 to 65535"),
+            ("kubernetes://orders.shop:HTTP", "1 to 65535"),
+            ("kubernetes://orders.shop:http/v1", "SERVICE.NAMESPACE:PORT"),
+            ("kubernetes://u@orders.shop:http", "SERVICE.NAMESPACE:PORT"),
+            ("kubernetes+ftp://orders.shop:http", "`kubernetes`"),
+            ("kubernets://orders.shop:http", "`kubernetes`"),
+            ("kubernetes:orders.shop", "PORT"),
+        ] {
+            let found = Source::parse(text).unwrap_err();
+            assert!(found.help.contains(help), "{text}: {found:?}");
+        }
     }
 
     #[test]

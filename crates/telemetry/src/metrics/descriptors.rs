@@ -106,6 +106,8 @@ descriptors! {
         "Key sets of issuers of tokens (`jwt`) that were read or asked for: ok, or failed while the last good one went on.";
     DNS_LOOKUPS = Counter "attache_dns_lookups_total" ["upstream", "outcome"]
         "Look-ups of upstreams' names: ok, or the reason of the failure.";
+    ENDPOINT_SLICES = Counter "attache_endpoint_slices_requests_total" ["upstream", "outcome"]
+        "Lists and watches of EndpointSlices that Kubernetes' API server was asked for (`kubernetes://`): ok, or the reason of the failure.";
     CONFIG_RELOADS = Counter "attache_config_reloads_total" ["outcome"]
         "Configs that were loaded, the first one included (ok), or refused while the last good one went on (failed).";
     CONFIG_LAST_RELOAD_OK = Gauge "attache_config_last_reload_successful" []

@@ -63,6 +63,7 @@ pub(crate) struct Registry {
     ejections: Arc<Family<2, 1>>,
     transitions: Arc<Family<3, 1>>,
     dns: Arc<Family<2, 1>>,
+    endpoint_slices: Arc<Family<2, 1>>,
     tls_handshakes: Arc<Family<5, 1>>,
     tls_clients: Arc<Family<2, 1>>,
     log_dropped: Arc<Family<1, 1>>,

@@ -135,6 +135,7 @@ fn upstreams(registry: &Registry, expected: &Expected, page: &mut Page) {
     page.counter(&d::COMPRESSED, &registry.compressed.sums(), 0);
     page.counter(&d::JWT_KEYS, &registry.jwt_keys.sums(), 0);
     page.counter(&d::DNS_LOOKUPS, &expected.dns(registry.dns.sums()), 0);
+    page.counter(&d::ENDPOINT_SLICES, &registry.endpoint_slices.sums(), 0);
 }
 
 fn program(registry: &Registry, page: &mut Page) {

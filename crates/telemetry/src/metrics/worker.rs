@@ -46,6 +46,7 @@ struct Tables {
     ejections: Table<2, 1>,
     transitions: Table<3, 1>,
     dns: Table<2, 1>,
+    endpoint_slices: Table<2, 1>,
     tls_handshakes: Table<5, 1>,
     tls_clients: Table<2, 1>,
     log_dropped: Table<1, 1>,
@@ -81,6 +82,7 @@ impl WorkerMetrics {
             ejections: Table::new(&registry.ejections),
             transitions: Table::new(&registry.transitions),
             dns: Table::new(&registry.dns),
+            endpoint_slices: Table::new(&registry.endpoint_slices),
             tls_handshakes: Table::new(&registry.tls_handshakes),
             tls_clients: Table::new(&registry.tls_clients),
             log_dropped: Table::new(&registry.log_dropped),
@@ -261,6 +263,12 @@ impl WorkerMetrics {
     pub fn dns_lookup(&self, upstream: &Name, outcome: Result<(), Reason>) {
         let outcome = outcome.err().map_or("ok", Reason::as_str);
         self.0.dns.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// Kubernetes' API server was asked for the upstream's EndpointSlices, by a list or a watch.
+    pub fn endpoint_slices(&self, upstream: &Name, outcome: Result<(), Reason>) {
+        let outcome = outcome.err().map_or("ok", Reason::as_str);
+        self.0.endpoint_slices.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
     }
 
     /// The copy of a request ended.

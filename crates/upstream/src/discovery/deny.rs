@@ -22,7 +22,8 @@ pub fn denied(deny: &[AddressMatch], address: SocketAddr) -> bool {
     })
 }
 
-fn leads_to(ip: IpAddr) -> Option<IpAddr> {
+/// Where a connection to `ip` ends, as IPv4 or loopback; `None` if that is `ip` itself and IPv6.
+pub(super) fn leads_to(ip: IpAddr) -> Option<IpAddr> {
     let v4 = match ip.to_canonical() {
         IpAddr::V4(v4) => v4,
         IpAddr::V6(v6) if v6.is_unspecified() => return Some(Ipv6Addr::LOCALHOST.into()),

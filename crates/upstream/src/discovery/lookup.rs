@@ -14,7 +14,7 @@ pub trait Lookup: Send + Sync + 'static {
 /// A good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// At least one address.
+    /// At least one address of a name. A Service of Kubernetes may have none.
     pub found: Vec<Found>,
     /// How long it is good for, as the servers said: the least of all records used.
     pub ttl: Duration,
@@ -36,6 +36,8 @@ pub struct Found {
     pub weight: u32,
     /// SRV priority; 0 for other names.
     pub priority: u16,
+    /// The zone that an EndpointSlice says; `None` for names.
+    pub zone: Option<Name>,
 }
 
 /// A name's address family that could not be asked: its last good addresses stay.
@@ -52,7 +54,7 @@ pub struct Gap {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// `dns-nxdomain`, `dns-failed` or `dns-timeout`.
+    /// `dns-nxdomain`, `dns-failed`, `dns-timeout` or `discovery-failed`.
     pub reason: Reason,
     /// In words, for the log.
     pub detail: String,

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use attache_config::model::{EndpointSource, Target};
+use attache_config::model::{EndpointSource, Name, Target};
 use attache_telemetry::Reason;
 
 use super::lookup::{Answer, Failure, Found};
@@ -48,7 +48,7 @@ pub(super) enum Turn {
 }
 
 pub(super) fn is_looked_up(source: &EndpointSource) -> bool {
-    matches!(source.target, Target::Dns { .. } | Target::Srv { .. })
+    matches!(source.target, Target::Dns { .. } | Target::Srv { .. } | Target::Kubernetes(_))
 }
 
 impl Merge {
@@ -101,11 +101,15 @@ impl Merge {
     pub(super) fn publish(&self) {
         let mut failure = self.sources.iter().find_map(|state| state.failure.as_ref()).map(|f| f.reason);
         let mut specs = self.specs();
-        if specs.is_empty() && self.sources.iter().any(|state| !state.answered) {
+        let unanswered = self.sources.iter().find(|state| !state.answered);
+        if let Some(state) = unanswered.filter(|_| specs.is_empty()) {
             // Where no other one failed yet, the first look-up is under way.
-            failure = failure.or(Some(Reason::DnsPending));
+            failure = failure.or(Some(match state.source.target {
+                Target::Kubernetes(_) => Reason::DiscoveryPending,
+                _ => Reason::DnsPending,
+            }));
         }
-        if self.sources.iter().any(|state| !state.answered) {
+        if unanswered.is_some() {
             let named: BTreeSet<_> = specs.iter().map(|spec| spec.address.clone()).collect();
             let before = self.shared.endpoints.load();
             specs.extend(before.endpoints.iter().filter(|e| !named.contains(&e.address)).map(|e| spec_of(e)));
@@ -160,18 +164,24 @@ impl State {
             spec: EndpointSpec { address, host, weight, priority: 0, zone: source.zone.clone() },
             rank: (source.priority, srv),
         };
+        // What the config says of the zone stands above what an EndpointSlice says.
+        let zoned = |mut ranked: Ranked, zone: &Option<Name>| {
+            ranked.spec.zone = ranked.spec.zone.or_else(|| zone.clone());
+            ranked
+        };
         match &source.target {
             Target::Ip(address) => vec![ranked(EndpointAddress::Tcp(*address), None, source.weight, 0)],
             Target::Unix(path) => {
                 vec![ranked(EndpointAddress::Unix(path.as_path().into()), None, source.weight, 0)]
             }
-            Target::Dns { .. } | Target::Srv { .. } => {
+            Target::Dns { .. } | Target::Srv { .. } | Target::Kubernetes(_) => {
                 let priorities: BTreeSet<u16> = self.found.iter().map(|found| found.priority).collect();
                 let srv = |priority| priorities.iter().take_while(|&&p| p < priority).count();
                 let weight = |found: &Found| source.weight.max(1).saturating_mul(found.weight.max(1));
                 let of = |found: &Found| {
                     let address = EndpointAddress::Tcp(found.address);
-                    ranked(address, Some(found.host.clone()), weight(found), srv(found.priority))
+                    let host = Some(found.host.clone());
+                    zoned(ranked(address, host, weight(found), srv(found.priority)), &found.zone)
                 };
                 self.found.iter().map(of).collect()
             }

@@ -1,14 +1,16 @@
-//! Where endpoints come from: static addresses, DNS names, SRV names, and hosts that requests name.
+//! Where endpoints come from: static addresses, DNS names, SRV names, Services of Kubernetes, and hosts that requests name.
 //!
 //! Everything here runs on the control thread. [`start`] keeps one upstream's [`Shared`] fresh; [`OnDemand`] does it for
 //! hosts as they are asked for. A worker never looks a name up itself.
 //!
 //! - `resolver` turns a name into addresses as libc would: hosts file, search domains, families, SRV.
 //! - `refresh` decides when: TTL within bounds, backoff after failures, at once when nothing can be reached. It knows [`Lookup`], not DNS.
+//! - `kubernetes` follows the EndpointSlices of a Service, which the API server tells as they change.
 //! - `merge` makes one set of several sources.
 
 mod deny;
 mod hosts;
+mod kubernetes;
 mod lookup;
 mod merge;
 mod on_demand;
@@ -25,7 +27,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-use attache_config::model::{self, Address, EndpointSource};
+use attache_config::model::{self, Address, EndpointSource, Target};
 use tokio::{sync::watch, task::JoinSet};
 
 pub use deny::denied;
@@ -89,8 +91,14 @@ fn start_sources(
     let (sender, untried) = watch::channel(looked_up.len());
     let mut tasks = JoinSet::new();
     for source in looked_up {
-        let task = refresh::Task { merge: merge.clone(), source, untried: sender.clone() };
-        tasks.spawn(task.run(lookup.clone(), schedule.clone()));
+        let (merge, untried) = (merge.clone(), sender.clone());
+        let target = refresh::lock(&merge).target(source);
+        if let Some(Target::Kubernetes(service)) = target {
+            tasks.spawn(kubernetes::Task::new(merge, source, service, untried).run());
+        } else {
+            let task = refresh::Task { merge, source, untried };
+            tasks.spawn(task.run(lookup.clone(), schedule.clone()));
+        }
     }
     Discovery { _tasks: tasks, untried }
 }

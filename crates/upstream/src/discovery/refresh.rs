@@ -144,6 +144,7 @@ fn describe(target: &model::Target) -> String {
     match target {
         model::Target::Dns { host, port } => format!("{host}:{port}"),
         model::Target::Srv { name } => format!("srv:{name}"),
+        model::Target::Kubernetes(service) => service.to_string(),
         model::Target::Ip(address) => address.to_string(),
         model::Target::Unix(path) => path.display().to_string(),
     }

@@ -138,6 +138,10 @@ impl Lookup for Resolver {
             Target::Unix(path) => {
                 Err(Failure::new(Reason::DnsFailed, format!("{} is no name", path.display())))
             }
+            // Its endpoints come from the API server: see `kubernetes`.
+            Target::Kubernetes(service) => {
+                Err(Failure::new(Reason::DnsFailed, format!("{service} is no name")))
+            }
         }
     }
 }
@@ -355,6 +359,7 @@ pub(super) fn answer(
         host: host.clone(),
         weight,
         priority,
+        zone: None,
     };
     let gap = |(v6, failure)| Gap { name: name.clone(), v6, failure };
     Answer {

@@ -57,6 +57,7 @@ fn good(ttl: u64, addresses: &[&str]) -> Result<Answer, Failure> {
         host: "orders".into(),
         weight: 1,
         priority: 0,
+        zone: None,
     };
     let found = addresses.iter().map(found).collect();
     Ok(Answer { found, ttl: Duration::from_secs(ttl), gaps: Vec::new() })
