@@ -305,6 +305,15 @@ pub fn python_with_packages(name: &str) -> Command {
     command
 }
 
+/// A script in a network namespace of its own, where it may mount what it likes, too. Needs root.
+pub fn script_alone(name: &str, arguments: &[&str]) -> Output {
+    let python = python(name);
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--mount"]).arg(python.get_program()).args(python.get_args()).args(arguments);
+    command.envs(python.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.output().expect("unshare")
+}
+
 /// nginx with this text inside `http { }`.
 pub fn nginx(http: &str, address: SocketAddr) -> Process {
     let dir = tempfile::tempdir().expect("a folder");

@@ -16,7 +16,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 /// A program that attache runs.
 #[derive(Debug)]
@@ -74,16 +74,18 @@ impl App {
         let mut ended = None;
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == self.pid {
-                ended = match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => Some(code),
-                    (None, Some(signal)) => Some(128 + signal),
-                    (None, None) => None,
-                };
+                ended = Some(code_of(status));
             }
         }
-        // An exit status has 8 bits.
-        ended.map(|code| ExitCode::from(code as u8))
+        ended
     }
+}
+
+/// What a process ended with, as shells say it.
+pub(crate) fn code_of(status: WaitStatus) -> ExitCode {
+    let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
+    // An exit status has 8 bits.
+    ExitCode::from(code.unwrap_or(1) as u8)
 }
 
 /// Takes every child that has ended off the kernel's list; for process 1, which gets those of others.

@@ -89,6 +89,9 @@ pub(crate) enum Command {
     Drain(Order),
     /// End it in an orderly way, as SIGTERM does.
     Quit(Order),
+    /// Let this program take over from the attache that serves in a container with `--upgrade-dir`: its sockets are handed over, what runs ends
+    /// in the old one, and if the new one can't serve the old one goes on. See docs/kubernetes.md.
+    Upgrade(Upgrade),
     /// Print the completions of a shell: `attache completions bash > /etc/bash_completion.d/attache`.
     Completions(Completions),
     /// Print the manual page, or write one for each command.
@@ -114,9 +117,21 @@ pub(crate) struct Run {
     /// Log level: error, warn, info, debug, trace, or a filter such as `info,attache_upstream=debug`.
     #[arg(long, value_name = "LEVEL", env = "ATTACHE_LOG", default_value = "info")]
     pub(crate) log: String,
+    /// The first process stays when a newer program takes over, which is the file `attache` in this folder: for containers, which end with
+    /// their first process. See `attache upgrade`.
+    #[arg(long, value_name = "FOLDER", env = "ATTACHE_UPGRADE_DIR", conflicts_with = "app")]
+    pub(crate) upgrade_dir: Option<PathBuf>,
     /// An app to run beside, behind `--`: started when attache is ready, ended with it, its exit code passed on.
     #[arg(last = true, value_name = "APP")]
     pub(crate) app: Vec<std::ffi::OsString>,
+}
+
+/// `attache upgrade`
+#[derive(Debug, Args)]
+pub(crate) struct Upgrade {
+    /// The folder of `attache run --upgrade-dir`, as it is mounted here.
+    #[arg(long, value_name = "FOLDER", env = "ATTACHE_UPGRADE_DIR", default_value = "/upgrade")]
+    pub(crate) upgrade_dir: PathBuf,
 }
 
 /// `attache check`

@@ -21,6 +21,7 @@ mod generation;
 mod handed;
 mod help;
 mod import;
+mod in_place;
 mod inject;
 mod intercept;
 mod issuers;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         Command::Reload(options) => client::order(&options, "/reload"),
         Command::Drain(options) => client::order(&options, "/drain"),
         Command::Quit(options) => client::order(&options, "/quitquitquit"),
+        Command::Upgrade(options) => in_place::upgrade(&options),
         Command::Completions(options) => help::completions(&options),
         Command::Man(options) => help::man(&options),
     };

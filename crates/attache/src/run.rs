@@ -1,17 +1,23 @@
 //! `attache run`, `check` and `schema`.
 
 use std::{
+    cell::Cell,
     io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
+    rc::Rc,
+    time::Duration,
 };
 
 use attache_config::{Diagnostics, model::Config};
-use rustix::process::Signal as RustixSignal;
+use rustix::process::{
+    Pid, Signal as RustixSignal, WaitOptions, getpid, kill_process, set_child_subreaper, wait,
+};
 use tokio::{
     runtime::LocalRuntime,
     signal::unix::{self, SignalKind},
     task::spawn_local,
+    time::sleep,
 };
 
 use crate::{
@@ -19,6 +25,7 @@ use crate::{
     app_probes, check, cli,
     error::complain,
     handed::Handed,
+    in_place::Folder,
     notify::Supervisor,
     process,
     proxy::{Control, Proxy, Setup},
@@ -26,6 +33,9 @@ use crate::{
     signals::Signals,
     upgrade::Myself,
 };
+
+/// How often the process that serves is looked at, beside the kernel's word that a child has ended.
+const FOLLOWING: Duration = Duration::from_secs(1);
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -57,6 +67,12 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     // Before there are threads: it changes the environment.
     let handed = Handed::take()?;
     let myself = Myself::new()?;
+    let folder = options.upgrade_dir.as_deref().map(Folder::new).transpose()?;
+    let first = !handed.is_ours();
+    if folder.is_some() && first {
+        // Processes of later upgrades become children of this one as their own parents end.
+        set_child_subreaper(Some(getpid())).map_err(io::Error::from)?;
+    }
     let config = load_to_serve(options.config.as_deref())?;
     let log = attache_telemetry::init_logging(&options.log)?;
     for warning in &config.warnings {
@@ -87,8 +103,24 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
         process.wrapped.send_replace(process::Wrapped::Runs);
     }
     process.supervisor.ready("serving");
-    let session =
-        Session { proxy: &proxy, app, myself, code: None, asked: 0, came: RustixSignal::TERM, told: false };
+    if let Some(folder) = &folder {
+        folder.announce();
+    }
+    let session = Session {
+        proxy: &proxy,
+        app,
+        upgrades: Rc::new(Upgrades {
+            myself,
+            folder,
+            first,
+            successor: Cell::new(None),
+            running: Cell::new(false),
+        }),
+        code: None,
+        asked: 0,
+        came: RustixSignal::TERM,
+        told: false,
+    };
     runtime.block_on(session.serve(&mut signals, &mut children))
 }
 
@@ -96,8 +128,8 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
 struct Session<'a> {
     proxy: &'a Proxy,
     app: Option<App>,
-    myself: Myself,
-    /// How the app ended.
+    upgrades: Rc<Upgrades>,
+    /// How the app, or the process that took over, ended.
     code: Option<ExitCode>,
     /// How often it was asked to end.
     asked: u32,
@@ -105,6 +137,25 @@ struct Session<'a> {
     came: RustixSignal,
     /// The app was told to end.
     told: bool,
+}
+
+/// What a later program is started by.
+struct Upgrades {
+    myself: Myself,
+    folder: Option<Folder>,
+    /// No process handed over to this one.
+    first: bool,
+    /// The process that serves in place of this one.
+    successor: Cell<Option<Pid>>,
+    /// One is being started.
+    running: Cell<bool>,
+}
+
+impl Upgrades {
+    /// This process stays for as long as another serves.
+    fn stays(&self) -> Option<Pid> {
+        self.successor.get().filter(|_| self.first && self.folder.is_some())
+    }
 }
 
 impl Session<'_> {
@@ -131,6 +182,15 @@ impl Session<'_> {
                 return Err("ended at once by a second signal; running requests were cut".into());
             }
         }
+        while self.upgrades.stays().is_some() && self.code.is_none() {
+            tokio::select! {
+                signal = signals.next() => self.heard(signal),
+                _ = children.recv() => {}
+                // Whoever ended while the proxy did is not told again.
+                () = sleep(FOLLOWING) => {}
+            }
+            self.reap();
+        }
         match self.code {
             Some(code) => Ok(code),
             None if self.proxy.control().was_asked_to_end() => Ok(ExitCode::SUCCESS),
@@ -139,6 +199,12 @@ impl Session<'_> {
     }
 
     fn heard(&mut self, signal: RustixSignal) {
+        if let Some(successor) = self.upgrades.stays() {
+            if let Err(error) = kill_process(successor, signal) {
+                tracing::debug!(%error, ?signal, "a signal did not reach the process that serves");
+            }
+            return;
+        }
         let control = self.proxy.control();
         match signal {
             RustixSignal::TERM | RustixSignal::INT => {
@@ -153,7 +219,7 @@ impl Session<'_> {
             }
             RustixSignal::USR1 => control.process().generation().access_log.reopen(),
             RustixSignal::USR2 if self.app.is_none() => {
-                spawn_local(upgrade(control.clone(), self.myself.clone()));
+                spawn_local(upgrade(control.clone(), Rc::clone(&self.upgrades)));
             }
             _ => {}
         }
@@ -172,10 +238,29 @@ impl Session<'_> {
         }
     }
 
+    /// Takes what has ended off the kernel's list; where the process that served is among it, another serves or this one ends, too.
+    fn reap_successor(&mut self, successor: Pid) {
+        let mut ended = None;
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if pid == successor {
+                ended = Some(app::code_of(status));
+            }
+        }
+        let Some(code) = ended else { return };
+        let active =
+            self.upgrades.folder.as_ref().and_then(Folder::active).filter(|active| active.pid != successor);
+        match active {
+            Some(active) => self.upgrades.successor.set(Some(active.pid)),
+            None => self.code = Some(code),
+        }
+    }
+
     fn reap(&mut self) {
         let Some(app) = &self.app else {
             // A new process that did not take over is waited for by whoever started it.
-            if std::process::id() == 1 {
+            if let Some(successor) = self.upgrades.stays() {
+                self.reap_successor(successor);
+            } else if std::process::id() == 1 && !self.upgrades.running.get() {
                 app::reap_orphans();
             }
             return;
@@ -190,20 +275,38 @@ impl Session<'_> {
 }
 
 /// Hands over to a new process and begins to end, or logs why not.
-async fn upgrade(control: Control, myself: Myself) {
-    if std::process::id() == 1 {
+async fn upgrade(control: Control, upgrades: Rc<Upgrades>) {
+    if std::process::id() == 1 && upgrades.folder.is_none() {
         tracing::error!(
-            "SIGUSR2: this is process 1, with whose end the container ends; roll the workload out anew instead"
+            "SIGUSR2: this is process 1, with whose end the container ends; run it with --upgrade-dir, or roll the workload out anew"
         );
         return;
     }
-    match control.upgrade(myself).await {
+    if upgrades.running.replace(true) {
+        tracing::warn!("SIGUSR2: a new process is being started already");
+        return;
+    }
+    let program = upgrades.folder.as_ref().map_or(Ok(None), Folder::program);
+    let myself = program.map(|program| match program {
+        Some(program) => upgrades.myself.clone().by(program),
+        None => upgrades.myself.clone(),
+    });
+    let outcome = match myself {
+        Ok(myself) => control.upgrade(myself).await,
+        Err(why) => Err(why),
+    };
+    if let Some(folder) = &upgrades.folder {
+        folder.note(&outcome);
+    }
+    match outcome {
         Ok(pid) => {
             tracing::info!(pid, "a new process has taken over; this one ends");
+            upgrades.successor.set(i32::try_from(pid).ok().and_then(Pid::from_raw));
             control.drain();
         }
         Err(why) => tracing::error!("{why}; this process serves on"),
     }
+    upgrades.running.set(false);
 }
 
 /// One line that tells a person what to do next; the log has the rest.

@@ -50,6 +50,11 @@ impl Myself {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { program: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
     }
+
+    /// The same with another program file.
+    pub(crate) fn by(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
 }
 
 /// The process that handed its sockets over and waits.

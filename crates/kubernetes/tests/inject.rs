@@ -78,6 +78,8 @@ fn manifests_of_many_shapes_get_attache() {
         ("env", "{SSL_CERT_FILE: /ca/ca.crt}"),
         ("volumes", "[{name: ca, mountPath: /ca, readOnly: true, secret: {secretName: company-ca}}]"),
         ("image-pull-secrets", "registry"),
+        ("service-account-token", "true"),
+        ("upgrade", "true"),
     ]);
     snapshot("pod-json-everything", "pod.json", &everything);
 }

@@ -6,7 +6,7 @@ use super::{
     extra,
     names::{
         CERTS, CONFIG, CONFIG_VOLUME, INTERCEPT, NAME, PROBES_VARIABLE, PROGRAM, SPIFFE, SPIFFE_VARIABLE,
-        SPIFFE_VOLUME, TLS_VOLUME,
+        SPIFFE_VOLUME, TLS_VOLUME, TOKEN, TOKEN_VOLUME, UPGRADE, UPGRADE_VARIABLE, UPGRADE_VOLUME,
     },
     settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PROBES, Settings, socket},
 };
@@ -51,6 +51,9 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     let spiffe = settings.spiffe_socket.as_deref().and_then(socket);
     if let Some((_, name)) = spiffe {
         env.push(json!({"name": SPIFFE_VARIABLE, "value": format!("unix://{SPIFFE}/{name}")}));
+    }
+    if settings.upgrade {
+        env.push(json!({"name": UPGRADE_VARIABLE, "value": UPGRADE}));
     }
     env.extend(settings.env.iter().cloned());
     set("env", env.into());
@@ -106,6 +109,12 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     }
     if spiffe.is_some() {
         mounts.push(mount(SPIFFE_VOLUME, SPIFFE));
+    }
+    if settings.service_account_token {
+        mounts.push(mount(TOKEN_VOLUME, TOKEN));
+    }
+    if settings.upgrade {
+        mounts.push(json!({"name": UPGRADE_VOLUME, "mountPath": UPGRADE}));
     }
     mounts.extend(settings.volumes.iter().map(|volume| extra::split(volume).1));
     if !mounts.is_empty() {
@@ -211,6 +220,18 @@ pub(crate) fn volumes(settings: &Settings) -> Vec<Value> {
                 .push(json!({"name": SPIFFE_VOLUME, "csi": {"driver": "csi.spiffe.io", "readOnly": true}}));
         }
         None => {}
+    }
+    if settings.service_account_token {
+        // What the API server mounts by itself, without the namespace. The kubelet renews the token before its hour is over.
+        let sources = json!([
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        ]);
+        volumes.push(json!({"name": TOKEN_VOLUME, "projected": {"sources": sources}}));
+    }
+    if settings.upgrade {
+        // Two programs fit, the one that serves and its successor.
+        volumes.push(json!({"name": UPGRADE_VOLUME, "emptyDir": {"sizeLimit": "256Mi"}}));
     }
     for volume in &settings.volumes {
         let (source, _) = extra::split(volume);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::names::{CERTS, CONFIG, OWN_VARIABLES, OWN_VOLUMES, SPIFFE, is_name};
+use super::names::{CERTS, CONFIG, OWN_VARIABLES, OWN_VOLUMES, SPIFFE, TOKEN, UPGRADE, is_name};
 
 /// The variables: a mapping of names to texts, or a list of `EnvVar`.
 ///
@@ -67,7 +67,7 @@ pub(super) fn volumes(text: &str) -> Result<Vec<Value>, String> {
         }
         let path = text("mountPath").filter(|path| path.starts_with('/') && !path.contains(':'));
         let path = path.ok_or_else(|| format!("the volume `{name}` has no mountPath that begins with /"))?;
-        if [CONFIG, CERTS, SPIFFE].contains(&path) || paths.contains(&path) {
+        if [CONFIG, CERTS, SPIFFE, TOKEN, UPGRADE].contains(&path) || paths.contains(&path) {
             return Err(format!("the volume `{name}` is mounted at {path}, where another is"));
         }
         paths.push(path);

@@ -10,10 +10,16 @@ pub(super) const CONFIG_VOLUME: &str = "attache-config";
 pub(super) const TLS_VOLUME: &str = "attache-tls";
 /// The volume of the SPIFFE Workload API.
 pub(super) const SPIFFE_VOLUME: &str = "attache-spiffe";
+/// The volume of the service account's token.
+pub(super) const TOKEN_VOLUME: &str = "attache-token";
+/// The volume that a newer program is put into.
+pub(super) const UPGRADE_VOLUME: &str = "attache-upgrade";
 /// Names that no other volume of the pod may have.
-pub(crate) const OWN_VOLUMES: [&str; 3] = [CONFIG_VOLUME, TLS_VOLUME, SPIFFE_VOLUME];
+pub(crate) const OWN_VOLUMES: [&str; 5] =
+    [CONFIG_VOLUME, TLS_VOLUME, SPIFFE_VOLUME, TOKEN_VOLUME, UPGRADE_VOLUME];
 /// Variables that attache's container always has, or that say what was rewritten.
-pub(crate) const OWN_VARIABLES: [&str; 8] = [
+pub(crate) const OWN_VARIABLES: [&str; 9] = [
+    UPGRADE_VARIABLE,
     "POD_NAME",
     "POD_NAMESPACE",
     "POD_IP",
@@ -33,6 +39,12 @@ pub(crate) const CONFIG: &str = "/etc/attache";
 pub(crate) const CERTS: &str = "/certs";
 /// Where the SPIFFE Workload API is in the container.
 pub(crate) const SPIFFE: &str = "/spiffe-workload-api";
+/// Where a program looks for the service account's token.
+pub(crate) const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Where a newer program is looked for.
+pub(crate) const UPGRADE: &str = "/upgrade";
+/// Names that folder to `attache run` and `attache upgrade`.
+pub(super) const UPGRADE_VARIABLE: &str = "ATTACHE_UPGRADE_DIR";
 /// Tells attache what the app's probes were.
 pub const PROBES_VARIABLE: &str = "ATTACHE_APP_PROBES";
 

@@ -40,6 +40,16 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "the SPIFFE Workload API: by the SPIFFE CSI driver (the socket is spire-agent.sock unless named), or by a socket of the node; SPIFFE_ENDPOINT_SOCKET names it",
     ),
     (
+        "service-account-token",
+        "true|false",
+        "a token of the pod's service account for attache's container alone, which `kubernetes://` addresses need where the pod mounts none (automountServiceAccountToken: false)",
+    ),
+    (
+        "upgrade",
+        "true|false",
+        "a folder for upgrades in the running pod, by `attache upgrade` in an ephemeral container",
+    ),
+    (
         "env",
         "YAML",
         "more variables of attache's container: a mapping of names to texts, or a list as in a pod",
@@ -106,6 +116,8 @@ pub struct Settings {
     pub config: Option<String>,
     pub tls_secret: Option<String>,
     pub spiffe_socket: Option<String>,
+    pub service_account_token: bool,
+    pub upgrade: bool,
     pub env: Vec<Value>,
     pub volumes: Vec<Value>,
     pub image_pull_secrets: Vec<String>,
@@ -139,6 +151,8 @@ impl Default for Settings {
             config: None,
             tls_secret: None,
             spiffe_socket: None,
+            service_account_token: false,
+            upgrade: false,
             env: Vec::new(),
             volumes: Vec::new(),
             image_pull_secrets: Vec::new(),
@@ -212,6 +226,8 @@ impl Settings {
                     );
                 }
             },
+            "service-account-token" => self.service_account_token = boolean(value)?,
+            "upgrade" => self.upgrade = boolean(value)?,
             "env" => self.env = extra::env(value)?,
             "volumes" => self.volumes = extra::volumes(value)?,
             "image-pull-secrets" => {
@@ -267,6 +283,8 @@ impl Settings {
             "config" => text(&self.config),
             "tls-secret" => text(&self.tls_secret),
             "spiffe-socket" => text(&self.spiffe_socket),
+            "service-account-token" => self.service_account_token.to_string(),
+            "upgrade" => self.upgrade.to_string(),
             "env" => extra::shown(&self.env),
             "volumes" => extra::shown(&self.volumes),
             "image-pull-secrets" => self.image_pull_secrets.join(","),

@@ -1,0 +1,226 @@
+//! The upgrade of attache inside of its container: `attache run --upgrade-dir FOLDER` and `attache upgrade`.
+//!
+//! **Rule.** A container ends with its first process, so that one stays: it hands its sockets over to the new program as on a host
+//! ([`upgrade`](crate::upgrade)), drains, and from then on passes signals on, waits for the process that serves, and ends as that one ends.
+//! The new program is the file `attache` in the folder, which both containers have mounted (an emptyDir). Whoever may write there decides
+//! what runs: nobody but attache's containers should have it, and a file that others may write isn't run.
+//!
+//! A container that is started again runs the program of its image: what crashed is not tried again by itself.
+
+use std::{
+    fs::{self, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, geteuid, kill_process},
+};
+
+use crate::cli;
+
+/// Longer than the hand-over itself may take.
+const PATIENCE: Duration = Duration::from_secs(90);
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The folder that the programs and the word of what serves are in.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder(PathBuf);
+
+/// The process that serves.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Active {
+    pub(crate) pid: Pid,
+    /// When it began, in ticks since the boot: a number that is used again is not taken for it.
+    begun: u64,
+    version: String,
+}
+
+impl Folder {
+    /// # Errors
+    /// It is no folder that can be written to.
+    pub(crate) fn new(path: &Path) -> Result<Self, String> {
+        let folder = Self(path.to_owned());
+        let fail = |error: io::Error| format!("--upgrade-dir {}: {error}", path.display());
+        folder.write("try", "").map_err(fail)?;
+        fs::remove_file(path.join("try")).map_err(fail)?;
+        Ok(folder)
+    }
+
+    /// The program that is to take over; `None` where none was put there.
+    ///
+    /// # Errors
+    /// There is one that must not be run.
+    pub(crate) fn program(&self) -> Result<Option<PathBuf>, String> {
+        let file = self.0.join("attache");
+        let about = match fs::symlink_metadata(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            about => about.map_err(|error| format!("{}: {error}", file.display()))?,
+        };
+        let own = about.uid() == geteuid().as_raw() || about.uid() == 0;
+        if !about.is_file() || !own || about.mode() & 0o022 != 0 {
+            return Err(format!(
+                "{} is not a file that attache's user alone may write: it is not run",
+                file.display()
+            ));
+        }
+        Ok(Some(file))
+    }
+
+    /// This process serves.
+    pub(crate) fn announce(&self) {
+        let pid = std::process::id();
+        let begun = i32::try_from(pid).ok().and_then(Pid::from_raw).and_then(begun).unwrap_or_default();
+        if let Err(error) = self.write("active", &format!("{pid} {begun} {VERSION}\n")) {
+            tracing::warn!(%error, "the folder of upgrades can't be written to: `attache upgrade` won't find this process");
+        }
+    }
+
+    /// The process that serves, if it said so and still runs.
+    pub(crate) fn active(&self) -> Option<Active> {
+        let text = fs::read_to_string(self.0.join("active")).ok()?;
+        let mut words = text.split_whitespace();
+        let active = Active {
+            pid: Pid::from_raw(words.next()?.parse().ok().filter(|pid| *pid > 0)?)?,
+            begun: words.next()?.parse().ok()?,
+            version: words.next()?.to_owned(),
+        };
+        (begun(active.pid)? == active.begun).then_some(active)
+    }
+
+    /// What came of an upgrade. A program that did not take over is put aside.
+    pub(crate) fn note(&self, outcome: &Result<u32, String>) {
+        let written = match outcome {
+            Ok(pid) => self.write("outcome", &format!("ok {pid}\n")),
+            Err(why) => {
+                let aside = fs::rename(self.0.join("attache"), self.0.join("attache.refused"));
+                self.write("outcome", &format!("failed {why}\n")).and(aside.or(Ok(())))
+            }
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "the outcome of the upgrade can't be written");
+        }
+    }
+
+    /// In one step for whoever reads.
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let new = self.0.join(format!("{name}.{}", std::process::id()));
+        fs::write(&new, text)?;
+        fs::rename(&new, self.0.join(name))
+    }
+
+    fn install(&self, program: &Path) -> io::Result<()> {
+        let new = self.0.join("attache.new");
+        let _ = fs::remove_file(&new);
+        fs::copy(program, &new)?;
+        fs::set_permissions(&new, Permissions::from_mode(0o755))?;
+        fs::rename(&new, self.0.join("attache"))
+    }
+
+    fn outcome(&self) -> Option<String> {
+        fs::read_to_string(self.0.join("outcome")).ok()
+    }
+}
+
+/// Field 22 of `proc_pid_stat(5)`.
+fn begun(pid: Pid) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name in parentheses may hold anything.
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// `attache upgrade`: this program takes over from the attache that serves.
+pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::Error>> {
+    let mut out = io::stdout();
+    let folder = Folder(options.upgrade_dir.clone());
+    let shown = options.upgrade_dir.display();
+    let old = folder.active().ok_or_else(|| {
+        format!(
+            "no attache that serves is known in {shown}: it must run with --upgrade-dir, this container must have the same folder mounted, \
+             and see its processes (kubectl debug --target=attache)"
+        )
+    })?;
+    writeln!(out, "attache {} serves as process {}", old.version, old.pid.as_raw_nonzero())?;
+    folder.install(Path::new("/proc/self/exe")).map_err(|error| format!("{shown}: {error}"))?;
+    let _ = fs::remove_file(options.upgrade_dir.join("outcome"));
+    kill_process(old.pid, Signal::USR2).map_err(|error| match error {
+        Errno::PERM => {
+            "the process that serves belongs to another user: run this as the same one (runAsUser: 1337)"
+                .to_owned()
+        }
+        error => error.to_string(),
+    })?;
+    writeln!(out, "attache {VERSION} was put into {shown} and is started there")?;
+    let end = Instant::now() + PATIENCE;
+    let outcome = loop {
+        match folder.outcome() {
+            Some(outcome) => break outcome,
+            None if Instant::now() > end => {
+                return Err(format!(
+                    "nothing came of it within {PATIENCE:?}; the log of attache's container says why"
+                )
+                .into());
+            }
+            None => sleep(Duration::from_millis(50)),
+        }
+    };
+    match outcome.trim().split_once(' ') {
+        Some(("ok", pid)) => {
+            writeln!(
+                out,
+                "attache {VERSION} serves as process {pid}; the one before it finishes what it has"
+            )?;
+            Ok(())
+        }
+        Some((_, why)) => Err(format!("{why}; attache {} serves on", old.version).into()),
+        None => Err(format!("the outcome in {shown} can't be read").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_number_and_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path()).unwrap();
+        assert_eq!(folder.active(), None);
+        folder.announce();
+        let active = folder.active().unwrap();
+        assert_eq!(u32::try_from(active.pid.as_raw_nonzero().get()).unwrap(), std::process::id());
+        for other in [
+            format!("{} 1 0.1.0", std::process::id()),
+            "0 0 x".into(),
+            "-1 0 x".into(),
+            "1".into(),
+            String::new(),
+        ] {
+            folder.write("active", &other).unwrap();
+            assert_eq!(folder.active(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_others_may_write_is_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path()).unwrap();
+        assert_eq!(folder.program(), Ok(None));
+        folder.install(Path::new("/bin/true")).unwrap();
+        let program = folder.program().unwrap().unwrap();
+        assert_eq!(program, dir.path().join("attache"));
+        fs::set_permissions(&program, Permissions::from_mode(0o777)).unwrap();
+        assert!(folder.program().is_err());
+        fs::remove_file(&program).unwrap();
+        std::os::unix::fs::symlink("/bin/true", &program).unwrap();
+        assert!(folder.program().is_err(), "a link leads elsewhere");
+        folder.note(&Err("why".into()));
+        assert_eq!(folder.program(), Ok(None), "put aside");
+        assert_eq!(folder.outcome().unwrap(), "failed why\n");
+        assert!(Folder::new(Path::new("/no/such/folder")).unwrap_err().contains("/no/such/folder"));
+    }
+}

@@ -1,0 +1,51 @@
+//! What Kubernetes does to a pod, under load: a rolling restart of what it calls, and a newer attache in it.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests stand outside of them"
+)]
+
+use attache_tests::{binary, script_alone};
+use serde_json::Value;
+
+/// What a script says of attache.
+fn said(script: &str, arguments: &[&str]) -> Value {
+    let program = binary().display().to_string();
+    let done = script_alone(script, &[&[program.as_str()], arguments].concat());
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    serde_json::from_str(&said)
+        .unwrap_or_else(|error| panic!("{error}: {said}{}", String::from_utf8_lossy(&done.stderr)))
+}
+
+#[test]
+fn a_rolling_restart_seen_through_endpoint_slices_sends_no_work_to_what_ends() {
+    let by = said("rolling_restart.py", &["slices"]);
+    assert!(by["requests"].as_u64().unwrap() > 100 && by["streams"].as_u64().unwrap() > 8, "{by:#}");
+    for count in ["failed", "streams_cut"] {
+        assert_eq!(by[count], 0, "{by:#}");
+    }
+    // What was on its way when the word came.
+    assert!(by["begun_on_terminating"].as_u64().unwrap() <= 64, "{by:#}");
+}
+
+#[test]
+fn an_upgrade_in_a_running_pod_fails_no_call_no_websocket_and_no_grpc_stream() {
+    let seen = said("upgrade_in_pod.py", &[]);
+    for count in ["failed", "websockets_failed", "grpc_failed"] {
+        assert_eq!(seen[count], 0, "{seen:#}");
+    }
+    for count in ["requests", "websocket_messages", "grpc_messages"] {
+        assert!(seen[count].as_u64().unwrap() > 100, "{seen:#}");
+    }
+    let steps = &seen["steps"];
+    assert_eq!(steps["can't serve"]["status"], 1, "{seen:#}");
+    assert_eq!(steps["can't serve"]["active"], "1", "the old one serves on: {seen:#}");
+    for step in ["first", "second"] {
+        assert_eq!(steps[step]["status"], 0, "{seen:#}");
+    }
+    let active = ["first", "second"].map(|step| steps[step]["active"].as_str().unwrap());
+    assert!(active[0] != "1" && active[1] != active[0], "{seen:#}");
+    assert_eq!(seen["ended"], 0, "SIGTERM to process 1 ends the pod: {seen:#}");
+}
