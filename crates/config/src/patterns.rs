@@ -41,7 +41,8 @@ fn syntax(format: &str) -> Option<String> {
         "ip" => format!("{IPV4}|{PLAIN_IPV6}"),
         "network" | "address-range" => network(),
         "upstream-address" => {
-            r"authority|original-destination|(https?|h2c|tcp|tls)://.+|(unix|srv|kubernetes)(\+[a-z0-9]+)?:.+".to_owned()
+            r"authority|original-destination|(https?|h2c|tcp|tls)://.+|(unix|srv|kubernetes)(\+[a-z0-9]+)?:.+"
+                .to_owned()
         }
         "header-name" | "header-names" | "method-or-all" => TOKEN.to_owned(),
         "method" => TOKEN.replace("A-Za-z", "A-Z"),
