@@ -141,6 +141,15 @@ fn every_example_config_is_valid() {
 }
 
 #[test]
+fn the_help_of_inject_shows_every_default() {
+    let (ok, help, _) = run(&["inject", "--help"]);
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for default in ["[default: native]", "[default: explicit]", "[default: info]"] {
+        assert!(ok && words.contains(default), "{default} in {help}");
+    }
+}
+
+#[test]
 fn the_demo_ends_with_what_the_proxy_did() {
     let (ok, out, err) = run(&["demo", "--seconds", "7"]);
     assert!(ok && out.contains("the app saw") && out.contains("flaky"), "{out}{err}");

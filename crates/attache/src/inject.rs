@@ -72,11 +72,14 @@ const POD_TEMPLATE: &str = "pod-template";
 
 impl Args for SettingFlags {
     fn augment_args(mut command: clap::Command) -> clap::Command {
-        for (name, form, what) in SETTINGS {
+        let defaults = Settings::default().shown();
+        for ((name, form, what), (_, default)) in SETTINGS.iter().zip(defaults) {
             let (form, what) = match *name {
                 "config" => ("FILE", "a config file; its text is put into the annotation attache.dev/config"),
                 _ => (*form, *what),
             };
+            let what =
+                if default.is_empty() { what.to_owned() } else { format!("{what} [default: {default}]") };
             command = command.arg(
                 Arg::new(*name)
                     .long(*name)

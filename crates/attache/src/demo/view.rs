@@ -77,7 +77,7 @@ impl View<'_> {
         );
         let _ = writeln!(
             out,
-            "  attache            tried {retries} again on another endpoint, took failing endpoints out of use, and kept most calls off the slow one"
+            "  attache            tried {retries} again on another endpoint, took failing endpoints out of use, and sent the slow one fewer calls"
         );
         let _ = writeln!(
             out,
