@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     AdminState,
     answer::{Answer, READ, json as as_json, method_not_allowed, reads, text},
-    dashboard, guard, probes, query,
+    dashboard, envoy, guard, probes, query,
     server::{self, Reply, Socket},
     tap::{self, Lines},
 };
@@ -38,6 +38,10 @@ pub trait Operated: Send + Sync {
     fn drain(&self);
     /// Ends the process in an orderly way; called once or more.
     fn quit(&self);
+    /// Envoy's paths are answered, too.
+    fn envoy_compatible(&self) -> bool {
+        false
+    }
     /// Reads the config again. The error says what is wrong with it; what served goes on then.
     fn reload(&self) -> Reloading;
 }
@@ -135,6 +139,11 @@ fn reply<B>(api: &Api, request: &Request<B>) -> Reply {
 
 fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
     let (method, path) = (request.method(), request.uri().path());
+    if api.proxy.envoy_compatible()
+        && let Some(answer) = envoy::answer(api, method, path, request.uri().query())
+    {
+        return answer;
+    }
     match path {
         "/drain" if writes(method) => {
             tracing::info!("draining, as the admin API was asked to");
@@ -186,7 +195,7 @@ fn wants_html<B>(request: &Request<B>) -> bool {
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-fn writes(method: &Method) -> bool {
+pub(crate) fn writes(method: &Method) -> bool {
     method == Method::POST || method == Method::PUT
 }
 
@@ -242,7 +251,7 @@ fn no_log() -> Answer {
     text(StatusCode::NOT_FOUND, "the log belongs to the program that this proxy is part of\n")
 }
 
-fn set_level(log: Option<&LogControl>, query: Option<&str>) -> Answer {
+pub(crate) fn set_level(log: Option<&LogControl>, query: Option<&str>) -> Answer {
     let Some(log) = log else { return no_log() };
     let pairs = query::pairs(query).unwrap_or_default();
     let Some((_, level)) = pairs.iter().find(|(key, _)| key == "level") else {

@@ -91,7 +91,10 @@ fn index(state: &AdminState) -> String {
 /// What both ports tell.
 pub(crate) fn told(state: &AdminState, path: &str) -> Option<Answer> {
     Some(match path {
-        "/metrics" => with_type(StatusCode::OK, METRICS_CONTENT_TYPE, state.metrics.render()),
+        "/metrics" => {
+            let page = app::named(state.metrics.render(), &state.app.told());
+            with_type(StatusCode::OK, METRICS_CONTENT_TYPE, page)
+        }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match state.readiness.reasons() {
             reasons if reasons.is_empty() => {

@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Schema,
     /// Say which listener, route, upstream and policies a request would meet, and why. Sends nothing.
     Explain(Explain),
-    /// Print the config of Envoy, HAProxy, nginx or Istio as one of attache. Each loss is a comment at its place.
+    /// Print the config of Envoy, HAProxy, nginx, Istio, stunnel or ghostunnel as one of attache. Each loss is a comment at its place.
     /// Exit code 0: nothing is lost; 3: something soft (statistics, tracing); 4: some requests are answered otherwise or refused.
     Import(Import),
     /// Start small upstreams (one healthy, one slow, one failing now and then), the proxy in front of them and some traffic,
@@ -219,6 +219,8 @@ pub(crate) enum From {
     Haproxy,
     Nginx,
     Istio,
+    Stunnel,
+    Ghostunnel,
 }
 
 impl From {
@@ -228,6 +230,8 @@ impl From {
             Self::Haproxy => attache_import::Kind::Haproxy,
             Self::Nginx => attache_import::Kind::Nginx,
             Self::Istio => attache_import::Kind::Istio,
+            Self::Stunnel => attache_import::Kind::Stunnel,
+            Self::Ghostunnel => attache_import::Kind::Ghostunnel,
         }
     }
 }

@@ -28,7 +28,7 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
     let kind = match options.from {
         Some(kind) => kind.kind(),
         None => attache_import::detect(&files).ok_or(
-            "it can't be told which proxy this config is of: say it, `--from envoy`, `haproxy`, `nginx` or `istio`",
+            "it can't be told which proxy this config is of: say it, `--from envoy`, `haproxy`, `nginx`, `istio`, `stunnel` or `ghostunnel`",
         )?,
     };
     if options.verify {
@@ -56,7 +56,9 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
 
 /// Both side by side.
 fn compare(kind: Kind, files: &[attache_import::File], options: &cli::Import) -> Result<ExitCode, Failed> {
-    let name = kind.program().ok_or("objects of Istio have no program that they could be compared with: `--verify` is for Envoy, HAProxy and nginx")?;
+    let name = kind.program().ok_or(
+        "there is no program to compare this kind of config with: `--verify` is for Envoy, HAProxy and nginx",
+    )?;
     let original = options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {
         format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`")
     })?;

@@ -30,6 +30,7 @@ mod order;
 pub mod path;
 pub mod plan;
 pub mod remark;
+mod stunnel;
 mod text;
 pub mod tree;
 pub mod value;
@@ -55,6 +56,10 @@ pub enum Kind {
     Nginx,
     /// Objects of Istio and of the Gateway API, of a cluster.
     Istio,
+    /// stunnel's config.
+    Stunnel,
+    /// A command line of ghostunnel.
+    Ghostunnel,
 }
 
 impl Kind {
@@ -64,7 +69,7 @@ impl Kind {
             Self::Envoy => Some("envoy"),
             Self::Haproxy => Some("haproxy"),
             Self::Nginx => Some("nginx"),
-            Self::Istio => None,
+            Self::Istio | Self::Stunnel | Self::Ghostunnel => None,
         }
     }
 }
@@ -104,6 +109,18 @@ pub fn detect(files: &[File]) -> Option<Kind> {
     if has(&["istio.io/", "gateway.networking.k8s.io/"]) && has(&["apiVersion"]) {
         return Some(Kind::Istio);
     }
+    if has(&["ghostunnel "]) && has(&["--target"]) {
+        return Some(Kind::Ghostunnel);
+    }
+    let lower = first.text.to_ascii_lowercase();
+    let key = |name: &str| {
+        lower
+            .lines()
+            .any(|line| line.split('=').next().is_some_and(|key| key.trim() == name) && line.contains('='))
+    };
+    if key("accept") && key("connect") {
+        return Some(Kind::Stunnel);
+    }
     if has(&["static_resources", "staticResources", "dynamic_resources", "dynamicResources", "envoy."]) {
         return Some(Kind::Envoy);
     }
@@ -126,6 +143,8 @@ pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
         Kind::Haproxy => haproxy::import(files)?,
         Kind::Nginx => nginx::import(files)?,
         Kind::Istio => istio::import(files)?,
+        Kind::Stunnel => stunnel::stunnel(files)?,
+        Kind::Ghostunnel => stunnel::ghostunnel(files)?,
     };
     Ok(finish(plan, files))
 }

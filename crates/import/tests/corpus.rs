@@ -9,7 +9,7 @@ use attache_import::{Grade, Imported};
 fn shapes() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut all = Vec::new();
-    for kind in ["envoy", "haproxy", "istio", "nginx"] {
+    for kind in ["envoy", "ghostunnel", "haproxy", "istio", "nginx", "stunnel"] {
         all.extend(fs::read_dir(folder.join(kind)).unwrap().map(|entry| entry.unwrap().path()));
     }
     all.sort();

@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attache_config::model::AppMetrics;
-use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, OPENMETRICS_CONTENT_TYPE};
+use attache_config::model::{AppMetrics, AppTold, MetricNames};
+use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, Names, OPENMETRICS_CONTENT_TYPE, under_names};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -26,7 +26,8 @@ const OPEN: &str = "application/openmetrics-text;version=1.0.0,text/plain;versio
 /// All of `/metrics`.
 pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer {
     let told = app.told();
-    let mut open = open;
+    // Names of others are no counters by OpenMetrics' rules.
+    let mut open = open && told.names == MetricNames::Attache;
     let mut pages = scrape(&told.metrics, open).await;
     if open && pages.iter().any(|page| page.format == Some(Format::Text)) {
         open = false;
@@ -35,10 +36,25 @@ pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer 
     let (own, content_type) = if open {
         (metrics.render_openmetrics(), OPENMETRICS_CONTENT_TYPE)
     } else {
-        (metrics.render(), METRICS_CONTENT_TYPE)
+        (named(metrics.render(), &told), METRICS_CONTENT_TYPE)
     };
     let page = if pages.is_empty() { own } else { merged(own, &pages, open) };
     with_type(StatusCode::OK, content_type, if open { page + "# EOF\n" } else { page })
+}
+
+/// A page with the names that the config wants beside attache's.
+pub(crate) fn named(mut page: String, told: &AppTold) -> String {
+    let names = match told.names {
+        MetricNames::Attache => return page,
+        MetricNames::Envoy => Names::Envoy,
+        MetricNames::Istio => Names::Istio {
+            workload: told.workload.as_deref().unwrap_or_default(),
+            namespace: told.namespace.as_deref().unwrap_or_default(),
+        },
+    };
+    let more = under_names(&page, names);
+    page.push_str(&more);
+    page
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use attache_config::model::AppTold;
 use http::{HeaderMap, StatusCode, header::ACCEPT};
 
-pub(crate) use self::merge::metrics;
+pub(crate) use self::merge::{metrics, named};
 use crate::answer::Answer;
 
 /// What is told of the application now. Cheap to clone; a reload replaces what it tells.

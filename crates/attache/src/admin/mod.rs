@@ -187,6 +187,10 @@ impl Operated for Operator {
         self.0.drain();
     }
 
+    fn envoy_compatible(&self) -> bool {
+        self.process().generation().config.admin.envoy_compatible
+    }
+
     fn reload(&self) -> Reloading {
         let control = self.0.clone();
         Box::pin(async move {
@@ -208,7 +212,11 @@ mod tests {
     #[test]
     fn a_taken_port_is_an_error_only_where_the_file_names_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut admin = model::Admin { bind: Some(Bind::Tcp(taken.local_addr().unwrap())), required: false };
+        let mut admin = model::Admin {
+            bind: Some(Bind::Tcp(taken.local_addr().unwrap())),
+            required: false,
+            envoy_compatible: false,
+        };
         assert!(bind(&admin, &mut Handed::default()).unwrap().is_none());
         admin.required = true;
         let error = bind(&admin, &mut Handed::default()).err().unwrap().to_string();

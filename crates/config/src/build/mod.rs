@@ -76,15 +76,19 @@ pub(crate) fn build(
         None => fallback::listener(&built, &mut targets, problems).into_iter().collect(),
     };
     let metrics_place = root.metrics.as_ref().map_or_else(Place::default, |metrics| metrics.at);
-    let (bind, app_metrics, adapters) =
-        root.metrics.map_or((None, None, None), |metrics| metrics.value.parts());
+    let (bind, rest) =
+        root.metrics.map_or_else(|| (None, raw::MetricsRest::default()), |metrics| metrics.value.parts());
     let metrics = bind.map_or(Some(Config::METRICS), |bind| bind.0);
-    if metrics.is_none() && (app_metrics.is_some() || adapters.is_some()) {
+    if metrics.is_none() && (rest.app.is_some() || rest.adapt.is_some()) {
         problems.error(metrics_place, "`app` and `adapt` have no port: `bind` is `off`");
     }
     let admin = root.admin.map_or_else(Admin::default, |admin| {
-        check_admin(&admin, &listeners, metrics, problems);
-        Admin { bind: admin.value.0.0, required: true }
+        let at = admin.at;
+        let (bind, envoy_compatible) = admin.value.parts();
+        let required = bind.is_some();
+        let bind = bind.map_or_else(|| Admin::default().bind, |bind| bind.0);
+        check_admin(bind.as_ref().filter(|_| required), at, &listeners, metrics, problems);
+        Admin { bind, required, envoy_compatible }
     });
     sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
     targets.warn_unused(problems);
@@ -106,7 +110,7 @@ pub(crate) fn build(
         workers: root.workers,
         dns: root.dns.map_or_else(Dns::default, |raw| dns(raw, problems)),
         metrics,
-        app: observe::app(app_metrics, adapters),
+        app: observe::app(rest),
         access_log,
         tracing: root.tracing.and_then(|raw| observe::tracing(raw, env, problems)),
         admin,
@@ -144,12 +148,13 @@ fn named<R, T>(
 
 /// The admin API has a socket of its own. (At its default it gives way instead.)
 fn check_admin(
-    admin: &raw::At<raw::Txt<crate::text::AdminAddress>>,
+    bind: Option<&Bind>,
+    at: Place,
     listeners: &[Listener],
     metrics: Option<SocketAddr>,
     problems: &mut Problems,
 ) {
-    let Some(bind) = &admin.value.0.0 else { return };
+    let Some(bind) = bind else { return };
     let clash = |other: &SocketAddr| match bind {
         Bind::Tcp(at) => {
             at.port() != 0
@@ -171,7 +176,7 @@ fn check_admin(
         None => return,
     };
     problems.wrong(
-        admin.at,
+        at,
         format!("{} is already listened on by {other}", shown(bind)),
         "move one of them, or `admin: off`",
     );

@@ -179,8 +179,9 @@ fn statuses(
     raw.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|range| range.0.0).collect()
 }
 
-pub(crate) fn app(metrics: Option<OneOrMany<raw::AppMetricsForm>>, adapters: raw::Adapters) -> AppTold {
-    let metrics = metrics.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|form| {
+pub(crate) fn app(rest: raw::MetricsRest) -> AppTold {
+    let raw::MetricsRest { app, adapt: adapters, names, workload, namespace } = rest;
+    let metrics = app.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|form| {
         let (from, full) = match form {
             raw::AppMetricsForm::Url(url) => (url.0.0, None),
             raw::AppMetricsForm::Full(full) => (full.from.0.0.clone(), Some(full)),
@@ -226,7 +227,13 @@ pub(crate) fn app(metrics: Option<OneOrMany<raw::AppMetricsForm>>, adapters: raw
             answer: if passes { Adapt::Pass } else { Adapt::Expect(expect) },
         }
     });
-    AppTold { metrics: metrics.collect(), adapt: adapt.collect() }
+    AppTold {
+        metrics: metrics.collect(),
+        adapt: adapt.collect(),
+        names: names.unwrap_or_default(),
+        workload: workload.map(|text| text.0.0),
+        namespace: namespace.map(|text| text.0.0),
+    }
 }
 
 pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Problems) -> Option<Tracing> {

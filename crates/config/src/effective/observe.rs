@@ -97,7 +97,13 @@ pub(super) fn app(app: &AppTold) -> Value {
             },
         })
     });
-    json!({ "metrics": metrics.collect::<Vec<_>>(), "adapt": adapt.collect::<Vec<_>>() })
+    json!({
+        "metrics": metrics.collect::<Vec<_>>(),
+        "adapt": adapt.collect::<Vec<_>>(),
+        "names": app.names,
+        "workload": app.workload.as_deref(),
+        "namespace": app.namespace.as_deref(),
+    })
 }
 
 pub(super) fn tracing(tracing: &Tracing) -> Value {

@@ -4,12 +4,33 @@
 use std::{net::SocketAddr, time::Duration};
 
 use http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Name, StatusRange};
+
+/// Under whose names the metrics are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricNames {
+    /// attache's alone.
+    #[default]
+    Attache,
+    /// Envoy's series of clusters, listeners and connection managers, behind attache's.
+    Envoy,
+    /// Istio's standard metrics (`istio_requests_total`), behind attache's.
+    Istio,
+}
 
 /// What the port of the metrics tells of the application.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct AppTold {
+    /// Under whose names attache's own series are told.
+    pub names: MetricNames,
+    /// What Istio's names say of the workload: its name and namespace.
+    pub workload: Option<Name>,
+    /// The workload's namespace.
+    pub namespace: Option<Name>,
     /// Pages of the application's metrics, put behind attache's own.
     pub metrics: Vec<AppMetrics>,
     /// Endpoints in another form.

@@ -142,11 +142,13 @@ pub struct Admin {
     /// The file names it, so that a port which is taken is an error. At the default it is only a warning: whoever runs a second
     /// attache on one machine to try it out should not have to learn of the admin API first. Default false.
     pub required: bool,
+    /// Envoy's paths are answered, too. Default false.
+    pub envoy_compatible: bool,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { bind: Some(Bind::Tcp(Self::ADDRESS)), required: false }
+        Self { bind: Some(Bind::Tcp(Self::ADDRESS)), required: false, envoy_compatible: false }
     }
 }
 

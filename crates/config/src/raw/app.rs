@@ -7,8 +7,8 @@ use super::{Map, OneOrMany, Txt};
 use crate::{
     model,
     text::{
-        AppPath, AppUrlText, JsonPointer, MetricName, MetricsAddress, Positive, Size, StatusRangeText, Word,
-        show_duration,
+        AdminAddress, AppPath, AppUrlText, JsonPointer, MetricName, MetricsAddress, Positive, Size,
+        StatusRangeText, Word, show_duration,
     },
 };
 
@@ -34,6 +34,25 @@ pub(crate) struct MetricsPort {
     /// Endpoints of the application under another path, with another meaning (the adapter pattern): what a prober or monitor
     /// asks for, made of what the application has.
     pub(crate) adapt: Option<Map<AppPath, Adapter>>,
+    /// Under whose names the series are told, for dashboards and alerts that are there already. Only in Prometheus' text, not in OpenMetrics.
+    #[schemars(extend("default" = "attache"))]
+    pub(crate) names: Option<model::MetricNames>,
+    /// With `names: istio`: the workload's name.
+    #[schemars(extend("default" = "unknown", "examples" = ["${WORKLOAD}"]))]
+    pub(crate) workload: Option<Txt<Word>>,
+    /// With `names: istio`: the workload's namespace.
+    #[schemars(extend("default" = "unknown", "examples" = ["${POD_NAMESPACE}"]))]
+    pub(crate) namespace: Option<Txt<Word>>,
+}
+
+/// What `metrics` says beside its address.
+#[derive(Default)]
+pub(crate) struct MetricsRest {
+    pub(crate) app: Option<OneOrMany<AppMetricsForm>>,
+    pub(crate) adapt: Adapters,
+    pub(crate) names: Option<model::MetricNames>,
+    pub(crate) workload: Option<Txt<Word>>,
+    pub(crate) namespace: Option<Txt<Word>>,
 }
 
 /// Where the application's metrics are, alone or with options.
@@ -100,10 +119,44 @@ pub(crate) type Adapters = Option<Map<AppPath, Adapter>>;
 
 impl MetricsForm {
     /// The address, and the rest.
-    pub(crate) fn parts(self) -> (Option<MetricsAddress>, Option<OneOrMany<AppMetricsForm>>, Adapters) {
+    pub(crate) fn parts(self) -> (Option<MetricsAddress>, MetricsRest) {
         match self {
-            Self::At(bind) => (Some(bind.0), None, None),
-            Self::Full(full) => (full.bind.map(|bind| bind.0), full.app, full.adapt),
+            Self::At(bind) => (Some(bind.0), MetricsRest::default()),
+            Self::Full(full) => {
+                let MetricsPort { bind, app, adapt, names, workload, namespace } = *full;
+                (bind.map(|bind| bind.0), MetricsRest { app, adapt, names, workload, namespace })
+            }
+        }
+    }
+}
+
+/// The address of the admin API alone, or with its options.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum AdminForm {
+    At(Txt<AdminAddress>),
+    Full(AdminPort),
+}
+
+/// Where the admin API and the dashboard answer, and what else is there.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "`admin`")]
+pub(crate) struct AdminPort {
+    /// Where they answer.
+    #[schemars(extend("default" = model::Admin::ADDRESS.to_string()))]
+    pub(crate) bind: Option<Txt<AdminAddress>>,
+    /// Paths of Envoy's admin API are answered, too: `/stats/prometheus`, `/clusters`, `/config_dump`, `/ready`, `/server_info`, `/logging`.
+    #[schemars(extend("default" = false))]
+    pub(crate) envoy_compatible: Option<bool>,
+}
+
+impl AdminForm {
+    /// The address where one is said, and whether Envoy's paths are answered.
+    pub(crate) fn parts(self) -> (Option<AdminAddress>, bool) {
+        match self {
+            Self::At(bind) => (Some(bind.0), false),
+            Self::Full(full) => (full.bind.map(|bind| bind.0), full.envoy_compatible.unwrap_or(false)),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) use crate::shapes::*;
 
 use crate::{
     model,
-    text::{AdminAddress, Label, Positive, show_duration},
+    text::{Label, Positive, show_duration},
 };
 
 /// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
@@ -64,9 +64,9 @@ pub(crate) struct Root {
     #[schemars(extend("default" = model::Config::METRICS.to_string()))]
     pub(crate) metrics: Option<At<MetricsForm>>,
     /// Where the admin API and the dashboard answer. At the default a port that is taken only switches it off, with a warning; an
-    /// address that stands here must be free.
+    /// address that stands here must be free. An address alone is short for `{ bind: … }`.
     #[schemars(extend("default" = model::Admin::ADDRESS.to_string()))]
-    pub(crate) admin: Option<At<Txt<AdminAddress>>>,
+    pub(crate) admin: Option<At<AdminForm>>,
     /// Where finished requests and connections are written.
     #[schemars(extend("default" = "off"))]
     pub(crate) access_log: Option<AccessLogForm>,

@@ -110,8 +110,8 @@ pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) ->
         Kind::Envoy => envoy::prepare(files, programs, folder, &stubs)?,
         Kind::Haproxy => lines::haproxy(files, programs, folder, &stubs)?,
         Kind::Nginx => lines::nginx(files, programs, folder, &stubs)?,
-        Kind::Istio => {
-            return Err("objects of Istio have no program that could be run beside the import".to_owned());
+        Kind::Istio | Kind::Stunnel | Kind::Ghostunnel => {
+            return Err("this kind of config has no program that is run beside the import".to_owned());
         }
     };
     bench.plan.top.set("metrics", "off");

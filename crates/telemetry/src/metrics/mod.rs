@@ -10,6 +10,7 @@ pub(crate) mod descriptors;
 mod exemplars;
 mod expected;
 mod histogram;
+mod names;
 mod openmetrics;
 mod page;
 mod process;
@@ -34,6 +35,7 @@ use attache_config::model::Name;
 
 #[cfg(test)]
 pub(crate) use self::histogram::BOUNDS;
+pub use self::names::{Names, under_names};
 use self::{expected::Expected, series::Family};
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},

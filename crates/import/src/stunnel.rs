@@ -1,0 +1,400 @@
+//! stunnel and ghostunnel: TLS around bytes, each service a listener and an upstream.
+//!
+//! A config of stunnel has sections with `key = value`. ghostunnel has flags: a file with its command line is read.
+
+use crate::plan::{Chain, Listener, Names, Plan, Rule, Upstream};
+use crate::remark::{Remarks, Weight};
+use crate::tree::{At, Unreadable};
+use crate::value::Map;
+use crate::{File, path};
+
+/// A service, whichever program it is of.
+#[derive(Default)]
+struct Service {
+    at: At,
+    name: String,
+    listen: String,
+    targets: Vec<String>,
+    /// TLS is spoken to the target, and not by those who call.
+    client: bool,
+    tls: Map,
+    remarks: Remarks,
+    closed: Option<String>,
+}
+
+fn place(file: &File, line: usize) -> At {
+    At { file: file.path.display().to_string().into(), line: line as u32 }
+}
+
+/// Imports configs of stunnel.
+pub(crate) fn stunnel(files: &[File]) -> Result<Plan, Unreadable> {
+    let mut services: Vec<Service> = Vec::new();
+    let mut global: Vec<(String, String)> = Vec::new();
+    let mut all: Vec<(At, String, Vec<(String, String)>)> = Vec::new();
+    for file in files {
+        for (index, line) in file.text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with([';', '#']) {
+                continue;
+            }
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                all.push((place(file, index + 1), name.trim().to_owned(), global.clone()));
+                continue;
+            }
+            let Some((key, value)) = line.split_once('=') else { continue };
+            let pair = (key.trim().to_ascii_lowercase(), value.trim().to_owned());
+            match all.last_mut() {
+                Some((_, _, pairs)) => pairs.push(pair),
+                None => global.push(pair),
+            }
+        }
+    }
+    for (at, name, pairs) in all {
+        services.push(section(at, name, &pairs));
+    }
+    finish(services, files)
+}
+
+const QUIET: &[&str] = &[
+    "pid",
+    "foreground",
+    "output",
+    "debug",
+    "syslog",
+    "setuid",
+    "setgid",
+    "chroot",
+    "socket",
+    "options",
+    "fips",
+    "renegotiation",
+    "session",
+    "sessioncachesize",
+    "sessioncachetimeout",
+    "rndfile",
+    "rndbytes",
+    "delay",
+    "accept",
+    "connect",
+    "client",
+    "cert",
+    "key",
+    "cafile",
+    "verify",
+    "verifychain",
+    "verifypeer",
+    "requirecert",
+    "checkhost",
+    "sni",
+    "sslversion",
+    "sslversionmin",
+    "sslversionmax",
+    "ciphers",
+    "ciphersuites",
+    "curves",
+    "curve",
+    "timeoutidle",
+    "timeoutconnect",
+    "timeoutbusy",
+    "timeoutclose",
+    "compression",
+    "failover",
+    "log",
+    "logid",
+    "service",
+];
+
+fn section(at: At, name: String, pairs: &[(String, String)]) -> Service {
+    let mut out = Service { at: at.clone(), name, ..Service::default() };
+    let last =
+        |key: &str| pairs.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
+    let yes = |key: &str| last(key).is_some_and(|value| value.eq_ignore_ascii_case("yes"));
+    out.client = yes("client");
+    last("accept").unwrap_or_default().clone_into(&mut out.listen);
+    out.targets = pairs.iter().filter(|(key, _)| key == "connect").map(|(_, value)| value.clone()).collect();
+    let level = last("verify").and_then(|level| level.parse::<u8>().ok()).unwrap_or(0);
+    let verifies = yes("verifychain") || yes("requirecert") || level >= 2;
+    if let Some(certificate) = last("cert") {
+        out.tls.set("certificate", certificate);
+        out.tls.set("key", last("key").unwrap_or(certificate));
+    }
+    if let Some(ca) = last("cafile") {
+        if out.client {
+            out.tls.set("ca", ca);
+        } else if verifies || yes("verifypeer") || level > 0 {
+            out.tls.set("client_ca", ca);
+            if level == 1 {
+                out.tls.set("client_optional", true);
+            }
+        }
+    }
+    if yes("verifypeer") || level >= 3 {
+        out.closed = Some("it believed single certificates (`verifyPeer`), which is said by `allow` and `pins` here. Write them; then replace the refusal".to_owned());
+    } else if !out.client && verifies && last("cafile").is_none() {
+        out.closed = Some(
+            "its roots of clients are no file (`CApath`). Give `client_ca`; then replace the refusal"
+                .to_owned(),
+        );
+    }
+    if out.client && !verifies {
+        out.remarks.soft(&at, "stunnel verified nothing of this peer; attache verifies by `tls.ca` (the system's roots without it) and the name.");
+    }
+    if out.client
+        && let Some(host) = last("checkhost").or_else(|| last("sni"))
+    {
+        out.tls.set("name", host);
+    }
+    if let Some(version) = last("sslversion").or_else(|| last("sslversionmin"))
+        && version.eq_ignore_ascii_case("tlsv1.3")
+    {
+        out.tls.set("min_version", "1.3");
+    }
+    for (key, value) in pairs {
+        match key.as_str() {
+            key if QUIET.contains(&key) || key.starts_with("timeout") => {}
+            "protocol" | "exec" | "execargs" | "psksecrets" | "pskidentity" | "transparent" | "redirect"
+            | "capath" | "crlfile" | "crlpath" | "ocsp" | "ocspaia" | "checkip" | "checkemail"
+            | "engineid" | "xforwardedfor" | "config" => {
+                out.remarks.point(&at, format!("`{key} = {value}` is not carried over."));
+                if matches!(
+                    key.as_str(),
+                    "exec"
+                        | "protocol"
+                        | "psksecrets"
+                        | "checkip"
+                        | "checkemail"
+                        | "crlfile"
+                        | "crlpath"
+                        | "config"
+                ) {
+                    out.closed.get_or_insert_with(|| {
+                        format!("`{key}` can't be said here. Then replace the refusal")
+                    });
+                }
+            }
+            key => out.remarks.point(
+                &at,
+                format!("`{key}` isn't known to this import. Find out what it did, and whether you need it."),
+            ),
+        }
+    }
+    out
+}
+
+/// Imports a command line of ghostunnel.
+pub(crate) fn ghostunnel(files: &[File]) -> Result<Plan, Unreadable> {
+    let mut services = Vec::new();
+    for file in files {
+        let joined = file.text.replace("\\\n", " ");
+        for (index, line) in joined.lines().enumerate() {
+            let words: Vec<&str> =
+                line.split_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
+            if let Some(start) = words.iter().position(|word| word.rsplit('/').next() == Some("ghostunnel")) {
+                services.push(flags(place(file, index + 1), words.get(start + 1..).unwrap_or_default()));
+            }
+        }
+    }
+    finish(services, files)
+}
+
+fn flags(at: At, words: &[&str]) -> Service {
+    let mut out = Service { at: at.clone(), ..Service::default() };
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    let mut rest = words.iter().peekable();
+    while let Some(word) = rest.next() {
+        let Some(flag) = word.strip_prefix("--") else {
+            if matches!(*word, "server" | "client") {
+                out.client = *word == "client";
+                (*word).clone_into(&mut out.name);
+            }
+            continue;
+        };
+        let (flag, value) = match flag.split_once('=') {
+            Some((flag, value)) => (flag, value.to_owned()),
+            None => (
+                flag,
+                match rest.peek() {
+                    Some(next) if !next.starts_with("--") => {
+                        rest.next().map(|next| (*next).to_owned()).unwrap_or_default()
+                    }
+                    _ => String::new(),
+                },
+            ),
+        };
+        pairs.push((flag.to_owned(), value));
+    }
+    let mut allow: Vec<String> = Vec::new();
+    let mut open = false;
+    let mut uncertain = false;
+    for (flag, value) in &pairs {
+        match flag.as_str() {
+            "listen" => out.listen.clone_from(value),
+            "target" => out.targets.push(value.clone()),
+            "cert" => out.tls.set("certificate", value.as_str()),
+            "key" => out.tls.set("key", value.as_str()),
+            "cacert" => out.tls.set(if out.client { "ca" } else { "client_ca" }, value.as_str()),
+            "allow-all" | "disable-authentication" => {
+                open = true;
+                uncertain |= flag == "disable-authentication" && out.client;
+            }
+            "allow-cn" | "verify-cn" => allow.push(format!("subject:CN={value}")),
+            "allow-ou" | "verify-ou" => allow.push(format!("subject:OU={value}")),
+            "allow-dns" | "verify-dns" => allow.push(value.clone()),
+            "allow-uri" | "verify-uri" => allow.push(value.clone()),
+            "override-server-name" => out.tls.set("name", value.as_str()),
+            "keystore" => {
+                out.remarks
+                    .point(&at, "a PKCS#12 keystore is not read: write certificate and key as PEM files.");
+                out.tls.set("certificate", value.as_str());
+                out.tls.set("key", value.as_str());
+            }
+            "proxy-protocol" => out
+                .remarks
+                .point(&at, "the PROXY protocol to the target is `proxy_protocol: v2` of the upstream."),
+            "storepass" | "unsafe-target" | "unsafe-listen" | "timed-reload" | "shutdown-timeout"
+            | "connect-timeout" | "quiet" | "syslog" => {}
+            "status" | "enable-pprof" | "enable-shutdown" | "metrics-graphite" | "metrics-url"
+            | "metrics-prefix" | "metrics-interval" => {
+                out.remarks.soft(&at, format!("`--{flag}`: metrics and probes are on port 15090."));
+            }
+            "allow-policy"
+            | "verify-policy"
+            | "allow-query"
+            | "use-workload-api"
+            | "use-workload-api-addr" => {
+                out.closed = Some(format!(
+                    "`--{flag}` decided who passes. Write `allow`, or `spiffe: true`; then replace the refusal"
+                ));
+            }
+            other => out.remarks.point(
+                &at,
+                format!(
+                    "`--{other}` isn't known to this import. Find out what it did, and whether you need it."
+                ),
+            ),
+        }
+    }
+    if out.client {
+        if !allow.is_empty() {
+            out.tls.set("peers", allow);
+        }
+        if uncertain {
+            out.tls.0.retain(|(key, _)| key != "certificate" && key != "key");
+        }
+    } else if open && pairs.iter().any(|(flag, _)| flag == "disable-authentication") {
+        out.tls.0.retain(|(key, _)| key != "client_ca");
+    } else if allow.is_empty() && !open {
+        out.closed = Some("nobody is allowed by name, which ghostunnel refuses to start with".to_owned());
+    } else if out.tls.get("client_ca").is_none() {
+        out.closed.get_or_insert_with(|| {
+            "clients were believed by the system's roots. Give `client_ca`; then replace the refusal"
+                .to_owned()
+        });
+    } else if !open {
+        out.tls.set("allow", allow);
+    }
+    out
+}
+
+fn finish(services: Vec<Service>, files: &[File]) -> Result<Plan, Unreadable> {
+    if services.is_empty() {
+        let at = files.first().map(|file| place(file, 0)).unwrap_or_default();
+        return Err(Unreadable { at, what: "there is no service in it".to_owned() });
+    }
+    let (mut plan, mut names) = (Plan::default(), Names::default());
+    let mut listeners = Names::default();
+    for (index, service) in services.into_iter().enumerate() {
+        let own =
+            if service.name.is_empty() { format!("service-{}", index + 1) } else { service.name.clone() };
+        let mut listener = Listener {
+            name: listeners.of(&own),
+            remarks: service.remarks,
+            opaque: true,
+            ..Listener::default()
+        };
+        let Some(bind) = address(&service.listen) else {
+            listener.remarks.say(
+                Weight::Point,
+                &service.at,
+                "its address is not one to listen on: the service is left out.",
+            );
+            plan.remarks.0.extend(listener.remarks.0);
+            continue;
+        };
+        listener.keys.set("bind", bind);
+        listener.keys.set("protocol", "tcp");
+        let mut rule = Rule { at: service.at.clone(), ..Rule::default() };
+        rule.when.path = path::Path::Any;
+        let scheme = if service.client { "tls" } else { "tcp" };
+        let targets: Vec<String> = service
+            .targets
+            .iter()
+            .filter_map(|target| address(target))
+            .map(|target| match target.strip_prefix("unix:") {
+                Some(path) if service.client => format!("unix+tls:{path}"),
+                Some(path) => format!("unix+tcp:{path}"),
+                None => format!("{scheme}://{target}"),
+            })
+            .collect();
+        let mut closed = service.closed;
+        if !service.client && service.tls.get("certificate").is_none() {
+            closed.get_or_insert_with(|| "it has no certificate in a file. Give `tls.certificate` and `tls.key`; then replace the refusal".to_owned());
+        }
+        if targets.is_empty() {
+            closed.get_or_insert_with(|| "it has no target that is known".to_owned());
+        }
+        match closed {
+            Some(why) => {
+                // Opaque connections that no route takes are closed.
+                rule.refuse(&service.at, format!("every connection is refused: {why}."));
+                listener.keys.set("protocol", "http");
+                listener.opaque = false;
+                let site = crate::plan::Site {
+                    hosts: vec!["*".to_owned()],
+                    rules: vec![rule],
+                    ..Default::default()
+                };
+                listener.chains.push(Chain { sites: vec![site], ..Chain::default() });
+            }
+            None => {
+                let name = names.of(&format!("{own}-target"));
+                rule.keys.set("to", name.as_str());
+                rule.targets.push(name.clone());
+                let mut upstream = Upstream { name, ..Upstream::default() };
+                upstream.keys.set("address", targets);
+                if service.client {
+                    if !service.tls.is_empty() {
+                        upstream.keys.set("tls", service.tls);
+                    }
+                } else {
+                    listener.keys.set("tls", service.tls);
+                    listener.secure = true;
+                }
+                plan.upstreams.push(upstream);
+                listener.chains.push(Chain { opaque: Some(rule), ..Chain::default() });
+            }
+        }
+        plan.listeners.push(listener);
+    }
+    Ok(plan)
+}
+
+/// `8443`, `:8443`, `localhost:8443`, `unix:/run/x`.
+fn address(text: &str) -> Option<String> {
+    let text = text.strip_prefix("tcp:").unwrap_or(text);
+    if let Some(path) = text.strip_prefix("unix:") {
+        return (path.starts_with('/')).then(|| format!("unix:{path}"));
+    }
+    if text.starts_with('/') {
+        return Some(format!("unix:{text}"));
+    }
+    let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match text.rsplit_once(':') {
+        None if port(text) => Some(format!("127.0.0.1:{text}")),
+        Some(("", number)) if port(number) => Some(format!("0.0.0.0:{number}")),
+        Some((host, number)) if port(number) && !host.is_empty() && !host.contains([' ', '/']) => {
+            Some(format!("{host}:{number}"))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,139 @@
+//! Envoy's names: a cluster is an upstream, a connection manager and a listener's address are the listener's name.
+
+use super::{Families, Sample, histogram};
+
+pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
+    let mut connections = 0.0;
+    for sample in samples {
+        let cluster = [("envoy_cluster_name", sample.label("upstream"))];
+        let manager = [("envoy_http_conn_manager_prefix", sample.label("listener"))];
+        let listener = [("envoy_listener_address", sample.label("listener"))];
+        let known = !cluster[0].1.is_empty();
+        let value = sample.value;
+        match sample.name {
+            "attache_requests_total" if sample.label("protocol") == "tcp" => {}
+            "attache_requests_total" => {
+                let class = sample.label("code").get(..1).unwrap_or_default();
+                let reason = sample.label("reason");
+                let with = |labels: [(&'static str, &str); 1]| {
+                    [(labels[0].0, labels[0].1.to_owned()), ("envoy_response_code_class", class.to_owned())]
+                };
+                out.add("counter", "envoy_http_downstream_rq_total", &manager, value);
+                if matches!(class, "1" | "2" | "3" | "4" | "5") {
+                    let labels = with(manager);
+                    let labels = [(labels[0].0, labels[0].1.as_str()), (labels[1].0, labels[1].1.as_str())];
+                    out.add("counter", "envoy_http_downstream_rq_xx", &labels, value);
+                    if known {
+                        let labels = with(cluster);
+                        let labels =
+                            [(labels[0].0, labels[0].1.as_str()), (labels[1].0, labels[1].1.as_str())];
+                        out.add("counter", "envoy_cluster_upstream_rq_xx", &labels, value);
+                        out.add("counter", "envoy_cluster_upstream_rq_completed", &cluster, value);
+                    }
+                }
+                if known {
+                    out.add("counter", "envoy_cluster_upstream_rq_total", &cluster, value);
+                    if reason.ends_with("timeout") {
+                        out.add("counter", "envoy_cluster_upstream_rq_timeout", &cluster, value);
+                    }
+                    if matches!(reason, "no-endpoint" | "no-healthy-endpoint") {
+                        out.add("counter", "envoy_cluster_upstream_cx_none_healthy", &cluster, value);
+                    }
+                }
+                if reason == "no-route" {
+                    out.add("counter", "envoy_http_no_route", &manager, value);
+                }
+            }
+            "attache_requests_in_flight" => {
+                out.add("gauge", "envoy_http_downstream_rq_active", &manager, value);
+            }
+            "attache_connections_active" => {
+                connections += value;
+                out.add("gauge", "envoy_http_downstream_cx_active", &manager, value);
+                out.add("gauge", "envoy_listener_downstream_cx_active", &listener, value);
+            }
+            "attache_connections_opened_total" => {
+                out.add("counter", "envoy_http_downstream_cx_total", &manager, value);
+                out.add("counter", "envoy_listener_downstream_cx_total", &listener, value);
+            }
+            "attache_connections_closed_total" => {
+                out.add("counter", "envoy_http_downstream_cx_destroy", &manager, value);
+                out.add("counter", "envoy_listener_downstream_cx_destroy", &listener, value);
+            }
+            "attache_received_bytes_total" => {
+                out.add("counter", "envoy_http_downstream_cx_rx_bytes_total", &manager, value);
+                if known {
+                    out.add("counter", "envoy_cluster_upstream_cx_tx_bytes_total", &cluster, value);
+                }
+            }
+            "attache_sent_bytes_total" => {
+                out.add("counter", "envoy_http_downstream_cx_tx_bytes_total", &manager, value);
+                if known {
+                    out.add("counter", "envoy_cluster_upstream_cx_rx_bytes_total", &cluster, value);
+                }
+            }
+            "attache_upstream_connections_active" => {
+                out.add("gauge", "envoy_cluster_upstream_cx_active", &cluster, value);
+            }
+            "attache_upstream_connections_opened_total" => {
+                out.add("counter", "envoy_cluster_upstream_cx_total", &cluster, value);
+            }
+            "attache_upstream_connection_failures_total" => {
+                out.add("counter", "envoy_cluster_upstream_cx_connect_fail", &cluster, value);
+                if sample.label("reason").ends_with("timeout") {
+                    out.add("counter", "envoy_cluster_upstream_cx_connect_timeout", &cluster, value);
+                }
+            }
+            "attache_upstream_retries_total" => {
+                out.add("counter", "envoy_cluster_upstream_rq_retry", &cluster, value);
+            }
+            "attache_upstream_overflow_total" => {
+                let name = match sample.label("reason") {
+                    "retry-budget" | "retry-budget-exhausted" => "envoy_cluster_upstream_rq_retry_overflow",
+                    _ => "envoy_cluster_upstream_rq_pending_overflow",
+                };
+                out.add("counter", name, &cluster, value);
+            }
+            "attache_upstream_ejections_total" => {
+                out.add(
+                    "counter",
+                    "envoy_cluster_outlier_detection_ejections_enforced_total",
+                    &cluster,
+                    value,
+                );
+            }
+            "attache_upstream_endpoints" => {
+                out.add("gauge", "envoy_cluster_membership_total", &cluster, value);
+                let healthy = if sample.label("state") == "healthy" { value } else { 0.0 };
+                out.add("gauge", "envoy_cluster_membership_healthy", &cluster, healthy);
+                let ejected = if sample.label("state") == "ejected" { value } else { 0.0 };
+                out.add("gauge", "envoy_cluster_outlier_detection_ejections_active", &cluster, ejected);
+            }
+            "process_resident_memory_bytes" | "attache_process_resident_memory_bytes" => {
+                out.add("gauge", "envoy_server_memory_allocated", &[], value);
+                out.add("gauge", "envoy_server_memory_heap_size", &[], value);
+            }
+            "process_start_time_seconds" | "attache_process_start_time_seconds" => {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                let up = now.map_or(0.0, |now| (now.as_secs_f64() - value).max(0.0).floor());
+                out.add("gauge", "envoy_server_uptime", &[], up);
+            }
+            name => {
+                if let Some(suffix) =
+                    histogram(name, "attache_request_time_to_head_seconds").filter(|_| known)
+                {
+                    out.milliseconds("envoy_cluster_upstream_rq_time", sample, suffix, &cluster);
+                } else if let Some(suffix) = histogram(name, "attache_request_duration_seconds") {
+                    out.milliseconds("envoy_http_downstream_rq_time", sample, suffix, &manager);
+                } else if let Some(suffix) = histogram(name, "attache_upstream_connect_duration_seconds")
+                    && sample.label("step") == "tcp"
+                {
+                    out.milliseconds("envoy_cluster_upstream_cx_connect_ms", sample, suffix, &cluster);
+                }
+            }
+        }
+    }
+    out.add("gauge", "envoy_server_live", &[], 1.0);
+    out.add("gauge", "envoy_server_state", &[], 0.0);
+    out.add("gauge", "envoy_server_total_connections", &[], connections);
+}

@@ -1,0 +1,86 @@
+//! Istio's standard metrics. The listener whose name begins with `inbound` reports as the destination, all others as the source.
+//!
+//! Who the other side is isn't counted by attache, so the labels of its workload are `unknown`, as Istio says it. A service is the upstream's name.
+
+use super::{Families, Sample, histogram};
+
+const UNKNOWN: &str = "unknown";
+
+pub(super) fn families(samples: &[Sample<'_>], workload: &str, namespace: &str, out: &mut Families) {
+    let workload = if workload.is_empty() { UNKNOWN } else { workload };
+    let namespace = if namespace.is_empty() { UNKNOWN } else { namespace };
+    for sample in samples {
+        let inbound = sample.label("listener").starts_with("inbound");
+        let other = (UNKNOWN, UNKNOWN);
+        let (source, destination) =
+            if inbound { (other, (workload, namespace)) } else { ((workload, namespace), other) };
+        let upstream = sample.label("upstream");
+        let service = match (inbound, upstream.is_empty()) {
+            (true, _) => workload,
+            (false, true) => UNKNOWN,
+            (false, false) => upstream,
+        };
+        let (service_name, service_namespace) = match service.split_once('.') {
+            Some((name, rest)) if !inbound => (name, rest.split('.').next().unwrap_or(UNKNOWN)),
+            _ => (service, if inbound { namespace } else { UNKNOWN }),
+        };
+        let tcp = sample.label("protocol") == "tcp";
+        let protocol = match sample.label("protocol") {
+            "grpc" => "grpc",
+            "tcp" => "tcp",
+            _ => "http",
+        };
+        let mut labels = vec![
+            ("reporter", if inbound { "destination" } else { "source" }),
+            ("source_workload", source.0),
+            ("source_workload_namespace", source.1),
+            ("source_canonical_service", source.0),
+            ("source_app", source.0),
+            ("source_principal", UNKNOWN),
+            ("destination_workload", destination.0),
+            ("destination_workload_namespace", destination.1),
+            ("destination_canonical_service", destination.0),
+            ("destination_app", destination.0),
+            ("destination_principal", UNKNOWN),
+            ("destination_service", service),
+            ("destination_service_name", service_name),
+            ("destination_service_namespace", service_namespace),
+            ("request_protocol", protocol),
+            ("connection_security_policy", UNKNOWN),
+        ];
+        let (code, flags) = (sample.label("code"), sample.label("reason"));
+        if !tcp {
+            labels.push(("response_code", if code.is_empty() { "0" } else { code }));
+        }
+        let with_flags = |labels: &[(&'static str, &str)]| {
+            let mut labels: Vec<(&'static str, String)> =
+                labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            labels.push(("response_flags", if flags.is_empty() { "-".to_owned() } else { flags.to_owned() }));
+            labels
+        };
+        match sample.name {
+            "attache_requests_total" => {
+                let labels = with_flags(&labels);
+                let labels: Vec<(&str, &str)> =
+                    labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                if tcp {
+                    out.add("counter", "istio_tcp_connections_opened_total", &labels, sample.value);
+                    out.add("counter", "istio_tcp_connections_closed_total", &labels, sample.value);
+                } else {
+                    out.add("counter", "istio_requests_total", &labels, sample.value);
+                }
+            }
+            "attache_received_bytes_total" if tcp => {
+                out.add("counter", "istio_tcp_received_bytes_total", &labels, sample.value);
+            }
+            "attache_sent_bytes_total" if tcp => {
+                out.add("counter", "istio_tcp_sent_bytes_total", &labels, sample.value);
+            }
+            name => {
+                if let Some(suffix) = histogram(name, "attache_request_duration_seconds").filter(|_| !tcp) {
+                    out.milliseconds("istio_request_duration_milliseconds", sample, suffix, &labels);
+                }
+            }
+        }
+    }
+}
