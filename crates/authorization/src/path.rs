@@ -1,8 +1,8 @@
 //! Paths, as they stand there and as the most lenient upstream would read them.
 //!
-//! What is sent on is the path that was matched. But upstreams decode `%2F`, take `\` for `/`, cut `;parameters` off, merge slashes
-//! and ignore case, each in its own way. So each pattern is asked twice: about the path as it is, and about its loosest reading, both
-//! sides of the comparison loosened alike. Where the two answers differ, nobody can say which resource is meant.
+//! What is sent on is the path that was matched. But upstreams decode `%2F` (once or more), take `\` for `/`, cut `;parameters` off, merge
+//! slashes and ignore case, each in its own way and in any combination. So each pattern is asked about the path as it is, and about every
+//! reading of it, with both sides of the comparison read alike. Where the answers differ, nobody can say which resource is meant.
 
 use attache_config::model::{PathPattern, Segment};
 use attache_http::pattern::path_matches;
@@ -13,13 +13,16 @@ use crate::truth::Truth;
 /// Rounds of decoding before a path counts as unreadable: `%252525`… is an attack.
 const ROUNDS: usize = 4;
 
-/// The loosest reading of a path.
+/// In how many ways a path is read: decoded from never to [`ROUNDS`] times, with parameters or without, with or without empty segments.
+const READINGS: usize = 4 * (ROUNDS + 1);
+
+/// How others read a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// It is the path itself.
+    /// As it stands there.
     Plain,
-    /// The path with its letters' case, and in lower case.
-    Loose(Box<(String, String)>),
+    /// In several ways: [`READINGS`] texts, each with its letters' case, and in lower case.
+    Loose(Vec<(String, String)>),
     /// It could be anything.
     Unreadable,
 }
@@ -29,13 +32,11 @@ impl Reading {
         if is_plain(path) {
             return Self::Plain;
         }
-        match loosen(path) {
-            Some(loose) => {
-                let lower = loose.to_ascii_lowercase();
-                Self::Loose(Box::new((loose, lower)))
-            }
-            None => Self::Unreadable,
-        }
+        let with_lower = |loose: String| {
+            let lower = loose.to_ascii_lowercase();
+            (loose, lower)
+        };
+        loosen(path).map_or(Self::Unreadable, |all| Self::Loose(all.into_iter().map(with_lower).collect()))
     }
 }
 
@@ -52,32 +53,42 @@ fn is_plain(path: &str) -> bool {
     last != b'/' || path.len() < 2
 }
 
-/// A path in its loosest reading; `None` where there is no end to it.
-fn loosen(path: &str) -> Option<String> {
+/// All readings of a path; `None` where there is no end to its decoding, or it becomes no text.
+fn loosen(path: &str) -> Option<Vec<String>> {
+    let mut all = Vec::with_capacity(READINGS);
     let mut bytes = path.as_bytes().to_vec();
-    let mut rounds = 0;
-    while let Some(decoded) = decode_once(&bytes) {
-        rounds += 1;
-        if rounds > ROUNDS {
+    for round in 0..=ROUNDS {
+        if round > 0
+            && let Some(decoded) = decode_once(&bytes)
+        {
+            bytes = decoded;
+        }
+        // A control character ends or splits a text for somebody.
+        if bytes.iter().any(u8::is_ascii_control) {
             return None;
         }
-        bytes = decoded;
+        let text = std::str::from_utf8(&bytes).ok()?;
+        for (cut, merge) in [(true, true), (true, false), (false, true), (false, false)] {
+            all.push(resolve(text, cut, merge));
+        }
     }
-    // A control character ends or splits a text for somebody.
-    if bytes.iter().any(u8::is_ascii_control) {
-        return None;
-    }
-    let text = String::from_utf8(bytes).ok()?;
+    decode_once(&bytes).is_none().then_some(all)
+}
+
+/// A path without dot segments, with parameters cut off and slashes merged or not before that. No empty segment is left either way.
+fn resolve(text: &str, cut: bool, merge: bool) -> String {
     let mut segments: Vec<&str> = Vec::new();
-    for segment in text.split(['/', '\\']) {
-        let segment = segment.split(';').next().unwrap_or_default();
+    for segment in text.split(['/', '\\']).skip(1) {
+        let segment = if cut { segment.split(';').next().unwrap_or_default() } else { segment };
         match segment {
-            "" | "." => {}
+            "." => {}
+            "" if merge => {}
             ".." => drop(segments.pop()),
             segment => segments.push(segment),
         }
     }
-    Some(format!("/{}", segments.join("/")))
+    segments.retain(|segment| !segment.is_empty());
+    format!("/{}", segments.join("/"))
 }
 
 /// One round of percent-decoding; `None` where nothing is encoded.
@@ -102,7 +113,7 @@ fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
     any.then_some(out)
 }
 
-/// A pattern and its loosened form.
+/// A pattern and how it is read.
 #[derive(Debug)]
 pub(crate) struct Path {
     pattern: PathPattern,
@@ -113,7 +124,10 @@ pub(crate) struct Path {
 enum Loose {
     /// As the pattern itself.
     Same,
+    /// In another form, for every reading of a path.
     Pattern(PathPattern),
+    /// One for each reading of a path.
+    Patterns(Vec<PathPattern>),
     /// Without regard to case.
     Regex(Option<Regex>),
     /// The pattern has no reading.
@@ -122,16 +136,17 @@ enum Loose {
 
 impl Path {
     pub(crate) fn new(pattern: &PathPattern) -> Self {
-        let text = |text: &str| loosen(text).map(|loose| loose.to_ascii_lowercase());
+        let patterns = |text: &str, make: fn(&str) -> PathPattern| {
+            let made = |all: Vec<String>| all.iter().map(|loose| make(&loose.to_ascii_lowercase())).collect();
+            loosen(text).map_or(Loose::None, |all| Loose::of(made(all)))
+        };
         let loose = match pattern {
             PathPattern::Exact(path) if is_plain(path) => Loose::Same,
-            PathPattern::Exact(path) => {
-                text(path).map_or(Loose::None, |path| Loose::Pattern(PathPattern::Exact(path.into())))
-            }
+            PathPattern::Exact(path) => patterns(path, |path| PathPattern::Exact(path.into())),
             PathPattern::Prefix(prefix) if is_plain(prefix) => Loose::Same,
-            PathPattern::Prefix(prefix) => text(prefix).map_or(Loose::None, |prefix| {
-                Loose::Pattern(PathPattern::Prefix(prefix.trim_end_matches('/').into()))
-            }),
+            PathPattern::Prefix(prefix) => {
+                patterns(prefix, |prefix| PathPattern::Prefix(prefix.trim_end_matches('/').into()))
+            }
             PathPattern::Template(segments) => template(segments),
             PathPattern::Regex(regex) => {
                 // As large as the original may be, and half again for the other case.
@@ -146,39 +161,71 @@ impl Path {
     /// Whether a path with this reading is meant.
     pub(crate) fn matches(&self, path: &str, reading: &Reading) -> Truth {
         let literal = Truth::from(path_matches(&self.pattern, path));
-        let (loose, lower) = match reading {
-            Reading::Plain => (path, path),
-            Reading::Loose(texts) => (texts.0.as_str(), texts.1.as_str()),
+        let all = match reading {
+            Reading::Plain => &[][..],
+            Reading::Loose(all) => all,
             Reading::Unreadable => return Truth::Unsure,
         };
+        let text = |at: usize| all.get(at).map_or((path, path), |(loose, lower)| (loose, lower));
+        // A plain path is read in one way.
+        let ways = 0..all.len().max(1);
+        let matched = |found: Truth, matched: bool| found.agree(matched.into());
         match &self.loose {
-            Loose::Same if *reading == Reading::Plain => literal,
-            Loose::Same => literal.agree(path_matches(&self.pattern, lower).into()),
-            Loose::Pattern(pattern) => literal.agree(path_matches(pattern, lower).into()),
-            Loose::Regex(_) if *reading == Reading::Plain && literal == Truth::Yes => literal,
+            Loose::Same if all.is_empty() => literal,
+            Loose::Same => ways.map(|at| path_matches(&self.pattern, text(at).1)).fold(literal, matched),
+            Loose::Pattern(pattern) => {
+                ways.map(|at| path_matches(pattern, text(at).1)).fold(literal, matched)
+            }
+            Loose::Patterns(patterns) => {
+                let each = patterns.iter().enumerate();
+                each.map(|(at, pattern)| path_matches(pattern, text(at).1)).fold(literal, matched)
+            }
+            Loose::Regex(_) if all.is_empty() && literal == Truth::Yes => literal,
             Loose::Regex(Some(regex)) => {
-                let either = regex.is_match(loose) || regex.is_match(&format!("{loose}/"));
-                literal.agree(either.into())
+                let either = |loose: &str| regex.is_match(loose) || regex.is_match(&format!("{loose}/"));
+                ways.map(|at| either(text(at).0)).fold(literal, matched)
             }
             Loose::Regex(None) | Loose::None => literal.agree(Truth::Unsure),
         }
     }
 }
 
+impl Loose {
+    /// One for each reading of a path, in their order.
+    fn of(patterns: Vec<PathPattern>) -> Self {
+        match patterns.split_first() {
+            Some((first, rest)) if rest.iter().all(|other| other == first) => Self::Pattern(first.clone()),
+            _ => Self::Patterns(patterns),
+        }
+    }
+}
+
 fn template(segments: &[Segment]) -> Loose {
-    let mut loose = Vec::with_capacity(segments.len());
+    let mut patterns = vec![Vec::new(); READINGS];
     for segment in segments {
-        loose.push(match segment {
+        let all = match segment {
             // The last slash of a path means nothing to many.
             Segment::Literal(text) if text.is_empty() => continue,
-            Segment::Literal(text) => match loosen(text) {
-                Some(text) => Segment::Literal(text.trim_start_matches('/').to_ascii_lowercase().into()),
+            Segment::Literal(text) => match loosen(&format!("/{text}")) {
+                Some(all) => all,
                 None => return Loose::None,
             },
-            capture => capture.clone(),
-        });
+            capture => {
+                for pattern in &mut patterns {
+                    pattern.push(capture.clone());
+                }
+                continue;
+            }
+        };
+        for (pattern, text) in patterns.iter_mut().zip(all) {
+            pattern.push(Segment::Literal(text.trim_start_matches('/').to_ascii_lowercase().into()));
+        }
     }
-    if *loose == *segments { Loose::Same } else { Loose::Pattern(PathPattern::Template(loose)) }
+    if patterns.iter().all(|pattern| *pattern == *segments) {
+        Loose::Same
+    } else {
+        Loose::of(patterns.into_iter().map(PathPattern::Template).collect())
+    }
 }
 
 #[cfg(test)]
@@ -223,7 +270,8 @@ mod tests {
             ("/%61dmin", "/admin"),
             ("/100%", "/100%"),
         ] {
-            assert_eq!(loosen(path).as_deref(), Some(loose), "{path}");
+            let all = loosen(path).unwrap();
+            assert_eq!((&*all[READINGS - 4], all.len()), (loose, READINGS), "{path}");
         }
         for unreadable in ["/a%00b", "/a%0Ab", "/%ff", "/%25252525252561"] {
             assert_eq!(loosen(unreadable), None, "{unreadable}");
@@ -248,6 +296,22 @@ mod tests {
         assert_eq!(asked(&exact("/admin"), "/admin/"), Truth::Unsure);
         assert_eq!(asked(&exact("/admin"), "/administrator"), Truth::No);
         assert_eq!(asked(&prefix("/admin"), "/administrator/%2F"), Truth::No);
+    }
+
+    #[test]
+    fn readers_that_do_only_some_of_it_are_thought_of() {
+        for path in [
+            // Cut and not decoded; in another case and not decoded.
+            "/admin;x/..%2fpublic",
+            "/ADMIN/..%2fpublic",
+            "/ADMIN;a..O/..%2fa$ma$min/x",
+            // Decoded once and no more.
+            "/%2561dmin/..%25252fpublic",
+            // Dots resolved before slashes are merged.
+            "/ADMIN//%252e%252e/x",
+        ] {
+            assert_eq!(asked(&prefix("/admin"), path), Truth::Unsure, "{path}");
+        }
     }
 
     #[test]

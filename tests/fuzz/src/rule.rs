@@ -51,16 +51,18 @@ fn readings(path: &str) -> Vec<String> {
     let mut all = Vec::new();
     for bytes in found {
         let text = String::from_utf8_lossy(&bytes).replace('\\', "/").to_ascii_lowercase();
-        for bare in [false, true] {
+        for (bare, merged) in [(false, false), (false, true), (true, false), (true, true)] {
             let mut segments: Vec<&str> = Vec::new();
-            for segment in text.split('/') {
+            for segment in text.split('/').skip(1) {
                 let segment = if bare { segment.split(';').next().unwrap_or_default() } else { segment };
                 match segment {
-                    "" | "." => {}
+                    "." => {}
+                    "" if merged => {}
                     ".." => drop(segments.pop()),
                     segment => segments.push(segment),
                 }
             }
+            segments.retain(|segment| !segment.is_empty());
             all.push(segments.join("/"));
         }
     }
