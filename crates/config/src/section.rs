@@ -20,8 +20,9 @@
 //! What one key says about another is checked where the section is used (`build`), with the place of each key
 //! ([`At::key`](crate::shapes::At::key)).
 
-use std::{borrow::Cow, marker::PhantomData};
+use std::{borrow::Cow, marker::PhantomData, sync::Arc};
 
+use http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -189,6 +190,41 @@ impl<T, N: Notation<T>> Notation<Option<T>> for Maybe<N> {
 
     fn show(value: &Option<T>) -> Value {
         value.as_ref().map_or(Value::Null, N::show)
+    }
+}
+
+/// A text; an empty one counts as none, so that it may come from a variable.
+pub(crate) struct UnlessEmpty;
+
+impl Notation<Option<Arc<str>>> for UnlessEmpty {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<String>()
+    }
+
+    fn read(value: Value) -> serde_json::Result<Option<Arc<str>>> {
+        let text: String = serde_json::from_value(value)?;
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    fn show(value: &Option<Arc<str>>) -> Value {
+        value.as_deref().map_or(Value::Null, Value::from)
+    }
+}
+
+/// A status of HTTP, as its number.
+pub(crate) struct Status;
+
+impl Notation<StatusCode> for Status {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<u16>()
+    }
+
+    fn read(value: Value) -> serde_json::Result<StatusCode> {
+        StatusCode::from_u16(serde_json::from_value(value)?).map_err(de::Error::custom)
+    }
+
+    fn show(value: &StatusCode) -> Value {
+        value.as_u16().into()
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_config::model::{self, Algorithm, HashKey, ProxyProtocolOut, UpstreamProtocol};
+use attache_config::model::{self, HashKey, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
 use attache_telemetry::{AttemptTrace, Reason, metrics};
 use attache_wire::{
@@ -241,10 +241,7 @@ struct Plan {
 impl Inner {
     /// What the config's consistent hash is taken over, where it has one.
     fn hash(&self, context: &CallContext, request: &Request<Body>, wants: Wants) -> Option<u64> {
-        let (Algorithm::RingHash(key) | Algorithm::Maglev(key)) = &self.pool.shared.config.balance.algorithm
-        else {
-            return None;
-        };
+        let key = self.pool.shared.config.balance.hash.as_ref()?;
         // A connection is for no path.
         if wants == Wants::Connection && *key == HashKey::Path {
             return None;

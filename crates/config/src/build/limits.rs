@@ -1,9 +1,9 @@
 //! What of a route's requests is let through, and what is done to them on purpose.
 
-use super::{fill, policy::WHOLE};
+use super::fill;
 use crate::{
     diagnostic::Problems,
-    model::{Fault, FaultAbort, FaultDelay, FaultRate, LimitKey, RateLimit},
+    model::{Fault, LimitKey, RateLimit},
     raw::{self, At, FaultHeader, RateLimitForm},
 };
 
@@ -43,10 +43,9 @@ pub(crate) fn fault(raw: At<raw::Fault>, problems: &mut Problems) -> Option<Faul
         }
         return None;
     }
-    if let Some(limit) = raw.response_rate.as_ref().map(|rate| &rate.limit)
-        && limit.value.0.0 == 0
-    {
-        problems.wrong(limit.at, "at this rate no response ever ends", "at least `1B`");
+    if let Some(rate) = raw.response_rate.as_ref().filter(|rate| rate.value.limit == 0) {
+        let at = rate.key("limit").unwrap_or(rate.at);
+        problems.wrong(at, "at this rate no response ever ends", "at least `1B`");
         return None;
     }
     let header = match raw.header {
@@ -63,22 +62,6 @@ pub(crate) fn fault(raw: At<raw::Fault>, problems: &mut Problems) -> Option<Faul
             Some((name, Some(entry.value.0.0.clone())))
         }
     };
-    Some(Fault {
-        header,
-        delay: raw.delay.map(|delay| FaultDelay {
-            share: delay.share.map_or(WHOLE, |share| share.0.0),
-            time: delay.time.0.0,
-        }),
-        abort: raw.abort.map(|abort| FaultAbort {
-            share: abort.share.map_or(WHOLE, |share| share.0.0),
-            status: abort
-                .status
-                .and_then(|status| http::StatusCode::from_u16(status).ok())
-                .unwrap_or(FaultAbort::STATUS),
-        }),
-        response_rate: raw.response_rate.map(|rate| FaultRate {
-            share: rate.share.map_or(WHOLE, |share| share.0.0),
-            limit: rate.limit.value.0.0,
-        }),
-    })
+    let response_rate = raw.response_rate.map(|rate| rate.value);
+    Some(Fault { header, delay: raw.delay, abort: raw.abort, response_rate })
 }

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Address, Algorithm, Balance, CircuitBreaker, EndpointSource, HashKey, HealthCheck, HostRewrite,
-        OutlierEjection, Pool, Probe, Target, TlsClient, Upstream, UpstreamProtocol,
+        Address, Balance, CircuitBreaker, EndpointSource, HealthCheck, HostRewrite, OutlierEjection, Pool,
+        Probe, Target, TlsClient, Upstream, UpstreamProtocol,
     },
     raw::{self, At, OrOff, Txt},
     text::{Scheme, Source},
@@ -258,36 +258,21 @@ fn spoken(
 
 fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance> {
     let whole = raw.whole();
-    let mut balance = Balance::default();
-    let (algorithm, hash) = match raw.value {
-        raw::BalanceForm::Algorithm(algorithm) => (algorithm, None),
-        raw::BalanceForm::Full(full) => {
-            fill!(balance, full, slow_start, panic_threshold);
-            balance.zone = full.zone.filter(|zone| !zone.is_empty()).map(Into::into);
-            (full.algorithm.unwrap_or(raw::Algorithm::LeastRequest), full.hash)
-        }
+    let (balance, hash) = match raw.value {
+        raw::BalanceForm::Algorithm(algorithm) => (Balance { algorithm, ..Balance::default() }, None),
+        raw::BalanceForm::Full(full) => (full.value.clone(), full.key("hash")),
     };
-    let hashes = matches!(algorithm, raw::Algorithm::RingHash | raw::Algorithm::Maglev);
-    let key: Option<HashKey> = match hash {
-        Some(hash) if !hashes => {
+    match (balance.algorithm.hashes(), hash) {
+        (false, Some(at)) => {
             problems.wrong(
-                hash.at,
+                at,
                 "`hash` with an algorithm that hashes nothing",
                 "`algorithm: ring-hash` or `maglev`",
             );
             return None;
         }
-        hash => hash.map(|hash| hash.value.0.0),
-    };
-    balance.algorithm = match (algorithm, key) {
-        (raw::Algorithm::LeastRequest, _) => Algorithm::LeastRequest,
-        (raw::Algorithm::PeakEwma, _) => Algorithm::PeakEwma,
-        (raw::Algorithm::RoundRobin, _) => Algorithm::RoundRobin,
-        (raw::Algorithm::Random, _) => Algorithm::Random,
-        (raw::Algorithm::RingHash, Some(key)) => Algorithm::RingHash(key),
-        (raw::Algorithm::Maglev, Some(key)) => Algorithm::Maglev(key),
-        (_, None) if !whole => return None,
-        (_, None) => {
+        (true, None) if !whole => return None,
+        (true, None) => {
             problems.wrong(
                 raw.at,
                 "consistent hashing doesn't say what is hashed",
@@ -295,7 +280,8 @@ fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance
             );
             return None;
         }
-    };
+        _ => {}
+    }
     Some(balance)
 }
 

@@ -15,7 +15,7 @@ const STRANGER: &str = "https://attache-stranger.invalid";
 pub(crate) fn web(
     cors: Option<At<OrOff<Box<raw::Cors>>>>,
     grpc_web: Option<bool>,
-    compression: Option<OrOff<raw::Compression>>,
+    compression: Option<OrOff<Compression>>,
     listener: &Web,
     problems: &mut Problems,
 ) -> Web {
@@ -29,24 +29,9 @@ pub(crate) fn web(
         compression: match compression {
             None => listener.compression.clone(),
             Some(OrOff::Off(_)) => None,
-            Some(OrOff::On(raw)) => Some(Arc::new(self::compression(raw))),
+            Some(OrOff::On(raw)) => Some(Arc::new(raw)),
         },
     }
-}
-
-fn compression(raw: raw::Compression) -> Compression {
-    let mut compression = Compression::default();
-    if let Some(codings) = raw.codings {
-        compression.codings = codings.into_vec();
-    }
-    if let Some(types) = raw.types {
-        compression.types = types.into_vec().into_iter().map(|types| types.0.0).collect();
-    }
-    if let Some(size) = raw.min_size {
-        compression.min_size = size.0.0;
-    }
-    compression.max_responses = raw.max_responses.unwrap_or(compression.max_responses);
-    compression
 }
 
 fn cors(raw: raw::Cors, problems: &mut Problems) -> Cors {

@@ -12,7 +12,7 @@ use crate::{
         Action, Config, Destination, Fault, Forward, HeaderEdits, LimitKey, Match, Part, PathRewrite, Policy,
         RateLimit, Route, Template, ValueMatch, Variable,
     },
-    text::{show_duration, show_ratio, show_size, show_timeout},
+    text::{show_duration, show_ratio, show_timeout},
 };
 
 pub(super) fn route(route: &Route, config: &Config) -> Value {
@@ -120,18 +120,9 @@ fn rate_limit(limit: &RateLimit) -> Value {
 fn fault(fault: &Fault) -> Value {
     json!({
         "header": fault.header.as_ref().map(|(name, value)| json!({ name.as_str(): value.as_deref() })),
-        "delay": fault.delay.map(|delay| json!({
-            "time": show_duration(delay.time),
-            "share": show_ratio(delay.share),
-        })),
-        "response_rate": fault.response_rate.map(|rate| json!({
-            "limit": show_size(rate.limit as u64),
-            "share": show_ratio(rate.share),
-        })),
-        "abort": fault.abort.map(|abort| json!({
-            "status": abort.status.as_u16(),
-            "share": show_ratio(abort.share),
-        })),
+        "delay": fault.delay,
+        "response_rate": fault.response_rate,
+        "abort": fault.abort,
     })
 }
 

@@ -10,11 +10,8 @@ use super::{
     strings,
 };
 use crate::{
-    model::{
-        Address, Algorithm, Balance, Credential, EndpointSource, HashKey, HealthCheck, Probe, Secret, Target,
-        TlsClient, Upstream,
-    },
-    text::{show_duration, show_ratio, show_timeout},
+    model::{Address, Credential, EndpointSource, HealthCheck, Probe, Secret, Target, TlsClient, Upstream},
+    text::show_duration,
 };
 
 pub(super) fn upstream(upstream: &Upstream) -> Value {
@@ -28,7 +25,7 @@ pub(super) fn upstream(upstream: &Upstream) -> Value {
         "protocol": upstream.protocol,
         "host": host_rewrite(&upstream.host),
         "tls": upstream.tls.as_ref().map(tls),
-        "balance": balance(&upstream.balance),
+        "balance": upstream.balance,
         "connect_timeout": show_duration(upstream.connect_timeout),
         "handshake_timeout": show_duration(upstream.handshake_timeout),
         "pool": upstream.pool,
@@ -108,29 +105,6 @@ fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().fold(String::new(), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");
         out
-    })
-}
-
-fn balance(balance: &Balance) -> Value {
-    let (algorithm, hash) = match &balance.algorithm {
-        Algorithm::LeastRequest => ("least-request", None),
-        Algorithm::PeakEwma => ("peak-ewma", None),
-        Algorithm::RoundRobin => ("round-robin", None),
-        Algorithm::Random => ("random", None),
-        Algorithm::RingHash(key) => ("ring-hash", Some(key)),
-        Algorithm::Maglev(key) => ("maglev", Some(key)),
-    };
-    json!({
-        "algorithm": algorithm,
-        "hash": hash.map(|key| match key {
-            HashKey::Header(name) => format!("header:{name}"),
-            HashKey::Cookie(name) => format!("cookie:{name}"),
-            HashKey::Source => "source".to_owned(),
-            HashKey::Path => "path".to_owned(),
-        }),
-        "slow_start": show_timeout(balance.slow_start),
-        "panic_threshold": show_ratio(balance.panic_threshold),
-        "zone": balance.zone.as_deref(),
     })
 }
 

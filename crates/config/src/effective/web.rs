@@ -4,19 +4,12 @@ use serde_json::{Value, json};
 
 use super::strings;
 use crate::{
-    model::{Compression, Cors, Web},
-    text::{show_duration, show_size},
+    model::{Cors, Web},
+    text::show_duration,
 };
 
 pub(super) fn compression(web: &Web) -> Value {
-    let Some(compression) = web.compression.as_deref() else { return "off".into() };
-    let Compression { codings, types, min_size, max_responses } = compression;
-    json!({
-        "codings": codings,
-        "types": strings(types),
-        "min_size": show_size(*min_size as u64),
-        "max_responses": max_responses,
-    })
+    web.compression.as_deref().map_or_else(|| "off".into(), |compression| json!(compression))
 }
 
 pub(super) fn cors(web: &Web) -> Value {

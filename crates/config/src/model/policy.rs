@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::{Credential, Name};
 use crate::{
-    section::{List, Notation, Part, section},
+    section::{List, Notation, Part, Status, section},
     shapes::Txt,
-    text::{Condition, HedgeWhen, Length, Ratio, Size, Timeout},
+    text::{Condition, HedgeWhen, Length, Positive, Ratio, Size, Timeout},
 };
 
 /// Deadlines, retries and credential of one destination of one route.
@@ -253,34 +253,41 @@ pub struct Fault {
     pub response_rate: Option<FaultRate>,
 }
 
-/// A bound of the rate of a response's body.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FaultRate {
-    /// Share of the requests, 0 to 1. Default 1.
-    pub share: f64,
-    /// Bytes a second, at least 1.
-    pub limit: usize,
+section! {
+    "`response_rate` of a fault"
+    /// A slow response.
+    pub struct FaultRate: Copy {
+        /// Bytes of the body in each second.
+        #[schema(default = (), examples = ["10KiB"])]
+        limit: usize as Size = 0,
+        /// Share of the requests.
+        share: f64 as Ratio = 1.0,
+    }
+    requires limit
 }
 
-/// A delay before a request is sent on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FaultDelay {
-    /// Share of the requests, 0 to 1. Default 1.
-    pub share: f64,
-    /// How long.
-    pub time: Duration,
+section! {
+    "`delay` of a fault"
+    /// A delay.
+    pub struct FaultDelay: Copy {
+        /// How long.
+        #[schema(default = ())]
+        time: Duration as Positive = Duration::ZERO,
+        /// Share of the requests.
+        share: f64 as Ratio = 1.0,
+    }
+    requires time
 }
 
-/// An answer instead of the upstream's.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FaultAbort {
-    /// Share of the requests, 0 to 1. Default 1.
-    pub share: f64,
-    /// Its status; a gRPC call gets the grpc-status of `fault-injected`. Default 503.
-    pub status: StatusCode,
-}
-
-impl FaultAbort {
-    /// Default of [`Self::status`].
-    pub const STATUS: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+section! {
+    "`abort` of a fault"
+    /// An answer.
+    // A gRPC call gets the grpc-status of `fault-injected`.
+    pub struct FaultAbort: Copy {
+        /// Its status.
+        #[schema(minimum = 200, maximum = 599)]
+        status: StatusCode as Status = StatusCode::SERVICE_UNAVAILABLE,
+        /// Share of the requests.
+        share: f64 as Ratio = 1.0,
+    }
 }

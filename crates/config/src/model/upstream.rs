@@ -6,10 +6,13 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AdaptiveConcurrency, Credential, HostRewrite, Name, Queue, TlsClient};
+use super::{
+    AdaptiveConcurrency, CircuitBreaker, Credential, HostRewrite, Name, OutlierEjection, Pool, Queue,
+    TlsClient,
+};
 use crate::{
-    section::{Empty, Maybe, OffOr, Plain, section},
-    text::{HeadSize, Positive, Ratio, Timeout, Window, WindowSize},
+    section::{Maybe, UnlessEmpty, section},
+    text::{Hash, Ratio, Timeout},
 };
 
 /// One upstream: a named set of endpoints and how they are used.
@@ -238,46 +241,53 @@ pub enum UpstreamProtocol {
     Tcp,
 }
 
-/// How an endpoint is chosen among the healthy ones of the chosen priority.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Balance {
-    /// The algorithm.
-    pub algorithm: Algorithm,
-    /// A new or recovered endpoint's weight rises to its full over this time; zero is off. Default 0 s.
-    pub slow_start: Duration,
-    /// Below this share of healthy endpoints all are used, healthy or not (Envoy's panic threshold). Default 0.5.
-    pub panic_threshold: f64,
-    /// attache's own zone; endpoints of it are preferred, overflow goes to the others in proportion. Default `None`.
-    pub zone: Option<Name>,
-}
-
-impl Default for Balance {
-    fn default() -> Self {
-        Self {
-            algorithm: Algorithm::LeastRequest,
-            slow_start: Duration::ZERO,
-            panic_threshold: 0.5,
-            zone: None,
-        }
+section! {
+    "`balance`"
+    /// How an endpoint is chosen among the healthy ones of the chosen priority.
+    pub struct Balance {
+        /// The algorithm.
+        algorithm: Algorithm = Algorithm::LeastRequest,
+        /// What `ring-hash` and `maglev` hash: `header:NAME`, `cookie:NAME`, `source` (the client's address) or `path`.
+        // With these two, and with no other, it is set.
+        hash: Option<HashKey> as Maybe<Hash> = None,
+        /// The weight of a new or recovered endpoint rises to its full over this time; zero is off.
+        slow_start: Duration as Timeout = Duration::ZERO,
+        /// Below this share of healthy endpoints all are used, healthy or not.
+        panic_threshold: f64 as Ratio = 0.5,
+        /// attache's own zone: endpoints of it are preferred, overflow goes to the others in proportion.
+        #[schema(examples = ["${ZONE:-}"])]
+        zone: Option<Name> as UnlessEmpty = None,
     }
 }
 
 /// A balancing algorithm.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
-    /// The less loaded of two chosen at random (power of two choices, Mitzenmacher 2001).
+    // Power of two choices, Mitzenmacher 2001.
+    /// The less loaded of two chosen at random.
     #[default]
     LeastRequest,
-    /// The lower of two chosen at random by an exponentially weighted latency with peak sensitivity times load (Finagle).
+    // As Finagle's.
+    /// The one of two chosen at random with the lower latency (moving average, sensitive to peaks) times load.
     PeakEwma,
     /// One after the other, by weight.
     RoundRobin,
     /// At random, by weight.
     Random,
-    /// Consistent hashing on a ring (Karger 1997).
-    RingHash(HashKey),
-    /// Consistent hashing by lookup table (Maglev, Eisenbud 2016).
-    Maglev(HashKey),
+    // Karger 1997.
+    /// Consistent hashing on a ring; needs `hash`.
+    RingHash,
+    // Eisenbud 2016.
+    /// Consistent hashing by lookup table; needs `hash`.
+    Maglev,
+}
+
+impl Algorithm {
+    /// It hashes something of a request.
+    pub const fn hashes(&self) -> bool {
+        matches!(self, Self::RingHash | Self::Maglev)
+    }
 }
 
 /// What a consistent hash is taken over.
@@ -291,197 +301,6 @@ pub enum HashKey {
     Source,
     /// The path without the query.
     Path,
-}
-
-section! {
-    "`pool`"
-    /// Connections kept for reuse, in each worker.
-    pub struct Pool: Eq {
-        /// An unused connection is closed after this.
-        idle_timeout: Duration as Positive = Duration::from_mins(1),
-        /// Unused HTTP/1 connections kept for each endpoint in each worker.
-        // As many as `max_connections` lets be open: a connection that is closed after a burst has to be made again in the next.
-        max_idle: usize = 1024,
-        /// A connection takes no new request after this age; running ones finish. `0s` is no bound. By default `1h` where `tls` shows an
-        /// own certificate, so that peers see a renewed one, and no bound elsewhere.
-        #[schema(default = (), examples = ["30m"])]
-        max_age: Duration as Timeout = Duration::ZERO,
-        /// Requests on one connection before it is closed; 0 is no bound.
-        max_requests: u64 = 0,
-        /// Connections opened ahead for each endpoint.
-        #[schema(maximum = 1024)]
-        preconnect: usize = 0,
-        /// HTTP/2 streams on one connection at once; the peer's own limit counts too.
-        #[schema(minimum = 1)]
-        h2_streams: u32 = 1024,
-        /// HTTP/2 receive window with which streams begin.
-        h2_stream_window: u32 as WindowSize = 256 << 10,
-        /// The largest that a stream's receive window grows to while its reader keeps up.
-        h2_stream_window_max: u32 as WindowSize = 16 << 20,
-        /// HTTP/2 frames that cost the server nothing and that no call paid for, per second and connection, in prices of a PING: see
-        /// [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `upstream-protocol-error`.
-        #[schema(minimum = 1)]
-        h2_flood_rate: u32 = 20_000,
-        /// The same at once, per connection.
-        #[schema(minimum = 100)]
-        h2_flood_burst: u32 = 100_000,
-        /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open.
-        // They are given up 20 s later. gRPC's servers end connections that are asked more often than this default (gRFC A8).
-        h2_keepalive: Duration as Timeout = Duration::from_mins(5),
-        /// TCP keepalive starts after this long without a byte.
-        tcp_keepalive: Duration as Timeout = Duration::from_mins(1),
-        /// Bytes of an HTTP/1 response head; more is `upstream-protocol-error`.
-        headers_size: usize as HeadSize = 60 << 10,
-        /// Header lines of a response.
-        #[schema(minimum = 1, maximum = 10000)]
-        headers_count: usize = 100,
-    }
-}
-
-impl Pool {
-    /// Default of [`Self::max_age`] where an own certificate is shown.
-    pub const MAX_IDENTITY_AGE: Duration = Duration::from_hours(1);
-}
-
-section! {
-    "`circuit_breaker`"
-    /// Concurrency limits over all workers: what is beyond is answered 503 at once.
-    // Envoy's circuit breakers, with its defaults.
-    pub struct CircuitBreaker {
-        /// Connections at once. An idle one is closed for a call that needs another, on whichever worker it is.
-        #[schema(minimum = 1)]
-        max_connections: u32 = 1024,
-        /// Requests that wait for a connection.
-        max_pending: u32 = 1024,
-        /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken.
-        #[schema(minimum = 1)]
-        max_requests: u32 = 1024,
-        /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429
-        /// `overflow-client`. Without it one client may have them all: what stands behind one address, as a load balancer
-        /// or the application itself, is often many.
-        #[schema(minimum = 1, examples = [100])]
-        max_requests_per_client: Option<u32> as Maybe<Plain> = None,
-        /// Retries at once, unless a budget is set.
-        max_retries: u32 = 3,
-        /// Opens when the whole upstream fails. Off without it: ejection takes single endpoints out, and a breaker over all of them
-        /// turns a partial outage into a whole one. `{}` has every default.
-        #[schema(examples = [Empty {}])]
-        failures: Option<FailureBreaker> as Maybe<Plain> = None,
-        /// Leaves a failing endpoint alone, then lets probes through to it and takes it back when all of them succeed. Beside
-        /// ejection, which takes it back by time. Off without it; `{}` has every default.
-        #[schema(examples = [Empty {}])]
-        endpoint_failures: Option<FailureBreaker> as Maybe<Plain> = None,
-    }
-}
-
-impl CircuitBreaker {
-    /// No bound at all: `circuit_breaker: off`.
-    pub fn off() -> Self {
-        let most = u32::MAX;
-        Self {
-            max_connections: most,
-            max_pending: most,
-            max_requests: most,
-            max_retries: most,
-            ..Self::default()
-        }
-    }
-}
-
-section! {
-    "`failures`"
-    /// A failure breaker, of a whole upstream (`failures`) or of each endpoint (`endpoint_failures`).
-    // While that of an upstream is open, calls are answered at once with `circuit-open`; an endpoint is left out.
-    pub struct FailureBreaker {
-        /// Failures in a row that open it; 0 is off.
-        consecutive: u32 = 20,
-        /// It opens when fewer than this share of the window's calls succeed; 0 is off.
-        success_rate: f64 as Ratio = 0.5,
-        /// The sliding window of `success_rate`; at least 10 ms.
-        window: Duration as Window = Duration::from_secs(10),
-        /// Calls in the window before their rate counts.
-        min_samples: u32 = 50,
-        /// First open time, doubled each time its probes fail, and up to 20 % longer at random.
-        open: Duration as Positive = Duration::from_secs(1),
-        /// Longest open time, before the random part.
-        open_max: Duration as Positive = Duration::from_mins(1),
-        /// Calls let through after the open time, all of which must succeed.
-        #[schema(minimum = 1)]
-        probes: u16 = 3,
-    }
-    then Self::lengthen
-}
-
-impl FailureBreaker {
-    /// A longer first open time alone lengthens the longest one, too.
-    fn lengthen(&mut self) {
-        self.open_max = self.open_max.max(self.open);
-    }
-}
-
-section! {
-    "`outlier_ejection`"
-    /// Passive health.
-    // Envoy's outlier detection.
-    pub struct OutlierEjection {
-        /// 5xx answers, resets and failed connections in a row; 0 is off.
-        consecutive_5xx: u32 = 5,
-        /// Failures of attache's own making (connect, reset, timeout) in a row; 0 is off.
-        consecutive_local: u32 = 5,
-        /// First ejection time; the n-th lasts n times as long.
-        base: Duration as Positive = Duration::from_secs(30),
-        /// Longest ejection.
-        max: Duration as Positive = Duration::from_mins(5),
-        /// Share of the endpoints that may be ejected at once; one always may where there are two or more, and one is always
-        /// left.
-        max_percent: f64 as Ratio = 0.1,
-        /// How often `success_rate` and `failure_percentage` are judged.
-        interval: Duration as Positive = Duration::from_secs(10),
-        /// Ejects what fails much more often than the others. On by default; or `off`.
-        success_rate: Option<SuccessRate> as OffOr<Plain> = Some(SuccessRate::default()),
-        /// Ejects what fails too often, whatever the others do. Off without it; `{}` has every default.
-        #[schema(examples = [Empty {}])]
-        failure_percentage: Option<FailurePercentage> as OffOr<Plain> = None,
-    }
-    then Self::lengthen
-}
-
-impl OutlierEjection {
-    /// Nothing is ejected: `outlier_ejection: off`.
-    pub fn off() -> Self {
-        Self { consecutive_5xx: 0, consecutive_local: 0, success_rate: None, ..Self::default() }
-    }
-
-    /// A longer first ejection alone lengthens the longest one, too.
-    fn lengthen(&mut self) {
-        self.max = self.max.max(self.base);
-    }
-}
-
-section! {
-    "`success_rate`"
-    /// Ejection of an endpoint whose success rate is far below the mean of all.
-    pub struct SuccessRate: Eq {
-        /// Endpoints with `request_volume` that a comparison needs.
-        minimum_hosts: u32 = 5,
-        /// Requests in an interval before an endpoint is compared.
-        request_volume: u32 = 100,
-        /// Standard deviations below the mean, in thousandths.
-        stdev_factor: u32 = 1900,
-    }
-}
-
-section! {
-    "`failure_percentage`"
-    /// Ejection of an endpoint of whose requests too many failed.
-    pub struct FailurePercentage {
-        /// The share of failures at which it goes.
-        threshold: f64 as Ratio = 0.85,
-        /// Endpoints with `request_volume` before any is judged.
-        minimum_hosts: u32 = 5,
-        /// Requests in an interval before an endpoint is judged.
-        request_volume: u32 = 50,
-    }
 }
 
 /// Active health.

@@ -7,6 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Name;
+use crate::{
+    section::{List, Plain, section},
+    text::{MediaTypesText, Size},
+};
 
 /// What a route does for browsers: its own, or that of its listener.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,24 +23,26 @@ pub struct Web {
     pub compression: Option<Arc<Compression>>,
 }
 
-/// Which answers are compressed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compression {
-    /// At least one; of those that a client likes alike the first is taken. Default zstd, br, gzip.
-    pub codings: Vec<Coding>,
-    /// Media types of the answers.
-    pub types: Vec<MediaTypes>,
-    /// A shorter answer goes as it is, in bytes. Default 1 KiB.
-    pub min_size: usize,
-    /// Answers that are compressed at once over all workers; more go as they are. Default 256.
-    pub max_responses: usize,
+section! {
+    "`compression`"
+    /// Which answers are compressed, for clients that ask for it. Not what is encoded already, a part, or `no-transform`. A
+    /// page that shows a secret beside what a stranger may write lets the size of the answer tell of the secret (BREACH):
+    /// `off` for such routes.
+    pub struct Compression: Eq {
+        /// The codings that may be used. Of those that a client likes alike, the first is taken.
+        codings: Vec<Coding> as List<Plain> = vec![Coding::Zstd, Coding::Br, Coding::Gzip],
+        /// Media types of the answers: one, `text/*`, or `*+json`.
+        types: Vec<MediaTypes> as List<MediaTypesText> = Self::TYPES.iter().map(|&text| MediaTypes::of(text)).collect(),
+        /// An answer that says to be shorter goes as it is.
+        min_size: usize as Size = 1 << 10,
+        /// Answers that are compressed at once, over all workers; more go as they are. Each takes up to 1 MiB while it lasts.
+        #[schema(minimum = 1)]
+        max_responses: usize = 256,
+    }
 }
 
 impl Compression {
-    /// Default of [`Self::codings`].
-    pub const CODINGS: [Coding; 3] = [Coding::Zstd, Coding::Br, Coding::Gzip];
-    /// Default of [`Self::types`].
-    pub const TYPES: [&str; 9] = [
+    const TYPES: [&str; 9] = [
         "text/*",
         "application/json",
         "*+json",
@@ -47,21 +53,6 @@ impl Compression {
         "application/x-ndjson",
         "application/yaml",
     ];
-    /// Default of [`Self::min_size`].
-    pub const MIN_SIZE: usize = 1 << 10;
-    /// Default of [`Self::max_responses`].
-    pub const MAX_RESPONSES: usize = 256;
-}
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self {
-            codings: Self::CODINGS.to_vec(),
-            types: Self::TYPES.iter().map(|&text| MediaTypes::of(text)).collect(),
-            min_size: Self::MIN_SIZE,
-            max_responses: Self::MAX_RESPONSES,
-        }
-    }
 }
 
 /// A coding of content (RFC 9110 section 8.4.1).

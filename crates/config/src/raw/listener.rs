@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, Authorization, Compression, Cors, OneOrMany, OrOff, Route, TlsServer, To, Txt};
+use super::{At, Authorization, Cors, OneOrMany, OrOff, Route, TlsServer, To, Txt};
 use crate::{
     model,
     section::Given,
@@ -51,7 +51,7 @@ pub(crate) struct Listener {
     pub(crate) grpc_web: Option<bool>,
     /// Which answers are compressed; or `off`. For all routes that don't say otherwise.
     #[schemars(extend("default" = "off"))]
-    pub(crate) compression: Option<OrOff<Compression>>,
+    pub(crate) compression: Option<OrOff<model::Compression>>,
     /// Rules of which the most specific that matches has the request or connection.
     pub(crate) routes: Option<Vec<At<Route>>>,
     /// Where everything goes that no route matches: an upstream, or a split by weight.

@@ -3,16 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    At, Authorization, Compression, Cors, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt,
-};
+use super::{At, Authorization, Cors, Credential, GlobalRateLimit, Map, Off, OneOrMany, OrOff, Txt};
 use crate::{
     model,
     section::Given,
     text::{
         AddressRange, HeaderText, HostAndPort, HostText, Label, LimitBy, MediaType, MethodText, PathText,
-        PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, SanText, Size, TemplateText, Timeout,
-        ValueText, Weight, Word, show_duration, show_ratio, show_timeout,
+        PathValue, Positive, Rate, Ratio, RedirectScheme, RewriteHost, SanText, TemplateText, Timeout,
+        ValueText, Weight, Word, show_duration, show_timeout,
     },
 };
 
@@ -60,7 +58,7 @@ pub(crate) struct Route {
     pub(crate) grpc_web: Option<bool>,
     /// Which answers are compressed; or `off`. By default that of the listener.
     #[schemars(extend("default" = "off"))]
-    pub(crate) compression: Option<OrOff<Compression>>,
+    pub(crate) compression: Option<OrOff<model::Compression>>,
     /// Changes to the path and the host on the way up.
     pub(crate) rewrite: Option<At<Rewrite>>,
     /// Changes to headers.
@@ -271,11 +269,11 @@ pub(crate) struct Fault {
     #[schemars(extend("examples" = ["x-fault", {"x-fault": "please"}]))]
     pub(crate) header: Option<At<FaultHeader>>,
     /// Some requests wait before they are sent on.
-    pub(crate) delay: Option<FaultDelay>,
+    pub(crate) delay: Option<model::FaultDelay>,
     /// Some requests are answered by attache.
-    pub(crate) abort: Option<FaultAbort>,
+    pub(crate) abort: Option<model::FaultAbort>,
     /// The bodies of some responses come slowly.
-    pub(crate) response_rate: Option<FaultRate>,
+    pub(crate) response_rate: Option<At<model::FaultRate>>,
 }
 
 /// A header's name, or its name and value.
@@ -285,42 +283,4 @@ pub(crate) struct Fault {
 pub(crate) enum FaultHeader {
     Name(Txt<HeaderText>),
     Value(Map<HeaderText, Txt<Word>>),
-}
-
-/// A delay.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`delay` of a fault")]
-pub(crate) struct FaultDelay {
-    /// How long.
-    pub(crate) time: Txt<Positive>,
-    /// Share of the requests.
-    #[schemars(extend("default" = show_ratio(1.0)))]
-    pub(crate) share: Option<Txt<Ratio>>,
-}
-
-/// A slow response.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`response_rate` of a fault")]
-pub(crate) struct FaultRate {
-    /// Bytes of the body in each second.
-    #[schemars(extend("examples" = ["10KiB"]))]
-    pub(crate) limit: At<Txt<Size>>,
-    /// Share of the requests.
-    #[schemars(extend("default" = show_ratio(1.0)))]
-    pub(crate) share: Option<Txt<Ratio>>,
-}
-
-/// An answer.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`abort` of a fault")]
-pub(crate) struct FaultAbort {
-    /// Its status.
-    #[schemars(range(min = 200, max = 599), extend("default" = model::FaultAbort::STATUS.as_u16()))]
-    pub(crate) status: Option<u16>,
-    /// Share of the requests.
-    #[schemars(extend("default" = show_ratio(1.0)))]
-    pub(crate) share: Option<Txt<Ratio>>,
 }

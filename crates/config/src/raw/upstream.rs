@@ -10,8 +10,8 @@ use crate::{
     model,
     section::Given,
     text::{
-        AddressRange, Hash, HeaderText, HostAndPort, Octets, PathValue, Positive, Ratio, RewriteHost, Source,
-        SourceAddress, Timeout, Word, show_duration, show_ratio, show_timeout,
+        AddressRange, HeaderText, HostAndPort, Octets, PathValue, Positive, RewriteHost, Source,
+        SourceAddress, Timeout, Word, show_duration, show_timeout,
     },
 };
 
@@ -132,47 +132,8 @@ pub(crate) struct AddressFull {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum BalanceForm {
-    Algorithm(Algorithm),
-    Full(Balance),
-}
-
-/// How an endpoint is chosen among the healthy ones of the chosen priority.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`balance`")]
-pub(crate) struct Balance {
-    /// The algorithm.
-    #[schemars(extend("default" = "least-request"))]
-    pub(crate) algorithm: Option<Algorithm>,
-    /// What `ring-hash` and `maglev` hash: `header:NAME`, `cookie:NAME`, `source` (the client's address) or `path`.
-    pub(crate) hash: Option<At<Txt<Hash>>>,
-    /// The weight of a new or recovered endpoint rises to its full over this time; zero is off.
-    #[schemars(extend("default" = show_timeout(model::Balance::default().slow_start)))]
-    pub(crate) slow_start: Option<Txt<Timeout>>,
-    /// Below this share of healthy endpoints all are used, healthy or not.
-    #[schemars(extend("default" = show_ratio(model::Balance::default().panic_threshold)))]
-    pub(crate) panic_threshold: Option<Txt<Ratio>>,
-    /// attache's own zone: endpoints of it are preferred, overflow goes to the others in proportion.
-    #[schemars(extend("examples" = ["${ZONE:-}"]))]
-    pub(crate) zone: Option<String>,
-}
-
-/// A balancing algorithm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Algorithm {
-    /// The less loaded of two chosen at random.
-    LeastRequest,
-    /// The one of two chosen at random with the lower latency (moving average, sensitive to peaks) times load.
-    PeakEwma,
-    /// One after the other, by weight.
-    RoundRobin,
-    /// At random, by weight.
-    Random,
-    /// Consistent hashing on a ring; needs `hash`.
-    RingHash,
-    /// Consistent hashing by lookup table; needs `hash`.
-    Maglev,
+    Algorithm(model::Algorithm),
+    Full(Box<At<model::Balance>>),
 }
 
 /// A connection alone, or bytes each way.

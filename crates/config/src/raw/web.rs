@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{At, OneOrMany, Txt};
 use crate::{
     model,
-    text::{HeaderText, Length, MediaTypesText, MethodOrAll, OriginText, Size, Star, show_size},
+    text::{HeaderText, Length, MethodOrAll, OriginText, Star},
 };
 
 fn methods() -> Vec<String> {
@@ -39,27 +39,6 @@ pub(crate) struct Cors {
     /// Pages of public sites may ask, though attache's address is a private one (Private Network Access).
     #[schemars(extend("default" = false))]
     pub(crate) private_network: Option<bool>,
-}
-
-/// Which answers are compressed, for clients that ask for it. Not what is encoded already, a part, or `no-transform`. A
-/// page that shows a secret beside what a stranger may write lets the size of the answer tell of the secret (BREACH):
-/// `off` for such routes.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "`compression`")]
-pub(crate) struct Compression {
-    /// The codings that may be used. Of those that a client likes alike, the first is taken.
-    #[schemars(extend("default" = model::Compression::CODINGS))]
-    pub(crate) codings: Option<OneOrMany<model::Coding>>,
-    /// Media types of the answers: one, `text/*`, or `*+json`.
-    #[schemars(extend("default" = model::Compression::TYPES))]
-    pub(crate) types: Option<OneOrMany<Txt<MediaTypesText>>>,
-    /// An answer that says to be shorter goes as it is.
-    #[schemars(extend("default" = show_size(model::Compression::MIN_SIZE as u64)))]
-    pub(crate) min_size: Option<Txt<Size>>,
-    /// Answers that are compressed at once, over all workers; more go as they are. Each takes up to 1 MiB while it lasts.
-    #[schemars(range(min = 1), extend("default" = model::Compression::MAX_RESPONSES))]
-    pub(crate) max_responses: Option<usize>,
 }
 
 /// `*`, or names of headers.

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::{MethodText, Text, Wrong, pattern::anchored, wrong};
+use super::{MethodText, Text, Unit, Wrong, pattern::anchored, wrong};
 use crate::model::{MediaTypes, OriginPattern};
 
 /// Origins of pages.
@@ -116,6 +116,18 @@ impl Text for MediaTypesText {
         } else {
             wrong("{} isn't a media type", "such as `text/*`, `application/json` or `*+json`")
         }
+    }
+}
+
+impl Unit for MediaTypesText {
+    type Value = MediaTypes;
+
+    fn value(self) -> MediaTypes {
+        self.0
+    }
+
+    fn show(value: &MediaTypes) -> String {
+        value.to_string()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use http::HeaderName;
 
-use super::{HeaderText, Text, Wrong, host_name, split_port, wrong};
+use super::{HeaderText, Text, Unit, Wrong, host_name, split_port, wrong};
 use crate::model::{HashKey, HostRewrite, LimitKey, Name};
 
 /// The name of a listener, route or upstream; it becomes a label.
@@ -305,6 +305,23 @@ impl Text for Hash {
                 _ => return wrong("{} can't be hashed", "`header:NAME`, `cookie:NAME`, `source` or `path`"),
             },
         }))
+    }
+}
+
+impl Unit for Hash {
+    type Value = HashKey;
+
+    fn value(self) -> HashKey {
+        self.0
+    }
+
+    fn show(value: &HashKey) -> String {
+        match value {
+            HashKey::Header(name) => format!("header:{name}"),
+            HashKey::Cookie(name) => format!("cookie:{name}"),
+            HashKey::Source => "source".to_owned(),
+            HashKey::Path => "path".to_owned(),
+        }
     }
 }
 

@@ -94,8 +94,8 @@ impl Index {
             let members = of(&|_| true);
             let table = match &balance.algorithm {
                 _ if members.len() < 2 => None,
-                Algorithm::RingHash(_) => Some(Table::Ring(Ring::build(&members, endpoints))),
-                Algorithm::Maglev(_) => Some(Table::Maglev(Maglev::build(&members, endpoints))),
+                Algorithm::RingHash => Some(Table::Ring(Ring::build(&members, endpoints))),
+                Algorithm::Maglev => Some(Table::Maglev(Maglev::build(&members, endpoints))),
                 _ => None,
             };
             let (mut local, mut remote) = (None, None);

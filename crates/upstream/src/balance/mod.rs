@@ -185,7 +185,7 @@ impl Balancer {
                 ewma::cost(endpoint, now) / (f64::from(endpoint.weight()) * pick.ramp(endpoint))
             }),
             // One endpoint alone in its tier has no table.
-            Algorithm::Random | Algorithm::RingHash(_) | Algorithm::Maglev(_) => self.draw(pick, group),
+            Algorithm::Random | Algorithm::RingHash | Algorithm::Maglev => self.draw(pick, group),
         };
         // The other zone, before other tiers.
         found.or_else(|| if part == Part::All { None } else { self.scan(pick, &groups.all) })

@@ -1,6 +1,6 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use attache_config::model::{Algorithm, Balance, HashKey, OutlierEjection, Upstream};
+use attache_config::model::{Algorithm, Balance, OutlierEjection, Upstream};
 use attache_telemetry::Reason;
 use attache_wire::Fields;
 use http::StatusCode;
@@ -17,11 +17,11 @@ fn balance(algorithm: Algorithm) -> Balance {
 }
 
 fn ring() -> Algorithm {
-    Algorithm::RingHash(HashKey::Source)
+    Algorithm::RingHash
 }
 
 fn maglev() -> Algorithm {
-    Algorithm::Maglev(HashKey::Source)
+    Algorithm::Maglev
 }
 
 fn all_algorithms() -> [Algorithm; 6] {

@@ -9,6 +9,7 @@ mod h1;
 mod h2;
 mod h2_ends;
 mod h2_frames;
+mod h2_peer;
 mod h2_server;
 mod placed;
 mod room;

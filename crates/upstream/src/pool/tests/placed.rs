@@ -15,7 +15,8 @@ async fn spread(key: HashKey) -> [usize; 2] {
         endpoints.push(endpoint(serve(|_stream, _| async {}).await.address, None));
     }
     let mut config = config();
-    config.balance.algorithm = Algorithm::Maglev(key);
+    config.balance.algorithm = Algorithm::Maglev;
+    config.balance.hash = Some(key);
     let upstream = WorkerUpstream::new(shared(config, endpoints), None);
     let mut seen = [HashSet::new(), HashSet::new()];
     for _ in 0..20 {

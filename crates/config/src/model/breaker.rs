@@ -1,0 +1,84 @@
+//! When an upstream, or one of its endpoints, is called no more.
+
+use std::time::Duration;
+
+use crate::{
+    section::{Empty, Maybe, Plain, section},
+    text::{Positive, Ratio, Window},
+};
+
+section! {
+    "`circuit_breaker`"
+    /// Concurrency limits over all workers: what is beyond is answered 503 at once.
+    // Envoy's circuit breakers, with its defaults.
+    pub struct CircuitBreaker {
+        /// Connections at once. An idle one is closed for a call that needs another, on whichever worker it is.
+        #[schema(minimum = 1)]
+        max_connections: u32 = 1024,
+        /// Requests that wait for a connection.
+        max_pending: u32 = 1024,
+        /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken.
+        #[schema(minimum = 1)]
+        max_requests: u32 = 1024,
+        /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429
+        /// `overflow-client`. Without it one client may have them all: what stands behind one address, as a load balancer
+        /// or the application itself, is often many.
+        #[schema(minimum = 1, examples = [100])]
+        max_requests_per_client: Option<u32> as Maybe<Plain> = None,
+        /// Retries at once, unless a budget is set.
+        max_retries: u32 = 3,
+        /// Opens when the whole upstream fails. Off without it: ejection takes single endpoints out, and a breaker over all of them
+        /// turns a partial outage into a whole one. `{}` has every default.
+        #[schema(examples = [Empty {}])]
+        failures: Option<FailureBreaker> as Maybe<Plain> = None,
+        /// Leaves a failing endpoint alone, then lets probes through to it and takes it back when all of them succeed. Beside
+        /// ejection, which takes it back by time. Off without it; `{}` has every default.
+        #[schema(examples = [Empty {}])]
+        endpoint_failures: Option<FailureBreaker> as Maybe<Plain> = None,
+    }
+}
+
+impl CircuitBreaker {
+    /// No bound at all: `circuit_breaker: off`.
+    pub fn off() -> Self {
+        let most = u32::MAX;
+        Self {
+            max_connections: most,
+            max_pending: most,
+            max_requests: most,
+            max_retries: most,
+            ..Self::default()
+        }
+    }
+}
+
+section! {
+    "`failures`"
+    /// A failure breaker, of a whole upstream (`failures`) or of each endpoint (`endpoint_failures`).
+    // While that of an upstream is open, calls are answered at once with `circuit-open`; an endpoint is left out.
+    pub struct FailureBreaker {
+        /// Failures in a row that open it; 0 is off.
+        consecutive: u32 = 20,
+        /// It opens when fewer than this share of the window's calls succeed; 0 is off.
+        success_rate: f64 as Ratio = 0.5,
+        /// The sliding window of `success_rate`; at least 10 ms.
+        window: Duration as Window = Duration::from_secs(10),
+        /// Calls in the window before their rate counts.
+        min_samples: u32 = 50,
+        /// First open time, doubled each time its probes fail, and up to 20 % longer at random.
+        open: Duration as Positive = Duration::from_secs(1),
+        /// Longest open time, before the random part.
+        open_max: Duration as Positive = Duration::from_mins(1),
+        /// Calls let through after the open time, all of which must succeed.
+        #[schema(minimum = 1)]
+        probes: u16 = 3,
+    }
+    then Self::lengthen
+}
+
+impl FailureBreaker {
+    /// A longer first open time alone lengthens the longest one, too.
+    fn lengthen(&mut self) {
+        self.open_max = self.open_max.max(self.open);
+    }
+}

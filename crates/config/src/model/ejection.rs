@@ -1,0 +1,73 @@
+//! When an endpoint is left out for a while because its calls failed.
+
+use std::time::Duration;
+
+use crate::{
+    section::{Empty, OffOr, Plain, section},
+    text::{Positive, Ratio},
+};
+
+section! {
+    "`outlier_ejection`"
+    /// Passive health.
+    // Envoy's outlier detection.
+    pub struct OutlierEjection {
+        /// 5xx answers, resets and failed connections in a row; 0 is off.
+        consecutive_5xx: u32 = 5,
+        /// Failures of attache's own making (connect, reset, timeout) in a row; 0 is off.
+        consecutive_local: u32 = 5,
+        /// First ejection time; the n-th lasts n times as long.
+        base: Duration as Positive = Duration::from_secs(30),
+        /// Longest ejection.
+        max: Duration as Positive = Duration::from_mins(5),
+        /// Share of the endpoints that may be ejected at once; one always may where there are two or more, and one is always
+        /// left.
+        max_percent: f64 as Ratio = 0.1,
+        /// How often `success_rate` and `failure_percentage` are judged.
+        interval: Duration as Positive = Duration::from_secs(10),
+        /// Ejects what fails much more often than the others. On by default; or `off`.
+        success_rate: Option<SuccessRate> as OffOr<Plain> = Some(SuccessRate::default()),
+        /// Ejects what fails too often, whatever the others do. Off without it; `{}` has every default.
+        #[schema(examples = [Empty {}])]
+        failure_percentage: Option<FailurePercentage> as OffOr<Plain> = None,
+    }
+    then Self::lengthen
+}
+
+impl OutlierEjection {
+    /// Nothing is ejected: `outlier_ejection: off`.
+    pub fn off() -> Self {
+        Self { consecutive_5xx: 0, consecutive_local: 0, success_rate: None, ..Self::default() }
+    }
+
+    /// A longer first ejection alone lengthens the longest one, too.
+    fn lengthen(&mut self) {
+        self.max = self.max.max(self.base);
+    }
+}
+
+section! {
+    "`success_rate`"
+    /// Ejection of an endpoint whose success rate is far below the mean of all.
+    pub struct SuccessRate: Eq {
+        /// Endpoints with `request_volume` that a comparison needs.
+        minimum_hosts: u32 = 5,
+        /// Requests in an interval before an endpoint is compared.
+        request_volume: u32 = 100,
+        /// Standard deviations below the mean, in thousandths.
+        stdev_factor: u32 = 1900,
+    }
+}
+
+section! {
+    "`failure_percentage`"
+    /// Ejection of an endpoint of whose requests too many failed.
+    pub struct FailurePercentage {
+        /// The share of failures at which it goes.
+        threshold: f64 as Ratio = 0.85,
+        /// Endpoints with `request_volume` before any is judged.
+        minimum_hosts: u32 = 5,
+        /// Requests in an interval before an endpoint is judged.
+        request_volume: u32 = 50,
+    }
+}

@@ -1,0 +1,58 @@
+//! Connections to an upstream.
+
+use std::time::Duration;
+
+use crate::{
+    section::section,
+    text::{HeadSize, Positive, Timeout, WindowSize},
+};
+
+section! {
+    "`pool`"
+    /// Connections kept for reuse, in each worker.
+    pub struct Pool: Eq {
+        /// An unused connection is closed after this.
+        idle_timeout: Duration as Positive = Duration::from_mins(1),
+        /// Unused HTTP/1 connections kept for each endpoint in each worker.
+        // As many as `max_connections` lets be open: a connection that is closed after a burst has to be made again in the next.
+        max_idle: usize = 1024,
+        /// A connection takes no new request after this age; running ones finish. `0s` is no bound. By default `1h` where `tls` shows an
+        /// own certificate, so that peers see a renewed one, and no bound elsewhere.
+        #[schema(default = (), examples = ["30m"])]
+        max_age: Duration as Timeout = Duration::ZERO,
+        /// Requests on one connection before it is closed; 0 is no bound.
+        max_requests: u64 = 0,
+        /// Connections opened ahead for each endpoint.
+        #[schema(maximum = 1024)]
+        preconnect: usize = 0,
+        /// HTTP/2 streams on one connection at once; the peer's own limit counts too.
+        #[schema(minimum = 1)]
+        h2_streams: u32 = 1024,
+        /// HTTP/2 receive window with which streams begin.
+        h2_stream_window: u32 as WindowSize = 256 << 10,
+        /// The largest that a stream's receive window grows to while its reader keeps up.
+        h2_stream_window_max: u32 as WindowSize = 16 << 20,
+        /// HTTP/2 frames that cost the server nothing and that no call paid for, per second and connection, in prices of a PING: see
+        /// [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `upstream-protocol-error`.
+        #[schema(minimum = 1)]
+        h2_flood_rate: u32 = 20_000,
+        /// The same at once, per connection.
+        #[schema(minimum = 100)]
+        h2_flood_burst: u32 = 100_000,
+        /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open.
+        // They are given up 20 s later. gRPC's servers end connections that are asked more often than this default (gRFC A8).
+        h2_keepalive: Duration as Timeout = Duration::from_mins(5),
+        /// TCP keepalive starts after this long without a byte.
+        tcp_keepalive: Duration as Timeout = Duration::from_mins(1),
+        /// Bytes of an HTTP/1 response head; more is `upstream-protocol-error`.
+        headers_size: usize as HeadSize = 60 << 10,
+        /// Header lines of a response.
+        #[schema(minimum = 1, maximum = 10000)]
+        headers_count: usize = 100,
+    }
+}
+
+impl Pool {
+    /// Default of [`Self::max_age`] where an own certificate is shown.
+    pub const MAX_IDENTITY_AGE: Duration = Duration::from_hours(1);
+}
