@@ -3,6 +3,8 @@
 //! Loopback only, and behind the checks of [`guard`]. What changes something is a POST or PUT, never a GET: links, previews and
 //! probes must not end a process.
 
+mod envoy;
+
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::SystemTime};
 
 use attache_telemetry::{LogControl, Reason, Stats};
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     AdminState,
     answer::{Answer, READ, json as as_json, method_not_allowed, reads, text},
-    dashboard, envoy, guard, probes, query,
+    dashboard, guard, probes, query,
     server::{self, Reply, Socket},
     tap::{self, Lines},
 };

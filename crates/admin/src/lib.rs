@@ -7,7 +7,6 @@ mod answer;
 mod api;
 mod app;
 mod dashboard;
-mod envoy;
 mod guard;
 mod pages;
 mod places;

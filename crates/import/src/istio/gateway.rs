@@ -214,10 +214,8 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
         _ => route.set("weighted_clusters", rule.map(vec![("clusters", rule.seq(parts.clone()))])),
     }
     let timeouts = rule.down(&["timeouts"]);
-    route.set(
-        "timeout",
-        timeouts.get("request").map_or_else(|| rule.scalar("0s"), super::virtual_service::duration),
-    );
+    route
+        .set("timeout", timeouts.get("request").map_or_else(|| rule.scalar("0s"), super::duration::duration));
     if let Some(retry) = rule.get("retry") {
         let codes = retry.list("codes").to_vec();
         let mut policy = retry.map(vec![
@@ -225,12 +223,9 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
             ("retriable_status_codes", retry.seq(codes)),
         ]);
         policy.set("num_retries", retry.get("attempts").cloned().unwrap_or_else(|| retry.scalar("1")));
-        policy.put("per_try_timeout", timeouts.get("backend_request").map(super::virtual_service::duration));
+        policy.put("per_try_timeout", timeouts.get("backend_request").map(super::duration::duration));
         if let Some(base) = retry.get("backoff") {
-            policy.set(
-                "retry_back_off",
-                base.map(vec![("base_interval", super::virtual_service::duration(base))]),
-            );
+            policy.set("retry_back_off", base.map(vec![("base_interval", super::duration::duration(base))]));
         }
         route.set("retry_policy", policy);
     }

@@ -4,7 +4,9 @@
 //! namespace and labels say which objects are about it. Traffic is translated as Istio does it for its own proxies, to routes and clusters of Envoy,
 //! which [`crate::envoy`] imports; who may do what becomes `authorization` directly.
 
+mod balance;
 mod destination_rule;
+mod duration;
 mod gateway;
 mod hosts;
 mod policy;

@@ -6,7 +6,7 @@
 use crate::remark::Remarks;
 use crate::tree::{At, Kind, Node};
 
-use super::destination_rule::balance;
+use super::balance::balance;
 use super::{Mesh, Object, hosts};
 
 /// Where certificates are expected, as the issuers of sidecars' certificates put them.

@@ -1,7 +1,7 @@
 //! A stub that answers every gRPC call alike, over HTTP/2 with prior knowledge.
 //!
 //! Its message is `0a 00`, an `envoy.service.auth.v3.CheckResponse` with the status OK. A call whose bytes have the word of
-//! [`super::policies::DENIED`] gets one with `PERMISSION_DENIED` and 401 instead. Headers are not decoded: what is asked doesn't matter otherwise.
+//! [`super::DENIED`] gets one with `PERMISSION_DENIED` and 401 instead. Headers are not decoded: what is asked doesn't matter otherwise.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -40,7 +40,7 @@ pub(crate) fn serve(mut stream: &TcpStream) -> Option<()> {
             _ => {}
         }
         if matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0 {
-            let word = super::policies::DENIED.as_bytes();
+            let word = super::DENIED.as_bytes();
             let denied = body.windows(word.len()).any(|window| window == word);
             body.clear();
             answer(stream, id, if denied { DENIAL } else { OK })?;

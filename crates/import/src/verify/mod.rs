@@ -8,7 +8,6 @@ mod client;
 mod envoy;
 mod grpc;
 mod lines;
-mod policies;
 mod probe;
 mod sample;
 mod stub;
@@ -28,6 +27,9 @@ use crate::{File, Grade, Kind};
 
 pub use client::Answer;
 pub use probe::Probe;
+
+/// What the stubs deny, in whatever header it comes.
+const DENIED: &str = "deny-this-probe";
 
 /// Where the programs are.
 #[derive(Clone, Debug)]

@@ -1,12 +1,14 @@
 //! Requests made of the conditions of routes.
 
+mod policies;
+
 use std::fmt;
 
 use crate::path::Path;
 use crate::plan::{Plan, Rule, When};
 use crate::value::{Map, Value};
 
-use super::{bound, policies, sample};
+use super::{bound, sample};
 
 /// Requests to one config.
 const MOST: usize = 3000;

@@ -65,7 +65,7 @@ fn serve(stream: &TcpStream, name: &str) -> Option<()> {
             .and_then(|(_, value)| value.trim().parse::<u64>().ok())
             .unwrap_or(0);
         std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).ok()?;
-        let denied = head.iter().any(|line| line.contains(super::policies::DENIED));
+        let denied = head.iter().any(|line| line.contains(super::DENIED));
         let status = if denied { "401 Unauthorized" } else { "200 OK" };
         let only_head = head.first().is_some_and(|line| line.starts_with("HEAD "));
         let body = format!("stub {name}\n{}\n", head.join("\n"));

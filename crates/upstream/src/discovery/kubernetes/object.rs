@@ -7,8 +7,6 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::slices::State;
-
 /// An EndpointSlice.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -24,6 +22,17 @@ pub(super) struct Slice {
 pub(super) struct Metadata {
     pub(super) name: String,
     pub(super) resource_version: String,
+}
+
+/// What an endpoint's conditions mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It takes new work.
+    Ready,
+    /// It terminates and still serves.
+    Ending,
+    /// It takes no work.
+    Out,
 }
 
 /// A port of all endpoints of a slice.

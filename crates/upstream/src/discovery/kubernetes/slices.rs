@@ -17,7 +17,7 @@ use attache_config::model::{KubernetesPort, KubernetesService, Name};
 
 use super::{
     super::{deny::leads_to, lookup::Found},
-    object::{Endpoint, Port, Slice},
+    object::{Endpoint, Port, Slice, State},
 };
 
 /// Endpoints of one Service that are kept at most.
@@ -181,17 +181,6 @@ fn is_special(ip: IpAddr) -> bool {
         }
     };
     special(ip) || leads_to(ip).is_some_and(special)
-}
-
-/// What an endpoint's conditions mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// It takes new work.
-    Ready,
-    /// It terminates and still serves.
-    Ending,
-    /// It takes no work.
-    Out,
 }
 
 #[cfg(test)]

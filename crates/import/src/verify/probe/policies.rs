@@ -4,10 +4,8 @@ use crate::path::Path;
 use crate::plan::Rule;
 use crate::value::{Map, Value};
 
-use super::probe::{Probe, host_samples, paths, values};
-
-/// What the stubs deny, in whatever header it comes.
-pub(crate) const DENIED: &str = "deny-this-probe";
+use super::super::DENIED;
+use super::{Probe, host_samples, paths, values};
 
 /// A page that no config names.
 const FOREIGN: &str = "https://stranger.example";
