@@ -63,6 +63,7 @@ fn exercise_all(metrics: &Metrics) {
     });
     worker.rate_limit_service(&name, "ok");
     worker.jwt_keys(&name, "ok");
+    worker.endpoint_slices(&name, Ok(()));
     worker.compressed(&name, &name, "zstd");
     worker.cors(&name, &name, "foreign");
     worker.authorizer(&name, "denied");
