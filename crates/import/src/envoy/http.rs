@@ -274,14 +274,14 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     if let Some(size) = config.number("max_request_headers_kb") {
         limits.set("headers_size", format!("{}KiB", (size as u64).clamp(8, 16 * 1024)));
     }
-    if let Some(count) = common.number("max_headers_count") {
+    if let Some(count) = common.number("max_headers_count").filter(|count| *count >= 1.0) {
         limits.set("headers_count", count as u64);
     }
-    if let Some(count) = common.number("max_requests_per_connection") {
+    if let Some(count) = common.number("max_requests_per_connection").filter(|count| *count >= 1.0) {
         limits.set("requests_per_connection", count as u64);
     }
     let h2 = config.down(&["http2_protocol_options"]);
-    if let Some(streams) = h2.number("max_concurrent_streams") {
+    if let Some(streams) = h2.number("max_concurrent_streams").filter(|streams| *streams >= 1.0) {
         limits.set("h2_streams", (streams as u64).min(1000));
     }
     if let Some(size) = h2.number("initial_stream_window_size") {
