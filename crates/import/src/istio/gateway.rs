@@ -181,23 +181,24 @@ fn grpc(item: &Node, out: &mut Node) -> (u8, usize) {
     }
 }
 
+/// The cluster that a reference to a Service means.
+fn cluster(backend: &Node, object: &Object, clusters: &mut Clusters<'_>) -> String {
+    let namespace = backend.str("namespace").unwrap_or(&object.namespace);
+    let name = backend.str("name").unwrap_or_default();
+    let host = backend.scalar(&format!("{name}.{namespace}.svc.cluster.local"));
+    let mut destination = backend.map(vec![("host", host)]);
+    if let Some(port) = backend.get("port") {
+        destination.set("port", backend.map(vec![("number", port.clone())]));
+    }
+    clusters.of(&destination, namespace)
+}
+
 fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
     let mut out = rule.map(Vec::new());
     let mut route = rule.map(Vec::new());
     let mut parts = Vec::new();
     for backend in rule.list("backend_refs") {
-        let namespace = backend.str("namespace").unwrap_or(&object.namespace);
-        let mut destination = backend.map(vec![(
-            "host",
-            backend.scalar(&format!(
-                "{}.{namespace}.svc.cluster.local",
-                backend.str("name").unwrap_or_default()
-            )),
-        )]);
-        if let Some(port) = backend.get("port") {
-            destination.set("port", backend.map(vec![("number", port.clone())]));
-        }
-        let cluster = clusters.of(&destination, namespace);
+        let cluster = cluster(backend, object, clusters);
         let mut part = backend.map(vec![("name", backend.scalar(&cluster))]);
         part.set("weight", backend.get("weight").cloned().unwrap_or_else(|| backend.scalar("1")));
         if backend.get("filters").is_some() {
@@ -290,19 +291,8 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
             }
             "RequestMirror" => {
                 let backend = filter.down(&["request_mirror", "backend_ref"]);
-                let namespace = backend.str("namespace").unwrap_or(&object.namespace);
-                let mut destination = backend.map(vec![(
-                    "host",
-                    backend.scalar(&format!(
-                        "{}.{namespace}.svc.cluster.local",
-                        backend.str("name").unwrap_or_default()
-                    )),
-                )]);
-                if let Some(port) = backend.get("port") {
-                    destination.set("port", backend.map(vec![("number", port.clone())]));
-                }
-                let policy =
-                    backend.map(vec![("cluster", backend.scalar(&clusters.of(&destination, namespace)))]);
+                let cluster = cluster(backend, object, clusters);
+                let policy = backend.map(vec![("cluster", backend.scalar(&cluster))]);
                 route.set("request_mirror_policies", filter.seq(vec![policy]));
             }
             other => {
