@@ -23,6 +23,7 @@ mod yaml;
 
 use std::path::Path;
 
+pub use build::is_framing;
 use diagnostic::Problems;
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use effective::names_a_credential;

@@ -49,18 +49,7 @@ const NEVER_TRAILERS: [&str; 11] = [
 /// A field that says how a message travels, where it ends (RFC 9112 section 11.2) or where it goes. No service that
 /// attache asks may set one.
 pub fn is_framing(name: &str) -> bool {
-    const FRAMING: [&str; 9] = [
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    FRAMING.contains(&name)
+    name == "host" || attache_config::is_framing(name)
 }
 
 /// A field that this hop removes or writes.

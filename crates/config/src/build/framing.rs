@@ -3,9 +3,9 @@
 use super::Problems;
 use crate::diagnostic::Place;
 
-/// Headers that say where a message ends or belongs: a change would make two parsers read two messages
-/// (RFC 9112 section 11.2).
-pub(super) fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
+/// A header that says where a message ends or belongs: a change would make two parsers read two messages
+/// (RFC 9112 section 11.2). The name is in lower case.
+pub fn is_framing(name: &str) -> bool {
     const FRAMING: [&str; 8] = [
         "connection",
         "content-length",
@@ -16,7 +16,11 @@ pub(super) fn framing(name: &http::HeaderName, at: Place, request: bool, problem
         "transfer-encoding",
         "upgrade",
     ];
-    if FRAMING.contains(&name.as_str()) {
+    FRAMING.contains(&name)
+}
+
+pub(super) fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
+    if is_framing(name.as_str()) {
         let message = format!("`{name}` says how a message travels and can't be changed");
         problems.wrong(at, message, "attache sets it for each connection");
     } else if request && name == http::header::HOST {

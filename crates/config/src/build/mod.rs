@@ -6,6 +6,7 @@ mod authorizer;
 mod credential;
 mod fallback;
 mod framing;
+pub use framing::is_framing;
 mod global_limit;
 mod jwt;
 mod limits;
