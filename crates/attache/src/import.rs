@@ -35,14 +35,6 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
         return compare(kind, &files, options);
     }
     let imported = attache_import::import(kind, &files)?;
-    // What is printed must be a config: no import may end with one that the proxy refuses.
-    if let Err(wrong) = attache_config::parse(&imported.text, None, &|_| None) {
-        let text = wrong.to_string();
-        return Err(format!(
-            "the import made a config with mistakes, which is a fault of attache; please report it:\n{text}"
-        )
-        .into());
-    }
     match &options.output {
         Some(path) => {
             std::fs::write(path, &imported.text).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -19,6 +19,7 @@
     reason = "tables of another proxy's words read best as they are"
 )]
 
+mod accepted;
 mod access;
 pub mod envoy;
 mod gate;
@@ -149,7 +150,8 @@ pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
     Ok(finish(plan, files))
 }
 
-fn finish(plan: Plan, files: &[File]) -> Imported {
+fn finish(mut plan: Plan, files: &[File]) -> Imported {
+    accepted::make(&mut plan);
     let mut remarks = Vec::new();
     plan.each_remark(&mut |remark| remarks.push(remark.clone()));
     let grade = match remarks.iter().map(|remark| remark.weight).max() {
@@ -170,7 +172,7 @@ fn finish(plan: Plan, files: &[File]) -> Imported {
         "attache's own defaults are on beside what was carried over: safe retries, ejection of failing endpoints, dead peers found by keepalive."
             .to_owned(),
     ];
-    let text = write::config(&plan, &head);
+    let text = write::config(&plan, &head).text;
     Imported { text, grade, remarks, plan }
 }
 

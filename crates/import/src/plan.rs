@@ -81,6 +81,8 @@ pub struct Rule {
     pub at: At,
     /// A guard has answered: those behind it are not asked.
     pub settled: bool,
+    /// Its number among the rules of the plan, from 1; given when the plan is complete.
+    pub number: usize,
 }
 
 /// Conditions.
@@ -130,6 +132,13 @@ impl Rule {
 }
 
 impl Plan {
+    /// All rules of a listener, in their order.
+    pub(crate) fn rules_of(listener: &mut Listener) -> impl Iterator<Item = &mut Rule> {
+        listener.chains.iter_mut().flat_map(|chain| {
+            chain.opaque.iter_mut().chain(chain.sites.iter_mut().flat_map(|site| &mut site.rules))
+        })
+    }
+
     /// Calls `visit` for all remarks.
     pub fn each_remark(&self, visit: &mut dyn FnMut(&crate::remark::Remark)) {
         let mut all = |remarks: &Remarks| remarks.0.iter().for_each(&mut *visit);

@@ -36,3 +36,36 @@ pub(crate) fn template(
     out.push_str(rest);
     Some(out)
 }
+
+/// A network, without the bits beyond its prefix, which other proxies pass over. `None` where it is none.
+pub(crate) fn network(address: &str, length: u32) -> Option<String> {
+    let address: std::net::IpAddr = address.parse().ok()?;
+    let kept = match address {
+        std::net::IpAddr::V4(v4) if length <= 32 => {
+            let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+            std::net::IpAddr::from((v4.to_bits() & mask).to_be_bytes())
+        }
+        std::net::IpAddr::V6(v6) if length <= 128 => {
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            std::net::IpAddr::from((v6.to_bits() & mask).to_be_bytes())
+        }
+        _ => return None,
+    };
+    Some(format!("{kept}/{length}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::network;
+
+    #[test]
+    fn a_network_loses_the_bits_beyond_its_prefix() {
+        assert_eq!(network("10.1.2.3", 8).as_deref(), Some("10.0.0.0/8"));
+        assert_eq!(network("10.1.2.3", 0).as_deref(), Some("0.0.0.0/0"));
+        assert_eq!(network("10.1.2.3", 32).as_deref(), Some("10.1.2.3/32"));
+        assert_eq!(network("2001:db8::1", 64).as_deref(), Some("2001:db8::/64"));
+        assert_eq!(network("::1", 128).as_deref(), Some("::1/128"));
+        assert_eq!(network("10.0.0.0", 33), None);
+        assert_eq!(network("x", 8), None);
+    }
+}

@@ -1,4 +1,4 @@
-//! A plan as a commented config.
+//! A plan as a commented config, of which every line knows the part of the plan that it came from.
 
 use std::fmt::Write as _;
 
@@ -10,27 +10,72 @@ use crate::value::{Map, Value};
 /// Columns of a line before a mapping or comment is broken up.
 const WIDTH: usize = 118;
 
-/// The text of a config.
-pub(crate) fn config(plan: &Plan, head: &[String]) -> String {
-    let mut out = String::new();
-    for line in head {
-        comment(line, 0, &mut out);
+/// The part of a plan that a line came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A key beside listeners and upstreams.
+    Top(String),
+    /// A listener, but for its routes.
+    Listener(usize),
+    /// A route of a listener, by the number of its rule; 0 if the order made it.
+    Route(usize, usize),
+    /// An upstream.
+    Upstream(usize),
+}
+
+/// A config as it is written.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) text: String,
+    /// The first line of each part, in their order.
+    parts: Vec<(u32, Part)>,
+    /// Bytes and lines that were counted so far.
+    counted: (usize, u32),
+}
+
+impl Page {
+    /// What a line came from.
+    pub(crate) fn part(&self, line: u32) -> Option<&Part> {
+        let behind = self.parts.partition_point(|(first, _)| *first <= line);
+        self.parts.get(behind.checked_sub(1)?).map(|(_, part)| part)
     }
-    remarks(&plan.remarks, 0, &mut out);
+
+    /// What is written from now on is of this part.
+    fn begin(&mut self, part: Part) {
+        let (bytes, lines) = self.counted;
+        let more = self.text.get(bytes..).unwrap_or_default().matches('\n').count() as u32;
+        self.counted = (self.text.len(), lines + more);
+        self.parts.push((self.counted.1 + 1, part));
+    }
+}
+
+/// The text of a config.
+pub(crate) fn config(plan: &Plan, head: &[String]) -> Page {
+    let mut page = Page::default();
+    let out = &mut page.text;
+    for line in head {
+        comment(line, 0, out);
+    }
+    remarks(&plan.remarks, 0, out);
     out.push('\n');
-    entries(&plan.top, 0, &mut out);
-    out.push_str("listeners:\n");
+    for (name, value) in &plan.top.0 {
+        page.begin(Part::Top(name.clone()));
+        entry(name, value, 0, &mut page.text);
+    }
+    page.text.push_str("listeners:\n");
     if plan.listeners.is_empty() {
         // Without any, attache would listen on its default address and send everything to the only upstream.
-        out.push_str(
+        page.text.push_str(
             "  # The original has no listener that could be carried over: this one refuses everything.\n",
         );
-        out.push_str("  closed:\n    bind: 127.0.0.1:15001\n    routes:\n      - respond: 503\n");
+        page.text.push_str("  closed:\n    bind: 127.0.0.1:15001\n    routes:\n      - respond: 503\n");
     }
-    for listener in &plan.listeners {
-        remarks(&listener.remarks, 2, &mut out);
+    for (index, listener) in plan.listeners.iter().enumerate() {
+        page.begin(Part::Listener(index));
+        let out = &mut page.text;
+        remarks(&listener.remarks, 2, out);
         let _ = writeln!(out, "  {}:", key(&listener.name));
-        entries(&listener.keys, 4, &mut out);
+        entries(&listener.keys, 4, out);
         let routes = order::routes(listener);
         if routes.is_empty() {
             // Without routes a listener would go to the only upstream.
@@ -39,28 +84,32 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> String {
         }
         out.push_str("    routes:\n");
         for route in &routes {
-            remarks(&route.before, 6, &mut out);
-            remarks(&route.rule.remarks, 6, &mut out);
-            item(&route_keys(route), 6, &mut out);
+            page.begin(Part::Route(index, route.rule.number));
+            let out = &mut page.text;
+            remarks(&route.before, 6, out);
+            remarks(&route.rule.remarks, 6, out);
+            item(&route_keys(route), 6, out);
         }
     }
-    out.push_str("upstreams:\n");
+    page.text.push_str("upstreams:\n");
     if plan.upstreams.is_empty() {
-        out.push_str("  # Nothing goes anywhere; a config has at least one upstream.\n  nowhere: http://nowhere.invalid:80\n");
+        page.text.push_str("  # Nothing goes anywhere; a config has at least one upstream.\n  nowhere: http://nowhere.invalid:80\n");
     }
-    for upstream in &plan.upstreams {
-        remarks(&upstream.remarks, 2, &mut out);
+    for (index, upstream) in plan.upstreams.iter().enumerate() {
+        page.begin(Part::Upstream(index));
+        let out = &mut page.text;
+        remarks(&upstream.remarks, 2, out);
         match upstream.keys.0.as_slice() {
             [(only, Value::Text(address))] if only == "address" => {
                 let _ = writeln!(out, "  {}: {}", key(&upstream.name), scalar(address));
             }
             _ => {
                 let _ = writeln!(out, "  {}:", key(&upstream.name));
-                entries(&upstream.keys, 4, &mut out);
+                entries(&upstream.keys, 4, out);
             }
         }
     }
-    out
+    page
 }
 
 fn route_keys(route: &Route) -> Map {
@@ -69,16 +118,10 @@ fn route_keys(route: &Route) -> Map {
     if !route.hosts.is_empty() {
         matches.set("host", route.hosts.clone());
     }
-    let conditions = !when.methods.is_empty()
-        || !when.headers.is_empty()
-        || !when.query.is_empty()
-        || !when.identity.is_empty()
-        || !route.hosts.is_empty();
     let opaque = !route.regex && when.path == crate::path::Path::Any;
     if !opaque {
         matches.put("path", when.path.pattern(route.regex));
     }
-    let _ = conditions;
     if !when.methods.is_empty() {
         matches.set("methods", when.methods.clone());
     }

@@ -168,15 +168,13 @@ fn destination(conditions: &Node) -> Vec<String> {
     }
     ranges
         .iter()
-        .filter_map(|range| {
-            let address = range.str("address_prefix")?;
-            let length = range.str("prefix_len").unwrap_or("32");
-            let address = if address.contains(':') {
-                format!("[{address}/{length}]")
-            } else {
-                format!("{address}/{length}")
-            };
-            Some(format!("{address}{port}"))
+        .map(|range| {
+            let (address, length) =
+                (range.str("address_prefix").unwrap_or_default(), range.number("prefix_len"));
+            // What is no network stays as it is: the check of the config closes it.
+            let network = crate::text::network(address, length.unwrap_or(32.0) as u32)
+                .unwrap_or_else(|| address.to_owned());
+            if network.contains(':') { format!("[{network}]{port}") } else { format!("{network}{port}") }
         })
         .collect()
 }

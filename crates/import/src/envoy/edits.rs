@@ -1,7 +1,7 @@
 //! Header changes of several levels become one.
 
 use crate::remark::Remarks;
-use crate::tree::Node;
+use crate::tree::{At, Node};
 use crate::value::{Map, Value};
 
 /// What becomes of one header.
@@ -41,10 +41,22 @@ impl Edits {
         edit.add.clear();
     }
 
+    /// What says how a message travels is attache's to set for each connection.
+    fn travels(name: &str, at: &At, remarks: &mut Remarks) -> bool {
+        let framing = attache_config::is_framing(&name.to_ascii_lowercase());
+        if framing {
+            remarks.soft(
+                at,
+                format!("`{name}` says how a message travels; attache sets it for each connection, and this change is left out."),
+            );
+        }
+        framing
+    }
+
     /// Applies the changes of a route, virtual host or route configuration. `way` is `request` or `response`.
     pub(crate) fn level(&mut self, node: &Node, way: &str, remarks: &mut Remarks) {
         for item in node.list(&format!("{way}_headers_to_remove")) {
-            if let Some(name) = item.text() {
+            if let Some(name) = item.text().filter(|name| !Self::travels(name, &item.at, remarks)) {
                 self.remove(name);
             }
         }
@@ -67,6 +79,9 @@ impl Edits {
                 &item.at,
                 format!("`{name}` is not set as a header: `rewrite` of the route changes host and path."),
             );
+            return;
+        }
+        if Self::travels(&name, &item.at, remarks) {
             return;
         }
         let value = template(header.str("value").or_else(|| header.str("raw_value")).unwrap_or_default());

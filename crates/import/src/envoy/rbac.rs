@@ -308,10 +308,7 @@ fn claim(value: &Node) -> Option<Any> {
 
 fn network(value: &Node) -> Option<String> {
     let address = value.str("address_prefix")?;
-    let parsed: std::net::IpAddr = address.parse().ok()?;
-    let most = if parsed.is_ipv6() { 128 } else { 32 };
-    let length = value.number("prefix_len").unwrap_or(0.0) as u32;
-    (length <= most).then(|| format!("{address}/{length}"))
+    crate::text::network(address, value.number("prefix_len").unwrap_or(0.0) as u32)
 }
 
 /// RBAC of connections. Why nothing behind it may be open, where that is so.

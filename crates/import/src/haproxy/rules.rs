@@ -488,16 +488,7 @@ fn emit_backend(
     for change in changes {
         match change {
             Change::Header { way, how, name, value } => {
-                if matches!(
-                    name.as_str(),
-                    "connection"
-                        | "upgrade"
-                        | "te"
-                        | "transfer-encoding"
-                        | "content-length"
-                        | "keep-alive"
-                        | "proxy-connection"
-                ) {
+                if attache_config::is_framing(name) {
                     continue;
                 }
                 let mut edits = headers.child(way);

@@ -703,7 +703,7 @@ fn proxied(pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, forwarded: &mut
                     preserve = true;
                 }
             },
-            "connection" | "upgrade" | "te" | "transfer-encoding" | "content-length" | "keep-alive" => {}
+            name if attache_config::is_framing(name) => {}
             "x-forwarded-for" if value == "$proxy_add_x_forwarded_for" => *forwarded = true,
             _ if value.is_empty() => remove.push(key),
             _ => match template(value, &rule.when.path) {

@@ -120,7 +120,8 @@ pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) ->
     bench.plan.top.set("admin", "off");
     bench.plan.top.set("workers", 1_u64);
     bench.plan.top.0.retain(|(key, _)| key != "access_log");
-    let text = crate::write::config(&bench.plan, &[]);
+    crate::accepted::make(&mut bench.plan);
+    let text = crate::write::config(&bench.plan, &[]).text;
     let config = folder.join("attache.yaml");
     write(&config, &text)?;
     let mut attache = Command::new(&programs.attache);

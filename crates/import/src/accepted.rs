@@ -1,0 +1,255 @@
+//! What an import prints is a config that `attache check` accepts, whatever the original was made of.
+//!
+//! The config's own check reads what would be printed. Each thing that it doesn't accept is closed, never opened:
+//!
+//! | where the check finds it | what becomes of it |
+//! | --- | --- |
+//! | a route's action or policies | a refusal with the same conditions |
+//! | a route's conditions | a refusal of all requests for the route's host that no earlier route takes |
+//! | a route's host, or a listener | the listener refuses everything |
+//! | an address to listen on | there is no such listener |
+//! | an upstream, an issuer, an authorizer | it is left out, and whoever names it is then found by the check |
+//!
+//! Each step closes more than the one before it, so this ends. Where even that leaves a mistake, one listener that refuses
+//! everything is all that is printed. Whatever comes here is a gap of an importer, which should have said it better.
+
+use attache_config::Diagnostic;
+
+use crate::path::Path;
+use crate::plan::{Chain, Listener, Plan, Rule, Site, When};
+use crate::tree::At;
+use crate::value::Map;
+use crate::write::{self, Part};
+
+/// Closes what the check of the config doesn't accept.
+pub(crate) fn make(plan: &mut Plan) {
+    number(plan);
+    // A part is closed in at most three steps.
+    let rules: usize = plan.listeners.iter_mut().map(|listener| Plan::rules_of(listener).count()).sum();
+    let most = 3 * (rules + plan.listeners.len()) + plan.upstreams.len() + plan.top.0.len();
+    for _ in 0..=most {
+        let page = write::config(plan, &[]);
+        let Err(wrong) = attache_config::parse(&page.text, None, &|_| None) else { return };
+        let found: Vec<(Part, &Diagnostic)> = wrong
+            .iter()
+            .filter_map(|one| page.part(one.place.line).map(|part| (part.clone(), one)))
+            .collect();
+        if found.is_empty() {
+            return nothing_of_it(plan, &wrong.to_string());
+        }
+        let mut done: Vec<Part> = Vec::new();
+        // From the end: what is taken out of a list does not move what stands before it.
+        for (part, one) in found.into_iter().rev() {
+            if !done.contains(&part) {
+                close(plan, &part, one);
+                done.push(part);
+            }
+        }
+    }
+    let left = attache_config::parse(&write::config(plan, &[]).text, None, &|_| None);
+    if let Err(wrong) = left {
+        nothing_of_it(plan, &wrong.to_string());
+    }
+}
+
+fn number(plan: &mut Plan) {
+    let rules = plan.listeners.iter_mut().flat_map(Plan::rules_of);
+    rules.enumerate().for_each(|(index, rule)| rule.number = index + 1);
+}
+
+fn close(plan: &mut Plan, part: &Part, wrong: &Diagnostic) {
+    let nowhere = At::default();
+    let message = &wrong.message;
+    match part {
+        Part::Top(key) => {
+            plan.top.0.retain(|(name, _)| name != key);
+            plan.remarks.point(
+                &nowhere,
+                format!("`{key}` is left out: attache does not accept what it became here ({message}). Write it by hand."),
+            );
+        }
+        Part::Upstream(index) => {
+            let upstream = plan.upstreams.remove(*index);
+            plan.remarks.0.extend(upstream.remarks.0);
+            plan.remarks.point(
+                &nowhere,
+                format!(
+                    "upstream `{}` is left out: attache does not accept what it became here ({message}). Write it by hand.",
+                    upstream.name
+                ),
+            );
+        }
+        Part::Route(listener, number) => {
+            let Some(listener) = plan.listeners.get_mut(*listener) else { return };
+            let rule = Plan::rules_of(listener).find(|rule| rule.number == *number && *number > 0);
+            let closed = rule.is_some_and(|rule| {
+                let already = is_closed(rule);
+                let widest = rule.when == everything();
+                rule.close(message);
+                if already {
+                    rule.when = everything();
+                }
+                !already || !widest
+            });
+            if !closed {
+                close_listener(listener, message);
+            }
+        }
+        Part::Listener(index) => {
+            let Some(listener) = plan.listeners.get_mut(*index) else { return };
+            if listener_is_closed(listener) {
+                let listener = plan.listeners.remove(*index);
+                plan.remarks.0.extend(listener.remarks.0);
+                plan.remarks.point(
+                    &nowhere,
+                    format!(
+                        "listener `{}` is left out: attache does not accept what it became here ({message}). Write it by hand.",
+                        listener.name
+                    ),
+                );
+            } else {
+                close_listener(listener, message);
+            }
+        }
+    }
+}
+
+/// Takes every request of its host that comes to it.
+fn everything() -> When {
+    When { path: Path::All, ..When::default() }
+}
+
+fn is_closed(rule: &Rule) -> bool {
+    matches!(rule.keys.0.as_slice(), [(only, _)] if only == "respond")
+        && rule.targets.is_empty()
+        && rule.settled
+}
+
+impl Rule {
+    fn close(&mut self, message: &str) {
+        let at = self.at.clone();
+        self.name = None;
+        self.refuse(
+            &at,
+            format!(
+                "this is refused: attache does not accept what the original's rule became here ({message}). Write it by hand."
+            ),
+        );
+    }
+}
+
+fn listener_is_closed(listener: &Listener) -> bool {
+    let only_bind = matches!(listener.keys.0.as_slice(), [] | [_]);
+    only_bind
+        && matches!(listener.chains.as_slice(), [Chain { sites, .. }] if matches!(sites.as_slice(), [Site { rules, .. }] if matches!(rules.as_slice(), [rule] if is_closed(rule) && rule.number == 0)))
+}
+
+fn close_listener(listener: &mut Listener, message: &str) {
+    for chain in std::mem::take(&mut listener.chains) {
+        listener.remarks.0.extend(chain.remarks.0);
+    }
+    let bind = listener.keys.get("bind").cloned();
+    listener.keys = Map::default();
+    listener.keys.put("bind", bind);
+    listener.opaque = false;
+    let mut rule = Rule { when: everything(), ..Rule::default() };
+    rule.close(message);
+    let site = Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() };
+    listener.chains = vec![Chain { sites: vec![site], ..Chain::default() }];
+}
+
+/// One listener that refuses everything is left.
+fn nothing_of_it(plan: &mut Plan, wrong: &str) {
+    let mut remarks = std::mem::take(&mut plan.remarks);
+    remarks.point(
+        &At::default(),
+        format!("attache does not accept what this config became here, so nothing of it is carried over. Please report it: {wrong}"),
+    );
+    *plan = Plan { remarks, ..Plan::default() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Upstream;
+
+    fn rule(path: Path, key: &str, value: &str) -> Rule {
+        let mut rule = Rule { when: When { path, ..When::default() }, ..Rule::default() };
+        rule.keys.set(key, value);
+        rule
+    }
+
+    fn plan(rules: Vec<Rule>) -> Plan {
+        let mut bind = Map::default();
+        bind.set("bind", "127.0.0.1:8080");
+        let site = Site { hosts: vec!["*".to_owned()], rules, ..Site::default() };
+        let mut address = Map::default();
+        address.set("address", "http://app.internal:80");
+        Plan {
+            listeners: vec![Listener {
+                name: "in".to_owned(),
+                keys: bind,
+                chains: vec![Chain { sites: vec![site], ..Chain::default() }],
+                ..Listener::default()
+            }],
+            upstreams: vec![Upstream { name: "app".to_owned(), keys: address, ..Upstream::default() }],
+            ..Plan::default()
+        }
+    }
+
+    fn routes(plan: &Plan) -> Vec<(Path, bool)> {
+        let rules = &plan.listeners[0].chains[0].sites[0].rules;
+        rules.iter().map(|rule| (rule.when.path.clone(), is_closed(rule))).collect()
+    }
+
+    fn exact(path: &str) -> Path {
+        Path::Exact(path.to_owned())
+    }
+
+    #[test]
+    fn a_route_whose_action_is_not_accepted_is_refused_where_it_stands() {
+        let mut plan = plan(vec![rule(exact("/a"), "to", "nowhere"), rule(Path::All, "to", "app")]);
+        make(&mut plan);
+        assert_eq!(routes(&plan), [(exact("/a"), true), (Path::All, false)]);
+    }
+
+    #[test]
+    fn a_route_whose_conditions_are_not_accepted_refuses_whatever_comes_to_it() {
+        let mut wrong = rule(exact("/a"), "to", "app");
+        wrong.when.headers.push(("no header".to_owned(), "x".to_owned()));
+        let mut plan =
+            plan(vec![rule(exact("/open"), "to", "app"), wrong, rule(exact("/behind"), "to", "app")]);
+        make(&mut plan);
+        assert_eq!(routes(&plan), [(exact("/open"), false), (Path::All, true), (exact("/behind"), false)]);
+        // What stood behind it is behind the refusal: an exact path would come first, an expression comes last.
+        let text = write::config(&plan, &[]).text;
+        let (refusal, behind) = (text.find("path: /*"), text.find("~/behind"));
+        assert!(refusal.is_some() && refusal < behind, "{text}");
+    }
+
+    #[test]
+    fn a_host_that_is_not_accepted_closes_its_listener() {
+        let mut plan = plan(vec![rule(Path::All, "to", "app")]);
+        plan.listeners[0].chains[0].sites[0].hosts = vec!["no host".to_owned()];
+        make(&mut plan);
+        assert_eq!(routes(&plan), [(Path::All, true)]);
+    }
+
+    #[test]
+    fn an_upstream_that_is_not_accepted_is_refused_by_all_who_name_it() {
+        let mut plan = plan(vec![rule(exact("/a"), "to", "app"), rule(Path::All, "respond", "ok")]);
+        plan.upstreams[0].keys.set("address", "http://no host");
+        make(&mut plan);
+        assert!(plan.upstreams.is_empty());
+        assert_eq!(routes(&plan).first(), Some(&(exact("/a"), true)));
+    }
+
+    #[test]
+    fn an_address_that_is_not_accepted_is_not_listened_on() {
+        let mut plan = plan(vec![rule(Path::All, "to", "app")]);
+        plan.listeners[0].keys.set("bind", "nowhere");
+        make(&mut plan);
+        assert!(plan.listeners.is_empty());
+        assert!(write::config(&plan, &[]).text.contains("refuses everything"));
+    }
+}
