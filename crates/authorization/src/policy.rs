@@ -40,7 +40,7 @@ impl Rule {
     fn new(config: &AccessRule) -> Self {
         Self {
             name: config.name.clone(),
-            line: config.line,
+            line: config.line.0,
             when: Conditions::new(&config.when),
             unless: Conditions::new(&config.unless),
         }
@@ -62,7 +62,7 @@ impl AccessPolicy {
             dry_run: config.dry_run,
             jwt: config.jwt.clone(),
             external: config.external.clone(),
-            line: config.line,
+            line: config.line.0,
         }
     }
 

@@ -99,12 +99,12 @@ impl Checker<'_> {
                 self.unfit(node, &all);
                 None
             }
-            [only] => self.check(node, only),
+            [only] => self.alternative(node, only),
             several => {
                 let mark = self.problems.mark();
                 let mut most_telling = None;
                 for alternative in several {
-                    let value = self.check(node, alternative);
+                    let value = self.alternative(node, alternative);
                     if self.problems.mark() == mark {
                         return value;
                     }
@@ -117,13 +117,18 @@ impl Checker<'_> {
                     }
                 }
                 if let Some(alternative) = most_telling {
-                    return self.check(node, alternative);
+                    return self.alternative(node, alternative);
                 }
                 let all: Vec<&Value> = several.iter().map(|alternative| resolve(root, alternative)).collect();
                 self.unfit(node, &all);
                 None
             }
         }
+    }
+
+    /// One of several forms of a value. Where it wants no place of its own, the whole has the places of its keys.
+    fn alternative(&mut self, node: &Node, schema: &Value) -> Option<Value> {
+        if flag(schema, "x-at") { self.check(node, schema) } else { self.bare(node, resolve(self.root, schema)) }
     }
 
     fn scalar(&mut self, place: Place, scalar: &Scalar, schema: &Value) -> Option<Value> {

@@ -46,7 +46,7 @@ pub(crate) struct At<T> {
     /// mapping.
     pub(crate) wrong: Vec<String>,
     /// Where the values of a mapping's keys are, for those that the file gives.
-    keys: BTreeMap<String, Place>,
+    pub(crate) keys: BTreeMap<String, Place>,
     pub(crate) value: T,
 }
 
@@ -64,6 +64,16 @@ impl<T> At<T> {
     /// Where the value of this key is, if the file gives it.
     pub(crate) fn key(&self, key: &str) -> Option<Place> {
         self.keys.get(key).copied()
+    }
+
+    /// Something is wrong with this key.
+    pub(crate) fn is_wrong(&self, key: &str) -> bool {
+        self.wrong.iter().any(|wrong| wrong == key)
+    }
+
+    /// The value, and what is known of its place.
+    pub(crate) fn open(self) -> (At<()>, T) {
+        (At { at: self.at, wrong: self.wrong, keys: self.keys, value: () }, self.value)
     }
 
     /// Another value at the same place.
@@ -158,9 +168,14 @@ impl<K: Text, V: JsonSchema> JsonSchema for Map<K, V> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let of = generator.subschema_for::<V>();
-        let names = serde_json::json!({ "format": K::FORMAT });
-        json_schema!({ "type": "object", "x-map": true, "propertyNames": names, "additionalProperties": of })
+        free_keys::<K>(&of)
     }
+}
+
+/// The schema of a mapping with free keys.
+pub(crate) fn free_keys<K: Text>(of: &Schema) -> Schema {
+    let names = serde_json::json!({ "format": K::FORMAT });
+    json_schema!({ "type": "object", "x-map": true, "propertyNames": names, "additionalProperties": of })
 }
 
 /// The word `off`.

@@ -4,10 +4,12 @@ use super::{Targets, authorizer, framing::framing, jwt};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        AccessConditions, AccessRule, Authorization, AuthorizerUse, ClaimCondition, HeaderCondition,
-        ListenProtocol, Listener, ProxyProtocolIn,
+        AccessConditions, AccessRule, Authorization, AuthorizerUse, HeaderCondition, Line, ListenProtocol,
+        Listener, ProxyProtocolIn,
     },
-    raw::{self, At, OneOrMany, Txt},
+    section::Read,
+    shapes::{At, Map, OneOrMany, Txt},
+    text::{HeaderText, Unit as _, ValueText},
 };
 
 /// What a listener lets rules know of its clients.
@@ -56,38 +58,36 @@ impl Sight {
 
 /// `whose` is the listener's or route's name.
 pub(crate) fn authorization(
-    raw: At<raw::Authorization>,
+    raw: At<Read<Authorization>>,
     whose: &str,
     sight: Sight,
     targets: &Targets,
     problems: &mut Problems,
 ) -> Authorization {
-    let At { at, value: raw, wrong, .. } = raw;
-    let trusted = raw.trusted_proxies.map(OneOrMany::into_vec).unwrap_or_default();
-    let trusted: Vec<_> = trusted.into_iter().map(|network| network.0.0).collect();
-    let asked = raw.jwt.is_some();
-    let tokens = asked || sight.tokens || wrong.iter().any(|key| key == "jwt");
-    let jwt = raw.jwt.and_then(|raw| jwt::used(raw.value, &targets.issuers, problems));
-    let asks = raw.external.is_some() || wrong.iter().any(|key| key == "external");
-    let external = raw.external.and_then(|raw| {
+    let (given, Read { section: mut rules, rest }) = raw.open();
+    let asked = rest.jwt.is_some();
+    let tokens = asked || sight.tokens || given.is_wrong("jwt");
+    rules.jwt = rest.jwt.and_then(|raw| jwt::used(raw, &targets.issuers, problems));
+    let asks = rest.external.is_some() || given.is_wrong("external");
+    rules.external = rest.external.and_then(|raw| {
         let over = sight.route.then_some(sight.external);
         authorizer::used(raw, over, &targets.authorizers, problems)
     });
-    let optional = jwt.as_ref().map_or(sight.optional_tokens, |jwt| !jwt.required);
-    if raw.deny.is_none()
-        && raw.allow.is_none()
-        && wrong.is_empty()
+    let optional = rules.jwt.as_ref().map_or(sight.optional_tokens, |jwt| !jwt.required);
+    if rest.deny.is_none()
+        && rest.allow.is_none()
+        && given.whole()
         && !asks
         && (!asked || (optional && !sight.route))
     {
         problems.wrong(
-            at,
+            given.at,
             "these rules let everybody do everything",
             "name what is refused in `deny`, or what is allowed in `allow` (`allow: []` allows nothing)",
         );
     }
-    let trusts = !trusted.is_empty() || wrong.iter().any(|key| key == "trusted_proxies");
-    let mut rules = |list: Vec<At<raw::AccessRule>>, kind: &str| -> Vec<AccessRule> {
+    let trusts = !rules.trusted_proxies.is_empty() || given.is_wrong("trusted_proxies");
+    let mut checked = |list: Vec<At<Read<AccessRule>>>, kind: &str| -> Vec<AccessRule> {
         list.into_iter()
             .enumerate()
             .map(|(index, raw)| {
@@ -96,25 +96,18 @@ pub(crate) fn authorization(
             })
             .collect()
     };
-    let deny = raw.deny.map(|deny| rules(deny.value, "deny")).unwrap_or_default();
-    let allow = raw.allow.map(|allow| rules(allow.value, "allow"));
+    rules.deny = rest.deny.map(|deny| checked(deny, "deny")).unwrap_or_default();
+    rules.allow = rest.allow.map(|allow| checked(allow, "allow"));
     let mut names: Vec<&str> = Vec::new();
-    for rule in deny.iter().chain(allow.iter().flatten()) {
+    for rule in rules.deny.iter().chain(rules.allow.iter().flatten()) {
         if names.contains(&&*rule.name) {
             let message = format!("a second rule is called `{}`", rule.name);
-            problems.wrong(at, message, "give each rule a name of its own");
+            problems.wrong(given.at, message, "give each rule a name of its own");
         }
         names.push(&rule.name);
     }
-    Authorization {
-        dry_run: raw.dry_run.unwrap_or(false),
-        trusted_proxies: trusted,
-        line: at.line,
-        jwt,
-        external,
-        deny,
-        allow,
-    }
+    rules.line = Line(given.at.line);
+    rules
 }
 
 /// What is known where a rule stands.
@@ -131,103 +124,86 @@ struct Checks {
 }
 
 fn rule(
-    raw: At<raw::AccessRule>,
+    raw: At<Read<AccessRule>>,
     name: impl FnOnce() -> String,
     checks: Checks,
     problems: &mut Problems,
 ) -> AccessRule {
-    let whole = raw.whole();
-    let At { at, value: raw, .. } = raw;
+    let (given, Read { section: mut rule, rest }) = raw.open();
     // A condition in `not` decides the other way round: of an `allow` it is what denies.
-    let when = conditions(raw.when, checks, checks.denies, problems);
-    let unless = raw.not.map(|not| conditions(*not.value, checks, !checks.denies, problems));
-    let unless = unless.unwrap_or_default();
-    opaque(&when, &unless, at, checks, problems);
-    if whole && !checks.denies && when.is_empty() && unless.is_empty() {
+    conditions(&mut rule.when, rest.when.headers, &given, checks, checks.denies, problems);
+    if let Some(not) = rest.not {
+        let (given, Read { section, rest }) = not.open();
+        rule.unless = section;
+        conditions(&mut rule.unless, rest.headers, &given, checks, !checks.denies, problems);
+    }
+    opaque(&rule.when, &rule.unless, given.at, checks, problems);
+    if given.whole() && !checks.denies && rule.when.is_empty() && rule.unless.is_empty() {
         problems.wrong(
-            at,
+            given.at,
             "this rule allows everything to everybody",
             "say who or what it is for (`identity: \"*\"` is whoever proved an identity), or leave `allow` out",
         );
     }
-    AccessRule { name: raw.name.map_or_else(|| name().into(), |name| name.0.0), when, unless, line: at.line }
+    if rule.name.is_empty() {
+        rule.name = name().into();
+    }
+    rule.line = Line(given.at.line);
+    rule
 }
 
 /// `refuses`: what holds here refuses a request.
 fn conditions(
-    raw: raw::AccessConditions,
+    of: &mut AccessConditions,
+    headers: Option<Map<HeaderText, OneOrMany<Txt<ValueText>>>>,
+    given: &At<()>,
     checks: Checks,
     refuses: bool,
     problems: &mut Problems,
-) -> AccessConditions {
-    if let Some(identity) = &raw.identity {
-        identities(identity.at, checks.sight, refuses, problems);
+) {
+    if let Some(at) = given.key("identity") {
+        identities(at, checks.sight, refuses, problems);
     }
-    if let Some(client) = raw.client.as_ref().filter(|_| checks.sight.claimed_addresses) {
+    if let Some(at) = given.key("client").filter(|_| checks.sight.claimed_addresses) {
         problems.wrong(
-            client.at,
+            at,
             "with `proxy_protocol: optional` any client can claim any address",
             "`proxy_protocol: require` (or `off`) on the listener",
         );
     }
-    if let Some(forwarded) = raw.forwarded_client.as_ref().filter(|_| !checks.trusts) {
+    if let Some(at) = given.key("forwarded_client").filter(|_| !checks.trusts) {
         problems.wrong(
-            forwarded.at,
+            at,
             "any client can write any address into `X-Forwarded-For`",
             "name the proxies whose entries are believed: `trusted_proxies: 10.0.0.0/8`",
         );
     }
-    let headers = raw.headers.map(|headers| headers.value.entries).unwrap_or_default();
-    let headers: Vec<_> = headers
-        .into_iter()
-        .filter_map(|entry| {
-            // The checker lets no other name in.
-            let name = http::HeaderName::from_bytes(entry.key.as_bytes()).ok()?;
-            if name == http::header::HOST {
-                problems.wrong(entry.at, "the Host header isn't matched here", "`host` of the rule");
-            } else {
-                framing(&name, entry.at, false, problems);
-            }
-            let any = entry.value.into_vec().into_iter().map(|value| (value.0.value, value.0.not)).collect();
-            Some(HeaderCondition { name, any })
-        })
-        .collect();
-    let claims = raw.claims.map(|claims| {
+    for entry in headers.map(|headers| headers.entries).unwrap_or_default() {
+        // The checker lets no other name in.
+        let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else { continue };
+        if name == http::header::HOST {
+            problems.wrong(entry.at, "the Host header isn't matched here", "`host` of the rule");
+        } else {
+            framing(&name, entry.at, false, problems);
+        }
+        let any = entry.value.into_vec().into_iter().map(|value| value.0.value()).collect();
+        of.headers.push(HeaderCondition { name, any });
+    }
+    if let Some(at) = given.key("claims") {
         if !checks.tokens {
             problems.wrong(
-                claims.at,
+                at,
                 "no token is verified here, so there are no claims",
                 "`jwt: { issuers: … }` in `authorization`, or in that of the listener",
             );
         } else if refuses && checks.optional {
             problems.warn(
-                claims.at,
+                at,
                 "whoever is refused here needs only to send no token",
                 "`jwt: { required: true }`, or say in `allow` who may",
             );
         }
-        claims.value.entries
-    });
-    let claims = claims.unwrap_or_default().into_iter().map(|entry| ClaimCondition {
-        name: entry.key.into(),
-        any: entry.value.into_vec().into_iter().map(|value| (value.0.value, value.0.not)).collect(),
-    });
-    AccessConditions {
-        headers,
-        claims: claims.collect(),
-        identities: list(raw.identity).into_iter().map(|identity| identity.0).collect(),
-        clients: list(raw.client).into_iter().map(|network| network.0).collect(),
-        forwarded_clients: list(raw.forwarded_client).into_iter().map(|network| network.0).collect(),
-        ports: raw.port.map(|port| port.value.into_vec()).unwrap_or_default(),
-        sni: list(raw.sni).into_iter().map(|host| host.0).collect(),
-        hosts: list(raw.host).into_iter().map(|host| host.0).collect(),
-        methods: list(raw.methods).into_iter().map(|method| method.0).collect(),
-        paths: list(raw.path).into_iter().map(|path| path.0).collect(),
     }
-}
-
-fn list<T>(raw: Option<At<OneOrMany<Txt<T>>>>) -> Vec<T> {
-    raw.map(|raw| raw.value.into_vec()).unwrap_or_default().into_iter().map(|item| item.0).collect()
 }
 
 /// A client that shows no certificate is nobody: whom a rule refuses by name would only have to keep silent.

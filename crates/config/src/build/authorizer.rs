@@ -4,91 +4,78 @@ use super::{Targets, framing::framing};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Authorizer, AuthorizerBody, AuthorizerFailure, AuthorizerProtocol, AuthorizerUse, HeaderMatch, Name,
+        Authorizer, AuthorizerBody, AuthorizerFailure, AuthorizerProtocol, AuthorizerUse, AuthorizerWord,
+        External, ExternalForm, HeaderMatch, Name,
     },
-    raw::{self, At, ExternalForm, OneOrMany, Txt},
+    section::Read,
+    shapes::{At, Entry, OneOrMany},
     suggest,
-    text::HeaderMatchText,
 };
 
 pub(crate) fn authorizer(
-    entry: raw::Entry<raw::Authorizer>,
+    entry: Entry<At<Read<Authorizer>>>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Authorizer> {
-    let raw = entry.value;
-    let service = targets.find(&raw.service.value.0.0, raw.service.at, problems);
+    let (given, Read { section: mut authorizer, rest }) = entry.value.open();
+    let (service, at) = rest.service.map(|service| (service.value.0.0, service.at))?;
+    let service = targets.find(&service, at, problems);
     if let Some(id) = service {
         if targets.is_opaque(id) {
-            problems.wrong(
-                raw.service.at,
-                "the service takes opaque bytes",
-                "it speaks HTTP: `h2c://` or `https://`",
-            );
+            problems.wrong(at, "the service takes opaque bytes", "it speaks HTTP: `h2c://` or `https://`");
         } else if targets.is_on_demand(id) {
             problems.wrong(
-                raw.service.at,
+                at,
                 "the service has no address of its own",
                 "an upstream with an address, such as `h2c://opa:9191`",
             );
         }
     }
-    let http = raw.protocol == Some(raw::AuthorizerProtocol::Http);
-    if let Some(prefix) = raw.path_prefix.as_ref().filter(|_| !http) {
-        problems.wrong(prefix.at, "`path_prefix` without `protocol: http`", "gRPC has a path of its own");
+    let http = rest.protocol == Some(AuthorizerWord::Http);
+    if let Some(at) = given.key("path_prefix").filter(|_| !http) {
+        problems.wrong(at, "`path_prefix` without `protocol: http`", "gRPC has a path of its own");
     }
-    let prefix = raw.path_prefix.map_or_else(|| Name::from(""), |prefix| prefix.value.0.0);
-    let prefix: Name = prefix.trim_end_matches('/').into();
-    if prefix.contains(['?', '#', '{']) {
+    let prefix = rest.path_prefix.map_or_else(|| Name::from(""), |prefix| prefix.0.0);
+    let path_prefix: Name = prefix.trim_end_matches('/').into();
+    if path_prefix.contains(['?', '#', '{']) {
         problems.wrong(entry.at, "`path_prefix` is more than a path", "such as `/check`");
     }
-    let upstream_headers = raw.upstream_headers.map(OneOrMany::into_vec).unwrap_or_default();
-    let upstream_headers = upstream_headers.into_iter().map(|name| {
+    if http {
+        authorizer.protocol = AuthorizerProtocol::Http { path_prefix };
+    }
+    for name in rest.upstream_headers.map(OneOrMany::into_vec).unwrap_or_default() {
         framing(&name.value.0.0, name.at, true, problems);
-        name.value.0.0
-    });
-    let all = || vec![HeaderMatch::Prefix("".into())];
-    let matches = |given: Option<OneOrMany<Txt<HeaderMatchText>>>| {
-        given.map(|given| given.into_vec().into_iter().map(|name| name.0.0).collect::<Vec<_>>())
-    };
-    let added = || if http { Vec::new() } else { all() };
-    let told = || if http { vec![HeaderMatch::Exact(http::header::AUTHORIZATION)] } else { all() };
-    Some(Authorizer {
-        name: entry.key.into(),
-        protocol: if http {
-            AuthorizerProtocol::Http { path_prefix: prefix }
-        } else {
-            AuthorizerProtocol::Grpc
-        },
-        timeout: raw.timeout.map_or(Authorizer::TIMEOUT, |timeout| timeout.0.0),
-        failure_mode: raw.failure_mode.unwrap_or_default(),
-        upstream_headers: upstream_headers.collect(),
-        request_headers: matches(raw.request_headers).unwrap_or_else(told),
-        denial_headers: matches(raw.denial_headers).unwrap_or_else(all),
-        response_headers: matches(raw.response_headers).unwrap_or_else(added),
-        body: raw.body.map(|body| self::body(body.value, raw.failure_mode, problems)),
-        service: service?,
-    })
+        authorizer.upstream_headers.push(name.value.0.0);
+    }
+    let all = HeaderMatch::Prefix("".into());
+    if given.key("request_headers").is_none() {
+        let told = if http { HeaderMatch::Exact(http::header::AUTHORIZATION) } else { all.clone() };
+        authorizer.request_headers = vec![told];
+    }
+    if given.key("response_headers").is_none() && !http {
+        authorizer.response_headers = vec![all];
+    }
+    if let Some(body) = rest.body {
+        check_body(&body, authorizer.failure_mode, problems);
+        authorizer.body = Some(body.value);
+    }
+    (authorizer.name, authorizer.service) = (entry.key.into(), service?);
+    Some(authorizer)
 }
 
-fn body(
-    raw: raw::AuthorizerBody,
-    failure: Option<AuthorizerFailure>,
-    problems: &mut Problems,
-) -> AuthorizerBody {
-    let max = raw.max.value.0.0;
+fn check_body(body: &At<AuthorizerBody>, failure: AuthorizerFailure, problems: &mut Problems) {
+    let AuthorizerBody { max, partial } = body.value;
+    let at = body.key("max").unwrap_or(body.at);
     if max == 0 || max > AuthorizerBody::LARGEST {
-        problems.wrong(raw.max.at, "each request that waits may hold so much", "from 1 B to 1 MiB");
+        problems.wrong(at, "each request that waits may hold so much", "from 1 B to 1 MiB");
     }
-    let partial = raw.partial.unwrap_or(false);
-    if partial && failure == Some(AuthorizerFailure::Open) {
+    if partial && failure == AuthorizerFailure::Open {
         problems.warn(
-            raw.max.at,
+            at,
             "a client chooses what the service sees of a longer body, and `failure_mode` is `open`",
             "`partial: false`, or `failure_mode: closed`",
         );
     }
-    AuthorizerBody { max, partial }
 }
 
 /// `over` tells whether the listener around asks one.
@@ -110,12 +97,10 @@ pub(crate) fn used(
             let authorizer = find(&name.0.0, at, known, problems)?;
             Some(AuthorizerUse::Ask { authorizer, context: Vec::new(), body: true })
         }
-        ExternalForm::Full(full) => {
-            let authorizer = find(&full.authorizer.value.0.0, full.authorizer.at, known, problems)?;
-            let context = full.context.map(|context| context.value.entries).unwrap_or_default();
-            let context = context.into_iter().map(|entry| (entry.key.into(), entry.value.0.0));
-            let body = full.body.unwrap_or(true);
-            Some(AuthorizerUse::Ask { authorizer, context: context.collect(), body })
+        ExternalForm::Full(Read { section: External { context, body }, rest }) => {
+            let name = rest.authorizer?;
+            let authorizer = find(&name.value.0.0, name.at, known, problems)?;
+            Some(AuthorizerUse::Ask { authorizer, context, body })
         }
     }
 }

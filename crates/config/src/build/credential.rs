@@ -5,51 +5,40 @@ use std::sync::Arc;
 use super::framing::framing;
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Address, Credential, Secret, Upstream, UpstreamProtocol},
-    raw::{self, At},
+    model::{Address, Credential, HeaderSecret, Secret, Upstream, UpstreamProtocol},
+    section::Read,
+    shapes::At,
 };
 
-pub(crate) fn credential(raw: At<raw::Credential>, problems: &mut Problems) -> Option<Arc<Credential>> {
-    let whole = raw.whole();
-    let At { at, value: raw, .. } = raw;
-    let given = usize::from(raw.bearer.is_some())
-        + usize::from(raw.basic.is_some())
-        + usize::from(raw.header.is_some());
-    let secret = match (raw.bearer, raw.basic, raw.header) {
-        (Some(bearer), None, None) => Secret::Bearer(bearer.value.file.0.0),
-        (None, Some(basic), None) => {
-            Secret::Basic { user: basic.value.user.0.0, password: basic.value.password_file.0.0 }
-        }
+pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> Option<Arc<Credential>> {
+    let (given, Read { section: mut credential, rest }) = raw.open();
+    credential.secret = match (rest.bearer, rest.basic, rest.header) {
+        (Some(bearer), None, None) => Secret::Bearer(bearer.file),
+        (None, Some(basic), None) => Secret::Basic { user: basic.user, password: basic.password_file },
         (None, None, Some(header)) => {
-            let name = header.value.name.value.0.0;
-            framing(&name, header.value.name.at, true, problems);
-            Secret::Header { name, value: header.value.file.0.0 }
+            let at = header.key("name").unwrap_or(header.at);
+            let HeaderSecret { name, file: value } = header.value;
+            framing(&name, at, true, problems);
+            Secret::Header { name, value }
         }
-        _ => {
-            if given > 1 || whole {
-                let what =
-                    if given == 0 { "this credential has no secret" } else { "a credential is one header" };
+        (bearer, basic, header) => {
+            let none = bearer.is_none() && basic.is_none() && header.is_none();
+            if !none || given.whole() {
+                let what = if none { "this credential has no secret" } else { "a credential is one header" };
                 let help = "exactly one of `bearer: { file: … }`, `basic: { user: …, password_file: … }` and `header: { name: …, file: … }`";
-                problems.wrong(at, what, help);
+                problems.wrong(given.at, what, help);
             }
             return None;
         }
     };
-    let in_clear = raw.insecure_send_in_clear.as_ref().is_some_and(|clear| clear.value);
-    if let Some(At { at, value: true, .. }) = raw.insecure_send_in_clear {
+    if let Some(at) = given.key("insecure_send_in_clear").filter(|_| credential.in_clear) {
         problems.warn(
             at,
             "the secret is sent also where it isn't protected: whoever reads the network has it",
             "give the upstream TLS that verifies its peer instead",
         );
     }
-    Some(Arc::new(Credential {
-        secret,
-        existing: raw.existing.unwrap_or_default(),
-        may_come_late: raw.may_come_late.unwrap_or(false),
-        health_checks: raw.health_checks.unwrap_or(false),
-        in_clear,
-    }))
+    Some(Arc::new(credential))
 }
 
 /// How far an upstream keeps a secret.

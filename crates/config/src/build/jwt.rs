@@ -3,63 +3,43 @@
 use super::{Targets, framing::framing};
 use crate::{
     diagnostic::Problems,
-    model::{JwtKeys, JwtProvider, JwtUse, TokenPlace},
-    raw::{self, At, OneOrMany},
+    model::{JwtKeys, JwtProvider, JwtUse, KeySource},
+    section::Read,
+    shapes::{At, Entry},
     suggest,
 };
 
 pub(crate) fn provider(
-    entry: raw::Entry<raw::JwtProvider>,
+    entry: Entry<Read<JwtProvider>>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<JwtProvider> {
-    let raw = entry.value;
-    let words = |list: Option<OneOrMany<raw::Txt<crate::text::Word>>>| {
-        list.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|word| word.0.0).collect()
-    };
-    let audiences: Vec<_> = words(raw.audiences);
-    if audiences.is_empty() {
+    let Read { section: mut provider, rest } = entry.value;
+    if provider.audiences.is_empty() {
         problems.warn(
             entry.at,
             "tokens of this issuer are believed whomever they are for",
             "`audiences: shop`: what `aud` must be",
         );
     }
-    let from: Vec<_> = raw.from.map(OneOrMany::into_vec).unwrap_or_default();
-    let mut from: Vec<TokenPlace> = from.into_iter().map(|place| place.0.0).collect();
-    if from.is_empty() {
-        from.push(TokenPlace::Header(http::header::AUTHORIZATION, "Bearer ".into()));
-    }
-    let headers = raw.claim_headers.map(|headers| headers.value.entries).unwrap_or_default();
-    let claim_headers = headers.into_iter().filter_map(|entry| {
-        let name = http::HeaderName::from_bytes(entry.key.as_bytes()).ok()?;
+    for entry in rest.claim_headers.map(|map| map.entries).unwrap_or_default() {
+        let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else { continue };
         framing(&name, entry.at, true, problems);
-        Some((name, entry.value.0.0))
-    });
-    Some(JwtProvider {
-        claim_headers: claim_headers.collect(),
-        name: entry.key.into(),
-        issuer: raw.issuer.0.0,
-        audiences,
-        keys: keys(raw.keys, targets, problems)?,
-        clock_skew: raw.clock_skew.map_or(JwtProvider::CLOCK_SKEW, |skew| skew.0.0),
-        from,
-        forward: raw.forward.unwrap_or(false),
-    })
+        provider.claim_headers.push((name, entry.value.0.0));
+    }
+    provider.keys = keys(rest.keys?, targets, problems)?;
+    provider.name = entry.key.into();
+    Some(provider)
 }
 
-fn keys(raw: At<raw::JwtKeys>, targets: &mut Targets, problems: &mut Problems) -> Option<JwtKeys> {
-    let whole = raw.whole();
-    let At { at, value: raw, .. } = raw;
-    let upstream = raw.upstream.as_ref();
-    for (key, at) in [("path", raw.path.as_ref().map(|path| path.at))] {
-        if let Some(at) = at.filter(|_| upstream.is_none()) {
-            problems.wrong(at, format!("`{key}` without `upstream`"), "name the upstream that is asked");
-        }
+fn keys(raw: At<Read<KeySource>>, targets: &mut Targets, problems: &mut Problems) -> Option<JwtKeys> {
+    let (given, Read { section: source, rest }) = raw.open();
+    if let Some(at) = given.key("path").filter(|_| rest.upstream.is_none()) {
+        problems.wrong(at, "`path` without `upstream`", "name the upstream that is asked");
     }
-    match (raw.inline, raw.file, raw.upstream) {
-        (Some(text), None, None) => Some(JwtKeys::Inline(text.0.0)),
-        (None, Some(file), None) => Some(JwtKeys::File(file.0.0)),
+    match (source.inline, source.file, rest.upstream) {
+        (Some(text), None, None) => Some(JwtKeys::Inline(text)),
+        (None, Some(file), None) => Some(JwtKeys::File(file)),
         (None, None, Some(upstream)) => {
             let id = targets.find(&upstream.value.0.0, upstream.at, problems);
             if id.is_some_and(|id| targets.is_opaque(id)) {
@@ -69,20 +49,18 @@ fn keys(raw: At<raw::JwtKeys>, targets: &mut Targets, problems: &mut Problems) -
                     "an `http` or `https` address",
                 );
             }
-            let Some(path) = raw.path else {
-                problems.wrong(at, "`upstream` without `path`", "such as `path: /.well-known/jwks.json`");
+            let Some(path) = source.path else {
+                let help = "such as `path: /.well-known/jwks.json`";
+                problems.wrong(given.at, "`upstream` without `path`", help);
                 return None;
             };
-            Some(JwtKeys::Remote {
-                upstream: id?,
-                path: path.value.0.0,
-                refresh: raw.refresh.map_or(JwtKeys::REFRESH, |refresh| refresh.0.0),
-                timeout: raw.timeout.map_or(JwtKeys::TIMEOUT, |timeout| timeout.0.0),
-            })
+            let KeySource { refresh, timeout, .. } = source;
+            Some(JwtKeys::Remote { upstream: id?, path, refresh, timeout })
         }
-        (None, None, None) if !whole => None,
+        (None, None, None) if !given.whole() => None,
         _ => {
-            problems.wrong(at, "the keys are in exactly one place", "one of `inline`, `file` and `upstream`");
+            let help = "one of `inline`, `file` and `upstream`";
+            problems.wrong(given.at, "the keys are in exactly one place", help);
             None
         }
     }
@@ -90,16 +68,16 @@ fn keys(raw: At<raw::JwtKeys>, targets: &mut Targets, problems: &mut Problems) -
 
 /// `known` are the providers of the file by name, with the index of those that are right.
 pub(crate) fn used(
-    raw: raw::JwtUse,
+    raw: Read<JwtUse>,
     known: &[(String, Option<usize>)],
     problems: &mut Problems,
 ) -> Option<JwtUse> {
-    let mut providers = Vec::new();
+    let Read { section: mut used, rest } = raw;
     let mut whole = true;
-    for issuer in raw.issuers.value.into_vec() {
+    for issuer in rest.issuers?.into_vec() {
         let name = &issuer.value.0.0;
         match known.iter().find(|(known, _)| **known == **name) {
-            Some((_, Some(index))) => providers.push(*index),
+            Some((_, Some(index))) => used.providers.push(*index),
             // What is wrong with it has been said.
             Some((_, None)) => whole = false,
             None => {
@@ -114,5 +92,5 @@ pub(crate) fn used(
             }
         }
     }
-    whole.then(|| JwtUse { providers, required: raw.required.unwrap_or(true) })
+    whole.then_some(used)
 }

@@ -1,54 +1,41 @@
 //! What of a route's requests is let through, and what is done to them on purpose.
 
-use super::fill;
 use crate::{
     diagnostic::Problems,
-    model::{Fault, LimitKey, RateLimit},
-    raw::{self, At, FaultHeader, RateLimitForm},
+    model::{Fault, FaultHeader, RateLimit, RateLimitForm},
+    section::Read,
+    shapes::{At, Txt},
+    text::Rate,
 };
 
 pub(crate) fn rate_limit(raw: RateLimitForm) -> RateLimit {
-    let mut limit = RateLimit {
-        requests: 1,
-        per: RateLimit::PER,
-        burst: 1,
-        by: LimitKey::Route,
-        max_keys: RateLimit::MAX_KEYS,
-    };
     match raw {
-        RateLimitForm::Rate(rate) => {
-            (limit.requests, limit.per) = (rate.0.requests, rate.0.per);
-            limit.burst = limit.requests;
+        RateLimitForm::Rate(Txt(Rate { requests, per })) => {
+            RateLimit { requests, per, burst: requests, ..RateLimit::default() }
         }
-        RateLimitForm::Full(full) => {
-            limit.requests = full.requests;
-            limit.burst = full.burst.unwrap_or(full.requests);
-            fill!(limit, full, per, max_keys);
-            limit.by = full.by.map(|by| by.0.0).unwrap_or_default();
-        }
+        RateLimitForm::Full(full) => full,
     }
-    limit
 }
 
-pub(crate) fn fault(raw: At<raw::Fault>, problems: &mut Problems) -> Option<Fault> {
-    let whole = raw.whole();
-    let At { at, value: raw, .. } = raw;
-    if raw.delay.is_none() && raw.abort.is_none() && raw.response_rate.is_none() {
-        if whole {
+pub(crate) fn fault(raw: At<Read<Fault>>, problems: &mut Problems) -> Option<Fault> {
+    let (given, Read { section: mut fault, rest }) = raw.open();
+    if fault.delay.is_none() && fault.abort.is_none() && rest.response_rate.is_none() {
+        if given.whole() {
             problems.wrong(
-                at,
+                given.at,
                 "this fault does nothing",
                 "give it `delay: { time: 1s }`, `abort: {}` or `response_rate: { limit: 10KiB }`",
             );
         }
         return None;
     }
-    if let Some(rate) = raw.response_rate.as_ref().filter(|rate| rate.value.limit == 0) {
+    if let Some(rate) = rest.response_rate.as_ref().filter(|rate| rate.value.limit == 0) {
         let at = rate.key("limit").unwrap_or(rate.at);
         problems.wrong(at, "at this rate no response ever ends", "at least `1B`");
         return None;
     }
-    let header = match raw.header {
+    fault.response_rate = rest.response_rate.map(|rate| rate.value);
+    fault.header = match rest.header {
         None => None,
         Some(At { value: FaultHeader::Name(name), .. }) => Some((name.0.0, None)),
         Some(At { at, value: FaultHeader::Value(map), wrong, .. }) => {
@@ -62,6 +49,5 @@ pub(crate) fn fault(raw: At<raw::Fault>, problems: &mut Problems) -> Option<Faul
             Some((name, Some(entry.value.0.0.clone())))
         }
     };
-    let response_rate = raw.response_rate.map(|rate| rate.value);
-    Some(Fault { header, delay: raw.delay, abort: raw.abort, response_rate })
+    Some(fault)
 }

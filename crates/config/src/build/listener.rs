@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Targets,
     authorization::{Sight, authorization},
-    fallback, fill, route, tls, web,
+    fallback, route, tls, web,
 };
 use crate::{
     diagnostic::{Place, Problems},
@@ -13,26 +13,23 @@ use crate::{
         Bind, ForwardClientCert, HttpServer, ListenProtocol, Listener, Name, ProxyProtocolIn, Route, TlsMode,
         Upstream, Web,
     },
-    raw::{self, At},
-    section::Given,
+    section::{Given, Read},
+    shapes::{At, Entry, OneOrMany, Txt},
+    text::Binds,
 };
 
 pub(crate) fn listener(
-    entry: raw::Entry<raw::Listener>,
+    entry: Entry<At<Read<Listener>>>,
     upstreams: &[Upstream],
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Listener> {
-    let (at, raw) = (entry.at, entry.value);
-    let mut listener = Listener { line: at.line, ..Listener::new(entry.key) };
-    listener.bind = binds(raw.bind, raw.unix_mode.map(|mode| mode.0.0));
-    listener.protocol = raw.protocol.as_ref().map_or_else(ListenProtocol::default, |protocol| protocol.value);
-    listener.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
-    if let Some(ports) = raw.server_first_ports {
-        listener.server_first_ports = ports;
-    }
-    let tls_place = raw.tls.as_ref().map(|tls| tls.at);
-    let tls = raw.tls.map_or(Ok(None), |tls| tls::server(tls, problems));
+    let at = entry.at;
+    let (given, Read { section: mut listener, rest }) = entry.value.open();
+    (listener.name, listener.line) = (entry.key.into(), at.line);
+    listener.bind = binds(rest.bind?, rest.unix_mode.map(|mode| mode.0.0));
+    let tls_place = given.key("tls");
+    let tls = rest.tls.map_or(Ok(None), |tls| tls::server(tls, problems));
     // What is only wrong in `tls` shall not make routes look wrong, too.
     let terminates = !matches!(tls, Ok(None));
     if let (true, ListenProtocol::Tls, Some(at)) = (terminates, listener.protocol, tls_place) {
@@ -42,18 +39,16 @@ pub(crate) fn listener(
             "remove one of them; `protocol: auto` with `tls` terminates",
         );
     }
-    listener.http = http(raw.http, terminates, problems);
-    fill!(listener, raw, detect_timeout, transparent, max_connections, tcp_idle_timeout, tcp_splice);
+    listener.http = http(rest.http, terminates, problems);
 
     let knows_clients = !matches!(&tls, Ok(tls) if tls.as_ref().is_none_or(|tls| tls.client_trust.is_none()));
     let optional = matches!(&tls, Ok(Some(tls)) if tls.client_optional || tls.mode == TlsMode::Permissive);
     let sight = Sight::new(&listener, knows_clients, optional);
     let name = listener.name.clone();
-    listener.authorization = raw
-        .authorization
-        .map(|raw| Arc::new(authorization(raw.map(|raw| *raw), &name, sight, targets, problems)));
+    listener.authorization =
+        rest.authorization.map(|raw| Arc::new(authorization(raw, &name, sight, targets, problems)));
     let sight = sight.of_routes(listener.authorization.as_deref());
-    listener.web = web::web(raw.cors, raw.grpc_web, raw.compression, &Web::default(), problems);
+    listener.web = web::web(rest.cors, rest.grpc_web, rest.compression, &Web::default(), problems);
     let mut routes = Routes {
         listener: &listener,
         terminates,
@@ -62,14 +57,14 @@ pub(crate) fn listener(
         names: Vec::new(),
         built: Vec::new(),
     };
-    let given = raw.routes.unwrap_or_default();
-    let nothing_given = given.is_empty() && raw.to.is_none();
-    for (index, raw) in given.into_iter().enumerate() {
+    let all = rest.routes.unwrap_or_default();
+    let nothing_given = all.is_empty() && rest.to.is_none();
+    for (index, raw) in all.into_iter().enumerate() {
         routes.add(raw, index, targets, problems);
     }
-    if let Some(to) = raw.to {
+    if let Some(to) = rest.to {
         let at = to.at;
-        let (wrong, raw) = (to.wrong.clone(), raw::Route::all(to));
+        let (wrong, raw) = (to.wrong.clone(), route::all(to));
         routes.add(At::new(at, wrong, raw), usize::MAX, targets, problems);
     }
     if nothing_given {
@@ -87,7 +82,7 @@ pub(crate) fn listener(
     Some(listener)
 }
 
-fn binds(raw: raw::OneOrMany<At<raw::Txt<crate::text::Binds>>>, unix_mode: Option<u32>) -> Vec<Bind> {
+fn binds(raw: OneOrMany<At<Txt<Binds>>>, unix_mode: Option<u32>) -> Vec<Bind> {
     let mut binds: Vec<Bind> = raw.into_vec().into_iter().flat_map(|bind| bind.value.0.0).collect();
     for bind in &mut binds {
         if let (Bind::Unix { mode, .. }, Some(given)) = (bind, unix_mode) {
@@ -126,14 +121,14 @@ struct Routes<'a> {
 impl Routes<'_> {
     fn add(
         &mut self,
-        raw: At<raw::Route>,
+        raw: At<Read<Route>>,
         index: usize,
         targets: &mut Targets,
         problems: &mut Problems,
     ) -> Option<()> {
-        let (at, whole) = (raw.at, !raw.wrong.iter().any(|key| key == "match"));
-        let name_place = raw.value.name.as_ref().map(|name| name.at);
-        let match_place = raw.value.r#match.as_ref().map_or(at, |matches| matches.at);
+        let (at, whole) = (raw.at, !raw.is_wrong("match"));
+        let name_place = raw.key("name");
+        let match_place = raw.key("match").unwrap_or(at);
         let routes = route::routes(raw, &self.listener.name, index, self.over, targets, problems)?;
         let first = routes.first()?;
         if self.names.contains(&first.name) {

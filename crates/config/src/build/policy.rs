@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Credential, Policy, Retry, RetryOn},
-    raw::{At, RetryForm, Txt},
+    model::{Credential, Policy, Retry, RetryForm, RetryOn},
+    shapes::{At, Txt},
     text::{HeaderText, Timeout},
 };
 
@@ -33,24 +33,24 @@ pub(crate) struct Layer {
 
 impl Layer {
     pub(crate) fn new(
-        timeout: Option<At<Txt<Timeout>>>,
-        idle: Option<At<Txt<Timeout>>>,
-        retry: Option<At<RetryForm>>,
+        given: &At<()>,
+        timeout: Option<Txt<Timeout>>,
+        idle: Option<Txt<Timeout>>,
+        retry: Option<RetryForm>,
     ) -> Self {
-        let at = retry.as_ref().map(|retry| retry.at).or(timeout.as_ref().map(|timeout| timeout.at));
         Self {
-            timeout: timeout.map(|timeout| timeout.value.0.0),
-            idle: idle.map(|idle| idle.value.0.0),
-            retry: retry.map(|retry| retry.value),
+            timeout: timeout.map(|timeout| timeout.0.0),
+            idle: idle.map(|idle| idle.0.0),
+            retry,
             deadline_header: None,
             credential: None,
-            at: at.unwrap_or_default(),
+            at: given.key("retry").or(given.key("timeout")).unwrap_or_default(),
         }
     }
 
     /// The same with the header for deadlines that this level names.
-    pub(crate) fn with_deadline_header(mut self, header: Option<At<Txt<HeaderText>>>) -> Self {
-        self.deadline_header = header.map(|header| header.value.0.0);
+    pub(crate) fn with_deadline_header(mut self, header: Option<Txt<HeaderText>>) -> Self {
+        self.deadline_header = header.map(|header| header.0.0);
         self
     }
 

@@ -14,41 +14,20 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Forward, HeaderEdits, HostRewrite, Match, Mirror, Name, Part, PathPattern, PathRewrite,
-        Redirect, Respond, Route, Template, Traffic, ValueMatch, Variable, Web,
+        Action, Forward, HeaderEdits, HostRewrite, Match, Mirror, MirrorForm, Part, PathPattern, PathRewrite,
+        Redirect, Respond, Rewrite, Route, RouteTls, To, Variable, Web,
     },
-    raw::{self, At, MirrorForm, OneOrMany, OrOff, RespondForm, Txt},
+    section::{Read, Short},
+    shapes::{At, OneOrMany, OrOff, Txt},
     suggest,
-    text::{HeaderText, TemplateText, ValueText, captures, named_captures},
+    text::{captures, named_captures},
 };
 
-impl raw::Route {
-    /// A listener's `to`: a route that matches everything.
-    pub(crate) fn all(to: At<raw::To>) -> Self {
-        Self {
-            name: None,
-            r#match: None,
-            to: Some(to),
-            tls: None,
-            redirect: None,
-            respond: None,
-            timeout: None,
-            idle_timeout: None,
-            deadline_header: None,
-            retry: None,
-            credential: None,
-            authorization: None,
-            cors: None,
-            grpc_web: None,
-            compression: None,
-            rewrite: None,
-            headers: None,
-            mirror: None,
-            rate_limit: None,
-            global_rate_limit: None,
-            fault: None,
-        }
-    }
+/// A listener's `to`: a route that matches everything.
+pub(crate) fn all(to: At<To>) -> Read<Route> {
+    let mut read = Read::<Route>::default();
+    read.rest.to = Some(to);
+    read
 }
 
 /// What the listener around a route says.
@@ -60,42 +39,40 @@ pub(crate) struct Over<'a> {
 
 /// The routes of one entry of the file: one for each of its paths. `index` beyond all is the listener's own `to`.
 pub(crate) fn routes(
-    raw: At<raw::Route>,
+    raw: At<Read<Route>>,
     listener: &str,
     index: usize,
     over: Over<'_>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Vec<Route>> {
-    let At { at, wrong, value: raw, .. } = raw;
-    let name: Name = match &raw.name {
-        Some(name) => name.value.0.0.clone(),
+    let (given, Read { section: mut route, rest }) = raw.open();
+    route.line = given.at.line;
+    route.name = match rest.name {
+        Some(name) => name.0.0,
         None if index == usize::MAX => format!("{listener}/to").into(),
         None => format!("{listener}/{index}").into(),
     };
     let mut right = true;
-    let (matcher, paths) = match raw.r#match {
-        Some(matches) => matcher(matches.value, problems),
-        None => (Match::default(), Vec::new()),
-    };
-    let known = Captures::of(&paths, !wrong.iter().any(|key| key == "match"));
+    let paths = rest.r#match.map_or_else(Vec::new, |raw| matcher(raw, &mut route.matcher, problems));
+    let known = Captures::of(&paths, !given.is_wrong("match"));
 
-    let headers = raw.headers.map(|headers| headers.value);
-    let (request, response) = headers.map_or((None, None), |headers| (headers.request, headers.response));
-    let request_headers = edits(request, &known, true, problems);
-    let response_headers = edits(response, &known, false, problems);
+    let headers = rest.headers.map(|headers| headers.rest).unwrap_or_default();
+    route.request_headers = edits(headers.request, &known, true, problems);
+    route.response_headers = edits(headers.response, &known, false, problems);
 
-    let actions = [
-        ("to", raw.to.as_ref().map(|to| to.at)),
-        ("redirect", raw.redirect.as_ref().map(|redirect| redirect.at)),
-        ("respond", raw.respond.as_ref().map(|respond| respond.at)),
-    ];
-    let given: Vec<(&str, Place)> = actions.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
-    match given.as_slice() {
+    const ACTIONS: [&str; 3] = ["to", "redirect", "respond"];
+    // A listener's `to` has no key in a route.
+    let forwards = rest.to.is_some();
+    let actions: Vec<(&str, Place)> = ACTIONS
+        .into_iter()
+        .filter_map(|key| Some((key, given.key(key).or_else(|| Some(rest.to.as_ref().filter(|_| key == "to")?.at))?)))
+        .collect();
+    match actions.as_slice() {
         [_] => {}
-        [] if wrong.iter().any(|key| matches!(key.as_str(), "to" | "redirect" | "respond")) => right = false,
+        [] if ACTIONS.iter().any(|key| given.is_wrong(key)) => right = false,
         [] => {
-            problems.wrong(at, "this route does nothing", "give it one of `to`, `redirect` and `respond`");
+            problems.wrong(given.at, "this route does nothing", "give it one of `to`, `redirect` and `respond`");
             right = false;
         }
         [(first, _), (second, at), ..] => {
@@ -107,118 +84,82 @@ pub(crate) fn routes(
             right = false;
         }
     }
-    let forwards = raw.to.is_some();
-    let only_forwarded = [
-        ("tls", raw.tls.as_ref().map(|x| x.at)),
-        ("rewrite", raw.rewrite.as_ref().map(|x| x.at)),
-        ("mirror", raw.mirror.as_ref().map(|x| x.at)),
-        ("timeout", raw.timeout.as_ref().map(|x| x.at)),
-        ("idle_timeout", raw.idle_timeout.as_ref().map(|x| x.at)),
-        ("deadline_header", raw.deadline_header.as_ref().map(|x| x.at)),
-        ("retry", raw.retry.as_ref().map(|x| x.at)),
-        ("credential", raw.credential.as_ref().map(|x| x.at)),
-        ("rate_limit", raw.rate_limit.as_ref().map(|x| x.at)),
-        ("global_rate_limit", raw.global_rate_limit.as_ref().map(|x| x.at)),
-        ("fault", raw.fault.as_ref().map(|x| x.at)),
-    ];
-    for (key, at) in only_forwarded {
-        if let Some(at) = at.filter(|_| !forwards && !given.is_empty()) {
-            problems.wrong(at, format!("`{key}` has no meaning here"), "it belongs to a route with `to`");
+    if !forwards && !actions.is_empty() {
+        for key in ONLY_FORWARDED {
+            if let Some(at) = given.key(key) {
+                problems.wrong(at, format!("`{key}` has no meaning here"), "it belongs to a route with `to`");
+            }
         }
     }
 
-    let passthrough = raw.tls.as_ref().is_some_and(|tls| tls.value == raw::RouteTls::Passthrough);
-    let authorization = raw
+    route.authorization = rest
         .authorization
-        .map(|raw| Arc::new(authorization(raw.map(|raw| *raw), &name, over.sight, targets, problems)));
-    let web = web::web(raw.cors, raw.grpc_web, raw.compression, over.web, problems);
-    let rewrite = rewrite(raw.rewrite, &known, problems);
-    let mirrors = mirrors(raw.mirror, targets, problems);
-    let rate_limit = raw.rate_limit.map(|raw| limits::rate_limit(raw.value));
+        .map(|raw| Arc::new(authorization(raw, &route.name, over.sight, targets, problems)));
+    route.web = web::web(rest.cors, rest.grpc_web, rest.compression, over.web, problems);
+    let rewrite = rewrite(rest.rewrite, &known, problems);
+    let mirrors = mirrors(rest.mirror, targets, problems);
+    let rate_limit = rest.rate_limit.map(limits::rate_limit);
     let global_rate_limit =
-        raw.global_rate_limit.and_then(|raw| global_limit::global_limit(*raw.value, targets, problems));
-    let fault = raw.fault.and_then(|raw| limits::fault(raw, problems));
-    let mut layer =
-        Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
-    if let Some(At { at, wrong, value, .. }) = raw.credential {
+        rest.global_rate_limit.and_then(|raw| global_limit::global_limit(raw, targets, problems));
+    let fault = rest.fault.and_then(|raw| limits::fault(raw, problems));
+    let mut layer = Layer::new(&given, rest.timeout, rest.idle_timeout, rest.retry)
+        .with_deadline_header(rest.deadline_header);
+    if let Some(raw) = rest.credential {
+        let (given, value) = raw.open();
+        let at = given.at;
         let credential = match value {
             OrOff::Off(_) => None,
-            OrOff::On(value) => credential(At::new(at, wrong, value), problems),
+            OrOff::On(value) => credential(given.map(|()| value), problems),
         };
         layer = layer.with_credential(credential, at);
     }
-    let action = if let Some(to) = raw.to {
+    let action = if let Some(to) = rest.to {
         targets.split(&to, Some(&layer), problems).map(|to| {
             let (path, host) = rewrite;
-            Action::Forward(Forward {
-                to,
-                path,
-                host,
-                mirrors,
-                rate_limit,
-                global_rate_limit,
-                fault,
-                traffic: Traffic::default(),
-                passthrough,
-            })
+            let passthrough = rest.tls == Some(RouteTls::Passthrough);
+            let base = Forward { path, host, mirrors, rate_limit, passthrough, ..Forward::new(to) };
+            Action::Forward(Forward { global_rate_limit, fault, ..base })
         })
-    } else if let Some(raw) = raw.redirect {
+    } else if let Some(raw) = rest.redirect {
         redirect(raw, &known, problems).map(Action::Redirect)
     } else {
-        raw.respond.and_then(|raw| respond(raw, problems)).map(Action::Respond)
+        rest.respond.and_then(|raw| respond(raw, problems)).map(Action::Respond)
     };
-    let action = action.filter(|_| right)?;
-    let line = at.line;
-    let one = |path: Option<PathPattern>| Route {
-        name: name.clone(),
-        matcher: Match { path, ..matcher.clone() },
-        action: action.clone(),
-        authorization: authorization.clone(),
-        web: web.clone(),
-        request_headers: request_headers.clone(),
-        response_headers: response_headers.clone(),
-        line,
-    };
+    route.action = action.filter(|_| right)?;
     if paths.is_empty() {
-        Some(vec![one(None)])
-    } else {
-        Some(paths.into_iter().map(|path| one(Some(path))).collect())
+        return Some(vec![route]);
     }
+    let one = |path| Route { matcher: Match { path: Some(path), ..route.matcher.clone() }, ..route.clone() };
+    Some(paths.into_iter().map(one).collect())
 }
 
-fn list<T>(raw: Option<At<OneOrMany<Txt<T>>>>) -> Vec<T> {
-    raw.map(|raw| raw.value.into_vec()).unwrap_or_default().into_iter().map(|item| item.0).collect()
-}
+/// Keys that say something of what is sent on.
+const ONLY_FORWARDED: [&str; 11] = [
+    "tls",
+    "rewrite",
+    "mirror",
+    "timeout",
+    "idle_timeout",
+    "deadline_header",
+    "retry",
+    "credential",
+    "rate_limit",
+    "global_rate_limit",
+    "fault",
+];
 
-/// The match without its paths, and the paths.
-fn matcher(raw: raw::Match, problems: &mut Problems) -> (Match, Vec<PathPattern>) {
-    if let (Some(_), Some(method)) = (&raw.methods, &raw.method) {
-        problems.wrong(method.at, "both `method` and `methods`", "they mean the same: keep one of them");
+/// What is matched without its paths goes into `to`; the paths.
+fn matcher(raw: At<Read<Match>>, to: &mut Match, problems: &mut Problems) -> Vec<PathPattern> {
+    let (given, Read { section, rest }) = raw.open();
+    *to = section;
+    let methods = given.key("methods").is_some();
+    if let Some(at) = given.key("method").filter(|_| methods) {
+        problems.wrong(at, "both `method` and `methods`", "they mean the same: keep one of them");
     }
-    let matcher = Match {
-        hosts: list(raw.host).into_iter().map(|host| host.0).collect(),
-        path: None,
-        methods: list(raw.methods.or(raw.method)).into_iter().map(|method| method.0).collect(),
-        headers: raw
-            .headers
-            .map(|headers| values(headers.value, str::to_ascii_lowercase))
-            .unwrap_or_default(),
-        query: raw.query.map(|query| values(query.value, str::to_owned)).unwrap_or_default(),
-        sni: list(raw.sni).into_iter().map(|host| host.0).collect(),
-        identities: list(raw.identity).into_iter().map(|san| san.0).collect(),
-        destination: list(raw.destination).into_iter().flat_map(|range| range.0).collect(),
-    };
-    (matcher, list(raw.path).into_iter().map(|path| path.0).collect())
-}
-
-fn values<K>(map: raw::Map<K, Txt<ValueText>>, name: fn(&str) -> String) -> Vec<ValueMatch> {
-    let entries = map.entries.into_iter();
-    entries
-        .map(|entry| {
-            let ValueText { value, not } = entry.value.0;
-            ValueMatch { name: name(&entry.key).into(), value, not }
-        })
-        .collect()
+    if let Some(method) = rest.method.filter(|_| !methods) {
+        to.methods = method.into_vec().into_iter().map(|method| method.0.0).collect();
+    }
+    rest.path.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|path| path.0.0).collect()
 }
 
 /// Names that every path of the route captures.
@@ -250,71 +191,68 @@ impl Captures {
         problems.wrong(at, format!("the path of this route doesn't capture `{name}`"), help);
     }
 
-    fn check_path(&self, path: &At<Txt<crate::text::PathValue>>, problems: &mut Problems) -> Name {
-        let text = path.value.0.0.clone();
-        for name in named_captures(&text).unwrap_or_default() {
-            self.check(name, path.at, problems);
+    fn check_path(&self, path: &str, at: Place, problems: &mut Problems) {
+        for name in named_captures(path).unwrap_or_default() {
+            self.check(name, at, problems);
         }
-        text
     }
 }
 
 fn edits(
-    raw: Option<raw::HeaderEdits>,
+    raw: Option<Read<HeaderEdits>>,
     captures: &Captures,
     request: bool,
     problems: &mut Problems,
 ) -> HeaderEdits {
-    let Some(raw) = raw else { return HeaderEdits::default() };
-    let mut list = |map: Option<raw::Map<HeaderText, At<Txt<TemplateText>>>>| {
-        let mut found = Vec::new();
-        for entry in map.map(|map| map.entries).unwrap_or_default() {
+    let Some(Read { section: mut edits, rest }) = raw else { return HeaderEdits::default() };
+    for (given, to) in [(rest.set, &mut edits.set), (rest.add, &mut edits.add)] {
+        for entry in given.map(|map| map.entries).unwrap_or_default() {
             let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else { continue };
             framing(&name, entry.at, request, problems);
-            let Template(parts) = &entry.value.value.0.0;
-            for part in parts {
+            let At { at, value: Txt(template), .. } = entry.value;
+            for part in &template.0.0 {
                 if let Part::Variable(Variable::Capture(capture)) = part {
-                    captures.check(capture, entry.value.at, problems);
+                    captures.check(capture, at, problems);
                 }
             }
-            found.push((name, entry.value.value.0.0));
+            to.push((name, template.0));
         }
-        found
-    };
-    let (set, add) = (list(raw.set), list(raw.add));
-    let remove = raw.remove.map(OneOrMany::into_vec).unwrap_or_default();
-    let remove = remove
-        .into_iter()
-        .map(|name| {
-            framing(&name.value.0.0, name.at, request, problems);
-            name.value.0.0
-        })
-        .collect();
-    HeaderEdits { remove, set, add }
+    }
+    for name in rest.remove.map(OneOrMany::into_vec).unwrap_or_default() {
+        framing(&name.value.0.0, name.at, request, problems);
+        edits.remove.push(name.value.0.0);
+    }
+    edits
 }
 
 fn rewrite(
-    raw: Option<At<raw::Rewrite>>,
+    raw: Option<At<Rewrite>>,
     captures: &Captures,
     problems: &mut Problems,
 ) -> (PathRewrite, HostRewrite) {
-    let Some(At { value: raw, .. }) = raw else { return (PathRewrite::Keep, HostRewrite::Auto) };
-    let path = match (raw.path, raw.prefix) {
-        (Some(_), Some(prefix)) => {
-            problems.wrong(prefix.at, "both `path` and `prefix`", "keep one of them");
+    let Some(raw) = raw else { return (PathRewrite::Keep, HostRewrite::Auto) };
+    let (given, Rewrite { path, prefix, host }) = raw.open();
+    let place = |key: &str| given.key(key).unwrap_or(given.at);
+    let path = match (path, prefix) {
+        (Some(_), Some(_)) => {
+            problems.wrong(place("prefix"), "both `path` and `prefix`", "keep one of them");
             PathRewrite::Keep
         }
-        (Some(path), None) => PathRewrite::Whole(captures.check_path(&path, problems)),
+        (Some(path), None) => {
+            captures.check_path(&path, place("path"), problems);
+            PathRewrite::Whole(path)
+        }
         (None, Some(prefix)) => {
-            if prefix.value.0.0.contains('{') {
-                problems.wrong(prefix.at, "a prefix captures nothing", "use `path` with `{name}` instead");
+            if prefix.contains('{') {
+                let help = "use `path` with `{name}` instead";
+                problems.wrong(place("prefix"), "a prefix captures nothing", help);
             }
             // `/` for a prefix means that it is taken away; the rest begins with its own slash.
-            PathRewrite::Prefix(prefix.value.0.0.trim_end_matches('/').into())
+            PathRewrite::Prefix(prefix.trim_end_matches('/').into())
         }
         (None, None) => PathRewrite::Keep,
     };
-    (path, raw.host.map_or(HostRewrite::Auto, |host| host.0.0))
+    (path, host)
 }
 
 fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Problems) -> Vec<Mirror> {
@@ -338,56 +276,38 @@ fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Pr
     mirrors
 }
 
-fn redirect(raw: At<raw::Redirect>, captures: &Captures, problems: &mut Problems) -> Option<Redirect> {
-    let whole = raw.whole();
-    let At { at, value: raw, .. } = raw;
-    let mut status = Redirect::STATUS;
-    if let Some(given) = raw.status {
-        match http::StatusCode::from_u16(given.value) {
-            Ok(code) if matches!(given.value, 301 | 302 | 303 | 307 | 308) => status = code,
-            _ => {
-                let message = format!("{} isn't a redirect", given.value);
-                problems.wrong(given.at, message, "301, 302, 303, 307 or 308");
-                return None;
-            }
-        }
-    }
-    if raw.scheme.is_none() && raw.host.is_none() && raw.path.is_none() {
-        if !whole {
-            return None;
-        }
-        problems.wrong(
-            at,
-            "this redirects to where the request already is",
-            "give it a `scheme`, `host` or `path`",
-        );
+fn redirect(raw: At<Redirect>, captures: &Captures, problems: &mut Problems) -> Option<Redirect> {
+    let (given, redirect) = raw.open();
+    let status = redirect.status.as_u16();
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        let at = given.key("status").unwrap_or(given.at);
+        problems.wrong(at, format!("{status} isn't a redirect"), "301, 302, 303, 307 or 308");
         return None;
     }
-    Some(Redirect {
-        status,
-        scheme: raw.scheme.map(|scheme| scheme.0.0),
-        host: raw.host.map(|host| host.0.0),
-        path: raw.path.map(|path| captures.check_path(&path, problems)),
-        strip_query: raw.strip_query.unwrap_or(false),
-    })
+    if redirect.scheme.is_none() && redirect.host.is_none() && redirect.path.is_none() {
+        if given.whole() {
+            problems.wrong(
+                given.at,
+                "this redirects to where the request already is",
+                "give it a `scheme`, `host` or `path`",
+            );
+        }
+        return None;
+    }
+    if let Some(path) = &redirect.path {
+        captures.check_path(path, given.key("path").unwrap_or(given.at), problems);
+    }
+    Some(redirect)
 }
 
-fn respond(raw: At<RespondForm>, problems: &mut Problems) -> Option<Respond> {
-    let (status, body, content_type) = match raw.value {
-        RespondForm::Status(status) => (status, None, None),
-        RespondForm::Full(full) => (full.status, full.body, full.content_type),
-    };
-    if let Some(body) = &body
-        && matches!(status, 204 | 205 | 304)
-        && !body.value.is_empty()
+fn respond(raw: Short<Respond>, problems: &mut Problems) -> Option<Respond> {
+    let (given, Read { section: respond, .. }) = raw.0.open();
+    let status = respond.status.as_u16();
+    if let Some(at) = given.key("body").filter(|_| matches!(status, 204 | 205 | 304))
+        && !respond.body.is_empty()
     {
-        problems.wrong(body.at, format!("an answer with status {status} has no body"), "remove `body`");
+        problems.wrong(at, format!("an answer with status {status} has no body"), "remove `body`");
         return None;
     }
-    let status = http::StatusCode::from_u16(status).ok()?;
-    Some(Respond {
-        status,
-        body: Arc::from(body.map(|body| body.value.into_bytes()).unwrap_or_default()),
-        content_type: content_type.map_or(Respond::CONTENT_TYPE, |media| media.0.0),
-    })
+    Some(respond)
 }

@@ -9,10 +9,10 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Address, Destination, ListenProtocol, Listener, Name, Policy, Traffic, Upstream, UpstreamId,
+        Action, Address, Destination, ListenProtocol, Listener, Name, Policy, To, Traffic, Upstream, UpstreamId,
         UpstreamProtocol,
     },
-    raw::{At, To},
+    shapes::At,
     suggest,
     text::{Scheme, Weight},
     yaml::{Kind, Node},

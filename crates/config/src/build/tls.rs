@@ -3,41 +3,29 @@
 use std::sync::Arc;
 
 use crate::{
-    diagnostic::{Place, Problems},
-    model::{Identity, TlsClient, TlsMode, TlsServer, TlsVersion, Trust},
-    raw::{self, At, OneOrMany, Txt},
+    diagnostic::Problems,
+    model::{Identity, TlsClient, TlsMode, TlsServer, Trust},
+    section::Read,
+    shapes::{At, OneOrMany, Txt},
     text::{Authority, File, Pem},
 };
 
 pub(crate) fn client(
-    raw: Option<At<raw::TlsClient>>,
+    raw: Option<At<Read<TlsClient>>>,
     problems: &mut Problems,
 ) -> Result<TlsClient, Reported> {
-    let Some(At { value: raw, wrong, .. }) = raw else {
-        return Ok(TlsClient {
-            name: None,
-            trust: Trust::System,
-            peers: Vec::new(),
-            identity: None,
-            spiffe: false,
-            min_version: TlsVersion::default(),
-            pins: Vec::new(),
-            crls: Vec::new(),
-            insecure: false,
-        });
-    };
-    let identity = identity(raw.certificate, raw.key, None, &wrong, problems);
-    let trust = trust(raw.ca, raw.ca_pem, "ca", problems);
-    let insecure = raw.insecure_skip_verify.as_ref().is_some_and(|insecure| insecure.value);
-    if let Some(At { at, value: true, .. }) = raw.insecure_skip_verify {
+    let Some(raw) = raw else { return Ok(TlsClient::default()) };
+    let (given, Read { section: mut tls, rest }) = raw.open();
+    let identity = identity(&given, rest.certificate, rest.key, None, problems);
+    let trust = trust(&given, rest.ca, rest.ca_pem, "ca", problems);
+    if let Some(at) = given.key("insecure_skip_verify").filter(|_| tls.insecure) {
         problems.warn(
             at,
             "the peer's certificate isn't verified: whoever answers is believed",
             "name the authority with `ca` instead",
         );
     }
-    let spiffe = raw.spiffe.as_ref().is_some_and(|spiffe| spiffe.value);
-    if let (Some(At { at, value: true, .. }), Ok(Some(_))) = (raw.spiffe, &identity) {
+    if let (Some(at), true, Ok(Some(_))) = (given.key("spiffe"), tls.spiffe, &identity) {
         problems.wrong(
             at,
             "both `spiffe` and a certificate from files",
@@ -45,24 +33,9 @@ pub(crate) fn client(
         );
     }
     // Who shows an SVID talks to those who show one.
-    let trust = trust?.unwrap_or(if spiffe { Trust::Spiffe } else { Trust::System });
-    Ok(TlsClient {
-        name: raw.name.map(|name| name.0.0),
-        trust,
-        peers: raw
-            .peers
-            .map(OneOrMany::into_vec)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|san| san.0.0)
-            .collect(),
-        identity: identity?,
-        spiffe,
-        min_version: raw.min_version.unwrap_or_default(),
-        pins: raw.pins.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|pin| pin.0.0).collect(),
-        crls: files(raw.crls),
-        insecure,
-    })
+    tls.trust = trust?.unwrap_or(if tls.spiffe { Trust::Spiffe } else { Trust::System });
+    tls.identity = identity?;
+    Ok(tls)
 }
 
 /// What is wrong has been said.
@@ -71,45 +44,34 @@ pub(crate) struct Reported;
 
 /// `None` is `mode: off`.
 pub(crate) fn server(
-    raw: At<raw::TlsServer>,
+    raw: At<Read<TlsServer>>,
     problems: &mut Problems,
 ) -> Result<Option<TlsServer>, Reported> {
-    let At { at, wrong, value: raw, .. } = raw;
-    let mode = match raw.mode {
-        Some(raw::TlsMode::Off) => return Ok(None),
-        Some(raw::TlsMode::Permissive) => TlsMode::Permissive,
-        Some(raw::TlsMode::Strict) | None => TlsMode::Strict,
-    };
-    let first = identity(raw.certificate, raw.key, raw.ocsp, &wrong, problems);
-    let others = raw.certificates.unwrap_or_default().into_iter().map(|raw| Identity {
-        certificate: raw.certificate.0.0,
-        key: raw.key.0.0,
-        ocsp: raw.ocsp.map(|ocsp| ocsp.0.0),
-    });
+    let (given, Read { section: mut tls, rest }) = raw.open();
+    if tls.mode == TlsMode::Off {
+        return Ok(None);
+    }
+    let first = identity(&given, rest.certificate, rest.key, rest.ocsp, problems);
     let first_is_right = first.is_ok();
-    let spiffe = raw.spiffe.unwrap_or(false);
-    let identities: Vec<Identity> = first.ok().flatten().into_iter().chain(others).collect();
-    if identities.is_empty()
-        && !spiffe
+    tls.identities.splice(0..0, first.ok().flatten());
+    if tls.identities.is_empty()
+        && !tls.spiffe
         && first_is_right
-        && !wrong.iter().any(|key| key.starts_with("certificate"))
+        && !given.wrong.iter().any(|key| key.starts_with("certificate"))
     {
         problems.wrong(
-            at,
+            given.at,
             "`tls` of a listener has no certificate",
             "`certificate: /certs/tls.crt` and `key: /certs/tls.key`, or `spiffe: true`",
         );
     }
-    let client_trust = trust(raw.client_ca, raw.client_ca_pem, "client_ca", problems);
+    let client_trust = trust(&given, rest.client_ca, rest.client_ca_pem, "client_ca", problems);
     let verifies = !matches!(client_trust, Ok(None));
-    let needs_clients = [
-        ("allow", raw.allow.as_ref().map(|allow| allow.at)),
-        ("deny", raw.deny.as_ref().map(|deny| deny.at)),
-        ("crls", raw.crls.as_ref().map(|crls| crls.at)),
-        ("client_optional", raw.client_optional.as_ref().filter(|optional| optional.value).map(|o| o.at)),
-    ];
-    for (key, at) in needs_clients {
-        if let Some(at) = at.filter(|_| !verifies && !wrong.iter().any(|key| key.starts_with("client_ca"))) {
+    for key in ["allow", "deny", "crls", "client_optional"] {
+        let at = given.key(key).filter(|_| key != "client_optional" || tls.client_optional);
+        if let Some(at) =
+            at.filter(|_| !verifies && !given.wrong.iter().any(|key| key.starts_with("client_ca")))
+        {
             problems.wrong(
                 at,
                 format!("`{key}` without `client_ca`: no client is asked for a certificate"),
@@ -117,72 +79,54 @@ pub(crate) fn server(
             );
         }
     }
-    let sans = |list: Option<At<OneOrMany<Txt<crate::text::SanText>>>>| {
-        let list = list.map(|list| list.value.into_vec()).unwrap_or_default();
-        list.into_iter().map(|san| san.0.0).collect::<Vec<_>>()
-    };
-    if identities.is_empty() && !spiffe {
+    if tls.identities.is_empty() && !tls.spiffe {
         return Err(Reported);
     }
-    Ok(Some(TlsServer {
-        identities,
-        spiffe,
-        mode,
-        client_trust: client_trust?,
-        client_optional: raw.client_optional.is_some_and(|optional| optional.value),
-        allow: sans(raw.allow),
-        deny: sans(raw.deny),
-        min_version: raw.min_version.unwrap_or_default(),
-        crls: files(raw.crls.map(|crls| crls.value)),
-    }))
-}
-
-fn files(list: Option<OneOrMany<Txt<File>>>) -> Vec<std::path::PathBuf> {
-    list.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|file| file.0.0).collect()
+    tls.client_trust = client_trust?;
+    Ok(Some(tls))
 }
 
 /// `None` isn't given.
 fn identity(
-    certificate: Option<At<Txt<File>>>,
-    key: Option<At<Txt<File>>>,
-    ocsp: Option<At<Txt<File>>>,
-    wrong: &[String],
+    given: &At<()>,
+    certificate: Option<Txt<File>>,
+    key: Option<Txt<File>>,
+    ocsp: Option<Txt<File>>,
     problems: &mut Problems,
 ) -> Result<Option<Identity>, Reported> {
-    match (certificate, key, ocsp) {
-        (Some(certificate), Some(key), ocsp) => Ok(Some(Identity {
-            certificate: certificate.value.0.0,
-            key: key.value.0.0,
-            ocsp: ocsp.map(|ocsp| ocsp.value.0.0),
-        })),
-        (None, None, None) => Ok(None),
-        _ if wrong.iter().any(|key| key == "certificate" || key == "key") => Err(Reported),
-        (Some(only), None, _) => one_of_two(only.at, "certificate", "key", problems),
-        (None, Some(only), _) => one_of_two(only.at, "key", "certificate", problems),
-        (None, None, Some(only)) => one_of_two(only.at, "ocsp", "certificate", problems),
-    }
-}
-
-fn one_of_two<T>(at: Place, there: &str, missing: &str, problems: &mut Problems) -> Result<T, Reported> {
+    let (there, missing) = match (certificate, key, ocsp) {
+        (Some(certificate), Some(key), ocsp) => {
+            let ocsp = ocsp.map(|ocsp| ocsp.0.0);
+            return Ok(Some(Identity { certificate: certificate.0.0, key: key.0.0, ocsp }));
+        }
+        (None, None, None) => return Ok(None),
+        _ if given.is_wrong("certificate") || given.is_wrong("key") => return Err(Reported),
+        (Some(_), None, _) => ("certificate", "key"),
+        (None, Some(_), _) => ("key", "certificate"),
+        (None, None, Some(_)) => ("ocsp", "certificate"),
+    };
+    let at = given.key(there).unwrap_or(given.at);
     problems.wrong(at, format!("`{there}` without `{missing}`"), format!("add `{missing}:` beside it"));
     Err(Reported)
 }
 
 /// `None` isn't given.
 fn trust(
-    authorities: Option<At<OneOrMany<Txt<Authority>>>>,
-    pem: Option<At<Txt<Pem>>>,
+    given: &At<()>,
+    authorities: Option<OneOrMany<Txt<Authority>>>,
+    pem: Option<Txt<Pem>>,
     key: &str,
     problems: &mut Problems,
 ) -> Result<Option<Trust>, Reported> {
+    let place = |key: &str| given.key(key).unwrap_or(given.at);
     match (authorities, pem) {
-        (Some(_), Some(pem)) => {
-            problems.wrong(pem.at, format!("both `{key}` and `{key}_pem`"), "keep one of them");
+        (Some(_), Some(_)) => {
+            let pem = format!("{key}_pem");
+            problems.wrong(place(&pem), format!("both `{key}` and `{pem}`"), "keep one of them");
             Err(Reported)
         }
         (Some(authorities), None) => {
-            let at = authorities.at;
-            let list: Vec<Authority> = authorities.value.into_vec().into_iter().map(|one| one.0).collect();
+            let list: Vec<Authority> = authorities.into_vec().into_iter().map(|one| one.0).collect();
             match list.as_slice() {
                 [Authority::System] => return Ok(Some(Trust::System)),
                 [Authority::Spiffe] => return Ok(Some(Trust::Spiffe)),
@@ -192,7 +136,7 @@ fn trust(
             for authority in list {
                 let Authority::File(file) = authority else {
                     problems.wrong(
-                        at,
+                        place(key),
                         format!("`{key}` mixes files with `system` or `spiffe`"),
                         "one word, or files; a file itself called so is `./system`",
                     );
@@ -202,7 +146,7 @@ fn trust(
             }
             Ok(Some(Trust::Files(files)))
         }
-        (None, Some(pem)) => Ok(Some(Trust::Inline(Arc::from(&*pem.value.0.0)))),
+        (None, Some(pem)) => Ok(Some(Trust::Inline(Arc::from(&*pem.0.0)))),
         (None, None) => Ok(None),
     }
 }

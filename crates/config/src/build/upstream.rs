@@ -2,7 +2,7 @@
 
 use super::{
     credential::{Keeping, credential},
-    fill, load,
+    load,
     policy::Layer,
     target::Speaks,
     tls,
@@ -10,106 +10,71 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Address, Balance, CircuitBreaker, EndpointSource, HealthCheck, HostRewrite, OutlierEjection, Pool,
-        Probe, Target, TlsClient, Upstream, UpstreamProtocol,
+        Address, Balance, EndpointSource, HealthCheck, HostRewrite, Pool, Probe, Target, TcpBytes, TcpForm,
+        TlsClient, Upstream, UpstreamProtocol,
     },
-    raw::{self, At, OrOff, Txt},
-    text::{Scheme, Source},
+    section::{Read, Short},
+    shapes::{At, Entry, OneOrMany, OrOff, Txt},
+    text::{AddressRange, Scheme, Source},
 };
 
 pub(crate) fn upstream(
-    entry: raw::Entry<raw::Upstream>,
+    entry: Entry<Short<Upstream>>,
     problems: &mut Problems,
 ) -> Option<(Upstream, Layer, Speaks)> {
-    let line = entry.at.line;
-    let mut upstream = Upstream { line, ..Upstream::new(entry.key, Address::OriginalDestination) };
-    let raw = match entry.value {
-        raw::Upstream::Address(address) => {
-            let at = address.at;
-            let (address, scheme) = addresses(vec![raw::AddressForm::Text(address)], None, problems)?;
-            upstream.address = address;
-            (upstream.protocol, upstream.tls) = spoken(scheme, None, None, &upstream.address, at, problems)?;
-            let speaks = Speaks::of(&upstream, scheme);
-            return Some((upstream, Layer::default(), speaks));
-        }
-        raw::Upstream::Full(raw) => raw.value,
-    };
-    let found = addresses(raw.address.into_vec(), Some((raw.max_hosts, raw.deny)), problems);
-    let balance = raw.balance.map_or(Some(Balance::default()), |raw| balance(raw, problems));
-    let tls_given = raw.tls.is_some();
+    let (given, Read { section: mut upstream, rest }) = entry.value.0.open();
+    (upstream.name, upstream.line) = (entry.key.into(), entry.at.line);
+    let found = addresses(rest.address?.into_vec(), rest.max_hosts, rest.deny, &given, problems);
+    let balance = rest.balance.map_or(Some(Balance::default()), |raw| balance(raw, problems));
     let mut right = true;
     let mut said = Scheme::Open;
+    // What stands for the upstream as a whole is its address.
+    let at = if given.key("address") == Some(given.at) { given.at } else { entry.at };
     if let Some((address, scheme)) = found {
         (upstream.address, said) = (address, scheme);
-        match spoken(scheme, raw.protocol, raw.tls, &upstream.address, entry.at, problems) {
+        let protocol = given.key("protocol").zip(rest.protocol);
+        match spoken(scheme, protocol, rest.tls, &upstream.address, at, problems) {
             Some((protocol, tls)) => (upstream.protocol, upstream.tls) = (protocol, tls),
             None => right = false,
         }
     } else {
-        if tls_given {
+        if rest.tls.is_some() {
             // Only for what is wrong in it.
-            let _ = tls::client(raw.tls, problems);
+            let _ = tls::client(rest.tls, problems);
         }
         right = false;
     }
-    if let Some(check) = raw.health_check {
-        upstream.health_check = health_check(
-            check,
-            upstream.protocol,
-            upstream.tls.is_some(),
-            has_sockets(&upstream.address),
-            problems,
-        );
+    if let Some(check) = rest.health_check {
+        upstream.health_check = health_check(check, &upstream, problems);
     }
-    fill!(upstream, raw, connect_timeout, handshake_timeout);
-    if let Some(host) = raw.host {
-        upstream.host = host.value.0.0;
+    if let Some(at) = given.key("host").filter(|_| right) {
         let named = matches!(upstream.address, Address::Endpoints(_));
-        if right && upstream.protocol == UpstreamProtocol::Tcp {
+        if upstream.protocol == UpstreamProtocol::Tcp {
+            problems.wrong(at, "opaque bytes have no Host header", "remove `host`, or use an HTTP scheme");
+        } else if !named && upstream.host == HostRewrite::Upstream {
             problems.wrong(
-                host.at,
-                "opaque bytes have no Host header",
-                "remove `host`, or use an HTTP scheme",
-            );
-        } else if right && !named && upstream.host == HostRewrite::Upstream {
-            problems.wrong(
-                host.at,
+                at,
                 "this upstream has no host of its own: it is whatever the request names",
                 "remove `host`, or write the host itself",
             );
         }
     }
-    if let Some(on_unhealthy) = raw.on_unhealthy {
-        upstream.on_unhealthy = on_unhealthy.value;
-    }
-    upstream.proxy_protocol = raw.proxy_protocol.unwrap_or_default();
-    upstream.source_address = raw.source_address.map(|address| address.0.0);
     if upstream.tls.as_ref().is_some_and(|tls| tls.identity.is_some() || tls.spiffe) {
         upstream.pool.max_age = Pool::MAX_IDENTITY_AGE;
     }
-    if let Some(pool) = raw.pool {
+    if let Some(pool) = rest.pool {
         upstream.pool = pool.over(upstream.pool);
     }
-    upstream.circuit_breaker = match raw.circuit_breaker {
-        None => CircuitBreaker::default(),
-        Some(OrOff::Off(_)) => CircuitBreaker::off(),
-        Some(OrOff::On(breaker)) => breaker,
-    };
-    if let Some(OrOff::On(raw)) = raw.adaptive_concurrency {
+    if let Some(OrOff::On(raw)) = rest.adaptive_concurrency {
         upstream.adaptive_concurrency = Some(load::adaptive(raw, problems));
     }
-    if let Some(OrOff::On(raw)) = raw.queue {
+    if let Some(OrOff::On(raw)) = rest.queue {
         upstream.queue = Some(load::queue(raw, problems));
     }
-    upstream.outlier_ejection = match raw.outlier_ejection {
-        None => OutlierEjection::default(),
-        Some(OrOff::Off(_)) => OutlierEjection::off(),
-        Some(OrOff::On(ejection)) => ejection,
-    };
     upstream.balance = balance?;
     let mut layer =
-        Layer::new(raw.timeout, raw.idle_timeout, raw.retry).with_deadline_header(raw.deadline_header);
-    if let Some(raw) = raw.credential {
+        Layer::new(&given, rest.timeout, rest.idle_timeout, rest.retry).with_deadline_header(rest.deadline_header);
+    if let Some(raw) = rest.credential {
         let at = raw.at;
         upstream.credential = credential(raw, problems);
         if let (Some(credential), true) = (&upstream.credential, right) {
@@ -121,26 +86,22 @@ pub(crate) fn upstream(
     right.then_some((upstream, layer, speaks))
 }
 
-type AuthorityKeys = (Option<At<u32>>, Option<At<raw::OneOrMany<Txt<crate::text::AddressRange>>>>);
-
 /// The addresses, and the one scheme of them all.
 fn addresses(
-    forms: Vec<raw::AddressForm>,
-    authority: Option<AuthorityKeys>,
+    forms: Vec<Short<EndpointSource>>,
+    max_hosts: Option<u32>,
+    deny: Option<OneOrMany<Txt<AddressRange>>>,
+    given: &At<()>,
     problems: &mut Problems,
 ) -> Option<(Address, Scheme)> {
     let several = forms.len() > 1;
-    let (max_hosts, deny) = authority.unwrap_or_default();
     let mut sources: Vec<EndpointSource> = Vec::new();
     let mut first: Option<Scheme> = None;
     let mut right = true;
-    for form in forms {
-        let (address, weight, priority, zone) = match form {
-            raw::AddressForm::Text(address) => (address, None, None, None),
-            raw::AddressForm::Full(full) => (full.address, full.weight, full.priority, full.zone),
-        };
-        let at = address.at;
-        let (scheme, target) = match address.value.0 {
+    for Short(form) in forms {
+        let Read { section: mut source, rest } = form.value;
+        let At { at, value: Txt(address), .. } = rest.address?;
+        let scheme = match address {
             Source::Authority | Source::OriginalDestination if several => {
                 problems.wrong(
                     at,
@@ -151,16 +112,19 @@ fn addresses(
                 continue;
             }
             Source::Authority => {
-                let max_hosts = max_hosts.map_or(Upstream::MAX_HOSTS, |most| most.value as usize);
-                let deny = deny.map(|deny| deny.value.into_vec()).unwrap_or_default();
+                let max_hosts = max_hosts.map_or(Upstream::MAX_HOSTS, |most| most as usize);
+                let deny = deny.map(OneOrMany::into_vec).unwrap_or_default();
                 let deny = deny.into_iter().flat_map(|range| range.0.0).collect();
                 return Some((Address::Authority { max_hosts, deny }, Scheme::Open));
             }
             Source::OriginalDestination => {
-                only_for_authority(max_hosts.map(|x| x.at), deny.map(|x| x.at), problems);
+                only_for_authority(given, problems);
                 return Some((Address::OriginalDestination, Scheme::Open));
             }
-            Source::At(scheme, target) => (scheme, target),
+            Source::At(scheme, target) => {
+                source.target = target;
+                scheme
+            }
         };
         match first {
             Some(first) if first != scheme => {
@@ -173,21 +137,16 @@ fn addresses(
             }
             _ => first = Some(scheme),
         }
-        sources.push(EndpointSource {
-            target,
-            weight: weight.unwrap_or(1),
-            priority: priority.unwrap_or(0),
-            zone: zone.map(|zone| zone.0.0),
-        });
+        sources.push(source);
     }
-    only_for_authority(max_hosts.map(|x| x.at), deny.map(|x| x.at), problems);
+    only_for_authority(given, problems);
     let scheme = first.filter(|_| right)?;
     Some((Address::Endpoints(sources), scheme))
 }
 
-fn only_for_authority(max_hosts: Option<Place>, deny: Option<Place>, problems: &mut Problems) {
-    for (key, at) in [("max_hosts", max_hosts), ("deny", deny)] {
-        if let Some(at) = at {
+fn only_for_authority(given: &At<()>, problems: &mut Problems) {
+    for key in ["max_hosts", "deny"] {
+        if let Some(at) = given.key(key) {
             problems.wrong(at, format!("`{key}` has no meaning here"), "it belongs to `address: authority`");
         }
     }
@@ -196,8 +155,8 @@ fn only_for_authority(max_hosts: Option<Place>, deny: Option<Place>, problems: &
 /// What is spoken, and whether within TLS.
 fn spoken(
     scheme: Scheme,
-    protocol: Option<At<UpstreamProtocol>>,
-    tls: Option<At<raw::TlsClient>>,
+    protocol: Option<(Place, UpstreamProtocol)>,
+    tls: Option<At<Read<TlsClient>>>,
     address: &Address,
     at: Place,
     problems: &mut Problems,
@@ -211,25 +170,25 @@ fn spoken(
     };
     let spoken = match (of_scheme, protocol) {
         (of_scheme, None) => of_scheme,
-        (Http2, Some(At { value: Auto, .. })) => Http2,
-        (Tcp, Some(At { value: Auto | Tcp, .. })) => Tcp,
-        (Tcp, Some(At { at, value: Http1 | Http2, .. })) => {
+        (Http2, Some((_, Auto))) => Http2,
+        (Tcp, Some((_, Auto | Tcp))) => Tcp,
+        (Tcp, Some((at, Http1 | Http2))) => {
             let better = if scheme == Scheme::Tls { "https" } else { "http" };
             let message = format!("`{}://` is opaque bytes, this asks for HTTP", scheme.word());
             problems.wrong(at, message, format!("write `{better}://` in the address"));
             return None;
         }
-        (_, Some(At { at, value: Tcp, .. })) if scheme != Scheme::Open => {
+        (_, Some((at, Tcp))) if scheme != Scheme::Open => {
             let better = if scheme == Scheme::Https { "tls" } else { "tcp" };
             let message = format!("`{}://` is HTTP, this asks for opaque bytes", scheme.word());
             problems.wrong(at, message, format!("write `{better}://` in the address"));
             return None;
         }
-        (Http2, Some(At { at, value: Http1, .. })) => {
+        (Http2, Some((at, Http1))) => {
             problems.wrong(at, "`h2c://` is HTTP/2, this asks for HTTP/1", "write `http://` in the address");
             return None;
         }
-        (_, Some(At { value, .. })) => value,
+        (_, Some((_, given))) => given,
     };
     if let Some(At { at, .. }) = &tls
         && matches!(scheme, Scheme::Http | Scheme::H2c | Scheme::Tcp)
@@ -256,12 +215,10 @@ fn spoken(
     right.then_some((spoken, tls))
 }
 
-fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance> {
-    let whole = raw.whole();
-    let (balance, hash) = match raw.value {
-        raw::BalanceForm::Algorithm(algorithm) => (Balance { algorithm, ..Balance::default() }, None),
-        raw::BalanceForm::Full(full) => (full.value.clone(), full.key("hash")),
-    };
+fn balance(raw: Short<Balance>, problems: &mut Problems) -> Option<Balance> {
+    let (given, Read { section: balance, .. }) = raw.0.open();
+    let whole = given.whole();
+    let hash = given.key("hash");
     match (balance.algorithm.hashes(), hash) {
         (false, Some(at)) => {
             problems.wrong(
@@ -274,7 +231,7 @@ fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance
         (true, None) if !whole => return None,
         (true, None) => {
             problems.wrong(
-                raw.at,
+                given.at,
                 "consistent hashing doesn't say what is hashed",
                 "`balance: { algorithm: maglev, hash: header:x-user }`, or `cookie:NAME`, `source`, `path`",
             );
@@ -285,12 +242,10 @@ fn balance(raw: At<raw::BalanceForm>, problems: &mut Problems) -> Option<Balance
     Some(balance)
 }
 
-fn opaque(form: raw::TcpForm) -> Probe {
-    let raw::TcpForm::Bytes(bytes) = form else { return Probe::connection() };
-    let expect = bytes.expect.map(raw::OneOrMany::into_vec).unwrap_or_default();
-    Probe::Tcp {
-        send: bytes.send.map(|send| send.0.0).unwrap_or_default(),
-        expect: expect.into_iter().map(|part| part.0.0).collect(),
+fn opaque(form: TcpForm) -> Probe {
+    match form {
+        TcpForm::Connection(_) => Probe::connection(),
+        TcpForm::Bytes(TcpBytes { send, expect }) => Probe::Tcp { send, expect },
     }
 }
 
@@ -300,70 +255,54 @@ fn has_sockets(address: &Address) -> bool {
 }
 
 fn health_check(
-    raw: At<raw::HealthCheck>,
-    protocol: UpstreamProtocol,
-    has_tls: bool,
-    sockets: bool,
+    raw: At<Read<HealthCheck>>,
+    upstream: &Upstream,
     problems: &mut Problems,
 ) -> Option<HealthCheck> {
-    let whole = raw.whole();
-    let At { at, value: raw, .. } = raw;
-    let tcp = raw.tcp.filter(|tcp| !matches!(tcp.value, raw::TcpForm::Connection(false)));
-    let kinds =
-        usize::from(raw.path.is_some()) + usize::from(tcp.is_some()) + usize::from(raw.grpc.is_some());
-    if kinds == 0 && !whole {
-        return None;
-    }
-    if kinds != 1 {
-        let what = if kinds == 0 {
-            "a health check asks for nothing"
-        } else {
-            "a health check asks for several things"
-        };
-        problems.wrong(at, what, "exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`");
-        return None;
-    }
-    let http = raw.path.as_ref().map(|path| path.at).or(raw.grpc.as_ref().map(|grpc| grpc.at));
-    if let Some(at) = http.filter(|_| protocol == UpstreamProtocol::Tcp && raw.port.is_none()) {
+    let (given, Read { section: mut check, rest }) = raw.open();
+    let tcp = rest.tcp.filter(|tcp| !matches!(tcp, TcpForm::Connection(false)));
+    check.probe = match (rest.path, tcp, rest.grpc) {
+        (Some(path), None, None) => Probe::Http { path: path.0.0, host: rest.host.map(|host| host.0.0) },
+        (None, Some(form), None) => opaque(form),
+        (None, None, Some(service)) => Probe::Grpc { service: service.into() },
+        (None, None, None) if !given.whole() => return None,
+        (path, tcp, grpc) => {
+            let what = if path.is_none() && tcp.is_none() && grpc.is_none() {
+                "a health check asks for nothing"
+            } else {
+                "a health check asks for several things"
+            };
+            problems.wrong(given.at, what, "exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`");
+            return None;
+        }
+    };
+    let http = given.key("path").or(given.key("grpc"));
+    if let Some(at) = http.filter(|_| upstream.protocol == UpstreamProtocol::Tcp && check.port.is_none()) {
         problems.wrong(
             at,
             "the upstream takes opaque bytes, not HTTP",
             "`tcp: true`, or the `port` of it that takes HTTP",
         );
     }
-    if let Some(tls) = raw.tls.as_ref().filter(|tls| tls.value && !has_tls) {
+    if let Some(at) = given.key("tls").filter(|_| check.tls && upstream.tls.is_none()) {
         problems.wrong(
-            tls.at,
+            at,
             "the upstream has no TLS that a probe could use",
             "remove it, or give the upstream `tls`",
         );
     }
-    let host = raw.host;
-    let probe = if let Some(path) = raw.path {
-        Probe::Http { path: path.value.0.0, host: host.map(|host| host.value.0.0) }
-    } else {
-        if let Some(host) = host {
-            problems.wrong(host.at, "`host` has no meaning here", "it belongs to a health check by `path`");
-        }
-        match raw.grpc {
-            Some(service) => Probe::Grpc { service: service.value.into() },
-            None => tcp.map_or_else(Probe::connection, |tcp| opaque(tcp.value)),
-        }
-    };
-    let mut check = HealthCheck::new(probe);
-    if let Some(port) = raw.port {
-        if sockets {
-            problems.wrong(port.at, "a Unix socket has no other port", "remove `port`");
-        }
-        check.port = Some(port.value);
+    if let Some(at) = given.key("host").filter(|_| !matches!(check.probe, Probe::Http { .. })) {
+        problems.wrong(at, "`host` has no meaning here", "it belongs to a health check by `path`");
     }
-    check.tls = raw.tls.is_none_or(|tls| tls.value);
-    let place = raw.timeout.as_ref().map_or(at, |timeout| timeout.at);
-    fill!(check, raw, interval, timeout, healthy, unhealthy);
-    check.unhealthy_interval = raw.unhealthy_interval.map_or(check.interval, |interval| interval.0.0);
+    if let Some(at) = given.key("port").filter(|_| has_sockets(&upstream.address)) {
+        problems.wrong(at, "a Unix socket has no other port", "remove `port`");
+    }
+    if given.key("unhealthy_interval").is_none() {
+        check.unhealthy_interval = check.interval;
+    }
     if check.timeout > check.interval {
         problems.warn(
-            place,
+            given.key("timeout").unwrap_or(given.at),
             "a probe may still run when the next one is due",
             format!("`timeout` is {:?}, `interval` is {:?}", check.timeout, check.interval),
         );

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     diagnostic::Problems,
-    model::{Compression, Cors, OriginPattern, Web},
-    raw::{self, At, HeadersForm, OneOrMany, OrOff},
+    model::{Compression, Cors, HeadersForm, Web},
+    section::Read,
+    shapes::{OneOrMany, OrOff},
 };
 
 /// A page of nobody. What allows it allows every page.
@@ -13,7 +14,7 @@ const STRANGER: &str = "https://attache-stranger.invalid";
 
 /// The keys of a route over those of its listener.
 pub(crate) fn web(
-    cors: Option<At<OrOff<Box<raw::Cors>>>>,
+    cors: Option<OrOff<Read<Cors>>>,
     grpc_web: Option<bool>,
     compression: Option<OrOff<Compression>>,
     listener: &Web,
@@ -22,8 +23,8 @@ pub(crate) fn web(
     Web {
         cors: match cors {
             None => listener.cors.clone(),
-            Some(At { value: OrOff::Off(_), .. }) => None,
-            Some(At { value: OrOff::On(raw), .. }) => Some(Arc::new(self::cors(*raw, problems))),
+            Some(OrOff::Off(_)) => None,
+            Some(OrOff::On(raw)) => Some(Arc::new(self::cors(raw, problems))),
         },
         grpc_web: grpc_web.unwrap_or(listener.grpc_web),
         compression: match compression {
@@ -34,43 +35,25 @@ pub(crate) fn web(
     }
 }
 
-fn cors(raw: raw::Cors, problems: &mut Problems) -> Cors {
-    let credentials = raw.credentials.as_ref().is_some_and(|given| given.value);
-    let origins = raw.origins.value.into_vec().into_iter().map(|origin| {
+fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
+    let Read { section: mut cors, rest } = raw;
+    for origin in rest.origins.map(OneOrMany::into_vec).unwrap_or_default() {
         let pattern = origin.value.0.0;
-        if credentials && (pattern.matches(STRANGER) || pattern.matches("null")) {
+        if cors.credentials && (pattern.matches(STRANGER) || pattern.matches("null")) {
             problems.wrong(
                 origin.at,
                 "with `credentials` this lets every page act as its reader",
                 "name the origins, such as `https://shop.test` or `https://*.shop.test`",
             );
         }
-        pattern
-    });
-    let origins: Vec<OriginPattern> = origins.collect();
-    let methods = raw.methods.map(|methods| methods.into_vec().into_iter().map(|method| method.0.0));
-    Cors {
-        origins,
-        methods: match methods {
-            Some(methods) => methods.collect(),
-            None => Some(Cors::METHODS.to_vec()),
-        },
-        headers: match raw.headers {
-            None => Some(Vec::new()),
-            Some(HeadersForm::All(_)) => None,
-            Some(HeadersForm::These(names)) => {
-                Some(names.into_vec().into_iter().map(|name| name.0.0).collect())
-            }
-        },
-        expose: raw
-            .expose
-            .map(OneOrMany::into_vec)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|name| name.0.0)
-            .collect(),
-        credentials,
-        max_age: raw.max_age.map(|age| age.0.0),
-        private_network: raw.private_network.unwrap_or(false),
+        cors.origins.push(pattern);
     }
+    match rest.headers {
+        None => {}
+        Some(HeadersForm::All(_)) => cors.headers = None,
+        Some(HeadersForm::These(names)) => {
+            cors.headers = Some(names.into_vec().into_iter().map(|name| name.0.0).collect());
+        }
+    }
+    cors
 }

@@ -4,19 +4,13 @@
 //! how. Values that are secret by their place (inline PEM, headers that carry credentials) are replaced here; whatever
 //! else came by `!file` is looked for in the finished text and replaced at the end.
 
-mod authorization;
-mod listener;
-mod load;
 mod observe;
-mod parts;
-mod route;
-mod upstream;
-mod web;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    model::{Admin, Config},
+    model::{Admin, Config, UpstreamId},
     text::show_duration,
 };
 
@@ -44,46 +38,110 @@ impl Config {
             "dns": self.dns,
         });
         if let Some(object) = value.as_object_mut() {
-            let listeners = self.listeners.iter().map(|l| (l.name.to_string(), listener::listener(l, self)));
+            let listeners = self.listeners.iter().map(|l| (l.name.to_string(), json!(l)));
             object.insert("listeners".into(), Value::Object(listeners.collect::<Map<_, _>>()));
-            let upstreams = self.upstreams.iter().map(|u| (u.name.to_string(), upstream::upstream(u)));
-            let jwt = self.jwt.iter().map(|p| (p.name.to_string(), authorization::jwt(p, self)));
+            let upstreams = self.upstreams.iter().map(|u| (u.name.to_string(), json!(u)));
+            let jwt = self.jwt.iter().map(|p| (p.name.to_string(), json!(p)));
             let authorizers = self.authorizers.iter();
-            let authorizers = authorizers.map(|a| (a.name.to_string(), authorization::authorizer(a, self)));
+            let authorizers = authorizers.map(|a| (a.name.to_string(), json!(a)));
             object.insert("authorizers".into(), Value::Object(authorizers.collect::<Map<_, _>>()));
             object.insert("jwt".into(), Value::Object(jwt.collect::<Map<_, _>>()));
             object.insert("upstreams".into(), Value::Object(upstreams.collect::<Map<_, _>>()));
         }
-        self.hide(&mut value);
+        self.finish(&mut value);
         value
     }
 
-    /// Replaces whatever came by `!file`.
-    fn hide(&self, value: &mut Value) {
+    /// Names what is referred to, and replaces whatever came by `!file`.
+    fn finish(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
+                if let Some(reference) = Reference::of(text) {
+                    *value = reference.name(self).into();
+                    return;
+                }
                 for secret in &self.secrets.0 {
                     if **secret == **text {
                         HIDDEN.clone_into(text);
                     } else if secret.len() >= SHORTEST_PART && text.contains(&**secret) {
                         *text = text.replace(&**secret, HIDDEN);
+                    } else if secret.contains('%') && plain(text).contains(&plain(secret)) {
+                        HIDDEN.clone_into(text);
                     }
                 }
             }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.hide(item)),
-            Value::Object(entries) => entries.values_mut().for_each(|entry| self.hide(entry)),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.finish(item)),
+            Value::Object(entries) => entries.values_mut().for_each(|entry| self.finish(entry)),
             // A number or a bool that came by `!file` says nothing by itself.
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 }
 
-fn admin(admin: &Admin) -> String {
-    admin.bind.as_ref().map_or("off".to_owned(), ToString::to_string)
+/// A template shows `%%` as one percent sign: the two are compared without any.
+fn plain(text: &str) -> String {
+    text.replace('%', "")
 }
 
-pub(super) fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
-    items.into_iter().map(|item| item.to_string()).collect()
+/// Something else of the config, which is shown by its name.
+pub(crate) enum Reference {
+    Upstream(usize),
+    Issuer(usize),
+    Authorizer(usize),
+}
+
+impl Reference {
+    /// No text of a config begins so.
+    const MARK: char = '\0';
+
+    /// What stands for it until the whole config is there.
+    pub(crate) fn show(&self) -> Value {
+        let (kind, index) = match self {
+            Self::Upstream(index) => ('u', index),
+            Self::Issuer(index) => ('j', index),
+            Self::Authorizer(index) => ('a', index),
+        };
+        format!("{}{kind}{index}", Self::MARK).into()
+    }
+
+    fn of(text: &str) -> Option<Self> {
+        let text = text.strip_prefix(Self::MARK)?;
+        let index = text.get(1..)?.parse().ok()?;
+        match text.as_bytes().first()? {
+            b'u' => Some(Self::Upstream(index)),
+            b'j' => Some(Self::Issuer(index)),
+            b'a' => Some(Self::Authorizer(index)),
+            _ => None,
+        }
+    }
+
+    fn name<'a>(&self, config: &'a Config) -> Option<&'a str> {
+        Some(match self {
+            Self::Upstream(index) => &config.upstreams.get(*index)?.name,
+            Self::Issuer(index) => &config.jwt.get(*index)?.name,
+            Self::Authorizer(index) => &config.authorizers.get(*index)?.name,
+        })
+    }
+}
+
+impl Serialize for UpstreamId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Reference::Upstream(self.0).show().serialize(serializer)
+    }
+}
+
+/// Leaves out what isn't there.
+pub(crate) fn only_given(shown: &mut Map<String, Value>) {
+    shown.retain(|_, value| match value {
+        Value::Null => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(entries) => !entries.is_empty(),
+        _ => true,
+    });
+}
+
+fn admin(admin: &Admin) -> String {
+    admin.bind.as_ref().map_or("off".to_owned(), ToString::to_string)
 }
 
 /// A query may carry a key.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HIDDEN, parts::trust, without_query};
+use super::{HIDDEN, without_query};
 use crate::{
     model::{
         AccessLog, Adapt, AppTold, LogField, LogFilter, LogFormat, LogPart, LogTarget, LogTemplate,
@@ -112,7 +112,7 @@ pub(super) fn tracing(tracing: &Tracing) -> Value {
     json!({
         "endpoint": format!("{scheme}://{}:{}{}", tracing.host, tracing.port, without_query(&tracing.path)),
         "protocol": tracing.protocol,
-        "ca": tracing.tls.as_ref().map(|tls| trust(&tls.trust)),
+        "ca": tracing.tls.as_ref().map(|tls| &tls.trust),
         // Headers of exports carry keys.
         "headers": tracing.headers.iter().map(|(name, _)| (name.to_string(), Value::from(HIDDEN))).collect::<Map<_, _>>(),
         "sample": show_ratio(tracing.sample),

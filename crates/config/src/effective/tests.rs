@@ -84,7 +84,7 @@ fn every_key_of_an_upstream_is_shown() {
     );
     let schema = crate::schema();
     for (definition, shown) in [
-        ("UpstreamFull", &config["upstreams"]["a"]),
+        ("Upstream", &config["upstreams"]["a"]),
         ("Pool", &config["upstreams"]["a"]["pool"]),
         ("OutlierEjection", &config["upstreams"]["a"]["outlier_ejection"]),
         ("CircuitBreaker", &config["upstreams"]["a"]["circuit_breaker"]),

@@ -1,65 +1,147 @@
 //! Who may do what.
 
 use http::{HeaderName, Method};
+use schemars::{Schema, SchemaGenerator};
+use serde_json::{Value, json};
 
-use super::{AddressMatch, AuthorizerUse, HostPattern, JwtUse, Name, PathPattern, SanPattern, ValuePattern};
+use super::{
+    AddressMatch, AuthorizerUse, ExternalForm, HostPattern, JwtUse, Name, PathPattern, SanPattern, ValuePattern,
+};
+use crate::{
+    effective::{HIDDEN, names_a_credential, only_given},
+    section::{List, Notation, Pairs, Plain, Read, Show, section},
+    shapes::{At, Map, OneOrMany, Txt},
+    text::{
+        HeaderText, HostText, IdentityText, Label, MethodText, Network, PathText, ValueText, Word,
+    },
+};
 
-/// Rules of one listener or route. A request must pass both. Denials are looked at first; with `allow` there, what no rule of it
-/// allows is denied.
-#[derive(Clone, Debug, Default)]
-pub struct Authorization {
-    /// What is refused, whoever else allows it.
-    pub deny: Vec<AccessRule>,
-    /// Of which one must match; empty refuses everything. `None`: whatever isn't denied is allowed.
-    pub allow: Option<Vec<AccessRule>>,
-    /// What would be denied is counted and logged, and goes on. Default false.
-    pub dry_run: bool,
-    /// Proxies in front, whose `X-Forwarded-For` entries are believed. Default none.
-    pub trusted_proxies: Vec<AddressMatch>,
-    /// Tokens that requests must bring, or may; `None` looks at none.
-    pub jwt: Option<JwtUse>,
-    /// The service that is asked once the rules let a request through; `None` is the listener's, if it has one.
-    pub external: Option<AuthorizerUse>,
-    /// Line in the file, for `explain`.
-    pub line: u32,
+section! {
+    "`authorization`"
+    /// Who may do what. A request must pass the rules of its listener and those of its route. `deny` comes first; with `allow`, what no
+    /// rule of it allows is refused with 403 `denied-by-rule`. HTTP, CONNECT and opaque connections alike: what a rule needs
+    /// and can't be seen refuses.
+    pub struct Authorization {
+        /// What is refused, whoever else allows it.
+        #[schema(examples = [[json!({"path": "/admin/*"})]])]
+        deny(Vec<At<Read<AccessRule>>>): Vec<AccessRule> = Vec::new(),
+        /// Of which one must match; `[]` refuses everything. Without it, whatever isn't denied is allowed.
+        #[schema(examples = [[json!({"identity": "spiffe://cluster.local/ns/shop/sa/web"})]])]
+        allow(Vec<At<Read<AccessRule>>>): Option<Vec<AccessRule>> = None,
+        /// What would be denied is counted (`attache_authorization_total`, outcome `would-deny`) and logged, and goes on.
+        dry_run: bool = false,
+        /// Proxies in front, whose entries in `X-Forwarded-For` are believed, for `forwarded_client`: the client is the nearest entry
+        /// (from the right) that is none of them.
+        trusted_proxies: Vec<AddressMatch> as List<Network> = Vec::new(),
+        /// Tokens that requests must bring, or may. That of a route replaces the listener's.
+        jwt(Read<JwtUse>): Option<JwtUse> = None,
+        /// The service that is asked once the token and the rules let a request through. That of a route replaces the listener's.
+        external(At<ExternalForm>): Option<AuthorizerUse> = None,
+    }
+    holds {
+        /// Line in the file, for `explain`.
+        line: Line = Line::default(),
+    }
+    shows Self::show_line
 }
 
-/// One rule: it matches where every part of `when` holds and none of `unless`.
-#[derive(Clone, Debug)]
-pub struct AccessRule {
-    /// The `name` key, or `LISTENER/allow/INDEX`; the `rule` label.
-    pub name: Name,
-    /// All of these must hold.
-    pub when: AccessConditions,
-    /// None of these may hold.
-    pub unless: AccessConditions,
-    /// Line in the file, for `explain`.
-    pub line: u32,
+section! {
+    "an access rule"
+    /// A rule: every key that is given must match; of a list, one.
+    pub struct AccessRule {
+        /// Its name in metrics and logs. By default `LISTENER/allow/INDEX`, or with the route's name.
+        #[schema(default = ())]
+        name: Name as Label = "".into(),
+        /// What must hold.
+        ..when: AccessConditions,
+        /// What must not match: nothing that is listed here may hold.
+        not(At<Read<AccessConditions>>) in unless: AccessConditions = AccessConditions::default(),
+    }
+    holds {
+        /// Line in the file, for `explain`.
+        line: Line = Line::default(),
+    }
+    shows Self::show_given
 }
 
-/// Conditions on who asks for what. An empty part is no condition; of a list, one must hold.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct AccessConditions {
-    /// Who the client proved to be by its certificate.
-    pub identities: Vec<IdentityMatch>,
-    /// Networks of the connection's client (of the PROXY protocol header, where one was read).
-    pub clients: Vec<AddressMatch>,
-    /// Networks of the client that the trusted proxies in front saw.
-    pub forwarded_clients: Vec<AddressMatch>,
-    /// Ports that the client connected to (the original destination's, where the connection was intercepted).
-    pub ports: Vec<u16>,
-    /// TLS server names.
-    pub sni: Vec<HostPattern>,
-    /// Host header or `:authority`.
-    pub hosts: Vec<HostPattern>,
-    /// Methods.
-    pub methods: Vec<Method>,
-    /// Paths without the query.
-    pub paths: Vec<PathPattern>,
-    /// Headers, all of which must match.
-    pub headers: Vec<HeaderCondition>,
-    /// Claims of the verified token, all of which must match.
-    pub claims: Vec<ClaimCondition>,
+section! {
+    "`not` of an access rule"
+    /// What must not hold, key by key as in the rule.
+    pub struct AccessConditions {
+        /// Who the client proved to be by its certificate: `*` is anybody who did; else as in `allow` of `tls`.
+        identity in identities: Vec<IdentityMatch> as List<IdentityText> = Vec::new(),
+        /// Networks of the client: the connection's, or that of the PROXY protocol header where one was read.
+        client in clients: Vec<AddressMatch> as List<Network> = Vec::new(),
+        /// Networks of the client that the trusted proxies in front saw (`X-Forwarded-For`); needs `trusted_proxies`.
+        forwarded_client in forwarded_clients: Vec<AddressMatch> as List<Network> = Vec::new(),
+        /// Ports that the client connected to; of an intercepted connection the original ones.
+        #[schema(examples = [[8443]])]
+        port in ports: Vec<u16> as List<Plain> = Vec::new(),
+        /// TLS server names, of TLS that is passed through or terminated.
+        sni: Vec<HostPattern> as List<HostText> = Vec::new(),
+        /// `Host` or `:authority`.
+        host in hosts: Vec<HostPattern> as List<HostText> = Vec::new(),
+        /// Methods.
+        methods: Vec<Method> as List<MethodText> = Vec::new(),
+        /// Paths without the query, with the patterns of routes. A path that decodes to another one (`/a/..%2Fb`) is in doubt: it
+        /// is denied by whatever either of them would be, and allowed only by what allows both.
+        path in paths: Vec<PathPattern> as List<PathText> = Vec::new(),
+        /// Headers, all of which must have one of their values, with the patterns of routes. A header that stands there twice must
+        /// match with all of its lines to be allowed, and with one to be denied.
+        #[schema(examples = [json!({"x-tenant": "shop"})])]
+        headers(Map<HeaderText, OneOrMany<Txt<ValueText>>>): Vec<HeaderCondition> as Conditions = Vec::new(),
+        /// Claims of the verified token, all of which must have one of their values; `realm.role` is `role` inside of `realm`. Of a
+        /// list, and of `scope`'s words, one is enough. Needs `jwt`.
+        #[schema(examples = [json!({"scope": "orders:write"})])]
+        claims: Vec<ClaimCondition> as Claims = Vec::new(),
+    }
+    shows Self::show_given
+}
+
+/// A line in the file. Where something stands changes nothing: all are equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Line(pub u32);
+
+impl PartialEq for Line {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+struct Conditions;
+
+impl Show<Vec<HeaderCondition>> for Conditions {
+    fn show(value: &Vec<HeaderCondition>) -> Value {
+        let one = |HeaderCondition { name, any }: &HeaderCondition| {
+            let hidden = names_a_credential(name.as_str());
+            let hide = |(_, not): &(_, bool)| Value::from(format!("{}{HIDDEN}", if *not { "!" } else { "" }));
+            let shown = if hidden { any.iter().map(hide).collect() } else { List::<ValueText>::show(any) };
+            (name.to_string(), shown)
+        };
+        Value::Object(value.iter().map(one).collect())
+    }
+}
+
+struct Claims;
+
+impl Show<Vec<ClaimCondition>> for Claims {
+    fn show(value: &Vec<ClaimCondition>) -> Value {
+        let one = |ClaimCondition { name, any }: &ClaimCondition| {
+            (name.to_string(), List::<ValueText>::show(any))
+        };
+        Value::Object(value.iter().map(one).collect())
+    }
+}
+
+impl Notation<Vec<ClaimCondition>> for Claims {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        <Pairs<Word, List<ValueText>> as Notation<Vec<_>>>::schema(generator)
+    }
+
+    fn read(value: Value) -> serde_json::Result<Vec<ClaimCondition>> {
+        let pairs = <Pairs<Word, List<ValueText>> as Notation<Vec<_>>>::read(value)?;
+        Ok(pairs.into_iter().map(|(name, any)| ClaimCondition { name, any }).collect())
+    }
 }
 
 /// A claim, and the values of which it must have one.
@@ -89,28 +171,11 @@ pub enum IdentityMatch {
     Name(SanPattern),
 }
 
-/// Where it stands in the file changes nothing.
-impl PartialEq for Authorization {
-    fn eq(&self, other: &Self) -> bool {
-        let Self { deny, allow, dry_run, trusted_proxies, jwt, external, line: _ } = self;
-        *deny == other.deny
-            && *allow == other.allow
-            && *dry_run == other.dry_run
-            && *trusted_proxies == other.trusted_proxies
-            && *jwt == other.jwt
-            && *external == other.external
-    }
-}
-
-/// Where it stands in the file changes nothing.
-impl PartialEq for AccessRule {
-    fn eq(&self, other: &Self) -> bool {
-        let Self { name, when, unless, line: _ } = self;
-        *name == other.name && *when == other.when && *unless == other.unless
-    }
-}
-
 impl Authorization {
+    fn show_line(&self, shown: &mut serde_json::Map<String, Value>) {
+        shown.insert("line".into(), self.line.0.into());
+    }
+
     /// The headers that its rules ask for.
     pub fn header_names(&self) -> impl Iterator<Item = &HeaderName> {
         let rules = self.deny.iter().chain(self.allow.iter().flatten());
@@ -118,7 +183,18 @@ impl Authorization {
     }
 }
 
+impl AccessRule {
+    fn show_given(&self, shown: &mut serde_json::Map<String, Value>) {
+        shown.insert("line".into(), self.line.0.into());
+        only_given(shown);
+    }
+}
+
 impl AccessConditions {
+    fn show_given(&self, shown: &mut serde_json::Map<String, Value>) {
+        only_given(shown);
+    }
+
     /// Nothing is asked for.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -4,38 +4,87 @@ use std::time::Duration;
 
 use http::HeaderName;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use super::{Name, UpstreamId};
+use crate::{
+    effective::Reference,
+    section::{List, Pairs, Read, Section as _, Show, section},
+    shapes::{At, Off, OneOrMany, Txt},
+    text::{HeaderMatchText, HeaderText, Label, PathValue, Positive, Size, Word},
+};
 
-/// A service that decides over requests (external authorization).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authorizer {
-    /// The key in the file; the `authorizer` label.
-    pub name: Name,
-    /// The service.
-    pub service: UpstreamId,
-    /// How it is asked.
-    pub protocol: AuthorizerProtocol,
-    /// How long it is waited for. Default 200 ms.
-    pub timeout: Duration,
-    /// What becomes of a request when it doesn't answer. Default closed.
-    pub failure_mode: AuthorizerFailure,
-    /// The request's headers that it is told.
-    pub request_headers: Vec<HeaderMatch>,
-    /// Headers of its answer that the upstream is sent. What clients send under these names is removed. Default none.
-    pub upstream_headers: Vec<HeaderName>,
-    /// Headers of a denial that the client is sent. Default all.
-    pub denial_headers: Vec<HeaderMatch>,
-    /// Headers of an answer that lets the request through, which the response is given.
-    pub response_headers: Vec<HeaderMatch>,
-    /// How much of the request's body it is told; `None` is nothing.
-    pub body: Option<AuthorizerBody>,
+section! {
+    "an authorizer"
+    /// A service that decides over requests: external authorization.
+    pub struct Authorizer: Eq {
+        /// The upstream that is the service, for example `h2c://opa:9191`. Its pool, TLS and limits are those of any upstream.
+        service(At<Txt<Label>>): UpstreamId = UpstreamId(0),
+        /// `grpc` is `envoy.service.auth.v3.Authorization/Check`. `http` sends the request's method, path and headers; 200 lets it through, 5xx
+        /// is no answer, any other status is the client's.
+        protocol(AuthorizerWord): AuthorizerProtocol as ProtocolWord = AuthorizerProtocol::Grpc,
+        /// With `http`: what stands in front of the request's path.
+        #[schema(examples = ["/check"])]
+        path_prefix(Txt<PathValue>),
+        /// How long the service is waited for.
+        timeout: Duration as Positive = Duration::from_millis(200),
+        /// What becomes of a request when the service doesn't answer: `closed` answers it 503 `authorizer-unavailable`, `open` lets it go on,
+        /// to whoever can keep the service from answering.
+        failure_mode: AuthorizerFailure = AuthorizerFailure::default(),
+        /// Headers of the request that the service is told. By default all with `grpc`, and `authorization` with `http`.
+        #[schema(examples = [["authorization", "cookie", "x-tenant-*"]])]
+        request_headers: Vec<HeaderMatch> as List<HeaderMatchText> = Vec::new(),
+        /// Headers of the service's answer that the upstream is sent; others are left out. What clients send under these names is removed.
+        /// None by default.
+        #[schema(examples = [["x-user", "x-groups"]])]
+        upstream_headers(OneOrMany<At<Txt<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
+        /// Headers of a denial that the client is sent.
+        denial_headers: Vec<HeaderMatch> as List<HeaderMatchText> = vec![HeaderMatch::Prefix("".into())],
+        /// Headers of an answer that lets the request through, which the response is given. By default with `grpc` all of
+        /// `response_headers_to_add`, and none with `http`.
+        #[schema(examples = [["set-cookie"]])]
+        response_headers: Vec<HeaderMatch> as List<HeaderMatchText> = Vec::new(),
+        /// How much of the request's body the service is told. Nothing by default.
+        body(At<AuthorizerBody>): Option<AuthorizerBody> = None,
+    }
+    holds {
+        /// The key in the file; the `authorizer` label.
+        name: Name = "".into(),
+    }
+    requires service
+    shows Self::show_prefix
 }
 
 impl Authorizer {
-    /// Default of [`Self::timeout`].
-    pub const TIMEOUT: Duration = Duration::from_millis(200);
+    fn show_prefix(&self, shown: &mut Map<String, Value>) {
+        if let AuthorizerProtocol::Http { path_prefix } = &self.protocol {
+            shown.insert("path_prefix".into(), (**path_prefix).into());
+        }
+    }
+}
+
+/// How an authorizer is asked, as the file says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "AuthorizerProtocol")]
+pub(crate) enum AuthorizerWord {
+    /// By gRPC.
+    #[default]
+    Grpc,
+    /// By HTTP.
+    Http,
+}
+
+struct ProtocolWord;
+
+impl Show<AuthorizerProtocol> for ProtocolWord {
+    fn show(value: &AuthorizerProtocol) -> Value {
+        json!(match value {
+            AuthorizerProtocol::Grpc => AuthorizerWord::Grpc,
+            AuthorizerProtocol::Http { .. } => AuthorizerWord::Http,
+        })
+    }
 }
 
 /// How an authorizer is asked.
@@ -61,13 +110,18 @@ pub enum AuthorizerFailure {
     Open,
 }
 
-/// How much of a request's body an authorizer is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AuthorizerBody {
-    /// Bytes at most.
-    pub max: usize,
-    /// Of a longer body the begin is told; without, such a request is answered 413. Default false.
-    pub partial: bool,
+section! {
+    "`body` of an authorizer"
+    /// How much of a request's body an authorizer is told.
+    pub struct AuthorizerBody: Copy, Eq {
+        /// Bytes at most, up to 1 MiB. The service is asked when the body has ended, or when so much of it is there.
+        #[schema(examples = ["8KiB"])]
+        max: usize as Size = 0,
+        /// Of a longer body the service is told the begin (`x-envoy-auth-partial-body: true`). Without it, such a request is answered 413
+        /// `body-too-large`.
+        partial: bool = false,
+    }
+    requires max
 }
 
 impl AuthorizerBody {
@@ -108,4 +162,38 @@ pub enum AuthorizerUse {
         /// It is told of the body as the authorizer says. Default true.
         body: bool,
     },
+}
+
+/// Which authorizer is asked: its name, or in full; `off` asks none.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["opa", "off"]))]
+pub(crate) enum ExternalForm {
+    Off(Off),
+    Name(Txt<Label>),
+    Full(Read<External>),
+}
+
+section! {
+    "`external`"
+    /// Which authorizer is asked, and what it is told beside the request.
+    pub struct External {
+        /// The authorizer, by its name in the config's `authorizers`.
+        authorizer(At<Txt<Label>>),
+        /// What it is told beside the request: Envoy's `context_extensions`. With `http` these are headers `x-attache-context-NAME`.
+        #[schema(examples = [json!({"tier": "gold"})])]
+        context: Vec<(Name, Name)> as Pairs<Label, Word> = Vec::new(),
+        /// `false`: it is told nothing of the body here.
+        body: bool = true,
+    }
+    requires authorizer
+}
+
+impl Serialize for AuthorizerUse {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self::Ask { authorizer, context, body } = self else { return "off".serialize(serializer) };
+        let mut shown = External { context: context.clone(), body: *body }.show();
+        shown.insert("authorizer".into(), Reference::Authorizer(*authorizer).show());
+        shown.serialize(serializer)
+    }
 }

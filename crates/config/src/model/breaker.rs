@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    section::{Empty, Maybe, Plain, section},
+    section::{HasOff, Empty, Maybe, Plain, section},
     text::{Positive, Ratio, Window},
 };
 
@@ -38,9 +38,8 @@ section! {
     }
 }
 
-impl CircuitBreaker {
-    /// No bound at all: `circuit_breaker: off`.
-    pub fn off() -> Self {
+impl HasOff for CircuitBreaker {
+    fn off() -> Self {
         let most = u32::MAX;
         Self {
             max_connections: most,

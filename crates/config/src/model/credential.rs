@@ -5,23 +5,97 @@ use std::path::{Path, PathBuf};
 use http::{HeaderName, header::AUTHORIZATION};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::Name;
+use crate::{
+    section::section,
+    shapes::At,
+    text::{File, HeaderText, UserName},
+};
 
-/// What requests to an upstream are given. It names the file of the secret and never holds the secret itself, so that no dump of
-/// a config shows one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Credential {
-    /// Which header, and what of it is the secret.
-    pub secret: Secret,
-    /// What becomes of the same header where the application sent one. Default replace.
-    pub existing: Existing,
-    /// The file need not be there at the start; until it is, requests are answered with `no-credential`. Default false.
-    pub may_come_late: bool,
-    /// Health checks by HTTP and gRPC have it, too. Default false.
-    pub health_checks: bool,
-    /// Sent also where it isn't protected: in plaintext, or to a peer that isn't verified. Default false.
-    pub in_clear: bool,
+section! {
+    "`credential`"
+    /// A secret from a file that requests are given on their way up. The file is followed when it changes, white space at its end
+    /// doesn't count, and its content is never logged. Exactly one of `bearer`, `basic` and `header`.
+    pub struct Credential: Eq, Hash {
+        /// `Authorization: Bearer TOKEN`.
+        #[schema(examples = [json!({"file": "/secrets/token"})])]
+        bearer(BearerSecret),
+        /// `Authorization: Basic …`.
+        #[schema(examples = [json!({"user": "shop", "password_file": "/secrets/password"})])]
+        basic(BasicSecret),
+        /// A header of its own.
+        #[schema(examples = [json!({"name": "x-api-key", "file": "/secrets/key"})])]
+        header(At<HeaderSecret>),
+        /// What becomes of the same header where the application sends one itself.
+        existing: Existing = Existing::default(),
+        /// The file need not be there at the start. Until it is, requests are answered with `no-credential`; without this key a
+        /// missing file is an error at the start.
+        may_come_late: bool = false,
+        /// Health checks by HTTP and gRPC have it, too. Only that of the upstream itself.
+        health_checks: bool = false,
+        /// The secret is sent also where it isn't protected: in plaintext, or to a peer whose certificate isn't verified. Whoever
+        /// reads the network has it then.
+        insecure_send_in_clear in in_clear: bool = false,
+    }
+    holds {
+        /// Which header, and what of it is the secret: the file of the secret and never the secret itself, so that no dump of a config
+        /// shows one.
+        secret: Secret = Secret::Bearer(PathBuf::new()),
+    }
+    shows Self::show_secret
+}
+
+section! {
+    "`bearer`"
+    /// A bearer token.
+    pub struct BearerSecret: Eq, Hash {
+        /// The file of the token, without `Bearer`.
+        #[schema(examples = ["/secrets/token"])]
+        file: PathBuf as File = PathBuf::new(),
+    }
+    requires file
+}
+
+section! {
+    "`basic`"
+    /// A user and password.
+    pub struct BasicSecret: Eq, Hash {
+        /// The user.
+        user: Name as UserName = "".into(),
+        /// The file of the password.
+        #[schema(examples = ["/secrets/password"])]
+        password_file: PathBuf as File = PathBuf::new(),
+    }
+    requires user, password_file
+}
+
+section! {
+    "`header` of a credential"
+    /// A header of its own.
+    pub struct HeaderSecret: Eq, Hash {
+        /// The header.
+        #[schema(examples = ["x-api-key"])]
+        name: HeaderName as HeaderText = AUTHORIZATION,
+        /// The file of its whole value.
+        #[schema(examples = ["/secrets/key"])]
+        file: PathBuf as File = PathBuf::new(),
+    }
+    requires name, file
+}
+
+impl Credential {
+    fn show_secret(&self, shown: &mut Map<String, Value>) {
+        let (key, secret) = match self.secret.clone() {
+            Secret::Bearer(file) => ("bearer", json!(BearerSecret { file })),
+            Secret::Basic { user, password: password_file } => {
+                ("basic", json!(BasicSecret { user, password_file }))
+            }
+            Secret::Header { name, value: file } => ("header", json!(HeaderSecret { name, file })),
+        };
+        shown.insert(key.into(), secret);
+    }
 }
 
 /// The header and the file of its secret.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    section::{Empty, OffOr, Plain, section},
+    section::{HasOff, Empty, OffOr, Plain, section},
     text::{Positive, Ratio},
 };
 
@@ -34,12 +34,13 @@ section! {
     then Self::lengthen
 }
 
-impl OutlierEjection {
-    /// Nothing is ejected: `outlier_ejection: off`.
-    pub fn off() -> Self {
+impl HasOff for OutlierEjection {
+    fn off() -> Self {
         Self { consecutive_5xx: 0, consecutive_local: 0, success_rate: None, ..Self::default() }
     }
+}
 
+impl OutlierEjection {
     /// A longer first ejection alone lengthens the longest one, too.
     fn lengthen(&mut self) {
         self.max = self.max.max(self.base);

@@ -5,31 +5,103 @@ use std::time::Duration;
 use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{Name, UpstreamId};
+use crate::{
+    section::{Maybe, Part, Read, Show, section},
+    shapes::{At, OneOrMany, Txt},
+    text::{HeaderText, Label, Positive, Word},
+};
 
-/// A limit over all proxies: a service that speaks `envoy.service.ratelimit.v3` is asked before a request goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GlobalRateLimit {
-    /// The service.
-    pub service: UpstreamId,
-    /// Whose limits they are; the service's configuration knows it.
-    pub domain: Name,
-    /// How long the service is waited for. Default 20 ms.
-    pub timeout: Duration,
-    /// What becomes of a request when the service doesn't answer. Default allow.
-    pub failure_mode: FailureMode,
-    /// What a request counts as. Default 1.
-    pub hits_addend: u32,
-    /// What is counted; each is one bucket, and a request must have room in all. At least one, each with at least one action.
-    pub descriptors: Vec<Vec<DescriptorAction>>,
+section! {
+    "`global_rate_limit`"
+    /// A limit that a service counts for all who ask it (`envoy.service.ratelimit.v3`).
+    pub struct GlobalRateLimit: Eq {
+        /// The upstream that is the service, for example `h2c://ratelimit:8081`. Its pool, TLS and limits are those of any upstream.
+        service(At<Txt<Label>>): UpstreamId = UpstreamId(0),
+        /// Whose limits they are, in the service's own configuration.
+        #[schema(examples = ["shop"])]
+        domain: Name as Word = "".into(),
+        /// How long the service is waited for.
+        timeout: Duration as Positive = Duration::from_millis(20),
+        /// What becomes of a request when the service doesn't answer: it goes on, or is answered 500 `rate-limit-service-error`.
+        failure_mode: FailureMode = FailureMode::default(),
+        /// What a request counts as.
+        #[schema(minimum = 1)]
+        hits_addend: u32 = 1,
+        /// What is counted. Each descriptor is one bucket of the service; a request needs room in all of them.
+        descriptors(OneOrMany<At<Read<Descriptor>>>): Vec<Vec<DescriptorAction>> as Descriptors = Vec::new(),
+    }
+    requires service, domain, descriptors
 }
 
-impl GlobalRateLimit {
-    /// Default of [`Self::timeout`].
-    pub const TIMEOUT: Duration = Duration::from_millis(20);
-    /// Default of [`Self::hits_addend`].
-    pub const HITS_ADDEND: u32 = 1;
+section! {
+    "a descriptor"
+    /// One bucket: the values that tell it from others.
+    pub struct Descriptor {
+        /// Its entries, in their order.
+        actions(OneOrMany<At<DescriptorKeys>>),
+    }
+    requires actions
+}
+
+section! {
+    "an action"
+    /// An entry of a descriptor: exactly one of these, with Envoy's names. Where the request has no such value, the descriptor isn't counted.
+    pub struct DescriptorKeys: Eq {
+        /// `true`: the client's IP, as `remote_address`.
+        #[schema(default = ())]
+        remote_address: bool = false,
+        /// `true`: the upstream's name, as `destination_cluster`.
+        #[schema(default = ())]
+        destination_cluster: bool = false,
+        /// `true`: the client's verified identity, as `client_identity`.
+        #[schema(default = ())]
+        client_identity: bool = false,
+        /// `true`: the route's name, as `route`.
+        #[schema(default = ())]
+        route: bool = false,
+        /// `true`: the path without the query, as `path`.
+        #[schema(default = ())]
+        path: bool = false,
+        /// `true`: the method, as `method`.
+        #[schema(default = ())]
+        method: bool = false,
+        /// A fixed text.
+        generic_key: Option<GenericKey> as Maybe<Part> = None,
+        /// A header's value.
+        request_headers: Option<RequestHeaders> as Maybe<Part> = None,
+    }
+}
+
+section! {
+    "`generic_key`"
+    /// A fixed text.
+    pub struct GenericKey: Eq {
+        /// The text.
+        #[schema(examples = ["checkout"])]
+        descriptor_value: Name as Word = "".into(),
+        /// Its key.
+        descriptor_key: Name as Word = "generic_key".into(),
+    }
+    requires descriptor_value
+}
+
+section! {
+    "`request_headers`"
+    /// A header's value.
+    pub struct RequestHeaders: Eq {
+        /// The header.
+        #[schema(examples = ["x-user"])]
+        header_name: HeaderName as HeaderText = HeaderName::from_static("x-user"),
+        /// Its key. By default the header's name.
+        #[schema(examples = ["user"])]
+        descriptor_key: Option<Name> as Maybe<Word> = None,
+        /// Without the header only this entry is left out, not the whole descriptor.
+        skip_if_absent: bool = false,
+    }
+    requires header_name
 }
 
 /// What becomes of requests that nobody can count.
@@ -75,4 +147,36 @@ pub enum DescriptorAction {
         /// Without the header only this entry is left out, not the descriptor. Default false.
         skip_if_absent: bool,
     },
+}
+
+/// Descriptors as the file writes them: each with its actions, each action with its one key.
+struct Descriptors;
+
+impl Show<Vec<Vec<DescriptorAction>>> for Descriptors {
+    fn show(value: &Vec<Vec<DescriptorAction>>) -> Value {
+        let actions = |actions: &Vec<DescriptorAction>| {
+            json!({ "actions": actions.iter().map(DescriptorAction::show).collect::<Vec<_>>() })
+        };
+        value.iter().map(actions).collect()
+    }
+}
+
+impl DescriptorAction {
+    fn show(&self) -> Value {
+        match self.clone() {
+            Self::RemoteAddress => json!({ "remote_address": true }),
+            Self::DestinationCluster => json!({ "destination_cluster": true }),
+            Self::ClientIdentity => json!({ "client_identity": true }),
+            Self::Route => json!({ "route": true }),
+            Self::Path => json!({ "path": true }),
+            Self::Method => json!({ "method": true }),
+            Self::GenericKey { key: descriptor_key, value: descriptor_value } => {
+                json!({ "generic_key": GenericKey { descriptor_value, descriptor_key } })
+            }
+            Self::RequestHeader { header: header_name, key, skip_if_absent } => {
+                let descriptor_key = Some(key);
+                json!({ "request_headers": RequestHeaders { header_name, descriptor_key, skip_if_absent } })
+            }
+        }
+    }
 }

@@ -2,34 +2,96 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use http::HeaderName;
+use http::{HeaderName, header::AUTHORIZATION};
+use serde_json::{Value, json};
 
 use super::{Name, UpstreamId};
+use crate::{
+    effective::{Reference, only_given},
+    section::{List, Maybe, Pairs, Read, Section as _, Show, section},
+    shapes::{At, Map, OneOrMany, Txt},
+    text::{File, HeaderText, Label, Length, PathValue, Positive, TokenFrom, Word},
+};
 
-/// One issuer of tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JwtProvider {
-    /// The key in the file.
-    pub name: Name,
-    /// What `iss` must be.
-    pub issuer: Name,
-    /// Of which `aud` must have one; empty looks at none.
-    pub audiences: Vec<Name>,
-    /// The keys that sign.
-    pub keys: JwtKeys,
-    /// How far clocks may differ, for `exp` and `nbf`. Default 60 s.
-    pub clock_skew: Duration,
-    /// Where tokens stand. Default the `Authorization` header, behind `Bearer `.
-    pub from: Vec<TokenPlace>,
-    /// Claims that the upstream is told, by header. What clients send under these names is removed.
-    pub claim_headers: Vec<(HeaderName, Name)>,
-    /// The token is sent on. Default false: who could read it could use it.
-    pub forward: bool,
+section! {
+    "an issuer of `jwt`"
+    /// An issuer of tokens (JWT): RS, PS, ES and EdDSA signatures. `alg: none` and HMAC are never believed.
+    pub struct JwtProvider: Eq {
+        /// What `iss` must be.
+        #[schema(examples = ["https://id.shop.test"])]
+        issuer: Name as Word = "".into(),
+        /// Of which `aud` must have one. Without it `aud` is not looked at: a token for another service is believed, too.
+        #[schema(examples = ["shop"])]
+        audiences: Vec<Name> as List<Word> = Vec::new(),
+        /// Where the keys are, a JWK set (RFC 7517).
+        keys(At<Read<KeySource>>): JwtKeys as Keys = JwtKeys::Inline("".into()),
+        /// How far clocks may differ, for `exp` and `nbf`.
+        clock_skew: Duration as Length = Duration::from_mins(1),
+        /// Where tokens stand: `header:NAME` (the value behind `Bearer `, or the whole value), `cookie:NAME`, `query:NAME`. A request
+        /// with two tokens of one issuer is refused.
+        from: Vec<TokenPlace> as List<TokenFrom> = vec![TokenPlace::Header(AUTHORIZATION, "Bearer ".into())],
+        /// Headers that tell the upstream a claim; `realm.role` is `role` inside of `realm`. What clients send under these names is
+        /// removed.
+        #[schema(examples = [json!({"x-user": "sub"})])]
+        claim_headers(Map<HeaderText, Txt<Word>>): Vec<(HeaderName, Name)> as Pairs<HeaderText, Word> = Vec::new(),
+        /// The token itself is sent on. Otherwise it ends here.
+        forward: bool = false,
+    }
+    holds {
+        /// The key in the file.
+        name: Name = "".into(),
+    }
+    requires issuer, keys
+}
+
+section! {
+    "`keys` of `jwt`"
+    /// Exactly one of `inline`, `file` and `upstream`.
+    pub struct KeySource: Eq {
+        /// The JWK set itself.
+        #[schema(examples = ["{\"keys\": […]}"])]
+        inline: Option<Name> as Maybe<Word> = None,
+        /// A file with it, which is followed.
+        #[schema(examples = ["/etc/jwks.json"])]
+        file: Option<PathBuf> as Maybe<File> = None,
+        /// The upstream that is asked for it. The last good set is kept while it can't be had.
+        #[schema(examples = ["idp"])]
+        upstream(At<Txt<Label>>): Option<UpstreamId> = None,
+        /// With `upstream`: the path.
+        #[schema(examples = ["/.well-known/jwks.json"])]
+        path: Option<Name> as Maybe<PathValue> = None,
+        /// With `upstream`: how often it is asked. A token with an unknown `kid` has it asked sooner, every 10 s at most.
+        refresh: Duration as Positive = Duration::from_mins(5),
+        /// With `upstream`: how long it is waited for.
+        timeout: Duration as Positive = Duration::from_secs(5),
+    }
+}
+
+/// Where the keys are, as the file writes it.
+struct Keys;
+
+impl Show<JwtKeys> for Keys {
+    fn show(value: &JwtKeys) -> Value {
+        let source = match value.clone() {
+            JwtKeys::Inline(set) => KeySource { inline: Some(set), ..KeySource::default() },
+            JwtKeys::File(file) => KeySource { file: Some(file), ..KeySource::default() },
+            JwtKeys::Remote { upstream, path, refresh, timeout } => KeySource {
+                upstream: Some(upstream),
+                path: Some(path),
+                refresh,
+                timeout,
+                ..KeySource::default()
+            },
+        };
+        let remote = source.upstream.is_some();
+        let mut shown = source.show();
+        only_given(&mut shown);
+        shown.retain(|key, _| remote || !matches!(key.as_str(), "refresh" | "timeout"));
+        Value::Object(shown)
+    }
 }
 
 impl JwtProvider {
-    /// Default of [`Self::clock_skew`].
-    pub const CLOCK_SKEW: Duration = Duration::from_mins(1);
     /// A longer token is refused.
     pub const LONGEST: usize = 16 << 10;
 }
@@ -55,10 +117,6 @@ pub enum JwtKeys {
 }
 
 impl JwtKeys {
-    /// Default of `refresh`.
-    pub const REFRESH: Duration = Duration::from_mins(5);
-    /// Default of `timeout`.
-    pub const TIMEOUT: Duration = Duration::from_secs(5);
     /// A longer JWK set is refused.
     pub const LONGEST: usize = 1 << 20;
 }
@@ -74,11 +132,23 @@ pub enum TokenPlace {
     Query(Name),
 }
 
-/// What tokens a listener or route asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JwtUse {
-    /// Indices of [`Config::jwt`](super::Config::jwt), at least one.
-    pub providers: Vec<usize>,
-    /// A request without a token is answered 401. Default true.
-    pub required: bool,
+section! {
+    "`jwt` of `authorization`"
+    /// Tokens that requests must bring, or may.
+    pub struct JwtUse: Eq {
+        /// Whose tokens are believed, by their names in the config's `jwt`. One good token is enough; a bad one is 401 `token-invalid`.
+        // Indices of `Config::jwt`.
+        issuers(OneOrMany<At<Txt<Label>>>) in providers: Vec<usize> as Issuers = Vec::new(),
+        /// A request without a token is 401 `token-missing`. With `false` it goes on, to the rules, without claims.
+        required: bool = true,
+    }
+    requires issuers
+}
+
+struct Issuers;
+
+impl Show<Vec<usize>> for Issuers {
+    fn show(value: &Vec<usize>) -> Value {
+        value.iter().map(|&index| Reference::Issuer(index).show()).collect()
+    }
 }

@@ -4,86 +4,89 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Authorization, Name, Route, TlsServer, Web};
+use super::{Authorization, Compression, Cors, Name, Route, TlsServer, To, Web};
 use crate::{
-    section::{Notation, OffOr, Part, section},
-    text::{HeadSize, Positive, Size, Timeout, WindowSize, Word},
+    section::{Given, List, Maybe, Notation, OffOr, Part, Read, Shared, Show, Written, section},
+    shapes::{At, OneOrMany, OrOff, Txt},
+    text::{Binds, HeadSize, Positive, Size, SocketMode, Timeout, WindowSize, Word},
 };
 
-/// One listener: its sockets and what happens to connections on them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    /// The key in the file; the `listener` label.
-    pub name: Name,
-    /// One or more sockets.
-    pub bind: Vec<Bind>,
-    /// Which protocol is expected.
-    pub protocol: ListenProtocol,
-    /// With `protocol: auto` and transparent interception: original destination ports whose servers speak first, so
-    /// that no byte of the client is waited for. Default 25, 587 (SMTP), 3306 (MySQL), 4444 (Galera), 5432 is not
-    /// one, 6379 and 9300 are not.
-    pub server_first_ports: Vec<u16>,
-    /// With `protocol: auto`, where routes take opaque bytes: how long the first bytes are waited for before a server is connected that
-    /// may speak first. Default 1 s.
-    pub detect_timeout: Duration,
-    /// PROXY protocol on the way in.
-    pub proxy_protocol: ProxyProtocolIn,
-    /// Connections were redirected here by the kernel: the original destination is read from the socket.
-    pub transparent: bool,
-    /// TLS termination; `None` is plaintext.
-    pub tls: Option<TlsServer>,
-    /// HTTP behaviour.
-    pub http: HttpServer,
-    /// Who may do what here; `None` is everybody.
-    pub authorization: Option<Arc<Authorization>>,
-    /// What its routes do for browsers, where they don't say otherwise.
-    pub web: Web,
-    /// Routes in the order of the file; a listener's `to:` is the last, matching everything.
-    pub routes: Vec<Route>,
-    /// Connections open at once over all workers; more are closed at accept. Default 16384.
-    pub max_connections: usize,
-    /// An opaque connection without a byte either way for this long is closed. Default 1 h.
-    pub tcp_idle_timeout: Duration,
-    /// Bulk between two plain sockets moves inside the kernel (`splice(2)`). Default true.
-    pub tcp_splice: bool,
-    /// Line of the listener in the file, for `explain`; 0 when there is none.
-    pub line: u32,
+section! {
+    "a listener"
+    /// A listener: its sockets, and what happens to the connections on them.
+    pub struct Listener {
+        /// Where it listens: `ADDRESS:PORT`, `[IPV6]:PORT`, `localhost:PORT` (both loopbacks), `:PORT` (every IPv4 address),
+        /// or `unix:PATH`.
+        bind(OneOrMany<At<Txt<Binds>>>): Vec<Bind> as List<Written> = Vec::new(),
+        /// Mode of the files of `unix:` sockets, octal.
+        #[schema(default = "0660")]
+        unix_mode(Txt<SocketMode>),
+        /// Which protocol is expected.
+        protocol: ListenProtocol = ListenProtocol::default(),
+        /// With `transparent` and `protocol: auto`: original destination ports whose servers speak first, so that no byte of the
+        /// client is waited for.
+        // 25 and 587 are SMTP, 3306 is MySQL, 4444 is Galera; servers on 5432, 6379 and 9300 don't speak first.
+        server_first_ports: Vec<u16> = vec![25, 587, 3306, 4444],
+        /// With `protocol: auto`, where routes take opaque bytes: how long the first bytes are waited for before a server is connected that
+        /// may speak first.
+        detect_timeout: Duration as Positive = Duration::from_secs(1),
+        /// PROXY protocol (versions 1 and 2) at the start of accepted connections.
+        proxy_protocol: ProxyProtocolIn = ProxyProtocolIn::default(),
+        /// Connections were redirected here by the kernel: the original destination is read from the socket.
+        transparent: bool = false,
+        /// TLS termination. Plaintext without it.
+        tls(At<Read<TlsServer>>): Option<TlsServer> = None,
+        /// How HTTP is spoken.
+        http(At<Given<HttpServer>>): HttpServer = HttpServer::default(),
+        /// Who may do what here. Without it, everybody may do everything.
+        authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Part>> = None,
+        /// Which pages of other origins may read the answers; or `off`. For all routes that don't say otherwise.
+        cors(OrOff<Read<Cors>>),
+        /// gRPC-Web, which browsers speak, is translated to gRPC and back. For all routes that don't say otherwise.
+        #[schema(default = false)]
+        grpc_web(bool),
+        /// Which answers are compressed; or `off`. For all routes that don't say otherwise.
+        #[schema(default = "off")]
+        compression(OrOff<Compression>),
+        /// Rules of which the most specific that matches has the request or connection.
+        // In the order of the file; a listener's `to` is the last, matching everything.
+        routes(Vec<At<Read<Route>>>): Vec<Route> = Vec::new(),
+        /// Where everything goes that no route matches: an upstream, or a split by weight.
+        to(At<To>),
+        /// Connections open at once over all workers; more are closed at accept.
+        #[schema(minimum = 1)]
+        max_connections: usize = 16384,
+        /// An opaque connection without a byte either way for this long is closed.
+        tcp_idle_timeout: Duration as Positive = Duration::from_hours(1),
+        /// Bulk of opaque connections moves from socket to socket inside the kernel (`splice(2)`) where neither side has TLS. `false`
+        /// copies all bytes: for a kernel that does it badly.
+        tcp_splice: bool = true,
+    }
+    holds {
+        /// The key in the file; the `listener` label.
+        name: Name = "".into(),
+        /// What its routes do for browsers, where they don't say otherwise.
+        web: Web = Web::default(),
+        /// Line of the listener in the file, for `explain`; 0 when there is none.
+        line: u32 = 0,
+    }
+    requires bind
+    shows Self::show_web
 }
 
 impl Listener {
     /// The name of the listener of a file that has none.
     pub const OUTBOUND: &'static str = "outbound";
-    /// Default of [`Self::server_first_ports`].
-    pub const SERVER_FIRST_PORTS: [u16; 4] = [25, 587, 3306, 4444];
-    /// Default of [`Self::detect_timeout`].
-    pub const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
-    /// Default of [`Self::max_connections`].
-    pub const MAX_CONNECTIONS: usize = 16384;
-    /// Default of [`Self::tcp_idle_timeout`].
-    pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_hours(1);
 
     /// A listener without sockets and routes of which nothing but its name is said.
     pub fn new(name: impl Into<Name>) -> Self {
-        Self {
-            name: name.into(),
-            bind: Vec::new(),
-            protocol: ListenProtocol::default(),
-            server_first_ports: Self::SERVER_FIRST_PORTS.to_vec(),
-            detect_timeout: Self::DETECT_TIMEOUT,
-            proxy_protocol: ProxyProtocolIn::default(),
-            transparent: false,
-            tls: None,
-            http: HttpServer::default(),
-            authorization: None,
-            web: Web::default(),
-            routes: Vec::new(),
-            max_connections: Self::MAX_CONNECTIONS,
-            tcp_idle_timeout: Self::TCP_IDLE_TIMEOUT,
-            tcp_splice: true,
-            line: 0,
-        }
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    fn show_web(&self, shown: &mut Map<String, Value>) {
+        shown.extend(self.web.show());
     }
 }
 
@@ -318,6 +321,12 @@ section! {
 /// One word for all families of forwarding headers, or one for each.
 struct AllOrEach;
 
+impl Show<Forwarded> for AllOrEach {
+    fn show(value: &Forwarded) -> Value {
+        Part::show(value)
+    }
+}
+
 impl Notation<Forwarded> for AllOrEach {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         let all = generator.subschema_for::<ForwardedMode>();
@@ -338,10 +347,6 @@ impl Notation<Forwarded> for AllOrEach {
         let all = serde_json::from_value(value)?;
         *over = Forwarded { x_forwarded: all, rfc7239: all };
         Ok(())
-    }
-
-    fn show(value: &Forwarded) -> Value {
-        Part::show(value)
     }
 }
 

@@ -5,13 +5,15 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Credential, Name};
 use crate::{
-    section::{List, Notation, Part, Status, section},
-    shapes::Txt,
-    text::{Condition, HedgeWhen, Length, Positive, Ratio, Size, Timeout},
+    section::{Given, List, Maybe, Notation, Part, Show, Status, section},
+    shapes::{At, Map, Off, Txt},
+    text::{
+        Condition, HeaderText, HedgeWhen, Length, LimitBy, Positive, Rate, Ratio, Size, Timeout, Word,
+    },
 };
 
 /// Deadlines, retries and credential of one destination of one route.
@@ -77,6 +79,16 @@ section! {
     }
 }
 
+/// Retries: `off`, a number, or in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["off", 3]))]
+pub(crate) enum RetryForm {
+    Off(Off),
+    Attempts(#[schemars(range(max = 100))] u32),
+    Full(Given<Retry>),
+}
+
 section! {
     "`backoff`"
     /// Waits between tries: doubled each time, with full jitter.
@@ -124,6 +136,12 @@ impl Hedge {
     }
 }
 
+impl Show<HedgeAfter> for HedgeWhen {
+    fn show(value: &HedgeAfter) -> Value {
+        value.to_string().into()
+    }
+}
+
 impl Notation<HedgeAfter> for HedgeWhen {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<Txt<Self>>()
@@ -132,10 +150,6 @@ impl Notation<HedgeAfter> for HedgeWhen {
     fn read(value: Value) -> serde_json::Result<HedgeAfter> {
         let when = serde_json::from_value::<Txt<Self>>(value)?;
         when.0.0.ok_or_else(|| serde::de::Error::custom("`off` is no time"))
-    }
-
-    fn show(value: &HedgeAfter) -> Value {
-        value.to_string().into()
     }
 }
 
@@ -152,6 +166,12 @@ enum HedgeForm {
     Full(Hedge),
 }
 
+impl Show<Option<Hedge>> for WhenOrFull {
+    fn show(value: &Option<Hedge>) -> Value {
+        value.as_ref().map_or(Value::Null, Part::show)
+    }
+}
+
 impl Notation<Option<Hedge>> for WhenOrFull {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<HedgeForm>()
@@ -163,10 +183,6 @@ impl Notation<Option<Hedge>> for WhenOrFull {
             Value::Object(_) => Part::read(value).map(Some),
             _ => Ok(serde_json::from_value::<Txt<HedgeWhen>>(value)?.0.0.map(Hedge::new)),
         }
-    }
-
-    fn show(value: &Option<Hedge>) -> Value {
-        value.as_ref().map_or(Value::Null, Part::show)
     }
 }
 
@@ -204,26 +220,43 @@ pub enum RetryMethods {
     All,
 }
 
-/// A local rate limit: a token bucket over all workers. What it refuses is 429, `rate-limited`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Requests in each `per`; at least 1.
-    pub requests: u32,
-    /// The time that `requests` are for; not zero. Default 1 s.
-    pub per: Duration,
-    /// Requests at once after a pause; at least 1. Default `requests`.
-    pub burst: u32,
-    /// What has a bucket of its own. Default the route.
-    pub by: LimitKey,
-    /// Buckets kept at once; keys above share one. Default 10000 (16 bytes each).
-    pub max_keys: usize,
+section! {
+    "`rate_limit`"
+    /// A local rate limit: a token bucket over all workers.
+    pub struct RateLimit: Eq {
+        /// Requests in each `per`.
+        #[schema(minimum = 1, examples = [100])]
+        requests: u32 = 1,
+        /// The time that `requests` are for.
+        per: Duration as Positive = Duration::from_secs(1),
+        /// Requests at once after a pause. By default as many as `requests`.
+        #[schema(minimum = 1, default = (), examples = [200])]
+        burst: u32 = 0,
+        /// What has a bucket of its own: the `route`, each `client` address, each verified `identity`, or each value of
+        /// `header:NAME`.
+        by: LimitKey as LimitBy = LimitKey::Route,
+        /// Buckets kept at once (16 bytes each); keys above share one.
+        #[schema(minimum = 1, maximum = 10_000_000)]
+        max_keys: usize = 10_000,
+    }
+    requires requests
+    then Self::fill_burst
 }
 
 impl RateLimit {
-    /// Default of [`Self::per`].
-    pub const PER: Duration = Duration::from_secs(1);
-    /// Default of [`Self::max_keys`].
-    pub const MAX_KEYS: usize = 10_000;
+    const fn fill_burst(&mut self) {
+        if self.burst == 0 {
+            self.burst = self.requests;
+        }
+    }
+}
+
+/// A rate alone, or with its burst and key.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RateLimitForm {
+    Rate(Txt<Rate>),
+    Full(RateLimit),
 }
 
 /// What a rate limit counts by.
@@ -240,17 +273,39 @@ pub enum LimitKey {
     Identity,
 }
 
-/// Faults for tests of what a caller does about them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fault {
-    /// Only requests with this header (and this value, where there is one). Default all.
-    pub header: Option<(HeaderName, Option<Name>)>,
-    /// Some requests wait before they are sent on.
-    pub delay: Option<FaultDelay>,
-    /// Some requests are answered by attache; a delay comes first.
-    pub abort: Option<FaultAbort>,
-    /// Some responses come slowly.
-    pub response_rate: Option<FaultRate>,
+section! {
+    "`fault`"
+    /// Faults injected on purpose: a delay, an answer in place of the upstream's, a slow response.
+    pub struct Fault {
+        /// Only requests with this header, or with this header and value.
+        #[schema(examples = [json!("x-fault"), json!({"x-fault": "please"})])]
+        header(At<FaultHeader>): Option<(HeaderName, Option<Name>)> as HeaderAndValue = None,
+        /// Some requests wait before they are sent on.
+        delay: Option<FaultDelay> as Maybe<Part> = None,
+        /// Some requests are answered by attache.
+        // A delay comes first.
+        abort: Option<FaultAbort> as Maybe<Part> = None,
+        /// The bodies of some responses come slowly.
+        response_rate(At<FaultRate>): Option<FaultRate> = None,
+    }
+}
+
+/// A header's name, or its name and value.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum FaultHeader {
+    Name(Txt<HeaderText>),
+    Value(Map<HeaderText, Txt<Word>>),
+}
+
+/// A header and its value, as they are shown.
+struct HeaderAndValue;
+
+impl Show<Option<(HeaderName, Option<Name>)>> for HeaderAndValue {
+    fn show(value: &Option<(HeaderName, Option<Name>)>) -> Value {
+        value.as_ref().map_or(Value::Null, |(name, value)| json!({ name.as_str(): value.as_deref() }))
+    }
 }
 
 section! {

@@ -1,56 +1,168 @@
 //! Which request or connection goes where.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{borrow::Borrow, fmt, marker::PhantomData, net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::{
-    Authorization, Fault, GlobalRateLimit, Name, Policy, RateLimit, SanPattern, Timeouts, UpstreamId, Web,
+    Authorization, Compression, Cors, Credential, Fault, GlobalRateLimit, HostOrAuto, Name, Policy, RateLimit,
+    RateLimitForm, RetryForm, SanPattern, Timeouts, UpstreamId, Web,
+};
+use crate::{
+    effective::{HIDDEN, names_a_credential, only_given},
+    section::{
+        self, List, Maybe, Notation, Pairs, Read, Shared, Short, Show, Status, Text, Written,
+        section,
+    },
+    shapes::{self, At, OneOrMany, OrOff, Txt},
+    text::{
+        AddressRange, HeaderText, HostAndPort, HostText, Label, MediaType, MethodText, PathText, PathValue,
+        Ratio, RedirectScheme, SanText, TemplateText, Timeout, Unit, ValueText, Weight, Word, show_ratio,
+        show_timeout,
+    },
 };
 
-/// A rule of one listener.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// The `name` key, or `LISTENER/INDEX`; the `route` label.
-    pub name: Name,
-    /// What it applies to.
-    pub matcher: Match,
-    /// What is done.
-    pub action: Action,
-    /// Who may do it, beside the listener's rules; `None` adds none.
-    pub authorization: Option<Arc<Authorization>>,
-    /// What it does for browsers.
-    pub web: Web,
-    /// Changes to the request's headers.
-    pub request_headers: HeaderEdits,
-    /// Changes to the response's headers.
-    pub response_headers: HeaderEdits,
-    /// Line in the file, for `explain`.
-    pub line: u32,
+section! {
+    "a route"
+    /// A route: what it applies to, and what is done. Exactly one of `to`, `redirect` and `respond`.
+    pub struct Route {
+        /// Its name in metrics and logs. By default `LISTENER/INDEX`.
+        #[schema(default = ())]
+        name(Txt<Label>): Name as Label = "".into(),
+        /// What it applies to. Without it, everything.
+        r#match(At<Read<Match>>) in matcher: Match = Match::default(),
+        /// Where it is sent: an upstream, or a split by weight.
+        to(At<To>),
+        /// What becomes of TLS whose server name is one of `match.sni`, on a listener that terminates TLS.
+        #[schema(default = RouteTls::default())]
+        tls(RouteTls),
+        /// Answered with a redirect.
+        redirect(At<Redirect>),
+        /// Answered by attache itself: a status, or with a body.
+        #[schema(examples = [404])]
+        respond(Short<Respond>),
+        /// From the whole request head until the response's end, of all tries together. Streams (`text/event-stream`, gRPC,
+        /// upgrades) are bounded until the response head, and so is everything where no `timeout` is set: then `idle_timeout` alone bounds what
+        /// flows. By default that of the upstream.
+        #[schema(default = show_timeout(Timeouts::default().request))]
+        timeout(Txt<Timeout>),
+        /// A stream without a byte either way for this long is cut. By default that of the upstream.
+        #[schema(default = show_timeout(Timeouts::default().idle))]
+        idle_timeout(Txt<Timeout>),
+        /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
+        /// shortens the deadline, and every try passes on what remains of the shortest one. By default that of the upstream.
+        #[schema(examples = ["x-request-deadline"])]
+        deadline_header(Txt<HeaderText>),
+        /// Retries: `off`, a number of tries after the first, or in full. Keys that aren't given are those of the upstream.
+        retry(RetryForm),
+        /// A secret that requests are given, or `off`. By default that of the upstream.
+        credential(At<OrOff<Read<Credential>>>),
+        /// Who may do it. The listener's rules hold beside these.
+        authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<section::Part>> = None,
+        /// Which pages of other origins may read the answers; or `off`. By default that of the listener.
+        cors(OrOff<Read<Cors>>),
+        /// gRPC-Web, which browsers speak, is translated to gRPC and back. By default as the listener says.
+        #[schema(default = false)]
+        grpc_web(bool),
+        /// Which answers are compressed; or `off`. By default that of the listener.
+        #[schema(default = "off")]
+        compression(OrOff<Compression>),
+        /// Changes to the path and the host on the way up.
+        rewrite(At<Rewrite>),
+        /// Changes to headers.
+        headers(Read<Headers>),
+        /// Copies of the requests, whose answers are dropped: an upstream, or a share for each. A copy has its own upstream's `timeout`.
+        mirror(At<MirrorForm>),
+        /// How much is let through, over all workers; the rest is 429. A rate alone, or in full.
+        rate_limit(RateLimitForm),
+        /// A limit over all proxies: a service that counts is asked before a request goes on.
+        global_rate_limit(Read<GlobalRateLimit>),
+        /// Faults injected on purpose, to see what callers do about them.
+        fault(At<Read<Fault>>),
+    }
+    holds {
+        /// What is done.
+        action: Action = Action::Forward(Forward::new(Vec::new())),
+        /// What it does for browsers.
+        web: Web = Web::default(),
+        /// Changes to the request's headers.
+        request_headers: HeaderEdits = HeaderEdits::default(),
+        /// Changes to the response's headers.
+        response_headers: HeaderEdits = HeaderEdits::default(),
+        /// Line in the file, for `explain`.
+        line: u32 = 0,
+    }
+    shows Self::show_rest
 }
 
-/// What a route applies to: every part that is there must match; a part with alternatives matches if one does.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Match {
-    /// Host header or `:authority`; empty matches every host.
-    pub hosts: Vec<HostPattern>,
-    /// Path without the query.
-    pub path: Option<PathPattern>,
-    /// Methods; empty matches every method.
-    pub methods: Vec<Method>,
-    /// Headers, all of which must match.
-    pub headers: Vec<ValueMatch>,
-    /// Query parameters, all of which must match.
-    pub query: Vec<ValueMatch>,
-    /// TLS server name, for TLS passed through and TLS terminated.
-    pub sni: Vec<HostPattern>,
-    /// Original destination of an intercepted connection.
-    pub destination: Vec<AddressMatch>,
-    /// Names of the client's verified certificate, of which one must be there; empty matches every client.
-    pub identities: Vec<SanPattern>,
+/// TLS of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RouteTls {
+    /// The listener terminates it.
+    #[default]
+    Terminate,
+    /// It goes to the upstream undecrypted: the upstream shows its own certificate, and nothing of the listener's `tls` (`client_ca`,
+    /// `allow`) is asked of the client.
+    Passthrough,
+}
+
+section! {
+    "`match`"
+    /// What a route applies to: every key that is given must match; of a list, one.
+    pub struct Match {
+        /// `Host` or `:authority`: `orders.internal`, `*.internal`, `orders.*`, `*`. The port is ignored unless it is given.
+        host in hosts: Vec<HostPattern> as List<HostText> = Vec::new(),
+        /// Path without the query: `/v1/*` is a prefix on a segment boundary, `/users/{id}` and `/files/{rest...}` capture
+        /// segments, `~regex` matches the whole path, anything else is exact. A `{`, `}` or `*` itself is percent-encoded.
+        path(OneOrMany<Txt<PathText>>): Option<PathPattern> as Maybe<PathText> = None,
+        /// Methods.
+        methods: Vec<Method> as List<MethodText> = Vec::new(),
+        /// The same as `methods`.
+        method(OneOrMany<Txt<MethodText>>),
+        /// Headers, all of which must match: `v1` is exact, `*` is there at all, `v1*` a prefix, `*v1` a suffix, `~regex` the whole
+        /// value. A leading `!` inverts; then a leading `=` takes the rest as it is (`=*` is one asterisk).
+        #[schema(examples = [json!({"x-version": "v2", "x-debug": "!*"})])]
+        headers: Vec<ValueMatch> as Values<HeaderText> = Vec::new(),
+        /// Query parameters, all of which must match; the same patterns.
+        #[schema(examples = [json!({"page": "~[0-9]+"})])]
+        query: Vec<ValueMatch> as Values<Word> = Vec::new(),
+        /// TLS server name, of TLS that is passed through or terminated.
+        sni: Vec<HostPattern> as List<HostText> = Vec::new(),
+        /// Identities of which the client must have proven one, on a listener whose `tls` has a `client_ca`; as in its `allow`.
+        identity in identities: Vec<SanPattern> as List<SanText> = Vec::new(),
+        /// Original destination of an intercepted connection: networks, addresses, ports.
+        destination: Vec<AddressMatch> as Ranges = Vec::new(),
+    }
+    shows Self::show_given
+}
+
+/// An upstream's name, or names with weights: percentages that sum to 100 %, or whole numbers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["orders", {"orders": "95%", "orders-next": "5%"}]))]
+pub(crate) enum To {
+    One(Txt<Label>),
+    Split(shapes::Map<Label, At<Txt<Weight>>>),
+}
+
+/// An upstream's name, or names with the share of the requests that is copied.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = ["shadow", {"shadow": "10%"}]))]
+pub(crate) enum MirrorForm {
+    One(Txt<Label>),
+    Shares(shapes::Map<Label, Txt<Ratio>>),
 }
 
 impl Match {
+    fn show_given(&self, shown: &mut Map<String, Value>) {
+        only_given(shown);
+    }
+
     /// It asks something of HTTP: a host, path, method, header or query.
     pub fn asks_http(&self) -> bool {
         !self.hosts.is_empty()
@@ -74,16 +186,21 @@ impl Match {
 impl Route {
     /// A route that has everything, and of which nothing else is said.
     pub fn new(name: impl Into<Name>, action: Action) -> Self {
-        Self {
-            name: name.into(),
-            matcher: Match::default(),
-            action,
-            authorization: None,
-            web: Web::default(),
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
-            line: 0,
-        }
+        Self { name: name.into(), action, ..Self::default() }
+    }
+
+    fn show_rest(&self, shown: &mut Map<String, Value>) {
+        shown.insert("line".into(), self.line.into());
+        shown.extend(self.web.show());
+        let headers =
+            Headers { request: self.request_headers.clone(), response: self.response_headers.clone() };
+        shown.insert("headers".into(), json!(headers));
+        let (key, action) = match &self.action {
+            Action::Forward(forward) => ("forward", forward.show()),
+            Action::Redirect(redirect) => ("redirect", json!(redirect)),
+            Action::Respond(respond) => ("respond", json!(respond)),
+        };
+        shown.insert(key.into(), action);
     }
 
     /// Opaque bytes that took `other` could go round what this route says: it is about HTTP, and it answers or leads to one of the
@@ -115,6 +232,19 @@ pub struct HostPattern {
     pub port: Option<u16>,
 }
 
+/// As the file writes it.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            HostName::Any => f.write_str("*")?,
+            HostName::Exact(name) => f.write_str(name)?,
+            HostName::Suffix(suffix) => write!(f, "*{suffix}")?,
+            HostName::Prefix(prefix) => write!(f, "{prefix}*")?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
 /// The name part of a [`HostPattern`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostName {
@@ -139,6 +269,22 @@ pub enum PathPattern {
     Template(Vec<Segment>),
     /// `~^/v[0-9]+/`: a regular expression over the whole path (anchored by the parser), linear in time.
     Regex(Box<regex::Regex>),
+}
+
+/// As the file writes it.
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Prefix(prefix) => write!(f, "{}/*", prefix.trim_end_matches('/')),
+            Self::Regex(regex) => write!(f, "~{regex}"),
+            Self::Template(segments) => segments.iter().try_for_each(|segment| match segment {
+                Segment::Literal(text) => write!(f, "/{text}"),
+                Segment::Capture(name) => write!(f, "/{{{name}}}"),
+                Segment::Rest(name) => write!(f, "/{{{name}...}}"),
+            }),
+        }
+    }
 }
 
 impl PartialEq for PathPattern {
@@ -180,6 +326,33 @@ impl PartialEq for ValueMatch {
     }
 }
 
+/// Headers or parameters that must match, by their names. What is a credential by its name isn't shown.
+pub(crate) struct Values<K>(PhantomData<K>);
+
+impl<K: Unit> Show<Vec<ValueMatch>> for Values<K> {
+    fn show(value: &Vec<ValueMatch>) -> Value {
+        let one = |wanted: &ValueMatch| {
+            let pattern = match &wanted.value {
+                _ if names_a_credential(&wanted.name) => HIDDEN.to_owned(),
+                pattern => pattern.to_string(),
+            };
+            (wanted.name.to_string(), format!("{}{pattern}", if wanted.not { "!" } else { "" }).into())
+        };
+        Value::Object(value.iter().map(one).collect())
+    }
+}
+
+impl<K: Unit<Value: Borrow<str>>> Notation<Vec<ValueMatch>> for Values<K> {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        <Pairs<K, ValueText> as Notation<_>>::schema(generator)
+    }
+
+    fn read(value: Value) -> serde_json::Result<Vec<ValueMatch>> {
+        let pairs = <Pairs<K, ValueText> as Notation<Vec<_>>>::read(value)?.into_iter();
+        Ok(pairs.map(|(name, (value, not))| ValueMatch { name: name.borrow().into(), value, not }).collect())
+    }
+}
+
 /// What a value must be.
 #[derive(Clone, Debug)]
 pub enum ValuePattern {
@@ -193,6 +366,19 @@ pub enum ValuePattern {
     Suffix(Name),
     /// A regular expression over the whole value.
     Regex(Box<regex::Regex>),
+}
+
+/// As the file writes it.
+impl fmt::Display for ValuePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present => f.write_str("*"),
+            Self::Exact(text) => f.write_str(text),
+            Self::Prefix(text) => write!(f, "{text}*"),
+            Self::Suffix(text) => write!(f, "*{text}"),
+            Self::Regex(regex) => write!(f, "~{regex}"),
+        }
+    }
 }
 
 impl PartialEq for ValuePattern {
@@ -217,6 +403,33 @@ pub struct AddressMatch {
     pub prefix: u8,
     /// `None` is every port.
     pub port: Option<u16>,
+}
+
+/// Networks, addresses and ports; one text may stand for several.
+pub(crate) struct Ranges;
+
+impl Show<Vec<AddressMatch>> for Ranges {
+    fn show(value: &Vec<AddressMatch>) -> Value {
+        <List<Written> as Show<_>>::show(value)
+    }
+}
+
+impl Notation<Vec<AddressMatch>> for Ranges {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<OneOrMany<Txt<AddressRange>>>()
+    }
+
+    fn read(value: Value) -> serde_json::Result<Vec<AddressMatch>> {
+        let ranges: OneOrMany<Txt<AddressRange>> = serde_json::from_value(value)?;
+        Ok(ranges.into_vec().into_iter().flat_map(|range| range.0.0).collect())
+    }
+}
+
+impl fmt::Display for AddressMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)?;
+        self.port.map_or(Ok(()), |port| write!(f, " port {port}"))
+    }
 }
 
 /// What a route does.
@@ -269,6 +482,30 @@ impl Forward {
             passthrough: false,
         }
     }
+
+    fn show(&self) -> Value {
+        let rewrite = Rewrite {
+            path: if let PathRewrite::Whole(path) = &self.path { Some(path.clone()) } else { None },
+            prefix: if let PathRewrite::Prefix(prefix) = &self.path { Some(prefix.clone()) } else { None },
+            host: self.host.clone(),
+        };
+        let mirror = |mirror: &Mirror| {
+            json!({
+                "upstream": mirror.upstream,
+                "ratio": show_ratio(mirror.ratio),
+                "timeout": show_timeout(mirror.timeouts.request),
+            })
+        };
+        json!({
+            "to": self.to.iter().map(Destination::show).collect::<Vec<_>>(),
+            "rewrite": rewrite,
+            "mirror": self.mirrors.iter().map(mirror).collect::<Vec<_>>(),
+            "rate_limit": self.rate_limit,
+            "global_rate_limit": self.global_rate_limit.as_deref(),
+            "fault": self.fault,
+            "tls": if self.passthrough { RouteTls::Passthrough } else { RouteTls::Terminate },
+        })
+    }
 }
 
 /// What the upstreams of a route are meant for. Opaque bytes can't be held to a rule about HTTP, so they only go where the config
@@ -299,6 +536,22 @@ pub struct Destination {
     pub weight: u32,
     /// Deadlines and retries: the route's, and where it has none the upstream's, and then the defaults.
     pub policy: Arc<Policy>,
+}
+
+impl Destination {
+    fn show(&self) -> Value {
+        let Policy { timeouts, retry, deadline_header, credential } = &*self.policy;
+        json!({
+            "upstream": self.upstream,
+            "weight": self.weight,
+            "timeout": show_timeout(timeouts.request),
+            "timeout_bounds": if timeouts.whole { "the whole exchange" } else { "the time to the answer's head" },
+            "idle_timeout": show_timeout(timeouts.idle),
+            "credential": credential.as_deref(),
+            "deadline_header": deadline_header.as_ref().map(HeaderName::as_str),
+            "retry": retry,
+        })
+    }
 }
 
 /// A shadow of a route's traffic.
@@ -345,51 +598,99 @@ impl HostRewrite {
     }
 }
 
-/// A redirect. Parts that are `None` are those of the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Redirect {
-    /// 301, 302, 303, 307 or 308. Default 302.
-    pub status: StatusCode,
-    /// `http` or `https`.
-    pub scheme: Option<Name>,
-    /// Host and, where given, port.
-    pub host: Option<Name>,
-    /// Path; `{capture}` as in rewrites.
-    pub path: Option<Name>,
-    /// The query is dropped. Default false.
-    pub strip_query: bool,
+section! {
+    "`rewrite`"
+    /// Changes to the path and the host.
+    pub struct Rewrite: Eq {
+        /// The whole path becomes this; `{name}` inserts what the route's path captured.
+        path: Option<Name> as Maybe<PathValue> = None,
+        /// The prefix that matched (`/v1/*`) becomes this.
+        prefix: Option<Name> as Maybe<PathValue> = None,
+        /// The Host header (HTTP/2: `:authority`) becomes this: `preserve` (or `keep`) is as the client sent it, `upstream` is the
+        /// upstream's own, anything else is a host. Without it the upstream's `host` decides.
+        host: HostRewrite as HostOrAuto = HostRewrite::Auto,
+    }
 }
 
-impl Redirect {
-    /// Default of [`Self::status`].
-    pub const STATUS: StatusCode = StatusCode::FOUND;
+section! {
+    "`redirect`"
+    /// A redirect. Parts that aren't given are those of the request.
+    pub struct Redirect: Eq {
+        /// 301, 302, 303, 307 or 308.
+        #[schema(minimum = 301, maximum = 308)]
+        status: StatusCode as Status = StatusCode::FOUND,
+        /// `http` or `https`.
+        scheme: Option<Name> as Maybe<RedirectScheme> = None,
+        /// Host and, where given, port.
+        host: Option<Name> as Maybe<HostAndPort> = None,
+        /// Path; `{name}` inserts what the route's path captured.
+        path: Option<Name> as Maybe<PathValue> = None,
+        /// The query is dropped.
+        strip_query: bool = false,
+    }
 }
 
-/// A direct answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Respond {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its body.
-    pub body: Arc<[u8]>,
-    /// Its content type. Default `text/plain; charset=utf-8`.
-    pub content_type: HeaderValue,
+section! {
+    "`respond`"
+    /// A direct answer.
+    pub struct Respond: Eq {
+        /// Its status.
+        #[schema(minimum = 200, maximum = 599, examples = [404])]
+        status: StatusCode as Status = StatusCode::OK,
+        /// Its body.
+        #[schema(default = (), examples = ["not here"])]
+        body: Arc<[u8]> as Text = Arc::default(),
+        /// Its content type.
+        content_type: HeaderValue as MediaType = HeaderValue::from_static("text/plain; charset=utf-8"),
+    }
+    requires status
+    or status
 }
 
-impl Respond {
-    /// Default of [`Self::content_type`].
-    pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+section! {
+    "`headers` of a route"
+    /// Changes to headers in both directions.
+    pub struct Headers: Eq {
+        /// On the way up.
+        request(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
+        /// On the way down.
+        response(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
+    }
 }
 
-/// Header changes; removals first, then sets, then additions, each in the file's order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeaderEdits {
-    /// Removed.
-    pub remove: Vec<HeaderName>,
-    /// Replaced or made.
-    pub set: Vec<(HeaderName, Template)>,
-    /// Added beside what is there.
-    pub add: Vec<(HeaderName, Template)>,
+section! {
+    "header changes"
+    /// Header changes: removals first, then `set`, then `add`. Values may have variables: `%{client.address}`,
+    /// `%{client.port}`, `%{client.identity}`, `%{request.host}`, `%{request.path}`, `%{request.method}`, `%{request.id}`,
+    /// `%{request.scheme}`, `%{request.header.NAME}`, `%{capture.NAME}`, `%{route}`, `%{upstream}`, `%{listener}`; `%%` is
+    /// one `%`.
+    pub struct HeaderEdits: Eq {
+        /// Replaced or made.
+        #[schema(examples = [json!({"x-client": "%{client.address}"})])]
+        set(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
+        /// Added beside what is there.
+        #[schema(examples = [json!({"x-seen-by": "%{listener}"})])]
+        add(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
+        /// Removed.
+        #[schema(examples = [["x-internal"]])]
+        remove(OneOrMany<At<Txt<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
+    }
+}
+
+/// Header changes by the header's name, as the file gives them.
+pub(crate) type EditsForm = shapes::Map<HeaderText, At<Txt<TemplateText>>>;
+
+/// Header changes as they are shown: one mapping each, since a name may stand there twice. What is a credential by its name isn't.
+struct Edits;
+
+impl Show<Vec<(HeaderName, Template)>> for Edits {
+    fn show(value: &Vec<(HeaderName, Template)>) -> Value {
+        let one = |(name, to): &(HeaderName, Template)| {
+            let hidden = names_a_credential(name.as_str());
+            json!({ name.as_str(): if hidden { HIDDEN.to_owned() } else { to.to_string() } })
+        };
+        value.iter().map(one).collect()
+    }
 }
 
 impl HeaderEdits {
@@ -402,6 +703,16 @@ impl HeaderEdits {
 /// A text with `%{variable}` parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(pub Vec<Part>);
+
+/// As the file writes it.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Variable(variable) => write!(f, "%{{{variable}}}"),
+        })
+    }
+}
 
 /// One part of a [`Template`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -441,4 +752,24 @@ pub enum Variable {
     Upstream,
     /// `listener`.
     Listener,
+}
+
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientAddress => "client.address",
+            Self::ClientPort => "client.port",
+            Self::ClientIdentity => "client.identity",
+            Self::Host => "request.host",
+            Self::Path => "request.path",
+            Self::Method => "request.method",
+            Self::RequestId => "request.id",
+            Self::Scheme => "request.scheme",
+            Self::Header(name) => return write!(f, "request.header.{name}"),
+            Self::Capture(name) => return write!(f, "capture.{name}"),
+            Self::Route => "route",
+            Self::Upstream => "upstream",
+            Self::Listener => "listener",
+        })
+    }
 }

@@ -3,78 +3,128 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use super::{Name, SanPattern};
+use crate::{
+    effective::HIDDEN,
+    section::{List, Maybe, section},
+    shapes::{OneOrMany, Txt},
+    text::{Authority, File, Host, Pem, Pin, SanText},
+};
 
-/// TLS to an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsClient {
-    /// SNI and the name that the certificate must be for; `None` is the upstream's host (or, for an
-    /// `authority` upstream, the request's).
-    pub name: Option<Name>,
-    /// Who is believed.
-    pub trust: Trust,
-    /// Names of which one must be the peer's, in place of `name` (which is then only SNI). For
-    /// peers that have a SPIFFE ID and no DNS name. Empty verifies `name`.
-    pub peers: Vec<SanPattern>,
-    /// Own certificate and key.
-    pub identity: Option<Identity>,
-    /// The own certificate is the X.509-SVID of the SPIFFE Workload API; `identity` is then `None`. Default false.
-    pub spiffe: bool,
-    /// Lowest version. Default 1.2.
-    pub min_version: TlsVersion,
-    /// SHA-256 of the peer's SubjectPublicKeyInfo, one of which must be the leaf's; empty pins nothing.
-    pub pins: Vec<[u8; 32]>,
-    /// Revocation lists for the peers' certificates.
-    pub crls: Vec<PathBuf>,
-    /// `insecure_skip_verify: true`: nothing is verified. Loud by name, by log and by metric.
-    pub insecure: bool,
+section! {
+    "`tls` of an upstream"
+    /// TLS to an upstream.
+    pub struct TlsClient: Eq {
+        /// The name that is asked for (SNI) and that the certificate must be for. By default the host of the address; for an
+        /// `authority` upstream that of the request.
+        name: Option<Name> as Maybe<Host> = None,
+        /// Identities of which the peer must have one, in place of `name`, which is then only asked for (SNI): for peers that have a
+        /// SPIFFE ID and no DNS name.
+        peers: Vec<SanPattern> as List<SanText> = Vec::new(),
+        /// Who is believed: PEM files, followed when they change; `system`; or `spiffe`, the own trust domain's bundle from the
+        /// SPIFFE Workload API. By default `system`, and `spiffe` with `spiffe: true`.
+        #[schema(default = ())]
+        ca(OneOrMany<Txt<Authority>>) in trust: Trust = Trust::System,
+        /// The same as PEM text.
+        ca_pem(Txt<Pem>),
+        /// Own certificate chain, PEM, leaf first, for peers that ask for one.
+        #[schema(examples = ["/certs/tls.crt"])]
+        certificate(Txt<File>),
+        /// Key of `certificate`, PEM.
+        #[schema(examples = ["/certs/tls.key"])]
+        key(Txt<File>),
+        /// The own certificate is the X.509-SVID of the SPIFFE Workload API, in place of `certificate` and `key`.
+        spiffe: bool = false,
+        /// Lowest version.
+        min_version: TlsVersion = TlsVersion::default(),
+        /// SHA-256 of the public key (SubjectPublicKeyInfo) of the peer's certificate, of which one must fit.
+        pins: Vec<[u8; 32]> as List<Pin> = Vec::new(),
+        /// Files of revocation lists for the peer's certificate, which then must cover every certificate of its chain but the root.
+        #[schema(examples = ["/certs/revoked.crl"])]
+        crls: Vec<PathBuf> as List<File> = Vec::new(),
+        /// Nothing is verified: whoever answers is believed. Only for tests.
+        insecure_skip_verify in insecure: bool = false,
+    }
+    holds {
+        /// Own certificate and key; `None` with `spiffe`.
+        identity: Option<Identity> = None,
+    }
+    shows Self::show_identity
 }
 
-/// TLS on a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsServer {
-    /// Certificates, picked by SNI; the first where none fits. At least one, unless `spiffe`.
-    pub identities: Vec<Identity>,
-    /// The X.509-SVID of the SPIFFE Workload API is shown where no certificate of `identities` has the name asked
-    /// for. Default false.
-    pub spiffe: bool,
-    /// Whether plaintext is accepted too.
-    pub mode: TlsMode,
-    /// Who signs the clients' certificates; `None` asks for none.
-    pub client_trust: Option<Trust>,
-    /// A client without a certificate is let in all the same, unless `allow` names anyone. Default false.
-    pub client_optional: bool,
-    /// Names of which one must be the client's; empty lets every verified client in.
-    pub allow: Vec<SanPattern>,
-    /// Names that are refused, before `allow` is looked at.
-    pub deny: Vec<SanPattern>,
-    /// Lowest version. Default 1.2.
-    pub min_version: TlsVersion,
-    /// Revocation lists.
-    pub crls: Vec<PathBuf>,
+impl TlsClient {
+    fn show_identity(&self, shown: &mut Map<String, Value>) {
+        shown.insert("identity".into(), json!(self.identity));
+    }
+}
+
+section! {
+    "`tls` of a listener"
+    /// TLS on a listener.
+    pub struct TlsServer: Eq {
+        /// Certificate chain, PEM, leaf first, followed when it changes.
+        #[schema(examples = ["/certs/tls.crt"])]
+        certificate(Txt<File>),
+        /// Key of `certificate`, PEM (PKCS#8, PKCS#1 or SEC1).
+        #[schema(examples = ["/certs/tls.key"])]
+        key(Txt<File>),
+        /// OCSP response to staple, DER.
+        #[schema(examples = ["/certs/ocsp.der"])]
+        ocsp(Txt<File>),
+        /// More certificates, picked by server name; the first of all where none fits.
+        certificates in identities: Vec<Identity> = Vec::new(),
+        /// The X.509-SVID of the SPIFFE Workload API is shown where no certificate has the name asked for; then none is needed.
+        spiffe: bool = false,
+        /// Whether plaintext is accepted too.
+        mode: TlsMode = TlsMode::Strict,
+        /// Who signs the clients' certificates: PEM files, `system`, or `spiffe` (the own trust domain's bundle from the SPIFFE
+        /// Workload API). With it, clients must show a certificate.
+        client_ca(OneOrMany<Txt<Authority>>) in client_trust: Option<Trust> = None,
+        /// The same as PEM text.
+        client_ca_pem(Txt<Pem>),
+        /// A client without a certificate is let in all the same, unless `allow` names anyone.
+        client_optional: bool = false,
+        /// Identities of which a client must have one: `spiffe://DOMAIN/PATH` or another URI (`*` is one segment, a final `/**`
+        /// the rest), a DNS name, or `subject:CN=web,O=Shop` (attributes of the subject). Without it every verified client is let in.
+        allow: Vec<SanPattern> as List<SanText> = Vec::new(),
+        /// Identities that are refused, before `allow` is looked at.
+        deny: Vec<SanPattern> as List<SanText> = Vec::new(),
+        /// Lowest version.
+        min_version: TlsVersion = TlsVersion::default(),
+        /// Files of revocation lists.
+        #[schema(examples = ["/certs/revoked.crl"])]
+        crls: Vec<PathBuf> as List<File> = Vec::new(),
+    }
 }
 
 /// Whether a TLS listener takes plaintext.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     /// Only TLS.
     #[default]
     Strict,
-    /// TLS, and plaintext told apart by the first byte.
+    /// TLS, and plaintext told apart by the first byte. Where `allow` names anyone, plaintext is refused: it proves no identity.
     Permissive,
+    /// Only plaintext, as if there were no `tls`.
+    Off,
 }
 
-/// A certificate chain and its key, followed when the files change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// PEM chain, leaf first.
-    pub certificate: PathBuf,
-    /// PEM key (PKCS#8, PKCS#1, SEC1).
-    pub key: PathBuf,
-    /// DER OCSP response to staple.
-    pub ocsp: Option<PathBuf>,
+section! {
+    "a certificate"
+    /// A certificate and its key.
+    pub struct Identity: Eq {
+        /// Certificate chain, PEM, leaf first.
+        certificate: PathBuf as File = PathBuf::new(),
+        /// Its key, PEM.
+        key: PathBuf as File = PathBuf::new(),
+        /// OCSP response to staple, DER.
+        ocsp: Option<PathBuf> as Maybe<File> = None,
+    }
+    requires certificate, key
 }
 
 /// Who is believed.
@@ -89,6 +139,18 @@ pub enum Trust {
     Inline(Arc<str>),
     /// The own trust domain's bundle from the SPIFFE Workload API. Peers need a SPIFFE ID of that trust domain.
     Spiffe,
+}
+
+/// Who is believed, never what is in it.
+impl Serialize for Trust {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::System => "system".serialize(serializer),
+            Self::Spiffe => "spiffe".serialize(serializer),
+            Self::Files(files) => files.serialize(serializer),
+            Self::Inline(_) => format!("{HIDDEN} PEM in the config").serialize(serializer),
+        }
+    }
 }
 
 impl fmt::Debug for Trust {

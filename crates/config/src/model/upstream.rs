@@ -3,91 +3,118 @@
 use std::{fmt, net::IpAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use super::{
     AdaptiveConcurrency, CircuitBreaker, Credential, HostRewrite, Name, OutlierEjection, Pool, Queue,
-    TlsClient,
+    RetryForm, Timeouts, TlsClient,
 };
 use crate::{
-    section::{Maybe, UnlessEmpty, section},
-    text::{Hash, Ratio, Timeout},
+    section::{
+        Given, List, Maybe, Notation, OrOffPart, Part, Plain, Read, Shared, Short, Show, UnlessEmpty, Written,
+        section,
+    },
+    shapes::{At, OneOrMany, OrOff, Txt},
+    text::{
+        AddressRange, Hash, HeaderText, HostAndPort, Octets, PathValue, Positive, Ratio, RewriteHost, Source,
+        SourceAddress, Timeout, Word, show_timeout,
+    },
 };
 
-/// One upstream: a named set of endpoints and how they are used.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Upstream {
-    /// The key in the file; the `upstream` label.
-    pub name: Name,
-    /// Where its endpoints come from.
-    pub address: Address,
-    /// What is spoken to it.
-    pub protocol: UpstreamProtocol,
-    /// The Host header that it is sent, for routes that say nothing of it.
-    pub host: HostRewrite,
-    /// TLS to it; `None` is plaintext.
-    pub tls: Option<TlsClient>,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
-    /// How long a TCP connection may take, over all addresses of one endpoint. Default 1 s.
-    pub connect_timeout: Duration,
-    /// How long the TLS handshake may take. Default 2 s.
-    pub handshake_timeout: Duration,
-    /// Connections kept for reuse.
-    pub pool: Pool,
-    /// Concurrency limits.
-    pub circuit_breaker: CircuitBreaker,
-    /// A concurrency limit that follows the latency; `None` is off.
-    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
-    /// Calls beyond a limit wait here; `None` refuses them at once.
-    pub queue: Option<Queue>,
-    /// Passive health.
-    pub outlier_ejection: OutlierEjection,
-    /// Active health; `None` is off.
-    pub health_check: Option<HealthCheck>,
-    /// What becomes of the connections to an endpoint that fails.
-    pub on_unhealthy: OnUnhealthy,
-    /// A secret that requests are given; what a route says of its own stands in its [`Policy`](super::Policy).
-    pub credential: Option<Arc<Credential>>,
-    /// PROXY protocol sent at the start of every connection.
-    pub proxy_protocol: ProxyProtocolOut,
-    /// Local port and interface of outgoing connections.
-    pub source_address: Option<IpAddr>,
-    /// Line in the file, for `explain`.
-    pub line: u32,
+section! {
+    "an upstream"
+    /// An upstream: a named set of endpoints, and how they are used.
+    pub struct Upstream {
+        /// Where it is, with its scheme. `http` (port 80), `h2c` (HTTP/2 with prior knowledge, 80), `https` (443), `tcp` and `tls`
+        /// (opaque bytes, the latter within TLS); `unix:PATH`, `srv://_SERVICE._PROTO.NAME` and `kubernetes://SERVICE.NAMESPACE:PORT`
+        /// (EndpointSlices, docs/discovery.md) take what comes, or say it with `unix+h2c:`, `srv+https://` and `kubernetes+https://`.
+        /// Every address that a name has is an endpoint. `authority` is whatever host the request
+        /// names (a forward proxy); `original-destination` is where an intercepted connection wanted to go.
+        address(OneOrMany<Short<EndpointSource>>): Address = Address::OriginalDestination,
+        /// What is spoken, where the scheme leaves it open or is to be overruled.
+        protocol(UpstreamProtocol): UpstreamProtocol = UpstreamProtocol::default(),
+        /// The Host header (HTTP/2: `:authority`) that it is sent, for routes without a `rewrite.host`: `preserve` is as the client sent
+        /// it, `upstream` is the upstream's own (host and port of its first address), anything else is a host. Without it, a request
+        /// that named this upstream by its Host keeps that, and any other gets the upstream's own; docs/routing.md has the whole rule.
+        host: HostRewrite as HostOrAuto = HostRewrite::Auto,
+        /// TLS to it; needs a scheme with TLS, or one that leaves it open.
+        tls(At<Read<TlsClient>>): Option<TlsClient> = None,
+        /// How an endpoint is chosen: the algorithm alone, or in full.
+        #[schema(default = "least-request")]
+        balance(Short<Balance>): Balance = Balance::default(),
+        /// How long a TCP connection may take, over all addresses of one endpoint.
+        connect_timeout: Duration as Positive = Duration::from_secs(1),
+        /// How long the TLS handshake may take.
+        handshake_timeout: Duration as Positive = Duration::from_secs(2),
+        /// Deadline of requests, for routes to here that have none of their own. Where it is set it bounds the whole exchange; the default
+        /// bounds the time to the answer's head.
+        #[schema(default = show_timeout(Timeouts::default().request))]
+        timeout(Txt<Timeout>),
+        /// A stream without a byte either way for this long is cut; for routes to here that have none of their own.
+        #[schema(default = show_timeout(Timeouts::default().idle))]
+        idle_timeout(Txt<Timeout>),
+        /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
+        /// shortens the deadline, and every try passes on what remains of the shortest one. For routes to here that have none of their own.
+        #[schema(examples = ["x-request-deadline"])]
+        deadline_header(Txt<HeaderText>),
+        /// Retries, for routes to here that have none of their own.
+        retry(RetryForm),
+        /// Connections kept for reuse, in each worker.
+        pool(Given<Pool>): Pool = Pool::default(),
+        /// Concurrency limits over all workers, or `off`.
+        circuit_breaker: CircuitBreaker as OrOffPart = CircuitBreaker::default(),
+        /// A concurrency limit that follows the upstream's latency. Off without it; `{}` has every default.
+        #[schema(examples = [json!({})])]
+        adaptive_concurrency(OrOff<At<AdaptiveConcurrency>>): Option<AdaptiveConcurrency> = None,
+        /// A short queue by priority for what a concurrency limit would refuse. Off without it; `{}` has every default.
+        #[schema(examples = [json!({})])]
+        queue(OrOff<At<Queue>>): Option<Queue> = None,
+        /// Passive health: endpoints that fail are left out for a while. Or `off`.
+        outlier_ejection: OutlierEjection as OrOffPart = OutlierEjection::default(),
+        /// Active health. Off without it.
+        health_check(At<Read<HealthCheck>>): Option<HealthCheck> = None,
+        /// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
+        on_unhealthy: OnUnhealthy = OnUnhealthy::default(),
+        /// A secret that requests are given, for routes to here that have none of their own.
+        credential(At<Read<Credential>>): Option<Arc<Credential>> as Maybe<Shared<Part>> = None,
+        /// PROXY protocol sent at the start of every connection.
+        proxy_protocol: ProxyProtocolOut = ProxyProtocolOut::default(),
+        /// Local address of outgoing connections.
+        source_address: Option<IpAddr> as Maybe<SourceAddress> = None,
+        /// With `address: authority`: hosts looked up and kept at once.
+        #[schema(minimum = 1, default = Self::MAX_HOSTS)]
+        max_hosts(u32),
+        /// With `address: authority`: destinations that are refused.
+        #[schema(examples = ["169.254.0.0/16"])]
+        deny(OneOrMany<Txt<AddressRange>>),
+    }
+    holds {
+        /// The key in the file; the `upstream` label.
+        name: Name = "".into(),
+        /// Line in the file, for `explain`.
+        line: u32 = 0,
+    }
+    requires address
+    or address
+    shows Self::show_rest
 }
 
 impl Upstream {
-    /// Default of [`Self::connect_timeout`].
-    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-    /// Default of [`Self::handshake_timeout`].
-    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
     /// Default of [`Address::Authority`]'s `max_hosts`.
     pub const MAX_HOSTS: usize = 1024;
 
     /// An upstream of which nothing but its name and address is said.
     pub fn new(name: impl Into<Name>, address: Address) -> Self {
-        Self {
-            name: name.into(),
-            address,
-            protocol: UpstreamProtocol::default(),
-            host: HostRewrite::Auto,
-            tls: None,
-            balance: Balance::default(),
-            connect_timeout: Self::CONNECT_TIMEOUT,
-            handshake_timeout: Self::HANDSHAKE_TIMEOUT,
-            pool: Pool::default(),
-            circuit_breaker: CircuitBreaker::default(),
-            adaptive_concurrency: None,
-            queue: None,
-            outlier_ejection: OutlierEjection::default(),
-            health_check: None,
-            on_unhealthy: OnUnhealthy::default(),
-            credential: None,
-            proxy_protocol: ProxyProtocolOut::default(),
-            source_address: None,
-            line: 0,
+        Self { name: name.into(), address, ..Self::default() }
+    }
+
+    fn show_rest(&self, shown: &mut Map<String, Value>) {
+        shown.insert("line".into(), self.line.into());
+        if let Address::Authority { max_hosts, deny } = &self.address {
+            shown.insert("max_hosts".into(), (*max_hosts).into());
+            shown.insert("deny".into(), deny.iter().map(ToString::to_string).collect());
         }
     }
 
@@ -123,6 +150,30 @@ impl Upstream {
     }
 }
 
+/// What becomes of the Host header; without the key, the rule of docs/routing.md decides.
+pub(crate) struct HostOrAuto;
+
+impl Show<HostRewrite> for HostOrAuto {
+    fn show(value: &HostRewrite) -> Value {
+        match value {
+            HostRewrite::Auto => Value::Null,
+            HostRewrite::Preserve => "preserve".into(),
+            HostRewrite::Upstream => "upstream".into(),
+            HostRewrite::To(host) => (**host).into(),
+        }
+    }
+}
+
+impl Notation<HostRewrite> for HostOrAuto {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Txt<RewriteHost>>()
+    }
+
+    fn read(value: Value) -> serde_json::Result<HostRewrite> {
+        serde_json::from_value::<Txt<RewriteHost>>(value).map(|text| text.0.0)
+    }
+}
+
 /// Where an upstream's endpoints come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -140,23 +191,41 @@ pub enum Address {
     OriginalDestination,
 }
 
-/// One source of endpoints.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointSource {
-    /// Name, address or path.
-    pub target: Target,
-    /// Relative weight of each endpoint from here, at least 1. Default 1 (SRV weights multiply it).
-    pub weight: u32,
-    /// 0 is used first; others take over as it becomes unhealthy. SRV priorities follow within one source. Default 0.
-    pub priority: u8,
-    /// Zone of the endpoints; those of attache's own zone are preferred.
-    pub zone: Option<Name>,
+/// As the file writes it.
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Endpoints(sources) => sources.serialize(serializer),
+            Self::Authority { .. } => "authority".serialize(serializer),
+            Self::OriginalDestination => "original-destination".serialize(serializer),
+        }
+    }
+}
+
+section! {
+    "an address with its weight"
+    /// An address with its weight and place.
+    pub struct EndpointSource: Eq {
+        /// The address, with its scheme.
+        address(At<Txt<Source>>) in target: Target as Written = Target::Unix(PathBuf::new()),
+        /// Relative weight of each endpoint from here; weights of SRV records multiply it.
+        #[schema(minimum = 1, maximum = 1_000_000)]
+        weight: u32 = 1,
+        /// 0 is used first; others take over as it becomes unhealthy.
+        // SRV priorities follow within one source.
+        priority: u8 = 0,
+        /// Zone of its endpoints; those of attache's own zone (`balance.zone`) are preferred.
+        #[schema(examples = ["eu-central-1a"])]
+        zone: Option<Name> as Maybe<Word> = None,
+    }
+    requires address
+    or address
 }
 
 impl EndpointSource {
     /// A source of which nothing else is said.
     pub fn new(target: Target) -> Self {
-        Self { target, weight: 1, priority: 0, zone: None }
+        Self { target, ..Self::default() }
     }
 }
 
@@ -181,6 +250,19 @@ pub enum Target {
     Ip(std::net::SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+/// As the file writes it, without the scheme of what is spoken.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns { host, port } => write!(f, "{host}:{port}"),
+            Self::Srv { name } => write!(f, "srv://{name}"),
+            Self::Kubernetes(service) => service.fmt(f),
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A Service of Kubernetes and one of its ports. It is written as in the config: `kubernetes://SERVICE.NAMESPACE:PORT`.
@@ -258,6 +340,7 @@ section! {
         #[schema(examples = ["${ZONE:-}"])]
         zone: Option<Name> as UnlessEmpty = None,
     }
+    or algorithm
 }
 
 /// A balancing algorithm.
@@ -303,41 +386,90 @@ pub enum HashKey {
     Path,
 }
 
-/// Active health.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// What is asked.
-    pub probe: Probe,
-    /// The port that is asked in place of the endpoint's own.
-    pub port: Option<NonZeroU16>,
-    /// The probe uses the upstream's TLS, if it has any. Default `true`.
-    pub tls: bool,
-    /// Time between two probes. Default 5 s, each with up to 10 % of jitter.
-    pub interval: Duration,
-    /// Time between two probes of an endpoint that is unhealthy. Default `interval`.
-    pub unhealthy_interval: Duration,
-    /// How long a probe may take. Default 1 s.
-    pub timeout: Duration,
-    /// Successes in a row that make an endpoint healthy. Default 1.
-    pub healthy: u32,
-    /// Failures in a row that make it unhealthy. Default 3.
-    pub unhealthy: u32,
+section! {
+    "`health_check`"
+    /// Active health. Exactly one of `path`, `tcp` and `grpc`.
+    pub struct HealthCheck: Eq {
+        /// `GET` of this path; 200 to 299 is healthy.
+        path(Txt<PathValue>),
+        /// The Host header of that `GET`. By default the upstream's host.
+        host(Txt<HostAndPort>),
+        /// `true`: a TCP connection (and TLS handshake where there is TLS) is enough. Or what is sent, and what must come back.
+        tcp(TcpForm),
+        /// The service that `grpc.health.v1.Health/Check` is asked for; `""` is the whole server.
+        #[schema(examples = ["shop.Orders"])]
+        grpc(String),
+        /// Another port of the same address that is asked, without a PROXY protocol header: the REST API beside a database, a management
+        /// port. With it, an upstream of opaque bytes can be asked by `path` or `grpc`.
+        #[schema(examples = [8008])]
+        port: Option<NonZeroU16> as Maybe<Plain> = None,
+        /// Whether the probe uses the upstream's TLS. By default it does where the upstream has TLS.
+        #[schema(default = ())]
+        tls: bool = true,
+        /// Time between two probes, each with up to 10 % of jitter.
+        interval: Duration as Positive = Duration::from_secs(5),
+        /// Time between two probes of an endpoint that is unhealthy. By default `interval`.
+        #[schema(default = ())]
+        unhealthy_interval: Duration as Positive = Duration::from_secs(5),
+        /// How long a probe may take.
+        timeout: Duration as Positive = Duration::from_secs(1),
+        /// Successes in a row that make an endpoint healthy.
+        #[schema(minimum = 1)]
+        healthy: u32 = 1,
+        /// Failures in a row that make it unhealthy.
+        #[schema(minimum = 1)]
+        unhealthy: u32 = 3,
+    }
+    holds {
+        /// What is asked.
+        probe: Probe = Probe::connection(),
+    }
+    shows Self::show_probe
 }
 
 impl HealthCheck {
     /// A check with this probe and the defaults.
     pub fn new(probe: Probe) -> Self {
-        Self {
-            probe,
-            port: None,
-            tls: true,
-            interval: Duration::from_secs(5),
-            unhealthy_interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(1),
-            healthy: 1,
-            unhealthy: 3,
-        }
+        Self { probe, ..Self::default() }
     }
+
+    fn show_probe(&self, shown: &mut Map<String, Value>) {
+        let (path, host, tcp, grpc) = match &self.probe {
+            Probe::Http { path, host } => (Some(&**path), host.as_deref(), Value::from(false), None),
+            Probe::Tcp { send, expect } if send.is_empty() && expect.is_empty() => {
+                (None, None, Value::from(true), None)
+            }
+            Probe::Tcp { send, expect } => {
+                let bytes = TcpBytes { send: send.clone(), expect: expect.clone() };
+                (None, None, json!(bytes), None)
+            }
+            Probe::Grpc { service } => (None, None, Value::from(false), Some(&**service)),
+        };
+        let keys = [("path", json!(path)), ("host", json!(host)), ("tcp", tcp), ("grpc", json!(grpc))];
+        shown.extend(keys.map(|(key, value)| (key.to_owned(), value)));
+    }
+}
+
+section! {
+    "`tcp` of a health check"
+    /// A TCP health check with bytes: `hex:` and digits, or text as it is.
+    pub struct TcpBytes: Eq {
+        /// Sent at once.
+        #[schema(default = (), examples = ["PING\r\n"])]
+        send: Arc<[u8]> as Octets = Arc::default(),
+        /// Must come back within 16 KiB; of a list each behind the one before. Other bytes may stand between.
+        #[schema(examples = ["+PONG"])]
+        expect: Vec<Arc<[u8]>> as List<Octets> = Vec::new(),
+    }
+}
+
+/// A connection alone, or bytes each way.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = [true]))]
+pub(crate) enum TcpForm {
+    Connection(bool),
+    Bytes(TcpBytes),
 }
 
 impl Probe {

@@ -3,13 +3,15 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Name;
 use crate::{
-    section::{List, Plain, section},
-    text::{MediaTypesText, Size},
+    section::{List, Maybe, Notation, Plain, Show, Written, section},
+    shapes::{At, OneOrMany, Txt},
+    text::{HeaderText, Length, MediaTypesText, MethodOrAll, OriginText, Size, Star},
 };
 
 /// What a route does for browsers: its own, or that of its listener.
@@ -21,6 +23,19 @@ pub struct Web {
     pub grpc_web: bool,
     /// Which answers are compressed; `None` is none.
     pub compression: Option<Arc<Compression>>,
+}
+
+impl Web {
+    /// What the effective config shows of it.
+    pub(crate) fn show(&self) -> [(String, Value); 3] {
+        let compression = self.compression.as_deref().map_or_else(|| "off".into(), |given| json!(given));
+        let cors = self.cors.as_deref().map_or_else(|| "off".into(), |given| json!(given));
+        [
+            ("cors".into(), cors),
+            ("grpc_web".into(), self.grpc_web.into()),
+            ("compression".into(), compression),
+        ]
+    }
 }
 
 section! {
@@ -120,28 +135,69 @@ impl fmt::Display for MediaTypes {
     }
 }
 
-/// Which pages may read the answers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cors {
-    /// Their origins, at least one.
-    pub origins: Vec<OriginPattern>,
-    /// Methods that they may use; `None` is whatever they ask for. Default GET, HEAD, POST.
-    pub methods: Option<Vec<Method>>,
-    /// Headers that they may send; `None` is whatever they ask for. Default none.
-    pub headers: Option<Vec<HeaderName>>,
-    /// Headers of answers that they may read beside the usual ones.
-    pub expose: Vec<HeaderName>,
-    /// They may send cookies and other credentials. Default false.
-    pub credentials: bool,
-    /// How long a browser need not ask again; `None` leaves it to the browser.
-    pub max_age: Option<Duration>,
-    /// Pages of public sites may ask, though this address is private. Default false.
-    pub private_network: bool,
+section! {
+    "`cors`"
+    /// Which pages of other origins may read the answers (CORS). Preflights are answered by attache, before anybody is asked who they are.
+    /// What upstreams say of it is removed.
+    pub struct Cors {
+        /// Their origins: one, `https://*.shop.test` for all below a name, `~regex` over the whole origin, or `*`.
+        origins(OneOrMany<At<Txt<OriginText>>>): Vec<OriginPattern> as List<Written> = Vec::new(),
+        /// Methods that they may use; `*` is whatever they ask for.
+        methods: Option<Vec<Method>> as AllOr<MethodOrAll> = Some(Self::METHODS.to_vec()),
+        /// Headers that they may send, beside those that every page may; `*` is whatever they ask for.
+        #[schema(examples = [["content-type", "authorization"]])]
+        headers(HeadersForm): Option<Vec<HeaderName>> as AllOr<HeaderText> = Some(Vec::new()),
+        /// Headers of answers that they may read, beside those that every page may.
+        #[schema(examples = [["x-request-id", "grpc-status", "grpc-message"]])]
+        expose: Vec<HeaderName> as List<HeaderText> = Vec::new(),
+        /// They may send cookies and other credentials. Not with `origins: "*"`, which would give every page what the user may do.
+        credentials: bool = false,
+        /// How long a browser need not ask again. By default it decides itself, usually 5 s.
+        #[schema(examples = ["10m"])]
+        max_age: Option<Duration> as Maybe<Length> = None,
+        /// Pages of public sites may ask, though attache's address is a private one (Private Network Access).
+        private_network: bool = false,
+    }
+    requires origins
 }
 
 impl Cors {
     /// Default of [`Self::methods`].
     pub const METHODS: [Method; 3] = [Method::GET, Method::HEAD, Method::POST];
+}
+
+/// `*`, or names of headers.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum HeadersForm {
+    All(Txt<Star>),
+    These(OneOrMany<Txt<HeaderText>>),
+}
+
+/// A list, or `*` for all.
+struct AllOr<N>(N);
+
+impl<T, N: Show<T>> Show<Option<Vec<T>>> for AllOr<N> {
+    fn show(value: &Option<Vec<T>>) -> Value {
+        value.as_ref().map_or_else(|| json!(["*"]), |list| list.iter().map(N::show).collect())
+    }
+}
+
+impl Show<Method> for MethodOrAll {
+    fn show(value: &Method) -> Value {
+        value.as_str().into()
+    }
+}
+
+impl Notation<Option<Vec<Method>>> for AllOr<MethodOrAll> {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<OneOrMany<Txt<MethodOrAll>>>()
+    }
+
+    fn read(value: Value) -> serde_json::Result<Option<Vec<Method>>> {
+        let methods: OneOrMany<Txt<MethodOrAll>> = serde_json::from_value(value)?;
+        Ok(methods.into_vec().into_iter().map(|method| method.0.0).collect())
+    }
 }
 
 /// Origins of pages.

@@ -5,39 +5,20 @@
 
 mod access_log;
 mod app;
-mod authorization;
-mod authorizer;
-mod credential;
-mod global_limit;
-mod jwt;
-mod listener;
-mod route;
-mod tls;
 mod tracing;
-mod upstream;
-mod web;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use access_log::*;
 pub(crate) use app::*;
-pub(crate) use authorization::*;
-pub(crate) use authorizer::*;
-pub(crate) use credential::*;
-pub(crate) use global_limit::*;
-pub(crate) use jwt::*;
-pub(crate) use listener::*;
-pub(crate) use route::*;
-pub(crate) use tls::*;
 pub(crate) use tracing::*;
-pub(crate) use upstream::*;
-pub(crate) use web::*;
 
 pub(crate) use crate::shapes::*;
 
 use crate::{
     model,
+    section::{Read, Short},
     text::{Label, Positive, show_duration},
 };
 
@@ -47,13 +28,13 @@ use crate::{
 #[schemars(title = "the config")]
 pub(crate) struct Root {
     /// What is listened on, by name. Without any, one listener `outbound` on `127.0.0.1:15001`.
-    pub(crate) listeners: Option<Map<Label, Listener>>,
+    pub(crate) listeners: Option<Map<Label, At<Read<model::Listener>>>>,
     /// Where calls go, by name. An address alone is short for `{ address: … }`.
-    pub(crate) upstreams: Option<Map<Label, Upstream>>,
+    pub(crate) upstreams: Option<Map<Label, Short<model::Upstream>>>,
     /// Issuers of tokens (JWT), by name, for `jwt` of `authorization`.
-    pub(crate) jwt: Option<Map<Label, JwtProvider>>,
+    pub(crate) jwt: Option<Map<Label, Read<model::JwtProvider>>>,
     /// Services that decide over requests, by name, for `external` of `authorization`.
-    pub(crate) authorizers: Option<Map<Label, Authorizer>>,
+    pub(crate) authorizers: Option<Map<Label, At<Read<model::Authorizer>>>>,
     /// Worker threads. By default the container's CPU quota, rounded up.
     #[schemars(range(min = 1, max = 1024), extend("examples" = [2]))]
     pub(crate) workers: Option<usize>,

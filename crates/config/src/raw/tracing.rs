@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, Map, OneOrMany, TlsClient, Txt};
+use super::{At, Map, OneOrMany, Txt};
 use crate::{
     model,
+    section::Read,
     text::{HeaderText, Otlp, Positive, Ratio, Word, show_duration},
 };
 
@@ -29,7 +30,7 @@ pub(crate) struct Tracing {
     /// How they are sent. By default `OTEL_EXPORTER_OTLP_PROTOCOL`; without that, gRPC to port 4317, and `http/protobuf` to any other.
     pub(crate) protocol: Option<model::OtlpProtocol>,
     /// TLS to the collector, where the URL is `https`.
-    pub(crate) tls: Option<At<TlsClient>>,
+    pub(crate) tls: Option<At<Read<model::TlsClient>>>,
     /// Headers of every export, such as a key. By default `OTEL_EXPORTER_OTLP_HEADERS`.
     #[schemars(extend("examples" = [{ "x-api-key": "${COLLECTOR_KEY}" }]))]
     pub(crate) headers: Option<Map<HeaderText, At<Txt<Word>>>>,

@@ -22,7 +22,6 @@ use std::{
 pub(crate) use access::*;
 pub(crate) use address::*;
 pub(crate) use header::*;
-use http::HeaderName;
 pub(crate) use observe::*;
 pub(crate) use pattern::*;
 pub(crate) use retry::*;
@@ -30,6 +29,16 @@ pub(crate) use source::*;
 pub(crate) use units::*;
 pub(crate) use web::*;
 pub(crate) use words::*;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::{
+    effective::HIDDEN,
+    model::{
+        AddressMatch, HeaderMatch, HostPattern, IdentityMatch, LimitKey, Name, PathPattern, SanPattern, Template,
+        TokenPlace, ValuePattern,
+    },
+};
 
 /// Why a text can't be read.
 #[derive(Debug)]
@@ -93,11 +102,62 @@ units! {
     WindowSize => u32, |bytes| show_size((*bytes).into());
     Ratio => f64, |ratio| show_ratio(*ratio);
     HeaderText => HeaderName, |name| name.as_str().to_owned();
-    Word => Arc<str>, |word| word.to_string();
-    Label => Arc<str>, |word| word.to_string();
+    Word => Name, |word| word.to_string();
+    Label => Name, |word| word.to_string();
     File => PathBuf, |path| path.display().to_string();
     DnsServer => SocketAddr, ToString::to_string;
     SourceAddress => IpAddr, ToString::to_string;
+    Host => Name, |name| name.to_string();
+    HostAndPort => Name, |name| name.to_string();
+    PathValue => Name, |path| path.to_string();
+    RedirectScheme => Name, |scheme| scheme.to_string();
+    UserName => Name, |name| name.to_string();
+    MethodText => Method, ToString::to_string;
+    MediaType => HeaderValue, |media| media.to_str().unwrap_or_default().to_owned();
+    HostText => HostPattern, ToString::to_string;
+    PathText => PathPattern, ToString::to_string;
+    TemplateText => Template, ToString::to_string;
+    Network => AddressMatch, ToString::to_string;
+    IdentityText => IdentityMatch, |identity| match identity {
+        IdentityMatch::Verified => "*".to_owned(),
+        IdentityMatch::Name(name) => <SanText as Unit>::show(name),
+    };
+    HeaderMatchText => HeaderMatch, |name| match name {
+        HeaderMatch::Exact(name) => name.to_string(),
+        HeaderMatch::Prefix(prefix) => format!("{prefix}*"),
+    };
+    TokenFrom => TokenPlace, |place| match place {
+        TokenPlace::Header(name, _) => format!("header:{name}"),
+        TokenPlace::Cookie(name) => format!("cookie:{name}"),
+        TokenPlace::Query(name) => format!("query:{name}"),
+    };
+    LimitBy => LimitKey, |key| match key {
+        LimitKey::Route => "route".to_owned(),
+        LimitKey::Client => "client".to_owned(),
+        LimitKey::Identity => "identity".to_owned(),
+        LimitKey::Header(name) => format!("header:{name}"),
+    };
+    SanText => SanPattern, |san| match san {
+        SanPattern::Dns(name) => format!("dns:{name}"),
+        SanPattern::Uri(_) | SanPattern::Subject(_) => san.to_string(),
+    };
+    // The hash of a public key: nothing to hide.
+    Pin => [u8; 32], |pin| pin.iter().map(|byte| format!("{byte:02x}")).collect();
+    // What is sent may be a password (Redis' AUTH).
+    Octets => Arc<[u8]>, |bytes| format!("{HIDDEN} {} bytes", bytes.len());
+}
+
+/// A pattern, and whether it is inverted.
+impl Unit for ValueText {
+    type Value = (ValuePattern, bool);
+
+    fn value(self) -> Self::Value {
+        (self.value, self.not)
+    }
+
+    fn show((value, not): &Self::Value) -> String {
+        format!("{}{value}", if *not { "!" } else { "" })
+    }
 }
 
 macro_rules! parsers {
