@@ -128,7 +128,11 @@ impl Checker<'_> {
 
     /// One of several forms of a value. Where it wants no place of its own, the whole has the places of its keys.
     fn alternative(&mut self, node: &Node, schema: &Value) -> Option<Value> {
-        if flag(schema, "x-at") { self.check(node, schema) } else { self.bare(node, resolve(self.root, schema)) }
+        if flag(schema, "x-at") {
+            self.check(node, schema)
+        } else {
+            self.bare(node, resolve(self.root, schema))
+        }
     }
 
     fn scalar(&mut self, place: Place, scalar: &Scalar, schema: &Value) -> Option<Value> {

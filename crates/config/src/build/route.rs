@@ -61,18 +61,25 @@ pub(crate) fn routes(
     route.request_headers = edits(headers.request, &known, true, problems);
     route.response_headers = edits(headers.response, &known, false, problems);
 
-    const ACTIONS: [&str; 3] = ["to", "redirect", "respond"];
-    // A listener's `to` has no key in a route.
     let forwards = rest.to.is_some();
-    let actions: Vec<(&str, Place)> = ACTIONS
-        .into_iter()
-        .filter_map(|key| Some((key, given.key(key).or_else(|| Some(rest.to.as_ref().filter(|_| key == "to")?.at))?)))
-        .collect();
+    let actions: Vec<(&str, Place)> = [
+        // A listener's own `to` has no key in a route.
+        ("to", rest.to.as_ref().map(|to| to.at)),
+        ("redirect", given.key("redirect")),
+        ("respond", given.key("respond")),
+    ]
+    .into_iter()
+    .filter_map(|(key, at)| Some((key, at?)))
+    .collect();
     match actions.as_slice() {
         [_] => {}
-        [] if ACTIONS.iter().any(|key| given.is_wrong(key)) => right = false,
+        [] if ["to", "redirect", "respond"].iter().any(|key| given.is_wrong(key)) => right = false,
         [] => {
-            problems.wrong(given.at, "this route does nothing", "give it one of `to`, `redirect` and `respond`");
+            problems.wrong(
+                given.at,
+                "this route does nothing",
+                "give it one of `to`, `redirect` and `respond`",
+            );
             right = false;
         }
         [(first, _), (second, at), ..] => {

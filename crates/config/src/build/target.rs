@@ -9,8 +9,8 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Address, Destination, ListenProtocol, Listener, Name, Policy, To, Traffic, Upstream, UpstreamId,
-        UpstreamProtocol,
+        Action, Address, Destination, ListenProtocol, Listener, Name, Policy, To, Traffic, Upstream,
+        UpstreamId, UpstreamProtocol,
     },
     shapes::At,
     suggest,

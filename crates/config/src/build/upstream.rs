@@ -72,8 +72,8 @@ pub(crate) fn upstream(
         upstream.queue = Some(load::queue(raw, problems));
     }
     upstream.balance = balance?;
-    let mut layer =
-        Layer::new(&given, rest.timeout, rest.idle_timeout, rest.retry).with_deadline_header(rest.deadline_header);
+    let mut layer = Layer::new(&given, rest.timeout, rest.idle_timeout, rest.retry)
+        .with_deadline_header(rest.deadline_header);
     if let Some(raw) = rest.credential {
         let at = raw.at;
         upstream.credential = credential(raw, problems);
@@ -272,7 +272,11 @@ fn health_check(
             } else {
                 "a health check asks for several things"
             };
-            problems.wrong(given.at, what, "exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`");
+            problems.wrong(
+                given.at,
+                what,
+                "exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`",
+            );
             return None;
         }
     };

@@ -130,8 +130,8 @@ impl Serialize for UpstreamId {
     }
 }
 
-/// Leaves out what isn't there.
-pub(crate) fn only_given(shown: &mut Map<String, Value>) {
+/// Leaves out what isn't there; for `shows` of a section.
+pub(crate) fn only_given<S>(_: &S, shown: &mut Map<String, Value>) {
     shown.retain(|_, value| match value {
         Value::Null => false,
         Value::Array(items) => !items.is_empty(),

@@ -5,15 +5,14 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
 use super::{
-    AddressMatch, AuthorizerUse, ExternalForm, HostPattern, JwtUse, Name, PathPattern, SanPattern, ValuePattern,
+    AddressMatch, AuthorizerUse, ExternalForm, HostPattern, JwtUse, Name, PathPattern, SanPattern,
+    ValuePattern,
 };
 use crate::{
     effective::{HIDDEN, names_a_credential, only_given},
     section::{List, Notation, Pairs, Plain, Read, Show, section},
     shapes::{At, Map, OneOrMany, Txt},
-    text::{
-        HeaderText, HostText, IdentityText, Label, MethodText, Network, PathText, ValueText, Word,
-    },
+    text::{HeaderText, HostText, IdentityText, Label, MethodText, Network, PathText, ValueText, Word},
 };
 
 section! {
@@ -95,7 +94,7 @@ section! {
         #[schema(examples = [json!({"scope": "orders:write"})])]
         claims: Vec<ClaimCondition> as Claims = Vec::new(),
     }
-    shows Self::show_given
+    shows only_given
 }
 
 /// A line in the file. Where something stands changes nothing: all are equal.
@@ -126,9 +125,8 @@ struct Claims;
 
 impl Show<Vec<ClaimCondition>> for Claims {
     fn show(value: &Vec<ClaimCondition>) -> Value {
-        let one = |ClaimCondition { name, any }: &ClaimCondition| {
-            (name.to_string(), List::<ValueText>::show(any))
-        };
+        let one =
+            |ClaimCondition { name, any }: &ClaimCondition| (name.to_string(), List::<ValueText>::show(any));
         Value::Object(value.iter().map(one).collect())
     }
 }
@@ -186,15 +184,11 @@ impl Authorization {
 impl AccessRule {
     fn show_given(&self, shown: &mut serde_json::Map<String, Value>) {
         shown.insert("line".into(), self.line.0.into());
-        only_given(shown);
+        only_given(self, shown);
     }
 }
 
 impl AccessConditions {
-    fn show_given(&self, shown: &mut serde_json::Map<String, Value>) {
-        only_given(shown);
-    }
-
     /// Nothing is asked for.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    section::{HasOff, Empty, Maybe, Plain, section},
+    section::{Empty, HasOff, Maybe, Plain, section},
     text::{Positive, Ratio, Window},
 };
 

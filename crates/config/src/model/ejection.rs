@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    section::{HasOff, Empty, OffOr, Plain, section},
+    section::{Empty, HasOff, OffOr, Plain, section},
     text::{Positive, Ratio},
 };
 

@@ -154,9 +154,7 @@ struct Descriptors;
 
 impl Show<Vec<Vec<DescriptorAction>>> for Descriptors {
     fn show(value: &Vec<Vec<DescriptorAction>>) -> Value {
-        let actions = |actions: &Vec<DescriptorAction>| {
-            json!({ "actions": actions.iter().map(DescriptorAction::show).collect::<Vec<_>>() })
-        };
+        let actions = |actions: &Vec<DescriptorAction>| json!({ "actions": actions.iter().map(DescriptorAction::show).collect::<Vec<_>>() });
         value.iter().map(actions).collect()
     }
 }

@@ -85,7 +85,7 @@ impl Show<JwtKeys> for Keys {
         };
         let remote = source.upstream.is_some();
         let mut shown = source.show();
-        only_given(&mut shown);
+        only_given(&(), &mut shown);
         shown.retain(|key, _| remote || !matches!(key.as_str(), "refresh" | "timeout"));
         Value::Object(shown)
     }

@@ -11,9 +11,7 @@ use super::{Credential, Name};
 use crate::{
     section::{Given, List, Maybe, Notation, Part, Show, Status, section},
     shapes::{At, Map, Off, Txt},
-    text::{
-        Condition, HeaderText, HedgeWhen, Length, LimitBy, Positive, Rate, Ratio, Size, Timeout, Word,
-    },
+    text::{Condition, HeaderText, HedgeWhen, Length, LimitBy, Positive, Rate, Ratio, Size, Timeout, Word},
 };
 
 /// Deadlines, retries and credential of one destination of one route.

@@ -8,14 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Authorization, Compression, Cors, Credential, Fault, GlobalRateLimit, HostOrAuto, Name, Policy, RateLimit,
-    RateLimitForm, RetryForm, SanPattern, Timeouts, UpstreamId, Web,
+    Authorization, Compression, Cors, Credential, Fault, GlobalRateLimit, HostOrAuto, Name, Policy,
+    RateLimit, RateLimitForm, RetryForm, SanPattern, Timeouts, UpstreamId, Web,
 };
 use crate::{
     effective::{HIDDEN, names_a_credential, only_given},
     section::{
-        self, List, Maybe, Notation, Pairs, Read, Shared, Short, Show, Status, Text, Written,
-        section,
+        self, List, Maybe, Notation, Pairs, Read, Shared, Short, Show, Status, Text, Written, section,
     },
     shapes::{self, At, OneOrMany, OrOff, Txt},
     text::{
@@ -137,7 +136,7 @@ section! {
         /// Original destination of an intercepted connection: networks, addresses, ports.
         destination: Vec<AddressMatch> as Ranges = Vec::new(),
     }
-    shows Self::show_given
+    shows only_given
 }
 
 /// An upstream's name, or names with weights: percentages that sum to 100 %, or whole numbers.
@@ -159,10 +158,6 @@ pub(crate) enum MirrorForm {
 }
 
 impl Match {
-    fn show_given(&self, shown: &mut Map<String, Value>) {
-        only_given(shown);
-    }
-
     /// It asks something of HTTP: a host, path, method, header or query.
     pub fn asks_http(&self) -> bool {
         !self.hosts.is_empty()
@@ -641,10 +636,15 @@ section! {
         #[schema(default = (), examples = ["not here"])]
         body: Arc<[u8]> as Text = Arc::default(),
         /// Its content type.
-        content_type: HeaderValue as MediaType = HeaderValue::from_static("text/plain; charset=utf-8"),
+        content_type: HeaderValue as MediaType = Self::CONTENT_TYPE,
     }
     requires status
     or status
+}
+
+impl Respond {
+    /// Default of [`Self::content_type`].
+    pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 }
 
 section! {

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     section::{
-        Given, List, Maybe, Notation, OrOffPart, Part, Plain, Read, Shared, Short, Show, UnlessEmpty, Written,
-        section,
+        Given, List, Maybe, Notation, OrOffPart, Part, Plain, Read, Shared, Short, Show, UnlessEmpty,
+        Written, section,
     },
     shapes::{At, OneOrMany, OrOff, Txt},
     text::{

@@ -302,4 +302,3 @@ impl<T, N: Notation<T>> Notation<Vec<T>> for List<N> {
         }
     }
 }
-

@@ -35,8 +35,8 @@ use http::{HeaderName, HeaderValue, Method};
 use crate::{
     effective::HIDDEN,
     model::{
-        AddressMatch, HeaderMatch, HostPattern, IdentityMatch, LimitKey, Name, PathPattern, SanPattern, Template,
-        TokenPlace, ValuePattern,
+        AddressMatch, HeaderMatch, HostPattern, IdentityMatch, LimitKey, Name, PathPattern, SanPattern,
+        Template, TokenPlace, ValuePattern,
     },
 };
 
@@ -142,7 +142,7 @@ units! {
         SanPattern::Uri(_) | SanPattern::Subject(_) => san.to_string(),
     };
     // The hash of a public key: nothing to hide.
-    Pin => [u8; 32], |pin| pin.iter().map(|byte| format!("{byte:02x}")).collect();
+    Pin => [u8; 32], |pin| pin.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     // What is sent may be a password (Redis' AUTH).
     Octets => Arc<[u8]>, |bytes| format!("{HIDDEN} {} bytes", bytes.len());
 }
