@@ -20,15 +20,17 @@
 //! is left, the connection ends with GOAWAY(ENHANCE_YOUR_CALM). `docs/http2.md` has what that costs whom. The clock is read once
 //! for [`PART`] of a burst.
 
-use std::{cell::OnceCell, fmt, io, rc::Rc};
+use std::fmt;
 
 use tokio::time::Instant;
 
-use crate::{
-    Head,
-    gather::{MOST_PADDING, SMALL},
-    kind,
-};
+use crate::{Head, kind};
+
+/// A payload below this costs more to handle than its bytes are.
+const SMALL: usize = 256;
+
+/// What padding adds to a frame, with its length, at most (RFC 9113 section 6.1).
+const MOST_PADDING: usize = 256;
 
 /// What is spent before it is settled: this part of a burst.
 pub const PART: u64 = 100;
@@ -36,8 +38,8 @@ pub const PART: u64 = 100;
 const REQUEST: u64 = 200;
 const BYTES_FOR_ONE: usize = 256;
 
-/// Small DATA frames for the price of a PING. They are gathered before the h2 crate sees them, which makes one a few dozen instructions where a
-/// PING is a thousand; and a good peer sends a hundred thousand of them in a second.
+/// Small DATA frames for the price of a PING. They are joined as they come, which makes one a few dozen instructions where a PING is several
+/// hundred; and a good peer sends a hundred thousand of them in a second.
 const SMALL_FOR_ONE: u8 = 16;
 
 /// What a price is for.
@@ -134,7 +136,7 @@ impl Account {
 }
 
 /// Whose frames these are.
-pub trait Payer {
+pub trait Payer: fmt::Debug {
     /// The frames are a server's: the requests are ours.
     const IS_SERVER: bool;
 
@@ -148,8 +150,26 @@ pub trait Payer {
     fn spend(&self, amount: u64, now: Instant) -> Result<(), (&'static str, &'static str)>;
 }
 
-/// Why a connection was ended, once it is.
-pub type Verdict = Rc<OnceCell<Flooded>>;
+/// Follows what a connection's frames cost.
+pub trait Meter: fmt::Debug {
+    /// A frame of the peer.
+    ///
+    /// # Errors
+    /// The connection has spent more than it may, and is to be ended.
+    fn received(&mut self, head: Head) -> Result<(), Flooded>;
+
+    /// A reset of ours says that the peer broke a rule.
+    ///
+    /// # Errors
+    /// As [`received`](Self::received).
+    fn charged(&mut self) -> Result<(), Flooded>;
+
+    /// Bytes of DATA were sent.
+    fn sent(&mut self, bytes: usize);
+
+    /// A PING was sent.
+    fn asked(&mut self);
+}
 
 /// The verdict on a flood.
 #[derive(Clone, Debug)]
@@ -175,7 +195,6 @@ impl std::error::Error for Flooded {}
 pub struct Flood<P: Payer> {
     bounds: Bounds,
     payer: P,
-    verdict: Verdict,
     /// May be spent before it is settled.
     left: u64,
     own: Account,
@@ -191,14 +210,13 @@ pub struct Flood<P: Payer> {
 }
 
 impl<P: Payer> Flood<P> {
-    /// A new connection; `verdict` is set where it floods.
-    pub fn new(bounds: Bounds, payer: P, verdict: Verdict) -> Self {
+    /// A new connection.
+    pub fn new(bounds: Bounds, payer: P) -> Self {
         Self {
             own: Account::full(bounds, Instant::now()),
             left: bounds.burst / PART,
             bounds,
             payer,
-            verdict,
             sent: 0,
             requests: 0,
             asked: 0,
@@ -207,63 +225,7 @@ impl<P: Payer> Flood<P> {
         }
     }
 
-    /// Who pays.
-    pub const fn payer(&self) -> &P {
-        &self.payer
-    }
-
-    /// A frame of the peer.
-    ///
-    /// # Errors
-    ///
-    /// The connection has spent more than it may, and is to be ended.
-    pub fn received(&mut self, head: Head) -> io::Result<()> {
-        let what = match head.kind {
-            kind::DATA if head.ends_stream() => return Ok(()),
-            kind::DATA if head.length == 0 => What::EmptyData,
-            kind::DATA if head.length < SMALL || (head.is_padded() && head.length < SMALL + MOST_PADDING) => {
-                self.small += 1;
-                if self.small < SMALL_FOR_ONE {
-                    return Ok(());
-                }
-                self.small = 0;
-                What::SmallData
-            }
-            kind::PING if head.is_ack() && self.asked > 0 => {
-                self.asked -= 1;
-                return Ok(());
-            }
-            kind::HEADERS if P::IS_SERVER => What::Headers,
-            // HEADERS of a client pay by being answered, and those of its trailers are one more for a stream. The h2 crate bounds CONTINUATION, and
-            // ends a connection with an ACK of SETTINGS that it did not wait for.
-            kind::SETTINGS if head.is_ack() => return Ok(()),
-            kind::DATA | kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => return Ok(()),
-            kind::PING => What::Ping,
-            kind::SETTINGS => What::Settings,
-            kind::RST_STREAM => What::Reset,
-            kind::WINDOW_UPDATE => What::WindowUpdate,
-            _ => What::Other,
-        };
-        self.charge(what)
-    }
-
-    /// A frame of ours, and what follows its head in the same write.
-    ///
-    /// # Errors
-    ///
-    /// As [`received`](Self::received).
-    pub fn sent(&mut self, head: Head, payload: &[u8]) -> io::Result<()> {
-        match (head.kind, payload) {
-            (kind::DATA, _) => self.sent = self.sent.saturating_add(head.length),
-            (kind::PING, _) if !head.is_ack() => self.asked = self.asked.saturating_add(1),
-            // RFC 9113 section 7: those that say that the peer broke a rule. NO_ERROR, INTERNAL_ERROR, CANCEL and CONNECT_ERROR are our own affair.
-            (kind::RST_STREAM, [0, 0, 0, 1 | 3..=7 | 9 | 11, ..]) => return self.charge(What::OurReset),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn charge(&mut self, what: What) -> io::Result<()> {
+    fn charge(&mut self, what: What) -> Result<(), Flooded> {
         if let Some(count) = self.counts.get_mut(what as usize) {
             *count += 1;
         }
@@ -277,7 +239,7 @@ impl<P: Payer> Flood<P> {
     }
 
     /// Pays for what was spent; an error where nothing is left to pay with.
-    fn settle(&mut self, next: u64) -> io::Result<()> {
+    fn settle(&mut self, next: u64) -> Result<(), Flooded> {
         let part = (self.bounds.burst / PART).max(next);
         let (now, requests) = (Instant::now(), self.payer.requests());
         let earned = (requests - self.requests) * REQUEST + (self.sent / BYTES_FOR_ONE) as u64;
@@ -297,9 +259,51 @@ impl<P: Payer> Flood<P> {
         let cost = |what: &What| counts.get(*what as usize).copied().unwrap_or(0) * what.price();
         let what = What::ALL.into_iter().max_by_key(cost).unwrap_or(What::Other);
         let work = if P::IS_SERVER { "sent" } else { "answered" };
-        let flooded = Flooded { what, whose, work, section: P::SECTION, key };
-        let _ = self.verdict.set(flooded.clone());
-        Err(io::Error::new(io::ErrorKind::InvalidData, flooded))
+        Err(Flooded { what, whose, work, section: P::SECTION, key })
+    }
+}
+
+impl<P: Payer> Meter for Flood<P> {
+    fn received(&mut self, head: Head) -> Result<(), Flooded> {
+        let what = match head.kind {
+            kind::DATA if head.ends_stream() => return Ok(()),
+            kind::DATA if head.length == 0 => What::EmptyData,
+            kind::DATA if head.length < SMALL || (head.is_padded() && head.length < SMALL + MOST_PADDING) => {
+                self.small += 1;
+                if self.small < SMALL_FOR_ONE {
+                    return Ok(());
+                }
+                self.small = 0;
+                What::SmallData
+            }
+            kind::PING if head.is_ack() && self.asked > 0 => {
+                self.asked -= 1;
+                return Ok(());
+            }
+            kind::HEADERS if P::IS_SERVER => What::Headers,
+            // HEADERS of a client pay by being answered, and those of its trailers are one more for a stream. CONTINUATION is bounded for each
+            // block, and an ACK of SETTINGS that were not sent ends the connection.
+            kind::SETTINGS if head.is_ack() => return Ok(()),
+            kind::DATA | kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => return Ok(()),
+            kind::PING => What::Ping,
+            kind::SETTINGS => What::Settings,
+            kind::RST_STREAM => What::Reset,
+            kind::WINDOW_UPDATE => What::WindowUpdate,
+            _ => What::Other,
+        };
+        self.charge(what)
+    }
+
+    fn charged(&mut self) -> Result<(), Flooded> {
+        self.charge(What::OurReset)
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes);
+    }
+
+    fn asked(&mut self) {
+        self.asked = self.asked.saturating_add(1);
     }
 }
 

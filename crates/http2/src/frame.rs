@@ -1,7 +1,5 @@
 //! Frames in a stream of bytes (RFC 9113 section 4.1).
 
-use std::io;
-
 /// Bytes of a frame's head.
 pub const HEAD: usize = 9;
 
@@ -23,9 +21,28 @@ pub mod kind {
     pub const CONTINUATION: u8 = 9;
 }
 
+/// Parameters of SETTINGS (section 6.5.2, RFC 8441 section 3).
+pub(crate) mod setting {
+    pub(crate) const HEADER_TABLE_SIZE: u16 = 1;
+    pub(crate) const ENABLE_PUSH: u16 = 2;
+    pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub(crate) const MAX_FRAME_SIZE: u16 = 5;
+    pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
+    pub(crate) const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+}
+
+/// The largest payload that we take, and the smallest that a peer may refuse (section 4.2).
+pub(crate) const MAX_FRAME: usize = 16 << 10;
+
 /// END_STREAM of DATA and HEADERS; of SETTINGS and PING the same bit is ACK.
-const END_STREAM: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
+/// The same bit of SETTINGS and PING.
+pub(crate) const ACK: u8 = 1;
+/// Flags of HEADERS, CONTINUATION and DATA (sections 6.1, 6.2).
+pub(crate) const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
 
 /// A frame's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,66 +86,24 @@ impl Head {
         self.flags & END_STREAM != 0
     }
 
-    /// DATA: a part of the payload is padding.
+    /// HEADERS and CONTINUATION: the block is whole.
+    pub(crate) const fn ends_headers(self) -> bool {
+        self.flags & END_HEADERS != 0
+    }
+
+    /// HEADERS: it begins with a priority.
+    pub(crate) const fn has_priority(self) -> bool {
+        self.flags & PRIORITY != 0
+    }
+
+    /// DATA and HEADERS: a part of the payload is padding.
     pub const fn is_padded(self) -> bool {
         self.flags & PADDED != 0
     }
 }
 
-/// Finds the heads of frames in bytes that come in pieces of any size.
-#[derive(Debug)]
-pub struct Frames {
-    /// Bytes that are not looked at: of a payload, or of the preface.
-    skip: usize,
-    head: [u8; HEAD],
-    filled: usize,
-}
-
-impl Frames {
-    /// Begins with so many bytes that are no frame.
-    pub const fn after(skip: usize) -> Self {
-        Self { skip, head: [0; HEAD], filled: 0 }
-    }
-
-    /// The bytes so far ended with the end of a frame.
-    pub const fn at_end_of_frame(&self) -> bool {
-        self.skip == 0 && self.filled == 0
-    }
-
-    /// Looks at the next bytes; says the head of each frame that begins in them, and what follows it there.
-    pub fn look(
-        &mut self,
-        mut bytes: &[u8],
-        mut each: impl FnMut(Head, &[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let n = self.skip.min(bytes.len());
-                self.skip -= n;
-                bytes = bytes.get(n..).unwrap_or_default();
-                continue;
-            }
-            let room = self.head.get_mut(self.filled..).unwrap_or_default();
-            let n = room.len().min(bytes.len());
-            let (now, later) = bytes.split_at(n);
-            room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
-            bytes = later;
-            self.filled += n;
-            if self.filled == HEAD {
-                self.filled = 0;
-                let head = Head::parse(&self.head);
-                self.skip = head.length;
-                each(head, bytes)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may end on what it did not expect")]
-
     use super::*;
 
     #[test]
@@ -136,26 +111,5 @@ mod tests {
         let head = Head { length: 0x01_02_03, kind: kind::DATA, flags: 9, stream: 0x7fff_fffe };
         assert_eq!(Head::parse(&head.bytes()), head);
         assert!(head.ends_stream() && head.is_padded());
-    }
-
-    #[test]
-    fn frames_are_found_in_pieces_of_any_size() {
-        let ping =
-            [Head { length: 8, kind: kind::PING, flags: 0, stream: 0 }.bytes().as_slice(), &[7; 8]].concat();
-        for size in [1, 2, 5, 9, 16, 17, 18, 300] {
-            let mut frames = Frames::after(PREFACE.len());
-            let mut found = 0;
-            let all = [PREFACE, &ping.repeat(20)].concat();
-            for piece in all.chunks(size) {
-                frames
-                    .look(piece, |head, _| {
-                        assert_eq!((head.kind, head.length), (kind::PING, 8));
-                        found += 1;
-                        Ok(())
-                    })
-                    .unwrap();
-            }
-            assert_eq!((found, frames.at_end_of_frame()), (20, true), "pieces of {size}");
-        }
     }
 }

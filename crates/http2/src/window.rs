@@ -16,8 +16,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Streams;
-
 /// Between two measurements where the window did not hold the transfer up.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -33,6 +31,11 @@ pub struct Window {
     /// The window has grown since the last measurement.
     grown: bool,
     next: Option<Instant>,
+    /// The stream whose reader is measured, and bytes that it took.
+    measured: Option<u32>,
+    taken: u64,
+    /// A stream whose reader took more than half a window, and should be measured.
+    candidate: Option<u32>,
 }
 
 /// What the PING that is under way is for.
@@ -49,9 +52,17 @@ enum Asked {
 
 impl Window {
     /// Begins with `initial` and never exceeds `most`.
-    pub fn new(streams: &Streams, initial: u32, most: u32) -> Self {
-        streams.half_window.set(u64::from(initial / 2).max(1));
-        Self { size: initial, most: most.max(initial), asked: Asked::Nothing, grown: false, next: None }
+    pub fn new(initial: u32, most: u32) -> Self {
+        Self {
+            size: initial,
+            most: most.max(initial),
+            asked: Asked::Nothing,
+            grown: false,
+            next: None,
+            measured: None,
+            taken: 0,
+            candidate: None,
+        }
     }
 
     /// The window now.
@@ -59,113 +70,130 @@ impl Window {
         self.size
     }
 
+    /// A stream's reader took so many bytes, and `all` in its life. True where [`wants_ping`](Self::wants_ping) is to be asked.
+    pub fn took(&mut self, stream: u32, bytes: u32, all: u64) -> bool {
+        if self.measured == Some(stream) {
+            self.taken += u64::from(bytes);
+            return false;
+        }
+        all >= u64::from(self.size / 2).max(1) && self.candidate.replace(stream).is_none()
+    }
+
+    /// A stream has ended.
+    pub fn forget(&mut self, stream: u32) {
+        self.measured = self.measured.filter(|measured| *measured != stream);
+        self.candidate = self.candidate.filter(|candidate| *candidate != stream);
+    }
+
     /// Whether a PING is to be sent now. Reads no clock unless a reader has taken enough.
-    pub fn wants_ping(&mut self, streams: &Streams) -> bool {
+    pub fn wants_ping(&mut self) -> bool {
         if self.asked != Asked::Nothing || self.size >= self.most {
             return false;
         }
-        let Some(stream) = streams.candidate.get() else { return false };
+        let Some(stream) = self.candidate else { return false };
         if self.next.is_some_and(|next| Instant::now() < next) {
             return false;
         }
-        streams.candidate.set(None);
+        self.candidate = None;
         if std::mem::take(&mut self.grown) {
             self.asked = Asked::Passing;
             return true;
         }
-        streams.measured.set(Some(stream));
-        streams.taken.set(0);
+        self.measured = Some(stream);
+        self.taken = 0;
         self.asked = Asked::Measuring;
         true
     }
 
     /// The PING was answered; the new window where it is to grow.
-    pub fn ponged(&mut self, streams: &Streams) -> Option<u32> {
+    pub fn ponged(&mut self) -> Option<u32> {
         if std::mem::take(&mut self.asked) != Asked::Measuring {
             return None;
         }
-        streams.measured.set(None);
-        let taken = streams.taken.get();
-        if taken < u64::from(self.size) / 3 * 2 {
+        self.measured = None;
+        if self.taken < u64::from(self.size) / 3 * 2 {
             self.next = Some(Instant::now() + PAUSE);
             return None;
         }
         self.next = None;
         self.grown = true;
-        let wanted = u32::try_from(taken.saturating_mul(2)).unwrap_or(u32::MAX);
-        self.resize(streams, wanted.max(self.size.saturating_mul(2)).min(self.most))
+        let wanted = u32::try_from(self.taken.saturating_mul(2)).unwrap_or(u32::MAX);
+        self.resize(wanted.max(self.size.saturating_mul(2)).min(self.most))
     }
 
     /// The process is short of memory: windows become as small as they may be, and don't grow any more on this connection.
-    pub fn shrink(&mut self, streams: &Streams) -> Option<u32> {
+    pub fn shrink(&mut self) -> Option<u32> {
         self.most = LEAST.min(self.size);
-        self.resize(streams, self.most)
+        self.resize(self.most)
     }
 
-    fn resize(&mut self, streams: &Streams, size: u32) -> Option<u32> {
+    const fn resize(&mut self, size: u32) -> Option<u32> {
         if size == self.size {
             return None;
         }
         self.size = size;
-        streams.half_window.set(u64::from(size / 2).max(1));
         Some(size)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
     use super::*;
+
+    /// One stream's reader.
+    struct Reader(u32, u64);
+
+    impl Reader {
+        fn took(&mut self, window: &mut Window, bytes: u32) {
+            self.1 += u64::from(bytes);
+            window.took(self.0, bytes, self.1);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_doubles_while_a_reader_waits_for_the_window_and_not_beyond_its_bound() {
-        let streams = Rc::new(Streams::default());
-        let mut window = Window::new(&streams, 100_000, 300_000);
-        let reader = streams.reader(1);
-        reader.took(49_999);
-        assert!(!window.wants_ping(&streams), "half a window is not reached");
-        reader.took(1);
-        assert!(window.wants_ping(&streams) && !window.wants_ping(&streams));
-        reader.took(100_000);
-        assert_eq!(window.ponged(&streams), Some(200_000));
-        reader.took(1);
-        assert!(window.wants_ping(&streams));
-        reader.took(100_000);
-        assert_eq!(window.ponged(&streams), None, "the sender did not know of the larger window");
-        reader.took(1);
-        assert!(window.wants_ping(&streams), "at once");
-        reader.took(200_000);
-        assert_eq!(window.ponged(&streams), Some(300_000));
-        reader.took(1);
-        assert!(!window.wants_ping(&streams), "there is nothing to win");
+        let mut window = Window::new(100_000, 300_000);
+        let mut reader = Reader(1, 0);
+        reader.took(&mut window, 49_999);
+        assert!(!window.wants_ping(), "half a window is not reached");
+        reader.took(&mut window, 1);
+        assert!(window.wants_ping() && !window.wants_ping());
+        reader.took(&mut window, 100_000);
+        assert_eq!(window.ponged(), Some(200_000));
+        reader.took(&mut window, 1);
+        assert!(window.wants_ping());
+        reader.took(&mut window, 100_000);
+        assert_eq!(window.ponged(), None, "the sender did not know of the larger window");
+        reader.took(&mut window, 1);
+        assert!(window.wants_ping(), "at once");
+        reader.took(&mut window, 200_000);
+        assert_eq!(window.ponged(), Some(300_000));
+        reader.took(&mut window, 1);
+        assert!(!window.wants_ping(), "there is nothing to win");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_less_than_the_window_lets_it_stay() {
-        let streams = Rc::new(Streams::default());
-        let mut window = Window::new(&streams, 100_000, 300_000);
-        let (slow, other) = (streams.reader(1), streams.reader(3));
-        slow.took(60_000);
-        assert!(window.wants_ping(&streams));
-        other.took(1_000_000);
-        slow.took(60_000);
-        assert_eq!(window.ponged(&streams), None, "only the measured one counts");
-        assert!(!window.wants_ping(&streams), "not again at once");
+        let mut window = Window::new(100_000, 300_000);
+        let (mut slow, mut other) = (Reader(1, 0), Reader(3, 0));
+        slow.took(&mut window, 60_000);
+        assert!(window.wants_ping());
+        other.took(&mut window, 1_000_000);
+        slow.took(&mut window, 60_000);
+        assert_eq!(window.ponged(), None, "only the measured one counts");
+        assert!(!window.wants_ping(), "not again at once");
         tokio::time::advance(PAUSE).await;
-        assert!(window.wants_ping(&streams));
-        drop(other);
-        assert_eq!(window.ponged(&streams), None);
+        assert!(window.wants_ping());
+        window.forget(3);
+        assert_eq!(window.ponged(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn under_pressure_it_shrinks_for_good() {
-        let streams = Rc::new(Streams::default());
-        let mut window = Window::new(&streams, 100_000, 300_000);
-        assert_eq!(window.shrink(&streams), Some(65_535));
-        let reader = streams.reader(1);
-        reader.took(1 << 20);
-        assert!(!window.wants_ping(&streams));
-        assert_eq!(window.shrink(&streams), None);
+        let mut window = Window::new(100_000, 300_000);
+        assert_eq!(window.shrink(), Some(65_535));
+        Reader(1, 0).took(&mut window, 1 << 20);
+        assert!(!window.wants_ping());
+        assert_eq!(window.shrink(), None);
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use attache_config::model::HttpLimits;
 use attache_http::{AnswerStyle, Asker, Body, OnInformational};
 use attache_telemetry::{Exchange, Reason, Text, metrics};
-use attache_wire::{Fields, Request, Response, Value, header::HOST};
+use attache_wire::{Request, Response, Value, header::HOST};
 use http::{Method, StatusCode};
 use pin_project_lite::pin_project;
 
@@ -148,7 +148,7 @@ impl<H> Service<H> {
 }
 
 /// An HTTP/2 request beyond the limits that are kept for HTTP/1: of the request line, as HTTP/1 would write it, and of the number of
-/// fields. (`headers_size` is kept by the h2 crate.)
+/// fields. (`headers_size` is kept as they are read.)
 fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<Refusal> {
     const AROUND: usize = "  HTTP/1.1".len();
     let target = match request.uri().path_and_query() {
@@ -163,6 +163,9 @@ fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<Refusal> {
         .then(|| Refusal::new(Reason::HeadersTooLarge, "There are more header fields than allowed."))
 }
 
+const HEADERS_TOO_LARGE: Refusal =
+    Refusal::new(Reason::HeadersTooLarge, "The headers are larger than allowed.");
+
 /// An HTTP/2 request that names two hosts.
 fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
     let authority = request.uri().authority()?;
@@ -173,11 +176,17 @@ fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
 }
 
 impl<H: HttpService> Service<H> {
-    /// Hands a request on. `body` makes the body that is handed on of the one that came.
+    /// The connection.
+    pub(crate) fn live(&self) -> &Rc<Live> {
+        self.context.live()
+    }
+
+    /// Hands a request on. `headers_too_large`: it has no more fields than were allowed, and is refused. `body` makes the body that is handed on of the one that came.
     pub(crate) fn answer<B>(
         &self,
         request: Request<B>,
-        body: impl FnOnce(B, &Fields, &Rc<Exchange>) -> Body,
+        headers_too_large: bool,
+        body: impl FnOnce(B, &Rc<Exchange>) -> Body,
         on_informational: OnInformational,
         upgrade: Option<OnUpgrade>,
     ) -> Respond<H::Future> {
@@ -185,7 +194,9 @@ impl<H: HttpService> Service<H> {
         context.begin();
         let limits = &context.settings().listener.http.limits;
         let denied = context.deny.as_deref().copied();
-        let refused = denied.or_else(|| two_hosts(&request)).or_else(|| too_large(&request, limits));
+        let headers = headers_too_large.then_some(HEADERS_TOO_LARGE);
+        let refused =
+            denied.or(headers).or_else(|| two_hosts(&request)).or_else(|| too_large(&request, limits));
         if let Some(refusal) = denied {
             // The connection is closed after the answer.
             context.reader.live.ends_by(refusal.reason);
@@ -201,7 +212,7 @@ impl<H: HttpService> Service<H> {
             stand_in
         } else {
             let (head, came) = request.into_parts();
-            let body = body(came, &head.headers, &exchange);
+            let body = body(came, &exchange);
             Request::from_parts(head, body)
         };
         let client = context.reader.client.clone();

@@ -47,7 +47,7 @@ pub fn reason_of(error: &(dyn StdError + 'static)) -> Option<Reason> {
     None
 }
 
-/// The h2 crate keeps only the text of an I/O error, so there the alert's name is what is left.
+/// hyper's HTTP/2, which our own small calls use, keeps only the text of an I/O error, so there the alert's name is what is left.
 fn alert_in(text: &str) -> Option<Alert> {
     let name = text.split("received fatal alert: ").nth(1)?;
     let name = name.split(|c: char| !c.is_ascii_alphanumeric()).next()?;

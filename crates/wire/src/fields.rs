@@ -15,7 +15,10 @@ use std::fmt;
 use bytes::Bytes;
 use tinyvec::{ArrayVec, TinyVec};
 
-use crate::header::{Known, KnownSet, UNKNOWN};
+use crate::{
+    chars::{self, TOKEN},
+    header::{Known, KnownSet, UNKNOWN},
+};
 
 pub use name::{FieldName, Name};
 pub use value::{FieldValue, InvalidValue, Value};
@@ -179,6 +182,54 @@ impl Fields {
             let line = self.add(name.known(), name.text(), value.is_sensitive(), |out| value.write(out));
             self.push(line);
         }
+    }
+
+    /// A place for fields that come one by one (HTTP/2): so many lines, and so many bytes of names and values.
+    pub fn with_capacity(lines: usize, bytes: usize) -> Self {
+        let mut fields = Self::new();
+        fields.added.reserve(bytes + 4 * lines);
+        fields.index.lines.reserve(lines);
+        fields
+    }
+
+    /// Adds a line of a message that was read. `known` is the name's number, where it is in the list. False where the name is not one in
+    /// lower case, or the value has a byte that no value may have (RFC 9113 section 8.2.1): nothing is added.
+    #[inline]
+    pub fn append_read(&mut self, known: Option<Known>, name: &[u8], value: &[u8], sensitive: bool) -> bool {
+        let is_name = known.is_some()
+            || (!name.is_empty()
+                && u16::try_from(name.len()).is_ok()
+                && chars::all(name, &TOKEN)
+                && !name.iter().any(u8::is_ascii_uppercase));
+        if !is_name || value::check(value).is_err() {
+            return false;
+        }
+        let Added::Heap(out) = &mut self.added else {
+            let line = self.add(known, name, sensitive, |out| out.extend_from_slice(value));
+            self.push(line);
+            return true;
+        };
+        // As `add` does, with one look at the room.
+        out.reserve(name.len() + value.len() + 4);
+        let start = out.len() as u32;
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        let begin = out.len() as u32;
+        out.extend_from_slice(value);
+        let end = out.len() as u32;
+        out.extend_from_slice(b"\r\n");
+        if known.is_none() && name.contains(&b'_') {
+            self.index.underscored = true;
+        }
+        self.push(Line {
+            start,
+            value: begin,
+            end,
+            name_len: name.len() as u16,
+            known: known.map_or(UNKNOWN, Known::number),
+            flags: ADDED | PLAIN | if sensitive { SENSITIVE } else { 0 },
+        });
+        true
     }
 
     /// Removes all lines of a field; whether there was one.

@@ -123,7 +123,8 @@ impl Known {
         NAMES.get(usize::from(self.0)).cloned().unwrap_or(http::header::HOST)
     }
 
-    pub(crate) const fn number(self) -> u8 {
+    /// Its place in the list.
+    pub const fn number(self) -> u8 {
         self.0
     }
 

@@ -36,4 +36,4 @@ pub use fault::{At, Fault, Kind};
 pub use field::Limits;
 pub use fields::{FieldName, FieldValue, Fields, GetAll, InvalidValue, Iter, Name, Value};
 pub use header::{Known, KnownSet};
-pub use message::{Protocol, RawQuery, Request, RequestHead, Response, ResponseHead};
+pub use message::{Protocol, RawQuery, Request, RequestHead, Response, ResponseHead, path_and_query};

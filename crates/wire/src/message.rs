@@ -311,6 +311,22 @@ fn encoded(query: &[u8]) -> Vec<u8> {
     out
 }
 
+/// `:path` of HTTP/2, and its query where the URI has no room for that. `None` where it is no path.
+pub fn path_and_query(path: &[u8]) -> Option<(PathAndQuery, Option<RawQuery>)> {
+    if path.is_empty() {
+        return None;
+    }
+    let query = path.iter().position(|byte| *byte == b'?').map_or(path.len(), |at| at + 1);
+    let (before, raw) = path.split_at(query);
+    let bytes = if raw.iter().copied().any(needs_encoding) {
+        [before, &encoded(raw)].concat().into()
+    } else {
+        Bytes::copy_from_slice(path)
+    };
+    let raw = (bytes.len() > path.len()).then(|| RawQuery(Bytes::copy_from_slice(raw)));
+    Some((PathAndQuery::from_maybe_shared(bytes).ok()?, raw))
+}
+
 /// A target as a URI; `None` where its grammar is broken.
 pub(crate) fn uri_of(target: &[u8]) -> Option<Uri> {
     if target.iter().copied().any(needs_encoding) {

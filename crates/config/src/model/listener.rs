@@ -298,7 +298,7 @@ section! {
         h2_stream_window: u32 as WindowSize = 256 << 10,
         /// The largest that a stream's receive window grows to while its reader keeps up.
         h2_stream_window_max: u32 as WindowSize = 4 << 20,
-        /// Bytes buffered for writing to one HTTP/2 stream.
+        /// Bytes of answers that may wait for the socket of one HTTP/2 connection, all its streams together.
         h2_send_buffer: usize as HeadSize = 64 << 10,
         /// Requests on one connection before it is closed; 0 is no bound.
         requests_per_connection: u64 = 0,

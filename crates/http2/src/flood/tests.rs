@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end on what it did not expect")]
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use super::*;
+use crate::Code;
 
 const BOUNDS: Bounds = Bounds { rate: 1000, burst: 5000 };
 
@@ -40,7 +41,7 @@ impl Payer for Server {
 
 fn flood() -> (Flood<Client>, Rc<Cell<u64>>) {
     let answered: Rc<Cell<u64>> = Rc::default();
-    (Flood::new(BOUNDS, Client(answered.clone()), Verdict::default()), answered)
+    (Flood::new(BOUNDS, Client(answered.clone())), answered)
 }
 
 fn frame(kind: u8, length: usize) -> Head {
@@ -92,7 +93,7 @@ async fn a_client_that_takes_one_answer_of_four_pays_for_the_others() {
 async fn window_updates_are_paid_for_by_what_was_sent() {
     let (mut flood, _) = flood();
     for _ in 0..100_000 {
-        flood.sent(frame(kind::DATA, 1024), &[]).unwrap();
+        flood.sent(1024);
         (0..2).for_each(|_| flood.received(frame(kind::WINDOW_UPDATE, 4)).unwrap());
     }
     let (n, _) = until_the_end(&mut flood, frame(kind::WINDOW_UPDATE, 4));
@@ -102,9 +103,13 @@ async fn window_updates_are_paid_for_by_what_was_sent() {
 #[tokio::test(start_paused = true)]
 async fn resets_of_ours_count_where_the_client_broke_a_rule() {
     let (mut flood, _) = flood();
-    let reset = frame(kind::RST_STREAM, 4);
-    (0..10_000).for_each(|_| flood.sent(reset, &[0, 0, 0, 8]).unwrap());
-    assert!((0..300).any(|_| flood.sent(reset, &[0, 0, 0, 1]).is_err()));
+    assert!((0..300).any(|_| flood.charged().is_err()));
+    assert!(Code::PROTOCOL_ERROR.blames() && Code::ENHANCE_YOUR_CALM.blames());
+    assert!(
+        ![Code::NO_ERROR, Code::INTERNAL_ERROR, Code::CANCEL, Code::CONNECT_ERROR]
+            .iter()
+            .any(|code| code.blames())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +134,7 @@ async fn an_answer_to_a_ping_is_free_where_there_was_one() {
     let pong = Head { flags: 1, ..frame(kind::PING, 8) };
     let (mut asked, _) = flood();
     for _ in 0..100_000 {
-        asked.sent(frame(kind::PING, 8), &[]).unwrap();
+        asked.asked();
         asked.received(pong).unwrap();
     }
     assert!(until_the_end(&mut asked, pong).0 <= 5101);
@@ -151,7 +156,7 @@ async fn requests_and_what_is_bounded_elsewhere_are_not_counted_here() {
 #[tokio::test(start_paused = true)]
 async fn a_servers_heads_are_paid_for_by_the_calls_that_were_sent() {
     let sent: Rc<Cell<u64>> = Rc::default();
-    let mut flood = Flood::new(BOUNDS, Server(sent.clone()), Verdict::default());
+    let mut flood = Flood::new(BOUNDS, Server(sent.clone()));
     for _ in 0..100_000 {
         sent.set(sent.get() + 1);
         // 103, 200, trailers.

@@ -17,14 +17,13 @@ use std::{
 };
 
 use attache_http::{BodyError, CONNECTION_SPECIFIC, OnInformational, percent_encode};
-use attache_http2::{Reader, Tunnel};
+use attache_http2::{Code, RecvStream, SendStream, Tunnel};
 use attache_telemetry::Reason;
 use attache_wire::{
     Fields, Response,
     header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, TE},
 };
 use bytes::Bytes;
-use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
@@ -40,7 +39,7 @@ const MOST_INFORMATIONAL: usize = 16;
 
 /// 1xx responses that are to be sent before the answer.
 #[derive(Debug, Default)]
-pub(super) struct Informational(RefCell<Vec<http::Response<()>>>);
+pub(super) struct Informational(RefCell<Vec<(StatusCode, Fields)>>);
 
 impl Informational {
     /// Where a request's 1xx responses go.
@@ -50,11 +49,9 @@ impl Informational {
         OnInformational::new(move |status, headers| {
             let mut waiting = queue.0.borrow_mut();
             if status.is_informational() && status.as_u16() > 101 && waiting.len() < MOST_INFORMATIONAL {
-                let mut response = Response::new(());
-                *response.status_mut() = status;
-                *response.headers_mut() = headers.clone();
-                strip(response.headers_mut());
-                waiting.push(response.into());
+                let mut headers = headers.clone();
+                strip(&mut headers);
+                waiting.push((status, headers));
             }
         })
     }
@@ -63,14 +60,14 @@ impl Informational {
 /// What a CONNECT needs beside its answer.
 pub(super) struct Connect {
     pub(super) received: RecvStream,
-    pub(super) reader: Reader,
     pub(super) tunnel: oneshot::Sender<Tunnel>,
 }
 
 pin_project! {
     /// One request's answer on its way.
     pub(super) struct Answer<F> {
-        respond: SendResponse<Bytes>,
+        // `None` once the answer's body has it.
+        send: Option<SendStream>,
         #[pin]
         state: State<F>,
         connect: Option<Connect>,
@@ -94,7 +91,7 @@ pin_project! {
 impl<F> Answer<F> {
     pub(super) fn new(
         answer: F,
-        respond: SendResponse<Bytes>,
+        send: SendStream,
         method: &Method,
         connect: Option<Connect>,
         informational: Rc<Informational>,
@@ -102,7 +99,7 @@ impl<F> Answer<F> {
         write_timeout: Duration,
     ) -> Self {
         Self {
-            respond,
+            send: Some(send),
             state: State::Waiting { answer },
             connect,
             informational,
@@ -124,17 +121,21 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
                 StateProjection::Sending { sending } => return sending.poll(cx, *this.write_timeout),
                 StateProjection::Waiting { answer } => answer,
             };
+            let Some(send) = this.send.as_ref() else { return Poll::Ready(()) };
+            if send.is_broken() {
+                // Also before it was begun: what was cancelled by then is sent to nobody.
+                return Poll::Ready(());
+            }
             let polled = answer.poll(cx);
-            for response in this.informational.0.take() {
+            for (status, headers) in this.informational.0.take() {
                 *this.sent_informational += 1;
                 if *this.sent_informational <= MOST_INFORMATIONAL {
-                    // An error is the stream's end, which is seen below.
-                    let _ = this.respond.send_informational(response);
+                    send.answer(status, &headers, false);
                 }
             }
             let Poll::Ready(Ok(response)) = polled else {
                 // The client's reset, or the connection's end.
-                return this.respond.poll_reset(cx).map(|_| ());
+                return send.poll_end(cx).map(|_| ());
             };
             this.live.answered.set(this.live.answered.get() + 1);
             let (mut head, body) = response.into_parts();
@@ -147,9 +148,11 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
             {
                 // RFC 9110 section 9.3.6.
                 head.headers.remove(CONTENT_LENGTH);
-                if let Ok(out) = this.respond.send_response(Response::from_parts(head, ()).into(), false) {
-                    let Connect { received, reader, tunnel } = connect;
-                    let _ = tunnel.send(Tunnel::new(out, received, reader));
+                if send.answer(head.status, &head.headers, false)
+                    && let Some(send) = this.send.take()
+                {
+                    let Connect { received, tunnel } = connect;
+                    let _ = tunnel.send(Tunnel::new(send, received));
                 }
                 return Poll::Ready(());
             }
@@ -163,19 +166,12 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
                 head.headers.insert(CONTENT_LENGTH, length);
             }
             let is_grpc = is_grpc(&head.headers);
-            match this.respond.send_response(Response::from_parts(head, ()).into(), ends) {
-                Ok(_) if ends => return Poll::Ready(()),
-                Ok(out) => {
-                    let sending =
-                        Sending { out, body, rest: Bytes::new(), ends: false, is_grpc, timer: None };
-                    this.state.set(State::Sending { sending });
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "an answer could not be said in HTTP/2");
-                    this.respond.send_reset(h2::Reason::INTERNAL_ERROR);
-                    return Poll::Ready(());
-                }
+            if !send.answer(head.status, &head.headers, ends) || ends {
+                return Poll::Ready(());
             }
+            let Some(out) = this.send.take() else { return Poll::Ready(()) };
+            let sending = Sending { out, body, rest: Bytes::new(), ends: false, is_grpc, timer: None };
+            this.state.set(State::Sending { sending });
         }
     }
 }
@@ -197,7 +193,7 @@ fn strip(headers: &mut Fields) {
 
 /// The body on its way.
 struct Sending {
-    out: SendStream<Bytes>,
+    out: SendStream,
     body: Sent,
     /// Taken from the body and not yet covered by the client's windows.
     rest: Bytes,
@@ -211,32 +207,33 @@ struct Sending {
 impl Sending {
     fn poll(&mut self, cx: &mut Context<'_>, write_timeout: Duration) -> Poll<()> {
         loop {
-            // The client's reset, or the connection's end.
-            if self.out.poll_reset(cx).is_ready() {
-                return Poll::Ready(());
-            }
             if !self.rest.is_empty() {
-                if self.out.capacity() == 0 {
-                    self.out.reserve_capacity(self.rest.len());
-                    match self.out.poll_capacity(cx) {
-                        Poll::Ready(Some(Ok(_))) => continue,
-                        Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                        Poll::Pending => {
-                            ready!(self.poll_stalled(cx, write_timeout));
-                            return Poll::Ready(());
-                        }
+                let room = match self.out.poll_capacity(cx, self.rest.len()) {
+                    Poll::Ready(Ok(room)) => room,
+                    // The client's reset, or the connection's end.
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    // The socket has a timeout of its own.
+                    Poll::Pending if !self.out.lacks_window() => {
+                        self.timer = None;
+                        return Poll::Pending;
                     }
-                }
+                    Poll::Pending => {
+                        ready!(self.poll_stalled(cx, write_timeout));
+                        return Poll::Ready(());
+                    }
+                };
                 if let Some((_, waits)) = &mut self.timer {
                     *waits = false;
                 }
-                // No more than the windows have room for: what h2 held beyond that would be followed by nobody.
-                let part = self.rest.split_to(self.out.capacity().min(self.rest.len()));
+                let part = self.rest.split_to(room);
                 let last = self.ends && self.rest.is_empty();
-                if self.out.send_data(part, last).is_err() || last {
+                if !self.out.send(part, last) || last {
                     return Poll::Ready(());
                 }
                 continue;
+            }
+            if self.out.poll_end(cx).is_ready() {
+                return Poll::Ready(());
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -244,7 +241,7 @@ impl Sending {
                         let ends = self.body.is_end_stream();
                         if data.is_empty() {
                             if ends {
-                                let _ = self.out.send_data(data, true);
+                                self.out.send(data, true);
                                 return Poll::Ready(());
                             }
                             continue;
@@ -253,8 +250,7 @@ impl Sending {
                     }
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
-                            self.out.reserve_capacity(0);
-                            let _ = self.out.send_trailers(trailers);
+                            self.out.trail(&trailers);
                             return Poll::Ready(());
                         }
                     }
@@ -264,7 +260,7 @@ impl Sending {
                     return Poll::Ready(());
                 }
                 None => {
-                    let _ = self.out.send_data(Bytes::new(), true);
+                    self.out.send(Bytes::new(), true);
                     return Poll::Ready(());
                 }
             }
@@ -282,7 +278,7 @@ impl Sending {
         }
         ready!(timer.as_mut().poll(cx));
         self.body.fail(Reason::ClientClosed, || Stalled(limit).to_string());
-        self.out.send_reset(h2::Reason::CANCEL);
+        self.out.reset(Code::CANCEL);
         Poll::Ready(())
     }
 
@@ -295,11 +291,10 @@ impl Sending {
             if let Ok(words) = HeaderValue::from_str(&percent_encode(&words)) {
                 trailers.insert("grpc-message", words);
             }
-            self.out.reserve_capacity(0);
-            if self.out.send_trailers(trailers).is_ok() {
+            if self.out.trail(&trailers) {
                 return;
             }
         }
-        self.out.send_reset(h2::Reason::INTERNAL_ERROR);
+        self.out.reset(Code::INTERNAL_ERROR);
     }
 }

@@ -7,11 +7,9 @@ use std::{
 };
 
 use attache_http::{Body, BodyError, strip_trailers};
-use attache_http2::{Incoming, Streams};
+use attache_http2::{Error, Incoming, RecvStream};
 use attache_telemetry::{Exchange, Reason};
-use attache_wire::{Fields, header::CONTENT_LENGTH};
 use bytes::Bytes;
-use h2::RecvStream;
 use http_body::{Frame, SizeHint};
 
 struct Received {
@@ -20,25 +18,17 @@ struct Received {
 }
 
 /// Wraps a stream; one that has ended already costs nothing.
-pub(super) fn body(
-    stream: RecvStream,
-    headers: &Fields,
-    streams: &Rc<Streams>,
-    exchange: &Rc<Exchange>,
-) -> Body {
-    if stream.is_end_stream() {
+pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>) -> Body {
+    if stream.is_ended() {
         return Body::empty();
     }
-    let length = headers.get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    let reader = streams.reader(stream.stream_id().as_u32());
     // One allocation per request with a body: counting must stay with whoever reads it, on whatever task.
-    Body::stream(Received { incoming: Incoming::new(stream, reader, length), exchange: exchange.clone() })
+    Body::stream(Received { incoming: Incoming::new(stream), exchange: exchange.clone() })
 }
 
 /// A client that left or broke a rule: never the upstream's fault. RST_STREAM(NO_ERROR) says that it wants the rest not sent, which
 /// nobody may take for an end.
-fn broken(error: h2::Error) -> BodyError {
+fn broken(error: Error) -> BodyError {
     BodyError::with_source(Some(Reason::ClientClosed), error)
 }
 

@@ -7,7 +7,7 @@
 use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc};
 
 use attache_config::model::HttpLimits;
-use attache_http2::{Account, Bounds, Flood, Payer, Verdict};
+use attache_http2::{Account, Bounds, Flood, Payer};
 use tokio::time::Instant;
 
 use crate::live::Live;
@@ -28,24 +28,12 @@ pub(crate) struct Client {
     live: Rc<Live>,
 }
 
-impl Client {
-    /// The connection.
-    pub(super) fn live(&self) -> &Live {
-        &self.live
-    }
-}
-
 /// Follows the frames of a client's connection.
-pub(super) fn flood(
-    limits: &HttpLimits,
-    address: Option<IpAddr>,
-    live: Rc<Live>,
-    verdict: Verdict,
-) -> Flood<Client> {
+pub(super) fn flood(limits: &HttpLimits, address: Option<IpAddr>, live: Rc<Live>) -> Flood<Client> {
     let own = Bounds { rate: limits.h2_flood_rate.into(), burst: limits.h2_flood_burst.into() };
     let times = u64::from(limits.h2_flood_per_client);
     let bounds = Bounds { rate: own.rate.saturating_mul(times), burst: own.burst.saturating_mul(times) };
-    Flood::new(own, Client { address, bounds, live }, verdict)
+    Flood::new(own, Client { address, bounds, live })
 }
 
 impl Payer for Client {
@@ -90,7 +78,7 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use std::time::Duration;
 
-    use attache_http2::{Head, kind};
+    use attache_http2::{Head, Meter as _, kind};
 
     use super::*;
 
@@ -117,7 +105,7 @@ mod tests {
             ..HttpLimits::default()
         };
         let client = Some("192.0.2.8".parse().unwrap());
-        let connect = || flood(&limits, client, Rc::default(), Verdict::default());
+        let connect = || flood(&limits, client, Rc::default());
         let ping = Head { length: 8, kind: kind::PING, flags: 0, stream: 0 };
         let mut spent = 0;
         for _ in 0..1000 {

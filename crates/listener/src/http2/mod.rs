@@ -1,9 +1,8 @@
-//! HTTP/2 (RFC 9113), through the h2 crate.
+//! HTTP/2 (RFC 9113).
 
 mod answer;
 mod body;
 mod flood;
-mod gather;
 mod serve;
 
 pub(crate) use serve::serve;

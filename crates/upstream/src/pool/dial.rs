@@ -217,7 +217,7 @@ impl Pool {
         let kind = if http2 {
             let freed = Arc::clone(&self.tick.freed);
             let connection =
-                H2::new(io, permit, settings, owner, peer, freed, home.allowed.get().unwrap_or(1)).await?;
+                H2::new(io, permit, settings, owner, peer, freed, home.allowed.get().unwrap_or(1));
             let lease = connection.first_lease();
             home.keep_h2(Rc::clone(&connection));
             Kind::H2(connection, lease)

@@ -1,65 +1,52 @@
 //! One HTTP/2 connection, shared by the calls of its worker.
 //!
-//! The h2 crate is used without hyper in between: a call's head and body are driven by the call itself and then by its
-//! response's body, so that a stream costs no task and no channel, and what the peer said (GOAWAY, REFUSED_STREAM, its
-//! stream limit, 1xx) is known exactly. One task per connection moves the frames.
+//! A call's head and body are driven by the call itself and then by its response's body, so that a stream costs no task and no channel,
+//! and what the peer said (GOAWAY, REFUSED_STREAM, its stream limit, 1xx) is known exactly. One task per connection moves the
+//! frames.
 //!
 //! Rules:
 //! - As many streams as both sides allow (`pool.h2_streams`, SETTINGS_MAX_CONCURRENT_STREAMS); more calls open more
 //!   connections. Until the peer has said its limit there is one, or as many as it allowed on the connection before.
 //! - After GOAWAY, or past `max_age`, a connection takes no new stream; its running ones finish.
 //! - A peer that says nothing for `h2_keepalive` while streams are open is asked (PING), and given up if it is silent
-//!   for [`KEEPALIVE_TIMEOUT`] more. Where data comes, nothing is asked but to measure the path ([`Window`]).
+//!   for [`KEEPALIVE_TIMEOUT`] more. Where data comes, nothing is asked but to measure the path ([`attache_http2::Window`]).
 //! - A peer whose frames cost us more than its calls pay for is given up: see [`attache_http2::Flood`].
-//! - A stream that nobody reads holds back itself alone: see [`CONNECTION_WINDOW`].
+//! - A stream that nobody reads holds back itself alone: see [`attache_http2::CONNECTION_WINDOW`].
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
 use attache_config::model;
-use attache_http2::{CONNECTION_WINDOW, Streams, Window};
+use attache_http2::{Bounds, By, Caller, Code, Flood, Payer, RecvStream, SendStream, Settings};
 use attache_telemetry::Reason;
-use bytes::Bytes;
-use h2::{
-    Ping, PingPong,
-    client::{Builder, Connection as Frames, ResponseFuture, SendRequest},
-};
-
+use attache_wire::RequestHead;
 use tokio::{
     sync::Notify,
     task::spawn_local,
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{
-    h1::Owner,
-    h2_io::{H2Io, Signals, Socket},
-};
+use super::h1::Owner;
 use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
-/// Streams that may be opened before the peer has said its own limit. RFC 9113 section 6.5.2 recommends limits of at
-/// least 100; this value is one that nobody sets, so that it also tells whether the peer's SETTINGS have come.
-const BEFORE_SETTINGS: usize = 101;
-
-/// Bytes of one stream's request body that may wait in memory for the socket.
+/// Bytes of requests' bodies that may wait in memory for the socket.
 const SEND_BUFFER: usize = 256 << 10;
 
 /// How long a peer may take to answer a PING (gRFC A8).
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Calls that were given up are remembered, so that what is under way for them is no error of the peer.
-const RESET_REMEMBERED: Duration = Duration::from_secs(30);
-const RESETS_REMEMBERED: usize = 1024;
+/// How long a peer may take to read why its connection was ended.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What a stream keeps of its connection, wherever it goes.
 #[derive(Debug, Default)]
@@ -84,21 +71,26 @@ impl Drop for Lease {
     }
 }
 
-/// Wakes the connection's task, so that it notices that nobody will ask for streams any more.
-struct Farewell(Rc<RefCell<Option<Waker>>>);
+/// A server on one of our connections: what it sends in vain is paid for by the calls that it was sent.
+#[derive(Debug)]
+struct Server(Rc<Cell<u64>>);
 
-impl Drop for Farewell {
-    fn drop(&mut self) {
-        if let Some(waker) = self.0.take() {
-            waker.wake();
-        }
+impl Payer for Server {
+    const IS_SERVER: bool = true;
+    const SECTION: &'static str = "pool";
+
+    fn requests(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn spend(&self, _: u64, _: Instant) -> Result<(), (&'static str, &'static str)> {
+        Ok(())
     }
 }
 
 /// A connection that takes calls. Dropping it lets the running ones finish and then closes.
 pub(super) struct H2 {
-    sender: RefCell<SendRequest<Bytes>>, // dropped before `farewell` tells the task
-    farewell: Farewell,
+    caller: Caller,
     line: Arc<Line>,
     pub(super) created: Instant,
     used: Cell<bool>,
@@ -110,13 +102,19 @@ pub(super) struct H2 {
     pub(super) busy_at: Cell<u64>,
     /// Streams that may be opened before the peer has said its limit.
     before_settings: usize,
-    streams: Rc<Streams>,
-    signals: Rc<Signals>,
+    /// Calls that were sent.
+    calls: Rc<Cell<u64>>,
+}
+
+impl Drop for H2 {
+    fn drop(&mut self) {
+        self.caller.retire();
+    }
 }
 
 impl H2 {
     /// Speaks HTTP/2 on a new connection. The peer's own preface is not waited for.
-    pub(super) async fn new(
+    pub(super) fn new(
         io: Connection,
         permit: ConnectionPermit,
         settings: &model::Pool,
@@ -124,46 +122,26 @@ impl H2 {
         peer: Option<model::Name>,
         freed: Arc<Notify>,
         before_settings: usize,
-    ) -> Result<Rc<Self>, Error> {
+    ) -> Rc<Self> {
         let tls = io.is_tls();
-        let (streams, signals) = (Rc::new(Streams::default()), Rc::<Signals>::default());
-        let socket = Socket::new(io, permit, settings, Rc::clone(&streams), Rc::clone(&signals));
-        let window = Window::new(&streams, settings.h2_stream_window, settings.h2_stream_window_max);
-        let io = H2Io::new(Rc::clone(&socket));
-        let (sender, frames) = Builder::new()
-            .enable_push(false)
-            .initial_max_send_streams(BEFORE_SETTINGS)
-            .initial_window_size(window.size())
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(settings.headers_size).unwrap_or(u32::MAX))
-            .max_send_buffer_size(SEND_BUFFER)
-            // What these bound for the life of a connection well-behaved peers exceed in a day.
-            .max_local_error_reset_streams(None)
-            .max_concurrent_reset_streams(RESETS_REMEMBERED)
-            .reset_stream_duration(RESET_REMEMBERED)
-            // Small frames are gathered by the inlet.
-            .data_frame_budget(usize::MAX)
-            .handshake::<_, Bytes>(io)
-            .await
-            .map_err(|error| {
-                Error::with_source(reason_or(&error, Reason::ConnectFailed), Sent::Nothing, error)
-            })?;
-        let line = Arc::new(Line { freed, ..Line::default() });
-        let waker = Rc::new(RefCell::new(None));
-        let task = Task {
-            line: Arc::clone(&line),
-            waker: Rc::clone(&waker),
-            socket,
-            signals: Rc::clone(&signals),
-            keepalive: settings.h2_keepalive,
-            streams: Rc::clone(&streams),
-            window,
-            wanted: None,
+        let calls = Rc::<Cell<u64>>::default();
+        let bounds = Bounds { rate: settings.h2_flood_rate.into(), burst: settings.h2_flood_burst.into() };
+        let flood = Flood::new(bounds, Server(Rc::clone(&calls)));
+        let http2 = Settings {
+            // A server opens none.
+            streams: 0,
+            window: settings.h2_stream_window,
+            window_most: settings.h2_stream_window_max,
+            head_size: u32::try_from(settings.headers_size).unwrap_or(u32::MAX),
+            pending_resets: 0,
+            send_buffer: SEND_BUFFER,
         };
-        spawn_local(task.run(frames));
-        Ok(Rc::new(Self {
-            sender: RefCell::new(sender),
-            farewell: Farewell(waker),
+        let (connection, caller) = attache_http2::Connection::client(io, http2, Box::new(flood));
+        let line = Arc::new(Line { freed, ..Line::default() });
+        let task = Task { line: Arc::clone(&line), caller: caller.clone(), keepalive: settings.h2_keepalive };
+        spawn_local(task.run(connection, permit));
+        Rc::new(Self {
+            caller,
             line,
             created: Instant::now(),
             used: Cell::new(false),
@@ -172,15 +150,14 @@ impl H2 {
             peer,
             busy_at: Cell::new(0),
             before_settings,
-            streams,
-            signals,
-        }))
+            calls,
+        })
     }
 
     /// Whether it may take another stream at all: it is open, was not told to go away, and is not too old.
     pub(super) fn is_open(&self, settings: &model::Pool) -> bool {
         !self.line.closed.load(Relaxed)
-            && !self.signals.goes_away.get()
+            && !self.caller.goes_away()
             && (settings.max_age.is_zero() || self.created.elapsed() < settings.max_age)
     }
 
@@ -198,16 +175,12 @@ impl H2 {
 
     /// Streams that the peer allows.
     fn allowed(&self) -> usize {
-        if self.line.settled.load(Relaxed) {
-            self.sender.borrow().current_max_send_streams()
-        } else {
-            self.before_settings
-        }
+        self.known_limit().unwrap_or(self.before_settings)
     }
 
     /// What the peer said that it allows, once it has.
     pub(super) fn known_limit(&self) -> Option<usize> {
-        self.line.settled.load(Relaxed).then(|| self.allowed())
+        self.caller.allowed().map(|streams| streams as usize)
     }
 
     /// The peer allows no stream at all now: a call waits for it, since it would say the same on another connection.
@@ -226,15 +199,7 @@ impl H2 {
 
     /// The process is short of memory.
     pub(super) fn press(&self) {
-        self.signals.pressed.set(true);
-        if let Some(task) = &*self.farewell.0.borrow() {
-            task.wake_by_ref();
-        }
-    }
-
-    /// The one who reads an answer's DATA.
-    pub(super) fn reader(&self, stream: h2::StreamId) -> attache_http2::Reader {
-        self.streams.reader(stream.as_u32())
+        self.caller.shrink();
     }
 
     /// A stream's place on a connection that was made for it: where the peer allows none, it waits.
@@ -245,92 +210,72 @@ impl H2 {
 
     /// The peer takes extended CONNECT (RFC 8441 section 3). Waits for its SETTINGS, for at most `limit`.
     pub(super) async fn takes_extended_connect(&self, limit: Duration) -> bool {
-        timeout(limit, self.settled()).await.is_ok()
-            && self.sender.borrow().is_extended_connect_protocol_enabled()
+        timeout(limit, self.settled()).await.is_ok() && self.caller.takes_extended_connect()
     }
 
     /// How much of a stream the peer may have seen whose connection ended.
-    pub(super) fn sent(&self, stream: h2::StreamId) -> Sent {
-        if self.signals.is_unsent(stream.as_u32()) { Sent::Nothing } else { Sent::Request }
+    pub(super) fn sent(&self, stream: u32) -> Sent {
+        if self.caller.is_unsent(stream) { Sent::Nothing } else { Sent::Request }
     }
 
     /// Opens a stream. Returns also whether the connection had served others before.
     pub(super) fn open(
         &self,
-        request: http::Request<()>,
+        request: &RequestHead,
         ends: bool,
-    ) -> Result<(ResponseFuture, h2::SendStream<Bytes>, bool), Error> {
-        // A sender takes no second stream while its last one waits for the peer's limit; each of its clones does.
-        let mut sender = self.sender.borrow().clone();
-        let opened = sender.send_request(request, ends);
-        let (answer, stream) = opened.map_err(|error| explain(error, Sent::Nothing))?;
-        self.signals.calls.set(self.signals.calls.get() + 1);
-        Ok((answer, stream, self.used.replace(true)))
+    ) -> Result<(SendStream, RecvStream, bool), Error> {
+        let opened = self.caller.open(request, ends);
+        let (send, received) = opened.map_err(|error| explain(error, Sent::Nothing))?;
+        self.calls.set(self.calls.get() + 1);
+        Ok((send, received, self.used.replace(true)))
     }
 }
 
 /// What went wrong with a stream, in the terms of the proxy. `sent` is how much was sent where the peer did not say.
-pub(super) fn explain(error: h2::Error, sent: Sent) -> Error {
-    let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+pub(super) fn explain(error: attache_http2::Error, sent: Sent) -> Error {
+    let refused = error.code() == Some(Code::REFUSED_STREAM);
     // A stream fails by the peer's GOAWAY only if it is above the last one that the peer works on.
-    if error.is_remote() && (error.is_go_away() || (error.is_reset() && refused)) {
+    if error.is_remote() && (error.is_go_away() || refused) {
         let sent = if sent == Sent::Nothing { sent } else { Sent::Refused };
         return Error::with_source(Reason::UpstreamRefusedStream, sent, error);
     }
-    let ours = error.is_library() || (!error.is_remote() && !error.is_io()) || is_flood(&error);
+    let ours = matches!(error.by(), Some(By::Us | By::Rule));
     let reason = if ours { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
     let reason = reason_or(&error, reason);
     Error::with_source(reason, sent, error)
 }
 
-/// The connection was ended for what came on it: no socket says this. h2 keeps only an error's kind and text.
-pub(super) fn is_flood(error: &h2::Error) -> bool {
-    error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
-}
-
 /// What moves the frames of one connection.
 struct Task {
     line: Arc<Line>,
-    waker: Rc<RefCell<Option<Waker>>>,
-    socket: Rc<Socket>,
-    signals: Rc<Signals>,
+    caller: Caller,
     keepalive: Duration,
-    streams: Rc<Streams>,
-    window: Window,
-    /// A window that the peer was not told of yet.
-    wanted: Option<u32>,
 }
 
 impl Task {
-    async fn run(mut self, mut frames: Frames<H2Io, Bytes>) {
-        let mut pings = frames.ping_pong();
+    async fn run(self, mut connection: attache_http2::Connection<Connection>, permit: ConnectionPermit) {
         let mut timer = pin!(sleep_until(Instant::now() + self.keepalive));
-        let (mut heard, mut before) = (0, BEFORE_SETTINGS);
+        let (mut heard, mut allowed) = (0, None);
         let mut asked = false;
-        poll_fn(|cx| {
-            *self.waker.borrow_mut() = Some(cx.waker().clone());
-            if Pin::new(&mut frames).poll(cx).is_ready() {
-                self.socket.say_goodbye(cx);
-                return Poll::Ready(());
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(ended) = connection.poll(cx) {
+                return Poll::Ready(ended);
             }
-            if let Poll::Ready(Err(_)) = self.socket.flush(cx) {
-                return Poll::Ready(());
-            }
-            let allowed = frames.max_concurrent_send_streams();
-            if allowed != before {
-                before = allowed;
+            let now = self.caller.allowed();
+            if now != allowed {
+                allowed = now;
                 self.settle();
             }
-            if let Some(pings) = &mut pings {
-                self.follow_window(cx, &mut frames, pings);
-            }
             while !self.keepalive.is_zero() && timer.as_mut().poll(cx).is_ready() {
-                let silent = self.socket.heard() == heard && self.line.streams.load(Relaxed) > 0;
-                heard = self.socket.heard();
+                let silent = connection.heard() == heard && self.line.streams.load(Relaxed) > 0;
+                heard = connection.heard();
                 if silent && asked {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
-                asked = silent && pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
+                asked = silent;
+                if asked {
+                    connection.ask();
+                }
                 let wait = if asked { self.keepalive.min(KEEPALIVE_TIMEOUT) } else { self.keepalive };
                 timer.as_mut().reset(Instant::now() + wait);
             }
@@ -339,6 +284,13 @@ impl Task {
         .await;
         self.line.closed.store(true, Relaxed);
         self.settle();
+        if let Err(error) = ended
+            && error.is_rule()
+        {
+            tracing::debug!(%error, "an upstream's HTTP/2 connection was ended");
+            let _ = timeout(LINGER, connection.linger()).await;
+        }
+        drop((connection, permit));
     }
 
     /// The peer has said what it allows, or never will.
@@ -346,32 +298,5 @@ impl Task {
         self.line.settled.store(true, Relaxed);
         self.line.on_settled.notify_waiters();
         self.line.freed.notify_one();
-    }
-
-    /// Lets the streams' window grow with fast readers, and shrink when the process is short of memory.
-    fn follow_window(
-        &mut self,
-        cx: &mut Context<'_>,
-        frames: &mut Frames<H2Io, Bytes>,
-        pings: &mut PingPong,
-    ) {
-        // The answer to a keepalive is seen as something heard; this takes it out of the way for the next question.
-        while matches!(pings.poll_pong(cx), Poll::Ready(Ok(_))) {
-            self.wanted = self.window.ponged(&self.streams).or(self.wanted);
-        }
-        if self.signals.pressed.take() {
-            self.wanted = self.window.shrink(&self.streams).or(self.wanted);
-        }
-        if self.window.wants_ping(&self.streams) {
-            let _ = pings.send_ping(Ping::opaque());
-            let _ = pings.poll_pong(cx);
-        }
-        if let Some(size) = self.wanted
-            // Refused while the peer has not yet acknowledged the last change.
-            && frames.set_initial_window_size(size).is_ok()
-        {
-            self.wanted = None;
-            cx.waker().wake_by_ref();
-        }
     }
 }

@@ -15,19 +15,14 @@ use std::{
 };
 
 use attache_http::{Body, BodyError, strip_response_trailers};
-use attache_http2::{Incoming, Reader};
+use attache_http2::{Code, Error, Incoming, RecvStream};
 use attache_telemetry::Reason;
-use attache_wire::{Response, header::CONTENT_LENGTH};
+use attache_wire::Response;
 use bytes::Bytes;
-use h2::RecvStream;
-
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
-use super::{
-    h2::{Lease, is_flood},
-    h2_call::Uploaded,
-};
+use super::{h2::Lease, h2_call::Uploaded};
 use crate::{attempt::Attempt, error::reason_or};
 
 /// Ends a task when nobody waits for its work any more.
@@ -49,21 +44,18 @@ struct H2Body {
 /// Wraps a response.
 pub(super) fn attach(
     response: Response<RecvStream>,
-    reader: Reader,
     lease: Lease,
     in_flight: Option<Attempt>,
     uploaded: Rc<Cell<Uploaded>>,
     upload: Option<AbortOnDrop>,
 ) -> Response<Body> {
-    if response.body().is_end_stream() {
+    if response.body().is_ended() {
         return response.map(|_| Body::empty());
     }
-    let length = response.headers().get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
     response.map(|received| {
         // One allocation for each response with a body.
         Body::stream(H2Body {
-            incoming: Incoming::new(received, reader, length),
+            incoming: Incoming::new(received),
             uploaded,
             held: Some((lease, in_flight, upload)),
         })
@@ -71,19 +63,16 @@ pub(super) fn attach(
 }
 
 impl H2Body {
-    fn end(&mut self, error: h2::Error) -> Option<Result<Frame<Bytes>, BodyError>> {
+    fn end(&mut self, error: Error) -> Option<Result<Frame<Bytes>, BodyError>> {
         let stopped_our_upload = error.is_reset()
-            && error.reason() == Some(h2::Reason::NO_ERROR)
+            && error.code() == Some(Code::NO_ERROR)
             && self.uploaded.get() != Uploaded::Whole;
         let attempt = self.held.take().and_then(|(_, attempt, _)| attempt);
         if stopped_our_upload && self.incoming.is_whole() {
             return None;
         }
-        let reason = if error.is_library() || is_flood(&error) {
-            Reason::UpstreamProtocolError
-        } else {
-            Reason::UpstreamClosedMidBody
-        };
+        let reason =
+            if error.is_rule() { Reason::UpstreamProtocolError } else { Reason::UpstreamClosedMidBody };
         let reason = reason_or(&error, reason);
         if let Some(mut attempt) = attempt {
             attempt.cut(reason);

@@ -13,11 +13,10 @@ use std::{
 };
 
 use attache_http::{Body, OnInformational};
-use attache_http2::Tunnel;
+use attache_http2::{Code, SendStream, Tunnel};
 use attache_telemetry::Reason;
 use attache_wire::{Request, Response};
 use bytes::Bytes;
-use h2::SendStream;
 use http::Method;
 use http_body::Body as _;
 use tokio::task::spawn_local;
@@ -49,7 +48,7 @@ pub(super) async fn send(
     in_flight: &mut Option<Attempt>,
     on_informational: Option<&OnInformational>,
 ) -> Result<Response<Body>, Error> {
-    let (mut answer, reused, mut upload);
+    let (received, reused, mut upload);
     let (tunnel, ends);
     {
         // Gone before anything is waited for.
@@ -60,13 +59,8 @@ pub(super) async fn send(
         tunnel = request.method() == Method::CONNECT;
         ends = request.body().is_end_stream() && !tunnel;
         let (head, body) = request.into_parts();
-        let protocol = head.protocol.as_ref().map(|protocol| h2::ext::Protocol::from(protocol.as_str()));
-        let mut head = http::Request::from_parts(Rc::unwrap_or_clone(head).into(), ());
-        if let Some(protocol) = protocol {
-            head.extensions_mut().insert(protocol);
-        }
         let stream;
-        (answer, stream, reused) = connection.open(head, ends)?;
+        (stream, received, reused) = connection.open(&head, ends)?;
         upload = Upload { stream, body, rest: Bytes::new(), ends: false };
     }
     let mut uploaded = if ends || tunnel { Uploaded::Whole } else { Uploaded::Running };
@@ -77,51 +71,47 @@ pub(super) async fn send(
             uploaded = end.map_err(|reason| Error::new(reason, Sent::Request))?;
         }
         if let Some(pass_on) = on_informational {
-            while let Poll::Ready(Some(Ok(response))) = answer.poll_informational(cx) {
+            while let Some(interim) = received.interim() {
                 // 100 has done its work: the body is on its way.
-                pass_on.call(response.status(), response.headers().into());
+                pass_on.call(interim.status, interim.headers);
             }
         }
-        let stream = answer.stream_id();
-        Pin::new(&mut answer).poll(cx).map_err(|error| explain(error, connection.sent(stream)))
+        received.poll_head(cx).map_err(|error| explain(error, connection.sent(received.id())))
     })
     .await;
-    let response = match answer {
-        Ok(response) => response,
+    let head = match answer {
+        Ok(head) => head,
         Err(error) => {
-            upload.stream.send_reset(h2::Reason::CANCEL);
+            upload.stream.reset(Code::CANCEL);
             return Err(error.on_reused_connection(reused));
         }
     };
-    let response = Response::from(response);
     if let Some(in_flight) = in_flight {
-        in_flight.answered(response.status(), response.headers());
+        in_flight.answered(head.status, &head.headers);
     }
-    let reader = connection.reader(response.body().stream_id());
-    if tunnel && response.status().is_success() {
-        let (head, received) = response.into_parts();
+    if tunnel && head.status.is_success() {
         let mut response = Response::from_parts(head, Body::empty());
-        let tunnel = Tunnel::new(upload.stream, received, reader);
-        upgraded::offer_h2(&mut response, tunnel, lease, in_flight.take());
+        upgraded::offer_h2(&mut response, Tunnel::new(upload.stream, received), lease, in_flight.take());
         return Ok(response);
     }
+    let response = Response::from_parts(head, received);
     let state = Rc::new(Cell::new(uploaded));
-    let task = (uploaded == Uploaded::Running && !response.body().is_end_stream()).then(|| {
+    let task = (uploaded == Uploaded::Running && !response.body().is_ended()).then(|| {
         let state = Rc::clone(&state);
         let task = spawn_local(async move {
             match poll_fn(|cx| upload.poll(cx)).await {
                 Ok(end) => state.set(end),
-                Err(_) => upload.stream.send_reset(h2::Reason::CANCEL),
+                Err(_) => upload.stream.reset(Code::CANCEL),
             }
         });
         AbortOnDrop(task.abort_handle())
     });
-    Ok(h2_body::attach(response, reader, lease, in_flight.take(), state, task))
+    Ok(h2_body::attach(response, lease, in_flight.take(), state, task))
 }
 
 /// A request's body on its way.
 struct Upload {
-    stream: SendStream<Bytes>,
+    stream: SendStream,
     body: Body,
     /// Taken from the body and not yet covered by the peer's windows.
     rest: Bytes,
@@ -134,22 +124,14 @@ impl Upload {
     /// back-pressure reaches the client. An error is the reason why the request's own body failed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Uploaded, Reason>> {
         loop {
-            if self.stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Ok(Uploaded::Unwanted));
-            }
             if !self.rest.is_empty() {
-                if self.stream.capacity() == 0 {
-                    self.stream.reserve_capacity(self.rest.len());
-                    match ready!(self.stream.poll_capacity(cx)) {
-                        Some(Ok(_)) => continue,
-                        // Closed: the response's side knows why.
-                        Some(Err(_)) | None => return Poll::Ready(Ok(Uploaded::Unwanted)),
-                    }
-                }
-                let n = self.stream.capacity().min(self.rest.len());
-                let part = self.rest.split_to(n);
+                // Closed: the response's side knows why.
+                let Ok(room) = ready!(self.stream.poll_capacity(cx, self.rest.len())) else {
+                    return Poll::Ready(Ok(Uploaded::Unwanted));
+                };
+                let part = self.rest.split_to(room);
                 let last = self.ends && self.rest.is_empty();
-                if self.stream.send_data(part, last).is_err() {
+                if !self.stream.send(part, last) {
                     return Poll::Ready(Ok(Uploaded::Unwanted));
                 }
                 if last {
@@ -157,14 +139,16 @@ impl Upload {
                 }
                 continue;
             }
+            if self.stream.poll_end(cx).is_ready() {
+                return Poll::Ready(Ok(Uploaded::Unwanted));
+            }
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
                     return Poll::Ready(Err(error.reason.unwrap_or(Reason::ClientClosed)));
                 }
                 None => {
-                    let sent = self.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(Ok(sent.map_or(Uploaded::Unwanted, |()| Uploaded::Whole)));
+                    return Poll::Ready(Ok(ended(self.stream.send(Bytes::new(), true))));
                 }
             };
             match frame.into_data() {
@@ -175,11 +159,14 @@ impl Upload {
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        let sent = self.stream.send_trailers(trailers);
-                        return Poll::Ready(Ok(sent.map_or(Uploaded::Unwanted, |()| Uploaded::Whole)));
+                        return Poll::Ready(Ok(ended(self.stream.trail(&trailers))));
                     }
                 }
             }
         }
     }
+}
+
+const fn ended(sent: bool) -> Uploaded {
+    if sent { Uploaded::Whole } else { Uploaded::Unwanted }
 }

@@ -20,7 +20,6 @@ mod h1_body;
 mod h2;
 mod h2_body;
 mod h2_call;
-mod h2_io;
 mod outgoing;
 pub(crate) mod room;
 #[cfg(test)]

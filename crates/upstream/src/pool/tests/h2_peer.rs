@@ -39,15 +39,16 @@ async fn raw(streams: u32, later: Option<u32>, pings: Rc<Cell<u32>>, peak: Rc<Ce
                 });
             }
             let open = Rc::new(Cell::new(0));
-            let mut frames = attache_http2::Frames::after(attache_http2::PREFACE.len());
-            let mut space = [0; 4096];
-            while let Ok(n @ 1..) = read.read(&mut space).await {
-                let mut heads = Vec::new();
-                let _ = frames.look(&space[..n], |head, _| {
-                    heads.push(head);
-                    Ok(())
-                });
-                for head in heads {
+            let mut preface = [0; attache_http2::PREFACE.len()];
+            let _ = read.read_exact(&mut preface).await;
+            let mut bytes = Vec::new();
+            while let Ok(1..) = read.read_buf(&mut bytes).await {
+                while let Some(head) = bytes.first_chunk().map(attache_http2::Head::parse) {
+                    let whole = attache_http2::HEAD + head.length;
+                    if bytes.len() < whole {
+                        break;
+                    }
+                    bytes.drain(..whole);
                     match head.kind {
                         attache_http2::kind::PING => pings.set(pings.get() + 1),
                         attache_http2::kind::SETTINGS if !head.is_ack() => {

@@ -1,0 +1,370 @@
+//! One connection on its socket: what was read goes into the [state](crate::state), what that has to say is written.
+//!
+//! Frames of all streams go out in one write: a task that sends only wakes the connection's task, which runs when everything that was ready
+//! before it has run.
+//!
+//! A server that has closed its connection may have sent its last words before: answers, or a GOAWAY that says which calls it did no work on.
+//! They wait in the kernel when a write fails. So on a client's side a failed write ends nothing: reading goes on to its end, which the
+//! failure brings near (RFC 9113 section 6.8).
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use attache_wire::{RequestHead, buffers};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+use crate::{
+    Code, Error, Meter, RecvStream, SendStream, Settings,
+    handle::{Shared, sides},
+    state::{Asks, State},
+    stream::register,
+};
+
+/// A read that brings this much is probably one of many.
+const BULK: usize = 8 << 10;
+const BULK_READ: usize = 64 << 10;
+
+/// Reads in one turn, so that one peer does not keep the worker.
+const READS: usize = 16;
+
+/// Pieces of one write.
+const SLICES: usize = 16;
+
+/// How much is read and thrown away behind the last GOAWAY: closing a socket with unread bytes resets it, and can destroy the
+/// GOAWAY on its way.
+const LINGER: usize = 256 << 10;
+
+/// A connection, to be polled until it has ended.
+#[derive(Debug)]
+pub struct Connection<I> {
+    state: Shared,
+    io: I,
+    read: BytesMut,
+    bulk: bool,
+    /// The peer reads no more: what is written goes nowhere.
+    deaf: bool,
+    /// The socket's own buffers (TLS) may hold something.
+    unflushed: bool,
+    /// Reads that brought something.
+    heard: u64,
+}
+
+/// A request that a client sent.
+#[derive(Debug)]
+pub struct Incomer {
+    /// Its head.
+    pub head: RequestHead,
+    /// Where its answer goes.
+    pub send: SendStream,
+    /// Its body.
+    pub body: RecvStream,
+    /// Its fields are larger than [`Settings::head_size`]; those beyond it are missing.
+    pub too_large: bool,
+}
+
+/// Opens streams on a connection to a server.
+#[derive(Clone, Debug)]
+pub struct Caller(Shared);
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
+    /// Serves a client.
+    pub fn server(io: I, settings: Settings, meter: Box<dyn Meter>) -> Self {
+        Self::new(io, State::new(true, settings, meter))
+    }
+
+    /// Calls a server. Its SETTINGS are not waited for.
+    pub fn client(io: I, settings: Settings, meter: Box<dyn Meter>) -> (Self, Caller) {
+        let connection = Self::new(io, State::new(false, settings, meter));
+        let caller = Caller(Rc::clone(&connection.state));
+        (connection, caller)
+    }
+
+    fn new(io: I, state: State) -> Self {
+        let state = Rc::new(RefCell::new(state));
+        Self { state, io, read: BytesMut::new(), bulk: false, deaf: false, unflushed: false, heard: 0 }
+    }
+
+    /// Moves frames both ways. It is ready when the connection has ended.
+    ///
+    /// # Errors
+    /// It ended otherwise than both sides agreed on.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        {
+            let state = &mut *self.state.borrow_mut();
+            register(&mut state.task, cx.waker());
+            // What this does itself needs no wake-up.
+            state.woken = true;
+        }
+        let ended = self.poll_read(cx);
+        self.follow_window();
+        if let Poll::Ready(Err(error)) = self.poll_write(cx) {
+            self.state.borrow_mut().fail(error);
+        }
+        let mut state = self.state.borrow_mut();
+        if ended && state.end.is_none() {
+            if state.active == 0 {
+                state.end = Some(Error::closed());
+                return Poll::Ready(Ok(()));
+            }
+            state.fail(Error::io(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the peer closed the connection while streams were open",
+            )));
+        }
+        if let Some(error) = state.end.clone() {
+            drop(state);
+            let _ = self.poll_write(cx);
+            return Poll::Ready(Err(error));
+        }
+        if state.is_done() && state.out.is_empty() {
+            drop(state);
+            let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+            self.state.borrow_mut().end = Some(Error::closed());
+            return Poll::Ready(Ok(()));
+        }
+        state.woken = false;
+        if state.active == 0 && state.out.is_empty() {
+            // At rest it holds no buffer.
+            state.out.clear();
+        }
+        Poll::Pending
+    }
+
+    /// True at the end of what the peer sends.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        for _ in 0..READS {
+            if self.state.borrow().is_full() || self.state.borrow().end.is_some() {
+                return false;
+            }
+            if self.read.capacity() == 0 {
+                self.read = buffers::take();
+            }
+            let read = pin!(self.io.read_buf(&mut self.read)).poll(cx);
+            let n = match read {
+                Poll::Pending => {
+                    if self.read.is_empty() {
+                        buffers::put(&mut self.read);
+                    }
+                    return false;
+                }
+                Poll::Ready(Ok(0)) => return true,
+                Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(error)) => {
+                    self.state.borrow_mut().fail(Error::io(error));
+                    return false;
+                }
+            };
+            self.heard += 1;
+            self.bulk = n >= BULK;
+            let wanted = self.state.borrow_mut().receive(&mut self.read);
+            let wanted = if self.bulk { wanted.max(BULK_READ) } else { wanted };
+            if self.read.capacity() < wanted {
+                self.read.reserve(wanted - self.read.len());
+            }
+        }
+        cx.waker().wake_by_ref();
+        false
+    }
+
+    /// Lets the streams' window grow with fast readers.
+    fn follow_window(&mut self) {
+        let state = &mut *self.state.borrow_mut();
+        let path = 1 << Asks::Path as u8;
+        if state.pongs & path != 0 {
+            state.pongs &= !path;
+            state.wanted_window = state.window.ponged().or(state.wanted_window);
+        }
+        if state.window.wants_ping() {
+            state.ask(Asks::Path);
+        }
+        state.tell_window();
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let state = &mut *self.state.borrow_mut();
+        if self.deaf {
+            state.out.clear();
+            return Poll::Ready(Ok(()));
+        }
+        let mut wrote = false;
+        let result = loop {
+            if state.out.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            let io = Pin::new(&mut self.io);
+            let written = if let Some(bytes) = state.out.single() {
+                io.poll_write(cx, bytes)
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let n = state.out.slices(&mut slices);
+                io.poll_write_vectored(cx, slices.get(..n).unwrap_or_default())
+            };
+            match written {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    (wrote, self.unflushed) = (true, true);
+                    state.out.advance(n);
+                    state.written = state.queued;
+                }
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+            }
+        };
+        if wrote {
+            state.serve_line();
+        }
+        let result = match result {
+            Poll::Ready(Ok(())) if self.unflushed => {
+                let flushed = Pin::new(&mut self.io).poll_flush(cx);
+                self.unflushed = flushed.is_pending();
+                flushed
+            }
+            result => result,
+        };
+        match ready!(result) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error)
+                if !state.is_server
+                    && matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                self.deaf = true;
+                state.out.clear();
+                state.went_away.get_or_insert(u32::MAX);
+                cx.waker().wake_by_ref();
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(Error::io(error))),
+        }
+    }
+
+    /// The next request that has come. Its stream may have been reset since then.
+    pub fn accept(&self) -> Option<Incomer> {
+        let accepted = {
+            let state = &mut *self.state.borrow_mut();
+            let accepted = state.accepted.pop_front()?;
+            if state.streams.get(accepted.key).is_none_or(|stream| stream.end.is_some()) {
+                state.pending_resets = state.pending_resets.saturating_sub(1);
+            }
+            accepted
+        };
+        let (send, body) = sides(&self.state, accepted.key);
+        Some(Incomer { head: accepted.head, send, body, too_large: accepted.too_large })
+    }
+
+    /// The peer's preface and SETTINGS have come.
+    pub fn is_settled(&self) -> bool {
+        self.state.borrow().peer.known
+    }
+
+    /// No new streams are taken; the connection ends with the last one (RFC 9113 section 6.8).
+    pub fn say_goodbye(&self) {
+        self.state.borrow_mut().say_goodbye();
+    }
+
+    /// The process is short of memory: the streams' windows become small.
+    pub fn shrink(&self) {
+        self.state.borrow_mut().shrink();
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ask(&self) {
+        self.state.borrow_mut().ask(Asks::Life);
+    }
+
+    /// Reads so far that brought something: a sign of life if it has changed.
+    pub const fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Writes the last words of a connection that has ended with an error, and waits for a moment until the peer has read them. To be bounded
+    /// in time.
+    pub async fn linger(&mut self) {
+        let mut left = LINGER;
+        std::future::poll_fn(|cx| {
+            if ready!(self.poll_write(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+            let mut space = [0; 4096];
+            while left > 0 {
+                let mut buf = ReadBuf::new(&mut space);
+                match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf)) {
+                    Ok(()) if !buf.filled().is_empty() => left = left.saturating_sub(buf.filled().len()),
+                    Ok(()) | Err(_) => break,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+impl<I> Drop for Connection<I> {
+    fn drop(&mut self) {
+        // Whoever still waits for something hears that it won't come.
+        let state = &mut *self.state.borrow_mut();
+        if state.end.is_none() {
+            state.fail(Error::closed());
+        }
+        buffers::put(&mut self.read);
+    }
+}
+
+impl Caller {
+    /// Opens a stream. `ends`: the request has no body.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub fn open(&self, head: &RequestHead, ends: bool) -> Result<(SendStream, RecvStream), Error> {
+        let key = {
+            let state = &mut *self.0.borrow_mut();
+            if let Some(error) = &state.end {
+                return Err(error.clone());
+            }
+            state.open(head, ends)
+        };
+        Ok(sides(&self.0, key))
+    }
+
+    /// Streams that the server allows at once; `None` before it has said so.
+    pub fn allowed(&self) -> Option<u32> {
+        let state = self.0.borrow();
+        (state.peer.known || state.end.is_some()).then_some(state.peer.streams)
+    }
+
+    /// The server takes no new streams: it said so, reads no more, or there is no number left for one.
+    pub fn goes_away(&self) -> bool {
+        let state = self.0.borrow();
+        state.went_away.is_some() || state.next > (1 << 31) - 1 || state.end.is_some()
+    }
+
+    /// The server takes extended CONNECT (RFC 8441 section 3), as far as it has said.
+    pub fn takes_extended_connect(&self) -> bool {
+        self.0.borrow().peer.extended_connect
+    }
+
+    /// No byte of this stream was given to the socket.
+    pub fn is_unsent(&self, stream: u32) -> bool {
+        stream > self.0.borrow().written
+    }
+
+    /// Nobody will open a stream any more: the connection ends with the last one.
+    pub fn retire(&self) {
+        let state = &mut *self.0.borrow_mut();
+        if state.end.is_none() && state.goodbye.is_none() {
+            state.goodbye = Some(0);
+            state.write_go_away(0, Code::NO_ERROR, "");
+        }
+    }
+
+    /// The process is short of memory: the streams' windows become small.
+    pub fn shrink(&self) {
+        self.0.borrow_mut().shrink();
+    }
+}

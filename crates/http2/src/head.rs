@@ -1,0 +1,352 @@
+//! Heads of messages: from a block, and into one (RFC 9113 section 8).
+//!
+//! What a block may not have makes its message malformed (sections 8.1.1, 8.2.1, 8.2.2 and 8.3): pseudo-fields that stand twice, behind others, in
+//! the wrong kind of message or in trailers; names in upper case; fields of the connection; a fragment in `:path`. What one hop drops
+//! silently another may read, so nothing is dropped.
+
+use attache_wire::{
+    Fields, Protocol, RequestHead, ResponseHead,
+    header::{
+        CONNECTION, CONTENT_LENGTH, HTTP2_SETTINGS, KEEP_ALIVE, Known, PROXY_CONNECTION, TE,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, Method, StatusCode, Uri, Version,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+use crate::hpack::{Decoder, Encoder, Field, Invalid, OVERHEAD, Pseudo, Tag};
+
+/// Fields that most messages have no more of, and bytes of their names and values.
+const LINES: usize = 16;
+const BYTES: usize = 512;
+
+/// What a block held.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) kind: BlockKind,
+    pub(crate) fields: Fields,
+    /// Its fields are larger than the limit (SETTINGS_MAX_HEADER_LIST_SIZE); those beyond it were not kept.
+    pub(crate) too_large: bool,
+    /// Why the message is malformed.
+    pub(crate) malformed: Option<&'static str>,
+    /// The one `content-length`.
+    pub(crate) length: Option<u64>,
+}
+
+/// The pseudo-fields.
+#[derive(Debug, Default)]
+pub(crate) struct BlockKind {
+    method: Option<Method>,
+    scheme: Option<Scheme>,
+    authority: Option<Authority>,
+    path: Option<PathAndQuery>,
+    raw_query: Option<attache_wire::RawQuery>,
+    protocol: Option<Protocol>,
+    status: Option<StatusCode>,
+}
+
+/// What a block is the head of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Request,
+    Response,
+    Trailers,
+}
+
+/// Reads blocks of one direction.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    decoder: Decoder,
+    /// The last authority: most requests of a connection have the same.
+    authority: Option<Authority>,
+    /// Bytes that the last heads had.
+    usual: usize,
+}
+
+impl Reader {
+    /// Reads a whole block.
+    ///
+    /// # Errors
+    /// It is no block.
+    pub(crate) fn read(&mut self, block: &[u8], place: Place, limit: usize) -> Result<Block, Invalid> {
+        let Self { decoder, authority, usual } = self;
+        let (lines, bytes) = if place == Place::Trailers { (4, 64) } else { (LINES, BYTES.max(*usual)) };
+        let mut read = Reading {
+            block: Block {
+                kind: BlockKind::default(),
+                fields: Fields::with_capacity(lines, bytes.min(4 << 10)),
+                too_large: false,
+                malformed: None,
+                length: None,
+            },
+            place,
+            size: 0,
+            limit,
+            regular: false,
+            authority,
+        };
+        decoder.decode(block, |field| read.field(field))?;
+        *usual = read.size;
+        Ok(read.block)
+    }
+
+    /// A block whose message nobody wants. It is read for the table's sake.
+    ///
+    /// # Errors
+    /// It is no block.
+    pub(crate) fn skip(&mut self, block: &[u8]) -> Result<(), Invalid> {
+        self.decoder.decode(block, |_| {})
+    }
+}
+
+struct Reading<'a> {
+    block: Block,
+    place: Place,
+    size: usize,
+    limit: usize,
+    /// A field that is no pseudo-field has come.
+    regular: bool,
+    authority: &'a mut Option<Authority>,
+}
+
+impl Reading<'_> {
+    fn field(&mut self, field: Field<'_>) {
+        self.size += field.name.len() + field.value.len() + OVERHEAD;
+        if self.size > self.limit {
+            self.block.too_large = true;
+            return;
+        }
+        let wrong = match field.tag {
+            Tag::Pseudo(pseudo) => self.pseudo(pseudo, field.value),
+            Tag::Known(known) => self.known(known, field),
+            Tag::Other => self.add(None, field),
+        };
+        if let Some(wrong) = wrong {
+            self.malformed(wrong);
+        }
+    }
+
+    fn malformed(&mut self, why: &'static str) {
+        self.block.malformed.get_or_insert(why);
+    }
+
+    #[inline]
+    fn add(&mut self, known: Option<Known>, field: Field<'_>) -> Option<&'static str> {
+        self.regular = true;
+        let added = self.block.fields.append_read(known, field.name, field.value, field.sensitive);
+        (!added).then_some("a field's name is not in lower case, or it has a byte that it may not have")
+    }
+
+    fn known(&mut self, known: Known, field: Field<'_>) -> Option<&'static str> {
+        match known {
+            CONNECTION | KEEP_ALIVE | PROXY_CONNECTION | TRANSFER_ENCODING | UPGRADE | HTTP2_SETTINGS => {
+                return Some("a field of the connection, which HTTP/2 does not have");
+            }
+            TE if field.value != b"trailers" => return Some("`te` is something else than `trailers`"),
+            CONTENT_LENGTH if self.place != Place::Trailers => {
+                let digits = field.value;
+                let length =
+                    std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+                let length = length.and_then(|digits| digits.parse().ok());
+                if length.is_none() || self.block.length.is_some_and(|other| Some(other) != length) {
+                    return Some("`content-length` is not one decimal number");
+                }
+                self.block.length = length;
+            }
+            _ => {}
+        }
+        self.add(Some(known), field)
+    }
+
+    fn pseudo(&mut self, pseudo: Pseudo, value: &[u8]) -> Option<&'static str> {
+        let of_request = !matches!(pseudo, Pseudo::Status | Pseudo::Unknown);
+        let belongs = match self.place {
+            Place::Request => of_request,
+            Place::Response => pseudo == Pseudo::Status,
+            Place::Trailers => false,
+        };
+        if !belongs {
+            return Some("a pseudo-field where none of its kind belongs");
+        }
+        if self.regular {
+            return Some("a pseudo-field behind other fields");
+        }
+        let kind = &mut self.block.kind;
+        let twice = match pseudo {
+            Pseudo::Method => kind.method.replace(method(value)?).is_some(),
+            Pseudo::Scheme => kind.scheme.replace(scheme(value)?).is_some(),
+            Pseudo::Authority => {
+                let authority = match self.authority {
+                    Some(last) if last.as_str().as_bytes() == value => last.clone(),
+                    // Some clients send it empty where there is none.
+                    _ if value.is_empty() => return None,
+                    _ => match Authority::from_maybe_shared(Bytes::copy_from_slice(value)) {
+                        Ok(authority) => self.authority.insert(authority).clone(),
+                        Err(_) => return Some("`:authority` is not one"),
+                    },
+                };
+                kind.authority.replace(authority).is_some()
+            }
+            Pseudo::Path => {
+                if value.contains(&b'#') {
+                    return Some("`:path` has a fragment");
+                }
+                let Some((path, raw)) = attache_wire::path_and_query(value) else {
+                    return Some("`:path` is not one");
+                };
+                kind.raw_query = raw;
+                kind.path.replace(path).is_some()
+            }
+            Pseudo::Protocol => match std::str::from_utf8(value) {
+                Ok(name) => kind.protocol.replace(Protocol::from(name)).is_some(),
+                Err(_) => return Some("`:protocol` is not a name"),
+            },
+            Pseudo::Status => match StatusCode::from_bytes(value) {
+                Ok(status) => kind.status.replace(status).is_some(),
+                Err(_) => return Some("`:status` is not one of three digits"),
+            },
+            Pseudo::Unknown => false,
+        };
+        twice.then_some("a pseudo-field stands twice")
+    }
+}
+
+/// A method or a scheme that is none is taken for missing, which is as malformed.
+fn method(value: &[u8]) -> Option<Method> {
+    match value {
+        b"GET" => Some(Method::GET),
+        b"POST" => Some(Method::POST),
+        _ => Method::from_bytes(value).ok(),
+    }
+}
+
+fn scheme(value: &[u8]) -> Option<Scheme> {
+    match value {
+        b"http" => Some(Scheme::HTTP),
+        b"https" => Some(Scheme::HTTPS),
+        _ => Scheme::try_from(value).ok(),
+    }
+}
+
+impl Block {
+    /// The head of a request (section 8.3.1, RFC 8441 section 4).
+    ///
+    /// # Errors
+    /// Why it is malformed.
+    pub(crate) fn into_request(self) -> Result<RequestHead, &'static str> {
+        let Self { kind, fields, malformed, .. } = self;
+        if let Some(why) = malformed {
+            return Err(why);
+        }
+        let method = kind.method.ok_or("`:method` is missing, or none")?;
+        let mut parts = http::uri::Parts::default();
+        let is_connect = method == Method::CONNECT;
+        if is_connect && kind.protocol.is_none() {
+            if kind.scheme.is_some() || kind.path.is_some() || kind.authority.is_none() {
+                return Err("CONNECT has `:authority` and neither `:scheme` nor `:path`");
+            }
+        } else {
+            if kind.protocol.is_some() && !is_connect {
+                return Err("`:protocol` without CONNECT");
+            }
+            let scheme = kind.scheme.ok_or("`:scheme` is missing, or none")?;
+            parts.path_and_query = Some(kind.path.ok_or("`:path` is missing")?);
+            // The crate has no scheme without an authority.
+            parts.scheme = kind.authority.is_some().then_some(scheme);
+        }
+        parts.authority = kind.authority;
+        let uri = Uri::from_parts(parts).map_err(|_| "the pseudo-fields make no URI")?;
+        Ok(RequestHead {
+            method,
+            uri,
+            version: Version::HTTP_2,
+            headers: fields,
+            raw_query: kind.raw_query,
+            protocol: kind.protocol,
+        })
+    }
+
+    /// The head of an answer (section 8.3.2).
+    ///
+    /// # Errors
+    /// Why it is malformed.
+    pub(crate) fn into_response(self) -> Result<ResponseHead, &'static str> {
+        let Self { kind, fields, malformed, .. } = self;
+        if let Some(why) = malformed {
+            return Err(why);
+        }
+        let status = kind.status.ok_or("`:status` is missing")?;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err("HTTP/2 has no 101");
+        }
+        Ok(ResponseHead { status, version: Version::HTTP_2, headers: fields, reason: None, carried: None })
+    }
+
+    /// Trailers, as bodies carry them.
+    ///
+    /// # Errors
+    /// Why they are malformed.
+    pub(crate) fn into_trailers(self) -> Result<HeaderMap, &'static str> {
+        match self.malformed {
+            Some(why) => Err(why),
+            None => Ok(self.fields.into()),
+        }
+    }
+}
+
+/// Writes the block of a request.
+pub(crate) fn write_request(encoder: &mut Encoder, head: &RequestHead, out: &mut BytesMut) {
+    encoder.begin(out);
+    let uri = &head.uri;
+    encoder.pseudo(out, Pseudo::Method, head.method.as_str().as_bytes());
+    if let Some(scheme) = uri.scheme() {
+        encoder.pseudo(out, Pseudo::Scheme, scheme.as_str().as_bytes());
+    }
+    if let Some(authority) = uri.authority() {
+        encoder.pseudo(out, Pseudo::Authority, authority.as_str().as_bytes());
+    }
+    if (head.method != Method::CONNECT || head.protocol.is_some())
+        && let Some(path) = uri.path_and_query()
+    {
+        match head.raw_query.as_ref().and_then(|raw| raw.target(path)) {
+            Some(raw) => encoder.pseudo(out, Pseudo::Path, &raw),
+            // Of `?query` alone the crate shows the `/` that belongs before it, and does not hold it.
+            None if path.as_str().starts_with('?') => {
+                encoder.pseudo(out, Pseudo::Path, &[b"/", path.as_str().as_bytes()].concat());
+            }
+            None => encoder.pseudo(out, Pseudo::Path, path.as_str().as_bytes()),
+        }
+    }
+    if let Some(protocol) = &head.protocol {
+        encoder.pseudo(out, Pseudo::Protocol, protocol.as_str().as_bytes());
+    }
+    write_fields(encoder, &head.headers, out);
+}
+
+/// Writes the block of an answer.
+pub(crate) fn write_response(encoder: &mut Encoder, status: StatusCode, fields: &Fields, out: &mut BytesMut) {
+    encoder.begin(out);
+    encoder.pseudo(out, Pseudo::Status, status.as_str().as_bytes());
+    write_fields(encoder, fields, out);
+}
+
+fn write_fields(encoder: &mut Encoder, fields: &Fields, out: &mut BytesMut) {
+    for (name, value) in fields {
+        let tag = attache_wire::FieldName::known(&name).map_or(Tag::Other, Tag::Known);
+        let sensitive = value.is_sensitive();
+        encoder.field(out, Field { tag, name: name.as_bytes(), value: value.as_bytes(), sensitive });
+    }
+}
+
+/// Writes the block of trailers.
+pub(crate) fn write_trailers(encoder: &mut Encoder, map: &HeaderMap, out: &mut BytesMut) {
+    encoder.begin(out);
+    for (name, value) in map {
+        let name = name.as_str().as_bytes();
+        let sensitive = value.is_sensitive();
+        encoder.field(out, Field { tag: Tag::of(name), name, value: value.as_bytes(), sensitive });
+    }
+}

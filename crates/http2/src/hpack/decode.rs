@@ -1,0 +1,138 @@
+//! Reads blocks.
+
+use super::{Field, TABLE, Tag, fixed, huffman, integer, table::Table};
+
+/// A block that breaks the rules: the connection can't go on (section 2.2, RFC 9113 section 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Invalid;
+
+/// One direction's table.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    table: Table,
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { table: Table::new(TABLE), name: Vec::new(), value: Vec::new() }
+    }
+}
+
+/// Where a literal's name stands.
+enum Named {
+    Fixed(Field<'static>),
+    /// An entry of the dynamic table.
+    Entry(usize),
+    /// In the block, or decoded.
+    New(Tag),
+}
+
+impl Decoder {
+    #[cfg(test)]
+    pub(super) fn with_table(most: usize) -> Self {
+        Self { table: Table::new(most), ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn size(&self) -> usize {
+        self.table.size()
+    }
+
+    /// Reads a whole block; `each` gets its fields in their order.
+    ///
+    /// # Errors
+    /// The block is no block; what follows it can't be read either.
+    pub(crate) fn decode(&mut self, mut rest: &[u8], mut each: impl FnMut(Field<'_>)) -> Result<(), Invalid> {
+        let mut begun = false;
+        while let Some(first) = rest.first() {
+            match first {
+                0x80.. => {
+                    let index = integer::read(&mut rest, 7).ok_or(Invalid)?;
+                    each(self.entry(index).ok_or(Invalid)?);
+                }
+                0x20..0x40 => {
+                    // Section 4.2: only in front of all fields.
+                    let size = integer::read(&mut rest, 5).filter(|size| *size <= TABLE && !begun);
+                    self.table.resize(size.ok_or(Invalid)?);
+                    continue;
+                }
+                0x40..0x80 => self.literal(&mut rest, 6, true, false, &mut each).ok_or(Invalid)?,
+                0x10..0x20 => self.literal(&mut rest, 4, false, true, &mut each).ok_or(Invalid)?,
+                _ => self.literal(&mut rest, 4, false, false, &mut each).ok_or(Invalid)?,
+            }
+            begun = true;
+        }
+        // One very long field is no reason to hold its size for the connection's life.
+        self.name.shrink_to(1 << 10);
+        self.value.shrink_to(4 << 10);
+        Ok(())
+    }
+
+    #[inline]
+    fn entry(&self, index: usize) -> Option<Field<'_>> {
+        match index.checked_sub(fixed::COUNT + 1) {
+            None => fixed::entry(index),
+            Some(back) => self.table.get(back),
+        }
+    }
+
+    fn literal(
+        &mut self,
+        rest: &mut &[u8],
+        prefix: u8,
+        indexed: bool,
+        sensitive: bool,
+        each: &mut impl FnMut(Field<'_>),
+    ) -> Option<()> {
+        let index = integer::read(rest, prefix)?;
+        let mut new = &[][..];
+        let named = match index.checked_sub(fixed::COUNT + 1) {
+            _ if index == 0 => {
+                new = string(rest, &mut self.name)?;
+                Named::New(Tag::of(new))
+            }
+            None => Named::Fixed(fixed::entry(index)?),
+            Some(back) => Named::Entry(back),
+        };
+        let value = string(rest, &mut self.value)?;
+        match named {
+            Named::Entry(back) => {
+                let field = self.table.get(back)?;
+                each(Field { value, sensitive, ..field });
+                if indexed {
+                    self.table.add_named_by(back, value)?;
+                }
+            }
+            Named::Fixed(field) => {
+                each(Field { value, sensitive, ..field });
+                if indexed {
+                    self.table.add(field.tag, field.name, value);
+                }
+            }
+            Named::New(tag) => {
+                each(Field { tag, name: new, value, sensitive });
+                if indexed {
+                    self.table.add(tag, new, value);
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// Section 5.2: in the block itself, or decoded into `space`.
+#[inline]
+fn string<'s, 'b: 's>(rest: &mut &'b [u8], space: &'s mut Vec<u8>) -> Option<&'s [u8]> {
+    let coded = rest.first()? & 0x80 != 0;
+    let length = integer::read(rest, 7)?;
+    let (bytes, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    if !coded {
+        return Some(bytes);
+    }
+    space.clear();
+    huffman::decode(bytes, space)?;
+    Some(space)
+}

@@ -1,0 +1,152 @@
+//! The code of strings (RFC 7541 section 5.2 and Appendix B).
+
+/// Bits of each byte's code (Appendix B). The code is canonical: codes of one length follow each other in the order of the bytes.
+const BITS: [u8; 256] = [
+    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28,
+    28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6,
+    6, 6, 7, 8, 15, 6, 12, 10, 13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7,
+    8, 13, 19, 13, 14, 6, 15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5, 6, 7, 6, 5, 5, 6, 7, 7, 7, 7, 7,
+    15, 11, 14, 13, 28, 20, 22, 20, 20, 22, 22, 22, 23, 22, 23, 23, 23, 23, 23, 24, 23, 24, 24, 22, 23, 24,
+    23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24, 22, 21, 20, 22, 22, 23, 23, 21, 23, 22, 22, 24, 21, 22, 23,
+    23, 21, 21, 22, 21, 23, 22, 23, 23, 20, 22, 22, 22, 23, 22, 22, 23, 26, 26, 20, 19, 22, 23, 22, 25, 26,
+    26, 26, 27, 27, 26, 24, 25, 19, 21, 26, 27, 27, 26, 27, 24, 21, 21, 26, 26, 28, 27, 27, 27, 20, 24, 20,
+    21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27,
+    27, 27, 26,
+];
+
+/// The longest code of a byte.
+const LONGEST: usize = 30;
+
+/// The code by lengths: the first code of each, how many there are, and where their bytes stand in `bytes`.
+struct Code {
+    first: [u32; LONGEST + 1],
+    count: [u32; LONGEST + 1],
+    at: [u32; LONGEST + 1],
+    bytes: [u8; 256],
+}
+
+const CODE: Code = code();
+
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const fn code() -> Code {
+    let mut code =
+        Code { first: [0; LONGEST + 1], count: [0; LONGEST + 1], at: [0; LONGEST + 1], bytes: [0; 256] };
+    let (mut length, mut next, mut at) = (1, 0, 0);
+    while length <= LONGEST {
+        next <<= 1;
+        code.first[length] = next;
+        code.at[length] = at;
+        let mut byte = 0;
+        while byte < 256 {
+            if BITS[byte] as usize == length {
+                code.bytes[at as usize] = byte as u8;
+                at += 1;
+                next += 1;
+            }
+            byte += 1;
+        }
+        code.count[length] = at - code.at[length];
+        length += 1;
+    }
+    code
+}
+
+/// The byte whose code the next eight bits begin with, and the bits of that code; no bits where the code is longer.
+static SHORT: [(u8, u8); 256] = short();
+
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const fn short() -> [(u8, u8); 256] {
+    let mut short = [(0, 0); 256];
+    let mut length = 1;
+    while length <= 8 {
+        let mut n = 0;
+        while n < CODE.count[length] {
+            // Every continuation of the code to eight bits.
+            let (code, free) = ((CODE.first[length] + n) << (8 - length), 1 << (8 - length));
+            let mut next = 0;
+            while next < free {
+                short[(code + next) as usize] = (CODE.bytes[(CODE.at[length] + n) as usize], length as u8);
+                next += 1;
+            }
+            n += 1;
+        }
+        length += 1;
+    }
+    short
+}
+
+/// Codes of eight bits or less are looked up as long as there are so many bits before the next ones are taken in.
+const AHEAD: u32 = 8;
+
+/// Decodes a string; `None` where it is no code of any (section 5.2).
+pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    // The shortest code has five bits.
+    out.reserve(bytes.len() * 8 / 5 + 1);
+    // The lowest `held` bits wait to be decoded; what stands above them has been.
+    let (mut bits, mut held) = (0_u64, 0_u32);
+    let mut rest = bytes;
+    loop {
+        if let Some((four, after)) = rest.split_first_chunk()
+            && held <= 32
+        {
+            bits = bits << 32 | u64::from(u32::from_be_bytes(*four));
+            held += 32;
+            rest = after;
+        } else if held < LONGEST as u32
+            && let Some((byte, after)) = rest.split_first()
+        {
+            bits = bits << 8 | u64::from(*byte);
+            held += 8;
+            rest = after;
+            continue;
+        }
+        if held < AHEAD {
+            break;
+        }
+        while held >= AHEAD {
+            let (byte, length) = *SHORT.get((bits >> (held - 8)) as usize & 0xff)?;
+            if length == 0 {
+                break;
+            }
+            out.push(byte);
+            held -= u32::from(length);
+        }
+        if held < AHEAD {
+            continue;
+        }
+        // A longer one, for which there may not be enough bits yet.
+        match long(bits, held) {
+            Some((byte, length)) => {
+                out.push(byte);
+                held -= length;
+            }
+            None if rest.is_empty() || held >= LONGEST as u32 => break,
+            None => {}
+        }
+    }
+    last(bits, held, out)
+}
+
+/// The next code, bit by bit; `None` where it isn't complete.
+fn long(bits: u64, held: u32) -> Option<(u8, u32)> {
+    for length in 1..=held.min(LONGEST as u32) {
+        let code = (bits >> (held - length)) as u32 & ((1 << length) - 1);
+        let at = length as usize;
+        let within = code.wrapping_sub(*CODE.first.get(at)?);
+        if within < *CODE.count.get(at)? {
+            return Some((*CODE.bytes.get((CODE.at.get(at)? + within) as usize)?, length));
+        }
+    }
+    None
+}
+
+/// The codes at the end, and the padding: less than a byte, all ones.
+fn last(bits: u64, mut held: u32, out: &mut Vec<u8>) -> Option<()> {
+    while held > 0
+        && let Some((byte, length)) = long(bits, held)
+    {
+        out.push(byte);
+        held -= length;
+    }
+    (held < 8 && bits & ((1 << held) - 1) == (1 << held) - 1).then_some(())
+}

@@ -1,0 +1,120 @@
+//! The dynamic table (RFC 7541 section 2.3.2).
+//!
+//! The entries' bytes stand one behind the other in one piece of memory. What is evicted stays there until the piece is twice as large as the
+//! table may be; then the rest moves to its front. So an entry costs no allocation, and is found without a search.
+
+use std::collections::VecDeque;
+
+use super::{Field, OVERHEAD, Tag};
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Where its name begins; the value stands behind it.
+    at: u32,
+    name: u16,
+    value: u16,
+    tag: Tag,
+}
+
+impl Entry {
+    const fn size(self) -> usize {
+        self.name as usize + self.value as usize + OVERHEAD
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    bytes: Vec<u8>,
+    /// The newest is the last.
+    entries: VecDeque<Entry>,
+    size: usize,
+    most: usize,
+}
+
+impl Table {
+    pub(super) const fn new(most: usize) -> Self {
+        Self { bytes: Vec::new(), entries: VecDeque::new(), size: 0, most }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) const fn most(&self) -> usize {
+        self.most
+    }
+
+    /// The table's size changes (section 4.3); at most 64 KiB.
+    pub(super) fn resize(&mut self, most: usize) {
+        self.most = most.min(usize::from(u16::MAX));
+        self.evict(0);
+    }
+
+    /// The entry that was added as the last but `back`.
+    #[inline]
+    pub(super) fn get(&self, back: usize) -> Option<Field<'_>> {
+        let at = self.entries.len().checked_sub(back + 1)?;
+        let entry = self.entries.get(at)?;
+        let name = entry.at as usize;
+        let value = name + usize::from(entry.name);
+        Some(Field {
+            tag: entry.tag,
+            name: self.bytes.get(name..value)?,
+            value: self.bytes.get(value..value + usize::from(entry.value))?,
+            sensitive: false,
+        })
+    }
+
+    /// Adds an entry whose name is that of another one (section 4.4: which may be evicted for it).
+    pub(super) fn add_named_by(&mut self, back: usize, value: &[u8]) -> Option<()> {
+        self.compact();
+        let at = self.entries.len().checked_sub(back + 1)?;
+        let Entry { at, name, tag, .. } = *self.entries.get(at)?;
+        self.evict(usize::from(name) + value.len() + OVERHEAD);
+        if usize::from(name) + value.len() + OVERHEAD <= self.most {
+            let start = self.bytes.len();
+            self.bytes.extend_from_within(at as usize..at as usize + usize::from(name));
+            self.push(start, name.into(), value, tag);
+        }
+        Some(())
+    }
+
+    /// Adds an entry; one that is larger than the table empties it (section 4.4).
+    pub(super) fn add(&mut self, tag: Tag, name: &[u8], value: &[u8]) {
+        self.compact();
+        let size = name.len() + value.len() + OVERHEAD;
+        self.evict(size);
+        if size <= self.most {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(name);
+            self.push(start, name.len(), value, tag);
+        }
+    }
+
+    fn push(&mut self, at: usize, name: usize, value: &[u8], tag: Tag) {
+        self.bytes.extend_from_slice(value);
+        let entry = Entry { at: at as u32, name: name as u16, value: value.len() as u16, tag };
+        self.size += entry.size();
+        self.entries.push_back(entry);
+    }
+
+    fn evict(&mut self, wanted: usize) {
+        while self.size + wanted > self.most
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            self.size -= oldest.size();
+        }
+    }
+
+    /// Takes away the bytes of evicted entries, once there are as many as the table may hold.
+    fn compact(&mut self) {
+        let gone = self.entries.front().map_or(self.bytes.len(), |oldest| oldest.at as usize);
+        if gone >= self.most {
+            self.bytes.drain(..gone);
+            for entry in &mut self.entries {
+                entry.at -= gone as u32;
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Frames that go out for streams.
+
+use attache_wire::{Fields, RequestHead};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::{
+    Head,
+    frame::{END_HEADERS, END_STREAM, HEAD},
+    head, kind,
+    state::State,
+    stream::{Expects, Stream},
+};
+
+/// Payloads that the peer would take beyond this are split all the same, so that other streams' frames come in between.
+const MOST_FRAME: usize = 64 << 10;
+
+impl State {
+    /// Opens a stream with a request; the stream's place.
+    pub(crate) fn open(&mut self, request: &RequestHead, ends: bool) -> usize {
+        let id = self.next;
+        self.next += 2;
+        let key = self.add(id, Expects::Head);
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.asks_head = request.method == http::Method::HEAD;
+            stream.sent_end = ends;
+        }
+        self.write_block(id, ends, |state| {
+            head::write_request(&mut state.encoder, request, state.out.tail());
+        });
+        self.queued = id;
+        key
+    }
+
+    /// Sends an answer's head, or one of 1xx before it. False where the stream has ended.
+    pub(crate) fn answer(&mut self, key: usize, status: StatusCode, fields: &Fields, ends: bool) -> bool {
+        let Some(id) = self.sendable(key) else { return false };
+        self.write_block(id, ends, |state| {
+            head::write_response(&mut state.encoder, status, fields, state.out.tail());
+        });
+        self.ended(key, ends);
+        true
+    }
+
+    /// Sends trailers, which end our side. False where the stream has ended.
+    pub(crate) fn trail(&mut self, key: usize, trailers: &HeaderMap) -> bool {
+        let Some(id) = self.sendable(key) else { return false };
+        self.write_block(id, true, |state| {
+            head::write_trailers(&mut state.encoder, trailers, state.out.tail());
+        });
+        self.ended(key, true);
+        true
+    }
+
+    /// Sends data, no more than [`capacity`](Self::capacity) said. False where the stream has ended.
+    pub(crate) fn data_out(&mut self, key: usize, mut data: Bytes, ends: bool) -> bool {
+        let Some(id) = self.sendable(key) else { return false };
+        self.spend(key, data.len() as u32);
+        self.meter.sent(data.len());
+        let most = self.peer.frame.min(MOST_FRAME);
+        loop {
+            let part = data.split_to(data.len().min(most));
+            let last = data.is_empty();
+            let flags = if last && ends { END_STREAM } else { 0 };
+            let head = Head { length: part.len(), kind: kind::DATA, flags, stream: id };
+            self.write(&head.bytes());
+            if crate::queue::Queue::keeps(part.len()) {
+                self.out.push(part);
+            } else {
+                self.write(&part);
+            }
+            if last {
+                break;
+            }
+        }
+        self.wake();
+        self.ended(key, ends);
+        true
+    }
+
+    /// The stream's number, while our side of it is open.
+    fn sendable(&self, key: usize) -> Option<u32> {
+        let stream = self.streams.get(key)?;
+        (!stream.sent_end && stream.end.is_none()).then_some(stream.id)
+    }
+
+    fn ended(&mut self, key: usize, ends: bool) {
+        if ends {
+            if let Some(stream) = self.streams.get_mut(key) {
+                stream.sent_end = true;
+            }
+            if self.streams.get(key).is_some_and(Stream::is_closed) {
+                self.close(key);
+            }
+        }
+    }
+
+    /// Writes HEADERS, and CONTINUATION where the block is larger than the peer takes at once.
+    fn write_block(&mut self, stream: u32, ends: bool, write: impl FnOnce(&mut Self)) {
+        let start = self.out.tail().len();
+        let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
+        let mut head = Head { length: 0, kind: kind::HEADERS, flags, stream };
+        self.out.tail().extend_from_slice(&head.bytes());
+        write(self);
+        let most = self.peer.frame;
+        let out = self.out.tail();
+        head.length = out.len() - start - HEAD;
+        if head.length > most {
+            let block = out.split_off(start + HEAD);
+            out.truncate(start);
+            let parts = block.len().div_ceil(most);
+            for (n, part) in block.chunks(most).enumerate() {
+                let end = if n + 1 == parts { END_HEADERS } else { 0 };
+                let head = match n {
+                    0 => Head { length: part.len(), flags: flags & END_STREAM | end, ..head },
+                    _ => Head { length: part.len(), kind: kind::CONTINUATION, flags: end, stream },
+                };
+                out.extend_from_slice(&head.bytes());
+                out.extend_from_slice(part);
+            }
+        } else if let Some(begin) = out.get_mut(start..start + HEAD) {
+            begin.copy_from_slice(&head.bytes());
+        }
+        let written = out.len() - start;
+        self.out.wrote(written);
+        self.wake();
+    }
+}

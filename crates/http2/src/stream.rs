@@ -1,0 +1,119 @@
+//! One stream's state (RFC 9113 section 5.1).
+
+use std::{collections::VecDeque, task::Waker};
+
+use attache_wire::ResponseHead;
+use http::HeaderMap;
+
+use crate::{Error, queue::Queue};
+
+/// What may come next from the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expects {
+    /// The head of an answer.
+    Head,
+    /// Data, or trailers.
+    Data,
+    /// The peer has ended its side.
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) id: u32,
+    /// Handles that refer to it. It is kept as long as there is one.
+    pub(crate) handles: u32,
+    /// How it ended, if not by END_STREAM of both sides.
+    pub(crate) end: Option<Error>,
+
+    pub(crate) expects: Expects,
+    /// The head of an answer, until it is taken.
+    pub(crate) head: Option<Box<ResponseHead>>,
+    /// 1xx answers before it.
+    pub(crate) interim: VecDeque<Box<ResponseHead>>,
+    pub(crate) received: Queue,
+    pub(crate) trailers: Option<HeaderMap>,
+    /// Bytes that the peer may send (RFC 9113 section 6.9); below 0 where the window was made smaller.
+    pub(crate) receive_window: i64,
+    /// Bytes that were taken, or were padding, and not given back to the peer yet.
+    pub(crate) unreleased: u32,
+    /// Bytes that are still to come by `content-length`.
+    pub(crate) left: Option<u64>,
+    /// Its answer has no body, whatever `content-length` says.
+    pub(crate) asks_head: bool,
+    /// Nobody reads its data.
+    pub(crate) unread: bool,
+    /// Bytes that its reader took: see [`Window`](crate::Window).
+    pub(crate) taken: u64,
+    pub(crate) reader: Option<Waker>,
+
+    /// Our side was ended.
+    pub(crate) sent_end: bool,
+    /// Bytes that we may send.
+    pub(crate) send_window: i64,
+    /// Bytes of the connection's room that are kept for it.
+    pub(crate) granted: u32,
+    /// Bytes that it wants to send, while it waits for that room.
+    pub(crate) wanted: u32,
+    /// It stands in the line for it.
+    pub(crate) in_line: bool,
+    pub(crate) writer: Option<Waker>,
+}
+
+impl Stream {
+    pub(crate) fn new(id: u32, expects: Expects, receive_window: u32, send_window: u32) -> Self {
+        Self {
+            id,
+            handles: 0,
+            end: None,
+            expects,
+            head: None,
+            interim: VecDeque::new(),
+            received: Queue::default(),
+            trailers: None,
+            receive_window: receive_window.into(),
+            unreleased: 0,
+            left: None,
+            asks_head: false,
+            unread: false,
+            taken: 0,
+            reader: None,
+            sent_end: false,
+            send_window: send_window.into(),
+            granted: 0,
+            wanted: 0,
+            in_line: false,
+            writer: None,
+        }
+    }
+
+    /// Both sides have ended it, or one has broken it off.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.end.is_some() || (self.sent_end && self.expects == Expects::Nothing)
+    }
+
+    pub(crate) fn wake_reader(&mut self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn wake_writer(&mut self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn wake(&mut self) {
+        self.wake_reader();
+        self.wake_writer();
+    }
+}
+
+/// Notes who is to be woken. A task's waker doesn't change, so this is mostly a comparison.
+pub(crate) fn register(slot: &mut Option<Waker>, waker: &Waker) {
+    match slot {
+        Some(known) if known.will_wake(waker) => {}
+        _ => *slot = Some(waker.clone()),
+    }
+}

@@ -1,0 +1,156 @@
+//! A server and a client of this crate against each other and against the h2 crate, and raw frames against both.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end on what it did not expect")]
+
+mod frames;
+mod peers;
+
+use std::{future::poll_fn, rc::Rc, time::Duration};
+
+use attache_wire::{Fields, RequestHead, ResponseHead};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    task::{LocalSet, spawn_local},
+};
+
+use crate::{Caller, Code, Connection, Error, Flooded, Head, Incomer, Incoming, Meter, SendStream, Settings};
+
+/// Frames are free.
+#[derive(Debug)]
+struct Free;
+
+impl Meter for Free {
+    fn received(&mut self, _: Head) -> Result<(), Flooded> {
+        Ok(())
+    }
+
+    fn charged(&mut self) -> Result<(), Flooded> {
+        Ok(())
+    }
+
+    fn sent(&mut self, _: usize) {}
+
+    fn asked(&mut self) {}
+}
+
+const SETTINGS: Settings = Settings {
+    streams: 100,
+    window: 65_535,
+    window_most: 1 << 20,
+    head_size: 16 << 10,
+    pending_resets: 1000,
+    send_buffer: 64 << 10,
+};
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let bounded = async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("it hangs") };
+    LocalSet::new().block_on(&runtime, bounded);
+}
+
+fn socket() -> (DuplexStream, DuplexStream) {
+    tokio::io::duplex(20_000)
+}
+
+/// Serves a connection to its end.
+async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Settings) -> Result<(), Error> {
+    let mut connection = Connection::server(io, settings, Box::new(Free));
+    let ended = poll_fn(|cx| {
+        let polled = connection.poll(cx);
+        while let Some(request) = connection.accept() {
+            spawn_local(echo(request));
+        }
+        polled
+    })
+    .await;
+    if ended.is_err() {
+        let _ = tokio::time::timeout(Duration::from_millis(500), connection.linger()).await;
+    }
+    ended
+}
+
+/// The server's reaction goes by the path.
+async fn echo(request: Incomer) {
+    let Incomer { head, send, body, .. } = request;
+    let mut fields = Fields::new();
+    fields.insert("x-path", HeaderValue::from_str(head.uri.path()).unwrap());
+    match head.uri.path() {
+        "/cut" => {
+            send.answer(StatusCode::OK, &fields, false);
+            send_all(&send, Bytes::from_static(b"part"), false).await;
+            send.reset(Code::INTERNAL_ERROR);
+        }
+        "/never" => poll_fn(|cx| send.poll_end(cx).map(|_| ())).await,
+        "/hints" => {
+            send.answer(StatusCode::EARLY_HINTS, &fields, false);
+            send.answer(StatusCode::NO_CONTENT, &Fields::new(), true);
+        }
+        _ => {
+            send.answer(StatusCode::OK, &fields, false);
+            let mut body = Incoming::new(body);
+            let mut trailers = HeaderMap::new();
+            while let Some(Ok(frame)) = poll_fn(|cx| body.poll_frame(cx)).await {
+                match frame.into_data() {
+                    Ok(data) => send_all(&send, data, false).await,
+                    Err(frame) => trailers = frame.into_trailers().unwrap(),
+                }
+            }
+            trailers.insert("x-end", HeaderValue::from_static("yes"));
+            send.trail(&trailers);
+        }
+    }
+}
+
+async fn send_all(send: &SendStream, mut data: Bytes, ends: bool) {
+    while !data.is_empty() {
+        let Ok(n) = poll_fn(|cx| send.poll_capacity(cx, data.len())).await else { return };
+        let part = data.split_to(n);
+        if !send.send(part, ends && data.is_empty()) {
+            return;
+        }
+    }
+}
+
+/// Runs a client's connection.
+fn call<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Settings) -> Caller {
+    let (mut connection, caller) = Connection::client(io, settings, Box::new(Free));
+    spawn_local(async move { poll_fn(|cx| connection.poll(cx)).await });
+    caller
+}
+
+fn post(path: &str) -> RequestHead {
+    let mut head = RequestHead {
+        method: http::Method::POST,
+        uri: format!("http://h{path}").parse().unwrap(),
+        version: http::Version::HTTP_2,
+        ..RequestHead::default()
+    };
+    head.headers.insert("x-common", HeaderValue::from_static("the same each time"));
+    head
+}
+
+/// Sends a body and reads the answer's.
+async fn exchange(
+    caller: &Caller,
+    path: &str,
+    body: Bytes,
+) -> Result<(Box<ResponseHead>, Bytes, Option<HeaderMap>), Error> {
+    let (send, received) = caller.open(&post(path), false)?;
+    spawn_local(async move {
+        send_all(&send, body, false).await;
+        send.send(Bytes::new(), true);
+    });
+    let head = poll_fn(|cx| received.poll_head(cx)).await?;
+    let (mut all, mut trailers) = (BytesMut::new(), None);
+    let mut body = Incoming::new(received);
+    while let Some(frame) = poll_fn(|cx| body.poll_frame(cx)).await {
+        match frame?.into_data() {
+            Ok(data) => all.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Ok((head, all.freeze(), trailers))
+}
