@@ -16,6 +16,7 @@ mod raw;
 mod schema;
 mod section;
 mod shapes;
+mod shown;
 mod substitute;
 mod suggest;
 mod text;
@@ -26,9 +27,9 @@ use std::path::Path;
 pub use build::is_framing;
 use diagnostic::Problems;
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-pub use effective::names_a_credential;
 pub use locate::{Finding, locate};
 pub use schema::{described, schema};
+pub use shown::names_a_credential;
 pub use suggest::nearest;
 
 use crate::model::Config;

@@ -6,16 +6,13 @@
 
 mod observe;
 
-use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    model::{Admin, Config, UpstreamId},
+    model::{Admin, Config},
+    shown::{HIDDEN, Reference},
     text::show_duration,
 };
-
-/// What stands in place of a secret.
-pub(crate) const HIDDEN: &str = "(hidden)";
 
 /// A secret shorter than this is replaced only where it is the whole value: as a part it would be found everywhere.
 const SHORTEST_PART: usize = 4;
@@ -57,7 +54,7 @@ impl Config {
         match value {
             Value::String(text) => {
                 if let Some(reference) = Reference::of(text) {
-                    *value = reference.name(self).into();
+                    *value = name(&reference, self).into();
                     return;
                 }
                 for secret in &self.secrets.0 {
@@ -83,61 +80,13 @@ fn plain(text: &str) -> String {
     text.replace('%', "")
 }
 
-/// Something else of the config, which is shown by its name.
-pub(crate) enum Reference {
-    Upstream(usize),
-    Issuer(usize),
-    Authorizer(usize),
-}
-
-impl Reference {
-    /// No text of a config begins so.
-    const MARK: char = '\0';
-
-    /// What stands for it until the whole config is there.
-    pub(crate) fn show(&self) -> Value {
-        let (kind, index) = match self {
-            Self::Upstream(index) => ('u', index),
-            Self::Issuer(index) => ('j', index),
-            Self::Authorizer(index) => ('a', index),
-        };
-        format!("{}{kind}{index}", Self::MARK).into()
-    }
-
-    fn of(text: &str) -> Option<Self> {
-        let text = text.strip_prefix(Self::MARK)?;
-        let index = text.get(1..)?.parse().ok()?;
-        match text.as_bytes().first()? {
-            b'u' => Some(Self::Upstream(index)),
-            b'j' => Some(Self::Issuer(index)),
-            b'a' => Some(Self::Authorizer(index)),
-            _ => None,
-        }
-    }
-
-    fn name<'a>(&self, config: &'a Config) -> Option<&'a str> {
-        Some(match self {
-            Self::Upstream(index) => &config.upstreams.get(*index)?.name,
-            Self::Issuer(index) => &config.jwt.get(*index)?.name,
-            Self::Authorizer(index) => &config.authorizers.get(*index)?.name,
-        })
-    }
-}
-
-impl Serialize for UpstreamId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Reference::Upstream(self.0).show().serialize(serializer)
-    }
-}
-
-/// Leaves out what isn't there; for `shows` of a section.
-pub(crate) fn only_given<S>(_: &S, shown: &mut Map<String, Value>) {
-    shown.retain(|_, value| match value {
-        Value::Null => false,
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(entries) => !entries.is_empty(),
-        _ => true,
-    });
+/// The name of what is referred to.
+fn name<'a>(reference: &Reference, config: &'a Config) -> Option<&'a str> {
+    Some(match reference {
+        Reference::Upstream(index) => &config.upstreams.get(*index)?.name,
+        Reference::Issuer(index) => &config.jwt.get(*index)?.name,
+        Reference::Authorizer(index) => &config.authorizers.get(*index)?.name,
+    })
 }
 
 fn admin(admin: &Admin) -> String {
@@ -147,34 +96,6 @@ fn admin(admin: &Admin) -> String {
 /// A query may carry a key.
 pub(super) fn without_query(path: &str) -> String {
     path.split_once('?').map_or_else(|| path.to_owned(), |(path, _)| format!("{path}?{HIDDEN}"))
-}
-
-/// Words of which one in a header's name makes its value a credential.
-const CREDENTIALS: &[&str] = &[
-    "auth",
-    "cookie",
-    "token",
-    "secret",
-    "passw",
-    "credential",
-    "api-key",
-    "apikey",
-    "access-key",
-    "session",
-    "signature",
-    "jwt",
-    "csrf",
-    "xsrf",
-    "private",
-    "otp",
-    "assertion",
-    "x-amz-security",
-];
-
-/// True if what stands under this header name is a credential by custom: nothing may show it.
-pub fn names_a_credential(name: &str) -> bool {
-    // `:authority` is where a request goes, not what it may.
-    !name.contains("authority") && CREDENTIALS.iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]

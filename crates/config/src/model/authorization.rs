@@ -9,9 +9,9 @@ use super::{
     ValuePattern,
 };
 use crate::{
-    effective::{HIDDEN, names_a_credential, only_given},
     section::{List, Notation, Pairs, Plain, Read, Show, section},
     shapes::{At, Map, OneOrMany, Txt},
+    shown::{HIDDEN, names_a_credential, only_given},
     text::{HeaderText, HostText, IdentityText, Label, MethodText, Network, PathText, ValueText, Word},
 };
 

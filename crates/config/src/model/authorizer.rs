@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Name, UpstreamId};
 use crate::{
-    effective::Reference,
     section::{List, Pairs, Read, Section as _, Show, section},
     shapes::{At, Off, OneOrMany, Txt},
+    shown::Reference,
     text::{HeaderMatchText, HeaderText, Label, PathValue, Positive, Size, Word},
 };
 

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Name, UpstreamId};
 use crate::{
-    effective::{Reference, only_given},
     section::{List, Maybe, Pairs, Read, Section as _, Show, section},
     shapes::{At, Map, OneOrMany, Txt},
+    shown::{Reference, only_given},
     text::{File, HeaderText, Label, Length, PathValue, Positive, TokenFrom, Word},
 };
 

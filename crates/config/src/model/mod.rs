@@ -33,7 +33,7 @@ use std::{
 };
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use access_log::*;
 pub use app::*;
@@ -58,6 +58,7 @@ pub use web::*;
 
 use crate::{
     section::{List, Maybe, Plain, section},
+    shown::Reference,
     text::{DnsServer, File, Length, Positive, Word},
 };
 
@@ -176,6 +177,12 @@ impl std::fmt::Debug for Secrets {
 /// An index into [`Config::upstreams`]; the parser makes only valid ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamId(pub usize);
+
+impl Serialize for UpstreamId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Reference::Upstream(self.0).show().serialize(serializer)
+    }
+}
 
 /// A name that is cheap to clone into labels and logs.
 pub type Name = Arc<str>;

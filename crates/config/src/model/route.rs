@@ -12,11 +12,11 @@ use super::{
     RateLimit, RateLimitForm, RetryForm, SanPattern, Timeouts, UpstreamId, Web,
 };
 use crate::{
-    effective::{HIDDEN, names_a_credential, only_given},
     section::{
         self, List, Maybe, Notation, Pairs, Read, Shared, Short, Show, Status, Text, Written, section,
     },
     shapes::{self, At, OneOrMany, OrOff, Txt},
+    shown::{HIDDEN, names_a_credential, only_given},
     text::{
         AddressRange, HeaderText, HostAndPort, HostText, Label, MediaType, MethodText, PathText, PathValue,
         Ratio, RedirectScheme, SanText, TemplateText, Timeout, Unit, ValueText, Weight, Word, show_ratio,

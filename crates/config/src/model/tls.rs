@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Name, SanPattern};
 use crate::{
-    effective::HIDDEN,
     section::{List, Maybe, section},
     shapes::{OneOrMany, Txt},
+    shown::HIDDEN,
     text::{Authority, File, Host, Pem, Pin, SanText},
 };
 

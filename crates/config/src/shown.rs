@@ -1,0 +1,78 @@
+//! What the effective config shows of a value, and what it hides.
+
+use serde_json::{Map, Value};
+
+/// What stands in place of a secret.
+pub(crate) const HIDDEN: &str = "(hidden)";
+
+/// Words of which one in a header's name makes its value a credential.
+const CREDENTIALS: &[&str] = &[
+    "auth",
+    "cookie",
+    "token",
+    "secret",
+    "passw",
+    "credential",
+    "api-key",
+    "apikey",
+    "access-key",
+    "session",
+    "signature",
+    "jwt",
+    "csrf",
+    "xsrf",
+    "private",
+    "otp",
+    "assertion",
+    "x-amz-security",
+];
+
+/// True if what stands under this header name is a credential by custom: nothing may show it.
+pub fn names_a_credential(name: &str) -> bool {
+    // `:authority` is where a request goes, not what it may.
+    !name.contains("authority") && CREDENTIALS.iter().any(|word| name.contains(word))
+}
+
+/// Something else of the config, which is shown by its name.
+pub(crate) enum Reference {
+    Upstream(usize),
+    Issuer(usize),
+    Authorizer(usize),
+}
+
+impl Reference {
+    /// No text of a config begins so.
+    const MARK: char = '\0';
+
+    /// What stands for it until the whole config is there.
+    pub(crate) fn show(&self) -> Value {
+        let (kind, index) = match self {
+            Self::Upstream(index) => ('u', index),
+            Self::Issuer(index) => ('j', index),
+            Self::Authorizer(index) => ('a', index),
+        };
+        format!("{}{kind}{index}", Self::MARK).into()
+    }
+
+    /// What a text stands for, if for anything.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        let text = text.strip_prefix(Self::MARK)?;
+        let index = text.get(1..)?.parse().ok()?;
+        match text.as_bytes().first()? {
+            b'u' => Some(Self::Upstream(index)),
+            b'j' => Some(Self::Issuer(index)),
+            b'a' => Some(Self::Authorizer(index)),
+            _ => None,
+        }
+    }
+}
+
+/// Leaves out what isn't there; for `shows` of a section.
+pub(crate) fn only_given<S>(_: &S, shown: &mut Map<String, Value>) {
+    shown.retain(|_, value| match value {
+        Value::Null => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(entries) => !entries.is_empty(),
+        _ => true,
+    });
+}
