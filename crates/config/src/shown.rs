@@ -76,3 +76,8 @@ pub(crate) fn only_given<S>(_: &S, shown: &mut Map<String, Value>) {
         _ => true,
     });
 }
+
+/// A query may carry a key.
+pub(crate) fn without_query(path: &str) -> String {
+    path.split_once('?').map_or_else(|| path.to_owned(), |(path, _)| format!("{path}?{HIDDEN}"))
+}

@@ -33,6 +33,7 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{Admin, Bind, Config, Dns, Listener, Upstream},
     raw,
+    section::{Read, Short},
     yaml::{Kind, Node},
 };
 
@@ -77,19 +78,20 @@ pub(crate) fn build(
         None => fallback::listener(&built, &mut targets, problems).into_iter().collect(),
     };
     let metrics_place = root.metrics.as_ref().map_or_else(Place::default, |metrics| metrics.at);
-    let (bind, rest) =
-        root.metrics.map_or_else(|| (None, raw::MetricsRest::default()), |metrics| metrics.value.parts());
-    let metrics = bind.map_or(Some(Config::METRICS), |bind| bind.0);
-    if metrics.is_none() && (rest.app.is_some() || rest.adapt.is_some()) {
+    let Read { section: mut app, rest } = root.metrics.map_or_else(Read::default, |metrics| metrics.0.value);
+    let metrics = rest.bind.map_or(Some(Config::METRICS), |bind| bind.0.0);
+    if metrics.is_none() && (!app.metrics.is_empty() || rest.adapt.is_some()) {
         problems.error(metrics_place, "`app` and `adapt` have no port: `bind` is `off`");
     }
-    let admin = root.admin.map_or_else(Admin::default, |admin| {
-        let at = admin.at;
-        let (bind, envoy_compatible) = admin.value.parts();
-        let required = bind.is_some();
-        let bind = bind.map_or_else(|| Admin::default().bind, |bind| bind.0);
-        check_admin(bind.as_ref().filter(|_| required), at, &listeners, metrics, problems);
-        Admin { bind, required, envoy_compatible }
+    app.adapt =
+        rest.adapt.map(|map| map.entries).unwrap_or_default().into_iter().map(observe::adapter).collect();
+    let admin = root.admin.map_or_else(Admin::default, |Short(raw)| {
+        let (given, Read { section: mut admin, rest }) = raw.open();
+        if let Some(bind) = rest.bind {
+            (admin.bind, admin.required) = (bind.0.0, true);
+            check_admin(admin.bind.as_ref(), given.at, &listeners, metrics, problems);
+        }
+        admin
     });
     sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
     targets.warn_unused(problems);
@@ -111,7 +113,7 @@ pub(crate) fn build(
         workers: root.workers,
         dns: root.dns.map_or_else(Dns::default, |raw| dns(raw, problems)),
         metrics,
-        app: observe::app(rest),
+        app,
         access_log,
         tracing: root.tracing.and_then(|raw| observe::tracing(raw, env, problems)),
         admin,

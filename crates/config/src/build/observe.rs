@@ -6,10 +6,13 @@ use super::{fill, tls};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        AccessLog, Adapt, Adapter, AppMetrics, AppTold, Expect, Listener, LogFile, LogFilter, LogFormat,
-        LogTarget, Name, OtlpProtocol, Propagation, Syslog, Tracing,
+        AccessLog, Adapt, Adapter, Expect, JsonScalar, Listener, LogFile, LogFilter, LogFormat,
+        LogFormatForm, LogFormatWord, LogOutput, LogTarget, LogTo, Name, OtlpProtocol, Propagation, Syslog,
+        Tracing,
     },
-    raw::{self, At, JsonScalar, OneOrMany},
+    raw,
+    section::{Read, Short},
+    shapes::{At, Entry, OneOrMany},
     suggest,
     text::{Otlp, OtlpUrl, Ratio, Text as _},
 };
@@ -18,87 +21,62 @@ use crate::{
 pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(crate) fn access_log(
-    raw: Option<raw::AccessLogForm>,
+    raw: Option<Short<AccessLog>>,
     listeners: &[Listener],
     problems: &mut Problems,
 ) -> AccessLog {
-    match raw {
-        None => AccessLog::default(),
-        Some(raw::AccessLogForm::To(to)) => AccessLog { to: to.0.0, ..AccessLog::default() },
-        Some(raw::AccessLogForm::Full(log)) => AccessLog {
-            to: match log.to {
-                raw::LogTo::Path(to) => to.0.0,
-                raw::LogTo::Mapping(target) => log_target(*target, problems).unwrap_or_default(),
-            },
-            format: log.format.map_or_else(LogFormat::default, |format| log_format(format, problems)),
-            filter: log
-                .filter
-                .map(OneOrMany::into_vec)
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|raw| log_filter(raw, listeners, problems))
-                .collect(),
-        },
+    let Some(Short(raw)) = raw else { return AccessLog::default() };
+    let Read { section: mut log, rest } = raw.value;
+    log.to = match rest.to {
+        None => LogTarget::Off,
+        Some(LogTo::Path(to)) => to.0.0,
+        Some(LogTo::Mapping(output)) => log_target(output, problems).unwrap_or_default(),
+    };
+    if let Some(format) = rest.format {
+        log.format = log_format(format, problems);
     }
+    for filter in rest.filter.map(OneOrMany::into_vec).unwrap_or_default() {
+        log.filter.extend(log_filter(filter, listeners, problems));
+    }
+    log
 }
 
-fn log_target(raw: At<raw::LogTarget>, problems: &mut Problems) -> Option<LogTarget> {
-    let At { at, wrong, value: raw, .. } = raw;
-    let of_files = [
-        ("max_size", raw.max_size.as_ref().map(|value| value.at)),
-        ("max_age", raw.max_age.as_ref().map(|value| value.at)),
-        ("keep", raw.keep.as_ref().map(|value| value.at)),
-    ];
-    let of_syslog = [
-        ("facility", raw.facility.as_ref().map(|value| value.at)),
-        ("app", raw.app.as_ref().map(|value| value.at)),
-    ];
-    let mut misplaced = |keys: &[(&str, Option<Place>)], owner: &str| {
-        for (key, at) in keys {
-            if let Some(at) = at {
-                problems.wrong(
-                    *at,
-                    format!("`{key}` belongs to `{owner}`"),
-                    format!("remove it, or use `{owner}`"),
-                );
+fn log_target(raw: At<LogOutput>, problems: &mut Problems) -> Option<LogTarget> {
+    let (given, output) = raw.open();
+    let mut misplaced = |keys: &[&str], owner: &str| {
+        for key in keys {
+            if let Some(at) = given.key(key) {
+                let message = format!("`{key}` belongs to `{owner}`");
+                problems.wrong(at, message, format!("remove it, or use `{owner}`"));
             }
         }
     };
-    match (raw.file, raw.syslog) {
-        (Some(file), None) => {
-            misplaced(&of_syslog, "syslog");
-            let rotates = raw.max_size.is_some() || raw.max_age.is_some();
-            if let Some(keep) = raw.keep.as_ref().filter(|_| !rotates) {
+    let LogOutput { file, max_size, max_age, keep, syslog, facility, app } = output;
+    match (file, syslog) {
+        (Some(path), None) => {
+            misplaced(&["facility", "app"], "syslog");
+            let rotates = max_size.is_some() || max_age.is_some();
+            if let Some(at) = given.key("keep").filter(|_| !rotates) {
                 let help = "add `max_size: 100MiB` or `max_age: 24h`, or remove `keep`";
-                problems.wrong(
-                    keep.at,
-                    "`keep` without `max_size` or `max_age`: the file is never put aside",
-                    help,
-                );
+                let message = "`keep` without `max_size` or `max_age`: the file is never put aside";
+                problems.wrong(at, message, help);
             }
-            Some(LogTarget::File(LogFile {
-                max_size: raw.max_size.map(|size| size.value.0.0 as u64),
-                max_age: raw.max_age.map(|age| age.value.0.0),
-                keep: raw.keep.map_or(LogFile::KEEP, |keep| keep.value),
-                ..LogFile::at(file.value.0.0)
-            }))
+            let max_size = max_size.map(|size| size as u64);
+            Some(LogTarget::File(LogFile { path, max_size, max_age, keep }))
         }
         (None, Some(to)) => {
-            misplaced(&of_files, "file");
-            Some(LogTarget::Syslog(Syslog {
-                to: to.value.0.0,
-                facility: raw.facility.map(|facility| facility.value).unwrap_or_default(),
-                app: raw.app.map_or_else(|| Syslog::APP.into(), |app| app.value.0.0),
-            }))
+            misplaced(&["max_size", "max_age", "keep"], "file");
+            Some(LogTarget::Syslog(Syslog { to, facility, app }))
         }
-        (Some(_), Some(syslog)) => {
-            problems.wrong(syslog.at, "both `file` and `syslog`", "keep one of them");
+        (Some(_), Some(_)) => {
+            let at = given.key("syslog").unwrap_or(given.at);
+            problems.wrong(at, "both `file` and `syslog`", "keep one of them");
             None
         }
         (None, None) => {
-            if wrong.is_empty() {
+            if given.whole() {
                 problems.wrong(
-                    at,
+                    given.at,
                     "this goes nowhere",
                     "`to: { file: /var/log/access.log }` or `to: { syslog: unix:/dev/log }`",
                 );
@@ -108,49 +86,37 @@ fn log_target(raw: At<raw::LogTarget>, problems: &mut Problems) -> Option<LogTar
     }
 }
 
-fn log_format(raw: raw::LogFormatForm, problems: &mut Problems) -> LogFormat {
+fn log_format(raw: LogFormatForm, problems: &mut Problems) -> LogFormat {
     let own = match raw {
-        raw::LogFormatForm::Word(raw::LogFormatWord::Text) => return LogFormat::Text,
-        raw::LogFormatForm::Word(raw::LogFormatWord::Json) => return LogFormat::Json,
-        raw::LogFormatForm::Own(own) => *own,
+        LogFormatForm::Word(LogFormatWord::Text) => return LogFormat::Text,
+        LogFormatForm::Word(LogFormatWord::Json) => return LogFormat::Json,
+        LogFormatForm::Own(own) => own,
     };
-    let whole = own.whole();
-    match (own.value.template, own.value.json) {
-        (Some(template), None) => LogFormat::Template(template.0.0),
-        (None, Some(map)) if !map.entries.is_empty() => LogFormat::Fields(
-            map.entries.into_iter().map(|entry| (entry.key.into(), entry.value.0.0)).collect(),
-        ),
+    let (given, own) = own.open();
+    match (own.template, own.json) {
+        (Some(template), None) => LogFormat::Template(template),
+        (None, Some(fields)) if !fields.is_empty() => LogFormat::Fields(fields),
         (template, _) => {
-            if whole {
-                let what = if template.is_some() {
-                    "both `template` and `json`"
-                } else {
-                    "a format without a field"
-                };
-                problems.wrong(
-                    own.at,
-                    what,
-                    "`{ template: \"%{status} %{path}\" }` or `{ json: { code: \"%{status}\" } }`",
-                );
+            if given.whole() {
+                let both = template.is_some();
+                let what = if both { "both `template` and `json`" } else { "a format without a field" };
+                let help = "`{ template: \"%{status} %{path}\" }` or `{ json: { code: \"%{status}\" } }`";
+                problems.wrong(given.at, what, help);
             }
             LogFormat::default()
         }
     }
 }
 
-fn log_filter(raw: At<raw::LogFilter>, listeners: &[Listener], problems: &mut Problems) -> Option<LogFilter> {
-    let whole = raw.whole();
-    let At { at, value: raw, .. } = raw;
-    let mut filter = LogFilter {
-        errors: raw.errors.unwrap_or(false),
-        status: statuses(raw.status),
-        slower_than: raw.slower_than.map(|least| least.0.0),
-        routes: Vec::new(),
-        sample: raw.sample.map(|share| share.0.0),
-    };
+fn log_filter(
+    raw: At<Read<LogFilter>>,
+    listeners: &[Listener],
+    problems: &mut Problems,
+) -> Option<LogFilter> {
+    let (given, Read { section: mut filter, rest }) = raw.open();
     let known = || listeners.iter().flat_map(|listener| &listener.routes).map(|route| &*route.name);
     let mut unknown = false;
-    for name in raw.routes.map(OneOrMany::into_vec).unwrap_or_default() {
+    for name in rest.routes.map(OneOrMany::into_vec).unwrap_or_default() {
         let route = name.value.0.0;
         if !known().any(|name| *name == *route) {
             unknown = true;
@@ -162,9 +128,9 @@ fn log_filter(raw: At<raw::LogFilter>, listeners: &[Listener], problems: &mut Pr
         }
         filter.routes.push(route);
     }
-    if filter == LogFilter::default() && whole && !unknown {
+    if filter == LogFilter::default() && given.whole() && !unknown {
         problems.wrong(
-            at,
+            given.at,
             "this filter says nothing, so everything is logged",
             "remove it, or say for example `errors: true`",
         );
@@ -173,67 +139,29 @@ fn log_filter(raw: At<raw::LogFilter>, listeners: &[Listener], problems: &mut Pr
     Some(filter)
 }
 
-fn statuses(
-    raw: Option<OneOrMany<raw::Txt<crate::text::StatusRangeText>>>,
-) -> Vec<crate::model::StatusRange> {
-    raw.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|range| range.0.0).collect()
-}
-
-pub(crate) fn app(rest: raw::MetricsRest) -> AppTold {
-    let raw::MetricsRest { app, adapt: adapters, names, workload, namespace } = rest;
-    let metrics = app.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|form| {
-        let (from, full) = match form {
-            raw::AppMetricsForm::Url(url) => (url.0.0, None),
-            raw::AppMetricsForm::Full(full) => (full.from.0.0.clone(), Some(full)),
-        };
-        let mut page = AppMetrics {
-            from,
-            timeout: AppMetrics::TIMEOUT,
-            max_size: AppMetrics::MAX_SIZE,
-            gauges: Vec::new(),
-        };
-        if let Some(full) = full {
-            fill!(page, full, timeout, max_size);
-            let gauges = full.gauges.map(|map| map.entries).unwrap_or_default();
-            page.gauges = gauges.into_iter().map(|entry| (entry.key.into(), entry.value.0.0)).collect();
-        }
-        page
-    });
-    let adapt = adapters.map(|map| map.entries).unwrap_or_default().into_iter().map(|entry| {
-        let raw = entry.value;
-        let passes = raw.status.is_none() && raw.json.is_none() && raw.ok.is_none() && raw.failed.is_none();
-        let mut expect = Expect::default();
-        if let status @ Some(_) = raw.status {
-            expect.status = statuses(status);
-        }
-        let code = |code: Option<u16>| code.and_then(|code| StatusCode::from_u16(code).ok());
-        expect.ok = code(raw.ok).unwrap_or(expect.ok);
-        expect.failed = code(raw.failed).unwrap_or(expect.failed);
-        let json = raw.json.map(|map| map.entries).unwrap_or_default();
-        expect.json = json
-            .into_iter()
-            .map(|entry| {
-                let value: Name = match entry.value {
-                    JsonScalar::Truth(truth) => truth.to_string().into(),
-                    JsonScalar::Text(text) => text.0.0,
-                };
-                (entry.key.into(), value)
-            })
-            .collect();
-        Adapter {
-            path: entry.key.into(),
-            from: raw.from.0.0,
-            timeout: raw.timeout.map_or(Adapter::TIMEOUT, |timeout| timeout.0.0),
-            answer: if passes { Adapt::Pass } else { Adapt::Expect(expect) },
-        }
-    });
-    AppTold {
-        metrics: metrics.collect(),
-        adapt: adapt.collect(),
-        names: names.unwrap_or_default(),
-        workload: workload.map(|text| text.0.0),
-        namespace: namespace.map(|text| text.0.0),
+/// An endpoint of the application at this path.
+pub(crate) fn adapter(entry: Entry<Read<Adapter>>) -> Adapter {
+    let Read { section: mut adapter, rest } = entry.value;
+    adapter.path = entry.key.into();
+    if rest.status.is_none() && rest.json.is_none() && rest.ok.is_none() && rest.failed.is_none() {
+        return adapter;
     }
+    let mut expect = Expect::default();
+    if let Some(status) = rest.status {
+        expect.status = status.into_vec().into_iter().map(|range| range.0.0).collect();
+    }
+    let code = |code: Option<u16>| code.and_then(|code| StatusCode::from_u16(code).ok());
+    expect.ok = code(rest.ok).unwrap_or(expect.ok);
+    expect.failed = code(rest.failed).unwrap_or(expect.failed);
+    for entry in rest.json.map(|map| map.entries).unwrap_or_default() {
+        let value: Name = match entry.value {
+            JsonScalar::Truth(truth) => truth.to_string().into(),
+            JsonScalar::Text(text) => text.0.0,
+        };
+        expect.json.push((entry.key.into(), value));
+    }
+    adapter.answer = Adapt::Expect(expect);
+    adapter
 }
 
 pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Problems) -> Option<Tracing> {

@@ -25,9 +25,9 @@ impl Config {
             "workers": self.workers,
             "metrics": self.metrics.map_or("off".to_owned(), |at| at.to_string()),
             "admin": admin(&self.admin),
-            "access_log": observe::access_log(&self.access_log),
+            "access_log": self.access_log,
             "tracing": self.tracing.as_ref().map(observe::tracing),
-            "app": observe::app(&self.app),
+            "app": self.app,
             "shutdown": self.shutdown,
             "reload": self.reload,
             "watch_interval": show_duration(self.watch_interval),
@@ -91,11 +91,6 @@ fn name<'a>(reference: &Reference, config: &'a Config) -> Option<&'a str> {
 
 fn admin(admin: &Admin) -> String {
     admin.bind.as_ref().map_or("off".to_owned(), ToString::to_string)
-}
-
-/// A query may carry a key.
-pub(super) fn without_query(path: &str) -> String {
-    path.split_once('?').map_or_else(|| path.to_owned(), |(path, _)| format!("{path}?{HIDDEN}"))
 }
 
 #[cfg(test)]

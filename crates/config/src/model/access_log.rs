@@ -1,22 +1,94 @@
 //! The access log: where it goes, what stands in a line, which lines are written.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::json;
 
 use super::Name;
+use crate::{
+    section::{List, Maybe, Pairs, Read, Section as _, section},
+    shapes::{At, OneOrMany, Txt},
+    shown::only_given,
+    text::{
+        File, Label, LogPath, LogTemplateText, Positive, Ratio, Size, StatusRangeText, SyslogAddress, Word,
+    },
+};
 
-/// Where finished requests and connections are written, and how.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct AccessLog {
-    /// Destination; `Off` by default.
-    pub to: LogTarget,
-    /// Line format. Default text.
-    pub format: LogFormat,
-    /// What is written: a line that one of these lets through; empty lets everything through.
-    pub filter: Vec<LogFilter>,
+section! {
+    "`access_log`"
+    /// The access log.
+    pub struct AccessLog {
+        /// Where it goes: `stdout`, `off`, `syslog` (`/dev/log`), the path of a file that is appended to, or a mapping.
+        to(LogTo): LogTarget = LogTarget::Off,
+        /// What a line says: `text`, `json`, or a mapping with a template of one's own.
+        format(LogFormatForm): LogFormat = LogFormat::Text,
+        /// Which lines are written: those for which everything here holds; of a list, those for which one item does.
+        #[schema(examples = [json!([{ "errors": true }, { "slower_than": "1s" }, { "sample": "1%" }])])]
+        filter(OneOrMany<At<Read<LogFilter>>>): Vec<LogFilter> = Vec::new(),
+    }
+    requires to
+    or to
+}
+
+/// A target: a word or path, a file with its rotation, a syslog server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum LogTo {
+    Path(Txt<LogPath>),
+    Mapping(At<LogOutput>),
+}
+
+section! {
+    "`to` of the access log"
+    /// A target with its options: a file or a syslog server.
+    pub struct LogOutput: Eq {
+        /// The path of a file that is appended to.
+        #[schema(examples = ["/var/log/attache/access.log"])]
+        file: Option<PathBuf> as Maybe<File> = None,
+        /// A file that would grow beyond this is put aside as `FILE.1`, and that as `FILE.2`. By default it is left to others, who
+        /// rename it and send SIGUSR1.
+        #[schema(examples = ["100MiB"])]
+        max_size: Option<usize> as Maybe<Size> = None,
+        /// A file older than this is put aside.
+        #[schema(examples = ["24h"])]
+        max_age: Option<Duration> as Maybe<Positive> = None,
+        /// Files put aside that are kept.
+        #[schema(minimum = 1, maximum = 1000)]
+        keep: u32 = LogFile::KEEP,
+        /// A syslog server, in place of `file`: messages by RFC 5424 over a Unix datagram socket, UDP, or TCP with octet counting
+        /// (RFC 6587).
+        syslog: Option<SyslogTo> as Maybe<SyslogAddress> = None,
+        /// Facility of the messages.
+        facility: Facility = Facility::default(),
+        /// `APP-NAME` of the messages.
+        app: Name as Label = Syslog::APP.into(),
+    }
+}
+
+/// As the file writes it.
+impl Serialize for LogTarget {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (output, keys): (LogOutput, &[&str]) = match self.clone() {
+            Self::Off => return "off".serialize(serializer),
+            Self::Stdout => return "stdout".serialize(serializer),
+            Self::File(LogFile { path, max_size, max_age, keep }) => {
+                let max_size = max_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+                let output = LogOutput { file: Some(path), max_size, max_age, keep, ..LogOutput::default() };
+                (output, &["file", "max_size", "max_age", "keep"])
+            }
+            Self::Syslog(Syslog { to, facility, app }) => {
+                let output = LogOutput { syslog: Some(to), facility, app, ..LogOutput::default() };
+                (output, &["syslog", "facility", "app"])
+            }
+        };
+        let mut shown = output.show();
+        shown.retain(|key, _| keys.contains(&key.as_str()));
+        shown.serialize(serializer)
+    }
 }
 
 /// Destination of the access log.
@@ -83,6 +155,17 @@ pub enum SyslogTo {
     Tcp(Name),
 }
 
+/// As the file writes it.
+impl fmt::Display for SyslogTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(at) => write!(f, "udp://{at}"),
+            Self::Tcp(at) => write!(f, "tcp://{at}"),
+        }
+    }
+}
+
 /// Facilities of syslog that a proxy may have (RFC 5424 table 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -116,6 +199,51 @@ pub enum LogFormat {
     Fields(Vec<(Name, LogTemplate)>),
 }
 
+/// A format: a word or a mapping.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum LogFormatForm {
+    Word(LogFormatWord),
+    Own(At<OwnFormat>),
+}
+
+/// Formats that are there already.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormatWord {
+    /// One readable line.
+    Text,
+    /// One JSON object a line, with every field.
+    Json,
+}
+
+section! {
+    "`format` of the access log"
+    /// A format of one's own. The fields are those of [access-log.md](access-log.md).
+    pub struct OwnFormat: Eq {
+        /// A line of text.
+        template: Option<LogTemplate> as Maybe<LogTemplateText> = None,
+        /// A JSON object: its keys, each with a template. One field and nothing else keeps its type, so that numbers are numbers.
+        #[schema(examples = [json!({ "code": "%{status}", "took": "%{total_ms}" })])]
+        json: Option<Vec<(Name, LogTemplate)>> as Maybe<Pairs<Word, LogTemplateText>> = None,
+    }
+}
+
+/// As the file writes it.
+impl Serialize for LogFormat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (template, json) = match self.clone() {
+            Self::Text => return LogFormatWord::Text.serialize(serializer),
+            Self::Json => return LogFormatWord::Json.serialize(serializer),
+            Self::Template(template) => (Some(template), None),
+            Self::Fields(fields) => (None, Some(fields)),
+        };
+        let mut shown = OwnFormat { template, json }.show();
+        only_given(&(), &mut shown);
+        shown.serialize(serializer)
+    }
+}
+
 impl LogFormat {
     /// Every template in it.
     pub fn templates(&self) -> impl Iterator<Item = &LogTemplate> {
@@ -131,6 +259,22 @@ impl LogFormat {
 /// Text with fields of the finished exchange in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogTemplate(pub Vec<LogPart>);
+
+/// As the file writes it.
+impl fmt::Display for LogTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            LogPart::Text(text) => f.write_str(text),
+            LogPart::Field(LogField::RequestHeader(name)) => write!(f, "%{{request.header.{name}}}"),
+            LogPart::Field(LogField::ResponseHeader(name)) => write!(f, "%{{response.header.{name}}}"),
+            LogPart::Field(field) => {
+                let known =
+                    LogField::WORDS.iter().find(|(word, _)| LogField::of(word).as_ref() == Some(field));
+                write!(f, "%{{{}}}", known.map_or("", |(word, _)| word))
+            }
+        })
+    }
+}
 
 /// A piece of a [`LogTemplate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,19 +365,24 @@ fields! {
     Detail = "detail";
 }
 
-/// Which lines are written: those for which everything that is said here holds.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct LogFilter {
-    /// attache failed it (there is a reason), or it was answered with 5xx.
-    pub errors: bool,
-    /// The status is within one of these; empty says nothing.
-    pub status: Vec<StatusRange>,
-    /// It took at least this long; `None` says nothing.
-    pub slower_than: Option<Duration>,
-    /// It went by one of these routes; empty says nothing.
-    pub routes: Vec<Name>,
-    /// This share of what is left, at random; `None` is all.
-    pub sample: Option<f64>,
+section! {
+    "`filter` of the access log"
+    /// Which lines are written: those for which everything that is said holds.
+    pub struct LogFilter {
+        /// Only what attache failed, or what was answered with 5xx.
+        errors: bool = false,
+        /// Only these statuses.
+        #[schema(examples = [json!(["5xx", 404])])]
+        status: Vec<StatusRange> as List<StatusRangeText> = Vec::new(),
+        /// Only what took at least this long.
+        #[schema(examples = ["500ms"])]
+        slower_than: Option<Duration> as Maybe<Positive> = None,
+        /// Only what went by these routes.
+        routes(OneOrMany<At<Txt<Label>>>): Vec<Name> as List<Label> = Vec::new(),
+        /// Only this share, at random.
+        #[schema(examples = ["1%"])]
+        sample: Option<f64> as Maybe<Ratio> = None,
+    }
 }
 
 /// Statuses from the first to the last.
@@ -243,6 +392,13 @@ pub struct StatusRange {
     pub from: u16,
     /// The last.
     pub to: u16,
+}
+
+/// As the file writes it.
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.from == self.to { self.from.fmt(f) } else { write!(f, "{}-{}", self.from, self.to) }
+    }
 }
 
 impl StatusRange {

@@ -6,8 +6,16 @@ use std::{net::SocketAddr, time::Duration};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{Name, StatusRange};
+use super::{Config, Name, StatusRange};
+use crate::{
+    section::{List, Maybe, Pairs, Read, ShortPart, Show, Written, section},
+    shapes::{Map, OneOrMany, Txt},
+    text::{
+        AppPath, AppUrlText, JsonPointer, MetricName, MetricsAddress, Positive, Size, StatusRangeText, Word,
+    },
+};
 
 /// Under whose names the metrics are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,59 +30,111 @@ pub enum MetricNames {
     Istio,
 }
 
-/// What the port of the metrics tells of the application.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct AppTold {
-    /// Under whose names attache's own series are told.
-    pub names: MetricNames,
-    /// What Istio's names say of the workload: its name and namespace.
-    pub workload: Option<Name>,
-    /// The workload's namespace.
-    pub namespace: Option<Name>,
-    /// Pages of the application's metrics, put behind attache's own.
-    pub metrics: Vec<AppMetrics>,
-    /// Endpoints in another form.
-    pub adapt: Vec<Adapter>,
+section! {
+    "`metrics`"
+    /// Metrics, probes, and what is told there of the application.
+    pub struct AppTold {
+        /// Where they answer.
+        #[schema(default = Config::METRICS.to_string())]
+        bind(Txt<MetricsAddress>),
+        /// The application's own metrics, put behind attache's on `/metrics`. While it gives no answer, attache's are there all the same, and
+        /// `attache_app_scrape_success` is 0.
+        app in metrics: Vec<AppMetrics> as List<ShortPart> = Vec::new(),
+        /// Endpoints of the application under another path, with another meaning (the adapter pattern): what a prober or monitor
+        /// asks for, made of what the application has.
+        adapt(Map<AppPath, Read<Adapter>>): Vec<Adapter> as Adapters = Vec::new(),
+        /// Under whose names the series are told, for dashboards and alerts that are there already. Only in Prometheus' text, not in OpenMetrics.
+        names: MetricNames = MetricNames::default(),
+        /// With `names: istio`: the workload's name.
+        #[schema(default = "unknown", examples = ["${WORKLOAD}"])]
+        workload: Option<Name> as Maybe<Word> = None,
+        /// With `names: istio`: the workload's namespace.
+        #[schema(default = "unknown", examples = ["${POD_NAMESPACE}"])]
+        namespace: Option<Name> as Maybe<Word> = None,
+    }
+    or bind
 }
 
-/// One page of the application's metrics.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AppMetrics {
-    /// Where it is.
-    pub from: AppUrl,
-    /// How long it may take. Default 5 s.
-    pub timeout: Duration,
-    /// Bytes that it may have. Default 8 MiB.
-    pub max_size: usize,
-    /// The page is JSON: gauges by their name, each with the JSON pointer (RFC 6901) of its number. Empty: it is Prometheus' text.
-    pub gauges: Vec<(Name, Name)>,
+section! {
+    "`app` of the metrics"
+    /// The application's metrics.
+    pub struct AppMetrics {
+        /// Where they are.
+        from: AppUrl as AppUrlText = AppUrl::default(),
+        /// How long they are waited for.
+        timeout: Duration as Positive = Duration::from_secs(5),
+        /// A page larger than this counts as none.
+        max_size: usize as Size = 8 << 20,
+        /// The page is JSON: gauges by their name, each with the JSON pointer (RFC 6901) of its number, or of its `true` or `false`.
+        // Empty: it is Prometheus' text.
+        #[schema(examples = [json!({ "app_queue_depth": "/queue/depth" })])]
+        gauges: Vec<(Name, Name)> as Pairs<MetricName, JsonPointer> = Vec::new(),
+    }
+    requires from
+    or from
 }
 
-impl AppMetrics {
-    /// How long a page may take.
-    pub const TIMEOUT: Duration = Duration::from_secs(5);
-    /// Bytes that a page may have.
-    pub const MAX_SIZE: usize = 8 << 20;
-}
-
-/// One endpoint of the application under another path, with another meaning.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Adapter {
-    /// The path that it has on the port of the metrics.
-    pub path: Name,
-    /// What is asked.
-    pub from: AppUrl,
-    /// How long it may take. Default 1 s, what the kubelet waits.
-    pub timeout: Duration,
-    /// What its answer becomes.
-    pub answer: Adapt,
+section! {
+    "`adapt` of the metrics"
+    /// An endpoint of the application in another form. Without any expectation its answer is passed on as it is.
+    pub struct Adapter {
+        /// What is asked, with `GET`.
+        from: AppUrl as AppUrlText = AppUrl::default(),
+        /// How long its answer is waited for.
+        // As long as the kubelet waits.
+        timeout: Duration as Positive = Duration::from_secs(1),
+        /// The statuses of a good answer. With this or `json`, every answer becomes `ok` or `failed`, and so does none.
+        #[schema(default = "2xx")]
+        status(OneOrMany<Txt<StatusRangeText>>),
+        /// JSON pointers (RFC 6901) into a good answer's body, each with the value that stands there.
+        #[schema(examples = [json!({ "/status": "UP" })])]
+        json(Map<JsonPointer, JsonScalar>),
+        /// The status of the adapter where everything is as expected.
+        #[schema(minimum = 200, maximum = 599, default = 200)]
+        ok(u16),
+        /// The status of the adapter where it isn't.
+        #[schema(minimum = 200, maximum = 599, default = 503)]
+        failed(u16),
+    }
+    holds {
+        /// The path that it has on the port of the metrics.
+        path: Name = "".into(),
+        /// What its answer becomes.
+        answer: Adapt = Adapt::Pass,
+    }
+    requires from
+    shows Self::show_expected
 }
 
 impl Adapter {
-    /// How long an answer may take.
-    pub const TIMEOUT: Duration = Duration::from_secs(1);
     /// Bytes of an answer's body.
     pub const MAX_SIZE: usize = 1 << 20;
+
+    fn show_expected(&self, shown: &mut serde_json::Map<String, Value>) {
+        let Adapt::Expect(Expect { status, json, ok, failed }) = &self.answer else { return };
+        shown.insert("status".into(), List::<Written>::show(status));
+        let json = json.iter().map(|(at, is)| (at.to_string(), Value::from(&**is)));
+        shown.insert("json".into(), Value::Object(json.collect()));
+        shown.extend([("ok".into(), ok.as_u16().into()), ("failed".into(), failed.as_u16().into())]);
+    }
+}
+
+/// A value of JSON that isn't a mapping or list.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum JsonScalar {
+    Truth(bool),
+    Text(Txt<Word>),
+}
+
+/// Adapters by their path.
+struct Adapters;
+
+impl Show<Vec<Adapter>> for Adapters {
+    fn show(value: &Vec<Adapter>) -> Value {
+        Value::Object(value.iter().map(|adapter| (adapter.path.to_string(), json!(adapter))).collect())
+    }
 }
 
 /// What an adapter's answer is.
@@ -119,4 +179,11 @@ pub struct AppUrl {
     pub authority: Name,
     /// Path and query.
     pub path: Name,
+}
+
+impl Default for AppUrl {
+    fn default() -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        Self { address, authority: "localhost".into(), path: "/".into() }
+    }
 }

@@ -57,9 +57,10 @@ pub use upstream::*;
 pub use web::*;
 
 use crate::{
-    section::{List, Maybe, Plain, section},
+    section::{List, Maybe, OffOr, Plain, Written, section},
+    shapes::Txt,
     shown::Reference,
-    text::{DnsServer, File, Length, Positive, Word},
+    text::{AdminAddress, DnsServer, File, Length, Positive, Word},
 };
 
 /// One whole configuration.
@@ -141,22 +142,23 @@ impl Config {
     pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 }
 
-/// Where the admin API and the dashboard answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// A loopback address or a Unix socket; `None` is off. Default `127.0.0.1:15000`.
-    pub bind: Option<Bind>,
-    /// The file names it, so that a port which is taken is an error. At the default it is only a warning: whoever runs a second
-    /// attache on one machine to try it out should not have to learn of the admin API first. Default false.
-    pub required: bool,
-    /// Envoy's paths are answered, too. Default false.
-    pub envoy_compatible: bool,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { bind: Some(Bind::Tcp(Self::ADDRESS)), required: false, envoy_compatible: false }
+section! {
+    "`admin`"
+    /// Where the admin API and the dashboard answer, and what else is there.
+    pub struct Admin: Eq {
+        /// Where they answer.
+        // A loopback address or a Unix socket; `None` is off.
+        #[schema(default = Self::ADDRESS.to_string())]
+        bind(Txt<AdminAddress>): Option<Bind> as OffOr<Written> = Some(Bind::Tcp(Self::ADDRESS)),
+        /// Paths of Envoy's admin API are answered, too: `/stats/prometheus`, `/clusters`, `/config_dump`, `/ready`, `/server_info`, `/logging`.
+        envoy_compatible: bool = false,
     }
+    holds {
+        /// The file names it, so that a port which is taken is an error. At the default it is only a warning: whoever runs a second
+        /// attache on one machine to try it out should not have to learn of the admin API first.
+        required: bool = false,
+    }
+    or bind
 }
 
 impl Admin {

@@ -3,15 +3,11 @@
 //! These types are the only list of keys. The schema is generated from them (and from it the checker's rules and the
 //! reference in `docs/config.md`); defaults shown there are taken from the model, where they stand.
 
-mod access_log;
-mod app;
 mod tracing;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(crate) use access_log::*;
-pub(crate) use app::*;
 pub(crate) use tracing::*;
 
 pub(crate) use crate::shapes::*;
@@ -43,14 +39,14 @@ pub(crate) struct Root {
     /// Where `/metrics`, `/healthz` and `/readyz` answer, and what they tell of the application. An address alone is short for
     /// `{ bind: … }`.
     #[schemars(extend("default" = model::Config::METRICS.to_string()))]
-    pub(crate) metrics: Option<At<MetricsForm>>,
+    pub(crate) metrics: Option<Short<model::AppTold>>,
     /// Where the admin API and the dashboard answer. At the default a port that is taken only switches it off, with a warning; an
     /// address that stands here must be free. An address alone is short for `{ bind: … }`.
     #[schemars(extend("default" = model::Admin::ADDRESS.to_string()))]
-    pub(crate) admin: Option<At<AdminForm>>,
+    pub(crate) admin: Option<Short<model::Admin>>,
     /// Where finished requests and connections are written.
     #[schemars(extend("default" = "off"))]
-    pub(crate) access_log: Option<AccessLogForm>,
+    pub(crate) access_log: Option<Short<model::AccessLog>>,
     /// Traces by OpenTelemetry. An endpoint alone is short for `{ otlp: … }`; without this key none are begun, and those that come
     /// are passed on.
     pub(crate) tracing: Option<TracingForm>,

@@ -8,9 +8,9 @@ use serde::{
     Serialize,
     de::{self, DeserializeOwned},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::Section;
+use super::{Section, Short};
 use crate::{
     shapes::{Entry, Off, OrOff, Txt, free_keys, one_or_many},
     text::Unit,
@@ -69,6 +69,28 @@ impl<S: Section + JsonSchema> Notation<S> for Part {
     fn set(over: &mut S, value: Value) -> serde_json::Result<()> {
         const { assert!(!S::BUILT, "a section whose keys `build` has to see is read by `Read`") };
         over.set(&mut S::Rest::default(), serde_json::from_value(value)?)
+    }
+}
+
+/// A section within a section, or a value that stands for the key which its declaration names after `or`.
+pub(crate) struct ShortPart;
+
+impl<S: Section> Show<S> for ShortPart {
+    fn show(value: &S) -> Value {
+        Part::show(value)
+    }
+}
+
+impl<S: Section + JsonSchema> Notation<S> for ShortPart {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = generator.subschema_for::<Short<S>>();
+        schema.remove("x-at");
+        schema
+    }
+
+    fn read(value: Value) -> serde_json::Result<S> {
+        let key = S::SHORT.unwrap_or_default();
+        Part::read(if value.is_object() { value } else { json!({ key: value }) })
     }
 }
 

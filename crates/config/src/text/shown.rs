@@ -9,13 +9,19 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::*;
+use super::{
+    AppUrlText, DnsServer, File, HeadSize, HeaderMatchText, HeaderText, Host, HostAndPort, HostText,
+    IdentityText, JsonPointer, Label, Length, LimitBy, LogTemplateText, MediaType, MethodText, MetricName,
+    Network, Octets, PathText, PathValue, Pin, Positive, Ratio, RedirectScheme, SanText, Size, SourceAddress,
+    StatusRangeText, SyslogAddress, TemplateText, Timeout, TokenFrom, Unit, UserName, ValueText, Window,
+    WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
+};
 use crate::{
     model::{
-        AddressMatch, HeaderMatch, HostPattern, IdentityMatch, LimitKey, Name, PathPattern, SanPattern,
-        Template, TokenPlace, ValuePattern,
+        AddressMatch, AppUrl, HeaderMatch, HostPattern, IdentityMatch, LimitKey, LogTemplate, Name,
+        PathPattern, SanPattern, StatusRange, SyslogTo, Template, TokenPlace, ValuePattern,
     },
-    shown::HIDDEN,
+    shown::{HIDDEN, without_query},
 };
 
 macro_rules! units {
@@ -55,6 +61,12 @@ units! {
     PathValue => Name, |path| path.to_string();
     RedirectScheme => Name, |scheme| scheme.to_string();
     UserName => Name, |name| name.to_string();
+    StatusRangeText => StatusRange, ToString::to_string;
+    SyslogAddress => SyslogTo, ToString::to_string;
+    LogTemplateText => LogTemplate, ToString::to_string;
+    JsonPointer => Name, |pointer| pointer.to_string();
+    MetricName => Name, |name| name.to_string();
+    AppUrlText => AppUrl, |url| format!("http://{}{}", url.authority, without_query(&url.path));
     MethodText => Method, ToString::to_string;
     MediaType => HeaderValue, |media| media.to_str().unwrap_or_default().to_owned();
     HostText => HostPattern, ToString::to_string;
