@@ -202,6 +202,16 @@ fn a_reload_by_the_admin_api_says_what_came_of_it_and_a_bad_config_changes_nothi
     let reload = command(&attache, &["reload"]);
     let said = String::from_utf8_lossy(&reload.stderr).into_owned();
     assert!(!reload.status.success() && said.contains("listners") && said.contains("did you mean"), "{said}");
+    let reload = command(&attache, &["reload", "-o", "json"]);
+    let refused: Value = serde_json::from_slice(&reload.stdout).unwrap();
+    assert!(!reload.status.success() && refused["ok"] == false && refused["status"] == 422, "{refused}");
+    assert!(refused["said"].to_string().contains("listners"), "{refused}");
+    let status: Value = serde_json::from_slice(&command(&attache, &["status", "-o", "json"]).stdout).unwrap();
+    let events = status["events"].to_string();
+    assert!(
+        events.contains("refused; the one before serves") && events.contains("last_ago_seconds"),
+        "{events}"
+    );
     assert_eq!(text(&curl([attache.url("/a")])), "hello");
     let reloads = json(&attache, "/reloads");
     let newest: Vec<_> = reloads.as_array().unwrap().iter().map(|reload| reload["ok"] == true).collect();

@@ -127,7 +127,7 @@ fn an_ejected_endpoint_is_counted_and_told_apart() {
     let _bad =
         nginx(&format!("server {{ listen {}; location / {{ return 500 no; }} }}", servers[1]), servers[1]);
     let attache = Attache::start(&format!(
-        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\n\
+        "admin: 127.0.0.1:$ADMIN\nlisteners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\n\
          upstreams: {{ orders: {{ address: ['http://{}', 'http://{}'], outlier_ejection: {{ consecutive_5xx: 2, base: 1h, max_percent: 50% }} }} }}",
         servers[0], servers[1]
     ));
@@ -141,6 +141,10 @@ fn an_ejected_endpoint_is_counted_and_told_apart() {
         attache.metric("attache_upstream_endpoints", &["state=\"ejected\""]) == 1.0
             && attache.metric("attache_upstream_endpoints", &["state=\"healthy\""]) == 1.0
     });
+    let events = http_get(local(attache.admin), "/events");
+    let named = format!("\"endpoint\": \"{}\"", servers[1]);
+    let why = "\"because\": \"2 failures in a row";
+    assert!(events.contains(&named) && events.contains(why), "{events}");
 }
 
 #[test]

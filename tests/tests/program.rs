@@ -122,6 +122,51 @@ upstreams: { app: 'http://127.0.0.1:2', db: 'tcp://127.0.0.1:3', any: authority 
 }
 
 #[test]
+fn what_commands_say_is_one_json_document_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let two = write(
+        "two.yaml",
+        "listeners: { a: { bind: ':1', to: app }, b: { bind: ':2', to: app } }\nupstreams: { app: 'http://127.0.0.1:2' }\n",
+    );
+    let nginx = write(
+        "nginx.conf",
+        "server {\n  listen 80;\n  location / {\n    proxy_pass http://127.0.0.1:8080;\n  }\n}\n",
+    );
+    let nowhere = free_port().to_string();
+    let json = |arguments: &[&str]| -> (bool, serde_json::Value) {
+        let (ok, out, err) = run(arguments);
+        (ok, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}{err}")))
+    };
+
+    let (ok, explained) = json(&["explain", "-o", "json", "-c", &two, "GET", "http://app/"]);
+    assert!(ok && explained[0]["listener"] == "a" && explained[1]["listener"] == "b", "{explained}");
+    let (ok, refused) =
+        json(&["explain", "--json", "-c", &two, "-H", "content-length: x", "GET", "http://app/"]);
+    assert!(ok && refused[1]["refused"]["reason"] == "bad-request", "{refused}");
+
+    let (_, imported) = json(&["import", "-o", "json", &nginx]);
+    assert!(imported["config"].as_str().is_some_and(|text| text.contains("listeners:")), "{imported}");
+    assert!(imported["exit_code"].is_number() && imported["remarks"].is_array(), "{imported}");
+
+    let (ok, waited) = json(&["wait-ready", "-o", "json", "--timeout", "50ms", "--address", &nowhere]);
+    assert!(
+        !ok && waited["ready"] == false && waited["not_ready"].to_string().contains("refused"),
+        "{waited}"
+    );
+
+    let (ok, would) = json(&["intercept", "--dry-run", "-o", "json", "--backend", "nft"]);
+    assert!(ok && would["would_do"].is_array(), "{would}");
+
+    let (ok, demo) = json(&["demo", "--seconds", "1", "-o", "json"]);
+    assert!(ok && demo["app"]["calls"].as_u64() > Some(0) && demo["servers"].is_array(), "{demo}");
+}
+
+#[test]
 fn every_example_config_is_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let mut count = 0;

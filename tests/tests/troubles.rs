@@ -1,4 +1,4 @@
-//! Twenty-five failures, each with the one command that says its cause and what to do: the table of `docs/troubleshooting.md`.
+//! Failures, each with the one command that says its cause and what to do: the tables of `docs/troubleshooting.md`.
 
 use attache_tests::{binary, script, text};
 
@@ -7,4 +7,11 @@ fn one_command_says_cause_and_remedy_of_each_of_25_failures() {
     let output = script("troubles.py", &[&binary().display().to_string()]);
     let said = text(&output);
     assert!(output.status.success() && said.contains("25 of 25 have cause and remedy"), "{said}");
+}
+
+#[test]
+fn one_command_says_cause_and_remedy_of_tls_http2_tunnels_dns_reloads_and_the_system() {
+    let output = script("more_troubles.py", &[&binary().display().to_string()]);
+    let said = text(&output);
+    assert!(output.status.success() && said.contains(" have cause and remedy"), "{said}");
 }

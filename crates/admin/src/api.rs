@@ -82,6 +82,7 @@ GET  /reloads         the last reloads of the config
 GET  /stats.json      rates, percentiles and reasons of the last 10 s and 5 min
 GET  /failures        failures by upstream and reason, and the last 100 failed exchanges, newest first
 GET  /events          breakers, ejections, health, reloads, certificates, failures that began and ended: newest first
+GET  /warnings        the last warnings and errors of the log, newest first
 GET  /clients         who calls, by verified identity or address, since somebody looks
 GET  /reasons         what every reason means and what to do
 GET  /tap?upstream=U  exchanges as they end, a JSON line each; filters as keys
@@ -183,6 +184,10 @@ fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
         "/stats.json" => as_json(&stats(api)),
         "/failures" => as_json(&failures(api)),
         "/events" => as_json(&events(api)),
+        "/warnings" => match &api.log {
+            Some(log) => as_json(&log.warnings().json(SystemTime::now())),
+            None => no_log(),
+        },
         "/clients" => as_json(&api.state.metrics.watch().clients(CLIENTS).into()),
         "/reasons" => as_json(&reasons()),
         _ => dashboard::file(path).or_else(|| probes::told(&api.state, path)).unwrap_or_else(|| {
@@ -233,7 +238,8 @@ fn failures(api: &Api) -> Value {
 }
 
 fn events(api: &Api) -> Value {
-    api.state.metrics.watch().events().iter().map(attache_telemetry::Event::json).collect()
+    let now = SystemTime::now();
+    api.state.metrics.watch().events().iter().map(|event| event.json(now)).collect()
 }
 
 fn reasons() -> Value {
@@ -244,6 +250,7 @@ fn reasons() -> Value {
             "envoy_flag": reason.envoy_flag(),
             "meaning": reason.meaning(),
             "what_to_do": reason.what_to_do(),
+            "what_to_do_for_clients": reason.what_to_do_for_clients(),
         })
     };
     Reason::ALL.iter().map(reason).collect()

@@ -3,18 +3,20 @@
 use std::{
     fs,
     io::{self, IsTerminal as _, Read as _, Write as _},
+    net::SocketAddr,
     path::Path,
     process::ExitCode,
+    time::SystemTime,
 };
 
 use attache_config::{
     Diagnostics, Finding, locate,
-    model::{Action, Bind, Config, LogTarget},
+    model::{Action, Address, Bind, Config, LogTarget, Target},
 };
-use attache_tls::check::{FileProblem, client_files, credential_file, server_files};
+use attache_tls::check::{FileProblem, client_files, credential_file, server_files, untimely};
 use serde_json::json;
 
-use crate::cli::{self, Output};
+use crate::cli;
 
 /// Prints every problem of a config.
 pub(crate) fn run(options: &cli::Check) -> ExitCode {
@@ -47,18 +49,19 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
             if options.without_files { None } else { files(&config, text.as_deref().unwrap_or_default()) };
         looked.map_or(Ok(config), Err)
     });
-    match (options.output, result) {
-        (Output::Json, result) => {
+    match (options.format.is_json(), result) {
+        (true, result) => {
             let (ok, found) = match &result {
                 Ok(config) => (true, json!(config.warnings)),
                 Err(found) => (false, json!(found)),
             };
-            let summary = result.as_ref().map(attache_routing::summary).unwrap_or_default();
+            let summary =
+                result.as_ref().map(|config| summary(config, options.without_files)).unwrap_or_default();
             let _ =
                 writeln!(io::stdout(), "{:#}", json!({ "ok": ok, "problems": found, "summary": summary }));
             if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        (Output::Text, Ok(config)) => {
+        (false, Ok(config)) => {
             for warning in &config.warnings {
                 let _ = writeln!(io::stderr(), "{}", warning.display(coloured()));
             }
@@ -70,16 +73,30 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
                 count(config.listeners.len(), "listener"),
                 count(config.upstreams.len(), "upstream")
             );
-            for line in attache_routing::summary(&config) {
+            for line in summary(&config, options.without_files) {
                 let _ = writeln!(out, "  {line}");
             }
             ExitCode::SUCCESS
         }
-        (Output::Text, Err(found)) => {
+        (false, Err(found)) => {
             let _ = writeln!(io::stderr(), "{}", found.display(coloured()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a person should know of a config that is right.
+fn summary(config: &Config, without_files: bool) -> Vec<String> {
+    let mut lines = attache_routing::summary(config);
+    if !without_files {
+        let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let upstreams = config.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
+        let shown = listeners
+            .flat_map(|tls| &tls.identities)
+            .chain(upstreams.filter_map(|tls| tls.identity.as_ref()));
+        lines.extend(untimely(shown, SystemTime::now()));
+    }
+    lines
 }
 
 /// Colours stand where a person sees them.
@@ -94,6 +111,14 @@ fn count(n: usize, what: &str) -> String {
 /// What can't be used of the files and folders that a config names. `text` is the config's.
 pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
     let mut found = Vec::new();
+    for (listener, upstream, at) in loops(config) {
+        found.push(Finding {
+            keys: vec!["upstreams".to_owned(), upstream.to_owned()],
+            value: None,
+            message: format!("`{upstream}` leads back to listener `{listener}`, which is at {at}: each of its calls would come in again"),
+            help: "name the address of the service itself".to_owned(),
+        });
+    }
     let mut add = |keys: &[&str], problem: FileProblem| {
         let value = problem.file.map(|file| file.to_string_lossy().into_owned());
         let keys = keys.iter().map(ToString::to_string).collect();
@@ -139,6 +164,46 @@ pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
         add(&["admin"], problem);
     }
     locate(found, text, config.file.as_deref())
+}
+
+/// Upstreams that a listener's routes go to and that are that listener: its name, the upstream's, and the address.
+fn loops(config: &Config) -> Vec<(&str, &str, SocketAddr)> {
+    let mut found = Vec::new();
+    for listener in &config.listeners {
+        for route in &listener.routes {
+            let Action::Forward(forward) = &route.action else { continue };
+            for upstream in forward.to.iter().filter_map(|to| config.upstreams.get(to.upstream.0)) {
+                let Address::Endpoints(sources) = &upstream.address else { continue };
+                let back = listener.bind.iter().find_map(|bind| match bind {
+                    Bind::Tcp(at) => sources.iter().any(|source| is_at(&source.target, *at)).then_some(*at),
+                    Bind::Unix { .. } => None,
+                });
+                let known = |(_, name, _): &(&str, &str, SocketAddr)| *name == &*upstream.name;
+                if let Some(at) = back.filter(|_| !found.iter().any(known)) {
+                    found.push((&*listener.name, &*upstream.name, at));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Whether an endpoint is this socket, as far as the config tells: by its address, or by a name of the loopback.
+fn is_at(target: &Target, socket: SocketAddr) -> bool {
+    let is_any = socket.ip().is_unspecified();
+    match target {
+        Target::Ip(address) => {
+            let ip = address.ip().to_canonical();
+            address.port() == socket.port()
+                && (ip == socket.ip().to_canonical() || (is_any && (ip.is_loopback() || ip.is_unspecified())))
+        }
+        Target::Dns { host, port } => {
+            *port == socket.port()
+                && host.trim_end_matches('.').eq_ignore_ascii_case("localhost")
+                && (is_any || socket.ip().is_loopback())
+        }
+        Target::Srv { .. } | Target::Kubernetes(_) | Target::Unix(_) => false,
+    }
 }
 
 /// A Unix socket needs a folder that it can be made in.

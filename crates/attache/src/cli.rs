@@ -103,9 +103,8 @@ pub(crate) enum Command {
 pub(crate) struct Order {
     #[command(flatten)]
     pub(crate) admin: Admin,
-    /// How the answer is shown.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 /// `attache run`
@@ -132,6 +131,8 @@ pub(crate) struct Upgrade {
     /// The folder of `attache run --upgrade-dir`, as it is mounted here.
     #[arg(long, value_name = "FOLDER", env = "ATTACHE_UPGRADE_DIR", default_value = "/upgrade")]
     pub(crate) upgrade_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 /// `attache check`
@@ -146,9 +147,8 @@ pub(crate) struct Check {
     /// Look at the config alone, and not at the certificates, keys, secrets and folders that it names: for another machine's config.
     #[arg(long)]
     pub(crate) without_files: bool,
-    /// How the result is shown.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 impl Check {
@@ -158,7 +158,7 @@ impl Check {
     }
 }
 
-/// Text for people, or JSON for programs.
+/// Text for people, or JSON for programs: the same two flags at every command that prints something of its own.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Format {
     /// How it is shown.
@@ -200,9 +200,11 @@ pub(crate) struct Import {
     /// Which proxy the config is of. Default: told by its content.
     #[arg(long, value_enum, value_name = "PROXY")]
     pub(crate) from: Option<From>,
-    /// Write to this file. Default: standard output.
+    /// Write the config to this file. Default: standard output.
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
+    pub(crate) write: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: Format,
     /// Run the original and the import side by side on loopback, with stubs in place of the upstreams, and show what they answer differently.
     /// Exit code 5 where they do.
     #[arg(long)]
@@ -279,6 +281,8 @@ pub(crate) struct Demo {
     /// Requests a second.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) rate: u32,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 /// `attache sleep`
@@ -298,6 +302,8 @@ pub(crate) struct WaitReady {
     /// Where `/readyz` answers: the config's `metrics`, or its `admin`. HOST:PORT, a port, or unix:PATH.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15090")]
     pub(crate) address: Target,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -329,9 +335,8 @@ pub(crate) struct Top {
     /// Print once and end, as without a terminal.
     #[arg(long)]
     pub(crate) once: bool,
-    /// How it is shown; JSON is printed once.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) format: Format,
     /// Time between two looks.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,
@@ -405,9 +410,8 @@ pub(crate) struct Tap {
     /// End after so many.
     #[arg(short = 'n', long, value_name = "N")]
     pub(crate) count: Option<u64>,
-    /// How each is shown.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) format: Format,
 }
 
 /// How a record is shown.
@@ -415,4 +419,30 @@ pub(crate) struct Tap {
 pub(crate) enum Output {
     Text,
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Commands that print a file of a fixed kind, or nothing of their own.
+    const WITHOUT: &[&str] = &["run", "schema", "webhook", "sleep", "completions", "man"];
+
+    #[test]
+    fn every_command_that_says_something_says_it_as_json_too() {
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let output = command.get_arguments().find(|argument| argument.get_short() == Some('o'));
+            let Some(output) = output else {
+                assert!(WITHOUT.contains(&name), "`attache {name}` has no `-o json`");
+                continue;
+            };
+            let values: Vec<_> =
+                output.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
+            assert!(values.iter().any(|value| value == "json"), "`attache {name} -o` takes {values:?}");
+            assert!(!WITHOUT.contains(&name), "`attache {name}` has `-o json` now");
+        }
+    }
 }

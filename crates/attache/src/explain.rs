@@ -6,6 +6,7 @@ use attache_http::{Client, check_request, normalize_uri};
 use attache_routing::{RouteTable, explain, explain_tcp};
 use attache_wire::{RequestHead, header::HOST};
 use http::{Method, Uri};
+use serde_json::json;
 
 use crate::{cli, run::load};
 
@@ -35,6 +36,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
         return Err(format!("there is no listener `{asked}`; there are: {}", names.join(", ")).into());
     }
     let mut out = io::stdout().lock();
+    let mut all = Vec::new();
     for listener in listeners {
         let table = RouteTable::new(listener);
         let explanation = if let Some(parts) = &request {
@@ -43,11 +45,12 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
             let checked = check_request(&mut parts, client.tls, true)
                 .and_then(|_| normalize_uri(&mut parts.uri, listener.http.path));
             if let Err(refusal) = checked {
-                writeln!(
-                    out,
-                    "listener {}: refused with {}: {}",
-                    listener.name, refusal.reason, refusal.text
-                )?;
+                let (name, reason, text) = (&*listener.name, refusal.reason.as_str(), refusal.text);
+                if options.format.is_json() {
+                    all.push(json!({ "listener": name, "refused": { "reason": reason, "text": text } }));
+                } else {
+                    writeln!(out, "listener {name}: refused with {reason}: {text}")?;
+                }
                 continue;
             }
             explain(&table, &parts, &client, &config.upstreams)
@@ -58,11 +61,13 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
             explain_tcp(&table, &client(options, decrypted), &config.upstreams)
         };
         if options.format.is_json() {
-            serde_json::to_writer_pretty(&mut out, &explanation)?;
-            writeln!(out)?;
+            all.push(serde_json::to_value(&explanation)?);
         } else {
             writeln!(out, "{explanation}")?;
         }
+    }
+    if options.format.is_json() {
+        writeln!(out, "{:#}", serde_json::Value::Array(all))?;
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::{
     process::ExitCode,
 };
 
-use attache_import::{Kind, verify};
+use attache_import::{Kind, Weight, verify};
+use serde_json::json;
 
 use crate::cli;
 
@@ -35,15 +36,42 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
         return compare(kind, &files, options);
     }
     let imported = attache_import::import(kind, &files)?;
-    match &options.output {
-        Some(path) => {
-            std::fs::write(path, &imported.text).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
-        None => io::stdout().write_all(imported.text.as_bytes())?,
+    if let Some(path) = &options.write {
+        std::fs::write(path, &imported.text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if options.format.is_json() {
+        writeln!(io::stdout(), "{:#}", as_json(&imported))?;
+        return Ok(ExitCode::from(imported.grade.exit_code()));
+    }
+    if options.write.is_none() {
+        io::stdout().write_all(imported.text.as_bytes())?;
     }
     let lost = imported.remarks.iter().filter(|remark| remark.weight != attache_import::Weight::Note).count();
-    writeln!(io::stderr(), "{}; {lost} losses, each a comment at its place", imported.grade)?;
+    let losses = if lost == 1 { "loss" } else { "losses" };
+    writeln!(io::stderr(), "{}; {lost} {losses}, each a comment at its place", imported.grade)?;
     Ok(ExitCode::from(imported.grade.exit_code()))
+}
+
+/// The config and every remark, each with its place in the original.
+fn as_json(imported: &attache_import::Imported) -> serde_json::Value {
+    let remarks: Vec<_> = imported
+        .remarks
+        .iter()
+        .map(|remark| {
+            let weight = match remark.weight {
+                Weight::Note => "note",
+                Weight::Soft => "soft",
+                Weight::Point => "point",
+            };
+            json!({ "at": remark.at.to_string(), "weight": weight, "text": remark.text })
+        })
+        .collect();
+    json!({
+        "grade": imported.grade.to_string(),
+        "exit_code": imported.grade.exit_code(),
+        "remarks": remarks,
+        "config": imported.text,
+    })
 }
 
 /// Both side by side.
@@ -65,7 +93,24 @@ fn compare(kind: Kind, files: &[attache_import::File], options: &cli::Import) ->
         }
     };
     let _ = std::fs::remove_dir_all(&folder);
-    io::stdout().write_all(report.text().as_bytes())?;
+    if options.format.is_json() {
+        let differences: Vec<_> = report
+            .differences
+            .iter()
+            .map(|one| json!({ "request": one.request, "what": one.what }))
+            .collect();
+        let said = json!({
+            "grade": report.grade.to_string(),
+            "asked": report.asked,
+            "equal": report.equal,
+            "refused_by_the_import_alone": report.closed,
+            "differences": differences,
+            "not_compared": report.left_out,
+        });
+        writeln!(io::stdout(), "{said:#}")?;
+    } else {
+        io::stdout().write_all(report.text().as_bytes())?;
+    }
     Ok(if report.differences.is_empty() {
         ExitCode::from(report.grade.exit_code())
     } else {

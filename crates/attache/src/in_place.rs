@@ -21,6 +21,8 @@ use rustix::{
     process::{Pid, Signal, geteuid, kill_process},
 };
 
+use serde_json::json;
+
 use crate::cli;
 
 /// Longer than the hand-over itself may take.
@@ -135,7 +137,9 @@ fn begun(pid: Pid) -> Option<u64> {
 
 /// `attache upgrade`: this program takes over from the attache that serves.
 pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::Error>> {
-    let mut out = io::stdout();
+    let say = |line: String| -> io::Result<()> {
+        if options.format.is_json() { Ok(()) } else { writeln!(io::stdout(), "{line}") }
+    };
     let folder = Folder(options.upgrade_dir.clone());
     let shown = options.upgrade_dir.display();
     let old = folder.active().ok_or_else(|| {
@@ -144,7 +148,7 @@ pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::
              and see its processes (kubectl debug --target=attache)"
         )
     })?;
-    writeln!(out, "attache {} serves as process {}", old.version, old.pid.as_raw_nonzero())?;
+    say(format!("attache {} serves as process {}", old.version, old.pid.as_raw_nonzero()))?;
     folder.install(Path::new("/proc/self/exe")).map_err(|error| format!("{shown}: {error}"))?;
     let _ = fs::remove_file(options.upgrade_dir.join("outcome"));
     kill_process(old.pid, Signal::USR2).map_err(|error| match error {
@@ -154,7 +158,7 @@ pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::
         }
         error => error.to_string(),
     })?;
-    writeln!(out, "attache {VERSION} was put into {shown} and is started there")?;
+    say(format!("attache {VERSION} was put into {shown} and is started there"))?;
     let end = Instant::now() + PATIENCE;
     let outcome = loop {
         match folder.outcome() {
@@ -169,13 +173,14 @@ pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::
         }
     };
     match outcome.trim().split_once(' ') {
-        Some(("ok", pid)) => {
-            writeln!(
-                out,
-                "attache {VERSION} serves as process {pid}; the one before it finishes what it has"
-            )?;
-            Ok(())
+        Some(("ok", pid)) if options.format.is_json() => {
+            let before = json!({ "version": old.version, "pid": old.pid.as_raw_nonzero().get() });
+            let now = json!({ "version": VERSION, "pid": pid.parse::<u32>().ok() });
+            Ok(writeln!(io::stdout(), "{:#}", json!({ "before": before, "now": now }))?)
         }
+        Some(("ok", pid)) => Ok(say(format!(
+            "attache {VERSION} serves as process {pid}; the one before it finishes what it has"
+        ))?),
         Some((_, why)) => Err(format!("{why}; attache {} serves on", old.version).into()),
         None => Err(format!("the outcome in {shown} can't be read").into()),
     }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use attache_kubernetes::intercept::{self, Backend, Interface, Network, Options, PortRange, Way};
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 
 /// `attache intercept`
 #[derive(Debug, Args)]
@@ -11,6 +12,8 @@ pub(crate) struct Intercept {
     /// Print what would be done, do nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    format: crate::cli::Format,
     /// Undo it: connections go straight again.
     #[arg(long, conflicts_with_all = ["OfTheApp", "ToTheApp", "Both"])]
     remove: bool,
@@ -131,15 +134,33 @@ impl Intercept {
 /// Redirects, or takes it back, or says what would be done.
 pub(crate) fn run(arguments: &Intercept) -> Result<(), Box<dyn std::error::Error>> {
     let (options, way) = (arguments.options(), arguments.way());
+    let as_json = |value: Value| format!("{value:#}\n");
+    let json = arguments.format.is_json();
     let text = match (arguments.remove, arguments.dry_run) {
-        (false, true) => intercept::dry_run(&options, way)?,
-        (true, true) => intercept::dry_run_remove(way)?,
+        (_, true) => {
+            let would = if arguments.remove {
+                intercept::dry_run_remove(way)?
+            } else {
+                intercept::dry_run(&options, way)?
+            };
+            if json { as_json(json!({ "would_do": would.lines().collect::<Vec<_>>() })) } else { would }
+        }
+        (true, false) if json => {
+            intercept::remove(way)?;
+            as_json(json!({ "outbound": null, "inbound": null }))
+        }
         (true, false) => {
             intercept::remove(way)?;
             "nothing is redirected to attache any more\n".to_owned()
         }
         (false, false) => {
             let backend = intercept::apply(&options, way)?;
+            if json {
+                let (outbound, inbound, backend) =
+                    (options.outbound_to, options.inbound_to, backend.to_string());
+                let done = json!({ "outbound": outbound, "inbound": inbound, "backend": backend });
+                return Ok(io::stdout().write_all(as_json(done).as_bytes())?);
+            }
             let port = |port: Option<u16>| port.map_or("left alone".to_owned(), |port| format!("to {port}"));
             let (outbound, inbound) = (port(options.outbound_to), port(options.inbound_to));
             format!("the application's calls: {outbound}; calls to it: {inbound} ({backend})\n")

@@ -49,6 +49,10 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
 
+const fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -61,39 +65,33 @@ fn main() -> ExitCode {
         },
     };
     let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
-        Command::Run(options) => match run::run(&options) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
+        Command::Run(options) => run::run(&options),
         Command::Check(options) => return check::run(&options),
-        Command::Schema => run::schema(),
-        Command::Explain(options) => explain::run(&options),
+        Command::Schema => run::schema().map(done),
+        Command::Explain(options) => explain::run(&options).map(done),
         Command::Import(options) => return import::run(&options),
-        Command::Demo(options) => demo::run(&options),
+        Command::Demo(options) => demo::run(&options).map(done),
         Command::WaitReady(options) => client::wait_ready(&options),
-        Command::Intercept(options) => intercept::run(&options),
+        Command::Intercept(options) => intercept::run(&options).map(done),
         Command::Inject(options) => return inject::inject(&options),
         Command::Uninject(options) => return inject::uninject(&options),
-        Command::Webhook(options) => webhook::run(&options),
+        Command::Webhook(options) => webhook::run(&options).map(done),
         Command::Sleep(options) => {
             std::thread::sleep(options.duration);
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Status(options) => match client::status(&options) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
-        Command::Top(options) => client::top(&options),
-        Command::Tap(options) => client::tap(&options),
+        Command::Status(options) => client::status(&options),
+        Command::Top(options) => client::top(&options).map(done),
+        Command::Tap(options) => client::tap(&options).map(done),
         Command::Reload(options) => client::order(&options, "/reload"),
         Command::Drain(options) => client::order(&options, "/drain"),
         Command::Quit(options) => client::order(&options, "/quitquitquit"),
-        Command::Upgrade(options) => in_place::upgrade(&options),
-        Command::Completions(options) => help::completions(&options),
-        Command::Man(options) => help::man(&options),
+        Command::Upgrade(options) => in_place::upgrade(&options).map(done),
+        Command::Completions(options) => help::completions(&options).map(done),
+        Command::Man(options) => help::man(&options).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever read what was printed has gone (`| head`): that is no failure of ours.
         Err(error) if help::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {

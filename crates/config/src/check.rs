@@ -259,7 +259,11 @@ impl Checker<'_> {
                     places.insert(key.clone(), json!(at));
                 }
             } else if !(std::ptr::eq(schema, self.root) && key.starts_with("x-")) {
-                meant.extend(suggest::nearest(key, known.keys().map(String::as_str)));
+                // Whoever misspelt a key has not left it out, too.
+                if let Some(key) = suggest::meant(key, known.keys().map(String::as_str)) {
+                    meant.push(key);
+                    wrong.push(key.to_owned());
+                }
                 let within = title(schema);
                 let help = self.where_else(key, known);
                 self.problems.wrong(*place, format!("unknown key `{key}` in {within}"), help);
@@ -285,8 +289,12 @@ impl Checker<'_> {
         Some(Value::Object(values))
     }
 
-    /// What to do about an unknown key: a key that is near, the place where it belongs, or what there is.
+    /// What to do about an unknown key: the key that was meant, the place where it belongs, or what there is.
     fn where_else(&self, key: &str, known: &serde_json::Map<String, Value>) -> String {
+        let names = || known.keys().map(String::as_str);
+        if let Some(near) = suggest::slip(key, names()).or_else(|| suggest::of_others(key, names())) {
+            return format!("did you mean `{near}`?");
+        }
         let homes: Vec<String> = self
             .root
             .get("$defs")
@@ -301,7 +309,7 @@ impl Checker<'_> {
         if !homes.is_empty() && homes.len() <= 3 {
             return format!("`{key}` is a key of {}", homes.join(", and of "));
         }
-        if let Some(near) = suggest::nearest(key, known.keys().map(String::as_str)) {
+        if let Some(near) = suggest::nearest(key, names()) {
             return format!("did you mean `{near}`?");
         }
         format!("known keys: {}", suggest::list(known.keys().map(String::as_str), "and"))

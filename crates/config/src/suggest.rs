@@ -20,6 +20,48 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, _, candidate)| candidate)
 }
 
+/// Keys of ours, each with what other programs call the same.
+const OF_OTHERS: &[(&str, &[&str])] = &[
+    ("listeners", &["frontends", "entrypoints", "servers"]),
+    ("upstreams", &["backends", "clusters", "services"]),
+    ("bind", &["listen", "listen_address", "local_address", "accept", "port"]),
+    (
+        "address",
+        &["url", "uri", "target", "server", "servers", "endpoint", "endpoints", "connect", "host", "hosts"],
+    ),
+    ("to", &["backend", "cluster", "destination", "forward", "proxy_pass", "service", "upstream"]),
+    ("path", &["location", "path_prefix", "prefix", "uri", "url"]),
+    ("host", &["authority", "domain", "domains", "hostname", "server_name"]),
+    ("certificate", &["cert", "cert_file", "certificate_chain", "crt"]),
+    ("key", &["key_file", "private_key"]),
+    ("ca", &["ca_cert", "ca_file", "cafile", "root_ca", "trusted_ca"]),
+    ("client_ca", &["ca", "ca_cert", "ca_file", "cafile", "trusted_ca"]),
+    ("name", &["server_name", "sni"]),
+    ("attempts", &["max_attempts", "max_retries", "num_retries", "retries"]),
+    ("requests", &["limit", "rate"]),
+    ("respond", &["direct_response", "return", "status"]),
+    ("otlp", &["collector", "endpoint"]),
+];
+
+/// The key that other programs call `word`.
+pub(crate) fn of_others<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase().replace('-', "_");
+    let is = |(_, theirs): &&(&str, &[&str])| theirs.contains(&word.as_str());
+    known.into_iter().find(|ours| OF_OTHERS.iter().filter(is).any(|(name, _)| name == ours))
+}
+
+/// The key that is one typing error, or one letter in capitals, away from a word that is long enough to tell.
+pub(crate) fn slip<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = word.to_ascii_lowercase().replace('-', "_");
+    let bound = usize::from((5..=64).contains(&word.len()));
+    known.into_iter().find(|candidate| distance(&folded, candidate) <= bound)
+}
+
+/// The key that somebody meant, by its spelling or by another program's word for it.
+pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    slip(word, known.clone()).or_else(|| of_others(word, known.clone())).or_else(|| nearest(word, known))
+}
+
 /// `retries` and `retry`: most of the shorter word, and at least four characters, begin the longer one.
 fn same_stem(a: &str, b: &str) -> bool {
     let common = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
@@ -79,6 +121,19 @@ mod tests {
         assert_eq!(nearest("idle-timeout", ["idle_timeout", "timeout"]), Some("idle_timeout"));
         assert_eq!(nearest("retries", ["to", "retry"]), Some("retry"));
         assert_eq!(nearest("cluster", ["upstream", "route"]), None);
+    }
+
+    #[test]
+    fn words_of_other_programs_are_understood_where_ours_fits() {
+        assert_eq!(meant("listen", ["bind", "to"]), Some("bind"));
+        assert_eq!(meant("URL", ["address", "tls"]), Some("address"));
+        assert_eq!(meant("listen", ["address", "tls"]), None);
+        // A slip is nearer than another program's word.
+        assert_eq!(meant("upstream", ["upstreams", "to"]), Some("upstreams"));
+        assert_eq!(meant("upstream", ["match", "to"]), Some("to"));
+        for (ours, theirs) in OF_OTHERS {
+            assert!(!theirs.contains(ours), "{ours}");
+        }
     }
 
     #[test]

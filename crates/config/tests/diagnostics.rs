@@ -49,6 +49,34 @@ attache.yaml:12:5: error: unknown key `detect_timeout` in an upstream
 }
 
 #[test]
+fn a_misspelt_required_key_is_one_mistake() {
+    for (listener, upstream, key) in [
+        ("bnd: ':1', to: a", "address: 'http://b'", "bind"),
+        ("listen: ':1', to: a", "address: 'http://b'", "bind"),
+        ("bind: ':1', to: a", "adress: 'http://b'", "address"),
+        ("bind: ':1', to: a", "url: 'http://b'", "address"),
+        ("bind: ':1', to: a", "address: [{ adress: 'http://b', weight: 1 }]", "address"),
+        ("bind: ':1', to: a, tls: { certificate: c, keyy: k }", "address: 'http://b'", "key"),
+        ("bind: ':1', to: a, tls: { cert: c, key: k }", "address: 'http://b'", "certificate"),
+        ("bind: ':1', to: a", "address: 'https://b', tls: { certificate: c, ky: k }", "key"),
+        ("bind: ':1', routes: [{ too: a }]", "address: 'http://b'", "to"),
+        ("bind: ':1', routes: [{ respnd: 403 }]", "address: 'http://b'", "respond"),
+        ("bind: ':1', routes: [{ redirct: { path: /x } }]", "address: 'http://b'", "redirect"),
+        ("bind: ':1', routes: [{ to: a, rate_limit: { reqests: 3 } }]", "address: 'http://b'", "requests"),
+        ("bind: ':1', routes: [{ to: a, fault: { delai: { time: 1s } } }]", "address: 'http://b'", "delay"),
+        ("bind: ':1', to: a", "address: 'http://b', credential: { barer: { file: x } }", "bearer"),
+        ("bind: ':1', to: a", "address: 'http://b', credential: { bearer: { fle: x } }", "file"),
+    ] {
+        let text = format!("listeners: {{ o: {{ {listener} }} }}\nupstreams: {{ a: {{ {upstream} }} }}\n");
+        let found = found(&text);
+        assert_eq!(found.matches("error:").count(), 1, "{text}{found}");
+        assert!(found.contains(&format!("did you mean `{key}`?")), "{text}{found}");
+    }
+    let found = found("upstream: { a: 'http://b' }\n");
+    assert!(found.matches("error:").count() == 1 && found.contains("did you mean `upstreams`?"), "{found}");
+}
+
+#[test]
 fn several_errors_are_reported_at_once() {
     let text = r#"listeners:
   outbound:

@@ -48,6 +48,18 @@ fn frame_size(why: &'static str) -> Wrong {
     Error::rule(Code::FRAME_SIZE_ERROR, why).into()
 }
 
+/// What a server speaks whose first bytes are no frame: read as one, each of these would be too long.
+fn another_protocol(first: &[u8]) -> Option<&'static str> {
+    match first {
+        [b'H', b'T', b'T', b'P', b'/', b'1', ..] => Some(
+            "the answer is HTTP/1: write `http://` or `https://` in the upstream's address, without `protocol: http2`",
+        ),
+        // A record of TLS, an alert above all (RFC 8446 section 5.1).
+        [0x15 | 0x16, 3, ..] => Some("the answer is TLS: write `https://` in the upstream's address"),
+        _ => None,
+    }
+}
+
 impl State {
     /// Takes whole frames out of what was read. What is left is the begin of one; the answer is how many bytes it will have.
     pub(crate) fn receive(&mut self, bytes: &mut BytesMut) -> usize {
@@ -67,10 +79,13 @@ impl State {
             }
             let Some(head) = bytes.first_chunk::<HEAD>().map(Head::parse) else { return HEAD };
             if head.length > MAX_FRAME {
-                self.fail(Error::rule(
-                    Code::FRAME_SIZE_ERROR,
-                    "a frame is larger than SETTINGS_MAX_FRAME_SIZE",
-                ));
+                let other = if self.peer.known { None } else { another_protocol(bytes) };
+                self.fail(match other {
+                    Some(why) => Error::rule(Code::PROTOCOL_ERROR, why),
+                    None => {
+                        Error::rule(Code::FRAME_SIZE_ERROR, "a frame is larger than SETTINGS_MAX_FRAME_SIZE")
+                    }
+                });
                 break;
             }
             if bytes.len() < HEAD + head.length {

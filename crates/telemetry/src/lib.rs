@@ -11,6 +11,7 @@ mod metrics;
 mod reason;
 mod text;
 mod trace;
+mod warnings;
 mod watch;
 
 /// A moment as RFC 3339 text in UTC, with milliseconds: `2026-11-21T08:00:00.123Z`.
@@ -32,4 +33,5 @@ pub use trace::{
     AttemptTrace, Connecting, Dial, DialFuture, Exports, Io, RequestTrace, SpanId, TraceId, Tracer, Traces,
     check_trace_context, finish_trace,
 };
+pub use warnings::Warnings;
 pub use watch::{Event, Group, Kind, Record, SeenHeaders, TapFilter, Tapped, Tapping, Watch, log_outages};

@@ -17,7 +17,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{access_log::Timestamp, escape::escape};
+use crate::{access_log::Timestamp, escape::escape, warnings::Warnings};
 
 /// Starts the log of the process, on standard error. `level` is a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or a filter like
 /// `info,attache_upstream=debug`; empty means `info`. Where it comes from, flag or `ATTACHE_LOG`, is the command line's business.
@@ -53,7 +53,9 @@ where
         .with_ansi(colours)
         .with_timer(Clock)
         .fmt_fields(fields.delimited(" "));
-    Ok((tracing_subscriber::registry().with(filter).with(lines), LogControl(handle)))
+    let warnings = Warnings::default();
+    let control = LogControl { filter: handle, warnings: warnings.clone() };
+    Ok((tracing_subscriber::registry().with(filter).with(lines).with(warnings), control))
 }
 
 fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
@@ -69,19 +71,27 @@ fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
         .map_err(|error| LoggingError::BadFilter { text: text.into(), cause: error.to_string() })
 }
 
-/// Changes the level of the running log. Cheap to clone, works from any thread.
+/// Changes the level of the running log, and knows its last warnings. Cheap to clone, works from any thread.
 #[derive(Clone, Debug)]
-pub struct LogControl(reload::Handle<EnvFilter, Registry>);
+pub struct LogControl {
+    filter: reload::Handle<EnvFilter, Registry>,
+    warnings: Warnings,
+}
 
 impl LogControl {
     /// Takes a level or a filter, as [`init_logging`] does. One that can't be read changes nothing.
     pub fn set(&self, text: &str) -> Result<(), LoggingError> {
-        self.0.reload(filter(text)?).map_err(|_| LoggingError::NotStarted)
+        self.filter.reload(filter(text)?).map_err(|_| LoggingError::NotStarted)
     }
 
     /// The filter that is in force.
     pub fn get(&self) -> String {
-        self.0.with_current(EnvFilter::to_string).unwrap_or_default()
+        self.filter.with_current(EnvFilter::to_string).unwrap_or_default()
+    }
+
+    /// The last warnings and errors.
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 }
 

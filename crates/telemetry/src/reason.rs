@@ -64,7 +64,7 @@ reasons! {
     /// A connection to an endpoint was not made in time.
     ConnectTimeout = "connect-timeout", 503, "UF", 14, "A firewall or network policy often drops packets silently; raise `connect_timeout` if the path is slow.";
     /// A connection to an endpoint failed for another reason (unreachable network or host, no free port, no such socket).
-    ConnectFailed = "connect-failed", 503, "UF", 14, "The access log has the system's error; check routes, address families and file descriptors.";
+    ConnectFailed = "connect-failed", 503, "UF", 14, "The cause has the system's error: check routes, address families, file descriptors, and of a Unix socket its path and mode.";
     /// The upstream's certificate is not signed by anyone who is trusted.
     TlsUntrusted = "tls-untrusted", 502, "UF", 14, "Compare the issuer (`openssl s_client -showcerts`) with the upstream's `tls.ca`.";
     /// The upstream's certificate is for another name.
@@ -197,6 +197,35 @@ reasons! {
 }
 
 impl Reason {
+    /// [`what_to_do`](Self::what_to_do) where it was a client's connection to a listener that failed so. TLS has the same
+    /// reasons in both directions, and other remedies.
+    pub const fn what_to_do_for_clients(self) -> &'static str {
+        match self {
+            Self::TlsUntrusted => {
+                "Compare the issuer of the client's certificate (`openssl x509 -noout -issuer -in FILE`) with the listener's `tls.client_ca`."
+            }
+            Self::TlsExpired => "Renew the client's certificate; check this machine's clock.",
+            Self::TlsRevoked => "Issue a new certificate to the client.",
+            Self::TlsNoClientCertificate => {
+                "Give the client a certificate that `tls.client_ca` of the listener signed; `client_optional: true` lets clients without one in."
+            }
+            Self::TlsVersion => {
+                "The client speaks only versions below the listener's `tls.min_version`; TLS 1.1 and older are never spoken."
+            }
+            Self::TlsAlpn => {
+                "The client offers by ALPN nothing that the listener speaks: compare with the listener's `protocol`."
+            }
+            Self::TlsHandshakeFailed => {
+                "The cause has the client's alert, or what its first bytes were. A client that does not accept the listener's certificate needs its \
+                 CA, and must call it by a name that is in it."
+            }
+            Self::TlsTimeout => {
+                "The client connected and did not finish its handshake: a probe of the bare port, or a client that waits for the server to speak first."
+            }
+            other => other.what_to_do(),
+        }
+    }
+
     /// The cause is the operator's alone: a client that is told which rule refused it learns what to try next.
     pub const fn hides_cause(self) -> bool {
         matches!(
@@ -262,6 +291,7 @@ mod tests {
             assert!(reason.status().as_u16() >= 400, "{reason}");
             assert!(reason.meaning().ends_with('.'), "{reason}");
             assert!(!reason.what_to_do().is_empty());
+            assert!(!reason.what_to_do_for_clients().contains("upstream's `tls"), "{reason}");
         }
     }
 }

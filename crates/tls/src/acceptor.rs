@@ -22,6 +22,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     Certificate, Error, Handshake,
+    client_verifier::ClientVerifier,
     files::{Snapshot, Sources},
     identity,
     live::{Built, Follow, Live},
@@ -29,7 +30,7 @@ use crate::{
     san,
     sni::{ByName, SHOWN},
     spiffe::{Workload, is_of},
-    trust,
+    trust, words,
 };
 
 /// More root names than this are not listed to clients: the message would be larger than many expect.
@@ -171,15 +172,18 @@ impl Acceptor {
             Alpn::Ignored => Arc::make_mut(&mut config).alpn_protocols = Vec::new(),
         }
         let mut handshake = TlsAcceptor::from(config).accept(io);
-        let mut shown = None;
+        let (mut shown, mut untrusted) = (None, None);
         let result = poll_fn(|context| {
             SHOWN.set(None);
             let polled = Pin::new(&mut handshake).poll(context);
             shown = SHOWN.get().or(shown);
+            if polled.is_ready() {
+                untrusted = words::take_untrusted();
+            }
             polled
         })
         .await;
-        let stream = result.map_err(Error::accepting)?;
+        let stream = result.map_err(|error| Error::accepting(error, untrusted))?;
         let (_, session) = stream.get_ref();
         server.verify_resumed(session)?;
         let client = match session.peer_certificates().and_then(|chain| chain.first()) {
@@ -234,9 +238,11 @@ impl Server {
         else {
             return Ok(());
         };
-        verifier
-            .verify_client_cert(leaf, rest, UnixTime::now())
-            .map_err(|error| Error::accepting(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
+        let verified = verifier.verify_client_cert(leaf, rest, UnixTime::now());
+        let untrusted = words::take_untrusted();
+        verified.map_err(|error| {
+            Error::accepting(std::io::Error::new(std::io::ErrorKind::InvalidData, error), untrusted)
+        })?;
         Ok(())
     }
 }
@@ -291,6 +297,6 @@ fn client_verifier(
     }
     builder
         .build()
-        .map(Some)
+        .map(|verifier| Some(Arc::new(ClientVerifier(verifier)) as Arc<dyn ClientCertVerifier>))
         .map_err(|error| Error::trust(format!("client trust or revocation lists: {error}")))
 }

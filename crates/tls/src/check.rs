@@ -1,12 +1,16 @@
 //! What can't be used of the files that a config names: all of it at once, and without beginning anything.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use attache_config::model::{self, Identity, TlsClient, TlsServer, Trust};
+use rustls::{CertificateError, pki_types::UnixTime};
 
 use crate::{
     files::{Snapshot, Sources},
-    identity, trust,
+    identity, trust, words,
 };
 
 /// One file that can't be used.
@@ -48,6 +52,30 @@ pub fn credential_file(config: &model::Credential) -> Option<FileProblem> {
         return None;
     }
     crate::credential::check(config).err().map(|what| FileProblem::of(config.secret.file(), what))
+}
+
+/// What is wrong with the time of the certificates that are shown to peers: no reason not to start, and soon one to fail.
+pub fn untimely<'a>(shown: impl IntoIterator<Item = &'a Identity>, now: SystemTime) -> Vec<String> {
+    shown
+        .into_iter()
+        .filter_map(|pair| {
+            let leaf = identity::read(pair, &read(identity::files(pair))).ok()?.leaf;
+            let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).ok()?);
+            let unix = |at: SystemTime| {
+                UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+            };
+            let (not_before, not_after) = (unix(leaf.not_before), unix(leaf.not_after));
+            let error = if now > not_after {
+                CertificateError::ExpiredContext { time: now, not_after }
+            } else if now < not_before {
+                CertificateError::NotValidYetContext { time: now, not_before }
+            } else {
+                return None;
+            };
+            let words = words::of_certificate(&error)?;
+            Some(format!("{}: {words}; peers refuse it: renew it", pair.certificate.display()))
+        })
+        .collect()
 }
 
 fn read(paths: impl IntoIterator<Item = PathBuf>) -> Snapshot {

@@ -21,9 +21,9 @@ impl Error {
     }
 
     /// A handshake that a client began.
-    pub(crate) fn accepting(error: io::Error) -> Self {
+    pub(crate) fn accepting(error: io::Error, untrusted: Option<Untrusted>) -> Self {
         let (reason, text) = reason::accepting(&error);
-        Self::new(reason, Explained { text, untrusted: None, source: error })
+        Self::new(reason, Explained { text, untrusted, source: error })
     }
 }
 
@@ -41,16 +41,7 @@ impl fmt::Display for Explained {
             Some(rustls::Error::InvalidCertificate(error)) => Some(error),
             _ => None,
         };
-        let issuer = matches!(
-            certificate,
-            Some(
-                CertificateError::UnknownIssuer
-                    | CertificateError::BadSignature
-                    | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
-                    | CertificateError::Other(_)
-            )
-        );
-        if let (true, Some(why)) = (issuer, &self.untrusted) {
+        if let (true, Some(why)) = (certificate.is_some_and(words::is_about_trust), &self.untrusted) {
             return write!(f, "{why}");
         }
         if let Some(CertificateError::Other(other)) = certificate {

@@ -7,6 +7,7 @@
 mod acceptor;
 mod certificate;
 pub mod check;
+mod client_verifier;
 mod connector;
 mod credential;
 mod error;

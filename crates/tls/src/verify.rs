@@ -13,7 +13,14 @@ use rustls::{
     pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime},
 };
 
-use crate::{Certificate, certificate::spki_sha256, provider::provider, san, spiffe::is_of, words};
+use crate::{
+    Certificate,
+    certificate::spki_sha256,
+    provider::provider,
+    san,
+    spiffe::is_of,
+    words::{self, Peer},
+};
 
 /// The peer's key is not one of the pinned ones; carries the key's own pin.
 #[derive(Debug)]
@@ -112,16 +119,7 @@ impl ServerCertVerifier for Verifier {
                 )) if !self.peers.patterns.is_empty() => {}
                 Ok(_) => {}
                 Err(error) => {
-                    if let Error::InvalidCertificate(
-                        CertificateError::UnknownIssuer
-                        // Whoever is trusted under the issuer's name has another key.
-                        | CertificateError::BadSignature
-                        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
-                        | CertificateError::Other(_),
-                    ) = error
-                    {
-                        words::note_untrusted(end_entity);
-                    }
+                    words::note_untrusted(end_entity, Peer::Server, &error);
                     return Err(error);
                 }
             }

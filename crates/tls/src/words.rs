@@ -7,11 +7,17 @@ use rustls::{
     pki_types::{CertificateDer, UnixTime},
 };
 use x509_parser::certificate::X509Certificate;
-use x509_parser::{prelude::FromDer, time::ASN1Time};
+use x509_parser::{prelude::FromDer, time::ASN1Time, x509::X509Version};
 
 /// A chain that ends at nobody who is believed.
 #[derive(Debug)]
 pub(crate) struct Untrusted {
+    /// Whose certificate it is.
+    peer: Peer,
+    /// Somebody of the issuer's name is known, and it was not made with that one's key.
+    another_key: bool,
+    /// X.509 version 1: without the extensions that a certificate's use is read from.
+    old_version: bool,
     subject: String,
     issuer: String,
     self_signed: bool,
@@ -19,16 +25,38 @@ pub(crate) struct Untrusted {
     authority: bool,
 }
 
+/// The other side of the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Server,
+    Client,
+}
+
 impl Untrusted {
     /// Of the peer's own certificate.
-    fn of(leaf: &CertificateDer<'_>) -> Option<Self> {
+    fn of(leaf: &CertificateDer<'_>, peer: Peer, error: &CertificateError) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
         let name = |name: &x509_parser::x509::X509Name<'_>| name.to_string();
+        let another_key = matches!(
+            error,
+            CertificateError::BadSignature
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+        );
+        let old_version = leaf.version() != X509Version::V3;
+        let authority = leaf.is_ca();
+        let self_signed = leaf.subject() == leaf.issuer();
+        // Other errors of the library say better themselves what they are about.
+        if matches!(error, CertificateError::Other(_)) && !(old_version || authority || self_signed) {
+            return None;
+        }
         Some(Self {
+            peer,
+            another_key,
+            old_version,
             subject: name(leaf.subject()),
             issuer: name(leaf.issuer()),
-            self_signed: leaf.subject() == leaf.issuer(),
-            authority: leaf.is_ca(),
+            self_signed,
+            authority,
         })
     }
 }
@@ -36,24 +64,46 @@ impl Untrusted {
 impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { subject, issuer, .. } = self;
+        let (who, whose, trust) = match self.peer {
+            Peer::Server => ("server", "the certificate", "`ca:` to the upstream's `tls`"),
+            Peer::Client => ("client", "the client's certificate", "`client_ca:` to the listener's `tls`"),
+        };
+        if self.old_version {
+            return write!(
+                f,
+                "{whose} ({subject:?}) is of an old version of X.509, which is not accepted: issue one with extensions (version 3), such as a \
+                 subjectAltName"
+            );
+        }
+        if self.another_key {
+            let (holds, name) = match self.self_signed {
+                true => ("is self-signed", subject),
+                false => ("was issued in the name of", issuer),
+            };
+            return write!(
+                f,
+                "{whose} {holds} {name:?}, and a certificate of that name is trusted, but it has another key: it was replaced, so add the new one \
+                 as {trust}"
+            );
+        }
         match (self.self_signed, self.authority) {
             (true, false) => write!(
                 f,
-                "the certificate is self-signed ({subject:?}): where it is the right one, add it as `ca:` to the upstream's `tls`"
+                "{whose} is self-signed ({subject:?}): where it is the right one, add it as {trust}"
             ),
             (true, true) => write!(
                 f,
-                "the certificate is self-signed ({subject:?}) and marked as an authority (CA:TRUE), which is not accepted of a server: make one \
-                 with `openssl req -x509 -addext basicConstraints=critical,CA:FALSE …`, and add it as `ca:` to the upstream's `tls`"
+                "{whose} is self-signed ({subject:?}) and marked as an authority (CA:TRUE), which is not accepted of a {who}: make one \
+                 with `openssl req -x509 -addext basicConstraints=critical,CA:FALSE …`, and add it as {trust}"
             ),
             (false, true) => write!(
                 f,
-                "the server shows an authority's certificate ({subject:?}) in place of its own: put its own first into its chain"
+                "the {who} shows an authority's certificate ({subject:?}) in place of its own: put its own first into its chain"
             ),
             (false, false) => write!(
                 f,
-                "the certificate was issued by {issuer:?}, which is not trusted: add that authority's certificate as `ca:` to the upstream's \
-                 `tls`, or have the server send the intermediate certificates"
+                "{whose} was issued by {issuer:?}, which is not trusted: add that authority's certificate as {trust}, or have the {who} send \
+                 the intermediate certificates"
             ),
         }
     }
@@ -64,9 +114,25 @@ thread_local! {
     static UNTRUSTED: RefCell<Option<Untrusted>> = const { RefCell::new(None) };
 }
 
-/// Keeps what is known of a certificate that is refused for its issuer.
-pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>) {
-    UNTRUSTED.replace(Untrusted::of(leaf));
+/// Keeps what is known of a certificate that is refused for its issuer, or for what it is.
+pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>, peer: Peer, error: &rustls::Error) {
+    if let rustls::Error::InvalidCertificate(error) = error
+        && is_about_trust(error)
+    {
+        UNTRUSTED.replace(Untrusted::of(leaf, peer, error));
+    }
+}
+
+/// Errors that [`Untrusted`] has better words for.
+pub(crate) fn is_about_trust(error: &CertificateError) -> bool {
+    matches!(
+        error,
+        CertificateError::UnknownIssuer
+            // Whoever is trusted under the issuer's name has another key.
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+            | CertificateError::Other(_)
+    )
 }
 
 /// What was kept since it was taken last.

@@ -104,7 +104,7 @@ fn every_line_of_the_index_is_answered() {
         assert!(matches!(status, 200 | 202) || target == "/readyz" && status == 503, "{line}: {status}");
         count += 1;
     }
-    assert_eq!(count, 21);
+    assert_eq!(count, 22);
 }
 
 #[test]

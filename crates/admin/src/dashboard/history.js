@@ -12,14 +12,20 @@ const kindOf = ({ kind, what }) => {
   return BAD.has(what) || kind === 'failures' || what.startsWith('refused') || what.startsWith("changed files can't") ? 'bad' : 'warn';
 };
 
+const now = (event) => {
+  const node = stacked('', event.because);
+  node.prepend(tag(kindOf(event), event.what));
+  return node;
+};
+
 const EVENT = ['When', 'Whose', 'What', 'Now', '#Times'];
 export const showEvents = (all, words, holds) => {
-  const text = (event) => [event.kind, NAMES[event.kind], event.whose, event.what].join(' ');
+  const text = (event) => [event.kind, NAMES[event.kind], event.whose, event.endpoint, event.what, event.because].join(' ');
   const events = all.filter((event) => holds(text(event), words));
   $('events-empty').hidden = events.length > 0;
-  keyed($('event-rows'), events, (event) => `${event.first} ${event.kind} ${event.whose} ${event.what}`, row(EVENT), (node, event) => {
+  keyed($('event-rows'), events, (event) => `${event.first} ${event.kind} ${event.whose} ${event.endpoint} ${event.what}`, row(EVENT), (node, event) => {
     const since = event.count > 1 ? `since ${clock(event.first)}` : '';
-    cells(node, [stacked(clock(event.last), since), event.whose || 'this attache', NAMES[event.kind] ?? event.kind, tag(kindOf(event), event.what), count(event.count)]);
+    cells(node, [stacked(clock(event.last), since), stacked(event.whose || 'this attache', event.endpoint ?? ''), NAMES[event.kind] ?? event.kind, now(event), count(event.count)]);
   });
 };
 

@@ -97,6 +97,12 @@ pub(crate) fn send(
 
 /// A whole answer, where it was a good one; otherwise what it says.
 pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String, String> {
+    let (status, text) = ask(target, method, path)?;
+    if (200..300).contains(&status) { Ok(text) } else { Err(format!("{status}: {}", text.trim())) }
+}
+
+/// Status and text of an answer.
+pub(crate) fn ask(target: &Target, method: &str, path: &str) -> Result<(u16, String), String> {
     let unreachable = |error: io::Error| {
         format!(
             "no answer at {target}: {error}. Does attache run here, and is its `admin` there? (`--admin ADDRESS` says where)"
@@ -104,8 +110,7 @@ pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String,
     };
     let answer = send(target, method, path, Some(PATIENCE)).map_err(unreachable)?;
     let status = answer.status;
-    let text = answer.text().map_err(unreachable)?;
-    if (200..300).contains(&status) { Ok(text) } else { Err(format!("{status}: {}", text.trim())) }
+    Ok((status, answer.text().map_err(unreachable)?))
 }
 
 fn host(target: &Target) -> &str {

@@ -1,6 +1,7 @@
 //! Commands that ask a running attache: thin clients of its probes and its admin API.
 
 mod http;
+mod lately;
 mod orders;
 mod ready;
 mod status;

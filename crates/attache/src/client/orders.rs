@@ -1,20 +1,26 @@
 //! `attache reload`, `drain` and `quit`: one POST each.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use serde_json::json;
 
 use super::http;
-use crate::cli::{self, Output};
+use crate::cli;
 
-pub(crate) fn order(options: &cli::Order, path: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let said = http::fetch(&options.admin.admin, "POST", path)?;
+pub(crate) fn order(options: &cli::Order, path: &str) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let (status, said) = http::ask(&options.admin.admin, "POST", path)?;
+    let (ok, said) = ((200..300).contains(&status), said.trim_end());
     let mut out = io::stdout();
-    match options.output {
-        Output::Text => writeln!(out, "{}", said.trim_end()),
-        Output::Json => {
-            writeln!(out, "{:#}", json!({ "said": said.trim_end().lines().collect::<Vec<_>>() }))
-        }
-    }?;
-    Ok(())
+    if options.format.is_json() {
+        let lines: Vec<_> = said.lines().collect();
+        writeln!(out, "{:#}", json!({ "ok": ok, "status": status, "said": lines }))?;
+    } else if ok {
+        writeln!(out, "{said}")?;
+    } else {
+        return Err(format!("{status}: {said}").into());
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     http,
+    lately::{lately_changed, lately_failed, warned},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli;
@@ -30,8 +31,10 @@ pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::err
         "certificates": get("/certificates")?,
         "reloads": get("/reloads")?,
         "failures": get("/failures")?["groups"],
+        "events": get("/events")?,
+        "warnings": get("/warnings")?,
     });
-    let troubles = troubles(&seen);
+    let (troubles, told) = troubles(&seen);
     let mut out = io::stdout();
     if options.format.is_json() {
         let mut seen = seen;
@@ -40,27 +43,36 @@ pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::err
         }
         writeln!(out, "{seen:#}")?;
     } else {
-        out.write_all(page(&seen, &troubles, Paint::stdout()).as_bytes())?;
+        out.write_all(page(&seen, &troubles, &told, Paint::stdout()).as_bytes())?;
     }
     Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(TROUBLE) })
 }
 
-/// What somebody should look at, a line each; what callers see comes first.
-fn troubles(seen: &Value) -> Vec<String> {
-    let mut troubles = failing(seen);
+/// What somebody should look at, a line each; what callers see comes first. Beside it the groups of failures whose cause is among them.
+fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
+    let (mut troubles, told) = failing(seen);
     for why in list(&seen["stats"], "not_ready") {
         troubles.push(format!("not ready: {}", why.as_str().unwrap_or_default()));
     }
     for upstream in seen["upstreams"].as_array().into_iter().flatten() {
         let name = field(upstream, "name");
+        // What calls fail with is not said again as the state that it comes from.
+        let is_told = |reason: &str| {
+            !reason.is_empty()
+                && told
+                    .iter()
+                    .any(|group| field(group, "upstream") == name && field(group, "reason") == reason)
+        };
         if field(&upstream["breaker"], "state") == "open" {
             let why = field(&upstream["breaker"], "because");
             troubles.push(format!("upstream {name}: its breaker is open ({why})"));
         }
         if upstream["usable"] == 0 && field(upstream, "kind") != "on-demand" {
             let why = field(upstream, "no_endpoint_because");
-            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
-            troubles.push(format!("upstream {name}: no endpoint can be used{why}"));
+            if !is_told(why) {
+                let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+                troubles.push(format!("upstream {name}: no endpoint can be used{why}"));
+            }
         }
         for endpoint in list(upstream, "endpoints") {
             let (address, state) = (field(endpoint, "address"), field(endpoint, "state"));
@@ -73,7 +85,7 @@ fn troubles(seen: &Value) -> Vec<String> {
         }
         for lookup in list(upstream, "dns") {
             let reason = field(&lookup["failure"], "reason");
-            if !reason.is_empty() {
+            if !reason.is_empty() && !is_told(reason) {
                 troubles
                     .push(format!("upstream {name}: looking up {} fails: {reason}", field(lookup, "name")));
             }
@@ -85,20 +97,29 @@ fn troubles(seen: &Value) -> Vec<String> {
             let (side, name) = (field(certificate, "side"), field(certificate, "name"));
             let when =
                 if left == 0 { "has expired".to_owned() } else { format!("expires in {}", span(left)) };
-            troubles.push(format!("{side} {name}: its certificate {when}"));
+            let file = field(certificate, "file");
+            let file = if file.is_empty() { String::new() } else { format!(" ({file})") };
+            troubles.push(format!("{side} {name}: its certificate{file} {when}: renew it"));
         }
     }
     if seen["certificates"]["serving_an_older_state"].as_u64().is_some_and(|failing| failing > 0) {
         troubles.push(
-            "changed certificate files can't be used; the log says why, the older ones serve".to_owned(),
+            "changed certificate files can't be used, the older ones serve: the log's warnings below say why"
+                .to_owned(),
         );
     }
-    if seen["reloads"].as_array().and_then(|all| all.first()).is_some_and(|last| last["ok"] == false) {
-        troubles.push(
-            "the config file was refused; the last good one serves (`attache reload` says why)".to_owned(),
-        );
+    if let Some(last) = seen["reloads"].as_array().and_then(|all| all.first())
+        && last["ok"] == false
+    {
+        let why: String = field(last, "error")
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .take(12)
+            .map(|line| format!("\n    {}", clean(line, 200)))
+            .collect();
+        troubles.push(format!("the config file was refused, and the last good one serves:{why}"));
     }
-    troubles
+    (troubles, told)
 }
 
 /// Of a window's calls so large a share failed that callers see an outage, with enough of them to tell.
@@ -118,9 +139,9 @@ pub(super) fn lately(row: &Value) -> (&Value, &'static str) {
 }
 
 /// Calls that fail, as their callers see it: by upstream, and by listener what reached none.
-fn failing(seen: &Value) -> Vec<String> {
+fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut lines = Vec::new();
+    let (mut lines, mut told) = (Vec::new(), Vec::new());
     for (key, what) in [("upstreams", "upstream"), ("listeners", "listener")] {
         for row in list(&seen["stats"], key) {
             let (window, when) = lately(row);
@@ -140,6 +161,7 @@ fn failing(seen: &Value) -> Vec<String> {
                 _ => format!("{:.0} % of {} calls", share * 100.0, window["requests"]),
             };
             lines.push(format!("{what} {name}: {calls} failed {when}: {}", cause(worst)));
+            told.push(worst);
         }
     }
     // A route that is missing is answered with a 4xx, which is no failure of the service; for who calls it is one.
@@ -152,12 +174,13 @@ fn failing(seen: &Value) -> Vec<String> {
             if group["count"] == 1 { "a call".to_owned() } else { format!("{} calls", group["count"]) },
             cause(group)
         ));
+        told.push(group);
     }
-    lines
+    (lines, told)
 }
 
 /// The cause of a kind of failure, and what to look at.
-fn cause(group: &Value) -> String {
+pub(super) fn cause(group: &Value) -> String {
     let sample = &group["sample"];
     let detail = clean(field(sample, "detail"), 200);
     let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
@@ -172,7 +195,7 @@ fn cause(group: &Value) -> String {
     format!("{}{endpoint}{detail}{todo}", field(group, "cause"))
 }
 
-fn page(seen: &Value, troubles: &[String], paint: Paint) -> String {
+fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> String {
     let stats = &seen["stats"];
     let lately = &stats["total"]["last_10s"];
     let ready = list(stats, "not_ready").is_empty();
@@ -244,51 +267,28 @@ fn page(seen: &Value, troubles: &[String], paint: Paint) -> String {
         })
         .collect();
     out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
-    let failures = lately_failed(seen);
+    let failures = lately_failed(seen, told);
     if !failures.is_empty() {
         let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "failed or refused in the last 5 min"));
         for line in failures {
             let _ = writeln!(out, "  {line}");
         }
     }
-    out
-}
-
-/// Every kind of failure of the last minutes with its cause, a line each: also what was refused for the client's own doing, which is no
-/// trouble of this attache, and few failures among many good answers.
-fn lately_failed(seen: &Value) -> Vec<String> {
-    const LATELY: u64 = 300;
-    const MOST: usize = 12;
-    let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
-    let ago = |group: &Value| group["last_ago_seconds"].as_u64().unwrap_or(u64::MAX);
-    let lately: Vec<_> = groups.iter().filter(|group| ago(group) <= LATELY).collect();
-    let mut lines: Vec<String> = lately
-        .iter()
-        .take(MOST)
-        .map(|group| {
-            let (upstream, listener) = (field(group, "upstream"), field(group, "listener"));
-            let whose = if upstream.is_empty() {
-                format!("listener {listener}")
-            } else {
-                format!("upstream {upstream}")
-            };
-            let sample = &group["sample"];
-            let request = match field(sample, "method") {
-                "" => format!("{} connection", field(sample, "protocol")),
-                method => clean(&format!("{method} {}{}", field(sample, "host"), field(sample, "path")), 80),
-            };
-            format!(
-                "{whose}: {} in all, {} ago, {request}: {}",
-                group["count"],
-                span(ago(group)),
-                cause(group)
-            )
-        })
-        .collect();
-    if lately.len() > MOST {
-        lines.push(format!("and {} more kinds: `GET /failures`", lately.len() - MOST));
+    let warnings = warned(seen);
+    if !warnings.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "the log's last warnings"));
+        for line in warnings {
+            let _ = writeln!(out, "  {line}");
+        }
     }
-    lines
+    let changes = lately_changed(seen);
+    if !changes.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "changed in the last 15 min"));
+        for line in changes {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -317,10 +317,15 @@ mod tests {
         })
     }
 
+    fn shown(seen: &Value) -> String {
+        let (troubles, told) = troubles(seen);
+        page(seen, &troubles, &told, Paint::none())
+    }
+
     #[test]
     fn one_screen_says_how_it_is() {
         let seen = seen();
-        insta::assert_snapshot!(page(&seen, &troubles(&seen), Paint::none()), @r"
+        insta::assert_snapshot!(shown(&seen), @r"
         attache 0.1.0, up 1d 1h, ready
 
         look at this first
@@ -346,14 +351,22 @@ mod tests {
         seen["upstreams"] = json!([{ "name": "orders", "kind": "configured", "usable": 1, "breaker": { "state": "off" },
             "endpoints": [{ "address": "127.0.0.1:1", "state": "healthy" }] }]);
         seen["failures"] = json!([{ "upstream": "orders", "cause": "connect-refused", "reason": "connect-refused", "count": 50,
-            "failing": true, "what_to_do": "Is the service running?",
+            "failing": true, "last_ago_seconds": 1, "what_to_do": "Is the service running?",
             "sample": { "endpoint": "127.0.0.1:1", "detail": "Connection refused (os error 111)" } }]);
-        let text = page(&seen, &troubles(&seen), Paint::none());
+        let text = shown(&seen);
         let first = text.find(
             "look at this first\n  upstream orders: 100 % of 50 calls failed in the last 10 s: connect-refused at 127.0.0.1:1 \
              (Connection refused (os error 111)). Is the service running?\n",
         );
         assert!(first.is_some_and(|first| first < text.find("1/1 failing").unwrap_or(0)), "{text}");
+        // The cause stands once.
+        assert!(
+            text.ends_with(
+                "upstream orders: 50 in all, 1s ago,  connection: connect-refused, as said above\n"
+            ),
+            "{text}"
+        );
+        assert_eq!(text.matches("Is the service running?").count(), 1, "{text}");
     }
 
     #[test]
@@ -367,8 +380,8 @@ mod tests {
               "sample": { "method": "GET", "host": "shop", "path": "/admin\u{1b}", "endpoint": null, "detail": "no rule allows it" } },
             { "listener": "inbound", "upstream": null, "cause": "bad-request", "count": 1, "last_ago_seconds": 301, "sample": {} },
         ]);
-        assert!(troubles(&seen).is_empty());
-        let text = page(&seen, &[], Paint::none());
+        assert!(troubles(&seen).0.is_empty());
+        let text = shown(&seen);
         let line = "\nfailed or refused in the last 5 min\n  listener inbound: 3 in all, 4s ago, GET shop/admin\\u{1b}: denied-by-rule \
                     (no rule allows it). The access log names the rule.\n";
         assert!(text.ends_with(line), "{text}");
@@ -395,6 +408,6 @@ mod tests {
             "dns": [{ "name": "orders.test:80", "failure": { "reason": "dns-nxdomain" } }],
         }]);
         seen["reloads"] = json!([{ "ok": false }]);
-        assert_eq!(troubles(&seen).len(), 4, "{:?}", troubles(&seen));
+        assert_eq!(troubles(&seen).0.len(), 4, "{:?}", troubles(&seen));
     }
 }

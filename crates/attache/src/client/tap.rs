@@ -11,7 +11,7 @@ use super::{
     http,
     text::{Ink, Paint, clean, duration, field, list, millis},
 };
-use crate::cli::{self, Output};
+use crate::cli;
 
 /// Bytes of one line; a longer one is not from attache.
 const LINE: u64 = 1 << 20;
@@ -38,9 +38,10 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
         if text.is_empty() {
             continue;
         }
-        let shown = match options.output {
-            Output::Json => text.to_owned(),
-            Output::Text => show(&serde_json::from_str(text)?, options.headers, paint),
+        let shown = if options.format.is_json() {
+            text.to_owned()
+        } else {
+            show(&serde_json::from_str(text)?, options.headers, paint)
         };
         // A reader that is gone (`| head`) is no error.
         if writeln!(out, "{shown}").and_then(|()| out.flush()).is_err() {

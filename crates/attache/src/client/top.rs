@@ -17,14 +17,14 @@ use super::{
     status::{is_outage, lately},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
-use crate::cli::{self, Output, Sort, View};
+use crate::cli::{self, Sort, View};
 
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> {
     let mut shown = Shown { view: options.view, sort: options.sort };
-    if options.output == Output::Json {
+    if options.format.is_json() {
         let (stats, upstreams) = look(options)?;
         writeln!(io::stdout(), "{:#}", json!({ "stats": stats, "upstreams": upstreams }))?;
         return Ok(());

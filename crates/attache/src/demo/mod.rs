@@ -74,7 +74,13 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
         seen: &seen,
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
     };
-    show(&view, seconds, terminal)?;
+    if options.format.is_json() {
+        // JSON is said once, so it needs an end.
+        thread::sleep(Duration::from_secs(options.seconds.unwrap_or(PIPE_SECONDS)));
+        writeln!(io::stdout(), "{:#}", view.json())?;
+    } else {
+        show(&view, seconds, terminal)?;
+    }
     proxy.stop();
     Ok(())
 }

@@ -7,6 +7,8 @@ use std::{
 
 use attache_upstream::Shared;
 
+use serde_json::json;
+
 use super::{traffic::Seen, upstreams::Server};
 
 /// Everything that is shown.
@@ -87,6 +89,31 @@ impl View<'_> {
             let _ = writeln!(out, "  last failure       {last}");
         }
         out
+    }
+}
+
+impl View<'_> {
+    /// What [`View::render`] shows, for programs.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let servers: Vec<_> = self
+            .servers
+            .iter()
+            .map(|server| {
+                json!({
+                    "name": server.name,
+                    "address": server.address.to_string(),
+                    "answers": server.answered.load(Relaxed),
+                    "failures": server.failed.load(Relaxed),
+                })
+            })
+            .collect();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (p50, p99) = (percentile(&mut seen.latencies, 50), percentile(&mut seen.latencies, 99));
+        json!({
+            "dashboard": self.dashboard,
+            "servers": servers,
+            "app": { "calls": seen.calls, "failed": seen.failed, "p50_ms": p50, "p99_ms": p99 },
+        })
     }
 }
 

@@ -118,6 +118,13 @@ fn the_page_of_reasons_is_current() {
             reason.meaning(),
             reason.what_to_do()
         );
+        if reason.what_to_do_for_clients() != reason.what_to_do() {
+            let _ = write!(
+                page,
+                "\n**Where it was a client's connection:** {}\n",
+                reason.what_to_do_for_clients()
+            );
+        }
     }
     check("reasons.md", &page);
 }

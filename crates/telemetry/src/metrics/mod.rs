@@ -247,10 +247,10 @@ impl Metrics {
     pub fn set_certificate_reloads(&self, reloads: u64, failures: u64, failing: u64) {
         let control = &self.0.control;
         if reloads > control.certificate_reloads.swap(reloads, Relaxed) {
-            self.0.watch.event("certificates", "", "changed files were taken");
+            self.0.watch.own_event("certificates", "changed files were taken");
         }
         if failures > control.certificate_failures.swap(failures, Relaxed) {
-            self.0.watch.event("certificates", "", "changed files can't be used; the older ones serve");
+            self.0.watch.own_event("certificates", "changed files can't be used; the older ones serve");
         }
         control.certificates_failing.store(failing, Relaxed);
     }
@@ -271,7 +271,7 @@ impl Metrics {
     /// A config was loaded (also the first one) or was refused.
     pub fn config_loaded(&self, ok: bool) {
         let control = &self.0.control;
-        self.0.watch.event("config", "", if ok { "loaded" } else { "refused; the one before serves" });
+        self.0.watch.own_event("config", if ok { "loaded" } else { "refused; the one before serves" });
         control.last_reload_failed.store(!ok, Relaxed);
         if ok {
             control.reloads_ok.fetch_add(1, Relaxed);

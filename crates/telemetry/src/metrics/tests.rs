@@ -42,7 +42,7 @@ fn exercise_all(metrics: &Metrics) {
     worker.retry(&name, Reason::UpstreamReset);
     worker.overflow(&name, Reason::CircuitOpen);
     worker.ejected(&name, Reason::UpstreamReset);
-    worker.transition(&name, "circuit", "open");
+    worker.transition(&name, None, "circuit", "open", "");
     worker.hedge(&name, Hedge::Won);
     worker.dns_lookup(&name, Ok(()));
     worker.mirrored(&name, Ok(()));
@@ -298,7 +298,7 @@ fn the_counters_of_a_thread_are_those_it_installed() {
 fn a_breaker_is_in_one_state_and_its_changes_are_counted() {
     let (metrics, name) = (Metrics::new(), Name::from("orders"));
     metrics.set_circuit(&name, Some("half-open"));
-    metrics.worker().transition(&name, "circuit", "half-open");
+    metrics.worker().transition(&name, None, "circuit", "half-open", "");
     let page = metrics.render();
     for (state, value) in [("closed", 0), ("half-open", 1), ("open", 0)] {
         let sample =

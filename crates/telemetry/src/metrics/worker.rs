@@ -253,10 +253,18 @@ impl WorkerMetrics {
         self.0.ejections.add(upstream_reason(upstream, reason), 0, 1);
     }
 
-    /// A state of the upstream, or of one of its endpoints, changed: `what` (`circuit`, `endpoint-circuit`, `ejection`, `health`) is `to` now.
-    pub fn transition(&self, upstream: &Name, what: &'static str, to: &'static str) {
+    /// A state of the upstream, or of one of its endpoints, changed: `what` (`circuit`, `endpoint-circuit`, `ejection`, `health`,
+    /// `connection`) is `to` now, and why.
+    pub fn transition(
+        &self,
+        upstream: &Name,
+        endpoint: Option<&str>,
+        what: &'static str,
+        to: &'static str,
+        because: &str,
+    ) {
         self.0.transitions.add([Label::Name(upstream), Label::Word(what), Label::Word(to)], 0, 1);
-        self.0.watcher.event(what, upstream, to);
+        self.0.watcher.event(what, upstream, endpoint, to, because);
     }
 
     /// A name of the upstream was looked up.

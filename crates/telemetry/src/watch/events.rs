@@ -12,12 +12,35 @@ use serde_json::{Value, json};
 
 use crate::rfc3339;
 
-/// Changes that are kept.
+/// Changes that are kept, and that are looked through for the same one: a change is rare enough for that.
 const KEPT: usize = 500;
 /// The same change within this time is one entry.
 const AGAIN: Duration = Duration::from_secs(60);
-/// So many of the newest entries are looked at for the same change.
-const LOOKED_AT: usize = 64;
+
+/// What changed, and to what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// `circuit`, `endpoint-circuit`, `ejection`, `health`, `connection`, `failures`, `config`, `certificates`.
+    pub kind: &'static str,
+    /// `upstream orders`; empty for the process.
+    pub whose: String,
+    /// The endpoint, where it is one's state or where it failed.
+    pub endpoint: Option<String>,
+    /// What it is now, in words.
+    pub what: String,
+    /// Why; empty where nothing is to be said.
+    pub because: String,
+}
+
+impl Change {
+    /// Whether it is the same change. Why it came may differ by a number each time.
+    fn is_like(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.whose == other.whose
+            && self.endpoint == other.endpoint
+            && self.what == other.what
+    }
+}
 
 /// One change, or the same change several times in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,24 +51,23 @@ pub struct Event {
     pub last: SystemTime,
     /// How often.
     pub count: u64,
-    /// `circuit`, `endpoint-circuit`, `ejection`, `health`, `connection`, `failures`, `config`, `certificates`.
-    pub kind: &'static str,
-    /// `upstream orders`; empty for the process.
-    pub whose: String,
-    /// What it is now, in words.
-    pub what: String,
+    /// What changed; the reason is the last one.
+    pub change: Change,
 }
 
 impl Event {
     /// For the admin API.
-    pub fn json(&self) -> Value {
+    pub fn json(&self, now: SystemTime) -> Value {
         json!({
             "first": rfc3339(self.first),
             "last": rfc3339(self.last),
+            "last_ago_seconds": now.duration_since(self.last).unwrap_or_default().as_secs(),
             "count": self.count,
-            "kind": self.kind,
-            "whose": self.whose,
-            "what": self.what,
+            "kind": self.change.kind,
+            "whose": self.change.whose,
+            "endpoint": self.change.endpoint,
+            "what": self.change.what,
+            "because": self.change.because,
         })
     }
 }
@@ -55,21 +77,19 @@ impl Event {
 pub(super) struct Events(VecDeque<Event>);
 
 impl Events {
-    pub(super) fn add(&mut self, kind: &'static str, whose: String, what: String, now: SystemTime) {
-        let known = self.0.iter_mut().rev().take(LOOKED_AT).find(|event| {
-            event.kind == kind
-                && event.whose == whose
-                && event.what == what
-                && now.duration_since(event.last).unwrap_or_default() <= AGAIN
+    pub(super) fn add(&mut self, change: Change, now: SystemTime) {
+        let known = self.0.iter_mut().rev().find(|event| {
+            event.change.is_like(&change) && now.duration_since(event.last).unwrap_or_default() <= AGAIN
         });
         if let Some(event) = known {
             (event.count, event.last) = (event.count + 1, now);
+            event.change.because = change.because;
             return;
         }
         if self.0.len() >= KEPT {
             self.0.pop_front();
         }
-        self.0.push_back(Event { first: now, last: now, count: 1, kind, whose, what });
+        self.0.push_back(Event { first: now, last: now, count: 1, change });
     }
 
     /// The newest first.
@@ -88,26 +108,39 @@ mod tests {
     fn what_flaps_is_counted_and_pushes_nothing_out() {
         let (mut events, start) = (Events::default(), SystemTime::UNIX_EPOCH);
         let at = |seconds| start + Duration::from_secs(seconds);
-        events.add("config", String::new(), "loaded".into(), at(0));
+        let ejection = |what: &str, because: u64| Change {
+            kind: "ejection",
+            whose: "upstream orders".into(),
+            endpoint: Some("10.0.0.9:80".into()),
+            what: what.into(),
+            because: because.to_string(),
+        };
+        events.add(Change { kind: "config", what: "loaded".into(), ..Change::default() }, at(0));
         for second in 1..2000 {
-            let what = if second % 2 == 0 { "ejected" } else { "back" };
-            events.add("ejection", "upstream orders".into(), what.into(), at(second));
+            events.add(ejection(if second % 2 == 0 { "ejected" } else { "back" }, second), at(second));
         }
         let all = events.all();
         assert_eq!(all.iter().map(|event| event.count).collect::<Vec<_>>(), [1000, 999, 1]);
-        assert_eq!(all.last().map(|event| event.kind), Some("config"));
+        assert_eq!(all.last().map(|event| event.change.kind), Some("config"));
+        let newest = all.first().map(|event| event.json(at(2001))).unwrap_or_default();
+        assert_eq!((&newest["endpoint"], &newest["because"]), (&json!("10.0.0.9:80"), &json!("1999")));
+        assert_eq!(newest["last_ago_seconds"], 2);
+        // Another endpoint's is another change.
+        events.add(Change { endpoint: Some("10.0.0.8:80".into()), ..ejection("back", 0) }, at(2000));
+        assert_eq!(events.all().first().map(|event| event.count), Some(1));
         // After a quiet minute it is an entry of its own.
-        events.add("ejection", "upstream orders".into(), "back".into(), at(3000));
-        assert_eq!(events.all().len(), 4);
+        events.add(ejection("back", 0), at(3000));
+        assert_eq!(events.all().len(), 5);
     }
 
     #[test]
     fn they_are_bounded() {
         let mut events = Events::default();
         for number in 0..KEPT + 100 {
-            events.add("config", number.to_string(), String::new(), SystemTime::UNIX_EPOCH);
+            let change = Change { kind: "config", whose: number.to_string(), ..Change::default() };
+            events.add(change, SystemTime::UNIX_EPOCH);
         }
         assert_eq!(events.0.len(), KEPT);
-        assert_eq!(events.0.back().map(|event| event.whose.clone()), Some((KEPT + 99).to_string()));
+        assert_eq!(events.0.back().map(|event| event.change.whose.clone()), Some((KEPT + 99).to_string()));
     }
 }

@@ -59,6 +59,12 @@ impl Kind {
         self.reason.map_or_else(|| format!("status {}", self.status), |reason| reason.as_str().to_owned())
     }
 
+    /// The remedy, in the direction in which it failed.
+    fn what_to_do(&self) -> Option<&'static str> {
+        let reason = self.reason?;
+        Some(if self.upstream.is_some() { reason.what_to_do() } else { reason.what_to_do_for_clients() })
+    }
+
     /// `upstream orders`, `listener outbound`.
     pub fn whose(&self) -> String {
         match (&self.upstream, &self.listener) {
@@ -99,7 +105,7 @@ impl Group {
             "last": rfc3339(self.last),
             "last_ago_seconds": ago(self.last),
             "failing": now.duration_since(self.last).unwrap_or_default() < QUIET,
-            "what_to_do": self.kind.reason.map(Reason::what_to_do),
+            "what_to_do": self.kind.what_to_do(),
             "sample": self.sample.json(),
         })
     }

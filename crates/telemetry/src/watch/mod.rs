@@ -28,7 +28,12 @@ use arc_swap::ArcSwap;
 use attache_config::model::Name;
 use tokio::sync::Notify;
 
-use self::{clients::Clients, events::Events, failures::Ring, tap::Tap};
+use self::{
+    clients::Clients,
+    events::{Change, Events},
+    failures::Ring,
+    tap::Tap,
+};
 pub use self::{
     events::Event,
     groups::{Group, Kind},
@@ -91,10 +96,15 @@ impl Watch {
     }
 
     /// A state changed: see [`Event`]. A worker never waits for a reader; what finds one at it is left out.
-    pub fn event(&self, kind: &'static str, whose: impl Into<String>, what: impl Into<String>) {
+    pub(crate) fn event(&self, change: Change) {
         if let Ok(mut events) = self.0.events.try_lock() {
-            events.add(kind, whose.into(), what.into(), SystemTime::now());
+            events.add(change, SystemTime::now());
         }
+    }
+
+    /// A state of the process changed, not of an upstream.
+    pub(crate) fn own_event(&self, kind: &'static str, what: &str) {
+        self.event(Change { kind, what: what.to_owned(), ..Change::default() });
     }
 
     /// The last changes of state, newest first.
@@ -155,8 +165,21 @@ impl Watcher {
 
     /// A state of an upstream changed.
     #[cold]
-    pub(crate) fn event(&self, kind: &'static str, upstream: &Name, what: &'static str) {
-        self.watch.event(kind, format!("upstream {upstream}"), what);
+    pub(crate) fn event(
+        &self,
+        kind: &'static str,
+        upstream: &Name,
+        endpoint: Option<&str>,
+        to: &str,
+        because: &str,
+    ) {
+        self.watch.event(Change {
+            kind,
+            whose: format!("upstream {upstream}"),
+            endpoint: endpoint.map(ToOwned::to_owned),
+            what: to.to_owned(),
+            because: because.to_owned(),
+        });
     }
 
     /// Somebody follows exchanges, so headers are wanted.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Watch,
+    events::Change,
     groups::{Group, Kind, QUIET},
 };
 
@@ -99,10 +100,17 @@ fn look(told: &mut HashMap<Kind, Told>, groups: Vec<Group>, now: Instant) -> Vec
 
 fn write(watch: &Watch, group: &Group, line: &Line) {
     let (whose, cause, sample) = (group.kind.whose(), group.kind.cause(), &group.sample);
+    let change = |what: String, because: String| Change {
+        kind: "failures",
+        whose: whose.clone(),
+        endpoint: sample.endpoint.as_deref().map(ToOwned::to_owned),
+        what,
+        because,
+    };
     match line {
-        Line::Begins(_) => watch.event("failures", &*whose, format!("calls fail: {cause}")),
+        Line::Begins(_) => watch.event(change(format!("calls fail: {cause}"), sample.detail.to_string())),
         Line::Ended(count, _) => {
-            watch.event("failures", &*whose, format!("no longer {cause}; it was {count} calls"));
+            watch.event(change(format!("no longer {cause}"), format!("it was {count} calls")));
         }
         Line::GoesOn(..) => {}
     }

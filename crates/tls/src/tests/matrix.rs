@@ -110,6 +110,47 @@ async fn what_is_wrong_with_the_clients_certificate_is_told_apart_in_both_versio
     }
 }
 
+/// What each side says of a handshake that fails.
+async fn words(c: &TlsClient, s: &TlsServer) -> [String; 2] {
+    let (connector, acceptor) = (Connector::new(c, H1).unwrap(), Acceptor::new(s, H1).unwrap());
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (client, server) = tokio::join!(connector.connect(NAME, near), acceptor.accept(far));
+    [client.err().map(|error| error.to_string()), server.err().map(|error| error.to_string())]
+        .map(Option::unwrap_or_default)
+}
+
+#[tokio::test]
+async fn an_authority_of_the_right_name_and_another_key_is_told_from_an_unknown_one() {
+    let files = files();
+    let namesake = Ca::new("the CA");
+    files.put("namesake", &namesake.issue(&[NAME, WEB]));
+    let [said, _] = words(&client(&files), &server(&files, "namesake")).await;
+    for part in ["in the name of \"CN=the CA\"", "another key", "`ca:` to the upstream's"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let [said, _] = words(&client(&files), &server(&files, "untrusted")).await;
+    assert!(said.contains("issued by \"CN=another CA\", which is not trusted"), "{said}");
+
+    // The same of a client.
+    let mut server = server(&files, "orders");
+    server.client_trust = Some(Trust::Files(vec![files.path("ca.pem")]));
+    for (own, parts) in [
+        (
+            "namesake",
+            ["the client's certificate was issued in the name of", "`client_ca:` to the listener's"],
+        ),
+        (
+            "stranger",
+            ["the client's certificate was issued by \"CN=another CA\"", "`client_ca:` to the listener's"],
+        ),
+    ] {
+        let mut client = client(&files);
+        client.identity = Some(identity(&files, own));
+        let [_, said] = words(&client, &server).await;
+        assert!(parts.iter().all(|part| said.contains(part)), "{own}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn no_protocol_in_common_is_told_by_both_sides() {
     let files = files();

@@ -417,10 +417,10 @@ impl Circuit {
     fn changed(&self, to: &'static str, why: impl fmt::Display, now: Instant) {
         let why = why.to_string();
         if let Some(endpoint) = &self.endpoint {
-            metrics().transition(&self.upstream, "endpoint-circuit", to);
+            metrics().transition(&self.upstream, Some(endpoint), "endpoint-circuit", to, &why);
             tracing::warn!(upstream = %self.upstream, %endpoint, state = to, why, "endpoint circuit");
         } else {
-            metrics().transition(&self.upstream, "circuit", to);
+            metrics().transition(&self.upstream, None, "circuit", to, &why);
             tracing::warn!(upstream = %self.upstream, state = to, why, "circuit");
         }
         self.change.note(now, why);

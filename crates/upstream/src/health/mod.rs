@@ -161,14 +161,21 @@ impl Check {
                 checks.passed.fetch_add(1, Relaxed);
                 checks.failure.store(None);
                 if changed == Some(true) && self.endpoint.set_healthy_because(true, "its probes pass") {
-                    metrics().transition(&self.upstream, "health", "healthy");
+                    let label = Some(&*self.endpoint.label);
+                    metrics().transition(&self.upstream, label, "health", "healthy", "its probes pass");
                     tracing::info!(upstream = %self.upstream, endpoint = %self.endpoint.label, "endpoint healthy");
                 }
             }
             Err(Failed(why)) => {
                 checks.failed.fetch_add(1, Relaxed);
                 if changed == Some(false) && self.endpoint.set_healthy_because(false, &why) {
-                    metrics().transition(&self.upstream, "health", "unhealthy");
+                    metrics().transition(
+                        &self.upstream,
+                        Some(&self.endpoint.label),
+                        "health",
+                        "unhealthy",
+                        &why,
+                    );
                     tracing::warn!(upstream = %self.upstream, endpoint = %self.endpoint.label, why, "endpoint unhealthy");
                 } else {
                     tracing::debug!(upstream = %self.upstream, endpoint = %self.endpoint.label, why, "probe failed");

@@ -241,17 +241,18 @@ fn eject(
     passive.until.store(now.saturating_add(nanos(time)), Relaxed);
     passive.time.store(nanos(time), Relaxed);
     passive.total.fetch_add(1, Relaxed);
-    endpoint.set_ejected_because(true, &why.to_string());
+    let because = why.to_string();
+    endpoint.set_ejected_because(true, &because);
     shared.ejections.changed.notify_one();
     if let Some(reason) = counted {
         // Looked up, not kept: workers share what stands here, and ejecting is rare.
         metrics().ejected(&shared.config.name, reason);
     }
-    metrics().transition(&shared.config.name, "ejection", "ejected");
+    metrics().transition(&shared.config.name, Some(&endpoint.label), "ejection", "ejected", &because);
     tracing::warn!(
         upstream = %shared.config.name,
         endpoint = %endpoint.label,
-        reason = %why,
+        reason = because,
         seconds = time.as_secs_f64(),
         "endpoint ejected"
     );
@@ -282,8 +283,9 @@ pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
         reset(&endpoint.passive.consecutive_5xx);
         reset(&endpoint.passive.consecutive_local);
         let served = Duration::from_nanos(endpoint.passive.time.load(Relaxed));
-        endpoint.set_ejected_because(false, &format!("its ejection of {served:?} is over"));
-        metrics().transition(&shared.config.name, "ejection", "back");
+        let because = format!("its ejection of {served:?} is over");
+        endpoint.set_ejected_because(false, &because);
+        metrics().transition(&shared.config.name, Some(&endpoint.label), "ejection", "back", &because);
         tracing::info!(upstream = %shared.config.name, endpoint = %endpoint.label, "endpoint back after ejection");
     }
     next.into_iter().chain(circuits::half_open(shared, now)).min()

@@ -36,7 +36,8 @@ pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool
         return false;
     }
     if endpoint.set_unreachable(true, reason.as_str()) {
-        metrics().transition(&shared.config.name, "connection", "unreachable");
+        let label = Some(&*endpoint.label);
+        metrics().transition(&shared.config.name, label, "connection", "unreachable", reason.as_str());
         tracing::warn!(upstream = %shared.config.name, endpoint = %endpoint.label, %reason, "endpoint out: it can't be connected to");
     }
     true
@@ -45,7 +46,8 @@ pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool
 /// A connection to the endpoint was made.
 pub(crate) fn found(shared: &Shared, endpoint: &Endpoint) {
     if endpoint.unreachable.load(Relaxed) && endpoint.set_unreachable(false, "a connection was made") {
-        metrics().transition(&shared.config.name, "connection", "back");
+        let label = Some(&*endpoint.label);
+        metrics().transition(&shared.config.name, label, "connection", "back", "a connection was made");
         tracing::info!(upstream = %shared.config.name, endpoint = %endpoint.label, "endpoint back: it can be connected to");
     }
 }

@@ -42,6 +42,18 @@ use crate::{Error, Sent, connect::Connection, error::reason_or, limit::Connectio
 /// What to do where a peer ends a plain connection without a word.
 const IF_TLS: &str = "if it expects TLS, write `https://` in its address";
 
+/// What a peer says in place of an answer of HTTP/1: its name, or its first bytes, which often tell what it is.
+#[cold]
+fn begins_with(bytes: &[u8]) -> String {
+    /// Behind its length, a frame of HTTP/2 says its kind, and the first is SETTINGS (RFC 9113 section 3.4).
+    const SETTINGS: u8 = 4;
+    if let [0, _, _, SETTINGS, 0, 0, 0, 0, 0, ..] = *bytes {
+        return "It speaks HTTP/2: write `h2c://` in its address.".to_owned();
+    }
+    let first: String = bytes.iter().take(32).flat_map(|byte| byte.escape_ascii()).map(char::from).collect();
+    format!("It begins with `{first}`.")
+}
+
 /// Bytes of an answer's first line.
 const STATUS_LINE: usize = 8 << 10;
 
@@ -458,6 +470,10 @@ impl H1 {
                     sent,
                     "the upstream speaks TLS: write `https://` in its address",
                 )
+            }
+            Stop::Fault(fault) if self.requests <= 1 && !self.buf.starts_with(b"HTTP/1.") => {
+                let text = format!("{fault} {}", begins_with(&self.buf));
+                Error::with_source(Reason::UpstreamProtocolError, sent, text)
             }
             Stop::Fault(fault) => Error::with_source(Reason::UpstreamProtocolError, sent, fault),
             Stop::Switched => Error::with_source(

@@ -1,0 +1,234 @@
+"""Servers that fail, an attache before them, and what one command says of it: for `troubles.py` and `more_troubles.py`."""
+
+import os
+import re
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+
+ATTACHE, FOLDER = os.path.abspath(sys.argv[1]), tempfile.mkdtemp(prefix="troubles")
+ROWS, MISSING = [], []
+
+
+def port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def write(name, text):
+    path = os.path.join(FOLDER, name)
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
+def command(*arguments):
+    return subprocess.run([ATTACHE, *arguments], capture_output=True, text=True, timeout=30, cwd=FOLDER)
+
+
+class Server:
+    """Takes connections and does one thing with each."""
+
+    def __init__(self, do, tls=None, backlog=64):
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.listen(backlog)
+        self.port, self.do, self.tls = self.socket.getsockname()[1], do, tls
+        if do:
+            threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            connection, _ = self.socket.accept()
+            threading.Thread(target=self.one, args=(connection,), daemon=True).start()
+
+    def one(self, connection):
+        try:
+            if self.tls:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            while self.do(connection):
+                pass
+            connection.close()
+        except OSError:
+            connection.close()
+
+
+def request(connection):
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(65536)
+        if not more:
+            raise OSError
+        data += more
+
+
+def answers(status="200 OK", body=b"hello\n", length=None, wait=0.0, close=False):
+    def do(connection):
+        request(connection)
+        time.sleep(wait)
+        head = f"HTTP/1.1 {status}\r\ncontent-length: {length or len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        return not close and not length
+    return do
+
+
+def resets(connection):
+    request(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return False
+
+
+def dns(code):
+    """A DNS server that answers with this code; None says nothing."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("127.0.0.1", 0))
+
+    def run():
+        while True:
+            query, who = s.recvfrom(4096)
+            if code is None:
+                continue
+            end = 12
+            while query[end]:
+                end += 1 + query[end]
+            s.sendto(query[:2] + struct.pack(">HHHHH", 0x8180 | code, 1, 0, 0, 0) + query[12:end + 5], who)
+    threading.Thread(target=run, daemon=True).start()
+    return s.getsockname()[1]
+
+
+def certificate(name, subject, names, days="30", ca=False):
+    extra = ["-addext", "basicConstraints=critical,CA:FALSE"] if not ca else []
+    dates = ["-not_before", "20200101000000Z", "-not_after", "20210101000000Z"] if days is None else ["-days", days]
+    done = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{FOLDER}/{name}.key",
+         "-out", f"{FOLDER}/{name}.crt", "-subj", f"/CN={subject}", "-addext", f"subjectAltName={names}", *extra, *dates],
+        capture_output=True)
+    if done.returncode:  # OpenSSL before 3.4 has no -not_before for `req`.
+        write("ca.cnf", f"[ca]\ndefault_ca=c\n[c]\ndatabase={FOLDER}/db\nserial={FOLDER}/serial\nnew_certs_dir={FOLDER}\ndefault_md=sha256\n"
+              f"policy=p\n[p]\ncommonName=supplied\n[x]\nsubjectAltName={names}\nbasicConstraints=critical,CA:FALSE\n")
+        write("db", "")
+        write("serial", "01")
+        run = lambda *a: subprocess.run(["openssl", *a], capture_output=True, check=True)
+        run("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{FOLDER}/{name}.key", "-out",
+            f"{FOLDER}/{name}.csr", "-subj", f"/CN={subject}")
+        run("ca", "-batch", "-selfsign", "-config", f"{FOLDER}/ca.cnf", "-keyfile", f"{FOLDER}/{name}.key", "-in", f"{FOLDER}/{name}.csr",
+            "-out", f"{FOLDER}/{name}.crt", "-startdate", "20200101000000Z", "-enddate", "20210101000000Z", "-extensions", "x", "-notext")
+
+
+def issue(name, by, subject, names, old=False):
+    """A certificate that an authority of `certificate` signed."""
+    run = lambda *a: subprocess.run(["openssl", *a], capture_output=True, check=True, cwd=FOLDER)
+    run("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
+        "-subj", f"/CN={subject}")
+    write(f"{name}.ext", f"subjectAltName={names}\nbasicConstraints=critical,CA:FALSE\n")
+    write(f"{name}.cnf", "[ca]\ndefault_ca=c\n[c]\ndatabase=db\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n[p]\n"
+          "commonName=supplied\n")
+    write("db", "")
+    write("serial", f"{len(os.listdir(FOLDER)) + 16:04x}")
+    dates = ("20200101000000Z", "20210101000000Z") if old else ("20200101000000Z", "20490101000000Z")
+    run("ca", "-batch", "-config", f"{name}.cnf", "-cert", f"{by}.crt", "-keyfile", f"{by}.key", "-in", f"{name}.csr", "-out", f"{name}.crt",
+        "-startdate", dates[0], "-enddate", dates[1], "-extfile", f"{name}.ext", "-notext")
+
+
+def tls(name, client_ca=None):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{FOLDER}/{name}.crt", f"{FOLDER}/{name}.key")
+    if client_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(f"{FOLDER}/{client_ca}.crt")
+    return context
+
+
+class Proxy:
+    def __init__(self, config, wait=True):
+        self.at, self.admin = port(), port()
+        self.file = write("attache.yaml", f"admin: 127.0.0.1:{self.admin}\nmetrics: off\n" + config.replace("$PORT", str(self.at)))
+        self.log = open(os.path.join(FOLDER, "log"), "w+")
+        self.process = subprocess.Popen([ATTACHE, "run", "-c", self.file], stdout=self.log, stderr=self.log, cwd=FOLDER)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.admin), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+
+    def get(self, path="/", headers={}, data=None):
+        call = urllib.request.Request(f"http://127.0.0.1:{self.at}{path}", headers=headers, data=data)
+        try:
+            with urllib.request.urlopen(call, timeout=20) as answer:
+                answer.read()
+                return str(answer.status)
+        except urllib.error.HTTPError as error:
+            return str(error.code)
+        except Exception as error:  # whatever a client may see
+            return f"{type(error).__name__}"
+
+    def raw(self, text):
+        with socket.create_connection(("127.0.0.1", self.at), 20) as s:
+            s.sendall(text.encode())
+            line = s.recv(4096).split(b"\r\n")[0].decode()
+            return line.split(" ")[1] if line.startswith("HTTP/") else "closed"
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def row(what, saw, shown, said, cause, remedy, began):
+    took = time.monotonic() - began
+    found = [re.search(words, said, re.I) for words in (cause, remedy)]
+    if not all(found):
+        MISSING.append((what, [cause, remedy][bool(found[0])], said))
+    # The line that has the cause, as the person meets it.
+    line = next((line.strip() for line in said.splitlines() if re.search(cause, line, re.I)), "-")
+    line = line.replace(FOLDER + "/", "").replace("|", "\\|")
+    line = re.sub(r"127\.0\.0\.1:\d{4,5}", "127.0.0.1:PORT", line)
+    ROWS.append((what, saw, shown, line, took, all(found)))
+    print(f"{len(ROWS):2} {'ok  ' if all(found) else 'MISS'} {took * 1000:5.0f} ms  {what}: {saw}; `{shown}`: {line}", flush=True)
+
+
+def running(what, config, cause, remedy, call=lambda proxy: proxy.get(), calls=1, before=0.0, after=0.0):
+    proxy = Proxy(config)
+    time.sleep(before)
+    for _ in range(calls):
+        saw = call(proxy)
+    began = time.monotonic()
+    time.sleep(after)
+    said = command("status", "--admin", str(proxy.admin))
+    row(what, saw, "attache status", said.stdout + said.stderr, cause, remedy, began)
+    proxy.stop()
+
+
+def file(what, config, cause, remedy, shown="check", name="attache.yaml"):
+    path = write(name, config)
+    began = time.monotonic()
+    said = command(*{"check": ["check", path], "run": ["run", "-c", path]}[shown])
+    row(what, f"exit code {said.returncode}", f"attache {shown}", said.stdout + said.stderr, cause, remedy, began)
+
+
+def one(address, more="", route=""):
+    return (f"listeners: {{ out: {{ bind: '127.0.0.1:$PORT', routes: [{{ to: orders, retry: off{route} }}] }} }}\n"
+            f"upstreams: {{ orders: {{ address: '{address}'{more} }} }}\n")
+
+
+def end():
+    """Says what was met and leaves; `--markdown FILE` gets the table."""
+    met = sum(row[-1] for row in ROWS)
+    print(f"\n{met} of {len(ROWS)} have cause and remedy; the slowest took {max(row[4] for row in ROWS) * 1000:.0f} ms")
+    for what, words, said in MISSING:
+        print(f"\n--- {what}: nothing like /{words}/ in\n{said}")
+    if "--markdown" in sys.argv:
+        lines = ["| what is wrong | the client sees | one command | it says | after |", "| --- | --- | --- | --- | --- |"]
+        lines += [f"| {what} | {saw} | `{shown}` | {line} | {took * 1000:.0f} ms |" for what, saw, shown, line, took, _ in ROWS]
+        with open(sys.argv[sys.argv.index("--markdown") + 1], "w") as out:
+            out.write("\n".join(lines) + "\n")
+    sys.exit(met != len(ROWS))
