@@ -330,7 +330,7 @@ mod tests {
 
         look at this first
           upstream orders: endpoint 10.0.0.9:80 is ejected: 5 failures in a row, the last: 502
-          listener inbound: its certificate expires in 1h
+          listener inbound: its certificate expires in 1h: renew it
 
         812/s, success 99.80 %, p50 1.2 ms, p90 3.6 ms, p99 18 ms (last 10 s)
 
