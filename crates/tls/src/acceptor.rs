@@ -238,9 +238,9 @@ impl Server {
         else {
             return Ok(());
         };
-        let verified = verifier.verify_client_cert(leaf, rest, UnixTime::now());
+        let result = verifier.verify_client_cert(leaf, rest, UnixTime::now());
         let untrusted = words::take_untrusted();
-        verified.map_err(|error| {
+        result.map_err(|error| {
             Error::accepting(std::io::Error::new(std::io::ErrorKind::InvalidData, error), untrusted)
         })?;
         Ok(())

@@ -76,9 +76,10 @@ impl fmt::Display for Untrusted {
             );
         }
         if self.another_key {
-            let (holds, name) = match self.self_signed {
-                true => ("is self-signed", subject),
-                false => ("was issued in the name of", issuer),
+            let (holds, name) = if self.self_signed {
+                ("is self-signed", subject)
+            } else {
+                ("was issued in the name of", issuer)
             };
             return write!(
                 f,

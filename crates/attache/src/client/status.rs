@@ -111,13 +111,11 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     if let Some(last) = seen["reloads"].as_array().and_then(|all| all.first())
         && last["ok"] == false
     {
-        let why: String = field(last, "error")
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .take(12)
-            .map(|line| format!("\n    {}", clean(line, 200)))
-            .collect();
-        troubles.push(format!("the config file was refused, and the last good one serves:{why}"));
+        let mut trouble = "the config file was refused, and the last good one serves:".to_owned();
+        for line in field(last, "error").lines().filter(|line| !line.trim().is_empty()).take(12) {
+            let _ = write!(trouble, "\n    {}", clean(line, 200));
+        }
+        troubles.push(trouble);
     }
     (troubles, told)
 }

@@ -108,7 +108,7 @@ fn write(watch: &Watch, group: &Group, line: &Line) {
         because,
     };
     match line {
-        Line::Begins(_) => watch.event(change(format!("calls fail: {cause}"), sample.detail.to_string())),
+        Line::Begins(_) => watch.event(change(format!("calls fail: {cause}"), sample.detail.clone())),
         Line::Ended(count, _) => {
             watch.event(change(format!("no longer {cause}"), format!("it was {count} calls")));
         }
