@@ -59,7 +59,7 @@ pub struct Connection<I> {
 #[derive(Debug)]
 pub struct Incomer {
     /// Its head.
-    pub head: RequestHead,
+    pub head: Rc<RequestHead>,
     /// Where its answer goes.
     pub send: SendStream,
     /// Its body.
@@ -131,7 +131,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         state.woken = false;
         if state.active == 0 && state.out.is_empty() {
             // At rest it holds no buffer.
-            state.out.clear();
+            state.out.rest();
         }
         Poll::Pending
     }

@@ -4,6 +4,8 @@
 //! the wrong kind of message or in trailers; names in upper case; fields of the connection; a fragment in `:path`. What one hop drops
 //! silently another may read, so nothing is dropped.
 
+use std::rc::Rc;
+
 use attache_wire::{
     Fields, Protocol, RequestHead, ResponseHead,
     header::{
@@ -24,7 +26,7 @@ const LINES: usize = 16;
 const BYTES: usize = 512;
 
 /// What a block held.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Block {
     pub(crate) kind: BlockKind,
     pub(crate) fields: Fields,
@@ -62,8 +64,10 @@ pub(crate) struct Reader {
     decoder: Decoder,
     /// The last authority: most requests of a connection have the same.
     authority: Option<Authority>,
-    /// Bytes that the last heads had.
+    /// Bytes that the last head had.
     usual: usize,
+    /// The last block. It is read here and taken from here, since it is large.
+    block: Block,
 }
 
 impl Reader {
@@ -71,26 +75,15 @@ impl Reader {
     ///
     /// # Errors
     /// It is no block.
-    pub(crate) fn read(&mut self, block: &[u8], place: Place, limit: usize) -> Result<Block, Invalid> {
-        let Self { decoder, authority, usual } = self;
-        let (lines, bytes) = if place == Place::Trailers { (4, 64) } else { (LINES, BYTES.max(*usual)) };
-        let mut read = Reading {
-            block: Block {
-                kind: BlockKind::default(),
-                fields: Fields::with_capacity(lines, bytes.min(4 << 10)),
-                too_large: false,
-                malformed: None,
-                length: None,
-            },
-            place,
-            size: 0,
-            limit,
-            regular: false,
-            authority,
-        };
-        decoder.decode(block, |field| read.field(field))?;
+    pub(crate) fn read(&mut self, bytes: &[u8], place: Place, limit: usize) -> Result<&mut Block, Invalid> {
+        let Self { decoder, authority, usual, block } = self;
+        *block = Block::default();
+        let (lines, room) = if place == Place::Trailers { (4, 64) } else { (LINES, BYTES.max(*usual)) };
+        block.fields = Fields::with_capacity(lines, room.min(4 << 10));
+        let mut read = Reading { block, place, size: 0, limit, regular: false, authority };
+        decoder.decode(bytes, |field| read.field(field))?;
         *usual = read.size;
-        Ok(read.block)
+        Ok(block)
     }
 
     /// A block whose message nobody wants. It is read for the table's sake.
@@ -103,7 +96,7 @@ impl Reader {
 }
 
 struct Reading<'a> {
-    block: Block,
+    block: &'a mut Block,
     place: Place,
     size: usize,
     limit: usize,
@@ -236,12 +229,12 @@ impl Block {
     ///
     /// # Errors
     /// Why it is malformed.
-    pub(crate) fn into_request(self) -> Result<RequestHead, &'static str> {
+    pub(crate) fn request(&mut self) -> Result<Rc<RequestHead>, &'static str> {
         let Self { kind, fields, malformed, .. } = self;
         if let Some(why) = malformed {
             return Err(why);
         }
-        let method = kind.method.ok_or("`:method` is missing, or none")?;
+        let method = kind.method.take().ok_or("`:method` is missing, or none")?;
         let mut parts = http::uri::Parts::default();
         let is_connect = method == Method::CONNECT;
         if is_connect && kind.protocol.is_none() {
@@ -252,28 +245,28 @@ impl Block {
             if kind.protocol.is_some() && !is_connect {
                 return Err("`:protocol` without CONNECT");
             }
-            let scheme = kind.scheme.ok_or("`:scheme` is missing, or none")?;
-            parts.path_and_query = Some(kind.path.ok_or("`:path` is missing")?);
+            let scheme = kind.scheme.take().ok_or("`:scheme` is missing, or none")?;
+            parts.path_and_query = Some(kind.path.take().ok_or("`:path` is missing")?);
             // The crate has no scheme without an authority.
             parts.scheme = kind.authority.is_some().then_some(scheme);
         }
-        parts.authority = kind.authority;
+        parts.authority = kind.authority.take();
         let uri = Uri::from_parts(parts).map_err(|_| "the pseudo-fields make no URI")?;
-        Ok(RequestHead {
+        Ok(Rc::new(RequestHead {
             method,
             uri,
             version: Version::HTTP_2,
-            headers: fields,
-            raw_query: kind.raw_query,
-            protocol: kind.protocol,
-        })
+            headers: std::mem::take(fields),
+            raw_query: kind.raw_query.take(),
+            protocol: kind.protocol.take(),
+        }))
     }
 
     /// The head of an answer (section 8.3.2).
     ///
     /// # Errors
     /// Why it is malformed.
-    pub(crate) fn into_response(self) -> Result<ResponseHead, &'static str> {
+    pub(crate) fn response(&mut self) -> Result<Box<ResponseHead>, &'static str> {
         let Self { kind, fields, malformed, .. } = self;
         if let Some(why) = malformed {
             return Err(why);
@@ -282,17 +275,18 @@ impl Block {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return Err("HTTP/2 has no 101");
         }
-        Ok(ResponseHead { status, version: Version::HTTP_2, headers: fields, reason: None, carried: None })
+        let headers = std::mem::take(fields);
+        Ok(Box::new(ResponseHead { status, version: Version::HTTP_2, headers, reason: None, carried: None }))
     }
 
     /// Trailers, as bodies carry them.
     ///
     /// # Errors
     /// Why they are malformed.
-    pub(crate) fn into_trailers(self) -> Result<HeaderMap, &'static str> {
+    pub(crate) fn trailers(&mut self) -> Result<HeaderMap, &'static str> {
         match self.malformed {
             Some(why) => Err(why),
-            None => Ok(self.fields.into()),
+            None => Ok(std::mem::take(&mut self.fields).into()),
         }
     }
 }

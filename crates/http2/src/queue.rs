@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, io::IoSlice};
 
+use attache_wire::buffers;
 use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Pieces from here on are kept as they are, since copying them costs more than keeping an entry for them.
@@ -62,7 +63,17 @@ impl Queue {
 
     /// Where bytes can be written behind all others; [`wrote`](Self::wrote) says how many there were.
     pub(crate) fn tail(&mut self) -> &mut BytesMut {
+        if self.tail.capacity() == 0 {
+            self.tail = buffers::take();
+        }
         &mut self.tail
+    }
+
+    /// Nothing waits: others may have the room.
+    pub(crate) fn rest(&mut self) {
+        if self.is_empty() {
+            buffers::put(&mut self.tail);
+        }
     }
 
     pub(crate) fn wrote(&mut self, bytes: usize) {

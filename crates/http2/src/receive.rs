@@ -299,7 +299,7 @@ impl State {
         self.heads.skip(block).map_err(|_| compression())
     }
 
-    fn read(&mut self, block: &[u8], place: Place) -> Result<Block, Wrong> {
+    fn read(&mut self, block: &[u8], place: Place) -> Result<&mut Block, Wrong> {
         self.heads.read(block, place, self.settings.head_size as usize).map_err(|_| compression())
     }
 
@@ -340,17 +340,18 @@ impl State {
             return self.heads.skip(block).map_err(|_| compression());
         }
         self.last = id;
+        let is_full = self.active >= self.settings.streams;
         let block = self.read(block, Place::Request)?;
-        if self.active >= self.settings.streams {
+        if is_full {
             self.write_reset(id, Code::REFUSED_STREAM);
             return Ok(());
         }
         let (too_large, length) = (block.too_large, block.length);
         let malformed = |why| Wrong::Stream(id, Code::PROTOCOL_ERROR, why);
         let request = if too_large && block.malformed.is_none() {
-            block.into_request().unwrap_or_default()
+            block.request().unwrap_or_default()
         } else {
-            block.into_request().map_err(malformed)?
+            block.request().map_err(malformed)?
         };
         if head.ends_stream() && length.is_some_and(|length| length > 0) {
             return Err(malformed("the body is not as long as `content-length` says"));
@@ -371,7 +372,7 @@ impl State {
         if too_large {
             return Err(malformed("the answer's head is larger than `pool.headers_size`"));
         }
-        let answer = Box::new(block.into_response().map_err(malformed)?);
+        let answer = block.response().map_err(malformed)?;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
         if answer.status.is_informational() {
             if head.ends_stream() {
@@ -405,7 +406,7 @@ impl State {
         if block.too_large {
             return Err(malformed("the trailers are larger than allowed"));
         }
-        let trailers = block.into_trailers().map_err(malformed)?;
+        let trailers = block.trailers().map_err(malformed)?;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
         if stream.left.is_some_and(|left| left > 0) {
             return Err(malformed("the body is not as long as `content-length` says"));

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
+    rc::Rc,
     task::Waker,
 };
 
@@ -91,7 +92,7 @@ impl Hasher for NumberHasher {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) key: usize,
-    pub(crate) head: RequestHead,
+    pub(crate) head: Rc<RequestHead>,
     /// Its fields are larger than allowed.
     pub(crate) too_large: bool,
 }

@@ -132,7 +132,6 @@ fn string<'s, 'b: 's>(rest: &mut &'b [u8], space: &'s mut Vec<u8>) -> Option<&'s
     if !coded {
         return Some(bytes);
     }
-    space.clear();
     huffman::decode(bytes, space)?;
     Some(space)
 }

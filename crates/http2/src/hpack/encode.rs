@@ -139,7 +139,7 @@ impl Encoder {
         let entry = self.table.get(back)?;
         let same = entry.tag == field.tag
             && entry.value == field.value
-            && entry.name.eq_ignore_ascii_case(field.name);
+            && (field.tag != Tag::Other || entry.name.eq_ignore_ascii_case(field.name));
         same.then_some(fixed::COUNT + 1 + back)
     }
 }

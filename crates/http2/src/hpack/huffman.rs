@@ -78,10 +78,11 @@ const fn short() -> [(u8, u8); 256] {
 /// Codes of eight bits or less are looked up as long as there are so many bits before the next ones are taken in.
 const AHEAD: u32 = 8;
 
-/// Decodes a string; `None` where it is no code of any (section 5.2).
+/// Decodes a string into `out`, in place of what is there; `None` where it is no code of any (section 5.2).
 pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
     // The shortest code has five bits.
-    out.reserve(bytes.len() * 8 / 5 + 1);
+    out.resize(bytes.len() * 8 / 5 + 1, 0);
+    let mut slots = out.iter_mut();
     // The lowest `held` bits wait to be decoded; what stands above them has been.
     let (mut bits, mut held) = (0_u64, 0_u32);
     let mut rest = bytes;
@@ -108,7 +109,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
             if length == 0 {
                 break;
             }
-            out.push(byte);
+            *slots.next()? = byte;
             held -= u32::from(length);
         }
         if held < AHEAD {
@@ -117,14 +118,23 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
         // A longer one, for which there may not be enough bits yet.
         match long(bits, held) {
             Some((byte, length)) => {
-                out.push(byte);
+                *slots.next()? = byte;
                 held -= length;
             }
             None if rest.is_empty() || held >= LONGEST as u32 => break,
             None => {}
         }
     }
-    last(bits, held, out)
+    // The codes at the end, and the padding: less than a byte, all ones.
+    while held > 0
+        && let Some((byte, length)) = long(bits, held)
+    {
+        *slots.next()? = byte;
+        held -= length;
+    }
+    let free = slots.len();
+    out.truncate(out.len() - free);
+    (held < 8 && bits & ((1 << held) - 1) == (1 << held) - 1).then_some(())
 }
 
 /// The next code, bit by bit; `None` where it isn't complete.
@@ -138,15 +148,4 @@ fn long(bits: u64, held: u32) -> Option<(u8, u32)> {
         }
     }
     None
-}
-
-/// The codes at the end, and the padding: less than a byte, all ones.
-fn last(bits: u64, mut held: u32, out: &mut Vec<u8>) -> Option<()> {
-    while held > 0
-        && let Some((byte, length)) = long(bits, held)
-    {
-        out.push(byte);
-        held -= length;
-    }
-    (held < 8 && bits & ((1 << held) - 1) == (1 << held) - 1).then_some(())
 }
