@@ -1,8 +1,8 @@
 //! attache's configuration: YAML text becomes a checked [`model`], every diagnostic carries its place.
 //!
-//! The way of a text: `yaml` (events to a tree with places), `substitute` (variables and files), `check` (the tree against the
-//! schema of the `raw` types, every problem at once), `raw` (serde), `build` (references and what one key says about
-//! another), [`model`]. Texts with a syntax of their own are in `text`.
+//! The path of a text: `yaml` (events to a tree with places), `substitute` (variables and files), `check` (the tree against the
+//! schema, every problem at once), `build` (references, and what one key says about another), [`model`].
+//! Each section of the file is declared once, in [`model`], by `section!`. Texts with a syntax of their own are in `text`.
 
 mod build;
 mod check;

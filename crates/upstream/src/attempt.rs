@@ -38,10 +38,10 @@ pub use self::outcome::{Failure, Outcome};
 use crate::{
     CallContext, Endpoint, Error, Shared,
     balance::{bias, ewma},
-    call::Overdue,
     circuit::Admitted,
     limit::{Charge, RequestPermit},
     outlier::{self, circuits, rates},
+    overdue::Overdue,
 };
 
 /// Who is told of the end of an attempt beside its endpoint: what the layers above the endpoint's choice keep of it.

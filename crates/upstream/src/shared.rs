@@ -60,7 +60,7 @@ pub struct Shared {
     /// Connections open, over all workers.
     pub connections: AtomicU32,
     /// Calls that wait where `max_connections` is reached, over all workers.
-    pub(crate) queue: crate::pool::room::Queue,
+    pub(crate) queue: crate::pool::queue::Queue,
     /// Requests waiting for a connection, over all workers.
     pub pending: AtomicU32,
     /// Retries running, over all workers.
@@ -82,7 +82,7 @@ impl Shared {
             endpoints: ArcSwap::default(),
             active_requests: AtomicU32::new(0),
             connections: AtomicU32::new(0),
-            queue: crate::pool::room::Queue::default(),
+            queue: crate::pool::queue::Queue::default(),
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),
             ejections: crate::outlier::Ejections::default(),

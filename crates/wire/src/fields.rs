@@ -447,7 +447,7 @@ impl<'a> Lines<'a> {
     fn begin(&mut self, out: &mut bytes::BytesMut, line: &Line) {
         self.flush(out);
         if line.flags & PLAIN == 0 {
-            crate::write::field(out, self.name(line), self.value(line));
+            crate::line::field(out, self.name(line), self.value(line));
         } else {
             (self.kind, self.start, self.end) = (line.flags & (ADDED | PLAIN), line.start, line.end + 2);
         }

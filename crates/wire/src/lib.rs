@@ -19,6 +19,7 @@ mod fault;
 mod field;
 mod fields;
 pub mod header;
+mod line;
 mod message;
 pub mod outbox;
 pub mod request;

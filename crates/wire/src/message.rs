@@ -8,7 +8,7 @@ use std::{any::Any, borrow::Cow, fmt, rc::Rc};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, uri::PathAndQuery};
 
-use crate::{Fault, Fields, fields::Index, header::CONTENT_LENGTH, request, response};
+use crate::Fields;
 
 /// What stands before a request's body.
 #[derive(Clone, Debug)]
@@ -279,7 +279,7 @@ impl fmt::Display for Protocol {
 /// The query as the client sent it, where it holds bytes that [`Uri`] has no room for (`"`, `<`, `>`): in the URI they stand
 /// percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawQuery(Bytes);
+pub struct RawQuery(pub(crate) Bytes);
 
 impl RawQuery {
     /// The path and query to be written for `uri`: with the raw query, where the URI's is still its encoded form.
@@ -294,11 +294,11 @@ impl RawQuery {
     }
 }
 
-fn needs_encoding(byte: u8) -> bool {
+pub(crate) fn needs_encoding(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>')
 }
 
-fn encoded(query: &[u8]) -> Vec<u8> {
+pub(crate) fn encoded(query: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(query.len() + 16);
     for &byte in query {
         match byte {
@@ -333,79 +333,4 @@ pub(crate) fn uri_of(target: &[u8]) -> Option<Uri> {
         return Uri::try_from(encoded(target)).ok();
     }
     Uri::try_from(target).ok()
-}
-
-const TARGET: Fault = Fault::invalid("The request's target is not one that its method may have.");
-const METHOD: Fault = Fault::invalid("The method has a character it may not have.");
-
-/// The head of a request that was read: nothing of it is copied.
-///
-/// # Errors
-/// The target is nothing that [`Uri`] can hold.
-pub(crate) fn request(head: &request::Head, bytes: Bytes, index: Index) -> Result<Rc<RequestHead>, Fault> {
-    let method = method(bytes.get(head.method.clone()).unwrap_or_default())?;
-    let target = bytes.slice(head.target.clone());
-    let no_path = method == Method::OPTIONS && has_no_path(&target);
-    let mut raw_query = None;
-    let mut uri = if target.iter().copied().any(needs_encoding) {
-        let query = target.iter().position(|b| *b == b'?').map_or(target.len(), |at| at + 1);
-        raw_query = Some(RawQuery(target.slice(query..)));
-        Uri::try_from(encoded(&target)).map_err(|_| TARGET)?
-    } else {
-        Uri::from_maybe_shared(target).map_err(|_| TARGET)?
-    };
-    if no_path {
-        // RFC 9112 section 3.2.4: it is sent on as `OPTIONS *`. The crate would make `/` of it.
-        let mut parts = uri.into_parts();
-        parts.path_and_query = Some(PathAndQuery::from_static("*"));
-        uri = Uri::from_parts(parts).map_err(|_| TARGET)?;
-    }
-    let version = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
-    Ok(Rc::new(RequestHead {
-        method,
-        uri,
-        version,
-        headers: Fields::of_head(bytes, index),
-        raw_query,
-        protocol: None,
-    }))
-}
-
-/// `http://host`.
-fn has_no_path(target: &[u8]) -> bool {
-    let authority =
-        target.iter().position(|b| *b == b':').and_then(|at| target.get(at..)?.strip_prefix(b"://"));
-    authority.is_some_and(|authority| !authority.iter().any(|b| matches!(b, b'/' | b'?')))
-}
-
-fn method(bytes: &[u8]) -> Result<Method, Fault> {
-    match bytes {
-        b"GET" => Ok(Method::GET),
-        _ => Method::from_bytes(bytes).map_err(|_| METHOD),
-    }
-}
-
-/// The head of an answer that was read.
-///
-/// # Errors
-/// The status is below 100, which no head that was read has.
-pub(crate) fn response(
-    head: &response::Head,
-    bytes: Bytes,
-    index: Index,
-) -> Result<Box<ResponseHead>, Fault> {
-    let status = StatusCode::from_u16(head.status)
-        .map_err(|_| Fault::invalid("The answer's status is not one of three digits."))?;
-    let phrase = bytes.get(head.reason.clone()).unwrap_or_default();
-    let usual = status.canonical_reason().unwrap_or("Unknown").as_bytes() == phrase;
-    let reason = (!usual).then(|| bytes.slice(head.reason.clone()));
-    let mut headers = Fields::of_head(bytes, index);
-    if head.rewrite_length {
-        match head.length {
-            Some(length) => headers.insert(CONTENT_LENGTH, length),
-            None => drop(headers.remove(CONTENT_LENGTH)),
-        }
-    }
-    let version = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
-    Ok(Box::new(ResponseHead { status, version, headers, reason, carried: None }))
 }

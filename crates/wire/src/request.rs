@@ -6,16 +6,17 @@
 
 use std::{ops::Range, rc::Rc};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Uri, Version, uri::PathAndQuery};
 use memchr::{memchr, memrchr};
 
 use crate::{
-    At, Fault, Kind, Limits, RequestHead,
+    At, Fault, Fields, Kind, Limits, RawQuery, RequestHead,
     chars::{self, HOST, PATH, QUERY, TOKEN},
     field::{self, BARE_LF},
     fields::Index,
     header::{self, Known},
-    message,
+    message::{encoded, needs_encoding, uri_of},
     value::{self, Connection},
 };
 
@@ -80,7 +81,7 @@ pub fn read(
 ) -> Result<Option<(Head, Rc<RequestHead>)>, Fault> {
     let Some((head, index)) = parse(buf, limits, target)? else { return Ok(None) };
     let bytes = buf.split_to(head.len).freeze();
-    let message = message::request(&head, bytes, index)?;
+    let message = message(&head, bytes, index)?;
     Ok(Some((head, message)))
 }
 
@@ -251,7 +252,7 @@ fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Faul
         Some(b'/') => !connect,
         Some(b'*') => target.len() == 1 && method == b"OPTIONS",
         // The forms of a forward proxy, rarer and with more grammar.
-        Some(_) => message::uri_of(target).is_some_and(|uri| {
+        Some(_) => uri_of(target).is_some_and(|uri| {
             let authority =
                 uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'));
             authority && connect != uri.scheme().is_some()
@@ -292,5 +293,55 @@ fn unusual_target(target: &[u8], at: usize, question: usize, policy: Target) -> 
     match std::str::from_utf8(target) {
         Ok(_) => Ok(()),
         Err(error) => refused(error.valid_up_to()),
+    }
+}
+
+const TARGET: Fault = Fault::invalid("The request's target is not one that its method may have.");
+const METHOD: Fault = Fault::invalid("The method has a character it may not have.");
+
+/// The head of a request that was read: nothing of it is copied.
+///
+/// # Errors
+/// The target is nothing that [`Uri`] can hold.
+fn message(head: &Head, bytes: Bytes, index: Index) -> Result<Rc<RequestHead>, Fault> {
+    let method = method(bytes.get(head.method.clone()).unwrap_or_default())?;
+    let target = bytes.slice(head.target.clone());
+    let no_path = method == Method::OPTIONS && has_no_path(&target);
+    let mut raw_query = None;
+    let mut uri = if target.iter().copied().any(needs_encoding) {
+        let query = target.iter().position(|b| *b == b'?').map_or(target.len(), |at| at + 1);
+        raw_query = Some(RawQuery(target.slice(query..)));
+        Uri::try_from(encoded(&target)).map_err(|_| TARGET)?
+    } else {
+        Uri::from_maybe_shared(target).map_err(|_| TARGET)?
+    };
+    if no_path {
+        // RFC 9112 section 3.2.4: it is sent on as `OPTIONS *`. The crate would make `/` of it.
+        let mut parts = uri.into_parts();
+        parts.path_and_query = Some(PathAndQuery::from_static("*"));
+        uri = Uri::from_parts(parts).map_err(|_| TARGET)?;
+    }
+    let version = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
+    Ok(Rc::new(RequestHead {
+        method,
+        uri,
+        version,
+        headers: Fields::of_head(bytes, index),
+        raw_query,
+        protocol: None,
+    }))
+}
+
+/// `http://host`.
+fn has_no_path(target: &[u8]) -> bool {
+    let authority =
+        target.iter().position(|b| *b == b':').and_then(|at| target.get(at..)?.strip_prefix(b"://"));
+    authority.is_some_and(|authority| !authority.iter().any(|b| matches!(b, b'/' | b'?')))
+}
+
+fn method(bytes: &[u8]) -> Result<Method, Fault> {
+    match bytes {
+        b"GET" => Ok(Method::GET),
+        _ => Method::from_bytes(bytes).map_err(|_| METHOD),
     }
 }

@@ -6,15 +6,15 @@
 
 use std::ops::Range;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, Version};
 use memchr::memchr;
 
 use crate::{
-    Fault, Limits, ResponseHead,
+    Fault, Fields, Limits, ResponseHead,
     field::{self, BARE_LF},
     fields::Index,
-    header::{self, Known},
-    message,
+    header::{self, CONTENT_LENGTH, Known},
     value::{self, Connection},
 };
 
@@ -81,7 +81,7 @@ pub fn read(
 ) -> Result<Option<(Head, Box<ResponseHead>)>, Fault> {
     let Some((head, index)) = parse(buf, limits, asked)? else { return Ok(None) };
     let bytes = buf.split_to(head.len).freeze();
-    let message = message::response(&head, bytes, index)?;
+    let message = message(&head, bytes, index)?;
     Ok(Some((head, message)))
 }
 
@@ -193,4 +193,25 @@ fn status_line(line: &[u8]) -> Result<(u16, bool, Range<usize>), Fault> {
     let digit = |b: &u8| u16::from(b - b'0');
     let status = digit(a) * 100 + digit(b) * 10 + digit(c);
     Ok((status, *minor != b'0', line.len().min(13)..line.len()))
+}
+
+/// The head of an answer that was read.
+///
+/// # Errors
+/// The status is below 100, which no head that was read has.
+fn message(head: &Head, bytes: Bytes, index: Index) -> Result<Box<ResponseHead>, Fault> {
+    let status = StatusCode::from_u16(head.status)
+        .map_err(|_| Fault::invalid("The answer's status is not one of three digits."))?;
+    let phrase = bytes.get(head.reason.clone()).unwrap_or_default();
+    let usual = status.canonical_reason().unwrap_or("Unknown").as_bytes() == phrase;
+    let reason = (!usual).then(|| bytes.slice(head.reason.clone()));
+    let mut headers = Fields::of_head(bytes, index);
+    if head.rewrite_length {
+        match head.length {
+            Some(length) => headers.insert(CONTENT_LENGTH, length),
+            None => drop(headers.remove(CONTENT_LENGTH)),
+        }
+    }
+    let version = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
+    Ok(Box::new(ResponseHead { status, version, headers, reason, carried: None }))
 }

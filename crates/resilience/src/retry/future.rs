@@ -11,10 +11,9 @@ use std::{
 
 use attache_http::{Body, BodyError};
 use attache_telemetry::{Reason, metrics};
-use attache_upstream::{Call, CallContext, Error, Sent, Wants};
-use attache_wire::{Request, Response};
+use attache_upstream::{Call, Error, Sent};
+use attache_wire::Response;
 use bytes::Bytes;
-use http::HeaderName;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -24,92 +23,12 @@ use super::{
     Again, Rules, backoff,
     conditions::{self, Met},
     hedge::{Around, Hedging},
-    replay::Recording,
+    kept::{How, Kept},
 };
 use crate::{UpstreamState, budget::Permit, counters::count};
 
-const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
-
 /// Bytes of a discarded response that are read so that its connection can be used again.
 const DISCARDED: usize = 16 << 10;
-
-/// What another try is made of.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) head: Request<()>,
-    body: Option<Recording>,
-    wants: Wants,
-    pub(super) context: CallContext,
-    /// The caller's `grpc-timeout`, and when it began to run.
-    grpc_timeout: Option<(Duration, Instant)>,
-    /// The number of the running try, from 1.
-    attempt: u32,
-}
-
-impl Kept {
-    /// Takes a call apart into what is kept and what is tried first.
-    pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
-        let Call { mut request, wants, context, judges, fresh } = call;
-        let grpc_timeout =
-            attache_rpc::timeout::timeout(request.headers()).map(|timeout| (timeout, Instant::now()));
-        let head = request.with_body(());
-        let body = (!request.body().is_end_stream()).then(|| {
-            let recording = Recording::new(std::mem::take(request.body_mut()), rules.retry.buffer);
-            *request.body_mut() = recording.body();
-            recording
-        });
-        let first = Call { request, wants, context: context.clone(), judges, fresh };
-        (Self { head, body, wants, context, grpc_timeout, attempt: 1 }, first)
-    }
-
-    /// The call for another try; the old one's endpoint is avoided.
-    fn again(&mut self, how: How) -> Call {
-        if how == How::Retry {
-            self.attempt = self.attempt.saturating_add(1);
-        } else {
-            // Hidden from the caller: it is the same attempt.
-            let tries = &self.context.exchange.tries;
-            tries.set(tries.get().saturating_sub(1));
-        }
-        let mut call = self.next(self.context.clone());
-        call.fresh = how == How::Fresh;
-        call
-    }
-
-    /// The call for a try beside the running one, with a record of its own.
-    pub(super) fn beside(&mut self) -> Call {
-        let exchange = Rc::new(self.context.exchange.beside());
-        self.attempt = self.attempt.saturating_add(1);
-        // What comes ahead of the answer is told by the first try alone.
-        self.next(CallContext { exchange, on_informational: None, ..self.context.clone() })
-    }
-
-    fn next(&mut self, context: CallContext) -> Call {
-        let body = self.body.as_ref().map_or_else(Body::empty, Recording::body);
-        let mut request = self.head.with_body(body);
-        if self.attempt > 1 {
-            request.headers_mut().insert(ATTEMPT, self.attempt);
-        }
-        if let Some((timeout, since)) = self.grpc_timeout {
-            attache_rpc::timeout::set(request.headers_mut(), timeout.saturating_sub(since.elapsed()));
-        }
-        Call { wants: self.wants, ..Call::new(request, context) }
-    }
-
-    pub(super) fn body_is_complete(&self) -> bool {
-        self.body.as_ref().is_none_or(Recording::complete)
-    }
-
-    /// Whether there is a usable endpoint that no attempt went to.
-    pub(super) fn has_other(&self, state: &UpstreamState) -> bool {
-        let set = state.shared.endpoints.load();
-        set.endpoints.iter().any(|endpoint| endpoint.usable() && !self.context.tried.contains(endpoint))
-    }
-
-    fn whole(&self) -> bool {
-        self.body.as_ref().is_none_or(Recording::whole)
-    }
-}
 
 pin_project! {
     /// The future of [`Retry`](super::Retry).
@@ -142,17 +61,6 @@ enum When {
     After(Instant),
     /// At once, since nothing of the request was worked on.
     AtOnce(How),
-}
-
-/// What a further try is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    /// One of the route's `attempts`.
-    Retry,
-    /// The same one again on a new connection: the one before was being closed.
-    Fresh,
-    /// The same one again at another endpoint: the one before never reached an application.
-    Elsewhere,
 }
 
 impl<S: Service<Call>> RetryFuture<S> {

@@ -34,7 +34,7 @@ use attache_wire::{Response, header::UPGRADE};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
-use super::{Rules, future::Kept};
+use super::{Rules, kept::Kept};
 use crate::{UpstreamState, budget::Permit, counters::count, latency::Quantile};
 
 type Outcome = Result<Response<Body>, Error>;

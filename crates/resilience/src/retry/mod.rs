@@ -32,6 +32,7 @@ mod conditions;
 mod future;
 mod hedge;
 mod http_date;
+mod kept;
 mod replay;
 
 use std::{
@@ -45,9 +46,9 @@ use attache_http::Body;
 use attache_upstream::{Call, Error, Sent};
 use attache_wire::Response;
 use conditions::Conditions;
-use future::Kept;
 pub use future::RetryFuture;
 use http::Method;
+use kept::Kept;
 use tower::{Layer, Service};
 
 use crate::UpstreamState;

@@ -19,23 +19,21 @@
 //!
 //! **Source.** Envoy's `health_checks`.
 
+mod checks;
 mod grpc;
 mod probe;
 mod verdict;
 
 use std::{
     future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
 use attache_config::model::HealthCheck;
 use attache_telemetry::metrics;
 use attache_tls::Credential;
+pub use checks::Checks;
 use probe::{Failed, Prober};
 use tokio::{
     task::{AbortHandle, JoinSet},
@@ -47,31 +45,6 @@ use crate::{Endpoint, Shared, connect::Tls};
 
 /// How often the members are compared with those that are checked.
 const MEMBERS: Duration = Duration::from_millis(500);
-
-/// What health checks found out about one endpoint.
-#[derive(Debug, Default)]
-pub struct Checks {
-    passed: AtomicU64,
-    failed: AtomicU64,
-    failure: ArcSwapOption<String>,
-}
-
-impl Checks {
-    /// Probes that passed.
-    pub fn passed(&self) -> u64 {
-        self.passed.load(Relaxed)
-    }
-
-    /// Probes that failed.
-    pub fn failed(&self) -> u64 {
-        self.failed.load(Relaxed)
-    }
-
-    /// Why the last probe failed; `None` where it passed.
-    pub fn failure(&self) -> Option<Arc<String>> {
-        self.failure.load_full()
-    }
-}
 
 /// Checks an upstream's endpoints for as long as it is polled. One for each upstream, on the control thread; also for
 /// upstreams without a check, so that one which lost its check by a reload keeps no endpoint unhealthy (it ends at once).

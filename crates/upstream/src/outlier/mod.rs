@@ -28,6 +28,7 @@
 //! without waiting: a worker that finds another at it leaves its own for the next failure.
 
 pub(crate) mod circuits;
+mod passive;
 pub mod rates;
 pub(crate) mod reach;
 
@@ -36,7 +37,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU32, AtomicU64,
+            AtomicBool, AtomicU32,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -44,7 +45,8 @@ use std::{
 };
 
 use attache_telemetry::{Reason, metrics};
-use tokio::{sync::Notify, time::Instant};
+pub use passive::{Ejections, Passive};
+use tokio::time::Instant;
 
 use crate::{
     Endpoint, Shared,
@@ -52,31 +54,7 @@ use crate::{
     status::EjectionStatus,
 };
 
-/// Passive health of one endpoint.
-#[derive(Debug, Default)]
-pub struct Passive {
-    consecutive_5xx: AtomicU32,
-    consecutive_local: AtomicU32,
-    rates: rates::Counts,
-    /// n: ejections that aren't forgotten yet.
-    multiplier: AtomicU32,
-    /// End of the last ejection, nanoseconds since the endpoint was added.
-    until: AtomicU64,
-    /// How long the last ejection is, nanoseconds.
-    time: AtomicU64,
-    total: AtomicU64,
-    /// The last failure: its reason's place in `Reason::ALL`, plus one, above 48 bits of seconds since the endpoint was added.
-    last: AtomicU64,
-    /// Failures since the endpoint was added.
-    failures: AtomicU64,
-}
-
 impl Passive {
-    /// Ejections since the endpoint was added.
-    pub fn ejections(&self) -> u64 {
-        self.total.load(Relaxed)
-    }
-
     pub(crate) fn status(&self, endpoint: &Endpoint, now: Instant) -> EjectionStatus {
         let ejected = endpoint.ejected.load(Relaxed);
         let until = endpoint.added + Duration::from_nanos(self.until.load(Relaxed));
@@ -90,19 +68,6 @@ impl Passive {
         }
     }
 
-    /// Failures since the endpoint was added, those that led to no ejection too.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Relaxed)
-    }
-
-    /// Why the last failure was one, and how long after the endpoint was added.
-    pub fn last_failure(&self) -> Option<(Reason, Duration)> {
-        let word = self.last.load(Relaxed);
-        let index = usize::try_from(word >> 48).ok()?.checked_sub(1)?;
-        let reason = Reason::ALL.get(index)?;
-        Some((*reason, Duration::from_secs(word & ((1 << 48) - 1))))
-    }
-
     /// A failure is rare enough for two stores to a shared line.
     fn note(&self, endpoint: &Endpoint, reason: Option<Reason>, now: Instant) {
         let Some(index) = reason.and_then(|reason| Reason::ALL.iter().position(|other| *other == reason))
@@ -113,17 +78,6 @@ impl Passive {
         self.last.store((index as u64 + 1) << 48 | seconds, Relaxed);
         self.failures.fetch_add(1, Relaxed);
     }
-}
-
-/// What the ejections of one upstream need together.
-#[derive(Debug, Default)]
-pub struct Ejections {
-    /// One worker at a time ejects, so that the count it acts on is true.
-    busy: AtomicBool,
-    /// Some endpoint may have failures in a row.
-    failing: AtomicBool,
-    rates: rates::Switch,
-    changed: Notify,
 }
 
 /// Whether some endpoint has failures in a row: only then does a success matter.

@@ -14,10 +14,7 @@
 //!
 //! An upstream with fewer endpoints than `minimum_hosts` pays one load of a flag for each request.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-};
+use std::{fmt, sync::atomic::Ordering::Relaxed};
 
 use attache_config::model::{FailurePercentage, OutlierEjection, SuccessRate};
 use attache_telemetry::Reason;
@@ -25,17 +22,6 @@ use tokio::time::Instant;
 
 use super::eject;
 use crate::{Endpoint, Shared};
-
-/// What one endpoint did in this interval.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    begun: AtomicU32,
-    failed: AtomicU32,
-}
-
-/// Whether requests of an upstream are counted at all.
-#[derive(Debug, Default)]
-pub(super) struct Switch(AtomicBool);
 
 /// A request was sent to the endpoint.
 pub(crate) fn begun(shared: &Shared, endpoint: &Endpoint) {

@@ -25,8 +25,9 @@ use tokio::{
 use super::{
     Home, Pool, Spoken,
     call::{Kind, Wire},
-    h1::{H1, Owner},
+    h1::H1,
     h2::H2,
+    owner::Owner,
     room::Waiting,
 };
 use crate::{

@@ -9,7 +9,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
@@ -34,6 +33,7 @@ use tokio::{
 
 use super::{
     outgoing::{PATIENCE, Upload, Uploaded},
+    owner::Owner,
     upgrade,
     upgraded::H1Tunnel,
 };
@@ -56,9 +56,6 @@ fn begins_with(bytes: &[u8]) -> String {
 
 /// Bytes of an answer's first line.
 const STATUS_LINE: usize = 8 << 10;
-
-/// Whose connection it is where a PROXY header has told the upstream: the client's address and its destination.
-pub(super) type Owner = Option<(Option<SocketAddr>, Option<SocketAddr>)>;
 
 /// A connection and everything that is known of it.
 pub(super) struct H1 {

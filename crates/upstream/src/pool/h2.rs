@@ -36,7 +36,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::h1::Owner;
+use super::owner::Owner;
 use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
 /// Bytes of requests' bodies that may wait in memory for the socket.

@@ -22,8 +22,19 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
-use super::{h2::Lease, h2_call::Uploaded};
+use super::h2::Lease;
 use crate::{attempt::Attempt, error::reason_or};
+
+/// How a request's body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Uploaded {
+    /// Not yet.
+    Running,
+    /// Sent whole.
+    Whole,
+    /// The peer wants no more of it.
+    Unwanted,
+}
 
 /// Ends a task when nobody waits for its work any more.
 pub(super) struct AbortOnDrop(pub(super) AbortHandle);

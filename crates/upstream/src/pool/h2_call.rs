@@ -24,21 +24,10 @@ use tokio::task::spawn_local;
 use super::{
     form,
     h2::{H2, Lease, explain},
-    h2_body::{self, AbortOnDrop},
+    h2_body::{self, AbortOnDrop, Uploaded},
     upgraded,
 };
 use crate::{Error, Sent, attempt::Attempt};
-
-/// How a request's body ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Uploaded {
-    /// Not yet.
-    Running,
-    /// Sent whole.
-    Whole,
-    /// The peer wants no more of it.
-    Unwanted,
-}
 
 /// Sends a request and waits for the response's head.
 pub(super) async fn send(

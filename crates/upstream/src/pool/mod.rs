@@ -21,6 +21,8 @@ mod h2;
 mod h2_body;
 mod h2_call;
 mod outgoing;
+mod owner;
+pub(crate) mod queue;
 pub(crate) mod room;
 #[cfg(test)]
 mod tests;
@@ -49,10 +51,7 @@ use tokio::{
 pub use upgraded::{Upgraded, upgraded};
 
 pub(crate) use self::dial::{How, Protocol, Want};
-use self::{
-    h1::{H1, Owner},
-    h2::H2,
-};
+use self::{h1::H1, h2::H2, owner::Owner};
 use crate::{Endpoint, Error, Id, Sent, Shared};
 
 /// Numbers that rise one by one need no hash that an attacker couldn't foresee.

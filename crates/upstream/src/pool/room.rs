@@ -13,17 +13,10 @@
 //! A request pays for this with one atomic load where its connection goes back to the pool. A closed connection wakes those who wait in
 //! the order in which they came.
 
-use std::{
-    cell::Cell,
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{cell::Cell, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use attache_telemetry::Reason;
-use tokio::{
-    sync::{Notify, futures::Notified},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::{Pool, Tick};
 use crate::{
@@ -39,42 +32,6 @@ const KEPT: u32 = 16;
 const SHARE: Duration = Duration::from_millis(100);
 /// From one such pause to the next.
 const SHARE_AGAIN: Duration = Duration::from_secs(1);
-
-/// The calls that wait for a connection's place, over all workers.
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    waiting: AtomicU32,
-    /// Connections that are asked for and that no worker has given up yet.
-    wanted: AtomicU32,
-    /// Wakes the workers.
-    asked: Notify,
-    /// Wakes the call that has waited longest.
-    freed: Notify,
-}
-
-impl Queue {
-    /// A connection was closed.
-    pub(crate) fn freed(&self) {
-        if self.waiting.load(Relaxed) > 0 {
-            self.freed.notify_one();
-        }
-    }
-
-    /// Ends when idle connections are asked for.
-    pub(super) fn asked(&self) -> Notified<'_> {
-        self.asked.notified()
-    }
-
-    fn ask(&self) {
-        self.wanted.store(self.waiting.load(Relaxed), Relaxed);
-        self.asked.notify_waiters();
-    }
-
-    /// Takes it on to give one up.
-    fn claim(&self) -> bool {
-        self.wanted.fetch_update(Relaxed, Relaxed, |wanted| wanted.checked_sub(1)).is_ok()
-    }
-}
 
 /// One worker's part in it.
 #[derive(Debug, Default)]

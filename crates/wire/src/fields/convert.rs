@@ -60,7 +60,7 @@ impl Fields {
     /// Writes a map's fields as lines: trailers.
     pub(crate) fn write_map(out: &mut bytes::BytesMut, map: &HeaderMap) {
         for (name, value) in map {
-            crate::write::field(out, name.text(), value.as_bytes());
+            crate::line::field(out, name.text(), value.as_bytes());
         }
     }
 }

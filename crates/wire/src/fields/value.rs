@@ -38,7 +38,7 @@ impl<V: FieldValue> FieldValue for &V {
 
 impl FieldValue for u64 {
     fn write(&self, out: &mut Added) {
-        crate::write::decimal(*self, |digits| out.extend_from_slice(digits));
+        crate::line::decimal(*self, |digits| out.extend_from_slice(digits));
     }
 }
 

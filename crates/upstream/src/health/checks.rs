@@ -1,0 +1,33 @@
+//! What an endpoint keeps of its health checks.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use arc_swap::ArcSwapOption;
+
+/// What health checks found out about one endpoint.
+#[derive(Debug, Default)]
+pub struct Checks {
+    pub(super) passed: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) failure: ArcSwapOption<String>,
+}
+
+impl Checks {
+    /// Probes that passed.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Relaxed)
+    }
+
+    /// Probes that failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    /// Why the last probe failed; `None` where it passed.
+    pub fn failure(&self) -> Option<Arc<String>> {
+        self.failure.load_full()
+    }
+}
