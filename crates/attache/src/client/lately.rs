@@ -2,10 +2,23 @@
 
 use serde_json::Value;
 
-use super::{
-    status::cause,
-    text::{clean, field, span},
-};
+use super::text::{clean, field, span};
+
+/// The cause of a kind of failure, and what to look at.
+pub(super) fn cause(group: &Value) -> String {
+    let sample = &group["sample"];
+    let detail = clean(field(sample, "detail"), 200);
+    let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+    let endpoint =
+        sample["endpoint"].as_str().map_or_else(String::new, |at| format!(" at {}", clean(at, 60)));
+    let todo = match field(group, "what_to_do") {
+        // Without a reason the answer is the service's own.
+        "" if group["status"].as_u64().is_some() => "The service itself answered so: look at its log.",
+        todo => todo,
+    };
+    let todo = if todo.is_empty() { String::new() } else { format!(". {todo}") };
+    format!("{}{endpoint}{detail}{todo}", field(group, "cause"))
+}
 
 /// Every kind of failure of the last minutes with its cause, a line each: also what was refused for the client's own doing, which is no
 /// trouble of this attache, and few failures among many good answers. The cause of those that are `told` stands above.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     http,
-    lately::{lately_changed, lately_failed, warned},
+    lately::{cause, lately_changed, lately_failed, warned},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli;
@@ -175,22 +175,6 @@ fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
         told.push(group);
     }
     (lines, told)
-}
-
-/// The cause of a kind of failure, and what to look at.
-pub(super) fn cause(group: &Value) -> String {
-    let sample = &group["sample"];
-    let detail = clean(field(sample, "detail"), 200);
-    let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
-    let endpoint =
-        sample["endpoint"].as_str().map_or_else(String::new, |at| format!(" at {}", clean(at, 60)));
-    let todo = match field(group, "what_to_do") {
-        // Without a reason the answer is the service's own.
-        "" if group["status"].as_u64().is_some() => "The service itself answered so: look at its log.",
-        todo => todo,
-    };
-    let todo = if todo.is_empty() { String::new() } else { format!(". {todo}") };
-    format!("{}{endpoint}{detail}{todo}", field(group, "cause"))
 }
 
 fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> String {
