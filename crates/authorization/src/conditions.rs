@@ -1,16 +1,16 @@
 //! The conditions of a rule, ready to be tested.
 
+use std::net::IpAddr;
+
 use attache_config::model::{AccessConditions, AddressMatch, ClaimCondition, HostPattern, IdentityMatch};
-use attache_http::{
-    CanonicalHost,
-    pattern::{host_matches, in_network},
-};
+use attache_http::{CanonicalHost, pattern::host_matches};
 use http::Method;
 
 use crate::{
     facts::{Facts, Http, Kind},
     forwarded,
     header::Header,
+    networks::Networks,
     path::Path,
     truth::Truth,
 };
@@ -24,14 +24,14 @@ pub(crate) struct Conditions(Vec<Condition>);
 pub(crate) enum Condition {
     Ports(Vec<u16>),
     Methods(Vec<Method>),
-    Clients(Vec<AddressMatch>),
+    Clients(Networks),
     Identities(Vec<IdentityMatch>),
     Paths(Vec<Path>),
     Header(Header),
     Claim(ClaimCondition),
     Hosts(Vec<HostPattern>),
     Sni(Vec<HostPattern>),
-    ForwardedClients(Vec<AddressMatch>),
+    ForwardedClients(Networks),
 }
 
 impl Conditions {
@@ -39,11 +39,14 @@ impl Conditions {
         fn some<T: Clone>(list: &[T], make: fn(Vec<T>) -> Condition) -> Option<Condition> {
             (!list.is_empty()).then(|| make(list.to_vec()))
         }
+        fn networks(list: &[AddressMatch], make: fn(Networks) -> Condition) -> Option<Condition> {
+            (!list.is_empty()).then(|| make(Networks::new(list)))
+        }
         let paths: Vec<Path> = config.paths.iter().map(Path::new).collect();
         let all = [
             some(&config.ports, Condition::Ports),
             some(&config.methods, Condition::Methods),
-            some(&config.clients, Condition::Clients),
+            networks(&config.clients, Condition::Clients),
             some(&config.identities, Condition::Identities),
             (!paths.is_empty()).then_some(Condition::Paths(paths)),
         ];
@@ -52,7 +55,7 @@ impl Conditions {
         let rest = [
             some(&config.hosts, Condition::Hosts),
             some(&config.sni, Condition::Sni),
-            some(&config.forwarded_clients, Condition::ForwardedClients),
+            networks(&config.forwarded_clients, Condition::ForwardedClients),
         ];
         Self(
             all.into_iter()
@@ -65,7 +68,7 @@ impl Conditions {
     }
 
     /// All of them hold.
-    pub(crate) fn all(&self, facts: &Facts<'_>, trusted: &[AddressMatch]) -> Truth {
+    pub(crate) fn all(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let mut found = Truth::Yes;
         for condition in &self.0 {
             found = found.and(condition.holds(facts, trusted));
@@ -77,7 +80,7 @@ impl Conditions {
     }
 
     /// One of them holds.
-    pub(crate) fn any(&self, facts: &Facts<'_>, trusted: &[AddressMatch]) -> Truth {
+    pub(crate) fn any(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let mut found = Truth::No;
         for condition in &self.0 {
             found = found.or(condition.holds(facts, trusted));
@@ -92,18 +95,37 @@ impl Conditions {
     pub(crate) fn each<'s>(
         &'s self,
         facts: &'s Facts<'_>,
-        trusted: &'s [AddressMatch],
+        trusted: &'s Networks,
     ) -> impl Iterator<Item = (&'s Condition, Truth)> {
         self.0.iter().map(move |condition| (condition, condition.holds(facts, trusted)))
     }
 }
 
 impl Condition {
-    fn holds(&self, facts: &Facts<'_>, trusted: &[AddressMatch]) -> Truth {
+    /// What most rules ask for is answered here; the rest behind a call.
+    #[inline]
+    fn holds(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
+        match (self, &facts.http) {
+            (Self::Clients(networks), _) => among(networks, facts.client.address.map(|address| address.ip())),
+            (Self::Methods(methods), Some(http))
+                if http.is_what_it_says() && methods.contains(http.method()) =>
+            {
+                Truth::Yes
+            }
+            (Self::Paths(paths), Some(http)) => match http.path() {
+                Some(path) if http.is_plain() => one_of(paths, |pattern| pattern.matches_plain(path)),
+                Some(path) => one_of(paths, |pattern| pattern.matches(path, http.reading())),
+                // Whoever has a tunnel may ask for any path in it.
+                None => Truth::Unsure,
+            },
+            _ => self.holds_otherwise(facts, trusted),
+        }
+    }
+
+    fn holds_otherwise(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let client = facts.client;
         match self {
             Self::Ports(ports) => facts.port().map_or(Truth::Unsure, |port| ports.contains(&port).into()),
-            Self::Clients(networks) => among(networks, client.address.map(|address| address.ip())),
             Self::Identities(identities) => {
                 let proven = identities.iter().any(|identity| match identity {
                     IdentityMatch::Verified => client.certificate.is_some() || client.identity().is_some(),
@@ -126,17 +148,9 @@ impl Condition {
         }
     }
 
-    fn holds_for_http(&self, http: &Http<'_>, facts: &Facts<'_>, trusted: &[AddressMatch]) -> Truth {
+    fn holds_for_http(&self, http: &Http<'_>, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         match self {
             Self::Methods(methods) => method(methods, http),
-            Self::Paths(paths) => match http.path() {
-                Some(path) => {
-                    let reading = http.reading();
-                    paths.iter().fold(Truth::No, |found, pattern| found.or(pattern.matches(path, reading)))
-                }
-                // Whoever has a tunnel may ask for any path in it.
-                None => Truth::Unsure,
-            },
             Self::Header(header) => {
                 let found = header.holds(http);
                 if http.kind() == Kind::Tunnel { found.no_is_unsure() } else { found }
@@ -154,15 +168,29 @@ impl Condition {
                 let connection = facts.client.address.map(|address| address.ip().to_canonical());
                 among(networks, forwarded::client(connection, http.headers(), trusted))
             }
-            Self::Ports(_) | Self::Clients(_) | Self::Identities(_) | Self::Sni(_) => Truth::Unsure,
+            // Asked before.
+            Self::Ports(_) | Self::Clients(_) | Self::Identities(_) | Self::Sni(_) | Self::Paths(_) => {
+                Truth::Unsure
+            }
         }
     }
 }
 
+/// What the pattern that is matched best says.
+fn one_of(paths: &[Path], matches: impl Fn(&Path) -> Truth) -> Truth {
+    let mut found = Truth::No;
+    for path in paths {
+        found = found.or(matches(path));
+        if found == Truth::Yes {
+            break;
+        }
+    }
+    found
+}
+
 /// `None`, an unknown address, could be any.
-fn among(networks: &[AddressMatch], address: Option<std::net::IpAddr>) -> Truth {
-    address
-        .map_or(Truth::Unsure, |address| networks.iter().any(|network| in_network(network, address)).into())
+fn among(networks: &Networks, address: Option<IpAddr>) -> Truth {
+    address.map_or(Truth::Unsure, |address| networks.contains(address).into())
 }
 
 /// Methods have case (RFC 9110 section 9.1), but not to every upstream; some take another method from a header.

@@ -1,15 +1,18 @@
 //! What is asked, and by whom.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use attache_http::{CanonicalHost, Client, default_port, parse_authority};
 use attache_wire::{
-    Fields, Known, RequestHead, Value,
+    Fields, Known, KnownSet, RequestHead, Value,
     header::{X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE},
 };
 use http::Method;
 
-use crate::{jwt::Claims, path::Reading};
+use crate::{
+    jwt::Claims,
+    path::{Reading, is_plain},
+};
 
 /// One request or connection as rules see it. It borrows everything; what only some rules need is made when the first of them asks.
 #[derive(Debug)]
@@ -24,6 +27,9 @@ pub struct Facts<'a> {
 #[derive(Debug)]
 pub(crate) struct Http<'a> {
     request: &'a RequestHead,
+    /// The path; empty where there is none.
+    path: &'a str,
+    plain: Cell<Option<bool>>,
     reading: OnceCell<Reading>,
     underscores: OnceCell<bool>,
 }
@@ -45,8 +51,9 @@ const OVERRIDES: [Known; 3] = [X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_O
 impl<'a> Facts<'a> {
     /// Of a request that was checked and normalized (`check_request`, `normalize_uri`).
     pub fn of_request(request: &'a RequestHead, client: &'a Client) -> Self {
-        let (reading, underscores) = Default::default();
-        Self { client, http: Some(Http { request, reading, underscores }), claims: None }
+        let path = Some(request.uri.path()).filter(|path| path.starts_with('/')).unwrap_or_default();
+        let (plain, reading, underscores) = Default::default();
+        Self { client, http: Some(Http { request, path, plain, reading, underscores }), claims: None }
     }
 
     /// With what its verified token claims.
@@ -87,12 +94,22 @@ impl<'a> Http<'a> {
 
     /// The path; `None` where there is none (CONNECT, `OPTIONS *`).
     pub(crate) fn path(&self) -> Option<&'a str> {
-        Some(self.request.uri.path()).filter(|path| path.starts_with('/'))
+        Some(self.path).filter(|path| !path.is_empty())
     }
 
-    /// The path as the most lenient upstream would read it.
+    /// Nothing about the path has a second reading.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain.get().unwrap_or_else(|| {
+            let plain = is_plain(self.path);
+            self.plain.set(Some(plain));
+            plain
+        })
+    }
+
+    /// How others would read the path.
     pub(crate) fn reading(&self) -> &Reading {
-        self.reading.get_or_init(|| Reading::of(self.request.uri.path()))
+        self.reading.get_or_init(|| Reading::of(self.path))
     }
 
     /// The host in the form that hosts are compared in, and the port.
@@ -111,6 +128,13 @@ impl<'a> Http<'a> {
         *self
             .underscores
             .get_or_init(|| self.request.headers.keys().any(|name| name.as_bytes().contains(&b'_')))
+    }
+
+    /// It is one request, and its method is the only one that it names.
+    #[inline]
+    pub(crate) fn is_what_it_says(&self) -> bool {
+        const ANY: KnownSet = KnownSet::of(&OVERRIDES);
+        self.kind() == Kind::Request && !self.request.headers.contains_any(ANY)
     }
 
     /// Methods that the request names beside its own.

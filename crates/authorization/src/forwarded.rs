@@ -6,26 +6,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use attache_config::model::AddressMatch;
-use attache_http::pattern::in_network;
 use attache_wire::{Fields, Known, Value, header};
+
+use crate::networks::Networks;
 
 const X_FORWARDED_FOR: Known = header::X_FORWARDED_FOR;
 
 /// `None` where it can't be told: an entry that is no address, or a connection without one.
-pub(crate) fn client(
-    connection: Option<IpAddr>,
-    headers: &Fields,
-    trusted: &[AddressMatch],
-) -> Option<IpAddr> {
-    let trusts = |address: IpAddr| trusted.iter().any(|network| in_network(network, address));
+pub(crate) fn client(connection: Option<IpAddr>, headers: &Fields, trusted: &Networks) -> Option<IpAddr> {
     let mut client = connection?;
     let lines = headers.get_all(X_FORWARDED_FOR);
     // More than a few lines are seldom.
     let lines: Vec<&[u8]> = lines.map(Value::as_bytes).collect();
     let entries = lines.iter().rev().flat_map(|line| line.rsplit(|&b| b == b','));
     for entry in entries {
-        if !trusts(client) {
+        if !trusted.contains(client) {
             return Some(client);
         }
         client = address(entry)?;
@@ -43,6 +38,7 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use attache_config::model::AddressMatch;
     use http::HeaderValue;
     use proptest::prelude::*;
 
@@ -53,7 +49,8 @@ mod tests {
         for line in lines {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
         }
-        let trusted = [AddressMatch { network: "10.0.0.0".parse().unwrap(), prefix: 8, port: None }];
+        let trusted =
+            Networks::new(&[AddressMatch { network: "10.0.0.0".parse().unwrap(), prefix: 8, port: None }]);
         client(connection.parse().ok(), &headers, &trusted).map(|address| address.to_string())
     }
 
@@ -91,7 +88,7 @@ mod tests {
         fn any_value_is_read_without_panic(value in prop::collection::vec(0x20_u8..0x7f, 0..60)) {
             let mut headers = Fields::new();
             headers.insert(X_FORWARDED_FOR, HeaderValue::from_bytes(&value).unwrap());
-            let trusted = [AddressMatch { network: "0.0.0.0".parse().unwrap(), prefix: 0, port: None }];
+            let trusted = Networks::new(&[AddressMatch { network: "0.0.0.0".parse().unwrap(), prefix: 0, port: None }]);
             let _ = client("10.0.0.1".parse().ok(), &headers, &trusted);
         }
     }

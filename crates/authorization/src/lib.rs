@@ -18,6 +18,7 @@ mod facts;
 mod forwarded;
 mod header;
 pub mod jwt;
+mod networks;
 mod path;
 mod policy;
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! The rules of a listener or route, ready to be asked.
 
-use attache_config::model::{AccessRule, AddressMatch, Authorization, AuthorizerUse, JwtUse, Name};
+use attache_config::model::{AccessRule, Authorization, AuthorizerUse, JwtUse, Name};
 
-use crate::{conditions::Conditions, facts::Facts, truth::Truth};
+use crate::{conditions::Conditions, facts::Facts, networks::Networks, truth::Truth};
 
 /// The rules of a listener or route.
 #[derive(Debug)]
 pub struct AccessPolicy {
     pub(crate) deny: Vec<Rule>,
     pub(crate) allow: Option<Vec<Rule>>,
-    pub(crate) trusted: Vec<AddressMatch>,
+    pub(crate) trusted: Networks,
     dry_run: bool,
     jwt: Option<JwtUse>,
     external: Option<AuthorizerUse>,
@@ -46,7 +46,7 @@ impl Rule {
         }
     }
 
-    pub(crate) fn matches(&self, facts: &Facts<'_>, trusted: &[AddressMatch]) -> Truth {
+    pub(crate) fn matches(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let when = self.when.all(facts, trusted);
         if when == Truth::No { when } else { when.and(self.unless.any(facts, trusted).not()) }
     }
@@ -58,7 +58,7 @@ impl AccessPolicy {
         Self {
             deny: config.deny.iter().map(Rule::new).collect(),
             allow: config.allow.as_ref().map(|allow| allow.iter().map(Rule::new).collect()),
-            trusted: config.trusted_proxies.clone(),
+            trusted: Networks::new(&config.trusted_proxies),
             dry_run: config.dry_run,
             jwt: config.jwt.clone(),
             external: config.external.clone(),

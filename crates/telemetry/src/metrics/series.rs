@@ -14,7 +14,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasherDefault, Hash, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -159,7 +159,7 @@ pub(crate) struct Table<const LABELS: usize, const CELLS: usize> {
 }
 
 type ByAddress<const LABELS: usize, const CELLS: usize> =
-    HashMap<[(usize, usize); LABELS], Known<LABELS, CELLS>, BuildHasherDefault<AddressHasher>>;
+    HashMap<Addresses<LABELS>, Known<LABELS, CELLS>, BuildHasherDefault<AddressHasher>>;
 
 #[derive(Debug)]
 struct Maps<const LABELS: usize, const CELLS: usize> {
@@ -187,7 +187,7 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
     /// Runs `write` on the cells of a series. Allocates nothing and takes no lock once the series is known.
     pub(crate) fn with(&self, labels: [Label<'_>; LABELS], write: impl FnOnce(&Series<LABELS, CELLS>)) {
         let maps = &mut *self.maps.borrow_mut();
-        let key = labels.map(|label| label.address());
+        let key = Addresses(labels.map(|label| label.address()));
         if let Some(known) = maps.by_address.get(&key) {
             return write(&known.series);
         }
@@ -206,6 +206,19 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
         write(series);
         let known = Known { series: Arc::clone(series), _held: labels.map(|label| label.hold()) };
         maps.by_address.insert(key, known);
+    }
+}
+
+/// Where the texts of some labels stand, and how long they are.
+#[derive(Debug, PartialEq, Eq)]
+struct Addresses<const LABELS: usize>([(usize, usize); LABELS]);
+
+impl<const LABELS: usize> Hash for Addresses<LABELS> {
+    /// One word for each label: this runs for every request, and an array's own way takes three.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for (address, length) in self.0 {
+            state.write_usize(address ^ length.rotate_right(8));
+        }
     }
 }
 
