@@ -256,3 +256,70 @@ fn a_reload_begins_and_ends_tracing_and_changes_the_log() {
     attache.process.signal("HUP");
     eventually("nothing is begun any more", || text(&curl([&attache.url("/")])) == "||");
 }
+
+#[test]
+fn zipkin_is_sent_json_and_the_context_travels_as_b3() {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        sync::{Arc, Mutex},
+        thread,
+    };
+
+    let (server, port) = (local(free_port()), free_port());
+    let upstream = upstream(server, 200);
+    let posted = Arc::new(Mutex::new(Vec::<String>::new()));
+    let (listener, seen_by) = (TcpListener::bind(local(port)).unwrap(), posted.clone());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut text = Vec::new();
+            let mut piece = [0; 65536];
+            while let Ok(count @ 1..) = stream.read(&mut piece) {
+                text.extend_from_slice(&piece[..count]);
+                let whole = String::from_utf8_lossy(&text).into_owned();
+                let Some((head, body)) = whole.split_once("\r\n\r\n") else { continue };
+                let length = head.to_lowercase();
+                let length = length
+                    .split("content-length: ")
+                    .nth(1)
+                    .and_then(|rest| rest.lines().next()?.parse().ok());
+                if length == Some(body.len()) {
+                    seen_by.lock().unwrap().push(whole);
+                    text.clear();
+                    let _ = stream.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
+                }
+            }
+        }
+    });
+    let attache = Attache::start(&config(
+        server,
+        &format!(
+            "tracing: {{ zipkin: 'http://127.0.0.1:{port}', sample: 100%, service: shop, propagation: [b3multi, b3], interval: 10ms }}"
+        ),
+    ));
+    let b3 = [
+        "-H",
+        "X-B3-TraceId: 0af7651916cd43dd8448eb211c80319c",
+        "-H",
+        "X-B3-SpanId: b7ad6b7169203331",
+        "-H",
+        "X-B3-Sampled: 1",
+    ];
+    let url = attache.url("/v1/items?secret=1");
+    curl(b3.into_iter().chain([url.as_str()]).collect::<Vec<_>>());
+    eventually("the spans", || !posted.lock().unwrap().is_empty());
+    let sent = posted.lock().unwrap().join("\n");
+    assert!(sent.starts_with("POST /api/v2/spans HTTP/1.1\r\n"), "{sent}");
+    assert!(sent.contains("content-type: application/json") && !sent.contains("secret=1"), "{sent}");
+    let spans: Vec<Value> = serde_json::from_str(sent.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let of = |kind: &str| spans.iter().find(|span| span["kind"] == kind).unwrap();
+    assert!(spans.iter().all(|span| span["traceId"] == TRACE), "{spans:#?}");
+    assert_eq!(of("SERVER")["parentId"], PARENT);
+    assert_eq!(of("CLIENT")["parentId"], of("SERVER")["id"]);
+    assert_eq!(of("CLIENT")["remoteEndpoint"]["serviceName"], "orders");
+    // The upstream sees the try as its parent, in both forms.
+    let id = of("CLIENT")["id"].as_str().unwrap().to_owned();
+    let line = seen(&upstream).join("\n");
+    assert!(line.contains(&format!("{TRACE}-{id}-1 {id}")), "{line}");
+    eventually("they are counted", || attache.metric("attache_trace_spans_exported_total", &[]) >= 3.0);
+}

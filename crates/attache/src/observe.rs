@@ -2,7 +2,7 @@
 
 use std::{io, rc::Rc};
 
-use attache_config::model::{Config, OtlpProtocol};
+use attache_config::model::{Config, SpanProtocol};
 use attache_http::check_trace_context;
 use attache_telemetry::{
     AccessLogger, DialFuture, Exchange, Exports, Io, Tracer, Traces, WorkerMetrics, finish_trace,
@@ -77,8 +77,8 @@ pub(crate) fn traces(
     let Some(exports) = exports else { return Ok((traces, None)) };
     let settings = exports.config();
     let alpn: &[&[u8]] = match settings.protocol {
-        OtlpProtocol::Grpc => &[b"h2"],
-        OtlpProtocol::HttpProtobuf => &[b"http/1.1"],
+        SpanProtocol::Grpc => &[b"h2"],
+        SpanProtocol::HttpProtobuf | SpanProtocol::Zipkin => &[b"http/1.1"],
     };
     let connector = |tls| Connector::with_workload(tls, alpn, workload);
     let tls = settings.tls.as_ref().map(connector).transpose().map_err(|source| Error::Tls {

@@ -7,7 +7,7 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{
         AccessLog, Adapt, Adapter, Expect, JsonScalar, Listener, LogFile, LogFilter, LogFormat,
-        LogFormatForm, LogFormatWord, LogOutput, LogTarget, LogTo, Name, OtlpProtocol, Propagation, Syslog,
+        LogFormatForm, LogFormatWord, LogOutput, LogTarget, LogTo, Name, Propagation, SpanProtocol, Syslog,
         Tracing,
     },
     raw,
@@ -171,29 +171,39 @@ pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Probl
     };
     // An empty variable counts as none (OpenTelemetry specification, environment variables).
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
-    let (mut url, whole_url) = match raw.otlp {
-        Some(otlp) => (otlp.value.0.0?, false),
+    if let (Some(zipkin), true) = (&raw.zipkin, raw.otlp.is_some() || raw.protocol.is_some()) {
+        problems.wrong(
+            zipkin.at,
+            "`zipkin` beside `otlp` or `protocol`",
+            "spans go to one collector: keep one of them",
+        );
+    }
+    let to_zipkin = raw.zipkin.is_some();
+    let (mut url, whole_url) = match raw.zipkin.or(raw.otlp) {
+        Some(url) => (url.value.0.0?, false),
         None => from_env(&env, at, problems)?,
     };
-    let protocol = raw.protocol.or_else(|| {
+    let protocol = raw.protocol.or(to_zipkin.then_some(SpanProtocol::Zipkin)).or_else(|| {
         match env("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
             .or_else(|| env("OTEL_EXPORTER_OTLP_PROTOCOL"))?
             .as_str()
         {
-            "grpc" => Some(OtlpProtocol::Grpc),
-            "http/protobuf" => Some(OtlpProtocol::HttpProtobuf),
+            "grpc" => Some(SpanProtocol::Grpc),
+            "http/protobuf" => Some(SpanProtocol::HttpProtobuf),
             _ => None,
         }
     });
     let protocol = protocol.unwrap_or(if url.port == Some(4317) {
-        OtlpProtocol::Grpc
+        SpanProtocol::Grpc
     } else {
-        OtlpProtocol::HttpProtobuf
+        SpanProtocol::HttpProtobuf
     });
     let path: Name = match protocol {
-        OtlpProtocol::Grpc => "/opentelemetry.proto.collector.trace.v1.TraceService/Export".into(),
+        SpanProtocol::Grpc => "/opentelemetry.proto.collector.trace.v1.TraceService/Export".into(),
+        SpanProtocol::Zipkin if url.path.is_empty() => "/api/v2/spans".into(),
+        SpanProtocol::Zipkin => std::mem::replace(&mut url.path, "".into()),
         _ if whole_url || url.path.ends_with("/v1/traces") => std::mem::replace(&mut url.path, "".into()),
-        OtlpProtocol::HttpProtobuf => format!("{}/v1/traces", url.path).into(),
+        SpanProtocol::HttpProtobuf => format!("{}/v1/traces", url.path).into(),
     };
     let tls_at = raw.tls.as_ref().map(|tls| tls.at);
     let tls = match (url.tls, tls_at) {
@@ -210,8 +220,9 @@ pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Probl
     };
     let mut tracing = Tracing {
         port: url.port.unwrap_or(match protocol {
-            OtlpProtocol::Grpc => 4317,
-            OtlpProtocol::HttpProtobuf => 4318,
+            SpanProtocol::Grpc => 4317,
+            SpanProtocol::HttpProtobuf => 4318,
+            SpanProtocol::Zipkin => 9411,
         }),
         host: url.host,
         path: if path.is_empty() { "/".into() } else { path },
@@ -265,7 +276,8 @@ pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Probl
                 problems.wrong(entry.value.at, "this can't be a header's value", help);
             }
         }
-    } else {
+    } else if !to_zipkin {
+        // A key of the OTLP collector is nobody else's business.
         let given = env("OTEL_EXPORTER_OTLP_TRACES_HEADERS").or_else(|| env("OTEL_EXPORTER_OTLP_HEADERS"));
         for (name, value) in pairs(&given.unwrap_or_default()) {
             let name = http::HeaderName::from_bytes(name.as_bytes());
@@ -283,6 +295,7 @@ pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Probl
 fn empty() -> raw::Tracing {
     raw::Tracing {
         otlp: None,
+        zipkin: None,
         protocol: None,
         tls: None,
         headers: None,

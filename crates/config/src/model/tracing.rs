@@ -1,4 +1,4 @@
-//! Traces by OpenTelemetry.
+//! Traces by OpenTelemetry, and to Zipkin.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Tracing {
     /// Path that spans are posted to.
     pub path: Name,
     /// How they are sent.
-    pub protocol: OtlpProtocol,
+    pub protocol: SpanProtocol,
     /// TLS to the collector.
     pub tls: Option<TlsClient>,
     /// Headers of every export, such as a key; their values are never shown.
@@ -56,7 +56,7 @@ impl Tracing {
 
 /// How spans are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum OtlpProtocol {
+pub enum SpanProtocol {
     /// Protobuf in an HTTP POST; port 4318 unless another is given.
     #[default]
     #[serde(rename = "http/protobuf")]
@@ -64,6 +64,9 @@ pub enum OtlpProtocol {
     /// gRPC; port 4317 unless another is given.
     #[serde(rename = "grpc")]
     Grpc,
+    /// Zipkin's JSON (v2) in an HTTP POST; port 9411 unless another is given. What the key `zipkin` means.
+    #[serde(rename = "zipkin", skip_deserializing)]
+    Zipkin,
 }
 
 /// Headers that carry a trace's context.

@@ -27,8 +27,10 @@ pub(crate) struct Tracing {
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`, then `http://localhost:4318`.
     #[schemars(extend("default" = model::Tracing::ENDPOINT))]
     pub(crate) otlp: Option<At<Txt<Otlp>>>,
+    /// Where spans are sent as Zipkin's JSON (v2), in place of `otlp`. Without a path, to `/api/v2/spans`.
+    pub(crate) zipkin: Option<At<Txt<Otlp>>>,
     /// How they are sent. By default `OTEL_EXPORTER_OTLP_PROTOCOL`; without that, gRPC to port 4317, and `http/protobuf` to any other.
-    pub(crate) protocol: Option<model::OtlpProtocol>,
+    pub(crate) protocol: Option<model::SpanProtocol>,
     /// TLS to the collector, where the URL is `https`.
     pub(crate) tls: Option<At<Read<model::TlsClient>>>,
     /// Headers of every export, such as a key. By default `OTEL_EXPORTER_OTLP_HEADERS`.

@@ -1,4 +1,4 @@
-//! Sends finished traces to a collector by OTLP, over HTTP or gRPC (<https://opentelemetry.io/docs/specs/otlp/>).
+//! Sends finished traces to a collector: by OTLP, over HTTP or gRPC (<https://opentelemetry.io/docs/specs/otlp/>), or as Zipkin's JSON.
 //!
 //! Rule: nothing here is in the way of traffic. It runs on the control thread, over one connection, with one export at a time; a
 //! collector that is slow or away costs spans, which are counted. What can be tried again (a connection that wasn't made, 429,
@@ -8,7 +8,7 @@
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
-use attache_config::model::{self, OtlpProtocol};
+use attache_config::model::{self, SpanProtocol};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode,
@@ -29,7 +29,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{convert, finished::Finished};
+use super::{convert, finished::Finished, zipkin};
 use crate::{Metrics, WorkerMetrics};
 
 /// Traces of one export.
@@ -142,10 +142,7 @@ impl Failed {
 impl Exporter {
     async fn export(&mut self, batch: &[Box<Finished>]) {
         let spans: u64 = batch.iter().map(|one| one.spans()).sum();
-        let request = ExportTraceServiceRequest {
-            resource_spans: vec![convert::resource_spans(&self.resource, batch)],
-        };
-        let body = self.encode(&request);
+        let body = self.encode(batch);
         let mut wait = WAIT;
         for left in (0..TRIES).rev() {
             let sent = timeout(self.config.timeout, self.send(body.clone())).await;
@@ -178,10 +175,16 @@ impl Exporter {
         }
     }
 
-    fn encode(&self, request: &ExportTraceServiceRequest) -> Bytes {
+    fn encode(&self, batch: &[Box<Finished>]) -> Bytes {
+        if self.config.protocol == SpanProtocol::Zipkin {
+            return zipkin::encode(&self.resource, batch).into();
+        }
+        let request = ExportTraceServiceRequest {
+            resource_spans: vec![convert::resource_spans(&self.resource, batch)],
+        };
         match self.config.protocol {
-            OtlpProtocol::HttpProtobuf => request.encode_to_vec().into(),
-            OtlpProtocol::Grpc => {
+            SpanProtocol::HttpProtobuf | SpanProtocol::Zipkin => request.encode_to_vec().into(),
+            SpanProtocol::Grpc => {
                 // "Length-Prefixed-Message" of gRPC over HTTP/2: not compressed, then the length.
                 let length = request.encoded_len();
                 let mut framed = BytesMut::with_capacity(length + 5);
@@ -195,7 +198,7 @@ impl Exporter {
 
     /// How many spans the collector did not want.
     async fn send(&mut self, body: Bytes) -> Result<u64, Failed> {
-        let grpc = self.config.protocol == OtlpProtocol::Grpc;
+        let grpc = self.config.protocol == SpanProtocol::Grpc;
         let request = self.request(body)?;
         let client = match &mut self.client {
             Some(client) => client,
@@ -215,6 +218,11 @@ impl Exporter {
         let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(Failed::passing)?;
         let trailers = body.trailers().cloned().unwrap_or_default();
         let bytes = body.to_bytes();
+        let zipkin = self.config.protocol == SpanProtocol::Zipkin;
+        // Zipkin has taken them with 202.
+        if zipkin && head.status.is_success() {
+            return Ok(0);
+        }
         if head.status != StatusCode::OK {
             let again = matches!(head.status.as_u16(), 429 | 502 | 503 | 504);
             let text = String::from_utf8_lossy(bytes.get(..200).unwrap_or(&bytes)).into_owned();
@@ -232,7 +240,7 @@ impl Exporter {
         let host =
             if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.to_string() };
         let authority = format!("{host}:{}", config.port);
-        let grpc = config.protocol == OtlpProtocol::Grpc;
+        let grpc = config.protocol == SpanProtocol::Grpc;
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let uri =
             if grpc { format!("{scheme}://{authority}{}", config.path) } else { config.path.to_string() };
@@ -245,7 +253,9 @@ impl Exporter {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert(TE, HeaderValue::from_static("trailers"));
         } else {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+            let zipkin = config.protocol == SpanProtocol::Zipkin;
+            let kind = if zipkin { "application/json" } else { "application/x-protobuf" };
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
             if let Ok(host) = HeaderValue::from_str(&authority) {
                 headers.insert(HOST, host);
             }

@@ -1,4 +1,4 @@
-//! Traces: the context that a request carries, the spans of its way through attache, and their export by OTLP.
+//! Traces: the context that a request carries, the spans of its way through attache, and their export by OTLP or to Zipkin.
 //!
 //! Rules:
 //! - A trace that comes with a request is passed on, and is sampled here exactly where it was sampled before. One that doesn't is
@@ -18,6 +18,7 @@ mod finished;
 mod ids;
 mod request;
 mod w3c;
+mod zipkin;
 
 use std::{
     rc::Rc,

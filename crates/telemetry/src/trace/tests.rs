@@ -13,7 +13,7 @@ pub(super) fn config(sample: f64, propagation: &[Propagation]) -> model::Tracing
         host: "collector".into(),
         port: 4318,
         path: "/v1/traces".into(),
-        protocol: model::OtlpProtocol::HttpProtobuf,
+        protocol: model::SpanProtocol::HttpProtobuf,
         tls: None,
         headers: Vec::new(),
         sample,
@@ -297,4 +297,39 @@ fn a_look_up_that_was_waited_for_is_a_span() {
     let far = spans.iter().find(|span| format!("{span:?}").contains("far.away")).unwrap();
     assert_eq!(far.parent_span_id, spans[0].span_id);
     assert_eq!(far.status.as_ref().unwrap().message, "dns-timeout");
+}
+
+#[test]
+fn zipkin_is_told_the_same_spans() {
+    let (tracer, mut exports, _) = tracer(1.0, W3C);
+    let exchange = exchange();
+    let mut headers = headers(&[("traceparent", PARENT)]);
+    tracer.begin(&exchange, &mut headers, false);
+    exchange.endpoint.replace(Some("[fd00::7]:80".into()));
+    let attempt = AttemptTrace::begin(&exchange, &"orders".into(), false, Some(&mut headers)).unwrap();
+    drop(attempt.connecting(&"[fd00::7]:80".into()));
+    drop(attempt);
+    exchange.fail(Reason::PerTryTimeout, "");
+    exchange.status.set(504);
+    finish_trace(&exchange, exchange.start.elapsed());
+    let finished = exports.waiting().try_recv().unwrap();
+    let resource = convert::resource("shop", &[("team".into(), "a".into())]);
+    let json = zipkin::encode(&resource, &[finished]);
+    let spans: Vec<serde_json::Value> = serde_json::from_slice(&json).unwrap();
+    let [server, client, connect] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!(server["traceId"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!((&server["parentId"], &server["kind"]), (&"b7ad6b7169203331".into(), &"SERVER".into()));
+    assert_eq!(server["localEndpoint"]["serviceName"], "shop");
+    assert_eq!(server["remoteEndpoint"], serde_json::json!({ "ipv4": "127.0.0.1", "port": 4000 }));
+    assert_eq!((&server["tags"]["team"], &server["tags"]["error"]), (&"a".into(), &"per-try-timeout".into()));
+    assert_eq!(server["tags"]["http.response.status_code"], "504", "tags are texts");
+    assert!(
+        server["timestamp"].as_u64() > Some(1_600_000_000_000_000) && server["duration"].as_u64() >= Some(1)
+    );
+    assert_eq!((&client["parentId"], &client["kind"]), (&server["id"], &"CLIENT".into()));
+    assert_eq!(
+        client["remoteEndpoint"],
+        serde_json::json!({ "ipv6": "fd00::7", "port": 80, "serviceName": "orders" })
+    );
+    assert_eq!((&connect["parentId"], connect.get("kind")), (&client["id"], None));
 }
