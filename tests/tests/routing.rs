@@ -161,3 +161,60 @@ fn a_request_that_would_come_back_is_refused() {
     let answer = text(&curl(["-i", &attache.url("/")]));
     assert!(answer.starts_with("HTTP/1.1 508") && answer.contains("loop-detected"), "{answer}");
 }
+
+#[test]
+fn answers_of_attaches_own_say_what_the_listener_adds_whatever_made_them() {
+    let a = free_port();
+    let _a = named("a", a);
+    let attache = Attache::start(&format!(
+        "listeners:
+  outbound:
+    bind: 127.0.0.1:$PORT
+    local_reply:
+      headers:
+        remove: [ratelimit-reset, x-attache-reason]
+        set: {{ strict-transport-security: max-age=60, x-by: '%{{listener}}/%{{route}} %{{request.id}}', cache-control: private }}
+    routes:
+      - {{ name: limited, match: {{ path: /limited }}, to: a, rate_limit: {{ requests: 1, per: 1h }} }}
+      - {{ name: gone, match: {{ path: /gone }}, to: gone }}
+      - {{ name: denied, match: {{ path: /denied }}, to: a, authorization: {{ deny: [{{ methods: GET }}] }} }}
+      - {{ name: fine, match: {{ path: /fine }}, to: a }}
+upstreams: {{ a: 'http://127.0.0.1:{a}', gone: 'http://127.0.0.1:{}' }}",
+        free_port()
+    ));
+    let url = |path: &str| attache.url(path);
+    text(&curl([&url("/limited")]));
+    let ask = |path: &str, more: &[&str]| {
+        let all = ["-i", "-H", "x-request-id: seven"].iter().chain(more).copied();
+        text(&curl(all.chain([url(path).as_str()]).collect::<Vec<_>>())).to_lowercase()
+    };
+    let http2 = ["--http2-prior-knowledge"];
+    let grpc = ["-H", "content-type: application/grpc", "-d", ""];
+    for (path, status, route, more) in [
+        ("/limited", "429", "limited", &[][..]),
+        ("/gone", "503", "gone", &[]),
+        ("/denied", "403", "denied", &[]),
+        ("/denied", "403", "denied", &http2),
+        ("/gone", "200", "gone", &grpc),
+        ("/nowhere", "404", "", &[]),
+    ] {
+        let answer = ask(path, more);
+        assert!(answer.split(' ').nth(1) == Some(status), "{path}: {answer}");
+        for line in [
+            "strict-transport-security: max-age=60\r\n",
+            "cache-control: private\r\n",
+            &format!("x-by: outbound/{route} seven\r\n"),
+        ] {
+            assert_eq!(answer.matches(line).count(), 1, "{path}: {line}: {answer}");
+        }
+        assert!(
+            !answer.contains("x-attache-reason") && !answer.contains("ratelimit-reset"),
+            "{path}: {answer}"
+        );
+    }
+    assert!(ask("/limited", &[]).contains("ratelimit-limit: 1"));
+    assert!(!ask("/fine", &[]).contains("x-by:"), "an upstream's answer is its own");
+    // A request that can't be read.
+    let broken = attache_tests::raw(local(attache.port), b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+    assert!(broken.contains("400 ") && broken.contains("x-by: outbound/"), "{broken}");
+}

@@ -189,17 +189,24 @@ fn external(rules: Option<&Arc<model::Authorization>>) -> Option<&model::Authori
     rules?.external.as_ref()
 }
 
-/// The names of the fields that some route or access rule asks for.
+/// The names of the fields that some route or access rule asks for, or that name an upstream.
 fn matched_fields(listener: &model::Listener) -> Vec<Name> {
     let of_routes = listener.routes.iter().flat_map(|route| &route.matcher.headers);
     let rules = listener.routes.iter().map(|route| &route.authorization).chain([&listener.authorization]);
     let mut names: Vec<Name> = of_routes
         .map(|field| field.name.clone())
+        .chain(listener.routes.iter().filter_map(naming))
         .chain(rules.flatten().flat_map(|rules| rules.header_names()).map(|name| name.as_str().into()))
         .collect();
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// The name of the field by which requests of a route name their upstream.
+fn naming(route: &model::Route) -> Option<Name> {
+    let model::Action::Forward(forward) = &route.action else { return None };
+    forward.upstream_header.as_ref().map(|by| by.header.as_str().into())
 }
 
 /// Where a listener's requests find the site that serves them; a reload puts the next one there.

@@ -148,9 +148,9 @@ attache.yaml:2:24: error: there is no upstream `ordesr`
 attache.yaml:3:14: error: `0.0.0.0:1` is already listened on by `a`
   3 |   b: { bind: ":1", to: [orders] }
     |              ^^^^ give each listener an address of its own
-attache.yaml:3:24: error: a list doesn't fit here
+attache.yaml:3:24: error: nothing says which of these upstreams a request is for
   3 |   b: { bind: ":1", to: [orders] }
-    |                        ^ expected a name such as `orders`, or a mapping with a percentage or a weight such as `95%` for each key
+    |                        ^ `upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`
 "#);
 }
 
@@ -695,4 +695,82 @@ fn a_prefix_takes_the_place_of_whatever_a_route_matches() {
         );
         assert!(attache_config::parse(&text, None, &|_| None).is_ok(), "{wanted}");
     }
+}
+
+#[test]
+fn an_answer_of_attaches_own_says_nothing_that_it_is_not_and_nothing_that_is_not_known() {
+    let text = r#"listeners:
+  l:
+    bind: ':15001'
+    to: a
+    local_reply:
+      headers:
+        remove: [grpc-status, content-length]
+        set: { content-type: text/html, x-a: '%{capture.id}' }
+        add: { x-b: '%{request.header.cookie}' }
+upstreams: { a: 'http://a' }
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:6:7: error: `content-type` says what an answer of attache's own is and can't be changed
+  6 |       headers:
+    |       ^^^^^^^^ leave it out
+attache.yaml:6:7: error: `grpc-status` says what an answer of attache's own is and can't be changed
+  6 |       headers:
+    |       ^^^^^^^^ leave it out
+attache.yaml:6:7: error: `x-a` has a variable that an answer of attache's own doesn't know
+  6 |       headers:
+    |       ^^^^^^^^ `client.*`, `request.host`, `request.path`, `request.method`, `request.id`, `route`, `upstream` and `listener` are known
+attache.yaml:6:7: error: `x-b` has a variable that an answer of attache's own doesn't know
+  6 |       headers:
+    |       ^^^^^^^^ `client.*`, `request.host`, `request.path`, `request.method`, `request.id`, `route`, `upstream` and `listener` are known
+attache.yaml:7:31: error: `content-length` says how a message travels and can't be changed
+  7 |         remove: [grpc-status, content-length]
+    |                               ^^^^^^^^^^^^^^ attache sets it for each connection
+"#);
+}
+
+#[test]
+fn a_header_names_only_upstreams_of_requests_that_the_route_lists() {
+    let text = r#"listeners:
+  l:
+    bind: ':15001'
+    routes:
+      - { match: { path: /a }, upstream_header: host, to: [a, a] }
+      - { match: { path: /b }, upstream_header: x-to, to: { a: 50%, b: 50% } }
+      - { match: { path: /c }, upstream_header: x-to, to: [a, opaque, anywhere] }
+      - { match: { path: /d }, to: [a, b] }
+      - { match: { path: /e }, upstream_header: x-to, to: [a, c] }
+      - { match: { path: /f }, upstream_header: x-to, respond: 204 }
+      - { match: { path: /g }, upstream_header: x-to, to: [a, b] }
+upstreams: { a: 'http://a', b: 'http://b', opaque: 'tcp://c:1', anywhere: authority }
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:5:49: error: `host` can't name an upstream: attache itself has it from the connection
+  5 |       - { match: { path: /a }, upstream_header: host, to: [a, a] }
+    |                                                 ^^^^ take a header of your own, `x-upstream` for example
+attache.yaml:5:63: error: `a` is named twice
+  5 |       - { match: { path: /a }, upstream_header: host, to: [a, a] }
+    |                                                               ^ keep one of them
+attache.yaml:6:59: error: weights beside `upstream_header`
+  6 |       - { match: { path: /b }, upstream_header: x-to, to: { a: 50%, b: 50% } }
+    |                                                           ^ the header chooses, so list them: `to: [orders, billing]`
+attache.yaml:7:18: error: HTTP can't be routed to `opaque`, which takes opaque bytes
+  7 |       - { match: { path: /c }, upstream_header: x-to, to: [a, opaque, anywhere] }
+    |                  ^ match `sni`, `destination` or `methods: CONNECT`, or give the upstream an `http` or `https` address
+attache.yaml:7:49: error: a header can't name `opaque`: it takes opaque bytes, which have no header
+  7 |       - { match: { path: /c }, upstream_header: x-to, to: [a, opaque, anywhere] }
+    |                                                 ^^^^ give it a route of its own
+attache.yaml:7:49: error: a header can't name `anywhere`: it goes to whatever host a request names
+  7 |       - { match: { path: /c }, upstream_header: x-to, to: [a, opaque, anywhere] }
+    |                                                 ^^^^ give it a route of its own
+attache.yaml:8:36: error: nothing says which of these upstreams a request is for
+  8 |       - { match: { path: /d }, to: [a, b] }
+    |                                    ^ `upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`
+attache.yaml:9:63: error: there is no upstream `c`
+  9 |       - { match: { path: /e }, upstream_header: x-to, to: [a, c] }
+    |                                                               ^ did you mean `a`?
+attache.yaml:10:49: error: `upstream_header` has no meaning here
+  10 |       - { match: { path: /f }, upstream_header: x-to, respond: 204 }
+     |                                                 ^^^^ it belongs to a route with `to`
+"#);
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use attache_config::{
     Diagnostics,
     model::{
-        Adapt, Config, Facility, LogField, LogFormat, LogPart, LogTarget, LogTemplate, OtlpProtocol,
-        Propagation, SyslogTo,
+        Adapt, Config, Facility, LogField, LogFormat, LogPart, LogTarget, LogTemplate, Propagation,
+        SpanProtocol, SyslogTo,
     },
 };
 
@@ -76,7 +76,7 @@ fn traces_go_where_the_file_says_before_where_the_environment_says() {
     ];
     let tracing = parse_with("tracing: {}", &env).unwrap().tracing.unwrap();
     assert_eq!((&*tracing.host, tracing.port, &*tracing.path), ("env", 4318, "/base/v1/traces"));
-    assert_eq!((&*tracing.service, tracing.protocol), ("shop", OtlpProtocol::HttpProtobuf));
+    assert_eq!((&*tracing.service, tracing.protocol), ("shop", SpanProtocol::HttpProtobuf));
     assert!((tracing.sample - 0.25).abs() < 1e-9);
     assert_eq!(tracing.resource, [("k8s.pod.name".into(), "web-1".into()), ("team".into(), "a".into())]);
     assert_eq!(tracing.headers[0].1, "s ecret");
@@ -86,7 +86,7 @@ fn traces_go_where_the_file_says_before_where_the_environment_says() {
     let text =
         "tracing: { otlp: 'http://c:4317', sample: 100%, service: mine, headers: {}, propagation: b3multi }";
     let tracing = parse_with(text, &env).unwrap().tracing.unwrap();
-    assert_eq!((&*tracing.host, tracing.port, tracing.protocol), ("c", 4317, OtlpProtocol::Grpc));
+    assert_eq!((&*tracing.host, tracing.port, tracing.protocol), ("c", 4317, SpanProtocol::Grpc));
     assert_eq!(&*tracing.path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
     assert!(tracing.headers.is_empty() && &*tracing.service == "mine");
     assert_eq!(tracing.propagation, [Propagation::B3Multi]);

@@ -14,6 +14,7 @@ mod client;
 mod forwarded;
 mod hop;
 mod informational;
+mod local_reply;
 mod max_forwards;
 mod path;
 pub mod pattern;
@@ -35,6 +36,7 @@ pub use hop::{
     CONNECTION_SPECIFIC, Upgrade, announced_trailers, host_from_uri, strip_request, strip_response,
 };
 pub use informational::{Informational, OnInformational};
+pub use local_reply::edit_local_reply;
 pub use max_forwards::take_hop;
 pub use path::{normalize_path, normalize_uri, set_path, without_parameters};
 pub use refusal::Refusal;

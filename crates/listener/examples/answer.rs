@@ -57,6 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         transparent: false,
         tls: None,
         authorization: None,
+        local_reply: attache_config::model::LocalReply::default(),
         web: Web::default(),
         http: HttpServer::default(),
         routes: vec![],

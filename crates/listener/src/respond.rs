@@ -14,7 +14,7 @@ use std::{
 };
 
 use attache_config::model::HttpLimits;
-use attache_http::{AnswerStyle, Asker, Body, OnInformational};
+use attache_http::{AnswerStyle, Asker, Body, OnInformational, edit_local_reply};
 use attache_telemetry::{Exchange, Reason, Text, metrics};
 use attache_wire::{Request, Response, Value, header::HOST};
 use http::{Method, StatusCode};
@@ -117,7 +117,10 @@ impl Context {
         exchange.fail(Reason::UpstreamProtocolError, "a 1xx answer without an Upgrade in the request");
         let listener = &self.reader.settings.listener;
         let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
-        attache_http::answer(Reason::UpstreamProtocolError, Asker::unknown(), style, exchange)
+        let mut answer =
+            attache_http::answer(Reason::UpstreamProtocolError, Asker::unknown(), style, exchange);
+        edit_local_reply(&listener.local_reply.headers, exchange, answer.headers_mut());
+        answer
     }
 }
 
@@ -285,5 +288,7 @@ pub(crate) fn panicked(exchange: &Exchange, reader: &Reader) -> Response<Body> {
     let listener = &reader.settings.listener;
     tracing::error!(listener = %listener.name, "a request's handling panicked; it was answered with 500");
     let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
-    attache_http::answer(Reason::InternalError, Asker::unknown(), style, exchange)
+    let mut answer = attache_http::answer(Reason::InternalError, Asker::unknown(), style, exchange);
+    edit_local_reply(&listener.local_reply.headers, exchange, answer.headers_mut());
+    answer
 }

@@ -158,8 +158,24 @@ pub fn explain(
                 ..Outcome::default()
             };
         }
+        let mut chosen = 0;
+        if let Step::Forward(forward) = route.step()
+            && let Some(by) = &forward.upstream_header
+        {
+            match route.choose_for(&request.headers, 0) {
+                Ok((id, _)) => chosen = id.0,
+                Err(why) => {
+                    let action = format!("refuse with no-upstream: {}", why.unwrap_or_default());
+                    return Outcome { route: outcome.route, action, ..Outcome::default() };
+                }
+            }
+            outcome.action = format!("forward to the upstream that `{}` names", by.header);
+            for (at, share) in outcome.destinations.iter_mut().enumerate() {
+                share.ratio = if at == chosen { 1.0 } else { 0.0 };
+            }
+        }
         let first = match route.step() {
-            Step::Forward(forward) => forward.to.first().and_then(|to| upstreams.get(to.upstream.0)),
+            Step::Forward(forward) => forward.to.get(chosen).and_then(|to| upstreams.get(to.upstream.0)),
             Step::Direct => None,
         };
         let hosts: Vec<UpstreamHost> = match route.step() {
@@ -185,13 +201,13 @@ pub fn explain(
             client,
             captures: &matched.captures,
             upstream: first.map_or("", |upstream| &upstream.name),
-            host: hosts.first().and_then(|upstream| route.host(&facts, upstream)),
+            host: hosts.get(chosen).and_then(|upstream| route.host(&facts, upstream)),
         };
         let (up, down) = route.edits(request, &ctx);
         outcome.request_headers = up.describe();
         outcome.response_headers = down.describe();
         if let Step::Forward(forward) = route.step() {
-            let given = forward.to.first().and_then(|to| to.policy.credential.as_deref());
+            let given = forward.to.get(chosen).and_then(|to| to.policy.credential.as_deref());
             outcome.request_headers.extend(given.map(secret));
         }
         if let Some(response) = route.respond(request, &ctx) {

@@ -6,7 +6,7 @@ use attache_config::model::{
     PathPolicy, Route, Traffic,
 };
 use attache_http::{Body, Refusal, set_path};
-use attache_wire::{RequestHead, Response, header::HOST};
+use attache_wire::{Fields, RequestHead, Response, Value, header::HOST};
 use http::{
     Method, Uri,
     uri::{Authority, Scheme},
@@ -173,6 +173,34 @@ impl CompiledRoute {
             bounds.partition_point(|&bound| bound <= point)
         };
         forward.to.get(at).map(|destination| (DestinationId(at), destination))
+    }
+
+    /// The destination of a request, by the header that names it or else by a roll of the dice.
+    ///
+    /// # Errors
+    /// Why the request names none of the route's upstreams. `None` for a route that doesn't forward.
+    pub fn choose_for(
+        &self,
+        headers: &Fields,
+        roll: u32,
+    ) -> Result<(DestinationId, &Destination), Option<String>> {
+        let Kind::Forward { forward, .. } = &self.kind else { return Err(None) };
+        let Some(by) = forward.upstream_header.as_deref() else { return self.choose(roll).ok_or(None) };
+        let header = &by.header;
+        let mut lines = headers.get_all(header).map(Value::as_bytes);
+        let why = match (lines.next(), lines.next()) {
+            (None, _) => format!("the request has no `{header}`"),
+            // Two readers could take two of them.
+            (Some(_), Some(_)) => format!("the request has more than one `{header}`"),
+            (Some(named), None) => match by.names.iter().position(|name| name.as_bytes() == named) {
+                Some(at) => {
+                    let to = forward.to.get(at).ok_or(None)?;
+                    return Ok((DestinationId(at), to));
+                }
+                None => format!("`{header}` names none of the route's upstreams"),
+            },
+        };
+        Err(Some(why))
     }
 
     /// The Host that a request to `upstream` is given; `None` keeps the request's own.

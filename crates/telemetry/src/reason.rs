@@ -55,6 +55,9 @@ macro_rules! reasons {
 reasons! {
     /// No route of the listener matches the request or connection.
     NoRoute = "no-route", 404, "NR", 12, "Run `attache explain` with the request's method and URL; add a route or a catch-all `to:`.";
+    /// The route's upstream is the one that a header of the request names (`upstream_header`), and the request names none of the
+    /// route's.
+    NoUpstream = "no-upstream", 404, "NC", 12, "Send the header once, with the name of an upstream that stands in the route's `to`; the access log says what was wrong with it.";
     /// The route names an upstream that has no endpoint at all.
     NoEndpoint = "no-endpoint", 503, "UH", 14, "The cause says why, where there is one. An address that is a name can be looked up with `dig`; others stand in the config as they are.";
     /// Every endpoint of the upstream is ejected or fails its health check.

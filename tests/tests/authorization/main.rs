@@ -1,6 +1,7 @@
 //! Who may do what: rules and tokens at the program itself, over every way in.
 
 mod external;
+mod named;
 mod round;
 mod tokens;
 

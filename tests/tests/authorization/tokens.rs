@@ -18,10 +18,10 @@ use attache_tests::{Attache, eventually, free_port, local, nginx, pki::Pki};
 use super::{app, ask, start, status};
 
 /// A key and a token of it, made by OpenSSL.
-struct Signer(Pki);
+pub(super) struct Signer(pub(super) Pki);
 
 impl Signer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let pki = Pki::new();
         let made =
             Command::new("openssl").args(["genrsa", "-out", &pki.at("key.pem"), "2048"]).output().unwrap();
@@ -35,14 +35,14 @@ impl Signer {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn keys(&self, kid: &str) -> String {
+    pub(super) fn keys(&self, kid: &str) -> String {
         let n = self.run(
             "openssl rsa -in key.pem -noout -modulus | sed s/Modulus=// | xxd -r -p | base64 -w0 | tr '+/' '-_' | tr -d '='",
         );
         format!(r#"{{"keys":[{{"kty":"RSA","kid":"{kid}","n":"{n}","e":"AQAB"}}]}}"#)
     }
 
-    fn token(&self, kid: &str, claims: &str) -> String {
+    pub(super) fn token(&self, kid: &str, claims: &str) -> String {
         let b64 = "base64 -w0 | tr '+/' '-_' | tr -d '='";
         let head = self.run(&format!(r#"printf '%s' '{{"alg":"RS256","kid":"{kid}"}}' | {b64}"#));
         let body = self.run(&format!("printf '%s' '{claims}' | {b64}"));
@@ -52,7 +52,7 @@ impl Signer {
     }
 }
 
-fn claims(more: &str) -> String {
+pub(super) fn claims(more: &str) -> String {
     let end = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 600;
     format!(r#"{{"iss":"https://id","aud":"shop","exp":{end},"sub":"ann"{more}}}"#)
 }

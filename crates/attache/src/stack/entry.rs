@@ -10,7 +10,7 @@ use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
 use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
 use attache_web::{Arrived, Origin, WayBack};
-use attache_wire::{Request, RequestHead, Response};
+use attache_wire::{Fields, Request, RequestHead, Response};
 
 use super::{
     Site,
@@ -162,13 +162,8 @@ impl Site {
             let response = route.respond(parts, &ctx).ok_or(Reason::InternalError)?;
             return Ok(Begun::Answer(response));
         }
-        let chosen = self.choose(&ask, route, &context.exchange)?;
 
         // prepare
-        ctx.upstream = &chosen.upstream.name;
-        let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
-        let facts = RequestFacts::again(parts, client, named);
-        ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
         let came = Came { form, ask, version: parts.version };
         self.leave(parts, &came, client);
         if let Some(token) = token {
@@ -177,6 +172,12 @@ impl Site {
         if let Some(asked) = asked {
             asked.apply(parts)?;
         }
+        // Only now: a claim or an authorizer may be what names the upstream, and what the client wrote in its place is gone.
+        let chosen = self.choose(&came.ask, route, &parts.headers, &context.exchange)?;
+        ctx.upstream = &chosen.upstream.name;
+        let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
+        let facts = RequestFacts::again(parts, client, named);
+        ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
         let edits = route.prepare_request(parts, &ctx)?;
         let RouteService { withheld, withheld_back, .. } = chosen.route;
         if may_have_trailers(came.version, request.headers()) {
@@ -223,10 +224,14 @@ impl Site {
         &'a self,
         ask: &Ask,
         route: &'a CompiledRoute,
+        headers: &Fields,
         exchange: &Exchange,
     ) -> Result<Chosen<'a>, Failure> {
         *exchange.route.borrow_mut() = Some(route.name.clone());
-        let (id, destination) = route.choose(fastrand::u32(..)).ok_or(Reason::NoRoute)?;
+        let (id, destination) = route.choose_for(headers, fastrand::u32(..)).map_err(|why| match why {
+            Some(detail) => Failure { detail, ..Failure::from(Reason::NoUpstream) },
+            None => Reason::NoRoute.into(),
+        })?;
         let upstream = self.upstreams.config(destination.upstream).ok_or(Reason::InternalError)?;
         *exchange.upstream.borrow_mut() = Some(upstream.name.clone());
         match ask {

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use attache_authorization::external::Denial;
 use attache_config::model::Destination;
 use attache_http::{
-    AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, answer_as_told, may_have_trailers,
-    strip_response,
+    AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, answer_as_told, edit_local_reply,
+    may_have_trailers, strip_response,
 };
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::ReadyEdits;
@@ -136,6 +136,7 @@ impl Site {
             }
             exchange.status.set(response.status().as_u16());
         }
+        edit_local_reply(&self.listener.local_reply.headers, exchange, response.headers_mut());
         response
     }
 

@@ -14,6 +14,7 @@ use attache_upstream::{
     Bare, Call, CallContext, connected,
     tunnel::{Socket, copy_both_sockets},
 };
+use attache_wire::Fields;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::sleep,
@@ -90,7 +91,7 @@ impl Site {
         let route = self.table.find_tcp(client).map_err(no_route)?;
         self.authorise_connection(client, Some(route), exchange)?;
         self.ask_about_connection(client, route, exchange).await?;
-        let chosen = self.choose(&Ask::Opaque, route, exchange)?;
+        let chosen = self.choose(&Ask::Opaque, route, &Fields::new(), exchange)?;
         // A client that may turn out to speak HTTP is counted once, when it speaks.
         if silent && chosen.route.is_limited {
             return Err(no_route(

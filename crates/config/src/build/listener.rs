@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::{
     Targets,
     authorization::{Sight, authorization},
-    fallback, route, tls, web,
+    fallback,
+    local_reply::local_reply,
+    route, tls, web,
 };
 use crate::{
     diagnostic::{Place, Problems},
@@ -40,6 +42,7 @@ pub(crate) fn listener(
         );
     }
     listener.http = http(rest.http, terminates, problems);
+    listener.local_reply = rest.local_reply.map_or_else(Default::default, |raw| local_reply(raw, problems));
 
     let knows_clients = !matches!(&tls, Ok(tls) if tls.as_ref().is_none_or(|tls| tls.client_trust.is_none()));
     let optional = matches!(&tls, Ok(Some(tls)) if tls.client_optional || tls.mode == TlsMode::Permissive);

@@ -3,6 +3,7 @@
 
 mod authorization;
 mod authorizer;
+mod chosen;
 mod credential;
 mod fallback;
 mod framing;
@@ -12,6 +13,7 @@ mod jwt;
 mod limits;
 mod listener;
 mod load;
+mod local_reply;
 mod observe;
 mod overload;
 mod plain;

@@ -89,9 +89,11 @@ fn passthrough(route: &Route, terminates: bool, at: Place, problems: &mut Proble
 }
 
 /// Keys of a route that change or copy HTTP, and whether they are given.
-fn http_keys(route: &Route, forward: &Forward) -> [(&'static str, bool); 7] {
+fn http_keys(route: &Route, forward: &Forward) -> [(&'static str, bool); 9] {
     [
         ("headers", !(route.request_headers.is_empty() && route.response_headers.is_empty())),
+        ("session_cookie", forward.session_cookie.is_some()),
+        ("upstream_header", forward.upstream_header.is_some()),
         ("rewrite", forward.path != PathRewrite::Keep || forward.host.changes()),
         ("cors", route.web.cors.is_some()),
         ("grpc_web", route.web.grpc_web),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Targets,
     authorization::{Sight, authorization},
+    chosen,
     credential::credential,
     framing::framing,
     global_limit, limits,
@@ -121,10 +122,27 @@ pub(crate) fn routes(
         layer = layer.with_credential(credential, at);
     }
     let action = if let Some(to) = rest.to {
-        targets.split(&to, Some(&layer), problems).map(|to| {
+        targets.split(&to, Some(&layer), rest.upstream_header.is_some(), problems).map(|to| {
             let (path, host) = rewrite;
             let passthrough = rest.tls == Some(RouteTls::Passthrough);
+            if let Some(at) = given.key("upstream_header").filter(|_| passthrough) {
+                let help = "what is inside of the TLS has no header here: keep one of them";
+                problems.wrong(at, "`upstream_header` beside `tls: passthrough`", help);
+            }
+            let named = rest.upstream_header.map(|header| {
+                chosen::upstream_header(
+                    header.0.0,
+                    given.key("upstream_header").unwrap_or(given.at),
+                    &to,
+                    targets,
+                    problems,
+                )
+            });
+            let subset = rest.subset.map(|raw| chosen::subset(raw, &to, targets, problems));
+            let session_cookie =
+                rest.session_cookie.map(|raw| chosen::session_cookie(raw, &to, targets, problems));
             let base = Forward { path, host, mirrors, rate_limit, passthrough, ..Forward::new(to) };
+            let base = Forward { upstream_header: named, subset, session_cookie, ..base };
             Action::Forward(Forward { global_rate_limit, fault, ..base })
         })
     } else if let Some(raw) = rest.redirect {
@@ -141,7 +159,10 @@ pub(crate) fn routes(
 }
 
 /// Keys that say something of what is sent on.
-const ONLY_FORWARDED: [&str; 11] = [
+const ONLY_FORWARDED: [&str; 14] = [
+    "upstream_header",
+    "subset",
+    "session_cookie",
     "tls",
     "rewrite",
     "mirror",
@@ -170,13 +191,18 @@ fn matcher(raw: At<Read<Match>>, to: &mut Match, problems: &mut Problems) -> Vec
 }
 
 /// Names that every path of the route captures.
-struct Captures {
+pub(super) struct Captures {
     names: Vec<String>,
     /// The paths are known; otherwise nothing is missed.
     sure: bool,
 }
 
 impl Captures {
+    /// Whatever is named may be one.
+    pub(super) const fn unknown() -> Self {
+        Self { names: Vec::new(), sure: false }
+    }
+
     fn of(paths: &[PathPattern], sure: bool) -> Self {
         let mut all = paths.iter().map(captures);
         let first = all.next().unwrap_or_default();
@@ -205,7 +231,7 @@ impl Captures {
     }
 }
 
-fn edits(
+pub(super) fn edits(
     raw: Option<Read<HeaderEdits>>,
     captures: &Captures,
     request: bool,

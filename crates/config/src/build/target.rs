@@ -12,9 +12,9 @@ use crate::{
         Action, Address, Destination, ListenProtocol, Listener, Name, Policy, To, Traffic, Upstream,
         UpstreamId, UpstreamProtocol,
     },
-    shapes::At,
+    shapes::{At, Txt},
     suggest,
-    text::{Scheme, Weight},
+    text::{Label, Scheme, Weight},
     yaml::{Kind, Node},
 };
 
@@ -36,6 +36,8 @@ struct Target {
     speaks: Speaks,
     keeping: Keeping,
     layer: Layer,
+    /// Those of each of its addresses.
+    labels: Vec<Vec<(Name, Name)>>,
     used: bool,
 }
 
@@ -88,7 +90,11 @@ impl Targets {
     /// The next upstream; its index is its place in the order of calls.
     pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer, speaks: Speaks) {
         let name = upstream.name.clone();
-        self.known.push(Target { name, speaks, keeping: Keeping::of(upstream), layer, used: false });
+        let labels = match &upstream.address {
+            Address::Endpoints(sources) => sources.iter().map(|source| source.labels.clone()).collect(),
+            _ => Vec::new(),
+        };
+        self.known.push(Target { name, speaks, keeping: Keeping::of(upstream), layer, labels, used: false });
     }
 
     /// The index of a name; `None` is reported, here or where the upstream itself is wrong.
@@ -110,6 +116,11 @@ impl Targets {
         };
         problems.wrong(at, format!("there is no upstream `{name}`"), help);
         None
+    }
+
+    /// What is known of the endpoints of each of its addresses.
+    pub(crate) fn labels(&self, id: UpstreamId) -> &[Vec<(Name, Name)>] {
+        self.known.get(id.0).map_or(&[], |target| &target.labels)
     }
 
     pub(crate) fn is_opaque(&self, id: UpstreamId) -> bool {
@@ -181,6 +192,7 @@ impl Targets {
         &mut self,
         to: &At<To>,
         route: Option<&Layer>,
+        by_header: bool,
         problems: &mut Problems,
     ) -> Option<Vec<Destination>> {
         let entries = match &to.value {
@@ -189,8 +201,13 @@ impl Targets {
                 let policy = self.policy(upstream, route, problems);
                 return Some(vec![Destination { upstream, weight: 1, policy }]);
             }
+            To::Several(names) => return self.several(names, to.at, route, by_header, problems),
             To::Split(map) => &map.entries,
         };
+        if by_header {
+            let help = "the header chooses, so list them: `to: [orders, billing]`";
+            problems.wrong(to.at, "weights beside `upstream_header`", help);
+        }
         let weights: Vec<Weight> = entries.iter().map(|entry| entry.value.value.0).collect();
         let weights = relative(&weights);
         let mut destinations = Vec::new();
@@ -212,6 +229,36 @@ impl Targets {
             return None;
         }
         complete.then_some(destinations)
+    }
+
+    /// The destinations that a header names one of.
+    fn several(
+        &mut self,
+        names: &[At<Txt<Label>>],
+        at: Place,
+        route: Option<&Layer>,
+        by_header: bool,
+        problems: &mut Problems,
+    ) -> Option<Vec<Destination>> {
+        if !by_header {
+            let help = "`upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`";
+            problems.wrong(at, "nothing says which of these upstreams a request is for", help);
+        }
+        let found: Vec<Option<UpstreamId>> =
+            names.iter().map(|name| self.find(&name.value.0.0, name.at, problems)).collect();
+        for (index, name) in names.iter().enumerate() {
+            if names.iter().take(index).any(|other| other.value.0.0 == name.value.0.0) {
+                problems.wrong(name.at, format!("`{}` is named twice", name.value.0.0), "keep one of them");
+            }
+        }
+        let found: Vec<UpstreamId> = found.into_iter().collect::<Option<_>>().filter(|_| by_header)?;
+        if found.is_empty() {
+            problems.wrong(at, "this route has no upstream", "`to: [orders, billing]`");
+            return None;
+        }
+        let destination =
+            |upstream| Destination { upstream, weight: 1, policy: self.policy(upstream, route, problems) };
+        Some(found.into_iter().map(destination).collect())
     }
 
     pub(crate) fn warn_unused(&self, problems: &mut Problems) {

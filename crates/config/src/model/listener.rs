@@ -4,9 +4,9 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{Authorization, Compression, Cors, Name, Route, TlsServer, To, Web};
+use super::{Authorization, Compression, Cors, HeaderEdits, Name, Route, TlsServer, To, Web};
 use crate::{
     section::{Given, List, Maybe, Notation, OffOr, Part, Read, Shared, Show, Written, section},
     shapes::{At, OneOrMany, OrOff, Txt},
@@ -40,6 +40,8 @@ section! {
         tls(At<Read<TlsServer>>): Option<TlsServer> = None,
         /// How HTTP is spoken.
         http(At<Given<HttpServer>>): HttpServer = HttpServer::default(),
+        /// What answers that attache makes itself say beside what it writes there.
+        local_reply(At<Read<LocalReply>>): LocalReply = LocalReply::default(),
         /// Who may do what here. Without it, everybody may do everything.
         authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Part>> = None,
         /// Which pages of other origins may read the answers; or `off`. For all routes that don't say otherwise.
@@ -87,6 +89,17 @@ impl Listener {
 
     fn show_web(&self, shown: &mut Map<String, Value>) {
         shown.extend(self.web.show());
+    }
+}
+
+section! {
+    "`local_reply`"
+    /// Answers that attache makes itself: whatever has a reason, from a request that can't be read to an upstream that can't be reached.
+    /// What routes answer by `respond` has their `headers`.
+    pub struct LocalReply: Eq {
+        /// Changes to their headers. Values know what every exchange knows: no headers of the request, no captures.
+        #[schema(examples = [json!({"set": {"strict-transport-security": "max-age=31536000"}})])]
+        headers(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
     }
 }
 

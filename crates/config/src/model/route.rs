@@ -1,6 +1,6 @@
 //! Which request or connection goes where.
 
-use std::{borrow::Borrow, fmt, marker::PhantomData, net::IpAddr, sync::Arc};
+use std::{borrow::Borrow, fmt, marker::PhantomData, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -19,7 +19,7 @@ use crate::{
     shown::{HIDDEN, names_a_credential, only_given},
     text::{
         AddressRange, HeaderText, HostAndPort, HostText, Label, MediaType, MethodText, PathText, PathValue,
-        Ratio, RedirectScheme, SanText, TemplateText, Timeout, Unit, ValueText, Weight, Word, show_ratio,
+        Positive, Ratio, RedirectScheme, SanText, TemplateText, Timeout, Unit, ValueText, Weight, Word, show_ratio,
         show_timeout,
     },
 };
@@ -35,6 +35,14 @@ section! {
         r#match(At<Read<Match>>) in matcher: Match = Match::default(),
         /// Where it is sent: an upstream, or a split by weight.
         to(At<To>),
+        /// The header that names the one of the upstreams in `to` that a request is for: `to: [orders, billing]`. A request that names none
+        /// of them, or several, is refused with 404 `no-upstream`.
+        #[schema(examples = ["x-upstream"])]
+        upstream_header(Txt<HeaderText>),
+        /// Only endpoints of the upstream with certain labels.
+        subset(At<Subset>),
+        /// A cookie by which a client's requests go to one endpoint, for as long as it can serve.
+        session_cookie(At<SessionCookie>),
         /// What becomes of TLS whose server name is one of `match.sni`, on a listener that terminates TLS.
         #[schema(default = RouteTls::default())]
         tls(RouteTls),
@@ -139,12 +147,13 @@ section! {
     shows only_given
 }
 
-/// An upstream's name, or names with weights: percentages that sum to 100 %, or whole numbers.
+/// An upstream's name, or names with weights: percentages that sum to 100 %, or whole numbers. With `upstream_header` a list of names.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(extend("examples" = ["orders", {"orders": "95%", "orders-next": "5%"}]))]
 pub(crate) enum To {
     One(Txt<Label>),
+    Several(Vec<At<Txt<Label>>>),
     Split(shapes::Map<Label, At<Txt<Weight>>>),
 }
 
@@ -208,6 +217,7 @@ impl Route {
                 let same = |to: &Destination| there.to.iter().any(|other| other.upstream == to.upstream);
                 here.to.iter().any(same)
                     && (self.matcher.asks_http()
+                        || here.upstream_header.is_some()
                         || here.path != PathRewrite::Keep
                         || here.host.changes()
                         || !here.mirrors.is_empty()
@@ -439,11 +449,75 @@ pub enum Action {
     Respond(Respond),
 }
 
+/// A header that names the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamHeader {
+    /// The header.
+    pub header: HeaderName,
+    /// What it may say: the names of the route's upstreams, in the order of [`Forward::to`].
+    pub names: Vec<Name>,
+}
+
+section! {
+    "`subset`"
+    /// Endpoints of an upstream by their labels.
+    pub struct Subset: Eq {
+        /// What an endpoint must have, all of it: `labels` of the upstream's addresses.
+        #[schema(examples = [json!({"version": "v2"})])]
+        labels: Vec<(Name, Name)> as Pairs<Word, Word> = Vec::new(),
+        /// What becomes of requests where no endpoint has these labels.
+        fallback: SubsetFallback = SubsetFallback::default(),
+    }
+    requires labels
+}
+
+/// Where a subset has no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubsetFallback {
+    /// Requests are refused with 503 `empty-subset`.
+    #[default]
+    None,
+    /// Any endpoint has them.
+    Any,
+}
+
+impl Subset {
+    /// Whether an endpoint with these labels is one of it.
+    pub fn holds(&self, labels: &[(Name, Name)]) -> bool {
+        self.labels.iter().all(|wanted| labels.contains(wanted))
+    }
+}
+
+section! {
+    "`session_cookie`"
+    /// A session by a cookie that attache sets. Its value is opaque and leads to endpoints of the route's upstream alone.
+    pub struct SessionCookie: Eq {
+        /// Its name.
+        #[schema(default = (), examples = ["attache-session"])]
+        name: Name as Word = "".into(),
+        /// Requests below this path have a session, and browsers send the cookie with them alone.
+        path: Name as PathValue = "/".into(),
+        /// How long browsers keep it. Without it, until they are closed.
+        ttl: Option<Duration> as Maybe<Positive> = None,
+        /// A request whose endpoint can't serve is refused with 503 `no-healthy-endpoint`; otherwise another endpoint has it, and the
+        /// session from then on.
+        strict: bool = false,
+    }
+    requires name
+}
+
 /// Sending on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forward {
     /// At least one; weights are relative.
     pub to: Vec<Destination>,
+    /// Which of them it is says a header of the request, not chance; `None` is by weight.
+    pub upstream_header: Option<Box<UpstreamHeader>>,
+    /// Only endpoints with these labels; `None` is all of them.
+    pub subset: Option<Arc<Subset>>,
+    /// A cookie that keeps a client's requests at one endpoint.
+    pub session_cookie: Option<Arc<SessionCookie>>,
     /// Changes to the path.
     pub path: PathRewrite,
     /// Changes to the host.
@@ -467,6 +541,9 @@ impl Forward {
     pub fn new(to: Vec<Destination>) -> Self {
         Self {
             to,
+            upstream_header: None,
+            subset: None,
+            session_cookie: None,
             path: PathRewrite::Keep,
             host: HostRewrite::Auto,
             mirrors: Vec::new(),
@@ -493,6 +570,9 @@ impl Forward {
         };
         json!({
             "to": self.to.iter().map(Destination::show).collect::<Vec<_>>(),
+            "upstream_header": self.upstream_header.as_ref().map(|by| by.header.as_str()),
+            "subset": self.subset.as_deref(),
+            "session_cookie": self.session_cookie.as_deref(),
             "rewrite": rewrite,
             "mirror": self.mirrors.iter().map(mirror).collect::<Vec<_>>(),
             "rate_limit": self.rate_limit,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     section::{
-        Given, List, Maybe, Notation, OrOffPart, Part, Plain, Read, Shared, Short, Show, UnlessEmpty,
+        Given, List, Maybe, Notation, OrOffPart, Pairs, Part, Plain, Read, Shared, Short, Show, UnlessEmpty,
         Written, section,
     },
     shapes::{At, OneOrMany, OrOff, Txt},
@@ -217,6 +217,9 @@ section! {
         /// Zone of its endpoints; those of attache's own zone (`balance.zone`) are preferred.
         #[schema(examples = ["eu-central-1a"])]
         zone: Option<Name> as Maybe<Word> = None,
+        /// What is known of its endpoints: a route's `subset` asks for it.
+        #[schema(examples = [json!({"version": "v2"})])]
+        labels: Vec<(Name, Name)> as Pairs<Word, Word> = Vec::new(),
     }
     requires address
     or address

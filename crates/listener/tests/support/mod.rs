@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn, Web};
+use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, LocalReply, ProxyProtocolIn, Web};
 use attache_http::Body;
 use attache_listener::{
     Connections, Drain, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve,
@@ -56,6 +56,7 @@ pub fn listener() -> Listener {
         transparent: false,
         tls: None,
         authorization: None,
+        local_reply: LocalReply::default(),
         web: Web::default(),
         http: HttpServer::default(),
         routes: vec![],

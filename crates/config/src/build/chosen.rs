@@ -1,0 +1,83 @@
+//! What a route says of the choice of its upstream and endpoint.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::{Problems, Targets, framing::is_framing};
+use crate::{
+    diagnostic::Place,
+    model::{Destination, Name, SessionCookie, Subset, UpstreamHeader},
+    shapes::At,
+};
+
+/// The header that names the upstream. Only upstreams of requests can be named, and only such whose address stands in the config.
+pub(super) fn upstream_header(
+    header: HeaderName,
+    at: Place,
+    to: &[Destination],
+    targets: &Targets,
+    problems: &mut Problems,
+) -> Box<UpstreamHeader> {
+    let name = |to: &Destination| Name::from(targets.name(to.upstream));
+    if is_framing(header.as_str()) || header == http::header::HOST {
+        let message = format!("`{header}` can't name an upstream: attache itself has it from the connection");
+        problems.wrong(at, message, "take a header of your own, `x-upstream` for example");
+    }
+    for to in to {
+        let why = if targets.is_opaque(to.upstream) {
+            "takes opaque bytes, which have no header"
+        } else if targets.is_on_demand(to.upstream) {
+            "goes to whatever host a request names"
+        } else {
+            continue;
+        };
+        problems.wrong(at, format!("a header can't name `{}`: it {why}", name(to)), "give it a route of its own");
+    }
+    Box::new(UpstreamHeader { header, names: to.iter().map(name).collect() })
+}
+
+/// Labels that no address of an upstream has can't be meant, and what a host of a request has nobody knows.
+pub(super) fn subset(
+    raw: At<Subset>,
+    to: &[Destination],
+    targets: &Targets,
+    problems: &mut Problems,
+) -> Arc<Subset> {
+    let (given, subset) = raw.open();
+    if subset.labels.is_empty() {
+        let help = "name one: `{ labels: { version: v2 } }`";
+        problems.wrong(given.at, "`subset` without labels is every endpoint", help);
+    }
+    for to in to {
+        if !targets.labels(to.upstream).iter().any(|labels| subset.holds(labels)) {
+            let message = format!("no address of `{}` has these labels", targets.name(to.upstream));
+            problems.wrong(given.at, message, "`address: [ { address: http://a, labels: { version: v2 } } ]`");
+        }
+    }
+    Arc::new(subset)
+}
+
+pub(super) fn session_cookie(
+    raw: At<SessionCookie>,
+    to: &[Destination],
+    targets: &Targets,
+    problems: &mut Problems,
+) -> Arc<SessionCookie> {
+    let (given, cookie) = raw.open();
+    for to in to.iter().filter(|to| targets.is_on_demand(to.upstream)) {
+        let name = targets.name(to.upstream);
+        let message = format!("`{name}` goes to whatever host a request names, and has no endpoint to stay at");
+        problems.wrong(given.at, message, "name the upstream's addresses");
+    }
+    let place = |key: &str| given.key(key).unwrap_or(given.at);
+    // A token of RFC 9110 section 5.6.2, as those of headers, but with its case.
+    if HeaderName::from_bytes(cookie.name.as_bytes()).is_err() {
+        problems.wrong(place("name"), "this can't be a cookie's name", "letters, digits, `-` and `_`");
+    }
+    if cookie.path.contains([';', '{', '}']) {
+        let help = "a path without `;` and captures, such as `/shop`";
+        problems.wrong(place("path"), "this can't be a cookie's path", help);
+    }
+    Arc::new(cookie)
+}

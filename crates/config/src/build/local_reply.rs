@@ -1,0 +1,41 @@
+//! What a listener's own answers say beside what attache writes there.
+
+use super::{Problems, route};
+use crate::{
+    diagnostic::Place,
+    model::{LocalReply, Part, Template, Variable},
+    section::Read,
+    shapes::At,
+};
+
+/// The header changes of a listener's own answers. They are made from what is known of every exchange: a request that could not be read
+/// has no headers and no captures.
+pub(super) fn local_reply(raw: At<Read<LocalReply>>, problems: &mut Problems) -> LocalReply {
+    let (given, Read { rest, .. }) = raw.open();
+    let at = given.key("headers").unwrap_or(given.at);
+    let headers = route::edits(rest.headers, &route::Captures::unknown(), false, problems);
+    let changed = headers.set.iter().chain(&headers.add);
+    for name in changed.clone().map(|(name, _)| name).chain(&headers.remove) {
+        says_what(name.as_str(), at, problems);
+    }
+    for (name, Template(parts)) in changed {
+        for part in parts {
+            if let Part::Variable(Variable::Header(_) | Variable::Capture(_) | Variable::Scheme) = part {
+                problems.wrong(
+                    at,
+                    format!("`{name}` has a variable that an answer of attache's own doesn't know"),
+                    "`client.*`, `request.host`, `request.path`, `request.method`, `request.id`, `route`, `upstream` and `listener` are known",
+                );
+            }
+        }
+    }
+    LocalReply { headers }
+}
+
+/// The body is attache's, in the language of whoever asked; another type or status of gRPC would lie about it.
+fn says_what(name: &str, at: Place, problems: &mut Problems) {
+    if name == "content-type" || name == "content-encoding" || name.starts_with("grpc-") {
+        let message = format!("`{name}` says what an answer of attache's own is and can't be changed");
+        problems.wrong(at, message, "leave it out");
+    }
+}
