@@ -218,3 +218,92 @@ upstreams: {{ a: 'http://127.0.0.1:{a}', gone: 'http://127.0.0.1:{}' }}",
     let broken = attache_tests::raw(local(attache.port), b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
     assert!(broken.contains("400 ") && broken.contains("x-by: outbound/"), "{broken}");
 }
+
+#[test]
+fn a_route_picks_a_subset_of_the_endpoints_and_an_empty_one_is_refused() {
+    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+    let servers: Vec<_> =
+        ["one", "two", "three"].iter().zip(&ports).map(|(name, port)| named(name, *port)).collect();
+    let [one, two, three] = ports[..] else { panic!() };
+    let attache = Attache::start(&format!(
+        "listeners:
+  outbound:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - {{ match: {{ path: /v2 }}, to: app, subset: {{ labels: {{ version: v2 }} }}, retry: 3 }}
+      - {{ match: {{ path: /both }}, to: app, subset: {{ labels: {{ version: v1, tier: gold }} }} }}
+      - {{ match: {{ path: /all }}, to: app }}
+upstreams:
+  app:
+    address:
+      - {{ address: 'http://127.0.0.1:{one}', labels: {{ version: v1 }} }}
+      - {{ address: 'http://127.0.0.1:{two}', labels: {{ version: v1, tier: gold }} }}
+      - {{ address: 'http://127.0.0.1:{three}', labels: {{ version: v2 }} }}
+"
+    ));
+    let ask = |path: &str| text(&curl([&attache.url(&format!("{path}?[1-30]"))]));
+    assert_eq!(ask("/v2").matches("three /v2").count(), 30);
+    assert_eq!(ask("/both").matches("two /both").count(), 30);
+    let all = ask("/all");
+    assert!(["one /", "two /", "three /"].iter().all(|name| all.contains(name)), "{all}");
+    // The subset's endpoint is gone: no other one is asked in its place.
+    drop(servers.into_iter().nth(2));
+    let answer = text(&curl(["-i", &attache.url("/v2")]));
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("connect-refused"), "{answer}");
+}
+
+#[test]
+fn a_session_s_cookie_keeps_a_client_at_one_endpoint_and_leads_nowhere_else() {
+    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+    let servers: Vec<_> =
+        ["one", "two", "three"].iter().zip(&ports).map(|(name, port)| named(name, *port)).collect();
+    let [one, two, three] = ports[..] else { panic!() };
+    let attache = Attache::start(&format!(
+        "listeners:
+  outbound:
+    bind: 127.0.0.1:$PORT
+    routes:
+      - {{ match: {{ path: /shop/* }}, to: app, session_cookie: {{ name: sid, path: /shop, ttl: 1h }}, retry: 3 }}
+      - {{ match: {{ path: /strict/* }}, to: app, session_cookie: {{ name: sid, strict: true }} }}
+upstreams:
+  app: {{ address: ['http://127.0.0.1:{one}', 'http://127.0.0.1:{two}', 'http://127.0.0.1:{three}'], balance: round-robin }}
+"
+    ));
+    let ask = |path: &str, cookie: &str| {
+        let header = format!("Cookie: {cookie}");
+        text(&curl(["-i", "-H", &header, &attache.url(path)]))
+    };
+    let set = |answer: &str| {
+        let line = answer.lines().find_map(|line| line.strip_prefix("set-cookie: "))?;
+        Some(line.trim().to_owned())
+    };
+    let body = |answer: &str| answer.split_once("\r\n\r\n").unwrap().1.split(' ').next().unwrap().to_owned();
+    let first = ask("/shop/a", "other=1");
+    let given = set(&first).unwrap_or_else(|| panic!("{first}"));
+    let (pair, rest) = given.split_once("; ").unwrap();
+    assert_eq!(rest, "Path=/shop; Max-Age=3600; HttpOnly; SameSite=Lax");
+    assert!(!given.contains("127"), "it says no address: {given}");
+    for _ in 0..12 {
+        let next = ask("/shop/b", &format!("a=b; {pair}; c=d"));
+        assert_eq!((body(&next), set(&next)), (body(&first), None), "{next}");
+    }
+    // What attache has not written is no session: it gets one anew, among the same endpoints.
+    for odd in
+        ["sid=127.0.0.1:22", "sid=ffffffffffffffff", "sid=", "SID=0000000000000000", "sid=MTI3LjAuMC4xOjIy"]
+    {
+        let answer = ask("/shop/a", odd);
+        assert!(answer.starts_with("HTTP/1.1 200") && set(&answer).is_some(), "{odd}: {answer}");
+    }
+    let refused = ask("/strict/a", "sid=ffffffffffffffff");
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("no-healthy-endpoint"), "{refused}");
+    assert!(ask("/strict/a", pair).starts_with("HTTP/1.1 200"));
+    // Its endpoint is gone: the session moves, and a strict one ends.
+    let at = ["one", "two", "three"].iter().position(|name| *name == body(&first)).unwrap();
+    drop(servers.into_iter().nth(at));
+    let moved = ask("/shop/a", pair);
+    assert!(moved.starts_with("HTTP/1.1 200") && body(&moved) != body(&first), "{moved}");
+    let now = set(&moved).unwrap_or_else(|| panic!("{moved}"));
+    assert_ne!(now.split_once(';').unwrap().0, pair);
+    let strict = ask("/strict/a", pair);
+    assert!(strict.starts_with("HTTP/1.1 503"), "{strict}");
+}

@@ -34,6 +34,7 @@ mod mirror;
 mod own;
 mod route;
 mod serving;
+mod session;
 mod tcp;
 mod tunnel;
 

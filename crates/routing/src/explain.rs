@@ -4,7 +4,7 @@
 //! both agree is what the tests of the table prove.
 
 use attache_authorization::Facts;
-use attache_config::model::{Credential, Existing, Mirror, Upstream, UpstreamId, Web};
+use attache_config::model::{Credential, Existing, Mirror, SubsetFallback, Upstream, UpstreamId, Web};
 use attache_http::{Client, without_parameters};
 use attache_wire::{RequestHead, header::LOCATION};
 use http::Method;
@@ -84,6 +84,8 @@ pub struct Outcome {
     pub mirrors: Vec<String>,
     /// What is done for browsers.
     pub browsers: Vec<String>,
+    /// Which endpoints may have it, where not all of them may, and what keeps it at one.
+    pub endpoints: Vec<String>,
     /// Limits that are kept before it is sent on.
     pub limits: Vec<String>,
     /// The path and query that the upstream sees, if they are rewritten.
@@ -413,6 +415,21 @@ fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
             unhealthy: upstream(to.upstream).map(show_unhealthy).unwrap_or_default(),
         })
         .collect();
+    let subset = forward.subset.iter().map(|subset| {
+        let labels = subset.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let labels = labels.collect::<Vec<_>>().join(", ");
+        let otherwise =
+            if subset.fallback == SubsetFallback::Any { "any endpoint" } else { "503 empty-subset" };
+        format!("only endpoints with {labels}; where there are none, {otherwise}")
+    });
+    let session = forward.session_cookie.iter().map(|cookie| {
+        let otherwise = if cookie.strict { "503 no-healthy-endpoint" } else { "another one" };
+        format!(
+            "the endpoint that the cookie `{}` stands for; where it can't serve, {otherwise}",
+            cookie.name
+        )
+    });
+    outcome.endpoints = subset.chain(session).collect();
     outcome.fault = forward.fault.as_ref().map(show_fault);
     let mirror = |mirror: &Mirror| format!("{} ({})", name(mirror.upstream), percent(mirror.ratio));
     let local = forward

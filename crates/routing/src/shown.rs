@@ -68,6 +68,9 @@ impl fmt::Display for Explanation {
         if let Some(fault) = &outcome.fault {
             writeln!(f, "  {fault}")?;
         }
+        for line in &outcome.endpoints {
+            writeln!(f, "  {line}")?;
+        }
         for line in &outcome.browsers {
             writeln!(f, "  {line}")?;
         }

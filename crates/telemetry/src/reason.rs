@@ -60,6 +60,8 @@ reasons! {
     NoUpstream = "no-upstream", 404, "NC", 12, "Send the header once, with the name of an upstream that stands in the route's `to`; the access log says what was wrong with it.";
     /// The route names an upstream that has no endpoint at all.
     NoEndpoint = "no-endpoint", 503, "UH", 14, "The cause says why, where there is one. An address that is a name can be looked up with `dig`; others stand in the config as they are.";
+    /// No endpoint of the upstream has the labels that the route asks for (`subset`).
+    EmptySubset = "empty-subset", 503, "UH", 14, "Compare the route's `subset.labels` with the `labels` of the upstream's addresses; `fallback: any` lets such requests go to any endpoint.";
     /// Every endpoint of the upstream is ejected or fails its health check.
     NoHealthyEndpoint = "no-healthy-endpoint", 503, "UH", 14, "Look at the endpoints' health; check the application behind them.";
     /// An endpoint refused the connection.

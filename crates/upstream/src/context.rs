@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::{
-    Endpoint,
+    Affinity, Endpoint,
     overdue::{Due, Overdue, Progress},
 };
 
@@ -22,6 +22,8 @@ pub struct CallContext {
     pub exchange: Rc<Exchange>,
     /// Which of the route's destinations is meant.
     pub destination: DestinationId,
+    /// Which endpoints it may go to, and which it should; `None` leaves it to the balancer.
+    pub affinity: Option<Rc<Affinity>>,
     /// A connection is made in case that the server speaks first: `max_requests` counts it when it does
     /// ([`Bare::count`](crate::Bare::count)).
     pub ahead: bool,
@@ -42,6 +44,7 @@ impl CallContext {
             client,
             exchange,
             destination: DestinationId::default(),
+            affinity: None,
             ahead: false,
             tried: Tried::default(),
             on_informational: None,

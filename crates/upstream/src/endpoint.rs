@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use attache_config::model::Name;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{Id, change::LastChange, circuit::Circuit};
+use crate::{Id, change::LastChange, circuit::Circuit, hash::session_of};
 
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,12 +52,14 @@ pub struct EndpointSpec {
     pub priority: u8,
     /// Its zone.
     pub zone: Option<Name>,
+    /// What the config says of it.
+    pub labels: Arc<[(Name, Name)]>,
 }
 
 impl EndpointSpec {
     /// A fixed address of weight 1, priority 0, no zone.
     pub fn new(address: EndpointAddress) -> Self {
-        Self { address, host: None, weight: 1, priority: 0, zone: None }
+        Self { address, host: None, weight: 1, priority: 0, zone: None, labels: Arc::default() }
     }
 }
 
@@ -74,6 +76,10 @@ pub struct Endpoint {
     pub host: Option<Name>,
     /// Its zone.
     pub zone: Option<Name>,
+    /// What the config says of it.
+    pub labels: Arc<[(Name, Name)]>,
+    /// What names it in a session's cookie.
+    pub(crate) session: u64,
     /// When it was added, for slow start.
     pub added: Instant,
     /// Requests running on it, over all workers.
@@ -128,10 +134,12 @@ impl Endpoint {
     pub(crate) fn with_epoch(spec: EndpointSpec, health_epoch: Arc<AtomicU64>) -> Self {
         Self {
             id: Id::next(),
+            session: session_of(&spec.address.to_string()),
             label: spec.address.to_string().into(),
             address: spec.address,
             host: spec.host,
             zone: spec.zone,
+            labels: spec.labels,
             added: Instant::now(),
             active: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
@@ -296,7 +304,10 @@ impl Endpoint {
     }
 
     pub(crate) fn is(&self, spec: &EndpointSpec) -> bool {
-        self.address == spec.address && self.host == spec.host && self.zone == spec.zone
+        self.address == spec.address
+            && self.host == spec.host
+            && self.zone == spec.zone
+            && self.labels == spec.labels
     }
 
     /// Takes weight and priority of `spec`. True if that was a change.

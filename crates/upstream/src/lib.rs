@@ -3,7 +3,8 @@
 //! [`Shared`] is one upstream as all workers see it: its config, its endpoints (a snapshot swapped whole) and its
 //! counters. The control thread writes it; the workers read it without a lock.
 
-pub mod attempt;
+mod affinity;
+mod attempt;
 pub mod balance;
 mod call;
 mod change;
@@ -14,6 +15,7 @@ mod context;
 pub mod discovery;
 mod endpoint;
 mod error;
+mod hash;
 pub mod health;
 mod id;
 mod limit;
@@ -29,12 +31,14 @@ mod test_support;
 mod testing;
 pub mod tunnel;
 
+pub use affinity::Affinity;
 pub use attempt::{Attempt, Failure, Judges, Load, Outcome};
 pub use balance::Balancer;
 pub use call::{Call, Wants, boxed};
 pub use context::{CallContext, Tried};
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
+pub use hash::{cookie, session_of};
 pub use id::Id;
 pub use limit::{Charge, Closer, ConnectionPermit, PendingPermit, RequestPermit};
 pub use overdue::{Overdue, Progress};

@@ -268,7 +268,8 @@ impl Inner {
     ) -> Result<(Arc<Endpoint>, Option<Admitted>), Error> {
         let shared = &self.pool.shared;
         let mut balancer = self.balancer.borrow_mut();
-        let endpoint = context.tried.with(|tried| balancer.pick(shared, hash, tried));
+        let affinity = context.affinity.as_deref();
+        let endpoint = context.tried.with(|tried| balancer.pick_for(shared, hash, tried, affinity));
         let mut endpoint = endpoint.map_err(|reason| self.no_endpoint(reason))?;
         let mut admitted = circuits::admit(shared, &endpoint);
         if admitted.is_err() {
@@ -276,7 +277,8 @@ impl Inner {
             let mut tried = context.tried.to_vec();
             for _ in 0..ASKED_AGAIN {
                 tried.push(endpoint);
-                endpoint = balancer.pick(shared, hash, &tried).map_err(|reason| self.no_endpoint(reason))?;
+                let other = balancer.pick_for(shared, hash, &tried, affinity);
+                endpoint = other.map_err(|reason| self.no_endpoint(reason))?;
                 admitted = circuits::admit(shared, &endpoint);
                 if admitted.is_ok() {
                     break;

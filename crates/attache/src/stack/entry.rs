@@ -178,6 +178,8 @@ impl Site {
         let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
         let facts = RequestFacts::again(parts, client, named);
         ctx.host = upstream_host.and_then(|to| route.host(&facts, to));
+        let (affinity, session) =
+            chosen.route.affinities.of_request(&parts.headers, parts.uri.path(), client.tls);
         let edits = route.prepare_request(parts, &ctx)?;
         let RouteService { withheld, withheld_back, .. } = chosen.route;
         if may_have_trailers(came.version, request.headers()) {
@@ -194,11 +196,12 @@ impl Site {
             Box::new((client, tunnel))
         });
         context.destination = chosen.id;
+        context.affinity = affinity;
         let call = came.ask.call(request, context);
         Ok(Begun::Call {
             route: chosen.route,
             call,
-            back: Back { came, edits, withheld: withheld_back.clone(), switched },
+            back: Back { came, edits, withheld: withheld_back.clone(), switched, session },
         })
     }
 

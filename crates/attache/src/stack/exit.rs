@@ -16,7 +16,7 @@ use attache_web::WayBack;
 use attache_wire::{Fields, Response, ResponseHead, header::CONTENT_LENGTH};
 use http::{HeaderName, StatusCode};
 
-use super::{Site, ask::Ask, tunnel::Tunnel};
+use super::{Site, ask::Ask, session::Session, tunnel::Tunnel};
 
 /// What must be remembered of a request for the way back.
 pub(super) struct Came {
@@ -42,6 +42,8 @@ pub(super) struct Back {
     pub(super) withheld: Rc<[HeaderName]>,
     /// The client's side of an upgrade or a CONNECT, and what becomes of it. Seldom there, hence the box.
     pub(super) switched: Option<Box<(OnUpgrade, Tunnel)>>,
+    /// The client's session with an endpoint. Seldom there, hence the box.
+    pub(super) session: Option<Box<Session>>,
 }
 
 /// Why there is no response from an upstream.
@@ -146,7 +148,7 @@ impl Site {
         back: Back,
         exchange: &Exchange,
     ) -> Result<Response<Body>, Error> {
-        let Back { came, edits, withheld, switched } = back;
+        let Back { came, edits, withheld, switched, session } = back;
         let switched = switched.map(|switched| *switched);
         if came.ask == Ask::Connect {
             // `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
@@ -180,6 +182,9 @@ impl Site {
             body = body.without_trailers(&withheld);
         }
         self.arrive(&mut parts, switching, came.form.is_proxied(), edits);
+        if let Some(session) = session {
+            session.tell(exchange, &mut parts.headers);
+        }
         Ok(Response::from_parts(parts, body))
     }
 

@@ -25,12 +25,14 @@ use http::HeaderName;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{Upstreams, mirror};
+use super::{Upstreams, mirror, session::Affinities};
 
 /// One route that forwards, on one worker.
 pub(super) struct RouteService {
     /// Borrowed for a call, not cloned: every layer holds counters that all workers share. No call is made within a call.
     front: RefCell<Front<Destinations>>,
+    /// Which endpoints its calls may go to, and which they should.
+    pub(super) affinities: Affinities,
     /// It has limits or faults.
     pub(super) is_limited: bool,
     /// Fields that no trailer of a request may have: the route, a credential or a rule speaks of them, and only the head was looked at.
@@ -79,6 +81,7 @@ impl RouteService {
             .chain(asked_for.iter().filter_map(|name| HeaderName::try_from(&**name).ok()));
         Some(Self {
             front: RefCell::new(front_with(state, asked, destinations)),
+            affinities: Affinities::of(forward),
             is_limited,
             withheld: withheld.collect(),
             withheld_back: edited(&route.response_headers).collect(),

@@ -100,6 +100,7 @@ impl Site {
         }
         let mut context = CallContext::new(client.clone(), exchange.clone());
         context.destination = chosen.id;
+        context.affinity = chosen.route.affinities.of_connection();
         context.ahead = silent;
         let mut response = chosen.route.call(Call::opaque(context)).await?;
         connected(&mut response).ok_or_else(|| {

@@ -32,7 +32,11 @@ pub(super) fn upstream_header(
         } else {
             continue;
         };
-        problems.wrong(at, format!("a header can't name `{}`: it {why}", name(to)), "give it a route of its own");
+        problems.wrong(
+            at,
+            format!("a header can't name `{}`: it {why}", name(to)),
+            "give it a route of its own",
+        );
     }
     Box::new(UpstreamHeader { header, names: to.iter().map(name).collect() })
 }
@@ -52,7 +56,11 @@ pub(super) fn subset(
     for to in to {
         if !targets.labels(to.upstream).iter().any(|labels| subset.holds(labels)) {
             let message = format!("no address of `{}` has these labels", targets.name(to.upstream));
-            problems.wrong(given.at, message, "`address: [ { address: http://a, labels: { version: v2 } } ]`");
+            problems.wrong(
+                given.at,
+                message,
+                "`address: [ { address: http://a, labels: { version: v2 } } ]`",
+            );
         }
     }
     Arc::new(subset)
@@ -67,7 +75,8 @@ pub(super) fn session_cookie(
     let (given, cookie) = raw.open();
     for to in to.iter().filter(|to| targets.is_on_demand(to.upstream)) {
         let name = targets.name(to.upstream);
-        let message = format!("`{name}` goes to whatever host a request names, and has no endpoint to stay at");
+        let message =
+            format!("`{name}` goes to whatever host a request names, and has no endpoint to stay at");
         problems.wrong(given.at, message, "name the upstream's addresses");
     }
     let place = |key: &str| given.key(key).unwrap_or(given.at);

@@ -241,7 +241,8 @@ impl Targets {
         problems: &mut Problems,
     ) -> Option<Vec<Destination>> {
         if !by_header {
-            let help = "`upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`";
+            let help =
+                "`upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`";
             problems.wrong(at, "nothing says which of these upstreams a request is for", help);
         }
         let found: Vec<Option<UpstreamId>> =

@@ -19,8 +19,8 @@ use crate::{
     shown::{HIDDEN, names_a_credential, only_given},
     text::{
         AddressRange, HeaderText, HostAndPort, HostText, Label, MediaType, MethodText, PathText, PathValue,
-        Positive, Ratio, RedirectScheme, SanText, TemplateText, Timeout, Unit, ValueText, Weight, Word, show_ratio,
-        show_timeout,
+        Positive, Ratio, RedirectScheme, SanText, TemplateText, Timeout, Unit, ValueText, Weight, Word,
+        show_ratio, show_timeout,
     },
 };
 

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::hash::{hash_bytes, mix};
 use crate::Endpoint;
+use crate::hash::{hash_bytes, mix};
 
 /// Slots: a prime, as the paper's. One size for every number of endpoints, since another size moves every key.
 pub(super) const SLOTS: usize = 65_537;

@@ -9,7 +9,6 @@
 
 pub(crate) mod bias;
 pub(crate) mod ewma;
-mod hash;
 mod index;
 mod maglev;
 mod plan;
@@ -20,11 +19,11 @@ mod tests;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use attache_config::model::{self, Algorithm};
+use attache_config::model::{self, Algorithm, Subset};
 use attache_telemetry::Reason;
 use tokio::time::Instant;
 
-pub use hash::{hash_bytes, request_hash};
+pub use crate::hash::{hash_bytes, request_hash};
 pub use index::Index;
 
 use self::{
@@ -32,7 +31,10 @@ use self::{
     plan::{Part, Plan},
     robin::Robins,
 };
-use crate::{Endpoint, EndpointSet, Shared};
+use crate::{
+    Affinity, Endpoint, EndpointSet, Shared,
+    hash::{mix, unit},
+};
 
 /// Draws before a scan.
 const DRAWS: usize = 8;
@@ -62,6 +64,8 @@ struct Pick<'a> {
     /// `None` where no clock is needed.
     now: Option<Instant>,
     slow_start: std::time::Duration,
+    /// Only these endpoints.
+    subset: Option<&'a Subset>,
 }
 
 impl Pick<'_> {
@@ -81,7 +85,9 @@ impl Pick<'_> {
             } else {
                 endpoint.usable()
             };
-            in_use && self.untried(endpoint)
+            in_use
+                && self.untried(endpoint)
+                && self.subset.is_none_or(|subset| subset.holds(&endpoint.labels))
         })
     }
 
@@ -122,11 +128,33 @@ impl Balancer {
         hash: Option<u64>,
         tried: &[Arc<Endpoint>],
     ) -> Result<Arc<Endpoint>, Reason> {
+        self.pick_for(shared, hash, tried, None)
+    }
+
+    /// The same for a call that asks for certain endpoints.
+    ///
+    /// Errors: also `empty-subset` where no endpoint has the labels that the call asks for.
+    pub fn pick_for(
+        &mut self,
+        shared: &Shared,
+        hash: Option<u64>,
+        tried: &[Arc<Endpoint>],
+        affinity: Option<&Affinity>,
+    ) -> Result<Arc<Endpoint>, Reason> {
         let set = shared.endpoints.load();
+        let subset = Affinity::narrow(affinity, &set.endpoints)?;
         match set.endpoints.as_slice() {
             [] => return Err(set.failure.unwrap_or(Reason::NoEndpoint)),
-            [only] if only.usable() => return Ok(only.clone()),
+            // It is the session's, or there is no session any more.
+            [only] if only.usable() && !affinity.is_some_and(|affinity| affinity.strict) => {
+                return Ok(only.clone());
+            }
             _ => {}
+        }
+        if let Some(of_session) =
+            affinity.and_then(|affinity| affinity.endpoint(&set.endpoints, subset, tried))
+        {
+            return of_session;
         }
         let epoch = shared.health_epoch();
         if !Arc::ptr_eq(&self.index, &set.index) {
@@ -144,12 +172,19 @@ impl Balancer {
         let now = timed.then(Instant::now);
         let point = hash.unwrap_or_else(|| self.rng.u64(..));
         // The tier follows the hash too: a key stays where it is while health does.
-        let Some(tier) = self.plan.tier(hash::unit(hash::mix(point))) else {
+        let Some(tier) = self.plan.tier(unit(mix(point))) else {
             return Err(Reason::NoHealthyEndpoint);
         };
         let panic = self.plan.panics(tier);
-        let pick =
-            Pick { set: &set, tried, panic, last_resort: false, now, slow_start: self.config.slow_start };
+        let pick = Pick {
+            set: &set,
+            tried,
+            panic,
+            last_resort: false,
+            now,
+            slow_start: self.config.slow_start,
+            subset,
+        };
         let chosen = self.in_tier(&pick, tier, point).or_else(|| self.anywhere(&pick, tier));
         chosen.and_then(|index| pick.endpoint(index)).cloned().ok_or(Reason::NoHealthyEndpoint)
     }

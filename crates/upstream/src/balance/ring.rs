@@ -6,8 +6,8 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use super::hash::hash_bytes;
 use crate::Endpoint;
+use crate::hash::hash_bytes;
 
 const POINTS: f64 = 160.0;
 

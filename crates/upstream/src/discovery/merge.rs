@@ -161,7 +161,14 @@ impl State {
     fn ranked(&self) -> Vec<Ranked> {
         let source = &self.source;
         let ranked = |address, host, weight: u32, srv: usize| Ranked {
-            spec: EndpointSpec { address, host, weight, priority: 0, zone: source.zone.clone() },
+            spec: EndpointSpec {
+                address,
+                host,
+                weight,
+                priority: 0,
+                zone: source.zone.clone(),
+                labels: source.labels.as_slice().into(),
+            },
             rank: (source.priority, srv),
         };
         // What the config says of the zone stands above what an EndpointSlice says.
@@ -196,5 +203,6 @@ fn spec_of(endpoint: &Endpoint) -> EndpointSpec {
         weight: endpoint.weight(),
         priority: endpoint.priority(),
         zone: endpoint.zone.clone(),
+        labels: endpoint.labels.clone(),
     }
 }

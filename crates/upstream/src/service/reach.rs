@@ -27,7 +27,7 @@ use tokio::{
 
 use super::Inner;
 use crate::{
-    CallContext, Endpoint, Error, Failure, Outcome, Overdue, Sent,
+    Affinity, CallContext, Endpoint, Error, Failure, Outcome, Overdue, Sent,
     attempt::Attempt,
     connect::Offer,
     limit::ConnectionPermit,
@@ -161,10 +161,19 @@ impl Inner {
         last_resort: bool,
     ) -> Option<Arc<Endpoint>> {
         let shared = &self.pool.shared;
-        let untried = |endpoint: &Arc<Endpoint>| !context.tried.contains(endpoint);
+        let affinity = context.affinity.as_deref();
+        if affinity.is_some_and(|affinity| affinity.strict && affinity.session.is_some()) {
+            // It goes to its session's endpoint or nowhere.
+            return None;
+        }
+        let subset = Affinity::narrow(affinity, &shared.endpoints.load().endpoints).ok()?;
+        let untried = |endpoint: &Arc<Endpoint>| {
+            !context.tried.contains(endpoint) && subset.is_none_or(|subset| subset.holds(&endpoint.labels))
+        };
         let sibling = || self.pool.sibling(than).filter(untried);
         let picked = || {
-            let picked = context.tried.with(|tried| self.balancer.borrow_mut().pick(shared, hash, tried));
+            let mut balancer = self.balancer.borrow_mut();
+            let picked = context.tried.with(|tried| balancer.pick_for(shared, hash, tried, affinity));
             picked.ok().filter(|endpoint| untried(endpoint) && endpoint.usable())
         };
         let out = || {

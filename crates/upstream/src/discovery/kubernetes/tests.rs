@@ -67,6 +67,7 @@ impl Cluster {
             weight: 1,
             priority: 0,
             zone: None,
+            labels: Vec::new(),
         };
         let config = Upstream { address: Address::Endpoints(vec![source.clone()]), ..upstream("orders") };
         let shared = Arc::new(Shared::new(Arc::new(config)));

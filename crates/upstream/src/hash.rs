@@ -14,8 +14,13 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
 }
 
+/// What names an endpoint, by its label, in a session's cookie.
+pub fn session_of(label: &str) -> u64 {
+    hash_bytes(label.as_bytes())
+}
+
 /// MurmurHash3's `fmix64`.
-pub(super) fn mix(mut hash: u64) -> u64 {
+pub(crate) fn mix(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;
@@ -24,7 +29,7 @@ pub(super) fn mix(mut hash: u64) -> u64 {
 }
 
 /// A hash as a number in 0..1.
-pub(super) fn unit(hash: u64) -> f64 {
+pub(crate) fn unit(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
@@ -45,7 +50,8 @@ pub fn request_hash(key: &HashKey, headers: &Fields, path: &str, client: Option<
 }
 
 /// A cookie's value (RFC 6265 section 4.2.1), quotes kept.
-fn cookie<'a>(headers: &'a Fields, name: &str) -> Option<&'a [u8]> {
+/// The value of the first cookie of this name.
+pub fn cookie<'a>(headers: &'a Fields, name: &str) -> Option<&'a [u8]> {
     let pairs = headers.get_all(COOKIE).flat_map(|value| value.as_bytes().split(|&b| b == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }

@@ -1,0 +1,197 @@
+//! Which endpoints of an upstream a call may go to, and which one it should go to.
+//!
+//! **Subset.** Only endpoints with the route's labels are chosen, whatever their health: a panic, a last resort and a retry stay within
+//! it. Where no endpoint has the labels, the call is refused (`empty-subset`), or goes anywhere if the route says so (Envoy's
+//! `NO_FALLBACK` and `ANY_ENDPOINT`).
+//!
+//! **Session.** A cookie names an endpoint by a hash of its address. It is looked for among the upstream's own endpoints, so that no
+//! value leads anywhere else, and says nothing that could be read. An endpoint that can't serve is left for another one, or, where the route
+//! is strict, the call is refused (Envoy's stateful session).
+
+use std::sync::Arc;
+
+use attache_config::model::{Subset, SubsetFallback};
+use attache_telemetry::Reason;
+
+use crate::Endpoint;
+
+/// What a call asks of the choice of its endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct Affinity {
+    /// Only these endpoints.
+    pub subset: Option<Arc<Subset>>,
+    /// The one that its session was with.
+    pub session: Option<u64>,
+    /// It goes to that one or nowhere.
+    pub strict: bool,
+}
+
+impl Affinity {
+    /// The subset to keep to among these endpoints; `None` is all of them.
+    pub(crate) fn narrow<'s>(
+        affinity: Option<&'s Self>,
+        endpoints: &[Arc<Endpoint>],
+    ) -> Result<Option<&'s Subset>, Reason> {
+        let Some(subset) = affinity.and_then(|affinity| affinity.subset.as_deref()) else { return Ok(None) };
+        if endpoints.is_empty() || endpoints.iter().any(|endpoint| subset.holds(&endpoint.labels)) {
+            Ok(Some(subset))
+        } else if subset.fallback == SubsetFallback::Any {
+            Ok(None)
+        } else {
+            Err(Reason::EmptySubset)
+        }
+    }
+
+    /// The endpoint of the call's session, if it can have the call. `None` leaves the choice to the balancer.
+    pub(crate) fn endpoint(
+        &self,
+        endpoints: &[Arc<Endpoint>],
+        subset: Option<&Subset>,
+        tried: &[Arc<Endpoint>],
+    ) -> Option<Result<Arc<Endpoint>, Reason>> {
+        let session = self.session?;
+        let is_it = |endpoint: &&Arc<Endpoint>| {
+            endpoint.session == session && subset.is_none_or(|subset| subset.holds(&endpoint.labels))
+        };
+        let untried = |endpoint: &Arc<Endpoint>| !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint));
+        let found = endpoints.iter().find(is_it).filter(|endpoint| endpoint.usable());
+        match found {
+            Some(endpoint) if self.strict || untried(endpoint) => Some(Ok(Arc::clone(endpoint))),
+            _ if self.strict => Some(Err(Reason::NoHealthyEndpoint)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use attache_config::model::{Algorithm, Balance};
+
+    use super::*;
+    use crate::{
+        Balancer, EndpointSpec, Shared, session_of,
+        test_support::{shared, spec},
+    };
+
+    const ALGORITHMS: [Algorithm; 6] = [
+        Algorithm::RoundRobin,
+        Algorithm::LeastRequest,
+        Algorithm::PeakEwma,
+        Algorithm::Random,
+        Algorithm::RingHash,
+        Algorithm::Maglev,
+    ];
+
+    /// Six endpoints, the last two of version 2.
+    fn upstream(algorithm: Algorithm) -> Arc<Shared> {
+        let version = |n| if n > 4 { "v2" } else { "v1" };
+        let specs = (1..=6)
+            .map(|n| EndpointSpec { labels: [("version".into(), version(n).into())].into(), ..spec(n) })
+            .collect();
+        shared(Balance { algorithm, ..Balance::default() }, specs)
+    }
+
+    fn subset(version: &str, falls_back: bool) -> Affinity {
+        let labels = vec![("version".into(), version.into())];
+        Affinity {
+            subset: Some(Arc::new(Subset {
+                labels,
+                fallback: if falls_back { SubsetFallback::Any } else { SubsetFallback::None },
+            })),
+            ..Affinity::default()
+        }
+    }
+
+    fn is_v2(endpoint: &Endpoint) -> bool {
+        endpoint.labels.iter().any(|(_, value)| &**value == "v2")
+    }
+
+    #[tokio::test]
+    async fn a_subset_is_kept_by_every_algorithm_through_retries_and_panic() {
+        for algorithm in ALGORITHMS {
+            let shared = upstream(algorithm.clone());
+            let mut balancer = Balancer::new(&shared.config.balance, 7);
+            let v2 = subset("v2", false);
+            let mut seen = std::collections::BTreeSet::new();
+            for n in 0..400_u64 {
+                let hash = n.is_multiple_of(2).then_some(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                let first = balancer.pick_for(&shared, hash, &[], Some(&v2)).unwrap();
+                assert!(is_v2(&first), "{algorithm:?}");
+                let again = balancer.pick_for(&shared, hash, &[first.clone()], Some(&v2)).unwrap();
+                assert!(is_v2(&again) && !Arc::ptr_eq(&first, &again), "{algorithm:?}");
+                seen.insert(first.label.clone());
+            }
+            assert_eq!(seen.len(), 2, "{algorithm:?}");
+            // One of the two is out, then both: the others are no help, and a panic stays within the subset.
+            let set = shared.endpoints.load_full();
+            let ours: Vec<_> = set.endpoints.iter().filter(|endpoint| is_v2(endpoint)).collect();
+            ours[0].set_healthy(false);
+            for _ in 0..50 {
+                assert!(Arc::ptr_eq(&balancer.pick_for(&shared, None, &[], Some(&v2)).unwrap(), ours[1]));
+            }
+            ours[1].set_healthy(false);
+            for _ in 0..50 {
+                assert!(balancer.pick_for(&shared, None, &[], Some(&v2)).is_ok_and(|found| is_v2(&found)));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_subset_is_refused_or_every_endpoint_as_the_route_says() {
+        let shared = upstream(Algorithm::LeastRequest);
+        let mut balancer = Balancer::new(&shared.config.balance, 7);
+        let refused = balancer.pick_for(&shared, None, &[], Some(&subset("v3", false)));
+        assert_eq!(refused.unwrap_err(), Reason::EmptySubset);
+        assert!(balancer.pick_for(&shared, None, &[], Some(&subset("v3", true))).is_ok());
+        let none = crate::test_support::shared(Balance::default(), Vec::new());
+        assert_eq!(
+            balancer.pick_for(&none, None, &[], Some(&subset("v3", false))).unwrap_err(),
+            Reason::NoEndpoint,
+            "an upstream without endpoints is that first"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_session_stays_at_its_endpoint_while_that_can_serve() {
+        let shared = upstream(Algorithm::RoundRobin);
+        let mut balancer = Balancer::new(&shared.config.balance, 7);
+        let set = shared.endpoints.load_full();
+        let home = &set.endpoints[2];
+        let session = |strict| Affinity { session: Some(session_of(&home.label)), strict, subset: None };
+        for strict in [false, true] {
+            for _ in 0..20 {
+                let found = balancer.pick_for(&shared, None, &[], Some(&session(strict))).unwrap();
+                assert!(Arc::ptr_eq(&found, home));
+            }
+        }
+        // An attempt there has failed: another one, but for those who are strict.
+        let tried = [home.clone()];
+        let elsewhere = balancer.pick_for(&shared, None, &tried, Some(&session(false))).unwrap();
+        assert!(!Arc::ptr_eq(&elsewhere, home));
+        assert!(Arc::ptr_eq(&balancer.pick_for(&shared, None, &tried, Some(&session(true))).unwrap(), home));
+        home.set_ejected(true);
+        let elsewhere = balancer.pick_for(&shared, None, &[], Some(&session(false))).unwrap();
+        assert!(!Arc::ptr_eq(&elsewhere, home));
+        let refused = balancer.pick_for(&shared, None, &[], Some(&session(true)));
+        assert_eq!(refused.unwrap_err(), Reason::NoHealthyEndpoint);
+        assert!(!home.removed.load(Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_session_leads_to_no_endpoint_outside_of_the_subset_or_the_upstream() {
+        let shared = upstream(Algorithm::RoundRobin);
+        let mut balancer = Balancer::new(&shared.config.balance, 7);
+        let v2 = subset("v2", false);
+        for label in ["10.0.0.1:80", "169.254.169.254:80", ""] {
+            let affinity = Affinity { session: Some(session_of(label)), ..v2.clone() };
+            for _ in 0..20 {
+                assert!(is_v2(&balancer.pick_for(&shared, None, &[], Some(&affinity)).unwrap()), "{label}");
+            }
+            let strict = Affinity { strict: true, ..affinity };
+            let refused = balancer.pick_for(&shared, None, &[], Some(&strict));
+            assert_eq!(refused.unwrap_err(), Reason::NoHealthyEndpoint, "{label}");
+        }
+    }
+}
