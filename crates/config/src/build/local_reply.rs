@@ -12,7 +12,7 @@ use crate::{
 /// has no headers and no captures.
 pub(super) fn local_reply(raw: At<Read<LocalReply>>, problems: &mut Problems) -> LocalReply {
     let (given, Read { rest, .. }) = raw.open();
-    let at = given.key("headers").unwrap_or(given.at);
+    let at = given.at;
     let headers = route::edits(rest.headers, &route::Captures::unknown(), false, problems);
     let changed = headers.set.iter().chain(&headers.add);
     for name in changed.clone().map(|(name, _)| name).chain(&headers.remove) {
