@@ -18,7 +18,7 @@ pub(super) fn upstream_header(
     to: &[Destination],
     targets: &Targets,
     problems: &mut Problems,
-) -> Box<UpstreamHeader> {
+) -> UpstreamHeader {
     let name = |to: &Destination| Name::from(targets.name(to.upstream));
     if is_framing(header.as_str()) || header == http::header::HOST {
         let message = format!("`{header}` can't name an upstream: attache itself has it from the connection");
@@ -38,7 +38,7 @@ pub(super) fn upstream_header(
             "give it a route of its own",
         );
     }
-    Box::new(UpstreamHeader { header, names: to.iter().map(name).collect() })
+    UpstreamHeader { header, names: to.iter().map(name).collect() }
 }
 
 /// Labels that no address of an upstream has can't be meant, and what a host of a request has nobody knows.

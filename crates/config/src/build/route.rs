@@ -142,7 +142,7 @@ pub(crate) fn routes(
             let session_cookie =
                 rest.session_cookie.map(|raw| chosen::session_cookie(raw, &to, targets, problems));
             let base = Forward { path, host, mirrors, rate_limit, passthrough, ..Forward::new(to) };
-            let base = Forward { upstream_header: named, subset, session_cookie, ..base };
+            let base = Forward { upstream_header: named.map(Box::new), subset, session_cookie, ..base };
             Action::Forward(Forward { global_rate_limit, fault, ..base })
         })
     } else if let Some(raw) = rest.redirect {
