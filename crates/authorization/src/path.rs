@@ -44,6 +44,10 @@ impl Reading {
 ///
 /// Every request that a rule about paths is asked about is looked at, so it is done without a branch for each byte: sixteen
 /// pairs of neighbours at once.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "no branch for each byte, so that they are compared side by side"
+)]
 pub(crate) fn is_plain(path: &str) -> bool {
     const PAIRS: usize = 17;
     let bytes = path.as_bytes();

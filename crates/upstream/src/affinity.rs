@@ -119,7 +119,8 @@ mod tests {
                 let hash = n.is_multiple_of(2).then_some(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
                 let first = balancer.pick_for(&shared, hash, &[], Some(&v2)).unwrap();
                 assert!(is_v2(&first), "{algorithm:?}");
-                let again = balancer.pick_for(&shared, hash, &[first.clone()], Some(&v2)).unwrap();
+                let again =
+                    balancer.pick_for(&shared, hash, std::slice::from_ref(&first), Some(&v2)).unwrap();
                 assert!(is_v2(&again) && !Arc::ptr_eq(&first, &again), "{algorithm:?}");
                 seen.insert(first.label.clone());
             }
