@@ -47,6 +47,10 @@ pub struct Connection<I> {
     io: I,
     read: BytesMut,
     bulk: bool,
+    /// The peer has ended what it sends.
+    ended: bool,
+    /// It was not read, since too much waited for the socket.
+    held_back: bool,
     /// The peer reads no more: what is written goes nowhere.
     deaf: bool,
     /// The socket's own buffers (TLS) may hold something.
@@ -87,7 +91,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     fn new(io: I, state: State) -> Self {
         let state = Rc::new(RefCell::new(state));
-        Self { state, io, read: BytesMut::new(), bulk: false, deaf: false, unflushed: false, heard: 0 }
+        Self {
+            state,
+            io,
+            read: BytesMut::new(),
+            bulk: false,
+            ended: false,
+            held_back: false,
+            deaf: false,
+            unflushed: false,
+            heard: 0,
+        }
     }
 
     /// Moves frames both ways. It is ready when the connection has ended.
@@ -101,14 +115,19 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             // What this does itself needs no wake-up.
             state.woken = true;
         }
-        let ended = self.poll_read(cx);
+        self.ended = self.ended || self.poll_read(cx);
         self.follow_window();
         if let Poll::Ready(Err(error)) = self.poll_write(cx) {
             self.state.borrow_mut().fail(error);
         }
         let mut state = self.state.borrow_mut();
-        if ended && state.end.is_none() {
+        if self.ended && state.end.is_none() {
             if state.active == 0 {
+                if state.is_server && !state.out.is_empty() {
+                    // It may have ended its side alone. What it is still to hear is written as long as it reads.
+                    state.woken = false;
+                    return Poll::Pending;
+                }
                 state.end = Some(Error::closed());
                 return Poll::Ready(Ok(()));
             }
@@ -129,6 +148,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             return Poll::Ready(Ok(()));
         }
         state.woken = false;
+        if self.held_back && !state.is_full() {
+            // What was written made room, and nothing else says that there may be more to read.
+            cx.waker().wake_by_ref();
+        }
         if state.active == 0 && state.out.is_empty() {
             // At rest it holds no buffer.
             state.out.rest();
@@ -139,8 +162,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     /// True at the end of what the peer sends.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..READS {
-            if self.state.borrow().is_full() || self.state.borrow().end.is_some() {
-                return false;
+            {
+                let state = self.state.borrow();
+                self.held_back = state.is_full();
+                if self.held_back || state.end.is_some() {
+                    return false;
+                }
             }
             if self.read.capacity() == 0 {
                 self.read = buffers::take();
@@ -245,14 +272,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// The next request that has come. Its stream may have been reset since then.
     pub fn accept(&self) -> Option<Incomer> {
-        let accepted = {
-            let state = &mut *self.state.borrow_mut();
-            let accepted = state.accepted.pop_front()?;
-            if state.streams.get(accepted.key).is_none_or(|stream| stream.end.is_some()) {
-                state.pending_resets = state.pending_resets.saturating_sub(1);
-            }
-            accepted
-        };
+        let accepted = self.state.borrow_mut().take_request()?;
         let (send, body) = sides(&self.state, accepted.key);
         Some(Incomer { head: accepted.head, send, body, too_large: accepted.too_large })
     }
@@ -320,15 +340,9 @@ impl Caller {
     /// Opens a stream. `ends`: the request has no body.
     ///
     /// # Errors
-    /// The connection has ended.
+    /// The connection has ended, or [takes no new streams](Self::goes_away).
     pub fn open(&self, head: &RequestHead, ends: bool) -> Result<(SendStream, RecvStream), Error> {
-        let key = {
-            let state = &mut *self.0.borrow_mut();
-            if let Some(error) = &state.end {
-                return Err(error.clone());
-            }
-            state.open(head, ends)
-        };
+        let key = self.0.borrow_mut().open(head, ends)?;
         Ok(sides(&self.0, key))
     }
 
@@ -341,7 +355,7 @@ impl Caller {
     /// The server takes no new streams: it said so, reads no more, or there is no number left for one.
     pub fn goes_away(&self) -> bool {
         let state = self.0.borrow();
-        state.went_away.is_some() || state.next > (1 << 31) - 1 || state.end.is_some()
+        state.takes_none() || state.end.is_some()
     }
 
     /// The server takes extended CONNECT (RFC 8441 section 3), as far as it has said.

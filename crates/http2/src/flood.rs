@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | PING, an answer to a PING that was not sent, PRIORITY, WINDOW_UPDATE, GOAWAY, unknown, DATA without data | 1 |
 //! | DATA with little data (below 256 bytes) | 1 for [`SMALL_FOR_ONE`] |
+//! | HEADERS, or little DATA with END_STREAM, for a stream that we reset | 1 |
 //! | SETTINGS (each stream is looked at) | 4 |
 //! | HEADERS of a server: each call has one or two, and any number of 1xx | 10 |
 //! | RST_STREAM (a request that was begun in vain) | 50 |
@@ -53,11 +54,12 @@ enum What {
     EmptyData,
     SmallData,
     Headers,
+    Late,
     Other,
 }
 
 impl What {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Ping,
         Self::Settings,
         Self::Reset,
@@ -66,12 +68,18 @@ impl What {
         Self::EmptyData,
         Self::SmallData,
         Self::Headers,
+        Self::Late,
         Self::Other,
     ];
 
     const fn price(self) -> u64 {
         match self {
-            Self::Ping | Self::WindowUpdate | Self::EmptyData | Self::SmallData | Self::Other => 1,
+            Self::Ping
+            | Self::WindowUpdate
+            | Self::EmptyData
+            | Self::SmallData
+            | Self::Late
+            | Self::Other => 1,
             Self::Settings => 4,
             Self::Headers => 10,
             Self::OurReset => 20,
@@ -89,6 +97,7 @@ impl What {
             Self::EmptyData => "DATA frames without data",
             Self::SmallData => "DATA frames below 256 bytes",
             Self::Headers => "HEADERS frames",
+            Self::Late => "frames for streams that were reset",
             Self::Other => "PRIORITY, GOAWAY or unknown frames",
         }
     }
@@ -163,6 +172,12 @@ pub trait Meter: fmt::Debug {
     /// # Errors
     /// As [`received`](Self::received).
     fn charged(&mut self) -> Result<(), Flooded>;
+
+    /// A frame for a stream that is gone: read and dropped.
+    ///
+    /// # Errors
+    /// As [`received`](Self::received).
+    fn late(&mut self, head: Head) -> Result<(), Flooded>;
 
     /// Bytes of DATA were sent.
     fn sent(&mut self, bytes: usize);
@@ -296,6 +311,15 @@ impl<P: Payer> Meter for Flood<P> {
 
     fn charged(&mut self) -> Result<(), Flooded> {
         self.charge(What::OurReset)
+    }
+
+    fn late(&mut self, head: Head) -> Result<(), Flooded> {
+        match head.kind {
+            // What was received has charged it.
+            kind::HEADERS if P::IS_SERVER => Ok(()),
+            kind::DATA if !head.ends_stream() || head.length >= SMALL => Ok(()),
+            _ => self.charge(What::Late),
+        }
     }
 
     fn sent(&mut self, bytes: usize) {

@@ -85,7 +85,7 @@ impl SendStream {
         Poll::Pending
     }
 
-    /// How many of `wanted` bytes may be sent now: above 0, or later.
+    /// How many of `wanted` bytes, of which there is one at least, may be sent now: above 0, or later.
     ///
     /// # Errors
     /// The stream was broken off, or its connection has ended.
@@ -94,7 +94,7 @@ impl SendStream {
         if let Some(error) = state.streams.get(self.0.key).and_then(|stream| stream.end.clone()) {
             return Poll::Ready(Err(error));
         }
-        let wanted = wanted.min(1 << 30) as u32;
+        let wanted = wanted.clamp(1, 1 << 30) as u32;
         match state.capacity(self.0.key, wanted, cx.waker()) {
             0 => Poll::Pending,
             bytes => Poll::Ready(Ok(bytes as usize)),

@@ -129,7 +129,11 @@ impl Reading<'_> {
     #[inline]
     fn add(&mut self, known: Option<Known>, field: Field<'_>) -> Option<&'static str> {
         self.regular = true;
-        let added = self.block.fields.append_read(known, field.name, field.value, field.sensitive);
+        let value = match field.value {
+            [b' ' | b'\t', ..] | [.., b' ' | b'\t'] => trim(field.value),
+            value => value,
+        };
+        let added = self.block.fields.append_read(known, field.name, value, field.sensitive);
         (!added).then_some("a field's name is not in lower case, or it has a byte that it may not have")
     }
 
@@ -205,6 +209,15 @@ impl Reading<'_> {
         };
         twice.then_some("a pseudo-field stands twice")
     }
+}
+
+/// Blanks around a value are no part of it (RFC 9110 section 5.5). RFC 9113 section 8.2.1 would have such a message refused, but answers of
+/// well-known servers have them. HTTP/1 takes them away: so rules and the next hop read one value, whatever that hop speaks.
+fn trim(value: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
+    value.get(start..end).unwrap_or_default()
 }
 
 /// A method or a scheme that is none is taken for missing, which is as malformed.

@@ -94,6 +94,12 @@ impl Queue {
         next
     }
 
+    /// Pieces that were not copied.
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Lets go of everything.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();

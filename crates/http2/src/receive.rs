@@ -7,6 +7,7 @@
 //! - PUSH_PROMISE is an error: we never allow it.
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::StatusCode;
 
 use crate::{
     Code, Error, Head,
@@ -24,6 +25,9 @@ const SPARE_BLOCK: usize = 16 << 10;
 
 /// CONTINUATION frames for a block of the smallest size (CVE-2024-27316); larger limits allow more.
 const CONTINUATIONS: usize = 8;
+
+/// Pieces of one size that wait for a reader without having been copied. Each holds the buffer that it was read into, which is larger.
+const KEPT: usize = 4;
 
 /// 1xx answers that wait for one request's reader.
 const MOST_INTERIM: usize = 16;
@@ -108,6 +112,12 @@ impl State {
                     None => self.write_reset(id, code),
                 },
             }
+            if self.pending_resets > self.settings.pending_resets {
+                self.fail(Error::rule(
+                    Code::ENHANCE_YOUR_CALM,
+                    "too many requests were reset at once (http.limits.h2_pending_resets)",
+                ));
+            }
         }
         bytes.clear();
         HEAD
@@ -154,6 +164,18 @@ impl State {
         }
     }
 
+    /// The client opened it after it was told that no more are taken, or before it read that (section 6.8).
+    fn is_beyond(&self, id: u32) -> bool {
+        self.is_server && id % 2 == 1 && self.goodbye.is_some_and(|last| id > last)
+    }
+
+    /// A frame for a stream that is gone.
+    fn late(&mut self, head: Head) -> Result<(), Wrong> {
+        self.meter
+            .late(head)
+            .map_err(|flooded| Error::go_away(Code::ENHANCE_YOUR_CALM, By::Rule, flooded.to_string()).into())
+    }
+
     /// The stream was never opened. Those of an even number are a server's, which never opens one.
     const fn is_idle(&self, id: u32) -> bool {
         id.is_multiple_of(2) || (if self.is_server { id > self.last } else { id >= self.next })
@@ -163,7 +185,7 @@ impl State {
 
     fn data(&mut self, head: Head, payload: &[u8], shared: Option<&Bytes>) -> Result<(), Wrong> {
         let id = head.stream;
-        if id == 0 || self.is_idle(id) {
+        if id == 0 || (self.is_idle(id) && !self.is_beyond(id)) {
             return Err(protocol("DATA for no stream"));
         }
         // The connection's window is given back with the receipt.
@@ -174,8 +196,8 @@ impl State {
         }
         let (start, len) = without_padding(head, payload)?;
         let Some((key, stream)) = self.stream(id) else {
-            return if self.was_reset(id) {
-                Ok(())
+            return if self.is_beyond(id) || self.was_reset(id) {
+                self.late(head)
             } else {
                 Err(Wrong::Stream(id, Code::STREAM_CLOSED, "DATA behind the end"))
             };
@@ -193,6 +215,9 @@ impl State {
                 "more DATA than the window has room for",
             ));
         }
+        if stream.without_body && len > 0 {
+            return Err(Wrong::Stream(id, Code::PROTOCOL_ERROR, "a body where there is none"));
+        }
         if let Some(left) = &mut stream.left {
             let rest = left.checked_sub(len as u64).filter(|rest| *rest == 0 || !head.ends_stream());
             *left = rest.ok_or(Wrong::Stream(
@@ -207,7 +232,10 @@ impl State {
             stream.unreleased += len as u32;
         } else if len > 0 {
             match shared {
-                Some(shared) if Queue::keeps(len) => stream.received.push(shared.slice(start..start + len)),
+                // A reader that has fallen behind would hold the whole of what each was read with.
+                Some(shared) if Queue::keeps(len) && stream.received.len() < KEPT * len => {
+                    stream.received.push(shared.slice(start..start + len))
+                }
                 _ => stream.received.copy(payload.get(start..start + len).unwrap_or_default()),
             }
         }
@@ -314,7 +342,7 @@ impl State {
             }
             self.heads.skip(block).map_err(|_| compression())?;
             return if self.was_reset(id) {
-                Ok(())
+                self.late(head)
             } else if !self.is_server {
                 Err(Wrong::Stream(id, Code::STREAM_CLOSED, "HEADERS behind the end"))
             } else if self.was_closed(id) {
@@ -335,9 +363,10 @@ impl State {
 
     fn request(&mut self, head: Head, block: &[u8]) -> Result<(), Wrong> {
         let id = head.stream;
-        if self.goodbye.is_some_and(|last| id > last) {
+        if self.is_beyond(id) {
             // Section 6.8: it is as if it had never been sent.
-            return self.heads.skip(block).map_err(|_| compression());
+            self.heads.skip(block).map_err(|_| compression())?;
+            return self.late(head);
         }
         self.last = id;
         let is_full = self.active >= self.settings.streams;
@@ -359,6 +388,7 @@ impl State {
         let key = self.add(id, if head.ends_stream() { Expects::Nothing } else { Expects::Data });
         if let Some(stream) = self.streams.get_mut(key) {
             stream.left = length.filter(|_| !head.ends_stream());
+            stream.is_pending = true;
         }
         self.accepted.push_back(Accepted { key, head: request, too_large });
         Ok(())
@@ -384,11 +414,17 @@ impl State {
             stream.wake_reader();
             return Ok(());
         }
-        let without_body = stream.asks_head || answer.status == http::StatusCode::NOT_MODIFIED;
-        if head.ends_stream() && !without_body && length.is_some_and(|length| length > 0) {
+        // Section 8.1.1. A length says what there would be, or nothing (RFC 9110 section 9.3.6).
+        let opens_tunnel = stream.asks_tunnel && answer.status.is_success();
+        let without_body = !opens_tunnel
+            && (stream.asks_head
+                || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
+        let length = length.filter(|_| !without_body && !opens_tunnel);
+        if head.ends_stream() && length.is_some_and(|length| length > 0) {
             return Err(malformed("the body is not as long as `content-length` says"));
         }
-        stream.left = if without_body { None } else { length };
+        stream.left = length;
+        stream.without_body = without_body;
         stream.expects = if head.ends_stream() { Expects::Nothing } else { Expects::Data };
         stream.head = Some(answer);
         stream.wake_reader();
@@ -424,22 +460,12 @@ impl State {
         let Ok(code) = payload.try_into().map(u32::from_be_bytes) else {
             return Err(frame_size("RST_STREAM has not four bytes"));
         };
-        if head.stream == 0 || self.is_idle(head.stream) {
+        if head.stream == 0 || (self.is_idle(head.stream) && !self.is_beyond(head.stream)) {
             return Err(protocol("RST_STREAM for no stream"));
         }
         let Some((key, stream)) = self.stream(head.stream) else { return Ok(()) };
         stream.end = Some(Error::reset(Code(code), By::Peer, ""));
         stream.wake();
-        if self.accepted.iter().any(|request| request.key == key) {
-            self.pending_resets += 1;
-            if self.pending_resets > self.settings.pending_resets {
-                return Err(Error::rule(
-                    Code::ENHANCE_YOUR_CALM,
-                    "too many requests were reset at once (http.limits.h2_pending_resets)",
-                )
-                .into());
-            }
-        }
         self.close(key);
         Ok(())
     }
@@ -457,9 +483,22 @@ impl State {
         if !rest.is_empty() {
             return Err(frame_size("SETTINGS has not six bytes for each"));
         }
+        let mut window = self.peer.window;
         for &[high, low, value @ ..] in all {
-            self.setting(u16::from_be_bytes([high, low]), u32::from_be_bytes(value))?;
+            let value = u32::from_be_bytes(value);
+            match u16::from_be_bytes([high, low]) {
+                setting::INITIAL_WINDOW_SIZE if value > CONNECTION_WINDOW => {
+                    return Err(Error::rule(
+                        Code::FLOW_CONTROL_ERROR,
+                        "SETTINGS_INITIAL_WINDOW_SIZE is above 2^31 - 1",
+                    )
+                    .into());
+                }
+                setting::INITIAL_WINDOW_SIZE => window = value,
+                name => self.setting(name, value)?,
+            }
         }
+        self.resize_windows(window)?;
         self.peer.known = true;
         self.frame(Head { length: 0, kind: kind::SETTINGS, flags: ACK, stream: 0 }, &[]);
         Ok(())
@@ -472,30 +511,6 @@ impl State {
                 return Err(protocol("SETTINGS_ENABLE_PUSH has a value that it may not have"));
             }
             setting::MAX_CONCURRENT_STREAMS => self.peer.streams = value,
-            setting::INITIAL_WINDOW_SIZE => {
-                if value > CONNECTION_WINDOW {
-                    return Err(Error::rule(
-                        Code::FLOW_CONTROL_ERROR,
-                        "SETTINGS_INITIAL_WINDOW_SIZE is above 2^31 - 1",
-                    )
-                    .into());
-                }
-                let change = i64::from(value) - i64::from(self.peer.window);
-                self.peer.window = value;
-                for (_, stream) in &mut self.streams {
-                    stream.send_window += change;
-                    if stream.send_window > i64::from(CONNECTION_WINDOW) {
-                        return Err(Error::rule(
-                            Code::FLOW_CONTROL_ERROR,
-                            "a stream's window is above 2^31 - 1",
-                        )
-                        .into());
-                    }
-                    if change > 0 && stream.send_window > 0 {
-                        stream.wake_writer();
-                    }
-                }
-            }
             setting::MAX_FRAME_SIZE => {
                 if !(MAX_FRAME..1 << 24).contains(&(value as usize)) {
                     return Err(protocol("SETTINGS_MAX_FRAME_SIZE has a value that it may not have"));
@@ -512,6 +527,31 @@ impl State {
             }
             // SETTINGS_MAX_HEADER_LIST_SIZE is advice, and what is unknown is ignored.
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// The streams' windows follow SETTINGS_INITIAL_WINDOW_SIZE (section 6.9.2): once for a frame, however often it says another one, since
+    /// each stream is looked at.
+    fn resize_windows(&mut self, window: u32) -> Result<(), Wrong> {
+        let change = i64::from(window) - i64::from(self.peer.window);
+        if change == 0 {
+            return Ok(());
+        }
+        self.peer.window = window;
+        for (_, stream) in &mut self.streams {
+            if stream.is_closed() {
+                continue;
+            }
+            stream.send_window += change;
+            if stream.send_window > i64::from(CONNECTION_WINDOW) {
+                return Err(
+                    Error::rule(Code::FLOW_CONTROL_ERROR, "a stream's window is above 2^31 - 1").into()
+                );
+            }
+            if change > 0 && stream.send_window > 0 {
+                stream.wake_writer();
+            }
         }
         Ok(())
     }
@@ -609,7 +649,7 @@ impl State {
             self.serve_line();
             return Ok(());
         }
-        if self.is_idle(id) {
+        if self.is_idle(id) && !self.is_beyond(id) {
             return Err(protocol("WINDOW_UPDATE for no stream"));
         }
         let Some((_, stream)) = self.stream(id) else { return Ok(()) };

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    Head,
+    Error, Head,
     frame::{END_HEADERS, END_STREAM, HEAD},
     head, kind,
     state::State,
@@ -17,19 +17,29 @@ const MOST_FRAME: usize = 64 << 10;
 
 impl State {
     /// Opens a stream with a request; the stream's place.
-    pub(crate) fn open(&mut self, request: &RequestHead, ends: bool) -> usize {
+    ///
+    /// # Errors
+    /// The connection has ended, or takes no new streams.
+    pub(crate) fn open(&mut self, request: &RequestHead, ends: bool) -> Result<usize, Error> {
+        if let Some(error) = &self.end {
+            return Err(error.clone());
+        }
+        if self.takes_none() {
+            return Err(Error::closed());
+        }
         let id = self.next;
         self.next += 2;
         let key = self.add(id, Expects::Head);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.asks_head = request.method == http::Method::HEAD;
+            stream.asks_tunnel = request.method == http::Method::CONNECT;
             stream.sent_end = ends;
         }
         self.write_block(id, ends, |state| {
             head::write_request(&mut state.encoder, request, state.out.tail());
         });
         self.queued = id;
-        key
+        Ok(key)
     }
 
     /// Sends an answer's head, or one of 1xx before it. False where the stream has ended.
@@ -76,6 +86,11 @@ impl State {
         self.wake();
         self.ended(key, ends);
         true
+    }
+
+    /// The peer takes no new streams, or there is no number left for one.
+    pub(crate) const fn takes_none(&self) -> bool {
+        self.went_away.is_some() || self.next > (1 << 31) - 1
     }
 
     /// The stream's number, while our side of it is open.

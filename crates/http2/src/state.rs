@@ -279,13 +279,32 @@ impl State {
         key
     }
 
+    /// The next request that has come; its one handle is the caller's.
+    pub(crate) fn take_request(&mut self) -> Option<Accepted> {
+        let accepted = self.accepted.pop_front()?;
+        if let Some(stream) = self.streams.get_mut(accepted.key) {
+            stream.is_pending = false;
+            if stream.end.is_some() {
+                self.pending_resets = self.pending_resets.saturating_sub(1);
+            }
+        }
+        Some(accepted)
+    }
+
     /// A stream has come to its end: it no longer counts.
     pub(crate) fn close(&mut self, key: usize) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let (id, granted) = (stream.id, std::mem::take(&mut stream.granted));
-        let unused = stream.handles == 0;
+        let id = stream.id;
         if self.places.remove(&id).is_none() {
             return;
+        }
+        let granted = std::mem::take(&mut stream.granted);
+        let unused = stream.handles == 0;
+        if std::mem::take(&mut stream.in_line) {
+            self.line.retain(|waits| *waits != key);
+        }
+        if stream.is_pending && stream.end.is_some() {
+            self.pending_resets += 1;
         }
         self.active -= 1;
         self.reserved -= granted;
@@ -380,7 +399,7 @@ impl State {
             return;
         }
         if let (Some(code), Some(By::Us | By::Rule)) = (error.code(), error.by()) {
-            self.write_go_away(self.last, code, error.words());
+            self.write_go_away(self.goodbye.unwrap_or(u32::MAX).min(self.last), code, error.words());
         }
         self.end = Some(error.clone());
         for (_, stream) in &mut self.streams {
@@ -464,13 +483,13 @@ impl State {
         room.max(0) as u32
     }
 
-    /// How much of `wanted` bytes a stream may send now; where that is nothing, `waker` is woken when it may be more.
+    /// How much of `wanted` bytes, of which there is one at least, a stream may send now; where that is nothing, `waker` is woken when it may be more.
     pub(crate) fn capacity(&mut self, key: usize, wanted: u32, waker: &Waker) -> u32 {
         let room = self.room();
         let is_free = self.line.is_empty();
         let Some(stream) = self.streams.get_mut(key) else { return 0 };
         let own = stream.send_window.clamp(0, u32::MAX.into()) as u32;
-        if stream.granted > 0 {
+        if stream.granted > 0 && own > 0 {
             return stream.granted.min(own).min(wanted);
         }
         if own > 0 && is_free && room > 0 {
@@ -482,6 +501,12 @@ impl State {
             if !std::mem::replace(&mut stream.in_line, true) {
                 self.line.push_back(key);
             }
+        }
+        // Its window was made smaller since this was kept for it.
+        let unusable = std::mem::take(&mut stream.granted);
+        if unusable > 0 {
+            self.reserved -= unusable;
+            self.serve_line();
         }
         0
     }
@@ -507,10 +532,7 @@ impl State {
             self.line.pop_front();
             let shared = !self.line.is_empty();
             let Some(stream) = self.streams.get_mut(key) else { continue };
-            // Its place may be that of one that is gone.
-            if !std::mem::take(&mut stream.in_line) || stream.is_closed() {
-                continue;
-            }
+            stream.in_line = false;
             // Without a window of its own it is woken by that.
             let own = stream.send_window.clamp(0, u32::MAX.into()) as u32;
             let share = room.min(own).min(stream.wanted);
@@ -518,6 +540,16 @@ impl State {
             self.reserved += stream.granted;
             stream.wake_writer();
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn reserved(&self) -> u32 {
+        self.reserved
+    }
+
+    #[cfg(test)]
+    pub(crate) fn line_len(&self) -> usize {
+        self.line.len()
     }
 
     /// Everything has been said, and nothing more can come.

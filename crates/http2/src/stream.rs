@@ -23,6 +23,8 @@ pub(crate) struct Stream {
     pub(crate) id: u32,
     /// Handles that refer to it. It is kept as long as there is one.
     pub(crate) handles: u32,
+    /// A request that was not looked at yet.
+    pub(crate) is_pending: bool,
     /// How it ended, if not by END_STREAM of both sides.
     pub(crate) end: Option<Error>,
 
@@ -41,6 +43,10 @@ pub(crate) struct Stream {
     pub(crate) left: Option<u64>,
     /// Its answer has no body, whatever `content-length` says.
     pub(crate) asks_head: bool,
+    /// A good answer opens a tunnel, whatever `content-length` says.
+    pub(crate) asks_tunnel: bool,
+    /// Its message is defined as having no content.
+    pub(crate) without_body: bool,
     /// Nobody reads its data.
     pub(crate) unread: bool,
     /// Bytes that its reader took: see [`Window`](crate::Window).
@@ -65,6 +71,7 @@ impl Stream {
         Self {
             id,
             handles: 0,
+            is_pending: false,
             end: None,
             expects,
             head: None,
@@ -75,6 +82,8 @@ impl Stream {
             unreleased: 0,
             left: None,
             asks_head: false,
+            asks_tunnel: false,
+            without_body: false,
             unread: false,
             taken: 0,
             reader: None,

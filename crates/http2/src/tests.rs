@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end on what it did not expect")]
 
+mod attack;
 mod frames;
 mod peers;
 
@@ -27,6 +28,10 @@ impl Meter for Free {
     }
 
     fn charged(&mut self) -> Result<(), Flooded> {
+        Ok(())
+    }
+
+    fn late(&mut self, _: Head) -> Result<(), Flooded> {
         Ok(())
     }
 

@@ -170,7 +170,7 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
                 return Poll::Ready(());
             }
             let Some(out) = this.send.take() else { return Poll::Ready(()) };
-            let sending = Sending { out, body, rest: Bytes::new(), ends: false, is_grpc, timer: None };
+            let sending = Sending { out, body, rest: Bytes::new(), ends: false, is_grpc, stall: None };
             this.state.set(State::Sending { sending });
         }
     }
@@ -200,8 +200,16 @@ struct Sending {
     /// `rest` is the last of it.
     ends: bool,
     is_grpc: bool,
-    /// Runs while the client gives no window. Made once, and used again.
-    timer: Option<(Pin<Box<Sleep>>, bool)>,
+    /// Made once, and used again.
+    stall: Option<Stall>,
+}
+
+/// Follows how long an answer waits for the client's window.
+struct Stall {
+    timer: Pin<Box<Sleep>>,
+    runs: bool,
+    /// It is the window that was missing when it began, and not the socket, which has a timeout of its own.
+    lacks_window: bool,
 }
 
 impl Sending {
@@ -212,18 +220,13 @@ impl Sending {
                     Poll::Ready(Ok(room)) => room,
                     // The client's reset, or the connection's end.
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    // The socket has a timeout of its own.
-                    Poll::Pending if !self.out.lacks_window() => {
-                        self.timer = None;
-                        return Poll::Pending;
-                    }
                     Poll::Pending => {
                         ready!(self.poll_stalled(cx, write_timeout));
                         return Poll::Ready(());
                     }
                 };
-                if let Some((_, waits)) = &mut self.timer {
-                    *waits = false;
+                if let Some(stall) = &mut self.stall {
+                    stall.runs = false;
                 }
                 let part = self.rest.split_to(room);
                 let last = self.ends && self.rest.is_empty();
@@ -272,11 +275,25 @@ impl Sending {
         if limit.is_zero() {
             return Poll::Pending;
         }
-        let (timer, waits) = self.timer.get_or_insert_with(|| (Box::pin(sleep(limit)), true));
-        if !std::mem::replace(waits, true) {
-            timer.as_mut().reset(Instant::now() + limit);
+        let lacks_window = self.out.lacks_window();
+        let stall = self.stall.get_or_insert_with(|| Stall {
+            timer: Box::pin(sleep(limit)),
+            runs: true,
+            lacks_window,
+        });
+        if !std::mem::replace(&mut stall.runs, true) || (lacks_window && !stall.lacks_window) {
+            stall.timer.as_mut().reset(Instant::now() + limit);
+            stall.lacks_window = lacks_window;
         }
-        ready!(timer.as_mut().poll(cx));
+        loop {
+            ready!(stall.timer.as_mut().poll(cx));
+            if stall.lacks_window && lacks_window {
+                break;
+            }
+            // Nobody says when a stream in line stops waiting for the socket and begins to wait for the window.
+            stall.timer.as_mut().reset(Instant::now() + limit);
+            stall.lacks_window = lacks_window;
+        }
         self.body.fail(Reason::ClientClosed, || Stalled(limit).to_string());
         self.out.reset(Code::CANCEL);
         Poll::Ready(())

@@ -1,0 +1,337 @@
+//! What a peer may try, against the state alone: each was, or might have been, a stream that hangs, a count that is wrong, or memory that stays.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Wake, Waker},
+};
+
+use super::*;
+use crate::{HEAD, PREFACE, kind, state::State};
+
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    [&Head { length: payload.len(), kind, flags, stream }.bytes()[..], payload].concat()
+}
+
+/// `GET http://h/x`, and an answer of 200.
+const GET: &[u8] = b"\x82\x86\x04\x02/x\x41\x01h";
+const OK: &[u8] = &[0x88];
+
+/// Counts frames for streams that are gone.
+#[derive(Debug, Default, Clone)]
+struct Late(Rc<std::cell::Cell<usize>>);
+
+impl Meter for Late {
+    fn received(&mut self, _: Head) -> Result<(), Flooded> {
+        Ok(())
+    }
+
+    fn charged(&mut self) -> Result<(), Flooded> {
+        Ok(())
+    }
+
+    fn late(&mut self, _: Head) -> Result<(), Flooded> {
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+
+    fn sent(&mut self, _: usize) {}
+
+    fn asked(&mut self) {}
+}
+
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn count() -> (Arc<Count>, Waker) {
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    (Arc::clone(&count), Waker::from(count))
+}
+
+fn give(state: &mut State, frames: &[Vec<u8>]) {
+    let mut bytes = BytesMut::from(&frames.concat()[..]);
+    state.receive(&mut bytes);
+}
+
+fn server() -> State {
+    let mut state = State::new(true, SETTINGS, Box::new(Free));
+    give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
+    state
+}
+
+fn client() -> State {
+    let mut state = State::new(false, SETTINGS, Box::new(Free));
+    give(&mut state, &[frame(kind::SETTINGS, 0, 0, &[])]);
+    state.out.clear();
+    state
+}
+
+fn initial_window(size: u32) -> Vec<u8> {
+    frame(kind::SETTINGS, 0, 0, &[&[0, 4][..], &size.to_be_bytes()].concat())
+}
+
+fn update(stream: u32, bytes: u32) -> Vec<u8> {
+    frame(kind::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+}
+
+/// What waits for the socket, as kind and stream.
+fn said(state: &mut State) -> Vec<(u8, u32)> {
+    let mut all = Vec::new();
+    while !state.out.is_empty() {
+        all.extend_from_slice(&state.out.pop());
+    }
+    let (mut rest, mut said) = (&all[..], Vec::new());
+    rest = rest.strip_prefix(PREFACE).unwrap_or(rest);
+    while let Some(head) = rest.first_chunk::<HEAD>().map(Head::parse) {
+        rest = &rest[HEAD + head.length..];
+        said.push((head.kind, head.stream));
+    }
+    said
+}
+
+#[test]
+fn a_burst_that_fills_the_room_for_answers_is_read_on() {
+    run(async {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        spawn_local(serve(theirs, SETTINGS));
+        let pings = frame(kind::PING, 0, 0, &[7; 8]).repeat(20_000);
+        let begin = [PREFACE, &frame(kind::SETTINGS, 0, 0, &[]), &pings].concat();
+        ours.write_all(&begin).await.unwrap();
+        let (mut pongs, mut head) = (0, [0; HEAD]);
+        while pongs < 20_000 {
+            ours.read_exact(&mut head).await.unwrap();
+            let head = Head::parse(&head);
+            ours.read_exact(&mut vec![0; head.length]).await.unwrap();
+            pongs += usize::from(head.kind == kind::PING && head.is_ack());
+        }
+    });
+}
+
+#[test]
+fn what_was_said_is_written_to_a_client_that_ended_its_side() {
+    run(async {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut ours, theirs) = tokio::io::duplex(1000);
+        let server = spawn_local(serve(theirs, SETTINGS));
+        let begin = [PREFACE, &frame(kind::SETTINGS, 0, 0, &[])].concat();
+        ours.write_all(&begin).await.unwrap();
+        ours.write_all(&frame(kind::PING, 0, 0, &[7; 8]).repeat(1000)).await.unwrap();
+        ours.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut all = Vec::new();
+        ours.read_to_end(&mut all).await.unwrap();
+        assert!(all.len() > 17_000, "{}", all.len());
+        server.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_window_that_shrinks_below_what_was_promised_is_waited_for() {
+    let mut state = server();
+    give(
+        &mut state,
+        &[
+            update(0, 1),
+            frame(kind::HEADERS, 5, 1, GET),
+            frame(kind::HEADERS, 5, 3, GET),
+            initial_window(1 << 20),
+        ],
+    );
+    let (one, two) = (state.place(1).unwrap(), state.place(3).unwrap());
+    let (_, idle) = count();
+    // The whole connection's window goes to one stream; both wait for more.
+    for key in [one, two] {
+        state.answer(key, StatusCode::OK, &Fields::new(), false);
+    }
+    while state.send_window > 0 {
+        let n = state.capacity(one, 1 << 20, &idle);
+        state.data_out(one, vec![0; n as usize].into(), false);
+        state.out.clear();
+    }
+    let (woken, waker) = count();
+    assert_eq!(state.capacity(one, 1000, &waker), 0);
+    assert_eq!(state.capacity(two, 1000, &waker), 0);
+    give(&mut state, &[update(0, 1500)]);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+    // One had a promise, and loses its window before it can use it.
+    give(&mut state, &[initial_window(0)]);
+    assert_eq!(state.capacity(one, 1000, &waker), 0);
+    assert_eq!(state.capacity(two, 1000, &waker), 0);
+    let before = woken.0.load(Ordering::Relaxed);
+    assert_eq!(state.reserved(), 0, "what can't be used is given back");
+    give(&mut state, &[initial_window(1 << 20)]);
+    assert_eq!(woken.0.load(Ordering::Relaxed), before + 2, "both are told");
+    assert_eq!(state.capacity(one, 1000, &waker), 1000);
+    state.data_out(one, vec![0; 1000].into(), false);
+    assert_eq!(state.capacity(two, 1000, &waker), 500);
+}
+
+#[test]
+fn streams_that_were_cancelled_while_they_waited_leave_nothing_in_the_line() {
+    let mut state = server();
+    give(&mut state, &[initial_window(1 << 20)]);
+    let (_, idle) = count();
+    for id in (1..4001).step_by(2) {
+        give(&mut state, &[frame(kind::HEADERS, 5, id, GET)]);
+        let key = state.take_request().unwrap().key;
+        state.answer(key, StatusCode::OK, &Fields::new(), false);
+        loop {
+            let n = state.capacity(key, 1 << 20, &idle);
+            if n == 0 {
+                break;
+            }
+            state.data_out(key, vec![0; n as usize].into(), false);
+            state.out.clear();
+        }
+        give(&mut state, &[frame(kind::RST_STREAM, 0, id, &[0, 0, 0, 8])]);
+        state.release(key);
+        state.out.clear();
+    }
+    assert!(state.line_len() <= 1 && state.streams.is_empty(), "{}", state.line_len());
+}
+
+#[test]
+fn frames_for_streams_beyond_the_last_goodbye_are_passed_over() {
+    let mut state = server();
+    give(&mut state, &[frame(kind::HEADERS, 4, 1, GET)]);
+    state.say_goodbye();
+    state.out.clear();
+    give(&mut state, &[frame(kind::PING, 1, 0, b"attache\x03")]);
+    assert_eq!(said(&mut state), [(kind::GOAWAY, 0)]);
+    // They crossed it.
+    give(
+        &mut state,
+        &[
+            frame(kind::HEADERS, 4, 3, GET),
+            frame(kind::DATA, 0, 3, b"x"),
+            update(3, 10),
+            frame(kind::HEADERS, 5, 3, &[0x00, 1, b'a', 1, b'b']),
+            frame(kind::RST_STREAM, 0, 3, &[0; 4]),
+            frame(kind::DATA, 1, 1, b"the last one goes on"),
+        ],
+    );
+    assert!(state.end.is_none(), "{:?}", state.end);
+    assert_eq!(said(&mut state), []);
+    // No GOAWAY ever names a higher stream than the one before.
+    give(&mut state, &[frame(kind::PING, 0, 0, &[])]);
+    let mut all = Vec::new();
+    while !state.out.is_empty() {
+        all.extend_from_slice(&state.out.pop());
+    }
+    assert_eq!(all[HEAD..HEAD + 4], 1_u32.to_be_bytes());
+}
+
+#[test]
+fn frames_for_streams_that_are_gone_have_a_price() {
+    let late = Late::default();
+    let mut state = State::new(true, SETTINGS, Box::new(late.clone()));
+    give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
+    give(&mut state, &[frame(kind::HEADERS, 4, 1, GET), update(1, 0)]);
+    for _ in 0..10 {
+        give(&mut state, &[frame(kind::HEADERS, 5, 1, &[]), frame(kind::DATA, 1, 1, &[])]);
+    }
+    assert_eq!(late.0.get(), 20);
+}
+
+#[test]
+fn a_window_of_a_stream_that_has_ended_overflows_for_nobody() {
+    let mut state = server();
+    give(&mut state, &[frame(kind::HEADERS, 5, 1, GET), update(1, (1 << 31) - 1 - 65_535)]);
+    let key = state.take_request().unwrap().key;
+    state.answer(key, StatusCode::OK, &Fields::new(), true);
+    give(&mut state, &[initial_window(100_000)]);
+    assert!(state.end.is_none(), "{:?}", state.end);
+    state.release(key);
+    assert!(state.streams.is_empty());
+}
+
+#[test]
+fn requests_that_we_reset_before_they_were_looked_at_count_as_pending() {
+    let mut state = State::new(true, Settings { pending_resets: 10, ..SETTINGS }, Box::new(Free));
+    give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
+    for id in (1..100).step_by(2) {
+        give(&mut state, &[frame(kind::HEADERS, 4, id, GET), update(id, 0)]);
+    }
+    assert!(state.accepted.len() <= 11 && state.end.as_ref().is_some_and(Error::is_flood), "{:?}", state.end);
+}
+
+#[test]
+fn blanks_around_a_value_are_no_part_of_it() {
+    // As HTTP/1 reads it, so that rules see what an upstream sees (RFC 9110 section 5.5).
+    let mut state = server();
+    give(&mut state, &[frame(kind::HEADERS, 5, 1, &[GET, b"\x00\x01a\x04 b\t \x00\x01c\x02\t "].concat())]);
+    let head = state.take_request().unwrap().head;
+    assert_eq!(head.headers.get("a").unwrap().as_bytes(), b"b");
+    assert_eq!(head.headers.get("c").unwrap().as_bytes(), b"");
+}
+
+fn get(method: http::Method) -> RequestHead {
+    RequestHead { method, ..post("/") }
+}
+
+/// What the answer's body is, or why there is none.
+fn answered(request: &RequestHead, frames: &[Vec<u8>]) -> Result<usize, Code> {
+    let mut state = client();
+    let key = state.open(request, false).unwrap();
+    give(&mut state, frames);
+    let stream = &state.streams[key];
+    match &stream.end {
+        Some(error) => Err(error.code().unwrap()),
+        None => Ok(stream.received.len()),
+    }
+}
+
+#[test]
+fn lengths_of_answers_that_have_no_body_or_are_tunnels() {
+    let length = |status: &[u8], n: u8| [status, &[0x0f, 0x0d, 1, b'0' + n]].concat();
+    let headers = |flags, block: &[u8]| frame(kind::HEADERS, flags, 1, block);
+    let data = frame(kind::DATA, 1, 1, b"body");
+    let (no_content, unmodified) = (&[0x89][..], &[0x8b][..]);
+    let (get, head, connect) = (get(http::Method::GET), get(http::Method::HEAD), get(http::Method::CONNECT));
+    // RFC 9113 section 8.1.1: defined as having no content.
+    for (request, status) in [(&get, no_content), (&get, unmodified), (&head, OK)] {
+        assert_eq!(answered(request, &[headers(5, &length(status, 4))]), Ok(0), "{status:x?}");
+        assert_eq!(answered(request, &[headers(4, &length(status, 4)), frame(kind::DATA, 1, 1, b"")]), Ok(0));
+        let with = answered(request, &[headers(4, &length(status, 4)), data.clone()]);
+        assert_eq!(with, Err(Code::PROTOCOL_ERROR), "{status:x?}");
+        assert_eq!(answered(request, &[headers(4, status), data.clone()]), Err(Code::PROTOCOL_ERROR));
+    }
+    assert_eq!(answered(&get, &[headers(5, &length(OK, 4))]), Err(Code::PROTOCOL_ERROR));
+    // RFC 9110 section 9.3.6: ignored where it opens a tunnel.
+    assert_eq!(answered(&connect, &[headers(4, &length(OK, 0)), data.clone()]), Ok(4));
+    assert_eq!(answered(&connect, &[headers(4, &length(&[0x8d], 3)), data]), Err(Code::PROTOCOL_ERROR));
+}
+
+#[test]
+fn no_stream_is_opened_that_the_server_will_not_take() {
+    let mut state = client();
+    assert!(state.open(&post("/"), true).is_ok());
+    give(&mut state, &[frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
+    assert!(state.open(&post("/"), true).is_err() && state.active == 1);
+    let mut state = client();
+    state.next = (1 << 31) - 1;
+    assert!(state.open(&post("/"), true).is_ok());
+    assert!(state.open(&post("/"), true).is_err(), "there is no number left");
+}
+
+#[test]
+fn what_waits_for_a_reader_holds_few_of_the_buffers_that_it_came_in() {
+    let mut state = server();
+    state.grant_window(1 << 20);
+    give(&mut state, &[frame(kind::HEADERS, 4, 1, GET)]);
+    for _ in 0..100 {
+        // The rest of the buffer is somebody else's, and goes at once.
+        give(&mut state, &[frame(kind::DATA, 0, 1, &[0; 5000]), frame(99, 0, 0, &[0; 16_000])]);
+    }
+    let (_, stream) = state.stream(1).unwrap();
+    assert_eq!(stream.received.len(), 500_000);
+    assert!(stream.received.parts() <= 6, "{}", stream.received.parts());
+}
