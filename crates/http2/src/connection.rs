@@ -277,6 +277,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Some(Incomer { head: accepted.head, send, body, too_large: accepted.too_large })
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> Shared {
+        Rc::clone(&self.state)
+    }
+
     /// The peer's preface and SETTINGS have come.
     pub fn is_settled(&self) -> bool {
         self.state.borrow().peer.known
@@ -337,6 +342,11 @@ impl<I> Drop for Connection<I> {
 }
 
 impl Caller {
+    #[cfg(any(test, feature = "probe"))]
+    pub(crate) const fn new(state: Shared) -> Self {
+        Self(state)
+    }
+
     /// Opens a stream. `ends`: the request has no body.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ mod handle;
 mod head;
 mod hpack;
 mod incoming;
+#[cfg(any(test, feature = "probe"))]
+pub mod probe;
 mod queue;
 mod receive;
 mod send;

@@ -413,6 +413,7 @@ impl State {
         for request in self.accepted.drain(..) {
             self.streams.try_remove(request.key);
         }
+        self.pending_resets = 0;
         // Their handles keep the others until they have seen it.
         self.streams.retain(|_, stream| stream.handles > 0);
         self.line.clear();
@@ -539,6 +540,38 @@ impl State {
             stream.granted = if shared { share.min(SHARE) } else { share };
             self.reserved += stream.granted;
             stream.wake_writer();
+        }
+    }
+
+    /// All counts are what a recount says. Panics where one is not.
+    #[cfg(any(test, feature = "probe"))]
+    pub(crate) fn audit(&self) {
+        let Self { streams, places, line, accepted, .. } = self;
+        for (id, key) in places {
+            let stream = streams.get(*key);
+            assert!(stream.is_some_and(|stream| stream.id == *id && !stream.is_closed()), "{id}: {stream:?}");
+        }
+        assert_eq!(self.active as usize, places.len(), "{self:?}");
+        assert_eq!(self.reserved, streams.iter().map(|(_, stream)| stream.granted).sum::<u32>(), "{self:?}");
+        assert_eq!(line.len(), streams.iter().filter(|(_, stream)| stream.in_line).count(), "{self:?}");
+        assert!(line.iter().all(|key| streams.get(*key).is_some_and(|stream| stream.in_line)), "{self:?}");
+        assert!(line.is_empty() || self.room() == 0, "somebody waits for what there is: {self:?}");
+        let reset = accepted
+            .iter()
+            .filter(|request| streams.get(request.key).is_some_and(|stream| stream.end.is_some()));
+        assert_eq!(self.pending_resets, reset.count());
+        assert!(self.closed.len() <= CLOSED_REMEMBERED && self.resets.len() <= RESETS_REMEMBERED);
+        for (_, stream) in streams {
+            assert!(stream.handles > 0, "{stream:?}");
+            assert!(stream.interim.len() <= 16);
+            let held = stream.receive_window + i64::from(stream.unreleased) + stream.received.len() as i64;
+            assert!(stream.is_closed() || held <= i64::from(self.granted_window), "{stream:?}");
+        }
+        if self.end.is_some() {
+            assert!(places.is_empty() && line.is_empty() && self.reserved == 0, "{self:?}");
+        } else {
+            assert!(self.active <= self.settings.streams || !self.is_server);
+            assert!(self.send_window <= i64::from(CONNECTION_WINDOW));
         }
     }
 

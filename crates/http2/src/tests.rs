@@ -4,6 +4,7 @@
 
 mod attack;
 mod frames;
+mod pair;
 mod peers;
 
 use std::{future::poll_fn, rc::Rc, time::Duration};
