@@ -88,11 +88,15 @@ impl SendStream {
     /// How many of `wanted` bytes, of which there is one at least, may be sent now: above 0, or later.
     ///
     /// # Errors
-    /// The stream was broken off, or its connection has ended.
+    /// The stream was broken off, or its connection or this side has ended.
     pub fn poll_capacity(&self, cx: &Context<'_>, wanted: usize) -> Poll<Result<usize, Error>> {
         let state = &mut *self.0.state.borrow_mut();
-        if let Some(error) = state.streams.get(self.0.key).and_then(|stream| stream.end.clone()) {
-            return Poll::Ready(Err(error));
+        let Some(stream) = state.streams.get(self.0.key) else { return Poll::Ready(Err(Error::closed())) };
+        if let Some(error) = &stream.end {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if stream.sent_end {
+            return Poll::Ready(Err(Error::closed()));
         }
         let wanted = wanted.clamp(1, 1 << 30) as u32;
         match state.capacity(self.0.key, wanted, cx.waker()) {

@@ -234,7 +234,7 @@ impl State {
             match shared {
                 // A reader that has fallen behind would hold the whole of what each was read with.
                 Some(shared) if Queue::keeps(len) && stream.received.len() < KEPT * len => {
-                    stream.received.push(shared.slice(start..start + len))
+                    stream.received.push(shared.slice(start..start + len));
                 }
                 _ => stream.received.copy(payload.get(start..start + len).unwrap_or_default()),
             }

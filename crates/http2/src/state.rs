@@ -406,6 +406,7 @@ impl State {
             if !stream.is_closed() {
                 stream.end = Some(error.clone());
             }
+            (stream.in_line, stream.granted) = (false, 0);
             stream.wake();
         }
         self.places.clear();
@@ -488,7 +489,7 @@ impl State {
     pub(crate) fn capacity(&mut self, key: usize, wanted: u32, waker: &Waker) -> u32 {
         let room = self.room();
         let is_free = self.line.is_empty();
-        let Some(stream) = self.streams.get_mut(key) else { return 0 };
+        let Some(stream) = self.streams.get_mut(key).filter(|stream| !stream.sent_end) else { return 0 };
         let own = stream.send_window.clamp(0, u32::MAX.into()) as u32;
         if stream.granted > 0 && own > 0 {
             return stream.granted.min(own).min(wanted);

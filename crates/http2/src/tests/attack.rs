@@ -264,6 +264,19 @@ fn requests_that_we_reset_before_they_were_looked_at_count_as_pending() {
 }
 
 #[test]
+fn a_side_that_has_ended_gets_no_room() {
+    let mut state = server();
+    give(&mut state, &[frame(kind::HEADERS, 5, 1, GET), update(0, 1 << 20)]);
+    let key = state.take_request().unwrap().key;
+    let (_, waker) = count();
+    state.settings.send_buffer = 0;
+    state.answer(key, StatusCode::OK, &Fields::new(), true);
+    assert_eq!((state.capacity(key, 10, &waker), state.line_len()), (0, 0));
+    state.release(key);
+    state.audit();
+}
+
+#[test]
 fn blanks_around_a_value_are_no_part_of_it() {
     // As HTTP/1 reads it, so that rules see what an upstream sees (RFC 9110 section 5.5).
     let mut state = server();
