@@ -1,6 +1,12 @@
 //! The state machine by itself, for those who look for input that it does not stand: fuzz targets and property tests.
 
-#![allow(clippy::panic, clippy::unwrap_used, missing_docs, reason = "what it finds ends the test")]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "what it finds ends the test"
+)]
 
 use std::{cell::RefCell, rc::Rc};
 

@@ -565,7 +565,9 @@ impl State {
         for (_, stream) in streams {
             assert!(stream.handles > 0, "{stream:?}");
             assert!(stream.interim.len() <= 16);
-            let held = stream.receive_window + i64::from(stream.unreleased) + stream.received.len() as i64;
+            let held = stream.receive_window
+                + i64::from(stream.unreleased)
+                + i64::try_from(stream.received.len()).unwrap_or(i64::MAX >> 1);
             assert!(stream.is_closed() || held <= i64::from(self.granted_window), "{stream:?}");
         }
         if self.end.is_some() {

@@ -105,12 +105,12 @@ fn a_burst_that_fills_the_room_for_answers_is_read_on() {
         let pings = frame(kind::PING, 0, 0, &[7; 8]).repeat(20_000);
         let begin = [PREFACE, &frame(kind::SETTINGS, 0, 0, &[]), &pings].concat();
         ours.write_all(&begin).await.unwrap();
-        let (mut pongs, mut head) = (0, [0; HEAD]);
-        while pongs < 20_000 {
+        let (mut answers, mut head) = (0, [0; HEAD]);
+        while answers < 20_000 {
             ours.read_exact(&mut head).await.unwrap();
             let head = Head::parse(&head);
             ours.read_exact(&mut vec![0; head.length]).await.unwrap();
-            pongs += usize::from(head.kind == kind::PING && head.is_ack());
+            answers += usize::from(head.kind == kind::PING && head.is_ack());
         }
     });
 }

@@ -1,6 +1,11 @@
 //! A client and a server of this crate, with any windows, any pieces and any streams on them: what was sent whole arrives whole, what was cut is
 //! seen as cut, nothing hangs, and nothing is left of it.
 
+#![allow(
+    clippy::similar_names,
+    reason = "what is sent and what is received have names of their own on each side"
+)]
+
 use proptest::prelude::*;
 use tokio::{task::JoinSet, time::sleep};
 
@@ -232,7 +237,8 @@ async fn scenario(plans: Vec<Plan>, client: Settings, server: Settings, pipe: us
         if reads(plan.client) && reads(plan.server) {
             assert!(sent && whole && answered && came_whole, "{n}: {plan:?}");
         }
-        assert!(!(cuts(plan.client) && came_whole) && !(cuts(plan.server) && whole), "{n}: {plan:?}");
+        assert!(!cuts(plan.client) || !came_whole, "{n}: {plan:?}");
+        assert!(!cuts(plan.server) || !whole, "{n}: {plan:?}");
     }
     sleep(Duration::from_secs(10)).await;
     for state in [server_state, client_state] {
