@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::styling};
 
 use crate::client::Target;
-use crate::intercept::Intercept;
+use crate::{format::Format, intercept::Intercept};
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -155,23 +155,6 @@ impl Check {
     /// The file, however it was given.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref().or(self.config.as_deref())
-    }
-}
-
-/// Text for people, or JSON for programs: the same two flags at every command that prints something of its own.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Format {
-    /// How it is shown.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-    /// Short for `--output json`.
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
-}
-
-impl Format {
-    pub(crate) fn is_json(self) -> bool {
-        self.json || self.output == Output::Json
     }
 }
 
@@ -412,13 +395,6 @@ pub(crate) struct Tap {
     pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) format: Format,
-}
-
-/// How a record is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    Text,
-    Json,
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use attache_kubernetes::intercept::{self, Backend, Interface, Network, Options, 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::format::Format;
+
 /// `attache intercept`
 #[derive(Debug, Args)]
 pub(crate) struct Intercept {
@@ -13,7 +15,7 @@ pub(crate) struct Intercept {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    format: crate::cli::Format,
+    format: Format,
     /// Undo it: connections go straight again.
     #[arg(long, conflicts_with_all = ["OfTheApp", "ToTheApp", "Both"])]
     remove: bool,

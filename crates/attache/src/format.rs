@@ -1,0 +1,27 @@
+//! `--output`: in which form a command prints its answer.
+
+use clap::{Args, ValueEnum};
+
+/// Text for people, or JSON for programs: the same two flags at every command that prints something of its own.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Format {
+    /// How it is shown.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Short for `--output json`.
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+impl Format {
+    pub(crate) fn is_json(self) -> bool {
+        self.json || self.output == Output::Json
+    }
+}
+
+/// How a record is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
