@@ -5,13 +5,12 @@ authorizer_beside_envoy.py ATTACHE ENVOY
 import http.client
 import json
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from beside_envoy import Stub, cluster, port, serve, wait_for
 
 HERE = pathlib.Path(__file__).parent
 FOLDER = pathlib.Path(tempfile.mkdtemp())
@@ -19,15 +18,8 @@ FOLDER = pathlib.Path(tempfile.mkdtemp())
 TOLD = ["www-authenticate", "location", "set-cookie", "x-checked", "x-hidden", "grpc-status", "grpc-message", "content-type", "content-length"]
 
 
-def port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class App(BaseHTTPRequestHandler):
+class App(Stub):
     """Says what reached it."""
-    protocol_version = "HTTP/1.1"
 
     def answer(self):
         if self.headers.get("transfer-encoding"):
@@ -49,21 +41,11 @@ class App(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(text)
 
-    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = answer
-
-    def log_message(self, *_):
-        pass
-
 
 def envoy_config(listen, app, grpc_port, http_port, form):
-    cluster = lambda name, port, h2=False: {
-        "name": name, "type": "STATIC", "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
-            "socket_address": {"address": "127.0.0.1", "port_value": port}}}}]}]},
-        **({"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http2_protocol_options": {}}}}} if h2 else {}),
-    }
+    h2 = {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}}}}}
     matcher = lambda *names: {"patterns": [{"exact": name} for name in names]}
     asked = {"@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "status_on_error": {"code": 503},
              "with_request_body": {"max_request_bytes": 16, "allow_partial_message": True}}
@@ -87,7 +69,7 @@ def envoy_config(listen, app, grpc_port, http_port, form):
                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}
     return {"static_resources": {"listeners": [{"name": "in", "address": {"socket_address": {"address": "127.0.0.1", "port_value": listen}},
             "filter_chains": [{"filters": [{"name": "hcm", "typed_config": hcm}]}]}],
-            "clusters": [cluster("app", app), cluster("grpc", grpc_port, True), cluster("http", http_port)]}}
+            "clusters": [cluster("app", app), cluster("grpc", grpc_port, **h2), cluster("http", http_port)]}}
 
 
 def attache_config(listen, app, grpc_port, http_port, form):
@@ -145,9 +127,7 @@ REQUESTS = [
 
 def main():
     attache, envoy = sys.argv[1:3]
-    app, grpc_port, http_port = port(), port(), port()
-    web = ThreadingHTTPServer(("127.0.0.1", app), App)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
+    app, grpc_port, http_port = serve(App), port(), port()
     log = open(FOLDER / "log", "w")
     programs = [subprocess.Popen(["/usr/bin/python3", HERE / "authorizer.py", "127.0.0.1", str(grpc_port), str(http_port)], stdout=log, stderr=log)]
     ports, same, others = {}, 0, 0
@@ -158,13 +138,7 @@ def main():
                 file = FOLDER / f"{name}-{form}.yaml"
                 file.write_text(json.dumps(make(listen, app, grpc_port, http_port, form)))
                 programs.append(subprocess.Popen([*command, str(file)], stdout=log, stderr=log))
-        for at in [grpc_port, http_port, *ports.values()]:
-            for _ in range(300):
-                try:
-                    socket.create_connection(("127.0.0.1", at)).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
+        wait_for([grpc_port, http_port, *ports.values()], FOLDER / "log")
         time.sleep(1)
         for form in ("grpc", "http"):
             for request in REQUESTS:

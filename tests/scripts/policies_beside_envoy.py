@@ -8,37 +8,15 @@ import base64
 import http.client
 import json
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from beside_envoy import Stub, cluster, port, serve, wait_for
 
 FOLDER = pathlib.Path(tempfile.mkdtemp())
 TYPE = "type.googleapis.com/envoy.extensions"
-
-
-def port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class App(BaseHTTPRequestHandler):
-    """Answers everything with 200."""
-    protocol_version = "HTTP/1.1"
-
-    def answer(self):
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = answer
-
-    def log_message(self, *_):
-        pass
 
 
 # Tokens, signed by openssl.
@@ -192,10 +170,8 @@ def envoy_config(listen, app, filters):
     hcm = {"@type": f"{TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "in", "normalize_path": True,
            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "app"}}]}]},
            "http_filters": [*filters, {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{TYPE}.filters.http.router.v3.Router"}}]}
-    cluster = {"name": "app", "type": "STATIC", "load_assignment": {"cluster_name": "app", "endpoints": [{"lb_endpoints": [{"endpoint": {
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": app}}}}]}]}}
     return {"name": f"in{listen}", "address": {"socket_address": {"address": "127.0.0.1", "port_value": listen}},
-            "filter_chains": [{"filters": [{"name": "hcm", "typed_config": hcm}]}]}, cluster
+            "filter_chains": [{"filters": [{"name": "hcm", "typed_config": hcm}]}]}, cluster("app", app)
 
 
 def ask(listen, method, target, headers):
@@ -213,8 +189,7 @@ def main():
     attache, envoy = sys.argv[1:3]
     keys = {"keys": [rsa("good")]}
     rsa("bad")
-    app = port()
-    threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", app), App).serve_forever, daemon=True).start()
+    app = serve(Stub)
     table = policies(keys)
     ports = {(name, who): port() for name, *_ in table for who in ("attache", "envoy")}
     listeners = {f"p{n}": {"bind": f"127.0.0.1:{ports[name, 'attache']}", "authorization": rules, "to": "app"} for n, (name, rules, _) in enumerate(table)}
@@ -228,15 +203,7 @@ def main():
         for name, config, command in (("attache", ours, [attache, "run", "--config"]), ("envoy", theirs, [envoy, "--base-id", str(app), "-l", "error", "-c"])):
             (FOLDER / f"{name}.yaml").write_text(json.dumps(config))
             programs.append(subprocess.Popen([*command, str(FOLDER / f"{name}.yaml")], stdout=log, stderr=log))
-        for at in ports.values():
-            for _ in range(300):
-                try:
-                    socket.create_connection(("127.0.0.1", at)).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            else:
-                raise SystemExit(f"port {at} does not listen:\n{(FOLDER / 'log').read_text()[-2000:]}")
+        wait_for(ports.values(), FOLDER / "log")
         asked = list(requests())
         for name, *_ in table:
             for request in asked:

@@ -76,12 +76,16 @@ fn as_json(imported: &attache_import::Imported) -> serde_json::Value {
 
 /// Both side by side.
 fn compare(kind: Kind, files: &[attache_import::File], options: &cli::Import) -> Result<ExitCode, Failed> {
-    let name = kind.program().ok_or(
-        "there is no program to compare this kind of config with: `--verify` is for Envoy, HAProxy and nginx",
-    )?;
-    let original = options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {
-        format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`")
-    })?;
+    let original = match kind.program() {
+        Some(name) => options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {
+            format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`")
+        })?,
+        // What the objects say is asked of themselves.
+        None if kind == Kind::Istio => PathBuf::new(),
+        None => {
+            return Err("there is nothing to compare this kind of config with: `--verify` is for Envoy, HAProxy, nginx, Istio and the Gateway API".into());
+        }
+    };
     let folder = std::env::temp_dir().join(format!("attache-import-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let programs = verify::Programs { original, attache: std::env::current_exe()? };

@@ -15,9 +15,13 @@ fn the_corpus_beside_its_originals() {
     let wanted = env::var("SHAPES").unwrap_or_default();
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut totals: BTreeMap<u8, (String, usize, [usize; 4])> = BTreeMap::new();
-    for (folder, program) in
-        [("envoy", envoy.as_str()), ("haproxy", "/usr/sbin/haproxy"), ("nginx", "/usr/sbin/nginx")]
-    {
+    for (folder, program) in [
+        ("envoy", envoy.as_str()),
+        ("haproxy", "/usr/sbin/haproxy"),
+        ("nginx", "/usr/sbin/nginx"),
+        // Beside what its objects say.
+        ("istio", ""),
+    ] {
         let mut files: Vec<_> =
             fs::read_dir(corpus.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();

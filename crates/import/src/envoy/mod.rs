@@ -6,8 +6,10 @@ mod chain;
 mod cluster;
 mod edits;
 mod filters;
+mod forward;
 mod guards;
 mod http;
+mod limits;
 mod listener;
 mod matcher;
 mod rbac;
@@ -15,6 +17,7 @@ mod resources;
 mod route;
 mod tls;
 mod tokens;
+mod upstream;
 mod words;
 
 use crate::plan::{Names, Plan};

@@ -36,6 +36,15 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
             remarks.note(object.at(), format!("`{}` is for a Gateway, and not for sidecars.", object.name));
             continue;
         }
+        let several = |host: &String| super::services::ports(mesh, host).len() > 1;
+        if parents.iter().any(several)
+            && let Some(parent) =
+                object.spec().list("parent_refs").iter().find(|parent| parent.get("port").is_some())
+        {
+            let text =
+                format!("`{}` is for one port of its Service; here it is for all of them.", object.name);
+            remarks.point(&parent.at, text);
+        }
         let mut routes = Vec::new();
         for rule in object.spec().list("rules") {
             of_rule(rule, object, clusters, &mut routes);
@@ -193,10 +202,40 @@ fn cluster(backend: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Stri
     clusters.of(&destination, namespace)
 }
 
+/// It refers to something else than a Service of Kubernetes.
+fn foreign(backend: &Node) -> bool {
+    backend.str("kind").is_some_and(|kind| kind != "Service") || backend.str("group").is_some()
+}
+
+/// The share of the requests that a mirror gets, as Envoy has it; all without one.
+fn share(mirror: &Node) -> Option<Node> {
+    let part = |numerator: &str, denominator: f64| {
+        let numerator = numerator.parse::<f64>().ok()? / denominator * 1e6;
+        let value = mirror.map(vec![
+            ("numerator", mirror.scalar(&numerator.round().to_string())),
+            ("denominator", mirror.scalar("MILLION")),
+        ]);
+        Some(mirror.map(vec![("default_value", value)]))
+    };
+    if let Some(percent) = mirror.str("percent") {
+        return part(percent, 100.0);
+    }
+    let fraction = mirror.get("fraction")?;
+    part(fraction.str("numerator")?, fraction.number("denominator").filter(|n| *n > 0.0).unwrap_or(100.0))
+}
+
+/// Keys of a rule that are read here.
+const RULE: &[&str] = &["name", "matches", "filters", "backend_refs", "timeouts", "retry"];
+
 fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
     let mut out = rule.map(Vec::new());
     let mut route = rule.map(Vec::new());
     let mut parts = Vec::new();
+    if let Some((key, _)) =
+        rule.entries().iter().find(|(key, _)| !RULE.contains(&crate::tree::snake(key).as_str()))
+    {
+        out.set("unsaid", rule.scalar(&format!("`{key}` of a rule isn't known to this import")));
+    }
     for backend in rule.list("backend_refs") {
         let cluster = cluster(backend, object, clusters);
         let mut part = backend.map(vec![("name", backend.scalar(&cluster))]);
@@ -204,7 +243,7 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
         if backend.get("filters").is_some() {
             out.set("unsaid", backend.scalar("a backend has filters of its own"));
         }
-        if backend.str("kind").is_some_and(|kind| kind != "Service") {
+        if foreign(backend) {
             out.set("unsaid", backend.scalar("a backend is no Service"));
         }
         parts.push(part);
@@ -291,9 +330,15 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
             }
             "RequestMirror" => {
                 let backend = filter.down(&["request_mirror", "backend_ref"]);
+                if foreign(backend) {
+                    out.set("unsaid", backend.scalar("a mirror's backend is no Service"));
+                }
                 let cluster = cluster(backend, object, clusters);
-                let policy = backend.map(vec![("cluster", backend.scalar(&cluster))]);
-                route.set("request_mirror_policies", filter.seq(vec![policy]));
+                let mut policy = backend.map(vec![("cluster", backend.scalar(&cluster))]);
+                policy.put("runtime_fraction", share(filter.down(&["request_mirror"])));
+                let mut mirrors = route.list("request_mirror_policies").to_vec();
+                mirrors.push(policy);
+                route.set("request_mirror_policies", filter.seq(mirrors));
             }
             other => {
                 out.set("unsaid", filter.scalar(&format!("the filter `{other}` isn't known to this import")));

@@ -21,7 +21,7 @@ pub(crate) struct Clusters<'m> {
 }
 
 /// A port of a service.
-struct Port {
+pub(super) struct Port {
     number: String,
     protocol: String,
     target: String,
@@ -257,7 +257,7 @@ fn entry<'m>(mesh: &'m Mesh, host: &str) -> Option<&'m Object> {
     })
 }
 
-fn ports(mesh: &Mesh, host: &str) -> Vec<Port> {
+pub(super) fn ports(mesh: &Mesh, host: &str) -> Vec<Port> {
     let service = hosts::service(host).and_then(|(name, namespace)| {
         mesh.objects
             .iter()

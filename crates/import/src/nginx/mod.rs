@@ -1,10 +1,14 @@
 //! nginx: servers and locations that proxy, and streams, as far as an ambassador's job goes.
 
+mod answer;
 mod location;
+mod proxied;
 mod rewritten;
+mod scope;
 mod stream;
 mod tokens;
 mod upstream;
+mod words;
 
 use crate::File;
 use crate::plan::{Chain, Listener, Names, Plan};

@@ -8,6 +8,7 @@ mod client;
 mod envoy;
 mod grpc;
 mod lines;
+mod mesh;
 mod probe;
 mod sample;
 mod stub;
@@ -72,7 +73,7 @@ impl Report {
         let mut out = String::new();
         let _ = writeln!(
             out,
-            "{}: {} requests sent to both, {} answered equally, {} refused by the import alone, {} otherwise",
+            "{}: {} requests compared, {} answered equally, {} refused by the import alone, {} otherwise",
             self.grade,
             self.asked,
             self.equal,
@@ -112,22 +113,13 @@ pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) ->
         Kind::Envoy => envoy::prepare(files, programs, folder, &stubs)?,
         Kind::Haproxy => lines::haproxy(files, programs, folder, &stubs)?,
         Kind::Nginx => lines::nginx(files, programs, folder, &stubs)?,
-        Kind::Istio | Kind::Stunnel | Kind::Ghostunnel => {
+        Kind::Istio => return by_the_objects(grade, files, programs, folder, &stubs),
+        Kind::Stunnel | Kind::Ghostunnel => {
             return Err("this kind of config has no program that is run beside the import".to_owned());
         }
     };
-    bench.plan.top.set("metrics", "off");
-    bench.plan.top.set("admin", "off");
-    bench.plan.top.set("workers", 1_u64);
-    bench.plan.top.0.retain(|(key, _)| key != "access_log");
-    crate::accepted::make(&mut bench.plan);
-    let text = crate::write::config(&bench.plan, &[]).text;
-    let config = folder.join("attache.yaml");
-    write(&config, &text)?;
-    let mut attache = Command::new(&programs.attache);
-    attache.arg("run").arg("-c").arg(&config);
     let (own, theirs): (Vec<u16>, Vec<u16>) = bench.ports.iter().copied().unzip();
-    let _attache = Running::start("attache", attache, &folder.join("attache.log"), &own)?;
+    let _attache = own_side(&mut bench.plan, programs, folder, &own)?;
     let _original = Running::start("the original", bench.original, &folder.join("original.log"), &theirs)?;
     let (probes, mut left_out) = probe::probes(&bench.plan, &own_headers(files));
     left_out.append(&mut bench.left_out);
@@ -139,15 +131,64 @@ pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) ->
         report.asked += 1;
         match compare(&theirs, &own, probe) {
             None => report.equal += 1,
-            Some(_)
-                if own.status == 503
-                    && (own.body.starts_with("closed: ") || probe.method == "HEAD" && own.stub.is_none()) =>
-            {
-                report.closed += 1;
-            }
+            Some(_) if is_closed(&own, probe) => report.closed += 1,
             Some(what) => report.differences.push(Difference { request: probe.to_string(), what }),
         }
     }
+    Ok(report)
+}
+
+/// attache with the import.
+fn own_side(plan: &mut Plan, programs: &Programs, folder: &Path, ports: &[u16]) -> Result<Running, String> {
+    plan.top.set("metrics", "off");
+    plan.top.set("admin", "off");
+    plan.top.set("workers", 1_u64);
+    plan.top.0.retain(|(key, _)| key != "access_log");
+    crate::accepted::make(plan);
+    let config = folder.join("attache.yaml");
+    write(&config, &crate::write::config(plan, &[]).text)?;
+    let mut attache = Command::new(&programs.attache);
+    attache.arg("run").arg("-c").arg(&config);
+    Running::start("attache", attache, &folder.join("attache.log"), ports)
+}
+
+/// The import refused it, since it could not be carried over.
+fn is_closed(own: &Answer, probe: &Probe) -> bool {
+    own.status == 503 && (own.body.starts_with("closed: ") || probe.method == "HEAD" && own.stub.is_none())
+}
+
+/// Beside what the objects of a mesh say of each request.
+fn by_the_objects(
+    grade: Grade,
+    files: &[File],
+    programs: &Programs,
+    folder: &Path,
+    stubs: &stub::Stubs,
+) -> Result<Report, String> {
+    let mesh = mesh::Mesh::read(files)?;
+    let (mut plan, ports) = mesh::bench(files, stubs)?;
+    let _attache = own_side(&mut plan, programs, folder, &ports)?;
+    let (probes, mut left_out) = probe::probes(&plan, &own_headers(files));
+    left_out.push("the inbound listener: who may call".to_owned());
+    let mut report =
+        Report { grade, asked: 0, equal: 0, closed: 0, differences: Vec::new(), left_out: Vec::new() };
+    for probe in probes.iter().filter(|probe| ports.contains(&probe.port)) {
+        let said = mesh.says(probe);
+        if let mesh::Said::Unknown(why) = said {
+            left_out.push(why.to_owned());
+            continue;
+        }
+        let own = client::ask(probe.port, probe);
+        report.asked += 1;
+        match mesh::differs(&said, &own, probe) {
+            None => report.equal += 1,
+            Some(_) if is_closed(&own, probe) => report.closed += 1,
+            Some(what) => report.differences.push(Difference { request: probe.to_string(), what }),
+        }
+    }
+    left_out.sort();
+    left_out.dedup();
+    report.left_out = left_out;
     Ok(report)
 }
 

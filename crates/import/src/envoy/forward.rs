@@ -1,0 +1,370 @@
+//! A route of Envoy that goes to clusters: its rewriting, copies, retries and hash.
+
+use crate::path::Path;
+use crate::plan::Rule;
+use crate::remark::Weight;
+use crate::tree::Node;
+use crate::value::Map;
+
+use super::{Cx, cluster, filters, words};
+
+const ACTION_KNOWN: &[&str] = &[
+    "cluster",
+    "weighted_clusters",
+    "prefix_rewrite",
+    "regex_rewrite",
+    "path_rewrite_policy",
+    "host_rewrite",
+    "host_rewrite_literal",
+    "auto_host_rewrite",
+    "timeout",
+    "idle_timeout",
+    "retry_policy",
+    "request_mirror_policies",
+    "request_mirror_policy",
+    "hash_policy",
+    "rate_limits",
+    "cluster_not_found_response_code",
+    "max_stream_duration",
+    "max_grpc_timeout",
+    "grpc_timeout_offset",
+    "upgrade_configs",
+    "cors",
+    "metadata_match",
+    "cluster_header",
+    "cluster_specifier_plugin",
+    "inline_cluster_specifier_plugin",
+    "host_rewrite_header",
+    "host_rewrite_path_regex",
+    "hedge_policy",
+    "include_vh_rate_limits",
+    "append_x_forwarded_host",
+    "flush_timeout",
+];
+
+const ACTION_TOLD: &[(&str, Weight, &str)] = &[
+    ("priority", Weight::Soft, "requests have no priority of the breaker; all count in one."),
+    (
+        "internal_redirect_policy",
+        Weight::Point,
+        "redirects of the upstream go to the client; they are not followed here.",
+    ),
+    (
+        "internal_redirect_action",
+        Weight::Point,
+        "redirects of the upstream go to the client; they are not followed here.",
+    ),
+    ("early_data_policy", Weight::Soft, "early data of TLS is never taken."),
+];
+
+pub(super) fn forward(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>, manager: &Node, cx: &mut Cx) {
+    rule.remarks.rest(action, "the route's action", ACTION_KNOWN, ACTION_TOLD);
+    for (key, why) in [
+        ("cluster_header", "the request's own header chose the cluster: match each value of it in a route"),
+        ("cluster_specifier_plugin", "a plug-in chose the cluster"),
+        ("inline_cluster_specifier_plugin", "a plug-in chose the cluster"),
+        ("metadata_match", "the subset of a cluster was chosen by metadata: make an upstream of each subset"),
+        ("host_rewrite_header", "a header of the request became its host"),
+        ("host_rewrite_path_regex", "the host was made of the path"),
+    ] {
+        if action.get(key).is_some() {
+            rule.refuse(&action.at, format!("this route is refused: {why}. Then replace the refusal."));
+            return;
+        }
+    }
+    if rule.when.headers.iter().any(|(name, _)| name == "content-type") && matches!(rule.when.path, Path::All)
+    {
+        // gRPC needs nothing more: it is spoken by what the request is.
+    }
+    if !filters::targets(action, cluster::Use::Http, rule, cx) {
+        rule.refuse(&action.at, "this route is refused: the cluster that it goes to is not here.");
+        return;
+    }
+    if let Some(time) = action.get("timeout").and_then(words::seconds) {
+        rule.keys.set("timeout", if time <= 0.0 { "off".to_owned() } else { words::duration(time) });
+    }
+    let idle = action.get("idle_timeout").or_else(|| manager.get("stream_idle_timeout"));
+    if let Some(time) = idle.and_then(words::seconds) {
+        rule.keys.set("idle_timeout", if time <= 0.0 { "off".to_owned() } else { words::duration(time) });
+    }
+    let longest = action.down(&["max_stream_duration"]).get("max_stream_duration");
+    if let Some(node) =
+        longest.or_else(|| manager.down(&["common_http_protocol_options"]).get("max_stream_duration"))
+    {
+        rule.remarks.soft(&node.at, "streams have no longest duration; `idle_timeout` ends those without a byte, and `timeout` all others.");
+    }
+    if action.get("hedge_policy").is_some() {
+        rule.remarks.soft(&action.at, "a try whose time is over is not left running beside the next: `retry: { hedge: p95 }` sends a second one earlier.");
+    }
+    rewrite(action, rule, replaced);
+    mirror(action, rule, cx);
+    if let Some(policy) = action.get("retry_policy") {
+        retry(policy, rule);
+    }
+    for item in action.list("hash_policy") {
+        hash(item, rule, cx);
+    }
+    for earlier in replaced {
+        // The rewritten part of a route has all that the route has.
+        for key in ["timeout", "idle_timeout", "retry", "mirror"] {
+            if let Some(value) = rule.keys.get(key) {
+                earlier.keys.set(key, value.clone());
+            }
+        }
+    }
+}
+
+fn rewrite(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>) {
+    let host = action.str("host_rewrite_literal").or_else(|| action.str("host_rewrite"));
+    let mut keys = Map::default();
+    match host {
+        Some(host) => keys.set("host", host.to_ascii_lowercase()),
+        None if action.is("auto_host_rewrite") => keys.set("host", "upstream"),
+        None => {}
+    }
+    if let Some(prefix) = action.str("prefix_rewrite") {
+        match &rule.when.path {
+            Path::Exact(_) => keys.set("path", escape(prefix)),
+            Path::Regex(_) => {
+                rule.refuse(&action.at, "a prefix can't be replaced where a regular expression matched: use `rewrite: { path: … }` with captures; then replace the refusal.");
+                return;
+            }
+            path => {
+                let whole = format!("{}{{rest}}", escape(prefix));
+                // `/` was a part of the prefix `/`.
+                rule.when.path = path.with_rest();
+                keys.set("path", whole);
+            }
+        }
+    } else if let Some(regex) = action.get("regex_rewrite") {
+        let pattern = regex.down(&["pattern"]).str("regex").unwrap_or_default();
+        let to = regex.get("substitution").and_then(Node::text).unwrap_or_default();
+        match substitution(pattern, to, &rule.when.path) {
+            Some((path, whole)) => {
+                let mut changed = rule.clone();
+                changed.when.path = Path::Regex(path);
+                let mut own = keys.clone();
+                own.set("path", whole);
+                changed.keys.set("rewrite", own);
+                replaced.push(changed);
+                rule.remarks.0.clear();
+            }
+            None => {
+                rule.refuse(
+                    &regex.at,
+                    format!("the path was rewritten by `{pattern}`, which isn't a part of what this route matches: write it as the route's own `~regex` with captures, and `rewrite: {{ path: … }}`."),
+                );
+                return;
+            }
+        }
+    } else if let Some(policy) = action.get("path_rewrite_policy") {
+        let template = words::config(policy).str("path_template_rewrite").unwrap_or_default();
+        if template.starts_with('/') {
+            keys.set("path", template);
+        } else {
+            rule.refuse(&policy.at, "this rewriting of the path isn't known; then replace the refusal.");
+            return;
+        }
+    }
+    if !keys.is_empty() {
+        rule.keys.set("rewrite", keys);
+    }
+}
+
+/// A path that stands in a template of attache.
+pub(super) fn escape(path: &str) -> String {
+    path.replace('{', "%7B").replace('}', "%7D")
+}
+
+/// A substitution from the path's begin becomes a path of its own with numbered captures. What it doesn't match stays as it is, by the
+/// route itself, which follows.
+pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(String, String)> {
+    let inner = pattern.strip_prefix('^')?;
+    crate::path::expression(pattern)?;
+    if inner.contains('|') {
+        return None;
+    }
+    let literal: String =
+        inner.chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_".contains(*c)).collect();
+    // The last literal character may be optional.
+    let next = inner.chars().nth(literal.chars().count());
+    let literal = if matches!(next, Some('*' | '?' | '{')) {
+        &literal[..literal.len().saturating_sub(1)]
+    } else {
+        &literal
+    };
+    let within = match path {
+        Path::All => true,
+        Path::Text(start) => literal.starts_with(start.as_str()),
+        Path::Segments(start) => literal.starts_with(&format!("{start}/")),
+        Path::Regex(own) => {
+            own.trim_end_matches(".*") == inner.trim_end_matches('$').trim_end_matches(".*")
+                || own == inner.trim_end_matches('$')
+        }
+        _ => false,
+    };
+    if !within {
+        return None;
+    }
+    let (inner, rest) = match inner.strip_suffix('$') {
+        Some(inner) if !inner.ends_with('\\') => (inner.to_owned(), ""),
+        _ => (format!("{inner}(?<rest>.*)"), "{rest}"),
+    };
+    let mut whole = String::new();
+    let mut chars = to.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                let digit = chars.next()?.to_digit(10)?;
+                if digit == 0 {
+                    return None;
+                }
+                whole.push_str(&format!("{{g{digit}}}"));
+            }
+            '{' | '}' => return None,
+            c => whole.push(c),
+        }
+    }
+    whole.push_str(rest);
+    (whole.starts_with('/') || whole.starts_with('{')).then_some((crate::path::named(&inner), whole))
+}
+
+fn mirror(action: &Node, rule: &mut Rule, cx: &mut Cx) {
+    let mut mirrors = Map::default();
+    for policy in action.list("request_mirror_policies").iter().chain(action.get("request_mirror_policy")) {
+        let Some(name) = policy.str("cluster") else {
+            rule.remarks.soft(
+                &policy.at,
+                "copies go to upstreams that are named here; this one was chosen by a header.",
+            );
+            continue;
+        };
+        if cx.clusters.iter().all(|cluster| cluster.str("name") != Some(name)) {
+            rule.remarks.soft(&policy.at, format!("the cluster `{name}` for copies is not here."));
+            continue;
+        }
+        let share = policy.get("runtime_fraction").and_then(words::share).unwrap_or(1.0);
+        let own = cluster::used(name, cluster::Use::Http, cx);
+        mirrors.set(&own, words::percent(share));
+    }
+    if !mirrors.is_empty() {
+        rule.keys.set("mirror", mirrors);
+    }
+}
+
+fn retry(policy: &Node, rule: &mut Rule) {
+    rule.remarks.rest(
+        policy,
+        "the retry policy",
+        &[
+            "retry_on",
+            "num_retries",
+            "per_try_timeout",
+            "per_try_idle_timeout",
+            "retriable_status_codes",
+            "retriable_headers",
+            "retry_back_off",
+            "retry_host_predicate",
+            "host_selection_retry_max_attempts",
+        ],
+        &[
+            ("retry_priority", Weight::Soft, "a retry goes to another endpoint of the same priority."),
+            ("retry_options_predicates", Weight::Soft, "retries have no options of their own."),
+            ("rate_limited_retry_back_off", Weight::Soft, "`Retry-After` of an answer doesn't set the wait."),
+            (
+                "retriable_request_headers",
+                Weight::Soft,
+                "what is tried again isn't chosen by headers of the request: match them in a route.",
+            ),
+        ],
+    );
+    let mut on: Vec<String> = Vec::new();
+    let mut add = |word: &str| {
+        if !on.iter().any(|known| known == word) {
+            on.push(word.to_owned());
+        }
+    };
+    for word in policy.str("retry_on").unwrap_or_default().split(',').map(str::trim) {
+        match word {
+            "5xx" => ["5xx", "connect-failure", "refused-stream", "reset"].iter().for_each(|word| add(word)),
+            "gateway-error" => add("gateway-error"),
+            "reset" => ["reset", "connect-failure", "refused-stream"].iter().for_each(|word| add(word)),
+            "reset-before-request" => add("connect-failure"),
+            "connect-failure" | "refused-stream" => add(word),
+            "retriable-4xx" => add("409"),
+            "retriable-status-codes" => {
+                policy.list("retriable_status_codes").iter().filter_map(Node::text).for_each(&mut add);
+            }
+            "retriable-headers" => {
+                for header in policy.list("retriable_headers") {
+                    if let Some(name) = header.str("name") {
+                        add(&format!("header:{name}"));
+                    }
+                }
+            }
+            "cancelled" | "deadline-exceeded" | "internal" | "resource-exhausted" | "unavailable" => {
+                add(&format!("grpc:{word}"));
+            }
+            "" | "http3-post-connect-failure" => {}
+            other => rule.remarks.soft(&policy.at, format!("`retry_on: {other}` is absent.")),
+        }
+    }
+    let mut keys = Map::default();
+    let attempts = policy.number("num_retries").unwrap_or(1.0) as u64;
+    if on.is_empty() || attempts == 0 {
+        rule.keys.set("retry", "off");
+        return;
+    }
+    keys.set("attempts", attempts);
+    super::duration(
+        &mut keys,
+        "per_try_timeout",
+        policy.get("per_try_timeout").filter(|node| words::seconds(node).is_some_and(|time| time > 0.0)),
+    );
+    let repeats = on.iter().any(|word| !matches!(word.as_str(), "connect-failure" | "refused-stream"));
+    keys.set("on", on);
+    if repeats {
+        // Envoy sends any method again.
+        keys.set("methods", "all");
+    }
+    let wait = policy.down(&["retry_back_off"]);
+    if let Some(base) = wait.get("base_interval").and_then(words::seconds) {
+        let mut backoff = keys.child("backoff");
+        backoff.set("base", words::duration(base));
+        let most = wait.get("max_interval").and_then(words::seconds).unwrap_or(base * 10.0);
+        backoff.set("max", words::duration(most.max(base)));
+    }
+    rule.keys.set("retry", keys);
+}
+
+fn hash(item: &Node, rule: &mut Rule, cx: &mut Cx) {
+    let key = if let Some(name) =
+        item.down(&["header"]).str("header_name").filter(|name| !name.starts_with(':'))
+    {
+        format!("header:{}", name.to_ascii_lowercase())
+    } else if item.down(&["header"]).str("header_name") == Some(":path") {
+        "path".to_owned()
+    } else if let Some(name) = item.down(&["cookie"]).str("name") {
+        if item.down(&["cookie"]).get("ttl").is_some() {
+            rule.remarks.point(&item.at, "attache sets no cookie of its own: clients without one are spread, and stay with an endpoint by the application's.");
+        }
+        format!("cookie:{name}")
+    } else if item.down(&["connection_properties"]).is("source_ip") {
+        "source".to_owned()
+    } else {
+        rule.remarks.soft(
+            &item.at,
+            "this key of a hash is absent: `header:NAME`, `cookie:NAME`, `source` and `path` are there.",
+        );
+        return;
+    };
+    for target in rule.targets.clone() {
+        match cx.hashes.iter().find(|(name, _)| *name == target) {
+            Some((_, known)) if *known != key => {
+                rule.remarks.soft(&item.at, format!("an upstream hashes by one key: `{known}` is that of `{target}`, and `{key}` is left out."));
+            }
+            Some(_) => {}
+            None => cx.hashes.push((target, key.clone())),
+        }
+    }
+}

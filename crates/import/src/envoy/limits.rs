@@ -1,0 +1,172 @@
+//! Faults and rate limits of Envoy's filters.
+
+use crate::plan::Rule;
+use crate::remark::Remarks;
+use crate::tree::Node;
+use crate::value::{Map, Value};
+
+use super::{Cx, cluster, words};
+
+/// `None` where nothing is injected.
+pub(super) fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let mut map = Map::default();
+    if let Some(delay) = config.get("delay") {
+        match delay.get("fixed_delay").and_then(words::seconds) {
+            Some(time) => {
+                let mut own = Map::default();
+                own.set("time", words::duration(time));
+                own.set(
+                    "share",
+                    words::percent(delay.get("percentage").and_then(words::share).unwrap_or(0.0)),
+                );
+                map.set("delay", own);
+            }
+            None => remarks.soft(&delay.at, "a delay that the request itself asks for is absent."),
+        }
+    }
+    if let Some(abort) = config.get("abort") {
+        match abort.number("http_status") {
+            Some(status) => {
+                let mut own = Map::default();
+                own.set("status", status as u64);
+                own.set(
+                    "share",
+                    words::percent(abort.get("percentage").and_then(words::share).unwrap_or(0.0)),
+                );
+                map.set("abort", own);
+            }
+            None => remarks.soft(
+                &abort.at,
+                "an abort that the request itself asks for, or by a gRPC status, is absent.",
+            ),
+        }
+    }
+    for key in ["upstream_cluster", "downstream_nodes", "headers", "max_active_faults"] {
+        if let Some(node) = config.get(key) {
+            remarks.soft(
+                &node.at,
+                format!("the condition `{key}` of a fault is absent, so no fault is injected."),
+            );
+            return None;
+        }
+    }
+    if config.get("response_rate_limit").is_some() {
+        remarks.soft(&config.at, "the rate of responses is given by `fault.response_rate`.");
+    }
+    (!map.is_empty()).then_some(map)
+}
+
+/// `None` where nothing is limited.
+pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let on = |key: &str| config.get(key).and_then(words::share).unwrap_or(0.0);
+    if on("filter_enabled") <= 0.0 || on("filter_enforced") <= 0.0 {
+        if config.get("token_bucket").is_some() {
+            remarks.note(&config.at, "the local rate limit was not enforced (`filter_enabled` and `filter_enforced` default to 0 %), and is left out.");
+        }
+        return None;
+    }
+    let bucket = config.get("token_bucket")?;
+    if on("filter_enabled") < 1.0 || on("filter_enforced") < 1.0 {
+        remarks.soft(&config.at, "the limit counts for all requests, not for a share of them.");
+    }
+    let most = bucket.number("max_tokens").unwrap_or(0.0) as u64;
+    let fill = bucket.number("tokens_per_fill").unwrap_or(1.0) as u64;
+    let mut map = Map::default();
+    map.set("requests", fill);
+    map.set("per", words::duration(bucket.get("fill_interval").and_then(words::seconds).unwrap_or(1.0)));
+    if most != fill {
+        map.set("burst", most);
+    }
+    if config.get("descriptors").is_some() {
+        remarks.soft(
+            &config.at,
+            "limits by descriptor are absent: `rate_limit: { by: header:NAME }` counts by a header's value.",
+        );
+    }
+    if config.down(&["status"]).str("code").is_some_and(|code| !matches!(code, "429" | "TooManyRequests")) {
+        remarks.soft(&config.at, "what is limited is answered with 429.");
+    }
+    Some(map)
+}
+
+/// A global limit, for rules whose route, or virtual host, has actions.
+pub(super) fn global(config: &Node, levels: &[&Node], rules: &mut [Rule], cx: &mut Cx) {
+    let mut actions: Vec<&Node> = Vec::new();
+    for level in levels {
+        let own = level.down(&["route"]).list("rate_limits").iter().chain(level.list("rate_limits"));
+        actions.extend(own);
+        if !actions.is_empty() {
+            break;
+        }
+    }
+    if actions.is_empty() {
+        return;
+    }
+    let service = config.down(&["rate_limit_service", "grpc_service", "envoy_grpc"]).str("cluster_name");
+    for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
+        let Some(service) = service else {
+            rule.refuse(&config.at, "the service that counts for this limit is not a cluster of the config. Give `global_rate_limit` one; then replace the refusal.");
+            continue;
+        };
+        let mut descriptors = Vec::new();
+        let mut lost = false;
+        for limit in &actions {
+            let list: Vec<Option<Value>> = limit.list("actions").iter().map(action).collect();
+            if list.iter().any(Option::is_none) || limit.get("stage").is_some() {
+                lost = true;
+                continue;
+            }
+            let mut map = Map::default();
+            map.set("actions", Value::List(list.into_iter().flatten().collect()));
+            descriptors.push(Value::Map(map));
+        }
+        if lost {
+            rule.remarks.point(&config.at, "one of the limits is counted by something that attache lacks, and is left out: see `global_rate_limit.descriptors` in docs/config.md.");
+        }
+        if descriptors.is_empty() {
+            continue;
+        }
+        let mut map = Map::default();
+        map.set("service", cx.names.of(service));
+        map.set("domain", config.str("domain").unwrap_or("default"));
+        super::duration(&mut map, "timeout", config.get("timeout"));
+        if config.is("failure_mode_deny") {
+            map.set("failure_mode", "deny");
+        }
+        map.set("descriptors", Value::List(descriptors));
+        rule.keys.set("global_rate_limit", map);
+        cluster::used(service, cluster::Use::Http, cx);
+    }
+}
+
+fn action(node: &Node) -> Option<Value> {
+    let (key, config) = node.entries().first()?;
+    let mut map = Map::default();
+    match crate::tree::snake(key).as_str() {
+        "remote_address" => map.set("remote_address", true),
+        "destination_cluster" => map.set("destination_cluster", true),
+        "generic_key" => {
+            let mut inner = map.child("generic_key");
+            inner.set("descriptor_value", config.str("descriptor_value")?);
+            inner.put("descriptor_key", config.str("descriptor_key"));
+        }
+        "request_headers" => {
+            let header = config.str("header_name")?;
+            match header {
+                ":path" => map.set("path", true),
+                ":method" => map.set("method", true),
+                header if header.starts_with(':') => return None,
+                header => {
+                    let mut inner = map.child("request_headers");
+                    inner.set("header_name", header);
+                    inner.put("descriptor_key", config.str("descriptor_key"));
+                    if config.is("skip_if_absent") {
+                        inner.set("skip_if_absent", true);
+                    }
+                }
+            }
+        }
+        _ => return None,
+    }
+    Some(Value::Map(map))
+}

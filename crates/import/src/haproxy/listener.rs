@@ -1,0 +1,419 @@
+//! What HAProxy listens on: `bind`, and the rules of connections.
+
+use crate::hosted::{self, Hosted};
+use crate::plan::{Chain, Listener, Rule};
+use crate::remark::Remarks;
+
+use super::{
+    Cx, backend, rules,
+    tokens::{Line, Section},
+};
+
+/// Words that say nothing about what a request meets, or are read elsewhere.
+const QUIET: &[&str] = &[
+    "mode",
+    "bind",
+    "timeout",
+    "acl",
+    "use_backend",
+    "default_backend",
+    "http-request",
+    "http-response",
+    "redirect",
+    "server",
+    "default-server",
+    "balance",
+    "description",
+    "id",
+    "retries",
+    "hash-type",
+    "http-reuse",
+    "http-check",
+    "maxconn",
+    "fullconn",
+    "cookie",
+    "errorfile",
+    "errorloc",
+    "errorloc302",
+    "log",
+    "log-format",
+    "log-tag",
+    "unique-id-format",
+    "unique-id-header",
+    "option",
+    "tcp-request",
+    "tcp-response",
+    "stats",
+    "monitor-uri",
+    "disabled",
+    "enabled",
+    "reqadd",
+    "rspadd",
+    "server-template",
+    "load-server-state-from-file",
+    "http-send-name-header",
+    "capture",
+    "declare",
+    "tcp-check",
+    "source",
+    "monitor",
+    "http-error",
+    "http-after-response",
+    "compression",
+    "filter",
+    "rate-limit",
+    "backlog",
+    "retry-on",
+    "errorfiles",
+    "log-format-sd",
+    "error-log-format",
+    "grace",
+    "stick-table",
+    "stick",
+    "force-persist",
+    "ignore-persist",
+    "dispatch",
+    "transparent",
+    "use-server",
+    "email-alert",
+    "external-check",
+    "max-keep-alive-queue",
+    "block",
+    "reqrep",
+    "reqirep",
+    "rspdel",
+    "rspidel",
+    "reqidel",
+    "reqdel",
+    "reqdeny",
+    "reqideny",
+    "reqallow",
+    "reqpass",
+];
+
+pub(super) fn listener(section: &Section, cx: &mut Cx) {
+    // What comes in clear and what comes by TLS may meet other rules (`ssl_fc`): two listeners.
+    let bind_is = |line: &Line, tls: bool| line.word(0) == "bind" && line.has("ssl") == tls;
+    if section.lines.iter().any(|line| bind_is(line, true))
+        && section.lines.iter().any(|line| bind_is(line, false))
+    {
+        for tls in [false, true] {
+            let mut one = section.clone();
+            one.lines.retain(|line| !bind_is(line, !tls));
+            listener_of(&one, if tls { "-tls" } else { "" }, cx);
+        }
+        return;
+    }
+    listener_of(section, "", cx);
+}
+
+fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
+    let mut out =
+        Listener { name: crate::plan::name(&format!("{}{suffix}", section.name)), ..Listener::default() };
+    let mut binds = Vec::new();
+    let mut remarks = Remarks::default();
+    for line in &section.lines {
+        let word = line.word(0);
+        match word {
+            "bind" => bind(line, &mut binds, &mut out, &mut remarks),
+            "capture" | "declare" => remarks.soft(
+                &line.at,
+                "captures for the log are left out; `access_log.format` has fields of headers.",
+            ),
+            "stats" if (line.word(1) == "enable" || line.word(1) == "uri") => {
+                remarks.point(
+                    &line.at,
+                    "the statistics page is not served here: the dashboard is at http://127.0.0.1:15000/.",
+                );
+            }
+            "compression" => {
+                remarks.soft(&line.at, "answers are not compressed: `compression` of the listener does it.");
+            }
+            "errorfile" | "errorloc" | "errorloc302" | "http-error" | "errorfiles" => {
+                remarks.soft(&line.at, "answers of the proxy itself have attache's text.");
+            }
+            "filter"
+            | "force-persist"
+            | "email-alert"
+            | "external-check"
+            | "rate-limit"
+            | "http-after-response" => {
+                remarks.soft(&line.at, format!("`{word}` is absent."));
+            }
+            _ if !QUIET.contains(&word) => {
+                remarks.point(
+                    &line.at,
+                    format!(
+                        "`{word}` isn't known to this import. Find out what it did, and whether you need it."
+                    ),
+                );
+            }
+            _ => {}
+        }
+    }
+    if section.name.is_empty() || binds.is_empty() {
+        // The address may stand in the first line: `listen web 127.0.0.1:80`.
+        if let Some(address) = section.head.words.get(2).filter(|word| word.contains(':')) {
+            binds.push(address.trim_start_matches('*').to_owned());
+        }
+    }
+    if binds.is_empty() {
+        cx.plan.remarks.point(
+            &section.head.at,
+            format!("`{}` binds to no address that attache has, and is left out.", section.name),
+        );
+        cx.plan.remarks.0.append(&mut remarks.0);
+        return;
+    }
+    out.keys.0.insert(0, ("bind".to_owned(), binds.into()));
+    if let Some(most) =
+        section.last("maxconn").and_then(|line| line.word(1).parse::<u64>().ok()).filter(|most| *most > 0)
+    {
+        out.keys.set("max_connections", most);
+    }
+    out.secure = out.keys.get("tls").is_some();
+    if section.is_tcp() {
+        tcp(section, &mut out, &mut remarks, cx);
+    } else {
+        http(section, &mut out, &mut remarks, cx);
+    }
+    out.remarks = remarks;
+    cx.plan.listeners.push(out);
+}
+
+fn bind(line: &Line, binds: &mut Vec<String>, out: &mut Listener, remarks: &mut Remarks) {
+    for address in line.word(1).split(',') {
+        let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+        if let Some(path) =
+            address.strip_prefix("unix@").or_else(|| address.starts_with('/').then_some(address))
+        {
+            binds.push(format!("unix:{path}"));
+        } else if address.contains('$')
+            || address.contains('@')
+            || address.rsplit(':').next().is_some_and(|port| port.contains('-'))
+        {
+            remarks.point(&line.at, format!("the address `{address}` is left out: variables, ranges of ports and other families are absent."));
+        } else if let Some(port) = address.strip_prefix("*:").or_else(|| address.strip_prefix(":::")) {
+            binds.push(format!(":{port}"));
+        } else if address.matches(':').count() > 1 && !address.starts_with('[') {
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
+            binds.push(format!("[{host}]:{port}"));
+        } else {
+            binds.push(address.to_owned());
+        }
+    }
+    if line.has("accept-proxy") {
+        out.keys.set("proxy_protocol", "require");
+    }
+    if line.has("transparent") {
+        remarks.point(&line.at, "`transparent` binding is absent; `transparent: true` reads the destination that the kernel redirected from.");
+    }
+    if !line.has("ssl") {
+        if out.keys.get("tls").is_some() {
+            out.keys.child("tls").set("mode", "permissive");
+        }
+        return;
+    }
+    let plain = !binds.is_empty() && out.keys.get("tls").is_none() && binds.len() > 1;
+    let mut tls = out.keys.child("tls");
+    if plain {
+        tls.set("mode", "permissive");
+    }
+    match line.after("crt") {
+        Some(file) if tls.get("certificate").is_none() => {
+            tls.set("certificate", file);
+            tls.set("key", file);
+            if file.ends_with('/') {
+                remarks.soft(&line.at, "a folder of certificates is not read: list them in `certificates`.");
+            } else {
+                remarks.note(&line.at, "certificate and key stand in one file, which is read for both.");
+            }
+        }
+        Some(_) => {}
+        None => remarks.point(
+            &line.at,
+            "the certificates are in a list: give them as `certificate`, `key` and `certificates`.",
+        ),
+    }
+    if tls.get("certificate").is_none() {
+        tls.set("certificate", "/etc/attache/tls.crt");
+        tls.set("key", "/etc/attache/tls.key");
+    }
+    if let Some(file) = line.after("ca-file") {
+        match line.after("verify") {
+            Some("required") => tls.set("client_ca", file),
+            Some("optional") => {
+                tls.set("client_ca", file);
+                tls.set("client_optional", true);
+            }
+            _ => {}
+        }
+    }
+    if let Some(file) = line.after("crl-file") {
+        tls.set("crls", file);
+    }
+    if line.after("ssl-min-ver") == Some("TLSv1.3") || line.has("force-tlsv13") {
+        tls.set("min_version", "1.3");
+    }
+    if line.has("ciphers") || line.has("ciphersuites") || line.has("curves") {
+        remarks.soft(&line.at, "cipher suites and curves are those of rustls, all of them safe.");
+    }
+}
+
+fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx) {
+    out.opaque = true;
+    if let Some(time) = section.timeout("client") {
+        out.keys.set("tcp_idle_timeout", time);
+    }
+    let mut chains: Vec<Chain> = Vec::new();
+    let mut closed = None;
+    for line in &section.lines {
+        match line.word(0) {
+            "tcp-request" => match (line.word(1), line.word(2)) {
+                (_, "inspect-delay") => {}
+                ("content", "accept")
+                    if line.rest(3).iter().any(|word| {
+                        word.contains("req_ssl_hello_type") || word.contains("req.ssl_hello_type")
+                    }) => {}
+                ("connection" | "content" | "session", action)
+                    if action.starts_with("track-sc") || action.starts_with("set-") =>
+                {
+                    remarks.soft(&line.at, "counters and variables of connections are absent.");
+                }
+                ("connection" | "content" | "session", "accept") => {}
+                _ => closed = Some(line.clone()),
+            },
+            "acl" => {}
+            "use_backend" => {
+                let names = sni(line, section);
+                match names {
+                    Some(names) if !names.is_empty() => {
+                        if let Some(rule) = opaque(line.word(1), line, remarks, cx) {
+                            chains.push(Chain { sni: names, opaque: Some(rule), ..Chain::default() });
+                        }
+                    }
+                    _ => remarks.point(&line.at, "this condition on a connection is absent, and the rule left out: `sni` and `destination` are there."),
+                }
+            }
+            _ => {}
+        }
+    }
+    let default = if section.kind == "listen" && section.last("server").is_some() {
+        Some((section.name.clone(), section.head.clone()))
+    } else {
+        section.last("default_backend").map(|line| (line.word(1).to_owned(), line.clone()))
+    };
+    let secure = out.keys.get("tls").is_some();
+    let by_name = !chains.is_empty();
+    if let Some((name, line)) = default
+        && let Some(rule) = opaque(&name, &line, remarks, cx)
+    {
+        let sni = if by_name && !secure { vec!["*".to_owned()] } else { Vec::new() };
+        if by_name {
+            remarks.note(&line.at, "the default takes TLS with any name; what isn't TLS is closed.");
+        }
+        chains.push(Chain { sni, opaque: Some(rule), ..Chain::default() });
+    }
+    if let Some(line) = closed {
+        remarks.point(&line.at, "a rule about connections could refuse them here, and is absent: everything is refused. Write it as `tls.allow` or a network policy.");
+        chains.clear();
+    }
+    if chains.is_empty() {
+        // Without a route for opaque bytes they are closed.
+        let mut rule = Rule::default();
+        rule.refuse(
+            &section.head.at,
+            "no connection is taken here: there is no backend that could be carried over.",
+        );
+        out.opaque = false;
+        out.keys.0.retain(|(key, _)| key != "protocol");
+        chains.push(Chain {
+            sites: vec![crate::plan::Site {
+                hosts: vec!["*".to_owned()],
+                rules: vec![rule],
+                ..Default::default()
+            }],
+            ..Chain::default()
+        });
+    } else {
+        out.keys.set("protocol", if by_name && !secure { "tls" } else { "tcp" });
+    }
+    out.chains = chains;
+}
+
+fn opaque(name: &str, line: &Line, remarks: &mut Remarks, cx: &mut Cx) -> Option<Rule> {
+    let Some(upstream) = backend::used(name, true, cx) else {
+        remarks.point(
+            &line.at,
+            format!("there is no backend `{name}` with a server; its connections are closed."),
+        );
+        return None;
+    };
+    let mut rule = Rule { at: line.at.clone(), ..Rule::default() };
+    rule.when.path = crate::path::Path::Any;
+    rule.targets.push(upstream.clone());
+    rule.keys.set("to", upstream);
+    Some(rule)
+}
+
+/// Server names of `use_backend b if { req_ssl_sni -i name }`, also by a named ACL.
+fn sni(line: &Line, section: &Section) -> Option<Vec<String>> {
+    let words = line.rest(2);
+    if words.first().map(String::as_str) != Some("if") {
+        return None;
+    }
+    let mut names = Vec::new();
+    let inner: Vec<Vec<String>> = match words.get(1).map(String::as_str) {
+        Some("{") => vec![words.iter().skip(2).take_while(|word| *word != "}").cloned().collect()],
+        Some(_) if words.len() == 2 => section
+            .lines
+            .iter()
+            .filter(|line| line.word(0) == "acl" && Some(&line.words[1]) == words.get(1))
+            .map(|line| line.rest(2).to_vec())
+            .collect(),
+        _ => return None,
+    };
+    for test in inner {
+        let (sample, patterns) = test.split_first()?;
+        let (ends, beg) = (
+            sample.ends_with("_end") || test.windows(2).any(|pair| pair[0] == "-m" && pair[1] == "end"),
+            sample.ends_with("_beg"),
+        );
+        if !sample.contains("ssl_sni") && !sample.contains("ssl_fc_sni") || beg {
+            return None;
+        }
+        for pattern in
+            patterns.iter().filter(|word| !word.starts_with('-') && *word != "end" && *word != "str")
+        {
+            let pattern = pattern.to_ascii_lowercase();
+            names.push(if ends {
+                format!("*{}", if pattern.starts_with('.') { pattern } else { return None })
+            } else {
+                pattern
+            });
+        }
+    }
+    Some(names)
+}
+
+fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx) {
+    out.keys.set("protocol", "http");
+    let forwarded = section.option("forwardfor").is_some();
+    let secure = out.secure;
+    let mut http = out.keys.child("http");
+    if forwarded != secure {
+        http.set("forwarded", if forwarded { "append" } else { "pass" });
+    }
+    if let Some(time) = section.timeout("http-request") {
+        http.set("header_timeout", time);
+    }
+    if let Some(time) = section.timeout("http-keep-alive").or_else(|| section.timeout("client")) {
+        http.set("idle_timeout", time);
+    }
+    drop(http);
+    if section.option("httplog").is_some() || section.option("tcplog").is_some() {
+        cx.plan.top.set("access_log", "stdout");
+    }
+    let rules: Vec<Hosted> = rules::frontend(section, secure, remarks, cx);
+    out.chains.push(Chain { sites: hosted::sites(&rules), ..Chain::default() });
+}

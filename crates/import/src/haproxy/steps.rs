@@ -1,0 +1,251 @@
+//! The rules of a section one after the other: whom they are for, and what they do.
+
+use crate::path::Path;
+use crate::plan::{Rule, When};
+use crate::remark::Remarks;
+use crate::tree::At;
+use crate::value::Map;
+
+use super::{
+    acl::{Acls, Term},
+    tokens::{Line, Section},
+};
+
+/// One step: what happens to requests that its condition takes.
+#[derive(Clone)]
+pub(super) enum Act {
+    /// It ends here.
+    End(Box<Rule>),
+    /// It goes to a backend.
+    Backend(String),
+    /// A change for all that follows.
+    Change(Change),
+    /// What follows can't be trusted to be as it was.
+    Closed(String),
+}
+
+#[derive(Clone)]
+pub(super) enum Change {
+    Header { way: &'static str, how: &'static str, name: String, value: String },
+    Path(String),
+    Host(String),
+}
+
+#[derive(Clone)]
+pub(super) struct Step {
+    pub(super) at: At,
+    pub(super) terms: Option<Vec<Term>>,
+    pub(super) act: Act,
+}
+
+/// Steps of `http-request`, `http-response` and `redirect` of a section.
+pub(super) fn steps(section: &Section, acls: &Acls<'_>, remarks: &mut Remarks) -> Vec<Step> {
+    let mut first = Vec::new();
+    let mut redirects = Vec::new();
+    for line in &section.lines {
+        match line.word(0) {
+            "http-request" => first.extend(request(line, acls, remarks)),
+            "http-response" => first.extend(response(line, remarks)),
+            "redirect" => redirects.extend(step(line, 1, acls, |line| redirect(line, 1))),
+            "block" | "reqdeny" | "reqideny" | "reqrep" | "reqirep" | "tcp-request"
+                if line.word(2) != "inspect-delay" =>
+            {
+                let quiet = line.word(2).starts_with("track-sc")
+                    || line.word(2).starts_with("set-")
+                    || line.word(2) == "accept";
+                if quiet {
+                    remarks.soft(&line.at, "counters and variables of connections are absent.");
+                } else {
+                    first.push(Step {
+                        at: line.at.clone(),
+                        terms: None,
+                        act: Act::Closed(format!(
+                            "`{}` could refuse requests here. Write it as a route",
+                            line.word(0)
+                        )),
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+    first.extend(redirects);
+    first
+}
+
+/// Splits a line at its condition.
+fn condition(line: &Line, from: usize) -> (Vec<String>, Vec<String>) {
+    let rest = line.rest(from);
+    match rest.iter().position(|word| word == "if" || word == "unless") {
+        Some(index) => (rest[..index].to_vec(), rest[index..].to_vec()),
+        None => (rest.to_vec(), Vec::new()),
+    }
+}
+
+fn step(line: &Line, from: usize, acls: &Acls<'_>, act: impl Fn(&Line) -> Act) -> Option<Step> {
+    let (_, words) = condition(line, from);
+    let terms = if words.is_empty() { Some(vec![everything()]) } else { acls.condition(&words) };
+    Some(Step { at: line.at.clone(), terms, act: act(line) })
+}
+
+fn request(line: &Line, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<Step> {
+    let action = line.word(1).split('(').next().unwrap_or_default().to_owned();
+    match action.as_str() {
+        "deny" | "reject" | "silent-drop" | "tarpit" | "return" => step(line, 2, acls, |line| Act::End(Box::new(answer(line, &action)))),
+        "redirect" => step(line, 2, acls, |line| redirect(line, 2)),
+        "set-header" | "add-header" => step(line, 4, acls, |line| match template(line.word(3)) {
+            Some(value) if line.word(2).eq_ignore_ascii_case("host") => Act::Change(Change::Host(value)),
+            Some(value) => header("request", if action == "set-header" { "set" } else { "add" }, line.word(2), value),
+            None => header("request", "remove", line.word(2), String::new()),
+        })
+        .inspect(|_| {
+            if template(line.word(3)).is_none() {
+                remarks.soft(&line.at, format!("the value of `{}` is of a variable that attache lacks; what a client sends under this name is removed.", line.word(2)));
+            }
+        }),
+        "del-header" => step(line, 3, acls, |line| header("request", "remove", line.word(2), String::new())),
+        "set-path" => step(line, 3, acls, |line| match line.word(2).strip_suffix("%[path]") {
+            Some(prefix) if !prefix.contains('%') && prefix.starts_with('/') => Act::Change(Change::Path(format!("{prefix}\u{0}"))),
+            _ if !line.word(2).contains('%') => Act::Change(Change::Path(line.word(2).to_owned())),
+            _ => Act::Closed("the path was made of a variable. Write it as `rewrite`".to_owned()),
+        }),
+        "replace-path" | "replace-uri" => step(line, 4, acls, |line| Act::Change(Change::Path(format!("\u{1}{}\u{1}{}", line.word(2), line.word(3))))),
+        "set-var" | "unset-var" | "capture" | "set-log-level" | "set-nice" | "set-tos" | "set-mark" | "track-sc0" | "track-sc1" | "track-sc2" | "sc-inc-gpc0"
+        | "set-priority-class" | "cache-use" | "set-src" | "disable-l7-retry" | "wait-for-body" | "normalize-uri" | "early-hint" | "set-dst" => {
+            remarks.soft(&line.at, format!("`http-request {action}` is absent; where a later rule reads what it set, that rule says so."));
+            None
+        }
+        "allow" => step(line, 2, acls, |_| Act::Closed("`allow` let requests past later rules. Write it as a route".to_owned())),
+        "auth" => step(line, 2, acls, |_| Act::Closed("a user and password were asked for here. Let the application ask for them".to_owned())),
+        other => step(line, 2, acls, |_| Act::Closed(format!("`http-request {other}` could refuse or change requests here"))),
+    }
+}
+
+fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
+    let how = match line.word(1) {
+        "set-header" => "set",
+        "add-header" => "add",
+        "del-header" => "remove",
+        other => {
+            remarks.soft(&line.at, format!("`http-response {other}` is absent."));
+            return None;
+        }
+    };
+    let value = if how == "remove" { Some(String::new()) } else { template(line.word(3)) };
+    let (_, words) = condition(line, 2);
+    match value {
+        Some(value) if words.is_empty() => Some(Step {
+            at: line.at.clone(),
+            terms: Some(vec![everything()]),
+            act: header("response", how, line.word(2), value),
+        }),
+        _ => {
+            remarks.soft(
+                &line.at,
+                format!(
+                    "`{}` of answers is left out: its value or condition is of something that attache lacks.",
+                    line.word(2)
+                ),
+            );
+            None
+        }
+    }
+}
+
+fn header(way: &'static str, how: &'static str, name: &str, value: String) -> Act {
+    Act::Change(Change::Header { way, how, name: name.to_ascii_lowercase(), value })
+}
+
+fn answer(line: &Line, action: &str) -> Rule {
+    let mut rule = Rule { at: line.at.clone(), ..Rule::default() };
+    let default = match action {
+        "return" => 200,
+        "tarpit" => 500,
+        _ => 403,
+    };
+    let status = ["deny_status", "status"]
+        .iter()
+        .find_map(|word| line.after(word))
+        .and_then(|text| text.parse::<u64>().ok())
+        .unwrap_or(default);
+    let text = line.after("string").or_else(|| line.after("lf-string"));
+    match text {
+        Some(text) => {
+            let mut respond = Map::default();
+            respond.set("status", status);
+            respond.set("body", text);
+            respond.put("content_type", line.after("content-type"));
+            rule.keys.set("respond", respond);
+        }
+        None => rule.answer(status),
+    }
+    rule
+}
+
+fn redirect(line: &Line, from: usize) -> Act {
+    let (words, _) = condition(line, from);
+    let word = |name: &str| words.iter().position(|word| word == name).and_then(|index| words.get(index + 1));
+    let mut keys = Map::default();
+    keys.set("status", word("code").and_then(|code| code.parse::<u64>().ok()).unwrap_or(302));
+    if let Some(scheme) = word("scheme").filter(|scheme| *scheme == "https" || *scheme == "http") {
+        keys.set("scheme", scheme.as_str());
+    } else if let Some(to) = word("location").or_else(|| word("prefix")) {
+        let whole = word("location").is_some();
+        let (scheme, rest) =
+            to.split_once("://").map_or((None, to.as_str()), |(scheme, rest)| (Some(scheme), rest));
+        let (host, path) = if scheme.is_some() {
+            rest.find('/').map_or((Some(rest), ""), |index| (Some(&rest[..index]), &rest[index..]))
+        } else {
+            (None, rest)
+        };
+        if to.contains("%[") || path.contains('?') {
+            return Act::Closed("this redirect has a variable or a query. Write it as `redirect`".to_owned());
+        }
+        keys.put("scheme", scheme);
+        keys.put("host", host);
+        if whole {
+            keys.set("path", if path.is_empty() { "/".to_owned() } else { crate::text::literal(path) });
+            keys.set("strip_query", true);
+        } else if !path.is_empty() && path != "/" {
+            keys.set("path", format!("{}\u{0}", path.trim_end_matches('/')));
+        }
+        if word("drop-query").is_some() || words.iter().any(|word| word == "drop-query") {
+            keys.set("strip_query", true);
+        }
+    } else {
+        return Act::Closed("this redirect has a variable. Write it as `redirect`".to_owned());
+    }
+    let mut rule = Rule { at: line.at.clone(), ..Rule::default() };
+    rule.keys.set("redirect", keys);
+    Act::End(Box::new(rule))
+}
+
+/// A log format as a header's value.
+fn template(value: &str) -> Option<String> {
+    crate::text::template(value, |rest| match rest.strip_prefix('[') {
+        Some(inner) => {
+            let (name, rest) = inner.split_once(']')?;
+            Some((variable(name)?, rest))
+        }
+        None => Some(("%{client.address}".to_owned(), rest.strip_prefix("ci")?)),
+    })
+}
+
+fn variable(name: &str) -> Option<String> {
+    Some(match name {
+        "src" => "%{client.address}".to_owned(),
+        "src_port" => "%{client.port}".to_owned(),
+        "path" => "%{request.path}".to_owned(),
+        "method" => "%{request.method}".to_owned(),
+        "hdr(host)" | "req.hdr(host)" | "req.hdr(Host)" | "hdr(Host)" => "%{request.host}".to_owned(),
+        name => {
+            let inner =
+                name.strip_prefix("req.hdr(").or_else(|| name.strip_prefix("hdr("))?.strip_suffix(')')?;
+            format!("%{{request.header.{}}}", inner.to_ascii_lowercase())
+        }
+    })
+}
+
+pub(super) fn everything() -> Term {
+    Term { when: When { path: Path::Any, ..When::default() }, ..Term::default() }
+}

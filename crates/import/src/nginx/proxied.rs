@@ -1,0 +1,215 @@
+//! What nginx passes on: `proxy_pass` with what is changed on the way, and `limit_req`.
+
+use crate::path::Path;
+use crate::plan::Rule;
+use crate::text::literal;
+use crate::value::{Map, Value};
+
+use super::{Cx, answer::template, scope::Scope, tokens::Directive, upstream};
+
+pub(super) fn proxied(
+    pass: &Directive,
+    scope: &Scope<'_>,
+    rule: &mut Rule,
+    forwarded: &mut bool,
+    cx: &mut Cx,
+) {
+    let target = pass.word(1);
+    let (scheme, rest) = target.split_once("://").unwrap_or(("http", target));
+    let scheme = match (pass.name(), scheme) {
+        ("grpc_pass", "grpc" | "http") => "h2c",
+        (_, "grpcs") => "https",
+        (_, scheme) => scheme,
+    };
+    let (authority, uri) = match rest.strip_prefix("unix:") {
+        Some(path) => (
+            format!("unix:{}", path.split(':').next().unwrap_or(path)),
+            path.split_once(':').map(|(_, uri)| uri.to_owned()),
+        ),
+        None => match rest.find('/') {
+            Some(index) => (rest[..index].to_owned(), Some(rest[index..].to_owned())),
+            None => (rest.to_owned(), None),
+        },
+    };
+    if authority.contains('$') || uri.as_deref().is_some_and(|uri| uri.contains('$')) || authority.is_empty()
+    {
+        rule.refuse(&pass.at, "this location is refused: where it goes is made of variables. Name each upstream in a route; then replace the refusal.");
+        return;
+    }
+    let get = |name: &str| scope.get(name, cx);
+    let tls = upstream::tls(scheme, &get, &mut rule.remarks);
+    let connect = get("proxy_connect_timeout").and_then(|one| super::upstream::time(one.word(1)));
+    let read = get(if pass.name() == "grpc_pass" { "grpc_read_timeout" } else { "proxy_read_timeout" })
+        .and_then(|one| super::upstream::time(one.word(1)));
+    let name = upstream::used(scheme, &authority, tls, connect, cx);
+    rule.targets.push(name.clone());
+    rule.keys.set("to", name);
+    // What nginx bounds is the time between two reads.
+    let read = read.unwrap_or_else(|| "60s".to_owned());
+    rule.keys.set("timeout", read.clone());
+    rule.keys.set("idle_timeout", read);
+    if let Some(uri) = uri {
+        match rule.when.path.clone() {
+            Path::Exact(_) => rule.keys.child("rewrite").set("path", literal(&uri)),
+            Path::All if uri == "/" => {}
+            Path::Regex(_) => {
+                rule.refuse(
+                    &pass.at,
+                    "this location is refused: a path behind an expression has no meaning.",
+                );
+                return;
+            }
+            path => {
+                let whole = format!("{}{{rest}}", literal(&uri));
+                rule.when.path = path.with_rest();
+                rule.keys.child("rewrite").set("path", whole);
+            }
+        }
+    }
+    let mut host =
+        Some(authority.trim_start_matches("unix:").to_owned()).filter(|_| !authority.starts_with("unix:"));
+    let mut preserve = false;
+    let (mut set, mut remove) = (Map::default(), Vec::new());
+    let list =
+        scope.list(if pass.name() == "grpc_pass" { "grpc_set_header" } else { "proxy_set_header" }, cx);
+    for one in list {
+        let (key, value) = (one.word(1).to_ascii_lowercase(), one.word(2));
+        match key.as_str() {
+            "host" => match value {
+                "$http_host" => preserve = true,
+                "$host" => {
+                    preserve = true;
+                    rule.remarks.soft(&one.at, "`$host` has no port; the client's `Host` is sent as it came, with its port where it has one.");
+                }
+                "$proxy_host" => {}
+                value if !value.contains('$') => host = Some(value.to_owned()),
+                _ => {
+                    rule.remarks.point(&one.at, "the host is made of variables; the client's is kept.");
+                    preserve = true;
+                }
+            },
+            name if attache_config::is_framing(name) => {}
+            "x-forwarded-for" if value == "$proxy_add_x_forwarded_for" => *forwarded = true,
+            _ if value.is_empty() => remove.push(key),
+            _ => match template(value, &rule.when.path) {
+                Some(value) => set.set(&key, value),
+                None => {
+                    rule.remarks.soft(&one.at, format!("the value of `{}` is of a variable that attache lacks; what a client sends under this name is removed.", one.word(1)));
+                    remove.push(key);
+                }
+            },
+        }
+    }
+    if !preserve {
+        match host {
+            Some(host) if upstream::host_like(&host) => {
+                rule.keys.child("rewrite").set("host", host.to_ascii_lowercase());
+            }
+            Some(host) => {
+                rule.remarks.soft(&pass.at, format!("the host `{host}`, the name of the upstream, is no host name; the upstream's own is sent."));
+                rule.keys.child("rewrite").set("host", "upstream");
+            }
+            None => rule.keys.child("rewrite").set("host", "localhost"),
+        }
+    }
+    let mut headers = Map::default();
+    if !set.is_empty() {
+        headers.child("request").set("set", set);
+    }
+    if !remove.is_empty() {
+        headers.child("request").set("remove", remove);
+    }
+    if !headers.is_empty() {
+        rule.keys.set("headers", headers);
+    }
+    respond_headers(scope, rule, cx);
+    for one in scope.list("limit_req", cx) {
+        limit(&one, rule, cx);
+    }
+    if let Some(one) = scope.get("proxy_next_upstream", cx) {
+        let mut on = vec!["connect-failure".to_owned()];
+        for word in &one.words[1..] {
+            match word.as_str() {
+                "off" => {
+                    rule.keys.set("retry", "off");
+                    return;
+                }
+                "error" | "timeout" => on.push("reset".to_owned()),
+                "invalid_header" => on.push("reset-before-headers".to_owned()),
+                "non_idempotent" => rule.keys.child("retry").set("methods", "all"),
+                status => on.extend(
+                    status.strip_prefix("http_").filter(|status| status.len() == 3).map(ToOwned::to_owned),
+                ),
+            }
+        }
+        on.dedup();
+        rule.keys.child("retry").set("on", on);
+    }
+}
+
+pub(super) fn respond_headers(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+    if matches!(rule.remarks.heaviest(), Some(crate::remark::Weight::Point)) {
+        return;
+    }
+    let mut add = Map::default();
+    for one in scope.list("add_header", cx) {
+        match template(one.word(2), &Path::Any) {
+            Some(value) => add.set(&one.word(1).to_ascii_lowercase(), value),
+            None => rule.remarks.soft(
+                &one.at,
+                format!(
+                    "the value of `{}` is of a variable that attache lacks; it is left out.",
+                    one.word(1)
+                ),
+            ),
+        }
+        if one.word(3) != "always" {
+            rule.remarks.note(&one.at, "the header is added to every answer, not to good ones alone.");
+        }
+    }
+    let hidden: Vec<String> =
+        scope.list("proxy_hide_header", cx).iter().map(|one| one.word(1).to_ascii_lowercase()).collect();
+    if !add.is_empty() {
+        rule.keys.child("headers").child("response").set("add", add);
+    }
+    if !hidden.is_empty() && rule.keys.get("to").is_some() {
+        rule.keys.child("headers").child("response").set("remove", hidden);
+    }
+}
+
+pub(super) fn limit(one: &Directive, rule: &mut Rule, cx: &Cx) {
+    let word = |name: &str| one.words.iter().find_map(|word| word.strip_prefix(name));
+    let zone = word("zone=").unwrap_or_default();
+    let found = cx.zones.iter().find(|other| {
+        other
+            .words
+            .iter()
+            .any(|word| word.strip_prefix("zone=").is_some_and(|own| own.split(':').next() == Some(zone)))
+    });
+    let rate = found.and_then(|zone| {
+        zone.words
+            .iter()
+            .find_map(|word| word.strip_prefix("rate="))
+            .map(|rate| (zone.word(1).to_owned(), rate.to_owned()))
+    });
+    let Some((key, rate)) = rate else {
+        rule.remarks.point(&one.at, "the zone of this limit isn't here: requests are not limited.");
+        return;
+    };
+    let (count, per) = rate
+        .strip_suffix("r/s")
+        .map(|count| (count, "1s"))
+        .or_else(|| rate.strip_suffix("r/m").map(|count| (count, "1m")))
+        .unwrap_or(("1", "1s"));
+    let mut map = Map::default();
+    map.set("requests", Value::Raw(count.to_owned()));
+    map.set("per", per);
+    map.set("burst", word("burst=").and_then(|burst| burst.parse::<u64>().ok()).unwrap_or(0) + 1);
+    match key.as_str() {
+        "$binary_remote_addr" | "$remote_addr" => map.set("by", "client"),
+        key if key.starts_with("$http_") => map.set("by", format!("header:{}", key[6..].replace('_', "-"))),
+        _ => {}
+    }
+    rule.remarks.soft(&one.at, "what is above the rate and within the burst is let through at once, and not delayed; what is beyond is 429.");
+    rule.keys.set("rate_limit", map);
+}

@@ -1,0 +1,35 @@
+//! Where a directive stands: in a location, its server, and `http`.
+
+use super::{Cx, tokens::Directive};
+
+/// A location with what it inherits: the innermost first.
+pub(super) struct Scope<'d> {
+    pub(super) chain: Vec<&'d Directive>,
+}
+
+impl<'d> Scope<'d> {
+    pub(super) fn with(&self, inner: &'d Directive) -> Self {
+        let mut chain = vec![inner];
+        chain.extend(&self.chain);
+        Self { chain }
+    }
+
+    pub(super) fn get(&self, name: &str, cx: &Cx) -> Option<Directive> {
+        self.chain
+            .iter()
+            .find_map(|block| block.last(name))
+            .cloned()
+            .or_else(|| cx.http.iter().rev().find(|one| one.name() == name).cloned())
+    }
+
+    /// Directives that are inherited as a whole list, or not at all.
+    pub(super) fn list(&self, name: &str, cx: &Cx) -> Vec<Directive> {
+        for block in &self.chain {
+            let own: Vec<_> = block.all(name).cloned().collect();
+            if !own.is_empty() {
+                return own;
+            }
+        }
+        cx.http.iter().filter(|one| one.name() == name).cloned().collect()
+    }
+}
