@@ -1,4 +1,4 @@
-//! The door to this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `compare`, `instructions`.
+//! The door to this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `compare`, `instructions`.
 //!
 //! It has no dependencies, so it is ready in a second on a machine that has nothing yet.
 
@@ -88,6 +88,9 @@ cargo xtask COMMAND
   fuzz [--minutes N] [TARGET...]
           looks for bytes that break what holds for any bytes (`tests/fuzz`), each target for N minutes (1); it needs a nightly
           toolchain and a C++ compiler, and installs cargo-fuzz
+  chaos [CASE...] [--minutes N] [--seed N] [--fast] [--list]
+          faults under load (`tests/chaos`), each in a network namespace of its own, and what must hold afterwards; --minutes is for
+          the soak, --fast the short form
   compare [--quick] [--rows REGEX] [--out FOLDER]
           CPU, latency and memory beside Envoy, HAProxy and nginx, all installed by it; --quick takes two minutes
   instructions
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "modules" => modules(),
         "fuzz" => fuzz(),
+        "chaos" => chaos(),
         "compare" => compare(),
         "instructions" => instructions(),
         "ci" => lint().and_then(|()| setup()).and_then(|()| test()),
@@ -276,6 +280,19 @@ fn fuzz() -> Result<(), String> {
         run(command.args([format!("-max_total_time={}", minutes * 60), "-max_len=4096".to_owned()]))?;
     }
     Ok(())
+}
+
+/// Builds attache as it is shipped, and asks `tests/chaos` what faults do to it.
+fn chaos() -> Result<(), String> {
+    let attache = if env::args().any(|argument| argument == "--list") {
+        PathBuf::from("attache")
+    } else {
+        debian(PACKAGES)?;
+        build_release(&["attache"])?.join("attache")
+    };
+    let mut chaos = Command::new("/usr/bin/python3");
+    chaos.env("PYTHONDONTWRITEBYTECODE", "1").arg("tests/chaos").arg(attache);
+    run(chaos.args(env::args().skip(2)))
 }
 
 /// Builds what is measured, fetches the others, and runs `benches/compare`.

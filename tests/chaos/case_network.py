@@ -1,0 +1,61 @@
+"""Faults of the network between attache and its endpoints."""
+
+import asyncio
+import contextlib
+
+from alone import both_ways, packets
+from world import HOSTS, case
+
+TIMES = ("connect-timeout", "per-try-timeout", "request-timeout", "idle-timeout", "retry-budget-exhausted")
+
+
+@case("loss", fast=True, reasons=TIMES)
+async def loss(world):
+    """5 % of all packets to and from the endpoints are lost."""
+    rules = [rule for host in HOSTS for rule in both_ways(host, "numgen random mod 100 < 5 drop")]
+    await world.under_load(packets(*rules))
+
+
+@case("delay", relayed=True, reasons=TIMES)
+async def delay(world):
+    """A round trip to the endpoints takes 200 ms more."""
+
+    @contextlib.contextmanager
+    def delayed():
+        for relay in world.relays:
+            relay.delay = 0.1
+        yield
+        for relay in world.relays:
+            relay.delay = 0
+
+    await world.under_load(delayed())
+
+
+@case("partition", fast=True, reasons=(*TIMES, "no-healthy-endpoint"))
+async def partition(world):
+    """Half of the endpoints can't be reached, and come back."""
+    await world.under_load(packets(*(rule for host in HOSTS[:2] for rule in both_ways(host, "drop"))))
+
+
+@case("black-hole", reasons=("connect-timeout", "retry-budget-exhausted"))
+async def black_hole(world):
+    """One endpoint takes no connection: each SYN is dropped."""
+    with packets(f"ip daddr {HOSTS[0]} tcp flags & (syn | ack) == syn drop"):
+        end = world.load(count=32, keep=1)
+        await asyncio.sleep(world.seconds)
+    await end()
+
+
+@case("black-hole-mid-response", reasons=(*TIMES, "upstream-closed-mid-body", "no-healthy-endpoint"), needs=("idle-timeout",))
+async def black_hole_mid_response(world):
+    """The network is gone in the middle of answers."""
+    for endpoint in world.endpoints.values():
+        endpoint.mode = "stall"
+    end = world.load()
+    await asyncio.sleep(0.5)
+    with packets(*(rule for host in HOSTS for rule in both_ways(host, "drop"))):
+        await asyncio.sleep(world.seconds)
+        for endpoint in world.endpoints.values():
+            endpoint.mode = "fine"
+    await asyncio.sleep(1)
+    await end()
