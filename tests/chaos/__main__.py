@@ -1,10 +1,11 @@
-"""Faults, under load, and what must hold afterwards: `python3 tests/chaos ATTACHE [CASE ...] [--minutes N] [--seed N] [--fast] [--list]`.
+"""Faults, under load, and what must hold afterwards: `python3 tests/chaos ATTACHE [CASE ...] [--minutes N] [--seconds N] [--seed N] [--jobs N] [--fast] [--list]`.
 
 One line a case: name, seconds, calls, failed by reason, verdict. The exit code is 1 where something differs. See docs/testing.md.
 """
 
 import argparse
 import asyncio
+import concurrent.futures
 import os
 import random
 import sys
@@ -26,6 +27,7 @@ def main():
     parser.add_argument("--minutes", type=float, help="how long the soak takes (0.2)", default=0.2)
     parser.add_argument("--seconds", type=float, help="how long each fault lasts (4)", default=4)
     parser.add_argument("--seed", type=int, help="of what is random in the load", default=1)
+    parser.add_argument("--jobs", type=int, help="how many cases run at once (1)", default=1)
     parser.add_argument("--fast", action="store_true", help="the short form")
     parser.add_argument("--list", action="store_true", help="the names of the cases")
     given = parser.parse_args()
@@ -40,7 +42,9 @@ def main():
     chosen = [case for case in CASES if case.name in given.cases or not given.cases and (case.fast or not given.fast)]
     more = [f"--minutes={given.minutes}", f"--seconds={given.seconds}", f"--seed={given.seed}"]
     # Each in namespaces and a process of its own: nothing is left for the next.
-    bad = [case.name for case in chosen if alone.run([given.attache, case.name, *more])]
+    with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
+        codes = pool.map(lambda case: alone.run([given.attache, case.name, *more]), chosen)
+        bad = [case.name for case, code in zip(chosen, codes) if code]
     print(f"{len(chosen) - len(bad)} of {len(chosen)} cases hold", *bad)
     return 1 if bad else 0
 

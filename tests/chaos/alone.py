@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 
@@ -30,17 +31,20 @@ def nft(text):
 
 @contextlib.contextmanager
 def packets(*rules):
-    """Rules of nftables, as long as the block lasts."""
-    nft("".join(f"add rule inet chaos in {rule}\n" for rule in rules))
+    """Rules of nftables that drop packets, as long as the block lasts. Each case sees that some were dropped."""
+    nft("".join(f"add rule inet chaos in {rule} counter drop\n" for rule in rules))
     try:
         yield
+        listed = subprocess.run(["nft", "list", "chain", "inet", "chaos", "in"], capture_output=True, text=True, check=True)
+        if not any(int(count) for count in re.findall(r"counter packets (\d+)", listed.stdout)):
+            raise RuntimeError("no packet was dropped: the fault was not there")
     finally:
         nft("flush chain inet chaos in\n")
 
 
-def both_ways(address, action):
+def both_ways(address, which=""):
     """The packets to an endpoint and those from it."""
-    return [f"ip daddr {address} {action}", f"ip saddr {address} {action}"]
+    return [f"ip daddr {address} {which}", f"ip saddr {address} {which}"]
 
 
 def small_disk(folder, size):

@@ -34,6 +34,7 @@ async def garbage(world):
 async def half_close(world):
     """Its FIN comes in the head of an answer, and its connection stays open."""
     await world.under_load(misbehaving(world, "half-close"))
+    await world.must_count("attache_upstream_ejections_total")
 
 
 @case("cutting-endpoint", needs=("upstream-closed-mid-body",), reasons=BUDGET)
@@ -64,6 +65,7 @@ async def dead(world):
     world.endpoints[HOSTS[0]] = await Endpoint(HOSTS[0]).start()
     await asyncio.sleep(1)
     await end()
+    await world.must_count("attache_upstream_connection_failures_total", reason="connect-refused")
 
 
 @case("rolling-restart", app=[NAME], names={NAME: HOSTS}, reasons=("upstream-reset", "upstream-closed-mid-body", "connect-refused", *BUDGET))
@@ -81,3 +83,6 @@ async def rolling_restart(world):
         await asyncio.sleep(1)
     await asyncio.sleep(1.5)
     await end()
+    await world.must_count("attache_upstream_connection_failures_total", reason="connect-refused")
+    if unused := [host for host in now if not world.endpoints[host].calls]:
+        world.differences.append(f"no call went to {unused}")

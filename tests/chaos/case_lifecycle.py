@@ -15,15 +15,13 @@ KINDS = (clients.http1, clients.websocket, clients.tunnel, clients.tcp, http2.ht
 async def reload(world):
     """Another timeout each half second, by SIGHUP: nobody sees it."""
     end = world.load(*KINDS, count=3)
-    before = world.before.total("attache_config_reloads_total", outcome="ok")
     rounds = max(4, int(world.seconds * 2))
     for number in range(rounds):
         world.program.write(f"{3000 + number + 1}ms")
         world.program.signal(signal.SIGHUP)
         await asyncio.sleep(0.5)
     await end()
-    page = await world.program.page()
-    if (seen := page.total("attache_config_reloads_total", outcome="ok") - before) < rounds:
+    if (seen := await world.counted("attache_config_reloads_total", outcome="ok")) < rounds:
         world.differences.append(f"{seen:g} of {rounds} configs were loaded")
 
 

@@ -100,6 +100,15 @@ class World:
         await asyncio.sleep(1)
         await end()
 
+    async def counted(self, name, **labels):
+        """How much a counter rose in this case."""
+        return (await self.program.page()).total(name, **labels) - self.before.total(name, **labels)
+
+    async def must_count(self, name, **labels):
+        """A counter by which the fault is seen."""
+        if not await self.counted(name, **labels):
+            self.differences.append(f"{name}{labels or ''} did not rise: the fault was not seen")
+
     async def recovered(self):
         """Seconds until a call succeeds; None where none does."""
         begin = time.monotonic()

@@ -20,7 +20,7 @@ fn python(arguments: &[&str]) -> Output {
 #[test]
 fn after_each_of_the_fast_faults_gauges_counters_memory_and_reasons_are_as_they_should_be() {
     let attache = binary().canonicalize().expect("the program");
-    let output = python(&[".", &attache.display().to_string(), "--fast", "--seconds", "2"]);
+    let output = python(&[".", &attache.display().to_string(), "--fast", "--seconds", "2", "--jobs", "2"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
 }
