@@ -1,4 +1,4 @@
-"""Faults, under load, and what must hold afterwards: `python3 tests/chaos ATTACHE [CASE ...] [--minutes N] [--seconds N] [--seed N] [--jobs N] [--fast] [--list]`.
+"""Faults, under load, and what must hold afterwards: `python3 tests/chaos ATTACHE [CASE ...]`, `--help` says the rest.
 
 One line a case: name, seconds, calls, failed by reason, verdict. The exit code is 1 where something differs. See docs/testing.md.
 """

@@ -68,7 +68,10 @@ async def dead(world):
     await world.must_count("attache_upstream_connection_failures_total", reason="connect-refused")
 
 
-@case("rolling-restart", app=[NAME], names={NAME: HOSTS}, reasons=("upstream-reset", "upstream-closed-mid-body", "connect-refused", *BUDGET))
+@case(
+    "rolling-restart", app=[NAME], names={NAME: HOSTS},
+    reasons=("upstream-reset", "upstream-closed-mid-body", "connect-refused", *BUDGET),
+)
 async def rolling_restart(world):
     """Each endpoint is replaced; DNS says it a second after the old one is gone."""
     end = world.load()

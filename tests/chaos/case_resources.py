@@ -14,7 +14,10 @@ DISK = tempfile.gettempdir() + "/attache-chaos-disk"
 MEMORY = 64 << 20
 
 
-@case("full-disk", disk=DISK, access_log=f"{{ to: {{ file: {DISK}/access.log }} }}", fast=True, expected_errors=("access log", "access_log"))
+@case(
+    "full-disk", fast=True, disk=DISK, access_log=f"{{ to: {{ file: {DISK}/access.log }} }}",
+    expected_errors=("access log", "access_log"),
+)
 async def full_disk(world):
     """The disk of the access log is full, and has space again."""
     end = world.load()
@@ -53,7 +56,10 @@ async def little_memory(world):
     await end()
 
 
-@case("few-descriptors", limits=[(resource.RLIMIT_NOFILE, 96)], reasons=("overloaded", "connect-failed"), expected_errors=("ulimit -n", "os error 24"), few=True)
+@case(
+    "few-descriptors", few=True, limits=[(resource.RLIMIT_NOFILE, 96)],
+    reasons=("overloaded", "connect-failed"), expected_errors=("ulimit -n", "os error 24"),
+)
 async def few_descriptors(world):
     """96 descriptors, 150 clients. A connection to an endpoint may find none left: `connect-failed` names the system's error."""
     end = world.load(count=150)
