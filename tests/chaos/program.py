@@ -27,8 +27,8 @@ upstreams:
     address: [{app}]
     connect_timeout: 300ms
     timeout: {timeout}
-    idle_timeout: 1s
-    retry: {{ attempts: 3, per_try_timeout: 1s }}
+    idle_timeout: {silence}
+    retry: {{ attempts: 3, per_try_timeout: {silence} }}
     pool: {{ idle_timeout: 1s }}
     circuit_breaker: {{ max_requests: {MAX_REQUESTS}, max_pending: {MAX_REQUESTS} }}
     outlier_ejection: {{ base: 500ms, max: 1s, interval: 500ms }}
@@ -69,10 +69,10 @@ class Page:
 
 
 class Attache:
-    def __init__(self, binary, *, app, timeout="3s", access_log="off", limits=(), stdout=None):
+    def __init__(self, binary, *, app, timeout="3s", silence="1s", access_log="off", limits=(), stdout=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="chaos-"))
         self.binary, self.limits, self.stdout, self.process = binary, limits, stdout, None
-        self.app, self.access_log = app, access_log
+        self.app, self.access_log, self.silence = app, access_log, silence
         self.config = self.folder / "attache.yaml"
         self.log = self.folder / "log"
         self.write(timeout)
@@ -80,7 +80,7 @@ class Attache:
     def write(self, timeout):
         names = {"METRICS": METRICS, "WEB": WEB, "ECHO": ECHO, "PROXY": PROXY, "DNS": DNS, "MAX_REQUESTS": MAX_REQUESTS}
         app = ", ".join(f'"http://{host}:8080"' for host in self.app)
-        text = CONFIG.format(app=app, timeout=timeout, access_log=self.access_log, **names)
+        text = CONFIG.format(app=app, timeout=timeout, access_log=self.access_log, silence=self.silence, **names)
         beside = self.config.with_suffix(".new")
         beside.write_text(text)
         beside.replace(self.config)
