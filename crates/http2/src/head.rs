@@ -130,7 +130,8 @@ impl Reading<'_> {
     fn add(&mut self, known: Option<Known>, field: Field<'_>) -> Option<&'static str> {
         self.regular = true;
         let value = match field.value {
-            [b' ' | b'\t', ..] | [.., b' ' | b'\t'] => trim(field.value),
+            // A request with them is refused with words, where its reason is known.
+            [b' ' | b'\t', ..] | [.., b' ' | b'\t'] if self.place != Place::Request => trim(field.value),
             value => value,
         };
         let added = self.block.fields.append_read(known, field.name, value, field.sensitive);
@@ -211,8 +212,8 @@ impl Reading<'_> {
     }
 }
 
-/// Blanks around a value are no part of it (RFC 9110 section 5.5). RFC 9113 section 8.2.1 would have such a message refused, but answers of
-/// well-known servers have them. HTTP/1 takes them away: so rules and the next hop read one value, whatever that hop speaks.
+/// Blanks around a value are no part of it (RFC 9110 section 5.5). RFC 9113 section 8.2.1 would have such a message refused. HTTP/1 takes them
+/// away, so an answer is not lost for them, and rules and the next hop read one value, whatever that hop speaks.
 fn trim(value: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());

@@ -254,7 +254,8 @@ impl State {
 
     /// Opens a stream's window by what was taken from it, once that is worth a frame.
     pub(crate) fn give_back(&mut self, key: usize, bytes: u32) {
-        let size = self.window.size();
+        // A larger one counts once the peer was told of it: until then it can't send so much.
+        let size = self.window.size().min(self.granted_window);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.unreleased += bytes;
         // Not for one that has ended; and not while the window, which was made smaller, is still too large.

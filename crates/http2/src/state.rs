@@ -149,7 +149,7 @@ pub(crate) struct State {
     /// SETTINGS of ours that the peer has not acknowledged: the streams' windows in them.
     pub(crate) unacknowledged: VecDeque<u32>,
     /// The streams' window that the peer is held to.
-    granted_window: u32,
+    pub(crate) granted_window: u32,
     pub(crate) wanted_window: Option<u32>,
     closed: VecDeque<u32>,
     resets: VecDeque<u32>,

@@ -277,11 +277,17 @@ fn a_side_that_has_ended_gets_no_room() {
 }
 
 #[test]
-fn blanks_around_a_value_are_no_part_of_it() {
-    // As HTTP/1 reads it, so that rules see what an upstream sees (RFC 9110 section 5.5).
+fn blanks_around_a_value_stay_in_a_request_and_are_no_part_of_it_elsewhere() {
+    // A request with them is refused later, with words. Answers have them, and are read as HTTP/1's are (RFC 9110 section 5.5).
+    let blanks = b"\x00\x01a\x04 b\t \x00\x01c\x02\t ";
     let mut state = server();
-    give(&mut state, &[frame(kind::HEADERS, 5, 1, &[GET, b"\x00\x01a\x04 b\t \x00\x01c\x02\t "].concat())]);
+    give(&mut state, &[frame(kind::HEADERS, 5, 1, &[GET, blanks].concat())]);
     let head = state.take_request().unwrap().head;
+    assert_eq!(head.headers.get("a").unwrap().as_bytes(), b" b\t ");
+    let mut state = client();
+    let key = state.open(&get(http::Method::GET), true).unwrap();
+    give(&mut state, &[frame(kind::HEADERS, 5, 1, &[&[0x88], &blanks[..]].concat())]);
+    let head = state.streams[key].head.take().unwrap();
     assert_eq!(head.headers.get("a").unwrap().as_bytes(), b"b");
     assert_eq!(head.headers.get("c").unwrap().as_bytes(), b"");
 }
@@ -347,4 +353,19 @@ fn what_waits_for_a_reader_holds_few_of_the_buffers_that_it_came_in() {
     let (_, stream) = state.stream(1).unwrap();
     assert_eq!(stream.received.len(), 500_000);
     assert!(stream.received.parts() <= 6, "{}", stream.received.parts());
+}
+
+#[test]
+fn a_window_that_the_peer_was_not_told_of_holds_nothing_back() {
+    let mut state = server();
+    give(&mut state, &[frame(kind::HEADERS, 4, 1, GET), frame(kind::DATA, 0, 1, &[0; 16_000])]);
+    let key = state.take_request().unwrap().key;
+    // It has grown, and waits for the peer to acknowledge the last one.
+    state.window = crate::Window::new(1 << 20, 1 << 20);
+    let before = state.out.len();
+    state.give_back(key, 16_000);
+    assert_eq!(state.out.len(), before);
+    give(&mut state, &[frame(kind::DATA, 0, 1, &[0; 16_000]), frame(kind::DATA, 0, 1, &[0; 16_000])]);
+    state.give_back(key, 32_000);
+    assert_eq!(state.out.len(), before + crate::HEAD + 4, "half of what it may send");
 }
