@@ -119,10 +119,13 @@ mod tests {
                 let hash = n.is_multiple_of(2).then_some(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
                 let first = balancer.pick_for(&shared, hash, &[], Some(&v2)).unwrap();
                 assert!(is_v2(&first), "{algorithm:?}");
-                let again =
-                    balancer.pick_for(&shared, hash, std::slice::from_ref(&first), Some(&v2)).unwrap();
-                assert!(is_v2(&again) && !Arc::ptr_eq(&first, &again), "{algorithm:?}");
                 seen.insert(first.label.clone());
+                // Not each time: two in turn would be asked in turn for ever.
+                if n.is_multiple_of(3) {
+                    let again =
+                        balancer.pick_for(&shared, hash, std::slice::from_ref(&first), Some(&v2)).unwrap();
+                    assert!(is_v2(&again) && !Arc::ptr_eq(&first, &again), "{algorithm:?}");
+                }
             }
             assert_eq!(seen.len(), 2, "{algorithm:?}");
             // One of the two is out, then both: the others are no help, and a panic stays within the subset.
