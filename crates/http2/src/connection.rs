@@ -57,6 +57,8 @@ pub struct Connection<I> {
     unflushed: bool,
     /// Reads that brought something.
     heard: u64,
+    /// The path was measured, which is looked at in the next turn.
+    measured: bool,
 }
 
 /// A request that a client sent.
@@ -101,6 +103,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             deaf: false,
             unflushed: false,
             heard: 0,
+            measured: false,
         }
     }
 
@@ -116,7 +119,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             state.woken = true;
         }
         self.ended = self.ended || self.poll_read(cx);
-        self.follow_window();
+        self.follow_window(cx);
         if let Poll::Ready(Err(error)) = self.poll_write(cx) {
             self.state.borrow_mut().fail(error);
         }
@@ -200,11 +203,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     }
 
     /// Lets the streams' window grow with fast readers.
-    fn follow_window(&mut self) {
+    fn follow_window(&mut self, cx: &Context<'_>) {
         let state = &mut *self.state.borrow_mut();
         let path = 1 << Asks::Path as u8;
         if state.pongs & path != 0 {
             state.pongs &= !path;
+            // Only when the readers have taken what came before it: it may all have come in this turn.
+            self.measured = true;
+            cx.waker().wake_by_ref();
+        } else if std::mem::take(&mut self.measured) {
             state.wanted_window = state.window.ponged().or(state.wanted_window);
         }
         if state.window.wants_ping() {
