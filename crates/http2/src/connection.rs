@@ -57,8 +57,6 @@ pub struct Connection<I> {
     unflushed: bool,
     /// Reads that brought something.
     heard: u64,
-    /// The path was measured, which is looked at in the next turn.
-    measured: bool,
 }
 
 /// A request that a client sent.
@@ -103,7 +101,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             deaf: false,
             unflushed: false,
             heard: 0,
-            measured: false,
         }
     }
 
@@ -119,7 +116,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             state.woken = true;
         }
         self.ended = self.ended || self.poll_read(cx);
-        self.follow_window(cx);
+        self.state.borrow_mut().follow_window();
         if let Poll::Ready(Err(error)) = self.poll_write(cx) {
             self.state.borrow_mut().fail(error);
         }
@@ -200,24 +197,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         }
         cx.waker().wake_by_ref();
         false
-    }
-
-    /// Lets the streams' window grow with fast readers.
-    fn follow_window(&mut self, cx: &Context<'_>) {
-        let state = &mut *self.state.borrow_mut();
-        let path = 1 << Asks::Path as u8;
-        if state.pongs & path != 0 {
-            state.pongs &= !path;
-            // Only when the readers have taken what came before it: it may all have come in this turn.
-            self.measured = true;
-            cx.waker().wake_by_ref();
-        } else if std::mem::take(&mut self.measured) {
-            state.wanted_window = state.window.ponged().or(state.wanted_window);
-        }
-        if state.window.wants_ping() {
-            state.ask(Asks::Path);
-        }
-        state.tell_window();
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -349,11 +328,6 @@ impl<I> Drop for Connection<I> {
 }
 
 impl Caller {
-    #[cfg(any(test, feature = "probe"))]
-    pub(crate) const fn new(state: Shared) -> Self {
-        Self(state)
-    }
-
     /// Opens a stream. `ends`: the request has no body.
     ///
     /// # Errors

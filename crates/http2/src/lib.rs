@@ -20,8 +20,6 @@ mod handle;
 mod head;
 mod hpack;
 mod incoming;
-#[cfg(any(test, feature = "probe"))]
-pub mod probe;
 mod queue;
 mod receive;
 mod send;

@@ -16,7 +16,7 @@ use crate::{
     head::{Block, Place},
     kind,
     queue::Queue,
-    state::{Accepted, Begun, CONNECTION_WINDOW, State},
+    state::{Accepted, Asks, Begun, CONNECTION_WINDOW, State},
     stream::Expects,
 };
 
@@ -226,6 +226,7 @@ impl State {
                 "the body is not as long as `content-length` says",
             ))?;
         }
+        let waits = !stream.unread;
         // Padding is taken as soon as it has come.
         let padding = (head.length - len) as u32;
         if stream.unread {
@@ -244,6 +245,9 @@ impl State {
         }
         if len > 0 || head.ends_stream() {
             stream.wake_reader();
+        }
+        if waits {
+            self.window.came(id, len as u32);
         }
         if padding > 0 {
             self.give_back(key, padding);
@@ -582,14 +586,18 @@ impl State {
             self.frame(Head { flags: ACK, ..head }, payload);
             return Ok(());
         }
-        if let [b'a', b't', b't', b'a', b'c', b'h', b'e', what @ 1..=3] = payload {
-            self.pongs |= 1 << what;
-            if *what == crate::state::Asks::Goodbye as u8 && self.goodbye.is_some_and(|last| last > self.last)
-            {
-                self.goodbye = Some(self.last);
-                self.write_go_away(self.last, Code::NO_ERROR, "");
+        match payload {
+            [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == Asks::Path as u8 => {
+                self.window.answered()
             }
-            self.wake();
+            [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == Asks::Goodbye as u8 => {
+                if self.goodbye.is_some_and(|last| last > self.last) {
+                    self.goodbye = Some(self.last);
+                    self.write_go_away(self.last, Code::NO_ERROR, "");
+                }
+                self.wake();
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -150,7 +150,6 @@ pub(crate) struct State {
     pub(crate) unacknowledged: VecDeque<u32>,
     /// The streams' window that the peer is held to.
     pub(crate) granted_window: u32,
-    pub(crate) wanted_window: Option<u32>,
     closed: VecDeque<u32>,
     resets: VecDeque<u32>,
 
@@ -176,8 +175,6 @@ pub(crate) struct State {
     pub(crate) goodbye: Option<u32>,
     /// The last stream of the GOAWAY that came.
     pub(crate) went_away: Option<u32>,
-    /// PINGs of ours that were answered, by what they asked.
-    pub(crate) pongs: u8,
 }
 
 impl State {
@@ -208,7 +205,6 @@ impl State {
             taken: 0,
             unacknowledged: VecDeque::new(),
             granted_window: FIRST_WINDOW,
-            wanted_window: None,
             closed: VecDeque::new(),
             resets: VecDeque::new(),
             out: Queue::default(),
@@ -222,7 +218,6 @@ impl State {
             woken: false,
             goodbye: None,
             went_away: None,
-            pongs: 0,
         };
         state.begin();
         state
@@ -444,14 +439,24 @@ impl State {
 
     /// The streams' windows become as small as they may be.
     pub(crate) fn shrink(&mut self) {
-        self.wanted_window = self.window.shrink().or(self.wanted_window);
+        self.window.shrink();
         self.wake();
+    }
+
+    /// Measures the path where a reader may be held up by it, and tells the peer of a new window.
+    pub(crate) fn follow_window(&mut self) {
+        if let Some(id) = self.window.wants_ping() {
+            let waiting = self.stream(id).map_or(0, |(_, stream)| stream.received.len() as u64);
+            self.window.ask(id, waiting);
+            self.ask(Asks::Path);
+        }
+        self.tell_window();
     }
 
     /// The streams' window that is to be told to the peer, when it has acknowledged the last one.
     pub(crate) fn tell_window(&mut self) {
         if self.unacknowledged.is_empty()
-            && let Some(size) = self.wanted_window.take()
+            && let Some(size) = self.window.take_wanted()
         {
             self.write_settings(&[(setting::INITIAL_WINDOW_SIZE, size)]);
             self.tell(size);
@@ -545,7 +550,7 @@ impl State {
     }
 
     /// All counts are what a recount says. Panics where one is not.
-    #[cfg(any(test, feature = "probe"))]
+    #[cfg(test)]
     pub(crate) fn audit(&self) {
         let Self { streams, places, line, accepted, .. } = self;
         for (id, key) in places {
@@ -576,6 +581,14 @@ impl State {
             assert!(self.active <= self.settings.streams || !self.is_server);
             assert!(self.send_window <= i64::from(CONNECTION_WINDOW));
         }
+    }
+
+    /// No stream is left, nothing is kept for one, and none waits. Panics where that is not so.
+    #[cfg(test)]
+    pub(crate) fn audit_rest(&self) {
+        self.audit();
+        assert!(self.streams.is_empty() && self.places.is_empty() && self.active == 0, "{self:?}");
+        assert!(self.accepted.is_empty() && self.pending_resets == 0, "{self:?}");
     }
 
     #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Lets the streams' receive window grow where it is what holds a transfer up.
 //!
-//! **The rule.** When one reader has taken half a window, a PING measures one round trip. If that reader took two thirds of a window or more
-//! by the time the answer comes, the sender had to wait for the window, and it becomes twice what was taken, up to a bound. If not, the
-//! next measurement waits for [`PAUSE`]. A reader that does not keep up never lets it grow, and so a slow client costs no more memory
-//! than with windows that stay.
+//! **The rule.** When one reader has taken half a window, a PING measures one round trip. If two thirds of a window or more came for that
+//! reader before the answer, the sender had to wait for the window. If the reader has taken all of it within as long again, it keeps up,
+//! and the window becomes twice what came, up to a bound. If not, the next measurement waits for [`PAUSE`]. A reader that does not keep
+//! up never lets it grow, and so a slow client costs no more memory than with windows that stay.
+//!
+//! What came is counted, and not what was taken: a whole window and the answer behind it may come in one turn of the connection's task,
+//! before the reader has its own.
 //!
 //! What comes in the round trip after a window has grown was sent while the sender did not know of it. That round trip is let pass: it
 //! would be taken for a sender that has enough room.
@@ -31,23 +34,31 @@ pub struct Window {
     /// The window has grown since the last measurement.
     grown: bool,
     next: Option<Instant>,
-    /// The stream whose reader is measured, and bytes that it took.
+    /// The stream whose reader is measured.
     measured: Option<u32>,
-    taken: u64,
+    /// When the PING was sent.
+    since: Option<Instant>,
+    /// Bytes that came for that reader since then, and bytes that it has still to take.
+    came: u64,
+    waiting: u64,
     /// A stream whose reader took more than half a window, and should be measured.
     candidate: Option<u32>,
+    /// A window that the peer was not told of yet.
+    wanted: Option<u32>,
 }
 
-/// What the PING that is under way is for.
+/// What is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Asked {
-    /// None is under way.
+    /// Nothing.
     #[default]
     Nothing,
-    /// To let the round trip pass in which the sender hears of a larger window.
+    /// A PING's answer, to let the round trip pass in which the sender hears of a larger window.
     Passing,
-    /// To see what the reader takes in a round trip.
+    /// A PING's answer, to see what comes in a round trip.
     Measuring,
+    /// The reader, to take what came until then.
+    Taking { until: Instant },
 }
 
 impl Window {
@@ -60,8 +71,11 @@ impl Window {
             grown: false,
             next: None,
             measured: None,
-            taken: 0,
+            since: None,
+            came: 0,
+            waiting: 0,
             candidate: None,
+            wanted: None,
         }
     }
 
@@ -70,69 +84,109 @@ impl Window {
         self.size
     }
 
-    /// A stream's reader took so many bytes, and `all` in its life. True where [`wants_ping`](Self::wants_ping) is to be asked.
+    /// So many bytes came for a stream.
+    #[inline]
+    pub fn came(&mut self, stream: u32, bytes: u32) {
+        if self.measured == Some(stream) && self.asked == Asked::Measuring {
+            self.came += u64::from(bytes);
+            self.waiting += u64::from(bytes);
+        }
+    }
+
+    /// A stream's reader took so many bytes, and `all` in its life. True where there is a PING to send or a window to tell.
     pub fn took(&mut self, stream: u32, bytes: u32, all: u64) -> bool {
         if self.measured == Some(stream) {
-            self.taken += u64::from(bytes);
-            return false;
+            self.waiting = self.waiting.saturating_sub(u64::from(bytes));
+            self.settle();
+            return self.wanted.is_some();
         }
         all >= u64::from(self.size / 2).max(1) && self.candidate.replace(stream).is_none()
     }
 
     /// A stream has ended.
     pub fn forget(&mut self, stream: u32) {
-        self.measured = self.measured.filter(|measured| *measured != stream);
+        if self.measured == Some(stream) {
+            self.measured = None;
+            if matches!(self.asked, Asked::Taking { .. }) {
+                self.asked = Asked::Nothing;
+            }
+        }
         self.candidate = self.candidate.filter(|candidate| *candidate != stream);
     }
 
-    /// Whether a PING is to be sent now. Reads no clock unless a reader has taken enough.
-    pub fn wants_ping(&mut self) -> bool {
+    /// The stream whose reader took enough to be measured. Reads no clock where there is none.
+    pub fn wants_ping(&self) -> Option<u32> {
         if self.asked != Asked::Nothing || self.size >= self.most {
-            return false;
+            return None;
         }
-        let Some(stream) = self.candidate else { return false };
-        if self.next.is_some_and(|next| Instant::now() < next) {
-            return false;
-        }
+        self.candidate.filter(|_| self.next.is_none_or(|next| Instant::now() >= next))
+    }
+
+    /// A PING is sent for what [`wants_ping`](Self::wants_ping) said; so many bytes wait for that stream's reader.
+    pub fn ask(&mut self, stream: u32, waiting: u64) {
         self.candidate = None;
         if std::mem::take(&mut self.grown) {
             self.asked = Asked::Passing;
-            return true;
+            return;
         }
         self.measured = Some(stream);
-        self.taken = 0;
+        self.since = Some(Instant::now());
+        (self.came, self.waiting) = (0, waiting);
         self.asked = Asked::Measuring;
-        true
     }
 
-    /// The PING was answered; the new window where it is to grow.
-    pub fn ponged(&mut self) -> Option<u32> {
-        if std::mem::take(&mut self.asked) != Asked::Measuring {
-            return None;
+    /// The PING was answered.
+    pub fn answered(&mut self) {
+        if self.asked != Asked::Measuring {
+            self.asked = Asked::Nothing;
+            return;
         }
-        self.measured = None;
-        if self.taken < u64::from(self.size) / 3 * 2 {
-            self.next = Some(Instant::now() + PAUSE);
-            return None;
+        let now = Instant::now();
+        if self.measured.is_none() || self.came < u64::from(self.size) / 3 * 2 {
+            self.pause(now);
+            return;
         }
-        self.next = None;
-        self.grown = true;
-        let wanted = u32::try_from(self.taken.saturating_mul(2)).unwrap_or(u32::MAX);
-        self.resize(wanted.max(self.size.saturating_mul(2)).min(self.most))
+        let round_trip = self.since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        self.asked = Asked::Taking { until: now + round_trip };
+        self.settle();
+    }
+
+    /// Grows where the reader has taken what came, and was in time.
+    fn settle(&mut self) {
+        let Asked::Taking { until } = self.asked else { return };
+        if self.waiting > 0 {
+            return;
+        }
+        let now = Instant::now();
+        if now > until {
+            self.pause(now);
+            return;
+        }
+        (self.asked, self.measured, self.next, self.grown) = (Asked::Nothing, None, None, true);
+        let wanted = u32::try_from(self.came.saturating_mul(2)).unwrap_or(u32::MAX);
+        self.resize(wanted.max(self.size.saturating_mul(2)).min(self.most));
+    }
+
+    fn pause(&mut self, now: Instant) {
+        (self.asked, self.measured, self.next) = (Asked::Nothing, None, Some(now + PAUSE));
     }
 
     /// The process is short of memory: windows become as small as they may be, and don't grow any more on this connection.
-    pub fn shrink(&mut self) -> Option<u32> {
+    pub fn shrink(&mut self) {
         self.most = LEAST.min(self.size);
-        self.resize(self.most)
+        self.resize(self.most);
     }
 
-    const fn resize(&mut self, size: u32) -> Option<u32> {
-        if size == self.size {
-            return None;
+    const fn resize(&mut self, size: u32) {
+        if size != self.size {
+            self.size = size;
+            self.wanted = Some(size);
         }
-        self.size = size;
-        Some(size)
+    }
+
+    /// The window that the peer is to be told of now.
+    pub const fn take_wanted(&mut self) -> Option<u32> {
+        self.wanted.take()
     }
 }
 
@@ -140,14 +194,32 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// One stream's reader.
+    /// One stream, whose reader takes what comes.
     struct Reader(u32, u64);
 
     impl Reader {
         fn took(&mut self, window: &mut Window, bytes: u32) {
-            self.1 += u64::from(bytes);
-            window.took(self.0, bytes, self.1);
+            window.came(self.0, bytes);
+            self.takes(window, bytes);
         }
+
+        fn takes(&mut self, window: &mut Window, bytes: u32) -> Option<u32> {
+            self.1 += u64::from(bytes);
+            let looks = window.took(self.0, bytes, self.1);
+            window.take_wanted().inspect(|_| assert!(looks))
+        }
+    }
+
+    /// A PING is sent where one is wanted, with nothing waiting.
+    fn pings(window: &mut Window) -> bool {
+        let wanted = window.wants_ping();
+        wanted.into_iter().for_each(|stream| window.ask(stream, 0));
+        wanted.is_some()
+    }
+
+    fn answered(window: &mut Window) -> Option<u32> {
+        window.answered();
+        window.take_wanted()
     }
 
     #[tokio::test(start_paused = true)]
@@ -155,21 +227,21 @@ mod tests {
         let mut window = Window::new(100_000, 300_000);
         let mut reader = Reader(1, 0);
         reader.took(&mut window, 49_999);
-        assert!(!window.wants_ping(), "half a window is not reached");
+        assert!(!pings(&mut window), "half a window is not reached");
         reader.took(&mut window, 1);
-        assert!(window.wants_ping() && !window.wants_ping());
+        assert!(pings(&mut window) && !pings(&mut window));
         reader.took(&mut window, 100_000);
-        assert_eq!(window.ponged(), Some(200_000));
+        assert_eq!(answered(&mut window), Some(200_000));
         reader.took(&mut window, 1);
-        assert!(window.wants_ping());
+        assert!(pings(&mut window));
         reader.took(&mut window, 100_000);
-        assert_eq!(window.ponged(), None, "the sender did not know of the larger window");
+        assert_eq!(answered(&mut window), None, "the sender did not know of the larger window");
         reader.took(&mut window, 1);
-        assert!(window.wants_ping(), "at once");
+        assert!(pings(&mut window), "at once");
         reader.took(&mut window, 200_000);
-        assert_eq!(window.ponged(), Some(300_000));
+        assert_eq!(answered(&mut window), Some(300_000));
         reader.took(&mut window, 1);
-        assert!(!window.wants_ping(), "there is nothing to win");
+        assert!(!pings(&mut window), "there is nothing to win");
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,23 +249,58 @@ mod tests {
         let mut window = Window::new(100_000, 300_000);
         let (mut slow, mut other) = (Reader(1, 0), Reader(3, 0));
         slow.took(&mut window, 60_000);
-        assert!(window.wants_ping());
+        assert!(pings(&mut window));
         other.took(&mut window, 1_000_000);
         slow.took(&mut window, 60_000);
-        assert_eq!(window.ponged(), None, "only the measured one counts");
-        assert!(!window.wants_ping(), "not again at once");
+        assert_eq!(answered(&mut window), None, "only the measured one counts");
+        assert!(!pings(&mut window), "not again at once");
         tokio::time::advance(PAUSE).await;
-        assert!(window.wants_ping());
+        assert!(pings(&mut window));
         window.forget(3);
-        assert_eq!(window.ponged(), None);
+        assert_eq!(answered(&mut window), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_the_answer_counts_when_it_is_taken_soon_and_not_when_late() {
+        for (late, grows) in [(50, Some(200_000)), (51, None)] {
+            let mut window = Window::new(100_000, 300_000);
+            let mut reader = Reader(1, 0);
+            reader.took(&mut window, 60_000);
+            // 10,000 bytes wait already.
+            window.ask(window.wants_ping().unwrap(), 10_000);
+            tokio::time::advance(Duration::from_millis(50)).await;
+            // A whole window and the answer in one turn.
+            window.came(1, 100_000);
+            assert_eq!(answered(&mut window), None, "nothing is taken yet");
+            assert_eq!(reader.takes(&mut window, 109_999), None);
+            tokio::time::advance(Duration::from_millis(late)).await;
+            assert_eq!(reader.takes(&mut window, 1), grows, "{late} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_ends_while_it_is_measured_leaves_room_for_the_next() {
+        let mut window = Window::new(100_000, 300_000);
+        let (mut one, mut other) = (Reader(1, 0), Reader(3, 0));
+        one.took(&mut window, 60_000);
+        assert!(pings(&mut window));
+        window.came(1, 100_000);
+        assert_eq!(answered(&mut window), None);
+        window.forget(1);
+        other.took(&mut window, 60_000);
+        assert!(pings(&mut window));
+        other.took(&mut window, 100_000);
+        assert_eq!(answered(&mut window), Some(200_000));
     }
 
     #[tokio::test(start_paused = true)]
     async fn under_pressure_it_shrinks_for_good() {
         let mut window = Window::new(100_000, 300_000);
-        assert_eq!(window.shrink(), Some(65_535));
+        window.shrink();
+        assert_eq!(window.take_wanted(), Some(65_535));
         Reader(1, 0).took(&mut window, 1 << 20);
-        assert!(!window.wants_ping());
-        assert_eq!(window.shrink(), None);
+        assert!(!pings(&mut window));
+        window.shrink();
+        assert_eq!(window.take_wanted(), None);
     }
 }

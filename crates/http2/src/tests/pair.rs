@@ -10,7 +10,6 @@ use proptest::prelude::*;
 use tokio::{task::JoinSet, time::sleep};
 
 use super::*;
-use crate::probe::Machine;
 
 /// How a side treats its part of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,7 +241,7 @@ async fn scenario(plans: Vec<Plan>, client: Settings, server: Settings, pipe: us
     }
     sleep(Duration::from_secs(10)).await;
     for state in [server_state, client_state] {
-        Machine::of(state).audit_rest();
+        state.borrow().audit_rest();
     }
 }
 
