@@ -226,7 +226,7 @@ impl State {
                 "the body is not as long as `content-length` says",
             ))?;
         }
-        let waits = !stream.unread;
+        let before = (!stream.unread).then(|| stream.received.len());
         // Padding is taken as soon as it has come.
         let padding = (head.length - len) as u32;
         if stream.unread {
@@ -246,8 +246,8 @@ impl State {
         if len > 0 || head.ends_stream() {
             stream.wake_reader();
         }
-        if waits {
-            self.window.came(id, len as u32);
+        if let Some(before) = before {
+            self.window.came(id, len as u32, before);
         }
         if padding > 0 {
             self.give_back(key, padding);
@@ -262,8 +262,9 @@ impl State {
         let size = self.window.size().min(self.granted_window);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.unreleased += bytes;
-        // Not for one that has ended; and not while the window, which was made smaller, is still too large.
-        if stream.expects != Expects::Data || stream.end.is_some() || stream.unreleased < size / 2 {
+        // Not for one that has ended; and not while the window, which was made smaller, is still too large. By quarters, so that a sender that
+        // waits for the window has most of it under way at any time, which its measurement looks for.
+        if stream.expects != Expects::Data || stream.end.is_some() || stream.unreleased < size / 4 {
             return;
         }
         let bytes = std::mem::take(&mut stream.unreleased);

@@ -445,9 +445,7 @@ impl State {
 
     /// Measures the path where a reader may be held up by it, and tells the peer of a new window.
     pub(crate) fn follow_window(&mut self) {
-        if let Some(id) = self.window.wants_ping() {
-            let waiting = self.stream(id).map_or(0, |(_, stream)| stream.received.len() as u64);
-            self.window.ask(id, waiting);
+        if self.window.take_ping() {
             self.ask(Asks::Path);
         }
         self.tell_window();

@@ -1,12 +1,13 @@
 //! Lets the streams' receive window grow where it is what holds a transfer up.
 //!
-//! **The rule.** When one reader has taken half a window, a PING measures one round trip. If two thirds of a window or more came for that
-//! reader before the answer, the sender had to wait for the window. If the reader has taken all of it within as long again, it keeps up,
-//! and the window becomes twice what came, up to a bound. If not, the next measurement waits for [`PAUSE`]. A reader that does not keep
-//! up never lets it grow, and so a slow client costs no more memory than with windows that stay.
+//! **The rule.** Where one reader has taken half a window, a PING goes with the next data that comes for it, and measures one round trip. If two
+//! thirds of a window or more came before the answer, the sender had to wait for the window. If the reader has taken all of it within as
+//! long again, it keeps up, and the window becomes twice what came, up to a bound. If not, the next measurement waits for [`PAUSE`]. A
+//! reader that does not keep up never lets it grow, and so a slow client costs no more memory than with windows that stay.
 //!
-//! What came is counted, and not what was taken: a whole window and the answer behind it may come in one turn of the connection's task,
-//! before the reader has its own.
+//! The PING goes before the window is opened by what the reader takes: so its answer comes before what that lets the sender send, and
+//! what came until then is what was under way. What came is counted, and not what was taken: a whole window and the answer behind it may
+//! come in one turn of the connection's task, before the reader has its own.
 //!
 //! What comes in the round trip after a window has grown was sent while the sender did not know of it. That round trip is let pass: it
 //! would be taken for a sender that has enough room.
@@ -45,6 +46,8 @@ pub struct Window {
     candidate: Option<u32>,
     /// A window that the peer was not told of yet.
     wanted: Option<u32>,
+    /// A PING that was not sent yet.
+    wants_ping: bool,
 }
 
 /// What is waited for.
@@ -76,6 +79,7 @@ impl Window {
             waiting: 0,
             candidate: None,
             wanted: None,
+            wants_ping: false,
         }
     }
 
@@ -84,23 +88,47 @@ impl Window {
         self.size
     }
 
-    /// So many bytes came for a stream.
+    /// So many bytes came for a stream, behind others that wait for its reader.
     #[inline]
-    pub fn came(&mut self, stream: u32, bytes: u32) {
-        if self.measured == Some(stream) && self.asked == Asked::Measuring {
-            self.came += u64::from(bytes);
-            self.waiting += u64::from(bytes);
+    pub fn came(&mut self, stream: u32, bytes: u32, waiting: usize) {
+        let bytes = u64::from(bytes);
+        if self.measured == Some(stream) {
+            if self.asked == Asked::Measuring {
+                self.came += bytes;
+                self.waiting += bytes;
+            }
+        } else if self.candidate == Some(stream) && self.asked == Asked::Nothing {
+            self.begin(stream, bytes, waiting as u64);
         }
     }
 
-    /// A stream's reader took so many bytes, and `all` in its life. True where there is a PING to send or a window to tell.
+    /// Begins to measure. Reads no clock but for a stream whose reader took enough.
+    fn begin(&mut self, stream: u32, bytes: u64, waiting: u64) {
+        let now = Instant::now();
+        if self.size >= self.most || self.next.is_some_and(|next| now < next) {
+            return;
+        }
+        self.candidate = None;
+        self.wants_ping = true;
+        if std::mem::take(&mut self.grown) {
+            self.asked = Asked::Passing;
+            return;
+        }
+        (self.asked, self.measured, self.since) = (Asked::Measuring, Some(stream), Some(now));
+        (self.came, self.waiting) = (bytes, waiting + bytes);
+    }
+
+    /// A stream's reader took so many bytes, and `all` in its life. True where there is a window to tell.
     pub fn took(&mut self, stream: u32, bytes: u32, all: u64) -> bool {
         if self.measured == Some(stream) {
             self.waiting = self.waiting.saturating_sub(u64::from(bytes));
             self.settle();
             return self.wanted.is_some();
         }
-        all >= u64::from(self.size / 2).max(1) && self.candidate.replace(stream).is_none()
+        if all >= u64::from(self.size / 2).max(1) {
+            self.candidate = Some(stream);
+        }
+        false
     }
 
     /// A stream has ended.
@@ -114,25 +142,9 @@ impl Window {
         self.candidate = self.candidate.filter(|candidate| *candidate != stream);
     }
 
-    /// The stream whose reader took enough to be measured. Reads no clock where there is none.
-    pub fn wants_ping(&self) -> Option<u32> {
-        if self.asked != Asked::Nothing || self.size >= self.most {
-            return None;
-        }
-        self.candidate.filter(|_| self.next.is_none_or(|next| Instant::now() >= next))
-    }
-
-    /// A PING is sent for what [`wants_ping`](Self::wants_ping) said; so many bytes wait for that stream's reader.
-    pub fn ask(&mut self, stream: u32, waiting: u64) {
-        self.candidate = None;
-        if std::mem::take(&mut self.grown) {
-            self.asked = Asked::Passing;
-            return;
-        }
-        self.measured = Some(stream);
-        self.since = Some(Instant::now());
-        (self.came, self.waiting) = (0, waiting);
-        self.asked = Asked::Measuring;
+    /// A PING is to be sent now.
+    pub const fn take_ping(&mut self) -> bool {
+        std::mem::replace(&mut self.wants_ping, false)
     }
 
     /// The PING was answered.
@@ -199,7 +211,7 @@ mod tests {
 
     impl Reader {
         fn took(&mut self, window: &mut Window, bytes: u32) {
-            window.came(self.0, bytes);
+            window.came(self.0, bytes, 0);
             self.takes(window, bytes);
         }
 
@@ -208,13 +220,6 @@ mod tests {
             let looks = window.took(self.0, bytes, self.1);
             window.take_wanted().inspect(|_| assert!(looks))
         }
-    }
-
-    /// A PING is sent where one is wanted, with nothing waiting.
-    fn pings(window: &mut Window) -> bool {
-        let wanted = window.wants_ping();
-        wanted.into_iter().for_each(|stream| window.ask(stream, 0));
-        wanted.is_some()
     }
 
     fn answered(window: &mut Window) -> Option<u32> {
@@ -227,21 +232,24 @@ mod tests {
         let mut window = Window::new(100_000, 300_000);
         let mut reader = Reader(1, 0);
         reader.took(&mut window, 49_999);
-        assert!(!pings(&mut window), "half a window is not reached");
         reader.took(&mut window, 1);
-        assert!(pings(&mut window) && !pings(&mut window));
-        reader.took(&mut window, 100_000);
+        assert!(!window.take_ping(), "half a window was not reached when it came");
+        reader.took(&mut window, 1);
+        assert!(window.take_ping() && !window.take_ping());
+        reader.took(&mut window, 99_999);
         assert_eq!(answered(&mut window), Some(200_000));
         reader.took(&mut window, 1);
-        assert!(pings(&mut window));
+        reader.took(&mut window, 1);
+        assert!(window.take_ping());
         reader.took(&mut window, 100_000);
         assert_eq!(answered(&mut window), None, "the sender did not know of the larger window");
         reader.took(&mut window, 1);
-        assert!(pings(&mut window), "at once");
-        reader.took(&mut window, 200_000);
+        assert!(window.take_ping(), "at once");
+        reader.took(&mut window, 199_999);
         assert_eq!(answered(&mut window), Some(300_000));
         reader.took(&mut window, 1);
-        assert!(!pings(&mut window), "there is nothing to win");
+        reader.took(&mut window, 1);
+        assert!(!window.take_ping(), "there is nothing to win");
     }
 
     #[tokio::test(start_paused = true)]
@@ -249,13 +257,17 @@ mod tests {
         let mut window = Window::new(100_000, 300_000);
         let (mut slow, mut other) = (Reader(1, 0), Reader(3, 0));
         slow.took(&mut window, 60_000);
-        assert!(pings(&mut window));
+        slow.took(&mut window, 1);
+        assert!(window.take_ping());
         other.took(&mut window, 1_000_000);
         slow.took(&mut window, 60_000);
         assert_eq!(answered(&mut window), None, "only the measured one counts");
-        assert!(!pings(&mut window), "not again at once");
+        slow.took(&mut window, 1);
+        slow.took(&mut window, 1);
+        assert!(!window.take_ping(), "not again at once");
         tokio::time::advance(PAUSE).await;
-        assert!(pings(&mut window));
+        slow.took(&mut window, 1);
+        assert!(window.take_ping());
         window.forget(3);
         assert_eq!(answered(&mut window), None);
     }
@@ -267,10 +279,11 @@ mod tests {
             let mut reader = Reader(1, 0);
             reader.took(&mut window, 60_000);
             // 10,000 bytes wait already.
-            window.ask(window.wants_ping().unwrap(), 10_000);
+            window.came(1, 1, 10_000);
+            assert!(window.take_ping());
             tokio::time::advance(Duration::from_millis(50)).await;
-            // A whole window and the answer in one turn.
-            window.came(1, 100_000);
+            // The rest of a window and the answer in one turn.
+            window.came(1, 99_999, 10_001);
             assert_eq!(answered(&mut window), None, "nothing is taken yet");
             assert_eq!(reader.takes(&mut window, 109_999), None);
             tokio::time::advance(Duration::from_millis(late)).await;
@@ -283,13 +296,13 @@ mod tests {
         let mut window = Window::new(100_000, 300_000);
         let (mut one, mut other) = (Reader(1, 0), Reader(3, 0));
         one.took(&mut window, 60_000);
-        assert!(pings(&mut window));
-        window.came(1, 100_000);
+        window.came(1, 100_000, 0);
+        assert!(window.take_ping());
         assert_eq!(answered(&mut window), None);
         window.forget(1);
         other.took(&mut window, 60_000);
-        assert!(pings(&mut window));
         other.took(&mut window, 100_000);
+        assert!(window.take_ping());
         assert_eq!(answered(&mut window), Some(200_000));
     }
 
@@ -298,8 +311,10 @@ mod tests {
         let mut window = Window::new(100_000, 300_000);
         window.shrink();
         assert_eq!(window.take_wanted(), Some(65_535));
-        Reader(1, 0).took(&mut window, 1 << 20);
-        assert!(!pings(&mut window));
+        let mut reader = Reader(1, 0);
+        reader.took(&mut window, 1 << 20);
+        reader.took(&mut window, 1 << 20);
+        assert!(!window.take_ping());
         window.shrink();
         assert_eq!(window.take_wanted(), None);
     }

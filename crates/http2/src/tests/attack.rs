@@ -367,5 +367,5 @@ fn a_window_that_the_peer_was_not_told_of_holds_nothing_back() {
     assert_eq!(state.out.len(), before);
     give(&mut state, &[frame(kind::DATA, 0, 1, &[0; 16_000]), frame(kind::DATA, 0, 1, &[0; 16_000])]);
     state.give_back(key, 32_000);
-    assert_eq!(state.out.len(), before + crate::HEAD + 4, "half of what it may send");
+    assert_eq!(state.out.len(), before + crate::HEAD + 4, "a part of what it may send");
 }
