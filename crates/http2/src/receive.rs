@@ -262,8 +262,8 @@ impl State {
         let size = self.window.size().min(self.granted_window);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.unreleased += bytes;
-        // Not for one that has ended; and not while the window, which was made smaller, is still too large. By quarters, so that a sender that
-        // waits for the window has most of it under way at any time, which its measurement looks for.
+        // Not for one that has ended; and not while the window, which was made smaller, is still too large. By quarters, so that a sender
+        // that waits for the window has most of it under way at any time, which the window's measurement looks for.
         if stream.expects != Expects::Data || stream.end.is_some() || stream.unreleased < size / 4 {
             return;
         }
