@@ -13,6 +13,13 @@ fn named(name: &str, port: u16) -> attache_tests::Process {
     )
 }
 
+/// Servers that answer with `one`, `two` and `three`, and their ports.
+fn three_servers() -> ([u16; 3], Vec<attache_tests::Process>) {
+    let ports = [(); 3].map(|()| free_port());
+    let servers = ["one", "two", "three"].iter().zip(ports).map(|(name, port)| named(name, port)).collect();
+    (ports, servers)
+}
+
 fn lines(server: &attache_tests::Process) -> Vec<String> {
     let log = std::fs::read_to_string(server.dir().join("access.log")).unwrap_or_default();
     log.lines().map(str::to_owned).collect()
@@ -221,10 +228,7 @@ upstreams: {{ a: 'http://127.0.0.1:{a}', gone: 'http://127.0.0.1:{}' }}",
 
 #[test]
 fn a_route_picks_a_subset_of_the_endpoints_and_an_empty_one_is_refused() {
-    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
-    let mut servers: Vec<_> =
-        ["one", "two", "three"].iter().zip(&ports).map(|(name, port)| named(name, *port)).collect();
-    let [one, two, three] = ports[..] else { panic!() };
+    let ([one, two, three], mut servers) = three_servers();
     let attache = Attache::start(&format!(
         "listeners:
   outbound:
@@ -254,10 +258,7 @@ upstreams:
 
 #[test]
 fn a_session_s_cookie_keeps_a_client_at_one_endpoint_and_leads_nowhere_else() {
-    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
-    let mut servers: Vec<_> =
-        ["one", "two", "three"].iter().zip(&ports).map(|(name, port)| named(name, *port)).collect();
-    let [one, two, three] = ports[..] else { panic!() };
+    let ([one, two, three], mut servers) = three_servers();
     let attache = Attache::start(&format!(
         "listeners:
   outbound:

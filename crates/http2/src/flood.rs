@@ -156,7 +156,11 @@ pub trait Payer: fmt::Debug {
     fn requests(&self) -> u64;
 
     /// The connection spends this much of its own; the key of a bound that is exceeded with it, if there is one, and whose.
-    fn spend(&self, amount: u64, now: Instant) -> Result<(), (&'static str, &'static str)>;
+    ///
+    /// Unless it says otherwise, a connection has no bound beside its own.
+    fn spend(&self, _amount: u64, _now: Instant) -> Result<(), (&'static str, &'static str)> {
+        Ok(())
+    }
 }
 
 /// Follows what a connection's frames cost.

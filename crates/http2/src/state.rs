@@ -1,5 +1,9 @@
 //! One connection's state, without input or output: bytes that were read go in, bytes that are to be written come out.
 
+#[cfg(test)]
+mod audit;
+mod room;
+
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
@@ -32,9 +36,6 @@ pub(crate) const FIRST_WINDOW: u32 = 65_535;
 /// Beyond the room for DATA, bytes of answers to frames that may wait for the socket: above it the peer lets us answer without reading the
 /// answers, and no frame is read until it does.
 const MOST_ANSWERS: usize = 64 << 10;
-
-/// What waits in line gets no more than this at once, so that one stream's body does not stop all others.
-const SHARE: u32 = 16 << 10;
 
 /// Streams that have ended and those that we have reset are remembered, so that what was under way to them is no error of the connection.
 const CLOSED_REMEMBERED: usize = 32;
@@ -476,127 +477,6 @@ impl State {
         for (_, stream) in &mut self.streams {
             stream.receive_window += change;
         }
-    }
-
-    // Room for DATA.
-
-    /// Bytes of DATA that may be added now, beside what is kept for others.
-    fn room(&self) -> u32 {
-        let before_socket = self.settings.send_buffer.saturating_sub(self.out.len());
-        let before_socket = u32::try_from(before_socket).unwrap_or(u32::MAX);
-        let room = self.send_window.min(before_socket.into()) - i64::from(self.reserved);
-        room.max(0) as u32
-    }
-
-    /// How much of `wanted` bytes, of which there is one at least, a stream may send now; where that is nothing, `waker` is woken when it may be more.
-    pub(crate) fn capacity(&mut self, key: usize, wanted: u32, waker: &Waker) -> u32 {
-        let room = self.room();
-        let is_free = self.line.is_empty();
-        let Some(stream) = self.streams.get_mut(key).filter(|stream| !stream.sent_end) else { return 0 };
-        let own = stream.send_window.clamp(0, u32::MAX.into()) as u32;
-        if stream.granted > 0 && own > 0 {
-            return stream.granted.min(own).min(wanted);
-        }
-        if own > 0 && is_free && room > 0 {
-            return room.min(own).min(wanted);
-        }
-        crate::stream::register(&mut stream.writer, waker);
-        if own > 0 {
-            stream.wanted = wanted;
-            if !std::mem::replace(&mut stream.in_line, true) {
-                self.line.push_back(key);
-            }
-        }
-        // Its window was made smaller since this was kept for it.
-        let unusable = std::mem::take(&mut stream.granted);
-        if unusable > 0 {
-            self.reserved -= unusable;
-            self.serve_line();
-        }
-        0
-    }
-
-    /// So many bytes of DATA are on their way.
-    pub(crate) fn spend(&mut self, key: usize, bytes: u32) {
-        self.send_window -= i64::from(bytes);
-        if let Some(stream) = self.streams.get_mut(key) {
-            stream.send_window -= i64::from(bytes);
-            let kept = stream.granted.min(bytes);
-            stream.granted -= kept;
-            self.reserved -= kept;
-        }
-    }
-
-    /// Gives room to those that wait for it, in their order.
-    pub(crate) fn serve_line(&mut self) {
-        while let Some(key) = self.line.front().copied() {
-            let room = self.room();
-            if room == 0 {
-                return;
-            }
-            self.line.pop_front();
-            let shared = !self.line.is_empty();
-            let Some(stream) = self.streams.get_mut(key) else { continue };
-            stream.in_line = false;
-            // Without a window of its own it is woken by that.
-            let own = stream.send_window.clamp(0, u32::MAX.into()) as u32;
-            let share = room.min(own).min(stream.wanted);
-            stream.granted = if shared { share.min(SHARE) } else { share };
-            self.reserved += stream.granted;
-            stream.wake_writer();
-        }
-    }
-
-    /// All counts are what a recount says. Panics where one is not.
-    #[cfg(test)]
-    pub(crate) fn audit(&self) {
-        let Self { streams, places, line, accepted, .. } = self;
-        for (id, key) in places {
-            let stream = streams.get(*key);
-            assert!(stream.is_some_and(|stream| stream.id == *id && !stream.is_closed()), "{id}: {stream:?}");
-        }
-        assert_eq!(self.active as usize, places.len(), "{self:?}");
-        assert_eq!(self.reserved, streams.iter().map(|(_, stream)| stream.granted).sum::<u32>(), "{self:?}");
-        assert_eq!(line.len(), streams.iter().filter(|(_, stream)| stream.in_line).count(), "{self:?}");
-        assert!(line.iter().all(|key| streams.get(*key).is_some_and(|stream| stream.in_line)), "{self:?}");
-        assert!(line.is_empty() || self.room() == 0, "somebody waits for what there is: {self:?}");
-        let reset = accepted
-            .iter()
-            .filter(|request| streams.get(request.key).is_some_and(|stream| stream.end.is_some()));
-        assert_eq!(self.pending_resets, reset.count());
-        assert!(self.closed.len() <= CLOSED_REMEMBERED && self.resets.len() <= RESETS_REMEMBERED);
-        for (_, stream) in streams {
-            assert!(stream.handles > 0, "{stream:?}");
-            assert!(stream.interim.len() <= 16);
-            let held = stream.receive_window
-                + i64::from(stream.unreleased)
-                + i64::try_from(stream.received.len()).unwrap_or(i64::MAX >> 1);
-            assert!(stream.is_closed() || held <= i64::from(self.granted_window), "{stream:?}");
-        }
-        if self.end.is_some() {
-            assert!(places.is_empty() && line.is_empty() && self.reserved == 0, "{self:?}");
-        } else {
-            assert!(self.active <= self.settings.streams || !self.is_server);
-            assert!(self.send_window <= i64::from(CONNECTION_WINDOW));
-        }
-    }
-
-    /// No stream is left, nothing is kept for one, and none waits. Panics where that is not so.
-    #[cfg(test)]
-    pub(crate) fn audit_rest(&self) {
-        self.audit();
-        assert!(self.streams.is_empty() && self.places.is_empty() && self.active == 0, "{self:?}");
-        assert!(self.accepted.is_empty() && self.pending_resets == 0, "{self:?}");
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn reserved(&self) -> u32 {
-        self.reserved
-    }
-
-    #[cfg(test)]
-    pub(crate) fn line_len(&self) -> usize {
-        self.line.len()
     }
 
     /// Everything has been said, and nothing more can come.

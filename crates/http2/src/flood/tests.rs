@@ -17,10 +17,6 @@ impl Payer for Client {
     fn requests(&self) -> u64 {
         self.0.get()
     }
-
-    fn spend(&self, _: u64, _: Instant) -> Result<(), (&'static str, &'static str)> {
-        Ok(())
-    }
 }
 
 #[derive(Debug, Default)]
@@ -32,10 +28,6 @@ impl Payer for Server {
 
     fn requests(&self) -> u64 {
         self.0.get()
-    }
-
-    fn spend(&self, _: u64, _: Instant) -> Result<(), (&'static str, &'static str)> {
-        Ok(())
     }
 }
 

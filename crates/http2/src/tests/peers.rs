@@ -4,21 +4,26 @@ fn bytes(len: usize) -> Bytes {
     (0..len).map(|n| (n % 251) as u8).collect()
 }
 
+/// Bodies of many lengths up to `most`, and trailers, come back as they went.
+async fn echoes(caller: &Caller, most: usize) {
+    for len in [0, 1, 1000, 5000, 70_000, most] {
+        let (head, body, trailers) = exchange(caller, "/x", bytes(len)).await.unwrap();
+        assert_eq!(
+            (head.status, head.headers.get("x-path").unwrap().as_bytes()),
+            (StatusCode::OK, &b"/x"[..])
+        );
+        assert!(body == bytes(len), "{len}");
+        assert_eq!(trailers.unwrap().get("x-end").unwrap(), "yes");
+    }
+}
+
 #[test]
 fn both_sides_of_this_crate_understand_each_other() {
     run(async {
         let (ours, theirs) = socket();
         spawn_local(serve(theirs, SETTINGS));
         let caller = call(ours, SETTINGS);
-        for len in [0, 1, 1000, 5000, 70_000, 3 << 20] {
-            let (head, body, trailers) = exchange(&caller, "/x", bytes(len)).await.unwrap();
-            assert_eq!(
-                (head.status, head.headers.get("x-path").unwrap().as_bytes()),
-                (StatusCode::OK, &b"/x"[..])
-            );
-            assert!(body == bytes(len), "{len}");
-            assert_eq!(trailers.unwrap().get("x-end").unwrap(), "yes");
-        }
+        echoes(&caller, 3 << 20).await;
         assert!(exchange(&caller, "/cut", Bytes::new()).await.is_err_and(|error| error.is_remote()));
     });
 }
@@ -125,15 +130,7 @@ fn the_h2_crate_s_server_is_called() {
             }
         });
         let caller = call(ours, SETTINGS);
-        for len in [0, 1, 1000, 5000, 70_000, 1 << 20] {
-            let (head, body, trailers) = exchange(&caller, "/x", bytes(len)).await.unwrap();
-            assert_eq!(
-                (head.status, head.headers.get("x-path").unwrap().as_bytes()),
-                (StatusCode::OK, &b"/x"[..])
-            );
-            assert!(body == bytes(len), "{len}");
-            assert_eq!(trailers.unwrap().get("x-end").unwrap(), "yes");
-        }
+        echoes(&caller, 1 << 20).await;
         assert_eq!((caller.allowed().is_some(), caller.goes_away()), (true, false));
     });
 }

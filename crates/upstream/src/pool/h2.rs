@@ -82,10 +82,6 @@ impl Payer for Server {
     fn requests(&self) -> u64 {
         self.0.get()
     }
-
-    fn spend(&self, _: u64, _: Instant) -> Result<(), (&'static str, &'static str)> {
-        Ok(())
-    }
 }
 
 /// A connection that takes calls. Dropping it lets the running ones finish and then closes.

@@ -1,0 +1,243 @@
+//! Frames that carry nothing of a message (RFC 9113 sections 6.3 to 6.9).
+
+use super::{Wrong, depends_on, frame_size, protocol};
+use crate::{
+    Code, Error, Head,
+    error::By,
+    frame::{ACK, MAX_FRAME, setting},
+    kind,
+    state::{Asks, CONNECTION_WINDOW, State},
+};
+
+impl State {
+    // RST_STREAM, section 6.4.
+
+    pub(super) fn rst_stream(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        let Ok(code) = payload.try_into().map(u32::from_be_bytes) else {
+            return Err(frame_size("RST_STREAM has not four bytes"));
+        };
+        if head.stream == 0 || (self.is_idle(head.stream) && !self.is_beyond(head.stream)) {
+            return Err(protocol("RST_STREAM for no stream"));
+        }
+        let Some((key, stream)) = self.stream(head.stream) else { return Ok(()) };
+        stream.end = Some(Error::reset(Code(code), By::Peer, ""));
+        stream.wake();
+        self.close(key);
+        Ok(())
+    }
+
+    // SETTINGS, section 6.5.
+
+    pub(super) fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        if head.stream != 0 {
+            return Err(protocol("SETTINGS for a stream"));
+        }
+        if head.is_ack() {
+            return self.settings_acknowledged(payload);
+        }
+        let (all, rest) = payload.as_chunks::<6>();
+        if !rest.is_empty() {
+            return Err(frame_size("SETTINGS has not six bytes for each"));
+        }
+        let mut window = self.peer.window;
+        for &[high, low, value @ ..] in all {
+            let value = u32::from_be_bytes(value);
+            match u16::from_be_bytes([high, low]) {
+                setting::INITIAL_WINDOW_SIZE if value > CONNECTION_WINDOW => {
+                    return Err(Error::rule(
+                        Code::FLOW_CONTROL_ERROR,
+                        "SETTINGS_INITIAL_WINDOW_SIZE is above 2^31 - 1",
+                    )
+                    .into());
+                }
+                setting::INITIAL_WINDOW_SIZE => window = value,
+                name => self.setting(name, value)?,
+            }
+        }
+        self.resize_windows(window)?;
+        self.peer.known = true;
+        self.frame(Head { length: 0, kind: kind::SETTINGS, flags: ACK, stream: 0 }, &[]);
+        Ok(())
+    }
+
+    fn setting(&mut self, name: u16, value: u32) -> Result<(), Wrong> {
+        match name {
+            setting::HEADER_TABLE_SIZE => self.encoder.limit(value),
+            setting::ENABLE_PUSH if value > 1 || (value == 1 && !self.is_server) => {
+                return Err(protocol("SETTINGS_ENABLE_PUSH has a value that it may not have"));
+            }
+            setting::MAX_CONCURRENT_STREAMS => self.peer.streams = value,
+            setting::MAX_FRAME_SIZE => {
+                if !(MAX_FRAME..1 << 24).contains(&(value as usize)) {
+                    return Err(protocol("SETTINGS_MAX_FRAME_SIZE has a value that it may not have"));
+                }
+                self.peer.frame = value as usize;
+            }
+            setting::ENABLE_CONNECT_PROTOCOL => {
+                if value > 1 || (value == 0 && self.peer.extended_connect) {
+                    return Err(protocol(
+                        "SETTINGS_ENABLE_CONNECT_PROTOCOL has a value that it may not have",
+                    ));
+                }
+                self.peer.extended_connect = value == 1;
+            }
+            // SETTINGS_MAX_HEADER_LIST_SIZE is advice, and what is unknown is ignored.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The streams' windows follow SETTINGS_INITIAL_WINDOW_SIZE (section 6.9.2): once for a frame, however often it says another one, since
+    /// each stream is looked at.
+    fn resize_windows(&mut self, window: u32) -> Result<(), Wrong> {
+        let change = i64::from(window) - i64::from(self.peer.window);
+        if change == 0 {
+            return Ok(());
+        }
+        self.peer.window = window;
+        for (_, stream) in &mut self.streams {
+            if stream.is_closed() {
+                continue;
+            }
+            stream.send_window += change;
+            if stream.send_window > i64::from(CONNECTION_WINDOW) {
+                return Err(
+                    Error::rule(Code::FLOW_CONTROL_ERROR, "a stream's window is above 2^31 - 1").into()
+                );
+            }
+            if change > 0 && stream.send_window > 0 {
+                stream.wake_writer();
+            }
+        }
+        Ok(())
+    }
+
+    fn settings_acknowledged(&mut self, payload: &[u8]) -> Result<(), Wrong> {
+        if !payload.is_empty() {
+            return Err(frame_size("an acknowledgement of SETTINGS with a payload"));
+        }
+        let Some(size) = self.unacknowledged.pop_front() else {
+            return Err(protocol("an acknowledgement of SETTINGS that were not sent"));
+        };
+        self.grant_window(size);
+        self.tell_window();
+        Ok(())
+    }
+
+    // PING, section 6.7.
+
+    pub(super) fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        if head.stream != 0 {
+            return Err(protocol("PING for a stream"));
+        }
+        if payload.len() != 8 {
+            return Err(frame_size("PING has not eight bytes"));
+        }
+        if !head.is_ack() {
+            self.frame(Head { flags: ACK, ..head }, payload);
+            return Ok(());
+        }
+        match payload {
+            [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == Asks::Path as u8 => {
+                self.window.answered();
+            }
+            [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == Asks::Goodbye as u8 => {
+                if self.goodbye.is_some_and(|last| last > self.last) {
+                    self.goodbye = Some(self.last);
+                    self.write_go_away(self.last, Code::NO_ERROR, "");
+                }
+                self.wake();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    // GOAWAY, section 6.8.
+
+    pub(super) fn go_away(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        if head.stream != 0 {
+            return Err(protocol("GOAWAY for a stream"));
+        }
+        let (Some(&last), Some(&code)) =
+            (payload.first_chunk(), payload.get(4..).and_then(<[u8]>::first_chunk))
+        else {
+            return Err(frame_size("GOAWAY has less than eight bytes"));
+        };
+        let (last, code) = (u32::from_be_bytes(last) & CONNECTION_WINDOW, Code(u32::from_be_bytes(code)));
+        let words = String::from_utf8_lossy(payload.get(8..).unwrap_or_default());
+        let error = Error::go_away(code, By::Peer, words.trim().chars().take(200).collect::<String>());
+        let last = self.went_away.map_or(last, |before| before.min(last));
+        self.went_away = Some(last);
+        // Those that the peer won't work on; another connection may take them.
+        let refused: Vec<_> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| !self.is_server && stream.id > last)
+            .map(|(key, _)| key)
+            .collect();
+        for key in refused {
+            if let Some(stream) = self.streams.get_mut(key).filter(|stream| !stream.is_closed()) {
+                stream.end = Some(error.clone());
+                stream.wake();
+            }
+            self.close(key);
+        }
+        self.wake();
+        Ok(())
+    }
+
+    // WINDOW_UPDATE, section 6.9.
+
+    pub(super) fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        let Ok(bytes) = payload.try_into().map(u32::from_be_bytes) else {
+            return Err(frame_size("WINDOW_UPDATE has not four bytes"));
+        };
+        let (id, bytes) = (head.stream, bytes & CONNECTION_WINDOW);
+        if id == 0 {
+            if bytes == 0 {
+                return Err(protocol("WINDOW_UPDATE of nothing"));
+            }
+            self.send_window += i64::from(bytes);
+            if self.send_window > i64::from(CONNECTION_WINDOW) {
+                return Err(Error::rule(
+                    Code::FLOW_CONTROL_ERROR,
+                    "the connection's window is above 2^31 - 1",
+                )
+                .into());
+            }
+            self.serve_line();
+            return Ok(());
+        }
+        if self.is_idle(id) && !self.is_beyond(id) {
+            return Err(protocol("WINDOW_UPDATE for no stream"));
+        }
+        let Some((_, stream)) = self.stream(id) else { return Ok(()) };
+        if bytes == 0 {
+            return Err(Wrong::Stream(id, Code::PROTOCOL_ERROR, "WINDOW_UPDATE of nothing"));
+        }
+        stream.send_window += i64::from(bytes);
+        if stream.send_window > i64::from(CONNECTION_WINDOW) {
+            return Err(Wrong::Stream(id, Code::FLOW_CONTROL_ERROR, "a stream's window is above 2^31 - 1"));
+        }
+        if stream.send_window > 0 {
+            stream.wake_writer();
+        }
+        Ok(())
+    }
+}
+
+// PRIORITY, section 6.3.
+
+pub(super) fn priority(head: Head, payload: &[u8]) -> Result<(), Wrong> {
+    if head.stream == 0 {
+        return Err(protocol("PRIORITY for no stream"));
+    }
+    if payload.len() != 5 {
+        return Err(Wrong::Stream(head.stream, Code::FRAME_SIZE_ERROR, "PRIORITY has not five bytes"));
+    }
+    if depends_on(payload) == Some(head.stream) {
+        return Err(Wrong::Stream(head.stream, Code::PROTOCOL_ERROR, "a stream that depends on itself"));
+    }
+    Ok(())
+}
