@@ -142,14 +142,16 @@ fn a_collector_that_is_away_costs_spans_and_never_a_request() {
     let attache = Attache::start(&config(
         server,
         &format!(
-            "tracing: {{ otlp: 'http://{collector}', sample: 100%, interval: 1ms, timeout: 100ms, queue: 4 }}"
+            "tracing: {{ otlp: 'http://{collector}', sample: 100%, interval: 1ms, timeout: 3s, queue: 4 }}"
         ),
     ));
     for _ in 0..50 {
         let out = curl(["--fail", &attache.url("/")]);
         assert!(out.status.success());
     }
+    // While one export is tried again.
     eventually("what does not fit is counted", || {
+        let _ = curl([&attache.url("/")]);
         attache.metric("attache_trace_spans_dropped_total", &["queue-full"]) > 0.0
     });
     eventually("what can't be exported is counted", || {

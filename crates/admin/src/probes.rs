@@ -92,7 +92,7 @@ fn index(state: &AdminState) -> String {
 pub(crate) fn told(state: &AdminState, path: &str) -> Option<Answer> {
     Some(match path {
         "/metrics" => {
-            let page = app::named(state.metrics.render(), &state.app.told());
+            let page = app::named(&state.metrics, &state.app.told());
             with_type(StatusCode::OK, METRICS_CONTENT_TYPE, page)
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),

@@ -157,8 +157,18 @@ pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
     {
         add(&["access_log"], FileProblem { file: Some(file.path.clone()), what });
     }
-    for problem in config.tracing.iter().filter_map(|tracing| tracing.tls.as_ref()).flat_map(client_files) {
-        add(&["tracing", "tls"], problem);
+    let tracing = config.tracing.iter().map(|tracing| ("tracing", &tracing.collector));
+    let metrics = config.otlp.metrics.iter().map(|metrics| ("otlp", &metrics.collector));
+    let logs = config.otlp.logs.iter().map(|logs| ("otlp", &logs.collector));
+    let mut told = Vec::new();
+    for (section, collector) in tracing.chain(metrics).chain(logs) {
+        for problem in collector.tls.as_ref().map(client_files).unwrap_or_default() {
+            // Both signals of `otlp` have the same files.
+            if !told.contains(&(section, problem.what.clone())) {
+                told.push((section, problem.what.clone()));
+                add(&[section, "tls"], problem);
+            }
+        }
     }
     if let Some(problem) = config.admin.bind.as_ref().and_then(socket) {
         add(&["admin"], problem);

@@ -17,6 +17,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
         ("dns", old.dns != new.dns),
         ("access_log", old.access_log != new.access_log),
         ("tracing", old.tracing != new.tracing),
+        ("otlp", old.otlp != new.otlp),
         ("metrics.app", old.app.metrics != new.app.metrics),
         ("metrics.adapt", old.app.adapt != new.app.adapt),
         ("shutdown", old.shutdown != new.shutdown),

@@ -12,11 +12,11 @@ use attache_authorization::jwt::Issuer;
 use attache_config::model::{self, Address, Bind, Config};
 use attache_listener::Connections;
 use attache_resilience::{RouteState, UpstreamState};
-use attache_telemetry::{AccessLog, Traces};
+use attache_telemetry::AccessLog;
 use attache_tls::Workload;
 use attache_upstream::{Id, Shared, connect::Tls, discovery::OnDemand};
 
-use crate::credentials::Credentials;
+use crate::{credentials::Credentials, exported::Exported};
 
 /// What one reading of the config made. The default serves nothing.
 pub(crate) struct Generation {
@@ -28,7 +28,8 @@ pub(crate) struct Generation {
     /// One for each of `config.listeners`, in its order.
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
-    pub(crate) traces: Traces,
+    /// What goes to collectors.
+    pub(crate) exported: Exported,
     /// The secrets that requests are given.
     pub(crate) credentials: Credentials,
     /// One for each of `config.jwt`, in its order.
@@ -45,7 +46,7 @@ impl Default for Generation {
             upstreams: Vec::new(),
             listeners: Vec::new(),
             access_log: AccessLog::off(),
-            traces: Traces::default(),
+            exported: Exported::default(),
             credentials: Credentials::default(),
             issuers: Vec::new(),
             workload: None,

@@ -17,6 +17,7 @@ mod demo;
 mod diff;
 mod error;
 mod explain;
+mod exported;
 mod format;
 mod generation;
 mod handed;

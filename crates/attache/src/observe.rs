@@ -1,18 +1,19 @@
-//! What watches requests pass, as one generation's config wants it: traces and the access log.
+//! What watches requests pass, as one generation's config wants it: traces, the access log, and what goes to collectors.
 
 use std::{io, rc::Rc};
 
-use attache_config::model::{Config, SpanProtocol};
+use attache_config::model::{self, Config, ExportProtocol};
 use attache_http::check_trace_context;
 use attache_telemetry::{
-    AccessLogger, DialFuture, Exchange, Exports, Io, Tracer, Traces, WorkerMetrics, finish_trace,
+    AccessLogger, DialFuture, Exchange, Exports, Io, LogExports, MetricExports, OtlpLogger, OtlpLogs, Tracer,
+    Traces, WorkerMetrics, finish_trace,
 };
 use attache_tls::{Connector, Workload};
 use attache_wire::Fields;
 
 use tokio::net::TcpStream;
 
-use crate::{error::Error, generation::Generation, process::Process};
+use crate::{error::Error, exported::Exported, generation::Generation, process::Process};
 
 /// Told of every exchange that ended.
 pub(crate) type OnFinish = Rc<dyn Fn(&Exchange)>;
@@ -22,11 +23,16 @@ pub(crate) type OnFinish = Rc<dyn Fn(&Exchange)>;
 pub(crate) struct Observer {
     tracer: Option<Tracer>,
     logger: AccessLogger,
+    records: OtlpLogger,
 }
 
 impl Observer {
     pub(crate) fn new(generation: &Generation, metrics: &WorkerMetrics) -> Self {
-        Self { tracer: generation.traces.tracer(metrics), logger: generation.access_log.logger(metrics) }
+        Self {
+            tracer: generation.exported.traces.tracer(metrics),
+            logger: generation.access_log.logger(metrics),
+            records: generation.exported.logs.logger(metrics),
+        }
     }
 
     /// A request came with these headers.
@@ -36,6 +42,7 @@ impl Observer {
 
     /// A request can be read: it joins its trace, or begins one.
     pub(crate) fn traced(&self, exchange: &Exchange, headers: &mut Fields, tls: bool) {
+        exchange.secure.set(tls);
         match &self.tracer {
             Some(tracer) => tracer.begin(exchange, headers, tls),
             None => exchange.trace_id.set(check_trace_context(headers)),
@@ -52,51 +59,92 @@ impl Observer {
 pub(crate) fn on_finish(metrics: WorkerMetrics, observer: Rc<std::cell::RefCell<Observer>>) -> OnFinish {
     Rc::new(move |exchange: &Exchange| {
         let total = metrics.request_finished(exchange);
-        observer.borrow().logger.write(exchange, total);
+        let observer = observer.borrow();
+        observer.logger.write(exchange, total);
+        observer.records.write(exchange, total);
         finish_trace(exchange, total);
     })
 }
 
-/// The export of a generation's traces, before it runs.
+/// An export of a generation, before it runs.
 pub(crate) struct Collector {
-    exports: Exports,
+    export: Export,
     tls: Option<Connector>,
 }
 
-/// The tracing of a config; what the generation before has is taken over if it is the same.
-pub(crate) fn traces(
+enum Export {
+    Traces(Exports),
+    Metrics(MetricExports),
+    Logs(LogExports),
+}
+
+impl Export {
+    const fn collector(&self) -> &model::Collector {
+        match self {
+            Self::Traces(exports) => exports.collector(),
+            Self::Metrics(exports) => exports.collector(),
+            Self::Logs(exports) => exports.collector(),
+        }
+    }
+}
+
+/// What a config sends to collectors, and the exports that have to begin for it; what the generation before has is taken over if it is the
+/// same.
+pub(crate) fn exported(
     config: &Config,
     before: &Generation,
     workload: Option<&Workload>,
     process: &Process,
-) -> Result<(Traces, Option<Collector>), Error> {
-    if before.number > 0 && before.config.tracing == config.tracing {
-        return Ok((before.traces.clone(), None));
+) -> Result<(Exported, Vec<Collector>), Error> {
+    let (old, metrics) = (&before.config, &process.metrics);
+    let known = before.number > 0;
+    let mut begin = Vec::new();
+    let mut exported = before.exported.clone();
+    if !known || old.tracing != config.tracing {
+        let (traces, exports) = Traces::new(config.tracing.as_ref(), metrics);
+        exported.traces = traces;
+        begin.extend(exports.map(Export::Traces));
     }
-    let (traces, exports) = Traces::new(config.tracing.as_ref(), &process.metrics);
-    let Some(exports) = exports else { return Ok((traces, None)) };
-    let settings = exports.config();
-    let alpn: &[&[u8]] = match settings.protocol {
-        SpanProtocol::Grpc => &[b"h2"],
-        SpanProtocol::HttpProtobuf | SpanProtocol::Zipkin => &[b"http/1.1"],
-    };
-    let connector = |tls| Connector::with_workload(tls, alpn, workload);
-    let tls = settings.tls.as_ref().map(connector).transpose().map_err(|source| Error::Tls {
-        what: "the collector",
-        name: settings.host.clone(),
-        source,
-    })?;
-    if let Some(tls) = &tls {
-        process.certificates.follow(tls);
+    if !known || old.otlp.logs != config.otlp.logs || old.access_log.filter != config.access_log.filter {
+        let (logs, exports) = OtlpLogs::new(config.otlp.logs.as_ref(), &config.access_log.filter, metrics);
+        exported.logs = logs;
+        begin.extend(exports.map(Export::Logs));
     }
-    Ok((traces, Some(Collector { exports, tls })))
+    if !known || old.otlp.metrics != config.otlp.metrics {
+        exported.metrics = None;
+        if let Some(settings) = config.otlp.metrics.clone() {
+            let (ending, exports) = MetricExports::new(settings, metrics);
+            exported.metrics = Some(ending);
+            begin.push(Export::Metrics(exports));
+        }
+    }
+    let begin = begin.into_iter().map(|export| Collector::new(export, workload, process));
+    Ok((exported, begin.collect::<Result<_, _>>()?))
 }
 
 impl Collector {
-    /// Exports until the generation's traces have ended.
+    fn new(export: Export, workload: Option<&Workload>, process: &Process) -> Result<Self, Error> {
+        let settings = export.collector();
+        let alpn: &[&[u8]] = match settings.protocol {
+            ExportProtocol::Grpc => &[b"h2"],
+            ExportProtocol::HttpProtobuf | ExportProtocol::Zipkin => &[b"http/1.1"],
+        };
+        let connector = |tls| Connector::with_workload(tls, alpn, workload);
+        let tls = settings.tls.as_ref().map(connector).transpose().map_err(|source| Error::Tls {
+            what: "the collector",
+            name: settings.host.clone(),
+            source,
+        })?;
+        if let Some(tls) = &tls {
+            process.certificates.follow(tls);
+        }
+        Ok(Self { export, tls })
+    }
+
+    /// Exports until the generation has ended, or says so.
     pub(crate) async fn run(self) {
-        let Self { exports, tls } = self;
-        let (host, port) = (exports.config().host.clone(), exports.config().port);
+        let Self { export, tls } = self;
+        let (host, port) = (export.collector().host.clone(), export.collector().port);
         let dial = move || -> DialFuture {
             let (host, tls) = (host.clone(), tls.clone());
             Box::pin(async move {
@@ -109,6 +157,10 @@ impl Collector {
                 Ok(io)
             })
         };
-        exports.run(Box::new(dial)).await;
+        match export {
+            Export::Traces(exports) => exports.run(Box::new(dial)).await,
+            Export::Metrics(exports) => exports.run(Box::new(dial)).await,
+            Export::Logs(exports) => exports.run(Box::new(dial)).await,
+        }
     }
 }

@@ -9,13 +9,14 @@ use std::{collections::HashSet, sync::Arc};
 use attache_authorization::jwt::Issuer;
 use attache_config::model::{self, Action, Config, ListenProtocol};
 use attache_resilience::RouteState;
-use attache_telemetry::{AccessLog, Traces};
+use attache_telemetry::AccessLog;
 use attache_tls::{Acceptor, Workload};
 use attache_upstream::connect::Tls;
 
 use crate::{
     credentials::Credentials,
     error::Error,
+    exported::Exported,
     generation::{Generation, ListenerParts, UpstreamParts},
     handed::Handed,
     issuers,
@@ -33,9 +34,10 @@ pub(crate) struct Prepared {
     /// One for each of `config.listeners`, in its order.
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
-    pub(crate) traces: Traces,
-    /// Where the traces go, unless the generation before sends them there already.
-    pub(crate) collector: Option<Collector>,
+    /// What goes to collectors.
+    pub(crate) exported: Exported,
+    /// Exports that have to begin: those that the generation before doesn't have already.
+    pub(crate) collectors: Vec<Collector>,
     pub(crate) credentials: Credentials,
     pub(crate) issuers: Vec<Arc<Issuer>>,
     pub(crate) workload: Option<Workload>,
@@ -92,15 +94,15 @@ pub(crate) fn prepare(
     } else {
         AccessLog::start(&config.access_log, &process.metrics).map_err(Error::AccessLog)?
     };
-    let (traces, collector) = observe::traces(&config, before, workload.as_ref(), process)?;
+    let (exported, collectors) = observe::exported(&config, before, workload.as_ref(), process)?;
     let sockets = bind(&config, before, process, handed)?;
     Ok(Prepared {
         config,
         upstreams,
         listeners,
         access_log,
-        traces,
-        collector,
+        exported,
+        collectors,
         credentials,
         issuers,
         workload,

@@ -42,7 +42,7 @@ pub(crate) struct Process {
     pub(crate) secrets: Watcher,
     /// Changes the log level; none where the program that this proxy is part of keeps its own log.
     pub(crate) log: Option<LogControl>,
-    /// Exports of traces: one, and those of generations that end.
+    /// Exports to collectors: those of the generation that serves, and of those that end.
     exports: Mutex<Vec<JoinHandle<()>>>,
     /// An operator had it take no new work, though the process stays.
     pub(crate) draining: AtomicBool,
@@ -125,9 +125,9 @@ impl Process {
         exports.push(export);
     }
 
-    /// Sends off the traces that wait, for at most `patience`.
-    pub(crate) async fn last_traces(&self, patience: Duration) {
-        self.generation().traces.end();
+    /// Sends off the traces and log records that wait, and the metrics once more, for at most `patience`.
+    pub(crate) async fn last_exports(&self, patience: Duration) {
+        self.generation().exported.end();
         let exports = std::mem::take(&mut *self.exports.lock().unwrap_or_else(PoisonError::into_inner));
         let sent = async {
             for export in exports {

@@ -94,8 +94,8 @@ impl Upkeep {
             upstreams,
             listeners,
             access_log,
-            traces,
-            collector,
+            exported,
+            collectors,
             credentials,
             issuers,
             workload,
@@ -188,7 +188,8 @@ impl Upkeep {
                 self.workload.spawn_local(workload.run());
             }
         }
-        if let Some(collector) = collector {
+        before.exported.give_way(&exported);
+        for collector in collectors {
             process.exports(spawn_local(collector.run()));
         }
         process.metrics.expect(&config);
@@ -199,7 +200,7 @@ impl Upkeep {
             upstreams,
             listeners,
             access_log,
-            traces,
+            exported,
             credentials,
             issuers,
             workload,

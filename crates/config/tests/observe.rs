@@ -7,8 +7,8 @@ use std::time::Duration;
 use attache_config::{
     Diagnostics,
     model::{
-        Adapt, Config, Facility, LogField, LogFormat, LogPart, LogTarget, LogTemplate, Propagation,
-        SpanProtocol, SyslogTo,
+        Adapt, Config, ExportProtocol, Facility, LogField, LogFormat, LogPart, LogTarget, LogTemplate,
+        OtlpCompression, Propagation, SyslogTo,
     },
 };
 
@@ -75,20 +75,32 @@ fn traces_go_where_the_file_says_before_where_the_environment_says() {
         ("OTEL_PROPAGATORS", "b3,tracecontext,baggage"),
     ];
     let tracing = parse_with("tracing: {}", &env).unwrap().tracing.unwrap();
-    assert_eq!((&*tracing.host, tracing.port, &*tracing.path), ("env", 4318, "/base/v1/traces"));
-    assert_eq!((&*tracing.service, tracing.protocol), ("shop", SpanProtocol::HttpProtobuf));
+    assert_eq!(
+        (&*tracing.collector.host, tracing.collector.port, &*tracing.collector.path),
+        ("env", 4318, "/base/v1/traces")
+    );
+    assert_eq!(
+        (&*tracing.collector.service, tracing.collector.protocol),
+        ("shop", ExportProtocol::HttpProtobuf)
+    );
     assert!((tracing.sample - 0.25).abs() < 1e-9);
-    assert_eq!(tracing.resource, [("k8s.pod.name".into(), "web-1".into()), ("team".into(), "a".into())]);
-    assert_eq!(tracing.headers[0].1, "s ecret");
+    assert_eq!(
+        tracing.collector.resource,
+        [("k8s.pod.name".into(), "web-1".into()), ("team".into(), "a".into())]
+    );
+    assert_eq!(tracing.collector.headers[0].1, "s ecret");
     assert!(!format!("{tracing:?}").contains("ecret"), "keys are never shown");
     assert_eq!(tracing.propagation, [Propagation::B3, Propagation::TraceContext]);
 
     let text =
         "tracing: { otlp: 'http://c:4317', sample: 100%, service: mine, headers: {}, propagation: b3multi }";
     let tracing = parse_with(text, &env).unwrap().tracing.unwrap();
-    assert_eq!((&*tracing.host, tracing.port, tracing.protocol), ("c", 4317, SpanProtocol::Grpc));
-    assert_eq!(&*tracing.path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
-    assert!(tracing.headers.is_empty() && &*tracing.service == "mine");
+    assert_eq!(
+        (&*tracing.collector.host, tracing.collector.port, tracing.collector.protocol),
+        ("c", 4317, ExportProtocol::Grpc)
+    );
+    assert_eq!(&*tracing.collector.path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+    assert!(tracing.collector.headers.is_empty() && &*tracing.collector.service == "mine");
     assert_eq!(tracing.propagation, [Propagation::B3Multi]);
     assert!((tracing.sample - 1.0).abs() < 1e-9);
 }
@@ -99,11 +111,35 @@ fn without_the_key_there_are_no_traces_whatever_the_environment_says() {
     assert_eq!(parse_with("", &env).unwrap().tracing, None);
     assert_eq!(parse("tracing: 'off'").tracing, None);
     let tracing = parse("tracing: {}").tracing.unwrap();
-    assert_eq!((&*tracing.host, tracing.port, tracing.tls), ("localhost", 4318, None));
-    assert!(parse("tracing: https://c:4318").tracing.unwrap().tls.is_some());
+    assert_eq!(
+        (&*tracing.collector.host, tracing.collector.port, tracing.collector.tls),
+        ("localhost", 4318, None)
+    );
+    assert!(parse("tracing: https://c:4318").tracing.unwrap().collector.tls.is_some());
     let env = [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://env:9/all/of/it")];
-    assert_eq!(&*parse_with("tracing: {}", &env).unwrap().tracing.unwrap().path, "/all/of/it");
+    assert_eq!(&*parse_with("tracing: {}", &env).unwrap().tracing.unwrap().collector.path, "/all/of/it");
     assert!(wrong("tracing: { otlp: 'http://c', tls: { ca: /a } }").contains("plaintext"));
+}
+
+#[test]
+fn zipkin_gets_nothing_that_the_environment_says_of_the_collector_of_otlp() {
+    let env = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://env:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+    ];
+    let to = parse_with("tracing: { zipkin: 'http://z' }", &env).unwrap().tracing.unwrap().collector;
+    assert_eq!((&*to.host, to.port, &*to.path), ("z", 9411, "/api/v2/spans"));
+    assert_eq!((to.protocol, to.compression), (ExportProtocol::Zipkin, OtlpCompression::None));
+    assert!(to.headers.is_empty());
+    let text = "tracing: { zipkin: 'http://z:1/mine', compression: gzip, headers: { x-key: mine } }";
+    let to = parse_with(text, &env).unwrap().tracing.unwrap().collector;
+    assert_eq!((to.port, &*to.path, to.compression), (1, "/mine", OtlpCompression::Gzip));
+    assert_eq!(to.headers[0].1, "mine");
+    assert!(wrong("tracing: { zipkin: 'http://z', otlp: 'http://c' }").contains("one collector"));
+    assert!(wrong("tracing: { zipkin: 'http://z', protocol: grpc }").contains("one collector"));
+    assert!(wrong("otlp: { to: 'http://c', protocol: zipkin }").contains("protocol"));
 }
 
 #[test]

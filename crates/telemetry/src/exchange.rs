@@ -80,6 +80,8 @@ pub struct Exchange {
     asked: Cell<Option<Instant>>,
     /// How long upstreams had the request, in tries that are over.
     waited: Cell<Duration>,
+    /// It came over TLS.
+    pub secure: Cell<bool>,
     /// It is counted as in flight; its end takes it off again.
     pub in_flight: Cell<bool>,
     /// It outlives its response (a tunnel): whoever set this reports its end, the listener doesn't.
@@ -121,6 +123,7 @@ impl Exchange {
             trace: RefCell::default(),
             asked: Cell::new(None),
             waited: Cell::new(Duration::ZERO),
+            secure: Cell::new(false),
             in_flight: Cell::new(false),
             handed_over: Cell::new(false),
             seen: RefCell::default(),
@@ -144,6 +147,7 @@ impl Exchange {
     /// Its span belongs to the same trace.
     pub fn beside(&self) -> Self {
         let beside = Self::new(self.listener.clone(), self.protocol, self.client);
+        beside.method.replace(self.method.borrow().clone());
         beside.trace_id.set(self.trace_id.get());
         beside.trace.replace(self.trace.borrow().clone());
         beside

@@ -8,6 +8,7 @@ mod exchange;
 mod grpc;
 mod log;
 mod metrics;
+mod otlp;
 mod reason;
 mod text;
 mod trace;
@@ -25,13 +26,14 @@ pub use grpc::{grpc_as_http, grpc_code};
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
     AdmissionCounts, Admitted, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, Names,
-    OPENMETRICS_CONTENT_TYPE, OverloadGauges, Side, Stats, WorkerMetrics, metrics, under_names,
+    OPENMETRICS_CONTENT_TYPE, OverloadGauges, Side, Stats, WorkerMetrics, metrics,
 };
+pub use otlp::{Dial, DialFuture, Ending, Io, LogExports, MetricExports, OtlpLogger, OtlpLogs};
 pub use reason::Reason;
 pub use text::Text;
 pub use trace::{
-    AttemptTrace, Connecting, Dial, DialFuture, Exports, Io, RequestTrace, SpanId, TraceId, Tracer, Traces,
-    check_trace_context, finish_trace,
+    AttemptTrace, Connecting, Exports, RequestTrace, SpanId, TraceId, Tracer, Traces, check_trace_context,
+    finish_trace,
 };
 pub use warnings::Warnings;
 pub use watch::{Event, Group, Kind, Record, SeenHeaders, TapFilter, Tapped, Tapping, Watch, log_outages};

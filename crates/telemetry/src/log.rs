@@ -17,7 +17,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{access_log::Timestamp, escape::escape, warnings::Warnings};
+use crate::{access_log::Timestamp, escape::escape, otlp::OwnLog, warnings::Warnings};
 
 /// Starts the log of the process, on standard error. `level` is a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or a filter like
 /// `info,attache_upstream=debug`; empty means `info`. Where it comes from, flag or `ATTACHE_LOG`, is the command line's business.
@@ -55,7 +55,7 @@ where
         .fmt_fields(fields.delimited(" "));
     let warnings = Warnings::default();
     let control = LogControl { filter: handle, warnings: warnings.clone() };
-    Ok((tracing_subscriber::registry().with(filter).with(lines).with(warnings), control))
+    Ok((tracing_subscriber::registry().with(filter).with(lines).with(warnings).with(OwnLog), control))
 }
 
 fn filter(text: &str) -> Result<EnvFilter, LoggingError> {

@@ -29,7 +29,7 @@ mod tests;
 use std::{fmt, rc::Rc, sync::Arc};
 
 use attache_config::model::Algorithm;
-use attache_telemetry::{AttemptTrace, Exchange, Reason};
+use attache_telemetry::{AttemptTrace, Exchange, Reason, metrics};
 use attache_wire::Fields;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
@@ -74,6 +74,18 @@ pub struct Attempt {
     /// From when on a missing answer is the endpoint's failure.
     deadline: Option<Overdue>,
     stage: Stage,
+    measured: Option<Measured>,
+}
+
+/// What is told of the attempt as `http.client.request.duration`, where somebody wants that.
+#[derive(Debug)]
+struct Measured {
+    began: Instant,
+    /// The version of HTTP, once it is known.
+    version: &'static str,
+    /// 0 before there is an answer.
+    status: u16,
+    failed: Option<Reason>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +133,12 @@ impl Attempt {
             started,
             deadline: context.overdue.clone(),
             stage: Stage::Asked,
+            measured: metrics().semantic().then(|| Measured {
+                began: Instant::now(),
+                version: "",
+                status: 0,
+                failed: None,
+            }),
         }
     }
 
@@ -155,10 +173,20 @@ impl Attempt {
         *self.exchange.endpoint.borrow_mut() = Some(Arc::clone(&endpoint.label));
     }
 
+    /// Which version of HTTP is spoken with the endpoint.
+    pub(crate) const fn spoken(&mut self, version: &'static str) {
+        if let Some(measured) = &mut self.measured {
+            measured.version = version;
+        }
+    }
+
     /// The head of the answer came.
     pub fn answered(&mut self, status: StatusCode, headers: &Fields) {
         if let Some(span) = &self.span {
             span.responded(&self.exchange, status.as_u16());
+        }
+        if let Some(measured) = &mut self.measured {
+            measured.status = status.as_u16();
         }
         match Outcome::of_response(status, headers) {
             Outcome::Success => self.good(),
@@ -176,11 +204,13 @@ impl Attempt {
         if let Some(span) = &self.span {
             span.failed(&self.exchange, error.reason);
         }
+        self.note_failure(error.reason);
         self.conclude(Outcome::of_error(error));
     }
 
     /// The answer's body broke off.
     pub(crate) fn cut(&mut self, reason: Reason) {
+        self.note_failure(reason);
         self.conclude(Outcome::of_cut(reason));
     }
 
@@ -199,6 +229,21 @@ impl Attempt {
     /// Ends it.
     pub fn end(mut self, outcome: Outcome) {
         self.conclude(outcome);
+    }
+
+    const fn note_failure(&mut self, reason: Reason) {
+        if let Some(measured) = &mut self.measured {
+            measured.failed = Some(reason);
+        }
+    }
+
+    /// Tells its duration, which ends with the answer's body. A tunnel is no request any more.
+    fn tell_duration(&mut self) {
+        if let (Some(measured), Some(charge)) = (self.measured.take(), &self.charge) {
+            let Measured { began, version, status, failed } = measured;
+            let upstream = &charge.shared().config.name;
+            metrics().client_request(upstream, &self.exchange, version, status, failed, began.elapsed());
+        }
     }
 
     /// A good answer has begun.
@@ -271,11 +316,15 @@ fn began(shared: &Shared, endpoint: &Endpoint) -> Option<Instant> {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let outcome = match (self.stage, &self.deadline) {
-            (Stage::Ended, _) => return,
+            (Stage::Ended, _) => return self.tell_duration(),
             (Stage::Answered, _) => Outcome::Success,
             (Stage::Asked, Some(late)) if late.is_over() => Outcome::Overdue(late.reason),
             (Stage::Asked, _) => Outcome::CallerGaveUp,
         };
+        if let Outcome::Overdue(reason) = outcome {
+            self.note_failure(reason);
+        }
+        self.tell_duration();
         self.conclude(outcome);
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use attache_telemetry::{METRICS_CONTENT_TYPE, Names, under_names};
+use attache_telemetry::{METRICS_CONTENT_TYPE, Names};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -19,19 +19,20 @@ const TYPE: &str = "type.googleapis.com/envoy.admin.v3";
 
 /// What Envoy would answer; `None` for paths that aren't its own.
 pub(crate) fn answer(api: &Api, method: &Method, path: &str, asked: Option<&str>) -> Option<Answer> {
-    let json_wanted = || {
-        query::pairs(asked).unwrap_or_default().iter().any(|(key, value)| key == "format" && value == "json")
+    let asked_for = |format: &str| {
+        query::pairs(asked).unwrap_or_default().iter().any(|(key, value)| key == "format" && value == format)
     };
     Some(match path {
         "/logging" if writes(method) => logging(api, asked),
         "/logging" => method_not_allowed(method, "POST, PUT"),
-        "/stats/prometheus" | "/clusters" | "/config_dump" | "/ready" | "/server_info" if !reads(method) => {
+        "/stats/prometheus" | "/stats" | "/clusters" | "/config_dump" | "/ready" | "/server_info"
+            if !reads(method) =>
+        {
             method_not_allowed(method, READ)
         }
-        "/stats/prometheus" => {
-            let mut page = api.state.metrics.render();
-            let more = under_names(&page, Names::Envoy);
-            page.push_str(&more);
+        "/stats" if !asked_for("prometheus") => return None,
+        "/stats/prometheus" | "/stats" => {
+            let page = api.state.metrics.render_named(Names::Envoy);
             with_type(StatusCode::OK, METRICS_CONTENT_TYPE, page)
         }
         "/ready" => match state(api) {
@@ -39,7 +40,7 @@ pub(crate) fn answer(api: &Api, method: &Method, path: &str, asked: Option<&str>
             other => text(StatusCode::SERVICE_UNAVAILABLE, format!("{other}\n")),
         },
         "/server_info" => as_json(&server_info(api)),
-        "/clusters" if json_wanted() => as_json(&clusters_json(&api.proxy.upstreams())),
+        "/clusters" if asked_for("json") => as_json(&clusters_json(&api.proxy.upstreams())),
         "/clusters" => text(StatusCode::OK, clusters(&api.proxy.upstreams())),
         "/config_dump" => as_json(&config_dump(api)),
         _ => return None,
@@ -94,32 +95,45 @@ fn flags(endpoint: &Value) -> &'static str {
     }
 }
 
+/// The limits of an upstream under Envoy's names.
+fn limits(upstream: &Value) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    let names = [
+        ("max_connections", "connections"),
+        ("max_pending_requests", "pending"),
+        ("max_requests", "requests"),
+        ("max_retries", "retries"),
+    ];
+    names.into_iter().filter_map(|(envoy, own)| {
+        Some((envoy, upstream.pointer(&format!("/limits/{own}/limit")).and_then(Value::as_u64)?))
+    })
+}
+
+fn running(endpoint: &Value) -> u64 {
+    number(endpoint, &["active", "requests", "active_requests"])
+}
+
 fn clusters(upstreams: &Value) -> String {
     let mut out = String::new();
     for upstream in upstreams.as_array().into_iter().flatten() {
         let name = name_of(upstream);
         // A String takes everything.
         let _ = writeln!(out, "{name}::observability_name::{name}");
-        for (envoy, own) in [
-            ("max_connections", "connections"),
-            ("max_pending_requests", "pending"),
-            ("max_requests", "requests"),
-            ("max_retries", "retries"),
-        ] {
-            if let Some(limit) = upstream.pointer(&format!("/limits/{own}/limit")).and_then(Value::as_u64) {
-                let _ = writeln!(out, "{name}::default_priority::{envoy}::{limit}");
-            }
+        for (envoy, limit) in limits(upstream) {
+            let _ = writeln!(out, "{name}::default_priority::{envoy}::{limit}");
         }
         let _ = writeln!(out, "{name}::added_via_api::false");
         for endpoint in endpoints(upstream) {
             let address = words(endpoint, &["address"]).unwrap_or_default();
             let lines = [
                 ("cx_active", number(endpoint, &["connections"]).to_string()),
-                ("rq_active", number(endpoint, &["active", "requests", "active_requests"]).to_string()),
+                ("rq_active", running(endpoint).to_string()),
                 ("hostname", words(endpoint, &["host", "name"]).unwrap_or_default().to_owned()),
                 ("health_flags", flags(endpoint).to_owned()),
                 ("weight", number(endpoint, &["weight"]).max(1).to_string()),
+                ("region", String::new()),
                 ("zone", words(endpoint, &["zone"]).unwrap_or_default().to_owned()),
+                ("sub_zone", String::new()),
+                ("canary", "false".to_owned()),
                 ("priority", number(endpoint, &["priority"]).to_string()),
             ];
             for (key, value) in lines {
@@ -150,13 +164,29 @@ fn clusters_json(upstreams: &Value) -> Value {
                     _ => map.insert("failed_active_health_check".into(), true.into()),
                 };
             }
+            // Numbers of 64 bits are texts in protobuf's JSON.
+            let gauge =
+                |name: &str, value: u64| json!({ "type": "GAUGE", "name": name, "value": value.to_string() });
+            let zone = words(endpoint, &["zone"]);
             json!({
                 "address": socket(words(endpoint, &["address"]).unwrap_or_default()),
+                "stats": [
+                    gauge("cx_active", number(endpoint, &["connections"])),
+                    gauge("rq_active", running(endpoint)),
+                ],
                 "health_status": health,
                 "weight": number(endpoint, &["weight"]).max(1),
+                "locality": zone.map_or_else(|| json!({}), |zone| json!({ "zone": zone })),
             })
         });
-        json!({ "name": name_of(upstream), "observability_name": name_of(upstream), "host_statuses": hosts.collect::<Vec<_>>() })
+        let thresholds: serde_json::Map<String, Value> =
+            limits(upstream).map(|(name, limit)| (name.to_owned(), limit.into())).collect();
+        json!({
+            "name": name_of(upstream),
+            "host_statuses": hosts.collect::<Vec<_>>(),
+            "circuit_breakers": { "thresholds": [thresholds] },
+            "observability_name": name_of(upstream),
+        })
     });
     json!({ "cluster_statuses": statuses.collect::<Vec<_>>() })
 }

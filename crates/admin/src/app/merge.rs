@@ -13,7 +13,7 @@ use std::{
 };
 
 use attache_config::model::{AppMetrics, AppTold, MetricNames};
-use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, Names, OPENMETRICS_CONTENT_TYPE, under_names};
+use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, Names, OPENMETRICS_CONTENT_TYPE};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -36,25 +36,22 @@ pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer 
     let (own, content_type) = if open {
         (metrics.render_openmetrics(), OPENMETRICS_CONTENT_TYPE)
     } else {
-        (named(metrics.render(), &told), METRICS_CONTENT_TYPE)
+        (named(metrics, &told), METRICS_CONTENT_TYPE)
     };
     let page = if pages.is_empty() { own } else { merged(own, &pages, open) };
     with_type(StatusCode::OK, content_type, if open { page + "# EOF\n" } else { page })
 }
 
 /// A page with the names that the config wants beside attache's.
-pub(crate) fn named(mut page: String, told: &AppTold) -> String {
-    let names = match told.names {
-        MetricNames::Attache => return page,
-        MetricNames::Envoy => Names::Envoy,
-        MetricNames::Istio => Names::Istio {
+pub(crate) fn named(metrics: &Metrics, told: &AppTold) -> String {
+    match told.names {
+        MetricNames::Attache => metrics.render(),
+        MetricNames::Envoy => metrics.render_named(Names::Envoy),
+        MetricNames::Istio => metrics.render_named(Names::Istio {
             workload: told.workload.as_deref().unwrap_or_default(),
             namespace: told.namespace.as_deref().unwrap_or_default(),
-        },
-    };
-    let more = under_names(&page, names);
-    page.push_str(&more);
-    page
+        }),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

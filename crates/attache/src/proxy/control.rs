@@ -37,7 +37,7 @@ use crate::{
 /// How long connections that were cut have to notice.
 const CUT_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the last traces have to be exported.
-const TRACES_PATIENCE: Duration = Duration::from_secs(2);
+const EXPORTS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the last inbound connection has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long after the start the pages are given back that only the start needed.
@@ -172,7 +172,7 @@ async fn serve(
         process.drain.cut();
         let _ = timeout_at(Instant::now() + CUT_PATIENCE, ended.recv()).await;
     }
-    process.last_traces(TRACES_PATIENCE).await;
+    process.last_exports(EXPORTS_PATIENCE).await;
     Ok(())
 }
 

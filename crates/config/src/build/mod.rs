@@ -15,6 +15,7 @@ mod listener;
 mod load;
 mod local_reply;
 mod observe;
+mod otlp;
 mod overload;
 mod plain;
 mod policy;
@@ -27,7 +28,7 @@ mod web;
 
 use std::{collections::HashSet, net::SocketAddr, path::Path, time::Duration};
 
-pub(crate) use observe::Env;
+pub(crate) use otlp::Env;
 use plain::{Plain, fill};
 pub(crate) use target::Targets;
 
@@ -117,7 +118,8 @@ pub(crate) fn build(
         metrics,
         app,
         access_log,
-        tracing: root.tracing.and_then(|raw| observe::tracing(raw, env, problems)),
+        tracing: root.tracing.and_then(|raw| otlp::tracing(raw, env, problems)),
+        otlp: root.otlp.map(|raw| otlp::signals(raw, env, problems)).unwrap_or_default(),
         admin,
         shutdown: root.shutdown.unwrap_or_default(),
         reload: root.reload.unwrap_or_default(),

@@ -28,6 +28,7 @@ impl Config {
             "access_log": self.access_log,
             "tracing": self.tracing.as_ref().map(observe::tracing),
             "app": self.app,
+            "otlp": observe::otlp(&self.otlp),
             "shutdown": self.shutdown,
             "reload": self.reload,
             "watch_interval": show_duration(self.watch_interval),

@@ -3,26 +3,46 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    model::Tracing,
+    model::{Collector, OtlpSignals, Tracing},
     shown::{HIDDEN, without_query},
     text::{show_duration, show_ratio},
 };
 
 pub(super) fn tracing(tracing: &Tracing) -> Value {
-    let scheme = if tracing.tls.is_some() { "https" } else { "http" };
-    let resource = tracing.resource.iter().map(|(key, value)| (key.to_string(), Value::from(&**value)));
+    let mut value = collector(&tracing.collector);
+    value["sample"] = show_ratio(tracing.sample).into();
+    value["propagation"] = json!(tracing.propagation);
+    value["queue"] = tracing.queue.into();
+    value["interval"] = show_duration(tracing.interval).into();
+    value
+}
+
+pub(super) fn otlp(signals: &OtlpSignals) -> Value {
+    let metrics = signals.metrics.as_ref().map(|metrics| {
+        let mut value = collector(&metrics.collector);
+        value["interval"] = show_duration(metrics.interval).into();
+        value
+    });
+    let logs = signals.logs.as_ref().map(|logs| {
+        let mut value = collector(&logs.collector);
+        value["queue"] = logs.queue.into();
+        value
+    });
+    json!({ "metrics": metrics, "logs": logs })
+}
+
+fn collector(collector: &Collector) -> Value {
+    let scheme = if collector.tls.is_some() { "https" } else { "http" };
+    let resource = collector.resource.iter().map(|(key, value)| (key.to_string(), Value::from(&**value)));
     json!({
-        "endpoint": format!("{scheme}://{}:{}{}", tracing.host, tracing.port, without_query(&tracing.path)),
-        "protocol": tracing.protocol,
-        "ca": tracing.tls.as_ref().map(|tls| &tls.trust),
+        "endpoint": format!("{scheme}://{}:{}{}", collector.host, collector.port, without_query(&collector.path)),
+        "protocol": collector.protocol,
+        "compression": collector.compression,
+        "ca": collector.tls.as_ref().map(|tls| &tls.trust),
         // Headers of exports carry keys.
-        "headers": tracing.headers.iter().map(|(name, _)| (name.to_string(), Value::from(HIDDEN))).collect::<Map<_, _>>(),
-        "sample": show_ratio(tracing.sample),
-        "service": &*tracing.service,
+        "headers": collector.headers.iter().map(|(name, _)| (name.to_string(), Value::from(HIDDEN))).collect::<Map<_, _>>(),
+        "service": &*collector.service,
         "resource": resource.collect::<Map<_, _>>(),
-        "propagation": tracing.propagation,
-        "timeout": show_duration(tracing.timeout),
-        "queue": tracing.queue,
-        "interval": show_duration(tracing.interval),
+        "timeout": show_duration(collector.timeout),
     })
 }

@@ -16,6 +16,7 @@ mod identity;
 mod jwt;
 mod listener;
 mod load;
+mod otlp;
 mod overload;
 mod policy;
 mod pool;
@@ -47,6 +48,7 @@ pub use identity::*;
 pub use jwt::*;
 pub use listener::*;
 pub use load::*;
+pub use otlp::*;
 pub use overload::*;
 pub use policy::*;
 pub use pool::*;
@@ -91,6 +93,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// Traces; `None` starts and exports none, and passes on what comes.
     pub tracing: Option<Tracing>,
+    /// Metrics and logs that are sent by OTLP.
+    pub otlp: OtlpSignals,
     /// How the program ends.
     pub shutdown: Shutdown,
     /// When the file is read again, and what becomes of connections that it no longer holds for.
@@ -124,6 +128,7 @@ impl Default for Config {
             admin: Admin::default(),
             access_log: AccessLog::default(),
             tracing: None,
+            otlp: OtlpSignals::default(),
             shutdown: Shutdown::default(),
             reload: Reload::default(),
             files: Vec::new(),

@@ -3,11 +3,13 @@
 //! These types are the only list of keys. The schema is generated from them (and from it the checker's rules and the
 //! reference in `docs/config.md`); defaults shown there are taken from the model, where they stand.
 
+mod otlp;
 mod tracing;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(crate) use otlp::*;
 pub(crate) use tracing::*;
 
 pub(crate) use crate::shapes::*;
@@ -50,6 +52,9 @@ pub(crate) struct Root {
     /// Traces by OpenTelemetry. An endpoint alone is short for `{ otlp: … }`; without this key none are begun, and those that come
     /// are passed on.
     pub(crate) tracing: Option<TracingForm>,
+    /// Metrics and logs to an OpenTelemetry collector. An endpoint alone is short for `{ to: … }`; without this key none are sent.
+    #[schemars(extend("examples" = ["http://collector:4318"]))]
+    pub(crate) otlp: Option<OtlpForm>,
     /// How the program ends on SIGTERM.
     pub(crate) shutdown: Option<model::Shutdown>,
     /// How a changed config is taken while the old one serves.

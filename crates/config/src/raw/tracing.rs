@@ -25,12 +25,15 @@ pub(crate) enum TracingForm {
 pub(crate) struct Tracing {
     /// Where spans are sent by OTLP, or `off`. By default `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` (which is a whole URL), then
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`, then `http://localhost:4318`.
-    #[schemars(extend("default" = model::Tracing::ENDPOINT))]
+    #[schemars(extend("default" = model::Collector::ENDPOINT))]
     pub(crate) otlp: Option<At<Txt<Otlp>>>,
     /// Where spans are sent as Zipkin's JSON (v2), in place of `otlp`. Without a path, to `/api/v2/spans`.
     pub(crate) zipkin: Option<At<Txt<Otlp>>>,
     /// How they are sent. By default `OTEL_EXPORTER_OTLP_PROTOCOL`; without that, gRPC to port 4317, and `http/protobuf` to any other.
-    pub(crate) protocol: Option<model::SpanProtocol>,
+    pub(crate) protocol: Option<model::ExportProtocol>,
+    /// How exports are compressed. By default `OTEL_EXPORTER_OTLP_COMPRESSION`.
+    #[schemars(extend("default" = "none"))]
+    pub(crate) compression: Option<model::OtlpCompression>,
     /// TLS to the collector, where the URL is `https`.
     pub(crate) tls: Option<At<Read<model::TlsClient>>>,
     /// Headers of every export, such as a key. By default `OTEL_EXPORTER_OTLP_HEADERS`.
@@ -41,7 +44,7 @@ pub(crate) struct Tracing {
     #[schemars(extend("default" = "1%"))]
     pub(crate) sample: Option<Txt<Ratio>>,
     /// Name of the service. By default `OTEL_SERVICE_NAME`.
-    #[schemars(extend("default" = model::Tracing::SERVICE))]
+    #[schemars(extend("default" = model::Collector::SERVICE))]
     pub(crate) service: Option<Txt<Word>>,
     /// More attributes of the resource, before those of `OTEL_RESOURCE_ATTRIBUTES`.
     #[schemars(extend("examples" = [{ "deployment.environment.name": "test" }]))]
@@ -50,8 +53,8 @@ pub(crate) struct Tracing {
     /// `OTEL_PROPAGATORS`.
     #[schemars(extend("default" = "tracecontext"))]
     pub(crate) propagation: Option<OneOrMany<model::Propagation>>,
-    /// How long an export may take; then its spans are lost.
-    #[schemars(extend("default" = show_duration(model::Tracing::TIMEOUT)))]
+    /// How long an export may take, all attempts together; then its spans are lost.
+    #[schemars(extend("default" = show_duration(model::Collector::TIMEOUT)))]
     pub(crate) timeout: Option<Txt<Positive>>,
     /// How long spans gather before they are sent.
     #[schemars(extend("default" = show_duration(model::Tracing::INTERVAL)))]

@@ -10,7 +10,7 @@ use attache_config::model::LogFilter;
 use crate::Exchange;
 
 /// Whether the line of this exchange is written. Allocates nothing.
-pub(super) fn passes(filters: &[LogFilter], exchange: &Exchange, total: Duration) -> bool {
+pub(crate) fn passes(filters: &[LogFilter], exchange: &Exchange, total: Duration) -> bool {
     filters.is_empty() || filters.iter().any(|filter| holds(filter, exchange, total))
 }
 

@@ -46,6 +46,7 @@ use self::{
     writer::{Open, Writer},
 };
 pub(crate) use self::{
+    filter::passes,
     names::{Names, Noted},
     time::Timestamp,
 };

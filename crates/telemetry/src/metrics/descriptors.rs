@@ -134,6 +134,10 @@ descriptors! {
         "Access log lines that were lost: queue-full (the destination is too slow) or write-failed (the log has the error).";
     SPANS_EXPORTED = Counter "attache_trace_spans_exported_total" []
         "Spans that the collector took.";
+    LOG_RECORDS = Counter "attache_otlp_log_records_total" ["outcome"]
+        "Log records for a collector: exported, or lost by queue-full, export-failed or rejected.";
+    METRIC_EXPORTS = Counter "attache_otlp_metric_exports_total" ["outcome"]
+        "Exports of metrics to a collector: ok, rejected (in part), or failed. What failed is sent with the next one.";
     SPANS_DROPPED = Counter "attache_trace_spans_dropped_total" ["cause"]
         "Spans that were lost: queue-full (more than the export keeps up with), export-failed (the log has the error) or rejected by the collector.";
     PANICS = Counter "attache_panics_total" []

@@ -6,7 +6,10 @@
 //! Rule: the page adds zeros as it is made; workers hold no cell for them. Only the reasons that are likely have one, and at most
 //! [`MOST`] series of `attache_requests_total` are added, in the order of the config: the number of series still depends on the config alone.
 
-use std::{collections::BTreeSet, sync::PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+};
 
 use attache_config::model::{Action, Config, ListenProtocol, Name, UpstreamProtocol};
 
@@ -85,6 +88,9 @@ impl Metrics {
     /// This config is served from now on: what it makes possible is counted from 0.
     pub fn expect(&self, config: &Config) {
         let expected = Expected::of(config);
+        self.0.semantic.store(super::semantic::wanted(config), Relaxed);
+        let known = Arc::new(super::Known::of(config));
+        *self.0.control.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
         *self.0.control.expected.lock().unwrap_or_else(PoisonError::into_inner) = expected;
     }
 

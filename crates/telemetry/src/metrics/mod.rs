@@ -7,14 +7,17 @@
 mod cell;
 mod counts;
 pub(crate) mod descriptors;
+mod durations;
 mod exemplars;
 mod expected;
 mod histogram;
+mod known;
 mod names;
 mod openmetrics;
 mod page;
 mod process;
 mod render;
+mod semantic;
 mod series;
 mod stats;
 #[cfg(test)]
@@ -33,9 +36,15 @@ use std::{
 
 use attache_config::model::Name;
 
-#[cfg(test)]
-pub(crate) use self::histogram::BOUNDS;
-pub use self::names::{Names, under_names};
+pub use self::names::Names;
+pub(crate) use self::{
+    descriptors::Kind,
+    histogram::BOUNDS,
+    known::Known,
+    page::{Page, Value},
+    semantic::{BOUNDS as SEMANTIC_BOUNDS, CELLS as SEMANTIC_CELLS, SIZE_CELLS, SIZES},
+    series::Sums,
+};
 use self::{expected::Expected, series::Family};
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
@@ -82,6 +91,11 @@ pub(crate) struct Registry {
     cors: Arc<Family<3, 1>>,
     compressed: Arc<Family<3, 1>>,
     jwt_keys: Arc<Family<2, 1>>,
+    log_records: Arc<Family<1, 1>>,
+    metric_exports: Arc<Family<1, 1>>,
+    /// Somebody takes `semantics`.
+    semantic: AtomicBool,
+    semantics: semantic::Families,
     control: Control,
 }
 
@@ -90,6 +104,8 @@ pub(crate) struct Registry {
 struct Control {
     /// What stands on the page as 0 before it counts.
     expected: Mutex<Expected>,
+    /// What the config says of listeners, routes and upstreams, for attributes by the semantic conventions.
+    known: Mutex<Arc<Known>>,
     endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
     /// The state of each upstream's failure breaker.
     circuits: Mutex<BTreeMap<Name, &'static str>>,

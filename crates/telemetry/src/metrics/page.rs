@@ -17,28 +17,28 @@ use super::{
 
 /// The families so far. A family without a sample is left out, as the formats want it.
 #[derive(Default)]
-pub(super) struct Page(pub(super) Vec<Family>);
+pub(crate) struct Page(pub(crate) Vec<Family>);
 
 /// One metric with all its series.
-pub(super) struct Family {
-    pub(super) what: &'static Descriptor,
-    pub(super) samples: Vec<(Vec<Name>, Value)>,
+pub(crate) struct Family {
+    pub(crate) what: &'static Descriptor,
+    pub(crate) samples: Vec<(Vec<Name>, Value)>,
 }
 
 /// The value of one series.
-pub(super) enum Value {
+pub(crate) enum Value {
     Number(f64),
     Histogram(Box<Histogram>),
 }
 
 /// Durations of one series.
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     /// Cumulative, by bound; the one without a bound is `count`.
-    pub(super) buckets: [u64; BOUNDS.len()],
-    pub(super) count: u64,
+    pub(crate) buckets: [u64; BOUNDS.len()],
+    pub(crate) count: u64,
     /// In seconds.
-    pub(super) sum: f64,
-    pub(super) exemplars: Exemplars,
+    pub(crate) sum: f64,
+    pub(crate) exemplars: Exemplars,
 }
 
 impl Page {

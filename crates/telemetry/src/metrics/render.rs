@@ -3,7 +3,11 @@
 //! All workers' cells are added up here, on the thread that asks. The order is that of the descriptors, then of the
 //! labels, so that two scrapes can be compared by eye.
 
-use std::{collections::BTreeMap, sync::PoisonError, sync::atomic::Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
 
 use attache_config::model::Name;
 
@@ -13,6 +17,7 @@ use super::{
     openmetrics,
     page::{Page, text},
     process::Process,
+    semantic::{ClientSums, ServerSums},
     series::Sums,
 };
 
@@ -33,7 +38,7 @@ impl Metrics {
         openmetrics::write(&self.page())
     }
 
-    fn page(&self) -> Page {
+    pub(crate) fn page(&self) -> Page {
         let mut page = Page::default();
         let expected = self.expected();
         exchanges(&self.0, &expected, &mut page);
@@ -43,6 +48,17 @@ impl Metrics {
         overload(&self.0, &mut page);
         process(&Process::read(), &mut page);
         page
+    }
+
+    /// When the process began, and with it everything that is counted.
+    pub(crate) fn started() -> Option<SystemTime> {
+        let seconds = Process::read().start_seconds?;
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds.max(0.0)))
+    }
+
+    /// Durations by the semantic conventions: of requests, and of attempts at upstreams.
+    pub(crate) fn semantic_sums(&self) -> (ServerSums, ClientSums) {
+        (self.0.semantics.server.sums(), self.0.semantics.client.sums())
     }
 
     /// The names of attache's own families, as OpenMetrics has them; what else is told must not have the same.
@@ -165,6 +181,8 @@ fn program(registry: &Registry, page: &mut Page) {
     let mut dropped = BTreeMap::from(["queue-full", "write-failed"].map(|cause| ([Name::from(cause)], [0])));
     dropped.extend(registry.log_dropped.sums());
     page.counter(&d::LOG_DROPPED, &dropped, 0);
+    page.counter(&d::LOG_RECORDS, &registry.log_records.sums(), 0);
+    page.counter(&d::METRIC_EXPORTS, &registry.metric_exports.sums(), 0);
     let exported = registry.spans_exported.sums().values().map(|cells| cells[0]).sum::<u64>();
     page.number(&d::SPANS_EXPORTED, Some(exported as f64));
     let causes = ["export-failed", "queue-full", "rejected"];

@@ -36,6 +36,8 @@ fn exercise_all(metrics: &Metrics) {
     worker.upstream_connection(&name, Ok(()));
     worker.upstream_connect_times(&name, Some(Duration::from_millis(1)), None);
     worker.spans_exported(1);
+    worker.log_records("exported", 1);
+    worker.metric_export("ok");
     worker.upstream_connection(&name, Err(Reason::ConnectRefused));
     worker.upstream_connection_closed(&name);
     worker.pool_reused(&name);

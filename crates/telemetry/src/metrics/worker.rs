@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use attache_config::model::Name;
 
 use super::{
-    Hedge, Registry, cell, exemplars, histogram,
+    Hedge, Registry, cell, exemplars, histogram, semantic,
     series::{Label, Table},
 };
 use crate::{Exchange, Reason, Side, watch::Watcher};
@@ -27,10 +27,10 @@ const MINUS_ONE: u64 = u64::MAX;
 /// The counters of one worker. Cheap to clone, and never shared between threads: that is what lets it count
 /// without a lock.
 #[derive(Clone, Debug)]
-pub struct WorkerMetrics(Rc<Tables>);
+pub struct WorkerMetrics(pub(super) Rc<Tables>);
 
 #[derive(Debug)]
-struct Tables {
+pub(super) struct Tables {
     exchanges: Table<6, { cell::ALL }>,
     in_flight: Table<2, 1>,
     exemplars: Table<5, { exemplars::CELLS }>,
@@ -62,6 +62,10 @@ struct Tables {
     cors: Table<3, 1>,
     compressed: Table<3, 1>,
     jwt_keys: Table<2, 1>,
+    log_records: Table<1, 1>,
+    metric_exports: Table<1, 1>,
+    pub(super) semantic: semantic::Tables,
+    pub(super) registry: Arc<Registry>,
 }
 
 impl WorkerMetrics {
@@ -98,6 +102,10 @@ impl WorkerMetrics {
             cors: Table::new(&registry.cors),
             compressed: Table::new(&registry.compressed),
             jwt_keys: Table::new(&registry.jwt_keys),
+            log_records: Table::new(&registry.log_records),
+            metric_exports: Table::new(&registry.metric_exports),
+            semantic: semantic::Tables::new(&registry.semantics),
+            registry: Arc::clone(registry),
         }))
     }
 
@@ -154,6 +162,9 @@ impl WorkerMetrics {
             let [listener, route, upstream, protocol, code, _] = labels;
             let labels = [listener, route, upstream, protocol, code];
             self.0.exemplars.with(labels, |series| exemplars::write(series, trace, total));
+        }
+        if self.semantic() {
+            self.server_request(exchange, total);
         }
         if self.0.watcher.ended(exchange, total) {
             self.endpoint(exchange, total);
@@ -362,6 +373,16 @@ impl WorkerMetrics {
     /// Spans were lost: `queue-full`, `export-failed` or `rejected`.
     pub(crate) fn spans_dropped(&self, cause: &'static str, spans: u64) {
         self.0.spans_dropped.add([Label::Word(cause)], 0, spans);
+    }
+
+    /// Log records came to a collector (`exported`), or were lost: `queue-full`, `export-failed` or `rejected`.
+    pub(crate) fn log_records(&self, outcome: &'static str, records: u64) {
+        self.0.log_records.add([Label::Word(outcome)], 0, records);
+    }
+
+    /// An export of metrics ended: `ok`, `rejected` (in part), or `failed`.
+    pub(crate) fn metric_export(&self, outcome: &'static str) {
+        self.0.metric_exports.add([Label::Word(outcome)], 0, 1);
     }
 
     /// Lines of the access log were lost: `queue-full` or `write-failed`.

@@ -3,14 +3,9 @@
 //! What the conventions leave out here: queries, which carry secrets, so `url.full` ends before them. What they don't have begins with
 //! `attache.`.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
-use attache_config::model::Name;
 use opentelemetry_proto::tonic::{
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     resource::v1::Resource,
     trace::v1::{
         ResourceSpans, ScopeSpans, Span, Status,
@@ -24,10 +19,10 @@ use super::{
     finished::Finished,
     request::{AttemptSpan, ConnectSpan},
 };
-use crate::Reason;
-
-/// Methods of RFC 9110 and RFC 5789; others are `_OTHER`, since a span's name has to be one of few.
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+use crate::{
+    Reason,
+    otlp::{Attributes, method_word, nanos, scope},
+};
 
 /// The third flag of a span: whether its parent is in another process is known (OTLP, `SpanFlags`).
 const REMOTE_KNOWN: u32 = 0x100;
@@ -38,95 +33,19 @@ pub(super) fn resource_spans(resource: &Resource, finished: &[Box<Finished>]) ->
     for one in finished {
         request(one, &mut spans);
     }
-    let scope = InstrumentationScope {
-        name: "attache".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        ..InstrumentationScope::default()
-    };
     ResourceSpans {
         resource: Some(resource.clone()),
-        scope_spans: vec![ScopeSpans { scope: Some(scope), spans, ..ScopeSpans::default() }],
+        scope_spans: vec![ScopeSpans { scope: Some(scope()), spans, ..ScopeSpans::default() }],
         ..ResourceSpans::default()
-    }
-}
-
-pub(super) fn resource(service: &str, more: &[(Name, Name)]) -> Resource {
-    let mut attributes = Attributes::default();
-    attributes.text("service.name", service);
-    for (key, value) in more {
-        attributes.0.push(pair(key.to_string(), Value::StringValue(value.to_string())));
-    }
-    Resource { attributes: attributes.0, ..Resource::default() }
-}
-
-#[derive(Default)]
-struct Attributes(Vec<KeyValue>);
-
-fn pair(key: String, value: Value) -> KeyValue {
-    KeyValue { key, value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
-}
-
-impl Attributes {
-    fn text(&mut self, key: &str, value: &str) {
-        if !value.is_empty() {
-            self.0.push(pair(key.into(), Value::StringValue(value.into())));
-        }
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.0.push(pair(key.into(), Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX))));
-    }
-
-    fn reason(&mut self, reason: Option<Reason>) {
-        if let Some(reason) = reason {
-            self.text("attache.reason", reason.as_str());
-        }
-    }
-
-    /// `http.request.method`, and the original where it is none of the known.
-    fn method(&mut self, method: &str) {
-        let known = METHODS.contains(&method);
-        self.text("http.request.method", if known { method } else { "_OTHER" });
-        if !known {
-            self.text("http.request.method_original", method);
-        }
-    }
-
-    fn server(&mut self, authority: &str) {
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && !port.contains(']') => (host, port.parse().ok()),
-            _ => (authority, None),
-        };
-        self.text("server.address", host.trim_start_matches('[').trim_end_matches(']'));
-        if let Some(port) = port {
-            self.number("server.port", port);
-        }
-    }
-
-    fn peer(&mut self, address: Option<SocketAddr>) {
-        if let Some(address) = address {
-            self.text("network.peer.address", &address.ip().to_string());
-            self.number("network.peer.port", address.port().into());
-        }
-    }
-
-    /// What went wrong, for those who group errors: our reason, or else the status.
-    fn error(&mut self, reason: Option<Reason>, status: u16) {
-        match reason {
-            Some(reason) => self.text("error.type", reason.as_str()),
-            None => self.text("error.type", &status.to_string()),
-        }
     }
 }
 
 /// Names of spans: a method, which `HTTP` stands for where it isn't known.
 fn name_of(method: &str) -> &str {
-    if METHODS.contains(&method) { method } else { "HTTP" }
-}
-
-fn nanos(at: SystemTime) -> u64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    match method_word(method) {
+        "" | "_OTHER" => "HTTP",
+        _ => method,
+    }
 }
 
 fn span(of: &Finished, id: SpanId, parent: Option<SpanId>, kind: SpanKind, name: &str) -> Span {
@@ -164,7 +83,7 @@ fn request(of: &Finished, out: &mut Vec<Span>) {
     about.method(&of.method);
     about.text("url.scheme", if of.tls { "https" } else { "http" });
     about.text("url.path", &of.path);
-    about.server(&of.host);
+    about.server(&of.host, of.tls);
     about.text("network.protocol.version", if of.protocol == "http2" { "2" } else { "1.1" });
     if let Some(client) = of.client {
         about.text("client.address", &client.ip().to_string());
@@ -215,7 +134,7 @@ fn attempt(of: &Finished, index: usize, one: &AttemptSpan, out: &mut Vec<Span>) 
     about.method(&of.method);
     let scheme = if one.tls { "https" } else { "http" };
     about.text("url.full", &format!("{scheme}://{}{}", of.host, of.path));
-    about.server(&of.host);
+    about.server(&of.host, one.tls);
     about.peer(one.endpoint.as_deref().and_then(|endpoint| endpoint.parse().ok()));
     if index > 0 {
         about.number("http.request.resend_count", index as u64);

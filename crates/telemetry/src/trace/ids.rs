@@ -4,11 +4,11 @@ use std::fmt;
 
 /// The id of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TraceId(pub(super) u128);
+pub struct TraceId(pub(crate) u128);
 
 /// The id of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SpanId(pub(super) u64);
+pub struct SpanId(pub(crate) u64);
 
 impl TraceId {
     /// From the worker's fast generator: unique, not secret.

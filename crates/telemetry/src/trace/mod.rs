@@ -34,7 +34,7 @@ use tokio::sync::{Notify, mpsc};
 use self::finished::Finished;
 pub use self::{
     attempt::{AttemptTrace, Connecting},
-    export::{Dial, DialFuture, Exports, Io},
+    export::Exports,
     ids::{SpanId, TraceId},
     request::RequestTrace,
     w3c::check_trace_context,

@@ -10,17 +10,9 @@ const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 pub(super) fn config(sample: f64, propagation: &[Propagation]) -> model::Tracing {
     model::Tracing {
-        host: "collector".into(),
-        port: 4318,
-        path: "/v1/traces".into(),
-        protocol: model::SpanProtocol::HttpProtobuf,
-        tls: None,
-        headers: Vec::new(),
+        collector: crate::otlp::tests::collector(),
         sample,
-        service: "shop".into(),
-        resource: vec![("team".into(), "a".into())],
         propagation: propagation.to_vec(),
-        timeout: Duration::from_secs(1),
         queue: 2,
         interval: Duration::from_millis(1),
     }
@@ -140,7 +132,7 @@ fn spans_of_a_retry() -> (Vec<Span>, [String; 2]) {
     assert!(exchange.trace.borrow().is_none());
     let finished = exports.waiting().try_recv().unwrap();
     assert_eq!(finished.spans(), 5);
-    let resource = convert::resource("shop", &[]);
+    let resource = crate::otlp::resource(&crate::otlp::tests::collector());
     let spans = convert::resource_spans(&resource, &[finished]).scope_spans.remove(0).spans;
     (spans, [seen.remove(0), seen.remove(0)])
 }
@@ -292,7 +284,10 @@ fn a_look_up_that_was_waited_for_is_a_span() {
     finish_trace(&exchange, exchange.start.elapsed());
     let finished = exports.waiting().try_recv().unwrap();
     let spans =
-        convert::resource_spans(&convert::resource("shop", &[]), &[finished]).scope_spans.remove(0).spans;
+        convert::resource_spans(&crate::otlp::resource(&crate::otlp::tests::collector()), &[finished])
+            .scope_spans
+            .remove(0)
+            .spans;
     assert_eq!(spans.last().unwrap().name, "look-up");
     let far = spans.iter().find(|span| format!("{span:?}").contains("far.away")).unwrap();
     assert_eq!(far.parent_span_id, spans[0].span_id);
@@ -313,7 +308,7 @@ fn zipkin_is_told_the_same_spans() {
     exchange.status.set(504);
     finish_trace(&exchange, exchange.start.elapsed());
     let finished = exports.waiting().try_recv().unwrap();
-    let resource = convert::resource("shop", &[("team".into(), "a".into())]);
+    let resource = crate::otlp::resource(&crate::otlp::tests::collector());
     let json = zipkin::encode(&resource, &[finished]);
     let spans: Vec<serde_json::Value> = serde_json::from_slice(&json).unwrap();
     let [server, client, connect] = &spans[..] else { panic!("{spans:#?}") };

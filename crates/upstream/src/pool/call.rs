@@ -91,6 +91,7 @@ impl Wire {
             }
         };
         if let Some(in_flight) = in_flight {
+            in_flight.spoken("1.1");
             in_flight.answered(parts.status, &parts.headers);
         }
         let status = parts.status;

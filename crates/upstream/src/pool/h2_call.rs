@@ -76,6 +76,7 @@ pub(super) async fn send(
         }
     };
     if let Some(in_flight) = in_flight {
+        in_flight.spoken("2");
         in_flight.answered(head.status, &head.headers);
     }
     if tunnel && head.status.is_success() {

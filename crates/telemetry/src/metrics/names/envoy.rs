@@ -1,6 +1,6 @@
 //! Envoy's names: a cluster is an upstream, a connection manager and a listener's address are the listener's name.
 
-use super::{Families, Sample, histogram};
+use super::{EXACT, Families, Sample, histogram};
 
 pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
     let mut connections = 0.0;
@@ -8,10 +8,14 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
         let cluster = [("envoy_cluster_name", sample.label("upstream"))];
         let manager = [("envoy_http_conn_manager_prefix", sample.label("listener"))];
         let listener = [("envoy_listener_address", sample.label("listener"))];
+        let tcp = [("envoy_tcp_prefix", sample.label("listener"))];
+        let opaque = sample.label("protocol") == "tcp";
         let known = !cluster[0].1.is_empty();
         let value = sample.value;
         match sample.name {
-            "attache_requests_total" if sample.label("protocol") == "tcp" => {}
+            "attache_requests_total" if sample.label("protocol") == "tcp" => {
+                out.add("counter", "envoy_tcp_downstream_cx_total", &tcp, value);
+            }
             "attache_requests_total" => {
                 let class = sample.label("code").get(..1).unwrap_or_default();
                 let reason = sample.label("reason");
@@ -44,6 +48,10 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
                     out.add("counter", "envoy_http_no_route", &manager, value);
                 }
             }
+            EXACT if known && !sample.label("code").is_empty() => {
+                let labels = [cluster[0], ("envoy_response_code", sample.label("code"))];
+                out.add("counter", "envoy_cluster_upstream_rq", &labels, value);
+            }
             "attache_requests_in_flight" => {
                 out.add("gauge", "envoy_http_downstream_rq_active", &manager, value);
             }
@@ -61,13 +69,21 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
                 out.add("counter", "envoy_listener_downstream_cx_destroy", &listener, value);
             }
             "attache_received_bytes_total" => {
-                out.add("counter", "envoy_http_downstream_cx_rx_bytes_total", &manager, value);
+                if opaque {
+                    out.add("counter", "envoy_tcp_downstream_cx_rx_bytes_total", &tcp, value);
+                } else {
+                    out.add("counter", "envoy_http_downstream_cx_rx_bytes_total", &manager, value);
+                }
                 if known {
                     out.add("counter", "envoy_cluster_upstream_cx_tx_bytes_total", &cluster, value);
                 }
             }
             "attache_sent_bytes_total" => {
-                out.add("counter", "envoy_http_downstream_cx_tx_bytes_total", &manager, value);
+                if opaque {
+                    out.add("counter", "envoy_tcp_downstream_cx_tx_bytes_total", &tcp, value);
+                } else {
+                    out.add("counter", "envoy_http_downstream_cx_tx_bytes_total", &manager, value);
+                }
                 if known {
                     out.add("counter", "envoy_cluster_upstream_cx_rx_bytes_total", &cluster, value);
                 }
@@ -108,6 +124,15 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
                 out.add("gauge", "envoy_cluster_membership_healthy", &cluster, healthy);
                 let ejected = if sample.label("state") == "ejected" { value } else { 0.0 };
                 out.add("gauge", "envoy_cluster_outlier_detection_ejections_active", &cluster, ejected);
+                // attache knows neither: an endpoint is used for calls, or it isn't.
+                out.add("gauge", "envoy_cluster_membership_degraded", &cluster, 0.0);
+                out.add("gauge", "envoy_cluster_membership_excluded", &cluster, 0.0);
+            }
+            "attache_tls_certificate_expiry_timestamp_seconds" if sample.label("side") == "listener" => {
+                let name = sample.label("name");
+                let labels = [("envoy_listener_address", name), ("envoy_tls_certificate", name)];
+                let metric = "envoy_listener_ssl_certificate_expiration_unix_time_seconds";
+                out.add("gauge", metric, &labels, value);
             }
             "process_resident_memory_bytes" | "attache_process_resident_memory_bytes" => {
                 out.add("gauge", "envoy_server_memory_allocated", &[], value);

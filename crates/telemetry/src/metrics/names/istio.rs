@@ -2,11 +2,13 @@
 //!
 //! Who the other side is isn't counted by attache, so the labels of its workload are `unknown`, as Istio says it. A service is the upstream's name.
 
-use super::{Families, Sample, histogram};
+use super::{EXACT, Families, REQUEST_SIZE, RESPONSE_SIZE, Sample, histogram};
 
 const UNKNOWN: &str = "unknown";
 
 pub(super) fn families(samples: &[Sample<'_>], workload: &str, namespace: &str, out: &mut Families) {
+    let tag = concat!("attache-", env!("CARGO_PKG_VERSION"));
+    out.add("gauge", "istio_build", &[("component", "proxy"), ("tag", tag)], 1.0);
     let workload = if workload.is_empty() { UNKNOWN } else { workload };
     let namespace = if namespace.is_empty() { UNKNOWN } else { namespace };
     for sample in samples {
@@ -42,6 +44,8 @@ pub(super) fn families(samples: &[Sample<'_>], workload: &str, namespace: &str, 
             ("destination_canonical_service", destination.0),
             ("destination_app", destination.0),
             ("destination_principal", UNKNOWN),
+            ("source_cluster", UNKNOWN),
+            ("destination_cluster", UNKNOWN),
             ("destination_service", service),
             ("destination_service_name", service_name),
             ("destination_service_namespace", service_namespace),
@@ -59,7 +63,9 @@ pub(super) fn families(samples: &[Sample<'_>], workload: &str, namespace: &str, 
             labels
         };
         match sample.name {
-            "attache_requests_total" => {
+            // Those of HTTP are told by their single status.
+            "attache_requests_total" if matches!(sample.label("protocol"), "http1" | "http2") => {}
+            EXACT | "attache_requests_total" => {
                 let labels = with_flags(&labels);
                 let labels: Vec<(&str, &str)> =
                     labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -79,6 +85,10 @@ pub(super) fn families(samples: &[Sample<'_>], workload: &str, namespace: &str, 
             name => {
                 if let Some(suffix) = histogram(name, "attache_request_duration_seconds").filter(|_| !tcp) {
                     out.milliseconds("istio_request_duration_milliseconds", sample, suffix, &labels);
+                } else if let Some(suffix) = histogram(name, REQUEST_SIZE) {
+                    out.bytes("istio_request_bytes", sample, suffix, &labels);
+                } else if let Some(suffix) = histogram(name, RESPONSE_SIZE) {
+                    out.bytes("istio_response_bytes", sample, suffix, &labels);
                 }
             }
         }

@@ -1,13 +1,18 @@
 //! attache's series under the names of another proxy, so that its dashboards and alerts go on.
 //!
-//! Made of the page in Prometheus' text, at a scrape: nothing is counted twice. What attache doesn't count is not there; a code is a class
-//! (`2xx`), as attache counts it.
+//! Made of the page in Prometheus' text, at a scrape. What attache doesn't count is not there. Requests are told by their single status
+//! (`200`), which is counted beside the page's classes only where such names are wanted; durations by its class (`2xx`).
 
 mod envoy;
 mod istio;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+use super::{
+    Metrics,
+    semantic::{BOUNDS, CELLS, SIZE_CELLS, SIZES, ServerSums},
+};
 
 /// Whose names, and what is said of the workload.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +28,54 @@ pub enum Names<'a> {
     },
 }
 
+/// Requests by their single status, as a sample of the page would be. It stands on no page.
+const EXACT: &str = "exact_requests";
+/// Sizes of bodies, in the same way.
+const REQUEST_SIZE: &str = "exact_request_bytes";
+const RESPONSE_SIZE: &str = "exact_response_bytes";
+
+impl Metrics {
+    /// The page in Prometheus' text format with further families behind attache's own.
+    pub fn render_named(&self, names: Names<'_>) -> String {
+        let mut page = self.render();
+        let more = under_names(&page, &exact(&self.semantic_sums().0), names);
+        page.push_str(&more);
+        page
+    }
+}
+
+/// The requests of HTTP by their single status, and their sizes.
+fn exact(sums: &ServerSums) -> String {
+    let mut out = String::new();
+    for ([listener, _, upstream, _, status, _, _, error], cells) in sums {
+        let count: u64 = cells.iter().take(BOUNDS.len() + 1).sum();
+        // A status is an error's type where attache has no reason of its own.
+        let reason = if error == status { "" } else { error };
+        // Names of the config and words of closed lists need no escapes.
+        let _ = writeln!(
+            out,
+            "{EXACT}{{listener=\"{listener}\",upstream=\"{upstream}\",protocol=\"http\",code=\"{status}\",reason=\"{reason}\"}} {count}"
+        );
+        for (name, first) in [(REQUEST_SIZE, CELLS), (RESPONSE_SIZE, CELLS + SIZE_CELLS)] {
+            let labels = format!(
+                "listener=\"{listener}\",upstream=\"{upstream}\",protocol=\"http\",code=\"{status}\",reason=\"{reason}\""
+            );
+            let mut count = 0;
+            for (index, bound) in SIZES.iter().map(Some).chain([None]).enumerate() {
+                count += cells.get(first + index).copied().unwrap_or_default();
+                let bound = bound.map_or("+Inf".to_owned(), u64::to_string);
+                let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+            }
+            let sum = cells.get(first + SIZES.len() + 1).copied().unwrap_or_default();
+            let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
+        }
+    }
+    out
+}
+
 /// The further families for a page of attache's own.
-pub fn under_names(page: &str, names: Names<'_>) -> String {
-    let samples: Vec<Sample<'_>> = page.lines().filter_map(sample).collect();
+fn under_names(page: &str, exact: &str, names: Names<'_>) -> String {
+    let samples: Vec<Sample<'_>> = page.lines().chain(exact.lines()).filter_map(sample).collect();
     let mut out = Families::default();
     match names {
         Names::Envoy => envoy::families(&samples, &mut out),
@@ -90,7 +140,7 @@ struct Series {
     suffix: String,
     /// The labels as they are written, without `le`.
     labels: String,
-    /// The bound in microseconds, and how it is written.
+    /// The bound in microseconds or bytes, and how it is written.
     bound: Option<(u64, String)>,
 }
 
@@ -116,6 +166,15 @@ impl Families {
             _ => {}
         }
         self.sum("histogram", name, suffix, labels, bound, value);
+    }
+
+    /// One sample of a histogram of bytes.
+    fn bytes(&mut self, name: &str, what: &Sample<'_>, suffix: &str, labels: &[(&str, &str)]) {
+        let bound = (suffix == "_bucket").then(|| {
+            let text = what.label("le");
+            (text.parse().unwrap_or(u64::MAX), text.to_owned())
+        });
+        self.sum("histogram", name, suffix, labels, bound, what.value);
     }
 
     fn sum(

@@ -1,0 +1,64 @@
+//! Durations by OpenTelemetry's semantic conventions for HTTP metrics: `http.server.request.duration` and `http.client.request.duration`
+//! (stable since 1.23), with their attributes and bucket boundaries; and the sizes of bodies.
+//!
+//! They tell single statuses and methods apart, which `/metrics` doesn't, so they have many times as many series. Rule: nothing is counted
+//! here unless somebody takes it: an export of metrics by OTLP, or Istio's and Envoy's names, which have single statuses too.
+
+use std::sync::Arc;
+
+use attache_config::model::{Config, MetricNames};
+
+use super::series::{Family, Sums, Table};
+
+/// The conventions' bucket boundaries, in microseconds.
+pub(crate) const BOUNDS: [u64; 14] = [
+    5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000,
+    5_000_000, 7_500_000, 10_000_000,
+];
+
+/// One cell a bucket, one above the last bound, and the sum in microseconds.
+pub(crate) const CELLS: usize = BOUNDS.len() + 2;
+
+/// Bucket boundaries of sizes, in bytes; the conventions have none.
+pub(crate) const SIZES: [u64; 7] = [100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+/// Cells of one histogram of sizes.
+pub(crate) const SIZE_CELLS: usize = SIZES.len() + 2;
+/// Cells of the server's: the duration, the sizes of request and response.
+pub(crate) const SERVER_CELLS: usize = CELLS + 2 * SIZE_CELLS;
+
+/// Labels of the server's: listener, route, upstream, method, status, version, scheme, error.
+pub(crate) const SERVER: usize = 8;
+/// Labels of the client's: upstream, method, status, version, error.
+pub(crate) const CLIENT: usize = 5;
+
+/// Both families of all workers.
+#[derive(Debug, Default)]
+pub(super) struct Families {
+    pub(super) server: Arc<Family<SERVER, SERVER_CELLS>>,
+    pub(super) client: Arc<Family<CLIENT, CELLS>>,
+}
+
+/// One worker's way to them.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) server: Table<SERVER, SERVER_CELLS>,
+    pub(super) client: Table<CLIENT, CELLS>,
+}
+
+impl Tables {
+    pub(super) fn new(families: &Families) -> Self {
+        Self { server: Table::new(&families.server), client: Table::new(&families.client) }
+    }
+}
+
+/// Whether somebody takes what is counted here.
+pub(super) fn wanted(config: &Config) -> bool {
+    config.otlp.metrics.is_some()
+        || config.app.names != MetricNames::default()
+        || config.admin.envoy_compatible
+}
+
+/// Requests by labels.
+pub(crate) type ServerSums = Sums<SERVER, SERVER_CELLS>;
+/// Attempts by labels.
+pub(crate) type ClientSums = Sums<CLIENT, CELLS>;

@@ -1,0 +1,47 @@
+//! When an export ends.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+
+/// Held by those who want an export to go on. It ends once the last of them is gone, or once it is told to.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    told: Arc<Notify>,
+    _alive: mpsc::Sender<()>,
+}
+
+/// The export's side of an [`Ending`].
+#[derive(Debug)]
+pub(super) struct Ended {
+    told: Arc<Notify>,
+    alive: mpsc::Receiver<()>,
+}
+
+impl Ending {
+    pub(super) fn new() -> (Self, Ended) {
+        let (sender, alive) = mpsc::channel(1);
+        let told = Arc::<Notify>::default();
+        (Self { told: Arc::clone(&told), _alive: sender }, Ended { told, alive })
+    }
+
+    /// Both are held for the same export.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.told, &other.told)
+    }
+
+    /// The process ends, or another config serves: a last export, and no more.
+    pub fn end(&self) {
+        self.told.notify_one();
+    }
+}
+
+impl Ended {
+    /// Waits for the end.
+    pub(super) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.alive.recv() => {}
+            () = self.told.notified() => {}
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a log record says, before and after it is made of OTLP's messages.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use attache_config::model::Name;
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, any_value::Value},
+    logs::v1::{LogRecord, SeverityNumber},
+};
+
+use super::attributes::{Attributes, nanos, version_word};
+use crate::{Exchange, Reason, SpanId, TraceId};
+
+/// The name of the event that a finished exchange is.
+const ENDED: &str = "attache.exchange.ended";
+
+/// One record in the queue.
+#[derive(Debug)]
+pub(super) enum Record {
+    /// A finished exchange.
+    Ended(Box<Ended>),
+    /// What the program says.
+    Own(Box<Own>),
+}
+
+/// A line of the program's own log.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) at: SystemTime,
+    pub(super) severity: SeverityNumber,
+    pub(super) target: &'static str,
+    pub(super) message: String,
+    pub(super) fields: Vec<(&'static str, String)>,
+}
+
+/// A finished exchange.
+#[derive(Debug)]
+pub(super) struct Ended {
+    at: SystemTime,
+    total: Duration,
+    listener: Name,
+    protocol: &'static str,
+    secure: bool,
+    client: Option<SocketAddr>,
+    method: String,
+    host: String,
+    path: String,
+    request_id: String,
+    route: Option<Name>,
+    upstream: Option<Name>,
+    endpoint: Option<Name>,
+    identity: Option<Name>,
+    tries: u32,
+    status: u16,
+    outcome: u16,
+    grpc_status: Option<u8>,
+    reason: Option<Reason>,
+    detail: Option<String>,
+    received: u64,
+    sent: u64,
+    trace: Option<TraceId>,
+    span: Option<SpanId>,
+}
+
+impl Record {
+    pub(super) fn of(exchange: &Exchange, total: Duration) -> Self {
+        Self::Ended(Box::new(Ended {
+            at: SystemTime::now(),
+            total,
+            listener: Name::clone(&exchange.listener),
+            protocol: exchange.protocol,
+            secure: exchange.secure.get(),
+            client: exchange.client,
+            method: exchange.method.borrow().to_string(),
+            host: exchange.host.borrow().to_string(),
+            path: exchange.path.borrow().to_string(),
+            request_id: exchange.request_id.borrow().to_string(),
+            route: exchange.route.borrow().clone(),
+            upstream: exchange.upstream.borrow().clone(),
+            endpoint: exchange.endpoint.borrow().clone(),
+            identity: exchange.identity.borrow().clone(),
+            tries: exchange.tries.get(),
+            status: exchange.status.get(),
+            outcome: exchange.outcome(),
+            grpc_status: exchange.grpc_status.get(),
+            reason: exchange.reason.get(),
+            detail: exchange.detail.borrow().clone(),
+            received: exchange.received.get(),
+            sent: exchange.sent.get(),
+            trace: exchange.trace_id.get(),
+            span: exchange.trace.borrow().as_ref().map(|trace| trace.span_id()),
+        }))
+    }
+
+    /// As OTLP has it.
+    pub(super) fn converted(&self) -> LogRecord {
+        match self {
+            Self::Ended(ended) => ended.converted(),
+            Self::Own(own) => own.converted(),
+        }
+    }
+}
+
+impl Own {
+    fn converted(&self) -> LogRecord {
+        let mut about = Attributes::default();
+        about.text("attache.module", self.target);
+        for (name, value) in &self.fields {
+            about.text(&format!("attache.{name}"), value);
+        }
+        LogRecord { attributes: about.0, ..record(self.at, self.severity, self.message.clone()) }
+    }
+}
+
+impl Ended {
+    fn converted(&self) -> LogRecord {
+        let mut about = Attributes::default();
+        if !self.method.is_empty() {
+            about.method(&self.method);
+        }
+        about.text(
+            "url.scheme",
+            match (version_word(self.protocol), self.secure) {
+                ("", _) => "",
+                (_, true) => "https",
+                (_, false) => "http",
+            },
+        );
+        about.text("url.path", &self.path);
+        about.server(&self.host, self.secure);
+        about.text("network.protocol.version", version_word(self.protocol));
+        if let Some(client) = self.client {
+            about.text("client.address", &client.ip().to_string());
+            about.number("client.port", client.port().into());
+        }
+        about.number("http.request.body.size", self.received);
+        about.number("http.response.body.size", self.sent);
+        if self.status != 0 {
+            about.number("http.response.status_code", self.status.into());
+        }
+        if let Some(status) = self.grpc_status {
+            about.number("rpc.grpc.status_code", status.into());
+        }
+        let failed = self.reason.is_some() || self.outcome >= 500;
+        if failed {
+            about.error(self.reason, self.outcome);
+        }
+        about.text("attache.listener", &self.listener);
+        about.text("attache.protocol", self.protocol);
+        for (name, value) in [
+            ("attache.route", &self.route),
+            ("attache.upstream", &self.upstream),
+            ("attache.endpoint", &self.endpoint),
+            ("attache.identity", &self.identity),
+        ] {
+            about.text(name, value.as_deref().unwrap_or_default());
+        }
+        about.text("attache.request_id", &self.request_id);
+        about.number("attache.tries", self.tries.into());
+        about.seconds("attache.duration", self.total);
+        about.reason(self.reason);
+        about.text("attache.detail", self.detail.as_deref().unwrap_or_default());
+        // What the client did wrong is no error of the service.
+        let error = failed && !(400..500).contains(&self.outcome);
+        let severity = if error { SeverityNumber::Error } else { SeverityNumber::Info };
+        let what = if self.method.is_empty() { self.protocol } else { &self.method };
+        let mut body = format!("{what} {}{} {}", self.host, self.path, self.status);
+        if let Some(reason) = self.reason {
+            body = format!("{body} {reason}");
+        }
+        LogRecord {
+            attributes: about.0,
+            event_name: ENDED.into(),
+            trace_id: self.trace.map(|trace| trace.0.to_be_bytes().to_vec()).unwrap_or_default(),
+            span_id: self.span.map(|span| span.0.to_be_bytes().to_vec()).unwrap_or_default(),
+            flags: u32::from(self.span.is_some()),
+            ..record(self.at, severity, body)
+        }
+    }
+}
+
+fn record(at: SystemTime, severity: SeverityNumber, body: String) -> LogRecord {
+    let text = match severity {
+        SeverityNumber::Error => "ERROR",
+        SeverityNumber::Warn => "WARN",
+        SeverityNumber::Debug => "DEBUG",
+        SeverityNumber::Trace => "TRACE",
+        _ => "INFO",
+    };
+    LogRecord {
+        time_unix_nano: nanos(at),
+        observed_time_unix_nano: nanos(at),
+        severity_number: severity.into(),
+        severity_text: text.into(),
+        body: Some(AnyValue { value: Some(Value::StringValue(body)) }),
+        ..LogRecord::default()
+    }
+}

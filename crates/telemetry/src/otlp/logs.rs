@@ -1,0 +1,163 @@
+//! Log records for a collector: one of each finished exchange, and the program's own log.
+//!
+//! A bounded queue stands between those who have something to say and the control thread, which exports. What doesn't fit is dropped and
+//! counted.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use attache_config::model::{self, Collector, LogFilter};
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
+    logs::v1::{ResourceLogs, ScopeLogs},
+};
+use prost::Message;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Dial, Ending, Exporter, Rejected,
+    attributes::{resource, scope},
+    ending::Ended,
+    log_records::Record,
+    own_log,
+};
+use crate::{Exchange, Metrics, WorkerMetrics, access_log};
+
+/// Records of one export.
+const BATCH: usize = 512;
+/// How long records gather (OpenTelemetry's batching processor waits as long).
+const GATHER: Duration = Duration::from_secs(1);
+
+/// The log records of one config, shared by its workers; none without a collector. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct OtlpLogs(Option<Arc<Settings>>);
+
+#[derive(Debug)]
+struct Settings {
+    filter: Vec<LogFilter>,
+    queue: mpsc::Sender<Record>,
+    ending: Ending,
+}
+
+/// The export of a config's log records.
+#[derive(Debug)]
+pub struct LogExports {
+    config: model::OtlpLogs,
+    waiting: mpsc::Receiver<Record>,
+    queue: mpsc::WeakSender<Record>,
+    ended: Ended,
+    metrics: Metrics,
+}
+
+impl OtlpLogs {
+    /// What workers write records with, and what the control thread exports them from (`None` without a collector). `filter` is that of the
+    /// access log.
+    pub fn new(
+        config: Option<&model::OtlpLogs>,
+        filter: &[LogFilter],
+        metrics: &Metrics,
+    ) -> (Self, Option<LogExports>) {
+        let Some(config) = config else { return (Self(None), None) };
+        let (queue, waiting) = mpsc::channel(config.queue.max(1));
+        let (ending, ended) = Ending::new();
+        let weak = queue.downgrade();
+        let exports =
+            LogExports { config: config.clone(), waiting, queue: weak, ended, metrics: metrics.clone() };
+        (Self(Some(Arc::new(Settings { filter: filter.to_vec(), queue, ending }))), Some(exports))
+    }
+
+    /// The process ends: what waits is exported, and then the export ends.
+    pub fn end(&self) {
+        if let Some(settings) = &self.0 {
+            settings.ending.end();
+        }
+    }
+
+    /// What one worker writes its records with; those that are dropped are counted by its `metrics`.
+    pub fn logger(&self, metrics: &WorkerMetrics) -> OtlpLogger {
+        OtlpLogger(self.0.clone().map(|settings| Rc::new((settings, metrics.clone()))))
+    }
+}
+
+/// One worker's way to the log records. Cheap to clone, stays on its thread.
+#[derive(Clone, Debug)]
+pub struct OtlpLogger(Option<Rc<(Arc<Settings>, WorkerMetrics)>>);
+
+impl OtlpLogger {
+    /// Writes the record of a finished exchange that took `total`. Never waits.
+    pub fn write(&self, exchange: &Exchange, total: Duration) {
+        let Some((settings, metrics)) = self.0.as_deref() else { return };
+        if access_log::passes(&settings.filter, exchange, total)
+            && settings.queue.try_send(Record::of(exchange, total)).is_err()
+        {
+            metrics.log_records("queue-full", 1);
+        }
+    }
+}
+
+impl LogExports {
+    /// Where it goes and what it needs to get there.
+    pub const fn collector(&self) -> &Collector {
+        &self.config.collector
+    }
+
+    async fn next(&mut self) -> Option<Record> {
+        tokio::select! {
+            biased;
+            next = self.waiting.recv() => next,
+            () = self.ended.wait() => {
+                self.waiting.close();
+                self.waiting.recv().await
+            }
+        }
+    }
+
+    /// Exports until every [`OtlpLogs`] of the config is gone, or was told to end, and nothing waits. Within a `LocalSet` or `LocalRuntime`.
+    pub async fn run(mut self, dial: Dial) {
+        let resource = resource(&self.config.collector);
+        let worker = self.metrics.worker();
+        let mut exporter = Exporter::new(self.config.collector.clone(), dial, "log records");
+        own_log::take(self.queue.clone());
+        let mut batch = Vec::new();
+        while let Some(first) = self.next().await {
+            batch.push(first.converted());
+            let until = Instant::now() + GATHER;
+            while batch.len() < BATCH {
+                match timeout_at(until, self.next()).await {
+                    Ok(Some(more)) => batch.push(more.converted()),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            let count = batch.len() as u64;
+            let scope = ScopeLogs {
+                scope: Some(scope()),
+                log_records: std::mem::take(&mut batch),
+                ..ScopeLogs::default()
+            };
+            let request = ExportLogsServiceRequest {
+                resource_logs: vec![ResourceLogs {
+                    resource: Some(resource.clone()),
+                    scope_logs: vec![scope],
+                    ..ResourceLogs::default()
+                }],
+            };
+            match exporter.export(&request.encode_to_vec(), rejected).await {
+                Some(rejected) => {
+                    let rejected = rejected.min(count);
+                    worker.log_records("exported", count - rejected);
+                    if rejected > 0 {
+                        worker.log_records("rejected", rejected);
+                    }
+                }
+                None => worker.log_records("export-failed", count),
+            }
+        }
+    }
+}
+
+fn rejected(answer: &[u8]) -> Option<Rejected> {
+    let partial = ExportLogsServiceResponse::decode(answer).ok()?.partial_success?;
+    Some(Rejected { count: partial.rejected_log_records, message: partial.error_message })
+}

@@ -1,0 +1,300 @@
+//! All metrics as OTLP has them, sent from time to time.
+//!
+//! Sums and histograms are cumulative since the process began, so an export that is lost loses nothing: the next one has it all.
+
+use std::time::SystemTime;
+
+use attache_config::model::{Collector, Name, OtlpMetrics};
+use opentelemetry_proto::tonic::{
+    collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse},
+    metrics::v1::{
+        AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+        ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
+    },
+    resource::v1::Resource,
+};
+use prost::Message;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::{
+    Dial, Ending, Exporter, Rejected,
+    attributes::{Attributes, nanos, resource, scope},
+    ending::Ended,
+};
+use crate::{
+    Metrics,
+    metrics::{BOUNDS, Kind, Known, Page, SEMANTIC_BOUNDS, SEMANTIC_CELLS, SIZE_CELLS, SIZES, Sums, Value},
+};
+
+/// The export of a config's metrics.
+#[derive(Debug)]
+pub struct MetricExports {
+    config: OtlpMetrics,
+    ended: Ended,
+    metrics: Metrics,
+}
+
+impl MetricExports {
+    /// The export, and what it lasts for.
+    pub fn new(config: OtlpMetrics, metrics: &Metrics) -> (Ending, Self) {
+        let (ending, ended) = Ending::new();
+        (ending, Self { config, ended, metrics: metrics.clone() })
+    }
+
+    /// Where it goes and what it needs to get there.
+    pub const fn collector(&self) -> &Collector {
+        &self.config.collector
+    }
+
+    /// Exports until every [`Ending`] is gone or one of them was told to end; then once more. Within a `LocalSet` or `LocalRuntime`.
+    pub async fn run(mut self, dial: Dial) {
+        let resource = resource(&self.config.collector);
+        let worker = self.metrics.worker();
+        let mut exporter = Exporter::new(self.config.collector.clone(), dial, "metrics");
+        let mut ticks = interval_at(Instant::now() + self.config.interval, self.config.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let ended = tokio::select! {
+                _ = ticks.tick() => false,
+                () = self.ended.wait() => true,
+            };
+            let request = request(&self.metrics, &resource, SystemTime::now());
+            worker.metric_export(match exporter.export(&request.encode_to_vec(), rejected).await {
+                Some(0) => "ok",
+                Some(_) => "rejected",
+                None => "failed",
+            });
+            if ended {
+                return;
+            }
+        }
+    }
+}
+
+fn rejected(answer: &[u8]) -> Option<Rejected> {
+    let partial = ExportMetricsServiceResponse::decode(answer).ok()?.partial_success?;
+    Some(Rejected { count: partial.rejected_data_points, message: partial.error_message })
+}
+
+/// When the values began, and when they were read.
+#[derive(Clone, Copy)]
+struct Times {
+    start: u64,
+    now: u64,
+}
+
+/// Everything that is counted now.
+pub(super) fn request(
+    metrics: &Metrics,
+    resource: &Resource,
+    now: SystemTime,
+) -> ExportMetricsServiceRequest {
+    let start = Metrics::started().unwrap_or(now);
+    let times = Times { start: nanos(start), now: nanos(now) };
+    let mut all = own(&metrics.page(), times);
+    let known = metrics.known();
+    let (server, client) = metrics.semantic_sums();
+    let of_server = |cells: Cells| server_points(&server, &known, cells, times);
+    all.extend(histograms(
+        "http.server.request.duration",
+        "Duration of HTTP server requests.",
+        "s",
+        of_server(DURATION),
+    ));
+    let sizes = [("request", CELLS_OF_REQUEST), ("response", CELLS_OF_RESPONSE)];
+    for (what, cells) in sizes {
+        let description = format!("Size of HTTP server {what} bodies.");
+        let name = format!("http.server.{what}.body.size");
+        all.extend(histograms(&name, &description, "By", of_server(cells)));
+    }
+    all.extend(histograms(
+        "http.client.request.duration",
+        "Duration of HTTP client requests: of each attempt at an upstream.",
+        "s",
+        client_points(&client, &known, times),
+    ));
+    let scope = ScopeMetrics { scope: Some(scope()), metrics: all, ..ScopeMetrics::default() };
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(resource.clone()),
+            scope_metrics: vec![scope],
+            ..ResourceMetrics::default()
+        }],
+    }
+}
+
+/// The bounds of `/metrics`.
+fn seconds() -> Vec<f64> {
+    BOUNDS.iter().map(|micros| *micros as f64 / 1e6).collect()
+}
+
+/// The families of `/metrics`, under their names there.
+fn own(page: &Page, times: Times) -> Vec<Metric> {
+    let metrics = page.0.iter().map(|family| {
+        let what = family.what;
+        let attributes = |labels: &[Name]| {
+            let mut attributes = Attributes::default();
+            for (name, value) in what.labels.iter().zip(labels) {
+                attributes.text(name, value);
+            }
+            attributes
+        };
+        let mut numbers = Vec::new();
+        let mut histograms = Vec::new();
+        for (labels, value) in &family.samples {
+            match value {
+                Value::Number(value) => numbers.push(NumberDataPoint {
+                    attributes: attributes(labels).0,
+                    start_time_unix_nano: if what.kind == Kind::Counter { times.start } else { 0 },
+                    time_unix_nano: times.now,
+                    value: Some(number_data_point::Value::AsDouble(*value)),
+                    ..NumberDataPoint::default()
+                }),
+                Value::Histogram(of) => {
+                    let mut before = 0;
+                    let mut counts: Vec<u64> = of
+                        .buckets
+                        .iter()
+                        .map(|cumulative| cumulative - std::mem::replace(&mut before, *cumulative))
+                        .collect();
+                    counts.push(of.count - before);
+                    histograms.push(histogram(attributes(labels), counts, seconds(), of.sum, times));
+                }
+            }
+        }
+        let data = match what.kind {
+            Kind::Counter => Data::Sum(Sum {
+                data_points: numbers,
+                aggregation_temporality: AggregationTemporality::Cumulative.into(),
+                is_monotonic: true,
+            }),
+            Kind::Gauge => Data::Gauge(Gauge { data_points: numbers }),
+            Kind::Histogram => cumulative(histograms),
+        };
+        Metric {
+            name: what.name.into(),
+            description: what.help.into(),
+            unit: unit(what.name).into(),
+            data: Some(data),
+            ..Metric::default()
+        }
+    });
+    metrics.collect()
+}
+
+fn unit(name: &str) -> &'static str {
+    let name = name.strip_suffix("_total").unwrap_or(name);
+    if name.ends_with("_seconds") {
+        "s"
+    } else if name.ends_with("_bytes") {
+        "By"
+    } else {
+        "1"
+    }
+}
+
+fn cumulative(data_points: Vec<HistogramDataPoint>) -> Data {
+    let aggregation_temporality = AggregationTemporality::Cumulative.into();
+    Data::Histogram(Histogram { data_points, aggregation_temporality })
+}
+
+fn histogram(
+    attributes: Attributes,
+    bucket_counts: Vec<u64>,
+    explicit_bounds: Vec<f64>,
+    sum: f64,
+    times: Times,
+) -> HistogramDataPoint {
+    HistogramDataPoint {
+        attributes: attributes.0,
+        start_time_unix_nano: times.start,
+        time_unix_nano: times.now,
+        count: bucket_counts.iter().sum(),
+        sum: Some(sum),
+        bucket_counts,
+        explicit_bounds,
+        ..HistogramDataPoint::default()
+    }
+}
+
+fn histograms(name: &str, description: &str, unit: &str, points: Vec<HistogramDataPoint>) -> Option<Metric> {
+    (!points.is_empty()).then(|| Metric {
+        name: name.into(),
+        description: description.into(),
+        unit: unit.into(),
+        data: Some(cumulative(points)),
+        ..Metric::default()
+    })
+}
+
+/// Where a histogram's cells stand in a series, and what they mean.
+#[derive(Clone, Copy)]
+struct Cells {
+    first: usize,
+    bounds: &'static [u64],
+    /// What a value is divided by.
+    scale: f64,
+}
+
+const DURATION: Cells = Cells { first: 0, bounds: &SEMANTIC_BOUNDS, scale: 1e6 };
+const CELLS_OF_REQUEST: Cells = Cells { first: SEMANTIC_CELLS, bounds: &SIZES, scale: 1.0 };
+const CELLS_OF_RESPONSE: Cells = Cells { first: SEMANTIC_CELLS + SIZE_CELLS, bounds: &SIZES, scale: 1.0 };
+
+fn point(attributes: Attributes, series: &[u64], cells: Cells, times: Times) -> HistogramDataPoint {
+    let Cells { first, bounds, scale } = cells;
+    let above = first + bounds.len() + 1;
+    let counts = series.get(first..above).unwrap_or_default().to_vec();
+    let sum = series.get(above).map_or(0.0, |sum| *sum as f64 / scale);
+    let bounds = bounds.iter().map(|bound| *bound as f64 / scale);
+    histogram(attributes, counts, bounds.collect(), sum, times)
+}
+
+/// What both have.
+fn call(method: &Name, status: &Name, version: &Name, error: &Name) -> Attributes {
+    let mut attributes = Attributes::default();
+    attributes.text("http.request.method", method);
+    if let Ok(status) = status.parse() {
+        attributes.number("http.response.status_code", status);
+    }
+    if !version.is_empty() {
+        attributes.text("network.protocol.name", "http");
+        attributes.text("network.protocol.version", version);
+    }
+    attributes.text("error.type", error);
+    attributes
+}
+
+fn server_points<const C: usize>(
+    sums: &Sums<8, C>,
+    known: &Known,
+    cells: Cells,
+    times: Times,
+) -> Vec<HistogramDataPoint> {
+    let points =
+        sums.iter().map(|([listener, route, upstream, method, status, version, scheme, error], series)| {
+            let mut attributes = call(method, status, version, error);
+            attributes.text("url.scheme", scheme);
+            if !route.is_empty() {
+                attributes.text("http.route", known.route(listener, route));
+            }
+            attributes.text("attache.listener", listener);
+            attributes.text("attache.route", route);
+            attributes.text("attache.upstream", upstream);
+            point(attributes, series, cells, times)
+        });
+    points.collect()
+}
+
+fn client_points<const C: usize>(sums: &Sums<5, C>, known: &Known, times: Times) -> Vec<HistogramDataPoint> {
+    let points = sums.iter().map(|([upstream, method, status, version, error], series)| {
+        let mut attributes = call(method, status, version, error);
+        let (address, port) = known.server(upstream);
+        attributes.text("server.address", address);
+        if let Some(port) = port {
+            attributes.number("server.port", port.into());
+        }
+        attributes.text("attache.upstream", upstream);
+        point(attributes, series, DURATION, times)
+    });
+    points.collect()
+}

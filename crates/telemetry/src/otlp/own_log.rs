@@ -1,0 +1,71 @@
+//! The program's own log on its way to a collector: what the log's level lets through, of attache's own modules.
+//!
+//! The log begins before there is a config, so where it goes is a place that an export fills while it runs.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use arc_swap::ArcSwapOption;
+use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
+use tokio::sync::mpsc;
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{Layer, layer::Context};
+
+use super::log_records::{Own, Record};
+use crate::metrics;
+
+/// The queue of the export that runs.
+static TO: ArcSwapOption<mpsc::WeakSender<Record>> = ArcSwapOption::const_empty();
+
+/// From now on the log goes here, too, until this queue is gone.
+pub(super) fn take(queue: mpsc::WeakSender<Record>) {
+    TO.store(Some(Arc::new(queue)));
+}
+
+/// Hands the log on.
+pub(crate) struct OwnLog;
+
+impl<S: Subscriber> Layer<S> for OwnLog {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let about = event.metadata();
+        // hyper and others would tell of the export itself.
+        if !about.target().starts_with("attache") {
+            return;
+        }
+        let to = TO.load();
+        let Some(queue) = to.as_ref().and_then(|queue| queue.upgrade()) else { return };
+        let mut own = Own {
+            at: SystemTime::now(),
+            severity: match *about.level() {
+                Level::ERROR => SeverityNumber::Error,
+                Level::WARN => SeverityNumber::Warn,
+                Level::INFO => SeverityNumber::Info,
+                Level::DEBUG => SeverityNumber::Debug,
+                Level::TRACE => SeverityNumber::Trace,
+            },
+            target: about.target(),
+            message: String::new(),
+            fields: Vec::new(),
+        };
+        event.record(&mut own);
+        if queue.try_send(Record::Own(Box::new(own))).is_err() {
+            metrics().log_records("queue-full", 1);
+        }
+    }
+}
+
+impl Visit for Own {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            self.fields.push((field.name(), format!("{value:?}")));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields.push((field.name(), value.to_owned()));
+    }
+}
