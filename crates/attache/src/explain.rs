@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 
+use attache_config::model::{Action, Listener};
 use attache_http::{Client, check_request, normalize_uri};
-use attache_routing::{RouteTable, explain, explain_tcp};
+use attache_routing::{RouteTable, explain, explain_tcp, show_edits};
+use attache_upstream::{SessionSeal, cookie};
 use attache_wire::{RequestHead, header::HOST};
 use http::{Method, Uri};
 use serde_json::json;
@@ -39,7 +41,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
     let mut all = Vec::new();
     for listener in listeners {
         let table = RouteTable::new(listener);
-        let explanation = if let Some(parts) = &request {
+        let mut explanation = if let Some(parts) = &request {
             let client = client(options, listener.tls.is_some());
             let mut parts = parts.clone();
             let checked = check_request(&mut parts, client.tls, true)
@@ -53,13 +55,18 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
                 }
                 continue;
             }
-            explain(&table, &parts, &client, &config.upstreams)
+            let mut explanation = explain(&table, &parts, &client, &config.upstreams);
+            if let Some(outcome) = &mut explanation.outcome {
+                outcome.endpoints.extend(session(listener, &outcome.route, &parts).map(str::to_owned));
+            }
+            explanation
         } else {
             // With a server name its TLS is passed through, unless the listener terminates it.
             let passed = client(options, false);
             let decrypted = listener.tls.is_some() && !table.takes(&passed).opaque;
             explain_tcp(&table, &client(options, decrypted), &config.upstreams)
         };
+        explanation.local_reply = show_edits(&listener.local_reply.headers);
         if options.format.is_json() {
             all.push(serde_json::to_value(&explanation)?);
         } else {
@@ -70,6 +77,18 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
         writeln!(out, "{:#}", serde_json::Value::Array(all))?;
     }
     Ok(())
+}
+
+/// What the request's cookie is to the route's `session_cookie`.
+fn session(listener: &Listener, route: &str, request: &RequestHead) -> Option<&'static str> {
+    let route = listener.routes.iter().find(|known| *known.name == *route)?;
+    let Action::Forward(forward) = &route.action else { return None };
+    let named = forward.session_cookie.as_deref()?;
+    Some(match cookie(&request.headers, &named.name).map(|value| SessionSeal::new(named).open(value)) {
+        None => "the request has no such cookie: the balancer chooses, and the answer sets one",
+        Some(None) => "no key of the config has made the request's cookie: it counts as none",
+        Some(Some(_)) => "the request's cookie is one that attache has made",
+    })
 }
 
 /// As an app sends it that was pointed at localhost: the host in a header, the target in origin-form.

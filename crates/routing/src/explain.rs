@@ -4,7 +4,9 @@
 //! both agree is what the tests of the table prove.
 
 use attache_authorization::Facts;
-use attache_config::model::{Credential, Existing, Mirror, SubsetFallback, Upstream, UpstreamId, Web};
+use attache_config::model::{
+    Address, Credential, EndpointSource, Existing, Mirror, SubsetFallback, Upstream, UpstreamId, Web,
+};
 use attache_http::{Client, without_parameters};
 use attache_wire::{RequestHead, header::LOCATION};
 use http::Method;
@@ -42,6 +44,8 @@ pub struct Explanation {
     pub outcome: Option<Outcome>,
     /// Why no route takes it.
     pub no_route: Option<String>,
+    /// Header changes of the answers that attache makes itself (`local_reply`).
+    pub local_reply: Vec<String>,
 }
 
 /// One route that was considered.
@@ -247,6 +251,7 @@ pub fn explain(
         listener_line: table.listener_line,
         candidates,
         other_hosts,
+        local_reply: Vec::new(),
         access: if preflight {
             Vec::new()
         } else {
@@ -305,6 +310,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
         listener_line: table.listener_line,
         candidates,
         other_hosts,
+        local_reply: Vec::new(),
         access: access(table, table.find_tcp(client).ok(), &Facts::of_connection(client)),
         outcome,
     }
@@ -392,6 +398,14 @@ fn browsers(web: &Web, request: &RequestHead) -> Vec<String> {
     lines
 }
 
+/// The addresses that the config gives an upstream.
+fn sources(upstream: &Upstream) -> &[EndpointSource] {
+    match &upstream.address {
+        Address::Endpoints(sources) => sources,
+        Address::Authority { .. } | Address::OriginalDestination => &[],
+    }
+}
+
 fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
     let mut outcome = Outcome { route: route.name.to_string(), ..Outcome::default() };
     let Step::Forward(forward) = route.step() else { return outcome };
@@ -416,11 +430,15 @@ fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
         })
         .collect();
     let subset = forward.subset.iter().map(|subset| {
-        let labels = subset.labels.iter().map(|(key, value)| format!("{key}={value}"));
-        let labels = labels.collect::<Vec<_>>().join(", ");
         let otherwise =
             if subset.fallback == SubsetFallback::Any { "any endpoint" } else { "503 empty-subset" };
-        format!("only endpoints with {labels}; where there are none, {otherwise}")
+        let fits = |source: &&EndpointSource| subset.holds(&source.labels);
+        let sources = forward.to.iter().filter_map(|to| upstream(to.upstream)).flat_map(sources);
+        let fitting: Vec<_> = sources.filter(fits).map(|source| source.target.to_string()).collect();
+        format!(
+            "only endpoints with {subset}: those of {}; where there are none, {otherwise}",
+            fitting.join(", ")
+        )
     });
     let session = forward.session_cookie.iter().map(|cookie| {
         let otherwise = if cookie.strict { "503 no-healthy-endpoint" } else { "another one" };

@@ -44,3 +44,51 @@ fn what_becomes_of_connections_to_an_unhealthy_endpoint_is_said_where_one_can_tu
     assert!(of("health_check: { path: / }").contains("unhealthy endpoints: open connections stay"));
     assert!(!of("connect_timeout: 1s").contains("unhealthy endpoints"));
 }
+
+#[test]
+fn a_subset_says_which_addresses_are_in_it_and_what_happens_without() {
+    let of = |fallback: &str| {
+        let config = format!(
+            "listeners: {{ in: {{ bind: ':15006', routes: [{{ to: a, subset: {{ labels: {{ version: v2 }}{fallback} }} }}] }} }}\n\
+             upstreams: {{ a: {{ address: [{{ address: 'http://a-v1', labels: {{ version: v1 }} }}, {{ address: 'http://a-v2', labels: {{ version: v2 }} }}] }} }}"
+        );
+        explained(&config, "GET", "a.test/", &[])
+    };
+    let refused = of("");
+    let line = "only endpoints with version=v2: those of a-v2:80; where there are none, 503 empty-subset";
+    assert!(refused.contains(line), "{refused}");
+    assert!(of(", fallback: any").contains("where there are none, any endpoint"));
+}
+
+#[test]
+fn the_upstream_that_a_header_names_is_said_and_why_there_is_none() {
+    let config = "listeners: { in: { bind: ':15006', routes: [{ upstream_header: x-upstream, to: [a, b] }] } }\n\
+                  upstreams: { a: 'http://a.test', b: 'http://b.test' }";
+    let named = explained(config, "GET", "a.test/", &[("x-upstream", "b")]);
+    assert!(named.contains("forward to the upstream that `x-upstream` names"), "{named}");
+    assert!(named.contains("100 % to upstream b") && named.contains("0 % to upstream a"), "{named}");
+    for (headers, why) in [
+        (&[][..], "the request has no `x-upstream`"),
+        (&[("x-upstream", "B")], "`x-upstream` names none of the route's upstreams"),
+        (&[("x-upstream", "a"), ("x-upstream", "b")], "the request has more than one `x-upstream`"),
+    ] {
+        let text = explained(config, "GET", "a.test/", headers);
+        assert!(text.contains(&format!("refuse with no-upstream: {why}")), "{text}");
+    }
+}
+
+#[test]
+fn changes_of_attache_s_own_answers_are_said_whatever_becomes_of_the_request() {
+    let config = attache_config::parse(SHOP, None, &|_| None).unwrap();
+    let table = RouteTable::new(&config.listeners[0]);
+    let request = request("GET", "app.test/", &[]);
+    let mut found = explain(&table, &request, &Client::default(), &config.upstreams);
+    assert!(!found.to_string().contains("attache makes itself"));
+    let edits = "listeners: { in: { bind: ':1', to: a, local_reply: { headers: { remove: [server], set: { x-by: '%{listener}' } } } } }\nupstreams: { a: 'http://a' }";
+    let edits = attache_config::parse(edits, None, &|_| None).unwrap();
+    found.local_reply = crate::show_edits(&edits.listeners[0].local_reply.headers);
+    let text = found.to_string();
+    assert!(text.contains("answered with denied-by-rule"), "{text}");
+    assert!(text.contains("response header: remove server"), "{text}");
+    assert!(text.contains("response header: set x-by: %{listener}"), "{text}");
+}

@@ -37,3 +37,4 @@ pub use route::{CompiledRoute, RouteId, Step, mirrors};
 pub use summary::summary;
 pub use table::{Matched, RouteTable};
 pub use upstream_host::UpstreamHost;
+pub use words::show_edits;

@@ -21,6 +21,16 @@ impl fmt::Display for At<'_> {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.way(f)?;
+        if !self.local_reply.is_empty() {
+            writeln!(f, "\nanswers that attache makes itself, such as refusals:")?;
+        }
+        self.local_reply.iter().try_for_each(|line| writeln!(f, "  response header: {line}"))
+    }
+}
+
+impl Explanation {
+    fn way(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.request)?;
         writeln!(f, "listener {}", At(&self.listener, self.listener_line))?;
         writeln!(f, "\nroutes, the most specific first:")?;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use attache_config::model::{
-    AddressMatch, Fault, HostName, HostPattern, OnUnhealthy, PathPattern, Policy, Retry, RetryMethods,
-    Segment, Upstream,
+    AddressMatch, Fault, HeaderEdits, HostName, HostPattern, OnUnhealthy, PathPattern, Policy, Retry,
+    RetryMethods, Segment, Upstream,
 };
 
 pub(crate) fn percent(ratio: f64) -> String {
@@ -61,6 +61,14 @@ pub(crate) fn show_admission(upstream: &Upstream) -> String {
     });
     let parts: Vec<_> = adaptive.into_iter().chain(queue).collect();
     parts.join("; ")
+}
+
+/// Header changes as the config says them.
+pub fn show_edits(edits: &HeaderEdits) -> Vec<String> {
+    let remove = edits.remove.iter().map(|name| format!("remove {name}"));
+    let set = edits.set.iter().map(|(name, value)| format!("set {name}: {value}"));
+    let add = edits.add.iter().map(|(name, value)| format!("add {name}: {value}"));
+    remove.chain(set).chain(add).collect()
 }
 
 /// What becomes of the connections to an endpoint that turns unhealthy (`on_unhealthy`); empty where nothing can make one unhealthy.

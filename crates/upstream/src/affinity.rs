@@ -4,16 +4,16 @@
 //! it. Where no endpoint has the labels, the call is refused (`empty-subset`), or goes anywhere if the route says so (Envoy's
 //! `NO_FALLBACK` and `ANY_ENDPOINT`).
 //!
-//! **Session.** A cookie names an endpoint by a hash of its address. It is looked for among the upstream's own endpoints, so that no
-//! value leads anywhere else, and says nothing that could be read. An endpoint that can't serve is left for another one, or, where the route
+//! **Session.** A cookie names an endpoint by a hash of its address, encrypted ([`SessionSeal`](crate::SessionSeal)). It is looked for
+//! among the upstream's own endpoints, so that no value leads anywhere else. An endpoint that can't serve is left for another one, or, where the route
 //! is strict, the call is refused (Envoy's stateful session).
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use attache_config::model::{Subset, SubsetFallback};
-use attache_telemetry::Reason;
+use attache_telemetry::{Exchange, Reason, metrics};
 
-use crate::Endpoint;
+use crate::{Endpoint, Shared};
 
 /// What a call asks of the choice of its endpoint.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +42,22 @@ impl Affinity {
         }
     }
 
+    /// Counts an attempt that the subset's fallback let go to any endpoint. The log says so once for each set of endpoints.
+    pub(crate) fn note(&self, shared: &Shared, endpoint: &Endpoint, exchange: &Exchange) {
+        let Some(subset) = self.subset.as_deref().filter(|subset| !subset.holds(&endpoint.labels)) else {
+            return;
+        };
+        let (upstream, route) = (&shared.config.name, exchange.route.borrow());
+        metrics().subset_fallback(upstream, route.as_ref());
+        let generation = shared.endpoints.load().generation;
+        if shared.empty_subset_said.swap(generation, Relaxed) != generation {
+            let route = route.as_deref().unwrap_or_default();
+            tracing::warn!(
+                "upstream {upstream}: no endpoint has the labels {subset} that route {route} asks for: its requests go to any endpoint (`fallback: any`)"
+            );
+        }
+    }
+
     /// The endpoint of the call's session, if it can have the call. `None` leaves the choice to the balancer.
     pub(crate) fn endpoint(
         &self,
@@ -65,14 +81,13 @@ impl Affinity {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
-
     use attache_config::model::{Algorithm, Balance};
+    use attache_telemetry::Metrics;
 
     use super::*;
     use crate::{
-        Balancer, EndpointSpec, Shared, session_of,
-        test_support::{shared, spec},
+        Balancer, EndpointSpec, session_of,
+        test_support::{context, shared, spec},
     };
 
     const ALGORITHMS: [Algorithm; 6] = [
@@ -155,6 +170,24 @@ mod tests {
             Reason::NoEndpoint,
             "an upstream without endpoints is that first"
         );
+    }
+
+    #[tokio::test]
+    async fn a_fallback_is_counted_and_an_endpoint_of_the_subset_is_none() {
+        let metrics = Metrics::new();
+        metrics.worker().install();
+        let shared = upstream(Algorithm::LeastRequest);
+        let context = context();
+        *context.exchange.route.borrow_mut() = Some("canary".into());
+        let mut balancer = Balancer::new(&shared.config.balance, 7);
+        for (version, falls_back) in [("v2", true), ("v3", true), ("v3", true)] {
+            let affinity = subset(version, falls_back);
+            let picked = balancer.pick_for(&shared, None, &[], Some(&affinity)).unwrap();
+            affinity.note(&shared, &picked, &context.exchange);
+        }
+        let page = metrics.render();
+        let line = r#"attache_subset_fallbacks_total{upstream="test",route="canary"} 2"#;
+        assert!(page.lines().any(|found| found == line), "{page}");
     }
 
     #[tokio::test]

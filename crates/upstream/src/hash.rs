@@ -14,7 +14,7 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
 }
 
-/// What names an endpoint, by its label, in a session's cookie.
+/// What a session's cookie says of an endpoint, by its label; the cookie has it encrypted ([`SessionSeal`](crate::SessionSeal)).
 pub fn session_of(label: &str) -> u64 {
     hash_bytes(label.as_bytes())
 }

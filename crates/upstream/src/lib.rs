@@ -23,6 +23,7 @@ pub mod outlier;
 mod overdue;
 pub mod pool;
 pub mod service;
+mod session;
 mod shared;
 pub mod status;
 #[cfg(test)]
@@ -43,4 +44,5 @@ pub use id::Id;
 pub use limit::{Charge, Closer, ConnectionPermit, PendingPermit, RequestPermit};
 pub use overdue::{Overdue, Progress};
 pub use service::{Bare, WorkerUpstream, connected};
+pub use session::SessionSeal;
 pub use shared::{EndpointSet, Shared};

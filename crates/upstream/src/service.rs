@@ -285,6 +285,9 @@ impl Inner {
                 }
             }
         }
+        if let Some(affinity) = affinity {
+            affinity.note(shared, &endpoint, &context.exchange);
+        }
         match admitted {
             Ok(admitted) => Ok((endpoint, admitted)),
             Err(_) if shared.config.balance.panic_threshold > 0.0 => Ok((endpoint, None)),

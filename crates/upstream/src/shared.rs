@@ -69,6 +69,8 @@ pub struct Shared {
     pub ejections: crate::outlier::Ejections,
     /// What the look-ups of its names said last.
     pub lookups: crate::discovery::Lookups,
+    /// The generation in which it was last said that a subset is empty; 0 is none.
+    pub(crate) empty_subset_said: AtomicU64,
     health_epoch: Arc<AtomicU64>,
 }
 
@@ -87,6 +89,7 @@ impl Shared {
             retries: AtomicU32::new(0),
             ejections: crate::outlier::Ejections::default(),
             lookups: crate::discovery::Lookups::default(),
+            empty_subset_said: AtomicU64::new(0),
             health_epoch: Arc::default(),
         }
     }

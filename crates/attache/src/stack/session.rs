@@ -1,14 +1,13 @@
 //! Sessions by a cookie (`session_cookie`): what a request's cookie says, and the cookie that an answer sets.
 //!
-//! The cookie is 16 hex digits, a hash of the endpoint's address. What it leads to is looked for among the endpoints of the route's
-//! upstream, so a client can choose one of them and nothing else; any other value is as good as none. It is set again whenever another
-//! endpoint has answered.
+//! The cookie's value is an endpoint, encrypted ([`SessionSeal`]). What it leads to is looked for among the endpoints of the route's
+//! upstream; any other value is as good as none. It is set again whenever another endpoint has answered.
 
 use std::{fmt::Write as _, rc::Rc, sync::Arc};
 
 use attache_config::model::{Forward, SessionCookie, Subset};
 use attache_telemetry::Exchange;
-use attache_upstream::{Affinity, cookie, session_of};
+use attache_upstream::{Affinity, SessionSeal, cookie, session_of};
 use attache_wire::{Fields, header::SET_COOKIE};
 use http::HeaderValue;
 
@@ -18,13 +17,20 @@ pub(super) struct Affinities {
     subset: Option<Arc<Subset>>,
     /// That of a call without a session, made once.
     plain: Option<Rc<Affinity>>,
-    cookie: Option<Arc<SessionCookie>>,
+    cookie: Option<Rc<Named>>,
+}
+
+/// A cookie, and what its values are made and read with.
+#[derive(Debug)]
+struct Named {
+    config: Arc<SessionCookie>,
+    seal: SessionSeal,
 }
 
 /// What is known of a request's session once it is answered.
 #[derive(Debug)]
 pub(super) struct Session {
-    cookie: Arc<SessionCookie>,
+    cookie: Rc<Named>,
     came: Option<u64>,
     tls: bool,
 }
@@ -34,7 +40,11 @@ impl Affinities {
         let subset = forward.subset.clone();
         let plain =
             subset.clone().map(|subset| Rc::new(Affinity { subset: Some(subset), ..Affinity::default() }));
-        Self { subset, plain, cookie: forward.session_cookie.clone() }
+        let cookie = forward.session_cookie.clone().map(|config| {
+            let seal = SessionSeal::new(&config);
+            Rc::new(Named { config, seal })
+        });
+        Self { subset, plain, cookie }
     }
 
     /// For opaque bytes, which bring no cookie.
@@ -51,19 +61,20 @@ impl Affinities {
         tls: bool,
     ) -> (Option<Rc<Affinity>>, Option<Box<Session>>) {
         match &self.cookie {
-            Some(cookie) if is_below(path, &cookie.path) => self.with_session(cookie, headers, tls),
+            Some(cookie) if is_below(path, &cookie.config.path) => self.with_session(cookie, headers, tls),
             _ => (self.plain.clone(), None),
         }
     }
 
     fn with_session(
         &self,
-        named: &Arc<SessionCookie>,
+        named: &Rc<Named>,
         headers: &Fields,
         tls: bool,
     ) -> (Option<Rc<Affinity>>, Option<Box<Session>>) {
-        let came = cookie(headers, &named.name).and_then(parse);
-        let affinity = Affinity { subset: self.subset.clone(), session: came, strict: named.strict };
+        let config = &named.config;
+        let came = cookie(headers, &config.name).and_then(|value| named.seal.open(value));
+        let affinity = Affinity { subset: self.subset.clone(), session: came, strict: config.strict };
         (Some(Rc::new(affinity)), Some(Box::new(Session { cookie: named.clone(), came, tls })))
     }
 }
@@ -72,12 +83,12 @@ impl Session {
     /// Tells the client where its session is, if that is another place than its cookie says.
     pub(super) fn tell(&self, exchange: &Exchange, headers: &mut Fields) {
         let Some(endpoint) = exchange.endpoint.borrow().clone() else { return };
-        let now = session_of(&endpoint);
-        if self.came == Some(now) {
+        if self.came == Some(session_of(&endpoint)) {
             return;
         }
-        let SessionCookie { name, path, ttl, .. } = &*self.cookie;
-        let mut value = format!("{name}={now:016x}; Path={path}");
+        let Some(sealed) = self.cookie.seal.seal(&endpoint) else { return };
+        let SessionCookie { name, path, ttl, .. } = &*self.cookie.config;
+        let mut value = format!("{name}={sealed}; Path={path}");
         if let Some(ttl) = ttl {
             // A String takes everything.
             let _ = write!(value, "; Max-Age={}", ttl.as_secs().max(1));
@@ -90,13 +101,6 @@ impl Session {
             headers.append(SET_COOKIE, value);
         }
     }
-}
-
-/// Exactly what attache writes: two spellings of one value would be two cookies to a cache.
-fn parse(value: &[u8]) -> Option<u64> {
-    let plain = value.len() == 16 && value.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let text = std::str::from_utf8(value).ok().filter(|_| plain)?;
-    u64::from_str_radix(text, 16).ok()
 }
 
 /// RFC 6265 section 5.1.4.
@@ -122,22 +126,6 @@ mod tests {
             ("/", "/shop", false),
         ] {
             assert_eq!(is_below(path, prefix), below, "{path} {prefix}");
-        }
-    }
-
-    #[test]
-    fn only_what_attache_writes_is_a_session() {
-        assert_eq!(parse(b"00000000000000ff"), Some(255));
-        for other in [
-            &b""[..],
-            b"ff",
-            b"00000000000000FF",
-            b"0x000000000000ff",
-            b"+0000000000000ff",
-            b"127.0.0.1:80",
-            b"00000000000000ff ",
-        ] {
-            assert_eq!(parse(other), None, "{}", other.escape_ascii());
         }
     }
 }

@@ -56,11 +56,13 @@ pub(super) fn subset(
     for to in to {
         if !targets.labels(to.upstream).iter().any(|labels| subset.holds(labels)) {
             let message = format!("no address of `{}` has these labels", targets.name(to.upstream));
-            problems.wrong(
-                given.at,
-                message,
-                "`address: [ { address: http://a, labels: { version: v2 } } ]`",
-            );
+            let help = if targets.is_kubernetes(to.upstream) {
+                "labels of pods are not known here: make a Service for each version, and give its address the labels: \
+                 `address: [ { address: \"kubernetes://a-v2.shop:http\", labels: { version: v2 } } ]`"
+            } else {
+                "`address: [ { address: http://a, labels: { version: v2 } } ]`"
+            };
+            problems.wrong(given.at, message, help);
         }
     }
     Arc::new(subset)

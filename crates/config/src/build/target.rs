@@ -9,8 +9,8 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Address, Destination, ListenProtocol, Listener, Name, Policy, To, Traffic, Upstream,
-        UpstreamId, UpstreamProtocol,
+        self, Action, Address, Destination, EndpointSource, ListenProtocol, Listener, Name, Policy, To,
+        Traffic, Upstream, UpstreamId, UpstreamProtocol,
     },
     shapes::{At, Txt},
     suggest,
@@ -38,6 +38,8 @@ struct Target {
     layer: Layer,
     /// Those of each of its addresses.
     labels: Vec<Vec<(Name, Name)>>,
+    /// One of its addresses is a Service of Kubernetes.
+    kubernetes: bool,
     used: bool,
 }
 
@@ -90,11 +92,20 @@ impl Targets {
     /// The next upstream; its index is its place in the order of calls.
     pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer, speaks: Speaks) {
         let name = upstream.name.clone();
-        let labels = match &upstream.address {
-            Address::Endpoints(sources) => sources.iter().map(|source| source.labels.clone()).collect(),
-            _ => Vec::new(),
+        let sources: &[_] = match &upstream.address {
+            Address::Endpoints(sources) => sources,
+            _ => &[],
         };
-        self.known.push(Target { name, speaks, keeping: Keeping::of(upstream), layer, labels, used: false });
+        let kubernetes = |source: &EndpointSource| matches!(source.target, model::Target::Kubernetes(_));
+        self.known.push(Target {
+            name,
+            speaks,
+            keeping: Keeping::of(upstream),
+            layer,
+            labels: sources.iter().map(|source| source.labels.clone()).collect(),
+            kubernetes: sources.iter().any(kubernetes),
+            used: false,
+        });
     }
 
     /// The index of a name; `None` is reported, here or where the upstream itself is wrong.
@@ -121,6 +132,11 @@ impl Targets {
     /// What is known of the endpoints of each of its addresses.
     pub(crate) fn labels(&self, id: UpstreamId) -> &[Vec<(Name, Name)>] {
         self.known.get(id.0).map_or(&[], |target| &target.labels)
+    }
+
+    /// It has endpoints that EndpointSlices name, which don't say the labels of pods.
+    pub(crate) fn is_kubernetes(&self, id: UpstreamId) -> bool {
+        self.known.get(id.0).is_some_and(|target| target.kubernetes)
     }
 
     pub(crate) fn is_opaque(&self, id: UpstreamId) -> bool {

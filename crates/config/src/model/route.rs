@@ -19,8 +19,8 @@ use crate::{
     shown::{HIDDEN, names_a_credential, only_given},
     text::{
         AddressRange, HeaderText, HostAndPort, HostText, Label, MediaType, MethodText, PathText, PathValue,
-        Positive, Ratio, RedirectScheme, SanText, TemplateText, Timeout, Unit, ValueText, Weight, Word,
-        show_ratio, show_timeout,
+        Positive, Ratio, RedirectScheme, SanText, SecretText, TemplateText, Timeout, Unit, ValueText, Weight,
+        Word, show_ratio, show_timeout,
     },
 };
 
@@ -489,13 +489,28 @@ impl Subset {
     }
 }
 
+/// As logs and `attache explain` write it.
+impl fmt::Display for Subset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, value)) in self.labels.iter().enumerate() {
+            write!(f, "{}{key}={value}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
 section! {
     "`session_cookie`"
-    /// A session by a cookie that attache sets. Its value is opaque and leads to endpoints of the route's upstream alone.
+    /// A session by a cookie that attache sets. Its value is encrypted: it shows no address, nobody else can make one, and it leads to
+    /// endpoints of the route's upstream alone.
     pub struct SessionCookie: Eq {
         /// Its name.
         #[schema(default = (), examples = ["attache-session"])]
         name: Name as Word = "".into(),
+        /// The secret that the value is encrypted with, the same for all processes that a client may reach. Of several, the first
+        /// encrypts and all decrypt, so that a secret can be replaced while sessions last.
+        #[schema(examples = ["${SESSION_KEY}"])]
+        key: Vec<Name> as List<SecretText> = Vec::new(),
         /// Requests below this path have a session, and browsers send the cookie with them alone.
         path: Name as PathValue = "/".into(),
         /// How long browsers keep it. Without it, until they are closed.
@@ -504,7 +519,7 @@ section! {
         /// session from then on.
         strict: bool = false,
     }
-    requires name
+    requires name, key
 }
 
 /// Sending on.

@@ -136,6 +136,7 @@ parsers![
     File,
     Word,
     UserName,
+    SecretText,
     Pem,
 ];
 

@@ -12,9 +12,9 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{
     AppUrlText, DnsServer, File, HeadSize, HeaderMatchText, HeaderText, Host, HostAndPort, HostText,
     IdentityText, JsonPointer, Label, Length, LimitBy, LogTemplateText, MediaType, MethodText, MetricName,
-    Network, Octets, PathText, PathValue, Pin, Positive, Ratio, RedirectScheme, SanText, Size, SourceAddress,
-    StatusRangeText, SyslogAddress, TemplateText, Timeout, TokenFrom, Unit, UserName, ValueText, Window,
-    WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
+    Network, Octets, PathText, PathValue, Pin, Positive, Ratio, RedirectScheme, SanText, SecretText, Size,
+    SourceAddress, StatusRangeText, SyslogAddress, TemplateText, Timeout, TokenFrom, Unit, UserName,
+    ValueText, Window, WindowSize, Word, show_duration, show_ratio, show_size, show_timeout,
 };
 use crate::{
     model::{
@@ -61,6 +61,7 @@ units! {
     PathValue => Name, |path| path.to_string();
     RedirectScheme => Name, |scheme| scheme.to_string();
     UserName => Name, |name| name.to_string();
+    SecretText => Name, |_| HIDDEN.to_owned();
     StatusRangeText => StatusRange, ToString::to_string;
     SyslogAddress => SyslogTo, ToString::to_string;
     LogTemplateText => LogTemplate, ToString::to_string;

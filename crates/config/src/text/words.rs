@@ -67,6 +67,32 @@ impl Text for UserName {
     }
 }
 
+/// A secret that others are derived from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SecretText(pub(crate) Name);
+
+impl SecretText {
+    /// 16 bytes in hex, 24 in base64: fewer characters can be guessed.
+    const SHORTEST: usize = 32;
+}
+
+impl Text for SecretText {
+    const FORMAT: &'static str = "attache-secret";
+    const WHAT: &'static str = "a secret of 32 characters or more";
+    const EXAMPLES: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        // The text itself is in no message.
+        if text.len() < Self::SHORTEST {
+            return wrong(
+                "this secret is shorter than 32 characters",
+                "`openssl rand -base64 32 > FILE` makes one, and `!file FILE` reads it",
+            );
+        }
+        Ok(Self(text.into()))
+    }
+}
+
 /// A path of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct File(pub(crate) PathBuf);

@@ -94,6 +94,8 @@ descriptors! {
         "Answers of rate limit services: ok, over-limit, or error (no answer in time, or none that can be read). The upstream is the service.";
     MIRRORED = Counter "attache_mirrored_requests_total" ["upstream", "outcome"]
         "Copies of requests that ended: ok (whatever the answer was), or the reason of the failure.";
+    SUBSET_FALLBACKS = Counter "attache_subset_fallbacks_total" ["upstream", "route"]
+        "Attempts that went to any endpoint of the upstream, since none has the labels that the route asks for (`subset` with `fallback: any`). Without the fallback such requests are counted with the reason empty-subset.";
     AUTHORIZATION = Counter "attache_authorization_total" ["listener", "route", "rule", "outcome"]
         "Decisions of access rules (`authorization`): allowed, denied, or would-deny in a dry run. The route is empty for the rules of a listener, the rule where none decided.";
     AUTHORIZER = Counter "attache_authorizer_total" ["authorizer", "outcome"]

@@ -86,6 +86,7 @@ pub(crate) struct Registry {
     watch: Watch,
     limit_service: Arc<Family<2, 1>>,
     mirrored: Arc<Family<2, 1>>,
+    subset_fallbacks: Arc<Family<2, 1>>,
     authorization: Arc<Family<4, 1>>,
     authorizer: Arc<Family<2, 1>>,
     cors: Arc<Family<3, 1>>,

@@ -145,6 +145,7 @@ fn upstreams(registry: &Registry, expected: &Expected, page: &mut Page) {
     page.numbers(&d::UPSTREAM_MIN_RTT, measured);
     page.counter(&d::RATE_LIMIT_SERVICE, &registry.limit_service.sums(), 0);
     page.counter(&d::MIRRORED, &registry.mirrored.sums(), 0);
+    page.counter(&d::SUBSET_FALLBACKS, &registry.subset_fallbacks.sums(), 0);
     page.counter(&d::AUTHORIZATION, &registry.authorization.sums(), 0);
     page.counter(&d::AUTHORIZER, &registry.authorizer.sums(), 0);
     page.counter(&d::CORS, &registry.cors.sums(), 0);

@@ -48,6 +48,7 @@ fn exercise_all(metrics: &Metrics) {
     worker.hedge(&name, Hedge::Won);
     worker.dns_lookup(&name, Ok(()));
     worker.mirrored(&name, Ok(()));
+    worker.subset_fallback(&name, Some(&name));
     worker.tls_handshake(Side::Listener, &name, "1.3", true, "X25519");
     worker.tls_client(&name, Admitted::Denied);
     worker.panic_caught();

@@ -57,6 +57,7 @@ pub(super) struct Tables {
     watcher: Watcher,
     limit_service: Table<2, 1>,
     mirrored: Table<2, 1>,
+    subset_fallbacks: Table<2, 1>,
     authorization: Table<4, 1>,
     authorizer: Table<2, 1>,
     cors: Table<3, 1>,
@@ -97,6 +98,7 @@ impl WorkerMetrics {
             watcher: Watcher::new(&registry.watch),
             limit_service: Table::new(&registry.limit_service),
             mirrored: Table::new(&registry.mirrored),
+            subset_fallbacks: Table::new(&registry.subset_fallbacks),
             authorization: Table::new(&registry.authorization),
             authorizer: Table::new(&registry.authorizer),
             cors: Table::new(&registry.cors),
@@ -294,6 +296,11 @@ impl WorkerMetrics {
     pub fn mirrored(&self, upstream: &Name, outcome: Result<(), Reason>) {
         let outcome = outcome.err().map_or("ok", Reason::as_str);
         self.0.mirrored.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+    }
+
+    /// An attempt of a route with a `subset` went to any endpoint, since none has the labels.
+    pub fn subset_fallback(&self, upstream: &Name, route: Option<&Name>) {
+        self.0.subset_fallbacks.add([Label::Name(upstream), Label::optional(route)], 0, 1);
     }
 
     /// The rate limit service was asked: `ok`, `over-limit`, or `error`.

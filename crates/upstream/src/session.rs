@@ -1,0 +1,167 @@
+//! The value of a session's cookie: which endpoint a client is with, encrypted.
+//!
+//! **Rule.** The value is AES-256-GCM (RFC 5116) over the hash of the endpoint's address, with a random nonce in front and the cookie's
+//! name as associated data, in base64url. So a client learns no address from it, also not by trying all of them; it can't make one for an
+//! endpoint that it was not given; and two clients can't see that they are at the same endpoint. What isn't such a value counts as
+//! none. A client can still pass its own cookie on to another client: a session is no proof of who somebody is.
+//!
+//! Each key of the config is a text of 32 characters or more, and SHA-256 makes the cipher's key of it: such a text can't be guessed, so
+//! nothing slower is needed.
+
+use std::fmt;
+
+use attache_config::model::{Name, SessionCookie};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    digest::{SHA256, digest},
+    rand,
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+use crate::session_of;
+
+/// Bytes of the hash of an address.
+const HASH: usize = 8;
+/// Bytes of the authentication tag.
+const TAG: usize = 16;
+/// Bytes of a value, and its characters.
+const SEALED: usize = NONCE_LEN + HASH + TAG;
+const TEXT: usize = SEALED.div_ceil(3) * 4;
+
+/// Makes and reads the values of one cookie.
+pub struct SessionSeal {
+    name: Name,
+    keys: Vec<LessSafeKey>,
+}
+
+impl SessionSeal {
+    /// For the cookie's name and keys.
+    pub fn new(cookie: &SessionCookie) -> Self {
+        let key = |text: &Name| {
+            let key = digest(&SHA256, text.as_bytes());
+            // 32 bytes are a key of AES-256 in any case.
+            UnboundKey::new(&AES_256_GCM, key.as_ref()).ok().map(LessSafeKey::new)
+        };
+        Self { name: cookie.name.clone(), keys: cookie.key.iter().filter_map(key).collect() }
+    }
+
+    /// The value for an endpoint, by its label. `None` without a key or randomness: then there is no cookie.
+    pub fn seal(&self, endpoint: &str) -> Option<String> {
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).ok()?;
+        let mut sealed = Vec::with_capacity(SEALED);
+        sealed.extend_from_slice(&nonce);
+        let mut hash = session_of(endpoint).to_be_bytes();
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = self.keys.first()?.seal_in_place_separate_tag(nonce, Aad::from(&*self.name), &mut hash);
+        sealed.extend_from_slice(&hash);
+        sealed.extend_from_slice(tag.ok()?.as_ref());
+        Some(BASE64_URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    /// The hash of the endpoint that a value was made for; `None` if none of the keys has made it.
+    pub fn open(&self, value: &[u8]) -> Option<u64> {
+        if value.len() != TEXT {
+            return None;
+        }
+        // The decoder wants room for a last group of three bytes.
+        let mut sealed = [0; TEXT];
+        let len = BASE64_URL_SAFE_NO_PAD.decode_slice(value, &mut sealed).ok()?;
+        let (nonce, rest) = sealed.get(..len)?.split_at_checked(NONCE_LEN)?;
+        let nonce: [u8; NONCE_LEN] = nonce.try_into().ok()?;
+        self.keys.iter().find_map(|key| {
+            let mut rest: [u8; HASH + TAG] = rest.try_into().ok()?;
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            let opened = key.open_in_place(nonce, Aad::from(&*self.name), &mut rest).ok()?;
+            Some(u64::from_be_bytes((*opened).try_into().ok()?))
+        })
+    }
+}
+
+/// The keys are never shown.
+impl fmt::Debug for SessionSeal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionSeal({}, {} keys)", self.name, self.keys.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ENDPOINT: &str = "10.0.0.7:8080";
+
+    fn seal(name: &str, keys: &[&str]) -> SessionSeal {
+        let key = keys.iter().map(|key| format!("{key:-<32}").into()).collect();
+        SessionSeal::new(&SessionCookie { name: name.into(), key, ..SessionCookie::default() })
+    }
+
+    #[test]
+    fn a_value_is_read_by_its_own_name_and_by_each_key_that_is_still_there() {
+        let value = seal("sid", &["one"]).seal(ENDPOINT).unwrap();
+        assert_eq!(value.len(), TEXT);
+        for (name, keys, read) in [
+            ("sid", &["one"][..], true),
+            ("sid", &["two", "one"], true),
+            ("sid", &["two"], false),
+            ("sid", &[], false),
+            ("other", &["one"], false),
+        ] {
+            let found = seal(name, keys).open(value.as_bytes());
+            assert_eq!(found, read.then(|| session_of(ENDPOINT)), "{name} {keys:?}");
+        }
+        let first = seal("sid", &["two", "one"]).seal(ENDPOINT).unwrap();
+        assert_eq!(seal("sid", &["one"]).open(first.as_bytes()), None, "the first key encrypts");
+    }
+
+    #[test]
+    fn a_value_says_nothing_of_its_endpoint() {
+        let seal = seal("sid", &["one"]);
+        let (a, b) = (seal.seal(ENDPOINT).unwrap(), seal.seal(ENDPOINT).unwrap());
+        assert_ne!(a, b, "the same endpoint, twice");
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(&a).unwrap();
+        let hash = session_of(ENDPOINT).to_be_bytes();
+        assert!(!bytes.windows(HASH).any(|part| part == hash), "whoever guesses the address finds it");
+    }
+
+    #[test]
+    fn what_attache_has_not_written_is_no_session() {
+        let seal = seal("sid", &["one"]);
+        let value = seal.seal(ENDPOINT).unwrap();
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(&value).unwrap();
+        for bit in 0..SEALED * 8 {
+            let mut other = bytes.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(seal.open(BASE64_URL_SAFE_NO_PAD.encode(other).as_bytes()), None, "bit {bit}");
+        }
+        for other in [
+            String::new(),
+            format!("{:016x}", session_of(ENDPOINT)),
+            ENDPOINT.to_owned(),
+            format!("{value}="),
+            format!("{value} "),
+            format!("\"{value}\""),
+            value[1..].to_owned(),
+            value.replace(['-', '_'], "+") + "+",
+        ] {
+            assert_eq!(seal.open(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(seal.open(value.as_bytes()), Some(session_of(ENDPOINT)));
+    }
+
+    #[test]
+    fn no_key_is_shown() {
+        assert_eq!(format!("{:?}", seal("sid", &["hunter2"])), "SessionSeal(sid, 1 keys)");
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_read_without_panic(value in prop::collection::vec(any::<u8>(), 0..60), text in "[A-Za-z0-9_-]{48}") {
+            let seal = seal("sid", &["one"]);
+            prop_assert_eq!(seal.open(&value), None);
+            prop_assert_eq!(seal.open(text.as_bytes()), None);
+        }
+    }
+}
