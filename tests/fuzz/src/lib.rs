@@ -1,15 +1,21 @@
 //! What holds for any bytes. `fuzz/` looks for bytes for which it does not; the test here asks for those that were
 //! found once, and for samples.
 
+pub mod authorizer;
 pub mod chunked;
+pub mod coding;
 pub mod config;
+pub mod cors;
+pub mod grpc_web;
 pub mod imported;
 pub mod manifest;
+pub mod named;
 pub mod path;
 pub mod request;
 pub mod response;
 pub mod round_trip;
 pub mod rule;
+pub mod session;
 pub mod token;
 
 #[cfg(test)]
@@ -49,6 +55,16 @@ mod tests {
     fn rules_and_tokens_hold_for_the_corpus() {
         each("fuzz/corpus/rule", b"", super::rule::check);
         each("fuzz/corpus/token", b"", super::token::check);
+    }
+
+    #[test]
+    fn what_browsers_and_other_services_say_holds_for_the_corpus() {
+        each("fuzz/corpus/authorizer", b"", super::authorizer::check);
+        each("fuzz/corpus/coding", b"", super::coding::check);
+        each("fuzz/corpus/cors", b"", super::cors::check);
+        each("fuzz/corpus/grpc_web", b"", super::grpc_web::check);
+        each("fuzz/corpus/named", b"", super::named::check);
+        each("fuzz/corpus/session", b"", super::session::check);
     }
 
     #[test]
