@@ -104,6 +104,11 @@ def check(request, context):
         add(answer.denied_response.headers, "location", "https://id.test/")
     elif path == "/split":
         add(answer.ok_response.headers, "x-user", "ann\r\nx-admin: 1", 2)
+    elif path == "/context":
+        tiers = [entry.value for entry in attributes.context_extensions if entry.key == "tier"]
+        add(answer.ok_response.headers, "x-user", tiers[0] if tiers else "none", 2)
+    elif path == "/body":
+        add(answer.ok_response.headers, "x-user", f"{http.body} {headers.get('x-envoy-auth-partial-body')}", 2)
     elif path == "/user":
         ok = answer.ok_response
         add(ok.headers, "x-user", "ann", 2)
@@ -129,6 +134,7 @@ class ByHttp(BaseHTTPRequestHandler):
             "/login": (302, {"location": "https://id.test/"}, ""),
             "/fail": (503, {}, "not today"),
             "/created": (201, {}, "not 200"),
+            "/body": (200, {"x-user": f"{body.decode()} {self.headers.get('x-envoy-auth-partial-body')}"}, ""),
         }.get(path, (200, {"x-user": "ann", "x-not-listed": "1", "set-cookie": "seen=1"}, "fine"))
         self.send_response(status)
         for name, value in headers.items():

@@ -42,13 +42,14 @@ class App(Stub):
             self.wfile.write(text)
 
 
-def envoy_config(listen, app, grpc_port, http_port, form):
+def envoy_config(listen, app, grpc_port, http_port, form, mode):
     h2 = {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}}}}}
     matcher = lambda *names: {"patterns": [{"exact": name} for name in names]}
     asked = {"@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "status_on_error": {"code": 503},
-             "with_request_body": {"max_request_bytes": 16, "allow_partial_message": True}}
+             "failure_mode_allow": mode == "open",
+             "with_request_body": {"max_request_bytes": 16, "allow_partial_message": mode != "whole"}}
     if form == "grpc":
         asked["grpc_service"] = {"envoy_grpc": {"cluster_name": "grpc"}, "timeout": "1s"}
         asked["transport_api_version"] = "V3"
@@ -61,6 +62,9 @@ def envoy_config(listen, app, grpc_port, http_port, form):
     routes = [
         {"match": {"path": "/off"}, "route": {"cluster": "app"}, "typed_per_filter_config": {"envoy.filters.http.ext_authz": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", "disabled": True}}},
+        {"match": {"path": "/context"}, "route": {"cluster": "app"}, "typed_per_filter_config": {"envoy.filters.http.ext_authz": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "check_settings": {"context_extensions": {"tier": "gold"}}}}},
         {"match": {"path": "/own"}, "direct_response": {"status": 204}},
         {"match": {"prefix": "/"}, "route": {"cluster": "app"}}]
     hcm = {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -72,13 +76,15 @@ def envoy_config(listen, app, grpc_port, http_port, form):
             "clusters": [cluster("app", app), cluster("grpc", grpc_port, **h2), cluster("http", http_port)]}}
 
 
-def attache_config(listen, app, grpc_port, http_port, form):
-    authorizer = {"service": form, "timeout": "1s", "upstream_headers": ["x-user"], "body": {"max": 16, "partial": True}}
+def attache_config(listen, app, grpc_port, http_port, form, mode):
+    authorizer = {"service": form, "timeout": "1s", "upstream_headers": ["x-user"], "body": {"max": 16, "partial": mode != "whole"},
+                  "failure_mode": "open" if mode == "open" else "closed"}
     if form == "http":
         authorizer |= {"protocol": "http", "path_prefix": "/check", "request_headers": ["authorization", "x-a"], "response_headers": ["set-cookie"]}
     return {"metrics": "off", "admin": "off", "listeners": {"in": {
         "bind": f"127.0.0.1:{listen}", "authorization": {"external": "it"}, "routes": [
             {"match": {"path": "/off"}, "to": "app", "authorization": {"external": "off"}},
+            {"match": {"path": "/context"}, "to": "app", "authorization": {"external": {"authorizer": "it", "context": {"tier": "gold"}}}},
             {"match": {"path": "/own"}, "respond": 204}], "to": "app"}},
         "authorizers": {"it": authorizer},
         "upstreams": {"app": f"http://127.0.0.1:{app}", "grpc": f"h2c://127.0.0.1:{grpc_port}", "http": f"http://127.0.0.1:{http_port}"}}
@@ -100,7 +106,7 @@ def ask(listen, method, target, headers, body):
         text = json.loads(text)
         fields.pop("content-length", None)
     # attache says in words why it refuses by itself.
-    if answer.headers.get("x-attache-reason") == "authorizer-unavailable":
+    if answer.headers.get("x-attache-reason") == "authorizer-unavailable" or answer.status == 413:
         text = ""
         fields.pop("content-type", None)
     if text == "":
@@ -111,6 +117,8 @@ def ask(listen, method, target, headers, body):
     return answer.status, fields, text
 
 
+# A closed authorizer that is told of the begin of a body, an open one, and one that must have the whole body.
+VARIANTS = [(form, mode) for mode in ("closed", "open", "whole") for form in ("grpc", "http")]
 SPOOFED = [("X-User", "root"), ("X-Debug", "1"), ("Authorization", "Bearer t")]
 REQUESTS = [
     ("GET", "/", [], None), ("GET", "/plain?a=1&role=x", [], None), ("HEAD", "/plain", [], None), ("DELETE", "/plain", [], None),
@@ -121,6 +129,9 @@ REQUESTS = [
     ("POST", "/denied", [("content-type", "application/grpc")], ""), ("GET", "/bare", [], None),
     ("GET", "/login", [], None), ("GET", "/login?back=%2F", [("Accept", "application/json")], None), ("GET", "/fail", [], None), ("GET", "/slow", [], None),
     ("GET", "/off", [("Authorization", "t")], None), ("POST", "/off", [], "longer than sixteen bytes"), ("GET", "/own", [], None),
+    ("GET", "/context", [], None), ("GET", "/context?tier=lead", [("X-Attache-Context-Tier", "lead")], None),
+    ("POST", "/body", [], "short"), ("POST", "/body", [], "exactly 16 bytes"), ("POST", "/body", [], "one byte too much"), ("GET", "/body", [], None),
+    ("POST", "/denied", [], "longer than sixteen bytes"),
     ("GET", "/a/../denied", [], None), ("GET", "/x/%2e%2e/denied", [], None), ("GET", "/created", [], None), ("GET", "/%75ser", [], None),
 ]
 
@@ -132,20 +143,20 @@ def main():
     programs = [subprocess.Popen(["/usr/bin/python3", HERE / "authorizer.py", "127.0.0.1", str(grpc_port), str(http_port)], stdout=log, stderr=log)]
     ports, same, others = {}, 0, 0
     try:
-        for form in ("grpc", "http"):
+        for form, mode in VARIANTS:
             for name, make, command in [("attache", attache_config, [attache, "run", "--config"]), ("envoy", envoy_config, [envoy, "--base-id", str(port()), "-l", "error", "-c"])]:
-                listen = ports[form, name] = port()
-                file = FOLDER / f"{name}-{form}.yaml"
-                file.write_text(json.dumps(make(listen, app, grpc_port, http_port, form)))
+                listen = ports[form, mode, name] = port()
+                file = FOLDER / f"{name}-{form}-{mode}.yaml"
+                file.write_text(json.dumps(make(listen, app, grpc_port, http_port, form, mode)))
                 programs.append(subprocess.Popen([*command, str(file)], stdout=log, stderr=log))
         wait_for([grpc_port, http_port, *ports.values()], FOLDER / "log")
         time.sleep(1)
-        for form in ("grpc", "http"):
+        for form, mode in VARIANTS:
             for request in REQUESTS:
-                one, other = (ask(ports[form, name], *request) for name in ("attache", "envoy"))
+                one, other = (ask(ports[form, mode, name], *request) for name in ("attache", "envoy"))
                 equal = one == other
                 same, others = same + equal, others + (not equal)
-                print(f"{form:4} {request[0]:7} {request[1]:24} {len(request[2])} headers  {one[0]} {other[0]}  {'same' if equal else 'DIFFERENT'}")
+                print(f"{form:4} {mode:6} {request[0]:7} {request[1]:24} {len(request[2])} headers  {one[0]} {other[0]}  {'same' if equal else 'DIFFERENT'}")
                 if not equal:
                     print("     attache", json.dumps(one), "\n     envoy  ", json.dumps(other))
         print(f"{same} the same, {others} different")

@@ -46,6 +46,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use attache_authorization::jwt::Verifier;
 use attache_config::model::{self, Name};
 use attache_http::{Asker, Body, Client, Takes, Via};
 use attache_listener::{HttpRequest, Overload};
@@ -101,7 +102,7 @@ impl Site {
         observer: Observer,
         on_finish: OnFinish,
     ) -> Self {
-        let matched_fields = matched_fields(&listener);
+        let matched_fields = matched_fields(&listener, upstreams.verifier());
         let routes = listener.routes.iter().zip(states);
         let jwt =
             |rules: &Option<Arc<model::Authorization>>| rules.as_deref().and_then(|rules| rules.jwt.clone());
@@ -190,14 +191,23 @@ fn external(rules: Option<&Arc<model::Authorization>>) -> Option<&model::Authori
     rules?.external.as_ref()
 }
 
-/// The names of the fields that some route or access rule asks for, or that name an upstream.
-fn matched_fields(listener: &model::Listener) -> Vec<Name> {
+/// The names of the fields that some route or access rule asks for, that name an upstream, or that bring a token.
+fn matched_fields(listener: &model::Listener, verifier: &Verifier) -> Vec<Name> {
     let of_routes = listener.routes.iter().flat_map(|route| &route.matcher.headers);
     let rules = listener.routes.iter().map(|route| &route.authorization).chain([&listener.authorization]);
     let mut names: Vec<Name> = of_routes
         .map(|field| field.name.clone())
         .chain(listener.routes.iter().filter_map(naming))
-        .chain(rules.flatten().flat_map(|rules| rules.header_names()).map(|name| name.as_str().into()))
+        .chain(
+            rules.clone().flatten().flat_map(|rules| rules.header_names()).map(|name| name.as_str().into()),
+        )
+        .chain(
+            rules
+                .flatten()
+                .filter_map(|rules| rules.jwt.as_ref())
+                .flat_map(|jwt| verifier.token_headers(jwt))
+                .map(|name| name.as_str().into()),
+        )
         .collect();
     names.sort_unstable();
     names.dedup();

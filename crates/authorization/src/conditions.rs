@@ -11,7 +11,7 @@ use crate::{
     forwarded,
     header::Header,
     networks::Networks,
-    path::Path,
+    path::{Path, Reading},
     truth::Truth,
 };
 
@@ -113,8 +113,13 @@ impl Condition {
                 Truth::Yes
             }
             (Self::Paths(paths), Some(http)) => match http.path() {
-                Some(path) if http.is_plain() => one_of(paths, |pattern| pattern.matches_plain(path)),
-                Some(path) => one_of(paths, |pattern| pattern.matches(path, http.reading())),
+                Some(path) if http.is_plain() && http.has_one_path() => {
+                    one_of(paths, |pattern| pattern.matches_plain(path))
+                }
+                Some(path) => {
+                    let found = one_of(paths, |pattern| pattern.matches(path, http.reading()));
+                    http.other_paths().fold(found, |found, other| found.agree(other_path(paths, other)))
+                }
                 // Whoever has a tunnel may ask for any path in it.
                 None => Truth::Unsure,
             },
@@ -186,6 +191,20 @@ fn one_of(paths: &[Path], matches: impl Fn(&Path) -> Truth) -> Truth {
         }
     }
     found
+}
+
+/// What the patterns say of a path that stands in a header: as it is, or in a URL.
+fn other_path(paths: &[Path], value: &[u8]) -> Truth {
+    let Ok(text) = std::str::from_utf8(value) else { return Truth::Unsure };
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    let path = path
+        .split_once("://")
+        .map_or(path, |(_, rest)| rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"));
+    if !path.starts_with('/') {
+        return Truth::Unsure;
+    }
+    let reading = Reading::of(path);
+    one_of(paths, |pattern| pattern.matches(path, &reading))
 }
 
 /// `None`, an unknown address, could be any.

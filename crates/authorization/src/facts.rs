@@ -4,8 +4,8 @@ use std::cell::{Cell, OnceCell};
 
 use attache_http::{CanonicalHost, Client, default_port, parse_authority};
 use attache_wire::{
-    Fields, Known, KnownSet, RequestHead, Value,
-    header::{X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE},
+    Fields, Known, KnownSet, RequestHead,
+    header::{X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE, X_ORIGINAL_URL, X_REWRITE_URL},
 };
 use http::Method;
 
@@ -47,6 +47,9 @@ pub(crate) enum Kind {
 
 /// Headers by which some frameworks take another method for a POST's.
 const OVERRIDES: [Known; 3] = [X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE];
+
+/// Headers by which some servers and frameworks take another path for the request's.
+const OTHER_PATHS: [Known; 2] = [X_ORIGINAL_URL, X_REWRITE_URL];
 
 impl<'a> Facts<'a> {
     /// Of a request that was checked and normalized (`check_request`, `normalize_uri`).
@@ -133,13 +136,37 @@ impl<'a> Http<'a> {
     /// It is one request, and its method is the only one that it names.
     #[inline]
     pub(crate) fn is_what_it_says(&self) -> bool {
-        const ANY: KnownSet = KnownSet::of(&OVERRIDES);
-        self.kind() == Kind::Request && !self.request.headers.contains_any(ANY)
+        self.kind() == Kind::Request && !self.may_name_more(const { KnownSet::of(&OVERRIDES) })
+    }
+
+    /// Its path is the only one that it names.
+    #[inline]
+    pub(crate) fn has_one_path(&self) -> bool {
+        !self.may_name_more(const { KnownSet::of(&OTHER_PATHS) })
+    }
+
+    #[inline]
+    fn may_name_more(&self, names: KnownSet) -> bool {
+        let headers = &self.request.headers;
+        headers.contains_any(names) || headers.may_be_underscored()
     }
 
     /// Methods that the request names beside its own.
     pub(crate) fn overrides(&self) -> impl Iterator<Item = &'a [u8]> {
-        let headers = &self.request.headers;
-        OVERRIDES.into_iter().flat_map(|name| headers.get_all(name)).map(Value::as_bytes)
+        self.in_any_spelling(&OVERRIDES)
+    }
+
+    /// Paths that the request names beside its own, perhaps with a scheme and host before and a query behind.
+    pub(crate) fn other_paths(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.in_any_spelling(&OTHER_PATHS)
+    }
+
+    /// The values of these headers, also where underscores stand for their hyphens.
+    fn in_any_spelling(&self, names: &'static [Known]) -> impl Iterator<Item = &'a [u8]> {
+        let found = self.request.headers.iter().filter(move |(name, _)| {
+            let name = name.lower().replace('_', "-");
+            names.iter().any(|known| known.as_str() == name)
+        });
+        found.map(|(_, value)| value.as_bytes())
     }
 }

@@ -72,7 +72,21 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_no_address_leaves_the_client_unknown() {
-        for line in ["unknown", "1.1.1.1, , 10.0.0.2", "", "1.1.1.1;10.0.0.2", "0x0a000001", "010.0.0.1"] {
+        for line in [
+            "unknown",
+            "1.1.1.1, , 10.0.0.2",
+            "",
+            "1.1.1.1;10.0.0.2",
+            "0x0a000001",
+            "010.0.0.1",
+            "fe80::1%eth0",
+            "[fe80::1%25eth0]:80",
+            "1.1.1.1:99999",
+            "1.1.1",
+            "::ffff:1.1.1.1/96",
+            "\"1.1.1.1\"",
+            "for=1.1.1.1",
+        ] {
             assert_eq!(seen("10.0.0.1", &[line]), None, "{line}");
         }
         assert_eq!(seen("", &["1.1.1.1"]), None, "a Unix socket");

@@ -81,8 +81,9 @@ fn loosen(path: &str) -> Option<Vec<String>> {
         {
             bytes = decoded;
         }
-        // A control character ends or splits a text for somebody.
-        if bytes.iter().any(u8::is_ascii_control) {
+        // A control character ends or splits a text for somebody, and `%u0061` is a letter for some.
+        let wide = bytes.windows(2).any(|pair| pair.eq_ignore_ascii_case(b"%u"));
+        if wide || bytes.iter().any(u8::is_ascii_control) {
             return None;
         }
         let text = std::str::from_utf8(&bytes).ok()?;
@@ -304,7 +305,9 @@ mod tests {
             let all = loosen(path).unwrap();
             assert_eq!((&*all[READINGS - 4], all.len()), (loose, READINGS), "{path}");
         }
-        for unreadable in ["/a%00b", "/a%0Ab", "/%ff", "/%25252525252561"] {
+        for unreadable in
+            ["/a%00b", "/a%0Ab", "/%ff", "/%u0061dmin", "/%25U0061dmin", "/%c0%afadmin", "/%25252525252561"]
+        {
             assert_eq!(loosen(unreadable), None, "{unreadable}");
         }
     }

@@ -123,6 +123,10 @@ fn a_method_is_not_gone_round_by_case_or_by_an_override() {
         assert!(!passes(&deny, &request("POST", "/", &[(name, "delete")])), "{name}");
         assert!(passes(&deny, &request("POST", "/", &[(name, "PUT")])), "{name}");
     }
+    for name in ["X_HTTP_METHOD_OVERRIDE", "x_http-method_override", "X_Http_Method"] {
+        assert!(!passes(&deny, &request("POST", "/", &[(name, "DELETE")])), "{name}");
+    }
+    assert!(passes(&deny, &request("POST", "/", &[("x_other", "DELETE")])));
     let allow = policy("allow: [{ methods: [POST] }]");
     assert!(passes(&allow, &request("POST", "/", &[])));
     assert!(!passes(&allow, &request("post", "/", &[])));
@@ -166,6 +170,71 @@ fn a_path_is_not_gone_round_by_its_spelling() {
     }
     assert!(!passes(&allow, &request("OPTIONS", "*", &[])), "no path");
     assert!(!passes(&deny, &request("OPTIONS", "*", &[])), "in doubt");
+}
+
+#[test]
+fn a_path_is_not_gone_round_by_a_header_that_names_another() {
+    let deny = policy("deny: [{ path: /admin/* }]");
+    let allow = policy("allow: [{ path: /public/* }]");
+    for name in ["X-Original-URL", "x-rewrite-url", "X_Original_Url", "X_REWRITE_URL"] {
+        let with = |target: &str, value: &str| request("GET", target, &[(name, value)]);
+        for value in ["/admin", "/ADMIN/x?y", "/x/..%2fadmin", "http://shop.test/admin/", "admin", ""] {
+            assert!(!passes(&deny, &with("/public", value)), "{name}: {value}");
+            assert!(!passes(&allow, &with("/public", value)), "{name}: {value}");
+        }
+        assert!(!passes(&deny, &with("/admin", "/public")), "{name}");
+        for value in ["/public/y", "https://shop.test/public?z=/admin"] {
+            assert!(passes(&deny, &with("/public", value)), "{name}: {value}");
+            assert!(passes(&allow, &with("/public", value)), "{name}: {value}");
+        }
+        let twice = request("GET", "/public", &[(name, "/public"), (name, "/admin")]);
+        assert!(!passes(&allow, &twice), "{name}");
+    }
+}
+
+#[test]
+fn an_identity_is_compared_as_it_stands_in_the_certificate() {
+    let exact = policy(&format!("allow: [{{ identity: '{WEB}' }}]"));
+    let any = policy("allow: [{ identity: 'spiffe://cluster.local/ns/*/sa/web' }]");
+    let dns = policy("allow: [{ identity: 'dns:api.shop.svc' }]");
+    let passes = |policy: &AccessPolicy, name: &str| allowed(policy, &get("/"), &client("192.0.2.7:9", name));
+    assert!(passes(&exact, WEB) && passes(&any, WEB) && passes(&dns, "api.shop.svc"));
+    for other in [
+        "SPIFFE://cluster.local/ns/shop/sa/web",
+        "spiffe://CLUSTER.local/ns/shop/sa/web",
+        "spiffe://cluster.local/ns/shop/sa/WEB",
+        "spiffe://cluster.local/ns/shop/sa/web/",
+        "spiffe://cluster.local/ns/shop/sa/web\0",
+        "spiffe://cluster.local/ns/shop/sa/web\0.evil",
+        "spiffe://cluster.local/ns/shop/sa/web?x",
+        "spiffe://cluster.local/ns/shop/sa/web#x",
+        "spiffe://cluster.local/ns/shop/sa/%77eb",
+        "spiffe://cluster.local//ns/shop/sa/web",
+        "spiffe://cluster.local/ns/shop/../shop/sa/web",
+        "spiffe://cluster.local:443/ns/shop/sa/web",
+        "spiffe://u@cluster.local/ns/shop/sa/web",
+        " spiffe://cluster.local/ns/shop/sa/web",
+        "spiffe://cluster.local/ns/shop/sa/web ",
+        "spiffe://*/ns/shop/sa/web",
+        "*",
+        "",
+    ] {
+        assert!(!passes(&exact, other), "{other:?}");
+    }
+    for other in [
+        "spiffe://cluster.local/ns/a/b/sa/web",
+        "spiffe://cluster.local/ns//sa/web",
+        "spiffe://cluster.local/ns/shop/sa/web/x",
+        "spiffe://cluster.local/x/ns/shop/sa/web",
+        "spiffe://cluster.local.evil/ns/shop/sa/web",
+    ] {
+        assert!(!passes(&any, other), "{other:?}");
+    }
+    for other in
+        ["*.shop.svc", "*", "api.shop.svc.evil", "xapi.shop.svc", "api.shop.svc\0.evil", "api%2eshop.svc"]
+    {
+        assert!(!passes(&dns, other), "{other:?}");
+    }
 }
 
 #[test]

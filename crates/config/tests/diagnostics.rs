@@ -774,3 +774,57 @@ attache.yaml:10:49: error: `upstream_header` has no meaning here
      |                                                 ^^^^ it belongs to a route with `to`
 "#);
 }
+
+#[test]
+fn what_only_attache_writes_is_asked_of_nobody_else() {
+    let text = |rules: &str, remove: &str| {
+        format!(
+            "listeners:
+  in:
+    bind: 127.0.0.1:1
+    authorization: {{ jwt: {{ issuers: corp }}, external: opa }}
+    routes:
+      - {{ name: open, match: {{ path: /open }}, to: app, authorization: {{ external: off }}{remove} }}
+      - {{ name: rest, to: app{rules} }}
+jwt:
+  corp: {{ issuer: a, audiences: b, keys: {{ file: /keys }}, claim_headers: {{ x-user: sub }} }}
+authorizers:
+  opa: {{ service: opa, upstream_headers: [x-groups, authorization] }}
+upstreams: {{ app: 'http://a', opa: 'http://b' }}
+"
+        )
+    };
+    let of = |rules: &str, remove: &str| match attache_config::parse(&text(rules, remove), None, &|_| None) {
+        Ok(config) => {
+            config.warnings.iter().map(|found| found.message.clone()).collect::<Vec<_>>().join("\n")
+        }
+        Err(found) => found.to_string(),
+    };
+    let open = of("", "");
+    assert!(open.contains("clients can write `x-groups` on this route; on `rest`"), "{open}");
+    assert_eq!(of("", ", headers: { request: { remove: [x-groups, authorization] } }"), "");
+    let rule = of(", authorization: { allow: [{ headers: { x-user: ann } }] }", "");
+    assert!(rule.contains("a rule asks for `x-user`, which a claim of the token is written to"), "{rule}");
+    // An authorizer may be asked only about what has credentials.
+    let asks = of(", authorization: { allow: [{ headers: { authorization: '*' } }] }", "");
+    assert!(!asks.contains("error"), "{asks}");
+}
+
+#[test]
+fn a_session_needs_a_key_and_a_subset_labels_that_are_there() {
+    let of = |route: &str, address: &str| {
+        let text = format!(
+            "listeners: {{ in: {{ bind: 127.0.0.1:1, routes: [{{ to: app, {route} }}] }} }}\nupstreams: {{ app: {{ address: [{{ address: '{address}', labels: {{ version: v1 }} }}] }} }}"
+        );
+        attache_config::parse(&text, None, &|_| None).err().map(|found| found.to_string()).unwrap_or_default()
+    };
+    let session = |key: &str| of(&format!("session_cookie: {{ name: sid{key} }}"), "http://a");
+    assert!(session("").contains("`key`"), "{}", session(""));
+    let short = session(", key: hunter2");
+    assert!(short.contains("shorter than 32 characters"), "{short}");
+    assert_eq!(session(", key: 0123456789abcdef0123456789abcdef"), "");
+    let subset = |address: &str| of("subset: { labels: { version: v2 } }", address);
+    assert!(subset("http://a").contains("no address of `app` has these labels"));
+    let pods = subset("kubernetes://app.shop:http");
+    assert!(pods.contains("labels of pods are not known here: make a Service for each version"), "{pods}");
+}

@@ -102,9 +102,11 @@ known! {
     X_HTTP_METHOD = "x-http-method";
     X_HTTP_METHOD_OVERRIDE = "x-http-method-override";
     X_METHOD_OVERRIDE = "x-method-override";
+    X_ORIGINAL_URL = "x-original-url";
     X_POWERED_BY = "x-powered-by";
     X_REAL_IP = "x-real-ip";
     X_REQUEST_ID = "x-request-id";
+    X_REWRITE_URL = "x-rewrite-url";
 }
 
 const COUNT: usize = TEXTS.len();

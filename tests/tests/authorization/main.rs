@@ -4,6 +4,7 @@ mod external;
 mod named;
 mod round;
 mod tokens;
+mod ways;
 
 use std::{io::Write as _, net::TcpStream};
 

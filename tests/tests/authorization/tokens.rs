@@ -250,3 +250,78 @@ upstreams:
     assert!(more <= most, "asked {more} times in {:?}", before.1.elapsed());
     assert_eq!(status(&with(&good)), 200);
 }
+
+/// A server that answers with what it was sent.
+fn echoing() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // All that comes within a moment: trailers come behind the head.
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
+            let (mut all, mut space) = (Vec::new(), [0; 8192]);
+            while let Ok(read @ 1..) = stream.read(&mut space) {
+                all.extend_from_slice(&space[..read]);
+            }
+            let said = all.escape_ascii().to_string();
+            let length = said.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{said}"
+            );
+        }
+    });
+    port
+}
+
+#[test]
+fn a_token_that_only_some_upstreams_would_find_does_not_go_on_unverified() {
+    let port = echoing();
+    let signer = Signer::new();
+    let file = signer.0.path("jwks.json");
+    fs::write(&file, signer.keys("one")).unwrap();
+    let attache = start(
+        "authorization: { jwt: { issuers: corp, required: false }, allow: [{ client: 127.0.0.0/8 }] }\nto: app",
+        &format!(
+            "jwt: {{ corp: {{ issuer: 'https://id', audiences: shop, forward: true, keys: {{ file: '{}' }}, from: ['header:authorization', 'header:x-jwt', 'cookie:session', 'query:access_token'] }} }}",
+            file.display()
+        ),
+        port,
+    );
+    let forged = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJyb290In0.";
+    for (target, fields) in [
+        ("/", format!("Authorization: Bearer {forged}\r\n")),
+        ("/", format!("Authorization: Bearer\t{forged}\r\n")),
+        ("/", format!("Authorization: Basic eDp5, Bearer {forged}\r\n")),
+        ("/", format!("Authorization: Basic eDp5\r\nAuthorization: Bearer {forged}\r\n")),
+        ("/", format!("X-Jwt: {forged}\r\n")),
+        ("/", format!("Cookie: a=b;  session ={forged}\r\n")),
+        ("/", format!("Cookie: a=b, session={forged}\r\n")),
+        ("/", format!("Cookie: a=b\r\nCookie: session=\"{forged}\"\r\n")),
+        (&format!("/?access%5Ftoken={forged}"), String::new()),
+        (&format!("/?a=b;access_token={forged}"), String::new()),
+        (&format!("/?access.token={forged}"), String::new()),
+    ] {
+        let answer = ask(&attache, &format!("GET {target}"), &fields);
+        assert!(status(&answer) == 401 && !answer.contains(forged), "{target} {fields}: {answer}");
+    }
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nCookie: session={forged}; a=");
+    let odd = [head.as_bytes(), b"\xff\r\n\r\n"].concat();
+    let answer = attache_tests::raw(local(attache.port), &odd);
+    assert!(!answer.contains(forged), "{answer}");
+    // Another spelling of a token's header, and one in the trailers, does not go on.
+    for fields in [
+        format!("X_Jwt: {forged}\r\n"),
+        format!("Transfer-Encoding: chunked\r\nTrailer: x-jwt\r\n\r\n0\r\nx-jwt: {forged}\r\n"),
+        format!(
+            "Transfer-Encoding: chunked\r\n\r\n0\r\nx_jwt: {forged}\r\nAuthorization: Bearer {forged}\r\n"
+        ),
+    ] {
+        let answer = ask(&attache, "POST /", &fields);
+        assert!(status(&answer) == 200 && !answer.contains(forged), "{fields}: {answer}");
+    }
+    let good = signer.token("one", &claims(""));
+    let answer = ask(&attache, "GET /", &format!("Authorization: Bearer {good}\r\n"));
+    assert!(status(&answer) == 200 && answer.contains(&good), "{answer}");
+    assert_eq!(status(&ask(&attache, "GET /", "Authorization: Basic eDp5\r\n")), 200, "no token is required");
+}

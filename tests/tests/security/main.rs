@@ -7,6 +7,7 @@ mod doors;
 mod heads;
 mod pipe;
 mod property;
+mod rules;
 
 use std::{
     io::{Read, Write},

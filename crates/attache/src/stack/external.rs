@@ -95,7 +95,9 @@ impl Site {
             return self.depart(request, context, upgrade, hold, passed, None);
         };
         let limit = asking.external.and_then(|external| external.config().body);
-        let excerpt = match limit.filter(|_| asking.body && passed.ask == Ask::Http) {
+        // Of a request without a body nothing is told, as by Envoy: not even that it is whole.
+        let has_body = passed.ask == Ask::Http && !request.body().is_end_stream();
+        let excerpt = match limit.filter(|_| asking.body && has_body) {
             Some(limit) => {
                 let idle = self.listener.http.idle_timeout;
                 let (excerpt, body) = begin_of(std::mem::take(request.body_mut()), limit, idle).await?;

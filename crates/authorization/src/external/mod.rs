@@ -52,7 +52,7 @@ impl External {
     /// Why there is no answer, in words for the operator.
     pub async fn ask(&self, question: &Question<'_>) -> Result<Verdict, String> {
         let Self { config, service } = self;
-        match &config.protocol {
+        let verdict = match &config.protocol {
             AuthorizerProtocol::Grpc => {
                 let message = question.message(config);
                 let answer: messages::CheckResponse =
@@ -66,6 +66,7 @@ impl External {
                 let answer = service.ask(request, question.listener, config.timeout, LONGEST).await?;
                 Verdict::of_http(&answer, config)
             }
-        }
+        };
+        verdict.map(|verdict| verdict.to(question.request))
     }
 }

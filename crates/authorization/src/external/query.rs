@@ -2,10 +2,12 @@
 //!
 //! A name is compared decoded (`%61` is `a`, `+` a space), so that no other spelling of a parameter stays. The others stay as they are.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::fmt::Write as _;
 
 use attache_wire::RequestHead;
 use http::{Uri, uri::PathAndQuery};
+
+use crate::query::decode;
 
 /// Takes away `remove`, then puts `set` at the end in place of all of the same name.
 ///
@@ -22,9 +24,9 @@ pub(super) fn edit(
     // Some upstreams read `;` as they read `&`.
     let goes = |pair: &str| {
         pair.split(';').any(|part| {
-            let name = decode(part.split_once('=').map_or(part, |(name, _)| name));
+            let name = decode(part.split_once('=').map_or(part, |(name, _)| name).as_bytes());
             remove.iter().any(|gone| *gone.as_bytes() == *name)
-                || set.iter().any(|(new, _)| *decode(new) == *name)
+                || set.iter().any(|(new, _)| *decode(new.as_bytes()) == *name)
         })
     };
     let query = request.uri.query().unwrap_or_default();
@@ -62,24 +64,6 @@ fn encode(text: &str, kept: &[u8]) -> String {
         }
     }
     out
-}
-
-fn decode(name: &str) -> Cow<'_, [u8]> {
-    if !name.contains(['%', '+']) {
-        return name.as_bytes().into();
-    }
-    let mut out = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        let hex = behind.split_at_checked(2).filter(|_| byte == b'%').and_then(|(digits, behind)| {
-            Some((u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?, behind))
-        });
-        let plain = if byte == b'+' { b' ' } else { byte };
-        let (byte, behind) = hex.unwrap_or((plain, behind));
-        out.push(byte);
-        rest = behind;
-    }
-    out.into()
 }
 
 #[cfg(test)]

@@ -283,3 +283,46 @@ proptest::proptest! {
 fn granted_user_is(bytes: &[u8]) -> bool {
     bytes.windows(4).any(|window| window == b"root")
 }
+
+#[test]
+fn no_answer_opens_a_tunnel_that_it_denies() {
+    let of = |code: i32| {
+        let status = Some(HttpStatus { code });
+        let answer = denied(DeniedHttpResponse { status, ..DeniedHttpResponse::default() });
+        Verdict::of_message(answer, &config()).unwrap()
+    };
+    let told = |verdict: Verdict| match verdict {
+        Verdict::Denied(denial) => denial.status.as_u16(),
+        Verdict::Granted(_) => panic!("granted"),
+    };
+    let tunnel = head("CONNECT", "app:443", &[]);
+    let page = head("GET", "/", &[]);
+    for (code, of_tunnel, of_page) in
+        [(200, 403, 200), (204, 403, 204), (302, 302, 302), (401, 401, 401), (0, 403, 403), (101, 403, 403)]
+    {
+        assert_eq!(told(of(code).to(Some(&tunnel))), of_tunnel, "{code}");
+        assert_eq!(told(of(code).to(Some(&page))), of_page, "{code}");
+        assert_eq!(told(of(code).to(None)), of_page, "{code}");
+    }
+}
+
+#[test]
+fn an_answer_that_contradicts_itself_or_has_no_meaning_lets_nobody_through() {
+    for answer in [
+        CheckResponse { denied_response: Some(DeniedHttpResponse::default()), ..CheckResponse::default() },
+        CheckResponse { error_response: Some(DeniedHttpResponse::default()), ..CheckResponse::default() },
+    ] {
+        assert!(Verdict::of_bytes(&answer.encode_to_vec(), &config()).is_err(), "{answer:?}");
+    }
+    assert!(Verdict::of_bytes(b"\xff", &config()).is_err());
+    for status in [100, 101, 500, 503, 599, 600, 999] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let answer = attache_rpc::Answer {
+            status,
+            headers: attache_wire::Fields::new(),
+            body: Vec::new(),
+            trailers: http::HeaderMap::new(),
+        };
+        assert!(Verdict::of_http(&answer, &config()).is_err(), "{status}");
+    }
+}

@@ -5,7 +5,8 @@ use attache_http::remove_fields;
 use attache_rpc::Answer;
 use attache_wire::{Fields, RequestHead};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use prost::Message;
 
 use super::{
     messages::{self as m, CheckResponse, DeniedHttpResponse, HeaderValueOption, OkHttpResponse},
@@ -63,13 +64,34 @@ enum How {
 }
 
 impl Verdict {
+    /// Reads a `CheckResponse` as it stands on the wire, without gRPC's frame.
+    ///
+    /// # Errors
+    /// It is none, or one that can't be carried out.
+    pub fn of_bytes(message: &[u8], config: &Authorizer) -> Result<Self, String> {
+        let answer = CheckResponse::decode(message).map_err(|error| error.to_string())?;
+        Self::of_message(answer, config)
+    }
+
+    /// As the client that asked for this may be told. To a CONNECT a success would say that the tunnel is open (RFC 9110 section 9.3.6,
+    /// RFC 8441 section 5).
+    pub(super) fn to(mut self, request: Option<&RequestHead>) -> Self {
+        if let Self::Denied(denial) = &mut self
+            && request.is_some_and(|request| request.method == Method::CONNECT)
+            && denial.status.is_success()
+        {
+            denial.status = StatusCode::FORBIDDEN;
+        }
+        self
+    }
+
     pub(super) fn of_message(answer: CheckResponse, config: &Authorizer) -> Result<Self, String> {
         // A message without a status is one whose status is 0, OK; so every service says it that lets requests through.
         let status = answer.status.unwrap_or_default();
         let message = || String::from_utf8_lossy(&status.message).into_owned();
         if status.code == 0 {
-            if answer.denied_response.is_some() {
-                return Err("the answer is OK and a denial at once".into());
+            if answer.denied_response.is_some() || answer.error_response.is_some() {
+                return Err("the answer is OK and a denial or an error at once".into());
             }
             let granted = Granted::of(answer.ok_response.unwrap_or_default(), config)?;
             return Ok(Self::Granted(Box::new(granted)));
@@ -81,7 +103,11 @@ impl Verdict {
         Ok(Self::Denied(Box::new(Denial::of(denied, message(), config))))
     }
 
-    pub(super) fn of_http(answer: &Answer, config: &Authorizer) -> Result<Self, String> {
+    /// Reads an answer of the HTTP form.
+    ///
+    /// # Errors
+    /// Its status says that it isn't one.
+    pub fn of_http(answer: &Answer, config: &Authorizer) -> Result<Self, String> {
         let status = answer.status;
         let all = |wanted: &dyn Fn(&str) -> bool| -> Vec<Change> {
             let wanted = answer.headers.iter().filter(|(name, _)| {
@@ -105,7 +131,8 @@ impl Verdict {
             };
             return Ok(Self::Granted(Box::new(granted)));
         }
-        if status.is_server_error() || status.is_informational() {
+        // Those from 600 on have no meaning.
+        if status.as_u16() >= 500 || status.is_informational() {
             return Err(format!("it answered {status}"));
         }
         let headers = all(&|name| is_one_of(name, &config.denial_headers));

@@ -17,17 +17,17 @@ use serde_json::{Value, json};
 
 use super::{Issuer, KeySet, TokenError, Verifier};
 
-const ISSUER: &str = "https://id.shop.test";
+pub(super) const ISSUER: &str = "https://id.shop.test";
 
 /// Keys of every kind, and the set that tells of them.
-struct Signers {
-    rsa: RsaKeyPair,
+pub(super) struct Signers {
+    pub(super) rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
     p384: EcdsaKeyPair,
     ed: Ed25519KeyPair,
 }
 
-fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::new();
     for chunk in bytes.as_ref().chunks(3) {
@@ -40,7 +40,7 @@ fn b64(bytes: impl AsRef<[u8]>) -> String {
 }
 
 impl Signers {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let p256 = EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let p384 = EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
         Self {
@@ -52,11 +52,11 @@ impl Signers {
     }
 
     /// The modulus: DER's `SEQUENCE { INTEGER n, INTEGER e }` of a 2048-bit key has it here.
-    fn modulus(&self) -> &[u8] {
+    pub(super) fn modulus(&self) -> &[u8] {
         &self.rsa.public_key().as_ref()[9..265]
     }
 
-    fn set(&self) -> Value {
+    pub(super) fn set(&self) -> Value {
         let point = |key: &EcdsaKeyPair| {
             let public = key.public_key().as_ref()[1..].to_vec();
             let (x, y) = public.split_at(public.len() / 2);
@@ -72,7 +72,7 @@ impl Signers {
         ]})
     }
 
-    fn sign(&self, alg: &str, message: &[u8]) -> Vec<u8> {
+    pub(super) fn sign(&self, alg: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         let rsa = |padding: &'static dyn signature::RsaEncoding| {
             let mut out = vec![0; self.rsa.public_modulus_len()];
@@ -93,45 +93,45 @@ impl Signers {
         }
     }
 
-    fn token(&self, head: &Value, claims: &Value) -> String {
+    pub(super) fn token(&self, head: &Value, claims: &Value) -> String {
         self.text_token(head, &claims.to_string())
     }
 
-    fn text_token(&self, head: &Value, claims: &str) -> String {
+    pub(super) fn text_token(&self, head: &Value, claims: &str) -> String {
         let message = format!("{}.{}", b64(head.to_string()), b64(claims));
         let signed = self.sign(head["alg"].as_str().unwrap(), message.as_bytes());
         format!("{message}.{}", b64(signed))
     }
 
-    fn good(&self) -> String {
+    pub(super) fn good(&self) -> String {
         self.token(&json!({ "alg": "RS256", "kid": "rsa" }), &claims())
     }
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn claims() -> Value {
+pub(super) fn claims() -> Value {
     json!({
         "iss": ISSUER, "aud": ["other", "shop"], "sub": "ann", "exp": now() + 600, "nbf": now() - 600,
         "scope": "read write", "realm": { "roles": ["staff", "admin"] },
     })
 }
 
-fn with(key: &str, value: Value) -> Value {
+pub(super) fn with(key: &str, value: Value) -> Value {
     let mut claims = claims();
     claims[key] = value;
     claims
 }
 
-fn without(key: &str) -> Value {
+pub(super) fn without(key: &str) -> Value {
     let mut claims = claims();
     claims.as_object_mut().unwrap().remove(key);
     claims
 }
 
-fn provider(set: &Value) -> JwtProvider {
+pub(super) fn provider(set: &Value) -> JwtProvider {
     JwtProvider {
         name: "corp".into(),
         issuer: ISSUER.into(),
@@ -151,13 +151,13 @@ fn provider(set: &Value) -> JwtProvider {
     }
 }
 
-const WANTED: fn() -> JwtUse = || JwtUse { providers: vec![0], required: true };
+pub(super) const WANTED: fn() -> JwtUse = || JwtUse { providers: vec![0], required: true };
 
 fn verifier(signers: &Signers) -> Verifier {
     Verifier::new(&[Arc::new(Issuer::new(provider(&signers.set())).unwrap())])
 }
 
-fn bearer(token: &str) -> RequestHead {
+pub(super) fn bearer(token: &str) -> RequestHead {
     let request =
         http::Request::get("http://shop.test/x?a=1").header("authorization", format!("Bearer {token}"));
     request.body(()).unwrap().into_parts().0.into()

@@ -14,8 +14,9 @@ use arc_swap::ArcSwapOption;
 use attache_config::model::{JwtKeys, JwtProvider};
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, Validation, decode, decode_header,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
 };
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// Counts key sets, so that what was verified with one isn't believed with the next.
@@ -44,6 +45,12 @@ impl Drop for Turn {
 pub struct KeySet {
     pub(crate) version: u64,
     keys: Vec<Key>,
+}
+
+/// A JWK set as it comes. Each key is read for itself, so that one that can't be read doesn't take the others along.
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<Value>,
 }
 
 #[derive(Debug)]
@@ -139,10 +146,11 @@ impl KeySet {
         if text.len() > JwtKeys::LONGEST {
             return Err(NotAKeySet(format!("longer than {} bytes", JwtKeys::LONGEST)));
         }
-        let set: JwkSet =
+        let set: Set =
             serde_json::from_slice(text).map_err(|error| NotAKeySet(format!("no JWK set: {error}")))?;
         let found = set.keys.len();
-        let keys: Vec<Key> = set.keys.iter().filter_map(Key::new).collect();
+        let keys = set.keys.into_iter().filter_map(|key| Key::new(&serde_json::from_value(key).ok()?));
+        let keys: Vec<Key> = keys.collect();
         if keys.is_empty() {
             let why = format!("none of its {found} keys verifies RS, PS, ES256, ES384 or EdDSA signatures");
             return Err(NotAKeySet(why));
@@ -160,6 +168,10 @@ impl KeySet {
         let header = decode_header(token).map_err(|error| Refused::new(format!("no JWT: {error}")))?;
         if header.crit.is_some() {
             return Err(Refused::new("it asks for extensions (`crit`) that are not known"));
+        }
+        // Both are of encrypted tokens (RFC 7516): another reader would decrypt or unpack the payload before it reads it.
+        if header.enc.is_some() || header.zip.is_some() {
+            return Err(Refused::new("it says that it is encrypted or compressed (`enc`, `zip`)"));
         }
         let mut fitting = self.keys.iter().filter(|key| key.algorithms.contains(&header.alg)).filter(|key| {
             match (&header.kid, &key.id) {

@@ -10,6 +10,8 @@
 //! usual token costs as much as the rest of a call.
 
 #[cfg(test)]
+mod attack_table_tests;
+#[cfg(test)]
 mod attack_tests;
 mod claims;
 mod keys;
@@ -23,7 +25,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use attache_config::model::{JwtProvider, JwtUse};
+use attache_config::model::{JwtProvider, JwtUse, TokenPlace};
 use attache_http::remove_fields;
 use attache_wire::RequestHead;
 use http::HeaderName;
@@ -128,6 +130,15 @@ impl Verifier {
                 request.headers.insert(name, value);
             }
         }
+    }
+
+    /// Headers in which tokens are looked for, of the issuers that are used: no other spelling of them passes, and none in trailers.
+    pub fn token_headers(&self, wanted: &JwtUse) -> impl Iterator<Item = &HeaderName> {
+        let issuers = wanted.providers.iter().filter_map(|&index| self.issuers.get(index));
+        issuers.flat_map(|(issuer, _)| &issuer.config.from).filter_map(|place| match place {
+            TokenPlace::Header(name, _) => Some(name),
+            TokenPlace::Cookie(_) | TokenPlace::Query(_) => None,
+        })
     }
 
     /// Headers of claims, which no client may send, of the issuers that are used.

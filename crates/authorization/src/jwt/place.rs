@@ -1,10 +1,20 @@
 //! Where tokens stand in a request, and how they are taken off it.
+//!
+//! **Rule.** A token that an upstream could find in one of these places is found here, too: what is overlooked here goes on without
+//! having been verified where no token is required. So bytes are looked at and not text, names are compared as lenient readers do
+//! (decoded, `.` and a space for `_`, blanks around them), and separators that only some readers know (`;` in a query, `,` in a
+//! cookie) separate. The token itself is taken as it stands there: a JWT needs no encoding anywhere.
 
 use attache_config::model::TokenPlace;
-use attache_wire::{Fields, RequestHead, Value, header::COOKIE};
+use attache_wire::{Fields, RequestHead, header::COOKIE};
 use http::{Uri, uri::PathAndQuery};
 
-/// The one token of a request. It must be plain text: nothing of it is decoded, since a JWT needs no encoding anywhere.
+use crate::query::decode;
+
+/// What is no token, for a place in which something stands that nobody could say the meaning of.
+const DOUBTFUL: &[u8] = b",";
+
+/// The one token of a request.
 pub(super) fn find<'r>(
     places: &[TokenPlace],
     request: &'r RequestHead,
@@ -13,44 +23,68 @@ pub(super) fn find<'r>(
     for place in places {
         in_place(place, request, &mut |token| differ |= *found.get_or_insert(token) != token);
     }
-    if differ { Err("there are two tokens") } else { Ok(found) }
-}
-
-fn in_place<'r>(place: &TokenPlace, request: &'r RequestHead, found: &mut dyn FnMut(&'r str)) {
-    match place {
-        TokenPlace::Header(name, prefix) => {
-            let lines = request.headers.get_all(name);
-            lines.filter_map(|line| behind(prefix, text(line))).for_each(found);
-        }
-        TokenPlace::Cookie(name) => request
-            .headers
-            .get_all(COOKIE)
-            .flat_map(|line| text(line).split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .filter(|(key, _)| *key == &**name)
-            .map(|(_, value)| value.trim_matches('"'))
-            .for_each(found),
-        TokenPlace::Query(name) => request
-            .uri
-            .query()
-            .unwrap_or_default()
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .filter(|(key, _)| *key == &**name)
-            .map(|(_, value)| value)
-            .for_each(found),
+    match found {
+        _ if differ => Err("there are two tokens"),
+        Some(token) => std::str::from_utf8(token).map(Some).map_err(|_| "the token is no text"),
+        None => Ok(None),
     }
 }
 
-/// A line as text. What isn't is no token, and is there all the same.
-fn text(line: Value<'_>) -> &str {
-    std::str::from_utf8(line.as_bytes()).unwrap_or("\u{7f}")
+fn in_place<'r>(place: &TokenPlace, request: &'r RequestHead, found: &mut dyn FnMut(&'r [u8])) {
+    match place {
+        TokenPlace::Header(name, prefix) => {
+            let lines = request.headers.get_all(name);
+            lines.filter_map(|line| of_line(prefix, line.as_bytes())).for_each(found);
+        }
+        TokenPlace::Cookie(name) => {
+            let lines = request.headers.get_all(COOKIE);
+            let pairs = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
+            pairs.for_each(|pair| in_pair(name, pair, b',', found));
+        }
+        TokenPlace::Query(name) => {
+            let query = request.uri.query().unwrap_or_default().as_bytes();
+            query.split(|&byte| byte == b'&').for_each(|pair| in_pair(name, pair, b';', found));
+        }
+    }
+}
+
+/// The token of a header's line, behind its scheme where it has one.
+fn of_line<'v>(prefix: &str, line: &'v [u8]) -> Option<&'v [u8]> {
+    if let Some(token) = behind(prefix.trim_ascii_end(), line) {
+        return Some(token);
+    }
+    // Credentials of two schemes in one line: RFC 9110 section 11.6.2 has no such list.
+    let mut more = line.split(|&byte| byte == b',').skip(1);
+    more.any(|item| behind(prefix.trim_ascii_end(), item).is_some()).then_some(DOUBTFUL)
 }
 
 /// What follows a scheme, which has no case (RFC 9110 section 11.1).
-fn behind<'v>(prefix: &str, value: &'v str) -> Option<&'v str> {
-    let (head, rest) = value.split_at_checked(prefix.len())?;
-    head.eq_ignore_ascii_case(prefix).then(|| rest.trim_matches(' '))
+fn behind<'v>(scheme: &str, value: &'v [u8]) -> Option<&'v [u8]> {
+    let (head, rest) = value.trim_ascii().split_at_checked(scheme.len())?;
+    let ends = scheme.is_empty() || rest.first().is_none_or(u8::is_ascii_whitespace);
+    (ends && head.eq_ignore_ascii_case(scheme.as_bytes())).then(|| rest.trim_ascii())
+}
+
+/// The value of a pair of this name, and of what some reader would take for further pairs in it.
+fn in_pair<'v>(name: &str, pair: &'v [u8], separator: u8, found: &mut dyn FnMut(&'v [u8])) {
+    let mut rest = Some(pair);
+    while let Some(pair) = rest {
+        if let Some((key, value)) = pair.iter().position(|&byte| byte == b'=').map(|at| pair.split_at(at))
+            && is_named(name, key)
+        {
+            let value = value.get(1..).unwrap_or_default().trim_ascii();
+            found(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value));
+        }
+        rest = pair.iter().position(|&byte| byte == separator).and_then(|at| pair.get(at + 1..));
+    }
+}
+
+/// A name as the most lenient reader would read it.
+fn is_named(name: &str, key: &[u8]) -> bool {
+    let key = decode(key);
+    let key = key.trim_ascii();
+    let same = |wanted: u8, found: u8| wanted == found || (wanted == b'_' && matches!(found, b'.' | b' '));
+    key.len() == name.len() && name.bytes().zip(key).all(|(wanted, &found)| same(wanted, found))
 }
 
 /// Takes the tokens off.
@@ -58,8 +92,8 @@ pub(super) fn remove(places: &[TokenPlace], request: &mut RequestHead) {
     for place in places {
         match place {
             TokenPlace::Header(name, prefix) => {
-                let tokens = |line: Value<'_>| behind(prefix, text(line)).is_some();
-                if request.headers.get_all(name).any(tokens) {
+                let mut lines = request.headers.get_all(name);
+                if lines.any(|line| of_line(prefix, line.as_bytes()).is_some()) {
                     request.headers.remove(name);
                 }
             }
@@ -69,28 +103,33 @@ pub(super) fn remove(places: &[TokenPlace], request: &mut RequestHead) {
     }
 }
 
+fn has_token(name: &str, pair: &[u8], separator: u8) -> bool {
+    let mut any = false;
+    in_pair(name, pair, separator, &mut |_| any = true);
+    any
+}
+
 fn remove_cookie(name: &str, headers: &mut Fields) {
-    let is_it = |pair: &str| pair.trim().split_once('=').is_some_and(|(key, _)| key == name);
-    let lines: Vec<&str> = headers.get_all(COOKIE).filter_map(|line| line.to_str().ok()).collect();
-    if !lines.iter().flat_map(|line| line.split(';')).any(is_it) {
+    let pairs = headers.get_all(COOKIE).flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
+    let (ours, others): (Vec<&[u8]>, Vec<&[u8]>) =
+        pairs.map(<[u8]>::trim_ascii).partition(|pair| has_token(name, pair, b','));
+    if ours.is_empty() {
         return;
     }
-    let left: Vec<&str> =
-        lines.iter().flat_map(|line| line.split(';')).filter(|pair| !is_it(pair)).map(str::trim).collect();
-    let left = left.join("; ");
+    let left = others.join(&b"; "[..]);
     headers.remove(COOKIE);
     if !left.is_empty() {
-        let _ = headers.try_insert(COOKIE, left.as_bytes());
+        let _ = headers.try_insert(COOKIE, &left);
     }
 }
 
 fn remove_parameter(name: &str, uri: &mut Uri) {
     let Some(query) = uri.query() else { return };
-    let is_it = |pair: &&str| pair.split_once('=').is_some_and(|(key, _)| key == name);
-    if !query.split('&').any(|pair| is_it(&pair)) {
+    let (ours, left): (Vec<&str>, Vec<&str>) =
+        query.split('&').partition(|pair| has_token(name, pair.as_bytes(), b';'));
+    if ours.is_empty() {
         return;
     }
-    let left: Vec<&str> = query.split('&').filter(|pair| !is_it(pair)).collect();
     let target =
         if left.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), left.join("&")) };
     // Parts of a valid target are a valid target.

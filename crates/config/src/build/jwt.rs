@@ -1,5 +1,7 @@
 //! Issuers of tokens, and who asks for them.
 
+use std::time::Duration;
+
 use super::{Targets, framing::framing};
 use crate::{
     diagnostic::Problems,
@@ -8,6 +10,9 @@ use crate::{
     shapes::{At, Entry},
     suggest,
 };
+
+/// Clocks that differ by more are wrong.
+const MOST_SKEW: Duration = Duration::from_hours(1);
 
 pub(crate) fn provider(
     entry: Entry<Read<JwtProvider>>,
@@ -21,6 +26,10 @@ pub(crate) fn provider(
             "tokens of this issuer are believed whomever they are for",
             "`audiences: shop`: what `aud` must be",
         );
+    }
+    if provider.clock_skew > MOST_SKEW {
+        let help = "a minute or a few: what is longer keeps tokens alive that have ended";
+        problems.wrong(entry.at, "`clock_skew` is longer than an hour", help);
     }
     for entry in rest.claim_headers.map(|map| map.entries).unwrap_or_default() {
         let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else { continue };

@@ -4,6 +4,7 @@
 mod authorization;
 mod authorizer;
 mod chosen;
+mod claimed;
 mod credential;
 mod fallback;
 mod framing;
@@ -107,7 +108,7 @@ pub(crate) fn build(
             problems.wrong(given.at, "looking so often costs more than it brings", "at least `10ms`");
         }
     }
-    Config {
+    let config = Config {
         file: file.map(Path::to_path_buf),
         listeners,
         upstreams: built,
@@ -128,7 +129,9 @@ pub(crate) fn build(
         watch_interval,
         warnings: Vec::new(),
         secrets: crate::model::Secrets(secrets(tree)),
-    }
+    };
+    claimed::check(&config, tree, problems);
+    config
 }
 
 /// The parts of a section with names, and of each name in the file the index of its part, where that is right.

@@ -1,0 +1,536 @@
+//! The table of attacks in `docs/authorization.md`: each row is tried here, in all its variants, and the answer that stands there is the
+//! one that was given. `UPDATE_DOCS=1` writes the table.
+
+use std::{fmt::Write as _, fs, path::Path, sync::Arc};
+
+use attache_wire::RequestHead;
+use aws_lc_rs::{digest, hmac, signature::KeyPair};
+use http::HeaderValue;
+use serde_json::{Value, json};
+
+use super::{
+    Issuer, TokenError, Verifier,
+    attack_tests::{ISSUER, Signers, WANTED, b64, bearer, claims, now, provider, with, without},
+};
+
+/// A 1024-bit RSA modulus, and a token that its key has signed.
+const WEAK: &str = "_YX0nt-Am8rUCPTMaAh4KFQV4JPOQZfstG-GJdQGSxpIaQDF5a6qokSEgBfWagzrZGs7a76vj84Q5YjEOlgAy-ov-bgCx5ksDxheSHLA03bbD-oefsDPGpp6mv5SRZWItRbh9hLUtuurcB6sENOCRM1p8PbmhT1gTNeQT0S3X6c";
+const WEAK_TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6IndlYWsifQ.eyJpc3MiOiJodHRwczovL2lkLnNob3AudGVzdCIsImF1ZCI6InNob3AiLCJleHAiOjk5OTk5OTk5OTk5fQ.d0IgMW0jwD1HYl1FBC4ToatH1Hp5_h1tJvLtb5sdWi9ckZ6vPVlZdlVyyyA9HLqHKzVUscY5Y947Nq9rIS5nDMdH75PTERyK3knCm7Re-64fbRBn7Z84bPng7XqLoIxPXEFeF6kpCqe6TmK2MpWpE6yY9azGxslUST0d7YtHWVQ";
+
+struct Attack {
+    what: &'static str,
+    why: &'static str,
+    requests: Vec<RequestHead>,
+    /// Another key set than the usual one.
+    set: Option<Value>,
+}
+
+struct Attacks {
+    ours: Signers,
+    theirs: Signers,
+    all: Vec<Attack>,
+}
+
+fn head(alg: &str, kid: &str) -> Value {
+    json!({ "alg": alg, "kid": kid })
+}
+
+fn get(target: &str, headers: &[(&str, &[u8])]) -> RequestHead {
+    let mut request = http::Request::get(target);
+    for (name, value) in headers {
+        request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
+    }
+    request.body(()).unwrap().into_parts().0.into()
+}
+
+/// The signature by an RSA key whose exponent is 1: the padded digest itself (RFC 8017 section 9.2).
+fn padded(message: &[u8], size: usize) -> Vec<u8> {
+    const SHA256: &[u8] = b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20";
+    let info = [SHA256, digest::digest(&digest::SHA256, message).as_ref()].concat();
+    [&[0, 1][..], &vec![0xff; size - info.len() - 3], &[0], &info].concat()
+}
+
+impl Attacks {
+    fn add(&mut self, what: &'static str, why: &'static str, requests: Vec<RequestHead>) {
+        self.all.push(Attack { what, why, requests, set: None });
+    }
+
+    fn tokens(
+        &mut self,
+        what: &'static str,
+        why: &'static str,
+        tokens: impl IntoIterator<Item = impl AsRef<str>>,
+    ) {
+        self.add(what, why, tokens.into_iter().map(|token| bearer(token.as_ref())).collect());
+    }
+
+    fn with_set(&mut self, what: &'static str, why: &'static str, set: Value, token: &str) {
+        self.all.push(Attack { what, why, requests: vec![bearer(token)], set: Some(set) });
+    }
+
+    fn algorithms(&mut self) {
+        let payload = b64(claims().to_string());
+        let none = ["none", "None", "NONE", "nOnE", ""].iter().flat_map(|alg| {
+            ["", "AA"].map(|sig| format!("{}.{payload}.{sig}", b64(json!({ "alg": alg }).to_string())))
+        });
+        let none: Vec<_> = none.collect();
+        self.tokens("`alg` is `none`, in any case, or empty", "no key is for it", none);
+        let set = self.ours.set();
+        let pem = b64(self.ours.rsa.public_key().as_ref()).into_bytes();
+        let secrets = [
+            self.ours.rsa.public_key().as_ref().to_vec(),
+            self.ours.modulus().to_vec(),
+            set["keys"][0].to_string().into_bytes(),
+            [b"-----BEGIN PUBLIC KEY-----\n", &pem[..], b"\n-----END PUBLIC KEY-----\n"].concat(),
+            b"a secret that anybody who reads this set has".to_vec(),
+        ];
+        let mut confused = Vec::new();
+        for (alg, algorithm) in
+            [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
+        {
+            for (secret, kid) in secrets.iter().flat_map(|secret| [(secret, "rsa"), (secret, "shared")]) {
+                let message = format!("{}.{payload}", b64(head(alg, kid).to_string()));
+                let tag = hmac::sign(&hmac::Key::new(algorithm, secret), message.as_bytes());
+                confused.push(format!("{message}.{}", b64(tag)));
+            }
+        }
+        let why = "HMAC is for no key, also not for one of the set with `kty: oct`";
+        self.tokens("`HS256` with the public key, or with a secret of the set, as the secret", why, confused);
+        let renamed = [
+            (head("PS256", "rsa"), "RS256"),
+            (head("RS512", "rsa"), "RS256"),
+            (head("ES256", "rsa"), "RS256"),
+            (head("RS256", "p256"), "RS256"),
+            (head("ES256", "p384"), "ES256"),
+            (head("EdDSA", "rsa"), "EdDSA"),
+        ]
+        .map(|(head, signed)| {
+            let message = format!("{}.{payload}", b64(head.to_string()));
+            format!("{message}.{}", b64(self.ours.sign(signed, message.as_bytes())))
+        });
+        self.tokens(
+            "a good signature under another algorithm's or key's name",
+            "the key says which",
+            renamed,
+        );
+        let unknown = ["RS1", "ES256K", "ES512", "HS1", "A256KW", "dir", "RSA-OAEP"].map(|alg| {
+            let message = format!("{}.{payload}", b64(head(alg, "rsa").to_string()));
+            format!("{message}.{}", b64(self.ours.sign("RS256", message.as_bytes())))
+        });
+        self.tokens("an algorithm that isn't known", "it is in no list", unknown);
+        let doubled = [
+            r#"{"alg":"none","alg":"RS256"}"#,
+            r#"{"alg":"RS256","kid":"ed","kid":"rsa"}"#,
+            r#"{"alg":["RS256"]}"#,
+            r#"{"alg":null}"#,
+            "{}",
+            "[]",
+            "RS256",
+        ]
+        .map(|head| {
+            let message = format!("{}.{payload}", b64(head));
+            format!("{message}.{}", b64(self.ours.sign("RS256", message.as_bytes())))
+        });
+        self.tokens(
+            "a head with a field twice, without `alg`, or that is no object",
+            "it has no one meaning",
+            doubled,
+        );
+    }
+
+    fn keys(&mut self) {
+        let key = self.theirs.set()["keys"][0].clone();
+        let heads = [
+            json!({ "alg": "RS256", "jwk": key }),
+            json!({ "alg": "RS256", "kid": "rsa", "jwk": key }),
+            json!({ "alg": "RS256", "kid": "rsa", "jku": "https://evil.test/keys" }),
+            json!({ "alg": "RS256", "kid": "rsa", "x5u": "https://evil.test/cert" }),
+            json!({ "alg": "RS256", "kid": "rsa", "x5c": ["MIIB"] }),
+        ];
+        let tokens = heads.map(|head| self.theirs.token(&head, &claims()));
+        let why = "keys that a token brings or names are not looked at";
+        self.tokens("a key of the attacker's in `jwk`, `jku`, `x5u`, `x5c`", why, tokens);
+        let kids = ["../../../../dev/null", "' OR 1=1 --", "http://evil.test/", "", "RSA", "rsa "];
+        let tokens = kids.map(|kid| self.theirs.token(&head("RS256", kid), &claims()));
+        let why = "it is compared with those of the set, and nothing else is done with it";
+        self.tokens("a `kid` that is a path, an address, SQL, or unknown", why, tokens);
+        let doubled = {
+            let mut set = self.ours.set();
+            // The same name for an encryption key, and for one of another kind.
+            let mut other = self.theirs.set()["keys"][0].clone();
+            other["use"] = "enc".into();
+            let mut oct = set["keys"][4].clone();
+            oct["kid"] = "rsa".into();
+            set["keys"].as_array_mut().unwrap().extend([other, oct]);
+            set
+        };
+        let token = self.theirs.token(&head("RS256", "rsa"), &claims());
+        let why = "a key with `use: enc`, without `key_ops: verify`, or with another `alg` verifies nothing";
+        self.with_set(
+            "signed by a key that the set has for encryption, under a `kid` that it has twice",
+            why,
+            doubled,
+            &token,
+        );
+        let renamed = {
+            let mut set = self.ours.set();
+            set["keys"][0]["kty"] = "EC".into();
+            set
+        };
+        let good = self.ours.good();
+        self.with_set(
+            "a key whose `kty` isn't that of its parameters",
+            "it is left out of the set",
+            renamed,
+            &good,
+        );
+        let set = |n: &str, e: &str| json!({ "keys": [{ "kty": "RSA", "kid": "weak", "n": n, "e": e }] });
+        let why = "fewer than 2048 bits are not verified";
+        self.with_set("a token of an RSA key of 1024 bits", why, set(WEAK, "AQAB"), WEAK_TOKEN);
+        let message = format!("{}.{}", b64(head("RS256", "weak").to_string()), b64(claims().to_string()));
+        let forged = format!("{message}.{}", b64(padded(message.as_bytes(), 256)));
+        let n = b64(self.ours.modulus());
+        let why = "with exponent 1 everybody can sign; one of more than 33 bits only costs time";
+        self.with_set("an RSA key with exponent 1", why, set(&n, "AQ"), &forged);
+        let huge = b64([0xff; 256]);
+        self.with_set("an RSA key with an exponent of 2048 bits", why, set(&n, &huge), &forged);
+    }
+
+    fn signatures(&mut self) {
+        let good = self.ours.good();
+        let [first, payload, signed]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
+        let cut = &signed[..signed.len() - 4];
+        self.tokens(
+            "a signature that is missing, empty, cut, or longer",
+            "it is verified as a whole",
+            [
+                format!("{first}.{payload}"),
+                format!("{first}.{payload}."),
+                format!("{first}.{payload}.{cut}"),
+                format!("{good}AAAA"),
+            ],
+        );
+        let other = b64(with("sub", "root".into()).to_string());
+        let head_of = b64(json!({ "alg": "RS256", "kid": "rsa", "typ": "at+jwt" }).to_string());
+        let changed = [format!("{first}.{other}.{signed}"), format!("{head_of}.{payload}.{signed}")];
+        self.tokens(
+            "other claims, or another head, under a good signature",
+            "it is over these bytes",
+            changed,
+        );
+        let zeros =
+            [("ES256", "p256", 64), ("ES384", "p384", 96), ("EdDSA", "ed", 64), ("RS256", "rsa", 256)].map(
+                |(alg, kid, size)| {
+                    format!("{}.{payload}.{}", b64(head(alg, kid).to_string()), b64(vec![0; size]))
+                },
+            );
+        self.tokens("a signature of zeros (CVE-2022-21449)", "aws-lc looks at `r` and `s`", zeros);
+        let spellings = [
+            format!("{good}="),
+            format!("{good}%3D"),
+            good.replacen('.', "%2E", 1),
+            format!("{first}.{payload} .{signed}"),
+            format!("{first}.{payload}.{}", signed.replace(['-', '_'], "+") + "/"),
+            format!("\"{good}\""),
+        ];
+        self.tokens(
+            "padding, blanks, quotes, `+`, `/` or `%` in a token",
+            "a JWT is written in one way",
+            spellings,
+        );
+        let parts = [
+            format!("{good}.{signed}"),
+            format!(".{good}"),
+            format!("{first}..{signed}"),
+            format!("{first}.{payload}.AAAA.AAAA.AAAA"),
+            json!({ "payload": payload, "signatures": [{ "protected": first, "signature": signed }] })
+                .to_string(),
+            "a.b.c".to_owned(),
+            "null".to_owned(),
+            String::new(),
+        ];
+        self.tokens(
+            "four or five parts (JWE), JWS in JSON, an empty token",
+            "only the compact form of a JWS is a token",
+            parts,
+        );
+        let deep = format!(r#"{{"alg":"RS256","x":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
+        let deep_claims = format!(r#"{{"x":{}{}}}"#, "[".repeat(3000), "]".repeat(3000));
+        let deep = [
+            format!("{}.{payload}.{signed}", b64(deep)),
+            self.ours.text_token(&head("RS256", "rsa"), &deep_claims),
+        ];
+        self.tokens("JSON that is nested thousandfold", "it is read to a depth of 128", deep);
+        let long = with("pad", "x".repeat(16 << 10).into());
+        let long = self.ours.token(&head("RS256", "rsa"), &long);
+        self.tokens("a token of more than 16 KiB", "it is refused before anything is read", [long]);
+    }
+
+    fn extensions(&mut self) {
+        let heads = [
+            json!({ "alg": "RS256", "kid": "rsa", "crit": ["exp"] }),
+            json!({ "alg": "RS256", "kid": "rsa", "crit": ["b64"], "b64": true }),
+            json!({ "alg": "RS256", "kid": "rsa", "crit": [] }),
+            json!({ "alg": "RS256", "kid": "rsa", "crit": ["b64"], "b64": false }),
+            json!({ "alg": "RS256", "kid": "rsa", "b64": false }),
+        ];
+        let tokens = heads.map(|head| self.ours.token(&head, &claims()));
+        self.tokens("`crit`, or `b64: false` (RFC 7797), signed well", "no extension is known here", tokens);
+        let heads = [
+            json!({ "alg": "RS256", "kid": "rsa", "zip": "DEF" }),
+            json!({ "alg": "RS256", "kid": "rsa", "enc": "A256GCM" }),
+        ];
+        let tokens = heads.map(|head| self.ours.token(&head, &claims()));
+        self.tokens(
+            "`zip` or `enc` in the head of a JWS, signed well",
+            "another reader would unpack the claims first",
+            tokens,
+        );
+        let nested = [
+            self.ours.text_token(&json!({ "alg": "RS256", "kid": "rsa", "cty": "JWT" }), &self.ours.good()),
+            self.ours.text_token(&head("RS256", "rsa"), "[]"),
+            self.ours.text_token(&head("RS256", "rsa"), "\"sub\""),
+        ];
+        self.tokens(
+            "a token in a token, or claims that are no object, signed well",
+            "the payload must be the claims",
+            nested,
+        );
+    }
+
+    fn claims_and_times(&mut self) {
+        let tokens = |claims: &[Value]| -> Vec<String> {
+            claims.iter().map(|claims| self.ours.token(&head("RS256", "rsa"), claims)).collect()
+        };
+        let ended = tokens(&[with("exp", (now() - 120).into()), with("exp", 0.into())]);
+        let none = tokens(&[
+            without("exp"),
+            with("exp", "9999999999".into()),
+            with("exp", (-1).into()),
+            with("exp", Value::Null),
+            with("exp", true.into()),
+            with("exp", json!([9_999_999_999_u64])),
+        ]);
+        let early = tokens(&[
+            with("nbf", (now() + 120).into()),
+            with("nbf", "never".into()),
+            with("nbf", 1e300.into()),
+        ]);
+        let issuers = tokens(&[
+            without("iss"),
+            with("iss", format!("{ISSUER}/").into()),
+            with("iss", format!("{ISSUER}.evil").into()),
+            with("iss", ISSUER.to_uppercase().into()),
+            with("iss", json!(["https://evil.test", ISSUER])),
+            with("iss", json!([ISSUER])),
+        ]);
+        let audiences = tokens(&[
+            without("aud"),
+            with("aud", "shop2".into()),
+            with("aud", "SHOP".into()),
+            with("aud", "shop other".into()),
+            with("aud", json!([])),
+            with("aud", json!({ "shop": true })),
+            with("aud", json!([["shop"]])),
+        ]);
+        let text = |extra: &str| {
+            self.ours.text_token(&head("RS256", "rsa"), &format!("{{{extra},{}", &claims().to_string()[1..]))
+        };
+        let twice = [
+            text(r#""exp":1"#),
+            text(r#""iss":"https://evil.test""#),
+            text(r#""aud":"shop""#),
+            text(r#""nbf":1"#),
+        ];
+        let never = format!(r#"{{"iss":"{ISSUER}","aud":"shop","exp":1e400}}"#);
+        let never = self.ours.text_token(&head("RS256", "rsa"), &never);
+        self.tokens("`exp` that has passed", "also for a token that was verified before", ended);
+        self.tokens(
+            "no `exp`, or one that is text, negative, null, a list, or beyond any number",
+            "it must be there and be a time",
+            none.into_iter().chain([never]),
+        );
+        self.tokens(
+            "`nbf` that hasn't come, further than `clock_skew`, or is none",
+            "it isn't valid yet",
+            early,
+        );
+        self.tokens(
+            "another `iss`: `/` at its end, other case, a list with ours in it",
+            "it is compared as it stands",
+            issuers,
+        );
+        self.tokens(
+            "another `aud`, in other case, as a part of a text, or none",
+            "one of the list must be ours",
+            audiences,
+        );
+        self.tokens("`exp`, `iss`, `aud` or `nbf` twice", "two readers would read two of them", twice);
+    }
+
+    fn places(&mut self) {
+        let good = self.ours.good();
+        let other = self.ours.token(&head("RS256", "rsa"), &with("sub", "bob".into()));
+        let (one, two) = (format!("Bearer {good}"), format!("Bearer {other}"));
+        let (one, two) = (one.as_bytes(), two.as_bytes());
+        let cookie = |token: &str| format!("session={token}").into_bytes();
+        let both = [&cookie(&good)[..], b"; ", &cookie(&other)].concat();
+        self.add(
+            "two tokens: two lines, header and cookie, a cookie or parameter twice",
+            "nobody knows which one the upstream takes",
+            vec![
+                get("/", &[("authorization", one), ("authorization", two)]),
+                get("/", &[("authorization", one), ("cookie", &cookie(&other))]),
+                get("/", &[("cookie", &both)]),
+                get("/", &[("cookie", &cookie(&good)), ("cookie", &cookie(&other))]),
+                get(&format!("/?access_token={good}&access_token={other}"), &[]),
+                get(&format!("/?access_token={good}"), &[("authorization", two)]),
+                get("/", &[("authorization", &[one, b", ", two].concat())]),
+            ],
+        );
+        // Each of these would go on unverified where no token is required.
+        let bad = "eyJhbGciOiJub25lIn0.e30.";
+        self.add(
+            "a bad token that only some readers find: ` session =`, `a=b, session=`, `access%5Ftoken=`, `a;access_token=`, `access.token=`, a tab behind `Bearer`, bytes that are no text in the line",
+            "what some upstream would find is verified, also where no token is required",
+            vec![
+                get("/", &[("cookie", format!("a=b;  session ={bad}").as_bytes())]),
+                get("/", &[("cookie", format!("a=b, session={bad}").as_bytes())]),
+                get("/", &[("cookie", &[&cookie(bad)[..], b"; a=\xff"].concat())]),
+                get("/", &[("cookie", format!("session=\"{bad}\"").as_bytes())]),
+                get(&format!("/?access%5Ftoken={bad}"), &[]),
+                get(&format!("/?%61ccess_toke%6e={bad}"), &[]),
+                get(&format!("/?a=1;access_token={bad}"), &[]),
+                get(&format!("/?access.token={bad}"), &[]),
+                get(&format!("/?+access+token={bad}"), &[]),
+                get("/", &[("authorization", format!("Bearer\t{bad}").as_bytes())]),
+                get("/", &[("authorization", format!("BEARER   {bad}").as_bytes())]),
+                get("/", &[("authorization", format!("Basic eDp5, Bearer {bad}").as_bytes())]),
+                get("/", &[("authorization", &[b"Bearer ", bad.as_bytes(), b"\xff"].concat())]),
+                get("/", &[("authorization", b"Bearer")]),
+            ],
+        );
+        self.add(
+            "a good token where none is looked for: another scheme or header, `authorization_`, a cookie in other case, a form's body",
+            "only the places of `from` count",
+            vec![
+                get("/", &[]),
+                get("/", &[("authorization", format!("Token {good}").as_bytes())]),
+                get("/", &[("authorization", format!("Bearer{good}").as_bytes())]),
+                get("/", &[("x-authorization", one)]),
+                get("/", &[("authorization_", one)]),
+                get("/", &[("proxy-authorization", one)]),
+                get("/", &[("cookie", &[b"S", &cookie(&good)[1..]].concat())]),
+                get(&format!("/access_token={good}"), &[]),
+            ],
+        );
+    }
+
+    /// Every row, in the order of the table.
+    fn rows() -> Vec<(&'static str, &'static str, &'static str)> {
+        let mut attacks = Self { ours: Signers::new(), theirs: Signers::new(), all: Vec::new() };
+        attacks.algorithms();
+        attacks.keys();
+        attacks.signatures();
+        attacks.extensions();
+        attacks.claims_and_times();
+        attacks.places();
+        let usual = attacks.ours.set();
+        let good = bearer(&attacks.ours.good());
+        attacks
+            .all
+            .iter()
+            .map(|attack| {
+                let mut set = attack.set.clone().unwrap_or_else(|| usual.clone());
+                // A set without a key of use is none at all: there is always a good one beside.
+                set["keys"].as_array_mut().unwrap().push(attacks.theirs.set()["keys"][3].clone());
+                let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
+                if attack.set.is_none() {
+                    assert!(verifier.verify(&WANTED(), &good).is_ok(), "the good one beside {}", attack.what);
+                }
+                let mut answers = attack.requests.iter().map(|request| {
+                    let found = verifier.verify(&WANTED(), request);
+                    let optional = verifier.verify(&super::JwtUse { required: false, ..WANTED() }, request);
+                    match found {
+                        Ok(_) => panic!("{} is believed: {request:?}", attack.what),
+                        Err(TokenError::Invalid(_)) => {
+                            assert!(optional.is_err(), "{} passes where none is required", attack.what);
+                            "401 `token-invalid`"
+                        }
+                        Err(TokenError::Missing) => "401 `token-missing`",
+                        Err(TokenError::NoKeys(_)) => "503 `no-token-keys`",
+                    }
+                });
+                let answer = answers.next().unwrap();
+                assert!(answers.all(|other| other == answer), "variants of {} differ", attack.what);
+                (attack.what, answer, attack.why)
+            })
+            .collect()
+    }
+}
+
+const BEGIN: &str = "<!-- ATTACKS -->\n";
+const END: &str = "<!-- END OF ATTACKS -->\n";
+
+#[test]
+fn the_table_of_attacks_in_the_documentation_is_what_happens() {
+    let mut table = "| attack | answer | why |\n| --- | --- | --- |\n".to_owned();
+    for (what, answer, why) in Attacks::rows() {
+        writeln!(table, "| {what} | {answer} | {why} |").unwrap();
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/authorization.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let expected = format!("{before}{BEGIN}{table}{END}{after}");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&file, &expected).unwrap();
+    } else {
+        assert!(
+            text == expected,
+            "docs/authorization.md is stale: UPDATE_DOCS=1 cargo test -p attache-authorization"
+        );
+    }
+}
+
+/// What must be believed, so that the table isn't true for a verifier that refuses everything.
+#[test]
+fn what_is_within_the_rules_is_believed() {
+    let signers = Signers::new();
+    let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&signers.set())).unwrap())]);
+    for right in [
+        claims(),
+        with("exp", ((now() + 600) as f64 + 0.25).into()),
+        with("exp", 1e300.into()),
+        with("exp", (now() - 30).into()),
+        with("nbf", (now() + 30).into()),
+        with("nbf", Value::Null),
+        with("aud", "shop".into()),
+        with("aud", json!(["other", "shop"])),
+        without("nbf"),
+        without("sub"),
+    ] {
+        for head in
+            [head("RS256", "rsa"), json!({ "alg": "RS256", "typ": "at+jwt", "x": [1, { "y": null }] })]
+        {
+            let request = bearer(&signers.token(&head, &right));
+            let found = verifier.verify(&WANTED(), &request);
+            assert!(found.is_ok(), "{right} {found:?}");
+        }
+    }
+    // A set with keys that nobody here knows, and some that are no keys at all, still has the others.
+    let mut set = signers.set();
+    let odd = json!([
+        { "kty": "AKP", "alg": "ML-DSA-65", "kid": "pq", "pub": "AA" },
+        { "kty": "EC", "crv": "secp256k1", "kid": "k", "x": "AA", "y": "AA" },
+        { "kty": "OKP", "crv": "X25519", "kid": "x", "x": "AA" },
+        { "kty": "RSA", "kid": 7, "n": "AA", "e": "AQAB" },
+        { "kty": "RSA", "use": 1, "n": "AA", "e": "AQAB" },
+        { "kty": "RSA", "n": "not base64!", "e": "AQAB" },
+        {}, null, "key", 7,
+    ]);
+    let keys = set["keys"].as_array_mut().unwrap();
+    keys.splice(0..0, odd.as_array().unwrap().iter().cloned());
+    let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
+    assert!(verifier.verify(&WANTED(), &bearer(&signers.good())).is_ok());
+}

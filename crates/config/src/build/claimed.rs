@@ -1,0 +1,117 @@
+//! Headers that a token's claims or an authorizer write (`claim_headers`, `upstream_headers`), and who else could write them.
+//!
+//! Where a token is verified, or an authorizer asked, attache removes what clients send under these names. An access rule sees the request
+//! before, and a route that asks nobody passes the client's header on. Both would let a client say who it is, so the first is refused
+//! and the second warned of.
+
+use http::HeaderName;
+
+use crate::{
+    diagnostic::{Place, Problems},
+    model::{Action, Authorization, AuthorizerUse, Config, Listener, Route, UpstreamId},
+    yaml::{Kind, Node},
+};
+
+pub(super) fn check(config: &Config, tree: &Node, problems: &mut Problems) {
+    let listeners = tree.get("listeners");
+    for listener in &config.listeners {
+        let node = listeners.and_then(|node| node.get(&listener.name));
+        let of_listener = node.map_or_else(Place::default, |node| node.place);
+        let routes = match node.and_then(|node| node.get("routes")).map(|node| &node.kind) {
+            Some(Kind::Sequence(routes)) => routes.as_slice(),
+            _ => &[],
+        };
+        let at = |index: usize| routes.get(index).map_or(of_listener, |node| node.place);
+        let spoken: Vec<Spoken<'_>> =
+            listener.routes.iter().map(|route| Spoken::of(config, listener, route)).collect();
+        if let Some(rules) = listener.authorization.as_deref() {
+            let claimed = jwt_headers(config, Some(rules));
+            asked_for(rules, &claimed, of_listener, problems);
+        }
+        for (index, (route, spoken)) in listener.routes.iter().zip(&spoken).enumerate() {
+            if let Some(rules) = route.authorization.as_deref() {
+                asked_for(rules, &spoken.claimed, at(index), problems);
+            }
+        }
+        passed_on(listener, &spoken, at, problems);
+    }
+}
+
+/// What is written on a route in somebody's name.
+struct Spoken<'c> {
+    claimed: Vec<&'c HeaderName>,
+    granted: &'c [HeaderName],
+    to: Vec<UpstreamId>,
+}
+
+impl<'c> Spoken<'c> {
+    fn of(config: &'c Config, listener: &Listener, route: &Route) -> Self {
+        let (own, shared) = (route.authorization.as_deref(), listener.authorization.as_deref());
+        let with_token = own.filter(|rules| rules.jwt.is_some()).or(shared);
+        let external = own.and_then(|rules| rules.external.as_ref());
+        let external = external.or_else(|| shared.and_then(|rules| rules.external.as_ref()));
+        let granted = match external {
+            Some(AuthorizerUse::Ask { authorizer, .. }) => config.authorizers.get(*authorizer),
+            Some(AuthorizerUse::Off) | None => None,
+        };
+        let to = match &route.action {
+            Action::Forward(forward) => forward.to.iter().map(|to| to.upstream).collect(),
+            Action::Redirect(_) | Action::Respond(_) => Vec::new(),
+        };
+        Self {
+            claimed: jwt_headers(config, with_token),
+            granted: granted.map_or(&[], |authorizer| &authorizer.upstream_headers),
+            to,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'c HeaderName> {
+        self.claimed.iter().copied().chain(self.granted)
+    }
+}
+
+fn jwt_headers<'c>(config: &'c Config, rules: Option<&Authorization>) -> Vec<&'c HeaderName> {
+    let used = rules.and_then(|rules| rules.jwt.as_ref()).map_or(&[][..], |jwt| &jwt.providers);
+    let providers = used.iter().filter_map(|&index| config.jwt.get(index));
+    providers.flat_map(|provider| provider.claim_headers.iter().map(|(name, _)| name)).collect()
+}
+
+/// A rule about a header of a claim would believe what the client writes there.
+fn asked_for(rules: &Authorization, claimed: &[&HeaderName], at: Place, problems: &mut Problems) {
+    if let Some(name) = rules.header_names().find(|name| claimed.contains(name)) {
+        problems.wrong(
+            at,
+            format!("a rule asks for `{name}`, which a claim of the token is written to: rules see what the client wrote there"),
+            "ask for the claim itself: `claims: { sub: ann }`",
+        );
+    }
+}
+
+/// Another route to the same upstream lets clients write what the upstream believes.
+fn passed_on(
+    listener: &Listener,
+    spoken: &[Spoken<'_>],
+    at: impl Fn(usize) -> Place,
+    problems: &mut Problems,
+) {
+    for (index, (route, own)) in listener.routes.iter().zip(spoken).enumerate() {
+        let edits = &route.request_headers;
+        let is_written = |name: &HeaderName| {
+            own.all().any(|own| own == name)
+                || edits.remove.contains(name)
+                || edits.set.iter().any(|(set, _)| set == name)
+        };
+        let found = listener.routes.iter().zip(spoken).find_map(|(other, theirs)| {
+            let shared = theirs.to.iter().any(|to| own.to.contains(to));
+            let name = theirs.all().filter(|_| shared).find(|name| !is_written(name))?;
+            Some((name, &other.name))
+        });
+        if let Some((name, other)) = found {
+            problems.warn(
+                at(index),
+                format!("clients can write `{name}` on this route; on `{other}`, which leads to the same upstream, only attache writes it"),
+                format!("`headers: {{ request: {{ remove: {name} }} }}`, unless the upstream expects the client's here"),
+            );
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Every way to ask for what is denied: forms of the target, Host and `:authority`, protocols that wrap a request, copies of it, and
+//! addresses that a client writes. What counts is what reached the application.
+
+use std::fs;
+
+use attache_tests::{Attache, Process, eventually, free_port, local, nginx, raw};
+
+use super::{app, ask, start, status};
+
+/// Says its name and what it was asked for, and writes it down.
+fn counting(name: &str) -> (Process, u16) {
+    let port = free_port();
+    let server = format!(
+        "log_format asked '$request_uri $host'; server {{ listen 127.0.0.1:{port}; access_log $DIR/asked.log asked; return 200 '{name} $request_uri $host\\n'; }}"
+    );
+    (nginx(&server, local(port)), port)
+}
+
+fn asked(server: &Process) -> String {
+    fs::read_to_string(server.dir().join("asked.log")).unwrap_or_default()
+}
+
+const RULES: &str = "authorization: { deny: [{ path: /admin/* }, { host: admin.test }] }\nto: app";
+
+#[test]
+fn no_form_of_a_target_or_a_host_goes_round_a_rule() {
+    let (server, port) = counting("app");
+    let attache = start(RULES, "", port);
+    let say = |head: &str| raw(local(attache.port), head.as_bytes());
+    assert_eq!(status(&say("GET /open HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")), 200);
+    for head in [
+        "GET http://admin.test/ HTTP/1.1\r\nHost: app\r\n",
+        "GET http://admin.test/ HTTP/1.1\r\nHost: admin.test\r\n",
+        "GET HTTP://ADMIN.TEST/ HTTP/1.1\r\nHost: app\r\n",
+        "GET http://app/admin HTTP/1.1\r\nHost: app\r\n",
+        "GET http://app//admin HTTP/1.1\r\nHost: app\r\n",
+        "GET https://app/admin HTTP/1.1\r\nHost: app\r\n",
+        "GET http://x@admin.test/ HTTP/1.1\r\nHost: app\r\n",
+        "GET http://app/x/..%5cadmin HTTP/1.1\r\nHost: app\r\n",
+        "GET / HTTP/1.1\r\nHost: admin.test\r\n",
+        "GET / HTTP/1.1\r\nHost: ADMIN.test.\r\n",
+        "GET / HTTP/1.1\r\nHost: admin.test:8080\r\n",
+        "GET / HTTP/1.1\r\nHost: app\r\nHost: admin.test\r\n",
+        "GET / HTTP/1.1\r\nHost: admin.test\r\nHost: app\r\n",
+        "GET / HTTP/1.1\r\nHost: app, admin.test\r\n",
+        "GET / HTTP/1.1\r\nHost: x@admin.test\r\n",
+        "GET / HTTP/1.1\r\nHost:\r\n",
+        "GET / HTTP/1.1\r\nHost : admin.test\r\n",
+        // Without a Host the upstream has a default, which could be any.
+        "GET / HTTP/1.0\r\n",
+        "GET /admin HTTP/1.0\r\nHost: app\r\n",
+        "GET /admin/../admin/x HTTP/1.1\r\nHost: app\r\n",
+        "GET /admin?x=/open HTTP/1.1\r\nHost: app\r\n",
+        "GET /admin#/open HTTP/1.1\r\nHost: app\r\n",
+        "GET /%u0061dmin HTTP/1.1\r\nHost: app\r\n",
+        "GET /open HTTP/1.1\r\nHost: app\r\nX-Original-URL: /admin\r\n",
+        "GET /open HTTP/1.1\r\nHost: app\r\nX_Rewrite_Url: /admin\r\n",
+        "GET admin HTTP/1.1\r\nHost: app\r\n",
+        "GET \\admin HTTP/1.1\r\nHost: app\r\n",
+        "GET /admin\tx HTTP/1.1\r\nHost: app\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: app\r\n",
+        "CONNECT app:80 HTTP/1.1\r\nHost: app:80\r\n",
+        "CONNECT /admin HTTP/1.1\r\nHost: app\r\n",
+        "GET /admin HTTP/1.1\r\nHost: app\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings\r\n",
+        "GET /admin HTTP/1.1\r\nHost: app\r\nEarly-Data: 1\r\n",
+        "GET /admin HTTP/1.1\r\nHost: app\r\nX-HTTP-Method-Override: GET\r\n",
+        "PROXY TCP4 10.0.0.1 10.0.0.1 1 80\r\nGET / HTTP/1.1\r\nHost: app\r\n",
+    ] {
+        let answer = say(&format!("{head}Connection: close\r\n\r\n"));
+        assert!((400..=505).contains(&status(&answer)), "{head}: {answer}");
+    }
+    // The target's host is the one that counts, and the one that is sent on.
+    let answer = say("GET http://app/open HTTP/1.1\r\nHost: admin.test\r\nConnection: close\r\n\r\n");
+    assert!(status(&answer) >= 400 || answer.contains("app /open app"), "{answer}");
+    let seen = asked(&server);
+    assert!(!seen.to_lowercase().contains("admin"), "{seen}");
+}
+
+#[test]
+fn what_is_denied_is_copied_to_nobody_and_wrapped_in_nothing() {
+    let ((server, port), (copies, copy)) = (counting("app"), counting("copy"));
+    let attache = Attache::start(&format!(
+        "listeners:
+  in:
+    bind: 127.0.0.1:$PORT
+    cors: {{ origins: ['https://shop.test'] }}
+    compression: {{ min_size: 1B }}
+    routes:
+      - {{ to: app, grpc_web: true, mirror: copy, authorization: {{ deny: [{{ path: /admin/* }}] }} }}
+upstreams: {{ app: 'http://127.0.0.1:{port}', copy: 'http://127.0.0.1:{copy}' }}"
+    ));
+    let origin = "Origin: https://shop.test\r\n";
+    assert!(ask(&attache, "GET /open", "Accept-Encoding: gzip\r\n").contains("content-encoding: gzip"));
+    eventually("the copy", || asked(&copies).contains("/open"));
+    // A preflight says what pages may do, and reaches nobody; the request that it asks for is refused, readably.
+    let preflight =
+        ask(&attache, "OPTIONS /admin/x", &format!("{origin}Access-Control-Request-Method: PUT\r\n"));
+    assert!(status(&preflight) == 200 && preflight.ends_with("\r\n\r\n"), "{preflight}");
+    let real =
+        ask(&attache, "PUT /admin/x", &format!("{origin}Content-Length: 0\r\nAccept-Encoding: gzip\r\n"));
+    assert!(
+        status(&real) == 403 && real.contains("access-control-allow-origin: https://shop.test"),
+        "{real}"
+    );
+    // Half a preflight is a request.
+    for fields in [origin, "Access-Control-Request-Method: PUT\r\n"] {
+        assert_eq!(status(&ask(&attache, "OPTIONS /admin/x", fields)), 403, "{fields}");
+    }
+    // gRPC-Web is asked about as it came, and refused in its own form.
+    for content_type in ["application/grpc-web", "application/grpc-web-text+proto", "application/grpc"] {
+        let fields = format!("Content-Type: {content_type}\r\nContent-Length: 8\r\n\r\nAAAAAAA=");
+        let answer = ask(&attache, "POST /admin/S", &fields);
+        assert!(
+            answer.contains("grpc-status: 7") || answer.contains("gRPC") || status(&answer) == 403,
+            "{answer}"
+        );
+    }
+    for (line, fields) in [
+        (
+            "GET /admin/ws",
+            "Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n",
+        ),
+        ("POST /admin/x", "Transfer-Encoding: chunked\r\n\r\n0\r\n"),
+        ("POST /admin/x", "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx"),
+        ("HEAD /admin/x", ""),
+        ("TRACE /admin/x", ""),
+    ] {
+        let answer = ask(&attache, line, fields);
+        assert!(status(&answer) >= 400, "{line}: {answer}");
+    }
+    assert!(!asked(&server).contains("admin") && !asked(&copies).contains("admin"), "{}", asked(&copies));
+}
+
+#[test]
+fn an_address_is_read_in_one_way_however_many_proxies_are_trusted() {
+    let (_app, port) = app();
+    let at = |trusted: &str| {
+        let rules = format!("trusted_proxies: [{trusted}], allow: [{{ forwarded_client: 10.1.0.0/16 }}]");
+        start(&format!("authorization: {{ {rules} }}\nto: app"), "", port)
+    };
+    // Nobody in front is trusted: the connection's own address counts, whatever is written.
+    let none = at("192.0.2.1/32");
+    for line in ["10.1.2.3", "10.1.2.3, 192.0.2.1", "192.0.2.1"] {
+        assert_eq!(status(&ask(&none, "GET /", &format!("X-Forwarded-For: {line}\r\n"))), 403, "{line}");
+    }
+    let two = at("127.0.0.0/8, 10.9.0.0/16");
+    for (line, expected) in [
+        ("10.1.2.3", 200),
+        ("10.1.2.3, 10.9.0.1", 200),
+        ("10.1.2.3:1234, 10.9.0.1", 200),
+        ("::ffff:10.1.2.3, 10.9.0.1", 200),
+        ("9.9.9.9, 10.1.2.3, 10.9.0.1, 10.9.0.2", 200),
+        ("10.1.2.3, 9.9.9.9", 403),
+        ("10.1.2.3, 10.9.0.1, 9.9.9.9", 403),
+        ("10.9.0.1", 403),
+        ("10.1.2.3 10.9.0.1", 403),
+        ("10.1.2.3,, 10.9.0.1", 403),
+        ("10.1.2.3/32", 403),
+        ("010.001.002.003", 403),
+        ("0x0a010203", 403),
+        ("167838211", 403),
+        ("fe80::1%eth0", 403),
+        ("::10.1.2.3", 403),
+        ("localhost", 403),
+    ] {
+        assert_eq!(status(&ask(&two, "GET /", &format!("X-Forwarded-For: {line}\r\n"))), expected, "{line}");
+    }
+    // A PROXY header that nobody expects is no request, and a second one neither.
+    let behind = start(
+        "proxy_protocol: require\nauthorization: { allow: [{ client: 10.1.0.0/16 }] }\nto: app",
+        "",
+        port,
+    );
+    let get = "GET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n";
+    for (header, expected) in [
+        ("PROXY TCP4 10.1.2.3 10.0.0.1 1 80\r\n", 200),
+        ("PROXY TCP4 9.9.9.9 10.0.0.1 1 80\r\nPROXY TCP4 10.1.2.3 10.0.0.1 1 80\r\n", 400),
+    ] {
+        let answer = raw(local(behind.port), format!("{header}{get}").as_bytes());
+        assert_eq!(status(&answer), expected, "{header}: {answer}");
+    }
+    for header in [
+        "",
+        "PROXY TCP4 10.1.2.3\r\n",
+        "PROXY TCP4 010.1.2.3 10.0.0.1 1 80\r\n",
+        "proxy TCP4 10.1.2.3 10.0.0.1 1 80\r\n",
+    ] {
+        let answer = raw(local(behind.port), format!("{header}{get}").as_bytes());
+        assert!(!answer.contains("uri="), "{header}: {answer}");
+    }
+}
