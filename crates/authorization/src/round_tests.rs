@@ -199,9 +199,9 @@ fn an_identity_is_compared_as_it_stands_in_the_certificate() {
     let dns = policy("allow: [{ identity: 'dns:api.shop.svc' }]");
     let passes = |policy: &AccessPolicy, name: &str| allowed(policy, &get("/"), &client("192.0.2.7:9", name));
     assert!(passes(&exact, WEB) && passes(&any, WEB) && passes(&dns, "api.shop.svc"));
+    // Scheme and trust domain have no case (SPIFFE-ID section 2), nor have DNS names.
+    assert!(passes(&exact, "SPIFFE://Cluster.LOCAL/ns/shop/sa/web") && passes(&dns, "API.shop.svc"));
     for other in [
-        "SPIFFE://cluster.local/ns/shop/sa/web",
-        "spiffe://CLUSTER.local/ns/shop/sa/web",
         "spiffe://cluster.local/ns/shop/sa/WEB",
         "spiffe://cluster.local/ns/shop/sa/web/",
         "spiffe://cluster.local/ns/shop/sa/web\0",
