@@ -45,6 +45,8 @@ pub(crate) struct Stream {
     pub(crate) asks_head: bool,
     /// A good answer opens a tunnel, whatever `content-length` says.
     pub(crate) asks_tunnel: bool,
+    /// What comes is a tunnel's: bytes without trailers (RFC 9113 section 8.5).
+    pub(crate) is_tunnel: bool,
     /// Its message is defined as having no content.
     pub(crate) without_body: bool,
     /// Nobody reads its data.
@@ -83,6 +85,7 @@ impl Stream {
             left: None,
             asks_head: false,
             asks_tunnel: false,
+            is_tunnel: false,
             without_body: false,
             unread: false,
             taken: 0,

@@ -1,6 +1,6 @@
 //! Frames that carry a head or trailers: HEADERS and CONTINUATION (RFC 9113 sections 6.2 and 6.10).
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::{Wrong, compression, depends_on, frame_size, protocol, without_padding};
 use crate::{
@@ -140,6 +140,7 @@ impl State {
         if let Some(stream) = self.streams.get_mut(key) {
             stream.left = length.filter(|_| !head.ends_stream());
             stream.is_pending = true;
+            stream.is_tunnel = request.method == Method::CONNECT;
         }
         self.accepted.push_back(Accepted { key, head: request, too_large });
         Ok(())
@@ -176,6 +177,7 @@ impl State {
         }
         stream.left = length;
         stream.without_body = without_body;
+        stream.is_tunnel = opens_tunnel;
         stream.expects = if head.ends_stream() { Expects::Nothing } else { Expects::Data };
         stream.head = Some(answer);
         stream.wake_reader();
@@ -195,6 +197,9 @@ impl State {
         }
         let trailers = block.trailers().map_err(malformed)?;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
+        if stream.is_tunnel {
+            return Err(malformed("trailers in a tunnel"));
+        }
         if stream.left.is_some_and(|left| left > 0) {
             return Err(malformed("the body is not as long as `content-length` says"));
         }

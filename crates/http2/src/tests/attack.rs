@@ -327,6 +327,10 @@ fn lengths_of_answers_that_have_no_body_or_are_tunnels() {
     // RFC 9110 section 9.3.6: ignored where it opens a tunnel.
     assert_eq!(answered(&connect, &[headers(4, &length(OK, 0)), data.clone()]), Ok(4));
     assert_eq!(answered(&connect, &[headers(4, &length(&[0x8d], 3)), data]), Err(Code::PROTOCOL_ERROR));
+    // RFC 9113 section 8.5: a tunnel has no trailers, which would look as its orderly end. A refusal is a message as any other.
+    let trailers = headers(5, b"\x00\x01x\x01y");
+    assert_eq!(answered(&connect, &[headers(4, OK), trailers.clone()]), Err(Code::PROTOCOL_ERROR));
+    assert_eq!(answered(&connect, &[headers(4, &[0x8d]), trailers]), Ok(0));
 }
 
 #[test]

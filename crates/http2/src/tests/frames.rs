@@ -233,6 +233,14 @@ fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
             vec![headers(1, &block(&[(":method", "CONNECT"), base[2], base[3]]))],
             (reset, 1, C::PROTOCOL_ERROR),
         ),
+        (
+            "trailers of a tunnel",
+            vec![
+                frame(kind::HEADERS, 4, 1, &block(&[(":method", "CONNECT"), (":authority", "h:1")])),
+                frame(kind::HEADERS, 5, 1, &block(&[("x", "y")])),
+            ],
+            (reset, 1, C::PROTOCOL_ERROR),
+        ),
         ("a length without a body", vec![with(&[("content-length", "1")])], (reset, 1, C::PROTOCOL_ERROR)),
         (
             "two lengths",
