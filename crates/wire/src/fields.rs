@@ -7,6 +7,8 @@
 //! attempt shares the head. Fields that came by HTTP/2 are written down as such lines once.
 
 mod convert;
+mod iter;
+mod lines;
 mod name;
 mod value;
 
@@ -20,6 +22,8 @@ use crate::{
     header::{Known, KnownSet, UNKNOWN},
 };
 
+pub use iter::{GetAll, Iter};
+pub(crate) use lines::Lines;
 pub use name::{FieldName, Name};
 pub use value::{FieldValue, InvalidValue, Value};
 
@@ -211,24 +215,14 @@ impl Fields {
         };
         // As `add` does, with one look at the room.
         out.reserve(name.len() + value.len() + 4);
-        let start = out.len() as u32;
+        let start = out.len();
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
-        let begin = out.len() as u32;
         out.extend_from_slice(value);
-        let end = out.len() as u32;
         out.extend_from_slice(b"\r\n");
-        if known.is_none() && name.contains(&b'_') {
-            self.index.underscored = true;
-        }
-        self.push(Line {
-            start,
-            value: begin,
-            end,
-            name_len: name.len() as u16,
-            known: known.map_or(UNKNOWN, Known::number),
-            flags: ADDED | PLAIN | if sensitive { SENSITIVE } else { 0 },
-        });
+        let line = Line::added(start, known, name, value.len(), sensitive);
+        self.note_underscore(&line, name);
+        self.push(line);
         true
     }
 
@@ -312,23 +306,21 @@ impl Fields {
             // What gets more than one short one gets a few.
             out.reserve(192);
         }
-        let start = out.len() as u32;
+        let start = out.len();
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
-        let value = out.len() as u32;
+        let value = out.len();
         write(out);
-        let end = out.len() as u32;
+        let len = out.len() - value;
         out.extend_from_slice(b"\r\n");
-        if known.is_none() && name.contains(&b'_') {
+        let line = Line::added(start, known, name, len, sensitive);
+        self.note_underscore(&line, name);
+        line
+    }
+
+    fn note_underscore(&mut self, line: &Line, name: &[u8]) {
+        if line.known == UNKNOWN && name.contains(&b'_') {
             self.index.underscored = true;
-        }
-        Line {
-            start,
-            value,
-            end,
-            name_len: name.len() as u16,
-            known: known.map_or(UNKNOWN, Known::number),
-            flags: ADDED | PLAIN | if sensitive { SENSITIVE } else { 0 },
         }
     }
 
@@ -384,11 +376,24 @@ impl Fields {
     }
 
     pub(crate) fn lines(&self) -> Lines<'_> {
-        Lines { fields: self, kind: NO_RUN, start: 0, end: 0 }
+        Lines::new(self)
     }
 }
 
 impl Line {
+    /// A line of what was added: `name: value` with CR LF, from `start` on.
+    fn added(start: usize, known: Option<Known>, name: &[u8], value_len: usize, sensitive: bool) -> Self {
+        let value = start + name.len() + 2;
+        Self {
+            start: start as u32,
+            value: value as u32,
+            end: (value + value_len) as u32,
+            name_len: name.len() as u16,
+            known: known.map_or(UNKNOWN, Known::number),
+            flags: ADDED | PLAIN | if sensitive { SENSITIVE } else { 0 },
+        }
+    }
+
     fn name_in<'a>(&self, bytes: &'a [u8]) -> Name<'a> {
         let start = self.start as usize;
         let name = bytes.get(start..start + usize::from(self.name_len)).unwrap_or_default();
@@ -399,131 +404,6 @@ impl Line {
     fn value_in<'a>(&self, bytes: &'a [u8]) -> Value<'a> {
         let value = bytes.get(self.value as usize..self.end as usize).unwrap_or_default();
         Value::new(value, self.flags & SENSITIVE != 0)
-    }
-}
-
-/// Writes lines, those that stand behind each other at once.
-pub(crate) struct Lines<'a> {
-    fields: &'a Fields,
-    /// The flags of the lines that are to be copied next, or [`NO_RUN`].
-    kind: u8,
-    /// Where they begin and end.
-    start: u32,
-    end: u32,
-}
-
-/// No line has all flags.
-const NO_RUN: u8 = u8::MAX;
-
-impl<'a> Lines<'a> {
-    /// The lines, each with its number.
-    pub(crate) fn all(&self) -> std::slice::Iter<'a, Line> {
-        self.fields.index.lines.iter()
-    }
-
-    pub(crate) fn name(&self, line: &Line) -> &'a [u8] {
-        self.fields.name(line).as_bytes()
-    }
-
-    pub(crate) fn value(&self, line: &Line) -> &'a [u8] {
-        self.fields.value(line).as_bytes()
-    }
-
-    /// About as many bytes as all lines have.
-    pub(crate) fn size(&self) -> usize {
-        self.fields.head.len() + self.fields.added.len() + self.fields.len()
-    }
-
-    /// Writes a line.
-    #[inline]
-    pub(crate) fn copy(&mut self, out: &mut bytes::BytesMut, line: &Line) {
-        if line.flags & (ADDED | PLAIN) == self.kind && line.start == self.end {
-            self.end = line.end + 2;
-        } else {
-            self.begin(out, line);
-        }
-    }
-
-    fn begin(&mut self, out: &mut bytes::BytesMut, line: &Line) {
-        self.flush(out);
-        if line.flags & PLAIN == 0 {
-            crate::line::field(out, self.name(line), self.value(line));
-        } else {
-            (self.kind, self.start, self.end) = (line.flags & (ADDED | PLAIN), line.start, line.end + 2);
-        }
-    }
-
-    /// Writes what was not written yet.
-    #[inline]
-    pub(crate) fn flush(&mut self, out: &mut bytes::BytesMut) {
-        if self.kind != NO_RUN {
-            let bytes = if self.kind & ADDED == 0 { &self.fields.head[..] } else { &self.fields.added[..] };
-            out.extend_from_slice(bytes.get(self.start as usize..self.end as usize).unwrap_or_default());
-            self.kind = NO_RUN;
-        }
-    }
-}
-
-/// The values of one field.
-#[derive(Clone, Debug)]
-pub struct GetAll<'a, N> {
-    fields: &'a Fields,
-    name: N,
-    next: usize,
-}
-
-impl<'a, N: FieldName> Iterator for GetAll<'a, N> {
-    type Item = Value<'a>;
-
-    fn next(&mut self) -> Option<Value<'a>> {
-        let at = self.fields.position(&self.name, self.next)?;
-        self.next = at + 1;
-        self.fields.index.lines.get(at).map(|line| self.fields.value(line))
-    }
-}
-
-/// All fields.
-#[derive(Clone, Debug)]
-pub struct Iter<'a> {
-    fields: &'a Fields,
-    lines: std::slice::Iter<'a, Line>,
-}
-
-impl<'a> Iterator for Iter<'a> {
-    type Item = (Name<'a>, Value<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let line = self.lines.next()?;
-        Some((self.fields.name(line), self.fields.value(line)))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.lines.size_hint()
-    }
-}
-
-impl<'a> IntoIterator for &'a Fields {
-    type Item = (Name<'a>, Value<'a>);
-    type IntoIter = Iter<'a>;
-
-    fn into_iter(self) -> Iter<'a> {
-        self.iter()
-    }
-}
-
-impl<N: FieldName, V: FieldValue> FromIterator<(N, V)> for Fields {
-    fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
-        let mut all = Self::new();
-        all.extend(fields);
-        all
-    }
-}
-
-impl<N: FieldName, V: FieldValue> Extend<(N, V)> for Fields {
-    fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, fields: I) {
-        for (name, value) in fields {
-            self.append(name, value);
-        }
     }
 }
 

@@ -1,0 +1,170 @@
+//! A connection's answers: head, body and trailers, or the tunnel that an answer opens.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+    time::Duration,
+};
+
+use attache_http::Body;
+use attache_wire::{Response, header::TRAILER, outbox::Encoder};
+use http::StatusCode;
+use http_body::Body as _;
+
+use attache_config::model::HalfClose;
+
+use super::{Answer, Call, Connection, Ended, State};
+use crate::{
+    exchange::Sent,
+    http1::{
+        encode,
+        tunnel::{Signals, Tunnel},
+    },
+    live::Order,
+    respond::HttpService,
+    stream::Stream,
+};
+
+impl<H: HttpService> Connection<H> {
+    /// Writes the head of an answer.
+    pub(super) fn answer(&mut self, mut answer: Response<Body>) -> Option<State<H::Future>> {
+        let State::Called(call) = std::mem::replace(&mut self.state, State::Between) else { return None };
+        let Call { mut finish, asked, tunnel, refused, .. } = call;
+        let mut status = answer.status();
+        let switched = asked.may_switch
+            && (status == StatusCode::SWITCHING_PROTOCOLS || (asked.connect && status.is_success()));
+        if status.is_informational() && !switched {
+            answer = self.shared.context.nobody_asked(&finish.exchange);
+            status = answer.status();
+        }
+        if finish.exchange.status.get() == 0 {
+            finish.exchange.status.set(status.as_u16());
+        }
+        if http_body::Body::is_end_stream(answer.body()) {
+            finish.exchange.ended_by_head(answer.headers());
+        }
+        let mut client = self.shared.client.borrow_mut();
+        // 1xx answers that came with the answer itself.
+        if let Some(hints) = self.shared.take_hints() {
+            client.head().extend_from_slice(&hints);
+        }
+        let client = &mut *client;
+        let unread = client.expects && !client.reader.at_start() && !client.reader.is_switching();
+        let ends = self.shared.context.is_used_up() || self.shared.live().order() >= Order::LastCall;
+        let broken = client.broken.is_some();
+        let persists = asked.persists && !refused && !ends && !unread && !broken;
+        // What it sent before it closed its side is still answered.
+        let persists = persists && (!client.ended || !client.buf.is_empty());
+        let plan = encode::head(client.head(), &mut answer, asked, switched, persists);
+        self.closing |= plan.closes;
+        if switched && let Some(tunnel) = tunnel {
+            return Some(State::Switching(Some((tunnel, finish))));
+        }
+        let (parts, body) = answer.into_parts();
+        let announced =
+            (plan.encoder == Encoder::Chunked && asked.takes_trailers && parts.headers.contains_key(TRAILER))
+                .then(|| Box::new(parts.headers));
+        if plan.encoder == Encoder::None {
+            // RFC 9112 section 6.3 rule 1: whatever the headers say, it has none.
+            finish.complete();
+            return Some(State::Between);
+        }
+        let body = Sent::new(body, finish, asked.head, status);
+        Some(State::Answering(Answer { body, encoder: plan.encoder, announced }))
+    }
+
+    /// Writes an answer's body as it comes.
+    pub(super) fn poll_answering(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+        let State::Answering(answer) = &mut self.state else { return Poll::Ready(None) };
+        loop {
+            let mut pending = false;
+            while self.shared.client.borrow().out.has_room() {
+                // Not while the client is borrowed: an answer may read the request's body.
+                let frame = match Pin::new(&mut answer.body).poll_frame(cx) {
+                    Poll::Pending => {
+                        pending = true;
+                        break;
+                    }
+                    Poll::Ready(frame) => frame,
+                };
+                let mut client = self.shared.client.borrow_mut();
+                let ended = match frame {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => {
+                            let added = client.out.body(&mut answer.encoder, data).map(|()| false);
+                            // The last piece's end goes out with it.
+                            if added.is_ok() && answer.body.is_end_stream() {
+                                client.out.end(answer.encoder, None).map(|()| true)
+                            } else {
+                                added
+                            }
+                        }
+                        Err(frame) => {
+                            let trailers = frame.into_trailers().ok().zip(answer.announced.as_deref());
+                            let trailers = trailers.and_then(|(new, all)| encode::trailers(new, all));
+                            client.out.end(answer.encoder, trailers.as_ref()).map(|()| true)
+                        }
+                    },
+                    None => client.out.end(answer.encoder, None).map(|()| true),
+                    Some(Err(_)) => Err(attache_wire::outbox::WrongLength),
+                };
+                match ended {
+                    Ok(false) => {}
+                    Ok(true) => return Poll::Ready(Some(State::Between)),
+                    Err(_) => {
+                        // What came of it is written; its missing end is told by the connection's.
+                        answer.body.has_wrong_length();
+                        if answer.encoder == Encoder::UntilEnd {
+                            // Only a reset differs from the end of a whole body.
+                            let _ = client.poll_write(cx);
+                            client.stream.reset();
+                            return Poll::Ready(None);
+                        }
+                        self.closing = true;
+                        drop(client);
+                        return Poll::Ready(Some(State::Between));
+                    }
+                }
+            }
+            let mut client = self.shared.client.borrow_mut();
+            if let Err(error) = ready!(client.poll_write(cx)) {
+                self.shared.live().note_stalled(&error);
+                return Poll::Ready(None);
+            }
+            if pending {
+                let client = &mut *client;
+                client.told_by(cx);
+                let through = client.reader.at_start() || client.reader.is_switching();
+                if through && client.poll_left(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                let cut = self.shared.context.settings().listener.http.half_close == HalfClose::Cut;
+                return if cut && client.ended { Poll::Ready(None) } else { Poll::Pending };
+            }
+        }
+    }
+
+    /// Writes the answer that opens a tunnel, and hands the stream over.
+    pub(super) fn poll_switching(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended> {
+        let State::Switching(switching) = &mut self.state else { return Poll::Ready(None) };
+        let mut client = self.shared.client.borrow_mut();
+        if let Err(error) = ready!(client.poll_write(cx)) {
+            drop(client);
+            self.note(&error);
+            return Poll::Ready(None);
+        }
+        let Some((offer, finish)) = switching.take() else { return Poll::Ready(None) };
+        let mut stream = std::mem::replace(&mut client.stream, Stream::gone());
+        let early = std::mem::take(&mut client.buf).freeze();
+        if !early.is_empty() {
+            stream.unread(bytes::Bytes::copy_from_slice(&early));
+        }
+        // Its two ends have their own idea of idle.
+        stream.limit_writes(Duration::ZERO);
+        let signals = Arc::new(Signals::default());
+        // Where nobody waits for it, the tunnel ends here.
+        let _ = offer.send(Tunnel::new(stream, signals.clone(), self.place.take()));
+        Poll::Ready(Some((signals, finish)))
+    }
+}

@@ -1,0 +1,200 @@
+//! A connection's requests: each is read when the one before has been answered, and given to the service.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    task::{self, Poll, ready},
+};
+
+use attache_http::Body;
+use attache_wire::{Limits, Request, buffers};
+use http::Method;
+use tokio::{sync::oneshot, time::sleep};
+
+use super::{Call, Connection, DRAIN_BYTES, HEADER_TIMEOUT, State};
+use crate::{
+    HttpRequest,
+    exchange::Finish,
+    http1::{body::Incoming, client::refusal, encode::Asked},
+    live::Order,
+    request::Refusal,
+    respond::HttpService,
+    upgrade::OnUpgrade,
+};
+
+impl<H: HttpService> Connection<H> {
+    /// Writes what is left of the last answer, then waits for a request. `None` at the connection's end.
+    pub(super) fn poll_between(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+        if let Err(error) = ready!(self.shared.client.borrow_mut().poll_write(cx)) {
+            self.note(&error);
+            return Poll::Ready(None);
+        }
+        if self.closing {
+            return Poll::Ready(Some(State::Shutdown));
+        }
+        if let Some(refusal) = self.deny.take() {
+            return Poll::Ready(Some(self.refuse(*refusal)));
+        }
+        if !self.shared.client.borrow().reader.at_start() && !ready!(self.poll_rest(cx)) {
+            self.lingering = true;
+            return Poll::Ready(Some(State::Shutdown));
+        }
+        let limits = &self.shared.context.settings().listener.http.limits;
+        let limits =
+            Limits { line: limits.request_line, size: limits.headers_size, count: limits.headers_count };
+        let mut client = self.shared.client.borrow_mut();
+        loop {
+            let fresh = client.buf.len() > self.looked;
+            if fresh && (self.looked == 0 || client.reader.is_worth_a_look(&client.buf, self.looked, &limits))
+            {
+                let state = &mut *client;
+                match state.reader.head(&mut state.buf, &limits) {
+                    Ok(Some((head, parts))) => {
+                        self.looked = 0;
+                        self.timer = None;
+                        drop(client);
+                        return Poll::Ready(Some(self.call(parts, &head)));
+                    }
+                    Ok(None) => self.looked = client.buf.len(),
+                    Err(fault) => {
+                        drop(client);
+                        return Poll::Ready(Some(self.refuse(refusal(fault))));
+                    }
+                }
+            }
+            match client.poll_fill(cx) {
+                Poll::Ready(Ok(0)) if client.buf.is_empty() => return Poll::Ready(Some(State::Shutdown)),
+                // The client left in the middle of a head.
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending if client.buf.is_empty() => {
+                    // While it waits for a request, it holds no buffer.
+                    buffers::put(&mut client.buf);
+                    // Before the order to finish is followed, so that a request that has just come is still answered.
+                    if self.shared.live().order() >= Order::Finish {
+                        return Poll::Ready(Some(State::Shutdown));
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Pending => {
+                    let timeout = self.shared.context.settings().listener.http.header_timeout;
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+                    ready!(timer.as_mut().poll(cx));
+                    drop(client);
+                    return Poll::Ready(Some(self.refuse(HEADER_TIMEOUT)));
+                }
+            }
+        }
+    }
+
+    /// The last request's body isn't through: waits for whoever reads it, or throws away the rest if that is little. Whether another
+    /// request can follow.
+    fn poll_rest(&mut self, cx: &mut task::Context<'_>) -> Poll<bool> {
+        let mut client = self.shared.client.borrow_mut();
+        let client = &mut *client;
+        if client.reader.is_switching() {
+            client.reader.resume();
+            return Poll::Ready(true);
+        }
+        if client.body_held {
+            client.told_by(cx);
+            return Poll::Pending;
+        }
+        if client.expects {
+            // It was never asked for, and whether it comes is not known.
+            return Poll::Ready(false);
+        }
+        let mut thrown = 0;
+        while !client.reader.at_start() {
+            match client.reader.piece(&mut client.buf) {
+                Ok(attache_wire::body::Piece::More) => match client.poll_fill(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    _ => return Poll::Ready(false),
+                },
+                Ok(attache_wire::body::Piece::Data(data)) => thrown += data.len(),
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(false),
+            }
+            if thrown > DRAIN_BYTES {
+                return Poll::Ready(false);
+            }
+            if client.reader.is_switching() {
+                client.reader.resume();
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    /// Answers what came with a refusal.
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal) -> State<H::Future> {
+        self.timer = None;
+        self.lingering = true;
+        self.live().ends_by(refusal.reason);
+        let asked = Asked {
+            head: false,
+            connect: false,
+            http11: true,
+            takes_trailers: false,
+            persists: false,
+            may_switch: false,
+        };
+        self.run(Request::new(Body::empty()), asked, Some(refusal))
+    }
+
+    fn call(
+        &mut self,
+        parts: Rc<attache_wire::RequestHead>,
+        head: &attache_wire::request::Head,
+    ) -> State<H::Future> {
+        {
+            let mut client = self.shared.client.borrow_mut();
+            client.expects = head.expects;
+            client.wanted = false;
+            client.broken = None;
+        }
+        let asked = Asked {
+            head: parts.method == Method::HEAD,
+            connect: parts.method == Method::CONNECT,
+            http11: head.http11,
+            takes_trailers: head.takes_trailers,
+            persists: head.persists,
+            may_switch: head.may_switch,
+        };
+        self.run(Request::from_parts(parts, Body::empty()), asked, None)
+    }
+
+    /// Gives a request to the service.
+    fn run(
+        &mut self,
+        mut request: Request<Body>,
+        asked: Asked,
+        refused: Option<Refusal>,
+    ) -> State<H::Future> {
+        let context = &self.shared.context;
+        let ordinal = context.begin();
+        {
+            let mut client = self.shared.client.borrow_mut();
+            client.request = ordinal;
+            client.body_held = false;
+        }
+        let exchange = context.record(&request, refused.is_some());
+        let finish = Finish::new(exchange.clone(), context.reader().settings.clone(), context.live().clone());
+        // RFC 9110 section 15.2: never to an HTTP/1.0 client.
+        let on_informational = asked.http11.then(|| self.shared.hints_of(ordinal));
+        let (mut tunnel, mut upgrade) = (None, None);
+        if refused.is_none() {
+            *request.body_mut() = Incoming::body(&self.shared, &exchange);
+            if asked.may_switch {
+                let (give, take) = oneshot::channel();
+                (tunnel, upgrade) = (Some(give), Some(OnUpgrade::http1(take)));
+            }
+        }
+        let (closes, refused) = (refused.is_some(), refused.map(|refusal| context.explained(refusal)));
+        let client = context.reader().client.clone();
+        let request =
+            HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold: None };
+        let future = catch_unwind(AssertUnwindSafe(|| self.http.call(request))).ok();
+        State::Called(Call { future, answer: None, finish, asked, tunnel, refused: closes })
+    }
+}
