@@ -1,10 +1,16 @@
 //! The end of a connection that must not look like one.
 
+use std::io;
+
 /// Ends a byte stream so that the peer can't take it for a whole one (RFC 9113 section 8.5, RFC 9293 section 3.10.7): TCP by RST, a
 /// stream of HTTP/2 by RST_STREAM(CONNECT_ERROR).
 pub trait Abort {
     /// From now on, dropping the stream is a reset. What was written and has not gone may be lost.
     fn abort(&mut self);
+
+    /// The peer has broken the stream off: seen without reading, so also behind an orderly end and behind bytes that nobody takes. It is
+    /// said once; who hears it ends the stream.
+    fn broken(&self) -> Option<io::Error>;
 }
 
 impl Abort for tokio::net::TcpStream {
@@ -12,9 +18,17 @@ impl Abort for tokio::net::TcpStream {
         // RST with the close. A socket that has gone needs none.
         let _ = self.set_zero_linger();
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.take_error().ok().flatten()
+    }
 }
 
 /// A stream in memory knows no reset.
 impl Abort for tokio::io::DuplexStream {
     fn abort(&mut self) {}
+
+    fn broken(&self) -> Option<io::Error> {
+        None
+    }
 }

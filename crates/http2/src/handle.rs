@@ -74,6 +74,14 @@ impl SendStream {
         self.0.state.borrow().streams.get(self.0.key).is_none_or(|stream| stream.end.is_some())
     }
 
+    /// How the stream was broken off, or its connection has ended.
+    pub fn broken(&self) -> Option<Error> {
+        match self.0.state.borrow().streams.get(self.0.key) {
+            None => Some(Error::closed()),
+            Some(stream) => stream.end.clone(),
+        }
+    }
+
     /// Is ready when the stream was broken off, or its connection has ended.
     pub fn poll_end(&self, cx: &Context<'_>) -> Poll<Error> {
         let state = &mut *self.0.state.borrow_mut();

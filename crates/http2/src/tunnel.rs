@@ -32,6 +32,11 @@ impl Tunnel {
     pub const fn abort(&mut self) {
         self.aborted = true;
     }
+
+    /// The stream was broken off, or its connection has ended before both sides were through.
+    pub fn broken(&self) -> Option<io::Error> {
+        self.out.broken().map(Error::into_io)
+    }
 }
 
 impl Drop for Tunnel {

@@ -150,6 +150,14 @@ impl Abort for Stream {
             Kind::Unix(_) | Kind::Gone => {}
         }
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        match &self.kind {
+            Kind::Tcp(tcp) => tcp.broken(),
+            Kind::Tls(tls) => tls.get_ref().0.broken(),
+            Kind::Unix(_) | Kind::Gone => None,
+        }
+    }
 }
 
 impl From<TcpStream> for Stream {

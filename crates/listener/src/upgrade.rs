@@ -82,6 +82,13 @@ impl Abort for Upgraded {
     fn abort(&mut self) {
         each!(self, io => io.abort());
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        match &self.0 {
+            Io::Http1(tunnel) => tunnel.broken(),
+            Io::Http2(tunnel) => tunnel.broken(),
+        }
+    }
 }
 
 impl AsyncRead for Upgraded {

@@ -7,6 +7,8 @@
 //! - A connection to an upstream that ends before either side's first byte was moved is replaced by one to another
 //!   endpoint, where there is one: nothing of the client's has reached anybody. So a server that goes while its clients
 //!   are silent isn't noticed by them. Each endpoint is asked once.
+//! - A side that is not read now, since it has ended or the other side takes nothing, is asked four times a second whether it was broken
+//!   off. Where an upstream's end had been passed on, the client has all of its bytes, and is closed in order.
 //! - The clock is read eight times per idle timeout, not per message.
 
 mod direction;
@@ -25,7 +27,7 @@ use attache_http::Abort;
 use attache_telemetry::Reason;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use self::direction::{Direction, Side};
@@ -87,6 +89,9 @@ pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
 /// How many times in an idle timeout it is looked whether a byte has come.
 const LOOKS: u32 = 8;
 
+/// How often a side that is not read is asked whether it was broken off.
+const ASK: Duration = Duration::from_millis(250);
+
 /// Resets a side unless both have ended.
 struct Cut<T: Abort>(T, bool);
 
@@ -101,6 +106,8 @@ impl<T: Abort> Drop for Cut<T> {
 /// How a turn of a tunnel ended.
 enum Turn {
     Over(Result<(), (Reason, Option<io::Error>)>),
+    /// The upstream was broken off behind its end, which the client has.
+    Left(io::Error),
     /// The upstream's side ended before either side's first byte. With the error, where it was no orderly end.
     Unused(Option<(Reason, Option<io::Error>)>),
 }
@@ -125,6 +132,9 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
     let look = idle / LOOKS;
     let mut timer = pin!(sleep_until(Instant::now() + look));
     let (mut seen, mut quiet) = (0, 0);
+    // Made for a tunnel that needs it; most never do.
+    let mut ask = None;
+    let mut whole = false;
     let result = loop {
         let turn = {
             let mut cut = pin!(closer.closed());
@@ -136,6 +146,10 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     (Pin::new(&mut *upstream), &upstream_socket),
                 );
                 if let Poll::Ready(Err(side)) = sent {
+                    let side = match side {
+                        Side::Writer(error) if back.is_done() => return Poll::Ready(Turn::Left(error)),
+                        side => side,
+                    };
                     let unused = matches!(side, Side::Writer(_)) && out.is_unused() && back.is_unused();
                     let error = side.map(Reason::ClientClosed, Reason::UpstreamReset);
                     return Poll::Ready(Turn::failed(error, unused));
@@ -164,6 +178,26 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                 if cut.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Turn::Over(Err((Reason::EndpointUnhealthy, None))));
                 }
+                if out.is_deaf() || back.is_deaf() {
+                    let ask = ask.get_or_insert_with(|| Box::pin(sleep(ASK)));
+                    while ask.as_mut().poll(cx).is_ready() {
+                        if out.is_deaf()
+                            && let Some(error) = client.broken()
+                        {
+                            return Poll::Ready(Turn::Over(Err((Reason::ClientClosed, Some(error)))));
+                        }
+                        if back.is_deaf()
+                            && let Some(error) = upstream.broken()
+                        {
+                            return Poll::Ready(if back.is_done() {
+                                Turn::Left(error)
+                            } else {
+                                Turn::Over(Err((reason_or(&error, Reason::UpstreamReset), Some(error))))
+                            });
+                        }
+                        ask.as_mut().reset(Instant::now() + ASK);
+                    }
+                }
                 if !idle.is_zero() {
                     while timer.as_mut().poll(cx).is_ready() {
                         let copied = out.copied + back.copied;
@@ -182,6 +216,10 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
         };
         match turn {
             Turn::Over(result) => break result,
+            Turn::Left(error) => {
+                whole = true;
+                break Err((reason_or(&error, Reason::UpstreamReset), Some(error)));
+            }
             Turn::Unused(error) => match (elsewhere().await, error) {
                 (Some(other), _) => {
                     (upstream.0, closer) = other;
@@ -192,7 +230,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
             },
         }
     };
-    (client.1, upstream.1) = (result.is_ok(), result.is_ok());
+    (client.1, upstream.1) = (result.is_ok() || whole, result.is_ok());
     let copied = (out.copied, back.copied);
     result.map(|()| copied).map_err(|(reason, source)| TunnelError { reason, copied, source })
 }

@@ -63,6 +63,13 @@ impl Abort for Tunnel {
     fn abort(&mut self) {
         self.stream.abort();
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        if self.signals.cut.load(Relaxed) {
+            return Some(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.stream.broken()
+    }
 }
 
 impl AsyncRead for Tunnel {

@@ -157,6 +157,10 @@ impl Abort for Connection {
             Kind::Unix(_) | Kind::TlsUnix(_) => {}
         }
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        self.tcp()?.broken()
+    }
 }
 
 macro_rules! each {

@@ -84,6 +84,13 @@ impl Abort for Upgraded {
             Io::H2(tunnel, _) => tunnel.abort(),
         }
     }
+
+    fn broken(&self) -> Option<io::Error> {
+        match &self.io {
+            Io::H1(tunnel) => tunnel.io.broken(),
+            Io::H2(tunnel, _) => tunnel.broken(),
+        }
+    }
 }
 
 impl AsyncRead for Upgraded {

@@ -91,6 +91,16 @@ impl Direction {
         !self.wrote && !self.done
     }
 
+    /// It does not read now, and so does not hear that its reader is broken off.
+    pub(super) const fn is_deaf(&self) -> bool {
+        self.ended || !self.held.is_empty() || self.pipe.is_some()
+    }
+
+    /// Its reader's end was passed on.
+    pub(super) const fn is_done(&self) -> bool {
+        self.done
+    }
+
     /// One whose last read filled its buffer.
     #[cfg(test)]
     pub(super) fn in_bulk() -> Self {

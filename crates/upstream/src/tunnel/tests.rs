@@ -89,6 +89,60 @@ async fn a_reset_of_one_side_is_a_reset_of_the_other() {
 }
 
 #[tokio::test]
+async fn a_side_that_is_not_read_is_heard_to_break_off() {
+    for ends_first in [true, false] {
+        let ((mut client, client_side), (mut server, server_side)) = (pair(4096).await, pair(4096).await);
+        let tunnel = tokio::spawn(copy_both(
+            client_side,
+            Connection::from(server_side),
+            Duration::ZERO,
+            Closer::default(),
+        ));
+        if ends_first {
+            client.write_all(b"all").await.unwrap();
+            client.shutdown().await.unwrap();
+            server.read_to_end(&mut Vec::new()).await.unwrap();
+        } else {
+            // The server reads nothing, and so the tunnel does not either.
+            while tokio::time::timeout(Duration::from_millis(100), client.write_all(&[0; 4096])).await.is_ok()
+            {
+            }
+        }
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let error = tokio::time::timeout(5 * ASK, tunnel).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.reason, Reason::ClientClosed);
+        assert!(server.take_error().unwrap().is_some(), "ends first: {ends_first}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_breaks_off_behind_its_end_leaves_the_client_all_that_it_said() {
+    for client_speaks in [true, false] {
+        let ((mut client, client_side), (mut server, server_side)) = (pair(0).await, pair(0).await);
+        let tunnel = tokio::spawn(copy_both(
+            client_side,
+            Connection::from(server_side),
+            Duration::ZERO,
+            Closer::default(),
+        ));
+        server.write_all(&[7; 100_000]).await.unwrap();
+        server.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.set_zero_linger().unwrap();
+        drop(server);
+        if client_speaks {
+            client.write_all(b"more").await.unwrap();
+        }
+        let error = tokio::time::timeout(5 * ASK, tunnel).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.reason, Reason::UpstreamReset);
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all.len(), 100_000);
+    }
+}
+
+#[tokio::test]
 async fn a_tunnel_that_is_dropped_resets_both_sides() {
     let ((mut client, client_side), (mut server, server_side)) = (pair(0).await, pair(0).await);
     let tunnel = copy_both(client_side, Connection::from(server_side), Duration::ZERO, Closer::default());
