@@ -21,7 +21,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use crate::{
     Code, Error, Meter, RecvStream, SendStream, Settings,
+    error::By,
     handle::{Shared, sides},
+    kind,
     state::{Asks, State},
     stream::register,
 };
@@ -268,9 +270,33 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Rc::clone(&self.state)
     }
 
+    /// What was wrong with a request that was reset at its head, and that nobody sees otherwise; each once.
+    pub fn refused(&self) -> Option<&'static str> {
+        self.state.borrow_mut().refused.pop()
+    }
+
     /// The peer's preface and SETTINGS have come.
     pub fn is_settled(&self) -> bool {
         self.state.borrow().peer.known
+    }
+
+    /// A head, or what should be the first frames, has begun and its end is waited for: how many heads came before it.
+    pub fn unfinished_head(&self) -> Option<u64> {
+        let state = self.state.borrow();
+        let is_unfinished = !state.peer.known
+            || state.begun.is_some()
+            || (!self.read.is_empty()
+                && match self.read.get(3) {
+                    Some(&kind) => matches!(kind, kind::HEADERS | kind::CONTINUATION),
+                    // It holds up nothing but itself.
+                    None => state.active == 0,
+                });
+        is_unfinished.then_some(state.blocks)
+    }
+
+    /// Ends the connection with GOAWAY and these words; what was not written yet is written by [`linger`](Self::linger).
+    pub fn give_up(&self, code: Code, words: &'static str) {
+        self.state.borrow_mut().fail(Error::go_away(code, By::Us, words));
     }
 
     /// No new streams are taken; the connection ends with the last one (RFC 9113 section 6.8).
@@ -366,6 +392,11 @@ impl Caller {
             state.goodbye = Some(0);
             state.write_go_away(0, Code::NO_ERROR, "");
         }
+    }
+
+    /// Ends the connection with GOAWAY: every stream hears of it.
+    pub fn give_up(&self, code: Code, words: &'static str) {
+        self.0.borrow_mut().fail(Error::go_away(code, By::Us, words));
     }
 
     /// The process is short of memory: the streams' windows become small.

@@ -145,6 +145,10 @@ pub(crate) struct State {
     pub(crate) heads: head::Reader,
     /// A block whose end has not come.
     pub(crate) begun: Option<Begun>,
+    /// Blocks that were read.
+    pub(crate) blocks: u64,
+    /// What was wrong with requests that never came to be; not told yet.
+    pub(crate) refused: Vec<&'static str>,
     /// Bytes that came since the connection's window was opened the last time.
     pub(crate) taken: u32,
     /// SETTINGS of ours that the peer has not acknowledged: the streams' windows in them.
@@ -203,6 +207,8 @@ impl State {
             preface: is_server,
             heads: head::Reader::default(),
             begun: None,
+            blocks: 0,
+            refused: Vec::new(),
             taken: 0,
             unacknowledged: VecDeque::new(),
             granted_window: FIRST_WINDOW,

@@ -27,7 +27,7 @@ use crate::{
     detect::{self, Verdict},
     live::{Live, Order},
     proxy_protocol,
-    request::{Refusal, Settings},
+    request::{HEADER_TIMEOUT, Refusal, Settings},
     stream::Stream,
     transport::{ClientHello, Protocol},
 };
@@ -291,8 +291,10 @@ impl Fresh {
             Some((Protocol::Tcp, _)) | None => None,
             found => found,
         };
-        // A preface or a ClientHello that does not go on: HTTP/1 has the answer for it.
-        Ok(found.unwrap_or((Protocol::Http1, None)).into())
+        // A preface or a ClientHello that does not go on: HTTP/1 has the answer for it, and no more time than it has had.
+        let late = found.is_none() && Instant::now() >= deadline;
+        let found = Found::from(found.unwrap_or((Protocol::Http1, None)));
+        Ok(if late { Found { deny: Some(HEADER_TIMEOUT), ..found } } else { found })
     }
 
     /// TLS inside of the TLS that was terminated here is the application's.

@@ -161,6 +161,10 @@ impl Refusal {
     }
 }
 
+/// A head that took longer than `http.header_timeout`.
+pub(crate) const HEADER_TIMEOUT: Refusal =
+    Refusal::new(Reason::HeaderTimeout, "The request's head did not arrive in time.");
+
 impl From<Refusal> for attache_http::Refusal {
     fn from(refusal: Refusal) -> Self {
         let text = match refusal.at {

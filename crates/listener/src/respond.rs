@@ -169,12 +169,18 @@ fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<Refusal> {
 const HEADERS_TOO_LARGE: Refusal =
     Refusal::new(Reason::HeadersTooLarge, "The headers are larger than allowed.");
 
-/// An HTTP/2 request that names two hosts.
+/// An HTTP/2 request that names two hosts. The scheme's own port may be written or not (RFC 9113 section 8.3.1, RFC 3986 section 6.2.3).
 fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
     let authority = request.uri().authority()?;
     let mut hosts = request.headers().get_all(HOST);
-    // RFC 9113 section 8.3.1.
-    let differs = hosts.any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+    let port: &[u8] = match request.uri().scheme_str() {
+        Some("http") => b":80",
+        Some("https") => b":443",
+        _ => b":",
+    };
+    let bare = |host| <[u8]>::strip_suffix(host, port).unwrap_or(host);
+    let differs =
+        hosts.any(|host| !bare(host.as_bytes()).eq_ignore_ascii_case(bare(authority.as_str().as_bytes())));
     differs.then(|| Refusal::new(Reason::BadRequest, "The Host header and :authority name different hosts."))
 }
 
@@ -182,6 +188,14 @@ impl<H: HttpService> Service<H> {
     /// The connection.
     pub(crate) fn live(&self) -> &Rc<Live> {
         self.context.live()
+    }
+
+    /// Reports a request that was reset at its head, for this fault.
+    #[cold]
+    pub(crate) fn refused(&self, why: &'static str) {
+        let exchange = self.context.record(&Request::new(()), true);
+        exchange.fail(Reason::BadRequest, why);
+        (self.context.settings().on_finish)(&exchange);
     }
 
     /// Hands a request on. `headers_too_large`: it has no more fields than were allowed, and is refused. `body` makes the body that is handed on of the one that came.

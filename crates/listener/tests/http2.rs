@@ -116,6 +116,12 @@ fn a_request_that_names_two_hosts_is_refused() {
         request.headers_mut().insert("host", http::HeaderValue::from_static("other"));
         assert_eq!(send.send_request(request).await.unwrap().status(), 400);
         assert_eq!(server.finished(1).await[0].reason, Some(Reason::BadRequest));
+        // The scheme's own port names no other host.
+        for (host, status) in [("h:80", 200), ("H:80", 200), ("h:81", 400), ("h:443", 400)] {
+            let mut request = post("/", "");
+            request.headers_mut().insert("host", http::HeaderValue::from_static(host));
+            assert_eq!(send.send_request(request).await.unwrap().status(), status, "{host}");
+        }
     });
 }
 

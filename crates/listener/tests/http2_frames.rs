@@ -237,3 +237,87 @@ fn malformed_requests_reset_their_stream() {
         }
     });
 }
+
+#[test]
+fn a_head_has_its_time_from_the_first_byte_to_the_last() {
+    run(async {
+        let mut config = listener();
+        config.http.header_timeout = Duration::from_millis(80);
+        let server = echo(config);
+        let parts = [
+            ("half a frame's head", frame(1, 5, 1, HEADERS)[..5].to_vec()),
+            ("half of HEADERS", frame(1, 5, 1, HEADERS)[..12].to_vec()),
+            ("HEADERS without their end", frame(1, 1, 1, &HEADERS[..3])),
+            ("half a preface", Vec::new()),
+        ];
+        for (n, (name, part)) in parts.into_iter().enumerate() {
+            let mut client = if part.is_empty() {
+                let mut client = server.connect().await;
+                client.write_all(&[PREFACE, &frame(4, 0, 0, &[])[..4]].concat()).await.unwrap();
+                client
+            } else {
+                raw(&server).await
+            };
+            client.write_all(&part).await.unwrap();
+            let mut all = Vec::new();
+            let _ = client.read_to_end(&mut all).await;
+            // GOAWAY: no stream was worked on.
+            let goodbye = [0, 0, 0, 0, 0, 0, 0, 0].as_slice();
+            let words = b"The request's head did not arrive in time.";
+            assert!(all.ends_with(&frame(7, 0, 0, &[goodbye, words].concat())), "{name}: {all:x?}");
+            assert_eq!(server.finished(n + 1).await[n].reason, Some(Reason::HeaderTimeout), "{name}");
+        }
+        // Each head has its own time, and what is no head has none.
+        let mut client = raw(&server).await;
+        for n in 0..4 {
+            let head = frame(1, 4, 1 + 2 * n, HEADERS);
+            client.write_all(&head[..8]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            client.write_all(&head[8..]).await.unwrap();
+        }
+        client.write_all(&frame(0, 1, 1, b"body")[..11]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        client.write_all(b"dy").await.unwrap();
+        wait_for(&mut client, &mut Vec::new(), b"GET http://h/ [body]").await;
+    });
+}
+
+#[test]
+fn a_preface_that_stops_has_no_more_time_than_a_head() {
+    run(async {
+        let mut config = listener();
+        config.http.header_timeout = Duration::from_millis(200);
+        config.protocol = attache_config::model::ListenProtocol::Http;
+        let server = echo(config);
+        for part in ["P", "PRI * HTTP/2", "G"] {
+            let begin = std::time::Instant::now();
+            let answer = server.ask(part).await;
+            assert!(answer.starts_with("HTTP/1.1 408"), "{part}: {answer}");
+            assert!(begin.elapsed() < Duration::from_millis(380), "{part}: {:?}", begin.elapsed());
+        }
+    });
+}
+
+#[test]
+fn what_a_client_did_wrong_is_told_and_no_leaving() {
+    run(async {
+        let server = echo(listener());
+        let mut client = raw(&server).await;
+        let head = [HEADERS, b"\x40\x01X\x01y"].concat();
+        client.write_all(&frame(1, 5, 1, &head)).await.unwrap();
+        let done = server.finished(1).await;
+        assert_eq!((done[0].reason, &*done[0].method), (Some(Reason::BadRequest), ""));
+        assert!(done[0].detail.as_deref().is_some_and(|words| !words.is_empty()));
+        // A body that is shorter than it said.
+        let head = [HEADERS, b"\x0f\x0d\x019"].concat();
+        client.write_all(&[frame(1, 4, 3, &head), frame(0, 1, 3, b"body")].concat()).await.unwrap();
+        let done = server.finished(2).await;
+        let words = "the body is not as long as `content-length` says";
+        assert_eq!((done[1].reason, &*done[1].method), (Some(Reason::BadRequest), "GET"));
+        assert!(
+            done[1].detail.as_deref().is_some_and(|detail| detail.contains(words)),
+            "{:?}",
+            done[1].detail
+        );
+    });
+}

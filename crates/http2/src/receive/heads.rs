@@ -84,9 +84,14 @@ impl State {
 
     fn block(&mut self, head: Head, block: &[u8]) -> Result<(), Wrong> {
         let id = head.stream;
+        self.blocks += 1;
         let Some(key) = self.place(id) else {
             if self.is_server && id % 2 == 1 && id > self.last {
-                return self.request(head, block);
+                let taken = self.request(head, block);
+                if let Err(Wrong::Stream(_, _, why)) = &taken {
+                    self.refused.push(why);
+                }
+                return taken;
             }
             if self.is_idle(id) {
                 return Err(protocol("HEADERS for a stream that the peer can't open"));

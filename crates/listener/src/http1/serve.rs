@@ -23,7 +23,6 @@ use std::{
 
 use attache_config::model::{HalfClose, TargetPolicy};
 use attache_http::Body;
-use attache_telemetry::Reason;
 use attache_wire::{Fields, Response, outbox::Encoder, request::Target, server::Reader as Requests};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
@@ -51,8 +50,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 /// Bytes of a body that nobody wanted which are read so that the connection can be used again.
 const DRAIN_BYTES: usize = 64 << 10;
-const HEADER_TIMEOUT: Refusal =
-    Refusal::new(Reason::HeaderTimeout, "The request's head did not arrive in time.");
 
 /// Serves the connection to its end, that of the tunnel that it may become included. With `deny`, whatever comes first is refused.
 pub(crate) fn serve<H: HttpService>(

@@ -18,7 +18,7 @@ use std::{
 
 use attache_http::{BodyError, CONNECTION_SPECIFIC, OnInformational, percent_encode};
 use attache_http2::{Code, RecvStream, SendStream, Tunnel};
-use attache_telemetry::Reason;
+use attache_telemetry::{Exchange, Reason};
 use attache_wire::{
     Fields, Response,
     header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, TE},
@@ -74,6 +74,8 @@ pin_project! {
         informational: Rc<Informational>,
         sent_informational: usize,
         live: Rc<Live>,
+        // The request's, where its body could still break a rule.
+        record: Option<Rc<Exchange>>,
         is_head: bool,
         write_timeout: Duration,
     }
@@ -105,9 +107,15 @@ impl<F> Answer<F> {
             informational,
             sent_informational: 0,
             live,
+            record: None,
             is_head: method == Method::HEAD,
             write_timeout,
         }
+    }
+
+    /// The request has a body, which may still break a rule: its record is told.
+    pub(super) fn with_record(self, record: Option<Rc<Exchange>>) -> Self {
+        Self { record, ..self }
     }
 }
 
@@ -118,12 +126,17 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
         let mut this = self.project();
         loop {
             let answer = match this.state.as_mut().project() {
-                StateProjection::Sending { sending } => return sending.poll(cx, *this.write_timeout),
+                StateProjection::Sending { sending } => {
+                    ready!(sending.poll(cx, *this.write_timeout));
+                    note_fault(this.record.as_deref(), &sending.out);
+                    return Poll::Ready(());
+                }
                 StateProjection::Waiting { answer } => answer,
             };
             let Some(send) = this.send.as_ref() else { return Poll::Ready(()) };
             if send.is_broken() {
                 // Also before it was begun: what was cancelled by then is sent to nobody.
+                note_fault(this.record.as_deref(), send);
                 return Poll::Ready(());
             }
             let polled = answer.poll(cx);
@@ -173,6 +186,15 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
             let sending = Sending { out, body, rest: Bytes::new(), ends: false, is_grpc, stall: None };
             this.state.set(State::Sending { sending });
         }
+    }
+}
+
+/// Tells a request's record whose body broke a rule that it did not just leave.
+fn note_fault(record: Option<&Exchange>, out: &SendStream) {
+    if let Some(exchange) = record
+        && let Some(error) = out.broken().filter(|error| error.is_rule() && error.is_reset())
+    {
+        exchange.fail(Reason::BadRequest, error.words());
     }
 }
 

@@ -17,11 +17,8 @@ struct Received {
     exchange: Rc<Exchange>,
 }
 
-/// Wraps a stream; one that has ended already costs nothing.
+/// Wraps a stream that has not ended.
 pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>) -> Body {
-    if stream.is_ended() {
-        return Body::empty();
-    }
     // One allocation per request with a body: counting must stay with whoever reads it, on whatever task.
     Body::stream(Received { incoming: Incoming::new(stream), exchange: exchange.clone() })
 }
@@ -29,7 +26,8 @@ pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>) -> Body {
 /// A client that left or broke a rule: never the upstream's fault. RST_STREAM(NO_ERROR) says that it wants the rest not sent, which
 /// nobody may take for an end.
 fn broken(error: Error) -> BodyError {
-    BodyError::with_source(Some(Reason::ClientClosed), error)
+    let reason = if error.is_rule() && error.is_reset() { Reason::BadRequest } else { Reason::ClientClosed };
+    BodyError::with_source(Some(reason), error)
 }
 
 impl http_body::Body for Received {

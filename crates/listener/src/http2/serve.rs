@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use attache_http2::{Connection, Error, Incomer, Settings};
+use attache_http2::{Code, Connection, Error, Incomer, Settings};
 use attache_telemetry::{Exchange, Reason};
 use attache_wire::Request;
 use http::Method;
@@ -27,7 +27,7 @@ use crate::{
     exchange::cause,
     live::Order,
     reader::Reader,
-    request::Refusal,
+    request::{HEADER_TIMEOUT, Refusal},
     respond::{Context, HttpService, Service},
     stream::Stream,
     upgrade::OnUpgrade,
@@ -38,6 +38,18 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// How long a client may take to read why its connection was ended.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// Why a connection was ended that could have gone on.
+enum Stop {
+    /// By an error, its own or its client's.
+    Failed(Error),
+    /// A head was not whole in time.
+    HeadTooSlow,
+    /// It is told to end, and nothing runs. The client hears which requests were taken.
+    Drained,
+    /// It is told to end at once.
+    Cut,
+}
 
 /// Serves the connection to its end. With `deny`, every request is refused.
 pub(crate) async fn serve<H: HttpService>(
@@ -65,8 +77,33 @@ pub(crate) async fn serve<H: HttpService>(
     };
     let mut connection = Connection::server(stream, http2, Box::new(flood));
     let server = Server { service: Service::new(http, context.clone()), write_timeout: config.write_timeout };
-    let begins = Some(Box::pin(sleep(config.header_timeout)));
-    let Err(error) = run(&server, &context, &mut connection, begins).await else { return };
+    let Err(stop) = run(&server, &context, &mut connection, config.header_timeout).await else { return };
+    let report = |reason, detail| {
+        let exchange = Exchange::new(settings.listener.name.clone(), "http2", address);
+        exchange.fail(reason, detail);
+        live.ends_by(reason);
+        (settings.on_finish)(&exchange);
+    };
+    let error = match stop {
+        Stop::Failed(error) => error,
+        Stop::HeadTooSlow => {
+            report(Reason::HeaderTimeout, HEADER_TIMEOUT.rule.to_owned());
+            connection.give_up(Code::NO_ERROR, HEADER_TIMEOUT.rule);
+            let _ = timeout(LINGER, connection.linger()).await;
+            return;
+        }
+        Stop::Drained => {
+            connection.give_up(Code::NO_ERROR, "");
+            let _ = timeout(LINGER, connection.linger()).await;
+            return;
+        }
+        Stop::Cut => {
+            // Whether the socket takes it or not.
+            connection.give_up(Code::NO_ERROR, "");
+            let _ = timeout(Duration::ZERO, connection.linger()).await;
+            return;
+        }
+    };
     if let Some(io) = error.as_io() {
         live.note_stalled(io);
     } else if error.is_rule() {
@@ -76,44 +113,46 @@ pub(crate) async fn serve<H: HttpService>(
     tracing::debug!(listener = %settings.listener.name, error = detail, "an HTTP/2 connection ended");
     if error.is_rule() {
         // A connection that broke the protocol, or flooded: counted, since its requests' records don't say so.
-        let reason = if error.is_flood() { Reason::Http2Flood } else { Reason::BadRequest };
-        let exchange = Exchange::new(settings.listener.name.clone(), "http2", address);
-        exchange.fail(reason, detail);
-        live.ends_by(reason);
-        (settings.on_finish)(&exchange);
+        report(if error.is_flood() { Reason::Http2Flood } else { Reason::BadRequest }, detail);
     }
 }
 
-/// Runs the connection to its end. `begins` bounds the time until the client's preface and SETTINGS have come.
+/// Runs the connection to its end. `header_timeout` bounds each head, and the client's preface with its SETTINGS, from the first byte to the last.
 async fn run<H: HttpService>(
     server: &Server<H>,
     context: &Context,
     connection: &mut Connection<Stream>,
-    mut begins: Option<Pin<Box<Sleep>>>,
-) -> Result<(), Error> {
+    header_timeout: Duration,
+) -> Result<(), Stop> {
     let live = context.live();
+    // Runs while a head is gathered, with the number of those before it; a head that comes whole costs no clock.
+    let mut gathers: Option<(u64, Pin<Box<Sleep>>)> = None;
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
     let mut pressed = false;
     poll_fn(|cx| {
         live.register(cx);
         if live.order() == Order::Cut {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Err(Stop::Cut));
         }
         if live.order() >= Order::LastCall && !std::mem::replace(&mut pressed, true) {
             connection.shrink();
         }
         if let Poll::Ready(ended) = server.poll(cx, connection) {
-            return Poll::Ready(ended);
+            return Poll::Ready(ended.map_err(Stop::Failed));
         }
-        if let Some(timer) = &mut begins {
-            if connection.is_settled() {
-                begins = None;
-            } else if live.order() >= Order::Finish {
-                return Poll::Ready(Ok(()));
-            } else if timer.as_mut().poll(cx).is_ready() {
-                live.ends_by(Reason::HeaderTimeout);
-                return Poll::Ready(Ok(()));
+        if let Some(before) = connection.unfinished_head() {
+            if live.order() >= Order::Finish && !connection.is_settled() {
+                return Poll::Ready(Err(Stop::Drained));
             }
+            let (_, timer) = match gathers.take() {
+                Some(gathering) if gathering.0 == before => gathers.insert(gathering),
+                _ => gathers.insert((before, Box::pin(sleep(header_timeout)))),
+            };
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Stop::HeadTooSlow));
+            }
+        } else {
+            gathers = None;
         }
         if live.order() < Order::Finish && !context.is_used_up() {
             return Poll::Pending;
@@ -122,13 +161,13 @@ async fn run<H: HttpService>(
             connection.say_goodbye();
             goodbye = Some(Box::pin(sleep(GOODBYE)));
             if let Poll::Ready(ended) = server.poll(cx, connection) {
-                return Poll::Ready(ended);
+                return Poll::Ready(ended.map_err(Stop::Failed));
             }
         }
         let Some(timer) = &mut goodbye else { return Poll::Pending };
         while timer.as_mut().poll(cx).is_ready() {
             if live.is_idle() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Err(Stop::Drained));
             }
             timer.set(sleep(GOODBYE));
         }
@@ -149,6 +188,9 @@ impl<H: HttpService> Server<H> {
         while let Some(request) = connection.accept() {
             self.accept(request);
         }
+        while let Some(why) = connection.refused() {
+            self.service.refused(why);
+        }
         polled
     }
 
@@ -158,6 +200,7 @@ impl<H: HttpService> Server<H> {
         let (mut connect, mut upgrade) = (None, None);
         let Incomer { head, send, body, too_large } = request;
         let method = head.method.clone();
+        let mut record = None;
         let body = if method == Method::CONNECT {
             let (tunnel, opened) = oneshot::channel();
             upgrade = Some(OnUpgrade::http2(opened));
@@ -169,11 +212,18 @@ impl<H: HttpService> Server<H> {
         let answer = self.service.answer(
             Request::from_parts(head, body),
             too_large,
-            |body, exchange| body.map_or_else(attache_http::Body::empty, |body| body::body(body, exchange)),
+            |body, exchange| {
+                let Some(body) = body.filter(|body| !body.is_ended()) else {
+                    return attache_http::Body::empty();
+                };
+                record = Some(Rc::clone(exchange));
+                body::body(body, exchange)
+            },
             informational.sink(),
             upgrade,
         );
         let live = self.service.live().clone();
-        spawn_local(Answer::new(answer, send, &method, connect, informational, live, self.write_timeout));
+        let answer = Answer::new(answer, send, &method, connect, informational, live, self.write_timeout);
+        spawn_local(answer.with_record(record));
     }
 }

@@ -182,11 +182,14 @@ impl Pool {
         if let Ok(Wire { home, kind: Kind::H2(connection, _), .. }) = &made
             && connection.known_limit().is_none()
         {
-            // The call that made it may go; the others wait for what the peer allows.
+            // The call that made it may go; the others wait for what the peer allows. A peer that says nothing at all has not taken
+            // the connection (RFC 9113 section 3.4), whatever its kernel did.
             let (connection, home, limit) =
                 (Rc::clone(connection), Rc::clone(home), self.shared.config.connect_timeout);
             spawn_local(async move {
-                let _ = timeout(limit, connection.settled()).await;
+                if timeout(limit, connection.settled()).await.is_err() {
+                    connection.never_settled();
+                }
                 home.allowed.set(connection.known_limit().or(home.allowed.get()));
                 drop(dialing);
             });

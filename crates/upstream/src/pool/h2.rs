@@ -7,6 +7,7 @@
 //! Rules:
 //! - As many streams as both sides allow (`pool.h2_streams`, SETTINGS_MAX_CONCURRENT_STREAMS); more calls open more
 //!   connections. Until the peer has said its limit there is one, or as many as it allowed on the connection before.
+//! - A peer whose SETTINGS do not come within `connect_timeout` has not taken the connection: it is given up as one that was not made.
 //! - After GOAWAY, or past `max_age`, a connection takes no new stream; its running ones finish.
 //! - A peer that says nothing for `h2_keepalive` while streams are open is asked (PING), and given up if it is silent
 //!   for [`KEEPALIVE_TIMEOUT`] more. Where data comes, nothing is asked but to measure the path ([`attache_http2::Window`]).
@@ -193,6 +194,11 @@ impl H2 {
         }
     }
 
+    /// The peer's SETTINGS have not come in the time that a connection may take.
+    pub(super) fn never_settled(&self) {
+        self.caller.give_up(Code::SETTINGS_TIMEOUT, "no SETTINGS of HTTP/2 came within `connect_timeout`");
+    }
+
     /// The process is short of memory.
     pub(super) fn press(&self) {
         self.caller.shrink();
@@ -235,8 +241,11 @@ pub(super) fn explain(error: attache_http2::Error, sent: Sent) -> Error {
         let sent = if sent == Sent::Nothing { sent } else { Sent::Refused };
         return Error::with_source(Reason::UpstreamRefusedStream, sent, error);
     }
-    let ours = matches!(error.by(), Some(By::Us | By::Rule));
-    let reason = if ours { Reason::UpstreamProtocolError } else { Reason::UpstreamReset };
+    let reason = match error.by() {
+        Some(By::Us) if error.code() == Some(Code::SETTINGS_TIMEOUT) => Reason::ConnectTimeout,
+        Some(By::Us | By::Rule) => Reason::UpstreamProtocolError,
+        _ => Reason::UpstreamReset,
+    };
     let reason = reason_or(&error, reason);
     Error::with_source(reason, sent, error)
 }

@@ -288,10 +288,10 @@ impl Home {
         let h2 = self.h2.borrow();
         let fresh = |connection: &H2| since.is_none_or(|since| connection.created >= since);
         let suitable = |connection: &&Rc<H2>| connection.owner == owner && fresh(connection);
-        h2.iter().filter(suitable).find_map(|connection| {
-            let lease = connection.lease(settings)?;
-            Some((Rc::clone(connection), lease))
-        })
+        let lease = |connection: &Rc<H2>| Some((Rc::clone(connection), connection.lease(settings)?));
+        // One whose peer has spoken goes before one of which that is not known.
+        let mut settled = h2.iter().filter(suitable).filter(|connection| connection.known_limit().is_some());
+        settled.find_map(lease).or_else(|| h2.iter().filter(suitable).find_map(lease))
     }
 
     /// The peer allows no stream at all on a connection that `owner` may use.

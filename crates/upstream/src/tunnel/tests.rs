@@ -126,7 +126,7 @@ async fn an_upstream_that_breaks_off_behind_its_end_leaves_the_client_all_that_i
             Duration::ZERO,
             Closer::default(),
         ));
-        server.write_all(&[7; 100_000]).await.unwrap();
+        server.write_all(&vec![7; 100_000]).await.unwrap();
         server.shutdown().await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
         server.set_zero_linger().unwrap();

@@ -11,13 +11,13 @@ use attache_wire::{Limits, Request, buffers};
 use http::Method;
 use tokio::{sync::oneshot, time::sleep};
 
-use super::{Call, Connection, DRAIN_BYTES, HEADER_TIMEOUT, State};
+use super::{Call, Connection, DRAIN_BYTES, State};
 use crate::{
     HttpRequest,
     exchange::Finish,
     http1::{body::Incoming, client::refusal, encode::Asked},
     live::Order,
-    request::Refusal,
+    request::{HEADER_TIMEOUT, Refusal},
     respond::HttpService,
     upgrade::OnUpgrade,
 };

@@ -425,6 +425,35 @@ async fn a_peer_that_falls_silent_is_asked_and_then_given_up() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_peer_that_never_says_settings_has_not_taken_the_connection() {
+    let server = serve(|mut stream, number| async move {
+        if number == 1 {
+            let _ = stream.read_to_end(&mut Vec::new()).await; // says nothing
+            return;
+        }
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            answer(&mut respond, "ok");
+        }
+    })
+    .await;
+    let upstream = h2(&server, |c| c.connect_timeout = Duration::from_millis(200));
+    let start = std::time::Instant::now();
+    let error = upstream.send(get("/")).await.unwrap_err();
+    assert_eq!((error.reason, error.sent), (Reason::ConnectTimeout, Sent::Request));
+    assert!(
+        error.detail().contains("no SETTINGS of HTTP/2 came within `connect_timeout`"),
+        "{}",
+        error.detail()
+    );
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    for _ in 0..3 {
+        assert_eq!(text(upstream.send(get("/")).await.unwrap()).await, "ok");
+    }
+    assert_eq!((server.accepted.get(), counts(&upstream)), (2, (1, 0)));
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_failed_connection_fails_all_who_waited_for_it_at_once() {
     let server = serve(|_, _| async {}).await;
     let mut dead = config();
