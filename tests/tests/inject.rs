@@ -50,12 +50,13 @@ fn err(output: &Output) -> String {
 
 #[test]
 fn a_pipe_gets_attache_and_loses_it_again() {
-    let injected = run(&["inject", "--traffic", "http-proxy"], POD);
+    let injected = run(&["inject", "--image", "registry.example/attache:1", "--traffic", "http-proxy"], POD);
     assert!(injected.status.success());
     assert_eq!(
         err(&injected),
         "-: Pod/web: injected: native sidecar, HTTP_PROXY, no config (a forward proxy)\n"
     );
+    assert!(err(&run(&["inject"], POD)).ends_with("and name it\n"), "no registry has the default image");
     assert!(
         out(&injected).contains("name: web   # the one\n")
             && out(&injected).contains("restartPolicy: Always")

@@ -33,7 +33,7 @@ fn a_rolling_restart_seen_through_endpoint_slices_sends_no_work_to_what_ends() {
 #[test]
 fn an_upgrade_in_a_running_pod_fails_no_call_no_websocket_and_no_grpc_stream() {
     let seen = said("upgrade_in_pod.py", &[]);
-    for count in ["failed", "websockets_failed", "grpc_failed"] {
+    for count in ["failed", "websockets_failed", "grpc_failed", "probes_failed"] {
         assert_eq!(seen[count], 0, "{seen:#}");
     }
     for count in ["requests", "websocket_messages", "grpc_messages"] {
@@ -47,5 +47,14 @@ fn an_upgrade_in_a_running_pod_fails_no_call_no_websocket_and_no_grpc_stream() {
     }
     let active = ["first", "second"].map(|step| steps[step]["active"].as_str().unwrap());
     assert!(active[0] != "1" && active[1] != active[0], "{seen:#}");
-    assert_eq!(seen["ended"], 0, "SIGTERM to process 1 ends the pod: {seen:#}");
+    assert_eq!(seen["processes_before_the_end"], 3, "those before it finish what they have: {seen:#}");
+    assert_eq!(seen["ended"]["code"], 0, "SIGTERM to process 1 ends the pod: {seen:#}");
+}
+
+#[test]
+fn a_container_ends_with_the_process_that_serves_though_others_have_not_drained() {
+    let seen = said("upgrade_in_pod.py", &["--requests", "3000", "--crash"]);
+    assert_eq!(seen["processes_before_the_end"], 3, "{seen:#}");
+    assert!(seen["ended"]["code"].as_u64().is_some_and(|code| code != 0), "{seen:#}");
+    assert!(seen["ended"]["seconds"].as_f64().unwrap() < 20.0, "{seen:#}");
 }

@@ -18,7 +18,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, geteuid, kill_process},
+    process::{Pid, Signal, geteuid, getpid, kill_process},
 };
 
 use serde_json::json;
@@ -73,25 +73,35 @@ impl Folder {
         Ok(Some(file))
     }
 
-    /// This process serves.
+    /// This process serves. Those before it that still finish something stand behind it.
     pub(crate) fn announce(&self) {
-        let pid = std::process::id();
-        let begun = i32::try_from(pid).ok().and_then(Pid::from_raw).and_then(begun).unwrap_or_default();
-        if let Err(error) = self.write("active", &format!("{pid} {begun} {VERSION}\n")) {
+        let begun = begun(getpid()).unwrap_or_default();
+        let mut text = format!("{} {begun} {VERSION}\n", std::process::id());
+        for Active { pid, begun, version } in self.running().iter().filter(|before| before.pid != getpid()) {
+            text.push_str(&format!("{} {begun} {version}\n", pid.as_raw_nonzero()));
+        }
+        if let Err(error) = self.write("active", &text) {
             tracing::warn!(%error, "the folder of upgrades can't be written to: `attache upgrade` won't find this process");
         }
     }
 
     /// The process that serves, if it said so and still runs.
     pub(crate) fn active(&self) -> Option<Active> {
-        let text = fs::read_to_string(self.0.join("active")).ok()?;
-        let mut words = text.split_whitespace();
-        let active = Active {
-            pid: Pid::from_raw(words.next()?.parse().ok().filter(|pid| *pid > 0)?)?,
-            begun: words.next()?.parse().ok()?,
-            version: words.next()?.to_owned(),
-        };
-        (begun(active.pid)? == active.begun).then_some(active)
+        self.last().filter(Active::runs)
+    }
+
+    /// The last process that said that it serves; it may have ended.
+    pub(crate) fn last(&self) -> Option<Active> {
+        Active::parse(self.said().lines().next()?)
+    }
+
+    /// The process that serves, and those before it that still run.
+    pub(crate) fn running(&self) -> Vec<Active> {
+        self.said().lines().filter_map(Active::parse).filter(Active::runs).collect()
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.0.join("active")).unwrap_or_default()
     }
 
     /// What came of an upgrade. A program that did not take over is put aside.
@@ -128,11 +138,35 @@ impl Folder {
     }
 }
 
+impl Active {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        Some(Self {
+            pid: Pid::from_raw(words.next()?.parse().ok().filter(|pid| *pid > 0)?)?,
+            begun: words.next()?.parse().ok()?,
+            version: words.next()?.to_owned(),
+        })
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        begun(self.pid) == Some(self.begun)
+    }
+}
+
+/// Whether a process runs; one that has ended and that nobody has waited for does not.
+pub(crate) fn runs(pid: Pid) -> bool {
+    begun(pid).is_some()
+}
+
 /// Field 22 of `proc_pid_stat(5)`.
 fn begun(pid: Pid) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     // The name in parentheses may hold anything.
-    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 /// `attache upgrade`: this program takes over from the attache that serves.
@@ -208,6 +242,33 @@ mod tests {
             folder.write("active", &other).unwrap();
             assert_eq!(folder.active(), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_process_that_was_served_before_is_known_for_as_long_as_it_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path()).unwrap();
+        let mut before = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(before.id()).ok().and_then(Pid::from_raw).unwrap();
+        folder
+            .write("active", &format!("{} {} 0.0.9\n1 1 0.0.8\n", before.id(), begun(pid).unwrap()))
+            .unwrap();
+        folder.announce();
+        let pids = || folder.running().iter().map(|active| active.pid).collect::<Vec<_>>();
+        assert_eq!(pids(), [getpid(), pid]);
+        assert_eq!(folder.active().unwrap().pid, getpid());
+        before.kill().unwrap();
+        eventually(|| !runs(pid));
+        assert_eq!(pids(), [getpid()], "one that was not waited for has ended, too");
+        before.wait().unwrap();
+    }
+
+    fn eventually(condition: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !condition() && Instant::now() < end {
+            sleep(Duration::from_millis(10));
+        }
+        assert!(condition());
     }
 
     #[test]

@@ -218,6 +218,9 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
             }
         }
     }
+    if done.iter().any(|(_, done)| done.has_unnamed_image) {
+        let _ = writeln!(err, "attache: warning: {}", inject::UNNAMED_IMAGE);
+    }
     let mut out = io::stdout().lock();
     let mut texts = Vec::new();
     for (input, done) in done {

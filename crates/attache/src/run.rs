@@ -25,7 +25,7 @@ use crate::{
     app_probes, check, cli,
     error::complain,
     handed::Handed,
-    in_place::Folder,
+    in_place::{self, Folder},
     notify::Supervisor,
     process,
     proxy::{Control, Proxy, Setup},
@@ -65,7 +65,7 @@ fn rendered(found: &Diagnostics) -> String {
 /// Runs the proxy, and the app if one is named, until a signal or the app's end ends it.
 pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     // Before there are threads: it changes the environment.
-    let handed = Handed::take()?;
+    let mut handed = Handed::take()?;
     let myself = Myself::new()?;
     let folder = options.upgrade_dir.as_deref().map(Folder::new).transpose()?;
     let first = !handed.is_ours();
@@ -86,9 +86,15 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     let mut signals =
         runtime.block_on(async { Signals::new(Signals::OWN.iter().chain(further).copied()) })?;
     let mut children = runtime.block_on(async { unix::signal(SignalKind::child()) })?;
-    runtime.block_on(async { app_probes::start() }).map_err(io::Error::other)?;
-    let setup = Setup { log: Some(log), supervisor: Supervisor::from_env(), handed };
+    let app_probes = runtime.block_on(async { app_probes::bind(&mut handed) }).map_err(io::Error::other)?;
+    let others = app_probes.iter().filter_map(app_probes::Bound::hold).collect();
+    let setup = Setup { log: Some(log), supervisor: Supervisor::from_env(), handed, others };
     let proxy = Proxy::start(config, setup)?;
+    if let Some(app_probes) = app_probes {
+        let mut succeeded = proxy.control().process().succeeded.subscribe();
+        let succeeded = async move { drop(succeeded.wait_for(|&succeeded| succeeded).await) };
+        runtime.block_on(async { app_probes.serve(succeeded) });
+    }
     announce(&proxy, options);
     let app = match wraps.then(|| App::start(&options.app)).transpose() {
         Ok(app) => app,
@@ -117,6 +123,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
             running: Cell::new(false),
         }),
         code: None,
+        last: None,
         asked: 0,
         came: RustixSignal::TERM,
         told: false,
@@ -131,6 +138,8 @@ struct Session<'a> {
     upgrades: Rc<Upgrades>,
     /// How the app, or the process that took over, ended.
     code: Option<ExitCode>,
+    /// How the process that this one started ended; others may have taken over from it before.
+    last: Option<ExitCode>,
     /// How often it was asked to end.
     asked: u32,
     /// The signal that asked.
@@ -156,6 +165,12 @@ impl Upgrades {
     fn stays(&self) -> Option<Pid> {
         self.successor.get().filter(|_| self.first && self.folder.is_some())
     }
+
+    /// All that came after this one and still run: the one that serves, and those that finish what they have.
+    fn others(&self) -> Vec<Pid> {
+        let all = self.folder.iter().flat_map(Folder::running).map(|other| other.pid);
+        all.filter(|pid| *pid != getpid()).collect()
+    }
 }
 
 impl Session<'_> {
@@ -174,6 +189,8 @@ impl Session<'_> {
                 signal = signals.next() => self.heard(signal),
                 _ = children.recv() => self.reap(),
                 _ = app.wait_for(|app| *app == process::Wrapped::MayEnd), if !self.told => self.tell_app(),
+                // Only a child's end is told by a signal, and the process that serves may be a child's child.
+                () = sleep(FOLLOWING), if self.upgrades.stays().is_some() => self.reap(),
             }
             if self.asked > 1 {
                 if let Some(app) = &self.app {
@@ -181,8 +198,15 @@ impl Session<'_> {
                 }
                 return Err("ended at once by a second signal; running requests were cut".into());
             }
+            // Nobody serves any more: the container is to be started again now, and not when this one has drained.
+            if let Some(code) = self.code.filter(|_| self.asked == 0 && self.upgrades.stays().is_some()) {
+                tracing::error!("the process that took over has ended by itself; this one ends, too");
+                return Ok(code);
+            }
         }
-        while self.upgrades.stays().is_some() && self.code.is_none() {
+        while self.upgrades.stays().is_some()
+            && (self.code.is_none() || self.asked > 0 && !self.upgrades.others().is_empty())
+        {
             tokio::select! {
                 signal = signals.next() => self.heard(signal),
                 _ = children.recv() => {}
@@ -193,19 +217,34 @@ impl Session<'_> {
         }
         match self.code {
             Some(code) => Ok(code),
-            None if self.proxy.control().was_asked_to_end() => Ok(ExitCode::SUCCESS),
+            None if self.proxy.control().was_told_to_end() => Ok(ExitCode::SUCCESS),
             None => Err("the control thread ended without being asked to; see the log".into()),
         }
     }
 
     fn heard(&mut self, signal: RustixSignal) {
+        let control = self.proxy.control();
         if let Some(successor) = self.upgrades.stays() {
-            if let Err(error) = kill_process(successor, signal) {
-                tracing::debug!(%error, ?signal, "a signal did not reach the process that serves");
+            let mut to = self.upgrades.others();
+            // What concerns what runs goes to those that finish it, too, and all else to the one that serves.
+            match signal {
+                RustixSignal::TERM | RustixSignal::INT => {
+                    self.asked += 1;
+                    control.drain();
+                }
+                RustixSignal::USR1 => control.process().generation().access_log.reopen(),
+                _ => to = vec![successor],
+            }
+            if to.is_empty() {
+                to.push(successor);
+            }
+            for pid in to {
+                if let Err(error) = kill_process(pid, signal) {
+                    tracing::debug!(%error, ?signal, ?pid, "a signal did not reach a process of an upgrade");
+                }
             }
             return;
         }
-        let control = self.proxy.control();
         match signal {
             RustixSignal::TERM | RustixSignal::INT => {
                 (self.asked, self.came) = (self.asked + 1, signal);
@@ -238,20 +277,28 @@ impl Session<'_> {
         }
     }
 
-    /// Takes what has ended off the kernel's list; where the process that served is among it, another serves or this one ends, too.
-    fn reap_successor(&mut self, successor: Pid) {
-        let mut ended = None;
+    /// Takes what has ended off the kernel's list, and sees which process serves now; where none does, this one ends, too.
+    fn follow(&mut self, successor: Pid) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == successor {
-                ended = Some(app::code_of(status));
+                self.last = Some(app::code_of(status));
             }
         }
-        let Some(code) = ended else { return };
-        let active =
-            self.upgrades.folder.as_ref().and_then(Folder::active).filter(|active| active.pid != successor);
-        match active {
-            Some(active) => self.upgrades.successor.set(Some(active.pid)),
-            None => self.code = Some(code),
+        let last = self.upgrades.folder.as_ref().and_then(Folder::last);
+        let has_ended = match last.filter(|last| last.pid != getpid()) {
+            Some(last) => {
+                if last.pid != successor {
+                    self.upgrades.successor.set(Some(last.pid));
+                    self.last = None;
+                }
+                !last.runs()
+            }
+            // It serves without having said so yet, or can't say it.
+            None => !in_place::runs(successor),
+        };
+        if has_ended {
+            let unknown = if self.asked > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            self.code = Some(self.last.unwrap_or(unknown));
         }
     }
 
@@ -259,7 +306,7 @@ impl Session<'_> {
         let Some(app) = &self.app else {
             // A new process that did not take over is waited for by whoever started it.
             if let Some(successor) = self.upgrades.stays() {
-                self.reap_successor(successor);
+                self.follow(successor);
             } else if std::process::id() == 1 && !self.upgrades.running.get() {
                 app::reap_orphans();
             }
@@ -302,7 +349,7 @@ async fn upgrade(control: Control, upgrades: Rc<Upgrades>) {
         Ok(pid) => {
             tracing::info!(pid, "a new process has taken over; this one ends");
             upgrades.successor.set(i32::try_from(pid).ok().and_then(Pid::from_raw));
-            control.drain();
+            control.retire();
         }
         Err(why) => tracing::error!("{why}; this process serves on"),
     }

@@ -136,6 +136,12 @@ pub(crate) struct Object {
     pub(crate) kind: Kind,
 }
 
+/// A number without a fraction, however it is written: kubectl takes `1337.0` and `1.337e3` for 1337.
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number));
+    value.as_u64().or_else(|| float().map(|number| number as u64))
+}
+
 /// `Deployment/web`, as people name objects; with the namespace where one is given.
 pub(crate) fn name(object: &Value, kind: &Kind) -> String {
     let text = |path: &[&str]| {

@@ -1,6 +1,6 @@
 //! `inject` and `uninject` on manifests as people have them.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests stand outside of them")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside of them")]
 
 use std::{fs, path::Path};
 
@@ -99,6 +99,98 @@ fn a_kind_that_nobody_knows_is_injected_where_the_user_says() {
     assert!(done.text.contains("attache.dev/injected"), "{}", done.text);
     assert_eq!(inject(&done.text, &settings).unwrap().text, done.text);
     assert_eq!(uninject(&done.text).unwrap().text, widget, "the record says where it is");
+}
+
+/// What becomes of the one object of a text.
+fn outcome(text: &str, settings: &Settings) -> (Outcome, Vec<String>) {
+    let report = inject(text, settings).unwrap().reports.pop().unwrap();
+    (report.outcome, report.warnings)
+}
+
+#[test]
+fn an_object_of_which_others_make_pods_is_not_said_to_have_none() {
+    let workflow = |metadata: &str| {
+        let text = format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: CronWorkflow\nmetadata: {metadata}\nspec:\n  workflowSpec: {{templates: [{{name: a, container: {{image: b}}}}]}}\n"
+        );
+        outcome(&text, &Settings::default()).0
+    };
+    let Outcome::Skipped(why) = workflow("{name: a}") else { panic!() };
+    assert!(why.contains("no pod template is found") && why.contains("the webhook"), "{why}");
+    let asks = workflow("{name: a, annotations: {attache.dev/inject: \"true\"}}");
+    assert!(matches!(asks, Outcome::Refused(_)), "{asks:?}");
+    // A namespace's label is for the webhook.
+    let namespace =
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {attache.dev/inject: \"true\"}}\n";
+    assert_eq!(outcome(namespace, &Settings::default()).0, Outcome::Skipped("it has no pod".into()));
+}
+
+#[test]
+fn a_volume_claim_template_is_a_volume_of_the_pods() {
+    let text = |name: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: a}}\nspec:\n  volumeClaimTemplates: [{{metadata: {{name: {name}}}}}]\n  template:\n    spec:\n      containers: [{{name: a, image: b}}]\n"
+        )
+    };
+    let Outcome::Refused(why) = outcome(&text("attache-config"), &Settings::default()).0 else { panic!() };
+    assert!(why.contains("volume `attache-config`"), "{why}");
+    let shares = settings(&[("volumes", "[{ name: data, mountPath: /data }]")]);
+    assert!(matches!(outcome(&text("data"), &shares).0, Outcome::Injected(_)));
+    assert!(matches!(outcome(&text("other"), &shares).0, Outcome::Refused(_)));
+}
+
+#[test]
+fn a_whole_number_is_known_however_it_is_written() {
+    let transparent = settings(&[("traffic", "transparent"), ("config-map", "c")]);
+    let pod = |spec: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{{spec}}}\n");
+    for user in ["1337", "1337.0", "1.337e3", "0x539", "02471", "1_337"] {
+        let text =
+            pod(&format!("securityContext: {{runAsUser: {user}}}, containers: [{{name: a, image: b}}]"));
+        assert!(matches!(outcome(&text, &transparent).0, Outcome::Refused(_)), "{user}");
+    }
+    for port in ["15001", "15001.0", "1.5001e4"] {
+        let text = pod(&format!("containers: [{{name: a, image: b, ports: [{{containerPort: {port}}}]}}]"));
+        assert!(matches!(outcome(&text, &Settings::default()).0, Outcome::Refused(_)), "{port}");
+    }
+    let probe =
+        pod("containers: [{name: a, image: b, livenessProbe: {httpGet: {port: 80.0}, timeoutSeconds: 3.0}}]");
+    let done = inject(&probe, &transparent).unwrap().text;
+    assert!(done.contains(r#"timeoutSeconds\":3}"#), "{done}");
+}
+
+#[test]
+fn a_pod_that_is_killed_before_its_hook_has_ended_is_warned_of() {
+    let container = settings(&[("mode", "container")]);
+    let text = |grace: u8| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  terminationGracePeriodSeconds: {grace}\n  containers: [{{name: a, image: b}}]\n"
+        )
+    };
+    assert!(outcome(&text(5), &container).1.join("").contains("terminationGracePeriodSeconds 5"));
+    assert!(outcome(&text(6), &container).1.is_empty());
+}
+
+#[test]
+fn json_objects_one_after_the_other_are_read_as_kubectl_does() {
+    let one = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"a","image":"b"}]}}"#;
+    let stream = format!("{one}\n{}\n", one.replace("\"a\"}", "\"b\"}"));
+    let done = inject(&stream, &Settings::default()).unwrap();
+    let names: Vec<_> = done.reports.iter().map(|report| report.object.as_str()).collect();
+    assert_eq!(names, ["Pod/a", "Pod/b"]);
+    assert_eq!(uninject(&done.text).unwrap().text, stream);
+    let list: serde_json::Value = serde_json::from_str(&convert(&stream, Format::Json).unwrap()).unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 2);
+    assert!(convert(&stream, Format::Yaml).unwrap().contains("\n---\n"));
+}
+
+#[test]
+fn an_image_that_nobody_can_pull_is_said() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b}]}\n";
+    assert!(inject(pod, &Settings::default()).unwrap().has_unnamed_image);
+    let named = settings(&[("image", "registry.example/attache:1")]);
+    assert!(!inject(pod, &named).unwrap().has_unnamed_image);
+    let own = pod.replace("{name: a}\n", "{name: a, annotations: {attache.dev/image: x}}\n");
+    assert!(!inject(&own, &Settings::default()).unwrap().has_unnamed_image);
 }
 
 #[test]

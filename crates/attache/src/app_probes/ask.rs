@@ -66,6 +66,7 @@ impl HttpGet {
     }
 
     /// A lifecycle hook: any answer is well. An HTTPS hook of an app that speaks plaintext is asked in plaintext, without the credentials.
+    /// The kubelet's client for hooks speaks HTTP/1.1 alone, so `tls` must offer nothing else.
     pub(super) async fn call(&self, agent: &HeaderValue, tls: &Connector) -> Result<Answer, AnyError> {
         let response = match self.ask(&self.place, &self.headers, agent, tls).await {
             Err(error) if self.place.https && is_plaintext(&*error) => {
@@ -166,9 +167,12 @@ async fn one(
     headers.insert(header::HOST, authority);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     *request.headers_mut() = headers;
+    // Go reads folded lines and blanks before a colon, so an app with such an answer is healthy for the kubelet.
     let (mut sender, running) = client::conn::http1::Builder::new()
         .title_case_headers(true)
         .max_headers(MOST_HEADERS)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
         .handshake(TokioIo::new(stream))
         .await?;
     tokio::task::spawn_local(running);
@@ -237,25 +241,44 @@ pub(super) async fn grpc(
         .header(header::USER_AGENT, agent)
         .body(Full::new(frame(service)))?;
     let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.headers().get("grpc-status").cloned();
-        let mut body = pin!(response.into_body());
-        let mut message = Vec::new();
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        let (mut body, mut message, mut trailers) = (pin!(body), Vec::new(), None);
         while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            if let Ok(data) = frame?.into_data() {
-                message.extend_from_slice(&data);
+            match frame?.into_data() {
+                Ok(data) => message.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
             }
             if message.len() > LONGEST {
                 break;
             }
         }
-        Ok::<_, hyper::Error>((status, message))
+        Ok::<_, hyper::Error>((parts, message, trailers))
     };
-    let (status, message) = beside(running, answer).await??;
+    let (parts, message, trailers) = beside(running, answer).await??;
+    verdict(parts.status, &parts.headers, trailers.as_ref(), &message)
+}
+
+/// What an answer to a health check says, by the rules of a gRPC client (grpc/doc/PROTOCOL-HTTP2.md).
+fn verdict(
+    http: StatusCode,
+    headers: &HeaderMap,
+    trailers: Option<&HeaderMap>,
+    message: &[u8],
+) -> Result<Answer, AnyError> {
+    let is_grpc = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if http != StatusCode::OK || !is_grpc {
+        return Err(format!("HTTP status {http}, and not an answer of gRPC").into());
+    }
+    match trailers.unwrap_or(headers).get("grpc-status") {
+        Some(status) if status == "0" => {}
+        Some(status) => return Err(format!("gRPC status {status:?}").into()),
+        None => return Err("the answer ended without a gRPC status".into()),
+    }
     // A frame's head is 5 bytes; field 1 (`status`) as a varint, 1 is SERVING.
-    match message.get(5..) {
-        Some([8, 1, ..]) => Ok(Answer::Well),
-        Some([]) | None if status.is_some() => Err(format!("gRPC status {status:?}").into()),
+    match message {
+        [0, _, _, _, _, 8, 1, ..] => Ok(Answer::Well),
         _ => Err("not SERVING".into()),
     }
 }
@@ -306,6 +329,28 @@ mod tests {
         let long = frame(&"s".repeat(300));
         assert_eq!(long.get(..8), Some(&[0, 0, 0, 1, 47, 10, 0xac, 2][..]));
         assert_eq!(long.len(), 5 + 3 + 300);
+    }
+
+    #[test]
+    fn a_health_check_is_well_only_by_grpcs_own_rules() {
+        let map = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            pairs.collect()
+        };
+        let (ok, grpc) = (StatusCode::OK, map(&[("content-type", "application/grpc+proto")]));
+        let (serving, not_serving) = (&[0, 0, 0, 0, 2, 8, 1][..], &[0, 0, 0, 0, 2, 8, 2][..]);
+        let ended = map(&[("grpc-status", "0")]);
+        assert!(verdict(ok, &grpc, Some(&ended), serving).is_ok());
+        assert!(verdict(ok, &grpc, Some(&ended), not_serving).is_err());
+        assert!(verdict(ok, &grpc, Some(&ended), &[]).is_err(), "a status and no message");
+        assert!(verdict(ok, &grpc, Some(&map(&[("grpc-status", "13")])), serving).is_err());
+        assert!(verdict(ok, &grpc, None, serving).is_err(), "no trailers");
+        assert!(verdict(ok, &map(&[("content-type", "text/html")]), Some(&ended), serving).is_err());
+        assert!(verdict(StatusCode::BAD_GATEWAY, &grpc, Some(&ended), serving).is_err());
+        let unimplemented = map(&[("content-type", "application/grpc"), ("grpc-status", "12")]);
+        assert!(verdict(ok, &unimplemented, None, &[]).is_err(), "trailers alone");
     }
 
     #[test]

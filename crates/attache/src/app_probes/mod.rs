@@ -14,6 +14,7 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
@@ -31,7 +32,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::bind::any_family;
+use crate::{
+    bind::any_family,
+    handed::{Handed, duplicate},
+    upgrade::Keyed,
+};
 use ask::{Answer, AnyError, HttpGet};
 
 /// Connections served at once.
@@ -66,29 +71,62 @@ enum Question {
 struct Probes {
     all: HashMap<String, Probe>,
     tls: Connector,
+    /// For hooks, which the kubelet calls by HTTP/1.1 alone and without ALPN.
+    hook_tls: Connector,
     hooks: Cell<usize>,
 }
 
-/// Answers for the app, if attache was told what its probes are. Ends with the runtime.
+/// The port of the probes, taken but not served yet.
+pub(crate) struct Bound {
+    socket: TcpListener,
+    port: u16,
+    probes: Probes,
+}
+
+/// Takes the port, if attache was told what the app's probes are: that of the process before this one, or its own.
 ///
 /// # Errors
 /// The variable is not what `attache inject` writes, or the port is taken.
-pub(crate) fn start() -> Result<(), String> {
-    let Ok(text) = std::env::var(PROBES_VARIABLE) else { return Ok(()) };
+pub(crate) fn bind(handed: &mut Handed) -> Result<Option<Bound>, String> {
+    let Ok(text) = std::env::var(PROBES_VARIABLE) else { return Ok(None) };
     let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
     let (port, all) = parse(&text, pod.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
         .ok_or_else(|| format!("{PROBES_VARIABLE} isn't what `attache inject` writes"))?;
     let wrong = |error: io::Error| format!("port {port} for the app's probes: {error}");
-    let socket = any_family(port).and_then(TcpListener::from_std).map_err(wrong)?;
-    let tls = Connector::unverified(&[b"h2", b"http/1.1"]).map_err(|error| error.to_string())?;
+    let socket = match handed.take_one(&key(port)) {
+        Some(given) => {
+            let socket = std::net::TcpListener::from(given);
+            socket.set_nonblocking(true).and(Ok(socket))
+        }
+        None => any_family(port),
+    };
+    let socket = socket.and_then(TcpListener::from_std).map_err(wrong)?;
+    let unverified = |alpn: &[&[u8]]| Connector::unverified(alpn).map_err(|error| error.to_string());
+    let (tls, hook_tls) = (unverified(&[b"h2", b"http/1.1"])?, unverified(&[])?);
     for (path, probe) in &all {
         if let Question::Never(why) = &probe.question {
             tracing::warn!("{path} always fails: {why}");
         }
     }
-    tracing::info!("the app's probes are answered on port {port}");
-    spawn_local(serve(socket, Rc::new(Probes { all, tls, hooks: Cell::new(0) })));
-    Ok(())
+    Ok(Some(Bound { socket, port, probes: Probes { all, tls, hook_tls, hooks: Cell::new(0) } }))
+}
+
+/// What the socket is called between processes.
+fn key(port: u16) -> String {
+    format!("app probes {port}")
+}
+
+impl Bound {
+    /// A handle of the socket for a later process.
+    pub(crate) fn hold(&self) -> Option<Keyed> {
+        Some((key(self.port), duplicate(&self.socket)?))
+    }
+
+    /// Answers for the app, until `succeeded` ends: then another process does.
+    pub(crate) fn serve(self, succeeded: impl Future<Output = ()> + 'static) {
+        tracing::info!("the app's probes are answered on port {}", self.port);
+        spawn_local(serve(self.socket, Rc::new(self.probes), succeeded));
+    }
 }
 
 /// Where the app's probes are answered, if they are: nobody may come there through attache itself.
@@ -157,11 +195,16 @@ fn http_get(question: &Value, pod: IpAddr) -> Result<HttpGet, String> {
     Ok(HttpGet { ip: address.ip(), place, headers })
 }
 
-async fn serve(socket: TcpListener, probes: Rc<Probes>) {
+async fn serve(socket: TcpListener, probes: Rc<Probes>, succeeded: impl Future<Output = ()>) {
     let places = Places::new(MOST, 0);
     let mut connections = JoinSet::new();
+    let mut succeeded = pin!(succeeded);
     loop {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = &mut succeeded => break,
+        };
+        match accepted {
             Ok((stream, client)) => {
                 let place = places.take(Some(client.ip())).await;
                 connections.spawn_local(connection(stream, place, probes.clone()));
@@ -170,6 +213,9 @@ async fn serve(socket: TcpListener, probes: Rc<Probes>) {
         }
         while connections.try_join_next().is_some() {}
     }
+    drop(socket);
+    // What was asked already is answered.
+    while connections.join_next().await.is_some() {}
 }
 
 async fn connection(stream: TcpStream, place: Place, probes: Rc<Probes>) {
@@ -237,7 +283,7 @@ async fn ask(
         Question::Hook(get) => {
             let _running = Running::begin(&probes.hooks).ok_or("too many hooks are called at once")?;
             place.lasts();
-            get.call(agent, &probes.tls).await
+            get.call(agent, &probes.hook_tls).await
         }
         Question::Tcp(address) => ask::tcp(*address).await,
         Question::Grpc { address, service } => ask::grpc(*address, service, agent).await,

@@ -4,6 +4,9 @@
 //! listeners that others reach drain; and only when what they accepted has ended do the listeners of the app itself, since a
 //! request that is being answered may need calls to be so. What still runs at the deadline is cut.
 //!
+//! After a hand-over all listeners drain at once, since the process that serves takes new connections of the app, too, and the deadline
+//! is that of a reload: nobody waits for the end of this process. An end that is asked for meanwhile brings the deadline forward.
+//!
 //! [`shutdown.delay`]: attache_config::model::Shutdown
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
@@ -13,12 +16,12 @@ use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, watch},
     task::spawn_local,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
     gauges::count_endpoints,
-    handle::{Control, Order},
+    handle::{Control, End, Order},
     reload::Reloader,
     workers::Workers,
 };
@@ -30,6 +33,7 @@ use crate::{
     prepare::Prepared,
     process::{Process, Wrapped},
     resident, tls,
+    upgrade::Keyed,
     upkeep::Upkeep,
     watch as files,
 };
@@ -47,7 +51,7 @@ type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 
 /// What the thread is told.
 pub(crate) struct Orders {
-    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) stop: watch::Receiver<End>,
     pub(crate) others: mpsc::UnboundedReceiver<Order>,
 }
 
@@ -55,6 +59,8 @@ pub(crate) struct Orders {
 pub(crate) struct Operators {
     pub(crate) probes: Option<TcpListener>,
     pub(crate) admin: Option<admin::Bound>,
+    /// Sockets of others in this program, which are handed over with the rest.
+    pub(crate) others: Vec<Keyed>,
 }
 
 /// Runs the thread until the proxy has ended.
@@ -90,7 +96,7 @@ async fn serve(
     started: &Started,
 ) -> Result<(), Error> {
     let process = control.process();
-    let mut held = Vec::new();
+    let mut held = operators.others;
     if let Some(socket) = operators.probes {
         held.extend(socket.local_addr().ok().map(probes_key).zip(duplicate(&socket)));
         let socket = tokio::net::TcpListener::from_std(socket).map_err(Error::Thread)?;
@@ -139,41 +145,84 @@ async fn serve(
 
     // A sender that is gone is a program that ends.
     let mut stop = orders.stop;
-    let _ = stop.wait_for(|&stop| stop).await;
+    let _ = stop.wait_for(|&end| end != End::No).await;
     process.readiness.draining();
-    let shutdown = process.generation().config.shutdown;
     let mut app = process.wrapped.subscribe();
-    if *process.succeeded.borrow() {
-        // Its successor accepts at the same sockets: nobody has to take notice of anything.
-    } else {
+    let is_succeeded = *process.succeeded.borrow();
+    if !is_succeeded {
         process.supervisor.stopping();
+        let delay = process.generation().config.shutdown.delay;
         tokio::select! {
-            () = sleep(shutdown.delay) => {}
+            () = sleep(delay) => {}
             // Nobody is left who could be called.
             _ = app.wait_for(|app| *app == Wrapped::Gone) => {}
         }
     }
-    tracing::info!("draining, for at most {:?}", shutdown.drain_timeout);
-    let deadline = Instant::now().checked_add(shutdown.drain_timeout).unwrap_or_else(far);
+    let mut deadline = Deadline::begin(process, stop, is_succeeded);
+    tracing::info!("draining, for at most {:?}", deadline.limit);
     // Else the sockets would stay open, and connections wait in them.
     process.held().clear();
     process.drain_inbound.drain();
-    if timeout_at(deadline, inbound_ended(process)).await.is_err() {
-        tracing::warn!("calls to the app still run after {:?}", shutdown.drain_timeout);
+    if is_succeeded {
+        process.drain.drain();
+    }
+    tokio::select! {
+        () = inbound_ended(process) => {}
+        () = deadline.passes() => tracing::warn!("calls to the app still run after {:?}", deadline.limit),
     }
     process.wrapped.send_if_modified(|app| std::mem::replace(app, next(*app)) == Wrapped::Runs);
     let _ = app.wait_for(|app| matches!(app, Wrapped::None | Wrapped::Gone)).await;
     process.drain.drain();
     // An app may take longer for its end than the deadline; what it left behind ends then.
-    let deadline = deadline.max(Instant::now() + CUT_PATIENCE);
-    // Each worker holds a sender until it has ended.
-    if timeout_at(deadline, ended.recv()).await.is_err() {
-        tracing::warn!("cutting what still runs after {:?}", shutdown.drain_timeout);
-        process.drain.cut();
-        let _ = timeout_at(Instant::now() + CUT_PATIENCE, ended.recv()).await;
+    deadline.at = deadline.at.max(Instant::now() + CUT_PATIENCE);
+    tokio::select! {
+        // Each worker holds a sender until it has ended.
+        _ = ended.recv() => {}
+        () = deadline.passes() => {
+            tracing::warn!("cutting what still runs after {:?}", deadline.limit);
+            process.drain.cut();
+            let _ = timeout(CUT_PATIENCE, ended.recv()).await;
+        }
     }
     process.last_exports(EXPORTS_PATIENCE).await;
     Ok(())
+}
+
+/// When what still runs is cut.
+struct Deadline {
+    at: Instant,
+    /// Time from the begin of the drain, or from the moment at which the end was asked for.
+    limit: Duration,
+    /// What the limit becomes when the end is asked for.
+    asked: Duration,
+    stop: watch::Receiver<End>,
+}
+
+impl Deadline {
+    fn begin(process: &Process, stop: watch::Receiver<End>, is_succeeded: bool) -> Self {
+        let config = &process.generation().config;
+        let asked = config.shutdown.drain_timeout;
+        let limit = if is_succeeded { config.reload.drain_timeout } else { asked };
+        Self { at: after(limit), limit, asked, stop }
+    }
+
+    /// Waits for it. Safe to give up.
+    async fn passes(&mut self) {
+        let was_asked = *self.stop.borrow() == End::Asked;
+        if !was_asked {
+            tokio::select! {
+                () = sleep_until(self.at) => return,
+                _ = self.stop.wait_for(|&end| end == End::Asked) => {}
+            }
+            (self.at, self.limit) = (self.at.min(after(self.asked)), self.asked);
+            tracing::info!("asked to end: what still runs may take {:?} more", self.limit);
+        }
+        sleep_until(self.at).await;
+    }
+}
+
+fn after(limit: Duration) -> Instant {
+    Instant::now().checked_add(limit).unwrap_or_else(far)
 }
 
 /// An app that runs may end now.

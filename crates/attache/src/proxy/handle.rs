@@ -18,11 +18,22 @@ pub(crate) enum Order {
     Upgrade { myself: Myself, reply: oneshot::Sender<Result<u32, String>> },
 }
 
+/// Why the proxy ends, if it does. The later one in this order replaces an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// It serves.
+    No,
+    /// Another process serves in its place, and nobody waits for the end of this one.
+    Succeeded,
+    /// A signal, the admin API or the app's end asked for it.
+    Asked,
+}
+
 /// Tells a running proxy what to do. Works from any thread, cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Control {
     pub(super) process: Arc<Process>,
-    pub(super) stop: watch::Sender<bool>,
+    pub(super) stop: watch::Sender<End>,
     pub(super) orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -41,14 +52,28 @@ impl Control {
             .unwrap_or_else(|_| Err("the program is ending: nothing is handed over any more".to_owned()))
     }
 
-    /// Begins to drain; work that was accepted goes on. What was begun already goes on as it is.
+    /// Begins to drain, for at most `shutdown.drain_timeout`; work that was accepted goes on. A drain after a hand-over is shortened
+    /// to that.
     pub(crate) fn drain(&self) {
-        self.stop.send_replace(true);
+        self.ends(End::Asked);
     }
 
-    /// Somebody asked for the end, in an orderly way.
-    pub(crate) fn was_asked_to_end(&self) -> bool {
-        *self.stop.borrow()
+    /// Begins to drain since another process serves, for at most `reload.drain_timeout`.
+    pub(crate) fn retire(&self) {
+        self.ends(End::Succeeded);
+    }
+
+    fn ends(&self, end: End) {
+        self.stop.send_if_modified(|now| {
+            let is_later = *now < end;
+            *now = end.max(*now);
+            is_later
+        });
+    }
+
+    /// It ends in an orderly way.
+    pub(crate) fn was_told_to_end(&self) -> bool {
+        *self.stop.borrow() != End::No
     }
 
     /// Reads the config's files again and switches over, or says why not; then nothing has changed. Waits for reloads that were

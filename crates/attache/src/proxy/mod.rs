@@ -23,8 +23,11 @@ use attache_config::model::Config;
 use attache_telemetry::LogControl;
 use tokio::sync::{mpsc, watch};
 
-use self::control::{Operators, Orders};
 pub(crate) use self::handle::Control;
+use self::{
+    control::{Operators, Orders},
+    handle::End,
+};
 use crate::{
     admin, bind, cpus,
     error::Error,
@@ -34,6 +37,7 @@ use crate::{
     prepare,
     process::Process,
     reloads::{Reload, Report, Trigger},
+    upgrade::Keyed,
     watch as files,
 };
 
@@ -46,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) supervisor: Supervisor,
     /// Sockets to be used instead of new ones.
     pub(crate) handed: Handed,
+    /// Sockets that the program itself serves, to be handed to a successor with the rest.
+    pub(crate) others: Vec<Keyed>,
 }
 
 /// A proxy that runs. Dropping it leaves it running; [`Proxy::stop`] ends it.
@@ -60,7 +66,7 @@ impl Proxy {
     /// Binds, starts every thread and returns when the workers accept.
     pub(crate) fn start(config: Config, setup: Setup) -> Result<Self, Error> {
         let (began, at) = (Instant::now(), SystemTime::now());
-        let Setup { log, supervisor, mut handed } = setup;
+        let Setup { log, supervisor, mut handed, others } = setup;
         let process = Process::new(config.workers.unwrap_or_else(cpus::workers), log, supervisor);
         process.reloads.tries(files::digest(&files::files(&config)));
         let (probes, admin) = (config.metrics, config.admin.clone());
@@ -79,10 +85,10 @@ impl Proxy {
             }
             other => other?,
         };
-        let operators = Operators { probes, admin: admin::bind(&admin, &mut handed)? };
+        let operators = Operators { probes, admin: admin::bind(&admin, &mut handed)?, others };
         let predecessor = handed.settle();
 
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(End::No);
         let (orders, ordered) = mpsc::unbounded_channel();
         let (ending, ended) = watch::channel(false);
         let (started, start) = std::sync::mpsc::channel();

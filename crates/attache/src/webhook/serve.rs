@@ -15,7 +15,10 @@ use std::{
 };
 
 use attache_admin::{Page, Place, Places, serve_pages};
-use attache_kubernetes::{inject::Settings, review};
+use attache_kubernetes::{
+    inject::{Settings, UNNAMED_IMAGE},
+    review,
+};
 use attache_tls::{Acceptor, Watcher};
 use clap::Args;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -85,6 +88,9 @@ struct Server {
 pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
     let settings = options.settings.settings()?;
     let _log = attache_telemetry::init_logging(&options.log_level)?;
+    if settings.has_unnamed_image() {
+        tracing::warn!("{UNNAMED_IMAGE}");
+    }
     let acceptor = acceptor(options)?;
     let server = Rc::new(Server { settings, acceptor, metrics: Metrics::new()?, ending: Arc::default() });
     LocalRuntime::new()?.block_on(async {

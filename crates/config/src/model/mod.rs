@@ -260,7 +260,7 @@ section! {
         /// and the admin API reload in any case.
         watch: bool = true,
         /// Connections of a listener that is gone, or changed in what concerns open connections, may finish for this long before
-        /// they are cut.
+        /// they are cut; so may those of a process that handed its sockets over to a newer one.
         // As Envoy's `--drain-time-s`.
         drain_timeout: Duration as Length = Duration::from_mins(10),
     }

@@ -16,6 +16,8 @@ mod quantity;
 pub(crate) mod record;
 mod resources;
 mod settings;
+mod stream;
+mod without_pod;
 
 use std::{collections::HashMap, fmt};
 
@@ -24,7 +26,7 @@ use serde_json::{Value, json};
 pub use crate::object::PodTemplate;
 pub use names::PROBES_VARIABLE;
 pub use record::MARKER;
-pub use settings::{APP_PROBES, Mode, PREFIX, SETTINGS, Settings, Traffic};
+pub use settings::{APP_PROBES, Mode, PREFIX, SETTINGS, Settings, Traffic, UNNAMED_IMAGE};
 
 use crate::{
     edit::{Edit, Path, apply, find},
@@ -44,6 +46,8 @@ pub struct Done {
     pub reports: Vec<Report>,
     /// What is worth knowing about the text itself.
     pub warnings: Vec<String>,
+    /// A pod got the image of [`Settings::default`], which nobody named and no registry has.
+    pub has_unnamed_image: bool,
 }
 
 /// What became of an object.
@@ -111,6 +115,10 @@ type Work = Vec<(Place, Vec<Edit>)>;
 /// # Errors
 /// The text is neither YAML nor JSON: where and why.
 pub fn inject(text: &str, settings: &Settings) -> Result<Done, String> {
+    stream::each(text, |text| inject_one(text, settings))
+}
+
+fn inject_one(text: &str, settings: &Settings) -> Result<Done, String> {
     let text = &*readable(text);
     let before = parsed(text)?;
     // Objects that have attache already and keep it as it is.
@@ -159,6 +167,7 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -
     let source = Source::new(&bare, &documents);
     let mut work = Work::new();
     let mut warned: HashMap<Place, Vec<String>> = HashMap::new();
+    let mut has_unnamed_image = false;
     // Those of before: what was taken out of a pod doesn't make it another.
     for place in &all {
         if reports.contains_key(place) {
@@ -175,6 +184,7 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -
             Decision::Inject { edits, warnings, settings } => {
                 work.push((place.clone(), edits));
                 warned.insert(place.clone(), warnings);
+                has_unnamed_image |= settings.has_unnamed_image();
                 let how = how(&settings);
                 if had.contains(place) { Outcome::Updated(how) } else { Outcome::Injected(how) }
             }
@@ -187,7 +197,7 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -
     let (text, failed) = edited(&bare, &documents, work)?;
     reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
     let warnings = text_warnings(&before);
-    Ok(Done { text, reports: ordered(&before, all, reports, warned), warnings })
+    Ok(Done { text, reports: ordered(&before, all, reports, warned), warnings, has_unnamed_image })
 }
 
 /// Takes attache out of every object of a text that [`inject`] or the webhook put it into.
@@ -195,6 +205,10 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -
 /// # Errors
 /// The text is neither YAML nor JSON: where and why.
 pub fn uninject(text: &str) -> Result<Done, String> {
+    stream::each(text, uninject_one)
+}
+
+fn uninject_one(text: &str) -> Result<Done, String> {
     let text = &*readable(text);
     let documents = parsed(text)?;
     let mut reports = HashMap::new();
@@ -214,7 +228,8 @@ pub fn uninject(text: &str) -> Result<Done, String> {
     let (text, failed) = edited(text, &documents, work)?;
     reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
     let warnings = text_warnings(&documents);
-    Ok(Done { text, reports: ordered(&documents, all, reports, HashMap::new()), warnings })
+    let reports = ordered(&documents, all, reports, HashMap::new());
+    Ok(Done { text, reports, warnings, has_unnamed_image: false })
 }
 
 fn text_warnings(documents: &[Document]) -> Vec<String> {
@@ -224,13 +239,17 @@ fn text_warnings(documents: &[Document]) -> Vec<String> {
 /// Reads a text that a person gave; a chart that wasn't rendered is called by its name.
 fn parsed(text: &str) -> Result<Vec<Document>, String> {
     yaml::parse(text).map_err(|wrong| {
-        let template = text.lines().enumerate().find(|(_, line)| line.contains("{{"));
-        match template {
-            Some((index, _)) => format!(
-                "{wrong}\nthis looks like a chart's template (`{{{{` in line {}): inject what `helm template` makes of it",
-                index + 1
-            ),
-            None => wrong,
+        let line_of = |mark: &str| text.lines().position(|line| line.contains(mark)).map(|index| index + 1);
+        if let Some(line) = line_of("{{") {
+            format!(
+                "{wrong}\nthis looks like a chart's template (`{{{{` in line {line}): inject what `helm template` makes of it"
+            )
+        } else if let Some(line) = line_of("${") {
+            format!(
+                "{wrong}\nthis looks like a template (`${{` in line {line}): inject what envsubst, or whatever fills it in, makes of it"
+            )
+        } else {
+            wrong
         }
     })
 }
@@ -418,18 +437,24 @@ pub enum Format {
 /// # Errors
 /// The text is neither YAML nor JSON.
 pub fn convert(text: &str, format: Format) -> Result<String, String> {
-    let is_json =
-        text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    let pieces = stream::pieces(text);
+    let is_json = pieces.len() > 1 || stream::is_json(text);
     match (format, is_json) {
-        (Format::Yaml, false) | (Format::Json, true) => Ok(text.to_owned()),
+        (Format::Yaml, false) => Ok(text.to_owned()),
+        (Format::Json, true) if pieces.len() == 1 => Ok(text.to_owned()),
         (Format::Yaml, true) => {
-            let documents = parsed(&readable(text))?;
-            let texts: Vec<String> =
-                documents.iter().map(|document| Style::default().document(&document.value)).collect();
+            let mut texts = Vec::new();
+            for piece in pieces {
+                let documents = parsed(&readable(piece))?;
+                texts.extend(documents.iter().map(|document| Style::default().document(&document.value)));
+            }
             Ok(texts.join("---\n"))
         }
-        (Format::Json, false) => {
-            let mut values: Vec<Value> = parsed(text)?.into_iter().map(|document| document.value).collect();
+        (Format::Json, _) => {
+            let mut values = Vec::new();
+            for piece in pieces {
+                values.extend(parsed(&readable(piece))?.into_iter().map(|document| document.value));
+            }
             let value = match values.len() {
                 1 => values.pop().unwrap_or_default(),
                 _ => json!({"apiVersion": "v1", "kind": "List", "items": values}),

@@ -12,10 +12,11 @@ use super::{
     record::{MARKER, Record, Undo},
     resources,
     settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PREFIX, PROBES, Settings, Traffic},
+    without_pod,
 };
 use crate::{
     edit::{Edit, Path, find},
-    object::{self, Kind, items, text},
+    object::{Kind, items, text},
 };
 
 /// What is decided about an object.
@@ -45,7 +46,7 @@ pub(crate) fn decide(
     defaults: &Settings,
     written: Written<'_>,
 ) -> Decision {
-    let Some(base) = pod else { return without_pod(object, kind) };
+    let Some(base) = pod else { return without_pod::decide(object, kind) };
     let template = match find(object, base) {
         Some(template) if template.is_object() => template,
         _ => return Decision::Refuse(format!("it has no pod template at {}", base.join("."))),
@@ -79,7 +80,13 @@ pub(crate) fn decide(
                 .to_owned(),
         );
     }
-    if let Err(reason) = possible(kind, template, &settings, &mut warnings) {
+    let claims: Vec<&str> = object
+        .get("spec")
+        .into_iter()
+        .flat_map(|spec| items(spec, "volumeClaimTemplates"))
+        .filter_map(|claim| text(claim.get("metadata")?, "name"))
+        .collect();
+    if let Err(reason) = possible(kind, template, &claims, &settings, &mut warnings) {
         return Decision::Refuse(reason);
     }
     let base = base.to_vec();
@@ -88,45 +95,6 @@ pub(crate) fn decide(
         Ok((edits, warnings)) => Decision::Inject { edits, warnings, settings: Box::new(settings) },
         Err(reason) => Decision::Refuse(reason),
     }
-}
-
-/// An object in which no pod template was found.
-fn without_pod(object: &Value, kind: &Kind) -> Decision {
-    if kind.is_built_in() {
-        return Decision::Refuse(format!("it has no pod template at {}", kind.expected()));
-    }
-    let alike = object::lookalikes(object);
-    let Some(first) = alike.first() else {
-        return Decision::Skip(match kind.expected() {
-            expected if expected.is_empty() => "it has no pod".to_owned(),
-            expected => format!("it has no pod template of its own at {expected}"),
-        });
-    };
-    let Kind { group, kind } = kind;
-    if kind.is_empty() {
-        return Decision::Skip("it says no `kind`, so that nobody can tell what it is".to_owned());
-    }
-    let why = format!(
-        "attache doesn't know the kind `{kind}`{}; what looks like a pod template stands at {}: --pod-template {kind}{}{group}={} names it",
-        if group.is_empty() { String::new() } else { format!(" of {group}") },
-        alike.iter().map(place_name).collect::<Vec<_>>().join(", "),
-        if group.is_empty() { "" } else { "." },
-        starred(first),
-    );
-    let asked = |path: &Path| {
-        find(object, path).is_some_and(|template| matches!(asks(object, template), Ok(Some((true, _)))))
-    };
-    if alike.iter().any(asked) { Decision::Refuse(why) } else { Decision::Skip(why) }
-}
-
-fn place_name(path: &Path) -> String {
-    if path.is_empty() { "its root".to_owned() } else { path.join(".") }
-}
-
-/// A path with `*` for indexes of lists.
-fn starred(path: &Path) -> String {
-    let part = |part: &String| if part.bytes().all(|b| b.is_ascii_digit()) { "*" } else { part }.to_owned();
-    path.iter().map(part).collect::<Vec<_>>().join(".")
 }
 
 /// What `attache.dev/inject` says, as an annotation or label of an object or of its pod template, and whose it is. A "false" wins.

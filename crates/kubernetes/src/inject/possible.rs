@@ -9,13 +9,16 @@ use super::{
     names::{INTERCEPT, NAME, OWN_VOLUMES},
     settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PREFIX, PROBES, Settings, Traffic, listener_at, parsed},
 };
-use crate::object::{Kind, items, text};
+use crate::object::{Kind, items, text, whole};
 
+/// `claims` are the names of the object's volume claim templates, which become volumes of its pods and replace those of the same name.
+///
 /// # Errors
 /// Why the pod can't have attache.
 pub(super) fn possible(
     kind: &Kind,
     template: &Value,
+    claims: &[&str],
     settings: &Settings,
     warnings: &mut Vec<String>,
 ) -> Result<(), String> {
@@ -45,6 +48,13 @@ pub(super) fn possible(
                 .to_owned(),
         );
     }
+    let grace = spec.get("terminationGracePeriodSeconds").and_then(whole).unwrap_or(30);
+    if settings.mode == Mode::Container && u64::from(settings.pre_stop) >= grace {
+        warnings.push(format!(
+            "its terminationGracePeriodSeconds {grace} is over before attache's preStop hook of {} s: calls that run then are cut. Raise it, or say {PREFIX}pre-stop",
+            settings.pre_stop
+        ));
+    }
     let own_ports: &[u16] = if settings.intercepts_inbound() {
         &[OUTBOUND, INBOUND, PROBES, APP_PROBES]
     } else {
@@ -63,7 +73,7 @@ pub(super) fn possible(
                 return Err(format!("it has a container `{name}` that attache didn't put there"));
             }
             for port in items(container, "ports") {
-                let number = port.get("containerPort").and_then(Value::as_u64);
+                let number = port.get("containerPort").and_then(whole);
                 let tcp = text(port, "protocol").is_none_or(|protocol| protocol == "TCP");
                 if let Some(clash) = own_ports.iter().find(|own| tcp && number == Some(u64::from(**own))) {
                     return Err(format!("its container `{name}` has port {clash}, which is attache's"));
@@ -74,9 +84,9 @@ pub(super) fn possible(
     }
     for groups in ["fsGroup", "supplementalGroups"] {
         let own = spec.pointer(&format!("/securityContext/{groups}"));
-        let uid = Value::from(settings.uid);
+        let is_ours = |group: &Value| whole(group) == Some(settings.uid.into());
         let has =
-            own == Some(&uid) || own.and_then(Value::as_array).is_some_and(|groups| groups.contains(&uid));
+            own.is_some_and(|own| is_ours(own) || own.as_array().is_some_and(|all| all.iter().any(is_ours)));
         if settings.traffic == Traffic::Transparent && has {
             warnings.push(format!(
                 "its {groups} has attache's group {0}: a program of it that changes to that group isn't redirected. Give attache another with {PREFIX}uid",
@@ -85,16 +95,17 @@ pub(super) fn possible(
         }
     }
     let ours = containers::volumes(settings);
-    for volume in items(spec, "volumes") {
-        let name = text(volume, "name").unwrap_or_default();
+    let own_volumes = items(spec, "volumes").filter_map(|volume| text(volume, "name"));
+    let own_volumes: Vec<&str> = own_volumes.chain(claims.iter().copied()).collect();
+    for name in &own_volumes {
+        let name = *name;
         if OWN_VOLUMES.contains(&name) || ours.iter().any(|own| text(own, "name") == Some(name)) {
             return Err(format!("it has a volume `{name}` that attache didn't put there"));
         }
     }
     for volume in &settings.volumes {
         let name = text(volume, "name").unwrap_or_default();
-        let there = items(spec, "volumes").any(|own| text(own, "name") == Some(name));
-        if !there && !ours.iter().any(|own| text(own, "name") == Some(name)) {
+        if !own_volumes.contains(&name) && !ours.iter().any(|own| text(own, "name") == Some(name)) {
             return Err(format!(
                 "{PREFIX}volumes mounts `{name}` without a source, and the pod has no such volume"
             ));
@@ -111,7 +122,7 @@ fn check_user(spec: &Value, container: &Value, name: &str, settings: &Settings) 
     for (key, what) in [("runAsUser", "user"), ("runAsGroup", "group")] {
         let path = format!("/securityContext/{key}");
         let own = container.pointer(&path).filter(|own| !own.is_null()).or_else(|| spec.pointer(&path));
-        if own.and_then(Value::as_u64) == Some(settings.uid.into()) {
+        if own.and_then(whole) == Some(settings.uid.into()) {
             return Err(format!(
                 "its container `{name}` runs as {what} {0}, as attache does: its connections wouldn't be redirected. Give attache another with {PREFIX}uid",
                 settings.uid

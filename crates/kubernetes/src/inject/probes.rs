@@ -10,6 +10,7 @@
 use serde_json::{Map, Value, json};
 
 use super::settings::{APP_PROBES, Settings};
+use crate::object::whole;
 
 const PROBES: [(&str, &str); 3] =
     [("livenessProbe", "liveness"), ("readinessProbe", "readiness"), ("startupProbe", "startup")];
@@ -68,7 +69,7 @@ pub(crate) fn rewrite(
         let entry = if is_hook {
             json!({"hook": question})
         } else {
-            let seconds = asked.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(1);
+            let seconds = asked.get("timeoutSeconds").and_then(whole).unwrap_or(1);
             json!({handler: question, "timeoutSeconds": seconds})
         };
         all.insert(path.clone(), entry);
@@ -81,11 +82,11 @@ pub(crate) fn rewrite(
 /// The number of a port that is given by number or by name.
 fn port(container: &Value, port: Option<&Value>) -> Option<u16> {
     match port? {
-        Value::Number(number) => number.as_u64().and_then(|number| number.try_into().ok()),
+        number @ Value::Number(_) => whole(number).and_then(|number| number.try_into().ok()),
         Value::String(text) => text.parse().ok().or_else(|| {
             let named = |port: &&Value| port.get("name").and_then(Value::as_str) == Some(text);
             let port = container.get("ports")?.as_array()?.iter().find(named)?;
-            port.get("containerPort")?.as_u64()?.try_into().ok()
+            whole(port.get("containerPort")?)?.try_into().ok()
         }),
         _ => None,
     }

@@ -19,7 +19,7 @@ pub const APP_PROBES: u16 = 15020;
 
 /// Every setting: its name, its form, what it is. The defaults are those of [`Settings::default`].
 pub const SETTINGS: &[(&str, &str, &str)] = &[
-    ("image", "IMAGE", "attache's image"),
+    ("image", "IMAGE", "attache's image; that of the default is in no public registry yet, so name your own"),
     ("image-pull-policy", "POLICY", "Always, IfNotPresent or Never; the cluster's default without it"),
     (
         "mode",
@@ -139,11 +139,17 @@ pub struct Settings {
     pub pod_templates: Vec<PodTemplate>,
 }
 
+/// The image that attache's releases will have.
+const IMAGE: &str = concat!("ghcr.io/attache-proxy/attache:", env!("CARGO_PKG_VERSION"));
+/// What to say where pods would get that image, which nobody can pull as long as nobody has published it.
+pub const UNNAMED_IMAGE: &str = "no --image is given, and the default is in no public registry yet: pods start only where the nodes have an image of that name. \
+     Build one (`docker build -f deploy/Dockerfile`), push it, and name it";
+
 impl Default for Settings {
     fn default() -> Self {
         let quantity = |text: &str| Some(text.to_owned());
         Self {
-            image: concat!("ghcr.io/attache-proxy/attache:", env!("CARGO_PKG_VERSION")).to_owned(),
+            image: IMAGE.to_owned(),
             image_pull_policy: None,
             mode: Mode::Native,
             traffic: Traffic::Explicit,
@@ -176,6 +182,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether the image is the default.
+    pub fn has_unnamed_image(&self) -> bool {
+        self.image == IMAGE
+    }
+
     /// Sets one by its name in [`SETTINGS`].
     ///
     /// # Errors

@@ -1,0 +1,84 @@
+//! An object in which no pod template was found: a kind without pods, or one that attache doesn't know.
+//!
+//! Only of Kubernetes' own kinds can it be said that there is no pod. What another controller makes of its objects isn't known here, so
+//! that is said, and an object that asks for attache is refused: its owner counts on it.
+
+use serde_json::{Map, Value};
+
+use super::plan::{Decision, asks};
+use crate::{
+    edit::{Path, find},
+    object::{self, Kind},
+};
+
+/// Groups of the Kubernetes API server itself, beside those without a dot; other groups below `k8s.io` are custom ones, too.
+const GROUPS: &[&str] = &[
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+
+pub(crate) fn decide(object: &Value, kind: &Kind) -> Decision {
+    if kind.is_built_in() {
+        return Decision::Refuse(format!("it has no pod template at {}", kind.expected()));
+    }
+    let alike = object::lookalikes(object);
+    let asked = |template: &Value| matches!(asks(object, template), Ok(Some((true, _))));
+    let Some(first) = alike.first() else {
+        return match kind.expected() {
+            expected if !expected.is_empty() => {
+                Decision::Skip(format!("it has no pod template of its own at {expected}"))
+            }
+            _ if kind.group.contains('.') && !GROUPS.contains(&kind.group.as_str()) => {
+                let why = format!(
+                    "no pod template is found in it, and attache doesn't know the kind `{}` of {}; if pods come of it, the webhook injects them",
+                    kind.kind, kind.group
+                );
+                if asked(&Map::new().into()) { Decision::Refuse(why) } else { Decision::Skip(why) }
+            }
+            _ => Decision::Skip("it has no pod".to_owned()),
+        };
+    };
+    let Kind { group, kind } = kind;
+    if kind.is_empty() {
+        return Decision::Skip("it says no `kind`, so that nobody can tell what it is".to_owned());
+    }
+    if group.is_empty() && object.get("apiVersion").is_none() {
+        return Decision::Skip("it says no `apiVersion`, so that nobody can tell what it is".to_owned());
+    }
+    let why = format!(
+        "attache doesn't know the kind `{kind}`{}; what looks like a pod template stands at {}: --pod-template {kind}{}{group}={} names it",
+        if group.is_empty() { String::new() } else { format!(" of {group}") },
+        alike.iter().map(place_name).collect::<Vec<_>>().join(", "),
+        if group.is_empty() { "" } else { "." },
+        starred(first),
+    );
+    if alike.iter().any(|path| find(object, path).is_some_and(asked)) {
+        Decision::Refuse(why)
+    } else {
+        Decision::Skip(why)
+    }
+}
+
+fn place_name(path: &Path) -> String {
+    if path.is_empty() { "its root".to_owned() } else { path.join(".") }
+}
+
+/// A path with `*` for indexes of lists.
+fn starred(path: &Path) -> String {
+    let part = |part: &String| if part.bytes().all(|b| b.is_ascii_digit()) { "*" } else { part }.to_owned();
+    path.iter().map(part).collect::<Vec<_>>().join(".")
+}
