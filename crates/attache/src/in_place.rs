@@ -10,6 +10,7 @@
 use std::{
     fs::{self, Permissions},
     io::{self, Write as _},
+    iter,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     thread::sleep,
@@ -76,10 +77,10 @@ impl Folder {
     /// This process serves. Those before it that still finish something stand behind it.
     pub(crate) fn announce(&self) {
         let begun = begun(getpid()).unwrap_or_default();
-        let mut text = format!("{} {begun} {VERSION}\n", std::process::id());
-        for Active { pid, begun, version } in self.running().iter().filter(|before| before.pid != getpid()) {
-            text.push_str(&format!("{} {begun} {version}\n", pid.as_raw_nonzero()));
-        }
+        let own = Active { pid: getpid(), begun, version: VERSION.to_owned() };
+        let before = self.running().into_iter().filter(|before| before.pid != getpid());
+        let line = |Active { pid, begun, version }| format!("{} {begun} {version}\n", pid.as_raw_nonzero());
+        let text: String = iter::once(own).chain(before).map(line).collect();
         if let Err(error) = self.write("active", &text) {
             tracing::warn!(%error, "the folder of upgrades can't be written to: `attache upgrade` won't find this process");
         }

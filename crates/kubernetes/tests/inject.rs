@@ -1,6 +1,6 @@
 //! `inject` and `uninject` on manifests as people have them.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside of them")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests stand outside of them")]
 
 use std::{fs, path::Path};
 

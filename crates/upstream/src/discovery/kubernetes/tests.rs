@@ -1,5 +1,7 @@
-//! The task against an API server of the tests' own: TLS, one scripted answer a request. The objects are in the shape in which API servers
-//! of Kubernetes 1.3x send them.
+//! The task against an API server of the tests' own: TLS, one scripted answer a request. What a real one said is replayed in [`recorded`]; other
+//! objects are in the shape in which API servers of Kubernetes 1.3x send them.
+
+mod recorded;
 
 use std::{
     fs,
@@ -23,8 +25,8 @@ use crate::{Shared, test_support::upstream};
 
 const LIST: &str = include_str!("testdata/list.json");
 const RESTART: &str = include_str!("testdata/rolling-restart.jsonl");
-const GONE: &str = include_str!("testdata/gone.jsonl");
-const FORBIDDEN: &str = include_str!("testdata/forbidden.json");
+const GONE: &str = include_str!("testdata/recorded/gone.jsonl");
+const FORBIDDEN: &str = include_str!("testdata/recorded/forbidden.json");
 const EMPTY: &str = r#"{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[]}"#;
 
 /// One answer: status and fields, what comes at once, and what comes later; without the last it ends.
@@ -316,7 +318,7 @@ async fn the_words_of_the_api_server_are_said_and_retry_after_is_kept() {
     let before = cluster.asked().len();
     sleep(Duration::from_millis(700)).await;
     assert_eq!(cluster.asked().len(), before);
-    cluster.reply("401 Unauthorized", r#"{"message":"Unauthorized"}"#);
+    cluster.reply("401 Unauthorized", include_str!("testdata/recorded/unauthorized.json"));
     cluster.until_failure("answered 401: Unauthorized; is the service account's token mounted").await;
 }
 
