@@ -11,7 +11,8 @@ const STEPS: &str = include_str!("../testdata/recorded/steps.json");
 /// What was to be seen when so many lines of the watch had come.
 #[derive(Deserialize)]
 struct Step {
-    step: String,
+    #[serde(rename = "step")]
+    what: String,
     lines: usize,
     endpoints: Vec<String>,
 }
@@ -24,7 +25,7 @@ async fn what_a_real_api_server_said_is_followed_step_by_step() {
     let steps: Vec<Step> = serde_json::from_str(STEPS).unwrap();
     let lines: Vec<&str> = WATCH.lines().collect();
     let mut sent = 0;
-    for Step { step, lines: until, endpoints } in &steps {
+    for Step { what, lines: until, endpoints } in &steps {
         for line in &lines[sent..*until] {
             events.send(format!("{line}\n")).unwrap();
         }
@@ -33,8 +34,8 @@ async fn what_a_real_api_server_said_is_followed_step_by_step() {
         cluster.until(&expected).await;
         // What must not change them has time to.
         sleep(Duration::from_millis(50)).await;
-        assert_eq!(cluster.endpoints(), expected, "{step}");
-        assert_eq!(cluster.failure(), None, "{step}");
+        assert_eq!(cluster.endpoints(), expected, "{what}");
+        assert_eq!(cluster.failure(), None, "{what}");
     }
     assert!(steps.len() > 10 && lines[sent..].iter().all(|line| line.contains("BOOKMARK")), "{sent}");
     for line in &lines[sent..] {
