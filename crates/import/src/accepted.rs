@@ -63,21 +63,12 @@ fn close(plan: &mut Plan, part: &Part, wrong: &Diagnostic) {
     match part {
         Part::Top(key) => {
             plan.top.0.retain(|(name, _)| name != key);
-            plan.remarks.point(
-                &nowhere,
-                format!("`{key}` is left out: attache does not accept what it became here ({message}). Write it by hand."),
-            );
+            plan.remarks.point(&nowhere, left_out(&format!("`{key}`"), message));
         }
         Part::Upstream(index) => {
             let upstream = plan.upstreams.remove(*index);
             plan.remarks.0.extend(upstream.remarks.0);
-            plan.remarks.point(
-                &nowhere,
-                format!(
-                    "upstream `{}` is left out: attache does not accept what it became here ({message}). Write it by hand.",
-                    upstream.name
-                ),
-            );
+            plan.remarks.point(&nowhere, left_out(&format!("upstream `{}`", upstream.name), message));
         }
         Part::Route(listener, number) => {
             let Some(listener) = plan.listeners.get_mut(*listener) else { return };
@@ -100,18 +91,16 @@ fn close(plan: &mut Plan, part: &Part, wrong: &Diagnostic) {
             if listener_is_closed(listener) {
                 let listener = plan.listeners.remove(*index);
                 plan.remarks.0.extend(listener.remarks.0);
-                plan.remarks.point(
-                    &nowhere,
-                    format!(
-                        "listener `{}` is left out: attache does not accept what it became here ({message}). Write it by hand.",
-                        listener.name
-                    ),
-                );
+                plan.remarks.point(&nowhere, left_out(&format!("listener `{}`", listener.name), message));
             } else {
                 close_listener(listener, message);
             }
         }
     }
+}
+
+fn left_out(what: &str, message: &str) -> String {
+    format!("{what} is left out: attache does not accept what it became here ({message}). Write it by hand.")
 }
 
 /// Takes every request of its host that comes to it.
