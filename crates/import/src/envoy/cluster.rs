@@ -6,7 +6,7 @@ use crate::tree::Node;
 use crate::value::{Map, Value};
 
 use super::{
-    Cx, resources, tls,
+    Cx, resources, subsets, tls,
     upstream::{balance, breaker, health, outlier, pool},
     words,
 };
@@ -47,7 +47,9 @@ pub(crate) fn clusters(cx: &mut Cx) {
     let mut remarks = std::mem::take(&mut cx.plan.remarks);
     for node in &cx.clusters {
         let name = node.str("name").unwrap_or("without a name");
-        if !cx.uses.iter().any(|(known, ..)| known == name) {
+        let elsewhere = cx.collectors.iter().any(|known| known == name)
+            || cx.uses.iter().any(|(known, ..)| known.starts_with(&format!("{name}[")));
+        if !elsewhere && !cx.uses.iter().any(|(known, ..)| known == name) {
             remarks.note(&node.at, format!("the cluster `{name}` is left out: no route goes there."));
         }
     }
@@ -99,6 +101,8 @@ const KNOWN: &[&str] = &[
     "cleanup_interval",
     "dns_resolution_config",
     "lb_subset_config",
+    // Of a DestinationRule: what its calls are hashed by.
+    "hash_policy",
     "transport_socket_matches",
     "filters",
     "dns_resolvers",
@@ -177,17 +181,12 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     pool(node, &options, used != Use::Tcp, &mut own, &mut remarks);
     breaker(node, &mut own, &mut remarks);
     outlier(node, &mut own, &mut remarks);
-    health(node, &mut own, &mut remarks);
-    for (key, what) in [
-        ("lb_subset_config", "subsets are absent: make an upstream of each, and routes that choose it."),
-        (
-            "transport_socket_matches",
-            "endpoints of one upstream all have the same TLS: make an upstream of each kind.",
-        ),
-    ] {
-        if let Some(found) = node.get(key) {
-            remarks.point(&found.at, format!("`{key}`: {what}"));
-        }
+    health(node, used, &mut own, &mut remarks);
+    if let Some(found) = node.get("transport_socket_matches") {
+        remarks.point(
+            &found.at,
+            "`transport_socket_matches`: endpoints of one upstream all have the same TLS: make an upstream of each kind.",
+        );
     }
     if !node.list("filters").is_empty() {
         remarks.soft(&node.at, "filters on the upstream's side are absent.");
@@ -205,8 +204,14 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     out.remarks = remarks;
 }
 
+/// Endpoints are chosen by a hash.
+pub(super) fn hashes(node: &Node) -> bool {
+    let word = super::upstream::algorithm(node);
+    word.starts_with("ring_hash") || word.starts_with("maglev")
+}
+
 /// `HttpProtocolOptions` of v3.
-fn http_options(node: &Node) -> Node {
+pub(super) fn http_options(node: &Node) -> Node {
     let all = node.down(&["typed_extension_protocol_options"]).entries();
     all.iter()
         .find(|(key, _)| key.contains("HttpProtocolOptions"))
@@ -225,6 +230,7 @@ fn speaks_h2(node: &Node, options: &Node) -> bool {
 
 fn addresses(node: &Node, scheme: &str, remarks: &mut crate::remark::Remarks, cx: &Cx) -> Option<Value> {
     let mut found: Vec<(String, Map)> = Vec::new();
+    let split = subsets::is_split(node);
     let by_files = node
         .down(&["eds_cluster_config"])
         .get("eds_config")
@@ -260,8 +266,9 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut crate::remark::Remarks, cx
             if let Some(zone) = zone {
                 map.set("zone", zone);
             }
-            if inner.get("health_check_config").is_some() {
-                remarks.soft(&inner.at, "health checks go to the endpoint's own port.");
+            let labels = subsets::labels(endpoint);
+            if split && !labels.is_empty() {
+                map.set("labels", labels);
             }
             if let Some(address) = address(inner.down(&["address"]), scheme) {
                 found.push((address, map));

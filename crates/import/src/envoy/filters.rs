@@ -10,7 +10,9 @@ use super::{
     Cx, authorizers, browsers, cluster,
     edits::Edits,
     guards, limits,
+    overrides::Own,
     rbac::{self, Clients},
+    sessions,
     tokens::{self, Tokens},
     words,
 };
@@ -93,11 +95,6 @@ const SOFT: &[(&str, Weight, &str)] = &[
         Weight::Soft,
         "`circuit_breaker: { failures: {} }` or `adaptive_concurrency: {}` on the upstream sheds load.",
     ),
-    (
-        "stateful_session",
-        Weight::Point,
-        "sessions are not kept by a cookie of the proxy's own: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.",
-    ),
     ("custom_response", Weight::Soft, "answers of the upstream are not replaced."),
     ("dynamo", Weight::Soft, "DynamoDB's statistics are absent."),
     ("alternate_protocols_cache", Weight::Soft, "HTTP/3 is absent."),
@@ -144,10 +141,18 @@ pub(crate) fn filter(
                 ],
                 &[
                     ("upstream_log", Weight::Soft, "the log of attempts is the access log's `attempts`."),
-                    ("upstream_http_filters", Weight::Point, "filters on the upstream's side are absent."),
+                    (
+                        "upstream_http_filters",
+                        Weight::Point,
+                        "filters on the upstream's side are absent; one that could decide over requests closes the routes.",
+                    ),
                 ],
             );
-            return None;
+            let guard = deciding(config.list("upstream_http_filters"))?;
+            Effect::Gate(Gate::closed(
+                &guard.at,
+                "a filter on the upstream's side could refuse or change requests here. Then replace the refusal.",
+            ))
         }
         "dynamic_forward_proxy" => Effect::Nothing,
         "health_check" => {
@@ -159,6 +164,8 @@ pub(crate) fn filter(
         }
         "local_ratelimit" => limits::local_limit(config, remarks)
             .map_or(Effect::Nothing, |map| Effect::Key("rate_limit", map.into())),
+        "stateful_session" => sessions::stateful(config, remarks)
+            .map_or(Effect::Nothing, |map| Effect::Key("session_cookie", map.into())),
         "cors" => Effect::Cors,
         "grpc_web" => Effect::Key("grpc_web", true.into()),
         "compressor" | "gzip" => browsers::compressor(config, remarks)
@@ -203,27 +210,13 @@ pub(crate) fn filter(
     Some(Filter { name, kind, disabled, effect })
 }
 
-/// What a route says of a filter, by the filter's name or its kind.
-fn override_of<'n>(filter: &Filter, levels: &[&'n Node]) -> Option<&'n Node> {
-    for level in levels {
-        for key in ["typed_per_filter_config", "per_filter_config"] {
-            for (name, config) in level.down(&[key]).entries() {
-                let same = *name == filter.name || super::words::extension(&named(name)) == filter.kind;
-                if same {
-                    return Some(config);
-                }
-            }
-        }
-    }
-    None
-}
-
-fn named(name: &str) -> Node {
-    let mut node =
-        Node { at: crate::tree::At::default(), kind: crate::tree::Kind::Map(Vec::new()), quoted: false };
-    let value = node.scalar(name);
-    node.set("name", value);
-    node
+/// The first filter on the upstream's side that could decide over requests.
+pub(super) fn deciding(list: &[Node]) -> Option<&Node> {
+    list.iter().find(|filter| {
+        let kind = words::extension(filter);
+        let harmless = ["upstream_codec", "upstream_codec_filter", "header_mutation", "admission_control"];
+        !harmless.contains(&kind.as_str()) && SOFT.iter().all(|(name, ..)| *name != kind)
+    })
 }
 
 /// Puts the filters in front of a rule. `levels` are the route, its virtual host and its configuration.
@@ -237,15 +230,17 @@ pub(crate) fn apply(
     let mut rules = vec![rule];
     let mut edits = Edits::default();
     for filter in filters {
-        let own = override_of(filter, levels);
-        let off = own.is_some_and(|own| own.is("disabled") || filter.kind == "rbac" && rbac::is_off(own));
-        if off || filter.disabled && own.is_none() {
-            continue;
-        }
+        let own = match Own::of(filter, levels) {
+            Own::Off => continue,
+            Own::Unsaid if filter.disabled => continue,
+            Own::Unsaid => None,
+            Own::On(config) => config,
+        };
         match &filter.effect {
             Effect::Nothing => {
-                if let Some(own) = own.filter(|_| filter.kind == "fault" || filter.kind == "local_ratelimit")
-                {
+                if let Some(own) = own.filter(|_| {
+                    matches!(filter.kind.as_str(), "fault" | "local_ratelimit" | "stateful_session")
+                }) {
                     keyed(&filter.kind, own, &mut rules);
                 }
                 if filter.kind == "rbac" {
@@ -367,10 +362,12 @@ fn gated(own: Option<&Node>, clients: Clients, mut rules: Vec<Rule>) -> Vec<Rule
 
 fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
     for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
-        let found = if kind == "fault" {
-            limits::fault(own, &mut rule.remarks).map(|map| ("fault", map))
-        } else {
-            limits::local_limit(own, &mut rule.remarks).map(|map| ("rate_limit", map))
+        let found = match kind {
+            "fault" => limits::fault(own, &mut rule.remarks).map(|map| ("fault", map)),
+            "stateful_session" => sessions::stateful(own.down(&["stateful_session"]), &mut rule.remarks)
+                .map(|map| ("session_cookie", map)),
+            "local_ratelimit" => limits::local_limit(own, &mut rule.remarks).map(|map| ("rate_limit", map)),
+            _ => None,
         };
         if let Some((key, map)) = found {
             rule.keys.set(key, map);
@@ -423,6 +420,17 @@ pub(crate) fn targets(config: &Node, used: cluster::Use, rule: &mut Rule, cx: &m
         let Some(name) = part.str("name") else { return false };
         let weight = part.number("weight").unwrap_or(0.0) as u64;
         parts.push((name.to_owned(), weight));
+        for key in ["typed_per_filter_config", "per_filter_config"] {
+            for (filter, own) in part.down(&[key]).entries() {
+                if !own.is("disabled")
+                    && !matches!(words::kind_of(filter).as_str(), "fault" | "cors" | "compressor" | "buffer")
+                {
+                    rule.refuse(&own.at, format!("this route is refused: one part of its split has an own config of `{filter}`, and a rule here has one for all parts. Make a route of each; then replace the refusal."));
+                    return true;
+                }
+                rule.remarks.point(&own.at, format!("what one part of a split says of `{filter}` is left out: the filter is as for the whole route."));
+            }
+        }
         for key in [
             "request_headers_to_add",
             "response_headers_to_add",

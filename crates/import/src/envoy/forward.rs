@@ -6,7 +6,7 @@ use crate::remark::Weight;
 use crate::tree::Node;
 use crate::value::Map;
 
-use super::{Cx, cluster, filters, words};
+use super::{Cx, by_header, cluster, filters, sessions, subsets, words};
 
 const ACTION_KNOWN: &[&str] = &[
     "cluster",
@@ -37,13 +37,13 @@ const ACTION_KNOWN: &[&str] = &[
     "host_rewrite_header",
     "host_rewrite_path_regex",
     "hedge_policy",
+    "priority",
     "include_vh_rate_limits",
     "append_x_forwarded_host",
     "flush_timeout",
 ];
 
 const ACTION_TOLD: &[(&str, Weight, &str)] = &[
-    ("priority", Weight::Soft, "requests have no priority of the breaker; all count in one."),
     (
         "internal_redirect_policy",
         Weight::Point,
@@ -57,13 +57,19 @@ const ACTION_TOLD: &[(&str, Weight, &str)] = &[
     ("early_data_policy", Weight::Soft, "early data of TLS is never taken."),
 ];
 
-pub(super) fn forward(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>, manager: &Node, cx: &mut Cx) {
+pub(super) fn forward(
+    action: &Node,
+    matcher: &Node,
+    rule: &mut Rule,
+    replaced: &mut Vec<Rule>,
+    manager: &Node,
+    cx: &mut Cx,
+) {
     rule.remarks.rest(action, "the route's action", ACTION_KNOWN, ACTION_TOLD);
+    let header = action.str("cluster_header");
     for (key, why) in [
-        ("cluster_header", "the request's own header chose the cluster: match each value of it in a route"),
         ("cluster_specifier_plugin", "a plug-in chose the cluster"),
         ("inline_cluster_specifier_plugin", "a plug-in chose the cluster"),
-        ("metadata_match", "the subset of a cluster was chosen by metadata: make an upstream of each subset"),
         ("host_rewrite_header", "a header of the request became its host"),
         ("host_rewrite_path_regex", "the host was made of the path"),
     ] {
@@ -76,8 +82,26 @@ pub(super) fn forward(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>, 
     {
         // gRPC needs nothing more: it is spoken by what the request is.
     }
-    if !filters::targets(action, cluster::Use::Http, rule, cx) {
-        rule.refuse(&action.at, "this route is refused: the cluster that it goes to is not here.");
+    let action = &match header {
+        Some(header) => {
+            if !by_header::named(action, header, rule, cx) {
+                return;
+            }
+            action.clone()
+        }
+        None => {
+            let Some(action) = subsets::chosen(action, rule, cx) else { return };
+            if !filters::targets(&action, cluster::Use::Http, rule, cx) {
+                rule.refuse(&action.at, "this route is refused: the cluster that it goes to is not here.");
+                return;
+            }
+            action
+        }
+    };
+    if let Some(guard) = upstream_guard(rule, cx) {
+        rule.refuse(&guard, "this route is refused: a filter on the upstream's side could refuse or change requests here. Then replace the refusal.");
+    }
+    if rule.settled {
         return;
     }
     if let Some(time) = action.get("timeout").and_then(words::seconds) {
@@ -96,17 +120,29 @@ pub(super) fn forward(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>, 
     if action.get("hedge_policy").is_some() {
         rule.remarks.soft(&action.at, "a try whose time is over is not left running beside the next: `retry: { hedge: p95 }` sends a second one earlier.");
     }
-    rewrite(action, rule, replaced);
+    rewrite(action, matcher, rule, replaced);
+    let slash = action.str("prefix_rewrite").is_some_and(|prefix| prefix.ends_with('/'));
+    if slash && matcher.get("path_separated_prefix").is_some() && manager.is("merge_slashes") {
+        rule.remarks.point(
+            &action.at,
+            "the rewritten path began with `//`, which `merge_slashes` makes `/` here: it is applied to what goes up, too.",
+        );
+    }
+    if action.str("priority").is_some_and(|word| matches!(word, "HIGH" | "1")) {
+        rule.remarks.soft(&action.at, "requests have no priority of the breaker; all count in one.");
+    }
     mirror(action, rule, cx);
     if let Some(policy) = action.get("retry_policy") {
         retry(policy, rule);
     }
-    for item in action.list("hash_policy") {
+    let of_clusters = clusters(rule, cx).into_iter().flat_map(|cluster| cluster.list("hash_policy").to_vec());
+    let policies: Vec<Node> = action.list("hash_policy").iter().cloned().chain(of_clusters).collect();
+    for item in &policies {
         hash(item, rule, cx);
     }
     for earlier in replaced {
         // The rewritten part of a route has all that the route has.
-        for key in ["timeout", "idle_timeout", "retry", "mirror"] {
+        for key in ["timeout", "idle_timeout", "retry", "mirror", "session_cookie"] {
             if let Some(value) = rule.keys.get(key) {
                 earlier.keys.set(key, value.clone());
             }
@@ -114,7 +150,26 @@ pub(super) fn forward(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>, 
     }
 }
 
-fn rewrite(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>) {
+/// The clusters that a rule goes to.
+fn clusters(rule: &Rule, cx: &Cx) -> Vec<Node> {
+    let names = cx.uses.iter().filter(|(_, _, upstream)| rule.targets.contains(upstream));
+    names
+        .filter_map(|(name, ..)| {
+            cx.clusters.iter().find(|cluster| cluster.str("name") == Some(name)).cloned()
+        })
+        .collect()
+}
+
+/// A filter on the side of a cluster that could decide over requests.
+fn upstream_guard(rule: &Rule, cx: &Cx) -> Option<crate::tree::At> {
+    let guarded = |cluster: &Node| {
+        let options = cluster::http_options(cluster);
+        filters::deciding(options.list("http_filters")).map(|filter| filter.at.clone())
+    };
+    clusters(rule, cx).iter().find_map(guarded)
+}
+
+fn rewrite(action: &Node, matcher: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>) {
     let host = action.str("host_rewrite_literal").or_else(|| action.str("host_rewrite"));
     let mut keys = Map::default();
     match host {
@@ -125,6 +180,12 @@ fn rewrite(action: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>) {
     if let Some(prefix) = action.str("prefix_rewrite") {
         match &rule.when.path {
             Path::Exact(_) => keys.set("path", escape(prefix)),
+            Path::Regex(_) if matcher.str("prefix").is_some() => {
+                // A prefix in whatever case.
+                let from = regex::escape(matcher.str("prefix").unwrap_or_default());
+                rule.when.path = Path::Regex(format!("(?i:{from})(?<rest>.*)"));
+                keys.set("path", format!("{}{{rest}}", escape(prefix)));
+            }
             Path::Regex(_) => {
                 rule.refuse(&action.at, "a prefix can't be replaced where a regular expression matched: use `rewrite: { path: … }` with captures; then replace the refusal.");
                 return;
@@ -338,26 +399,33 @@ fn retry(policy: &Node, rule: &mut Rule) {
 }
 
 fn hash(item: &Node, rule: &mut Rule, cx: &mut Cx) {
-    let key = if let Some(name) =
-        item.down(&["header"]).str("header_name").filter(|name| !name.starts_with(':'))
-    {
-        format!("header:{}", name.to_ascii_lowercase())
-    } else if item.down(&["header"]).str("header_name") == Some(":path") {
-        "path".to_owned()
-    } else if let Some(name) = item.down(&["cookie"]).str("name") {
-        if item.down(&["cookie"]).get("ttl").is_some() {
-            rule.remarks.point(&item.at, "attache sets no cookie of its own: clients without one are spread, and stay with an endpoint by the application's.");
-        }
-        format!("cookie:{name}")
-    } else if item.down(&["connection_properties"]).is("source_ip") {
-        "source".to_owned()
-    } else {
-        rule.remarks.soft(
-            &item.at,
-            "this key of a hash is absent: `header:NAME`, `cookie:NAME`, `source` and `path` are there.",
-        );
-        return;
-    };
+    let key =
+        if let Some(name) = item.down(&["header"]).str("header_name").filter(|name| !name.starts_with(':')) {
+            format!("header:{}", name.to_ascii_lowercase())
+        } else if item.down(&["header"]).str("header_name") == Some(":path") {
+            "path".to_owned()
+        } else if let Some(name) = item.down(&["cookie"]).str("name") {
+            let cookie = item.down(&["cookie"]);
+            if cookie.get("ttl").is_some() {
+                // Envoy gives a cookie to clients without one.
+                if clusters(rule, cx).iter().any(cluster::hashes)
+                    && let Some(map) = sessions::cookie(cookie, &mut rule.remarks)
+                {
+                    rule.keys.set("session_cookie", map);
+                    cx.sessions.extend(rule.targets.iter().cloned());
+                }
+                return;
+            }
+            format!("cookie:{name}")
+        } else if item.down(&["connection_properties"]).is("source_ip") {
+            "source".to_owned()
+        } else {
+            rule.remarks.soft(
+                &item.at,
+                "this key of a hash is absent: `header:NAME`, `cookie:NAME`, `source` and `path` are there.",
+            );
+            return;
+        };
     for target in rule.targets.clone() {
         match cx.hashes.iter().find(|(name, _)| *name == target) {
             Some((_, known)) if *known != key => {

@@ -5,7 +5,7 @@ use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::Value;
 
-use super::{Cx, filters, rbac::Clients, resources, route, words};
+use super::{Cx, filters, rbac::Clients, replies, resources, route, tracing, words};
 
 const KNOWN: &[&str] = &[
     "stat_prefix",
@@ -40,6 +40,7 @@ const KNOWN: &[&str] = &[
     "server_header_transformation",
     "xff_num_trusted_hops",
     "tracing",
+    "local_reply_config",
     "access_log",
     "scoped_routes",
     "route_specifier",
@@ -61,11 +62,6 @@ const KNOWN: &[&str] = &[
 const TOLD: &[(&str, Weight, &str)] = &[
     ("server_name", Weight::Note, "the header `server` of answers is the application's own."),
     ("add_user_agent", Weight::Soft, "no `user-agent` is added."),
-    (
-        "local_reply_config",
-        Weight::Soft,
-        "answers of the proxy itself have attache's text and `x-attache-reason`; they are not rewritten.",
-    ),
     (
         "request_timeout",
         Weight::Soft,
@@ -98,6 +94,9 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     chain.remarks.rest(config, "the HTTP connection manager", KNOWN, TOLD);
     options(config, listener, &mut chain.remarks);
     observe(config, &mut chain.remarks, cx);
+    if let Some(local) = config.get("local_reply_config") {
+        replies::local(local, listener, &mut chain.remarks);
+    }
     let proven = listener.keys.child("tls").get("client_ca").is_some();
     let secure = listener.keys.get("tls").is_some();
     let kinds: Vec<String> = config.list("http_filters").iter().map(words::extension).collect();
@@ -395,10 +394,7 @@ fn observe(config: &Node, remarks: &mut Remarks, cx: &mut Cx) {
                 .soft(&log.at, "the filter of the access log is not carried over: see `access_log.filter`.");
         }
     }
-    if let Some(tracing) = config.get("tracing") {
-        remarks.soft(
-            &tracing.at,
-            "tracing is not carried over: `tracing: { otlp: http://COLLECTOR:4318, sample: 1% }` sends spans by OTLP, with W3C or B3 headers.",
-        );
+    if let Some(found) = config.get("tracing") {
+        tracing::observed(found, remarks, cx);
     }
 }

@@ -163,6 +163,8 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
                 _ => unsaid("its two conditions on the path can't be one"),
             };
         }
+        // Every request has one.
+        ":authority" | "host" if !invert && matches!(pattern.as_str(), "*" | "~.*") => return Ok(()),
         ":authority" | "host" | ":scheme" => {
             return unsaid(format!("its condition on `{name}` is the host of the match here"));
         }

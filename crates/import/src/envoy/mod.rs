@@ -2,6 +2,7 @@
 
 mod authorizers;
 mod browsers;
+mod by_header;
 mod chain;
 mod cluster;
 mod edits;
@@ -12,11 +13,16 @@ mod http;
 mod limits;
 mod listener;
 mod matcher;
+mod overrides;
 mod rbac;
+mod replies;
 mod resources;
 mod route;
+mod sessions;
+mod subsets;
 mod tls;
 mod tokens;
+mod tracing;
 mod upstream;
 mod words;
 
@@ -39,6 +45,14 @@ pub(crate) struct Cx {
     pub(crate) uses: Vec<(String, cluster::Use, String)>,
     /// What routes say of the clusters they go to: the key of a consistent hash.
     pub(crate) hashes: Vec<(String, String)>,
+    /// Upstreams whose clients a cookie of the proxy's own keeps with an endpoint.
+    pub(crate) sessions: Vec<String>,
+    /// The tracer of those who name none.
+    pub(crate) tracer: Option<Node>,
+    /// Clusters that take spans.
+    pub(crate) collectors: Vec<String>,
+    /// The service's name in traces.
+    pub(crate) service: Option<String>,
     pub(crate) folder: std::path::PathBuf,
 }
 
@@ -46,6 +60,7 @@ pub(crate) struct Cx {
 const KNOWN: &[&str] = &[
     "static_resources",
     "dynamic_resources",
+    "tracing",
     "admin",
     "node",
     "cluster_manager",
@@ -82,11 +97,6 @@ const TOLD: &[(&str, Weight, &str)] = &[
         "stats_sinks",
         Weight::Soft,
         "statistics are not pushed; Prometheus reads them at `/metrics` on port 15090.",
-    ),
-    (
-        "tracing",
-        Weight::Soft,
-        "tracing is not carried over; `tracing: { otlp: http://collector:4318 }` sends spans to a collector.",
     ),
     (
         "overload_manager",
@@ -128,6 +138,10 @@ pub(crate) fn trees(roots: Vec<Node>, folder: std::path::PathBuf) -> Result<Plan
         listeners: Names::default(),
         uses: Vec::new(),
         hashes: Vec::new(),
+        sessions: Vec::new(),
+        tracer: None,
+        collectors: Vec::new(),
+        service: None,
         folder,
     };
     let mut listeners = Vec::new();
@@ -191,6 +205,12 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), 
         }
     }
     admin(root, cx);
+    if let Some(tracer) = root.down(&["tracing"]).get("http") {
+        cx.tracer = Some(tracer.clone());
+    }
+    if let Some(service) = root.down(&["node"]).str("cluster") {
+        cx.service = Some(service.to_owned());
+    }
     cx.plan.remarks.rest(root, "the bootstrap", KNOWN, TOLD);
     Ok(())
 }

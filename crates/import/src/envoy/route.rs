@@ -8,6 +8,7 @@ use crate::value::{Map, Value};
 
 use super::{
     Cx,
+    by_header::unnamed,
     edits::Edits,
     filters,
     forward::{escape, forward, substitution},
@@ -104,7 +105,10 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
     for route in node.list("routes") {
         let fraction = route.down(&["match"]).get("runtime_fraction");
         let share = fraction.and_then(words::share).unwrap_or(1.0);
-        if let Some(fraction) = fraction.filter(|_| share < 1.0) {
+        let denies = route.down(&["direct_response"]).number("status").is_some_and(|status| status >= 400.0);
+        if denies && share > 0.0 && share < 1.0 {
+            route_remark(&mut out, route, share);
+        } else if let Some(fraction) = fraction.filter(|_| share < 1.0) {
             // What the share doesn't take goes to the next route, so leaving this one out opens nothing.
             if share > 0.0 {
                 let what = words::percent(share);
@@ -120,6 +124,17 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
         one(route, node, shape, &mut out.rules, cx);
     }
     out
+}
+
+/// A refusal of a share of the requests is one of all: the next route would let more pass than before.
+fn route_remark(out: &mut Site, route: &Node, share: f64) {
+    out.remarks.point(
+        &route.at,
+        format!(
+            "{} of the requests were refused here; now all are. `fault: {{ abort: … }}` refuses a share.",
+            words::percent(share)
+        ),
+    );
 }
 
 /// A domain in attache's notation. The whole of `Host` is compared by Envoy: without a port it is the default one that counts.
@@ -198,7 +213,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
             Some(why)
         }
     };
-    let mut replaced = Vec::new();
+    let (mut replaced, mut later) = (Vec::new(), Vec::new());
     if let Some(why) = unsaid {
         rule.refuse(&matcher.at, format!("this route is refused, and whatever its path takes: {why}. Write it as `match`; then replace the refusal."));
     } else if let Some(why) = node.get("unsaid") {
@@ -208,7 +223,13 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
             format!("this route is refused: {}. Then replace the refusal.", why.text().unwrap_or_default()),
         );
     } else if let Some(action) = node.get("route") {
-        forward(action, &mut rule, &mut replaced, shape.manager, cx);
+        let before = rule.when.clone();
+        forward(action, matcher, &mut rule, &mut replaced, shape.manager, cx);
+        if rule.keys.get("upstream_header").is_some() && rule.when != before {
+            let mut rest = Rule { when: before, at: action.at.clone(), ..Rule::default() };
+            rest.answer(unnamed(action));
+            later.push(rest);
+        }
     } else if let Some(redirect) = node.get("redirect") {
         redirected(redirect, &mut rule);
     } else if let Some(direct) = node.get("direct_response") {
@@ -228,7 +249,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         !taken
     });
     let levels = [node, host, shape.config];
-    for rule in replaced.into_iter().chain([rule]) {
+    for rule in replaced.into_iter().chain([rule]).chain(later) {
         let mut own = filters::apply(rule, shape.filters, &levels, shape.clients, cx);
         for (index, extra) in own.iter_mut().enumerate() {
             if index > 0 {

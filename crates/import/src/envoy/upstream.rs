@@ -3,15 +3,19 @@
 use crate::tree::Node;
 use crate::value::Map;
 
-use super::{Cx, words};
+use super::{Cx, cluster::Use, words};
+
+/// How endpoints are chosen, in small letters.
+pub(super) fn algorithm(node: &Node) -> String {
+    let by_policy = node.down(&["load_balancing_policy"]).list("policies").first();
+    match by_policy {
+        Some(policy) => words::extension(policy.down(&["typed_extension_config"])),
+        None => node.str("lb_policy").unwrap_or("ROUND_ROBIN").to_ascii_lowercase(),
+    }
+}
 
 pub(super) fn balance(node: &Node, name: &str, out: &mut Map, remarks: &mut crate::remark::Remarks, cx: &Cx) {
-    let by_policy = node.down(&["load_balancing_policy"]).list("policies").first().map(|policy| {
-        let inner = policy.down(&["typed_extension_config"]);
-        words::extension(inner)
-    });
-    let word =
-        by_policy.unwrap_or_else(|| node.str("lb_policy").unwrap_or("ROUND_ROBIN").to_ascii_lowercase());
+    let word = algorithm(node);
     let hash = cx.hashes.iter().find(|(upstream, _)| upstream == name).map(|(_, key)| key.clone());
     let mut map = Map::default();
     match word.trim_end_matches("_lb") {
@@ -22,6 +26,8 @@ pub(super) fn balance(node: &Node, name: &str, out: &mut Map, remarks: &mut crat
                 map.set("algorithm", if word.starts_with("ring") { "ring-hash" } else { "maglev" });
                 map.set("hash", hash);
             }
+            // A client without a session goes to any endpoint.
+            None if cx.sessions.iter().any(|known| known == name) => map.set("algorithm", "random"),
             None => {
                 remarks.note(
                     &node.at,
@@ -179,14 +185,21 @@ pub(super) fn outlier(node: &Node, out: &mut Map, _remarks: &mut crate::remark::
     }
 }
 
-pub(super) fn health(node: &Node, out: &mut Map, remarks: &mut crate::remark::Remarks) {
+pub(super) fn health(node: &Node, used: Use, out: &mut Map, remarks: &mut crate::remark::Remarks) {
     let checks = node.list("health_checks");
     let Some(check) = checks.first() else { return };
     if checks.len() > 1 {
         remarks.soft(&checks[1].at, "an upstream has one health check: the others are left out.");
     }
     let mut map = Map::default();
-    if let Some(http) = check.get("http_health_check") {
+    let port = probed(node, remarks);
+    // An upstream of opaque bytes is asked in HTTP on a port that is named.
+    let asked = check.get("tcp_health_check").is_none();
+    let port = port.or_else(|| (used == Use::Tcp && asked).then(|| only_port(node)).flatten());
+    if used == Use::Tcp && asked && port.is_none() {
+        remarks.soft(&check.at, "a TCP connection is enough for a health check: its endpoints have several ports, and HTTP is asked on one that is named.");
+        map.set("tcp", true);
+    } else if let Some(http) = check.get("http_health_check") {
         let path = http.str("path").unwrap_or("/");
         map.set("path", path.split('?').next().unwrap_or("/"));
         if path.contains('?') {
@@ -221,6 +234,7 @@ pub(super) fn health(node: &Node, out: &mut Map, remarks: &mut crate::remark::Re
         remarks.soft(&check.at, "this kind of health check is absent: a TCP connection is enough.");
         map.set("tcp", true);
     }
+    map.put("port", port);
     for (key, own) in
         [("interval", "interval"), ("unhealthy_interval", "unhealthy_interval"), ("timeout", "timeout")]
     {
@@ -232,4 +246,39 @@ pub(super) fn health(node: &Node, out: &mut Map, remarks: &mut crate::remark::Re
         }
     }
     out.set("health_check", map);
+}
+
+/// The port that all endpoints are asked on, where it isn't their own.
+fn probed(node: &Node, remarks: &mut crate::remark::Remarks) -> Option<u64> {
+    let mut ports = Vec::new();
+    for endpoint in endpoints(node) {
+        let config = endpoint.down(&["health_check_config"]);
+        if config.get("address").is_some() || config.is("disable_active_health_check") {
+            remarks
+                .soft(&config.at, "health checks go to the endpoint's own address, and to every endpoint.");
+        }
+        ports.push(config.number("port_value").filter(|port| *port > 0.0).map(|port| port as u64));
+    }
+    match ports.as_slice() {
+        [first, others @ ..] if others.iter().all(|other| other == first) => *first,
+        [] => None,
+        _ => {
+            remarks.soft(&node.at, "health checks go to the endpoints' own ports: they have different ones.");
+            None
+        }
+    }
+}
+
+/// The port that all endpoints have.
+fn only_port(node: &Node) -> Option<u64> {
+    let mut ports = endpoints(node).map(|endpoint| {
+        endpoint.down(&["address", "socket_address"]).number("port_value").map(|port| port as u64)
+    });
+    let first = ports.next()??;
+    ports.all(|port| port == Some(first)).then_some(first)
+}
+
+fn endpoints(node: &Node) -> impl Iterator<Item = &Node> {
+    let localities = node.down(&["load_assignment"]).list("endpoints").iter();
+    localities.flat_map(|locality| locality.list("lb_endpoints")).map(|endpoint| endpoint.down(&["endpoint"]))
 }

@@ -23,6 +23,11 @@ pub(crate) fn extension(node: &Node) -> String {
     word(last(node.str("name").unwrap_or_default()))
 }
 
+/// What a name that Envoy gave a filter stands for: `envoy.filters.http.lua` is `lua`.
+pub(crate) fn kind_of(name: &str) -> String {
+    word(last(name))
+}
+
 /// `HttpConnectionManager` is `http_connection_manager`; the names of v2 are those of v3.
 fn word(name: &str) -> String {
     let snake = crate::tree::snake(name);

@@ -46,6 +46,11 @@ pub(crate) fn upstreams(cx: &mut Cx) {
 
 /// Policies of a backend that are a route's here.
 pub(crate) fn policies(section: &Section, keys: &mut Map) {
+    if let Some(line) = section.last("cookie").filter(|line| line.has("insert")) {
+        let mut cookie = Map::default();
+        cookie.set("name", line.word(1));
+        keys.set("session_cookie", cookie);
+    }
     if let Some(time) = section.timeout("server") {
         keys.set("timeout", time);
     }
@@ -187,9 +192,9 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
         );
     }
     if check {
-        health(section, &servers, &defaults, &mut keys, &mut out.remarks);
+        health(section, tcp, &servers, &defaults, &mut keys, &mut out.remarks);
     }
-    if let Some(line) = section.last("cookie") {
+    if let Some(line) = section.last("cookie").filter(|line| !line.has("insert")) {
         out.remarks.point(&line.at, "no cookie is set that keeps clients with their server: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.");
     }
     for word in ["stick", "stick-table"] {
@@ -286,7 +291,14 @@ fn balance(section: &Section, keys: &mut Map, remarks: &mut Remarks) {
     keys.set("balance", map);
 }
 
-fn health(section: &Section, servers: &[&Line], defaults: &[String], keys: &mut Map, remarks: &mut Remarks) {
+fn health(
+    section: &Section,
+    tcp: bool,
+    servers: &[&Line],
+    defaults: &[String],
+    keys: &mut Map,
+    remarks: &mut Remarks,
+) {
     let mut map = Map::default();
     let send = section.lines.iter().rev().find(|line| line.word(0) == "http-check" && line.word(1) == "send");
     match (section.option("httpchk"), send) {
@@ -345,9 +357,30 @@ fn health(section: &Section, servers: &[&Line], defaults: &[String], keys: &mut 
         if all.after("inter").is_none() {
             map.set("interval", "2s");
         }
-        if all.after("port").is_some() {
-            remarks.soft(&line.at, "health checks go to the server's own port.");
+    }
+    let ports: Vec<Option<String>> = servers
+        .iter()
+        .map(|line| {
+            let mut all = (**line).clone();
+            all.words.extend(defaults.iter().cloned());
+            // An upstream of opaque bytes is asked in HTTP on a port that is named.
+            let own = (tcp && map.get("path").is_some())
+                .then(|| line.word(2).rsplit_once(':').map(|(_, port)| port.to_owned()));
+            all.after("port").map(ToOwned::to_owned).or(own.flatten())
+        })
+        .collect();
+    let port = ports.first().cloned().flatten().and_then(|port| port.parse::<u64>().ok());
+    if ports.iter().any(|port| *port != ports[0]) {
+        remarks.soft(
+            &section.head.at,
+            "health checks go to the servers' own ports: those that are named differ.",
+        );
+        if tcp && map.get("path").is_some() {
+            map.0.retain(|(key, _)| key != "path" && key != "host");
+            map.set("tcp", true);
         }
+    } else {
+        map.put("port", port);
     }
     if let Some(time) = section.timeout("check") {
         map.set("timeout", time);

@@ -22,14 +22,7 @@ pub(super) fn balance(policy: &Node, node: &mut Node, remarks: &mut Remarks) {
     };
     node.set("lb_policy", balancer.scalar(word.unwrap_or("LEAST_REQUEST")));
     if let Some(hash) = balancer.get("consistent_hash") {
-        let key = ["http_header_name", "http_query_parameter_name"].iter().find_map(|key| hash.str(key));
-        remarks.point(
-            &hash.at,
-            format!(
-                "calls with one key don't stay with one endpoint: write `balance: {{ algorithm: maglev, hash: {} }}` on the upstream.",
-                key.map_or_else(|| "source".to_owned(), |name| format!("header:{name}"))
-            ),
-        );
+        hashed(hash, node, remarks);
     }
     for key in ["locality_lb_setting", "warmup_duration_secs", "warmup"] {
         if let Some(found) = balancer.get(key) {
@@ -71,4 +64,28 @@ pub(super) fn balance(policy: &Node, node: &mut Node, remarks: &mut Remarks) {
         out.put(key, ejection.get(key).map(duration));
     }
     node.set("outlier_detection", out);
+}
+
+/// Calls with one key stay with one endpoint.
+fn hashed(hash: &Node, node: &mut Node, remarks: &mut Remarks) {
+    let policy = if let Some(name) = hash.get("http_header_name") {
+        hash.map(vec![("header", hash.map(vec![("header_name", name.clone())]))])
+    } else if let Some(cookie) = hash.get("http_cookie") {
+        let mut own = cookie.map(Vec::new());
+        own.put("name", cookie.get("name").cloned());
+        own.put("path", cookie.get("path").cloned());
+        own.put("ttl", cookie.get("ttl").map(duration));
+        hash.map(vec![("cookie", own)])
+    } else if hash.is("use_source_ip") {
+        hash.map(vec![("connection_properties", hash.map(vec![("source_ip", hash.scalar("true"))]))])
+    } else {
+        remarks.point(
+            &hash.at,
+            "calls with one value of a query parameter don't stay with one endpoint: `balance.hash` takes a header, a cookie, the client's address or the path.",
+        );
+        return;
+    };
+    let maglev = hash.get("maglev").is_some();
+    node.set("lb_policy", hash.scalar(if maglev { "MAGLEV" } else { "RING_HASH" }));
+    node.set("hash_policy", hash.seq(vec![policy]));
 }

@@ -12,6 +12,9 @@ use super::{Mesh, Object, hosts};
 /// Where certificates are expected, as the issuers of sidecars' certificates put them.
 pub(crate) const TLS: &str = "/etc/attache/tls";
 
+/// A name that nobody has.
+const NOBODY: &str = "nobody.invalid";
+
 /// The clusters that routes have asked for.
 pub(crate) struct Clusters<'m> {
     pub(super) mesh: &'m Mesh,
@@ -116,7 +119,8 @@ impl<'m> Clusters<'m> {
             ("type", text("STRICT_DNS")),
             ("connect_timeout", text("10s")),
         ]);
-        let endpoints = endpoints(self.mesh, host, port);
+        let wanted = wanted(subset, rule.as_ref());
+        let endpoints = if called == NOBODY { Vec::new() } else { endpoints(self.mesh, host, port, &wanted) };
         let addresses = if endpoints.is_empty() {
             vec![(called.clone(), port.map_or(number, |port| port.target.as_str()).to_owned())]
         } else {
@@ -166,10 +170,15 @@ impl<'m> Clusters<'m> {
 
     /// The Service that has only the endpoints of a subset; where there is none, the name that one should have.
     fn subset(&mut self, host: &str, subset: &str, rule: Option<&Object>, at: &At) -> String {
-        let found = rule
-            .and_then(|rule| rule.spec().list("subsets").iter().find(|one| one.str("name") == Some(subset)));
-        let wanted = found.map(|found| super::labels(found.down(&["labels"]))).unwrap_or_default();
+        let wanted = wanted(Some(subset), rule);
         let Some((name, namespace)) = hosts::service(host) else {
+            if !wanted.is_empty() && labelled(self.mesh, host, &wanted) {
+                return host.to_owned();
+            }
+            if labelled(self.mesh, host, &[]) {
+                self.remarks.note(at, format!("no endpoint of `{host}` has the labels of its subset `{subset}`: these calls fail, as before."));
+                return NOBODY.to_owned();
+            }
             self.remarks.point(
                 at,
                 format!("the subset `{subset}` of `{host}` is all of it: subsets by labels are absent."),
@@ -288,10 +297,34 @@ pub(super) fn ports(mesh: &Mesh, host: &str) -> Vec<Port> {
     all.collect()
 }
 
-/// The endpoints that a ServiceEntry names.
-fn endpoints(mesh: &Mesh, host: &str, port: Option<&Port>) -> Vec<(String, String)> {
+/// The labels of a subset.
+fn wanted(subset: Option<&str>, rule: Option<&Object>) -> Vec<(String, String)> {
+    let found =
+        rule.and_then(|rule| rule.spec().list("subsets").iter().find(|one| one.str("name") == subset));
+    found.map(|found| super::labels(found.down(&["labels"]))).unwrap_or_default()
+}
+
+fn has(endpoint: &Node, labels: &[(String, String)]) -> bool {
+    let own = super::labels(endpoint.down(&["labels"]));
+    labels.iter().all(|label| own.contains(label))
+}
+
+/// A ServiceEntry names endpoints of this host that have these labels.
+fn labelled(mesh: &Mesh, host: &str, labels: &[(String, String)]) -> bool {
+    let object = entry(mesh, host);
+    object.is_some_and(|object| object.spec().list("endpoints").iter().any(|endpoint| has(endpoint, labels)))
+}
+
+/// The endpoints with these labels that a ServiceEntry names.
+fn endpoints(
+    mesh: &Mesh,
+    host: &str,
+    port: Option<&Port>,
+    labels: &[(String, String)],
+) -> Vec<(String, String)> {
     let Some(object) = entry(mesh, host) else { return Vec::new() };
-    let all = object.spec().list("endpoints").iter().filter_map(|endpoint| {
+    let listed = object.spec().list("endpoints").iter().filter(|endpoint| has(endpoint, labels));
+    let all = listed.filter_map(|endpoint| {
         let number = endpoint
             .down(&["ports"])
             .entries()

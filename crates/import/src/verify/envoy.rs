@@ -124,7 +124,6 @@ fn clusters(root: &mut Node, stubs: &Stubs) -> Result<(), String> {
             "eds_cluster_config",
             "transport_socket_matches",
             "upstream_bind_config",
-            "lb_subset_config",
             "dns_resolvers",
             "typed_dns_resolver_config",
             "dns_resolution_config",
@@ -148,12 +147,39 @@ fn clusters(root: &mut Node, stubs: &Stubs) -> Result<(), String> {
         }
         let at = cluster.clone();
         cluster.set("type", at.scalar("STATIC"));
+        if cluster.get("lb_subset_config").is_some() {
+            endpoints_of_subsets(cluster, &name, stubs)?;
+            continue;
+        }
         let endpoint = value(&at, vec![("endpoint", value(&at, vec![("address", socket(&at, port))]))]);
         let endpoints = list(&at, vec![value(&at, vec![("lb_endpoints", list(&at, vec![endpoint]))])]);
         cluster.set(
             "load_assignment",
             value(&at, vec![("cluster_name", at.scalar(&name)), ("endpoints", endpoints)]),
         );
+    }
+    Ok(())
+}
+
+/// A stub for each set of labels: what an endpoint is known by stays.
+fn endpoints_of_subsets(cluster: &mut Node, name: &str, stubs: &Stubs) -> Result<(), String> {
+    let localities = cluster.get_mut("load_assignment").and_then(|all| all.get_mut("endpoints"));
+    let Some(Kind::List(localities)) = localities.map(|list| &mut list.kind) else { return Ok(()) };
+    for locality in localities {
+        let Some(Kind::List(endpoints)) = locality.get_mut("lb_endpoints").map(|list| &mut list.kind) else {
+            continue;
+        };
+        for endpoint in endpoints {
+            let labels = endpoint.down(&["metadata", "filter_metadata", "envoy.lb"]).entries();
+            let mut own: Vec<String> = labels
+                .iter()
+                .map(|(key, value)| format!("{key}-{}", value.text().unwrap_or_default()))
+                .collect();
+            own.sort();
+            let port = stubs.port(&crate::plan::name(&format!("{name}-{}", own.join("-"))))?;
+            let address = value(endpoint, vec![("address", socket(endpoint, port))]);
+            endpoint.set("endpoint", address);
+        }
     }
     Ok(())
 }

@@ -1,0 +1,69 @@
+//! Routes whose cluster a header of the request names (`cluster_header`).
+
+use crate::plan::Rule;
+use crate::tree::Node;
+
+use super::{Cx, cluster, filters, subsets};
+
+/// The request's own header names the cluster. False where no cluster can be named.
+pub(super) fn named(action: &Node, header: &str, rule: &mut Rule, cx: &mut Cx) -> bool {
+    if header.starts_with(':') || action.get("metadata_match").is_some() {
+        rule.refuse(&action.at, format!("this route is refused: `{header}` chose the cluster, with more than its name. Then replace the refusal."));
+        return false;
+    }
+    let header = header.to_ascii_lowercase();
+    let mut names = Vec::new();
+    for cluster in cx.clusters.clone() {
+        let Some(name) = cluster.str("name") else { continue };
+        if !subsets::is_whole(&cluster)
+            || filters::deciding(cluster::http_options(&cluster).list("http_filters")).is_some()
+        {
+            rule.remarks.point(
+                &cluster.at,
+                format!("`{header}` can't name `{name}` here: it has subsets, or filters of its own."),
+            );
+            continue;
+        }
+        let upstream = cluster::used(name, cluster::Use::Http, cx);
+        if upstream == name {
+            names.push(upstream);
+        } else {
+            rule.remarks.point(
+                &cluster.at,
+                format!(
+                    "`{header}` can't name `{name}` here, which is called `{upstream}`: that is refused."
+                ),
+            );
+        }
+    }
+    if names.is_empty() {
+        rule.refuse(
+            &action.at,
+            "this route is refused: a header chose the cluster, and none can be named here.",
+        );
+        return false;
+    }
+    rule.keys.set("to", names.clone());
+    rule.keys.set("upstream_header", header.as_str());
+    if rule.when.headers.iter().all(|(name, _)| *name != header) {
+        // What names no cluster goes to the rule behind this one, which answers as Envoy did.
+        let names: Vec<String> = names.iter().map(|name| regex::escape(name)).collect();
+        rule.when.headers.push((header, format!("~(?:{})", names.join("|"))));
+    } else if unnamed(action) != 404 {
+        rule.remarks.point(
+            &action.at,
+            format!("a request that names no cluster is answered 404, and not {}.", unnamed(action)),
+        );
+    }
+    rule.targets = names;
+    true
+}
+
+/// The status for a request that names no cluster that there is.
+pub(super) fn unnamed(action: &Node) -> u64 {
+    match action.str("cluster_not_found_response_code") {
+        Some("NOT_FOUND" | "1") => 404,
+        Some("INTERNAL_SERVER_ERROR" | "2") => 500,
+        _ => 503,
+    }
+}

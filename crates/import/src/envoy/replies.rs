@@ -1,0 +1,59 @@
+//! `local_reply_config`: what answers that the proxy makes itself say.
+
+use crate::plan::Listener;
+use crate::remark::Remarks;
+use crate::tree::Node;
+
+use super::edits::Edits;
+
+/// Headers that all of these answers got become `local_reply`; the rest is said.
+pub(super) fn local(config: &Node, listener: &mut Listener, remarks: &mut Remarks) {
+    if config.get("body_format").is_some() {
+        remarks.soft(
+            &config.at,
+            "answers of the proxy itself have attache's text and `x-attache-reason`: `body_format` is left out.",
+        );
+    }
+    for (index, mapper) in config.list("mappers").iter().enumerate() {
+        if let Some(status) = mapper.get("status_code") {
+            remarks.point(
+                &status.at,
+                "answers of the proxy itself keep their status (docs/reasons.md): it is not replaced.",
+            );
+        }
+        if mapper.get("body").is_some() || mapper.get("body_format_override").is_some() {
+            remarks.soft(
+                &mapper.at,
+                "answers of the proxy itself have attache's text and `x-attache-reason`: what a mapper says in its place is left out.",
+            );
+        }
+        let Some(added) = mapper.get("headers_to_add") else { continue };
+        if index > 0 || !takes_all(mapper.down(&["filter"])) {
+            remarks.soft(
+                &added.at,
+                "headers that only some answers of the proxy itself got are left out: those of `local_reply` are for all of them.",
+            );
+            continue;
+        }
+        let mut edits = Edits::default();
+        for item in added.items() {
+            let value = item.down(&["header"]).str("value").unwrap_or_default();
+            if value.contains('%') {
+                remarks.soft(&item.at, "a header of answers of the proxy itself has a variable, and is left out: see `local_reply`.");
+            } else {
+                edits.one(item, remarks);
+            }
+        }
+        let keys = edits.keys();
+        if !keys.is_empty() {
+            listener.keys.child("local_reply").set("headers", keys);
+        }
+    }
+}
+
+/// Every answer of the proxy itself has a status of at least 400.
+fn takes_all(filter: &Node) -> bool {
+    let comparison = filter.down(&["status_code_filter", "comparison"]);
+    let from = comparison.down(&["value"]).number("default_value").unwrap_or(f64::MAX);
+    matches!(comparison.str("op"), Some("GE" | "1")) && from <= 400.0
+}

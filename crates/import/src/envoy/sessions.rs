@@ -1,0 +1,43 @@
+//! Sessions that a cookie of the proxy's own keeps: `stateful_session`, and a hash of a cookie that Envoy sets.
+
+use crate::remark::Remarks;
+use crate::tree::Node;
+use crate::value::Map;
+
+use super::words;
+
+/// `session_cookie` of the filter's config, or of a route's. `None` where nothing is kept, or nothing that can be carried over.
+pub(super) fn stateful(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let state = config.get("session_state")?;
+    let inner = words::config(state);
+    if !inner.str("@type").is_some_and(|url| url.ends_with("CookieBasedSessionState")) {
+        remarks.point(
+            &state.at,
+            "sessions are kept by a cookie here, and not by a header of answers: clients go to any endpoint until they send `session_cookie`'s.",
+        );
+        return None;
+    }
+    let mut map = cookie(inner.down(&["cookie"]), remarks)?;
+    if config.is("strict") {
+        map.set("strict", true);
+    }
+    Some(map)
+}
+
+/// A cookie that is set for clients that have none.
+pub(super) fn cookie(node: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let mut map = Map::default();
+    map.set("name", node.str("name")?);
+    map.put("path", node.str("path").filter(|path| *path != "/"));
+    if let Some(time) = node.get("ttl").and_then(words::seconds).filter(|time| *time > 0.0) {
+        map.set("ttl", words::duration(time));
+    }
+    if node.get("attributes").is_some() {
+        remarks.soft(&node.at, "attributes of the session's cookie are attache's: `HttpOnly`, `SameSite=Lax`, and `Secure` where TLS is terminated.");
+    }
+    remarks.note(
+        &node.at,
+        "sessions that the original began are not known: their next request begins a new one.",
+    );
+    Some(map)
+}

@@ -1,0 +1,236 @@
+//! Subsets of a cluster: endpoints by their metadata (`lb_subset_config`), and the routes that ask for some of them (`metadata_match`).
+//!
+//! A selector names the keys that are asked for together. Where no selector has a route's keys, or no endpoint has their values, the fallback
+//! decides: nobody, anybody, or the default subset. Endpoints and their metadata stand in the config, so this is decided here. What is left
+//! for a request is one of three: every endpoint, those with certain labels, or nobody.
+
+use crate::plan::Rule;
+use crate::tree::Node;
+use crate::value::Map;
+
+use super::Cx;
+
+/// Which endpoints of a cluster a route has.
+#[derive(Clone, Debug, PartialEq)]
+enum Choice {
+    All,
+    /// Those with these labels; `true`: any other where none of these is there.
+    Labels(Labels, bool),
+    Nobody,
+}
+
+type Labels = Vec<(String, String)>;
+
+/// The metadata of load balancing. `None` where a value is a list or a mapping.
+fn metadata(node: &Node) -> Option<Labels> {
+    let own = node.down(&["filter_metadata", "envoy.lb"]);
+    let mut labels: Labels = own
+        .entries()
+        .iter()
+        .map(|(key, value)| Some((key.clone(), scalar(value)?)))
+        .collect::<Option<_>>()?;
+    labels.sort();
+    Some(labels)
+}
+
+/// A text that looks like a number or boolean is another value than the number or boolean.
+fn scalar(node: &Node) -> Option<String> {
+    let crate::tree::Kind::Scalar(text) = &node.kind else { return None };
+    let plain = !node.quoted && (text.parse::<f64>().is_ok() || matches!(text.as_str(), "true" | "false"));
+    Some(if plain { format!("{text} (no text)") } else { text.clone() })
+}
+
+/// The labels of an endpoint.
+pub(super) fn labels(endpoint: &Node) -> Map {
+    let mut map = Map::default();
+    for (key, value) in metadata(endpoint.down(&["metadata"])).unwrap_or_default() {
+        map.set(&key, value);
+    }
+    map
+}
+
+/// A cluster that tells its endpoints apart.
+pub(super) fn is_split(cluster: &Node) -> bool {
+    !cluster.down(&["lb_subset_config"]).list("subset_selectors").is_empty()
+}
+
+fn choice(cluster: &Node, wanted: &Labels) -> Result<Choice, &'static str> {
+    if !is_split(cluster) {
+        return Ok(Choice::All);
+    }
+    let config = cluster.down(&["lb_subset_config"]);
+    if config.is("list_as_any") {
+        return Err("a list of the endpoint's metadata stood for any of its items");
+    }
+    let endpoints: Vec<Labels> = cluster
+        .down(&["load_assignment"])
+        .list("endpoints")
+        .iter()
+        .flat_map(|locality| locality.list("lb_endpoints"))
+        .map(|endpoint| metadata(endpoint.down(&["metadata"])))
+        .collect::<Option<_>>()
+        .ok_or("an endpoint's metadata is a list or a mapping")?;
+    let there = |wanted: &Labels| endpoints.iter().any(|own| wanted.iter().all(|label| own.contains(label)));
+    let selector = config.list("subset_selectors").iter().find(|selector| {
+        let keys: Vec<&str> = selector.list("keys").iter().filter_map(Node::text).collect();
+        !wanted.is_empty()
+            && keys.len() == wanted.len()
+            && wanted.iter().all(|(key, _)| keys.contains(&key.as_str()))
+    });
+    let word = |node: &Node| node.str("fallback_policy").map(str::to_ascii_uppercase);
+    let own = selector.and_then(word).filter(|word| word != "NOT_DEFINED" && word != "0");
+    let policy = own.or_else(|| word(config)).unwrap_or_else(|| "NO_FALLBACK".to_owned());
+    let any = matches!(policy.as_str(), "ANY_ENDPOINT");
+    if selector.is_some() && there(wanted) {
+        return Ok(Choice::Labels(wanted.clone(), any));
+    }
+    match policy.as_str() {
+        "NO_FALLBACK" => Ok(Choice::Nobody),
+        "ANY_ENDPOINT" => Ok(Choice::All),
+        "DEFAULT_SUBSET" => {
+            let default = config
+                .down(&["default_subset"])
+                .entries()
+                .iter()
+                .map(|(key, value)| Some((key.clone(), scalar(value)?)));
+            let mut default: Labels =
+                default.collect::<Option<_>>().ok_or("the default subset has a list or a mapping")?;
+            default.sort();
+            Ok(match (default.is_empty(), there(&default)) {
+                (true, _) => Choice::All,
+                (false, true) => Choice::Labels(default, false),
+                (false, false) => Choice::Nobody,
+            })
+        }
+        "KEYS_SUBSET" => {
+            let keys: Vec<&str> = selector
+                .map(|selector| selector.list("fallback_keys_subset").iter().filter_map(Node::text).collect())
+                .unwrap_or_default();
+            let fewer: Labels =
+                wanted.iter().filter(|(key, _)| keys.contains(&key.as_str())).cloned().collect();
+            if fewer.len() < wanted.len() { choice(cluster, &fewer) } else { Ok(Choice::Nobody) }
+        }
+        _ => Err("its fallback isn't known"),
+    }
+}
+
+/// What the action asks of a cluster: `own` is that of a part of a split, over that of the whole.
+fn wanted(action: &Node, own: Option<&Node>) -> Result<Labels, &'static str> {
+    let of = |node: &Node| metadata(node.down(&["metadata_match"])).ok_or("it asks for a list or a mapping");
+    let mut all = of(action)?;
+    if let Some(own) = own {
+        for (key, value) in of(own)? {
+            all.retain(|(known, _)| *known != key);
+            all.push((key, value));
+        }
+        all.sort();
+    }
+    Ok(all)
+}
+
+/// The action with what it asks of its clusters put into effect: a key of the rule, or clusters of their own for the parts of a split.
+/// `None`: the rule is answered.
+pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node> {
+    let mut out = action.clone();
+    let found = match action.str("cluster") {
+        Some(name) => one(name, action, None, cx).map(|choice| vec![choice]),
+        None => action
+            .down(&["weighted_clusters"])
+            .list("clusters")
+            .iter()
+            .filter_map(|part| part.str("name").map(|name| one(name, action, Some(part), cx)))
+            .collect(),
+    };
+    let choices = match found {
+        Ok(choices) => choices,
+        Err(why) => {
+            rule.refuse(&action.at, format!("this route is refused: the subset of its cluster can't be told, since {why}. Give addresses `labels` and the route a `subset`; then replace the refusal."));
+            return None;
+        }
+    };
+    match choices.as_slice() {
+        [] => {}
+        [Choice::Nobody] => {
+            // No endpoint has what is asked for, now and at any time: it is Envoy's answer for an upstream without endpoints.
+            rule.remarks.note(&action.at, "no endpoint of the cluster has the metadata that this route asks for, so every request was answered 503.");
+            rule.answer(503);
+            return None;
+        }
+        [first, others @ ..]
+            if others.iter().all(|other| other == first) && !matches!(first, Choice::Nobody) =>
+        {
+            if let Choice::Labels(labels, any) = first {
+                let mut subset = Map::default();
+                subset.set("labels", mapping(labels));
+                if *any {
+                    subset.set("fallback", "any");
+                }
+                rule.keys.set("subset", subset);
+            }
+        }
+        all if all.contains(&Choice::Nobody) => {
+            rule.refuse(&action.at, "this route is refused: no endpoint has the metadata that one part of its split asks for. Leave that part out; then replace the refusal.");
+            return None;
+        }
+        all => parted(&mut out, all, cx),
+    }
+    Some(out)
+}
+
+fn mapping(labels: &Labels) -> Map {
+    Map(labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect())
+}
+
+fn one(name: &str, action: &Node, part: Option<&Node>, cx: &Cx) -> Result<Choice, &'static str> {
+    let Some(cluster) = cx.clusters.iter().find(|cluster| cluster.str("name") == Some(name)) else {
+        return Ok(Choice::All);
+    };
+    choice(cluster, &wanted(action, part)?)
+}
+
+/// Parts of a split that have different endpoints of one cluster go to clusters with these endpoints alone.
+fn parted(action: &mut Node, choices: &[Choice], cx: &mut Cx) {
+    let Some(crate::tree::Kind::List(parts)) = action
+        .get_mut("weighted_clusters")
+        .and_then(|split| split.get_mut("clusters"))
+        .map(|list| &mut list.kind)
+    else {
+        return;
+    };
+    for (part, choice) in parts.iter_mut().filter(|part| part.str("name").is_some()).zip(choices) {
+        let Choice::Labels(labels, _) = choice else { continue };
+        let name = part.str("name").unwrap_or_default().to_owned();
+        let words: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let own = format!("{name}[{}]", words.join(","));
+        if cx.clusters.iter().all(|cluster| cluster.str("name") != Some(&own))
+            && let Some(cluster) = cx.clusters.iter().find(|cluster| cluster.str("name") == Some(&name))
+        {
+            let mut cluster = cluster.clone();
+            cluster.set("name", cluster.scalar(&own));
+            cluster.remove("lb_subset_config");
+            keep(&mut cluster, labels);
+            cx.clusters.push(cluster);
+        }
+        part.set("name", part.scalar(&own));
+    }
+}
+
+/// Only endpoints with these labels are left of it.
+fn keep(cluster: &mut Node, labels: &Labels) {
+    let localities = cluster.get_mut("load_assignment").and_then(|all| all.get_mut("endpoints"));
+    let Some(crate::tree::Kind::List(localities)) = localities.map(|list| &mut list.kind) else { return };
+    for locality in localities {
+        let Some(endpoints) = locality.get_mut("lb_endpoints") else { continue };
+        if let crate::tree::Kind::List(endpoints) = &mut endpoints.kind {
+            endpoints.retain(|endpoint| {
+                let own = metadata(endpoint.down(&["metadata"])).unwrap_or_default();
+                labels.iter().all(|label| own.contains(label))
+            });
+        }
+    }
+}
+
+/// Whether a cluster is for whoever asks for nothing of its endpoints.
+pub(super) fn is_whole(cluster: &Node) -> bool {
+    choice(cluster, &Labels::new()) == Ok(Choice::All)
+}
