@@ -88,6 +88,10 @@ impl Checker<'_> {
     fn any_of(&mut self, node: &Node, alternatives: &[Value]) -> Option<Value> {
         let shape = Shape::of(node)?;
         let root = self.root;
+        if matches!(&node.kind, Kind::Scalar(scalar) if is_missing(scalar)) {
+            self.missing(node.place, describe(root, &json!({ "anyOf": alternatives })));
+            return None;
+        }
         let of_shape: Vec<&Value> = alternatives
             .iter()
             .filter(|alternative| shapes(root, resolve(root, alternative)).contains(&shape))
@@ -137,12 +141,8 @@ impl Checker<'_> {
 
     fn scalar(&mut self, place: Place, scalar: &Scalar, schema: &Value) -> Option<Value> {
         let text = scalar.text.as_str();
-        if scalar.plain && matches!(text, "" | "~" | "null" | "Null" | "NULL") {
-            self.problems.wrong(
-                place,
-                "a value is missing here",
-                format!("expected {}", describe(self.root, schema)),
-            );
+        if is_missing(scalar) {
+            self.missing(place, describe(self.root, schema));
             return None;
         }
         let words = words(schema);
@@ -265,7 +265,7 @@ impl Checker<'_> {
                     wrong.push(key.to_owned());
                 }
                 let within = title(schema);
-                let help = self.where_else(key, known);
+                let help = no_space(key).unwrap_or_else(|| self.where_else(key, known));
                 self.problems.wrong(*place, format!("unknown key `{key}` in {within}"), help);
             }
             if broken || self.problems.mark() != before {
@@ -317,7 +317,6 @@ impl Checker<'_> {
 
     fn unfit(&mut self, node: &Node, schemas: &[&Value]) {
         let found = match &node.kind {
-            Kind::Scalar(scalar) if scalar.plain && scalar.text.is_empty() => "nothing".to_owned(),
             Kind::Scalar(scalar) => quoted(scalar),
             Kind::Sequence(_) => "a list".to_owned(),
             Kind::Mapping(_) => "a mapping".to_owned(),
@@ -331,8 +330,45 @@ impl Checker<'_> {
             }
         }
         let expected = expected.join(", or ");
-        self.problems.wrong(node.place, format!("{found} doesn't fit here"), format!("expected {expected}"));
+        let slip = match &node.kind {
+            Kind::Scalar(scalar) if is_missing(scalar) => return self.missing(node.place, expected),
+            Kind::Scalar(scalar) if schemas.iter().all(|schema| accepts(schema, Shape::Mapping)) => {
+                no_space(&scalar.text)
+            }
+            // `-to: a` is a mapping with a strange key.
+            Kind::Mapping(entries) => entries
+                .first()
+                .and_then(|first| first.key.strip_prefix('-'))
+                .map(|key| format!("write a space behind the dash: `- {key}`")),
+            _ => None,
+        };
+        let help = slip.unwrap_or_else(|| format!("expected {expected}"));
+        self.problems.wrong(node.place, format!("{found} doesn't fit here"), help);
     }
+
+    /// Nothing stands behind a key. Where it should be a mapping or a list, its lines may not be indented far enough.
+    fn missing(&mut self, place: Place, expected: String) {
+        let help = if expected.contains("mapping") || expected.contains("list") {
+            format!("expected {expected}; lines that belong to a key are indented deeper than the key")
+        } else {
+            format!("expected {expected}")
+        };
+        self.problems.wrong(place, "a value is missing here", help);
+    }
+}
+
+/// A key with nothing behind it.
+fn is_missing(scalar: &Scalar) -> bool {
+    scalar.plain && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+}
+
+/// `a:http://b` is one word to YAML, which nobody means.
+fn no_space(text: &str) -> Option<String> {
+    let (key, value) = text.split_once(':')?;
+    let is_key =
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    (is_key && !value.is_empty() && !value.starts_with("//"))
+        .then(|| format!("write a space behind the colon: `{key}: {value}`"))
 }
 
 /// The three shapes of YAML.

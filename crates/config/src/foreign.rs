@@ -3,12 +3,25 @@
 //! A file is told by its top-level keys (YAML and JSON), or by the first words of its lines (other formats). What could be a config of attache
 //! with a mistake in it is never taken for another program's.
 
+use crate::suggest;
+
 /// What can be done with a file that `attache import` reads.
 const IMPORT: &str = "`attache import FILE` prints it as a config of attache, and says what is lost";
+
+const ANOTHER: &str = "`attache schema` describes a config of attache; the smallest is `upstreams: { orders: https://orders.internal:8443 }`";
 
 /// What a text is that is no config of attache, and what to do with it.
 pub(crate) fn recognize(text: &str) -> Option<(&'static str, &'static str)> {
     let text = text.trim_start_matches('\u{feff}');
+    if text.lines().any(|line| line.starts_with("{{")) {
+        return Some((
+            "this is a template, whose `{{ … }}` nobody has filled in",
+            "fill it in first, as `helm template` does; a config of attache itself takes `${VARIABLE}`",
+        ));
+    }
+    if text.trim_start().starts_with('<') {
+        return Some(("this is XML or HTML", ANOTHER));
+    }
     if text.trim_start().starts_with("-----BEGIN ") {
         return Some(pem(text));
     }
@@ -23,13 +36,46 @@ pub(crate) fn recognize(text: &str) -> Option<(&'static str, &'static str)> {
     if is_envoy(text, &has) {
         return Some(("this is a config of Envoy", IMPORT));
     }
+    if has("clusters")
+        && ["load_assignment", "connect_timeout", "lb_policy"].iter().any(|word| text.contains(word))
+    {
+        return Some(("this is a part of a config of Envoy", IMPORT));
+    }
+    if ["entryPoints", "certificatesResolvers"].into_iter().any(has)
+        || (has("http") && text.contains("routers:"))
+    {
+        return Some(("this is a config of Traefik", ANOTHER));
+    }
     if has("services") && (text.contains("image:") || text.contains("build:")) {
         return Some((
             "this is a Compose file",
             "a config of attache is a file of its own; deploy/compose has an example of both",
         ));
     }
-    if keys.is_empty() { lines(text) } else { None }
+    if keys.is_empty() {
+        return lines(text);
+    }
+    // Several keys, none of which could be meant for one of ours.
+    let strange = |key: &String| !key.starts_with("x-") && !is_known(key);
+    (keys.len() > 1 && keys.iter().all(strange)).then_some(("this is a file of another program", ANOTHER))
+}
+
+/// A key that some section of a config has, or one spelt nearly so, or another program's word for it.
+fn is_known(key: &str) -> bool {
+    let root = crate::schema::annotated();
+    let sections = root.get("$defs").and_then(serde_json::Value::as_object).into_iter().flatten();
+    let sections = sections.map(|(_, section)| section).chain([root]);
+    let known = || {
+        sections
+            .clone()
+            .filter_map(|section| section.get("properties").and_then(serde_json::Value::as_object))
+            .flat_map(|properties| properties.keys().map(String::as_str))
+    };
+    known().any(|known| known == key)
+        || root
+            .get("properties")
+            .and_then(serde_json::Value::as_object)
+            .is_some_and(|properties| suggest::meant(key, properties.keys().map(String::as_str)).is_some())
 }
 
 /// Keys of the outermost mapping. None where the text isn't one, as far as can be told without parsing YAML.
@@ -44,7 +90,15 @@ fn keys(text: &str) -> Vec<String> {
         let plain = !key.is_empty() && !key.starts_with(['#', '-', ' ', '\t']) && !key.contains(['{', ' ']);
         (plain && (rest.is_empty() || rest.starts_with([' ', '\t']))).then(|| key.to_owned())
     };
-    text.lines().map(str::trim_end).filter_map(name).collect()
+    // A part that was cut out of a larger file is indented as a whole.
+    let lines =
+        || text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with(['#', '%']));
+    let indent = lines().next().map_or(0, |first| first.len() - first.trim_start_matches(' ').len());
+    let outermost = |line| {
+        let (before, rest) = str::split_at_checked(line, indent)?;
+        before.bytes().all(|byte| byte == b' ').then_some(rest)
+    };
+    lines().filter_map(outermost).filter_map(name).collect()
 }
 
 fn pem(text: &str) -> (&'static str, &'static str) {
@@ -91,7 +145,7 @@ fn lines(text: &str) -> Option<(&'static str, &'static str)> {
             .count()
     };
     // A block or a directive of nginx ends so, and no line of HAProxy does.
-    let punctuated = lines().filter(|line| line.ends_with(['{', '}', ';'])).count();
+    let punctuated = lines().map(|line| line.matches(['{', '}', ';']).count()).sum::<usize>();
     if lines().any(|line| line.starts_with("ghostunnel ")) {
         return Some(("this is a command line of ghostunnel", IMPORT));
     }
@@ -102,7 +156,19 @@ fn lines(text: &str) -> Option<(&'static str, &'static str)> {
                 "write what it says as `listeners` and `upstreams`: docs/README.md has a first config",
             ));
         }
-        let nginx = ["http", "events", "server", "upstream", "location", "stream", "listen", "proxy_pass"];
+        let nginx = [
+            "http",
+            "events",
+            "server",
+            "upstream",
+            "location",
+            "stream",
+            "listen",
+            "proxy_pass",
+            "user",
+            "include",
+            "worker_processes",
+        ];
         return (begins(&nginx) > 0).then_some(("this is a config of nginx", IMPORT));
     }
     if begins(&["frontend", "backend", "defaults", "global", "listen"]) > 0
@@ -172,6 +238,19 @@ mod tests {
             ("; a comment\n[a]\nclient = yes\naccept = 1\nconnect=b:443\n", "config of stunnel"),
             ("ghostunnel client --listen localhost:1 --target a:2\n", "command line of ghostunnel"),
             ("[server]\nport = 1\n", "TOML or an INI file"),
+            ("  static_resources:\n    listeners: []\n", "config of Envoy"),
+            ("clusters:\n- name: a\n  load_assignment: {}\n", "part of a config of Envoy"),
+            ("server { listen 80; location / { proxy_pass http://a; } }\n", "config of nginx"),
+            ("user www-data;\nworker_processes auto;\n", "config of nginx"),
+            (
+                "{{- if .Values.x }}\napiVersion: v1\n{{- end }}\n",
+                "template, whose `{{ … }}` nobody has filled in",
+            ),
+            ("entryPoints:\n  web:\n    address: ':80'\n", "config of Traefik"),
+            ("http:\n  routers:\n    a: { rule: b }\n", "config of Traefik"),
+            ("global:\n  scrape_interval: 15s\nscrape_configs: []\n", "file of another program"),
+            ("replicaCount: 1\nimage:\n  repository: a\n", "file of another program"),
+            ("openapi: 3.0.0\ninfo: {}\npaths: {}\n", "file of another program"),
             ("services:\n  web:\n    image: nginx\n", "Compose file"),
             ("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "certificate in PEM"),
             ("-----BEGIN EC PRIVATE KEY-----\nMIIB\n-----END EC PRIVATE KEY-----\n", "private key in PEM"),
@@ -189,6 +268,10 @@ mod tests {
             "listners:\n  a: { bind: ':1' }\nupstraems:\n  a: http://b\n",
             "listeners: { a: { bind: ':1', routes: [{ match: { path: '/socket' }, to: b }] } }\nupstream: { b: 'http://c' }\n",
             "x-a: 1\naccess_log: stdout\n",
+            "bind: ':1'\nto: orders\n",
+            "x-a: 1\nx-b: 2\n",
+            "listner: {}\nupstreem: {}\n",
+            "frontends: {}\nbackends: {}\n",
             "{ upstreams: { a: 'http://b' } }",
             "{ \"upstreams\": { \"a\": \"http://b\" } }",
             "# server {\n# }\nupstreams: { a: 'http://b' }\n",

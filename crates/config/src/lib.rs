@@ -8,11 +8,13 @@ mod build;
 mod check;
 mod diagnostic;
 mod effective;
+mod file;
 mod foreign;
 mod locate;
 pub mod model;
 mod patterns;
 mod raw;
+mod relations;
 mod schema;
 mod section;
 mod shapes;
@@ -34,9 +36,6 @@ pub use suggest::nearest;
 
 use crate::model::Config;
 
-/// A file larger than this isn't a config.
-const LARGEST: u64 = 8 << 20;
-
 /// The embedded default: a forward proxy on `127.0.0.1:15001`.
 pub const FORWARD_PROXY: &str = include_str!("../../../config/forward-proxy.yaml");
 
@@ -55,37 +54,10 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Diagnostics> {
-    match read(path) {
+    match file::read(path) {
         Ok(text) => parse(&text, Some(path), env),
         Err(problems) => Err(problems.finish("", Some(path)).into()),
     }
-}
-
-fn read(path: &Path) -> Result<String, Problems> {
-    let mut problems = Problems::default();
-    let whole = Place::default();
-    let large = std::fs::metadata(path).is_ok_and(|meta| meta.len() > LARGEST);
-    if large {
-        problems.error(whole, format!("the file is larger than {} MiB", LARGEST >> 20));
-        return Err(problems);
-    }
-    match std::fs::read(path).map(String::from_utf8) {
-        Ok(Ok(text)) => return Ok(text),
-        Ok(Err(error)) => {
-            let line = error
-                .as_bytes()
-                .iter()
-                .take(error.utf8_error().valid_up_to())
-                .filter(|b| **b == b'\n')
-                .count();
-            let message = format!("not UTF-8 text: line {} has a byte that is none", line + 1);
-            problems.wrong(whole, message, "a config is YAML in UTF-8");
-        }
-        Err(error) => {
-            problems.wrong(whole, format!("can't be read: {error}"), "give its path with `-c FILE`");
-        }
-    }
-    Err(problems)
 }
 
 /// Checks a text. `file` is named in the diagnostics, and relative `!file` paths begin at its folder.

@@ -14,6 +14,9 @@ const IPV4: &str = r"[0-9]{1,3}(\.[0-9]{1,3}){3}";
 const IPV6: &str = r"\[[0-9A-Fa-f:.]+\]";
 /// Without brackets: at least two colons tell it from an address with a port.
 const PLAIN_IPV6: &str = r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*";
+/// 0 to 65535.
+const PORT: &str = r"0*([0-9]{1,4}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5]))))";
+const NAME: &str = "[0-9A-Za-z_.-]+";
 const TOKEN: &str = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+";
 
 /// What is filled in before a value is read.
@@ -22,12 +25,19 @@ const SUBSTITUTED: &str = r"\$\{|^\.{0,2}/";
 /// The pattern of what the parser takes, without its anchors; `None` where there is none that helps.
 fn syntax(format: &str) -> Option<String> {
     let duration = || format!("({NUMBER}(us|ms|s|m|h|d))+");
+    // One of the numbers has a digit above zero.
+    let positive = || {
+        let above = r"([0-9]*[1-9][0-9]*\.?[0-9]*|[0-9]*\.[0-9]*[1-9][0-9]*)";
+        format!("({NUMBER}(us|ms|s|m|h|d))*{above}(us|ms|s|m|h|d)({NUMBER}(us|ms|s|m|h|d))*")
+    };
+    let host_port = || format!("({NAME}|{IPV6})(:{PORT})?");
     let size = || format!(r"{NUMBER}\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?");
-    let socket = || format!(r"(\*|localhost|{IPV4}|{IPV6})?:[0-9]+");
+    let socket = || format!(r"(\*|localhost|{IPV4}|{IPV6})?:{PORT}");
     let network = || r"[0-9A-Fa-f:.*/+\[\]]+".to_owned();
     Some(match format.strip_prefix("attache-")? {
         "duration" => format!("0|{}", duration()),
-        "positive-duration" | "window" => duration(),
+        "positive-duration" => positive(),
+        "window" => duration(),
         "duration-or-off" => format!("0|off|{}", duration()),
         "size" | "head-size" | "window-size" => size(),
         "ratio" => format!(r"{PERCENT}|0*(1(\.0*)?|0(\.[0-9]*)?|\.[0-9]+)"),
@@ -36,14 +46,22 @@ fn syntax(format: &str) -> Option<String> {
         "hedge" => format!("off|p{NUMBER}|0|{}", duration()),
         "bind" => format!("unix:.+|{}", socket()),
         "address-or-off" => format!("off|{}", socket()),
-        "loopback-address-or-off" => format!(r"off|unix:.+|(localhost|127\.[0-9.]+|{IPV6})?:[0-9]+"),
-        "dns-server" => format!("{IPV4}(:[0-9]+)?|{PLAIN_IPV6}|{IPV6}(:[0-9]+)?"),
+        "loopback-address-or-off" => format!(r"off|unix:.+|(localhost|127\.[0-9.]+|{IPV6})?:{PORT}"),
+        "dns-server" => format!("{IPV4}(:{PORT})?|{PLAIN_IPV6}|{IPV6}(:{PORT})?"),
         "ip" => format!("{IPV4}|{PLAIN_IPV6}"),
         "network" | "address-range" => network(),
-        "upstream-address" => {
-            r"authority|original-destination|(https?|h2c|tcp|tls)://.+|(unix|srv|kubernetes)(\+[a-z0-9]+)?:.+"
-                .to_owned()
-        }
+        "upstream-address" => format!(
+            r"authority|original-destination|(https?|h2c|tcp|tls)://{}/?|(unix|srv|kubernetes)(\+[a-z0-9]+)?:.+",
+            host_port()
+        ),
+        "host" => format!("{NAME}|{PLAIN_IPV6}"),
+        "host-port" => host_port(),
+        "host-rewrite" => format!("preserve|keep|upstream|{}", host_port()),
+        "host-pattern" => format!(r"(\*|(\*\.)?{NAME}|{NAME}\.\*|{IPV6})(:{PORT})?"),
+        "path-pattern" => r"\*|/[^?#]*|~.*".to_owned(),
+        "name" => "[0-9A-Za-z][0-9A-Za-z_./-]*".to_owned(),
+        "origin" => r"\*|null|~.*|[a-z][a-z0-9+.-]*://[^/\s]+".to_owned(),
+        "log-target" => "off|stdout|syslog|[^:]*/.*|[^/]*:/?([^/].*)?".to_owned(),
         "header-name" | "header-names" | "method-or-all" => TOKEN.to_owned(),
         "method" => TOKEN.replace("A-Za-z", "A-Z"),
         "content-type" => ".*/.*".to_owned(),
@@ -61,7 +79,7 @@ fn syntax(format: &str) -> Option<String> {
         "metric-name" => "[A-Za-z_][A-Za-z0-9_]*".to_owned(),
         "otlp" => "off|https?://.+".to_owned(),
         "app-url" => "http://.+".to_owned(),
-        "spki-pin" => "sha256/.+|[0-9A-Fa-f:]+".to_owned(),
+        "spki-pin" => "sha256/+[0-9A-Za-z+/]{42,44}=*|(:*[0-9A-Fa-f]){64}:*".to_owned(),
         "file-mode" => r"(0o)?\+?[0-7]+".to_owned(),
         "star" => r"\*".to_owned(),
         _ => return None,
@@ -99,10 +117,14 @@ pub(crate) fn for_editors(schema: &mut Value) {
         Value::Object(object) => {
             if let Some(format) = object.get("format").and_then(Value::as_str).map(str::to_owned) {
                 let numbers = object.get("type").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
-                // What is only in this list is a schema of names (`propertyNames`), which are read as they stand.
+                // What has only a format is a schema of names (`propertyNames`), which are read as they stand.
                 let names = !object.contains_key("type");
-                let found = keywords(&format, numbers).into_iter().filter(|_| !names);
-                object.extend(found.map(|(key, value)| (key.to_owned(), value)));
+                if let Some(syntax) = syntax(&format).filter(|_| names) {
+                    object.insert("pattern".to_owned(), json!(format!("^({syntax})$")));
+                } else if !names {
+                    let found = keywords(&format, numbers);
+                    object.extend(found.into_iter().map(|(key, value)| (key.to_owned(), value)));
+                }
             }
             let all_words = |of: &Value| {
                 let words = |one: &Value| one.get("const").is_some() || one.get("enum").is_some();
@@ -155,7 +177,7 @@ mod tests {
     #[test]
     fn wrong_texts_are_refused_as_the_parser_refuses_them() {
         for (format, wrong) in [
-            ("attache-positive-duration", &["fast", "5", "5x", "-5s", "5 s", "", "s"][..]),
+            ("attache-positive-duration", &["fast", "5", "5x", "-5s", "5 s", "", "s", "0s", "0.0ms"][..]),
             ("attache-duration", &["5", "1e9s", "off"]),
             ("attache-duration-or-off", &["never", "5"]),
             ("attache-size", &["64Ki", "big", "1 GiBs", "-1"]),
@@ -163,13 +185,37 @@ mod tests {
             ("attache-weight", &["120%", "half", "-1"]),
             ("attache-rate", &["100", "100/d", "100 per second"]),
             ("attache-hedge", &["p", "fast", "95%"]),
-            ("attache-bind", &["15001", "example.com:1", "http://x:1", "127.0.0.1"]),
+            (
+                "attache-bind",
+                &["15001", "example.com:1", "http://x:1", "127.0.0.1", ":65536", "127.0.0.1:70000"],
+            ),
             ("attache-address-or-off", &["15090", "none", "on"]),
             ("attache-loopback-address-or-off", &["0.0.0.0:15000", "10.0.0.1:1", "15000"]),
             ("attache-dns-server", &["dns.test", "10.0.0"]),
             ("attache-ip", &["host", "10.0.0.1:80"]),
             ("attache-network", &["everywhere", "10.0.0.0/x"]),
-            ("attache-upstream-address", &["orders:80", "ftp://a", "localhost"]),
+            (
+                "attache-upstream-address",
+                &[
+                    "orders:80",
+                    "ftp://a",
+                    "localhost",
+                    "http://a/v1",
+                    "http://a?b",
+                    "http://u@a",
+                    "http://a b",
+                    "http://a:99999",
+                ],
+            ),
+            ("attache-host", &["a b", "http://a", "a/b", ""]),
+            ("attache-host-port", &["a/b", "a:b", "a:65536"]),
+            ("attache-host-rewrite", &["http://a", "a/b"]),
+            ("attache-host-pattern", &["http://a", "*.*.test", "a*b", "a/b"]),
+            ("attache-path-pattern", &["v1", "a/b", "v1?x"]),
+            ("attache-name", &["", "a b", "-a", "ä"]),
+            ("attache-origin", &["shop.test", "https://a/b", "HTTP://a"]),
+            ("attache-log-target", &["access.log", "kafka://x", "warnings"]),
+            ("attache-spki-pin", &["abc", "sha256/abc"]),
             ("attache-header-name", &["x tenant", "x:y", ""]),
             ("attache-method", &["get", "GET POST"]),
             ("attache-statuses", &["6xx", "99", "5x", "ok"]),

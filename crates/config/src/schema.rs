@@ -5,14 +5,15 @@ use std::sync::OnceLock;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use crate::{patterns, raw::Root};
+use crate::{patterns, raw::Root, relations};
 
 /// The JSON schema of a config file, for editors: draft 2020-12, with descriptions, defaults, examples and patterns.
 ///
-/// Whatever one key says about another is checked by [`parse`](crate::parse) alone.
+/// Of what one key says about another it has the simplest rules; [`parse`](crate::parse) has the last word.
 pub fn schema() -> Value {
     let mut schema = described();
     patterns::for_editors(&mut schema);
+    relations::for_editors(&mut schema);
     schema
 }
 

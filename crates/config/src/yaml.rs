@@ -161,8 +161,32 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
         problems.wrong(place, "the indentation of this line fits nothing above it", help);
         return;
     }
+    // What looks like a space or a quote, and is neither.
+    let strange = lines(text).nth(line.saturating_sub(1)).and_then(|line| {
+        let (at, c) =
+            line.char_indices().find(|(_, c)| matches!(c, '\u{a0}' | '\u{2003}' | '\u{3000}' | '\0'))?;
+        Some((line.get(..at)?.chars().count(), c))
+    });
+    let no_colon = |line: &str| {
+        let word = line.trim();
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    };
+    let above = lines(text).nth(line.saturating_sub(2)).filter(|above| line >= 2 && no_colon(above));
     let (line, column, help) = match tab {
         Some((line, column)) => (line, column, "here is a tab: YAML is indented with spaces"),
+        None if matches!(strange, Some((_, '\0'))) => (line, column, "a config is YAML in UTF-8: save it so"),
+        None if let Some((column, _)) = strange => {
+            (line, column, "here is a character that only looks like a space: write a space")
+        }
+        None if let Some(above) = above => {
+            (line - 1, above.len(), "is a colon missing at the end of this line?")
+        }
+        None if error.info().contains("quoted scalar") => {
+            (line, column, "a quote is opened above and not closed")
+        }
+        None if error.info().contains("unclosed bracket") => {
+            (line, column, "what is opened here is not closed: `{` by `}`, `[` by `]`")
+        }
         None if error.info().contains("flow") => (
             line,
             column,

@@ -173,10 +173,35 @@ fn another_language_is_no_config() {
 <config><listen port="80"/></config>
 "#;
     insta::assert_snapshot!(found(text), @r#"
-attache.yaml:1:1: error: `<?xml version="1.0"?> <config><listen port="80"/></config>` doesn't fit here
-  1 | <?xml version="1.0"?>
-    | ^^^^^^^^^^^^^^^^^^^^^ expected a mapping (the config)
+attache.yaml: error: this is XML or HTML, and no config of attache
+  `attache schema` describes a config of attache; the smallest is `upstreams: { orders: https://orders.internal:8443 }`
 "#);
+}
+
+#[test]
+fn slips_of_indentation_spaces_and_quotes_are_named() {
+    const DEEPER: &str = "lines that belong to a key are indented deeper than the key";
+    for (text, help) in [
+        ("listeners:\n  o:\n  bind: :1\n  to: a\nupstreams:\n  a: http://b\n", DEEPER),
+        ("listeners:\no:\n  bind: :1\nupstreams:\n  a: http://b\n", DEEPER),
+        ("upstreams:\n  a:\n  address: http://b\n", DEEPER),
+        (
+            "listeners:\n  o:\n    bind: :1\n    routes:\n      - match:\n        path: /x\n        to: a\nupstreams:\n  a: http://b\n",
+            DEEPER,
+        ),
+        ("upstreams:\n  a:http://b\n", "write a space behind the colon: `a: http://b`"),
+        ("upstreams:\n  a: { address:http://b }\n", "write a space behind the colon: `address: http://b`"),
+        (
+            "listeners:\n  o:\n    bind: :1\n    routes:\n      -to: a\nupstreams:\n  a: http://b\n",
+            "write a space behind the dash: `- to`",
+        ),
+        ("upstreams\n  a: http://b\n", "is a colon missing at the end of this line?"),
+        ("upstreams:\n  a: \"http://b\n", "a quote is opened above and not closed"),
+        ("upstreams: { a: http://b\n", "what is opened here is not closed"),
+    ] {
+        let said = found(text);
+        assert!(said.contains(help), "{text}\n{said}");
+    }
 }
 
 #[test]
@@ -421,7 +446,7 @@ attache.yaml:5:18: error: expected `true` or `false`, found `yes`
     |                  ^^^ write `true`
 attache.yaml:6:7: error: a value is missing here
   6 |     to:
-    |       ^ expected a name such as `orders`
+    |       ^ expected a name such as `orders`, or a list of these, or a mapping with a percentage or a weight such as `95%` for each key; lines that belong to a key are indented deeper than the key
 "#);
 }
 

@@ -62,7 +62,7 @@ use crate::{
     section::{List, Maybe, OffOr, Plain, Written, section},
     shapes::Txt,
     shown::Reference,
-    text::{AdminAddress, DnsServer, File, Length, Positive, Word},
+    text::{AdminAddress, DnsServer, File, Host, Length, Positive},
 };
 
 /// One whole configuration.
@@ -204,7 +204,7 @@ section! {
         resolv_conf: PathBuf as File = PathBuf::from("/etc/resolv.conf"),
         /// Search domains instead of those of `resolv_conf`.
         #[schema(examples = [["shop.svc.cluster.local", "svc.cluster.local"]])]
-        search: Option<Vec<Name>> as Maybe<List<Word>> = None,
+        search: Option<Vec<Name>> as Maybe<List<Host>> = None,
         /// A name with fewer dots is tried with the search domains first; instead of that of `resolv_conf`.
         #[schema(maximum = 15, examples = [5])]
         ndots: Option<u8> as Maybe<Plain> = None,

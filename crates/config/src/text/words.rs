@@ -408,7 +408,11 @@ impl Text for Pin {
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let bytes = match text.strip_prefix("sha256/") {
-            Some(base64) => decode_base64(base64.trim_start_matches('/').trim_end_matches('=')),
+            // curl writes two slashes; one may also be the first of the 43 letters.
+            Some(base64) => [Some(base64), base64.strip_prefix('/')]
+                .into_iter()
+                .flatten()
+                .find_map(|text| decode_base64(text.trim_end_matches('=')).filter(|bytes| bytes.len() == 32)),
             None => decode_hex(text),
         };
         match bytes.and_then(|bytes| bytes.try_into().ok()) {
@@ -450,6 +454,17 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pin_may_begin_with_the_letter_that_separates() {
+        let pin = Pin::parse("sha256//mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5Ea=").unwrap();
+        assert_eq!(pin.0[0], 0xfe);
+        // As curl writes it.
+        let [one, two] = ["sha256/", "sha256//"].map(|begin| {
+            Pin::parse(&format!("{begin}r/mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5E=")).unwrap()
+        });
+        assert_eq!(one, two);
+    }
 
     #[test]
     fn a_pin_reads_the_same_in_hex_and_base64() {
