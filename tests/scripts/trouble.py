@@ -124,12 +124,12 @@ def certificate(name, subject, names, days="30", ca=False):
             "-out", f"{FOLDER}/{name}.crt", "-startdate", "20200101000000Z", "-enddate", "20210101000000Z", "-extensions", "x", "-notext")
 
 
-def issue(name, by, subject, names, old=False):
+def issue(name, by, subject, names, old=False, ca=False):
     """A certificate that an authority of `certificate` signed."""
     run = lambda *a: subprocess.run(["openssl", *a], capture_output=True, check=True, cwd=FOLDER)
     run("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
         "-subj", f"/CN={subject}")
-    write(f"{name}.ext", f"subjectAltName={names}\nbasicConstraints=critical,CA:FALSE\n")
+    write(f"{name}.ext", f"subjectAltName={names}\nbasicConstraints=critical,CA:{str(ca).upper()}\n")
     write(f"{name}.cnf", "[ca]\ndefault_ca=c\n[c]\ndatabase=db\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n[p]\n"
           "commonName=supplied\n")
     write("db", "")

@@ -26,6 +26,7 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
         ));
         return ExitCode::from(2);
     };
+    let file = file.as_path();
     let env = |name: &str| std::env::var(name).ok();
     let standard_input = file == Path::new("-");
     let text = if standard_input {

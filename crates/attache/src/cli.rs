@@ -1,9 +1,6 @@
 //! The command line.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::styling};
 
@@ -141,8 +138,8 @@ pub(crate) struct Check {
     /// Config file; `-` is standard input.
     #[arg(value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
-    /// The same, as the other commands take it.
-    #[arg(short, long, value_name = "FILE", env = "ATTACHE_CONFIG")]
+    /// The same, as the other commands take it. Without either: what the environment's ATTACHE_CONFIG names.
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Look at the config alone, and not at the certificates, keys, secrets and folders that it names: for another machine's config.
     #[arg(long)]
@@ -153,8 +150,11 @@ pub(crate) struct Check {
 
 impl Check {
     /// The file, however it was given.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        self.file.as_deref().or(self.config.as_deref())
+    ///
+    /// The environment is asked here and not by clap, which would refuse a file beside a variable that is set for `attache run`.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        let named = || std::env::var_os("ATTACHE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+        self.file.clone().or_else(|| self.config.clone()).or_else(named)
     }
 }
 

@@ -23,8 +23,11 @@ pub(crate) fn man(options: &cli::Man) -> Result<(), Box<dyn Error>> {
     match &options.folder {
         None => clap_mangen::Man::new(command).render(&mut io::stdout())?,
         Some(folder) => {
-            fs::create_dir_all(folder)?;
-            clap_mangen::generate_to(command, folder)?;
+            let wrong = |error: io::Error| {
+                format!("{}: no manual pages can be written there: {error}", folder.display())
+            };
+            fs::create_dir_all(folder).map_err(wrong)?;
+            clap_mangen::generate_to(command, folder).map_err(wrong)?;
         }
     }
     Ok(())

@@ -49,7 +49,8 @@ fn frame_size(why: &'static str) -> Wrong {
 fn another_protocol(first: &[u8]) -> Option<&'static str> {
     match first {
         [b'H', b'T', b'T', b'P', b'/', b'1', ..] => Some(
-            "the answer is HTTP/1: write `http://` or `https://` in the upstream's address, without `protocol: http2`",
+            "the answer is HTTP/1, and gRPC, `h2c://` and `protocol: http2` need HTTP/2: for a service of HTTP/1 \
+             write `http://` or `https://` in the upstream's address, without `protocol: http2`",
         ),
         // A record of TLS, an alert above all (RFC 8446 section 5.1).
         [0x15 | 0x16, 3, ..] => Some("the answer is TLS: write `https://` in the upstream's address"),

@@ -409,7 +409,9 @@ impl Fresh {
                     return Ok(());
                 }
                 proxy_protocol::Read::None if required => {
-                    return failed("the connection does not begin with a header");
+                    return failed(
+                        "the connection does not begin with a header: have its sender send one, or set `proxy_protocol: off`",
+                    );
                 }
                 proxy_protocol::Read::None => return Ok(()),
                 proxy_protocol::Read::Bad(what) => return failed(what),

@@ -137,7 +137,7 @@ reasons! {
     /// A stream had no byte either way for too long.
     IdleTimeout = "idle-timeout", 504, "SI", 4, "Raise `idle_timeout` of the route, or send keepalives in the application.";
     /// The upstream closed or reset the connection before a response.
-    UpstreamReset = "upstream-reset", 502, "UC", 14, "The upstream's log says why: a crash, or a keep-alive shorter than attache's `pool.idle_timeout`.";
+    UpstreamReset = "upstream-reset", 502, "UC", 14, "The upstream's log says why: a crash, a keep-alive shorter than attache's `pool.idle_timeout`, or another protocol than its address says (`https://` for TLS).";
     /// The endpoint of a tunnel turned unhealthy, was ejected, or is no longer named, and the upstream says `on_unhealthy: close`.
     EndpointUnhealthy = "endpoint-unhealthy", 503, "UC", 14, "The client connects anew, and gets a healthy endpoint. `attache status` says what is wrong with this one.";
     /// The upstream refused the stream (REFUSED_STREAM, GOAWAY) without working on it.
@@ -150,7 +150,7 @@ reasons! {
     /// `retry` names. It is why a try was followed by another, or an endpoint ejected; the answer itself is passed on as it is.
     UpstreamError = "upstream-error", 502, "-", 14, "The upstream's log says why; the access log has the status that it answered with.";
     /// The client's request is not valid, or can be read in two ways (RFC 9112 section 6.3, 11.2).
-    BadRequest = "bad-request", 400, "DPE", 3, "The response's text says which rule; mend the client.";
+    BadRequest = "bad-request", 400, "DPE", 3, "The response's text says which rule; mend the client. One that does not speak HTTP needs a listener with `protocol: tcp` and a `tcp://` upstream.";
     /// An HTTP/2 client sent more frames that cost it nothing than the requests that it got answered pay for.
     Http2Flood = "http2-flood", 429, "DPE", 8, "The access log says which frames. A client that needs them: raise the bound of `http.limits` that is named there; see docs/http2.md.";
     /// The request line is longer than allowed.
@@ -182,7 +182,7 @@ reasons! {
     /// No DNS server answered in time.
     DnsTimeout = "dns-timeout", 503, "UH", 14, "Is the server of resolv.conf reachable from this pod? Check network policies for UDP and TCP 53.";
     /// The DNS servers answered with an error or with nothing of use.
-    DnsFailed = "dns-failed", 503, "UH", 14, "Ask the same server with `dig`; the log has the answer's code.";
+    DnsFailed = "dns-failed", 503, "UH", 14, "Ask the same server for the same name with `dig`; an alias (CNAME) must end at an address.";
     /// The Kubernetes API server has not answered yet what endpoints the Service has.
     DiscoveryPending = "discovery-pending", 503, "UH", 14, "attache has just started, or its config is new. `/readyz` waits for the first answer; if it lasts, see whether the pod reaches the API server.";
     /// The Kubernetes API server did not say what endpoints the Service has, or none of them has the port.

@@ -88,7 +88,10 @@ impl Site {
         exchange: &Rc<Exchange>,
         silent: bool,
     ) -> Result<Bare, Failure> {
-        let route = self.table.find_tcp(client).map_err(no_route)?;
+        let route = self.table.find_tcp(client).map_err(|why| {
+            let is_tls = exchange.protocol == "tls" && !client.tls;
+            no_route(if is_tls { TLS_TO_PLAINTEXT } else { why })
+        })?;
         self.authorise_connection(client, Some(route), exchange)?;
         self.ask_about_connection(client, route, exchange).await?;
         let chosen = self.choose(&Ask::Opaque, route, &Fields::new(), exchange)?;
@@ -110,6 +113,10 @@ impl Site {
         })
     }
 }
+
+/// What a client meets that writes `https://` where `http://` is meant.
+const TLS_TO_PLAINTEXT: &str = "the client speaks TLS, and this listener has no certificate and no \
+     route that passes TLS through: call it by `http://`, or give the listener `tls`";
 
 fn no_route(why: &'static str) -> Failure {
     Failure { detail: why.to_owned(), ..Failure::from(Reason::NoRoute) }
