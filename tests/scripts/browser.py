@@ -1,7 +1,7 @@
 """Opens the dashboard in a headless Chromium and says what it saw, as JSON.
 
-browser.py CHROMIUM URL FOLDER AXE [many]: screenshots go to FOLDER; driven over the DevTools protocol. AXE is axe-core's file, which looks for
-what people with disabilities can't use. `many` looks at the list of upstreams alone.
+browser.py CHROMIUM URL FOLDER AXE [many | outage]: screenshots go to FOLDER; driven over the DevTools protocol. AXE is axe-core's file, which looks for
+what people with disabilities can't use. `many` looks at the list of upstreams alone, `outage` at a total outage.
 """
 
 import asyncio
@@ -121,7 +121,20 @@ async def look_at_many(page, folder, axe):
     return said
 
 
-async def drive(port, url, folder, axe, many):
+async def look_at_outage(page, folder, axe):
+    await page.until("!document.getElementById('trouble').hidden")
+    await asyncio.sleep(2)
+    await page.look(1200, 900, False, folder / "dashboard-outage.png")
+    said = {"trouble": await page.value("document.getElementById('trouble').textContent"),
+            "state": await page.value("document.getElementById('state').textContent"),
+            "title": await page.value("document.title"),
+            "green": await page.value("document.querySelectorAll('#state .good, .upstream .good').length"),
+            "axe": await accessible(page, axe), "errors": page.errors}
+    page.reader.cancel()
+    return said
+
+
+async def drive(port, url, folder, axe, only):
     # The browser's own list of its pages.
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /json HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nconnection: close\r\n\r\n" % port)
@@ -136,8 +149,10 @@ async def drive(port, url, folder, axe, many):
         await page.call("Emulation.setDeviceMetricsOverride", width=1200, height=1000, deviceScaleFactor=1, mobile=False)
         await page.call("Page.navigate", url=url)
         await page.until("document.body && document.body.dataset.live === 'yes'")
-        if many:
+        if "many" in only:
             return await look_at_many(page, folder, axe)
+        if "outage" in only:
+            return await look_at_outage(page, folder, axe)
         await page.until("document.querySelectorAll('#failure-rows tr').length > 0")
         await page.until("document.querySelectorAll('#chart-traffic path.line').length > 0")
         said = {}
@@ -186,7 +201,7 @@ async def drive(port, url, folder, axe, many):
 
 async def main():
     chromium, url, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
-    axe, many = pathlib.Path(sys.argv[4]).read_text(), "many" in sys.argv[5:]
+    axe, only = pathlib.Path(sys.argv[4]).read_text(), sys.argv[5:]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = subprocess.Popen(
             [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
@@ -199,7 +214,7 @@ async def main():
                 if at.exists() and at.read_text().count("\n"):
                     break
                 await asyncio.sleep(0.1)
-            print(json.dumps(await drive(int(at.read_text().split()[0]), url, folder, axe, many)))
+            print(json.dumps(await drive(int(at.read_text().split()[0]), url, folder, axe, only)))
         finally:
             # Its own session: the helpers it started end with it.
             os.killpg(browser.pid, signal.SIGKILL)

@@ -114,7 +114,7 @@ fn the_dashboard_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
     assert!(said["tapped"].as_str().unwrap().contains("orders.internal"), "{}", said["tapped"]);
     let page = said["page"].as_str().unwrap();
     for part in [
-        "ready",
+        "calls fail",
         "orders",
         "reports",
         "connect-refused",
@@ -191,4 +191,23 @@ fn fifty_upstreams_fit_on_one_screen_and_what_fails_stands_first() {
     assert_eq!((&said["axe"], &said["errors"]), (&Value::Array(Vec::new()), &Value::Array(Vec::new())));
     keep(folder.path(), "dashboard-many");
     keep(folder.path(), "dashboard-many-phone");
+}
+
+#[test]
+fn a_total_outage_stands_at_the_top_and_nothing_of_it_is_green() {
+    let config = format!(
+        "admin: 127.0.0.1:$ADMIN\nlisteners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams:\n  orders: 'http://{UPSTREAM}:9'\n"
+    );
+    let attache = Attache::start(&config);
+    for _ in 0..50 {
+        raw(local(attache.port), b"GET /v1/items HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = browser(&format!("http://localhost:{}/", attache.admin), folder.path(), &["outage"]);
+    let said: Value = serde_json::from_str(&text(&output)).unwrap();
+    assert_eq!(said["trouble"], "upstream orders: calls fail", "{said}");
+    assert!(said["state"].as_str().is_some_and(|state| state.starts_with("calls fail")), "{said}");
+    assert_eq!((&said["title"], &said["green"]), (&Value::from("calls fail – attache"), &Value::from(0)));
+    assert_eq!((&said["axe"], &said["errors"]), (&Value::Array(Vec::new()), &Value::Array(Vec::new())));
+    keep(folder.path(), "dashboard-outage");
 }

@@ -15,3 +15,17 @@ fn one_command_says_cause_and_remedy_of_tls_http2_tunnels_dns_reloads_and_the_sy
     let said = text(&output);
     assert!(output.status.success() && said.contains(" have cause and remedy"), "{said}");
 }
+
+#[test]
+fn one_command_says_cause_and_remedy_of_what_one_meets_seldom() {
+    let output = script("rare_troubles.py", &[&binary().display().to_string()]);
+    let said = text(&output);
+    assert!(output.status.success() && said.contains(" have cause and remedy"), "{said}");
+}
+
+#[test]
+fn a_total_outage_is_never_green() {
+    let output = script("outages.py", &[&binary().display().to_string()]);
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("every outage was seen"), "{said}");
+}

@@ -9,6 +9,7 @@ mod grpc;
 mod log;
 mod metrics;
 mod otlp;
+mod outages;
 mod reason;
 mod text;
 mod trace;
@@ -29,6 +30,7 @@ pub use metrics::{
     OPENMETRICS_CONTENT_TYPE, OverloadGauges, Side, Stats, WorkerMetrics, metrics,
 };
 pub use otlp::{Dial, DialFuture, Ending, Io, LogExports, MetricExports, OtlpLogger, OtlpLogs};
+pub use outages::log_outages;
 pub use reason::Reason;
 pub use text::Text;
 pub use trace::{
@@ -36,4 +38,4 @@ pub use trace::{
     finish_trace,
 };
 pub use warnings::Warnings;
-pub use watch::{Event, Group, Kind, Record, SeenHeaders, TapFilter, Tapped, Tapping, Watch, log_outages};
+pub use watch::{Event, Group, Kind, Record, SeenHeaders, TapFilter, Tapped, Tapping, Watch};

@@ -1,16 +1,18 @@
 //! The lines of the log about failures: one when a kind of them begins, with its count and its cause, one when it has ended, and one
 //! now and then while it goes on.
 //!
+//! A kind has ended when a call was served after it, or when nothing came of it for minutes: an outage of a service that is called once a
+//! minute is one, and not a new one each minute.
+//!
 //! It sleeps until a kind begins, so it costs nothing while all is well, and it reads the workers' tables once a second while something fails.
 
 use std::{collections::HashMap, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{
-    Watch,
-    events::Change,
-    groups::{Group, Kind, QUIET},
+use crate::{
+    metrics::{Metrics, Served},
+    watch::{Change, Group, Kind, QUIET, Watch},
 };
 
 /// The first line waits for so long, so that its count says something.
@@ -29,6 +31,8 @@ struct Told {
     before: u64,
     /// When the last was seen.
     seen: Instant,
+    /// Calls of the same upstream or listener that were served until then.
+    served: u64,
     /// When it began; `None` is over.
     since: Option<Instant>,
     /// When the last line was written.
@@ -40,11 +44,13 @@ struct Told {
 enum Line {
     Begins(u64),
     GoesOn(u64, Duration),
-    Ended(u64, Duration),
+    /// How many there were, how long it lasted, and for how long there was none.
+    Ended(u64, Duration, Duration),
 }
 
 /// Writes the lines for as long as it is polled.
-pub async fn log_outages(watch: Watch) {
+pub async fn log_outages(metrics: Metrics) {
+    let watch = metrics.watch().clone();
     let mut told: HashMap<Kind, Told> = HashMap::new();
     loop {
         if told.values().all(|told| told.since.is_none()) {
@@ -53,13 +59,21 @@ pub async fn log_outages(watch: Watch) {
         } else {
             sleep(LOOK).await;
         }
-        for (group, line) in look(&mut told, watch.groups(), Instant::now()) {
+        let groups = watch.groups();
+        let served = Served::new(&metrics);
+        let served = |kind: &Kind| served.of(kind.upstream.as_ref(), kind.listener.as_ref());
+        for (group, line) in look(&mut told, groups, served, Instant::now()) {
             write(&watch, &group, &line);
         }
     }
 }
 
-fn look(told: &mut HashMap<Kind, Told>, groups: Vec<Group>, now: Instant) -> Vec<(Group, Line)> {
+fn look(
+    told: &mut HashMap<Kind, Told>,
+    groups: Vec<Group>,
+    served: impl Fn(&Kind) -> u64,
+    now: Instant,
+) -> Vec<(Group, Line)> {
     let mut lines = Vec::new();
     // A kind that a worker forgot begins anew when it comes back.
     told.retain(|kind, _| groups.iter().any(|group| group.kind == *kind));
@@ -68,22 +82,25 @@ fn look(told: &mut HashMap<Kind, Told>, groups: Vec<Group>, now: Instant) -> Vec
             count: 0,
             before: 0,
             seen: now,
+            served: 0,
             since: None,
             line: now,
         });
         let more = group.count > told.count;
+        let served = served(&group.kind);
         if more {
-            (told.count, told.seen) = (group.count, now);
+            (told.count, told.seen, told.served) = (group.count, now, served);
         }
+        let quiet = now.duration_since(told.seen);
         let line = match told.since {
             None if more => {
                 told.since = Some(now);
                 Some(Line::Begins(told.count.saturating_sub(told.before)))
             }
-            Some(since) if now.duration_since(told.seen) >= QUIET => {
+            Some(since) if quiet >= AGAIN || (quiet >= QUIET && served > told.served) => {
                 let count = told.count.saturating_sub(told.before);
                 (told.since, told.before) = (None, told.count);
-                Some(Line::Ended(count, told.seen.duration_since(since)))
+                Some(Line::Ended(count, told.seen.duration_since(since), quiet))
             }
             Some(since) if now.duration_since(told.line) >= AGAIN => {
                 Some(Line::GoesOn(told.count.saturating_sub(told.before), now.duration_since(since)))
@@ -109,7 +126,7 @@ fn write(watch: &Watch, group: &Group, line: &Line) {
     };
     match line {
         Line::Begins(_) => watch.event(change(format!("calls fail: {cause}"), sample.detail.clone())),
-        Line::Ended(count, _) => {
+        Line::Ended(count, ..) => {
             watch.event(change(format!("no longer {cause}"), format!("it was {count} calls")));
         }
         Line::GoesOn(..) => {}
@@ -137,9 +154,10 @@ fn write(watch: &Watch, group: &Group, line: &Line) {
                 plural(*count)
             );
         }
-        Line::Ended(count, lasted) => {
+        Line::Ended(count, lasted, quiet) => {
+            let quiet = Duration::from_secs(quiet.as_secs());
             tracing::warn!(
-                "{whose}: no call failed with {cause} for {QUIET:?}; {count} {} failed with it {}",
+                "{whose}: no call failed with {cause} for {quiet:?}; {count} {} failed with it {}",
                 plural(*count),
                 within(*lasted)
             );
@@ -182,8 +200,9 @@ mod tests {
     async fn a_kind_is_told_of_when_it_begins_now_and_then_and_when_it_ended() {
         let (mut told, refused) = (HashMap::new(), |count| vec![group(Reason::ConnectRefused, count)]);
         let begun = Instant::now();
+        let served = std::cell::Cell::new(7);
         let mut at = |seconds: u64, groups: Vec<Group>| {
-            let lines = look(&mut told, groups, begun + Duration::from_secs(seconds));
+            let lines = look(&mut told, groups, |_| served.get(), begun + Duration::from_secs(seconds));
             lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>()
         };
         assert_eq!(at(0, refused(50)), [Line::Begins(50)]);
@@ -192,11 +211,35 @@ mod tests {
             assert_eq!(at(second, refused(100 + second)), []);
         }
         assert_eq!(at(300, refused(900)), [Line::GoesOn(900, Duration::from_secs(300))]);
+        served.set(8);
         assert_eq!(at(314, refused(900)), []);
-        assert_eq!(at(315, refused(900)), [Line::Ended(900, Duration::from_secs(300))]);
+        let (lasted, quiet) = (Duration::from_secs(300), Duration::from_secs(15));
+        assert_eq!(at(315, refused(900)), [Line::Ended(900, lasted, quiet)]);
         assert_eq!(at(316, refused(900)), []);
         // Again, beside another kind.
         let both = vec![group(Reason::ConnectRefused, 901), group(Reason::ConnectTimeout, 2)];
         assert_eq!(at(400, both), [Line::Begins(1), Line::Begins(2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_call_a_minute_that_fails_is_one_outage_until_one_is_served() {
+        let (mut told, begun) = (HashMap::new(), Instant::now());
+        let served = std::cell::Cell::new(9);
+        let mut at = |seconds: u64, count: u64| {
+            let groups = vec![group(Reason::ConnectRefused, count)];
+            let lines = look(&mut told, groups, |_| served.get(), begun + Duration::from_secs(seconds));
+            lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>()
+        };
+        assert_eq!(at(0, 1), [Line::Begins(1)]);
+        for second in 1..300 {
+            assert_eq!(at(second, 1 + second / 60), [], "{second}");
+        }
+        assert_eq!(at(300, 6), [Line::GoesOn(6, Duration::from_secs(300))]);
+        served.set(10);
+        assert_eq!(at(360, 6), [Line::Ended(6, Duration::from_secs(300), Duration::from_secs(60))]);
+        // Callers that gave up for good.
+        assert_eq!(at(400, 7), [Line::Begins(1)]);
+        assert_eq!(at(699, 7), []);
+        assert_eq!(at(700, 7), [Line::Ended(1, Duration::ZERO, Duration::from_secs(300))]);
     }
 }

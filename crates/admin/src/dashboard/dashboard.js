@@ -59,12 +59,18 @@ const charts = {
 
 // ---- sections ----
 
-// Callers see an outage: so large a share failed lately, or in the last minutes where nothing came since.
-const windowOf = (row) => row?.last_10s?.requests ? row.last_10s : row?.last_5m;
-const fails = (row) => {
-  const { requests = 0, failed = 0 } = windowOf(row) ?? {};
-  return requests > 0 && (failed >= 0.05 * requests || (failed >= 10 && failed >= 0.01 * requests));
+// Callers see an outage: the server's word, which `attache status` has, too.
+const fails = (row) => Boolean(row?.outage);
+// Without numbers: what is announced again each second is heard by nobody.
+const outageOf = ({ failed, refused }) => failed ? 'calls fail' : refused ? 'every call is refused' : 'clients leave before there is an answer';
+// By upstream; what reached none, by listener.
+const outages = (stats) => {
+  const said = (rows, key) => rows.filter(fails).map((row) => `${key} ${row[key]}: ${outageOf(row.outage)}`);
+  const all = said(stats.upstreams, 'upstream');
+  const found = all.length ? all : said(stats.routes, 'route');
+  return found.length ? found : said(stats.listeners, 'listener');
 };
+const MOST_SAID = 3;
 const holds = (text, words) => words.every((word) => text.toLowerCase().includes(word));
 const wanted = (id) => $(id).value.toLowerCase().split(/\s+/).filter(Boolean);
 
@@ -84,11 +90,14 @@ const showNow = (stats, listeners) => {
   set($('t-connections'), count(listeners.reduce((sum, listener) => sum + listener.connections.open, 0)));
   for (const chart of Object.values(charts)) chart.update(hour ? stats.hour : stats.series);
   const ready = !stats.not_ready.length;
+  const failing = outages(stats);
   const state = $('state');
-  const text = ready ? `ready, up ${span(stats.uptime_seconds)}` : 'not ready';
-  if (state.dataset.text !== text) { state.dataset.text = text; const [word, up] = text.split(/(?=, up)/); const node = tag(ready ? 'good' : 'bad', word); if (up) node.append(make('span', 'up', up)); state.replaceChildren(node); }
-  document.title = ready ? 'attache' : 'not ready – attache';
-  trouble(ready ? '' : `Not ready: ${stats.not_ready.join('; ')}`);
+  const word = !ready ? 'not ready' : failing.length ? 'calls fail' : 'ready';
+  const text = ready ? `${word}, up ${span(stats.uptime_seconds)}` : word;
+  if (state.dataset.text !== text) { state.dataset.text = text; const [word, up] = text.split(/(?=, up)/); const node = tag(ready && !failing.length ? 'good' : 'bad', word); if (up) node.append(make('span', 'up', up)); state.replaceChildren(node); }
+  document.title = word === 'ready' ? 'attache' : `${word} – attache`;
+  const more = failing.length > MOST_SAID ? [`and ${failing.length - MOST_SAID} more`] : [];
+  trouble([...stats.not_ready.map((why) => `not ready: ${why}`), ...failing.slice(0, MOST_SAID), ...more].join('; '));
 };
 
 const trouble = (text) => { set($('trouble'), text); $('trouble').hidden = !text; };
@@ -243,17 +252,22 @@ const copyButton = (failure, listeners) => {
 };
 
 const GROUP = ['Whose', 'Cause', 'Now', '#In all', 'Last', 'The last one'];
-const showGroups = (groups) => {
+// A kind that was quiet for a while is not over where its upstream's callers still see an outage.
+const LATELY = 300;
+const showGroups = (groups, stats) => {
   $('groups').hidden = groups.length === 0;
-  const sorted = [...groups].sort((a, b) => Number(b.failing) - Number(a.failing) || b.count - a.count);
+  const inOutage = ({ upstream, listener, last_ago_seconds: ago }) => ago < LATELY
+    && fails(upstream ? stats.upstreams.find((row) => row.upstream === upstream) : stats.listeners.find((row) => row.listener === listener));
+  const isFailing = new Map(groups.map((group) => [group, group.failing || inOutage(group)]));
+  const sorted = [...groups].sort((a, b) => Number(isFailing.get(b)) - Number(isFailing.get(a)) || b.count - a.count);
   keyed($('group-rows'), sorted, (group) => `${group.upstream} ${group.listener} ${group.cause}`, (group) => {
     const node = row(GROUP)();
     node.children[1].append(group.reason ? reasonButton(group.reason) : group.cause);
     return node;
   }, (node, group) => {
     set(node.children[0], group.upstream ?? `listener ${group.listener}`);
-    const state = group.failing ? 'failing' : 'over';
-    if (node.dataset.state !== state) { node.dataset.state = state; node.children[2].replaceChildren(tag(group.failing ? 'bad' : 'quiet', state)); }
+    const state = isFailing.get(group) ? 'failing' : 'over';
+    if (node.dataset.state !== state) { node.dataset.state = state; node.children[2].replaceChildren(tag(isFailing.get(group) ? 'bad' : 'quiet', state)); }
     set(node.children[3], count(group.count));
     set(node.children[4], group.last_ago_seconds < 2 ? 'now' : `${span(group.last_ago_seconds)} ago`);
     const { sample } = group;
@@ -264,7 +278,7 @@ const showGroups = (groups) => {
 
 const FAILURE = ['When', 'Status', 'Reason', 'Request', 'Upstream', '#Tries', '#Took', 'Again'];
 const showFailures = ({ failures: all, groups }, stats, listeners) => {
-  showGroups(groups);
+  showGroups(groups, stats);
   const words = wanted('failure-find');
   const text = (f) => [f.method, f.host, f.path, f.upstream, f.endpoint, f.reason, f.detail, f.status, f.route].join(' ');
   const failures = all.filter((failure) => holds(text(failure), words));
@@ -302,7 +316,9 @@ const showFailures = ({ failures: all, groups }, stats, listeners) => {
 const showTraffic = (listeners, stats) => {
   const labels = ['Listener', 'At', '#Connections', '#Requests', '#Success', '#p99'];
   keyed($('listener-rows'), listeners, (listener) => listener.name, row(labels), (node, listener) => {
-    const lately = stats.listeners.find((row) => row.listener === listener.name)?.last_10s;
+    const counted = stats.listeners.find((row) => row.listener === listener.name);
+    const lately = counted?.last_10s;
+    node.children[4].classList.toggle('bad', fails(counted));
     const name = listener.draining ? `${listener.name} (draining)` : listener.name;
     cells(node, [name, `${listener.bind.join(', ')}${listener.tls ? ', TLS' : ''}`, `${count(listener.connections.open)} of ${count(listener.connections.limit)}`,
       `${rate(lately?.per_second ?? 0)}/s`, percent(lately?.success_rate), millis(lately?.p99_ms)]);
@@ -311,6 +327,7 @@ const showTraffic = (listeners, stats) => {
   const routes = ['Route', '#Requests', '#Success', '#p50', '#p99', '#In all'];
   keyed($('route-rows'), stats.routes, (route) => `${route.listener} ${route.route}`, row(routes), (node, route) => {
     const lately = route.last_10s;
+    node.children[2].classList.toggle('bad', fails(route));
     cells(node, [route.route, `${rate(lately.per_second)}/s`, percent(lately.success_rate), millis(lately.p50_ms), millis(lately.p99_ms), count(route.requests)]);
   });
 };

@@ -103,7 +103,7 @@ pub(super) fn warned(seen: &Value) -> Vec<String> {
     const LATELY: u64 = 24 * 3600;
     const MOST: usize = 6;
     const SAID: &[&str] = &[
-        "attache_telemetry::watch",
+        "attache_telemetry::outages",
         "attache_upstream::outlier",
         "attache_upstream::circuit",
         "attache_upstream::health",

@@ -1,5 +1,6 @@
 //! Commands that ask a running attache: thin clients of its probes and its admin API.
 
+mod failing;
 mod http;
 mod lately;
 mod orders;

@@ -9,8 +9,9 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    failing::{failing, fails_in_a_row, is_outage},
     http,
-    lately::{cause, lately_changed, lately_failed, warned},
+    lately::{lately_changed, lately_failed, warned},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli;
@@ -77,6 +78,16 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
         for endpoint in list(upstream, "endpoints") {
             let (address, state) = (field(endpoint, "address"), field(endpoint, "state"));
             if state == "healthy" {
+                let is_outage = told.iter().any(|group| field(group, "upstream") == name);
+                if fails_in_a_row(endpoint) && !is_outage {
+                    let last = &endpoint["last_failure"];
+                    troubles.push(format!(
+                        "upstream {name}: endpoint {address} failed {} times in a row, the last time {} ago: {}",
+                        endpoint["ejection"]["failures_in_a_row"],
+                        span(last["ago_seconds"].as_u64().unwrap_or(0)),
+                        field(last, "reason")
+                    ));
+                }
                 continue;
             }
             let why = field(endpoint, "state_because");
@@ -118,63 +129,6 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
         troubles.push(trouble);
     }
     (troubles, told)
-}
-
-/// Of a window's calls so large a share failed that callers see an outage, with enough of them to tell.
-pub(super) fn is_outage(window: &Value) -> bool {
-    let number = |key: &str| window[key].as_f64().unwrap_or(0.0);
-    let (requests, failed) = (number("requests"), number("failed"));
-    requests > 0.0 && (failed >= 0.05 * requests || (failed >= 10.0 && failed >= 0.01 * requests))
-}
-
-/// What counts of a row: the last seconds, or the last minutes where nothing came since.
-pub(super) fn lately(row: &Value) -> (&Value, &'static str) {
-    if row["last_10s"]["requests"].as_u64().unwrap_or(0) > 0 {
-        (&row["last_10s"], "in the last 10 s")
-    } else {
-        (&row["last_5m"], "in the last 5 min")
-    }
-}
-
-/// Calls that fail, as their callers see it: by upstream, and by listener what reached none.
-fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
-    let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
-    let (mut lines, mut told) = (Vec::new(), Vec::new());
-    for (key, what) in [("upstreams", "upstream"), ("listeners", "listener")] {
-        for row in list(&seen["stats"], key) {
-            let (window, when) = lately(row);
-            let name = field(row, what);
-            let mine = || groups.iter().filter(move |group| field(group, what) == name);
-            if !is_outage(window) || (what == "listener" && mine().next().is_none()) {
-                continue;
-            }
-            let share = window["failed"].as_f64().unwrap_or(0.0) / window["requests"].as_f64().unwrap_or(1.0);
-            let Some(worst) =
-                mine().max_by_key(|group| (group["failing"] == true, group["count"].as_u64().unwrap_or(0)))
-            else {
-                continue;
-            };
-            let calls = match window["requests"].as_u64() {
-                Some(1) => "the only call".to_owned(),
-                _ => format!("{:.0} % of {} calls", share * 100.0, window["requests"]),
-            };
-            lines.push(format!("{what} {name}: {calls} failed {when}: {}", cause(worst)));
-            told.push(worst);
-        }
-    }
-    // A route that is missing is answered with a 4xx, which is no failure of the service; for who calls it is one.
-    for group in
-        groups.iter().filter(|group| group["failing"] == true && field(group, "reason") == "no-route")
-    {
-        lines.push(format!(
-            "listener {}: {} found no route: {}",
-            field(group, "listener"),
-            if group["count"] == 1 { "a call".to_owned() } else { format!("{} calls", group["count"]) },
-            cause(group)
-        ));
-        told.push(group);
-    }
-    (lines, told)
 }
 
 fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> String {
@@ -229,7 +183,7 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
             let lately = counted.map_or(&Value::Null, |row| &row["last_10s"]);
             let (usable, all) = (upstream["usable"].as_u64().unwrap_or(0), list(upstream, "endpoints").len());
             let breaker = field(&upstream["breaker"], "state");
-            let fails = counted.is_some_and(|row| is_outage(self::lately(row).0));
+            let fails = counted.is_some_and(is_outage);
             let endpoints = match field(upstream, "kind") {
                 // An endpoint that every call fails at is in no list of the healthy ones, whatever the health check says.
                 _ if fails => (Ink::Bad, format!("{usable}/{all} failing")),
@@ -329,7 +283,8 @@ mod tests {
         let mut seen = seen();
         seen["certificates"] = json!({});
         seen["stats"]["upstreams"] = json!([{ "upstream": "orders",
-            "last_10s": { "requests": 50, "failed": 50, "per_second": 5.0, "success_rate": 0.0 } }]);
+            "last_10s": { "requests": 50, "failed": 50, "per_second": 5.0, "success_rate": 0.0 },
+            "outage": { "requests": 50, "failed": 50, "refused": 0, "given_up": 0, "window": "10 s" } }]);
         seen["upstreams"] = json!([{ "name": "orders", "kind": "configured", "usable": 1, "breaker": { "state": "off" },
             "endpoints": [{ "address": "127.0.0.1:1", "state": "healthy" }] }]);
         seen["failures"] = json!([{ "upstream": "orders", "cause": "connect-refused", "reason": "connect-refused", "count": 50,
@@ -367,17 +322,6 @@ mod tests {
         let line = "\nfailed or refused in the last 5 min\n  listener inbound: 3 in all, 4s ago, GET shop/admin\\u{1b}: denied-by-rule \
                     (no rule allows it). The access log names the rule.\n";
         assert!(text.ends_with(line), "{text}");
-    }
-
-    #[test]
-    fn a_stray_failure_is_no_outage_and_quiet_after_an_outage_is_no_health() {
-        assert!(!is_outage(&json!({ "requests": 10_000, "failed": 9 })));
-        assert!(!is_outage(&json!({ "requests": 10_000, "failed": 99 })));
-        assert!(is_outage(&json!({ "requests": 10_000, "failed": 100 })));
-        assert!(is_outage(&json!({ "requests": 1, "failed": 1 })));
-        assert!(!is_outage(&json!({ "requests": 0, "failed": 0 })) && !is_outage(&Value::Null));
-        let row = json!({ "last_10s": { "requests": 0 }, "last_5m": { "requests": 7, "failed": 7 } });
-        assert!(is_outage(lately(&row).0));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use rustix::termios::{self, OptionalActions, Termios};
 use serde_json::{Value, json};
 
 use super::{
+    failing::{fails_in_a_row, is_outage},
     http,
-    status::{is_outage, lately},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli::{self, Sort, View};
@@ -258,11 +258,14 @@ fn name(row: &Value, view: View) -> String {
 
 /// What the upstream, or the endpoint, is like now.
 fn state(row: &Value, upstreams: &Value, view: View) -> (String, Ink) {
+    // What callers see comes before what the health checks say.
+    let fails = is_outage(row);
+    if matches!(view, View::Routes | View::Listeners) {
+        return if fails { ("failing".to_owned(), Ink::Bad) } else { (String::new(), Ink::Plain) };
+    }
     let name = field(row, "upstream");
     let found = upstreams.as_array().into_iter().flatten().find(|upstream| field(upstream, "name") == name);
     let Some(upstream) = found else { return (String::new(), Ink::Plain) };
-    // What callers see comes before what the health checks say.
-    let fails = is_outage(lately(row).0);
     match view {
         View::Upstreams if field(&upstream["breaker"], "state") == "open" => ("open".to_owned(), Ink::Bad),
         View::Upstreams if field(upstream, "kind") != "on-demand" => {
@@ -278,10 +281,11 @@ fn state(row: &Value, upstreams: &Value, view: View) -> (String, Ink) {
         View::Endpoints => {
             let address = field(row, "endpoint");
             let hosts = list(upstream, "hosts").iter().flat_map(|host| list(host, "endpoints"));
-            let endpoints = list(upstream, "endpoints").iter().chain(hosts);
-            let state =
-                endpoints.filter(|e| field(e, "address") == address).map(|e| field(e, "state")).next();
-            let state = state.unwrap_or("gone");
+            let mut endpoints = list(upstream, "endpoints").iter().chain(hosts);
+            let found = endpoints.find(|endpoint| field(endpoint, "address") == address);
+            let state = found.map_or("gone", |endpoint| field(endpoint, "state"));
+            // Its calls are counted only while somebody looks; what fails in a row is known without.
+            let fails = fails || found.is_some_and(fails_in_a_row);
             match state {
                 "healthy" if fails => ("failing".to_owned(), Ink::Bad),
                 "healthy" => (state.to_owned(), Ink::Good),
@@ -378,7 +382,8 @@ mod tests {
     fn the_table_is_sorted_by_what_was_asked_for() {
         let row = |name: &str, rate: f64, failed: u64| {
             json!({ "upstream": name, "last_10s": { "per_second": rate, "requests": 10, "tries": 12, "failed": failed,
-                "success_rate": 0.5, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0 } })
+                "success_rate": 0.5, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0 },
+                "outage": (failed > 0).then(|| json!({ "failed": failed })) })
         };
         let stats = json!({ "version": "0.1.0", "uptime_seconds": 5, "total": {},
             "upstreams": [row("a", 1.0, 9), row("b", 200.0, 0)] });

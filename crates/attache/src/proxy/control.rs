@@ -120,7 +120,7 @@ async fn serve(
     process.serves(generation.clone());
     tls::follow(process);
     spawn_local(count_endpoints(process.clone()));
-    spawn_local(attache_telemetry::log_outages(process.metrics.watch().clone()));
+    spawn_local(attache_telemetry::log_outages(process.metrics.clone()));
     spawn_local(overload::Watch::begin(process.clone()).run());
 
     let (workers, mut ended) = Workers::start(process)?;

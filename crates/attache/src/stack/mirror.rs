@@ -60,11 +60,13 @@ pub(super) fn split(
         HostRewrite::Auto | HostRewrite::Preserve => mark(&mut copy),
         HostRewrite::Upstream | HostRewrite::To(_) => rename(&mut copy, &config.own_host()),
     }
+    let exchange =
+        Rc::new(Exchange::new(context.exchange.listener.clone(), "mirror", context.client.address));
     if let Some(wanted) = config.credential.as_deref() {
         // Its own alone; without it the copy isn't made.
         let given = upstreams.credential(Some(wanted)).map(|own| own.apply(copy.headers_mut()));
         if !matches!(given, Some(Ok(()))) {
-            failed(&config.name, Reason::NoCredential, "");
+            failed(&config.name, &exchange, Reason::NoCredential, "");
             return Request::from_parts(parts, body);
         }
     }
@@ -75,13 +77,12 @@ pub(super) fn split(
         *copy.body_mut() = Body::stream(Copied(pipe.clone()));
         Body::stream(Tee { body, pipe })
     };
-    let exchange = Exchange::new(context.exchange.listener.clone(), "mirror", context.client.address);
-    let context = CallContext::new(context.client.clone(), Rc::new(exchange));
+    let context = CallContext::new(context.client.clone(), exchange.clone());
     let mut timed = Deadline::new(upstream, mirror.timeouts, Arc::clone(state));
     let name = config.name.clone();
     spawn_local(async move {
         match timed.call(Call::new(copy, context)).await {
-            Err(error) => failed(&name, error.reason, &error.detail()),
+            Err(error) => failed(&name, &exchange, error.reason, &error.detail()),
             Ok(response) => {
                 let mut body = response.into_body();
                 // Read to its end, so that the connection can be used again.
@@ -93,10 +94,11 @@ pub(super) fn split(
                     }
                 };
                 match end {
-                    Ok(()) => metrics().mirrored(&name, Ok(())),
+                    Ok(()) => metrics().mirrored(&name),
                     Err(error) => {
                         failed(
                             &name,
+                            &exchange,
                             error.reason.unwrap_or(Reason::UpstreamClosedMidBody),
                             &error.to_string(),
                         );
@@ -108,8 +110,9 @@ pub(super) fn split(
     Request::from_parts(parts, body)
 }
 
-fn failed(upstream: &Name, reason: Reason, detail: &str) {
-    metrics().mirrored(upstream, Err(reason));
+fn failed(upstream: &Name, exchange: &Exchange, reason: Reason, detail: &str) {
+    exchange.fail(reason, detail);
+    metrics().mirror_failed(upstream, exchange);
     tracing::debug!(%upstream, %reason, detail, "mirror failed");
 }
 

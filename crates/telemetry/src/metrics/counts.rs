@@ -31,6 +31,10 @@ pub(super) struct Counts {
     /// 1xx to 5xx, and those without a status.
     pub(super) classes: [u64; cell::CLASSES],
     pub(super) failed: u64,
+    /// Answered by attache itself with a 4xx.
+    pub(super) refused: u64,
+    /// HTTP requests whose client left before there was an answer.
+    pub(super) given_up: u64,
     pub(super) tries: u64,
     pub(super) received: u64,
     pub(super) sent: u64,
@@ -42,6 +46,8 @@ impl Default for Counts {
         Self {
             classes: [0; cell::CLASSES],
             failed: 0,
+            refused: 0,
+            given_up: 0,
             tries: 0,
             received: 0,
             sent: 0,
@@ -53,9 +59,11 @@ impl Default for Counts {
 impl Counts {
     fn each(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
         let ours = self.classes.iter_mut().chain(&mut self.durations);
-        let ours = ours.chain([&mut self.failed, &mut self.tries, &mut self.received, &mut self.sent]);
+        let ours = ours.chain([&mut self.failed, &mut self.refused, &mut self.given_up]);
+        let ours = ours.chain([&mut self.tries, &mut self.received, &mut self.sent]);
         let theirs = other.classes.iter().chain(&other.durations);
-        let theirs = theirs.chain([&other.failed, &other.tries, &other.received, &other.sent]);
+        let theirs = theirs.chain([&other.failed, &other.refused, &other.given_up]);
+        let theirs = theirs.chain([&other.tries, &other.received, &other.sent]);
         for (a, b) in ours.zip(theirs) {
             *a = with(*a, *b);
         }
@@ -74,6 +82,11 @@ impl Counts {
 
     pub(super) fn requests(&self) -> u64 {
         self.classes.iter().sum()
+    }
+
+    /// Those that nothing kept from their answer.
+    pub(super) fn served(&self) -> u64 {
+        self.requests().saturating_sub(self.failed + self.refused + self.given_up)
     }
 
     pub(super) fn is_empty(&self) -> bool {

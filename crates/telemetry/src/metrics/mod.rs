@@ -14,6 +14,7 @@ mod histogram;
 mod known;
 mod names;
 mod openmetrics;
+mod outage;
 mod page;
 mod process;
 mod render;
@@ -44,6 +45,7 @@ pub(crate) use self::{
     page::{Page, Value},
     semantic::{BOUNDS as SEMANTIC_BOUNDS, CELLS as SEMANTIC_CELLS, SIZE_CELLS, SIZES},
     series::Sums,
+    stats::Served,
 };
 use self::{expected::Expected, series::Family};
 pub use self::{

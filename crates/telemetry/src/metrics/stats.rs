@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     Metrics, cell,
     counts::{BUCKETS, Counts, failed},
+    outage::{Outage, Stretch},
 };
 use crate::Reason;
 
@@ -103,6 +104,26 @@ struct History {
     /// What came since the last point, in how many steps and how long.
     gathered: (Counts, usize, Duration),
     watched: Option<Instant>,
+}
+
+/// Calls that were served well until now.
+#[derive(Debug)]
+pub(crate) struct Served(Rows);
+
+impl Served {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self(rows(metrics))
+    }
+
+    /// Those of an upstream; of a listener where there is none.
+    pub(crate) fn of(&self, upstream: Option<&Name>, listener: Option<&Name>) -> u64 {
+        let row = match (upstream, listener) {
+            (Some(upstream), _) => Row::Upstream(upstream.clone()),
+            (None, Some(listener)) => Row::Listener(listener.clone()),
+            (None, None) => Row::Total,
+        };
+        self.0.get(&row).map_or(0, Counts::served)
+    }
 }
 
 /// Rates and percentiles of the last minutes. For the control thread: it has a lock.
@@ -216,6 +237,18 @@ impl History {
         (sum, over)
     }
 
+    /// What a row counted in each step, and since the last one.
+    fn newest_first(&self, row: &Row, now: &Counts, at: Instant) -> impl Iterator<Item = Stretch> {
+        let since = now.since(self.last.get(row).unwrap_or(&Counts::default()));
+        let running = at.saturating_duration_since(self.last_at);
+        let id = self.ids.get(row).copied();
+        let steps = self.steps.iter().rev().filter_map(move |step| {
+            let counts = *step.rows.get(&id?)?;
+            Some(Stretch { counts, ended: at.saturating_duration_since(step.at), took: step.took })
+        });
+        std::iter::once(Stretch { counts: since, ended: Duration::ZERO, took: running }).chain(steps)
+    }
+
     fn row(&self, row: &Row, now: &Counts, at: Instant) -> Map<String, Value> {
         let (short, short_over) = self.window(row, now, at, SHORT);
         let (long, long_over) = self.window(row, now, at, STEPS);
@@ -232,6 +265,8 @@ impl History {
         out.insert("sent_bytes".into(), now.sent.into());
         out.insert("last_10s".into(), short.window(short_over));
         out.insert("last_5m".into(), long.window(long_over));
+        let outage = Outage::of(&short, &long, self.newest_first(row, now, at));
+        out.insert("outage".into(), outage.map_or(Value::Null, |outage| outage.json()));
         out
     }
 
@@ -326,12 +361,16 @@ fn rows(metrics: &Metrics) -> Rows {
             *column = count;
         }
         let reason = Reason::ALL.iter().copied().find(|known| known.as_str() == &*reason);
-        if failed(class, reason) {
-            counts.failed = count;
+        let is_http = protocol.starts_with("http");
+        match (class, reason) {
+            (class, reason) if failed(class, reason) => counts.failed = count,
+            (0, Some(Reason::ClientClosed)) if is_http => counts.given_up = count,
+            (4, Some(_)) => counts.refused = count,
+            _ => {}
         }
         (counts.tries, counts.received, counts.sent) =
             (cells[cell::TRIES], cells[cell::RECEIVED], cells[cell::SENT]);
-        if protocol.starts_with("http") {
+        if is_http {
             counts.durations.copy_from_slice(&cells[cell::TOTAL..cell::TOTAL + BUCKETS]);
         }
         let mut of = |row| rows.entry(row).or_default().add(&counts);

@@ -47,7 +47,7 @@ fn exercise_all(metrics: &Metrics) {
     worker.transition(&name, None, "circuit", "open", "");
     worker.hedge(&name, Hedge::Won);
     worker.dns_lookup(&name, Ok(()));
-    worker.mirrored(&name, Ok(()));
+    worker.mirrored(&name);
     worker.subset_fallback(&name, Some(&name));
     worker.tls_handshake(Side::Listener, &name, "1.3", true, "X25519");
     worker.tls_client(&name, Admitted::Denied);

@@ -292,10 +292,17 @@ impl WorkerMetrics {
         self.0.endpoint_slices.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
     }
 
-    /// The copy of a request ended.
-    pub fn mirrored(&self, upstream: &Name, outcome: Result<(), Reason>) {
-        let outcome = outcome.err().map_or("ok", Reason::as_str);
+    /// The copy of a request was answered, whatever the answer was.
+    pub fn mirrored(&self, upstream: &Name) {
+        self.0.mirrored.add([Label::Name(upstream), Label::Word("ok")], 0, 1);
+    }
+
+    /// The copy of a request failed, as its exchange says: no caller sees it, so the log and the list of failures must.
+    pub fn mirror_failed(&self, upstream: &Name, exchange: &Exchange) {
+        let outcome = exchange.reason.get().map_or("ok", Reason::as_str);
         self.0.mirrored.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
+        exchange.upstream.replace(Some(upstream.clone()));
+        self.0.watcher.keep(exchange, exchange.start.elapsed());
     }
 
     /// An attempt of a route with a `subset` went to any endpoint, since none has the labels.

@@ -13,7 +13,7 @@ use super::Record;
 use crate::{Exchange, Reason, rfc3339};
 
 /// A kind that did not happen for this long has ended.
-pub(super) const QUIET: Duration = Duration::from_secs(15);
+pub(crate) const QUIET: Duration = Duration::from_secs(15);
 /// Kinds that each worker keeps. Names come from the config and reasons from a closed list; the kind that is over for the longest time
 /// makes room.
 const MOST: usize = 256;

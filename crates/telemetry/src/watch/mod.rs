@@ -11,7 +11,6 @@ mod events;
 mod failures;
 mod groups;
 mod headers;
-mod outages;
 mod record;
 mod tap;
 
@@ -28,17 +27,12 @@ use arc_swap::ArcSwap;
 use attache_config::model::Name;
 use tokio::sync::Notify;
 
-use self::{
-    clients::Clients,
-    events::{Change, Events},
-    failures::Ring,
-    tap::Tap,
-};
+use self::{clients::Clients, events::Events, failures::Ring, tap::Tap};
+pub(crate) use self::{events::Change, groups::QUIET};
 pub use self::{
     events::Event,
     groups::{Group, Kind},
     headers::SeenHeaders,
-    outages::log_outages,
     record::Record,
     tap::{TapFilter, Tapped, Tapping},
 };
@@ -123,7 +117,7 @@ impl Watch {
     }
 
     /// Waits until a kind of failure begins that was quiet.
-    async fn begins(&self) {
+    pub(crate) async fn begins(&self) {
         self.0.begins.notified().await;
     }
 
@@ -218,7 +212,7 @@ impl Watcher {
     }
 
     #[cold]
-    fn keep(&self, exchange: &Exchange, total: Duration) {
+    pub(crate) fn keep(&self, exchange: &Exchange, total: Duration) {
         let ring = self.ring();
         // Never waits: a reader holds it for as long as it takes to copy a hundred records.
         if let Ok(mut ring) = ring.try_lock() {

@@ -61,7 +61,7 @@ pub struct Record {
 
 impl Record {
     /// Of an exchange that ended now.
-    pub(super) fn of(exchange: &Exchange, total: Duration) -> Self {
+    pub(crate) fn of(exchange: &Exchange, total: Duration) -> Self {
         let mut record = Self {
             at: SystemTime::UNIX_EPOCH,
             listener: exchange.listener.clone(),
