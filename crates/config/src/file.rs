@@ -90,11 +90,13 @@ mod tests {
     fn said(path: &Path) -> String {
         match read(path) {
             Ok(text) => text,
-            Err(problems) => problems
-                .finish("", Some(path))
-                .iter()
-                .map(|one| format!("{}; {}", one.message, one.help.as_deref().unwrap_or_default()))
-                .collect(),
+            Err(problems) => {
+                let found = problems.finish("", Some(path));
+                let said = found
+                    .iter()
+                    .map(|one| [&one.message, one.help.as_deref().unwrap_or_default()].join("; "));
+                said.collect()
+            }
         }
     }
 

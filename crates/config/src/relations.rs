@@ -78,14 +78,20 @@ mod tests {
             assert!(key.is_some(), "{section} has no such key");
         };
         for (section, keys) in EXACTLY_ONE {
-            keys.iter().for_each(|key| has(section, key));
+            for key in *keys {
+                has(section, key);
+            }
         }
         for (section, keys) in NOT_BOTH {
-            keys.iter().for_each(|key| has(section, key));
+            for key in keys {
+                has(section, key);
+            }
         }
         for (section, key, needed) in NEEDS {
             has(section, key);
-            needed.iter().for_each(|key| has(section, key));
+            for key in *needed {
+                has(section, key);
+            }
         }
     }
 }
