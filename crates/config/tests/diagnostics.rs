@@ -836,15 +836,20 @@ upstreams: {{ app: 'http://a', opa: 'http://b' }}
 }
 
 #[test]
-fn a_session_needs_a_key_and_a_subset_labels_that_are_there() {
+fn a_session_wants_a_key_and_a_subset_labels_that_are_there() {
     let of = |route: &str, address: &str| {
         let text = format!(
             "listeners: {{ in: {{ bind: 127.0.0.1:1, routes: [{{ to: app, {route} }}] }} }}\nupstreams: {{ app: {{ address: [{{ address: '{address}', labels: {{ version: v1 }} }}] }} }}"
         );
-        attache_config::parse(&text, None, &|_| None).err().map(|found| found.to_string()).unwrap_or_default()
+        match attache_config::parse(&text, None, &|_| None) {
+            Ok(config) => {
+                config.warnings.iter().map(|found| found.message.clone()).collect::<Vec<_>>().join("\n")
+            }
+            Err(found) => found.to_string(),
+        }
     };
     let session = |key: &str| of(&format!("session_cookie: {{ name: sid{key} }}"), "http://a");
-    assert!(session("").contains("`key`"), "{}", session(""));
+    assert!(session("").contains("this session cookie has no `key`"), "{}", session(""));
     let short = session(", key: hunter2");
     assert!(short.contains("shorter than 32 characters"), "{short}");
     assert_eq!(session(", key: 0123456789abcdef0123456789abcdef"), "");

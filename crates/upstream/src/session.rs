@@ -8,7 +8,7 @@
 //! Each key of the config is a text of 32 characters or more, and SHA-256 makes the cipher's key of it: such a text can't be guessed, so
 //! nothing slower is needed.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use attache_config::model::{Name, SessionCookie};
 use aws_lc_rs::{
@@ -34,15 +34,20 @@ pub struct SessionSeal {
     keys: Vec<LessSafeKey>,
 }
 
+/// The key of this process, for cookies to which the config gives none. Without randomness there is no such key, and so no cookie.
+static OWN: LazyLock<Option<[u8; 32]>> = LazyLock::new(|| {
+    let mut key = [0; 32];
+    rand::fill(&mut key).ok().map(|()| key)
+});
+
 impl SessionSeal {
-    /// For the cookie's name and keys.
+    /// For the cookie's name and keys; without keys of the config, with that of this process.
     pub fn new(cookie: &SessionCookie) -> Self {
-        let key = |text: &Name| {
-            let key = digest(&SHA256, text.as_bytes());
-            // 32 bytes are a key of AES-256 in any case.
-            UnboundKey::new(&AES_256_GCM, key.as_ref()).ok().map(LessSafeKey::new)
-        };
-        Self { name: cookie.name.clone(), keys: cookie.key.iter().filter_map(key).collect() }
+        // 32 bytes are a key of AES-256 in any case.
+        let key = |bytes: &[u8]| UnboundKey::new(&AES_256_GCM, bytes).ok().map(LessSafeKey::new);
+        let given = cookie.key.iter().filter_map(|text| key(digest(&SHA256, text.as_bytes()).as_ref()));
+        let own = OWN.filter(|_| cookie.key.is_empty()).and_then(|own| key(&own));
+        Self { name: cookie.name.clone(), keys: given.chain(own).collect() }
     }
 
     /// The value for an endpoint, by its label. `None` without a key or randomness: then there is no cookie.
@@ -114,6 +119,13 @@ mod tests {
         }
         let first = seal("sid", &["two", "one"]).seal(ENDPOINT).unwrap();
         assert_eq!(seal("sid", &["one"]).open(first.as_bytes()), None, "the first key encrypts");
+    }
+
+    #[test]
+    fn without_a_key_of_the_config_a_session_is_known_to_this_process_alone() {
+        let value = seal("sid", &[]).seal(ENDPOINT).unwrap();
+        assert_eq!(seal("sid", &[]).open(value.as_bytes()), Some(session_of(ENDPOINT)), "after a reload");
+        assert_eq!(seal("sid", &["one"]).open(value.as_bytes()), None);
     }
 
     #[test]

@@ -81,6 +81,13 @@ pub(super) fn session_cookie(
             format!("`{name}` goes to whatever host a request names, and has no endpoint to stay at");
         problems.wrong(given.at, message, "name the upstream's addresses");
     }
+    if cookie.key.is_empty() && given.whole() {
+        problems.warn(
+            given.at,
+            "this session cookie has no `key`: its sessions end with the process, and no other process knows them",
+            "`key: !file FILE`, the same for all of them; `openssl rand -base64 32 > FILE` makes one",
+        );
+    }
     let place = |key: &str| given.key(key).unwrap_or(given.at);
     // A token of RFC 9110 section 5.6.2, as those of headers, but with its case.
     if HeaderName::from_bytes(cookie.name.as_bytes()).is_err() {

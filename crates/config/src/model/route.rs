@@ -508,7 +508,8 @@ section! {
         #[schema(default = (), examples = ["attache-session"])]
         name: Name as Word = "".into(),
         /// The secret that the value is encrypted with, the same for all processes that a client may reach. Of several, the first
-        /// encrypts and all decrypt, so that a secret can be replaced while sessions last.
+        /// encrypts and all decrypt, so that a secret can be replaced while sessions last. Without it each process has one of its
+        /// own: its sessions end with it, and no other process knows them.
         #[schema(examples = ["${SESSION_KEY}"])]
         key: Vec<Name> as List<SecretText> = Vec::new(),
         /// Requests below this path have a session, and browsers send the cookie with them alone.
@@ -519,7 +520,7 @@ section! {
         /// session from then on.
         strict: bool = false,
     }
-    requires name, key
+    requires name
 }
 
 /// Sending on.
