@@ -71,6 +71,8 @@ const outages = (stats) => {
   return found.length ? found : said(stats.listeners, 'listener');
 };
 const MOST_SAID = 3;
+// Seconds in which a failure says something of now.
+const LATELY = 300;
 const holds = (text, words) => words.every((word) => text.toLowerCase().includes(word));
 const wanted = (id) => $(id).value.toLowerCase().split(/\s+/).filter(Boolean);
 
@@ -218,7 +220,10 @@ const showUpstreams = (all, stats) => {
   });
 };
 
+// Every attempt failed lately, whatever the health check says: as `attache status` judges it.
+const failsInARow = ({ ejection, last_failure: last }) => ejection?.failures_in_a_row >= 3 && last && last.ago_seconds <= LATELY;
 const endpointState = (endpoint) => {
+  if (endpoint.state === 'healthy' && failsInARow(endpoint)) return tag('bad', 'failing');
   const node = tag({ healthy: 'good', ejected: 'warn', 'circuit-open': 'warn', unhealthy: 'bad' }[endpoint.state] ?? 'bad', endpoint.state);
   const back = endpoint.ejection.back_in_seconds ?? endpoint.breaker.half_opens_in_seconds;
   if (back !== null && back !== undefined) node.append(make('span', 'muted', `back in ${span(back)}`));
@@ -253,7 +258,6 @@ const copyButton = (failure, listeners) => {
 
 const GROUP = ['Whose', 'Cause', 'Now', '#In all', 'Last', 'The last one'];
 // A kind that was quiet for a while is not over where its upstream's callers still see an outage.
-const LATELY = 300;
 const showGroups = (groups, stats) => {
   $('groups').hidden = groups.length === 0;
   const inOutage = ({ upstream, listener, last_ago_seconds: ago }) => ago < LATELY
