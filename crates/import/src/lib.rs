@@ -31,6 +31,7 @@ mod order;
 pub mod path;
 pub mod plan;
 pub mod remark;
+mod secret;
 mod stunnel;
 mod text;
 pub mod tree;

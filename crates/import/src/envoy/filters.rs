@@ -45,6 +45,14 @@ pub(crate) struct Filter {
     pub(crate) effect: Effect,
 }
 
+impl Filter {
+    /// One that nothing passes.
+    pub(crate) fn closed(kind: &str, at: &crate::tree::At, why: &str) -> Self {
+        let effect = Effect::Gate(Gate::closed(at, why));
+        Self { name: kind.to_owned(), kind: kind.to_owned(), disabled: false, effect }
+    }
+}
+
 /// Filters that are absent, with what that means.
 const SOFT: &[(&str, Weight, &str)] = &[
     ("decompressor", Weight::Soft, "bodies are not decompressed on the way; the application does it."),
@@ -214,7 +222,7 @@ pub(crate) fn filter(
 pub(super) fn deciding(list: &[Node]) -> Option<&Node> {
     list.iter().find(|filter| {
         let kind = words::extension(filter);
-        let harmless = ["upstream_codec", "upstream_codec_filter", "header_mutation", "admission_control"];
+        let harmless = ["router", "upstream_codec", "header_mutation"];
         !harmless.contains(&kind.as_str()) && SOFT.iter().all(|(name, ..)| *name != kind)
     })
 }

@@ -41,6 +41,7 @@ const KNOWN: &[&str] = &[
     "xff_num_trusted_hops",
     "tracing",
     "local_reply_config",
+    "early_header_mutation_extensions",
     "access_log",
     "scoped_routes",
     "route_specifier",
@@ -77,11 +78,6 @@ const TOLD: &[(&str, Weight, &str)] = &[
         Weight::Soft,
         "the client's address is that of the connection, or of the PROXY protocol.",
     ),
-    (
-        "early_header_mutation_extensions",
-        Weight::Point,
-        "headers are not changed before routing: match what clients send.",
-    ),
     ("path_normalization_options", Weight::Soft, "`http.path` normalises paths."),
     (
         "typed_header_validation_config",
@@ -111,6 +107,17 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     order(&kinds, config, &mut chain.remarks);
     let mut front = Vec::new();
     let mut list = Vec::new();
+    let own_chain = config.list("upgrade_configs").iter().find_map(|upgrade| {
+        filters::deciding(upgrade.list("filters")).filter(|_| !upgrade.list("filters").is_empty())
+    });
+    if let Some(filter) = own_chain.filter(|filter| !kinds.contains(&words::extension(filter))) {
+        let why = "upgrades had a guard of their own, and here they meet what all requests meet. Then replace the refusal.";
+        list.push(filters::Filter::closed("upgrade_filters", &filter.at, why));
+    }
+    if let Some(early) = config.get("early_header_mutation_extensions") {
+        let why = "headers were changed before routes and guards read them, and here they read what clients send. Write the routes by what clients send; then replace the refusal.";
+        list.push(filters::Filter::closed("early_header_mutation", &early.at, why));
+    }
     for node in config.list("http_filters") {
         list.extend(filters::filter(node, clients, &mut front, &mut chain.remarks, cx));
     }
@@ -164,6 +171,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         chain.sites.push(site);
     }
     shared_limit(&list, config, chain);
+    set_by_envoy(&routes, clients, chain);
     // The health check answers for any host.
     if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
         chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: front, ..Site::default() });
@@ -194,6 +202,33 @@ fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
         && guard < cors
     {
         remarks.note(&config.at, "preflights are answered by `cors` before anybody is asked who they are.");
+    }
+}
+
+/// Conditions on headers that Envoy itself sets, or takes away from who comes from outside, would be on what a client sends here.
+fn set_by_envoy(routes: &Node, clients: Clients, chain: &mut Chain) {
+    let inner: Vec<String> = routes
+        .list("internal_only_headers")
+        .iter()
+        .filter_map(Node::text)
+        .map(str::to_ascii_lowercase)
+        .collect();
+    for site in &mut chain.sites {
+        site.rules.retain_mut(|rule| {
+            let set = |name: &str| clients.direct && name == "x-forwarded-proto";
+            let found = rule.when.headers.iter().find(|(name, _)| set(name) || inner.contains(name)).cloned();
+            let Some((name, pattern)) = found else { return true };
+            rule.when.headers.retain(|(known, _)| *known != name);
+            let scheme = if clients.secure { "https" } else { "http" };
+            match pattern.as_str() {
+                // It is the connection's own scheme, so this is decided here.
+                own @ ("http" | "https") if set(&name) => return own == scheme,
+                _ => {}
+            }
+            let at = rule.at.clone();
+            rule.refuse(&at, format!("this route is refused: its condition is on `{name}`, which Envoy set or removed, and here a client could send it. Then replace the refusal."));
+            true
+        });
     }
 }
 

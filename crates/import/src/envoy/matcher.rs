@@ -120,6 +120,12 @@ fn template(text: &str) -> Said<Path> {
 pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
     let Some(name) = item.str("name") else { return Ok(()) };
     let name = name.to_ascii_lowercase();
+    // Envoy sets or removes these itself; here they would be what a client sends.
+    if matches!(name.as_str(), "x-envoy-internal" | "x-envoy-external-address") {
+        return unsaid(format!(
+            "its condition `{name}` is on where a client comes from: `authorization` has `client` for that"
+        ));
+    }
     let invert = item.is("invert_match");
     let pattern = if let Some(matcher) = item.get("string_match") {
         string(matcher)?

@@ -1,6 +1,7 @@
 //! Sessions that a cookie of the proxy's own keeps: `stateful_session`, and a hash of a cookie that Envoy sets.
 
 use crate::remark::Remarks;
+use crate::secret;
 use crate::tree::Node;
 use crate::value::Map;
 
@@ -26,8 +27,8 @@ pub(super) fn stateful(config: &Node, remarks: &mut Remarks) -> Option<Map> {
 
 /// A cookie that is set for clients that have none.
 pub(super) fn cookie(node: &Node, remarks: &mut Remarks) -> Option<Map> {
-    let mut map = Map::default();
-    map.set("name", node.str("name")?);
+    let mut map = secret::session(node.str("name")?)?;
+    remarks.note(&node.at, secret::TOLD);
     map.put("path", node.str("path").filter(|path| *path != "/"));
     if let Some(time) = node.get("ttl").and_then(words::seconds).filter(|time| *time > 0.0) {
         map.set("ttl", words::duration(time));

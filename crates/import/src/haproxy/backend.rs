@@ -2,6 +2,7 @@
 
 use crate::plan::Upstream;
 use crate::remark::Remarks;
+use crate::secret;
 use crate::value::{Map, Value};
 
 use super::{
@@ -47,9 +48,7 @@ pub(crate) fn upstreams(cx: &mut Cx) {
 /// Policies of a backend that are a route's here.
 pub(crate) fn policies(section: &Section, keys: &mut Map) {
     if let Some(line) = section.last("cookie").filter(|line| line.has("insert")) {
-        let mut cookie = Map::default();
-        cookie.set("name", line.word(1));
-        keys.set("session_cookie", cookie);
+        keys.put("session_cookie", secret::session(line.word(1)));
     }
     if let Some(time) = section.timeout("server") {
         keys.set("timeout", time);
@@ -193,6 +192,9 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
     }
     if check {
         health(section, tcp, &servers, &defaults, &mut keys, &mut out.remarks);
+    }
+    if let Some(line) = section.last("cookie").filter(|line| !tcp && line.has("insert")) {
+        out.remarks.note(&line.at, secret::TOLD);
     }
     if let Some(line) = section.last("cookie").filter(|line| !line.has("insert")) {
         out.remarks.point(&line.at, "no cookie is set that keeps clients with their server: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.");

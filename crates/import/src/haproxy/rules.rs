@@ -93,6 +93,16 @@ fn lower(
         emit(within, rule, out);
         return;
     };
+    if terms.iter().any(|term| reads_change(term, changes)) {
+        let mut rule = Rule { at: step.at.clone(), ..Rule::default() };
+        rule.refuse(
+            &step.at,
+            "everything from here on is refused: a rule reads a header, path or host that an earlier rule changed, and routes read what the client sent. \
+             Then replace the refusal.",
+        );
+        emit(within, rule, out);
+        return;
+    }
     let all = matches!(terms.as_slice(), [only] if only.not.is_empty() && only.hosts.is_empty() && only.when == everything().when);
     for term in terms {
         match super::acl::both(within, term) {
@@ -125,6 +135,18 @@ fn lower(
     if !all {
         lower(rest, within, changes, backend, secure, out, cx);
     }
+}
+
+/// A condition is on what an earlier rule changed. A client could send what the original had put there, or taken away.
+fn reads_change(term: &Term, changes: &[Change]) -> bool {
+    let own = |change: &Change| match change {
+        Change::Header { way, name, .. } => {
+            *way == "request" && term.when.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
+        }
+        Change::Path(_) => term.when.path != everything().when.path || !term.when.query.is_empty(),
+        Change::Host(_) => !term.hosts.is_empty(),
+    };
+    changes.iter().any(own) || term.not.iter().any(|not| reads_change(not, changes))
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -1,0 +1,33 @@
+//! A secret where attache needs one and the original had none.
+
+use std::{fmt::Write as _, fs::File, io::Read, sync::OnceLock};
+
+use crate::value::Map;
+
+/// 32 bytes from the system's generator in hexadecimal digits, the same for the whole process. `None` where the system gives none.
+fn drawn() -> Option<&'static str> {
+    static DRAWN: OnceLock<Option<String>> = OnceLock::new();
+    let draw = || {
+        let mut bytes = [0_u8; 32];
+        File::open("/dev/urandom").ok()?.read_exact(&mut bytes).ok()?;
+        let mut out = String::with_capacity(64);
+        for byte in bytes {
+            // A String takes everything.
+            let _ = write!(out, "{byte:02x}");
+        }
+        Some(out)
+    };
+    DRAWN.get_or_init(draw).as_deref()
+}
+
+/// What is said of the secret of a session's cookie.
+pub(crate) const TOLD: &str = "the `key` of the session's cookie was drawn at random by this import. Whoever has it can choose endpoints: keep this file as \
+                               secret as a key, or write `${SESSION_KEY}`.";
+
+/// A session's cookie of this name. `None` without a secret to encrypt it with.
+pub(crate) fn session(name: &str) -> Option<Map> {
+    let mut map = Map::default();
+    map.set("name", name);
+    map.set("key", drawn()?);
+    Some(map)
+}
