@@ -265,7 +265,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Some(Incomer { head: accepted.head, send, body, too_large: accepted.too_large })
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn shared(&self) -> Shared {
         Rc::clone(&self.state)
     }

@@ -16,6 +16,9 @@ mod connection;
 mod error;
 mod flood;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod head;
 mod hpack;

@@ -1,6 +1,6 @@
 //! One connection's state, without input or output: bytes that were read go in, bytes that are to be written come out.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod audit;
 mod room;
 

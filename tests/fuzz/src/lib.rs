@@ -7,6 +7,8 @@ pub mod coding;
 pub mod config;
 pub mod cors;
 pub mod grpc_web;
+pub mod hpack;
+pub mod http2;
 pub mod imported;
 pub mod manifest;
 pub mod named;
@@ -42,6 +44,13 @@ mod tests {
         each("fuzz/corpus/request", b"", super::request::check);
         each("fuzz/corpus/response", b"", super::response::check);
         each("fuzz/corpus/round_trip", b"", super::round_trip::check);
+    }
+
+    #[test]
+    fn http2_holds_for_the_corpus() {
+        each("fuzz/corpus/http2_server", b"", super::http2::server);
+        each("fuzz/corpus/http2_client", b"", super::http2::client);
+        each("fuzz/corpus/hpack", b"", super::hpack::check);
     }
 
     #[test]

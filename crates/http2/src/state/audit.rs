@@ -1,4 +1,4 @@
-//! Recounts a connection's state, for tests.
+//! Recounts a connection's state, for tests and fuzzing.
 
 use super::{CLOSED_REMEMBERED, CONNECTION_WINDOW, RESETS_REMEMBERED, State};
 
@@ -43,10 +43,12 @@ impl State {
         assert!(self.accepted.is_empty() && self.pending_resets == 0, "{self:?}");
     }
 
+    #[cfg(test)]
     pub(crate) const fn reserved(&self) -> u32 {
         self.reserved
     }
 
+    #[cfg(test)]
     pub(crate) fn line_len(&self) -> usize {
         self.line.len()
     }

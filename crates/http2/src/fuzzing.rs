@@ -1,0 +1,59 @@
+//! What `tests/fuzz` needs beside the public interface: the recount of a connection's state, and header compression by itself.
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    Connection,
+    hpack::{Decoder, Encoder, Field, Tag},
+};
+
+/// Recounts the state of a connection.
+///
+/// # Panics
+/// A count is not what the recount says.
+pub fn audit<I: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<I>) {
+    connection.shared().borrow().audit();
+}
+
+/// Recounts the state of a connection that nobody uses any more.
+///
+/// # Panics
+/// A count is not what the recount says, or a stream is left.
+pub fn audit_rest<I: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<I>) {
+    connection.shared().borrow().audit_rest();
+}
+
+/// Reads header blocks (RFC 7541).
+#[derive(Debug, Default)]
+pub struct Reader(Decoder);
+
+impl Reader {
+    /// The fields of the next block, or `None` where it is not valid.
+    pub fn read(&mut self, block: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut all = Vec::new();
+        self.0.decode(block, |field| all.push((field.name.to_vec(), field.value.to_vec()))).ok()?;
+        Some(all)
+    }
+}
+
+/// Writes header blocks (RFC 7541).
+#[derive(Debug, Default)]
+pub struct Writer(Encoder);
+
+impl Writer {
+    /// The peer's SETTINGS_HEADER_TABLE_SIZE, in bytes.
+    pub fn limit(&mut self, size: u32) {
+        self.0.limit(size);
+    }
+
+    /// The next block, with these fields.
+    pub fn write(&mut self, fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        self.0.begin(&mut out);
+        for (name, value) in fields {
+            self.0.field(&mut out, Field { tag: Tag::of(name), name, value, sensitive: false });
+        }
+        out.to_vec()
+    }
+}
