@@ -205,6 +205,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         let state = &mut *self.state.borrow_mut();
         if self.deaf {
             state.out.clear();
+            state.serve_line();
             return Poll::Ready(Ok(()));
         }
         let mut wrote = false;
@@ -250,6 +251,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             {
                 self.deaf = true;
                 state.out.clear();
+                // Nobody waits for room before a socket that takes nothing: what they send is thrown away.
+                state.serve_line();
                 state.went_away.get_or_insert(u32::MAX);
                 cx.waker().wake_by_ref();
                 Poll::Ready(Ok(()))

@@ -1,3 +1,5 @@
+use std::task::{Context, Waker};
+
 use super::*;
 
 fn bytes(len: usize) -> Bytes {
@@ -199,4 +201,20 @@ fn a_reader_that_stops_holds_back_its_own_stream_alone() {
         let (_, body, _) = exchange(&caller, "/x", bytes(300_000)).await.unwrap();
         assert_eq!(body.len(), 300_000);
     });
+}
+
+#[test]
+fn who_waits_for_room_goes_on_when_the_server_reads_no_more() {
+    let (reads, _server) = tokio::io::duplex(100);
+    let (writes, server) = tokio::io::duplex(100);
+    let settings = Settings { send_buffer: 100, ..SETTINGS };
+    let (mut connection, caller) =
+        Connection::client(tokio::io::join(reads, writes), settings, Box::new(Free));
+    let (send, _received) = caller.open(&post("/"), false).unwrap();
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(send.poll_capacity(cx, 1000).is_pending(), "what the connection says first takes the room");
+    drop(server);
+    assert!(connection.poll(cx).is_pending());
+    connection.shared().borrow().audit();
+    assert!(send.poll_capacity(cx, 1000).is_ready());
 }
