@@ -236,14 +236,12 @@ fn act(run: &mut Run, script: &mut Script<'_>) {
     let cx = &mut Context::from_waker(Waker::noop());
     let ends = size & 1 != 0;
     match (what % 12, &held.send) {
-        (0, Some(send)) => {
-            if run.caller.is_none() {
-                let status =
-                    [StatusCode::OK, StatusCode::EARLY_HINTS, StatusCode::NO_CONTENT][usize::from(size) % 3];
-                let mut fields = Fields::new();
-                fields.insert("x-a", HeaderValue::from_static("b"));
-                send.answer(status, &fields, ends && !status.is_informational());
-            }
+        (0, Some(send)) if run.caller.is_none() => {
+            let status =
+                [StatusCode::OK, StatusCode::EARLY_HINTS, StatusCode::NO_CONTENT][usize::from(size) % 3];
+            let mut fields = Fields::new();
+            fields.insert("x-a", HeaderValue::from_static("b"));
+            send.answer(status, &fields, ends && !status.is_informational());
         }
         (1..=3, Some(send)) => {
             let wanted = usize::from(size) * 300 + 1;
