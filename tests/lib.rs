@@ -21,7 +21,7 @@ pub mod pki;
 pub mod pods;
 
 /// No test depends on a time being short: this only bounds how long a broken one takes to fail.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A process that ends with the test.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Process {
 
     /// Waits until it has ended and returns its exit code.
     pub fn wait(&mut self) -> Option<i32> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child to wait for") {
                 return status.code();
@@ -81,7 +81,7 @@ impl Process {
 
     /// Waits until `address` accepts connections.
     pub fn wait_for(&mut self, address: SocketAddr) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while TcpStream::connect(address).is_err() {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("ended with {status} before it listened on {address}:\n{}", self.output());
@@ -179,7 +179,7 @@ impl Attache {
             dir,
         );
         process.wait_for(local(metrics));
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !http_get(local(metrics), "/readyz").starts_with("HTTP/1.1 200") {
             assert!(Instant::now() < end, "not ready:\n{}", process.output());
             thread::sleep(Duration::from_millis(10));
@@ -227,7 +227,7 @@ pub fn http_get(address: SocketAddr, path: &str) -> String {
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut answer = Vec::new();
     let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     let _ = stream.write_all(bytes);
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
@@ -374,7 +374,7 @@ impl Dns {
         let mut process = Process::start(&mut command, dir);
         process.wait_for(address);
         let dns = Self { process, address };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !dns.control(&["status"]).status.success() {
             assert!(Instant::now() < end, "unbound takes no commands:\n{}", dns.process.output());
             thread::sleep(Duration::from_millis(20));
@@ -407,7 +407,7 @@ impl Dns {
 
 /// Calls `check` until it is true; the test fails when it never is.
 pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !check() {
         assert!(Instant::now() < end, "it never came true: {what}");
         thread::sleep(Duration::from_millis(20));

@@ -7,7 +7,7 @@ import random
 from endpoints import reset
 from program import ECHO, PROXY, WEB
 
-PATIENCE = 15
+TIMEOUT = 15
 
 
 class Cut(Exception):
@@ -61,7 +61,7 @@ def request():
 async def counted(tally):
     """What an end without an answer counts as."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             yield
     except Cut:
         tally.cut += 1
@@ -169,7 +169,7 @@ async def leave(tally, phase, hard):
     writer.write(sent)
     await writer.drain()
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-        await asyncio.wait_for(reader.readuntil(awaited) if awaited else asyncio.sleep(0.01), PATIENCE)
+        await asyncio.wait_for(reader.readuntil(awaited) if awaited else asyncio.sleep(0.01), TIMEOUT)
     if hard:
         reset(writer)
     writer.close()

@@ -132,7 +132,7 @@ class World:
         return good
 
     async def permits(self, wanted):
-        """How many calls can run at once: each is held until all are there, for at most half of a try's time."""
+        """How many calls can run at once: each is held until all are there, for at most half of an attempt's time."""
         for endpoint in self.endpoints.values():
             endpoint.release.clear()
         held = [asyncio.create_task(self.one_call(b"/hold")) for _ in range(wanted)]

@@ -16,7 +16,7 @@ import tempfile
 
 import websockets
 
-PATIENCE = 60
+TIMEOUT = 60
 
 
 class Page:
@@ -44,7 +44,7 @@ class Page:
         self.next += 1
         future = self.waiting[self.next] = asyncio.get_running_loop().create_future()
         await self.socket.send(json.dumps({"id": self.next, "method": method, "params": params}))
-        answer = await asyncio.wait_for(future, PATIENCE)
+        answer = await asyncio.wait_for(future, TIMEOUT)
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")
         return answer["result"]
@@ -56,7 +56,7 @@ class Page:
         return result["result"].get("value")
 
     async def until(self, expression):
-        for _ in range(PATIENCE * 10):
+        for _ in range(TIMEOUT * 10):
             if await self.value(expression):
                 return
             await asyncio.sleep(0.1)
@@ -210,7 +210,7 @@ async def main():
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "HOME": profile})
         try:
             at = pathlib.Path(profile, "DevToolsActivePort")
-            for _ in range(PATIENCE * 10):
+            for _ in range(TIMEOUT * 10):
                 if at.exists() and at.read_text().count("\n"):
                     break
                 await asyncio.sleep(0.1)

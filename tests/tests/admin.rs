@@ -87,7 +87,7 @@ fn the_admin_api_tells_what_was_asked_and_what_came_of_it() {
     let failures = json(&attache, "/failures");
     let failure = &failures["failures"][0];
     assert_eq!((&failure["reason"], &failure["path"]), (&"connect-refused".into(), &"/dead/x".into()));
-    assert_eq!((&failure["tries"], &failure["upstream"]), (&2.into(), &"dead".into()));
+    assert_eq!((&failure["attempts"], &failure["upstream"]), (&2.into(), &"dead".into()));
     assert!(!failures.to_string().contains("query-secret"), "{failures}");
 
     // Endpoints are counted from the first look on.

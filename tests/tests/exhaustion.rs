@@ -30,10 +30,10 @@ fn cpu(process: &Process) -> Duration {
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
 
 /// Whether there is an answer in the end. One that is refused for the load, in the moment that the limit is near, asks again.
-fn is_answered(client: &mut TcpStream, patience: Duration) -> bool {
-    let (end, server) = (Instant::now() + patience, client.peer_addr().unwrap());
+fn is_answered(client: &mut TcpStream, within: Duration) -> bool {
+    let (end, server) = (Instant::now() + within, client.peer_addr().unwrap());
     while Instant::now() < end {
-        client.set_read_timeout(Some(patience)).unwrap();
+        client.set_read_timeout(Some(within)).unwrap();
         let mut space = [0; 2048];
         let Ok(n) = client.read(&mut space) else { return false };
         if space[..n].ends_with(b"fine") {

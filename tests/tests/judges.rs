@@ -90,7 +90,7 @@ fn millis(head: &str) -> Option<u64> {
 
 #[test]
 fn a_callers_deadline_is_kept_and_passed_on_shortened() {
-    // The first try fails after a while, so that the second has less time left.
+    // The first attempt fails after a while, so that the second has less time left.
     let server = Server::start(|n| match n {
         0 => {
             thread::sleep(Duration::from_millis(100));

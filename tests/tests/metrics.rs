@@ -73,7 +73,7 @@ fn prometheus_and_openmetrics_read_the_page() {
             &["upstream=\"nobody\"", "reason=\"connect-refused\""],
         ),
         ("attache_upstream_pool_reused_total", &["upstream=\"orders\""]),
-        ("attache_upstream_tries_total", &["upstream=\"orders\""]),
+        ("attache_upstream_attempts_total", &["upstream=\"orders\""]),
         ("attache_upstream_endpoints", &["upstream=\"orders\"", "state=\"healthy\""]),
         ("attache_config_reloads_total", &["outcome=\"ok\""]),
         ("process_resident_memory_bytes", &[]),
@@ -96,7 +96,7 @@ fn retries_the_budget_and_an_open_circuit_are_counted_when_they_happen() {
     eventually("two retries", || {
         attache.metric("attache_upstream_retries_total", &["upstream=\"flaky\"", "reason=\"upstream-error\""])
             == 2.0
-            && attache.metric("attache_upstream_tries_total", &["upstream=\"flaky\""]) == 3.0
+            && attache.metric("attache_upstream_attempts_total", &["upstream=\"flaky\""]) == 3.0
     });
     let _ = curl([&attache.url("/budget")]);
     eventually("no retry without a budget", || {

@@ -35,7 +35,10 @@ fn points(receiver: &Process, name: &str) -> Vec<Value> {
 }
 
 fn ended(receiver: &Process) -> Vec<Value> {
-    told(receiver, "log").into_iter().filter(|log| log["attributes"]["attache.tries"].is_number()).collect()
+    told(receiver, "log")
+        .into_iter()
+        .filter(|log| log["attributes"]["attache.attempts"].is_number())
+        .collect()
 }
 
 #[test]

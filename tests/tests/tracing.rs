@@ -56,7 +56,7 @@ fn a_retried_request_is_one_trace_with_a_span_for_each_try() {
         let parent = format!("traceparent: 00-{TRACE}-{PARENT}-01");
         let answer =
             text(&curl(["-H", &parent, "-H", "tracestate: a=b", &attache.url("/v1/items?secret=1")]));
-        // The request, three tries, at least one connection; all come in one export.
+        // The request, three attempts, at least one connection; all come in one export.
         eventually("all spans", || spans(&receiver).len() >= 5);
         let spans = spans(&receiver);
         assert!(spans.iter().all(|span| span["trace"] == TRACE && span["state"] == "a=b"), "{spans:#?}");
@@ -68,16 +68,16 @@ fn a_retried_request_is_one_trace_with_a_span_for_each_try() {
         assert_eq!(request["attributes"]["http.response.status_code"], 503);
         assert_eq!(request["attributes"]["url.path"], "/v1/items");
         assert_eq!(request["attributes"]["attache.route"], "all");
-        assert_eq!(request["attributes"]["attache.tries"], 3);
+        assert_eq!(request["attributes"]["attache.attempts"], 3);
         assert_eq!(request["resource"]["service.name"], "shop");
         assert_eq!(request["resource"]["team"], "a");
         assert_eq!(request["headers"]["x-key"], "secret");
-        let mut tries = of_kind(&spans, "SPAN_KIND_CLIENT");
-        tries.sort_by_key(|span| span["start"].as_u64());
-        assert_eq!(tries.len(), 3);
-        // Each try has a span of its own below the request's, and it is what the upstream saw as its parent.
+        let mut attempts = of_kind(&spans, "SPAN_KIND_CLIENT");
+        attempts.sort_by_key(|span| span["start"].as_u64());
+        assert_eq!(attempts.len(), 3);
+        // Each attempt has a span of its own below the request's, and it is what the upstream saw as its parent.
         let seen = seen(&upstream);
-        for (index, (span, seen)) in tries.iter().zip(&seen).enumerate() {
+        for (index, (span, seen)) in attempts.iter().zip(&seen).enumerate() {
             assert_eq!(span["parent"], request["id"]);
             assert!(
                 seen.starts_with(&format!("00-{TRACE}-{}-01", span["id"].as_str().unwrap())),
@@ -91,14 +91,14 @@ fn a_retried_request_is_one_trace_with_a_span_for_each_try() {
             assert_eq!(span["error"], true);
         }
         assert!(
-            answer.starts_with(&format!("00-{TRACE}-{}-01|a=b|", tries[2]["id"].as_str().unwrap())),
+            answer.starts_with(&format!("00-{TRACE}-{}-01|a=b|", attempts[2]["id"].as_str().unwrap())),
             "{answer}"
         );
         let connects = of_kind(&spans, "SPAN_KIND_INTERNAL");
         assert!(!connects.is_empty());
         for connect in connects {
             assert_eq!(connect["name"], "connect");
-            assert!(tries.iter().any(|span| span["id"] == connect["parent"]), "{connect:#?}");
+            assert!(attempts.iter().any(|span| span["id"] == connect["parent"]), "{connect:#?}");
             assert_eq!(connect["events"][0], "connected");
         }
         eventually("it is counted", || attache.metric("attache_trace_spans_exported_total", &[]) >= 5.0);
@@ -319,7 +319,7 @@ fn zipkin_is_sent_json_and_the_context_travels_as_b3() {
     assert_eq!(of("SERVER")["parentId"], PARENT);
     assert_eq!(of("CLIENT")["parentId"], of("SERVER")["id"]);
     assert_eq!(of("CLIENT")["remoteEndpoint"]["serviceName"], "orders");
-    // The upstream sees the try as its parent, in both forms.
+    // The upstream sees the attempt as its parent, in both forms.
     let id = of("CLIENT")["id"].as_str().unwrap().to_owned();
     let line = seen(&upstream).join("\n");
     assert!(line.contains(&format!("{TRACE}-{id}-1 {id}")), "{line}");

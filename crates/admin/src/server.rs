@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use crate::{
-    Place, Places,
+    AdminPermit, AdminPermits,
     answer::{self, Answer},
     tap::{self, Lines},
 };
@@ -141,7 +141,7 @@ where
 {
     let socket = socket.into();
     let answer = Arc::new(answer);
-    let places = Places::new(MAX_CONNECTIONS, 0);
+    let places = AdminPermits::new(MAX_CONNECTIONS, 0);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -167,7 +167,7 @@ where
     let _ = time::timeout(GRACE, finished).await;
 }
 
-async fn connection<A>(stream: Box<dyn Stream>, place: Arc<Place>, answer: Arc<A>)
+async fn connection<A>(stream: Box<dyn Stream>, place: Arc<AdminPermit>, answer: Arc<A>)
 where
     A: Fn(&Request<Incoming>) -> Reply + Send + Sync + 'static,
 {

@@ -64,7 +64,7 @@ unsafe impl GlobalAlloc for Mimalloc {
 }
 
 /// Passes memory that is free since a moment on to the system. For the calling thread's own memory; costs microseconds.
-pub(crate) fn give_back() {
+pub(crate) fn release_memory() {
     // SAFETY: may be called at any time on any thread: it touches that thread's own heap and the process's free pages.
     unsafe { mi::mi_collect(false) }
 }

@@ -78,9 +78,9 @@ pub(crate) enum Command {
     Status(Status),
     /// Show live what it does: rates, success, latencies, by upstream, endpoint, route or listener.
     Top(Top),
-    /// Follow requests as they end, with reasons, tries and timing; credentials are hidden.
+    /// Follow requests as they end, with reasons, attempts and timing; credentials are hidden.
     Tap(Tap),
-    /// Make it read its config again. A bad config changes nothing, and is said.
+    /// Make it read its config again. An invalid config is rejected and reported; the running config stays.
     Reload(Order),
     /// Make it unready and take no new work; what runs goes on, and the process stays.
     Drain(Order),
@@ -363,7 +363,7 @@ pub(crate) struct Tap {
     /// Only to this upstream.
     #[arg(short, long, value_name = "NAME")]
     pub(crate) upstream: Option<String>,
-    /// Only to this endpoint (of the last try).
+    /// Only to this endpoint (of the last attempt).
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) endpoint: Option<String>,
     /// Only for this host.

@@ -33,14 +33,14 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
 const LONGEST: usize = 64 * 1024;
 
 /// After this long the rest is taken as it is, in larger pieces than need be.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The lines of the effective configs that differ, as a unified diff. Secrets are hidden in it, as on `GET /config`.
 pub(crate) fn text(old: &Config, new: &Config) -> String {
     let shown = |config: &Config| serde_json::to_string_pretty(&config.effective()).unwrap_or_default();
     let (old, new) = (shown(old), shown(new));
     let mut compare = similar::TextDiff::configure();
-    compare.timeout(PATIENCE);
+    compare.timeout(TIMEOUT);
     let mut diff = compare.diff_lines(&old, &new).unified_diff().context_radius(3).to_string();
     if diff.len() > LONGEST {
         let end = diff.floor_char_boundary(LONGEST);

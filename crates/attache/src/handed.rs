@@ -15,7 +15,7 @@ use std::{
 use attache_config::model::Name;
 
 use crate::{
-    proxy::sockets::Place,
+    proxy::sockets::BindKey,
     upgrade::{self, Predecessor},
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Handed {
 
 #[derive(Debug)]
 struct Given {
-    /// As [`Place::key`] has it.
+    /// As [`BindKey::key`] has it.
     key: String,
     /// What the supervisor calls it; empty where it comes from a predecessor.
     name: String,
@@ -51,7 +51,7 @@ impl Handed {
             let name = names.get(at).copied().unwrap_or_default().to_owned();
             let fail = |error| format!("the supervisor's socket {at} ({name}) can't be used: {error}");
             if let Ok(Some(socket)) = given.take_tcp_listener(at) {
-                let key = Place::Tcp(socket.local_addr().map_err(fail)?).key();
+                let key = BindKey::Tcp(socket.local_addr().map_err(fail)?).key();
                 sockets.push(Given { key, name, socket: socket.into() });
             } else if let Some(socket) = given.take_unix_listener(at).map_err(fail)? {
                 sockets.push(Given { key: unix_key(&socket), name, socket: socket.into() });
@@ -61,7 +61,7 @@ impl Handed {
     }
 
     /// The sockets for one bind of a listener; none where it must be bound.
-    pub(crate) fn take_for(&mut self, place: &Place, listener: &Name) -> Vec<OwnedFd> {
+    pub(crate) fn take_for(&mut self, place: &BindKey, listener: &Name) -> Vec<OwnedFd> {
         let key = place.key();
         let by_address = self.remove(|socket| socket.key == key);
         if by_address.is_empty() { self.remove(|socket| socket.name == **listener) } else { by_address }
@@ -97,7 +97,7 @@ impl Handed {
 fn unix_key(socket: &UnixListener) -> String {
     let address = socket.local_addr().ok();
     let path = address.as_ref().and_then(|address| address.as_pathname()).unwrap_or(Path::new(""));
-    Place::Unix(path.to_owned()).key()
+    BindKey::Unix(path.to_owned()).key()
 }
 
 /// A handle for [`Handed::take_one`] of a later process.
@@ -121,15 +121,15 @@ mod tests {
         let [one, two] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let address = one.local_addr().unwrap();
         let socket = |socket: TcpListener, name: &str| Given {
-            key: Place::Tcp(socket.local_addr().unwrap()).key(),
+            key: BindKey::Tcp(socket.local_addr().unwrap()).key(),
             name: name.to_owned(),
             socket: socket.into(),
         };
         let mut handed =
             Handed { sockets: vec![socket(two, "outbound"), socket(one, "")], predecessor: None };
-        let other = Place::Tcp("127.0.0.1:1".parse().unwrap());
+        let other = BindKey::Tcp("127.0.0.1:1".parse().unwrap());
         assert!(handed.take_for(&other, &"inbound".into()).is_empty());
-        assert_eq!(handed.take_for(&Place::Tcp(address), &"inbound".into()).len(), 1);
+        assert_eq!(handed.take_for(&BindKey::Tcp(address), &"inbound".into()).len(), 1);
         assert_eq!(handed.take_for(&other, &"outbound".into()).len(), 1);
         assert!(handed.take_for(&other, &"outbound".into()).is_empty());
         assert!(handed.settle().is_none());

@@ -27,7 +27,7 @@ use serde_json::json;
 use crate::cli;
 
 /// Longer than the hand-over itself may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The folder that the programs and the word of what serves are in.
@@ -194,13 +194,13 @@ pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::
         error => error.to_string(),
     })?;
     say(format!("attache {VERSION} was put into {shown} and is started there"))?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     let outcome = loop {
         match folder.outcome() {
             Some(outcome) => break outcome,
             None if Instant::now() > end => {
                 return Err(format!(
-                    "nothing came of it within {PATIENCE:?}; the log of attache's container says why"
+                    "nothing came of it within {TIMEOUT:?}; the log of attache's container says why"
                 )
                 .into());
             }

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use attache_admin::{App, Readiness};
-use attache_listener::{DrainTrigger, Held, Overload, Socket, Workers};
+use attache_listener::{DrainTrigger, Overload, Socket, SocketHandle, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -16,7 +16,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use crate::{
     generation::Generation,
     notify::Supervisor,
-    proxy::sockets::{Bound, Place},
+    proxy::sockets::{BindKey, Bound},
     reloads::Reloads,
 };
 
@@ -53,7 +53,7 @@ pub(crate) struct Process {
     /// Whether another process has taken over.
     pub(crate) succeeded: watch::Sender<bool>,
     /// Second handles of every listening socket, for a process that takes over. Only the control thread takes this lock.
-    held: Mutex<Vec<(Place, Vec<Held>)>>,
+    held: Mutex<Vec<(BindKey, Vec<SocketHandle>)>>,
     current: ArcSwap<Generation>,
 }
 
@@ -109,7 +109,7 @@ impl Process {
     }
 
     /// The second handles of the listening sockets.
-    pub(crate) fn held(&self) -> MutexGuard<'_, Vec<(Place, Vec<Held>)>> {
+    pub(crate) fn held(&self) -> MutexGuard<'_, Vec<(BindKey, Vec<SocketHandle>)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -125,8 +125,8 @@ impl Process {
         exports.push(export);
     }
 
-    /// Sends off the traces and log records that wait, and the metrics once more, for at most `patience`.
-    pub(crate) async fn last_exports(&self, patience: Duration) {
+    /// Sends off the traces and log records that wait, and the metrics once more, for at most `within`.
+    pub(crate) async fn last_exports(&self, within: Duration) {
         self.generation().exported.end();
         let exports = std::mem::take(&mut *self.exports.lock().unwrap_or_else(PoisonError::into_inner));
         let sent = async {
@@ -134,8 +134,8 @@ impl Process {
                 let _ = export.await;
             }
         };
-        if timeout(patience, sent).await.is_err() {
-            tracing::warn!("the last traces could not be exported within {patience:?}");
+        if timeout(within, sent).await.is_err() {
+            tracing::warn!("the last traces could not be exported within {within:?}");
         }
     }
 

@@ -88,7 +88,7 @@ impl Reloads {
         self.tried.load(Relaxed)
     }
 
-    pub(crate) fn tries(&self, digest: u64) {
+    pub(crate) fn begins(&self, digest: u64) {
         self.tried.store(digest, Relaxed);
     }
 }

@@ -18,7 +18,7 @@ use rustix::mm::{Advice, madvise};
 ///
 /// # Errors
 /// `/proc` can't be read.
-pub(crate) fn give_back() -> io::Result<()> {
+pub(crate) fn release_start_pages() -> io::Result<()> {
     let program = fs::read_link("/proc/self/exe")?;
     let Some(program) = program.to_str() else { return Ok(()) };
     for range in clean(&fs::read_to_string("/proc/self/smaps")?, program) {

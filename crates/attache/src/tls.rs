@@ -16,7 +16,7 @@ use crate::{error::Error, process::Process};
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the start waits for the SPIFFE agent's first answer.
-const SVID_PATIENCE: Duration = Duration::from_secs(30);
+const SVID_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The SPIFFE agent with its first SVID, where the config uses it: nothing is served before there is an identity. One that is
 /// there already is kept.
@@ -39,7 +39,7 @@ pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Opt
     })?;
     let workload = Workload::new(&endpoint).map_err(Error::Spiffe)?;
     let runtime = LocalRuntime::new().map_err(Error::Thread)?;
-    runtime.block_on(workload.first(SVID_PATIENCE)).map_err(Error::Spiffe)?;
+    runtime.block_on(workload.first(SVID_TIMEOUT)).map_err(Error::Spiffe)?;
     Ok(Some(workload))
 }
 

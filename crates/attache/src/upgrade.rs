@@ -37,7 +37,7 @@ const MOST: usize = 64;
 /// Bytes of one message.
 const LONGEST: usize = 4096;
 /// How long a new process may take until it serves.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A socket with its key.
 pub(crate) type Keyed = (String, OwnedFd);
@@ -102,7 +102,7 @@ pub(crate) fn hand_over(myself: &Myself, sockets: &[(String, Vec<BorrowedFd<'_>>
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(fail)?;
     for timeout in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&ours, timeout, Some(PATIENCE)).map_err(fail)?;
+        set_socket_timeout(&ours, timeout, Some(TIMEOUT)).map_err(fail)?;
     }
     let mut command = Command::new(&myself.program);
     command.args(&myself.arguments).stdin(Stdio::from(theirs)).env(MARK, "stdin");
@@ -138,7 +138,7 @@ fn give_up(child: &mut Child, error: &io::Error) -> String {
     let _ = child.kill();
     let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
     let why = match error.kind() {
-        io::ErrorKind::WouldBlock => format!("it does not serve after {PATIENCE:?}"),
+        io::ErrorKind::WouldBlock => format!("it does not serve after {TIMEOUT:?}"),
         _ => error.to_string(),
     };
     format!("the new process did not take over: {why} ({status})")

@@ -29,10 +29,10 @@ use crate::{
 };
 
 /// How long first look-ups may delay the start, or a switch; they go on behind it.
-pub(crate) const DISCOVERY_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long first look-ups may delay `/readyz`: whatever a DNS server does, they have ended by then.
-const READY_PATIENCE: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Everything that runs for the upstreams of the generation that serves.
 #[derive(Default)]
@@ -132,7 +132,7 @@ impl Upkeep {
         }
         if first {
             let names = config.upstreams.iter().map(|upstream| upstream.name.clone());
-            process.readiness.discovering(names, READY_PATIENCE);
+            process.readiness.discovering(names, READY_TIMEOUT);
             let on_demand = config.upstreams.iter().filter(|upstream| is_on_demand(upstream));
             on_demand.for_each(|upstream| process.readiness.discovered(&upstream.name));
         }
@@ -232,9 +232,9 @@ async fn first_answers(running: &[Running]) {
             upstream.discovery.ready().await;
         }
     };
-    if timeout(DISCOVERY_PATIENCE, all).await.is_err() {
+    if timeout(DISCOVERY_TIMEOUT, all).await.is_err() {
         tracing::warn!(
-            "some names have no answer after {DISCOVERY_PATIENCE:?}; serving begins, look-ups go on"
+            "some names have no answer after {DISCOVERY_TIMEOUT:?}; serving begins, look-ups go on"
         );
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     issuers,
     observe::{Observer, OnFinish, on_finish},
     process::Process,
-    proxy::sockets::{Place, places},
+    proxy::sockets::{BindKey, places},
     stack::{Http, Own, Site, Slot, Tcp, Tunnels, Upstreams},
 };
 
@@ -39,7 +39,7 @@ const PRECONNECT_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Update {
     pub(crate) generation: Arc<Generation>,
     /// This worker's sockets of the binds that are new with this generation.
-    pub(crate) sockets: Vec<(Place, Socket)>,
+    pub(crate) sockets: Vec<(BindKey, Socket)>,
     /// Dropped once the generation serves.
     pub(crate) taken: mpsc::Sender<()>,
 }
@@ -66,7 +66,7 @@ async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Upda
     let mut worker = Worker::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
     spawn_local(attache_resilience::deadline::keep());
-    spawn_local(give_back(worker.upstreams.clone(), process.overload.pressed()));
+    spawn_local(release_under_pressure(worker.upstreams.clone(), process.overload.pressed()));
     let mut drain = process.drain.subscribe();
     let mut drain_inbound = process.drain_inbound.subscribe();
     let mut serving_all = true;
@@ -124,7 +124,7 @@ struct Worker {
 
 /// One socket that is listened on, and what serves it.
 struct Unit {
-    place: Place,
+    place: BindKey,
     /// Where it really listens; a port that was 0 is known only now.
     address: Option<SocketAddr>,
     settings: watch::Sender<Rc<Settings>>,
@@ -166,7 +166,7 @@ impl Worker {
         for issuer in &generation.issuers {
             self.keepers.spawn_local(issuers::keep(issuer.clone(), upstreams.clone()));
         }
-        let mut new: HashMap<Place, Vec<Socket>> = HashMap::new();
+        let mut new: HashMap<BindKey, Vec<Socket>> = HashMap::new();
         for (place, socket) in sockets {
             new.entry(place).or_default().push(socket);
         }
@@ -195,13 +195,13 @@ impl Worker {
                 }
             }
         }
-        let patience = generation.config.reload.drain_timeout;
+        let drain_timeout = generation.config.reload.drain_timeout;
         for unit in before {
             unit.drain.drain();
             let mut ending = self.process.drain.subscribe();
             spawn_local(async move {
                 tokio::select! {
-                    () = sleep(patience) => {}
+                    () = sleep(drain_timeout) => {}
                     _ = ending.reached(Phase::Cut) => {}
                 }
                 unit.drain.cut();
@@ -221,14 +221,14 @@ impl Worker {
             passes_tls: site.passes_tls(),
             overload: self.process.overload.clone(),
             on_finish: self.on_finish.clone(),
-            give_back: crate::allocator::give_back,
-            patience: generation.config.reload.drain_timeout,
+            release_memory: crate::allocator::release_memory,
+            drain_timeout: generation.config.reload.drain_timeout,
         }
     }
 
     fn open(
         &mut self,
-        place: Place,
+        place: BindKey,
         sockets: Vec<Socket>,
         settings: Rc<Settings>,
         slot: Slot,
@@ -247,7 +247,7 @@ impl Worker {
         self.units.push(Unit { place, address, settings, slot, inbound, drain });
     }
 
-    fn own_addresses(&self, generation: &Generation, sockets: &[(Place, Socket)]) -> Own {
+    fn own_addresses(&self, generation: &Generation, sockets: &[(BindKey, Socket)]) -> Own {
         let tcp = |bind: &Bind| match bind {
             Bind::Tcp(address) => Some(*address),
             Bind::Unix { .. } => None,
@@ -273,7 +273,7 @@ async fn keep_preconnected(upstreams: Rc<RefCell<Rc<Upstreams>>>) {
 }
 
 /// While the process is short of something, what is kept for reuse is what can be spared.
-async fn give_back(upstreams: Rc<RefCell<Rc<Upstreams>>>, mut pressed: watch::Receiver<()>) {
+async fn release_under_pressure(upstreams: Rc<RefCell<Rc<Upstreams>>>, mut pressed: watch::Receiver<()>) {
     while pressed.changed().await.is_ok() {
         let upstreams = upstreams.borrow().clone();
         upstreams.close_idle();

@@ -497,7 +497,7 @@ upstreams:
   forgotten: https://forgotten.internal
 "#;
     insta::assert_snapshot!(found(text), @r#"
-attache.yaml:9:16: warning: a single try may take longer than all tries together
+attache.yaml:9:16: warning: a single attempt may take longer than all attempts together
   9 |         retry: { per_try_timeout: 2s }
     |                ^ `per_try_timeout` is 2s, `timeout` is 1s
 attache.yaml:10:16: warning: this route is never reached

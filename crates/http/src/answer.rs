@@ -1,6 +1,6 @@
 //! A response that attache makes itself, in the language of whoever asked.
 //!
-//! Rule: the answer says what happened, where, after how many tries, and what to look at. A browser or curl gets text, who
+//! Rule: the answer says what happened, where, after how many attempts, and what to look at. A browser or curl gets text, who
 //! accepts JSON gets a problem object (RFC 9457), a gRPC client gets a trailers-only response with HTTP 200 (gRPC over
 //! HTTP2, "Responses"), since it would turn any other status into a bare `UNKNOWN`.
 
@@ -89,7 +89,7 @@ pub struct AnswerStyle {
     pub retry_after: Option<Duration>,
 }
 
-/// The response for a failure. Upstream, endpoint, tries and the cause are those of `exchange`, whose status it notes.
+/// The response for a failure. Upstream, endpoint, attempts and the cause are those of `exchange`, whose status it notes.
 pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Exchange) -> Response<Body> {
     let status = if asker.is_grpc() { StatusCode::OK } else { reason.status() };
     exchange.status.set(status.as_u16());
@@ -226,7 +226,7 @@ const fn ends_connection(reason: Reason) -> bool {
     )
 }
 
-/// Where it happened: `upstream orders, endpoint 10.0.0.7:80, after 3 tries: connection refused`.
+/// Where it happened: `upstream orders, endpoint 10.0.0.7:80, after 3 attempts: connection refused`.
 fn place(exchange: &Exchange) -> String {
     let mut place = String::new();
     let mut part = |text: std::fmt::Arguments<'_>| {
@@ -245,10 +245,10 @@ fn place(exchange: &Exchange) -> String {
     if let Some(endpoint) = &*exchange.endpoint.borrow() {
         part(format_args!("endpoint {endpoint}"));
     }
-    match exchange.tries.get() {
+    match exchange.attempts.get() {
         0 => {}
-        1 => part(format_args!("after 1 try")),
-        tries => part(format_args!("after {tries} tries")),
+        1 => part(format_args!("after 1 attempt")),
+        attempts => part(format_args!("after {attempts} attempts")),
     }
     place
 }
@@ -351,7 +351,7 @@ mod tests {
         let exchange = Exchange::new("outbound".into(), "http1", None);
         *exchange.upstream.borrow_mut() = Some("orders".into());
         *exchange.endpoint.borrow_mut() = Some("10.0.0.7:80".into());
-        exchange.tries.set(3);
+        exchange.attempts.set(3);
         exchange.fail(Reason::ConnectRefused, "connection refused (os error 111)");
         exchange
     }
@@ -377,7 +377,7 @@ mod tests {
         assert!(!response.headers().contains_key("connection"));
         insta::assert_snapshot!(body(response), @r#"
 connect-refused: An endpoint refused the connection.
-upstream orders, endpoint 10.0.0.7:80, after 3 tries
+upstream orders, endpoint 10.0.0.7:80, after 3 attempts
 connection refused (os error 111)
 Is the upstream listening on that port? Try `curl -v` to the endpoint from the same pod.
 "#);
@@ -389,7 +389,7 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
         let response = answer(Reason::ConnectRefused, asker, DETAILS, &failed());
         assert_eq!(response.headers().get("content-type").unwrap(), "application/problem+json");
         insta::assert_snapshot!(body(response), @r#"
-{"title":"Service Unavailable","status":503,"reason":"connect-refused","detail":"An endpoint refused the connection.","place":"upstream orders, endpoint 10.0.0.7:80, after 3 tries","cause":"connection refused (os error 111)","what_to_do":"Is the upstream listening on that port? Try `curl -v` to the endpoint from the same pod."}
+{"title":"Service Unavailable","status":503,"reason":"connect-refused","detail":"An endpoint refused the connection.","place":"upstream orders, endpoint 10.0.0.7:80, after 3 attempts","cause":"connection refused (os error 111)","what_to_do":"Is the upstream listening on that port? Try `curl -v` to the endpoint from the same pod."}
 "#);
     }
 
@@ -410,7 +410,7 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
         assert_eq!(response.headers().get("content-type").unwrap(), "application/grpc");
         assert_eq!(response.headers().get("grpc-status").unwrap(), "14");
         assert!(response.body().is_end_stream());
-        insta::assert_snapshot!(response.headers().get("grpc-message").unwrap().to_str().unwrap(), @"connect-refused: An endpoint refused the connection. (upstream orders, endpoint 10.0.0.7:80, after 3 tries) (50 %25 %C3%BCber%0A)");
+        insta::assert_snapshot!(response.headers().get("grpc-message").unwrap().to_str().unwrap(), @"connect-refused: An endpoint refused the connection. (upstream orders, endpoint 10.0.0.7:80, after 3 attempts) (50 %25 %C3%BCber%0A)");
     }
 
     #[test]

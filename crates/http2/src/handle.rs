@@ -199,7 +199,7 @@ impl RecvStream {
         let Some(stream) = state.streams.get_mut(self.0.key) else { return };
         stream.taken += u64::from(bytes);
         let all = stream.taken;
-        state.give_back(self.0.key, bytes);
+        state.release_window(self.0.key, bytes);
         if state.window.took(self.0.id, bytes, all) {
             state.wake();
         }

@@ -244,14 +244,14 @@ impl State {
             self.window.came(id, len as u32, before);
         }
         if padding > 0 {
-            self.give_back(key, padding);
+            self.release_window(key, padding);
         }
         self.close_if_done(key);
         Ok(())
     }
 
     /// Opens a stream's window by what was taken from it, once that is worth a frame.
-    pub(crate) fn give_back(&mut self, key: usize, bytes: u32) {
+    pub(crate) fn release_window(&mut self, key: usize, bytes: u32) {
         // A larger one counts once the peer was told of it: until then it can't send so much.
         let size = self.window.size().min(self.granted_window);
         let Some(stream) = self.streams.get_mut(key) else { return };

@@ -34,7 +34,7 @@ impl<'t> Repaired<'t> {
         &self.text
     }
 
-    /// Indents the line of this error, if that is what is wrong with it. True if it is worth another try.
+    /// Indents the line of this error, if that is what is wrong with it. True if it is worth another attempt.
     pub(crate) fn repair(&mut self, error: &ScanError) -> bool {
         let is_this = matches!(error.kind(), ErrorKind::InvalidQuotedScalarIndent);
         let Some(line) = error.marker().line().checked_sub(1) else { return false };

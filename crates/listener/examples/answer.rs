@@ -78,8 +78,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         passes_tls: false,
         overload: Arc::default(),
         on_finish: Rc::new(|_| {}),
-        give_back: || {},
-        patience: std::time::Duration::from_secs(30),
+        release_memory: || {},
+        drain_timeout: std::time::Duration::from_secs(30),
     };
     let (_replace, settings) = tokio::sync::watch::channel(Rc::new(settings));
     let trigger = DrainTrigger::new();

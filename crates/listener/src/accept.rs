@@ -48,7 +48,7 @@ const REST: Duration = Duration::from_secs(1);
 ///
 /// `settings` may be replaced while it serves, as a reload does: connections that come from then on get the new ones. Those that
 /// are open stay if nothing changed that concerns an open connection; else they are told to go and finish what runs, for at
-/// most the new [`Settings::patience`].
+/// most the new [`Settings::drain_timeout`].
 ///
 /// `http` answers requests and `tcp` carries opaque connections to their end; both must always be ready (`poll_ready` is not
 /// asked: back-pressure belongs into the future). Must run inside a `LocalRuntime` or `LocalSet`. Dropping the future stops
@@ -92,8 +92,8 @@ pub async fn serve<H, T>(
             () = registry.look(&mut rest) => {
                 registry.rest();
                 if registry.gave_back() {
-                    attache_wire::buffers::give_back();
-                    (current.borrow().settings.give_back)();
+                    attache_wire::buffers::release_all();
+                    (current.borrow().settings.release_memory)();
                 }
             }
             _ = aging.tick() => {
@@ -102,16 +102,16 @@ pub async fn serve<H, T>(
                     worker.registry.age();
                 }
             }
-            // Whoever is gone replaces nothing any more.
+            // The sender was dropped: no further settings will come.
             Ok(()) = settings.changed() => {
                 let new = settings.borrow_and_update().clone();
                 let old = current.borrow().clone();
                 let registry = if old.settings.holds_for_open(&new) {
                     old.registry.clone()
                 } else {
-                    let (registry, drain, patience) = (old.registry.clone(), drain.clone(), new.patience);
+                    let (registry, drain, drain_timeout) = (old.registry.clone(), drain.clone(), new.drain_timeout);
                     retiring.spawn_local(async move {
-                        end(&registry, drain, Some(patience)).await;
+                        end(&registry, drain, Some(drain_timeout)).await;
                     });
                     Rc::default()
                 };
@@ -132,13 +132,13 @@ pub async fn serve<H, T>(
     while retiring.join_next().await.is_some() {}
 }
 
-/// Ends the connections of a registry: tells them, lets them finish, and cuts what is left at `patience` or when the drain says so.
-async fn end(registry: &Registry, mut drain: Drain, patience: Option<Duration>) {
+/// Ends the connections of a registry: tells them, lets them finish, and cuts what is left at `drain_timeout` or when the drain says so.
+async fn end(registry: &Registry, mut drain: Drain, drain_timeout: Option<Duration>) {
     registry.give_all(Order::LastCall);
     let cut = async {
         let deadline = async {
-            match patience {
-                Some(patience) => sleep(patience).await,
+            match drain_timeout {
+                Some(drain_timeout) => sleep(drain_timeout).await,
                 None => std::future::pending().await,
             }
         };
@@ -329,7 +329,7 @@ where
     let mut draining = pin!(drain.reached(Phase::Drain));
     let mut failing = false;
     loop {
-        // A listener without a connection has nothing to give back, so it takes one whatever the state: what can't end can't be waited for.
+        // A listener without a connection has nothing to give back, so it takes one whatever the state: nothing would ever free a slot, so it does not wait.
         let worker = current.borrow().clone();
         if worker.settings.overload.stops_accepting() && !worker.registry.is_empty() {
             tokio::select! {

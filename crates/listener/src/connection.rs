@@ -17,7 +17,7 @@ use crate::{
     http1, http2,
     live::{Entry, Order},
     reader::Reader,
-    request::{Place, Settings},
+    request::{ListenerPermit, Settings},
     respond::HttpService,
     stream::Stream,
     transport::Protocol,
@@ -60,7 +60,7 @@ type Spoken<H, T> = (Box<Begin<H, T>>, Found);
 /// What a connection begins with.
 struct Begin<H, T> {
     fresh: Fresh,
-    place: Place,
+    place: ListenerPermit,
     http: H,
     tcp: T,
 }
@@ -71,7 +71,7 @@ impl<H: HttpService, T: TcpService> Connection<H, T> {
         client: Client,
         settings: Rc<Settings>,
         entry: Entry,
-        place: Place,
+        place: ListenerPermit,
         http: H,
         tcp: T,
     ) -> Self {

@@ -36,7 +36,7 @@ pub use drain::{Drain, DrainTrigger, Phase};
 pub use handover::Workers;
 pub use overload::Overload;
 pub use request::{Carried, Connections, Hold, HttpRequest, Opaque, Settings};
-pub use socket::{BindError, Held, Socket, adopt, bind};
+pub use socket::{BindError, Socket, SocketHandle, adopt, bind};
 pub use stream::Stream;
 pub use transport::{ClientHello, Protocol};
 pub use upgrade::{NotUpgraded, OnUpgrade, Upgraded};

@@ -34,9 +34,9 @@ pub struct Settings {
     /// (no PROXY header, failed handshake, over a limit).
     pub on_finish: Rc<dyn Fn(&Exchange)>,
     /// Called on the worker about once a second while connections give memory back: the allocator may pass it on.
-    pub give_back: fn(),
+    pub release_memory: fn(),
     /// How long connections may take to finish when settings that concern them are replaced by these.
-    pub patience: Duration,
+    pub drain_timeout: Duration,
 }
 
 impl Settings {
@@ -84,9 +84,9 @@ impl Connections {
     }
 
     /// Takes one of `max` places; `None` when all are taken. The place is given back on drop.
-    pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<ListenerPermit> {
         if self.0.fetch_add(1, Ordering::Relaxed) < max {
-            return Some(Place { connections: self.clone(), _load: load });
+            return Some(ListenerPermit { connections: self.clone(), _load: load });
         }
         self.0.fetch_sub(1, Ordering::Relaxed);
         None
@@ -95,12 +95,12 @@ impl Connections {
 
 /// One connection's place under `max_connections`, and in its worker's count.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ListenerPermit {
     connections: Arc<Connections>,
     _load: Load,
 }
 
-impl Drop for Place {
+impl Drop for ListenerPermit {
     fn drop(&mut self) {
         self.connections.0.fetch_sub(1, Ordering::Relaxed);
     }

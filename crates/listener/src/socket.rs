@@ -52,18 +52,18 @@ impl Socket {
 /// A second handle of a listening socket: as long as it lives the socket stays open, and it can be given to another process.
 /// Connections that nobody accepts wait, so drop it when the socket shall close.
 #[derive(Debug)]
-pub struct Held {
+pub struct SocketHandle {
     socket: OwnedFd,
     path: Option<Arc<UnixPath>>,
 }
 
-impl AsFd for Held {
+impl AsFd for SocketHandle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl Held {
+impl SocketHandle {
     /// Another process listens on it from now on: the path of a Unix socket is no longer removed at the end.
     pub fn handed_on(&self) {
         if let Some(path) = &self.path {
@@ -74,11 +74,13 @@ impl Held {
 
 impl Socket {
     /// A second handle of the same socket.
-    pub fn hold(&self) -> io::Result<Held> {
+    pub fn hold(&self) -> io::Result<SocketHandle> {
         Ok(match &self.kind {
-            SocketKind::Tcp(socket, _) => Held { socket: socket.as_fd().try_clone_to_owned()?, path: None },
+            SocketKind::Tcp(socket, _) => {
+                SocketHandle { socket: socket.as_fd().try_clone_to_owned()?, path: None }
+            }
             SocketKind::Unix(socket, path) => {
-                Held { socket: socket.as_fd().try_clone_to_owned()?, path: Some(path.clone()) }
+                SocketHandle { socket: socket.as_fd().try_clone_to_owned()?, path: Some(path.clone()) }
             }
         })
     }

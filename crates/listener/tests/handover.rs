@@ -38,8 +38,8 @@ fn worker(listener: Listener, sockets: Vec<Socket>, trigger: &DrainTrigger) -> J
                 passes_tls: false,
                 overload: Arc::default(),
                 on_finish: Rc::new(|_| {}),
-                give_back: || {},
-                patience: FOREVER,
+                release_memory: || {},
+                drain_timeout: FOREVER,
             };
             let (_replace, settings) = tokio::sync::watch::channel(Rc::new(settings));
             serve(settings, sockets, Answering(fun(answer)), fun(echo_bytes), drain).await;

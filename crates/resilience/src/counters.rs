@@ -23,7 +23,7 @@ pub struct Counters {
     pub close_races: AtomicU64,
     /// Requests cut by their deadline (`request-timeout`).
     pub request_timeouts: AtomicU64,
-    /// Tries cut by theirs (`per-try-timeout`).
+    /// Attempts cut by theirs (`per-try-timeout`).
     pub per_try_timeouts: AtomicU64,
     /// Answers given up since their client took nothing (`client-stalled`).
     pub clients_stalled: AtomicU64,

@@ -210,7 +210,7 @@ mod tests {
         let route = route(Fault { delay, abort: Some(ABORT), ..Fault::default() });
         let response = front(&route, script.clone()).call(get()).await.unwrap();
         assert_eq!(
-            (response.status(), start.elapsed(), script.tries()),
+            (response.status(), start.elapsed(), script.attempts()),
             (StatusCode::IM_A_TEAPOT, SECOND, 0)
         );
         assert_eq!(response.headers().get("x-attache-reason").unwrap(), "fault-injected");

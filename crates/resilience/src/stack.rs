@@ -6,12 +6,12 @@
 //! 3. [`Faults`]: an injected delay is outside of every deadline of attache's, so the caller's own are what it tests.
 //!
 //! [`stack`] stands before one upstream:
-//! 1. [`Deadline`] first: everything behind it, waits between tries included, counts against the caller's patience.
-//! 2. [`Retry`]: each pass through what is below it is one try, on an endpoint of its own.
-//! 3. [`Admission`]: below the retries, so that each try takes a place of its own and none is held while a retry waits; above the
+//! 1. [`Deadline`] first: everything behind it, waits between attempts included, counts against the caller's deadline.
+//! 2. [`Retry`]: each pass through what is below it is one attempt, on an endpoint of its own.
+//! 3. [`Admission`]: below the retries, so that each attempt takes a place of its own and none is held while a retry waits; above the
 //!    breaker, so that a call which waits is no probe yet.
-//! 4. [`PassOn`]: below the retries and the queue, so that each try is told what then remains.
-//! 5. [`Breaker`]: below the retries, so that each try is a sample and a retry storm opens it at once, and a call that
+//! 4. [`PassOn`]: below the retries and the queue, so that each attempt is told what then remains.
+//! 5. [`Breaker`]: below the retries, so that each attempt is a sample and a retry storm opens it at once, and a call that
 //!    finds it open is not tried again.
 //! 6. [`PerTry`] last: it bounds one attempt, so the breaker counts it and the retry sees its error.
 //!
@@ -47,9 +47,10 @@ pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
 {
-    let tries = PerTry::new(inner, policy.retry.per_try_timeout, state.clone());
+    let attempts = PerTry::new(inner, policy.retry.per_try_timeout, state.clone());
     let header = policy.deadline_header.clone();
-    let told = PassOn::new(Breaker::new(tries, state.clone()), header.clone(), policy.retry.per_try_timeout);
+    let told =
+        PassOn::new(Breaker::new(attempts, state.clone()), header.clone(), policy.retry.per_try_timeout);
     let admitted = Admission::new(told, state);
     let retry = Retry::new(admitted, policy.retry.clone(), state.clone());
     Deadline::new(retry, policy.timeouts, state.clone()).with_header(header)

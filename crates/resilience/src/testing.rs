@@ -80,7 +80,7 @@ pub(crate) fn respond(status: u16) -> Response<Body> {
 pub(crate) type Outcome = Result<Response<Body>, Error>;
 type Answer = (u16, Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = Outcome>>>>);
 
-/// An upstream that follows a script, one entry a try, and remembers when each try came and what it was.
+/// An upstream that follows a script, one entry an attempt, and remembers when each attempt came and what it was.
 #[derive(Clone, Default)]
 pub(crate) struct Script {
     answers: Rc<RefCell<VecDeque<Answer>>>,
@@ -98,7 +98,7 @@ pub(crate) struct Seen {
 }
 
 impl Script {
-    /// Answers the next try, at the endpoint of port 1, with what the future brings.
+    /// Answers the next attempt, at the endpoint of port 1, with what the future brings.
     pub(crate) fn then<F>(self, answer: impl FnOnce(Call) -> F + 'static) -> Self
     where
         F: Future<Output = Outcome> + 'static,
@@ -115,7 +115,7 @@ impl Script {
         self
     }
 
-    /// Reads the body to its end, then answers; the try goes to the endpoint of that port.
+    /// Reads the body to its end, then answers; the attempt goes to the endpoint of that port.
     pub(crate) fn answer(self, port: u16, outcome: impl FnOnce() -> Outcome + 'static) -> Self {
         self.at(port, |mut call| async move {
             let _ = read(call.request.body_mut()).await;
@@ -123,7 +123,7 @@ impl Script {
         })
     }
 
-    pub(crate) fn tries(&self) -> usize {
+    pub(crate) fn attempts(&self) -> usize {
         self.seen.borrow().len()
     }
 }
@@ -146,7 +146,7 @@ impl tower::Service<Call> for Script {
             deadline: call.context.deadline,
         });
         let (port, answer) =
-            self.answers.borrow_mut().pop_front().expect("a try that the script doesn't know");
+            self.answers.borrow_mut().pop_front().expect("an attempt that the script doesn't know");
         let mut attempt = attempt(port, &mut call);
         let answer = answer(call);
         Box::pin(async move {

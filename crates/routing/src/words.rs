@@ -15,8 +15,11 @@ pub(crate) fn percent(ratio: f64) -> String {
 pub(crate) fn show_timeouts(policy: &Policy) -> String {
     let timeouts = &policy.timeouts;
     let request = if timeouts.whole { "request" } else { "answer's head" };
-    let named =
-        [(request, timeouts.request), ("each try", policy.retry.per_try_timeout), ("idle", timeouts.idle)];
+    let named = [
+        (request, timeouts.request),
+        ("each attempt", policy.retry.per_try_timeout),
+        ("idle", timeouts.idle),
+    ];
     let set = named.iter().filter(|(_, time)| !time.is_zero());
     let parts: Vec<_> = set.map(|(name, time)| format!("{name} {}", show_duration(*time))).collect();
     if parts.is_empty() { "none".into() } else { parts.join(", ") }

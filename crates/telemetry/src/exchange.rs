@@ -44,15 +44,15 @@ pub struct Exchange {
     pub route: RefCell<Option<Name>>,
     /// Who the client has proven to be (TLS).
     pub identity: RefCell<Option<Name>>,
-    /// Who the upstream of the last try has proven to be (TLS).
+    /// Who the upstream of the last attempt has proven to be (TLS).
     pub peer: RefCell<Option<Name>>,
     /// The upstream that was chosen.
     pub upstream: RefCell<Option<Name>>,
-    /// The endpoint of the last try, as text.
+    /// The endpoint of the last attempt, as text.
     pub endpoint: RefCell<Option<Name>>,
-    /// Tries that were begun; 0 where attache answered by itself.
-    pub tries: Cell<u32>,
-    /// Hedges among them: tries that were begun beside a slow one.
+    /// Attempts that were begun; 0 where attache answered by itself.
+    pub attempts: Cell<u32>,
+    /// Hedges among them: attempts that were begun beside a slow one.
     pub hedges: Cell<u32>,
     /// The answer came from a hedge.
     pub hedge_won: Cell<bool>,
@@ -78,7 +78,7 @@ pub struct Exchange {
     pub trace: RefCell<Option<Rc<RequestTrace>>>,
     /// When the upstream was last given the request, while it has it.
     asked: Cell<Option<Instant>>,
-    /// How long upstreams had the request, in tries that are over.
+    /// How long upstreams had the request, in attempts that are over.
     waited: Cell<Duration>,
     /// It came over TLS.
     pub secure: Cell<bool>,
@@ -108,7 +108,7 @@ impl Exchange {
             peer: RefCell::default(),
             upstream: RefCell::default(),
             endpoint: RefCell::default(),
-            tries: Cell::new(0),
+            attempts: Cell::new(0),
             hedges: Cell::new(0),
             hedge_won: Cell::new(false),
             status: Cell::new(0),
@@ -143,7 +143,7 @@ impl Exchange {
         }
     }
 
-    /// The record of a try that runs beside another one: what it writes is its own until [`Self::take_over`].
+    /// The record of an attempt that runs beside another one: what it writes is its own until [`Self::take_over`].
     /// Its span belongs to the same trace.
     pub fn beside(&self) -> Self {
         let beside = Self::new(self.listener.clone(), self.protocol, self.client);
@@ -153,7 +153,7 @@ impl Exchange {
         beside
     }
 
-    /// The try that wrote to `other` is the one that counts.
+    /// The attempt that wrote to `other` is the one that counts.
     pub fn take_over(&self, other: &Self) {
         self.endpoint.swap(&other.endpoint);
         self.asked.set(other.asked.get());
@@ -203,7 +203,7 @@ impl Exchange {
         self.asked.set(Some(Instant::now()));
     }
 
-    /// The upstream is done with this try, and another follows for this reason: from now on it is we who take time.
+    /// The upstream is done with this attempt, and another follows for this reason: from now on it is we who take time.
     pub fn tried_again(&self, reason: Reason) {
         if let Some(asked) = self.asked.take() {
             self.waited.set(self.waited.get() + asked.elapsed());

@@ -147,10 +147,10 @@ reasons! {
     /// The upstream's answer is not valid HTTP, or larger than allowed.
     UpstreamProtocolError = "upstream-protocol-error", 502, "UPE", 14, "Is it the right port and `protocol`? The access log has the parser's words.";
     /// The upstream answered that it failed: a 5xx, a grpc-status that stands for one, or another answer that the route's
-    /// `retry` names. It is why a try was followed by another, or an endpoint ejected; the answer itself is passed on as it is.
+    /// `retry` names. It is why an attempt was followed by another, or an endpoint ejected; the answer itself is passed on as it is.
     UpstreamError = "upstream-error", 502, "-", 14, "The upstream's log says why; the access log has the status that it answered with.";
     /// The client's request is not valid, or can be read in two ways (RFC 9112 section 6.3, 11.2).
-    BadRequest = "bad-request", 400, "DPE", 3, "The response's text says which rule; mend the client. One that does not speak HTTP needs a listener with `protocol: tcp` and a `tcp://` upstream.";
+    BadRequest = "bad-request", 400, "DPE", 3, "The response's text says which rule; correct the client. One that does not speak HTTP needs a listener with `protocol: tcp` and a `tcp://` upstream.";
     /// An HTTP/2 client sent more frames that cost it nothing than the requests that it got answered pay for.
     Http2Flood = "http2-flood", 429, "DPE", 8, "The access log says which frames. A client that needs them: raise the bound of `http.limits` that is named there; see docs/http2.md.";
     /// The request line is longer than allowed.
@@ -170,7 +170,7 @@ reasons! {
     /// The client asked for a tunnel (CONNECT), and nothing in the config asks for one there: what it carries would be seen by no rule.
     ConnectDenied = "connect-denied", 403, "NR", 7, "Send the request itself. A tunnel is made to `authority` and `tcp` upstreams, and by routes with `match: { methods: CONNECT }`.";
     /// The request asks for a protocol inside of an HTTP/2 stream (`:protocol`, RFC 8441) that attache does not carry.
-    UpgradeUnsupported = "upgrade-unsupported", 501, "DPE", 12, "Only `websocket` is carried; mend the client.";
+    UpgradeUnsupported = "upgrade-unsupported", 501, "DPE", 12, "Only `websocket` is carried; correct the client.";
     /// Forwarding to this destination is not allowed.
     DeniedDestination = "denied-destination", 403, "UAEX", 7, "Name the destination as an upstream, or change `deny`.";
     /// The request would come back to attache itself.

@@ -1,6 +1,6 @@
 //! One attempt: a call at one endpoint, from the choice of the endpoint to the end of its answer.
 //!
-//! An [`Attempt`] is the only thing that knows to which endpoint a try of a request went. It ends exactly once, with an
+//! An [`Attempt`] is the only thing that knows to which endpoint an attempt of a request went. It ends exactly once, with an
 //! [`Outcome`], and this is the one place that then tells all who want to know:
 //!
 //! | who is told | what | when |
@@ -14,7 +14,7 @@
 //!
 //! **Ends.** An answer that is a failure (5xx, a failing grpc-status) ends the attempt at once; a good one ends it with
 //! its body: a body that is cut is a failure of the endpoint, although its head said 200. An attempt that is dropped
-//! before its answer's head ended by somebody's impatience, and [`CallContext::overdue`] says by whose: behind that
+//! before its answer's head ended by a timeout, and [`CallContext::overdue`] says by whose: behind that
 //! instant (the route's deadline, or the attempt's own) it is the endpoint that was too slow. Before it, it is the
 //! caller who went away or set itself a shorter deadline, and that is nobody's failure, for every judge alike. An
 //! attempt that is dropped behind a good head was a success: nobody was there to see its end.
@@ -120,7 +120,7 @@ impl Attempt {
         judges: Judges,
     ) -> Self {
         let exchange = context.exchange.clone();
-        exchange.tries.set(exchange.tries.get() + 1);
+        exchange.attempts.set(exchange.attempts.get() + 1);
         *exchange.endpoint.borrow_mut() = Some(Arc::clone(&endpoint.label));
         context.tried.push(&endpoint);
         let started = began(permit.shared(), &endpoint);

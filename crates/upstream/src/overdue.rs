@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// From when on an attempt without an answer was too slow.
 #[derive(Clone, Debug)]
 pub struct Overdue {
-    /// Whose patience ended: `request-timeout` or `per-try-timeout`.
+    /// Which timeout ended it: `request-timeout` or `per-try-timeout`.
     pub reason: Reason,
     pub(crate) due: Due,
 }

@@ -42,7 +42,7 @@ use crate::{
     connect::{Connection, Offer as Offered, Tls},
     limit::{Charge, Closer, ConnectionPermit, RequestPermit},
     outlier::circuits,
-    pool::{How, Pool, Protocol, Want, upgrade},
+    pool::{ConnectionSpec, DialOptions, Pool, Protocol, upgrade},
 };
 
 /// One upstream on one worker. Cheap to clone; must be used inside of the worker's runtime.
@@ -160,7 +160,7 @@ impl WorkerUpstream {
             spawn_local(async move {
                 let client = Client::default();
                 let protocol = inner.protocol(None);
-                let want = Want {
+                let want = ConnectionSpec {
                     protocol,
                     tls: inner.tls.as_ref(),
                     host: None,
@@ -210,12 +210,12 @@ impl tower::Service<Call> for WorkerUpstream {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let inner = Rc::clone(&self.inner);
-        // One allocation per try: `Service` wants a future with a name.
+        // One allocation per attempt: `Service` wants a future with a name.
         boxed(move || inner.send(call))
     }
 }
 
-/// Counts a try that went out on a connection which was open already, also where the try is given up half-way.
+/// Counts an attempt that went out on a connection which was open already, also where the attempt is given up half-way.
 struct Reuse<'a> {
     pool: &'a Pool,
     counts: bool,
@@ -378,7 +378,7 @@ impl Inner {
         let permit = self.pool.permit(context.deadline).await?;
         let (tls, client) = (self.tls.as_ref(), &context.client);
         self.pool
-            .dial(endpoint, permit, &How { tls, offer: Offered::Opaque, host: None, client, traced })
+            .dial(endpoint, permit, &DialOptions { tls, offer: Offered::Opaque, host: None, client, traced })
             .await
     }
 
@@ -404,7 +404,7 @@ impl Inner {
         let home = pool.home(endpoint);
         loop {
             let span = attempt.as_ref().and_then(Attempt::span);
-            let want = Want {
+            let want = ConnectionSpec {
                 protocol: plan.protocol,
                 tls: tls.as_ref(),
                 host: host.as_deref(),
@@ -441,7 +441,7 @@ impl Inner {
             let mut reuse = Reuse { pool, counts: wire.reused };
             match wire.call(request, attempt, context.on_informational.as_ref()).await {
                 Ok(response) => return respond(response, plan.handshake.as_ref()),
-                // The kept connection was dead and the request is untouched: this is not another try yet.
+                // The kept connection was dead and the request is untouched: this is not another attempt yet.
                 Err(_) if request.is_some() && !is_fresh => reuse.counts = false,
                 Err(error) => return Err(error),
             }

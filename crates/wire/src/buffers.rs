@@ -36,6 +36,6 @@ pub fn put(buf: &mut BytesMut) {
 }
 
 /// Lets go of all buffers that nobody uses: the worker is idle.
-pub fn give_back() {
+pub fn release_all() {
     FREE.with_borrow_mut(|free| *free = Vec::new());
 }

@@ -65,10 +65,10 @@ fn through(client: &mut Command, pieces: &[(u64, &[u8])]) -> String {
         }
     }
     // A handshake takes its time on a busy machine; what comes behind it comes at once.
-    let (mut answer, mut patience) = (Vec::new(), Duration::from_millis(2_500));
-    while let Ok(more) = heard.recv_timeout(patience) {
+    let (mut answer, mut within) = (Vec::new(), Duration::from_millis(2_500));
+    while let Ok(more) = heard.recv_timeout(within) {
         answer.extend_from_slice(&more);
-        patience = Duration::from_millis(300);
+        within = Duration::from_millis(300);
     }
     let _ = child.kill();
     let _ = child.wait();

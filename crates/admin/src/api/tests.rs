@@ -188,12 +188,12 @@ fn failures_are_shown_with_all_that_is_known() {
     let exchange = Exchange::new("outbound".into(), "http1", None);
     exchange.path.replace("/v1/items".into());
     exchange.status.set(503);
-    exchange.tries.set(3);
+    exchange.attempts.set(3);
     exchange.fail(Reason::ConnectRefused, "Connection refused (os error 111)");
     api.state.metrics.worker().request_finished(&exchange);
     let page: Value = serde_json::from_str(&ask(&api, "GET", "/failures").1).unwrap();
     let failure = &page["failures"][0];
-    assert_eq!((&failure["reason"], &failure["tries"]), (&json!("connect-refused"), &json!(3)));
+    assert_eq!((&failure["reason"], &failure["attempts"]), (&json!("connect-refused"), &json!(3)));
     assert_eq!(failure["detail"], "Connection refused (os error 111)");
     let stats: Value = serde_json::from_str(&ask(&api, "GET", "/stats.json").1).unwrap();
     assert_eq!((&stats["total"]["failed"], &stats["total"]["requests"]), (&json!(1), &json!(1)));

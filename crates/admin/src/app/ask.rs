@@ -18,12 +18,12 @@ use super::Told;
 pub(super) async fn ask(
     url: &AppUrl,
     accept: &'static str,
-    patience: Duration,
+    within: Duration,
     max_size: usize,
 ) -> Result<Told, String> {
-    match timeout(patience, exchange(url, accept, max_size)).await {
+    match timeout(within, exchange(url, accept, max_size)).await {
         Ok(told) => told,
-        Err(_) => Err(format!("no whole answer within {patience:?}")),
+        Err(_) => Err(format!("no whole answer within {within:?}")),
     }
 }
 

@@ -88,7 +88,7 @@ const showNow = (stats, listeners) => {
   set($('t-success'), percent(lately.success_rate));
   $('t-success').className = fails(stats.total) ? 'bad' : '';
   for (const share of ['p50', 'p90', 'p99']) set($(`t-${share}`), millis(lately[`${share}_ms`]));
-  set($('t-tries'), lately.requests ? (lately.tries / lately.requests).toFixed(2) : '–');
+  set($('t-attempts'), lately.requests ? (lately.attempts / lately.requests).toFixed(2) : '–');
   set($('t-connections'), count(listeners.reduce((sum, listener) => sum + listener.connections.open, 0)));
   for (const chart of Object.values(charts)) chart.update(hour ? stats.hour : stats.series);
   const ready = !stats.not_ready.length;
@@ -280,7 +280,7 @@ const showGroups = (groups, stats) => {
   });
 };
 
-const FAILURE = ['When', 'Status', 'Reason', 'Request', 'Upstream', '#Tries', '#Took', 'Again'];
+const FAILURE = ['When', 'Status', 'Reason', 'Request', 'Upstream', '#Attempts', '#Took', 'Again'];
 const showFailures = ({ failures: all, groups }, stats, listeners) => {
   showGroups(groups, stats);
   const words = wanted('failure-find');
@@ -301,7 +301,7 @@ const showFailures = ({ failures: all, groups }, stats, listeners) => {
     cells(node, [
       clock(failure.time), failure.status === null ? '–' : String(failure.status), '',
       stacked(`${failure.method ?? failure.protocol} ${failure.host ?? ''}${failure.path ?? ''}`, failure.detail ?? ''),
-      stacked(failure.upstream ?? '–', failure.endpoint ?? ''), String(failure.tries), millis(failure.total_ms), '',
+      stacked(failure.upstream ?? '–', failure.endpoint ?? ''), String(failure.attempts), millis(failure.total_ms), '',
     ]);
     if (failure.method) node.children[7].append(copyButton(failure, listeners));
     node.children[2].append(failure.reason ? reasonButton(failure.reason) : 'the upstream’s own answer');
@@ -407,7 +407,7 @@ const showExchange = (exchange) => {
   if (bad) what.append(make('span', 'under', [exchange.reason, exchange.detail].filter(Boolean).join(': ')));
   item.append(make('span', 'muted', clock(exchange.time)), make('span', `tag ${bad ? 'bad' : 'good'}`, String(exchange.status ?? '–')), what,
     make('span', 'n', millis(exchange.total_ms)),
-    make('span', 'muted wrap', `${exchange.upstream ?? ''} ${exchange.endpoint ?? ''}${exchange.tries > 1 ? ` ${exchange.tries} tries` : ''}`));
+    make('span', 'muted wrap', `${exchange.upstream ?? ''} ${exchange.endpoint ?? ''}${exchange.attempts > 1 ? ` ${exchange.attempts} attempts` : ''}`));
   return item;
 };
 const stopTap = () => { tap?.abort(); tap = null; set($('tap-go'), 'Start'); };

@@ -19,7 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::target::Place;
+use super::target::ProbeTarget;
 
 /// Requests of one question, the first and those that redirects lead to (`redirectChecker` of the kubelet).
 const MOST_REQUESTS: usize = 10;
@@ -36,7 +36,7 @@ pub(super) type AnyError = Box<dyn Error>;
 #[derive(Debug, PartialEq)]
 pub(super) struct HttpGet {
     pub(super) ip: IpAddr,
-    pub(super) place: Place,
+    pub(super) place: ProbeTarget,
     pub(super) headers: HeaderMap,
 }
 
@@ -70,7 +70,7 @@ impl HttpGet {
     pub(super) async fn call(&self, agent: &HeaderValue, tls: &Connector) -> Result<Answer, AnyError> {
         let response = match self.ask(&self.place, &self.headers, agent, tls).await {
             Err(error) if self.place.https && is_plaintext(&*error) => {
-                let place = Place { https: false, ..self.place.clone() };
+                let place = ProbeTarget { https: false, ..self.place.clone() };
                 let mut headers = self.headers.clone();
                 headers.remove(header::AUTHORIZATION);
                 self.ask(&place, &headers, agent, tls).await?
@@ -85,7 +85,7 @@ impl HttpGet {
     /// The last answer of a chain of redirects within the host.
     async fn ask(
         &self,
-        first: &Place,
+        first: &ProbeTarget,
         headers: &HeaderMap,
         agent: &HeaderValue,
         tls: &Connector,
@@ -127,7 +127,7 @@ impl HttpGet {
 /// One request on a connection of its own.
 async fn one(
     ip: IpAddr,
-    place: &Place,
+    place: &ProbeTarget,
     host: Option<&HeaderValue>,
     mut headers: HeaderMap,
     agent: &HeaderValue,

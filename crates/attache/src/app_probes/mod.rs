@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use attache_admin::{Place, Places};
+use attache_admin::{AdminPermit, AdminPermits};
 use attache_kubernetes::inject::PROBES_VARIABLE;
 use attache_tls::Connector;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -185,7 +185,7 @@ fn http_get(question: &Value, pod: IpAddr) -> Result<HttpGet, String> {
             read.ok_or_else(|| format!("its header `{}` can't be sent", name.escape_debug()))?;
         headers.append(name, value);
     }
-    let place = target::Place {
+    let place = target::ProbeTarget {
         https: text(question, "scheme").is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
         host: address.ip().to_string(),
         port: address.port(),
@@ -196,7 +196,7 @@ fn http_get(question: &Value, pod: IpAddr) -> Result<HttpGet, String> {
 }
 
 async fn serve(socket: TcpListener, probes: Rc<Probes>, succeeded: impl Future<Output = ()>) {
-    let places = Places::new(MOST, 0);
+    let places = AdminPermits::new(MOST, 0);
     let mut connections = JoinSet::new();
     let mut succeeded = pin!(succeeded);
     loop {
@@ -218,7 +218,7 @@ async fn serve(socket: TcpListener, probes: Rc<Probes>, succeeded: impl Future<O
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, place: Place, probes: Rc<Probes>) {
+async fn connection(stream: TcpStream, place: AdminPermit, probes: Rc<Probes>) {
     let service = service_fn(|request: Request<Incoming>| {
         let (probes, place) = (probes.clone(), &place);
         async move { Ok::<_, Infallible>(answer(&request, &probes, place).await) }
@@ -236,7 +236,7 @@ async fn connection(stream: TcpStream, place: Place, probes: Rc<Probes>) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, probes: &Probes, place: &Place) -> Response<String> {
+async fn answer(request: &Request<Incoming>, probes: &Probes, place: &AdminPermit) -> Response<String> {
     let said = |status: StatusCode, text: String| {
         let mut response = Response::new(text);
         *response.status_mut() = status;
@@ -276,7 +276,7 @@ async fn ask(
     question: &Question,
     agent: &HeaderValue,
     probes: &Probes,
-    place: &Place,
+    place: &AdminPermit,
 ) -> Result<Answer, AnyError> {
     match question {
         Question::Http(get) => get.probe(agent, &probes.tls).await,

@@ -138,7 +138,7 @@ fn escaped_query(query: &str) -> String {
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ProbeTarget {
     pub(super) https: bool,
     /// Without the brackets of an IPv6 address.
     pub(super) host: String,
@@ -148,7 +148,7 @@ pub(super) struct Place {
     pub(super) target: String,
 }
 
-impl Place {
+impl ProbeTarget {
     /// As `Host` names it.
     pub(super) fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
@@ -270,8 +270,14 @@ mod tests {
         }
     }
 
-    fn from(target: &str) -> Place {
-        Place { https: false, host: "10.0.0.7".into(), port: 8080, written: true, target: target.into() }
+    fn from(target: &str) -> ProbeTarget {
+        ProbeTarget {
+            https: false,
+            host: "10.0.0.7".into(),
+            port: 8080,
+            written: true,
+            target: target.into(),
+        }
     }
 
     #[test]

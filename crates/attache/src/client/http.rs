@@ -12,7 +12,7 @@ use std::{
 };
 
 /// How long a connection, and each wait for bytes of an answer, may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one answer; more is not from attache.
 const MOST: u64 = 64 << 20;
 
@@ -68,26 +68,26 @@ impl Answer {
     }
 }
 
-/// Sends a request without a body. `patience` bounds each wait for bytes; `None` waits for ever (streams).
+/// Sends a request without a body. `read_timeout` bounds each wait for bytes; `None` waits for ever (streams).
 pub(crate) fn send(
     target: &Target,
     method: &str,
     path: &str,
-    patience: Option<Duration>,
+    read_timeout: Option<Duration>,
 ) -> io::Result<Answer> {
     let request = format!("{method} {path} HTTP/1.0\r\nhost: {}\r\n\r\n", host(target));
     let stream: Box<dyn Read> = match target {
         Target::Tcp(at) => {
             let mut stream = connect(at)?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            stream.set_read_timeout(patience)?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            stream.set_read_timeout(read_timeout)?;
             stream.write_all(request.as_bytes())?;
             Box::new(stream)
         }
         Target::Unix(path) => {
             let mut stream = UnixStream::connect(path)?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            stream.set_read_timeout(patience)?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            stream.set_read_timeout(read_timeout)?;
             stream.write_all(request.as_bytes())?;
             Box::new(stream)
         }
@@ -108,7 +108,7 @@ pub(crate) fn ask(target: &Target, method: &str, path: &str) -> Result<(u16, Str
             "no answer at {target}: {error}. Does attache run here, and is its `admin` there? (`--admin ADDRESS` says where)"
         )
     };
-    let answer = send(target, method, path, Some(PATIENCE)).map_err(unreachable)?;
+    let answer = send(target, method, path, Some(TIMEOUT)).map_err(unreachable)?;
     let status = answer.status;
     Ok((status, answer.text().map_err(unreachable)?))
 }
@@ -123,7 +123,7 @@ fn host(target: &Target) -> &str {
 fn connect(at: &str) -> io::Result<TcpStream> {
     let mut last = None;
     for address in at.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = Some(error),
         }

@@ -43,8 +43,8 @@ fn until_ready(options: &cli::WaitReady, end: Instant) -> Result<(), Vec<String>
     loop {
         let left = end.saturating_duration_since(Instant::now());
         // Zero would be no bound.
-        let patience = left.max(Duration::from_millis(100));
-        let why = match http::send(&options.address, "GET", "/readyz", Some(patience)) {
+        let read_timeout = left.max(Duration::from_millis(100));
+        let why = match http::send(&options.address, "GET", "/readyz", Some(read_timeout)) {
             Ok(answer) if answer.status == 200 => return Ok(()),
             Ok(answer) => {
                 let status = answer.status;

@@ -162,8 +162,8 @@ fn show(record: &Value, headers: bool, paint: Paint) -> String {
     if let Some(endpoint) = record["endpoint"].as_str() {
         let _ = write!(line, " {}", paint.ink(Ink::Dim, &clean(endpoint, 80)));
     }
-    if let Some(tries) = record["tries"].as_u64().filter(|tries| *tries > 1) {
-        let _ = write!(line, " {}", paint.ink(Ink::Warn, &format!("{tries} tries")));
+    if let Some(attempts) = record["attempts"].as_u64().filter(|attempts| *attempts > 1) {
+        let _ = write!(line, " {}", paint.ink(Ink::Warn, &format!("{attempts} attempts")));
     }
     let reason = field(record, "reason");
     if !reason.is_empty() {
@@ -199,10 +199,10 @@ mod tests {
         let record = json!({
             "time": "2026-11-21T08:00:00.123Z", "status": 503, "reason": "connect-refused", "detail": "Connection refused (os error 111)",
             "method": "GET", "host": "orders.internal", "path": "/v1/\u{1b}items", "upstream": "orders", "endpoint": "10.0.0.8:80",
-            "tries": 3, "total_ms": 1002.5, "request_headers": [["accept", "*/*"], ["authorization", "(hidden)"]],
+            "attempts": 3, "total_ms": 1002.5, "request_headers": [["accept", "*/*"], ["authorization", "(hidden)"]],
         });
         insta::assert_snapshot!(show(&record, true, Paint::none()), @r"
-        08:00:00.123 503  GET orders.internal/v1/\u{1b}items 1.0 s → orders 10.0.0.8:80 3 tries connect-refused (Connection refused (os error 111))
+        08:00:00.123 503  GET orders.internal/v1/\u{1b}items 1.0 s → orders 10.0.0.8:80 3 attempts connect-refused (Connection refused (os error 111))
             > accept: */*
             > authorization: (hidden)
         ");

@@ -200,7 +200,7 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: P
         .map(|row| {
             let lately = &row["last_10s"];
             let failed = lately["failed"].as_u64().unwrap_or(0);
-            let retries = lately["tries"].as_i64().unwrap_or(0) - lately["requests"].as_i64().unwrap_or(0);
+            let retries = lately["attempts"].as_i64().unwrap_or(0) - lately["requests"].as_i64().unwrap_or(0);
             let (word, ink) = state(row, upstreams, shown.view);
             vec![
                 (Ink::Plain, name(row, shown.view)),
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_by_what_was_asked_for() {
         let row = |name: &str, rate: f64, failed: u64| {
-            json!({ "upstream": name, "last_10s": { "per_second": rate, "requests": 10, "tries": 12, "failed": failed,
+            json!({ "upstream": name, "last_10s": { "per_second": rate, "requests": 10, "attempts": 12, "failed": failed,
                 "success_rate": 0.5, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0 },
                 "outage": (failed > 0).then(|| json!({ "failed": failed })) })
         };
@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn sixty_columns_keep_the_p99_and_the_state() {
         let row = |name: &str| {
-            json!({ "upstream": name, "last_10s": { "per_second": 1234.0, "requests": 10, "tries": 12, "failed": 3,
+            json!({ "upstream": name, "last_10s": { "per_second": 1234.0, "requests": 10, "attempts": 12, "failed": 3,
                 "success_rate": 0.5, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3000.0 } })
         };
         let stats = json!({ "version": "0.1.0", "uptime_seconds": 90_000, "total": {},

@@ -68,7 +68,7 @@ impl View<'_> {
         let retries = attempts.saturating_sub(calls);
         let _ = writeln!(
             out,
-            "\n  the servers failed {bold}{failures}{end} of {attempts} tries ({:.1} %)",
+            "\n  the servers failed {bold}{failures}{end} of {attempts} attempts ({:.1} %)",
             share(failures, attempts)
         );
         let verdict = if failed == 0 { green } else { red };

@@ -39,9 +39,9 @@ use crate::{
 };
 
 /// How long connections that were cut have to notice.
-const CUT_PATIENCE: Duration = Duration::from_millis(500);
+const CUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the last traces have to be exported.
-const EXPORTS_PATIENCE: Duration = Duration::from_secs(2);
+const EXPORTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked whether the last inbound connection has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long after the start the pages are given back that only the start needed.
@@ -84,7 +84,7 @@ pub(crate) fn run(
     if let Err(error) = runtime.block_on(serve(control, prepared, operators, orders, started)) {
         let _ = started.send(Err(error));
     }
-    process.generation().access_log.close(CUT_PATIENCE);
+    process.generation().access_log.close(CUT_TIMEOUT);
     ended.send_replace(true);
 }
 
@@ -138,7 +138,7 @@ async fn serve(
     spawn_local(async {
         // The first calls are not kept waiting for it.
         sleep(SETTLED).await;
-        if let Err(error) = resident::give_back() {
+        if let Err(error) = resident::release_start_pages() {
             tracing::debug!(%error, "the program's mappings can't be read");
         }
     });
@@ -174,17 +174,17 @@ async fn serve(
     let _ = app.wait_for(|app| matches!(app, Wrapped::None | Wrapped::Gone)).await;
     process.drain.drain();
     // An app may take longer for its end than the deadline; what it left behind ends then.
-    deadline.at = deadline.at.max(Instant::now() + CUT_PATIENCE);
+    deadline.at = deadline.at.max(Instant::now() + CUT_TIMEOUT);
     tokio::select! {
         // Each worker holds a sender until it has ended.
         _ = ended.recv() => {}
         () = deadline.passes() => {
             tracing::warn!("cutting what still runs after {:?}", deadline.limit);
             process.drain.cut();
-            let _ = timeout(CUT_PATIENCE, ended.recv()).await;
+            let _ = timeout(CUT_TIMEOUT, ended.recv()).await;
         }
     }
-    process.last_exports(EXPORTS_PATIENCE).await;
+    process.last_exports(EXPORTS_TIMEOUT).await;
     Ok(())
 }
 

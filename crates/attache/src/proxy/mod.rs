@@ -68,7 +68,7 @@ impl Proxy {
         let (began, at) = (Instant::now(), SystemTime::now());
         let Setup { log, supervisor, mut handed, others } = setup;
         let process = Process::new(config.workers.unwrap_or_else(cpus::workers), log, supervisor);
-        process.reloads.tries(files::digest(&files::files(&config)));
+        process.reloads.begins(files::digest(&files::files(&config)));
         let (probes, admin) = (config.metrics, config.admin.clone());
         let prepared = prepare::prepare(config, &process.generation(), &process, &mut handed)?;
         let mut sockets = prepared.sockets.iter().flat_map(|(_, sockets)| sockets);

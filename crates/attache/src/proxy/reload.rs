@@ -17,7 +17,7 @@ use std::{
 };
 
 use attache_config::model::{Bind, Config};
-use attache_listener::{Drain, Held, Phase};
+use attache_listener::{Drain, Phase, SocketHandle};
 use attache_telemetry::Side;
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
@@ -36,9 +36,9 @@ use crate::{
 };
 
 /// How long workers are waited for before it is said that one is stuck.
-const TAKE_PATIENCE: Duration = Duration::from_secs(10);
+const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long lines of an access log that is replaced have to be written.
-const LOG_PATIENCE: Duration = Duration::from_secs(5);
+const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads the config again, and switches over.
 pub(crate) struct Reloader {
@@ -102,7 +102,7 @@ impl Reloader {
             upgrade::hand_over(&myself, &sockets)
         });
         let pid = handed.await.map_err(|error| error.to_string())??;
-        self.process.held().iter().flat_map(|(_, held)| held).for_each(Held::handed_on);
+        self.process.held().iter().flat_map(|(_, held)| held).for_each(SocketHandle::handed_on);
         self.operators.clear();
         self.process.supervisor.succeeded_by(pid);
         self.process.succeeded.send_replace(true);
@@ -175,9 +175,9 @@ impl Reloader {
         process.held().retain(|(place, _)| places.contains(place));
         process.hold(&sockets);
         let mut taken = self.workers.switch(&new, sockets);
-        if timeout(TAKE_PATIENCE, taken.recv()).await.is_err() {
+        if timeout(TAKE_TIMEOUT, taken.recv()).await.is_err() {
             tracing::error!(
-                "a worker has not taken the new config after {TAKE_PATIENCE:?}; it still serves the old one"
+                "a worker has not taken the new config after {TAKE_TIMEOUT:?}; it still serves the old one"
             );
         }
         self.upkeep.retain(&new);
@@ -188,7 +188,7 @@ impl Reloader {
         });
         if new.config.access_log != before.config.access_log {
             let old = before.access_log.clone();
-            spawn_blocking(move || old.close(LOG_PATIENCE));
+            spawn_blocking(move || old.close(LOG_TIMEOUT));
         }
         Ok(())
     }
@@ -205,11 +205,11 @@ struct Read {
 
 /// Reads, checks and prepares; nothing is prepared if nothing changed. Blocks.
 fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, String> {
-    process.reloads.tries(watch::digest(&watch::files(&before.config)));
+    process.reloads.begins(watch::digest(&watch::files(&before.config)));
     let env = |name: &str| std::env::var(name).ok();
     let mut config = attache_config::load(file, &env).map_err(|found| found.to_string())?;
     if config.files != before.config.files {
-        process.reloads.tries(watch::digest(&watch::files(&config)));
+        process.reloads.begins(watch::digest(&watch::files(&config)));
     }
     let text = std::fs::read_to_string(file).unwrap_or_default();
     if let Some(found) = check::files(&config, &text) {

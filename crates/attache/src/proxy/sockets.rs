@@ -6,11 +6,11 @@ use attache_config::model::{self, Bind, Name};
 use attache_listener::Socket;
 
 /// The sockets of one bind, in the order of the workers; more than once round where more were handed over.
-pub(crate) type Bound = (Place, Vec<Socket>);
+pub(crate) type Bound = (BindKey, Vec<Socket>);
 
 /// What makes a socket the same one in two generations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
+pub(crate) enum BindKey {
     /// Whichever listener has it.
     Tcp(SocketAddr),
     /// The mode of the file may change.
@@ -19,7 +19,7 @@ pub(crate) enum Place {
     Any(Name, usize),
 }
 
-impl Place {
+impl BindKey {
     /// The word for it between processes.
     pub(crate) fn key(&self) -> String {
         match self {
@@ -31,10 +31,10 @@ impl Place {
 }
 
 /// One for each bind of a listener, in its order.
-pub(crate) fn places(listener: &model::Listener) -> impl Iterator<Item = Place> {
+pub(crate) fn places(listener: &model::Listener) -> impl Iterator<Item = BindKey> {
     listener.bind.iter().enumerate().map(|(at, bind)| match bind {
-        Bind::Tcp(address) if address.port() == 0 => Place::Any(listener.name.clone(), at),
-        Bind::Tcp(address) => Place::Tcp(*address),
-        Bind::Unix { path, .. } => Place::Unix(path.clone()),
+        Bind::Tcp(address) if address.port() == 0 => BindKey::Any(listener.name.clone(), at),
+        Bind::Tcp(address) => BindKey::Tcp(*address),
+        Bind::Unix { path, .. } => BindKey::Unix(path.clone()),
     })
 }

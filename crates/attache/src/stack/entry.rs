@@ -17,7 +17,7 @@ use super::{
     ask::Ask,
     asked::Asked,
     authorise::Token,
-    exit::{Back, Came, Failure},
+    exit::{Back, Failure, RequestShape},
     route::RouteService,
 };
 
@@ -164,8 +164,8 @@ impl Site {
         }
 
         // prepare
-        let came = Came { form, ask, version: parts.version };
-        self.leave(parts, &came, client);
+        let shape = RequestShape { form, ask, version: parts.version };
+        self.leave(parts, &shape, client);
         if let Some(token) = token {
             token.pass_on(self.upstreams.verifier(), parts);
         }
@@ -173,7 +173,7 @@ impl Site {
             asked.apply(parts)?;
         }
         // Only now: a claim or an authorizer may be what names the upstream, and what the client wrote in its place is gone.
-        let chosen = self.choose(&came.ask, route, &parts.headers, &context.exchange)?;
+        let chosen = self.choose(&shape.ask, route, &parts.headers, &context.exchange)?;
         ctx.upstream = &chosen.upstream.name;
         let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
         let facts = RequestFacts::again(parts, client, named);
@@ -182,7 +182,7 @@ impl Site {
             chosen.route.affinities.of_request(&parts.headers, parts.uri.path(), client.tls);
         let edits = route.prepare_request(parts, &ctx)?;
         let RouteService { withheld, withheld_back, .. } = chosen.route;
-        if may_have_trailers(came.version, request.headers()) {
+        if may_have_trailers(shape.version, request.headers()) {
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.without_trailers(withheld);
         }
@@ -190,18 +190,18 @@ impl Site {
             let pass_on = context.on_informational.take();
             context.on_informational = pass_on.map(|pass_on| pass_on.without(withheld_back.clone()));
         }
-        let tunnels = matches!(came.ask, Ask::Upgrade(_) | Ask::Connect);
+        let tunnels = matches!(shape.ask, Ask::Upgrade(_) | Ask::Connect);
         let switched = upgrade.filter(|_| tunnels).map(|client| {
             let tunnel = self.tunnel(chosen.destination, context.exchange.clone(), hold);
             Box::new((client, tunnel))
         });
         context.destination = chosen.id;
         context.affinity = affinity;
-        let call = came.ask.call(request, context);
+        let call = shape.ask.call(request, context);
         Ok(Begun::Call {
             route: chosen.route,
             call,
-            back: Back { came, edits, withheld: withheld_back.clone(), switched, session },
+            back: Back { shape, edits, withheld: withheld_back.clone(), switched, session },
         })
     }
 
@@ -250,8 +250,8 @@ impl Site {
 
     /// What this hop takes off and puts on before a request leaves. Before the route's own changes: what a client nominates or spells
     /// in another way is taken off, and never what the route or attache adds.
-    pub(super) fn leave(&self, parts: &mut RequestHead, came: &Came, client: &Client) {
-        strip_request(&mut parts.headers, came.ask.upgrade(), came.form.is_proxied());
+    pub(super) fn leave(&self, parts: &mut RequestHead, shape: &RequestShape, client: &Client) {
+        strip_request(&mut parts.headers, shape.ask.upgrade(), shape.form.is_proxied());
         remove_underscored(&mut parts.headers, |name| {
             self.matched_fields.iter().any(|field| **field == *name)
         });
@@ -260,7 +260,7 @@ impl Site {
         add_forwarded(&mut parts.headers, &self.listener.http.forwarded, client, scheme, host);
         set_client_certificate(&mut parts.headers, client, self.listener.http.forward_client_cert_details);
         if let Some(via) = &self.via {
-            via.add(&mut parts.headers, came.version);
+            via.add(&mut parts.headers, shape.version);
         }
     }
 }

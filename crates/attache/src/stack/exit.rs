@@ -19,7 +19,7 @@ use http::{HeaderName, StatusCode};
 use super::{Site, ask::Ask, session::Session, tunnel::Tunnel};
 
 /// What must be remembered of a request for the way back.
-pub(super) struct Came {
+pub(super) struct RequestShape {
     pub(super) form: Form,
     pub(super) ask: Ask,
     pub(super) version: http::Version,
@@ -36,7 +36,7 @@ pub(super) struct Sending {
 
 /// What an upstream's answer needs for its way back.
 pub(super) struct Back {
-    pub(super) came: Came,
+    pub(super) shape: RequestShape,
     pub(super) edits: ReadyEdits,
     /// Fields that no trailer may have.
     pub(super) withheld: Rc<[HeaderName]>,
@@ -148,9 +148,9 @@ impl Site {
         back: Back,
         exchange: &Exchange,
     ) -> Result<Response<Body>, Error> {
-        let Back { came, edits, withheld, switched, session } = back;
+        let Back { shape, edits, withheld, switched, session } = back;
         let switched = switched.map(|switched| *switched);
-        if came.ask == Ask::Connect {
+        if shape.ask == Ask::Connect {
             // `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
             return match (connected(&mut response), switched) {
                 (Some(upstream), Some((client, tunnel))) => {
@@ -166,7 +166,7 @@ impl Site {
             };
         }
         let status = response.status();
-        let switching = match &came.ask {
+        let switching = match &shape.ask {
             Ask::Upgrade(Upgrade::Http1(_)) => status == StatusCode::SWITCHING_PROTOCOLS,
             Ask::Upgrade(_) => status.is_success(),
             Ask::Http | Ask::Connect | Ask::Opaque => false,
@@ -181,7 +181,7 @@ impl Site {
         if may_have_trailers(parts.version, &parts.headers) {
             body = body.without_trailers(&withheld);
         }
-        self.arrive(&mut parts, switching, came.form.is_proxied(), edits);
+        self.arrive(&mut parts, switching, shape.form.is_proxied(), edits);
         if let Some(session) = session {
             session.tell(exchange, &mut parts.headers);
         }

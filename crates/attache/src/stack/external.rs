@@ -35,7 +35,7 @@ use super::{
     ask::Ask,
     asked::{Asked, unavailable},
     entry::{Admitted, Begun, Passed},
-    exit::{Came, Failure},
+    exit::{Failure, RequestShape},
 };
 
 /// Who is asked, and by which rules.
@@ -152,8 +152,8 @@ impl Site {
     /// The request as the upstream would get it, before the route's own changes.
     fn as_sent(&self, request: &RequestHead, passed: &Passed<'_>, client: &Client) -> RequestHead {
         let mut head = request.clone();
-        let came = Came { form: passed.form, ask: passed.ask.clone(), version: request.version };
-        self.leave(&mut head, &came, client);
+        let shape = RequestShape { form: passed.form, ask: passed.ask.clone(), version: request.version };
+        self.leave(&mut head, &shape, client);
         if let Some(token) = &passed.token {
             token.pass_on(self.upstreams.verifier(), &mut head);
         }

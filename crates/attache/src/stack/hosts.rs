@@ -237,8 +237,8 @@ impl Upstreams {
             return Err(nothing(Reason::InternalError));
         };
         let parts = &one.parts;
-        let patience = destination.policy.timeouts.request;
-        let deadline = (!patience.is_zero()).then(|| Instant::now() + patience);
+        let request_timeout = destination.policy.timeouts.request;
+        let deadline = (!request_timeout.is_zero()).then(|| Instant::now() + request_timeout);
         let shared = if parts.shared().config.address == Address::OriginalDestination {
             let address = context.client.original_destination.ok_or_else(|| {
                 Error::with_source(

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attache_admin::{Page, Place, Places, serve_pages};
+use attache_admin::{AdminPermit, AdminPermits, Page, serve_pages};
 use attache_kubernetes::{
     inject::{Settings, UNNAMED_IMAGE},
     review,
@@ -148,7 +148,7 @@ fn page(status: StatusCode, text: &str) -> Page {
 }
 
 async fn serve(socket: TcpListener, server: &Rc<Server>, end: impl Future<Output = ()>) {
-    let places = Places::new(MOST, BUDGET);
+    let places = AdminPermits::new(MOST, BUDGET);
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut end = pin!(end);
@@ -193,7 +193,12 @@ fn acceptor(options: &Serve) -> Result<Acceptor, AnyError> {
     Ok(Acceptor::new(tls, &[b"http/1.1"])?)
 }
 
-async fn connection(stream: TcpStream, place: Place, server: Rc<Server>, stopping: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    place: AdminPermit,
+    server: Rc<Server>,
+    stopping: watch::Receiver<bool>,
+) {
     let _connected = server.metrics.connected();
     tokio::select! {
         () = served(stream, &place, &server, stopping) => {}
@@ -204,7 +209,12 @@ async fn connection(stream: TcpStream, place: Place, server: Rc<Server>, stoppin
     }
 }
 
-async fn served(stream: TcpStream, place: &Place, server: &Server, mut stopping: watch::Receiver<bool>) {
+async fn served(
+    stream: TcpStream,
+    place: &AdminPermit,
+    server: &Server,
+    mut stopping: watch::Receiver<bool>,
+) {
     let accepted = match timeout(TIMEOUT, server.acceptor.accept(stream)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
@@ -239,7 +249,7 @@ async fn served(stream: TcpStream, place: &Place, server: &Server, mut stopping:
     }
 }
 
-async fn answer(request: Request<Incoming>, place: &Place, server: &Server) -> Response<String> {
+async fn answer(request: Request<Incoming>, place: &AdminPermit, server: &Server) -> Response<String> {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/mutate") => {}
         (_, "/mutate") => return said(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview"),
@@ -283,7 +293,7 @@ fn reviewed(body: &[u8], server: &Server) -> Response<String> {
     }
 }
 
-async fn body(body: Incoming, place: &Place) -> Result<Vec<u8>, (StatusCode, String)> {
+async fn body(body: Incoming, place: &AdminPermit) -> Result<Vec<u8>, (StatusCode, String)> {
     let large =
         || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {} MiB", review::LARGEST >> 20));
     if body.size_hint().lower() > review::LARGEST as u64 {

@@ -50,7 +50,7 @@ pub(crate) fn routes(
             if !targets.some_are_wrong() {
                 problems.wrong(
                     at,
-                    "there is nowhere to go: no upstream",
+                    "no destination: the config names no upstream",
                     "add one: `upstreams: { orders: https://orders.internal:8443 }`",
                 );
             }

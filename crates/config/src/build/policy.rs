@@ -124,7 +124,7 @@ pub(crate) fn resolve(upstream: Option<&Layer>, route: Option<&Layer>, problems:
     if !per_try.is_zero() && !request.is_zero() && per_try > request {
         problems.warn(
             at,
-            "a single try may take longer than all tries together",
+            "a single attempt may take longer than all attempts together",
             format!("`per_try_timeout` is {per_try:?}, `timeout` is {request:?}"),
         );
     }

@@ -335,15 +335,15 @@ fields! {
     Route = "route";
     /// The upstream that was chosen.
     Upstream = "upstream";
-    /// The endpoint of the last try.
+    /// The endpoint of the last attempt.
     Endpoint = "endpoint";
-    /// Tries that were begun; 0 where attache answered by itself.
-    Tries = "tries";
-    /// Hedges among them: tries that were begun beside a slow one.
+    /// Attempts that were begun; 0 where attache answered by itself.
+    Attempts = "attempts";
+    /// Hedges among them: attempts that were begun beside a slow one.
     Hedges = "hedges";
     /// From the first byte to the last, milliseconds.
     TotalMs = "total_ms";
-    /// To the head of the upstream's response, all tries included, milliseconds.
+    /// To the head of the upstream's response, all attempts included, milliseconds.
     HeadMs = "head_ms";
     /// Body bytes from the client.
     Received = "received_bytes";

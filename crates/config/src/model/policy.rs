@@ -50,13 +50,13 @@ section! {
     "`retry`"
     /// Retries.
     pub struct Retry {
-        /// Tries after the first; 0 is off.
+        /// Attempts after the first; 0 is off.
         #[schema(maximum = 100)]
         attempts: u32 = 2,
-        /// Deadline of each try.
+        /// Deadline of each attempt.
         per_try_timeout: Duration as Timeout = Duration::ZERO,
         /// What is tried again: `connect-failure` (nothing was sent), `refused-stream` (HTTP/2 peers that did nothing),
-        /// `reset-before-headers` (the connection ended before a byte of the response), `reset` (or the try's deadline passed, before
+        /// `reset-before-headers` (the connection ended before a byte of the response), `reset` (or the attempt's deadline passed, before
         /// the whole response head), `5xx`, `gateway-error` (502, 503, 504), a status, `header:NAME` (the response has it),
         /// `grpc:STATUS` (by name or number, in a response without a body).
         on: Vec<RetryOn> as List<Condition> = vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::ResetBeforeHeaders],
@@ -66,11 +66,11 @@ section! {
         budget: f64 as Ratio = 0.2,
         /// Retries a second that are allowed whatever the budget says.
         budget_floor: u32 = 3,
-        /// Waits between tries.
+        /// Waits between attempts.
         backoff: Backoff as Part = Backoff::default(),
         /// A request body is kept for a retry up to this size.
         buffer: usize as Size = 64 << 10,
-        /// A second try, sent to another endpoint while the first goes on, where no response head came for long: a percentile of the
+        /// A second attempt, sent to another endpoint while the first goes on, where no response head came for long: a percentile of the
         /// upstream's answers (`p95`), a duration, or in full. Only for what may be sent twice; one of `attempts`, charged to the budget.
         #[schema(default = "off")]
         hedge: Option<Hedge> as WhenOrFull = None,
@@ -89,7 +89,7 @@ pub(crate) enum RetryForm {
 
 section! {
     "`backoff`"
-    /// Waits between tries: doubled each time, with full jitter.
+    /// Waits between attempts: doubled each time, with full jitter.
     pub struct Backoff: Copy, Eq {
         /// The first.
         base: Duration as Length = Duration::from_millis(25),
@@ -100,7 +100,7 @@ section! {
 
 section! {
     "`hedge`"
-    /// A second try beside one that is slow.
+    /// A second attempt beside one that is slow.
     // It is sent to another endpoint while the first goes on: only what may be sent twice (`methods`) with a body that is kept whole. A hedge
     // is one of `attempts` and charged to the budget.
     pub struct Hedge {
@@ -118,7 +118,7 @@ section! {
     requires after
 }
 
-/// How long a try may take before another is sent beside it.
+/// How long an attempt may take before another is sent beside it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HedgeAfter {
     /// Longer than this share of the upstream's answers took to their head, above 0 and below 1.
@@ -151,7 +151,7 @@ impl Notation<HedgeAfter> for HedgeWhen {
     }
 }
 
-/// When another try is sent beside a slow one, alone or in full; `off` is never.
+/// When another attempt is sent beside a slow one, alone or in full; `off` is never.
 struct WhenOrFull;
 
 /// The same for the schema, which describes it in one place.
@@ -184,7 +184,7 @@ impl Notation<Option<Hedge>> for WhenOrFull {
     }
 }
 
-/// A condition for another try (Envoy's `x-envoy-retry-on`).
+/// A condition for another attempt (Envoy's `x-envoy-retry-on`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RetryOn {
     /// No connection: nothing was sent.

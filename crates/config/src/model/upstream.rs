@@ -56,7 +56,7 @@ section! {
         #[schema(default = show_timeout(Timeouts::default().idle))]
         idle_timeout(Txt<Timeout>),
         /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
-        /// shortens the deadline, and every try passes on what remains of the shortest one. For routes to here that have none of their own.
+        /// shortens the deadline, and every attempt passes on what remains of the shortest one. For routes to here that have none of their own.
         #[schema(examples = ["x-request-deadline"])]
         deadline_header(Txt<HeaderText>),
         /// Retries, for routes to here that have none of their own.

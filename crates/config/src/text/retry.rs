@@ -1,4 +1,4 @@
-//! When another try is made: the conditions of a retry, and what a hedge waits for.
+//! When another attempt is made: the conditions of a retry, and what a hedge waits for.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     suggest,
 };
 
-/// A condition for another try.
+/// A condition for another attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition(pub(crate) RetryOn);
 
@@ -122,7 +122,7 @@ impl Unit for Condition {
     }
 }
 
-/// When another try is sent beside a slow one; `None` is never.
+/// When another attempt is sent beside a slow one; `None` is never.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct HedgeWhen(pub(crate) Option<HedgeAfter>);
 

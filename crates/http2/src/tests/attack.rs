@@ -367,9 +367,9 @@ fn a_window_that_the_peer_was_not_told_of_holds_nothing_back() {
     // It has grown, and waits for the peer to acknowledge the last one.
     state.window = crate::Window::new(1 << 20, 1 << 20);
     let before = state.out.len();
-    state.give_back(key, 16_000);
+    state.release_window(key, 16_000);
     assert_eq!(state.out.len(), before);
     give(&mut state, &[frame(kind::DATA, 0, 1, &[0; 16_000]), frame(kind::DATA, 0, 1, &[0; 16_000])]);
-    state.give_back(key, 32_000);
+    state.release_window(key, 32_000);
     assert_eq!(state.out.len(), before + crate::HEAD + 4, "a part of what it may send");
 }

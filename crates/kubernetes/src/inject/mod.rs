@@ -95,7 +95,7 @@ impl fmt::Display for Report {
 
 /// A pod of a text, or an object without one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Place {
+struct PodPath {
     /// Which document.
     document: usize,
     /// The object's path there.
@@ -108,7 +108,7 @@ struct Place {
 }
 
 /// Edits of objects, and how each object is reported.
-type Work = Vec<(Place, Vec<Edit>)>;
+type Work = Vec<(PodPath, Vec<Edit>)>;
 
 /// Puts attache into every object of a text that can have it.
 ///
@@ -122,7 +122,7 @@ fn inject_one(text: &str, settings: &Settings) -> Result<Done, String> {
     let text = &*readable(text);
     let before = parsed(text)?;
     // Objects that have attache already and keep it as it is.
-    let mut keep: HashMap<Place, Outcome> = HashMap::new();
+    let mut keep: HashMap<PodPath, Outcome> = HashMap::new();
     loop {
         let done = inject_but(text, settings, &keep)?;
         let after = yaml::parse(&done.text)?;
@@ -147,9 +147,9 @@ fn inject_one(text: &str, settings: &Settings) -> Result<Done, String> {
     }
 }
 
-fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -> Result<Done, String> {
+fn inject_but(text: &str, settings: &Settings, keep: &HashMap<PodPath, Outcome>) -> Result<Done, String> {
     let before = yaml::parse(text)?;
-    let mut reports: HashMap<Place, Outcome> = keep.clone();
+    let mut reports: HashMap<PodPath, Outcome> = keep.clone();
     let mut removals = Work::new();
     let all = places(&before, &settings.pod_templates);
     for place in all.iter().filter(|place| !keep.contains_key(place)) {
@@ -159,14 +159,14 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<Place, Outcome>) -
             Ok(None) => {}
         }
     }
-    let had: Vec<Place> = removals.iter().map(|(place, _)| place.clone()).collect();
+    let had: Vec<PodPath> = removals.iter().map(|(place, _)| place.clone()).collect();
     let (bare, failed) = edited(text, &before, removals)?;
     reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
 
     let documents = yaml::parse(&bare)?;
     let source = Source::new(&bare, &documents);
     let mut work = Work::new();
-    let mut warned: HashMap<Place, Vec<String>> = HashMap::new();
+    let mut warned: HashMap<PodPath, Vec<String>> = HashMap::new();
     let mut has_unnamed_image = false;
     // Those of before: what was taken out of a pod doesn't make it another.
     for place in &all {
@@ -256,9 +256,9 @@ fn parsed(text: &str) -> Result<Vec<Document>, String> {
 
 fn ordered(
     documents: &[Document],
-    places: Vec<Place>,
-    mut reports: HashMap<Place, Outcome>,
-    mut warned: HashMap<Place, Vec<String>>,
+    places: Vec<PodPath>,
+    mut reports: HashMap<PodPath, Outcome>,
+    mut warned: HashMap<PodPath, Vec<String>>,
 ) -> Vec<Report> {
     places
         .into_iter()
@@ -302,7 +302,7 @@ fn readable(text: &str) -> std::borrow::Cow<'_, str> {
     text.into()
 }
 
-fn places(documents: &[Document], named: &[PodTemplate]) -> Vec<Place> {
+fn places(documents: &[Document], named: &[PodTemplate]) -> Vec<PodPath> {
     let mut places = Vec::new();
     for (document, tree) in documents.iter().enumerate() {
         for Object { path, kind } in object::objects(&tree.value) {
@@ -310,7 +310,7 @@ fn places(documents: &[Document], named: &[PodTemplate]) -> Vec<Place> {
             let pods = object::templates(value, &kind, named, MARKER);
             let of_several = pods.len() > 1;
             let mut add = |pod: Option<Path>| {
-                places.push(Place { document, object: path.clone(), kind: kind.clone(), pod, of_several });
+                places.push(PodPath { document, object: path.clone(), kind: kind.clone(), pod, of_several });
             };
             if pods.is_empty() {
                 add(None);
@@ -323,16 +323,16 @@ fn places(documents: &[Document], named: &[PodTemplate]) -> Vec<Place> {
     places
 }
 
-fn object_at<'d>(documents: &'d [Document], place: &Place) -> Option<&'d Value> {
+fn object_at<'d>(documents: &'d [Document], place: &PodPath) -> Option<&'d Value> {
     find(&documents.get(place.document)?.value, &place.object)
 }
 
-fn pod<'d>(documents: &'d [Document], place: &Place) -> Option<&'d Value> {
+fn pod<'d>(documents: &'d [Document], place: &PodPath) -> Option<&'d Value> {
     find(object_at(documents, place)?, place.pod.as_ref()?)
 }
 
 /// The edits of the object that take attache out of a pod of it.
-fn removal(documents: &[Document], place: &Place) -> Result<Option<Vec<Edit>>, String> {
+fn removal(documents: &[Document], place: &PodPath) -> Result<Option<Vec<Edit>>, String> {
     match (object_at(documents, place), &place.pod) {
         (Some(object), Some(pod)) => record::removal(object, pod),
         _ => Ok(None),
@@ -351,7 +351,11 @@ fn normal(pod: &Value) -> Value {
 }
 
 /// The text with the edits made, and the objects of which that isn't possible.
-fn edited(text: &str, documents: &[Document], work: Work) -> Result<(String, Vec<(Place, String)>), String> {
+fn edited(
+    text: &str,
+    documents: &[Document],
+    work: Work,
+) -> Result<(String, Vec<(PodPath, String)>), String> {
     if let Ok(text) = attempt(text, documents, &work) {
         return Ok((text, Vec::new()));
     }
@@ -366,7 +370,7 @@ fn sift(
     documents: &[Document],
     mut work: Work,
     possible: &mut Work,
-    failed: &mut Vec<(Place, String)>,
+    failed: &mut Vec<(PodPath, String)>,
 ) {
     let Err(why) = attempt(text, documents, &work) else { return possible.append(&mut work) };
     if work.len() > 1 {

@@ -17,7 +17,7 @@ const NETLINK_NETFILTER: i32 = 12;
 /// `NLMSG_ERROR`, which also acknowledges.
 const VERDICT: u16 = 2;
 /// The kernel answers before `send` has returned; this only bounds what can't happen.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER: usize = 16;
 
 /// What the kernel refused.
@@ -36,9 +36,7 @@ pub(crate) fn send(batch: &Batch) -> Result<(), Refused> {
     // A batch is one packet; a verdict is up to 36 bytes and what was refused. The kernel cuts to its own limits.
     let size = batch.bytes.len() * 4 + (64 << 10);
     let sized = socket.set_send_buffer_size(size).and_then(|()| socket.set_recv_buffer_size(size));
-    sized
-        .and_then(|()| socket.set_read_timeout(Some(PATIENCE)))
-        .map_err(|e| fail("prepare the socket", e))?;
+    sized.and_then(|()| socket.set_read_timeout(Some(TIMEOUT))).map_err(|e| fail("prepare the socket", e))?;
     socket.send(&batch.bytes).map_err(|e| fail("send the rules", e))?;
     // Not the begin and the end.
     let mut left = batch.about.len() - 2;

@@ -40,7 +40,7 @@ use crate::{
     exchange::{Finish, Sent},
     live::{Live, Order},
     reader::Reader,
-    request::{Place, Refusal},
+    request::{ListenerPermit, Refusal},
     respond::{Context, HttpService, panicked},
     stream::Stream,
 };
@@ -57,7 +57,7 @@ pub(crate) fn serve<H: HttpService>(
     reader: Reader,
     http: H,
     deny: Option<Refusal>,
-    place: Place,
+    place: ListenerPermit,
 ) -> Serving<H> {
     let http_options = &reader.settings.listener.http;
     let target = match http_options.target {
@@ -143,7 +143,7 @@ pub(crate) struct Connection<H: HttpService> {
     closing: bool,
     /// What the client still sends is thrown away at the end.
     lingering: bool,
-    place: Option<Place>,
+    place: Option<ListenerPermit>,
 }
 
 enum State<F> {

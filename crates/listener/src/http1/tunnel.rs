@@ -18,7 +18,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{request::Place, stream::Stream};
+use crate::{request::ListenerPermit, stream::Stream};
 
 /// What the connection's task and its tunnel tell each other.
 #[derive(Debug, Default)]
@@ -44,11 +44,11 @@ impl Signals {
 pub(crate) struct Tunnel {
     stream: Stream,
     signals: Arc<Signals>,
-    _place: Option<Place>,
+    _place: Option<ListenerPermit>,
 }
 
 impl Tunnel {
-    pub(super) const fn new(stream: Stream, signals: Arc<Signals>, place: Option<Place>) -> Self {
+    pub(super) const fn new(stream: Stream, signals: Arc<Signals>, place: Option<ListenerPermit>) -> Self {
         Self { stream, signals, _place: place }
     }
 }

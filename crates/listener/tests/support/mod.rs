@@ -202,8 +202,8 @@ where
         passes_tls: false,
         overload: Arc::default(),
         on_finish,
-        give_back: || {},
-        patience: FOREVER,
+        release_memory: || {},
+        drain_timeout: FOREVER,
     };
     let (settings, following) = tokio::sync::watch::channel(Rc::new(settings));
     let trigger = DrainTrigger::new();

@@ -4,7 +4,7 @@
 //! `x-envoy-expected-rq-timeout-ms`. Anything else counts as absent. It bounds the whole call, as `grpc-timeout` does; it
 //! never lengthens what the route allows. A time that has run out isn't sent at all.
 //!
-//! Each try takes on what then remains of the shortest deadline (the caller's, the route's, the try's own), rounded down,
+//! Each attempt takes on what then remains of the shortest deadline (the caller's, the route's, the attempt's own), rounded down,
 //! whether the caller named one or not: the callee never works longer than anybody waits. A duration, not a
 //! point in time: the clocks of two machines differ.
 
@@ -36,7 +36,7 @@ fn parse(value: &[u8]) -> Option<Duration> {
     std::str::from_utf8(value).ok()?.parse().ok().map(Duration::from_millis)
 }
 
-/// Writes what remains into each try. Below the retries, so that each one is told its own.
+/// Writes what remains into each attempt. Below the retries, so that each one is told its own.
 #[derive(Clone, Debug)]
 pub struct PassOn<S> {
     inner: S,
@@ -45,7 +45,7 @@ pub struct PassOn<S> {
 }
 
 impl<S> PassOn<S> {
-    /// Tells the callee in `header` how long it is waited for; `per_try` is the try's own deadline, zero is none.
+    /// Tells the callee in `header` how long it is waited for; `per_try` is the attempt's own deadline, zero is none.
     pub fn new(inner: S, header: Option<HeaderName>, per_try: Duration) -> Self {
         Self { inner, header, per_try }
     }
@@ -110,7 +110,7 @@ mod tests {
         call(http::Request::get("http://orders/").header(NAME, millis).body(Body::empty()).unwrap())
     }
 
-    /// What the upstream was told in each try.
+    /// What the upstream was told in each attempt.
     async fn told(policy: &Policy, script: Script, call: Call) -> Vec<String> {
         let _ = stack(policy, &state(), script.clone()).call(call).await;
         let seen = script.seen.borrow();
@@ -148,7 +148,7 @@ mod tests {
     async fn nothing_is_sent_for_a_caller_whose_time_is_over() {
         let script = Script::default();
         let error = stack(&policy(2000, 0), &state(), script.clone()).call(asking("0")).await.unwrap_err();
-        assert_eq!((error.reason, script.tries()), (Reason::RequestTimeout, 0));
+        assert_eq!((error.reason, script.attempts()), (Reason::RequestTimeout, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -161,7 +161,7 @@ mod tests {
         let told = told(&policy(2000, 0), script, asking("1000")).await;
         let second: u64 = told[1].parse().unwrap();
         assert_eq!(told[0], "1000");
-        assert!((575..=600).contains(&second), "{second}: 600 less the wait between the tries");
+        assert!((575..=600).contains(&second), "{second}: 600 less the wait between the attempts");
     }
 
     proptest! {

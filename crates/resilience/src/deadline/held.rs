@@ -45,12 +45,12 @@ thread_local! {
 
 #[derive(Default)]
 struct List {
-    answers: RefCell<Vec<Rc<Held>>>,
+    answers: RefCell<Vec<Rc<HeldAnswer>>>,
     added: Rc<Notify>,
 }
 
 /// The body of one answer, as its reader and the look share it.
-pub(super) struct Held {
+pub(super) struct HeldAnswer {
     body: RefCell<Body>,
     cut: Cell<Option<Reason>>,
     deadline: Option<Instant>,
@@ -63,11 +63,11 @@ pub(super) struct Held {
 }
 
 /// The reader's side; the answer leaves the list with it.
-pub(super) struct Holder(Rc<Held>);
+pub(super) struct Holder(Rc<HeldAnswer>);
 
 impl Holder {
     pub(super) fn new(body: Body, deadline: Option<Instant>, state: Arc<UpstreamState>) -> Self {
-        let held = Rc::new(Held {
+        let held = Rc::new(HeldAnswer {
             body: RefCell::new(body),
             cut: Cell::new(None),
             deadline,
@@ -125,7 +125,7 @@ impl Drop for Holder {
     }
 }
 
-impl Held {
+impl HeldAnswer {
     fn cut(&self, reason: Reason) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
@@ -172,7 +172,7 @@ pub fn press() {
 
 fn look() {
     let now = Instant::now();
-    let over = |held: &&Rc<Held>| {
+    let over = |held: &&Rc<HeldAnswer>| {
         if !held.waits.get() {
             held.quiet.set(held.quiet.get() + 1);
         }
@@ -183,7 +183,7 @@ fn look() {
     for held in &over {
         held.cut(Reason::RequestTimeout);
     }
-    for held in stalled(Held::is_crowded) {
+    for held in stalled(HeldAnswer::is_crowded) {
         // Each that goes makes room, also for other upstreams' answers that it stood beside.
         if held.is_crowded() {
             held.cut(Reason::ClientStalled);
@@ -192,8 +192,8 @@ fn look() {
 }
 
 /// Answers whose client takes nothing, the longest first.
-fn stalled(which: impl Fn(&Held) -> bool) -> Vec<Rc<Held>> {
-    let of = |held: &&Rc<Held>| held.stalled().is_some() && which(held);
+fn stalled(which: impl Fn(&HeldAnswer) -> bool) -> Vec<Rc<HeldAnswer>> {
+    let of = |held: &&Rc<HeldAnswer>| held.stalled().is_some() && which(held);
     let mut stalled: Vec<_> = LIST.with(|list| list.answers.borrow().iter().filter(of).cloned().collect());
     stalled.sort_by_key(|held| std::cmp::Reverse(held.quiet.get()));
     stalled

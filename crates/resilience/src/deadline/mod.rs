@@ -6,7 +6,7 @@
 //! | `request`, where the config sets a `timeout` | the request's head | the response's end, unless it streams | `request-timeout` |
 //! | `grpc-timeout` (the caller's) | the request's head | the response's end, always | `request-timeout` |
 //! | `deadline_header` (the caller's) | the request's head | the response's end, always | `request-timeout` |
-//! | `per_try` | the try's begin | the response's head | `per-try-timeout` |
+//! | `per_try` | the attempt's begin | the response's head | `per-try-timeout` |
 //! | `idle` | the last byte either way | | `idle-timeout` |
 //!
 //! **Rules.** Until the response's head the shorter of `request` and `grpc-timeout` wins. A response that streams

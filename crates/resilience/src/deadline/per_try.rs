@@ -1,6 +1,6 @@
-//! The deadline of one try.
+//! The deadline of one attempt.
 //!
-//! It ends with the response's head, as Envoy's does: a response that has begun is the caller's, and no other try
+//! It ends with the response's head, as Envoy's does: a response that has begun is the caller's, and no other attempt
 //! could replace it.
 
 use std::{
@@ -22,7 +22,7 @@ use tower::Service;
 
 use crate::UpstreamState;
 
-/// Cuts one try at its deadline. Below the retries.
+/// Cuts one attempt at its deadline. Below the retries.
 #[derive(Clone, Debug)]
 pub struct PerTry<S> {
     inner: S,

@@ -78,7 +78,7 @@ async fn a_caller_that_waits_no_longer_is_not_worked_for() {
     let script = Script::default();
     let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
     let error = outcome(&policy, script.clone(), grpc("0n")).await.unwrap_err();
-    assert_eq!((error.reason, script.tries()), (Reason::RequestTimeout, 0));
+    assert_eq!((error.reason, script.attempts()), (Reason::RequestTimeout, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,10 +76,10 @@ impl Timer {
         }
         *this.active |= active;
         let over = this.limits.upload.as_ref().is_none_or(|upload| upload.over.get());
-        if let Some(patience) = this.limits.after_upload.take_if(|_| over) {
+        if let Some(timeout) = this.limits.after_upload.take_if(|_| over) {
             // At the first look the request ended as it began, and that instant is known.
             let begun = this.start.filter(|_| this.sleep.is_none());
-            let due = begun.unwrap_or_else(Instant::now).checked_add(patience);
+            let due = begun.unwrap_or_else(Instant::now).checked_add(timeout);
             if let Some(upload) = &this.limits.upload {
                 upload.due.set(due);
             }

@@ -69,7 +69,7 @@ async fn what_is_over_the_limit_is_not_sent_and_told_when_to_come_back() {
     let numbers =
         ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"].map(|name| headers.get(name).unwrap());
     assert_eq!(numbers, ["5", "0", "3"]);
-    assert_eq!(upstream.tries(), 0);
+    assert_eq!(upstream.attempts(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +92,7 @@ async fn a_request_without_a_value_to_count_is_not_asked_for() {
     let service = Script::default();
     let upstream = Script::default().answer(2, || Ok(respond(200)));
     assert!(send(limiter(FailureMode::Deny, &service), &upstream, get()).await.is_ok());
-    assert_eq!((service.tries(), upstream.tries()), (0, 1));
+    assert_eq!((service.attempts(), upstream.attempts()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

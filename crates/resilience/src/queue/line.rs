@@ -67,7 +67,7 @@ enum State {
 
 /// What becomes of a call that comes.
 pub(super) enum Arrival {
-    Enters(Place),
+    Enters(QueuePermit),
     Waits(Wait),
     Refused,
 }
@@ -115,13 +115,13 @@ impl Line {
             waiting.busy_since = Some(now);
             self.gate.hungry.fetch_add(1, Relaxed);
         }
-        let patience = if waiting.overloaded(now, queue.interval) { queue.target } else { queue.interval };
+        let longest = if waiting.overloaded(now, queue.interval) { queue.target } else { queue.interval };
         let waiter = Rc::new(Waiter {
             class,
             state: Cell::new(State::Waiting),
             waker: RefCell::default(),
             expires: now
-                .checked_add(patience)
+                .checked_add(longest)
                 .filter(|expires| deadline.is_none_or(|deadline| *expires < deadline)),
             deadline,
         });
@@ -136,7 +136,7 @@ impl Line {
         Arrival::Waits(Wait { line: self.clone(), waiter })
     }
 
-    fn enter(self: &Rc<Self>, now: Instant) -> Option<Place> {
+    fn enter(self: &Rc<Self>, now: Instant) -> Option<QueuePermit> {
         if !self.may_take() {
             return None;
         }
@@ -144,10 +144,10 @@ impl Line {
         Some(self.place(running, now))
     }
 
-    fn place(self: &Rc<Self>, running: u32, now: Instant) -> Place {
+    fn place(self: &Rc<Self>, running: u32, now: Instant) -> QueuePermit {
         self.held.set(self.held.get() + 1);
         let phase = self.gate.begun(running, now);
-        Place { line: self.clone(), since: now, phase }
+        QueuePermit { line: self.clone(), since: now, phase }
     }
 
     /// Other workers' lines get their share.
@@ -286,7 +286,7 @@ pub(super) struct Wait {
 
 impl Wait {
     /// A place, or `None` for a call that is not sent. `expired` says that its time in line is over.
-    pub(super) fn poll(&self, cx: &Context<'_>, expired: bool) -> Poll<Option<Place>> {
+    pub(super) fn poll(&self, cx: &Context<'_>, expired: bool) -> Poll<Option<QueuePermit>> {
         if expired && self.waiter.state.get() == State::Waiting {
             self.line.expire(&self.waiter);
         }
@@ -318,13 +318,13 @@ impl Drop for Wait {
 }
 
 /// A call's place at the upstream, given back when it is dropped.
-pub(super) struct Place {
+pub(super) struct QueuePermit {
     line: Rc<Line>,
     since: Instant,
     phase: u32,
 }
 
-impl Place {
+impl QueuePermit {
     /// How long the call took is a sample.
     pub(super) fn sample(&self) {
         let now = Instant::now();
@@ -336,13 +336,13 @@ impl Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for QueuePermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").finish_non_exhaustive()
+        f.debug_struct("QueuePermit").finish_non_exhaustive()
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
         self.line.leave();
     }

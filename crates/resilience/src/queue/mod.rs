@@ -47,7 +47,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
 pub use gate::{Gate, GateReading};
-use line::{Arrival, Line, Place, Wait};
+use line::{Arrival, Line, QueuePermit, Wait};
 pub use urgency::urgency;
 
 use crate::{UpstreamState, deadline};
@@ -97,7 +97,7 @@ where
         let now = Instant::now();
         let step = match line.arrive(class, deadline, now) {
             Arrival::Enters(place) => {
-                let place = Held::new(place);
+                let place = SharedPermit::new(place);
                 place.judges(&mut call);
                 Step::Running { future: self.inner.call(call), place: Some(place) }
             }
@@ -134,7 +134,7 @@ struct Waiting<S> {
 
 impl<S: Service<Call>> Waiting<S> {
     /// The call's turn, or that it has none.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, Held), Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, SharedPermit), Error>> {
         let expired = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
         let place = ready!(self.wait.poll(cx, expired));
         let (Some(mut call), Some(place)) = (self.call.take(), place) else {
@@ -151,7 +151,7 @@ impl<S: Service<Call>> Waiting<S> {
                 timeout.saturating_sub(now.saturating_duration_since(self.since)),
             );
         }
-        let place = Held::new(place);
+        let place = SharedPermit::new(place);
         place.judges(&mut call);
         Poll::Ready(Ok((self.service.call(call), place)))
     }
@@ -169,7 +169,7 @@ pin_project! {
     #[project = StepProjection]
     enum Step<S, F> {
         Waiting { waiting: Box<Waiting<S>> },
-        Running { #[pin] future: F, place: Option<Held> },
+        Running { #[pin] future: F, place: Option<SharedPermit> },
         Refused { error: Option<Error> },
     }
 }
@@ -207,10 +207,10 @@ where
 
 /// A call's place, from its entry to the end of its answer. One allocation for each call, only where a gate is configured.
 #[derive(Clone)]
-struct Held(Rc<Place>);
+struct SharedPermit(Rc<QueuePermit>);
 
-impl Held {
-    fn new(place: Place) -> Self {
+impl SharedPermit {
+    fn new(place: QueuePermit) -> Self {
         Self(Rc::new(place))
     }
 
@@ -222,7 +222,7 @@ impl Held {
     }
 }
 
-impl Load for Place {
+impl Load for QueuePermit {
     fn answered(&self, outcome: Outcome) {
         // An upstream that fails at once must not look quick. What was overdue would have taken longer still.
         if matches!(outcome, Outcome::Success | Outcome::Overdue(_)) {
@@ -232,7 +232,7 @@ impl Load for Place {
 }
 
 /// The answer came, or there will be none: the place goes on with the body.
-fn answered(outcome: Result<Response<Body>, Error>, place: Held) -> Result<Response<Body>, Error> {
+fn answered(outcome: Result<Response<Body>, Error>, place: SharedPermit) -> Result<Response<Body>, Error> {
     let response = outcome?;
     if response.body().is_end_stream() || (place.0.adaptive() && deadline::streams(&response)) {
         return Ok(response);
@@ -244,7 +244,7 @@ fn answered(outcome: Result<Response<Body>, Error>, place: Held) -> Result<Respo
 /// A response's body, with its call's place.
 struct Occupied {
     body: Body,
-    place: Option<Held>,
+    place: Option<SharedPermit>,
 }
 
 impl HttpBody for Occupied {

@@ -33,7 +33,7 @@ impl Bucket {
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Entry {
     /// The key's hash, 0 where there is none.
     key: AtomicU64,
     bucket: Bucket,
@@ -43,7 +43,7 @@ struct Place {
 pub(super) struct Table {
     /// Keyed at random, so that nobody outside can make two keys collide.
     hasher: RandomState,
-    places: Box<[[Place; PLACES]]>,
+    places: Box<[[Entry; PLACES]]>,
     /// For keys that found no place.
     others: Bucket,
 }

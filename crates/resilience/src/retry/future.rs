@@ -1,4 +1,4 @@
-//! The tries of one request, one after the other.
+//! The attempts of one request, one after the other.
 
 use std::{
     future::Future,
@@ -55,7 +55,7 @@ pin_project! {
     }
 }
 
-/// How a try ended that another follows.
+/// How an attempt ended that another follows.
 enum When {
     /// A retry, then.
     After(Instant),
@@ -100,7 +100,7 @@ where
                         }
                         _ => ready!(future.poll(cx)),
                     };
-                    let mut tries = Tries {
+                    let mut attempts = Attempts {
                         kept: this.kept,
                         rules,
                         state,
@@ -108,10 +108,10 @@ where
                         raced: this.raced,
                         permit: this.permit,
                     };
-                    match tries.again(&outcome) {
+                    match attempts.again(&outcome) {
                         None => {
-                            let outcome = tries.finish(outcome);
-                            // A try that lost to its hedge ends here, not when somebody drops all of this.
+                            let outcome = attempts.finish(outcome);
+                            // An attempt that lost to its hedge ends here, not when somebody drops all of this.
                             this.step.set(Step::Over);
                             return Poll::Ready(outcome);
                         }
@@ -144,8 +144,8 @@ where
     }
 }
 
-/// The decision after a try.
-struct Tries<'a> {
+/// The decision after an attempt.
+struct Attempts<'a> {
     kept: &'a mut Kept,
     rules: &'a Rules,
     state: &'a Arc<UpstreamState>,
@@ -154,7 +154,7 @@ struct Tries<'a> {
     permit: &'a mut Option<Permit>,
 }
 
-impl Tries<'_> {
+impl Attempts<'_> {
     /// Whether, and when, the request is tried again.
     fn again(&mut self, outcome: &Result<Response<Body>, Error>) -> Option<When> {
         let method = self.kept.head.method();
@@ -254,7 +254,7 @@ impl Tries<'_> {
     }
 }
 
-/// A response that nobody gets. A short one is read while the next try is waited for, so that its
+/// A response that nobody gets. A short one is read while the next attempt is waited for, so that its
 /// HTTP/1 connection can be used again; the rest of a long one is dropped, which closes the connection or resets the stream.
 struct Discard {
     body: Body,

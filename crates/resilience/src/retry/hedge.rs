@@ -1,13 +1,13 @@
-//! Hedging: a second try beside one that is slow, and the first good answer is the caller's.
+//! Hedging: a second attempt beside one that is slow, and the first good answer is the caller's.
 //!
-//! **When.** No response head came within `hedge.after` of the try's begin: a time, or a percentile of this upstream's
+//! **When.** No response head came within `hedge.after` of the attempt's begin: a time, or a percentile of this upstream's
 //! answers to routes that hedge ([`Latency`]; never below `floor`, and not before `min_samples` answers). And all of this holds:
 //! the method may be sent twice ([`Rules::may_repeat`]), the request asks for no upgrade, its body was read to its end and
 //! is kept whole, another usable endpoint was not tried yet, `attempts` and the budget have room. Where one of them fails
 //! the request isn't hedged any more. `max` hedges each wait as long again, from the one before.
 //!
 //! **Who wins.** The first *good* answer: one that is neither a failure of the upstream nor met by a condition of `retry.on`.
-//! A bad one waits while another try runs; if all are bad, the first try's end is judged as if it had been alone.
+//! A bad one waits while another attempt runs; if all are bad, the first attempt's end is judged as if it had been alone.
 //!
 //! **The losers** are dropped: their HTTP/2 stream is reset, their HTTP/1 connection closed. That is nobody's failure, so neither
 //! ejection nor breaker counts it. What was slow and lost is counted by the histogram as if it had ended when it was
@@ -64,13 +64,13 @@ impl Policy {
     }
 }
 
-/// The tries of one request that run at once.
+/// The attempts of one request that run at once.
 pub(super) struct Hedging<F> {
     /// When the first of them began.
     start: Instant,
     /// How long the next hedge waits; `None` where there will be none.
     after: Option<Duration>,
-    /// Boxed, and only made by a try that has to be waited for.
+    /// Boxed, and only made by an attempt that has to be waited for.
     sleep: Option<Pin<Box<Sleep>>>,
     running: Vec<Running<F>>,
     /// How the first one ended while others run.
@@ -82,7 +82,7 @@ pub(super) struct Hedging<F> {
 /// One hedge on its way.
 struct Running<F> {
     future: Pin<Box<F>>,
-    /// Its own, so that the two tries don't write into one another's.
+    /// Its own, so that the two attempts don't write into one another's.
     exchange: Rc<Exchange>,
     start: Instant,
     /// Taken by the winner, whose response it is charged for.
@@ -109,24 +109,24 @@ pub(super) struct Around<'a, S> {
 }
 
 impl<F> Hedging<F> {
-    /// A try begins.
+    /// An attempt begins.
     pub(super) fn new(policy: &Policy, state: &UpstreamState, sent: u32) -> Self {
         let start = Instant::now();
         let after = policy.after(state, start).filter(|_| sent < policy.config.max);
         Self { start, after, sleep: None, running: Vec::new(), first: None, sent }
     }
 
-    /// Another try begins, after those before have ended.
+    /// Another attempt begins, after those before have ended.
     pub(super) fn again(&mut self, policy: &Policy, state: &UpstreamState) {
         *self = Self::new(policy, state, self.sent);
     }
 
-    /// The first try has ended and must not be polled again.
+    /// The first attempt has ended and must not be polled again.
     pub(super) fn is_first_over(&self) -> bool {
         self.first.is_some()
     }
 
-    /// Waits for the outcome that counts. `first` is what polling the first try brought.
+    /// Waits for the outcome that counts. `first` is what polling the first attempt brought.
     pub(super) fn poll<S>(
         &mut self,
         cx: &mut Context<'_>,
@@ -227,7 +227,7 @@ impl<S> Around<'_, S> {
         metrics().hedge(&self.state.shared.config.name, Hedge::Won);
     }
 
-    /// Sends another try beside those that run, if all conditions hold.
+    /// Sends another attempt beside those that run, if all conditions hold.
     fn hedge<F>(&mut self, service: &mut S) -> Option<Running<F>>
     where
         S: Service<Call, Response = Response<Body>, Error = Error, Future = F>,
@@ -250,7 +250,7 @@ impl<S> Around<'_, S> {
         count(&self.state.counters.hedges);
         let exchange = &self.kept.context.exchange;
         exchange.hedges.set(exchange.hedges.get() + 1);
-        exchange.tries.set(exchange.tries.get() + 1);
+        exchange.attempts.set(exchange.attempts.get() + 1);
         let call = self.kept.beside();
         let exchange = call.context.exchange.clone();
         // One allocation for a hedge, which is rare by its own rule.

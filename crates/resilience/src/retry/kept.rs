@@ -14,7 +14,7 @@ use crate::UpstreamState;
 
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
 
-/// What a further try is.
+/// What a further attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
     /// One of the route's `attempts`.
@@ -25,7 +25,7 @@ pub(super) enum How {
     Elsewhere,
 }
 
-/// What another try is made of.
+/// What another attempt is made of.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) head: Request<()>,
@@ -34,7 +34,7 @@ pub(super) struct Kept {
     pub(super) context: CallContext,
     /// The caller's `grpc-timeout`, and when it began to run.
     pub(super) grpc_timeout: Option<(Duration, Instant)>,
-    /// The number of the running try, from 1.
+    /// The number of the running attempt, from 1.
     attempt: u32,
 }
 
@@ -54,25 +54,25 @@ impl Kept {
         (Self { head, body, wants, context, grpc_timeout, attempt: 1 }, first)
     }
 
-    /// The call for another try; the old one's endpoint is avoided.
+    /// The call for another attempt; the old one's endpoint is avoided.
     pub(super) fn again(&mut self, how: How) -> Call {
         if how == How::Retry {
             self.attempt = self.attempt.saturating_add(1);
         } else {
             // Hidden from the caller: it is the same attempt.
-            let tries = &self.context.exchange.tries;
-            tries.set(tries.get().saturating_sub(1));
+            let attempts = &self.context.exchange.attempts;
+            attempts.set(attempts.get().saturating_sub(1));
         }
         let mut call = self.next(self.context.clone());
         call.fresh = how == How::Fresh;
         call
     }
 
-    /// The call for a try beside the running one, with a record of its own.
+    /// The call for an attempt beside the running one, with a record of its own.
     pub(super) fn beside(&mut self) -> Call {
         let exchange = Rc::new(self.context.exchange.beside());
         self.attempt = self.attempt.saturating_add(1);
-        // What comes ahead of the answer is told by the first try alone.
+        // What comes ahead of the answer is told by the first attempt alone.
         self.next(CallContext { exchange, on_informational: None, ..self.context.clone() })
     }
 

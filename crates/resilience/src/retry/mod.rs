@@ -1,4 +1,4 @@
-//! Retries: a failure that another try can mend is not the caller's.
+//! Retries: a failure that another attempt can mend is not the caller's.
 //!
 //! **When.** All of these hold, or the first outcome is the caller's:
 //! 1. the outcome meets a condition of `retry.on` (see [`conditions`], Envoy's words);
@@ -10,7 +10,7 @@
 //! 5. the upstream's budget has room (see `budget`).
 //!
 //! **How.** On an endpoint that was not tried before, after the wait of [`backoff`], with `x-attache-attempt: N`
-//! (2 for the first retry; a first try isn't marked) and a `grpc-timeout` cut to what remains.
+//! (2 for the first retry; a first attempt isn't marked) and a `grpc-timeout` cut to what remains.
 //!
 //! **The close race.** A pooled connection may be closed by the peer in the moment a request goes out on it
 //! (envoyproxy/envoy#14981). Where that is told by [`Error::reused`] and rule 2 and 3 hold, the request is sent
@@ -21,10 +21,10 @@
 //! after the other and at once, within the deadline. That is no retry: it counts neither as an attempt nor against the budget, and `retry.on` and
 //! `attempts` don't bound it. Of connections alone the upstream sees to it itself, within one attempt.
 //!
-//! **Hedging**, where the route asks for it, is in [`hedge`]: another try beside one that is slow.
+//! **Hedging**, where the route asks for it, is in [`hedge`]: another attempt beside one that is slow.
 //!
 //! **Cost.** A request that succeeds pays for a clone of its head (a header map's two allocations) and, with a
-//! body, for the recording's two. That is what a second try is made of; without it only what hyper hands
+//! body, for the recording's two. That is what a second attempt is made of; without it only what hyper hands
 //! back unsent could be tried again.
 
 mod backoff;
@@ -83,10 +83,10 @@ pub struct Retry<S> {
     again: Rc<Again<S>>,
 }
 
-/// What a call needs for its further tries: one counter to raise for each call, which needs it seldom.
+/// What a call needs for its further attempts: one counter to raise for each call, which needs it seldom.
 #[derive(Debug)]
 struct Again<S> {
-    /// Cloned for a further try, so that readiness that was polled for is the one that is used.
+    /// Cloned for a further attempt, so that readiness that was polled for is the one that is used.
     service: S,
     rules: Arc<Rules>,
     state: Arc<UpstreamState>,

@@ -2,9 +2,9 @@
 //!
 //! **Rule.** The body streams through as it comes; beside that its frames are kept until they are more than
 //! `retry.buffer` bytes together (counted as Envoy's `retry_shadow_buffer_limit`), then all are dropped and the request
-//! can't be tried again. Another try gets what was kept, then the rest of the stream. So a request is tried again only
-//! if no byte that was read from the client is missing, and never two tries read the client's stream at once. Once its end was
-//! read and all of it is kept, any number of tries may read what was kept (hedges).
+//! can't be tried again. Another attempt gets what was kept, then the rest of the stream. So a request is tried again only
+//! if no byte that was read from the client is missing, and never two attempts read the client's stream at once. Once its end was
+//! read and all of it is kept, any number of attempts may read what was kept (hedges).
 //! Once a response is the caller's the recording ends, so that a long upload beside an early answer keeps nothing.
 
 use std::{
@@ -33,10 +33,10 @@ struct Tape {
     recording: bool,
     /// Something that was read is no longer kept.
     lost: bool,
-    /// The source failed: no other try can get the rest.
+    /// The source failed: no other attempt can get the rest.
     failed: bool,
     ended: bool,
-    /// Only the newest try reads; what an older one's connection still asks for is refused.
+    /// Only the newest attempt reads; what an older one's connection still asks for is refused.
     reader: u32,
 }
 
@@ -73,25 +73,25 @@ impl Recording {
         Self(Rc::new(RefCell::new(tape)))
     }
 
-    /// The body for the next try; those of earlier tries get no more.
+    /// The body for the next attempt; those of earlier attempts get no more.
     pub(super) fn body(&self) -> Body {
         let mut tape = self.0.borrow_mut();
         tape.reader += 1;
         Body::stream(Reader { tape: self.0.clone(), id: tape.reader, next: 0 })
     }
 
-    /// Whether the next try would get every byte that was read.
+    /// Whether the next attempt would get every byte that was read.
     pub(super) fn whole(&self) -> bool {
         let tape = self.0.borrow();
         !tape.lost && !tape.failed
     }
 
-    /// Its end was read and all of it is kept: tries may read it side by side.
+    /// Its end was read and all of it is kept: attempts may read it side by side.
     pub(super) fn complete(&self) -> bool {
         self.0.borrow().complete()
     }
 
-    /// No other try will come: what was kept is let go once the running one has read it.
+    /// No other attempt will come: what was kept is let go once the running one has read it.
     pub(super) fn stop(&self) {
         self.0.borrow_mut().recording = false;
     }
@@ -100,7 +100,7 @@ impl Recording {
 struct Reader {
     tape: Rc<RefCell<Tape>>,
     id: u32,
-    /// The frame of the recording that this try reads next.
+    /// The frame of the recording that this attempt reads next.
     next: usize,
 }
 

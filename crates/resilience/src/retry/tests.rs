@@ -67,13 +67,13 @@ async fn what_never_reached_an_application_goes_to_every_other_endpoint_without_
     let exchange = call.context.exchange.clone();
     let response = stack(&policy, &state, script.clone()).call(call).await.unwrap();
     assert_eq!((response.status().as_u16(), start.elapsed()), (200, Duration::ZERO));
-    assert_eq!(exchange.tries.get(), 1, "the caller's one attempt");
+    assert_eq!(exchange.attempts.get(), 1, "the caller's one attempt");
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((count(&state.counters.failovers), count(&state.counters.retries)), (2, 0));
     // When all were asked it ends.
     let script = Script::default().answer(1, refused()).answer(2, refused()).answer(3, refused());
     let error = stack(&policy, &state, script.clone()).call(get()).await.unwrap_err();
-    assert_eq!((error.reason, script.tries()), (Reason::ConnectRefused, 3));
+    assert_eq!((error.reason, script.attempts()), (Reason::ConnectRefused, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +96,7 @@ async fn the_second_retry_waits_and_the_third_is_not_made() {
     fastrand::seed(7);
     let retry = model::Retry::default();
     let wait = backoff::wait(&retry, 1) + backoff::wait(&retry, 2);
-    assert_eq!((error.reason, script.tries()), (Reason::UpstreamReset, 3));
+    assert_eq!((error.reason, script.attempts()), (Reason::UpstreamReset, 3));
     let waited = script.seen.borrow()[2].at - start;
     assert!(waited >= wait && waited < wait + 2 * MS, "{waited:?} {wait:?}");
 }
@@ -113,7 +113,7 @@ async fn a_request_that_may_have_been_worked_on_is_sent_again_only_if_it_is_idem
             Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
         let outcome = send(&policy(&on), &script, call(request)).await;
         assert_eq!(outcome.is_ok(), sent_again, "{method}");
-        assert_eq!(script.tries(), if sent_again { 2 } else { 1 });
+        assert_eq!(script.attempts(), if sent_again { 2 } else { 1 });
     }
 }
 
@@ -132,7 +132,7 @@ async fn a_response_that_was_lost_is_never_asked_for_again() {
     policy.retry.methods = RetryMethods::All;
     let script = Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Response));
     assert!(send(&policy, &script, get()).await.is_err());
-    assert_eq!(script.tries(), 1);
+    assert_eq!(script.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +192,7 @@ async fn headers_and_grpc_statuses_are_conditions() {
     let script = Script::default().answer(1, with("x-again", "1")).answer(2, status(200));
     let header = RetryOn::Header(http::HeaderName::from_static("x-again"));
     assert_eq!(status_of(&policy(&[header]), &script, get()).await, 200);
-    assert_eq!(script.tries(), 2);
+    assert_eq!(script.attempts(), 2);
 
     let script = Script::default().answer(1, with("grpc-status", "14")).answer(2, with("grpc-status", "5"));
     let response =
@@ -245,7 +245,7 @@ async fn a_body_that_fits_is_sent_again_whole() {
     upload.send(Ok(Bytes::from_static(b"one "))).unwrap();
     let script = Script::default()
         .then(|mut call| async move {
-            // The first try breaks in the middle of the upload.
+            // The first attempt breaks in the middle of the upload.
             let frame = crate::testing::next(call.request.body_mut()).await;
             assert!(frame.unwrap().is_ok());
             Err(Error::new(Reason::UpstreamReset, Sent::Request))
@@ -267,7 +267,7 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
     let mut policy = policy(&[RetryOn::Reset]);
     policy.retry.methods = RetryMethods::All;
     policy.retry.buffer = 7;
-    for (frames, tries) in [(vec!["1234567"], 2), (vec!["1234", "5678"], 1), (vec!["12345678"], 1)] {
+    for (frames, attempts) in [(vec!["1234567"], 2), (vec!["1234", "5678"], 1), (vec!["12345678"], 1)] {
         let (upload, body) = channel();
         for frame in &frames {
             upload.send(Ok(Bytes::from_static(frame.as_bytes()))).unwrap();
@@ -276,7 +276,7 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
         let script =
             Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
         let _ = send(&policy, &script, post(body)).await;
-        assert_eq!(script.tries(), tries, "{frames:?}");
+        assert_eq!(script.attempts(), attempts, "{frames:?}");
     }
 }
 
@@ -407,13 +407,13 @@ async fn an_upstream_that_always_fails_gets_little_more_than_its_share() {
     let state = state();
     let mut policy = policy(&[RetryOn::ServerError]);
     policy.retry.budget_floor = 0;
-    let tries = std::rc::Rc::new(std::cell::Cell::new(0u32));
+    let attempts = std::rc::Rc::new(std::cell::Cell::new(0u32));
     let upstream = Function(std::rc::Rc::new({
-        let (tries, state) = (tries.clone(), state.clone());
+        let (attempts, state) = (attempts.clone(), state.clone());
         move |_: Call| {
-            let (tries, state) = (tries.clone(), state.clone());
+            let (attempts, state) = (attempts.clone(), state.clone());
             async move {
-                tries.set(tries.get() + 1);
+                attempts.set(attempts.get() + 1);
                 state.shared.active_requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 tokio::time::sleep(50 * MS).await;
                 state.shared.active_requests.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
@@ -435,7 +435,7 @@ async fn an_upstream_that_always_fails_gets_little_more_than_its_share() {
         local.await;
     };
     clients.await;
-    let load = f64::from(tries.get()) / 10_000.0;
+    let load = f64::from(attempts.get()) / 10_000.0;
     assert!((1.05..1.25).contains(&load), "{load}");
 }
 

@@ -7,7 +7,7 @@
 //! Text, in this order (`-` stands for what there is not):
 //!
 //! ```text
-//! TIME STATUS FLAG REASON METHOD HOST PATH PROTOCOL listener= route= upstream= endpoint= tries= total_ms= head_ms= received= sent= client= identity= peer= id= detail="…"
+//! TIME STATUS FLAG REASON METHOD HOST PATH PROTOCOL listener= route= upstream= endpoint= attempts= total_ms= head_ms= received= sent= client= identity= peer= id= detail="…"
 //! ```
 //!
 //! TIME is when the exchange began; FLAG is Envoy's response flag for REASON.
@@ -57,7 +57,7 @@ fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
     let reason = exchange.reason.get();
     write!(
         out,
-        "{began} {} {} {} {} {} {} {} listener={} route={} upstream={} endpoint={} tries={} total_ms={} head_ms={} received={} sent={} client={} identity={} peer={} id={}",
+        "{began} {} {} {} {} {} {} {} listener={} route={} upstream={} endpoint={} attempts={} total_ms={} head_ms={} received={} sent={} client={} identity={} peer={} id={}",
         Optional(Some(exchange.status.get()).filter(|status| *status != 0)),
         reason.map_or("-", crate::Reason::envoy_flag),
         Optional(reason),
@@ -69,7 +69,7 @@ fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
         Word(route.as_deref().unwrap_or_default()),
         Word(upstream.as_deref().unwrap_or_default()),
         Word(endpoint.as_deref().unwrap_or_default()),
-        exchange.tries.get(),
+        exchange.attempts.get(),
         millis(total),
         Optional(exchange.time_to_head.get().map(millis)),
         exchange.received.get(),
@@ -124,7 +124,7 @@ fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
         route: route.as_deref(),
         upstream: upstream.as_deref(),
         endpoint: endpoint.as_deref(),
-        tries: exchange.tries.get(),
+        attempts: exchange.attempts.get(),
         total_ms: millis(total),
         head_ms: exchange.time_to_head.get().map(millis),
         received_bytes: exchange.received.get(),
@@ -153,7 +153,7 @@ struct Json<'a> {
     route: Option<&'a str>,
     upstream: Option<&'a str>,
     endpoint: Option<&'a str>,
-    tries: u32,
+    attempts: u32,
     total_ms: f64,
     head_ms: Option<f64>,
     received_bytes: u64,
@@ -190,7 +190,7 @@ mod tests {
         exchange.endpoint.replace(Some("10.0.0.8:8443".into()));
         exchange.identity.replace(Some("spiffe://shop/web".into()));
         exchange.peer.replace(Some("orders.internal".into()));
-        exchange.tries.set(3);
+        exchange.attempts.set(3);
         exchange.status.set(503);
         exchange.received.set(5);
         exchange.sent.set(120);
@@ -201,16 +201,16 @@ mod tests {
 
     #[test]
     fn text_is_one_readable_line() {
-        insta::assert_snapshot!(show(LogFormat::Text, &full()).trim_end(), @r#"2026-11-21T08:00:00.120Z 503 UF connect-refused GET orders.internal /v1/items http1 listener=outbound route=orders-v1 upstream=orders endpoint=10.0.0.8:8443 tries=3 total_ms=1002.5 head_ms=12.34 received=5 sent=120 client=127.0.0.1:40112 identity=spiffe://shop/web peer=orders.internal id=7f3a detail="Connection refused (os error 111)""#);
+        insta::assert_snapshot!(show(LogFormat::Text, &full()).trim_end(), @r#"2026-11-21T08:00:00.120Z 503 UF connect-refused GET orders.internal /v1/items http1 listener=outbound route=orders-v1 upstream=orders endpoint=10.0.0.8:8443 attempts=3 total_ms=1002.5 head_ms=12.34 received=5 sent=120 client=127.0.0.1:40112 identity=spiffe://shop/web peer=orders.internal id=7f3a detail="Connection refused (os error 111)""#);
         let opaque = Exchange::new("outbound".into(), "tcp", None);
-        insta::assert_snapshot!(show(LogFormat::Text, &opaque).trim_end(), @r#"2026-11-21T08:00:00.120Z - - - - - - tcp listener=outbound route=- upstream=- endpoint=- tries=0 total_ms=1002.5 head_ms=- received=0 sent=0 client=- identity=- peer=- id=- detail=-"#);
+        insta::assert_snapshot!(show(LogFormat::Text, &opaque).trim_end(), @r#"2026-11-21T08:00:00.120Z - - - - - - tcp listener=outbound route=- upstream=- endpoint=- attempts=0 total_ms=1002.5 head_ms=- received=0 sent=0 client=- identity=- peer=- id=- detail=-"#);
     }
 
     #[test]
     fn json_has_every_field() {
-        insta::assert_snapshot!(show(LogFormat::Json, &full()).trim_end(), @r#"{"time":"2026-11-21T08:00:00.120Z","status":503,"envoy_flag":"UF","reason":"connect-refused","method":"GET","host":"orders.internal","path":"/v1/items","protocol":"http1","listener":"outbound","route":"orders-v1","upstream":"orders","endpoint":"10.0.0.8:8443","tries":3,"total_ms":1002.5,"head_ms":12.34,"received_bytes":5,"sent_bytes":120,"client":"127.0.0.1:40112","identity":"spiffe://shop/web","peer":"orders.internal","request_id":"7f3a","detail":"Connection refused (os error 111)"}"#);
+        insta::assert_snapshot!(show(LogFormat::Json, &full()).trim_end(), @r#"{"time":"2026-11-21T08:00:00.120Z","status":503,"envoy_flag":"UF","reason":"connect-refused","method":"GET","host":"orders.internal","path":"/v1/items","protocol":"http1","listener":"outbound","route":"orders-v1","upstream":"orders","endpoint":"10.0.0.8:8443","attempts":3,"total_ms":1002.5,"head_ms":12.34,"received_bytes":5,"sent_bytes":120,"client":"127.0.0.1:40112","identity":"spiffe://shop/web","peer":"orders.internal","request_id":"7f3a","detail":"Connection refused (os error 111)"}"#);
         let opaque = Exchange::new("outbound".into(), "tcp", None);
-        insta::assert_snapshot!(show(LogFormat::Json, &opaque).trim_end(), @r#"{"time":"2026-11-21T08:00:00.120Z","status":null,"envoy_flag":null,"reason":null,"method":null,"host":null,"path":null,"protocol":"tcp","listener":"outbound","route":null,"upstream":null,"endpoint":null,"tries":0,"total_ms":1002.5,"head_ms":null,"received_bytes":0,"sent_bytes":0,"client":null,"identity":null,"peer":null,"request_id":null,"detail":null}"#);
+        insta::assert_snapshot!(show(LogFormat::Json, &opaque).trim_end(), @r#"{"time":"2026-11-21T08:00:00.120Z","status":null,"envoy_flag":null,"reason":null,"method":null,"host":null,"path":null,"protocol":"tcp","listener":"outbound","route":null,"upstream":null,"endpoint":null,"attempts":0,"total_ms":1002.5,"head_ms":null,"received_bytes":0,"sent_bytes":0,"client":null,"identity":null,"peer":null,"request_id":null,"detail":null}"#);
     }
 
     #[test]
@@ -218,9 +218,9 @@ mod tests {
         let exchange = full();
         exchange
             .path
-            .replace("/a\r\n2026-01-01T00:00:00.000Z 200 - - tries=1 \u{1b}[2J\u{202e}\u{85}\"é".into());
+            .replace("/a\r\n2026-01-01T00:00:00.000Z 200 - - attempts=1 \u{1b}[2J\u{202e}\u{85}\"é".into());
         exchange.detail.replace(Some("said \"no\"\n\\ \u{7}".into()));
-        insta::assert_snapshot!(show(LogFormat::Text, &exchange).trim_end(), @r#"2026-11-21T08:00:00.120Z 503 UF connect-refused GET orders.internal /a\u{d}\u{a}2026-01-01T00:00:00.000Z\u{20}200\u{20}-\u{20}-\u{20}tries=1\u{20}\u{1b}[2J\u{202e}\u{85}\"é http1 listener=outbound route=orders-v1 upstream=orders endpoint=10.0.0.8:8443 tries=3 total_ms=1002.5 head_ms=12.34 received=5 sent=120 client=127.0.0.1:40112 identity=spiffe://shop/web peer=orders.internal id=7f3a detail="said \"no\"\u{a}\\ \u{7}""#);
+        insta::assert_snapshot!(show(LogFormat::Text, &exchange).trim_end(), @r#"2026-11-21T08:00:00.120Z 503 UF connect-refused GET orders.internal /a\u{d}\u{a}2026-01-01T00:00:00.000Z\u{20}200\u{20}-\u{20}-\u{20}attempts=1\u{20}\u{1b}[2J\u{202e}\u{85}\"é http1 listener=outbound route=orders-v1 upstream=orders endpoint=10.0.0.8:8443 attempts=3 total_ms=1002.5 head_ms=12.34 received=5 sent=120 client=127.0.0.1:40112 identity=spiffe://shop/web peer=orders.internal id=7f3a detail="said \"no\"\u{a}\\ \u{7}""#);
     }
 
     proptest! {

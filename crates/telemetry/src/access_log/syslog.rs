@@ -17,7 +17,7 @@ use attache_config::model::{Syslog, SyslogTo};
 use super::time::Timestamp;
 
 /// How long the server may take to accept a connection or a message.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is called again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of a datagram's line: what receivers take (RFC 5426 section 3.2 asks for 2048), and far below UDP's own limit.
@@ -96,7 +96,7 @@ fn connect(to: &SyslogTo) -> io::Result<Socket> {
         SyslogTo::Unix(path) => {
             let socket = UnixDatagram::unbound()?;
             socket.connect(path)?;
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(TIMEOUT))?;
             Ok(Socket::Unix(socket))
         }
         SyslogTo::Udp(server) => {
@@ -107,8 +107,8 @@ fn connect(to: &SyslogTo) -> io::Result<Socket> {
             Ok(Socket::Udp(socket))
         }
         SyslogTo::Tcp(server) => {
-            let stream = TcpStream::connect_timeout(&resolve(server)?, PATIENCE)?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            let stream = TcpStream::connect_timeout(&resolve(server)?, TIMEOUT)?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
             Ok(Socket::Tcp(stream))
         }
     }

@@ -141,7 +141,7 @@ impl Line<'_> {
             LogField::Route => optional!(exchange.route),
             LogField::Upstream => optional!(exchange.upstream),
             LogField::Endpoint => optional!(exchange.endpoint),
-            LogField::Tries => show(Value::Count(exchange.tries.get().into())),
+            LogField::Attempts => show(Value::Count(exchange.attempts.get().into())),
             LogField::Hedges => show(Value::Count(exchange.hedges.get().into())),
             LogField::TotalMs => show(Value::Millis(millis(self.total))),
             LogField::HeadMs => match exchange.time_to_head.get() {
@@ -215,7 +215,7 @@ mod tests {
         let exchange = Exchange::new("outbound".into(), "http1", None);
         exchange.path.replace("/a b\n".into());
         exchange.status.set(503);
-        exchange.tries.set(2);
+        exchange.attempts.set(2);
         exchange.hedges.set(1);
         exchange.fail(Reason::ConnectRefused, "Connection refused");
         exchange
@@ -264,7 +264,7 @@ mod tests {
                 "{head_ms}",
                 "{total_ms}",
                 "{path}",
-                "{status} of {tries}",
+                "{status} of {attempts}",
                 "{hedges}",
                 "{response:none}",
             ],

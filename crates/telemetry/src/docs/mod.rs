@@ -73,7 +73,7 @@ fn the_page_of_the_access_log_is_current() {
     exchange.route.replace(Some("orders-v1".into()));
     exchange.upstream.replace(Some("orders".into()));
     exchange.endpoint.replace(Some("10.0.0.8:8443".into()));
-    exchange.tries.set(3);
+    exchange.attempts.set(3);
     exchange.status.set(503);
     exchange.sent.set(120);
     exchange.fail(Reason::ConnectRefused, "Connection refused (os error 111)");

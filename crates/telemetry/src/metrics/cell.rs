@@ -5,7 +5,7 @@ use super::histogram;
 pub(crate) const COUNT: usize = 0;
 pub(crate) const RECEIVED: usize = 1;
 pub(crate) const SENT: usize = 2;
-pub(crate) const TRIES: usize = 3;
+pub(crate) const ATTEMPTS: usize = 3;
 pub(crate) const TOTAL: usize = 4;
 pub(crate) const HEAD: usize = TOTAL + histogram::CELLS;
 pub(crate) const UPSTREAM: usize = HEAD + histogram::CELLS;

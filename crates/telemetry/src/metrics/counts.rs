@@ -35,7 +35,7 @@ pub(super) struct Counts {
     pub(super) refused: u64,
     /// HTTP requests whose client left before there was an answer.
     pub(super) given_up: u64,
-    pub(super) tries: u64,
+    pub(super) attempts: u64,
     pub(super) received: u64,
     pub(super) sent: u64,
     pub(super) durations: [u64; BUCKETS],
@@ -48,7 +48,7 @@ impl Default for Counts {
             failed: 0,
             refused: 0,
             given_up: 0,
-            tries: 0,
+            attempts: 0,
             received: 0,
             sent: 0,
             durations: [0; BUCKETS],
@@ -60,10 +60,10 @@ impl Counts {
     fn each(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
         let ours = self.classes.iter_mut().chain(&mut self.durations);
         let ours = ours.chain([&mut self.failed, &mut self.refused, &mut self.given_up]);
-        let ours = ours.chain([&mut self.tries, &mut self.received, &mut self.sent]);
+        let ours = ours.chain([&mut self.attempts, &mut self.received, &mut self.sent]);
         let theirs = other.classes.iter().chain(&other.durations);
         let theirs = theirs.chain([&other.failed, &other.refused, &other.given_up]);
-        let theirs = theirs.chain([&other.tries, &other.received, &other.sent]);
+        let theirs = theirs.chain([&other.attempts, &other.received, &other.sent]);
         for (a, b) in ours.zip(theirs) {
             *a = with(*a, *b);
         }
@@ -127,7 +127,7 @@ impl Counts {
             "requests": requests,
             "per_second": (requests as f64 / seconds * 10.0).round() / 10.0,
             "failed": self.failed,
-            "tries": self.tries,
+            "attempts": self.attempts,
             "success_rate": (requests > 0).then(|| 1.0 - self.failed as f64 / requests as f64),
             "p50_ms": self.millis(0.5),
             "p90_ms": self.millis(0.9),

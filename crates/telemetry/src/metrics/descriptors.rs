@@ -41,11 +41,11 @@ descriptors! {
     DURATION = Histogram "attache_request_duration_seconds" ["listener", "route", "upstream", "protocol", "code"]
         "From the first byte of a request to the last of its response; for opaque connections their whole life.";
     TIME_TO_HEAD = Histogram "attache_request_time_to_head_seconds" ["listener", "route", "upstream", "protocol", "code"]
-        "From the first byte of a request to the head of the upstream's response, all tries included. Only where there was one.";
+        "From the first byte of a request to the head of the upstream's response, all attempts included. Only where there was one.";
     UPSTREAM_DURATION = Histogram "attache_request_upstream_duration_seconds" ["listener", "upstream"]
-        "How long upstreams had a request before there was the head of a response: from a connection that is ready to the head, all tries together.";
+        "How long upstreams had a request before there was the head of a response: from a connection that is ready to the head, all attempts together.";
     ADDED_DURATION = Histogram "attache_request_added_duration_seconds" ["listener", "upstream"]
-        "What attache added before the head of a response: routing, waiting for a place, making a connection, the pauses between tries.";
+        "What attache added before the head of a response: routing, waiting for a place, making a connection, the pauses between attempts.";
     RECEIVED = Counter "attache_received_bytes_total" ["listener", "route", "upstream", "protocol"]
         "Body bytes from clients, counted when the request ends.";
     SENT = Counter "attache_sent_bytes_total" ["listener", "route", "upstream", "protocol"]
@@ -56,12 +56,12 @@ descriptors! {
         "Connections from clients that are open now.";
     CONNECTIONS_CLOSED = Counter "attache_connections_closed_total" ["listener", "reason"]
         "Connections from clients that ended; the reason is empty where the end was orderly.";
-    UPSTREAM_TRIES = Counter "attache_upstream_tries_total" ["upstream"]
-        "Tries that were begun, first ones included, counted when the request ends.";
+    UPSTREAM_ATTEMPTS = Counter "attache_upstream_attempts_total" ["upstream"]
+        "Attempts that were begun, first ones included, counted when the request ends.";
     UPSTREAM_RETRIES = Counter "attache_upstream_retries_total" ["upstream", "reason"]
-        "Tries after the first, by the reason why the try before failed.";
+        "Attempts after the first, by the reason why the attempt before failed.";
     UPSTREAM_HEDGES = Counter "attache_upstream_hedges_total" ["upstream", "outcome"]
-        "Hedges (second tries beside one that is slow): won, lost (the other try answered first, or all failed), or refused by the retry budget.";
+        "Hedges (second attempts beside one that is slow): won, lost (the other attempt answered first, or all failed), or refused by the retry budget.";
     UPSTREAM_CONNECTIONS_OPENED = Counter "attache_upstream_connections_opened_total" ["upstream"]
         "Connections made to endpoints, TLS handshake included.";
     UPSTREAM_CONNECTIONS_ACTIVE = Gauge "attache_upstream_connections_active" ["upstream"]
@@ -71,7 +71,7 @@ descriptors! {
     UPSTREAM_CONNECT = Histogram "attache_upstream_connect_duration_seconds" ["upstream", "step"]
         "How long connections to endpoints took to be made. Step is tcp (also for Unix sockets) or tls (the handshake).";
     UPSTREAM_POOL_REUSED = Counter "attache_upstream_pool_reused_total" ["upstream"]
-        "Tries that went out on a connection that was open already.";
+        "Attempts that went out on a connection that was open already.";
     UPSTREAM_OVERFLOW = Counter "attache_upstream_overflow_total" ["upstream", "reason"]
         "What a limit turned away: circuit breaker, retry budget, rate limit.";
     UPSTREAM_EJECTIONS = Counter "attache_upstream_ejections_total" ["upstream", "reason"]

@@ -159,7 +159,7 @@ pub struct EndpointCounts {
 pub enum Hedge {
     /// Its answer was the first good one.
     Won,
-    /// The other try's was, or all failed.
+    /// The other attempt's was, or all failed.
     Lost,
     /// The retry budget had none left for it.
     Refused,

@@ -88,7 +88,7 @@ fn exchanges(registry: &Registry, expected: &Expected, page: &mut Page) {
     page.counter(&d::SENT, &by_route, cell::SENT);
     let mut by_upstream = group(&sums, |[_, _, upstream, ..]| [upstream]);
     by_upstream.retain(|[upstream], _| !upstream.is_empty());
-    page.counter(&d::UPSTREAM_TRIES, &by_upstream, cell::TRIES);
+    page.counter(&d::UPSTREAM_ATTEMPTS, &by_upstream, cell::ATTEMPTS);
 }
 
 fn connections(registry: &Registry, page: &mut Page) {

@@ -260,7 +260,7 @@ impl History {
             json!({ "1xx": c1, "2xx": c2, "3xx": c3, "4xx": c4, "5xx": c5, "none": none }),
         );
         out.insert("failed".into(), now.failed.into());
-        out.insert("tries".into(), now.tries.into());
+        out.insert("attempts".into(), now.attempts.into());
         out.insert("received_bytes".into(), now.received.into());
         out.insert("sent_bytes".into(), now.sent.into());
         out.insert("last_10s".into(), short.window(short_over));
@@ -368,8 +368,8 @@ fn rows(metrics: &Metrics) -> Rows {
             (4, Some(_)) => counts.refused = count,
             _ => {}
         }
-        (counts.tries, counts.received, counts.sent) =
-            (cells[cell::TRIES], cells[cell::RECEIVED], cells[cell::SENT]);
+        (counts.attempts, counts.received, counts.sent) =
+            (cells[cell::ATTEMPTS], cells[cell::RECEIVED], cells[cell::SENT]);
         if is_http {
             counts.durations.copy_from_slice(&cells[cell::TOTAL..cell::TOTAL + BUCKETS]);
         }
@@ -387,7 +387,7 @@ fn rows(metrics: &Metrics) -> Rows {
         let mut counts = Counts { failed: cells[cell::FAILED], ..Counts::default() };
         counts.classes.copy_from_slice(&cells[..cell::CLASSES]);
         counts.durations.copy_from_slice(&cells[cell::ENDPOINT_TOTAL..cell::ENDPOINT_TOTAL + BUCKETS]);
-        counts.tries = counts.requests();
+        counts.attempts = counts.requests();
         rows.insert(Row::Endpoint(upstream, endpoint), counts);
     }
     rows
@@ -413,7 +413,7 @@ mod tests {
         exchange.route.replace(Some("outbound/0".into()));
         exchange.upstream.replace(Some("orders".into()));
         exchange.endpoint.replace(Some("10.0.0.8:80".into()));
-        exchange.tries.set(1);
+        exchange.attempts.set(1);
         exchange.status.set(status);
         exchange.reason.set(reason);
         metrics.worker().request_finished(&exchange);

@@ -126,7 +126,7 @@ fn a_request_counts_once_everywhere() {
     let one = exchange(Some("orders"));
     one.status.set(503);
     one.reason.set(Some(Reason::ConnectRefused));
-    one.tries.set(3);
+    one.attempts.set(3);
     one.received.set(10);
     one.sent.set(20);
     worker.request_started(&one);
@@ -144,7 +144,7 @@ fn a_request_counts_once_everywhere() {
     );
     assert_eq!(samples[&*format!("attache_received_bytes_total{{{route}}}")], 10.0);
     assert_eq!(samples[&*format!("attache_sent_bytes_total{{{route}}}")], 20.0);
-    assert_eq!(samples[r#"attache_upstream_tries_total{upstream="orders"}"#], 3.0);
+    assert_eq!(samples[r#"attache_upstream_attempts_total{upstream="orders"}"#], 3.0);
     assert_eq!(samples[&*format!(r#"attache_request_duration_seconds_count{{{route},code="5xx"}}"#)], 1.0);
     let sum = samples[&*format!(r#"attache_request_duration_seconds_sum{{{route},code="5xx"}}"#)];
     assert!((sum - total.as_secs_f64()).abs() < 2e-6, "{sum} {total:?}");

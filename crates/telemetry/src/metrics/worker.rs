@@ -140,7 +140,7 @@ impl WorkerMetrics {
             series.add(cell::COUNT, 1);
             series.add(cell::RECEIVED, exchange.received.get());
             series.add(cell::SENT, exchange.sent.get());
-            series.add(cell::TRIES, u64::from(exchange.tries.get()));
+            series.add(cell::ATTEMPTS, u64::from(exchange.attempts.get()));
             let (bucket, micros) = histogram::observe(total);
             series.add(cell::TOTAL + bucket, 1);
             series.add(cell::TOTAL + histogram::SUM, micros);
@@ -241,12 +241,12 @@ impl WorkerMetrics {
         self.0.pool_reused.add([Label::Name(upstream)], 0, 1);
     }
 
-    /// A call is tried again, since the try before failed for this reason.
+    /// A call is tried again, since the attempt before failed for this reason.
     pub fn retry(&self, upstream: &Name, reason: Reason) {
         self.0.retries.add(upstream_reason(upstream, reason), 0, 1);
     }
 
-    /// A second try beside a slow one was sent and ended, or was refused.
+    /// A second attempt beside a slow one was sent and ended, or was refused.
     pub fn hedge(&self, upstream: &Name, outcome: Hedge) {
         let word = match outcome {
             Hedge::Won => "won",

@@ -53,7 +53,7 @@ pub(super) struct Ended {
     upstream: Option<Name>,
     endpoint: Option<Name>,
     identity: Option<Name>,
-    tries: u32,
+    attempts: u32,
     status: u16,
     outcome: u16,
     grpc_status: Option<u8>,
@@ -82,7 +82,7 @@ impl Record {
             upstream: exchange.upstream.borrow().clone(),
             endpoint: exchange.endpoint.borrow().clone(),
             identity: exchange.identity.borrow().clone(),
-            tries: exchange.tries.get(),
+            attempts: exchange.attempts.get(),
             status: exchange.status.get(),
             outcome: exchange.outcome(),
             grpc_status: exchange.grpc_status.get(),
@@ -159,7 +159,7 @@ impl Ended {
             about.text(name, value.as_deref().unwrap_or_default());
         }
         about.text("attache.request_id", &self.request_id);
-        about.number("attache.tries", self.tries.into());
+        about.number("attache.attempts", self.attempts.into());
         about.seconds("attache.duration", self.total);
         about.reason(self.reason);
         about.text("attache.detail", self.detail.as_deref().unwrap_or_default());

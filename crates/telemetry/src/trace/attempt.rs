@@ -20,7 +20,7 @@ pub struct AttemptTrace {
 }
 
 impl AttemptTrace {
-    /// Begins the span of a try and writes its id into the request, where the exchange is sampled.
+    /// Begins the span of an attempt and writes its id into the request, where the exchange is sampled.
     pub fn begin(
         exchange: &Exchange,
         upstream: &Name,
@@ -49,7 +49,7 @@ impl AttemptTrace {
         Some(Self { trace, index, ended: Cell::new(false) })
     }
 
-    /// Begins the span of a connection that this try needs. It ends when it is dropped.
+    /// Begins the span of a connection that this attempt needs. It ends when it is dropped.
     pub fn connecting(&self, endpoint: &Name) -> Connecting {
         let times = ConnectSpan {
             id: SpanId::new(),
@@ -63,12 +63,12 @@ impl AttemptTrace {
         Connecting { trace: self.trace.clone(), index: self.index, span: Some(times) }
     }
 
-    /// The upstream answered: the try goes on until the response's end.
+    /// The upstream answered: the attempt goes on until the response's end.
     pub fn responded(&self, exchange: &Exchange, status: u16) {
         self.note(exchange, |span, _| span.status = status);
     }
 
-    /// The try brought no response.
+    /// The attempt brought no response.
     pub fn failed(&self, exchange: &Exchange, reason: Reason) {
         self.note(exchange, |span, now| (span.reason, span.end) = (Some(reason), Some(now)));
     }
@@ -96,7 +96,7 @@ impl Drop for AttemptTrace {
     }
 }
 
-/// A connection that is being made for a try.
+/// A connection that is being made for an attempt.
 #[derive(Debug)]
 pub struct Connecting {
     trace: Rc<RequestTrace>,

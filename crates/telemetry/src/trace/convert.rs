@@ -100,7 +100,7 @@ fn request(of: &Finished, out: &mut Vec<Span>) {
     about.text("attache.route", of.route.as_deref().unwrap_or_default());
     about.text("attache.upstream", of.upstream.as_deref().unwrap_or_default());
     about.text("attache.request_id", &of.request_id);
-    about.number("attache.tries", of.tries.into());
+    about.number("attache.attempts", of.attempt_count.into());
     about.reason(of.reason);
     // A server's 4xx is the client's error; the span is fine (semantic conventions, "Status").
     if of.status >= 500 || (of.reason.is_some() && !(400..500).contains(&of.status)) {

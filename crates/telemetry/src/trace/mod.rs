@@ -8,7 +8,7 @@
 //! - A worker hands finished traces to the control thread through a bounded queue. What doesn't fit is dropped and counted.
 //!
 //! Spans and their attributes follow OpenTelemetry's semantic conventions for HTTP: one of kind *server* for the request, one of
-//! kind *client* for each try, and below that one for a connection that had to be made.
+//! kind *client* for each attempt, and below that one for a connection that had to be made.
 
 mod attempt;
 mod b3;

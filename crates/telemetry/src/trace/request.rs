@@ -112,7 +112,7 @@ impl RequestTrace {
         self.lookups.borrow_mut().push(LookupSpan { id, name: name.to_owned(), begin: from, end, reason });
     }
 
-    /// The last try failed for this reason and is followed by another.
+    /// The last attempt failed for this reason and is followed by another.
     pub fn tried_again(&self, reason: Reason) {
         if let Some(last) = self.attempts.borrow_mut().last_mut() {
             last.reason.get_or_insert(reason);

@@ -105,7 +105,7 @@ fn every_configured_header_is_written_and_the_first_that_is_there_is_believed() 
     assert_eq!(headers.get("traceparent").unwrap().to_str().unwrap()[3..35], id);
 }
 
-/// The spans of a request with two tries, the first of which found nobody.
+/// The spans of a request with two attempts, the first of which found nobody.
 fn spans_of_a_retry() -> (Vec<Span>, [String; 2]) {
     let (tracer, mut exports, _) = tracer(1.0, W3C);
     let (exchange, mut sent) = (exchange(), headers(&[("traceparent", PARENT), ("user-agent", "curl")]));
@@ -114,7 +114,7 @@ fn spans_of_a_retry() -> (Vec<Span>, [String; 2]) {
     let mut seen = Vec::new();
     for (endpoint, fails) in [("10.0.0.7:80", true), ("10.0.0.8:80", false)] {
         exchange.endpoint.replace(Some(endpoint.into()));
-        exchange.tries.set(exchange.tries.get() + 1);
+        exchange.attempts.set(exchange.attempts.get() + 1);
         let attempt = AttemptTrace::begin(&exchange, &upstream, false, Some(&mut sent)).unwrap();
         seen.push(sent.get("traceparent").unwrap().to_str().unwrap()[36..52].to_owned());
         let connecting = attempt.connecting(&endpoint.into());
@@ -189,7 +189,7 @@ fn attributes_follow_the_conventions() {
     http.response.body.size=IntValue(0)
     http.response.status_code=IntValue(200)
     attache.listener=StringValue("outbound")
-    attache.tries=IntValue(2)
+    attache.attempts=IntValue(2)
     "#);
     insta::assert_snapshot!(about(&spans[1]), @r#"
     http.request.method=StringValue("GET")

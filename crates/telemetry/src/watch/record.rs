@@ -37,10 +37,10 @@ pub struct Record {
     pub route: Option<Name>,
     /// The upstream that was chosen.
     pub upstream: Option<Name>,
-    /// The endpoint of the last try.
+    /// The endpoint of the last attempt.
     pub endpoint: Option<Name>,
-    /// Tries that were begun.
-    pub tries: u32,
+    /// Attempts that were begun.
+    pub attempts: u32,
     /// Status that the client was sent; 0 where none was.
     pub status: u16,
     /// Why it failed, if it did.
@@ -74,7 +74,7 @@ impl Record {
             route: None,
             upstream: None,
             endpoint: None,
-            tries: 0,
+            attempts: 0,
             status: 0,
             reason: None,
             detail: String::new(),
@@ -101,7 +101,7 @@ impl Record {
         self.route.clone_from(&exchange.route.borrow());
         self.upstream.clone_from(&exchange.upstream.borrow());
         self.endpoint.clone_from(&exchange.endpoint.borrow());
-        self.tries = exchange.tries.get();
+        self.attempts = exchange.attempts.get();
         self.status = exchange.status.get();
         self.reason = exchange.reason.get();
         put(&mut self.detail, exchange.detail.borrow().as_deref().unwrap_or_default());
@@ -130,7 +130,7 @@ impl Record {
             "route": self.route.as_deref(),
             "upstream": self.upstream.as_deref(),
             "endpoint": self.endpoint.as_deref(),
-            "tries": self.tries,
+            "attempts": self.attempts,
             "total_ms": millis(self.total),
             "head_ms": self.head.map(millis),
             "received_bytes": self.received,

@@ -28,7 +28,7 @@ pub struct TapFilter {
     pub route: Option<String>,
     /// The upstream's name.
     pub upstream: Option<String>,
-    /// The last try's endpoint, as text.
+    /// The last attempt's endpoint, as text.
     pub endpoint: Option<String>,
     /// Host or SNI.
     pub host: Option<String>,

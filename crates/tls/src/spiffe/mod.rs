@@ -89,7 +89,9 @@ impl Workload {
             if self.digest() != before {
                 pause = FIRST_PAUSE;
             }
-            tracing::warn!("SPIFFE Workload API: {error}; the last SVID stays in use, next try in {pause:?}");
+            tracing::warn!(
+                "SPIFFE Workload API: {error}; the last SVID stays in use, next attempt in {pause:?}"
+            );
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(30));
         }

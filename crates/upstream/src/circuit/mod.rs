@@ -133,7 +133,7 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.circuit.give_back(&ticket);
+            self.circuit.release(&ticket);
         }
     }
 }
@@ -310,7 +310,7 @@ impl Circuit {
     }
 
     /// A probe that proved nothing leaves its place to another call.
-    pub fn give_back(&self, ticket: &Ticket) {
+    pub fn release(&self, ticket: &Ticket) {
         if !ticket.probe {
             return;
         }

@@ -124,7 +124,7 @@ async fn answers_from_before_it_opened_change_nothing() {
     let probe = circuit.admit().unwrap();
     circuit.record(&late_success, true, Instant::now());
     circuit.record(&late_failure, false, Instant::now());
-    circuit.give_back(&late_failure);
+    circuit.release(&late_failure);
     assert_eq!(circuit.phase(), Phase::HalfOpen);
     assert!(circuit.admit().is_err());
     circuit.record(&probe, true, Instant::now());
@@ -138,7 +138,7 @@ async fn a_probe_whose_caller_went_away_leaves_its_place() {
     until_half_open(&circuit).await;
     let probe = circuit.admit().unwrap();
     assert!(circuit.admit().is_err());
-    circuit.give_back(&probe);
+    circuit.release(&probe);
     assert!(circuit.admit().is_ok());
 }
 
@@ -151,7 +151,7 @@ async fn a_probe_of_an_earlier_half_open_leaves_no_place_in_a_later_one() {
     end(&circuit, false);
     until_half_open(&circuit).await;
     let _probes = (circuit.admit().unwrap(), circuit.admit().unwrap());
-    circuit.give_back(&old);
+    circuit.release(&old);
     assert!(circuit.admit().is_err());
 }
 
@@ -173,7 +173,7 @@ proptest! {
                         circuit.record(&ticket, index.index(3) > 0, Instant::now());
                     }
                     3 if !running.is_empty() && index.index(2) == 0 => {
-                        circuit.give_back(&running.swap_remove(index.index(running.len())));
+                        circuit.release(&running.swap_remove(index.index(running.len())));
                     }
                     _ => advance(SECOND).await,
                 }

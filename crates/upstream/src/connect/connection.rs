@@ -4,7 +4,7 @@
 //! It gives up one, too, that is alive and acknowledges every probe, but reads nothing, so that its window is shut.
 //! That is back-pressure, and no failure: it may last. So the kernel judges only as long as the peer was sent less than
 //! [`A_WINDOW`] since it was last heard, which every peer's window takes. What is sent beyond that isn't kept for
-//! another try in any case.
+//! another attempt in any case.
 
 use std::{
     cell::Cell,
@@ -85,7 +85,7 @@ impl Connection {
         }
     }
 
-    /// Where it can't be set, the kernel's own patience counts.
+    /// Where it can't be set, the kernel's own timeout counts.
     fn set_user_timeout(&self, limit: Option<Duration>) {
         #[cfg(target_os = "linux")]
         if let Some(tcp) = self.tcp() {

@@ -128,7 +128,7 @@ async fn within<T>(limit: Duration, connect: impl Future<Output = io::Result<T>>
         Ok(Err(error)) => {
             let reason = match error.kind() {
                 io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
-                // The kernel's own patience (tcp_syn_retries) ended first.
+                // The kernel's own timeout (tcp_syn_retries) ended first.
                 io::ErrorKind::TimedOut => Reason::ConnectTimeout,
                 _ => Reason::ConnectFailed,
             };

@@ -127,11 +127,11 @@ impl Task {
             }
             Turn::Failed(reason) if serving == 0 => tracing::warn!(
                 %upstream, name, %reason, detail,
-                "name look-up failed, and no address is known: calls fail until it succeeds; next try in {wait:?}"
+                "name look-up failed, and no address is known: calls fail until it succeeds; next attempt in {wait:?}"
             ),
             Turn::Failed(reason) => tracing::warn!(
                 %upstream, name, %reason, detail, endpoints = serving,
-                "name look-up failed; the endpoints of the last good answer keep serving; next try in {wait:?}"
+                "name look-up failed; the endpoints of the last good answer keep serving; next attempt in {wait:?}"
             ),
             Turn::Recovered => {
                 tracing::info!(%upstream, name, endpoints = serving, "name look-up works again");

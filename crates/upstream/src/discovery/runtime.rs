@@ -58,9 +58,9 @@ impl RuntimeProvider for Runtime {
         &self,
         server: SocketAddr,
         local: Option<SocketAddr>,
-        patience: Option<Duration>,
+        connect_timeout: Option<Duration>,
     ) -> Made<Self::Tcp> {
-        self.tokio.connect_tcp(server, local, patience)
+        self.tokio.connect_tcp(server, local, connect_timeout)
     }
 
     fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Made<Self::Udp> {

@@ -28,10 +28,10 @@ use crate::{
 
 /// The endpoint's breaker holds the call back.
 #[derive(Debug)]
-pub(crate) struct Held;
+pub(crate) struct HeldBack;
 
 /// Asks the endpoint's breaker; `None` where it has none.
-pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admitted>, Held> {
+pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admitted>, HeldBack> {
     if shared.config.circuit_breaker.endpoint_failures.is_none() {
         return Ok(None);
     }
@@ -39,7 +39,7 @@ pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admit
     let Ok(admitted) = Admitted::by(&circuit) else {
         // The balancer didn't know.
         endpoint.tripped.store(true, Relaxed);
-        return Err(Held);
+        return Err(HeldBack);
     };
     Ok(Some(admitted))
 }

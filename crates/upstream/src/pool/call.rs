@@ -8,7 +8,7 @@ use attache_wire::{Request, Response};
 use http::{Method, StatusCode};
 
 use super::{
-    Home, form,
+    EndpointPool, form,
     h1::H1,
     h1_body,
     h2::{self, H2},
@@ -17,8 +17,8 @@ use super::{
 use crate::{Endpoint, Error, attempt::Attempt};
 
 /// A connection that is ready for one request.
-pub(crate) struct Wire {
-    pub(super) home: Rc<Home>,
+pub(crate) struct ReadyConnection {
+    pub(super) home: Rc<EndpointPool>,
     pub(super) kind: Kind,
     /// It was open before this call asked for it.
     pub(crate) reused: bool,
@@ -29,7 +29,7 @@ pub(super) enum Kind {
     H2(Rc<H2>, h2::Lease),
 }
 
-impl Wire {
+impl ReadyConnection {
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.home.endpoint
     }

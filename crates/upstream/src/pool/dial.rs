@@ -6,7 +6,7 @@
 //!   waited; each has its own retry. A peer that allows fewer than [`SHARED_FROM`] streams is asked for connections all at once.
 //! - A peer that allows no stream at all at the moment is waited for.
 //! - At `max_connections` an idle connection is closed to make room, on whichever worker it is: see [`super::room`].
-//! - A try that must not take what is pooled ([`fresh`](crate::Call::fresh)) gets a connection that was made since it began.
+//! - An attempt that must not take what is pooled ([`fresh`](crate::Call::fresh)) gets a connection that was made since it began.
 //!   Those of HTTP/2 share that one as well: a lost connection's hundred streams must not become a hundred connections.
 //!
 //! Which endpoint is connected to, and which others beside it, is the business of `service::reach`.
@@ -23,8 +23,8 @@ use tokio::{
 };
 
 use super::{
-    Home, Pool, Spoken,
-    call::{Kind, Wire},
+    EndpointPool, Pool, Spoken,
+    call::{Kind, ReadyConnection},
     h1::H1,
     h2::H2,
     owner::Owner,
@@ -52,7 +52,7 @@ pub(crate) enum Protocol {
 }
 
 /// What a call needs of a connection.
-pub(crate) struct Want<'a> {
+pub(crate) struct ConnectionSpec<'a> {
     pub(crate) protocol: Protocol,
     pub(crate) tls: Option<&'a Tls>,
     /// The certificate's name where neither settings nor endpoint have one.
@@ -61,18 +61,18 @@ pub(crate) struct Want<'a> {
     pub(crate) deadline: Option<Instant>,
     /// Only a connection that was made since then will do.
     pub(crate) fresh: Option<Instant>,
-    /// The span of the try, where it is traced.
+    /// The span of the attempt, where it is traced.
     pub(crate) traced: Option<&'a AttemptTrace>,
 }
 
 /// How a new connection is made.
-pub(crate) struct How<'a> {
+pub(crate) struct DialOptions<'a> {
     pub(crate) tls: Option<&'a Tls>,
     pub(crate) offer: Offer,
     /// The certificate's name where neither settings nor endpoint have one.
     pub(crate) host: Option<&'a str>,
     pub(crate) client: &'a Client,
-    /// The span of the try, where it is traced.
+    /// The span of the attempt, where it is traced.
     pub(crate) traced: Option<&'a AttemptTrace>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Dialing {
 }
 
 /// Ends the dialing, also where the call that made it was cancelled: one of those who wait begins anew.
-struct DialingGuard(Rc<Home>, Rc<Dialing>);
+struct DialingGuard(Rc<EndpointPool>, Rc<Dialing>);
 
 impl Drop for DialingGuard {
     fn drop(&mut self) {
@@ -93,7 +93,7 @@ impl Drop for DialingGuard {
     }
 }
 
-impl Want<'_> {
+impl ConnectionSpec<'_> {
     fn owner(&self, pool: &Pool) -> Owner {
         let told = pool.shared.config.proxy_protocol != ProxyProtocolOut::Off;
         told.then_some((self.client.address, self.client.original_destination.or(self.client.local)))
@@ -104,7 +104,7 @@ impl Want<'_> {
     }
 
     /// HTTP/2 may come of a new connection.
-    fn may_share(&self, home: &Home) -> bool {
+    fn may_share(&self, home: &EndpointPool) -> bool {
         if home.allowed.get().is_some_and(|allowed| allowed < SHARED_FROM) {
             return false;
         }
@@ -118,23 +118,35 @@ impl Want<'_> {
 
 impl Pool {
     /// A connection that is there already.
-    pub(crate) fn ready(&self, home: &Rc<Home>, want: &Want<'_>) -> Option<Wire> {
+    pub(crate) fn ready(
+        &self,
+        home: &Rc<EndpointPool>,
+        want: &ConnectionSpec<'_>,
+    ) -> Option<ReadyConnection> {
         let owner = want.owner(self);
         if want.protocol != Protocol::Http1
             && let Some((connection, lease)) = home.lease_h2(owner, want.fresh)
         {
-            return Some(Wire { home: Rc::clone(home), kind: Kind::H2(connection, lease), reused: true });
+            return Some(ReadyConnection {
+                home: Rc::clone(home),
+                kind: Kind::H2(connection, lease),
+                reused: true,
+            });
         }
         // What is idle under HTTP/1 has served others.
         if want.protocol == Protocol::Http2 || want.fresh.is_some() {
             return None;
         }
         let connection = home.take_h1(owner)?;
-        Some(Wire { home: Rc::clone(home), kind: Kind::H1(connection), reused: true })
+        Some(ReadyConnection { home: Rc::clone(home), kind: Kind::H1(connection), reused: true })
     }
 
     /// A connection, made or waited for.
-    pub(crate) async fn acquire(&self, home: &Rc<Home>, want: &Want<'_>) -> Result<Wire, Error> {
+    pub(crate) async fn acquire(
+        &self,
+        home: &Rc<EndpointPool>,
+        want: &ConnectionSpec<'_>,
+    ) -> Result<ReadyConnection, Error> {
         let _pending = PendingPermit::take(&self.shared).map_err(|reason| self.refused(reason))?;
         let mut waiting = None;
         loop {
@@ -169,7 +181,12 @@ impl Pool {
         }
     }
 
-    async fn make(&self, home: &Rc<Home>, want: &Want<'_>, permit: ConnectionPermit) -> Result<Wire, Error> {
+    async fn make(
+        &self,
+        home: &Rc<EndpointPool>,
+        want: &ConnectionSpec<'_>,
+        permit: ConnectionPermit,
+    ) -> Result<ReadyConnection, Error> {
         let dialing = want.may_share(home).then(|| {
             let dialing = Rc::new(Dialing::default());
             *home.dialing.borrow_mut() = Some(Rc::clone(&dialing));
@@ -179,7 +196,7 @@ impl Pool {
         if let (Some(dialing), Err(error)) = (&dialing, &made) {
             *dialing.1.failed.borrow_mut() = Some((error.reason, error.detail()));
         }
-        if let Ok(Wire { home, kind: Kind::H2(connection, _), .. }) = &made
+        if let Ok(ReadyConnection { home, kind: Kind::H2(connection, _), .. }) = &made
             && connection.known_limit().is_none()
         {
             // The call that made it may go; the others wait for what the peer allows. A peer that says nothing at all has not taken
@@ -197,9 +214,14 @@ impl Pool {
         made
     }
 
-    async fn speak(&self, home: &Rc<Home>, want: &Want<'_>, permit: ConnectionPermit) -> Result<Wire, Error> {
+    async fn speak(
+        &self,
+        home: &Rc<EndpointPool>,
+        want: &ConnectionSpec<'_>,
+        permit: ConnectionPermit,
+    ) -> Result<ReadyConnection, Error> {
         let settings = &self.shared.config.pool;
-        let how = How {
+        let how = DialOptions {
             tls: want.tls,
             offer: want.offer(),
             host: want.host,
@@ -228,7 +250,7 @@ impl Pool {
         } else {
             Kind::H1(H1::new(io, permit, settings, owner, peer))
         };
-        Ok(Wire { home: Rc::clone(home), kind, reused: false })
+        Ok(ReadyConnection { home: Rc::clone(home), kind, reused: false })
     }
 
     /// Connects. The connection counts as open until its permit is dropped.
@@ -236,7 +258,7 @@ impl Pool {
         &self,
         to: &Endpoint,
         mut permit: ConnectionPermit,
-        how: &How<'_>,
+        how: &DialOptions<'_>,
     ) -> Result<(Connection, ConnectionPermit), Error> {
         let config = &*self.shared.config;
         let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
@@ -268,7 +290,11 @@ impl Pool {
     }
 
     /// Makes a connection ahead of need and puts it into the pool.
-    pub(crate) async fn preconnect(&self, home: &Rc<Home>, want: &Want<'_>) -> Result<(), Error> {
+    pub(crate) async fn preconnect(
+        &self,
+        home: &Rc<EndpointPool>,
+        want: &ConnectionSpec<'_>,
+    ) -> Result<(), Error> {
         let permit =
             ConnectionPermit::take(&self.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
         let wire = self.make(home, want, permit).await?;
@@ -279,7 +305,7 @@ impl Pool {
     }
 
     /// Whether preconnecting wants another connection to this endpoint.
-    pub(crate) fn wants_more(&self, home: &Home) -> bool {
+    pub(crate) fn wants_more(&self, home: &EndpointPool) -> bool {
         home.h2.borrow().is_empty() && home.idle.borrow().len() < self.shared.config.pool.preconnect
     }
 }

@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use super::{
-    outgoing::{PATIENCE, Upload, Uploaded},
+    outgoing::{CONTINUE_TIMEOUT, Upload, Uploaded},
     owner::Owner,
     upgrade,
     upgraded::H1Tunnel,
@@ -246,15 +246,15 @@ impl H1 {
         on_informational: Option<&OnInformational>,
     ) -> Result<Box<ResponseHead>, Failed> {
         // Boxed, since it is seldom there and large.
-        let mut patience = None;
-        std::future::poll_fn(|cx| self.poll_answer(cx, on_informational, &mut patience)).await
+        let mut continue_timer = None;
+        std::future::poll_fn(|cx| self.poll_answer(cx, on_informational, &mut continue_timer)).await
     }
 
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
         on_informational: Option<&OnInformational>,
-        patience: &mut Option<Pin<Box<Sleep>>>,
+        continue_timer: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Result<Box<ResponseHead>, Failed>> {
         // Reading was found to wait already, and whoever polls this will be woken.
         let mut waits = false;
@@ -275,7 +275,7 @@ impl H1 {
             }
             self.upload = Upload::begin(request, &mut self.out);
         }
-        match ready!(self.poll_head(cx, on_informational, patience, waits)) {
+        match ready!(self.poll_head(cx, on_informational, continue_timer, waits)) {
             Ok(parts) => Poll::Ready(Ok(parts)),
             Err(stop) => Poll::Ready(Err(self.failed(stop))),
         }
@@ -285,7 +285,7 @@ impl H1 {
         &mut self,
         cx: &mut Context<'_>,
         on_informational: Option<&OnInformational>,
-        patience: &mut Option<Pin<Box<Sleep>>>,
+        continue_timer: &mut Option<Pin<Box<Sleep>>>,
         mut waits: bool,
     ) -> Poll<Result<Box<ResponseHead>, Stop>> {
         loop {
@@ -342,7 +342,7 @@ impl H1 {
             if !self.upload.as_ref().is_some_and(Upload::is_gated) {
                 return Poll::Pending;
             }
-            ready!(patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(cx));
+            ready!(continue_timer.get_or_insert_with(|| Box::pin(sleep(CONTINUE_TIMEOUT))).as_mut().poll(cx));
             self.open_gate();
         }
     }

@@ -21,13 +21,13 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::spawn_local;
 
-use super::{Home, h1::H1, h2_body::AbortOnDrop};
+use super::{EndpointPool, h1::H1, h2_body::AbortOnDrop};
 use crate::{attempt::Attempt, error::reason_or};
 
 /// See the module's words.
 struct H1Body {
     connection: Source,
-    home: Rc<Home>,
+    home: Rc<EndpointPool>,
     in_flight: Option<Attempt>,
 }
 
@@ -54,7 +54,7 @@ struct Shared {
 pub(super) fn attach(
     parts: Box<ResponseHead>,
     mut connection: Box<H1>,
-    home: Rc<Home>,
+    home: Rc<EndpointPool>,
     in_flight: Option<Attempt>,
 ) -> Response<Body> {
     let uploaded = connection.is_uploaded();

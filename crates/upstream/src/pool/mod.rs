@@ -50,7 +50,7 @@ use tokio::{
 
 pub use upgraded::{Upgraded, upgraded};
 
-pub(crate) use self::dial::{How, Protocol, Want};
+pub(crate) use self::dial::{ConnectionSpec, DialOptions, Protocol};
 use self::{h1::H1, h2::H2, owner::Owner};
 use crate::{Endpoint, Error, Id, Sent, Shared};
 
@@ -76,12 +76,12 @@ impl Hasher for IdHasher {
 }
 
 /// The endpoints' homes, by their endpoint's number.
-type Homes = HashMap<Id, Rc<Home>, BuildHasherDefault<IdHasher>>;
+type EndpointPools = HashMap<Id, Rc<EndpointPool>, BuildHasherDefault<IdHasher>>;
 
 /// One worker's connections to one upstream.
 pub(crate) struct Pool {
     pub(crate) shared: Arc<Shared>,
-    homes: RefCell<Homes>,
+    homes: RefCell<EndpointPools>,
     pub(crate) tick: Rc<Tick>,
     pub(crate) metrics: WorkerMetrics,
     this: Weak<Pool>,
@@ -114,7 +114,7 @@ pub(crate) enum Spoken {
 }
 
 /// One endpoint's connections.
-pub(crate) struct Home {
+pub(crate) struct EndpointPool {
     pub(crate) endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
     idle: RefCell<VecDeque<Box<H1>>>,
@@ -153,10 +153,10 @@ impl Pool {
     }
 
     /// Where the endpoint's connections are.
-    pub(crate) fn home(&self, endpoint: &Arc<Endpoint>) -> Rc<Home> {
+    pub(crate) fn home(&self, endpoint: &Arc<Endpoint>) -> Rc<EndpointPool> {
         let mut homes = self.homes.borrow_mut();
         let home = homes.entry(endpoint.id).or_insert_with(|| {
-            Rc::new(Home {
+            Rc::new(EndpointPool {
                 endpoint: Arc::clone(endpoint),
                 shared: Arc::clone(&self.shared),
                 idle: RefCell::default(),
@@ -234,7 +234,7 @@ impl Pool {
     }
 }
 
-impl Home {
+impl EndpointPool {
     /// Takes a connection back after its exchange.
     fn park(&self, mut connection: Box<H1>) {
         let settings = &self.shared.config.pool;

@@ -23,7 +23,7 @@ use http_body::Body as _;
 use super::form;
 
 /// How long the body waits for a word from the upstream.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request's body that is being written.
 pub(super) struct Upload {

@@ -211,7 +211,7 @@ impl Pool {
     }
 }
 
-impl super::Home {
+impl super::EndpointPool {
     fn close_idle_h2(&self, since: u64) -> Option<Closed> {
         let mut h2 = self.h2.borrow_mut();
         let at = h2.iter().position(|h2| h2.is_idle() && h2.busy_at.get() == since)?;

@@ -32,7 +32,7 @@ use crate::{
     connect::Offer,
     limit::ConnectionPermit,
     outlier::{self, reach},
-    pool::{How, Want},
+    pool::{ConnectionSpec, DialOptions},
 };
 
 /// RFC 8305 section 5: "Connection Attempt Delay", recommended 250 ms.
@@ -225,7 +225,7 @@ impl Inner {
         let (pool, client) = (&self.pool, Client::default());
         let config = &pool.shared.config;
         if config.proxy_protocol == ProxyProtocolOut::Off && config.protocol != UpstreamProtocol::Tcp {
-            let want = Want {
+            let want = ConnectionSpec {
                 protocol: self.protocol(None),
                 tls: self.tls.as_ref(),
                 host: None,
@@ -238,8 +238,13 @@ impl Inner {
         }
         let permit =
             ConnectionPermit::take(&pool.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
-        let how =
-            How { tls: self.tls.as_ref(), offer: Offer::Opaque, host: None, client: &client, traced: None };
+        let how = DialOptions {
+            tls: self.tls.as_ref(),
+            offer: Offer::Opaque,
+            host: None,
+            client: &client,
+            traced: None,
+        };
         pool.dial(endpoint, permit, &how).await.map(drop)
     }
 }

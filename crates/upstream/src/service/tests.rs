@@ -48,7 +48,7 @@ async fn nine_of_ten_that_refuse_cost_no_caller_anything_and_ten_connections_in_
             let call = if n % 2 == 0 { get("/") } else { post(Body::full("order")) };
             let exchange = call.context.exchange.clone();
             assert_eq!(upstream.send(call).await.unwrap().status(), 200, "{n}");
-            assert_eq!(exchange.tries.get(), 1);
+            assert_eq!(exchange.attempts.get(), 1);
             let bare = opaque(&upstream).await.unwrap();
             drop(bare);
         }

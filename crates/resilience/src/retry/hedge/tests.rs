@@ -24,7 +24,7 @@ fn after(ms: u32) -> attache_config::model::Policy {
     hedging(HedgeAfter::Time(ms * MS))
 }
 
-/// A try at the endpoint of that port that answers after so long with its own number in a header.
+/// An attempt at the endpoint of that port that answers after so long with its own number in a header.
 fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
     script.at(port, move |mut call| async move {
         let body = read(call.request.body_mut()).await.unwrap();
@@ -36,7 +36,7 @@ fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
     })
 }
 
-/// A try that goes on for ever, and tells when it is given up.
+/// An attempt that goes on for ever, and tells when it is given up.
 fn stuck(script: Script, port: u16) -> (Script, Rc<Cell<bool>>) {
     struct Told(Rc<Cell<bool>>);
     impl Drop for Told {
@@ -102,27 +102,27 @@ async fn the_first_try_wins_where_it_is_sooner_and_its_hedge_is_given_up() {
 async fn a_quick_try_is_not_hedged() {
     let script = slow(Script::default(), 1, 19, 200);
     winner(&after(20), &state(), &script, get()).await;
-    assert_eq!(script.tries(), 1);
+    assert_eq!(script.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_what_may_be_sent_twice_is_hedged() {
     let script = slow(Script::default(), 1, 100, 200);
     winner(&after(20), &state(), &script, post(Body::full("order"))).await;
-    assert_eq!(script.tries(), 1, "a POST");
+    assert_eq!(script.attempts(), 1, "a POST");
 
     let upgrade =
         http::Request::get("http://orders/").header(UPGRADE, "websocket").body(Body::empty()).unwrap();
     let script = slow(Script::default(), 1, 100, 200);
     winner(&after(20), &state(), &script, call(upgrade)).await;
-    assert_eq!(script.tries(), 1, "an upgrade");
+    assert_eq!(script.attempts(), 1, "an upgrade");
 
     let mut all = after(20);
     all.retry.methods = RetryMethods::All;
     let (script, _given_up) = stuck(Script::default(), 1);
     let script = slow(script, 2, 5, 200);
     winner(&all, &state(), &script, post(Body::full("order"))).await;
-    assert_eq!(script.tries(), 2, "the route vouches");
+    assert_eq!(script.attempts(), 2, "the route vouches");
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,14 +145,14 @@ async fn both_tries_get_the_whole_body_and_one_that_is_still_coming_is_not_hedge
     let (policy, state) = (after(20), state());
     let (answer, ()) = tokio::join!(winner(&policy, &state, &script, put(body)), upload);
     assert_eq!(answer, ("200 1".into(), 30 * MS));
-    assert_eq!(script.tries(), 1);
+    assert_eq!(script.attempts(), 1);
 
     // More than is kept.
     let mut small = after(20);
     small.retry.buffer = 4;
     let script = slow(Script::default(), 1, 100, 200);
     winner(&small, &state, &script, put(Body::full("order"))).await;
-    assert_eq!(script.tries(), 1);
+    assert_eq!(script.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +165,7 @@ async fn the_budget_and_the_attempts_bound_hedges() {
         let state = state();
         let script = slow(Script::default(), 1, 100, 200);
         winner(&policy, &state, &script, get()).await;
-        assert_eq!((script.tries(), state.counters.hedges.load(Relaxed)), (1, 0));
+        assert_eq!((script.attempts(), state.counters.hedges.load(Relaxed)), (1, 0));
     }
 }
 
@@ -175,7 +175,7 @@ async fn without_another_endpoint_there_is_no_hedge() {
     state.shared.replace_endpoints(vec![EndpointSpec::new(address(1))], None);
     let script = slow(Script::default(), 1, 100, 200);
     winner(&after(20), &state, &script, get()).await;
-    assert_eq!(script.tries(), 1);
+    assert_eq!(script.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +204,7 @@ async fn where_all_fail_the_request_is_retried_at_a_third_endpoint() {
     // Two attempts are a hedge and a retry: the third failure is the caller's.
     let script = slow(slow(slow(Script::default(), 1, 30, 503), 2, 40, 503), 3, 0, 503);
     let (port, _) = winner(&after(20), &state(), &script, get()).await;
-    assert_eq!((port.as_str(), script.tries()), ("503 3", 3));
+    assert_eq!((port.as_str(), script.attempts()), ("503 3", 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,7 +231,7 @@ async fn a_percentile_is_measured_before_it_counts_and_has_a_floor() {
     for _ in 0..10 {
         winner(&policy, &state, &script, get()).await;
     }
-    assert_eq!(script.tries(), 10, "too few answers to tell");
+    assert_eq!(script.attempts(), 10, "too few answers to tell");
     sleep(100 * MS).await;
     let (script, _given_up) = stuck(Script::default(), 1);
     let script = slow(script, 2, 5, 200);
@@ -244,7 +244,7 @@ async fn a_percentile_is_measured_before_it_counts_and_has_a_floor() {
     floored.retry.hedge.as_mut().unwrap().floor = 500 * MS;
     let script = slow(Script::default(), 1, 400, 200);
     winner(&floored, &state, &script, get()).await;
-    assert_eq!(script.tries(), 1);
+    assert_eq!(script.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,6 +272,6 @@ async fn the_deadline_ends_all_tries() {
     let (script, second) = stuck(script, 2);
     let start = Instant::now();
     let error = stack(&policy, &state(), script.clone()).call(get()).await.unwrap_err();
-    assert_eq!((error.reason, start.elapsed(), script.tries()), (Reason::RequestTimeout, 50 * MS, 2));
+    assert_eq!((error.reason, start.elapsed(), script.attempts()), (Reason::RequestTimeout, 50 * MS, 2));
     assert!(first.get() && second.get());
 }

@@ -419,7 +419,7 @@ async fn an_expectant_body_waits_for_the_upstream_s_100() {
     let response = to(&server, |_| {}).send(expectant()).await.unwrap();
     assert_eq!(text(response).await, "ok");
     assert_eq!(*got.borrow(), "body");
-    assert!(start.elapsed() < Duration::from_millis(900), "it was the 100, not the patience");
+    assert!(start.elapsed() < Duration::from_millis(900), "it was the 100, not the timeout");
 }
 
 #[tokio::test(flavor = "local")]

@@ -1,4 +1,4 @@
-//! Tries that must not take a connection from the pool.
+//! Attempts that must not take a connection from the pool.
 
 use h2::server::Builder;
 

@@ -42,7 +42,7 @@ async fn the_exchange_learns_endpoint_and_tries() {
     let call = get("/");
     let exchange = Rc::clone(&call.context.exchange);
     upstream.send(call).await.unwrap();
-    assert_eq!(exchange.tries.get(), 1);
+    assert_eq!(exchange.attempts.get(), 1);
     assert_eq!(exchange.endpoint.borrow().as_deref(), Some(server.address.to_string().as_str()));
 }
 

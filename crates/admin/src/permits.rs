@@ -28,7 +28,7 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// The places of one server. Clones are the same places.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct AdminPermits {
     most: usize,
     budget: usize,
     table: Arc<Mutex<Table>>,
@@ -38,11 +38,11 @@ pub struct Places {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    held: HashMap<u64, Held>,
+    held: HashMap<u64, Occupant>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Occupant {
     client: Option<IpAddr>,
     phase: Phase,
     since: Instant,
@@ -62,13 +62,13 @@ enum Phase {
 
 /// A connection's place; dropped with it.
 #[derive(Debug)]
-pub struct Place {
+pub struct AdminPermit {
     id: u64,
-    places: Places,
+    places: AdminPermits,
     cut: Arc<Notify>,
 }
 
-impl Places {
+impl AdminPermits {
     /// So many connections at once, whose requests together hold so many bytes.
     pub fn new(most: usize, budget: usize) -> Self {
         Self { most, budget, table: Arc::default(), freed: Arc::default() }
@@ -76,7 +76,7 @@ impl Places {
 
     /// A place for a connection of this client; `None` is a client of this machine without an address. Waits while every connection
     /// is being answered, which none may take long. May be dropped while it waits.
-    pub async fn take(&self, client: Option<IpAddr>) -> Place {
+    pub async fn take(&self, client: Option<IpAddr>) -> AdminPermit {
         loop {
             let freed = self.freed.notified();
             let next = match self.try_take(client.map(network)) {
@@ -91,7 +91,7 @@ impl Places {
     }
 
     /// A place, or when the next may be had if none is freed before.
-    fn try_take(&self, client: Option<IpAddr>) -> Result<Place, Option<Instant>> {
+    fn try_take(&self, client: Option<IpAddr>) -> Result<AdminPermit, Option<Instant>> {
         let now = Instant::now();
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.held.len() >= self.most {
@@ -101,14 +101,14 @@ impl Places {
         let id = table.next;
         table.next += 1;
         let cut = Arc::new(Notify::new());
-        let held = Held { client, phase: Phase::Waiting, since: now, bytes: 0, cut: cut.clone() };
+        let held = Occupant { client, phase: Phase::Waiting, since: now, bytes: 0, cut: cut.clone() };
         table.held.insert(id, held);
         drop(table);
-        Ok(Place { id, places: self.clone(), cut })
+        Ok(AdminPermit { id, places: self.clone(), cut })
     }
 }
 
-impl Held {
+impl Occupant {
     fn may_be_cut_at(&self) -> Option<Instant> {
         match self.phase {
             Phase::Waiting => Some(self.since + GRACE),
@@ -121,14 +121,14 @@ impl Held {
 impl Table {
     /// The one that is cut for a new connection; or from when on.
     fn victim(&self, now: Instant) -> Result<u64, Option<Instant>> {
-        let slow = |held: &Held| held.phase == Phase::Answering && held.since + SLOW <= now;
+        let slow = |held: &Occupant| held.phase == Phase::Answering && held.since + SLOW <= now;
         // Fresh ones count for their client, too: otherwise a burst would leave only others' to be cut.
         let all = self.held.iter().filter(|(_, held)| held.phase == Phase::Waiting || slow(held));
         let victim = oldest_of_the_most(all, |_| 1).and_then(|id| Some((id, self.held.get(&id)?)));
         match victim.and_then(|(id, held)| Some((id, held.may_be_cut_at()?))) {
             Some((id, at)) if at <= now => Ok(id),
             Some((_, at)) => Err(Some(at)),
-            None => Err(self.held.values().filter_map(Held::may_be_cut_at).min()),
+            None => Err(self.held.values().filter_map(Occupant::may_be_cut_at).min()),
         }
     }
 
@@ -147,8 +147,8 @@ impl Table {
 
 /// Of the client that has the most, the oldest.
 fn oldest_of_the_most<'h>(
-    all: impl Iterator<Item = (&'h u64, &'h Held)>,
-    weight: impl Fn(&Held) -> usize,
+    all: impl Iterator<Item = (&'h u64, &'h Occupant)>,
+    weight: impl Fn(&Occupant) -> usize,
 ) -> Option<u64> {
     let mut clients: HashMap<Option<IpAddr>, (usize, Instant, u64)> = HashMap::new();
     for (id, held) in all {
@@ -165,7 +165,7 @@ fn oldest_of_the_most<'h>(
     most.map(|(.., id)| id)
 }
 
-impl Place {
+impl AdminPermit {
     /// The client has to say something: from here on the connection can be cut when others need its place.
     pub fn waits(&self) {
         self.enter(Phase::Waiting);
@@ -185,7 +185,7 @@ impl Place {
         self.with(|held| (held.phase, held.since) = (phase, Instant::now()));
     }
 
-    fn with(&self, change: impl FnOnce(&mut Held)) {
+    fn with(&self, change: impl FnOnce(&mut Occupant)) {
         let mut table = self.places.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = table.held.get_mut(&self.id) {
             change(held);
@@ -223,7 +223,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for AdminPermit {
     fn drop(&mut self) {
         let mut table = self.places.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.held.remove(&self.id);
@@ -254,13 +254,13 @@ mod tests {
         text.parse().unwrap()
     }
 
-    async fn is_cut(place: &Place) -> bool {
+    async fn is_cut(place: &AdminPermit) -> bool {
         timeout(Duration::ZERO, place.is_cut()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_takes_the_place_of_the_oldest_silent_one_of_the_client_that_has_the_most() {
-        let places = Places::new(4, 0);
+        let places = AdminPermits::new(4, 0);
         let probe = places.take(Some(ip("10.0.0.1"))).await;
         let mut silent = Vec::new();
         for _ in 0..3 {
@@ -279,7 +279,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_answered_is_cut_only_once_it_is_slow() {
-        let places = Places::new(2, 0);
+        let places = AdminPermits::new(2, 0);
         let (first, second) =
             (places.take(Some(ip("10.0.0.1"))).await, places.take(Some(ip("10.0.0.2"))).await);
         first.answers();
@@ -292,7 +292,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_place_that_is_given_back_is_had_at_once() {
-        let places = Places::new(1, 0);
+        let places = AdminPermits::new(1, 0);
         let first = places.take(None).await;
         first.answers();
         let begin = Instant::now();
@@ -303,7 +303,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_bytes_of_requests_are_bounded_and_the_largest_client_pays() {
-        let places = Places::new(9, 100);
+        let places = AdminPermits::new(9, 100);
         let (small, large, again) = (
             places.take(Some(ip("10.0.0.1"))).await,
             places.take(Some(ip("10.0.0.9"))).await,
