@@ -5,20 +5,12 @@ use crate::remark::Weight;
 use crate::tree::Node;
 use crate::value::{Map, Value};
 
+pub(crate) use super::used::Use;
 use super::{
     Cx, resources, subsets, tls,
     upstream::{balance, breaker, health, outlier, pool},
     words,
 };
-
-/// What a cluster is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// HTTP.
-    Http,
-    /// Opaque bytes.
-    Tcp,
-}
 
 /// The name of a cluster's upstream, which is made at the end. A cluster for HTTP and for bytes is two upstreams.
 pub(crate) fn used(cluster: &str, used: Use, cx: &mut Cx) -> String {

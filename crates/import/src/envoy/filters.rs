@@ -238,7 +238,7 @@ pub(crate) fn apply(
     let mut rules = vec![rule];
     let mut edits = Edits::default();
     for filter in filters {
-        let own = match Own::of(filter, levels) {
+        let own = match Own::of(&filter.name, &filter.kind, levels) {
             Own::Off => continue,
             Own::Unsaid if filter.disabled => continue,
             Own::Unsaid => None,

@@ -24,6 +24,7 @@ mod tls;
 mod tokens;
 mod tracing;
 mod upstream;
+mod used;
 mod words;
 
 use crate::plan::{Names, Plan};

@@ -3,7 +3,7 @@
 use crate::tree::Node;
 use crate::value::Map;
 
-use super::{Cx, cluster::Use, words};
+use super::{Cx, used::Use, words};
 
 /// How endpoints are chosen, in small letters.
 pub(super) fn algorithm(node: &Node) -> String {

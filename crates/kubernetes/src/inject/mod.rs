@@ -6,6 +6,7 @@
 //! elsewhere, say) is refused and stays as it was.
 
 pub(crate) mod containers;
+mod decision;
 mod extra;
 mod mesh;
 mod names;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::plan::{Decision, asks};
+use super::decision::{Decision, asks};
 use crate::{
     edit::{Path, find},
     object::{self, Kind},

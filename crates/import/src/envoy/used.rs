@@ -1,0 +1,10 @@
+//! What clusters are for.
+
+/// What a cluster is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// HTTP.
+    Http,
+    /// Opaque bytes.
+    Tcp,
+}
