@@ -1,4 +1,4 @@
-//! Sends exports to one collector, and attempts again what may be tried again.
+//! Sends exports to one collector, and tries again what may be tried again.
 //!
 //! An export has `timeout` for all its attempts. Between two of them it waits half a second, then twice as long each time, give or take a
 //! half by chance, so that many proxies don't come back at once; or as long as the collector asks for.
