@@ -5,17 +5,20 @@
 //! or has a default of its own.
 
 mod access_log;
+mod affinity;
 mod app;
 mod authorization;
 mod authorizer;
 mod breaker;
 mod credential;
+mod edits;
 mod ejection;
 mod global_limit;
 mod identity;
 mod jwt;
 mod listener;
 mod load;
+mod matching;
 mod otlp;
 mod overload;
 mod policy;
@@ -37,17 +40,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use access_log::*;
+pub use affinity::*;
 pub use app::*;
 pub use authorization::*;
 pub use authorizer::*;
 pub use breaker::*;
 pub use credential::*;
+pub use edits::*;
 pub use ejection::*;
 pub use global_limit::*;
 pub use identity::*;
 pub use jwt::*;
 pub use listener::*;
 pub use load::*;
+pub use matching::*;
 pub use otlp::*;
 pub use overload::*;
 pub use policy::*;

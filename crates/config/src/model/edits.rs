@@ -1,0 +1,228 @@
+//! What a route changes of requests and responses, and what it answers by itself.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::{HostOrAuto, Name};
+use crate::{
+    section::{List, Maybe, Read, Show, Status, Text, section},
+    shapes::{self, At, OneOrMany, Txt},
+    shown::{HIDDEN, names_a_credential},
+    text::{HeaderText, HostAndPort, MediaType, PathValue, RedirectScheme, TemplateText},
+};
+
+/// What becomes of the path on its way up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum PathRewrite {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// The matched prefix is replaced by this.
+    Prefix(Name),
+    /// The whole path becomes this; `{capture}` inserts what the template or regex captured.
+    Whole(Name),
+}
+
+/// What becomes of the Host header (HTTP/2's `:authority`) on its way up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HostRewrite {
+    /// A route leaves it to its upstream; an upstream decides by who was named: `docs/routing.md` has the rule.
+    #[default]
+    Auto,
+    /// Kept as the client sent it.
+    Preserve,
+    /// Becomes the upstream's own authority (nginx's `$proxy_host`, Envoy's `auto_host_rewrite`).
+    Upstream,
+    /// Becomes this.
+    To(Name),
+}
+
+impl HostRewrite {
+    /// The route itself asks for another host than the client's.
+    pub const fn changes(&self) -> bool {
+        matches!(self, Self::Upstream | Self::To(_))
+    }
+}
+
+section! {
+    "`rewrite`"
+    /// Changes to the path and the host.
+    pub struct Rewrite: Eq {
+        /// The whole path becomes this; `{name}` inserts what the route's path captured.
+        path: Option<Name> as Maybe<PathValue> = None,
+        /// The prefix that matched (`/v1/*`) becomes this.
+        prefix: Option<Name> as Maybe<PathValue> = None,
+        /// The Host header (HTTP/2: `:authority`) becomes this: `preserve` (or `keep`) is as the client sent it, `upstream` is the
+        /// upstream's own, anything else is a host. Without it the upstream's `host` decides.
+        host: HostRewrite as HostOrAuto = HostRewrite::Auto,
+    }
+}
+
+section! {
+    "`redirect`"
+    /// A redirect. Parts that aren't given are those of the request.
+    pub struct Redirect: Eq {
+        /// 301, 302, 303, 307 or 308.
+        #[schema(minimum = 301, maximum = 308)]
+        status: StatusCode as Status = StatusCode::FOUND,
+        /// `http` or `https`.
+        scheme: Option<Name> as Maybe<RedirectScheme> = None,
+        /// Host and, where given, port.
+        host: Option<Name> as Maybe<HostAndPort> = None,
+        /// Path; `{name}` inserts what the route's path captured.
+        path: Option<Name> as Maybe<PathValue> = None,
+        /// The query is dropped.
+        strip_query: bool = false,
+    }
+}
+
+section! {
+    "`respond`"
+    /// A direct answer.
+    pub struct Respond: Eq {
+        /// Its status.
+        #[schema(minimum = 200, maximum = 599, examples = [404])]
+        status: StatusCode as Status = StatusCode::OK,
+        /// Its body.
+        #[schema(default = (), examples = ["not here"])]
+        body: Arc<[u8]> as Text = Arc::default(),
+        /// Its content type.
+        content_type: HeaderValue as MediaType = Self::CONTENT_TYPE,
+    }
+    requires status
+    or status
+}
+
+impl Respond {
+    /// Default of [`Self::content_type`].
+    pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+}
+
+section! {
+    "`headers` of a route"
+    /// Changes to headers in both directions.
+    pub struct Headers: Eq {
+        /// On the way up.
+        request(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
+        /// On the way down.
+        response(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
+    }
+}
+
+section! {
+    "header changes"
+    /// Header changes: removals first, then `set`, then `add`. Values may have variables: `%{client.address}`,
+    /// `%{client.port}`, `%{client.identity}`, `%{request.host}`, `%{request.path}`, `%{request.method}`, `%{request.id}`,
+    /// `%{request.scheme}`, `%{request.header.NAME}`, `%{capture.NAME}`, `%{route}`, `%{upstream}`, `%{listener}`; `%%` is
+    /// one `%`.
+    pub struct HeaderEdits: Eq {
+        /// Replaced or made.
+        #[schema(examples = [json!({"x-client": "%{client.address}"})])]
+        set(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
+        /// Added beside what is there.
+        #[schema(examples = [json!({"x-seen-by": "%{listener}"})])]
+        add(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
+        /// Removed.
+        #[schema(examples = [["x-internal"]])]
+        remove(OneOrMany<At<Txt<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
+    }
+}
+
+/// Header changes by the header's name, as the file gives them.
+pub(crate) type EditsForm = shapes::Map<HeaderText, At<Txt<TemplateText>>>;
+
+/// Header changes as they are shown: one mapping each, since a name may stand there twice. What is a credential by its name isn't.
+struct Edits;
+
+impl Show<Vec<(HeaderName, Template)>> for Edits {
+    fn show(value: &Vec<(HeaderName, Template)>) -> Value {
+        let one = |(name, to): &(HeaderName, Template)| {
+            let hidden = names_a_credential(name.as_str());
+            json!({ name.as_str(): if hidden { HIDDEN.to_owned() } else { to.to_string() } })
+        };
+        value.iter().map(one).collect()
+    }
+}
+
+impl HeaderEdits {
+    /// Nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+}
+
+/// A text with `%{variable}` parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(pub Vec<Part>);
+
+/// As the file writes it.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Variable(variable) => write!(f, "%{{{variable}}}"),
+        })
+    }
+}
+
+/// One part of a [`Template`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text as it is.
+    Text(Name),
+    /// A value of the request.
+    Variable(Variable),
+}
+
+/// Values that a template can insert. A value that isn't there is the empty text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Variable {
+    /// `client.address`: IP of the client.
+    ClientAddress,
+    /// `client.port`.
+    ClientPort,
+    /// `client.identity`: the verified peer's first URI or DNS SAN.
+    ClientIdentity,
+    /// `request.host`.
+    Host,
+    /// `request.path`.
+    Path,
+    /// `request.method`.
+    Method,
+    /// `request.id`.
+    RequestId,
+    /// `request.scheme`.
+    Scheme,
+    /// `request.header.NAME`.
+    Header(HeaderName),
+    /// `capture.NAME` of the path pattern.
+    Capture(Name),
+    /// `route`.
+    Route,
+    /// `upstream`.
+    Upstream,
+    /// `listener`.
+    Listener,
+}
+
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientAddress => "client.address",
+            Self::ClientPort => "client.port",
+            Self::ClientIdentity => "client.identity",
+            Self::Host => "request.host",
+            Self::Path => "request.path",
+            Self::Method => "request.method",
+            Self::RequestId => "request.id",
+            Self::Scheme => "request.scheme",
+            Self::Header(name) => return write!(f, "request.header.{name}"),
+            Self::Capture(name) => return write!(f, "capture.{name}"),
+            Self::Route => "route",
+            Self::Upstream => "upstream",
+            Self::Listener => "listener",
+        })
+    }
+}
