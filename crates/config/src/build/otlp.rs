@@ -12,10 +12,9 @@ use crate::{
         Collector, ExportProtocol, Name, OtlpCompression, OtlpLogs, OtlpMetrics, OtlpSignal, OtlpSignals,
         Propagation, TlsClient, Tracing,
     },
-    raw,
-    section::Read,
+    raw::{self, CollectorKeys},
     shapes::{At, Map, OneOrMany, Txt},
-    text::{HeaderText, Otlp, OtlpUrl, Positive, Ratio, Text as _, Word},
+    text::{HeaderText, Otlp, OtlpUrl, Ratio, Text as _, Word},
 };
 
 /// Looks up environment variables.
@@ -47,22 +46,9 @@ const LOGS: Signal = Signal {
     method: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 };
 
-/// What both sections say of a collector.
-struct Given {
-    at: Place,
-    to: Option<At<Txt<Otlp>>>,
-    protocol: Option<ExportProtocol>,
-    compression: Option<OtlpCompression>,
-    tls: Option<At<Read<TlsClient>>>,
-    headers: Option<Map<HeaderText, At<Txt<Word>>>>,
-    service: Option<Txt<Word>>,
-    resource: Option<Map<Word, Txt<Word>>>,
-    timeout: Option<Txt<Positive>>,
-}
-
 pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Problems) -> Option<Tracing> {
-    let (at, raw) = match form {
-        raw::TracingForm::To(otlp) => (otlp.at, raw::Tracing { otlp: Some(otlp), ..no_tracing() }),
+    let (at, mut raw) = match form {
+        raw::TracingForm::To(otlp) => (otlp.at, raw::Tracing { otlp: Some(otlp), ..raw::Tracing::default() }),
         raw::TracingForm::Full(full) => (full.at, full.value),
     };
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
@@ -73,19 +59,10 @@ pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Probl
             "spans go to one collector: keep one of them",
         );
     }
-    let zipkin = raw.zipkin.is_some();
-    let given = Given {
-        at,
-        protocol: raw.protocol.or(zipkin.then_some(ExportProtocol::Zipkin)),
-        to: raw.zipkin.or(raw.otlp),
-        compression: raw.compression,
-        tls: raw.tls,
-        headers: raw.headers,
-        service: raw.service,
-        resource: raw.resource,
-        timeout: raw.timeout,
-    };
-    let [collector] = collectors(given, [&TRACES], &env, problems);
+    let mut given = raw.take_collector();
+    given.protocol = given.protocol.or(raw.zipkin.is_some().then_some(ExportProtocol::Zipkin));
+    let to = raw.zipkin.or(raw.otlp);
+    let [collector] = collectors((at, to), given, [&TRACES], &env, problems);
     let mut tracing = Tracing {
         collector: collector?,
         sample: env("OTEL_TRACES_SAMPLER_ARG")
@@ -111,23 +88,13 @@ pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Probl
 }
 
 pub(crate) fn signals(form: raw::OtlpForm, env: Env<'_>, problems: &mut Problems) -> OtlpSignals {
-    let (at, raw) = match form {
-        raw::OtlpForm::To(to) => (to.at, raw::OtlpSignals { to: Some(to), ..no_signals() }),
+    let (at, mut raw) = match form {
+        raw::OtlpForm::To(to) => (to.at, raw::OtlpSignals { to: Some(to), ..raw::OtlpSignals::default() }),
         raw::OtlpForm::Full(full) => (full.at, full.value),
     };
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
-    let given = Given {
-        at,
-        to: raw.to,
-        protocol: raw.protocol,
-        compression: raw.compression,
-        tls: raw.tls,
-        headers: raw.headers,
-        service: raw.service,
-        resource: raw.resource,
-        timeout: raw.timeout,
-    };
-    let [metrics, logs] = collectors(given, [&METRICS, &LOGS], &env, problems);
+    let given = raw.take_collector();
+    let [metrics, logs] = collectors((at, raw.to), given, [&METRICS, &LOGS], &env, problems);
     let wanted = raw.signals.map(OneOrMany::into_vec);
     let wanted = |signal| wanted.as_ref().is_none_or(|wanted| wanted.contains(&signal));
     let interval = raw.interval.map(|interval| interval.0.0).or_else(|| {
@@ -144,17 +111,18 @@ pub(crate) fn signals(form: raw::OtlpForm, env: Env<'_>, problems: &mut Problems
     }
 }
 
-/// The collector of each signal; `None` where it is off, or where something is wrong with it.
+/// The collector of each signal; `None` where it is off, or where something is wrong with it. `to` is its URL, and where the section stands.
 fn collectors<const N: usize>(
-    given: Given,
+    (at, to): (Place, Option<At<Txt<Otlp>>>),
+    given: CollectorKeys,
     signals: [&Signal; N],
     env: &dyn Fn(&str) -> Option<String>,
     problems: &mut Problems,
 ) -> [Option<Collector>; N] {
-    let to = given.to.map(|to| to.value.0.0);
+    let to = to.map(|to| to.value.0.0);
     let urls = signals.map(|signal| match &to {
         Some(to) => to.clone().map(|url| (url, false)),
-        None => from_env(signal, env, given.at, problems),
+        None => from_env(signal, env, at, problems),
     });
     let secure = urls.iter().flatten().any(|(url, _)| url.tls);
     let tls = match given.tls.as_ref().map(|tls| tls.at) {
@@ -291,40 +259,6 @@ fn header(name: &str, value: &str) -> Option<(http::HeaderName, HeaderValue)> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some((name, value))
-}
-
-const fn no_tracing() -> raw::Tracing {
-    raw::Tracing {
-        otlp: None,
-        zipkin: None,
-        protocol: None,
-        compression: None,
-        tls: None,
-        headers: None,
-        sample: None,
-        service: None,
-        resource: None,
-        propagation: None,
-        timeout: None,
-        interval: None,
-        queue: None,
-    }
-}
-
-const fn no_signals() -> raw::OtlpSignals {
-    raw::OtlpSignals {
-        to: None,
-        signals: None,
-        protocol: None,
-        compression: None,
-        tls: None,
-        headers: None,
-        service: None,
-        resource: None,
-        timeout: None,
-        interval: None,
-        queue: None,
-    }
 }
 
 /// The collector that the environment names; true if its URL is the whole one.

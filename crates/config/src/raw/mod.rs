@@ -3,12 +3,14 @@
 //! These types are the only list of keys. The schema is generated from them (and from it the checker's rules and the
 //! reference in `docs/config.md`); defaults shown there are taken from the model, where they stand.
 
+mod collector;
 mod otlp;
 mod tracing;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(crate) use collector::CollectorKeys;
 pub(crate) use otlp::*;
 pub(crate) use tracing::*;
 
