@@ -11,6 +11,7 @@ mod metrics;
 mod otlp;
 mod outages;
 mod reason;
+mod snapshot;
 mod text;
 mod trace;
 mod warnings;

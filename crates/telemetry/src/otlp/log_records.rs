@@ -1,9 +1,6 @@
 //! What a log record says, before and after it is made of OTLP's messages.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use attache_config::model::Name;
 use opentelemetry_proto::tonic::{
@@ -12,7 +9,7 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::attributes::{Attributes, nanos, version_word};
-use crate::{Exchange, Reason, SpanId, TraceId};
+use crate::{Exchange, SpanId, TraceId, snapshot::Snapshot};
 
 /// The name of the event that a finished exchange is.
 const ENDED: &str = "attache.exchange.ended";
@@ -40,27 +37,12 @@ pub(super) struct Own {
 #[derive(Debug)]
 pub(super) struct Ended {
     at: SystemTime,
-    total: Duration,
-    listener: Name,
-    protocol: &'static str,
+    exchange: Snapshot,
     secure: bool,
-    client: Option<SocketAddr>,
-    method: String,
-    host: String,
-    path: String,
-    request_id: String,
-    route: Option<Name>,
-    upstream: Option<Name>,
     endpoint: Option<Name>,
     identity: Option<Name>,
-    attempts: u32,
-    status: u16,
     outcome: u16,
     grpc_status: Option<u8>,
-    reason: Option<Reason>,
-    detail: Option<String>,
-    received: u64,
-    sent: u64,
     trace: Option<TraceId>,
     span: Option<SpanId>,
 }
@@ -69,27 +51,12 @@ impl Record {
     pub(super) fn of(exchange: &Exchange, total: Duration) -> Self {
         Self::Ended(Box::new(Ended {
             at: SystemTime::now(),
-            total,
-            listener: Name::clone(&exchange.listener),
-            protocol: exchange.protocol,
+            exchange: Snapshot::of(exchange, total),
             secure: exchange.secure.get(),
-            client: exchange.client,
-            method: exchange.method.borrow().to_string(),
-            host: exchange.host.borrow().to_string(),
-            path: exchange.path.borrow().to_string(),
-            request_id: exchange.request_id.borrow().to_string(),
-            route: exchange.route.borrow().clone(),
-            upstream: exchange.upstream.borrow().clone(),
             endpoint: exchange.endpoint.borrow().clone(),
             identity: exchange.identity.borrow().clone(),
-            attempts: exchange.attempts.get(),
-            status: exchange.status.get(),
             outcome: exchange.outcome(),
             grpc_status: exchange.grpc_status.get(),
-            reason: exchange.reason.get(),
-            detail: exchange.detail.borrow().clone(),
-            received: exchange.received.get(),
-            sent: exchange.sent.get(),
             trace: exchange.trace_id.get(),
             span: exchange.trace.borrow().as_ref().map(|trace| trace.span_id()),
         }))
@@ -118,57 +85,59 @@ impl Own {
 impl Ended {
     fn converted(&self) -> LogRecord {
         let mut about = Attributes::default();
-        if !self.method.is_empty() {
-            about.method(&self.method);
+        if !self.exchange.method.is_empty() {
+            about.method(&self.exchange.method);
         }
         about.text(
             "url.scheme",
-            match (version_word(self.protocol), self.secure) {
+            match (version_word(self.exchange.protocol), self.secure) {
                 ("", _) => "",
                 (_, true) => "https",
                 (_, false) => "http",
             },
         );
-        about.text("url.path", &self.path);
-        about.server(&self.host, self.secure);
-        about.text("network.protocol.version", version_word(self.protocol));
-        if let Some(client) = self.client {
+        about.text("url.path", &self.exchange.path);
+        about.server(&self.exchange.host, self.secure);
+        about.text("network.protocol.version", version_word(self.exchange.protocol));
+        if let Some(client) = self.exchange.client {
             about.text("client.address", &client.ip().to_string());
             about.number("client.port", client.port().into());
         }
-        about.number("http.request.body.size", self.received);
-        about.number("http.response.body.size", self.sent);
-        if self.status != 0 {
-            about.number("http.response.status_code", self.status.into());
+        about.number("http.request.body.size", self.exchange.received);
+        about.number("http.response.body.size", self.exchange.sent);
+        if self.exchange.status != 0 {
+            about.number("http.response.status_code", self.exchange.status.into());
         }
         if let Some(status) = self.grpc_status {
             about.number("rpc.grpc.status_code", status.into());
         }
-        let failed = self.reason.is_some() || self.outcome >= 500;
+        let failed = self.exchange.reason.is_some() || self.outcome >= 500;
         if failed {
-            about.error(self.reason, self.outcome);
+            about.error(self.exchange.reason, self.outcome);
         }
-        about.text("attache.listener", &self.listener);
-        about.text("attache.protocol", self.protocol);
+        about.text("attache.listener", &self.exchange.listener);
+        about.text("attache.protocol", self.exchange.protocol);
         for (name, value) in [
-            ("attache.route", &self.route),
-            ("attache.upstream", &self.upstream),
+            ("attache.route", &self.exchange.route),
+            ("attache.upstream", &self.exchange.upstream),
             ("attache.endpoint", &self.endpoint),
             ("attache.identity", &self.identity),
         ] {
             about.text(name, value.as_deref().unwrap_or_default());
         }
-        about.text("attache.request_id", &self.request_id);
-        about.number("attache.attempts", self.attempts.into());
-        about.seconds("attache.duration", self.total);
-        about.reason(self.reason);
-        about.text("attache.detail", self.detail.as_deref().unwrap_or_default());
+        about.text("attache.request_id", &self.exchange.request_id);
+        about.number("attache.attempts", self.exchange.attempts.into());
+        about.seconds("attache.duration", self.exchange.total);
+        about.reason(self.exchange.reason);
+        about.text("attache.detail", self.exchange.detail.as_deref().unwrap_or_default());
         // What the client did wrong is no error of the service.
         let error = failed && !(400..500).contains(&self.outcome);
         let severity = if error { SeverityNumber::Error } else { SeverityNumber::Info };
-        let what = if self.method.is_empty() { self.protocol } else { &self.method };
-        let mut body = format!("{what} {}{} {}", self.host, self.path, self.status);
-        if let Some(reason) = self.reason {
+        let what =
+            if self.exchange.method.is_empty() { self.exchange.protocol } else { &self.exchange.method };
+        let mut body =
+            format!("{what} {}{} {}", self.exchange.host, self.exchange.path, self.exchange.status);
+        if let Some(reason) = self.exchange.reason {
             body = format!("{body} {reason}");
         }
         LogRecord {

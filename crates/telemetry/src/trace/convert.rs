@@ -77,35 +77,37 @@ fn failed(reason: Option<Reason>, detail: Option<&str>) -> Status {
 }
 
 fn request(of: &Finished, out: &mut Vec<Span>) {
-    let mut server = span(of, of.span, of.parent, SpanKind::Server, name_of(&of.method));
-    timed(&mut server, of, Duration::ZERO, of.total);
+    let mut server = span(of, of.span, of.parent, SpanKind::Server, name_of(&of.exchange.method));
+    timed(&mut server, of, Duration::ZERO, of.exchange.total);
     let mut about = Attributes::default();
-    about.method(&of.method);
+    about.method(&of.exchange.method);
     about.text("url.scheme", if of.tls { "https" } else { "http" });
-    about.text("url.path", &of.path);
-    about.server(&of.host, of.tls);
-    about.text("network.protocol.version", if of.protocol == "http2" { "2" } else { "1.1" });
-    if let Some(client) = of.client {
+    about.text("url.path", &of.exchange.path);
+    about.server(&of.exchange.host, of.tls);
+    about.text("network.protocol.version", if of.exchange.protocol == "http2" { "2" } else { "1.1" });
+    if let Some(client) = of.exchange.client {
         about.text("client.address", &client.ip().to_string());
         about.number("client.port", client.port().into());
     }
-    about.peer(of.client);
+    about.peer(of.exchange.client);
     about.text("user_agent.original", of.user_agent.as_deref().unwrap_or_default());
-    about.number("http.request.body.size", of.received);
-    about.number("http.response.body.size", of.sent);
-    if of.status != 0 {
-        about.number("http.response.status_code", of.status.into());
+    about.number("http.request.body.size", of.exchange.received);
+    about.number("http.response.body.size", of.exchange.sent);
+    if of.exchange.status != 0 {
+        about.number("http.response.status_code", of.exchange.status.into());
     }
-    about.text("attache.listener", &of.listener);
-    about.text("attache.route", of.route.as_deref().unwrap_or_default());
-    about.text("attache.upstream", of.upstream.as_deref().unwrap_or_default());
-    about.text("attache.request_id", &of.request_id);
-    about.number("attache.attempts", of.attempt_count.into());
-    about.reason(of.reason);
+    about.text("attache.listener", &of.exchange.listener);
+    about.text("attache.route", of.exchange.route.as_deref().unwrap_or_default());
+    about.text("attache.upstream", of.exchange.upstream.as_deref().unwrap_or_default());
+    about.text("attache.request_id", &of.exchange.request_id);
+    about.number("attache.attempts", of.exchange.attempts.into());
+    about.reason(of.exchange.reason);
     // A server's 4xx is the client's error; the span is fine (semantic conventions, "Status").
-    if of.status >= 500 || (of.reason.is_some() && !(400..500).contains(&of.status)) {
-        about.error(of.reason, of.status);
-        server.status = Some(failed(of.reason, of.detail.as_deref()));
+    if of.exchange.status >= 500
+        || (of.exchange.reason.is_some() && !(400..500).contains(&of.exchange.status))
+    {
+        about.error(of.exchange.reason, of.exchange.status);
+        server.status = Some(failed(of.exchange.reason, of.exchange.detail.as_deref()));
     }
     server.attributes = about.0;
     out.push(server);
@@ -128,13 +130,13 @@ fn request(of: &Finished, out: &mut Vec<Span>) {
 }
 
 fn attempt(of: &Finished, index: usize, one: &AttemptSpan, out: &mut Vec<Span>) {
-    let mut client = span(of, one.id, Some(of.span), SpanKind::Client, name_of(&of.method));
-    timed(&mut client, of, one.begin, one.end.unwrap_or(of.total));
+    let mut client = span(of, one.id, Some(of.span), SpanKind::Client, name_of(&of.exchange.method));
+    timed(&mut client, of, one.begin, one.end.unwrap_or(of.exchange.total));
     let mut about = Attributes::default();
-    about.method(&of.method);
+    about.method(&of.exchange.method);
     let scheme = if one.tls { "https" } else { "http" };
-    about.text("url.full", &format!("{scheme}://{}{}", of.host, of.path));
-    about.server(&of.host, one.tls);
+    about.text("url.full", &format!("{scheme}://{}{}", of.exchange.host, of.exchange.path));
+    about.server(&of.exchange.host, one.tls);
     about.peer(one.endpoint.as_deref().and_then(|endpoint| endpoint.parse().ok()));
     if index > 0 {
         about.number("http.request.resend_count", index as u64);
@@ -148,7 +150,7 @@ fn attempt(of: &Finished, index: usize, one: &AttemptSpan, out: &mut Vec<Span>) 
     if one.reason.is_some() || one.status >= 400 {
         about.error(one.reason, one.status);
         let last = index + 1 == of.attempts.len();
-        client.status = Some(failed(one.reason, of.detail.as_deref().filter(|_| last)));
+        client.status = Some(failed(one.reason, of.exchange.detail.as_deref().filter(|_| last)));
     }
     client.attributes = about.0;
     out.push(client);
