@@ -16,7 +16,7 @@ mod connection;
 mod error;
 mod flood;
 mod frame;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;

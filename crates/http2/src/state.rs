@@ -3,6 +3,7 @@
 #[cfg(any(test, feature = "fuzzing"))]
 mod audit;
 mod room;
+mod write;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,13 +13,12 @@ use std::{
 };
 
 use attache_wire::RequestHead;
-use bytes::BytesMut;
 use slab::Slab;
 
 use crate::{
     Code, Error, Head, Meter, Window,
     error::By,
-    frame::{HEAD, MAX_FRAME, setting},
+    frame::{MAX_FRAME, setting},
     head, hpack, kind,
     queue::Queue,
     stream::{Expects, Stream},
@@ -359,21 +359,6 @@ impl State {
         self.closed.contains(&id)
     }
 
-    /// RST_STREAM, also for a stream that is none any more.
-    pub(crate) fn write_reset(&mut self, id: u32, code: Code) {
-        if self.resets.len() >= RESETS_REMEMBERED {
-            self.resets.pop_front();
-        }
-        self.resets.push_back(id);
-        self.frame(Head { length: 4, kind: kind::RST_STREAM, flags: 0, stream: id }, &code.0.to_be_bytes());
-        if code.blames()
-            && self.end.is_none()
-            && let Err(flooded) = self.meter.charged()
-        {
-            self.fail(Error::go_away(Code::ENHANCE_YOUR_CALM, By::Rule, flooded.to_string()));
-        }
-    }
-
     /// A handle is gone. The last one takes the stream with it.
     pub(crate) fn release(&mut self, key: usize) {
         let Some(stream) = self.streams.get_mut(key) else { return };
@@ -488,39 +473,5 @@ impl State {
     /// Everything has been said, and nothing more can come.
     pub(crate) fn is_done(&self) -> bool {
         self.goodbye.is_some_and(|last| last < (1 << 31) - 1) && self.active == 0 && self.accepted.is_empty()
-    }
-
-    // Writing.
-
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.out.tail().extend_from_slice(bytes);
-        self.out.wrote(bytes.len());
-    }
-
-    pub(crate) fn frame(&mut self, head: Head, payload: &[u8]) {
-        let out = self.out.tail();
-        out.reserve(HEAD + payload.len());
-        out.extend_from_slice(&head.bytes());
-        out.extend_from_slice(payload);
-        self.out.wrote(HEAD + payload.len());
-        self.wake();
-    }
-
-    fn write_settings(&mut self, all: &[(u16, u32)]) {
-        let mut payload = BytesMut::with_capacity(6 * all.len());
-        for (name, value) in all {
-            payload.extend_from_slice(&name.to_be_bytes());
-            payload.extend_from_slice(&value.to_be_bytes());
-        }
-        self.frame(Head { length: payload.len(), kind: kind::SETTINGS, flags: 0, stream: 0 }, &payload);
-    }
-
-    pub(crate) fn write_window_update(&mut self, stream: u32, bytes: u32) {
-        self.frame(Head { length: 4, kind: kind::WINDOW_UPDATE, flags: 0, stream }, &bytes.to_be_bytes());
-    }
-
-    pub(crate) fn write_go_away(&mut self, last: u32, code: Code, words: &str) {
-        let payload = [&last.to_be_bytes()[..], &code.0.to_be_bytes(), words.as_bytes()].concat();
-        self.frame(Head { length: payload.len(), kind: kind::GOAWAY, flags: 0, stream: 0 }, &payload);
     }
 }

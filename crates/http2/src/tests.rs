@@ -17,29 +17,10 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
-use crate::{Caller, Code, Connection, Error, Flooded, Head, Incomer, Incoming, Meter, SendStream, Settings};
-
-/// Frames are free.
-#[derive(Debug)]
-struct Free;
-
-impl Meter for Free {
-    fn received(&mut self, _: Head) -> Result<(), Flooded> {
-        Ok(())
-    }
-
-    fn charged(&mut self) -> Result<(), Flooded> {
-        Ok(())
-    }
-
-    fn late(&mut self, _: Head) -> Result<(), Flooded> {
-        Ok(())
-    }
-
-    fn sent(&mut self, _: usize) {}
-
-    fn asked(&mut self) {}
-}
+use crate::{
+    Caller, Code, Connection, Error, Flooded, Head, Incomer, Incoming, Meter, SendStream, Settings,
+    fuzzing::Free,
+};
 
 const SETTINGS: Settings = Settings {
     streams: 100,

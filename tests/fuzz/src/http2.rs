@@ -6,36 +6,14 @@ mod socket;
 use std::task::{Context, Poll, Waker};
 
 use attache_http2::{
-    Caller, Code, Connection, Flooded, HEAD, Head, Incoming, Meter, PREFACE, RecvStream, SendStream,
-    Settings, fuzzing,
+    Caller, Code, Connection, HEAD, Head, Incoming, PREFACE, RecvStream, SendStream, Settings,
+    fuzzing::{self, Free},
 };
 use attache_wire::{Fields, RequestHead};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use self::socket::Socket;
-
-/// Frames are free: what is charged for them has tests of its own, and would end most of the runs here.
-#[derive(Debug)]
-struct Free;
-
-impl Meter for Free {
-    fn received(&mut self, _: Head) -> Result<(), Flooded> {
-        Ok(())
-    }
-
-    fn charged(&mut self) -> Result<(), Flooded> {
-        Ok(())
-    }
-
-    fn late(&mut self, _: Head) -> Result<(), Flooded> {
-        Ok(())
-    }
-
-    fn sent(&mut self, _: usize) {}
-
-    fn asked(&mut self) {}
-}
 
 /// What to do next, byte for byte.
 struct Script<'a>(&'a [u8]);

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     exchange::cause,
-    live::Order,
+    live::{Live, Order},
     reader::Reader,
     request::{HEADER_TIMEOUT, Refusal},
     respond::{Context, HttpService, Service},
@@ -84,33 +84,37 @@ pub(crate) async fn serve<H: HttpService>(
         live.ends_by(reason);
         (settings.on_finish)(&exchange);
     };
-    let error = match stop {
-        Stop::Failed(error) => error,
+    let (words, lasts) = match stop {
+        Stop::Failed(error) => {
+            return end(&error, &mut connection, &live, &settings.listener.name, report).await;
+        }
         Stop::HeadTooSlow => {
             report(Reason::HeaderTimeout, HEADER_TIMEOUT.rule.to_owned());
-            connection.give_up(Code::NO_ERROR, HEADER_TIMEOUT.rule);
-            let _ = timeout(LINGER, connection.linger()).await;
-            return;
+            (HEADER_TIMEOUT.rule, LINGER)
         }
-        Stop::Drained => {
-            connection.give_up(Code::NO_ERROR, "");
-            let _ = timeout(LINGER, connection.linger()).await;
-            return;
-        }
-        Stop::Cut => {
-            // Whether the socket takes it or not.
-            connection.give_up(Code::NO_ERROR, "");
-            let _ = timeout(Duration::ZERO, connection.linger()).await;
-            return;
-        }
+        Stop::Drained => ("", LINGER),
+        // Whether the socket takes it or not.
+        Stop::Cut => ("", Duration::ZERO),
     };
+    connection.give_up(Code::NO_ERROR, words);
+    let _ = timeout(lasts, connection.linger()).await;
+}
+
+/// Ends a connection that an error ended. The client may still read why, and `report` records what no request's record says.
+async fn end(
+    error: &Error,
+    connection: &mut Connection<Stream>,
+    live: &Live,
+    listener: &str,
+    report: impl Fn(Reason, String),
+) {
     if let Some(io) = error.as_io() {
         live.note_stalled(io);
     } else if error.is_rule() {
         let _ = timeout(LINGER, connection.linger()).await;
     }
-    let detail = if error.is_flood() { error.words().to_owned() } else { cause(&error) };
-    tracing::debug!(listener = %settings.listener.name, error = detail, "an HTTP/2 connection ended");
+    let detail = if error.is_flood() { error.words().to_owned() } else { cause(error) };
+    tracing::debug!(listener, error = detail, "an HTTP/2 connection ended");
     if error.is_rule() {
         // A connection that broke the protocol, or flooded: counted, since its requests' records don't say so.
         report(if error.is_flood() { Reason::Http2Flood } else { Reason::BadRequest }, detail);

@@ -6,6 +6,7 @@ use proptest::prelude::Just;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::{TcpSocket, TcpStream},
+    task::JoinHandle,
 };
 
 use super::{direction::CHUNK, *};
@@ -88,16 +89,18 @@ async fn a_reset_of_one_side_is_a_reset_of_the_other() {
     }
 }
 
+/// A client, a server, and the tunnel between them, which runs; with room for `buffers` bytes in each socket, zero for the kernel's.
+async fn tunnelled(buffers: u32) -> (TcpStream, TcpStream, JoinHandle<Result<(u64, u64), TunnelError>>) {
+    let ((client, client_side), (server, server_side)) = (pair(buffers).await, pair(buffers).await);
+    let upstream = Connection::from(server_side);
+    let tunnel = tokio::spawn(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
+    (client, server, tunnel)
+}
+
 #[tokio::test]
 async fn a_side_that_is_not_read_is_heard_to_break_off() {
     for ends_first in [true, false] {
-        let ((mut client, client_side), (mut server, server_side)) = (pair(4096).await, pair(4096).await);
-        let tunnel = tokio::spawn(copy_both(
-            client_side,
-            Connection::from(server_side),
-            Duration::ZERO,
-            Closer::default(),
-        ));
+        let (mut client, mut server, tunnel) = tunnelled(4096).await;
         if ends_first {
             client.write_all(b"all").await.unwrap();
             client.shutdown().await.unwrap();
@@ -119,13 +122,7 @@ async fn a_side_that_is_not_read_is_heard_to_break_off() {
 #[tokio::test]
 async fn an_upstream_that_breaks_off_behind_its_end_leaves_the_client_all_that_it_said() {
     for client_speaks in [true, false] {
-        let ((mut client, client_side), (mut server, server_side)) = (pair(0).await, pair(0).await);
-        let tunnel = tokio::spawn(copy_both(
-            client_side,
-            Connection::from(server_side),
-            Duration::ZERO,
-            Closer::default(),
-        ));
+        let (mut client, mut server, tunnel) = tunnelled(0).await;
         server.write_all(&vec![7; 100_000]).await.unwrap();
         server.shutdown().await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -144,9 +141,7 @@ async fn an_upstream_that_breaks_off_behind_its_end_leaves_the_client_all_that_i
 
 #[tokio::test]
 async fn a_tunnel_that_is_dropped_resets_both_sides() {
-    let ((mut client, client_side), (mut server, server_side)) = (pair(0).await, pair(0).await);
-    let tunnel = copy_both(client_side, Connection::from(server_side), Duration::ZERO, Closer::default());
-    let tunnel = tokio::spawn(tunnel);
+    let (mut client, mut server, tunnel) = tunnelled(0).await;
     client.write_all(b"part").await.unwrap();
     server.read_exact(&mut [0; 4]).await.unwrap();
     tunnel.abort();
