@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use attache_authorization::{AccessPolicy, Facts};
 use attache_config::model::{Config, FailureBreaker, PathPolicy, Policy};
 use attache_http::{
     Body, Client, Upgrade, Via, add_forwarded, check_request, normalize_uri, request_id, strip_request,
@@ -47,6 +48,7 @@ type Part = fn(u64);
 const PARTS: &[(&str, Part)] = &[
     ("route: one host", |times| route(1, times)),
     ("route: the middle one of 5,000 hosts", |times| route(5000, times)),
+    ("rules: two with five conditions", rules),
     ("wire: read a request's head", read_request),
     ("wire: read an answer's head", read_answer),
     ("wire: write a request's head", write_request),
@@ -163,6 +165,28 @@ fn route(routes: usize, times: u64) {
     for _ in 0..times {
         let facts = RequestFacts::of(black_box(&parts), &client);
         assert!(black_box(table.find_http(&facts)).is_some());
+    }
+}
+
+const RULES: &str = "\
+upstreams: { a: 'http://127.0.0.1:1' }
+listeners:
+  l:
+    bind: 127.0.0.1:1
+    to: a
+    authorization:
+      deny: [ { path: /admin/*, not: { client: 192.168.0.0/16 } } ]
+      allow: [ { client: 10.0.0.0/8, methods: [GET, HEAD], path: /v1/* } ]
+";
+
+fn rules(times: u64) {
+    let config = attache_config::parse(RULES, None, &|_| None).unwrap();
+    let policy = AccessPolicy::new(config.listeners[0].authorization.as_ref().unwrap());
+    let (mut parts, client) = (parts("orders.internal"), client());
+    check_request(&mut parts, false, true).unwrap();
+    for _ in 0..times {
+        let facts = Facts::of_request(black_box(&parts), &client);
+        assert!(black_box(policy.decide(&facts)).is_allowed());
     }
 }
 

@@ -112,21 +112,15 @@ impl Condition {
             {
                 Truth::Yes
             }
-            (Self::Paths(paths), Some(http)) => match http.path() {
-                Some(path) if http.is_plain() && http.has_one_path() => {
-                    one_of(paths, |pattern| pattern.matches_plain(path))
-                }
-                Some(path) => {
-                    let found = one_of(paths, |pattern| pattern.matches(path, http.reading()));
-                    http.other_paths().fold(found, |found, other| found.agree(other_path(paths, other)))
-                }
-                // Whoever has a tunnel may ask for any path in it.
-                None => Truth::Unsure,
+            (Self::Paths(paths), Some(http)) => match http.simple_path() {
+                Some(path) => one_of(paths, |pattern| pattern.matches_plain(path)),
+                None => doubtful_path(paths, http),
             },
             _ => self.holds_otherwise(facts, trusted),
         }
     }
 
+    #[inline(never)]
     fn holds_otherwise(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let client = facts.client;
         match self {
@@ -181,7 +175,17 @@ impl Condition {
     }
 }
 
+/// What the patterns say of a path that has more than one reading, or isn't the only one.
+#[inline(never)]
+fn doubtful_path(paths: &[Path], http: &Http<'_>) -> Truth {
+    // Whoever has a tunnel may ask for any path in it.
+    let Some(path) = http.path() else { return Truth::Unsure };
+    let found = one_of(paths, |pattern| pattern.matches(path, http.reading()));
+    http.other_paths().fold(found, |found, other| found.agree(other_path(paths, other)))
+}
+
 /// What the pattern that is matched best says.
+#[inline]
 fn one_of(paths: &[Path], matches: impl Fn(&Path) -> Truth) -> Truth {
     let mut found = Truth::No;
     for path in paths {

@@ -29,9 +29,8 @@ pub(crate) struct Http<'a> {
     request: &'a RequestHead,
     /// The path; empty where there is none.
     path: &'a str,
-    plain: Cell<Option<bool>>,
+    simple: Cell<Option<bool>>,
     reading: OnceCell<Reading>,
-    underscores: OnceCell<bool>,
 }
 
 /// What becomes of the bytes behind the request's head.
@@ -53,13 +52,15 @@ const OTHER_PATHS: [Known; 2] = [X_ORIGINAL_URL, X_REWRITE_URL];
 
 impl<'a> Facts<'a> {
     /// Of a request that was checked and normalized (`check_request`, `normalize_uri`).
+    #[inline]
     pub fn of_request(request: &'a RequestHead, client: &'a Client) -> Self {
         let path = Some(request.uri.path()).filter(|path| path.starts_with('/')).unwrap_or_default();
-        let (plain, reading, underscores) = Default::default();
-        Self { client, http: Some(Http { request, path, plain, reading, underscores }), claims: None }
+        let (simple, reading) = Default::default();
+        Self { client, http: Some(Http { request, path, simple, reading }), claims: None }
     }
 
     /// With what its verified token claims.
+    #[inline]
     pub const fn with_claims(mut self, claims: Option<&'a Claims>) -> Self {
         self.claims = claims;
         self
@@ -100,14 +101,15 @@ impl<'a> Http<'a> {
         Some(self.path).filter(|path| !path.is_empty())
     }
 
-    /// Nothing about the path has a second reading.
+    /// The path, where it is the only one that the request names, and nothing about it has a second reading.
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.plain.get().unwrap_or_else(|| {
-            let plain = is_plain(self.path);
-            self.plain.set(Some(plain));
-            plain
-        })
+    pub(crate) fn simple_path(&self) -> Option<&'a str> {
+        let is_simple = self.simple.get().unwrap_or_else(|| {
+            let is_simple = !self.path.is_empty() && self.has_one_path() && is_plain(self.path);
+            self.simple.set(Some(is_simple));
+            is_simple
+        });
+        is_simple.then_some(self.path)
     }
 
     /// How others would read the path.
@@ -126,13 +128,6 @@ impl<'a> Http<'a> {
         )
     }
 
-    /// Some header's name has an underscore, which CGI and its kin can't tell from a hyphen.
-    pub(crate) fn underscores(&self) -> bool {
-        *self
-            .underscores
-            .get_or_init(|| self.request.headers.keys().any(|name| name.as_bytes().contains(&b'_')))
-    }
-
     /// It is one request, and its method is the only one that it names.
     #[inline]
     pub(crate) fn is_what_it_says(&self) -> bool {
@@ -141,7 +136,7 @@ impl<'a> Http<'a> {
 
     /// Its path is the only one that it names.
     #[inline]
-    pub(crate) fn has_one_path(&self) -> bool {
+    fn has_one_path(&self) -> bool {
         !self.may_name_more(const { KnownSet::of(&OTHER_PATHS) })
     }
 
@@ -163,10 +158,18 @@ impl<'a> Http<'a> {
 
     /// The values of these headers, also where underscores stand for their hyphens.
     fn in_any_spelling(&self, names: &'static [Known]) -> impl Iterator<Item = &'a [u8]> {
-        let found = self.request.headers.iter().filter(move |(name, _)| {
-            let name = name.lower().replace('_', "-");
-            names.iter().any(|known| known.as_str() == name)
+        let headers = &self.request.headers;
+        let fields = self.may_name_more(KnownSet::of(names)).then(|| headers.iter());
+        let found = fields.into_iter().flatten().filter(move |(name, _)| {
+            names.iter().any(|known| is_spelling_of(name.as_bytes(), known.as_str()))
         });
         found.map(|(_, value)| value.as_bytes())
     }
+}
+
+/// A header's name is this one to CGI and its kin, which can't tell `_` from `-`. Names have no case.
+pub(crate) fn is_spelling_of(name: &[u8], known: &str) -> bool {
+    let same =
+        |(a, b): (&u8, u8)| a.eq_ignore_ascii_case(&b) || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
+    name.len() == known.len() && name.iter().zip(known.bytes()).all(same)
 }

@@ -4,10 +4,14 @@
 //! tell from hyphens). Which of these the upstream reads, nobody knows. So all lines must agree; where they don't, it is unsure.
 
 use attache_config::model::HeaderCondition;
-use attache_wire::{Name, Value};
+use attache_wire::Value;
 use http::HeaderName;
 
-use crate::{facts::Http, truth::Truth, value::matches};
+use crate::{
+    facts::{Http, is_spelling_of},
+    truth::Truth,
+    value::matches,
+};
 
 /// A header, and the values of which it must have one.
 #[derive(Debug)]
@@ -28,7 +32,11 @@ impl Header {
             None => self.0.any.iter().any(|(_, not)| *not).into(),
             Some(first) => lines.fold(self.line(first), |found, line| found.agree(self.line(line))),
         };
-        if http.underscores() && self.is_spelled_twice(http) { found.agree(Truth::Unsure) } else { found }
+        if http.headers().may_be_underscored() && self.is_spelled_twice(http) {
+            found.agree(Truth::Unsure)
+        } else {
+            found
+        }
     }
 
     fn line(&self, line: &[u8]) -> Truth {
@@ -51,11 +59,8 @@ impl Header {
     /// Another header is the same one to an upstream that takes `_` for `-`.
     fn is_spelled_twice(&self, http: &Http<'_>) -> bool {
         let name = self.0.name.as_str();
-        let same = |a: u8, b: u8| a == b || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
-        http.headers().keys().map(Name::lower).any(|other| {
-            other != name
-                && other.len() == name.len()
-                && other.bytes().zip(name.bytes()).all(|(a, b)| same(a, b))
-        })
+        let is_other =
+            |other: &[u8]| !other.eq_ignore_ascii_case(name.as_bytes()) && is_spelling_of(other, name);
+        http.headers().keys().any(|other| is_other(other.as_bytes()))
     }
 }

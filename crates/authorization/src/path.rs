@@ -42,33 +42,41 @@ impl Reading {
 
 /// Nothing about it has a second reading: no case, no encoding, no parameters, no empty or dot segment, and no slash at its end.
 ///
-/// Every request that a rule about paths is asked about is looked at, so it is done without a branch for each byte: sixteen
+/// Every request that a rule about paths is asked about is looked at, so it is done without a branch for each byte: sixteen or eight
 /// pairs of neighbours at once.
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "no branch for each byte, so that they are compared side by side"
-)]
 pub(crate) fn is_plain(path: &str) -> bool {
-    const PAIRS: usize = 17;
     let bytes = path.as_bytes();
-    let odd =
-        |b: u8| b.is_ascii_uppercase() | (b == b'%') | (b == b'\\') | (b == b';') | (b <= b' ') | (b >= 0x7f);
-    let pair = |a: u8, b: u8| odd(a) | odd(b) | ((a == b'/') & ((b == b'/') | (b == b'.')));
-    let odd_pairs =
-        |part: &[u8]| part.iter().zip(part.iter().skip(1)).fold(false, |found, (&a, &b)| found | pair(a, b));
-    let odd_chunk = |chunk: &[u8; PAIRS]| odd_pairs(chunk);
-    let found = match bytes {
-        [only] => odd(*only),
-        _ => match bytes.last_chunk() {
-            // What is left of the last step is looked at again.
-            Some(last) => {
-                let steps = bytes.windows(PAIRS).step_by(PAIRS - 1);
-                steps.filter_map(<[u8]>::first_chunk).any(odd_chunk) || odd_chunk(last)
-            }
-            None => odd_pairs(bytes),
-        },
+    let found = if let Some(last) = bytes.last_chunk::<17>() {
+        let steps = bytes.windows(17).step_by(16);
+        // What is left of the last step is looked at again.
+        steps.filter_map(<[u8]>::first_chunk::<17>).any(is_odd_chunk) || is_odd_chunk(last)
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<9>(), bytes.last_chunk::<9>()) {
+        is_odd_chunk(first) || is_odd_chunk(last)
+    } else {
+        let mut before = b'a';
+        bytes.iter().any(|&byte| is_odd(byte) || is_odd_pair(std::mem::replace(&mut before, byte), byte))
     };
     !found && (bytes.len() < 2 || bytes.last() != Some(&b'/'))
+}
+
+const fn is_odd(byte: u8) -> bool {
+    byte.is_ascii_uppercase()
+        | (byte == b'%')
+        | (byte == b'\\')
+        | (byte == b';')
+        | (byte <= b' ')
+        | (byte >= 0x7f)
+}
+
+const fn is_odd_pair(a: u8, b: u8) -> bool {
+    (a == b'/') & ((b == b'/') | (b == b'.'))
+}
+
+/// A byte is odd, or a pair of neighbours.
+#[inline]
+fn is_odd_chunk<const BYTES: usize>(chunk: &[u8; BYTES]) -> bool {
+    let pairs = chunk.iter().zip(chunk.iter().skip(1));
+    pairs.fold(false, |found, (&a, &b)| found | is_odd(a) | is_odd(b) | is_odd_pair(a, b))
 }
 
 /// All readings of a path; `None` where there is no end to its decoding, or it becomes no text.

@@ -10,6 +10,7 @@ use attache_config::model::{AddressMatch, HostName, HostPattern, Name, PathPatte
 use crate::CanonicalHost;
 
 /// Whether a path (without its query) matches. A CONNECT has no path and `*` is none: only an exact pattern can match them.
+#[inline]
 pub fn path_matches(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
         PathPattern::Exact(exact) => **exact == *path,
@@ -20,6 +21,7 @@ pub fn path_matches(pattern: &PathPattern, path: &str) -> bool {
 }
 
 /// What follows a prefix: empty, or beginning with `/`; `None` if it isn't one.
+#[inline]
 pub fn behind_prefix<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     let prefix = if prefix == "/" { "" } else { prefix };
     path.strip_prefix(prefix).filter(|rest| (rest.is_empty() && !prefix.is_empty()) || rest.starts_with('/'))

@@ -32,7 +32,7 @@ const OURS: [&str; 16] = [
 ];
 
 /// Names beside [`OURS`] that no trailer may have: they would be read as if they had stood in the head.
-const NEVER_TRAILERS: [&str; 11] = [
+const NEVER_TRAILERS: [&str; 16] = [
     "authorization",
     "cache-control",
     "content-encoding",
@@ -44,6 +44,12 @@ const NEVER_TRAILERS: [&str; 11] = [
     "range",
     "set-cookie",
     "www-authenticate",
+    // Some frameworks take another method or path from these, which rules looked for in the head.
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
 ];
 
 /// A field that says how a message travels, where it ends (RFC 9112 section 11.2) or where it goes. No service that
@@ -168,6 +174,8 @@ mod tests {
             "host",
             "authorization",
             "set-cookie",
+            "x-http-method-override",
+            "x_original_url",
             "grpc-status",
             "x-checksum",
             "server-timing",

@@ -32,24 +32,33 @@ impl Claims {
 
     /// Whether the claim has one of the values. A claim that isn't there has none.
     pub(crate) fn holds(&self, wanted: &ClaimCondition) -> Truth {
-        let one = |pattern: &ValuePattern| {
-            self.any(&wanted.name, |text| matches(pattern, text.as_bytes()) == Truth::Yes).unwrap_or(false)
-        };
-        wanted.any.iter().any(|(pattern, not)| one(pattern) != *not).into()
+        wanted.any.iter().fold(Truth::No, |found, (pattern, not)| {
+            let holds = self.has(&wanted.name, pattern);
+            found.or(if *not { holds.not() } else { holds })
+        })
     }
 
-    /// Each of the claim's values as a text: of a list its items, of a text its words too.
-    fn any(&self, name: &str, mut holds: impl FnMut(&str) -> bool) -> Option<bool> {
-        // An object among the items has no text.
-        fn one(value: &Value, holds: &mut dyn FnMut(&str) -> bool) -> bool {
-            match value {
-                Value::String(text) => holds(text) || (text.contains(' ') && text.split(' ').any(holds)),
-                Value::Bool(_) | Value::Number(_) => holds(&value.to_string()),
-                Value::Array(items) => items.iter().any(|item| !item.is_array() && one(item, holds)),
-                Value::Null | Value::Object(_) => false,
+    /// Whether the claim, an item of its list, or a word of it is meant.
+    fn has(&self, name: &str, pattern: &ValuePattern) -> Truth {
+        let word = if is_of_words(name) { Truth::Yes } else { Truth::Unsure };
+        let text = |text: &str| match matches(pattern, text.as_bytes()) {
+            Truth::No if text.contains(' ') => {
+                let any = text.split(' ').any(|part| matches(pattern, part.as_bytes()) == Truth::Yes);
+                if any { word } else { Truth::No }
             }
+            whole => whole,
+        };
+        // A list or an object among the items has no text.
+        let one = |value: &Value| match value {
+            Value::String(value) => text(value),
+            Value::Bool(_) | Value::Number(_) => text(&value.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => Truth::No,
+        };
+        match self.get(name) {
+            Some(Value::Array(items)) => items.iter().map(one).fold(Truth::No, Truth::or),
+            Some(value) => one(value),
+            None => Truth::No,
         }
-        self.get(name).filter(|value| !value.is_null()).map(|value| one(value, &mut holds))
     }
 
     /// The claim as a header's value; `None` where there is none, or it is no text.
@@ -65,5 +74,47 @@ impl Claims {
         };
         // A line break in a claim is none in a header.
         HeaderValue::from_str(&text).ok()
+    }
+}
+
+/// Claims that are lists of words in one text: RFC 8693 section 4.2, and what others call the same. Of every other text nobody can say
+/// whether a word of it means something: `name: "not admin"` is written by whoever has the name.
+fn is_of_words(name: &str) -> bool {
+    matches!(name.rsplit('.').next(), Some("scope" | "scp" | "permission"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attack_tests::{Signers, provider};
+    use super::*;
+
+    fn asked(claims: Value, name: &str, values: &[(ValuePattern, bool)]) -> Truth {
+        let issuer = Arc::new(Issuer::new(provider(&Signers::new().set())).unwrap());
+        let Value::Object(all) = claims else { panic!("claims are an object") };
+        Claims { issuer, all }.holds(&ClaimCondition { name: name.into(), any: values.to_vec() })
+    }
+
+    #[test]
+    fn a_word_of_a_text_that_is_no_list_of_words_is_in_doubt() {
+        let admin = [(ValuePattern::Exact("admin".into()), false)];
+        let not_admin = [(ValuePattern::Exact("admin".into()), true)];
+        for (claims, name, expected) in [
+            (serde_json::json!({ "name": "admin" }), "name", Truth::Yes),
+            (serde_json::json!({ "name": "not admin" }), "name", Truth::Unsure),
+            (serde_json::json!({ "name": ["x", "not admin"] }), "name", Truth::Unsure),
+            (serde_json::json!({ "name": ["not admin", "admin"] }), "name", Truth::Yes),
+            (serde_json::json!({ "name": "administrator x" }), "name", Truth::No),
+            (serde_json::json!({ "scope": "read admin" }), "scope", Truth::Yes),
+            (serde_json::json!({ "scp": "read admin" }), "scp", Truth::Yes),
+            (serde_json::json!({ "realm": { "scope": "read admin" } }), "realm.scope", Truth::Yes),
+            (serde_json::json!({ "my_scope": "read admin" }), "my_scope", Truth::Unsure),
+            (serde_json::json!({ "name": { "admin": "admin" } }), "name", Truth::No),
+            (serde_json::json!({ "name": [["admin"]] }), "name", Truth::No),
+            (serde_json::json!({ "name": null }), "name", Truth::No),
+            (serde_json::json!({}), "name", Truth::No),
+        ] {
+            assert_eq!(asked(claims.clone(), name, &admin), expected, "{claims}");
+            assert_eq!(asked(claims.clone(), name, &not_admin), expected.not(), "{claims}");
+        }
     }
 }

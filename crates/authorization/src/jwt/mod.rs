@@ -16,6 +16,8 @@ mod attack_tests;
 mod claims;
 mod keys;
 mod place;
+#[cfg(test)]
+mod several_tests;
 
 use std::{
     cell::RefCell,
@@ -95,14 +97,18 @@ impl Verifier {
         now: Duration,
     ) -> Result<Option<Rc<Claims>>, TokenError> {
         let mut failed: Option<TokenError> = None;
-        for (issuer, remembered) in wanted.providers.iter().filter_map(|&index| self.issuers.get(index)) {
+        for (issuer, remembered) in self.wanted(wanted) {
             let token = match place::find(&issuer.config.from, request) {
                 Ok(None) => continue,
                 Ok(Some(token)) => token,
                 Err(why) => return Err(TokenError::Invalid(why.to_owned())),
             };
-            match issuer.claims(token, &mut remembered.borrow_mut(), now) {
-                Ok(claims) => return Ok(Some(claims)),
+            let claims = issuer.claims(token, &mut remembered.borrow_mut(), now);
+            match claims {
+                Ok(claims) => {
+                    self.check_others(wanted, request, token, now)?;
+                    return Ok(Some(claims));
+                }
                 // Keys that aren't there yet are the more honest answer.
                 Err(error) if matches!(failed, Some(TokenError::NoKeys(_))) => drop(error),
                 Err(error) => failed = Some(error),
@@ -115,9 +121,46 @@ impl Verifier {
         }
     }
 
+    /// A second token that nobody believes must not go on beside a good one: the upstream may read that one.
+    fn check_others(
+        &self,
+        wanted: &JwtUse,
+        request: &RequestHead,
+        believed: &str,
+        now: Duration,
+    ) -> Result<(), TokenError> {
+        if wanted.providers.len() < 2 {
+            return Ok(());
+        }
+        let found = |issuer: &Issuer| place::find(&issuer.config.from, request);
+        for (issuer, _) in self.wanted(wanted) {
+            let token = match found(issuer) {
+                Ok(Some(token)) if token != believed => token,
+                Ok(_) => continue,
+                Err(why) => return Err(TokenError::Invalid(why.to_owned())),
+            };
+            // Issuers may look in the same place: one of them must believe it.
+            let is_believed = self.wanted(wanted).any(|(issuer, remembered)| {
+                found(issuer) == Ok(Some(token))
+                    && issuer.claims(token, &mut remembered.borrow_mut(), now).is_ok()
+            });
+            if !is_believed {
+                let name = &issuer.config.name;
+                let why = format!("{name}: there is a second token, which no issuer believes");
+                return Err(TokenError::Invalid(why));
+            }
+        }
+        Ok(())
+    }
+
+    /// The issuers whose tokens are looked for.
+    fn wanted(&self, wanted: &JwtUse) -> impl Iterator<Item = &(Arc<Issuer>, RefCell<Remembered>)> {
+        wanted.providers.iter().filter_map(|&index| self.issuers.get(index))
+    }
+
     /// Takes tokens that end here off a request, and tells the upstream what was claimed.
     pub fn pass_on(&self, wanted: &JwtUse, request: &mut RequestHead, claims: Option<&Claims>) {
-        for (issuer, _) in wanted.providers.iter().filter_map(|&index| self.issuers.get(index)) {
+        for (issuer, _) in self.wanted(wanted) {
             if !issuer.config.forward {
                 place::remove(&issuer.config.from, request);
             }
@@ -134,8 +177,7 @@ impl Verifier {
 
     /// Headers in which tokens are looked for, of the issuers that are used: no other spelling of them passes, and none in trailers.
     pub fn token_headers(&self, wanted: &JwtUse) -> impl Iterator<Item = &HeaderName> {
-        let issuers = wanted.providers.iter().filter_map(|&index| self.issuers.get(index));
-        issuers.flat_map(|(issuer, _)| &issuer.config.from).filter_map(|place| match place {
+        self.wanted(wanted).flat_map(|(issuer, _)| &issuer.config.from).filter_map(|place| match place {
             TokenPlace::Header(name, _) => Some(name),
             TokenPlace::Cookie(_) | TokenPlace::Query(_) => None,
         })
@@ -143,8 +185,7 @@ impl Verifier {
 
     /// Headers of claims, which no client may send, of the issuers that are used.
     pub fn claim_headers(&self, wanted: &JwtUse) -> impl Iterator<Item = &HeaderName> {
-        let issuers = wanted.providers.iter().filter_map(|&index| self.issuers.get(index));
-        issuers.flat_map(|(issuer, _)| issuer.config.claim_headers.iter().map(|(name, _)| name))
+        self.wanted(wanted).flat_map(|(issuer, _)| issuer.config.claim_headers.iter().map(|(name, _)| name))
     }
 }
 

@@ -1,0 +1,80 @@
+//! Tokens of several issuers in one request.
+
+use std::sync::Arc;
+
+use attache_config::model::{JwtProvider, JwtUse, TokenPlace};
+use attache_wire::RequestHead;
+use serde_json::json;
+
+use super::{
+    Issuer, TokenError, Verifier,
+    attack_tests::{Signers, provider, with},
+};
+
+const PARTNER: &str = "https://id.partner.test";
+
+fn request(headers: &[(&str, &str)]) -> RequestHead {
+    let mut request = http::Request::get("/");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0.into()
+}
+
+/// Two issuers, of which the second one's tokens stand in `places`.
+fn verifier(signers: [&Signers; 2], places: Vec<TokenPlace>) -> Verifier {
+    let corp = provider(&signers[0].set());
+    let partner = JwtProvider {
+        name: "partner".into(),
+        issuer: PARTNER.into(),
+        from: places,
+        forward: true,
+        ..provider(&signers[1].set())
+    };
+    Verifier::new(&[corp, partner].map(|config| Arc::new(Issuer::new(config).unwrap())))
+}
+
+#[test]
+fn a_token_that_no_issuer_believes_does_not_go_on_beside_a_good_one() {
+    let (ours, theirs) = (Signers::new(), Signers::new());
+    let (good, evil) = (format!("Bearer {}", ours.good()), Signers::new().good());
+    let partner = theirs.token(&json!({ "alg": "RS256", "kid": "rsa" }), &with("iss", PARTNER.into()));
+    let place = TokenPlace::Header(http::HeaderName::from_static("x-partner"), "".into());
+    let verifier = verifier([&ours, &theirs], vec![place]);
+    for providers in [vec![0, 1], vec![1, 0]] {
+        for required in [true, false] {
+            let wanted = JwtUse { providers: providers.clone(), required };
+            let verified = |headers: &[(&str, &str)]| verifier.verify(&wanted, &request(headers));
+            assert!(verified(&[("authorization", &good)]).unwrap().is_some());
+            assert!(verified(&[("x-partner", &partner)]).unwrap().is_some());
+            assert!(verified(&[("authorization", &good), ("x-partner", &partner)]).unwrap().is_some());
+            for bad in [&*evil, "a.b.c", "", &good[7..]] {
+                let found = verified(&[("authorization", &good), ("x-partner", bad)]);
+                // The token of one issuer in the other's place is the same token, which was verified.
+                if bad == &good[7..] {
+                    assert!(found.is_ok(), "{found:?}");
+                } else {
+                    assert!(matches!(found, Err(TokenError::Invalid(_))), "{bad}: {found:?}");
+                }
+            }
+            let found = verified(&[("authorization", "Bearer a.b.c"), ("x-partner", &partner)]);
+            assert!(matches!(found, Err(TokenError::Invalid(_))), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn issuers_that_look_in_the_same_place_share_its_token() {
+    let (ours, theirs) = (Signers::new(), Signers::new());
+    let partner = theirs.token(&json!({ "alg": "RS256", "kid": "rsa" }), &with("iss", PARTNER.into()));
+    let place = TokenPlace::Header(http::header::AUTHORIZATION, "Bearer ".into());
+    let verifier = verifier([&ours, &theirs], vec![place]);
+    let wanted = JwtUse { providers: vec![0, 1], required: true };
+    for token in [&ours.good(), &partner] {
+        let request = request(&[("authorization", &format!("Bearer {token}"))]);
+        assert!(verifier.verify(&wanted, &request).unwrap().is_some());
+        // A second one in the cookie, which only the first issuer looks for.
+        let headers = [("authorization", &*format!("Bearer {partner}")), ("cookie", "session=a.b.c")];
+        assert!(verifier.verify(&wanted, &self::request(&headers)).is_err());
+    }
+}
