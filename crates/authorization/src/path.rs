@@ -59,6 +59,10 @@ pub(crate) fn is_plain(path: &str) -> bool {
     !found && (bytes.len() < 2 || bytes.last() != Some(&b'/'))
 }
 
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "no branch for each byte, so that they are compared side by side"
+)]
 const fn is_odd(byte: u8) -> bool {
     byte.is_ascii_uppercase()
         | (byte == b'%')
@@ -68,6 +72,10 @@ const fn is_odd(byte: u8) -> bool {
         | (byte >= 0x7f)
 }
 
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "no branch for each byte, so that they are compared side by side"
+)]
 const fn is_odd_pair(a: u8, b: u8) -> bool {
     (a == b'/') & ((b == b'/') | (b == b'.'))
 }
