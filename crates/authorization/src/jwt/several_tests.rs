@@ -44,12 +44,12 @@ fn a_token_that_no_issuer_believes_does_not_go_on_beside_a_good_one() {
     for providers in [vec![0, 1], vec![1, 0]] {
         for required in [true, false] {
             let wanted = JwtUse { providers: providers.clone(), required };
-            let verified = |headers: &[(&str, &str)]| verifier.verify(&wanted, &request(headers));
-            assert!(verified(&[("authorization", &good)]).unwrap().is_some());
-            assert!(verified(&[("x-partner", &partner)]).unwrap().is_some());
-            assert!(verified(&[("authorization", &good), ("x-partner", &partner)]).unwrap().is_some());
+            let ask = |headers: &[(&str, &str)]| verifier.verify(&wanted, &request(headers));
+            assert!(ask(&[("authorization", &good)]).unwrap().is_some());
+            assert!(ask(&[("x-partner", &partner)]).unwrap().is_some());
+            assert!(ask(&[("authorization", &good), ("x-partner", &partner)]).unwrap().is_some());
             for bad in [&*evil, "a.b.c", "", &good[7..]] {
-                let found = verified(&[("authorization", &good), ("x-partner", bad)]);
+                let found = ask(&[("authorization", &good), ("x-partner", bad)]);
                 // The token of one issuer in the other's place is the same token, which was verified.
                 if bad == &good[7..] {
                     assert!(found.is_ok(), "{found:?}");
@@ -57,7 +57,7 @@ fn a_token_that_no_issuer_believes_does_not_go_on_beside_a_good_one() {
                     assert!(matches!(found, Err(TokenError::Invalid(_))), "{bad}: {found:?}");
                 }
             }
-            let found = verified(&[("authorization", "Bearer a.b.c"), ("x-partner", &partner)]);
+            let found = ask(&[("authorization", "Bearer a.b.c"), ("x-partner", &partner)]);
             assert!(matches!(found, Err(TokenError::Invalid(_))), "{found:?}");
         }
     }
