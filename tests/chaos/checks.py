@@ -40,6 +40,7 @@ class Observed:
     reasons: frozenset
     needs: frozenset
     expected_errors: tuple = ()
+    recovery_limit: float = RECOVERY
 
 
 def gauges(seen):
@@ -116,8 +117,8 @@ def log(seen):
 
 
 def recovery(seen):
-    if seen.recovery is None or seen.recovery > RECOVERY:
-        yield f"no call succeeded within {RECOVERY:g} s of the fault's end"
+    if seen.recovery is None or seen.recovery > seen.recovery_limit:
+        yield f"no call succeeded within {seen.recovery_limit:g} s of the fault's end"
 
 
 def permits(seen):

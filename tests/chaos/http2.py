@@ -41,7 +41,7 @@ async def read_frame(reader):
     return start[3], start[4], int.from_bytes(start[5:9], "big") & 0x7FFFFFFF, payload
 
 
-async def http2(tally, going, at_once=8, rounds=10):
+async def http2(tally, going, pause=0.0, at_once=8, rounds=10):
     """Rounds of streams at once, on connections of some rounds."""
     while going():
         reader, writer = await connect(WEB)
@@ -51,6 +51,7 @@ async def http2(tally, going, at_once=8, rounds=10):
                 await calls(reader, writer, tally, range(number * at_once * 2 + 1, (number + 1) * at_once * 2, 2))
             if not going() or reader.at_eof():
                 break
+            await asyncio.sleep(pause)
         writer.write(frame(GOAWAY, 0, 0, bytes(8)))
         writer.close()
 

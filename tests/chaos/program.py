@@ -19,13 +19,13 @@ access_log: {access_log}
 shutdown: {{ drain_timeout: 5s }}
 dns: {{ servers: ["127.0.0.1:{DNS}"], min_ttl: 200ms, timeout: 1s }}
 listeners:
-  web: {{ bind: "127.0.0.1:{WEB}", protocol: http, http: {{ header_timeout: 2s }}, to: app }}
+  web: {{ bind: "127.0.0.1:{WEB}", protocol: http, http: {{ header_timeout: {header} }}, to: app }}
   echo: {{ bind: "127.0.0.1:{ECHO}", protocol: tcp, to: echo }}
   proxy: {{ bind: "127.0.0.1:{PROXY}", protocol: http, to: internet }}
 upstreams:
   app:
     address: [{app}]
-    connect_timeout: 300ms
+    connect_timeout: {connect}
     timeout: {timeout}
     idle_timeout: {silence}
     retry: {{ attempts: 3, per_try_timeout: {silence} }}
@@ -69,10 +69,13 @@ class Page:
 
 
 class Attache:
-    def __init__(self, binary, *, app, timeout="3s", silence="1s", access_log="off", limits=(), stdout=None):
+    def __init__(
+        self, binary, *, app, timeout="3s", silence="1s", connect="300ms", header="2s", access_log="off", limits=(), stdout=None
+    ):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="chaos-"))
         self.binary, self.limits, self.stdout, self.process = binary, limits, stdout, None
-        self.app, self.access_log, self.silence = app, access_log, silence
+        self.app, self.access_log = app, access_log
+        self.times = {"silence": silence, "connect": connect, "header": header}
         self.config = self.folder / "attache.yaml"
         self.log = self.folder / "log"
         self.write(timeout)
@@ -80,7 +83,7 @@ class Attache:
     def write(self, timeout):
         names = {"METRICS": METRICS, "WEB": WEB, "ECHO": ECHO, "PROXY": PROXY, "DNS": DNS, "MAX_REQUESTS": MAX_REQUESTS}
         app = ", ".join(f'"http://{host}:8080"' for host in self.app)
-        text = CONFIG.format(app=app, timeout=timeout, access_log=self.access_log, silence=self.silence, **names)
+        text = CONFIG.format(app=app, timeout=timeout, access_log=self.access_log, **self.times, **names)
         beside = self.config.with_suffix(".new")
         beside.write_text(text)
         beside.replace(self.config)
