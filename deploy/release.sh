@@ -3,7 +3,7 @@
 #
 #   deploy/release.sh [FOLDER]      puts them into FOLDER (default: target/release-files)
 #
-# TARGETS chooses the architectures. It needs a C compiler, CMake, curl, dpkg-deb and cargo-cyclonedx (`cargo install cargo-cyclonedx --locked`).
+# TARGETS chooses the architectures. It needs a C compiler, CMake, curl, dpkg-deb and Python 3.11.
 # For arm64 on an x86-64 machine it needs the cross compiler (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross), and qemu-user-static, which
 # runs what was built.
 set -eu
@@ -22,7 +22,7 @@ need() {
 }
 need curl "apt-get install curl"
 need dpkg-deb "apt-get install dpkg"
-need cargo-cyclonedx "cargo install cargo-cyclonedx --locked"
+need python3 "apt-get install python3"
 for target in $targets; do
     machine=${target%%-*}
     [ "$machine" = "$host" ] && continue
@@ -77,11 +77,8 @@ for target in $targets; do
     [ -n "$emulator" ] || tool=$binary
     tar -C "target/static-$machine" --owner=0 --group=0 -czf "$out/attache-linux-$machine.tar.gz" attache
     BINARY=$binary EMULATOR=$emulator TOOL=$tool deploy/build-deb.sh "$out"
-    # What is in it, by crate and version (CycloneDX).
-    cargo cyclonedx --quiet --format json --target "$target" --manifest-path crates/attache/Cargo.toml --override-filename "attache-linux-$machine.cdx"
-    mv "crates/attache/attache-linux-$machine.cdx.json" "$out/"
-    # It writes one beside every member of the workspace.
-    find crates benches tests xtask -name "attache-linux-$machine.cdx.json" -delete
+    # What is in it: crates, C sources, glibc, the dashboard's files (CycloneDX).
+    deploy/sbom.py --target "$target" --output "$out/attache-linux-$machine.cdx.json"
 done
 (cd "$out" && sha256sum -- * > ../SHA256SUMS && mv ../SHA256SUMS .)
 ls -l "$out"

@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod deny;
 mod modules;
 
 use std::{
@@ -101,8 +102,8 @@ cargo xtask COMMAND
   lint    rustfmt, clippy with warnings denied, cargo-deny
   modules which modules need each other, where none but parent and child should
   ci      lint, then test
-  fuzz [--minutes N] [TARGET...]
-          looks for bytes that break what holds for any bytes (`tests/fuzz`), each target for N minutes (1); it needs a nightly
+  fuzz [--minutes N | --hours N] [TARGET...]
+          looks for bytes that break what holds for any bytes (`tests/fuzz`), each target for N minutes (1) or hours; it needs a nightly
           toolchain and a C++ compiler, and installs cargo-fuzz
   chaos [CASE...] [--minutes N] [--seed N] [--fast] [--list]
           faults under load (`tests/chaos`), each in a network namespace of its own, and what must hold afterwards; --minutes is for
@@ -274,9 +275,10 @@ fn fuzz() -> Result<(), String> {
     let (mut minutes, mut targets) = (1_u64, Vec::new());
     let mut arguments = env::args().skip(2);
     while let Some(argument) = arguments.next() {
-        if argument == "--minutes" {
-            let given = arguments.next().and_then(|minutes| minutes.parse().ok());
-            minutes = given.ok_or("--minutes needs a whole number")?;
+        if argument == "--minutes" || argument == "--hours" {
+            let given: Option<u64> = arguments.next().and_then(|number| number.parse().ok());
+            let given = given.ok_or(format!("{argument} needs a whole number"))?;
+            minutes = if argument == "--hours" { given * 60 } else { given };
         } else {
             targets.push(argument);
         }
@@ -439,34 +441,12 @@ fn lint() -> Result<(), String> {
     modules()?;
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
-    deny()
+    deny::check()
 }
 
 /// No modules but parent and child need each other.
 fn modules() -> Result<(), String> {
     modules::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates"))
-}
-
-/// Licences, duplicates and sources need no network. The advisory database does: where it can't be reached, that is said.
-fn deny() -> Result<(), String> {
-    if Command::new("cargo-deny").arg("--version").output().is_err() {
-        run(cargo().args(["install", "--locked", "--quiet", "cargo-deny"]))?;
-    }
-    run(cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
-    if advisory_database().is_none() && !run_quiet(cargo().args(["deny", "fetch", "db"])) {
-        println!("xtask: NOT CHECKED: advisories, because their database can't be reached from this machine");
-        return Ok(());
-    }
-    run(cargo().args(["deny", "check", "advisories"]))
-}
-
-fn advisory_database() -> Option<PathBuf> {
-    let home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))?;
-    let path = home.join("advisory-dbs");
-    // A fetch that failed leaves a lock file there.
-    path.read_dir().ok()?.flatten().any(|entry| entry.path().is_dir()).then_some(path)
 }
 
 fn is_root() -> bool {
