@@ -35,7 +35,8 @@ fn advisories_of(folder: &Path) -> Result<(), String> {
     let rules = fs::read_to_string(root.join("deny.toml")).map_err(|e| format!("deny.toml: {e}"))?;
     let config = root.join("target/deny-advisories.toml");
     let database = "https://github.com/RustSec/advisory-db";
-    let text = format!("{rules}\n[advisories]\ndb-path = {folder:?}\ndb-urls = [\"{database}\"]\n");
+    let text =
+        format!("{rules}\n[advisories]\ndb-path = \"{}\"\ndb-urls = [\"{database}\"]\n", folder.display());
     fs::write(&config, text).map_err(|e| format!("{}: {e}", config.display()))?;
     run(cargo().args(["deny", "--offline", "--config"]).arg(config).args(["check", "advisories"]))
 }
