@@ -164,7 +164,7 @@ impl Site {
         let asker = Asker::of(request.head());
         self.observer.request(&exchange, request.headers());
         let urgency = || self.priority_header.as_ref().map_or(0, |name| urgency(request.headers(), name));
-        let context = CallContext { on_informational, ..CallContext::new(client, exchange.clone()) };
+        let context = Rc::new(CallContext { on_informational, ..CallContext::new(client, exchange.clone()) });
         let mut web = None;
         let begun = if self.overload.refuses(urgency) {
             Err(Reason::Overloaded.into())

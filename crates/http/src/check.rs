@@ -26,7 +26,7 @@
 use attache_telemetry::Reason;
 use attache_wire::{
     Fields, Protocol, RequestHead, Value,
-    header::{CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, COOKIE, HOST, KnownSet, TE, TRANSFER_ENCODING},
 };
 use http::{
     Method, Uri, Version,
@@ -66,14 +66,20 @@ impl Form {
 /// A [`Refusal`] as the module's table says. The connection of an HTTP/1 client is closed after it.
 pub fn check_request(request: &mut RequestHead, tls: bool, body_ended: bool) -> Result<Form, Refusal> {
     let h2 = request.version >= Version::HTTP_2;
-    check_framing(request, h2, body_ended)?;
+    if request.headers.contains_any(FRAMING) {
+        check_framing(request, h2, body_ended)?;
+    }
     if h2 {
-        check_fields(&request.headers)?;
-        join_cookies(&mut request.headers);
+        check_http2(&mut request.headers)?;
     }
     check_target(request, h2, tls)
 }
 
+/// What frames a body.
+const FRAMING: KnownSet = KnownSet::of(&[CONTENT_LENGTH, TRANSFER_ENCODING]);
+
+// Not inlined, like what only some requests need: it would stand in the way of all others.
+#[inline(never)]
 fn check_framing(request: &RequestHead, h2: bool, body_ended: bool) -> Result<(), Refusal> {
     let mut lengths = request.headers.get_all(CONTENT_LENGTH);
     let length = lengths.next();
@@ -107,8 +113,9 @@ fn check_framing(request: &RequestHead, h2: bool, body_ended: bool) -> Result<()
     Ok(())
 }
 
-/// RFC 9113 sections 8.2.1 and 8.2.2.
-fn check_fields(headers: &Fields) -> Result<(), Refusal> {
+/// RFC 9113 sections 8.2.1 to 8.2.3.
+#[inline(never)]
+fn check_http2(headers: &mut Fields) -> Result<(), Refusal> {
     // That one is not there is one bit.
     if CONNECTION_SPECIFIC.into_iter().any(|name| headers.contains_key(name)) {
         return Err(Refusal::bad_request("HTTP/2 has no connection-specific header fields."));
@@ -120,6 +127,7 @@ fn check_fields(headers: &Fields) -> Result<(), Refusal> {
     if headers.values().any(|value| blank(value.as_bytes().first()) || blank(value.as_bytes().last())) {
         return Err(Refusal::bad_request("A header field's value begins or ends with whitespace."));
     }
+    join_cookies(headers);
     Ok(())
 }
 
@@ -141,11 +149,20 @@ fn join_cookies(headers: &mut Fields) {
     let _ = headers.try_insert(COOKIE, &joined);
 }
 
-const BAD_AUTHORITY: Refusal =
-    Refusal::bad_request("The request's target does not name a valid `host[:port]`.");
-const BAD_HOST: Refusal = Refusal::bad_request("Host is not a valid `host[:port]`.");
-const BAD_FORM: Refusal =
-    Refusal::bad_request("The request's target has not the form that its method needs.");
+#[cold]
+fn bad_authority() -> Refusal {
+    Refusal::bad_request("The request's target does not name a valid `host[:port]`.")
+}
+
+#[cold]
+fn bad_host() -> Refusal {
+    Refusal::bad_request("Host is not a valid `host[:port]`.")
+}
+
+#[cold]
+fn bad_form() -> Refusal {
+    Refusal::bad_request("The request's target has not the form that its method needs.")
+}
 
 const UNKNOWN_PROTOCOL: Refusal = Refusal {
     reason: Reason::UpgradeUnsupported,
@@ -174,7 +191,7 @@ fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, 
     let Some(authority) = request.uri.authority() else {
         return take_host(request, scheme).map(|()| form);
     };
-    let target = parse_authority(authority.as_str()).ok_or(BAD_AUTHORITY)?;
+    let target = parse_authority(authority.as_str()).ok_or_else(bad_authority)?;
     if form == Form::Authority && target.port.is_none() {
         return Err(Refusal::bad_request("A CONNECT target needs a port."));
     }
@@ -183,7 +200,7 @@ fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, 
         return Ok(form);
     }
     if !h2 {
-        request.headers.try_insert(HOST, authority.as_str().as_bytes()).map_err(|_| BAD_AUTHORITY)?;
+        request.headers.try_insert(HOST, authority.as_str().as_bytes()).map_err(|_| bad_authority())?;
     } else if same(host_of(host)?, target, scheme.as_str()) {
         // One spelling is enough, and it is `:authority`.
         request.headers.remove(HOST);
@@ -197,31 +214,37 @@ fn form(request: &RequestHead) -> Result<Form, Refusal> {
     let uri = &request.uri;
     let h2 = request.version >= Version::HTTP_2;
     if request.method == Method::CONNECT {
-        return if let Some(protocol) = &request.protocol {
-            // What another protocol means is known to nobody on the way, so nobody could hold it to a rule (RFC 9220 section 3).
-            if !protocol.as_str().eq_ignore_ascii_case("websocket") {
-                return Err(UNKNOWN_PROTOCOL);
-            }
-            // RFC 8441 section 4: scheme, path and authority are all there.
-            if uri.path().starts_with('/') && uri.authority().is_some() {
-                Ok(Form::Origin)
-            } else {
-                Err(BAD_FORM)
-            }
-        } else if uri.scheme().is_none() && uri.authority().is_some() && uri.path_and_query().is_none() {
-            Ok(Form::Authority)
-        } else {
-            Err(BAD_FORM)
-        };
+        return connect_form(request);
     }
     match uri.path_and_query().map(PathAndQuery::as_str) {
         // What came as `OPTIONS http://host` (RFC 9112 section 3.2.4).
         Some("*") if request.method == Method::OPTIONS && uri.scheme().is_some() && !h2 => Ok(Form::Absolute),
         Some("*") if request.method == Method::OPTIONS => Ok(Form::Asterisk),
-        Some(_) if !uri.path().starts_with('/') => Err(BAD_FORM),
+        Some(_) if !uri.path().starts_with('/') => Err(bad_form()),
         Some(_) if uri.scheme().is_some() && !h2 => Ok(Form::Absolute),
         Some(_) => Ok(Form::Origin),
-        None => Err(BAD_FORM),
+        None => Err(bad_form()),
+    }
+}
+
+#[cold]
+fn connect_form(request: &RequestHead) -> Result<Form, Refusal> {
+    let uri = &request.uri;
+    if let Some(protocol) = &request.protocol {
+        // What another protocol means is known to nobody on the way, so nobody could hold it to a rule (RFC 9220 section 3).
+        if !protocol.as_str().eq_ignore_ascii_case("websocket") {
+            return Err(UNKNOWN_PROTOCOL);
+        }
+        // RFC 8441 section 4: scheme, path and authority are all there.
+        if uri.path().starts_with('/') && uri.authority().is_some() {
+            Ok(Form::Origin)
+        } else {
+            Err(bad_form())
+        }
+    } else if uri.scheme().is_none() && uri.authority().is_some() && uri.path_and_query().is_none() {
+        Ok(Form::Authority)
+    } else {
+        Err(bad_form())
     }
 }
 
@@ -244,7 +267,7 @@ fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), R
 
 fn host_of(value: Value<'_>) -> Result<HostPort<'_>, Refusal> {
     // Its parser lets no byte pass that is not ASCII.
-    std::str::from_utf8(value.as_bytes()).ok().and_then(parse_authority).ok_or(BAD_HOST)
+    std::str::from_utf8(value.as_bytes()).ok().and_then(parse_authority).ok_or_else(bad_host)
 }
 
 /// The same host and port, whichever way they are spelled.
@@ -261,12 +284,12 @@ fn take_host(request: &mut RequestHead, scheme: Scheme) -> Result<(), Refusal> {
         Some(shared) => Authority::from_maybe_shared(shared),
         None => Authority::try_from(host.as_bytes()),
     };
-    let authority = authority.map_err(|_| BAD_HOST)?;
-    parse_authority(authority.as_str()).ok_or(BAD_HOST)?;
+    let authority = authority.map_err(|_| bad_host())?;
+    parse_authority(authority.as_str()).ok_or_else(bad_host)?;
     let mut parts = std::mem::take(&mut request.uri).into_parts();
     parts.scheme = Some(scheme);
     parts.authority = Some(authority);
-    request.uri = Uri::from_parts(parts).map_err(|_| BAD_FORM)?;
+    request.uri = Uri::from_parts(parts).map_err(|_| bad_form())?;
     Ok(())
 }
 

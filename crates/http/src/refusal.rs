@@ -15,6 +15,8 @@ pub struct Refusal {
 
 impl Refusal {
     /// A request that is not valid, or that two parsers could read in two ways.
+    #[cold]
+    #[inline(never)]
     pub const fn bad_request(text: &'static str) -> Self {
         Self { reason: Reason::BadRequest, text: Cow::Borrowed(text) }
     }

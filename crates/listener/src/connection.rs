@@ -187,7 +187,6 @@ async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp
     if let Some(sni) = &client.sni {
         exchange.host.replace(sni.as_ref().into());
     }
-    let exchange = Rc::new(exchange);
     let mut finish = Finish::new(exchange.clone(), settings, live.clone());
     let opaque = Opaque { io, client, exchange: exchange.clone(), protocol, hello, silent };
     let mut carried = pin!(tcp.call(opaque));

@@ -19,8 +19,10 @@ pub(crate) struct Reader {
 impl Reader {
     /// A record of this connection, or of a request on it.
     #[inline]
-    pub(crate) fn exchange(&self, protocol: &'static str) -> Exchange {
+    pub(crate) fn exchange(&self, protocol: &'static str) -> Rc<Exchange> {
+        // In its place before anything else is done with it: it is large to copy.
         let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
+        let exchange = Rc::new(exchange);
         // A counter that stays on this worker.
         *exchange.identity.borrow_mut() = self.client.identity();
         exchange

@@ -92,7 +92,7 @@ impl Context {
 
     /// The record of a request.
     pub(crate) fn record<B>(&self, request: &Request<B>, refused: bool) -> Rc<Exchange> {
-        let exchange = Rc::new(self.reader.exchange(self.protocol));
+        let exchange = self.reader.exchange(self.protocol);
         if !refused {
             // Kept until the exchange is reported: the access log and the tap show what the client sent, and by then routing has
             // rewritten the request. Of what was read from an HTTP/1 connection nothing is copied.

@@ -68,8 +68,9 @@ where
             return FaultFuture { step: Step::Through { future: self.inner.call(call) }, rate };
         }
         let abort = abort.map(|abort| answer(abort, &call));
-        let waiting = Waiting { call: Some(call), service: self.inner.clone(), abort };
-        FaultFuture { step: Step::Waiting { sleep: delay.map(|delay| sleep(delay.time)), waiting }, rate }
+        let sleep = delay.map(|delay| Box::pin(sleep(delay.time)));
+        let waiting = Waiting { sleep, call: Some(call), service: self.inner.clone(), abort };
+        FaultFuture { step: Step::Waiting { waiting: Box::new(waiting) }, rate }
     }
 }
 
@@ -95,6 +96,7 @@ fn answer(abort: model::FaultAbort, call: &Call) -> Result<StatusCode, Error> {
 }
 
 struct Waiting<S> {
+    sleep: Option<Pin<Box<Sleep>>>,
     call: Option<Call>,
     service: S,
     abort: Option<Result<StatusCode, Error>>,
@@ -113,7 +115,8 @@ pin_project! {
     #[project = StepProjection]
     enum Step<S, F> {
         Through { #[pin] future: F },
-        Waiting { #[pin] sleep: Option<Sleep>, waiting: Waiting<S> },
+        // A box, so that a call without a fault has no room for it.
+        Waiting { waiting: Box<Waiting<S>> },
     }
 }
 
@@ -131,12 +134,12 @@ where
                 StepProjection::Through { future } => {
                     return future.poll(cx).map_ok(|response| slowed(response, rate));
                 }
-                StepProjection::Waiting { mut sleep, waiting } => {
-                    if let Some(sleep) = sleep.as_mut().as_pin_mut() {
-                        ready!(sleep.poll(cx));
+                StepProjection::Waiting { waiting } => {
+                    if let Some(sleep) = &mut waiting.sleep {
+                        ready!(sleep.as_mut().poll(cx));
                     }
                     // So that it isn't polled again while the service makes itself ready.
-                    sleep.set(None);
+                    waiting.sleep = None;
                     if let Some(abort) = waiting.abort.take() {
                         return Poll::Ready(abort.map(respond));
                     }

@@ -1,6 +1,6 @@
 //! One attempt of one request, as the layers from retry to connection see it.
 
-use std::pin::Pin;
+use std::{pin::Pin, rc::Rc};
 
 use attache_http::Body;
 use attache_wire::Request;
@@ -16,8 +16,8 @@ pub struct Call {
     pub request: Request<Body>,
     /// What it asks of the upstream.
     pub wants: Wants,
-    /// What the layers need to know beside it.
-    pub context: CallContext,
+    /// What the layers need to know beside it. Shared, since every layer moves the call, and a retry keeps this for its next attempt.
+    pub context: Rc<CallContext>,
     /// Who is told of the attempt's end beside its endpoint. Layers below the retries add themselves.
     pub judges: Judges,
     /// It goes out on a connection made for it, never on one of the pool. Set on the one attempt that follows a lost close race, where the
@@ -37,21 +37,32 @@ pub enum Wants {
 
 impl Call {
     /// A call for an answer.
-    pub fn new(request: Request<Body>, context: CallContext) -> Self {
-        Self { request, wants: Wants::Answer, context, judges: Judges::default(), fresh: false }
+    pub fn new(request: Request<Body>, context: impl Into<Rc<CallContext>>) -> Self {
+        Self {
+            request,
+            wants: Wants::Answer,
+            context: context.into(),
+            judges: Judges::default(),
+            fresh: false,
+        }
     }
 
     /// A call for a bare connection. `request` is a CONNECT's: balancing by a hash, limits and hosts read its head, and its body is
     /// never touched.
-    pub fn connection(request: Request<Body>, context: CallContext) -> Self {
+    pub fn connection(request: Request<Body>, context: impl Into<Rc<CallContext>>) -> Self {
         Self { wants: Wants::Connection, ..Self::new(request, context) }
     }
 
     /// The same for a client that sent no request, but opaque bytes. In its place stands a CONNECT without headers.
-    pub fn opaque(context: CallContext) -> Self {
+    pub fn opaque(context: impl Into<Rc<CallContext>>) -> Self {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::CONNECT;
         Self::connection(request, context)
+    }
+
+    /// The context, to be changed for this call alone.
+    pub fn context_mut(&mut self) -> &mut CallContext {
+        Rc::make_mut(&mut self.context)
     }
 }
 
@@ -59,7 +70,7 @@ impl Call {
 /// nothing was written to yet: the allocation comes last there, and what the future holds must be dropped should it fail.
 #[expect(clippy::inline_always, reason = "in a function of its own it would be copied after all")]
 #[inline(always)]
-pub fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+pub fn boxed<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     let room = Box::new_uninit();
     Box::into_pin(Box::write(room, make()))
 }

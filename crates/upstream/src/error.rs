@@ -35,11 +35,13 @@ pub enum Sent {
 
 impl Error {
     /// An error of attache's own making.
+    #[cold]
     pub fn new(reason: Reason, sent: Sent) -> Self {
         Self { reason, sent, reused: false, retry_after: None, headers: None, source: None }
     }
 
     /// An error with its cause.
+    #[cold]
     pub fn with_source(
         reason: Reason,
         sent: Sent,

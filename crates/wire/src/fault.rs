@@ -36,10 +36,14 @@ pub struct Fault {
 }
 
 impl Fault {
+    #[cold]
+    #[inline(never)]
     pub(crate) const fn invalid(rule: &'static str) -> Self {
         Self { kind: Kind::Invalid, rule, at: None }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) const fn of(kind: Kind, rule: &'static str) -> Self {
         Self { kind, rule, at: None }
     }

@@ -1,5 +1,7 @@
 //! Everything that a client can ask for.
 
+use std::rc::Rc;
+
 use attache_http::{Body, Upgrade};
 use attache_upstream::{Call, CallContext};
 use attache_wire::{Request, RequestHead};
@@ -36,7 +38,7 @@ impl Ask {
     }
 
     /// The call that all layers see. They treat a tunnel's like any other; only the upstream's end gives a connection for it.
-    pub(super) fn call(&self, request: Request<Body>, context: CallContext) -> Call {
+    pub(super) fn call(&self, request: Request<Body>, context: Rc<CallContext>) -> Call {
         match self {
             Self::Http | Self::Upgrade(_) => Call::new(request, context),
             Self::Connect => Call::connection(request, context),

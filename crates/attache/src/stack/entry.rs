@@ -1,5 +1,7 @@
 //! Before a call leaves: check, route, authorise, prepare.
 
+use std::rc::Rc;
+
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
     Body, Client, Form, add_forwarded, check_request, may_have_trailers, normalize_uri, remove_underscored,
@@ -22,7 +24,6 @@ use super::{
 };
 
 /// How far a request came without waiting.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it was made; most of them are calls")]
 pub(super) enum Begun<'a> {
     /// Its route answers by itself.
     Answer(Response<Body>),
@@ -67,7 +68,7 @@ impl Site {
     pub(super) fn begin(
         &self,
         mut request: Request<Body>,
-        context: CallContext,
+        context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
         web: &mut Option<Box<WayBack>>,
@@ -146,13 +147,14 @@ impl Site {
     pub(super) fn depart<'a>(
         &'a self,
         mut request: Request<Body>,
-        mut context: CallContext,
+        mut context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
         passed: Passed<'a>,
         asked: Option<&Asked<'_>>,
     ) -> Result<Begun<'a>, Failure> {
-        let client = &*context.client;
+        let client = context.client.clone();
+        let client = &*client;
         let Passed { form, ask, matched, named, token } = passed;
         let parts = request.head_mut();
         let matched = matched.ok_or_else(|| self.no_route(parts))?;
@@ -186,17 +188,18 @@ impl Site {
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.without_trailers(withheld);
         }
+        let changed = Rc::make_mut(&mut context);
         if !withheld_back.is_empty() {
-            let pass_on = context.on_informational.take();
-            context.on_informational = pass_on.map(|pass_on| pass_on.without(withheld_back.clone()));
+            let pass_on = changed.on_informational.take();
+            changed.on_informational = pass_on.map(|pass_on| pass_on.without(withheld_back.clone()));
         }
         let tunnels = matches!(shape.ask, Ask::Upgrade(_) | Ask::Connect);
         let switched = upgrade.filter(|_| tunnels).map(|client| {
-            let tunnel = self.tunnel(chosen.destination, context.exchange.clone(), hold);
+            let tunnel = self.tunnel(chosen.destination, changed.exchange.clone(), hold);
             Box::new((client, tunnel))
         });
-        context.destination = chosen.id;
-        context.affinity = affinity;
+        changed.destination = chosen.id;
+        changed.affinity = affinity;
         let call = shape.ask.call(request, context);
         Ok(Begun::Call {
             route: chosen.route,

@@ -57,12 +57,14 @@ pub(super) struct Failure {
 }
 
 impl From<Refusal> for Failure {
+    #[cold]
     fn from(refusal: Refusal) -> Self {
         Self { reason: refusal.reason, detail: refusal.text.into_owned(), ..Self::from(refusal.reason) }
     }
 }
 
 impl From<Error> for Failure {
+    #[cold]
     fn from(error: Error) -> Self {
         let detail = error.detail();
         let Error { reason, retry_after, headers, .. } = error;
@@ -71,6 +73,7 @@ impl From<Error> for Failure {
 }
 
 impl From<Reason> for Failure {
+    #[cold]
     fn from(reason: Reason) -> Self {
         Self { reason, detail: String::new(), retry_after: None, headers: None, denial: None }
     }

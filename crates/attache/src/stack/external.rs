@@ -52,7 +52,7 @@ impl Site {
     pub(super) async fn serve_asked(
         self: Rc<Self>,
         request: Request<Body>,
-        context: CallContext,
+        context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
         asker: Asker,
@@ -77,7 +77,7 @@ impl Site {
     async fn begin_asked(
         &self,
         mut request: Request<Body>,
-        context: CallContext,
+        context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
         added: &mut Option<Box<Granted>>,

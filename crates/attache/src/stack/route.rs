@@ -151,7 +151,7 @@ impl Service<Call> for Destinations {
         let Inner { mirrors: copies, all, upstreams } = &*self.0;
         let id = call.context.destination;
         let Some(to) = all.get(id.0) else {
-            return Onward::Refused { error: Some(Error::new(Reason::InternalError, Sent::Nothing)) };
+            return Onward::refused(Error::new(Reason::InternalError, Sent::Nothing));
         };
         // A tunnel has no request that could be copied or authenticated.
         if call.wants == Wants::Answer {
@@ -159,7 +159,7 @@ impl Service<Call> for Destinations {
                 call.request = mirror::split(call.request, upstreams, copy, &call.context);
             }
             if let Err(error) = to.authenticate(call.request.headers_mut()) {
-                return Onward::Refused { error: Some(error) };
+                return Onward::refused(error);
             }
         }
         if let Some(stack) = &to.stack {
@@ -185,8 +185,14 @@ pin_project! {
         Named { #[pin] sent: <Stack<WorkerUpstream> as Service<Call>>::Future },
         /// To a host that the call names, which is looked up first.
         Asked { sent: Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>> },
-        /// Nowhere.
-        Refused { error: Option<Error> },
+        /// Nowhere. Seldom, hence the box.
+        Refused { error: Option<Box<Error>> },
+    }
+}
+
+impl Onward {
+    fn refused(error: Error) -> Self {
+        Self::Refused { error: Some(Box::new(error)) }
     }
 }
 
@@ -198,7 +204,7 @@ impl Future for Onward {
             OnwardProjection::Named { sent } => sent.poll(cx),
             OnwardProjection::Asked { sent } => sent.as_mut().poll(cx),
             OnwardProjection::Refused { error } => match error.take() {
-                Some(error) => Poll::Ready(Err(error)),
+                Some(error) => Poll::Ready(Err(*error)),
                 None => Poll::Pending,
             },
         }

@@ -91,7 +91,7 @@ where
                     metrics().overflow(&self.state.shared.config.name, Reason::CircuitOpen);
                     let mut error = Error::new(Reason::CircuitOpen, Sent::Nothing);
                     error.retry_after = Some(wait);
-                    return BreakerFuture { inner: None, refused: Some(error) };
+                    return BreakerFuture { inner: None, refused: Some(Box::new(error)) };
                 }
             }
         }
@@ -104,7 +104,8 @@ pin_project! {
     pub struct BreakerFuture<F> {
         #[pin]
         inner: Option<F>,
-        refused: Option<Error>,
+        // Seldom there, hence the box.
+        refused: Option<Box<Error>>,
     }
 }
 
@@ -117,6 +118,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for BreakerFuture
             return inner.poll(cx);
         }
         let refused = this.refused.take();
+        let refused = refused.map(|error| *error);
         Poll::Ready(Err(refused.unwrap_or_else(|| Error::new(Reason::CircuitOpen, Sent::Nothing))))
     }
 }

@@ -127,7 +127,6 @@ where
         let after_upload =
             (!self.timeouts.whole && request.is_some() && !call.request.body().is_end_stream())
                 .then_some(self.timeouts.request);
-        call.context.deadline = head;
 
         let idle = self.timeouts.idle;
         let mut upload = None;
@@ -138,41 +137,48 @@ where
             *call.request.body_mut() = Body::stream(Upload::new(body, activity.clone()));
             upload = Some(activity);
         }
+        let context = call.context_mut();
+        context.deadline = head;
         // A caller may wait as short as it likes; only the route says what is slow.
         match (upload.clone().filter(|_| after_upload.is_some()), request) {
-            (Some(upload), _) => call.context.overdue_after(upload, Reason::RequestTimeout),
-            (None, Some(request)) => call.context.overdue_at(request, Reason::RequestTimeout),
+            (Some(upload), _) => context.overdue_after(upload, Reason::RequestTimeout),
+            (None, Some(request)) => context.overdue_at(request, Reason::RequestTimeout),
             (None, None) => {}
         }
         let expired = caller.is_some_and(|time| time.is_zero());
         let tunnel = call.request.method() == Method::CONNECT;
-        DeadlineFuture {
+        let limits = Limits {
+            deadline: if after_upload.is_some() { outer } else { head },
+            after_upload,
+            idle,
+            upload,
+        };
+        let timed = boxed(|| Timed {
             // A caller that waits no longer is not worked for.
-            inner: (!expired).then(|| boxed(|| self.inner.call(call))),
-            timer: Timer::new(
-                Limits {
-                    deadline: if after_upload.is_some() { outer } else { head },
-                    after_upload,
-                    idle,
-                    upload,
-                },
-                Some(now),
-            ),
+            inner: (!expired).then(|| self.inner.call(call)),
+            timer: Timer::new(limits, Some(now)),
             request,
             whole: self.timeouts.whole && !tunnel,
             caller: caller_deadline,
             state: self.state.clone(),
-        }
+        });
+        DeadlineFuture { timed }
     }
 }
 
+/// The future of [`Deadline`].
+///
+/// What is inside of it, all attempts, is large. It has a box of its own, in which it is made: every layer around it would copy it
+/// once, which together costs ten times what the allocation does.
+pub struct DeadlineFuture<F> {
+    timed: Pin<Box<Timed<F>>>,
+}
+
 pin_project! {
-    /// The future of [`Deadline`].
-    ///
-    /// What is inside of it, all attempts, is large. It has a box of its own, in which it is made: every layer around it would copy it
-    /// once, which together costs ten times what the allocation does.
-    pub struct DeadlineFuture<F> {
-        inner: Option<Pin<Box<F>>>,
+    /// All attempts, and the deadline that they have together.
+    struct Timed<F> {
+        #[pin]
+        inner: Option<F>,
         #[pin]
         timer: Timer,
         request: Option<Instant>,
@@ -185,12 +191,12 @@ pin_project! {
 impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFuture<F> {
     type Output = Result<Response<Body>, Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Some(inner) = this.inner else {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.timed.as_mut().project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(Err(cut(this.state, Reason::RequestTimeout, Sent::Nothing)));
         };
-        if let Poll::Ready(outcome) = inner.as_mut().poll(cx) {
+        if let Poll::Ready(outcome) = inner.poll(cx) {
             return Poll::Ready(outcome.map(|response| {
                 let request = this.request.filter(|_| *this.whole && !streams(&response));
                 let deadline = [request, *this.caller].into_iter().flatten().min();
@@ -199,7 +205,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
         }
         let reason = ready!(this.timer.poll(cx, false));
         // The attempt ends here, and knows whose time is over.
-        *this.inner = None;
+        this.inner.set(None);
         // The upstream may have been sent all of it: only the caller of the whole request could try again.
         Poll::Ready(Err(cut(this.state, reason, Sent::Request)))
     }

@@ -52,10 +52,12 @@ where
     fn call(&mut self, mut call: Call) -> Self::Future {
         let end = (!self.timeout.is_zero()).then(|| Instant::now().checked_add(self.timeout)).flatten();
         if let Some(end) = end {
-            call.context.overdue_at(end, Reason::PerTryTimeout);
+            call.context_mut().overdue_at(end, Reason::PerTryTimeout);
         }
         let state = end.map(|_| self.state.clone());
-        PerTryFuture { inner: Some(self.inner.call(call)), sleep: end.map(sleep_until), state }
+        // One allocation for each attempt, only where it has a deadline: without one nothing of it is copied from layer to layer.
+        let sleep = end.map(|end| Box::pin(sleep_until(end)));
+        PerTryFuture { inner: Some(self.inner.call(call)), sleep, state }
     }
 }
 
@@ -64,8 +66,7 @@ pin_project! {
     pub struct PerTryFuture<F> {
         #[pin]
         inner: Option<F>,
-        #[pin]
-        sleep: Option<Sleep>,
+        sleep: Option<Pin<Box<Sleep>>>,
         state: Option<Arc<UpstreamState>>,
     }
 }
@@ -80,10 +81,10 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for PerTryFuture<
         {
             return Poll::Ready(outcome);
         }
-        let (Some(sleep), Some(state)) = (this.sleep.as_pin_mut(), this.state) else {
+        let (Some(sleep), Some(state)) = (this.sleep, this.state) else {
             return Poll::Pending;
         };
-        ready!(sleep.poll(cx));
+        ready!(sleep.as_mut().poll(cx));
         // The attempt ends here, and tells everybody that it was overdue.
         this.inner.set(None);
         super::note(state, Reason::PerTryTimeout);

@@ -144,7 +144,7 @@ async fn descriptors_are_filled_with_what_is_known_of_the_request() {
     let service = Service::new("limits".into(), "limits".into(), Script::default());
     let limiter = GlobalLimiter::new(config, "r".into(), service);
     let mut call = request("ann");
-    call.context.client = Rc::new(Client {
+    call.context_mut().client = Rc::new(Client {
         address: Some("[::ffff:10.0.0.7]:9".parse().unwrap()),
         identities: [Arc::from("spiffe://x/web")].into(),
         ..Client::default()

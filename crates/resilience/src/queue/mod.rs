@@ -101,7 +101,7 @@ where
                 place.judges(&mut call);
                 Step::Running { future: self.inner.call(call), place: Some(place) }
             }
-            Arrival::Refused => Step::Refused { error: Some(refusal(line.gate.refuse(false))) },
+            Arrival::Refused => Step::Refused { error: Some(Box::new(refusal(line.gate.refuse(false)))) },
             Arrival::Waits(wait) => {
                 // Two allocations for a call that has to wait.
                 let waiting = Waiting {
@@ -170,7 +170,8 @@ pin_project! {
     enum Step<S, F> {
         Waiting { waiting: Box<Waiting<S>> },
         Running { #[pin] future: F, place: Option<SharedPermit> },
-        Refused { error: Option<Error> },
+        // Seldom there, hence the box.
+        Refused { error: Option<Box<Error>> },
     }
 }
 
@@ -186,7 +187,7 @@ where
             let next = match step.as_mut().project() {
                 StepProjection::Waiting { waiting } => match ready!(waiting.poll(cx)) {
                     Ok((future, place)) => Step::Running { future, place: Some(place) },
-                    Err(error) => Step::Refused { error: Some(error) },
+                    Err(error) => return Poll::Ready(Err(error)),
                 },
                 StepProjection::Running { future, place } => {
                     let outcome = ready!(future.poll(cx));
@@ -196,7 +197,7 @@ where
                     });
                 }
                 StepProjection::Refused { error } => {
-                    let error = error.take().unwrap_or_else(|| refusal(Reason::OverflowQueue));
+                    let error = error.take().map_or_else(|| refusal(Reason::OverflowQueue), |error| *error);
                     return Poll::Ready(Err(error));
                 }
             };

@@ -49,7 +49,8 @@ pin_project! {
     #[project = StepProjection]
     enum Step<S, F> {
         Trying { #[pin] future: F },
-        Waiting { #[pin] sleep: Sleep, discard: Option<Discard> },
+        // Boxes, so that a call which is not tried again has no room for them.
+        Waiting { sleep: Pin<Box<Sleep>>, discard: Option<Box<Discard>> },
         Next { how: How, service: S },
         Over,
     }
@@ -117,8 +118,8 @@ where
                         }
                         Some(When::AtOnce(how)) => Step::Next { how, service: service.clone() },
                         Some(When::After(when)) => Step::Waiting {
-                            sleep: sleep_until(when),
-                            discard: outcome.ok().map(Discard::new),
+                            sleep: Box::pin(sleep_until(when)),
+                            discard: outcome.ok().map(Discard::new).map(Box::new),
                         },
                     }
                 }
@@ -126,7 +127,7 @@ where
                     if discard.as_mut().is_some_and(|discard| discard.poll(cx).is_ready()) {
                         *discard = None;
                     }
-                    ready!(sleep.poll(cx));
+                    ready!(sleep.as_mut().poll(cx));
                     Step::Next { how: How::Retry, service: service.clone() }
                 }
                 StepProjection::Next { how, service } => {

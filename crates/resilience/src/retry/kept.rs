@@ -31,7 +31,7 @@ pub(super) struct Kept {
     pub(super) head: Request<()>,
     pub(super) body: Option<Recording>,
     wants: Wants,
-    pub(super) context: CallContext,
+    pub(super) context: Rc<CallContext>,
     /// The caller's `grpc-timeout`, and when it began to run.
     pub(super) grpc_timeout: Option<(Duration, Instant)>,
     /// The number of the running attempt, from 1.
@@ -73,10 +73,14 @@ impl Kept {
         let exchange = Rc::new(self.context.exchange.beside());
         self.attempt = self.attempt.saturating_add(1);
         // What comes ahead of the answer is told by the first attempt alone.
-        self.next(CallContext { exchange, on_informational: None, ..self.context.clone() })
+        self.next(Rc::new(CallContext {
+            exchange,
+            on_informational: None,
+            ..CallContext::clone(&self.context)
+        }))
     }
 
-    fn next(&mut self, context: CallContext) -> Call {
+    fn next(&mut self, context: Rc<CallContext>) -> Call {
         let body = self.body.as_ref().map_or_else(Body::empty, Recording::body);
         let mut request = self.head.with_body(body);
         if self.attempt > 1 {

@@ -179,7 +179,7 @@ async fn early_hints_pass_in_order_and_before_the_response() {
     let heard = Rc::new(RefCell::new(Vec::new()));
     let to_hear = Rc::clone(&heard);
     let mut call = get("/");
-    call.context.on_informational =
+    call.context_mut().on_informational =
         Some(OnInformational::new(move |status, headers: &attache_wire::Fields| {
             to_hear
                 .borrow_mut()
@@ -414,7 +414,7 @@ async fn a_client_s_proxy_header_is_told_once_and_its_connection_is_not_shared()
     let upstream = to(&server, |c| c.proxy_protocol = ProxyProtocolOut::V1);
     for port in [1000, 1000, 2000, 1000] {
         let mut call = get("/");
-        call.context.client = Rc::new(attache_http::Client {
+        call.context_mut().client = Rc::new(attache_http::Client {
             address: Some(([192, 0, 2, 1], port).into()),
             local: Some(([192, 0, 2, 9], 80).into()),
             ..Default::default()

@@ -372,7 +372,7 @@ async fn early_hints_pass_over_http2() {
     let heard = Rc::new(RefCell::new(Vec::new()));
     let to_hear = Rc::clone(&heard);
     let mut call = get("/");
-    call.context.on_informational =
+    call.context_mut().on_informational =
         Some(OnInformational::new(move |status, headers: &attache_wire::Fields| {
             to_hear.borrow_mut().push((status.as_u16(), headers.get("link").unwrap().to_header_value()));
         }));

@@ -159,7 +159,7 @@ async fn a_client_above_its_bound_is_refused_and_another_is_not() {
     let from = |address: &str| {
         let mut call = get("/");
         let address = Some(address.parse().unwrap());
-        call.context.client = std::rc::Rc::new(attache_http::Client { address, ..Default::default() });
+        call.context_mut().client = std::rc::Rc::new(attache_http::Client { address, ..Default::default() });
         upstream.send(call)
     };
     let running = [from("10.0.0.1:1"), from("10.0.0.1:2")].map(spawn_local);
