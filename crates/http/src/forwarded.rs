@@ -22,23 +22,22 @@ const HOST: Known = header::X_FORWARDED_HOST;
 /// Does to the forwarding headers of a request what the listener says. `scheme` and `host` are those that the client
 /// used (`host` with its port, if it had one), before any rewrite.
 pub fn add_forwarded(headers: &mut Fields, modes: &Forwarded, client: &Client, scheme: &str, host: &str) {
-    x_forwarded(headers, modes.x_forwarded, client, scheme, host);
+    x_forwarded(headers, modes.x_forwarded, client, host);
+    told(headers, PROTO, modes.x_forwarded_proto, scheme);
     rfc7239(headers, modes.rfc7239, client, scheme, host);
 }
 
-fn x_forwarded(headers: &mut Fields, mode: ForwardedMode, client: &Client, scheme: &str, host: &str) {
-    if mode == ForwardedMode::Pass {
-        return;
-    }
-    if mode != ForwardedMode::Append {
-        for name in [FOR, PROTO, HOST] {
-            headers.remove(name);
-        }
-        if mode == ForwardedMode::Remove {
-            return;
+fn x_forwarded(headers: &mut Fields, mode: ForwardedMode, client: &Client, host: &str) {
+    match mode {
+        ForwardedMode::Pass => return,
+        ForwardedMode::Append => {}
+        ForwardedMode::Replace | ForwardedMode::Remove => {
+            headers.remove(FOR);
         }
     }
-    if let Some(address) = client.address {
+    if mode != ForwardedMode::Remove
+        && let Some(address) = client.address
+    {
         // One line, since many applications read only one: the allocation is what the mode asks for.
         let mut list = joined(headers, FOR);
         if !list.is_empty() {
@@ -47,11 +46,20 @@ fn x_forwarded(headers: &mut Fields, mode: ForwardedMode, client: &Client, schem
         list.extend_from_slice(address.ip().to_canonical().to_string().as_bytes());
         set(headers, FOR, &list);
     }
-    if !headers.contains_key(PROTO) {
-        set(headers, PROTO, scheme.as_bytes());
+    told(headers, HOST, mode, host);
+}
+
+/// A header that tells of the first hop: the next hops leave it as it is.
+fn told(headers: &mut Fields, name: Known, mode: ForwardedMode, value: &str) {
+    match mode {
+        ForwardedMode::Pass => return,
+        ForwardedMode::Append => {}
+        ForwardedMode::Replace | ForwardedMode::Remove => {
+            headers.remove(name);
+        }
     }
-    if !host.is_empty() && !headers.contains_key(HOST) {
-        set(headers, HOST, host.as_bytes());
+    if mode != ForwardedMode::Remove && !value.is_empty() && !headers.contains_key(name) {
+        set(headers, name, value.as_bytes());
     }
 }
 
@@ -205,8 +213,11 @@ mod tests {
         for (name, value) in before {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let modes = Forwarded { x_forwarded: mode, rfc7239: mode };
-        add_forwarded(&mut headers, &modes, client, "https", "orders.internal:8443");
+        add_forwarded(&mut headers, &Forwarded::all(mode), client, "https", "orders.internal:8443");
+        written(&headers)
+    }
+
+    fn written(headers: &Fields) -> Vec<String> {
         let mut lines: Vec<_> =
             headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         lines.sort();
@@ -219,6 +230,24 @@ mod tests {
         ("x-forwarded-proto", "http"),
         ("forwarded", "for=1.1.1.1"),
     ];
+
+    #[test]
+    fn the_scheme_is_treated_for_itself() {
+        let all = |mode, sent: bool| {
+            let modes = Forwarded { x_forwarded_proto: mode, ..Forwarded::default() };
+            let mut headers = Fields::new();
+            if sent {
+                headers.append("x-forwarded-proto", HeaderValue::from_static("http"));
+            }
+            add_forwarded(&mut headers, &modes, &client("10.0.0.7:999"), "https", "orders.internal");
+            written(&headers)
+        };
+        assert_eq!(all(ForwardedMode::Append, false), ["x-forwarded-proto: https"]);
+        assert_eq!(all(ForwardedMode::Append, true), ["x-forwarded-proto: http"]);
+        assert_eq!(all(ForwardedMode::Replace, true), ["x-forwarded-proto: https"]);
+        assert_eq!(all(ForwardedMode::Remove, true), [""; 0]);
+        assert_eq!(all(ForwardedMode::Pass, true), ["x-forwarded-proto: http"]);
+    }
 
     #[test]
     fn append_adds_this_hop_to_what_the_client_sent() {

@@ -51,6 +51,10 @@ pub struct Chain {
     pub sites: Vec<Site>,
     /// Where opaque bytes go; then there are no sites.
     pub opaque: Option<Rule>,
+    /// It is left out, and what it took is refused.
+    pub closed: bool,
+    /// Application protocols, one of which was agreed on.
+    pub protocols: Vec<String>,
 }
 
 /// A virtual host.

@@ -73,7 +73,11 @@ fn what_stood_behind_a_guard_is_refused() {
         ("nginx/try-files.conf", 0),
         ("haproxy/src-acl.cfg", 0),
         ("haproxy/auth.cfg", 0),
-        ("nginx/guarded.conf", 1),
+        ("nginx/guarded.conf", 2),
+        ("envoy/changed-before-a-guard.yaml", 0),
+        ("envoy/host-unsaid.yaml", 0),
+        ("haproxy/answers-refused.cfg", 0),
+        ("nginx/unknown-guard.conf", 0),
     ] {
         let imported = imported(&folder.join(name));
         assert_eq!(imported.grade, Grade::Point, "{name}");

@@ -272,7 +272,7 @@ impl HttpServer {
 impl HttpServer {
     /// The defaults behind terminated TLS: there the client is somebody else, whom the upstream can't see by itself.
     pub fn behind_tls() -> Self {
-        let forwarded = Forwarded { x_forwarded: ForwardedMode::Append, rfc7239: ForwardedMode::Append };
+        let forwarded = Forwarded::all(ForwardedMode::Append);
         Self { forwarded, max_connection_age: Self::MAX_TLS_AGE, ..Self::default() }
     }
 }
@@ -325,9 +325,20 @@ section! {
         /// `X-Forwarded-For`, `-Proto`, `-Host`.
         #[schema(default = ())]
         x_forwarded: ForwardedMode = ForwardedMode::default(),
+        /// `X-Forwarded-Proto` alone, where it isn't to be treated as `x_forwarded` says. `append` writes the scheme where the client sent
+        /// none, `replace` always.
+        #[schema(default = ())]
+        x_forwarded_proto: ForwardedMode = ForwardedMode::default(),
         /// `Forwarded` (RFC 7239).
         #[schema(default = ())]
         rfc7239: ForwardedMode = ForwardedMode::default(),
+    }
+}
+
+impl Forwarded {
+    /// One mode for all headers.
+    pub const fn all(mode: ForwardedMode) -> Self {
+        Self { x_forwarded: mode, x_forwarded_proto: mode, rfc7239: mode }
     }
 }
 
@@ -355,10 +366,14 @@ impl Notation<Forwarded> for AllOrEach {
 
     fn set(over: &mut Forwarded, value: Value) -> serde_json::Result<()> {
         if value.is_object() {
-            return Part::set(over, value);
+            let with_proto = value.get("x_forwarded").is_some() && value.get("x_forwarded_proto").is_none();
+            Part::set(over, value)?;
+            if with_proto {
+                over.x_forwarded_proto = over.x_forwarded;
+            }
+            return Ok(());
         }
-        let all = serde_json::from_value(value)?;
-        *over = Forwarded { x_forwarded: all, rfc7239: all };
+        *over = Forwarded::all(serde_json::from_value(value)?);
         Ok(())
     }
 }

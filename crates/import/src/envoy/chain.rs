@@ -1,6 +1,6 @@
 //! A filter chain: its conditions, its TLS, and its last filter.
 
-use crate::plan::{Chain, Listener, Rule};
+use crate::plan::{Chain, Listener, Rule, Site};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 
@@ -32,7 +32,28 @@ pub(crate) fn order(chain: &Node) -> (bool, bool, usize, bool, bool, bool) {
     )
 }
 
+/// Reads a chain. What is left out stays as one that refuses: its connections must not meet another chain.
 pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) {
+    if !read(node, many, listener, cx) {
+        let conditions = node.down(&["filter_chain_match"]);
+        listener.chains.push(closed(server_names(conditions), destination(conditions), node));
+    }
+}
+
+/// A chain that refuses whatever comes to it.
+pub(crate) fn closed(sni: Vec<String>, destination: Vec<String>, node: &Node) -> Chain {
+    let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
+    rule.refuse(&node.at, "what a filter chain took that is left out is refused.");
+    let site = Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() };
+    Chain { sni, destination, sites: vec![site], closed: true, ..Chain::default() }
+}
+
+fn server_names(conditions: &Node) -> Vec<String> {
+    conditions.list("server_names").iter().filter_map(Node::text).map(str::to_ascii_lowercase).collect()
+}
+
+/// False where it is left out.
+fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
     let mut out = Chain::default();
     let conditions = node.down(&["filter_chain_match"]);
     out.remarks.rest(
@@ -57,16 +78,15 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
         }
         listener.remarks.point(
             &value.at,
-            format!("a filter chain is left out, so what it took is not served here: its condition `{key}` is absent. `identity` and `destination` are the \
+            format!("a filter chain is left out, and what it could take is refused: its condition `{key}` is absent. `identity` and `destination` are the \
              conditions on connections that attache has."),
         );
-        return;
+        return false;
     }
     let secure = tls::is_downstream(node);
     let passed = !secure
         && (conditions.str("transport_protocol") == Some("tls") || conditions.get("server_names").is_some());
-    out.sni =
-        conditions.list("server_names").iter().filter_map(Node::text).map(str::to_ascii_lowercase).collect();
+    out.sni = server_names(conditions);
     out.destination = destination(conditions);
     if passed && out.sni.is_empty() {
         out.sni.push("*".to_owned());
@@ -74,16 +94,22 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
     if secure && !tls::downstream(node, listener, &out.sni, &mut out.remarks, cx) {
         let Remarks(remarks) = out.remarks;
         listener.remarks.0.extend(remarks);
-        return;
+        return false;
     }
     let in_clear = !secure && !passed && many && listener.keys.get("tls").is_some();
     let Some((last, before)) = split(node.list("filters")) else {
-        listener
-            .remarks
-            .point(&node.at, "a filter chain without filters closes every connection; it is left out.");
-        return;
+        listener.remarks.point(
+            &node.at,
+            "a filter chain without filters closes every connection; here requests are refused.",
+        );
+        return false;
     };
     let guard = before.iter().find_map(|filter| guards::network(filter, listener, &mut out.remarks));
+    if many && before.iter().any(|filter| words::extension(filter) == "rbac") {
+        listener
+            .remarks
+            .point(&node.at, "RBAC of connections of one filter chain is that of the whole listener here.");
+    }
     let kind = words::extension(last);
     match kind.as_str() {
         "http_connection_manager" => {
@@ -102,7 +128,7 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
                 None => {
                     let what = "this TCP proxy names no cluster that could be carried over: its connections are closed.";
                     listener.remarks.point(&config.at, what);
-                    return;
+                    return false;
                 }
             }
         }
@@ -112,7 +138,7 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
                 format!("`{kind}` routes by the messages of its protocol, which attache carries as bytes: this chain is left out. For a single backend, a \
                  `tcp://` upstream and `protocol: tcp` do."),
             );
-            return;
+            return false;
         }
         _ => {
             let why =
@@ -121,7 +147,7 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
                 &last.at,
                 format!("a filter chain is left out, and its connections are refused: {why}"),
             );
-            return;
+            return false;
         }
     }
     if in_clear {
@@ -132,9 +158,116 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
             let what = "plaintext is refused here: what it met is not what TLS meets, and one listener has one set of routes. Give it a listener of its own.";
             listener.remarks.point(&node.at, what);
         }
-        return;
+        return true;
     }
+    out.protocols = conditions
+        .list("application_protocols")
+        .iter()
+        .filter_map(Node::text)
+        .map(ToOwned::to_owned)
+        .collect();
     listener.chains.push(out);
+    true
+}
+
+/// Chains that are told apart by their protocol are one here: both do the same, or what they took is refused.
+pub(crate) fn by_protocol(listener: &mut Listener) {
+    const OF_HTTP: &[&str] = &["http/1.0", "http/1.1", "h2", "h2c"];
+    for index in 0..listener.chains.len() {
+        let Some(chain) =
+            listener.chains.get(index).filter(|chain| !chain.protocols.is_empty() && !chain.closed)
+        else {
+            continue;
+        };
+        let behind = listener.chains[index + 1..]
+            .iter()
+            .find(|other| other.sni == chain.sni && other.destination == chain.destination);
+        let found = match behind {
+            None => Some(false),
+            // What is HTTP and what isn't is told apart by `protocol: auto`.
+            Some(other) if other.opaque.is_some() && chain.opaque.is_none() => {
+                (!chain.protocols.iter().all(|name| OF_HTTP.contains(&name.as_str()))).then_some(true)
+            }
+            Some(other) => (!same(chain, other)).then_some(true),
+        };
+        match found {
+            None => {}
+            Some(false) => listener.remarks.point(
+                &crate::tree::At::default(),
+                "a filter chain was for some protocols (`application_protocols`) alone; here it is for all.",
+            ),
+            Some(true) => {
+                listener.remarks.point(
+                    &crate::tree::At::default(),
+                    "filter chains were told apart by `application_protocols`, and do not do the same: what they took is refused. Give each a listener of its own.",
+                );
+                let (sni, destination) = (chain.sni.clone(), chain.destination.clone());
+                let empty = Node {
+                    at: crate::tree::At::default(),
+                    kind: crate::tree::Kind::Map(Vec::new()),
+                    quoted: false,
+                };
+                listener.chains[index] = closed(sni, destination, &empty);
+            }
+        }
+    }
+}
+
+/// Where bytes are opaque, nothing answers for a chain that is left out: whatever could have met it is closed, too.
+pub(crate) fn opaque(listener: &mut Listener) {
+    for index in 0..listener.chains.len() {
+        let (before, rest) = listener.chains.split_at_mut(index);
+        let Some(chain) = rest.first_mut().filter(|chain| chain.opaque.is_some()) else { continue };
+        if before.iter().any(|other| other.closed && meet(other, chain)) {
+            let at = chain.opaque.take().map(|rule| rule.at).unwrap_or_default();
+            listener.remarks.point(
+                &at,
+                "connections of this chain could have met one that is left out, and are refused.",
+            );
+            chain.closed = true;
+        }
+    }
+    let (opaque, http) = (
+        listener.chains.iter().any(|chain| chain.opaque.is_some()),
+        listener.chains.iter().any(|chain| chain.opaque.is_none() && !chain.closed),
+    );
+    if opaque && !http {
+        listener.chains.retain(|chain| !chain.closed);
+    }
+    for chain in listener.chains.iter_mut().filter(|chain| chain.closed && chain.sites.is_empty()) {
+        let empty =
+            Node { at: crate::tree::At::default(), kind: crate::tree::Kind::Map(Vec::new()), quoted: false };
+        *chain = closed(std::mem::take(&mut chain.sni), std::mem::take(&mut chain.destination), &empty);
+    }
+    // What stands behind a chain for everything is never met.
+    if let Some(last) = listener
+        .chains
+        .iter()
+        .position(|chain| chain.sni.is_empty() && chain.destination.is_empty() && chain.opaque.is_none())
+    {
+        let opaque: Vec<Chain> =
+            listener.chains.drain(last + 1..).filter(|chain| chain.opaque.is_some()).collect();
+        if !listener.chains[last].closed {
+            listener.chains.extend(opaque);
+        }
+    }
+}
+
+/// A connection may meet both. Never false where one does.
+fn meet(a: &Chain, b: &Chain) -> bool {
+    let names = a.sni.is_empty()
+        || b.sni.is_empty()
+        || a.sni.iter().any(|x| b.sni.iter().any(|y| x == y || x.contains('*') || y.contains('*')));
+    let port = |text: &str| text.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let destinations = a.destination.is_empty()
+        || b.destination.is_empty()
+        || a.destination.iter().any(|x| {
+            b.destination.iter().any(|y| match (port(x), port(y)) {
+                (Some(x), Some(y)) => x == y,
+                _ => true,
+            })
+        });
+    names && destinations
 }
 
 /// Both chains do the same with every request.

@@ -35,6 +35,56 @@ impl Edits {
         *edit = Edit { name: edit.name.clone(), removed: true, ..Edit::default() };
     }
 
+    /// A header that is taken away.
+    pub(crate) fn removed(&mut self, name: &str, at: &At, remarks: &mut Remarks) {
+        if !Self::travels(name, at, remarks) {
+            self.remove(name);
+        }
+    }
+
+    /// Every header that is changed is removed.
+    pub(crate) fn all_removed(self) -> Self {
+        let gone = |edit: Edit| Edit { name: edit.name, removed: true, ..Edit::default() };
+        Self(self.0.into_iter().map(gone).collect())
+    }
+
+    /// Puts the changes behind those that a route has already.
+    pub(crate) fn behind(&self, route: &mut Map, way: &str) {
+        if self.0.is_empty() {
+            return;
+        }
+        let mut headers = route.child("headers");
+        let mut keys = headers.child(way);
+        for edit in &self.0 {
+            let changed = edit.removed || edit.set.is_some();
+            if changed {
+                for key in ["set", "add"] {
+                    if matches!(keys.get(key), Some(Value::Map(_))) {
+                        keys.child(key).0.retain(|(name, _)| *name != edit.name);
+                    }
+                }
+            }
+            if let Some(value) = &edit.set {
+                keys.child("set").set(&edit.name, value.clone());
+            } else if edit.removed {
+                keys.push("remove", &edit.name);
+            }
+            if !edit.add.is_empty() {
+                let before = match keys.get("add") {
+                    Some(Value::Map(map)) => map.get(&edit.name).cloned(),
+                    _ => None,
+                };
+                let mut values: Vec<String> = Vec::new();
+                if let Some(Value::Text(text)) = before {
+                    values.push(text);
+                }
+                values.extend(edit.add.iter().cloned());
+                keys.child("add").set(&edit.name, values.join(", "));
+            }
+        }
+        keys.0.retain(|(_, value)| !matches!(value, Value::Map(map) if map.is_empty()));
+    }
+
     fn set(&mut self, name: &str, value: String) {
         let edit = self.edit(name);
         edit.set = Some(value);

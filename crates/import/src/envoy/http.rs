@@ -5,7 +5,7 @@ use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::Value;
 
-use super::{Cx, filters, rbac::Clients, replies, resources, route, tracing, words};
+use super::{Cx, filters, rbac::Clients, replies, resources, route, scheme, tracing, words};
 
 const KNOWN: &[&str] = &[
     "stat_prefix",
@@ -118,6 +118,13 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         let why = "headers were changed before routes and guards read them, and here they read what clients send. Write the routes by what clients send; then replace the refusal.";
         list.push(filters::Filter::closed("early_header_mutation", &early.at, why));
     }
+    for (at, names) in filters::changes_before(config.list("http_filters")) {
+        let why = format!(
+            "`{}` was changed before this guard read the request, and here guards read what clients send. Then replace the refusal.",
+            names.join("`, `")
+        );
+        list.push(filters::Filter::closed("changed_headers", &at, &why));
+    }
     for node in config.list("http_filters") {
         list.extend(filters::filter(node, clients, &mut front, &mut chain.remarks, cx));
     }
@@ -171,7 +178,8 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         chain.sites.push(site);
     }
     shared_limit(&list, config, chain);
-    set_by_envoy(&routes, clients, chain);
+    set_by_envoy(config, &routes, clients, chain);
+    not_said(&routes, &shape, chain);
     // The health check answers for any host.
     if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
         chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: front, ..Site::default() });
@@ -206,29 +214,56 @@ fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
 }
 
 /// Conditions on headers that Envoy itself sets, or takes away from who comes from outside, would be on what a client sends here.
-fn set_by_envoy(routes: &Node, clients: Clients, chain: &mut Chain) {
-    let inner: Vec<String> = routes
-        .list("internal_only_headers")
-        .iter()
-        .filter_map(Node::text)
-        .map(str::to_ascii_lowercase)
-        .collect();
+fn set_by_envoy(manager: &Node, routes: &Node, clients: Clients, chain: &mut Chain) {
+    let set = |name: &str| scheme::is_set(name, manager, routes);
     for site in &mut chain.sites {
-        site.rules.retain_mut(|rule| {
-            let set = |name: &str| clients.direct && name == "x-forwarded-proto";
-            let found = rule.when.headers.iter().find(|(name, _)| set(name) || inner.contains(name)).cloned();
-            let Some((name, pattern)) = found else { return true };
-            rule.when.headers.retain(|(known, _)| *known != name);
-            let scheme = if clients.secure { "https" } else { "http" };
-            match pattern.as_str() {
-                // It is the connection's own scheme, so this is decided here.
-                own @ ("http" | "https") if set(&name) => return own == scheme,
-                _ => {}
+        let rules = std::mem::take(&mut site.rules);
+        for mut rule in rules.into_iter().flat_map(|rule| scheme::forwarded_proto(rule, clients)) {
+            // Every request has an id.
+            rule.when
+                .headers
+                .retain(|(name, pattern)| !(name == "x-request-id" && pattern == "*" && set(name)));
+            let found = rule.when.headers.iter().map(|(name, _)| name.clone()).find(|name| set(name));
+            rule.when.headers.retain(|(name, _)| !set(name));
+            let read = rule.keys.get("authorization").and_then(|keys| scheme::read(keys, &set));
+            if let Some(name) = found.or_else(|| read.map(ToOwned::to_owned)) {
+                let at = rule.at.clone();
+                rule.refuse(&at, format!("this route is refused: its condition is on `{name}`, which Envoy set or removed, and here a client could send it. Then replace the refusal."));
             }
-            let at = rule.at.clone();
-            rule.refuse(&at, format!("this route is refused: its condition is on `{name}`, which Envoy set or removed, and here a client could send it. Then replace the refusal."));
-            true
-        });
+            site.rules.push(rule);
+        }
+    }
+}
+
+/// A host that can't be said must not fall to another virtual host: what covers it is refused.
+fn not_said(routes: &Node, shape: &route::Shape<'_>, chain: &mut Chain) {
+    // One without any host that can be said is for nobody.
+    for site in std::mem::take(&mut chain.sites) {
+        if site.hosts.is_empty() {
+            chain.remarks.0.extend(site.remarks.0);
+        } else {
+            chain.sites.push(site);
+        }
+    }
+    for host in routes.list("virtual_hosts") {
+        for domain in route::lost(host, shape) {
+            let wide = match domain.strip_prefix('*').and_then(|rest| rest.split_once('.')) {
+                Some((_, suffix)) if !suffix.contains('*') => format!("*.{}", suffix.to_ascii_lowercase()),
+                _ => "*".to_owned(),
+            };
+            let mut rule = Rule { at: host.at.clone(), ..Rule::default() };
+            rule.when.path = crate::path::Path::Any;
+            rule.refuse(&host.at, format!("`{domain}` can't be said, so `{wide}`, which covers it, is refused. Name the hosts; then replace the refusal."));
+            let mut known = false;
+            for site in &mut chain.sites {
+                known |= site.hosts.contains(&wide);
+                site.hosts.retain(|own| *own != wide);
+            }
+            chain.sites.retain(|site| !site.hosts.is_empty());
+            if known || wide != "*" {
+                chain.sites.push(Site { hosts: vec![wide], rules: vec![rule], ..Site::default() });
+            }
+        }
     }
 }
 
@@ -283,11 +318,13 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     let proven = out.keys.get("tls").is_some();
     let mut http = out.keys.child("http");
     // Envoy adds the client's address only with `use_remote_address`.
-    let append = config.is("use_remote_address") && !config.is("skip_xff_append");
-    let by_default = proven;
-    if append != by_default {
-        http.set("forwarded", if append { "append" } else { "pass" });
-    }
+    let remote = config.is("use_remote_address");
+    let trusts = !remote || config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0);
+    let mut forwarded = http.child("forwarded");
+    forwarded.set("x_forwarded", if remote && !config.is("skip_xff_append") { "append" } else { "pass" });
+    // It writes the scheme in any case, over what a client says that it doesn't trust.
+    forwarded.set("x_forwarded_proto", if trusts { "append" } else { "replace" });
+    drop(forwarded);
     if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
         remarks.soft(&config.at, "trusted hops are absent: the client's address is that of the connection; `proxy_protocol` brings it over a load balancer.");
     }

@@ -14,6 +14,7 @@ const KNOWN: &[&str] = &[
     "filter_chains",
     "default_filter_chain",
     "listener_filters",
+    "filter_chain_matcher",
     "use_original_dst",
     "hidden_envoy_deprecated_use_original_dst",
     "stat_prefix",
@@ -48,11 +49,6 @@ const TOLD: &[(&str, Weight, &str)] = &[
         "the listener's access log is not carried over; `access_log: stdout` writes every request and connection.",
     ),
     ("socket_options", Weight::Soft, "socket options are absent; keepalive and TCP_NODELAY are on."),
-    (
-        "filter_chain_matcher",
-        Weight::Point,
-        "a matcher tree of chains is not read; give the chains `filter_chain_match`.",
-    ),
 ];
 
 pub(crate) fn listener(node: &Node, cx: &mut Cx) {
@@ -69,7 +65,14 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     };
     out.keys.set("bind", bind);
     let mut chains: Vec<&Node> = node.list("filter_chains").iter().collect();
-    chains.extend(node.get("default_filter_chain"));
+    let mut refused: Option<(crate::tree::At, String)> = None;
+    if let Some(matcher) = node.get("filter_chain_matcher") {
+        refused = Some((
+            matcher.at.clone(),
+            "a matcher tree chose the filter chain, and is not read. Give the chains `filter_chain_match`"
+                .to_owned(),
+        ));
+    }
     if node.is("use_original_dst") {
         out.keys.set("transparent", true);
     }
@@ -85,18 +88,40 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
                 &filter.at,
                 "the client's own address can't be the source of calls to the application; it stands in `X-Forwarded-For`.",
             ),
-            other => out.remarks.point(&filter.at, format!("the listener filter `{other}` isn't known; find out what it did.")),
+            "local_ratelimit" => out.remarks.point(&filter.at, "connections are not limited by rate; `max_connections` limits how many are open."),
+            other => {
+                refused.get_or_insert((
+                    filter.at.clone(),
+                    format!("the listener filter `{other}` isn't known, and may have refused connections. Find out what it did"),
+                ));
+            }
         }
     }
-    let proxied = chains.iter().any(|chain| chain.is("use_proxy_proto"));
+    let proxied = chains
+        .iter()
+        .copied()
+        .chain(node.get("default_filter_chain"))
+        .any(|chain| chain.is("use_proxy_proto"));
     if proxied {
         out.keys.set("proxy_protocol", "require");
     }
     // The most specific conditions first, as Envoy chooses.
     chains.sort_by_key(|chain| chain::order(chain));
-    let many = chains.len() > 1;
-    for node in chains {
+    // Whatever conditions stand in it, the default has what no other takes.
+    let default = node.get("default_filter_chain").map(|default| {
+        let mut default = default.clone();
+        default.remove("filter_chain_match");
+        default
+    });
+    let many = chains.len() + usize::from(default.is_some()) > 1;
+    for node in chains.into_iter().chain(default.as_ref()) {
         chain::chain(node, many, &mut out, cx);
+    }
+    chain::by_protocol(&mut out);
+    chain::opaque(&mut out);
+    if let Some((at, why)) = refused {
+        out.remarks.point(&at, format!("everything is refused here: {why}; then replace the refusal."));
+        out.chains = vec![chain::closed(Vec::new(), Vec::new(), node)];
     }
     protocol(&mut out);
     if out.chains.is_empty() {

@@ -40,6 +40,12 @@ pub(crate) fn route(node: &Node) -> Said<When> {
     }
     for item in node.list("query_parameters") {
         let Some(name) = item.str("name") else { continue };
+        if let Some((key, _)) = item.entries().iter().find(|(key, _)| {
+            let known = ["name", "string_match", "value", "regex", "present_match"];
+            !known.contains(&crate::tree::snake(key).as_str())
+        }) {
+            return unsaid(format!("its condition `{key}` on the parameter `{name}` is absent"));
+        }
         let pattern = match item.get("string_match") {
             Some(matcher) => string(matcher)?,
             None => match (item.str("value"), item.is("regex")) {
@@ -116,6 +122,23 @@ fn template(text: &str) -> Said<Path> {
     Ok(Path::Regex(out))
 }
 
+/// Keys of a condition on a header. `without` is of other importers.
+const HEADER: &[&str] = &[
+    "name",
+    "string_match",
+    "exact_match",
+    "prefix_match",
+    "suffix_match",
+    "contains_match",
+    "safe_regex_match",
+    "regex_match",
+    "range_match",
+    "present_match",
+    "invert_match",
+    "treat_missing_header_as_empty",
+    "without",
+];
+
 /// A condition on a header.
 pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
     let Some(name) = item.str("name") else { return Ok(()) };
@@ -125,6 +148,11 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         return unsaid(format!(
             "its condition `{name}` is on where a client comes from: `authorization` has `client` for that"
         ));
+    }
+    if let Some((key, _)) =
+        item.entries().iter().find(|(key, _)| !HEADER.contains(&crate::tree::snake(key).as_str()))
+    {
+        return unsaid(format!("its condition `{key}` on `{name}` is absent"));
     }
     let invert = item.is("invert_match");
     let pattern = if let Some(matcher) = item.get("string_match") {
@@ -196,7 +224,7 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
 }
 
 /// An expression for every text that an exact value or prefix doesn't take.
-fn other(pattern: &str) -> Option<String> {
+pub(super) fn other(pattern: &str) -> Option<String> {
     let (text, prefix) = match pattern.strip_prefix('=') {
         Some(literal) => (literal, false),
         None if pattern.starts_with(['~', '*']) => return None,
@@ -307,7 +335,18 @@ fn numbers(range: &Node) -> Said<String> {
     if end - start > 100 || end <= start {
         return unsaid("a range of more than 100 numbers");
     }
-    let all: Vec<_> = (start..end).map(|n| n.to_string()).collect();
+    // A number has a sign and zeros before it as it likes.
+    let all: Vec<_> = (start..end)
+        .map(|n| {
+            if n < 0 {
+                format!("-0*{}", n.unsigned_abs())
+            } else if n == 0 {
+                "[+-]?0+".to_owned()
+            } else {
+                format!("[+]?0*{n}")
+            }
+        })
+        .collect();
     Ok(format!("~(?:{})", all.join("|")))
 }
 

@@ -18,6 +18,8 @@ mod rbac;
 mod replies;
 mod resources;
 mod route;
+mod runtime;
+mod scheme;
 mod sessions;
 mod subsets;
 mod tls;
@@ -107,9 +109,13 @@ const TOLD: &[(&str, Weight, &str)] = &[
     (
         "layered_runtime",
         Weight::Soft,
-        "runtime values are absent; what was set by them is a key of the config here.",
+        "values of the runtime that no `runtime_key` names are left out; what was set by them is a key of the config here.",
     ),
-    ("runtime", Weight::Soft, "runtime values are absent; what was set by them is a key of the config here."),
+    (
+        "runtime",
+        Weight::Soft,
+        "values of the runtime that no `runtime_key` names are left out; what was set by them is a key of the config here.",
+    ),
     (
         "hds_config",
         Weight::Soft,
@@ -129,7 +135,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
 }
 
 /// Imports what was read already.
-pub(crate) fn trees(roots: Vec<Node>, folder: std::path::PathBuf) -> Result<Plan, Unreadable> {
+pub(crate) fn trees(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<Plan, Unreadable> {
     let mut cx = Cx {
         plan: Plan::default(),
         clusters: Vec::new(),
@@ -145,6 +151,12 @@ pub(crate) fn trees(roots: Vec<Node>, folder: std::path::PathBuf) -> Result<Plan
         service: None,
         folder,
     };
+    for (at, key) in runtime::apply(&mut roots) {
+        cx.plan.remarks.point(
+            &at,
+            format!("`{key}` of the runtime could have any value, from a folder or a control plane: here it is the default that stands in the config."),
+        );
+    }
     let mut listeners = Vec::new();
     for root in roots {
         bootstrap(&root, &mut listeners, &mut cx)?;

@@ -313,6 +313,12 @@ fn network(value: &Node) -> Option<String> {
 
 /// RBAC of connections. Why nothing behind it may be open, where that is so.
 pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) -> Option<(At, String)> {
+    if let Some(matcher) = config.get("matcher") {
+        return Some((
+            matcher.at.clone(),
+            "RBAC by a matcher tree decided about these connections".to_owned(),
+        ));
+    }
     let rules = config.get("rules")?;
     let why = |name: &str| {
         let what = format!(
@@ -321,7 +327,7 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
         Some((at.clone(), what))
     };
     let action = rules.str("action").unwrap_or("ALLOW");
-    if action == "LOG" {
+    if action == "LOG" || action == "2" {
         return None;
     }
     let proven = listener
@@ -343,7 +349,8 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
     {
         return why(name);
     }
-    let said = if action == "DENY" { access::deny(&policies) } else { access::allow(&policies) };
+    let denies = action == "DENY" || action == "1";
+    let said = if denies { access::deny(&policies) } else { access::allow(&policies) };
     let mut shut = Map::default();
     let keys = match said {
         Said::Open => return None,

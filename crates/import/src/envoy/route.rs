@@ -30,13 +30,11 @@ pub(crate) struct Shape<'a> {
 
 pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
     let mut out = Site::default();
-    let mut lost = false;
     for domain in node.list("domains").iter().filter_map(Node::text) {
         match host(domain, shape) {
             Some(host) if out.hosts.contains(&host) => {}
             Some(host) => out.hosts.push(host),
             None => {
-                lost = true;
                 out.remarks.point(
                     &node.at,
                     format!("the domain `{domain}` is left out: `*` stands for whole labels here (`*.internal`, `orders.*`). Name the hosts."),
@@ -49,10 +47,6 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
     out.hosts.retain(|host| {
         plain.contains(host) || !plain.iter().any(|plain| host.split(':').next() == Some(plain))
     });
-    if out.hosts.is_empty() && lost {
-        // Without any host it must not be for every host.
-        out.hosts.push("left-out.invalid".to_owned());
-    }
     out.remarks.rest(
         node,
         "the virtual host",
@@ -85,22 +79,23 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
             ("matcher", Weight::Point, "a matcher tree of routes is not read."),
         ],
     );
-    if let Some(tls) = node.str("require_tls").filter(|word| *word != "NONE")
-        && !shape.secure
-    {
+    if let Some(tls) = node.str("require_tls").filter(|word| !matches!(*word, "NONE" | "0")) {
         let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
         let mut redirect = Map::default();
         redirect.set("status", 301_u64);
         redirect.set("scheme", "https");
         rule.keys.set("redirect", redirect);
-        if tls == "EXTERNAL_ONLY" {
+        rule.when.headers.push(super::scheme::not_https());
+        if matches!(tls, "EXTERNAL_ONLY" | "1") {
             rule.remarks.point(
                 &node.at,
                 "callers from inside are redirected to https, too: their addresses are not told apart.",
             );
         }
         out.rules.push(rule);
-        return out;
+        if shape.clients.direct && !shape.secure {
+            return out;
+        }
     }
     for route in node.list("routes") {
         let fraction = route.down(&["match"]).get("runtime_fraction");
@@ -124,6 +119,12 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
         one(route, node, shape, &mut out.rules, cx);
     }
     out
+}
+
+/// Domains of a virtual host that can't be said.
+pub(crate) fn lost(node: &Node, shape: &Shape<'_>) -> Vec<String> {
+    let domains = node.list("domains").iter().filter_map(Node::text);
+    domains.filter(|domain| host(domain, shape).is_none()).map(ToOwned::to_owned).collect()
 }
 
 /// A refusal of a share of the requests is one of all: the next route would let more pass than before.
@@ -361,31 +362,19 @@ fn respond(node: &Node, rule: &mut Rule) {
 }
 
 fn headers(node: &Node, host: &Node, shape: &Shape<'_>, rule: &mut Rule) {
-    let mut all = Map::default();
+    let forwards = rule.keys.get("to").is_some();
     for way in ["request", "response"] {
         let mut edits = Edits::default();
         for level in [node, host, shape.config] {
             edits.level(level, way, &mut rule.remarks);
         }
-        let mut keys = edits.keys();
-        if way == "request" {
-            // `x-forwarded-*` and hop-by-hop headers belong to the connection.
-            drop_fixed(&mut keys, &node.at, &mut rule.remarks);
-        }
-        if !keys.is_empty() {
-            all.set(way, keys);
+        if forwards || way == "response" && rule.remarks.heaviest() != Some(Weight::Point) {
+            edits.behind(&mut rule.keys, way);
         }
     }
-    if all.is_empty() {
-        return;
-    }
-    if rule.keys.get("to").is_some() {
-        rule.keys.set("headers", all);
-    } else if all.get("response").is_some() && rule.remarks.heaviest() != Some(Weight::Point) {
-        let mut only = Map::default();
-        only.put("response", all.get("response").cloned());
-        rule.keys.set("headers", only);
-    }
+    // `x-forwarded-*` and hop-by-hop headers belong to the connection.
+    let mut headers = rule.keys.child("headers");
+    drop_fixed(&mut headers.child("request"), &node.at, &mut rule.remarks);
 }
 
 const FIXED: &[&str] = &[

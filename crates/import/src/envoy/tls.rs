@@ -111,6 +111,15 @@ pub(crate) fn downstream(
         forget(listener);
         return false;
     }
+    let roots = clients.get("client_ca").is_some() || clients.get("client_ca_pem").is_some();
+    if context.is("require_client_certificate") && !roots {
+        remarks.point(
+            &validation.at,
+            "clients must show a certificate of roots that are not in a file: the chain is left out. Give the roots as `client_ca`.",
+        );
+        forget(listener);
+        return false;
+    }
     if clients.get("client_ca").is_some() && !context.is("require_client_certificate") {
         if clients.get("allow").is_some() {
             remarks.note(
@@ -125,7 +134,7 @@ pub(crate) fn downstream(
 
 /// Takes TLS away again where no chain has it: one that is left out must not open those that are there.
 fn forget(listener: &mut Listener) {
-    if listener.chains.is_empty() {
+    if listener.chains.iter().all(|chain| chain.closed) {
         listener.keys.0.retain(|(key, _)| key != "tls");
     }
 }
@@ -134,7 +143,7 @@ const CLIENTS: &[&str] = &["client_ca", "client_ca_pem", "client_optional", "all
 
 /// What is asked of clients is one for a whole listener.
 fn listener_agrees(listener: &mut Listener, clients: &Map, at: &At, remarks: &mut Remarks) -> bool {
-    let before = !listener.chains.is_empty();
+    let before = listener.chains.iter().any(|chain| !chain.closed);
     let mut tls = listener.keys.child("tls");
     let same = CLIENTS.iter().all(|key| tls.get(key) == clients.get(key));
     if before && !same {
@@ -153,6 +162,21 @@ fn listener_agrees(listener: &mut Listener, clients: &Map, at: &At, remarks: &mu
 
 /// Whom a listener believes. False where that can't be carried over.
 fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bool {
+    if let Some((key, value)) = validation
+        .entries()
+        .iter()
+        .find(|(key, value)| !value.is_empty() && !VALIDATION.contains(&crate::tree::snake(key).as_str()))
+    {
+        remarks.point(
+            &value.at,
+            format!("`{key}` of clients' certificates is absent: the chain is left out. Use `client_ca` and `allow`."),
+        );
+        return false;
+    }
+    if validation.get("crl").is_some_and(|crl| crl.str("filename").is_none()) {
+        remarks.point(&validation.at, "the revocation list is not in a file: the chain is left out. Write it to one, and give that as `crls`.");
+        return false;
+    }
     if let Some(file) = source(validation.get("trusted_ca"), remarks) {
         clients.set(if file.pem { "client_ca_pem" } else { "client_ca" }, file.text);
     }
@@ -160,7 +184,7 @@ fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bo
     let identities = identities(validation, remarks);
     let Some(identities) = identities else { return false };
     if !identities.is_empty() {
-        clients.set("allow", identities);
+        clients.set("allow", identities.clone());
     }
     if validation.get("verify_certificate_hash").is_some()
         || validation.get("verify_certificate_spki").is_some()
@@ -169,10 +193,26 @@ fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bo
         return false;
     }
     if clients.get("client_ca").is_none() && clients.get("client_ca_pem").is_none() {
-        return validation.get("match_typed_subject_alt_names").is_none();
+        return identities.is_empty() && validation.get("match_typed_subject_alt_names").is_none();
     }
     true
 }
+
+/// What is read of a validation context of clients, and what only lets more of them in.
+const VALIDATION: &[&str] = &[
+    "trusted_ca",
+    "crl",
+    "match_typed_subject_alt_names",
+    "match_subject_alt_names",
+    "verify_subject_alt_name",
+    "verify_certificate_hash",
+    "verify_certificate_spki",
+    "system_root_certs",
+    "watched_directory",
+    "allow_expired_certificate",
+    "trust_chain_verification",
+    "only_verify_leaf_cert_crl",
+];
 
 fn crls(validation: &Node, out: &mut Map, remarks: &mut Remarks) {
     if let Some(node) = validation.get("crl") {

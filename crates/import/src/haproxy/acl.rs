@@ -34,6 +34,8 @@ pub(crate) fn both(a: &Term, b: &Term) -> Option<Option<Term>> {
 pub(crate) struct Acls<'l> {
     pub(crate) lines: Vec<&'l Line>,
     pub(crate) port: &'static str,
+    /// They are those of a frontend: what is done to paths is done before them.
+    pub(crate) in_front: bool,
 }
 
 impl Acls<'_> {
@@ -114,7 +116,12 @@ impl Acls<'_> {
 
     /// A sample with flags and patterns: `path_beg -i /static /img`.
     fn test(&self, words: &[String]) -> Option<Vec<Term>> {
+        // A variable of the environment.
+        if words.iter().any(|word| word.contains('\0')) {
+            return None;
+        }
         let (sample, rest) = words.split_first()?;
+        let sample = sample.replace("field(1,:)", "host_only");
         let mut folded = false;
         let mut matching = None;
         let mut patterns: Vec<&str> = Vec::new();
@@ -128,19 +135,20 @@ impl Acls<'_> {
                 pattern => patterns.push(pattern),
             }
         }
-        let (fetch, converters) = sample.split_once(',').unwrap_or((sample, ""));
+        let (fetch, converters) = sample.split_once(',').unwrap_or((&sample, ""));
         let mut bare_host = false;
         for converter in converters.split(',').filter(|converter| !converter.is_empty()) {
             match converter {
-                "lower" => folded = true,
-                "field(1,:)" => bare_host = true,
+                // A pattern with capital letters takes nothing of what was made small.
+                "lower" => {
+                    if !folded && matching != Some("reg") {
+                        patterns.retain(|pattern| !pattern.bytes().any(|b| b.is_ascii_uppercase()));
+                    }
+                    folded = true;
+                }
                 "host_only" => bare_host = true,
                 _ => return None,
             }
-        }
-        // `field(1,:)` is split at its comma.
-        if converters.contains("field(1") {
-            bare_host = true;
         }
         let (name, argument) = match fetch.split_once('(') {
             Some((name, argument)) => (name, argument.trim_end_matches(')')),
@@ -149,14 +157,21 @@ impl Acls<'_> {
         let (base, suffix) = kind(name);
         let matching = matching.or(suffix).unwrap_or("str");
         match base {
-            "path" | "url" => self.paths(matching, &patterns, folded),
+            "path" => self.paths(matching, &patterns, folded),
+            // A URL has the query, too, and perhaps a scheme and a host.
+            "url"
+                if matching == "beg"
+                    && patterns.iter().all(|pattern| pattern.starts_with('/') && !pattern.contains('?')) =>
+            {
+                self.paths(matching, &patterns, folded)
+            }
             "method" => Some(vec![methods(&patterns)]),
             "hdr" | "req.hdr" | "req.fhdr" if argument.eq_ignore_ascii_case("host") => {
                 self.hosts(matching, &patterns, bare_host)
             }
             "req.ssl_sni" | "ssl_fc_sni" => None,
-            "hdr" | "req.hdr" | "req.fhdr" if !argument.is_empty() => {
-                header(&argument.to_ascii_lowercase(), matching, &patterns, folded)
+            "hdr" | "req.hdr" | "req.fhdr" if !argument.is_empty() && !argument.contains(',') => {
+                header(&argument.to_ascii_lowercase(), matching, &patterns, folded, base != "req.fhdr")
             }
             "hdr_cnt" | "req.hdr_cnt" => None,
             "url_param" | "urlp" => {
@@ -244,9 +259,18 @@ fn methods(names: &[&str]) -> Term {
     term
 }
 
-fn header(name: &str, matching: &str, patterns: &[&str], folded: bool) -> Option<Vec<Term>> {
+/// A header. In a `list`, each value between its commas is one of its own.
+fn header(name: &str, matching: &str, patterns: &[&str], folded: bool, list: bool) -> Option<Vec<Term>> {
     let mut term = Term::any();
-    term.when.headers.push((name.to_owned(), value(matching, patterns, folded)?));
+    let mut pattern = value(matching, patterns, folded)?;
+    if list && matching != "found" {
+        let inner = match pattern.strip_prefix('~') {
+            Some(regex) => regex.to_owned(),
+            None => format!("(?:{})", regex::escape(pattern.strip_prefix('=').unwrap_or(&pattern))),
+        };
+        pattern = format!("~(?:.*,)?[ \\t]*{inner}[ \\t]*(?:,.*)?");
+    }
+    term.when.headers.push((name.to_owned(), pattern));
     Some(vec![term])
 }
 

@@ -1,7 +1,7 @@
 //! What HAProxy listens on: `bind`, and the rules of connections.
 
 use crate::hosted::{self, Hosted};
-use crate::plan::{Chain, Listener, Rule};
+use crate::plan::{Chain, Listener, Rule, Site};
 use crate::remark::Remarks;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Words that say nothing about what a request meets, or are read elsewhere.
-const QUIET: &[&str] = &[
+pub(super) const QUIET: &[&str] = &[
     "mode",
     "bind",
     "timeout",
@@ -89,9 +89,32 @@ const QUIET: &[&str] = &[
     "reqideny",
     "reqallow",
     "reqpass",
+    "clitcpka-cnt",
+    "clitcpka-idle",
+    "clitcpka-intvl",
+    "srvtcpka-cnt",
+    "srvtcpka-idle",
+    "srvtcpka-intvl",
+    "errorloc303",
+    "guid",
+    "hash-balance-factor",
+    "hash-preserve-affinity",
+    "log-steps",
+    "max-session-srv-conns",
+    "persist",
+    "server-state-file-name",
+    "redispatch",
+    "contimeout",
+    "clitimeout",
+    "srvtimeout",
+    "no",
 ];
 
 pub(super) fn listener(section: &Section, cx: &mut Cx) {
+    if section.is_off() {
+        cx.plan.remarks.note(&section.head.at, format!("`{}` is `disabled`, and left out.", section.name));
+        return;
+    }
     // What comes in clear and what comes by TLS may meet other rules (`ssl_fc`): two listeners.
     let bind_is = |line: &Line, tls: bool| line.word(0) == "bind" && line.has("ssl") == tls;
     if section.lines.iter().any(|line| bind_is(line, true))
@@ -112,10 +135,21 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
         Listener { name: crate::plan::name(&format!("{}{suffix}", section.name)), ..Listener::default() };
     let mut binds = Vec::new();
     let mut remarks = Remarks::default();
+    let mut refused: Option<(crate::tree::At, String)> = section.unknown().map(|line| {
+        let what = format!(
+            "`{}` isn't known to this import, and may have decided who passes. Find out what it did",
+            line.word(0)
+        );
+        (line.at.clone(), what)
+    });
     for line in &section.lines {
         let word = line.word(0);
         match word {
-            "bind" => bind(line, &mut binds, &mut out, &mut remarks),
+            "bind" => {
+                if let Some(why) = bind(line, &mut binds, &mut out, &mut remarks) {
+                    refused.get_or_insert((line.at.clone(), why.to_owned()));
+                }
+            }
             "capture" | "declare" => remarks.soft(
                 &line.at,
                 "captures for the log are left out; `access_log.format` has fields of headers.",
@@ -139,14 +173,6 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
             | "rate-limit"
             | "http-after-response" => {
                 remarks.soft(&line.at, format!("`{word}` is absent."));
-            }
-            _ if !QUIET.contains(&word) => {
-                remarks.point(
-                    &line.at,
-                    format!(
-                        "`{word}` isn't known to this import. Find out what it did, and whether you need it."
-                    ),
-                );
             }
             _ => {}
         }
@@ -177,11 +203,30 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
     } else {
         http(section, &mut out, &mut remarks, cx);
     }
+    if let Some((at, why)) = refused {
+        let mut rule = Rule { at: at.clone(), ..Rule::default() };
+        rule.refuse(&at, format!("everything is refused here: {why}; then replace the refusal."));
+        out.opaque = false;
+        out.keys.0.retain(|(key, _)| key != "protocol");
+        out.chains = vec![everything(rule)];
+    }
     out.remarks = remarks;
     cx.plan.listeners.push(out);
 }
 
-fn bind(line: &Line, binds: &mut Vec<String>, out: &mut Listener, remarks: &mut Remarks) {
+/// One chain with one rule for any host.
+fn everything(rule: Rule) -> Chain {
+    let site = Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() };
+    Chain { sites: vec![site], ..Chain::default() }
+}
+
+/// Why nothing may be open behind it, where that is so.
+fn bind(
+    line: &Line,
+    binds: &mut Vec<String>,
+    out: &mut Listener,
+    remarks: &mut Remarks,
+) -> Option<&'static str> {
     for address in line.word(1).split(',') {
         let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
         if let Some(path) =
@@ -212,10 +257,11 @@ fn bind(line: &Line, binds: &mut Vec<String>, out: &mut Listener, remarks: &mut 
         if out.keys.get("tls").is_some() {
             out.keys.child("tls").set("mode", "permissive");
         }
-        return;
+        return None;
     }
     let plain = !binds.is_empty() && out.keys.get("tls").is_none() && binds.len() > 1;
     let mut tls = out.keys.child("tls");
+    let first = tls.get("certificate").is_none();
     if plain {
         tls.set("mode", "permissive");
     }
@@ -239,15 +285,36 @@ fn bind(line: &Line, binds: &mut Vec<String>, out: &mut Listener, remarks: &mut 
         tls.set("certificate", "/etc/attache/tls.crt");
         tls.set("key", "/etc/attache/tls.key");
     }
-    if let Some(file) = line.after("ca-file") {
-        match line.after("verify") {
-            Some("required") => tls.set("client_ca", file),
-            Some("optional") => {
-                tls.set("client_ca", file);
-                tls.set("client_optional", true);
+    let asked = Asked::of(&tls);
+    let wanted = match line.after("verify") {
+        Some("required") => Asked::Required,
+        Some("optional") => Asked::Optional,
+        _ => Asked::Nothing,
+    };
+    let file = line.after("ca-file");
+    if wanted != Asked::Nothing {
+        match (file, tls.get("client_ca")) {
+            (None, _) if wanted == Asked::Required => {
+                return Some(
+                    "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`",
+                );
             }
-            _ => {}
+            (Some(file), Some(known)) if *known != file.into() => {
+                return Some(
+                    "clients are verified by other roots at another address of this listener. Give each a listener of its own",
+                );
+            }
+            (Some(file), _) => tls.set("client_ca", file),
+            (None, _) => {}
         }
+    }
+    if !first && asked != wanted {
+        remarks.point(&line.at, "what is asked of clients' certificates is one for a whole listener: here it is that of its strictest address.");
+    }
+    if asked.max(wanted) == Asked::Optional && tls.get("client_ca").is_some() {
+        tls.set("client_optional", true);
+    } else {
+        tls.0.retain(|(key, _)| key != "client_optional");
     }
     if let Some(file) = line.after("crl-file") {
         tls.set("crls", file);
@@ -257,6 +324,41 @@ fn bind(line: &Line, binds: &mut Vec<String>, out: &mut Listener, remarks: &mut 
     }
     if line.has("ciphers") || line.has("ciphersuites") || line.has("curves") {
         remarks.soft(&line.at, "cipher suites and curves are those of rustls, all of them safe.");
+    }
+    None
+}
+
+/// What is asked of clients' certificates, the laxer first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    Nothing,
+    Optional,
+    Required,
+}
+
+impl Asked {
+    fn of(tls: &crate::value::Map) -> Self {
+        match (tls.get("client_ca"), tls.get("client_optional")) {
+            (None, _) => Self::Nothing,
+            (Some(_), Some(_)) => Self::Optional,
+            (Some(_), None) => Self::Required,
+        }
+    }
+}
+
+/// A rule about connections or answers that could refuse them, and is absent.
+fn refuses(line: &Line) -> bool {
+    let (on, action) = (line.word(1), line.word(2));
+    match line.word(0) {
+        "tcp-request" | "tcp-response" => {
+            let hello =
+                |word: &String| word.contains("req_ssl_hello_type") || word.contains("req.ssl_hello_type");
+            let passes = action == "accept"
+                && (on != "content" || line.words.len() == 3 || line.rest(3).iter().any(hello));
+            let counts = action.starts_with("track-sc") || action.starts_with("set-");
+            !(on == "inspect-delay" || action == "inspect-delay" || passes || counts)
+        }
+        _ => false,
     }
 }
 
@@ -269,30 +371,22 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
     let mut closed = None;
     for line in &section.lines {
         match line.word(0) {
-            "tcp-request" => match (line.word(1), line.word(2)) {
-                (_, "inspect-delay") => {}
-                ("content", "accept")
-                    if line.rest(3).iter().any(|word| {
-                        word.contains("req_ssl_hello_type") || word.contains("req.ssl_hello_type")
-                    }) => {}
-                ("connection" | "content" | "session", action)
-                    if action.starts_with("track-sc") || action.starts_with("set-") =>
-                {
-                    remarks.soft(&line.at, "counters and variables of connections are absent.");
-                }
-                ("connection" | "content" | "session", "accept") => {}
-                _ => closed = Some(line.clone()),
-            },
+            "tcp-request" | "tcp-response" if refuses(line) => closed = Some(line.clone()),
+            "tcp-request" if line.word(2).starts_with("track-sc") || line.word(2).starts_with("set-") => {
+                remarks.soft(&line.at, "counters and variables of connections are absent.");
+            }
             "acl" => {}
             "use_backend" => {
                 let names = sni(line, section);
                 match names {
-                    Some(names) if !names.is_empty() => {
-                        if let Some(rule) = opaque(line.word(1), line, remarks, cx) {
-                            chains.push(Chain { sni: names, opaque: Some(rule), ..Chain::default() });
+                    Some(names) if !names.is_empty() => match opaque(line.word(1), line, remarks, cx) {
+                        Some(rule) => {
+                            chains.push(Chain { sni: names, opaque: Some(rule), ..Chain::default() })
                         }
-                    }
-                    _ => remarks.point(&line.at, "this condition on a connection is absent, and the rule left out: `sni` and `destination` are there."),
+                        // They must not meet the default.
+                        None => closed = Some(line.clone()),
+                    },
+                    _ => closed = Some(line.clone()),
                 }
             }
             _ => {}
@@ -315,7 +409,11 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
         chains.push(Chain { sni, opaque: Some(rule), ..Chain::default() });
     }
     if let Some(line) = closed {
-        remarks.point(&line.at, "a rule about connections could refuse them here, and is absent: everything is refused. Write it as `tls.allow` or a network policy.");
+        remarks.point(
+            &line.at,
+            "this rule about connections could refuse them or send them elsewhere, and is absent: everything is refused. Write it as `authorization` of the \
+             listener, or as routes with `sni`.",
+        );
         chains.clear();
     }
     if chains.is_empty() {
@@ -327,14 +425,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
         );
         out.opaque = false;
         out.keys.0.retain(|(key, _)| key != "protocol");
-        chains.push(Chain {
-            sites: vec![crate::plan::Site {
-                hosts: vec!["*".to_owned()],
-                rules: vec![rule],
-                ..Default::default()
-            }],
-            ..Chain::default()
-        });
+        chains.push(everything(rule));
     } else {
         out.keys.set("protocol", if by_name && !secure { "tls" } else { "tcp" });
     }
@@ -342,6 +433,22 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
 }
 
 fn opaque(name: &str, line: &Line, remarks: &mut Remarks, cx: &mut Cx) -> Option<Rule> {
+    let found = cx
+        .sections
+        .iter()
+        .find(|other| other.name == name && matches!(other.kind.as_str(), "backend" | "listen"));
+    if let Some(rule) = found
+        .filter(|section| section.kind == "backend")
+        .and_then(|section| section.unknown().or_else(|| section.lines.iter().find(|line| refuses(line))))
+    {
+        remarks.point(
+            &rule.at,
+            format!(
+                "the backend `{name}` has a rule about connections that is absent here: they are refused."
+            ),
+        );
+        return None;
+    }
     let Some(upstream) = backend::used(name, true, cx) else {
         remarks.point(
             &line.at,
@@ -409,6 +516,14 @@ fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut C
     }
     if let Some(time) = section.timeout("http-keep-alive").or_else(|| section.timeout("client")) {
         http.set("idle_timeout", time);
+    }
+    let merges = |line: &&Line| {
+        line.word(0) == "http-request"
+            && line.word(1) == "normalize-uri"
+            && line.word(2) == "path-merge-slashes"
+    };
+    if section.lines.iter().any(|line| merges(&line)) {
+        http.child("path").set("merge_slashes", true);
     }
     drop(http);
     if section.option("httplog").is_some() || section.option("tcplog").is_some() {

@@ -67,6 +67,13 @@ fn with_defaults(sections: Vec<Section>) -> Vec<Section> {
     let mut out = Vec::new();
     for mut section in sections {
         if section.kind == "defaults" {
+            let base =
+                section.head.after("from").and_then(|name| defaults.iter().find(|other| other.name == name));
+            if let Some(base) = base {
+                let mut lines = base.lines.clone();
+                lines.append(&mut section.lines);
+                section.lines = lines;
+            }
             defaults.push(section.clone());
         } else if matches!(section.kind.as_str(), "frontend" | "backend" | "listen") {
             let named = section.head.after("from").map(ToOwned::to_owned);
@@ -103,6 +110,17 @@ impl Section {
     /// The last line with this word: later ones overrule those of `defaults`.
     pub(crate) fn last(&self, word: &str) -> Option<&Line> {
         self.lines.iter().rev().find(|line| line.word(0) == word)
+    }
+
+    /// It is not served.
+    pub(crate) fn is_off(&self) -> bool {
+        let last = self.lines.iter().rev().find(|line| matches!(line.word(0), "disabled" | "enabled"));
+        last.is_some_and(|line| line.word(0) == "disabled")
+    }
+
+    /// The first line that the import doesn't know. It may decide who passes.
+    pub(crate) fn unknown(&self) -> Option<&Line> {
+        self.lines.iter().find(|line| !listener::QUIET.contains(&line.word(0)))
     }
 
     pub(crate) fn option(&self, name: &str) -> Option<&Line> {

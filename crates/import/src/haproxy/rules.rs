@@ -22,6 +22,7 @@ pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, c
     let acls = Acls {
         lines: section.lines.iter().filter(|line| line.word(0) == "acl").collect(),
         port: if secure { "443" } else { "80" },
+        in_front: true,
     };
     let mut steps = steps(section, &acls, remarks);
     for line in section.lines.iter().filter(|line| line.word(0) == "use_backend") {
@@ -205,6 +206,7 @@ fn act(
             let acls = Acls {
                 lines: section.lines.iter().filter(|line| line.word(0) == "acl").collect(),
                 port: if secure { "443" } else { "80" },
+                in_front: false,
             };
             let mut remarks = Remarks::default();
             let mut inner = steps(&section, &acls, &mut remarks);
@@ -260,6 +262,22 @@ fn emit_backend(
 ) {
     let mut rule = Rule { at: at.clone(), ..Rule::default() };
     let mut within = within.clone();
+    if let Some(line) = section.unknown() {
+        rule.refuse(at, format!("`{}` of the backend `{name}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal.", line.word(0)));
+        emit(&within, rule, out);
+        return;
+    }
+    if let Some(line) = section.lines.iter().find(|line| line.word(0) == "use-server") {
+        rule.remarks.point(
+            &line.at,
+            "`use-server` is absent: every server of the backend has these requests. Make a backend of each.",
+        );
+    }
+    if section.is_off() {
+        rule.refuse(at, format!("the backend `{name}` is `disabled`."));
+        emit(&within, rule, out);
+        return;
+    }
     let Some(upstream) = backend::used(name, false, cx) else {
         rule.refuse(at, format!("the backend `{name}` has no server that could be carried over."));
         emit(&within, rule, out);

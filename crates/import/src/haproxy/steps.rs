@@ -46,9 +46,11 @@ pub(super) fn steps(section: &Section, acls: &Acls<'_>, remarks: &mut Remarks) -
         match line.word(0) {
             "http-request" => first.extend(request(line, acls, remarks)),
             "http-response" => first.extend(response(line, remarks)),
+            "reqadd" | "rspadd" => first.extend(added(line, acls)),
             "redirect" => redirects.extend(step(line, 1, acls, |line| redirect(line, 1))),
-            "block" | "reqdeny" | "reqideny" | "reqrep" | "reqirep" | "tcp-request"
-                if line.word(2) != "inspect-delay" =>
+            "block" | "reqdeny" | "reqideny" | "reqrep" | "reqirep" | "reqdel" | "reqidel" | "reqallow"
+            | "reqpass" | "rspdel" | "rspidel" | "tcp-request" | "tcp-response"
+                if line.word(1) != "inspect-delay" && line.word(2) != "inspect-delay" =>
             {
                 let quiet = line.word(2).starts_with("track-sc")
                     || line.word(2).starts_with("set-")
@@ -82,7 +84,22 @@ fn condition(line: &Line, from: usize) -> (Vec<String>, Vec<String>) {
     }
 }
 
+/// `reqadd` and `rspadd` of earlier versions: a whole line of a header.
+fn added(line: &Line, acls: &Acls<'_>) -> Option<Step> {
+    let way = if line.word(0) == "reqadd" { "request" } else { "response" };
+    step(line, 2, acls, |line| match line.word(1).split_once(':') {
+        Some((name, value)) if !value.contains('%') => {
+            header(way, "add", name.trim(), value.trim().to_owned())
+        }
+        _ => Act::Closed("this header has a variable. Write it as `headers`".to_owned()),
+    })
+}
+
 fn step(line: &Line, from: usize, acls: &Acls<'_>, act: impl Fn(&Line) -> Act) -> Option<Step> {
+    if line.varies() {
+        let act = Act::Closed("this rule has a variable of the environment. Write its value".to_owned());
+        return Some(Step { at: line.at.clone(), terms: Some(vec![everything()]), act });
+    }
     let (_, words) = condition(line, from);
     let terms = if words.is_empty() { Some(vec![everything()]) } else { acls.condition(&words) };
     Some(Step { at: line.at.clone(), terms, act: act(line) })
@@ -111,8 +128,16 @@ fn request(line: &Line, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<Step> 
         }),
         "replace-path" | "replace-uri" => step(line, 4, acls, |line| Act::Change(Change::Path(format!("\u{1}{}\u{1}{}", line.word(2), line.word(3))))),
         "set-var" | "unset-var" | "capture" | "set-log-level" | "set-nice" | "set-tos" | "set-mark" | "track-sc0" | "track-sc1" | "track-sc2" | "sc-inc-gpc0"
-        | "set-priority-class" | "cache-use" | "set-src" | "disable-l7-retry" | "wait-for-body" | "normalize-uri" | "early-hint" | "set-dst" => {
+        | "set-priority-class" | "cache-use" | "set-src" | "disable-l7-retry" | "wait-for-body" | "early-hint" | "set-dst" => {
             remarks.soft(&line.at, format!("`http-request {action}` is absent; where a later rule reads what it set, that rule says so."));
+            None
+        }
+        // The listener does it to every path, before anything is matched.
+        "normalize-uri"
+            if line.words.len() == 3
+                && matches!(line.word(2), "path-strip-dot" | "path-strip-dotdot" | "percent-decode-unreserved" | "fragment-strip")
+                || line.words.len() == 3 && line.word(2) == "path-merge-slashes" && acls.in_front =>
+        {
             None
         }
         "allow" => step(line, 2, acls, |_| Act::Closed("`allow` let requests past later rules. Write it as a route".to_owned())),
@@ -126,13 +151,35 @@ fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
         "set-header" => "set",
         "add-header" => "add",
         "del-header" => "remove",
-        other => {
+        "set-var" | "unset-var" | "capture" | "cache-store" | "set-log-level" | "set-nice" | "set-tos"
+        | "set-mark" | "strict-mode" | "sc-inc-gpc0" | "track-sc0" | "track-sc1" | "track-sc2"
+        | "sc-set-gpt0" | "wait-for-body" => {
+            remarks.soft(&line.at, format!("`http-response {}` is absent.", line.word(1)));
+            return None;
+        }
+        other if other.starts_with("set-var(") || other.starts_with("unset-var(") => {
             remarks.soft(&line.at, format!("`http-response {other}` is absent."));
             return None;
         }
+        other => {
+            let act = Act::Closed(format!("`http-response {other}` could refuse or change answers here"));
+            return Some(Step { at: line.at.clone(), terms: Some(vec![everything()]), act });
+        }
     };
-    let value = if how == "remove" { Some(String::new()) } else { template(line.word(3)) };
+    let value =
+        if how == "remove" { Some(String::new()) } else { template(line.word(3)).filter(|_| !line.varies()) };
     let (_, words) = condition(line, 2);
+    if how == "remove" && !words.is_empty() {
+        remarks.point(
+            &line.at,
+            format!("`{}` is removed from every answer: conditions on answers are absent.", line.word(2)),
+        );
+        return Some(Step {
+            at: line.at.clone(),
+            terms: Some(vec![everything()]),
+            act: header("response", how, line.word(2), String::new()),
+        });
+    }
     match value {
         Some(value) if words.is_empty() => Some(Step {
             at: line.at.clone(),

@@ -27,6 +27,11 @@ impl Line {
         self.words.get(index + 1).map(String::as_str)
     }
 
+    /// It has a variable of the environment.
+    pub(crate) fn varies(&self) -> bool {
+        self.words.iter().any(|word| word.contains(VARIABLE))
+    }
+
     pub(crate) fn has(&self, word: &str) -> bool {
         self.words.iter().any(|own| own == word)
     }
@@ -58,6 +63,9 @@ const SECTIONS: &[&str] = &[
     "log-forward",
     "fcgi-app",
     "crt-store",
+    "log-profile",
+    "traces",
+    "acme",
 ];
 
 pub(crate) fn sections(text: &str, file: &str) -> Vec<Section> {
@@ -66,6 +74,10 @@ pub(crate) fn sections(text: &str, file: &str) -> Vec<Section> {
     for (index, line) in text.lines().enumerate() {
         let words = words(line);
         let Some(first) = words.first() else { continue };
+        // What HAProxy only says when it reads its config.
+        if matches!(first.as_str(), ".notice" | ".diag" | ".warning" | ".alert") {
+            continue;
+        }
         let line = Line { at: At { file: Arc::clone(&file), line: index as u32 + 1 }, words: words.clone() };
         if SECTIONS.contains(&first.as_str()) {
             let name = line.word(1).to_owned();
@@ -76,6 +88,9 @@ pub(crate) fn sections(text: &str, file: &str) -> Vec<Section> {
     }
     out
 }
+
+/// Stands for the `$` of a variable of the environment.
+const VARIABLE: &str = "\0$";
 
 pub(crate) fn words(line: &str) -> Vec<String> {
     let mut out = Vec::new();
@@ -101,6 +116,12 @@ pub(crate) fn words(line: &str) -> Vec<String> {
             }
             (None, '#') => break,
             (None, c) if c.is_whitespace() => out.extend(word.take()),
+            // Variables of the environment are put in here, which are not known.
+            (Some('"'), '$')
+                if chars.clone().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_' || c == '{') =>
+            {
+                word.get_or_insert_default().push_str(VARIABLE);
+            }
             (_, c) => word.get_or_insert_default().push(c),
         }
     }

@@ -71,6 +71,13 @@ impl Mesh {
         } else {
             selector
         });
+        // Other conditions than labels are not known.
+        let known = |(key, value): &(String, Node)| {
+            value.is_empty() || value.text().is_some() || crate::tree::snake(key) == "match_labels"
+        };
+        if !selector.entries().iter().all(known) {
+            return None;
+        }
         if wanted.is_empty() {
             return Some(true);
         }
@@ -109,10 +116,12 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     let inbound = security::inbound(&mesh, &mut plan);
     plan.listeners.push(inbound);
     plan.upstreams.push(original(security::APP));
-    for object in &mesh.objects {
-        if !KNOWN.contains(&object.kind.as_str()) {
-            let kind = &object.kind;
-            remarks.point(object.at(), format!("the object `{kind}` isn't known to this import. Find out what it did, and whether you need it."));
+    let mut unknown = Vec::new();
+    for object in mesh.objects.iter().filter(|object| !KNOWN.contains(&object.kind.as_str())) {
+        let kind = &object.kind;
+        remarks.point(object.at(), format!("the object `{kind}` isn't known to this import. Find out what it did, and whether you need it."));
+        if may_guard(object) && !unknown.contains(kind) {
+            unknown.push(kind.clone());
         }
     }
     for (kind, why) in [
@@ -124,7 +133,10 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
             "WasmPlugin",
             "a Wasm module ran in the proxy: find out what it did; until then everything is refused that it could guard.",
         ),
-    ] {
+    ]
+    .into_iter()
+    .chain(unknown.iter().map(|kind| (kind.as_str(), "an object that isn't known to this import may decide who passes: find out what it did; until then everything is refused that it could guard.")))
+    {
         for object in mesh.all(kind) {
             if object.namespace != mesh.workload.namespace && object.namespace != ROOT {
                 continue;
@@ -150,6 +162,24 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     remarks.0.extend(std::mem::take(&mut plan.remarks).0);
     plan.remarks = remarks;
     Ok(plan)
+}
+
+/// An object of the mesh whose kind isn't known, and which may decide who passes.
+fn may_guard(object: &Object) -> bool {
+    let version = object.node.str("api_version").unwrap_or_default();
+    let group = version.split('/').next().unwrap_or_default();
+    let of_gateways = [
+        "BackendTLSPolicy",
+        "BackendTrafficPolicy",
+        "ClientTrafficPolicy",
+        "EnvoyPatchPolicy",
+        "EnvoyExtensionPolicy",
+    ];
+    group.ends_with("istio.io")
+        && ["security.", "extensions.", "networking."].iter().any(|start| group.starts_with(start))
+        || (object.kind.ends_with("Policy")
+            && group.contains("gateway")
+            && !of_gateways.contains(&object.kind.as_str()))
 }
 
 /// Kinds that are read, or that say nothing about requests.

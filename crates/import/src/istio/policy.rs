@@ -17,6 +17,9 @@ pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> Said<Any> {
         }
         let mut any = Any::new();
         for item in items {
+            if let Some((key, _)) = item.entries().iter().find(|(key, _)| key != inner) {
+                return Err(format!("`{key}` isn't known"));
+            }
             let one = fields(item.down(&[inner]), namespace, tokens)?;
             any = access::either(any, one).ok_or_else(many)?;
         }
@@ -24,6 +27,13 @@ pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> Said<Any> {
     }
     for condition in rule.list("when") {
         let key = condition.str("key").unwrap_or_default();
+        if let Some((other, _)) = condition
+            .entries()
+            .iter()
+            .find(|(key, _)| !["key", "values", "not_values"].contains(&crate::tree::snake(key).as_str()))
+        {
+            return Err(format!("`{other}` of a condition isn't known"));
+        }
         for (list, not) in [("values", false), ("not_values", true)] {
             let values = texts(condition.list(list));
             if values.is_empty() {
@@ -56,7 +66,7 @@ fn fields(node: &Node, namespace: &str, tokens: bool) -> Said<Any> {
     for (key, value) in node.entries() {
         let key = crate::tree::snake(key);
         let values = texts(value.items());
-        if values.is_empty() {
+        if value.is_empty() {
             continue;
         }
         let (field, not) = key.strip_prefix("not_").map_or((key.as_str(), false), |field| (field, true));

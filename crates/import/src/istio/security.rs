@@ -360,7 +360,14 @@ fn policies(mesh: &Mesh, tokens: bool, remarks: &mut Remarks, closed: &mut Optio
                 closed.get_or_insert((object.at().clone(), why));
                 continue;
             }
-            _ => {}
+            "ALLOW" | "DENY" => {}
+            other => {
+                closed.get_or_insert((
+                    object.at().clone(),
+                    format!("the action `{other}` of `{}` isn't known.", object.name),
+                ));
+                continue;
+            }
         }
         let mut rules: Vec<(String, Access)> = Vec::new();
         for rule in spec.list("rules") {

@@ -122,6 +122,41 @@ fn one(route: &Node, object: &Object, mesh: &Mesh, clusters: &mut Clusters<'_>, 
     }
 }
 
+/// Keys of a match that are read.
+const MATCH: &[&str] = &[
+    "name",
+    "uri",
+    "ignore_uri_case",
+    "method",
+    "headers",
+    "without_headers",
+    "query_params",
+    "source_labels",
+    "source_namespace",
+    "gateways",
+    "stat_prefix",
+];
+
+/// Keys of a route that are read.
+const ROUTE: &[&str] = &[
+    "name",
+    "match",
+    "route",
+    "redirect",
+    "direct_response",
+    "delegate",
+    "rewrite",
+    "timeout",
+    "retries",
+    "fault",
+    "mirror",
+    "mirrors",
+    "mirror_percent",
+    "mirror_percentage",
+    "cors_policy",
+    "headers",
+];
+
 enum Matched {
     /// It is about other workloads.
     Never,
@@ -180,8 +215,9 @@ fn matched(item: &Node, port: Option<&str>, mesh: &Mesh) -> Matched {
         if key == "port" && port.is_some() && value.text() == port {
             continue;
         }
-        if ["port", "authority", "scheme"].contains(&key.as_str()) {
-            out.set(&key, value.clone());
+        if !MATCH.contains(&key.as_str()) {
+            let plain = ["port", "authority", "scheme"].contains(&key.as_str());
+            out.set(&if plain { key } else { format!("match_{key}") }, value.clone());
         }
     }
     Matched::When(out)
@@ -192,7 +228,11 @@ fn path(uri: &Node, folded: bool, out: &mut Node) {
         (Some(exact), ..) => ("path", exact.clone()),
         (_, Some(prefix), _) => ("prefix", prefix.clone()),
         (.., Some(regex)) => ("safe_regex", regex.map(vec![("regex", regex.clone())])),
-        _ => ("prefix", out.scalar("/")),
+        _ if uri.is_empty() => ("prefix", out.scalar("/")),
+        _ => {
+            out.set("match_uri", uri.clone());
+            ("prefix", out.scalar("/"))
+        }
     };
     out.set(key, value);
     if folded {
@@ -207,8 +247,12 @@ fn string(value: &Node) -> Option<Node> {
             return Some(value.map(vec![(key, text.clone())]));
         }
     }
-    let regex = value.get("regex")?;
-    Some(value.map(vec![("safe_regex", value.map(vec![("regex", regex.clone())]))]))
+    match value.get("regex") {
+        Some(regex) => Some(value.map(vec![("safe_regex", value.map(vec![("regex", regex.clone())]))])),
+        None if value.is_empty() => None,
+        // A matcher that isn't known, which the importer of routes says.
+        None => Some(value.map(vec![("unknown", value.clone())])),
+    }
 }
 
 fn header(name: &str, value: &Node, without: bool) -> Node {
@@ -265,6 +309,11 @@ fn action(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
     } else {
         out.set("route", forwarded(route, object, clusters));
     }
+    if let Some((key, value)) =
+        route.entries().iter().find(|(key, _)| !ROUTE.contains(&crate::tree::snake(key).as_str()))
+    {
+        out.set("unsaid", value.scalar(&format!("`{key}` of a route isn't known to this import")));
+    }
     let mut filters = route.map(Vec::new());
     if let Some(policy) = route.get("cors_policy") {
         filters.set("envoy.filters.http.cors", cors(policy));
@@ -316,8 +365,10 @@ fn forwarded(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node
     match parts.as_slice() {
         [] => {}
         [only]
-            if only.get("request_headers_to_add").is_none()
-                && only.get("response_headers_to_add").is_none() =>
+            if ["request", "response"].iter().all(|way| {
+                only.get(&format!("{way}_headers_to_add")).is_none()
+                    && only.get(&format!("{way}_headers_to_remove")).is_none()
+            }) =>
         {
             out.put("cluster", only.get("name").cloned());
         }
@@ -343,7 +394,9 @@ fn forwarded(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node
         out.set("retry_policy", retry(retries));
     }
     let mut mirrors = Vec::new();
-    let direct = route.get("mirror").map(|mirror| (mirror.clone(), route.get("mirror_percentage").cloned()));
+    let older = route.get("mirror_percent").map(|share| share.map(vec![("value", share.clone())]));
+    let share = route.get("mirror_percentage").cloned().or(older);
+    let direct = route.get("mirror").map(|mirror| (mirror.clone(), share));
     let listed = route
         .list("mirrors")
         .iter()

@@ -156,8 +156,11 @@ pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(Stri
 }
 
 /// An `if` that answers by itself becomes a rule. False where it can't be said.
-pub(super) fn condition(one: &Directive, out: &mut Vec<Rule>) -> bool {
+pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> bool {
     let words: Vec<String> = one.words[1..]
+        .iter()
+        .map(|word| if word.is_empty() { "\"\"" } else { word })
+        .collect::<Vec<_>>()
         .join(" ")
         .trim_start_matches('(')
         .trim_end_matches(')')
@@ -178,18 +181,40 @@ pub(super) fn condition(one: &Directive, out: &mut Vec<Rule>) -> bool {
             }
             when.methods = inner.split('|').map(str::to_ascii_uppercase).collect();
         }
-        [variable, "=", value] if variable.starts_with("$http_") => {
-            when.headers
-                .push((variable[6..].replace('_', "-"), crate::text::exact(value.trim_matches(['"', '\'']))));
-        }
-        [variable, "~", regex] if variable.starts_with("$http_") => {
-            match crate::path::anywhere(regex.trim_matches(['"', '\''])) {
-                Some(regex) => when.headers.push((variable[6..].replace('_', "-"), format!("~{regex}"))),
-                None => return false,
+        // The scheme is known before any request.
+        ["$scheme", is @ ("=" | "!="), value] => {
+            let own = if secure { "https" } else { "http" };
+            if (own == value.trim_matches(['"', '\''])) != (*is == "=") {
+                return one.inner().len() == 1;
             }
         }
+        [variable, is @ ("=" | "!="), value] if variable.starts_with("$http_") => {
+            // A header that isn't there is an empty one.
+            let pattern = match (*is, value.trim_matches(['"', '\''])) {
+                ("=", "") => "!~.+".to_owned(),
+                ("=", value) => crate::text::exact(value),
+                (_, "") => "~.+".to_owned(),
+                (_, value) => format!("!{}", crate::text::exact(value)),
+            };
+            when.headers.push((variable[6..].replace('_', "-"), pattern));
+        }
+        [variable, is @ ("~" | "~*" | "!~" | "!~*"), regex] if variable.starts_with("$http_") => {
+            let Some(mut regex) = crate::path::anywhere(regex.trim_matches(['"', '\''])) else {
+                return false;
+            };
+            if is.ends_with('*') {
+                regex = format!("(?i:{regex})");
+            }
+            // An empty header is none here.
+            if Path::Regex(regex.clone()).takes("") {
+                return false;
+            }
+            let not = if is.starts_with('!') { "!" } else { "" };
+            when.headers.push((variable[6..].replace('_', "-"), format!("{not}~{regex}")));
+        }
+        // Neither empty nor `0`.
         [variable] if variable.starts_with("$http_") => {
-            when.headers.push((variable[6..].replace('_', "-"), "*".to_owned()));
+            when.headers.push((variable[6..].replace('_', "-"), "~(?:[^0].*|0.+)".to_owned()));
         }
         [variable, "=", value] if variable.starts_with("$arg_") => {
             when.query.push((variable[5..].to_owned(), crate::text::exact(value.trim_matches(['"', '\'']))));

@@ -3,6 +3,7 @@
 //! nginx takes an exact location, else the longest prefix with `^~`, else the first expression that matches, else the longest prefix. As a list
 //! that is tried in order this is: exact ones, those with `^~`, expressions, other prefixes, prefixes with the longest first.
 
+use crate::access::Said;
 use crate::path::Path;
 use crate::plan::{Rule, When};
 use crate::remark::Remarks;
@@ -12,11 +13,24 @@ use crate::value::{Map, Value};
 use super::{
     Cx,
     answer::{condition, returned, rewritten, substitution},
+    clients, included,
     proxied::{proxied, respond_headers},
     scope::Scope,
     tokens::Directive,
-    words::{GUARDS, QUIET, SOFT},
+    words::{GUARDS, SOFT, is_known},
 };
+
+/// What isn't known may decide who passes.
+fn unknown(one: &Directive) -> Option<String> {
+    if one.name() == "include" && !included::is_quiet(one.word(1)) {
+        return Some(format!(
+            "`include {}` is not followed, since its files are not here. Give them to the import, too",
+            one.word(1)
+        ));
+    }
+    (!is_known(one.name()))
+        .then(|| format!("`{}` isn't known to this import. Find out what it did", one.name()))
+}
 
 /// The rules of a server.
 pub(crate) fn server(
@@ -29,14 +43,10 @@ pub(crate) fn server(
     let _ = default;
     let mut out = Vec::new();
     for one in server.inner() {
-        if !QUIET.contains(&one.name()) {
-            remarks.point(
-                &one.at,
-                format!(
-                    "`{}` isn't known to this import. Find out what it did, and whether you need it.",
-                    one.name()
-                ),
-            );
+        if let Some(why) = unknown(one) {
+            let mut rule = Rule { at: one.at.clone(), ..Rule::default() };
+            rule.refuse(&one.at, format!("the whole server is refused: {why}; then replace the refusal."));
+            return vec![rule];
         }
         if one.name() == "set_real_ip_from" {
             remarks
@@ -60,7 +70,7 @@ pub(crate) fn server(
                 out.push(rule);
                 return out;
             }
-            "if" if !condition(one, &mut out) => {
+            "if" if !condition(one, cx.secure, &mut out) => {
                 let mut rule = Rule { at: one.at.clone(), ..Rule::default() };
                 rule.refuse(&one.at, "the whole server is refused: this `if` can't be said. Write it as a route; then replace the refusal.");
                 return vec![rule];
@@ -152,18 +162,10 @@ pub(crate) fn server(
             }
         }
     }
-    let longer = prefixes.iter().any(|(long, _)| {
-        first.iter().any(|(short, _)| long.len() > short.len() && long.starts_with(short.as_str()))
-    });
-    if longer {
-        remarks.point(&server.at, "a location with `^~` has a longer one without it inside: here the one with `^~` comes first. Write the longer one with `^~` too.");
-    }
-    for list in [&mut first, &mut prefixes] {
-        list.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-    }
     out.extend(exact);
-    out.extend(first.into_iter().flat_map(|(_, rules)| rules));
+    out.extend(before_expressions(&mut first, &mut prefixes, &regexes));
     out.extend(regexes);
+    prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
     let everything = prefixes.iter().any(|(prefix, _)| prefix == "/");
     out.extend(prefixes.into_iter().flat_map(|(_, rules)| rules));
     if !everything {
@@ -176,6 +178,49 @@ pub(crate) fn server(
         out.push(rule);
     }
     out
+}
+
+/// Locations with `^~`, the longest first, and those without it that are longer than one which begins them: those come first, and before each of
+/// them come the expressions, as far as they are about it.
+fn before_expressions(
+    first: &mut Vec<(String, Vec<Rule>)>,
+    prefixes: &mut Vec<(String, Vec<Rule>)>,
+    regexes: &[Rule],
+) -> Vec<Rule> {
+    let within = |long: &str| {
+        first.iter().any(|(short, _)| long.len() > short.len() && long.starts_with(short.as_str()))
+    };
+    let (inner, outer): (Vec<_>, Vec<_>) =
+        std::mem::take(prefixes).into_iter().partition(|(long, _)| within(long));
+    *prefixes = outer;
+    let mut all: Vec<(String, Vec<Rule>)> = std::mem::take(first);
+    for (prefix, rules) in inner {
+        let own = When { path: Path::prefix(&prefix), ..When::default() };
+        let mut before = Vec::new();
+        let mut said = true;
+        for rule in regexes {
+            match crate::gate::both(&rule.when, &own) {
+                Some(None) => {}
+                Some(Some(when)) => before.push(Rule { when, ..rule.clone() }),
+                None => said = false,
+            }
+        }
+        if said {
+            before.extend(rules);
+        } else {
+            let at = rules.first().map(|rule| rule.at.clone()).unwrap_or_default();
+            let mut rule = Rule { when: own, at: at.clone(), ..Rule::default() };
+            rule.refuse(
+                &at,
+                "this location is refused: it stands within one with `^~`, and expressions come before it and not before that one. Write it with `^~` too; \
+                 then import again.",
+            );
+            before = vec![rule];
+        }
+        all.push((prefix, before));
+    }
+    all.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+    all.into_iter().flat_map(|(_, rules)| rules).collect()
 }
 
 const FILES: &str = "files of a folder were served here, which attache doesn't do: what this takes is refused. Let the application or another server have them.";
@@ -201,8 +246,8 @@ fn rules(
     let mut rule =
         Rule { when: When { path, ..When::default() }, at: location.at.clone(), ..Rule::default() };
     for one in location.inner() {
-        if !QUIET.contains(&one.name()) {
-            rule.refuse(&one.at, format!("this location is refused: `{}` isn't known to this import. Find out what it did; then replace the refusal.", one.name()));
+        if let Some(why) = unknown(one) {
+            rule.refuse(&one.at, format!("this location is refused: {why}; then replace the refusal."));
             return vec![rule];
         }
     }
@@ -219,28 +264,31 @@ fn rules(
             return vec![rule];
         }
     }
-    let access: Vec<Directive> = {
-        let mut all = Vec::new();
-        for block in &scope.chain {
-            all =
-                block.inner().iter().filter(|one| matches!(one.name(), "allow" | "deny")).cloned().collect();
-            if !all.is_empty() {
-                break;
+    for name in ["proxy_pass_request_headers", "proxy_pass_request_body"] {
+        if let Some(one) = scope.get(name, cx).filter(|one| one.word(1) == "off") {
+            rule.refuse(&one.at, format!("this location is refused: `{name} off` kept a part of requests from the upstream. Then replace the refusal."));
+            return vec![rule];
+        }
+    }
+    let access = clients::list(scope, cx);
+    let mut authorization = None;
+    if let Some(one) = access.first() {
+        // Behind another proxy it is a matter of trust whose address counts.
+        let direct = !cx.proxied
+            && scope.get("set_real_ip_from", cx).is_none()
+            && scope.get("real_ip_header", cx).is_none();
+        match clients::said(&access) {
+            Some(Said::Open) => {}
+            Some(Said::Shut) => {
+                rule.answer(403);
+                return vec![rule];
+            }
+            Some(Said::Keys(keys)) if direct => authorization = Some(keys),
+            _ => {
+                rule.refuse(&one.at, "this location is refused: clients were told apart by addresses that another proxy says, or that can't be said. Write it as `authorization`; then replace the refusal.");
+                return vec![rule];
             }
         }
-        all
-    };
-    match access.first() {
-        Some(one) if one.name() == "deny" && one.word(1) == "all" => {
-            rule.answer(403);
-            return vec![rule];
-        }
-        Some(one) if one.name() == "allow" && one.word(1) == "all" => {}
-        Some(one) => {
-            rule.refuse(&one.at, "this location is refused: clients were told apart by address, which routes here don't. Use a network policy, or `identity`; then replace the refusal.");
-            return vec![rule];
-        }
-        None => {}
     }
     if location.last("internal").is_some() {
         rule.answer(404);
@@ -248,7 +296,14 @@ fn rules(
     }
     for (name, what) in SOFT {
         if let Some(one) = scope.get(name, cx).filter(|one| one.word(1) != "off" && one.word(1) != "0") {
-            rule.remarks.soft(&one.at, format!("`{name}`: {what}"));
+            let elsewhere = *name == "error_page"
+                && one.words.iter().any(|word| word.starts_with(['=', '@']) || word.contains("://"));
+            if elsewhere {
+                rule.remarks
+                    .point(&one.at, "`error_page` gave other answers in place of these, which is absent.");
+            } else {
+                rule.remarks.soft(&one.at, format!("`{name}`: {what}"));
+            }
         }
     }
     let base = rule.when.clone();
@@ -262,7 +317,9 @@ fn rules(
             }
             "if" => {
                 let mut inner = Vec::new();
-                if condition(one, &mut inner) {
+                let said = condition(one, cx.secure, &mut inner)
+                    && inner.iter().all(|case| crate::gate::both(&base, &case.when).is_some());
+                if said {
                     let gated = inner.into_iter().filter_map(|case| {
                         crate::gate::both(&base, &case.when).flatten().map(|when| Rule { when, ..case })
                     });
@@ -333,6 +390,9 @@ fn rules(
         return vec![rule];
     }
     proxied(&pass, scope, &mut rule, forwarded, cx);
+    if rule.keys.get("to").is_some() {
+        rule.keys.put("authorization", authorization);
+    }
     for earlier in &mut out {
         // A rewritten part goes where the location goes.
         if earlier.keys.get("rewrite").is_some() {

@@ -1,6 +1,8 @@
 //! nginx: servers and locations that proxy, and streams, as far as an ambassador's job goes.
 
 mod answer;
+mod clients;
+mod included;
 mod location;
 mod proxied;
 mod rewritten;
@@ -13,7 +15,7 @@ mod words;
 use crate::File;
 use crate::plan::{Chain, Listener, Names, Plan};
 use crate::remark::Remarks;
-use crate::tree::Unreadable;
+use crate::tree::{At, Unreadable};
 
 pub(crate) use rewritten::rewritten;
 use tokens::Directive;
@@ -32,6 +34,12 @@ pub(crate) struct Cx {
     pub(crate) http: Vec<Directive>,
     /// `map` blocks.
     pub(crate) maps: Vec<Directive>,
+    /// Why nothing of HTTP may be open.
+    pub(crate) refused: Option<(At, String)>,
+    /// The listener that is read terminates TLS.
+    pub(crate) secure: bool,
+    /// The address of a connection is not the client's, or the other way round.
+    pub(crate) proxied: bool,
 }
 
 pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
@@ -43,11 +51,11 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
         zones: Vec::new(),
         http: Vec::new(),
         maps: Vec::new(),
+        refused: None,
+        secure: false,
+        proxied: false,
     };
-    let mut top = Vec::new();
-    for file in files {
-        top.extend(tokens::parse(&file.text, &file.path.display().to_string())?);
-    }
+    let top = included::read(files)?;
     let streams: Vec<Directive> = top.iter().filter(|one| one.name() == "stream").cloned().collect();
     let mut http: Vec<Directive> =
         top.iter().filter(|one| one.name() == "http").flat_map(|one| one.inner().to_vec()).collect();
@@ -69,23 +77,49 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
                         | "daemon"
                         | "worker_rlimit_nofile"
                         | "master_process"
+                        | "env"
+                        | "pcre_jit"
+                        | "timer_resolution"
+                        | "worker_cpu_affinity"
+                        | "worker_priority"
+                        | "worker_shutdown_timeout"
+                        | "thread_pool"
+                        | "mail"
+                        | "lock_file"
+                        | "ssl_engine"
+                        | "working_directory"
                 )
             })
             .cloned(),
     );
-    for one in http.iter().chain(&top).filter(|one| one.name() == "include") {
-        let quiet = one.word(1).contains("mime.types") || one.word(1).contains("modules-enabled");
-        if !quiet {
-            cx.plan.remarks.point(
-                &one.at,
-                format!("`include {}` is not followed: give its files to the import, too.", one.word(1)),
-            );
+    for one in
+        http.iter().chain(&top).filter(|one| one.name() == "include" && !included::is_quiet(one.word(1)))
+    {
+        let what = format!(
+            "`include {}` is not followed, since its files are not here: give them to the import, too",
+            one.word(1)
+        );
+        // Many files are servers; one with a name may be rules for all of them.
+        if one.word(1).contains('*') {
+            cx.plan.remarks.point(&one.at, format!("{what}."));
+        } else {
+            cx.refused.get_or_insert((one.at.clone(), what));
         }
+    }
+    if let Some(one) =
+        http.iter().find(|one| !words::is_known(one.name()) && !words::OF_HTTP.contains(&one.name()))
+    {
+        let what = format!(
+            "`{}` isn't known to this import, and may have decided who passes. Find out what it did",
+            one.name()
+        );
+        cx.refused.get_or_insert((one.at.clone(), what));
     }
     cx.upstreams = http.iter().filter(|one| one.name() == "upstream").cloned().collect();
     cx.zones = http.iter().filter(|one| one.name() == "limit_req_zone").cloned().collect();
     cx.maps = http.iter().filter(|one| one.name() == "map").cloned().collect();
-    cx.http = http.iter().filter(|one| one.block.is_none()).cloned().collect();
+    let inherited = |one: &&Directive| one.block.is_none() || words::is_known(one.name());
+    cx.http = http.iter().filter(|one| one.name() != "server").filter(inherited).cloned().collect();
     let servers: Vec<Directive> = http.iter().filter(|one| one.name() == "server").cloned().collect();
     if servers.is_empty() && streams.is_empty() {
         let file = files.first().map(|file| file.path.display().to_string()).unwrap_or_default();
@@ -157,25 +191,29 @@ pub(crate) fn bind(text: &str) -> Option<String> {
 
 /// Servers of one address are one listener, and the host chooses among them.
 fn listeners(servers: &[Directive], cx: &mut Cx) {
-    let mut groups: Vec<(Vec<String>, Vec<(Directive, Listen)>)> = Vec::new();
+    let mut groups: Vec<(Vec<String>, Vec<(usize, Listen)>)> = Vec::new();
     let mut early = Remarks::default();
-    for server in servers {
+    for (number, server) in servers.iter().enumerate() {
         for listen in listens(server, &mut early) {
             // `80` and `[::]:80` of one server are one.
             let twin = listen.bind.strip_prefix("[::]").map(ToOwned::to_owned);
             let key = twin.unwrap_or_else(|| listen.bind.clone());
             match groups.iter_mut().find(|(binds, _)| binds[0] == key) {
                 Some((_, all)) => {
-                    if !all.iter().any(|(known, other)| known.at == server.at && other.ssl == listen.ssl) {
-                        all.push((server.clone(), listen));
+                    if !all.iter().any(|(known, other)| *known == number && other.ssl == listen.ssl) {
+                        all.push((number, listen));
                     }
                 }
-                None => groups.push((vec![key], vec![(server.clone(), listen)])),
+                None => groups.push((vec![key], vec![(number, listen)])),
             }
         }
     }
     cx.plan.remarks.0.append(&mut early.0);
-    for (binds, all) in groups {
+    for (binds, numbers) in groups {
+        let all: Vec<(Directive, Listen)> = numbers
+            .into_iter()
+            .filter_map(|(number, listen)| Some((servers.get(number)?.clone(), listen)))
+            .collect();
         let mut out = Listener { name: name_of(&binds[0]), ..Listener::default() };
         out.keys.set("bind", binds);
         out.keys.set("protocol", "http");
@@ -184,24 +222,53 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
             out.keys.set("proxy_protocol", "require");
         }
         out.secure = all.iter().any(|(_, listen)| listen.ssl);
-        if out.secure {
-            tls(&all, &mut out, &mut remarks, cx);
+        cx.secure = out.secure;
+        cx.proxied = all.iter().any(|(_, listen)| listen.proxy);
+        let mut refused = cx.refused.clone();
+        if out.secure
+            && let Some(why) = tls(&all, &mut out, &mut remarks, cx)
+        {
+            refused.get_or_insert(why);
         }
-        out.keys.child("http").child("path").set("merge_slashes", true);
+        let merges = |server: &Directive| {
+            let said = server
+                .last("merge_slashes")
+                .or_else(|| cx.http.iter().rev().find(|one| one.name() == "merge_slashes"));
+            said.is_none_or(|one| one.word(1) != "off")
+        };
+        let merged = all.iter().any(|(server, _)| merges(server));
+        if merged {
+            out.keys.child("http").child("path").set("merge_slashes", true);
+        }
+        if let Some((server, _)) = all.iter().find(|(server, _)| merges(server) != merged) {
+            remarks.point(
+                &server.at,
+                "slashes are merged for all servers of this address: `merge_slashes` is one for a listener.",
+            );
+        }
         let default = all.iter().position(|(_, listen)| listen.default).unwrap_or(0);
         let mut forwarded = false;
         let mut sites = Vec::new();
+        let mut lost = Vec::new();
         for (index, (server, _)) in all.iter().enumerate() {
-            let mut hosts = server_names(server, out.secure, &mut remarks);
+            let mut hosts = server_names(server, &mut remarks, &mut lost);
             let mut own = location::server(server, index == default, &mut forwarded, &mut remarks, cx);
+            if let Some((at, why)) = &refused {
+                let mut rule = crate::plan::Rule { at: at.clone(), ..Default::default() };
+                rule.when.path = crate::path::Path::Any;
+                rule.refuse(at, format!("everything is refused here: {why}; then replace the refusal."));
+                own = vec![rule];
+            }
             if index == default {
                 hosts.push("*".to_owned());
+                lost.clear();
             }
             if hosts.is_empty() {
                 continue;
             }
             sites.push(crate::plan::Site { hosts, rules: std::mem::take(&mut own), ..Default::default() });
         }
+        not_said(lost, &mut sites);
         if forwarded != out.secure {
             out.keys.child("http").set("forwarded", if forwarded { "append" } else { "pass" });
         }
@@ -222,7 +289,41 @@ fn name_of(bind: &str) -> String {
     crate::plan::name(&format!("http-{}", text.replace([':', '[', ']', '/'], "-")))
 }
 
-fn server_names(server: &Directive, _secure: bool, remarks: &mut Remarks) -> Vec<String> {
+/// A name that can't be said must not fall to the default server: what covers it is refused.
+fn not_said(lost: Vec<(At, String)>, sites: &mut Vec<crate::plan::Site>) {
+    for (at, name) in lost {
+        let wide = suffix(&name).map_or_else(|| "*".to_owned(), |suffix| format!("*{suffix}"));
+        // Names with a `*` come before expressions there, too.
+        if wide != "*" && sites.iter().any(|site| site.hosts.contains(&wide)) {
+            continue;
+        }
+        let mut rule = crate::plan::Rule { at: at.clone(), ..Default::default() };
+        rule.when.path = crate::path::Path::Any;
+        rule.refuse(&at, format!("the server name `{name}` can't be said, so `{wide}`, which covers it, is refused. Name the hosts; then replace the refusal."));
+        sites.retain(|site| wide != "*" || site.hosts.iter().all(|host| host != "*"));
+        sites.push(crate::plan::Site { hosts: vec![wide], rules: vec![rule], ..Default::default() });
+    }
+}
+
+/// What every name that an expression takes ends with: `.example.com` of `~^.+\\.example\\.com$`.
+fn suffix(regex: &str) -> Option<String> {
+    let mut rest = regex.strip_suffix('$')?;
+    if regex.contains('|') {
+        return None;
+    }
+    let mut out = String::new();
+    while let Some(start) = rest.rfind("\\.") {
+        let label = &rest[start + 2..];
+        if label.is_empty() || !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            break;
+        }
+        out = format!(".{}{out}", label.to_ascii_lowercase());
+        rest = &rest[..start];
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+fn server_names(server: &Directive, remarks: &mut Remarks, lost: &mut Vec<(At, String)>) -> Vec<String> {
     let mut out = Vec::new();
     for one in server.all("server_name") {
         for name in &one.words[1..] {
@@ -234,6 +335,7 @@ fn server_names(server: &Directive, _secure: bool, remarks: &mut Remarks) -> Vec
                 out.push(suffix.to_owned());
                 out.push(format!("*.{suffix}"));
             } else if name.starts_with('~') || name.contains('$') {
+                lost.push((one.at.clone(), name.clone()));
                 remarks.point(
                     &one.at,
                     format!("the name `{name}` is left out: hosts are exact, `*.suffix` or `prefix.*`."),
@@ -246,7 +348,15 @@ fn server_names(server: &Directive, _secure: bool, remarks: &mut Remarks) -> Vec
     out
 }
 
-fn tls(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, cx: &Cx) {
+/// Why nothing may be open behind it, where that is so.
+fn tls(
+    all: &[(Directive, Listen)],
+    out: &mut Listener,
+    remarks: &mut Remarks,
+    cx: &Cx,
+) -> Option<(At, String)> {
+    let mut refused = None;
+    let mut asked: Vec<Asked> = Vec::new();
     for (server, _) in all {
         let get =
             |name: &str| server.last(name).or_else(|| cx.http.iter().rev().find(|one| one.name() == name));
@@ -267,17 +377,28 @@ fn tls(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, c
                 tls.set("certificates", crate::value::Value::List(more));
             }
         }
-        if let Some(ca) = get("ssl_client_certificate").or_else(|| get("ssl_trusted_certificate")) {
-            match get("ssl_verify_client").map(|one| one.word(1)) {
-                Some("on") => tls.set("client_ca", ca.word(1)),
-                Some("optional") => {
-                    tls.set("client_ca", ca.word(1));
-                    tls.set("client_optional", true);
+        let ca = get("ssl_client_certificate").or_else(|| get("ssl_trusted_certificate"));
+        let verify = get("ssl_verify_client");
+        let wanted = match verify.map(|one| one.word(1)) {
+            Some("on") => Asked::Required,
+            Some("optional") => Asked::Optional,
+            Some("optional_no_ca") => {
+                remarks.soft(&server.at, "clients' certificates that nobody verifies are not asked for.");
+                Asked::Nothing
+            }
+            _ => Asked::Nothing,
+        };
+        asked.push(wanted);
+        if wanted != Asked::Nothing {
+            let known = tls.get("client_ca").cloned();
+            match (ca, known) {
+                (None, _) => {
+                    refused = Some((server.at.clone(), "clients must show a certificate, and there are no roots to verify it by. Give them as `client_ca`".to_owned()));
                 }
-                Some("optional_no_ca") => {
-                    remarks.soft(&ca.at, "clients' certificates that nobody verifies are not asked for.");
+                (Some(ca), Some(known)) if known != ca.word(1).into() => {
+                    refused = Some((ca.at.clone(), "clients are verified by other roots in another server of this address. Give each an address of its own".to_owned()));
                 }
-                _ => {}
+                (Some(ca), _) => tls.set("client_ca", ca.word(1)),
             }
         }
         if let Some(crl) = get("ssl_crl") {
@@ -304,4 +425,23 @@ fn tls(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, c
         tls.set("certificate", "/etc/attache/tls.crt");
         tls.set("key", "/etc/attache/tls.key");
     }
+    let most = asked.iter().copied().max().unwrap_or(Asked::Nothing);
+    if most == Asked::Optional {
+        tls.set("client_optional", true);
+    }
+    if asked.iter().any(|one| *one != most) {
+        remarks.point(
+            &all[0].0.at,
+            "what is asked of clients' certificates is one for all servers of this address: here it is that of the strictest. Give each an address of its own.",
+        );
+    }
+    refused
+}
+
+/// What is asked of clients' certificates, the laxer first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    Nothing,
+    Optional,
+    Required,
 }

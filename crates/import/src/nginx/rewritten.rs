@@ -112,7 +112,7 @@ fn print(
         }
         _ => {}
     }
-    let words: Vec<String> = one.words.iter().enumerate().map(|(index, word)| quoted(word, index)).collect();
+    let words: Vec<String> = one.words.iter().map(|word| quoted(word)).collect();
     out.push_str(&words.join(" "));
     match &one.block {
         None => out.push_str(";\n"),
@@ -127,8 +127,7 @@ fn print(
     Ok(())
 }
 
-fn quoted(word: &str, index: usize) -> String {
-    let plain = index == 0
-        || (!word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "{};\"'#".contains(c)));
+fn quoted(word: &str) -> String {
+    let plain = !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "{};\"'#".contains(c));
     if plain { word.to_owned() } else { format!("\"{}\"", word.replace('"', "\\\"")) }
 }

@@ -1,15 +1,35 @@
 //! Streams: opaque bytes, and TLS by its server name.
 
+use crate::access::Said;
 use crate::plan::{Chain, Listener, Rule};
 use crate::remark::Remarks;
 use crate::value::Map;
 
-use super::{Cx, bind, tokens::Directive, upstream};
+use super::{Cx, bind, clients, tokens::Directive, upstream};
 
 pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
     cx.upstreams.extend(block.all("upstream").cloned());
     let maps: Vec<Directive> = block.all("map").cloned().collect();
-    for server in block.all("server") {
+    // What stands above the servers is theirs, too.
+    let above: Vec<Directive> = block
+        .inner()
+        .iter()
+        .filter(|one| !matches!(one.name(), "server" | "upstream" | "map" | "geo" | "split_clients"))
+        .cloned()
+        .collect();
+    for own in block.all("server") {
+        let mut all = above.clone();
+        all.retain(|one| own.all(one.name()).next().is_none());
+        let mut whole = own.clone();
+        all.extend(own.inner().iter().cloned());
+        // A list of addresses counts as a whole.
+        if own.inner().iter().any(|one| matches!(one.name(), "allow" | "deny")) {
+            all.retain(|one| {
+                !matches!(one.name(), "allow" | "deny") || own.inner().iter().any(|inner| inner.at == one.at)
+            });
+        }
+        whole.block = Some(all);
+        let server = &whole;
         let Some(listen) = server.last("listen") else { continue };
         if listen.words.iter().any(|word| word == "udp") {
             cx.plan.remarks.point(&listen.at, "UDP is absent: this stream is left out.");
@@ -43,7 +63,14 @@ pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
                 server.last("ssl_certificate_key").map_or("/etc/attache/tls.key", |one| one.word(1)),
             );
             if server.last("ssl_verify_client").is_some_and(|one| one.word(1) == "on") {
-                tls.put("client_ca", server.last("ssl_client_certificate").map(|one| one.word(1)));
+                let Some(ca) =
+                    server.last("ssl_client_certificate").or_else(|| server.last("ssl_trusted_certificate"))
+                else {
+                    drop(tls);
+                    cx.plan.remarks.point(&server.at, "a stream is left out: clients must show a certificate, and there are no roots to verify it by.");
+                    continue;
+                };
+                tls.set("client_ca", ca.word(1));
             }
         }
         if let Some(time) = server.last("proxy_timeout").and_then(|one| upstream::time(one.word(1))) {
@@ -51,14 +78,23 @@ pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
         } else {
             out.keys.set("tcp_idle_timeout", "10m");
         }
-        let guarded = server
-            .inner()
-            .iter()
-            .find(|one| matches!(one.name(), "allow" | "deny" | "js_access" | "preread_by_lua_block"));
+        let access: Vec<Directive> =
+            server.inner().iter().filter(|one| matches!(one.name(), "allow" | "deny")).cloned().collect();
+        let direct = !listen.words.iter().any(|word| word == "proxy_protocol")
+            && server.last("set_real_ip_from").is_none();
+        let mut guarded = server.inner().iter().find(|one| !is_known(one.name()));
+        match clients::said(&access) {
+            Some(Said::Open) => {}
+            Some(Said::Keys(keys)) if direct => out.keys.set("authorization", keys),
+            _ => {
+                guarded = guarded
+                    .or_else(|| server.inner().iter().find(|one| matches!(one.name(), "allow" | "deny")))
+            }
+        }
         let pass = server.last("proxy_pass");
         match (guarded, pass) {
             (Some(guard), _) => {
-                cx.plan.remarks.point(&guard.at, "a stream is left out: it told clients apart, which attache does by `tls.allow` only. Use a network policy, then write its listener.");
+                cx.plan.remarks.point(&guard.at, format!("a stream is left out: `{}` could refuse connections, and can't be carried over. Write it as `authorization` of a listener.", guard.name()));
                 continue;
             }
             (_, None) => {
@@ -77,6 +113,66 @@ pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
     }
 }
 
+/// Directives of a stream that are read, or say nothing about who passes.
+fn is_known(name: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "listen",
+        "server_name",
+        "proxy_pass",
+        "proxy_protocol",
+        "proxy_timeout",
+        "proxy_connect_timeout",
+        "proxy_protocol_timeout",
+        "proxy_ssl",
+        "ssl_preread",
+        "ssl_verify_client",
+        "ssl_client_certificate",
+        "ssl_trusted_certificate",
+        "ssl_verify_depth",
+        "ssl_protocols",
+        "ssl_ciphers",
+        "ssl_prefer_server_ciphers",
+        "ssl_dhparam",
+        "ssl_ecdh_curve",
+        "ssl_handshake_timeout",
+        "tcp_nodelay",
+        "access_log",
+        "error_log",
+        "log_format",
+        "allow",
+        "deny",
+        "set_real_ip_from",
+        "proxy_socket_keepalive",
+        "proxy_upload_rate",
+        "proxy_download_rate",
+        "proxy_requests",
+        "proxy_responses",
+        "proxy_half_close",
+        "proxy_bind",
+        "limit_conn",
+        "limit_conn_zone",
+        "limit_conn_log_level",
+        "map_hash_bucket_size",
+        "map_hash_max_size",
+        "variables_hash_bucket_size",
+        "variables_hash_max_size",
+        "status_zone",
+        "set",
+    ];
+    const STARTS: &[&str] = &[
+        "proxy_ssl_",
+        "ssl_certificate",
+        "ssl_session_",
+        "ssl_conf_command",
+        "preread_",
+        "resolver",
+        "proxy_buffer",
+        "proxy_next_upstream",
+    ];
+    let script = name.contains("_by_lua");
+    !script && (NAMES.contains(&name) || STARTS.iter().any(|start| name.starts_with(start)))
+}
+
 fn targets(
     pass: &Directive,
     server: &Directive,
@@ -93,6 +189,10 @@ fn targets(
     let target = pass.word(1);
     let rule = |authority: &str, cx: &mut Cx| {
         let name = upstream::used(scheme, authority, tls.clone(), connect.clone(), cx);
+        let told = server.last("proxy_protocol").is_some_and(|one| one.word(1) == "on");
+        if let Some(own) = cx.plan.upstreams.iter_mut().find(|own| told && own.name == name) {
+            own.keys.set("proxy_protocol", "v1");
+        }
         let mut rule = Rule { at: pass.at.clone(), targets: vec![name.clone()], ..Rule::default() };
         rule.when.path = crate::path::Path::Any;
         rule.keys.set("to", name);

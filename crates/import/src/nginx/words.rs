@@ -217,6 +217,114 @@ pub(super) const QUIET: &[&str] = &[
     "slice",
 ];
 
+/// Beginnings of names of directives that say nothing about who passes.
+const HARMLESS: &[&str] = &[
+    "autoindex",
+    "brotli",
+    "charset",
+    "client_body_",
+    "fastcgi_",
+    "geoip",
+    "grpc_",
+    "gunzip",
+    "gzip_",
+    "http2_",
+    "http3",
+    "image_filter",
+    "init_by_lua",
+    "init_worker_by_lua",
+    "js_import",
+    "js_path",
+    "js_set",
+    "keepalive_",
+    "lingering_",
+    "log_",
+    "lua_",
+    "memcached_",
+    "mp4_",
+    "open_file_cache",
+    "pagespeed",
+    "proxy_buffer",
+    "proxy_cache",
+    "proxy_headers_hash",
+    "proxy_next_upstream",
+    "proxy_ssl_",
+    "proxy_temp_",
+    "quic_",
+    "resolver",
+    "scgi_",
+    "ssi",
+    "ssl_certificate",
+    "ssl_conf_command",
+    "ssl_early_data",
+    "ssl_password_file",
+    "ssl_session_",
+    "ssl_stapling",
+    "sub_filter",
+    "userid",
+    "uwsgi_",
+    "vhost_traffic_status",
+    "xslt_",
+    "zstd",
+];
+
+/// Directives of `http` that say nothing about who passes.
+pub(super) const OF_HTTP: &[&str] = &[
+    "server",
+    "upstream",
+    "map",
+    "geo",
+    "split_clients",
+    "limit_req_zone",
+    "limit_conn_zone",
+    "map_hash_bucket_size",
+    "map_hash_max_size",
+    "server_names_hash_max_size",
+    "types_hash_bucket_size",
+    "variables_hash_bucket_size",
+    "variables_hash_max_size",
+    "connection_pool_size",
+    "request_pool_size",
+    "perl_modules",
+    "perl_require",
+    "perl_set",
+    "upstream_conf",
+    "match",
+];
+
+/// A directive is known: it is read, it closes what it stands in, or it says nothing about who passes.
+pub(super) fn is_known(name: &str) -> bool {
+    const MORE: &[&str] = &[
+        "source_charset",
+        "override_charset",
+        "disable_symlinks",
+        "directio_alignment",
+        "max_ranges",
+        "mirror_request_body",
+        "open_log_file_cache",
+        "proxy_force_ranges",
+        "proxy_busy_buffers_size",
+        "read_ahead",
+        "send_lowat",
+        "sendfile_max_chunk",
+        "aio_write",
+        "subrequest_output_buffer_size",
+        "early_hints",
+        "status_zone",
+        "dav_ext_methods",
+        "limit_conn_log_level",
+        "limit_conn_dry_run",
+        "limit_req_dry_run",
+        "rewrite_log",
+        "uninitialized_variable_warn",
+        "break",
+    ];
+    QUIET.contains(&name)
+        || MORE.contains(&name)
+        || GUARDS.iter().any(|(guard, _)| *guard == name)
+        || HARMLESS.iter().any(|start| name.starts_with(start))
+}
+
 /// Directives that close what they stand in.
 pub(super) const GUARDS: &[(&str, &str)] = &[
     ("auth_basic", "a user and password were asked for. Let the application ask for them"),
@@ -233,6 +341,12 @@ pub(super) const GUARDS: &[(&str, &str)] = &[
     ("content_by_lua_block", "a script answered. Let the application answer"),
     ("content_by_lua_file", "a script answered. Let the application answer"),
     ("perl", "a script answered. Let the application answer"),
+    ("proxy_method", "requests were given another method. Let the client ask so"),
+    ("proxy_set_body", "requests were given another body. Let the client ask so"),
+    ("js_access", "a script decided who passes. Write it as routes"),
+    ("access_by_lua", "a Lua script decided who passes. Write it as routes"),
+    ("rewrite_by_lua", "a Lua script changed requests. Write it as routes"),
+    ("rewrite_by_lua_file", "a Lua script changed requests. Write it as routes"),
 ];
 
 pub(super) const SOFT: &[(&str, &str)] = &[

@@ -121,6 +121,22 @@ fn haproxy_text(text: &str, stubs: &Stubs, ports: &mut Ports) -> Result<String, 
     Ok(out)
 }
 
+/// The line that loads the module for streams, where it is a file of its own.
+fn stream_module(nginx: &Path) -> String {
+    let said = Command::new(nginx)
+        .arg("-V")
+        .output()
+        .map(|out| String::from_utf8_lossy(&out.stderr).into_owned())
+        .unwrap_or_default();
+    let word = |name: &str| said.split_whitespace().find_map(|word| word.strip_prefix(name));
+    let folder = word("--modules-path=")
+        .map(ToOwned::to_owned)
+        .or_else(|| word("--prefix=").map(|prefix| format!("{prefix}/modules")));
+    let module =
+        folder.map(|folder| Path::new(&folder).join("ngx_stream_module.so")).filter(|path| path.is_file());
+    module.map_or_else(String::new, |path| format!("load_module {};\n", path.display()))
+}
+
 pub(crate) fn nginx(
     files: &[File],
     programs: &Programs,
@@ -131,8 +147,13 @@ pub(crate) fn nginx(
     let (mut own, mut theirs) = (Ports(Vec::new()), Ports(Vec::new()));
     let config = nginx::rewritten(&text, &mut |address| theirs.of(address), &|name| stubs.port(name))?;
     let path = folder.join("nginx.conf");
+    let module = if config.lines().any(|line| line.starts_with("stream {")) {
+        stream_module(&programs.original)
+    } else {
+        String::new()
+    };
     let head = format!(
-        "daemon off;\nmaster_process off;\npid {0}/nginx.pid;\nerror_log {0}/nginx-error.log;\nevents {{}}\n",
+        "{module}daemon off;\nmaster_process off;\npid {0}/nginx.pid;\nerror_log {0}/nginx-error.log;\nevents {{}}\n",
         folder.display()
     );
     super::write(&path, &format!("{head}{config}"))?;

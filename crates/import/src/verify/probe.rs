@@ -102,6 +102,10 @@ pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Prob
             }
         }
         policies::watched(&rules, &mut down);
+        let schemes = tells_scheme(&listener.keys);
+        if schemes {
+            up.push("x-forwarded-proto".to_owned());
+        }
         if listener.opaque {
             splits.extend(
                 listener
@@ -131,6 +135,13 @@ pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Prob
         for host in hosts.iter().take(40) {
             for target in ["/", "/nothing/here", "/index.html?a=b"] {
                 own.push(Probe { target: target.to_owned(), host: host.clone(), ..base.clone() });
+            }
+        }
+        // What a client says of its scheme, and another proxy may believe.
+        for host in hosts.iter().filter(|_| schemes).take(6) {
+            for scheme in ["https", "http", "HTTPS"] {
+                let headers = vec![("x-forwarded-proto".to_owned(), scheme.to_owned())];
+                own.push(Probe { host: host.clone(), headers, ..base.clone() });
             }
         }
         for site in &sites {
@@ -169,6 +180,17 @@ pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Prob
     left_out.dedup();
     out.truncate(MOST);
     (out, left_out)
+}
+
+/// The listener tells upstreams the scheme in `x-forwarded-proto`.
+fn tells_scheme(keys: &Map) -> bool {
+    let inner = |map: &Map, key: &str| match map.get(key) {
+        Some(Value::Map(map)) => Some(map.clone()),
+        _ => None,
+    };
+    inner(keys, "http")
+        .and_then(|http| inner(&http, "forwarded"))
+        .is_some_and(|told| told.get("x_forwarded_proto").is_some())
 }
 
 fn part(fault: &Map, key: &str) -> bool {

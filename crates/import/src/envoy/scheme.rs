@@ -1,0 +1,151 @@
+//! Headers that Envoy itself writes or removes before it chooses a route.
+//!
+//! A request without `x-forwarded-proto` gets the scheme of its connection. With `use_remote_address`, and no trusted hops in front, every request gets
+//! it, whatever the client sent. Here a condition reads what the client sent: so conditions on this header are decided by the import as far as
+//! the header is the proxy's own, and conditions on other such headers refuse their routes.
+
+use crate::plan::Rule;
+use crate::tree::Node;
+use crate::value::Value;
+
+use super::{matcher, rbac::Clients};
+
+const PROTO: &str = "x-forwarded-proto";
+
+/// The scheme of the connections of a listener.
+const fn own(clients: Clients) -> &'static str {
+    if clients.secure { "https" } else { "http" }
+}
+
+/// The rules that mean here what a rule with a condition on `x-forwarded-proto` means there.
+pub(super) fn forwarded_proto(mut rule: Rule, clients: Clients) -> Vec<Rule> {
+    let Some(index) = rule.when.headers.iter().position(|(name, _)| name == PROTO) else { return vec![rule] };
+    let pattern = rule.when.headers[index].1.clone();
+    let holds = takes(&pattern, own(clients));
+    let decided = |mut rule: Rule, holds: bool| {
+        rule.when.headers.remove(index);
+        if holds { vec![rule] } else { Vec::new() }
+    };
+    match pattern.as_str() {
+        _ if clients.direct => decided(rule, holds),
+        // Every request has one.
+        "*" => decided(rule, true),
+        "!*" => decided(rule, false),
+        // A request without it has another value here, as it has there.
+        text if text.starts_with('!') && holds => vec![rule],
+        text if text.starts_with('!') => {
+            match matcher::other(&text[1..]) {
+                Some(regex) => rule.when.headers[index].1 = format!("~{regex}"),
+                None => {
+                    let at = rule.at.clone();
+                    rule.refuse(&at, format!("this route is refused: its inverted condition on `{PROTO}` is neither of a value nor of a prefix. Then replace the refusal."));
+                }
+            }
+            vec![rule]
+        }
+        _ if holds => {
+            let mut absent = rule.clone();
+            absent.when.headers[index].1 = "!*".to_owned();
+            absent.name = None;
+            absent.remarks.0.clear();
+            vec![rule, absent]
+        }
+        _ => vec![rule],
+    }
+}
+
+/// A condition of `require_tls`: the header has another value.
+pub(super) fn not_https() -> (String, String) {
+    (PROTO.to_owned(), "!https".to_owned())
+}
+
+/// Whether Envoy writes or removes a header before it routes, so that no client can say it.
+pub(super) fn is_set(name: &str, manager: &Node, routes: &Node) -> bool {
+    let name = name.to_ascii_lowercase();
+    let remote = manager.is("use_remote_address");
+    match name.as_str() {
+        "x-request-id" => manager.str("generate_request_id") != Some("false"),
+        "x-forwarded-for" => remote && !manager.is("skip_xff_append"),
+        "x-forwarded-port" => manager.is("append_x_forwarded_port"),
+        "x-forwarded-client-cert" => true,
+        "user-agent" => manager.is("add_user_agent"),
+        "via" => manager.get("via").is_some(),
+        other if other.starts_with("x-envoy-") => true,
+        other => routes
+            .list("internal_only_headers")
+            .iter()
+            .filter_map(Node::text)
+            .any(|inner| inner.eq_ignore_ascii_case(other)),
+    }
+}
+
+/// The first header that `authorization` reads and `set` knows.
+pub(super) fn read<'v>(value: &'v Value, set: &dyn Fn(&str) -> bool) -> Option<&'v str> {
+    match value {
+        Value::Map(map) => map.0.iter().find_map(|(key, value)| match (key.as_str(), value) {
+            ("headers", Value::Map(headers)) => {
+                headers.0.iter().map(|(name, _)| name.as_str()).find(|name| set(name) || *name == PROTO)
+            }
+            (_, value) => read(value, set),
+        }),
+        Value::List(items) => items.iter().find_map(|item| read(item, set)),
+        Value::Text(_) | Value::Raw(_) => None,
+    }
+}
+
+/// A value pattern takes a text. True where its expression can't be read.
+fn takes(pattern: &str, text: &str) -> bool {
+    if let Some(rest) = pattern.strip_prefix('!') {
+        return !takes(rest, text);
+    }
+    if let Some(literal) = pattern.strip_prefix('=') {
+        return literal == text;
+    }
+    if let Some(regex) = pattern.strip_prefix('~') {
+        return regex::Regex::new(&format!("^(?:{regex})$")).map_or(true, |regex| regex.is_match(text));
+    }
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(suffix), _) => text.ends_with(suffix),
+        (_, Some(prefix)) => text.starts_with(prefix),
+        _ => pattern == text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::When;
+
+    /// The patterns of the rules that a rule becomes; `-` is no condition.
+    fn rules(pattern: &str, direct: bool, secure: bool) -> Vec<String> {
+        let clients = Clients { direct, secure, ..Clients::default() };
+        let headers = vec![(PROTO.to_owned(), pattern.to_owned())];
+        let rule = Rule { when: When { headers, ..When::default() }, ..Rule::default() };
+        let text =
+            |rule: &Rule| rule.when.headers.first().map_or("-", |(_, pattern)| pattern.as_str()).to_owned();
+        forwarded_proto(rule, clients).iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_missing_scheme_is_that_of_the_connection() {
+        for (pattern, plaintext, tls) in [
+            ("http", vec!["http", "!*"], vec!["http"]),
+            ("https", vec!["https"], vec!["https", "!*"]),
+            ("~https?", vec!["~https?", "!*"], vec!["~https?", "!*"]),
+            ("!http", vec!["~(?:[^h].*)?|h(?:[^t].*)?|ht(?:[^t].*)?|htt(?:[^p].*)?|http.+"], vec!["!http"]),
+            ("*", vec!["-"], vec!["-"]),
+            ("!*", vec![], vec![]),
+        ] {
+            assert_eq!(rules(pattern, false, false), plaintext, "{pattern}");
+            assert_eq!(rules(pattern, false, true), tls, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_scheme_that_is_always_written_is_decided() {
+        assert_eq!(rules("http", true, false), ["-"]);
+        assert_eq!(rules("https", true, false), [""; 0]);
+        assert_eq!(rules("!https", true, true), [""; 0]);
+        assert_eq!(rules("~https", true, true), ["-"]);
+    }
+}

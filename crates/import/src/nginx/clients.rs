@@ -1,0 +1,83 @@
+//! `allow` and `deny`: which addresses may come. The first of them that has an address decides, and the rest may.
+
+use super::{Cx, scope::Scope, tokens::Directive};
+use crate::access::{self, Access, Any, Said};
+
+/// The list that counts: that of the innermost level which has one.
+pub(super) fn list(scope: &Scope<'_>, cx: &Cx) -> Vec<Directive> {
+    let rules = |all: &[Directive]| -> Vec<Directive> {
+        all.iter().filter(|one| matches!(one.name(), "allow" | "deny")).cloned().collect()
+    };
+    let levels = scope.chain.iter().map(|block| block.inner()).chain([cx.http.as_slice()]);
+    levels.map(rules).find(|all| !all.is_empty()).unwrap_or_default()
+}
+
+/// As `authorization`. `None` where it can't be said.
+pub(super) fn said(list: &[Directive]) -> Option<Said> {
+    let (mut allowed, mut denied): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    let (mut allow, mut deny): (Any, Any) = (Any::new(), Any::new());
+    for one in list {
+        let allows = one.name() == "allow";
+        if one.word(1) == "all" {
+            let named =
+                |rules: Any| rules.into_iter().map(|rule| ("addresses".to_owned(), rule)).collect::<Vec<_>>();
+            return Some(match allows {
+                true => access::deny(&named(deny)),
+                false if allow.is_empty() => Said::Shut,
+                false => access::allow(&named(allow)),
+            });
+        }
+        let network = network(one.word(1))?;
+        let own = vec![Access::list("client", vec![network.clone()])];
+        let (before, into, seen) =
+            if allows { (&denied, &mut allow, &mut allowed) } else { (&allowed, &mut deny, &mut denied) };
+        let rule = if before.is_empty() {
+            own
+        } else {
+            access::both(&own, &access::not(&vec![Access::list("client", before.clone())])?)?
+        };
+        into.extend(rule);
+        seen.push(network);
+    }
+    let named: Vec<_> = deny.into_iter().map(|rule| ("addresses".to_owned(), rule)).collect();
+    Some(access::deny(&named))
+}
+
+fn network(text: &str) -> Option<String> {
+    match text.split_once('/') {
+        Some((address, length)) => crate::text::network(address, length.parse().ok()?),
+        None => text.parse::<std::net::IpAddr>().ok().map(|address| address.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Listener;
+
+    fn keys(text: &str) -> String {
+        let list = super::super::tokens::parse(text, "nginx.conf").unwrap_or_default();
+        match said(&list) {
+            None => "unsaid".to_owned(),
+            Some(Said::Open) => "open".to_owned(),
+            Some(Said::Shut) => "shut".to_owned(),
+            Some(Said::Keys(keys)) => {
+                let mut listener = Listener::default();
+                listener.keys.set("authorization", keys);
+                format!("{:?}", listener.keys)
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_that_has_an_address_decides() {
+        assert_eq!(keys("deny all;"), "shut");
+        assert_eq!(keys("allow all; deny 10.0.0.1;"), "open");
+        assert_eq!(keys("allow 10.0.0.1;"), "open");
+        assert_eq!(keys("allow unix:; deny all;"), "unsaid");
+        let text = keys("deny 10.0.0.1; allow 10.1.2.3/8; deny all;");
+        assert!(text.contains("allow") && text.contains("10.0.0.0/8") && text.contains("not"), "{text}");
+        let text = keys("allow 10.0.0.1; deny 10.0.0.0/8;");
+        assert!(text.contains("deny") && text.contains("not"), "{text}");
+    }
+}
