@@ -5,7 +5,7 @@ use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::Value;
 
-use super::{Cx, filters, rbac::Clients, replies, resources, route, scheme, tracing, words};
+use super::{Cx, changes, filters, rbac::Clients, replies, resources, route, scheme, tracing, words};
 
 const KNOWN: &[&str] = &[
     "stat_prefix",
@@ -118,7 +118,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         let why = "headers were changed before routes and guards read them, and here they read what clients send. Write the routes by what clients send; then replace the refusal.";
         list.push(filters::Filter::closed("early_header_mutation", &early.at, why));
     }
-    for (at, names) in filters::changes_before(config.list("http_filters")) {
+    for (at, names) in changes::before_guards(config.list("http_filters")) {
         let why = format!(
             "`{}` was changed before this guard read the request, and here guards read what clients send. Then replace the refusal.",
             names.join("`, `")

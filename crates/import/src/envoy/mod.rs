@@ -4,6 +4,7 @@ mod authorizers;
 mod browsers;
 mod by_header;
 mod chain;
+mod changes;
 mod cluster;
 mod edits;
 mod filters;

@@ -2,6 +2,7 @@
 
 mod acl;
 mod backend;
+mod keywords;
 mod listener;
 mod rules;
 mod steps;
@@ -120,7 +121,7 @@ impl Section {
 
     /// The first line that the import doesn't know. It may decide who passes.
     pub(crate) fn unknown(&self) -> Option<&Line> {
-        self.lines.iter().find(|line| !listener::QUIET.contains(&line.word(0)))
+        self.lines.iter().find(|line| !keywords::KNOWN.contains(&line.word(0)))
     }
 
     pub(crate) fn option(&self, name: &str) -> Option<&Line> {

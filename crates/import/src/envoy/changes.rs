@@ -1,0 +1,98 @@
+//! Headers that filters and parts of a split change, and the guards that would have read what became of them.
+
+use crate::plan::Rule;
+use crate::tree::Node;
+
+use super::{edits::Edits, words};
+
+/// Changes of headers by a filter, behind those of the route.
+pub(super) fn mutated(config: &Node, rules: &mut [Rule]) {
+    for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
+        for (way, key) in [("request", "request_mutations"), ("response", "response_mutations")] {
+            let mut edits = Edits::default();
+            for item in config.down(&["mutations"]).list(key) {
+                match (item.get("append"), item.str("remove")) {
+                    (Some(append), _) => edits.one(append, &mut rule.remarks),
+                    (None, Some(name)) => edits.removed(name, &item.at, &mut rule.remarks),
+                    (None, None) => {
+                        rule.refuse(&item.at, "a change of headers isn't known. Write it as `headers`; then replace the refusal.");
+                        return;
+                    }
+                }
+            }
+            if config.down(&["mutations"]).get("response_trailer_mutations").is_some() {
+                rule.remarks.soft(&config.at, "trailers of answers are not changed.");
+            }
+            edits.behind(&mut rule.keys, way);
+        }
+    }
+}
+
+/// The names of headers that a filter changes in requests before the filters behind it read them.
+pub(super) fn before_guards(filters: &[Node]) -> Vec<(crate::tree::At, Vec<String>)> {
+    let mut out = Vec::new();
+    for (index, filter) in filters.iter().enumerate() {
+        if words::extension(filter) != "header_mutation" {
+            continue;
+        }
+        let config = words::config(filter);
+        let names: Vec<String> = config
+            .down(&["mutations"])
+            .list("request_mutations")
+            .iter()
+            .filter_map(|item| item.str("remove").or_else(|| item.down(&["append", "header"]).str("key")))
+            .map(str::to_ascii_lowercase)
+            .collect();
+        if names.is_empty() {
+            continue;
+        }
+        let reads = |guard: &Node| match words::extension(guard).as_str() {
+            "ext_authz" => true,
+            "jwt_authn" => names.iter().any(|name| name == "authorization" || mentions(guard, name)),
+            "rbac" => names.iter().any(|name| mentions(guard, name)),
+            _ => false,
+        };
+        if let Some(guard) = filters[index + 1..].iter().find(|guard| reads(guard)) {
+            out.push((guard.at.clone(), names));
+        }
+    }
+    out
+}
+
+/// A text somewhere in it is this name.
+fn mentions(node: &Node, name: &str) -> bool {
+    match &node.kind {
+        crate::tree::Kind::Scalar(text) => text.eq_ignore_ascii_case(name),
+        crate::tree::Kind::List(items) => items.iter().any(|item| mentions(item, name)),
+        crate::tree::Kind::Map(entries) => entries.iter().any(|(_, value)| mentions(value, name)),
+    }
+}
+
+/// Headers that parts of a split change. Those of the only part are the route's; of several, what one takes away or sets is given through
+/// by none.
+pub(super) fn of_parts(parts: &[Node], rule: &mut Rule) {
+    let parts: Vec<&Node> =
+        parts.iter().filter(|part| part.number("weight").unwrap_or(0.0) > 0.0 || parts.len() == 1).collect();
+    for part in &parts {
+        for way in ["request", "response"] {
+            let mut edits = Edits::default();
+            edits.level(part, way, &mut rule.remarks);
+            let said = [format!("{way}_headers_to_add"), format!("{way}_headers_to_remove")];
+            let Some(node) = said.iter().find_map(|key| part.get(key)) else { continue };
+            if parts.len() > 1 {
+                edits = edits.all_removed();
+                rule.remarks.point(
+                    &node.at,
+                    "headers that one part of a split sets or removes are removed for all parts: changes are those of the whole route.",
+                );
+            }
+            edits.behind(&mut rule.keys, way);
+        }
+        if let Some(node) = part.get("host_rewrite_literal") {
+            match node.text().filter(|_| parts.len() == 1) {
+                Some(host) => rule.keys.child("rewrite").set("host", host.to_ascii_lowercase()),
+                None => rule.remarks.point(&node.at, "`host_rewrite_literal` of one part of a split is absent: the host is that of the whole route."),
+            }
+        }
+    }
+}
