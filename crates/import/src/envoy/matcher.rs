@@ -337,14 +337,10 @@ fn numbers(range: &Node) -> Said<String> {
     }
     // A number has a sign and zeros before it as it likes.
     let all: Vec<_> = (start..end)
-        .map(|n| {
-            if n < 0 {
-                format!("-0*{}", n.unsigned_abs())
-            } else if n == 0 {
-                "[+-]?0+".to_owned()
-            } else {
-                format!("[+]?0*{n}")
-            }
+        .map(|n| match n {
+            0 => "[+-]?0+".to_owned(),
+            n if n < 0 => format!("-0*{}", n.unsigned_abs()),
+            n => format!("[+]?0*{n}"),
         })
         .collect();
     Ok(format!("~(?:{})", all.join("|")))

@@ -45,7 +45,7 @@ pub(super) fn forwarded_proto(mut rule: Rule, clients: Clients) -> Vec<Rule> {
         }
         _ if holds => {
             let mut absent = rule.clone();
-            absent.when.headers[index].1 = "!*".to_owned();
+            "!*".clone_into(&mut absent.when.headers[index].1);
             absent.name = None;
             absent.remarks.0.clear();
             vec![rule, absent]

@@ -280,7 +280,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
                 match names {
                     Some(names) if !names.is_empty() => match opaque(line.word(1), line, remarks, cx) {
                         Some(rule) => {
-                            chains.push(Chain { sni: names, opaque: Some(rule), ..Chain::default() })
+                            chains.push(Chain { sni: names, opaque: Some(rule), ..Chain::default() });
                         }
                         // They must not meet the default.
                         None => closed = Some(line.clone()),

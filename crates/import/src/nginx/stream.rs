@@ -88,7 +88,7 @@ pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
             Some(Said::Keys(keys)) if direct => out.keys.set("authorization", keys),
             _ => {
                 guarded = guarded
-                    .or_else(|| server.inner().iter().find(|one| matches!(one.name(), "allow" | "deny")))
+                    .or_else(|| server.inner().iter().find(|one| matches!(one.name(), "allow" | "deny")));
             }
         }
         let pass = server.last("proxy_pass");
