@@ -1,6 +1,6 @@
 //! The conditions of a rule, ready to be tested.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use attache_config::model::{AccessConditions, AddressMatch, ClaimCondition, HostPattern, IdentityMatch};
 use attache_http::{CanonicalHost, pattern::host_matches};
@@ -102,20 +102,13 @@ impl Conditions {
 }
 
 impl Condition {
-    /// What most rules ask for is answered here; the rest behind a call.
+    /// What most rules ask for has a small function each; the rest stands behind another call.
     #[inline]
     fn holds(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         match (self, &facts.http) {
-            (Self::Clients(networks), _) => among(networks, facts.client.address.map(|address| address.ip())),
-            (Self::Methods(methods), Some(http))
-                if http.is_what_it_says() && methods.contains(http.method()) =>
-            {
-                Truth::Yes
-            }
-            (Self::Paths(paths), Some(http)) => match http.simple_path() {
-                Some(path) => one_of(paths, |pattern| pattern.matches_plain(path)),
-                None => doubtful_path(paths, http),
-            },
+            (Self::Paths(paths), Some(http)) => path(paths, http),
+            (Self::Methods(methods), Some(http)) => method(methods, http),
+            (Self::Clients(networks), _) => client(networks, facts.client.address.as_ref()),
             _ => self.holds_otherwise(facts, trusted),
         }
     }
@@ -149,7 +142,6 @@ impl Condition {
 
     fn holds_for_http(&self, http: &Http<'_>, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         match self {
-            Self::Methods(methods) => method(methods, http),
             Self::Header(header) => {
                 let found = header.holds(http);
                 if http.kind() == Kind::Tunnel { found.no_is_unsure() } else { found }
@@ -168,15 +160,27 @@ impl Condition {
                 among(networks, forwarded::client(connection, http.headers(), trusted))
             }
             // Asked before.
-            Self::Ports(_) | Self::Clients(_) | Self::Identities(_) | Self::Sni(_) | Self::Paths(_) => {
-                Truth::Unsure
-            }
+            Self::Ports(_)
+            | Self::Clients(_)
+            | Self::Identities(_)
+            | Self::Sni(_)
+            | Self::Methods(_)
+            | Self::Paths(_) => Truth::Unsure,
         }
     }
 }
 
-/// What the patterns say of a path that has more than one reading, or isn't the only one.
+/// What the patterns say of the request's path.
 #[inline(never)]
+fn path(paths: &[Path], http: &Http<'_>) -> Truth {
+    match http.simple_path() {
+        Some(path) => one_of(paths, |pattern| pattern.matches_plain(path)),
+        None => doubtful_path(paths, http),
+    }
+}
+
+/// What they say of a path that has more than one reading, or isn't the only one.
+#[cold]
 fn doubtful_path(paths: &[Path], http: &Http<'_>) -> Truth {
     // Whoever has a tunnel may ask for any path in it.
     let Some(path) = http.path() else { return Truth::Unsure };
@@ -211,13 +215,30 @@ fn other_path(paths: &[Path], value: &[u8]) -> Truth {
     one_of(paths, |pattern| pattern.matches(path, &reading))
 }
 
+/// Whether the connection's client is in one of these networks.
+#[inline(never)]
+fn client(networks: &Networks, address: Option<&SocketAddr>) -> Truth {
+    match address {
+        Some(SocketAddr::V4(v4)) => networks.contains_v4(*v4.ip()).into(),
+        address => among(networks, address.map(SocketAddr::ip)),
+    }
+}
+
 /// `None`, an unknown address, could be any.
 fn among(networks: &Networks, address: Option<IpAddr>) -> Truth {
     address.map_or(Truth::Unsure, |address| networks.contains(address).into())
 }
 
 /// Methods have case (RFC 9110 section 9.1), but not to every upstream; some take another method from a header.
+#[inline(never)]
 fn method(methods: &[Method], http: &Http<'_>) -> Truth {
+    if http.is_what_it_says() && methods.contains(http.method()) {
+        return Truth::Yes;
+    }
+    other_method(methods, http)
+}
+
+fn other_method(methods: &[Method], http: &Http<'_>) -> Truth {
     let listed = |name: &[u8]| {
         if methods.iter().any(|method| method.as_str().as_bytes() == name) {
             Truth::Yes
@@ -235,5 +256,8 @@ fn method(methods: &[Method], http: &Http<'_>) -> Truth {
         Kind::Extended if methods.contains(&Method::CONNECT) => Truth::Unsure,
         Kind::Extended => Truth::No,
     };
-    http.overrides().fold(found, |found, other| found.agree(listed(other)))
+    // A list, or a method with anything behind it, is read in many ways.
+    let is_one = |value: &[u8]| value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    let other = |value: &[u8]| if is_one(value) { listed(value) } else { Truth::Unsure };
+    http.overrides().fold(found, |found, value| found.agree(other(value)))
 }

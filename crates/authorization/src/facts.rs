@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell};
 
-use attache_http::{CanonicalHost, Client, default_port, parse_authority};
+use attache_http::{CanonicalHost, Client, default_port, is_spelling_of, parse_authority};
 use attache_wire::{
     Fields, Known, KnownSet, RequestHead,
     header::{X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE, X_ORIGINAL_URL, X_REWRITE_URL},
@@ -156,7 +156,7 @@ impl<'a> Http<'a> {
         self.in_any_spelling(&OTHER_PATHS)
     }
 
-    /// The values of these headers, also where underscores stand for their hyphens.
+    /// The values of these headers, also where something else stands for their hyphens.
     fn in_any_spelling(&self, names: &'static [Known]) -> impl Iterator<Item = &'a [u8]> {
         let headers = &self.request.headers;
         let fields = self.may_name_more(KnownSet::of(names)).then(|| headers.iter());
@@ -165,11 +165,4 @@ impl<'a> Http<'a> {
         });
         found.map(|(_, value)| value.as_bytes())
     }
-}
-
-/// A header's name is this one to CGI and its kin, which can't tell `_` from `-`. Names have no case.
-pub(crate) fn is_spelling_of(name: &[u8], known: &str) -> bool {
-    let same =
-        |(a, b): (&u8, u8)| a.eq_ignore_ascii_case(&b) || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
-    name.len() == known.len() && name.iter().zip(known.bytes()).all(same)
 }

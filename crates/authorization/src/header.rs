@@ -1,17 +1,14 @@
 //! Conditions on headers.
 //!
 //! A header may stand there twice, as a list in one line, or again with underscores for its hyphens (which CGI and its kin can't
-//! tell from hyphens). Which of these the upstream reads, nobody knows. So all lines must agree; where they don't, it is unsure.
+//! tell from hyphens, some of them no dots and other signs either). Which of these the upstream reads, nobody knows. So all lines must agree; where they don't, it is unsure.
 
 use attache_config::model::HeaderCondition;
+use attache_http::is_spelling_of;
 use attache_wire::Value;
 use http::HeaderName;
 
-use crate::{
-    facts::{Http, is_spelling_of},
-    truth::Truth,
-    value::matches,
-};
+use crate::{facts::Http, truth::Truth, value::matches};
 
 /// A header, and the values of which it must have one.
 #[derive(Debug)]

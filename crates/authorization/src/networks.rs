@@ -1,6 +1,6 @@
 //! Ranges of addresses, ready to be asked: a mask and what must be left under it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use attache_config::model::AddressMatch;
 use attache_http::pattern::network;
@@ -29,13 +29,19 @@ impl Networks {
         all
     }
 
+    /// Whether an address of IPv4 is in one of them.
+    #[inline]
+    pub(crate) fn contains_v4(&self, address: Ipv4Addr) -> bool {
+        self.v4.iter().any(|(mask, wanted)| address.to_bits() & mask == *wanted)
+    }
+
     /// Whether an address is in one of them.
     #[inline]
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(v4) => self.v4.iter().any(|(mask, wanted)| v4.to_bits() & mask == *wanted),
+            IpAddr::V4(v4) => self.contains_v4(v4),
             IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => self.contains(IpAddr::V4(v4)),
+                Some(v4) => self.contains_v4(v4),
                 None => self.v6.iter().any(|(mask, wanted)| v6.to_bits() & mask == *wanted),
             },
         }

@@ -56,7 +56,9 @@ pub(crate) fn is_plain(path: &str) -> bool {
         let mut before = b'a';
         bytes.iter().any(|&byte| is_odd(byte) || is_odd_pair(std::mem::replace(&mut before, byte), byte))
     };
-    !found && (bytes.len() < 2 || bytes.last() != Some(&b'/'))
+    !found
+        && !bytes.first().is_some_and(|&byte| is_odd(byte))
+        && (bytes.len() < 2 || bytes.last() != Some(&b'/'))
 }
 
 #[expect(
@@ -80,11 +82,11 @@ const fn is_odd_pair(a: u8, b: u8) -> bool {
     (a == b'/') & ((b == b'/') | (b == b'.'))
 }
 
-/// A byte is odd, or a pair of neighbours.
+/// A byte behind the first is odd, or a pair of neighbours.
 #[inline]
 fn is_odd_chunk<const BYTES: usize>(chunk: &[u8; BYTES]) -> bool {
     let pairs = chunk.iter().zip(chunk.iter().skip(1));
-    pairs.fold(false, |found, (&a, &b)| found | is_odd(a) | is_odd(b) | is_odd_pair(a, b))
+    pairs.fold(false, |found, (&a, &b)| found | is_odd(b) | is_odd_pair(a, b))
 }
 
 /// All readings of a path; `None` where there is no end to its decoding, or it becomes no text.
@@ -112,6 +114,8 @@ fn loosen(path: &str) -> Option<Vec<String>> {
 
 /// A path without dot segments, with parameters cut off and slashes merged or not before that. No empty segment is left either way.
 fn resolve(text: &str, cut: bool, merge: bool) -> String {
+    // A query or fragment that was encoded ends the path for whoever decodes before looking for one.
+    let text = if cut { text.split(['?', '#']).next().unwrap_or_default() } else { text };
     let mut segments: Vec<&str> = Vec::new();
     for segment in text.split(['/', '\\']).skip(1) {
         let segment = if cut { segment.split(';').next().unwrap_or_default() } else { segment };
@@ -316,6 +320,8 @@ mod tests {
             ("/../../admin", "/admin"),
             ("/a;v=1/b;w", "/a/b"),
             ("/%61dmin", "/admin"),
+            ("/admin%3Fx/../y", "/admin"),
+            ("/a/%23b", "/a"),
             ("/100%", "/100%"),
         ] {
             let all = loosen(path).unwrap();
@@ -340,7 +346,18 @@ mod tests {
             assert_eq!(asked(&prefix("/public"), path), Truth::Unsure, "{path}");
             assert_ne!(asked(&prefix("/admin"), path), Truth::No, "{path}");
         }
-        for path in ["/ADMIN", "/Admin/x", "//admin", "/./admin/x", "/%61dmin", "/admin;x", "/admin/"] {
+        for path in [
+            "/admin%3Fx",
+            "/admin%23",
+            "/admin%253fx/../y",
+            "/ADMIN",
+            "/Admin/x",
+            "//admin",
+            "/./admin/x",
+            "/%61dmin",
+            "/admin;x",
+            "/admin/",
+        ] {
             assert_ne!(asked(&prefix("/admin"), path), Truth::No, "{path}");
         }
         assert_eq!(asked(&exact("/admin"), "/admin/"), Truth::Unsure);
@@ -359,6 +376,9 @@ mod tests {
             "/%2561dmin/..%25252fpublic",
             // Dots resolved before slashes are merged.
             "/ADMIN//%252e%252e/x",
+            // Decoded, with empty segments or parameters left where they are.
+            "/%61dmin//..",
+            "/%61dmin/..;/x",
         ] {
             assert_eq!(asked(&prefix("/admin"), path), Truth::Unsure, "{path}");
         }
@@ -369,6 +389,7 @@ mod tests {
         assert_eq!(asked(&prefix("/v1"), "/v1/a%20b"), Truth::Yes);
         assert_eq!(asked(&prefix("/v1"), "/v1/a%2Fb"), Truth::Yes, "it stays below");
         assert_eq!(asked(&prefix("/v1"), "/v1/Users/"), Truth::Yes);
+        assert_eq!(asked(&prefix("/v1"), "/v1/a%3Fb%23c"), Truth::Yes);
         assert_eq!(asked(&prefix("/V1"), "/V1/x"), Truth::Yes);
         assert_eq!(asked(&prefix(""), "/any%2F..//thing/"), Truth::Yes);
         assert_eq!(asked(&exact("/v1/"), "/v1/"), Truth::Yes);

@@ -66,6 +66,8 @@ fn what_stands_in_not_takes_away() {
     assert!(!allowed(&policy, &get("/admin/x"), &client("192.0.2.7:1", "")));
     assert!(!allowed(&policy, &get("/%61dmin%2Fx"), &client("192.0.2.7:1", "")), "in doubt");
     assert!(!allowed(&policy, &get("/"), &client("", "")), "a Unix socket has no network");
+    let deny = self::policy("deny: [{ client: 10.0.0.0/8 }]");
+    assert!(!allowed(&deny, &get("/"), &client("", "")), "it could be any");
 }
 
 #[test]
@@ -123,7 +125,10 @@ fn a_method_is_not_gone_round_by_case_or_by_an_override() {
         assert!(!passes(&deny, &request("POST", "/", &[(name, "delete")])), "{name}");
         assert!(passes(&deny, &request("POST", "/", &[(name, "PUT")])), "{name}");
     }
-    for name in ["X_HTTP_METHOD_OVERRIDE", "x_http-method_override", "X_Http_Method"] {
+    for value in ["PUT, DELETE", "DELETE;x", "\"DELETE\"", "DELETE GET"] {
+        assert!(!passes(&deny, &request("POST", "/", &[("x-http-method-override", value)])), "{value}");
+    }
+    for name in ["X_HTTP_METHOD_OVERRIDE", "x_http-method_override", "X_Http_Method", "x.http.method"] {
         assert!(!passes(&deny, &request("POST", "/", &[(name, "DELETE")])), "{name}");
     }
     assert!(passes(&deny, &request("POST", "/", &[("x_other", "DELETE")])));
@@ -131,6 +136,10 @@ fn a_method_is_not_gone_round_by_case_or_by_an_override() {
     assert!(passes(&allow, &request("POST", "/", &[])));
     assert!(!passes(&allow, &request("post", "/", &[])));
     assert!(!passes(&allow, &request("POST", "/", &[("x-http-method-override", "DELETE")])));
+    // What is in doubt stays so, whatever else matches.
+    let both = policy("allow: [{ methods: [POST], path: /a, headers: { x-a: b } }]");
+    assert!(passes(&both, &request("POST", "/a", &[("x-a", "b")])));
+    assert!(!passes(&both, &request("POST", "/a", &[("x-a", "b"), ("x-http-method-override", "DELETE")])));
 }
 
 #[test]
@@ -156,6 +165,9 @@ fn a_path_is_not_gone_round_by_its_spelling() {
         "/secret/",
         "/Secret",
         "/secret;x",
+        "/secret%3Fx",
+        "/admin%23x",
+        "/admin%253fx",
         "/admin?x=/ok",
         "http://shop.test/admin",
     ] {
@@ -176,7 +188,7 @@ fn a_path_is_not_gone_round_by_its_spelling() {
 fn a_path_is_not_gone_round_by_a_header_that_names_another() {
     let deny = policy("deny: [{ path: /admin/* }]");
     let allow = policy("allow: [{ path: /public/* }]");
-    for name in ["X-Original-URL", "x-rewrite-url", "X_Original_Url", "X_REWRITE_URL"] {
+    for name in ["X-Original-URL", "x-rewrite-url", "X_Original_Url", "X_REWRITE_URL", "x.rewrite.url"] {
         let with = |target: &str, value: &str| request("GET", target, &[(name, value)]);
         for value in ["/admin", "/ADMIN/x?y", "/x/..%2fadmin", "http://shop.test/admin/", "admin", ""] {
             assert!(!passes(&deny, &with("/public", value)), "{name}: {value}");
@@ -187,6 +199,10 @@ fn a_path_is_not_gone_round_by_a_header_that_names_another() {
             assert!(passes(&deny, &with("/public", value)), "{name}: {value}");
             assert!(passes(&allow, &with("/public", value)), "{name}: {value}");
         }
+        let mut no_text = get("/public");
+        let value = http::HeaderValue::from_bytes(b"/adm\xffin").unwrap();
+        no_text.headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
+        assert!(!passes(&deny, &no_text) && !passes(&allow, &no_text), "{name}: bytes that are no text");
         let twice = request("GET", "/public", &[(name, "/public"), (name, "/admin")]);
         assert!(!passes(&allow, &twice), "{name}");
     }
@@ -251,6 +267,8 @@ fn a_header_is_not_gone_round_by_doubling_or_underscores() {
         &[("x-role", "admin, guest")],
         &[("x-role", "admin"), ("x_role", "guest")],
         &[("x_role", "guest")],
+        &[("x.role", "guest")],
+        &[("x+role", "guest")],
     ] {
         assert!(!passes(&deny, &with(headers)), "{headers:?}");
     }
@@ -289,6 +307,10 @@ fn a_host_is_compared_in_one_form() {
     }
     assert!(!passes(&policy, &request("GET", "http://Admin.Shop.test/", &[("host", "admin.shop.test")])));
     assert!(passes(&policy, &get("/")));
+    // HTTP/1.0 without a Host: the upstream has a default, which could be any.
+    let nameless: RequestHead = http::Request::get("/").body(()).unwrap().into_parts().0.into();
+    assert!(!passes(&policy, &nameless));
+    assert!(!passes(&self::policy("allow: [{ host: shop.test }]"), &nameless));
 }
 
 #[test]
@@ -313,6 +335,7 @@ fn a_websocket_is_a_get_in_both_versions() {
     assert!(passes(&allow, &extended("/chat")));
     assert!(!passes(&allow, &extended("/admin")));
     assert!(!passes(&policy("deny: [{ methods: [CONNECT] }]"), &extended("/chat")));
+    assert!(!passes(&policy("allow: [{ methods: [CONNECT] }]"), &extended("/chat")), "in doubt");
     assert!(!passes(&policy("deny: [{ path: /chat }]"), &extended("/chat")));
 }
 

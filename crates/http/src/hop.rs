@@ -9,8 +9,8 @@
 //! - `Proxy-Authorization` and `Proxy-Authenticate` are for the next proxy. They end here if attache was used as that proxy
 //!   (absolute-form, CONNECT), else they travel on to the one they are meant for.
 //!
-//! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`. `h2c` is never carried:
-//! RFC 9113 section 3.1 has withdrawn it, and a tunnelled second HTTP/2 would walk around routing.
+//! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`. What has requests inside is never carried,
+//! since they would walk around routes and rules: `h2c` (withdrawn by RFC 9113 section 3.1) and HTTP of any version, also in TLS (RFC 2817).
 
 use attache_wire::{
     FieldName, Fields, Known, KnownSet, Protocol, RequestHead, Value,
@@ -35,7 +35,7 @@ pub enum Upgrade {
 
 impl Upgrade {
     /// What the request asks for; `None` is plain HTTP. An `Upgrade` that is not named in `Connection`, comes with
-    /// HTTP/1.0 or offers `h2c` is no upgrade (RFC 9110 section 7.8).
+    /// HTTP/1.0 or offers a protocol that has requests inside is no upgrade (RFC 9110 section 7.8).
     pub fn of(request: &RequestHead) -> Option<Self> {
         if request.method == Method::CONNECT {
             return Some(match &request.protocol {
@@ -50,7 +50,7 @@ impl Upgrade {
         let protocol = protocols.next()?;
         let carried = protocols.next().is_none()
             && lists(&request.headers, CONNECTION, "upgrade")
-            && !tokens(protocol.as_bytes()).any(|token| token.eq_ignore_ascii_case("h2c"));
+            && !tokens(protocol.as_bytes()).any(has_requests);
         carried.then(|| Self::Http1(protocol.to_header_value()))
     }
 
@@ -64,6 +64,12 @@ impl Upgrade {
             Self::Connect => false,
         }
     }
+}
+
+/// A protocol of `Upgrade`, with a version or without, in which requests follow that nobody sees.
+fn has_requests(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    ["h2c", "h2", "http", "https", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 /// Takes the hop-by-hop fields off a request. `upgrade` is what [`Upgrade::of`] said, if it is passed on; `proxied` says
@@ -393,6 +399,11 @@ mod tests {
             parts(Version::HTTP_11, Method::GET, &[websocket]),
             parts(Version::HTTP_11, Method::GET, &[websocket, websocket, named]),
             parts(Version::HTTP_11, Method::GET, &[("upgrade", "h2c"), named]),
+            parts(Version::HTTP_11, Method::GET, &[("upgrade", "websocket, H2C"), named]),
+            parts(Version::HTTP_11, Method::GET, &[("upgrade", "h2c/1"), named]),
+            parts(Version::HTTP_11, Method::GET, &[("upgrade", "HTTP/2.0"), named]),
+            parts(Version::HTTP_11, Method::OPTIONS, &[("upgrade", "TLS/1.0, HTTP/1.1"), named]),
+            parts(Version::HTTP_11, Method::GET, &[("upgrade", "tls/1.3"), named]),
             parts(Version::HTTP_11, Method::GET, &[("upgrade", "websocket, H2C"), named]),
         ] {
             assert_eq!(Upgrade::of(&request), None, "{request:?}");

@@ -40,6 +40,8 @@ pub use local_reply::edit_local_reply;
 pub use max_forwards::take_hop;
 pub use path::{normalize_path, normalize_uri, set_path, without_parameters};
 pub use refusal::Refusal;
-pub use sanitize::{is_framing, remove_fields, remove_underscored, strip_response_trailers, strip_trailers};
+pub use sanitize::{
+    is_framing, is_spelling_of, remove_fields, remove_underscored, strip_response_trailers, strip_trailers,
+};
 pub use trace::{REQUEST_ID, new_request_id, request_id};
 pub use trailers::may_have_trailers;

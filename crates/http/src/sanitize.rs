@@ -1,8 +1,8 @@
 //! What a message may not bring along: fields that only this hop may write, however they are spelled, and trailers that would be taken
 //! for header fields.
 //!
-//! Applications behind CGI, WSGI and their kind see `X-Name` and `X_Name` as one variable, so a field that is removed or set here is also
-//! removed where an underscore stands for a hyphen. Trailers reach applications that merge them into the headers (RFC 9110 section 6.5.1),
+//! Applications behind CGI, WSGI and their kind see `X-Name` and `X_Name` as one variable, and some of them `X.Name` and `X+Name` too
+//! (lighttpd). So a field that is removed or set here is also removed where something else stands for a hyphen. Trailers reach applications that merge them into the headers (RFC 9110 section 6.5.1),
 //! so a trailer never carries framing, routing, credentials or who the client is.
 
 use attache_wire::Fields;
@@ -63,23 +63,26 @@ pub(crate) fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || FORWARDING.iter().any(|begin| name.starts_with(begin))
 }
 
-/// Removes every field with an underscore in its name that spells another name: one of this hop's, or one that `also` has.
-/// Nothing is done where no name has an underscore, which the reader has noted.
+/// Removes every field with an underscore, or another such character, in its name that spells another name: one of this hop's, or one
+/// that `also` has. Nothing is done where there is no such name, which the reader has noted.
 pub fn remove_underscored(headers: &mut Fields, also: impl Fn(&str) -> bool) {
     if !headers.may_be_underscored() {
         return;
     }
     headers.retain(|name, _| {
         let name = name.lower();
-        if !name.contains('_') {
-            return true;
-        }
-        let hyphened = name.replace('_', "-");
-        !is_ours(&hyphened) && !also(&hyphened)
+        hyphened(&name).is_none_or(|hyphened| !is_ours(&hyphened) && !also(&hyphened))
     });
 }
 
-/// Removes these fields, also where an underscore stands for a hyphen or a hyphen for an underscore.
+/// A name with hyphens for all that is neither a letter nor a digit; `None` where it has them already.
+fn hyphened(name: &str) -> Option<String> {
+    let other = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+    name.contains(other).then(|| name.replace(other, "-"))
+}
+
+/// Removes these fields, also where an underscore, or another character that is no letter or digit, stands for a hyphen, or the other way
+/// round.
 pub fn remove_fields(headers: &mut Fields, fields: &[HeaderName]) {
     if !fields.is_empty() {
         headers.retain(|name, _| !is_spelled(&name.lower(), fields));
@@ -91,18 +94,24 @@ pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap, fields: &[HeaderNam
     remove_spelled(trailers, |name| is_spelled(name, fields));
 }
 
-/// One of these fields has this name, or one that differs in hyphens and underscores alone.
+/// Two names are one to those who can't tell `_`, or another character that is no letter or digit, from `-`. Names have no case.
+pub fn is_spelling_of(name: &[u8], other: &str) -> bool {
+    let same = |(a, b): (&u8, u8)| {
+        a.eq_ignore_ascii_case(&b) || !(a.is_ascii_alphanumeric() || b.is_ascii_alphanumeric())
+    };
+    name.len() == other.len() && name.iter().zip(other.bytes()).all(same)
+}
+
+/// One of these fields has this name, or one that differs in hyphens and what stands for them alone.
 fn is_spelled(name: &str, fields: &[HeaderName]) -> bool {
-    let same = |a: u8, b: u8| a == b || matches!((a, b), (b'-', b'_') | (b'_', b'-'));
-    let alike = |a: &str, b: &str| a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| same(a, b));
-    fields.iter().any(|field| alike(field.as_str(), name))
+    fields.iter().any(|field| is_spelling_of(name.as_bytes(), field.as_str()))
 }
 
 /// Removes what `refused` says of a name, as it is or with hyphens for its underscores.
 fn remove_spelled(headers: &mut HeaderMap, refused: impl Fn(&str) -> bool) {
     let refused = |name: &HeaderName| {
         let name = name.as_str();
-        refused(name) || (name.contains('_') && refused(&name.replace('_', "-")))
+        refused(name) || hyphened(name).is_some_and(|name| refused(&name))
     };
     if !headers.keys().any(&refused) {
         return;
@@ -155,11 +164,14 @@ mod tests {
             "transfer_encoding",
             "content_length",
             "x_tenant",
+            "x.forwarded.client.cert",
+            "x+tenant",
             "x_own",
+            "x.own",
             "x-forwarded-for",
         ]));
         remove_underscored(&mut headers, |name| name == "x-tenant");
-        assert_eq!(names(&headers.to_map()), ["x-forwarded-for", "x_own"]);
+        assert_eq!(names(&headers.to_map()), ["x-forwarded-for", "x.own", "x_own"]);
     }
 
     #[test]
@@ -176,6 +188,7 @@ mod tests {
             "set-cookie",
             "x-http-method-override",
             "x_original_url",
+            "x.real.ip",
             "grpc-status",
             "x-checksum",
             "server-timing",

@@ -33,6 +33,8 @@ pub fn first_other(bytes: &[u8], table: &[bool; 256]) -> Option<usize> {
     rest.iter().position(|byte| !table[usize::from(*byte)]).map(|at| good + at)
 }
 
+/// Letters, digits and `-`: the names of most fields.
+pub(crate) static USUAL_NAME: [bool; 256] = table(b"-", false);
 /// RFC 9110 section 5.6.2.
 pub static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~", false);
 /// A target before its `?`: RFC 3986's characters and those that clients send unescaped all the same. Not `#`, which some parsers cut

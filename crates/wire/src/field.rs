@@ -111,7 +111,7 @@ fn usual(bytes: &[u8]) -> Option<Read<'_>> {
     let name_len = scan::first(bytes.get(..LONGEST_USUAL).unwrap_or(bytes), 0, scan::colons)?;
     let (name, behind) = bytes.split_at_checked(name_len)?;
     let known = Known::of(name);
-    let underscored = known.is_none() && name.contains(&b'_');
+    let underscored = known.is_none() && !chars::all(name, &chars::USUAL_NAME);
     if known.is_none() && (name.is_empty() || !chars::all(name, &TOKEN)) {
         return None;
     }
@@ -163,7 +163,7 @@ fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Res
         behind_name: value.start,
         value: line.get(value).unwrap_or_default(),
         len: end + 1,
-        underscored: known.is_none() && name.contains(&b'_'),
+        underscored: known.is_none() && !chars::all(name, &chars::USUAL_NAME),
         plain: false,
     }))
 }

@@ -61,7 +61,7 @@ pub(crate) struct Index {
     pub(crate) lines: Vec<Line>,
     /// The names of the list that are there: a bit each.
     pub(crate) known: u128,
-    /// A name with `_` may be there.
+    /// A name may be there that has something else than letters, digits and `-`.
     pub(crate) underscored: bool,
 }
 
@@ -98,7 +98,7 @@ impl Fields {
         self.index.lines.is_empty()
     }
 
-    /// A name with `_` may be there.
+    /// A name with `_` may be there, or with anything else that isn't a letter, a digit or `-`.
     pub const fn may_be_underscored(&self) -> bool {
         self.index.underscored
     }
@@ -319,7 +319,7 @@ impl Fields {
     }
 
     fn note_underscore(&mut self, line: &Line, name: &[u8]) {
-        if line.known == UNKNOWN && name.contains(&b'_') {
+        if line.known == UNKNOWN && !chars::all(name, &chars::USUAL_NAME) {
             self.index.underscored = true;
         }
     }

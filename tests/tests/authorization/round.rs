@@ -212,6 +212,10 @@ fn explain_says_which_rule_decides_and_check_refuses_what_would_be_open() {
         ("dry_run: false", "these rules let everybody do everything"),
         ("deny: [{ identity: 'spiffe://a/b' }]", "no client is asked for a certificate"),
         ("allow: [{ forwarded_client: 10.0.0.0/8 }]", "trusted_proxies"),
+        (
+            "trusted_proxies: [0.0.0.0/1, 128.0.0.0/1], allow: [{ forwarded_client: 10.0.0.0/8 }]",
+            "every client is a trusted proxy",
+        ),
         ("allow: [{ claims: { scope: x } }]", "no token is verified here"),
         ("deny: [{}]", ""),
     ] {

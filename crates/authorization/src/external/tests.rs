@@ -246,6 +246,15 @@ fn a_denial_is_the_authorizers_and_whatever_is_wrong_with_it_is_a_denial_too() {
         (full.status, full.headers.len(), &*full.body, &*full.detail),
         (StatusCode::FOUND, 3, &b"go"[..], "no")
     );
+    let mut listed = config();
+    listed.denial_headers = vec![HeaderMatch::Exact(HeaderName::from_static("location"))];
+    let answer = denied(DeniedHttpResponse {
+        headers: vec![option("location", b"/", None, 0), option("set-cookie", b"a=1", None, 0)],
+        ..DeniedHttpResponse::default()
+    });
+    let Ok(Verdict::Denied(few)) = Verdict::of_message(answer, &listed) else { panic!("no denial") };
+    let names: Vec<_> = few.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["location"], "only what the config lists");
     for code in [0, 1, 101, 199, 600, 1000, -1, 70_000] {
         let bare = denial(denied(DeniedHttpResponse {
             status: Some(HttpStatus { code }),
@@ -324,5 +333,15 @@ fn an_answer_that_contradicts_itself_or_has_no_meaning_lets_nobody_through() {
             trailers: http::HeaderMap::new(),
         };
         assert!(Verdict::of_http(&answer, &config()).is_err(), "{status}");
+    }
+    for status in [201, 202, 204, 206, 302, 400, 401, 404] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let answer = attache_rpc::Answer {
+            status,
+            headers: attache_wire::Fields::new(),
+            body: Vec::new(),
+            trailers: http::HeaderMap::new(),
+        };
+        assert!(matches!(Verdict::of_http(&answer, &config()), Ok(Verdict::Denied(_))), "{status}");
     }
 }

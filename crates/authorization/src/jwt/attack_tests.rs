@@ -418,8 +418,10 @@ fn an_unknown_key_has_the_set_asked_for_again_and_no_keys_refuse() {
         timeout: Duration::from_secs(1),
     };
     let config = JwtProvider { keys: remote, ..provider(&signers.set()) };
-    let verifier = Verifier::new(&[Arc::new(Issuer::new(config).unwrap())]);
+    let issuer = Arc::new(Issuer::new(config).unwrap());
+    let verifier = Verifier::new(std::slice::from_ref(&issuer));
     assert!(matches!(verifier.verify(&WANTED(), &bearer(&token)), Err(TokenError::NoKeys(_))));
+    assert!(issuer.keys.take_wanted());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Issuer, TokenError, Verifier,
-    attack_tests::{Signers, provider, with},
+    attack_tests::{Signers, claims, provider, with},
 };
 
 const PARTNER: &str = "https://id.partner.test";
@@ -60,6 +60,20 @@ fn a_token_that_no_issuer_believes_does_not_go_on_beside_a_good_one() {
             let found = ask(&[("authorization", "Bearer a.b.c"), ("x-partner", &partner)]);
             assert!(matches!(found, Err(TokenError::Invalid(_))), "{found:?}");
         }
+    }
+}
+
+#[test]
+fn a_key_that_names_its_algorithm_verifies_no_other() {
+    let signers = Signers::new();
+    let mut set = signers.set();
+    set["keys"][0]["alg"] = "RS256".into();
+    let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
+    let wanted = JwtUse { providers: vec![0], required: true };
+    for (alg, good) in [("RS256", true), ("RS512", false), ("PS256", false)] {
+        let token = signers.token(&json!({ "alg": alg, "kid": "rsa" }), &claims());
+        let found = verifier.verify(&wanted, &request(&[("authorization", &format!("Bearer {token}"))]));
+        assert_eq!(found.is_ok(), good, "{alg}: {found:?}");
     }
 }
 

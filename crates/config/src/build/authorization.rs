@@ -1,11 +1,13 @@
 //! Access rules of a listener or route: complete, and nothing that could only let everybody in.
 
+use std::net::IpAddr;
+
 use super::{Targets, authorizer, framing::framing, jwt};
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        AccessConditions, AccessRule, Authorization, AuthorizerUse, HeaderCondition, Line, ListenProtocol,
-        Listener, ProxyProtocolIn,
+        AccessConditions, AccessRule, AddressMatch, Authorization, AuthorizerUse, HeaderCondition, Line,
+        ListenProtocol, Listener, ProxyProtocolIn,
     },
     section::Read,
     shapes::{At, Map, OneOrMany, Txt},
@@ -87,6 +89,15 @@ pub(crate) fn authorization(
         );
     }
     let trusts = !rules.trusted_proxies.is_empty() || given.is_wrong("trusted_proxies");
+    if trust_everybody(&rules.trusted_proxies)
+        && let Some(at) = given.key("trusted_proxies")
+    {
+        problems.wrong(
+            at,
+            "every client is a trusted proxy here, and can write any address into `X-Forwarded-For`",
+            "name the networks of the proxies in front, and no other",
+        );
+    }
     let mut checked = |list: Vec<At<Read<AccessRule>>>, kind: &str| -> Vec<AccessRule> {
         list.into_iter()
             .enumerate()
@@ -108,6 +119,32 @@ pub(crate) fn authorization(
     }
     rules.line = Line(given.at.line);
     rules
+}
+
+/// Together these networks hold each address of IPv4, or of IPv6.
+fn trust_everybody(networks: &[AddressMatch]) -> bool {
+    let ends = |range: &AddressMatch| {
+        let (first, bits) = match range.network {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32),
+            IpAddr::V6(v6) => (v6.to_bits(), 128),
+        };
+        let others = u128::MAX.checked_shr(128 - bits + u32::from(range.prefix)).unwrap_or(0);
+        (first, first | others)
+    };
+    let all = |is_v4: bool, last: u128| {
+        let mut ranges: Vec<_> =
+            networks.iter().filter(|range| range.network.is_ipv4() == is_v4).map(ends).collect();
+        ranges.sort_unstable();
+        // The first address that none of them has held so far.
+        let mut next = Some(0);
+        for (first, end) in ranges {
+            next = next.and_then(|next| {
+                if first <= next { end.max(next.saturating_sub(1)).checked_add(1) } else { Some(next) }
+            });
+        }
+        next.is_none_or(|next| next > last)
+    };
+    all(true, u128::from(u32::MAX)) || all(false, u128::MAX)
 }
 
 /// What is known where a rule stands.
@@ -247,5 +284,37 @@ fn opaque(
             message,
             "`identity`, `client`, `port` and `sni` can be seen of opaque connections",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_that_hold_every_address_trust_everybody() {
+        let trusted = |networks: &[(&str, u8)]| {
+            let range = |&(network, prefix): &(&str, u8)| AddressMatch {
+                network: network.parse().unwrap(),
+                prefix,
+                port: None,
+            };
+            trust_everybody(&networks.iter().map(range).collect::<Vec<_>>())
+        };
+        assert!(trusted(&[("0.0.0.0", 0)]) && trusted(&[("::", 0)]));
+        assert!(trusted(&[("10.0.0.0", 8), ("128.0.0.0", 1), ("0.0.0.0", 1)]));
+        assert!(trusted(&[("0.0.0.0", 2), ("64.0.0.0", 2), ("128.0.0.0", 1)]));
+        assert!(trusted(&[("8000::", 1), ("::", 1)]));
+        for some in [
+            &[][..],
+            &[("0.0.0.0", 1)],
+            &[("128.0.0.0", 1)],
+            &[("0.0.0.0", 2), ("128.0.0.0", 1)],
+            &[("0.0.0.0", 32), ("255.255.255.255", 32)],
+            &[("::", 1), ("128.0.0.0", 1)],
+            &[("10.0.0.0", 8), ("fd00::", 8)],
+        ] {
+            assert!(!trusted(some), "{some:?}");
+        }
     }
 }

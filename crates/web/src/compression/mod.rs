@@ -54,7 +54,9 @@ pub(crate) struct Compress {
 
 impl Compress {
     pub(crate) fn of(config: &Arc<model::Compression>, request: &RequestHead) -> Self {
+        let fixed = is_fixed(&request.headers);
         let chosen = choose(&config.codings, request.headers.get_all(header::ACCEPT_ENCODING));
+        let chosen = if fixed { Chosen::default() } else { chosen };
         Self { config: Arc::clone(config), chosen, head: request.method == Method::HEAD }
     }
 
@@ -115,15 +117,19 @@ fn has_content(status: StatusCode) -> bool {
         )
 }
 
-/// Nobody has encoded it, and nobody forbids it (RFC 9111 section 5.2.2.6).
+/// Nobody has encoded it, and nobody forbids it.
 fn may_change(headers: &Fields) -> bool {
     let encoded =
         headers.get_all(CONTENT_ENCODING).any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let fixed = headers.get_all(CACHE_CONTROL).any(|line| {
+    !encoded && !is_fixed(headers) && !headers.contains_key(header::CONTENT_RANGE)
+}
+
+/// The content is to be left as it is: RFC 9111 section 5.2.1.6 (of a request) and 5.2.2.6 (of a response).
+fn is_fixed(headers: &Fields) -> bool {
+    headers.get_all(CACHE_CONTROL).any(|line| {
         let directives = line.as_bytes().split(|byte| *byte == b',');
         directives.into_iter().any(|it| it.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
-    });
-    !encoded && !fixed && !headers.contains_key(header::CONTENT_RANGE)
+    })
 }
 
 fn vary(headers: &mut Fields) {
@@ -373,6 +379,43 @@ mod tests {
                 None,
                 "{name}: {value}"
             );
+        }
+        for status in [204, 205, 206, 304] {
+            let mut response = response(vec![Ok(Bytes::from_static(b"text"))], &[]);
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            let coding = Compress::of(&config(usize::MAX), &request("gzip")).response(&mut response);
+            assert_eq!((coding, response.headers().contains_key("vary")), (None, false), "{status}");
+        }
+        // gRPC has compression of its own, whatever the list of types says.
+        let types = vec![model::MediaTypes::of("application/*")];
+        let every = Arc::new(model::Compression { types, min_size: 0, ..model::Compression::default() });
+        for (kind, expected) in [
+            ("application/grpc+proto", None),
+            ("application/grpc", None),
+            ("application/json", Some(Coding::Gzip)),
+        ] {
+            let mut response = response(vec![Ok(Bytes::from_static(b"text"))], &[("content-type", kind)]);
+            assert_eq!(Compress::of(&every, &request("gzip")).response(&mut response), expected, "{kind}");
+        }
+        let mut fixed = request("gzip");
+        fixed.headers.append("cache-control", HeaderValue::from_static("max-age=0, no-transform"));
+        let mut response = response(vec![Ok(Bytes::from_static(b"text"))], &[]);
+        assert_eq!(Compress::of(&config(usize::MAX), &fixed).response(&mut response), None);
+    }
+
+    #[test]
+    fn what_depends_on_the_client_says_so_and_a_tag_of_other_bytes_is_weak() {
+        for (tag, accept, expected) in
+            [("\"a\"", "gzip", "W/\"a\""), ("W/\"a\"", "gzip", "W/\"a\""), ("\"a\"", "identity", "\"a\"")]
+        {
+            let fields = [("etag", tag), ("accept-ranges", "bytes"), ("vary", "Origin")];
+            let mut response = response(vec![Ok(Bytes::from_static(b"text"))], &fields);
+            let coding = Compress::of(&config(usize::MAX), &request(accept)).response(&mut response);
+            let headers = response.headers();
+            assert_eq!(headers.get("etag").unwrap(), expected, "{accept}");
+            assert_eq!(headers.contains_key("accept-ranges"), coding.is_none(), "{accept}");
+            let vary: Vec<_> = headers.get_all("vary").collect();
+            assert_eq!(vary, ["Origin", "Accept-Encoding"], "{accept}");
         }
     }
 }
