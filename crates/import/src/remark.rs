@@ -91,7 +91,9 @@ impl Remarks {
     pub fn rest(&mut self, node: &Node, what: &str, known: &[&str], told: &[(&str, Weight, &str)]) {
         for (key, value) in node.entries() {
             let key = crate::tree::snake(key);
-            if key.starts_with('@') || known.contains(&key.as_str()) || value.is_empty() {
+            // An empty message says something by being there.
+            let nothing = value.is_empty() && !matches!(value.kind, crate::tree::Kind::Map(_));
+            if key.starts_with('@') || known.contains(&key.as_str()) || nothing {
                 continue;
             }
             let at = if value.at.line == 0 { &node.at } else { &value.at };

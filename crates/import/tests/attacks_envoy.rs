@@ -404,3 +404,57 @@ fn what_changes_or_removes_headers_before_routes_closes_what_reads_them() {
         assert_closed(policies, &inner("headers: []", &rbac));
     }
 }
+
+#[test]
+fn an_origin_that_takes_a_star_is_everybody() {
+    let cors = |origin: &str, credentials: bool| {
+        chain(&hosts(
+            "",
+            "{name: envoy.filters.http.cors},",
+            &format!(
+                "{{name: v, domains: ['*'], typed_per_filter_config: {{envoy.filters.http.cors: {{allow_origin_string_match: [{origin}], allow_credentials: {credentials}}}}}, routes: [{{match: {{prefix: /}}, route: {{cluster: a}}}}]}}"
+            ),
+        ))
+    };
+    for origin in [
+        "{exact: '*'}",
+        "{safe_regex: {regex: '\\*'}}",
+        "{safe_regex: {regex: '.*'}}",
+        "{prefix: ''}",
+        "{contains: ''}",
+    ] {
+        let imported = cors(origin, false);
+        assert!(
+            imported.text.contains("origins: \"*\"")
+                || imported.text.contains("origins: ['*']")
+                || imported.text.contains("origins: [\"*\"]"),
+            "{origin}:\n{}",
+            imported.text
+        );
+        // With credentials every page could act as its reader.
+        let imported = cors(origin, true);
+        assert!(
+            !imported.text.contains("origins:") && imported.grade == Grade::Point,
+            "{origin}:\n{}",
+            imported.text
+        );
+    }
+    assert!(!cors("{safe_regex: {regex: 'https://.*'}}", false).text.contains("origins: \"*\""));
+}
+
+#[test]
+fn what_a_limit_said_beside_its_bucket_is_not_lost_unsaid() {
+    let limited = |more: &str| {
+        chain(&hosts(
+            "",
+            &format!(
+                "{{name: envoy.filters.http.local_ratelimit, typed_config: {{token_bucket: {{max_tokens: 2, tokens_per_fill: 2, fill_interval: 5s}}, filter_enabled: {{default_value: {{numerator: 100}}}}, filter_enforced: {{default_value: {{numerator: 100}}}}, {more}}}}},"
+            ),
+            EVERYTHING,
+        ))
+    };
+    assert_eq!(limited("response_headers_to_add: [{header: {key: a, value: b}}]").grade, Grade::Soft);
+    assert_eq!(limited("local_rate_limit_per_downstream_connection: true").grade, Grade::Point);
+    assert_ne!(limited("newest: {}").grade, Grade::Nothing);
+    assert_eq!(limited("local_rate_limit_per_downstream_connection: false").grade, Grade::Nothing);
+}

@@ -386,3 +386,17 @@ fn slashes_are_kept_where_nginx_keeps_them() {
     let imported = server("", &format!("merge_slashes off; location / {{ {PASS} }}"));
     assert!(!imported.text.contains("merge_slashes: true"), "{}", imported.text);
 }
+
+#[test]
+fn what_servers_were_told_and_are_not_is_said() {
+    for line in ["http-send-name-header Host", "source 0.0.0.0 usesrc clientip"] {
+        let imported = import(
+            Kind::Haproxy,
+            &format!(
+                "defaults\n mode http\nfrontend in\n bind :8080\n default_backend app\nbackend app\n {line}\n server a app.internal:80\n"
+            ),
+        );
+        assert_eq!(imported.grade, Grade::Point, "{line}:\n{}", imported.text);
+    }
+    assert_eq!(server("", "return 444;").grade, Grade::Soft);
+}

@@ -43,7 +43,9 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
         .chain(policy.list("allow_origin"))
         .chain(policy.list("allow_origin_regex"))
     {
-        match origin(item) {
+        // A matcher that takes `*` is one for everybody there.
+        let said = if takes_star(item) { Ok(Some("*".to_owned())) } else { origin(item) };
+        match said {
             Ok(Some(pattern)) if credentials && everybody(&pattern) => {
                 remarks.point(
                     &item.at,
@@ -136,6 +138,20 @@ fn origin(item: &Node) -> Result<Option<String>, matcher::Unsaid> {
             _ => format!("~{}", regex::escape(pattern.trim_start_matches('='))),
         },
     }))
+}
+
+/// Envoy asks every matcher of origins whether it takes `*` itself.
+fn takes_star(item: &Node) -> bool {
+    let part = |key: &str| item.get(key).and_then(Node::text);
+    let fits = [("prefix", "*"), ("suffix", "*"), ("contains", "*")];
+    part("exact") == Some("*")
+        || fits.iter().any(|(key, star)| part(key).is_some_and(|text| text == *star || text.is_empty()))
+        || item
+            .down(&["safe_regex"])
+            .str("regex")
+            .or_else(|| item.str("regex"))
+            .and_then(|regex| regex::Regex::new(&format!("^(?:{regex})$")).ok())
+            .is_some_and(|regex| regex.is_match("*"))
 }
 
 /// A pattern that takes the origins of pages that nobody knows.

@@ -1,7 +1,7 @@
 //! Faults and rate limits of Envoy's filters.
 
 use crate::plan::Rule;
-use crate::remark::Remarks;
+use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::{Map, Value};
 
@@ -66,6 +66,37 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
         return None;
     }
     let bucket = config.get("token_bucket")?;
+    remarks.rest(
+        config,
+        "`local_ratelimit`",
+        &[
+            "stat_prefix",
+            "token_bucket",
+            "filter_enabled",
+            "filter_enforced",
+            "descriptors",
+            "status",
+            "stage",
+            "local_rate_limit_per_downstream_connection",
+            "rate_limited_as_resource_exhausted",
+        ],
+        &[
+            ("response_headers_to_add", Weight::Soft, "what is limited has attache's own headers."),
+            (
+                "request_headers_to_add_when_not_enforced",
+                Weight::Soft,
+                "no headers are added to requests beyond the limit.",
+            ),
+            (
+                "enable_x_ratelimit_headers",
+                Weight::Soft,
+                "answers to what is limited have `ratelimit-*` headers.",
+            ),
+        ],
+    );
+    if config.is("local_rate_limit_per_downstream_connection") {
+        remarks.point(&config.at, "each connection had a bucket of its own; here one counts for all. `rate_limit: { by: client }` counts by address.");
+    }
     if on("filter_enabled") < 1.0 || on("filter_enforced") < 1.0 {
         remarks.soft(&config.at, "the limit counts for all requests, not for a share of them.");
     }

@@ -199,6 +199,17 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
     if let Some(line) = section.last("cookie").filter(|line| !line.has("insert")) {
         out.remarks.point(&line.at, "no cookie is set that keeps clients with their server: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.");
     }
+    if let Some(line) = section.last("http-send-name-header") {
+        out.remarks.point(&line.at, "the name of the server is not put into a header.");
+    }
+    if let Some(line) = section.last("source") {
+        let what = if line.has("usesrc") {
+            "servers saw the client's own address as the source; they see attache's. It stands in `X-Forwarded-For`."
+        } else {
+            "`source_address` of the upstream is the local address."
+        };
+        out.remarks.point(&line.at, what);
+    }
     for word in ["stick", "stick-table"] {
         if let Some(line) = section.last(word) {
             out.remarks.point(

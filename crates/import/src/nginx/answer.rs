@@ -23,7 +23,10 @@ pub(super) fn returned(one: &Directive, rule: &mut Rule) {
                 respond.set("body", text);
                 rule.keys.set("respond", respond);
             }
-            None if status == 444 => rule.answer(400),
+            None if status == 444 => {
+                rule.remarks.soft(&one.at, "444 closed the connection without an answer; here it is 400.");
+                rule.answer(400);
+            }
             None => rule.answer(status.clamp(200, 599)),
         }
         return;
