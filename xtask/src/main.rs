@@ -1,4 +1,4 @@
-//! The door to this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `compare`, `instructions`.
+//! The door to this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `loom`, `compare`, `instructions`.
 //!
 //! It has no dependencies, so it is ready in a second on a machine that has nothing yet.
 
@@ -108,6 +108,8 @@ cargo xtask COMMAND
   chaos [CASE...] [--minutes N] [--seed N] [--fast] [--list]
           faults under load (`tests/chaos`), each in a network namespace of its own, and what must hold afterwards; --minutes is for
           the soak, --fast the short form
+  loom [MODEL...]
+          what workers share, with every interleaving and every order of memory, up to LOOM_MAX_PREEMPTIONS (2); a part of `test`
   compare [--quick] [--rows REGEX] [--out FOLDER]
           CPU, latency and memory beside Envoy, HAProxy and nginx, all installed by it; --quick takes two minutes
   arm64 [CRATE...]
@@ -126,6 +128,7 @@ fn main() -> ExitCode {
         "modules" => modules(),
         "fuzz" => fuzz(),
         "chaos" => chaos(),
+        "loom" => loom(&env::args().skip(2).collect::<Vec<_>>()),
         "compare" => compare(),
         "arm64" => arm64(),
         "instructions" => instructions(),
@@ -312,6 +315,18 @@ fn chaos() -> Result<(), String> {
     run(chaos.args(env::args().skip(2)))
 }
 
+/// Models of what workers share (`tests/loom`), all or those whose names hold one of these words.
+fn loom(wanted: &[String]) -> Result<(), String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/loom");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/loom");
+    run(cargo()
+        .current_dir(folder)
+        .args(["run", "--locked", "--quiet", "--target-dir"])
+        .arg(target)
+        .arg("--")
+        .args(wanted))
+}
+
 /// Builds what is measured, fetches the others, and runs `benches/compare`.
 fn compare() -> Result<(), String> {
     debian(PACKAGES)?;
@@ -433,6 +448,7 @@ fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
 fn test() -> Result<(), String> {
     // The end-to-end tests start the program itself.
     run(cargo().args(["build", "--locked", "--package", "attache"]))?;
+    loom(&[])?;
     // One failure does not hide the next.
     run(cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]))
 }

@@ -9,9 +9,9 @@ use std::{
 };
 
 use attache_authorization::jwt::Issuer;
-use attache_config::model::{self, Address, Bind, Config};
+use attache_config::model::{self, Action, Address, Bind, Config, Retry};
 use attache_listener::Connections;
-use attache_resilience::{RouteState, UpstreamState};
+use attache_resilience::{RetryBudget, RouteState, UpstreamState};
 use attache_telemetry::AccessLog;
 use attache_tls::Workload;
 use attache_upstream::{Id, Shared, connect::Tls, discovery::OnDemand};
@@ -59,6 +59,17 @@ impl Generation {
         self.upstreams.iter().find(|parts| &*parts.shared().config.name == name)
     }
 
+    /// The retry policy that routes bring to the upstream at this place; the most generous where they differ. `None` where no route leads to it.
+    pub(crate) fn retry(&self, upstream: usize) -> Option<&Retry> {
+        let routes = self.config.listeners.iter().flat_map(|listener| &listener.routes);
+        let forwards = routes.filter_map(|route| match &route.action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        });
+        let destinations = forwards.flat_map(|forward| &forward.to).filter(|to| to.upstream.0 == upstream);
+        destinations.map(|to| &to.policy.retry).max_by(|a, b| a.budget.total_cmp(&b.budget))
+    }
+
     pub(crate) fn listener(&self, name: &str) -> Option<&ListenerParts> {
         self.listeners.iter().find(|parts| &*parts.config.name == name)
     }
@@ -77,6 +88,19 @@ pub(crate) struct UpstreamParts {
 }
 
 impl UpstreamParts {
+    /// How much of its retry budget is used, by all of its hosts where requests name them.
+    pub(crate) fn retry_budget(&self, retry: &Retry) -> RetryBudget {
+        if !self.is_on_demand() {
+            return self.resilience.retry_budget(retry);
+        }
+        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let budgets = hosts.values().filter_map(Weak::upgrade).map(|state| state.retry_budget(retry));
+        budgets.fold(RetryBudget::default(), |all, one| RetryBudget {
+            used: all.used.saturating_add(one.used),
+            limit: all.limit.saturating_add(one.limit),
+        })
+    }
+
     /// The resilience state of a host that requests named; true if it was made just now.
     pub(crate) fn host_state(&self, shared: &Arc<Shared>) -> (Arc<UpstreamState>, bool) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);

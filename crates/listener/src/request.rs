@@ -85,11 +85,10 @@ impl Connections {
 
     /// Takes one of `max` places; `None` when all are taken. The place is given back on drop.
     pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<ListenerPermit> {
-        if self.0.fetch_add(1, Ordering::Relaxed) < max {
-            return Some(ListenerPermit { connections: self.clone(), _load: load });
-        }
-        self.0.fetch_sub(1, Ordering::Relaxed);
-        None
+        // Those who are refused are never in the count: they would refuse others, while a place is free.
+        let one_more = |open: usize| (open < max).then(|| open + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(ListenerPermit { connections: self.clone(), _load: load })
     }
 }
 

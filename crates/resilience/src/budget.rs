@@ -19,12 +19,10 @@
 
 mod floor;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use attache_config::model;
+use attache_upstream::take;
 use tokio::time::Instant;
 
 pub(crate) use self::floor::Floor;
@@ -46,7 +44,27 @@ impl Drop for Permit {
     }
 }
 
+/// How much of an upstream's retry budget is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Requests that are being retried or hedged.
+    pub used: u32,
+    /// How many may be at the present load, those aside that the floor admits.
+    pub limit: u32,
+}
+
 impl UpstreamState {
+    /// The budget of this policy as it stands.
+    pub fn retry_budget(&self, retry: &model::Retry) -> RetryBudget {
+        let (shared, used) = (&self.shared, self.shared.retries.load(Ordering::Relaxed));
+        let limit = if retry.budget > 0.0 {
+            share(shared.active_requests.load(Ordering::Relaxed), retry.budget)
+        } else {
+            shared.config.circuit_breaker.max_retries
+        };
+        RetryBudget { used, limit }
+    }
+
     /// Admits a request whose attempt has ended to retries, or not.
     pub(crate) fn admit_retry(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
         // It isn't active between its attempts, but a request all the same.
@@ -62,7 +80,7 @@ impl UpstreamState {
         let shared = &self.shared;
         let admitted = if retry.budget > 0.0 {
             let active = shared.active_requests.load(Ordering::Relaxed).saturating_add(asking);
-            below(&shared.retries, share(active, retry.budget)) || {
+            take(&shared.retries, share(active, retry.budget)).is_some() || {
                 let floor = self.floor.admit(retry.budget_floor, now);
                 if floor {
                     shared.retries.fetch_add(1, Ordering::Relaxed);
@@ -70,7 +88,7 @@ impl UpstreamState {
                 floor
             }
         } else {
-            below(&shared.retries, shared.config.circuit_breaker.max_retries)
+            take(&shared.retries, shared.config.circuit_breaker.max_retries).is_some()
         };
         admitted.then(|| Permit(self.clone()))
     }
@@ -80,16 +98,9 @@ fn share(active: u32, budget: f64) -> u32 {
     (f64::from(active) * budget) as u32
 }
 
-/// Adds one unless that would exceed `limit`.
-fn below(counter: &AtomicU32, limit: u32) -> bool {
-    counter
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n.saturating_add(1)))
-        .is_ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::atomic::AtomicU32, time::Duration};
 
     use proptest::prelude::*;
 
@@ -126,6 +137,19 @@ mod tests {
         assert!(state.admit_retry(&retry, start + quarter - Duration::from_nanos(1)).is_none());
         assert!(state.admit_retry(&retry, start + quarter).is_some());
         assert!(state.admit_retry(&retry, start + quarter).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_shown_of_it_is_what_it_admits() {
+        let state = testing::state();
+        for (budget, active, limit) in [(0.2, 13, 2), (0.2, 0, 0), (0.5, 7, 3), (0.0, 13, 3)] {
+            state.shared.active_requests.store(active, Ordering::Relaxed);
+            let retry = retry(budget, 0);
+            assert_eq!(state.retry_budget(&retry), RetryBudget { used: 0, limit }, "{budget} of {active}");
+            let held: Vec<_> = std::iter::from_fn(|| state.admit_hedge(&retry, Instant::now())).collect();
+            assert_eq!(state.retry_budget(&retry), RetryBudget { used: limit, limit });
+            assert_eq!(held.len() as u32, limit);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,11 +16,13 @@ pub mod retry;
 mod route_state;
 mod stack;
 mod state;
+mod sync;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use budget::RetryBudget;
 pub use counters::Counters;
 pub use route_state::RouteState;
 pub use stack::{Front, Stack, front, front_with, stack};

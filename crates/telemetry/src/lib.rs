@@ -12,6 +12,7 @@ mod otlp;
 mod outages;
 mod reason;
 mod snapshot;
+mod sync;
 mod text;
 mod trace;
 mod warnings;

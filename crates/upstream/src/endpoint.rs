@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use attache_config::model::Name;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{Id, change::LastChange, circuit::Circuit, hash::session_of};
+use crate::{Id, change::LastChange, circuit::Circuit, flag::Flag, hash::session_of};
 
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,7 +108,7 @@ pub struct Endpoint {
     /// Its failure breaker, where the config has one.
     pub(crate) circuit: ArcSwapOption<Circuit>,
     /// Its breaker isn't closed: only then is it asked. Where that lags behind the breaker, admission sets it right.
-    pub(crate) tripped: AtomicBool,
+    pub(crate) tripped: Flag,
     pub(crate) health_change: LastChange,
     pub(crate) ejection_change: LastChange,
     /// No connection to it can be made (owned by `outlier::reach`).
@@ -154,7 +154,7 @@ impl Endpoint {
             priority: AtomicU8::new(spec.priority),
             ramp_from: AtomicU64::new(0),
             circuit: ArcSwapOption::empty(),
-            tripped: AtomicBool::new(false),
+            tripped: Flag::default(),
             health_change: LastChange::default(),
             ejection_change: LastChange::default(),
             unreachable: AtomicBool::new(false),
@@ -183,7 +183,7 @@ impl Endpoint {
             && !self.ejected.load(Relaxed)
             && !self.unreachable.load(Relaxed)
             && !self.removed.load(Relaxed)
-            && (!self.tripped.load(Relaxed) || !self.is_blocked())
+            && (!self.tripped.is_up() || !self.is_blocked())
     }
 
     /// It fails its health checks, is ejected, or is no longer named.
@@ -211,7 +211,7 @@ impl Endpoint {
     pub(crate) fn may_be_asked(&self) -> bool {
         self.healthy.load(Relaxed)
             && !self.removed.load(Relaxed)
-            && (!self.tripped.load(Relaxed) || !self.is_blocked())
+            && (!self.tripped.is_up() || !self.is_blocked())
     }
 
     fn is_blocked(&self) -> bool {
@@ -220,7 +220,7 @@ impl Endpoint {
 
     /// Usable, and not under probation: what the last endpoints are counted by.
     pub(crate) fn in_service(&self) -> bool {
-        self.usable() && !self.tripped.load(Relaxed)
+        self.usable() && !self.tripped.is_up()
     }
 
     /// Gives it a failure breaker, closed, or takes it away.
@@ -231,8 +231,8 @@ impl Endpoint {
 
     /// Its breaker is in another state, perhaps.
     pub(crate) fn circuit_changed(&self) {
-        let tripped = self.circuit.load().as_ref().is_some_and(|circuit| !circuit.is_closed());
-        let was = self.tripped.swap(tripped, Relaxed);
+        let is_tripped = || self.circuit.load().as_ref().is_some_and(|circuit| !circuit.is_closed());
+        let (was, tripped) = self.tripped.follow(is_tripped);
         if tripped || was {
             self.health_changed(was && !tripped);
         }

@@ -12,9 +12,11 @@ pub mod circuit;
 mod clients;
 pub mod connect;
 mod context;
+mod count;
 pub mod discovery;
 mod endpoint;
 mod error;
+mod flag;
 mod hash;
 pub mod health;
 mod id;
@@ -26,6 +28,7 @@ pub mod service;
 mod session;
 mod shared;
 pub mod status;
+mod sync;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]
@@ -37,6 +40,7 @@ pub use attempt::{Attempt, Failure, Judges, Load, Outcome};
 pub use balance::Balancer;
 pub use call::{Call, Wants, boxed};
 pub use context::{CallContext, Tried};
+pub use count::take;
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
 pub use hash::{cookie, session_of};

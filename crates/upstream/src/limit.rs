@@ -1,31 +1,18 @@
 //! Concurrency limits of one upstream, counted over all workers.
 //!
 //! Rule: what is taken is given back by `Drop`, so that no way out of a call, a cancelled future included, can leak a
-//! count. The counters are the atomics of [`Shared`]; a limit may be overshot for an instant by as many workers as race
-//! for its last unit, never for longer.
+//! count. The counters are the atomics of [`Shared`]; a limit is never overshot, and a place that is free never refused.
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use attache_config::model::OnUnhealthy;
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use tokio::sync::watch;
 
-use crate::{Endpoint, Shared, clients::Share};
-
-/// One unit of a counter, if the limit allows it.
-fn take(counter: &AtomicU32, limit: u32) -> bool {
-    if counter.fetch_add(1, Relaxed) < limit {
-        return true;
-    }
-    counter.fetch_sub(1, Relaxed);
-    false
-}
+use crate::{Endpoint, Shared, clients::Share, take};
 
 /// One open connection (`circuit_breaker.max_connections`). It lives in the connection itself.
 #[derive(Debug)]
@@ -38,7 +25,7 @@ pub struct ConnectionPermit {
 impl ConnectionPermit {
     /// Takes one, or says that the limit is reached.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
-        if take(&shared.connections, shared.config.circuit_breaker.max_connections) {
+        if take(&shared.connections, shared.config.circuit_breaker.max_connections).is_some() {
             Ok(Self { shared: Arc::clone(shared), opened: false })
         } else {
             Err(Reason::OverflowConnections)
@@ -70,7 +57,7 @@ pub struct PendingPermit(Arc<Shared>);
 impl PendingPermit {
     /// Takes one, or says that the queue is full.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
-        if take(&shared.pending, shared.config.circuit_breaker.max_pending) {
+        if take(&shared.pending, shared.config.circuit_breaker.max_pending).is_some() {
             Ok(Self(Arc::clone(shared)))
         } else {
             Err(Reason::OverflowPending)
@@ -117,7 +104,7 @@ impl RequestPermit {
             self.share = Some(clients.take(client).ok_or(Reason::OverflowClient)?);
         }
         let limit = self.shared.config.circuit_breaker.max_requests;
-        self.counted = take(&self.shared.active_requests, limit);
+        self.counted = take(&self.shared.active_requests, limit).is_some();
         if self.counted { Ok(()) } else { Err(Reason::OverflowRequests) }
     }
 

@@ -142,7 +142,7 @@ impl Endpoint {
             EndpointState::Ejected
         } else if self.unreachable.load(Relaxed) {
             EndpointState::Unreachable
-        } else if self.tripped.load(Relaxed) {
+        } else if self.tripped.is_up() {
             EndpointState::CircuitOpen
         } else {
             EndpointState::Healthy

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use attache_config::model::{Action, Retry};
+use attache_config::model::Retry;
 use attache_resilience::{UpstreamState, queue::Gate};
 use attache_telemetry::Reason;
 use attache_tls::Certificate;
@@ -22,10 +22,11 @@ use crate::{
 };
 
 pub(super) fn upstreams(generation: &Generation) -> Value {
-    generation.upstreams.iter().map(|parts| upstream(parts, generation)).collect()
+    let all = generation.upstreams.iter().enumerate();
+    all.map(|(index, parts)| upstream(parts, generation.retry(index))).collect()
 }
 
-fn upstream(parts: &UpstreamParts, generation: &Generation) -> Value {
+fn upstream(parts: &UpstreamParts, retry: Option<&Retry>) -> Value {
     let shared = parts.shared();
     let mut value = json!({
         "name": &*shared.config.name,
@@ -39,30 +40,12 @@ fn upstream(parts: &UpstreamParts, generation: &Generation) -> Value {
     if parts.is_on_demand() {
         let hosts = parts.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let hosts = hosts.values().filter_map(Weak::upgrade);
-        let hosts: Vec<_> = hosts.map(|state| of_state(&state, None, now)).collect();
+        let hosts: Vec<_> = hosts.map(|state| of_state(&state, retry, now)).collect();
         object.insert("hosts".into(), hosts.into());
-    } else if let Value::Object(state) =
-        of_state(&parts.resilience, retry_of(generation, &shared.config.name), now)
-    {
+    } else if let Value::Object(state) = of_state(&parts.resilience, retry, now) {
         object.extend(state);
     }
     value
-}
-
-/// The retry policy that routes bring to this upstream; the most generous where they differ.
-fn retry_of<'a>(generation: &'a Generation, name: &str) -> Option<&'a Retry> {
-    let config = &generation.config;
-    let forwards = config.listeners.iter().flat_map(|listener| &listener.routes).filter_map(|route| {
-        match &route.action {
-            Action::Forward(forward) => Some(forward),
-            Action::Redirect(_) | Action::Respond(_) => None,
-        }
-    });
-    let retries = forwards
-        .flat_map(|forward| &forward.to)
-        .filter(|to| config.upstreams.get(to.upstream.0).is_some_and(|upstream| &*upstream.name == name))
-        .map(|to| &to.policy.retry);
-    retries.max_by(|a, b| a.budget.total_cmp(&b.budget))
 }
 
 fn of_state(state: &UpstreamState, retry: Option<&Retry>, now: Instant) -> Value {
@@ -89,7 +72,7 @@ fn of_state(state: &UpstreamState, retry: Option<&Retry>, now: Instant) -> Value
         "retries": {
             "running": shared.retries.load(Relaxed),
             "budget": retry.map(|retry| retry.budget),
-            "allowed_now": retry.map(|retry| (f64::from(active) * retry.budget) as u32),
+            "allowed_now": retry.map(|retry| state.retry_budget(retry).limit),
             "floor_per_second": retry.map(|retry| retry.budget_floor),
             "begun": counters.retries.load(Relaxed),
             "succeeded": counters.retries_succeeded.load(Relaxed),

@@ -1,4 +1,4 @@
-//! Gauges of endpoints, breakers and admission, which change by themselves.
+//! Gauges of endpoints, breakers, retry budgets and admission, which change by themselves.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,8 @@ pub(super) async fn count_endpoints(process: Arc<Process>) {
     let mut ticks = interval(COUNT_EVERY);
     loop {
         ticks.tick().await;
-        for upstream in &process.generation().upstreams {
+        let generation = process.generation();
+        for (index, upstream) in generation.upstreams.iter().enumerate() {
             let mut counts = EndpointCounts::default();
             let shared = upstream.shared();
             for endpoint in &shared.endpoints.load().endpoints {
@@ -31,6 +32,10 @@ pub(super) async fn count_endpoints(process: Arc<Process>) {
             process.metrics.set_endpoints(&shared.config.name, counts);
             let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
             process.metrics.set_circuit(&shared.config.name, circuit);
+            let retry = generation.retry(index).filter(|retry| retry.attempts > 0);
+            let budget = retry.map(|retry| upstream.retry_budget(retry));
+            let budget = budget.map(|budget| [budget.used, budget.limit]);
+            process.metrics.set_retry_budget(&shared.config.name, budget);
             if let Some(gate) = &upstream.resilience.gate {
                 let reading = gate.reading();
                 let counts = AdmissionCounts {

@@ -27,6 +27,7 @@
 //!
 //! All of it is atomics: a sample is one addition to a bucket, and whoever finds that a window is over sets the limit.
 
+mod limit;
 mod samples;
 #[cfg(test)]
 mod tests;
@@ -34,12 +35,13 @@ mod tests;
 use std::{
     sync::atomic::{
         AtomicU32, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
+        Ordering::{AcqRel, Relaxed},
     },
     time::Duration,
 };
 
 use attache_config::model::AdaptiveConcurrency;
+use limit::{Limit, measuring};
 use samples::Samples;
 use tokio::time::Instant;
 
@@ -51,13 +53,7 @@ const AT_LOWEST: u32 = 5;
 pub struct Gradient {
     config: AdaptiveConcurrency,
     epoch: Instant,
-    limit: AtomicU32,
-    /// What the limit goes back to after a measurement.
-    kept: AtomicU32,
-    /// Odd while minRTT is measured; a call remembers in which phase it began.
-    phase: AtomicU32,
-    /// Samples of the running measurement.
-    measured: AtomicU32,
+    limit: Limit,
     /// Microseconds; 0 is unknown.
     min_rtt: AtomicU64,
     sample_rtt: AtomicU64,
@@ -90,10 +86,7 @@ impl Gradient {
         let fixed = config.min_rtt.fixed_value;
         Self {
             epoch: now,
-            limit: AtomicU32::new(lowest),
-            kept: AtomicU32::new(lowest),
-            phase: AtomicU32::new(u32::from(fixed.is_none())),
-            measured: AtomicU32::new(0),
+            limit: Limit::new(lowest, fixed.is_none()),
             min_rtt: AtomicU64::new(fixed.map_or(0, micros)),
             sample_rtt: AtomicU64::new(0),
             update_at: AtomicU64::new(nanos(config.concurrency_update_interval)),
@@ -107,7 +100,7 @@ impl Gradient {
 
     /// The limit now.
     pub fn limit(&self) -> u32 {
-        self.limit.load(Relaxed)
+        self.limit.get()
     }
 
     /// As it stands.
@@ -117,30 +110,30 @@ impl Gradient {
             limit: self.limit(),
             min_rtt: time(&self.min_rtt),
             sample_rtt: time(&self.sample_rtt),
-            measuring: measuring(self.phase.load(Relaxed)),
+            measuring: measuring(self.limit.phase()),
         }
     }
 
     /// A call begins, the `running`-th at once; the phase that [`Self::sample`] wants to know.
     pub(crate) fn begun(&self, running: u32, now: Instant) -> u32 {
         self.peak.fetch_max(running, Relaxed);
-        let phase = self.phase.load(Acquire);
+        let phase = self.limit.phase();
         if !measuring(phase) && self.since(now) >= self.measure_at.load(Relaxed) {
             self.measure(phase);
-            return self.phase.load(Acquire);
+            return self.limit.phase();
         }
         phase
     }
 
     /// A call that began in `phase` took so long; `running` run now.
     pub(crate) fn sample(&self, phase: u32, rtt: Duration, running: u32, now: Instant) {
-        let current = self.phase.load(Acquire);
+        let current = self.limit.phase();
         if measuring(current) {
             // What began before ran beside too many others.
             if phase == current {
                 self.samples.record(micros(rtt));
-                if self.measured.fetch_add(1, AcqRel) + 1 == self.config.min_rtt.request_count.max(1) {
-                    self.measurement_ends(now);
+                if self.limit.counts(phase, self.config.min_rtt.request_count.max(1)) {
+                    self.measurement_ends(phase, now);
                 }
             }
             return;
@@ -168,7 +161,7 @@ impl Gradient {
         let new = (scaled + scaled.sqrt()) as u32;
         let new = new.clamp(lowest, self.config.max_concurrency_limit.max(lowest));
         // Another worker may have begun to measure meanwhile: then its limit counts.
-        if self.limit.compare_exchange(old, new, AcqRel, Relaxed).is_err() {
+        if !self.limit.change(old, new) {
             return;
         }
         if new > lowest {
@@ -180,19 +173,16 @@ impl Gradient {
 
     /// Begins a measurement.
     fn measure(&self, phase: u32) {
-        if self.config.min_rtt.fixed_value.is_some() || measuring(phase) {
+        if self.config.min_rtt.fixed_value.is_some() {
             return;
         }
-        if self.phase.compare_exchange(phase, phase.wrapping_add(1), AcqRel, Relaxed).is_ok() {
+        self.limit.begin(phase, self.config.min_rtt.min_concurrency.max(1), || {
             self.samples.clear();
-            self.measured.store(0, Release);
             self.at_lowest.store(0, Relaxed);
-            let lowest = self.config.min_rtt.min_concurrency.max(1);
-            self.kept.store(self.limit.swap(lowest, AcqRel), Relaxed);
-        }
+        });
     }
 
-    fn measurement_ends(&self, now: Instant) {
+    fn measurement_ends(&self, phase: u32, now: Instant) {
         if let Some(rtt) = self.samples.take(self.config.sample_aggregate_percentile) {
             self.min_rtt.store(rtt.max(1), Relaxed);
         }
@@ -201,17 +191,12 @@ impl Gradient {
         let interval = nanos(min.interval) as f64 * (1.0 + min.jitter * fastrand::f64());
         self.measure_at.store(now.saturating_add(interval as u64), Relaxed);
         self.update_at.store(now.saturating_add(nanos(self.config.concurrency_update_interval)), Relaxed);
-        self.limit.store(self.kept.load(Relaxed), Relaxed);
-        self.phase.fetch_add(1, AcqRel);
+        self.limit.end(phase);
     }
 
     fn since(&self, now: Instant) -> u64 {
         nanos(now.saturating_duration_since(self.epoch))
     }
-}
-
-const fn measuring(phase: u32) -> bool {
-    phase & 1 == 1
 }
 
 fn nanos(time: Duration) -> u64 {

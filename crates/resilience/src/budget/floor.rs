@@ -1,11 +1,10 @@
 //! Retries a second that are admitted whatever the share says.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// A token bucket that holds one second's worth, in one word: the instant at which it will be full again
 /// (GCRA, the generic cell rate algorithm of ITU-T I.371).

@@ -1,15 +1,13 @@
 //! What all workers share of an upstream's places: how many there are, how many are taken, and how many wait.
 
 use std::{
-    sync::atomic::{
-        AtomicU32, AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed},
-    },
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use attache_config::model;
 use attache_telemetry::Reason;
+use attache_upstream::take;
 use tokio::time::Instant;
 
 use crate::{
@@ -112,13 +110,11 @@ impl Gate {
 
     /// Takes a place, if there is one; how many run then. Never one too many, however many workers ask at once.
     pub(super) fn enter(&self) -> Option<u32> {
-        let limit = self.limit();
-        let one_more = |n: u32| (n < limit).then(|| n + 1);
-        self.running.fetch_update(AcqRel, Acquire, one_more).ok().map(|n| n + 1)
+        take(&self.running, self.limit())
     }
 
     pub(super) fn leave(&self) {
-        self.running.fetch_sub(1, AcqRel);
+        self.running.fetch_sub(1, Relaxed);
     }
 
     pub(super) fn begun(&self, running: u32, now: Instant) -> u32 {

@@ -150,4 +150,6 @@ impl Rules {
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod reference_tests;
+#[cfg(test)]
 mod tests;

@@ -18,16 +18,16 @@ use std::{
 };
 
 use attache_config::model::{
-    CircuitBreaker, FailureBreaker, Hedge, HedgeAfter, Policy, Retry, RetryMethods, RetryOn, Timeouts,
-    Upstream,
+    CircuitBreaker, FailureBreaker, Hedge, HedgeAfter, OutlierEjection, Policy, Retry, RetryMethods, RetryOn,
+    Timeouts, Upstream,
 };
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Attempt, Balancer, Call, Error, RequestPermit, Sent, Shared};
+use attache_upstream::{Attempt, Balancer, Call, Error, RequestPermit, Sent, Shared, outlier};
 use attache_wire::Response;
 use http::Method;
 use proptest::prelude::*;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower::Service;
 
 use crate::{
@@ -38,7 +38,7 @@ use crate::{
 const MS: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug)]
-enum Behaviour {
+pub(super) enum Behaviour {
     Answers,
     Slow,
     Fails,
@@ -50,20 +50,20 @@ enum Behaviour {
 
 /// What one call did.
 #[derive(Clone, Default)]
-struct Log {
-    /// Endpoints that it was sent to.
-    asked: Rc<RefCell<Vec<usize>>>,
+pub(super) struct Log {
+    /// Endpoints that it was sent to, and when.
+    pub(super) asked: Rc<RefCell<Vec<(usize, Instant)>>>,
     /// How often an application saw it.
     reached: Rc<Cell<u32>>,
 }
 
 /// The upstream: the real balancer, and endpoints that behave.
 #[derive(Clone)]
-struct Model {
-    shared: Arc<Shared>,
-    balancer: Rc<RefCell<Balancer>>,
-    behaviours: Rc<Vec<Behaviour>>,
-    log: Log,
+pub(super) struct Model {
+    pub(super) shared: Arc<Shared>,
+    pub(super) balancer: Rc<RefCell<Balancer>>,
+    pub(super) behaviours: Rc<Vec<Behaviour>>,
+    pub(super) log: Log,
 }
 
 impl Service<Call> for Model {
@@ -83,7 +83,7 @@ impl Service<Call> for Model {
             let endpoint = picked.map_err(|reason| Error::new(reason, Sent::Nothing))?;
             let set = this.shared.endpoints.load_full();
             let at = set.endpoints.iter().position(|other| Arc::ptr_eq(other, &endpoint)).unwrap();
-            this.log.asked.borrow_mut().push(at);
+            this.log.asked.borrow_mut().push((at, Instant::now()));
             let permit =
                 RequestPermit::take(&this.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
             let judges = std::mem::take(&mut call.judges);
@@ -161,14 +161,26 @@ fn policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-fn state(breaker: bool) -> Arc<UpstreamState> {
+fn state(breaker: bool, ejects: bool) -> Arc<UpstreamState> {
     let failures = breaker.then(FailureBreaker::default);
     let circuit_breaker = CircuitBreaker {
         failures: failures.clone(),
         endpoint_failures: failures,
         ..CircuitBreaker::default()
     };
-    state_of(Upstream { circuit_breaker, ..upstream() })
+    let outlier_ejection = if ejects {
+        let (row, base) = (2, 100 * MS);
+        OutlierEjection {
+            consecutive_5xx: row,
+            consecutive_local: row,
+            base,
+            max_percent: 0.67,
+            ..OutlierEjection::default()
+        }
+    } else {
+        OutlierEjection::default()
+    };
+    state_of(Upstream { circuit_breaker, outlier_ejection, ..upstream() })
 }
 
 proptest! {
@@ -178,12 +190,13 @@ proptest! {
         behaviours in prop::collection::vec(behaviour(), 3),
         policy in policy(),
         breaker: bool,
+        ejects: bool,
         calls in prop::collection::vec((any::<bool>(), 0..80u32), 1..20),
     ) {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let state = state(breaker);
+            let state = state(breaker, ejects);
             let balancer = Rc::new(RefCell::new(Balancer::new(&state.shared.config.balance, 7)));
             let behaviours = Rc::new(behaviours);
             let (mut reached, sent) = (0, calls.len() as u64);
@@ -198,7 +211,7 @@ proptest! {
                 let method = if get { Method::GET } else { Method::POST };
                 let request = http::Request::builder().method(method).uri("http://orders/").body(Body::empty()).unwrap();
                 let outcome = stack(&policy, &state, model).call(call(request)).await;
-                let asked = log.asked.borrow().clone();
+                let asked: Vec<_> = log.asked.borrow().iter().map(|(at, _)| *at).collect();
                 let again = get || policy.retry.methods == RetryMethods::All;
                 let most = if again { 1 + policy.retry.attempts } else { 1 };
                 prop_assert!(log.reached.get() <= most, "{} of {most}: {asked:?}", log.reached.get());
@@ -214,6 +227,7 @@ proptest! {
                 }
                 drop(outcome);
                 sleep(pause * MS).await;
+                outlier::recover(&state.shared, Instant::now());
             }
             let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
             let further = count(&state.counters.retries) + count(&state.counters.hedges);

@@ -60,6 +60,10 @@ descriptors! {
         "Attempts that were begun, first ones included, counted when the request ends.";
     UPSTREAM_RETRIES = Counter "attache_upstream_retries_total" ["upstream", "reason"]
         "Attempts after the first, by the reason why the attempt before failed.";
+    UPSTREAM_RETRIES_ACTIVE = Gauge "attache_upstream_retries_active" ["upstream"]
+        "Requests that are being retried or hedged: what is used of the retry budget, as of the last second. Only where a route to the upstream retries.";
+    UPSTREAM_RETRIES_LIMIT = Gauge "attache_upstream_retries_limit" ["upstream"]
+        "How many may be at the present load: `budget` of the requests that run, or `max_retries` where the budget is 0. What `budget_floor` admits beyond it is not counted in. Where routes differ, the most generous budget.";
     UPSTREAM_HEDGES = Counter "attache_upstream_hedges_total" ["upstream", "outcome"]
         "Hedges (second attempts beside one that is slow): won, lost (the other attempt answered first, or all failed), or refused by the retry budget.";
     UPSTREAM_CONNECTIONS_OPENED = Counter "attache_upstream_connections_opened_total" ["upstream"]

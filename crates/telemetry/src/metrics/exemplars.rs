@@ -1,20 +1,14 @@
 //! Exemplars: for each bucket of a duration histogram the trace of a request that fell into it, so that a slow bar of a graph leads to a
 //! trace. Only of sampled requests, the last one of each bucket: bounded by the number of series, and free where nothing is traced.
 //!
-//! One worker writes its cells and a scrape reads them, as with every metric. An exemplar has four cells that belong together, so their
-//! writer counts up before and after (a sequence lock: H.-J. Boehm, "Can seqlocks get along with programming language memory
-//! models?", 2012), and a reader that meets it in between takes nothing.
+//! One worker writes its cells and a scrape reads them, as with every metric. An exemplar has four cells that belong together: see
+//! [`sequence`].
 
-use std::{
-    sync::atomic::{
-        Ordering::{Acquire, Relaxed, Release},
-        fence,
-    },
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use super::{
     histogram::{self, BOUNDS},
+    sequence,
     series::Series,
 };
 use crate::TraceId;
@@ -42,24 +36,19 @@ pub(crate) fn write<const L: usize>(series: &Series<L, CELLS>, trace: TraceId, t
     let (bucket, micros) = histogram::observe(total);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let [high, low] = trace.halves();
-    let changes = series.get(0);
-    series.set(0, changes.wrapping_add(1));
-    fence(Release);
-    for (offset, value) in [high, low, micros, now.as_millis() as u64].into_iter().enumerate() {
-        series.set(1 + bucket * EACH + offset, value);
-    }
-    series.cell(0).store(changes.wrapping_add(2), Release);
+    sequence::write(series.cell(0), || {
+        for (offset, value) in [high, low, micros, now.as_millis() as u64].into_iter().enumerate() {
+            series.set(1 + bucket * EACH + offset, value);
+        }
+    });
 }
 
 /// Adds what is newer than what is known.
 pub(crate) fn read<const L: usize>(series: &Series<L, CELLS>, into: &mut Exemplars) {
-    let before = series.cell(0).load(Acquire);
-    let found: [[u64; EACH]; BUCKETS] =
-        std::array::from_fn(|bucket| std::array::from_fn(|offset| series.get(1 + bucket * EACH + offset)));
-    fence(Acquire);
-    if before % 2 == 1 || series.cell(0).load(Relaxed) != before {
-        return;
-    }
+    let cells = || -> [[u64; EACH]; BUCKETS] {
+        std::array::from_fn(|bucket| std::array::from_fn(|offset| series.get(1 + bucket * EACH + offset)))
+    };
+    let Some(found) = sequence::read(series.cell(0), cells) else { return };
     for (known, [high, low, micros, at]) in into.iter_mut().zip(found) {
         if at > known.map_or(0, |known| known.at) {
             *known = Some(Exemplar { trace: TraceId::of_halves([high, low]), micros, at });

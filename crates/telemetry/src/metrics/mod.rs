@@ -19,6 +19,7 @@ mod page;
 mod process;
 mod render;
 mod semantic;
+mod sequence;
 mod series;
 mod stats;
 #[cfg(test)]
@@ -113,6 +114,8 @@ struct Control {
     /// The state of each upstream's failure breaker.
     circuits: Mutex<BTreeMap<Name, &'static str>>,
     admissions: Mutex<BTreeMap<Name, AdmissionCounts>>,
+    /// Retries that run and that may run.
+    retry_budgets: Mutex<BTreeMap<Name, [u32; 2]>>,
     overload: Mutex<OverloadGauges>,
     /// By side and name; seconds since the Unix epoch.
     expiries: Mutex<BTreeMap<[Name; 2], u64>>,
@@ -233,12 +236,21 @@ impl Metrics {
         admissions.insert(Name::clone(upstream), counts);
     }
 
+    /// How much of an upstream's retry budget is used, and how much there is. `None` where no route to it retries.
+    pub fn set_retry_budget(&self, upstream: &Name, used_and_limit: Option<[u32; 2]>) {
+        let mut budgets = self.0.control.retry_budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        match used_and_limit {
+            Some(budget) => budgets.insert(Name::clone(upstream), budget),
+            None => budgets.remove(upstream),
+        };
+    }
+
     /// What of the process's limits is used, and what is done about it.
     pub fn set_overload(&self, gauges: OverloadGauges) {
         *self.0.control.overload.lock().unwrap_or_else(PoisonError::into_inner) = gauges;
     }
 
-    /// After a reload: the endpoints and breakers of upstreams that are gone are no longer reported.
+    /// After a reload: the endpoints, breakers and budgets of upstreams that are gone are no longer reported.
     pub fn retain_upstreams(&self, keep: impl Fn(&Name) -> bool) {
         let mut circuits = self.0.control.circuits.lock().unwrap_or_else(PoisonError::into_inner);
         circuits.retain(|upstream, _| keep(upstream));
@@ -246,6 +258,8 @@ impl Metrics {
         endpoints.retain(|upstream, _| keep(upstream));
         let mut admissions = self.0.control.admissions.lock().unwrap_or_else(PoisonError::into_inner);
         admissions.retain(|upstream, _| keep(upstream));
+        let mut budgets = self.0.control.retry_budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        budgets.retain(|upstream, _| keep(upstream));
     }
 
     /// The certificate that is shown by a listener, or to an upstream, expires then.

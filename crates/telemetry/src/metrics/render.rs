@@ -100,6 +100,11 @@ fn connections(registry: &Registry, page: &mut Page) {
 
 fn upstreams(registry: &Registry, expected: &Expected, page: &mut Page) {
     page.counter(&d::UPSTREAM_RETRIES, &expected.retries(registry.retries.sums()), 0);
+    let budgets = registry.control.retry_budgets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let of =
+        |at: usize| budgets.iter().map(move |(upstream, all)| ([Name::clone(upstream)], f64::from(all[at])));
+    page.numbers(&d::UPSTREAM_RETRIES_ACTIVE, of(0));
+    page.numbers(&d::UPSTREAM_RETRIES_LIMIT, of(1));
     page.counter(&d::UPSTREAM_HEDGES, &registry.hedges.sums(), 0);
     let sums = registry.upstream_connections.sums();
     page.counter(&d::UPSTREAM_CONNECTIONS_OPENED, &sums, cell::OPENED);

@@ -60,6 +60,7 @@ fn exercise_all(metrics: &Metrics) {
     metrics.set_circuit(&name, Some("closed"));
     let min_rtt = Some(Duration::from_millis(5));
     metrics.set_admission(&name, AdmissionCounts { limit: 9, running: 2, waiting: 1, min_rtt });
+    metrics.set_retry_budget(&name, Some([1, 4]));
     metrics.set_overload(OverloadGauges {
         pressure: vec![("memory", 0.5)],
         actions: vec![("disable-keepalive", false)],

@@ -1,26 +1,27 @@
 //! A failure breaker's state machine: closed, open, half-open.
 //!
-//! Phase, generation and what belongs to the phase change together by one compare-and-swap on one word, so there is no
-//! moment in which two workers see half of a transition: who wins the swap has made the transition, who loses looks again.
+//! What all workers share of it is one word: see [`state`].
 //! What trips it and why is the rule of `attache_resilience::breaker`.
 
+mod state;
 mod window;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use attache_config::model::{FailureBreaker, Name};
 use attache_telemetry::metrics;
 use tokio::time::Instant;
 
-use self::window::Window;
-use crate::{change::LastChange, status::Standing};
+pub use self::state::Ticket;
+use self::{
+    state::{Inner, PAYLOAD, Proved, Refused, State, Word},
+    window::Window,
+};
+use crate::{
+    change::LastChange,
+    status::Standing,
+    sync::{AtomicU64, Ordering::Relaxed},
+};
 
 /// What a caller is told to wait while the probes are out.
 const PROBING: Duration = Duration::from_secs(1);
@@ -33,11 +34,8 @@ pub struct Circuit {
     /// Whose it is; `None` where it is the whole upstream's.
     endpoint: Option<Name>,
     epoch: Instant,
-    state: AtomicU64,
-    consecutive: AtomicU32,
+    state: State,
     window: Window,
-    /// Open times in a row, which double the next.
-    opened: AtomicU32,
     /// All times that it opened.
     total: AtomicU64,
     change: LastChange,
@@ -84,13 +82,6 @@ pub struct CircuitStatus {
     pub probes: (u64, u64),
 }
 
-/// Proof of having been let through.
-#[derive(Debug)]
-pub struct Ticket {
-    generation: u64,
-    probe: bool,
-}
-
 /// A call that a breaker let through. Dropped before its end was told, it leaves its place to another.
 #[derive(Debug)]
 pub struct Admitted {
@@ -122,8 +113,8 @@ impl Admitted {
     pub(crate) fn proved(&mut self, tell: impl FnOnce(&Circuit, &Ticket)) {
         if let Some(ticket) = self.ticket.take_if(|ticket| ticket.probe) {
             tell(&self.circuit, &ticket);
-            let word = Word::unpack(self.circuit.state.load(Relaxed));
-            if matches!(word.phase, Inner::Closed) {
+            let word = self.circuit.state.load();
+            if matches!(word.phase, Inner::Closed { .. }) {
                 self.ticket = Some(Ticket { generation: word.generation, probe: false });
             }
         }
@@ -138,53 +129,6 @@ impl Drop for Admitted {
     }
 }
 
-/// 2 bits of phase, 14 of generation, 48 of what the phase needs.
-#[derive(Clone, Copy)]
-struct Word {
-    generation: u64,
-    phase: Inner,
-}
-
-#[derive(Clone, Copy)]
-enum Inner {
-    Closed,
-    /// Milliseconds since the epoch.
-    Open(u64),
-    HalfOpen {
-        admitted: u64,
-        succeeded: u64,
-    },
-}
-
-const GENERATIONS: u64 = 1 << 14;
-const PAYLOAD: u64 = (1 << 48) - 1;
-const COUNT: u64 = (1 << 24) - 1;
-
-impl Word {
-    fn pack(self) -> u64 {
-        let (phase, payload) = match self.phase {
-            Inner::Closed => (0, 0),
-            Inner::Open(until) => (1, until.min(PAYLOAD)),
-            Inner::HalfOpen { admitted, succeeded } => (2, admitted << 24 | succeeded),
-        };
-        phase << 62 | self.generation << 48 | payload
-    }
-
-    fn unpack(word: u64) -> Self {
-        let payload = word & PAYLOAD;
-        let phase = match word >> 62 {
-            0 => Inner::Closed,
-            1 => Inner::Open(payload),
-            _ => Inner::HalfOpen { admitted: payload >> 24, succeeded: payload & COUNT },
-        };
-        Self { generation: word >> 48 & (GENERATIONS - 1), phase }
-    }
-
-    fn next(self, phase: Inner) -> Self {
-        Self { generation: (self.generation + 1) % GENERATIONS, phase }
-    }
-}
-
 impl Circuit {
     /// A closed one.
     pub fn new(config: FailureBreaker, upstream: Name, endpoint: Option<Name>, now: Instant) -> Self {
@@ -194,10 +138,8 @@ impl Circuit {
             upstream,
             endpoint,
             epoch: now,
-            state: AtomicU64::new(0),
-            consecutive: AtomicU32::new(0),
+            state: State::default(),
             window,
-            opened: AtomicU32::new(0),
             total: AtomicU64::new(0),
             change: LastChange::default(),
         }
@@ -205,8 +147,12 @@ impl Circuit {
 
     /// What it does now.
     pub fn phase(&self) -> Phase {
-        match Word::unpack(self.state.load(Relaxed)).phase {
-            Inner::Closed => Phase::Closed,
+        self.shown(self.state.load())
+    }
+
+    fn shown(&self, word: Word) -> Phase {
+        match word.phase {
+            Inner::Closed { .. } => Phase::Closed,
             Inner::Open(until) => Phase::Open(self.instant(until)),
             Inner::HalfOpen { .. } => Phase::HalfOpen,
         }
@@ -214,18 +160,18 @@ impl Circuit {
 
     /// Everything that is known of it.
     pub fn status(&self, now: Instant) -> CircuitStatus {
-        let word = Word::unpack(self.state.load(Relaxed));
-        let (remaining, probes) = match word.phase {
-            Inner::Closed => (None, (0, 0)),
-            Inner::Open(until) => (Some(self.instant(until).saturating_duration_since(now)), (0, 0)),
-            Inner::HalfOpen { admitted, succeeded } => (None, (admitted, succeeded)),
+        let word = self.state.load();
+        let (remaining, consecutive, probes) = match word.phase {
+            Inner::Closed { row } => (None, row, (0, 0)),
+            Inner::Open(until) => (Some(self.instant(until).saturating_duration_since(now)), 0, (0, 0)),
+            Inner::HalfOpen { admitted, succeeded } => (None, 0, (admitted, succeeded)),
         };
         CircuitStatus {
-            state: self.phase().as_str(),
+            state: self.shown(word).as_str(),
             standing: self.change.standing(self.epoch, now),
             remaining,
             opened: self.total.load(Relaxed),
-            consecutive: self.consecutive.load(Relaxed),
+            consecutive,
             window: self.window.sum(now.saturating_duration_since(self.epoch)),
             probes,
         }
@@ -233,29 +179,17 @@ impl Circuit {
 
     /// Lets a call through, or says when it is worth asking again. A closed breaker reads no clock.
     pub fn admit(&self) -> Result<Ticket, Duration> {
-        let probes = u64::from(self.config.probes.max(1));
-        loop {
-            let word = Word::unpack(self.state.load(Relaxed));
-            let next = match word.phase {
-                Inner::Closed => return Ok(Ticket { generation: word.generation, probe: false }),
-                Inner::Open(until) => {
-                    let now = Instant::now();
-                    if now < self.instant(until) {
-                        return Err(self.instant(until).saturating_duration_since(now));
-                    }
-                    word.next(Inner::HalfOpen { admitted: 1, succeeded: 0 })
-                }
-                Inner::HalfOpen { admitted, .. } if admitted >= probes => return Err(PROBING),
-                Inner::HalfOpen { admitted, succeeded } => {
-                    Word { phase: Inner::HalfOpen { admitted: admitted + 1, succeeded }, ..word }
-                }
-            };
-            if self.swap(word, next) {
-                if word.generation != next.generation {
+        match self.state.admit(self.probes(), || self.passed(Instant::now())) {
+            Ok((ticket, half_opened)) => {
+                if half_opened {
                     self.changed("half-open", "its open time is over", Instant::now());
                 }
-                return Ok(Ticket { generation: next.generation, probe: true });
+                Ok(ticket)
             }
+            Err(Refused::OpenUntil(until)) => {
+                Err(self.instant(until).saturating_duration_since(Instant::now()))
+            }
+            Err(Refused::Probing) => Err(PROBING),
         }
     }
 
@@ -275,19 +209,19 @@ impl Circuit {
     ) {
         if ticket.probe {
             self.probed(ticket, success, now);
-        } else if let Some((word, why)) = self.counted(ticket, success, now)
+        } else if let Some(why) = self.counted(ticket, success, now)
             && may_open()
         {
-            self.open(word, &why, now);
+            self.open(ticket, &why, now);
         }
     }
 
     /// No call would be let through, whatever the clock says.
     pub(crate) fn blocks(&self) -> bool {
-        match Word::unpack(self.state.load(Relaxed)).phase {
-            Inner::Closed => false,
+        match self.state.load().phase {
+            Inner::Closed { .. } => false,
             Inner::Open(_) => true,
-            Inner::HalfOpen { admitted, .. } => admitted >= u64::from(self.config.probes.max(1)),
+            Inner::HalfOpen { admitted, .. } => admitted >= self.probes(),
         }
     }
 
@@ -297,13 +231,13 @@ impl Circuit {
 
     /// Half-opens it where its open time is over; where not, says when it will be.
     pub(crate) fn half_open(&self, now: Instant) -> Option<Instant> {
-        let word = Word::unpack(self.state.load(Relaxed));
+        let word = self.state.load();
         let Inner::Open(until) = word.phase else { return None };
         let until = self.instant(until);
         if now < until {
             return Some(until);
         }
-        if self.swap(word, word.next(Inner::HalfOpen { admitted: 0, succeeded: 0 })) {
+        if self.state.half_open(word) {
             self.changed("half-open", "its open time is over", now);
         }
         None
@@ -311,39 +245,18 @@ impl Circuit {
 
     /// A probe that proved nothing leaves its place to another call.
     pub fn release(&self, ticket: &Ticket) {
-        if !ticket.probe {
-            return;
-        }
-        loop {
-            let word = Word::unpack(self.state.load(Relaxed));
-            let Inner::HalfOpen { admitted, succeeded } = word.phase else { return };
-            let phase = Inner::HalfOpen { admitted: admitted.saturating_sub(1), succeeded };
-            if word.generation != ticket.generation || self.swap(word, Word { phase, ..word }) {
-                return;
-            }
-        }
+        self.state.release(ticket);
     }
 
     /// Whether this is a probe of the present half-open state.
     #[cfg(test)]
     fn probes_in(&self, ticket: &Ticket) -> bool {
-        ticket.probe && ticket.generation == Word::unpack(self.state.load(Relaxed)).generation
+        ticket.probe && ticket.generation == self.state.load().generation
     }
 
-    /// Counts in the closed state; gives the state that should open, and why.
-    fn counted(&self, ticket: &Ticket, success: bool, now: Instant) -> Option<(Word, String)> {
-        let word = Word::unpack(self.state.load(Relaxed));
-        if word.generation != ticket.generation {
-            return None;
-        }
-        let in_a_row = if success {
-            if self.consecutive.load(Relaxed) != 0 {
-                self.consecutive.store(0, Relaxed);
-            }
-            0
-        } else {
-            self.consecutive.fetch_add(1, Relaxed).saturating_add(1)
-        };
+    /// Counts in the closed state; where that should open now, says why.
+    fn counted(&self, ticket: &Ticket, success: bool, now: Instant) -> Option<String> {
+        let in_a_row = self.state.count(ticket, success)?;
         let rate = self.config.success_rate;
         let mut low = None;
         if rate > 0.0 {
@@ -357,61 +270,43 @@ impl Circuit {
             }
         }
         if self.config.consecutive > 0 && in_a_row >= self.config.consecutive {
-            return Some((word, format!("{in_a_row} failures in a row")));
+            return Some(format!("{in_a_row} failures in a row"));
         }
-        low.map(|(all, failed)| (word, format!("{failed} of {all} calls failed")))
+        low.map(|(all, failed)| format!("{failed} of {all} calls failed"))
     }
 
     fn probed(&self, ticket: &Ticket, success: bool, now: Instant) {
-        loop {
-            let word = Word::unpack(self.state.load(Relaxed));
-            let Inner::HalfOpen { admitted, succeeded } = word.phase else { return };
-            if word.generation != ticket.generation {
-                return;
-            }
-            if !success {
-                if self.open(word, "a probe failed", now) {
-                    return;
-                }
-                continue;
-            }
-            let succeeded = succeeded + 1;
-            let closes = succeeded >= u64::from(self.config.probes.max(1));
-            let next = if closes {
-                // Before the swap: the first call that is let through counts from nothing.
-                self.consecutive.store(0, Relaxed);
-                self.window.clear();
-                word.next(Inner::Closed)
-            } else {
-                Word { phase: Inner::HalfOpen { admitted, succeeded }, ..word }
-            };
-            if self.swap(word, next) {
-                if closes {
-                    self.opened.store(0, Relaxed);
-                    self.changed("closed", format_args!("{succeeded} of {succeeded} probes succeeded"), now);
-                }
-                return;
-            }
+        if !success {
+            self.open(ticket, "a probe failed", now);
+            return;
+        }
+        let probes = self.probes();
+        // The first call that is let through counts from nothing.
+        if self.state.succeeded(ticket, probes, || self.window.clear()) == Proved::Closed {
+            self.changed("closed", format_args!("{probes} of {probes} probes succeeded"), now);
         }
     }
 
-    fn open(&self, word: Word, why: &str, now: Instant) -> bool {
-        let opened = self.opened.load(Relaxed);
-        let doubled = 1u32.checked_shl(opened).unwrap_or(u32::MAX);
-        let time = self.config.open.saturating_mul(doubled).min(self.config.open_max);
-        let time = time.mul_f64(1.0 + 0.2 * fastrand::f64());
-        let until = millis(now.saturating_duration_since(self.epoch).saturating_add(time));
-        if !self.swap(word, word.next(Inner::Open(until))) {
-            return false;
+    fn open(&self, ticket: &Ticket, why: &str, now: Instant) {
+        let opens = self.state.open(ticket, |opened| {
+            let doubled = 1u32.checked_shl(opened).unwrap_or(u32::MAX);
+            let time = self.config.open.saturating_mul(doubled).min(self.config.open_max);
+            let time = time.mul_f64(1.0 + 0.2 * fastrand::f64());
+            millis(now.saturating_duration_since(self.epoch).saturating_add(time))
+        });
+        if opens {
+            self.total.fetch_add(1, Relaxed);
+            self.changed("open", why, now);
         }
-        self.opened.store(opened.saturating_add(1), Relaxed);
-        self.total.fetch_add(1, Relaxed);
-        self.changed("open", why, now);
-        true
     }
 
-    fn swap(&self, from: Word, to: Word) -> bool {
-        self.state.compare_exchange(from.pack(), to.pack(), Relaxed, Relaxed).is_ok()
+    fn probes(&self) -> u64 {
+        u64::from(self.config.probes.max(1))
+    }
+
+    /// Whole milliseconds since the epoch.
+    fn passed(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(PAYLOAD)
     }
 
     fn changed(&self, to: &'static str, why: impl fmt::Display, now: Instant) {

@@ -2,12 +2,14 @@
 //!
 //! A bucket carries the number of its turn, so that a stale one is found out and begun anew by whoever
 //! adds to it first. The window's length is therefore between 0.9 and 1.0 of what is configured.
+//!
+//! Relaxed is enough in here: who was let through by the state behind a `clear` sees it, by the order of that state's word
+//! (`state.rs`). A call whose thread stands still between that look and this count, for as long as the breaker takes to open and to close
+//! again, counts in the wrong window, as one of many.
 
-use std::{
-    array,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{array, time::Duration};
+
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 const BUCKETS: u64 = 10;
 /// 20 bits of turn, 22 of calls, 22 of failures; a full bucket takes no more.

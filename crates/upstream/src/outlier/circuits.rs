@@ -16,7 +16,7 @@
 //! A call counts in the state that it began in. One that nobody waits for any more proves nothing: a probe leaves its place to
 //! the next. Where breakers are off, a call pays a look at the config.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -38,7 +38,9 @@ pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admit
     let Some(circuit) = endpoint.circuit.load_full() else { return Ok(None) };
     let Ok(admitted) = Admitted::by(&circuit) else {
         // The balancer didn't know.
-        endpoint.tripped.store(true, Relaxed);
+        if !endpoint.tripped.is_up() {
+            endpoint.circuit_changed();
+        }
         return Err(HeldBack);
     };
     Ok(Some(admitted))
@@ -77,7 +79,7 @@ fn spare(shared: &Shared, endpoint: &Endpoint) -> bool {
 pub(super) fn half_open(shared: &Shared, now: Instant) -> Option<Instant> {
     shared.config.circuit_breaker.endpoint_failures.as_ref()?;
     let set = shared.endpoints.load();
-    let tripped = set.endpoints.iter().filter(|endpoint| endpoint.tripped.load(Relaxed));
+    let tripped = set.endpoints.iter().filter(|endpoint| endpoint.tripped.is_up());
     let next = tripped.filter_map(|endpoint| {
         let circuit = endpoint.circuit.load_full()?;
         let before = circuit.phase();

@@ -36,10 +36,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU32,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -82,7 +79,7 @@ impl Passive {
 
 /// Whether some endpoint has failures in a row: only then does a success matter.
 pub fn failing(shared: &Shared) -> bool {
-    shared.ejections.failing.load(Relaxed)
+    shared.ejections.failing.is_up()
 }
 
 /// Notes how a request, or a connection, to an endpoint ended; ejects the endpoint where that was one too many.
@@ -110,8 +107,8 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
         }
     };
     passive.note(endpoint, outcome.reason(), now);
-    // After the row: who settles looks at the rows first and at the flag last.
-    shared.ejections.failing.store(true, Relaxed);
+    // After the row, which the flag stands for.
+    shared.ejections.failing.raise();
     tripped && eject(shared, endpoint, outcome.reason(), &Row { passive, outcome }, now)
 }
 
@@ -137,13 +134,7 @@ fn settle(shared: &Shared) {
             passive.consecutive_5xx.load(Relaxed) != 0 || passive.consecutive_local.load(Relaxed) != 0
         })
     };
-    if failing(shared) && !in_a_row() {
-        shared.ejections.failing.store(false, SeqCst);
-        // A failure that came in between raised it in vain.
-        if in_a_row() {
-            shared.ejections.failing.store(true, Relaxed);
-        }
-    }
+    shared.ejections.failing.lower_unless(in_a_row);
 }
 
 /// A counter that is zero already isn't written: its cache line stays shared by all workers.

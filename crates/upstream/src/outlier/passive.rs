@@ -8,6 +8,8 @@ use std::{
 use attache_telemetry::Reason;
 use tokio::sync::Notify;
 
+use crate::flag::Flag;
+
 /// Passive health of one endpoint.
 #[derive(Debug, Default)]
 pub struct Passive {
@@ -53,7 +55,7 @@ pub struct Ejections {
     /// One worker at a time ejects, so that the count it acts on is true.
     pub(super) busy: AtomicBool,
     /// Some endpoint may have failures in a row.
-    pub(super) failing: AtomicBool,
+    pub(super) failing: Flag,
     pub(super) rates: Switch,
     pub(super) changed: Notify,
 }

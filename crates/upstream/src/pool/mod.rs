@@ -28,6 +28,7 @@ pub(crate) mod room;
 mod tests;
 pub mod upgrade;
 mod upgraded;
+mod waiting;
 
 use std::{
     cell::{Cell, RefCell},

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::{Notify, futures::Notified};
 
+use super::waiting::WaitCount;
+
 /// The calls that wait for a connection's place, over all workers.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    pub(super) waiting: AtomicU32,
+    pub(super) waiting: WaitCount,
     /// Connections that are asked for and that no worker has given up yet.
     pub(super) wanted: AtomicU32,
     /// Wakes the workers.
@@ -19,7 +21,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// A connection was closed.
     pub(crate) fn freed(&self) {
-        if self.waiting.load(Relaxed) > 0 {
+        if self.waiting.any_to_wake() {
             self.freed.notify_one();
         }
     }
@@ -30,7 +32,7 @@ impl Queue {
     }
 
     pub(super) fn ask(&self) {
-        self.wanted.store(self.waiting.load(Relaxed), Relaxed);
+        self.wanted.store(self.waiting.get(), Relaxed);
         self.asked.notify_waiters();
     }
 

@@ -57,7 +57,7 @@ pub(super) enum Closed {
 impl Tick {
     /// Calls of other workers wait.
     fn others_wait(&self, shared: &Shared) -> bool {
-        let waiting = shared.queue.waiting.load(Relaxed);
+        let waiting = shared.queue.waiting.get();
         waiting > 0 && waiting > self.own.waiting.get()
     }
 
@@ -96,7 +96,7 @@ pub(super) struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     pub(super) fn begin(pool: &'a Pool) -> Self {
-        pool.shared.queue.waiting.fetch_add(1, Relaxed);
+        pool.shared.queue.waiting.enter();
         let waiting = &pool.tick.own.waiting;
         waiting.set(waiting.get() + 1);
         Self { pool, since: Instant::now(), asked: Cell::new(false) }
@@ -132,7 +132,7 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.pool.shared.queue.waiting.fetch_sub(1, Relaxed);
+        self.pool.shared.queue.waiting.leave();
         let waiting = &self.pool.tick.own.waiting;
         waiting.set(waiting.get() - 1);
     }
@@ -141,7 +141,7 @@ impl Drop for Waiting<'_> {
 impl Pool {
     /// A place for a connection, if there is one and nobody waits for it.
     pub(super) fn permit_at_once(&self) -> Option<ConnectionPermit> {
-        if self.shared.queue.waiting.load(Relaxed) > 0 {
+        if self.shared.queue.waiting.get() > 0 {
             return None;
         }
         ConnectionPermit::take(&self.shared).ok()

@@ -264,7 +264,7 @@ proptest! {
                         prop_assert!(serving >= 1, "it took the last");
                         prop_assert!(serving as f64 + 1e-9 >= threshold * n as f64, "{serving} of {n} are a panic");
                     }
-                    prop_assert_eq!(endpoint.tripped.load(Relaxed), !circuit.is_closed());
+                    prop_assert_eq!(endpoint.tripped.is_up(), !circuit.is_closed());
                     let (out, _) = circuit.status(Instant::now()).probes;
                     prop_assert!(out <= u64::from(probes), "{out} probes");
                 }

@@ -1,0 +1,83 @@
+//! The limit, and the measurement during which it is the lowest.
+//!
+//! **One word** holds the phase (odd while minRTT is measured) and how many samples the measurement has. So a sample counts in the
+//! phase in which its call began, or not at all, and exactly one call completes a measurement.
+//! Whoever begins one keeps the limit of before first, and lets samples count then: the last sample always finds what the
+//! limit goes back to.
+
+use crate::sync::{
+    AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+/// The limit of one upstream.
+#[derive(Debug)]
+pub(super) struct Limit {
+    limit: AtomicU32,
+    /// What it goes back to after a measurement.
+    kept: AtomicU32,
+    /// 32 bits of phase, 32 of samples.
+    measurement: AtomicU64,
+}
+
+/// In place of the samples while a measurement is prepared.
+const NOT_YET: u64 = u32::MAX as u64;
+
+impl Limit {
+    pub(super) fn new(limit: u32, measures: bool) -> Self {
+        Self {
+            limit: AtomicU32::new(limit),
+            kept: AtomicU32::new(limit),
+            measurement: AtomicU64::new(u64::from(measures) << 32),
+        }
+    }
+
+    pub(super) fn get(&self) -> u32 {
+        self.limit.load(Relaxed)
+    }
+
+    /// A call remembers in which phase it began.
+    pub(super) fn phase(&self) -> u32 {
+        (self.measurement.load(Acquire) >> 32) as u32
+    }
+
+    /// Sets the limit, unless it has changed meanwhile.
+    pub(super) fn change(&self, from: u32, to: u32) -> bool {
+        self.limit.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Begins a measurement, where `phase` is none and still stands. `prepare` runs before any sample counts.
+    pub(super) fn begin(&self, phase: u32, lowest: u32, prepare: impl FnOnce()) {
+        let Ok(word) = self.measurement.fetch_update(AcqRel, Acquire, |word| {
+            let is_it = (word >> 32) as u32 == phase && !measuring(phase);
+            is_it.then(|| u64::from(phase.wrapping_add(1)) << 32 | NOT_YET)
+        }) else {
+            return;
+        };
+        prepare();
+        self.kept.store(self.limit.swap(lowest, AcqRel), Relaxed);
+        // Release: the last sample, which counts behind this, finds what was kept.
+        self.measurement.store(u64::from(((word >> 32) as u32).wrapping_add(1)) << 32, Release);
+    }
+
+    /// Counts a sample of the measurement `phase`; true if it was the last of `wanted`.
+    pub(super) fn counts(&self, phase: u32, wanted: u32) -> bool {
+        let one_more = |word: u64| {
+            let (is, samples) = ((word >> 32) as u32, word & NOT_YET);
+            (is == phase && measuring(phase) && samples < u64::from(wanted)).then(|| word + 1)
+        };
+        let counted = self.measurement.fetch_update(AcqRel, Acquire, one_more);
+        counted.is_ok_and(|word| (word & NOT_YET) + 1 == u64::from(wanted))
+    }
+
+    /// Ends the measurement, by who was told that its sample is the last: the limit is as before.
+    pub(super) fn end(&self, phase: u32) {
+        self.limit.store(self.kept.load(Relaxed), Relaxed);
+        self.measurement.store(u64::from(phase.wrapping_add(1)) << 32, Release);
+    }
+}
+
+/// Whether minRTT is measured in this phase.
+pub(super) const fn measuring(phase: u32) -> bool {
+    phase & 1 == 1
+}

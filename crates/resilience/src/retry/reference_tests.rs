@@ -1,0 +1,409 @@
+//! Retries, budget, breaker and ejection of one upstream against a reference: the same rules in the plainest words, one call after the
+//! other, in exact virtual time. What is chosen at random (the endpoint, the wait, how much longer a breaker stays open) is taken from what
+//! happened, and must be one of the allowed choices; everything else must be as the reference says, after each call.
+
+use std::{cell::RefCell, ops::ControlFlow, rc::Rc, time::Duration};
+
+use attache_config::model::{
+    CircuitBreaker, FailureBreaker, OutlierEjection, Policy, Retry, RetryOn, Timeouts, Upstream,
+};
+use attache_http::Body;
+use attache_telemetry::Reason;
+use attache_upstream::{Balancer, circuit::Phase, outlier};
+use http::Method;
+use proptest::prelude::*;
+use tokio::time::{Instant, advance};
+use tower::Service;
+
+use super::model_tests::{Behaviour, Log, Model};
+use crate::{
+    UpstreamState, stack,
+    testing::{Outcome, call, state_of, upstream},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ENDPOINTS: usize = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Call { get: bool },
+    Wait(u64),
+    Behave(usize, Behaviour),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Breaker {
+    Closed { row: u32 },
+    Open(Instant),
+    HalfOpen { admitted: u32, succeeded: u32 },
+}
+
+#[derive(Clone, Debug)]
+struct Endpoint {
+    behaviour: Behaviour,
+    row: u32,
+    local: u32,
+    ejected: bool,
+    until: Instant,
+    multiplier: u32,
+}
+
+/// What the caller is told.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Status(u16),
+    Error(Reason),
+}
+
+struct Reference {
+    retry: Retry,
+    breaker_config: FailureBreaker,
+    ejection: OutlierEjection,
+    breaker: Breaker,
+    opened: u32,
+    endpoints: Vec<Endpoint>,
+    /// When the floor's bucket is full again.
+    full_at: Instant,
+}
+
+impl Reference {
+    fn usable(&self, at: usize) -> bool {
+        !self.endpoints[at].ejected
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        let probes = u32::from(self.breaker_config.probes);
+        self.breaker = match self.breaker {
+            Breaker::Open(until) if now < until => return false,
+            Breaker::Open(_) => Breaker::HalfOpen { admitted: 1, succeeded: 0 },
+            Breaker::HalfOpen { admitted, .. } if admitted >= probes => return false,
+            Breaker::HalfOpen { admitted, succeeded } => {
+                Breaker::HalfOpen { admitted: admitted + 1, succeeded }
+            }
+            closed @ Breaker::Closed { .. } => closed,
+        };
+        true
+    }
+
+    /// `None` proves nothing. `real` says until when a breaker is open that opens now.
+    fn counts(&mut self, success: Option<bool>, now: Instant, real: &UpstreamState) {
+        let (row, probes) = (self.breaker_config.consecutive, u32::from(self.breaker_config.probes));
+        let opens = match (&mut self.breaker, success) {
+            (Breaker::HalfOpen { admitted, .. }, None) => {
+                *admitted -= 1;
+                false
+            }
+            (Breaker::HalfOpen { succeeded, .. }, Some(true)) => {
+                *succeeded += 1;
+                if *succeeded == probes {
+                    self.breaker = Breaker::Closed { row: 0 };
+                    self.opened = 0;
+                }
+                false
+            }
+            (Breaker::HalfOpen { .. }, Some(false)) => true,
+            (Breaker::Closed { row }, Some(true)) => {
+                *row = 0;
+                false
+            }
+            (Breaker::Closed { row: so_far }, Some(false)) => {
+                *so_far += 1;
+                *so_far >= row
+            }
+            (Breaker::Closed { .. }, None) | (Breaker::Open(_), _) => false,
+        };
+        if opens {
+            let least = (self.breaker_config.open * 2_u32.pow(self.opened)).min(self.breaker_config.open_max);
+            // It may be open again by now only if it is the same time.
+            let Some(Phase::Open(until)) = real.breaker.as_ref().map(|breaker| breaker.phase()) else {
+                panic!("the breaker should be open");
+            };
+            let open = until - now;
+            assert!(
+                open >= least && open <= least.mul_f64(1.2) + Duration::from_millis(1),
+                "{open:?} for {least:?}"
+            );
+            self.breaker = Breaker::Open(until);
+            self.opened += 1;
+        }
+    }
+
+    /// An endpoint answered, or not.
+    fn reports(&mut self, at: usize, success: Option<bool>, local: bool, now: Instant) {
+        let config = self.ejection.clone();
+        let endpoint = &mut self.endpoints[at];
+        match success {
+            None => return,
+            Some(true) => {
+                (endpoint.row, endpoint.local) = (0, 0);
+                return;
+            }
+            Some(false) => {}
+        }
+        endpoint.row += u32::from(config.consecutive_5xx > 0);
+        endpoint.local = if local { endpoint.local + u32::from(config.consecutive_local > 0) } else { 0 };
+        let trips = (config.consecutive_5xx > 0 && endpoint.row >= config.consecutive_5xx)
+            || (config.consecutive_local > 0 && endpoint.local >= config.consecutive_local);
+        // A third of three is one.
+        if !trips || self.endpoints.iter().any(|endpoint| endpoint.ejected) {
+            return;
+        }
+        let endpoint = &mut self.endpoints[at];
+        let forgotten =
+            (now.saturating_duration_since(endpoint.until).as_nanos() / config.base.as_nanos()) as u32;
+        endpoint.multiplier = endpoint.multiplier.saturating_sub(forgotten) + 1;
+        endpoint.until = now + (config.base * endpoint.multiplier).min(config.max);
+        endpoint.ejected = true;
+    }
+
+    fn recovers(&mut self, now: Instant) {
+        for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.ejected && endpoint.until <= now)
+        {
+            (endpoint.ejected, endpoint.row, endpoint.local) = (false, 0, 0);
+        }
+    }
+
+    fn budget_admits(&mut self, now: Instant) -> bool {
+        if self.retry.budget >= 1.0 {
+            return true;
+        }
+        let Some(token) = SECOND.checked_div(self.retry.budget_floor) else { return false };
+        let full_at = self.full_at.max(now) + token;
+        let admits = full_at <= now + SECOND;
+        if admits {
+            self.full_at = full_at;
+        }
+        admits
+    }
+
+    /// One call, whose attempts went to these endpoints at these times, and which ended at `end`.
+    fn call(&mut self, get: bool, asked: &[(usize, Instant)], end: Instant, real: &UpstreamState) -> Told {
+        let (mut tried, mut retries, mut admitted) = (Vec::new(), 0, false);
+        let mut earliest_latest = None;
+        for attempt in 0.. {
+            let now = asked.get(attempt).map_or(end, |(_, at)| *at);
+            if let Some((earliest, latest)) = earliest_latest {
+                assert!(now >= earliest && now <= latest, "attempt {attempt} at the wrong time");
+            }
+            if !self.admits(now) {
+                assert_eq!(asked.len(), attempt, "an attempt went past an open breaker");
+                return Told::Error(Reason::CircuitOpen);
+            }
+            let (at, _) = *asked.get(attempt).expect("an attempt is missing");
+            let untried = (0..ENDPOINTS).any(|at| self.usable(at) && !tried.contains(&at));
+            assert!(self.usable(at), "{at} is ejected, and others are not");
+            assert!(!untried || !tried.contains(&at), "{at} was asked again, before another one");
+            tried.push(at);
+            match self.attempt(at, get, &tried, &mut retries, &mut admitted, now, real) {
+                ControlFlow::Break(told) => {
+                    assert_eq!(asked.len(), attempt + 1, "an attempt too many");
+                    return told;
+                }
+                ControlFlow::Continue(wait) => earliest_latest = Some((now, now + wait)),
+            }
+        }
+        unreachable!()
+    }
+
+    /// What one attempt does: the end of the call, or the longest wait before the next.
+    #[expect(clippy::too_many_arguments, reason = "what a call carries from attempt to attempt")]
+    fn attempt(
+        &mut self,
+        at: usize,
+        get: bool,
+        tried: &[usize],
+        retries: &mut u32,
+        admitted: &mut bool,
+        now: Instant,
+        real: &UpstreamState,
+    ) -> ControlFlow<Told, Duration> {
+        let (success, local, nothing_done, told) = match self.endpoints[at].behaviour {
+            Behaviour::Fails => (Some(false), false, false, Told::Status(503)),
+            Behaviour::Refuses => (Some(false), true, true, Told::Error(Reason::ConnectRefused)),
+            Behaviour::RefusesStreams => (None, true, true, Told::Error(Reason::UpstreamRefusedStream)),
+            Behaviour::Resets => (Some(false), true, false, Told::Error(Reason::UpstreamReset)),
+            Behaviour::Answers | Behaviour::Slow | Behaviour::Hangs => {
+                (Some(true), false, false, Told::Status(200))
+            }
+        };
+        self.counts(success, now, real);
+        self.reports(at, success, local, now);
+        if nothing_done && (0..ENDPOINTS).any(|at| self.usable(at) && !tried.contains(&at)) {
+            return ControlFlow::Continue(Duration::ZERO);
+        }
+        let on = |condition| self.retry.on.contains(&condition);
+        let any = on(RetryOn::Reset) || on(RetryOn::ServerError);
+        let met = match self.endpoints[at].behaviour {
+            Behaviour::Fails => on(RetryOn::ServerError) && get,
+            Behaviour::Resets => any && get,
+            Behaviour::Refuses => any || on(RetryOn::ConnectFailure),
+            Behaviour::RefusesStreams => any,
+            Behaviour::Answers | Behaviour::Slow | Behaviour::Hangs => false,
+        };
+        if !met || *retries == self.retry.attempts {
+            return ControlFlow::Break(told);
+        }
+        *admitted = *admitted || self.budget_admits(now);
+        if !*admitted {
+            return ControlFlow::Break(told);
+        }
+        *retries += 1;
+        let untried = (0..ENDPOINTS).any(|at| !tried.contains(&at));
+        let longest = (self.retry.backoff.base * 2_u32.pow(*retries - 1)).min(self.retry.backoff.max);
+        ControlFlow::Continue(if nothing_done && *retries == 1 && untried { Duration::ZERO } else { longest })
+    }
+
+    /// The real ones are in the same state.
+    fn agrees(&self, real: &UpstreamState, now: Instant) -> Result<(), TestCaseError> {
+        let status = real.breaker.as_ref().unwrap().status(now);
+        let (phase, row, probes) = match self.breaker {
+            Breaker::Closed { row } => ("closed", row, (0, 0)),
+            Breaker::Open(_) => ("open", 0, (0, 0)),
+            Breaker::HalfOpen { admitted, succeeded } => {
+                ("half-open", 0, (admitted.into(), succeeded.into()))
+            }
+        };
+        prop_assert_eq!((status.state, status.consecutive, status.probes), (phase, row, probes));
+        for (endpoint, expected) in real.shared.endpoints.load().endpoints.iter().zip(&self.endpoints) {
+            let status = endpoint.status(now).ejection;
+            let remaining = expected.ejected.then(|| expected.until.saturating_duration_since(now));
+            prop_assert_eq!((status.ejected, status.remaining), (expected.ejected, remaining));
+            prop_assert_eq!(
+                (status.consecutive_5xx, status.consecutive_local),
+                (expected.row, expected.local)
+            );
+            prop_assert_eq!(endpoint.active.load(std::sync::atomic::Ordering::Relaxed), 0);
+        }
+        prop_assert_eq!(real.retry_budget(&self.retry).used, 0);
+        Ok(())
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let behaviour = prop::sample::select(vec![
+        Behaviour::Answers,
+        Behaviour::Answers,
+        Behaviour::Fails,
+        Behaviour::Refuses,
+        Behaviour::RefusesStreams,
+        Behaviour::Resets,
+    ]);
+    prop_oneof![
+        6 => any::<bool>().prop_map(|get| Op::Call { get }),
+        2 => (0..1500_u64).prop_map(Op::Wait),
+        2 => (0..ENDPOINTS, behaviour).prop_map(|(at, behaviour)| Op::Behave(at, behaviour)),
+    ]
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    let on =
+        prop::sample::subsequence(vec![RetryOn::ConnectFailure, RetryOn::ServerError, RetryOn::Reset], 0..=3);
+    (0..4_u32, on, 0..4_u32, any::<bool>()).prop_map(|(attempts, on, budget_floor, all)| Retry {
+        attempts,
+        on,
+        budget_floor,
+        budget: if all { 1.0 } else { 0.01 },
+        ..Retry::default()
+    })
+}
+
+fn failures() -> impl Strategy<Value = (FailureBreaker, OutlierEjection)> {
+    (1..6_u32, 1..4_u16, 0..4_u32, 0..4_u32).prop_map(|(row, probes, consecutive_5xx, consecutive_local)| {
+        let breaker = FailureBreaker {
+            consecutive: row,
+            success_rate: 0.0,
+            probes,
+            open: SECOND,
+            open_max: 3 * SECOND,
+            ..FailureBreaker::default()
+        };
+        let ejection = OutlierEjection {
+            consecutive_5xx,
+            consecutive_local,
+            base: SECOND,
+            max: 3 * SECOND,
+            max_percent: 0.34,
+            success_rate: None,
+            ..OutlierEjection::default()
+        };
+        (breaker, ejection)
+    })
+}
+
+async fn history(
+    retry: Retry,
+    (breaker, ejection): (FailureBreaker, OutlierEjection),
+    ops: Vec<Op>,
+) -> Result<(), TestCaseError> {
+    let circuit_breaker = CircuitBreaker { failures: Some(breaker.clone()), ..CircuitBreaker::default() };
+    let state = state_of(Upstream { circuit_breaker, outlier_ejection: ejection.clone(), ..upstream() });
+    let timeouts = Timeouts { request: Duration::from_hours(1), whole: true, idle: Duration::ZERO };
+    let policy = Policy { retry: retry.clone(), timeouts, ..Policy::default() };
+    let start = Instant::now();
+    let endpoint = Endpoint {
+        behaviour: Behaviour::Answers,
+        row: 0,
+        local: 0,
+        ejected: false,
+        until: start,
+        multiplier: 0,
+    };
+    let mut reference = Reference {
+        retry,
+        breaker_config: breaker,
+        ejection,
+        breaker: Breaker::Closed { row: 0 },
+        opened: 0,
+        endpoints: vec![endpoint; ENDPOINTS],
+        full_at: start,
+    };
+    let balancer = Rc::new(RefCell::new(Balancer::new(&state.shared.config.balance, 7)));
+    for op in ops {
+        match op {
+            Op::Wait(ms) => {
+                advance(Duration::from_millis(ms)).await;
+                outlier::recover(&state.shared, Instant::now());
+                reference.recovers(Instant::now());
+            }
+            Op::Behave(at, behaviour) => reference.endpoints[at].behaviour = behaviour,
+            Op::Call { get } => {
+                let log = Log::default();
+                let model = Model {
+                    shared: state.shared.clone(),
+                    balancer: balancer.clone(),
+                    behaviours: Rc::new(
+                        reference.endpoints.iter().map(|endpoint| endpoint.behaviour).collect(),
+                    ),
+                    log: log.clone(),
+                };
+                let method = if get { Method::GET } else { Method::POST };
+                let request = http::Request::builder().method(method).uri("http://orders/");
+                let request = request.body(Body::empty()).unwrap();
+                let outcome: Outcome = stack(&policy, &state, model).call(call(request)).await;
+                let told = match &outcome {
+                    Ok(response) => Told::Status(response.status().as_u16()),
+                    Err(error) => Told::Error(error.reason),
+                };
+                drop(outcome);
+                let expected = reference.call(get, &log.asked.borrow(), Instant::now(), &state);
+                prop_assert_eq!(told, expected);
+            }
+        }
+        reference.agrees(&state, Instant::now())?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #[test]
+    fn every_history_is_what_the_reference_says(
+        retry in retry(),
+        failures in failures(),
+        ops in prop::collection::vec(op(), 1..120),
+    ) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(history(retry, failures, ops))?;
+    }
+}

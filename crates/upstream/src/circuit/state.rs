@@ -1,0 +1,242 @@
+//! The state of a failure breaker: one word, and every change of it one compare-and-swap.
+//!
+//! Phase, generation, failures in a row, the end of the open time, the places of probes and how often it opened in a row change
+//! together, so no thread ever sees half of a transition: who wins the swap has made it, who loses looks again.
+//! A transition begins a generation. A call remembers the generation in which it was let through, and counts in no other.
+//!
+//! **Memory order.** Loads acquire and swaps release. So whoever is let through by a state sees everything that was written before
+//! that state began: the window that was cleared, in particular.
+//!
+//! No clock, no log, no metrics, no other crate: `tests/loom` runs this file with every interleaving of its threads.
+
+use crate::sync::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire},
+};
+
+/// The state, shared by all workers. It begins closed.
+#[derive(Debug, Default)]
+pub(super) struct State(AtomicU64);
+
+/// A state at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    /// Rises with every transition.
+    pub(super) generation: u64,
+    /// Open times in a row that no success ended, 63 at most.
+    pub(super) opened: u32,
+    pub(super) phase: Inner,
+}
+
+/// What the breaker does, and what it needs for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inner {
+    Closed {
+        /// Failures in a row.
+        row: u32,
+    },
+    /// Until so many milliseconds after the breaker's epoch.
+    Open(u64),
+    HalfOpen {
+        admitted: u64,
+        succeeded: u64,
+    },
+}
+
+/// Proof of having been let through.
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) generation: u64,
+    pub(super) probe: bool,
+}
+
+/// Why no call is let through.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refused {
+    /// It is open until so many milliseconds after the epoch.
+    OpenUntil(u64),
+    /// All probes are out.
+    Probing,
+}
+
+/// What the success of a probe brought about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proved {
+    /// Its half-open state is over: nothing.
+    Late,
+    /// Other probes must succeed too.
+    Counted,
+    /// It was the last one that had to succeed.
+    Closed,
+}
+
+/// 2 bits of phase, 14 of generation, 6 of open times in a row, 42 of what the phase needs.
+const GENERATIONS: u64 = 1 << 14;
+const OPENED: u64 = (1 << 6) - 1;
+/// As milliseconds 139 years.
+pub(super) const PAYLOAD: u64 = (1 << 42) - 1;
+const COUNT: u64 = (1 << 21) - 1;
+
+impl Word {
+    fn pack(self) -> u64 {
+        let (phase, payload) = match self.phase {
+            Inner::Closed { row } => (0, u64::from(row)),
+            Inner::Open(until) => (1, until.min(PAYLOAD)),
+            Inner::HalfOpen { admitted, succeeded } => (2, admitted.min(COUNT) << 21 | succeeded.min(COUNT)),
+        };
+        phase << 62 | self.generation << 48 | u64::from(self.opened).min(OPENED) << 42 | payload
+    }
+
+    fn unpack(word: u64) -> Self {
+        let payload = word & PAYLOAD;
+        let phase = match word >> 62 {
+            0 => Inner::Closed { row: payload as u32 },
+            1 => Inner::Open(payload),
+            _ => Inner::HalfOpen { admitted: payload >> 21, succeeded: payload & COUNT },
+        };
+        let opened = (word >> 42 & OPENED) as u32;
+        Self { generation: word >> 48 & (GENERATIONS - 1), opened, phase }
+    }
+
+    /// The first word of the next generation.
+    fn begins(self, phase: Inner) -> Self {
+        Self { generation: (self.generation + 1) % GENERATIONS, phase, ..self }
+    }
+}
+
+impl State {
+    pub(super) fn load(&self) -> Word {
+        Word::unpack(self.0.load(Acquire))
+    }
+
+    fn swap(&self, from: Word, to: Word) -> bool {
+        self.0.compare_exchange(from.pack(), to.pack(), AcqRel, Acquire).is_ok()
+    }
+
+    /// Lets a call through; true if that ended the open time. `now`, in milliseconds since the epoch, is asked for only where it matters.
+    pub(super) fn admit(&self, probes: u64, now: impl Fn() -> u64) -> Result<(Ticket, bool), Refused> {
+        loop {
+            let word = self.load();
+            let next = match word.phase {
+                Inner::Closed { .. } => {
+                    return Ok((Ticket { generation: word.generation, probe: false }, false));
+                }
+                Inner::Open(until) if now() < until => return Err(Refused::OpenUntil(until)),
+                Inner::Open(_) => word.begins(Inner::HalfOpen { admitted: 1, succeeded: 0 }),
+                Inner::HalfOpen { admitted, .. } if admitted >= probes => return Err(Refused::Probing),
+                Inner::HalfOpen { admitted, succeeded } => {
+                    Word { phase: Inner::HalfOpen { admitted: admitted + 1, succeeded }, ..word }
+                }
+            };
+            if self.swap(word, next) {
+                let ticket = Ticket { generation: next.generation, probe: true };
+                return Ok((ticket, word.generation != next.generation));
+            }
+        }
+    }
+
+    /// Half-opens it with all places free; true if this did it.
+    pub(super) fn half_open(&self, word: Word) -> bool {
+        self.swap(word, word.begins(Inner::HalfOpen { admitted: 0, succeeded: 0 }))
+    }
+
+    /// A probe that proved nothing leaves its place to another call.
+    pub(super) fn release(&self, ticket: &Ticket) {
+        while ticket.probe {
+            let word = self.load();
+            let Inner::HalfOpen { admitted, succeeded } = word.phase else { return };
+            let phase = Inner::HalfOpen { admitted: admitted.saturating_sub(1), succeeded };
+            if word.generation != ticket.generation || self.swap(word, Word { phase, ..word }) {
+                return;
+            }
+        }
+    }
+
+    /// Counts how a call ended that a closed state let through: failures in a row, this one included. `None` if that state is over.
+    pub(super) fn count(&self, ticket: &Ticket, success: bool) -> Option<u32> {
+        loop {
+            let word = self.load();
+            let Inner::Closed { row } = word.phase else { return None };
+            if word.generation != ticket.generation {
+                return None;
+            }
+            let row_now = if success { 0 } else { row.saturating_add(1) };
+            // Most calls succeed after another that did: they write nothing that workers share.
+            if row == row_now || self.swap(word, Word { phase: Inner::Closed { row: row_now }, ..word }) {
+                return Some(row_now);
+            }
+        }
+    }
+
+    /// A probe has succeeded. `before_closing` runs before any call can be let through by the closed state. Only the last of the probes
+    /// gets there, when no other can be admitted, so nobody else changes the state meanwhile.
+    pub(super) fn succeeded(&self, ticket: &Ticket, probes: u64, before_closing: impl Fn()) -> Proved {
+        loop {
+            let word = self.load();
+            let Inner::HalfOpen { admitted, succeeded } = word.phase else { return Proved::Late };
+            if word.generation != ticket.generation {
+                return Proved::Late;
+            }
+            let succeeded = succeeded + 1;
+            let closes = succeeded >= probes;
+            let next = if closes {
+                before_closing();
+                Word { opened: 0, ..word.begins(Inner::Closed { row: 0 }) }
+            } else {
+                Word { phase: Inner::HalfOpen { admitted, succeeded }, ..word }
+            };
+            if self.swap(word, next) {
+                return if closes { Proved::Closed } else { Proved::Counted };
+            }
+        }
+    }
+
+    /// Opens it, if the state that let this call through still stands; true if this did it. `until`, in milliseconds since the epoch, is
+    /// told the open times in a row before this one.
+    pub(super) fn open(&self, ticket: &Ticket, until: impl Fn(u32) -> u64) -> bool {
+        loop {
+            let word = self.load();
+            if word.generation != ticket.generation || matches!(word.phase, Inner::Open(_)) {
+                return false;
+            }
+            let opened = word.opened.saturating_add(1);
+            let next = Word { opened, ..word.begins(Inner::Open(until(word.opened))) };
+            if self.swap(word, next) {
+                return true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_word_holds_what_was_put_into_it(
+            generation in 0..GENERATIONS, opened in 0..=OPENED as u32, kind in 0..3_u8, one: u64, other: u64,
+        ) {
+            let phase = match kind {
+                0 => Inner::Closed { row: one as u32 },
+                1 => Inner::Open(one & PAYLOAD),
+                _ => Inner::HalfOpen { admitted: one & COUNT, succeeded: other & COUNT },
+            };
+            let word = Word { generation, opened, phase };
+            prop_assert_eq!(Word::unpack(word.pack()), word);
+            let next = word.begins(Inner::Closed { row: 0 });
+            prop_assert!(next.generation != generation && next.generation < GENERATIONS);
+        }
+    }
+
+    #[test]
+    fn what_no_word_can_hold_is_the_most_that_it_can() {
+        let word = Word { generation: 1, opened: 99, phase: Inner::Open(u64::MAX) };
+        assert_eq!(
+            Word::unpack(word.pack()),
+            Word { generation: 1, opened: OPENED as u32, phase: Inner::Open(PAYLOAD) }
+        );
+    }
+}

@@ -1,0 +1,39 @@
+//! How many calls wait for a connection's place, and how nobody is forgotten.
+//!
+//! Who waits writes here first and looks for a place then; who frees a place writes that first and looks here then. One of both sees
+//! the other, so a call that found no place is woken by the next that comes free.
+//! Two words of memory keep that order only with a fence between the write and the look, on both sides.
+
+use crate::sync::{
+    AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+
+/// Calls that wait, over all workers.
+#[derive(Debug, Default)]
+pub(crate) struct WaitCount(AtomicU32);
+
+impl WaitCount {
+    /// One more waits. It looks for a place after this.
+    pub(crate) fn enter(&self) {
+        self.0.fetch_add(1, Relaxed);
+        fence(SeqCst);
+    }
+
+    /// One no longer waits.
+    pub(crate) fn leave(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether somebody must be told of a place that was freed before this.
+    pub(crate) fn any_to_wake(&self) -> bool {
+        fence(SeqCst);
+        self.get() > 0
+    }
+
+    /// About how many wait.
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
