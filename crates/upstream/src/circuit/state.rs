@@ -142,7 +142,10 @@ impl State {
 
     /// A probe that proved nothing leaves its place to another call.
     pub(super) fn release(&self, ticket: &Ticket) {
-        while ticket.probe {
+        if !ticket.probe {
+            return;
+        }
+        loop {
             let word = self.load();
             let Inner::HalfOpen { admitted, succeeded } = word.phase else { return };
             let phase = Inner::HalfOpen { admitted: admitted.saturating_sub(1), succeeded };
