@@ -13,7 +13,7 @@ use crate::sync::{
 /// The limit of one upstream.
 #[derive(Debug)]
 pub(super) struct Limit {
-    limit: AtomicU32,
+    now: AtomicU32,
     /// What it goes back to after a measurement.
     kept: AtomicU32,
     /// 32 bits of phase, 32 of samples.
@@ -26,14 +26,14 @@ const NOT_YET: u64 = u32::MAX as u64;
 impl Limit {
     pub(super) fn new(limit: u32, measures: bool) -> Self {
         Self {
-            limit: AtomicU32::new(limit),
+            now: AtomicU32::new(limit),
             kept: AtomicU32::new(limit),
             measurement: AtomicU64::new(u64::from(measures) << 32),
         }
     }
 
     pub(super) fn get(&self) -> u32 {
-        self.limit.load(Relaxed)
+        self.now.load(Relaxed)
     }
 
     /// A call remembers in which phase it began.
@@ -43,7 +43,7 @@ impl Limit {
 
     /// Sets the limit, unless it has changed meanwhile.
     pub(super) fn change(&self, from: u32, to: u32) -> bool {
-        self.limit.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
+        self.now.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
     }
 
     /// Begins a measurement, where `phase` is none and still stands. `prepare` runs before any sample counts.
@@ -55,7 +55,7 @@ impl Limit {
             return;
         };
         prepare();
-        self.kept.store(self.limit.swap(lowest, AcqRel), Relaxed);
+        self.kept.store(self.now.swap(lowest, AcqRel), Relaxed);
         // Release: the last sample, which counts behind this, finds what was kept.
         self.measurement.store(u64::from(((word >> 32) as u32).wrapping_add(1)) << 32, Release);
     }
@@ -72,7 +72,7 @@ impl Limit {
 
     /// Ends the measurement, by who was told that its sample is the last: the limit is as before.
     pub(super) fn end(&self, phase: u32) {
-        self.limit.store(self.kept.load(Relaxed), Relaxed);
+        self.now.store(self.kept.load(Relaxed), Relaxed);
         self.measurement.store(u64::from(phase.wrapping_add(1)) << 32, Release);
     }
 }
