@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use http::HeaderMap;
 
-use crate::{Fault, Fields, field, header::Known, request, response, value};
+use crate::{Fault, Fields, chars::TOKEN, field, header::Known, request, response, value};
 
 /// Bytes of one chunk's extension; nobody is known to use them, but for smuggling and for exhausting (CVE-2023-39326).
 const MAX_EXTENSION: u32 = 256;
@@ -30,13 +30,48 @@ enum State {
     Length(u64),
     UntilEnd,
     ChunkSize { size: u64, digits: u8 },
-    ChunkExtension { size: u64, len: u32 },
+    ChunkExtension { size: u64, len: u32, part: Extension },
     ChunkSizeLf(u64),
     ChunkData(u64),
     ChunkDataCr,
     ChunkDataLf,
     Trailers,
     Broken(Fault),
+}
+
+/// Where in the extensions of a chunk the reader is: `*( ";" name [ "=" ( token / quoted-string ) ] )` (RFC 9112 section 7.1.1). The blanks
+/// that the grammar allows and calls bad are refused, as by other parsers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    BeforeName,
+    Name,
+    BeforeValue,
+    Value,
+    Quoted,
+    Escaped,
+    BehindQuoted,
+}
+
+impl Extension {
+    fn next(self, byte: u8) -> Option<Self> {
+        let token = TOKEN[usize::from(byte)];
+        match (self, byte) {
+            (Self::BeforeName | Self::Name, _) if token => Some(Self::Name),
+            (Self::BeforeValue | Self::Value, _) if token => Some(Self::Value),
+            (Self::Name | Self::Value | Self::BehindQuoted, b';') => Some(Self::BeforeName),
+            (Self::Name, b'=') => Some(Self::BeforeValue),
+            (Self::BeforeValue, b'"') => Some(Self::Quoted),
+            (Self::Quoted, b'"') => Some(Self::BehindQuoted),
+            (Self::Quoted, b'\\') => Some(Self::Escaped),
+            (Self::Quoted | Self::Escaped, _) => Some(Self::Quoted),
+            _ => None,
+        }
+    }
+
+    /// The line may end here.
+    const fn is_whole(self) -> bool {
+        matches!(self, Self::Name | Self::Value | Self::BehindQuoted)
+    }
 }
 
 /// What the front of the buffer was.
@@ -171,20 +206,24 @@ impl Decoder {
                 State::ChunkSize { size: size * 16 + u64::from(digit), digits: digits + 1 }
             }
             (State::ChunkSize { digits: 0, .. }, _) => return bad("A chunk has no size."),
-            (State::ChunkSize { size, .. }, b';') => State::ChunkExtension { size, len: 0 },
-            (State::ChunkSize { size, .. } | State::ChunkExtension { size, .. }, b'\r') => {
-                State::ChunkSizeLf(size)
+            (State::ChunkSize { size, .. }, b';') => {
+                State::ChunkExtension { size, len: 0, part: Extension::BeforeName }
             }
+            (State::ChunkSize { size, .. }, b'\r') => State::ChunkSizeLf(size),
+            (State::ChunkExtension { size, part, .. }, b'\r') if part.is_whole() => State::ChunkSizeLf(size),
             (State::ChunkSize { .. }, _) => return bad("A chunk's size is not a hexadecimal number."),
             (State::ChunkExtension { .. }, byte) if byte != b'\t' && (byte < 0x20 || byte == 0x7f) => {
                 return bad("A chunk's extension has a control character (or a bare LF).");
             }
-            (State::ChunkExtension { size, len }, _) => {
+            (State::ChunkExtension { size, len, part }, _) => {
+                let Some(part) = part.next(byte) else {
+                    return bad("A chunk's extension is not NAME or NAME=VALUE.");
+                };
                 self.extensions += 1;
                 if len >= MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
                     return bad("The chunks' extensions are longer than allowed.");
                 }
-                State::ChunkExtension { size, len: len + 1 }
+                State::ChunkExtension { size, len: len + 1, part }
             }
             (State::ChunkSizeLf(0), b'\n') => State::Trailers,
             (State::ChunkSizeLf(size), b'\n') => State::ChunkData(size),

@@ -8,7 +8,7 @@ use crate::{
     Fault, Kind,
     chars::{self, TOKEN},
     fields::{Index, Line, PLAIN},
-    header::{Known, UNKNOWN},
+    header::{self, Known, UNKNOWN},
     scan,
 };
 
@@ -157,6 +157,16 @@ fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Res
     }
     let name = line.get(..colon).unwrap_or_default();
     let known = Known::of(name);
+    // RFC 9110 section 5.6.3 has a tab taken off. nginx and llhttp refuse such a field, and others leave it unread: who stands in front
+    // of attache may have seen another end of the message, or another host.
+    let decides = matches!(known, Some(header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::HOST));
+    let before = line.get(colon..value.start).unwrap_or_default();
+    let behind = line.get(value.end..).unwrap_or_default();
+    if decides && (before.contains(&b'\t') || behind.contains(&b'\t')) {
+        return Err(Fault::invalid(
+            "A field that says where the message ends or goes has a tab around its value.",
+        ));
+    }
     Ok(Some(Read {
         known,
         name_len: colon,
