@@ -153,6 +153,9 @@ impl Tracer {
         } else if !known {
             // So that everybody behind us decides as we did.
             self.inject(headers, context);
+        } else {
+            // The context passes as it came: no span of ours is its parent's child.
+            w3c::check_state(headers);
         }
     }
 

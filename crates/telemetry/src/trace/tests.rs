@@ -69,6 +69,18 @@ fn a_trace_that_comes_is_sampled_as_it_was_whatever_the_ratio() {
 }
 
 #[test]
+fn a_state_that_is_not_valid_goes_whether_the_trace_is_sampled_or_not() {
+    for flag in ["00", "01", "02"] {
+        let (tracer, _exports, _) = tracer(1.0, W3C);
+        let sent = format!("{}{flag}", &PARENT[..53]);
+        let (exchange, mut headers) =
+            (exchange(), headers(&[("traceparent", &sent), ("tracestate", "a =b")]));
+        tracer.begin(&exchange, &mut headers, false);
+        assert!(headers.contains_key("traceparent") && !headers.contains_key("tracestate"), "{flag}");
+    }
+}
+
+#[test]
 fn a_trace_that_is_begun_tells_everybody_whether_it_is_sampled() {
     for (sample, flags) in [(0.0, "02"), (1.0, "03")] {
         let (tracer, _exports, _) = tracer(sample, W3C);

@@ -24,8 +24,8 @@ pub fn check_trace_context(headers: &mut Fields) -> Option<TraceId> {
     let context = extract(headers);
     if context.is_none() {
         remove(headers);
-    } else if !state_is_valid(headers) {
-        headers.remove(TRACESTATE);
+    } else {
+        check_state(headers);
     }
     context.map(|context| context.trace)
 }
@@ -59,6 +59,11 @@ pub(super) fn inject(headers: &mut Fields, context: Context) {
     if let Some(value) = own(&text) {
         headers.insert(TRACEPARENT, value);
     }
+    check_state(headers);
+}
+
+/// Drops a `tracestate` that is not valid.
+pub(super) fn check_state(headers: &mut Fields) {
     if !state_is_valid(headers) {
         headers.remove(TRACESTATE);
     }
