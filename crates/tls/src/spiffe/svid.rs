@@ -32,7 +32,7 @@ pub(crate) struct Svid {
 impl Svid {
     /// Reads an `X509SVIDResponse`. The first SVID is the default one (Workload API section 5.3); bundles of federated
     /// trust domains are left out.
-    pub(super) fn read(message: &[u8]) -> Result<Self, String> {
+    pub(crate) fn read(message: &[u8]) -> Result<Self, String> {
         let cut = || "the message is cut or no X509SVIDResponse".to_owned();
         let mut first = None;
         for field in Fields::of(message) {

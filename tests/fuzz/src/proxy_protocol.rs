@@ -1,0 +1,72 @@
+//! The header of the PROXY protocol: more bytes change no verdict, and `ppp`, which is more lenient, reads the same addresses and the
+//! same end.
+
+use std::net::SocketAddr;
+
+use attache_listener::fuzzing::{ProxyHeader, proxy_header};
+use ppp::{v1, v2};
+
+/// The longest header that is taken (`docs/config.md`).
+const LONGEST: usize = 16 + 4096;
+
+type Addresses = Option<(SocketAddr, SocketAddr)>;
+
+fn v1_addresses(header: &[u8]) -> Addresses {
+    let read = v1::Header::try_from(header).unwrap_or_else(|error| panic!("{error}"));
+    match read.addresses {
+        v1::Addresses::Unknown => None,
+        v1::Addresses::Tcp4(it) => Some((
+            (it.source_address, it.source_port).into(),
+            (it.destination_address, it.destination_port).into(),
+        )),
+        v1::Addresses::Tcp6(it) => Some((
+            (it.source_address, it.source_port).into(),
+            (it.destination_address, it.destination_port).into(),
+        )),
+    }
+}
+
+fn v2_addresses(header: &[u8]) -> Addresses {
+    let read = v2::Header::try_from(header).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read.len(), header.len());
+    if read.command == v2::Command::Local || read.protocol != v2::Protocol::Stream {
+        return None;
+    }
+    match read.addresses {
+        v2::Addresses::IPv4(it) => Some((
+            (it.source_address, it.source_port).into(),
+            (it.destination_address, it.destination_port).into(),
+        )),
+        v2::Addresses::IPv6(it) => Some((
+            (it.source_address, it.source_port).into(),
+            (it.destination_address, it.destination_port).into(),
+        )),
+        v2::Addresses::Unspecified | v2::Addresses::Unix(_) => None,
+    }
+}
+
+/// Panics where it does not hold.
+pub fn check(data: &[u8]) {
+    let whole = proxy_header(data);
+    for cut in 0..data.len() {
+        let early = proxy_header(&data[..cut]);
+        assert!(early == ProxyHeader::More || early == whole, "{early:?} of {cut} bytes, {whole:?} of all");
+    }
+    match whole {
+        ProxyHeader::Is { addresses, len } => {
+            assert!(len <= LONGEST.min(data.len()));
+            let header = &data[..len];
+            // A proxy that speaks for itself may say anything of addresses, which nobody reads.
+            if header.starts_with(b"PROXY UNKNOWN") || header.get(12) == Some(&0x20) {
+                assert_eq!(addresses, None);
+                return;
+            }
+            let theirs =
+                if header.starts_with(b"PROXY ") { v1_addresses(header) } else { v2_addresses(header) };
+            assert_eq!(addresses, theirs);
+        }
+        // Whoever waits for more has a bound.
+        ProxyHeader::More => assert!(data.len() < LONGEST),
+        ProxyHeader::None | ProxyHeader::Bad => {}
+    }
+}
