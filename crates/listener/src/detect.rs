@@ -107,34 +107,36 @@ fn preface(bytes: &[u8]) -> Option<Verdict> {
     PREFACE.starts_with(bytes).then_some(Verdict::More)
 }
 
+/// What a part of the first line says, its whole says too: else a client could choose by its packets what it is taken for.
 fn http1(bytes: &[u8], max_line: usize) -> Verdict {
     const OPAQUE: Verdict = Verdict::Is(Protocol::Tcp, None);
     const HTTP1: Verdict = Verdict::Is(Protocol::Http1, None);
     // One empty line before a request is allowed (RFC 9112 section 2.2).
     let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
-    if let Some(end) = memchr(b'\n', line) {
-        let line = line.get(..end).unwrap_or_default();
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // Also versions that don't exist: whoever writes `HTTP/` means it, and is owed an answer.
-        let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
-        let method = line.split(|b| *b == b' ').next().unwrap_or_default();
-        let token = !method.is_empty() && method.iter().all(|b| TOKEN[usize::from(*b)]);
-        return if token && version.starts_with(b"HTTP/") { HTTP1 } else { OPAQUE };
-    }
+    let end = memchr(b'\n', line);
+    let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
+    // Of a long line only as much counts as would have been waited for.
+    let long = line.len() > max_line;
+    let line = line.get(..=max_line).unwrap_or(line);
     let method = line.iter().take_while(|b| TOKEN[usize::from(**b)]).count();
     let rest = line.get(method..).unwrap_or_default();
     match (method, rest) {
-        (_, []) if method <= 32 => Verdict::More,
-        (0, _) if b"\r\n".starts_with(line) => Verdict::More,
+        (_, []) if method <= 32 && end.is_none() => Verdict::More,
+        (0, _) if b"\r\n".starts_with(line) && end.is_none() => Verdict::More,
         (1..=32, [b' ', target @ ..]) => {
-            // A target and a version are visible characters and one space.
-            let text = target.iter().all(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\r'));
+            // A target and a version are visible characters and one space. Raw UTF-8 is HTTP, to be refused or let through there.
+            let text = |b: &u8| b.is_ascii_graphic() || *b >= 0x80 || matches!(b, b' ' | b'\r');
             let url = matches!(target.first(), Some(b'/' | b'h' | b'H'));
-            match (text, line.len() > max_line) {
-                (true, false) => Verdict::More,
+            // Also versions that don't exist: whoever writes `HTTP/` means it, and is owed an answer.
+            let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
+            match (target.iter().all(text), long) {
+                (false, _) => OPAQUE,
                 // The longest line that is waited for; then whatever looks like a URL is answered with 414.
                 (true, true) if url => HTTP1,
-                _ => OPAQUE,
+                (true, true) => OPAQUE,
+                (true, false) if end.is_none() => Verdict::More,
+                (true, false) if version.starts_with(b"HTTP/") => HTTP1,
+                (true, false) => OPAQUE,
             }
         }
         _ => OPAQUE,
@@ -390,6 +392,31 @@ mod tests {
     fn a_line_that_never_ends_is_answered_if_it_asks_for_a_url() {
         assert_eq!(auto(format!("GET /{}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Http1));
         assert_eq!(auto(format!("SET {}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Tcp));
+    }
+
+    #[test]
+    fn a_line_is_the_same_in_one_packet_and_in_several() {
+        let long = format!("{} / HTTP/1.1\r\n", "A".repeat(40));
+        let tail = format!("GET /{}\x01 HTTP/1.1\r\n", "a".repeat(100));
+        let set = format!("SET {} HTTP/1.1\r\n", "a".repeat(100));
+        for bytes in [
+            "PRI *\u{f1} HTTP/2.0\r\n",
+            "GET /\u{e4} HTTP/1.1\r\n",
+            "GET /\x01 HTTP/1.1\r\n",
+            &long,
+            &set,
+            &tail,
+        ] {
+            let whole = auto(bytes.as_bytes(), 100);
+            for cut in 0..bytes.len() {
+                let early = auto(&bytes.as_bytes()[..cut], 100);
+                assert!(
+                    early == Verdict::More || early == whole,
+                    "{bytes:?}, cut at {cut}: {early:?}, not {whole:?}"
+                );
+            }
+        }
+        assert_eq!(auto("GET /\u{e4} HTTP/1.1\r\n".as_bytes(), 100), is(Protocol::Http1));
     }
 
     proptest! {

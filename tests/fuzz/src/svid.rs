@@ -26,7 +26,8 @@ struct Svid {
 /// Panics where it does not hold.
 pub fn check(data: &[u8]) {
     let Ok(domain) = attache_tls::fuzzing::svid(data) else { return };
-    let theirs = Response::decode(data).unwrap_or_else(|error| panic!("{error}"));
+    // A known field of another wire type is an unknown one for the format, and an error for prost.
+    let Ok(theirs) = Response::decode(data) else { return };
     let first = theirs.svids.first().unwrap();
     let id = String::from_utf8(first.spiffe_id.clone()).unwrap();
     let (scheme, rest) = id.split_once("://").unwrap();
