@@ -129,14 +129,16 @@ fn http1(bytes: &[u8], max_line: usize) -> Verdict {
             let url = matches!(target.first(), Some(b'/' | b'h' | b'H'));
             // Also versions that don't exist: whoever writes `HTTP/` means it, and is owed an answer.
             let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
-            match (target.iter().all(text), long) {
-                (false, _) => OPAQUE,
-                // The longest line that is waited for; then whatever looks like a URL is answered with 414.
-                (true, true) if url => HTTP1,
-                (true, true) => OPAQUE,
-                (true, false) if end.is_none() => Verdict::More,
-                (true, false) if version.starts_with(b"HTTP/") => HTTP1,
-                (true, false) => OPAQUE,
+            // The longest line that is waited for; then whatever looks like a URL is answered with 414.
+            let http = if long { url } else { version.starts_with(b"HTTP/") };
+            if !target.iter().all(text) {
+                OPAQUE
+            } else if end.is_none() && !long {
+                Verdict::More
+            } else if http {
+                HTTP1
+            } else {
+                OPAQUE
             }
         }
         _ => OPAQUE,

@@ -60,10 +60,9 @@ impl Extension {
             (Self::BeforeValue | Self::Value, _) if token => Some(Self::Value),
             (Self::Name | Self::Value | Self::BehindQuoted, b';') => Some(Self::BeforeName),
             (Self::Name, b'=') => Some(Self::BeforeValue),
-            (Self::BeforeValue, b'"') => Some(Self::Quoted),
             (Self::Quoted, b'"') => Some(Self::BehindQuoted),
             (Self::Quoted, b'\\') => Some(Self::Escaped),
-            (Self::Quoted | Self::Escaped, _) => Some(Self::Quoted),
+            (Self::BeforeValue, b'"') | (Self::Quoted | Self::Escaped, _) => Some(Self::Quoted),
             _ => None,
         }
     }
