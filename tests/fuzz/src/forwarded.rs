@@ -20,6 +20,9 @@ const CERTIFICATES: [ForwardClientCert; 5] = [
 const OWN: &str = "By=spiffe://d/me;Hash=00;Subject=\"CN=a\\\"b,c\"";
 const ELEMENT: &str = "for=192.0.2.7;host=\"app:80\";proto=http";
 
+/// What takes a list apart.
+type Split = fn(&[u8]) -> Vec<Vec<u8>>;
+
 /// The elements of a list, as a reader of quoted strings finds them (RFC 9110 section 5.6.4); the last is open where a quote is.
 fn elements(list: &[u8]) -> Vec<Vec<u8>> {
     let (mut all, mut now, mut bytes) = (Vec::new(), Vec::new(), list.iter());
@@ -46,13 +49,7 @@ fn values(headers: &Fields, name: &'static str) -> Vec<Vec<u8>> {
 }
 
 /// What a mode leaves of a family; in `Pass` it is as the client wrote it.
-fn holds(
-    mode: ForwardedMode,
-    before: &[Vec<u8>],
-    after: &[Vec<u8>],
-    own: &str,
-    split: fn(&[u8]) -> Vec<Vec<u8>>,
-) {
+fn holds(mode: ForwardedMode, before: &[Vec<u8>], after: &[Vec<u8>], own: &str, split: Split) {
     match mode {
         ForwardedMode::Pass => assert_eq!(before, after),
         ForwardedMode::Remove => assert!(after.is_empty()),
@@ -102,7 +99,7 @@ pub fn check(data: &[u8]) {
         ..Client::default()
     };
     add_forwarded(&mut headers, &modes, &client, "http", "app:80");
-    let families: [(_, _, _, fn(&[u8]) -> Vec<Vec<u8>>); 2] = [
+    let families: [(_, _, _, Split); 2] = [
         ("x-forwarded-for", modes.x_forwarded, "192.0.2.7", commas),
         ("forwarded", modes.rfc7239, ELEMENT, elements),
     ];
