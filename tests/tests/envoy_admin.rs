@@ -108,6 +108,20 @@ fn every_endpoint_answers_in_envoys_form() {
         }
     }
 
+    let (status, _, body) = get(admin, "/stats?filter=^cluster.app.upstream_rq_(total|5|2xx)&usedonly");
+    assert_eq!(status, 200);
+    for line in [
+        "cluster.app.upstream_rq_2xx: 2",
+        "cluster.app.upstream_rq_503: 1",
+        "cluster.app.upstream_rq_total: 3",
+    ] {
+        assert!(body.lines().any(|own| own == line), "{line}\n{body}");
+    }
+    assert!(
+        body.lines().all(|line| line.starts_with("cluster.app.upstream_rq_") && !line.ends_with(": 0")),
+        "{body}"
+    );
+
     assert_eq!(get(admin, "/logging").0, 405);
     let (status, _, body) = post(admin, "/logging?level=warning");
     assert_eq!(status, 200);
@@ -136,7 +150,7 @@ fn without_the_key_there_are_no_paths_of_envoy() {
     let attache = Attache::start(&format!(
         "admin: 127.0.0.1:$ADMIN\nlisteners: {{ in: {{ bind: '127.0.0.1:$PORT', to: app }} }}\nupstreams: {{ app: 'http://{server}' }}\n"
     ));
-    for path in ["/ready", "/server_info", "/clusters", "/config_dump", "/stats/prometheus"] {
+    for path in ["/ready", "/server_info", "/clusters", "/config_dump", "/stats/prometheus", "/stats"] {
         assert_eq!(get(local(attache.admin), path).0, 404, "{path}");
     }
 }

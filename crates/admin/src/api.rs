@@ -4,6 +4,7 @@
 //! probes must not end a process.
 
 mod envoy;
+mod envoy_stats;
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::SystemTime};
 

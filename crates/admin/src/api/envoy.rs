@@ -30,7 +30,9 @@ pub(crate) fn answer(api: &Api, method: &Method, path: &str, asked: Option<&str>
         {
             method_not_allowed(method, READ)
         }
-        "/stats" if !asked_for("prometheus") => return None,
+        "/stats" if !asked_for("prometheus") => {
+            super::envoy_stats::answer(&api.state.metrics.render_named(Names::Envoy), asked)
+        }
         "/stats/prometheus" | "/stats" => {
             let page = api.state.metrics.render_named(Names::Envoy);
             with_type(StatusCode::OK, METRICS_CONTENT_TYPE, page)

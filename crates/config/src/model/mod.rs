@@ -161,7 +161,7 @@ section! {
         // A loopback address or a Unix socket; `None` is off.
         #[schema(default = Self::ADDRESS.to_string())]
         bind(Txt<AdminAddress>): Option<Bind> as OffOr<Written> = Some(Bind::Tcp(Self::ADDRESS)),
-        /// Paths of Envoy's admin API are answered, too: `/stats/prometheus`, `/clusters`, `/config_dump`, `/ready`, `/server_info`, `/logging`.
+        /// Paths of Envoy's admin API are answered, too: `/stats`, `/stats/prometheus`, `/clusters`, `/config_dump`, `/ready`, `/server_info`, `/logging`.
         envoy_compatible: bool = false,
     }
     holds {
