@@ -11,7 +11,7 @@ use crate::{
     forwarded,
     header::Header,
     networks::Networks,
-    path::{Path, Reading},
+    path::{Path, Reading, path_of},
     truth::Truth,
 };
 
@@ -203,14 +203,7 @@ fn one_of(paths: &[Path], matches: impl Fn(&Path) -> Truth) -> Truth {
 
 /// What the patterns say of a path that stands in a header: as it is, or in a URL.
 fn other_path(paths: &[Path], value: &[u8]) -> Truth {
-    let Ok(text) = std::str::from_utf8(value) else { return Truth::Unsure };
-    let path = text.split(['?', '#']).next().unwrap_or_default();
-    let path = path
-        .split_once("://")
-        .map_or(path, |(_, rest)| rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"));
-    if !path.starts_with('/') {
-        return Truth::Unsure;
-    }
+    let Some(path) = path_of(value) else { return Truth::Unsure };
     let reading = Reading::of(path);
     one_of(paths, |pattern| pattern.matches(path, &reading))
 }

@@ -11,7 +11,7 @@ use http::Method;
 
 use crate::{
     jwt::Claims,
-    path::{Reading, is_plain},
+    path::{Reading, is_plain, path_of},
 };
 
 /// One request or connection as rules see it. It borrows everything; what only some rules need is made when the first of them asks.
@@ -69,6 +69,36 @@ impl<'a> Facts<'a> {
     /// Of an opaque connection, or one whose TLS is passed through.
     pub const fn of_connection(client: &'a Client) -> Self {
         Self { client, http: None, claims: None }
+    }
+
+    /// Nobody could read the request's path in another way, or find another path in its headers.
+    #[inline]
+    pub fn has_one_reading(&self) -> bool {
+        self.http.as_ref().is_none_or(|http| http.simple_path().is_some() || http.path().is_none())
+    }
+
+    /// The paths that others may take the request's for; `None` where that could be any.
+    pub fn readings(&self) -> Option<Vec<String>> {
+        let mut all = Vec::new();
+        let Some(http) = self.http.as_ref().filter(|_| !self.has_one_reading()) else { return Some(all) };
+        let mut add = |path: &str, reading: &Reading| {
+            match reading {
+                Reading::Plain => all.push(path.to_owned()),
+                Reading::Loose(loose) => {
+                    all.extend(loose.iter().flat_map(|(text, lower)| [text, lower]).cloned());
+                }
+                Reading::Unreadable => return None,
+            }
+            Some(())
+        };
+        add(http.path()?, http.reading())?;
+        for other in http.other_paths() {
+            let path = path_of(other)?;
+            add(path, &Reading::of(path))?;
+        }
+        all.sort_unstable();
+        all.dedup();
+        Some(all)
     }
 
     /// The port that the client connected to; `None` on Unix sockets.

@@ -21,7 +21,7 @@ const READINGS: usize = 4 * (ROUNDS + 1);
 pub(crate) enum Reading {
     /// As it stands there.
     Plain,
-    /// In several ways: [`READINGS`] texts, each with its letters' case, and in lower case.
+    /// In several ways: [`READINGS`] texts, or one for all of them, each with its letters' case, and in lower case.
     Loose(Vec<(String, String)>),
     /// It could be anything.
     Unreadable,
@@ -31,6 +31,11 @@ impl Reading {
     pub(crate) fn of(path: &str) -> Self {
         if is_plain(path) {
             return Self::Plain;
+        }
+        // Only its case can be read in two ways: such are the paths of gRPC.
+        let lower = path.to_ascii_lowercase();
+        if is_plain(&lower) {
+            return Self::Loose(vec![(path.to_owned(), lower)]);
         }
         let with_lower = |loose: String| {
             let lower = loose.to_ascii_lowercase();
@@ -87,6 +92,15 @@ const fn is_odd_pair(a: u8, b: u8) -> bool {
 fn is_odd_chunk<const BYTES: usize>(chunk: &[u8; BYTES]) -> bool {
     let pairs = chunk.iter().zip(chunk.iter().skip(1));
     pairs.fold(false, |found, (&a, &b)| found | is_odd(b) | is_odd_pair(a, b))
+}
+
+/// The path in a header that names another one: as it is, or in a URL. `None` where that could be any.
+pub(crate) fn path_of(value: &[u8]) -> Option<&str> {
+    let path = std::str::from_utf8(value).ok()?.split(['?', '#']).next()?;
+    let path = path
+        .split_once("://")
+        .map_or(path, |(_, rest)| rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"));
+    path.starts_with('/').then_some(path)
 }
 
 /// All readings of a path; `None` where there is no end to its decoding, or it becomes no text.
@@ -214,7 +228,10 @@ impl Path {
             Reading::Loose(all) => all,
             Reading::Unreadable => return Truth::Unsure,
         };
-        let text = |at: usize| all.get(at).map_or((path, path), |(loose, lower)| (loose, lower));
+        let text = |at: usize| {
+            let reading = all.get(at).or(all.first());
+            reading.map_or((path, path), |(loose, lower)| (loose, lower))
+        };
         // A plain path is read in one way.
         let ways = 0..all.len().max(1);
         let matched = |found: Truth, matched: bool| found.agree(matched.into());
@@ -394,6 +411,8 @@ mod tests {
         assert_eq!(asked(&prefix(""), "/any%2F..//thing/"), Truth::Yes);
         assert_eq!(asked(&exact("/v1/"), "/v1/"), Truth::Yes);
         assert_eq!(asked(&exact("/a%2Fb"), "/a%2Fb"), Truth::Yes);
+        assert_eq!(asked(&exact("/shop.Orders/Get"), "/shop.Orders/Get"), Truth::Yes);
+        assert_eq!(asked(&prefix("/a%2Fb"), "/A/b"), Truth::Unsure);
         assert_eq!(asked(&exact("/"), "/"), Truth::Yes);
         let regex = PathPattern::Regex(Box::new(Regex::new("^(?:/v[0-9]/.*/)$").unwrap()));
         assert_eq!(asked(&regex, "/v1/x/"), Truth::Yes);

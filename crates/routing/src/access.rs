@@ -27,6 +27,13 @@ pub(crate) fn access(table: &RouteTable, route: Option<&CompiledRoute>, facts: &
     listener.into_iter().chain(route).map(|(whose, policy)| one(whose, policy, facts)).collect()
 }
 
+/// Another reading of the path leads to this route, whose rules are others.
+pub(crate) fn in_doubt(other: &CompiledRoute) -> Access {
+    let allowed = other.authorization.as_ref().is_some_and(AccessPolicy::is_dry_run);
+    let decision = "another reading of the path leads to this route, which has other rules".to_owned();
+    Access { whose: format!("route {}", other.name), allowed, decision, rules: Vec::new() }
+}
+
 fn one(whose: String, policy: &AccessPolicy, facts: &Facts<'_>) -> Access {
     let decision = policy.decide(facts);
     let mut rules: Vec<String> = Vec::new();

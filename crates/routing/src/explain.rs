@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     Access, CompiledRoute, Ctx, RequestFacts, RouteTable, Step, UpstreamHost,
-    access::access,
+    access::{access, in_doubt},
     conditions::{destination_holds, sni_holds},
     host, path,
     precedence::{Alternative, alternatives},
@@ -256,7 +256,10 @@ pub fn explain(
             Vec::new()
         } else {
             let route = table.find_http(&facts).map(|matched| matched.route);
-            access(table, route, &Facts::of_request(request, client))
+            let other = route.and_then(|found| table.other_rules(request, client, found));
+            let mut all: Vec<Access> = other.map(in_doubt).into_iter().collect();
+            all.extend(access(table, route, &Facts::of_request(request, client)));
+            all
         },
         outcome,
     }

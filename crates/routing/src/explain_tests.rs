@@ -31,6 +31,40 @@ fn a_preflight_meets_no_access_rules_and_the_request_behind_it_does() {
 }
 
 #[test]
+fn whose_rules_hold_is_never_in_doubt() {
+    const GUARDED: &str = "listeners: { inbound: { bind: ':15006', routes: [\n\
+        { name: admin, match: { path: /admin/* }, to: app, authorization: { allow: [{ client: 10.0.0.0/8 }] } },\n\
+        { name: same, match: { path: /open/* }, to: app } ], to: app } }\n\
+        upstreams: { app: 'http://127.0.0.1:8080' }\n";
+    let config = attache_config::parse(GUARDED, None, &|_| None).unwrap();
+    let table = RouteTable::new(&config.listeners[0]);
+    let client = Client::default();
+    let other = |target: &str, headers: &[(&str, &str)]| {
+        let request = request("GET", target, headers);
+        let found = table.find_http(&crate::RequestFacts::of(&request, &client)).unwrap().route;
+        table.other_rules(&request, &client, found).map(|route| route.name.to_string())
+    };
+    for target in [
+        "a.test/x/..%2fadmin",
+        "a.test/ADMIN/x",
+        "a.test//admin",
+        "a.test/%2561dmin",
+        "a.test/open/..%5cadmin/x",
+        "a.test/admin%3Fx",
+        "a.test/%ff",
+    ] {
+        assert_eq!(other(target, &[]).as_deref(), Some("admin"), "{target}");
+    }
+    assert_eq!(other("a.test/open", &[("x-original-url", "/admin")]).as_deref(), Some("admin"));
+    assert!(other("a.test/admin/..%2fopen", &[]).is_some(), "also where the other one has no rules");
+    for target in ["a.test/open/..%2fx", "a.test/Open/X/", "a.test/admin/A%20B/", "a.test/x//y"] {
+        assert_eq!(other(target, &[]), None, "{target}");
+    }
+    let text = explained(GUARDED, "GET", "a.test/x/..%2fadmin", &[]);
+    assert!(text.contains("answered with denied-by-rule") && text.contains("another reading"), "{text}");
+}
+
+#[test]
 fn what_becomes_of_connections_to_an_unhealthy_endpoint_is_said_where_one_can_turn_so() {
     let of = |keys: &str| {
         explained(

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use attache_authorization::AccessPolicy;
+use attache_authorization::{AccessPolicy, Facts};
 use attache_config::model::{
     Action, AddressMatch, HostName, HostPattern, Listener, Name, PathPolicy, Route, Traffic,
 };
@@ -36,6 +36,8 @@ pub struct RouteTable {
     pub(crate) policy: PathPolicy,
     /// Who may do what on the listener.
     authorization: Option<AccessPolicy>,
+    /// Some route says more of that, or something else.
+    pub(crate) has_route_rules: bool,
     /// The listener terminates TLS: what is passed through takes only routes that say so.
     terminates: bool,
     /// Of each route to `original-destination`, the routes that opaque bytes on it could go round.
@@ -76,6 +78,7 @@ impl RouteTable {
             tcp_without_name: Destinations::default(),
             policy: listener.http.path,
             authorization: listener.authorization.as_deref().map(AccessPolicy::new),
+            has_route_rules: listener.routes.iter().any(|route| route.authorization.is_some()),
             terminates: listener.tls.is_some(),
             guards: Vec::new(),
         };
@@ -122,6 +125,31 @@ impl RouteTable {
             })
         })?;
         Some(Matched { route, captures: route.capture(&path) })
+    }
+
+    /// A route with other rules than the one that was found, for a request whose path others may read in another way
+    /// (`/open/..%2Fadmin`): nobody can say whose rules hold. Only a request whose path has more than one reading is looked at twice.
+    pub fn other_rules(
+        &self,
+        request: &RequestHead,
+        client: &Client,
+        found: &CompiledRoute,
+    ) -> Option<&CompiledRoute> {
+        if !self.has_route_rules {
+            return None;
+        }
+        let access = Facts::of_request(request, client);
+        if access.has_one_reading() {
+            return None;
+        }
+        let rules = |route: &CompiledRoute| self.model.get(route.id.0)?.authorization.as_ref();
+        let differs = |route: &&CompiledRoute| rules(route) != rules(found);
+        let Some(readings) = access.readings() else { return self.routes.iter().find(differs) };
+        let mut routes = readings.iter().filter_map(|path| {
+            let asked = RequestFacts { path: path.as_str(), ..RequestFacts::of(request, client) };
+            self.find_http(&asked).map(|matched| matched.route)
+        });
+        routes.find(differs)
     }
 
     /// The most specific route that matches an opaque connection, or one whose TLS is passed through: by server name and

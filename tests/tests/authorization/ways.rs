@@ -132,6 +132,42 @@ upstreams: {{ app: 'http://127.0.0.1:{port}', copy: 'http://127.0.0.1:{copy}' }}
 }
 
 #[test]
+fn no_reading_of_a_path_leads_past_the_rules_of_another_route() {
+    let (server, port) = counting("app");
+    let attache = start(
+        "authorization: { jwt: { issuers: corp } }
+to: app
+routes:
+  - { match: { path: /open/* }, to: app, authorization: { jwt: { issuers: corp, required: false } } }
+  - { match: { path: /admin/* }, to: app, authorization: { allow: [] } }",
+        "jwt: { corp: { issuer: 'https://id', audiences: shop, keys: { upstream: app, path: /keys } } }",
+        port,
+    );
+    let say = |target: &str, more: &str| {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: app\r\n{more}Connection: close\r\n\r\n");
+        status(&raw(local(attache.port), head.as_bytes()))
+    };
+    assert_eq!(say("/open/a", ""), 200);
+    assert_eq!(say("/open/A%20b/", ""), 200);
+    assert_eq!(say("/x", ""), 401);
+    for target in [
+        "/open/..%2fx",
+        "/open/..%2fadmin",
+        "/open/%2e%2e%5cx",
+        "/open/..%252fx",
+        "/open//..%2f..%2fx",
+        "/open/%00",
+    ] {
+        assert!((400..=403).contains(&say(target, "")), "{target}");
+    }
+    assert_eq!(say("/open/a", "X-Original-URL: /x\r\n"), 403);
+    assert_eq!(say("/open/a", "X-Original-URL: /open/b\r\n"), 200);
+    let seen = asked(&server);
+    assert!(seen.lines().all(|line| line.starts_with("/keys") || line.starts_with("/open")), "{seen}");
+    assert!(!seen.contains("..") && !seen.contains("%00"), "{seen}");
+}
+
+#[test]
 fn an_address_is_read_in_one_way_however_many_proxies_are_trusted() {
     let (_app, port) = app();
     let at = |trusted: &str| {

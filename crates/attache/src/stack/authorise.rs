@@ -34,6 +34,10 @@ impl Site {
         route: Option<&'r CompiledRoute>,
         exchange: &Exchange,
     ) -> Result<Option<Token<'r>>, Failure> {
+        let other = route.and_then(|found| Some((found, self.table.other_rules(request, client, found)?)));
+        if let Some((found, other)) = other {
+            self.refuse_in_doubt(found, other, exchange)?;
+        }
         let mut token = None;
         if let Some((wanted, policy, route)) = self.token(route) {
             let claims = match self.upstreams.verifier().verify(wanted, request) {
@@ -48,6 +52,22 @@ impl Site {
         let claims = token.as_ref().and_then(|token| token.claims.as_deref());
         self.ask(&Facts::of_request(request, client).with_claims(claims), route, exchange)?;
         Ok(token)
+    }
+
+    /// Another reading of the path leads to a route with other rules.
+    #[cold]
+    fn refuse_in_doubt(
+        &self,
+        found: &CompiledRoute,
+        other: &CompiledRoute,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
+        // One of them has rules, or they would not differ.
+        let Some(policy) = other.authorization().or_else(|| found.authorization()) else { return Ok(()) };
+        let detail =
+            format!("another reading of the path leads to route {}, which has other rules", other.name);
+        let failure = Failure { detail, ..Failure::from(Reason::DeniedByRule) };
+        self.refuse(failure, policy, Some(found), exchange)
     }
 
     /// Lets an opaque connection go on to the route that was found, or says why not.

@@ -25,7 +25,7 @@ use attache_routing::CompiledRoute;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::CallContext;
 use attache_web::WayBack;
-use attache_wire::{Request, RequestHead, Response};
+use attache_wire::{Request, RequestHead, Response, header::EXPECT};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::timeout;
@@ -102,6 +102,8 @@ impl Site {
                 let idle = self.listener.http.idle_timeout;
                 let (excerpt, body) = begin_of(std::mem::take(request.body_mut()), limit, idle).await?;
                 *request.body_mut() = body;
+                // Its sender was told to go on, so the upstream need not be asked whether it may.
+                request.headers_mut().remove(EXPECT);
                 Some(excerpt)
             }
             None => None,
