@@ -19,6 +19,7 @@ pub mod path;
 pub mod proxy_protocol;
 pub mod request;
 pub mod response;
+pub mod review;
 pub mod round_trip;
 pub mod rule;
 pub mod session;
@@ -172,6 +173,7 @@ mod tests {
     #[test]
     fn manifests_hold_for_the_corpus() {
         each("fuzz/corpus/manifest", b"", super::manifest::check);
+        each("fuzz/corpus/review", b"", super::review::check);
         each("crates/kubernetes/tests/manifests", b"", super::manifest::check);
     }
 
