@@ -102,7 +102,14 @@ impl Site {
             }
             self.finish(response, back, exchange)
         });
-        finished.unwrap_or_else(|error| self.answer(error.into(), asker, exchange))
+        finished.unwrap_or_else(|error| {
+            let mut failure = Failure::from(error);
+            if matches!(failure.reason, Reason::RequestTimeout | Reason::PerTryTimeout | Reason::IdleTimeout)
+            {
+                failure.detail = [failure.detail, exchange.waited_for()].join("; ");
+            }
+            self.answer(failure, asker, exchange)
+        })
     }
 
     /// The last step of every response: what a browser needs, then it is noted as the client gets it.

@@ -7,13 +7,14 @@ use std::{
 };
 
 use attache_http::{Body, BodyError};
+use attache_telemetry::Reason;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::{
     held::Holder,
-    timer::{Activity, Timer},
+    timer::{Activity, Limit, Timer},
 };
 use crate::UpstreamState;
 
@@ -23,15 +24,25 @@ pin_project! {
         inner: Holder,
         #[pin]
         timer: Timer,
+        limit: Option<Limit>,
         first: bool,
     }
 }
 
 impl TimedBody {
-    pub(super) fn new(inner: Body, timer: Timer, state: Arc<UpstreamState>) -> Self {
+    pub(super) fn new(inner: Body, timer: Timer, limit: Option<Limit>, state: Arc<UpstreamState>) -> Self {
         let inner = Holder::new(inner, timer.deadline(), state);
-        Self { inner, timer, first: true }
+        Self { inner, timer, limit, first: true }
     }
+}
+
+/// Why it was cut, with the limit's value.
+fn error(reason: Reason, timer: &Timer, limit: Option<&Limit>) -> BodyError {
+    let cause = match reason {
+        Reason::ClientStalled => "the client took nothing of the answer".to_owned(),
+        reason => timer.cause(reason, "the answer was not whole", limit),
+    };
+    BodyError::with_source(Some(reason), cause)
 }
 
 impl HttpBody for TimedBody {
@@ -42,10 +53,10 @@ impl HttpBody for TimedBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.project();
+        let mut this = self.project();
         if let Some(reason) = this.inner.is_cut() {
             // A reader that asks again must not take the end for a clean one.
-            return Poll::Ready(Some(Err(BodyError::new(reason))));
+            return Poll::Ready(Some(Err(error(reason, &this.timer, this.limit.as_ref()))));
         }
         let frame = this.inner.poll_frame(cx);
         let passes = match &frame {
@@ -57,11 +68,11 @@ impl HttpBody for TimedBody {
         if passes && std::mem::take(this.first) {
             return frame;
         }
-        match this.timer.poll(cx, passes) {
+        match this.timer.as_mut().poll(cx, passes) {
             Poll::Pending => frame,
             Poll::Ready(reason) => {
                 this.inner.cut(reason);
-                Poll::Ready(Some(Err(BodyError::new(reason))))
+                Poll::Ready(Some(Err(error(reason, &this.timer, this.limit.as_ref()))))
             }
         }
     }

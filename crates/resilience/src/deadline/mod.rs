@@ -45,7 +45,7 @@ use body::{TimedBody, Upload};
 use http::{HeaderName, Method, StatusCode};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
-use timer::{Activity, Limits, Timer};
+use timer::{Activity, Limit, Limits, Timer};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -194,26 +194,38 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.timed.as_mut().project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(cut(this.state, Reason::RequestTimeout, Sent::Nothing)));
+            let cause = "the caller's deadline was over before the call began".to_owned();
+            return Poll::Ready(Err(cut(this.state, Reason::RequestTimeout, Sent::Nothing, cause)));
         };
         if let Poll::Ready(outcome) = inner.poll(cx) {
             return Poll::Ready(outcome.map(|response| {
                 let request = this.request.filter(|_| *this.whole && !streams(&response));
                 let deadline = [request, *this.caller].into_iter().flatten().min();
-                watch(response, this.timer.limits(deadline), this.state)
+                let limit = this.timer.start().zip(deadline).map(|(start, deadline)| Limit {
+                    time: deadline.duration_since(start),
+                    is_callers: *this.caller == Some(deadline),
+                });
+                watch(response, this.timer.limits(deadline), limit, this.state)
             }));
         }
-        let reason = ready!(this.timer.poll(cx, false));
+        let reason = ready!(this.timer.as_mut().poll(cx, false));
         // The attempt ends here, and knows whose time is over.
         this.inner.set(None);
         // The upstream may have been sent all of it: only the caller of the whole request could try again.
-        Poll::Ready(Err(cut(this.state, reason, Sent::Request)))
+        let own = this.request.filter(|own| this.timer.deadline().is_none_or(|deadline| deadline >= *own));
+        let deadline = own.or(this.timer.deadline());
+        let limit = this.timer.start().zip(deadline).map(|(start, deadline)| Limit {
+            time: deadline.duration_since(start),
+            is_callers: own.is_none(),
+        });
+        let cause = this.timer.cause(reason, "no answer", limit.as_ref());
+        Poll::Ready(Err(cut(this.state, reason, Sent::Request, cause)))
     }
 }
 
-fn cut(state: &UpstreamState, reason: Reason, sent: Sent) -> Error {
+fn cut(state: &UpstreamState, reason: Reason, sent: Sent, cause: String) -> Error {
     note(state, reason);
-    Error::new(reason, sent)
+    Error::with_source(reason, sent, cause)
 }
 
 fn note(state: &UpstreamState, reason: Reason) {
@@ -238,12 +250,17 @@ pub(crate) fn streams(response: &Response<Body>) -> bool {
 }
 
 /// Watches a response's body, if there is one to wait for.
-fn watch(response: Response<Body>, limits: Limits, state: &Arc<UpstreamState>) -> Response<Body> {
+fn watch(
+    response: Response<Body>,
+    limits: Limits,
+    limit: Option<Limit>,
+    state: &Arc<UpstreamState>,
+) -> Response<Body> {
     if response.body().is_whole() || response.body().is_end_stream() || limits.none() {
         return response;
     }
     // One allocation for a response whose body is still to come: its deadline must be kept where its frames are waited for.
-    response.map(|body| Body::stream(TimedBody::new(body, Timer::new(limits, None), state.clone())))
+    response.map(|body| Body::stream(TimedBody::new(body, Timer::new(limits, None), limit, state.clone())))
 }
 
 #[cfg(test)]

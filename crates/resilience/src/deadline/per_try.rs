@@ -56,8 +56,16 @@ where
         }
         let state = end.map(|_| self.state.clone());
         // One allocation for each attempt, only where it has a deadline: without one nothing of it is copied from layer to layer.
-        let sleep = end.map(|end| Box::pin(sleep_until(end)));
+        let sleep = end.map(|end| Box::pin(Due { sleep: sleep_until(end), timeout: self.timeout }));
         PerTryFuture { inner: Some(self.inner.call(call)), sleep, state }
+    }
+}
+
+pin_project! {
+    struct Due {
+        #[pin]
+        sleep: Sleep,
+        timeout: Duration,
     }
 }
 
@@ -66,7 +74,7 @@ pin_project! {
     pub struct PerTryFuture<F> {
         #[pin]
         inner: Option<F>,
-        sleep: Option<Pin<Box<Sleep>>>,
+        sleep: Option<Pin<Box<Due>>>,
         state: Option<Arc<UpstreamState>>,
     }
 }
@@ -84,11 +92,12 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for PerTryFuture<
         let (Some(sleep), Some(state)) = (this.sleep, this.state) else {
             return Poll::Pending;
         };
-        ready!(sleep.as_mut().poll(cx));
+        ready!(sleep.as_mut().project().sleep.poll(cx));
+        let cause = format!("no answer within `per_try_timeout` ({:?})", sleep.timeout);
         // The attempt ends here, and tells everybody that it was overdue.
         this.inner.set(None);
         super::note(state, Reason::PerTryTimeout);
         // Nobody knows how far it got.
-        Poll::Ready(Err(Error::new(Reason::PerTryTimeout, Sent::Request)))
+        Poll::Ready(Err(Error::with_source(Reason::PerTryTimeout, Sent::Request, cause)))
     }
 }

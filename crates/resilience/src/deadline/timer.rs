@@ -41,6 +41,14 @@ impl Limits {
     }
 }
 
+/// A deadline as people are told of it.
+#[derive(Debug)]
+pub(super) struct Limit {
+    pub(super) time: Duration,
+    /// The request brought it with it; else it is the route's `timeout`.
+    pub(super) is_callers: bool,
+}
+
 pin_project! {
     pub(super) struct Timer {
         limits: Limits,
@@ -61,6 +69,24 @@ impl Timer {
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
         self.limits.deadline
+    }
+
+    pub(super) const fn start(&self) -> Option<Instant> {
+        self.start
+    }
+
+    /// Which limit ended it, for people: its key and its value. `missing` is what had not come until the deadline.
+    pub(super) fn cause(&self, reason: Reason, missing: &str, limit: Option<&Limit>) -> String {
+        match limit {
+            _ if reason == Reason::IdleTimeout => {
+                format!("no byte either way for `idle_timeout` ({:?})", self.limits.idle)
+            }
+            Some(Limit { time, is_callers: true }) => {
+                format!("{missing} within the caller's deadline ({time:?})")
+            }
+            Some(Limit { time, is_callers: false }) => format!("{missing} within `timeout` ({time:?})"),
+            None => format!("{missing} at the deadline"),
+        }
     }
 
     /// The same limits with another deadline.

@@ -142,7 +142,8 @@ impl<S: Service<Call>> Waiting<S> {
         };
         let now = Instant::now();
         if call.context.deadline.is_some_and(|deadline| deadline <= now) {
-            return Poll::Ready(Err(refusal(Reason::RequestTimeout)));
+            let cause = "the deadline came while the call waited in the queue";
+            return Poll::Ready(Err(Error::with_source(Reason::RequestTimeout, Sent::Nothing, cause)));
         }
         let headers = call.request.headers_mut();
         if let Some(timeout) = attache_rpc::timeout::timeout(headers) {

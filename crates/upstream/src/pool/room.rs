@@ -108,7 +108,8 @@ impl<'a> Waiting<'a> {
     pub(super) async fn turn(&self, deadline: Option<Instant>) -> Result<(), Error> {
         let (pool, now) = (self.pool, Instant::now());
         if deadline.is_some_and(|deadline| now >= deadline) {
-            return Err(Error::new(Reason::RequestTimeout, Sent::Nothing));
+            let cause = "the deadline came while the request waited for a connection";
+            return Err(Error::with_source(Reason::RequestTimeout, Sent::Nothing, cause));
         }
         if now.duration_since(self.since) >= pool.shared.config.connect_timeout {
             return Err(pool.refused(Reason::OverflowConnections));
