@@ -8,13 +8,11 @@ import os
 import resource
 import socket
 import ssl
-import struct
 import subprocess
-import threading
 import time
 
-from trouble import (ATTACHE, FOLDER, Proxy, Server, answers, certificate, command, dns, end, file, issue, one, port, request, row, running, tls,
-                     write)
+from trouble import (ATTACHE, FOLDER, Proxy, Server, answers, certificate, command, dns, end, file, issue, one, opaque, port, row, running, says,
+                     says_grpc_status, tls, write)
 
 LISTENER = "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', tls: {{ {tls} }}, to: app }} }}\nupstreams: {{ app: 'http://127.0.0.1:{port}' }}\n"
 
@@ -43,51 +41,10 @@ def over_tls(own=None, ca="ca", name="localhost", alpn=None):
     return call
 
 
-def says(text, first=True):
-    """A server that says this, at once or after the request."""
-    def do(connection):
-        if first:
-            connection.sendall(text)
-            time.sleep(0.2)
-        request(connection)
-        if not first:
-            connection.sendall(text)
-        return False
-    return do
-
-
 def refuses_http2(connection):
     connection.recv(4096)
     connection.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
     return False
-
-
-def grpc_unavailable(connection):
-    """HTTP/2 by hand: answers the first call with trailers alone, grpc-status 14."""
-    def frame(kind, flags, stream, payload=b""):
-        return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-    data = connection.recv(65536)
-    connection.sendall(frame(4, 0, 0))
-    literal = lambda name, value: b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-    trailers = b"\x88" + literal(b"content-type", b"application/grpc") + literal(b"grpc-status", b"14") + literal(b"grpc-message", b"no leader")
-    for _ in range(20):
-        if b"\x01" in data[24:]:
-            time.sleep(0.1)
-            connection.sendall(frame(4, 1, 0) + frame(1, 5, 1, trailers))
-            time.sleep(0.3)
-            return False
-        data += connection.recv(65536)
-    return False
-
-
-def opaque(proxy):
-    with socket.create_connection(("127.0.0.1", proxy.at), 10) as s:
-        s.settimeout(10)
-        try:
-            s.sendall(b"PING\r\n")
-            return "closed" if not s.recv(100) else "bytes"
-        except OSError as error:
-            return type(error).__name__
 
 
 def tcp(address, more=""):
@@ -136,12 +93,12 @@ running("the listener's own certificate has expired", inbound("certificate: gone
 
 # HTTP.
 running("h2c:// to a server of HTTP/1", one(f"h2c://127.0.0.1:{Server(refuses_http2).port}"), "HTTP/1", "http://|`protocol`")
-running("the port is another protocol's", one(f"http://127.0.0.1:{Server(says(bytes('SSH-2.0-OpenSSH_9.6', 'ascii') + bytes([13, 10]))).port}"),
+running("the port is another protocol's", one(f"http://127.0.0.1:{Server(says(b'SSH-2.0-OpenSSH_9.6' + bytes([13, 10]), first=True)).port}"),
         "upstream-protocol-error.*SSH-2.0", "right port")
 big = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-big: " + b"a" * 300_000 + b"\r\n\r\n"
-running("the upstream's answer has too many headers", one(f"http://127.0.0.1:{Server(says(big, first=False)).port}"), "larger|too large|limit",
+running("the upstream's answer has too many headers", one(f"http://127.0.0.1:{Server(says(big)).port}"), "larger|too large|limit",
         "protocol|limit")
-running("a gRPC call is answered UNAVAILABLE", one(f"h2c://127.0.0.1:{Server(grpc_unavailable).port}"), "grpc-status 14|UNAVAILABLE", "log",
+running("a gRPC call is answered UNAVAILABLE", one(f"h2c://127.0.0.1:{Server(says_grpc_status(14, b'no leader')).port}"), "grpc-status 14|UNAVAILABLE", "log",
         call=lambda p: p.get("/shop.Orders/List", headers={"content-type": "application/grpc", "te": "trailers"}, data=b"\0\0\0\0\0"))
 running("a tunnel (CONNECT) where none is meant", one(f"http://127.0.0.1:{good.port}"), "connect-denied", "CONNECT|tunnel",
         call=lambda p: p.raw("CONNECT orders:443 HTTP/1.1\r\nhost: orders:443\r\n\r\n"))

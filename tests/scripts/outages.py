@@ -1,59 +1,17 @@
-"""A total outage is never green: of each kind `attache status` ends with 2 and names it, and the log has a warning.
+"""A total outage is never green: of each kind `attache status` ends with 2 and names it, and the log has a warning. What only looks like one is.
 
 outages.py ATTACHE
 """
 
 import socket
-import struct
 import subprocess
 import sys
 import time
 
-from trouble import FOLDER, Proxy, Server, answers, certificate, command, issue, one, port, request, tls, write
+from trouble import (Proxy, Server, answers, certificate, command, frame, hangs, issue, literal, one, opaque, port, request, says_grpc_status, tls,
+                     will_reset, write)
 
 WRONG = []
-
-
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def literal(name, value):
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
-def says_grpc_status(code, with_data):
-    """HTTP/2 by hand: answers each call with this grpc-status, alone or behind a message."""
-    def do(connection):
-        data = connection.recv(65536)
-        connection.sendall(frame(4, 0, 0))
-        time.sleep(0.2)
-        connection.sendall(frame(4, 1, 0))
-        head = b"\x88" + literal(b"content-type", b"application/grpc")
-        status = literal(b"grpc-status", str(code).encode())
-        if with_data:
-            connection.sendall(frame(1, 4, 1, head) + frame(0, 0, 1, b"\0\0\0\0\0") + frame(1, 5, 1, status))
-        else:
-            connection.sendall(frame(1, 5, 1, head + status))
-        time.sleep(0.3)
-        return bool(data) and False
-    return do
-
-
-def hangs(connection):
-    request(connection)
-    time.sleep(5)
-    return False
-
-
-def opaque(proxy):
-    with socket.create_connection(("127.0.0.1", proxy.at), 10) as s:
-        s.settimeout(5)
-        try:
-            s.sendall(b"PING\r\n")
-            return s.recv(100)
-        except OSError:
-            return b""
 
 
 def connect_by_http2(authority):
@@ -67,12 +25,23 @@ def connect_by_http2(authority):
     return call
 
 
-def impatient(proxy):
+def tunnel(proxy, to):
+    with socket.create_connection(("127.0.0.1", proxy.at), 10) as s:
+        s.settimeout(5)
+        s.sendall(f"CONNECT 127.0.0.1:{to} HTTP/1.1\r\nhost: 127.0.0.1:{to}\r\n\r\n".encode())
+        try:
+            s.recv(4096)
+            s.sendall(b"PING\r\n")
+            s.recv(4096)
+        except OSError:
+            pass
+
+
+def impatient(proxy, waits=0.1, path="/"):
     with socket.create_connection(("127.0.0.1", proxy.at), 5) as s:
-        s.sendall(b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n")
-        time.sleep(0.1)
-        # A reset: an end of the stream alone would be a client that still waits for its answer.
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        s.sendall(f"GET {path} HTTP/1.1\r\nhost: orders\r\n\r\n".encode())
+        time.sleep(waits)
+        will_reset(s)
 
 
 def grpc(proxy):
@@ -105,6 +74,73 @@ def outage(what, config, whose, call=lambda proxy: proxy.get(), calls=6, logged=
         WRONG.append(f"--- {what}: named {named}, warned {warned}\n{said.stdout}{said.stderr}\n{top}\n{log}")
 
 
+def well(what, config, call, calls=6, after=0.5):
+    """The same of what is none: it is green, and the log has no warning."""
+    proxy = Proxy(config)
+    for _ in range(calls):
+        call(proxy)
+    time.sleep(after)
+    said = command("status", "--admin", str(proxy.admin))
+    proxy.stop()
+    proxy.log.seek(0)
+    log = proxy.log.read()
+    right = said.returncode == 0 and "failed with" not in log
+    print(f"{'ok  ' if right else 'MISS'} {what}: exit code {said.returncode}", flush=True)
+    if not right:
+        WRONG.append(f"--- {what}: is none\n{said.stdout}{said.stderr}\n{log}")
+
+
+def tcp(do):
+    return ("listeners: { out: { bind: '127.0.0.1:$PORT', protocol: tcp, to: db } }\n"
+            f"upstreams: {{ db: 'tcp://127.0.0.1:{Server(do).port}' }}\n")
+
+
+def takes(wait=0.0, until_the_end=False):
+    """A server of TCP that reads and says nothing."""
+    def do(connection):
+        if wait:
+            time.sleep(wait)
+            return False
+        while connection.recv(4096) and until_the_end:
+            pass
+        return False
+    return do
+
+
+def silent(proxy):
+    """A client that waits for the server to speak first."""
+    with socket.create_connection(("127.0.0.1", proxy.at), 10) as s:
+        s.settimeout(5)
+        try:
+            s.recv(100)
+        except OSError:
+            pass
+
+
+def ships(half_close):
+    """A client that sends lines and wants no answer."""
+    def call(proxy):
+        with socket.create_connection(("127.0.0.1", proxy.at), 10) as s:
+            s.sendall(b"<13>a line for the log\n" * 100)
+            if half_close:
+                s.shutdown(socket.SHUT_WR)
+                s.settimeout(5)
+                s.recv(1)
+    return call
+
+
+def by_curl(seconds, *more):
+    return lambda p: subprocess.run(["curl", "-s", *more, "--max-time", str(seconds), f"http://127.0.0.1:{p.at}/"], capture_output=True)
+
+
+def half_closes(proxy):
+    """A client that ends its writing with its request, and waits for its answer."""
+    with socket.create_connection(("127.0.0.1", proxy.at), 5) as s:
+        s.sendall(b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n")
+        s.shutdown(socket.SHUT_WR)
+        assert s.recv(4096).startswith(b"HTTP/1.1 200"), "no answer"
+
+
 certificate("ca", "Shop CA", "DNS:ca", ca=True)
 issue("server", "ca", "localhost", "DNS:localhost,IP:127.0.0.1")
 closed, good = port(), Server(answers())
@@ -125,8 +161,11 @@ outage("HTTP/1", one(DEAD), "upstream orders")
 outage("a single call", one(DEAD), "upstream orders", calls=1)
 outage("TCP", f"listeners: {{ out: {{ bind: '127.0.0.1:$PORT', protocol: tcp, to: db }} }}\nupstreams: {{ db: 'tcp://127.0.0.1:{closed}' }}\n",
        "upstream db", call=opaque)
-outage("gRPC, the status alone", one(f"h2c://127.0.0.1:{Server(says_grpc_status(14, False)).port}"), "upstream orders", call=grpc)
-outage("gRPC, the status behind a message", one(f"h2c://127.0.0.1:{Server(says_grpc_status(13, True)).port}"), "upstream orders", call=grpc)
+outage("TCP that is taken and closed", tcp(lambda connection: False), "upstream db", call=opaque)
+outage("TCP that is closed behind the first bytes", tcp(takes()), "upstream db", call=opaque)
+outage("TCP that is closed while its client waits for the server", tcp(lambda connection: False), "upstream db", call=silent, calls=3)
+outage("gRPC, the status alone", one(f"h2c://127.0.0.1:{Server(says_grpc_status(14)).port}"), "upstream orders", call=grpc)
+outage("gRPC, the status behind a message", one(f"h2c://127.0.0.1:{Server(says_grpc_status(13, with_data=True)).port}"), "upstream orders", call=grpc)
 outage("mutual TLS without a certificate", one(f"https://127.0.0.1:{Server(answers(), tls('server', client_ca='ca')).port}", ", tls: { ca: ca.crt }"),
        "upstream orders")
 outage("the application behind an inbound listener", f"listeners: {{ inbound: {{ bind: '127.0.0.1:$PORT', to: app }} }}\nupstreams: {{ app: '{DEAD}' }}\n",
@@ -147,21 +186,38 @@ outage("a TLS listener that no client believes", "listeners: { inbound: { bind: 
 outage("every call is denied", f"listeners: {{ inbound: {{ bind: '127.0.0.1:$PORT', to: app, authorization: {{ deny: [{{ }}] }} }} }}\nupstreams: {{ app: '{GOOD}' }}\n"
        .replace("deny: [{ }]", "allow: [{ client: 192.0.2.0/24 }]"), "listener inbound")
 outage("every client gives up", one(f"http://127.0.0.1:{Server(hangs).port}"), "upstream orders", call=impatient, logged=False)
-slow = Server(lambda connection: paths(connection))
 
 
 def paths(connection):
-    data = b""
-    while b"\r\n\r\n" not in data:
-        more = connection.recv(65536)
-        if not more:
-            raise OSError
-        data += more
-    status = "500 Internal Server Error" if data.startswith(b"GET /pay") else "200 OK"
+    head = request(connection)
+    if head.startswith(b"GET /hang"):
+        time.sleep(60)
+    status = "500 Internal Server Error" if head.startswith(b"GET /pay") else "200 OK"
     connection.sendall(f"HTTP/1.1 {status}\r\ncontent-length: 6\r\n\r\nhello\n".encode())
     return True
 
 
+slow = Server(paths)
+outage("calls hang", one(f"http://127.0.0.1:{Server(hangs).port}"), "upstream orders", call=lambda p: impatient(p, 0.7), calls=2)
+outage("calls of HTTP/2 hang", one(f"http://127.0.0.1:{Server(hangs).port}"), "upstream orders", call=by_curl(0.7, "--http2-prior-knowledge"), calls=3)
+outage("calls hang behind others that were served", LISTENER.format(
+    more="", routes="{ match: { path: /ok }, to: good, retry: off }, { to: orders, retry: off }",
+    upstreams=f"good: '{GOOD}', orders: 'http://127.0.0.1:{Server(hangs).port}'"), "upstream orders",
+    call=lambda p: impatient(p, 0.7), calls=3, before=many)
+outage("a tunnel (CONNECT) to what closes at once", tunnels, "upstream net",
+       call=lambda p, at=Server(lambda connection: False): tunnel(p, at.port))
+well("clients that change their mind", one(f"http://127.0.0.1:{Server(answers(wait=0.3)).port}"),
+     lambda p: (p.get(), impatient(p), impatient(p)), calls=4)
+outage("calls hang, and their clients end in order", one(f"http://127.0.0.1:{Server(hangs).port}"), "upstream orders", call=by_curl(1), calls=2)
+outage("answers come later than clients wait", one(f"http://127.0.0.1:{Server(answers(wait=1.5)).port}"), "upstream orders", call=by_curl(1), calls=3)
+outage("the only call hangs", one(f"http://127.0.0.1:{Server(hangs).port}"), "upstream orders", call=lambda p: impatient(p, 0.7), calls=1, logged=False)
+well("one client that loses its patience", one(f"http://127.0.0.1:{Server(paths).port}"), lambda p: (p.get("/ok"), impatient(p, 0.8, "/hang")), calls=1)
+well("clients that end their writing with their request", one(f"http://127.0.0.1:{Server(answers(wait=1.0)).port}"), half_closes, calls=3)
+well("probes of an HTTP port", one(GOOD), lambda p: socket.create_connection(("127.0.0.1", p.at), 5).close())
+well("probes of a TCP port", tcp(takes(until_the_end=True)), lambda p: socket.create_connection(("127.0.0.1", p.at), 5).close())
+well("lines for a log, one way", tcp(takes(until_the_end=True)), ships(half_close=True))
+well("lines for a log, and the client is gone", tcp(takes(until_the_end=True)), ships(half_close=False))
+well("a connection made ahead that its server closes after a while", tcp(takes(wait=1.5)), silent, calls=1)
 outage("one route of many calls", LISTENER.format(
     more="", routes="{ name: pay, match: { path: /pay }, to: orders, retry: off }, { to: orders, retry: off }",
     upstreams=f"orders: 'http://127.0.0.1:{slow.port}'"), "route", call=lambda p: p.get("/pay"), calls=4, before=many, logged=False)

@@ -5,13 +5,12 @@ rare_troubles.py ATTACHE [--markdown FILE]
 
 import os
 import socket
-import ssl
 import struct
 import subprocess
-import threading
 import time
 
-from trouble import (ATTACHE, FOLDER, Proxy, Server, answers, certificate, command, end, file, issue, one, port, request, row, running, tls, write)
+from trouble import (ATTACHE, FOLDER, Proxy, Server, answers, certificate, command, dns, end, hangs, issue, one, opaque, request, row, running, says, tls, will_reset,
+                     write)
 
 
 def curl(*arguments):
@@ -42,7 +41,7 @@ def hello_then(reset):
     def do(connection):
         connection.recv(4096)
         if reset:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            will_reset(connection)
         return False
     return do
 
@@ -52,39 +51,10 @@ def closes(connection):
     return False
 
 
-def says(text):
-    def do(connection):
-        request(connection)
-        connection.sendall(text)
-        time.sleep(0.2)
-        return False
-    return do
-
-
-def dns(answer):
-    """A DNS server; `answer` makes the message out of the query's id, question and name."""
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind(("127.0.0.1", 0))
-
-    def run():
-        while True:
-            query, who = s.recvfrom(4096)
-            end = 12
-            while query[end]:
-                end += 1 + query[end]
-            s.sendto(answer(query[:2], query[12:end + 5]), who)
-    threading.Thread(target=run, daemon=True).start()
-    return s.getsockname()[1]
-
-
 def in_a_loop(id, question):
     """The name is an alias of itself."""
     alias = b"\xc0\x0c" + struct.pack(">HHIH", 5, 1, 30, 2) + b"\xc0\x0c"
     return id + struct.pack(">HHHHH", 0x8180, 1, 1, 0, 0) + question + alias
-
-
-def refuses(id, question):
-    return id + struct.pack(">HHHHH", 0x8185, 1, 0, 0, 0) + question
 
 
 def nonsense(id, question):
@@ -93,7 +63,6 @@ def nonsense(id, question):
 
 def chain(name, intermediate_old=False, send_intermediate=True):
     """A certificate that an intermediate authority signed, with the chain that its server sends."""
-    run = lambda *a: subprocess.run(["openssl", *a], capture_output=True, check=True, cwd=FOLDER)
     inter = f"{name}-inter"
     issue(inter, "ca", "Intermediate", "DNS:inter", old=intermediate_old, ca=True)
     issue(name, inter, "localhost", "DNS:localhost,IP:127.0.0.1")
@@ -141,10 +110,16 @@ running("a URL of 100 KiB", one(GOOD), "too-large|too-long|URI|target", "limits"
 running("the PROXY protocol is wanted and not sent", f"listeners: {{ in: {{ bind: '127.0.0.1:$PORT', proxy_protocol: require, to: o }} }}\n"
         f"upstreams: {{ o: '{GOOD}' }}\n", "PROXY|proxy-protocol", "proxy_protocol", call=curl("http://$AT/"))
 
+running("the upstream hangs and its clients give up", one(f"http://127.0.0.1:{Server(hangs).port}"), "client-closed.*left after", "hangs|slower",
+        call=curl("--max-time", "1", "http://$AT/"), calls=2)
+running("the upstream takes a TCP connection and closes it", "listeners: { out: { bind: '127.0.0.1:$PORT', protocol: tcp, to: db } }\n"
+        f"upstreams: {{ db: 'tcp://127.0.0.1:{Server(lambda connection: not connection.recv(100)).port}' }}\n",
+        "took the connection and closed it", "upstream's log", call=opaque)
+
 # DNS and addresses.
 running("a name is an alias of itself", f"dns: {{ servers: ['127.0.0.1:{dns(in_a_loop)}'] }}\n" + one("http://orders.shop.test"), "dns-failed.*no such record",
         "dig.*alias", before=1.0)
-running("the DNS server refuses", f"dns: {{ servers: ['127.0.0.1:{dns(refuses)}'] }}\n" + one("http://orders.shop.test"), "REFUSED", "dig|server", before=1.0)
+running("the DNS server refuses", f"dns: {{ servers: ['127.0.0.1:{dns(5)}'] }}\n" + one("http://orders.shop.test"), "REFUSED", "dig|server", before=1.0)
 running("the DNS server answers nonsense", f"dns: {{ servers: ['127.0.0.1:{dns(nonsense)}'], timeout: 500ms }}\n" + one("http://orders.shop.test"),
         "dns-(failed|timeout).*127.0.0.1", "dig|resolv", before=3.0)
 stale = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""Servers that fail, an attache before them, and what one command says of it: for `troubles.py` and `more_troubles.py`."""
+"""Servers that fail, an attache before them, and what one command says of it: for `*troubles.py` and `outages.py`."""
 
 import os
 import re
@@ -63,12 +63,14 @@ class Server:
 
 
 def request(connection):
+    """Reads a request's head and returns it."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = connection.recv(65536)
         if not more:
             raise OSError
         data += more
+    return data
 
 
 def answers(status="200 OK", body=b"hello\n", length=None, wait=0.0, close=False):
@@ -81,26 +83,98 @@ def answers(status="200 OK", body=b"hello\n", length=None, wait=0.0, close=False
     return do
 
 
+def will_reset(connection):
+    """Its close will be a reset: an end of the stream alone would be a client that still waits for its answer."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def resets(connection):
     request(connection)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    will_reset(connection)
     return False
 
 
-def dns(code):
-    """A DNS server that answers with this code; None says nothing."""
+def hangs(connection):
+    """Takes the request and never answers."""
+    request(connection)
+    time.sleep(60)
+    return False
+
+
+def says(text, first=False):
+    """A server that says this, after the request or at once, and closes."""
+    def do(connection):
+        if first:
+            connection.sendall(text)
+            time.sleep(0.2)
+        request(connection)
+        if not first:
+            connection.sendall(text)
+            time.sleep(0.2)
+        return False
+    return do
+
+
+def frame(kind, flags, stream, payload=b""):
+    """A frame of HTTP/2."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def literal(name, value):
+    """A field of HPACK, not indexed and not coded."""
+    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def says_grpc_status(code, message=b"", with_data=False):
+    """HTTP/2 by hand: answers the first call with this grpc-status, alone or behind a message of gRPC."""
+    def do(connection):
+        data = connection.recv(65536)
+        connection.sendall(frame(4, 0, 0))
+        while b"\x01" not in data[24:]:
+            more = connection.recv(65536)
+            if not more:
+                return False
+            data += more
+        time.sleep(0.2)
+        connection.sendall(frame(4, 1, 0))
+        head = b"\x88" + literal(b"content-type", b"application/grpc")
+        status = literal(b"grpc-status", str(code).encode()) + (literal(b"grpc-message", message) if message else b"")
+        if with_data:
+            connection.sendall(frame(1, 4, 1, head) + frame(0, 0, 1, b"\0\0\0\0\0") + frame(1, 5, 1, status))
+        else:
+            connection.sendall(frame(1, 5, 1, head + status))
+        time.sleep(0.3)
+        return False
+    return do
+
+
+def opaque(proxy, wait=10.0):
+    """What a client of TCP sees that speaks first: bytes, an end, or an error."""
+    with socket.create_connection(("127.0.0.1", proxy.at), 10) as s:
+        s.settimeout(wait)
+        try:
+            s.sendall(b"PING\r\n")
+            return "closed" if not s.recv(100) else "bytes"
+        except OSError as error:
+            return type(error).__name__
+
+
+def dns(answer):
+    """A DNS server. `answer` is a code (RFC 1035 section 4.1.1), None to say nothing, or makes the message out of id and question."""
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     s.bind(("127.0.0.1", 0))
 
     def run():
         while True:
             query, who = s.recvfrom(4096)
-            if code is None:
+            if answer is None:
                 continue
             end = 12
             while query[end]:
                 end += 1 + query[end]
-            s.sendto(query[:2] + struct.pack(">HHHHH", 0x8180 | code, 1, 0, 0, 0) + query[12:end + 5], who)
+            id, question = query[:2], query[12:end + 5]
+            coded = lambda: id + struct.pack(">HHHHH", 0x8180 | answer, 1, 0, 0, 0) + question
+            s.sendto(answer(id, question) if callable(answer) else coded(), who)
     threading.Thread(target=run, daemon=True).start()
     return s.getsockname()[1]
 

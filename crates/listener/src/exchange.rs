@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use attache_http::{Body, BodyError, strip_trailers};
@@ -42,6 +43,16 @@ impl Finish {
     }
 }
 
+/// What the client did not wait for.
+fn left(exchange: &Exchange) -> String {
+    if exchange.status.get() == 0 {
+        let waited = Duration::from_millis(exchange.start.elapsed().as_millis() as u64);
+        format!("the client left after {waited:?}, before there was an answer")
+    } else {
+        "the client left before the answer's end".to_owned()
+    }
+}
+
 impl Drop for Finish {
     fn drop(&mut self) {
         self.live.end();
@@ -53,7 +64,7 @@ impl Drop for Finish {
                 self.exchange.fail(Reason::ShuttingDown, "the drain's deadline came before the end");
             } else {
                 let stalled = self.live.stalled();
-                let detail = stalled.unwrap_or_else(|| "the client left before the end".to_owned());
+                let detail = stalled.unwrap_or_else(|| left(&self.exchange));
                 self.exchange.fail(Reason::ClientClosed, detail);
             }
         }

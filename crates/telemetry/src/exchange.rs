@@ -86,6 +86,8 @@ pub struct Exchange {
     pub in_flight: Cell<bool>,
     /// It outlives its response (a tunnel): whoever set this reports its end, the listener doesn't.
     pub handed_over: Cell<bool>,
+    /// Its client had waited, and ended its side before there was an answer.
+    pub(crate) left: Cell<bool>,
     /// Its headers, redacted; only while somebody follows exchanges.
     pub seen: RefCell<Option<Box<SeenHeaders>>>,
 }
@@ -126,6 +128,7 @@ impl Exchange {
             secure: Cell::new(false),
             in_flight: Cell::new(false),
             handed_over: Cell::new(false),
+            left: Cell::new(false),
             seen: RefCell::default(),
         }
     }
@@ -210,6 +213,18 @@ impl Exchange {
         }
         if let Some(trace) = &*self.trace.borrow() {
             trace.tried_again(reason);
+        }
+    }
+
+    /// Where the request was when its time was over: what a timeout waited for.
+    pub fn waited_for(&self) -> String {
+        let shown = |time: Duration| format!("{:?}", Duration::from_millis(time.as_millis() as u64));
+        match self.asked.get() {
+            Some(at) => format!("the endpoint had the request for {}", shown(at.elapsed())),
+            None if !self.waited.get().is_zero() => {
+                format!("endpoints had it for {} in all, and none had it then", shown(self.waited.get()))
+            }
+            None => "no endpoint had the request yet: it waited for a connection".to_owned(),
         }
     }
 

@@ -4,6 +4,9 @@
 //! A kind has ended when a call was served after it, or when nothing came of it for minutes: an outage of a service that is called once a
 //! minute is one, and not a new one each minute.
 //!
+//! Clients that leave before there is an answer are a kind as soon as two of them had waited and no more calls were served meanwhile
+//! than they are: one alone may have had its own reason.
+//!
 //! It sleeps until a kind begins, so it costs nothing while all is well, and it reads the workers' tables once a second while something fails.
 
 use std::{collections::HashMap, time::Duration};
@@ -11,6 +14,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    Reason,
     metrics::{Metrics, Served},
     watch::{Change, Group, Kind, QUIET, Watch},
 };
@@ -21,6 +25,11 @@ const GATHER: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_secs(1);
 /// A kind that goes on is told of again after this long.
 const AGAIN: Duration = Duration::from_mins(5);
+
+/// Clients that waited in vain and are no chance.
+const HANGS: u64 = 2;
+/// One that was alone for so long was chance.
+const DOUBT: Duration = Duration::from_mins(1);
 
 /// What was told of one kind.
 #[derive(Debug)]
@@ -37,6 +46,24 @@ struct Told {
     since: Option<Instant>,
     /// When the last line was written.
     line: Instant,
+    /// Something came of it that may be chance.
+    doubt: Option<Doubt>,
+}
+
+/// Since when it is not known whether clients leave because of the upstream.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    since: Instant,
+    /// Calls that were served until then.
+    served: u64,
+}
+
+impl Told {
+    /// Too few of these clients left, or more of them were served meanwhile.
+    fn may_be_chance(&mut self, left: u64, served: u64, now: Instant) -> bool {
+        let doubt = *self.doubt.get_or_insert(Doubt { since: now, served });
+        left < HANGS || served.saturating_sub(doubt.served) > left
+    }
 }
 
 /// One line to be written.
@@ -53,7 +80,7 @@ pub async fn log_outages(metrics: Metrics) {
     let watch = metrics.watch().clone();
     let mut told: HashMap<Kind, Told> = HashMap::new();
     loop {
-        if told.values().all(|told| told.since.is_none()) {
+        if told.values().all(|told| told.since.is_none() && told.doubt.is_none()) {
             watch.begins().await;
             sleep(GATHER).await;
         } else {
@@ -85,6 +112,7 @@ fn look(
             served: 0,
             since: None,
             line: now,
+            doubt: None,
         });
         let more = group.count > told.count;
         let served = served(&group.kind);
@@ -94,8 +122,17 @@ fn look(
         let quiet = now.duration_since(told.seen);
         let line = match told.since {
             None if more => {
-                told.since = Some(now);
-                Some(Line::Begins(told.count.saturating_sub(told.before)))
+                let news = told.count.saturating_sub(told.before);
+                if group.kind.reason == Some(Reason::ClientClosed) && told.may_be_chance(news, served, now) {
+                    None
+                } else {
+                    (told.since, told.doubt) = (Some(now), None);
+                    Some(Line::Begins(news))
+                }
+            }
+            None if told.doubt.is_some_and(|doubt| now.duration_since(doubt.since) >= DOUBT) => {
+                (told.doubt, told.before) = (None, told.count);
+                None
             }
             Some(since) if quiet >= AGAIN || (quiet >= QUIET && served > told.served) => {
                 let count = told.count.saturating_sub(told.before);
@@ -179,7 +216,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::{Exchange, Reason, watch::Record};
+    use crate::{Exchange, watch::Record};
 
     fn group(reason: Reason, count: u64) -> Group {
         let exchange = Exchange::new("outbound".into(), "http1", None);
@@ -241,5 +278,28 @@ mod tests {
         assert_eq!(at(400, 7), [Line::Begins(1)]);
         assert_eq!(at(699, 7), []);
         assert_eq!(at(700, 7), [Line::Ended(1, Duration::ZERO, Duration::from_secs(300))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_client_that_leaves_is_no_outage_and_two_are_where_nobody_is_served() {
+        let (mut told, begun) = (HashMap::new(), Instant::now());
+        let mut at = |seconds: u64, left: u64, served: u64| {
+            let groups = vec![group(Reason::ClientClosed, left)];
+            let lines = look(&mut told, groups, |_| served, begun + Duration::from_secs(seconds));
+            (
+                lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>(),
+                told.values().any(|told| told.doubt.is_some()),
+            )
+        };
+        assert_eq!(at(0, 1, 7), (vec![], true));
+        assert_eq!(at(30, 1, 7), (vec![], true));
+        assert_eq!(at(60, 1, 7), (vec![], false));
+        // Ten minutes later another, while others are served.
+        assert_eq!(at(700, 2, 400), (vec![], true));
+        assert_eq!(at(701, 3, 500), (vec![], true));
+        assert_eq!(at(760, 3, 900), (vec![], false));
+        assert_eq!(at(800, 4, 950), (vec![], true));
+        assert_eq!(at(802, 5, 951), (vec![Line::Begins(2)], false));
+        assert_eq!(at(830, 5, 952), (vec![Line::Ended(2, Duration::ZERO, Duration::from_secs(28))], false));
     }
 }

@@ -137,7 +137,7 @@ reasons! {
     /// A stream had no byte either way for too long.
     IdleTimeout = "idle-timeout", 504, "SI", 4, "Raise `idle_timeout` of the route, or send keepalives in the application.";
     /// The upstream closed or reset the connection before a response.
-    UpstreamReset = "upstream-reset", 502, "UC", 14, "The upstream's log says why: a crash, a keep-alive shorter than attache's `pool.idle_timeout`, or another protocol than its address says (`https://` for TLS).";
+    UpstreamReset = "upstream-reset", 502, "UC", 14, "The upstream's log says why: a crash, a program that refuses what it accepted, a keep-alive shorter than attache's `pool.idle_timeout`, or another protocol than its address says (`https://` for TLS).";
     /// The endpoint of a tunnel turned unhealthy, was ejected, or is no longer named, and the upstream says `on_unhealthy: close`.
     EndpointUnhealthy = "endpoint-unhealthy", 503, "UC", 14, "The client connects anew, and gets a healthy endpoint. `attache status` says what is wrong with this one.";
     /// The upstream refused the stream (REFUSED_STREAM, GOAWAY) without working on it.
@@ -161,8 +161,8 @@ reasons! {
     UnknownCoding = "unknown-transfer-coding", 501, "DPE", 12, "Send the body with `Transfer-Encoding: chunked` alone; a compressed one says so in `Content-Encoding`.";
     /// The request's head took too long to arrive.
     HeaderTimeout = "header-timeout", 408, "DT", 4, "A slow client or an attack; raise `header_timeout` if the client is right.";
-    /// The client ended the connection before the response's end.
-    ClientClosed = "client-closed", 499, "DC", 1, "The client gave up; compare its timeout with the route's.";
+    /// The client ended the connection or the stream before the response's end. The cause says how long it had waited.
+    ClientClosed = "client-closed", 499, "DC", 1, "Where the client had waited, the upstream hangs or is slower than that: look at it, and compare the client's timeout with the route's.";
     /// The client took nothing of the answer, while others needed its place or its memory.
     ClientStalled = "client-stalled", 499, "DC", 1, "The client asks for more than it reads. Its answers go first when three quarters of `max_requests` are taken or memory is short; `http.write_timeout` ends them otherwise.";
     /// The request came over a protocol that the route's upstream can't carry.

@@ -7,6 +7,9 @@
 //! - A connection to an upstream that ends before either side's first byte was moved is replaced by one to another
 //!   endpoint, where there is one: nothing of the client's has reached anybody. So a server that goes while its clients
 //!   are silent isn't noticed by them. Each endpoint is asked once.
+//! - A bare connection whose upstream ends it soon after its begin, first and without a byte ([`AT_ONCE`]), is passed on as an end like any
+//!   other, and told as `upstream-reset`: for its client that was no answer. Where the client ended first nothing is said: probes
+//!   and protocols that go one way do so.
 //! - A side that is not read now, since it has ended or the other side takes nothing, is asked four times a second whether it was broken
 //!   off. Where an upstream's end had been passed on, the client has all of its bytes, and is closed in order.
 //! - The clock is read eight times per idle timeout, not per message.
@@ -34,7 +37,7 @@ use self::direction::{Direction, Side};
 pub use self::splice::Socket;
 use crate::{connect::Connection, error::reason_or, limit::Closer, service::Guard};
 
-/// A tunnel that ended otherwise than by both sides' ends.
+/// A tunnel that ended otherwise than by both sides' ends, or by the upstream's before it had said anything.
 #[derive(Debug)]
 pub struct TunnelError {
     /// Why: `idle-timeout`, `endpoint-unhealthy`, `client-closed` or `upstream-reset`.
@@ -66,25 +69,41 @@ pub async fn copy_both(
     idle: Duration,
     closer: Closer,
 ) -> Result<(u64, u64), TunnelError> {
-    relay(client, |_| None, upstream, |_| None, idle, closer, async || None).await
+    relay(client, |_| None, upstream, |_| None, Rules { idle, answers: false }, closer, async || None).await
 }
 
 /// The same for a bare connection, which may be replaced as long as it is unused, and where the client's bytes may come
 /// from a socket as they are: `socket` says from which one, and `None` as long as bytes are kept outside of it.
+/// `answers`: the upstream has said nothing yet, so its end without a byte is `upstream-reset`, with both sides ended in order.
 pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
     socket: impl Fn(&C) -> Option<Socket<'_>>,
     upstream: Connection,
     guard: &mut Guard,
-    idle: Duration,
+    rules: Rules,
 ) -> Result<(u64, u64), TunnelError> {
     let closer = guard.closer();
     let elsewhere = async || {
         let io = guard.elsewhere().await?;
         Some((io, guard.closer()))
     };
-    relay(client, socket, upstream, Connection::socket, idle, closer, elsewhere).await
+    relay(client, socket, upstream, Connection::socket, rules, closer, elsewhere).await
 }
+
+/// What ends a tunnel, and what is said of its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// No byte either way for so long; zero waits for ever.
+    pub idle: Duration,
+    /// The upstream has said nothing yet.
+    pub answers: bool,
+}
+
+/// An upstream that ends within this time of the tunnel's begin, without a byte, has not answered. One that ends later may have
+/// closed what was idle.
+const AT_ONCE: Duration = Duration::from_secs(10);
+/// The same where its client has not said anything either.
+const AT_ONCE_UNASKED: Duration = Duration::from_secs(1);
 
 /// How many times in an idle timeout it is looked whether a byte has come.
 const LOOKS: u32 = 8;
@@ -123,14 +142,16 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
     client_socket: impl Fn(&C) -> Option<Socket<'_>>,
     upstream: U,
     upstream_socket: impl Fn(&U) -> Option<Socket<'_>>,
-    idle: Duration,
+    Rules { idle, answers }: Rules,
     mut closer: Closer,
     mut elsewhere: impl AsyncFnMut() -> Option<(U, Closer)>,
 ) -> Result<(u64, u64), TunnelError> {
     let (mut client, mut upstream) = (Cut(client, false), Cut(upstream, false));
     let (mut out, mut back) = (Direction::default(), Direction::keeping_its_end());
     let look = idle / LOOKS;
-    let mut timer = pin!(sleep_until(Instant::now() + look));
+    let mut begun = Instant::now();
+    let mut timer = pin!(sleep_until(begun + look));
+    let mut unanswered = None;
     let (mut seen, mut quiet) = (0, 0);
     // Made for a tunnel that needs it; most never do.
     let mut ask = None;
@@ -169,6 +190,8 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     if out.is_unused() {
                         return Poll::Ready(Turn::Unused(None));
                     }
+                    let lasted = begun.elapsed();
+                    unanswered = (!out.is_done() && lasted < AT_ONCE).then_some(lasted);
                     back.tell_its_end();
                     cx.waker().wake_by_ref();
                 }
@@ -176,7 +199,8 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     return Poll::Ready(Turn::Over(Ok(())));
                 }
                 if cut.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Turn::Over(Err((Reason::EndpointUnhealthy, None))));
+                    let cause = io::Error::other("the upstream says `on_unhealthy: close`");
+                    return Poll::Ready(Turn::Over(Err((Reason::EndpointUnhealthy, Some(cause)))));
                 }
                 if out.is_deaf() || back.is_deaf() {
                     let ask = ask.get_or_insert_with(|| Box::pin(sleep(ASK)));
@@ -204,7 +228,10 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                         // A byte may have come at any time since the look before.
                         quiet = if copied == seen { quiet + 1 } else { 0 };
                         if quiet >= LOOKS {
-                            return Poll::Ready(Turn::Over(Err((Reason::IdleTimeout, None))));
+                            let cause = io::Error::other(format!(
+                                "no byte either way for the idle timeout ({idle:?})"
+                            ));
+                            return Poll::Ready(Turn::Over(Err((Reason::IdleTimeout, Some(cause)))));
                         }
                         seen = copied;
                         timer.as_mut().reset(Instant::now() + look);
@@ -224,13 +251,29 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                 (Some(other), _) => {
                     (upstream.0, closer) = other;
                     back = Direction::keeping_its_end();
+                    begun = Instant::now();
                 }
                 (None, Some(error)) => break Err(error),
-                (None, None) => back.tell_its_end(),
+                (None, None) => {
+                    let lasted = begun.elapsed();
+                    unanswered = (lasted < AT_ONCE_UNASKED).then_some(lasted);
+                    back.tell_its_end();
+                }
             },
         }
     };
     (client.1, upstream.1) = (result.is_ok() || whole, result.is_ok());
     let copied = (out.copied, back.copied);
+    let result = match unanswered.filter(|_| answers && result.is_ok()) {
+        Some(lasted) => Err((Reason::UpstreamReset, Some(closed_at_once(lasted)))),
+        None => result,
+    };
     result.map(|()| copied).map_err(|(reason, source)| TunnelError { reason, copied, source })
+}
+
+fn closed_at_once(lasted: Duration) -> io::Error {
+    let lasted = Duration::from_millis(lasted.as_millis() as u64);
+    io::Error::other(format!(
+        "the upstream took the connection and closed it after {lasted:?}, without a byte"
+    ))
 }

@@ -74,6 +74,15 @@ pub(super) fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
 fn calls(outage: &Value) -> String {
     let number = |key: &str| outage[key].as_u64().unwrap_or(0);
     let (requests, failed, window) = (number("requests"), number("failed"), field(outage, "window"));
+    let waited = number("waited");
+    if waited > failed {
+        let whose = match requests {
+            1 => "the only call".to_owned(),
+            _ if waited == requests => format!("each of {requests} calls"),
+            _ => format!("{waited} of {requests} calls"),
+        };
+        return format!("the client of {whose} waited and left without an answer in the last {window}");
+    }
     if failed > 0 {
         let calls = match requests {
             1 => "the only call".to_owned(),

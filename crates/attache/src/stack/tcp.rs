@@ -12,7 +12,7 @@ use attache_listener::{Carried, Opaque, Stream};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
     Bare, Call, CallContext, connected,
-    tunnel::{Socket, copy_both_sockets},
+    tunnel::{Rules, Socket, copy_both_sockets},
 };
 use attache_wire::Fields;
 use tokio::{
@@ -65,10 +65,10 @@ impl Site {
             exchange.fail(Reason::ClientClosed, "the client left before the server's first bytes");
             return Carried::Ended;
         }
-        let idle = self.listener.tcp_idle_timeout;
+        let rules = Rules { idle: self.listener.tcp_idle_timeout, answers: greeting.is_empty() };
         let socket: fn(&Stream) -> Option<Socket<'_>> =
             if self.listener.tcp_splice { socket } else { |_| None };
-        let (received, sent) = match copy_both_sockets(io, socket, upstream, &mut guard, idle).await {
+        let (received, sent) = match copy_both_sockets(io, socket, upstream, &mut guard, rules).await {
             Ok(copied) => copied,
             Err(error) => {
                 let detail = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);

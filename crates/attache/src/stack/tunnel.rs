@@ -11,7 +11,7 @@ use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
     Bare,
     pool::upgraded,
-    tunnel::{TunnelError, copy_both, copy_both_sockets},
+    tunnel::{Rules, TunnelError, copy_both, copy_both_sockets},
 };
 use attache_wire::Response;
 
@@ -61,12 +61,12 @@ impl Tunnels {
 
     /// The client's side of a CONNECT, once it was answered, and a connection that is there already.
     pub(super) fn connected(&self, client: OnUpgrade, upstream: Bare, tunnel: Tunnel) {
-        let idle = tunnel.idle;
+        let rules = Rules { idle: tunnel.idle, answers: true };
         self.run(tunnel, async move {
             let Bare { io: upstream, mut guard } = upstream;
             match client.await {
                 Ok(client) => {
-                    copy_both_sockets(client, |_| None, upstream, &mut guard, idle).await.map_err(Into::into)
+                    copy_both_sockets(client, |_| None, upstream, &mut guard, rules).await.map_err(Into::into)
                 }
                 Err(error) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
             }

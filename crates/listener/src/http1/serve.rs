@@ -23,6 +23,7 @@ use std::{
 
 use attache_config::model::{HalfClose, TargetPolicy};
 use attache_http::Body;
+use attache_telemetry::metrics;
 use attache_wire::{Fields, Response, outbox::Encoder, request::Target, server::Reader as Requests};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
@@ -241,7 +242,15 @@ impl<H: HttpService> Connection<H> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Some(Poll::Pending) => return self.poll_meanwhile(cx),
+            Some(Poll::Pending) => {
+                let polled = self.poll_meanwhile(cx);
+                if self.shared.client.borrow().ended
+                    && let State::Called(call) = &self.state
+                {
+                    metrics().client_left(&call.finish.exchange);
+                }
+                return polled;
+            }
             None => {
                 call.future = None;
                 call.refused = true;

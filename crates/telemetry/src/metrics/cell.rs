@@ -10,8 +10,10 @@ pub(crate) const TOTAL: usize = 4;
 pub(crate) const HEAD: usize = TOTAL + histogram::CELLS;
 pub(crate) const UPSTREAM: usize = HEAD + histogram::CELLS;
 pub(crate) const ADDED: usize = UPSTREAM + histogram::CELLS;
+/// Requests whose client ended its side after it had waited; they go on until there is an answer.
+pub(crate) const LEFT: usize = ADDED + histogram::CELLS;
 /// How many there are.
-pub(crate) const ALL: usize = ADDED + histogram::CELLS;
+pub(crate) const ALL: usize = LEFT + 1;
 /// An endpoint's cells: answers by class (1xx to 5xx, and none), failures, durations.
 pub(crate) const CLASSES: usize = 6;
 pub(crate) const FAILED: usize = CLASSES;

@@ -25,6 +25,16 @@ pub(super) fn failed(class: usize, reason: Option<Reason>) -> bool {
     }
 }
 
+/// A client that leaves after less than this may have had its own reason: a probe, a user who goes on, a hedge that was not needed.
+/// It is a bound of the histogram, out of which it is read.
+pub(crate) const PATIENT: Duration = Duration::from_millis(500);
+
+/// How many of these durations were longer than [`PATIENT`].
+pub(super) fn patient(durations: &[u64; BUCKETS]) -> u64 {
+    let within = BOUNDS.partition_point(|bound| u128::from(*bound) <= PATIENT.as_micros());
+    durations.iter().skip(within).sum()
+}
+
 /// What a row counts; the sum over all workers since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -35,6 +45,8 @@ pub(super) struct Counts {
     pub(super) refused: u64,
     /// HTTP requests whose client left before there was an answer.
     pub(super) given_up: u64,
+    /// Those whose client had waited for longer than [`PATIENT`], and requests that still run or ended later although it has left.
+    pub(super) waited: u64,
     pub(super) attempts: u64,
     pub(super) received: u64,
     pub(super) sent: u64,
@@ -48,6 +60,7 @@ impl Default for Counts {
             failed: 0,
             refused: 0,
             given_up: 0,
+            waited: 0,
             attempts: 0,
             received: 0,
             sent: 0,
@@ -59,10 +72,10 @@ impl Default for Counts {
 impl Counts {
     fn each(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
         let ours = self.classes.iter_mut().chain(&mut self.durations);
-        let ours = ours.chain([&mut self.failed, &mut self.refused, &mut self.given_up]);
+        let ours = ours.chain([&mut self.failed, &mut self.refused, &mut self.given_up, &mut self.waited]);
         let ours = ours.chain([&mut self.attempts, &mut self.received, &mut self.sent]);
         let theirs = other.classes.iter().chain(&other.durations);
-        let theirs = theirs.chain([&other.failed, &other.refused, &other.given_up]);
+        let theirs = theirs.chain([&other.failed, &other.refused, &other.given_up, &other.waited]);
         let theirs = theirs.chain([&other.attempts, &other.received, &other.sent]);
         for (a, b) in ours.zip(theirs) {
             *a = with(*a, *b);
@@ -82,6 +95,11 @@ impl Counts {
 
     pub(super) fn requests(&self) -> u64 {
         self.classes.iter().sum()
+    }
+
+    /// Calls that are known of, those that still run although their client has left included.
+    pub(super) fn seen(&self) -> u64 {
+        self.requests().max(self.waited)
     }
 
     /// Those that nothing kept from their answer.
@@ -138,7 +156,7 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::histogram, *};
 
     #[test]
     fn a_percentile_lies_within_its_bucket() {
@@ -149,6 +167,16 @@ mod tests {
         assert_eq!(counts.percentile(1.0), Some(5.0));
         counts.durations[16] = 100; // above a minute
         assert_eq!(counts.percentile(0.99), Some(60_000.0));
+    }
+
+    #[test]
+    fn a_client_is_patient_behind_half_a_second() {
+        let of = |millis: u64| {
+            let mut durations = [0; BUCKETS];
+            durations[histogram::observe(Duration::from_millis(millis)).0] = 1;
+            patient(&durations)
+        };
+        assert_eq!([0, 100, 500, 501, 2_000, 90_000].map(of), [0, 0, 0, 1, 1, 1]);
     }
 
     #[test]

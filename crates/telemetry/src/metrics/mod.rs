@@ -40,6 +40,7 @@ use attache_config::model::Name;
 
 pub use self::names::Names;
 pub(crate) use self::{
+    counts::PATIENT,
     descriptors::Kind,
     histogram::BOUNDS,
     known::Known,

@@ -3,6 +3,9 @@
 //! Rule: a share of the last seconds' calls failed that callers notice; where none came in them, of the last minutes' calls.
 //! A quiet upstream can hide behind what it did before: one call a minute fails after thousands were answered. So the last calls
 //! without one that succeeded are an outage, too, if they are [`IN_A_ROW`] or the last success is [`LONG_AGO`].
+//! A client that waited and left without an answer has seen a failure, too ([`PATIENT`](super::counts::PATIENT)). It may also have had
+//! its own reason: so it takes [`HANGS`] of them (one, where nobody was served), and half of all calls together with what failed. Where answers often take as long
+//! (long polls), to leave is usual, and only the last minutes count.
 //! And where attache refuses every call, or every client gives up before there is an answer, nobody is served, although none of
 //! them is a failure of the service.
 
@@ -10,12 +13,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::counts::Counts;
+use super::counts::{Counts, patient};
 
 /// Failures without a success between them that are no chance.
 const IN_A_ROW: u64 = 3;
 /// A success that is older says nothing of the failure that came since.
 const LONG_AGO: Duration = Duration::from_secs(30);
+/// Clients that waited in vain and are no chance, where they are half of all.
+const HANGS: u64 = 2;
 /// Calls that must all have been refused or given up: fewer are somebody's mistake.
 const ALL_OF: u64 = 5;
 
@@ -34,28 +39,37 @@ pub(super) struct Outage {
     failed: u64,
     refused: u64,
     given_up: u64,
+    waited: u64,
     /// The time in which they came, for people.
     window: String,
 }
 
 impl Outage {
     fn new(counts: &Counts, window: impl Into<String>) -> Self {
-        let &Counts { failed, refused, given_up, .. } = counts;
-        Self { requests: counts.requests(), failed, refused, given_up, window: window.into() }
+        let &Counts { failed, refused, given_up, waited, .. } = counts;
+        Self { requests: counts.seen(), failed, refused, given_up, waited, window: window.into() }
     }
 
     /// By the last seconds, the last minutes, and their parts, the newest of which comes first.
     pub(super) fn of(short: &Counts, long: &Counts, newest: impl Iterator<Item = Stretch>) -> Option<Self> {
-        let (counts, window) = if short.requests() > 0 { (short, "10 s") } else { (long, "5 min") };
+        let (counts, window) = if short.seen() > 0 { (short, "10 s") } else { (long, "5 min") };
         if is_noticed(counts) {
             return Some(Self::new(counts, window));
         }
-        in_a_row(newest).or_else(|| is_nobody_served(long).then(|| Self::new(long, "5 min")))
+        let is_slow = is_usually_slow(long);
+        let (counts, window) = if is_slow { (long, "5 min") } else { (counts, window) };
+        let is_chance = counts.waited < HANGS && long.served() > 0;
+        if counts.waited > 0 && !is_chance && unanswered(counts) * 2 >= counts.seen() {
+            return Some(Self::new(counts, window));
+        }
+        in_a_row(newest, is_slow).or_else(|| is_nobody_served(long).then(|| Self::new(long, "5 min")))
     }
 
     pub(super) fn json(&self) -> Value {
-        let Self { requests, failed, refused, given_up, window } = self;
-        json!({ "requests": requests, "failed": failed, "refused": refused, "given_up": given_up, "window": window })
+        let Self { requests, failed, refused, given_up, waited, window } = self;
+        json!({
+            "requests": requests, "failed": failed, "refused": refused, "given_up": given_up, "waited": waited, "window": window
+        })
     }
 }
 
@@ -65,16 +79,28 @@ fn is_noticed(counts: &Counts) -> bool {
     failed > 0 && (failed * 20 >= requests || (failed >= 10 && failed * 100 >= requests))
 }
 
+/// A quarter of the answers took longer than a client waits before its leaving says something.
+fn is_usually_slow(counts: &Counts) -> bool {
+    let slow = patient(&counts.durations).saturating_sub(counts.waited + counts.failed);
+    slow > 0 && slow * 4 >= counts.served()
+}
+
+/// Calls that brought their caller nothing.
+fn unanswered(counts: &Counts) -> u64 {
+    counts.failed + counts.waited
+}
+
 fn is_nobody_served(counts: &Counts) -> bool {
     counts.requests() >= ALL_OF && counts.served() == 0
 }
 
 /// The last calls, where none of them succeeded.
-fn in_a_row(newest: impl Iterator<Item = Stretch>) -> Option<Outage> {
+fn in_a_row(newest: impl Iterator<Item = Stretch>, is_slow: bool) -> Option<Outage> {
+    let unanswered = |counts: &Counts| if is_slow { counts.failed } else { unanswered(counts) };
     let (mut calls, mut began) = (Counts::default(), Duration::ZERO);
     let mut success = None;
-    for stretch in newest.filter(|stretch| stretch.counts.requests() > 0) {
-        if stretch.counts.failed < stretch.counts.requests() {
+    for stretch in newest.filter(|stretch| stretch.counts.seen() > 0) {
+        if unanswered(&stretch.counts) < stretch.counts.requests() {
             success = Some(stretch.ended);
             break;
         }
@@ -82,7 +108,8 @@ fn in_a_row(newest: impl Iterator<Item = Stretch>) -> Option<Outage> {
         began = stretch.ended + stretch.took;
     }
     let is_long_ago = success.is_none_or(|ago| ago >= LONG_AGO);
-    let told = calls.failed >= IN_A_ROW || (calls.failed > 0 && is_long_ago);
+    let told =
+        unanswered(&calls) >= IN_A_ROW || ((calls.failed > 0 || unanswered(&calls) >= HANGS) && is_long_ago);
     told.then(|| Outage::new(&calls, shown(began)))
 }
 
@@ -93,7 +120,7 @@ fn shown(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::counts::BUCKETS, *};
 
     fn counts(good: u64, failed: u64) -> Counts {
         Counts { classes: [0, good, 0, 0, failed, 0], failed, ..Counts::default() }
@@ -146,6 +173,36 @@ mod tests {
         assert!(outage(&[at(15, 0, 1), at(20, 400, 0), before]).is_none());
         assert!(outage(&[at(15, 0, 3), at(20, 400, 0), before]).is_some());
         assert!(outage(&[at(15, 1, 1), at(135, 0, 9), before]).is_none());
+    }
+
+    #[test]
+    fn clients_that_wait_in_vain_are_an_outage_and_those_that_change_their_mind_are_none() {
+        let hang = |ended: u64, good: u64, waited: u64, quick: u64| {
+            let given_up = waited + quick;
+            let counts =
+                Counts { classes: [0, good, 0, 0, 0, given_up], given_up, waited, ..Counts::default() };
+            Stretch { counts, ended: Duration::from_secs(ended), took: Duration::from_secs(5) }
+        };
+        assert_eq!(outage(&[hang(0, 0, 2, 0)]).map(|outage| outage.waited), Some(2));
+        assert!(outage(&[hang(0, 3, 3, 0)]).is_some());
+        assert!(outage(&[hang(0, 0, 1, 0)]).is_some(), "the only call");
+        assert!(outage(&[hang(0, 1, 1, 0)]).is_none(), "one person who lost patience");
+        assert!(outage(&[hang(0, 5, 4, 0)]).is_none(), "long polls that are ended");
+        assert!(outage(&[hang(0, 1, 0, 4)]).is_none(), "hedges that were not needed");
+        // They wait still, as far as attache knows: their clients have left, and the upstream has said nothing.
+        let mut runs = hang(0, 0, 2, 0);
+        runs.counts.classes = [0; 6];
+        assert_eq!(outage(&[runs]).map(|outage| outage.requests), Some(2));
+        assert!(outage(&[hang(0, 9, 0, 0), runs]).is_none());
+        // A service of long polls: two of its clients go away while nothing else ends.
+        let mut polls = hang(20, 40, 0, 0);
+        polls.counts.durations[BUCKETS - 1] = 40;
+        assert!(outage(&[hang(0, 0, 2, 0), polls]).is_none());
+        assert!(outage(&[hang(0, 0, 60, 0), polls]).is_some());
+        // They began to hang just now.
+        assert!(outage(&[hang(0, 0, 3, 0), hang(20, 400, 0, 0)]).is_some());
+        assert!(outage(&[hang(15, 0, 1, 0), hang(20, 400, 0, 0)]).is_none());
+        assert!(outage(&[hang(15, 0, 3, 0), hang(20, 400, 0, 0)]).is_some());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{
     Metrics, cell,
-    counts::{BUCKETS, Counts, failed},
+    counts::{BUCKETS, Counts, failed, patient},
     outage::{Outage, Stretch},
 };
 use crate::Reason;
@@ -362,17 +362,20 @@ fn rows(metrics: &Metrics) -> Rows {
         }
         let reason = Reason::ALL.iter().copied().find(|known| known.as_str() == &*reason);
         let is_http = protocol.starts_with("http");
-        match (class, reason) {
-            (class, reason) if failed(class, reason) => counts.failed = count,
-            (0, Some(Reason::ClientClosed)) if is_http => counts.given_up = count,
-            (4, Some(_)) => counts.refused = count,
-            _ => {}
-        }
-        (counts.attempts, counts.received, counts.sent) =
-            (cells[cell::ATTEMPTS], cells[cell::RECEIVED], cells[cell::SENT]);
         if is_http {
             counts.durations.copy_from_slice(&cells[cell::TOTAL..cell::TOTAL + BUCKETS]);
         }
+        match (class, reason) {
+            (class, reason) if failed(class, reason) => counts.failed = count,
+            (0, Some(Reason::ClientClosed)) if is_http => {
+                (counts.given_up, counts.waited) = (count, patient(&counts.durations));
+            }
+            (4, Some(_)) => counts.refused = count,
+            _ => {}
+        }
+        counts.waited += cells[cell::LEFT];
+        (counts.attempts, counts.received, counts.sent) =
+            (cells[cell::ATTEMPTS], cells[cell::RECEIVED], cells[cell::SENT]);
         let mut of = |row| rows.entry(row).or_default().add(&counts);
         of(Row::Total);
         of(Row::Listener(listener.clone()));

@@ -117,6 +117,36 @@ impl WorkerMetrics {
         self.0.in_flight.add(in_flight(exchange), 0, 1);
     }
 
+    /// The client of a request ended its side before there was an answer. One that had waited has most likely given up: an HTTP/1 client
+    /// that only ends its writing does so with its request. The request itself goes on, and is counted as it ends.
+    #[cold]
+    pub fn client_left(&self, exchange: &Exchange) {
+        let waited = exchange.start.elapsed();
+        if waited <= super::counts::PATIENT || exchange.reason.get().is_some() || exchange.left.replace(true)
+        {
+            return;
+        }
+        let (route, upstream) = (exchange.route.borrow(), exchange.upstream.borrow());
+        let labels = [
+            Label::Name(&exchange.listener),
+            Label::optional(route.as_ref()),
+            Label::optional(upstream.as_ref()),
+            Label::Word(exchange.protocol),
+            Label::Word(code_class(0)),
+            reason_label(Some(Reason::ClientClosed)),
+        ];
+        self.0.exchanges.with(labels, |series| series.add(cell::LEFT, 1));
+        drop((route, upstream));
+        let shown = Duration::from_millis(waited.as_millis() as u64);
+        exchange.fail(
+            Reason::ClientClosed,
+            format!("the client left after {shown:?}, before there was an answer"),
+        );
+        self.0.watcher.keep(exchange, waited);
+        exchange.reason.set(None);
+        exchange.detail.replace(None);
+    }
+
     /// A request, or an opaque connection, ended: its record is counted as it stands, also where it never began (a
     /// handshake that failed). Once for each exchange. Returns how long it took, so that the access log reads no clock again.
     ///

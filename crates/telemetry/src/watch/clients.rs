@@ -76,7 +76,7 @@ impl Clients {
         calls.time += total;
         calls.slowest = calls.slowest.max(total);
         calls.last = SystemTime::now();
-        if failed(exchange) {
+        if failed(exchange, total) {
             calls.failed += 1;
             calls.reason = exchange.reason.get().map(crate::Reason::as_str);
         }

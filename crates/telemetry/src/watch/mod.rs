@@ -36,7 +36,7 @@ pub use self::{
     record::Record,
     tap::{TapFilter, Tapped, Tapping},
 };
-use crate::{Exchange, Reason};
+use crate::{Exchange, Reason, metrics::PATIENT};
 
 /// Bit of [`Shared::flags`]: somebody follows exchanges.
 const TAPPED: u32 = 1;
@@ -184,7 +184,7 @@ impl Watcher {
     /// An exchange ended. True if its endpoint's share is wanted.
     pub(crate) fn ended(&self, exchange: &Exchange, total: Duration) -> bool {
         let flags = self.watch.0.flags.load(Relaxed);
-        if failed(exchange) {
+        if failed(exchange, total) {
             self.keep(exchange, total);
         }
         if flags & TAPPED != 0 {
@@ -225,10 +225,16 @@ impl Watcher {
     }
 }
 
-/// What is worth remembering: whatever has a reason or a 5xx; not clients that went away, which are too many and no failure of ours.
-fn failed(exchange: &Exchange) -> bool {
+/// What is worth remembering: whatever has a reason or a 5xx; of clients that went away only those that had waited in vain, as the others
+/// are too many and no failure of ours.
+fn failed(exchange: &Exchange, total: Duration) -> bool {
     match exchange.reason.get() {
-        Some(reason) => reason != Reason::ClientClosed,
+        Some(Reason::ClientClosed) => {
+            // One that left while the request went on is there already.
+            let is_new = exchange.status.get() == 0 && !exchange.left.get();
+            is_new && total > PATIENT && exchange.protocol.starts_with("http")
+        }
+        Some(_) => true,
         None => exchange.outcome() >= 500,
     }
 }

@@ -22,7 +22,10 @@ fn failures_of_all_workers_are_kept_newest_first_and_only_failures() {
             std::thread::spawn(move || {
                 let watcher = Watcher::new(&watch);
                 watcher.ended(&exchange(200, None), SECOND);
+                // Its client changed its mind, waited in vain, left in the middle of an answer.
+                watcher.ended(&exchange(0, Some(Reason::ClientClosed)), SECOND / 3);
                 watcher.ended(&exchange(0, Some(Reason::ClientClosed)), SECOND);
+                watcher.ended(&exchange(200, Some(Reason::ClientClosed)), SECOND);
                 watcher.ended(&exchange(404, Some(Reason::NoRoute)), SECOND);
                 watcher.ended(&exchange(500, None), SECOND);
             })
@@ -32,7 +35,7 @@ fn failures_of_all_workers_are_kept_newest_first_and_only_failures() {
         thread.join().unwrap();
     }
     let failures = watch.failures(100);
-    assert_eq!(failures.len(), 6);
+    assert_eq!(failures.len(), 9);
     assert!(failures.is_sorted_by(|a, b| a.at >= b.at));
     assert_eq!(watch.failures(2).len(), 2);
 }

@@ -65,7 +65,7 @@ async fn a_reset_of_one_side_is_a_reset_of_the_other() {
             |tcp| Some(Socket::Tcp(tcp)),
             upstream,
             Connection::socket,
-            Duration::ZERO,
+            Rules { idle: Duration::ZERO, answers: true },
             Closer::default(),
             async || None,
         );
@@ -196,7 +196,7 @@ async fn through_sockets(
             |tcp| Some(Socket::Tcp(tcp)),
             upstream,
             Connection::socket,
-            Duration::ZERO,
+            Rules { idle: Duration::ZERO, answers: true },
             Closer::default(),
             async || None,
         )
@@ -342,7 +342,7 @@ async fn an_upstream_that_ends_before_either_side_s_first_byte_is_replaced() {
             |_: &TcpStream| None,
             first_side,
             |_: &TcpStream| None,
-            Duration::ZERO,
+            Rules { idle: Duration::ZERO, answers: true },
             Closer::default(),
             elsewhere,
         );
@@ -379,4 +379,37 @@ async fn an_upstream_that_ends_unused_is_the_client_s_end_where_there_is_no_othe
         drop(client);
         assert_eq!(tunnel.await.unwrap().is_err(), resets);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_closes_at_once_and_without_a_byte_has_not_answered() {
+    /// What the client sends, when the upstream ends, whether the client ends first, and whether it said something before.
+    async fn ends(asks: bool, after: Duration, client_first: bool, answers: bool) -> Result<(), Reason> {
+        let (mut client, client_side) = duplex(64);
+        let (mut server, server_side) = duplex(64);
+        let rules = Rules { idle: Duration::ZERO, answers };
+        let tunnel =
+            relay(client_side, |_| None, server_side, |_| None, rules, Closer::default(), async || None);
+        let talk = async {
+            if asks {
+                client.write_all(b"question").await.unwrap();
+            }
+            if client_first {
+                client.shutdown().await.unwrap();
+            }
+            tokio::time::sleep(after).await;
+            server.shutdown().await.unwrap();
+            client.read_to_end(&mut Vec::new()).await.unwrap();
+            client.shutdown().await.unwrap();
+        };
+        tokio::join!(tunnel, talk).0.map(drop).map_err(|error| error.reason)
+    }
+    let (now, soon, later) = (Duration::ZERO, Duration::from_secs(5), Duration::from_secs(11));
+    for (asks, after) in [(true, now), (true, soon), (false, now)] {
+        assert_eq!(ends(asks, after, false, true).await, Err(Reason::UpstreamReset), "{asks} {after:?}");
+        assert_eq!(ends(asks, after, true, true).await, Ok(()), "a probe, a protocol that goes one way");
+        assert_eq!(ends(asks, after, false, false).await, Ok(()), "it had answered");
+    }
+    assert_eq!(ends(true, later, false, true).await, Ok(()), "it closed what was idle");
+    assert_eq!(ends(false, soon, false, true).await, Ok(()), "it closed what was made ahead");
 }
