@@ -247,12 +247,12 @@ pub(crate) struct Explain {
     pub(crate) destination: Option<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) format: Format,
-    /// Method, `CONNECT` included. Without it: a connection whose bytes are not HTTP.
-    #[arg(value_name = "METHOD", requires = "url")]
-    pub(crate) method: Option<http::Method>,
+    /// Method, `CONNECT` included; of a URL alone it is GET. Without both: a connection whose bytes are not HTTP.
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: Option<String>,
     /// URL; a path alone is a request without a known host, and of CONNECT it is `HOST:PORT`.
     #[arg(value_name = "URL")]
-    pub(crate) url: Option<http::Uri>,
+    pub(crate) url: Option<String>,
 }
 
 /// `attache demo`

@@ -15,7 +15,8 @@ use crate::{cli, run::load};
 /// Prints the explanation for each listener that it could come in by.
 pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Error>> {
     let config = load(options.config.as_deref())?;
-    if let Some(scheme) = options.url.as_ref().and_then(|url| url.scheme_str())
+    let asked = asked(options.method.as_deref(), options.url.as_deref())?;
+    if let Some(scheme) = asked.as_ref().and_then(|(_, url)| url.scheme_str())
         && !matches!(scheme, "http" | "https" | "ws" | "wss")
     {
         return Err(format!(
@@ -23,10 +24,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
         )
         .into());
     }
-    let request = match (&options.method, &options.url) {
-        (Some(method), Some(url)) => Some(request(method, url, &options.headers)?),
-        _ => None,
-    };
+    let request = asked.map(|(method, url)| request(&method, &url, &options.headers)).transpose()?;
     let mut listeners = config
         .listeners
         .iter()
@@ -79,6 +77,23 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
     Ok(())
 }
 
+/// The request that is asked about; `None` is a connection. A URL alone is that of a GET, as everywhere else.
+fn asked(method: Option<&str>, url: Option<&str>) -> Result<Option<(Method, Uri)>, String> {
+    let (method, url) = match (method, url) {
+        (None, _) => return Ok(None),
+        (Some(url), None) if url.contains('/') => ("GET", url),
+        (Some(method), None) => {
+            return Err(format!(
+                "`{method}` is no URL: write `attache explain METHOD URL`, such as `GET http://orders/v1`"
+            ));
+        }
+        (Some(method), Some(url)) => (method, url),
+    };
+    let method = method.parse().map_err(|_| format!("`{method}` is no method: write `GET`, `POST`, …"))?;
+    let url = url.parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
+    Ok(Some((method, url)))
+}
+
 /// What the request's cookie is to the route's `session_cookie`.
 fn session(listener: &Listener, route: &str, request: &RequestHead) -> Option<&'static str> {
     let route = listener.routes.iter().find(|known| *known.name == *route)?;
@@ -128,5 +143,24 @@ fn client(options: &cli::Explain, tls: bool) -> Client {
         identities: identity.into_iter().map(Into::into).collect(),
         uris: usize::from(identity.is_some_and(|name| name.contains("://"))),
         ..Client::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_alone_is_that_of_a_get() {
+        let told = |method, url| {
+            let asked = asked(method, url);
+            asked.map(|asked| asked.map(|(method, url)| format!("{method} {url}")))
+        };
+        assert_eq!(told(None, None), Ok(None));
+        assert_eq!(told(Some("http://a/b"), None), Ok(Some("GET http://a/b".to_owned())));
+        assert_eq!(told(Some("/b"), None), Ok(Some("GET /b".to_owned())));
+        assert_eq!(told(Some("CONNECT"), Some("a:443")), Ok(Some("CONNECT a:443".to_owned())));
+        assert!(told(Some("GET"), None).is_err_and(|error| error.contains("METHOD URL")));
+        assert!(told(Some("G T"), Some("/")).is_err_and(|error| error.contains("no method")));
     }
 }
