@@ -3,7 +3,7 @@
 #
 #   deploy/release.sh [FOLDER]      puts them into FOLDER (default: target/release-files)
 #
-# TARGETS chooses the architectures. It needs a C compiler, CMake, curl, dpkg-deb and Python 3.11.
+# TARGETS chooses the architectures. It needs a C compiler, curl, dpkg-deb and Python 3.11.
 # For arm64 on an x86-64 machine it needs the cross compiler (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross), and qemu-user-static, which
 # runs what was built.
 set -eu

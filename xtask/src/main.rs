@@ -416,6 +416,15 @@ fn output(command: &mut Command) -> Result<(String, String), String> {
     if done.status.success() { Ok((out, err)) } else { Err(format!("{command:?}: {}\n{err}", done.status)) }
 }
 
+/// What who can install nothing is told.
+const WITHOUT: &str = "Without them: `cargo test -p attache-routing`, and the same of every other crate below crates/, need nothing but cargo \
+                       (attache-tls: openssl).";
+
+fn is_there(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).exists()))
+}
+
 /// Asks before anything is installed with another user's rights. Who can't be asked (a script) says so beforehand.
 fn allowed(packages: &[&str]) -> Result<(), String> {
     if env::var_os("ATTACHE_SETUP").is_some_and(|word| word == "yes") {
@@ -438,10 +447,21 @@ fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
     if missing.is_empty() {
         return Ok(());
     }
+    let names = missing.join(" ");
+    if !is_there("apt-get") {
+        return Err(format!(
+            "there is no apt-get on this machine, and these are missing, by their Debian names:\n  {names}\n{WITHOUT}"
+        ));
+    }
     if !is_root() {
+        if !is_there("sudo") {
+            return Err(format!(
+                "there is no sudo on this machine; run this as root first:\n  apt-get install --no-install-recommends {names}\n{WITHOUT}"
+            ));
+        }
         allowed(&missing)?;
     }
-    println!("installing {}", missing.join(" "));
+    println!("installing {names}");
     let apt = |args: &[&str]| {
         let mut command = if is_root() {
             Command::new("apt-get")
@@ -452,7 +472,7 @@ fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
         };
         // Packages of servers must not start them.
         run(command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").args(args))
-            .map_err(|e| format!("{e}\nthis needs these Debian packages: {}", missing.join(" ")))
+            .map_err(|e| format!("{e}\nthis needs these Debian packages: {names}\n{WITHOUT}"))
     };
     apt(&["update", "-qq"])?;
     let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
