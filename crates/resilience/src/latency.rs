@@ -153,6 +153,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_quantile_between_two_answers_is_the_longer_one() {
+        let now = Instant::now();
+        let latency = Latency::new(now);
+        [10, 100, 1000].into_iter().for_each(|ms| latency.add(ms * MS, now));
+        assert!(latency.quantile(0.5, 3, now) >= Some(100 * MS));
+        assert!(latency.quantile(0.7, 3, now) >= Some(1000 * MS));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_older_than_a_minute_is_forgotten() {
         let latency = Latency::new(Instant::now());
         let add = |ms: u32| (0..100).for_each(|_| latency.add(ms * MS, Instant::now()));

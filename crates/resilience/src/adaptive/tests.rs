@@ -70,6 +70,39 @@ async fn a_limit_of_which_less_than_half_is_used_stays_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_ran_in_a_window_says_nothing_of_the_windows_behind_the_next() {
+    let mut now = Instant::now();
+    let gradient = Gradient::new(fixed(10 * MS), now);
+    let busy = window(&gradient, 10 * MS, 100, &mut now);
+    // Those that ran when it ended are in the next one, too.
+    let next = window(&gradient, 10 * MS, 1, &mut now);
+    assert!(next > busy);
+    assert_eq!(window(&gradient, 10 * MS, 1, &mut now), next);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_windows_in_a_row_at_the_lowest_limit_begin_a_measurement() {
+    let mut now = Instant::now();
+    let mut config = config();
+    config.min_rtt.interval = Duration::from_hours(1);
+    let gradient = Gradient::new(config, now);
+    for _ in 0..5 {
+        let phase = gradient.begun(1, now);
+        gradient.sample(phase, MS, 1, now);
+    }
+    for _ in 0..3 {
+        for _ in 1..AT_LOWEST {
+            window(&gradient, 100 * MS, 100, &mut now);
+        }
+        assert_eq!(gradient.limit(), 3);
+        assert!(window(&gradient, MS, 100, &mut now) > 3, "the row ends");
+        window(&gradient, 100 * MS, 100, &mut now);
+        assert!(!gradient.reading().measuring);
+        assert!(window(&gradient, MS, 100, &mut now) > 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_measurement_takes_its_calls_at_the_lowest_limit_and_then_the_limit_is_as_before() {
     let mut now = Instant::now();
     let gradient = Gradient::new(config(), now);

@@ -192,6 +192,45 @@ async fn a_full_queue_makes_room_by_its_least_urgent_call() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
+async fn of_equals_a_full_queue_sheds_the_one_with_the_least_chance() {
+    // While the first is served first, that is the newest.
+    let bench = Bench::new(1, model::Queue { max: 2, ..model::Queue::default() });
+    drop(bench.send("runs", 3, 50));
+    tokio::task::yield_now().await;
+    let (older, newer) = (bench.send("older", 6, 1), bench.send("newer", 6, 1));
+    tokio::task::yield_now().await;
+    drop(bench.send("urgent", 0, 1));
+    assert_eq!(newer.await.unwrap(), (Err(Reason::OverflowQueue), Duration::ZERO));
+    assert_eq!(older.await.unwrap().0, Ok(200));
+
+    // In a standing queue the newest is served first, so it is the oldest.
+    let bench = Bench::new(1, model::Queue { max: 2, target: 50 * MS, ..model::Queue::default() });
+    drop(bench.send("runs", 3, 120));
+    tokio::task::yield_now().await;
+    drop(bench.send("since the beginning", 7, 1));
+    bench.at(99).await;
+    let older = bench.send("older", 6, 1);
+    bench.at(101).await;
+    let newer = bench.send("newer", 6, 1);
+    tokio::task::yield_now().await;
+    drop(bench.send("urgent", 0, 1));
+    assert_eq!(older.await.unwrap(), (Err(Reason::OverflowQueue), 101 * MS));
+    assert_eq!(newer.await.unwrap().0, Ok(200));
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_worker_leaves_the_others_their_share_of_the_places() {
+    let bench = Bench::new(4, model::Queue::default());
+    // Another worker has a line.
+    bench.state.gate.as_ref().unwrap().hungry.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    for name in ["a", "b", "c"] {
+        drop(bench.send(name, 3, 10));
+    }
+    bench.at(50).await;
+    assert_eq!(bench.seen(), seen(&[("a", 0), ("b", 0), ("c", 10)]));
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn a_call_whose_deadline_passes_in_line_is_not_sent_and_a_caller_that_left_holds_no_place() {
     let mut bench = Bench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 40));

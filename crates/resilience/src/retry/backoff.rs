@@ -65,6 +65,16 @@ mod tests {
     }
 
     #[test]
+    fn waits_are_spread_over_all_of_the_time_below_the_longest() {
+        let retry = model::Retry::default();
+        let waits: Vec<_> = (0..200).map(|_| wait(&retry, 1)).collect();
+        let (quarter, longest) = (longest(&retry, 1) / 4, longest(&retry, 1));
+        assert!(
+            waits.iter().any(|wait| *wait < quarter) && waits.iter().any(|wait| *wait > longest - quarter)
+        );
+    }
+
+    #[test]
     fn only_429_and_503_are_read() {
         let with =
             |value: &'static str| Fields::from_iter([(RETRY_AFTER, http::HeaderValue::from_static(value))]);

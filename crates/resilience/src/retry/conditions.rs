@@ -131,3 +131,42 @@ fn is_overload(headers: &Fields) -> bool {
             .get("x-attache-reason")
             .is_some_and(|word| OVERLOAD.iter().any(|reason| word.as_bytes() == reason.as_str().as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meets(on: RetryOn, reason: Reason, sent: Sent) -> bool {
+        Conditions::new(&[on]).error(&Error::new(reason, sent))
+    }
+
+    #[test]
+    fn what_never_reached_an_application_is_told_by_what_was_sent_and_why_it_failed() {
+        let never = |reason, sent| never_reached(&Error::new(reason, sent));
+        assert!(never(Reason::ConnectRefused, Sent::Nothing) && never(Reason::UpstreamReset, Sent::Nothing));
+        assert!(
+            never(Reason::UpstreamRefusedStream, Sent::Refused)
+                && never(Reason::UpstreamReset, Sent::Refused)
+        );
+        assert!(!never(Reason::CircuitOpen, Sent::Nothing), "no other endpoint helps");
+        assert!(
+            !never(Reason::UpstreamReset, Sent::Request) && !never(Reason::UpstreamReset, Sent::Response)
+        );
+    }
+
+    #[test]
+    fn each_condition_is_met_by_its_own_errors_alone() {
+        assert!(
+            meets(RetryOn::RefusedStream, Reason::UpstreamReset, Sent::Refused),
+            "a GOAWAY below the stream"
+        );
+        assert!(!meets(RetryOn::RefusedStream, Reason::UpstreamReset, Sent::Request));
+        assert!(!meets(RetryOn::ResetBeforeHeaders, Reason::UpstreamReset, Sent::Refused));
+        assert!(meets(RetryOn::Reset, Reason::PerTryTimeout, Sent::Request));
+        assert!(!meets(RetryOn::ConnectFailure, Reason::PerTryTimeout, Sent::Request));
+        assert!(!meets(RetryOn::RefusedStream, Reason::PerTryTimeout, Sent::Request));
+        assert!(meets(RetryOn::ConnectFailure, Reason::ConnectTimeout, Sent::Nothing));
+        assert!(!meets(RetryOn::ConnectFailure, Reason::ConnectTimeout, Sent::Request), "something was sent");
+        assert!(!meets(RetryOn::Reset, Reason::CircuitOpen, Sent::Nothing));
+    }
+}

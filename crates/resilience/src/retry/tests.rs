@@ -224,6 +224,10 @@ async fn retry_after_is_waited_for_within_the_deadline() {
         assert_eq!(status_of(&policy, &script, get()).await, 429, "{late}");
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
+    let mut patient = policy;
+    patient.timeouts.request = Duration::from_hours(1);
+    let script = Script::default().answer(1, after("31"));
+    assert_eq!(status_of(&patient, &script, get()).await, 429, "longer than any caller should wait");
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,6 +281,13 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
             Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
         let _ = send(&policy, &script, post(body)).await;
         assert_eq!(script.attempts(), attempts, "{frames:?}");
+    }
+    // Nor where nobody worked on it, or a kept connection was closed: what was read of the body is gone.
+    let mut race = Error::new(Reason::UpstreamReset, Sent::Request);
+    race.reused = true;
+    for error in [Error::new(Reason::UpstreamRefusedStream, Sent::Refused), race] {
+        let script = Script::default().answer(1, move || Err(error));
+        assert!(send(&policy, &script, post(Body::full("12345678"))).await.is_err());
     }
 }
 

@@ -275,3 +275,27 @@ async fn the_deadline_ends_all_tries() {
     assert_eq!((error.reason, start.elapsed(), script.attempts()), (Reason::RequestTimeout, 50 * MS, 2));
     assert!(first.get() && second.get());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_hedges_of_a_request_are_bounded_over_all_of_its_attempts() {
+    let state = state();
+    state.shared.replace_endpoints((1..=4).map(|port| EndpointSpec::new(address(port))).collect(), None);
+    let mut policy = after(20);
+    policy.retry.attempts = 5;
+    let script = slow(slow(Script::default(), 1, 30, 503), 2, 40, 503);
+    // Slow enough for another hedge, which a fourth endpoint could take.
+    let script = slow(script, 3, 100, 200);
+    assert_eq!(winner(&policy, &state, &script, get()).await.0, "200 3");
+    assert_eq!(script.attempts(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_would_be_tried_again_waits_for_the_hedge_and_a_hedge_is_no_retry_that_succeeded() {
+    let state = state();
+    let mut policy = after(20);
+    policy.retry.on = vec![RetryOn::Status(http::StatusCode::NOT_FOUND)];
+    let script = slow(slow(Script::default(), 1, 30, 404), 2, 40, 200);
+    assert_eq!(winner(&policy, &state, &script, get()).await, ("200 2".into(), 60 * MS));
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+    assert_eq!((count(&state.counters.hedges_won), count(&state.counters.retries_succeeded)), (1, 0));
+}
