@@ -156,7 +156,9 @@ mod tests {
     async fn a_quantile_between_two_answers_is_the_longer_one() {
         let now = Instant::now();
         let latency = Latency::new(now);
-        [10, 100, 1000].into_iter().for_each(|ms| latency.add(ms * MS, now));
+        for ms in [10, 100, 1000] {
+            latency.add(ms * MS, now);
+        }
         assert!(latency.quantile(0.5, 3, now) >= Some(100 * MS));
         assert!(latency.quantile(0.7, 3, now) >= Some(1000 * MS));
     }
