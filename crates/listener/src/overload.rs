@@ -95,5 +95,12 @@ mod tests {
         assert_eq!(taken.count() + 1, 3);
         overload.set(7, false, 5);
         assert!(!overload.stops_accepting(), "the next look begins anew");
+        overload.set(7, false, 4);
+        overload.accepted();
+        assert!(!overload.stops_accepting(), "two are free");
+        overload.accepted();
+        assert!(overload.stops_accepting(), "none is free");
+        overload.set(7, true, i64::MAX);
+        assert!(overload.stops_accepting(), "by the word of whoever looks");
     }
 }

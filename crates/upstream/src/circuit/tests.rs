@@ -41,7 +41,7 @@ async fn failures_in_a_row_open_it_whatever_the_rate() {
 #[tokio::test(start_paused = true)]
 async fn a_low_success_rate_opens_it_without_two_failures_in_a_row() {
     let config =
-        FailureBreaker { consecutive: 0, success_rate: 0.7, min_samples: 9, ..FailureBreaker::default() };
+        FailureBreaker { consecutive: 0, success_rate: 0.7, min_samples: 10, ..FailureBreaker::default() };
     let circuit = circuit(config);
     for _ in 0..4 {
         end(&circuit, true);
@@ -52,6 +52,19 @@ async fn a_low_success_rate_opens_it_without_two_failures_in_a_row() {
     assert_eq!(circuit.phase(), Phase::Closed, "a success never opens it");
     end(&circuit, false);
     assert!(circuit.admit().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_rate_that_is_just_high_enough_opens_nothing() {
+    let config =
+        FailureBreaker { consecutive: 0, success_rate: 0.7, min_samples: 1, ..FailureBreaker::default() };
+    let circuit = circuit(config);
+    for success in [true; 7].into_iter().chain([false; 3]) {
+        end(&circuit, success);
+    }
+    assert_eq!(circuit.phase(), Phase::Closed, "seven of ten");
+    end(&circuit, false);
+    assert!(circuit.admit().is_err(), "seven of eleven");
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,6 +92,16 @@ async fn it_asks_to_wait_until_the_instant_it_half_opens() {
     assert_eq!(circuit.admit().unwrap_err(), Duration::from_millis(1));
     advance(Duration::from_millis(1)).await;
     assert!(circuit.admit().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers_that_open_together_do_not_half_open_together() {
+    let opened = (0..50).map(|_| {
+        let circuit = circuit(FailureBreaker { consecutive: 1, ..FailureBreaker::default() });
+        end(&circuit, false);
+        opens_at(&circuit)
+    });
+    assert!(opened.collect::<std::collections::BTreeSet<_>>().len() > 10);
 }
 
 #[tokio::test(start_paused = true)]
