@@ -1,8 +1,8 @@
-//! HTTP/2 and gRPC as other people's clients and servers speak them: grpc-go, grpc-java, grpc-js, grpcio and tonic with every default of theirs, h2spec,
-//! and the official interoperability cases of gRPC.
+//! HTTP/2 and gRPC as other people's clients and servers speak them: grpc-go, grpc-java, grpc-js, grpcio and tonic with
+//! every default of theirs, h2spec, and the official interoperability cases of gRPC.
 //!
-//! What is here runs in about a minute. `cargo xtask conformance` runs each pattern for a minute, the same without attache beside it, and the
-//! ignored tests; `ATTACHE_JUDGE_TABLE` names a file that gets a row for each.
+//! What is here runs in about a minute. `cargo xtask conformance` runs each pattern for a minute, the same without
+//! attache beside it, and the ignored tests; `ATTACHE_JUDGE_TABLE` names a file that gets a row for each.
 
 use std::{
     fmt::Write as _,
@@ -81,8 +81,8 @@ const PATTERNS: [(&str, &[&str]); 5] = [
     ("burst", &["10000"]),
 ];
 
-/// What one run of each pattern and rate said, in the order of [`PATTERNS`]. Slow languages and slow machines: the rates one after the other, the
-/// patterns side by side.
+/// What one run of each pattern and rate said, in the order of [`PATTERNS`]. Slow languages and slow machines: the
+/// rates one after the other, the patterns side by side.
 fn run_patterns(client: &'static str, target: &str) -> Vec<(&'static str, &'static str, String)> {
     let all: Vec<_> = PATTERNS
         .into_iter()
@@ -133,7 +133,8 @@ fn patterns(client: &'static str, server: &'static str) {
         .collect();
     assert!(failed.is_empty(), "{client} to {server}: {failed:?}");
     assert_eq!(attache.metric("attache_requests_total", &["http2-flood"]), 0.0);
-    // A connection that ends under its calls makes them fail, or be sent again. Spare ones, opened while many calls ran, end when they rest.
+    // A connection that ends under its calls makes them fail, or be sent again. Spare ones, opened while many calls
+    // ran, end when they rest.
     let sent_again = attache.metric("attache_upstream_retries_total", &[]);
     assert!(sent_again == 0.0 || (0..through.len()).any(fails_alone), "{sent_again} calls were sent again");
 }

@@ -49,8 +49,8 @@ const PACKAGES: &[(&str, &str)] = &[
 /// Python programs that Debian has not, in an environment of their own under `target/`.
 const PYTHON_PROGRAMS: &[&str] = &["kubernetes-validate==1.37.0"];
 
-/// Python modules that Debian has not, for its own Python, each with the file below `tests/.python` that shows it is there. Versions that fit Debian's
-/// protobuf.
+/// Python modules that Debian has not, for its own Python, each with the file below `tests/.python` that shows it is
+/// there. Versions that fit Debian's protobuf.
 const PYTHON_MODULES: &[(&str, &str)] =
     &[("opentelemetry-proto==1.20.0", "opentelemetry/proto/collector/trace/v1/trace_service_pb2.py")];
 
@@ -82,7 +82,8 @@ const ARM64: &[(&str, &str)] = &[
     ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
     ("qemu-user-static", "/usr/bin/qemu-aarch64-static"),
 ];
-/// Crates whose unit tests `arm64` runs: parsers, HTTP/2, TLS and what decides. None of them starts a program of this machine's architecture.
+/// Crates whose unit tests `arm64` runs: parsers, HTTP/2, TLS and what decides. None of them starts a program of this
+/// machine's architecture.
 const ARM64_CRATES: &[&str] = &[
     "attache-config",
     "attache-http2",

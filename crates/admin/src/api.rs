@@ -45,7 +45,7 @@ pub trait Operated: Send + Sync {
     fn envoy_compatible(&self) -> bool {
         false
     }
-    /// Reads the config again. The error says what is wrong with it; what served goes on then.
+    /// Reloads the config. The error says what is wrong with it; then the running config stays.
     fn reload(&self) -> Reloading;
 }
 

@@ -4,8 +4,9 @@
 //!
 //! - `Host` must be a loopback address or `localhost`. A page whose own name was made to resolve to 127.0.0.1 (DNS rebinding) still sends
 //!   its own name there.
-//! - `Origin`, where there is one, must be that same host and port, and `Sec-Fetch-Site` must not say that the request comes from another site.
-//!   Browsers send them with every request that can change something (Fetch standard, "origin header"; W3C Fetch Metadata). Programs send neither.
+//! - `Origin`, where there is one, must be that same host and port, and `Sec-Fetch-Site` must not say that the request
+//!   comes from another site. Browsers send them with every request that can change something (Fetch standard, "origin
+//!   header"; W3C Fetch Metadata). Programs send neither.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -37,7 +38,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The one value of a header; none if it stands there twice.
+/// The one value of a header; none if it is given twice.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;

@@ -1,4 +1,4 @@
-//! Plain pages on a port of their own, for programs that have no proxy to tell of: `attache webhook`.
+//! Plain pages on a separate port, for programs without a proxy: `attache webhook`.
 
 use std::future::Future;
 

@@ -192,8 +192,8 @@ impl AdminPermit {
         }
     }
 
-    /// The request of this connection holds so many bytes more. Others that hold some are cut if that is over the budget; false if this
-    /// one is to go.
+    /// The request of this connection uses so many bytes more. Others that hold some are cut if that is over the
+    /// budget; false if this one is to go.
     pub fn holds(&self, bytes: usize) -> bool {
         let mut table = self.places.table.lock().unwrap_or_else(PoisonError::into_inner);
         match table.held.get_mut(&self.id) {
@@ -232,7 +232,7 @@ impl Drop for AdminPermit {
     }
 }
 
-/// Who counts as one client: an IPv4 address, or an IPv6 network of /64, since whoever has one address of it has them all.
+/// What counts as one client: an IPv4 address, or an IPv6 /64, because the owner of one address of it has all of them.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => {

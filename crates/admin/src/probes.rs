@@ -20,7 +20,7 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// Whether work may come.
     pub readiness: Readiness,
-    /// What is told of the application; only on the port that others may reach.
+    /// The settings for the application; only on the port that other machines may reach.
     pub app: App,
 }
 
@@ -39,7 +39,7 @@ pub async fn serve(socket: TcpListener, state: AdminState, shutdown: impl Future
     server::run(socket, answer, shutdown).await;
 }
 
-/// What is looked at of a request.
+/// The parts of a request that matter.
 struct Question {
     method: Method,
     path: String,

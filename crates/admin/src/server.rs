@@ -45,7 +45,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 << 10;
-/// How long answers that were begun may take once the server ends.
+/// How long running answers may take after the server has ended.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Where operators ask.
@@ -91,7 +91,7 @@ pub(crate) enum Reply {
     Whole(Answer),
     /// What comes of this.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
-    /// Lines, for as long as somebody reads them.
+    /// Lines, for as long as the client reads them.
     Stream(Lines),
 }
 
@@ -134,7 +134,7 @@ impl http_body::Body for Outgoing {
     }
 }
 
-/// Answers until `shutdown` is done, then lets what was begun finish for a moment.
+/// Answers until `shutdown` completes, then gives running answers a moment to finish.
 pub(crate) async fn run<A>(socket: impl Into<Socket>, answer: A, shutdown: impl Future<Output = ()>)
 where
     A: Fn(&Request<Incoming>) -> Reply + Send + Sync + 'static,

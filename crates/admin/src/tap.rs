@@ -1,4 +1,4 @@
-//! `/tap`: exchanges as they end, one JSON object a line, for as long as somebody reads.
+//! `/tap`: exchanges as they end, one JSON object a line, for as long as the client reads.
 //!
 //! Lines are gathered while they are there and sent together. An empty line every few seconds finds readers that are gone. A reader
 //! that is too slow is told with `{"dropped": N}` how many it missed.
@@ -105,7 +105,7 @@ impl Lines {
                 Poll::Pending => break,
             }
         }
-        // The first tick is at once: it tells the reader that it is heard.
+        // The first tick comes at once: it shows the reader that the stream works.
         if self.alive.poll_tick(cx).is_ready() {
             text.push('\n');
             // Registers for the next one.

@@ -4,9 +4,10 @@
 //! - The app is started when attache is ready, so its first call succeeds.
 //! - SIGTERM and SIGINT begin attache's end ([`control`](crate::control)); the app gets SIGTERM (the signal that came) once the calls to it
 //!   have ended, and can call out until it has ended itself. A second one kills the app.
-//! - SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH and SIGQUIT go on to the app as they come. SIGHUP reloads attache's config as well, and SIGUSR1 opens
-//!   its access log again.
-//! - When the app ends, attache drains and ends with its exit code; 128 and the signal's number where a signal ended the app, as shells have it.
+//! - SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH and SIGQUIT are passed on to the app. SIGHUP reloads attache's config as well,
+//!   and SIGUSR1 opens its access log again.
+//! - When the app ends, attache drains and ends with its exit code; 128 and the signal's number where a signal ended
+//!   the app, as shells have it.
 //! - As process 1 of a container attache also reaps processes that the app has left behind.
 
 use std::{
@@ -55,14 +56,14 @@ impl App {
         };
         let fail = |source| AppError { program: program.clone(), source };
         let child = Command::new(program).args(arguments).arg0(program).spawn().map_err(fail)?;
-        // Reaped by `reap`, whoever's child it is.
+        // Reaped by `reap`, like every other child.
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| fail(io::Error::other("it has no process id")))?;
         tracing::info!(pid = pid.as_raw_nonzero().get(), "started {}", program.display());
         Ok(Self { pid })
     }
 
-    /// Passes a signal on. One that has ended hears nothing.
+    /// Passes a signal on. An app that has ended gets none.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Err(error) = kill_process(self.pid, signal) {
             tracing::debug!(%error, ?signal, "a signal did not reach the app");

@@ -228,7 +228,7 @@ fn socket(bind: &Bind) -> Option<FileProblem> {
     Some(FileProblem { file: Some(format!("unix:{}", path.display()).into()), what })
 }
 
-/// Why a file can't be appended to. One that is there is left as it is.
+/// Why a file can't be appended to. An existing file is not changed.
 fn appending(path: &Path) -> Option<String> {
     let shown = path.display();
     match fs::metadata(path) {

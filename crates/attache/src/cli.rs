@@ -48,8 +48,8 @@ Start here:
 pub(crate) enum Command {
     /// Run the proxy (the default).
     Run(Run),
-    /// Check a config file and the files that it names, print every problem at once, each with line, column and a suggestion, and say which Host
-    /// each upstream is sent.
+    /// Check a config file and the files that it names, print every problem at once, each with line, column and a
+    /// suggestion, and say which Host each upstream is sent.
     Check(Check),
     /// Print the JSON schema of the config file, for editors.
     Schema,
@@ -82,12 +82,13 @@ pub(crate) enum Command {
     Tap(Tap),
     /// Make it read its config again. An invalid config is rejected and reported; the running config stays.
     Reload(Order),
-    /// Make it unready and take no new work; what runs goes on, and the process stays.
+    /// Make attache unready and accept no new requests; running ones finish, and the process stays.
     Drain(Order),
     /// End it in an orderly way, as SIGTERM does.
     Quit(Order),
-    /// Let this program take over from the attache that serves in a container with `--upgrade-dir`: its sockets are handed over, what runs ends
-    /// in the old one, and if the new one can't serve the old one goes on. See docs/kubernetes.md.
+    /// Let this program take over from the attache that serves in a container with `--upgrade-dir`: its sockets are
+    /// handed over, what runs ends in the old one. If the new one can't serve, the old one continues. See
+    /// docs/kubernetes.md.
     Upgrade(Upgrade),
     /// Print the completions of a shell: `attache completions bash > /etc/bash_completion.d/attache`.
     Completions(Completions),
@@ -125,7 +126,7 @@ pub(crate) struct Run {
 /// `attache upgrade`
 #[derive(Debug, Args)]
 pub(crate) struct Upgrade {
-    /// The folder of `attache run --upgrade-dir`, as it is mounted here.
+    /// The folder of `attache run --upgrade-dir`, where it is mounted in this container.
     #[arg(long, value_name = "FOLDER", env = "ATTACHE_UPGRADE_DIR", default_value = "/upgrade")]
     pub(crate) upgrade_dir: PathBuf,
     #[command(flatten)]
@@ -188,8 +189,8 @@ pub(crate) struct Import {
     pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: Format,
-    /// Run the original and the import side by side on loopback, with stubs in place of the upstreams, and show what they answer differently.
-    /// Exit code 5 where they do.
+    /// Run the original and the import side by side on loopback, with stubs in place of the upstreams, and show what
+    /// they answer differently. Exit code 5 where they do.
     #[arg(long)]
     pub(crate) verify: bool,
     /// The original's program, for `--verify`. Default: the one in PATH.
@@ -323,7 +324,7 @@ pub(crate) struct Top {
     /// Time between two looks.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,
-    /// What stands in the table.
+    /// The rows of the table.
     #[arg(long, value_enum, default_value_t = View::Upstreams)]
     pub(crate) view: View,
     /// What it is sorted by.
@@ -331,7 +332,7 @@ pub(crate) struct Top {
     pub(crate) sort: Sort,
 }
 
-/// What stands in `attache top`'s table.
+/// The rows of `attache top`'s table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum View {
     Upstreams,
@@ -403,7 +404,7 @@ mod tests {
 
     use super::*;
 
-    /// Commands that print a file of a fixed kind, or nothing of their own.
+    /// Commands that print a file of a fixed format, or nothing.
     const WITHOUT: &[&str] = &["run", "schema", "webhook", "sleep", "completions", "man"];
 
     #[test]

@@ -1,4 +1,4 @@
-//! The secrets that requests are given: each is read once, whoever uses it, and all workers share it.
+//! The secrets for requests: each is read once for all its users, and all workers share it.
 
 use std::{collections::HashMap, sync::Arc};
 

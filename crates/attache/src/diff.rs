@@ -32,7 +32,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
 /// Bytes of a diff that are kept; a config of thousands of routes may be written anew.
 const LONGEST: usize = 64 * 1024;
 
-/// After this long the rest is taken as it is, in larger pieces than need be.
+/// After this long the rest is shown unsplit, in larger pieces than necessary.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The lines of the effective configs that differ, as a unified diff. Secrets are hidden in it, as on `GET /config`.
@@ -50,7 +50,7 @@ pub(crate) fn text(old: &Config, new: &Config) -> String {
     diff
 }
 
-/// What needs a restart: the new config is made to say what is the case, and the lines say what was asked.
+/// Changes that need a restart: the new config keeps the running values, and the lines name the requested ones.
 pub(crate) fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
     let mut lines = Vec::new();
     if old.workers != new.workers {
@@ -105,7 +105,7 @@ fn listener(old: &Listener, new: &Listener) -> Vec<&'static str> {
         authorization: None,
         web: Web::default(),
         tls: None,
-        // Where it stands in the file changes nothing.
+        // The position in the file doesn't matter.
         line: 0,
         ..listener.clone()
     };

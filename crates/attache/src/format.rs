@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-/// Text for people, or JSON for programs: the same two flags at every command that prints something of its own.
+/// Text for people, or JSON for programs: the same two flags for every command that prints a result.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Format {
     /// How it is shown.

@@ -16,7 +16,7 @@ use attache_telemetry::AccessLog;
 use attache_tls::Workload;
 use attache_upstream::{Id, Shared, connect::Tls, discovery::OnDemand};
 
-use crate::{credentials::Credentials, exported::Exported};
+use crate::{credentials::Credentials, exports::OtlpExports};
 
 /// What one reading of the config made. The default serves nothing.
 pub(crate) struct Generation {
@@ -29,7 +29,7 @@ pub(crate) struct Generation {
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
     /// What goes to collectors.
-    pub(crate) exported: Exported,
+    pub(crate) exported: OtlpExports,
     /// The secrets that requests are given.
     pub(crate) credentials: Credentials,
     /// One for each of `config.jwt`, in its order.
@@ -46,7 +46,7 @@ impl Default for Generation {
             upstreams: Vec::new(),
             listeners: Vec::new(),
             access_log: AccessLog::off(),
-            exported: Exported::default(),
+            exported: OtlpExports::default(),
             credentials: Credentials::default(),
             issuers: Vec::new(),
             workload: None,

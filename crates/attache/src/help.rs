@@ -1,4 +1,4 @@
-//! What the command line says of itself: completions, manual pages, and what was meant by a command that doesn't exist.
+//! Help of the command line: completions, manual pages, and suggestions for a command that doesn't exist.
 
 use std::{error::Error, fs, io};
 
@@ -54,7 +54,7 @@ fn no_command(word: &str) -> String {
     }
 }
 
-/// Somewhere at the bottom is a pipe that nobody reads any more.
+/// The cause is a pipe whose reader has ended.
 pub(crate) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     let closed = |kind| kind == Some(io::ErrorKind::BrokenPipe);
     let mut next = Some(error);

@@ -21,9 +21,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::{error::Error, stack::Upstreams};
 
-/// A key set is asked for no more often than this, whatever tokens bring.
+/// A key set is requested at most this often, whatever tokens clients send.
 const SHORTEST: Duration = Duration::from_secs(10);
-/// How often a file is looked at, and whether a key is missing.
+/// How often a file is checked, and whether a key is missing.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The issuers of a config. One that says the same as before keeps its keys.
@@ -107,7 +107,7 @@ async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, asked: &Asked<'_>, re
         let set = ask(upstreams, asked).await;
         failures = if set.is_ok() { 0 } else { failures.saturating_add(1) };
         put(issuer, set);
-        // At the start nobody is let in without keys: then it is asked every second.
+        // At the start every request is refused without keys: then they are requested every second.
         let again = match failures {
             0 => refresh,
             failures if !issuer.keys.are_there() => Duration::from_secs(u64::from(failures.min(5))),

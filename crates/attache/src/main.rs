@@ -17,13 +17,12 @@ mod demo;
 mod diff;
 mod error;
 mod explain;
-mod exported;
+mod exports;
 mod format;
 mod generation;
-mod handed;
 mod help;
 mod import;
-mod in_place;
+mod inherited;
 mod inject;
 mod intercept;
 mod issuers;
@@ -40,6 +39,7 @@ mod signals;
 mod stack;
 mod tls;
 mod upgrade;
+mod upgrade_folder;
 mod upkeep;
 mod watch;
 mod webhook;
@@ -88,13 +88,13 @@ fn main() -> ExitCode {
         Command::Reload(options) => client::order(&options, "/reload"),
         Command::Drain(options) => client::order(&options, "/drain"),
         Command::Quit(options) => client::order(&options, "/quitquitquit"),
-        Command::Upgrade(options) => in_place::upgrade(&options).map(done),
+        Command::Upgrade(options) => upgrade_folder::upgrade(&options).map(done),
         Command::Completions(options) => help::completions(&options).map(done),
         Command::Man(options) => help::man(&options).map(done),
     };
     match result {
         Ok(code) => code,
-        // Whoever read what was printed has gone (`| head`): that is no failure of ours.
+        // The reader of the output has ended (`| head`): this is no failure.
         Err(error) if help::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             error::complain(&*error);

@@ -1,4 +1,4 @@
-//! Tells a supervisor what goes on: systemd's notification protocol (`sd_notify(3)`), which others speak too.
+//! Notifies a supervisor: systemd's notification protocol (`sd_notify(3)`), which others use too.
 //!
 //! A datagram of `NAME=VALUE` lines to the socket that `NOTIFY_SOCKET` names; without that variable nothing is done at all. What is told:
 //! `READY=1` when the listeners are open, `RELOADING=1` with the time and `READY=1` around a reload, `STOPPING=1` when the drain
@@ -19,7 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Debug, Default)]
 pub(crate) struct Supervisor {
     socket: Option<net::UnixDatagram>,
-    /// How often it wants to hear that we live.
+    /// How often it expects a keepalive.
     watchdog: Option<Duration>,
 }
 
@@ -60,7 +60,7 @@ impl Supervisor {
         self.tell(&format!("MAINPID={pid}\nREADY=1\nSTATUS=handed over to process {pid}"));
     }
 
-    /// Says regularly that the calling thread lives; ends at once where nobody wants to hear it.
+    /// Sends keepalives that the calling thread runs; returns at once if the supervisor expects none.
     pub(crate) async fn keep_alive(&self) {
         let Some(every) = self.watchdog else { return };
         let mut ticks = tokio::time::interval(every / 2);

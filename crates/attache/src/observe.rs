@@ -13,7 +13,7 @@ use attache_wire::Fields;
 
 use tokio::net::TcpStream;
 
-use crate::{error::Error, exported::Exported, generation::Generation, process::Process};
+use crate::{error::Error, exports::OtlpExports, generation::Generation, process::Process};
 
 /// Told of every exchange that ended.
 pub(crate) type OnFinish = Rc<dyn Fn(&Exchange)>;
@@ -95,7 +95,7 @@ pub(crate) fn exported(
     before: &Generation,
     workload: Option<&Workload>,
     process: &Process,
-) -> Result<(Exported, Vec<Collector>), Error> {
+) -> Result<(OtlpExports, Vec<Collector>), Error> {
     let (old, metrics) = (&before.config, &process.metrics);
     let known = before.number > 0;
     let mut begin = Vec::new();

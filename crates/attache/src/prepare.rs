@@ -1,8 +1,8 @@
 //! From a checked config to everything that a generation needs and that can fail: certificates are read, sockets bound, the access
 //! log's file is opened. Nothing that serves is touched; a config that fails here leaves no trace.
 //!
-//! What the generation before has, and the new config leaves as it was, is taken over: a listener's sockets, its TLS with the
-//! sessions that clients may resume, a route's rate limit.
+//! Unchanged parts of the previous generation are taken over: a listener's sockets, its TLS with the sessions that
+//! clients may resume, a route's rate limit.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -16,9 +16,9 @@ use attache_upstream::connect::Tls;
 use crate::{
     credentials::Credentials,
     error::Error,
-    exported::Exported,
+    exports::OtlpExports,
     generation::{Generation, ListenerParts, UpstreamParts},
-    handed::Handed,
+    inherited::InheritedSockets,
     issuers,
     observe::{self, Collector},
     process::Process,
@@ -35,7 +35,7 @@ pub(crate) struct Prepared {
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
     /// What goes to collectors.
-    pub(crate) exported: Exported,
+    pub(crate) exported: OtlpExports,
     /// Exports that have to begin: those that the generation before doesn't have already.
     pub(crate) collectors: Vec<Collector>,
     pub(crate) credentials: Credentials,
@@ -53,12 +53,13 @@ pub(crate) enum UpstreamSource {
     New { config: Arc<model::Upstream>, tls: Option<Tls> },
 }
 
-/// Reads and binds what `config` names and `before` has not; sockets that were handed over are used first. Blocks on files, and on the SPIFFE agent's first answer.
+/// Reads and binds what `config` names and `before` has not; sockets that were handed over are used first. Blocks on
+/// files, and on the SPIFFE agent's first answer.
 pub(crate) fn prepare(
     config: Config,
     before: &Generation,
     process: &Process,
-    handed: &mut Handed,
+    handed: &mut InheritedSockets,
 ) -> Result<Prepared, Error> {
     let workload = tls::workload(&config, before.workload.as_ref())?;
     let credentials = Credentials::read(&config, &before.credentials, &process.secrets)?;
@@ -154,7 +155,7 @@ fn bind(
     config: &Config,
     before: &Generation,
     process: &Process,
-    handed: &mut Handed,
+    handed: &mut InheritedSockets,
 ) -> Result<Vec<Bound>, Error> {
     let known: HashSet<_> = before.config.listeners.iter().flat_map(places).collect();
     let mut bound: Vec<Bound> = Vec::new();

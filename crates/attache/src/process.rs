@@ -20,13 +20,13 @@ use crate::{
     reloads::Reloads,
 };
 
-/// What all threads of a process share, whatever its config is.
+/// What all threads of a process share, independent of its config.
 pub(crate) struct Process {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     /// Ends the listeners that others reach, on all workers.
     pub(crate) drain_inbound: DrainTrigger,
-    /// What the metrics' port tells of the application.
+    /// The settings for the application on the metrics port.
     pub(crate) app: App,
     /// Ends all listeners, on all workers.
     pub(crate) drain: DrainTrigger,
@@ -36,9 +36,9 @@ pub(crate) struct Process {
     pub(crate) overload: Arc<Overload>,
     /// How many workers there are, and how many connections each has.
     pub(crate) workers: Workers,
-    /// Follows the files of every certificate and trust store, of whatever generation.
+    /// Follows the files of every certificate and trust store, of all generations.
     pub(crate) certificates: Watcher,
-    /// Follows the files of every secret, of whatever generation.
+    /// Follows the files of every secret, of all generations.
     pub(crate) secrets: Watcher,
     /// Changes the log level; none where the program that this proxy is part of keeps its own log.
     pub(crate) log: Option<LogControl>,
@@ -46,7 +46,7 @@ pub(crate) struct Process {
     exports: Mutex<Vec<JoinHandle<()>>>,
     /// An operator had it take no new work, though the process stays.
     pub(crate) draining: AtomicBool,
-    /// Told what goes on.
+    /// The supervisor that is notified.
     pub(crate) supervisor: Supervisor,
     /// Where the app is, if attache runs one.
     pub(crate) wrapped: watch::Sender<Wrapped>,

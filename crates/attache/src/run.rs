@@ -24,14 +24,14 @@ use crate::{
     app::{self, App},
     app_probes, check, cli,
     error::complain,
-    handed::Handed,
-    in_place::{self, Folder},
+    inherited::InheritedSockets,
     notify::Supervisor,
     process,
     proxy::{Control, Proxy, Setup},
     reloads::Trigger,
     signals::Signals,
     upgrade::Myself,
+    upgrade_folder::{self, Folder},
 };
 
 /// How often the process that serves is looked at, beside the kernel's word that a child has ended.
@@ -65,7 +65,7 @@ fn rendered(found: &Diagnostics) -> String {
 /// Runs the proxy, and the app if one is named, until a signal or the app's end ends it.
 pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     // Before there are threads: it changes the environment.
-    let mut handed = Handed::take()?;
+    let mut handed = InheritedSockets::take()?;
     let myself = Myself::new()?;
     let folder = options.upgrade_dir.as_deref().map(Folder::new).transpose()?;
     let first = !handed.is_ours();
@@ -253,7 +253,7 @@ impl Session<'_> {
             }
             RustixSignal::HUP => {
                 let control = control.clone();
-                // Logged by whoever reloads; further signals are heard meanwhile.
+                // The reload logs its result; further signals are handled meanwhile.
                 spawn_local(async move { control.reload(Trigger::Signal).await });
             }
             RustixSignal::USR1 => control.process().generation().access_log.reopen(),
@@ -294,7 +294,7 @@ impl Session<'_> {
                 !last.runs()
             }
             // It serves without having said so yet, or can't say it.
-            None => !in_place::runs(successor),
+            None => !upgrade_folder::runs(successor),
         };
         if has_ended {
             let unknown = if self.asked > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -304,7 +304,7 @@ impl Session<'_> {
 
     fn reap(&mut self) {
         let Some(app) = &self.app else {
-            // A new process that did not take over is waited for by whoever started it.
+            // The code that started a new process waits for it if it did not take over.
             if let Some(successor) = self.upgrades.stays() {
                 self.follow(successor);
             } else if std::process::id() == 1 && !self.upgrades.running.get() {

@@ -1,4 +1,5 @@
-//! The signals that a supervisor, a log rotator or a person sends. What each means is in `docs/running.md`, and decided in [`run`](crate::run).
+//! The signals that a supervisor, a log rotator or a person sends. What each means is in `docs/running.md`, and decided
+//! in [`run`](crate::run).
 
 use std::{future::poll_fn, io, task::Poll};
 

@@ -1,4 +1,5 @@
-//! The whole chain, as whatever a client asks for travels. This is the one place where the parts are put together.
+//! The whole chain of layers, in the order in which a request passes them. This is the one place where the parts are
+//! assembled.
 //!
 //! An [`Ask`] is a request, an upgrade, a CONNECT or opaque bytes. All of them meet the same steps in the same order; a step that has
 //! nothing to say to one of them says so in its own code, and there is no way round it.
@@ -9,14 +10,15 @@
 //!    upstream read the same request.
 //! 3. **route** ([`entry`]): the most specific one. It may answer by itself. A tunnel is made only where the config asks for one, and
 //!    opaque bytes go only where they are meant to.
-//! 4. **browsers** ([`attache_web`]): a preflight is answered. It carries no credentials, so nobody is asked who sends it.
+//! 4. **browsers** ([`attache_web`]): a preflight is answered. It carries no credentials, so it is answered before
+//!    authentication.
 //! 5. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the
-//!    route, then another service if the config names one. Before whatever costs or changes something.
+//!    route, then another service if the config names one. Before every step that costs or changes something.
 //! 6. **prepare** ([`entry`]): what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's
 //!    rewrites, so that no client can take away what a route adds.
 //! 7. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything that takes the route.
-//! 8. **mirror, credential** ([`route`]): a copy of a request, if the route wants one; then a secret, which the copy shall not have. Behind
-//!    the limits: what they refuse is copied to nobody.
+//! 8. **mirror, credential** ([`route`]): a copy of a request, if the route wants one; then a secret, which the copy
+//!    shall not have. Behind the limits: a refused request is not copied.
 //! 9. **destination's layers** ([`attache_resilience::stack`]): deadline, retries, queue, breaker, per-try deadline.
 //! 10. **upstream**: an endpoint, a connection; the answer, or the connection itself.
 //! 11. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if there is one now.
@@ -154,7 +156,7 @@ impl Site {
         self.table.passes_tls()
     }
 
-    /// Sends a request on at once, as far as that goes without waiting; what is left is its answer's way back.
+    /// Starts a request at once, as far as that works without waiting; the returned future does the rest.
     fn serve(self: Rc<Self>, incoming: HttpRequest) -> Served {
         let HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold } = incoming;
         self.metrics.request_started(&exchange);

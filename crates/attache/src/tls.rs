@@ -43,8 +43,8 @@ pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Opt
     Ok(Some(workload))
 }
 
-/// Begins to follow what [`Process::certificates`] and [`Process::secrets`] were told of, then and later; ends with the thread. The first expiries are told
-/// before it returns.
+/// Begins to follow what [`Process::certificates`] and [`Process::secrets`] were told of, then and later; ends with the
+/// thread. The first expiries are told before it returns.
 pub(crate) fn follow(process: &Arc<Process>) {
     tell(process);
     spawn_local(process.certificates.clone().run());

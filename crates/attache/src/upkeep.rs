@@ -1,8 +1,9 @@
 //! What the control thread does for a generation while it serves: look-ups, health checks, ends of ejections.
 //!
-//! The rule of a succession: what the new config says the same of goes on untouched. An upstream that is new, or has other addresses,
-//! is looked up before anything is switched over, for a bounded time. One that changed otherwise begins with the endpoints of
-//! its predecessor, their health and ejections, at the moment of the switch; two look-ups of one upstream never run side by side.
+//! The rule of a succession: a part with an unchanged config stays untouched. An upstream that is new, or has other
+//! addresses, is looked up before anything is switched over, for a bounded time. One that changed otherwise begins with
+//! the endpoints of its predecessor, their health and ejections, at the moment of the switch; two look-ups of one
+//! upstream never run side by side.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,10 +29,10 @@ use crate::{
     process::Process,
 };
 
-/// How long first look-ups may delay the start, or a switch; they go on behind it.
+/// How long first look-ups may delay the start, or a switch; they continue after it.
 pub(crate) const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long first look-ups may delay `/readyz`: whatever a DNS server does, they have ended by then.
+/// How long first look-ups may delay `/readyz`, whatever a DNS server does.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Everything that runs for the upstreams of the generation that serves.
@@ -82,8 +83,8 @@ impl Running {
 }
 
 impl Upkeep {
-    /// Makes the generation of what was prepared, ready to serve. Nothing that can fail comes after the first change.
-    pub(crate) async fn succeed(
+    /// Makes the generation from the prepared parts, ready to serve. After the first change no step can fail.
+    pub(crate) async fn next_generation(
         &mut self,
         prepared: Prepared,
         before: &Generation,
@@ -171,12 +172,12 @@ impl Upkeep {
             },
             Step::Succeed(config, tls, old) => {
                 self.end(old.shared());
-                let shared = Arc::new(Shared::succeed(config, old.shared()));
+                let shared = Arc::new(Shared::inherit_from(config, old.shared()));
                 let on_demand = on_demand(&shared);
                 if on_demand.is_none() {
                     self.running.push(Running::start(&shared, tls.clone(), &credentials, &resolver, dns));
                 }
-                let resilience = UpstreamState::succeed(shared, &old.resilience);
+                let resilience = UpstreamState::inherit_from(shared, &old.resilience);
                 UpstreamParts { resilience, tls, on_demand, hosts: Arc::default() }
             }
         });
@@ -188,7 +189,7 @@ impl Upkeep {
                 self.workload.spawn_local(workload.run());
             }
         }
-        before.exported.give_way(&exported);
+        before.exported.end_unless_kept(&exported);
         for collector in collectors {
             process.exports(spawn_local(collector.run()));
         }

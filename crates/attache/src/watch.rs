@@ -25,7 +25,7 @@ const FRESH: i64 = 2;
 /// Bytes of one file; more is no config.
 const LARGEST: u64 = 16 << 20;
 
-/// Follows the files of whatever config serves, and reloads when they change. Ends with the thread.
+/// Follows the files of the running config, and reloads when they change. Ends with the thread.
 pub(crate) async fn follow(control: Control) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,7 +38,7 @@ pub(crate) async fn follow(control: Control) {
             continue;
         }
         let tried = process.reloads.tried();
-        // A hung network volume holds up a thread of its own.
+        // A hung network volume blocks only this separate thread.
         let look = move || {
             let found = watch.look(&files, tried);
             (watch, found)
@@ -46,7 +46,7 @@ pub(crate) async fn follow(control: Control) {
         let Ok((back, found)) = tokio::task::spawn_blocking(look).await else { return };
         watch = back;
         if found == Look::Changed {
-            // Logged and counted by whoever reloads.
+            // The reload logs and counts this.
             let _ = control.reload(Trigger::File).await;
         }
     }
@@ -100,7 +100,7 @@ struct Watch {
 type Stat = (u64, u64, u64, i64, i64, i64, i64);
 
 impl Watch {
-    /// Looks once. `tried` is the digest of what was loaded or refused last.
+    /// Checks once. `tried` is the digest of the content that was last loaded or refused.
     fn look(&mut self, files: &[PathBuf], tried: u64) -> Look {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let stats: Vec<_> = files.iter().map(|file| stat(file)).collect();
@@ -123,7 +123,7 @@ impl Watch {
     }
 }
 
-/// Follows symbolic links; `None` where there is nothing to look at.
+/// Follows symbolic links; `None` if there is no file.
 fn stat(path: &Path) -> Option<Stat> {
     let m = fs::metadata(path).ok()?;
     Some((m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))

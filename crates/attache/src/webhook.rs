@@ -1,9 +1,9 @@
 //! `attache webhook`: the admission webhook's server, its certificates and its registration.
 //!
-//! What it answers is [`attache_kubernetes::review`]'s. Here it is served over TLS: certificate and key are followed as their files change, so that
-//! whoever renews them (cert-manager, `attache webhook certificates`, a Secret) needs no restart. Everything that a client may send is
-//! bounded in size and time, all clients together in connections and bytes; a client that says nothing loses its place to one that does
-//! ([`attache_admin::Places`]).
+//! What it answers is [`attache_kubernetes::review`]'s. Here it is served over TLS: certificate and key are followed as
+//! their files change, so that whoever renews them (cert-manager, `attache webhook certificates`, a Secret) needs no
+//! restart. Everything that a client may send is bounded in size and time, all clients together in connections and
+//! bytes; a client that says nothing loses its place to one that does ([`attache_admin::Places`]).
 //!
 //! At SIGTERM it serves on for a while, since API servers go on asking until the Service's endpoints are withdrawn everywhere; an ask that
 //! is refused means, by default, a pod without attache.
@@ -35,7 +35,7 @@ pub(crate) struct Webhook {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a certificate authority of its own, and a certificate for the webhook's Service; again: renew the certificate.
+    /// Make a certificate authority, and a certificate for the webhook's Service. A second run renews the certificate.
     Certificates(Certificates),
     /// Print the MutatingWebhookConfiguration that tells the API server of the webhook.
     Manifest(Manifest),

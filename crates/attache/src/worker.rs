@@ -1,8 +1,9 @@
 //! One worker: a thread, its runtime, and every listener on it.
 //!
-//! It serves whatever [`Update`] it was handed last. Requests find their routes through a [`Slot`], so that the next request on any
-//! connection meets the new generation while those that run finish with the one they began with. A listener is known by
-//! what it binds: the socket, its queue and its connections outlive every reload that still names it.
+//! It serves the last [`Update`] that it was sent. Requests find their routes through a [`Slot`], so that the next
+//! request on any connection meets the new generation while those that run finish with the one they began with. A
+//! listener is known by what it binds: the socket, its queue and its connections outlive every reload that still names
+//! it.
 
 use std::{
     cell::RefCell,

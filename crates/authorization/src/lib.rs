@@ -21,7 +21,6 @@ pub mod jwt;
 mod networks;
 mod path;
 mod policy;
-mod query;
 #[cfg(test)]
 mod round_tests;
 #[cfg(test)]

@@ -1,15 +1,16 @@
-//! One checker for the whole file: the tree against the schema of the raw types.
+//! One checker for the whole file: the tree against the schema of the sections.
 //!
-//! Rule: it never stops at a problem. What is wrong is reported and left out, so that everything else is still
-//! checked; what is left is a JSON value that fits the raw types exactly. Texts with a syntax of their own (durations,
-//! addresses, patterns) carry a `format` in the schema and are parsed here the first time, for their diagnostics.
+//! Rule: it never stops at a problem. What is wrong is reported and left out, so that everything else is still checked;
+//! the rest is a JSON value that fits the sections exactly. Texts with a syntax of their own (durations, addresses,
+//! patterns) carry a `format` in the schema and are parsed here the first time, for their diagnostics.
 //!
-//! Two keywords of our own tell how the raw type is read: `x-at` wraps a value with its place, `x-map` makes a mapping
-//! with free keys a list of entries, each with the place of its key.
+//! Two keywords of our own tell how a value is read: `x-at` wraps a value with its place, `x-map` makes a mapping with
+//! free keys a list of entries, each with the place of its key.
 
 use serde_json::{Value, json};
 
 use crate::{
+    describe::{Shape, accepts, describe, flag, list, resolve, shapes, title, type_of, words},
     diagnostic::{Place, Problems},
     suggest,
     text::parser_of,
@@ -47,7 +48,7 @@ impl Checker<'_> {
         })
     }
 
-    /// The value of a key: what it misses is said at the key.
+    /// The value of a key: missing parts are reported at the key.
     fn check_value(&mut self, key: Place, node: &Node, schema: &Value) -> Option<Value> {
         let outer = self.key.replace(key);
         let value = self.check(node, schema);
@@ -130,7 +131,7 @@ impl Checker<'_> {
         }
     }
 
-    /// One of several forms of a value. Where it wants no place of its own, the whole has the places of its keys.
+    /// One of several forms of a value. If the form needs no place itself, the whole value gets the places of its keys.
     fn alternative(&mut self, node: &Node, schema: &Value) -> Option<Value> {
         if flag(schema, "x-at") {
             self.check(node, schema)
@@ -247,7 +248,7 @@ impl Checker<'_> {
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         let mut values = serde_json::Map::new();
         let (mut wrong, mut places) = (Vec::new(), serde_json::Map::new());
-        // Keys that somebody meant by others.
+        // Keys that were probably meant by unknown ones.
         let mut meant: Vec<&str> = Vec::new();
         for Entry { key, place, value } in entries {
             let before = self.problems.mark();
@@ -346,7 +347,7 @@ impl Checker<'_> {
         self.problems.wrong(node.place, format!("{found} doesn't fit here"), help);
     }
 
-    /// Nothing stands behind a key. Where it should be a mapping or a list, its lines may not be indented far enough.
+    /// A key without a value. If it should be a mapping or a list, its lines may not be indented far enough.
     fn missing(&mut self, place: Place, expected: String) {
         let help = if expected.contains("mapping") || expected.contains("list") {
             format!("expected {expected}; lines that belong to a key are indented deeper than the key")
@@ -362,7 +363,7 @@ fn is_missing(scalar: &Scalar) -> bool {
     scalar.plain && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
 }
 
-/// `a:http://b` is one word to YAML, which nobody means.
+/// `a:http://b` is one word in YAML, which is never intended.
 fn no_space(text: &str) -> Option<String> {
     let (key, value) = text.split_once(':')?;
     let is_key =
@@ -371,125 +372,7 @@ fn no_space(text: &str) -> Option<String> {
         .then(|| format!("write a space behind the colon: `{key}: {value}`"))
 }
 
-/// The three shapes of YAML.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Scalar,
-    Sequence,
-    Mapping,
-}
-
-impl Shape {
-    fn of(node: &Node) -> Option<Self> {
-        match node.kind {
-            Kind::Scalar(_) => Some(Self::Scalar),
-            Kind::Sequence(_) => Some(Self::Sequence),
-            Kind::Mapping(_) => Some(Self::Mapping),
-            Kind::Broken => None,
-        }
-    }
-}
-
-/// Follows `$ref`.
-pub(crate) fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
-    match schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#')) {
-        Some(pointer) => root.pointer(pointer).unwrap_or(schema),
-        None => schema,
-    }
-}
-
-fn shapes(root: &Value, schema: &Value) -> Vec<Shape> {
-    match list(schema, "anyOf") {
-        Some(alternatives) => {
-            alternatives.iter().flat_map(|alternative| shapes(root, resolve(root, alternative))).collect()
-        }
-        None => [Shape::Scalar, Shape::Sequence, Shape::Mapping]
-            .into_iter()
-            .filter(|shape| accepts(schema, *shape))
-            .collect(),
-    }
-}
-
-fn accepts(schema: &Value, shape: Shape) -> bool {
-    match type_of(schema) {
-        "object" => shape == Shape::Mapping,
-        "array" => shape == Shape::Sequence,
-        _ => shape == Shape::Scalar,
-    }
-}
-
-/// The first type of a schema; words (`enum`, `const`, `oneOf`) are strings.
-fn type_of(schema: &Value) -> &str {
-    match schema.get("type") {
-        Some(Value::String(one)) => one,
-        Some(Value::Array(several)) => several.first().and_then(Value::as_str).unwrap_or("string"),
-        _ => "string",
-    }
-}
-
-/// The words of an enumeration.
-pub(crate) fn words(schema: &Value) -> Vec<&str> {
-    let mut words: Vec<&str> =
-        list(schema, "enum").unwrap_or_default().iter().filter_map(Value::as_str).collect();
-    words.extend(schema.get("const").and_then(Value::as_str));
-    for one in list(schema, "oneOf").unwrap_or_default() {
-        words.extend(self::words(one));
-    }
-    words
-}
-
-/// What a schema takes, in words.
-pub(crate) fn describe(root: &Value, schema: &Value) -> String {
-    let schema = resolve(root, schema);
-    if let Some(alternatives) = list(schema, "anyOf") {
-        let mut all: Vec<String> = Vec::new();
-        for alternative in alternatives {
-            let list = type_of(resolve(root, alternative)) == "array" && !all.is_empty();
-            let one = if list { "a list of these".to_owned() } else { describe(root, alternative) };
-            if !all.contains(&one) {
-                all.push(one);
-            }
-        }
-        return all.join(", or ");
-    }
-    let words = words(schema);
-    if !words.is_empty() {
-        return suggest::list(words, "or");
-    }
-    if let Some(what) = schema.get("x-what").and_then(Value::as_str) {
-        let example =
-            list(schema, "examples").and_then(<[Value]>::first).and_then(Value::as_str).unwrap_or_default();
-        return if example.is_empty() { what.to_owned() } else { format!("{what} such as `{example}`") };
-    }
-    match type_of(schema) {
-        "boolean" => "`true` or `false`".to_owned(),
-        "integer" => "a whole number".to_owned(),
-        "array" => {
-            let of = schema.get("items").map_or_else(String::new, |of| describe(root, of));
-            format!("a list of {of}")
-        }
-        "object" if flag(schema, "x-map") => {
-            let of = schema.get("additionalProperties").map_or_else(String::new, |of| describe(root, of));
-            format!("a mapping with {of} for each key")
-        }
-        "object" => format!("a mapping ({})", title(schema)),
-        _ => "a text".to_owned(),
-    }
-}
-
-pub(crate) fn title(schema: &Value) -> String {
-    schema.get("title").and_then(Value::as_str).unwrap_or("this mapping").to_owned()
-}
-
-pub(crate) fn list<'a>(schema: &'a Value, key: &str) -> Option<&'a [Value]> {
-    schema.get(key).and_then(Value::as_array).map(Vec::as_slice)
-}
-
-pub(crate) fn flag(schema: &Value, key: &str) -> bool {
-    schema.get(key).and_then(Value::as_bool).unwrap_or(false)
-}
-
-/// A scalar for a message; what was read from a file is never shown.
+/// A scalar for a message; content of a file is never shown.
 fn quoted(scalar: &Scalar) -> String {
     if scalar.secret {
         return "the file's content".to_owned();

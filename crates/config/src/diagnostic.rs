@@ -24,7 +24,7 @@ pub struct Place {
 pub enum Severity {
     /// The file isn't used.
     Error,
-    /// The file is used, but probably doesn't do what was meant.
+    /// The file is used, but probably doesn't do what the user wants.
     Warning,
 }
 
@@ -150,7 +150,7 @@ fn window(source: &str, place: Place) -> (String, String, usize) {
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(['\n', '\r'])
         .scan(false, |after_return, line| {
-            // The line feed of a `\r\n` is no line of its own.
+            // The line feed of a `\r\n` starts no new line.
             let feed = *after_return && line == "\n";
             *after_return = line.ends_with('\r');
             Some(if feed { None } else { Some(line.trim_end_matches(['\n', '\r'])) })
@@ -218,7 +218,7 @@ struct Found {
 }
 
 impl Problems {
-    /// More findings than this help nobody.
+    /// A longer list is of no use.
     const MOST: usize = 200;
 
     pub(crate) fn error(&mut self, place: Place, message: impl Into<String>) {
@@ -259,7 +259,7 @@ impl Problems {
         self.reports = mark.reports;
     }
 
-    /// A warning about a file that isn't used helps nobody, and may be about what a mistake has hidden.
+    /// Warnings about a refused file are of no use, and may be caused by its errors.
     pub(crate) fn only_errors(mut self) -> Self {
         self.found.retain(|item| item.severity == Severity::Error);
         self

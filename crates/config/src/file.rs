@@ -12,7 +12,7 @@ use crate::{
 
 /// A file larger than this isn't a config.
 const LARGEST: u64 = 8 << 20;
-/// Files of a folder that are looked at for a name that was meant.
+/// Files of a folder that are compared with the given name.
 const MOST_NAMES: usize = 1000;
 
 /// The text of a file.

@@ -1,7 +1,8 @@
-//! Files of other programs that are given by mistake: one line says what it is and what to do, in place of fifty about keys that aren't known.
+//! Files of other programs that are given by mistake: one line says what it is and what to do, in place of fifty about
+//! keys that aren't known.
 //!
-//! A file is told by its top-level keys (YAML and JSON), or by the first words of its lines (other formats). What could be a config of attache
-//! with a mistake in it is never taken for another program's.
+//! A file is told by its top-level keys (YAML and JSON), or by the first words of its lines (other formats). What could
+//! be a config of attache with a mistake in it is never taken for another program's.
 
 use crate::suggest;
 
@@ -15,7 +16,7 @@ pub(crate) fn recognize(text: &str) -> Option<(&'static str, &'static str)> {
     let text = text.trim_start_matches('\u{feff}');
     if text.lines().any(|line| line.starts_with("{{")) {
         return Some((
-            "this is a template, whose `{{ … }}` nobody has filled in",
+            "this is a template: its `{{ … }}` have to be filled in first",
             "fill it in first, as `helm template` does; a config of attache itself takes `${VARIABLE}`",
         ));
     }
@@ -49,7 +50,7 @@ pub(crate) fn recognize(text: &str) -> Option<(&'static str, &'static str)> {
     if has("services") && (text.contains("image:") || text.contains("build:")) {
         return Some((
             "this is a Compose file",
-            "a config of attache is a file of its own; deploy/compose has an example of both",
+            "attache needs a separate config file; deploy/compose has an example of both",
         ));
     }
     if keys.is_empty() {
@@ -120,7 +121,7 @@ fn kubernetes(text: &str) -> (&'static str, &'static str) {
     }
     (
         "this is a Kubernetes manifest",
-        "`attache inject FILE` puts attache into its pods; a config of attache stands in a file of its own, or in a ConfigMap",
+        "`attache inject FILE` puts attache into its pods; the config of attache is a separate file, or a ConfigMap",
     )
 }
 
@@ -244,7 +245,7 @@ mod tests {
             ("user www-data;\nworker_processes auto;\n", "config of nginx"),
             (
                 "{{- if .Values.x }}\napiVersion: v1\n{{- end }}\n",
-                "template, whose `{{ … }}` nobody has filled in",
+                "template: its `{{ … }}` have to be filled in first",
             ),
             ("entryPoints:\n  web:\n    address: ':80'\n", "config of Traefik"),
             ("http:\n  routers:\n    a: { rule: b }\n", "config of Traefik"),

@@ -1,11 +1,12 @@
 //! attache's configuration: YAML text becomes a checked [`model`], every diagnostic carries its place.
 //!
-//! The path of a text: `yaml` (events to a tree with places), `substitute` (variables and files), `check` (the tree against the
-//! schema, every problem at once), `build` (references, and what one key says about another), [`model`].
-//! Each section of the file is declared once, in [`model`], by `section!`. Texts with a syntax of their own are in `text`.
+//! The path of a text: `yaml` (events to a tree with places), `substitute` (variables and files), `check` (the tree
+//! against the schema, every problem at once), `build` (references, and what one key says about another), [`model`].
+//! Each section of the file is declared once, in [`model`], by `section!`. Texts with their own syntax are in `text`.
 
 mod build;
 mod check;
+mod describe;
 mod diagnostic;
 mod effective;
 mod file;
@@ -13,7 +14,6 @@ mod foreign;
 mod locate;
 pub mod model;
 mod patterns;
-mod raw;
 mod relations;
 mod schema;
 mod section;
@@ -81,7 +81,7 @@ pub fn parse(
             if !failed {
                 problems.error(
                     Place::default(),
-                    "this can't be read, and attache can't say why: please report it",
+                    "attache can't read this and doesn't know why: please report it",
                 );
             }
             Err(problems.only_errors().finish(text, file).into())
@@ -105,7 +105,7 @@ fn checked(
         if !problems.any_error() {
             problems.wrong(
                 Place::default(),
-                "there is nothing in it",
+                "the file is empty",
                 "the smallest config is\n    upstreams:\n      orders: https://orders.internal:8443",
             );
         }
@@ -124,8 +124,8 @@ fn checked(
         keys: serde_json::Map::new(),
     }
     .check(&tree, schema::annotated())?;
-    match serde_json::from_value::<raw::Root>(value) {
-        Ok(raw) => Some(Config { files, ..build::build(raw, &tree, file, env, problems) }),
+    match serde_json::from_value::<section::Read<Config>>(value) {
+        Ok(read) => Some(Config { files, ..build::build(read, &tree, file, env, problems) }),
         Err(error) => {
             if !problems.any_error() {
                 let message =
@@ -138,9 +138,9 @@ fn checked(
 }
 
 impl Config {
-    /// The embedded default: a forward proxy on `127.0.0.1:15001` whose only upstream is whatever host a request names.
+    /// The embedded default: a forward proxy on `127.0.0.1:15001` whose only upstream is the host that a request names.
     pub fn forward_proxy() -> Self {
-        // A test parses the embedded file; whatever a build could do wrong here ends in a config that listens nowhere.
+        // A test parses the embedded file; if it were wrong in a build, the config would have no listener.
         parse(FORWARD_PROXY, None, &|_| None).unwrap_or_default()
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     yaml::{self, Kind, Node},
 };
 
-/// Something that is wrong, and what is known of its place.
+/// A problem, and its place as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Keys from the top to the part of the config that it is in; the deepest that is there counts. A list's items have their number.

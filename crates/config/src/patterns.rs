@@ -1,4 +1,4 @@
-//! What the schema tells an editor of the texts with a syntax of their own: a pattern, and bounds where they may be numbers.
+//! What the schema tells an editor about texts with their own syntax: a pattern, and bounds if they may be numbers.
 //!
 //! Rule: a pattern never refuses what the parser of the format takes, so an editor marks nothing that is right. It may let pass what only
 //! the parser can tell (an IPv4 address with a part above 255); [`parse`](crate::parse) and `attache check` have the last word.
@@ -86,7 +86,7 @@ fn syntax(format: &str) -> Option<String> {
     })
 }
 
-/// Keywords for a text of this format; `numbers` says that a number of YAML may stand there, too.
+/// Keywords for a text of this format; `numbers`: a YAML number is allowed, too.
 fn keywords(format: &str, numbers: bool) -> Vec<(&'static str, Value)> {
     let mut keywords = Vec::new();
     if let Some(syntax) = syntax(format) {

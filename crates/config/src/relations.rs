@@ -53,7 +53,7 @@ pub(crate) fn for_editors(schema: &mut Value) {
 }
 
 fn add(sections: &mut Map<String, Value>, section: &str, rule: Value) {
-    // With `mode: off` nothing else of it is looked at.
+    // With `mode: off` its other keys are ignored.
     let rule = if section == "TlsServer" {
         let off = json!({ "required": ["mode"], "properties": { "mode": { "pattern": r"^off$|\$\{" } } });
         json!({ "anyOf": [off, rule] })

@@ -1,11 +1,11 @@
-//! The JSON schema (draft 2020-12) of the file, generated from the raw types.
+//! The JSON schema (draft 2020-12) of the file, generated from the sections of the model.
 
 use std::sync::OnceLock;
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use crate::{patterns, raw::Root, relations};
+use crate::{model::Config, patterns, relations, section::Read};
 
 /// The JSON schema of a config file, for editors: draft 2020-12, with descriptions, defaults, examples and patterns.
 ///
@@ -33,7 +33,7 @@ pub(crate) fn annotated() -> &'static Value {
     static SCHEMA: OnceLock<Value> = OnceLock::new();
     SCHEMA.get_or_init(|| {
         let mut schema =
-            SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Root>().to_value();
+            SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Read<Config>>().to_value();
         without_null(&mut schema);
         schema
     })

@@ -56,7 +56,7 @@ impl<T> At<T> {
         self.wrong.is_empty()
     }
 
-    /// A value without keys of its own, at this place.
+    /// A value without keys, at this place.
     pub(crate) fn new(at: Place, wrong: Vec<String>, value: T) -> Self {
         Self { at, wrong, keys: BTreeMap::new(), value }
     }
@@ -71,7 +71,7 @@ impl<T> At<T> {
         self.wrong.iter().any(|wrong| wrong == key)
     }
 
-    /// The value, and what is known of its place.
+    /// The value, and separately its place.
     pub(crate) fn open(self) -> (At<()>, T) {
         (At { at: self.at, wrong: self.wrong, keys: self.keys, value: () }, self.value)
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// What stands in place of a secret.
+/// What is shown in place of a secret.
 pub(crate) const HIDDEN: &str = "(hidden)";
 
 /// Words of which one in a header's name makes its value a credential.
@@ -44,7 +44,7 @@ impl Reference {
     /// No text of a config begins so.
     const MARK: char = '\0';
 
-    /// What stands for it until the whole config is there.
+    /// The placeholder for it until the whole config is known.
     pub(crate) fn show(&self) -> Value {
         let (kind, index) = match self {
             Self::Upstream(index) => ('u', index),
@@ -54,7 +54,7 @@ impl Reference {
         format!("{}{kind}{index}", Self::MARK).into()
     }
 
-    /// What a text stands for, if for anything.
+    /// The reference that a text stands for, if any.
     pub(crate) fn of(text: &str) -> Option<Self> {
         let text = text.strip_prefix(Self::MARK)?;
         let index = text.get(1..)?.parse().ok()?;

@@ -57,7 +57,7 @@ pub(crate) fn slip<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> 
     known.into_iter().find(|candidate| distance(&folded, candidate) <= bound)
 }
 
-/// The key that somebody meant, by its spelling or by another program's word for it.
+/// The key that was probably meant, by its spelling or by another program's name for it.
 pub(crate) fn meant<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
     slip(word, known.clone()).or_else(|| of_others(word, known.clone())).or_else(|| nearest(word, known))
 }
@@ -67,6 +67,20 @@ fn same_stem(a: &str, b: &str) -> bool {
     let common = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     let (short, long) = (a.len().min(b.len()), a.len().max(b.len()));
     common >= 4 && common + 1 >= short && long <= common + 3
+}
+
+/// Help for a name that isn't known: the one that was probably meant; or `have` and all known names; or `none` where there are none.
+pub(crate) fn instead<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+    have: &str,
+    none: impl FnOnce() -> String,
+) -> String {
+    match nearest(name, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.clone().next().is_none() => none(),
+        None => format!("{have} {}", list(known, "and")),
+    }
 }
 
 /// Words as a list for people: "`a`, `b` or `c`".

@@ -227,7 +227,7 @@ fn misindented(text: &str, near: usize) -> Option<(usize, usize, Vec<usize>)> {
         if open.last() != Some(&indent) {
             open.push(indent);
         }
-        // The items of a list have a column of their own behind the dash.
+        // The items of a list start in their own column after the dash.
         let mut rest = content;
         while let Some(item) = rest.strip_prefix("- ") {
             indent += rest.len() - item.trim_start().len();
@@ -334,8 +334,8 @@ impl Tree<'_> {
         );
     }
 
-    /// A node is complete: it goes to whatever is open, or is the root.
-    /// `added` is what it adds to the count: all of an alias, nothing of what was written out. What an anchor keeps is counted.
+    /// A node is complete: it is added to the open collection, or is the root. `added` is what it adds to the count:
+    /// all of an alias, nothing of what was written out. What an anchor keeps is counted.
     fn close(&mut self, mut node: Node, anchor: usize, added: usize) -> bool {
         self.nodes += added + if anchor > 0 { node.size } else { 0 };
         if self.nodes > MOST_NODES {
@@ -371,7 +371,7 @@ impl Tree<'_> {
                     if let Some(first) = entries.iter().find(|entry| entry.key == name) {
                         self.problems.wrong(
                             place,
-                            format!("the key `{name}` stands twice"),
+                            format!("the key `{name}` is given twice"),
                             format!("it is first given in line {}: remove one", first.place.line),
                         );
                         return true;

@@ -147,8 +147,8 @@ attache.yaml:2:24: error: there is no upstream `ordesr`
     |                        ^^^^^^ did you mean `orders`?
 attache.yaml:3:14: error: `0.0.0.0:1` is already listened on by `a`
   3 |   b: { bind: ":1", to: [orders] }
-    |              ^^^^ give each listener an address of its own
-attache.yaml:3:24: error: nothing says which of these upstreams a request is for
+    |              ^^^^ give each listener a different address
+attache.yaml:3:24: error: it is not clear which of these upstreams a request is for
   3 |   b: { bind: ":1", to: [orders] }
     |                        ^ `upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`
 "#);
@@ -209,7 +209,7 @@ fn an_empty_file_shows_the_smallest_config() {
     let text = r#"# nothing yet
 "#;
     insta::assert_snapshot!(found(text), @r#"
-attache.yaml: error: there is nothing in it
+attache.yaml: error: the file is empty
   the smallest config is
     upstreams:
       orders: https://orders.internal:8443
@@ -235,7 +235,7 @@ fn a_key_that_stands_twice() {
   orders: https://orders-next.internal
 "#;
     insta::assert_snapshot!(found(text), @r#"
-attache.yaml:3:3: error: the key `orders` stands twice
+attache.yaml:3:3: error: the key `orders` is given twice
   3 |   orders: https://orders-next.internal
     |   ^^^^^^ it is first given in line 2: remove one
 "#);
@@ -321,7 +321,7 @@ attache.yaml:8:65: error: the Host header isn't changed here
 attache.yaml:10:18: error: `rewrite` has no meaning here
   10 |         rewrite: { prefix: /b }
      |                  ^ it belongs to a route with `to`
-attache.yaml:13:19: error: this redirects to where the request already is
+attache.yaml:13:19: error: this redirects to the same URL
   13 |         redirect: { status: 308 }
      |                   ^ give it a `scheme`, `host` or `path`
 attache.yaml:14:9: error: this route does nothing
@@ -354,7 +354,7 @@ attache.yaml:6:26: error: `~/v[0-9` isn't a regular expression
 attache.yaml:7:26: error: `/v1*` has a `*` that isn't its last segment
   7 |       - { match: { path: "/v1*" }, to: orders }
     |                          ^^^^^^ a prefix ends on a segment: `/v1/*`; or `~/v1.*`
-attache.yaml:8:26: error: `{id}` stands twice
+attache.yaml:8:26: error: `{id}` is given twice
   8 |       - { match: { path: "/users/{id}/{id}" }, to: orders }
     |                          ^^^^^^^^^^^^^^^^^^ give each capture a name of its own
 attache.yaml:9:26: error: `/search?q=1` has a query
@@ -362,7 +362,7 @@ attache.yaml:9:26: error: `/search?q=1` has a query
     |                          ^^^^^^^^^^^^^ `path: /search` and `query: { q: … }`
 attache.yaml:10:26: error: `bücher.example` has characters beyond ASCII
   10 |       - { match: { host: bücher.example }, to: orders }
-     |                          ^^^^^^^^^^^^^^ write the name in its ASCII form (punycode, `xn--…`), so that nobody can mistake it
+     |                          ^^^^^^^^^^^^^^ write the name in its ASCII form (punycode, `xn--…`), so that it can't be mistaken for another one
 attache.yaml:11:31: error: `x a` isn't a header name
   11 |       - { match: { headers: { "x a": v1, x-b: "a*b" } }, to: orders }
      |                               ^^^^^ letters, digits and `-`, without a colon
@@ -394,7 +394,7 @@ fn an_upstream_speaks_one_thing() {
   j: { address: tcp://j.internal:1, health_check: { path: /primary, port: 8008 } }
 "#;
     insta::assert_snapshot!(found(text), @r#"
-attache.yaml:3:35: error: the addresses of one upstream don't agree about what is spoken
+attache.yaml:3:35: error: the addresses of one upstream have different protocols
   3 |     address: [https://a.internal, http://b.internal]
     |                                   ^^^^^^^^^^^^^^^^^ the first says `https`, this one `http`
 attache.yaml:4:43: error: `tls` for an address that says `http://`, which is plaintext
@@ -406,13 +406,13 @@ attache.yaml:5:17: error: the scheme `htps` isn't known
 attache.yaml:6:17: error: `https://d.internal/v1` has a path, an upstream has none
   6 |   d: { address: https://d.internal/v1 }
     |                 ^^^^^^^^^^^^^^^^^^^^^ `https://d.internal`, and `rewrite: { prefix: /v1 }` on the route
-attache.yaml:7:46: error: consistent hashing doesn't say what is hashed
+attache.yaml:7:46: error: consistent hashing needs a key to hash
   7 |   e: { address: https://e.internal, balance: maglev }
     |                                              ^^^^^^ `balance: { algorithm: maglev, hash: header:x-user }`, or `cookie:NAME`, `source`, `path`
-attache.yaml:8:47: error: `tcp://` is opaque bytes, this asks for HTTP
+attache.yaml:8:47: error: `tcp://` is opaque bytes, `protocol` says HTTP
   8 |   f: { address: tcp://f.internal:1, protocol: http1, health_check: { path: /healthz, tcp: true } }
     |                                               ^^^^^ write `http://` in the address
-attache.yaml:8:68: error: a health check asks for several things
+attache.yaml:8:68: error: a health check has exactly one probe
   8 |   f: { address: tcp://f.internal:1, protocol: http1, health_check: { path: /healthz, tcp: true } }
     |                                                                    ^ exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`
 attache.yaml:9:59: error: the upstream takes opaque bytes, not HTTP
@@ -500,16 +500,16 @@ upstreams:
 attache.yaml:9:16: warning: a single attempt may take longer than all attempts together
   9 |         retry: { per_try_timeout: 2s }
     |                ^ `per_try_timeout` is 2s, `timeout` is 1s
-attache.yaml:10:16: warning: this route is never reached
+attache.yaml:10:16: warning: this route never matches
   10 |       - match: { path: /v1/* }
      |                ^ the route in line 6 matches the same
 attache.yaml:12:16: warning: `destination` never matches here: connections aren't intercepted
   12 |       - match: { destination: 10.0.0.0/8 }
      |                ^ `transparent: true` on the listener
-attache.yaml:15:76: warning: the peer's certificate isn't verified: whoever answers is believed
+attache.yaml:15:76: warning: the peer's certificate isn't verified: any peer is trusted
   15 |   orders: { address: https://orders.internal, tls: { insecure_skip_verify: true } }
      |                                                                            ^^^^ name the authority with `ca` instead
-attache.yaml:16:3: warning: nothing goes to the upstream `forgotten`
+attache.yaml:16:3: warning: no route leads to the upstream `forgotten`
   16 |   forgotten: https://forgotten.internal
      |   ^^^^^^^^^ name it in a `to`, or remove it
 "#);
@@ -536,7 +536,7 @@ attache.yaml:3:24: error: this split mixes percentages and plain weights
 attache.yaml:4:24: error: all weights of this split are zero
   4 |   c: { bind: ":3", to: { one: 0, two: 0 } }
     |                        ^ `{ orders: 95%, orders-next: 5% }` or `{ orders: 19, orders-next: 1 }`
-attache.yaml:5:14: error: `d` and the metrics both want port 15090
+attache.yaml:5:14: error: `d` and the metrics both use port 15090
   5 |   d: { bind: 127.0.0.1:15090, to: one }
     |              ^^^^^^^^^^^^^^^ move one of them, or `metrics: off`
 "#);
@@ -634,7 +634,7 @@ attache.yaml:1:28: error: `shed_requests` comes after `stop_accepting`
 attache.yaml:8:20: error: there is no upstream `limit`
   8 |           service: limit
     |                    ^^^^^ did you mean `limits`?
-attache.yaml:10:39: error: an action is exactly one thing
+attache.yaml:10:39: error: an action has exactly one key
   10 |           descriptors: [ { actions: [ { path: true, method: true } ] } ]
      |                                       ^ `remote_address: true`, `request_headers: { header_name: x-user }`, `generic_key: { descriptor_value: checkout }`, …
 attache.yaml:14:52: error: `max_concurrency_limit` is lower than `min_rtt.min_concurrency`
@@ -675,9 +675,9 @@ upstreams:
     credential: { bearer: { file: /t } }
 "#;
     insta::assert_snapshot!(found(text), @r#"
-attache.yaml:5:58: error: requests themselves say where `anywhere` is: any host could be given the secret
+attache.yaml:5:58: error: the request itself chooses the host of `anywhere`, so any host could get the secret
   5 |       - { match: { path: /a }, to: anywhere, credential: { bearer: { file: /t } } }
-    |                                                          ^ make the host that the secret is for an upstream of its own
+    |                                                          ^ make a separate upstream for the host that the secret is for
 attache.yaml:6:54: error: this credential has no secret
   6 |       - { match: { path: /b }, to: safe, credential: {} }
     |                                                      ^ exactly one of `bearer: { file: … }`, `basic: { user: …, password_file: … }` and `header: { name: …, file: … }`
@@ -770,7 +770,7 @@ fn a_header_names_only_upstreams_of_requests_that_the_route_lists() {
 upstreams: { a: 'http://a', b: 'http://b', opaque: 'tcp://c:1', anywhere: authority }
 "#;
     insta::assert_snapshot!(found(text), @r#"
-attache.yaml:5:49: error: `host` can't name an upstream: attache itself has it from the connection
+attache.yaml:5:49: error: `host` can't name an upstream: attache sets it for each connection
   5 |       - { match: { path: /a }, upstream_header: host, to: [a, a] }
     |                                                 ^^^^ take a header of your own, `x-upstream` for example
 attache.yaml:5:63: error: `a` is named twice
@@ -778,17 +778,17 @@ attache.yaml:5:63: error: `a` is named twice
     |                                                               ^ keep one of them
 attache.yaml:6:59: error: weights beside `upstream_header`
   6 |       - { match: { path: /b }, upstream_header: x-to, to: { a: 50%, b: 50% } }
-    |                                                           ^ the header chooses, so list them: `to: [orders, billing]`
+    |                                                           ^ the header chooses, so list the upstreams: `to: [orders, billing]`
 attache.yaml:7:18: error: HTTP can't be routed to `opaque`, which takes opaque bytes
   7 |       - { match: { path: /c }, upstream_header: x-to, to: [a, opaque, anywhere] }
     |                  ^ match `sni`, `destination` or `methods: CONNECT`, or give the upstream an `http` or `https` address
 attache.yaml:7:49: error: a header can't name `opaque`: it takes opaque bytes, which have no header
   7 |       - { match: { path: /c }, upstream_header: x-to, to: [a, opaque, anywhere] }
-    |                                                 ^^^^ give it a route of its own
-attache.yaml:7:49: error: a header can't name `anywhere`: it goes to whatever host a request names
+    |                                                 ^^^^ give it a separate route
+attache.yaml:7:49: error: a header can't name `anywhere`: it goes to the host that a request names
   7 |       - { match: { path: /c }, upstream_header: x-to, to: [a, opaque, anywhere] }
-    |                                                 ^^^^ give it a route of its own
-attache.yaml:8:36: error: nothing says which of these upstreams a request is for
+    |                                                 ^^^^ give it a separate route
+attache.yaml:8:36: error: it is not clear which of these upstreams a request is for
   8 |       - { match: { path: /d }, to: [a, b] }
     |                                    ^ `upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`
 attache.yaml:9:63: error: there is no upstream `c`

@@ -57,9 +57,9 @@ fn what_contradicts_itself_in_an_access_log_is_said() {
         wrong("access_log: { to: { syslog: 'unix:/dev/log', keep: 3 } }")
             .contains("`keep` belongs to `file`")
     );
-    assert!(wrong("access_log: { to: { file: /a, keep: 3 } }").contains("never put aside"));
+    assert!(wrong("access_log: { to: { file: /a, keep: 3 } }").contains("never rotated"));
     assert!(wrong("access_log: { to: stdout, filter: { routes: ordesr } }").contains("no route is called"));
-    assert!(wrong("access_log: { to: stdout, filter: {} }").contains("says nothing"));
+    assert!(wrong("access_log: { to: stdout, filter: {} }").contains("has no condition"));
     assert!(wrong("access_log: { to: stdout, format: { template: '%{stauts}' } }").contains("%{status}"));
 }
 
@@ -158,7 +158,10 @@ fn the_application_is_told_of_on_the_metrics_port() {
     assert_eq!((expect.ok.as_u16(), expect.failed.as_u16()), (200, 500));
     assert_eq!(config.app.adapt[1].answer, Adapt::Pass);
     assert_eq!(parse("metrics: { app: 'http://localhost:1/m' }").metrics, Some(Config::METRICS));
-    assert!(wrong("metrics: { bind: 'off', app: 'http://localhost:1/m' }").contains("have no port"));
+    assert!(
+        wrong("metrics: { bind: 'off', app: 'http://localhost:1/m' }")
+            .contains("need the port of the metrics")
+    );
     assert!(
         wrong("metrics: { adapt: { /readyz: { from: 'http://localhost:1' } } }").contains("attache's own")
     );

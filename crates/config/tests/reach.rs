@@ -29,7 +29,7 @@ fn a_config_whose_rules_no_connection_could_be_held_to_is_refused() {
         (
             &format!("{TLS} }}, routes: [{{ match: {{ sni: a.b, path: /x }}, tls: passthrough, to: app }}]"),
             "'tcp://a:1'",
-            "beside a match of what stands inside",
+            "together with a match on the encrypted",
         ),
         (
             &format!("{TLS} }}, routes: [{{ match: {{ sni: a.b }}, tls: passthrough, to: app }}]"),
@@ -47,13 +47,13 @@ fn a_rule_that_allows_everything_to_everybody_is_refused() {
     for rules in ["allow: [{}]", "allow: [{ name: all }]", "allow: [{ not: {} }, { methods: GET }]"] {
         let said = listener(&format!("authorization: {{ {rules} }}, to: app"), "'http://a:1'");
         assert!(
-            said.starts_with("refused: ") && said.contains("allows everything to everybody"),
+            said.starts_with("refused: ") && said.contains("allows everything to every client"),
             "{rules}: {said}"
         );
     }
     for rules in ["allow: []", "deny: [{}]", "allow: [{ not: { path: /x } }]"] {
         let said = listener(&format!("authorization: {{ {rules} }}, to: app"), "'http://a:1'");
-        assert!(!said.contains("everybody"), "{rules}: {said}");
+        assert!(!said.contains("every client"), "{rules}: {said}");
     }
 }
 
@@ -68,7 +68,7 @@ fn a_rule_that_something_goes_round_is_warned_of() {
         (
             "protocol: tcp, routes: [{ to: app, headers: { request: { set: { x: y } } } }]",
             "'tcp://a:1'",
-            "`headers` is never carried out here",
+            "`headers` has no effect here here",
         ),
         ("protocol: tcp, to: app", "authority", "opaque bytes name none"),
         (
@@ -79,7 +79,7 @@ fn a_rule_that_something_goes_round_is_warned_of() {
         (
             "routes: [{ match: { path: /x }, respond: 403 }], to: app",
             "authority",
-            "this rule holds for no CONNECT",
+            "this rule doesn't apply to CONNECT",
         ),
     ] {
         let said = listener(text, upstream);

@@ -14,30 +14,30 @@ use serde_json::Value;
 
 const INTRODUCTION: &str = r#"# Config reference
 
-<!-- Generated from the schema by crates/config/tests/reference.rs: change the doc comments in crates/config/src/model and crates/config/src/raw. -->
+<!-- Generated from the schema by crates/config/tests/reference.rs: change the doc comments in crates/config/src/model. -->
 
-A config is one YAML file. `attache check FILE` says everything that is wrong with it, `attache schema` prints its JSON
-schema for editors. The smallest one is
+A config is one YAML file. `attache check FILE` shows every mistake in it, and `attache schema` prints its JSON schema for
+editors. The smallest config is
 
 ```yaml
 upstreams:
   orders: https://orders.internal:8443
 ```
 
-**What isn't said.** Without `listeners` there is one, `outbound`, on `127.0.0.1:15001`. A listener with neither `routes` nor
-`to` sends everything to the only upstream. With several upstreams, a request goes by its `Host`: the upstream's name
-(`orders`) and the host of its address (`orders.internal`) both mean it; `tcp` and `tls` upstreams are found by the server name
-of TLS in the same way; an `authority` or `original-destination` upstream gets what is left. Two upstreams on one host are
-told apart by the port in `Host`. Any other Host, `localhost:15001` too, then gets `no-route`, whose answer names the hosts that there are.
+**Defaults.** Without `listeners` there is one, `outbound`, on `127.0.0.1:15001`. A listener with neither `routes` nor `to`
+sends everything to the only upstream. With several upstreams, the `Host` of a request selects one: the upstream's name
+(`orders`) or the host of its address (`orders.internal`). The server name of TLS selects `tcp` and `tls` upstreams in the
+same way. An `authority` or `original-destination` upstream gets all other requests. The port in `Host` distinguishes two
+upstreams on one host. Any other Host, also `localhost:15001`, gets `no-route`, whose answer names the known hosts.
 
-**Environment.** In every value, `${VAR}` is the environment variable (not being set is an error), `${VAR:-default}` has a
-default for one that isn't set or is empty, `$$` is one `$`. They are put in after the YAML is read, so a value can't bring structure
-with it; a value that is one variable and nothing else is typed by what it became (`workers: ${WORKERS}` is a number).
+**Environment.** In every value, `${VAR}` is the value of the environment variable (it is an error if it isn't set), `${VAR:-default}`
+has a default for a variable that isn't set or is empty, `$$` is one `$`. Variables are replaced after the YAML is parsed, so a value
+can't add structure. If a value is only one variable, its content decides the type (`workers: ${WORKERS}` is a number).
 
-**Files.** `!file PATH` is the content of a file, without white space around it. A relative path begins at the config's folder.
+**Files.** `!file PATH` is the content of a file, without white space around it. A relative path is relative to the config's folder.
 
-**YAML.** Anchors, aliases and merge keys (`<<: *base`) work; keys that begin with `x-` at the top level are yours, to keep anchors
-in. A key that stands twice is an error, and so is one that isn't known. Within `{ … }` a value with braces needs quotes:
+**YAML.** Anchors, aliases and merge keys (`<<: *base`) work; keys that begin with `x-` at the top level are ignored, so that they can
+hold anchors. A duplicate key is an error, and so is an unknown one. Within `{ … }` a value with braces needs quotes:
 `{ path: "/users/{id}" }`.
 
 **In an editor.** `attache schema > attache.schema.json` writes the JSON schema of this version. With the YAML language server (VS Code's
@@ -50,8 +50,8 @@ upstreams:
 ```
 
 Keys are then completed and described, and wrong keys, words, durations, sizes, addresses and ratios are underlined as they are typed.
-For `!file` its setting `yaml.customTags` needs `["!file scalar"]`. A path behind `!file` begins with `/`, `./` or `../` there, so that
-it is told from a value. What one key says about another (`to` names an upstream that isn't there), only `attache check` tells.
+For `!file` its setting `yaml.customTags` needs `["!file scalar"]`. There a path after `!file` has to begin with `/`, `./` or `../`, to
+distinguish it from a value. Only `attache check` finds conflicts between keys (such as a `to` with an unknown upstream).
 "#;
 
 const TEXTS: &str = r"

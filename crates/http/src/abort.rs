@@ -8,8 +8,8 @@ pub trait Abort {
     /// From now on, dropping the stream is a reset. What was written and has not gone may be lost.
     fn abort(&mut self);
 
-    /// The peer has broken the stream off: seen without reading, so also behind an orderly end and behind bytes that nobody takes. It is
-    /// said once; who hears it ends the stream.
+    /// The peer has reset the stream. This is noticed without reading, so also after an orderly end and after bytes
+    /// that are not read. It is reported once; the receiver ends the stream.
     fn broken(&self) -> Option<io::Error>;
 }
 

@@ -1,4 +1,4 @@
-//! A response that attache makes itself, in the language of whoever asked.
+//! A response that attache makes itself, in a format that the client understands.
 //!
 //! Rule: the answer says what happened, where, after how many attempts, and what to look at. A browser or curl gets text, who
 //! accepts JSON gets a problem object (RFC 9457), a gRPC client gets a trailers-only response with HTTP 200 (gRPC over
@@ -13,6 +13,7 @@ use attache_wire::{
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::Body;
 
@@ -64,7 +65,7 @@ impl Asker {
     }
 }
 
-/// JSON is named before anything that people read. Weights are not looked at: nobody writes them for JSON.
+/// JSON is named before anything that people read. Weights are ignored: clients don't use them for JSON.
 fn prefers_json(accept: &[u8]) -> bool {
     // What most clients send.
     match accept {
@@ -129,8 +130,8 @@ pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Excha
     response
 }
 
-/// Gives an answer the status, fields and body that another service says, in the language of whoever asked: a gRPC client gets the
-/// status that stands for it (grpc/doc/http-grpc-status-mapping.md), and the body as its message.
+/// Gives a response the status, fields and body of another service, in a format that the client understands: a gRPC
+/// client gets the status that stands for it (grpc/doc/http-grpc-status-mapping.md), and the body as its message.
 pub fn answer_as_told(
     response: &mut Response<Body>,
     asker: Asker,
@@ -212,7 +213,7 @@ const fn default_retry_after(reason: Reason) -> Option<u64> {
     }
 }
 
-/// After these, nobody can be sure where the next HTTP/1 request begins, or there shall be none.
+/// After these it is not certain where the next HTTP/1 request begins, or there must be none.
 const fn ends_connection(reason: Reason) -> bool {
     matches!(
         reason,
@@ -253,7 +254,7 @@ fn place(exchange: &Exchange) -> String {
     place
 }
 
-/// The cause, as far as it is the client's to know.
+/// The cause, as far as the client may know it.
 fn told(reason: Reason, exchange: &Exchange) -> Ref<'_, Option<String>> {
     static NOTHING: Option<String> = None;
     Ref::map(exchange.detail.borrow(), |detail| if reason.hides_cause() { &NOTHING } else { detail })
@@ -316,17 +317,8 @@ fn grpc_message(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> Stri
 
 /// The Percent-Encoded form of grpc-message: everything but printable ASCII, and `%` itself, as `%XX`.
 pub fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'%' => out.push_str("%25"),
-            b' '..=b'~' => out.push(char::from(byte)),
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
+    const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 #[cfg(test)]

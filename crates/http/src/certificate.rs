@@ -1,8 +1,9 @@
 //! `X-Forwarded-Client-Cert`: who the client proved to be, for the application.
 //!
-//! Rule: whatever a request brings in this header is removed, since anyone can write it; the client whose certificate
-//! attache itself verified is written in its place. The config may believe what a client in front sends, then that client must
-//! have proven who it is. Source: Envoy's HTTP header manipulation (`forward_client_cert_details`).
+//! Rule: the value of this header in a request is removed, because any client can write it; the client whose
+//! certificate attache itself verified is written in its place. The config may believe what a client in front sends,
+//! then that client must have proven who it is. Source: Envoy's HTTP header manipulation
+//! (`forward_client_cert_details`).
 
 use attache_config::model::ForwardClientCert;
 use attache_wire::{Fields, Known, Value, header};

@@ -1,8 +1,8 @@
 //! A request that every parser behind attache reads the same way, or a refusal.
 //!
-//! Rule: whatever two parsers could read in two ways is refused with 400 or rewritten into one form (RFC 9112 sections
-//! 3.2, 6.3 and 11.2; RFC 9113 sections 8.2 and 8.3). hyper and h2 have refused much before: names that aren't tokens,
-//! CR, LF and NUL in values, whitespace before the colon, folded lines, differing content lengths in HTTP/1,
+//! Rule: a message that two parsers could read in two ways is refused with 400 or rewritten into one form (RFC 9112
+//! sections 3.2, 6.3 and 11.2; RFC 9113 sections 8.2 and 8.3). hyper and h2 have refused much before: names that aren't
+//! tokens, CR, LF and NUL in values, whitespace before the colon, folded lines, differing content lengths in HTTP/1,
 //! duplicated or misplaced pseudo-headers. What they let through is looked at here:
 //!
 //! | what | rule |
@@ -88,7 +88,7 @@ fn check_framing(request: &RequestHead, h2: bool, body_ended: bool) -> Result<()
             return Err(Refusal::bad_request("There is more than one Content-Length."));
         }
         let digits = length.as_bytes();
-        // 19 digits fit into 64 bits; more is no body that anybody sends.
+        // 19 digits fit into 64 bits; longer bodies don't exist.
         if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
             return Err(Refusal::bad_request("Content-Length is not a decimal number."));
         }
@@ -171,7 +171,7 @@ const UNKNOWN_PROTOCOL: Refusal = Refusal {
 
 fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, Refusal> {
     let form = form(request)?;
-    // `WebSocket` means the same (RFC 9110 section 7.8): whoever looks at it behind this sees one spelling.
+    // `WebSocket` means the same (RFC 9110 section 7.8): later code sees one spelling.
     if let Some(protocol) = &mut request.protocol {
         *protocol = Protocol::from_static("websocket");
     }
@@ -252,7 +252,7 @@ fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), R
     let mut lines = request.headers.get_all(HOST);
     match (lines.next(), lines.next()) {
         (Some(_), Some(_)) => Err(Refusal::bad_request("There is more than one Host.")),
-        // It becomes the target's authority, and is looked at there.
+        // It becomes the target's authority, and is checked there.
         (Some(_), None) if request.uri.authority().is_none() => Ok(()),
         (Some(host), None) => host_of(host).map(|_| ()),
         (None, _) if h2 && request.uri.authority().is_none() => {

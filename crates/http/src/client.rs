@@ -24,8 +24,8 @@ pub struct Client {
     pub uris: usize,
     /// The subject of its verified certificate (RFC 4514); empty without one.
     pub subject: Arc<str>,
-    /// Its verified certificate as the application is told of it: the value of `X-Forwarded-Client-Cert`, made once for the
-    /// connection. `None` without a certificate.
+    /// Its verified certificate in the form for the application: the value of `X-Forwarded-Client-Cert`, made once for
+    /// the connection. `None` without a certificate.
     pub certificate: Option<HeaderValue>,
 }
 

@@ -1,8 +1,8 @@
 //! Who called, and through whom: `X-Forwarded-*`, `Forwarded` (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
 //!
-//! Rule: each family is passed on, extended, begun anew or removed as the listener says ([`ForwardedMode`]).
-//! `Append` adds this hop to the lists (`X-Forwarded-For`, `Forwarded`) and leaves `-Proto` and `-Host` as they are
-//! where the client sent them, since they tell of the first hop. `Replace` says only what attache saw itself.
+//! Rule: the listener's [`ForwardedMode`] decides whether each family is passed on, extended, started again or removed.
+//! `Append` adds this hop to the lists (`X-Forwarded-For`, `Forwarded`) and leaves `-Proto` and `-Host` as they are if
+//! the client sent them, because they describe the first hop. `Replace` writes only what attache itself knows.
 
 use std::fmt::Write;
 
@@ -96,7 +96,7 @@ fn rfc7239(headers: &mut Fields, mode: ForwardedMode, client: &Client, scheme: &
     element.push_str(";proto=");
     element.push_str(scheme);
     let mut list = joined(headers, FORWARDED);
-    // An open quote would take our element into the client's: what nobody can read is not passed on.
+    // An open quote would make our element a part of the client's: a value that can't be parsed is not passed on.
     if !is_forwarded(&list) {
         list.clear();
     }
@@ -130,7 +130,7 @@ fn is_pair(pair: &[u8]) -> bool {
         && (bare(value) || (value.len() >= 2 && value.first() == Some(&b'"') && value.last() == Some(&b'"')))
 }
 
-/// The parts of a list between separators that don't stand in quotes; `None` where a quote is not closed.
+/// The parts of a list between separators outside of quotes; `None` if a quote is not closed.
 pub(crate) fn split_quoted(list: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
     let (mut parts, mut begin, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, byte) in list.iter().enumerate() {
@@ -180,7 +180,7 @@ pub struct Via {
 }
 
 impl Via {
-    /// The lines for a pseudonym; `None` if it isn't a token and so can't stand in `Via`.
+    /// The lines for a pseudonym; `None` if it isn't a token and so isn't allowed in `Via`.
     pub fn new(pseudonym: &str) -> Option<Self> {
         if pseudonym.is_empty() || !pseudonym.bytes().all(is_token) {
             return None;

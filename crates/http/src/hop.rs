@@ -94,8 +94,9 @@ pub fn strip_request(headers: &mut Fields, upgrade: Option<&Upgrade>, proxied: b
 const REASON: Known = header::X_ATTACHE_REASON;
 const UPSTREAM_REASON: Known = header::X_ATTACHE_UPSTREAM_REASON;
 
-/// Takes the hop-by-hop fields off an upstream's response. With `upgrade` (a 101 that is passed on, or a 426, which must say to what)
-/// `Upgrade` stays. The reason of another attache is passed on as that of the upstream, so that nobody takes it for ours.
+/// Takes the hop-by-hop fields off an upstream's response. With `upgrade` (a 101 that is passed on, or a 426, which
+/// must say to what) `Upgrade` stays. The reason of another attache is passed on as that of the upstream, so that it
+/// isn't mistaken for ours.
 pub fn strip_response(headers: &mut Fields, upgrade: bool, proxied: bool) {
     let protocol = if upgrade { headers.get(UPGRADE).map(Value::to_header_value) } else { None };
     strip(headers, protocol.is_some(), false);

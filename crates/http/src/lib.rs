@@ -11,6 +11,7 @@ mod body;
 mod certificate;
 mod check;
 mod client;
+mod form;
 mod forwarded;
 mod hop;
 mod informational;
@@ -31,6 +32,7 @@ pub use body::{Body, BodyError};
 pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
 pub use check::{Form, check_request};
 pub use client::{Client, Takes};
+pub use form::form_decoded;
 pub use forwarded::{Via, add_forwarded};
 pub use hop::{
     CONNECTION_SPECIFIC, Upgrade, announced_trailers, host_from_uri, strip_request, strip_response,

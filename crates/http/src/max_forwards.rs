@@ -30,7 +30,8 @@ pub fn take_hop(request: &mut RequestHead) -> Option<Response<Body>> {
     Some(answer)
 }
 
-/// The request as it was received, without what must not be shown to whoever can make a browser send it (section 9.3.8).
+/// The request as it was received, without the fields that must not be revealed to a page that makes a browser send it
+/// (section 9.3.8).
 fn reflected(request: &RequestHead) -> Vec<u8> {
     let mut text = format!("{} {} HTTP/1.1\r\n", request.method, request.uri).into_bytes();
     let secret = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];

@@ -8,7 +8,7 @@
 use attache_wire::Fields;
 use http::{HeaderMap, HeaderName};
 
-/// Begins of names that tell the upstream about the client or the way; nobody but a proxy writes them.
+/// Prefixes of names that tell the upstream about the client or the path; only proxies write them.
 const FORWARDING: [&str; 4] = ["x-forwarded-", "x-envoy-", "x-attache-", "x-b3-"];
 
 /// Names that end at this hop or are its to write: forwarding, identity, framing.
@@ -122,7 +122,7 @@ fn remove_spelled(headers: &mut HeaderMap, refused: impl Fn(&str) -> bool) {
     }
 }
 
-/// Takes out of a request's trailers what may not stand there.
+/// Removes the fields from a request's trailers that are not allowed there.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     remove_spelled(trailers, |name| is_ours(name) || NEVER_TRAILERS.contains(&name));
 }

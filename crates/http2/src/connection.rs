@@ -3,9 +3,9 @@
 //! Frames of all streams go out in one write: a task that sends only wakes the connection's task, which runs when everything that was ready
 //! before it has run.
 //!
-//! A server that has closed its connection may have sent its last words before: answers, or a GOAWAY that says which calls it did no work on.
-//! They wait in the kernel when a write fails. So on a client's side a failed write ends nothing: reading goes on to its end, which the
-//! failure brings near (RFC 9113 section 6.8).
+//! A server that has closed its connection may have sent its last words before: answers, or a GOAWAY that says which
+//! calls it did no work on. They wait in the kernel when a write fails. So on a client's side a failed write ends
+//! nothing: reading goes on to its end, which the failure brings near (RFC 9113 section 6.8).
 
 use std::{
     cell::RefCell,
@@ -322,8 +322,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         self.heard
     }
 
-    /// Writes the last words of a connection that has ended with an error, and waits for a moment until the peer has read them. To be bounded
-    /// in time.
+    /// Writes the last words of a connection that has ended with an error, and waits for a moment until the peer has
+    /// read them. To be bounded in time.
     pub async fn linger(&mut self) {
         let mut left = LINGER;
         std::future::poll_fn(|cx| {

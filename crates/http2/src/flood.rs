@@ -1,9 +1,10 @@
 //! Frames that cost attache more than they cost the peer.
 //!
-//! **What a flood is.** Some frames make us work and cost the sender next to nothing: PING and SETTINGS want an answer (CVE-2019-9512, -9515),
-//! a HEADERS that is reset a moment later starts a request in vain (CVE-2023-44487), a stream error that the client provokes is a
-//! reset of ours (CVE-2025-8671), a WINDOW_UPDATE of one byte a frame of one (CVE-2019-9511). Each has a price, in the work of one PING.
-//! Well-known peers send all of them every day, beside work that they came for; so that work pays:
+//! **What a flood is.** Some frames make us work and cost the sender next to nothing: PING and SETTINGS want an answer
+//! (CVE-2019-9512, -9515), a HEADERS that is reset a moment later starts a request in vain (CVE-2023-44487), a stream
+//! error that the client provokes is a reset of ours (CVE-2025-8671), a WINDOW_UPDATE of one byte a frame of one
+//! (CVE-2019-9511). Each has a price, in the work of one PING. Well-known peers send all of them every day, beside work
+//! that they came for; so that work pays:
 //!
 //! | frame | price |
 //! | --- | --- |
@@ -17,9 +18,9 @@
 //! | **earned:** a request, by its answer or by being sent | 200 |
 //! | **earned:** DATA that was sent to the peer | 1 for each 256 bytes |
 //!
-//! What is not paid for comes out of a bucket of the connection, which fills with time, and is told to the connection's [`Payer`]. When nothing
-//! is left, the connection ends with GOAWAY(ENHANCE_YOUR_CALM). `docs/http2.md` has what that costs whom. The clock is read once
-//! for [`PART`] of a burst.
+//! What is not paid for comes out of a bucket of the connection, which fills with time, and is told to the connection's
+//! [`Payer`]. When nothing is left, the connection ends with GOAWAY(ENHANCE_YOUR_CALM). `docs/http2.md` has what that
+//! costs whom. The clock is read once for [`PART`] of a burst.
 
 use std::fmt;
 
@@ -39,8 +40,8 @@ pub const PART: u64 = 100;
 const REQUEST: u64 = 200;
 const BYTES_FOR_ONE: usize = 256;
 
-/// Small DATA frames for the price of a PING. They are joined as they come, which makes one a few dozen instructions where a PING is several
-/// hundred; and a good peer sends a hundred thousand of them in a second.
+/// Small DATA frames for the price of a PING. They are joined as they come, which makes one a few dozen instructions
+/// where a PING is several hundred; and a good peer sends a hundred thousand of them in a second.
 const SMALL_FOR_ONE: u8 = 16;
 
 /// What a price is for.
@@ -300,8 +301,8 @@ impl<P: Payer> Meter for Flood<P> {
                 return Ok(());
             }
             kind::HEADERS if P::IS_SERVER => What::Headers,
-            // HEADERS of a client pay by being answered, and those of its trailers are one more for a stream. CONTINUATION is bounded for each
-            // block, and an ACK of SETTINGS that were not sent ends the connection.
+            // HEADERS of a client pay by being answered, and those of its trailers are one more for a stream.
+            // CONTINUATION is bounded for each block, and an ACK of SETTINGS that were not sent ends the connection.
             kind::SETTINGS if head.is_ack() => return Ok(()),
             kind::DATA | kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => return Ok(()),
             kind::PING => What::Ping,

@@ -1,8 +1,8 @@
 //! Heads of messages: from a block, and into one (RFC 9113 section 8).
 //!
-//! What a block may not have makes its message malformed (sections 8.1.1, 8.2.1, 8.2.2 and 8.3): pseudo-fields that stand twice, behind others, in
-//! the wrong kind of message or in trailers; names in upper case; fields of the connection; a fragment in `:path`. What one hop drops
-//! silently another may read, so nothing is dropped.
+//! What a block may not have makes its message malformed (sections 8.1.1, 8.2.1, 8.2.2 and 8.3): pseudo-fields that
+//! stand twice, behind others, in the wrong kind of message or in trailers; names in upper case; fields of the
+//! connection; a fragment in `:path`. What one hop drops silently another may read, so nothing is dropped.
 
 use std::rc::Rc;
 
@@ -212,8 +212,9 @@ impl Reading<'_> {
     }
 }
 
-/// Blanks around a value are no part of it (RFC 9110 section 5.5). RFC 9113 section 8.2.1 would have such a message refused. HTTP/1 takes them
-/// away, so an answer is not lost for them, and rules and the next hop read one value, whatever that hop speaks.
+/// Blanks around a value are no part of it (RFC 9110 section 5.5). RFC 9113 section 8.2.1 would have such a message
+/// refused. HTTP/1 takes them away, so an answer is not lost for them, and rules and the next hop read one value,
+/// whatever that hop speaks.
 fn trim(value: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());

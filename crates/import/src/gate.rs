@@ -1,8 +1,8 @@
 //! Guards in front of rules: who may pass, who is denied, and what can't be judged and is therefore refused.
 //!
-//! A gate is a list of cases of which the first that holds decides. Put in front of a rule it makes rules of its own: the case's conditions
-//! and those of the rule together. Where the two together can't be said, a case that would deny closes the whole rule, and one that would let
-//! pass is left out.
+//! A gate is a list of cases of which the first that holds decides. Put in front of a rule it makes rules of its own:
+//! the case's conditions and those of the rule together. Where the two together can't be said, a case that would deny
+//! closes the whole rule, and one that would let pass is left out.
 
 use crate::access;
 use crate::plan::{Rule, When};

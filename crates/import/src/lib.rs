@@ -1,8 +1,8 @@
 //! Configs of other proxies become attache's.
 //!
-//! Three rules. **Exact or said**: what an imported config answers is what the original answered, and every loss is a comment at its place with
-//! its meaning and what to do. **Closed**: what stood behind a guard that can't be carried over is refused, never open.
-//! **Checked**: whatever is printed is a config that `attache check` accepts.
+//! Three rules. **Exact or said**: what an imported config answers is what the original answered, and every loss is a
+//! comment at its place with its meaning and what to do. **Closed**: what stood behind a guard that can't be carried
+//! over is refused, never open. **Checked**: whatever is printed is a config that `attache check` accepts.
 //!
 //! The way of a config: [`tree`] or a tokenizer reads it; the importer of its kind makes a [`plan`], whose rules are tried in order;
 //! [`order`] makes attache's routes of them; [`write`] prints them with the [`remark`]s.

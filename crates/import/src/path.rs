@@ -1,8 +1,9 @@
 //! Paths as other proxies match them, in attache's notation.
 //!
-//! A prefix of Envoy, HAProxy and nginx is one of the text: `/service/1` also takes `/service/10`. attache's `/service/1/*` ends on a segment.
-//! Such a prefix therefore becomes a regular expression, which says the same. Regular expressions are tried in the order of the
-//! file, so they are also the form that any order of rules can be carried over in.
+//! A prefix of Envoy, HAProxy and nginx is one of the text: `/service/1` also takes `/service/10`. attache's
+//! `/service/1/*` ends on a segment. Such a prefix therefore becomes a regular expression, which says the same. Regular
+//! expressions are tried in the order of the file, so they are also the form that any order of rules can be carried
+//! over in.
 
 use regex::Regex;
 

@@ -1,5 +1,6 @@
-//! The shapes of the corpus beside their originals: `ATTACHE=PATH ENVOY=PATH cargo test -p attache-import --test beside -- --ignored --nocapture`.
-//! Prints the rows of the table in docs/import.md. `SHAPES=envoy/jwt` takes those that begin so.
+//! The shapes of the corpus beside their originals:
+//! `ATTACHE=PATH ENVOY=PATH cargo test -p attache-import --test beside -- --ignored --nocapture`. Prints the rows of
+//! the table in docs/import.md. `SHAPES=envoy/jwt` takes those that begin so.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 

@@ -73,7 +73,7 @@ impl Style {
         self.put_value(out, value, column);
     }
 
-    /// What stands behind a key, with the line break.
+    /// The text after a key, with the line break.
     fn put_value(self, out: &mut String, value: &Value, column: usize) {
         match value {
             Value::Object(entries) if !entries.is_empty() => {
@@ -121,7 +121,7 @@ impl Style {
                 out.push('\n');
             }
         }
-        // The dash stands in the indentation of the first line.
+        // The dash is in the indentation of the first line.
         out.replace_range(start + column..=start + column, "-");
     }
 }

@@ -1,8 +1,9 @@
 //! The objects that tell an API server of the webhook, with every choice in them explained.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::{emit::Style, review::base64};
+use crate::emit::Style;
 
 /// Where the webhook runs, and whose certificate it shows.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ impl Webhook {
             "service": {"name": self.service, "namespace": self.namespace, "path": "/mutate", "port": 443},
         });
         match &self.trust {
-            Trust::Bundle(pem) => client["caBundle"] = base64(pem.as_bytes()).into(),
+            Trust::Bundle(pem) => client["caBundle"] = STANDARD.encode(pem).into(),
             Trust::CertManager(certificate) => {
                 metadata["annotations"] = json!({"cert-manager.io/inject-ca-from": certificate});
             }

@@ -1,4 +1,5 @@
-//! One object in every way that YAML can write it: what comes out means exactly the object with attache in it, and comes back byte for byte.
+//! One object in every way that YAML can write it: what comes out means exactly the object with attache in it, and
+//! comes back byte for byte.
 
 #![expect(clippy::unwrap_used, clippy::format_push_string, reason = "helpers of tests stand outside of them")]
 

@@ -31,7 +31,7 @@ use crate::{
     Carried, Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
     connection::TcpService,
     handover::{Accepted, Belongs, Load},
-    live::{AGE_LOOKS, IDLE_SWEEPS, Live, Order, Registry},
+    registry::{AGE_LOOKS, IDLE_SWEEPS, OpenConnection, Order, Registry},
     respond::HttpService,
     socket::{SocketKind, UnixPath, original_destination},
     stream::Stream,
@@ -50,9 +50,9 @@ const REST: Duration = Duration::from_secs(1);
 /// are open stay if nothing changed that concerns an open connection; else they are told to go and finish what runs, for at
 /// most the new [`Settings::drain_timeout`].
 ///
-/// `http` answers requests and `tcp` carries opaque connections to their end; both must always be ready (`poll_ready` is not
-/// asked: back-pressure belongs into the future). Must run inside a `LocalRuntime` or `LocalSet`. Dropping the future stops
-/// the accepting; connections go on.
+/// `http` answers requests and `tcp` carries opaque connections to their end; both must always be ready (`poll_ready`
+/// is not asked: back-pressure belongs into the future). Must run inside a `LocalRuntime` or `LocalSet`. Dropping the
+/// future stops the accepting; connections continue.
 pub async fn serve<H, T>(
     mut settings: watch::Receiver<Rc<Settings>>,
     sockets: Vec<Socket>,
@@ -202,15 +202,15 @@ impl<H: Clone, T: Clone> Worker<H, T> {
     }
 }
 
-/// Counts one connection, whatever way it ends.
+/// Counts one connection, for every way in which it can end.
 struct Counted {
     metrics: WorkerMetrics,
     settings: Rc<Settings>,
-    live: Rc<Live>,
+    live: Rc<OpenConnection>,
 }
 
 impl Counted {
-    fn new(metrics: &WorkerMetrics, settings: &Rc<Settings>, live: &Rc<Live>) -> Self {
+    fn new(metrics: &WorkerMetrics, settings: &Rc<Settings>, live: &Rc<OpenConnection>) -> Self {
         metrics.connection_opened(&settings.listener.name);
         Self { metrics: metrics.clone(), settings: settings.clone(), live: live.clone() }
     }
@@ -239,25 +239,29 @@ impl Listening {
         })
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Fresh>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<AcceptedSocket>> {
         match self {
-            Self::Tcp(socket, _) => socket.poll_accept(cx).map_ok(|(tcp, address)| Fresh::Tcp(tcp, address)),
-            Self::Unix(socket, _) => socket.poll_accept(cx).map_ok(|(unix, _)| Fresh::Unix(unix)),
+            Self::Tcp(socket, _) => {
+                socket.poll_accept(cx).map_ok(|(tcp, address)| AcceptedSocket::Tcp(tcp, address))
+            }
+            Self::Unix(socket, _) => socket.poll_accept(cx).map_ok(|(unix, _)| AcceptedSocket::Unix(unix)),
         }
     }
 
     /// What is asked of the socket is asked by the worker that serves it.
-    fn client(&self, fresh: Fresh, transparent: bool) -> (Stream, Client) {
+    fn client(&self, fresh: AcceptedSocket, transparent: bool) -> (Stream, Client) {
         match (fresh, self) {
-            (Fresh::Tcp(tcp, address), Self::Tcp(_, bound)) => tcp_client(tcp, address, *bound, transparent),
-            (Fresh::Tcp(tcp, address), Self::Unix(..)) => {
+            (AcceptedSocket::Tcp(tcp, address), Self::Tcp(_, bound)) => {
+                tcp_client(tcp, address, *bound, transparent)
+            }
+            (AcceptedSocket::Tcp(tcp, address), Self::Unix(..)) => {
                 (tcp.into(), Client { address: Some(address), ..Client::default() })
             }
-            (Fresh::Unix(unix), _) => (unix.into(), Client::default()),
+            (AcceptedSocket::Unix(unix), _) => (unix.into(), Client::default()),
         }
     }
 
-    /// Takes what the kernel's queue still holds. tokio may not have heard of it yet.
+    /// Accepts the connections that are still in the kernel's queue. tokio may not know of them yet.
     fn rest(self, transparent: bool) -> io::Result<Vec<(Stream, Client)>> {
         let mut all = Vec::new();
         match self {
@@ -282,12 +286,12 @@ impl Listening {
 }
 
 /// An accepted socket in this worker's runtime.
-enum Fresh {
+enum AcceptedSocket {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
-impl Fresh {
+impl AcceptedSocket {
     /// Takes it out of the runtime.
     fn release(self) -> io::Result<Accepted> {
         Ok(match self {
@@ -329,7 +333,8 @@ where
     let mut draining = pin!(drain.reached(Phase::Drain));
     let mut failing = false;
     loop {
-        // A listener without a connection has nothing to give back, so it takes one whatever the state: nothing would ever free a slot, so it does not wait.
+        // A listener without a connection always accepts one: none of its own connections could free a permit, so
+        // waiting would never end.
         let worker = current.borrow().clone();
         if worker.settings.overload.stops_accepting() && !worker.registry.is_empty() {
             tokio::select! {
@@ -345,7 +350,8 @@ where
             if let Poll::Ready((accepted, load)) = seat.poll_handed(cx) {
                 return Poll::Ready(Next::Handed(accepted, load));
             }
-            // The queue before the drain: what the kernel has accepted is served, also when the drain has begun.
+            // The queue before the drain: connections that the kernel has accepted are served, also after the drain has
+            // started.
             match listening.poll_accept(cx) {
                 Poll::Ready(accepted) => Poll::Ready(Next::Accepted(accepted)),
                 Poll::Pending => draining.as_mut().poll(cx).map(|_| Next::Drain),
@@ -400,7 +406,7 @@ where
 /// What comes next at one socket.
 enum Next {
     Handed(Accepted, Load),
-    Accepted(io::Result<Fresh>),
+    Accepted(io::Result<AcceptedSocket>),
     Drain,
 }
 
@@ -408,7 +414,7 @@ impl<H: HttpService, T: TcpService> Worker<H, T> {
     /// Opens a connection that another worker accepted.
     fn adopt(&self, accepted: Accepted, load: Load, listening: &Listening) {
         let listener = &self.settings.listener;
-        match Fresh::adopt(accepted) {
+        match AcceptedSocket::adopt(accepted) {
             Ok(fresh) => {
                 let (stream, client) = listening.client(fresh, listener.transparent);
                 self.open(stream, client, load);

@@ -1,6 +1,6 @@
 //! One connection from its first byte to its protocol's server: PROXY protocol, detect, terminate TLS, serve.
 //!
-//! The order is that of the bytes on the wire; what they are is found out by [`Fresh`].
+//! The order is that of the bytes on the wire; what they are is found out by [`NewConnection`].
 
 use std::{
     pin::{Pin, pin},
@@ -13,10 +13,10 @@ use attache_http::Client;
 use crate::{
     Carried, Opaque,
     exchange::Finish,
-    fresh::{End, Found, Fresh},
     http1, http2,
-    live::{Entry, Order},
+    new_connection::{End, Found, NewConnection},
     reader::Reader,
+    registry::{Entry, Order},
     request::{ListenerPermit, Settings},
     respond::HttpService,
     stream::Stream,
@@ -40,7 +40,7 @@ impl<S> TcpService for S where
 /// gone before its server begins.
 pub(crate) struct Connection<H, T> {
     state: State<H, T>,
-    // Dropped after the state: a connection is over when nothing of it runs any more.
+    // Dropped after the state: a connection has ended when none of its tasks runs any more.
     _entry: Entry,
 }
 
@@ -59,7 +59,7 @@ type Spoken<H, T> = (Box<Begin<H, T>>, Found);
 
 /// What a connection begins with.
 struct Begin<H, T> {
-    fresh: Fresh,
+    fresh: NewConnection,
     place: ListenerPermit,
     http: H,
     tcp: T,
@@ -76,7 +76,7 @@ impl<H: HttpService, T: TcpService> Connection<H, T> {
         tcp: T,
     ) -> Self {
         let live = entry.live.clone();
-        let fresh = Fresh { settings, client, live, stream, denied: None, bytes: Vec::new() };
+        let fresh = NewConnection { settings, client, live, stream, denied: None, bytes: Vec::new() };
         let waits = fresh.may_wait();
         let begin = Box::new(Begin { fresh, place, http, tcp });
         let state = if waits { State::Silent(begin) } else { State::Looking(Box::pin(begin.look())) };
@@ -84,7 +84,7 @@ impl<H: HttpService, T: TcpService> Connection<H, T> {
     }
 }
 
-// Nothing is pinned in place: the futures have boxes of their own.
+// Nothing is pinned in place: each future is boxed.
 impl<H, T> Unpin for Connection<H, T> {}
 
 impl<H: HttpService, T: TcpService> Future for Connection<H, T> {
@@ -141,7 +141,7 @@ impl<H: HttpService, T: TcpService> Begin<H, T> {
 
     fn serve(self, found: Found) -> Boxed<()> {
         let Self { fresh, place, http, tcp } = self;
-        let Fresh { settings, mut client, live, mut stream, denied, bytes } = fresh;
+        let NewConnection { settings, mut client, live, mut stream, denied, bytes } = fresh;
         stream.unread(bytes.into());
         if let Some(hello) = &found.hello {
             client.sni.clone_from(&hello.sni);
@@ -163,7 +163,7 @@ impl<H: HttpService, T: TcpService> Begin<H, T> {
 
 /// Connects a client that says nothing to the server that may speak first. Gives the client back where it is the first after all, or
 /// where nobody speaks.
-async fn first_to_speak<T: TcpService>(fresh: &mut Fresh, tcp: T) -> Option<Stream> {
+async fn first_to_speak<T: TcpService>(fresh: &mut NewConnection, tcp: T) -> Option<Stream> {
     let stream = std::mem::replace(&mut fresh.stream, Stream::gone());
     let reader = Reader {
         settings: fresh.settings.clone(),
@@ -182,7 +182,7 @@ async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp
     let Found { protocol, hello, silent, .. } = found;
     let exchange = reader.exchange(protocol.as_str());
     let Reader { settings, client, live, .. } = reader;
-    // Its own timeout ends it, whoever carries it.
+    // Its own timeout ends it, in every carrier.
     live.sweepable.set(false);
     if let Some(sni) = &client.sni {
         exchange.host.replace(sni.as_ref().into());

@@ -44,7 +44,7 @@ pub(crate) fn auto(bytes: &[u8], max_line: usize) -> Verdict {
     }
 }
 
-/// `protocol: http`: HTTP/2 by its preface, anything else is HTTP/1's to judge.
+/// `protocol: http`: HTTP/2 by its preface; the HTTP/1 parser decides about everything else.
 pub(crate) fn http(bytes: &[u8]) -> Verdict {
     preface(bytes).unwrap_or(Verdict::Is(Protocol::Http1, None))
 }

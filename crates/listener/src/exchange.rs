@@ -1,8 +1,8 @@
 //! Every exchange is reported once: at its end, or when it is given up.
 //!
-//! The rule: whoever holds [`Finish`] holds the exchange. It travels from the running request into the response's body and
-//! reports when it is dropped, so that no path, a panic's included, can forget it. What was not marked as complete by then
-//! was left by the client, or cut by the drain's deadline.
+//! The rule: the owner of [`Finish`] owns the exchange. It moves from the running request into the response's body and
+//! reports when it is dropped, so that no path, a panic's included, can forget it. What was not marked as complete by
+//! then was left by the client, or cut by the drain's deadline.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,7 +19,7 @@ use http::StatusCode;
 use http_body::{Frame, SizeHint};
 
 use crate::{
-    live::{Live, Order},
+    registry::{OpenConnection, Order},
     request::Settings,
 };
 
@@ -27,12 +27,12 @@ use crate::{
 pub(crate) struct Finish {
     pub(crate) exchange: Rc<Exchange>,
     settings: Rc<Settings>,
-    live: Rc<Live>,
+    live: Rc<OpenConnection>,
     complete: bool,
 }
 
 impl Finish {
-    pub(crate) fn new(exchange: Rc<Exchange>, settings: Rc<Settings>, live: Rc<Live>) -> Self {
+    pub(crate) fn new(exchange: Rc<Exchange>, settings: Rc<Settings>, live: Rc<OpenConnection>) -> Self {
         live.begin();
         Self { exchange, settings, live, complete: false }
     }
@@ -80,7 +80,7 @@ impl Drop for Finish {
 /// The response's body on its way to the client: counts, and ends the exchange.
 pub(crate) struct Sent {
     body: Body,
-    /// `None` where the exchange goes on as a tunnel.
+    /// `None` if the exchange continues as a tunnel.
     finish: Option<Finish>,
     /// Bytes that make the body whole, where that is known.
     expected: Option<u64>,
@@ -89,7 +89,7 @@ pub(crate) struct Sent {
 impl Sent {
     /// `head`: the request was a HEAD.
     pub(crate) fn new(body: Body, finish: Finish, head: bool, status: StatusCode) -> Self {
-        // RFC 9112 section 6.3 rule 1: these have no body, whatever the headers say, so it is never read.
+        // RFC 9112 section 6.3 rule 1: these have no body, whatever the headers say, so none is read.
         let bodiless = head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let expected = if bodiless { Some(0) } else { http_body::Body::size_hint(&body).exact() };
         let mut sent = Self { body, finish: Some(finish), expected };

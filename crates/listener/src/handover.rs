@@ -136,7 +136,7 @@ impl Seat {
         }
     }
 
-    /// Counts a connection that stays, whatever the balance.
+    /// Counts a connection that stays, independent of the balance.
     pub(crate) fn here(&self) -> Load {
         self.workers.enter(self.worker)
     }
@@ -150,7 +150,8 @@ impl Seat {
         }
     }
 
-    /// Takes no more, and returns what was handed over before. A socket that is being handed over right now is waited for.
+    /// Accepts no more sockets, and returns those that were handed over before. Waits for a socket that is being handed
+    /// over right now.
     pub(crate) async fn close(&mut self) -> Vec<(Accepted, Load)> {
         self.queue.close();
         let mut rest = Vec::new();

@@ -15,17 +15,17 @@ mod connection;
 mod detect;
 mod drain;
 mod exchange;
-mod fresh;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handover;
 mod http1;
 mod http2;
-mod live;
+mod new_connection;
 mod overload;
 mod proxy_protocol;
 mod reader;
+mod registry;
 mod request;
 mod respond;
 mod socket;

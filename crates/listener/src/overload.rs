@@ -1,7 +1,8 @@
 //! What overload protection asks of the workers.
 //!
-//! One thread watches the process's memory and file descriptors and writes here; workers only read: one load for each connection, and one for
-//! each request. While there is pressure it also calls all workers now and then ([`Overload::pressed`]), so that what is idle is given back.
+//! One thread watches the process's memory and file descriptors and writes here; workers only read: one load for each
+//! connection, and one for each request. While there is pressure it also calls all workers now and then
+//! ([`Overload::pressed`]), so that what is idle is given back.
 //!
 //! **File descriptors.** A burst may come between two looks, so every accepted connection is taken off what was free at the last look,
 //! with one more for the connection to its upstream. So accepting stops before it fails, and the reserve stays for what runs.
@@ -45,12 +46,12 @@ impl Overload {
         self.descriptors.store(descriptors, Relaxed);
     }
 
-    /// Asks all workers to give back what is idle.
+    /// Asks all workers to close idle connections and drop unused buffers.
     pub fn press(&self) {
         self.pressed.send_replace(());
     }
 
-    /// Changes whenever workers are asked to give back what is idle.
+    /// Changes whenever workers are asked to close idle connections.
     pub fn pressed(&self) -> watch::Receiver<()> {
         self.pressed.subscribe()
     }

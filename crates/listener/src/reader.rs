@@ -5,13 +5,13 @@ use std::rc::Rc;
 use attache_http::Client;
 use attache_telemetry::Exchange;
 
-use crate::{live::Live, request::Settings};
+use crate::{registry::OpenConnection, request::Settings};
 
 /// What a connection's server needs to know of it.
 pub(crate) struct Reader {
     pub(crate) settings: Rc<Settings>,
     pub(crate) client: Rc<Client>,
-    pub(crate) live: Rc<Live>,
+    pub(crate) live: Rc<OpenConnection>,
     /// Why the client may not talk, in words that name it.
     pub(crate) denied: Option<Box<str>>,
 }

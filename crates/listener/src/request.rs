@@ -14,7 +14,7 @@ use attache_config::model::{self, Listener};
 use attache_http::{Body, Client, OnInformational, Takes};
 use attache_telemetry::{Exchange, Reason};
 
-use crate::{ClientHello, OnUpgrade, Overload, Protocol, Stream, handover::Load, live::Live};
+use crate::{ClientHello, OnUpgrade, Overload, Protocol, Stream, handover::Load, registry::OpenConnection};
 
 /// One listener on one worker.
 pub struct Settings {
@@ -83,7 +83,7 @@ impl Connections {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Takes one of `max` places; `None` when all are taken. The place is given back on drop.
+    /// Takes one of `max` permits; `None` when all are in use. Dropping the permit releases it.
     pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<ListenerPermit> {
         // Those who are refused are never in the count: they would refuse others, while a place is free.
         let one_more = |open: usize| (open < max).then(|| open + 1);
@@ -127,10 +127,10 @@ pub struct HttpRequest {
 
 /// Keeps a connection from counting as idle while a tunnel in it outlives its request.
 #[derive(Debug)]
-pub struct Hold(Rc<Live>);
+pub struct Hold(Rc<OpenConnection>);
 
 impl Hold {
-    pub(crate) fn new(live: Rc<Live>) -> Self {
+    pub(crate) fn new(live: Rc<OpenConnection>) -> Self {
         live.begin();
         Self(live)
     }

@@ -23,8 +23,8 @@ use pin_project_lite::pin_project;
 use crate::{
     Hold, HttpRequest,
     exchange::{Finish, Sent},
-    live::Live,
     reader::Reader,
+    registry::OpenConnection,
     request::{Refusal, Settings},
     upgrade::OnUpgrade,
 };
@@ -60,7 +60,7 @@ impl Context {
         &self.reader
     }
 
-    pub(crate) const fn live(&self) -> &Rc<Live> {
+    pub(crate) const fn live(&self) -> &Rc<OpenConnection> {
         &self.reader.live
     }
 
@@ -111,7 +111,7 @@ impl Context {
         exchange
     }
 
-    /// The answer in place of a 1xx that the service gave as its last word, though nobody asked for that.
+    /// The answer in place of an unexpected 1xx as the service's final response.
     #[cold]
     pub(crate) fn nobody_asked(&self, exchange: &Exchange) -> Response<Body> {
         exchange.fail(Reason::UpstreamProtocolError, "a 1xx answer without an Upgrade in the request");
@@ -186,7 +186,7 @@ fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
 
 impl<H: HttpService> Service<H> {
     /// The connection.
-    pub(crate) fn live(&self) -> &Rc<Live> {
+    pub(crate) fn live(&self) -> &Rc<OpenConnection> {
         self.context.live()
     }
 
@@ -198,7 +198,8 @@ impl<H: HttpService> Service<H> {
         (self.context.settings().on_finish)(&exchange);
     }
 
-    /// Hands a request on. `headers_too_large`: it has no more fields than were allowed, and is refused. `body` makes the body that is handed on of the one that came.
+    /// Hands a request on. `headers_too_large`: it has no more fields than were allowed, and is refused. `body` makes
+    /// the body that is handed on of the one that came.
     pub(crate) fn answer<B>(
         &self,
         request: Request<B>,

@@ -1,7 +1,9 @@
 //! Listening sockets: from a checked bind to something that accepts.
 //!
-//! The rule: a port that another process listens on is an error, whoever it is (`tcp`). Every worker has its own TCP socket for the same address (`SO_REUSEPORT`), so that the kernel spreads
-//! connections and no worker wakes for another's (what that leaves uneven, [`handover`](crate::handover) evens out). A Unix path can be bound only once: its one socket is duplicated.
+//! The rule: a port that another process listens on is an error, whatever process it is (`tcp`). Every worker has its
+//! own TCP socket for the same address (`SO_REUSEPORT`), so that the kernel spreads connections and no worker wakes for
+//! another's (what that leaves uneven, [`handover`](crate::handover) evens out). A Unix path can be bound only once:
+//! its one socket is duplicated.
 
 use std::{
     collections::BTreeSet,
@@ -49,8 +51,8 @@ impl Socket {
     }
 }
 
-/// A second handle of a listening socket: as long as it lives the socket stays open, and it can be given to another process.
-/// Connections that nobody accepts wait, so drop it when the socket shall close.
+/// A second handle of a listening socket: as long as it lives the socket stays open, and it can be given to another
+/// process. Connections that are not accepted wait, so drop it to close the socket.
 #[derive(Debug)]
 pub struct SocketHandle {
     socket: OwnedFd,
@@ -204,8 +206,8 @@ fn is_ours(address: SocketAddr) -> bool {
     OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&address.port())
 }
 
-/// `shared`: other sockets of this process have the port. Without it the port must be free: the kernel would let a second process
-/// of the same user join (`SO_REUSEPORT`), which then took a share of the connections that nobody meant it to have.
+/// `shared`: other sockets of this process have the port. Without it the port must be free: the kernel would let a
+/// second process of the same user join (`SO_REUSEPORT`), which then got a share of the connections by mistake.
 fn tcp(address: SocketAddr, shared: bool) -> Result<std::net::TcpListener, (&'static str, io::Error)> {
     let open = || -> io::Result<RawSocket> {
         let socket =
@@ -235,13 +237,13 @@ fn unix(path: &Path, mode: u32) -> Result<std::os::unix::net::UnixListener, (&'s
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None).map_err(|e| ("open a socket", e))?;
     socket.set_nonblocking(true).map_err(|e| ("open a socket", e))?;
     socket.bind(&address).map_err(|e| ("bind", e))?;
-    // Before `listen`, so that nobody gets in by a wider default mode.
+    // Before `listen`, so that no client connects while the mode is wider.
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| ("set the mode", e))?;
     socket.listen(BACKLOG).map_err(|e| ("listen", e))?;
     Ok(socket.into())
 }
 
-/// Removes a socket that nobody listens on. Anything else that stands there is left alone.
+/// Removes a socket that no process listens on. Any other file stays.
 fn remove_stale(path: &Path) -> Result<(), (&'static str, io::Error)> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     if !metadata.file_type().is_socket() {

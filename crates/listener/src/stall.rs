@@ -1,8 +1,9 @@
 //! A client that stops reading: its connection is cut when a write has made no progress for too long.
 //!
-//! hyper doesn't poll a response's body while the socket is full, so nothing above would notice, and the upstream's connection would be
-//! held for as long as the client likes. This stands at the socket itself, under TLS: every byte that the kernel takes is
-//! progress, also in the middle of a TLS record. A timer runs only after a write that had to wait; one that is taken at once reads no clock.
+//! hyper doesn't poll a response's body while the socket is full, so nothing above would notice, and the upstream's
+//! connection would be held for as long as the client likes. This wraps the socket itself, below TLS: every byte that
+//! the kernel takes is progress, also in the middle of a TLS record. A timer runs only after a write that had to wait;
+//! one that is taken at once reads no clock.
 
 use std::{
     fmt, io,

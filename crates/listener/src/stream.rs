@@ -65,7 +65,7 @@ impl Stream {
         self.prefix.take().map(|prefix| *prefix).unwrap_or_default()
     }
 
-    /// The plain TCP socket itself with the unread bytes; anything else is given back.
+    /// The plain TCP socket itself with the unread bytes; any other stream is returned.
     pub fn into_tcp(mut self) -> Result<(TcpStream, Bytes), Self> {
         let unread = self.take_unread();
         match self.kind {

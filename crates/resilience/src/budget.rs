@@ -5,8 +5,8 @@
 //! none, `budget_floor` requests a second are admitted all the same, so that an upstream with little traffic can be retried
 //! at all. A request that was admitted may make all of its `attempts`, one after the other.
 //!
-//! What never reached an application (no connection, a refused stream) goes on to another endpoint without asking the budget: it added no
-//! load to the upstream.
+//! A request that never reached an application (no connection, a refused stream) goes to another endpoint without the
+//! budget: it added no load to the upstream.
 //!
 //! With `budget: 0` the share is off and Envoy's static `circuit_breaker.max_retries` bounds the retries at once.
 //!

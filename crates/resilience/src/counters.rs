@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Events since the start. They are counted only when something failed, so a healthy request never touches them.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Retries that were begun within `attempts`.
+    /// Retries that were started within `attempts`.
     pub retries: AtomicU64,
     /// Calls that went on to another endpoint since they had not reached an application.
     pub failovers: AtomicU64,

@@ -1,10 +1,11 @@
 //! How long an upstream's answers take to their head: a histogram that all workers add to without a lock.
 //!
-//! **Rule.** Microseconds are counted in buckets of 1/16 of an octave, so a quantile is at most 6.25 % too long. Two halves take
-//! turns, each for [`TURN`]; together they hold the last half to whole minute, and what is older is forgotten. A half
-//! carries the number of its turn: whoever adds to a stale one first begins it anew (what others add in that instant is lost).
+//! **Rule.** Microseconds are counted in buckets of 1/16 of an octave, so a quantile is at most 6.25 % too long. Two
+//! halves take turns, each for [`TURN`]; together they hold the last half to whole minute, and what is older is
+//! forgotten. A half has the number of its turn: the first worker that adds to a stale one resets it (what others add
+//! in that instant is lost).
 //!
-//! An addition is one locked instruction. A quantile looks at all buckets, so [`Quantile`] keeps it for [`KEPT`].
+//! An addition is one locked instruction. A quantile reads all buckets, so [`Quantile`] caches it for [`KEPT`].
 //!
 //! **Source.** HdrHistogram's buckets (Tene); tower's `hedge` has the same two halves.
 
@@ -17,7 +18,7 @@ use std::{
 use tokio::time::Instant;
 
 const TURN: Duration = Duration::from_secs(30);
-/// How long a quantile stands before it is looked up again.
+/// How long a quantile is cached.
 const KEPT: Duration = Duration::from_millis(100);
 /// Buckets in an octave, as a power of two.
 const FINE: u32 = 4;

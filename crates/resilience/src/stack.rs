@@ -1,21 +1,23 @@
 //! The order of the layers, from the route to the endpoint.
 //!
-//! [`front`] stands before a route chooses among its destinations, so that a limit is the route's, whatever the split:
+//! [`front`] comes before a route chooses among its destinations, so that a limit is that of the route, whatever the
+//! split:
 //! 1. [`RateLimit`] first: what is refused costs nothing behind it.
 //! 2. [`GlobalLimit`]: only what the local limit lets through is asked for, and what is refused isn't delayed.
 //! 3. [`Faults`]: an injected delay is outside of every deadline of attache's, so the caller's own are what it tests.
 //!
-//! [`stack`] stands before one upstream:
+//! [`stack`] comes before one upstream:
 //! 1. [`Deadline`] first: everything behind it, waits between attempts included, counts against the caller's deadline.
-//! 2. [`Retry`]: each pass through what is below it is one attempt, on an endpoint of its own.
-//! 3. [`Admission`]: below the retries, so that each attempt takes a place of its own and none is held while a retry waits; above the
-//!    breaker, so that a call which waits is no probe yet.
+//! 2. [`Retry`]: each pass through the layers below it is one attempt, on its own endpoint.
+//! 3. [`Admission`]: below the retries, so that each attempt takes its own permit and none is held during a backoff;
+//!    above the breaker, so that a call which waits is no probe yet.
 //! 4. [`PassOn`]: below the retries and the queue, so that each attempt is told what then remains.
 //! 5. [`Breaker`]: below the retries, so that each attempt is a sample and a retry storm opens it at once, and a call that
 //!    finds it open is not tried again.
 //! 6. [`PerTry`] last: it bounds one attempt, so the breaker counts it and the retry sees its error.
 //!
-//! None of them judges an endpoint: the [`Attempt`](attache_upstream::Attempt) below them tells all judges how it ended.
+//! None of them decides about endpoints: the [`Attempt`](attache_upstream::Attempt) below them reports its outcome to
+//! ejection, breakers and the balancer.
 //!
 //! A call for a bare connection ([`Wants::Connection`](attache_upstream::Wants)) meets the same layers in the same order.
 
@@ -42,7 +44,7 @@ use crate::{
 /// The layers of one destination of one route.
 pub type Stack<S> = Deadline<Retry<Admission<PassOn<Breaker<PerTry<S>>>>>>;
 
-/// Puts a route's policy around an upstream's service. `state` is the upstream's one state, whatever the route.
+/// Puts a route's policy around an upstream's service. `state` is the state of the upstream, shared by all routes.
 pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone,

@@ -36,9 +36,9 @@ impl UpstreamState {
         Arc::new(Self { shared, counters: Arc::default(), breaker, gate, floor: Floor::new(now), latency })
     }
 
-    /// The state of the same upstream under a new config: its counters and latencies go on, and so do its breaker and its
-    /// places if their settings are the same.
-    pub fn succeed(shared: Arc<Shared>, old: &Self) -> Arc<Self> {
+    /// The state of the same upstream under a new config: it keeps its counters and latencies, and also its breaker and
+    /// its places if their settings are the same.
+    pub fn inherit_from(shared: Arc<Shared>, old: &Self) -> Arc<Self> {
         let failures = |shared: &Shared| shared.config.circuit_breaker.failures.clone();
         let same = failures(&shared) == failures(&old.shared);
         let same_gate = Gate::is_same(&shared.config, &old.shared.config);

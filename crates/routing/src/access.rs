@@ -11,11 +11,11 @@ use crate::{CompiledRoute, RouteTable};
 pub struct Access {
     /// `listener NAME` or `route NAME`.
     pub whose: String,
-    /// It may go on, or would only be counted and logged (`dry_run`).
+    /// The request may continue, or its refusal is only counted and logged (`dry_run`).
     pub allowed: bool,
     /// What was decided, in a line.
     pub decision: String,
-    /// The rules in the order in which they are looked at, up to the one that decides.
+    /// The rules in the order in which they are checked, up to the one that decides.
     pub rules: Vec<String>,
 }
 

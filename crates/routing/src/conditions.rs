@@ -1,11 +1,9 @@
 //! What a route asks of a request beside host and path.
 
-use std::borrow::Cow;
-
 use attache_config::model::{AddressMatch, HostPattern, Match, Name, SanPattern, ValueMatch, ValuePattern};
 pub(crate) use attache_http::pattern::network;
 use attache_http::{
-    CanonicalHost, Client,
+    CanonicalHost, Client, form_decoded,
     pattern::{host_matches, in_network},
 };
 use http::{HeaderName, Method};
@@ -142,40 +140,9 @@ fn header_holds(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) ->
 fn query_holds(name: &Name, value: &Value, request: &RequestFacts<'_>) -> bool {
     let met = request.query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).any(|pair| {
         let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
-        *decode(key) == *name.as_bytes() && value.is_met(&decode(text))
+        *form_decoded(key.as_bytes()) == *name.as_bytes() && value.is_met(&form_decoded(text.as_bytes()))
     });
     met != value.not
-}
-
-/// `%XX` and `+` as HTML forms write them. Borrowed where there is nothing to decode; a query with escapes costs
-/// allocations, on listeners that match on queries.
-fn decode(text: &str) -> Cow<'_, [u8]> {
-    if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
-        return Cow::Borrowed(text.as_bytes());
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.as_bytes().iter();
-    while let Some(&byte) = bytes.next() {
-        let escaped =
-            |digits: &[u8]| std::str::from_utf8(digits).ok().and_then(|d| u8::from_str_radix(d, 16).ok());
-        match byte {
-            b'+' => out.push(b' '),
-            b'%' => {
-                // Only two hex digits are an escape; `from_str_radix` would take a sign for one.
-                let digits =
-                    bytes.as_slice().get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-                match digits.and_then(escaped) {
-                    Some(value) => {
-                        out.push(value);
-                        bytes.nth(1);
-                    }
-                    None => out.push(b'%'),
-                }
-            }
-            _ => out.push(byte),
-        }
-    }
-    Cow::Owned(out)
 }
 
 /// The TLS server name is there and matches.

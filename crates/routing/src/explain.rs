@@ -326,7 +326,7 @@ fn consider(
     failure: impl Fn(&Alternative<'_>, &CompiledRoute) -> Option<String>,
 ) -> (Vec<Candidate>, usize) {
     let all = alternatives(&table.model);
-    // Each route is told of once, by the first of its alternatives that matches, or else by its first.
+    // Each route is listed once, by the first of its alternatives that matches, otherwise by its first.
     let mut candidates: Vec<(usize, Candidate)> = Vec::new();
     let mut told: Vec<Option<Verdict>> = vec![None; table.routes.len()];
     let mut winner: Option<&Alternative<'_>> = None;

@@ -11,7 +11,7 @@ use http::Method;
 
 use crate::{RequestFacts, RouteTable};
 
-/// More of them help nobody.
+/// A longer list is of no use.
 const MOST: usize = 10;
 
 /// Requests that the routes before took and those now don't, a line each.

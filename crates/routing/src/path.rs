@@ -1,10 +1,10 @@
 //! From a path to the candidates whose patterns match it, the most specific first, without looking at the others.
 //!
 //! Rule: the exact path, then templates (compared position by position: a literal before a capture before the rest),
-//! then the longest prefix on a segment boundary, then regular expressions in the file's order, then routes that
-//! say nothing of the path. Templates and prefixes are tries over segments: a look-up visits a node once and ends
-//! where no pattern goes on, so its cost follows the depth of the patterns, not their number and not the path's length.
-//! Only regular expressions are tried one by one.
+//! then the longest prefix on a segment boundary, then regular expressions in the file's order, then routes that say
+//! nothing of the path. Templates and prefixes are tries over segments: a look-up visits a node once and ends where no
+//! pattern continues, so its cost follows the depth of the patterns, not their number and not the path's length. Only
+//! regular expressions are tried one by one.
 
 use std::collections::HashMap;
 

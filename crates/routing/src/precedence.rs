@@ -1,8 +1,9 @@
 //! Which of two routes is the more specific.
 //!
-//! The one total order of routes; `docs/routing.md` tells it with examples. Compared from left to right, the smaller wins:
-//! host, path, method, number of headers, number of query parameters, client's identity, TLS server name, original destination, place in the
-//! file. A route with alternatives (several hosts, names or destinations) is ranked once for each of them.
+//! The one total order of routes; `docs/routing.md` tells it with examples. Compared from left to right, the smaller
+//! wins: host, path, method, number of headers, number of query parameters, client's identity, TLS server name,
+//! original destination, place in the file. A route with alternatives (several hosts, names or destinations) is ranked
+//! once for each of them.
 
 use std::cmp::Reverse;
 

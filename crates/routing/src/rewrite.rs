@@ -55,11 +55,11 @@ impl<'p> CaptureNames<'p> {
         })
     }
 
-    /// Where a capture stands in the pattern.
+    /// The position of a capture in the pattern.
     pub(crate) fn index(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|known| *known == Some(name)).or_else(|| {
             let number: usize = name.parse().ok()?;
-            // Group 0 would be the whole path, which has a variable of its own.
+            // Group 0 would be the whole path, which has its own variable.
             (1..=self.0.len()).contains(&number).then(|| number - 1)
         })
     }
@@ -191,8 +191,8 @@ impl Rewrite {
     /// The new path; `None` if it stays.
     ///
     /// # Errors
-    /// The new path is held to the same policy as the client's: pieces that were harmless apart (`.` and `.`) must not
-    /// become a climb once they stand together.
+    /// The same policy applies to the new path as to the client's: pieces that were harmless alone (`.` and `.`) must
+    /// not become a climb once they stand together.
     pub(crate) fn apply(
         &self,
         path: &str,

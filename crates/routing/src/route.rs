@@ -74,7 +74,7 @@ enum Kind {
     Direct(Direct),
 }
 
-/// What a route does, for whoever carries it out.
+/// What a route does, for the layers that execute it.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'r> {
     /// Choose a destination ([`CompiledRoute::choose`]), prepare the request, send it.

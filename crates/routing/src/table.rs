@@ -1,8 +1,9 @@
 //! All routes of one listener, compiled so that finding one costs the same with five as with five thousand.
 //!
-//! Host first, then path, then what is left: two hash look-ups and a walk along a trie for the usual request. Where the
-//! most specific host has no route that matches, the next one is asked: a route is a rule of its own, not a part of a
-//! virtual host (`docs/routing.md` says why). Looking up allocates nothing but the captures of a route that uses them.
+//! Host first, then path, then the other conditions: two hash look-ups and a walk along a trie for the usual request.
+//! Where the most specific host has no route that matches, the next one is tried: a route is independent, and not a
+//! part of a virtual host (`docs/routing.md` says why). Looking up allocates nothing but the captures of a route that
+//! uses them.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -40,7 +41,7 @@ pub struct RouteTable {
     pub(crate) has_route_rules: bool,
     /// The listener terminates TLS: what is passed through takes only routes that say so.
     terminates: bool,
-    /// Of each route to `original-destination`, the routes that opaque bytes on it could go round.
+    /// For each route to `original-destination`, the routes that opaque bytes on it could bypass.
     guards: Vec<Vec<usize>>,
 }
 
@@ -198,12 +199,12 @@ impl RouteTable {
         self.terminates && self.routes.iter().any(CompiledRoute::passes_through)
     }
 
-    /// Opaque bytes on this route would go round another route, or round what this one says of HTTP.
+    /// Opaque bytes on this route would bypass another route, or the HTTP conditions of this one.
     fn is_guarded(&self, index: usize, client: &Client) -> bool {
         self.guards.get(index).is_none_or(|guards| guards.iter().any(|guard| self.applies(*guard, client)))
     }
 
-    /// The connection is one that the route could match, whatever is asked on it.
+    /// The route could match some request on this connection.
     fn applies(&self, index: usize, client: &Client) -> bool {
         let (Some(route), Some(model)) = (self.routes.get(index), self.model.get(index)) else { return true };
         let matcher = &model.matcher;
@@ -222,7 +223,7 @@ impl RouteTable {
 
     /// Why no route took a request, in a line: the Host that it named, and those that there are.
     pub fn no_route(&self, request: &RequestHead) -> String {
-        /// More than these help nobody.
+        /// A longer list is of no use.
         const MOST: usize = 20;
         let mut hosts: Vec<String> = Vec::new();
         let mut any = false;

@@ -16,7 +16,8 @@ pub(crate) fn frame(message: &impl Message) -> Vec<u8> {
     out
 }
 
-/// The one message of a unary answer's body; `None` where it isn't one, or compressed, which nobody asked for.
+/// The one message of a unary response's body; `None` if there isn't exactly one, or if it is compressed, which was not
+/// requested.
 pub(crate) fn unframe<M: Message + Default>(body: &[u8]) -> Option<M> {
     let (head, message) = body.split_at_checked(HEAD)?;
     let (0, length) = (head.first()?, head.get(1..)?) else { return None };

@@ -50,9 +50,9 @@ pub struct Exchange {
     pub upstream: RefCell<Option<Name>>,
     /// The endpoint of the last attempt, as text.
     pub endpoint: RefCell<Option<Name>>,
-    /// Attempts that were begun; 0 where attache answered by itself.
+    /// Started attempts; 0 if attache answered by itself.
     pub attempts: Cell<u32>,
-    /// Hedges among them: attempts that were begun beside a slow one.
+    /// Hedges among them: attempts that were started beside a slow one.
     pub hedges: Cell<u32>,
     /// The answer came from a hedge.
     pub hedge_won: Cell<bool>,
@@ -84,7 +84,7 @@ pub struct Exchange {
     pub secure: Cell<bool>,
     /// It is counted as in flight; its end takes it off again.
     pub in_flight: Cell<bool>,
-    /// It outlives its response (a tunnel): whoever set this reports its end, the listener doesn't.
+    /// It outlives its response (a tunnel): the code that set this reports its end, and not the listener.
     pub handed_over: Cell<bool>,
     /// Its client had waited, and ended its side before there was an answer.
     pub(crate) left: Cell<bool>,
@@ -189,12 +189,13 @@ impl Exchange {
         }
     }
 
-    /// The HTTP status that says how it went: for a gRPC call the one that its `grpc-status` stands for, as its own is always 200.
+    /// The HTTP status of the outcome: for a gRPC call the one that corresponds to its `grpc-status`, because its own
+    /// is always 200.
     pub fn outcome(&self) -> u16 {
         self.grpc_status.get().map_or(self.status.get(), grpc_as_http)
     }
 
-    /// A name that the request brought with it was looked up; it took since `begun`.
+    /// A name from the request was looked up, from `begun` until now.
     pub fn looked_up(&self, name: &str, begun: Instant, outcome: Result<(), Reason>) {
         if let Some(trace) = &*self.trace.borrow() {
             trace.looked_up(name, begun, outcome);

@@ -1,8 +1,8 @@
 //! What a `grpc-status` says in the terms of HTTP.
 //!
-//! A gRPC answer is a 200 whatever became of the call; how it ended stands in its trailers, or in its head where it has no body
-//! (grpc/doc/PROTOCOL-HTTP2.md, "Responses"). The status that it stands for is that of grpc/doc/http-grpc-status-mapping.md read
-//! backwards, and of google/rpc/code.proto where that page has none.
+//! A gRPC response is always a 200; the outcome of the call is in its trailers, or in its head if it has no body
+//! (grpc/doc/PROTOCOL-HTTP2.md, "Responses"). The status that it stands for is that of
+//! grpc/doc/http-grpc-status-mapping.md read backwards, and of google/rpc/code.proto where that page has none.
 
 /// The code that the value of a `grpc-status` is; `None` where it is none.
 pub fn grpc_code(value: &[u8]) -> Option<u8> {
@@ -13,7 +13,7 @@ pub fn grpc_code(value: &[u8]) -> Option<u8> {
     }
 }
 
-/// The HTTP status that a `grpc-status` stands for: 5xx where the server failed, 4xx where the call was wrong.
+/// The HTTP status that corresponds to a `grpc-status`: 5xx if the server failed, 4xx if the call was wrong.
 pub const fn grpc_as_http(status: u8) -> u16 {
     match status {
         0 => 200,

@@ -39,8 +39,9 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(filter(text)?);
-    // What a field shows may come from a peer, so fields are escaped and can't begin a line of their own. A message is ours: where it has
-    // lines (diagnostics of a config), they stay lines, each indented, so that none can be taken for an entry of the log.
+    // The value of a field may come from a peer, so fields are escaped and can't start a new line. A message is ours:
+    // where it has lines (diagnostics of a config), they stay lines, each indented, so that none can be taken for an
+    // entry of the log.
     let fields = format::debug_fn(|out, field, value| {
         if field.name() == "message" {
             return write!(Lines(out), "{value:?}");

@@ -1,5 +1,5 @@
-//! The lines of the log about failures: one when a kind of them begins, with its count and its cause, one when it has ended, and one
-//! now and then while it goes on.
+//! The lines of the log about failures: one when a kind of them begins, with its count and its cause, one when it has
+//! ended, and one from time to time while it continues.
 //!
 //! A kind has ended when a call was served after it, or when nothing came of it for minutes: an outage of a service that is called once a
 //! minute is one, and not a new one each minute.
@@ -23,7 +23,7 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(200);
 /// Time between two looks while something fails.
 const LOOK: Duration = Duration::from_secs(1);
-/// A kind that goes on is told of again after this long.
+/// A kind of failure that continues is logged again after this long.
 const AGAIN: Duration = Duration::from_mins(5);
 
 /// Clients that waited in vain and are no chance.
@@ -202,7 +202,7 @@ fn write(watch: &Watch, group: &Group, line: &Line) {
     }
 }
 
-/// How long a kind lasted, in whole seconds: the tables are looked at once a second.
+/// How long a kind lasted, in whole seconds: the tables are read once a second.
 fn within(lasted: Duration) -> String {
     match lasted.as_secs() {
         0 => "within a second".to_owned(),

@@ -55,11 +55,11 @@ macro_rules! reasons {
 reasons! {
     /// No route of the listener matches the request or connection.
     NoRoute = "no-route", 404, "NR", 12, "Run `attache explain` with the request's method and URL; add a route or a catch-all `to:`.";
-    /// The route's upstream is the one that a header of the request names (`upstream_header`), and the request names none of the
-    /// route's.
-    NoUpstream = "no-upstream", 404, "NC", 12, "Send the header once, with the name of an upstream that stands in the route's `to`; the access log says what was wrong with it.";
+    /// A header of the request names the upstream (`upstream_header`), and the request names none of the route's
+    /// upstreams.
+    NoUpstream = "no-upstream", 404, "NC", 12, "Send the header once, with the name of an upstream in the route's `to`; the access log says what was wrong.";
     /// The route names an upstream that has no endpoint at all.
-    NoEndpoint = "no-endpoint", 503, "UH", 14, "The cause says why, where there is one. An address that is a name can be looked up with `dig`; others stand in the config as they are.";
+    NoEndpoint = "no-endpoint", 503, "UH", 14, "Read the cause in the log or the answer. If the address is a name, look it up with `dig`; otherwise check the address in the config.";
     /// No endpoint of the upstream has the labels that the route asks for (`subset`).
     EmptySubset = "empty-subset", 503, "UH", 14, "Compare the route's `subset.labels` with the `labels` of the upstream's addresses; `fallback: any` lets such requests go to any endpoint.";
     /// Every endpoint of the upstream is ejected or fails its health check.
@@ -69,8 +69,8 @@ reasons! {
     /// A connection to an endpoint was not made in time.
     ConnectTimeout = "connect-timeout", 503, "UF", 14, "A firewall or network policy often drops packets silently; raise `connect_timeout` if the path is slow.";
     /// A connection to an endpoint failed for another reason (unreachable network or host, no free port, no such socket).
-    ConnectFailed = "connect-failed", 503, "UF", 14, "The cause has the system's error: check routes, address families, file descriptors, and of a Unix socket its path and mode.";
-    /// The upstream's certificate is not signed by anyone who is trusted.
+    ConnectFailed = "connect-failed", 503, "UF", 14, "The cause has the system's error: check routes, address families, file descriptors, and the path and mode of a Unix socket.";
+    /// No trusted authority signed the upstream's certificate.
     TlsUntrusted = "tls-untrusted", 502, "UF", 14, "Compare the issuer (`openssl s_client -showcerts`) with the upstream's `tls.ca`.";
     /// The upstream's certificate is for another name.
     TlsNameMismatch = "tls-name-mismatch", 502, "UF", 14, "Set `tls.name` to a name in the certificate, or call the upstream by that name.";
@@ -78,12 +78,12 @@ reasons! {
     TlsExpired = "tls-expired", 502, "UF", 14, "Renew the upstream's certificate; check this machine's clock.";
     /// The upstream's certificate is not valid yet.
     TlsNotYetValid = "tls-not-yet-valid", 502, "UF", 14, "Check the clocks of both sides.";
-    /// The certificate was revoked by a list that attache was given.
+    /// A revocation list of the config revokes the certificate.
     TlsRevoked = "tls-revoked", 502, "UF", 14, "Issue a new certificate.";
     /// The peer asked for a client certificate and did not accept ours, or got none.
-    TlsNoClientCertificate = "tls-no-client-certificate", 502, "UF", 14, "Set `tls.certificate` and `tls.key` of the upstream to what its CA signed.";
+    TlsNoClientCertificate = "tls-no-client-certificate", 502, "UF", 14, "Set `tls.certificate` and `tls.key` of the upstream to a certificate that its CA signed.";
     /// The two sides have no TLS version in common.
-    TlsVersion = "tls-version", 502, "UF", 14, "The peer speaks only versions below `tls.min_version`; TLS 1.1 and older are never spoken.";
+    TlsVersion = "tls-version", 502, "UF", 14, "The peer supports only versions below `tls.min_version`; attache never uses TLS 1.1 or older.";
     /// The peer chose no protocol that attache offered by ALPN.
     TlsAlpn = "tls-alpn", 502, "UF", 14, "The upstream doesn't speak the configured `protocol`; set it to `auto`.";
     /// The peer's key is not one of the pinned ones.
@@ -94,65 +94,65 @@ reasons! {
     TlsTimeout = "tls-timeout", 503, "UF", 14, "Is the port really TLS? Raise `handshake_timeout` if the path is slow.";
     /// attache has no valid certificate to show.
     TlsNoIdentity = "tls-no-identity", 503, "UF", 14, "Check the certificate and key files; the log says why they were not loaded.";
-    /// The request needs a secret from a file (`credential`), and there is none yet: it was not sent without.
+    /// The request needs a secret from a file (`credential`), and there is none yet: attache did not send it without the secret.
     NoCredential = "no-credential", 503, "-", 16, "The log names the file and says why it can't be used; is the agent that writes it running?";
     /// The client's verified identity is not allowed here.
     DeniedIdentity = "denied-identity", 403, "UAEX", 7, "Add the identity to `tls.allow`, or remove it from `tls.deny`.";
     /// The rules of the listener or route (`authorization`) don't allow this.
-    DeniedByRule = "denied-by-rule", 403, "UAEX", 7, "The access log names the rule, and `attache explain` shows how each of them fares.";
-    /// The service that the config asks (`authorizers`) denies this. Status, headers and text of the answer are the service's.
+    DeniedByRule = "denied-by-rule", 403, "UAEX", 7, "The access log names the rule, and `attache explain` shows the result of each rule.";
+    /// The authorizer of the config (`authorizers`) denied the request. The authorizer chose the status, headers and text of the answer.
     DeniedByAuthorizer = "denied-by-authorizer", 403, "UAEX", 7, "The access log has what the authorizer said; its own log says why.";
-    /// The service that the config asks (`authorizers`) gave no answer that counts: nobody is let through without one.
+    /// The authorizer of the config (`authorizers`) gave no valid answer, and attache refuses requests without one.
     AuthorizerUnavailable = "authorizer-unavailable", 503, "UAEX", 14, "The access log says why. Is the authorizer's upstream reachable, and its `timeout` long enough?";
-    /// The request's body is longer than what its authorizer is told.
+    /// The request's body is longer than its authorizer accepts.
     BodyTooLarge = "body-too-large", 413, "-", 8, "Raise `body.max` of the authorizer, say `partial: true` there, or `body: false` on the route.";
     /// The request needs a token (`jwt`) and has none.
-    TokenMissing = "token-missing", 401, "UAEX", 16, "Send a token where `from` of the issuer says; `required: false` lets requests without one go on to the rules.";
-    /// The request's token is not believed.
-    TokenInvalid = "token-invalid", 401, "UAEX", 16, "The access log says why: who signed it, whom it is for, until when. Compare with `jwt` in the config.";
-    /// The keys of the token's issuer could not be had yet.
-    NoTokenKeys = "no-token-keys", 503, "UAEX", 14, "The log says why; ask the URL of `keys` with curl from the same pod.";
-    /// TLS was asked for and the client spoke plaintext.
+    TokenMissing = "token-missing", 401, "UAEX", 16, "Send a token at a place that `from` of the issuer names; with `required: false` the rules decide about requests without a token.";
+    /// The request's token is not valid.
+    TokenInvalid = "token-invalid", 401, "UAEX", 16, "The access log says why: its issuer, its audience, or its expiry. Compare with `jwt` in the config.";
+    /// attache could not get the keys of the token's issuer yet.
+    NoTokenKeys = "no-token-keys", 503, "UAEX", 14, "The log says why; request the URL of `keys` with curl from the same pod.";
+    /// The listener requires TLS and the client spoke plaintext.
     PlaintextDenied = "plaintext-denied", 403, "UAEX", 7, "Connect with TLS, or set `tls.mode: permissive` without `allow`: plaintext proves no identity.";
     /// The upstream's concurrency limit for requests is reached.
     OverflowRequests = "overflow-requests", 503, "UO", 14, "The upstream is slower than its load; raise `circuit_breaker.max_requests` only if it can take more.";
     /// The client has as many requests running on the upstream as one client may have.
-    OverflowClient = "overflow-client", 429, "UO", 8, "The client asks for more at once than `circuit_breaker.max_requests_per_client` gives to one address. A client that stands for many, such as a load balancer, needs a higher bound.";
+    OverflowClient = "overflow-client", 429, "UO", 8, "The client has more requests at the same time than `circuit_breaker.max_requests_per_client` allows for one address. A client that sends the requests of many, such as a load balancer, needs a higher limit.";
     /// The upstream's queue for a connection is full.
     OverflowPending = "overflow-pending", 503, "UO", 14, "Raise `circuit_breaker.max_connections` or `max_pending` only if the upstream can take more.";
     /// The upstream's concurrency limit for connections is reached.
     OverflowConnections = "overflow-connections", 503, "UO", 14, "Raise `circuit_breaker.max_connections` only if the upstream can take more.";
     /// The upstream's adaptive concurrency limit is reached: it has become slow under its load.
-    OverflowAdaptive = "overflow-adaptive", 503, "UO", 14, "The upstream is slower than without load. Compare `attache_upstream_concurrency_limit` with what runs, and the latency with `attache_upstream_min_round_trip_time_seconds`; give it more capacity, or a `queue` for bursts.";
+    OverflowAdaptive = "overflow-adaptive", 503, "UO", 14, "The upstream is slower than without load. Compare `attache_upstream_concurrency_limit` with the running calls, and the latency with `attache_upstream_min_round_trip_time_seconds`; give it more capacity, or a `queue` for bursts.";
     /// The call waited too long in the upstream's queue, the queue was full, or it made room for a more urgent call.
-    OverflowQueue = "overflow-queue", 503, "UO", 14, "The upstream gets more than it can take. Give it more capacity; mark what is urgent with `priority: u=0`.";
-    /// The circuit breaker is open: the upstream failed too often just now.
+    OverflowQueue = "overflow-queue", 503, "UO", 14, "The upstream gets more calls than it can process. Give it more capacity; mark urgent calls with `priority: u=0`.";
+    /// The circuit breaker is open: the upstream has just failed too often.
     CircuitOpen = "circuit-open", 503, "UO", 14, "Look at the reasons just before it opened; it closes by itself.";
     /// A retry was due and the budget had none left.
-    RetryBudgetExhausted = "retry-budget-exhausted", 503, "URX", 14, "The upstream fails broadly; retries would make it worse. Mend the upstream.";
+    RetryBudgetExhausted = "retry-budget-exhausted", 503, "URX", 14, "Many calls to the upstream fail; more retries would make it worse. Repair the upstream.";
     /// The whole request took longer than its deadline.
     RequestTimeout = "request-timeout", 504, "UT", 4, "The upstream is slow, or `timeout` is too short for this route.";
-    /// A try took longer than `per_try_timeout`.
+    /// An attempt took longer than `per_try_timeout`.
     PerTryTimeout = "per-try-timeout", 504, "UT", 4, "The endpoint is slow, or `per_try_timeout` is too short.";
     /// A stream had no byte either way for too long.
     IdleTimeout = "idle-timeout", 504, "SI", 4, "Raise `idle_timeout` of the route, or send keepalives in the application.";
     /// The upstream closed or reset the connection before a response.
     UpstreamReset = "upstream-reset", 502, "UC", 14, "The upstream's log says why: a crash, a program that refuses what it accepted, a keep-alive shorter than attache's `pool.idle_timeout`, or another protocol than its address says (`https://` for TLS).";
     /// The endpoint of a tunnel turned unhealthy, was ejected, or is no longer named, and the upstream says `on_unhealthy: close`.
-    EndpointUnhealthy = "endpoint-unhealthy", 503, "UC", 14, "The client connects anew, and gets a healthy endpoint. `attache status` says what is wrong with this one.";
+    EndpointUnhealthy = "endpoint-unhealthy", 503, "UC", 14, "The client should connect again, and gets a healthy endpoint. `attache status` says what is wrong with this one.";
     /// The upstream refused the stream (REFUSED_STREAM, GOAWAY) without working on it.
     UpstreamRefusedStream = "upstream-refused-stream", 503, "UR", 14, "The upstream sheds load or restarts.";
-    /// The upstream ended the response's body before its end.
-    UpstreamClosedMidBody = "upstream-closed-mid-body", 502, "UC", 14, "The upstream crashed or was cut; the client's connection is cut too, so that it can't take the part for the whole.";
+    /// The upstream closed the connection in the middle of the response's body.
+    UpstreamClosedMidBody = "upstream-closed-mid-body", 502, "UC", 14, "The upstream crashed or was cut; attache cuts the client's connection too, so that the client can't mistake the part for the whole body.";
     /// The upstream's answer is not valid HTTP, or larger than allowed.
-    UpstreamProtocolError = "upstream-protocol-error", 502, "UPE", 14, "Is it the right port and `protocol`? The access log has the parser's words.";
-    /// The upstream answered that it failed: a 5xx, a grpc-status that stands for one, or another answer that the route's
-    /// `retry` names. It is why an attempt was followed by another, or an endpoint ejected; the answer itself is passed on as it is.
+    UpstreamProtocolError = "upstream-protocol-error", 502, "UPE", 14, "Is it the right port and `protocol`? The access log has the parser's message.";
+    /// The upstream answered that it failed: a 5xx, a grpc-status that stands for one, or another answer that the
+    /// route's `retry` names. This reason explains a retry or an ejection; the client gets the answer unchanged.
     UpstreamError = "upstream-error", 502, "-", 14, "The upstream's log says why; the access log has the status that it answered with.";
     /// The client's request is not valid, or can be read in two ways (RFC 9112 section 6.3, 11.2).
-    BadRequest = "bad-request", 400, "DPE", 3, "The response's text says which rule; correct the client. One that does not speak HTTP needs a listener with `protocol: tcp` and a `tcp://` upstream.";
-    /// An HTTP/2 client sent more frames that cost it nothing than the requests that it got answered pay for.
-    Http2Flood = "http2-flood", 429, "DPE", 8, "The access log says which frames. A client that needs them: raise the bound of `http.limits` that is named there; see docs/http2.md.";
+    BadRequest = "bad-request", 400, "DPE", 3, "The response's text names the rule; correct the client. A client that does not speak HTTP needs a listener with `protocol: tcp` and a `tcp://` upstream.";
+    /// An HTTP/2 client sent too many frames that are no part of an answered request.
+    Http2Flood = "http2-flood", 429, "DPE", 8, "The access log names the frames. If the client needs them, raise the limit of `http.limits` that the log names; see docs/http2.md.";
     /// The request line is longer than allowed.
     UriTooLong = "uri-too-long", 414, "DPE", 3, "Raise `limits.request_line` if the client is right.";
     /// The request's headers are larger or more than allowed.
@@ -167,7 +167,7 @@ reasons! {
     ClientStalled = "client-stalled", 499, "DC", 1, "The client asks for more than it reads. Its answers go first when three quarters of `max_requests` are taken or memory is short; `http.write_timeout` ends them otherwise.";
     /// The request came over a protocol that the route's upstream can't carry.
     ProtocolMismatch = "protocol-mismatch", 502, "UPE", 12, "For example HTTP to a `tcp` upstream, or an upgrade that the upstream's HTTP/2 does not support.";
-    /// The client asked for a tunnel (CONNECT), and nothing in the config asks for one there: what it carries would be seen by no rule.
+    /// The client asked for a tunnel (CONNECT), and the config allows none there: no rule could see the tunnel's content.
     ConnectDenied = "connect-denied", 403, "NR", 7, "Send the request itself. A tunnel is made to `authority` and `tcp` upstreams, and by routes with `match: { methods: CONNECT }`.";
     /// The request asks for a protocol inside of an HTTP/2 stream (`:protocol`, RFC 8441) that attache does not carry.
     UpgradeUnsupported = "upgrade-unsupported", 501, "DPE", 12, "Only `websocket` is carried; correct the client.";
@@ -181,23 +181,23 @@ reasons! {
     DnsPending = "dns-pending", 503, "UH", 14, "attache has just started, or its config is new. `/readyz` waits for this look-up; if it lasts, see whether the DNS server answers.";
     /// No DNS server answered in time.
     DnsTimeout = "dns-timeout", 503, "UH", 14, "Is the server of resolv.conf reachable from this pod? Check network policies for UDP and TCP 53.";
-    /// The DNS servers answered with an error or with nothing of use.
-    DnsFailed = "dns-failed", 503, "UH", 14, "Ask the same server for the same name with `dig`; an alias (CNAME) must end at an address.";
-    /// The Kubernetes API server has not answered yet what endpoints the Service has.
+    /// The DNS servers answered with an error, or without an address.
+    DnsFailed = "dns-failed", 503, "UH", 14, "Query the same server for the same name with `dig`; an alias (CNAME) must lead to an address.";
+    /// The Kubernetes API server has not named the Service's endpoints yet.
     DiscoveryPending = "discovery-pending", 503, "UH", 14, "attache has just started, or its config is new. `/readyz` waits for the first answer; if it lasts, see whether the pod reaches the API server.";
-    /// The Kubernetes API server did not say what endpoints the Service has, or none of them has the port.
-    DiscoveryFailed = "discovery-failed", 503, "UH", 14, "The log has the API server's words. Does a Role allow `list` and `watch` of `endpointslices`, is the service account's token mounted, and is the port one of the Service's?";
+    /// The Kubernetes API server did not name the Service's endpoints, or none of them has the port.
+    DiscoveryFailed = "discovery-failed", 503, "UH", 14, "The log has the API server's message. Does a Role allow `list` and `watch` of `endpointslices`, is the service account's token mounted, and is the port one of the Service's?";
     /// A rate limit is reached.
     RateLimited = "rate-limited", 429, "RL", 8, "Slow down as `Retry-After` says, or raise the limit.";
     /// The rate limit service gave no answer in time, and the route's `failure_mode` is `deny`.
-    RateLimitServiceError = "rate-limit-service-error", 500, "RLSE", 14, "Look at the service that `global_rate_limit` names; `failure_mode: allow` lets requests through without it.";
-    /// attache has as many connections, file descriptors or as much memory in use as it may.
+    RateLimitServiceError = "rate-limit-service-error", 500, "RLSE", 14, "Look at the service that `global_rate_limit` names; `failure_mode: allow` allows requests without its answer.";
+    /// attache has reached its limit of connections, file descriptors or memory.
     Overloaded = "overloaded", 503, "OM", 14, "Compare `attache_overload_pressure` with the thresholds of `overload`; raise `max_connections`, `ulimit -n` or the container's limits.";
     /// A fault was injected on purpose.
     FaultInjected = "fault-injected", 503, "FI", 14, "Remove the route's `fault`.";
-    /// attache is ending and takes no new work.
-    ShuttingDown = "shutting-down", 503, "-", 14, "The pod is ending; the caller should have been moved away by its load balancer.";
-    /// A defect in attache: the request was ended so that the rest goes on.
+    /// attache is shutting down and accepts no new requests.
+    ShuttingDown = "shutting-down", 503, "-", 14, "The pod is terminating; its load balancer should have stopped sending requests to it.";
+    /// A bug in attache ended this request; other requests are not affected.
     InternalError = "internal-error", 500, "-", 13, "Please report it with the log's lines.";
 }
 

@@ -1,10 +1,10 @@
-//! A text of an exchange: a part of the head that it was read from, which is shared and not copied, or a text of its own.
+//! A text of an exchange: a part of the head that it was read from, which is shared and not copied, or a separate text.
 
 use std::{fmt, ops::Deref};
 
 use bytes::Bytes;
 
-/// A text that is cheap to note, since hardly any is ever looked at.
+/// A text that is cheap to keep, because most of them are never read.
 #[derive(Clone)]
 pub struct Text(Kind);
 

@@ -1,7 +1,8 @@
-//! The last warnings and errors of the program's own log, for whoever asks the running process what is wrong and has no log at hand.
+//! The last warnings and errors of the program's own log, for the admin API and `attache status`.
 //!
-//! Rule: the same text is one entry with a count. One place in the code keeps at most [`PER_PLACE`] entries and all together [`KEPT`], the
-//! oldest go first: what is said again and again with another number pushes nothing else out.
+//! Rule: the same text is one entry with a count. One place in the code keeps at most [`PER_PLACE`] entries and all
+//! together [`KEPT`], the oldest are removed first: a message that repeats with other numbers doesn't displace the
+//! others.
 
 use std::{
     collections::VecDeque,

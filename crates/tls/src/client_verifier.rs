@@ -1,4 +1,5 @@
-//! The library's verifier of clients' certificates, which keeps what is known of one that it refuses: the library's error has no room for it.
+//! The library's verifier of clients' certificates, which keeps what is known of one that it refuses: the library's
+//! error has no room for it.
 
 use std::sync::Arc;
 

@@ -76,7 +76,8 @@ impl Connector {
         Self::build(settings, alpn, workload)
     }
 
-    /// For questions about health inside the pod, as the kubelet asks them: nobody is verified, and nothing is shown. Not for traffic.
+    /// For health checks inside the pod, as the kubelet sends them: no certificate is verified, and none is shown. Not
+    /// for traffic.
     pub fn unverified(alpn: &[&[u8]]) -> Result<Self, Error> {
         let settings = TlsClient {
             name: None,
@@ -115,8 +116,8 @@ impl Connector {
     /// Handshakes over `io` with a peer whose certificate must be for `name` (unless the settings name another): a DNS
     /// name, or an IP address, for which no server name is sent.
     ///
-    /// With TLS 1.3 the peer looks at our client certificate only after this has returned: give errors of the first
-    /// reads to [`reason_of`](crate::reason_of).
+    /// With TLS 1.3 the peer checks our client certificate only after this has returned: give errors of the first reads
+    /// to [`reason_of`](crate::reason_of).
     pub async fn connect<T>(&self, name: &str, io: T) -> Result<TlsStream<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,

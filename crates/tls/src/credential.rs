@@ -14,6 +14,7 @@ use std::{
 use attache_config::model::{self, Existing};
 use attache_telemetry::Reason;
 use attache_wire::Fields;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue};
 
 use crate::{
@@ -123,7 +124,7 @@ fn value(secret: &model::Secret, files: &Snapshot) -> Result<HeaderValue, String
                 ));
             }
             let pair = [user.as_bytes(), b":", bytes].concat();
-            [b"Basic ".as_slice(), base64(&pair).as_bytes()].concat()
+            [b"Basic ".as_slice(), STANDARD.encode(&pair).as_bytes()].concat()
         }
         model::Secret::Header { .. } => bytes.to_vec(),
     };
@@ -131,18 +132,4 @@ fn value(secret: &model::Secret, files: &Snapshot) -> Result<HeaderValue, String
         .map_err(|_| wrong("this can't be a header's value: one line without control characters"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// Base64 with padding (RFC 4648 section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().chain(&[0; 2]).take(3).fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
-        for at in 0..4 {
-            let letter = ALPHABET.get((bits >> (18 - 6 * at) & 63) as usize).filter(|_| at <= chunk.len());
-            out.push(letter.map_or('=', |letter| char::from(*letter)));
-        }
-    }
-    out
 }

@@ -28,7 +28,7 @@ impl Error {
         Self::new(Reason::TlsNoIdentity, source)
     }
 
-    /// Roots or lists that can't be used, so that nobody would be believed.
+    /// Roots or lists that can't be used, so that no peer would be trusted.
     pub(crate) fn trust(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Reason::TlsUntrusted, source)
     }

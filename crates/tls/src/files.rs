@@ -112,7 +112,7 @@ pub(crate) struct Stat {
     changed: (i64, i64),
 }
 
-/// Follows symbolic links; `None` where there is nothing to look at.
+/// Follows symbolic links; `None` if there is no file.
 pub(crate) fn stat(path: &Path) -> Option<Stat> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(path).ok()?;

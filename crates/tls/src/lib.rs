@@ -1,8 +1,9 @@
 //! TLS in both directions: who we are, whom we trust, who may talk.
 //!
-//! [`Connector`] originates, [`Acceptor`] terminates. Both are made from the checked config, are shared by all workers, and
-//! give every failure its [`Error::reason`]. A [`Credential`] is a secret for the application's requests. A [`Watcher`] follows their files: what a changed file leads to is built
-//! anew and swapped whole, and connections made afterwards use it.
+//! [`Connector`] originates, [`Acceptor`] terminates. Both are made from the checked config, are shared by all workers,
+//! and give every failure its [`Error::reason`]. A [`Credential`] is a secret for the application's requests. A
+//! [`Watcher`] follows their files: what a changed file leads to is built anew and swapped whole, and connections made
+//! afterwards use it.
 
 mod acceptor;
 mod certificate;

@@ -54,7 +54,7 @@ struct Progress {
     failed: Option<[u8; 32]>,
 }
 
-/// What one look at the files found.
+/// The result of one check of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// As before.
@@ -81,7 +81,7 @@ impl<C: Send + Sync> Live<C> {
         Self::new_or(sources, build, Err)
     }
 
-    /// The same, with what stands in until the files can be used.
+    /// The same, with a value to use until the files can be used.
     pub(crate) fn new_or(
         mut sources: Sources,
         build: Build<C>,
@@ -101,7 +101,7 @@ impl<C: Send + Sync> Live<C> {
                 tracing::error!("{error}: peers will refuse it until it is replaced");
             }
         }
-        // What failed is not loaded: the next looks go on trying.
+        // A failed file is not loaded: the next checks try again.
         let loaded = if failed.is_some() { [0; 32] } else { snapshot.digest() };
         let progress = Progress { seen, svid, fresh, loaded, pending: None, failed };
         Ok(Arc::new(Self {

@@ -4,7 +4,7 @@
 //! certificate*, from a client it is about *our server certificate*. So each direction has its table; what was found
 //! in the peer's certificate is the same in both.
 //!
-//! With TLS 1.3 a client's handshake is over before the server has looked at the client's certificate (RFC 8446
+//! With TLS 1.3 a client's handshake is complete before the server has checked the client's certificate (RFC 8446
 //! section 4.4.2.4), so a refusal arrives as an alert with the first read. [`reason_of`] finds it in whatever error
 //! that read became.
 
@@ -144,7 +144,7 @@ fn incompatible(why: &PeerIncompatible) -> (Reason, Option<&'static str>) {
         | P::SupportedVersionsExtensionRequired
         | P::Tls12NotOffered
         | P::Tls12NotOfferedOrEnabled => (Reason::TlsVersion, None),
-        // The library asks for this extension before it looks at the version; only TLS 1.2 has it (RFC 5246 section 7.4.1.4.1).
+        // The library checks this extension before the version; only TLS 1.2 has it (RFC 5246 section 7.4.1.4.1).
         P::SignatureAlgorithmsExtensionRequired => {
             (Reason::TlsVersion, Some("the client names no signature algorithms: TLS 1.1 or older"))
         }

@@ -1,5 +1,5 @@
-//! Who may talk: `deny` is looked at first; then an empty `allow` admits every verified client, and one that is not empty only
-//! those whose name it has. What a pattern means is [`SanPattern`]'s own affair.
+//! Which clients are allowed: `deny` is checked first; then an empty `allow` admits every verified client, and one that
+//! is not empty only those whose name it has. What a pattern means is [`SanPattern`]'s own affair.
 
 use attache_config::model::SanPattern;
 

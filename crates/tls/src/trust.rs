@@ -128,7 +128,7 @@ pub(crate) fn crls(
     Ok(lists)
 }
 
-/// An old list is still obeyed, and still the best there is: to refuse everybody would be an outage by calendar.
+/// An old list is still used, because there is no better one: refusing all peers would be an outage caused by a date.
 fn warn_if_old(list: &CertificateRevocationListDer<'_>) {
     let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return };
     if list.next_update().is_some_and(|time| time < ASN1Time::now()) {

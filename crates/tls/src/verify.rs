@@ -1,4 +1,4 @@
-//! How an upstream's certificate is judged: the chain, the name (or the names demanded in its place), then the pins.
+//! How an upstream's certificate is verified: the chain, the name (or the names that replace it), then the pins.
 
 use std::{fmt, sync::Arc};
 
@@ -47,7 +47,7 @@ impl fmt::Display for PeerMismatch {
 
 impl std::error::Error for PeerMismatch {}
 
-/// What stands in the place of the upstream's name.
+/// What replaces the upstream's name.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     /// Names of which the peer must have one; empty demands the upstream's name.
@@ -112,8 +112,8 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         if let Some(chain) = &self.chain {
             match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-                // The name is looked at last, when the chain has been verified; `peers` stand in its place. That this order holds
-                // is what `peers_do_not_excuse_a_bad_chain` proves.
+                // The name is checked last, after the chain; `peers` replace it. That this order holds is what
+                // `peers_do_not_excuse_a_bad_chain` proves.
                 Err(Error::InvalidCertificate(
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
                 )) if !self.peers.patterns.is_empty() => {}

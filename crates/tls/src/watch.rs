@@ -98,7 +98,7 @@ impl Watcher {
         loop {
             tokio::time::sleep(Duration::from_nanos(self.inner.interval.load(Ordering::Relaxed))).await;
             let this = self.clone();
-            // A panic inside is reported by the runtime's hook; the next look goes on.
+            // The runtime's hook reports a panic inside; the next check continues.
             let _ = tokio::task::spawn_blocking(move || this.look()).await;
         }
     }

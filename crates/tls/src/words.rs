@@ -9,7 +9,7 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::{prelude::FromDer, time::ASN1Time, x509::X509Version};
 
-/// A chain that ends at nobody who is believed.
+/// A chain that ends at no trusted authority.
 #[derive(Debug)]
 pub(crate) struct Untrusted {
     /// Whose certificate it is.

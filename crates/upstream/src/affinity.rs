@@ -1,12 +1,12 @@
 //! Which endpoints of an upstream a call may go to, and which one it should go to.
 //!
-//! **Subset.** Only endpoints with the route's labels are chosen, whatever their health: a panic, a last resort and a retry stay within
-//! it. Where no endpoint has the labels, the call is refused (`empty-subset`), or goes anywhere if the route says so (Envoy's
-//! `NO_FALLBACK` and `ANY_ENDPOINT`).
+//! **Subset.** Only endpoints with the route's labels are chosen, whatever their health: a panic, the last choice and a
+//! retry also stay within it. Where no endpoint has the labels, the call is refused (`empty-subset`), or goes anywhere
+//! if the route says so (Envoy's `NO_FALLBACK` and `ANY_ENDPOINT`).
 //!
-//! **Session.** A cookie names an endpoint by a hash of its address, encrypted ([`SessionSeal`](crate::SessionSeal)). It is looked for
-//! among the upstream's own endpoints, so that no value leads anywhere else. An endpoint that can't serve is left for another one, or, where the route
-//! is strict, the call is refused (Envoy's stateful session).
+//! **Session.** A cookie names an endpoint by a hash of its address, encrypted ([`SessionSeal`](crate::SessionSeal)).
+//! It is looked for among the upstream's own endpoints, so that no value leads anywhere else. An endpoint that can't
+//! serve is left for another one, or, where the route is strict, the call is refused (Envoy's stateful session).
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -42,7 +42,8 @@ impl Affinity {
         }
     }
 
-    /// Counts an attempt that the subset's fallback let go to any endpoint. The log says so once for each set of endpoints.
+    /// Counts an attempt that the subset's fallback sent to any endpoint. The log reports it once for each set of
+    /// endpoints.
     pub(crate) fn note(&self, shared: &Shared, endpoint: &Endpoint, exchange: &Exchange) {
         let Some(subset) = self.subset.as_deref().filter(|subset| !subset.holds(&endpoint.labels)) else {
             return;

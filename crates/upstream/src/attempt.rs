@@ -14,10 +14,10 @@
 //!
 //! **Ends.** An answer that is a failure (5xx, a failing grpc-status) ends the attempt at once; a good one ends it with
 //! its body: a body that is cut is a failure of the endpoint, although its head said 200. An attempt that is dropped
-//! before its answer's head ended by a timeout, and [`CallContext::overdue`] says by whose: behind that
-//! instant (the route's deadline, or the attempt's own) it is the endpoint that was too slow. Before it, it is the
-//! caller who went away or set itself a shorter deadline, and that is nobody's failure, for every judge alike. An
-//! attempt that is dropped behind a good head was a success: nobody was there to see its end.
+//! before its answer's head ended by a timeout, and [`CallContext::overdue`] says by whose: behind that instant (the
+//! route's deadline, or the attempt's own) it is the endpoint that was too slow. Before it, it is the caller who left
+//! or has a shorter deadline, which counts neither for nor against the endpoint. An attempt that is dropped after a
+//! good head was a success: the caller did not wait for its end.
 //!
 //! A probe of a half-open breaker has succeeded with its head: an answer that streams for an hour must not keep the
 //! breaker half-open for as long.
@@ -44,7 +44,8 @@ use crate::{
     overdue::Overdue,
 };
 
-/// Who is told of the end of an attempt beside its endpoint: what the layers above the endpoint's choice keep of it.
+/// Observers of the end of an attempt, in addition to its endpoint: the layers above the choice of the endpoint add
+/// them.
 #[derive(Debug, Default)]
 pub struct Judges {
     /// The upstream's breaker let it through.
@@ -77,7 +78,7 @@ pub struct Attempt {
     measured: Option<Measured>,
 }
 
-/// What is told of the attempt as `http.client.request.duration`, where somebody wants that.
+/// The data of the attempt for `http.client.request.duration`, if that metric is used.
 #[derive(Debug)]
 struct Measured {
     began: Instant,
@@ -246,7 +247,7 @@ impl Attempt {
         }
     }
 
-    /// A good answer has begun.
+    /// The head of a good response has arrived.
     fn good(&mut self) {
         if self.stage != Stage::Asked {
             return;
@@ -269,7 +270,7 @@ impl Attempt {
         }
     }
 
-    /// Tells everybody, once.
+    /// Tells all observers, once.
     fn conclude(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.stage, Stage::Ended) == Stage::Ended {
             return;
@@ -307,7 +308,7 @@ impl Attempt {
     }
 }
 
-/// Counts an attempt as begun at this endpoint; the instant, where it is wanted.
+/// Counts an attempt as started at this endpoint; returns the instant, if it is needed.
 fn began(shared: &Shared, endpoint: &Endpoint) -> Option<Instant> {
     rates::begun(shared, endpoint);
     (shared.config.balance.algorithm == Algorithm::PeakEwma).then(Instant::now)

@@ -18,7 +18,7 @@ pub struct Call {
     pub wants: Wants,
     /// What the layers need to know beside it. Shared, since every layer moves the call, and a retry keeps this for its next attempt.
     pub context: Rc<CallContext>,
-    /// Who is told of the attempt's end beside its endpoint. Layers below the retries add themselves.
+    /// Observers of the attempt's end, in addition to its endpoint. Layers below the retries add themselves.
     pub judges: Judges,
     /// It goes out on a connection made for it, never on one of the pool. Set on the one attempt that follows a lost close race, where the
     /// pool's other connections to that endpoint may have been closed by the peer as well.

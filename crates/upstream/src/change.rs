@@ -1,4 +1,4 @@
-//! When a state changed last, and why: for whoever looks at it later.
+//! When a state last changed, and why: for the admin API and the log.
 
 use std::{sync::Arc, time::Duration};
 

@@ -53,7 +53,7 @@ impl CallContext {
         }
     }
 
-    /// Where nobody waits longer than `at`, from there on an attempt without an answer is overdue.
+    /// The caller waits until `at` at most: after it an attempt without an answer is overdue.
     pub fn overdue_at(&mut self, at: Instant, reason: Reason) {
         self.note_overdue(reason, Due::At(at));
     }
@@ -84,7 +84,7 @@ impl Tried {
         }
     }
 
-    /// The last attempt's endpoint may be used again: the attempt failed by no doing of its own.
+    /// The last attempt's endpoint may be used again: it did not cause the failure.
     pub fn forget_last(&self) {
         self.0.borrow_mut().pop();
     }

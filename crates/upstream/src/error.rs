@@ -70,7 +70,7 @@ impl Error {
         false
     }
 
-    /// The chain of causes on one line, for the log; each is said once, and a failure of TLS says its own causes.
+    /// The chain of causes on one line, for the log; each appears once, and a failure of TLS prints its own causes.
     pub fn detail(&self) -> String {
         let mut text = String::new();
         let mut next: Option<&(dyn std::error::Error + 'static)> = self.source.as_ref().map(|s| &**s as _);

@@ -45,7 +45,7 @@ impl Overdue {
 pub struct Progress {
     /// A frame went by since this was taken.
     pub active: Cell<bool>,
-    /// It has ended, or nobody wants more of it.
+    /// It has ended, or its reader has dropped it.
     pub over: Cell<bool>,
     /// Until when the answer is waited for; `None` where that is not known before the body has ended.
     pub due: Cell<Option<Instant>>,

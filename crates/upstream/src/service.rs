@@ -185,7 +185,7 @@ impl WorkerUpstream {
         self.inner.pool.close_idle();
     }
 
-    /// How often the pool has looked at its idle connections.
+    /// How often the pool has checked its idle connections.
     #[cfg(test)]
     pub(crate) fn sweeps(&self) -> u64 {
         self.inner.pool.tick.sweeps()
@@ -193,7 +193,7 @@ impl WorkerUpstream {
 
     /// Makes one attempt at a call.
     pub fn send(&self, call: Call) -> impl Future<Output = Result<Response<Body>, Error>> + use<> {
-        // Not an async function of its own, which would keep the call once more for as long as its future lives.
+        // Not a separate async function, whose future would keep a second copy of the call.
         Rc::clone(&self.inner).send(call)
     }
 }
@@ -203,7 +203,7 @@ impl tower::Service<Call> for WorkerUpstream {
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>;
 
-    /// Always ready: what has no room is refused by the call, so that a full upstream holds nobody up.
+    /// Always ready: the call itself is refused if a limit is reached, so that a full upstream blocks no caller.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
@@ -298,7 +298,7 @@ impl Inner {
     /// Makes one attempt: an endpoint, a connection, the answer.
     async fn send(self: Rc<Self>, call: Call) -> Result<Response<Body>, Error> {
         let Call { request, wants, context, judges, fresh } = call;
-        // In one place for as long as it is not sent, so that the future of a call that waits stays small.
+        // Kept in one place until it is sent, so that the future of a waiting call stays small.
         let mut request = Some(request);
         let (hash, begun) = match &mut request {
             Some(request) => {

@@ -1,9 +1,10 @@
 //! The value of a session's cookie: which endpoint a client is with, encrypted.
 //!
-//! **Rule.** The value is AES-256-GCM (RFC 5116) over the hash of the endpoint's address, with a random nonce in front and the cookie's
-//! name as associated data, in base64url. So a client learns no address from it, also not by trying all of them; it can't make one for an
-//! endpoint that it was not given; and two clients can't see that they are at the same endpoint. What isn't such a value counts as
-//! none. A client can still pass its own cookie on to another client: a session is no proof of who somebody is.
+//! **Rule.** The value is AES-256-GCM (RFC 5116) over the hash of the endpoint's address, with a random nonce in front
+//! and the cookie's name as associated data, in base64url. So a client learns no address from it, also not by trying
+//! all of them; it can't make one for an endpoint that it was not given; and two clients can't see that they are at the
+//! same endpoint. What isn't such a value counts as none. A client can still pass its own cookie on to another client:
+//! a session authenticates nobody.
 //!
 //! Each key of the config is a text of 32 characters or more, and SHA-256 makes the cipher's key of it: such a text can't be guessed, so
 //! nothing slower is needed.

@@ -96,7 +96,7 @@ impl Shared {
 
     /// The same upstream under a new config: it begins with the endpoints of `old`, their health and their load, if
     /// both configs name the same addresses. A reload loses nothing that way.
-    pub fn succeed(config: Arc<model::Upstream>, old: &Self) -> Self {
+    pub fn inherit_from(config: Arc<model::Upstream>, old: &Self) -> Self {
         let mut new = Self::new(config);
         if new.config.address == old.config.address {
             let set = old.endpoints.load();
@@ -239,7 +239,7 @@ pub(crate) mod tests {
         let old = shared();
         old.replace_endpoints(vec![spec(1), spec(2)], None);
         old.endpoints.load().endpoints[0].set_healthy(false);
-        let new = Shared::succeed(Arc::new(upstream("orders")), &old);
+        let new = Shared::inherit_from(Arc::new(upstream("orders")), &old);
         assert_eq!((new.endpoints.load().endpoints.len(), new.endpoints.load().usable()), (2, 1));
         assert!(matches!(new.endpoints.load().endpoints[0].address, EndpointAddress::Tcp(_)));
     }

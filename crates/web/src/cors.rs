@@ -2,7 +2,7 @@
 //!
 //! **Rule.** A preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is answered here, whoever asks:
 //! a browser sends it without credentials, and nothing of it reaches an upstream. An origin that is not of the list
-//! gets an answer without permission. Any other request goes on, whatever its origin: CORS protects readers of pages,
+//! gets an answer without permission. Any other request continues, whatever its origin: CORS protects readers of pages,
 //! not servers, and a page of a foreign origin only can't read the answer. The upstream's own `Access-Control-*` is
 //! removed, so that it can't permit what the config doesn't.
 //!
@@ -59,7 +59,7 @@ struct Ready {
     max_age: Option<HeaderValue>,
 }
 
-/// What a preflight is told of methods or headers.
+/// The methods or headers in the answer to a preflight.
 #[derive(Debug)]
 enum List {
     /// What it asked for.
@@ -120,7 +120,7 @@ impl Cors {
                 &ready.methods,
                 Some(wanted.to_header_value()),
             );
-            // Of two lines the second is not looked at: the browser then misses a permission.
+            // With two lines the second is ignored: the browser then misses a permission.
             let asked = head.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
             let asked = asked.map(attache_wire::Value::to_header_value);
             put(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, &ready.headers, asked);
@@ -159,7 +159,7 @@ impl Ready {
 }
 
 impl Shared {
-    /// Marks a response. Any permission of somebody else is removed.
+    /// Marks a response. Other permissions in it are removed.
     pub(crate) fn mark(&self, headers: &mut Fields) {
         for name in PERMISSIONS {
             headers.remove(name);

@@ -3,7 +3,7 @@
 //! **Rule.** A POST of `application/grpc-web` (binary) or `application/grpc-web-text` (the same in base64, also in
 //! several padded pieces) goes on as `application/grpc` with the same suffix. The response's messages come back as they
 //! are; its trailers become a last message with the highest bit of its flags set, since no page can read trailers.
-//! Every piece that the upstream sends goes on at once. A response that is no gRPC passes as it is.
+//! Every piece from the upstream is forwarded at once. A response that is no gRPC passes unchanged.
 //!
 //! A body that was cut stays cut: without its trailers no client takes it for whole.
 //!

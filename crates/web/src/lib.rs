@@ -1,9 +1,9 @@
 //! What browsers need of a route: answers to their questions (CORS), gRPC in a form that they can speak (gRPC-Web), and smaller answers
 //! (compression).
 //!
-//! A request meets this layer once its route is known, before anybody asks who it is: a preflight carries no credentials. What its response
-//! needs is kept in a [`WayBack`], which every response of the route takes, attache's own refusals too: a page can only read
-//! them with the headers of CORS.
+//! A request meets this layer once its route is known, before authentication: a preflight carries no credentials. What
+//! its response needs is kept in a [`WayBack`], which every response of the route takes, attache's own refusals too: a
+//! page can only read them with the headers of CORS.
 
 mod compression;
 mod cors;
@@ -82,7 +82,7 @@ impl WayBack {
         self.cors.as_ref().map(|shared| shared.origin)
     }
 
-    /// Gives a request the form that upstreams know. The rules have looked at it as it came.
+    /// Gives a request the form that upstreams know. The rules have checked the original.
     pub fn translate(&self, request: &mut Request<Body>) {
         if let Some(grpc_web) = &self.grpc_web {
             grpc_web.request(request);

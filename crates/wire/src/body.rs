@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use crate::{Fault, Fields, chars::TOKEN, field, header::Known, request, response, value};
 
-/// Bytes of one chunk's extension; nobody is known to use them, but for smuggling and for exhausting (CVE-2023-39326).
+/// Bytes of one chunk's extension; the only known uses are smuggling and exhaustion of memory (CVE-2023-39326).
 const MAX_EXTENSION: u32 = 256;
 /// Bytes of all extensions of one body.
 const MAX_EXTENSIONS: u32 = 8 << 10;
@@ -80,7 +80,7 @@ pub enum Piece {
     Data(Bytes),
     /// Trailers. The body ends behind them.
     Trailers(HeaderMap),
-    /// The body has ended; what is left in the buffer is not its.
+    /// The body has ended; the rest of the buffer doesn't belong to it.
     End,
     /// More bytes are needed.
     More,

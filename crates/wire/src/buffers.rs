@@ -20,7 +20,7 @@ pub fn take() -> BytesMut {
     FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(SIZE))
 }
 
-/// Gives an empty buffer back. One of which somebody still holds a part is left to that.
+/// Returns an empty buffer. A buffer of which another owner still has a part is dropped instead.
 pub fn put(buf: &mut BytesMut) {
     if buf.capacity() == 0 {
         return;
@@ -35,7 +35,7 @@ pub fn put(buf: &mut BytesMut) {
     }
 }
 
-/// Lets go of all buffers that nobody uses: the worker is idle.
+/// Drops all unused buffers: the worker is idle.
 pub fn release_all() {
     FREE.with_borrow_mut(|free| *free = Vec::new());
 }

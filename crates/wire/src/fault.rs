@@ -20,7 +20,7 @@ pub enum Kind {
 pub struct At {
     /// The byte.
     pub byte: u8,
-    /// Where it stands in the request's target, counted from 1.
+    /// Its position in the request's target, counted from 1.
     pub position: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Field lines: where they stand, and what may not stand in them.
+//! Field lines: their positions, and the bytes that they must not contain.
 
 use std::ops::Range;
 

@@ -42,7 +42,7 @@ pub(crate) struct Line {
     pub(crate) flags: u8,
 }
 
-/// The line stands in what was added, else in the head.
+/// The line is one of the added ones, otherwise it is in the head.
 const ADDED: u8 = 1;
 /// The line is exactly `name: value` and CR LF.
 pub(crate) const PLAIN: u8 = 2;
@@ -107,7 +107,7 @@ impl Fields {
     #[inline]
     pub fn contains_key(&self, name: impl FieldName) -> bool {
         match name.known() {
-            // The set is exact: whatever takes a name's last line away clears its bit.
+            // The set is exact: removing a name's last line clears its bit.
             Some(known) => self.index.known & known.bit() != 0,
             None => self.position(&name, 0).is_some(),
         }
@@ -213,7 +213,7 @@ impl Fields {
             self.push(line);
             return true;
         };
-        // As `add` does, with one look at the room.
+        // As `add` does, with one check of the capacity.
         out.reserve(name.len() + value.len() + 4);
         let start = out.len();
         out.extend_from_slice(name);
@@ -293,7 +293,7 @@ impl Fields {
         self.remove_from(name, at + 1);
     }
 
-    /// Writes a line behind what was added.
+    /// Appends a line after the added ones.
     fn add(
         &mut self,
         known: Option<Known>,
@@ -381,7 +381,7 @@ impl Fields {
 }
 
 impl Line {
-    /// A line of what was added: `name: value` with CR LF, from `start` on.
+    /// An added line: `name: value` with CR LF, from `start` on.
     fn added(start: usize, known: Option<Known>, name: &[u8], value_len: usize, sensitive: bool) -> Self {
         let value = start + name.len() + 2;
         Self {

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, uri::PathAndQuery};
 
 use crate::Fields;
 
-/// What stands before a request's body.
+/// The head of a request.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
     /// The method.
@@ -40,7 +40,7 @@ impl Default for RequestHead {
     }
 }
 
-/// What stands before an answer's body.
+/// The head of a response.
 #[derive(Debug, Default)]
 pub struct ResponseHead {
     /// The status.
@@ -62,7 +62,7 @@ pub struct Request<B> {
     body: B,
 }
 
-/// An answer. Its head stands in a box: it goes through many hands, and is large.
+/// A response. Its head is boxed, because it is large and moved often.
 #[derive(Debug, Default)]
 pub struct Response<B> {
     head: Box<ResponseHead>,

@@ -212,7 +212,7 @@ fn bad_coding(value: &[u8]) -> Fault {
     Fault::invalid("The Transfer-Encoding is not exactly `chunked`.")
 }
 
-/// Looks at the method, as far as it is there; its length.
+/// Checks the bytes of the method that have arrived; returns its length.
 fn check_method(bytes: &[u8]) -> Result<usize, Fault> {
     let window = bytes.get(..bytes.len().min(MAX_METHOD + 1)).unwrap_or_default();
     match window.iter().position(|b| !TOKEN[usize::from(*b)]) {
@@ -232,7 +232,7 @@ struct Line {
     target: Range<usize>,
 }
 
-/// Reads a line whose method was looked at.
+/// Parses a line whose method was checked.
 fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Fault> {
     const SHAPE: Fault =
         Fault::invalid("The request line is not `METHOD TARGET VERSION` with single spaces.");
@@ -273,7 +273,7 @@ fn check_target(target: &[u8], policy: Target) -> Result<(), Fault> {
     }
 }
 
-/// The first byte that stands in no table is at `at`.
+/// The first byte that isn't allowed is at `at`.
 #[cold]
 fn unusual_target(target: &[u8], at: usize, question: usize, policy: Target) -> Result<(), Fault> {
     let refused = |at: usize| {

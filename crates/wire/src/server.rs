@@ -24,11 +24,11 @@ pub struct Reader {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Before a head; one empty line may stand there (RFC 9112 section 2.2).
+    /// Before a head; one empty line is allowed here (RFC 9112 section 2.2).
     Start { line_skipped: bool },
     /// A body is read.
     Body,
-    /// The bytes are held until it is known whether the protocol changes.
+    /// The bytes are kept until it is known whether the protocol changes.
     Switching,
     /// A head was refused.
     Refused(Fault),
@@ -55,7 +55,7 @@ impl Reader {
         &self.body
     }
 
-    /// The protocol did not change: what was held is HTTP.
+    /// The protocol did not change: the kept bytes are HTTP.
     pub fn resume(&mut self) {
         if self.state == State::Switching {
             self.state = State::Start { line_skipped: false };
@@ -82,7 +82,7 @@ impl Reader {
     /// Takes the next head off the buffer; `None` while its end is not there, or no head may stand here.
     ///
     /// # Errors
-    /// The head is refused, and with it whatever follows.
+    /// The head is refused, and everything after it.
     pub fn head(
         &mut self,
         buf: &mut BytesMut,
@@ -112,7 +112,7 @@ impl Reader {
         read
     }
 
-    /// Skips the one empty line that may stand before a head; whether that needs more bytes.
+    /// Skips the one empty line that is allowed before a head; returns whether that needs more bytes.
     #[cold]
     fn skip(&mut self, buf: &mut BytesMut, line_skipped: bool) -> Result<bool, Fault> {
         match &**buf {

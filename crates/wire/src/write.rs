@@ -66,7 +66,7 @@ pub fn response(
         Connection::AsItIs => connection_lines(out, headers),
     }
     if message(out, headers, encoder) && connection != Connection::AsItIs {
-        // RFC 9110 section 7.8: whoever sends `Upgrade` says that it is for the next hop alone.
+        // RFC 9110 section 7.8: a sender of `Upgrade` must declare it as hop-by-hop.
         out.put_slice(b"connection: upgrade\r\n");
     }
     out.put_slice(b"\r\n");

@@ -1,5 +1,5 @@
-//! An authorizer changes what it may of a request, and nothing else, whatever it answers: only the headers of `upstream_headers` are set, what
-//! a client sent under these names is gone, and Host, method, path and framing stay.
+//! An authorizer changes what it may of a request, and nothing else, whatever it answers: only the headers of
+//! `upstream_headers` are set, what a client sent under these names is gone, and Host, method, path and framing stay.
 
 use std::cell::OnceCell;
 

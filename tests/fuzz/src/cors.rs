@@ -1,5 +1,5 @@
-//! An origin is allowed only if it is of the list, whatever it is written like; and nothing but the answer's own headers is in an answer to a
-//! preflight.
+//! An origin is allowed only if it is of the list, whatever it is written like; and nothing but the answer's own
+//! headers is in an answer to a preflight.
 
 use std::cell::OnceCell;
 

@@ -1,5 +1,5 @@
-//! Both sides of HTTP/2 against any peer: frames and bytes in any pieces, and an application that does anything at any moment. Counts are what a
-//! recount says after each step, and nothing is left when everybody has let go.
+//! Both sides of HTTP/2 against any peer: frames and bytes in any pieces, and an application that does anything at any
+//! moment. Counts are what a recount says after each step, and nothing is left when everybody has let go.
 
 mod socket;
 

@@ -209,7 +209,7 @@ fn explain_says_which_rule_decides_and_check_refuses_what_would_be_open() {
     let (_, said) = run(&["explain", "--client", "192.0.2.1", "GET", "http://app/x"], &rules);
     assert!(said.contains("no rule of `allow` matches"), "{said}");
     for (open, words) in [
-        ("dry_run: false", "these rules let everybody do everything"),
+        ("dry_run: false", "these rules allow everything to every client"),
         ("deny: [{ identity: 'spiffe://a/b' }]", "no client is asked for a certificate"),
         ("allow: [{ forwarded_client: 10.0.0.0/8 }]", "trusted_proxies"),
         (
@@ -229,7 +229,7 @@ fn explain_says_which_rule_decides_and_check_refuses_what_would_be_open() {
             "jwt: {{ issuers: corp, required: {required} }}, deny: [{{ claims: {{ role: guest }} }}]"
         )) + &issuers
     };
-    let open = "needs only to send no token";
+    let open = "avoids this rule by sending no token";
     assert!(run(&["check"], &claims(false)).1.contains(open));
     assert!(!run(&["check"], &claims(true)).1.contains(open));
 }

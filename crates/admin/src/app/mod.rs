@@ -1,4 +1,5 @@
-//! What is told of the application: its metrics behind attache's own, and its endpoints in the form that others expect.
+//! The application on the metrics port: its metrics after attache's own, and its endpoints in the form that others
+//! expect.
 //!
 //! This is the adapter pattern (B. Burns, D. Oppenheimer, "Design patterns for container-based distributed systems", 2016): a
 //! monitor or prober has one idea of what an application looks like, and the adapter beside the application gives it that look, so that
@@ -19,7 +20,7 @@ use http::{HeaderMap, StatusCode, header::ACCEPT};
 pub(crate) use self::merge::{metrics, named};
 use crate::answer::Answer;
 
-/// What is told of the application now. Cheap to clone; a reload replaces what it tells.
+/// The current settings for the application. Cheap to clone; a reload replaces them.
 #[derive(Clone, Debug, Default)]
 pub struct App(Arc<Mutex<Arc<AppTold>>>);
 

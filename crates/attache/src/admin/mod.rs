@@ -25,7 +25,7 @@ use tokio::task::spawn_local;
 
 use crate::{
     error::Error,
-    handed::{Handed, duplicate},
+    inherited::{InheritedSockets, duplicate},
     process::Process,
     proxy::handle::Control,
     reloads::Trigger,
@@ -40,9 +40,9 @@ pub(crate) enum Bound {
     Unix(UnixListener),
 }
 
-/// Binds where the config says. A port that is taken is an error only where the file names it: whoever tries out a second attache on
-/// one machine gets a proxy without an admin API, and a warning.
-pub(crate) fn bind(admin: &model::Admin, handed: &mut Handed) -> Result<Option<Bound>, Error> {
+/// Binds to the address of the config. A port in use is an error only if the file names it: whoever tries out a second
+/// attache on one machine gets a proxy without an admin API, and a warning.
+pub(crate) fn bind(admin: &model::Admin, handed: &mut InheritedSockets) -> Result<Option<Bound>, Error> {
     let Some(at) = &admin.bind else { return Ok(None) };
     let bound = match handed.take_one(KEY) {
         Some(given) => adopt(at, given),
@@ -101,7 +101,7 @@ fn try_bind(at: &Bind) -> io::Result<Bound> {
     }
 }
 
-/// A socket that nobody answers on was left behind by a process that is gone.
+/// A socket without an answer was left by a process that has ended.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
     let dead = || matches!(UnixStream::connect(path), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
@@ -217,9 +217,9 @@ mod tests {
             required: false,
             envoy_compatible: false,
         };
-        assert!(bind(&admin, &mut Handed::default()).unwrap().is_none());
+        assert!(bind(&admin, &mut InheritedSockets::default()).unwrap().is_none());
         admin.required = true;
-        let error = bind(&admin, &mut Handed::default()).err().unwrap().to_string();
+        let error = bind(&admin, &mut InheritedSockets::default()).err().unwrap().to_string();
         assert!(error.contains("admin") && error.contains("`off`"), "{error}");
     }
 

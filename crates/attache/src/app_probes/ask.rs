@@ -52,7 +52,7 @@ pub(super) enum Answer {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Headers that Go writes by itself, whatever is given.
+/// Headers that Go always writes itself.
 const NOT_SENT: [HeaderName; 4] =
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER, header::CONNECTION];
 
@@ -77,7 +77,7 @@ impl HttpGet {
             }
             result => result?,
         };
-        // What becomes of the body is nobody's concern.
+        // The result of the body doesn't matter.
         let _ = read(response.into_body()).await;
         Ok(Answer::Well)
     }
@@ -124,7 +124,7 @@ impl HttpGet {
     }
 }
 
-/// One request on a connection of its own.
+/// One request on a new connection.
 async fn one(
     ip: IpAddr,
     place: &ProbeTarget,

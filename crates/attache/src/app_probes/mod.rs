@@ -34,7 +34,7 @@ use tokio::{
 
 use crate::{
     bind::any_family,
-    handed::{Handed, duplicate},
+    inherited::{InheritedSockets, duplicate},
     upgrade::Keyed,
 };
 use ask::{Answer, AnyError, HttpGet};
@@ -50,7 +50,7 @@ const HEAD: Duration = Duration::from_secs(5);
 #[derive(Debug, PartialEq)]
 struct Probe {
     question: Question,
-    /// `None` for a hook, which the kubelet waits for until the pod's grace period is over.
+    /// `None` for a hook, for which the kubelet waits until the end of the pod's grace period.
     timeout: Option<Duration>,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct Bound {
 ///
 /// # Errors
 /// The variable is not what `attache inject` writes, or the port is taken.
-pub(crate) fn bind(handed: &mut Handed) -> Result<Option<Bound>, String> {
+pub(crate) fn bind(handed: &mut InheritedSockets) -> Result<Option<Bound>, String> {
     let Ok(text) = std::env::var(PROBES_VARIABLE) else { return Ok(None) };
     let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
     let (port, all) = parse(&text, pod.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
@@ -129,7 +129,7 @@ impl Bound {
     }
 }
 
-/// Where the app's probes are answered, if they are: nobody may come there through attache itself.
+/// The address where attache answers the app's probes, if it does: attache must not forward requests to it.
 pub(crate) fn served_at() -> Option<SocketAddr> {
     let all: Value = serde_json::from_str(&std::env::var(PROBES_VARIABLE).ok()?).ok()?;
     let port = all.get("port")?.as_u64()?.try_into().ok()?;
@@ -291,7 +291,7 @@ async fn ask(
     }
 }
 
-/// A hook that is called; counted for as long as it is.
+/// A running hook; counted while it runs.
 struct Running<'c>(&'c Cell<usize>);
 
 impl<'c> Running<'c> {

@@ -120,7 +120,7 @@ fn escaped_path(path: &str) -> String {
     escaped(&raw, b"$&+,/:;=@")
 }
 
-/// What a request line may not hold, escaped; all else as it is.
+/// Escapes what a request line may not contain; the rest is unchanged.
 fn escaped_query(query: &str) -> String {
     let mut out = String::with_capacity(query.len());
     for byte in query.bytes() {

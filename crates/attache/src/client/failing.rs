@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    lately::cause,
+    recent::cause,
     text::{field, list},
 };
 

@@ -1,4 +1,4 @@
-//! The smallest HTTP client that the admin API needs: one request on a connection of its own, by HTTP/1.0, so that an answer
+//! The smallest HTTP client that the admin API needs: one request on a new connection, by HTTP/1.0, so that an answer
 //! of any length ends with its connection and needs no framing.
 
 use std::{

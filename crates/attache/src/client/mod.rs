@@ -2,9 +2,9 @@
 
 mod failing;
 mod http;
-mod lately;
 mod orders;
 mod ready;
+mod recent;
 mod status;
 mod tap;
 mod text;

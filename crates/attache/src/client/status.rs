@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     failing::{failing, fails_in_a_row, is_outage},
     http,
-    lately::{lately_changed, lately_failed, warned},
+    recent::{recent_changes, recent_failures, recent_warnings},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli;
@@ -49,7 +49,8 @@ pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::err
     Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(TROUBLE) })
 }
 
-/// What somebody should look at, a line each; what callers see comes first. Beside it the groups of failures whose cause is among them.
+/// What needs attention, a line each; outages of callers come first. Also the groups of failures whose cause is in
+/// these lines.
 fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     let (mut troubles, told) = failing(seen);
     for why in list(&seen["stats"], "not_ready") {
@@ -203,21 +204,21 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
         })
         .collect();
     out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
-    let failures = lately_failed(seen, told);
+    let failures = recent_failures(seen, told);
     if !failures.is_empty() {
         let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "failed or refused in the last 5 min"));
         for line in failures {
             let _ = writeln!(out, "  {line}");
         }
     }
-    let warnings = warned(seen);
+    let warnings = recent_warnings(seen);
     if !warnings.is_empty() {
         let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "the log's last warnings"));
         for line in warnings {
             let _ = writeln!(out, "  {line}");
         }
     }
-    let changes = lately_changed(seen);
+    let changes = recent_changes(seen);
     if !changes.is_empty() {
         let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "changed in the last 15 min"));
         for line in changes {

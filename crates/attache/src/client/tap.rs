@@ -57,7 +57,7 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
 /// Reads the names out of one object of the admin API.
 type Names<'a> = &'a dyn Fn(&Value) -> Vec<String>;
 
-/// A name that doesn't exist would be waited for in vain.
+/// With a name that doesn't exist, `tap` would wait for ever.
 fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let known =
         |page: &str, of: &dyn Fn(&Value) -> Vec<String>| -> Result<Vec<String>, Box<dyn std::error::Error>> {

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io::IsTerminal as _, time::Duration};
 
 use serde_json::Value;
 
-/// Escapes whatever could move a cursor, and cuts to `most` characters.
+/// Escapes everything that could move a cursor, and cuts to `most` characters.
 pub(super) fn clean(text: &str, most: usize) -> String {
     let mut out = String::with_capacity(text.len().min(most));
     for c in text.chars() {

@@ -284,7 +284,7 @@ fn state(row: &Value, upstreams: &Value, view: View) -> (String, Ink) {
             let mut endpoints = list(upstream, "endpoints").iter().chain(hosts);
             let found = endpoints.find(|endpoint| field(endpoint, "address") == address);
             let state = found.map_or("gone", |endpoint| field(endpoint, "state"));
-            // Its calls are counted only while somebody looks; what fails in a row is known without.
+            // Its calls are counted only while a client asks for them; consecutive failures are always known.
             let fails = fails || found.is_some_and(fails_in_a_row);
             match state {
                 "healthy" if fails => ("failing".to_owned(), Ink::Bad),

@@ -39,7 +39,7 @@ upstreams:
     outlier_ejection: { consecutive_5xx: 3, base: 1s, max_percent: 50% }
 ";
 
-/// Seconds of traffic where nobody watches.
+/// Seconds of traffic outside of a terminal.
 const PIPE_SECONDS: u64 = 20;
 
 /// Runs it to its end.
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
     let seen = on_a_thread("demo-app", move || async move { Ok(traffic::start(address, rate)) })?;
 
     let terminal = io::stdout().is_terminal();
-    // Who looks at the dashboard in a terminal's neighbour needs the time for it; a pipe wants an end.
+    // In a terminal the user needs time to look at the dashboard; a pipe needs an end.
     let seconds = options.seconds.or((!terminal).then_some(PIPE_SECONDS));
     let view = View {
         proxy: address.to_string(),
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
     };
     if options.format.is_json() {
-        // JSON is said once, so it needs an end.
+        // JSON is printed once, at the end, so the demo needs an end.
         thread::sleep(Duration::from_secs(options.seconds.unwrap_or(PIPE_SECONDS)));
         writeln!(io::stdout(), "{:#}", view.json())?;
     } else {

@@ -22,7 +22,7 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The table as text, `elapsed` and `total` in seconds; without a total it goes on until the program is ended.
+    /// The table as text, `elapsed` and `total` in seconds; without a total the demo runs until the program ends.
     pub(super) fn render(&self, elapsed: u64, total: Option<u64>) -> String {
         let (bold, dim, red, green, end) = if self.colour {
             ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m")

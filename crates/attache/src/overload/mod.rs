@@ -1,14 +1,15 @@
 //! Overload protection: before memory or file descriptors run out, attache does less, and more again when there is room.
 //!
-//! **What is looked at**, each as a share of its limit; the highest counts:
-//! - `memory`: of the innermost control group with a limit, without the page cache that the kernel can take back (as Kubernetes' working set);
+//! **What is measured**, each as a share of its limit; the highest counts:
+//! - `memory`: of the innermost control group with a limit, without the page cache that the kernel can take back (as
+//!   Kubernetes' working set);
 //! - `memory-stall`: the share of the last 10 s in which every task of the group waited for memory (PSI, "full");
 //! - `file-descriptors`: of `ulimit -n`.
 //!
 //! **What is done**, with Envoy's names for it, each until 5 points less are in use:
 //! 1. `disable-keepalive` (85 %): connections end with their next answer, idle ones at once, those to upstreams as well;
 //! 2. `shed-requests` (90 %): new requests are refused, 503 `overloaded`; first `u=7`, then, evenly up to the next step, the more urgent;
-//! 3. `stop-accepting` (95 %): connections wait in the kernel's queue, and whatever request still comes is refused.
+//! 3. `stop-accepting` (95 %): connections wait in the kernel's queue, and further requests are refused.
 //!
 //! The look is four times a second on the control thread, so it costs requests nothing. Readiness doesn't change: an orchestrator that
 //! moves the load away from one overloaded pod overloads the next.
@@ -43,7 +44,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Looks for the first time. Before connections are accepted: whoever has no descriptor left can't read its limit either.
+    /// The first measurement, before connections are accepted: without a free descriptor the limit can't be read.
     pub(crate) fn begin(process: Arc<Process>) -> Self {
         let mut watch = Self { process, watched: None, steps: Steps::default(), told: Told::default() };
         watch.look();

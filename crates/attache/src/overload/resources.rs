@@ -1,7 +1,8 @@
 //! How much memory and how many file descriptors are in use, read from the kernel's files.
 //!
-//! Control groups in version 2 (`memory.max`, `.high`, `.current`, `.stat`, `.pressure`; Documentation/admin-guide/cgroup-v2.rst) and 1
-//! (`memory.limit_in_bytes`, `.usage_in_bytes`). What isn't there, or has no limit, isn't looked at.
+//! Control groups in version 2 (`memory.max`, `.high`, `.current`, `.stat`, `.pressure`;
+//! Documentation/admin-guide/cgroup-v2.rst) and 1 (`memory.limit_in_bytes`, `.usage_in_bytes`). Files that don't exist,
+//! and values without a limit, are ignored.
 
 use std::{
     fs,

@@ -4,8 +4,9 @@
 //! listeners that others reach drain; and only when what they accepted has ended do the listeners of the app itself, since a
 //! request that is being answered may need calls to be so. What still runs at the deadline is cut.
 //!
-//! After a hand-over all listeners drain at once, since the process that serves takes new connections of the app, too, and the deadline
-//! is that of a reload: nobody waits for the end of this process. An end that is asked for meanwhile brings the deadline forward.
+//! After a hand-over all listeners drain at once, since the process that serves takes new connections of the app, too,
+//! and the deadline is that of a reload, because nothing waits for the end of this process. A request to end brings the
+//! deadline forward.
 //!
 //! [`shutdown.delay`]: attache_config::model::Shutdown
 
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     admin,
     error::Error,
-    handed::{duplicate, probes_key},
+    inherited::{duplicate, probes_key},
     overload,
     prepare::Prepared,
     process::{Process, Wrapped},
@@ -44,7 +45,7 @@ const CUT_TIMEOUT: Duration = Duration::from_millis(500);
 const EXPORTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked whether the last inbound connection has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long after the start the pages are given back that only the start needed.
+/// How long after the start the pages are released that only the start needed.
 const SETTLED: Duration = Duration::from_secs(1);
 
 type Started = std::sync::mpsc::Sender<Result<(), Error>>;
@@ -116,7 +117,7 @@ async fn serve(
 
     let mut upkeep = Upkeep::default();
     let sockets = std::mem::take(&mut prepared.sockets);
-    let generation = Arc::new(upkeep.succeed(prepared, &process.generation(), process).await?);
+    let generation = Arc::new(upkeep.next_generation(prepared, &process.generation(), process).await?);
     process.serves(generation.clone());
     tls::follow(process);
     spawn_local(count_endpoints(process.clone()));

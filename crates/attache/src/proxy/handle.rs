@@ -23,7 +23,7 @@ pub(crate) enum Order {
 pub(crate) enum End {
     /// It serves.
     No,
-    /// Another process serves in its place, and nobody waits for the end of this one.
+    /// Another process serves in its place, and nothing waits for the end of this one.
     Succeeded,
     /// A signal, the admin API or the app's end asked for it.
     Asked,
@@ -52,8 +52,8 @@ impl Control {
             .unwrap_or_else(|_| Err("the program is ending: nothing is handed over any more".to_owned()))
     }
 
-    /// Begins to drain, for at most `shutdown.drain_timeout`; work that was accepted goes on. A drain after a hand-over is shortened
-    /// to that.
+    /// Begins to drain, for at most `shutdown.drain_timeout`; accepted work continues. A drain after a hand-over is
+    /// shortened to that.
     pub(crate) fn drain(&self) {
         self.ends(End::Asked);
     }

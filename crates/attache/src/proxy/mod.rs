@@ -32,7 +32,7 @@ use crate::{
     admin, bind, cpus,
     error::Error,
     generation::Generation,
-    handed::{Handed, probes_key},
+    inherited::{InheritedSockets, probes_key},
     notify::Supervisor,
     prepare,
     process::Process,
@@ -46,10 +46,10 @@ use crate::{
 pub(crate) struct Setup {
     /// Changes the level of the program's log.
     pub(crate) log: Option<LogControl>,
-    /// Told what goes on.
+    /// The supervisor that is notified.
     pub(crate) supervisor: Supervisor,
     /// Sockets to be used instead of new ones.
-    pub(crate) handed: Handed,
+    pub(crate) handed: InheritedSockets,
     /// Sockets that the program itself serves, to be handed to a successor with the rest.
     pub(crate) others: Vec<Keyed>,
 }
@@ -144,7 +144,7 @@ impl Proxy {
     }
 }
 
-fn bind_probes(address: SocketAddr, handed: &mut Handed) -> Result<TcpListener, Error> {
+fn bind_probes(address: SocketAddr, handed: &mut InheritedSockets) -> Result<TcpListener, Error> {
     let both = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let given = handed.take_one(&probes_key(address)).or_else(|| {
         // An attache of before the default was both families.

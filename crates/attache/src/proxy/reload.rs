@@ -1,8 +1,9 @@
 //! A new config while the old one serves: read, checked, prepared whole, then switched over at once.
 //!
-//! The rule: nothing changes before everything that can fail has succeeded. A config that can't be read, a certificate that is broken, a port
-//! that is taken leave the running generation as it is; that is logged with its place, counted, and told by the probes and the
-//! admin API until a reload succeeds. One reload runs at a time. Once the process drains there are none.
+//! The rule: nothing changes before everything that can fail has succeeded. A config that can't be read, a certificate
+//! that is broken, a port that is taken leave the running generation as it is; that is logged with its place, counted,
+//! and told by the probes and the admin API until a reload succeeds. One reload runs at a time. Once the process drains
+//! there are none.
 
 use std::{
     collections::HashSet,
@@ -26,7 +27,7 @@ use crate::{
     check, diff,
     error::{Error, whole},
     generation::Generation,
-    handed::{Handed, duplicate},
+    inherited::{InheritedSockets, duplicate},
     prepare::{Prepared, prepare},
     process::Process,
     reloads::{Reload, Report, Trigger},
@@ -35,7 +36,7 @@ use crate::{
     watch,
 };
 
-/// How long workers are waited for before it is said that one is stuck.
+/// How long to wait for the workers before a log line says that one is stuck.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long lines of an access log that is replaced have to be written.
 const LOG_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,7 +94,7 @@ impl Reloader {
         for (key, socket) in &self.operators {
             sockets.push((key.clone(), duplicate(socket).into_iter().collect()));
         }
-        // A thread of its own: it waits until the new process serves.
+        // A separate thread: it waits until the new process serves.
         let handed = spawn_blocking(move || {
             let sockets: Vec<_> = sockets
                 .iter()
@@ -168,7 +169,7 @@ impl Reloader {
     async fn switch(&mut self, mut prepared: Prepared, before: &Arc<Generation>) -> Result<(), Error> {
         let sockets = std::mem::take(&mut prepared.sockets);
         let process = &self.process;
-        let new = Arc::new(self.upkeep.succeed(prepared, before, process).await?);
+        let new = Arc::new(self.upkeep.next_generation(prepared, before, process).await?);
         set_modes(&before.config, &new.config);
         process.serves(new.clone());
         let places: HashSet<_> = new.config.listeners.iter().flat_map(places).collect();
@@ -224,7 +225,8 @@ fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, Str
         return Ok(Read { prepared: None, changes, needs_restart, diff: String::new() });
     }
     let diff = diff::text(&before.config, &config);
-    let prepared = prepare(config, before, process, &mut Handed::default()).map_err(|error| whole(&error))?;
+    let prepared =
+        prepare(config, before, process, &mut InheritedSockets::default()).map_err(|error| whole(&error))?;
     Ok(Read { prepared: Some(Box::new(prepared)), changes, needs_restart, diff })
 }
 

@@ -19,14 +19,14 @@ use http::HeaderValue;
 
 use super::{Site, exit::Failure};
 
-/// The request's claims, and what was asked of its token.
+/// The request's claims, and the requirements for its token.
 pub(super) struct Token<'p> {
     wanted: &'p JwtUse,
     claims: Option<Rc<Claims>>,
 }
 
 impl Site {
-    /// Lets a request go on to the route that was found, or says why not.
+    /// Allows a request to continue to its route, or says why not.
     pub(super) fn authorise<'r>(
         &'r self,
         request: &RequestHead,

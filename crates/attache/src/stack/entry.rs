@@ -241,7 +241,7 @@ impl Site {
         let upstream = self.upstreams.config(destination.upstream).ok_or(Reason::InternalError)?;
         *exchange.upstream.borrow_mut() = Some(upstream.name.clone());
         match ask {
-            // A tunnel shows nothing that a rule could judge: there is one only where the config asks for it.
+            // No rule can see inside a tunnel: there is one only where the config asks for it.
             Ask::Connect if !route.takes_connect() => return Err(no_tunnel(&upstream.name)),
             Ask::Http | Ask::Upgrade(_) if route.traffic() == Traffic::Opaque => return Err(no_http()),
             // Of opaque bytes the table knows which routes take them.

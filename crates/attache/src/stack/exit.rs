@@ -183,7 +183,7 @@ impl Site {
         };
         let (mut parts, mut body) = response.into_parts();
         if switching && let Some((client, tunnel)) = switched {
-            // The head goes on to the client without what it carries.
+            // The head goes to the client without its extensions.
             let mut upstream = Response::new(std::mem::take(&mut body));
             upstream.head_mut().carried = parts.carried.take();
             self.tunnels.upgraded(client, upstream, tunnel);

@@ -1,8 +1,9 @@
 //! Asking another service who may do what, once the rules have let a request or connection through.
 //!
-//! Only listeners that ask one come here: the answer is waited for, and all others need no future for that. The question is made of a copy
-//! of the request, so that the service sees what the upstream will see (who called, no hop-by-hop fields, the token's claims), and
-//! what the client sent stays as it is until the service has said what changes.
+//! Only listeners that ask one come here: the answer is waited for, and all others need no future for that. The
+//! question is made of a copy of the request, so that the service sees what the upstream will see (who called, no
+//! hop-by-hop fields, the token's claims), and the client's request stays unchanged until the service has answered with
+//! its changes.
 
 use std::{
     collections::VecDeque,
@@ -87,7 +88,7 @@ impl Site {
             Admitted::Answer(response) => return Ok(Begun::Answer(response)),
             Admitted::Passed(passed) => passed,
         };
-        // What the authorizer is told of the head and the body is what the upstream gets.
+        // The authorizer gets the same head and body as the upstream.
         if let Some(web) = web {
             web.translate(&mut request);
         }
@@ -122,7 +123,7 @@ impl Site {
         begun
     }
 
-    /// Lets an opaque connection go on, or says why not.
+    /// Allows an opaque connection to continue, or says why not.
     pub(super) async fn ask_about_connection(
         &self,
         client: &Client,

@@ -1,9 +1,9 @@
 //! Request mirroring: a copy goes to a second upstream, its answer is dropped.
 //!
-//! The rule: a mirror never costs the real request anything but the copy. The body's pieces are shared, not copied; a mirror that
-//! can't keep up is cut as soon as more than [`BEHIND`] bytes wait for it, or [`BEHIND_ALL`] for all mirrors; nothing of it is retried or waited for. It has the deadlines
-//! of its own upstream, and how it ended is counted. Upgrades
-//! and CONNECT are not mirrored: there is no request to repeat.
+//! The rule: a mirror never costs the real request anything but the copy. The body's pieces are shared, not copied; a
+//! mirror that can't keep up is cut as soon as more than [`BEHIND`] bytes wait for it, or [`BEHIND_ALL`] for all
+//! mirrors; nothing of it is retried or waited for. It has the deadlines of its own upstream, and how it ended is
+//! counted. Upgrades and CONNECT are not mirrored: there is no request to repeat.
 
 use std::{
     cell::RefCell,
@@ -38,7 +38,7 @@ const BEHIND_ALL: usize = 16 << 20;
 
 /// Bytes that wait for all mirrors.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
-/// Sends a copy of `request` to `mirror`, and gives back the request to send on.
+/// Sends a copy of `request` to `mirror`, and returns the request to send on.
 pub(super) fn split(
     request: Request<Body>,
     upstreams: &Rc<Upstreams>,

@@ -85,7 +85,7 @@ mod tests {
             assert!(leads("[::]:1", to), "{to}");
         }
         assert!(!leads("127.0.0.1:1", "127.0.0.1:2"));
-        // TEST-NET-3 is nobody's.
+        // No machine has an address of TEST-NET-3.
         assert!(!leads("0.0.0.0:1", "203.0.113.1:1"));
         assert!(leads("203.0.113.1:1", "[::ffff:203.0.113.1]:1"));
         assert!(!leads("127.0.0.1:1", "203.0.113.1:1"));

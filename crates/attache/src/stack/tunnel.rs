@@ -120,7 +120,7 @@ impl From<TunnelError> for Lost {
     }
 }
 
-/// Records the end of a tunnel's task, whatever way it comes.
+/// Records the end of a tunnel's task, for every way in which it can end.
 struct End {
     tunnels: Tunnels,
     tunnel: Tunnel,

@@ -22,7 +22,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// How long the authority is valid, days.
 const AUTHORITY: u32 = 3650;
 
-/// Writes `ca.crt`, `ca.key` (unless they are there), `tls.crt` and `tls.key`; says what was done.
+/// Writes `ca.crt`, `ca.key` (unless they exist), `tls.crt` and `tls.key`; returns a summary.
 pub(super) fn write(folder: &Path, service: &str, namespace: &str, days: u16) -> Result<String, AnyError> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let (ca, ca_key) = (folder.join("ca.crt"), folder.join("ca.key"));

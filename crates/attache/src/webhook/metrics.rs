@@ -1,4 +1,4 @@
-//! What the webhook tells of itself, for Prometheus.
+//! The webhook's own metrics, for Prometheus.
 
 use std::{
     sync::Arc,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use attache_wire::RequestHead;
 use http::{Uri, uri::PathAndQuery};
 
-use crate::query::decode;
+use attache_http::form_decoded;
 
 /// Takes away `remove`, then puts `set` at the end in place of all of the same name.
 ///
@@ -24,9 +24,9 @@ pub(super) fn edit(
     // Some upstreams read `;` as they read `&`.
     let goes = |pair: &str| {
         pair.split(';').any(|part| {
-            let name = decode(part.split_once('=').map_or(part, |(name, _)| name).as_bytes());
+            let name = form_decoded(part.split_once('=').map_or(part, |(name, _)| name).as_bytes());
             remove.iter().any(|gone| *gone.as_bytes() == *name)
-                || set.iter().any(|(new, _)| *decode(new.as_bytes()) == *name)
+                || set.iter().any(|(new, _)| *form_decoded(new.as_bytes()) == *name)
         })
     };
     let query = request.uri.query().unwrap_or_default();

@@ -9,7 +9,7 @@ use attache_config::model::TokenPlace;
 use attache_wire::{Fields, RequestHead, header::COOKIE};
 use http::{Uri, uri::PathAndQuery};
 
-use crate::query::decode;
+use attache_http::form_decoded;
 
 /// What is no token, for a place in which something stands that nobody could say the meaning of.
 const DOUBTFUL: &[u8] = b",";
@@ -81,7 +81,7 @@ fn in_pair<'v>(name: &str, pair: &'v [u8], separator: u8, found: &mut dyn FnMut(
 
 /// A name as the most lenient reader would read it.
 fn is_named(name: &str, key: &[u8]) -> bool {
-    let key = decode(key);
+    let key = form_decoded(key);
     let key = key.trim_ascii();
     let same = |wanted: u8, found: u8| wanted == found || (wanted == b'_' && matches!(found, b'.' | b' '));
     key.len() == name.len() && name.bytes().zip(key).all(|(wanted, &found)| same(wanted, found))

@@ -1,4 +1,4 @@
-//! Access rules of a listener or route: complete, and nothing that could only let everybody in.
+//! Access rules of a listener or route: they must be complete, and must not admit every client by mistake.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ pub(crate) struct Sight {
     protocol: ListenProtocol,
     /// Any client may claim any address.
     claimed_addresses: bool,
-    /// Clients are asked for a certificate, or what is said of that is wrong.
+    /// Clients are asked for a certificate, or the config of that is wrong.
     identities: bool,
     /// A client may do without one.
     optional: bool,
@@ -84,7 +84,7 @@ pub(crate) fn authorization(
     {
         problems.wrong(
             given.at,
-            "these rules let everybody do everything",
+            "these rules allow everything to every client",
             "name what is refused in `deny`, or what is allowed in `allow` (`allow: []` allows nothing)",
         );
     }
@@ -112,8 +112,8 @@ pub(crate) fn authorization(
     let mut names: Vec<&str> = Vec::new();
     for rule in rules.deny.iter().chain(rules.allow.iter().flatten()) {
         if names.contains(&&*rule.name) {
-            let message = format!("a second rule is called `{}`", rule.name);
-            problems.wrong(given.at, message, "give each rule a name of its own");
+            let message = format!("another rule is already called `{}`", rule.name);
+            problems.wrong(given.at, message, "give each rule a different name");
         }
         names.push(&rule.name);
     }
@@ -178,8 +178,8 @@ fn rule(
     if given.whole() && !checks.denies && rule.when.is_empty() && rule.unless.is_empty() {
         problems.wrong(
             given.at,
-            "this rule allows everything to everybody",
-            "say who or what it is for (`identity: \"*\"` is whoever proved an identity), or leave `allow` out",
+            "this rule allows everything to every client",
+            "say who or what it is for (`identity: \"*\"` is every client with a verified identity), or leave `allow` out",
         );
     }
     if rule.name.is_empty() {
@@ -236,27 +236,28 @@ fn conditions(
         } else if refuses && checks.optional {
             problems.warn(
                 at,
-                "whoever is refused here needs only to send no token",
-                "`jwt: { required: true }`, or say in `allow` who may",
+                "a client avoids this rule by sending no token",
+                "`jwt: { required: true }`, or list the allowed ones in `allow`",
             );
         }
     }
 }
 
-/// A client that shows no certificate is nobody: whom a rule refuses by name would only have to keep silent.
+/// A client without a certificate has no identity: a client that a rule refuses by identity could simply show no
+/// certificate.
 fn identities(at: Place, sight: Sight, refuses: bool, problems: &mut Problems) {
     const HELP: &str = "`tls` with `client_ca` on the listener";
     match (sight.identities, refuses) {
         (false, true) => {
-            problems.wrong(at, "this refuses nobody: no client is asked for a certificate", HELP);
+            problems.wrong(at, "this refuses no client: none is asked for a certificate", HELP);
         }
         (false, false) => {
-            problems.warn(at, "this never matches: no client is asked for a certificate", HELP);
+            problems.warn(at, "this never matches, because no client is asked for a certificate", HELP);
         }
         (true, true) if sight.optional => problems.wrong(
             at,
-            "whoever is refused here needs only to show no certificate",
-            "`client_optional: false`, or say in `allow` who may",
+            "a client avoids this rule by showing no certificate",
+            "`client_optional: false`, or list the allowed ones in `allow`",
         ),
         (true, _) => {}
     }

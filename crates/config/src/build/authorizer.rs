@@ -1,4 +1,4 @@
-//! Authorizers, and who asks them: each can be asked, and nothing could only let everybody in.
+//! Authorizers and their users: each authorizer must be reachable, and must not admit every client by mistake.
 
 use super::{Targets, framing::framing};
 use crate::{
@@ -26,14 +26,14 @@ pub(crate) fn authorizer(
         } else if targets.is_on_demand(id) {
             problems.wrong(
                 at,
-                "the service has no address of its own",
+                "the service has no fixed address",
                 "an upstream with an address, such as `h2c://opa:9191`",
             );
         }
     }
     let http = rest.protocol == Some(AuthorizerWord::Http);
     if let Some(at) = given.key("path_prefix").filter(|_| !http) {
-        problems.wrong(at, "`path_prefix` without `protocol: http`", "gRPC has a path of its own");
+        problems.wrong(at, "`path_prefix` without `protocol: http`", "gRPC has its own path");
     }
     let prefix = rest.path_prefix.map_or_else(|| Name::from(""), |prefix| prefix.0.0);
     let path_prefix: Name = prefix.trim_end_matches('/').into();
@@ -67,12 +67,12 @@ fn check_body(body: &At<AuthorizerBody>, failure: AuthorizerFailure, problems: &
     let AuthorizerBody { max, partial } = body.value;
     let at = body.key("max").unwrap_or(body.at);
     if max == 0 || max > AuthorizerBody::LARGEST {
-        problems.wrong(at, "each request that waits may hold so much", "from 1 B to 1 MiB");
+        problems.wrong(at, "`max` of the body is out of range", "from 1 B to 1 MiB");
     }
     if partial && failure == AuthorizerFailure::Open {
         problems.warn(
             at,
-            "a client chooses what the service sees of a longer body, and `failure_mode` is `open`",
+            "with `partial`, a client can hide the end of a longer body from the service, and `failure_mode` is `open`",
             "`partial: false`, or `failure_mode: closed`",
         );
     }
@@ -89,7 +89,11 @@ pub(crate) fn used(
     match value {
         ExternalForm::Off(_) => {
             if over != Some(true) {
-                problems.wrong(at, "there is no authorizer to turn off here", "remove `external`");
+                problems.wrong(
+                    at,
+                    "there is no authorizer here that could be turned off",
+                    "remove `external`",
+                );
             }
             Some(AuthorizerUse::Off)
         }
@@ -111,12 +115,10 @@ fn find(name: &str, at: Place, known: &[(String, Option<usize>)], problems: &mut
         // What is wrong with it has been said.
         return *index;
     }
-    let names = || known.iter().map(|(name, _)| name.as_str());
-    let help = match suggest::nearest(name, names()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => format!("add it: `authorizers: {{ {name}: … }}` beside `listeners`"),
-        None => format!("there are {}", suggest::list(names(), "and")),
-    };
+    let names = known.iter().map(|(name, _)| name.as_str());
+    let help = suggest::instead(name, names, "there are", || {
+        format!("add it: `authorizers: {{ {name}: … }}` beside `listeners`")
+    });
     problems.wrong(at, format!("`authorizers` has no `{name}`"), help);
     None
 }

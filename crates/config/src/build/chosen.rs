@@ -11,7 +11,7 @@ use crate::{
     shapes::At,
 };
 
-/// The header that names the upstream. Only upstreams of requests can be named, and only such whose address stands in the config.
+/// The header that names the upstream. Only HTTP upstreams can be named, and only those with an address in the config.
 pub(super) fn upstream_header(
     header: HeaderName,
     at: Place,
@@ -21,27 +21,27 @@ pub(super) fn upstream_header(
 ) -> UpstreamHeader {
     let name = |to: &Destination| Name::from(targets.name(to.upstream));
     if is_framing(header.as_str()) || header == http::header::HOST {
-        let message = format!("`{header}` can't name an upstream: attache itself has it from the connection");
+        let message = format!("`{header}` can't name an upstream: attache sets it for each connection");
         problems.wrong(at, message, "take a header of your own, `x-upstream` for example");
     }
     for to in to {
         let why = if targets.is_opaque(to.upstream) {
             "takes opaque bytes, which have no header"
         } else if targets.is_on_demand(to.upstream) {
-            "goes to whatever host a request names"
+            "goes to the host that a request names"
         } else {
             continue;
         };
         problems.wrong(
             at,
             format!("a header can't name `{}`: it {why}", name(to)),
-            "give it a route of its own",
+            "give it a separate route",
         );
     }
     UpstreamHeader { header, names: to.iter().map(name).collect() }
 }
 
-/// Labels that no address of an upstream has can't be meant, and what a host of a request has nobody knows.
+/// Labels that no address of an upstream has are a mistake, and hosts of requests have no known labels.
 pub(super) fn subset(
     raw: At<Subset>,
     to: &[Destination],
@@ -78,7 +78,7 @@ pub(super) fn session_cookie(
     for to in to.iter().filter(|to| targets.is_on_demand(to.upstream)) {
         let name = targets.name(to.upstream);
         let message =
-            format!("`{name}` goes to whatever host a request names, and has no endpoint to stay at");
+            format!("`{name}` goes to the host that a request names, and has no endpoint to stay at");
         problems.wrong(given.at, message, "name the upstream's addresses");
     }
     if cookie.key.is_empty() && given.whole() {

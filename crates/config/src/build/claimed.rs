@@ -1,8 +1,8 @@
 //! Headers that a token's claims or an authorizer write (`claim_headers`, `upstream_headers`), and who else could write them.
 //!
-//! Where a token is verified, or an authorizer asked, attache removes what clients send under these names. An access rule sees the request
-//! before, and a route that asks nobody passes the client's header on. Both would let a client say who it is, so the first is refused
-//! and the second warned of.
+//! Where a token is verified, or an authorizer asked, attache removes what clients send under these names. An access
+//! rule sees the request before, and a route without a check passes the client's header on. Both would let a client
+//! choose its identity, so the first is refused and the second warned of.
 
 use http::HeaderName;
 
@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config, tree: &Node, problems: &mut Problems) {
     }
 }
 
-/// What is written on a route in somebody's name.
+/// The identity headers that attache writes on a route.
 struct Spoken<'c> {
     claimed: Vec<&'c HeaderName>,
     granted: &'c [HeaderName],

@@ -1,4 +1,5 @@
-//! Secrets for the application's requests: one header each, and never where anyone could read it, unless that is said loudly.
+//! Secrets for the application's requests: one header each, and never over a connection that others can read, unless
+//! the config says so explicitly.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> 
     if let Some(at) = given.key("insecure_send_in_clear").filter(|_| credential.in_clear) {
         problems.warn(
             at,
-            "the secret is sent also where it isn't protected: whoever reads the network has it",
+            "the secret is also sent without protection: everyone who can read the network traffic can read it",
             "give the upstream TLS that verifies its peer instead",
         );
     }
@@ -77,8 +78,8 @@ impl Keeping {
             ),
             Self::Anywhere => problems.wrong(
                 at,
-                format!("requests themselves say where `{upstream}` is: any host could be given the secret"),
-                "make the host that the secret is for an upstream of its own",
+                format!("the request itself chooses the host of `{upstream}`, so any host could get the secret"),
+                "make a separate upstream for the host that the secret is for",
             ),
             Self::Opaque => problems.wrong(
                 at,

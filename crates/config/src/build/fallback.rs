@@ -1,8 +1,8 @@
 //! What a file doesn't say: its listener, and where a listener without routes sends things.
 //!
-//! One upstream gets everything. With several, a request goes by its host: `Host: orders` and `Host: orders.internal` both
-//! reach `orders: https://orders.internal`; opaque upstreams (`tcp`, `tls`) are found by the server name of TLS in the same
-//! way. An `authority` or `original-destination` upstream gets what is left.
+//! One upstream gets everything. With several, a request goes by its host: `Host: orders` and `Host: orders.internal`
+//! both reach `orders: https://orders.internal`; opaque upstreams (`tcp`, `tls`) are found by the server name of TLS in
+//! the same way. An `authority` or `original-destination` upstream gets all other requests.
 
 use std::net::Ipv4Addr;
 
@@ -87,7 +87,10 @@ fn by_host(
             if let Some((_, first)) = rest {
                 problems.wrong(
                     at,
-                    format!("both `{}` and `{}` take whatever is left", first.name, upstream.name),
+                    format!(
+                        "both `{}` and `{}` accept the requests that match no other upstream",
+                        first.name, upstream.name
+                    ),
                     "say in `routes` which requests go where",
                 );
                 return None;

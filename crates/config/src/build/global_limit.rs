@@ -63,7 +63,7 @@ fn action(raw: At<DescriptorKeys>, problems: &mut Problems) -> Option<Descriptor
         _ => {
             problems.wrong(
                 given.at,
-                "an action is exactly one thing",
+                "an action has exactly one key",
                 "`remote_address: true`, `request_headers: { header_name: x-user }`, `generic_key: { descriptor_value: checkout }`, …",
             );
             None

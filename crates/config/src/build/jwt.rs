@@ -1,4 +1,4 @@
-//! Issuers of tokens, and who asks for them.
+//! Issuers of tokens, and the rules that use them.
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ pub(crate) fn provider(
     if provider.audiences.is_empty() {
         problems.warn(
             entry.at,
-            "tokens of this issuer are believed whomever they are for",
+            "tokens of this issuer are accepted for any audience",
             "`audiences: shop`: what `aud` must be",
         );
     }
     if provider.clock_skew > MOST_SKEW {
-        let help = "a minute or a few: what is longer keeps tokens alive that have ended";
+        let help = "a few minutes at most: longer values accept expired tokens";
         problems.wrong(entry.at, "`clock_skew` is longer than an hour", help);
     }
     for entry in rest.claim_headers.map(|map| map.entries).unwrap_or_default() {
@@ -69,7 +69,7 @@ fn keys(raw: At<Read<KeySource>>, targets: &mut Targets, problems: &mut Problems
         (None, None, None) if !given.whole() => None,
         _ => {
             let help = "one of `inline`, `file` and `upstream`";
-            problems.wrong(given.at, "the keys are in exactly one place", help);
+            problems.wrong(given.at, "the keys must come from exactly one source", help);
             None
         }
     }
@@ -91,12 +91,10 @@ pub(crate) fn used(
             Some((_, None)) => whole = false,
             None => {
                 whole = false;
-                let names = || known.iter().map(|(name, _)| name.as_str());
-                let help = match suggest::nearest(name, names()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None if known.is_empty() => format!("add it: `jwt: {{ {name}: … }}` beside `listeners`"),
-                    None => format!("there are {}", suggest::list(names(), "and")),
-                };
+                let names = known.iter().map(|(name, _)| name.as_str());
+                let help = suggest::instead(name, names, "there are", || {
+                    format!("add it: `jwt: {{ {name}: … }}` beside `listeners`")
+                });
                 problems.wrong(issuer.at, format!("`jwt` has no issuer `{name}`"), help);
             }
         }

@@ -31,7 +31,7 @@ pub(crate) fn fault(raw: At<Read<Fault>>, problems: &mut Problems) -> Option<Fau
     }
     if let Some(rate) = rest.response_rate.as_ref().filter(|rate| rate.value.limit == 0) {
         let at = rate.key("limit").unwrap_or(rate.at);
-        problems.wrong(at, "at this rate no response ever ends", "at least `1B`");
+        problems.wrong(at, "at this rate no response would ever end", "at least `1B`");
         return None;
     }
     fault.response_rate = rest.response_rate.map(|rate| rate.value);
@@ -41,7 +41,7 @@ pub(crate) fn fault(raw: At<Read<Fault>>, problems: &mut Problems) -> Option<Fau
         Some(At { at, value: FaultHeader::Value(map), wrong, .. }) => {
             let [entry] = map.entries.as_slice() else {
                 if wrong.is_empty() {
-                    problems.wrong(at, "a fault looks at one header", "`header: { x-fault: please }`");
+                    problems.wrong(at, "a fault has exactly one header", "`header: { x-fault: please }`");
                 }
                 return None;
             };

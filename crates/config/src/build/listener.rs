@@ -103,7 +103,7 @@ fn http(given: Option<At<Given<HttpServer>>>, terminates: bool, problems: &mut P
     if let (Some(at), ForwardClientCert::AlwaysForwardOnly) = (at, http.forward_client_cert_details) {
         problems.warn(
             at,
-            "whoever reaches this listener can claim to be anyone in `X-Forwarded-Client-Cert`",
+            "every client of this listener can claim any identity in `X-Forwarded-Client-Cert`",
             "`append-forward` believes only clients that have proven who they are",
         );
     }
@@ -114,7 +114,7 @@ fn http(given: Option<At<Given<HttpServer>>>, terminates: bool, problems: &mut P
 struct Routes<'a> {
     listener: &'a Listener,
     terminates: bool,
-    /// Clients are asked for a certificate, or what is said of that is wrong.
+    /// Clients are asked for a certificate, or the config of that is wrong.
     knows_clients: bool,
     over: route::Over<'a>,
     names: Vec<Name>,
@@ -135,8 +135,8 @@ impl Routes<'_> {
         let routes = route::routes(raw, &self.listener.name, index, self.over, targets, problems)?;
         let first = routes.first()?;
         if self.names.contains(&first.name) {
-            let message = format!("a second route is called `{}`", first.name);
-            problems.wrong(name_place.unwrap_or(at), message, "give each route a name of its own");
+            let message = format!("another route is already called `{}`", first.name);
+            problems.wrong(name_place.unwrap_or(at), message, "give each route a different name");
         }
         self.names.push(first.name.clone());
         // A route whose match isn't whole would seem to match more than it does.
@@ -148,7 +148,7 @@ impl Routes<'_> {
             if let Some((_, earlier)) = self.built.iter().find(|(other, _)| other.matcher == route.matcher) {
                 problems.warn(
                     match_place,
-                    "this route is never reached",
+                    "this route never matches",
                     format!("the route in line {} matches the same", earlier.line),
                 );
             }
@@ -193,7 +193,7 @@ impl Routes<'_> {
         if !matcher.identities.is_empty() && !self.knows_clients {
             problems.warn(
                 at,
-                "`identity` never matches here: no client is asked for a certificate",
+                "`identity` never matches here, because no client is asked for a certificate",
                 "`tls` with `client_ca` on the listener",
             );
         }

@@ -3,7 +3,7 @@
 use crate::{
     diagnostic::Problems,
     model::{AdaptiveConcurrency, Queue},
-    raw::At,
+    shapes::At,
 };
 
 pub(crate) fn adaptive(given: At<AdaptiveConcurrency>, problems: &mut Problems) -> AdaptiveConcurrency {

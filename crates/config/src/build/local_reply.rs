@@ -8,8 +8,8 @@ use crate::{
     shapes::At,
 };
 
-/// The header changes of a listener's own answers. They are made from what is known of every exchange: a request that could not be read
-/// has no headers and no captures.
+/// The header changes of a listener's own answers. They can use only data that every exchange has: a request that could
+/// not be parsed has no headers and no captures.
 pub(super) fn local_reply(raw: At<Read<LocalReply>>, problems: &mut Problems) -> LocalReply {
     let (given, Read { rest, .. }) = raw.open();
     let at = given.at;
@@ -32,7 +32,7 @@ pub(super) fn local_reply(raw: At<Read<LocalReply>>, problems: &mut Problems) ->
     LocalReply { headers }
 }
 
-/// The body is attache's, in the language of whoever asked; another type or status of gRPC would lie about it.
+/// The body is attache's, in a format that the client understands; another type or gRPC status would be wrong.
 fn says_what(name: &str, at: Place, problems: &mut Problems) {
     if name == "content-type" || name == "content-encoding" || name.starts_with("grpc-") {
         let message = format!("`{name}` says what an answer of attache's own is and can't be changed");

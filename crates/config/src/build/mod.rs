@@ -1,5 +1,5 @@
-//! The raw file becomes the model: defaults are filled in, names become indices, and what one key says about another is
-//! checked. Like the checker before it, it goes on after a problem; a part that was left out there isn't missed here.
+//! The last step to the model: names become indices, and what one key says about another is checked. Like the checker
+//! before it, it continues after a problem; it does not report the absence of a part that the checker has left out.
 
 mod authorization;
 mod authorizer;
@@ -18,7 +18,6 @@ mod local_reply;
 mod observe;
 mod otlp;
 mod overload;
-mod plain;
 mod policy;
 mod reach;
 mod route;
@@ -30,27 +29,28 @@ mod web;
 use std::{collections::HashSet, net::SocketAddr, path::Path, time::Duration};
 
 pub(crate) use otlp::Env;
-use plain::{Plain, fill};
 pub(crate) use target::Targets;
 
 use crate::{
     diagnostic::{Place, Problems},
     model::{Admin, Bind, Config, Dns, Listener, Upstream},
-    raw,
     section::{Read, Short},
+    shapes::{At, Entry, Map},
+    text::Label,
     yaml::{Kind, Node},
 };
 
-/// Shortest time between two looks at the files that the config names.
+/// Shortest interval between two checks of the files that the config names.
 const SHORTEST_WATCH: Duration = Duration::from_millis(10);
 
 pub(crate) fn build(
-    root: raw::Root,
+    root: Read<Config>,
     tree: &Node,
     file: Option<&Path>,
     env: Env<'_>,
     problems: &mut Problems,
 ) -> Config {
+    let Read { section: mut config, rest: root } = root;
     let nothing_said = tree.get("upstreams").is_none() && tree.get("listeners").is_none();
     let upstreams = root.upstreams.map(|map| map.entries).unwrap_or_default();
     let mut targets = Targets::new(tree);
@@ -74,7 +74,7 @@ pub(crate) fn build(
             .collect(),
         None if tree.get("listeners").is_some_and(|node| node.keys().next().is_some()) => Vec::new(),
         None if nothing_said => {
-            // What is said of the rest holds for what there is without a file.
+            // The other keys change the built-in default.
             let default = Config::forward_proxy();
             built = default.upstreams.into_iter().map(|upstream| Upstream { line: 0, ..upstream }).collect();
             default.listeners.into_iter().map(fallback::unplaced).collect()
@@ -85,7 +85,7 @@ pub(crate) fn build(
     let Read { section: mut app, rest } = root.metrics.map_or_else(Read::default, |metrics| metrics.0.value);
     let metrics = rest.bind.map_or(Some(Config::METRICS), |bind| bind.0.0);
     if metrics.is_none() && (!app.metrics.is_empty() || rest.adapt.is_some()) {
-        problems.error(metrics_place, "`app` and `adapt` have no port: `bind` is `off`");
+        problems.error(metrics_place, "`app` and `adapt` need the port of the metrics, but `bind` is `off`");
     }
     app.adapt =
         rest.adapt.map(|map| map.entries).unwrap_or_default().into_iter().map(observe::adapter).collect();
@@ -100,45 +100,39 @@ pub(crate) fn build(
     sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
     targets.warn_unused(problems);
 
-    let access_log = observe::access_log(root.access_log, &listeners, problems);
-    let mut watch_interval = Config::WATCH_INTERVAL;
+    config.access_log = observe::access_log(root.access_log, &listeners, problems);
     if let Some(given) = root.watch_interval {
-        watch_interval = given.value.0.0;
-        if watch_interval < SHORTEST_WATCH {
-            problems.wrong(given.at, "looking so often costs more than it brings", "at least `10ms`");
+        config.watch_interval = given.value.0.0;
+        if config.watch_interval < SHORTEST_WATCH {
+            problems.wrong(given.at, "this is too often", "at least `10ms`");
         }
     }
-    let config = Config {
-        file: file.map(Path::to_path_buf),
-        listeners,
-        upstreams: built,
-        jwt,
-        authorizers,
-        workers: root.workers,
-        dns: root.dns.map_or_else(Dns::default, |raw| dns(raw, problems)),
-        metrics,
-        app,
-        access_log,
-        tracing: root.tracing.and_then(|raw| otlp::tracing(raw, env, problems)),
-        otlp: root.otlp.map(|raw| otlp::signals(raw, env, problems)).unwrap_or_default(),
-        admin,
-        shutdown: root.shutdown.unwrap_or_default(),
-        reload: root.reload.unwrap_or_default(),
-        files: Vec::new(),
-        overload: overload::overload(root.overload, problems),
-        watch_interval,
-        warnings: Vec::new(),
-        secrets: crate::model::Secrets(secrets(tree)),
-    };
+    if let Some(raw) = root.dns {
+        config.dns = dns(raw, problems);
+    }
+    if let Some(raw) = root.tracing {
+        config.tracing = otlp::tracing(raw, env, problems);
+    }
+    if let Some(raw) = root.otlp {
+        config.otlp = otlp::signals(raw, env, problems);
+    }
+    if let Some(raw) = root.overload {
+        config.overload = overload::overload(raw, problems);
+    }
+    config.file = file.map(Path::to_path_buf);
+    config.secrets = crate::model::Secrets(secrets(tree));
+    (config.listeners, config.upstreams) = (listeners, built);
+    (config.jwt, config.authorizers) = (jwt, authorizers);
+    (config.metrics, config.app, config.admin) = (metrics, app, admin);
     claimed::check(&config, tree, problems);
     config
 }
 
 /// The parts of a section with names, and of each name in the file the index of its part, where that is right.
 fn named<R, T>(
-    section: Option<raw::Map<crate::text::Label, R>>,
+    section: Option<Map<Label, R>>,
     written: Option<&Node>,
-    mut build: impl FnMut(raw::Entry<R>) -> Option<T>,
+    mut build: impl FnMut(Entry<R>) -> Option<T>,
 ) -> (Vec<T>, Vec<(String, Option<usize>)>) {
     let (mut parts, mut known) = (Vec::new(), Vec::new());
     for entry in section.map(|map| map.entries).unwrap_or_default() {
@@ -156,7 +150,7 @@ fn named<R, T>(
     (parts, known)
 }
 
-/// The admin API has a socket of its own. (At its default it gives way instead.)
+/// The admin API needs its own socket. (At its default address it is switched off instead of an error.)
 fn check_admin(
     bind: Option<&Bind>,
     at: Place,
@@ -202,7 +196,7 @@ fn secrets(node: &Node) -> Vec<std::sync::Arc<str>> {
     }
 }
 
-fn dns(given: raw::At<Dns>, problems: &mut Problems) -> Dns {
+fn dns(given: At<Dns>, problems: &mut Problems) -> Dns {
     if given.value.min_ttl > given.value.max_ttl {
         problems.error(given.key("max_ttl").unwrap_or_default(), "`min_ttl` is longer than `max_ttl`");
     }
@@ -237,10 +231,10 @@ fn sockets(
                 problems.wrong(
                     place,
                     format!("{} is already listened on by `{other}`", shown(bind)),
-                    "give each listener an address of its own",
+                    "give each listener a different address",
                 );
             } else if !own.insert(bind) {
-                problems.error(place, format!("{} stands twice", shown(bind)));
+                problems.error(place, format!("{} is listed twice", shown(bind)));
             }
             if let (Bind::Tcp(address), Some((metrics, metrics_place))) = (bind, metrics)
                 && metrics.port() == address.port()
@@ -251,7 +245,7 @@ fn sockets(
                 let place = if metrics_place == Place::default() { place } else { metrics_place };
                 problems.wrong(
                     place,
-                    format!("`{}` and the metrics both want port {}", listener.name, address.port()),
+                    format!("`{}` and the metrics both use port {}", listener.name, address.port()),
                     "move one of them, or `metrics: off`",
                 );
             }

@@ -1,4 +1,4 @@
-//! Access log, and what is told of the application.
+//! Access log, and the application on the metrics port.
 
 use http::StatusCode;
 
@@ -51,7 +51,7 @@ fn log_target(raw: At<LogOutput>, problems: &mut Problems) -> Option<LogTarget> 
             let rotates = max_size.is_some() || max_age.is_some();
             if let Some(at) = given.key("keep").filter(|_| !rotates) {
                 let help = "add `max_size: 100MiB` or `max_age: 24h`, or remove `keep`";
-                let message = "`keep` without `max_size` or `max_age`: the file is never put aside";
+                let message = "`keep` without `max_size` or `max_age`: the file is never rotated";
                 problems.wrong(at, message, help);
             }
             let max_size = max_size.map(|size| size as u64);
@@ -70,7 +70,7 @@ fn log_target(raw: At<LogOutput>, problems: &mut Problems) -> Option<LogTarget> 
             if given.whole() {
                 problems.wrong(
                     given.at,
-                    "this goes nowhere",
+                    "this log has no destination",
                     "`to: { file: /var/log/access.log }` or `to: { syslog: unix:/dev/log }`",
                 );
             }
@@ -124,7 +124,7 @@ fn log_filter(
     if filter == LogFilter::default() && given.whole() && !unknown {
         problems.wrong(
             given.at,
-            "this filter says nothing, so everything is logged",
+            "this filter has no condition, so everything is logged",
             "remove it, or say for example `errors: true`",
         );
         return None;

@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use percent_encoding::percent_decode_str;
 
-use super::{fill, tls};
+use super::tls;
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Collector, ExportProtocol, Name, OtlpCompression, OtlpLogs, OtlpMetrics, OtlpSignal, OtlpSignals,
-        Propagation, TlsClient, Tracing,
+        Collector, ExportProtocol, Name, OtlpCompression, OtlpKeys, OtlpLogs, OtlpMetrics, OtlpSignal,
+        OtlpSignals, Propagation, Tracing,
     },
-    raw::{self, CollectorKeys},
-    shapes::{At, Map, OneOrMany, Txt},
+    section::{Read, Short},
+    shapes::{At, Map, Txt},
     text::{HeaderText, Otlp, OtlpUrl, Ratio, Text as _, Word},
 };
 
@@ -46,86 +47,75 @@ const LOGS: Signal = Signal {
     method: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 };
 
-pub(crate) fn tracing(form: raw::TracingForm, env: Env<'_>, problems: &mut Problems) -> Option<Tracing> {
-    let (at, mut raw) = match form {
-        raw::TracingForm::To(otlp) => (otlp.at, raw::Tracing { otlp: Some(otlp), ..raw::Tracing::default() }),
-        raw::TracingForm::Full(full) => (full.at, full.value),
-    };
+pub(crate) fn tracing(raw: Short<Tracing>, env: Env<'_>, problems: &mut Problems) -> Option<Tracing> {
+    let (given, Read { section: mut tracing, rest }) = raw.0.open();
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
-    if let (Some(zipkin), true) = (&raw.zipkin, raw.otlp.is_some() || raw.protocol.is_some()) {
+    let zipkin = rest.zipkin.is_some();
+    if let Some(at) = given.key("zipkin")
+        && (rest.otlp.is_some() || given.key("protocol").is_some())
+    {
         problems.wrong(
-            zipkin.at,
+            at,
             "`zipkin` beside `otlp` or `protocol`",
             "spans go to one collector: keep one of them",
         );
     }
-    let mut given = raw.take_collector();
-    given.protocol = given.protocol.or(raw.zipkin.is_some().then_some(ExportProtocol::Zipkin));
-    let to = raw.zipkin.or(raw.otlp);
-    let [collector] = collectors((at, to), given, [&TRACES], &env, problems);
-    let mut tracing = Tracing {
-        collector: collector?,
-        sample: env("OTEL_TRACES_SAMPLER_ARG")
-            .and_then(|share| Ratio::parse(&share).ok())
-            .map_or(Tracing::SAMPLE, |share| share.0),
-        propagation: propagation(&env),
-        queue: Tracing::QUEUE,
-        interval: Tracing::INTERVAL,
-    };
-    let explicit_sample = raw.sample.is_some();
-    fill!(tracing, raw, sample, interval, queue);
-    if !explicit_sample {
-        match env("OTEL_TRACES_SAMPLER").as_deref() {
-            Some("always_on" | "parentbased_always_on") => tracing.sample = 1.0,
-            Some("always_off" | "parentbased_always_off") => tracing.sample = 0.0,
-            _ => {}
-        }
+    if zipkin {
+        tracing.collector.protocol = ExportProtocol::Zipkin;
     }
-    if let Some(formats) = raw.propagation {
-        tracing.propagation = formats.into_vec();
+    let to = rest.zipkin.or(rest.otlp);
+    let read = Read { section: tracing.collector, rest: rest.collector };
+    let [collector] = collectors(&given, to, read, [&TRACES], &env, problems);
+    tracing.collector = collector?;
+    if given.key("sample").is_none() {
+        tracing.sample = sample(&env).unwrap_or(tracing.sample);
+    }
+    if given.key("propagation").is_none() {
+        tracing.propagation = propagation(&env).unwrap_or(tracing.propagation);
     }
     Some(tracing)
 }
 
-pub(crate) fn signals(form: raw::OtlpForm, env: Env<'_>, problems: &mut Problems) -> OtlpSignals {
-    let (at, mut raw) = match form {
-        raw::OtlpForm::To(to) => (to.at, raw::OtlpSignals { to: Some(to), ..raw::OtlpSignals::default() }),
-        raw::OtlpForm::Full(full) => (full.at, full.value),
-    };
+pub(crate) fn signals(raw: Short<OtlpKeys>, env: Env<'_>, problems: &mut Problems) -> OtlpSignals {
+    let (given, Read { section: keys, rest }) = raw.0.open();
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
-    let given = raw.take_collector();
-    let [metrics, logs] = collectors((at, raw.to), given, [&METRICS, &LOGS], &env, problems);
-    let wanted = raw.signals.map(OneOrMany::into_vec);
-    let wanted = |signal| wanted.as_ref().is_none_or(|wanted| wanted.contains(&signal));
-    let interval = raw.interval.map(|interval| interval.0.0).or_else(|| {
-        let millis = env("OTEL_METRIC_EXPORT_INTERVAL")?.parse().ok()?;
-        (millis > 0).then_some(Duration::from_millis(millis))
-    });
+    let read = Read { section: keys.collector, rest: rest.collector };
+    let [metrics, logs] = collectors(&given, rest.to, read, [&METRICS, &LOGS], &env, problems);
+    let mut interval = keys.interval;
+    if given.key("interval").is_none()
+        && let Some(millis) = env("OTEL_METRIC_EXPORT_INTERVAL").and_then(|millis| millis.parse().ok())
+        && millis > 0
+    {
+        interval = Duration::from_millis(millis);
+    }
+    let metrics = metrics.filter(|_| keys.signals.contains(&OtlpSignal::Metrics));
+    let logs = logs.filter(|_| keys.signals.contains(&OtlpSignal::Logs));
     OtlpSignals {
-        metrics: metrics
-            .filter(|_| wanted(OtlpSignal::Metrics))
-            .map(|collector| OtlpMetrics { collector, interval: interval.unwrap_or(OtlpMetrics::INTERVAL) }),
-        logs: logs
-            .filter(|_| wanted(OtlpSignal::Logs))
-            .map(|collector| OtlpLogs { collector, queue: raw.queue.unwrap_or(OtlpLogs::QUEUE) }),
+        metrics: metrics.map(|collector| OtlpMetrics { collector, interval }),
+        logs: logs.map(|collector| OtlpLogs { collector, queue: keys.queue }),
     }
 }
 
-/// The collector of each signal; `None` where it is off, or where something is wrong with it. `to` is its URL, and where the section stands.
+/// The collector of each signal; `None` where it is off, or where something is wrong with it. `to` is its URL.
 fn collectors<const N: usize>(
-    (at, to): (Place, Option<At<Txt<Otlp>>>),
-    given: CollectorKeys,
+    given: &At<()>,
+    to: Option<At<Txt<Otlp>>>,
+    read: Read<Collector>,
     signals: [&Signal; N],
     env: &dyn Fn(&str) -> Option<String>,
     problems: &mut Problems,
 ) -> [Option<Collector>; N] {
+    let Read { section: mut base, rest } = read;
     let to = to.map(|to| to.value.0.0);
-    let urls = signals.map(|signal| match &to {
-        Some(to) => to.clone().map(|url| (url, false)),
-        None => from_env(signal, env, at, problems),
+    let urls = signals.map(|signal| {
+        let url = match &to {
+            Some(to) => to.clone().map(|url| (url, false)),
+            None => from_env(signal, env, given.at, problems),
+        };
+        url.map(|(url, whole)| (signal, url, whole))
     });
-    let secure = urls.iter().flatten().any(|(url, _)| url.tls);
-    let tls = match given.tls.as_ref().map(|tls| tls.at) {
+    let secure = urls.iter().flatten().any(|(_, url, _)| url.tls);
+    base.tls = match rest.tls.as_ref().map(|tls| tls.at) {
         Some(at) if !secure && urls.iter().any(Option::is_some) => {
             problems.wrong(
                 at,
@@ -134,102 +124,86 @@ fn collectors<const N: usize>(
             );
             None
         }
-        _ if secure => tls::client(given.tls, problems).ok(),
+        _ if secure => tls::client(rest.tls, problems).ok(),
         _ => None,
     };
-    let headers = given.headers.map(|map| headers(map, problems));
-    let (service, resource) = resource(given.service, given.resource, env);
-    let mut index = 0;
+    if let Some(map) = rest.headers {
+        base.headers = headers(map, problems);
+    }
+    resource(&mut base, given.key("service").is_some(), env);
     urls.map(|url| {
-        let signal = signals[index];
-        index += 1;
-        let (url, whole) = url?;
-        // What the environment says of the OTLP collector is nobody else's business, its key least of all.
-        let otlp = given.protocol != Some(ExportProtocol::Zipkin);
-        let compression = given.compression.or_else(|| {
-            let of = |name: &str| env(&format!("OTEL_EXPORTER_OTLP_{name}COMPRESSION"));
-            let named = of(&format!("{}_", signal.variable)).or_else(|| of(""))?;
-            (otlp && named == "gzip").then_some(OtlpCompression::Gzip)
-        });
-        let base = Collector {
-            service: service.clone(),
-            resource: resource.clone(),
-            compression: compression.unwrap_or_default(),
-            timeout: given.timeout.as_ref().map_or(Collector::TIMEOUT, |timeout| timeout.0.0),
-            headers: headers
-                .clone()
-                .unwrap_or_else(|| if otlp { headers_of_env(signal, env) } else { Vec::new() }),
-            ..called(url, whole, given.protocol, signal, env, tls.as_ref())
-        };
-        Some(base)
+        let (signal, url, whole) = url?;
+        let mut collector = base.clone();
+        collector.tls = collector.tls.filter(|_| url.tls);
+        // Zipkin gets nothing that the environment says of the OTLP collector, its key least of all.
+        if collector.protocol != ExportProtocol::Zipkin {
+            from_environment(&mut collector, given, url.port, signal, env);
+        }
+        called(&mut collector, url, whole, signal);
+        Some(collector)
     })
 }
 
-/// A collector by its URL.
-fn called(
-    mut url: OtlpUrl,
-    whole: bool,
-    protocol: Option<ExportProtocol>,
+/// What the environment says of a collector of OTLP, for keys that the file doesn't give.
+fn from_environment(
+    collector: &mut Collector,
+    given: &At<()>,
+    port: Option<u16>,
     signal: &Signal,
     env: &dyn Fn(&str) -> Option<String>,
-    tls: Option<&TlsClient>,
-) -> Collector {
-    let protocol = protocol.or_else(|| {
-        let own = env(&format!("OTEL_EXPORTER_OTLP_{}_PROTOCOL", signal.variable));
-        match own.or_else(|| env("OTEL_EXPORTER_OTLP_PROTOCOL"))?.as_str() {
-            "grpc" => Some(ExportProtocol::Grpc),
-            "http/protobuf" => Some(ExportProtocol::HttpProtobuf),
-            _ => None,
-        }
-    });
-    let by_port = if url.port == Some(4317) { ExportProtocol::Grpc } else { ExportProtocol::HttpProtobuf };
-    let protocol = protocol.unwrap_or(by_port);
-    let path: Name = match protocol {
-        ExportProtocol::Grpc => signal.method.into(),
-        ExportProtocol::Zipkin if url.path.is_empty() => "/api/v2/spans".into(),
-        ExportProtocol::Zipkin => std::mem::replace(&mut url.path, "".into()),
-        _ if whole || url.path.ends_with(signal.path) => std::mem::replace(&mut url.path, "".into()),
-        ExportProtocol::HttpProtobuf => format!("{}{}", url.path, signal.path).into(),
+) {
+    // The variable of the signal comes before that of all signals.
+    let variable = |name: &str| {
+        let own = env(&format!("OTEL_EXPORTER_OTLP_{}_{name}", signal.variable));
+        own.or_else(|| env(&format!("OTEL_EXPORTER_OTLP_{name}")))
     };
-    Collector {
-        port: url.port.unwrap_or(match protocol {
-            ExportProtocol::Grpc => 4317,
-            ExportProtocol::HttpProtobuf => 4318,
-            ExportProtocol::Zipkin => 9411,
-        }),
-        host: url.host,
-        path: if path.is_empty() { "/".into() } else { path },
-        protocol,
-        compression: OtlpCompression::None,
-        tls: tls.filter(|_| url.tls).cloned(),
-        headers: Vec::new(),
-        service: Collector::SERVICE.into(),
-        resource: Vec::new(),
-        timeout: Collector::TIMEOUT,
+    if given.key("protocol").is_none() {
+        collector.protocol = match variable("PROTOCOL").as_deref() {
+            Some("grpc") => ExportProtocol::Grpc,
+            Some("http/protobuf") => ExportProtocol::HttpProtobuf,
+            _ if port == Some(4317) => ExportProtocol::Grpc,
+            _ => ExportProtocol::HttpProtobuf,
+        };
+    }
+    if given.key("compression").is_none() && variable("COMPRESSION").as_deref() == Some("gzip") {
+        collector.compression = OtlpCompression::Gzip;
+    }
+    if given.key("headers").is_none() {
+        let pairs = pairs(&variable("HEADERS").unwrap_or_default());
+        collector.headers = pairs.into_iter().filter_map(|(name, value)| header(&name, &value)).collect();
     }
 }
 
-fn resource(
-    service: Option<Txt<Word>>,
-    given: Option<Map<Word, Txt<Word>>>,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> (Name, Vec<(Name, Name)>) {
-    let named = service.map(|service| service.0.0).or_else(|| env("OTEL_SERVICE_NAME").map(Name::from));
-    let mut service = named.clone().unwrap_or_else(|| Collector::SERVICE.into());
-    let given = given.map(|map| map.entries).unwrap_or_default();
-    let mut resource: Vec<(Name, Name)> =
-        given.into_iter().map(|entry| (entry.key.into(), entry.value.0.0)).collect();
+/// Host, port and path of a collector by its URL. `whole`: the URL's path is that of the signal.
+fn called(collector: &mut Collector, url: OtlpUrl, whole: bool, signal: &Signal) {
+    let (port, path): (u16, Name) = match collector.protocol {
+        ExportProtocol::Grpc => (4317, signal.method.into()),
+        ExportProtocol::Zipkin if url.path.is_empty() => (9411, "/api/v2/spans".into()),
+        ExportProtocol::Zipkin => (9411, url.path),
+        ExportProtocol::HttpProtobuf if whole || url.path.ends_with(signal.path) => (4318, url.path),
+        ExportProtocol::HttpProtobuf => (4318, format!("{}{}", url.path, signal.path).into()),
+    };
+    collector.path = if path.is_empty() { "/".into() } else { path };
+    (collector.host, collector.port) = (url.host, url.port.unwrap_or(port));
+}
+
+/// Completes name and attributes of the resource. `named`: the file gives the service's name.
+fn resource(collector: &mut Collector, named: bool, env: &dyn Fn(&str) -> Option<String>) {
+    let service = env("OTEL_SERVICE_NAME").filter(|_| !named);
+    let named = named || service.is_some();
+    if let Some(service) = service {
+        collector.service = service.into();
+    }
     for (key, value) in pairs(&env("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default()) {
         if key == "service.name" {
             // OTEL_SERVICE_NAME takes precedence over it.
-            if named.is_none() {
-                service = value.into();
+            if !named {
+                collector.service = value.into();
             }
-        } else if !resource.iter().any(|(known, _)| **known == *key) {
-            resource.push((key.into(), value.into()));
+        } else if !collector.resource.iter().any(|(known, _)| **known == *key) {
+            collector.resource.push((key.into(), value.into()));
         }
     }
-    (service, resource)
 }
 
 type Headers = Vec<(http::HeaderName, HeaderValue)>;
@@ -245,12 +219,6 @@ fn headers(map: Map<HeaderText, At<Txt<Word>>>, problems: &mut Problems) -> Head
         }
     }
     out
-}
-
-fn headers_of_env(signal: &Signal, env: &dyn Fn(&str) -> Option<String>) -> Headers {
-    let own = env(&format!("OTEL_EXPORTER_OTLP_{}_HEADERS", signal.variable));
-    let given = own.or_else(|| env("OTEL_EXPORTER_OTLP_HEADERS")).unwrap_or_default();
-    pairs(&given).into_iter().filter_map(|(name, value)| header(&name, &value)).collect()
 }
 
 /// A header whose value is never shown.
@@ -282,16 +250,25 @@ fn from_env(
     }
 }
 
-fn propagation(env: &dyn Fn(&str) -> Option<String>) -> Vec<Propagation> {
-    let named = env("OTEL_PROPAGATORS").unwrap_or_default();
+/// The share of sampled traces that the environment names.
+fn sample(env: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
+    match env("OTEL_TRACES_SAMPLER").as_deref() {
+        Some("always_on" | "parentbased_always_on") => Some(1.0),
+        Some("always_off" | "parentbased_always_off") => Some(0.0),
+        _ => Ratio::parse(&env("OTEL_TRACES_SAMPLER_ARG")?).ok().map(|share| share.0),
+    }
+}
+
+/// The formats that the environment names, as far as they are known.
+fn propagation(env: &dyn Fn(&str) -> Option<String>) -> Option<Vec<Propagation>> {
+    let named = env("OTEL_PROPAGATORS")?;
     let known = named.split(',').filter_map(|name| match name.trim() {
         "tracecontext" => Some(Propagation::TraceContext),
         "b3" => Some(Propagation::B3),
         "b3multi" => Some(Propagation::B3Multi),
         _ => None,
     });
-    let known: Vec<_> = known.collect();
-    if known.is_empty() { vec![Propagation::TraceContext] } else { known }
+    Some(known.collect::<Vec<_>>()).filter(|known| !known.is_empty())
 }
 
 /// `key=value,key=value`, values percent-encoded, as the variables of OpenTelemetry are written.
@@ -299,19 +276,8 @@ fn pairs(text: &str) -> Vec<(String, String)> {
     let pair = |pair: &str| {
         let (key, value) = pair.split_once('=')?;
         let key = key.trim();
-        (!key.is_empty()).then(|| (key.to_owned(), percent_decoded(value.trim())))
+        (!key.is_empty())
+            .then(|| (key.to_owned(), percent_decode_str(value.trim()).decode_utf8_lossy().into_owned()))
     };
     text.split(',').filter_map(pair).collect()
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = (*first == b'%').then(|| after.get(..2)).flatten();
-        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { after.get(2..).unwrap_or_default() } else { after };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

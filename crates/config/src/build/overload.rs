@@ -3,15 +3,11 @@
 use crate::{
     diagnostic::Problems,
     model::Overload,
-    raw::{At, OrOff},
+    shapes::{At, OrOff},
 };
 
-pub(crate) fn overload(raw: Option<OrOff<At<Overload>>>, problems: &mut Problems) -> Option<Overload> {
-    let given = match raw {
-        None => return Some(Overload::default()),
-        Some(OrOff::Off(_)) => return None,
-        Some(OrOff::On(given)) => given,
-    };
+pub(crate) fn overload(raw: OrOff<At<Overload>>, problems: &mut Problems) -> Option<Overload> {
+    let OrOff::On(given) = raw else { return None };
     if given.value.shed_requests > given.value.stop_accepting {
         problems.wrong(
             given.key("stop_accepting").or(given.key("shed_requests")).unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! Whether what a route asks can be held for everything that may take it: HTTP, tunnels, opaque bytes.
 //!
-//! A rule about HTTP says nothing of bytes that aren't HTTP. Opaque bytes therefore go only where the config asks for them
-//! ([`Traffic`]), and a config whose rules could never be kept is refused or warned of here, before anybody relies on it.
+//! A rule about HTTP says nothing of bytes that aren't HTTP. Opaque bytes therefore go only where the config asks for
+//! them ([`Traffic`]), and a config whose rules could never be enforced is refused or warned of here.
 
 use super::Targets;
 use crate::{
@@ -56,9 +56,7 @@ pub(super) fn fits(
             if given {
                 problems.warn(
                     at,
-                    format!(
-                        "`{key}` is never carried out here: these are opaque bytes, and it is about HTTP"
-                    ),
+                    format!("`{key}` has no effect here: it is about HTTP, and these are opaque bytes"),
                     format!("remove `{key}`, or give the upstream an `http` or `https` address"),
                 );
             }
@@ -69,17 +67,17 @@ pub(super) fn fits(
 fn passthrough(route: &Route, terminates: bool, at: Place, problems: &mut Problems) {
     let (message, help) = if !terminates {
         (
-            "`tls: passthrough` on a listener without `tls`, which passes all TLS through",
+            "`tls: passthrough` on a listener without `tls`, which passes all TLS through anyway",
             "remove it: `protocol: auto` or `tls` and `sni` are enough",
         )
     } else if route.matcher.sni.is_empty() {
         (
-            "`tls: passthrough` without `sni`: nothing else is known of TLS that isn't decrypted",
+            "`tls: passthrough` without `sni`: without decryption only the server name is known",
             "match the names: `match: { sni: db.internal }`",
         )
     } else if route.matcher.asks_http() || !route.matcher.identities.is_empty() {
         (
-            "`tls: passthrough` beside a match of what stands inside of the TLS",
+            "`tls: passthrough` together with a match on the encrypted content",
             "match `sni` and `destination` alone",
         )
     } else {
@@ -129,7 +127,7 @@ pub(super) fn unenforced(
         match forward.traffic {
             Traffic::Named if protocol == ListenProtocol::Tcp => problems.warn(
                 *at,
-                format!("`{}` goes to the host that is asked for, and opaque bytes name none", name()),
+                format!("`{}` goes to the host that a request names, and opaque bytes name none", name()),
                 "`protocol: tls` passes TLS through by its server name; or name the upstream's address",
             ),
             Traffic::Original if protocol == ListenProtocol::Auto && listener.transparent => {
@@ -138,7 +136,7 @@ pub(super) fn unenforced(
                     problems.warn(
                         *at,
                         format!(
-                            "opaque bytes to `{}` are refused: they would go round the rule about HTTP in line {}",
+                            "opaque bytes to `{}` are refused: they would bypass the rule about HTTP in line {}",
                             name(),
                             guard.line
                         ),
@@ -154,7 +152,7 @@ pub(super) fn unenforced(
                     problems.warn(
                         *at,
                         format!(
-                            "this rule holds for no CONNECT: a tunnel to `{}` shows neither path nor headers",
+                            "this rule doesn't apply to CONNECT: a tunnel to `{}` shows neither path nor headers",
                             name()
                         ),
                         "add a route that answers tunnels: `match: { methods: CONNECT }`, `respond: 403`",

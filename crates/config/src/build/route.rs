@@ -126,7 +126,7 @@ pub(crate) fn routes(
             let (path, host) = rewrite;
             let passthrough = rest.tls == Some(RouteTls::Passthrough);
             if let Some(at) = given.key("upstream_header").filter(|_| passthrough) {
-                let help = "what is inside of the TLS has no header here: keep one of them";
+                let help = "headers inside of the TLS can't be seen here: keep one of them";
                 problems.wrong(at, "`upstream_header` beside `tls: passthrough`", help);
             }
             let named = rest.upstream_header.map(|header| {
@@ -182,7 +182,7 @@ fn matcher(raw: At<Read<Match>>, to: &mut Match, problems: &mut Problems) -> Vec
     *to = section;
     let methods = given.key("methods").is_some();
     if let Some(at) = given.key("method").filter(|_| methods) {
-        problems.wrong(at, "both `method` and `methods`", "they mean the same: keep one of them");
+        problems.wrong(at, "both `method` and `methods`", "they have the same meaning: keep one of them");
     }
     if let Some(method) = rest.method.filter(|_| !methods) {
         to.methods = method.into_vec().into_iter().map(|method| method.0.0).collect();
@@ -215,12 +215,10 @@ impl Captures {
         if !self.sure || self.names.iter().any(|known| known == name) {
             return;
         }
-        let names = || self.names.iter().map(String::as_str);
-        let help = match suggest::nearest(name, names()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if self.names.is_empty() => format!("capture it: `path: /…/{{{name}}}` in `match`"),
-            None => format!("the path captures {}", suggest::list(names(), "and")),
-        };
+        let names = self.names.iter().map(String::as_str);
+        let help = suggest::instead(name, names, "the path captures", || {
+            format!("capture it: `path: /…/{{{name}}}` in `match`")
+        });
         problems.wrong(at, format!("the path of this route doesn't capture `{name}`"), help);
     }
 
@@ -278,7 +276,7 @@ fn rewrite(
         (None, Some(prefix)) => {
             if prefix.contains('{') {
                 let help = "use `path` with `{name}` instead";
-                problems.wrong(place("prefix"), "a prefix captures nothing", help);
+                problems.wrong(place("prefix"), "a prefix has no captures", help);
             }
             // `/` for a prefix means that it is taken away; the rest begins with its own slash.
             PathRewrite::Prefix(prefix.trim_end_matches('/').into())
@@ -321,7 +319,7 @@ fn redirect(raw: At<Redirect>, captures: &Captures, problems: &mut Problems) -> 
         if given.whole() {
             problems.wrong(
                 given.at,
-                "this redirects to where the request already is",
+                "this redirects to the same URL",
                 "give it a `scheme`, `host` or `path`",
             );
         }

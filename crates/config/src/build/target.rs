@@ -21,7 +21,7 @@ use crate::{
 /// What is known of the upstreams.
 pub(crate) struct Targets {
     known: Vec<Target>,
-    /// Names that stand in the file, with what is wrong with them already reported.
+    /// Names in the file; errors in them were already reported.
     written: Vec<(String, Place)>,
     /// Issuers of tokens, with the index of those that are right.
     pub(crate) issuers: Vec<(String, Option<usize>)>,
@@ -119,12 +119,10 @@ impl Targets {
         if self.unreadable || self.written.iter().any(|(written, _)| written == name) {
             return None;
         }
-        let names = || self.written.iter().map(|(name, _)| name.as_str());
-        let help = match suggest::nearest(name, names()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if self.written.is_empty() => format!("add it: `upstreams: {{ {name}: https://… }}`"),
-            None => format!("there are {}", suggest::list(names(), "and")),
-        };
+        let names = self.written.iter().map(|(name, _)| name.as_str());
+        let help = suggest::instead(name, names, "there are", || {
+            format!("add it: `upstreams: {{ {name}: https://… }}`")
+        });
         problems.wrong(at, format!("there is no upstream `{name}`"), help);
         None
     }
@@ -221,7 +219,7 @@ impl Targets {
             To::Split(map) => &map.entries,
         };
         if by_header {
-            let help = "the header chooses, so list them: `to: [orders, billing]`";
+            let help = "the header chooses, so list the upstreams: `to: [orders, billing]`";
             problems.wrong(to.at, "weights beside `upstream_header`", help);
         }
         let weights: Vec<Weight> = entries.iter().map(|entry| entry.value.value.0).collect();
@@ -259,7 +257,7 @@ impl Targets {
         if !by_header {
             let help =
                 "`upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`";
-            problems.wrong(at, "nothing says which of these upstreams a request is for", help);
+            problems.wrong(at, "it is not clear which of these upstreams a request is for", help);
         }
         let found: Vec<Option<UpstreamId>> =
             names.iter().map(|name| self.find(&name.value.0.0, name.at, problems)).collect();
@@ -283,7 +281,7 @@ impl Targets {
             let place = self.written.iter().find(|(name, _)| **name == *target.name).map(|(_, at)| *at);
             problems.warn(
                 place.unwrap_or_default(),
-                format!("nothing goes to the upstream `{}`", target.name),
+                format!("no route leads to the upstream `{}`", target.name),
                 "name it in a `to`, or remove it",
             );
         }

@@ -21,7 +21,7 @@ pub(crate) fn client(
     if let Some(at) = given.key("insecure_skip_verify").filter(|_| tls.insecure) {
         problems.warn(
             at,
-            "the peer's certificate isn't verified: whoever answers is believed",
+            "the peer's certificate isn't verified: any peer is trusted",
             "name the authority with `ca` instead",
         );
     }

@@ -28,7 +28,7 @@ pub(crate) fn upstream(
     let balance = rest.balance.map_or(Some(Balance::default()), |raw| balance(raw, problems));
     let mut right = true;
     let mut said = Scheme::Open;
-    // What stands for the upstream as a whole is its address.
+    // Problems of the upstream as a whole are reported at its address.
     let at = if given.key("address") == Some(given.at) { given.at } else { entry.at };
     if let Some((address, scheme)) = found {
         (upstream.address, said) = (address, scheme);
@@ -54,7 +54,7 @@ pub(crate) fn upstream(
         } else if !named && upstream.host == HostRewrite::Upstream {
             problems.wrong(
                 at,
-                "this upstream has no host of its own: it is whatever the request names",
+                "this upstream has no fixed host: the request names it",
                 "remove `host`, or write the host itself",
             );
         }
@@ -106,7 +106,7 @@ fn addresses(
                 problems.wrong(
                     at,
                     "this stands for any destination and can't be one of several addresses",
-                    "make it an upstream of its own",
+                    "make it a separate upstream",
                 );
                 right = false;
                 continue;
@@ -130,7 +130,7 @@ fn addresses(
             Some(first) if first != scheme => {
                 problems.wrong(
                     at,
-                    "the addresses of one upstream don't agree about what is spoken",
+                    "the addresses of one upstream have different protocols",
                     format!("the first says `{}`, this one `{}`", first.word(), scheme.word()),
                 );
                 right = false;
@@ -174,18 +174,22 @@ fn spoken(
         (Tcp, Some((_, Auto | Tcp))) => Tcp,
         (Tcp, Some((at, Http1 | Http2))) => {
             let better = if scheme == Scheme::Tls { "https" } else { "http" };
-            let message = format!("`{}://` is opaque bytes, this asks for HTTP", scheme.word());
+            let message = format!("`{}://` is opaque bytes, `protocol` says HTTP", scheme.word());
             problems.wrong(at, message, format!("write `{better}://` in the address"));
             return None;
         }
         (_, Some((at, Tcp))) if scheme != Scheme::Open => {
             let better = if scheme == Scheme::Https { "tls" } else { "tcp" };
-            let message = format!("`{}://` is HTTP, this asks for opaque bytes", scheme.word());
+            let message = format!("`{}://` is HTTP, `protocol` says opaque bytes", scheme.word());
             problems.wrong(at, message, format!("write `{better}://` in the address"));
             return None;
         }
         (Http2, Some((at, Http1))) => {
-            problems.wrong(at, "`h2c://` is HTTP/2, this asks for HTTP/1", "write `http://` in the address");
+            problems.wrong(
+                at,
+                "`h2c://` is HTTP/2, `protocol` says HTTP/1",
+                "write `http://` in the address",
+            );
             return None;
         }
         (_, Some((_, given))) => given,
@@ -223,7 +227,7 @@ fn balance(raw: Short<Balance>, problems: &mut Problems) -> Option<Balance> {
         (false, Some(at)) => {
             problems.wrong(
                 at,
-                "`hash` with an algorithm that hashes nothing",
+                "`hash` with an algorithm that doesn't hash",
                 "`algorithm: ring-hash` or `maglev`",
             );
             return None;
@@ -232,7 +236,7 @@ fn balance(raw: Short<Balance>, problems: &mut Problems) -> Option<Balance> {
         (true, None) => {
             problems.wrong(
                 given.at,
-                "consistent hashing doesn't say what is hashed",
+                "consistent hashing needs a key to hash",
                 "`balance: { algorithm: maglev, hash: header:x-user }`, or `cookie:NAME`, `source`, `path`",
             );
             return None;
@@ -268,9 +272,9 @@ fn health_check(
         (None, None, None) if !given.whole() => return None,
         (path, tcp, grpc) => {
             let what = if path.is_none() && tcp.is_none() && grpc.is_none() {
-                "a health check asks for nothing"
+                "a health check needs a probe"
             } else {
-                "a health check asks for several things"
+                "a health check has exactly one probe"
             };
             problems.wrong(
                 given.at,

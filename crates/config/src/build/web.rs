@@ -9,7 +9,7 @@ use crate::{
     shapes::{OneOrMany, OrOff},
 };
 
-/// A page of nobody. What allows it allows every page.
+/// An origin that no page has. A pattern that allows it allows every page.
 const STRANGER: &str = "https://attache-stranger.invalid";
 
 /// The keys of a route over those of its listener.

@@ -1,56 +1,28 @@
-//! The config as it is served: every default filled in, in the file's own keys and units, and no secret in it.
+//! The effective config: every default filled in, in the keys and units of the file, without secrets.
 //!
-//! Rule: what is shown is listed here key by key, so that a new field of the model shows nothing before somebody has decided
-//! how. Values that are secret by their place (inline PEM, headers that carry credentials) are replaced here; whatever
-//! else came by `!file` is looked for in the finished text and replaced at the end.
+//! Each section shows its own keys (`section!`). Values that are secrets by their key (inline PEM, headers that carry
+//! credentials) are hidden there. Values that came by `!file` are searched in the finished text and hidden here.
 
-mod observe;
-
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::{
-    model::{Admin, Config},
+    model::Config,
+    section::Section as _,
     shown::{HIDDEN, Reference},
-    text::show_duration,
 };
 
 /// A secret shorter than this is replaced only where it is the whole value: as a part it would be found everywhere.
 const SHORTEST_PART: usize = 4;
 
 impl Config {
-    /// The config as it is served, with every default, for people. No secret is in it.
+    /// The running config with every default, for people. No secret is in it.
     pub fn effective(&self) -> Value {
-        let mut value = json!({
-            "file": self.file.as_ref().map(|file| file.display().to_string()),
-            "workers": self.workers,
-            "metrics": self.metrics.map_or("off".to_owned(), |at| at.to_string()),
-            "admin": admin(&self.admin),
-            "access_log": self.access_log,
-            "tracing": self.tracing.as_ref().map(observe::tracing),
-            "app": self.app,
-            "otlp": observe::otlp(&self.otlp),
-            "shutdown": self.shutdown,
-            "reload": self.reload,
-            "watch_interval": show_duration(self.watch_interval),
-            "overload": self.overload.as_ref().map_or("off".into(), |overload| json!(overload)),
-            "dns": self.dns,
-        });
-        if let Some(object) = value.as_object_mut() {
-            let listeners = self.listeners.iter().map(|l| (l.name.to_string(), json!(l)));
-            object.insert("listeners".into(), Value::Object(listeners.collect::<Map<_, _>>()));
-            let upstreams = self.upstreams.iter().map(|u| (u.name.to_string(), json!(u)));
-            let jwt = self.jwt.iter().map(|p| (p.name.to_string(), json!(p)));
-            let authorizers = self.authorizers.iter();
-            let authorizers = authorizers.map(|a| (a.name.to_string(), json!(a)));
-            object.insert("authorizers".into(), Value::Object(authorizers.collect::<Map<_, _>>()));
-            object.insert("jwt".into(), Value::Object(jwt.collect::<Map<_, _>>()));
-            object.insert("upstreams".into(), Value::Object(upstreams.collect::<Map<_, _>>()));
-        }
+        let mut value = Value::Object(self.show());
         self.finish(&mut value);
         value
     }
 
-    /// Names what is referred to, and replaces whatever came by `!file`.
+    /// Replaces references by names, and hides everything that came by `!file`.
     fn finish(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
@@ -88,10 +60,6 @@ fn name<'a>(reference: &Reference, config: &'a Config) -> Option<&'a str> {
         Reference::Issuer(index) => &config.jwt.get(*index)?.name,
         Reference::Authorizer(index) => &config.authorizers.get(*index)?.name,
     })
-}
-
-fn admin(admin: &Admin) -> String {
-    admin.bind.as_ref().map_or("off".to_owned(), ToString::to_string)
 }
 
 #[cfg(test)]

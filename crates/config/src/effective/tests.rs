@@ -11,7 +11,7 @@ fn effective(text: &str) -> Value {
 fn a_line_becomes_everything_that_it_means() {
     let config = effective("upstreams: { orders: https://orders.internal:8443 }");
     assert_eq!(config["listeners"]["outbound"]["bind"][0], "127.0.0.1:15001");
-    assert_eq!(config["admin"], "127.0.0.1:15000");
+    assert_eq!(config["admin"]["bind"], "127.0.0.1:15000");
     let route = &config["listeners"]["outbound"]["routes"][0];
     assert_eq!(route["forward"]["to"][0]["upstream"], "orders");
     assert_eq!(route["forward"]["to"][0]["retry"]["on"][0], "connect-failure");

@@ -1,4 +1,4 @@
-//! The access log: where it goes, what stands in a line, which lines are written.
+//! The access log: its destination, the content of a line, and which lines are written.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -279,7 +279,7 @@ impl fmt::Display for LogTemplate {
 /// A piece of a [`LogTemplate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogPart {
-    /// Stands as it is.
+    /// Plain text.
     Text(Name),
     /// What the exchange has there.
     Field(LogField),
@@ -337,9 +337,9 @@ fields! {
     Upstream = "upstream";
     /// The endpoint of the last attempt.
     Endpoint = "endpoint";
-    /// Attempts that were begun; 0 where attache answered by itself.
+    /// Started attempts; 0 if attache answered by itself.
     Attempts = "attempts";
-    /// Hedges among them: attempts that were begun beside a slow one.
+    /// Hedges among them: attempts that were started beside a slow one.
     Hedges = "hedges";
     /// From the first byte to the last, milliseconds.
     TotalMs = "total_ms";
@@ -367,9 +367,9 @@ fields! {
 
 section! {
     "`filter` of the access log"
-    /// Which lines are written: those for which everything that is said holds.
+    /// Which lines are written: those for which every given condition holds.
     pub struct LogFilter {
-        /// Only what attache failed, or what was answered with 5xx.
+        /// Only requests that attache failed, or that got a 5xx.
         errors: bool = false,
         /// Only these statuses.
         #[schema(examples = [json!(["5xx", 404])])]

@@ -1,5 +1,5 @@
-//! What the port of the metrics tells of the application: its own metrics, and its endpoints in the form that others expect (the
-//! adapter pattern).
+//! The application on the metrics port: its own metrics, and its endpoints in the form that others expect (the adapter
+//! pattern).
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -32,18 +32,19 @@ pub enum MetricNames {
 
 section! {
     "`metrics`"
-    /// Metrics, probes, and what is told there of the application.
+    /// Metrics, probes, and the application's own metrics and probes.
     pub struct AppTold {
         /// Where they answer.
         #[schema(default = Config::METRICS.to_string())]
         bind(Txt<MetricsAddress>),
-        /// The application's own metrics, put behind attache's on `/metrics`. While it gives no answer, attache's are there all the same, and
-        /// `attache_app_scrape_success` is 0.
+        /// The application's own metrics, put behind attache's on `/metrics`. While it gives no answer, attache's are
+        /// there all the same, and `attache_app_scrape_success` is 0.
         app in metrics: Vec<AppMetrics> as List<ShortPart> = Vec::new(),
         /// Endpoints of the application under another path, with another meaning (the adapter pattern): what a prober or monitor
         /// asks for, made of what the application has.
         adapt(Map<AppPath, Read<Adapter>>): Vec<Adapter> as Adapters = Vec::new(),
-        /// Under whose names the series are told, for dashboards and alerts that are there already. Only in Prometheus' text, not in OpenMetrics.
+        /// Under whose names the series are told, for dashboards and alerts that are there already. Only in Prometheus'
+        /// text, not in OpenMetrics.
         names: MetricNames = MetricNames::default(),
         /// With `names: istio`: the workload's name.
         #[schema(default = "unknown", examples = ["${WORKLOAD}"])]
@@ -76,7 +77,7 @@ section! {
 
 section! {
     "`adapt` of the metrics"
-    /// An endpoint of the application in another form. Without any expectation its answer is passed on as it is.
+    /// An endpoint of the application in another form. Without any expectation its answer is passed on unchanged.
     pub struct Adapter {
         /// What is asked, with `GET`.
         from: AppUrl as AppUrlText = AppUrl::default(),
@@ -86,7 +87,7 @@ section! {
         /// The statuses of a good answer. With this or `json`, every answer becomes `ok` or `failed`, and so does none.
         #[schema(default = "2xx")]
         status(OneOrMany<Txt<StatusRangeText>>),
-        /// JSON pointers (RFC 6901) into a good answer's body, each with the value that stands there.
+        /// JSON pointers (RFC 6901) into a good answer's body, each with the expected value.
         #[schema(examples = [json!({ "/status": "UP" })])]
         json(Map<JsonPointer, JsonScalar>),
         /// The status of the adapter where everything is as expected.
@@ -140,7 +141,7 @@ impl Show<Vec<Adapter>> for Adapters {
 /// What an adapter's answer is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Adapt {
-    /// The application's own, as it is.
+    /// The application's own answer, unchanged.
     Pass,
     /// `ok` where everything that is expected is there, `failed` where it isn't or where there is no answer.
     Expect(Expect),
@@ -151,7 +152,7 @@ pub enum Adapt {
 pub struct Expect {
     /// Its status is within one of these. Default 200 to 299.
     pub status: Vec<StatusRange>,
-    /// JSON pointers (RFC 6901) into its body, each with the value that must stand there, as text.
+    /// JSON pointers (RFC 6901) into its body, each with the expected value, as text.
     pub json: Vec<(Name, Name)>,
     /// The status for "yes". Default 200.
     pub ok: StatusCode,
@@ -175,7 +176,7 @@ impl Default for Expect {
 pub struct AppUrl {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What stands in `Host`.
+    /// The value of `Host`.
     pub authority: Name,
     /// Path and query.
     pub path: Name,

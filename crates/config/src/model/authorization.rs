@@ -21,13 +21,15 @@ section! {
     /// rule of it allows is refused with 403 `denied-by-rule`. HTTP, CONNECT and opaque connections alike: what a rule needs
     /// and can't be seen refuses.
     pub struct Authorization {
-        /// What is refused, whoever else allows it.
+        /// Requests that are refused, even if another rule allows them.
         #[schema(examples = [[json!({"path": "/admin/*"})]])]
         deny(Vec<At<Read<AccessRule>>>): Vec<AccessRule> = Vec::new(),
-        /// Of which one must match; `[]` refuses everything. Without it, whatever isn't denied is allowed.
+        /// One of these rules must match; `[]` refuses everything. Without it, every request that isn't denied is
+        /// allowed.
         #[schema(examples = [[json!({"identity": "spiffe://cluster.local/ns/shop/sa/web"})]])]
         allow(Vec<At<Read<AccessRule>>>): Option<Vec<AccessRule>> = None,
-        /// What would be denied is counted (`attache_authorization_total`, outcome `would-deny`) and logged, and goes on.
+        /// A request that would be denied is counted (`attache_authorization_total`, outcome `would-deny`) and logged,
+        /// and continues.
         dry_run: bool = false,
         /// Proxies in front, whose entries in `X-Forwarded-For` are believed, for `forwarded_client`: the client is the nearest entry
         /// (from the right) that is none of them.
@@ -67,7 +69,8 @@ section! {
     "`not` of an access rule"
     /// What must not hold, key by key as in the rule.
     pub struct AccessConditions {
-        /// Who the client proved to be by its certificate: `*` is anybody who did; else as in `allow` of `tls`.
+        /// The identity of the client's verified certificate: `*` is every client with one; otherwise as in `allow` of
+        /// `tls`.
         identity in identities: Vec<IdentityMatch> as List<IdentityText> = Vec::new(),
         /// Networks of the client: the connection's, or that of the PROXY protocol header where one was read.
         client in clients: Vec<AddressMatch> as List<Network> = Vec::new(),
@@ -85,8 +88,8 @@ section! {
         /// Paths without the query, with the patterns of routes. A path that decodes to another one (`/a/..%2Fb`) is in doubt: it
         /// is denied by whatever either of them would be, and allowed only by what allows both.
         path in paths: Vec<PathPattern> as List<PathText> = Vec::new(),
-        /// Headers, all of which must have one of their values, with the patterns of routes. A header that stands there twice must
-        /// match with all of its lines to be allowed, and with one to be denied.
+        /// Headers, all of which must have one of their values, with the patterns of routes. A header that is given
+        /// twice must match with all of its lines to be allowed, and with one to be denied.
         #[schema(examples = [json!({"x-tenant": "shop"})])]
         headers(Map<HeaderText, OneOrMany<Txt<ValueText>>>): Vec<HeaderCondition> as Conditions = Vec::new(),
         /// Claims of the verified token, all of which must have one of their values; `realm.role` is `role` inside of `realm`. Of a

@@ -21,16 +21,16 @@ section! {
     pub struct Authorizer: Eq {
         /// The upstream that is the service, for example `h2c://opa:9191`. Its pool, TLS and limits are those of any upstream.
         service(At<Txt<Label>>): UpstreamId = UpstreamId(0),
-        /// `grpc` is `envoy.service.auth.v3.Authorization/Check`. `http` sends the request's method, path and headers; 200 lets it through, 5xx
-        /// is no answer, any other status is the client's.
+        /// `grpc` is `envoy.service.auth.v3.Authorization/Check`. `http` sends the request's method, path and headers;
+        /// 200 lets it through, 5xx is no answer, any other status is the client's.
         protocol(AuthorizerWord): AuthorizerProtocol as ProtocolWord = AuthorizerProtocol::Grpc,
-        /// With `http`: what stands in front of the request's path.
+        /// With `http`: a prefix for the request's path.
         #[schema(examples = ["/check"])]
         path_prefix(Txt<PathValue>),
         /// How long the service is waited for.
         timeout: Duration as Positive = Duration::from_millis(200),
-        /// What becomes of a request when the service doesn't answer: `closed` answers it 503 `authorizer-unavailable`, `open` lets it go on,
-        /// to whoever can keep the service from answering.
+        /// What happens to a request when the service doesn't answer: `closed` answers 503 `authorizer-unavailable`,
+        /// `open` allows it, to every client that can prevent the service from answering.
         failure_mode: AuthorizerFailure = AuthorizerFailure::default(),
         /// Headers of the request that the service is told. By default all with `grpc`, and `authorization` with `http`.
         #[schema(examples = [["authorization", "cookie", "x-tenant-*"]])]
@@ -99,7 +99,7 @@ pub enum AuthorizerProtocol {
     },
 }
 
-/// What becomes of requests that nobody decides over.
+/// What happens to requests when the authorizer doesn't answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthorizerFailure {
@@ -159,7 +159,7 @@ pub enum AuthorizerUse {
         authorizer: usize,
         /// What it is told beside the request (`context_extensions`), in the order of the file.
         context: Vec<(Name, Name)>,
-        /// It is told of the body as the authorizer says. Default true.
+        /// It gets the body as the authorizer says. Default true.
         body: bool,
     },
 }

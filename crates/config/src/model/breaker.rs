@@ -21,8 +21,8 @@ section! {
         #[schema(minimum = 1)]
         max_requests: u32 = 1024,
         /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429
-        /// `overflow-client`. Without it one client may have them all: what stands behind one address, as a load balancer
-        /// or the application itself, is often many.
+        /// `overflow-client`. Without it one client may use all of them: an address may send the requests of many, as a
+        /// load balancer or the application itself, is often many.
         #[schema(minimum = 1, examples = [100])]
         max_requests_per_client: Option<u32> as Maybe<Plain> = None,
         /// Retries at once, unless a budget is set.

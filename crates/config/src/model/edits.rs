@@ -121,7 +121,7 @@ section! {
         /// Replaced or made.
         #[schema(examples = [json!({"x-client": "%{client.address}"})])]
         set(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
-        /// Added beside what is there.
+        /// Added to the existing fields.
         #[schema(examples = [json!({"x-seen-by": "%{listener}"})])]
         add(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
         /// Removed.
@@ -133,7 +133,8 @@ section! {
 /// Header changes by the header's name, as the file gives them.
 pub(crate) type EditsForm = shapes::Map<HeaderText, At<Txt<TemplateText>>>;
 
-/// Header changes as they are shown: one mapping each, since a name may stand there twice. What is a credential by its name isn't.
+/// Header changes as they are shown: one mapping each, because a name may occur twice. Credentials (by their name) are
+/// hidden.
 struct Edits;
 
 impl Show<Vec<(HeaderName, Template)>> for Edits {
@@ -170,7 +171,7 @@ impl fmt::Display for Template {
 /// One part of a [`Template`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Text as it is.
+    /// Plain text.
     Text(Name),
     /// A value of the request.
     Variable(Variable),

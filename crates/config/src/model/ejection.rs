@@ -23,11 +23,11 @@ section! {
         /// Share of the endpoints that may be ejected at once; one always may where there are two or more, and one is always
         /// left.
         max_percent: f64 as Ratio = 0.1,
-        /// How often `success_rate` and `failure_percentage` are judged.
+        /// How often `success_rate` and `failure_percentage` are checked.
         interval: Duration as Positive = Duration::from_secs(10),
         /// Ejects what fails much more often than the others. On by default; or `off`.
         success_rate: Option<SuccessRate> as OffOr<Plain> = Some(SuccessRate::default()),
-        /// Ejects what fails too often, whatever the others do. Off without it; `{}` has every default.
+        /// Ejects endpoints that fail too often, whatever the others do. Off without it; `{}` has every default.
         #[schema(examples = [Empty {}])]
         failure_percentage: Option<FailurePercentage> as OffOr<Plain> = None,
     }
@@ -66,9 +66,9 @@ section! {
     pub struct FailurePercentage {
         /// The share of failures at which it goes.
         threshold: f64 as Ratio = 0.85,
-        /// Endpoints with `request_volume` before any is judged.
+        /// Endpoints with `request_volume` requests that are needed for a comparison.
         minimum_hosts: u32 = 5,
-        /// Requests in an interval before an endpoint is judged.
+        /// Requests in an interval that an endpoint needs to be compared.
         request_volume: u32 = 50,
     }
 }

@@ -25,7 +25,8 @@ section! {
         domain: Name as Word = "".into(),
         /// How long the service is waited for.
         timeout: Duration as Positive = Duration::from_millis(20),
-        /// What becomes of a request when the service doesn't answer: it goes on, or is answered 500 `rate-limit-service-error`.
+        /// What happens to a request when the service doesn't answer: it continues, or gets 500
+        /// `rate-limit-service-error`.
         failure_mode: FailureMode = FailureMode::default(),
         /// What a request counts as.
         #[schema(minimum = 1)]
@@ -48,7 +49,8 @@ section! {
 
 section! {
     "an action"
-    /// An entry of a descriptor: exactly one of these, with Envoy's names. Where the request has no such value, the descriptor isn't counted.
+    /// An entry of a descriptor: exactly one of these, with Envoy's names. Where the request has no such value, the
+    /// descriptor isn't counted.
     pub struct DescriptorKeys: Eq {
         /// `true`: the client's IP, as `remote_address`.
         #[schema(default = ())]
@@ -104,7 +106,7 @@ section! {
     requires header_name
 }
 
-/// What becomes of requests that nobody can count.
+/// What happens to requests when the service doesn't answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureMode {

@@ -101,7 +101,7 @@ fn split(uri: &str) -> (&str, &str) {
 
 fn subject(pattern: &str, subject: &str) -> bool {
     let mut wanted = attributes(pattern).peekable();
-    // A pattern that asks for nothing is nobody's.
+    // An empty pattern matches no client.
     wanted.peek().is_some()
         && wanted.all(|(kind, value)| {
             attributes(subject).any(|(its, text)| its.eq_ignore_ascii_case(kind) && text_matches(value, text))

@@ -20,7 +20,8 @@ section! {
         /// What `iss` must be.
         #[schema(examples = ["https://id.shop.test"])]
         issuer: Name as Word = "".into(),
-        /// Of which `aud` must have one. Without it `aud` is not looked at: a token for another service is believed, too.
+        /// `aud` must have one of these. Without the key `aud` is not checked: a token for another service is accepted,
+        /// too.
         #[schema(examples = ["shop"])]
         audiences: Vec<Name> as List<Word> = Vec::new(),
         /// Where the keys are, a JWK set (RFC 7517).
@@ -139,7 +140,7 @@ section! {
         /// Whose tokens are believed, by their names in the config's `jwt`. One good token is enough; a bad one is 401 `token-invalid`.
         // Indices of `Config::jwt`.
         issuers(OneOrMany<At<Txt<Label>>>) in providers: Vec<usize> as Issuers = Vec::new(),
-        /// A request without a token is 401 `token-missing`. With `false` it goes on, to the rules, without claims.
+        /// A request without a token is 401 `token-missing`. With `false` the rules decide about it, without claims.
         required: bool = true,
     }
     requires issuers

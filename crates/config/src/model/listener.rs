@@ -42,7 +42,7 @@ section! {
         http(At<Given<HttpServer>>): HttpServer = HttpServer::default(),
         /// What answers that attache makes itself say beside what it writes there.
         local_reply(At<Read<LocalReply>>): LocalReply = LocalReply::default(),
-        /// Who may do what here. Without it, everybody may do everything.
+        /// Who may do what here. Without it, every client may do everything.
         authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Part>> = None,
         /// Which pages of other origins may read the answers; or `off`. For all routes that don't say otherwise.
         cors(OrOff<Read<Cors>>),
@@ -82,7 +82,7 @@ impl Listener {
     /// The name of the listener of a file that has none.
     pub const OUTBOUND: &'static str = "outbound";
 
-    /// A listener without sockets and routes of which nothing but its name is said.
+    /// A listener with a name, without sockets and routes.
     pub fn new(name: impl Into<Name>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
@@ -94,8 +94,8 @@ impl Listener {
 
 section! {
     "`local_reply`"
-    /// Answers that attache makes itself: whatever has a reason, from a request that can't be read to an upstream that can't be reached.
-    /// What routes answer by `respond` has their `headers`.
+    /// Answers that attache makes itself: those with a reason, from a request that can't be parsed to an upstream that
+    /// can't be reached. What routes answer by `respond` has their `headers`.
     pub struct LocalReply: Eq {
         /// Changes to their headers. Values know what every exchange knows: no headers of the request, no captures.
         #[schema(examples = [json!({"set": {"strict-transport-security": "max-age=31536000"}})])]
@@ -148,7 +148,7 @@ pub enum ListenProtocol {
     Http1,
     /// Only HTTP/2 with prior knowledge (or by ALPN).
     Http2,
-    /// Opaque bytes, nothing is waited for or looked at, also inside of `tls` whatever ALPN says.
+    /// Opaque bytes: attache doesn't wait for bytes or check them, also inside of `tls` with any ALPN.
     Tcp,
     /// TLS that is passed through and routed by SNI; anything else is closed.
     Tls,
@@ -226,7 +226,7 @@ pub enum TargetPolicy {
     /// The request is refused with 400.
     #[default]
     Strict,
-    /// Valid UTF-8 passes as it is, in path and query.
+    /// Valid UTF-8 passes unchanged, in path and query.
     Lenient,
 }
 
@@ -243,7 +243,7 @@ pub enum ForwardClientCert {
     ForwardOnly,
     /// Removed, nothing is written.
     Sanitize,
-    /// What any client sent is kept: whoever reaches the listener can claim to be anyone.
+    /// The header of any client is kept: every client of the listener can claim any identity.
     AlwaysForwardOnly,
 }
 
@@ -270,7 +270,8 @@ impl HttpServer {
 }
 
 impl HttpServer {
-    /// The defaults behind terminated TLS: there the client is somebody else, whom the upstream can't see by itself.
+    /// The defaults behind terminated TLS: there the client isn't the application, and the upstream can't see its
+    /// address itself.
     pub fn behind_tls() -> Self {
         let forwarded = Forwarded::all(ForwardedMode::Append);
         Self { forwarded, max_connection_age: Self::MAX_TLS_AGE, ..Self::default() }

@@ -15,7 +15,7 @@ section! {
     /// slows down, the limit falls. What is beyond is answered 503 `overflow-adaptive` at once, or waits in the `queue`.
     // Envoy's gradient controller, with its names and defaults.
     pub struct AdaptiveConcurrency {
-        /// Which latency of a window stands for all of them: `50%` is the median.
+        /// The percentile of the latencies of a window that is used: `50%` is the median.
         sample_aggregate_percentile: f64 as Ratio = 0.5,
         /// The limit is never higher.
         #[schema(minimum = 1)]
@@ -61,7 +61,8 @@ section! {
         target: Duration as Positive = Duration::from_millis(5),
         /// The longest wait before that.
         interval: Duration as Positive = Duration::from_millis(100),
-        /// The header in which a call says how urgent it is: `u=0` (first) to `u=7` (last) as in RFC 9218, or the number alone. Without it, 3.
+        /// The header in which a call says how urgent it is: `u=0` (first) to `u=7` (last) as in RFC 9218, or the
+        /// number alone. Without it, 3.
         priority_header: HeaderName as HeaderText = HeaderName::from_static("priority"),
     }
 }

@@ -27,8 +27,9 @@ section! {
         methods: Vec<Method> as List<MethodText> = Vec::new(),
         /// The same as `methods`.
         method(OneOrMany<Txt<MethodText>>),
-        /// Headers, all of which must match: `v1` is exact, `*` is there at all, `v1*` a prefix, `*v1` a suffix, `~regex` the whole
-        /// value. A leading `!` inverts; then a leading `=` takes the rest as it is (`=*` is one asterisk).
+        /// Headers, all of which must match: `v1` is exact, `*` is there at all, `v1*` a prefix, `*v1` a suffix,
+        /// `~regex` the whole value. A leading `!` inverts; then a leading `=` takes the rest literally (`=*` is one
+        /// asterisk).
         #[schema(examples = [json!({"x-version": "v2", "x-debug": "!*"})])]
         headers: Vec<ValueMatch> as Values<HeaderText> = Vec::new(),
         /// Query parameters, all of which must match; the same patterns.
@@ -247,7 +248,7 @@ pub struct AddressMatch {
     pub port: Option<u16>,
 }
 
-/// Networks, addresses and ports; one text may stand for several.
+/// Networks, addresses and ports; one text may mean several.
 pub(crate) struct Ranges;
 
 impl Show<Vec<AddressMatch>> for Ranges {

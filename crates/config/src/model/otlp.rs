@@ -4,42 +4,92 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map as Object, Value, json};
 
 use super::{Name, TlsClient};
+use crate::{
+    section::{List, Maybe, Pairs, Part, Plain, Read, Section as _, Show, section},
+    shapes::{At, Map, Txt},
+    shown::{HIDDEN, without_query},
+    text::{HeaderText, Otlp, Positive, Word, show_duration},
+};
 
-/// Where one signal is sent by OTLP, and what is said of the sender.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Collector {
-    /// The collector's host.
-    pub host: Name,
-    /// Its port.
-    pub port: u16,
-    /// Path that exports are posted to.
-    pub path: Name,
-    /// How they are sent.
-    pub protocol: ExportProtocol,
-    /// How they are compressed. Default not at all.
-    pub compression: OtlpCompression,
-    /// TLS to the collector.
-    pub tls: Option<TlsClient>,
-    /// Headers of every export, such as a key; their values are never shown.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// `service.name`. Default `attache`.
-    pub service: Name,
-    /// More attributes of the resource.
-    pub resource: Vec<(Name, Name)>,
-    /// How long an export may take. Default 10 s.
-    pub timeout: Duration,
+section! {
+    "a collector"
+    /// Where one signal is sent, and the description of the sender.
+    pub struct Collector {
+        /// How it is sent. By default `OTEL_EXPORTER_OTLP_PROTOCOL`; without that, gRPC to port 4317, and
+        /// `http/protobuf` to any other port.
+        #[schema(default = Value::Null)]
+        protocol: ExportProtocol = ExportProtocol::HttpProtobuf,
+        /// How exports are compressed. By default `OTEL_EXPORTER_OTLP_COMPRESSION`.
+        compression: OtlpCompression = OtlpCompression::None,
+        /// TLS to the collector, where the URL is `https`.
+        tls(At<Read<TlsClient>>): Option<TlsClient> as Maybe<Part> = None,
+        /// Headers of every export, such as a key. By default `OTEL_EXPORTER_OTLP_HEADERS`.
+        #[schema(examples = [json!({ "x-api-key": "${COLLECTOR_KEY}" })])]
+        headers(Map<HeaderText, At<Txt<Word>>>): Vec<(HeaderName, HeaderValue)> as HiddenValues = Vec::new(),
+        /// Name of the service. By default `OTEL_SERVICE_NAME`.
+        service: Name as Word = "attache".into(),
+        /// More attributes of the resource, before those of `OTEL_RESOURCE_ATTRIBUTES`.
+        #[schema(examples = [json!({ "deployment.environment.name": "test" })])]
+        resource: Vec<(Name, Name)> as Pairs<Word, Word> = Vec::new(),
+        /// How long an export may take, all attempts together. Then its spans or log records are lost, and metrics are
+        /// sent with the next one.
+        timeout: Duration as Positive = Duration::from_secs(10),
+    }
+    holds {
+        /// The collector's host.
+        host: Name = "localhost".into(),
+        /// Its port.
+        port: u16 = 4318,
+        /// Path that exports are posted to.
+        path: Name = "/".into(),
+    }
 }
 
 impl Collector {
-    /// `service.name` by default.
-    pub const SERVICE: &str = "attache";
     /// Where a collector is by default (OTLP exporter specification).
     pub const ENDPOINT: &str = "http://localhost:4318";
-    /// How long an export may take by default.
-    pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Its URL, without a query.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}:{}{}", self.host, self.port, without_query(&self.path))
+    }
+}
+
+/// Names of headers; their values carry keys, so nothing shows them.
+pub(crate) struct HiddenValues;
+
+impl Show<Vec<(HeaderName, HeaderValue)>> for HiddenValues {
+    fn show(value: &Vec<(HeaderName, HeaderValue)>) -> Value {
+        Value::Object(value.iter().map(|(name, _)| (name.to_string(), HIDDEN.into())).collect())
+    }
+}
+
+section! {
+    "`otlp`"
+    /// Metrics and logs by OpenTelemetry. Keys that are not set are taken from OpenTelemetry's environment variables.
+    pub struct OtlpKeys {
+        /// The collector, or `off`. By default `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` and
+        /// `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` (which are whole URLs), then `OTEL_EXPORTER_OTLP_ENDPOINT`, then
+        /// `http://localhost:4318`.
+        #[schema(default = Collector::ENDPOINT)]
+        to(At<Txt<Otlp>>),
+        /// What is sent; by default both.
+        #[schema(default = Value::Null, examples = [json!("metrics"), json!(["metrics", "logs"])])]
+        signals: Vec<OtlpSignal> as List<Plain> = vec![OtlpSignal::Metrics, OtlpSignal::Logs],
+        /// What both have of a collector.
+        ..collector: Collector,
+        /// How often metrics are sent. By default `OTEL_METRIC_EXPORT_INTERVAL`, in milliseconds.
+        interval: Duration as Positive = Duration::from_mins(1),
+        /// Log records that may wait for the export; more are dropped and counted.
+        #[schema(minimum = 1, maximum = 1_000_000)]
+        queue: usize = 8192,
+    }
+    or to
 }
 
 /// Metrics and logs that are sent by OTLP; `None` is not sent.
@@ -56,13 +106,8 @@ pub struct OtlpSignals {
 pub struct OtlpMetrics {
     /// Where they are sent.
     pub collector: Collector,
-    /// How often. Default 60 s.
+    /// How often. Default 1 min.
     pub interval: Duration,
-}
-
-impl OtlpMetrics {
-    /// How often metrics are sent by default (OpenTelemetry's `OTEL_METRIC_EXPORT_INTERVAL`).
-    pub const INTERVAL: Duration = Duration::from_mins(1);
 }
 
 /// How log records are sent.
@@ -74,9 +119,18 @@ pub struct OtlpLogs {
     pub queue: usize,
 }
 
-impl OtlpLogs {
-    /// Records that may wait by default.
-    pub const QUEUE: usize = 8192;
+/// Each signal with its own collector, since the environment can name one for each.
+impl Serialize for OtlpSignals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let of = |collector: &Collector, key: &str, value: Value| -> Object<String, Value> {
+            let to = ("to".to_owned(), collector.url().into());
+            [to].into_iter().chain(collector.show()).chain([(key.to_owned(), value)]).collect()
+        };
+        let metrics =
+            self.metrics.as_ref().map(|to| of(&to.collector, "interval", show_duration(to.interval).into()));
+        let logs = self.logs.as_ref().map(|to| of(&to.collector, "queue", to.queue.into()));
+        json!({ "metrics": metrics, "logs": logs }).serialize(serializer)
+    }
 }
 
 /// What is sent by OTLP beside traces.

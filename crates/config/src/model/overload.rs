@@ -11,10 +11,11 @@ use crate::{
 
 section! {
     "`overload`"
-    /// What is done when the container's memory or the file descriptors run out. Each share is of the limit; an action ends when 5 points less
-    /// are in use.
+    /// What is done when the container's memory or the file descriptors run out. Each share is of the limit; an action
+    /// ends when 5 points less are in use.
     pub struct Overload {
-        /// Memory that may be used. By default the container's own limit (cgroup v2 or v1); without one, memory is not looked at.
+        /// Memory that may be used. By default the container's own limit (cgroup v2 or v1); without one, memory is not
+        /// measured.
         #[schema(examples = ["256MiB"])]
         memory_limit: Option<usize> as Maybe<Size> = None,
         /// The folder of the control group whose memory counts. By default that of the process, or the next above it that has a limit.
@@ -26,12 +27,13 @@ section! {
         shed_requests: f64 as Ratio = 0.9,
         /// No connection is accepted; those that come wait in the kernel's queue.
         stop_accepting: f64 as Ratio = 0.95,
-        /// The header in which a request says how urgent it is: `u=0` (first) to `u=7` (last) as in RFC 9218, or the number alone. Without it, 3.
+        /// The header in which a request says how urgent it is: `u=0` (first) to `u=7` (last) as in RFC 9218, or the
+        /// number alone. Without it, 3.
         priority_header: HeaderName as HeaderText = HeaderName::from_static("priority"),
     }
 }
 
 impl Overload {
-    /// What was begun ends when this much less is in use, as a share of the limit.
+    /// A step ends when the use is this much lower, as a share of the limit.
     pub const HYSTERESIS: f64 = 0.05;
 }

@@ -32,9 +32,9 @@ pub struct Policy {
 pub struct Timeouts {
     /// From the whole request head until the response head of the last attempt; gRPC's `grpc-timeout` shortens it. Default 15 s.
     pub request: Duration,
-    /// `request` goes on until the response's end, unless the response is a stream (`text/event-stream`, gRPC, an
-    /// upgrade). Where the config sets a `timeout` it does, as Envoy's; the default bounds the head alone, so that no download, upload
-    /// or long poll is cut that nobody has asked to bound. Default false.
+    /// `request` lasts until the response's end, unless the response is a stream (`text/event-stream`, gRPC, an
+    /// upgrade). Where the config sets a `timeout` it does, as Envoy's; the default bounds the head alone, so that no
+    /// download, upload or long poll is cut that nobody has asked to bound. Default false.
     pub whole: bool,
     /// A stream without a byte either way is cut. Default 5 min.
     pub idle: Duration,
@@ -64,14 +64,15 @@ section! {
         methods: RetryMethods = RetryMethods::Idempotent,
         /// Share of the active requests that may be retries.
         budget: f64 as Ratio = 0.2,
-        /// Retries a second that are allowed whatever the budget says.
+        /// Retries a second that are always allowed, whatever the budget.
         budget_floor: u32 = 3,
         /// Waits between attempts.
         backoff: Backoff as Part = Backoff::default(),
         /// A request body is kept for a retry up to this size.
         buffer: usize as Size = 64 << 10,
-        /// A second attempt, sent to another endpoint while the first goes on, where no response head came for long: a percentile of the
-        /// upstream's answers (`p95`), a duration, or in full. Only for what may be sent twice; one of `attempts`, charged to the budget.
+        /// A second attempt, sent to another endpoint while the first continues, if no response head arrives for a long
+        /// time: a percentile of the upstream's answers (`p95`), a duration, or in full. Only for what may be sent
+        /// twice; one of `attempts`, charged to the budget.
         #[schema(default = "off")]
         hedge: Option<Hedge> as WhenOrFull = None,
     }
@@ -101,8 +102,8 @@ section! {
 section! {
     "`hedge`"
     /// A second attempt beside one that is slow.
-    // It is sent to another endpoint while the first goes on: only what may be sent twice (`methods`) with a body that is kept whole. A hedge
-    // is one of `attempts` and charged to the budget.
+    // It is sent to another endpoint while the first continues: only what may be sent twice (`methods`) with a body
+    // that is kept whole. A hedge is one of `attempts` and charged to the budget.
     pub struct Hedge {
         /// How long the first may take: a percentile of the upstream's answers, from `p50` to `p99.9`, or a duration.
         #[schema(default = ())]
@@ -230,7 +231,7 @@ section! {
         /// Requests at once after a pause. By default as many as `requests`.
         #[schema(minimum = 1, default = (), examples = [200])]
         burst: u32 = 0,
-        /// What has a bucket of its own: the `route`, each `client` address, each verified `identity`, or each value of
+        /// What has its own bucket: the `route`, each `client` address, each verified `identity`, or each value of
         /// `header:NAME`.
         by: LimitKey as LimitBy = LimitKey::Route,
         /// Buckets kept at once (16 bytes each); keys above share one.

@@ -45,9 +45,9 @@ section! {
         /// Answered by attache itself: a status, or with a body.
         #[schema(examples = [404])]
         respond(Short<Respond>),
-        /// From the whole request head until the response's end, of all attempts together. Streams (`text/event-stream`, gRPC,
-        /// upgrades) are bounded until the response head, and so is everything where no `timeout` is set: then `idle_timeout` alone bounds what
-        /// flows. By default that of the upstream.
+        /// From the whole request head until the response's end, of all attempts together. Streams
+        /// (`text/event-stream`, gRPC, upgrades) are bounded until the response head, and so is everything where no
+        /// `timeout` is set: then `idle_timeout` alone bounds what flows. By default that of the upstream.
         #[schema(default = show_timeout(Timeouts::default().request))]
         timeout(Txt<Timeout>),
         /// A stream without a byte either way for this long is cut. By default that of the upstream.
@@ -79,7 +79,7 @@ section! {
         mirror(At<MirrorForm>),
         /// How much is let through, over all workers; the rest is 429. A rate alone, or in full.
         rate_limit(RateLimitForm),
-        /// A limit over all proxies: a service that counts is asked before a request goes on.
+        /// A limit over all proxies: attache asks a service that counts before a request continues.
         global_rate_limit(Read<GlobalRateLimit>),
         /// Faults injected on purpose, to see what callers do about them.
         fault(At<Read<Fault>>),
@@ -131,7 +131,7 @@ pub(crate) enum MirrorForm {
 }
 
 impl Route {
-    /// A route that has everything, and of which nothing else is said.
+    /// A route that matches everything, with all defaults.
     pub fn new(name: impl Into<Name>, action: Action) -> Self {
         Self { name: name.into(), action, ..Self::default() }
     }
@@ -150,7 +150,7 @@ impl Route {
         shown.insert(key.into(), action);
     }
 
-    /// Opaque bytes that took `other` could go round what this route says: it is about HTTP, and it answers or leads to one of the
+    /// Opaque bytes that took `other` could bypass this route: it is about HTTP, and it answers or leads to one of the
     /// same upstreams.
     pub fn guards(&self, other: &Self) -> bool {
         let Action::Forward(there) = &other.action else { return false };

@@ -45,7 +45,7 @@ section! {
         /// Files of revocation lists for the peer's certificate, which then must cover every certificate of its chain but the root.
         #[schema(examples = ["/certs/revoked.crl"])]
         crls: Vec<PathBuf> as List<File> = Vec::new(),
-        /// Nothing is verified: whoever answers is believed. Only for tests.
+        /// Nothing is verified: every peer is trusted. Only for tests.
         insecure_skip_verify in insecure: bool = false,
     }
     holds {
@@ -90,7 +90,7 @@ section! {
         /// Identities of which a client must have one: `spiffe://DOMAIN/PATH` or another URI (`*` is one segment, a final `/**`
         /// the rest), a DNS name, or `subject:CN=web,O=Shop` (attributes of the subject). Without it every verified client is let in.
         allow: Vec<SanPattern> as List<SanText> = Vec::new(),
-        /// Identities that are refused, before `allow` is looked at.
+        /// Identities that are refused, before `allow` is checked.
         deny: Vec<SanPattern> as List<SanText> = Vec::new(),
         /// Lowest version.
         min_version: TlsVersion = TlsVersion::default(),

@@ -4,31 +4,49 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::Collector;
+use super::{Collector, ExportProtocol};
+use crate::{
+    section::{List, Plain, section},
+    shapes::{At, Txt},
+    text::{Otlp, Positive, Ratio},
+};
 
-/// Which traces are begun, and where spans are sent.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tracing {
-    /// Where spans are sent.
-    pub collector: Collector,
-    /// Share of the traces without a parent that are sampled; those with one follow it. Default 1%.
-    pub sample: f64,
-    /// Headers that carry the context, read in this order and all written. Default W3C's.
-    pub propagation: Vec<Propagation>,
-    /// Spans that may wait for the export; more are dropped and counted. Default 8192.
-    pub queue: usize,
-    /// How long spans gather before they are sent. Default 2 s.
-    pub interval: Duration,
+section! {
+    "`tracing`"
+    /// Traces by OpenTelemetry. Keys that are not set are taken from OpenTelemetry's environment variables.
+    pub struct Tracing {
+        /// Where spans are sent by OTLP, or `off`. By default `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` (which is a whole
+        /// URL), then `OTEL_EXPORTER_OTLP_ENDPOINT`, then `http://localhost:4318`.
+        #[schema(default = Collector::ENDPOINT)]
+        otlp(At<Txt<Otlp>>),
+        /// Where spans are sent as Zipkin's JSON (v2), in place of `otlp`. Without a path, to `/api/v2/spans`.
+        zipkin(At<Txt<Otlp>>),
+        /// Where spans are sent, and how.
+        ..collector: Collector,
+        /// Share of the traces started here that is sampled; a trace that comes with a request is sampled if its parent
+        /// is. By default `OTEL_TRACES_SAMPLER_ARG`.
+        sample: f64 as Ratio = 0.01,
+        /// Headers that carry the context: attache uses the first of these that a request has, and writes all of them.
+        /// By default `OTEL_PROPAGATORS`.
+        #[schema(default = "tracecontext")]
+        propagation: Vec<Propagation> as List<Plain> = vec![Propagation::TraceContext],
+        /// How long spans gather before they are sent.
+        interval: Duration as Positive = Duration::from_secs(2),
+        /// Spans that may wait for the export; more are dropped and counted.
+        #[schema(minimum = 1, maximum = 1_000_000)]
+        queue: usize = 8192,
+    }
+    or otlp
+    shows Self::show_url
 }
 
 impl Tracing {
-    /// Share of the traces that is sampled by default.
-    pub const SAMPLE: f64 = 0.01;
-    /// Spans that may wait by default.
-    pub const QUEUE: usize = 8192;
-    /// How long spans gather by default.
-    pub const INTERVAL: Duration = Duration::from_secs(2);
+    fn show_url(&self, shown: &mut Map<String, Value>) {
+        let key = if self.collector.protocol == ExportProtocol::Zipkin { "zipkin" } else { "otlp" };
+        shown.insert(key.into(), self.collector.url().into());
+    }
 }
 
 /// Headers that carry a trace's context.

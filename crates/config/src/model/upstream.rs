@@ -1,25 +1,20 @@
 //! Where calls go.
 
-use std::{fmt, net::IpAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AdaptiveConcurrency, CircuitBreaker, Credential, HostRewrite, Name, OutlierEjection, Pool, Queue,
-    RetryForm, Timeouts, TlsClient,
+    AdaptiveConcurrency, Balance, CircuitBreaker, Credential, HealthCheck, HostRewrite, Name, OnUnhealthy,
+    OutlierEjection, Pool, Queue, RetryForm, Timeouts, TlsClient,
 };
 use crate::{
-    section::{
-        Given, List, Maybe, Notation, OrOffPart, Pairs, Part, Plain, Read, Shared, Short, Show, UnlessEmpty,
-        Written, section,
-    },
+    section::{Given, Maybe, Notation, OrOffPart, Pairs, Part, Read, Shared, Short, Show, Written, section},
     shapes::{At, OneOrMany, OrOff, Txt},
     text::{
-        AddressRange, Hash, HeaderText, HostAndPort, Octets, PathValue, Positive, Ratio, RewriteHost, Source,
-        SourceAddress, Timeout, Word, show_timeout,
+        AddressRange, HeaderText, Positive, RewriteHost, Source, SourceAddress, Timeout, Word, show_timeout,
     },
 };
 
@@ -27,11 +22,12 @@ section! {
     "an upstream"
     /// An upstream: a named set of endpoints, and how they are used.
     pub struct Upstream {
-        /// Where it is, with its scheme. `http` (port 80), `h2c` (HTTP/2 with prior knowledge, 80), `https` (443), `tcp` and `tls`
-        /// (opaque bytes, the latter within TLS); `unix:PATH`, `srv://_SERVICE._PROTO.NAME` and `kubernetes://SERVICE.NAMESPACE:PORT`
-        /// (EndpointSlices, docs/discovery.md) take what comes, or say it with `unix+h2c:`, `srv+https://` and `kubernetes+https://`.
-        /// Every address that a name has is an endpoint. `authority` is whatever host the request
-        /// names (a forward proxy); `original-destination` is where an intercepted connection wanted to go.
+        /// Where it is, with its scheme. `http` (port 80), `h2c` (HTTP/2 with prior knowledge, 80), `https` (443),
+        /// `tcp` and `tls` (opaque bytes, the latter within TLS); `unix:PATH`, `srv://_SERVICE._PROTO.NAME` and
+        /// `kubernetes://SERVICE.NAMESPACE:PORT` (EndpointSlices, docs/discovery.md) take what comes, or say it with
+        /// `unix+h2c:`, `srv+https://` and `kubernetes+https://`. Every address that a name has is an endpoint.
+        /// `authority` is the host that the request names (a forward proxy); `original-destination` is where an
+        /// intercepted connection wanted to go.
         address(OneOrMany<Short<EndpointSource>>): Address = Address::OriginalDestination,
         /// What is spoken, where the scheme leaves it open or is to be overruled.
         protocol(UpstreamProtocol): UpstreamProtocol = UpstreamProtocol::default(),
@@ -48,18 +44,20 @@ section! {
         connect_timeout: Duration as Positive = Duration::from_secs(1),
         /// How long the TLS handshake may take.
         handshake_timeout: Duration as Positive = Duration::from_secs(2),
-        /// Deadline of requests, for routes to here that have none of their own. Where it is set it bounds the whole exchange; the default
-        /// bounds the time to the answer's head.
+        /// Deadline of requests, for routes to this upstream without their own. If it is set it limits the whole
+        /// exchange; the default bounds the time to the answer's head.
         #[schema(default = show_timeout(Timeouts::default().request))]
         timeout(Txt<Timeout>),
-        /// A stream without a byte either way for this long is cut; for routes to here that have none of their own.
+        /// A stream without a byte in either direction for this long is cut; for routes to this upstream without their
+        /// own.
         #[schema(default = show_timeout(Timeouts::default().idle))]
         idle_timeout(Txt<Timeout>),
-        /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
-        /// shortens the deadline, and every attempt passes on what remains of the shortest one. For routes to here that have none of their own.
+        /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for
+        /// example. It shortens the deadline, and every attempt passes on what remains of the shortest one. For routes
+        /// to this upstream without their own.
         #[schema(examples = ["x-request-deadline"])]
         deadline_header(Txt<HeaderText>),
-        /// Retries, for routes to here that have none of their own.
+        /// Retries, for routes to this upstream without their own.
         retry(RetryForm),
         /// Connections kept for reuse, in each worker.
         pool(Given<Pool>): Pool = Pool::default(),
@@ -77,7 +75,7 @@ section! {
         health_check(At<Read<HealthCheck>>): Option<HealthCheck> = None,
         /// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
         on_unhealthy: OnUnhealthy = OnUnhealthy::default(),
-        /// A secret that requests are given, for routes to here that have none of their own.
+        /// A secret for requests, for routes to this upstream without their own.
         credential(At<Read<Credential>>): Option<Arc<Credential>> as Maybe<Shared<Part>> = None,
         /// PROXY protocol sent at the start of every connection.
         proxy_protocol: ProxyProtocolOut = ProxyProtocolOut::default(),
@@ -105,7 +103,7 @@ impl Upstream {
     /// Default of [`Address::Authority`]'s `max_hosts`.
     pub const MAX_HOSTS: usize = 1024;
 
-    /// An upstream of which nothing but its name and address is said.
+    /// An upstream with a name and an address, and all defaults.
     pub fn new(name: impl Into<Name>, address: Address) -> Self {
         Self { name: name.into(), address, ..Self::default() }
     }
@@ -136,7 +134,7 @@ impl Upstream {
             Target::Ip(address) if address.port() != usual => address.to_string().into(),
             Target::Ip(address) if address.is_ipv4() => address.ip().to_string().into(),
             Target::Ip(address) => format!("[{}]", address.ip()).into(),
-            // A socket has no name of its own.
+            // A socket has no name.
             Target::Unix(_) => self.name.clone(),
         })
     }
@@ -226,7 +224,7 @@ section! {
 }
 
 impl EndpointSource {
-    /// A source of which nothing else is said.
+    /// A source with all defaults.
     pub fn new(target: Target) -> Self {
         Self { target, ..Self::default() }
     }
@@ -326,199 +324,6 @@ pub enum UpstreamProtocol {
     Tcp,
 }
 
-section! {
-    "`balance`"
-    /// How an endpoint is chosen among the healthy ones of the chosen priority.
-    pub struct Balance {
-        /// The algorithm.
-        algorithm: Algorithm = Algorithm::LeastRequest,
-        /// What `ring-hash` and `maglev` hash: `header:NAME`, `cookie:NAME`, `source` (the client's address) or `path`.
-        // With these two, and with no other, it is set.
-        hash: Option<HashKey> as Maybe<Hash> = None,
-        /// The weight of a new or recovered endpoint rises to its full over this time; zero is off.
-        slow_start: Duration as Timeout = Duration::ZERO,
-        /// Below this share of healthy endpoints all are used, healthy or not.
-        panic_threshold: f64 as Ratio = 0.5,
-        /// attache's own zone: endpoints of it are preferred, overflow goes to the others in proportion.
-        #[schema(examples = ["${ZONE:-}"])]
-        zone: Option<Name> as UnlessEmpty = None,
-    }
-    or algorithm
-}
-
-/// A balancing algorithm.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    // Power of two choices, Mitzenmacher 2001.
-    /// The less loaded of two chosen at random.
-    #[default]
-    LeastRequest,
-    // As Finagle's.
-    /// The one of two chosen at random with the lower latency (moving average, sensitive to peaks) times load.
-    PeakEwma,
-    /// One after the other, by weight.
-    RoundRobin,
-    /// At random, by weight.
-    Random,
-    // Karger 1997.
-    /// Consistent hashing on a ring; needs `hash`.
-    RingHash,
-    // Eisenbud 2016.
-    /// Consistent hashing by lookup table; needs `hash`.
-    Maglev,
-}
-
-impl Algorithm {
-    /// It hashes something of a request.
-    pub const fn hashes(&self) -> bool {
-        matches!(self, Self::RingHash | Self::Maglev)
-    }
-}
-
-/// What a consistent hash is taken over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HashKey {
-    /// A header's value.
-    Header(HeaderName),
-    /// A cookie's value.
-    Cookie(Name),
-    /// The client's address.
-    Source,
-    /// The path without the query.
-    Path,
-}
-
-section! {
-    "`health_check`"
-    /// Active health. Exactly one of `path`, `tcp` and `grpc`.
-    pub struct HealthCheck: Eq {
-        /// `GET` of this path; 200 to 299 is healthy.
-        path(Txt<PathValue>),
-        /// The Host header of that `GET`. By default the upstream's host.
-        host(Txt<HostAndPort>),
-        /// `true`: a TCP connection (and TLS handshake where there is TLS) is enough. Or what is sent, and what must come back.
-        tcp(TcpForm),
-        /// The service that `grpc.health.v1.Health/Check` is asked for; `""` is the whole server.
-        #[schema(examples = ["shop.Orders"])]
-        grpc(String),
-        /// Another port of the same address that is asked, without a PROXY protocol header: the REST API beside a database, a management
-        /// port. With it, an upstream of opaque bytes can be asked by `path` or `grpc`.
-        #[schema(examples = [8008])]
-        port: Option<NonZeroU16> as Maybe<Plain> = None,
-        /// Whether the probe uses the upstream's TLS. By default it does where the upstream has TLS.
-        #[schema(default = ())]
-        tls: bool = true,
-        /// Time between two probes, each with up to 10 % of jitter.
-        interval: Duration as Positive = Duration::from_secs(5),
-        /// Time between two probes of an endpoint that is unhealthy. By default `interval`.
-        #[schema(default = ())]
-        unhealthy_interval: Duration as Positive = Duration::from_secs(5),
-        /// How long a probe may take.
-        timeout: Duration as Positive = Duration::from_secs(1),
-        /// Successes in a row that make an endpoint healthy.
-        #[schema(minimum = 1)]
-        healthy: u32 = 1,
-        /// Failures in a row that make it unhealthy.
-        #[schema(minimum = 1)]
-        unhealthy: u32 = 3,
-    }
-    holds {
-        /// What is asked.
-        probe: Probe = Probe::connection(),
-    }
-    shows Self::show_probe
-}
-
-impl HealthCheck {
-    /// A check with this probe and the defaults.
-    pub fn new(probe: Probe) -> Self {
-        Self { probe, ..Self::default() }
-    }
-
-    fn show_probe(&self, shown: &mut Map<String, Value>) {
-        let (path, host, tcp, grpc) = match &self.probe {
-            Probe::Http { path, host } => (Some(&**path), host.as_deref(), Value::from(false), None),
-            Probe::Tcp { send, expect } if send.is_empty() && expect.is_empty() => {
-                (None, None, Value::from(true), None)
-            }
-            Probe::Tcp { send, expect } => {
-                let bytes = TcpBytes { send: send.clone(), expect: expect.clone() };
-                (None, None, json!(bytes), None)
-            }
-            Probe::Grpc { service } => (None, None, Value::from(false), Some(&**service)),
-        };
-        let keys = [("path", json!(path)), ("host", json!(host)), ("tcp", tcp), ("grpc", json!(grpc))];
-        shown.extend(keys.map(|(key, value)| (key.to_owned(), value)));
-    }
-}
-
-section! {
-    "`tcp` of a health check"
-    /// A TCP health check with bytes: `hex:` and digits, or text as it is.
-    pub struct TcpBytes: Eq {
-        /// Sent at once.
-        #[schema(default = (), examples = ["PING\r\n"])]
-        send: Arc<[u8]> as Octets = Arc::default(),
-        /// Must come back within 16 KiB; of a list each behind the one before. Other bytes may stand between.
-        #[schema(examples = ["+PONG"])]
-        expect: Vec<Arc<[u8]>> as List<Octets> = Vec::new(),
-    }
-}
-
-/// A connection alone, or bytes each way.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(extend("examples" = [true]))]
-pub(crate) enum TcpForm {
-    Connection(bool),
-    Bytes(TcpBytes),
-}
-
-impl Probe {
-    /// A connection alone is enough.
-    pub fn connection() -> Self {
-        Self::Tcp { send: Arc::default(), expect: Vec::new() }
-    }
-}
-
-/// What an active health check asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// `GET path`; 200 to 299 is healthy.
-    Http {
-        /// The path.
-        path: Name,
-        /// The Host header; the upstream's name by default.
-        host: Option<Name>,
-    },
-    /// A TCP connection, and a TLS handshake where there is TLS; then, where there are any, bytes that are sent and bytes that must
-    /// come back.
-    Tcp {
-        /// Sent at once.
-        send: Arc<[u8]>,
-        /// Each must be found in what comes back, behind the one before; none is enough.
-        expect: Vec<Arc<[u8]>>,
-    },
-    /// `grpc.health.v1.Health/Check` of this service; empty is the whole server.
-    Grpc {
-        /// Service name.
-        service: Name,
-    },
-}
-
-/// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnUnhealthy {
-    /// They stay as long as both sides want: only new calls go elsewhere.
-    #[default]
-    Keep,
-    /// Idle connections are closed. HTTP/1 and HTTP/2 connections on which calls run are closed behind these calls. Tunnels, WebSockets and
-    /// opaque connections are reset, with the reason `endpoint-unhealthy`.
-    Close,
-}
-
 /// PROXY protocol on the way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -526,7 +331,7 @@ pub enum ProxyProtocolOut {
     /// None. Pools may mix clients.
     #[default]
     Off,
-    /// Version 1 (text). Every client connection gets a connection of its own.
+    /// Version 1 (text). Every client connection gets its own upstream connection.
     V1,
     /// Version 2 (binary).
     V2,

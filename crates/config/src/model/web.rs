@@ -40,15 +40,15 @@ impl Web {
 
 section! {
     "`compression`"
-    /// Which answers are compressed, for clients that ask for it. Not what is encoded already, a part, or `no-transform`. A
-    /// page that shows a secret beside what a stranger may write lets the size of the answer tell of the secret (BREACH):
-    /// `off` for such routes.
+    /// Which answers are compressed, for clients that ask for it. Not what is encoded already, a part, or
+    /// `no-transform`. A page that shows a secret beside text that an attacker can choose reveals the secret by the
+    /// size of the response (BREACH): `off` for such routes.
     pub struct Compression: Eq {
         /// The codings that may be used. Of those that a client likes alike, the first is taken.
         codings: Vec<Coding> as List<Plain> = vec![Coding::Zstd, Coding::Br, Coding::Gzip],
         /// Media types of the answers: one, `text/*`, or `*+json`.
         types: Vec<MediaTypes> as List<MediaTypesText> = Self::TYPES.iter().map(|&text| MediaTypes::of(text)).collect(),
-        /// An answer that says to be shorter goes as it is.
+        /// A response whose `Content-Length` is smaller stays uncompressed.
         min_size: usize as Size = 1 << 10,
         /// Answers that are compressed at once, over all workers; more go as they are. Each takes up to 1 MiB while it lasts.
         #[schema(minimum = 1)]
@@ -137,14 +137,14 @@ impl fmt::Display for MediaTypes {
 
 section! {
     "`cors`"
-    /// Which pages of other origins may read the answers (CORS). Preflights are answered by attache, before anybody is asked who they are.
-    /// What upstreams say of it is removed.
+    /// Which pages of other origins may read the answers (CORS). attache answers preflights, before authorization. What
+    /// upstreams say of it is removed.
     pub struct Cors {
         /// Their origins: one, `https://*.shop.test` for all below a name, `~regex` over the whole origin, or `*`.
         origins(OneOrMany<At<Txt<OriginText>>>): Vec<OriginPattern> as List<Written> = Vec::new(),
-        /// Methods that they may use; `*` is whatever they ask for.
+        /// Methods that they may use; `*` allows all.
         methods: Option<Vec<Method>> as AllOr<MethodOrAll> = Some(Self::METHODS.to_vec()),
-        /// Headers that they may send, beside those that every page may; `*` is whatever they ask for.
+        /// Headers that they may send, in addition to those that every page may; `*` allows all.
         #[schema(examples = [["content-type", "authorization"]])]
         headers(HeadersForm): Option<Vec<HeaderName>> as AllOr<HeaderText> = Some(Vec::new()),
         /// Headers of answers that they may read, beside those that every page may.

@@ -102,7 +102,7 @@ macro_rules! keys {
             $($more)*
         }
     };
-    // Its field has its name, and is written plainly, unless something else is said.
+    // The field has the key's name and the plain notation, unless the line says otherwise.
     (@ $head:tt $tail:tt $fields:tt $rest:tt $keys:tt
      $about:tt $bounds:tt $key:ident $written:tt [] [$($field:tt)+] $($more:tt)*) => {
         $crate::section::keys! { @ $head $tail $fields $rest $keys $about $bounds $key $written [$key] [$($field)+] $($more)* }

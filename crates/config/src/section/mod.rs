@@ -24,7 +24,7 @@
 //! | `key: Type as Notation = default` | the value of the field `key` |
 //! | `key in field: Type as Notation = default` | the same for a field with another name |
 //! | `key(Written): Type = default` | the field is set by `build`, from what the file gives, read as `Written` |
-//! | `key(Written)` | the same for a key without a field of its own |
+//! | `key(Written)` | the same for a key without a field |
 //!
 //! `..field: Section` takes in the keys of another section. What follows the keys: `holds { … }` lists fields that are no keys; `requires`
 //! names keys that must be given; `or key` lets a value without a mapping stand for this key; `then` names a function that is run over
@@ -77,7 +77,7 @@ pub(crate) trait Section: Default {
     fn show(&self) -> Map<String, Value>;
 }
 
-/// A section as it was read: its fields, and what the file gives of the keys that `build` makes something of.
+/// A section after reading: its fields, and the file's values of the keys that `build` processes.
 #[derive(Debug)]
 pub(crate) struct Read<S: Section> {
     pub(crate) section: S,
@@ -207,7 +207,7 @@ impl<S: Section + JsonSchema> JsonSchema for Short<S> {
     }
 }
 
-/// The schema of a key without what is said of the key: of several alternatives the first.
+/// The schema of a key's value without its description; the first of several alternatives.
 fn short(mut key: Value) -> Value {
     if let Some(first) = key.get("anyOf").and_then(|all| all.get(0)) {
         return short(first.clone());

@@ -303,6 +303,21 @@ impl<K: Unit, T, N: Notation<T>> Notation<Vec<(K::Value, T)>> for Pairs<K, N> {
     }
 }
 
+/// Sections with names of the user's, by these names. `build` makes them of what the file gives.
+pub(crate) struct Named;
+
+/// A section whose key in the file is a name of the user's.
+pub(crate) trait HasName: Section {
+    /// Its name.
+    fn name(&self) -> &str;
+}
+
+impl<S: HasName> Show<Vec<S>> for Named {
+    fn show(value: &Vec<S>) -> Value {
+        Value::Object(value.iter().map(|section| (section.name().to_owned(), Part::show(section))).collect())
+    }
+}
+
 /// One value, or a list.
 pub(crate) struct List<N>(N);
 

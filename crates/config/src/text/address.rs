@@ -16,7 +16,7 @@ pub(crate) fn host_name(text: &str) -> Result<Name, Wrong> {
     if !text.is_ascii() {
         return wrong(
             "{} has characters beyond ASCII",
-            "write the name in its ASCII form (punycode, `xn--…`), so that nobody can mistake it",
+            "write the name in its ASCII form (punycode, `xn--…`), so that it can't be mistaken for another one",
         );
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
@@ -81,7 +81,7 @@ impl Text for Binds {
         if text.contains("://") {
             return wrong(
                 "{} has a scheme",
-                "only `ADDRESS:PORT`; what is expected there is said by `protocol`",
+                "only `ADDRESS:PORT`; the key `protocol` says which protocol is expected",
             );
         }
         Ok(Self(socket_addresses(text, None)?.into_iter().map(Bind::Tcp).collect()))

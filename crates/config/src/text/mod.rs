@@ -1,4 +1,4 @@
-//! Texts with a syntax of their own: one parser each, used by the checker for its diagnostics, by the raw types for the
+//! Texts with their own syntax: one parser each, used by the checker for its diagnostics, by the sections for the
 //! value, and by the schema and the reference for their descriptions.
 
 mod access;
@@ -51,7 +51,7 @@ pub(crate) trait Text: Sized {
     fn parse(text: &str) -> Result<Self, Wrong>;
 }
 
-/// A text with a syntax of its own that stands for a value of the model.
+/// A text with its own syntax for a value of the model.
 pub(crate) trait Unit: Text {
     type Value;
 

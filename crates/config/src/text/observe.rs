@@ -225,7 +225,7 @@ impl Text for AppUrlText {
                 Err(_) => {
                     return wrong(
                         format!("`{host}` is no IP address"),
-                        "the application is beside attache: `localhost` or an IP address",
+                        "the application runs beside attache: use `localhost` or an IP address",
                     );
                 }
             },

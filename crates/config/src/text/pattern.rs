@@ -156,7 +156,7 @@ fn template(text: &str) -> Result<Vec<Segment>, Wrong> {
             );
         }
         if names.contains(&name) {
-            return wrong(format!("`{{{name}}}` stands twice"), "give each capture a name of its own");
+            return wrong(format!("`{{{name}}}` is given twice"), "give each capture a name of its own");
         }
         names.push(name);
         if rest && parts.peek().is_some() {

@@ -92,7 +92,7 @@ impl Text for Condition {
     }
 }
 
-/// A condition as it is written.
+/// A condition in the notation of the file.
 impl fmt::Display for RetryOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -154,7 +154,7 @@ impl Text for HedgeWhen {
 impl fmt::Display for HedgeAfter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Thousandths of a percent are what can be told of a share in binary.
+            // A binary share is exact to a thousandth of a percent.
             Self::Percentile(share) => write!(f, "p{}", (share * 1e5).round() / 1e3),
             Self::Time(time) => f.write_str(&show_duration(*time)),
         }

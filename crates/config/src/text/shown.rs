@@ -1,4 +1,4 @@
-//! The value that each text stands for, and how it is shown.
+//! The value of each text, and how it is shown.
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -42,7 +42,7 @@ impl Text for Positive {
     }
 }
 
-/// A duration in which something can be counted or looked at in steps.
+/// A duration that is long enough to be divided into steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window(pub(crate) Duration);
 

@@ -28,7 +28,7 @@ impl Text for OriginText {
         if let Some(regex) = text.strip_prefix('~') {
             return anchored(regex).map(|regex| Self(OriginPattern::Regex(Box::new(regex))));
         }
-        // The origin of pages that have none of their own.
+        // The origin of pages without an origin.
         if text == "null" {
             return Ok(Self(OriginPattern::Exact("null".into())));
         }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use http::HeaderName;
 
 use super::{HeaderText, Text, Unit, Wrong, host_name, split_port, wrong};
@@ -268,7 +269,7 @@ pub(crate) fn named_captures(text: &str) -> Option<Vec<&str>> {
     if rest.contains('}') { None } else { Some(names) }
 }
 
-/// Bytes that are sent, or looked for: text as it is, or `hex:` and digits.
+/// Bytes to send or to expect: plain text, or `hex:` and digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Octets(pub(crate) Arc<[u8]>);
 
@@ -409,10 +410,9 @@ impl Text for Pin {
     fn parse(text: &str) -> Result<Self, Wrong> {
         let bytes = match text.strip_prefix("sha256/") {
             // curl writes two slashes; one may also be the first of the 43 letters.
-            Some(base64) => [Some(base64), base64.strip_prefix('/')]
-                .into_iter()
-                .flatten()
-                .find_map(|text| decode_base64(text.trim_end_matches('=')).filter(|bytes| bytes.len() == 32)),
+            Some(base64) => [Some(base64), base64.strip_prefix('/')].into_iter().flatten().find_map(|text| {
+                STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok().filter(|bytes| bytes.len() == 32)
+            }),
             None => decode_hex(text),
         };
         match bytes.and_then(|bytes| bytes.try_into().ok()) {
@@ -432,23 +432,6 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
         .collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
     rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = Vec::new();
-    let (mut bits, mut count) = (0u32, 0);
-    for byte in text.bytes() {
-        let value = ALPHABET.iter().position(|letter| *letter == byte)? as u32;
-        bits = bits << 6 | value;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! **What is indexed.** A field goes into the table when it is sent for the second time: what differs from message to message (a path, a
 //! trace's context, a length) never takes the place of what does not, and no list of names has to say which is which.
 //!
-//! **What is not.** Credentials (RFC 7541 section 7.1.3): `authorization`, `proxy-authorization`, short cookies, and whatever came as one that
-//! is never indexed.
+//! **What is not.** Credentials (RFC 7541 section 7.1.3): `authorization`, `proxy-authorization`, short cookies, and
+//! whatever came as one that is never indexed.
 
 use attache_wire::{
     Known,

@@ -1,7 +1,8 @@
 //! The dynamic table (RFC 7541 section 2.3.2).
 //!
-//! The entries' bytes stand one behind the other in one piece of memory. What is evicted stays there until the piece is twice as large as the
-//! table may be; then the rest moves to its front. So an entry costs no allocation, and is found without a search.
+//! The entries' bytes stand one behind the other in one piece of memory. What is evicted stays there until the piece is
+//! twice as large as the table may be; then the rest moves to its front. So an entry costs no allocation, and is found
+//! without a search.
 
 use std::collections::VecDeque;
 

@@ -16,7 +16,8 @@ impl State {
         room.max(0) as u32
     }
 
-    /// How much of `wanted` bytes, of which there is one at least, a stream may send now; where that is nothing, `waker` is woken when it may be more.
+    /// How much of `wanted` bytes, of which there is one at least, a stream may send now; where that is nothing,
+    /// `waker` is woken when it may be more.
     pub(crate) fn capacity(&mut self, key: usize, wanted: u32, waker: &Waker) -> u32 {
         let room = self.room();
         let is_free = self.line.is_empty();

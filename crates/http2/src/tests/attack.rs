@@ -1,4 +1,5 @@
-//! What a peer may try, against the state alone: each was, or might have been, a stream that hangs, a count that is wrong, or memory that stays.
+//! What a peer may try, against the state alone: each was, or might have been, a stream that hangs, a count that is
+//! wrong, or memory that stays.
 
 use std::{
     sync::{

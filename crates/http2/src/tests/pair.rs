@@ -1,5 +1,5 @@
-//! A client and a server of this crate, with any windows, any pieces and any streams on them: what was sent whole arrives whole, what was cut is
-//! seen as cut, nothing hangs, and nothing is left of it.
+//! A client and a server of this crate, with any windows, any pieces and any streams on them: what was sent whole
+//! arrives whole, what was cut is seen as cut, nothing hangs, and nothing is left of it.
 
 #![allow(
     clippy::similar_names,

@@ -1,7 +1,8 @@
 //! RBAC of Envoy.
 //!
-//! What a policy asks for by path, method, header and proven identity becomes routes, which mean exactly the same. Whatever else it asks for
-//! (client addresses, ports, server names, hosts, claims of a token, negations) becomes `authorization`, which refuses what can be read in two ways.
+//! What a policy asks for by path, method, header and proven identity becomes routes, which mean exactly the same.
+//! Whatever else it asks for (client addresses, ports, server names, hosts, claims of a token, negations) becomes
+//! `authorization`, which refuses what can be read in two ways.
 
 use crate::access::{self, Access, Any, Said};
 use crate::gate::{Gate, Verdict, both};

@@ -1,7 +1,8 @@
 //! HTTPRoute and GRPCRoute of the Gateway API, where their parent is a Service: then they are about calls within the mesh.
 //!
-//! Here the most specific match has a request, not the first: exact paths, then the longest prefix, then a method, more headers, more parameters;
-//! then the older route. So all rules of a Service are put into that order, and are tried in it.
+//! Here the most specific match has a request, not the first: exact paths, then the longest prefix, then a method, more
+//! headers, more parameters; then the older route. So all rules of a Service are put into that order, and are tried in
+//! it.
 
 use std::cmp::Reverse;
 

@@ -1,8 +1,9 @@
 //! Istio and the Gateway API: the objects of a cluster become the config of one workload's sidecar.
 //!
-//! Files of manifests, or what `kubectl get -o yaml` prints. The workload is the Deployment, StatefulSet, DaemonSet, Job or Pod among them: its
-//! namespace and labels say which objects are about it. Traffic is translated as Istio does it for its own proxies, to routes and clusters of Envoy,
-//! which [`crate::envoy`] imports; who may do what becomes `authorization` directly.
+//! Files of manifests, or what `kubectl get -o yaml` prints. The workload is the Deployment, StatefulSet, DaemonSet,
+//! Job or Pod among them: its namespace and labels say which objects are about it. Traffic is translated as Istio does
+//! it for its own proxies, to routes and clusters of Envoy, which [`crate::envoy`] imports; who may do what becomes
+//! `authorization` directly.
 
 mod balance;
 mod destination_rule;

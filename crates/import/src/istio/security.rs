@@ -1,7 +1,9 @@
-//! What calls the workload: PeerAuthentication, RequestAuthentication and AuthorizationPolicy become `tls` and `authorization` of the listener `inbound`.
+//! What calls the workload: PeerAuthentication, RequestAuthentication and AuthorizationPolicy become `tls` and
+//! `authorization` of the listener `inbound`.
 //!
-//! DENY decides before ALLOW; with one ALLOW policy, what none allows is denied; a policy without rules matches nothing, and one with an empty rule
-//! matches everything. Policies of the root namespace are for all. Where it isn't known whether a policy is for this workload, nothing is open.
+//! DENY decides before ALLOW; with one ALLOW policy, what none allows is denied; a policy without rules matches
+//! nothing, and one with an empty rule matches everything. Policies of the root namespace are for all. Where it isn't
+//! known whether a policy is for this workload, nothing is open.
 
 use crate::access::{self, Access, Said};
 use crate::plan::{Chain, Listener, Plan, Rule, Site, Upstream};

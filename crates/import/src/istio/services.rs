@@ -1,7 +1,7 @@
 //! Where calls go: Service, ServiceEntry and DestinationRule become clusters.
 //!
-//! A destination is a host, a port and perhaps a subset. Hosts of the cluster are called by mutual TLS, as the mesh does, unless a DestinationRule
-//! says otherwise: what was encrypted never goes out in clear.
+//! A destination is a host, a port and perhaps a subset. Hosts of the cluster are called by mutual TLS, as the mesh
+//! does, unless a DestinationRule says otherwise: what was encrypted never goes out in clear.
 
 use crate::remark::Remarks;
 use crate::tree::{At, Kind, Node};

@@ -1,7 +1,8 @@
 //! Servers and locations become rules that are tried in order.
 //!
-//! nginx takes an exact location, else the longest prefix with `^~`, else the first expression that matches, else the longest prefix. As a list
-//! that is tried in order this is: exact ones, those with `^~`, expressions, other prefixes, prefixes with the longest first.
+//! nginx takes an exact location, else the longest prefix with `^~`, else the first expression that matches, else the
+//! longest prefix. As a list that is tried in order this is: exact ones, those with `^~`, expressions, other prefixes,
+//! prefixes with the longest first.
 
 use crate::access::Said;
 use crate::path::Path;

@@ -1,10 +1,11 @@
-//! Objects of Istio and the Gateway API have no program that runs them alone. So their import is compared with this: a small reading of the
-//! objects by what their reference says of one request, which shares nothing with the import but the YAML. It answers for one request at a time
-//! where the import makes routes for all of them.
+//! Objects of Istio and the Gateway API have no program that runs them alone. So their import is compared with this: a
+//! small reading of the objects by what their reference says of one request, which shares nothing with the import but
+//! the YAML. It answers for one request at a time where the import makes routes for all of them.
 //!
-//! It knows: hosts, matches, the order of rules (the first of a `VirtualService`, the most specific of the Gateway API), destinations and
-//! subsets, weights, rewrites, redirects, fixed answers, faults for all requests, request headers that are set or removed. What it doesn't know
-//! it says, and those requests are left out: callers' labels, faults for a share, delegates, policies of who may call.
+//! It knows: hosts, matches, the order of rules (the first of a `VirtualService`, the most specific of the Gateway
+//! API), destinations and subsets, weights, rewrites, redirects, fixed answers, faults for all requests, request
+//! headers that are set or removed. What it doesn't know it says, and those requests are left out: callers' labels,
+//! faults for a share, delegates, policies of who may call.
 
 mod gateway;
 mod virtual_service;

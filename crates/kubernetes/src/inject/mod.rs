@@ -47,7 +47,7 @@ pub struct Done {
     pub reports: Vec<Report>,
     /// What is worth knowing about the text itself.
     pub warnings: Vec<String>,
-    /// A pod got the image of [`Settings::default`], which nobody named and no registry has.
+    /// A pod got the image of [`Settings::default`], which no registry has.
     pub has_unnamed_image: bool,
 }
 
@@ -122,7 +122,7 @@ pub fn inject(text: &str, settings: &Settings) -> Result<Done, String> {
 fn inject_one(text: &str, settings: &Settings) -> Result<Done, String> {
     let text = &*readable(text);
     let before = parsed(text)?;
-    // Objects that have attache already and keep it as it is.
+    // Objects that have attache already and keep it unchanged.
     let mut keep: HashMap<PodPath, Outcome> = HashMap::new();
     loop {
         let done = inject_but(text, settings, &keep)?;

@@ -224,7 +224,7 @@ impl Plan<'_> {
                 "its annotations would hold {all} bytes, and Kubernetes takes {MOST_ANNOTATIONS}: put the config into a ConfigMap ({PREFIX}config-map)"
             ));
         }
-        // kubectl apply keeps a copy of the whole object in an annotation of its own.
+        // kubectl apply keeps a copy of the whole object in its own annotation.
         if all > MOST_ANNOTATIONS / 2 {
             self.warnings.push(format!(
                 "its annotations hold {all} bytes; `kubectl apply` keeps a copy of them and Kubernetes takes {MOST_ANNOTATIONS} in all: use `kubectl apply --server-side`, or a ConfigMap"

@@ -84,7 +84,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Where attache stands in a pod.
+/// Where attache runs in a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// An init container with `restartPolicy: Always`.
@@ -141,7 +141,7 @@ pub struct Settings {
 
 /// The image that attache's releases will have.
 const IMAGE: &str = concat!("ghcr.io/attache-proxy/attache:", env!("CARGO_PKG_VERSION"));
-/// What to say where pods would get that image, which nobody can pull as long as nobody has published it.
+/// The warning if pods would get that image, which is not published yet.
 pub const UNNAMED_IMAGE: &str = "no --image is given, and the default is in no public registry yet: pods start only where the nodes have an image of that name. \
      Build one (`docker build -f deploy/Dockerfile`), push it, and name it";
 

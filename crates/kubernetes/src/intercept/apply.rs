@@ -35,7 +35,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A chosen backend, or whatever works.
+/// A chosen backend, or the first one that works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Way {
     /// [`Backend::Netlink`]; [`Backend::Iptables`] where the kernel has no nf_tables.
@@ -174,7 +174,7 @@ pub fn remove(way: Way) -> Result<(), Error> {
         Way::Auto => {
             let nf_tables = remove(Way::Only(Backend::Netlink));
             match (nf_tables, remove(Way::Only(Backend::Iptables))) {
-                // Without the program nobody can have used it here.
+                // Without the program it can't have been used here.
                 (nf_tables, Err(Error::Missing(_))) => nf_tables,
                 (Err(Error::NoNfTables(_)) | Ok(()), iptables) => iptables,
                 (nf_tables, _) => nf_tables,

@@ -23,5 +23,5 @@ pub use apply::{Backend, Error, Way, apply, dry_run, dry_run_remove, remove};
 pub use options::{Interface, Network, Options, ParseError, PortRange};
 pub use rules::{Chain, Match, Rule, Verdict, rules};
 
-/// The nf_tables table and the prefix of the iptables chains: nobody else's rules are touched.
+/// The nf_tables table and the prefix of the iptables chains: other rules are never changed.
 pub const TABLE: &str = "attache";

@@ -44,7 +44,7 @@ const NESTED: u16 = 0x8000;
 const REGISTER: u32 = 1;
 const TCP: u8 = 6;
 
-/// Replaces whatever the table had.
+/// Replaces the content of the table.
 pub(crate) fn batch(rules: &[Rule]) -> Batch {
     let mut batch = Batch::begin();
     batch.clear_table();

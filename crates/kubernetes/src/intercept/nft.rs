@@ -1,4 +1,4 @@
-//! The rules as a script for `nft -f -`: one transaction, in a table of its own.
+//! The rules as a script for `nft -f -`: one transaction, in a separate table.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -7,7 +7,7 @@ use super::{
     rules::{Chain, Match, Rule, Verdict},
 };
 
-/// Replaces whatever the table had.
+/// Replaces the content of the table.
 pub(crate) fn script(rules: &[Rule]) -> String {
     let mut text = remove();
     let _ = writeln!(text, "table inet {TABLE} {{");

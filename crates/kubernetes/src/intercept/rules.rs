@@ -24,7 +24,7 @@ pub enum Chain {
     Prerouting,
 }
 
-/// What a rule looks at.
+/// What a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Match {
     /// Anything but TCP.
@@ -59,7 +59,7 @@ pub struct Rule {
     pub matches: Option<Match>,
     /// What it says.
     pub verdict: Verdict,
-    /// Why, for whoever lists the rules.
+    /// Why, as a comment in lists of the rules.
     pub why: &'static str,
 }
 

@@ -17,7 +17,7 @@ use super::{client::refusal, context::Shared};
 pub(super) struct Incoming {
     connection: Rc<Shared>,
     exchange: Rc<Exchange>,
-    /// Which request it belongs to: once that is over, the client's bytes are not its any more.
+    /// The request that it belongs to: when that has ended, the client's bytes no longer belong to this body.
     request: u64,
     done: bool,
 }
@@ -32,7 +32,7 @@ impl Incoming {
         this.body_held = true;
         let request = this.request;
         drop(this);
-        // One allocation per request with a body: counting must stay with whoever reads it, on whatever task.
+        // One allocation per request with a body: the count must stay with the reader of the body, on any task.
         Body::stream(Self {
             connection: connection.clone(),
             exchange: exchange.clone(),

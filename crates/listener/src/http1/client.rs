@@ -1,4 +1,4 @@
-//! The client's side of one connection: its socket, what was read of it, and where its messages are.
+//! The client's side of one connection: its socket, the bytes that were read, and the positions of its messages.
 //!
 //! The connection's task and the body of the request that runs share it: whoever wants bytes reads them, so none is handed over between
 //! tasks.
@@ -32,11 +32,11 @@ pub(super) struct Client {
     pub(super) out: Outbox,
     /// The client has closed its side: nothing more comes.
     pub(super) ended: bool,
-    /// The connection is over.
+    /// The connection has ended.
     pub(super) gone: bool,
     /// Why the body that runs was refused. Boxed, since it seldom is.
     pub(super) broken: Option<Box<Refusal>>,
-    /// The request that runs, counted from 1; its body is read by whoever has the same number.
+    /// The running request, counted from 1; the body with the same number may read.
     pub(super) request: u64,
     /// The client waits for 100 before it sends the body.
     pub(super) expects: bool,
@@ -149,7 +149,7 @@ impl Client {
         out
     }
 
-    /// The connection's task is woken by whoever reads the body.
+    /// The reader of the body wakes the connection's task.
     pub(super) fn told_by(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    /// The connection is over, whoever still holds this.
+    /// The connection has ended, even if other owners of this remain.
     pub(super) fn close(&mut self) {
         self.gone = true;
         self.stream = Stream::gone();

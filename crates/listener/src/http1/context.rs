@@ -11,16 +11,17 @@ use bytes::BytesMut;
 use http::StatusCode;
 
 use super::client::Client;
-use crate::{live::Live, respond::Context};
+use crate::{registry::OpenConnection, respond::Context};
 
-/// 1xx answers that wait for a client that doesn't read; more are dropped, since nobody depends on them (RFC 9110 section 15.2).
+/// 1xx answers that wait for a client that doesn't read; more are dropped, because no client depends on them (RFC 9110
+/// section 15.2).
 const MOST: usize = 64 << 10;
 
 /// One connection. In one piece, since memory per idle connection counts.
 pub(super) struct Shared {
     pub(super) context: Context,
     pub(super) client: RefCell<Client>,
-    /// The request whose answer has not begun; 1xx answers go before that alone.
+    /// The request whose response has not started; 1xx responses are only for that one.
     open: Cell<u64>,
     /// 1xx answers that are to be written. Boxed, since there are hardly ever any.
     hints: Cell<Option<Box<BytesMut>>>,
@@ -32,7 +33,7 @@ impl Shared {
         Rc::new(Self { context, client, open: Cell::new(0), hints: Cell::default() })
     }
 
-    pub(super) const fn live(&self) -> &Rc<Live> {
+    pub(super) const fn live(&self) -> &Rc<OpenConnection> {
         self.context.live()
     }
 

@@ -39,8 +39,8 @@ use super::{
 };
 use crate::{
     exchange::{Finish, Sent},
-    live::{Live, Order},
     reader::Reader,
+    registry::{OpenConnection, Order},
     request::{ListenerPermit, Refusal},
     respond::{Context, HttpService, panicked},
     stream::Stream,
@@ -49,7 +49,7 @@ use crate::{
 /// How long, and how much, is read and thrown away after the last answer of a connection that still sends.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
-/// Bytes of a body that nobody wanted which are read so that the connection can be used again.
+/// Bytes of an unread body that are read so that the connection can be used again.
 const DRAIN_BYTES: usize = 64 << 10;
 
 /// Serves the connection to its end, that of the tunnel that it may become included. With `deny`, whatever comes first is refused.
@@ -113,7 +113,7 @@ impl<H: HttpService> Future for Serving<H> {
 }
 
 /// Waits for a tunnel's end, or ends it when the connection is cut.
-async fn until_gone(live: Rc<Live>, signals: Arc<Signals>, mut finish: Finish) {
+async fn until_gone(live: Rc<OpenConnection>, signals: Arc<Signals>, mut finish: Finish) {
     let mut gone = pin!(signals.gone.notified());
     poll_fn(|cx| {
         live.register(cx);
@@ -138,7 +138,7 @@ pub(crate) struct Connection<H: HttpService> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Boxed, since it is seldom there.
     deny: Option<Box<Refusal>>,
-    /// Bytes of a head that were looked at, and are no whole one.
+    /// Bytes of a head that were parsed, and are no complete one.
     looked: usize,
     /// No request follows.
     closing: bool,
@@ -194,7 +194,7 @@ impl<H: HttpService> Drop for Connection<H> {
 }
 
 impl<H: HttpService> Connection<H> {
-    fn live(&self) -> &Rc<Live> {
+    fn live(&self) -> &Rc<OpenConnection> {
         self.shared.live()
     }
 

@@ -1,4 +1,4 @@
-//! A connection that becomes something else than HTTP: its stream goes to whoever the service gave the request's [`OnUpgrade`].
+//! A connection that stops being HTTP: its stream goes to the owner of the request's [`OnUpgrade`].
 //!
 //! [`OnUpgrade`]: crate::OnUpgrade
 

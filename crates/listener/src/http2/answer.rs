@@ -1,9 +1,9 @@
 //! One request of an HTTP/2 connection: its answer is waited for, and sent as the client's windows allow.
 //!
 //! Rules:
-//! - The client's reset ends the work, whatever it is at.
-//! - An answer that breaks off is reset, never ended (RFC 9113 section 8.1). A gRPC answer ends with a status of its own instead, since
-//!   that is what its client reads, and it can't be taken for a good end.
+//! - The client's reset ends the work in every state.
+//! - A response that is cut resets the stream, and never ends it (RFC 9113 section 8.1). A gRPC answer ends with a
+//!   status of its own instead, since that is what its client reads, and it can't be taken for a good end.
 //! - A client that gives the stream no window for `http.write_timeout` loses the stream. The socket's own timeout does not see it, since
 //!   other streams' bytes go.
 
@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use crate::{exchange::Sent, http1::date, live::Live, stall::Stalled};
+use crate::{exchange::Sent, http1::date, registry::OpenConnection, stall::Stalled};
 
 /// 1xx responses that may wait for the socket for one request.
 const MOST_INFORMATIONAL: usize = 16;
@@ -73,7 +73,7 @@ pin_project! {
         connect: Option<Connect>,
         informational: Rc<Informational>,
         sent_informational: usize,
-        live: Rc<Live>,
+        live: Rc<OpenConnection>,
         // The request's, where its body could still break a rule.
         record: Option<Rc<Exchange>>,
         is_head: bool,
@@ -97,7 +97,7 @@ impl<F> Answer<F> {
         method: &Method,
         connect: Option<Connect>,
         informational: Rc<Informational>,
-        live: Rc<Live>,
+        live: Rc<OpenConnection>,
         write_timeout: Duration,
     ) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F
             };
             let Some(send) = this.send.as_ref() else { return Poll::Ready(()) };
             if send.is_broken() {
-                // Also before it was begun: what was cancelled by then is sent to nobody.
+                // Also before it was started: a request that was cancelled by then is not forwarded.
                 note_fault(this.record.as_deref(), send);
                 return Poll::Ready(());
             }

@@ -19,7 +19,7 @@ struct Received {
 
 /// Wraps a stream that has not ended.
 pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>) -> Body {
-    // One allocation per request with a body: counting must stay with whoever reads it, on whatever task.
+    // One allocation per request with a body: the count must stay with the reader of the body, on any task.
     Body::stream(Received { incoming: Incoming::new(stream), exchange: exchange.clone() })
 }
 

@@ -1,8 +1,8 @@
 //! What a client's floods are paid from: its connection, and its address.
 //!
-//! What a frame costs and what earns is in [`attache_http2::Flood`]. A flood that opens a new connection whenever one is ended would begin anew
-//! with each. So what a connection spends beyond what was earned is also taken from its client's address. An address that spends
-//! nothing has no entry here.
+//! What a frame costs and what earns is in [`attache_http2::Flood`]. A flood that opens a new connection whenever one
+//! is ended would begin anew with each. So what a connection spends beyond what was earned is also taken from its
+//! client's address. An address that spends nothing has no entry here.
 
 use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc};
 
@@ -10,7 +10,7 @@ use attache_config::model::HttpLimits;
 use attache_http2::{Account, Bounds, Flood, Payer};
 use tokio::time::Instant;
 
-use crate::live::Live;
+use crate::registry::OpenConnection;
 
 /// Addresses that are remembered. Beyond it those with nothing spent are forgotten, and further ones are not remembered.
 const MOST: usize = 4096;
@@ -25,11 +25,11 @@ pub(crate) struct Client {
     address: Option<IpAddr>,
     /// What all connections of its address may spend, in each worker.
     bounds: Bounds,
-    live: Rc<Live>,
+    live: Rc<OpenConnection>,
 }
 
 /// Follows the frames of a client's connection.
-pub(super) fn flood(limits: &HttpLimits, address: Option<IpAddr>, live: Rc<Live>) -> Flood<Client> {
+pub(super) fn flood(limits: &HttpLimits, address: Option<IpAddr>, live: Rc<OpenConnection>) -> Flood<Client> {
     let own = Bounds { rate: limits.h2_flood_rate.into(), burst: limits.h2_flood_burst.into() };
     let times = u64::from(limits.h2_flood_per_client);
     let bounds = Bounds { rate: own.rate.saturating_mul(times), burst: own.burst.saturating_mul(times) };
@@ -66,7 +66,7 @@ fn spend(client: Option<IpAddr>, amount: u64, bounds: Bounds, now: Instant) -> b
     })
 }
 
-/// One client of IPv6 has a network of its own (RFC 6177).
+/// One client of IPv6 has its own network (RFC 6177).
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),

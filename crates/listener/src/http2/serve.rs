@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     exchange::cause,
-    live::{Live, Order},
     reader::Reader,
+    registry::{OpenConnection, Order},
     request::{HEADER_TIMEOUT, Refusal},
     respond::{Context, HttpService, Service},
     stream::Stream,
@@ -45,7 +45,7 @@ enum Stop {
     Failed(Error),
     /// A head was not whole in time.
     HeadTooSlow,
-    /// It is told to end, and nothing runs. The client hears which requests were taken.
+    /// It must end, and no request runs. GOAWAY tells the client which requests were processed.
     Drained,
     /// It is told to end at once.
     Cut,
@@ -104,7 +104,7 @@ pub(crate) async fn serve<H: HttpService>(
 async fn end(
     error: &Error,
     connection: &mut Connection<Stream>,
-    live: &Live,
+    live: &OpenConnection,
     listener: &str,
     report: impl Fn(Reason, String),
 ) {
@@ -121,7 +121,8 @@ async fn end(
     }
 }
 
-/// Runs the connection to its end. `header_timeout` bounds each head, and the client's preface with its SETTINGS, from the first byte to the last.
+/// Runs the connection to its end. `header_timeout` bounds each head, and the client's preface with its SETTINGS, from
+/// the first byte to the last.
 async fn run<H: HttpService>(
     server: &Server<H>,
     context: &Context,

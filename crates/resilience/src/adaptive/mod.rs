@@ -25,7 +25,8 @@
 //!   one, with the time until then;
 //! - one controller counts for one upstream, not for one filter chain.
 //!
-//! All of it is atomics: a sample is one addition to a bucket, and whoever finds that a window is over sets the limit.
+//! Everything is atomic: a sample is one addition to a bucket, and the worker that finds that a window has ended sets
+//! the limit.
 
 mod limit;
 mod samples;
@@ -66,7 +67,7 @@ pub struct Gradient {
     samples: Samples,
 }
 
-/// A controller as it stands.
+/// The current state of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Calls at once.

@@ -1,4 +1,4 @@
-//! Retries a second that are admitted whatever the share says.
+//! Retries a second that are always admitted, whatever the share.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use super::{
 use crate::UpstreamState;
 
 pin_project! {
-    /// A response's body that ends with an error once its time is over.
+    /// A response's body that ends with an error when its deadline has passed.
     pub(super) struct TimedBody {
         inner: Holder,
         #[pin]

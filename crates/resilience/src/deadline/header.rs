@@ -4,9 +4,9 @@
 //! `x-envoy-expected-rq-timeout-ms`. Anything else counts as absent. It bounds the whole call, as `grpc-timeout` does; it
 //! never lengthens what the route allows. A time that has run out isn't sent at all.
 //!
-//! Each attempt takes on what then remains of the shortest deadline (the caller's, the route's, the attempt's own), rounded down,
-//! whether the caller named one or not: the callee never works longer than anybody waits. A duration, not a
-//! point in time: the clocks of two machines differ.
+//! Each attempt takes on what then remains of the shortest deadline (the caller's, the route's, the attempt's own),
+//! rounded down, whether the caller named one or not: the callee never works longer than its caller waits. A duration,
+//! not a point in time: the clocks of two machines differ.
 
 use std::{
     task::{Context, Poll},

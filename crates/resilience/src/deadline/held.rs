@@ -1,9 +1,11 @@
 //! Answers whose client doesn't read them.
 //!
-//! A body is polled only as fast as the client takes it, so nothing that lives in `poll_frame` can end an answer whose client reads nothing:
-//! neither its deadline nor a limit. Until `http.write_timeout` it would hold a place of `max_requests` and the connection to the upstream.
+//! A body is polled only as fast as the client takes it, so nothing that lives in `poll_frame` can end an answer whose
+//! client reads nothing: neither its deadline nor a limit. Until `http.write_timeout` it would hold a place of
+//! `max_requests` and the connection to the upstream.
 //!
-//! **Rule.** Each worker looks at its answers four times a second ([`keep`]), and ends the exchange with the upstream, whatever the client does:
+//! **Rule.** Each worker checks its responses four times a second ([`keep`]), and ends the exchange with the upstream,
+//! whatever the client does:
 //! - at the deadline of the exchange: `request-timeout`;
 //! - where more than three quarters of the upstream's `max_requests` are taken and the client has taken nothing for [`STALLED`], the
 //!   longest first, until no more than that are: `client-stalled`. So clients that don't read can't keep others out;

@@ -10,15 +10,16 @@
 //! | `idle` | the last byte either way | | `idle-timeout` |
 //!
 //! **Rules.** Until the response's head the shorter of `request` and `grpc-timeout` wins. A response that streams
-//! (`text/event-stream`, `application/grpc*`, an upgrade, a CONNECT) may go on behind `request`, not behind `grpc-timeout`:
-//! the gRPC deadline is that of the whole call. A response that is cut ends with an error, never as if it were whole.
+//! (`text/event-stream`, `application/grpc*`, an upgrade, a CONNECT) may last longer than `request`, but not longer
+//! than `grpc-timeout`: the gRPC deadline is that of the whole call. A response that is cut ends with an error, never
+//! as if it were whole.
 //!
 //! **Sources.** Envoy's route `timeout`, `per_try_timeout` and `stream_idle_timeout`; gRPC over HTTP/2
 //! (grpc/doc/PROTOCOL-HTTP2.md, "Timeout"). Envoy counts `timeout` from the request's end, and so does attache by
 //! default: an upload is bounded by silence alone. One that the config sets counts from the request's head: it bounds a
 //! slow upload, too.
 //!
-//! A client that doesn't read lets nobody poll its answer: [`held`] ends the exchange with the upstream all the same.
+//! If a client doesn't read, nothing polls its response: [`held`] still ends the exchange with the upstream.
 //!
 //! Timers are registered only by what has to wait: an answer that is there at the first poll, or a body of one frame,
 //! costs none. No frame reads the clock (see [`timer`]).
@@ -238,7 +239,7 @@ fn note(state: &UpstreamState, reason: Reason) {
     tracing::debug!(upstream = %state.shared.config.name, %reason, "cut");
 }
 
-/// Whether a response goes on for as long as the two sides like.
+/// Whether a response may stream for as long as the two sides want.
 pub(crate) fn streams(response: &Response<Body>) -> bool {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return true;

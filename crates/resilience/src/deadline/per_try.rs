@@ -1,7 +1,7 @@
 //! The deadline of one attempt.
 //!
-//! It ends with the response's head, as Envoy's does: a response that has begun is the caller's, and no other attempt
-//! could replace it.
+//! It ends with the response's head, as Envoy's does: a response that has started belongs to the caller, and no other
+//! attempt could replace it.
 
 use std::{
     future::Future,

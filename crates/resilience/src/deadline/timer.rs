@@ -139,7 +139,8 @@ impl Timer {
                     return Poll::Ready(Reason::IdleTimeout);
                 }
             }
-            // From now, not from the missed tick: a body nobody polled for an hour must not count an hour of ticks at once.
+            // From now, not from the missed tick: a body that was not polled for an hour must not count an hour of
+            // ticks in one step.
             *this.next_tick = now.max(Instant::now()).checked_add(tick);
             match earlier(this.limits.deadline, *this.next_tick) {
                 Some(next) => sleep.reset(next),

@@ -137,7 +137,7 @@ impl DescriptorStatus {
             over_limit: self.code == OVER_LIMIT,
             limit: self.current_limit.as_ref().map(|limit| limit.requests_per_unit),
             remaining: self.limit_remaining,
-            // A negative one is over; a part of a second is a second.
+            // A negative duration has passed; a part of a second counts as a second.
             reset: self.duration_until_reset.as_ref().map(|reset| {
                 Duration::from_secs(reset.seconds.max(0).cast_unsigned() + u64::from(reset.nanos > 0))
             }),

@@ -1,14 +1,16 @@
-//! Global rate limits: before a request goes on, a service that counts for all proxies is asked.
+//! Global rate limits: before a request continues, attache asks a service that counts for all proxies.
 //!
-//! **Rule.** The route's descriptors, filled with the request's values, go to `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit` of an upstream of
-//! the config. `OVER_LIMIT` is 429, `rate-limited`, with `x-envoy-ratelimited`, `RateLimit-*` (as local limits) and `Retry-After` from the
-//! fullest bucket's status. Headers that the service wants added are added: to the answer, or to the request and its response.
+//! **Rule.** The route's descriptors, filled with the request's values, go to
+//! `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit` of an upstream of the config. `OVER_LIMIT` is 429,
+//! `rate-limited`, with `x-envoy-ratelimited`, `RateLimit-*` (as local limits) and `Retry-After` from the fullest
+//! bucket's status. Headers that the service wants added are added: to the answer, or to the request and its response.
 //! When the service doesn't answer within `timeout`, `failure_mode` decides.
 //!
 //! A descriptor of which a value is missing is left out; a request of which none is left isn't asked for.
 //!
-//! **Source.** Envoy's `ratelimit` filter and its rate limit actions, with their names. Differences: one `timeout`, no retries, as there; the
-//! service's headers replace those of the same name, so a client can't send them ahead; `failure_mode` is a word instead of `failure_mode_deny`.
+//! **Source.** Envoy's `ratelimit` filter and its rate limit actions, with their names. Differences: one `timeout`, no
+//! retries, as there; the service's headers replace those of the same name, so a client can't send them ahead;
+//! `failure_mode` is a word instead of `failure_mode_deny`.
 //!
 //! The service is called like any other upstream: its pool, TLS, limits, breaker and ejection are those of its config.
 
@@ -113,7 +115,7 @@ impl GlobalLimiter {
     }
 }
 
-/// Asks before a request goes on.
+/// Asks before a request continues.
 #[derive(Clone, Debug)]
 pub struct GlobalLimit<S> {
     inner: S,
@@ -121,7 +123,7 @@ pub struct GlobalLimit<S> {
 }
 
 impl<S> GlobalLimit<S> {
-    /// Puts the question before a service; `None` asks nobody.
+    /// Wraps a service with the check; with `None` there is no check.
     pub fn new(inner: S, limiter: Option<Rc<GlobalLimiter>>) -> Self {
         Self { inner, limiter }
     }
@@ -227,7 +229,7 @@ pin_project! {
     #[project = StepProjection]
     enum Step<F> {
         Through { #[pin] future: F },
-        // The question, and what then goes on.
+        // The request to the service, and the call that continues after it.
         Asked { future: BoxFuture },
     }
 }

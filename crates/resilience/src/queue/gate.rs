@@ -32,7 +32,7 @@ pub struct Gate {
     shed: AtomicU64,
 }
 
-/// A [`Gate`] as it stands, for people.
+/// The current state of a [`Gate`], for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateReading {
     /// Calls at once, whichever limit is the lowest.
@@ -57,9 +57,9 @@ impl Gate {
         }
         let breaker = &config.circuit_breaker;
         let most = match (&config.queue, config.protocol) {
-            // Without a queue the pool refuses them, with a reason of its own.
+            // Without a queue the pool refuses them, with its own reason.
             (None, _) => u32::MAX,
-            // One call a connection: those beyond would wait in the pool, where nobody asks who is urgent.
+            // One call for each connection: further calls would wait in the pool, which does not know urgency.
             (Some(_), model::UpstreamProtocol::Http1) => breaker.max_requests.min(breaker.max_connections),
             (Some(_), _) => breaker.max_requests,
         };

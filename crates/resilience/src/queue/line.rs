@@ -285,7 +285,7 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    /// A place, or `None` for a call that is not sent. `expired` says that its time in line is over.
+    /// A permit, or `None` for a call that is not sent. `expired`: it has waited too long.
     pub(super) fn poll(&self, cx: &Context<'_>, expired: bool) -> Poll<Option<QueuePermit>> {
         if expired && self.waiter.state.get() == State::Waiting {
             self.line.expire(&self.waiter);
@@ -317,7 +317,7 @@ impl Drop for Wait {
     }
 }
 
-/// A call's place at the upstream, given back when it is dropped.
+/// A call's permit at the upstream, released when it is dropped.
 pub(super) struct QueuePermit {
     line: Rc<Line>,
     since: Instant,

@@ -6,9 +6,10 @@
 //!
 //! **Without a queue** a call beyond the limit is refused at once: 503, `overflow-adaptive`.
 //!
-//! **With one** it waits, at most `interval`; but once the queue has not been empty for `interval`, at most `target`, and the
-//! newest goes first. So a burst is absorbed whole, while a standing queue, which only adds latency, is kept near `target`,
-//! and what is served is fresh: the caller of an old call has probably gone. What waited too long, or finds the queue full: 503, `overflow-queue`.
+//! **With one** it waits, at most `interval`; but once the queue has not been empty for `interval`, at most `target`,
+//! and the newest goes first. So a burst is absorbed whole, while a standing queue, which only adds latency, is kept
+//! near `target`, and what is served is fresh: the caller of an old call has probably gone. What waited too long, or
+//! finds the queue full: 503, `overflow-queue`.
 //!
 //! **Urgency** (`priority_header`): a place goes to the most urgent call that waits. When one is refused after its wait, those
 //! that are less urgent are refused with it, and a full queue makes room by its least urgent call: within one worker nobody is shed while
@@ -16,10 +17,10 @@
 //!
 //! **Deadlines.** A call whose deadline passed is not sent; one that waited tells a gRPC callee what remains.
 //!
-//! **Sources.** Controlled delay and adaptive LIFO: Maurer, *Fail at Scale* (ACM Queue 13.8, 2015), after Nichols and Jacobson, *Controlling
-//! Queue Delay* (2012), whose 5 ms and 100 ms are the defaults. Urgencies: RFC 9218.
+//! **Sources.** Controlled delay and adaptive LIFO: Maurer, *Fail at Scale* (ACM Queue 13.8, 2015), after Nichols and
+//! Jacobson, *Controlling Queue Delay* (2012), whose 5 ms and 100 ms are the defaults. Urgencies: RFC 9218.
 //!
-//! Each worker has a line of its own ([`line`]), without a lock; the places are counted by all of them together ([`gate`]).
+//! Each worker has its own queue ([`line`]), without a lock; all workers together count the permits ([`gate`]).
 
 mod gate;
 mod line;
@@ -233,7 +234,7 @@ impl Load for QueuePermit {
     }
 }
 
-/// The answer came, or there will be none: the place goes on with the body.
+/// The response has arrived, or there will be none: the body keeps the permit.
 fn answered(outcome: Result<Response<Body>, Error>, place: SharedPermit) -> Result<Response<Body>, Error> {
     let response = outcome?;
     if response.body().is_end_stream() || (place.0.adaptive() && deadline::streams(&response)) {

@@ -5,10 +5,10 @@
 //! limit is (`RateLimit-Limit`, `-Remaining`, `-Reset` in seconds; draft-ietf-httpapi-ratelimit-headers-03, the form in use).
 //! Answers that are let through carry nothing.
 //!
-//! **Keys.** With `by`, each value has a bucket of its own, found by a keyed 64-bit hash in a table of fixed size (see [`table`]).
-//! A new key takes the place of one whose bucket is full again, which loses nothing; where there is none it shares
-//! one bucket with all others like it. So memory is bounded, and a client that invents keys can neither get around its limit
-//! for long nor push out the buckets of others.
+//! **Keys.** With `by`, each value has its own bucket, found by a keyed 64-bit hash in a table of fixed size (see
+//! [`table`]). A new key takes the place of one whose bucket is full again, which loses nothing; where there is none it
+//! shares one bucket with all others like it. So memory is bounded, and a client that invents keys can neither get
+//! around its limit for long nor push out the buckets of others.
 //!
 //! **Source.** Envoy's `local_ratelimit`, whose bucket is refilled all at once each `fill_interval`; the generic cell rate algorithm
 //! of ITU-T I.371, by which a bucket is one word and a request one compare-and-swap.

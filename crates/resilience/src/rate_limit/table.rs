@@ -41,7 +41,7 @@ struct Entry {
 
 #[derive(Debug)]
 pub(super) struct Table {
-    /// Keyed at random, so that nobody outside can make two keys collide.
+    /// Keyed at random, so that a client can't make two keys collide.
     hasher: RandomState,
     places: Box<[[Entry; PLACES]]>,
     /// For keys that found no place.

@@ -18,8 +18,6 @@ use attache_wire::{
 };
 use http::StatusCode;
 
-use super::http_date;
-
 /// A longer `Retry-After` than this is left to the caller.
 pub(super) const LONGEST_ASKED: Duration = Duration::from_secs(30);
 
@@ -43,12 +41,10 @@ pub(super) fn asked(status: StatusCode, headers: &Fields) -> Option<Duration> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let date = |text| http_date::parse(text, now);
-    let from = headers.get(DATE).and_then(|value| date(value.to_str().ok()?)).unwrap_or(now);
-    let wait = date(text)?.saturating_sub(from);
-    Some(Duration::from_secs(u64::try_from(wait).unwrap_or(0)))
+    // All three forms of RFC 9110 section 5.6.7.
+    let until = httpdate::parse_http_date(text).ok()?;
+    let date = headers.get(DATE).and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
+    Some(until.duration_since(date.unwrap_or_else(SystemTime::now)).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -82,8 +78,15 @@ mod tests {
         assert_eq!(read(500, "2"), None);
         assert_eq!(read(503, "-2"), None);
         assert_eq!(read(503, "Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO), "past");
-        assert_eq!(read(503, "in a minute"), None);
-        assert!(read(503, "Fri, 31 Dec 2999 23:59:59 GMT") > Some(LONGEST_ASKED));
+        for no_date in [
+            "in a minute",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 31 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 94 08:49:37 GMT",
+        ] {
+            assert_eq!(read(503, no_date), None, "{no_date}");
+        }
+        assert!(read(503, "Tue, 31 Dec 2999 23:59:59 GMT") > Some(LONGEST_ASKED));
         assert_eq!(read(503, "99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
     }
 

@@ -1,4 +1,4 @@
-//! Which outcomes are tried again: Envoy's `x-envoy-retry-on`, decided from what is known instead of from a reset code.
+//! Which outcomes are retried: Envoy's `x-envoy-retry-on`, decided by the known error instead of by a reset code.
 //!
 //! | condition | errors | responses |
 //! | --- | --- | --- |

@@ -112,7 +112,7 @@ where
                     match attempts.again(&outcome) {
                         None => {
                             let outcome = attempts.finish(outcome);
-                            // An attempt that lost to its hedge ends here, not when somebody drops all of this.
+                            // An attempt that lost to its hedge ends here, and not later when this future is dropped.
                             this.step.set(Step::Over);
                             return Poll::Ready(outcome);
                         }
@@ -172,7 +172,8 @@ impl Attempts<'_> {
                     return Some(When::AtOnce(How::Fresh));
                 }
                 if conditions::never_reached(error) && self.kept.whole() && self.kept.has_other(self.state) {
-                    // Whatever the route says of retries: nobody has worked on it. It ends when every endpoint was asked.
+                    // Independent of the route's retries: no application has seen it. It ends when every endpoint was
+                    // tried.
                     count(&self.state.counters.failovers);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
@@ -255,8 +256,8 @@ impl Attempts<'_> {
     }
 }
 
-/// A response that nobody gets. A short one is read while the next attempt is waited for, so that its
-/// HTTP/1 connection can be used again; the rest of a long one is dropped, which closes the connection or resets the stream.
+/// A response that the caller doesn't get. A short one is read during the wait for the next attempt, so that its HTTP/1
+/// connection can be used again; the rest of a long one is dropped, which closes the connection or resets the stream.
 struct Discard {
     body: Body,
     left: usize,

@@ -6,12 +6,13 @@
 //! is kept whole, another usable endpoint was not tried yet, `attempts` and the budget have room. Where one of them fails
 //! the request isn't hedged any more. `max` hedges each wait as long again, from the one before.
 //!
-//! **Who wins.** The first *good* answer: one that is neither a failure of the upstream nor met by a condition of `retry.on`.
-//! A bad one waits while another attempt runs; if all are bad, the first attempt's end is judged as if it had been alone.
+//! **Who wins.** The first *good* answer: one that is neither a failure of the upstream nor met by a condition of
+//! `retry.on`. A bad one waits while another attempt runs; if all are bad, the first attempt's end decides as if it had
+//! been alone.
 //!
-//! **The losers** are dropped: their HTTP/2 stream is reset, their HTTP/1 connection closed. That is nobody's failure, so neither
-//! ejection nor breaker counts it. What was slow and lost is counted by the histogram as if it had ended when it was
-//! given up: without that, hedging would hide the slow answers from the percentile, and hedge ever sooner.
+//! **The losers** are dropped: their HTTP/2 stream is reset, their HTTP/1 connection closed. That is no failure, so
+//! neither ejection nor breaker counts it. What was slow and lost is counted by the histogram as if it had ended when
+//! it was given up: without that, hedging would hide the slow answers from the percentile, and hedge ever sooner.
 //!
 //! **Source.** Dean and Barroso, "The Tail at Scale" (2013); tower's `hedge` (percentile, two halves of a histogram). Envoy's
 //! `hedge_policy` hedges on the per-try deadline only.

@@ -68,7 +68,7 @@ impl Kept {
         call
     }
 
-    /// The call for an attempt beside the running one, with a record of its own.
+    /// The call for an attempt beside the running one, with its own record.
     pub(super) fn beside(&mut self) -> Call {
         let exchange = Rc::new(self.context.exchange.beside());
         self.attempt = self.attempt.saturating_add(1);

@@ -1,4 +1,4 @@
-//! Retries: a failure that another attempt can mend is not the caller's.
+//! Retries: the caller doesn't see a failure that another attempt can avoid.
 //!
 //! **When.** All of these hold, or the first outcome is the caller's:
 //! 1. the outcome meets a condition of `retry.on` (see [`conditions`], Envoy's words);
@@ -13,13 +13,15 @@
 //! (2 for the first retry; a first attempt isn't marked) and a `grpc-timeout` cut to what remains.
 //!
 //! **The close race.** A pooled connection may be closed by the peer in the moment a request goes out on it
-//! (envoyproxy/envoy#14981). Where that is told by [`Error::reused`] and rule 2 and 3 hold, the request is sent
-//! once more at once, on a connection made for it ([`fresh`](attache_upstream::Call::fresh)). It is not a failure of the upstream, so it counts
-//! neither as an attempt nor against the budget; once is enough, since a new connection can't lose the same race.
+//! (envoyproxy/envoy#14981). Where that is told by [`Error::reused`] and rule 2 and 3 hold, the request is sent once
+//! more at once, on a connection made for it ([`fresh`](attache_upstream::Call::fresh)). It is not a failure of the
+//! upstream, so it counts neither as an attempt nor against the budget; once is enough, since a new connection can't
+//! lose the same race.
 //!
-//! **Elsewhere.** What never reached an application (no connection, or the peer says that it did no work) is sent to every other usable endpoint, one
-//! after the other and at once, within the deadline. That is no retry: it counts neither as an attempt nor against the budget, and `retry.on` and
-//! `attempts` don't bound it. Of connections alone the upstream sees to it itself, within one attempt.
+//! **Elsewhere.** What never reached an application (no connection, or the peer says that it did no work) is sent to
+//! every other usable endpoint, one after the other and at once, within the deadline. That is no retry: it counts
+//! neither as an attempt nor against the budget, and `retry.on` and `attempts` don't bound it. Of connections alone the
+//! upstream sees to it itself, within one attempt.
 //!
 //! **Hedging**, where the route asks for it, is in [`hedge`]: another attempt beside one that is slow.
 //!
@@ -31,7 +33,6 @@ mod backoff;
 mod conditions;
 mod future;
 mod hedge;
-mod http_date;
 mod kept;
 mod replay;
 

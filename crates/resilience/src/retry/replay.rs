@@ -91,7 +91,7 @@ impl Recording {
         self.0.borrow().complete()
     }
 
-    /// No other attempt will come: what was kept is let go once the running one has read it.
+    /// There will be no other attempt: the kept bytes are dropped when the running one has read them.
     pub(super) fn stop(&self) {
         self.0.borrow_mut().recording = false;
     }
@@ -180,7 +180,7 @@ impl Tape {
         }
     }
 
-    /// Lets the recording go once it is over and the reader is through with it.
+    /// Drops the recording when it is complete and its reader has read all of it.
     fn let_go(&mut self, read: usize) {
         if !self.recording && read >= self.frames.len() {
             self.lost = true;

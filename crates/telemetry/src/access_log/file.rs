@@ -86,7 +86,7 @@ impl Write for RotatingFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    // Paths and client addresses are nobody else's business.
+    // Other users must not read paths and client addresses.
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(read(&numbered(&path, 1)), "33333\n");
         assert_eq!(read(&numbered(&path, 2)), "22222\n");
         assert!(!numbered(&path, 3).exists());
-        // A new process goes on where the old one ended.
+        // A new process continues where the old one ended.
         let mut file = RotatingFile::open(&settings).unwrap();
         file.write_all(b"55555\n").unwrap();
         assert_eq!((read(&path), read(&numbered(&path, 1))), ("55555\n".into(), "44444\n".into()));

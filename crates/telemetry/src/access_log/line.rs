@@ -1,13 +1,14 @@
 //! One line for one exchange.
 //!
-//! Rule: whatever a client or an upstream sends, a line stays one line and its fields stay in their places. In text,
-//! everything that isn't visible ASCII or a printable letter is escaped, in fields without quotes blanks too; in JSON the escapes are those of
-//! RFC 8259 section 7.
+//! Rule: whatever a client or an upstream sends, a line stays one line and each field stays in its position. In text,
+//! everything that isn't visible ASCII or a printable letter is escaped, in fields without quotes blanks too; in JSON
+//! the escapes are those of RFC 8259 section 7.
 //!
-//! Text, in this order (`-` stands for what there is not):
+//! Text, in this order (`-` for a missing value):
 //!
 //! ```text
-//! TIME STATUS FLAG REASON METHOD HOST PATH PROTOCOL listener= route= upstream= endpoint= attempts= total_ms= head_ms= received= sent= client= identity= peer= id= detail="…"
+//! TIME STATUS FLAG REASON METHOD HOST PATH PROTOCOL listener= route= upstream= endpoint= attempts= total_ms= head_ms=
+//! received= sent= client= identity= peer= id= detail="…"
 //! ```
 //!
 //! TIME is when the exchange began; FLAG is Envoy's response flag for REASON.
@@ -138,7 +139,7 @@ fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
     Ok(serde_json::to_writer(out, &line)?)
 }
 
-/// Every key is always there: `null` stands for what there is not.
+/// Every key is always there: `null` for a missing value.
 #[derive(Serialize)]
 struct Json<'a> {
     time: Shown<Timestamp>,

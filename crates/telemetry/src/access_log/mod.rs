@@ -4,9 +4,10 @@
 //! counts it (`attache_access_log_dropped_total`): a slow disk may cost log lines, never requests.
 //!
 //! The queue is `std::sync::mpsc::sync_channel`: one array that is allocated once, a `try_send` of one
-//! compare-and-swap, and a plain thread can wait on it. (tokio's allocates blocks as it goes and is made for tasks that wait.) Its inner lock
-//! is touched only to wake a sleeping writer, and the writer sleeps at most once in 20 ms. One queue for all
-//! workers keeps the lines nearly in order, which is what people expect of a log; those who want no shared cache line leave the log off.
+//! compare-and-swap, and a plain thread can wait on it. (tokio's allocates blocks as it goes and is made for tasks that
+//! wait.) Its inner lock is touched only to wake a sleeping writer, and the writer sleeps at most once in 20 ms. One
+//! queue for all workers keeps the lines nearly in order, which is what people expect of a log; those who want no
+//! shared cache line leave the log off.
 
 mod file;
 mod filter;
@@ -155,7 +156,7 @@ impl AccessLog {
         }))
     }
 
-    /// Opens the file again, for whoever renamed it (log rotation). Where that fails the old one is kept.
+    /// Opens the file again after it was renamed (log rotation). If that fails, the old one is kept.
     pub fn reopen(&self) {
         if let Some((shared, _)) = &self.0 {
             shared.reopen.store(true, SeqCst);
@@ -175,7 +176,7 @@ impl AccessLog {
 
 impl Shared {
     fn wake(&self) {
-        // A full queue needs no waking: the writer looks at the flags after every batch.
+        // A full queue needs no waking: the writer checks the flags after every batch.
         let _ = self.queue.try_send(Message::Wake);
     }
 }

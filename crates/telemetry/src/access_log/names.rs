@@ -9,7 +9,7 @@ use attache_config::model::{LogField, LogPart, LogTemplate};
 use attache_wire::{Fields, Value};
 use http::{HeaderName, HeaderValue};
 
-/// Names of headers; what is noted of an exchange stands in this order, those of the request first.
+/// Names of headers; the values of an exchange are kept in this order, those of the request first.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     /// Tells the names of one config from those of another: a reload may come while a request runs.
@@ -47,7 +47,7 @@ impl Names {
         if self.request.is_empty() {
             return;
         }
-        // One allocation, only where a log names headers; each value is copied, since the head goes on without it.
+        // One allocation, only if a log names headers; each value is copied, because the head leaves this place.
         let mut noted = noted.borrow_mut();
         noted.of = self.id;
         noted.values.clear();

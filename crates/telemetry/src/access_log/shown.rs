@@ -1,4 +1,4 @@
-//! How values stand in a line.
+//! How values are written in a line.
 
 use std::{fmt, time::Duration};
 

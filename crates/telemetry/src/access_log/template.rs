@@ -1,7 +1,8 @@
 //! Lines as a config wants them: templates of text, and JSON objects with keys of one's own.
 //!
-//! Rule: the same as for the lines that are there already (see `line`): no field can end a line or forge another one. In text a field
-//! that is one word has its blanks escaped; headers and `detail` keep theirs, and are meant to stand in quotes.
+//! Rule: the same as for the lines that are there already (see `line`): no field can end a line or forge another one.
+//! In text a field that is one word has its blanks escaped; headers and `detail` keep theirs, and should be quoted in
+//! the template.
 
 use std::{
     fmt::{self, Display, Write as _},
@@ -26,7 +27,7 @@ pub(super) struct Line<'a> {
     pub(super) names: &'a Names,
 }
 
-/// What stands in a field.
+/// The value of a field.
 enum Value<'a> {
     Nothing,
     Count(u64),

@@ -62,7 +62,7 @@ impl Writer {
         while let Ok(first) = self.lines.recv() {
             self.take(first);
             loop {
-                // Read before the queue is emptied: what was queued before the end was asked for is written.
+                // Read before the queue is emptied: lines that were queued before the request to end are written.
                 let stop = self.shared.stop.load(SeqCst);
                 let more = self.gather();
                 if self.shared.reopen.swap(false, SeqCst) {
@@ -84,7 +84,7 @@ impl Writer {
         }
     }
 
-    /// Takes what is there; true if the batch was full before the queue was empty.
+    /// Takes the queued lines; true if the batch was full before the queue was empty.
     fn gather(&mut self) -> bool {
         while self.batch.len() < BATCH {
             match self.lines.try_recv() {

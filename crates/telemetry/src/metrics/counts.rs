@@ -133,7 +133,7 @@ impl Counts {
         None
     }
 
-    /// The same as it is shown, to the hundredth.
+    /// The same, rounded to a hundredth for display.
     pub(super) fn millis(&self, share: f64) -> Option<f64> {
         self.percentile(share).map(|millis| (millis * 100.0).round() / 100.0)
     }

@@ -43,7 +43,7 @@ pub(crate) fn write<const L: usize>(series: &Series<L, CELLS>, trace: TraceId, t
     });
 }
 
-/// Adds what is newer than what is known.
+/// Adds the newer exemplars.
 pub(crate) fn read<const L: usize>(series: &Series<L, CELLS>, into: &mut Exemplars) {
     let cells = || -> [[u64; EACH]; BUCKETS] {
         std::array::from_fn(|bucket| std::array::from_fn(|offset| series.get(1 + bucket * EACH + offset)))

@@ -3,8 +3,9 @@
 //! Why: Prometheus' `rate` and `increase` compare two samples. A series whose first sample is a 1 shows no increase, so the first failure
 //! of a kind, often the only one, would be missed by every alert.
 //!
-//! Rule: the page adds zeros as it is made; workers hold no cell for them. Only the reasons that are likely have one, and at most
-//! [`MOST`] series of `attache_requests_total` are added, in the order of the config: the number of series still depends on the config alone.
+//! Rule: the page adds zeros as it is made; workers hold no cell for them. Only the reasons that are likely have one,
+//! and at most [`MOST`] series of `attache_requests_total` are added, in the order of the config: the number of series
+//! still depends on the config alone.
 
 use std::{
     collections::BTreeSet,

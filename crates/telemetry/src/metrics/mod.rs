@@ -85,7 +85,8 @@ pub(crate) struct Registry {
     spans_exported: Arc<Family<0, 1>>,
     spans_dropped: Arc<Family<1, 1>>,
     panics: Arc<Family<0, 1>>,
-    /// By upstream and endpoint, while somebody looks; never on the page of metrics, since endpoints are not bounded.
+    /// By upstream and endpoint, while a client requests it; never on the page of metrics, because the number of
+    /// endpoints has no limit.
     endpoints: Arc<Family<2, { cell::ENDPOINT }>>,
     watch: Watch,
     limit_service: Arc<Family<2, 1>>,
@@ -321,7 +322,7 @@ fn unix_seconds(at: SystemTime) -> u64 {
 }
 
 thread_local! {
-    /// Before `install`, what is counted goes where nobody scrapes it: the counters are safe to use in any test.
+    /// Before `install` the counts go to cells that are never scraped, so the counters are safe to use in any test.
     static CURRENT: RefCell<WorkerMetrics> = RefCell::new(Metrics::new().worker());
 }
 
@@ -333,7 +334,8 @@ impl WorkerMetrics {
     }
 }
 
-/// The counters of the calling thread. Always safe to use: before [`WorkerMetrics::install`] nobody scrapes what they count.
+/// The counters of the calling thread. Always safe to use: before [`WorkerMetrics::install`] their counts are not
+/// scraped.
 pub fn metrics() -> WorkerMetrics {
     CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_else(|_| Metrics::new().worker())
 }

@@ -1,8 +1,9 @@
 //! Durations by OpenTelemetry's semantic conventions for HTTP metrics: `http.server.request.duration` and `http.client.request.duration`
 //! (stable since 1.23), with their attributes and bucket boundaries; and the sizes of bodies.
 //!
-//! They tell single statuses and methods apart, which `/metrics` doesn't, so they have many times as many series. Rule: nothing is counted
-//! here unless somebody takes it: an export of metrics by OTLP, or Istio's and Envoy's names, which have single statuses too.
+//! They tell single statuses and methods apart, which `/metrics` doesn't, so they have many times as many series. Rule:
+//! nothing is counted here unless it is used: by an export of metrics by OTLP, or by Istio's and Envoy's names, which
+//! have single statuses too.
 
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ impl Tables {
     }
 }
 
-/// Whether somebody takes what is counted here.
+/// Whether these counts are used.
 pub(super) fn wanted(config: &Config) -> bool {
     config.otlp.metrics.is_some()
         || config.app.names != MetricNames::default()

@@ -1,4 +1,4 @@
-//! Counting without a lock: every worker has cells of its own for every series, a scrape adds them up.
+//! Counting without a lock: every worker has its own cells for every series, and a scrape adds them up.
 //!
 //! Rule: a cell is written by the one thread that owns its [`Table`] and read by any. So adding is a relaxed
 //! load and a relaxed store, without a locked instruction and on a cache line that no other worker writes.
@@ -82,7 +82,7 @@ impl<const LABELS: usize, const CELLS: usize> Series<LABELS, CELLS> {
         }
     }
 
-    /// A cell, for whoever has an order of its own to keep. One that isn't there is the last one.
+    /// A cell, for callers that keep their own order. A missing one is the last one.
     pub(crate) fn cell(&self, cell: usize) -> &AtomicU64 {
         &self.cells[cell.min(CELLS - 1)]
     }

@@ -1,8 +1,8 @@
 //! What happened lately: the same counters as on the page of metrics, as rates and percentiles over the last seconds and minutes.
 //!
-//! Rule: the control thread looks at all workers' cells every five seconds and keeps the differences of five minutes, of those
-//! rows only on which something happened. Workers know nothing of it. A window is the sum of its steps and of what came
-//! since the last one.
+//! Rule: the control thread reads all workers' cells every five seconds and keeps the differences of five minutes, of
+//! those rows only on which something happened. Workers know nothing of it. A window is the sum of its steps and of
+//! what came since the last one.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -31,9 +31,9 @@ const SHORT: usize = 2;
 const COARSE: usize = 3;
 /// Points of the last hour.
 const HOUR: usize = 240;
-/// Rows with a history of their own; what comes above them has only its sums.
+/// Rows with their own history; further rows have only sums.
 const ROWS: usize = 4096;
-/// Endpoints are counted for this long after somebody asked last.
+/// Endpoints are counted for this long after the last request for them.
 const WATCHED: Duration = Duration::from_secs(60);
 
 /// What a row is about.
@@ -134,7 +134,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Begins with what was counted until now. Must be called within a runtime.
+    /// Starts with the current counts. Must be called within a runtime.
     pub fn new(metrics: &Metrics) -> Self {
         let (last, last_reasons) = (rows(metrics), reasons(metrics));
         let history = History {
@@ -150,7 +150,7 @@ impl Stats {
         Self { metrics: metrics.clone(), history: Mutex::new(history) }
     }
 
-    /// Keeps looking, for as long as it is polled.
+    /// Samples periodically, for as long as it is polled.
     pub async fn run(&self) {
         let mut ticks = tokio::time::interval_at(Instant::now() + STEP, STEP);
         loop {

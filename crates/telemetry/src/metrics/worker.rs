@@ -322,7 +322,7 @@ impl WorkerMetrics {
         self.0.endpoint_slices.add([Label::Name(upstream), Label::Word(outcome)], 0, 1);
     }
 
-    /// The copy of a request was answered, whatever the answer was.
+    /// The copy of a request was answered, with any answer.
     pub fn mirrored(&self, upstream: &Name) {
         self.0.mirrored.add([Label::Name(upstream), Label::Word("ok")], 0, 1);
     }
@@ -404,7 +404,7 @@ impl WorkerMetrics {
         self.0.tls_clients.add([Label::Name(listener), Label::Word(outcome)], 0, 1);
     }
 
-    /// A request's panic was caught and the worker goes on.
+    /// A request's panic was caught and the worker continues.
     pub fn panic_caught(&self) {
         self.0.panics.add([], 0, 1);
     }

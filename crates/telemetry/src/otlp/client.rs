@@ -23,7 +23,7 @@ use tokio::{
 
 use super::refusal::{self, Refusal};
 
-/// Bytes of an answer that are looked at.
+/// Bytes of a response that are read.
 const LONGEST_ANSWER: usize = 64 << 10;
 /// The first wait before another attempt; it doubles.
 const WAIT: Duration = Duration::from_millis(500);
@@ -41,7 +41,7 @@ pub type Dial = Box<dyn Fn() -> DialFuture>;
 
 /// What a collector did not want of an export that it took ("partial success").
 pub(crate) struct Rejected {
-    /// How many of what was sent.
+    /// How many items were sent.
     pub(crate) count: i64,
     /// Why, or a warning.
     pub(crate) message: String,
@@ -70,7 +70,8 @@ impl Exporter {
         Self { collector, dial, what, client: None, failing: false, complained: false }
     }
 
-    /// Sends this message. How much of it the collector did not want; `None` if it did not come to it, which is logged once until it does again.
+    /// Sends this message. How much of it the collector did not want; `None` if it did not come to it, which is logged
+    /// once until it does again.
     pub(crate) async fn export(
         &mut self,
         message: &[u8],

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 
-/// Held by those who want an export to go on. It ends once the last of them is gone, or once it is told to.
+/// Keeps an export running. The export ends when the last handle is dropped, or when it is told to end.
 #[derive(Clone, Debug)]
 pub struct Ending {
     told: Arc<Notify>,

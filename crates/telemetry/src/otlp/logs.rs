@@ -114,7 +114,8 @@ impl LogExports {
         }
     }
 
-    /// Exports until every [`OtlpLogs`] of the config is gone, or was told to end, and nothing waits. Within a `LocalSet` or `LocalRuntime`.
+    /// Exports until every [`OtlpLogs`] of the config is gone, or was told to end, and nothing waits. Within a
+    /// `LocalSet` or `LocalRuntime`.
     pub async fn run(mut self, dial: Dial) {
         let resource = resource(&self.config.collector);
         let worker = self.metrics.worker();

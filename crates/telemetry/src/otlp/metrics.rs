@@ -227,7 +227,7 @@ fn histograms(name: &str, description: &str, unit: &str, points: Vec<HistogramDa
     })
 }
 
-/// Where a histogram's cells stand in a series, and what they mean.
+/// The positions of a histogram's cells in a series, and their meaning.
 #[derive(Clone, Copy)]
 struct Cells {
     first: usize,

@@ -30,7 +30,7 @@ pub(crate) struct OwnLog;
 impl<S: Subscriber> Layer<S> for OwnLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let about = event.metadata();
-        // hyper and others would tell of the export itself.
+        // hyper and others would log the export itself.
         if !about.target().starts_with("attache") {
             return;
         }

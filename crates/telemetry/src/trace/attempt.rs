@@ -63,7 +63,7 @@ impl AttemptTrace {
         Connecting { trace: self.trace.clone(), index: self.index, span: Some(times) }
     }
 
-    /// The upstream answered: the attempt goes on until the response's end.
+    /// The upstream answered: the attempt lasts until the response's end.
     pub fn responded(&self, exchange: &Exchange, status: u16) {
         self.note(exchange, |span, _| span.status = status);
     }

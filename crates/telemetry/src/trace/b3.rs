@@ -1,7 +1,7 @@
 //! B3, in one header or in several (<https://github.com/openzipkin/b3-propagation>).
 //!
-//! Rule: ids of traces have 16 or 32 hex digits, and a shorter one is the end of a longer one with zeros before it. Debug means sampled. What
-//! can't be read is no context.
+//! Rule: ids of traces have 16 or 32 hex digits, and a shorter one is the end of a longer one with zeros before it.
+//! Debug means sampled. What can't be read is no context.
 
 use attache_wire::{Fields, Known, header};
 
@@ -70,7 +70,7 @@ pub(super) fn inject_single(headers: &mut Fields, context: Context) {
 }
 
 pub(super) fn inject_multi(headers: &mut Fields, context: Context) {
-    // Whose child our span is stands in our span.
+    // Our span has the id of its parent.
     headers.remove(PARENT);
     for (name, text) in [
         (TRACE, context.trace.to_string()),

@@ -40,7 +40,7 @@ pub(super) fn resource_spans(resource: &Resource, finished: &[Box<Finished>]) ->
     }
 }
 
-/// Names of spans: a method, which `HTTP` stands for where it isn't known.
+/// Names of spans: the method, or `HTTP` if it isn't a known one.
 fn name_of(method: &str) -> &str {
     match method_word(method) {
         "" | "_OTHER" => "HTTP",

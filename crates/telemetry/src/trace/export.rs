@@ -62,7 +62,8 @@ impl Exports {
         }
     }
 
-    /// Exports until every [`Traces`](super::Traces) of the config is gone, or was told to end, and nothing waits. Within a `LocalSet` or `LocalRuntime`.
+    /// Exports until every [`Traces`](super::Traces) of the config is gone, or was told to end, and nothing waits.
+    /// Within a `LocalSet` or `LocalRuntime`.
     pub async fn run(mut self, dial: Dial) {
         let resource = resource(&self.config.collector);
         let metrics = self.metrics.worker();

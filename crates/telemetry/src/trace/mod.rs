@@ -151,7 +151,7 @@ impl Tracer {
             self.inject(headers, Context { parent: span, ..context });
             *exchange.trace.borrow_mut() = Some(Rc::new(trace));
         } else if !known {
-            // So that everybody behind us decides as we did.
+            // So that all services after us decide as we did.
             self.inject(headers, context);
         } else {
             // The context passes as it came: no span of ours is its parent's child.

@@ -45,7 +45,7 @@ fn span(resource: &Resource, of: &Span) -> serde_json::Value {
             .map(|event| json!({ "timestamp": micros(event.time_unix_nano), "value": event.name }));
         out["annotations"] = annotation.collect();
     }
-    // Zipkin knows no resource: what is said of it stands with the request.
+    // Zipkin has no resource: its attributes are tags of the request's span.
     let more = resource.attributes.iter().filter(|one| server && one.key != "service.name");
     let tags = of.attributes.iter().chain(more);
     let mut tags: Map<_, _> = tags.filter_map(|one| Some((one.key.clone(), text(one)?.into()))).collect();

@@ -1,8 +1,9 @@
-//! Who calls: requests by client, while somebody looks.
+//! Requests by client, while the admin API is asked for them.
 //!
-//! Rule: a client is its verified identity, or else its address without the port. Each worker keeps [`MOST`] of them. One more takes the
-//! place of the client with the fewest requests and inherits that count, which is then its upper bound (the space-saving algorithm of
-//! Metwally, Agrawal and El Abbadi, 2005): whoever calls often stays, however many others call once.
+//! Rule: a client is its verified identity, or else its address without the port. Each worker keeps [`MOST`] of them.
+//! One more takes the place of the client with the fewest requests and inherits that count, which is then its upper
+//! bound (the space-saving algorithm of Metwally, Agrawal and El Abbadi, 2005): a client that calls often stays,
+//! however many others call once.
 
 use std::{
     collections::HashMap,
@@ -26,7 +27,7 @@ enum Who {
     Unknown,
 }
 
-/// What one client of one listener did since somebody looks.
+/// The counts of one client of one listener since counting started.
 #[derive(Clone, Debug)]
 struct Calls {
     requests: u64,

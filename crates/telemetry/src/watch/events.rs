@@ -128,7 +128,7 @@ mod tests {
         // Another endpoint's is another change.
         events.add(Change { endpoint: Some("10.0.0.8:80".into()), ..ejection("back", 0) }, at(2000));
         assert_eq!(events.all().first().map(|event| event.count), Some(1));
-        // After a quiet minute it is an entry of its own.
+        // After a minute without a repetition it is a new entry.
         events.add(ejection("back", 0), at(3000));
         assert_eq!(events.all().len(), 5);
     }

@@ -1,4 +1,4 @@
-//! The last failures of one worker, and who called it while somebody looks.
+//! The last failures of one worker, and its clients while they are counted.
 
 use std::{
     collections::VecDeque,

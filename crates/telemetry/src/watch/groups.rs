@@ -1,8 +1,9 @@
 //! Failures by kind: how many of each there were, since when, and what the last one was.
 //!
-//! Rule: a kind is an upstream (or a listener, where none was chosen) and a reason. Each worker counts in a table of its own, under
-//! the same lock as its last failures, so a rare kind stays however often another one happens. Only a kind that was quiet for
-//! [`QUIET`] wakes whoever tells of it: a storm costs a few additions a failure, and a worker without failures pays nothing.
+//! Rule: a kind is an upstream (or a listener, where none was chosen) and a reason. Each worker counts in its own
+//! table, under the same lock as its last failures, so a rare kind stays however often another one happens. Only a kind
+//! that was quiet for [`QUIET`] wakes the task that logs it: a storm costs a few additions for each failure, and a
+//! worker without failures pays nothing.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Headers as a person who follows exchanges may see them: without whatever lets its reader act as somebody else.
+//! Headers as a person who follows exchanges may see them: without credentials.
 //!
 //! Rule: a value is hidden by its header's name or by its own looks, and rather one too many than one too few. Query strings are
 //! hidden wherever a URL stands, as the access log leaves them out.
@@ -11,7 +11,7 @@ use serde_json::Value;
 const MOST: usize = 64;
 /// Bytes that are kept of one value.
 const LONGEST: usize = 256;
-/// What stands in place of a value.
+/// What is shown in place of a value.
 const HIDDEN: &str = "(hidden)";
 
 /// The headers of one exchange, redacted.

@@ -1,7 +1,7 @@
 //! What an operator sees live: the last failures with their whole story, exchanges as they end, each endpoint's share.
 //!
-//! Rule: a request that succeeds pays one relaxed load for all of it while nobody watches. Only failures are always kept:
-//! each worker writes them into a ring of its own, whose lock nobody else wants but a reader, and never waits for it. A
+//! Rule: a successful request pays one relaxed load for all of this while no client watches. Only failures are always
+//! kept: each worker writes them into its own ring, whose lock only a reader takes as well, and never waits for it. A
 //! tap is a bounded queue; what doesn't fit is dropped, counted, and said.
 //!
 //! A reader runs on the control thread and never makes a worker wait.
@@ -38,12 +38,12 @@ pub use self::{
 };
 use crate::{Exchange, Reason, metrics::PATIENT};
 
-/// Bit of [`Shared::flags`]: somebody follows exchanges.
+/// Bit of [`Shared::flags`]: a client follows exchanges.
 const TAPPED: u32 = 1;
-/// Bit of [`Shared::flags`]: somebody looks at endpoints.
+/// Bit of [`Shared::flags`]: a client requests endpoint statistics.
 const ENDPOINTS: u32 = 2;
 
-/// What workers write for whoever watches. Cheap to clone.
+/// The data that workers write for the admin API. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Watch(Arc<Shared>);
 
@@ -54,7 +54,7 @@ struct Shared {
     taps: ArcSwap<Vec<Arc<Tap>>>,
     /// Taken by readers when a tap begins or ends.
     changing: Mutex<()>,
-    /// One for each worker that ever saw a failure, or a call while somebody looked.
+    /// One for each worker that has seen a failure, or a call while calls were counted.
     rings: Mutex<Vec<Arc<Mutex<Ring>>>>,
     /// Failures that found their ring being read.
     missed: AtomicU64,
@@ -106,7 +106,7 @@ impl Watch {
         lock(&self.0.events).all()
     }
 
-    /// Who called since somebody looks, as JSON; those that called most come first.
+    /// The clients since counting started, as JSON; those with the most calls first.
     pub fn clients(&self, most: usize) -> Vec<serde_json::Value> {
         let rings = lock(&self.0.rings).clone();
         let mut all = Clients::default();

@@ -39,7 +39,7 @@ pub struct Record {
     pub upstream: Option<Name>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<Name>,
-    /// Attempts that were begun.
+    /// Started attempts.
     pub attempts: u32,
     /// Status that the client was sent; 0 where none was.
     pub status: u16,
@@ -55,7 +55,7 @@ pub struct Record {
     pub received: u64,
     /// Body bytes to the client.
     pub sent: u64,
-    /// Headers, redacted; only where somebody follows exchanges.
+    /// Headers, redacted; only while a client follows exchanges.
     pub headers: Option<Box<SeenHeaders>>,
 }
 

@@ -41,7 +41,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// For an endpoint as it stands in [`ENDPOINT`]: `unix:/path` or `unix:///path`. Nothing is called yet.
+    /// For an endpoint in the form of [`ENDPOINT`]: `unix:/path` or `unix:///path`. Nothing is called yet.
     pub fn new(endpoint: &str) -> Result<Self, Error> {
         let path = endpoint.strip_prefix("unix:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path.filter(|path| path.starts_with('/')) {

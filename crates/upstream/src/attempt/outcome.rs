@@ -18,7 +18,7 @@ pub enum Outcome {
     /// No answer came in the time that the config gives to the route (`request-timeout`) or to one attempt
     /// (`per-try-timeout`).
     Overdue(Reason),
-    /// The caller went away, or its own deadline was shorter than the route's: nobody's failure.
+    /// The caller left, or its own deadline was shorter than the route's: no failure of the endpoint.
     CallerGaveUp,
     /// It says nothing of the endpoint: a limit of attache's own, a refused stream, a lost close race.
     Inconclusive,
@@ -27,7 +27,7 @@ pub enum Outcome {
 /// How an endpoint failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It answered that it failed: this status, or the status that a grpc-status stands for.
+    /// It answered with a failure: this status, or the status that corresponds to a grpc-status.
     Answer(StatusCode),
     /// attache got no answer from it, or not all of it: no connection, reset, cut, not HTTP.
     NoAnswer(Reason),
@@ -52,7 +52,8 @@ impl Outcome {
         }
     }
 
-    /// What a response's head says. A `grpc-status` in it (a response without a body) counts as the HTTP status it stands for.
+    /// The outcome by a response's head. A `grpc-status` in it (a response without a body) counts as the corresponding
+    /// HTTP status.
     pub fn of_response(status: StatusCode, headers: &Fields) -> Self {
         if status.is_server_error() {
             return Self::Failed(Failure::Answer(status));
@@ -60,7 +61,7 @@ impl Outcome {
         Self::of_grpc(headers.get(GRPC_STATUS).map(Value::as_bytes))
     }
 
-    /// What a response's trailers say: a failing `grpc-status` counts as the HTTP status it stands for
+    /// The outcome by a response's trailers: a failing `grpc-status` counts as the corresponding HTTP status
     /// (grpc/doc/http-grpc-status-mapping.md read backwards, as Envoy does).
     pub fn of_trailers(trailers: &HeaderMap) -> Self {
         Self::of_grpc(trailers.get(GRPC_STATUS.as_str()).map(HeaderValue::as_bytes))

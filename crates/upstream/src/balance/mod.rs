@@ -47,7 +47,7 @@ pub struct Balancer {
     /// Whose plan and robins these are.
     index: Arc<Index>,
     epoch: u64,
-    /// Picks until health is looked at again, whatever the epoch says.
+    /// Picks until health is checked again, whatever the epoch says.
     countdown: usize,
     plan: Plan,
     robins: Robins,
@@ -80,7 +80,7 @@ impl Pick<'_> {
     fn acceptable(&self, index: u32) -> bool {
         self.endpoint(index).is_some_and(|endpoint| {
             let in_use = if self.panic {
-                // What can't be connected to helps nobody, however many others are out.
+                // An endpoint without connections is no help, however many others are out of use.
                 !endpoint.removed.load(Relaxed) && (self.last_resort || !endpoint.unreachable.load(Relaxed))
             } else {
                 endpoint.usable()

@@ -1,10 +1,10 @@
 //! How much of the traffic each priority tier and zone gets at the present health.
 //!
-//! Envoy's rule ("priority levels", "overprovisioning factor", "panic threshold"): a tier counts as whole while
-//! 1/1.4 (71 %) of its endpoints are usable. Tier by tier, each takes its health's share of what is left; if all
-//! together are less than whole, the shares are scaled up to 100 %. Only then can a tier panic: one with
-//! fewer usable endpoints than the threshold uses all of its endpoints, and if no tier has any usable endpoint, traffic is
-//! spread over the tiers by their size. With the threshold at 0 nothing unusable is ever used.
+//! Envoy's rule ("priority levels", "overprovisioning factor", "panic threshold"): a tier counts as whole while 1/1.4
+//! (71 %) of its endpoints are usable. Tier by tier, each takes its healthy share of the rest; if all together are less
+//! than whole, the shares are scaled up to 100 %. Only then can a tier panic: one with fewer usable endpoints than the
+//! threshold uses all of its endpoints, and if no tier has any usable endpoint, traffic is spread over the tiers by
+//! their size. With the threshold at 0 nothing unusable is ever used.
 //!
 //! Within a tier the own zone counts the same way: it gets everything while 71 % of it is usable, below that
 //! its health's share, and the rest goes to the other zones in proportion to their weights.

@@ -216,7 +216,7 @@ impl Circuit {
         }
     }
 
-    /// No call would be let through, whatever the clock says.
+    /// No call would be allowed, whatever the time.
     pub(crate) fn blocks(&self) -> bool {
         match self.state.load().phase {
             Inner::Closed { .. } => false,
@@ -229,7 +229,7 @@ impl Circuit {
         self.phase() == Phase::Closed
     }
 
-    /// Half-opens it where its open time is over; where not, says when it will be.
+    /// Half-opens it if its open time has passed; otherwise returns when it will have.
     pub(crate) fn half_open(&self, now: Instant) -> Option<Instant> {
         let word = self.state.load();
         let Inner::Open(until) = word.phase else { return None };

@@ -2,8 +2,8 @@
 //!
 //! **Silence.** The kernel gives up a peer that acknowledges nothing for [`UNACKNOWLEDGED`] (Linux `TCP_USER_TIMEOUT`).
 //! It gives up one, too, that is alive and acknowledges every probe, but reads nothing, so that its window is shut.
-//! That is back-pressure, and no failure: it may last. So the kernel judges only as long as the peer was sent less than
-//! [`A_WINDOW`] since it was last heard, which every peer's window takes. What is sent beyond that isn't kept for
+//! That is back-pressure, and no failure: it may last. So the kernel's timeout is set only while the peer was sent less
+//! than [`A_WINDOW`] since its last byte, which fits into every peer's window. What is sent beyond that isn't kept for
 //! another attempt in any case.
 
 use std::{
@@ -37,12 +37,12 @@ const A_WINDOW: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Connection {
     kind: Kind,
-    /// Bytes that the peer was sent since it was last heard.
+    /// Bytes that were sent to the peer since its last byte.
     unheard: usize,
     silence: Cell<Silence>,
 }
 
-/// Who judges the silence of the peer.
+/// Which timeout applies while the peer is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Silence {
     /// Nobody: it isn't asked for, or there is no network.
@@ -93,7 +93,7 @@ impl Connection {
         }
     }
 
-    /// The peer was heard: whatever it was sent before, it is alive.
+    /// The peer has sent something: it is alive, whatever it was sent before.
     fn heard(&mut self) {
         self.unheard = 0;
         if self.silence.get() == Silence::Lifted {

@@ -25,7 +25,7 @@ pub use tls::{Offer, Tls};
 
 use crate::{Endpoint, EndpointAddress, Error, Sent};
 
-/// How long the steps of a connection took; what was not reached has no time.
+/// How long the steps of a connection took; a step that was not reached has no time.
 #[derive(Debug)]
 pub struct Times {
     since: Cell<Instant>,

@@ -1,4 +1,4 @@
-//! The PROXY protocol header on the way out: who the client was, told before the first byte of its own.
+//! The PROXY protocol header for connections to endpoints: the client's address, sent before the client's first byte.
 //!
 //! Source: the PROXY protocol specification, sections 2.1 (version 1, text) and 2.2 (version 2, binary, here without
 //! TLVs). Where there is no client address, or the two are of different families, version 1 says `UNKNOWN` and version

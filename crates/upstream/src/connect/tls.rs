@@ -69,7 +69,7 @@ impl Tls {
         &self.inner.http
     }
 
-    /// Who is at the other end of a connection that this made; `None` where nobody looked.
+    /// The peer's identity of a connection that this made; `None` if it was not verified.
     pub(crate) fn peer(&self, io: &Connection) -> Option<model::Name> {
         if self.inner.http.is_insecure() { None } else { io.peer() }
     }

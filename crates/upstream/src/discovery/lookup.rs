@@ -27,10 +27,10 @@ pub struct Answer {
 pub struct Found {
     /// Where.
     pub address: SocketAddr,
-    /// The name whose A or AAAA record it is, as it was asked for: an SRV record's target, or the configured name.
+    /// The queried name of the A or AAAA record: an SRV record's target, or the configured name.
     pub name: Name,
-    /// The name that the endpoint must prove in TLS: always from the config, never from an answer (RFC 6125
-    /// section 6.2.1), else whoever forges DNS chooses the name.
+    /// The name that the endpoint must prove in TLS: always from the config, never from an answer (RFC 6125 section
+    /// 6.2.1), otherwise an attacker who forges DNS could choose the name.
     pub host: Name,
     /// SRV weight, 0 and all others as they are; 1 for other names.
     pub weight: u32,

@@ -51,7 +51,7 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Waits until every source was tried once, whatever came of it.
+    /// Waits until every source was tried once, with any result.
     pub fn ready(&self) -> impl Future<Output = ()> + use<> {
         let mut untried = self.untried.clone();
         async move {

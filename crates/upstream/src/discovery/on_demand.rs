@@ -1,8 +1,9 @@
 //! Endpoints of hosts that requests name: forward proxy and original destination.
 //!
-//! The control thread ([`OnDemand`]) owns the hosts: one look-up for all who ask at the same time, one [`Shared`] (and so
-//! one circuit breaker) per host for all workers, refreshed by TTL as any upstream. Each worker has an [`OnDemandHosts`], a
-//! cache of its own that is asked without a lock; only a host new to the worker costs a message.
+//! The control thread ([`OnDemand`]) owns the hosts: one look-up for all who ask at the same time, one [`Shared`] (and
+//! so one circuit breaker) per host for all workers, refreshed by TTL as any upstream. Each worker has an
+//! [`OnDemandHosts`], a cache of its own, which it reads without a lock; only a host that is new to the worker costs a
+//! message.
 //!
 //! - At most `max_hosts` at once: the least recently used goes first, failed ones before it. A host unused for
 //!   5 min goes too. Its endpoints count as removed half a minute later, when no request can still be choosing among them.

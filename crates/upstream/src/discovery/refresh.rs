@@ -1,12 +1,13 @@
 //! When a name is looked up again.
 //!
-//! After a good answer: at its TTL, but not before `min_ttl` and not after `max_ttl`, and up to a tenth of that earlier at
-//! random, so that many sidecars that began together don't ask together. After a failure: `retry_interval`, doubled with every
-//! further one, at most 5 s or `retry_interval`: an outage of DNS must not outlast itself. An answer with gaps is good, but is
-//! asked for again in the same way, at most `max_ttl` apart, since an address family that nobody answers for may stay so.
+//! After a good answer: at its TTL, but not before `min_ttl` and not after `max_ttl`, and up to a tenth of that earlier
+//! at random, so that many sidecars that began together don't ask together. After a failure: `retry_interval`, doubled
+//! with every further one, at most 5 s or `retry_interval`: an outage of DNS must not outlast itself. An answer with
+//! gaps is good, but is queried again in the same way, at most `max_ttl` apart, because an address family without an
+//! answer may stay so.
 //!
-//! Where no endpoint can be reached any more, the addresses may be old ones: then the name is looked up at once, at most once per
-//! `retry_interval`.
+//! If no endpoint can be reached any more, the addresses may be outdated: then the name is looked up without a wait, at
+//! most once per `retry_interval`.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,7 +1,8 @@
 //! Sockets for questions to DNS servers: hickory's own, with connected UDP sockets.
 //!
-//! Only a connected socket is told that nothing listens at the other end (ICMP "port unreachable"). Without that, a server whose port is closed
-//! costs the whole `dns.timeout`. A connected socket also takes datagrams from the server alone.
+//! Only a connected socket is told that nothing listens at the other end (ICMP "port unreachable"). Without that, a
+//! server whose port is closed costs the whole `dns.timeout`. A connected socket also takes datagrams from the server
+//! alone.
 
 use std::{
     io,

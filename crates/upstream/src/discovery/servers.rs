@@ -5,8 +5,8 @@
 //! the next server (hickory's own pool ends at the first SERVFAIL, hence one hickory resolver for each server). A truncated
 //! UDP answer is asked for again over TCP by hickory. Nothing is cached: a TTL ends when the server says so.
 //!
-//! A record counts only if it is of the name that was asked for, or of one that its aliases lead to: whatever else stands in an
-//! answer is no answer to the question (RFC 5452 section 6).
+//! A record counts only if it has the queried name, or a name that its aliases lead to: everything else in an answer is
+//! no answer to the question (RFC 5452 section 6).
 
 use std::{
     io,

@@ -47,7 +47,8 @@ use crate::{Endpoint, Shared, connect::Tls};
 const MEMBERS: Duration = Duration::from_millis(500);
 
 /// Checks an upstream's endpoints for as long as it is polled. One for each upstream, on the control thread; also for
-/// upstreams without a check, so that one which lost its check by a reload keeps no endpoint unhealthy (it ends at once).
+/// upstreams without a check, so that no endpoint stays unhealthy after a reload removed the check (it returns at
+/// once).
 ///
 /// `tls` is what [`Tls::new`] read for this upstream: probes show the same, followed identity as calls. `credential` is what
 /// probes by HTTP and gRPC are given.
@@ -111,7 +112,8 @@ impl Check {
     {
         let mut verdict =
             Verdict::new(self.endpoint.healthy.load(Relaxed), self.config.healthy, self.config.unhealthy);
-        // A restart of many proxies doesn't ask all at once, and the first answer is soon there.
+        // After a restart of many proxies they don't all probe at the same moment, and the first result still comes
+        // soon.
         sleep(self.config.interval.mul_f64(0.1 * fastrand::f64())).await;
         loop {
             let limit = self.config.timeout;

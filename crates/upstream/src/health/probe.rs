@@ -1,4 +1,4 @@
-//! One probe: a connection of its own, one question, one answer.
+//! One probe: its own connection, one request, one answer.
 
 use std::{
     fmt::Display,
@@ -110,7 +110,7 @@ impl Prober {
     }
 
     async fn secure<T: Io>(&self, endpoint: &Endpoint, mut io: T) -> Result<(), Failed> {
-        // No client stands behind a probe: the header that says so (proxy-protocol.txt, sections 2.1 and 2.2).
+        // A probe has no client: the header for that (proxy-protocol.txt, sections 2.1 and 2.2).
         let header: &[u8] = match self.proxy_protocol {
             ProxyProtocolOut::Off => b"",
             ProxyProtocolOut::V1 => b"PROXY UNKNOWN\r\n",

@@ -13,8 +13,8 @@
 //! breakers never bring about the panic in which all endpoints are used; where health checks do, the balancer uses all,
 //! whatever their breakers say.
 //!
-//! A call counts in the state that it began in. One that nobody waits for any more proves nothing: a probe leaves its place to
-//! the next. Where breakers are off, a call pays a look at the config.
+//! A call counts in the state that it began in. A call whose caller has left proves nothing: a probe leaves its permit
+//! to the next. Where breakers are off, a call only reads the config.
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ fn spare(shared: &Shared, endpoint: &Endpoint) -> bool {
     serving >= 1.0 && serving + 1e-9 >= enough
 }
 
-/// Half-opens the breakers whose open time is over; when the next one's is.
+/// Half-opens the breakers whose open time has passed; returns when that of the next one will have.
 pub(super) fn half_open(shared: &Shared, now: Instant) -> Option<Instant> {
     shared.config.circuit_breaker.endpoint_failures.as_ref()?;
     let set = shared.endpoints.load();

@@ -3,10 +3,10 @@
 //! **Trip.** `consecutive_5xx` failures in a row (5xx answers, or no answer: connections refused, reset, timed out), or
 //! `consecutive_local` in a row of those that attache saw itself. A success ends both rows, a 5xx the second.
 //!
-//! Beside it, an endpoint that can't be connected to is out at once, and comes back with the first connection: see `reach`. Off by default, an
-//! endpoint may have a failure breaker: see `circuits`.
+//! Beside it, an endpoint that can't be connected to is out at once, and comes back with the first connection: see
+//! `reach`. Off by default, an endpoint may have a failure breaker: see `circuits`.
 //!
-//! Endpoints that fail now and then, never in a row, are judged by their rates: see [`rates`].
+//! Endpoints that fail sometimes, but never in a row, are ejected by their rates: see [`rates`].
 //!
 //! **For how long.** `base` × n for the n-th ejection, at most `max`. n falls by one for every `base` that the
 //! endpoint then serves, so that an old incident is forgotten as slowly as it was long.
@@ -204,7 +204,7 @@ fn eject(
     true
 }
 
-/// How many of `endpoints` may be ejected at once.
+/// How many of `endpoints` may be ejected at the same time.
 fn allowed(endpoints: usize, max_percent: f64) -> usize {
     if endpoints < 2 {
         return 0;
@@ -213,7 +213,8 @@ fn allowed(endpoints: usize, max_percent: f64) -> usize {
     ((endpoints as f64 * max_percent + 1e-9) as usize).max(1)
 }
 
-/// Ends the ejections whose time is over, half-opens the breakers whose time is, and says when the next one is due.
+/// Ends the ejections whose time has passed, half-opens the breakers whose time has passed, and returns when the next
+/// one is due.
 pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
     let mut next: Option<Instant> = None;
     for endpoint in &shared.endpoints.load().endpoints {

@@ -8,7 +8,7 @@
 //!
 //! The limits of [the parent](super) bound both: never more than the share, never the last, the same times.
 //!
-//! **Source.** Envoy's outlier detection, with its defaults. A difference: a request counts when it is begun, not when it
+//! **Source.** Envoy's outlier detection, with its defaults. A difference: a request counts when it starts, not when it
 //! ends, so that a success costs no look-up of its endpoint; what runs across the end of an interval is one of a
 //! hundred at least, and a request whose caller went away counts as a success.
 //!
@@ -74,7 +74,7 @@ pub fn judge(shared: &Shared, now: Instant) {
         .filter_map(|endpoint| {
             let counts = &endpoint.passive.rates;
             let (begun, failed) = (counts.begun.swap(0, Relaxed), counts.failed.swap(0, Relaxed));
-            // One that came back in the middle is judged by what it did since.
+            // An endpoint that came back in the middle is judged by its requests since then.
             let used = endpoint.usable() && begun > 0;
             let success = 1.0 - (f64::from(failed) / f64::from(begun.max(1))).min(1.0);
             used.then_some(Sample { endpoint, begun, success })

@@ -4,9 +4,10 @@
 //! failure and whatever share of the endpoints is out already: nothing was lost yet, since the call goes on to another endpoint. The
 //! last endpoint that is usable is never taken out: where nothing can be reached, calls go on to ask.
 //!
-//! **Back.** By evidence alone: a connection that succeeds. The worker that took it out makes one, after 250 ms, and then ever more seldom, up
-//! to every 10 s ([`crate::service`]). No caller's request is a probe. Only a call that every other endpoint has failed may knock, and each endpoint
-//! is knocked at ten times a second at most, whatever the number of callers.
+//! **Back.** By evidence alone: a connection that succeeds. The worker that took it out makes one, after 250 ms, and
+//! then ever more seldom, up to every 10 s ([`crate::service`]). No caller's request is a probe. Only a call that every
+//! other endpoint has failed may knock, and each endpoint is tried ten times a second at most, whatever the number of
+//! callers.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},

@@ -1,4 +1,4 @@
-//! One request on one connection, whatever it speaks.
+//! One request on one connection of any protocol.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -42,7 +42,7 @@ impl ReadyConnection {
         }
     }
 
-    /// It has served nobody yet, so that it can't have been closed as idle.
+    /// It has carried no request yet, so the peer can't have closed it as idle.
     pub(crate) fn is_fresh(&self) -> bool {
         match &self.kind {
             Kind::H1(connection) => connection.is_fresh(),

@@ -39,7 +39,7 @@ use crate::{
 /// Streams that a peer must allow on one connection for calls to wait for it, and not to make one each.
 const SHARED_FROM: usize = 4;
 
-/// How often a call that the peer allows no stream looks again, in case that nobody has told it.
+/// How often a call for which the peer allows no stream checks again, in case of a missed notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is to be spoken.
@@ -76,7 +76,7 @@ pub(crate) struct DialOptions<'a> {
     pub(crate) traced: Option<&'a AttemptTrace>,
 }
 
-/// A connection that is being made for everybody.
+/// A connection that is being made for all waiting calls.
 #[derive(Default)]
 pub(crate) struct Dialing {
     failed: RefCell<Option<(Reason, String)>>,

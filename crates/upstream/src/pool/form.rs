@@ -29,7 +29,8 @@ pub(super) fn http1(request: &mut Request<Body>) {
     join_cookies(request);
 }
 
-/// The target that HTTP/1.1 is to be written with (RFC 9112 section 3.2): the query as the client sent it, where the URI has no room for it.
+/// The target that HTTP/1.1 is to be written with (RFC 9112 section 3.2): the query as the client sent it, where the
+/// URI has no room for it.
 pub(super) fn target(head: &RequestHead) -> Cow<'_, [u8]> {
     let target = match (&head.method, head.uri.authority(), head.uri.path_and_query()) {
         (&Method::CONNECT, Some(authority), _) => return authority.as_str().as_bytes().into(),

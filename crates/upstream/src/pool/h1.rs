@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection, without a task of its own.
+//! One HTTP/1.1 connection, which has no task.
 //!
 //! Whoever holds it drives it: the call while it waits for the response's head, then the response's body while it is read
 //! ([`super::h1_body`]), then nobody while it is idle in the pool. So a request costs no hop between tasks.
@@ -72,7 +72,7 @@ pub(super) struct H1 {
     pub(super) upload: Option<Upload>,
     pub(super) decoder: Decoder,
     limits: Limits,
-    /// Bytes of the buffer that were looked at and are no whole head.
+    /// Bytes of the buffer that were parsed and are no complete head.
     seen: usize,
     /// Seen since the request began.
     read: bool,
@@ -95,7 +95,7 @@ pub(super) struct H1 {
 /// A request that brought no response.
 pub(super) struct Failed {
     pub(super) error: Error,
-    /// The request as it was, where not a byte of it had been written and its body had not been touched.
+    /// The unchanged request, if no byte of it was written and its body was not read.
     pub(super) request: Option<Request<Body>>,
 }
 
@@ -256,7 +256,7 @@ impl H1 {
         on_informational: Option<&OnInformational>,
         continue_timer: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Result<Box<ResponseHead>, Failed>> {
-        // Reading was found to wait already, and whoever polls this will be woken.
+        // Reading already waits, so the task that polls this will be woken.
         let mut waits = false;
         if let Some(request) = self.waiting.take() {
             let stop = match self.poll_fill(cx) {
@@ -264,7 +264,7 @@ impl H1 {
                     waits = true;
                     None
                 }
-                // Its end, or what nobody has asked for.
+                // Its end, or bytes without a request.
                 Poll::Ready(Ok(_)) => Some(Stop::Ended),
                 Poll::Ready(Err(error)) => Some(Stop::Io(error)),
             };
@@ -348,7 +348,7 @@ impl H1 {
     }
 
     fn take_head(&mut self) -> Result<Option<(Head, Box<ResponseHead>)>, Fault> {
-        // A peer that sends byte by byte must not make every byte cost a look at all of them.
+        // A peer that sends byte by byte must not cause all bytes to be parsed again for each byte.
         let fresh = self.buf.get(self.seen..).unwrap_or_default();
         if self.seen > 0 && !fresh.contains(&b'\n') && self.buf.len() <= self.limits.line {
             return Ok(None);

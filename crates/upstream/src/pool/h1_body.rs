@@ -1,4 +1,5 @@
-//! The body of an HTTP/1.1 response: it owns its connection, drives it as it is read, and gives it back at its end.
+//! The body of an HTTP/1.1 response: it owns its connection, polls it while it is read, and returns it to the pool at
+//! its end.
 //!
 //! Rules:
 //! - A body that ends before its framing says so (RFC 9112 section 8) is an error, never an end.
@@ -41,7 +42,7 @@ enum Source {
     Over,
 }
 
-/// A connection whose request is still written: whoever reads the response must not be able to stop the upload by not reading.
+/// A connection whose request is still being written: a client that doesn't read the response must not stop the upload.
 struct Shared {
     connection: RefCell<Box<H1>>,
     /// Why the upload failed.
@@ -103,7 +104,7 @@ fn share(connection: Box<H1>) -> Source {
 }
 
 impl H1Body {
-    /// The body is over: the connection goes home if it can be used again, and closes if it can't.
+    /// The body has ended: the connection returns to the pool if it can be used again, and closes otherwise.
     fn finish(&mut self) {
         if let Source::Held(connection) = std::mem::replace(&mut self.connection, Source::Over)
             && connection.is_ready()

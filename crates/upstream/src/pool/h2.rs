@@ -12,7 +12,7 @@
 //! - A peer that says nothing for `h2_keepalive` while streams are open is asked (PING), and given up if it is silent
 //!   for [`KEEPALIVE_TIMEOUT`] more. Where data comes, nothing is asked but to measure the path ([`attache_http2::Window`]).
 //! - A peer whose frames cost us more than its calls pay for is given up: see [`attache_http2::Flood`].
-//! - A stream that nobody reads holds back itself alone: see [`attache_http2::CONNECTION_WINDOW`].
+//! - A stream that is not read blocks only itself: see [`attache_http2::CONNECTION_WINDOW`].
 
 use std::{
     cell::Cell,
@@ -72,7 +72,7 @@ impl Drop for Lease {
     }
 }
 
-/// A server on one of our connections: what it sends in vain is paid for by the calls that it was sent.
+/// A server on one of our connections: the calls that it got are its credit for frames of a flood.
 #[derive(Debug)]
 struct Server(Rc<Cell<u64>>);
 

@@ -36,7 +36,7 @@ pub(super) enum Uploaded {
     Unwanted,
 }
 
-/// Ends a task when nobody waits for its work any more.
+/// Ends a task when its result is no longer needed.
 pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {

@@ -4,9 +4,9 @@
 //! - HTTP/1.1 connections are reused last in, first out: the warmest one is used and the surplus ages out.
 //! - A connection whose peer has closed it, or sent what nobody asked for, is found before a request is written
 //!   ([`h1::H1::answer`]), and closed by the sweep if it is not used.
-//! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times per
-//!   idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole tick. No
-//!   clock is read when a connection is taken or given back: its age in idleness is counted in ticks.
+//! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times
+//!   per idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole
+//!   tick. No clock is read when a connection is taken or returned: its idle time is counted in ticks.
 //! - Endpoints that discovery no longer names lose their idle connections with the next tick; running requests finish.
 //!   So do those that turned unhealthy, with `on_unhealthy: close`.
 //!
@@ -120,7 +120,7 @@ pub(crate) struct EndpointPool {
     shared: Arc<Shared>,
     idle: RefCell<VecDeque<Box<H1>>>,
     h2: RefCell<Vec<Rc<H2>>>,
-    /// The connection that is being made for everybody, where HTTP/2 may come of it.
+    /// The connection that is being made for all waiting calls, if it may be HTTP/2.
     pub(crate) dialing: RefCell<Option<Rc<dial::Dialing>>>,
     pub(crate) spoken: Cell<Option<Spoken>>,
     /// Streams that the peer allowed on the last connection; `None` before it has said so.
@@ -172,7 +172,7 @@ impl Pool {
         Rc::clone(home)
     }
 
-    /// Closes whatever is idle: the process is short of something.
+    /// Closes all idle connections: the process is short of memory or descriptors.
     pub(crate) fn close_idle(&self) {
         for home in self.homes.borrow().values() {
             home.idle.borrow_mut().clear();

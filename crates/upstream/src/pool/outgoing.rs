@@ -108,8 +108,8 @@ impl Upload {
     }
 }
 
-/// The length that the head promises is kept to, and a body that differs from it is never ended cleanly. A body of unknown length is
-/// sent in chunks, whatever the method.
+/// The length that the head promises is kept to, and a body that differs from it is never ended cleanly. A body of
+/// unknown length is sent in chunks, for every method.
 fn encoder(headers: &Fields, body: &Body, ended: bool) -> Encoder {
     let promised = headers.get(CONTENT_LENGTH).and_then(Value::to_number);
     if promised.is_none() && ended {

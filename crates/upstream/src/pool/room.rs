@@ -2,10 +2,11 @@
 //!
 //! The limit is the process's, a pool is its worker's. So a connection that lies idle on one worker must not refuse a call on another.
 //!
-//! **Rule.** A call that finds the limit reached closes the longest-idle connection of its own worker, of any endpoint. Where there is none,
-//! it asks all workers for one, and waits: at most `connect_timeout`, and not beyond its deadline. Each worker that has an idle connection
-//! gives one up, as many in all as calls wait. Until the last of them is served, a worker closes a connection that comes back
-//! instead of keeping it, unless a call of its own waits for it; and after [`KEPT`] of those it closes one all the same.
+//! **Rule.** A call that finds the limit reached closes the longest-idle connection of its own worker, of any endpoint.
+//! Where there is none, it asks all workers for one, and waits: at most `connect_timeout`, and not beyond its deadline.
+//! Each worker that has an idle connection gives one up, as many in all as calls wait. Until the last of them is
+//! served, a worker closes a connection that comes back instead of keeping it, unless a call of its own waits for it;
+//! and after [`KEPT`] of those it closes one all the same.
 //!
 //! HTTP/2: a connection with streams can't be given up. A worker that has nothing else opens no stream for [`SHARE`], so that the
 //! running ones may end and the connection become idle; then not again for [`SHARE_AGAIN`], since streams may be long.
@@ -24,7 +25,7 @@ use crate::{
     limit::{ConnectionPermit, PendingPermit},
 };
 
-/// How often a call that waits asks again: what became idle meanwhile was told to nobody.
+/// How often a waiting call tries again: it gets no notification of connections that became idle meanwhile.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// Connections that come back and go to calls of the same worker, before one is given to another worker's.
 const KEPT: u32 = 16;
@@ -140,7 +141,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Pool {
-    /// A place for a connection, if there is one and nobody waits for it.
+    /// A permit for a connection, if one is free and no call waits for it.
     pub(super) fn permit_at_once(&self) -> Option<ConnectionPermit> {
         if self.shared.queue.waiting.get() > 0 {
             return None;

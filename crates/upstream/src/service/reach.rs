@@ -100,7 +100,7 @@ impl Inner {
                 Event::Ended(at, Err(error)) => {
                     let failed = racers.swap_remove(at).endpoint;
                     if !(error.sent == Sent::Nothing && error.reason.is_no_connection()) {
-                        // A limit of our own, or a deadline: no other endpoint can mend that.
+                        // Our own limit, or a deadline: another endpoint can't help.
                         if racers.is_empty() {
                             return Err(error);
                         }

@@ -47,7 +47,7 @@ impl Side {
 /// One way through the tunnel.
 #[derive(Default)]
 pub(super) struct Direction {
-    /// Read and not yet written; its memory is given back as soon as it is empty.
+    /// Read and not yet written; its memory is released as soon as it is empty.
     held: Vec<u8>,
     /// How much of `held` is written.
     written: usize,
@@ -63,7 +63,7 @@ pub(super) struct Direction {
     bulk: bool,
     /// The kernel would not move bytes between these two.
     copies_only: bool,
-    /// Where moved bytes stand; given back whenever nothing is there.
+    /// The pipe for spliced bytes; released whenever it is empty.
     pipe: Option<Lease>,
 }
 
@@ -86,12 +86,12 @@ impl Direction {
         self.keeps_end = false;
     }
 
-    /// Its writer has neither taken a byte nor been told of an end.
+    /// Its writer has accepted no byte yet, and was not closed.
     pub(super) const fn is_unused(&self) -> bool {
         !self.wrote && !self.done
     }
 
-    /// It does not read now, and so does not hear that its reader is broken off.
+    /// It does not read now, and so does not notice a reset of its reader.
     pub(super) const fn is_deaf(&self) -> bool {
         self.ended || !self.held.is_empty() || self.pipe.is_some()
     }
@@ -143,7 +143,7 @@ impl Direction {
                 self.held = Vec::new();
                 self.written = 0;
             }
-            // What stands in a pipe goes before anything that is read now.
+            // Bytes in the pipe are written before anything that is read now.
             if (self.bulk || self.pipe.is_some())
                 && let Some(from) = from(&reader)
                 && let Some(to) = to(&writer)

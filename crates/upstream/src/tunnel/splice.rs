@@ -1,7 +1,7 @@
 //! Bytes from one socket to another inside the kernel, by way of a pipe (`splice(2)`): no copy to the program and back.
 //!
-//! A pipe is taken for a piece and given back as soon as it is empty, so only a direction whose reader is slow keeps one. A
-//! worker keeps few for the next piece and has at most [`MOST`]; bulk beyond that is copied.
+//! A pipe is taken for a piece and released as soon as it is empty, so only a direction whose reader is slow keeps one.
+//! A worker keeps few for the next piece and has at most [`MOST`]; bulk beyond that is copied.
 
 use std::{
     cell::RefCell,
@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-/// Most bytes of one direction that stand in the kernel between two sockets. Larger pieces bring nothing more.
+/// The most bytes of one direction that are in the kernel between two sockets. Larger pieces gain nothing.
 const CAPACITY: usize = 256 << 10;
 /// What the kernel gives where it does not give [`CAPACITY`] (pipe(7), `/proc/sys/fs/pipe-user-pages-soft`).
 const LEAST: usize = 64 << 10;
@@ -132,7 +132,7 @@ impl Lease {
         }
     }
 
-    /// Gives the socket as much as it takes at once.
+    /// Writes as much as the socket accepts without waiting.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>, to: &Socket<'_>) -> Poll<io::Result<()>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(())) };
         loop {
@@ -150,7 +150,7 @@ impl Lease {
         }
     }
 
-    /// What stands in the pipe, for a socket that takes nothing from one.
+    /// Reads the pipe's content, for a socket that can't be spliced to.
     pub(super) fn take_back(&mut self) -> io::Result<Vec<u8>> {
         let Some(pipe) = self.pipe.take() else { return Ok(Vec::new()) };
         PIPES.with_borrow_mut(|pipes| pipes.open -= 1);
@@ -193,7 +193,7 @@ fn go(step: Step, from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::
     Ok(n)
 }
 
-/// The kernel, or what stands in for one, does not splice here: filters of system calls, gVisor, sockets of other kinds.
+/// The kernel, or its replacement, does not splice here: filters of system calls, gVisor, sockets of other kinds.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP))
 }

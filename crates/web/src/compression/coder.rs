@@ -56,7 +56,7 @@ impl Coder {
         }
     }
 
-    /// Gives out whatever a reader needs for all that was written.
+    /// Returns everything that a reader needs to decode what was written so far.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Gzip(coder) => coder.flush(),

@@ -5,7 +5,7 @@
 //! what is encoded already, what says `no-transform`, a part (206, 304, HEAD), or gRPC. A strong ETag becomes weak: the
 //! bytes are others now, the content is not. What depends on `Accept-Encoding` says so in `Vary`, compressed or not.
 //!
-//! Whatever the upstream has sent goes on as soon as it pauses: a stream isn't held back for the sake of its size.
+//! When the upstream pauses, everything that it has sent is flushed: compression doesn't delay a stream.
 //!
 //! **Bound.** So many answers are compressed at once, over all workers; more go as they are. Windows are small: a coder
 //! takes less than 1 MiB.
@@ -117,7 +117,7 @@ fn has_content(status: StatusCode) -> bool {
         )
 }
 
-/// Nobody has encoded it, and nobody forbids it.
+/// It isn't encoded yet, and no header forbids it.
 fn may_change(headers: &Fields) -> bool {
     let encoded =
         headers.get_all(CONTENT_ENCODING).any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));

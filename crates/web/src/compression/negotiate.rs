@@ -12,7 +12,7 @@ pub(super) struct Chosen {
     pub(super) identity_is_refused: bool,
 }
 
-/// In thousandths; `None` is no weight, and such a member is not looked at.
+/// In thousandths; `None` is an invalid weight, and such a member is ignored.
 fn weight(text: &str) -> Option<u16> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     if part.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {

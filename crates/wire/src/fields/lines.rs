@@ -2,7 +2,7 @@
 
 use super::{ADDED, Fields, Line, PLAIN};
 
-/// Writes lines, those that stand behind each other at once.
+/// Writes lines; consecutive ones in one piece.
 pub(crate) struct Lines<'a> {
     fields: &'a Fields,
     /// The flags of the lines that are to be copied next, or [`NO_RUN`].
@@ -57,7 +57,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Writes what was not written yet.
+    /// Writes the pending lines.
     #[inline]
     pub(crate) fn flush(&mut self, out: &mut bytes::BytesMut) {
         if self.kind != NO_RUN {

@@ -1,5 +1,5 @@
-//! judge.Judge with Unary (bytes back), Feed (asked "rate count size", a stream of messages), Both (each message back) and Watch (one message,
-//! then silence until the call is cancelled).
+//! judge.Judge with Unary (bytes back), Feed (asked "rate count size", a stream of messages), Both (each message back)
+//! and Watch (one message, then silence until the call is cancelled).
 
 use std::{
     convert::Infallible,

@@ -21,7 +21,7 @@ use crate::{
         encode,
         tunnel::{Signals, Tunnel},
     },
-    live::Order,
+    registry::Order,
     respond::HttpService,
     stream::Stream,
 };
@@ -163,7 +163,7 @@ impl<H: HttpService> Connection<H> {
         // Its two ends have their own idea of idle.
         stream.limit_writes(Duration::ZERO);
         let signals = Arc::new(Signals::default());
-        // Where nobody waits for it, the tunnel ends here.
+        // If no code waits for it, the tunnel ends here.
         let _ = offer.send(Tunnel::new(stream, signals.clone(), self.place.take()));
         Poll::Ready(Some((signals, finish)))
     }

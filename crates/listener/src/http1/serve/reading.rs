@@ -16,14 +16,14 @@ use crate::{
     HttpRequest,
     exchange::Finish,
     http1::{body::Incoming, client::refusal, encode::Asked},
-    live::Order,
+    registry::Order,
     request::{HEADER_TIMEOUT, Refusal},
     respond::HttpService,
     upgrade::OnUpgrade,
 };
 
 impl<H: HttpService> Connection<H> {
-    /// Writes what is left of the last answer, then waits for a request. `None` at the connection's end.
+    /// Writes the rest of the last response, then waits for a request. `None` at the connection's end.
     pub(super) fn poll_between(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         if let Err(error) = ready!(self.shared.client.borrow_mut().poll_write(cx)) {
             self.note(&error);

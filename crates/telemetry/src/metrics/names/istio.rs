@@ -1,6 +1,7 @@
 //! Istio's standard metrics. The listener whose name begins with `inbound` reports as the destination, all others as the source.
 //!
-//! Who the other side is isn't counted by attache, so the labels of its workload are `unknown`, as Istio says it. A service is the upstream's name.
+//! Who the other side is isn't counted by attache, so the labels of its workload are `unknown`, as Istio says it. A
+//! service is the upstream's name.
 
 use super::{EXACT, Families, REQUEST_SIZE, RESPONSE_SIZE, Sample, histogram};
 

@@ -1,4 +1,4 @@
-//! attache's series under the names of another proxy, so that its dashboards and alerts go on.
+//! attache's series under the names of another proxy, so that existing dashboards and alerts work.
 //!
 //! Made of the page in Prometheus' text, at a scrape. What attache doesn't count is not there. Requests are told by their single status
 //! (`200`), which is counted beside the page's classes only where such names are wanted; durations by its class (`2xx`).
@@ -14,7 +14,7 @@ use super::{
     semantic::{BOUNDS, CELLS, SIZE_CELLS, SIZES, ServerSums},
 };
 
-/// Whose names, and what is said of the workload.
+/// The other proxy's names, and the data of the workload.
 #[derive(Clone, Copy, Debug)]
 pub enum Names<'a> {
     /// Envoy's clusters, listeners and connection managers.
@@ -136,7 +136,7 @@ struct Family {
 /// What a series is found by. Buckets of one histogram stand together, the smallest first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Series {
-    /// What stands behind the family's name: `_bucket`.
+    /// The suffix of the family's name: `_bucket`.
     suffix: String,
     /// The labels as they are written, without `le`.
     labels: String,
@@ -213,7 +213,7 @@ impl Families {
     }
 }
 
-/// The base of a histogram's sample, and what stands behind it.
+/// The base of a histogram sample's name, and its suffix.
 fn histogram<'s>(name: &'s str, base: &str) -> Option<&'s str> {
     name.strip_prefix(base).filter(|suffix| matches!(*suffix, "_bucket" | "_sum" | "_count"))
 }

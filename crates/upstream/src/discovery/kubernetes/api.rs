@@ -1,8 +1,8 @@
 //! Requests to the API server, as a pod makes them.
 //!
-//! Where it is stands in `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`. Who is believed and who asks stands in the folder of the
-//! service account (`ca.crt`, `token`), or in the folder that `ATTACHE_SERVICE_ACCOUNT` names. Both files are read for each request:
-//! the kubelet renews the token about every hour. A token is never logged.
+//! Its address is in `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`. The trusted authority and the client's
+//! token are in the folder of the service account (`ca.crt`, `token`), or in the folder that `ATTACHE_SERVICE_ACCOUNT`
+//! names. Both files are read for each request: the kubelet renews the token about every hour. A token is never logged.
 //!
 //! Each request has a connection of its own, since a watch takes one for minutes and a list comes before each first watch only. The client
 //! is hyper's, as for health checks; `attache-rpc` stands above this crate and runs on workers.

@@ -1,8 +1,8 @@
 //! Endpoints of a Service from the API server: `kubernetes://SERVICE.NAMESPACE:PORT`.
 //!
-//! **Rule.** List, then watch from there (Kubernetes API concepts, "Efficient detection of changes"). A watch ends by its own timeout and is
-//! taken up at the last version that was seen, which bookmarks keep fresh. 410 Gone, and whatever else the API server says of a watch,
-//! means to list again. While the API server can't be asked the last good answer serves.
+//! **Rule.** List, then watch from there (Kubernetes API concepts, "Efficient detection of changes"). A watch ends by
+//! its own timeout and is continued at the last version that was seen, which bookmarks keep current. 410 Gone, and any
+//! other error of a watch, means to list again. While the API server can't be asked the last good answer serves.
 //!
 //! **Load on the API server.** The first list may be answered from its cache (`resourceVersion=0`). A list or a watch that ended before
 //! half a minute is followed by a pause that doubles from 1 s up to half a minute, or that `Retry-After` says. Events that come close
@@ -206,7 +206,7 @@ impl Task {
     async fn watch(&mut self, api: &Api, path: &str) -> Result<(), Problem> {
         let mut answered = api.get(path).await?;
         self.count(Ok(()));
-        // It works: what was wrong before is over, though nothing has changed.
+        // It works: the failure before has ended, although nothing has changed.
         self.publish();
         let (mut lines, mut published, mut changed) = (LineReader::default(), Instant::now(), false);
         loop {

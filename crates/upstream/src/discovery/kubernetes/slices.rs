@@ -22,7 +22,7 @@ use super::{
 
 /// Endpoints of one Service that are kept at most.
 const MOST_ENDPOINTS: usize = 50_000;
-/// So many slices may be known at once.
+/// The most slices that are kept.
 const MOST_SLICES: usize = 10_000;
 
 /// All slices of a Service.
@@ -49,7 +49,7 @@ pub(super) struct Wanted {
 }
 
 impl Slices {
-    /// What a list said, in place of all that was known. Of a slice that can't be read what was known before stays.
+    /// Replaces all slices by the result of a list. For a slice that can't be read, the previous state stays.
     pub(super) fn replace(&mut self, slices: Vec<Slice>, unreadable: &[String]) -> Result<(), String> {
         let mut new: HashMap<String, Slice> =
             slices.into_iter().map(|slice| (slice.metadata.name.clone(), slice)).collect();

@@ -1,5 +1,5 @@
-//! The task against an API server of the tests' own: TLS, one scripted answer a request. What a real one said is replayed in [`recorded`]; other
-//! objects are in the shape in which API servers of Kubernetes 1.3x send them.
+//! The task against an API server of the tests' own: TLS, one scripted answer a request. What a real one said is
+//! replayed in [`recorded`]; other objects are in the shape in which API servers of Kubernetes 1.3x send them.
 
 mod recorded;
 

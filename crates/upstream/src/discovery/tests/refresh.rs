@@ -158,7 +158,7 @@ async fn endpoints_of_before_a_reload_stay_until_every_source_has_answered() {
     let sources = vec![source(dns_name("a")), source(dns_name("b"))];
     let old = shared_of(sources.clone());
     old.replace_endpoints(vec![crate::test_support::spec(1), crate::test_support::spec(2)], None);
-    let new = Arc::new(Shared::succeed(old.config.clone(), &old));
+    let new = Arc::new(Shared::inherit_from(old.config.clone(), &old));
     let mut merge = Merge::new(new.clone(), sources);
     merge.publish();
     merge.take(0, good(1, &["10.0.0.3"]));

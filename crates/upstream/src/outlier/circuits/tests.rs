@@ -181,10 +181,10 @@ async fn a_dropped_call_is_a_failure_only_where_its_time_was_over() {
 async fn a_reload_that_takes_the_breaker_away_gives_the_endpoint_back() {
     let old = shared(4);
     fail(&old, 0, 3);
-    let kept = Shared::succeed(old.config.clone(), &old);
+    let kept = Shared::inherit_from(old.config.clone(), &old);
     assert_eq!(state(&kept, 0), EndpointState::CircuitOpen);
     let without = Upstream { circuit_breaker: CircuitBreaker::default(), ..(*old.config).clone() };
-    let new = Shared::succeed(Arc::new(without), &old);
+    let new = Shared::inherit_from(Arc::new(without), &old);
     assert_eq!(state(&new, 0), EndpointState::Healthy);
     assert!(matches!(admit(&new, &endpoint(&new, 0)), Ok(None)));
 }

@@ -11,6 +11,7 @@ mod h2_ends;
 mod h2_frames;
 mod h2_peer;
 mod h2_server;
+mod idle;
 mod placed;
 mod room;
 mod tunnels;

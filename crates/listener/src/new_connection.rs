@@ -25,8 +25,8 @@ use tokio::{
 
 use crate::{
     detect::{self, Verdict},
-    live::{Live, Order},
     proxy_protocol,
+    registry::{OpenConnection, Order},
     request::{HEADER_TIMEOUT, Refusal, Settings},
     stream::Stream,
     transport::{ClientHello, Protocol},
@@ -81,11 +81,11 @@ impl From<(Protocol, Option<ClientHello>)> for Found {
     }
 }
 
-/// A connection that is still being looked at.
-pub(crate) struct Fresh {
+/// A connection whose protocol is still being detected.
+pub(crate) struct NewConnection {
     pub(crate) settings: Rc<Settings>,
     pub(crate) client: Client,
-    pub(crate) live: Rc<Live>,
+    pub(crate) live: Rc<OpenConnection>,
     pub(crate) stream: Stream,
     /// Why the client may not talk.
     pub(crate) denied: Option<Box<str>>,
@@ -93,7 +93,7 @@ pub(crate) struct Fresh {
     pub(crate) bytes: Vec<u8>,
 }
 
-impl Fresh {
+impl NewConnection {
     /// Reports a connection that ended before it had a protocol.
     pub(crate) fn report(&self, protocol: &'static str, reason: Reason, detail: String) {
         let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
@@ -189,7 +189,7 @@ impl Fresh {
         };
         match (denied, found.protocol) {
             (None, _) => Ok(found),
-            // Told why with a 403; nothing of what it sends is looked at.
+            // It gets a 403 with the reason; its bytes are not parsed.
             (Some(error), Protocol::Http1 | Protocol::Http2) => {
                 self.denied = Some(format!("{} ({})", IDENTITY.rule, why(&error)).into());
                 Ok(Found { deny: Some(IDENTITY), ..found })
@@ -228,7 +228,7 @@ impl Fresh {
         let listener = self.settings.listener.clone();
         match listener.protocol {
             ListenProtocol::Tcp => Ok(Protocol::Tcp.into()),
-            // Their servers refuse whatever else comes.
+            // Their servers refuse everything else.
             ListenProtocol::Http1 => self.first(None).await.map(|_| Protocol::Http1.into()),
             ListenProtocol::Http2 => self.first(None).await.map(|_| Protocol::Http2.into()),
             ListenProtocol::Http => self.detect_http(detect::http).await,
@@ -251,7 +251,7 @@ impl Fresh {
     async fn detect_auto(&mut self) -> Result<Found, End> {
         let takes = self.takes();
         if !takes.opaque {
-            // Whatever comes and whenever it comes is HTTP's to judge, or TLS that may be passed through.
+            // The HTTP parser decides about all bytes, whenever they come, except TLS that may be passed through.
             return self.detect_http(detect::http_or_tls).await;
         }
         let deadline = Instant::now() + self.settings.listener.detect_timeout;
@@ -482,7 +482,7 @@ impl Fresh {
     }
 }
 
-/// The failure without its reason, which stands beside it: the library's words, and ours behind them.
+/// The failure without its reason, which is logged beside it: the library's message, followed by ours.
 fn why(error: &attache_tls::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }

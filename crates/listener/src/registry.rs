@@ -33,7 +33,7 @@ pub(crate) enum Order {
 
 /// One connection as the rest of the worker sees it.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct OpenConnection {
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
     /// Exchanges that run now.
@@ -57,7 +57,7 @@ pub(crate) struct Live {
     left: Cell<u8>,
 }
 
-impl Default for Live {
+impl Default for OpenConnection {
     fn default() -> Self {
         Self {
             order: Cell::default(),
@@ -77,7 +77,7 @@ impl Default for Live {
     }
 }
 
-impl Live {
+impl OpenConnection {
     pub(crate) fn begin(&self) {
         self.running.set(self.running.get() + 1);
         self.activity.set(self.activity.get() + 1);
@@ -95,7 +95,7 @@ impl Live {
         }
     }
 
-    /// How it is said that the client took nothing any more, if that was the end.
+    /// The reason if the connection ended because the client read nothing any more.
     pub(crate) fn stalled(&self) -> Option<String> {
         self.stalled.borrow().as_deref().map(str::to_owned)
     }
@@ -143,7 +143,7 @@ impl Live {
 /// How many sweeps without an exchange make a connection idle.
 pub(crate) const IDLE_SWEEPS: u8 = 4;
 
-/// How often in a maximum age connections are looked at.
+/// How often in a maximum age connections are checked.
 pub(crate) const AGE_LOOKS: u8 = 20;
 
 /// Looks of [`Registry::rest`] after which memory that connections gave back has left the allocator's own caches, too.
@@ -153,7 +153,7 @@ const GIVES: u8 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     next: Cell<u64>,
-    all: RefCell<HashMap<u64, Rc<Live>>>,
+    all: RefCell<HashMap<u64, Rc<OpenConnection>>>,
     empty: Notify,
     /// The first connection has come.
     entered: Notify,
@@ -166,7 +166,7 @@ impl Registry {
     pub(crate) fn enter(self: &Rc<Self>) -> Entry {
         let id = self.next.get();
         self.next.set(id + 1);
-        let live = Rc::new(Live::default());
+        let live = Rc::new(OpenConnection::default());
         let mut all = self.all.borrow_mut();
         if all.is_empty() {
             self.entered.notify_one();
@@ -208,7 +208,7 @@ impl Registry {
         }
     }
 
-    /// Waits for the next time to call [`Self::rest`]. Without a connection nobody's sleep is disturbed.
+    /// Waits for the next time to call [`Self::rest`]. Without a connection it never wakes.
     pub(crate) async fn look(&self, every: &mut Interval) {
         while self.is_empty() && self.gave.get() == 0 {
             self.entered.notified().await;
@@ -266,7 +266,7 @@ impl Registry {
 #[derive(Debug)]
 pub(crate) struct Entry {
     id: u64,
-    pub(crate) live: Rc<Live>,
+    pub(crate) live: Rc<OpenConnection>,
     registry: Rc<Registry>,
 }
 
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_weaker_order_never_replaces_a_stronger() {
-        let live = Live::default();
+        let live = OpenConnection::default();
         live.give(Order::Cut);
         live.give(Order::Finish);
         assert_eq!(live.order(), Order::Cut);

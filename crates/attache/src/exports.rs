@@ -4,14 +4,14 @@ use attache_telemetry::{Ending, OtlpLogs, Traces};
 
 /// What a generation sends to collectors.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Exported {
+pub(crate) struct OtlpExports {
     pub(crate) traces: Traces,
     pub(crate) logs: OtlpLogs,
     /// The metrics are sent for as long as this is kept.
     pub(crate) metrics: Option<Ending>,
 }
 
-impl Exported {
+impl OtlpExports {
     /// The process ends: what waits is sent, and then nothing more.
     pub(crate) fn end(&self) {
         self.traces.end();
@@ -21,8 +21,8 @@ impl Exported {
         }
     }
 
-    /// Another generation serves now: a metrics export that it doesn't go on with ends, or both would send the same series.
-    pub(crate) fn give_way(&self, next: &Self) {
+    /// Another generation serves now: a metrics export that it doesn't keep ends, or both would send the same series.
+    pub(crate) fn end_unless_kept(&self, next: &Self) {
         if let Some(own) = &self.metrics
             && next.metrics.as_ref().is_none_or(|other| !own.is(other))
         {

@@ -74,7 +74,7 @@ impl Folder {
         Ok(Some(file))
     }
 
-    /// This process serves. Those before it that still finish something stand behind it.
+    /// This process serves. Earlier ones that still drain follow after it.
     pub(crate) fn announce(&self) {
         let begun = begun(getpid()).unwrap_or_default();
         let own = Active { pid: getpid(), begun, version: VERSION.to_owned() };
@@ -119,7 +119,7 @@ impl Folder {
         }
     }
 
-    /// In one step for whoever reads.
+    /// In one step, so that a reader never sees a part.
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let new = self.0.join(format!("{name}.{}", std::process::id()));
         fs::write(&new, text)?;
@@ -154,7 +154,7 @@ impl Active {
     }
 }
 
-/// Whether a process runs; one that has ended and that nobody has waited for does not.
+/// Whether a process runs; a zombie does not.
 pub(crate) fn runs(pid: Pid) -> bool {
     begun(pid).is_some()
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::text::{clean, field, span};
 
-/// The cause of a kind of failure, and what to look at.
+/// The cause of a kind of failure, and what to check.
 pub(super) fn cause(group: &Value) -> String {
     let sample = &group["sample"];
     let detail = clean(field(sample, "detail"), 200);
@@ -22,7 +22,7 @@ pub(super) fn cause(group: &Value) -> String {
 
 /// Every kind of failure of the last minutes with its cause, a line each: also what was refused for the client's own doing, which is no
 /// trouble of this attache, and few failures among many good answers. The cause of those that are `told` stands above.
-pub(super) fn lately_failed(seen: &Value, told: &[&Value]) -> Vec<String> {
+pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
     const LATELY: u64 = 300;
     const MOST: usize = 12;
     let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
@@ -61,8 +61,8 @@ pub(super) fn lately_failed(seen: &Value, told: &[&Value]) -> Vec<String> {
     lines
 }
 
-/// Changes of state of the last quarter of an hour, a line each. Kinds of failures have a list of their own.
-pub(super) fn lately_changed(seen: &Value) -> Vec<String> {
+/// Changes of state of the last quarter of an hour, a line each. Kinds of failures have a separate list.
+pub(super) fn recent_changes(seen: &Value) -> Vec<String> {
     const LATELY: u64 = 900;
     const MOST: usize = 8;
     let ago = |event: &Value| event["last_ago_seconds"].as_u64().unwrap_or(u64::MAX);
@@ -99,7 +99,7 @@ pub(super) fn lately_changed(seen: &Value) -> Vec<String> {
 }
 
 /// The log's warnings of the last day, a line each, without those that another list says.
-pub(super) fn warned(seen: &Value) -> Vec<String> {
+pub(super) fn recent_warnings(seen: &Value) -> Vec<String> {
     const LATELY: u64 = 24 * 3600;
     const MOST: usize = 6;
     const SAID: &[&str] = &[
@@ -143,7 +143,7 @@ mod tests {
             { "kind": "config", "whose": "", "what": "loaded", "count": 1, "last_ago_seconds": 901 },
         ] });
         assert_eq!(
-            lately_changed(&seen),
+            recent_changes(&seen),
             [
                 "upstream orders, endpoint 10.0.0.9:80: ejection ejected (5 failures in a row, the last: 502), 12s ago, 3 times",
                 "this attache: config loaded, 1m 1s ago"
@@ -160,7 +160,7 @@ mod tests {
             { "target": "attache::run", "text": "old", "count": 1, "last_ago_seconds": 90_000 },
         ] });
         assert_eq!(
-            warned(&seen),
+            recent_warnings(&seen),
             [
                 "2h ago: the access log can't be written error=No space",
                 "3s ago, 2 times: changed files: web.crt: no PEM"

@@ -1,8 +1,8 @@
 //! Listening sockets that this process did not make: its predecessor's ([`upgrade`](crate::upgrade)), or those of a supervisor (systemd's
 //! socket activation, `sd_listen_fds(3)`).
 //!
-//! A socket is used for the bind that has its address; one that has another is used for the listener that its name (`LISTEN_FDNAMES`,
-//! `FileDescriptorName=`) says. What nothing in the config listens on is closed, and that is said.
+//! A socket is used for the bind that has its address; one that has another is used for the listener that its name
+//! (`LISTEN_FDNAMES`, `FileDescriptorName=`) says. Sockets that the config doesn't use are closed, with a log line.
 
 use std::{
     env,
@@ -21,7 +21,7 @@ use crate::{
 
 /// Sockets to be used instead of new ones. Those that are left are closed when this is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Handed {
+pub(crate) struct InheritedSockets {
     sockets: Vec<Given>,
     predecessor: Option<Predecessor>,
 }
@@ -35,7 +35,7 @@ struct Given {
     socket: OwnedFd,
 }
 
-impl Handed {
+impl InheritedSockets {
     /// What the environment says was handed over. Call it once, before there are threads: it changes the environment.
     pub(crate) fn take() -> Result<Self, String> {
         if let Some((predecessor, sockets)) = upgrade::receive()? {
@@ -100,7 +100,7 @@ fn unix_key(socket: &UnixListener) -> String {
     BindKey::Unix(path.to_owned()).key()
 }
 
-/// A handle for [`Handed::take_one`] of a later process.
+/// A handle for [`InheritedSockets::take_one`] of a later process.
 pub(crate) fn duplicate(socket: &impl AsFd) -> Option<OwnedFd> {
     socket.as_fd().try_clone_to_owned().ok()
 }
@@ -126,7 +126,7 @@ mod tests {
             socket: socket.into(),
         };
         let mut handed =
-            Handed { sockets: vec![socket(two, "outbound"), socket(one, "")], predecessor: None };
+            InheritedSockets { sockets: vec![socket(two, "outbound"), socket(one, "")], predecessor: None };
         let other = BindKey::Tcp("127.0.0.1:1".parse().unwrap());
         assert!(handed.take_for(&other, &"inbound".into()).is_empty());
         assert_eq!(handed.take_for(&BindKey::Tcp(address), &"inbound".into()).len(), 1);

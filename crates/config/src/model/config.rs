@@ -1,0 +1,111 @@
+//! The keys at the top level of the file, and what is known of the file itself.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    AccessLog, Admin, AppTold, Authorizer, Dns, JwtProvider, Listener, OtlpKeys, OtlpSignals, Overload,
+    Reload, Shutdown, Tracing, Upstream,
+};
+use crate::{
+    section::{HasName, Maybe, Named, OffOr, Part, Plain, Read, Short, Show as _, Written, section},
+    shapes::{At, Map, OrOff, Txt},
+    text::{Label, Positive},
+};
+
+section! {
+    "the config"
+    /// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
+    pub struct Config {
+        /// What is listened on, by name. Without any, one listener `outbound` on `127.0.0.1:15001`.
+        listeners(Map<Label, At<Read<Listener>>>): Vec<Listener> as Named = Vec::new(),
+        /// Where calls go, by name. An address alone is short for `{ address: … }`.
+        // `UpstreamId` indexes this.
+        upstreams(Map<Label, Short<Upstream>>): Vec<Upstream> as Named = Vec::new(),
+        /// Issuers of tokens (JWT), by name, for `jwt` of `authorization`.
+        jwt(Map<Label, Read<JwtProvider>>): Vec<JwtProvider> as Named = Vec::new(),
+        /// Services that decide over requests, by name, for `external` of `authorization`.
+        authorizers(Map<Label, At<Read<Authorizer>>>): Vec<Authorizer> as Named = Vec::new(),
+        /// Worker threads. By default the container's CPU quota, rounded up.
+        #[schema(minimum = 1, maximum = 1024, examples = [2])]
+        workers: Option<usize> as Maybe<Plain> = None,
+        /// How names are looked up.
+        dns(At<Dns>): Dns as Part = Dns::default(),
+        /// Where `/metrics`, `/healthz` and `/readyz` answer, and the application's own metrics and probes. An address
+        /// alone is short for
+        /// `{ bind: … }`.
+        // IPv6 takes IPv4 clients, too; on a machine without IPv6 it is IPv4 alone.
+        metrics(Short<AppTold>): Option<SocketAddr> as OffOr<Written> = Some(Self::METRICS),
+        /// Where the admin API and the dashboard answer. If the default port is in use, the API is only switched off,
+        /// with a warning; an address in the config must be free. An address alone is short for `{ bind: … }`.
+        #[schema(default = Admin::ADDRESS.to_string())]
+        admin(Short<Admin>): Admin as Part = Admin::default(),
+        /// Where finished requests and connections are written.
+        #[schema(default = "off")]
+        access_log(Short<AccessLog>): AccessLog as Part = AccessLog::default(),
+        /// Traces by OpenTelemetry. An endpoint alone is short for `{ otlp: … }`; without this key attache starts no
+        /// traces, and passes existing ones on.
+        tracing(Short<Tracing>): Option<Tracing> as Maybe<Part> = None,
+        /// Metrics and logs to an OpenTelemetry collector. An endpoint alone is short for `{ to: … }`; without this key none are sent.
+        #[schema(examples = ["http://collector:4318"])]
+        otlp(Short<OtlpKeys>): OtlpSignals as Plain = OtlpSignals::default(),
+        /// How the program ends on SIGTERM.
+        shutdown: Shutdown as Part = Shutdown::default(),
+        /// How a changed config is taken while the old one serves.
+        reload: Reload as Part = Reload::default(),
+        /// What attache does when the container's memory or the file descriptors run out. On by default; or `off`.
+        overload(OrOff<At<Overload>>): Option<Overload> as OffOr<Part> = Some(Overload::default()),
+        /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are
+        /// checked; a change is used when two checks in a row found the same content. At least 10 ms.
+        watch_interval(At<Txt<Positive>>): Duration as Positive = Duration::from_secs(1),
+    }
+    holds {
+        /// The file's path; `None` for the embedded default.
+        file: Option<PathBuf> = None,
+        /// The application on the metrics port.
+        app: AppTold = AppTold::default(),
+        /// The other files that this was made from (`!file`); a change of one is a change of the config.
+        files: Vec<PathBuf> = Vec::new(),
+        /// Warnings about the file; to be logged.
+        warnings: Vec<crate::Diagnostic> = Vec::new(),
+        /// Texts that were read by `!file`, so that they can be hidden.
+        secrets: Secrets = Secrets::default(),
+    }
+    shows Self::show_origin
+}
+
+impl Config {
+    /// Where the metrics answer unless the file says otherwise.
+    pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 15090);
+
+    fn show_origin(&self, shown: &mut serde_json::Map<String, serde_json::Value>) {
+        shown.insert("file".into(), self.file.as_ref().map(|file| file.display().to_string()).into());
+        shown.insert("app".into(), Part::show(&self.app));
+    }
+}
+
+macro_rules! have_names {
+    ($($section:ty),+) => {
+        $(impl HasName for $section {
+            fn name(&self) -> &str {
+                &self.name
+            }
+        })+
+    };
+}
+
+have_names!(Listener, Upstream, JwtProvider, Authorizer);
+
+/// Texts that must never be shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub Vec<Arc<str>>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
+}

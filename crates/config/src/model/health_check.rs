@@ -1,0 +1,144 @@
+//! Active health checks, and what happens to the connections to an endpoint that fails them.
+
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::Name;
+use crate::{
+    section::{List, Maybe, Plain, section},
+    shapes::Txt,
+    text::{HostAndPort, Octets, PathValue, Positive},
+};
+
+section! {
+    "`health_check`"
+    /// Active health. Exactly one of `path`, `tcp` and `grpc`.
+    pub struct HealthCheck: Eq {
+        /// `GET` of this path; 200 to 299 is healthy.
+        path(Txt<PathValue>),
+        /// The Host header of that `GET`. By default the upstream's host.
+        host(Txt<HostAndPort>),
+        /// `true`: a TCP connection (and TLS handshake where there is TLS) is enough. Or what is sent, and what must come back.
+        tcp(TcpForm),
+        /// The service that `grpc.health.v1.Health/Check` is asked for; `""` is the whole server.
+        #[schema(examples = ["shop.Orders"])]
+        grpc(String),
+        /// Another port of the same address that is asked, without a PROXY protocol header: the REST API beside a database, a management
+        /// port. With it, an upstream of opaque bytes can be asked by `path` or `grpc`.
+        #[schema(examples = [8008])]
+        port: Option<NonZeroU16> as Maybe<Plain> = None,
+        /// Whether the probe uses the upstream's TLS. By default it does where the upstream has TLS.
+        #[schema(default = ())]
+        tls: bool = true,
+        /// Time between two probes, each with up to 10 % of jitter.
+        interval: Duration as Positive = Duration::from_secs(5),
+        /// Time between two probes of an endpoint that is unhealthy. By default `interval`.
+        #[schema(default = ())]
+        unhealthy_interval: Duration as Positive = Duration::from_secs(5),
+        /// How long a probe may take.
+        timeout: Duration as Positive = Duration::from_secs(1),
+        /// Successes in a row that make an endpoint healthy.
+        #[schema(minimum = 1)]
+        healthy: u32 = 1,
+        /// Failures in a row that make it unhealthy.
+        #[schema(minimum = 1)]
+        unhealthy: u32 = 3,
+    }
+    holds {
+        /// What is asked.
+        probe: Probe = Probe::connection(),
+    }
+    shows Self::show_probe
+}
+
+impl HealthCheck {
+    /// A check with this probe and the defaults.
+    pub fn new(probe: Probe) -> Self {
+        Self { probe, ..Self::default() }
+    }
+
+    fn show_probe(&self, shown: &mut Map<String, Value>) {
+        let (path, host, tcp, grpc) = match &self.probe {
+            Probe::Http { path, host } => (Some(&**path), host.as_deref(), Value::from(false), None),
+            Probe::Tcp { send, expect } if send.is_empty() && expect.is_empty() => {
+                (None, None, Value::from(true), None)
+            }
+            Probe::Tcp { send, expect } => {
+                let bytes = TcpBytes { send: send.clone(), expect: expect.clone() };
+                (None, None, json!(bytes), None)
+            }
+            Probe::Grpc { service } => (None, None, Value::from(false), Some(&**service)),
+        };
+        let keys = [("path", json!(path)), ("host", json!(host)), ("tcp", tcp), ("grpc", json!(grpc))];
+        shown.extend(keys.map(|(key, value)| (key.to_owned(), value)));
+    }
+}
+
+section! {
+    "`tcp` of a health check"
+    /// A TCP health check with bytes: `hex:` and digits, or plain text.
+    pub struct TcpBytes: Eq {
+        /// Sent at once.
+        #[schema(default = (), examples = ["PING\r\n"])]
+        send: Arc<[u8]> as Octets = Arc::default(),
+        /// Must come back within 16 KiB; of a list each behind the one before. Other bytes may stand between.
+        #[schema(examples = ["+PONG"])]
+        expect: Vec<Arc<[u8]>> as List<Octets> = Vec::new(),
+    }
+}
+
+/// A connection alone, or bytes each way.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(extend("examples" = [true]))]
+pub(crate) enum TcpForm {
+    Connection(bool),
+    Bytes(TcpBytes),
+}
+
+impl Probe {
+    /// A connection alone is enough.
+    pub fn connection() -> Self {
+        Self::Tcp { send: Arc::default(), expect: Vec::new() }
+    }
+}
+
+/// What an active health check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// `GET path`; 200 to 299 is healthy.
+    Http {
+        /// The path.
+        path: Name,
+        /// The Host header; the upstream's name by default.
+        host: Option<Name>,
+    },
+    /// A TCP connection, and a TLS handshake where there is TLS; then, where there are any, bytes that are sent and bytes that must
+    /// come back.
+    Tcp {
+        /// Sent at once.
+        send: Arc<[u8]>,
+        /// Each must be found in what comes back, behind the one before; none is enough.
+        expect: Vec<Arc<[u8]>>,
+    },
+    /// `grpc.health.v1.Health/Check` of this service; empty is the whole server.
+    Grpc {
+        /// Service name.
+        service: Name,
+    },
+}
+
+/// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnhealthy {
+    /// They stay as long as both sides want: only new calls go elsewhere.
+    #[default]
+    Keep,
+    /// Idle connections are closed. HTTP/1 and HTTP/2 connections on which calls run are closed behind these calls. Tunnels, WebSockets and
+    /// opaque connections are reset, with the reason `endpoint-unhealthy`.
+    Close,
+}
