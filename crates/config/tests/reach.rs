@@ -68,7 +68,7 @@ fn a_rule_that_something_goes_round_is_warned_of() {
         (
             "protocol: tcp, routes: [{ to: app, headers: { request: { set: { x: y } } } }]",
             "'tcp://a:1'",
-            "`headers` has no effect here here",
+            "`headers` has no effect here",
         ),
         ("protocol: tcp, to: app", "authority", "opaque bytes name none"),
         (
