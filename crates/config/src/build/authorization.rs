@@ -249,7 +249,7 @@ fn identities(at: Place, sight: Sight, refuses: bool, problems: &mut Problems) {
     const HELP: &str = "`tls` with `client_ca` on the listener";
     match (sight.identities, refuses) {
         (false, true) => {
-            problems.wrong(at, "this refuses no client: none is asked for a certificate", HELP);
+            problems.wrong(at, "this refuses no client, because no client is asked for a certificate", HELP);
         }
         (false, false) => {
             problems.warn(at, "this never matches, because no client is asked for a certificate", HELP);

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use http::HeaderName;
 
 use super::{HeaderText, Text, Unit, Wrong, host_name, split_port, wrong};
@@ -402,6 +405,14 @@ impl Text for Authority {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pin(pub(crate) [u8; 32]);
 
+/// With padding or without. Some programs leave bits of the last letter set that belong to no byte.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 impl Text for Pin {
     const FORMAT: &'static str = "attache-spki-pin";
     const WHAT: &'static str = "the SHA-256 of a public key";
@@ -410,9 +421,10 @@ impl Text for Pin {
     fn parse(text: &str) -> Result<Self, Wrong> {
         let bytes = match text.strip_prefix("sha256/") {
             // curl writes two slashes; one may also be the first of the 43 letters.
-            Some(base64) => [Some(base64), base64.strip_prefix('/')].into_iter().flatten().find_map(|text| {
-                STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok().filter(|bytes| bytes.len() == 32)
-            }),
+            Some(base64) => [Some(base64), base64.strip_prefix('/')]
+                .into_iter()
+                .flatten()
+                .find_map(|text| BASE64.decode(text).ok().filter(|bytes| bytes.len() == 32)),
             None => decode_hex(text),
         };
         match bytes.and_then(|bytes| bytes.try_into().ok()) {
