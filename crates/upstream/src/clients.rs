@@ -91,6 +91,8 @@ mod tests {
         // One of 1,000 others shares both of its counters once in 4096² times.
         let others: Vec<_> = (2..1002).filter_map(|n| clients.take(address(n))).collect();
         assert!(others.len() >= 999, "{}", others.len());
+        // So many at once may well have a request in either of the first one's counters.
+        drop(others);
         greedy.pop();
         assert!(clients.take(address(1)).is_some_and(|_| clients.take(address(1)).is_none()));
     }
