@@ -60,6 +60,13 @@ fn whose_rules_hold_is_never_in_doubt() {
     for target in ["a.test/open/..%2fx", "a.test/Open/X/", "a.test/admin/A%20B/", "a.test/x//y"] {
         assert_eq!(other(target, &[]), None, "{target}");
     }
+    let slash = GUARDED.replace("/admin/*", "~/admin/.*");
+    let config = attache_config::parse(&slash, None, &|_| None).unwrap();
+    let table = RouteTable::new(&config.listeners[0]);
+    let request = request("GET", "a.test/admin/", &[]);
+    let found = table.find_http(&crate::RequestFacts::of(&request, &client)).unwrap().route;
+    assert_eq!(&*found.name, "admin");
+    assert!(table.other_rules(&request, &client, found).is_none(), "its own path, with its last slash");
     let text = explained(GUARDED, "GET", "a.test/x/..%2fadmin", &[]);
     assert!(text.contains("answered with denied-by-rule") && text.contains("another reading"), "{text}");
 }

@@ -146,7 +146,9 @@ impl RouteTable {
         let rules = |route: &CompiledRoute| self.model.get(route.id.0)?.authorization.as_ref();
         let differs = |route: &&CompiledRoute| rules(route) != rules(found);
         let Some(readings) = access.readings() else { return self.routes.iter().find(differs) };
-        let mut routes = readings.iter().filter_map(|path| {
+        // To leave out the last slash is no other spelling: routes themselves say whether they take both.
+        let own = request.uri.path().trim_end_matches('/');
+        let mut routes = readings.iter().filter(|path| path.as_str() != own).filter_map(|path| {
             let asked = RequestFacts { path: path.as_str(), ..RequestFacts::of(request, client) };
             self.find_http(&asked).map(|matched| matched.route)
         });
