@@ -59,7 +59,8 @@ impl Generation {
         self.upstreams.iter().find(|parts| &*parts.shared().config.name == name)
     }
 
-    /// The retry policy that routes bring to the upstream at this place; the most generous where they differ. `None` where no route leads to it.
+    /// The retry policy that routes bring to the upstream at this place; the most generous where they differ.
+    /// `None` where no route leads to it.
     pub(crate) fn retry(&self, upstream: usize) -> Option<&Retry> {
         let routes = self.config.listeners.iter().flat_map(|listener| &listener.routes);
         let forwards = routes.filter_map(|route| match &route.action {

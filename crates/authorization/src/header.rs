@@ -1,7 +1,9 @@
 //! Conditions on headers.
 //!
-//! A header may stand there twice, as a list in one line, or again with underscores for its hyphens (which CGI and its kin can't
-//! tell from hyphens, some of them no dots and other signs either). Which of these the upstream reads, nobody knows. So all lines must agree; where they don't, it is unsure.
+//! A header may stand there twice, as a list in one line, or again with underscores for its hyphens.
+//! CGI and its kin can't tell underscores from hyphens; some of them can't tell dots and other signs from hyphens either.
+//! Nobody knows which of these the upstream reads.
+//! So all lines must agree; where they don't, the condition is unsure.
 
 use attache_config::model::HeaderCondition;
 use attache_http::is_spelling_of;

@@ -9,8 +9,9 @@
 //! - `Proxy-Authorization` and `Proxy-Authenticate` are for the next proxy. They end here if attache was used as that proxy
 //!   (absolute-form, CONNECT), else they travel on to the one they are meant for.
 //!
-//! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`. What has requests inside is never carried,
-//! since they would walk around routes and rules: `h2c` (withdrawn by RFC 9113 section 3.1) and HTTP of any version, also in TLS (RFC 2817).
+//! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`.
+//! attache never carries an upgrade to a protocol with requests of its own, since they would avoid routes and rules: `h2c` (withdrawn
+//! by RFC 9113 section 3.1) and HTTP of any version, also in TLS (RFC 2817).
 
 use attache_wire::{
     FieldName, Fields, Known, KnownSet, Protocol, RequestHead, Value,

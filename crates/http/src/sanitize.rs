@@ -2,8 +2,10 @@
 //! for header fields.
 //!
 //! Applications behind CGI, WSGI and their kind see `X-Name` and `X_Name` as one variable, and some of them `X.Name` and `X+Name` too
-//! (lighttpd). So a field that is removed or set here is also removed where something else stands for a hyphen. Trailers reach applications that merge them into the headers (RFC 9110 section 6.5.1),
-//! so a trailer never carries framing, routing, credentials or who the client is.
+//! (lighttpd).
+//! So a field that is removed or set here is also removed where something else stands for a hyphen.
+//! Some applications merge trailers into the headers (RFC 9110 section 6.5.1).
+//! So a trailer never carries framing, routing, credentials or who the client is.
 
 use attache_wire::Fields;
 use http::{HeaderMap, HeaderName};

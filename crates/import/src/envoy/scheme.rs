@@ -1,8 +1,10 @@
 //! Headers that Envoy itself writes or removes before it chooses a route.
 //!
-//! A request without `x-forwarded-proto` gets the scheme of its connection. With `use_remote_address`, and no trusted hops in front, every request gets
-//! it, whatever the client sent. Here a condition reads what the client sent: so conditions on this header are decided by the import as far as
-//! the header is the proxy's own, and conditions on other such headers refuse their routes.
+//! Envoy gives a request without `x-forwarded-proto` the scheme of its connection.
+//! With `use_remote_address`, and no trusted hops in front, every request gets that scheme, whatever the client sent.
+//! Here a condition reads what the client sent.
+//! So the import decides conditions on this header as far as the header is the proxy's own.
+//! Conditions on other such headers refuse their routes.
 
 use crate::plan::Rule;
 use crate::tree::Node;

@@ -3,9 +3,11 @@
 //! Rule: a share of the last seconds' calls failed that callers notice; where none came in them, of the last minutes' calls.
 //! A quiet upstream can hide behind what it did before: one call a minute fails after thousands were answered. So the last calls
 //! without one that succeeded are an outage, too, if they are [`IN_A_ROW`] or the last success is [`LONG_AGO`].
-//! A client that waited and left without an answer has seen a failure, too ([`PATIENT`](super::counts::PATIENT)). It may also have had
-//! its own reason: so it takes [`HANGS`] of them (one, where nobody was served), and half of all calls together with what failed. Where answers often take as long
-//! (long polls), to leave is usual, and only the last minutes count.
+//! A client that waited and left without an answer has seen a failure, too ([`PATIENT`](super::counts::PATIENT)).
+//! It may also have had its own reason to leave.
+//! So such clients are an outage only if there are [`HANGS`] of them (one, where nobody was served), and if they and the failed calls
+//! are half of all calls.
+//! Where answers often take as long (long polls), clients leave often, and only the last minutes count.
 //! And where attache refuses every call, or every client gives up before there is an answer, nobody is served, although none of
 //! them is a failure of the service.
 
